@@ -1,0 +1,176 @@
+//! The engine: every call that a topic's owner makes, sent on to the engine that was chosen at start.
+//!
+//! Calls are async because an engine may have to ask another process. A call that was dropped half-way may or
+//! may not have taken effect.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanwire_protocol::{ClientId, ClientInfo, TopicName};
+
+use crate::event::Event;
+use crate::history::{History, HistoryQuery, Recovery, Since};
+use crate::memory::{Memory, MemorySettings};
+use crate::presence::PresenceStats;
+use crate::publish::{Publish, Published};
+
+/// Where topics are kept. Each shard owns one, for the topics that it owns.
+#[derive(Debug)]
+pub enum Engine {
+    /// In this process: the default, and the reference for the others.
+    Memory(Memory),
+}
+
+/// Why an engine did not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The engine cannot be reached now. Whether the call took effect is not known.
+    #[error("the engine is unavailable")]
+    Unavailable,
+    /// The position that was given belongs to another epoch of the topic.
+    #[error("the position belongs to another epoch of the topic")]
+    UnrecoverablePosition,
+}
+
+/// What an engine holds at this moment, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Topics with anything at all: a subscription, a stream or presence.
+    pub topics: usize,
+    /// Publications kept in history.
+    pub publications: usize,
+    /// What those publications take.
+    pub bytes: usize,
+    /// Publications that left history before their time since the start, because a limit of the engine was
+    /// reached.
+    pub evicted: u64,
+}
+
+impl Engine {
+    /// An engine in memory. `deliver` gets each event of a subscribed topic before the call that caused it
+    /// returns.
+    pub fn memory(settings: MemorySettings, deliver: Box<dyn Fn(Event)>) -> Self {
+        Self::Memory(Memory::new(settings, deliver))
+    }
+
+    /// From now on the topic's events are delivered. Subscribing twice is the same as once.
+    pub async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
+        match self {
+            Self::Memory(memory) => memory.subscribe(topic),
+        }
+        Ok(())
+    }
+
+    /// From now on the topic's events are no longer delivered.
+    pub async fn unsubscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
+        match self {
+            Self::Memory(memory) => memory.unsubscribe(topic),
+        }
+        Ok(())
+    }
+
+    /// Keeps a publication, if it asks for it, and delivers it to whoever is subscribed, as one step.
+    pub async fn publish(&self, topic: &TopicName, publish: Publish) -> Result<Published, EngineError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.publish(topic, publish)),
+        }
+    }
+
+    /// Tells subscribers that a client joined.
+    pub async fn publish_join(&self, topic: &TopicName, info: Arc<ClientInfo>) -> Result<(), EngineError> {
+        match self {
+            Self::Memory(memory) => memory.publish_join(topic, info),
+        }
+        Ok(())
+    }
+
+    /// Tells subscribers that a client left.
+    pub async fn publish_leave(&self, topic: &TopicName, info: Arc<ClientInfo>) -> Result<(), EngineError> {
+        match self {
+            Self::Memory(memory) => memory.publish_leave(topic, info),
+        }
+        Ok(())
+    }
+
+    /// What was published after `since`, if all of it is still there and is at most `limit`.
+    ///
+    /// Without `since` only the top is returned, always complete. Asking starts the topic's epoch if it has
+    /// none, and keeps it for another `meta_ttl`.
+    pub async fn recover(
+        &self,
+        topic: &TopicName,
+        since: Option<Since<'_>>,
+        limit: usize,
+        meta_ttl: Duration,
+    ) -> Result<Recovery, EngineError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.recover(topic, since, limit, meta_ttl)),
+        }
+    }
+
+    /// A page of what is kept; what has gone is simply not in it. Like [`Engine::recover`], asking keeps the
+    /// epoch alive.
+    pub async fn history(
+        &self,
+        topic: &TopicName,
+        query: HistoryQuery<'_>,
+        meta_ttl: Duration,
+    ) -> Result<History, EngineError> {
+        match self {
+            Self::Memory(memory) => memory.history(topic, query, meta_ttl),
+        }
+    }
+
+    /// Drops what is kept. Epoch and top stay, so positions remain comparable.
+    pub async fn remove_history(&self, topic: &TopicName) -> Result<(), EngineError> {
+        match self {
+            Self::Memory(memory) => memory.remove_history(topic),
+        }
+        Ok(())
+    }
+
+    /// Makes a client present in the topic, or replaces what is known of it.
+    pub async fn add_presence(&self, topic: &TopicName, info: Arc<ClientInfo>) -> Result<(), EngineError> {
+        match self {
+            Self::Memory(memory) => memory.add_presence(topic, info),
+        }
+        Ok(())
+    }
+
+    /// Makes a client absent. It need not have been present.
+    pub async fn remove_presence(&self, topic: &TopicName, client: ClientId) -> Result<(), EngineError> {
+        match self {
+            Self::Memory(memory) => memory.remove_presence(topic, client),
+        }
+        Ok(())
+    }
+
+    /// The clients that are present, in no particular order.
+    pub async fn presence(&self, topic: &TopicName) -> Result<Vec<Arc<ClientInfo>>, EngineError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.presence(topic)),
+        }
+    }
+
+    /// How many clients and users are present.
+    pub async fn presence_stats(&self, topic: &TopicName) -> Result<PresenceStats, EngineError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.presence_stats(topic)),
+        }
+    }
+
+    /// Releases what has expired, a bounded amount per call; meant to be called about once a second. What has
+    /// expired is never seen, swept or not.
+    pub fn sweep(&self) {
+        match self {
+            Self::Memory(memory) => memory.sweep(),
+        }
+    }
+
+    /// What the engine holds in this process.
+    pub fn usage(&self) -> Usage {
+        match self {
+            Self::Memory(memory) => memory.usage(),
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What an engine delivers to the owner of a subscribed topic, in the topic's one order.
+
+use std::sync::Arc;
+
+use fanwire_protocol::{ClientInfo, Epoch, Publication, TopicName};
+
+/// Something that happened in a subscribed topic.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Somebody published.
+    Publication {
+        /// Where.
+        topic: TopicName,
+        /// What, as everybody who receives it shares it.
+        publication: Arc<Publication>,
+        /// The stream that its offset belongs to; `None` exactly when the offset is 0.
+        epoch: Option<Epoch>,
+    },
+    /// A client subscribed.
+    Join {
+        /// Where.
+        topic: TopicName,
+        /// Who.
+        info: Arc<ClientInfo>,
+    },
+    /// A client unsubscribed or went away.
+    Leave {
+        /// Where.
+        topic: TopicName,
+        /// Who.
+        info: Arc<ClientInfo>,
+    },
+}

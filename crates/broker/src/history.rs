@@ -1,0 +1,45 @@
+//! Questions about a topic's stream, and their answers.
+
+use std::sync::Arc;
+
+use fanwire_protocol::{Position, Publication};
+
+/// The position that a reader says it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since<'a> {
+    /// The last offset it has seen.
+    pub offset: u64,
+    /// The epoch that the offset belongs to, as the reader sent it. Empty matches any.
+    pub epoch: &'a str,
+}
+
+/// What a reader has missed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recovery {
+    /// Where the stream stands.
+    pub top: Position,
+    /// With `publications` the reader has everything up to `top`.
+    pub complete: bool,
+    /// All that was missed, in order. Empty unless complete.
+    pub publications: Vec<Arc<Publication>>,
+}
+
+/// Asks for a page of history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistoryQuery<'a> {
+    /// At most this many publications; 0 asks for the position alone.
+    pub limit: usize,
+    /// Only offsets above it, or below it in reverse.
+    pub since: Option<Since<'a>>,
+    /// Newest first.
+    pub reverse: bool,
+}
+
+/// A page of history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct History {
+    /// Where the stream stands, whatever the page.
+    pub top: Position,
+    /// The page.
+    pub publications: Vec<Arc<Publication>>,
+}

@@ -1,0 +1,20 @@
+//! Publish and subscribe, history and presence of topics, in engines behind one enum.
+//!
+//! The caller owns topics: it calls an engine for one topic from one place, in order, and receives that topic's
+//! events in order. Nothing here knows sessions, sockets or HTTP. What every engine must do is written down in
+//! `tests/conformance`.
+
+mod engine;
+mod event;
+mod history;
+mod presence;
+mod publish;
+
+mod memory;
+
+pub use engine::{Engine, EngineError, Usage};
+pub use event::Event;
+pub use history::{History, HistoryQuery, Recovery, Since};
+pub use memory::{Memory, MemorySettings};
+pub use presence::PresenceStats;
+pub use publish::{HistoryOptions, Publish, Published};

@@ -1,0 +1,200 @@
+//! The memory engine: topics live in this process, on the thread that owns the engine.
+//!
+//! State is borrowed for the length of one call and never while an event is delivered, so a delivery may call
+//! the engine. Everything that can grow has a bound in [`MemorySettings`], or is bounded by the caller's
+//! subscriptions; a topic in which nothing is left is forgotten.
+
+mod due;
+mod idempotency;
+mod members;
+mod stream;
+mod topics;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
+use tokio::time::Instant;
+
+use crate::engine::{EngineError, Usage};
+use crate::event::Event;
+use crate::history::{History, HistoryQuery, Recovery, Since};
+use crate::presence::PresenceStats;
+use crate::publish::{Publish, Published};
+use idempotency::Idempotency;
+use topics::{Appended, Topics};
+
+/// Bounds of one memory engine. A node with several shards has one engine on each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemorySettings {
+    /// How long an idempotency key is remembered. Default: 5 minutes.
+    pub idempotency_ttl: Duration,
+    /// Memory for idempotency keys. Beyond it the oldest are forgotten before their time. Default: 64 MiB.
+    pub idempotency_bytes_max: usize,
+    /// Memory for kept publications. Beyond it the topic whose history expires first loses its oldest ones;
+    /// readers notice by position, as with any history that has gone. Default: 1 GiB.
+    pub history_bytes_max: usize,
+    /// Topics that have a position. Beyond it the one whose position expires first loses it, and starts a new
+    /// epoch when it is next used. Default: 1,000,000.
+    pub streams_max: usize,
+}
+
+impl Default for MemorySettings {
+    fn default() -> Self {
+        Self {
+            idempotency_ttl: Duration::from_secs(5 * 60),
+            idempotency_bytes_max: 64 << 20,
+            history_bytes_max: 1 << 30,
+            streams_max: 1_000_000,
+        }
+    }
+}
+
+/// The engine that keeps topics in this process.
+pub struct Memory {
+    deliver: Box<dyn Fn(Event)>,
+    topics: RefCell<Topics>,
+    idempotency: RefCell<Idempotency>,
+}
+
+impl Memory {
+    /// How many topics, publications and idempotency keys one sweep releases at most: about 10 ms of work.
+    const SWEEP_MAX: usize = 50_000;
+
+    pub(crate) fn new(settings: MemorySettings, deliver: Box<dyn Fn(Event)>) -> Self {
+        Self {
+            deliver,
+            topics: RefCell::new(Topics::new(&settings)),
+            idempotency: RefCell::new(Idempotency::new(&settings)),
+        }
+    }
+
+    pub(crate) fn subscribe(&self, topic: &TopicName) {
+        self.topics.borrow_mut().subscribe(topic);
+    }
+
+    pub(crate) fn unsubscribe(&self, topic: &TopicName) {
+        self.topics.borrow_mut().unsubscribe(topic);
+    }
+
+    pub(crate) fn publish(&self, topic: &TopicName, publish: Publish) -> Published {
+        let now = Instant::now();
+        let key = publish.idempotency_key.map(|key| (topic.clone(), key));
+        if let Some(key) = &key
+            && let Some(position) = self.idempotency.borrow().first_result(now, key)
+        {
+            return Published { position, suppressed: true };
+        }
+
+        let mut publication =
+            Publication { data: publish.data, info: publish.info, tags: publish.tags, offset: 0 };
+        let (publication, position) = match publish.history {
+            None => (Arc::new(publication), None),
+            Some(options) => {
+                // What is kept must own its bytes: a slice would keep the request alive that it came in, which
+                // may be a batch of megabytes.
+                publication.data = Bytes::copy_from_slice(&publication.data);
+                let version = stream::Version { number: publish.version, epoch: publish.version_epoch };
+                match self.topics.borrow_mut().append(topic, now, publication, version, options) {
+                    Appended::Kept(publication, position) => (publication, Some(position)),
+                    Appended::OldVersion(top) => return Published { position: Some(top), suppressed: true },
+                }
+            }
+        };
+        if let Some(key) = key {
+            self.idempotency.borrow_mut().remember(now, key, position);
+        }
+
+        let epoch = position.map(|position| position.epoch);
+        self.deliver(topic, |topic| Event::Publication { topic, publication, epoch });
+        Published { position, suppressed: false }
+    }
+
+    pub(crate) fn publish_join(&self, topic: &TopicName, info: Arc<ClientInfo>) {
+        self.deliver(topic, |topic| Event::Join { topic, info });
+    }
+
+    pub(crate) fn publish_leave(&self, topic: &TopicName, info: Arc<ClientInfo>) {
+        self.deliver(topic, |topic| Event::Leave { topic, info });
+    }
+
+    pub(crate) fn recover(
+        &self,
+        topic: &TopicName,
+        since: Option<Since<'_>>,
+        limit: usize,
+        meta_ttl: Duration,
+    ) -> Recovery {
+        let read = |stream: &stream::Stream| stream.recover(since, limit);
+        self.topics.borrow_mut().read(topic, Instant::now(), meta_ttl, read)
+    }
+
+    pub(crate) fn history(
+        &self,
+        topic: &TopicName,
+        query: HistoryQuery<'_>,
+        meta_ttl: Duration,
+    ) -> Result<History, EngineError> {
+        let read = |stream: &stream::Stream| stream.history(query);
+        self.topics.borrow_mut().read(topic, Instant::now(), meta_ttl, read)
+    }
+
+    pub(crate) fn remove_history(&self, topic: &TopicName) {
+        self.topics.borrow_mut().remove_history(topic);
+    }
+
+    pub(crate) fn add_presence(&self, topic: &TopicName, info: Arc<ClientInfo>) {
+        self.topics.borrow_mut().add_member(topic, info);
+    }
+
+    pub(crate) fn remove_presence(&self, topic: &TopicName, client: ClientId) {
+        self.topics.borrow_mut().remove_member(topic, client);
+    }
+
+    pub(crate) fn presence(&self, topic: &TopicName) -> Vec<Arc<ClientInfo>> {
+        self.topics.borrow().members(topic).map(|members| members.list()).unwrap_or_default()
+    }
+
+    pub(crate) fn presence_stats(&self, topic: &TopicName) -> PresenceStats {
+        self.topics.borrow().members(topic).map(|members| members.stats()).unwrap_or_default()
+    }
+
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        let released = self.topics.borrow_mut().sweep(now, Self::SWEEP_MAX);
+        self.idempotency.borrow_mut().sweep(now, Self::SWEEP_MAX.saturating_sub(released));
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.topics.borrow().usage()
+    }
+
+    fn deliver(&self, topic: &TopicName, event: impl FnOnce(TopicName) -> Event) {
+        let subscribed = self.topics.borrow().is_subscribed(topic);
+        if subscribed {
+            (self.deliver)(event(topic.clone()));
+        }
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("usage", &self.usage()).finish_non_exhaustive()
+    }
+}
+
+/// When something ends that lives for `ttl` from now. A configured "for ever" must not overflow the clock.
+fn deadline(now: Instant, ttl: Duration) -> Instant {
+    const TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    now + ttl.min(TTL_MAX)
+}
+
+/// The capacity that a table should shrink to once most of it is unused, or `None` while it is well used. Tables
+/// keep their largest size otherwise, and memory would not return after a busy hour.
+fn shrunk_capacity(len: usize, capacity: usize) -> Option<usize> {
+    const KEEP: usize = 32;
+    (capacity > KEEP && len < capacity / 4).then_some(len * 2)
+}

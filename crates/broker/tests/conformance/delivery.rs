@@ -1,0 +1,91 @@
+//! Which events are delivered, in which order, and what is in them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fanwire_broker::{Event, Publish};
+use fanwire_protocol::Publication;
+
+use crate::fixture::{Fixture, info, kept, live, told};
+
+pub(crate) async fn subscribed_topics_deliver_and_others_do_not(fixture: Fixture) {
+    let (a, b) = (fixture.topic("a"), fixture.topic("b"));
+    fixture.engine.subscribe(&a).await.unwrap();
+    for topic in [&a, &b] {
+        fixture.publish(topic, live(topic.as_str())).await;
+        fixture.keep(topic, &format!("{topic} kept")).await;
+        fixture.engine.publish_join(topic, info(topic.as_str(), 1)).await.unwrap();
+        fixture.engine.publish_leave(topic, info(topic.as_str(), 1)).await.unwrap();
+    }
+    assert_eq!(told(&fixture.events().await), ["a", "a kept", "+a", "-a"]);
+}
+
+pub(crate) async fn unsubscribed_topics_are_silent(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.subscribe(&topic).await.unwrap();
+    fixture.keep(&topic, "1").await;
+    fixture.engine.unsubscribe(&topic).await.unwrap();
+    fixture.keep(&topic, "2").await;
+    fixture.engine.subscribe(&topic).await.unwrap();
+    fixture.keep(&topic, "3").await;
+    assert_eq!(told(&fixture.events().await), ["1", "3"]);
+}
+
+pub(crate) async fn subscribing_twice_delivers_once(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.subscribe(&topic).await.unwrap();
+    fixture.engine.subscribe(&topic).await.unwrap();
+    fixture.keep(&topic, "1").await;
+    fixture.engine.unsubscribe(&topic).await.unwrap();
+    fixture.engine.unsubscribe(&topic).await.unwrap();
+    fixture.keep(&topic, "2").await;
+    assert_eq!(told(&fixture.events().await), ["1"]);
+}
+
+pub(crate) async fn events_of_a_topic_keep_their_order(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.subscribe(&topic).await.unwrap();
+    let mut expected = Vec::new();
+    for number in 0..50 {
+        let user = number.to_string();
+        fixture.engine.publish_join(&topic, info(&user, number)).await.unwrap();
+        fixture.publish(&topic, live(&format!("live {number}"))).await;
+        fixture.keep(&topic, &format!("kept {number}")).await;
+        fixture.engine.publish_leave(&topic, info(&user, number)).await.unwrap();
+        expected.extend([
+            format!("+{user}"),
+            format!("live {number}"),
+            format!("kept {number}"),
+            format!("-{user}"),
+        ]);
+    }
+    assert_eq!(told(&fixture.events().await), expected);
+}
+
+pub(crate) async fn publications_arrive_whole(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.subscribe(&topic).await.unwrap();
+    let tags = Arc::new(BTreeMap::from([("kind".to_owned(), "test".to_owned())]));
+    let whole =
+        |publish: Publish| Publish { info: Some(info("u", 1)), tags: Some(Arc::clone(&tags)), ..publish };
+    fixture.publish(&topic, whole(live("live"))).await;
+    let position = fixture.publish(&topic, whole(kept("kept"))).await.position.unwrap();
+
+    let expected = |data: &'static str, offset| Publication {
+        data: data.into(),
+        info: Some(info("u", 1)),
+        tags: Some(Arc::clone(&tags)),
+        offset,
+    };
+    let event = |publication, epoch| Event::Publication {
+        topic: topic.clone(),
+        publication: Arc::new(publication),
+        epoch,
+    };
+    assert_eq!(
+        fixture.events().await,
+        [event(expected("live", 0), None), event(expected("kept", 1), Some(position.epoch))]
+    );
+    let recovery = fixture.recover(&topic, 0, "").await;
+    assert_eq!(recovery.publications, [Arc::new(expected("kept", 1))]);
+}

@@ -1,0 +1,121 @@
+//! An engine under test with its events and its clock, and short ways to say what scenarios say often.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanwire_broker::{
+    Engine, Event, History, HistoryOptions, HistoryQuery, MemorySettings, Publish, Published, Recovery, Since,
+};
+use fanwire_protocol::{ClientId, ClientInfo, Position, Publication, TopicName};
+use uuid::Uuid;
+
+/// Whole seconds, and far enough apart that an engine with a real clock can be judged too.
+pub(crate) const HISTORY_TTL: Duration = Duration::from_secs(4);
+pub(crate) const META_TTL: Duration = Duration::from_secs(10);
+pub(crate) const IDEMPOTENCY_TTL: Duration = Duration::from_secs(3);
+
+pub(crate) const HISTORY: HistoryOptions = HistoryOptions { size: 5, ttl: HISTORY_TTL, meta_ttl: META_TTL };
+
+pub(crate) struct Fixture {
+    pub(crate) engine: Engine,
+    delivered: Rc<RefCell<Vec<Event>>>,
+}
+
+impl Fixture {
+    pub(crate) fn memory() -> Self {
+        let delivered = Rc::new(RefCell::new(Vec::new()));
+        let sink = Rc::clone(&delivered);
+        let settings = MemorySettings { idempotency_ttl: IDEMPOTENCY_TTL, ..MemorySettings::default() };
+        let engine = Engine::memory(settings, Box::new(move |event| sink.borrow_mut().push(event)));
+        Self { engine, delivered }
+    }
+
+    /// A topic of this fixture's own.
+    pub(crate) fn topic(&self, name: &str) -> TopicName {
+        TopicName::new(name).unwrap()
+    }
+
+    /// Lets time pass, with the sweeps that a node makes.
+    pub(crate) async fn pass(&self, duration: Duration) {
+        for _ in 0..duration.as_secs() {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            self.engine.sweep();
+        }
+        tokio::time::advance(Duration::from_nanos(duration.subsec_nanos().into())).await;
+    }
+
+    /// All events that the calls made so far have caused, since this was last asked.
+    pub(crate) async fn events(&self) -> Vec<Event> {
+        self.delivered.take()
+    }
+
+    /// Publishes into history.
+    pub(crate) async fn keep(&self, topic: &TopicName, data: &str) -> Position {
+        let published = self.publish(topic, kept(data)).await;
+        assert!(!published.suppressed);
+        published.position.unwrap()
+    }
+
+    pub(crate) async fn publish(&self, topic: &TopicName, publish: Publish) -> Published {
+        self.engine.publish(topic, publish).await.unwrap()
+    }
+
+    pub(crate) async fn top(&self, topic: &TopicName) -> Position {
+        self.engine.recover(topic, None, 0, META_TTL).await.unwrap().top
+    }
+
+    pub(crate) async fn recover(&self, topic: &TopicName, offset: u64, epoch: &str) -> Recovery {
+        self.engine.recover(topic, Some(Since { offset, epoch }), 100, META_TTL).await.unwrap()
+    }
+
+    pub(crate) async fn history(&self, topic: &TopicName, query: HistoryQuery<'_>) -> History {
+        self.engine.history(topic, query, META_TTL).await.unwrap()
+    }
+
+    /// The offsets of everything that is kept.
+    pub(crate) async fn kept_offsets(&self, topic: &TopicName) -> Vec<u64> {
+        offsets(
+            &self.history(topic, HistoryQuery { limit: 100, ..HistoryQuery::default() }).await.publications,
+        )
+    }
+}
+
+/// A publication for the history.
+pub(crate) fn kept(data: &str) -> Publish {
+    Publish { history: Some(HISTORY), ..live(data) }
+}
+
+/// A publication that is only delivered.
+pub(crate) fn live(data: &str) -> Publish {
+    Publish { data: Bytes::copy_from_slice(data.as_bytes()), ..Publish::default() }
+}
+
+pub(crate) fn client(number: u128) -> ClientId {
+    ClientId(Uuid::from_u128(number))
+}
+
+pub(crate) fn info(user: &str, number: u128) -> Arc<ClientInfo> {
+    Arc::new(ClientInfo {
+        user: user.into(),
+        client: client(number),
+        connection: Bytes::from_static(b"{\"name\":\"n\"}"),
+        subscription: Bytes::new(),
+    })
+}
+
+pub(crate) fn offsets(publications: &[Arc<Publication>]) -> Vec<u64> {
+    publications.iter().map(|publication| publication.offset).collect()
+}
+
+/// What was delivered, in few words: publications by payload, `+user` and `-user`.
+pub(crate) fn told(events: &[Event]) -> Vec<String> {
+    let tell = |event: &Event| match event {
+        Event::Publication { publication, .. } => String::from_utf8(publication.data.to_vec()).unwrap(),
+        Event::Join { info, .. } => format!("+{}", info.user),
+        Event::Leave { info, .. } => format!("-{}", info.user),
+    };
+    events.iter().map(tell).collect()
+}

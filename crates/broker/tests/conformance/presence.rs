@@ -1,0 +1,98 @@
+//! Who is present in a topic, by name and by count.
+
+use fanwire_broker::PresenceStats;
+use fanwire_protocol::TopicName;
+
+use crate::fixture::{Fixture, META_TTL, client, info};
+
+pub(crate) async fn nobody_is_present_at_first(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    check(&fixture, &topic, &[], 0).await;
+    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    check(&fixture, &topic, &[], 0).await;
+}
+
+pub(crate) async fn clients_are_present_until_removed(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.add_presence(&topic, info("a", 1)).await.unwrap();
+    fixture.engine.add_presence(&topic, info("b", 2)).await.unwrap();
+    check(&fixture, &topic, &[("a", 1), ("b", 2)], 2).await;
+    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    check(&fixture, &topic, &[("b", 2)], 1).await;
+    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    check(&fixture, &topic, &[("b", 2)], 1).await;
+    fixture.engine.remove_presence(&topic, client(2)).await.unwrap();
+    check(&fixture, &topic, &[], 0).await;
+}
+
+pub(crate) async fn a_client_is_replaced_by_its_newer_self(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.add_presence(&topic, info("a", 1)).await.unwrap();
+    let mut newer = (*info("a", 1)).clone();
+    newer.subscription = "{\"typing\":true}".into();
+    fixture.engine.add_presence(&topic, newer.clone().into()).await.unwrap();
+    assert_eq!(fixture.engine.presence(&topic).await.unwrap(), [newer.into()]);
+    check(&fixture, &topic, &[("a", 1)], 1).await;
+}
+
+pub(crate) async fn a_client_that_changes_its_user_is_counted_right(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.add_presence(&topic, info("a", 1)).await.unwrap();
+    fixture.engine.add_presence(&topic, info("b", 1)).await.unwrap();
+    check(&fixture, &topic, &[("b", 1)], 1).await;
+    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    check(&fixture, &topic, &[], 0).await;
+}
+
+pub(crate) async fn users_are_counted_once(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    for number in 1..=3 {
+        fixture.engine.add_presence(&topic, info("a", number)).await.unwrap();
+    }
+    fixture.engine.add_presence(&topic, info("b", 4)).await.unwrap();
+    check(&fixture, &topic, &[("a", 1), ("a", 2), ("a", 3), ("b", 4)], 2).await;
+    for number in 1..=2 {
+        fixture.engine.remove_presence(&topic, client(number)).await.unwrap();
+    }
+    check(&fixture, &topic, &[("a", 3), ("b", 4)], 2).await;
+    fixture.engine.remove_presence(&topic, client(3)).await.unwrap();
+    check(&fixture, &topic, &[("b", 4)], 1).await;
+}
+
+pub(crate) async fn anonymous_clients_are_one_user(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.add_presence(&topic, info("", 1)).await.unwrap();
+    fixture.engine.add_presence(&topic, info("", 2)).await.unwrap();
+    fixture.engine.add_presence(&topic, info("a", 3)).await.unwrap();
+    check(&fixture, &topic, &[("", 1), ("", 2), ("a", 3)], 2).await;
+}
+
+pub(crate) async fn topics_do_not_share_presence(fixture: Fixture) {
+    let (a, b) = (fixture.topic("a"), fixture.topic("b"));
+    fixture.engine.add_presence(&a, info("u", 1)).await.unwrap();
+    fixture.engine.add_presence(&b, info("u", 2)).await.unwrap();
+    fixture.engine.remove_presence(&a, client(2)).await.unwrap();
+    check(&fixture, &a, &[("u", 1)], 1).await;
+    check(&fixture, &b, &[("u", 2)], 1).await;
+}
+
+pub(crate) async fn presence_is_not_history(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.add_presence(&topic, info("a", 1)).await.unwrap();
+    fixture.keep(&topic, "1").await;
+    fixture.engine.remove_history(&topic).await.unwrap();
+    fixture.engine.unsubscribe(&topic).await.unwrap();
+    fixture.pass(META_TTL * 2).await;
+    check(&fixture, &topic, &[("a", 1)], 1).await;
+}
+
+/// Exactly these clients are present, as that many users.
+async fn check(fixture: &Fixture, topic: &TopicName, expected: &[(&str, u128)], users: usize) {
+    let mut present = fixture.engine.presence(topic).await.unwrap();
+    present.sort_by_key(|info| info.client);
+    let expected: Vec<_> = expected.iter().map(|(user, number)| ((*user).into(), client(*number))).collect();
+    let seen: Vec<(Box<str>, _)> = present.iter().map(|info| (info.user.clone(), info.client)).collect();
+    assert_eq!(seen, expected);
+    let stats = fixture.engine.presence_stats(topic).await.unwrap();
+    assert_eq!(stats, PresenceStats { clients: expected.len(), users });
+}

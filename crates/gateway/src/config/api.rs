@@ -1,0 +1,65 @@
+//! `[api]`: the HTTP API that backends publish with.
+
+use fanwire_server::settings::ApiSettings;
+use serde::{Deserialize, Serialize};
+
+use super::checks::Checks;
+use super::defaults;
+use super::section::section;
+use super::values::{Secret, Size};
+
+section! {
+    /// The HTTP API for backends: publish, broadcast, presence, history and the rest.
+    Api {
+        /// Where it answers: `/api/publish` and so on.
+        path: String = defaults::API_PATH.into(),
+        /// The port that it answers on: "client", "internal" or "both".
+        on: ApiPort = ApiPort::Both,
+        /// Any of these opens it, as the header `X-API-Key: KEY`. Without one every call is answered 401.
+        keys: Vec<Secret> = Vec::new(),
+        /// Calls need no key. For development only.
+        insecure: bool = false,
+        /// A request's body; a larger one is answered 413.
+        body_bytes_max: Size = defaults::API_BODY_BYTES_MAX,
+        /// Commands in one batch or pipeline, and topics in one broadcast.
+        commands_max: usize = defaults::API_COMMANDS_MAX,
+        /// Topics in one `channels` answer.
+        topics_max: usize = defaults::API_TOPICS_MAX,
+        /// "body": errors are bodies with status 200, as SDKs expect; "transport": errors are HTTP statuses.
+        error_mode: ErrorMode = ErrorMode::Body,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ApiPort {
+    Client,
+    Internal,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ErrorMode {
+    Body,
+    Transport,
+}
+
+impl Api {
+    pub(super) fn settings(&self, checks: &mut Checks) -> ApiSettings {
+        if self.keys.iter().any(Secret::is_empty) {
+            checks.error("api.keys", "has an empty key; `openssl rand -hex 32` makes a good one");
+        }
+        ApiSettings {
+            path: checks.path("api.path", &self.path),
+            on_client_port: self.on != ApiPort::Internal,
+            on_internal_port: self.on != ApiPort::Client,
+            keys: self.keys.iter().map(Secret::to_settings).collect(),
+            insecure: self.insecure,
+            body_bytes_max: checks.at_least_one("api.body_bytes_max", self.body_bytes_max.0),
+            commands_max: checks.at_least_one("api.commands_max", self.commands_max),
+            topics_max: checks.at_least_one("api.topics_max", self.topics_max),
+            transport_errors: self.error_mode == ErrorMode::Transport,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What is wrong with a configuration, gathered so that one run tells it all.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Dev,
+    File(PathBuf),
+    /// An environment variable, by its whole name.
+    Variable(String),
+    /// A flag, with its dashes.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dev => f.write_str("--dev"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// One thing to mend. Its text never holds a value that may be secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) source: Option<Source>,
+    /// Empty when the problem is with the source itself.
+    pub(crate) key: String,
+    pub(crate) text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.source, &*self.key) {
+            (None, "") => write!(f, "{}", self.text),
+            (None, key) => write!(f, "{key}: {}", self.text),
+            (Some(source), "") => write!(f, "{source}: {}", self.text),
+            (Some(source @ Source::File(_)), key) => write!(f, "{source}: {key}: {}", self.text),
+            (Some(source), key) => write!(f, "{source} ({key}): {}", self.text),
+        }
+    }
+}
+
+/// Collects what the sections find while they turn themselves into settings.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    /// Keys and what is wrong with them.
+    pub(crate) errors: Vec<(String, String)>,
+    /// Keys and what is probably not meant so.
+    pub(crate) warnings: Vec<(String, String)>,
+}
+
+impl Checks {
+    pub(crate) fn error(&mut self, key: impl Into<String>, text: impl Into<String>) {
+        self.errors.push((key.into(), text.into()));
+    }
+
+    pub(crate) fn warn(&mut self, key: impl Into<String>, text: impl Into<String>) {
+        self.warnings.push((key.into(), text.into()));
+    }
+
+    pub(crate) fn at_least_one(&mut self, key: &str, number: usize) -> usize {
+        if number == 0 {
+            self.error(key, "must be at least 1");
+        }
+        number
+    }
+
+    pub(crate) fn longer_than_zero(&mut self, key: &str, period: super::values::Period) -> std::time::Duration {
+        if period.0.is_zero() {
+            self.error(key, "must be longer than 0s");
+        }
+        period.0
+    }
+
+    /// A path of the HTTP server: it begins with a slash, ends without one and is free of queries.
+    pub(crate) fn path(&mut self, key: &str, path: &str) -> String {
+        let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%'));
+        if path.len() < 2 || !path.starts_with('/') || path.ends_with('/') || !is_plain {
+            self.error(key, "must be a path such as \"/realtime\": a slash first, none last, no query");
+        }
+        path.to_owned()
+    }
+
+    pub(crate) fn regex(&mut self, key: &str, pattern: &str) -> Option<regex::Regex> {
+        match regex::Regex::new(pattern) {
+            Ok(regex) => Some(regex),
+            Err(error) => {
+                let text = error.to_string();
+                let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                self.error(key, format!("is not a regular expression: {reason}"));
+                None
+            }
+        }
+    }
+}

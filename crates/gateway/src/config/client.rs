@@ -1,0 +1,138 @@
+//! `[client]`: who may connect, and what holds for every client.
+
+use fanwire_hub::{ClientSettings, PersonalTopic};
+use fanwire_server::settings::Origins;
+
+use super::checks::Checks;
+use super::defaults;
+use super::section::section;
+use super::token::Token;
+use super::values::{Period, Size};
+
+section! {
+    /// Who may connect, and the limits of each client.
+    Client {
+        /// Web pages that may connect: origins such as "https://example.com", `*` stands for any characters,
+        /// "*" alone takes every page. Programs that send no `Origin` header always may.
+        allowed_origins: Vec<String> = Vec::new(),
+        /// Between the server's pings, in whole seconds. "0s" sends none.
+        ping_interval: Period = defaults::PING_INTERVAL,
+        /// How long a client may take to answer a ping; less than ping_interval. "0s" asks for no answer.
+        pong_timeout: Period = defaults::PONG_TIMEOUT,
+        /// How long a connection may live without a successful connect command.
+        stale_close_delay: Period = defaults::STALE_CLOSE_DELAY,
+        /// How long an expired connection lives on while its client fetches a new token.
+        expired_close_delay: Period = defaults::EXPIRED_CLOSE_DELAY,
+        /// The same for a subscription.
+        expired_subscription_close_delay: Period = defaults::EXPIRED_CLOSE_DELAY,
+        /// Subscriptions of one client.
+        subscriptions_max: usize = defaults::SUBSCRIPTIONS_MAX,
+        /// Bytes that wait for one slow client before it is closed with code 3008.
+        queue_bytes_max: Size = defaults::QUEUE_BYTES_MAX,
+        /// Commands of one client that wait for an earlier answer before it is closed with code 3013.
+        pending_commands_max: usize = defaults::PENDING_COMMANDS_MAX,
+        /// Publications in one history result.
+        history_page_max: usize = defaults::HISTORY_PAGE_MAX,
+        /// Publications that recovery may replay; a client that missed more is told so.
+        recovery_max: usize = defaults::RECOVERY_MAX,
+        /// Connections of one user on this node. 0 sets no limit.
+        user_connections_max: usize = 0,
+        /// Tell clients the server's time when they connect.
+        include_server_time: bool = false,
+        /// Clients without a token connect as the anonymous user.
+        allow_anonymous_connect_without_token: bool = false,
+        /// Refuse tokens without a user.
+        disallow_anonymous_connection_tokens: bool = false,
+        /// Everything is allowed to everybody. For development only.
+        insecure: bool = false,
+        sections {
+            /// How connection tokens (JWT) are verified. A token whose algorithm has no key here is invalid.
+            token: Token,
+            /// Keys of their own for subscription tokens; without them [client.token] serves both.
+            subscription_token: Token,
+            /// Subscribes every user to a topic of its own, such as `#42`.
+            personal_topic: PersonalTopicConfig,
+            /// Answers one RPC method with an empty result, for clients that measure their way to the server.
+            rpc_ping: RpcPing,
+        }
+    }
+}
+
+section! {
+    /// Subscribes every user to a topic of its own.
+    PersonalTopicConfig {
+        /// Turns it on.
+        enabled: bool = false,
+        /// The namespace of the topics; empty for none.
+        namespace: String = String::new(),
+        /// A user's newer connection closes its older ones.
+        single_connection: bool = false,
+    }
+}
+
+section! {
+    /// Answers one RPC method with an empty result.
+    RpcPing {
+        /// Turns it on.
+        enabled: bool = false,
+        /// The method's name.
+        method: String = defaults::RPC_PING_METHOD.into(),
+    }
+}
+
+impl Client {
+    pub(super) fn origins(&self, checks: &mut Checks) -> Origins {
+        for origin in &self.allowed_origins {
+            if !origin.starts_with('*') && !origin.contains("://") {
+                checks.warn(
+                    "client.allowed_origins",
+                    format!("\"{origin}\" matches no page: an origin begins with its scheme, as in \"https://{origin}\""),
+                );
+            } else if origin.len() > "https://".len() && origin.ends_with('/') {
+                checks.warn(
+                    "client.allowed_origins",
+                    format!("\"{origin}\" matches no page: an origin does not end with a slash"),
+                );
+            }
+        }
+        Origins { allowed: self.allowed_origins.clone() }
+    }
+
+    pub(super) fn settings(&self, checks: &mut Checks) -> ClientSettings {
+        if !self.ping_interval.is_whole_seconds() {
+            checks.error("client.ping_interval", "must be whole seconds, which is how clients are told");
+        }
+        let pings = self.ping_interval != Period::OFF;
+        if pings && self.pong_timeout >= self.ping_interval {
+            checks.error(
+                "client.pong_timeout",
+                format!("must be less than client.ping_interval ({} is not less than {})", self.pong_timeout, self.ping_interval),
+            );
+        }
+        if self.rpc_ping.enabled && self.rpc_ping.method.is_empty() {
+            checks.error("client.rpc_ping.method", "is empty");
+        }
+        ClientSettings {
+            ping_interval: self.ping_interval.unless_off(),
+            pong_timeout: self.pong_timeout.unless_off().filter(|_| pings),
+            stale_close_delay: checks.longer_than_zero("client.stale_close_delay", self.stale_close_delay),
+            expired_close_delay: self.expired_close_delay.0,
+            expired_subscription_close_delay: self.expired_subscription_close_delay.0,
+            subscriptions_max: checks.at_least_one("client.subscriptions_max", self.subscriptions_max),
+            queue_bytes_max: checks.at_least_one("client.queue_bytes_max", self.queue_bytes_max.0),
+            pending_commands_max: checks.at_least_one("client.pending_commands_max", self.pending_commands_max),
+            history_page_max: checks.at_least_one("client.history_page_max", self.history_page_max),
+            recovery_max: checks.at_least_one("client.recovery_max", self.recovery_max),
+            user_connections_max: self.user_connections_max,
+            include_server_time: self.include_server_time,
+            allow_anonymous_connect_without_token: self.allow_anonymous_connect_without_token,
+            disallow_anonymous_connection_tokens: self.disallow_anonymous_connection_tokens,
+            insecure: self.insecure,
+            personal_topic: self.personal_topic.enabled.then(|| PersonalTopic {
+                namespace: self.personal_topic.namespace.clone(),
+                single_connection: self.personal_topic.single_connection,
+            }),
+            rpc_ping_method: self.rpc_ping.enabled.then(|| self.rpc_ping.method.clone()),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Every default of the configuration, with its reason where the number alone does not tell it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::values::{Period, Size};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+pub(crate) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// What clients of the Centrifuge protocol try first.
+pub(crate) const PORT: u16 = 8000;
+/// Health, metrics and administration are for this machine until somebody says otherwise.
+pub(crate) const INTERNAL_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(crate) const INTERNAL_PORT: u16 = 9000;
+
+/// A second's worth of a reconnect storm; the kernel cuts it at `net.core.somaxconn`, 4096 since Linux 5.4.
+pub(crate) const BACKLOG: u32 = 4096;
+pub(crate) const HANDSHAKES_MAX: usize = 256;
+/// Two lost packets on a phone's link and their retransmissions fit.
+pub(crate) const REQUEST_HEADER_TIMEOUT: Period = Period::from_secs(10);
+
+pub(crate) const HISTORY_BYTES_MAX: Size = Size(256 * MIB);
+pub(crate) const IDEMPOTENCY_TTL: Period = Period::from_secs(5 * 60);
+
+pub(crate) const SHUTDOWN_TIMEOUT: Period = Period::from_secs(30);
+
+/// Below the 30 s and 60 s after which proxies and phone networks drop a silent connection.
+pub(crate) const PING_INTERVAL: Period = Period::from_secs(25);
+pub(crate) const PONG_TIMEOUT: Period = Period::from_secs(8);
+const _: () = assert!(PONG_TIMEOUT.0.as_secs() < PING_INTERVAL.0.as_secs());
+pub(crate) const STALE_CLOSE_DELAY: Period = Period::from_secs(10);
+pub(crate) const EXPIRED_CLOSE_DELAY: Period = Period::from_secs(25);
+pub(crate) const SUBSCRIPTIONS_MAX: usize = 128;
+/// Sixteen messages of the greatest size.
+pub(crate) const QUEUE_BYTES_MAX: Size = Size(MIB);
+/// Every subscription at once, and as many publications, presences and histories.
+pub(crate) const PENDING_COMMANDS_MAX: usize = 4 * SUBSCRIPTIONS_MAX;
+pub(crate) const HISTORY_PAGE_MAX: usize = 300;
+pub(crate) const RECOVERY_MAX: usize = 300;
+pub(crate) const RPC_PING_METHOD: &str = "ping";
+
+pub(crate) const WEBSOCKET_PATH: &str = "/connection/websocket";
+pub(crate) const MESSAGE_BYTES_MAX: Size = Size(64 * KIB);
+pub(crate) const SSE_PATH: &str = "/subscribe";
+
+pub(crate) const API_PATH: &str = "/api";
+/// A full batch of commands of 4 KiB each.
+pub(crate) const API_BODY_BYTES_MAX: Size = Size(4 * MIB);
+pub(crate) const API_COMMANDS_MAX: usize = 1000;
+pub(crate) const API_TOPICS_MAX: usize = 10_000;
+
+pub(crate) const TOPIC_LENGTH_MAX: usize = 255;
+pub(crate) const PRIVATE_PREFIX: &str = "$";
+pub(crate) const NAMESPACE_BOUNDARY: &str = ":";
+pub(crate) const USER_BOUNDARY: &str = "#";
+pub(crate) const USER_SEPARATOR: &str = ",";
+/// Thirty days: longer than any client sleeps between two visits that should still recover.
+pub(crate) const HISTORY_META_TTL: Period = Period::from_secs(30 * 24 * 3600);

@@ -1,0 +1,40 @@
+//! `[log]`: what is logged and how it looks.
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+
+use super::checks::Checks;
+use super::section::section;
+
+section! {
+    /// Logs go to standard output.
+    Log {
+        /// "text" for people, "json" for machines, "auto": text on a terminal and JSON elsewhere.
+        format: LogFormat = LogFormat::Auto,
+        /// "error", "warn", "info", "debug", "trace" or "off"; also by part: "info,fanwire_server=debug".
+        level: String = "info".into(),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    Auto,
+    Text,
+    Json,
+}
+
+impl Log {
+    pub(super) fn check(&self, checks: &mut Checks) {
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        let directive_is_level = |directive: &str| {
+            // A bare word is a target to EnvFilter, so that `level = "inof"` would silence everything else.
+            directive.contains(['=', '[']) || LEVELS.contains(&directive.to_ascii_lowercase().as_str())
+        };
+        if !self.level.split(',').map(str::trim).all(directive_is_level) {
+            checks.error("log.level", format!("must be one of {}, or part=level, with commas between", LEVELS.join(", ")));
+        } else if let Err(error) = EnvFilter::builder().parse(&self.level) {
+            checks.error("log.level", error.to_string());
+        }
+    }
+}

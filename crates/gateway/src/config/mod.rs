@@ -1,0 +1,157 @@
+//! The configuration: a raw `Config` that mirrors the file, read in layers, then checked settings, built once.
+//!
+//! Every problem of every layer is found in one run and says where it is; no text printed from here holds a
+//! value that may be secret.
+
+mod section;
+
+mod api;
+mod client;
+mod engine;
+mod log;
+mod server;
+mod token;
+mod topics;
+mod transports;
+
+mod checks;
+mod defaults;
+mod dev;
+mod environment;
+mod layer;
+mod load;
+mod reference;
+mod values;
+
+use fanwire_server::Settings;
+
+use api::Api;
+use checks::Checks;
+use client::Client;
+use engine::{Engine, Shutdown};
+use log::Log;
+use section::{Item, Section, section};
+use server::{Internal, Server};
+use topics::Topics;
+use transports::{Sse, WebSocket};
+
+pub(crate) use checks::Problem;
+pub(crate) use load::{Flag, Loaded, Sources, load};
+pub(crate) use log::LogFormat;
+pub(crate) use reference::{reference, write_file};
+pub(crate) use values::{Period, Secret, Shards};
+
+section! {
+    /// The whole file.
+    Config {
+        sections {
+            /// Where clients connect, and how many may.
+            server: Server,
+            /// Where health, metrics and administration answer. Not for the public.
+            internal: Internal,
+            /// Logs, on standard output.
+            log: Log,
+            /// What carries publications and keeps history and presence.
+            engine: Engine,
+            /// What happens on SIGTERM and SIGINT.
+            shutdown: Shutdown,
+            /// Who may connect, and the limits of each client.
+            client: Client,
+            /// The WebSocket transport: JSON, or Protobuf when a client asks for it.
+            websocket: WebSocket,
+            /// Server-sent events, for a browser's own EventSource: `/subscribe?topic=news`.
+            sse: Sse,
+            /// The HTTP API for backends: publish, broadcast, presence, history and the rest.
+            api: Api,
+            /// Names of topics, and defaults for all of them.
+            topics: Topics,
+        }
+    }
+}
+
+/// Keys that exist in a section of the same shape but mean nothing here.
+const WITHOUT_MEANING: [&str; 2] = ["topics.default.name", "client.token.enabled"];
+
+/// Every section and key in the order of the reference page.
+pub(crate) fn outline() -> Vec<Item> {
+    let mut items = Vec::new();
+    Config::default().outline("", &[], &mut items);
+    items.retain(|item| !WITHOUT_MEANING.contains(&&*item.path()));
+    items
+}
+
+impl Config {
+    /// The settings a node starts with. They are only to be used when `checks` found no error.
+    fn settings(&self, checks: &mut Checks) -> Settings {
+        self.log.check(checks);
+        let (connection_tokens, subscription_tokens) = self.client.tokens(checks);
+        let personal = &self.client.personal_topic;
+        if personal.enabled && !personal.namespace.is_empty() && !self.topics.has_namespace(&personal.namespace) {
+            checks.error(
+                "client.personal_topic.namespace",
+                format!("\"{}\" is not the name of a namespace in [[topics.namespaces]]", personal.namespace),
+            );
+        }
+        let settings = Settings {
+            name: self.server.checked_name(checks),
+            client_address: self.server.socket(),
+            internal_address: self.internal.checked_socket(&self.server, checks),
+            shards: self.server.checked_shards(checks),
+            client: self.client.settings(checks),
+            topics: self.topics.settings(checks),
+            origins: self.client.origins(checks),
+            connection_tokens,
+            subscription_tokens,
+            admission: self.server.admission(checks),
+            websocket: self.websocket.settings(checks),
+            sse: self.sse.settings(checks),
+            api: self.api.settings(checks),
+            memory: self.engine.memory.settings(checks),
+            shutdown: self.shutdown.settings(),
+            dev: None,
+        };
+        self.check_paths(checks);
+        settings
+    }
+
+    /// No two routes of the client port may share a path, nor lie inside the API's.
+    fn check_paths(&self, checks: &mut Checks) {
+        let mut routes = vec![("api.path", &self.api.path), ("websocket.path", &self.websocket.path)];
+        routes.extend(self.websocket.echo_path.as_ref().map(|path| ("websocket.echo_path", path)));
+        routes.push(("sse.path", &self.sse.path));
+        for (index, (key, path)) in routes.iter().enumerate() {
+            for (other, taken) in &routes[..index] {
+                let inside = *other == "api.path" && path.starts_with(&format!("{taken}/"));
+                if path == taken || inside {
+                    checks.error(*key, format!("\"{path}\" is taken by {other}"));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_sound_and_agree_with_the_hub() {
+        let mut checks = Checks::default();
+        let settings = Config::default().settings(&mut checks);
+        assert!(checks.errors.is_empty() && checks.warnings.is_empty(), "{checks:?}");
+        assert_eq!(format!("{:?}", settings.client), format!("{:?}", fanwire_hub::ClientSettings::default()));
+        assert_eq!(format!("{:?}", settings.topics.rules), format!("{:?}", fanwire_hub::NameRules::default()));
+    }
+
+    #[test]
+    fn every_key_is_described_once() {
+        let items = outline();
+        for (index, item) in items.iter().enumerate() {
+            let about = match item {
+                Item::Section { about, .. } | Item::Key { about, .. } => about,
+            };
+            assert!(about.iter().any(|line| !line.trim().is_empty()), "{} has no description", item.path());
+            assert!(!items[..index].iter().any(|earlier| earlier.path() == item.path()), "{} twice", item.path());
+        }
+    }
+}

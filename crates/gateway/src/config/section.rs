@@ -1,0 +1,89 @@
+//! How a section of the configuration is declared: one macro makes the type that serde reads, its defaults and
+//! its part of the outline, so that a key cannot exist without a description and a default.
+
+/// One line of the outline, in the order of the reference page.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    Section { path: String, about: &'static [&'static str], repeated: bool },
+    Key { section: String, name: &'static str, about: &'static [&'static str], default: Option<toml::Value> },
+}
+
+impl Item {
+    /// `client.ping_interval`; the section's own path for a section.
+    pub(crate) fn path(&self) -> String {
+        match self {
+            Self::Section { path, .. } => path.clone(),
+            Self::Key { section, name, .. } => join(section, name),
+        }
+    }
+}
+
+/// A part of the configuration that can list its keys.
+pub(crate) trait Section {
+    fn outline(&self, path: &str, about: &'static [&'static str], items: &mut Vec<Item>);
+}
+
+/// `[[topics.namespaces]]`: a table that repeats, outlined once with the defaults of an entry.
+impl<T: Section + Default> Section for Vec<T> {
+    fn outline(&self, path: &str, about: &'static [&'static str], items: &mut Vec<Item>) {
+        let place = items.len();
+        T::default().outline(path, about, items);
+        if let Some(Item::Section { repeated, .. }) = items.get_mut(place) {
+            *repeated = true;
+        }
+    }
+}
+
+pub(crate) fn join(section: &str, name: &str) -> String {
+    if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
+}
+
+/// Declares a section: its keys with description, type and default, then the sections inside it.
+macro_rules! section {
+    (
+        $(#[doc = $doc:literal])+
+        $name:ident {
+            $( $(#[doc = $key_doc:literal])+ $key:ident: $key_type:ty = $default:expr, )*
+            $( sections { $( $(#[doc = $inner_doc:literal])+ $inner:ident: $inner_type:ty, )+ } )?
+        }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub(crate) struct $name {
+            $( $(#[doc = $key_doc])+ pub(crate) $key: $key_type, )*
+            $( $( $(#[doc = $inner_doc])+ pub(crate) $inner: $inner_type, )+ )?
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self {
+                    $( $key: $default, )*
+                    $( $( $inner: Default::default(), )+ )?
+                }
+            }
+        }
+
+        impl $crate::config::section::Section for $name {
+            fn outline(
+                &self,
+                path: &str,
+                about: &'static [&'static str],
+                items: &mut Vec<$crate::config::section::Item>,
+            ) {
+                use $crate::config::section::{Item, join};
+                if !path.is_empty() {
+                    items.push(Item::Section { path: path.to_owned(), about, repeated: false });
+                }
+                $( items.push(Item::Key {
+                    section: path.to_owned(),
+                    name: stringify!($key).trim_start_matches("r#"),
+                    about: &[$($key_doc),+],
+                    default: toml::Value::try_from(&self.$key).ok(),
+                }); )*
+                $( $( self.$inner.outline(&join(path, stringify!($inner)), &[$($inner_doc),+], items); )+ )?
+            }
+        }
+    };
+}
+pub(crate) use section;

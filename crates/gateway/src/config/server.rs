@@ -1,0 +1,101 @@
+//! `[server]` and `[internal]`: the two listeners, and how much may come in.
+
+use std::net::{IpAddr, SocketAddr};
+
+use fanwire_server::settings::Admission;
+
+use super::checks::Checks;
+use super::defaults;
+use super::section::section;
+use super::values::{Period, Shards};
+
+section! {
+    /// Where clients connect, and how many may.
+    Server {
+        /// The address to listen on. "127.0.0.1" takes clients of this machine only, "::" takes IPv6 as well.
+        address: IpAddr = defaults::ADDRESS,
+        /// The port for clients; 0 takes any free one.
+        port: u16 = defaults::PORT,
+        /// This node's name in logs and in the API's `info`. Not set: the host's name.
+        name: Option<String> = None,
+        /// Threads that own connections: "auto" is one for each core, or a number.
+        shards: Shards = Shards::Auto,
+        /// Connections that the kernel holds ready for each shard until it accepts them.
+        backlog: u32 = defaults::BACKLOG,
+        /// Client connections on this node; more are answered 503. 0 sets no limit.
+        connections_max: usize = 0,
+        /// New client connections in a second on this node; more are answered 503. 0 sets no limit.
+        connections_per_second_max: usize = 0,
+        /// Requests and handshakes in progress on one shard; further connections wait in the kernel.
+        handshakes_max: usize = defaults::HANDSHAKES_MAX,
+        /// How long a client may take from its connection to the last header byte of its request.
+        request_header_timeout: Period = defaults::REQUEST_HEADER_TIMEOUT,
+    }
+}
+
+section! {
+    /// Where health, metrics and administration answer. Not for the public.
+    Internal {
+        /// The address to listen on. In a container, "0.0.0.0" lets its neighbours in.
+        address: IpAddr = defaults::INTERNAL_ADDRESS,
+        /// The port; 0 takes any free one.
+        port: u16 = defaults::INTERNAL_PORT,
+    }
+}
+
+/// The host may have more shards than this in no sensible machine; it guards against a typing error.
+const SHARDS_MAX: usize = 1024;
+
+impl Server {
+    pub(super) fn socket(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+
+    pub(super) fn checked_name(&self, checks: &mut Checks) -> String {
+        match &self.name {
+            Some(name) if name.trim().is_empty() => {
+                checks.error("server.name", "is empty; leave it out to use the host's name");
+                String::new()
+            }
+            Some(name) => name.clone(),
+            None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        }
+    }
+
+    pub(super) fn checked_shards(&self, checks: &mut Checks) -> usize {
+        match self.shards {
+            Shards::Auto => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            Shards::Count(count) => {
+                if !(1..=SHARDS_MAX).contains(&count) {
+                    checks.error("server.shards", format!("must be \"auto\" or 1 to {SHARDS_MAX}"));
+                }
+                count
+            }
+        }
+    }
+
+    pub(super) fn admission(&self, checks: &mut Checks) -> Admission {
+        checks.at_least_one("server.backlog", self.backlog as usize);
+        Admission {
+            connections_max: self.connections_max,
+            connections_per_second_max: self.connections_per_second_max,
+            handshakes_max: checks.at_least_one("server.handshakes_max", self.handshakes_max),
+            request_header_timeout: checks
+                .longer_than_zero("server.request_header_timeout", self.request_header_timeout),
+            backlog: self.backlog,
+        }
+    }
+}
+
+impl Internal {
+    /// Where the internal port listens, which cannot be where clients connect.
+    pub(super) fn checked_socket(&self, server: &Server, checks: &mut Checks) -> SocketAddr {
+        let overlap = self.address == server.address
+            || self.address.is_unspecified()
+            || server.address.is_unspecified();
+        if self.port != 0 && self.port == server.port && overlap {
+            checks.error("internal.port", format!("is server.port too ({}); each needs its own", self.port));
+        }
+        SocketAddr::new(self.address, self.port)
+    }
+}

@@ -1,0 +1,125 @@
+//! `[client.token]` and `[client.subscription_token]`: the keys and expectations that tokens are verified with.
+
+use fanwire_server::auth::Tokens;
+use fanwire_server::settings::{Expected, TokenSettings};
+
+use super::Client;
+use super::checks::Checks;
+use super::section::section;
+use super::values::Secret;
+
+section! {
+    /// How tokens are verified.
+    Token {
+        /// Turns the section on.
+        enabled: bool = false,
+        /// The secret for HS256, HS384 and HS512. `openssl rand -hex 32` makes one.
+        hmac_secret: Option<Secret> = None,
+        /// Still taken while a new hmac_secret is rolled out.
+        hmac_previous_secret: Option<Secret> = None,
+        /// Until when it is taken, in seconds since 1970. Not set: without end.
+        hmac_previous_secret_valid_until: Option<i64> = None,
+        /// The public key for RS256, RS384 and RS512, in PEM.
+        rsa_public_key: Option<String> = None,
+        /// The public key for ES256 or ES384, in PEM; its curve says which.
+        ecdsa_public_key: Option<String> = None,
+        /// The public key for EdDSA, in PEM.
+        ed25519_public_key: Option<String> = None,
+        /// What the claim `aud` must be, or contain.
+        audience: Option<String> = None,
+        /// The same as a regular expression.
+        audience_regex: Option<String> = None,
+        /// What the claim `iss` must be.
+        issuer: Option<String> = None,
+        /// The same as a regular expression.
+        issuer_regex: Option<String> = None,
+        /// The claim that holds the user. Not set: `sub`.
+        user_claim: Option<String> = None,
+        /// Take any signature. For development only: everybody can then be anybody.
+        insecure_skip_signature: bool = false,
+    }
+}
+
+impl Client {
+    /// Both kinds' settings; their keys were read once to see that they can be used.
+    pub(super) fn tokens(&self, checks: &mut Checks) -> (TokenSettings, Option<TokenSettings>) {
+        let connection = self.token.settings("client.token", checks);
+        let subscription = self
+            .subscription_token
+            .enabled
+            .then(|| self.subscription_token.settings("client.subscription_token", checks));
+        if subscription.is_none() && self.subscription_token.has_key() {
+            checks.warn("client.subscription_token.enabled", "is false, so the keys of this section are not used");
+        }
+        (connection, subscription)
+    }
+}
+
+impl Token {
+    fn has_key(&self) -> bool {
+        self.hmac_secret.is_some()
+            || self.rsa_public_key.is_some()
+            || self.ecdsa_public_key.is_some()
+            || self.ed25519_public_key.is_some()
+    }
+
+    fn settings(&self, section: &str, checks: &mut Checks) -> TokenSettings {
+        let audience = expected(&self.audience, &self.audience_regex, section, "audience", checks);
+        let issuer = expected(&self.issuer, &self.issuer_regex, section, "issuer", checks);
+        if self.user_claim.as_deref() == Some("") {
+            checks.error(format!("{section}.user_claim"), "is empty; leave it out to use `sub`");
+        }
+        if self.hmac_previous_secret_valid_until.is_some() && self.hmac_previous_secret.is_none() {
+            checks.warn(format!("{section}.hmac_previous_secret_valid_until"), "has no hmac_previous_secret to end");
+        }
+        let settings = TokenSettings {
+            hmac_secret: self.hmac_secret.as_ref().map(Secret::to_settings),
+            hmac_previous_secret: self.hmac_previous_secret.as_ref().map(Secret::to_settings),
+            hmac_previous_secret_valid_until: self.hmac_previous_secret_valid_until,
+            rsa_public_key: self.rsa_public_key.clone(),
+            ecdsa_public_key: self.ecdsa_public_key.clone(),
+            ed25519_public_key: self.ed25519_public_key.clone(),
+            audience,
+            issuer,
+            user_claim: self.user_claim.clone(),
+            insecure_skip_signature: self.insecure_skip_signature,
+        };
+        report_unusable_keys(settings.clone(), section, checks);
+        settings
+    }
+}
+
+/// `Tokens` names one unusable key; each is taken out and the rest tried again, so that all are named.
+fn report_unusable_keys(mut settings: TokenSettings, section: &str, checks: &mut Checks) {
+    while let Err(error) = Tokens::new(&settings, None) {
+        checks.error(format!("{section}.{}", error.setting), error.problem.to_string());
+        match error.setting {
+            "hmac_secret" => settings.hmac_secret = None,
+            "hmac_previous_secret" => settings.hmac_previous_secret = None,
+            "rsa_public_key" => settings.rsa_public_key = None,
+            "ecdsa_public_key" => settings.ecdsa_public_key = None,
+            "ed25519_public_key" => settings.ed25519_public_key = None,
+            _ => break,
+        }
+    }
+}
+
+fn expected(
+    exact: &Option<String>,
+    pattern: &Option<String>,
+    section: &str,
+    claim: &str,
+    checks: &mut Checks,
+) -> Option<Expected> {
+    match (exact, pattern) {
+        (Some(_), Some(_)) => {
+            checks.error(format!("{section}.{claim}_regex"), format!("is set beside {claim}; choose one"));
+            None
+        }
+        (Some(text), None) => Some(Expected::Exactly(text.clone())),
+        (None, Some(pattern)) => {
+            checks.regex(&format!("{section}.{claim}_regex"), pattern).map(Expected::Matching)
+        }
+        (None, None) => None,
+    }
+}

@@ -1,0 +1,254 @@
+//! `[topics]`: the rules of names, and what each namespace's topics allow and keep.
+
+use std::collections::HashSet;
+
+use fanwire_hub::{self as hub, HistoryBounds, NameRules, Namespaces};
+use serde::{Deserialize, Serialize};
+
+use super::checks::Checks;
+use super::defaults;
+use super::section::section;
+use super::values::Period;
+
+section! {
+    /// Names of topics, and defaults for all of them.
+    Topics {
+        /// Longest name, in bytes.
+        length_max: usize = defaults::TOPIC_LENGTH_MAX,
+        /// In front of a name: only a subscription token opens the topic.
+        private_prefix: String = defaults::PRIVATE_PREFIX.into(),
+        /// Ends the namespace in a name, as in `chat:lobby`.
+        namespace_boundary: String = defaults::NAMESPACE_BOUNDARY.into(),
+        /// Begins the list of users in a name, as in `dialog#12,43`.
+        user_boundary: String = defaults::USER_BOUNDARY.into(),
+        /// Between those users.
+        user_separator: String = defaults::USER_SEPARATOR.into(),
+        /// How long a stream's position outlives its last use, where a namespace does not say.
+        history_meta_ttl: Period = defaults::HISTORY_META_TTL,
+        /// What data must be where a namespace does not say: "not_empty", "json", "json_object" or "binary".
+        publication_format: PublicationFormat = PublicationFormat::NotEmpty,
+        sections {
+            /// Topics without a namespace. Everything is off until it is turned on.
+            default: Namespace,
+            /// Topics whose name begins with the namespace's name, as in `chat:lobby`. Repeat for each namespace.
+            namespaces: Vec<Namespace>,
+        }
+    }
+}
+
+section! {
+    /// What the topics of a namespace allow and keep.
+    Namespace {
+        /// What stands before the boundary: two or more letters, digits, `-`, `_` or `.`.
+        name: String = String::new(),
+        /// Keep who is subscribed.
+        presence: bool = false,
+        /// Tell of clients that come and go.
+        join_leave: bool = false,
+        /// Send joins and leaves to every subscriber, not only to those that ask.
+        force_push_join_leave: bool = false,
+        /// Publications kept. 0 keeps none; needs history_ttl.
+        history_size: usize = 0,
+        /// How long they are kept after the last one, in whole seconds. "0s" keeps none.
+        history_ttl: Period = Period::OFF,
+        /// How long the stream's position outlives its last use; at least history_ttl. Not set: as in [topics].
+        history_meta_ttl: Option<Period> = None,
+        /// Every subscription has a position that is watched; needs history.
+        force_positioning: bool = false,
+        /// Clients may ask for that.
+        allow_positioning: bool = false,
+        /// Every subscription recovers what it missed; needs history.
+        force_recovery: bool = false,
+        /// Clients may ask for that.
+        allow_recovery: bool = false,
+        /// What recovery gives: "stream" everything missed, "cache" the newest publication only.
+        recovery_mode: RecoveryMode = RecoveryMode::Stream,
+        /// In cache mode, send the newest publication even to clients that do not ask; needs force_recovery.
+        auto_cache_recover: bool = false,
+        /// Clients with a user may subscribe without a subscription token.
+        allow_subscribe_for_client: bool = false,
+        /// Lifts "with a user" from that.
+        allow_subscribe_for_anonymous: bool = false,
+        /// Clients with a user may publish, subscribed or not.
+        allow_publish_for_client: bool = false,
+        /// Subscribers with a user may publish.
+        allow_publish_for_subscriber: bool = false,
+        /// Lifts "with a user" from both.
+        allow_publish_for_anonymous: bool = false,
+        /// Clients with a user may ask who is subscribed.
+        allow_presence_for_client: bool = false,
+        /// Subscribers with a user may.
+        allow_presence_for_subscriber: bool = false,
+        /// Lifts "with a user" from both.
+        allow_presence_for_anonymous: bool = false,
+        /// Clients with a user may read history.
+        allow_history_for_client: bool = false,
+        /// Subscribers with a user may.
+        allow_history_for_subscriber: bool = false,
+        /// Lifts "with a user" from both.
+        allow_history_for_anonymous: bool = false,
+        /// Honour the list of users in names: `dialog#12,43` is for users 12 and 43 only.
+        allow_user_limited_topics: bool = false,
+        /// A regular expression for what follows the namespace in a name. Not set: names are ASCII.
+        topic_regex: Option<String> = None,
+        /// What data must be. Not set: as in [topics].
+        publication_format: Option<PublicationFormat> = None,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RecoveryMode {
+    Stream,
+    Cache,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PublicationFormat {
+    NotEmpty,
+    Json,
+    JsonObject,
+    Binary,
+}
+
+impl Topics {
+    pub(super) fn settings(&self, checks: &mut Checks) -> Namespaces {
+        let rules = self.name_rules(checks);
+        let default = self.namespace(&self.default, "topics.default", checks);
+        let mut names = HashSet::new();
+        let mut named = Vec::new();
+        for (index, namespace) in self.namespaces.iter().enumerate() {
+            let key = format!("topics.namespaces.{index}");
+            if !is_namespace_name(&namespace.name) {
+                checks.error(
+                    format!("{key}.name"),
+                    format!("\"{}\" must be two or more letters, digits, `-`, `_` or `.`", namespace.name),
+                );
+            } else if !names.insert(&namespace.name) {
+                checks.error(format!("{key}.name"), format!("\"{}\" is the name of two namespaces", namespace.name));
+            }
+            named.push(self.namespace(namespace, &key, checks));
+        }
+        Namespaces::new(rules, default, named)
+    }
+
+    pub(super) fn has_namespace(&self, name: &str) -> bool {
+        self.namespaces.iter().any(|namespace| namespace.name == name)
+    }
+
+    fn name_rules(&self, checks: &mut Checks) -> NameRules {
+        let parts = [
+            ("topics.private_prefix", &self.private_prefix),
+            ("topics.namespace_boundary", &self.namespace_boundary),
+            ("topics.user_boundary", &self.user_boundary),
+            ("topics.user_separator", &self.user_separator),
+        ];
+        for (index, (key, text)) in parts.iter().enumerate() {
+            if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                checks.error(*key, "must be one or more visible ASCII characters");
+            } else if let Some((other, _)) = parts[..index].iter().find(|(_, earlier)| earlier == text) {
+                checks.error(*key, format!("is the same as {other}"));
+            }
+        }
+        NameRules {
+            length_max: checks.at_least_one("topics.length_max", self.length_max),
+            private_prefix: self.private_prefix.clone(),
+            namespace_boundary: self.namespace_boundary.clone(),
+            user_boundary: self.user_boundary.clone(),
+            user_separator: self.user_separator.clone(),
+        }
+    }
+
+    fn namespace(&self, config: &Namespace, key: &str, checks: &mut Checks) -> hub::Namespace {
+        let at = |name: &str| format!("{key}.{name}");
+        let history = self.history(config, key, checks);
+        if history.is_none() && config.history_size == 0 && config.history_ttl == Period::OFF {
+            for (name, is_on) in [
+                ("force_positioning", config.force_positioning),
+                ("allow_positioning", config.allow_positioning),
+                ("force_recovery", config.force_recovery),
+                ("allow_recovery", config.allow_recovery),
+            ] {
+                if is_on {
+                    checks.error(at(name), "needs history: set history_size and history_ttl");
+                }
+            }
+        }
+        if config.auto_cache_recover && !(config.force_recovery && config.recovery_mode == RecoveryMode::Cache) {
+            checks.error(at("auto_cache_recover"), "needs force_recovery = true and recovery_mode = \"cache\"");
+        }
+        hub::Namespace {
+            name: config.name.clone(),
+            presence: config.presence,
+            join_leave: config.join_leave,
+            force_push_join_leave: config.force_push_join_leave,
+            history,
+            force_positioning: config.force_positioning,
+            allow_positioning: config.allow_positioning,
+            force_recovery: config.force_recovery,
+            allow_recovery: config.allow_recovery,
+            recovery_mode: match config.recovery_mode {
+                RecoveryMode::Stream => hub::RecoveryMode::Stream,
+                RecoveryMode::Cache => hub::RecoveryMode::Cache,
+            },
+            auto_cache_recover: config.auto_cache_recover,
+            allow_subscribe_for_client: config.allow_subscribe_for_client,
+            allow_subscribe_for_anonymous: config.allow_subscribe_for_anonymous,
+            allow_publish_for_client: config.allow_publish_for_client,
+            allow_publish_for_subscriber: config.allow_publish_for_subscriber,
+            allow_publish_for_anonymous: config.allow_publish_for_anonymous,
+            allow_presence_for_client: config.allow_presence_for_client,
+            allow_presence_for_subscriber: config.allow_presence_for_subscriber,
+            allow_presence_for_anonymous: config.allow_presence_for_anonymous,
+            allow_history_for_client: config.allow_history_for_client,
+            allow_history_for_subscriber: config.allow_history_for_subscriber,
+            allow_history_for_anonymous: config.allow_history_for_anonymous,
+            allow_user_limited_topics: config.allow_user_limited_topics,
+            topic_regex: config
+                .topic_regex
+                .as_ref()
+                .and_then(|pattern| checks.regex(&at("topic_regex"), pattern)),
+            publication_format: match config.publication_format.unwrap_or(self.publication_format) {
+                PublicationFormat::NotEmpty => hub::PublicationFormat::NotEmpty,
+                PublicationFormat::Json => hub::PublicationFormat::Json,
+                PublicationFormat::JsonObject => hub::PublicationFormat::JsonObject,
+                PublicationFormat::Binary => hub::PublicationFormat::Binary,
+            },
+        }
+    }
+
+    fn history(&self, config: &Namespace, key: &str, checks: &mut Checks) -> Option<HistoryBounds> {
+        let at = |name: &str| format!("{key}.{name}");
+        let meta_ttl = config.history_meta_ttl.unwrap_or(self.history_meta_ttl);
+        for (name, period) in [("history_ttl", config.history_ttl), ("history_meta_ttl", meta_ttl)] {
+            if !period.is_whole_seconds() {
+                checks.error(at(name), "must be whole seconds");
+            }
+        }
+        match (config.history_size, config.history_ttl) {
+            (0, Period::OFF) => None,
+            (0, _) => {
+                checks.error(at("history_ttl"), "needs history_size as well");
+                None
+            }
+            (_, Period::OFF) => {
+                checks.error(at("history_size"), "needs history_ttl as well");
+                None
+            }
+            (size, ttl) => {
+                if meta_ttl < ttl {
+                    checks.error(
+                        at("history_meta_ttl"),
+                        format!("must be at least history_ttl ({meta_ttl} is less than {ttl})"),
+                    );
+                }
+                Some(HistoryBounds { size, ttl: ttl.0, meta_ttl: meta_ttl.0 })
+            }
+        }
+    }
+}
+
+fn is_namespace_name(name: &str) -> bool {
+    name.len() >= 2 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}

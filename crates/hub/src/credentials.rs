@@ -1,0 +1,74 @@
+//! What a verified token says. The server proves it; the session decides what it may do.
+
+use bytes::Bytes;
+
+/// When something a token granted comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    Never,
+    /// Seconds since 1970.
+    At(i64),
+}
+
+/// A connection token, verified.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectionClaims {
+    /// Empty: an anonymous user.
+    pub user: Box<str>,
+    pub expiry: Expiry,
+    /// Shown to others as the connection's info; empty when not given.
+    pub info: Bytes,
+    /// Topics subscribed on the server's side, from the claims `channels` and `subs`, each once, in their order.
+    pub topics: Vec<TopicGrant>,
+}
+
+/// One server-side subscription that a connection token grants.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TopicGrant {
+    pub topic: Box<str>,
+    pub options: GrantOptions,
+}
+
+/// What a token may set for one subscription.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct GrantOptions {
+    /// Shown to others as the subscription's info; empty when not given.
+    pub info: Bytes,
+    /// Handed to the client with the subscribe result; empty when not given.
+    pub data: Bytes,
+    pub overrides: Overrides,
+}
+
+/// Namespace options that a token turns on or off for its own subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Overrides {
+    pub presence: Option<bool>,
+    pub join_leave: Option<bool>,
+    pub force_push_join_leave: Option<bool>,
+    pub force_positioning: Option<bool>,
+    pub force_recovery: Option<bool>,
+}
+
+/// A subscription token, verified.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubscriptionClaims {
+    pub user: Box<str>,
+    pub topic: Box<str>,
+    /// Binds the token to one client when not empty (a legacy claim).
+    pub client: Box<str>,
+    pub expiry: Expiry,
+    pub options: GrantOptions,
+}
+
+/// Why a token was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    #[error("the token has expired or is not valid yet")]
+    Expired,
+    /// The text says what is wrong with it, for the operator's log; it never holds the token.
+    #[error("invalid token: {0}")]
+    Invalid(&'static str),
+    /// The keys cannot be had just now.
+    #[error("tokens cannot be verified just now")]
+    Unavailable,
+}

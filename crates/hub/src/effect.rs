@@ -1,0 +1,136 @@
+//! What a session wants done, and what it is told in return. Nothing here acts: the shard does.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanwire_protocol::centrifuge::Reply;
+use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, Position, Publication, TopicName};
+
+use crate::registry::Moved;
+
+/// Names a connection on a shard. The generation keeps an answer from reaching a later connection that was
+/// given the same slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionKey {
+    pub slot: u32,
+    pub generation: u32,
+}
+
+/// What a session wants done.
+#[derive(Debug)]
+pub enum Effect {
+    Reply(Reply),
+    /// The reply to connect: goes out before anything that its subscriptions received meanwhile.
+    Open(Reply),
+    Ping,
+    /// Nothing follows. The session has given its subscriptions back already.
+    Close(Disconnect),
+    /// Count the connection as one of its user's; answered by [`Answer::Registered`].
+    Register {
+        user: Box<str>,
+        /// Close the user's other connections.
+        single: bool,
+    },
+    Unregister {
+        user: Box<str>,
+    },
+    /// To whoever owns the topic.
+    Topic(TopicName, TopicRequest),
+    /// Another subscription has a new place in its topic.
+    Moved(Moved),
+}
+
+impl Effect {
+    /// Gives a subscription back to the topic's owner.
+    pub fn unsubscribe(topic: TopicName, membership: Membership) -> Self {
+        Self::Topic(topic, TopicRequest::Unsubscribe { membership })
+    }
+}
+
+/// A client's part in a topic, as the topic's owner has to know it.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    pub info: Arc<ClientInfo>,
+    /// It is listed in the topic's presence.
+    pub presence: bool,
+    /// Its coming and going is told.
+    pub join_leave: bool,
+}
+
+/// A place in a stream as a client knows it. Its epoch is any text; empty matches every epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownPosition {
+    pub offset: u64,
+    pub epoch: String,
+}
+
+/// What a new subscription wants to know of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Nothing,
+    /// Where the stream stands.
+    Position,
+    /// What came after the known position; if that cannot be said, `or_refuse` makes no subscription at all.
+    Missed { known: KnownPosition, or_refuse: bool },
+    /// The newest publication, unless it is at the known position.
+    Newest(KnownPosition),
+}
+
+/// What a topic's owner is asked. `command` comes back in the answer.
+#[derive(Debug)]
+pub enum TopicRequest {
+    Subscribe { membership: Membership, wanted: Wanted },
+    Unsubscribe { membership: Membership },
+    Publish { command: u32, data: Bytes, info: Arc<ClientInfo> },
+    Presence { command: u32 },
+    PresenceStats { command: u32 },
+    History { command: u32, limit: usize, since: Option<KnownPosition>, reverse: bool },
+}
+
+/// What a session is told in return.
+#[derive(Debug)]
+pub enum Answer {
+    Registered(Result<(), Disconnect>),
+    Subscribed {
+        topic: TopicName,
+        /// Given back, so that a subscription whose connection has gone can be undone.
+        membership: Membership,
+        result: Result<Joined, ErrorCode>,
+    },
+    Published {
+        command: u32,
+        result: Result<(), ErrorCode>,
+    },
+    Presence {
+        command: u32,
+        result: Result<Vec<Arc<ClientInfo>>, ErrorCode>,
+    },
+    PresenceStats {
+        command: u32,
+        result: Result<(usize, usize), ErrorCode>,
+    },
+    History {
+        command: u32,
+        result: Result<(Position, Vec<Arc<Publication>>), ErrorCode>,
+    },
+}
+
+/// A subscription as the topic's owner made it: everything after `position` will be delivered.
+#[derive(Debug, Default)]
+pub struct Joined {
+    /// Known whenever more than nothing was wanted.
+    pub position: Option<Position>,
+    /// What the client missed; `None` when that cannot be said.
+    pub recovered: Option<Vec<Arc<Publication>>>,
+}
+
+/// Tells the caller of an API request how its part went: called on a failure, dropped when all is done.
+#[derive(Clone)]
+pub struct Completion(pub Arc<dyn Fn(ErrorCode) + Send + Sync>);
+
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Completion")
+    }
+}

@@ -1,0 +1,22 @@
+//! The rules of a node without any I/O: what a session may do, who is subscribed, what waits for whom.
+//!
+//! Time comes in as an argument and effects go out as values, so every rule is tested without a runtime.
+//! Nothing here knows Redis, HTTP or a socket.
+
+pub mod settings;
+pub mod namespace;
+pub mod credentials;
+pub mod permission;
+
+pub mod session;
+pub mod effect;
+
+pub mod registry;
+pub mod delivery;
+pub mod outbox;
+pub mod queue;
+pub mod wheel;
+
+pub use credentials::{ConnectionClaims, Expiry, GrantOptions, Overrides, SubscriptionClaims, TokenError, TopicGrant};
+pub use namespace::{HistoryBounds, NameError, NameRules, Namespace, Namespaces, PublicationFormat, RecoveryMode};
+pub use settings::{ClientSettings, PersonalTopic};

@@ -1,0 +1,220 @@
+//! Which options a topic has: the rules of its name, and the namespace it belongs to.
+//!
+//! Built once from the configuration and never changed; looking a topic up allocates nothing.
+
+use std::time::Duration;
+
+use regex::Regex;
+use rustc_hash::FxHashMap;
+
+/// What a topic's namespace allows and keeps. Everything is off by default.
+#[derive(Clone, Debug, Default)]
+pub struct Namespace {
+    /// Empty for topics without a namespace.
+    pub name: String,
+    /// Keep who is subscribed.
+    pub presence: bool,
+    /// Tell of clients that come and go.
+    pub join_leave: bool,
+    /// Send joins and leaves to every subscriber, not only to those that ask.
+    pub force_push_join_leave: bool,
+    /// The topic's stream; `None` when publications are not kept.
+    pub history: Option<HistoryBounds>,
+    pub force_positioning: bool,
+    pub allow_positioning: bool,
+    pub force_recovery: bool,
+    pub allow_recovery: bool,
+    pub recovery_mode: RecoveryMode,
+    /// In cache mode, send the newest publication even to clients that do not ask.
+    pub auto_cache_recover: bool,
+    pub allow_subscribe_for_client: bool,
+    pub allow_subscribe_for_anonymous: bool,
+    pub allow_publish_for_client: bool,
+    pub allow_publish_for_subscriber: bool,
+    pub allow_publish_for_anonymous: bool,
+    pub allow_presence_for_client: bool,
+    pub allow_presence_for_subscriber: bool,
+    pub allow_presence_for_anonymous: bool,
+    pub allow_history_for_client: bool,
+    pub allow_history_for_subscriber: bool,
+    pub allow_history_for_anonymous: bool,
+    /// Honour `#` in names: `dialog#12,43` is for users 12 and 43 only.
+    pub allow_user_limited_topics: bool,
+    /// What the name must match after the namespace. Without it, names are ASCII only.
+    pub topic_regex: Option<Regex>,
+    pub publication_format: PublicationFormat,
+}
+
+/// How much of a topic's stream is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryBounds {
+    /// Publications, at least 1.
+    pub size: usize,
+    /// How long the publications are kept after the last one.
+    pub ttl: Duration,
+    /// How long epoch and top offset are kept after the last use; at least `ttl`.
+    pub meta_ttl: Duration,
+}
+
+/// What recovery gives a client that comes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecoveryMode {
+    /// Everything it missed, in order, or the word that this is impossible.
+    #[default]
+    Stream,
+    /// The newest publication only.
+    Cache,
+}
+
+/// What a publication's data has to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PublicationFormat {
+    /// Anything but empty.
+    #[default]
+    NotEmpty,
+    Json,
+    JsonObject,
+    /// Anything, empty included.
+    Binary,
+}
+
+/// The characters that give a topic's name its meaning. Each is one or more bytes of ASCII; none is empty.
+#[derive(Clone, Debug)]
+pub struct NameRules {
+    /// Longest name, in bytes.
+    pub length_max: usize,
+    /// In front of a name: a subscription token is always required.
+    pub private_prefix: String,
+    /// Ends the namespace's name.
+    pub namespace_boundary: String,
+    /// Begins the list of users.
+    pub user_boundary: String,
+    /// Between users.
+    pub user_separator: String,
+}
+
+impl Default for NameRules {
+    fn default() -> Self {
+        Self {
+            length_max: 255,
+            private_prefix: "$".into(),
+            namespace_boundary: ":".into(),
+            user_boundary: "#".into(),
+            user_separator: ",".into(),
+        }
+    }
+}
+
+/// Every namespace of the node.
+#[derive(Clone, Debug, Default)]
+pub struct Namespaces {
+    pub rules: NameRules,
+    /// Options of topics without a namespace.
+    pub default: Namespace,
+    named: FxHashMap<String, Namespace>,
+}
+
+/// Why a name has no options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("the topic's name is empty")]
+    Empty,
+    #[error("the topic's name is longer than topics.length_max")]
+    TooLong,
+    #[error("no namespace of this name is configured")]
+    UnknownNamespace,
+    #[error("the topic's name does not match its namespace's topic_regex, or is not ASCII")]
+    NotAllowed,
+}
+
+impl Namespaces {
+    pub fn new(rules: NameRules, default: Namespace, named: impl IntoIterator<Item = Namespace>) -> Self {
+        Self { rules, default, named: named.into_iter().map(|n| (n.name.clone(), n)).collect() }
+    }
+
+    /// The namespaces that have a name, in no order.
+    pub fn named(&self) -> impl Iterator<Item = &Namespace> {
+        self.named.values()
+    }
+
+    /// The options of a topic, or why it cannot exist.
+    pub fn of(&self, topic: &str) -> Result<&Namespace, NameError> {
+        if topic.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if topic.len() > self.rules.length_max {
+            return Err(NameError::TooLong);
+        }
+        let public = topic.strip_prefix(&*self.rules.private_prefix).unwrap_or(topic);
+        let (namespace, rest) = match public.split_once(&*self.rules.namespace_boundary) {
+            None => (&self.default, public),
+            Some((name, rest)) => (self.named.get(name).ok_or(NameError::UnknownNamespace)?, rest),
+        };
+        let allowed = match &namespace.topic_regex {
+            Some(regex) => regex.is_match(rest),
+            None => topic.is_ascii(),
+        };
+        if allowed { Ok(namespace) } else { Err(NameError::NotAllowed) }
+    }
+
+    /// Whether only a subscription token opens the topic.
+    pub fn is_private(&self, topic: &str) -> bool {
+        topic.starts_with(&*self.rules.private_prefix)
+    }
+
+    /// Who may subscribe, when the name lists its users.
+    pub fn users_of<'t>(&'t self, topic: &'t str) -> Option<impl Iterator<Item = &'t str>> {
+        let (_, users) = topic.rsplit_once(&*self.rules.user_boundary)?;
+        Some(users.split(&*self.rules.user_separator))
+    }
+
+    /// The topic that belongs to one user: `#42`, or `personal:#42` in a namespace.
+    pub fn personal_topic(&self, namespace: &str, user: &str) -> String {
+        let NameRules { namespace_boundary, user_boundary, .. } = &self.rules;
+        if namespace.is_empty() {
+            format!("{user_boundary}{user}")
+        } else {
+            format!("{namespace}{namespace_boundary}{user_boundary}{user}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespaces() -> Namespaces {
+        let lower = Namespace {
+            name: "lower".into(),
+            topic_regex: Some(Regex::new("^[a-zä]+$").unwrap()),
+            ..Namespace::default()
+        };
+        Namespaces::new(NameRules { length_max: 20, ..NameRules::default() }, Namespace::default(), [lower])
+    }
+
+    #[test]
+    fn names_find_their_namespace_or_say_why_not() {
+        let all = namespaces();
+        let name = |topic: &str| all.of(topic).map(|n| n.name.as_str());
+        assert_eq!(name("news"), Ok(""));
+        assert_eq!(name("lower:abc"), Ok("lower"));
+        assert_eq!(name("$lower:abc"), Ok("lower"));
+        assert_eq!(name("lower:ä"), Ok("lower"));
+        assert_eq!(name(""), Err(NameError::Empty));
+        assert_eq!(name("lower:ABC"), Err(NameError::NotAllowed));
+        assert_eq!(name("ä"), Err(NameError::NotAllowed));
+        assert_eq!(name("other:abc"), Err(NameError::UnknownNamespace));
+        assert_eq!(name("aaaaaaaaaaaaaaaaaaaaa"), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn users_come_from_the_last_boundary() {
+        let all = namespaces();
+        let users = |topic| all.users_of(topic).map(|users| users.map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(users("dialog#12,43"), Some(vec!["12".into(), "43".into()]));
+        assert_eq!(users("a#b#1"), Some(vec!["1".into()]));
+        assert_eq!(users("dialog"), None);
+        assert_eq!(all.personal_topic("", "42"), "#42");
+        assert_eq!(all.personal_topic("me", "42"), "me:#42");
+    }
+}

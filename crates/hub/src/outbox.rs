@@ -1,0 +1,142 @@
+//! What a shard is about to write: for every connection a chain of shared segments, one write each.
+//!
+//! Fan-out and replies only link segments to connections; nothing is copied or allocated per delivery, as the
+//! links live in one arena that is reused. A connection that is in several topics of one batch gets one write,
+//! in order. The arena starts over whenever everything was written.
+
+use bytes::Bytes;
+
+const NONE: u32 = u32::MAX;
+
+/// A segment in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment(u32);
+
+/// A connection's chain: lives in the connection and costs eight bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain {
+    first: u32,
+    last: u32,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self { first: NONE, last: NONE }
+    }
+}
+
+impl Chain {
+    pub fn is_empty(&self) -> bool {
+        self.first == NONE
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    segment: u32,
+    next: u32,
+}
+
+/// The arena, and the connections that have something to write in the order in which they got it.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    segments: Vec<Bytes>,
+    links: Vec<Link>,
+    waiting: Vec<u32>,
+    written: usize,
+}
+
+impl Outbox {
+    /// Capacity that is kept when the arena starts over, in links; a rare burst does not hold memory for ever.
+    const LINKS_KEPT_MAX: usize = 1 << 16;
+
+    pub fn segment(&mut self, bytes: Bytes) -> Segment {
+        self.segments.push(bytes);
+        Segment(self.segments.len() as u32 - 1)
+    }
+
+    /// Puts a segment at the end of a connection's chain.
+    pub fn link(&mut self, connection: u32, chain: &mut Chain, segment: Segment) {
+        let link = self.links.len() as u32;
+        self.links.push(Link { segment: segment.0, next: NONE });
+        if chain.is_empty() {
+            chain.first = link;
+            self.waiting.push(connection);
+        } else {
+            self.links[chain.last as usize].next = link;
+        }
+        chain.last = link;
+    }
+
+    /// Takes a connection's chain: its segments in order.
+    pub fn take(&self, chain: &mut Chain) -> Segments<'_> {
+        let next = std::mem::take(chain).first;
+        Segments { outbox: self, next }
+    }
+
+    /// The connection whose turn it is. One that has gone, or whose chain is empty, is skipped by the caller.
+    pub fn next(&mut self) -> Option<u32> {
+        let connection = *self.waiting.get(self.written)?;
+        self.written += 1;
+        Some(connection)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.written == self.waiting.len()
+    }
+
+    /// Starts over once everything was written.
+    pub fn reset(&mut self) {
+        debug_assert!(self.is_empty());
+        self.segments.clear();
+        self.links.clear();
+        self.waiting.clear();
+        self.written = 0;
+        self.segments.shrink_to(Self::LINKS_KEPT_MAX);
+        self.links.shrink_to(Self::LINKS_KEPT_MAX);
+        self.waiting.shrink_to(Self::LINKS_KEPT_MAX);
+    }
+}
+
+/// A connection's segments, in the order in which they were linked.
+#[derive(Clone, Debug)]
+pub struct Segments<'o> {
+    outbox: &'o Outbox,
+    next: u32,
+}
+
+impl<'o> Iterator for Segments<'o> {
+    type Item = &'o Bytes;
+
+    fn next(&mut self) -> Option<&'o Bytes> {
+        let link = *self.outbox.links.get(self.next as usize)?;
+        self.next = link.next;
+        Some(&self.outbox.segments[link.segment as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_gets_its_segments_in_order_and_one_turn() {
+        let mut outbox = Outbox::default();
+        let (mut one, mut two) = (Chain::default(), Chain::default());
+        let a = outbox.segment(Bytes::from_static(b"a"));
+        let b = outbox.segment(Bytes::from_static(b"b"));
+        outbox.link(1, &mut one, a);
+        outbox.link(2, &mut two, a);
+        outbox.link(1, &mut one, b);
+        assert_eq!(outbox.next(), Some(1));
+        assert_eq!(outbox.take(&mut one).collect::<Vec<_>>(), ["a", "b"]);
+        outbox.link(1, &mut one, b);
+        assert_eq!(outbox.next(), Some(2));
+        assert_eq!(outbox.take(&mut two).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(outbox.next(), Some(1));
+        assert_eq!(outbox.take(&mut one).collect::<Vec<_>>(), ["b"]);
+        assert!(outbox.is_empty());
+        outbox.reset();
+        assert_eq!(outbox.next(), None);
+    }
+}

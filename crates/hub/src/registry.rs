@@ -1,0 +1,100 @@
+//! Which of a shard's connections are subscribed to which topic.
+//!
+//! A topic is here exactly as long as it has a subscriber on the shard. A subscription and its place in the
+//! topic's list point at each other, so joining and leaving cost the same in a topic of two and of a million.
+
+use fanwire_protocol::TopicName;
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use crate::delivery::Wire;
+
+/// A topic's place in the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TopicSlot(u32);
+
+/// One connection's part in a topic: all that fan-out reads about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscriber {
+    /// The connection's slot in its shard.
+    pub connection: u32,
+    pub wire: Wire,
+    /// It is told of joins and leaves.
+    pub joins: bool,
+    /// It has a position, which it must be told when it is lost.
+    pub positioned: bool,
+}
+
+/// A topic with its subscribers on this shard.
+#[derive(Debug)]
+pub struct LocalTopic {
+    pub name: TopicName,
+    pub subscribers: Vec<Subscriber>,
+}
+
+/// Says that a subscriber's place changed because another left: its subscription has to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    pub connection: u32,
+    pub topic: TopicSlot,
+    pub place: u32,
+}
+
+#[derive(Debug, Default)]
+pub struct Registry {
+    topics: Slab<LocalTopic>,
+    slots: FxHashMap<TopicName, TopicSlot>,
+    subscriptions: usize,
+}
+
+impl Registry {
+    pub fn find(&self, topic: &str) -> Option<TopicSlot> {
+        self.slots.get(topic).copied()
+    }
+
+    pub fn topic(&self, slot: TopicSlot) -> &LocalTopic {
+        &self.topics[slot.0 as usize]
+    }
+
+    /// Adds a subscriber and returns its place.
+    pub fn add(&mut self, topic: &TopicName, subscriber: Subscriber) -> (TopicSlot, u32) {
+        let slot = *self.slots.entry(topic.clone()).or_insert_with(|| {
+            let key = self.topics.insert(LocalTopic { name: topic.clone(), subscribers: Vec::new() });
+            TopicSlot(key as u32)
+        });
+        let subscribers = &mut self.topics[slot.0 as usize].subscribers;
+        subscribers.push(subscriber);
+        self.subscriptions += 1;
+        (slot, subscribers.len() as u32 - 1)
+    }
+
+    /// Takes the subscriber at `place` out, and the topic with its last one.
+    pub fn remove(&mut self, slot: TopicSlot, place: u32) -> Option<Moved> {
+        let topic = &mut self.topics[slot.0 as usize];
+        topic.subscribers.swap_remove(place as usize);
+        self.subscriptions -= 1;
+        if topic.subscribers.is_empty() {
+            let topic = self.topics.remove(slot.0 as usize);
+            self.slots.remove(&topic.name);
+            return None;
+        }
+        if topic.subscribers.capacity() > 4 * topic.subscribers.len().max(4) {
+            topic.subscribers.shrink_to(2 * topic.subscribers.len());
+        }
+        let moved = topic.subscribers.get(place as usize)?;
+        Some(Moved { connection: moved.connection, topic: slot, place })
+    }
+
+    /// Topics that have a subscriber here.
+    pub fn topics(&self) -> impl Iterator<Item = &LocalTopic> {
+        self.topics.iter().map(|(_, topic)| topic)
+    }
+
+    pub fn topics_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    pub fn subscriptions_count(&self) -> usize {
+        self.subscriptions
+    }
+}

@@ -1,0 +1,77 @@
+//! What the server's API does to a session.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanwire_protocol::centrifuge::Reply;
+use fanwire_protocol::{ClientInfo, Disconnect, TopicName, Unsubscribed};
+
+use super::subscribe::{Origin, Plan};
+use super::timing::{AlreadyOver, ttl};
+use super::{Context, Phase, Session};
+use crate::effect::{Completion, KnownPosition};
+use crate::{Expiry, GrantOptions};
+
+/// An order of the server's API. It is carried out when the last copy of its completion is dropped.
+#[derive(Clone, Debug)]
+pub enum Control {
+    Disconnect(Disconnect),
+    Subscribe(Arc<ServerSubscribe>),
+    Unsubscribe { topic: TopicName, why: Unsubscribed },
+    /// The connection's credentials now end at another time; `info` replaces the connection's when given.
+    Refresh { expiry: Expiry, info: Option<Bytes> },
+}
+
+/// A subscription that the API makes for a client.
+#[derive(Clone, Debug)]
+pub struct ServerSubscribe {
+    pub topic: TopicName,
+    pub options: GrantOptions,
+    pub expiry: Expiry,
+    pub recover_since: Option<KnownPosition>,
+}
+
+impl Session {
+    pub fn control(&mut self, context: &mut Context<'_>, control: &Control, completion: Completion) {
+        match (self.phase, control) {
+            (Phase::Closed, _) => {}
+            (_, Control::Disconnect(why)) => self.close(context, why.clone()),
+            // The others speak of what only a connected client has.
+            (Phase::Fresh | Phase::Connecting | Phase::Refused, _) => {}
+            (Phase::Open, Control::Subscribe(subscribe)) => self.subscribe_by_server(context, subscribe, completion),
+            (Phase::Open, Control::Unsubscribe { topic, why }) => {
+                match self.subscribing(topic.as_str()) {
+                    Some(place) => self.work().subscribing[place].end_with = Some(why.clone()),
+                    None => self.unsubscribe_topic(context, topic.as_str(), why),
+                }
+            }
+            (Phase::Open, Control::Refresh { expiry, info }) => {
+                let ttl = match ttl(*expiry, context.now) {
+                    Ok(ttl) => ttl,
+                    Err(AlreadyOver) => return self.close(context, Disconnect::EXPIRED),
+                };
+                if let (Some(own), Some(info)) = (self.info.as_mut(), info) {
+                    *own = Arc::new(ClientInfo { connection: info.clone(), ..ClientInfo::clone(own) });
+                }
+                self.expire_after(context, ttl);
+                context.reply(Reply::push_refresh(ttl.is_some(), ttl.unwrap_or(0)));
+            }
+        }
+    }
+
+    fn subscribe_by_server(
+        &mut self,
+        context: &mut Context<'_>,
+        subscribe: &ServerSubscribe,
+        completion: Completion,
+    ) {
+        let ServerSubscribe { topic, options, expiry, recover_since } = subscribe;
+        let is_there =
+            self.subscription(context, topic.as_str()).is_some() || self.subscribing(topic.as_str()).is_some();
+        let Ok(ttl) = ttl(*expiry, context.now) else { return };
+        if !is_there {
+            let plan = Plan::by_server(Origin::Api(completion), options.clone(), recover_since.clone());
+            self.join(context, topic.clone(), plan.living(ttl));
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Asking for what a topic brought before.
+
+use std::sync::Arc;
+
+use fanwire_protocol::centrifuge::{HistoryRequest, HistoryResult, Reply};
+use fanwire_protocol::{ErrorCode, Position, Publication};
+
+use super::{Context, Session, named};
+use crate::effect::{Effect, KnownPosition, TopicRequest};
+use crate::permission::{Asker, may_read_history};
+
+impl Session {
+    pub(super) fn history(&mut self, context: &mut Context<'_>, id: u32, request: HistoryRequest) {
+        let topic = match named(&request.channel) {
+            Ok(topic) => topic,
+            Err(why) => return self.close(context, why),
+        };
+        let since = request.since.map(|since| KnownPosition { offset: since.offset, epoch: since.epoch });
+        let allowed = context.namespace(topic.as_str()).and_then(|namespace| {
+            let subscribed = self.subscription(context, topic.as_str()).is_some();
+            let asker = Asker { user: self.user(), subscribed };
+            if namespace.history.is_none() {
+                Err(ErrorCode::NOT_AVAILABLE)
+            } else if !may_read_history(context.settings, namespace, asker) {
+                Err(ErrorCode::PERMISSION_DENIED)
+            } else if request.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
+                Err(ErrorCode::BAD_REQUEST)
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(error) = allowed {
+            return context.refuse(id, error);
+        }
+        let page_max = context.settings.history_page_max;
+        let limit = usize::try_from(request.limit).map_or(page_max, |limit| limit.min(page_max));
+        let history = TopicRequest::History { command: id, limit, since, reverse: request.reverse };
+        context.effects.push(Effect::Topic(topic, history));
+    }
+}
+
+pub(super) fn reply(
+    context: &mut Context<'_>,
+    id: u32,
+    result: Result<(Position, Vec<Arc<Publication>>), ErrorCode>,
+) {
+    match result {
+        Ok((position, publications)) => {
+            let history = HistoryResult {
+                publications: publications.iter().map(|publication| (&**publication).into()).collect(),
+                epoch: position.epoch.to_string(),
+                offset: position.offset,
+            };
+            context.reply(Reply { id, history: Some(history), ..Reply::default() });
+        }
+        Err(error) => context.refuse(id, error),
+    }
+}

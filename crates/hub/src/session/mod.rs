@@ -1,0 +1,361 @@
+//! One client's session: which commands it may give, what it is subscribed to, when it is due for something.
+//!
+//! Pure rules: commands, answers and the time come in, effects go out. Replies of one topic keep their order:
+//! while a subscribe is on its way to the topic's owner, later commands for that topic wait behind it.
+
+mod connect;
+mod control;
+mod history;
+mod presence;
+mod publish;
+mod refresh;
+mod subscribe;
+mod subscription;
+mod timing;
+mod unsubscribe;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use fanwire_protocol::centrifuge::{Command, Empty, Reply, Request};
+use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, TopicName};
+
+use crate::delivery::Wire;
+use crate::effect::{Answer, ConnectionKey, Effect};
+use crate::registry::{Moved, Registry};
+use crate::{ClientSettings, ConnectionClaims, NameError, Namespace, Namespaces, SubscriptionClaims, TokenError};
+use connect::Connecting;
+use subscribe::Subscribing;
+use subscription::{Subscription, Subscriptions};
+use timing::Timing;
+
+pub use control::{Control, ServerSubscribe};
+
+/// Proves tokens.
+pub trait Verify {
+    fn connection(&self, token: &str, unix: i64) -> Result<ConnectionClaims, TokenError>;
+    fn subscription(&self, token: &str, unix: i64) -> Result<SubscriptionClaims, TokenError>;
+}
+
+/// The moment at which something happens.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Milliseconds since the node started: for everything that is waited for.
+    pub millis: u64,
+    /// Milliseconds since 1970: for what tokens and clients speak of.
+    pub unix_millis: i64,
+}
+
+impl Now {
+    /// Seconds since 1970.
+    pub fn unix(&self) -> i64 {
+        self.unix_millis.div_euclid(1000)
+    }
+}
+
+/// What a session works with while it handles one input.
+#[expect(missing_debug_implementations, reason = "a bundle of borrows, made and dropped for one call")]
+pub struct Context<'a> {
+    pub settings: &'a ClientSettings,
+    pub topics: &'a Namespaces,
+    pub tokens: &'a dyn Verify,
+    /// What the server calls itself in the connect result.
+    pub version: &'a str,
+    pub registry: &'a mut Registry,
+    pub effects: &'a mut Vec<Effect>,
+    pub connection: ConnectionKey,
+    pub now: Now,
+}
+
+impl<'a> Context<'a> {
+    fn namespace(&self, topic: &str) -> Result<&'a Namespace, ErrorCode> {
+        self.topics.of(topic).map_err(|error| match error {
+            NameError::UnknownNamespace => ErrorCode::UNKNOWN_TOPIC,
+            NameError::Empty | NameError::TooLong | NameError::NotAllowed => ErrorCode::BAD_REQUEST,
+        })
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        self.effects.push(Effect::Reply(reply));
+    }
+
+    fn refuse(&mut self, command: u32, error: ErrorCode) {
+        self.reply(Reply::error(command, error));
+    }
+}
+
+/// How a session speaks with its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    pub wire: Wire,
+    pub pings: Pings,
+}
+
+/// How a client is pinged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pings {
+    /// By the protocol's own empty messages, which the client answers.
+    Messages,
+    /// By WebSocket ping frames, which every WebSocket client answers by itself.
+    Frames,
+    /// The transport cannot answer: something is sent, so that a dead connection shows.
+    Keepalive,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Waits for the connect command.
+    Fresh,
+    /// Waits for answers that the connect reply needs.
+    Connecting,
+    Open,
+    /// Connect was answered with an error: the client is to go.
+    Refused,
+    Closed,
+}
+
+/// What only a busy session has; an idle one keeps nothing of it.
+#[derive(Debug, Default)]
+struct Work {
+    connecting: Option<Connecting>,
+    /// Commands that came before the connect reply.
+    queued: VecDeque<(u32, Request)>,
+    subscribing: Vec<Subscribing>,
+}
+
+impl Work {
+    fn waiting(&self) -> usize {
+        self.queued.len() + self.subscribing.iter().map(|s| s.waiting.len()).sum::<usize>()
+    }
+
+    fn is_done(&self) -> bool {
+        self.connecting.is_none() && self.queued.is_empty() && self.subscribing.is_empty()
+    }
+}
+
+#[derive(Debug)]
+pub struct Session {
+    client: ClientId,
+    /// Who the client is: set by connect.
+    info: Option<Arc<ClientInfo>>,
+    subscriptions: Subscriptions,
+    work: Option<Box<Work>>,
+    timing: Timing,
+    /// What the connection token granted, to notice that a new one grants something else.
+    grants: u64,
+    phase: Phase,
+    manner: Manner,
+}
+
+impl Session {
+    pub fn new(client: ClientId, manner: Manner, settings: &ClientSettings, now: Now) -> Self {
+        Self {
+            client,
+            info: None,
+            subscriptions: Subscriptions::default(),
+            work: None,
+            timing: Timing::fresh(settings, now),
+            grants: 0,
+            phase: Phase::Fresh,
+            manner,
+        }
+    }
+
+    pub fn client(&self) -> ClientId {
+        self.client
+    }
+
+    pub fn wire(&self) -> Wire {
+        self.manner.wire
+    }
+
+    /// Empty until connect, and for the anonymous user.
+    pub fn user(&self) -> &str {
+        self.info.as_ref().map_or("", |info| &info.user)
+    }
+
+    /// The connect reply was sent: what topics bring may be, too.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Nothing more is taken from the client.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Refused | Phase::Closed)
+    }
+
+    pub fn subscriptions_count(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Handles one command of the client.
+    pub fn command(&mut self, context: &mut Context<'_>, command: Command) {
+        let (id, request) = command.into_request();
+        match (self.phase, request) {
+            (Phase::Closed, _) => {}
+            (Phase::Refused, _) => self.close(context, Disconnect::BAD_REQUEST),
+            (_, None) if id == 0 => self.pong(context),
+            (_, None) => self.close(context, Disconnect::BAD_REQUEST),
+            (_, Some(request)) if id == 0 && !matches!(request, Request::Send(_)) => {
+                self.close(context, Disconnect::BAD_REQUEST);
+            }
+            (Phase::Fresh, Some(Request::Connect(request))) => self.connect(context, id, request),
+            (Phase::Fresh, Some(_)) | (_, Some(Request::Connect(_))) => {
+                self.close(context, Disconnect::BAD_REQUEST);
+            }
+            (Phase::Connecting, Some(request)) => {
+                if self.has_room(context) {
+                    self.work().queued.push_back((id, request));
+                }
+            }
+            (Phase::Open, Some(request)) => self.request(context, id, request),
+        }
+    }
+
+    fn request(&mut self, context: &mut Context<'_>, id: u32, request: Request) {
+        if let Some(topic) = topic_of(&request)
+            && let Some(place) = self.subscribing(topic)
+        {
+            let has_room = self.has_room(context);
+            let Some(subscribing) = self.work.as_mut().map(|work| &mut work.subscribing[place]) else { return };
+            match request {
+                // Nothing between would end the first subscription, so the second is refused at once.
+                Request::Subscribe(_) if subscribing.waiting.is_empty() => {
+                    context.refuse(id, ErrorCode::ALREADY_SUBSCRIBED);
+                }
+                request if has_room => subscribing.waiting.push_back((id, request)),
+                _ => {}
+            }
+            return;
+        }
+        match request {
+            Request::Connect(_) | Request::Ping => self.close(context, Disconnect::BAD_REQUEST),
+            Request::Subscribe(request) => self.subscribe(context, id, request),
+            Request::Unsubscribe(request) => self.unsubscribe(context, id, &request.channel),
+            Request::Publish(request) => self.publish(context, id, request),
+            Request::Presence(request) => self.presence(context, id, &request.channel),
+            Request::PresenceStats(request) => self.presence_stats(context, id, &request.channel),
+            Request::History(request) => self.history(context, id, request),
+            Request::Rpc(request) => {
+                // Only the built-in method exists; with none configured there is nothing to call at all.
+                match &context.settings.rpc_ping_method {
+                    Some(method) if *method == request.method => {
+                        context.reply(Reply { id, rpc: Some(Default::default()), ..Reply::default() });
+                    }
+                    Some(_) => context.refuse(id, ErrorCode::METHOD_NOT_FOUND),
+                    None => context.refuse(id, ErrorCode::NOT_AVAILABLE),
+                }
+            }
+            Request::Send(_) => self.close(context, Disconnect::NOT_AVAILABLE),
+            Request::Refresh(request) => self.refresh(context, id, &request.token),
+            Request::SubRefresh(request) => self.sub_refresh(context, id, &request),
+        }
+    }
+
+    /// Handles what the session was told in return for an effect.
+    pub fn answer(&mut self, context: &mut Context<'_>, answer: Answer) {
+        if self.phase == Phase::Closed {
+            if let Answer::Subscribed { topic, membership, result: Ok(_) } = answer {
+                context.effects.push(Effect::unsubscribe(topic, membership));
+            }
+            return;
+        }
+        match answer {
+            Answer::Registered(result) => self.registered(context, result),
+            Answer::Subscribed { topic, membership, result } => {
+                self.subscribed(context, topic, membership, result);
+            }
+            Answer::Published { command, result } => match result {
+                Ok(()) => {
+                    context.reply(Reply { id: command, publish: Some(Empty {}), ..Reply::default() });
+                }
+                Err(error) => context.refuse(command, error),
+            },
+            Answer::Presence { command, result } => presence::reply(context, command, result),
+            Answer::PresenceStats { command, result } => presence::reply_stats(context, command, result),
+            Answer::History { command, result } => history::reply(context, command, result),
+        }
+    }
+
+    /// Another subscriber left and this session's subscription took its place in the topic.
+    pub fn moved(&mut self, moved: Moved) {
+        self.subscriptions.moved(moved.topic, moved.place);
+    }
+
+    /// Gives everything back and says nothing to the client: it has gone, or is told by its transport.
+    pub fn end(&mut self, context: &mut Context<'_>) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        self.phase = Phase::Closed;
+        self.work = None;
+        for subscription in std::mem::take(&mut self.subscriptions) {
+            self.leave(context, subscription);
+        }
+        if let Some(info) = self.info.as_ref().filter(|info| !info.user.is_empty()) {
+            context.effects.push(Effect::Unregister { user: info.user.clone() });
+        }
+    }
+
+    /// Ends the session and closes the connection.
+    pub fn close(&mut self, context: &mut Context<'_>, why: Disconnect) {
+        if self.phase != Phase::Closed {
+            self.end(context);
+            context.effects.push(Effect::Close(why));
+        }
+    }
+
+    fn work(&mut self) -> &mut Work {
+        self.work.get_or_insert_default()
+    }
+
+    /// Frees the work of a session that has become idle.
+    fn rest(&mut self) {
+        if self.work.as_ref().is_some_and(|work| work.is_done()) {
+            self.work = None;
+        }
+    }
+
+    /// Whether one more command may wait; if not, the connection is closed.
+    fn has_room(&mut self, context: &mut Context<'_>) -> bool {
+        let waiting = self.work.as_ref().map_or(0, |work| work.waiting());
+        let has_room = waiting < context.settings.pending_commands_max;
+        if !has_room {
+            self.close(context, Disconnect::TOO_MANY_REQUESTS);
+        }
+        has_room
+    }
+
+    fn subscribing(&self, topic: &str) -> Option<usize> {
+        self.work.as_ref()?.subscribing.iter().position(|s| s.topic.as_str() == topic)
+    }
+
+    fn subscription(&self, context: &Context<'_>, topic: &str) -> Option<&Subscription> {
+        self.subscriptions.find(context.registry.find(topic)?)
+    }
+
+    /// Who the client is in a topic.
+    fn info_in(&self, context: &Context<'_>, topic: &str) -> Option<Arc<ClientInfo>> {
+        let own = self.subscription(context, topic).and_then(|subscription| subscription.info.clone());
+        own.or_else(|| self.info.clone())
+    }
+}
+
+/// The topic whose order a request has to keep.
+fn topic_of(request: &Request) -> Option<&str> {
+    match request {
+        Request::Subscribe(request) => Some(&request.channel),
+        Request::Unsubscribe(request) => Some(&request.channel),
+        Request::Publish(request) => Some(&request.channel),
+        Request::Presence(request) => Some(&request.channel),
+        Request::PresenceStats(request) => Some(&request.channel),
+        Request::History(request) => Some(&request.channel),
+        Request::SubRefresh(request) => Some(&request.channel),
+        Request::Connect(_) | Request::Ping | Request::Rpc(_) | Request::Send(_) | Request::Refresh(_) => None,
+    }
+}
+
+/// A topic's name as a checked value; a request without one is a mistake that ends the connection.
+fn named(topic: &str) -> Result<TopicName, Disconnect> {
+    TopicName::new(topic).ok_or(Disconnect::BAD_REQUEST)
+}

@@ -1,0 +1,67 @@
+//! Asking who is in a topic.
+
+use std::sync::Arc;
+
+use fanwire_protocol::centrifuge::{PresenceResult, PresenceStatsResult, Reply};
+use fanwire_protocol::{ClientInfo, ErrorCode, TopicName};
+
+use super::{Context, Session, named};
+use crate::effect::{Effect, TopicRequest};
+use crate::permission::{Asker, may_read_presence};
+
+impl Session {
+    pub(super) fn presence(&mut self, context: &mut Context<'_>, id: u32, topic: &str) {
+        if let Some(topic) = self.may_ask_presence(context, id, topic) {
+            context.effects.push(Effect::Topic(topic, TopicRequest::Presence { command: id }));
+        }
+    }
+
+    pub(super) fn presence_stats(&mut self, context: &mut Context<'_>, id: u32, topic: &str) {
+        if let Some(topic) = self.may_ask_presence(context, id, topic) {
+            context.effects.push(Effect::Topic(topic, TopicRequest::PresenceStats { command: id }));
+        }
+    }
+
+    /// The topic, if the client may know who is in it; otherwise it was told why not.
+    fn may_ask_presence(&mut self, context: &mut Context<'_>, id: u32, topic: &str) -> Option<TopicName> {
+        let topic = named(topic).map_err(|why| self.close(context, why)).ok()?;
+        let allowed = context.namespace(topic.as_str()).and_then(|namespace| {
+            let subscribed = self.subscription(context, topic.as_str()).is_some();
+            let asker = Asker { user: self.user(), subscribed };
+            if !namespace.presence {
+                Err(ErrorCode::NOT_AVAILABLE)
+            } else if !may_read_presence(context.settings, namespace, asker) {
+                Err(ErrorCode::PERMISSION_DENIED)
+            } else {
+                Ok(())
+            }
+        });
+        allowed.map_err(|error| context.refuse(id, error)).ok()?;
+        Some(topic)
+    }
+}
+
+pub(super) fn reply(
+    context: &mut Context<'_>,
+    id: u32,
+    result: Result<Vec<Arc<ClientInfo>>, ErrorCode>,
+) {
+    match result {
+        Ok(clients) => {
+            let presence =
+                clients.iter().map(|info| (info.client.to_string(), (&**info).into())).collect();
+            context.reply(Reply { id, presence: Some(PresenceResult { presence }), ..Reply::default() });
+        }
+        Err(error) => context.refuse(id, error),
+    }
+}
+
+pub(super) fn reply_stats(context: &mut Context<'_>, id: u32, result: Result<(usize, usize), ErrorCode>) {
+    match result {
+        Ok((clients, users)) => {
+            let stats = PresenceStatsResult { num_clients: clients as u32, num_users: users as u32 };
+            context.reply(Reply { id, presence_stats: Some(stats), ..Reply::default() });
+        }
+        Err(error) => context.refuse(id, error),
+    }
+}

@@ -1,0 +1,75 @@
+//! New tokens for old: for the connection and for a subscription.
+
+use std::sync::Arc;
+
+use fanwire_protocol::centrifuge::{ExpiryResult, Reply, SubRefreshRequest, SubRefreshResult};
+use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode};
+
+use super::connect::fingerprint;
+use super::timing::{AlreadyOver, ttl};
+use super::{Context, Session};
+use crate::TokenError;
+
+impl Session {
+    pub(super) fn refresh(&mut self, context: &mut Context<'_>, id: u32, token: &str) {
+        if token.is_empty() {
+            return self.close(context, Disconnect::BAD_REQUEST);
+        }
+        let claims = match context.tokens.connection(token, context.now.unix()) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => return self.close(context, Disconnect::EXPIRED),
+            Err(TokenError::Invalid(_)) => return self.close(context, Disconnect::INVALID_TOKEN),
+            Err(TokenError::Unavailable) => return context.refuse(id, ErrorCode::INTERNAL),
+        };
+        if *claims.user != *self.user() {
+            return self.close(context, Disconnect::INVALID_TOKEN);
+        }
+        let ttl = match ttl(claims.expiry, context.now) {
+            Ok(ttl) => ttl,
+            Err(AlreadyOver) => return context.refuse(id, ErrorCode::EXPIRED),
+        };
+        if fingerprint(&claims.topics) != self.grants {
+            // The client comes back and gets the new set of subscriptions.
+            return self.close(context, Disconnect::INSUFFICIENT_STATE);
+        }
+        if let Some(info) = self.info.as_mut().filter(|info| info.connection != claims.info) {
+            *info = Arc::new(ClientInfo { connection: claims.info, ..ClientInfo::clone(info) });
+        }
+        self.expire_after(context, ttl);
+        let result = ExpiryResult { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };
+        context.reply(Reply { id, refresh: Some(result), ..Reply::default() });
+    }
+
+    pub(super) fn sub_refresh(&mut self, context: &mut Context<'_>, id: u32, request: &SubRefreshRequest) {
+        if request.channel.is_empty() {
+            return self.close(context, Disconnect::BAD_REQUEST);
+        }
+        let topic = context.registry.find(&request.channel);
+        let Some(topic) = topic.filter(|&topic| self.subscriptions.find(topic).is_some()) else {
+            return context.refuse(id, ErrorCode::PERMISSION_DENIED);
+        };
+        if request.token.is_empty() || request.kind != 0 {
+            return context.refuse(id, ErrorCode::BAD_REQUEST);
+        }
+        let claims = match context.tokens.subscription(&request.token, context.now.unix()) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => return context.refuse(id, ErrorCode::EXPIRED),
+            Err(TokenError::Invalid(_)) => return self.close(context, Disconnect::INVALID_TOKEN),
+            Err(TokenError::Unavailable) => return context.refuse(id, ErrorCode::INTERNAL),
+        };
+        if !self.is_for(&claims, &request.channel) {
+            return self.close(context, Disconnect::INVALID_TOKEN);
+        }
+        let ttl = match ttl(claims.expiry, context.now) {
+            Ok(ttl) => ttl,
+            Err(AlreadyOver) => return context.refuse(id, ErrorCode::EXPIRED),
+        };
+        let close_at = Self::subscription_close_at(context, ttl);
+        if let Some(subscription) = self.subscriptions.find_mut(topic) {
+            subscription.close_at = close_at;
+        }
+        self.note_subscription_end();
+        let result = SubRefreshResult { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };
+        context.reply(Reply { id, sub_refresh: Some(result), ..Reply::default() });
+    }
+}

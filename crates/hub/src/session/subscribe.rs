@@ -1,0 +1,362 @@
+//! Subscribing: the checks in the order the protocol states, the request to the topic's owner, the result.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanwire_protocol::centrifuge::{Publication, Reply, Request, Subscribe, SubscribeRequest, SubscribeResult};
+use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, TopicName, Unsubscribed};
+
+use super::subscription::{Subscription, Traits};
+use super::timing::{AlreadyOver, ttl};
+use super::{Context, Phase, Session, named};
+use crate::effect::{Completion, Effect, Joined, KnownPosition, Membership, TopicRequest, Wanted};
+use crate::permission::{Asker, may_read_history, may_read_presence, may_subscribe};
+use crate::registry::Subscriber;
+use crate::{GrantOptions, Namespace, RecoveryMode, SubscriptionClaims, TokenError};
+
+/// Who wants the subscription, and so who is told of it.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// The client, by the command of this id.
+    Command(u32),
+    /// The server, as part of connect.
+    Connect,
+    /// The server, asked by its API.
+    Api(Completion),
+}
+
+/// A subscription that passed every check.
+#[derive(Debug)]
+pub(super) struct Plan {
+    origin: Origin,
+    options: GrantOptions,
+    wishes: Wishes,
+    /// Seconds until the credentials end.
+    ttl: Option<u32>,
+    known: Option<KnownPosition>,
+    reject_unrecovered: bool,
+}
+
+impl Plan {
+    pub(super) fn by_server(origin: Origin, options: GrantOptions, known: Option<KnownPosition>) -> Self {
+        Self { origin, options, wishes: Wishes::default(), ttl: None, known, reject_unrecovered: false }
+    }
+
+    pub(super) fn living(self, ttl: Option<u32>) -> Self {
+        Self { ttl, ..self }
+    }
+}
+
+/// What a client would like, and gets where its namespace allows it.
+#[derive(Debug, Default)]
+struct Wishes {
+    positioned: bool,
+    recoverable: bool,
+    join_leave: bool,
+}
+
+/// A subscription on its way to the topic's owner.
+#[derive(Debug)]
+pub(super) struct Subscribing {
+    pub(super) topic: TopicName,
+    origin: Origin,
+    traits: Traits,
+    ttl: Option<u32>,
+    data: Bytes,
+    has_own_info: bool,
+    /// The offset to recover from.
+    recovering: Option<u64>,
+    /// Later commands for the topic.
+    pub(super) waiting: VecDeque<(u32, Request)>,
+    /// The server wants the subscription ended as soon as it is made.
+    pub(super) end_with: Option<Unsubscribed>,
+}
+
+/// How a subscribe command can fail.
+enum Refusal {
+    Error(ErrorCode),
+    Close(Disconnect),
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(error: ErrorCode) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Disconnect> for Refusal {
+    fn from(why: Disconnect) -> Self {
+        Self::Close(why)
+    }
+}
+
+impl Session {
+    pub(super) fn subscribe(&mut self, context: &mut Context<'_>, id: u32, request: SubscribeRequest) {
+        match self.plan_subscription(context, id, request) {
+            Ok((topic, plan)) => self.join(context, topic, plan),
+            Err(Refusal::Error(error)) => context.refuse(id, error),
+            Err(Refusal::Close(why)) => self.close(context, why),
+        }
+    }
+
+    /// The protocol's checks, in its order.
+    fn plan_subscription(
+        &self,
+        context: &Context<'_>,
+        id: u32,
+        request: SubscribeRequest,
+    ) -> Result<(TopicName, Plan), Refusal> {
+        let topic = named(&request.channel)?;
+        if !matches!(&*request.delta, "" | "fossil") {
+            return Err(Disconnect::BAD_REQUEST.into());
+        }
+        if topic.as_str().len() > context.topics.rules.length_max {
+            return Err(ErrorCode::BAD_REQUEST.into());
+        }
+        if self.subscription(context, topic.as_str()).is_some() {
+            return Err(ErrorCode::ALREADY_SUBSCRIBED.into());
+        }
+        let on_their_way = self.work.as_ref().map_or(0, |work| work.subscribing.len());
+        if self.subscriptions.len() + on_their_way >= context.settings.subscriptions_max {
+            return Err(ErrorCode::LIMIT_EXCEEDED.into());
+        }
+        let namespace = context.namespace(topic.as_str())?;
+        if request.kind != 0 {
+            // Map and shared-poll topics are not served.
+            return Err(ErrorCode::PERMISSION_DENIED.into());
+        }
+        let claims = self.subscription_claims(context, namespace, topic.as_str(), &request.token)?;
+        if request.tf.is_some() {
+            return Err(ErrorCode::BAD_REQUEST.into());
+        }
+        let (options, ttl) = match claims {
+            None => (GrantOptions::default(), None),
+            Some(claims) => {
+                let ttl = ttl(claims.expiry, context.now).map_err(|AlreadyOver| ErrorCode::EXPIRED)?;
+                (claims.options, ttl.filter(|_| !context.settings.insecure))
+            }
+        };
+        let plan = Plan {
+            origin: Origin::Command(id),
+            options,
+            wishes: Wishes {
+                positioned: request.positioned,
+                recoverable: request.recoverable,
+                join_leave: request.join_leave,
+            },
+            ttl,
+            known: request.recover.then_some(KnownPosition { offset: request.offset, epoch: request.epoch }),
+            reject_unrecovered: request.flag & SubscribeRequest::FLAG_REJECT_UNRECOVERED != 0,
+        };
+        Ok((topic, plan))
+    }
+
+    /// What opens the topic: a token's claims, or the namespace without any.
+    fn subscription_claims(
+        &self,
+        context: &Context<'_>,
+        namespace: &Namespace,
+        topic: &str,
+        token: &str,
+    ) -> Result<Option<SubscriptionClaims>, Refusal> {
+        if token.is_empty() {
+            let may = may_subscribe(context.settings, context.topics, namespace, topic, self.user());
+            return if may { Ok(None) } else { Err(ErrorCode::PERMISSION_DENIED.into()) };
+        }
+        let claims = context.tokens.subscription(token, context.now.unix()).map_err(|error| match error {
+            TokenError::Expired => ErrorCode::TOKEN_EXPIRED,
+            TokenError::Invalid(_) => ErrorCode::PERMISSION_DENIED,
+            TokenError::Unavailable => ErrorCode::INTERNAL,
+        })?;
+        if self.is_for(&claims, topic) { Ok(Some(claims)) } else { Err(Disconnect::INVALID_TOKEN.into()) }
+    }
+
+    /// Whether a subscription token speaks of this topic and this client.
+    pub(super) fn is_for(&self, claims: &SubscriptionClaims, topic: &str) -> bool {
+        *claims.topic == *topic
+            && *claims.user == *self.user()
+            && (claims.client.is_empty() || *claims.client == *self.client.to_string())
+    }
+
+    /// Asks the topic's owner for the subscription.
+    pub(super) fn join(&mut self, context: &mut Context<'_>, topic: TopicName, plan: Plan) {
+        let Plan { origin, options, wishes, ttl, known, reject_unrecovered } = plan;
+        // Every plan was made for a topic that has a namespace.
+        let Ok(namespace) = context.namespace(topic.as_str()) else { return };
+        let Some(client_info) = self.info.clone() else { return };
+        let traits = traits(context, namespace, &options, &wishes, &origin, &client_info.user);
+        let wanted = wanted(namespace, traits, known.clone(), reject_unrecovered);
+        let has_own_info = !options.info.is_empty();
+        let info = match has_own_info {
+            false => client_info,
+            true => Arc::new(ClientInfo { subscription: options.info, ..ClientInfo::clone(&client_info) }),
+        };
+        self.work().subscribing.push(Subscribing {
+            topic: topic.clone(),
+            origin,
+            traits,
+            ttl,
+            data: options.data,
+            has_own_info,
+            recovering: known.filter(|_| traits.recoverable).map(|known| known.offset),
+            waiting: VecDeque::new(),
+            end_with: None,
+        });
+        let membership = Membership { info, presence: traits.presence, join_leave: traits.join_leave };
+        context.effects.push(Effect::Topic(topic, TopicRequest::Subscribe { membership, wanted }));
+    }
+
+    /// The topic's owner answered: from now on the connection gets what the topic brings.
+    pub(super) fn subscribed(
+        &mut self,
+        context: &mut Context<'_>,
+        topic: TopicName,
+        membership: Membership,
+        result: Result<Joined, ErrorCode>,
+    ) {
+        let Some(place) = self.subscribing(topic.as_str()) else {
+            // Connect failed meanwhile, and nobody waits for this subscription any more.
+            if result.is_ok() {
+                context.effects.push(Effect::unsubscribe(topic, membership));
+            }
+            return;
+        };
+        let mut subscribing = self.work().subscribing.swap_remove(place);
+        let waiting = std::mem::take(&mut subscribing.waiting);
+        let end_with = subscribing.end_with.take();
+        match result {
+            Err(error) => match subscribing.origin {
+                Origin::Command(id) => context.refuse(id, error),
+                Origin::Connect => self.connect_subscribed(context, &topic, Err(error)),
+                Origin::Api(completion) => (completion.0)(error),
+            },
+            Ok(joined) => {
+                self.add_subscription(context, &topic, &subscribing, membership);
+                let result = subscribe_result(&subscribing, joined);
+                match subscribing.origin {
+                    Origin::Command(id) => {
+                        context.reply(Reply { id, subscribe: Some(result), ..Reply::default() });
+                    }
+                    Origin::Connect => self.connect_subscribed(context, &topic, Ok(result)),
+                    Origin::Api(_) => context.reply(Reply::push_subscribe(&topic, pushed(result))),
+                }
+                if let Some(why) = end_with {
+                    self.unsubscribe_topic(context, topic.as_str(), &why);
+                }
+            }
+        }
+        for (id, request) in waiting {
+            if self.phase == Phase::Open {
+                self.request(context, id, request);
+            }
+        }
+        self.rest();
+    }
+
+    fn add_subscription(
+        &mut self,
+        context: &mut Context<'_>,
+        topic: &TopicName,
+        subscribing: &Subscribing,
+        membership: Membership,
+    ) {
+        let traits = subscribing.traits;
+        let subscriber = Subscriber {
+            connection: context.connection.slot,
+            wire: self.manner.wire,
+            joins: traits.joins,
+            positioned: traits.positioned,
+        };
+        let (slot, place) = context.registry.add(topic, subscriber);
+        self.subscriptions.add(Subscription {
+            topic: slot,
+            place,
+            close_at: Self::subscription_close_at(context, subscribing.ttl),
+            traits,
+            info: subscribing.has_own_info.then_some(membership.info),
+        });
+        self.note_subscription_end();
+    }
+}
+
+/// What the subscription is and gets: the namespace's options, the token's overrides on top, then the wishes
+/// that the namespace grants.
+fn traits(
+    context: &Context<'_>,
+    namespace: &Namespace,
+    options: &GrantOptions,
+    wishes: &Wishes,
+    origin: &Origin,
+    user: &str,
+) -> Traits {
+    let overrides = options.overrides;
+    let asker = Asker { user, subscribed: true };
+    let may_read_history = may_read_history(context.settings, namespace, asker);
+    let has_history = namespace.history.is_some();
+    let recoverable = has_history
+        && (overrides.force_recovery.unwrap_or(namespace.force_recovery)
+            || (wishes.recoverable && (namespace.allow_recovery || may_read_history)));
+    let positioned = recoverable
+        || (has_history
+            && (overrides.force_positioning.unwrap_or(namespace.force_positioning)
+                || (wishes.positioned && (namespace.allow_positioning || may_read_history))));
+    let join_leave = overrides.join_leave.unwrap_or(namespace.join_leave);
+    let force_joins = overrides.force_push_join_leave.unwrap_or(namespace.force_push_join_leave);
+    let wishes_joins = wishes.join_leave && may_read_presence(context.settings, namespace, asker);
+    Traits {
+        presence: overrides.presence.unwrap_or(namespace.presence),
+        join_leave,
+        joins: join_leave && (force_joins || wishes_joins),
+        positioned,
+        recoverable,
+        server_side: !matches!(origin, Origin::Command(_)),
+    }
+}
+
+fn wanted(namespace: &Namespace, traits: Traits, known: Option<KnownPosition>, or_refuse: bool) -> Wanted {
+    if !traits.positioned {
+        return Wanted::Nothing;
+    }
+    let known = known.filter(|_| traits.recoverable);
+    match (namespace.recovery_mode, known) {
+        (RecoveryMode::Stream, Some(known)) => Wanted::Missed { known, or_refuse },
+        (RecoveryMode::Cache, Some(known)) => Wanted::Newest(known),
+        (RecoveryMode::Cache, None) if traits.recoverable && namespace.auto_cache_recover => {
+            Wanted::Newest(KnownPosition::default())
+        }
+        (_, None) => Wanted::Position,
+    }
+}
+
+fn subscribe_result(subscribing: &Subscribing, joined: Joined) -> SubscribeResult {
+    let recovered = joined.recovered.is_some();
+    let publications: Vec<Publication> =
+        joined.recovered.iter().flatten().map(|publication| (&**publication).into()).collect();
+    let position = joined.position.filter(|_| subscribing.traits.positioned);
+    let top = position.map_or(0, |position| position.offset);
+    SubscribeResult {
+        expires: subscribing.ttl.is_some(),
+        ttl: subscribing.ttl.unwrap_or(0),
+        recoverable: subscribing.traits.recoverable,
+        positioned: subscribing.traits.positioned,
+        epoch: position.map(|position| position.epoch.to_string()).unwrap_or_default(),
+        // Clients go on from here through the publications, so a recovered one is given back its own offset.
+        offset: if recovered { subscribing.recovering.unwrap_or(0) } else { top },
+        recovered,
+        was_recovering: subscribing.recovering.is_some(),
+        publications,
+        data: subscribing.data.clone(),
+    }
+}
+
+/// The same as a push, for a subscription that the client did not ask for.
+fn pushed(result: SubscribeResult) -> Subscribe {
+    Subscribe {
+        recoverable: result.recoverable,
+        epoch: result.epoch,
+        offset: result.offset,
+        positioned: result.positioned,
+        data: result.data,
+    }
+}

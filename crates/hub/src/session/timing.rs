@@ -1,0 +1,159 @@
+//! When a session is due for something: a ping, a missing pong, the end of its credentials.
+
+use fanwire_protocol::{Disconnect, Unsubscribed};
+use rand::Rng;
+
+use super::{Context, Now, Phase, Pings, Session};
+use crate::effect::Effect;
+use crate::{ClientSettings, Expiry};
+
+/// Milliseconds since the node started; `NEVER` for what will not come.
+type Deadline = u64;
+const NEVER: Deadline = Deadline::MAX;
+
+/// A token's life as shown to clients: longer would overflow their timers.
+const TTL_SECONDS_MAX: i64 = 365 * 24 * 3600;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timing {
+    ping_at: Deadline,
+    /// Set while a ping waits for its answer.
+    pong_by: Deadline,
+    /// Stale, refused or expired: the connection ends.
+    close_at: Deadline,
+    /// The earliest end of a subscription, in seconds as subscriptions keep it; 0: none ends.
+    subscription_close_at: u32,
+}
+
+impl Timing {
+    pub(super) fn fresh(settings: &ClientSettings, now: Now) -> Self {
+        Self {
+            ping_at: NEVER,
+            pong_by: NEVER,
+            close_at: now.millis + settings.stale_close_delay.as_millis() as u64,
+            subscription_close_at: 0,
+        }
+    }
+}
+
+/// What a client is told of an expiry: `None` when there is nothing to tell, an error when it is over already.
+pub(super) fn ttl(expiry: Expiry, now: Now) -> Result<Option<u32>, AlreadyOver> {
+    match expiry {
+        Expiry::Never => Ok(None),
+        Expiry::At(unix) if unix <= now.unix() => Err(AlreadyOver),
+        Expiry::At(unix) => Ok(Some((unix - now.unix()).min(TTL_SECONDS_MAX) as u32)),
+    }
+}
+
+pub(super) struct AlreadyOver;
+
+impl Session {
+    /// When the session has to be looked at next, in milliseconds since the node started.
+    pub fn deadline(&self) -> u64 {
+        let Timing { ping_at, pong_by, close_at, subscription_close_at } = self.timing;
+        let subscription = match subscription_close_at {
+            0 => NEVER,
+            seconds => u64::from(seconds) * 1000,
+        };
+        ping_at.min(pong_by).min(close_at).min(subscription)
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, context: &mut Context<'_>) {
+        let now = context.now.millis;
+        if self.phase == Phase::Closed {
+            return;
+        }
+        if self.timing.close_at <= now {
+            let why = match self.phase {
+                Phase::Fresh | Phase::Connecting | Phase::Refused => Disconnect::STALE,
+                Phase::Open | Phase::Closed => Disconnect::EXPIRED,
+            };
+            return self.close(context, why);
+        }
+        if self.timing.pong_by <= now {
+            return self.close(context, Disconnect::NO_PONG);
+        }
+        if self.timing.ping_at <= now
+            && let Some(interval) = context.settings.ping_interval
+        {
+            self.timing.ping_at = now + interval.as_millis() as u64;
+            if let Some(timeout) = context.settings.pong_timeout.filter(|_| self.manner.pings != Pings::Keepalive) {
+                self.timing.pong_by = now + timeout.as_millis() as u64;
+            }
+            context.effects.push(Effect::Ping);
+        }
+        if self.timing.subscription_close_at != 0 && u64::from(self.timing.subscription_close_at) * 1000 <= now {
+            self.end_expired_subscriptions(context);
+        }
+    }
+
+    /// The client answered a ping.
+    pub fn pong(&mut self, context: &mut Context<'_>) {
+        if self.timing.pong_by == NEVER {
+            return self.close(context, Disconnect::BAD_REQUEST);
+        }
+        self.timing.pong_by = NEVER;
+    }
+
+    /// The client answered a ping of its transport, which may also come unasked (RFC 6455 section 5.5.3).
+    pub fn transport_pong(&mut self) {
+        self.timing.pong_by = NEVER;
+    }
+
+    /// The first ping comes at a random moment in the second half of the interval, so that clients that
+    /// connected together are not pinged together.
+    pub(super) fn begin_pings(&mut self, context: &Context<'_>) {
+        if let Some(interval) = context.settings.ping_interval {
+            let interval = interval.as_millis() as u64;
+            self.timing.ping_at = context.now.millis + rand::rng().random_range(interval / 2..=interval);
+        }
+    }
+
+    /// Ends the connection some time after its credentials do, or never.
+    pub(super) fn expire_after(&mut self, context: &Context<'_>, ttl: Option<u32>) {
+        self.timing.close_at = match ttl {
+            None => NEVER,
+            Some(ttl) => {
+                let delay = context.settings.expired_close_delay.as_millis() as u64;
+                context.now.millis + u64::from(ttl) * 1000 + delay
+            }
+        };
+    }
+
+    /// A refused client has this long to go by itself.
+    pub(super) fn refuse_connection(&mut self, context: &Context<'_>) {
+        const GRACE_MILLIS: u64 = 5000;
+        self.phase = Phase::Refused;
+        self.work = None;
+        self.timing.close_at = context.now.millis + GRACE_MILLIS;
+    }
+
+    /// At which second a subscription that lives for `ttl` is ended.
+    pub(super) fn subscription_close_at(context: &Context<'_>, ttl: Option<u32>) -> u32 {
+        let delay = context.settings.expired_subscription_close_delay.as_millis() as u64;
+        ttl.map_or(0, |ttl| {
+            let millis = context.now.millis + delay;
+            u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX).saturating_add(ttl).max(1)
+        })
+    }
+
+    /// Keeps the earliest end of a subscription known.
+    pub(super) fn note_subscription_end(&mut self) {
+        self.timing.subscription_close_at =
+            self.subscriptions.iter().map(|s| s.close_at).filter(|&at| at != 0).min().unwrap_or(0);
+    }
+
+    fn end_expired_subscriptions(&mut self, context: &mut Context<'_>) {
+        let now = context.now.millis;
+        let is_over = |close_at: u32| close_at != 0 && u64::from(close_at) * 1000 <= now;
+        let over: Vec<_> = self.subscriptions.iter().filter(|s| is_over(s.close_at)).cloned().collect();
+        for subscription in over {
+            if subscription.traits.server_side {
+                return self.close(context, Disconnect::SUBSCRIPTION_EXPIRED);
+            }
+            self.unsubscribe_by_server(context, subscription.topic, &Unsubscribed::EXPIRED);
+        }
+        self.note_subscription_end();
+    }
+}

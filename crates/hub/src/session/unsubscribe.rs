@@ -1,0 +1,71 @@
+//! Ending a subscription: by the client's command, by the server, or with the connection.
+
+use fanwire_protocol::centrifuge::{Empty, Reply};
+use fanwire_protocol::{Disconnect, TopicName, Unsubscribed};
+
+use super::subscription::Subscription;
+use super::{Context, Session};
+use crate::effect::{Effect, Membership};
+use crate::registry::TopicSlot;
+
+impl Session {
+    pub(super) fn unsubscribe(&mut self, context: &mut Context<'_>, id: u32, topic: &str) {
+        if topic.is_empty() {
+            return self.close(context, Disconnect::BAD_REQUEST);
+        }
+        if let Some(slot) = context.registry.find(topic) {
+            self.remove_subscription(context, slot);
+        }
+        // Not being subscribed is what the client wanted.
+        context.reply(Reply { id, unsubscribe: Some(Empty {}), ..Reply::default() });
+    }
+
+    /// Ends a subscription for the server and tells the client, which is told even if it was not subscribed.
+    pub(super) fn unsubscribe_topic(&mut self, context: &mut Context<'_>, topic: &str, why: &Unsubscribed) {
+        if let Some(slot) = context.registry.find(topic) {
+            self.remove_subscription(context, slot);
+        }
+        if let Some(name) = TopicName::new(topic) {
+            context.reply(Reply::push_unsubscribe(&name, why));
+        }
+    }
+
+    pub(super) fn unsubscribe_by_server(
+        &mut self,
+        context: &mut Context<'_>,
+        topic: TopicSlot,
+        why: &Unsubscribed,
+    ) {
+        let name = context.registry.topic(topic).name.clone();
+        self.remove_subscription(context, topic);
+        context.reply(Reply::push_unsubscribe(&name, why));
+    }
+
+    /// The topic's stream was lost on the way: a subscription with a position has to start over.
+    pub fn lose_position(&mut self, context: &mut Context<'_>, topic: TopicSlot) {
+        let Some(subscription) = self.subscriptions.find(topic) else { return };
+        if subscription.traits.server_side {
+            return self.close(context, Disconnect::INSUFFICIENT_STATE);
+        }
+        self.unsubscribe_by_server(context, topic, &Unsubscribed::INSUFFICIENT_STATE);
+    }
+
+    fn remove_subscription(&mut self, context: &mut Context<'_>, topic: TopicSlot) {
+        if let Some(subscription) = self.subscriptions.remove(topic) {
+            self.leave(context, subscription);
+            self.note_subscription_end();
+        }
+    }
+
+    /// Takes a subscription, which the session has let go of, out of its topic.
+    pub(super) fn leave(&mut self, context: &mut Context<'_>, subscription: Subscription) {
+        let name = context.registry.topic(subscription.topic).name.clone();
+        if let Some(moved) = context.registry.remove(subscription.topic, subscription.place) {
+            context.effects.push(Effect::Moved(moved));
+        }
+        let Some(info) = subscription.info.or_else(|| self.info.clone()) else { return };
+        let traits = subscription.traits;
+        let membership = Membership { info, presence: traits.presence, join_leave: traits.join_leave };
+        context.effects.push(Effect::unsubscribe(name, membership));
+    }
+}

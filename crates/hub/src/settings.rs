@@ -1,0 +1,74 @@
+//! The limits and rules that hold for every client of a node.
+
+use std::time::Duration;
+
+/// Checked settings of the configuration's `client` section, where each is described with its default.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// Between the server's pings; `None` sends none.
+    pub ping_interval: Option<Duration>,
+    /// How long a client may take to answer a ping; `None` asks for no answer. Less than `ping_interval`.
+    pub pong_timeout: Option<Duration>,
+    /// How long a connection may live without a successful connect.
+    pub stale_close_delay: Duration,
+    /// How long an expired connection may live on while its client fetches a new token.
+    pub expired_close_delay: Duration,
+    /// The same for a subscription.
+    pub expired_subscription_close_delay: Duration,
+    /// Subscriptions of one client.
+    pub subscriptions_max: usize,
+    /// Bytes that wait for one slow client before it is closed with 3008.
+    pub queue_bytes_max: usize,
+    /// Commands of one client that wait for an earlier answer before it is closed with 3013.
+    pub pending_commands_max: usize,
+    /// Publications in one history result.
+    pub history_page_max: usize,
+    /// Publications that recovery may replay; a client that missed more is told so.
+    pub recovery_max: usize,
+    /// Connections of one user on this node; 0 sets no limit.
+    pub user_connections_max: usize,
+    /// Tell the client the server's time when it connects.
+    pub include_server_time: bool,
+    /// Clients without a token connect as the anonymous user.
+    pub allow_anonymous_connect_without_token: bool,
+    /// Refuse tokens of the anonymous user.
+    pub disallow_anonymous_connection_tokens: bool,
+    /// Everything is allowed to everybody. For development on loopback.
+    pub insecure: bool,
+    pub personal_topic: Option<PersonalTopic>,
+    /// Answers the RPC method of this name with an empty result.
+    pub rpc_ping_method: Option<String>,
+}
+
+/// Subscribes every user to a topic of its own.
+#[derive(Clone, Debug, Default)]
+pub struct PersonalTopic {
+    /// Where the topic lives; empty for topics without a namespace.
+    pub namespace: String,
+    /// A user's newer connection closes its older ones.
+    pub single_connection: bool,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self {
+            ping_interval: Some(Duration::from_secs(25)),
+            pong_timeout: Some(Duration::from_secs(8)),
+            stale_close_delay: Duration::from_secs(10),
+            expired_close_delay: Duration::from_secs(25),
+            expired_subscription_close_delay: Duration::from_secs(25),
+            subscriptions_max: 128,
+            queue_bytes_max: 1 << 20,
+            pending_commands_max: 512,
+            history_page_max: 300,
+            recovery_max: 300,
+            user_connections_max: 0,
+            include_server_time: false,
+            allow_anonymous_connect_without_token: false,
+            disallow_anonymous_connection_tokens: false,
+            insecure: false,
+            personal_topic: None,
+            rpc_ping_method: None,
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Any bytes as a payload: `check` agrees with a parser that builds the value, and what it takes can be sent as one line.
+#![no_main]
+
+use fanwire_protocol::centrifuge::{Encoding, Reply, encode};
+use fanwire_protocol::json::{self, NotJson};
+use fanwire_protocol::{Publication, TopicName};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|payload: &[u8]| {
+    let checked = json::check(payload);
+    let parsed = serde_json::from_slice::<serde_json::Value>(payload);
+    match (&checked, &parsed) {
+        (Ok(()), Ok(value)) => assert_eq!(json::is_object(payload), value.is_object()),
+        // Building a value is stricter in three ways: half a surrogate pair and numbers beyond a double are wrong to
+        // it, and its own depth is one less.
+        (Ok(()), Err(error)) => {
+            let error = error.to_string();
+            assert!(
+                ["surrogate", "hex escape", "number out of range", "recursion limit"]
+                    .iter()
+                    .any(|why| error.contains(why)),
+                "{error}"
+            );
+        }
+        (Err(NotJson::Malformed), Ok(_)) => panic!("refused what is JSON"),
+        (Err(NotJson::TooDeep), Ok(_)) => panic!("the parser goes less deep"),
+        (Err(_), Err(_)) => {}
+    }
+
+    let topic = TopicName::new("t").expect("the name is not empty");
+    let publication = Publication { data: payload.to_owned().into(), info: None, tags: None, offset: 0 };
+    let mut to = Vec::new();
+    let encoded = encode(Encoding::Json, &Reply::push_publication(&topic, &publication, None), &mut to);
+    if checked.is_ok() {
+        assert_eq!(encoded, Ok(()));
+        assert!(!to.iter().any(|byte| matches!(byte, b'\n' | b'\r')));
+        // The payload is three levels down in its reply, which is the receiver's matter.
+        assert!(matches!(json::check(&to), Ok(()) | Err(NotJson::TooDeep)));
+    }
+});

@@ -1,0 +1,149 @@
+//! From a client's frame to its commands, one at a time and in order.
+//!
+//! A frame is read only as far as the caller asks, so a frame of many commands costs no more than the caller allows;
+//! after the first malformed one nothing more comes.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use prost::Message as _;
+use serde_json::StreamDeserializer;
+use serde_json::de::SliceRead;
+
+use super::Encoding;
+use super::message::*;
+use crate::json;
+
+/// The commands in one frame.
+///
+/// JSON: objects with a line break, or any white space, between them. Protobuf: messages, each after its length as
+/// a varint. A frame without a command is malformed.
+pub fn commands(encoding: Encoding, frame: &[u8]) -> Commands<'_> {
+    Commands(match encoding {
+        Encoding::Json if json::is_too_deep(frame) => {
+            Rest::Refused(Malformed::because("JSON nested too deep"))
+        }
+        Encoding::Json if frame.trim_ascii().is_empty() => Rest::Refused(Malformed::because("no command")),
+        Encoding::Json => {
+            Rest::Json { frame, commands: serde_json::Deserializer::from_slice(frame).into_iter() }
+        }
+        Encoding::Protobuf if frame.is_empty() => Rest::Refused(Malformed::because("no command")),
+        Encoding::Protobuf => Rest::Protobuf(frame),
+    })
+}
+
+/// A frame, or a command in it, that cannot be understood. The client is closed with "bad request".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(Cow<'static, str>);
+
+impl Malformed {
+    /// What is wrong, in a few words of our own: nothing that the peer sent is repeated.
+    pub fn reason(&self) -> &str {
+        &self.0
+    }
+
+    const fn because(reason: &'static str) -> Self {
+        Self(Cow::Borrowed(reason))
+    }
+
+    fn json(error: &serde_json::Error) -> Self {
+        let what = if error.is_data() { "field of a wrong type" } else { "not JSON" };
+        Self(format!("{what} at line {} column {}", error.line(), error.column()).into())
+    }
+}
+
+/// Iterates over the commands of a frame; see [`commands`].
+pub struct Commands<'a>(Rest<'a>);
+
+enum Rest<'a> {
+    Json {
+        frame: &'a [u8],
+        commands: StreamDeserializer<'a, SliceRead<'a>, Command>,
+    },
+    Protobuf(&'a [u8]),
+    /// The reason is yet to be told.
+    Refused(Malformed),
+    Nothing,
+}
+
+impl Iterator for Commands<'_> {
+    type Item = Result<Command, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let command = match &mut self.0 {
+            Rest::Json { frame, commands } => {
+                match frame[commands.byte_offset()..].trim_ascii_start().first() {
+                    // The derived code would take an array as a command's fields in order.
+                    Some(b'{') => commands.next()?.map_err(|error| Malformed::json(&error)),
+                    Some(_) => Err(Malformed::because("not a JSON object")),
+                    None => return None,
+                }
+            }
+            Rest::Protobuf([]) => return None,
+            Rest::Protobuf(rest) => next_protobuf(rest),
+            Rest::Refused(malformed) => Err(malformed.clone()),
+            Rest::Nothing => return None,
+        };
+        if command.is_err() {
+            self.0 = Rest::Nothing;
+        }
+        Some(command)
+    }
+}
+
+impl fmt::Debug for Commands<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commands").finish_non_exhaustive()
+    }
+}
+
+fn next_protobuf(rest: &mut &[u8]) -> Result<Command, Malformed> {
+    let length = prost::decode_length_delimiter(&mut *rest)
+        .map_err(|_| Malformed::because("length is not a varint"))?;
+    let Some((message, after)) = rest.split_at_checked(length) else {
+        return Err(Malformed::because("length reaches beyond the frame"));
+    };
+    *rest = after;
+    // Its text names our fields and never repeats what came.
+    Command::decode(message).map_err(|error| Malformed(error.to_string().into()))
+}
+
+/// What a command asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    Connect(ConnectRequest),
+    Ping,
+    Subscribe(SubscribeRequest),
+    Unsubscribe(UnsubscribeRequest),
+    Publish(PublishRequest),
+    Presence(PresenceRequest),
+    PresenceStats(PresenceStatsRequest),
+    History(HistoryRequest),
+    Rpc(RpcRequest),
+    Send(SendRequest),
+    Refresh(RefreshRequest),
+    SubRefresh(SubRefreshRequest),
+}
+
+impl Command {
+    /// The id and the request; of several requests the first in the order of [`Request`] counts. Without a request,
+    /// id 0 makes it a pong and any other id a mistake.
+    pub fn into_request(self) -> (u32, Option<Request>) {
+        let request = self
+            .connect
+            .map(Request::Connect)
+            .or(self.ping.map(|Empty {}| Request::Ping))
+            .or(self.subscribe.map(Request::Subscribe))
+            .or(self.unsubscribe.map(Request::Unsubscribe))
+            .or(self.publish.map(Request::Publish))
+            .or(self.presence.map(Request::Presence))
+            .or(self.presence_stats.map(Request::PresenceStats))
+            .or(self.history.map(Request::History))
+            .or(self.rpc.map(Request::Rpc))
+            .or(self.send.map(Request::Send))
+            .or(self.refresh.map(Request::Refresh))
+            .or(self.sub_refresh.map(Request::SubRefresh));
+        (self.id, request)
+    }
+}

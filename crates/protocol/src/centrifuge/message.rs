@@ -1,0 +1,549 @@
+//! The protocol's messages, one struct for both encodings: prost reads the field numbers, serde the names.
+//!
+//! In JSON, payload fields (`data`, `info` and their like) are the application's own JSON values, kept byte for byte;
+//! zero values are left out but for the few fields that clients require. `null` reads as absent.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::json::{self, is_default};
+
+/// What a client sends: an id of its own choice and one request. Without either it is a pong.
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct Command {
+    #[prost(uint32, tag = "1")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub id: u32,
+    #[prost(message, optional, tag = "4")]
+    #[serde(deserialize_with = "json::object")]
+    pub connect: Option<ConnectRequest>,
+    #[prost(message, optional, tag = "5")]
+    #[serde(deserialize_with = "json::object")]
+    pub subscribe: Option<SubscribeRequest>,
+    #[prost(message, optional, tag = "6")]
+    #[serde(deserialize_with = "json::object")]
+    pub unsubscribe: Option<UnsubscribeRequest>,
+    #[prost(message, optional, tag = "7")]
+    #[serde(deserialize_with = "json::object")]
+    pub publish: Option<PublishRequest>,
+    #[prost(message, optional, tag = "8")]
+    #[serde(deserialize_with = "json::object")]
+    pub presence: Option<PresenceRequest>,
+    #[prost(message, optional, tag = "9")]
+    #[serde(deserialize_with = "json::object")]
+    pub presence_stats: Option<PresenceStatsRequest>,
+    #[prost(message, optional, tag = "10")]
+    #[serde(deserialize_with = "json::object")]
+    pub history: Option<HistoryRequest>,
+    #[prost(message, optional, tag = "11")]
+    #[serde(deserialize_with = "json::object")]
+    pub ping: Option<Empty>,
+    #[prost(message, optional, tag = "12")]
+    #[serde(deserialize_with = "json::object")]
+    pub send: Option<SendRequest>,
+    #[prost(message, optional, tag = "13")]
+    #[serde(deserialize_with = "json::object")]
+    pub rpc: Option<RpcRequest>,
+    #[prost(message, optional, tag = "14")]
+    #[serde(deserialize_with = "json::object")]
+    pub refresh: Option<RefreshRequest>,
+    #[prost(message, optional, tag = "15")]
+    #[serde(deserialize_with = "json::object")]
+    pub sub_refresh: Option<SubRefreshRequest>,
+}
+
+/// A message without fields.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
+pub struct Empty {}
+
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct ConnectRequest {
+    #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub token: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    #[serde(with = "json::payload")]
+    pub data: Bytes,
+    #[prost(map = "string, message", tag = "3")]
+    #[serde(deserialize_with = "json::objects")]
+    pub subs: HashMap<String, SubscribeRequest>,
+    #[prost(string, tag = "4")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub name: String,
+    #[prost(string, tag = "5")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub version: String,
+    #[prost(map = "string, string", tag = "6")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub headers: HashMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct SubscribeRequest {
+    #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub channel: String,
+    #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub token: String,
+    #[prost(bool, tag = "3")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub recover: bool,
+    #[prost(string, tag = "6")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub epoch: String,
+    #[prost(uint64, tag = "7")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub offset: u64,
+    #[prost(bytes = "bytes", tag = "8")]
+    #[serde(with = "json::payload")]
+    pub data: Bytes,
+    #[prost(bool, tag = "9")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub positioned: bool,
+    #[prost(bool, tag = "10")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub recoverable: bool,
+    #[prost(bool, tag = "11")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub join_leave: bool,
+    #[prost(string, tag = "12")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub delta: String,
+    #[prost(message, optional, boxed, tag = "13")]
+    #[serde(deserialize_with = "json::object")]
+    pub tf: Option<Box<FilterNode>>,
+    /// Bit 2 asks for error 112 instead of an unrecovered result; other bits are ignored.
+    #[prost(int64, tag = "14")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub flag: i64,
+    /// 0 is a stream; the map family (1 to 3) and shared poll (4) are not served.
+    #[prost(int32, tag = "15")]
+    #[serde(rename = "type", deserialize_with = "json::null_is_default")]
+    pub kind: i32,
+}
+
+impl SubscribeRequest {
+    /// `flag` bit: answer error 112 when the position cannot be recovered.
+    pub const FLAG_REJECT_UNRECOVERED: i64 = 2;
+}
+
+/// A tags filter. Only its presence matters: filters are refused with error 107 for now.
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct FilterNode {
+    #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub op: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct UnsubscribeRequest {
+    #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub channel: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct PublishRequest {
+    #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub channel: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    #[serde(with = "json::payload")]
+    pub data: Bytes,
+    #[prost(int32, tag = "3")]
+    #[serde(rename = "type", deserialize_with = "json::null_is_default")]
+    pub kind: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct PresenceRequest {
+    #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub channel: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct PresenceStatsRequest {
+    #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub channel: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct HistoryRequest {
+    #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub channel: String,
+    /// 0: the position only; negative: as many as the server allows.
+    #[prost(int32, tag = "7")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub limit: i32,
+    #[prost(message, optional, tag = "8")]
+    #[serde(deserialize_with = "json::object")]
+    pub since: Option<StreamPosition>,
+    #[prost(bool, tag = "9")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub reverse: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamPosition {
+    #[prost(uint64, tag = "1")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub offset: u64,
+    #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub epoch: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct SendRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    #[serde(with = "json::payload")]
+    pub data: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct RpcRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    #[serde(with = "json::payload")]
+    pub data: Bytes,
+    #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub method: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct RefreshRequest {
+    #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub token: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
+#[serde(default)]
+pub struct SubRefreshRequest {
+    #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub channel: String,
+    #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "json::null_is_default")]
+    pub token: String,
+    /// 0 refreshes the token; tracking (1, 2) belongs to shared poll, which is not served.
+    #[prost(int32, tag = "3")]
+    #[serde(rename = "type", deserialize_with = "json::null_is_default")]
+    pub kind: i32,
+}
+
+/// What the server sends: the answer to the command with the same id, or a push. Empty, it is a ping.
+///
+/// Result numbers are one above their request's, as `error` and `push` come first.
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct Reply {
+    #[prost(uint32, tag = "1")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub id: u32,
+    #[prost(message, optional, tag = "2")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Error>,
+    #[prost(message, optional, tag = "4")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push: Option<Push>,
+    #[prost(message, optional, tag = "5")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<ConnectResult>,
+    #[prost(message, optional, tag = "6")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscribe: Option<SubscribeResult>,
+    #[prost(message, optional, tag = "7")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsubscribe: Option<Empty>,
+    #[prost(message, optional, tag = "8")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publish: Option<Empty>,
+    #[prost(message, optional, tag = "9")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence: Option<PresenceResult>,
+    #[prost(message, optional, tag = "10")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence_stats: Option<PresenceStatsResult>,
+    #[prost(message, optional, tag = "11")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryResult>,
+    #[prost(message, optional, tag = "12")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ping: Option<Empty>,
+    #[prost(message, optional, tag = "13")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpc: Option<RpcResult>,
+    #[prost(message, optional, tag = "14")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<ExpiryResult>,
+    #[prost(message, optional, tag = "15")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub_refresh: Option<SubRefreshResult>,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct Error {
+    #[prost(uint32, tag = "1")]
+    pub code: u32,
+    #[prost(string, tag = "2")]
+    pub message: String,
+    #[prost(bool, tag = "3")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub temporary: bool,
+}
+
+/// Something the client did not ask for just now: exactly one payload field is set.
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct Push {
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub channel: String,
+    #[prost(message, optional, tag = "4")]
+    #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
+    pub publication: Option<Publication>,
+    #[prost(message, optional, tag = "5")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<Presence>,
+    #[prost(message, optional, tag = "6")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leave: Option<Presence>,
+    #[prost(message, optional, tag = "7")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsubscribe: Option<Unsubscribe>,
+    #[prost(message, optional, tag = "9")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscribe: Option<Subscribe>,
+    #[prost(message, optional, tag = "11")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disconnect: Option<DisconnectPush>,
+    #[prost(message, optional, tag = "12")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Refresh>,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct ClientInfo {
+    /// Always in JSON, though empty for an anonymous client.
+    #[prost(string, tag = "1")]
+    pub user: String,
+    #[prost(string, tag = "2")]
+    pub client: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    pub conn_info: Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    pub chan_info: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct Publication {
+    #[prost(bytes = "bytes", tag = "4")]
+    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    pub data: Bytes,
+    #[prost(message, optional, tag = "5")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<ClientInfo>,
+    #[prost(uint64, tag = "6")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub offset: u64,
+    #[prost(btree_map = "string, string", tag = "7")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub tags: crate::Tags,
+    /// Only on the first publication of a stream (offset 1).
+    #[prost(string, tag = "14")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub epoch: String,
+}
+
+/// A join or a leave.
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct Presence {
+    #[prost(message, optional, tag = "1")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<ClientInfo>,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct Unsubscribe {
+    #[prost(uint32, tag = "2")]
+    pub code: u32,
+    #[prost(string, tag = "3")]
+    pub reason: String,
+}
+
+/// A server-side subscription started after the connection was made.
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct Subscribe {
+    #[prost(bool, tag = "1")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub recoverable: bool,
+    #[prost(string, tag = "4")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub epoch: String,
+    #[prost(uint64, tag = "5")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub offset: u64,
+    #[prost(bool, tag = "6")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub positioned: bool,
+    #[prost(bytes = "bytes", tag = "7")]
+    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    pub data: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct DisconnectPush {
+    #[prost(uint32, tag = "1")]
+    pub code: u32,
+    #[prost(string, tag = "2")]
+    pub reason: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct Refresh {
+    #[prost(bool, tag = "1")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub expires: bool,
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub ttl: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct ConnectResult {
+    #[prost(string, tag = "1")]
+    pub client: String,
+    #[prost(string, tag = "2")]
+    pub version: String,
+    #[prost(bool, tag = "3")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub expires: bool,
+    /// Seconds until the connection expires; at least 1 with `expires`.
+    #[prost(uint32, tag = "4")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub ttl: u32,
+    #[prost(bytes = "bytes", tag = "5")]
+    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    pub data: Bytes,
+    #[prost(map = "string, message", tag = "6")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub subs: HashMap<String, SubscribeResult>,
+    /// Seconds between the server's pings.
+    #[prost(uint32, tag = "7")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub ping: u32,
+    /// The client has to answer pings.
+    #[prost(bool, tag = "8")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub pong: bool,
+    /// The server's clock, in milliseconds since 1970.
+    #[prost(int64, tag = "11")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub time: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct SubscribeResult {
+    #[prost(bool, tag = "1")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub expires: bool,
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub ttl: u32,
+    #[prost(bool, tag = "3")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub recoverable: bool,
+    #[prost(string, tag = "6")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub epoch: String,
+    #[prost(message, repeated, tag = "7")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub publications: Vec<Publication>,
+    #[prost(bool, tag = "8")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub recovered: bool,
+    #[prost(uint64, tag = "9")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub offset: u64,
+    #[prost(bool, tag = "10")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub positioned: bool,
+    #[prost(bytes = "bytes", tag = "11")]
+    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    pub data: Bytes,
+    #[prost(bool, tag = "12")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub was_recovering: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct PresenceResult {
+    #[prost(map = "string, message", tag = "1")]
+    pub presence: HashMap<String, ClientInfo>,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct PresenceStatsResult {
+    #[prost(uint32, tag = "1")]
+    pub num_clients: u32,
+    #[prost(uint32, tag = "2")]
+    pub num_users: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct HistoryResult {
+    #[prost(message, repeated, tag = "1")]
+    pub publications: Vec<Publication>,
+    #[prost(string, tag = "2")]
+    pub epoch: String,
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct RpcResult {
+    #[prost(bytes = "bytes", tag = "1")]
+    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    pub data: Bytes,
+}
+
+/// The answer to `refresh`, whose first two fields (client, version) are not filled.
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct ExpiryResult {
+    #[prost(bool, tag = "3")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub expires: bool,
+    #[prost(uint32, tag = "4")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub ttl: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct SubRefreshResult {
+    #[prost(bool, tag = "1")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub expires: bool,
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub ttl: u32,
+}

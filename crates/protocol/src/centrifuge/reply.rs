@@ -1,0 +1,95 @@
+//! Replies made from the words that the rest of the gateway uses.
+
+use super::message::*;
+use crate::{Disconnect, Epoch, ErrorCode, TopicName, Unsubscribed};
+
+impl Reply {
+    /// The server's ping: a reply without anything in it.
+    pub fn ping() -> Self {
+        Self::default()
+    }
+
+    /// The answer to a refused command.
+    pub fn error(id: u32, error: ErrorCode) -> Self {
+        let ErrorCode { code, message, temporary } = error;
+        Self { id, error: Some(Error { code, message: message.to_owned(), temporary }), ..Self::default() }
+    }
+
+    /// A publication for the topic's subscribers. `first` is the epoch of the stream that this publication begins.
+    pub fn push_publication(
+        topic: &TopicName,
+        publication: &crate::Publication,
+        first: Option<Epoch>,
+    ) -> Self {
+        let mut publication = Publication::from(publication);
+        if let Some(epoch) = first {
+            epoch.as_str().clone_into(&mut publication.epoch);
+        }
+        Push { publication: Some(publication), ..Push::to(topic) }.into()
+    }
+
+    pub fn push_join(topic: &TopicName, info: &crate::ClientInfo) -> Self {
+        Push { join: Some(Presence { info: Some(info.into()) }), ..Push::to(topic) }.into()
+    }
+
+    pub fn push_leave(topic: &TopicName, info: &crate::ClientInfo) -> Self {
+        Push { leave: Some(Presence { info: Some(info.into()) }), ..Push::to(topic) }.into()
+    }
+
+    pub fn push_unsubscribe(topic: &TopicName, unsubscribed: &Unsubscribed) -> Self {
+        let unsubscribe = Unsubscribe { code: unsubscribed.code, reason: unsubscribed.reason.to_owned() };
+        Push { unsubscribe: Some(unsubscribe), ..Push::to(topic) }.into()
+    }
+
+    /// A server-side subscription that started after the connection was made.
+    pub fn push_subscribe(topic: &TopicName, subscribe: Subscribe) -> Self {
+        Push { subscribe: Some(subscribe), ..Push::to(topic) }.into()
+    }
+
+    /// For transports whose end carries no code.
+    pub fn push_disconnect(disconnect: &Disconnect) -> Self {
+        let disconnect =
+            DisconnectPush { code: disconnect.code.into(), reason: disconnect.reason.clone().into_owned() };
+        Push { disconnect: Some(disconnect), ..Push::default() }.into()
+    }
+
+    /// The server moved the end of the connection's credentials, to `ttl` seconds from now when they expire at all.
+    pub fn push_refresh(expires: bool, ttl: u32) -> Self {
+        Push { refresh: Some(Refresh { expires, ttl }), ..Push::default() }.into()
+    }
+}
+
+impl Push {
+    fn to(topic: &TopicName) -> Self {
+        Self { channel: topic.as_str().to_owned(), ..Self::default() }
+    }
+}
+
+impl From<Push> for Reply {
+    fn from(push: Push) -> Self {
+        Self { push: Some(push), ..Self::default() }
+    }
+}
+
+impl From<&crate::ClientInfo> for ClientInfo {
+    fn from(info: &crate::ClientInfo) -> Self {
+        Self {
+            user: info.user.as_ref().to_owned(),
+            client: info.client.to_string(),
+            conn_info: info.connection.clone(),
+            chan_info: info.subscription.clone(),
+        }
+    }
+}
+
+impl From<&crate::Publication> for Publication {
+    fn from(publication: &crate::Publication) -> Self {
+        Self {
+            data: publication.data.clone(),
+            info: publication.info.as_deref().map(ClientInfo::from),
+            offset: publication.offset,
+            tags: publication.tags.as_deref().cloned().unwrap_or_default(),
+            epoch: String::new(),
+        }
+    }
+}

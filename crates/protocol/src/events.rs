@@ -1,0 +1,120 @@
+//! Server-Sent Events (WHATWG HTML, section 9.2): what a browser's own `EventSource` receives.
+//!
+//! Every event is one `data` line of JSON, which never holds a line break, and an empty line that ends it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::centrifuge::message::ClientInfo;
+use crate::json::{self, Unencodable, is_default};
+use crate::{Disconnect, ErrorCode, Publication, Tags, TopicName};
+
+/// A comment, which `EventSource` ignores: keeps the connection from looking idle to whatever is between.
+pub const KEEPALIVE: &[u8] = b":\n\n";
+
+/// Appends a publication, an event without a name, so that it arrives as `message`:
+///
+/// ```text
+/// data: {"topic":"news","data":{"a":1},"offset":7,"tags":{"k":"v"},
+///        "info":{"user":"42","client":"<uuid>","conn_info":{},"chan_info":{}}}
+/// ```
+///
+/// on one line. `offset`, `tags`, `info` and the two payloads in it are left out when there is none. Fails, and leaves
+/// `to` as it was, when a payload is not JSON.
+pub fn publication(
+    topic: &TopicName,
+    publication: &Publication,
+    to: &mut Vec<u8>,
+) -> Result<(), Unencodable> {
+    #[derive(Serialize)]
+    struct Event<'a> {
+        topic: &'a str,
+        #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+        data: Bytes,
+        #[serde(skip_serializing_if = "is_default")]
+        offset: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tags: Option<&'a Tags>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        info: Option<ClientInfo>,
+    }
+
+    write(
+        None,
+        &Event {
+            topic: topic.as_str(),
+            data: publication.data.clone(),
+            offset: publication.offset,
+            tags: publication.tags.as_deref().filter(|tags| !tags.is_empty()),
+            info: publication.info.as_deref().map(ClientInfo::from),
+        },
+        to,
+    )
+}
+
+/// Appends the refusal of a topic, while others of the same stream may go on:
+///
+/// ```text
+/// event: error
+/// data: {"topic":"news","code":103,"message":"permission denied"}
+/// ```
+///
+/// with `"temporary":true` when asking again later may help. An event named `error` reaches the same listener as a
+/// lost connection does; only the former has `data`.
+pub fn error(error: ErrorCode, topic: &TopicName, to: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    struct Event<'a> {
+        topic: &'a str,
+        code: u32,
+        message: &'a str,
+        #[serde(skip_serializing_if = "is_default")]
+        temporary: bool,
+    }
+
+    let ErrorCode { code, message, temporary } = error;
+    write(Some("error"), &Event { topic: topic.as_str(), code, message, temporary }, to)
+        .expect("this event has no payload");
+}
+
+/// Appends the last event of a stream that the server ends:
+///
+/// ```text
+/// event: disconnect
+/// data: {"code":3001,"reason":"shutdown","reconnect":true}
+/// ```
+///
+/// `EventSource` connects anew by itself after any end of the stream, so a page has to close it where `reconnect` is
+/// false.
+pub fn disconnect(disconnect: &Disconnect, to: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    struct Event<'a> {
+        code: u16,
+        reason: &'a str,
+        reconnect: bool,
+    }
+
+    let event =
+        Event { code: disconnect.code, reason: &disconnect.reason, reconnect: !disconnect.is_terminal() };
+    write(Some("disconnect"), &event, to).expect("this event has no payload");
+}
+
+/// Appends how long `EventSource` is to wait before it connects anew, in whole milliseconds.
+pub fn retry(wait: Duration, to: &mut Vec<u8>) {
+    to.extend_from_slice(format!("retry: {}\n\n", wait.as_millis()).as_bytes());
+}
+
+fn write(name: Option<&str>, data: &impl Serialize, to: &mut Vec<u8>) -> Result<(), Unencodable> {
+    let length_before = to.len();
+    if let Some(name) = name {
+        to.extend_from_slice(format!("event: {name}\n").as_bytes());
+    }
+    to.extend_from_slice(b"data: ");
+    let written = json::write(data, to);
+    match written {
+        Ok(()) => to.extend_from_slice(b"\n\n"),
+        Err(Unencodable) => to.truncate(length_before),
+    }
+    written
+}

@@ -1,0 +1,254 @@
+//! Rules for JSON from peers, and for payloads that travel inside JSON as values of their own.
+//!
+//! Whatever passes these functions is one JSON value, nested at most `JSON_DEPTH_MAX` deep where a peer chose the
+//! depth, and holds no line break once written, since a line break ends a message.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// How deep arrays and objects from a peer may nest, the outermost counted. Clients parse recursively, so what is
+/// passed on must not be able to exhaust their stacks.
+pub const JSON_DEPTH_MAX: usize = 128;
+
+/// Why a payload is refused where JSON is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotJson {
+    #[error("not one JSON value")]
+    Malformed,
+    #[error("JSON nested deeper than {JSON_DEPTH_MAX} levels")]
+    TooDeep,
+}
+
+/// A payload is not JSON, as when a binary client published it, and so has no form in a JSON encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("payload is not JSON")]
+pub struct Unencodable;
+
+/// Whether a payload is one JSON value in UTF-8 that may be passed on. Space around it is allowed.
+pub fn check(payload: &[u8]) -> Result<(), NotJson> {
+    if is_too_deep(payload) {
+        return Err(NotJson::TooDeep);
+    }
+    // Skipping a value does not look at the encoding of its strings, hence as text.
+    let text = std::str::from_utf8(payload).map_err(|_| NotJson::Malformed)?;
+    serde_json::from_str::<IgnoredAny>(text).map_err(|_| NotJson::Malformed)?;
+    Ok(())
+}
+
+/// Whether a payload that passed `check` is an object.
+pub fn is_object(payload: &[u8]) -> bool {
+    payload.trim_ascii_start().first() == Some(&b'{')
+}
+
+/// Whether arrays and objects nest deeper than `JSON_DEPTH_MAX`. Right for any JSON up to its first syntax error, where
+/// a parser stops too; to be asked before parsing, since skipping a value takes memory with its depth.
+pub(crate) fn is_too_deep(json: &[u8]) -> bool {
+    // Few messages hold so many brackets at all, and counting them is many times faster than following them.
+    if json.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= JSON_DEPTH_MAX {
+        return false;
+    }
+    let mut depth = 0_usize;
+    let mut in_string = false;
+    let mut bytes = json.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => {
+                bytes.next();
+            }
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                if depth > JSON_DEPTH_MAX {
+                    return true;
+                }
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Appends a value as JSON, or leaves `to` as it was.
+pub(crate) fn write(value: &impl Serialize, to: &mut Vec<u8>) -> Result<(), Unencodable> {
+    let length_before = to.len();
+    serde_json::to_writer(&mut *to, value).map_err(|_| {
+        to.truncate(length_before);
+        Unencodable
+    })
+}
+
+/// For `skip_serializing_if`: zero values are left out of JSON.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Reads `null` like an absent field, as clients of the protocol do.
+pub fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// Reads an object or `null`. Derived code alone would also take an array as a struct's fields in order.
+pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    ObjectOrNull::deserialize(from).map(|object| object.0)
+}
+
+/// Reads an object, or `null`, of objects.
+pub(crate) fn objects<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    from: D,
+) -> Result<HashMap<String, T>, D::Error> {
+    let objects = Option::<HashMap<String, ObjectOrNull<T>>>::deserialize(from)?.unwrap_or_default();
+    Ok(objects.into_iter().map(|(name, object)| (name, object.0.unwrap_or_default())).collect())
+}
+
+struct ObjectOrNull<T>(Option<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for ObjectOrNull<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = ObjectOrNull<T>;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("an object or null")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(ObjectOrNull(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields)).map(|object| ObjectOrNull(Some(object)))
+            }
+        }
+
+        from.deserialize_any(ObjectVisitor(PhantomData))
+    }
+}
+
+/// A payload as a JSON value, its bytes kept as they came.
+///
+/// Reading takes any value, `null` included. Writing fails when the bytes are not one JSON value, as when a
+/// binary client published them; line breaks between tokens are dropped, since a line break ends a message.
+pub mod payload {
+    use serde::Serialize;
+    use serde::de::{Deserialize, Deserializer};
+    use serde::ser::{Error as _, Serializer};
+    use serde_json::value::RawValue;
+
+    use super::Bytes;
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        let raw = Box::<RawValue>::deserialize(from)?;
+        Ok(Bytes::from(String::from(Box::<str>::from(raw)).into_bytes()))
+    }
+
+    pub fn serialize<S: Serializer>(payload: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        // Parsed before line breaks go: taking one out may make JSON of what was none, as of two numbers on two lines.
+        let raw: &RawValue = serde_json::from_slice(payload).map_err(S::Error::custom)?;
+        if !raw.get().contains(['\n', '\r']) {
+            return raw.serialize(to);
+        }
+        // In a JSON string a line break is always escaped, so any that is here stands between two tokens.
+        RawValue::from_string(raw.get().replace(['\n', '\r'], "")).map_err(S::Error::custom)?.serialize(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nested(open: &str, close: &str, depth: usize) -> String {
+        open.repeat(depth) + &close.repeat(depth)
+    }
+
+    #[test]
+    fn one_value_of_any_kind_is_json() {
+        for payload in
+            ["{}", "[]", "null", "true", "-1.5e3", r#""text""#, " {\n\"a\" : [1, \"}\"] }\r\n", r#""\ud800""#]
+        {
+            assert_eq!(check(payload.as_bytes()), Ok(()), "{payload}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_not() {
+        let wrong: [&[u8]; 14] = [
+            b"",
+            b" ",
+            b"{",
+            b"}",
+            b"{}{}",
+            b"1 2",
+            b"1\n2",
+            b"{a:1}",
+            b"[1,]",
+            b"nul",
+            b"01",
+            b"\"a\nb\"",
+            b"\"\xff\"",
+            b"\xef\xbb\xbf{}",
+        ];
+        for payload in wrong {
+            assert_eq!(check(payload), Err(NotJson::Malformed), "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn depth_is_limited_outside_strings() {
+        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+            let inner = |depth| nested(open, close, depth).replace(":}", ":0}");
+            assert_eq!(check(inner(JSON_DEPTH_MAX).as_bytes()), Ok(()));
+            assert_eq!(check(inner(JSON_DEPTH_MAX + 1).as_bytes()), Err(NotJson::TooDeep));
+        }
+        assert_eq!(check(nested("[", "]", 1_000_000).as_bytes()), Err(NotJson::TooDeep));
+
+        // Brackets side by side, or within strings, are not depth, whatever quotes and backslashes stand around them.
+        let wide = format!("[{}[]]", "[],".repeat(1000));
+        assert_eq!(check(wide.as_bytes()), Ok(()));
+        let text = format!(r#"["\\", "\"{}\\"]"#, "[".repeat(1000));
+        assert_eq!(check(text.as_bytes()), Ok(()));
+        let text_then_deep = format!(r#"["\\",{}]"#, nested("[", "]", JSON_DEPTH_MAX));
+        assert_eq!(check(text_then_deep.as_bytes()), Err(NotJson::TooDeep));
+    }
+
+    #[test]
+    fn objects_are_told_by_their_first_byte() {
+        assert!(is_object(b" \r\n\t{\"a\":1}"));
+        assert!(!is_object(b"[{}]"));
+        assert!(!is_object(b""));
+    }
+
+    #[test]
+    fn payloads_are_written_as_they_came_but_for_line_breaks() {
+        #[derive(Serialize)]
+        struct Carrier(#[serde(with = "payload")] Bytes);
+
+        let check = |payload: &'static [u8], expected: Result<&str, Unencodable>| {
+            let mut to = b"before".to_vec();
+            let outcome = write(&Carrier(Bytes::from_static(payload)), &mut to);
+            assert_eq!(outcome, expected.map(|_| ()), "{payload:?}");
+            assert_eq!(
+                to.strip_prefix(b"before"),
+                Some(expected.unwrap_or_default().as_bytes()),
+                "{payload:?}"
+            );
+        };
+        check(b"{\"b\":1, \"a\": 1.0e2}", Ok("{\"b\":1, \"a\": 1.0e2}"));
+        check(b" 12345678901234567890123 ", Ok("12345678901234567890123"));
+        check(b"{\r\n\"a\\n\":\n[1,\n2]\n}\n", Ok("{\"a\\n\":[1,2]}"));
+        check(b"\"\\u2028\"", Ok("\"\\u2028\""));
+        for wrong in [&b"1\n2"[..], b"\"a\nb\"", b"tr\nue", b"", b"\xff", b"\"\xff\"", b"{} {}"] {
+            check(wrong, Err(Unencodable));
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The words every part of Fanwire shares, and one module per wire protocol: bytes to values and back.
+//!
+//! Nothing here knows a socket, a clock or a runtime, so all of it can be fuzzed and measured alone.
+
+pub mod code;
+pub mod position;
+pub mod publication;
+pub mod topic;
+
+pub mod centrifuge;
+pub mod events;
+pub mod json;
+pub mod websocket;
+
+pub use code::{Disconnect, ErrorCode, Unsubscribed};
+pub use position::{Epoch, Position};
+pub use publication::{ClientId, ClientInfo, Publication, Tags};
+pub use topic::TopicName;

@@ -1,0 +1,58 @@
+//! What travels through a topic, and who sent it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+/// Names one client, that is one connection, for as long as it lives. A version 4 UUID.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub Uuid);
+
+impl ClientId {
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().map(Self)
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Who a client is, as other clients may see it in presence, joins, leaves and publications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// The user it authenticated as; empty when anonymous.
+    pub user: Box<str>,
+    pub client: ClientId,
+    /// Said about the connection by its credentials. Empty when nothing was said.
+    pub connection: Bytes,
+    /// Said about this subscription by its credentials. Empty when nothing was said.
+    pub subscription: Bytes,
+}
+
+/// Labels of a publication, in a stable order so that equal publications encode to equal bytes.
+pub type Tags = BTreeMap<String, String>;
+
+/// One message in a topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    /// The payload as its publisher gave it: JSON text, or any bytes when published in binary.
+    pub data: Bytes,
+    /// The publishing client; `None` when a backend published.
+    pub info: Option<Arc<ClientInfo>>,
+    /// `None` without tags.
+    pub tags: Option<Arc<Tags>>,
+    /// Its place in the topic's stream, from 1; 0 when it is not kept in history.
+    pub offset: u64,
+}

@@ -1,0 +1,92 @@
+//! Server-Sent Events, to the byte.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanwire_protocol::json::Unencodable;
+use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, Publication, TopicName, events};
+
+fn news() -> TopicName {
+    TopicName::new("news").expect("the name is not empty")
+}
+
+#[track_caller]
+fn check(write: impl FnOnce(&mut Vec<u8>), expected: &str) {
+    let mut to = Vec::new();
+    write(&mut to);
+    assert_eq!(String::from_utf8_lossy(&to), expected);
+}
+
+#[track_caller]
+fn check_publication(publication: &Publication, expected: &str) {
+    check(|to| events::publication(&news(), publication, to).expect("the payloads are JSON"), expected);
+}
+
+#[test]
+fn publications() {
+    let bare = Publication { data: Bytes::from_static(b"{\"a\":1}"), info: None, tags: None, offset: 0 };
+    check_publication(&bare, "data: {\"topic\":\"news\",\"data\":{\"a\":1}}\n\n");
+
+    let info = ClientInfo {
+        user: "42".into(),
+        client: ClientId::parse("00000000-0000-0000-0000-000000000007").expect("this is a UUID"),
+        connection: Bytes::from_static(b"{\n}"),
+        subscription: Bytes::new(),
+    };
+    let full = Publication {
+        data: Bytes::from_static(b"{\r\n  \"a\": \"\\n\"\r\n}\n"),
+        info: Some(Arc::new(info)),
+        tags: Some(Arc::new(BTreeMap::from([("k".to_owned(), "line\nline".to_owned())]))),
+        offset: 7,
+    };
+    check_publication(
+        &full,
+        concat!(
+            r#"data: {"topic":"news","data":{  "a": "\n"},"offset":7,"tags":{"k":"line\nline"},"#,
+            r#""info":{"user":"42","client":"00000000-0000-0000-0000-000000000007","conn_info":{}}}"#,
+            "\n\n"
+        ),
+    );
+
+    let empty = Publication { data: Bytes::new(), tags: Some(Arc::default()), ..bare };
+    check_publication(&empty, "data: {\"topic\":\"news\"}\n\n");
+}
+
+#[test]
+fn what_is_not_json_leaves_no_trace() {
+    let binary = Publication { data: Bytes::from_static(b"\xff"), info: None, tags: None, offset: 1 };
+    let mut to = b"before".to_vec();
+    assert_eq!(events::publication(&news(), &binary, &mut to), Err(Unencodable));
+    assert_eq!(to, b"before");
+}
+
+#[test]
+fn errors() {
+    check(
+        |to| events::error(ErrorCode::PERMISSION_DENIED, &news(), to),
+        "event: error\ndata: {\"topic\":\"news\",\"code\":103,\"message\":\"permission denied\"}\n\n",
+    );
+    check(
+        |to| events::error(ErrorCode::TOO_MANY_REQUESTS, &news(), to),
+        "event: error\ndata: {\"topic\":\"news\",\"code\":111,\"message\":\"too many requests\",\"temporary\":true}\n\n",
+    );
+}
+
+#[test]
+fn disconnects() {
+    check(
+        |to| events::disconnect(&Disconnect::SHUTDOWN, to),
+        "event: disconnect\ndata: {\"code\":3001,\"reason\":\"shutdown\",\"reconnect\":true}\n\n",
+    );
+    check(
+        |to| events::disconnect(&Disconnect { code: 4500, reason: "a\nb".into() }, to),
+        "event: disconnect\ndata: {\"code\":4500,\"reason\":\"a\\nb\",\"reconnect\":false}\n\n",
+    );
+}
+
+#[test]
+fn retry() {
+    check(|to| events::retry(Duration::from_millis(1500), to), "retry: 1500\n\n");
+}

@@ -1,0 +1,378 @@
+//! Every reply in both encodings, to the byte: which fields are always there, and which only when they say something.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanwire_protocol::centrifuge::{
+    ConnectResult, Empty, Encoding, ExpiryResult, HistoryResult, PresenceResult, PresenceStatsResult, Reply,
+    RpcResult, SubRefreshResult, Subscribe, SubscribeResult, Unencodable, encode,
+};
+use fanwire_protocol::{
+    ClientId, ClientInfo, Disconnect, Epoch, ErrorCode, Publication, TopicName, Unsubscribed, centrifuge,
+};
+use proptest::prelude::*;
+use prost::Message;
+
+const CLIENT: &str = "00000000-0000-0000-0000-000000000007";
+
+fn encoded(encoding: Encoding, reply: &Reply) -> Vec<u8> {
+    let mut to = Vec::new();
+    encode(encoding, reply, &mut to).expect("the payloads are JSON");
+    to
+}
+
+/// One reply, as a JSON object and as a Protobuf message without its length.
+#[track_caller]
+fn check(reply: &Reply, json: &str, protobuf: &[u8]) {
+    assert_eq!(String::from_utf8_lossy(&encoded(Encoding::Json, reply)), json);
+    let message = encoded(Encoding::Protobuf, reply);
+    let (length, message) = message.split_first().expect("there is at least a length");
+    assert_eq!((usize::from(*length), message), (protobuf.len(), protobuf));
+}
+
+fn news() -> TopicName {
+    TopicName::new("news").expect("the name is not empty")
+}
+
+fn info() -> ClientInfo {
+    ClientInfo {
+        user: "42".into(),
+        client: ClientId::parse(CLIENT).expect("this is a UUID"),
+        connection: Bytes::from_static(b"{\"n\":1}"),
+        subscription: Bytes::from_static(b"[]"),
+    }
+}
+
+fn anonymous() -> ClientInfo {
+    ClientInfo { user: "".into(), connection: Bytes::new(), subscription: Bytes::new(), ..info() }
+}
+
+fn epoch() -> Epoch {
+    Epoch::parse(b"abcdEFGH").expect("eight letters")
+}
+
+fn publication(data: &'static [u8]) -> Publication {
+    Publication { data: Bytes::from_static(data), info: None, tags: None, offset: 0 }
+}
+
+#[test]
+fn ping() {
+    check(&Reply::ping(), "{}", b"");
+}
+
+#[test]
+fn errors() {
+    check(
+        &Reply::error(3, ErrorCode::PERMISSION_DENIED),
+        r#"{"id":3,"error":{"code":103,"message":"permission denied"}}"#,
+        b"\x08\x03\x12\x15\x08\x67\x12\x11permission denied",
+    );
+    check(
+        &Reply::error(3, ErrorCode::INTERNAL),
+        r#"{"id":3,"error":{"code":100,"message":"internal server error","temporary":true}}"#,
+        b"\x08\x03\x12\x1b\x08\x64\x12\x15internal server error\x18\x01",
+    );
+}
+
+#[test]
+fn empty_results_are_there() {
+    let reply = || Reply { id: 4, ..Reply::default() };
+    check(&Reply { publish: Some(Empty {}), ..reply() }, r#"{"id":4,"publish":{}}"#, b"\x08\x04\x42\x00");
+    check(
+        &Reply { unsubscribe: Some(Empty {}), ..reply() },
+        r#"{"id":4,"unsubscribe":{}}"#,
+        b"\x08\x04\x3a\x00",
+    );
+    check(&Reply { ping: Some(Empty {}), ..reply() }, r#"{"id":4,"ping":{}}"#, b"\x08\x04\x62\x00");
+    check(
+        &Reply { subscribe: Some(SubscribeResult::default()), ..reply() },
+        r#"{"id":4,"subscribe":{}}"#,
+        b"\x08\x04\x32\x00",
+    );
+    check(&Reply { rpc: Some(RpcResult::default()), ..reply() }, r#"{"id":4,"rpc":{}}"#, b"\x08\x04\x6a\x00");
+    check(
+        &Reply { refresh: Some(ExpiryResult::default()), ..reply() },
+        r#"{"id":4,"refresh":{}}"#,
+        b"\x08\x04\x72\x00",
+    );
+    check(
+        &Reply { sub_refresh: Some(SubRefreshResult::default()), ..reply() },
+        r#"{"id":4,"sub_refresh":{}}"#,
+        b"\x08\x04\x7a\x00",
+    );
+    check(
+        &Reply { presence: Some(PresenceResult::default()), ..reply() },
+        r#"{"id":4,"presence":{"presence":{}}}"#,
+        b"\x08\x04\x4a\x00",
+    );
+    check(
+        &Reply { presence_stats: Some(PresenceStatsResult::default()), ..reply() },
+        r#"{"id":4,"presence_stats":{"num_clients":0,"num_users":0}}"#,
+        b"\x08\x04\x52\x00",
+    );
+    check(
+        &Reply { history: Some(HistoryResult::default()), ..reply() },
+        r#"{"id":4,"history":{"publications":[],"epoch":"","offset":0}}"#,
+        b"\x08\x04\x5a\x00",
+    );
+}
+
+#[test]
+fn connect_result() {
+    let subs = HashMap::from([(
+        "n".to_owned(),
+        SubscribeResult { recoverable: true, epoch: "e".to_owned(), positioned: true, ..Default::default() },
+    )]);
+    let result = ConnectResult {
+        client: "c".to_owned(),
+        version: "v".to_owned(),
+        expires: true,
+        ttl: 300,
+        data: Bytes::from_static(b"{}"),
+        subs,
+        ping: 25,
+        pong: true,
+        time: 1,
+    };
+    check(
+        &Reply { id: 1, connect: Some(result), ..Reply::default() },
+        concat!(
+            r#"{"id":1,"connect":{"client":"c","version":"v","expires":true,"ttl":300,"data":{},"#,
+            r#""subs":{"n":{"recoverable":true,"epoch":"e","positioned":true}},"ping":25,"pong":true,"time":1}}"#
+        ),
+        &[
+            b"\x08\x01\x2a\x23\x0a\x01c\x12\x01v\x18\x01\x20\xac\x02\x2a\x02{}".as_slice(),
+            b"\x32\x0c\x0a\x01n\x12\x07\x18\x01\x32\x01e\x50\x01\x38\x19\x40\x01\x58\x01",
+        ]
+        .concat(),
+    );
+    check(
+        &Reply { id: 1, connect: Some(ConnectResult::default()), ..Reply::default() },
+        r#"{"id":1,"connect":{"client":"","version":""}}"#,
+        b"\x08\x01\x2a\x00",
+    );
+}
+
+#[test]
+fn subscribe_result() {
+    let result = SubscribeResult {
+        expires: true,
+        ttl: 5,
+        recoverable: true,
+        epoch: "e".to_owned(),
+        publications: vec![centrifuge::Publication::from(&Publication { offset: 2, ..publication(b"1") })],
+        recovered: true,
+        offset: 1,
+        positioned: true,
+        data: Bytes::from_static(b"null"),
+        was_recovering: true,
+    };
+    check(
+        &Reply { id: 2, subscribe: Some(result), ..Reply::default() },
+        concat!(
+            r#"{"id":2,"subscribe":{"expires":true,"ttl":5,"recoverable":true,"epoch":"e","#,
+            r#""publications":[{"data":1,"offset":2}],"recovered":true,"offset":1,"positioned":true,"#,
+            r#""data":null,"was_recovering":true}}"#
+        ),
+        &[
+            b"\x08\x02\x32\x1e\x08\x01\x10\x05\x18\x01\x32\x01e\x3a\x05\x22\x011\x30\x02".as_slice(),
+            b"\x40\x01\x48\x01\x50\x01\x5a\x04null\x60\x01",
+        ]
+        .concat(),
+    );
+}
+
+#[test]
+fn other_results() {
+    let reply = || Reply { id: 4, ..Reply::default() };
+    let presence = HashMap::from([("x".to_owned(), centrifuge::ClientInfo::from(&anonymous()))]);
+    check(
+        &Reply { presence: Some(PresenceResult { presence }), ..reply() },
+        &format!(r#"{{"id":4,"presence":{{"presence":{{"x":{{"user":"","client":"{CLIENT}"}}}}}}}}"#),
+        &[b"\x08\x04\x4a\x2d\x0a\x2b\x0a\x01x\x12\x26\x12\x24".as_slice(), CLIENT.as_bytes()].concat(),
+    );
+    check(
+        &Reply { presence_stats: Some(PresenceStatsResult { num_clients: 3, num_users: 2 }), ..reply() },
+        r#"{"id":4,"presence_stats":{"num_clients":3,"num_users":2}}"#,
+        b"\x08\x04\x52\x04\x08\x03\x10\x02",
+    );
+    let publications = vec![centrifuge::Publication::from(&Publication { offset: 1, ..publication(b"{}") })];
+    check(
+        &Reply { history: Some(HistoryResult { publications, epoch: "e".to_owned(), offset: 9 }), ..reply() },
+        r#"{"id":4,"history":{"publications":[{"data":{},"offset":1}],"epoch":"e","offset":9}}"#,
+        b"\x08\x04\x5a\x0d\x0a\x06\x22\x02{}\x30\x01\x12\x01e\x18\x09",
+    );
+    check(
+        &Reply { rpc: Some(RpcResult { data: Bytes::from_static(b"[1]") }), ..reply() },
+        r#"{"id":4,"rpc":{"data":[1]}}"#,
+        b"\x08\x04\x6a\x05\x0a\x03[1]",
+    );
+    check(
+        &Reply { refresh: Some(ExpiryResult { expires: true, ttl: 60 }), ..reply() },
+        r#"{"id":4,"refresh":{"expires":true,"ttl":60}}"#,
+        b"\x08\x04\x72\x04\x18\x01\x20\x3c",
+    );
+    check(
+        &Reply { sub_refresh: Some(SubRefreshResult { expires: true, ttl: 60 }), ..reply() },
+        r#"{"id":4,"sub_refresh":{"expires":true,"ttl":60}}"#,
+        b"\x08\x04\x7a\x04\x08\x01\x10\x3c",
+    );
+}
+
+#[test]
+fn publications() {
+    check(
+        &Reply::push_publication(&news(), &publication(b"{\"a\":1}"), None),
+        r#"{"push":{"channel":"news","pub":{"data":{"a":1}}}}"#,
+        b"\x22\x11\x12\x04news\x22\x09\x22\x07{\"a\":1}",
+    );
+    check(
+        &Reply::push_publication(&news(), &Publication { offset: 1, ..publication(b"1") }, Some(epoch())),
+        r#"{"push":{"channel":"news","pub":{"data":1,"offset":1,"epoch":"abcdEFGH"}}}"#,
+        b"\x22\x17\x12\x04news\x22\x0f\x22\x011\x30\x01\x72\x08abcdEFGH",
+    );
+    let tags = BTreeMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "\n".to_owned())]);
+    let full = Publication {
+        data: Bytes::from_static(b"[1,\n 2]"),
+        info: Some(Arc::new(info())),
+        tags: Some(Arc::new(tags)),
+        offset: 300,
+    };
+    check(
+        &Reply::push_publication(&news(), &full, None),
+        &format!(
+            concat!(
+                r#"{{"push":{{"channel":"news","pub":{{"data":[1, 2],"#,
+                r#""info":{{"user":"42","client":"{}","conn_info":{{"n":1}},"chan_info":[]}},"#,
+                r#""offset":300,"tags":{{"a":"\n","b":"2"}}}}}}}}"#
+            ),
+            CLIENT
+        ),
+        &[
+            b"\x22\x5d\x12\x04news\x22\x55\x22\x07[1,\n 2]\x2a\x37\x0a\x0242\x12\x24".as_slice(),
+            CLIENT.as_bytes(),
+            b"\x1a\x07{\"n\":1}\x22\x02[]\x30\xac\x02\x3a\x06\x0a\x01a\x12\x01\n\x3a\x06\x0a\x01b\x12\x012",
+        ]
+        .concat(),
+    );
+    check(
+        &Reply::push_publication(&news(), &publication(b""), None),
+        r#"{"push":{"channel":"news","pub":{}}}"#,
+        b"\x22\x08\x12\x04news\x22\x00",
+    );
+}
+
+#[test]
+fn other_pushes() {
+    check(
+        &Reply::push_join(&news(), &anonymous()),
+        &format!(r#"{{"push":{{"channel":"news","join":{{"info":{{"user":"","client":"{CLIENT}"}}}}}}}}"#),
+        &[b"\x22\x30\x12\x04news\x2a\x28\x0a\x26\x12\x24".as_slice(), CLIENT.as_bytes()].concat(),
+    );
+    check(
+        &Reply::push_leave(&news(), &anonymous()),
+        &format!(r#"{{"push":{{"channel":"news","leave":{{"info":{{"user":"","client":"{CLIENT}"}}}}}}}}"#),
+        &[b"\x22\x30\x12\x04news\x32\x28\x0a\x26\x12\x24".as_slice(), CLIENT.as_bytes()].concat(),
+    );
+    check(
+        &Reply::push_unsubscribe(&news(), &Unsubscribed::INSUFFICIENT_STATE),
+        r#"{"push":{"channel":"news","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#,
+        b"\x22\x1f\x12\x04news\x3a\x17\x10\xc4\x13\x1a\x12insufficient state",
+    );
+    check(
+        &Reply::push_subscribe(
+            &news(),
+            Subscribe {
+                recoverable: true,
+                epoch: "e".to_owned(),
+                offset: 7,
+                positioned: true,
+                data: Bytes::from_static(b"{}"),
+            },
+        ),
+        concat!(
+            r#"{"push":{"channel":"news","subscribe":"#,
+            r#"{"recoverable":true,"epoch":"e","offset":7,"positioned":true,"data":{}}}}"#
+        ),
+        b"\x22\x15\x12\x04news\x4a\x0d\x08\x01\x22\x01e\x28\x07\x30\x01\x3a\x02{}",
+    );
+    check(
+        &Reply::push_subscribe(&news(), Subscribe::default()),
+        r#"{"push":{"channel":"news","subscribe":{}}}"#,
+        b"\x22\x08\x12\x04news\x4a\x00",
+    );
+    check(
+        &Reply::push_disconnect(&Disconnect::SHUTDOWN),
+        r#"{"push":{"disconnect":{"code":3001,"reason":"shutdown"}}}"#,
+        b"\x22\x0f\x5a\x0d\x08\xb9\x17\x12\x08shutdown",
+    );
+    check(
+        &Reply::push_refresh(true, 60),
+        r#"{"push":{"refresh":{"expires":true,"ttl":60}}}"#,
+        b"\x22\x06\x62\x04\x08\x01\x10\x3c",
+    );
+    check(&Reply::push_refresh(false, 0), r#"{"push":{"refresh":{}}}"#, b"\x22\x02\x62\x00");
+}
+
+#[test]
+fn what_is_not_json_has_no_json_form() {
+    for data in [&b"\xff\x00"[..], b"{", b"1\n2", b" "] {
+        let reply = Reply::push_publication(&news(), &publication(data), None);
+        let mut to = b"before".to_vec();
+        assert_eq!(encode(Encoding::Json, &reply, &mut to), Err(Unencodable));
+        assert_eq!(to, b"before");
+        assert_eq!(encode(Encoding::Protobuf, &reply, &mut to), Ok(()));
+        assert!(to.len() > b"before".len());
+    }
+}
+
+proptest! {
+    #[test]
+    fn publications_come_back(
+        topic in ".+",
+        text in any::<String>(),
+        offset in any::<u64>(),
+        tags in prop::collection::btree_map(any::<String>(), any::<String>(), 0..4),
+        user in any::<String>(),
+    ) {
+        let data = Bytes::from(serde_json::to_vec(&text).expect("text has a JSON form"));
+        let info = Some(Arc::new(ClientInfo { user: user.clone().into(), ..info() }));
+        let publication = Publication { data: data.clone(), info, tags: Some(Arc::new(tags.clone())), offset };
+        let topic = TopicName::new(&topic).expect("the name is not empty");
+        let reply = Reply::push_publication(&topic, &publication, Some(epoch()));
+
+        let protobuf = encoded(Encoding::Protobuf, &reply);
+        prop_assert_eq!(Reply::decode_length_delimited(&protobuf[..]).expect("own messages decode"), reply.clone());
+
+        let line = encoded(Encoding::Json, &reply);
+        prop_assert!(!line.contains(&b'\n'));
+        let value: serde_json::Value = serde_json::from_slice(&line).expect("replies are JSON");
+        let mut expected = serde_json::json!({"push": {"channel": topic.as_str(), "pub": {
+            "data": text, "epoch": "abcdEFGH",
+            "info": {"user": user, "client": CLIENT, "conn_info": {"n": 1}, "chan_info": []},
+        }}});
+        if offset > 0 {
+            expected["push"]["pub"]["offset"] = offset.into();
+        }
+        if !tags.is_empty() {
+            expected["push"]["pub"]["tags"] = serde_json::json!(tags);
+        }
+        prop_assert_eq!(value, expected);
+    }
+
+    /// Whatever the payload, a JSON reply is one line of JSON or nothing.
+    #[test]
+    fn json_replies_are_one_line(data in "[\\[\\]{},:\"0-9a \n\r\\\\]{0,12}") {
+        let publication = Publication { data: Bytes::from(data.clone()), info: None, tags: None, offset: 1 };
+        let mut to = Vec::new();
+        let outcome = encode(Encoding::Json, &Reply::push_publication(&news(), &publication, None), &mut to);
+        let payload = serde_json::from_str::<serde_json::Value>(&data);
+        prop_assert_eq!(outcome.is_ok(), payload.is_ok() || data.is_empty());
+        if let Ok(payload) = payload {
+            let value: serde_json::Value = serde_json::from_slice(&to).expect("replies are JSON");
+            prop_assert_eq!(&value["push"]["pub"]["data"], &payload);
+            prop_assert!(!to.iter().any(|byte| matches!(byte, b'\n' | b'\r')));
+        }
+    }
+}

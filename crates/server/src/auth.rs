@@ -1,0 +1,183 @@
+//! Proves who a client is: verifies connection and subscription tokens (JWT) and reads what they grant.
+//!
+//! No claim is used before the signature was verified, with a key that was configured for the very family of
+//! algorithms which the token's header names. Time comes in as an argument, and there is no leeway: a token is
+//! good from `nbf` on and until, but not at, `exp`.
+
+mod claims;
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fanwire_hub::{ConnectionClaims, SubscriptionClaims, TokenError};
+use jsonwebtoken::Algorithm;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::settings::{Expected, TokenSettings};
+use claims::{Claims, Object};
+use keys::Keys;
+
+pub use keys::{KeyError, KeyProblem};
+
+/// A longer token is invalid. It bounds the work and the memory that one token costs before anything is proved.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
+/// Verifies both kinds of tokens. Made once, shared by all shards.
+#[derive(Debug)]
+pub struct Tokens {
+    connection: Verifier,
+    /// `None` verifies subscription tokens as connection tokens are.
+    subscription: Option<Verifier>,
+}
+
+impl Tokens {
+    /// Reads all keys, so that a wrong one stops the start and not the first client.
+    pub fn new(connection: &TokenSettings, subscription: Option<&TokenSettings>) -> Result<Self, KeyError> {
+        Ok(Self {
+            connection: Verifier::new(connection, "client.token")?,
+            subscription: subscription
+                .map(|settings| Verifier::new(settings, "client.subscription_token"))
+                .transpose()?,
+        })
+    }
+
+    /// `now` is in seconds since 1970.
+    pub fn verify_connection(&self, token: &str, now: i64) -> Result<ConnectionClaims, TokenError> {
+        let verifier = &self.connection;
+        let payload = verifier.payload(token, now)?;
+        let claims = Claims::parse(&payload)?;
+        verifier.check_parties(&claims)?;
+        if !claims.topic()?.is_empty() {
+            return Err(TokenError::Invalid("it has the claim `channel`, so it is a subscription token"));
+        }
+        claims.check_window(now)?;
+        Ok(ConnectionClaims {
+            user: verifier.user(&payload, &claims)?,
+            expiry: claims.expiry()?,
+            info: claims.info()?,
+            topics: claims.topics()?,
+        })
+    }
+
+    /// `now` is in seconds since 1970.
+    pub fn verify_subscription(&self, token: &str, now: i64) -> Result<SubscriptionClaims, TokenError> {
+        let verifier = self.subscription.as_ref().unwrap_or(&self.connection);
+        let payload = verifier.payload(token, now)?;
+        let claims = Claims::parse(&payload)?;
+        verifier.check_parties(&claims)?;
+        let topic = claims.topic()?;
+        if topic.is_empty() {
+            return Err(TokenError::Invalid("it lacks the claim `channel`, so it is no subscription token"));
+        }
+        claims.check_window(now)?;
+        Ok(SubscriptionClaims {
+            user: verifier.user(&payload, &claims)?,
+            topic,
+            client: claims.client()?,
+            expiry: claims.expiry()?,
+            options: claims.options()?,
+        })
+    }
+}
+
+/// The rules for one kind of tokens.
+#[derive(Debug)]
+struct Verifier {
+    keys: Keys,
+    audience: Option<Expected>,
+    issuer: Option<Expected>,
+    user_claim: Option<String>,
+    insecure_skip_signature: bool,
+}
+
+impl Verifier {
+    fn new(settings: &TokenSettings, section: &'static str) -> Result<Self, KeyError> {
+        Ok(Self {
+            keys: Keys::new(settings, section)?,
+            audience: settings.audience.clone(),
+            issuer: settings.issuer.clone(),
+            user_claim: settings.user_claim.clone(),
+            insecure_skip_signature: settings.insecure_skip_signature,
+        })
+    }
+
+    /// The claims' JSON, once the signature over it is verified.
+    fn payload(&self, token: &str, now: i64) -> Result<Vec<u8>, TokenError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::Invalid("it is longer than 16 KiB"));
+        }
+        let split = token.rsplit_once('.').and_then(|(message, signature)| {
+            let (header, payload) = message.split_once('.')?;
+            Some((message, header, payload, signature))
+        });
+        let Some((message, header, payload, signature)) = split else {
+            return Err(TokenError::Invalid("it is not three parts with points between them"));
+        };
+        let header = decode(header, "its header is not base64url")?;
+        let Object(header): Object<Header<'_>> = serde_json::from_slice(&header)
+            .map_err(|_| TokenError::Invalid("its header is not a JSON object with `alg`"))?;
+        if header.crit.is_some() {
+            // RFC 7515, section 4.1.11: what must be understood and is not makes the token invalid.
+            return Err(TokenError::Invalid("its header has `crit`, and no extension is supported"));
+        }
+        if header.alg.eq_ignore_ascii_case("none") {
+            return Err(TokenError::Invalid("it is not signed: its algorithm is `none`"));
+        }
+        if !self.insecure_skip_signature {
+            let algorithm = Algorithm::from_str(&header.alg)
+                .map_err(|_| TokenError::Invalid("its algorithm is not supported"))?;
+            let signature = decode(signature, "its signature is not base64url")?;
+            self.keys.verify(algorithm, message.as_bytes(), &signature, now)?;
+        }
+        decode(payload, "its claims are not base64url")
+    }
+
+    /// Whether the token comes from and is meant for those it should.
+    fn check_parties(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
+        if let Some(expected) = &self.issuer
+            && !claims.issuer()?.is_some_and(|issuer| expected.accepts(&issuer))
+        {
+            return Err(TokenError::Invalid("its issuer (`iss`) is not the expected one"));
+        }
+        if let Some(expected) = &self.audience
+            && !claims.audience()?.iter().any(|audience| expected.accepts(audience))
+        {
+            return Err(TokenError::Invalid("its audience (`aud`) is not the expected one"));
+        }
+        Ok(())
+    }
+
+    fn user(&self, payload: &[u8], claims: &Claims<'_>) -> Result<Box<str>, TokenError> {
+        match &self.user_claim {
+            None => claims.subject(),
+            Some(name) => claims::user_from(payload, name),
+        }
+    }
+}
+
+/// What the signature's check needs to know; `kid` and `typ` change nothing here.
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    crit: Option<IgnoredAny>,
+}
+
+impl Expected {
+    fn accepts(&self, text: &str) -> bool {
+        match self {
+            Self::Exactly(expected) => expected == text,
+            Self::Matching(expected) => expected.is_match(text),
+        }
+    }
+}
+
+fn decode(part: &str, otherwise: &'static str) -> Result<Vec<u8>, TokenError> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Invalid(otherwise))
+}

@@ -1,0 +1,231 @@
+//! The keys that signatures are verified with, read and judged at start.
+//!
+//! Each key has a place of its own and serves the algorithms of its own family only: a public key can never be
+//! taken for a secret, whatever a token's header says.
+
+use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use fanwire_hub::TokenError;
+
+use crate::settings::TokenSettings;
+
+/// What the provider verifies with; it refuses all tokens of a smaller or larger key.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// A key that cannot be used. Its text holds no part of the key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{section}.{setting}: {problem}")]
+pub struct KeyError {
+    pub section: &'static str,
+    pub setting: &'static str,
+    pub problem: KeyProblem,
+}
+
+/// What is wrong with a key, and the remedy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyProblem {
+    #[error("the secret is empty; make one with `openssl rand -hex 32`, or remove the setting")]
+    EmptySecret,
+    #[error(
+        "this is a PEM key, not a secret; put a public key into rsa_public_key, ecdsa_public_key or \
+         ed25519_public_key"
+    )]
+    PemAsSecret,
+    #[error(
+        "this is not PEM; it begins with `-----BEGIN PUBLIC KEY-----`, and its line breaks are real ones, not \
+         `\\n`"
+    )]
+    NotPem,
+    #[error(
+        "this is a private key, which only the signer may have; extract the public one with `openssl pkey -in \
+         private.pem -pubout`"
+    )]
+    PrivateKey,
+    #[error(
+        "this is a certificate; extract its public key with `openssl x509 -in certificate.pem -pubkey -noout`"
+    )]
+    Certificate,
+    #[error(
+        "this is not an RSA public key, or it is damaged; `openssl pkey -pubin -text -noout` shows what it is"
+    )]
+    NotRsa,
+    #[error("an RSA key must have 2048 to 8192 bits, this one has {bits}; make a new pair")]
+    RsaSize { bits: usize },
+    #[error(
+        "this is not an ECDSA public key on P-256 or P-384 with its curve named and its point uncompressed, or it \
+         is damaged; `openssl pkey -pubin -text -noout` shows what it is"
+    )]
+    NotEcdsa,
+    #[error("this key is on the curve P-521, and ES512 is not supported; use P-256 (ES256) or P-384 (ES384)")]
+    Es512,
+    #[error(
+        "this is not an Ed25519 public key, or it is damaged; `openssl pkey -pubin -text -noout` shows what it is"
+    )]
+    NotEd25519,
+}
+
+/// One place per family. The keys' `Debug` is redacted by their crate.
+#[derive(Debug)]
+pub(super) struct Keys {
+    hmac: Option<DecodingKey>,
+    hmac_previous: Option<PreviousKey>,
+    rsa: Option<DecodingKey>,
+    ecdsa: Option<EcdsaKey>,
+    ed25519: Option<DecodingKey>,
+}
+
+#[derive(Debug)]
+struct PreviousKey {
+    key: DecodingKey,
+    /// The last second in which it counts; `None` is without end.
+    valid_until: Option<i64>,
+}
+
+#[derive(Debug)]
+struct EcdsaKey {
+    key: DecodingKey,
+    /// The only one that the key's curve goes with.
+    algorithm: Algorithm,
+}
+
+impl Keys {
+    pub(super) fn new(settings: &TokenSettings, section: &'static str) -> Result<Self, KeyError> {
+        let named = |setting| move |problem| KeyError { section, setting, problem };
+        let hmac_previous = settings.hmac_previous_secret.as_ref().map(hmac).transpose();
+        Ok(Self {
+            hmac: settings.hmac_secret.as_ref().map(hmac).transpose().map_err(named("hmac_secret"))?,
+            hmac_previous: hmac_previous
+                .map_err(named("hmac_previous_secret"))?
+                .map(|key| PreviousKey { key, valid_until: settings.hmac_previous_secret_valid_until }),
+            rsa: settings.rsa_public_key.as_deref().map(rsa).transpose().map_err(named("rsa_public_key"))?,
+            ecdsa: settings
+                .ecdsa_public_key
+                .as_deref()
+                .map(ecdsa)
+                .transpose()
+                .map_err(named("ecdsa_public_key"))?,
+            ed25519: settings
+                .ed25519_public_key
+                .as_deref()
+                .map(ed25519)
+                .transpose()
+                .map_err(named("ed25519_public_key"))?,
+        })
+    }
+
+    /// Whether one of the keys for `algorithm` made `signature` over `message`.
+    pub(super) fn verify(
+        &self,
+        algorithm: Algorithm,
+        message: &[u8],
+        signature: &Vec<u8>,
+        now: i64,
+    ) -> Result<(), TokenError> {
+        let (key, previous) = match algorithm {
+            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
+                (self.hmac.as_ref(), self.hmac_previous.as_ref().and_then(|previous| previous.key_at(now)))
+            }
+            Algorithm::RS256 | Algorithm::RS384 | Algorithm::RS512 => (self.rsa.as_ref(), None),
+            Algorithm::ES256 | Algorithm::ES384 => {
+                let fitting = self.ecdsa.as_ref().filter(|ecdsa| ecdsa.algorithm == algorithm);
+                (fitting.map(|ecdsa| &ecdsa.key), None)
+            }
+            Algorithm::EdDSA => (self.ed25519.as_ref(), None),
+            _ => return Err(TokenError::Invalid("its algorithm is not supported")),
+        };
+        if key.is_none() && previous.is_none() {
+            return Err(TokenError::Invalid("no key is configured for its algorithm"));
+        }
+        let signed = key.into_iter().chain(previous).any(|key| signed_by(key, algorithm, message, signature));
+        signed.then_some(()).ok_or(TokenError::Invalid("its signature is not by a configured key"))
+    }
+}
+
+impl PreviousKey {
+    fn key_at(&self, now: i64) -> Option<&DecodingKey> {
+        self.valid_until.is_none_or(|until| now <= until).then_some(&self.key)
+    }
+}
+
+/// The provider is named, not looked up: the crate's own choice panics when a build enables two of them.
+fn signed_by(key: &DecodingKey, algorithm: Algorithm, message: &[u8], signature: &Vec<u8>) -> bool {
+    (DEFAULT_PROVIDER.verifier_factory)(&algorithm, key)
+        .is_ok_and(|verifier| verifier.verify(message, signature).is_ok())
+}
+
+fn hmac(secret: &SecretString) -> Result<DecodingKey, KeyProblem> {
+    let secret = secret.expose_secret();
+    if secret.trim().is_empty() {
+        return Err(KeyProblem::EmptySecret);
+    }
+    if secret.contains("-----BEGIN ") {
+        return Err(KeyProblem::PemAsSecret);
+    }
+    Ok(DecodingKey::from_secret(secret.as_bytes()))
+}
+
+fn rsa(pem: &str) -> Result<DecodingKey, KeyProblem> {
+    public_key_body(pem)?;
+    let key = DecodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| KeyProblem::NotRsa)?;
+    let der = key.try_get_as_bytes().map_err(|_| KeyProblem::NotRsa)?;
+    let (modulus, _) = (DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(der)
+        .map_err(|_| KeyProblem::NotRsa)?;
+    let bits = match modulus.iter().position(|byte| *byte != 0) {
+        Some(first) => (modulus.len() - first) * 8 - modulus[first].leading_zeros() as usize,
+        None => 0,
+    };
+    if !RSA_BITS.contains(&bits) {
+        return Err(KeyProblem::RsaSize { bits });
+    }
+    Ok(key)
+}
+
+fn ecdsa(pem: &str) -> Result<EcdsaKey, KeyProblem> {
+    // The length of a point alone would also let in other curves of 256 bits, and no token would ever pass. A
+    // public key's DER begins with the algorithm and the curve, always in these bytes, here in base64.
+    const P256: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE";
+    const P384: &str = "MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE";
+    const P521: &str = "MIGbMBAGByqGSM49AgEGBSuBBAAj";
+    let body = public_key_body(pem)?;
+    let (algorithm, point_bytes) = if body.starts_with(P256) {
+        (Algorithm::ES256, 65)
+    } else if body.starts_with(P384) {
+        (Algorithm::ES384, 97)
+    } else if body.starts_with(P521) {
+        return Err(KeyProblem::Es512);
+    } else {
+        return Err(KeyProblem::NotEcdsa);
+    };
+    let key = DecodingKey::from_ec_pem(pem.as_bytes()).map_err(|_| KeyProblem::NotEcdsa)?;
+    if key.try_get_as_bytes().map_err(|_| KeyProblem::NotEcdsa)?.len() != point_bytes {
+        return Err(KeyProblem::NotEcdsa);
+    }
+    Ok(EcdsaKey { key, algorithm })
+}
+
+fn ed25519(pem: &str) -> Result<DecodingKey, KeyProblem> {
+    public_key_body(pem)?;
+    let key = DecodingKey::from_ed_pem(pem.as_bytes()).map_err(|_| KeyProblem::NotEd25519)?;
+    match key.try_get_as_bytes() {
+        Ok(bytes) if bytes.len() == 32 => Ok(key),
+        _ => Err(KeyProblem::NotEd25519),
+    }
+}
+
+/// The base64 of a text that announces a public key and nothing else, in one line.
+fn public_key_body(pem: &str) -> Result<String, KeyProblem> {
+    if pem.contains("PRIVATE KEY-----") {
+        return Err(KeyProblem::PrivateKey);
+    }
+    if pem.contains("-----BEGIN CERTIFICATE-----") {
+        return Err(KeyProblem::Certificate);
+    }
+    let (_, label_and_body) = pem.split_once("-----BEGIN ").ok_or(KeyProblem::NotPem)?;
+    let (_, body) = label_and_body.split_once("PUBLIC KEY-----").ok_or(KeyProblem::NotPem)?;
+    if body.contains('\\') {
+        return Err(KeyProblem::NotPem);
+    }
+    Ok(body.split_whitespace().collect())
+}

@@ -1,0 +1,244 @@
+// Who the reader is, which rooms are open, and what happens in them: it joins the connection to the rooms and tells its
+// one observer when something changed. It touches no element of the page.
+
+import { Connection } from "./connection.js";
+import { randomId, Room } from "./room.js";
+
+export const DEFAULT_ROOMS = ["lobby", "random", "help"];
+export const ROOMS_MAX = 20;
+export const ROOM_NAME_LENGTH_MAX = 32;
+const HISTORY_PAGE = 200;
+const TOKEN_TIMEOUT_MS = 10_000;
+const OWN_CLIENTS_MAX = 50;
+
+export const me = {
+  user: recall(localStorage, "chat.user") ?? `u-${randomId()}`,
+  // A window keeps its own name, so that one person can talk to oneself under two; new windows start with the latest.
+  name: recall(sessionStorage, "chat.name") ?? recall(localStorage, "chat.name"),
+  client: null,
+  /** The latest clients that this window has been: messages written before a reconnect or reload are still its own. */
+  clients: recallList(sessionStorage, "chat.clients"),
+};
+
+export const rooms = new Map();
+export let currentRoom;
+
+export const connection = new Connection({
+  endpoint: `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/connection/websocket`,
+  fetchToken,
+  onState(state) {
+    if (state.name === "connected") {
+      me.client = state.client;
+      me.clients = [...me.clients, state.client].slice(-OWN_CLIENTS_MAX);
+      remember(sessionStorage, "chat.clients", JSON.stringify(me.clients));
+    }
+    observer.changed();
+  },
+});
+
+let observer;
+
+/** Opens the rooms; connecting waits until there is a name. The observer is told `changed`, and `messageArrived` when
+ *  someone else's message came into the room that is being read. */
+export function start(theObserver) {
+  observer = theObserver;
+  remember(localStorage, "chat.user", me.user);
+  const own = recallList(localStorage, "chat.rooms").filter((name) => roomNameProblem(name) === "");
+  for (const name of [...DEFAULT_ROOMS, ...own].slice(0, ROOMS_MAX)) enterRoom(name);
+  currentRoom = rooms.get(DEFAULT_ROOMS[0]);
+  if (me.name) connection.reconnect();
+}
+
+export function setName(name) {
+  me.name = name;
+  remember(sessionStorage, "chat.name", name);
+  remember(localStorage, "chat.name", name);
+  connection.reconnect();
+}
+
+/** Makes a room the one that is read, and joins it if need be; a name that cannot be a room leads to the first room. */
+export function openRoom(name) {
+  const possible = rooms.has(name) || (roomNameProblem(name) === "" && rooms.size < ROOMS_MAX);
+  if (currentRoom) currentRoom.firstUnread = null;
+  currentRoom = enterRoom(possible ? name : DEFAULT_ROOMS[0]);
+  currentRoom.unread = 0;
+  rememberRooms();
+  observer.changed();
+}
+
+export function leaveRoom(room) {
+  connection.unsubscribe(room.topic);
+  rooms.delete(room.name);
+  rememberRooms();
+  if (room === currentRoom) location.hash = DEFAULT_ROOMS[0];
+  observer.changed();
+}
+
+/** A name the reader typed, as it will stand in the topic. */
+export function roomNameFrom(typed) {
+  return typed.trim().toLowerCase().replace(/^#/, "").replace(/\s+/g, "-");
+}
+
+export function roomNameProblem(name) {
+  if (typeof name !== "string" || name === "") return "Enter a name.";
+  if (name.length > ROOM_NAME_LENGTH_MAX) return `At most ${ROOM_NAME_LENGTH_MAX} characters.`;
+  if (!/^[a-z0-9][a-z0-9_-]*$/.test(name)) return "Only the letters a to z, digits, “-” and “_”.";
+  return "";
+}
+
+export function send(text) {
+  currentRoom.compose({ user: me.user, name: me.name, client: me.client }, text);
+  currentRoom.firstUnread = null;
+  sendWaiting(currentRoom);
+  observer.changed();
+}
+
+export function sendAgain(room, item) {
+  item.delivery = "waiting";
+  sendWaiting(room);
+  observer.changed();
+}
+
+export function discard(room, item) {
+  room.discard(item);
+  observer.changed();
+}
+
+/** Another window of the same person counts as that person, unless it goes by another name. */
+export function isOwn(person) {
+  return person !== null && person.user === me.user && (person.name === me.name || me.clients.includes(person.client));
+}
+
+function enterRoom(name) {
+  const known = rooms.get(name);
+  if (known && known.state !== "removed") return known;
+  const room = known ?? new Room(name);
+  room.state = "joining";
+  rooms.set(name, room);
+  connection.subscribe(room.topic, {
+    subscribed({ position, recovered, publications }) {
+      const historyWanted = room.subscribed({ position, recovered });
+      for (const publication of publications) arrived(room, room.receive(publication, { live: false }));
+      loadPresence(room);
+      if (historyWanted) loadHistory(room);
+      else sendWaiting(room);
+      observer.changed();
+    },
+    published(publication) {
+      arrived(room, room.receive(publication, { live: true }));
+      observer.changed();
+    },
+    joined(info) {
+      room.joined(info, info.client === me.client);
+      observer.changed();
+    },
+    left(info) {
+      room.left(info, me.clients.includes(info.client));
+      observer.changed();
+    },
+    lost() {
+      room.lost();
+      observer.changed();
+    },
+    removed(reason) {
+      room.removed(reason);
+      observer.changed();
+    },
+  });
+  return room;
+}
+
+function rememberRooms() {
+  const own = [...rooms.keys()].filter((name) => !DEFAULT_ROOMS.includes(name));
+  remember(localStorage, "chat.rooms", JSON.stringify(own));
+}
+
+function arrived(room, item) {
+  if (item === null || isOwn(item.author)) return;
+  if (room === currentRoom && !document.hidden) {
+    observer.messageArrived();
+  } else {
+    room.unread += 1;
+    room.firstUnread ??= item.key;
+  }
+}
+
+async function loadPresence(room) {
+  room.presenceRequested();
+  try {
+    const { presence } = await connection.request("presence", { channel: room.topic });
+    room.presenceArrived(presence);
+  } catch {
+    // Joins and leaves still tell who comes and goes; the next subscription asks again.
+  }
+  observer.changed();
+}
+
+/** Reads what the server still has, then sends what waited: only now is it certain which messages had arrived. */
+async function loadHistory(room) {
+  const returning = room.holdsMessages();
+  try {
+    const page = await connection.request("history", { channel: room.topic, limit: HISTORY_PAGE, reverse: true });
+    const news = room.fill(page);
+    if (returning) for (const item of news) arrived(room, item);
+  } catch (error) {
+    if (error.lost) return;
+    room.fillFailed();
+  }
+  sendWaiting(room);
+  observer.changed();
+}
+
+function sendWaiting(room) {
+  if (room.state !== "joined" || room.historyWanted) return;
+  for (const item of room.waiting()) deliver(room, item);
+}
+
+/** A message that was lost with its connection is sent again after catching up, unless it turns out to have arrived;
+ *  its id lets every reader drop a repetition. */
+async function deliver(room, item) {
+  item.delivery = "sending";
+  let outcome = "accepted";
+  try {
+    await connection.request("publish", { channel: room.topic, data: { text: item.text, id: item.wireId, at: item.time } });
+  } catch (error) {
+    outcome = error.lost ? "waiting" : "failed";
+    item.problem = error.message;
+  }
+  // The message itself may have come back before the answer, and is then done with.
+  if (item.delivery === "sending") item.delivery = outcome;
+  observer.changed();
+}
+
+async function fetchToken() {
+  const query = new URLSearchParams({ name: me.name, user: me.user });
+  const response = await fetch(`/dev/token?${query}`, { signal: AbortSignal.timeout(TOKEN_TIMEOUT_MS), cache: "no-store" })
+    .catch(() => { throw new Error("the server does not answer"); });
+  if (!response.ok) throw new Error(`the server gave no token (status ${response.status})`);
+  return (await response.json()).token;
+}
+
+function recall(storage, key) {
+  try {
+    return storage.getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+function recallList(storage, key) {
+  try {
+    const list = JSON.parse(storage.getItem(key));
+    return Array.isArray(list) ? list : [];
+  } catch {
+    return [];
+  }
+}
+
+function remember(storage, key, value) {
+  try {
+    storage.setItem(key, value);
+  } catch {
+    // Storage may be full or forbidden; the page then forgets with the window.
+  }
+}

@@ -1,0 +1,314 @@
+// The gateway's client protocol over one WebSocket at a time, JSON encoding. It knows nothing of chat, and its invariant
+// is that a subscription once asked for is kept, with its position, until it is given up or the server ends it for good.
+
+const BACKOFF_MIN_MS = 500;
+const BACKOFF_MAX_MS = 20_000;
+const CONNECT_TIMEOUT_MS = 10_000;
+const COMMAND_TIMEOUT_MS = 10_000;
+const PING_SLACK_MS = 10_000;
+/** A connection that ends sooner than this does not count as a success, or a server that accepts and closes at once
+ *  would be called without pause. */
+const STABLE_AFTER_MS = 5_000;
+
+const ERROR_ALREADY_SUBSCRIBED = 105;
+const ERROR_TOKEN_EXPIRED = 109;
+export const CLOSE_MESSAGE_TOO_BIG = 1009;
+const CLOSE_STATE_INVALIDATED = 3014;
+const CLOSE_INVALID_TOKEN = 3500;
+const UNSUBSCRIBE_RESUBSCRIBE_MIN = 2500;
+const UNSUBSCRIBE_STATE_INVALIDATED = 2502;
+
+/** A command that got an error for an answer, or (code 0) none at all. `lost` says that the connection ended first, so
+ *  nobody knows whether the server acted on it. */
+export class CommandError extends Error {
+  constructor({ code, message, temporary = false, lost = false }) {
+    super(message);
+    this.code = code;
+    this.lost = lost;
+    this.retriable = lost || temporary || code < 100 || code === ERROR_TOKEN_EXPIRED;
+  }
+}
+
+/** One client of the gateway: connects, comes back by itself, and keeps its subscriptions, with their positions, over
+ *  any number of sockets. States: connecting, connected, waiting (for the next attempt), stopped (until `reconnect`). */
+export class Connection {
+  #endpoint;
+  #fetchToken;
+  #onState;
+  #state = { name: "stopped" };
+  #socket = null;
+  #turn = 0;
+  #attempt = 0;
+  #tokenRefused = false;
+  #lastCommandId = 0;
+  #commands = new Map();
+  #subscriptions = new Map();
+  #silenceMax = CONNECT_TIMEOUT_MS;
+  #answersPings = false;
+  #watchdog;
+  #retryTimer;
+  #stableTimer;
+
+  constructor({ endpoint, fetchToken, onState }) {
+    this.#endpoint = endpoint;
+    this.#fetchToken = fetchToken;
+    this.#onState = onState;
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  /** Connects anew, whatever the present state: at the start, under another name, or because the reader asks. */
+  reconnect() {
+    this.#attempt = 0;
+    this.#tokenRefused = false;
+    this.#open();
+  }
+
+  /** Ends a wait: there is reason to think that the next attempt will succeed. */
+  hurry() {
+    if (this.#state.name === "waiting") this.#open();
+  }
+
+  /** Gives up the socket without waiting for it to notice that the network has gone. */
+  networkLost() {
+    if (this.#socket) this.#closed(0, "the network is gone");
+  }
+
+  /** Keeps a subscription until `unsubscribe`. The listener is told `subscribed`, `published`, `joined`, `left`,
+   *  `removed` (by the server, for good) and `lost` (for now). */
+  subscribe(topic, listener) {
+    const subscription = { topic, listener, position: null, active: false, attempt: 0, timer: undefined };
+    this.#subscriptions.set(topic, subscription);
+    if (this.#state.name === "connected") this.#subscribe(subscription);
+  }
+
+  unsubscribe(topic) {
+    const subscription = this.#subscriptions.get(topic);
+    if (!subscription) return;
+    clearTimeout(subscription.timer);
+    this.#subscriptions.delete(topic);
+    if (this.#state.name !== "connected") return;
+    this.#send("unsubscribe", { channel: topic }, () => {}, (error) => {
+      if (!error.lost) this.#closed(0, error.message);
+    });
+  }
+
+  request(method, body) {
+    return new Promise((resolve, reject) => {
+      if (this.#state.name === "connected") this.#send(method, body, resolve, reject);
+      else reject(new CommandError({ code: 0, message: "not connected", lost: true }));
+    });
+  }
+
+  async #open() {
+    this.#detach();
+    const turn = this.#turn;
+    this.#setState({ name: "connecting" });
+    let token;
+    try {
+      token = await this.#fetchToken();
+    } catch (error) {
+      if (turn === this.#turn) this.#closed(0, error.message);
+      return;
+    }
+    if (turn !== this.#turn) return;
+    this.#silenceMax = CONNECT_TIMEOUT_MS;
+    this.#answersPings = false;
+    this.#watch();
+    const socket = new WebSocket(this.#endpoint);
+    this.#socket = socket;
+    socket.onopen = () => {
+      this.#send("connect", { token, name: "chat" }, (result) => this.#connected(result), (error) => this.#refused(error));
+    };
+    socket.onmessage = (event) => this.#received(event.data);
+    socket.onclose = (event) => this.#closed(event.code, event.reason);
+  }
+
+  #connected(result) {
+    this.#answersPings = result.pong === true;
+    this.#silenceMax = result.ping ? result.ping * 1000 + PING_SLACK_MS : Infinity;
+    this.#watch();
+    this.#tokenRefused = false;
+    this.#stableTimer = setTimeout(() => { this.#attempt = 0; }, STABLE_AFTER_MS);
+    this.#setState({ name: "connected", client: result.client });
+    for (const subscription of this.#subscriptions.values()) this.#subscribe(subscription);
+  }
+
+  #refused(error) {
+    if (error.lost) return;
+    if (error.retriable) this.#closed(0, error.message);
+    else this.#stop(error.code, error.message);
+  }
+
+  /** Decides by the close code whether to come back: codes 3500-3999 and 4500-4999 are final, all others are not. */
+  #closed(code, reason) {
+    if (code === CLOSE_STATE_INVALIDATED) {
+      for (const subscription of this.#subscriptions.values()) subscription.position = null;
+    }
+    const final = (code >= 3500 && code < 4000) || (code >= 4500 && code < 5000) || code === CLOSE_MESSAGE_TOO_BIG;
+    // Every attempt fetches a new token, so one refusal may be about the old one; two in a row are not.
+    const tokenWorthAnother = code === CLOSE_INVALID_TOKEN && !this.#tokenRefused;
+    if (final && !tokenWorthAnother) {
+      this.#stop(code, reason);
+      return;
+    }
+    this.#tokenRefused = code === CLOSE_INVALID_TOKEN;
+    this.#detach();
+    this.#attempt += 1;
+    const delay = backoff(this.#attempt);
+    this.#retryTimer = setTimeout(() => this.#open(), delay);
+    this.#setState({ name: "waiting", retryAt: Date.now() + delay, reason });
+  }
+
+  #stop(code, reason) {
+    this.#detach();
+    this.#setState({ name: "stopped", code, reason });
+  }
+
+  /** Lets go of the socket and of all that depends on it; what it may still say is not heard. */
+  #detach() {
+    this.#turn += 1;
+    clearTimeout(this.#watchdog);
+    clearTimeout(this.#retryTimer);
+    clearTimeout(this.#stableTimer);
+    if (this.#socket) {
+      this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+      this.#socket.close();
+      this.#socket = null;
+    }
+    const unanswered = [...this.#commands.values()];
+    this.#commands.clear();
+    for (const subscription of this.#subscriptions.values()) {
+      clearTimeout(subscription.timer);
+      if (subscription.active) subscription.listener.lost();
+      subscription.active = false;
+    }
+    for (const command of unanswered) {
+      clearTimeout(command.timer);
+      command.fail(new CommandError({ code: 0, message: "connection lost", lost: true }));
+    }
+  }
+
+  #subscribe(subscription) {
+    clearTimeout(subscription.timer);
+    const { topic, position } = subscription;
+    const body = position ? { channel: topic, recover: true, ...position } : { channel: topic };
+    const current = () => this.#subscriptions.get(topic) === subscription;
+    this.#send("subscribe", body, (result) => {
+      if (current()) this.#subscribed(subscription, result);
+    }, (error) => {
+      if (error.lost || !current()) return;
+      if (error.code === 0) {
+        // Without an answer the two sides no longer agree on what is subscribed; a new socket settles it.
+        this.#closed(0, error.message);
+      } else if (error.code === ERROR_ALREADY_SUBSCRIBED) {
+        this.#send("unsubscribe", { channel: topic }, () => {}, () => {});
+        this.#subscribeLater(subscription);
+      } else if (error.retriable) {
+        this.#subscribeLater(subscription);
+      } else {
+        this.#subscriptions.delete(topic);
+        subscription.listener.removed(error.message);
+      }
+    });
+  }
+
+  #subscribeLater(subscription) {
+    subscription.active = false;
+    subscription.attempt += 1;
+    subscription.timer = setTimeout(() => this.#subscribe(subscription), backoff(subscription.attempt));
+  }
+
+  #subscribed(subscription, result) {
+    const publications = result.publications ?? [];
+    subscription.active = true;
+    subscription.attempt = 0;
+    const position = { epoch: result.epoch ?? "", offset: publications.at(-1)?.offset ?? result.offset ?? 0 };
+    subscription.position = result.recoverable ? position : null;
+    subscription.listener.subscribed({ position, publications, recovered: result.recovered === true });
+  }
+
+  #pushed({ channel, pub: publication, join, leave, unsubscribe }) {
+    const subscription = this.#subscriptions.get(channel);
+    if (!subscription) return;
+    if (publication) {
+      if (subscription.position && publication.offset) subscription.position.offset = publication.offset;
+      subscription.listener.published(publication);
+    } else if (join) {
+      subscription.listener.joined(join.info);
+    } else if (leave) {
+      subscription.listener.left(leave.info);
+    } else if (unsubscribe?.code >= UNSUBSCRIBE_RESUBSCRIBE_MIN) {
+      if (unsubscribe.code === UNSUBSCRIBE_STATE_INVALIDATED) subscription.position = null;
+      subscription.listener.lost();
+      this.#subscribeLater(subscription);
+    } else if (unsubscribe) {
+      this.#subscriptions.delete(channel);
+      subscription.listener.removed(unsubscribe.reason);
+    }
+  }
+
+  /** Callbacks, not promises: an answer must take effect before the pushes that follow it in the same frame. */
+  #send(method, body, done, fail) {
+    this.#lastCommandId += 1;
+    const id = this.#lastCommandId;
+    const timer = setTimeout(() => {
+      this.#commands.delete(id);
+      fail(new CommandError({ code: 0, message: "the server did not answer" }));
+    }, COMMAND_TIMEOUT_MS);
+    this.#commands.set(id, { method, done, fail, timer });
+    this.#socket.send(JSON.stringify({ id, [method]: body }));
+  }
+
+  #received(frame) {
+    this.#watch();
+    const turn = this.#turn;
+    for (const line of frame.split("\n")) {
+      if (!line) continue;
+      let reply;
+      try {
+        reply = JSON.parse(line);
+      } catch {
+        this.#closed(0, "the server sent something unreadable");
+        return;
+      }
+      this.#handle(reply);
+      if (turn !== this.#turn) return;
+    }
+  }
+
+  #handle(reply) {
+    if (reply.id) {
+      const command = this.#commands.get(reply.id);
+      if (!command) return;
+      this.#commands.delete(reply.id);
+      clearTimeout(command.timer);
+      if (reply.error) command.fail(new CommandError(reply.error));
+      else command.done(reply[command.method] ?? {});
+    } else if (reply.push) {
+      this.#pushed(reply.push);
+    } else if (this.#answersPings) {
+      this.#socket.send("{}");
+    }
+  }
+
+  /** Any frame shows that the server lives; too long without one, and the socket is dead though open. */
+  #watch() {
+    clearTimeout(this.#watchdog);
+    if (this.#silenceMax === Infinity) return;
+    this.#watchdog = setTimeout(() => this.#closed(0, "the server fell silent"), this.#silenceMax);
+  }
+
+  #setState(state) {
+    this.#state = state;
+    this.#onState(state);
+  }
+}
+
+/** Full jitter, so that a crowd cut off together does not come back together. */
+function backoff(attempt) {
+  const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** attempt);
+  return BACKOFF_MIN_MS + Math.random() * (ceiling - BACKOFF_MIN_MS);
+}

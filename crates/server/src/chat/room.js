@@ -1,0 +1,264 @@
+// What is known of one room: its messages, each once and in order, who is in it, and where something may be missing. It
+// neither draws nor sends; whatever peers can make grow here has a limit.
+
+const TOPIC_PREFIX = "chat:";
+const ITEMS_MAX = 500;
+const PEOPLE_PER_NOTICE_MAX = 50;
+const NAME_SHOWN_MAX = 40;
+const TEXT_SHOWN_MAX = 4000;
+const MESSAGE_ID_LENGTH_MAX = 64;
+/** A sender's clock is believed unless it runs ahead of this one by more. */
+const CLOCK_AHEAD_MAX_MS = 60_000;
+
+/** Items are sorted by `order`: a message's era (how many epochs of the stream were seen before) and offset. What has no
+ *  offset stands half a step behind the latest that has. */
+const ERA_SPAN = 2 ** 40;
+const UNPLACED_ORDER = Number.MAX_SAFE_INTEGER;
+/** Who was there when the connection broke and returns within this time has not "joined". */
+const FAMILIAR_MS = 60_000;
+const NOTICE_MERGE_MS = 120_000;
+
+export class Room {
+  constructor(name) {
+    this.name = name;
+    this.topic = TOPIC_PREFIX + name;
+    this.state = "joining";
+    this.trouble = "";
+    this.items = [];
+    this.members = new Map();
+    this.membersKnown = false;
+    this.unread = 0;
+    this.firstUnread = null;
+    this.historyWanted = true;
+  }
+
+  #epoch = null;
+  #era = 0;
+  #top = 0;
+  /** Where the unbroken run of known messages ended, if the server could not say what came after. */
+  #brokenAfter = null;
+  #byOffset = new Map();
+  #byId = new Map();
+  #familiar = new Map();
+  #membersWhileLoading = null;
+  #keys = 0;
+
+  /** The subscription is in place (again). Returns whether history has to be read, because the server could not tell
+   *  everything that was missed. */
+  subscribed({ position, recovered }) {
+    const first = this.#epoch === null;
+    if (!recovered && this.holdsMessages()) this.#brokenAfter ??= { era: this.#era, offset: this.#top };
+    if (!recovered) this.historyWanted = true;
+    if (position.epoch !== this.#epoch) {
+      if (!first) this.#startEra();
+      this.#epoch = position.epoch;
+    }
+    if (!recovered) this.#top = Math.max(this.#top, position.offset);
+    this.state = "joined";
+    this.trouble = "";
+    return this.historyWanted;
+  }
+
+  lost() {
+    this.state = "joining";
+    this.membersKnown = false;
+    this.#membersWhileLoading = null;
+    const until = Date.now() + FAMILIAR_MS;
+    this.#familiar = new Map([...this.members.values()].map((member) => [personKey(member), until]));
+  }
+
+  removed(reason) {
+    this.lost();
+    this.state = "removed";
+    this.trouble = reason;
+  }
+
+  /** Whether anything of the server's is known here, apart from what this page itself wants to send. */
+  holdsMessages() {
+    return this.items.some((item) => item.kind === "message" && item.order !== UNPLACED_ORDER);
+  }
+
+  /** Takes in a publication and returns its item if it is news; null for what is known already. */
+  receive(publication, { live }) {
+    const message = readPublication(publication, { live });
+    const offset = publication.offset ?? 0;
+    const place = `${this.#era}/${offset}`;
+    if (offset && this.#byOffset.has(place)) return null;
+    const order = offset ? this.#order(offset) : this.#orderOfLatest();
+    this.#top = Math.max(this.#top, offset);
+    const known = message.id && this.#byId.get(message.id);
+    if (known && known.order !== UNPLACED_ORDER) return null;
+    const item = known || { kind: "message", key: this.#nextKey() };
+    // One's own message keeps the time at which it was written.
+    Object.assign(item, message, { order, place, delivery: "", time: item.time ?? message.time });
+    if (offset) this.#byOffset.set(place, item);
+    if (message.id) this.#byId.set(message.id, item);
+    if (!known) this.items.push(item);
+    this.#settle();
+    return known ? null : item;
+  }
+
+  /** Takes in a page of history, newest first, and marks the gap if the page does not reach what was known before.
+   *  Returns the items that are news. */
+  fill({ publications, epoch, offset }) {
+    if (epoch !== this.#epoch) return [];
+    const news = publications.toReversed().map((publication) => this.receive(publication, { live: false })).filter(Boolean);
+    this.historyWanted = false;
+    this.#top = Math.max(this.#top, offset);
+    const broken = this.#brokenAfter;
+    this.#brokenAfter = null;
+    if (broken) {
+      const oldest = publications.at(-1)?.offset ?? offset + 1;
+      if (broken.era !== this.#era) this.#addGap(this.#order(0));
+      else if (oldest > broken.offset + 1) this.#addGap(this.#order(broken.offset) + 0.25);
+    }
+    return news;
+  }
+
+  /** History cannot be read: all that can be said is where the known part ended. */
+  fillFailed() {
+    this.historyWanted = false;
+    if (this.#brokenAfter) this.#addGap(this.#brokenAfter.era * ERA_SPAN + this.#brokenAfter.offset + 0.25);
+    this.#brokenAfter = null;
+  }
+
+  /** Adds a message of this page, shown before the server has it. */
+  compose(author, text) {
+    const id = randomId();
+    const item = {
+      kind: "message", key: this.#nextKey(), id: `${author.user}/${id}`, wireId: id, order: UNPLACED_ORDER,
+      author, text, json: false, time: Date.now(), delivery: "waiting",
+    };
+    this.items.push(item);
+    this.#byId.set(item.id, item);
+    this.#settle();
+    return item;
+  }
+
+  discard(item) {
+    this.items = this.items.filter((other) => other !== item);
+    this.#forget(item);
+  }
+
+  /** Own messages that are to be sent as soon as possible. */
+  waiting() {
+    return this.items.filter((item) => item.delivery === "waiting");
+  }
+
+  // Presence: joins and leaves that arrive while the full list is being read are applied again on top of it.
+
+  presenceRequested() {
+    this.#membersWhileLoading = [];
+  }
+
+  presenceArrived(people) {
+    this.members = new Map(Object.entries(people).map(([client, info]) => [client, readPerson(info)]));
+    this.membersKnown = true;
+    const missed = this.#membersWhileLoading ?? [];
+    this.#membersWhileLoading = null;
+    for (const apply of missed) apply();
+  }
+
+  joined(info, isSelf) {
+    const person = readPerson(info);
+    const known = this.members.has(person.client);
+    this.#changeMembers(() => this.members.set(person.client, person));
+    const familiarUntil = this.#familiar.get(personKey(person)) ?? 0;
+    this.#familiar.delete(personKey(person));
+    if (!isSelf && !known && familiarUntil < Date.now()) this.#note(person, "joined");
+  }
+
+  left(info, isSelf) {
+    const person = readPerson(info);
+    this.#changeMembers(() => this.members.delete(person.client));
+    if (!isSelf) this.#note(person, "left");
+  }
+
+  #changeMembers(apply) {
+    apply();
+    this.#membersWhileLoading?.push(apply);
+  }
+
+  /** Joins and leaves that follow one another share a line, and leaving only to return leaves no trace. */
+  #note(person, event) {
+    const last = this.items.filter((item) => item.order !== UNPLACED_ORDER).at(-1);
+    const merged = last?.kind === "notice" && Date.now() - last.time < NOTICE_MERGE_MS && last.events.size < PEOPLE_PER_NOTICE_MAX;
+    const notice = merged
+      ? last
+      : { kind: "notice", key: this.#nextKey(), order: this.#orderOfLatest(), time: Date.now(), events: new Map() };
+    const sameLeft = (other) => other.event === "left" && personKey(other.person) === personKey(person);
+    const before = notice.events.get(person.client) ?? [...notice.events.values()].find(sameLeft);
+    if (before?.event === "left" && event === "joined") notice.events.delete(before.person.client);
+    else notice.events.set(person.client, { person, event: before && event === "left" ? "visited" : event });
+    if (!merged) this.items.push(notice);
+    if (notice.events.size === 0) this.discard(notice);
+    this.#settle();
+  }
+
+  /** The stream began anew: offsets start again, and what was accepted but never came back stays where it is. */
+  #startEra() {
+    for (const item of this.items) {
+      if (item.delivery === "accepted") Object.assign(item, { order: this.#orderOfLatest(), delivery: "" });
+    }
+    this.#era += 1;
+    this.#top = 0;
+  }
+
+  #addGap(order) {
+    this.items.push({ kind: "gap", key: this.#nextKey(), order });
+    this.#settle();
+  }
+
+  #order(offset) {
+    return this.#era * ERA_SPAN + offset;
+  }
+
+  #orderOfLatest() {
+    return this.#order(this.#top) + 0.5;
+  }
+
+  #nextKey() {
+    this.#keys += 1;
+    return `${this.name}/${this.#keys}`;
+  }
+
+  #settle() {
+    this.items.sort((one, other) => one.order - other.order);
+    while (this.items.length > ITEMS_MAX) this.#forget(this.items.shift());
+  }
+
+  #forget(item) {
+    this.#byOffset.delete(item.place);
+    this.#byId.delete(item.id);
+  }
+}
+
+/** Reads a publication of anyone's making: `{"text": ...}` of a person or a backend, or any other JSON. */
+function readPublication({ data, info, time }, { live }) {
+  const author = info ? readPerson(info) : null;
+  const plain = typeof data === "string" ? data : typeof data?.text === "string" ? data.text : null;
+  const text = shorten(plain ?? JSON.stringify(data, null, 2) ?? "", TEXT_SHOWN_MAX);
+  const id = author && typeof data?.id === "string" ? `${author.user}/${data.id.slice(0, MESSAGE_ID_LENGTH_MAX)}` : null;
+  const claimed = time ?? (author ? data?.at : undefined);
+  const believable = Number.isFinite(claimed) && claimed > 0 && claimed < Date.now() + CLOCK_AHEAD_MAX_MS;
+  return { author, id, text, json: plain === null, time: believable ? claimed : live ? Date.now() : null };
+}
+
+function readPerson(info) {
+  const name = info.conn_info?.name;
+  const readable = typeof name === "string" && name.trim() !== "";
+  return { client: info.client, user: info.user, name: readable ? shorten(name.trim(), NAME_SHOWN_MAX) : "Guest" };
+}
+
+export function personKey({ user, name }) {
+  return `${user}/${name}`;
+}
+
+function shorten(text, lengthMax) {
+  return text.length > lengthMax ? `${text.slice(0, lengthMax)}…` : text;
+}
+
+/** `crypto.randomUUID` would do, but exists on secure origins only, and a phone opens this page by address. */
+export function randomId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,139 @@
+//! Everything a node needs to know to start, checked. The gateway builds it from the configuration.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fanwire_hub::{ClientSettings, Namespaces};
+use secrecy::SecretString;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The node's name in `info` and in logs.
+    pub name: String,
+    /// Where clients connect.
+    pub client_address: SocketAddr,
+    /// Where health, metrics and administration answer.
+    pub internal_address: SocketAddr,
+    /// Threads that own connections, at least 1.
+    pub shards: usize,
+    pub client: ClientSettings,
+    pub topics: Namespaces,
+    pub origins: Origins,
+    pub connection_tokens: TokenSettings,
+    /// For subscription tokens; `None` uses `connection_tokens`.
+    pub subscription_tokens: Option<TokenSettings>,
+    pub admission: Admission,
+    pub websocket: WebSocketSettings,
+    pub sse: SseSettings,
+    pub api: ApiSettings,
+    pub memory: MemoryEngineSettings,
+    pub shutdown: ShutdownSettings,
+    /// Serves the chat room and its tokens. Set by `--dev` alone, which also holds the listeners to loopback.
+    pub dev: Option<DevSettings>,
+}
+
+/// Which web pages may connect.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// Globs such as `https://*.example.com`; `*` takes every page. Requests without an `Origin` header,
+    /// which no browser sends, always pass.
+    pub allowed: Vec<String>,
+}
+
+/// Limits on what may come in.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// Client connections on this node; more are answered 503. 0 sets no limit.
+    pub connections_max: usize,
+    /// New client connections a second on this node; more are answered 503. 0 sets no limit.
+    pub connections_per_second_max: usize,
+    /// Requests and handshakes in progress on one shard; further sockets wait in the kernel's queue.
+    pub handshakes_max: usize,
+    /// From accept to the last header byte of a request.
+    pub request_header_timeout: Duration,
+    /// How many connections the kernel holds ready for each shard.
+    pub backlog: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct WebSocketSettings {
+    pub path: String,
+    /// One whole message from a client.
+    pub message_bytes_max: usize,
+    /// A route that sends every message back, for protocol test suites; `None` serves none.
+    pub echo_path: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct SseSettings {
+    pub path: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct ApiSettings {
+    /// Where it answers, without a final slash: `/api`.
+    pub path: String,
+    pub on_client_port: bool,
+    pub on_internal_port: bool,
+    /// Any of these opens the API. Without one it answers 401.
+    pub keys: Vec<SecretString>,
+    /// Needs no key. For development.
+    pub insecure: bool,
+    /// A request's body; a larger one is answered 413.
+    pub body_bytes_max: usize,
+    /// Commands in one batch or pipeline, and topics in one broadcast.
+    pub commands_max: usize,
+    /// Topics in one `channels` answer.
+    pub topics_max: usize,
+    /// Errors as HTTP statuses instead of bodies with status 200.
+    pub transport_errors: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct MemoryEngineSettings {
+    /// Publications kept by the memory engine, all topics together.
+    pub history_bytes_max: usize,
+    pub idempotency_ttl: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct ShutdownSettings {
+    /// How long closing all clients may take.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct DevSettings {
+    /// Signs the chat room's tokens; made anew at every start.
+    pub token_secret: SecretString,
+}
+
+/// How tokens are verified. A token whose algorithm has no key here is invalid.
+#[derive(Clone, Debug, Default)]
+pub struct TokenSettings {
+    /// HS256, HS384, HS512.
+    pub hmac_secret: Option<SecretString>,
+    /// Still taken while a new secret is rolled out.
+    pub hmac_previous_secret: Option<SecretString>,
+    /// Until when, in seconds since 1970; `None` is without end.
+    pub hmac_previous_secret_valid_until: Option<i64>,
+    /// RS256, RS384, RS512; PEM.
+    pub rsa_public_key: Option<String>,
+    /// ES256 or ES384, as the key's curve says; PEM.
+    pub ecdsa_public_key: Option<String>,
+    /// EdDSA with Ed25519; PEM.
+    pub ed25519_public_key: Option<String>,
+    pub audience: Option<Expected>,
+    pub issuer: Option<Expected>,
+    /// The claim that holds the user, when it is not `sub`.
+    pub user_claim: Option<String>,
+    /// Takes any signature. For development.
+    pub insecure_skip_signature: bool,
+}
+
+/// What a claim has to say.
+#[derive(Clone, Debug)]
+pub enum Expected {
+    Exactly(String),
+    Matching(regex::Regex),
+}

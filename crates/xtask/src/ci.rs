@@ -1,0 +1,23 @@
+//! `cargo xtask ci`: what has to hold before a change lands, within half an hour on two cold cores.
+
+use std::time::Duration;
+
+use crate::process::{self, cargo};
+use crate::report::{Report, Stop};
+use crate::{fuzz, test};
+
+const CHECK_DEADLINE: Duration = Duration::from_secs(1200);
+const FUZZ_SECONDS: u32 = 10;
+
+pub(crate) fn run(report: &mut Report) -> Result<(), Stop> {
+    // Nothing stops the run: one report tells of everything that has to be mended.
+    let format = report.step("format", || process::run(cargo(&["fmt", "--all", "--check"]), CHECK_DEADLINE));
+    let lints = report.step("lints", || {
+        let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        process::run(cargo(&arguments), CHECK_DEADLINE)
+    });
+    // Among the suites, metrics.py holds the metrics against `promtool check metrics`.
+    let tests = test::run(report, None);
+    let fuzzed = fuzz::run(report, None, FUZZ_SECONDS);
+    format.and(lints).and(tests).and(fuzzed)
+}

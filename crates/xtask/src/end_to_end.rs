@@ -1,0 +1,64 @@
+//! Runs the suites of real clients, each against its own servers started from the built binary.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::process::{self, command, root};
+use crate::report::{Report, Stop};
+use crate::tools::{end_to_end_folder, python};
+
+/// Quick ones first, so that a broken binary shows early.
+const SUITES: [&str; 13] = [
+    "metrics.py",
+    "handshakes.py",
+    "bad_input.py",
+    "server_api.py",
+    "tokens.mjs",
+    "events.mjs",
+    "js_client.mjs",
+    "js_recovery.mjs",
+    "python_client.py",
+    "browser.mjs",
+    "chat/chat.mjs",
+    "readme.mjs",
+    "autobahn.py",
+];
+
+const SUITE_DEADLINE: Duration = Duration::from_secs(900);
+
+/// Runs every suite whose name contains the filter, all of them whatever fails.
+pub(crate) fn run(report: &mut Report, filter: Option<&str>) -> Result<(), Stop> {
+    let mut result = Ok(());
+    for suite in SUITES.iter().filter(|suite| filter.is_none_or(|filter| suite.contains(filter))) {
+        let passed = report.step(suite, || process::run(runner(suite), SUITE_DEADLINE));
+        result = result.and(passed);
+    }
+    result
+}
+
+/// The folder that cargo builds into.
+pub(crate) fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+fn runner(suite: &str) -> Command {
+    let mut runner = if Path::new(suite).extension().is_some_and(|extension| extension == "py") {
+        // Named files, since no suite is called test_*; no cache, since the folder is the repository's.
+        command(
+            python(),
+            &["-m", "pytest", "-v", "--tb=short", "--color=no", "-p", "no:cacheprovider", suite],
+        )
+    } else {
+        command("node", &["--test", "--test-reporter=spec", suite])
+    };
+    runner
+        .current_dir(end_to_end_folder())
+        .env("FANWIRE_BIN", target_folder().join("debug/fanwire"))
+        .env("SCREENSHOTS", target_folder().join("screenshots"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        // Servers under test are on loopback, whatever proxy the machine has.
+        .env("NO_PROXY", "127.0.0.1,localhost")
+        .env("no_proxy", "127.0.0.1,localhost");
+    runner
+}

@@ -1,0 +1,73 @@
+//! `cargo xtask`: the developers' verbs. CI runs nothing that a developer cannot run by the same words.
+//!
+//! A verb is a plain function over a [`Report`]: it runs steps in the order one reads, each under a heading,
+//! and the report ends with the line `N passed, N failed` that tells a person and CI how it went.
+
+// A developers' program talks to its terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bench;
+mod ci;
+mod end_to_end;
+mod fuzz;
+mod process;
+mod report;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::report::Report;
+
+/// The developers' verbs of Fanwire.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run every test: the workspace's own, then real clients against the built binary.
+    ///
+    /// Installs what the tests need where it may (packages as root on Debian, Node and Python
+    /// packages inside the work tree), and says what to install where it may not.
+    Test {
+        /// Only tests, or end-to-end suites, whose name contains this.
+        filter: Option<String>,
+    },
+    /// Everything that has to hold before a change lands: format, lints, tests, metrics, a short fuzz run.
+    Ci,
+    /// Measure the release build with the load tool; further arguments go to it.
+    Bench {
+        /// Only this scenario: `idle` or `fanout`.
+        scenario: Option<String>,
+        /// Passed on to the load tool.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Run fuzz targets, one after the other.
+    Fuzz {
+        /// Only this target; without it, all of them.
+        target: Option<String>,
+        /// How long each target runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    let verb = Arguments::parse().verb;
+    let mut report = Report::new();
+    // A verb stops at the first thing that makes the rest pointless; the report then says what that was.
+    let _ = match &verb {
+        Verb::Test { filter } => test::run(&mut report, filter.as_deref()),
+        Verb::Ci => ci::run(&mut report),
+        Verb::Bench { scenario, arguments } => bench::run(&mut report, scenario.as_deref(), arguments),
+        Verb::Fuzz { target, seconds } => fuzz::run(&mut report, target.as_deref(), *seconds),
+    };
+    report.finish()
+}

@@ -1,0 +1,191 @@
+//! Runs a program, shows what it prints as it prints it, and counts the tests that it reports.
+//!
+//! No step can hang a run: each has a deadline, after which its program is killed.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How a program ended, and the tests it told of.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Outcome {
+    passed: u64,
+    failed: u64,
+    exited_well: bool,
+}
+
+impl Outcome {
+    /// There was nothing to run.
+    pub(crate) const DONE: Self = Self { passed: 0, failed: 0, exited_well: true };
+
+    /// Passed and failed. A program that reports no tests counts as one; one that exits badly has failed
+    /// even when none of its tests did.
+    pub(crate) fn counts(self) -> (u64, u64) {
+        match self {
+            Self { exited_well: true, passed: 0, failed: 0 } => (1, 0),
+            Self { exited_well: false, passed, failed: 0 } => (passed, 1),
+            Self { passed, failed, .. } => (passed, failed),
+        }
+    }
+}
+
+/// A command in the root of the work tree, without standard input.
+pub(crate) fn command(program: impl AsRef<Path>, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program.as_ref());
+    command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+/// `cargo` as this program was started by.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    command(Path::new(&cargo), arguments)
+}
+
+/// The root of the work tree.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("the crate lies two folders below the root")
+}
+
+/// Runs to the end, or kills at the deadline.
+pub(crate) fn run(mut command: Command, deadline: Duration) -> Result<Outcome, String> {
+    println!("$ {}", shown(&command));
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot start {}: {error}", command.get_program().display()))?;
+
+    let (to_counter, lines) = mpsc::channel();
+    let output = child.stdout.take().expect("standard output is piped");
+    let errors = child.stderr.take().expect("standard error is piped");
+    let readers = [
+        thread::spawn({
+            let to_counter = to_counter.clone();
+            move || forward(output, std::io::stdout(), &to_counter)
+        }),
+        thread::spawn(move || forward(errors, std::io::stderr(), &to_counter)),
+    ];
+    let ended = wait(&mut child, deadline);
+    // What the program started may hold the pipes open after a kill; then the rest of the output is not
+    // waited for.
+    if ended.is_ok() {
+        for reader in readers {
+            let _ = reader.join();
+        }
+    }
+
+    let mut outcome = Outcome { exited_well: ended?, ..Outcome::default() };
+    for line in lines.try_iter() {
+        let (passed, failed) = counted(&line);
+        outcome.passed += passed;
+        outcome.failed += failed;
+    }
+    Ok(outcome)
+}
+
+/// What a program prints, without showing it; `None` when it cannot be run or fails.
+pub(crate) fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = command(program, arguments).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn wait(child: &mut Child, deadline: Duration) -> Result<bool, String> {
+    let until = Instant::now() + deadline;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status.success()),
+            Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(50)),
+            Ok(None) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("not done after {} s, killed", deadline.as_secs()));
+            }
+            Err(error) => return Err(format!("cannot wait for it: {error}")),
+        }
+    }
+}
+
+/// Lines of any length and any bytes: what tests print about bad input is not always UTF-8.
+fn forward(from: impl Read, mut to: impl Write, lines: &mpsc::Sender<String>) {
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    while matches!(from.read_until(b'\n', &mut line), Ok(count) if count > 0) {
+        let _ = to.write_all(&line);
+        let _ = to.flush();
+        let _ = lines.send(String::from_utf8_lossy(&line).into_owned());
+        line.clear();
+    }
+}
+
+/// Tests passed and failed as a runner's closing line says: cargo test, Node's test runner, pytest.
+fn counted(line: &str) -> (u64, u64) {
+    let line = line.trim();
+    if let Some(rest) = line.strip_prefix("test result: ") {
+        return (number_before(rest, " passed;"), number_before(rest, " failed;"));
+    }
+    if let Some(rest) = line.strip_prefix("\u{2139} pass ") {
+        return (rest.parse().unwrap_or(0), 0);
+    }
+    if let Some(rest) = line.strip_prefix("\u{2139} fail ") {
+        return (0, rest.parse().unwrap_or(0));
+    }
+    if line.starts_with('=') && line.ends_with('=') && line.contains(" in ") {
+        let failed = number_before(line, " failed") + number_before(line, " error");
+        return (number_before(line, " passed"), failed);
+    }
+    (0, 0)
+}
+
+fn number_before(line: &str, word: &str) -> u64 {
+    let Some((before, _)) = line.split_once(word) else { return 0 };
+    before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+fn shown(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_of_every_runner_are_counted() {
+        let cases = [
+            ("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out", (12, 0)),
+            ("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured", (3, 2)),
+            ("\u{2139} pass 41", (41, 0)),
+            ("\u{2139} fail 2", (0, 2)),
+            ("======= 7 passed in 1.20s =======", (7, 0)),
+            ("=== 1 failed, 7 passed, 2 errors in 1.20s ===", (7, 3)),
+            ("=== short test summary info ===", (0, 0)),
+            ("nothing passed in particular", (0, 0)),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(counted(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_bad_exit_is_a_failure_even_without_failed_tests() {
+        assert_eq!(Outcome { passed: 3, failed: 0, exited_well: false }.counts(), (3, 1));
+        assert_eq!(Outcome { passed: 3, failed: 2, exited_well: false }.counts(), (3, 2));
+        assert_eq!(Outcome { passed: 0, failed: 0, exited_well: true }.counts(), (1, 0));
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_at_its_deadline() {
+        let started = Instant::now();
+        assert!(run(command("sleep", &["60"]), Duration::from_millis(200)).is_err());
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+}

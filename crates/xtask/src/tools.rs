@@ -1,0 +1,141 @@
+//! Installs what the tests need, where this user may, and otherwise says exactly what is missing.
+//!
+//! System packages need root on a Debian system. Node and Python packages go into git-ignored folders of
+//! the work tree, pinned by their lock files, and are installed again only when those files change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::process::{self, Outcome, cargo, command, root};
+
+/// Programs that tests start, and the Debian package each comes from.
+const PROGRAMS: [(&str, &str); 9] = [
+    ("chromium", "chromium"),
+    ("nginx", "nginx"),
+    ("redis-server", "redis-server"),
+    ("promtool", "prometheus"),
+    ("curl", "curl"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("python3", "python3"),
+    ("ss", "iproute2"),
+];
+
+const INSTALL_DEADLINE: Duration = Duration::from_secs(900);
+
+/// Programs from the system's packages.
+pub(crate) fn system() -> Result<Outcome, String> {
+    let mut missing = missing_packages();
+    if missing.is_empty() {
+        println!("every program is there");
+        return Ok(Outcome::DONE);
+    }
+    missing.sort_unstable();
+    missing.dedup();
+    let wanted = missing.join(" ");
+    if !may_install() {
+        return Err(format!(
+            "these Debian packages are missing, and only root on a Debian system may install them:\n    \
+             apt-get install --no-install-recommends {wanted}"
+        ));
+    }
+    process::run(command("apt-get", &["update", "-qq"]), INSTALL_DEADLINE)?;
+    let mut install = command("apt-get", &["install", "-y", "-qq", "--no-install-recommends"]);
+    install.args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+    let outcome = process::run(install, INSTALL_DEADLINE)?;
+    let still_missing = missing_packages();
+    if still_missing.is_empty() {
+        Ok(outcome)
+    } else {
+        Err(format!("still missing after the installation: {}", still_missing.join(" ")))
+    }
+}
+
+/// The JavaScript clients, into `node_modules`.
+pub(crate) fn node_packages() -> Result<Outcome, String> {
+    let folder = end_to_end_folder();
+    let lock = folder.join("package-lock.json");
+    let installed = folder.join("node_modules/.installed-from");
+    when_changed(&lock, &installed, || {
+        let mut install = command("npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        install.current_dir(&folder);
+        process::run(install, INSTALL_DEADLINE)
+    })
+}
+
+/// The Python clients, into a virtual environment.
+pub(crate) fn python_packages() -> Result<Outcome, String> {
+    let environment = root().join(".tools/venv");
+    let requirements = end_to_end_folder().join("requirements.txt");
+    when_changed(&requirements, &environment.join(".installed-from"), || {
+        if !environment.join("bin/pip").exists() {
+            let place = environment.to_string_lossy();
+            let made = process::run(command("python3", &["-m", "venv", &place]), INSTALL_DEADLINE)?;
+            if made.counts().1 > 0 {
+                return Err("python3 -m venv fails; on Debian it needs the package python3-venv".to_owned());
+            }
+        }
+        let wanted = requirements.to_string_lossy();
+        let arguments = ["install", "--quiet", "--disable-pip-version-check", "-r", &wanted];
+        process::run(command(environment.join("bin/pip"), &arguments), INSTALL_DEADLINE)
+    })
+}
+
+/// `cargo fuzz`, by cargo itself.
+pub(crate) fn cargo_fuzz() -> Result<Outcome, String> {
+    if process::output("cargo", &["fuzz", "--version"]).is_some() {
+        println!("cargo fuzz is there");
+        return Ok(Outcome::DONE);
+    }
+    process::run(cargo(&["install", "cargo-fuzz", "--locked"]), INSTALL_DEADLINE)
+}
+
+/// Python with the installed clients.
+pub(crate) fn python() -> PathBuf {
+    root().join(".tools/venv/bin/python")
+}
+
+/// The clients, their lock files and the suites.
+pub(crate) fn end_to_end_folder() -> PathBuf {
+    root().join("crates/gateway/tests/e2e")
+}
+
+/// Whether a program is in one of the folders of `PATH`, or where Debian keeps those of administrators.
+fn find(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .any(|folder| folder.join(program).is_file())
+}
+
+fn missing_packages() -> Vec<&'static str> {
+    let mut packages: Vec<_> =
+        PROGRAMS.iter().filter(|(program, _)| !find(program)).map(|(_, package)| *package).collect();
+    if find("python3") && process::output("python3", &["-c", "import ensurepip"]).is_none() {
+        packages.push("python3-venv");
+    }
+    packages
+}
+
+fn may_install() -> bool {
+    find("apt-get") && process::output("id", &["-u"]).is_some_and(|id| id.trim() == "0")
+}
+
+/// Runs an installation unless `mark` says that it was made from this very `lock`.
+fn when_changed(
+    lock: &Path,
+    mark: &Path,
+    install: impl FnOnce() -> Result<Outcome, String>,
+) -> Result<Outcome, String> {
+    let wanted = fs::read(lock).map_err(|error| format!("cannot read {}: {error}", lock.display()))?;
+    if fs::read(mark).is_ok_and(|installed| installed == wanted) {
+        println!("as {} wants", lock.display());
+        return Ok(Outcome::DONE);
+    }
+    let outcome = install()?;
+    if outcome.counts().1 == 0 {
+        fs::write(mark, wanted).map_err(|error| format!("cannot write {}: {error}", mark.display()))?;
+    }
+    Ok(outcome)
+}

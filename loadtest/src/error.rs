@@ -1,0 +1,35 @@
+//! Why a run could not be made; what a run found wrong with the server is a `Verdict`, not an error.
+
+use std::io;
+
+/// Stops the run: the reader of the message decides what to do, so it names what was being done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error("{doing}: {source}")]
+    Io { doing: String, source: io::Error },
+    #[error("{0} is not what this tool expects to read")]
+    Unreadable(String),
+    #[error("the server {0}")]
+    Server(String),
+    #[error("the HTTP API answered {0}")]
+    Api(String),
+    #[error("cannot sign a token: {0}")]
+    Token(#[from] jsonwebtoken::errors::Error),
+    #[error(
+        "{wanted} connections need {needed} open files but the limit is {limit}; raise the hard limit (ulimit -Hn)"
+    )]
+    FileLimit { wanted: usize, needed: u64, limit: u64 },
+    #[error("set-up stands still: {live} of {wanted} connections are subscribed, {lost} were lost{reasons}")]
+    SetUp { wanted: usize, live: usize, lost: usize, reasons: String },
+}
+
+/// Says what was being done when an I/O call failed.
+pub(crate) trait Doing<T> {
+    fn doing(self, what: impl Into<String>) -> Result<T, LoadError>;
+}
+
+impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, what: impl Into<String>) -> Result<T, LoadError> {
+        self.map_err(|error| LoadError::Io { doing: what.into(), source: error.into() })
+    }
+}

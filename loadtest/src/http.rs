@@ -1,0 +1,100 @@
+//! As much of HTTP/1.1 as the tool needs to call its own server: requests with a body, answers with a length.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddrV4, TcpStream};
+use std::time::Duration;
+
+use memchr::memmem;
+
+use crate::error::{Doing, LoadError};
+
+/// The longest head and body of an answer together.
+const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+/// A single call that takes longer has failed.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One complete answer at the start of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Response<'a> {
+    pub(crate) status: u16,
+    pub(crate) body: &'a [u8],
+    /// How much of the buffer it took.
+    pub(crate) bytes: usize,
+}
+
+/// Appends a request with a JSON body.
+pub(crate) fn write_post(out: &mut Vec<u8>, host: &str, path: &str, api_key: &str, body: &[u8]) {
+    write!(
+        out,
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {api_key}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .expect("a vector takes all that is written");
+    out.extend_from_slice(body);
+}
+
+/// Reads the answer at the start of `bytes`; `None` if more bytes are needed.
+pub(crate) fn read_response(bytes: &[u8]) -> Result<Option<Response<'_>>, LoadError> {
+    let unreadable = || LoadError::Unreadable(format!("the answer {:?}", String::from_utf8_lossy(bytes)));
+    let Some(head_bytes) = memmem::find(bytes, b"\r\n\r\n") else {
+        return if bytes.len() > RESPONSE_BYTES_MAX { Err(unreadable()) } else { Ok(None) };
+    };
+    let head = std::str::from_utf8(&bytes[..head_bytes]).map_err(|_| unreadable())?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok());
+    let body_bytes = lines
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .and_then(|(_, length)| length.trim().parse::<usize>().ok())
+        .filter(|length| *length <= RESPONSE_BYTES_MAX);
+    let (Some(status), Some(body_bytes)) = (status, body_bytes) else { return Err(unreadable()) };
+    let start = head_bytes + 4;
+    let body = bytes.get(start..start + body_bytes);
+    Ok(body.map(|body| Response { status, body, bytes: start + body_bytes }))
+}
+
+/// Sends one request on a connection of its own; returns status and body.
+pub(crate) fn call(server: SocketAddrV4, request: &[u8]) -> Result<(u16, Vec<u8>), LoadError> {
+    let doing = || format!("call {server}");
+    let mut stream = TcpStream::connect_timeout(&server.into(), CALL_TIMEOUT).doing(doing())?;
+    stream.set_read_timeout(Some(CALL_TIMEOUT)).doing(doing())?;
+    stream.write_all(request).doing(doing())?;
+    let mut received = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let length = stream.read(&mut part).doing(doing())?;
+        received.extend_from_slice(&part[..length]);
+        if let Some(response) = read_response(&received)? {
+            return Ok((response.status, response.body.to_vec()));
+        }
+        if length == 0 {
+            return Err(LoadError::Server(format!("at {server} ended the connection without an answer")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_taken_one_after_the_other() {
+        let bytes = b"HTTP/1.1 200 OK\r\ncontent-Length: 2\r\n\r\n{}HTTP/1.1 401 Unauthorized\r\nContent-Length:0\r\n\r\n";
+        let first = read_response(bytes).unwrap().unwrap();
+        assert_eq!((first.status, first.body), (200, &b"{}"[..]));
+        let second = read_response(&bytes[first.bytes..]).unwrap().unwrap();
+        assert_eq!((second.status, second.body), (401, &b""[..]));
+        assert_eq!(first.bytes + second.bytes, bytes.len());
+        for cut in 0..first.bytes {
+            assert_eq!(read_response(&bytes[..cut]).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_length_is_refused() {
+        let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+        assert!(read_response(chunked).is_err());
+        assert!(read_response(b"SSH-2.0\r\n\r\n").is_err());
+    }
+}
