@@ -95,7 +95,7 @@ pub(crate) fn read_buffer() -> Box<[u8]> {
     vec![0; kept_bytes_max() + RECV_BYTES_MAX].into_boxed_slice()
 }
 
-/// See the module's words.
+/// A socket, how far its set-up is, and which messages came.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: TcpStream,

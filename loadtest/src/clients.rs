@@ -28,7 +28,7 @@ const SET_UP_STALL_MAX: Duration = Duration::from_secs(10);
 /// How many reasons for lost connections are kept word for word.
 const REASONS_MAX: usize = 3;
 
-/// See the module's words.
+/// The clients in the order they were started; a client's place is its token in the epoll set.
 pub(crate) struct Clients {
     poll: Poll,
     events: Events,

@@ -1,4 +1,4 @@
-//! Why a run could not be made; what a run found wrong with the server is a `Verdict`, not an error.
+//! Why a run could not be made; what a run found wrong with the server is in its report instead.
 
 use std::io;
 
@@ -13,14 +13,14 @@ pub(crate) enum LoadError {
     Server(String),
     #[error("the HTTP API answered {0}")]
     Api(String),
-    #[error("cannot sign a token: {0}")]
-    Token(#[from] jsonwebtoken::errors::Error),
     #[error(
         "{wanted} connections need {needed} open files but the limit is {limit}; raise the hard limit (ulimit -Hn)"
     )]
     FileLimit { wanted: usize, needed: u64, limit: u64 },
-    #[error("set-up stands still: {live} of {wanted} connections are subscribed, {lost} were lost{reasons}")]
+    #[error("set-up failed: {live} of {wanted} connections are subscribed, {lost} were lost{reasons}")]
     SetUp { wanted: usize, live: usize, lost: usize, reasons: String },
+    #[error("{error}\nThe server's log ends with:\n{log}")]
+    Logged { error: Box<LoadError>, log: String },
 }
 
 /// Says what was being done when an I/O call failed.

@@ -31,6 +31,8 @@ const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 const STALL_MAX: Duration = Duration::from_secs(5);
 /// A message that comes twice comes within this time.
 const SETTLE: Duration = Duration::from_millis(200);
+/// Falling behind the pace by more than this, in seconds, is told: the machine or the client was too slow.
+const BEHIND_SHOWN: f64 = 0.25;
 /// How soon to look again at a publisher that waits for answers.
 const PUBLISHER_RECHECK: Duration = Duration::from_millis(1);
 
@@ -80,6 +82,11 @@ impl Load {
         ]
     }
 
+    /// From the first burst to the last.
+    fn planned_seconds(&self) -> f64 {
+        f64::from(self.bursts() - 1) / self.rate
+    }
+
     fn stall_max(&self) -> Duration {
         STALL_MAX + Duration::from_secs_f64(1.0 / self.rate)
     }
@@ -111,6 +118,8 @@ struct Turn {
     subject: Subject,
     deliveries: u64,
     wall_seconds: f64,
+    /// How much longer it took than the pace asked for; the figures of a turn that fell behind are of another load.
+    behind_seconds: f64,
     server: CpuUse,
     client: CpuUse,
     server_us_per_delivery: f64,
@@ -213,7 +222,8 @@ fn raw_turn(load: &Load, cores: Cores) -> Result<Turn, LoadError> {
 fn fanwire_turn(load: &Load, binary: &Path, cores: Cores) -> Result<Turn, LoadError> {
     let server = Server::start(binary, cores)?;
     let peer = Peer::Centrifuge(server.login(TOPIC));
-    let mut clients = Clients::connect(server.address(), load.subscribers as usize, peer)?;
+    let mut clients = Clients::connect(server.address(), load.subscribers as usize, peer)
+        .map_err(|error| server.explain(error))?;
     let mut publisher = Publisher::connect(server.address(), API_KEY, TOPIC, load.payload)?;
     let mut pace = Pace::start(load.rate, load.bursts());
     let turn = measure(Subject::Fanwire, load, server.pid(), &mut clients, || {
@@ -230,6 +240,7 @@ fn fanwire_turn(load: &Load, binary: &Path, cores: Cores) -> Result<Turn, LoadEr
             None => Ok(None),
         }
     });
+    let turn = turn.map_err(|error| server.explain(error));
     // See `raw_turn`.
     drop(server);
     turn
@@ -273,6 +284,7 @@ fn measure(
         subject,
         deliveries,
         wall_seconds,
+        behind_seconds: (wall_seconds - load.planned_seconds()).max(0.0),
         server,
         client,
         server_us_per_delivery: per_delivery(server),
@@ -300,6 +312,9 @@ impl Turn {
         );
         if let Some(latency) = self.latency_ms {
             text += &format!(", p50 {:.2} ms, p99 {:.2} ms", latency.p50, latency.p99);
+        }
+        if self.behind_seconds > BEHIND_SHOWN {
+            text += &format!(", FELL BEHIND by {:.2} s", self.behind_seconds);
         }
         if !faults.is_clean() {
             let Faults { lost, duplicated, reordered, unknown } = faults;

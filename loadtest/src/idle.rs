@@ -95,7 +95,8 @@ pub(crate) fn run(
     progress(&format!("connecting {count} clients"));
     let (server_cpu, client_cpu) = (CpuSnapshot::of(server.pid())?, CpuSnapshot::of(this)?);
     let started = Instant::now();
-    let mut clients = Clients::connect(server.address(), count, Peer::Centrifuge(server.login(TOPIC)))?;
+    let mut clients = Clients::connect(server.address(), count, Peer::Centrifuge(server.login(TOPIC)))
+        .map_err(|error| server.explain(error))?;
     let wall_seconds = started.elapsed().as_secs_f64();
     let server_used = CpuSnapshot::of(server.pid())?.since(&server_cpu);
     let client_used = CpuSnapshot::of(this)?.since(&client_cpu);

@@ -3,9 +3,11 @@
 //! One thread and one epoll set drive all clients, so the tool stays cheaper than what it measures; its own CPU is reported
 //! beside the server's. It knows nothing of the server but the wire protocol and the configuration it starts it with.
 //!
+//!     cargo build --release -p fanwire -p fanwire-loadtest && target/release/fanwire-loadtest fanout
+//!
 //! Exit codes: 0 all well; 1 a message or a connection was lost, doubled or out of order; 2 the run could not be made.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
 mod client;
 mod clients;

@@ -17,7 +17,7 @@ pub(crate) const OUTSTANDING_MAX: usize = 64;
 
 const RECV_BYTES: usize = 16 * 1024;
 
-/// See the module's words.
+/// One kept connection and the requests on it that have no answer yet.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     stream: TcpStream,

@@ -77,8 +77,14 @@ impl Server {
         })
     }
 
+    /// Adds the server's own words to an error that may be its fault.
+    pub(crate) fn explain(&self, error: LoadError) -> LoadError {
+        let log = self.log_tail();
+        if log.is_empty() { error } else { LoadError::Logged { error: Box::new(error), log } }
+    }
+
     /// The end of what the server wrote to its standard streams.
-    pub(crate) fn log_tail(&self) -> String {
+    fn log_tail(&self) -> String {
         let text = fs::read(self.folder.path().join("log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
@@ -90,14 +96,15 @@ impl Server {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().doing("wait for the server")? {
-                return Err(LoadError::Server(format!("ended with {status}:\n{}", self.log_tail())));
+                return Err(self.explain(LoadError::Server(format!("ended with {status}"))));
             }
             if let Ok((200, _)) = call(internal, request.as_bytes()) {
                 return Ok(());
             }
             if started.elapsed() > READY_DEADLINE {
-                let tail = self.log_tail();
-                return Err(LoadError::Server(format!("was not ready within {READY_DEADLINE:?}:\n{tail}")));
+                return Err(
+                    self.explain(LoadError::Server(format!("was not ready within {READY_DEADLINE:?}")))
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         }

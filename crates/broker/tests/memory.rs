@@ -59,11 +59,11 @@ async fn memory_returns_when_topics_end() {
     assert_eq!((usage.topics, usage.publications), (1000, 1000));
     assert!(usage.bytes > 4 * 1000);
 
-    tokio::time::advance(HISTORY.ttl + SECOND).await;
+    tokio::time::advance(HISTORY.ttl).await;
     engine.sweep();
     assert_eq!(engine.usage(), Usage { topics: 1000, ..Usage::default() });
 
-    tokio::time::advance(HISTORY.meta_ttl).await;
+    tokio::time::advance(HISTORY.meta_ttl - HISTORY.ttl).await;
     engine.sweep();
     assert_eq!(engine.usage(), Usage::default());
 }
@@ -138,7 +138,11 @@ async fn a_publication_above_the_limit_is_delivered_and_not_kept() {
     assert_eq!(delivered.get(), 1);
     assert_eq!(kept_offsets(&engine, "t").await, [] as [u64; 0]);
     assert_eq!(engine.usage(), Usage { topics: 1, publications: 0, bytes: 0, evicted: 1 });
+
+    keep(&engine, "u", vec![0; 1000]).await;
+    assert_eq!(engine.usage(), Usage { topics: 2, publications: 0, bytes: 0, evicted: 2 });
     assert_eq!(keep(&engine, "t", "small").await.offset, 2);
+    assert_eq!(kept_offsets(&engine, "t").await, [2]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,1 +1,30 @@
-fn main() {}
+//! The `fanwire` program: arguments, configuration, logs, signals and exit codes; the node itself is
+//! `fanwire_server`.
+
+mod cli;
+mod commands;
+mod config;
+mod failure;
+mod import;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Arguments, Command};
+use commands::{check, config as config_command, serve, token};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        None => serve::run(arguments.serve),
+        Some(Command::Serve(serve)) => serve::run(serve),
+        Some(Command::Check(files)) => check::run(files),
+        Some(Command::Token { command }) => token::run(command),
+        Some(Command::Config { command }) => config_command::run(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -55,6 +55,10 @@ impl Outbox {
         Segment(self.segments.len() as u32 - 1)
     }
 
+    pub fn bytes(&self, segment: Segment) -> &Bytes {
+        &self.segments[segment.0 as usize]
+    }
+
     /// Puts a segment at the end of a connection's chain.
     pub fn link(&mut self, connection: u32, chain: &mut Chain, segment: Segment) {
         let link = self.links.len() as u32;
@@ -75,7 +79,7 @@ impl Outbox {
     }
 
     /// The connection whose turn it is. One that has gone, or whose chain is empty, is skipped by the caller.
-    pub fn next(&mut self) -> Option<u32> {
+    pub fn next_connection(&mut self) -> Option<u32> {
         let connection = *self.waiting.get(self.written)?;
         self.written += 1;
         Some(connection)
@@ -128,15 +132,15 @@ mod tests {
         outbox.link(1, &mut one, a);
         outbox.link(2, &mut two, a);
         outbox.link(1, &mut one, b);
-        assert_eq!(outbox.next(), Some(1));
+        assert_eq!(outbox.next_connection(), Some(1));
         assert_eq!(outbox.take(&mut one).collect::<Vec<_>>(), ["a", "b"]);
         outbox.link(1, &mut one, b);
-        assert_eq!(outbox.next(), Some(2));
+        assert_eq!(outbox.next_connection(), Some(2));
         assert_eq!(outbox.take(&mut two).collect::<Vec<_>>(), ["a"]);
-        assert_eq!(outbox.next(), Some(1));
+        assert_eq!(outbox.next_connection(), Some(1));
         assert_eq!(outbox.take(&mut one).collect::<Vec<_>>(), ["b"]);
         assert!(outbox.is_empty());
         outbox.reset();
-        assert_eq!(outbox.next(), None);
+        assert_eq!(outbox.next_connection(), None);
     }
 }

@@ -16,6 +16,8 @@ pub struct Full;
 pub struct Queue {
     chunks: VecDeque<Bytes>,
     bytes: usize,
+    /// Part of the first chunk was written: the rest has to follow, or the peer could not read what comes next.
+    begun: bool,
 }
 
 impl Queue {
@@ -32,10 +34,23 @@ impl Queue {
         Ok(())
     }
 
-    /// Puts something in front of all that waits.
-    pub fn push_front(&mut self, bytes: Bytes) {
-        self.bytes += bytes.len();
-        self.chunks.push_front(bytes);
+    /// Adds the rest of something whose beginning was written, to an empty queue.
+    pub fn push_rest(&mut self, rest: Bytes) {
+        debug_assert!(self.is_empty());
+        self.bytes = rest.len();
+        self.chunks.push_back(rest);
+        self.begun = true;
+    }
+
+    /// Forgets all that waits but the rest of what was begun.
+    pub fn keep_begun(&mut self) {
+        self.chunks.truncate(usize::from(self.begun));
+        self.bytes = self.chunks.iter().map(Bytes::len).sum();
+    }
+
+    /// Takes all that waits, in order.
+    pub fn into_chunks(self) -> impl Iterator<Item = Bytes> {
+        self.chunks.into_iter()
     }
 
     /// Fills `slices` from the front and says how many it used.
@@ -54,10 +69,12 @@ impl Queue {
         while let Some(chunk) = self.chunks.front_mut() {
             if written < chunk.len() {
                 chunk.advance(written);
+                self.begun |= written > 0;
                 return;
             }
             written -= chunk.len();
             self.chunks.pop_front();
+            self.begun = false;
         }
     }
 
@@ -95,5 +112,11 @@ mod tests {
         let used = queue.fill(&mut slices);
         assert_eq!(slices[..used].iter().map(|s| s.to_vec()).collect::<Vec<_>>(), [b"efg".to_vec()]);
         assert_eq!(queue.bytes(), 3);
+        queue.push(Bytes::from_static(b"later"), 100).unwrap();
+        queue.keep_begun();
+        assert_eq!(queue.bytes(), 3);
+        queue.advance(3);
+        queue.keep_begun();
+        assert!(queue.is_empty());
     }
 }

@@ -108,7 +108,7 @@ impl Verifier {
     }
 
     /// The claims' JSON, once the signature over it is verified.
-    fn payload(&self, token: &str, now: i64) -> Result<Vec<u8>, TokenError> {
+    fn payload(&self, token: &str, now: i64) -> Result<String, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Invalid("it is longer than 16 KiB"));
         }
@@ -135,7 +135,8 @@ impl Verifier {
             let signature = decode(signature, "its signature is not base64url")?;
             self.keys.verify(algorithm, message.as_bytes(), &signature, now)?;
         }
-        decode(payload, "its claims are not base64url")
+        String::from_utf8(decode(payload, "its claims are not base64url")?)
+            .map_err(|_| TokenError::Invalid("its claims are not UTF-8"))
     }
 
     /// Whether the token comes from and is meant for those it should.
@@ -153,7 +154,7 @@ impl Verifier {
         Ok(())
     }
 
-    fn user(&self, payload: &[u8], claims: &Claims<'_>) -> Result<Box<str>, TokenError> {
+    fn user(&self, payload: &str, claims: &Claims<'_>) -> Result<Box<str>, TokenError> {
         match &self.user_claim {
             None => claims.subject(),
             Some(name) => claims::user_from(payload, name),

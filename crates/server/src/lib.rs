@@ -4,6 +4,27 @@
 //! so tests run the real thing.
 
 pub mod settings;
+mod run;
+
+mod listener;
+mod http;
+mod handshake;
+mod origin;
+mod listen;
+mod dev;
+mod chat;
+
+mod shard;
+mod inbox;
+mod node;
+mod users;
+mod handle;
 pub mod auth;
 
+mod api;
+mod internal;
+mod metrics;
+mod counters;
+
+pub use run::{Running, StartError, start};
 pub use settings::Settings;

@@ -10,24 +10,25 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How a program ended, and the tests it told of.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Outcome {
-    passed: u64,
-    failed: u64,
+    /// Tests passed and failed; `None` when the program spoke of no tests.
+    tests: Option<(u64, u64)>,
     exited_well: bool,
 }
 
 impl Outcome {
     /// There was nothing to run.
-    pub(crate) const DONE: Self = Self { passed: 0, failed: 0, exited_well: true };
+    pub(crate) const DONE: Self = Self { tests: None, exited_well: true };
 
-    /// Passed and failed. A program that reports no tests counts as one; one that exits badly has failed
+    /// Passed and failed. A program that speaks of no tests counts as one; one that exits badly has failed
     /// even when none of its tests did.
     pub(crate) fn counts(self) -> (u64, u64) {
-        match self {
-            Self { exited_well: true, passed: 0, failed: 0 } => (1, 0),
-            Self { exited_well: false, passed, failed: 0 } => (passed, 1),
-            Self { passed, failed, .. } => (passed, failed),
+        match (self.tests, self.exited_well) {
+            (None, true) => (1, 0),
+            (None, false) => (0, 1),
+            (Some((passed, failed)), true) => (passed, failed),
+            (Some((passed, failed)), false) => (passed, failed.max(1)),
         }
     }
 }
@@ -81,13 +82,12 @@ pub(crate) fn run(mut command: Command, deadline: Duration) -> Result<Outcome, S
         }
     }
 
-    let mut outcome = Outcome { exited_well: ended?, ..Outcome::default() };
-    for line in lines.try_iter() {
-        let (passed, failed) = counted(&line);
-        outcome.passed += passed;
-        outcome.failed += failed;
-    }
-    Ok(outcome)
+    let exited_well = ended?;
+    let tests = lines
+        .try_iter()
+        .filter_map(|line| counted(&line))
+        .reduce(|(passed, failed), more| (passed + more.0, failed + more.1));
+    Ok(Outcome { tests, exited_well })
 }
 
 /// What a program prints, without showing it; `None` when it cannot be run or fails.
@@ -124,23 +124,23 @@ fn forward(from: impl Read, mut to: impl Write, lines: &mpsc::Sender<String>) {
     }
 }
 
-/// Tests passed and failed as a runner's closing line says: cargo test, Node's test runner, pytest.
-fn counted(line: &str) -> (u64, u64) {
+/// Tests passed and failed, when this is a runner's closing line: cargo test, Node's test runner, pytest.
+fn counted(line: &str) -> Option<(u64, u64)> {
     let line = line.trim();
     if let Some(rest) = line.strip_prefix("test result: ") {
-        return (number_before(rest, " passed;"), number_before(rest, " failed;"));
+        return Some((number_before(rest, " passed;"), number_before(rest, " failed;")));
     }
     if let Some(rest) = line.strip_prefix("\u{2139} pass ") {
-        return (rest.parse().unwrap_or(0), 0);
+        return Some((rest.parse().ok()?, 0));
     }
     if let Some(rest) = line.strip_prefix("\u{2139} fail ") {
-        return (0, rest.parse().unwrap_or(0));
+        return Some((0, rest.parse().ok()?));
     }
     if line.starts_with('=') && line.ends_with('=') && line.contains(" in ") {
         let failed = number_before(line, " failed") + number_before(line, " error");
-        return (number_before(line, " passed"), failed);
+        return Some((number_before(line, " passed"), failed));
     }
-    (0, 0)
+    None
 }
 
 fn number_before(line: &str, word: &str) -> u64 {
@@ -161,14 +161,14 @@ mod tests {
     #[test]
     fn closing_lines_of_every_runner_are_counted() {
         let cases = [
-            ("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out", (12, 0)),
-            ("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured", (3, 2)),
-            ("\u{2139} pass 41", (41, 0)),
-            ("\u{2139} fail 2", (0, 2)),
-            ("======= 7 passed in 1.20s =======", (7, 0)),
-            ("=== 1 failed, 7 passed, 2 errors in 1.20s ===", (7, 3)),
-            ("=== short test summary info ===", (0, 0)),
-            ("nothing passed in particular", (0, 0)),
+            ("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out", Some((12, 0))),
+            ("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured", Some((3, 2))),
+            ("\u{2139} pass 41", Some((41, 0))),
+            ("\u{2139} fail 2", Some((0, 2))),
+            ("======= 7 passed in 1.20s =======", Some((7, 0))),
+            ("=== 1 failed, 7 passed, 2 errors in 1.20s ===", Some((7, 3))),
+            ("=== short test summary info ===", None),
+            ("nothing passed in particular", None),
         ];
         for (line, expected) in cases {
             assert_eq!(counted(line), expected, "{line}");
@@ -177,9 +177,10 @@ mod tests {
 
     #[test]
     fn a_bad_exit_is_a_failure_even_without_failed_tests() {
-        assert_eq!(Outcome { passed: 3, failed: 0, exited_well: false }.counts(), (3, 1));
-        assert_eq!(Outcome { passed: 3, failed: 2, exited_well: false }.counts(), (3, 2));
-        assert_eq!(Outcome { passed: 0, failed: 0, exited_well: true }.counts(), (1, 0));
+        assert_eq!(Outcome { tests: Some((3, 0)), exited_well: false }.counts(), (3, 1));
+        assert_eq!(Outcome { tests: Some((3, 2)), exited_well: false }.counts(), (3, 2));
+        assert_eq!(Outcome { tests: None, exited_well: false }.counts(), (0, 1));
+        assert_eq!(Outcome::DONE.counts(), (1, 0));
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! `[api]`: the HTTP API that backends publish with.
 
 use fanwire_server::settings::ApiSettings;
-use serde::{Deserialize, Serialize};
 
 use super::checks::Checks;
 use super::defaults;
-use super::section::section;
+use super::section::{choice, section};
 use super::values::{Secret, Size};
 
 section! {
@@ -30,19 +29,21 @@ section! {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ApiPort {
-    Client,
-    Internal,
-    Both,
+choice! {
+    /// Where the API answers.
+    ApiPort {
+        Client = "client",
+        Internal = "internal",
+        Both = "both",
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ErrorMode {
-    Body,
-    Transport,
+choice! {
+    /// How the API tells of errors.
+    ErrorMode {
+        Body = "body",
+        Transport = "transport",
+    }
 }
 
 impl Api {

@@ -71,7 +71,11 @@ impl Checks {
         number
     }
 
-    pub(crate) fn longer_than_zero(&mut self, key: &str, period: super::values::Period) -> std::time::Duration {
+    pub(crate) fn longer_than_zero(
+        &mut self,
+        key: &str,
+        period: super::values::Period,
+    ) -> std::time::Duration {
         if period.0.is_zero() {
             self.error(key, "must be longer than 0s");
         }
@@ -80,7 +84,8 @@ impl Checks {
 
     /// A path of the HTTP server: it begins with a slash, ends without one and is free of queries.
     pub(crate) fn path(&mut self, key: &str, path: &str) -> String {
-        let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%'));
+        let is_plain =
+            path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%'));
         if path.len() < 2 || !path.starts_with('/') || path.ends_with('/') || !is_plain {
             self.error(key, "must be a path such as \"/realtime\": a slash first, none last, no query");
         }

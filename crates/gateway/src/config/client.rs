@@ -106,7 +106,10 @@ impl Client {
         if pings && self.pong_timeout >= self.ping_interval {
             checks.error(
                 "client.pong_timeout",
-                format!("must be less than client.ping_interval ({} is not less than {})", self.pong_timeout, self.ping_interval),
+                format!(
+                    "must be less than client.ping_interval ({} is not less than {})",
+                    self.pong_timeout, self.ping_interval
+                ),
             );
         }
         if self.rpc_ping.enabled && self.rpc_ping.method.is_empty() {
@@ -120,7 +123,8 @@ impl Client {
             expired_subscription_close_delay: self.expired_subscription_close_delay.0,
             subscriptions_max: checks.at_least_one("client.subscriptions_max", self.subscriptions_max),
             queue_bytes_max: checks.at_least_one("client.queue_bytes_max", self.queue_bytes_max.0),
-            pending_commands_max: checks.at_least_one("client.pending_commands_max", self.pending_commands_max),
+            pending_commands_max: checks
+                .at_least_one("client.pending_commands_max", self.pending_commands_max),
             history_page_max: checks.at_least_one("client.history_page_max", self.history_page_max),
             recovery_max: checks.at_least_one("client.recovery_max", self.recovery_max),
             user_connections_max: self.user_connections_max,

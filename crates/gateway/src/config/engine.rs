@@ -1,11 +1,10 @@
 //! `[engine]` and `[shutdown]`: where publications are kept, and how a node goes.
 
 use fanwire_server::settings::{MemoryEngineSettings, ShutdownSettings};
-use serde::{Deserialize, Serialize};
 
 use super::checks::Checks;
 use super::defaults;
-use super::section::section;
+use super::section::{choice, section};
 use super::values::{Period, Size};
 
 section! {
@@ -20,10 +19,11 @@ section! {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum EngineType {
-    Memory,
+choice! {
+    /// The engines there are.
+    EngineType {
+        Memory = "memory",
+    }
 }
 
 section! {
@@ -47,7 +47,8 @@ section! {
 impl MemoryEngine {
     pub(super) fn settings(&self, checks: &mut Checks) -> MemoryEngineSettings {
         MemoryEngineSettings {
-            history_bytes_max: checks.at_least_one("engine.memory.history_bytes_max", self.history_bytes_max.0),
+            history_bytes_max: checks
+                .at_least_one("engine.memory.history_bytes_max", self.history_bytes_max.0),
             idempotency_ttl: checks.longer_than_zero("engine.memory.idempotency_ttl", self.idempotency_ttl),
         }
     }

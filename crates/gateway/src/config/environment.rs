@@ -3,6 +3,7 @@
 //! What arrives is text, and it stays text wherever the setting takes text: a secret of `0012` or `true` is kept to
 //! the letter. Only a setting that refuses the text gets it read as a number, truth value, list or table.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use figment::value::{Dict, Value};
@@ -64,28 +65,28 @@ impl Environment {
         let path = path_of(plain);
         if path.iter().any(String::is_empty) {
             let example = "FANWIRE_CLIENT__PING_INTERVAL";
-            self.refuse(name, &format!("has an empty part; sections and keys are joined by two underscores, as in {example}"));
+            self.refuse(
+                name,
+                &format!(
+                    "has an empty part; sections and keys are joined by two underscores, as in {example}"
+                ),
+            );
             return;
         }
-        let layer = |value| Layer { source: Source::Variable(name.to_owned()), values: nested(&path, value) };
-        let mut first_problems = None;
-        for candidate in candidates(text) {
-            let mut layer = layer(candidate);
+        let mut told = Vec::new();
+        for reading in readings(text) {
+            let mut layer =
+                Layer { source: Source::Variable(name.to_owned()), values: nested(&path, reading.value) };
             let problems = layer.clean();
             if problems.is_empty() {
                 self.layers.push(layer);
                 return;
             }
-            first_problems.get_or_insert(problems);
-        }
-        for mut problem in first_problems.unwrap_or_default() {
-            if let Some((before, key)) = problem.text.split_once("did you mean `").filter(|_| path.len() < 3) {
-                let near = key.trim_end_matches("`?");
-                let parents = path[..path.len() - 1].iter().map(|part| part.to_uppercase() + "__").collect::<String>();
-                problem.text = format!("{before}did you mean {PREFIX}{parents}{}?", near.to_uppercase());
+            if reading.likely {
+                told = problems;
             }
-            self.problems.push(problem);
         }
+        self.problems.append(&mut told);
     }
 
     fn refuse(&mut self, name: &str, text: &str) {
@@ -107,15 +108,24 @@ fn nested(path: &[String], value: Value) -> Dict {
     })
 }
 
-/// The readings of a text, the likeliest mistake's first: text itself unless it is plainly a number or truth value.
-fn candidates(text: &str) -> Vec<Value> {
-    let parsed: Option<Value> = serde_json::from_str(text).ok().or_else(|| text.parse().ok());
+struct Reading {
+    value: Value,
+    /// Whether a problem with this reading is worth telling, unless a later one is too.
+    likely: bool,
+}
+
+/// What a text may mean, in the order of trial: itself, what it says as JSON or TOML, a list with commas.
+fn readings(text: &str) -> Vec<Reading> {
+    let toml = || toml::from_str::<BTreeMap<String, Value>>(&format!("value = {text}")).ok()?.remove("value");
+    let parsed: Option<Value> = serde_json::from_str(text).ok().or_else(toml);
     let list = text.trim().trim_start_matches('[').trim_end_matches(']');
-    let items = list.split([',', '\n']).map(|item| item.trim().trim_matches('"')).filter(|item| !item.is_empty());
+    let items =
+        list.split([',', '\n']).map(|item| item.trim().trim_matches('"')).filter(|item| !item.is_empty());
     let list = Value::from(items.map(Value::from).collect::<Vec<_>>());
-    let mut all = vec![Value::from(text)];
-    all.extend(parsed.filter(|value| !matches!(value, Value::String(..))));
-    all.push(list);
+    let mut all = vec![Reading { value: Value::from(text), likely: true }];
+    let parsed = parsed.filter(|value| !matches!(value, Value::String(..)));
+    all.extend(parsed.map(|value| Reading { value, likely: true }));
+    all.push(Reading { value: list, likely: false });
     all
 }
 
@@ -168,8 +178,12 @@ mod tests {
     #[test]
     fn other_settings_are_read_as_they_need() {
         assert_eq!(value(&[("FANWIRE_SERVER__PORT", "81")], "server", "port").to_u128(), Some(81));
-        assert_eq!(value(&[("FANWIRE_CLIENT__INSECURE", "true")], "client", "insecure").to_bool(), Some(true));
-        let origins = value(&[("FANWIRE_CLIENT__ALLOWED_ORIGINS", "https://a,https://b")], "client", "allowed_origins");
+        assert_eq!(
+            value(&[("FANWIRE_CLIENT__INSECURE", "true")], "client", "insecure").to_bool(),
+            Some(true)
+        );
+        let origins =
+            value(&[("FANWIRE_CLIENT__ALLOWED_ORIGINS", "https://a,https://b")], "client", "allowed_origins");
         assert_eq!(origins.as_array().unwrap().len(), 2);
         let json = r#"[{"name":"chat","history_size":5,"history_ttl":"1m"}]"#;
         let namespaces = value(&[("FANWIRE_TOPICS__NAMESPACES", json)], "topics", "namespaces");
@@ -191,7 +205,7 @@ mod tests {
         ]);
         let lines: Vec<String> = found.problems.iter().map(Problem::to_string).collect();
         for expected in [
-            "FANWIRE_CLIENT__PING_INTERVALL (client.ping_intervall): unknown key; did you mean FANWIRE_CLIENT__PING_INTERVAL?",
+            "FANWIRE_CLIENT__PING_INTERVALL (client.ping_intervall): unknown key; did you mean `ping_interval`?",
             "FANWIRE_CLIENT__PONG_TIMEOUT (client.pong_timeout): 8 has no unit",
             "FANWIRE_NONSENSE (nonsense): unknown key",
             "FANWIRE_REDIS__: has an empty part",
@@ -229,7 +243,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), " 0012 \n").unwrap();
         let path = file.path().to_str().unwrap();
-        let secret = value(&[("FANWIRE_CLIENT__TOKEN__HMAC_SECRET_FILE", path)], "client.token", "hmac_secret");
+        let secret =
+            value(&[("FANWIRE_CLIENT__TOKEN__HMAC_SECRET_FILE", path)], "client.token", "hmac_secret");
         assert_eq!(secret.as_str(), Some(" 0012 "));
     }
 }

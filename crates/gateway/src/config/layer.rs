@@ -78,7 +78,8 @@ pub(super) fn shown(path: &[String]) -> String {
 
 /// Whether `path`, with any index left out, is a key or a section.
 pub(super) fn is_known(path: &[String]) -> bool {
-    let names: Vec<&str> = path.iter().map(String::as_str).filter(|part| part.parse::<usize>().is_err()).collect();
+    let names: Vec<&str> =
+        path.iter().map(String::as_str).filter(|part| part.parse::<usize>().is_err()).collect();
     let wanted = names.join(".");
     outline().iter().any(|item| item.path() == wanted)
 }
@@ -89,9 +90,14 @@ fn describe(error: &figment::Error) -> String {
         Kind::InvalidType(actual, expected) => {
             format!("expected {}, found {}", in_words(expected), kind_of(actual))
         }
-        Kind::InvalidValue(_, expected) => format!("expected {}; this number is out of range", in_words(expected)),
+        Kind::InvalidValue(_, expected) => {
+            format!("expected {}; this number is out of range", in_words(expected))
+        }
         Kind::UnknownVariant(name, known) => {
-            format!("\"{name}\" is not one of {}", known.iter().map(|k| format!("\"{k}\"")).collect::<Vec<_>>().join(", "))
+            format!(
+                "\"{name}\" is not one of {}",
+                known.iter().map(|k| format!("\"{k}\"")).collect::<Vec<_>>().join(", ")
+            )
         }
         Kind::Message(text) => text.clone(),
         other => other.to_string(),
@@ -237,7 +243,10 @@ mod tests {
     fn keys_of_other_sections_and_other_servers_are_recognised() {
         let found = problems("[server]\nhistory_page_max = 3\n[client]\nchannel_limit = 5\n");
         assert!(found.iter().any(|line| line.contains("there is client.history_page_max")), "{found:#?}");
-        assert!(found.iter().any(|line| line.contains("here it is `client.subscriptions_max`")), "{found:#?}");
+        assert!(
+            found.iter().any(|line| line.contains("here it is `client.subscriptions_max`")),
+            "{found:#?}"
+        );
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! `[log]`: what is logged and how it looks.
 
-use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
 use super::checks::Checks;
-use super::section::section;
+use super::section::{choice, section};
 
 section! {
     /// Logs go to standard output.
@@ -16,12 +15,13 @@ section! {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum LogFormat {
-    Auto,
-    Text,
-    Json,
+choice! {
+    /// How log lines look.
+    LogFormat {
+        Auto = "auto",
+        Text = "text",
+        Json = "json",
+    }
 }
 
 impl Log {
@@ -32,7 +32,10 @@ impl Log {
             directive.contains(['=', '[']) || LEVELS.contains(&directive.to_ascii_lowercase().as_str())
         };
         if !self.level.split(',').map(str::trim).all(directive_is_level) {
-            checks.error("log.level", format!("must be one of {}, or part=level, with commas between", LEVELS.join(", ")));
+            checks.error(
+                "log.level",
+                format!("must be one of {}, or part=level, with commas between", LEVELS.join(", ")),
+            );
         } else if let Err(error) = EnvFilter::builder().parse(&self.level) {
             checks.error("log.level", error.to_string());
         }

@@ -29,17 +29,15 @@ use api::Api;
 use checks::Checks;
 use client::Client;
 use engine::{Engine, Shutdown};
-use log::Log;
 use section::{Item, Section, section};
 use server::{Internal, Server};
 use topics::Topics;
 use transports::{Sse, WebSocket};
 
-pub(crate) use checks::Problem;
-pub(crate) use load::{Flag, Loaded, Sources, load};
-pub(crate) use log::LogFormat;
+pub(crate) use load::{Flag, Loaded, Sources, load, problems_of, read_file};
+pub(crate) use log::{Log, LogFormat};
 pub(crate) use reference::{reference, write_file};
-pub(crate) use values::{Period, Secret, Shards};
+pub(crate) use values::{Period, Secret, Size};
 
 section! {
     /// The whole file.
@@ -86,7 +84,10 @@ impl Config {
         self.log.check(checks);
         let (connection_tokens, subscription_tokens) = self.client.tokens(checks);
         let personal = &self.client.personal_topic;
-        if personal.enabled && !personal.namespace.is_empty() && !self.topics.has_namespace(&personal.namespace) {
+        if personal.enabled
+            && !personal.namespace.is_empty()
+            && !self.topics.has_namespace(&personal.namespace)
+        {
             checks.error(
                 "client.personal_topic.namespace",
                 format!("\"{}\" is not the name of a namespace in [[topics.namespaces]]", personal.namespace),
@@ -140,7 +141,10 @@ mod tests {
         let settings = Config::default().settings(&mut checks);
         assert!(checks.errors.is_empty() && checks.warnings.is_empty(), "{checks:?}");
         assert_eq!(format!("{:?}", settings.client), format!("{:?}", fanwire_hub::ClientSettings::default()));
-        assert_eq!(format!("{:?}", settings.topics.rules), format!("{:?}", fanwire_hub::NameRules::default()));
+        assert_eq!(
+            format!("{:?}", settings.topics.rules),
+            format!("{:?}", fanwire_hub::NameRules::default())
+        );
     }
 
     #[test]
@@ -151,7 +155,11 @@ mod tests {
                 Item::Section { about, .. } | Item::Key { about, .. } => about,
             };
             assert!(about.iter().any(|line| !line.trim().is_empty()), "{} has no description", item.path());
-            assert!(!items[..index].iter().any(|earlier| earlier.path() == item.path()), "{} twice", item.path());
+            assert!(
+                !items[..index].iter().any(|earlier| earlier.path() == item.path()),
+                "{} twice",
+                item.path()
+            );
         }
     }
 }

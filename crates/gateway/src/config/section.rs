@@ -71,7 +71,7 @@ macro_rules! section {
                 about: &'static [&'static str],
                 items: &mut Vec<$crate::config::section::Item>,
             ) {
-                use $crate::config::section::{Item, join};
+                use $crate::config::section::Item;
                 if !path.is_empty() {
                     items.push(Item::Section { path: path.to_owned(), about, repeated: false });
                 }
@@ -81,9 +81,44 @@ macro_rules! section {
                     about: &[$($key_doc),+],
                     default: toml::Value::try_from(&self.$key).ok(),
                 }); )*
-                $( $( self.$inner.outline(&join(path, stringify!($inner)), &[$($inner_doc),+], items); )+ )?
+                $( $( self.$inner.outline(&$crate::config::section::join(path, stringify!($inner)), &[$($inner_doc),+], items); )+ )?
             }
         }
     };
 }
-pub(crate) use section;
+
+/// Declares a closed set of words. serde's derive would also take a variant's number, which no file should say.
+macro_rules! choice {
+    (
+        $(#[doc = $doc:literal])+
+        $name:ident { $( $variant:ident = $word:literal, )+ }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $name {
+            $( $variant, )+
+        }
+
+        impl $name {
+            pub(crate) const WORDS: &'static [&'static str] = &[$( $word ),+];
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                match String::deserialize(deserializer)?.as_str() {
+                    $( $word => Ok(Self::$variant), )+
+                    other => Err(serde::de::Error::unknown_variant(other, Self::WORDS)),
+                }
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(match self {
+                    $( Self::$variant => $word, )+
+                })
+            }
+        }
+    };
+}
+pub(crate) use {choice, section};

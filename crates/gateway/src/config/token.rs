@@ -49,7 +49,10 @@ impl Client {
             .enabled
             .then(|| self.subscription_token.settings("client.subscription_token", checks));
         if subscription.is_none() && self.subscription_token.has_key() {
-            checks.warn("client.subscription_token.enabled", "is false, so the keys of this section are not used");
+            checks.warn(
+                "client.subscription_token.enabled",
+                "is false, so the keys of this section are not used",
+            );
         }
         (connection, subscription)
     }
@@ -70,7 +73,10 @@ impl Token {
             checks.error(format!("{section}.user_claim"), "is empty; leave it out to use `sub`");
         }
         if self.hmac_previous_secret_valid_until.is_some() && self.hmac_previous_secret.is_none() {
-            checks.warn(format!("{section}.hmac_previous_secret_valid_until"), "has no hmac_previous_secret to end");
+            checks.warn(
+                format!("{section}.hmac_previous_secret_valid_until"),
+                "has no hmac_previous_secret to end",
+            );
         }
         let settings = TokenSettings {
             hmac_secret: self.hmac_secret.as_ref().map(Secret::to_settings),

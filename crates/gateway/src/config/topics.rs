@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 
 use fanwire_hub::{self as hub, HistoryBounds, NameRules, Namespaces};
-use serde::{Deserialize, Serialize};
 
 use super::checks::Checks;
 use super::defaults;
-use super::section::section;
+use super::section::{choice, section};
 use super::values::Period;
 
 section! {
@@ -96,20 +95,22 @@ section! {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum RecoveryMode {
-    Stream,
-    Cache,
+choice! {
+    /// What recovery gives a client that comes back.
+    RecoveryMode {
+        Stream = "stream",
+        Cache = "cache",
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum PublicationFormat {
-    NotEmpty,
-    Json,
-    JsonObject,
-    Binary,
+choice! {
+    /// What a publication's data has to be.
+    PublicationFormat {
+        NotEmpty = "not_empty",
+        Json = "json",
+        JsonObject = "json_object",
+        Binary = "binary",
+    }
 }
 
 impl Topics {
@@ -126,7 +127,10 @@ impl Topics {
                     format!("\"{}\" must be two or more letters, digits, `-`, `_` or `.`", namespace.name),
                 );
             } else if !names.insert(&namespace.name) {
-                checks.error(format!("{key}.name"), format!("\"{}\" is the name of two namespaces", namespace.name));
+                checks.error(
+                    format!("{key}.name"),
+                    format!("\"{}\" is the name of two namespaces", namespace.name),
+                );
             }
             named.push(self.namespace(namespace, &key, checks));
         }
@@ -175,8 +179,11 @@ impl Topics {
                 }
             }
         }
-        if config.auto_cache_recover && !(config.force_recovery && config.recovery_mode == RecoveryMode::Cache) {
-            checks.error(at("auto_cache_recover"), "needs force_recovery = true and recovery_mode = \"cache\"");
+        if config.auto_cache_recover
+            && !(config.force_recovery && config.recovery_mode == RecoveryMode::Cache)
+        {
+            checks
+                .error(at("auto_cache_recover"), "needs force_recovery = true and recovery_mode = \"cache\"");
         }
         hub::Namespace {
             name: config.name.clone(),
@@ -250,5 +257,6 @@ impl Topics {
 }
 
 fn is_namespace_name(name: &str) -> bool {
-    name.len() >= 2 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    name.len() >= 2
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }

@@ -114,11 +114,9 @@ impl std::str::FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let bytes: Result<bytesize::ByteSize, _> = text.parse();
-        bytes
-            .ok()
-            .and_then(|size| usize::try_from(size.as_u64()).ok())
-            .map(Self)
-            .ok_or_else(|| format!("`{text}` is not a size; units are B, KB, KiB, MB, MiB, GB and GiB, as in \"64KiB\""))
+        bytes.ok().and_then(|size| usize::try_from(size.as_u64()).ok()).map(Self).ok_or_else(|| {
+            format!("`{text}` is not a size; units are B, KB, KiB, MB, MiB, GB and GiB, as in \"64KiB\"")
+        })
     }
 }
 
@@ -168,7 +166,10 @@ impl std::str::FromStr for Shards {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
-            _ => text.parse().map(Self::Count).map_err(|_| format!("`{text}` is neither \"auto\" nor a number")),
+            _ => text
+                .parse()
+                .map(Self::Count)
+                .map_err(|_| format!("`{text}` is neither \"auto\" nor a number")),
         }
     }
 }
@@ -192,7 +193,9 @@ impl<'de> Deserialize<'de> for Shards {
             }
 
             fn visit_i64<E: Error>(self, count: i64) -> Result<Shards, E> {
-                usize::try_from(count).map(Shards::Count).map_err(|_| E::custom("a number of shards is not negative"))
+                usize::try_from(count)
+                    .map(Shards::Count)
+                    .map_err(|_| E::custom("a number of shards is not negative"))
             }
         }
         deserializer.deserialize_any(ShardsVisitor)
@@ -256,9 +259,14 @@ mod tests {
 
     #[test]
     fn periods_need_a_unit_and_print_in_the_largest_that_fits() {
-        for (text, shown) in
-            [("25s", "25s"), ("300s", "5m"), ("720h", "720h"), ("30d", "720h"), ("500ms", "500ms"), ("0s", "0s")]
-        {
+        for (text, shown) in [
+            ("25s", "25s"),
+            ("300s", "5m"),
+            ("720h", "720h"),
+            ("30d", "720h"),
+            ("500ms", "500ms"),
+            ("0s", "0s"),
+        ] {
             assert_eq!(text.parse::<Period>().unwrap().to_string(), shown);
         }
         for text in ["25", "0", "1.5", ""] {
@@ -269,7 +277,8 @@ mod tests {
 
     #[test]
     fn sizes_take_decimal_and_binary_units() {
-        for (text, bytes) in [("64KiB", 65536), ("1MB", 1_000_000), ("1MiB", 1 << 20), ("17", 17), ("0B", 0)] {
+        for (text, bytes) in [("64KiB", 65536), ("1MB", 1_000_000), ("1MiB", 1 << 20), ("17", 17), ("0B", 0)]
+        {
             assert_eq!(text.parse::<Size>().unwrap(), Size(bytes));
         }
         assert!("64 kilometres".parse::<Size>().is_err());

@@ -169,6 +169,10 @@ impl Session {
         self.manner.wire
     }
 
+    pub fn pings(&self) -> Pings {
+        self.manner.pings
+    }
+
     /// Empty until connect, and for the anonymous user.
     pub fn user(&self) -> &str {
         self.info.as_ref().map_or("", |info| &info.user)

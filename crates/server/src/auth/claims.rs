@@ -55,8 +55,8 @@ pub(super) struct Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
-    pub(super) fn parse(payload: &'a [u8]) -> Result<Self, TokenError> {
-        serde_json::from_slice(payload)
+    pub(super) fn parse(payload: &'a str) -> Result<Self, TokenError> {
+        serde_json::from_str(payload)
             .map(|Object(claims)| claims)
             .map_err(|_| TokenError::Invalid("its claims are not one JSON object with each claim once"))
     }
@@ -153,10 +153,10 @@ impl<'a> Claims<'a> {
 }
 
 /// The user from a claim that is not `sub`. It may be a whole number too, as ids in databases often are.
-pub(super) fn user_from(payload: &[u8], name: &str) -> Result<Box<str>, TokenError> {
+pub(super) fn user_from(payload: &str, name: &str) -> Result<Box<str>, TokenError> {
     const NOT_A_USER: TokenError =
         TokenError::Invalid("its claim for the user (`user_claim`) is neither a string nor a whole number");
-    let claims: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(payload).map_err(|_| NOT_A_USER)?;
+    let claims: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(payload).map_err(|_| NOT_A_USER)?;
     let Some(user) = claims.get(name).map(|raw| raw.get()) else { return Ok(Box::default()) };
     if user.starts_with('"') {
         return serde_json::from_str(user).map_err(|_| NOT_A_USER);

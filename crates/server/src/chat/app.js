@@ -1,10 +1,10 @@
 // Who the reader is, which rooms are open, and what happens in them: it joins the connection to the rooms and tells its
 // one observer when something changed. It touches no element of the page.
 
-import { Connection } from "./connection.js";
-import { randomId, Room } from "./room.js";
+import { Connection } from './connection.js';
+import { randomId, Room } from './room.js';
 
-export const DEFAULT_ROOMS = ["lobby", "random", "help"];
+export const DEFAULT_ROOMS = ['lobby', 'random', 'help'];
 export const ROOMS_MAX = 20;
 export const ROOM_NAME_LENGTH_MAX = 32;
 const HISTORY_PAGE = 200;
@@ -12,25 +12,25 @@ const TOKEN_TIMEOUT_MS = 10_000;
 const OWN_CLIENTS_MAX = 50;
 
 export const me = {
-  user: recall(localStorage, "chat.user") ?? `u-${randomId()}`,
+  user: recall(localStorage, 'chat.user') ?? `u-${randomId()}`,
   // A window keeps its own name, so that one person can talk to oneself under two; new windows start with the latest.
-  name: recall(sessionStorage, "chat.name") ?? recall(localStorage, "chat.name"),
+  name: recall(sessionStorage, 'chat.name') ?? recall(localStorage, 'chat.name'),
   client: null,
   /** The latest clients that this window has been: messages written before a reconnect or reload are still its own. */
-  clients: recallList(sessionStorage, "chat.clients"),
+  clients: recallList(sessionStorage, 'chat.clients'),
 };
 
 export const rooms = new Map();
 export let currentRoom;
 
 export const connection = new Connection({
-  endpoint: `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/connection/websocket`,
+  endpoint: `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/connection/websocket`,
   fetchToken,
   onState(state) {
-    if (state.name === "connected") {
+    if (state.name === 'connected') {
       me.client = state.client;
       me.clients = [...me.clients, state.client].slice(-OWN_CLIENTS_MAX);
-      remember(sessionStorage, "chat.clients", JSON.stringify(me.clients));
+      remember(sessionStorage, 'chat.clients', JSON.stringify(me.clients));
     }
     observer.changed();
   },
@@ -42,8 +42,8 @@ let observer;
  *  someone else's message came into the room that is being read. */
 export function start(theObserver) {
   observer = theObserver;
-  remember(localStorage, "chat.user", me.user);
-  const own = recallList(localStorage, "chat.rooms").filter((name) => roomNameProblem(name) === "");
+  remember(localStorage, 'chat.user', me.user);
+  const own = recallList(localStorage, 'chat.rooms').filter((name) => roomNameProblem(name) === '');
   for (const name of [...DEFAULT_ROOMS, ...own].slice(0, ROOMS_MAX)) enterRoom(name);
   currentRoom = rooms.get(DEFAULT_ROOMS[0]);
   if (me.name) connection.reconnect();
@@ -51,14 +51,14 @@ export function start(theObserver) {
 
 export function setName(name) {
   me.name = name;
-  remember(sessionStorage, "chat.name", name);
-  remember(localStorage, "chat.name", name);
+  remember(sessionStorage, 'chat.name', name);
+  remember(localStorage, 'chat.name', name);
   connection.reconnect();
 }
 
 /** Makes a room the one that is read, and joins it if need be; a name that cannot be a room leads to the first room. */
 export function openRoom(name) {
-  const possible = rooms.has(name) || (roomNameProblem(name) === "" && rooms.size < ROOMS_MAX);
+  const possible = rooms.has(name) || (roomNameProblem(name) === '' && rooms.size < ROOMS_MAX);
   if (currentRoom) currentRoom.firstUnread = null;
   currentRoom = enterRoom(possible ? name : DEFAULT_ROOMS[0]);
   currentRoom.unread = 0;
@@ -76,14 +76,14 @@ export function leaveRoom(room) {
 
 /** A name the reader typed, as it will stand in the topic. */
 export function roomNameFrom(typed) {
-  return typed.trim().toLowerCase().replace(/^#/, "").replace(/\s+/g, "-");
+  return typed.trim().toLowerCase().replace(/^#/, '').replace(/\s+/g, '-');
 }
 
 export function roomNameProblem(name) {
-  if (typeof name !== "string" || name === "") return "Enter a name.";
+  if (typeof name !== 'string' || name === '') return 'Enter a name.';
   if (name.length > ROOM_NAME_LENGTH_MAX) return `At most ${ROOM_NAME_LENGTH_MAX} characters.`;
-  if (!/^[a-z0-9][a-z0-9_-]*$/.test(name)) return "Only the letters a to z, digits, “-” and “_”.";
-  return "";
+  if (!/^[a-z0-9][a-z0-9_-]*$/.test(name)) return 'Only the letters a to z, digits, “-” and “_”.';
+  return '';
 }
 
 export function send(text) {
@@ -94,7 +94,7 @@ export function send(text) {
 }
 
 export function sendAgain(room, item) {
-  item.delivery = "waiting";
+  item.delivery = 'waiting';
   sendWaiting(room);
   observer.changed();
 }
@@ -106,14 +106,18 @@ export function discard(room, item) {
 
 /** Another window of the same person counts as that person, unless it goes by another name. */
 export function isOwn(person) {
-  return person !== null && person.user === me.user && (person.name === me.name || me.clients.includes(person.client));
+  return (
+    person !== null &&
+    person.user === me.user &&
+    (person.name === me.name || me.clients.includes(person.client))
+  );
 }
 
 function enterRoom(name) {
   const known = rooms.get(name);
-  if (known && known.state !== "removed") return known;
+  if (known && known.state !== 'removed') return known;
   const room = known ?? new Room(name);
-  room.state = "joining";
+  room.state = 'joining';
   rooms.set(name, room);
   connection.subscribe(room.topic, {
     subscribed({ position, recovered, publications }) {
@@ -150,7 +154,7 @@ function enterRoom(name) {
 
 function rememberRooms() {
   const own = [...rooms.keys()].filter((name) => !DEFAULT_ROOMS.includes(name));
-  remember(localStorage, "chat.rooms", JSON.stringify(own));
+  remember(localStorage, 'chat.rooms', JSON.stringify(own));
 }
 
 function arrived(room, item) {
@@ -166,7 +170,7 @@ function arrived(room, item) {
 async function loadPresence(room) {
   room.presenceRequested();
   try {
-    const { presence } = await connection.request("presence", { channel: room.topic });
+    const { presence } = await connection.request('presence', { channel: room.topic });
     room.presenceArrived(presence);
   } catch {
     // Joins and leaves still tell who comes and goes; the next subscription asks again.
@@ -178,7 +182,11 @@ async function loadPresence(room) {
 async function loadHistory(room) {
   const returning = room.holdsMessages();
   try {
-    const page = await connection.request("history", { channel: room.topic, limit: HISTORY_PAGE, reverse: true });
+    const page = await connection.request('history', {
+      channel: room.topic,
+      limit: HISTORY_PAGE,
+      reverse: true,
+    });
     const news = room.fill(page);
     if (returning) for (const item of news) arrived(room, item);
   } catch (error) {
@@ -190,30 +198,37 @@ async function loadHistory(room) {
 }
 
 function sendWaiting(room) {
-  if (room.state !== "joined" || room.historyWanted) return;
+  if (room.state !== 'joined' || room.historyWanted) return;
   for (const item of room.waiting()) deliver(room, item);
 }
 
 /** A message that was lost with its connection is sent again after catching up, unless it turns out to have arrived;
  *  its id lets every reader drop a repetition. */
 async function deliver(room, item) {
-  item.delivery = "sending";
-  let outcome = "accepted";
+  item.delivery = 'sending';
+  let outcome = 'accepted';
   try {
-    await connection.request("publish", { channel: room.topic, data: { text: item.text, id: item.wireId, at: item.time } });
+    await connection.request('publish', {
+      channel: room.topic,
+      data: { text: item.text, id: item.wireId, at: item.time },
+    });
   } catch (error) {
-    outcome = error.lost ? "waiting" : "failed";
+    outcome = error.lost ? 'waiting' : 'failed';
     item.problem = error.message;
   }
   // The message itself may have come back before the answer, and is then done with.
-  if (item.delivery === "sending") item.delivery = outcome;
+  if (item.delivery === 'sending') item.delivery = outcome;
   observer.changed();
 }
 
 async function fetchToken() {
   const query = new URLSearchParams({ name: me.name, user: me.user });
-  const response = await fetch(`/dev/token?${query}`, { signal: AbortSignal.timeout(TOKEN_TIMEOUT_MS), cache: "no-store" })
-    .catch(() => { throw new Error("the server does not answer"); });
+  const response = await fetch(`/dev/token?${query}`, {
+    signal: AbortSignal.timeout(TOKEN_TIMEOUT_MS),
+    cache: 'no-store',
+  }).catch(() => {
+    throw new Error('the server does not answer');
+  });
   if (!response.ok) throw new Error(`the server gave no token (status ${response.status})`);
   return (await response.json()).token;
 }

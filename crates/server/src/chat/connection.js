@@ -35,7 +35,7 @@ export class Connection {
   #endpoint;
   #fetchToken;
   #onState;
-  #state = { name: "stopped" };
+  #state = { name: 'stopped' };
   #socket = null;
   #turn = 0;
   #attempt = 0;
@@ -68,12 +68,12 @@ export class Connection {
 
   /** Ends a wait: there is reason to think that the next attempt will succeed. */
   hurry() {
-    if (this.#state.name === "waiting") this.#open();
+    if (this.#state.name === 'waiting') this.#open();
   }
 
   /** Gives up the socket without waiting for it to notice that the network has gone. */
   networkLost() {
-    if (this.#socket) this.#closed(0, "the network is gone");
+    if (this.#socket) this.#closed(0, 'the network is gone');
   }
 
   /** Keeps a subscription until `unsubscribe`. The listener is told `subscribed`, `published`, `joined`, `left`,
@@ -81,7 +81,7 @@ export class Connection {
   subscribe(topic, listener) {
     const subscription = { topic, listener, position: null, active: false, attempt: 0, timer: undefined };
     this.#subscriptions.set(topic, subscription);
-    if (this.#state.name === "connected") this.#subscribe(subscription);
+    if (this.#state.name === 'connected') this.#subscribe(subscription);
   }
 
   unsubscribe(topic) {
@@ -89,23 +89,28 @@ export class Connection {
     if (!subscription) return;
     clearTimeout(subscription.timer);
     this.#subscriptions.delete(topic);
-    if (this.#state.name !== "connected") return;
-    this.#send("unsubscribe", { channel: topic }, () => {}, (error) => {
-      if (!error.lost) this.#closed(0, error.message);
-    });
+    if (this.#state.name !== 'connected') return;
+    this.#send(
+      'unsubscribe',
+      { channel: topic },
+      () => {},
+      (error) => {
+        if (!error.lost) this.#closed(0, error.message);
+      },
+    );
   }
 
   request(method, body) {
     return new Promise((resolve, reject) => {
-      if (this.#state.name === "connected") this.#send(method, body, resolve, reject);
-      else reject(new CommandError({ code: 0, message: "not connected", lost: true }));
+      if (this.#state.name === 'connected') this.#send(method, body, resolve, reject);
+      else reject(new CommandError({ code: 0, message: 'not connected', lost: true }));
     });
   }
 
   async #open() {
     this.#detach();
     const turn = this.#turn;
-    this.#setState({ name: "connecting" });
+    this.#setState({ name: 'connecting' });
     let token;
     try {
       token = await this.#fetchToken();
@@ -120,7 +125,12 @@ export class Connection {
     const socket = new WebSocket(this.#endpoint);
     this.#socket = socket;
     socket.onopen = () => {
-      this.#send("connect", { token, name: "chat" }, (result) => this.#connected(result), (error) => this.#refused(error));
+      this.#send(
+        'connect',
+        { token, name: 'chat' },
+        (result) => this.#connected(result),
+        (error) => this.#refused(error),
+      );
     };
     socket.onmessage = (event) => this.#received(event.data);
     socket.onclose = (event) => this.#closed(event.code, event.reason);
@@ -131,8 +141,10 @@ export class Connection {
     this.#silenceMax = result.ping ? result.ping * 1000 + PING_SLACK_MS : Infinity;
     this.#watch();
     this.#tokenRefused = false;
-    this.#stableTimer = setTimeout(() => { this.#attempt = 0; }, STABLE_AFTER_MS);
-    this.#setState({ name: "connected", client: result.client });
+    this.#stableTimer = setTimeout(() => {
+      this.#attempt = 0;
+    }, STABLE_AFTER_MS);
+    this.#setState({ name: 'connected', client: result.client });
     for (const subscription of this.#subscriptions.values()) this.#subscribe(subscription);
   }
 
@@ -147,7 +159,8 @@ export class Connection {
     if (code === CLOSE_STATE_INVALIDATED) {
       for (const subscription of this.#subscriptions.values()) subscription.position = null;
     }
-    const final = (code >= 3500 && code < 4000) || (code >= 4500 && code < 5000) || code === CLOSE_MESSAGE_TOO_BIG;
+    const final =
+      (code >= 3500 && code < 4000) || (code >= 4500 && code < 5000) || code === CLOSE_MESSAGE_TOO_BIG;
     // Every attempt fetches a new token, so one refusal may be about the old one; two in a row are not.
     const tokenWorthAnother = code === CLOSE_INVALID_TOKEN && !this.#tokenRefused;
     if (final && !tokenWorthAnother) {
@@ -159,12 +172,12 @@ export class Connection {
     this.#attempt += 1;
     const delay = backoff(this.#attempt);
     this.#retryTimer = setTimeout(() => this.#open(), delay);
-    this.#setState({ name: "waiting", retryAt: Date.now() + delay, reason });
+    this.#setState({ name: 'waiting', retryAt: Date.now() + delay, reason });
   }
 
   #stop(code, reason) {
     this.#detach();
-    this.#setState({ name: "stopped", code, reason });
+    this.#setState({ name: 'stopped', code, reason });
   }
 
   /** Lets go of the socket and of all that depends on it; what it may still say is not heard. */
@@ -187,7 +200,7 @@ export class Connection {
     }
     for (const command of unanswered) {
       clearTimeout(command.timer);
-      command.fail(new CommandError({ code: 0, message: "connection lost", lost: true }));
+      command.fail(new CommandError({ code: 0, message: 'connection lost', lost: true }));
     }
   }
 
@@ -196,23 +209,33 @@ export class Connection {
     const { topic, position } = subscription;
     const body = position ? { channel: topic, recover: true, ...position } : { channel: topic };
     const current = () => this.#subscriptions.get(topic) === subscription;
-    this.#send("subscribe", body, (result) => {
-      if (current()) this.#subscribed(subscription, result);
-    }, (error) => {
-      if (error.lost || !current()) return;
-      if (error.code === 0) {
-        // Without an answer the two sides no longer agree on what is subscribed; a new socket settles it.
-        this.#closed(0, error.message);
-      } else if (error.code === ERROR_ALREADY_SUBSCRIBED) {
-        this.#send("unsubscribe", { channel: topic }, () => {}, () => {});
-        this.#subscribeLater(subscription);
-      } else if (error.retriable) {
-        this.#subscribeLater(subscription);
-      } else {
-        this.#subscriptions.delete(topic);
-        subscription.listener.removed(error.message);
-      }
-    });
+    this.#send(
+      'subscribe',
+      body,
+      (result) => {
+        if (current()) this.#subscribed(subscription, result);
+      },
+      (error) => {
+        if (error.lost || !current()) return;
+        if (error.code === 0) {
+          // Without an answer the two sides no longer agree on what is subscribed; a new socket settles it.
+          this.#closed(0, error.message);
+        } else if (error.code === ERROR_ALREADY_SUBSCRIBED) {
+          this.#send(
+            'unsubscribe',
+            { channel: topic },
+            () => {},
+            () => {},
+          );
+          this.#subscribeLater(subscription);
+        } else if (error.retriable) {
+          this.#subscribeLater(subscription);
+        } else {
+          this.#subscriptions.delete(topic);
+          subscription.listener.removed(error.message);
+        }
+      },
+    );
   }
 
   #subscribeLater(subscription) {
@@ -225,7 +248,7 @@ export class Connection {
     const publications = result.publications ?? [];
     subscription.active = true;
     subscription.attempt = 0;
-    const position = { epoch: result.epoch ?? "", offset: publications.at(-1)?.offset ?? result.offset ?? 0 };
+    const position = { epoch: result.epoch ?? '', offset: publications.at(-1)?.offset ?? result.offset ?? 0 };
     subscription.position = result.recoverable ? position : null;
     subscription.listener.subscribed({ position, publications, recovered: result.recovered === true });
   }
@@ -256,7 +279,7 @@ export class Connection {
     const id = this.#lastCommandId;
     const timer = setTimeout(() => {
       this.#commands.delete(id);
-      fail(new CommandError({ code: 0, message: "the server did not answer" }));
+      fail(new CommandError({ code: 0, message: 'the server did not answer' }));
     }, COMMAND_TIMEOUT_MS);
     this.#commands.set(id, { method, done, fail, timer });
     this.#socket.send(JSON.stringify({ id, [method]: body }));
@@ -265,13 +288,13 @@ export class Connection {
   #received(frame) {
     this.#watch();
     const turn = this.#turn;
-    for (const line of frame.split("\n")) {
+    for (const line of frame.split('\n')) {
       if (!line) continue;
       let reply;
       try {
         reply = JSON.parse(line);
       } catch {
-        this.#closed(0, "the server sent something unreadable");
+        this.#closed(0, 'the server sent something unreadable');
         return;
       }
       this.#handle(reply);
@@ -290,7 +313,7 @@ export class Connection {
     } else if (reply.push) {
       this.#pushed(reply.push);
     } else if (this.#answersPings) {
-      this.#socket.send("{}");
+      this.#socket.send('{}');
     }
   }
 
@@ -298,7 +321,7 @@ export class Connection {
   #watch() {
     clearTimeout(this.#watchdog);
     if (this.#silenceMax === Infinity) return;
-    this.#watchdog = setTimeout(() => this.#closed(0, "the server fell silent"), this.#silenceMax);
+    this.#watchdog = setTimeout(() => this.#closed(0, 'the server fell silent'), this.#silenceMax);
   }
 
   #setState(state) {

@@ -1,7 +1,7 @@
 // What is known of one room: its messages, each once and in order, who is in it, and where something may be missing. It
 // neither draws nor sends; whatever peers can make grow here has a limit.
 
-const TOPIC_PREFIX = "chat:";
+const TOPIC_PREFIX = 'chat:';
 const ITEMS_MAX = 500;
 const PEOPLE_PER_NOTICE_MAX = 50;
 const NAME_SHOWN_MAX = 40;
@@ -22,8 +22,8 @@ export class Room {
   constructor(name) {
     this.name = name;
     this.topic = TOPIC_PREFIX + name;
-    this.state = "joining";
-    this.trouble = "";
+    this.state = 'joining';
+    this.trouble = '';
     this.items = [];
     this.members = new Map();
     this.membersKnown = false;
@@ -54,13 +54,13 @@ export class Room {
       this.#epoch = position.epoch;
     }
     if (!recovered) this.#top = Math.max(this.#top, position.offset);
-    this.state = "joined";
-    this.trouble = "";
+    this.state = 'joined';
+    this.trouble = '';
     return this.historyWanted;
   }
 
   lost() {
-    this.state = "joining";
+    this.state = 'joining';
     this.membersKnown = false;
     this.#membersWhileLoading = null;
     const until = Date.now() + FAMILIAR_MS;
@@ -69,13 +69,13 @@ export class Room {
 
   removed(reason) {
     this.lost();
-    this.state = "removed";
+    this.state = 'removed';
     this.trouble = reason;
   }
 
   /** Whether anything of the server's is known here, apart from what this page itself wants to send. */
   holdsMessages() {
-    return this.items.some((item) => item.kind === "message" && item.order !== UNPLACED_ORDER);
+    return this.items.some((item) => item.kind === 'message' && item.order !== UNPLACED_ORDER);
   }
 
   /** Takes in a publication and returns its item if it is news; null for what is known already. */
@@ -88,9 +88,9 @@ export class Room {
     this.#top = Math.max(this.#top, offset);
     const known = message.id && this.#byId.get(message.id);
     if (known && known.order !== UNPLACED_ORDER) return null;
-    const item = known || { kind: "message", key: this.#nextKey() };
+    const item = known || { kind: 'message', key: this.#nextKey() };
     // One's own message keeps the time at which it was written.
-    Object.assign(item, message, { order, place, delivery: "", time: item.time ?? message.time });
+    Object.assign(item, message, { order, place, delivery: '', time: item.time ?? message.time });
     if (offset) this.#byOffset.set(place, item);
     if (message.id) this.#byId.set(message.id, item);
     if (!known) this.items.push(item);
@@ -102,7 +102,10 @@ export class Room {
    *  Returns the items that are news. */
   fill({ publications, epoch, offset }) {
     if (epoch !== this.#epoch) return [];
-    const news = publications.toReversed().map((publication) => this.receive(publication, { live: false })).filter(Boolean);
+    const news = publications
+      .toReversed()
+      .map((publication) => this.receive(publication, { live: false }))
+      .filter(Boolean);
     this.historyWanted = false;
     this.#top = Math.max(this.#top, offset);
     const broken = this.#brokenAfter;
@@ -126,8 +129,16 @@ export class Room {
   compose(author, text) {
     const id = randomId();
     const item = {
-      kind: "message", key: this.#nextKey(), id: `${author.user}/${id}`, wireId: id, order: UNPLACED_ORDER,
-      author, text, json: false, time: Date.now(), delivery: "waiting",
+      kind: 'message',
+      key: this.#nextKey(),
+      id: `${author.user}/${id}`,
+      wireId: id,
+      order: UNPLACED_ORDER,
+      author,
+      text,
+      json: false,
+      time: Date.now(),
+      delivery: 'waiting',
     };
     this.items.push(item);
     this.#byId.set(item.id, item);
@@ -142,7 +153,7 @@ export class Room {
 
   /** Own messages that are to be sent as soon as possible. */
   waiting() {
-    return this.items.filter((item) => item.delivery === "waiting");
+    return this.items.filter((item) => item.delivery === 'waiting');
   }
 
   // Presence: joins and leaves that arrive while the full list is being read are applied again on top of it.
@@ -165,13 +176,13 @@ export class Room {
     this.#changeMembers(() => this.members.set(person.client, person));
     const familiarUntil = this.#familiar.get(personKey(person)) ?? 0;
     this.#familiar.delete(personKey(person));
-    if (!isSelf && !known && familiarUntil < Date.now()) this.#note(person, "joined");
+    if (!isSelf && !known && familiarUntil < Date.now()) this.#note(person, 'joined');
   }
 
   left(info, isSelf) {
     const person = readPerson(info);
     this.#changeMembers(() => this.members.delete(person.client));
-    if (!isSelf) this.#note(person, "left");
+    if (!isSelf) this.#note(person, 'left');
   }
 
   #changeMembers(apply) {
@@ -182,14 +193,23 @@ export class Room {
   /** Joins and leaves that follow one another share a line, and leaving only to return leaves no trace. */
   #note(person, event) {
     const last = this.items.filter((item) => item.order !== UNPLACED_ORDER).at(-1);
-    const merged = last?.kind === "notice" && Date.now() - last.time < NOTICE_MERGE_MS && last.events.size < PEOPLE_PER_NOTICE_MAX;
+    const merged =
+      last?.kind === 'notice' &&
+      Date.now() - last.time < NOTICE_MERGE_MS &&
+      last.events.size < PEOPLE_PER_NOTICE_MAX;
     const notice = merged
       ? last
-      : { kind: "notice", key: this.#nextKey(), order: this.#orderOfLatest(), time: Date.now(), events: new Map() };
-    const sameLeft = (other) => other.event === "left" && personKey(other.person) === personKey(person);
+      : {
+          kind: 'notice',
+          key: this.#nextKey(),
+          order: this.#orderOfLatest(),
+          time: Date.now(),
+          events: new Map(),
+        };
+    const sameLeft = (other) => other.event === 'left' && personKey(other.person) === personKey(person);
     const before = notice.events.get(person.client) ?? [...notice.events.values()].find(sameLeft);
-    if (before?.event === "left" && event === "joined") notice.events.delete(before.person.client);
-    else notice.events.set(person.client, { person, event: before && event === "left" ? "visited" : event });
+    if (before?.event === 'left' && event === 'joined') notice.events.delete(before.person.client);
+    else notice.events.set(person.client, { person, event: before && event === 'left' ? 'visited' : event });
     if (!merged) this.items.push(notice);
     if (notice.events.size === 0) this.discard(notice);
     this.#settle();
@@ -198,14 +218,14 @@ export class Room {
   /** The stream began anew: offsets start again, and what was accepted but never came back stays where it is. */
   #startEra() {
     for (const item of this.items) {
-      if (item.delivery === "accepted") Object.assign(item, { order: this.#orderOfLatest(), delivery: "" });
+      if (item.delivery === 'accepted') Object.assign(item, { order: this.#orderOfLatest(), delivery: '' });
     }
     this.#era += 1;
     this.#top = 0;
   }
 
   #addGap(order) {
-    this.items.push({ kind: "gap", key: this.#nextKey(), order });
+    this.items.push({ kind: 'gap', key: this.#nextKey(), order });
     this.#settle();
   }
 
@@ -236,9 +256,12 @@ export class Room {
 /** Reads a publication of anyone's making: `{"text": ...}` of a person or a backend, or any other JSON. */
 function readPublication({ data, info, time }, { live }) {
   const author = info ? readPerson(info) : null;
-  const plain = typeof data === "string" ? data : typeof data?.text === "string" ? data.text : null;
-  const text = shorten(plain ?? JSON.stringify(data, null, 2) ?? "", TEXT_SHOWN_MAX);
-  const id = author && typeof data?.id === "string" ? `${author.user}/${data.id.slice(0, MESSAGE_ID_LENGTH_MAX)}` : null;
+  const plain = typeof data === 'string' ? data : typeof data?.text === 'string' ? data.text : null;
+  const text = shorten(plain ?? JSON.stringify(data, null, 2) ?? '', TEXT_SHOWN_MAX);
+  const id =
+    author && typeof data?.id === 'string'
+      ? `${author.user}/${data.id.slice(0, MESSAGE_ID_LENGTH_MAX)}`
+      : null;
   const claimed = time ?? (author ? data?.at : undefined);
   const believable = Number.isFinite(claimed) && claimed > 0 && claimed < Date.now() + CLOCK_AHEAD_MAX_MS;
   return { author, id, text, json: plain === null, time: believable ? claimed : live ? Date.now() : null };
@@ -246,8 +269,12 @@ function readPublication({ data, info, time }, { live }) {
 
 function readPerson(info) {
   const name = info.conn_info?.name;
-  const readable = typeof name === "string" && name.trim() !== "";
-  return { client: info.client, user: info.user, name: readable ? shorten(name.trim(), NAME_SHOWN_MAX) : "Guest" };
+  const readable = typeof name === 'string' && name.trim() !== '';
+  return {
+    client: info.client,
+    user: info.user,
+    name: readable ? shorten(name.trim(), NAME_SHOWN_MAX) : 'Guest',
+  };
 }
 
 export function personKey({ user, name }) {
@@ -260,5 +287,7 @@ function shorten(text, lengthMax) {
 
 /** `crypto.randomUUID` would do, but exists on secure origins only, and a phone opens this page by address. */
 export function randomId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) =>
+    byte.toString(16).padStart(2, '0'),
+  ).join('');
 }

@@ -1,9 +1,19 @@
 // Draws what app.js holds. Everything that peers wrote becomes a text node or, for links, the address of an http(s) link;
 // there is no other way from a message into the document.
 
-import { connection, currentRoom, DEFAULT_ROOMS, discard, isOwn, leaveRoom, me, rooms, sendAgain } from "./app.js";
-import { CLOSE_MESSAGE_TOO_BIG } from "./connection.js";
-import { personKey } from "./room.js";
+import {
+  connection,
+  currentRoom,
+  DEFAULT_ROOMS,
+  discard,
+  isOwn,
+  leaveRoom,
+  me,
+  rooms,
+  sendAgain,
+} from './app.js';
+import { CLOSE_MESSAGE_TOO_BIG } from './connection.js';
+import { personKey } from './room.js';
 
 const DRAW_INTERVAL_MS = 16;
 const COUNTDOWN_INTERVAL_MS = 500;
@@ -13,24 +23,24 @@ const PEOPLE_SHOWN_MAX = 200;
 const NAMES_PER_NOTICE_MAX = 6;
 
 const STOP_REASONS = {
-  [CLOSE_MESSAGE_TOO_BIG]: "The last message was too large for the server.",
+  [CLOSE_MESSAGE_TOO_BIG]: 'The last message was too large for the server.',
   3500: "The server did not accept this page's token.",
-  3501: "The server did not understand this page. Reload it, it may be out of date.",
-  3502: "The server waited too long for this page to sign in.",
-  3503: "The server ended this connection on purpose.",
-  3504: "Too many windows are connected under this user. Close one, then reconnect.",
-  3505: "Too many rooms are open. Leave some, then reconnect.",
-  3506: "The server and this page disagree about the message format.",
-  3507: "The server does not permit this connection.",
-  3508: "The server does not offer what this page asked for.",
-  3509: "The server saw too many errors from this page.",
+  3501: 'The server did not understand this page. Reload it, it may be out of date.',
+  3502: 'The server waited too long for this page to sign in.',
+  3503: 'The server ended this connection on purpose.',
+  3504: 'Too many windows are connected under this user. Close one, then reconnect.',
+  3505: 'Too many rooms are open. Leave some, then reconnect.',
+  3506: 'The server and this page disagree about the message format.',
+  3507: 'The server does not permit this connection.',
+  3508: 'The server does not offer what this page asked for.',
+  3509: 'The server saw too many errors from this page.',
 };
 
 export const find = (id) => document.getElementById(id);
-const clockFormat = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
-const dayFormat = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
-const fullFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
-const listFormat = new Intl.ListFormat("en", { type: "conjunction" });
+const clockFormat = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit' });
+const dayFormat = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' });
+const fullFormat = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'medium' });
+const listFormat = new Intl.ListFormat('en', { type: 'conjunction' });
 
 let drawTimer;
 let countdownTimer;
@@ -47,60 +57,84 @@ export function draw() {
 }
 
 function drawConnection() {
-  const state = me.name ? connection.state : { name: "connecting" };
+  const state = me.name ? connection.state : { name: 'connecting' };
   const seconds = Math.max(1, Math.ceil(((state.retryAt ?? 0) - Date.now()) / 1000));
   const [short, long, action] = {
-    connecting: ["Connecting…", "", ""],
-    connected: ["Connected", "", ""],
-    waiting: ["Reconnecting…", `Connection lost${state.reason ? `: ${state.reason}` : ""}. Next try in ${seconds} s. What you write now is sent then.`, "Try now"],
-    stopped: ["Disconnected", STOP_REASONS[state.code] ?? `The server ended this connection: ${state.reason || "no reason given"}.`, "Reconnect"],
+    connecting: ['Connecting…', '', ''],
+    connected: ['Connected', '', ''],
+    waiting: [
+      'Reconnecting…',
+      `Connection lost${state.reason ? `: ${state.reason}` : ''}. Next try in ${seconds} s. What you write now is sent then.`,
+      'Try now',
+    ],
+    stopped: [
+      'Disconnected',
+      STOP_REASONS[state.code] ?? `The server ended this connection: ${state.reason || 'no reason given'}.`,
+      'Reconnect',
+    ],
   }[state.name];
-  find("status").dataset.state = state.name;
-  find("status").title = state.client ? `Client ${state.client}` : "";
-  setText(find("status-text"), short);
-  const removed = state.name === "connected" && currentRoom.state === "removed";
-  find("banner").hidden = long === "" && !removed;
-  setText(find("banner-text"), removed ? `You are not in this room: ${currentRoom.trouble}.` : long);
-  setText(find("banner-action"), removed ? "Join again" : action);
+  find('status').dataset.state = state.name;
+  find('status').title = state.client ? `Client ${state.client}` : '';
+  setText(find('status-text'), short);
+  const removed = state.name === 'connected' && currentRoom.state === 'removed';
+  find('banner').hidden = long === '' && !removed;
+  setText(find('banner-text'), removed ? `You are not in this room: ${currentRoom.trouble}.` : long);
+  setText(find('banner-action'), removed ? 'Join again' : action);
   clearTimeout(countdownTimer);
-  if (state.name === "waiting") countdownTimer = setTimeout(draw, COUNTDOWN_INTERVAL_MS);
+  if (state.name === 'waiting') countdownTimer = setTimeout(draw, COUNTDOWN_INTERVAL_MS);
 }
 
 function drawRooms() {
   const unreadElsewhere = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
-  document.title = `${unreadElsewhere ? `(${countText(unreadElsewhere)}) ` : ""}#${currentRoom.name} – Fanwire chat`;
-  find("unread-elsewhere").hidden = unreadElsewhere === 0;
-  setText(find("unread-elsewhere"), countText(unreadElsewhere));
-  replaceKeyed(find("room-list"), [...rooms.values()].map((room) => ({
-    key: room.name,
-    look: [room === currentRoom, room.unread, room.members.size],
-    build: () => roomRow(room),
-  })));
-  if (find("room-title").lastChild?.textContent !== currentRoom.name) {
-    find("room-title").replaceChildren(element("span", { class: "room-hash", text: "#" }), currentRoom.name);
+  document.title = `${unreadElsewhere ? `(${countText(unreadElsewhere)}) ` : ''}#${currentRoom.name} – Fanwire chat`;
+  find('unread-elsewhere').hidden = unreadElsewhere === 0;
+  setText(find('unread-elsewhere'), countText(unreadElsewhere));
+  replaceKeyed(
+    find('room-list'),
+    [...rooms.values()].map((room) => ({
+      key: room.name,
+      look: [room === currentRoom, room.unread, room.members.size],
+      build: () => roomRow(room),
+    })),
+  );
+  if (find('room-title').lastChild?.textContent !== currentRoom.name) {
+    find('room-title').replaceChildren(element('span', { class: 'room-hash', text: '#' }), currentRoom.name);
   }
-  find("composer-text").placeholder = `Message #${currentRoom.name}`;
-  setText(find("command"), publishCommand(currentRoom));
-  setText(find("my-name"), me.name ?? "");
-  if (me.name) paintAvatar(find("my-avatar"), me);
+  find('composer-text').placeholder = `Message #${currentRoom.name}`;
+  setText(find('command'), publishCommand(currentRoom));
+  setText(find('my-name'), me.name ?? '');
+  if (me.name) paintAvatar(find('my-avatar'), me);
 }
 
 function roomRow(room) {
-  const button = element("button", { class: "room-button", type: "button" }, [
-    element("span", { class: "room-hash", text: "#", "aria-hidden": "true" }),
-    element("span", { class: "room-name", text: room.name }),
+  const button = element('button', { class: 'room-button', type: 'button' }, [
+    element('span', { class: 'room-hash', text: '#', 'aria-hidden': 'true' }),
+    element('span', { class: 'room-name', text: room.name }),
     room.unread
-      ? element("span", { class: "badge", text: countText(room.unread), "aria-label": `${room.unread} unread` })
-      : element("span", { class: "room-people", text: room.members.size || "", title: `${room.members.size} online`, "aria-label": `${room.members.size} online` }),
+      ? element('span', {
+          class: 'badge',
+          text: countText(room.unread),
+          'aria-label': `${room.unread} unread`,
+        })
+      : element('span', {
+          class: 'room-people',
+          text: room.members.size || '',
+          title: `${room.members.size} online`,
+          'aria-label': `${room.members.size} online`,
+        }),
   ]);
-  if (room === currentRoom) button.setAttribute("aria-current", "true");
-  button.classList.toggle("has-unread", room.unread > 0);
+  if (room === currentRoom) button.setAttribute('aria-current', 'true');
+  button.classList.toggle('has-unread', room.unread > 0);
   button.onclick = () => {
     location.hash = room.name;
   };
-  const row = element("li", { class: "room" }, [button]);
+  const row = element('li', { class: 'room' }, [button]);
   if (!DEFAULT_ROOMS.includes(room.name)) {
-    const leave = element("button", { class: "icon-button room-leave", type: "button", "aria-label": `Leave ${room.name}`, title: "Leave" }, [crossIcon()]);
+    const leave = element(
+      'button',
+      { class: 'icon-button room-leave', type: 'button', 'aria-label': `Leave ${room.name}`, title: 'Leave' },
+      [crossIcon()],
+    );
     leave.onclick = () => leaveRoom(room);
     row.append(leave);
   }
@@ -109,34 +143,56 @@ function roomRow(room) {
 
 function drawPeople() {
   const people = [...currentRoom.members.values()];
-  setText(find("online-count"), String(people.length));
-  setText(find("online-short"), String(people.length));
-  find("people-list").classList.toggle("stale", !currentRoom.membersKnown);
-  people.sort((one, other) => isOwn(other) - isOwn(one) || (other.client === me.client) - (one.client === me.client)
-    || one.name.localeCompare(other.name) || one.user.localeCompare(other.user) || one.client.localeCompare(other.client));
+  setText(find('online-count'), String(people.length));
+  setText(find('online-short'), String(people.length));
+  find('people-list').classList.toggle('stale', !currentRoom.membersKnown);
+  people.sort(
+    (one, other) =>
+      isOwn(other) - isOwn(one) ||
+      (other.client === me.client) - (one.client === me.client) ||
+      one.name.localeCompare(other.name) ||
+      one.user.localeCompare(other.user) ||
+      one.client.localeCompare(other.client),
+  );
   const ambiguous = ambiguousNames(currentRoom);
   const seen = new Set();
   const rows = people.slice(0, PEOPLE_SHOWN_MAX).map((person) => {
     const again = seen.has(personKey(person));
     seen.add(personKey(person));
-    const remark = person.client === me.client ? "you" : isOwn(person) ? "your other window" : again ? "another window" : "";
-    const tag = ambiguous.has(person.name) ? tagOf(person) : "";
+    const remark =
+      person.client === me.client
+        ? 'you'
+        : isOwn(person)
+          ? 'your other window'
+          : again
+            ? 'another window'
+            : '';
+    const tag = ambiguous.has(person.name) ? tagOf(person) : '';
     return {
       key: person.client,
       look: [person.name, remark, tag],
-      build: () => element("li", { class: person.client === me.client ? "person self" : "person" }, [
-        paintAvatar(element("span", { class: "avatar", "aria-hidden": "true" }), person),
-        element("span", { class: "person-text" }, [
-          element("span", { class: "person-name", text: person.name, title: `Client ${person.client}`, dir: "auto" }),
-          tag && element("span", { class: "tag", text: tag }),
-          remark && element("span", { class: "aside", text: remark }),
+      build: () =>
+        element('li', { class: person.client === me.client ? 'person self' : 'person' }, [
+          paintAvatar(element('span', { class: 'avatar', 'aria-hidden': 'true' }), person),
+          element('span', { class: 'person-text' }, [
+            element('span', {
+              class: 'person-name',
+              text: person.name,
+              title: `Client ${person.client}`,
+              dir: 'auto',
+            }),
+            tag && element('span', { class: 'tag', text: tag }),
+            remark && element('span', { class: 'aside', text: remark }),
+          ]),
         ]),
-      ]),
     };
   });
   const unseen = people.length - rows.length;
-  if (unseen > 0) rows.push({ key: "more", look: [unseen], build: () => element("li", { class: "people-more", text: `and ${unseen} more` }) });
-  replaceKeyed(find("people-list"), rows);
+  if (unseen > 0) {
+    const build = () => element('li', { class: 'people-more', text: `and ${unseen} more` });
+    rows.push({ key: 'more', look: [unseen], build });
+  }
+  replaceKeyed(find('people-list'), rows);
 }
 
 /** The conversation, and the one rule of scrolling: who is at the end stays at the end, who reads further up is left in
@@ -155,7 +211,7 @@ export const timelineView = {
   },
 
   scrolled() {
-    const area = find("timeline-scroll");
+    const area = find('timeline-scroll');
     this.following = area.scrollHeight - area.scrollTop - area.clientHeight < AT_BOTTOM_PX;
     if (this.following && this.below) {
       this.below = 0;
@@ -167,43 +223,55 @@ export const timelineView = {
     const ambiguous = ambiguousNames(currentRoom);
     const rows = [];
     let previous = null;
-    let day = "";
+    let day = '';
     for (const item of currentRoom.items) {
-      const itemDay = item.kind === "message" && item.time ? new Date(item.time).toDateString() : day;
+      const itemDay = item.kind === 'message' && item.time ? new Date(item.time).toDateString() : day;
       if (itemDay !== day) {
-        rows.push(dividerRow(`day/${itemDay}`, "day", dayText(item.time)));
+        rows.push(dividerRow(`day/${itemDay}`, 'day', dayText(item.time)));
         previous = null;
       }
       day = itemDay;
       if (item.key === currentRoom.firstUnread) {
-        rows.push(dividerRow(`unread/${item.key}`, "unread", "New messages"));
+        rows.push(dividerRow(`unread/${item.key}`, 'unread', 'New messages'));
         previous = null;
       }
-      if (item.kind === "message") rows.push(messageRow(item, previous, ambiguous));
-      else if (item.kind === "notice") rows.push(noticeRow(item, ambiguous));
-      else rows.push(dividerRow(item.key, "gap", "Some messages may be missing here"));
-      previous = item.kind === "message" ? item : null;
+      if (item.kind === 'message') rows.push(messageRow(item, previous, ambiguous));
+      else if (item.kind === 'notice') rows.push(noticeRow(item, ambiguous));
+      else rows.push(dividerRow(item.key, 'gap', 'Some messages may be missing here'));
+      previous = item.kind === 'message' ? item : null;
     }
-    replaceKeyed(find("timeline"), rows);
+    replaceKeyed(find('timeline'), rows);
     this.drawEmpty();
     this.stay();
-    find("new-messages").hidden = this.below === 0;
-    setText(find("new-messages"), `${countText(this.below)} new ${this.below === 1 ? "message" : "messages"} ↓`);
+    find('new-messages').hidden = this.below === 0;
+    setText(
+      find('new-messages'),
+      `${countText(this.below)} new ${this.below === 1 ? 'message' : 'messages'} ↓`,
+    );
   },
 
   drawEmpty() {
-    const empty = !currentRoom.items.some((item) => item.kind !== "notice");
-    find("empty").hidden = !empty;
+    const empty = !currentRoom.items.some((item) => item.kind !== 'notice');
+    find('empty').hidden = !empty;
     if (!empty) return;
-    const loading = currentRoom.state === "joining" || (currentRoom.historyWanted && currentRoom.state === "joined");
-    setText(find("empty-title"), loading ? `Opening #${currentRoom.name}…` : `It is quiet in #${currentRoom.name}`);
-    setText(find("empty-text"), loading ? "Messages appear as soon as the connection stands." : "Say hello, or let a backend speak first.");
-    find("empty-action").hidden = loading;
+    const loading =
+      currentRoom.state === 'joining' || (currentRoom.historyWanted && currentRoom.state === 'joined');
+    setText(
+      find('empty-title'),
+      loading ? `Opening #${currentRoom.name}…` : `It is quiet in #${currentRoom.name}`,
+    );
+    setText(
+      find('empty-text'),
+      loading
+        ? 'Messages appear as soon as the connection stands.'
+        : 'Say hello, or let a backend speak first.',
+    );
+    find('empty-action').hidden = loading;
   },
 
   stay() {
     if (!this.following) return;
-    const area = find("timeline-scroll");
+    const area = find('timeline-scroll');
     area.scrollTop = area.scrollHeight;
   },
 
@@ -211,9 +279,9 @@ export const timelineView = {
   openAtUnread() {
     this.follow();
     this.draw();
-    const divider = find("timeline").querySelector(".divider.unread");
+    const divider = find('timeline').querySelector('.divider.unread');
     if (!divider) return;
-    const area = find("timeline-scroll");
+    const area = find('timeline-scroll');
     area.scrollTop = divider.offsetTop - area.offsetTop - area.clientHeight / 4;
     this.scrolled();
   },
@@ -221,39 +289,63 @@ export const timelineView = {
 
 function messageRow(item, previous, ambiguous) {
   const own = isOwn(item.author);
-  const continued = previous !== null && previous.author?.user === item.author?.user && previous.author?.name === item.author?.name
-    && previous.author?.client === item.author?.client && Math.abs((item.time ?? 0) - (previous.time ?? 0)) < GROUP_MS;
-  const name = item.author?.name ?? "Backend";
-  const remark = item.author === null ? "by API" : own && !me.clients.includes(item.author.client) && item.author.client ? "your other window" : "";
-  const tag = item.author && !own && ambiguous.has(name) ? tagOf(item.author) : "";
+  const continued =
+    previous !== null &&
+    previous.author?.user === item.author?.user &&
+    previous.author?.name === item.author?.name &&
+    previous.author?.client === item.author?.client &&
+    Math.abs((item.time ?? 0) - (previous.time ?? 0)) < GROUP_MS;
+  const name = item.author?.name ?? 'Backend';
+  const remark =
+    item.author === null
+      ? 'by API'
+      : own && !me.clients.includes(item.author.client) && item.author.client
+        ? 'your other window'
+        : '';
+  const tag = item.author && !own && ambiguous.has(name) ? tagOf(item.author) : '';
   const delivery = deliveryText(item);
   return {
     key: item.key,
     look: [own, continued, tag, remark, item.time, item.delivery, delivery],
     build() {
-      const clock = item.time ? element("time", { text: clockFormat.format(item.time), datetime: new Date(item.time).toISOString(), title: fullFormat.format(item.time) }) : null;
+      const clock = item.time
+        ? element('time', {
+            text: clockFormat.format(item.time),
+            datetime: new Date(item.time).toISOString(),
+            title: fullFormat.format(item.time),
+          })
+        : null;
       const bubble = item.json
-        ? element("pre", { class: "bubble json", text: item.text })
-        : element("div", { class: "bubble", dir: "auto" }, withLinks(item.text));
+        ? element('pre', { class: 'bubble json', text: item.text })
+        : element('div', { class: 'bubble', dir: 'auto' }, withLinks(item.text));
       if (item.time) bubble.title = fullFormat.format(item.time);
-      const row = element("li", { class: "message" }, [
-        !continued && !own && paintAvatar(element("span", { class: "avatar", "aria-hidden": "true" }), item.author),
-        element("div", { class: "message-body" }, [
+      const row = element('li', { class: 'message' }, [
+        !continued &&
+          !own &&
+          paintAvatar(element('span', { class: 'avatar', 'aria-hidden': 'true' }), item.author),
+        element('div', { class: 'message-body' }, [
           continued
-            ? element("span", { class: "visually-hidden", text: own ? "You:" : `${name}:` })
-            : element("div", { class: "byline" }, [
-              paintName(element("span", { class: own ? "visually-hidden" : "author", text: own ? "You" : name, dir: "auto" }), item.author),
-              tag && element("span", { class: "tag", text: tag }),
-              remark && element("span", { class: "aside", text: remark }),
-              clock,
-            ]),
+            ? element('span', { class: 'visually-hidden', text: own ? 'You:' : `${name}:` })
+            : element('div', { class: 'byline' }, [
+                paintName(
+                  element('span', {
+                    class: own ? 'visually-hidden' : 'author',
+                    text: own ? 'You' : name,
+                    dir: 'auto',
+                  }),
+                  item.author,
+                ),
+                tag && element('span', { class: 'tag', text: tag }),
+                remark && element('span', { class: 'aside', text: remark }),
+                clock,
+              ]),
           bubble,
           delivery && deliveryLine(item, delivery),
         ]),
       ]);
-      row.classList.toggle("own", own);
-      row.classList.toggle("continued", continued);
-      row.classList.toggle("backend", item.author === null);
+      row.classList.toggle('own', own);
+      row.classList.toggle('continued', continued);
+      row.classList.toggle('backend', item.author === null);
       row.dataset.delivery = item.delivery;
       return row;
     },
@@ -261,54 +353,64 @@ function messageRow(item, previous, ambiguous) {
 }
 
 function deliveryText(item) {
-  if (item.delivery === "failed") return `Not sent: ${item.problem}.`;
-  return item.delivery === "waiting" ? "Will be sent when connected" : "";
+  if (item.delivery === 'failed') return `Not sent: ${item.problem}.`;
+  return item.delivery === 'waiting' ? 'Will be sent when connected' : '';
 }
 
 function deliveryLine(item, text) {
-  const line = element("div", { class: "delivery" }, [element("span", { text })]);
-  if (item.delivery !== "failed") return line;
-  const retry = element("button", { class: "link-button", type: "button", text: "Send again" });
+  const line = element('div', { class: 'delivery' }, [element('span', { text })]);
+  if (item.delivery !== 'failed') return line;
+  const retry = element('button', { class: 'link-button', type: 'button', text: 'Send again' });
   const room = currentRoom;
   retry.onclick = () => sendAgain(room, item);
-  const remove = element("button", { class: "link-button", type: "button", text: "Delete" });
+  const remove = element('button', { class: 'link-button', type: 'button', text: 'Delete' });
   remove.onclick = () => discard(room, item);
   line.append(retry, remove);
   return line;
 }
 
 function noticeRow(notice, ambiguous) {
-  const verbs = { joined: "joined", left: "left", visited: "came and went" };
+  const verbs = { joined: 'joined', left: 'left', visited: 'came and went' };
   const parts = Object.entries(verbs).map(([event, verb]) => {
-    const names = [...notice.events.values()].filter((other) => other.event === event).map(({ person }) => {
-      if (isOwn(person)) return "your other window";
-      return ambiguous.has(person.name) ? `${person.name} ${tagOf(person)}` : person.name;
-    });
+    const names = [...notice.events.values()]
+      .filter((other) => other.event === event)
+      .map(({ person }) => {
+        if (isOwn(person)) return 'your other window';
+        return ambiguous.has(person.name) ? `${person.name} ${tagOf(person)}` : person.name;
+      });
     const shown = names.slice(0, NAMES_PER_NOTICE_MAX);
     if (names.length > shown.length) shown.push(`${names.length - shown.length} more`);
-    return names.length ? `${listFormat.format(shown)} ${verb}` : "";
+    return names.length ? `${listFormat.format(shown)} ${verb}` : '';
   });
-  const text = parts.filter(Boolean).join(" · ");
-  return { key: notice.key, look: [text], build: () => element("li", { class: "notice", text: text[0].toUpperCase() + text.slice(1), dir: "auto" }) };
+  const text = parts.filter(Boolean).join(' · ');
+  return {
+    key: notice.key,
+    look: [text],
+    build: () => element('li', { class: 'notice', text: text[0].toUpperCase() + text.slice(1), dir: 'auto' }),
+  };
 }
 
 function dividerRow(key, kind, text) {
-  return { key, look: [text], build: () => element("li", { class: `divider ${kind}`, text }) };
+  return { key, look: [text], build: () => element('li', { class: `divider ${kind}`, text }) };
 }
 
 function dayText(time) {
   const today = new Date();
   const yesterday = new Date(today.getFullYear(), today.getMonth(), today.getDate() - 1);
   const wanted = new Date(time).toDateString();
-  if (wanted === today.toDateString()) return "Today";
-  return wanted === yesterday.toDateString() ? "Yesterday" : dayFormat.format(time);
+  if (wanted === today.toDateString()) return 'Today';
+  return wanted === yesterday.toDateString() ? 'Yesterday' : dayFormat.format(time);
 }
 
 /** Names that more than one user of the room goes by: they are shown with a tag. */
 function ambiguousNames(room) {
   const usersByName = new Map([[me.name, new Set([me.user])]]);
-  const authors = room.items.filter((item) => item.kind === "message" && item.author).map((item) => item.author);
-  const passing = room.items.filter((item) => item.kind === "notice").flatMap((item) => [...item.events.values()].map(({ person }) => person));
+  const authors = room.items
+    .filter((item) => item.kind === 'message' && item.author)
+    .map((item) => item.author);
+  const passing = room.items
+    .filter((item) => item.kind === 'notice')
+    .flatMap((item) => [...item.events.values()].map(({ person }) => person));
   for (const { name, user } of [...room.members.values(), ...authors, ...passing]) {
     if (!usersByName.has(name)) usersByName.set(name, new Set());
     usersByName.get(name).add(user);
@@ -319,48 +421,56 @@ function ambiguousNames(room) {
 /** FNV-1a, then mixed: neighbouring ids get colours that lie apart. */
 export function hash(text) {
   let value = 0x811c9dc5;
-  for (let index = 0; index < text.length; index += 1) value = Math.imul(value ^ text.charCodeAt(index), 0x01000193);
+  for (let index = 0; index < text.length; index += 1)
+    value = Math.imul(value ^ text.charCodeAt(index), 0x01000193);
   return Math.imul(value ^ (value >>> 15), 0x2c1b3c6d) >>> 0;
 }
 
 function tagOf(person) {
-  return `#${hash(person.user).toString(16).padStart(8, "0").slice(0, 4)}`;
+  return `#${hash(person.user).toString(16).padStart(8, '0').slice(0, 4)}`;
 }
 
 function paintName(node, person) {
-  if (person) node.style.setProperty("--hue", hash(person.user) % 360);
+  if (person) node.style.setProperty('--hue', hash(person.user) % 360);
   return node;
 }
 
 function paintAvatar(node, person) {
   const words = person?.name.split(/\s+/) ?? [];
-  const initials = words.length > 1 ? [words[0], words.at(-1)].map((word) => [...word][0]).join("") : [...(words[0] ?? "")].slice(0, 2).join("");
-  setText(node, person ? initials.toUpperCase() : "{ }");
-  node.classList.toggle("machine", person === null);
+  const initials =
+    words.length > 1
+      ? [words[0], words.at(-1)].map((word) => [...word][0]).join('')
+      : [...(words[0] ?? '')].slice(0, 2).join('');
+  setText(node, person ? initials.toUpperCase() : '{ }');
+  node.classList.toggle('machine', person === null);
   return paintName(node, person);
 }
 
 function withLinks(text) {
-  return text.split(/(https?:\/\/[^\s<>"']*[^\s<>"'.,;:!?)\]])/).map((part, index) => (
-    index % 2 === 0 ? part : element("a", { href: part, text: part, target: "_blank", rel: "noopener noreferrer nofollow" })
-  ));
+  return text
+    .split(/(https?:\/\/[^\s<>"']*[^\s<>"'.,;:!?)\]])/)
+    .map((part, index) =>
+      index % 2 === 0
+        ? part
+        : element('a', { href: part, text: part, target: '_blank', rel: 'noopener noreferrer nofollow' }),
+    );
 }
 
 function publishCommand(room) {
-  const body = JSON.stringify({ channel: room.topic, data: { text: "Hello from the backend" } });
+  const body = JSON.stringify({ channel: room.topic, data: { text: 'Hello' } });
   return `curl ${location.origin}/api/publish -H 'Content-Type: application/json' -d '${body}'`;
 }
 
 function countText(count) {
-  return count > 99 ? "99+" : String(count);
+  return count > 99 ? '99+' : String(count);
 }
 
 function crossIcon() {
-  const icon = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  icon.setAttribute("viewBox", "0 0 24 24");
-  icon.setAttribute("aria-hidden", "true");
-  path.setAttribute("d", "m6 6 12 12M18 6 6 18");
+  const icon = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');
+  icon.setAttribute('viewBox', '0 0 24 24');
+  icon.setAttribute('aria-hidden', 'true');
+  path.setAttribute('d', 'm6 6 12 12M18 6 6 18');
   icon.append(path);
   return icon;
 }
@@ -395,7 +505,7 @@ function replaceKeyed(parent, rows) {
         const focused = node.contains(document.activeElement);
         if (cursor === node) cursor = fresh;
         node.replaceWith(fresh);
-        if (focused) fresh.querySelector("button")?.focus();
+        if (focused) fresh.querySelector('button')?.focus();
       }
       node = fresh;
     }

@@ -1,0 +1,82 @@
+//! `fanwire check`: every mistake of a configuration, or a few words on what it would do.
+
+use crate::cli::Check;
+use crate::config::{Loaded, Sources, load};
+use crate::failure::{Failure, complain, say};
+
+pub(crate) fn run(arguments: Check) -> Result<(), Failure> {
+    let sources = Sources {
+        dev: arguments.dev,
+        files: arguments.files,
+        environment: std::env::vars_os().collect(),
+        flags: Vec::new(),
+    };
+    let (result, warnings) = load(sources);
+    for warning in &warnings {
+        complain(format!("warning: {warning}"));
+    }
+    match result {
+        Ok(loaded) => {
+            say(summary(&loaded));
+            Ok(())
+        }
+        Err(problems) => {
+            for problem in &problems {
+                complain(format!("error: {problem}"));
+            }
+            complain(match problems.len() {
+                1 => "1 error".to_owned(),
+                count => format!("{count} errors"),
+            });
+            Err(Failure::Told)
+        }
+    }
+}
+
+fn summary(loaded: &Loaded) -> String {
+    let settings = &loaded.settings;
+    let mut namespaces: Vec<&str> = settings.topics.named().map(|namespace| &*namespace.name).collect();
+    namespaces.sort_unstable();
+    let tokens = &settings.connection_tokens;
+    let algorithms: Vec<&str> = [
+        (tokens.hmac_secret.is_some(), "HS256/384/512"),
+        (tokens.rsa_public_key.is_some(), "RS256/384/512"),
+        (tokens.ecdsa_public_key.is_some(), "ES256/384"),
+        (tokens.ed25519_public_key.is_some(), "EdDSA"),
+    ]
+    .into_iter()
+    .filter_map(|(is_set, name)| is_set.then_some(name))
+    .collect();
+    let api_ports = match (settings.api.on_client_port, settings.api.on_internal_port) {
+        (true, true) => "both ports",
+        (true, false) => "the client port",
+        _ => "the internal port",
+    };
+    let api_keys = match settings.api.keys.len() {
+        _ if settings.api.insecure => "no key needed".to_owned(),
+        0 => "closed: there are no api.keys".to_owned(),
+        1 => "1 key".to_owned(),
+        count => format!("{count} keys"),
+    };
+    let origins: Vec<&str> = settings.origins.allowed.iter().map(String::as_str).collect();
+    let no_tokens = match &settings.client {
+        client if client.insecure => "not needed",
+        client if client.allow_anonymous_connect_without_token => "none: clients are anonymous",
+        _ => "none: clients cannot connect without keys in [client.token]",
+    };
+    [
+        "The configuration is fine.".to_owned(),
+        format!("  clients     {}", settings.client_address),
+        format!("  internal    {}", settings.internal_address),
+        format!("  shards      {}", settings.shards),
+        format!("  pages       {}", joined(&origins, "none: client.allowed_origins is empty")),
+        format!("  tokens      {}", joined(&algorithms, no_tokens)),
+        format!("  api         {} on {api_ports}, {api_keys}", settings.api.path),
+        format!("  namespaces  {}", joined(&namespaces, "none")),
+    ]
+    .join("\n")
+}
+
+fn joined(items: &[&str], otherwise: &str) -> String {
+    if items.is_empty() { otherwise.to_owned() } else { items.join(", ") }
+}

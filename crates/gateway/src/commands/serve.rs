@@ -1,0 +1,184 @@
+//! `fanwire serve`: starts a node, waits for a signal, closes it.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+
+use fanwire_server::Settings;
+use figment::value::Value;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::Serve;
+use crate::config::{Flag, Loaded, Log, LogFormat, Sources, load};
+use crate::failure::{Failure, complain, listed, say};
+use fanwire_server as node;
+
+pub(crate) fn run(arguments: Serve) -> Result<(), Failure> {
+    let is_dev = arguments.dev;
+    let (result, warnings) = load(sources(arguments));
+    let loaded = match result {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            for warning in &warnings {
+                complain(format!("warning: {warning}"));
+            }
+            return Err(Failure::Usage(listed("The configuration is wrong:", &problems)));
+        }
+    };
+    start_log(&loaded.config.log)?;
+    for warning in &warnings {
+        warn!("{warning}");
+    }
+    raise_file_limit(&loaded.settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Run(format!("cannot start the runtime: {error}")))?;
+    runtime.block_on(serve(loaded, is_dev))
+}
+
+fn sources(arguments: Serve) -> Sources {
+    let flag =
+        |name, section, key, value: Option<Value>| value.map(|value| Flag { name, section, key, value });
+    let flags = [
+        flag("--port", "server", "port", arguments.port.map(Value::from)),
+        flag("--internal-port", "internal", "port", arguments.internal_port.map(Value::from)),
+        flag("--address", "server", "address", arguments.address.map(|address| address.to_string().into())),
+        flag("--shards", "server", "shards", arguments.shards.map(Value::from)),
+        flag("--log-level", "log", "level", arguments.log_level.map(Value::from)),
+        flag("--log-format", "log", "format", arguments.log_format.map(Value::from)),
+    ];
+    Sources {
+        dev: arguments.dev,
+        files: arguments.config,
+        environment: std::env::vars_os().collect(),
+        flags: flags.into_iter().flatten().collect(),
+    }
+}
+
+/// Returns when a signal asked for the end and all clients are closed, or a second signal cut that short.
+async fn serve(loaded: Loaded, is_dev: bool) -> Result<(), Failure> {
+    let catch =
+        |kind| signal(kind).map_err(|error| Failure::Run(format!("cannot wait for signals: {error}")));
+    let mut terminate = catch(SignalKind::terminate())?;
+    let mut interrupt = catch(SignalKind::interrupt())?;
+
+    let settings = loaded.settings;
+    let timeout = settings.shutdown.timeout;
+    let opened = is_dev.then(|| Opened::of(&settings));
+    let running = node::start(settings).map_err(|error| Failure::Run(error.to_string()))?;
+    info!(clients = %running.client_address(), internal = %running.internal_address(), "ready");
+    if let Some(opened) = opened {
+        say(opened.banner(running.client_address(), running.internal_address()));
+    }
+
+    let name = either(&mut terminate, &mut interrupt).await;
+    info!(signal = name, ?timeout, "closing all clients; another signal stops at once");
+    tokio::select! {
+        () = running.shutdown() => {
+            info!("stopped");
+            Ok(())
+        }
+        name = either(&mut terminate, &mut interrupt) => {
+            warn!(signal = name, "stopped at once");
+            Err(Failure::Told)
+        }
+    }
+}
+
+/// Cancel-safe, as `Signal::recv` is.
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+fn start_log(log: &Log) -> Result<(), Failure> {
+    let filter = EnvFilter::builder()
+        .parse(&log.level)
+        .map_err(|error| Failure::Usage(format!("log.level: {error}")))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    let is_terminal = std::io::stdout().is_terminal();
+    match log.format {
+        LogFormat::Text => builder.with_ansi(is_terminal).init(),
+        LogFormat::Auto if is_terminal => builder.init(),
+        LogFormat::Auto | LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one: containers often start with 1024, and every client needs one.
+fn raise_file_limit(settings: &Settings) -> Result<(), Failure> {
+    /// Listeners, shards' readiness sets, standard streams, links and some room.
+    const OTHER_FILES: u64 = 256;
+    let before = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum });
+    let limit = if raised.is_ok() { before.maximum } else { before.current };
+    info!(before = before.current, now = limit, "limit of open files");
+    let wanted = settings.admission.connections_max as u64;
+    match limit {
+        Some(limit) if wanted.saturating_add(OTHER_FILES) > limit && wanted > 0 => {
+            Err(Failure::Usage(format!(
+                "server.connections_max: {wanted} connections and {OTHER_FILES} other files need more than the {limit} \
+             files that this process may open; raise the limit (ulimit -Hn) or lower the setting"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What `--dev` opened, taken from the settings that hold in the end.
+struct Opened {
+    open: Vec<&'static str>,
+    websocket_path: String,
+    sse_path: String,
+    api_path: String,
+    api_on_client_port: bool,
+    api_needs_key: bool,
+}
+
+impl Opened {
+    fn of(settings: &Settings) -> Self {
+        let open = [
+            (settings.origins.allowed.iter().any(|origin| origin == "*"), "every web page may connect"),
+            (settings.client.insecure, "clients need no token and may do everything"),
+            (settings.api.insecure, "the API needs no key"),
+            (settings.dev.is_some(), "the page hands out tokens for any name"),
+        ];
+        Self {
+            open: open.into_iter().filter_map(|(is_open, text)| is_open.then_some(text)).collect(),
+            websocket_path: settings.websocket.path.clone(),
+            sse_path: settings.sse.path.clone(),
+            api_path: settings.api.path.clone(),
+            api_on_client_port: settings.api.on_client_port,
+            api_needs_key: !settings.api.insecure,
+        }
+    }
+
+    fn banner(&self, clients: SocketAddr, internal: SocketAddr) -> String {
+        let Self { websocket_path, sse_path, api_path, .. } = self;
+        let api = if self.api_on_client_port { clients } else { internal };
+        let key = if self.api_needs_key { " -H 'X-API-Key: YOUR_KEY'" } else { "" };
+        let open: String = self.open.iter().map(|text| format!("    · {text}\n")).collect();
+        format!(
+            "
+  Fanwire {version}, for development
+
+    Page         http://{clients}/
+    WebSocket    ws://{clients}{websocket_path}
+    EventSource  http://{clients}{sse_path}?topic=chat:lobby
+    Metrics      http://{internal}/metrics
+
+  Open, to this machine only:
+{open}
+  Publish into the lobby:
+
+    curl http://{api}{api_path}/publish{key} -d '{{\"channel\":\"chat:lobby\",\"data\":{{\"text\":\"Hello from curl\"}}}}'
+",
+            version = env!("CARGO_PKG_VERSION"),
+        )
+    }
+}

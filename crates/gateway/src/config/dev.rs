@@ -1,0 +1,84 @@
+//! `--dev`: a layer above the defaults that opens everything, held to this machine.
+
+use fanwire_server::settings::DevSettings;
+use figment::providers::{Format, Toml};
+use figment::value::Dict;
+use serde::Deserialize;
+
+use super::checks::{Checks, Source};
+use super::layer::Layer;
+use super::{Config, Secret};
+
+const OPENED: &str = include_str!("dev.toml");
+
+pub(super) fn layer() -> Layer {
+    let values: Dict = Toml::from_str(OPENED).expect("dev.toml is TOML, which a test sees");
+    Layer { source: Source::Dev, values }
+}
+
+/// Adds what layers cannot: the chat room's namespace beside configured ones, and a secret made anew at every start.
+pub(super) fn complete(config: &mut Config, checks: &mut Checks) -> DevSettings {
+    for (key, address) in
+        [("server.address", config.server.address), ("internal.address", config.internal.address)]
+    {
+        if !address.is_loopback() {
+            checks.error(
+                key,
+                format!("must be 127.0.0.1 or ::1 with --dev, which opens everything; it is {address}"),
+            );
+        }
+    }
+    let opened = Config::deserialize(toml::Deserializer::new(OPENED)).expect("dev.toml is a configuration");
+    for namespace in opened.topics.namespaces {
+        if !config.topics.has_namespace(&namespace.name) {
+            config.topics.namespaces.push(namespace);
+        }
+    }
+    let secret = config.client.token.hmac_secret.get_or_insert_with(|| {
+        let bytes: [u8; 32] = rand::random();
+        Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    });
+    DevSettings { token_secret: secret.to_settings() }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::super::{Sources, load};
+
+    fn dev(environment: &[(&str, &str)]) -> Result<fanwire_server::Settings, String> {
+        let environment = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let (result, _) = load(Sources { dev: true, environment, ..Sources::default() });
+        result.map(|loaded| loaded.settings).map_err(|problems| format!("{problems:?}"))
+    }
+
+    #[test]
+    fn everything_is_open_and_the_chat_room_is_there() {
+        let settings = dev(&[]).unwrap();
+        assert!(
+            settings.client.insecure && settings.api.insecure && settings.client_address.ip().is_loopback()
+        );
+        assert!(settings.topics.of("chat:lobby").unwrap().force_recovery);
+        let page = settings.dev.unwrap().token_secret;
+        let verified_with = settings.connection_tokens.hmac_secret.unwrap();
+        assert_eq!(page.expose_secret(), verified_with.expose_secret());
+        assert_eq!(page.expose_secret().len(), 64);
+        assert_ne!(page.expose_secret(), dev(&[]).unwrap().dev.unwrap().token_secret.expose_secret());
+    }
+
+    #[test]
+    fn what_is_configured_wins_but_for_the_address() {
+        let settings = dev(&[
+            ("FANWIRE_CLIENT__TOKEN__HMAC_SECRET", "0012"),
+            ("FANWIRE_CLIENT__INSECURE", "false"),
+            ("FANWIRE_TOPICS__NAMESPACES", r#"[{"name":"mine"}]"#),
+        ])
+        .unwrap();
+        assert_eq!(settings.dev.unwrap().token_secret.expose_secret(), "0012");
+        assert!(!settings.client.insecure);
+        assert!(settings.topics.of("mine:a").is_ok() && settings.topics.of("chat:a").is_ok());
+        let error = dev(&[("FANWIRE_SERVER__ADDRESS", "0.0.0.0")]).unwrap_err();
+        assert!(error.contains("FANWIRE_SERVER__ADDRESS") && error.contains("127.0.0.1 or ::1"), "{error}");
+    }
+}

@@ -1,0 +1,225 @@
+//! From sources to settings: defaults < `--dev` < files < environment < flags.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use fanwire_server::Settings;
+use figment::Figment;
+use figment::providers::{Format, Json, Toml, Yaml};
+use figment::value::{Dict, Value};
+
+use super::checks::{Checks, Problem, Source};
+use super::environment::Environment;
+use super::layer::{Layer, shown};
+use super::{Config, dev};
+
+/// Where values come from, the weakest first.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    pub(crate) dev: bool,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    pub(crate) flags: Vec<Flag>,
+}
+
+/// A flag of the command line that sets a key.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    pub(crate) name: &'static str,
+    pub(crate) section: &'static str,
+    pub(crate) key: &'static str,
+    pub(crate) value: Value,
+}
+
+/// A configuration without a mistake.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    pub(crate) settings: Settings,
+}
+
+/// Reads everything. The warnings are there whether it succeeds or not.
+pub(crate) fn load(sources: Sources) -> (Result<Loaded, Vec<Problem>>, Vec<String>) {
+    let mut layers = Vec::new();
+    let mut problems = Vec::new();
+    if sources.dev {
+        layers.push(dev::layer());
+    }
+    for file in sources.files {
+        match read_file(&file) {
+            Ok(values) => layers.push(Layer { source: Source::File(file), values }),
+            Err(text) => {
+                problems.push(Problem { source: Some(Source::File(file)), key: String::new(), text })
+            }
+        }
+    }
+    let mut environment = Environment::read(sources.environment);
+    layers.append(&mut environment.layers);
+    problems.append(&mut environment.problems);
+    let mut warnings = environment.warnings;
+    layers.extend(sources.flags.into_iter().map(|flag| Layer {
+        source: Source::Flag(flag.name),
+        values: Dict::from([(flag.section.into(), Dict::from([(flag.key.into(), flag.value)]).into())]),
+    }));
+    let result = build(layers, problems, sources.dev, &mut warnings);
+    (result, warnings)
+}
+
+/// The values of a file of any of the three kinds.
+pub(crate) fn read_file(file: &Path) -> Result<Dict, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
+    let value = match file.extension().and_then(|extension| extension.to_str()) {
+        Some("toml") => Toml::from_str::<Value>(&text).map_err(|error| {
+            // The error's own text quotes the line, which may hold a secret.
+            let place =
+                error.span().map_or(String::new(), |span| format!("line {}: ", line_of(&text, span.start)));
+            format!("{place}{}", error.message().trim().replace('\n', "; "))
+        }),
+        Some("yaml" | "yml") => Yaml::from_str::<Value>(&text).map_err(|error| error.to_string()),
+        Some("json") => Json::from_str::<Value>(&text).map_err(|error| error.to_string()),
+        _ => return Err("is of an unknown kind: its name must end in .toml, .yaml, .yml or .json".into()),
+    }?;
+    match value {
+        Value::Dict(_, values) => Ok(values),
+        Value::Empty(..) => Ok(Dict::new()),
+        _ => Err("does not hold sections".into()),
+    }
+}
+
+/// The problems of a file alone, without any other source.
+pub(crate) fn problems_of(values: Dict, file: PathBuf) -> Vec<Problem> {
+    let layer = Layer { source: Source::File(file), values };
+    build(vec![layer], Vec::new(), false, &mut Vec::new()).err().unwrap_or_default()
+}
+
+fn build(
+    mut layers: Vec<Layer>,
+    mut problems: Vec<Problem>,
+    dev: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Loaded, Vec<Problem>> {
+    for layer in &mut layers {
+        problems.append(&mut layer.clean());
+    }
+    let merged = layers.iter().fold(Figment::new(), |merged, layer| merged.merge(layer.clone()));
+    let mut config: Config = match merged.extract() {
+        Ok(config) => config,
+        Err(error) => {
+            problems.extend(error.into_iter().map(|error| Problem {
+                source: None,
+                key: shown(&error.path),
+                text: error.kind.to_string(),
+            }));
+            return Err(problems);
+        }
+    };
+    let mut checks = Checks::default();
+    let dev = dev.then(|| dev::complete(&mut config, &mut checks));
+    let mut settings = config.settings(&mut checks);
+    settings.dev = dev;
+
+    let located = |(key, text): (String, String)| {
+        let source = layers.iter().rev().find(|layer| layer.sets(&key)).map(|layer| layer.source.clone());
+        let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+        Problem { source, key: shown(&path), text }
+    };
+    problems.extend(checks.errors.into_iter().map(located));
+    warnings.extend(checks.warnings.into_iter().map(|warning| located(warning).to_string()));
+    if problems.is_empty() { Ok(Loaded { config, settings }) } else { Err(problems) }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        (folder, path)
+    }
+
+    fn problems(name: &str, text: &str) -> String {
+        let (_folder, path) = file(name, text);
+        let (result, _) = load(Sources { files: vec![path], ..Sources::default() });
+        let problems = result.map(|_| Vec::new()).unwrap_or_else(|problems| problems);
+        problems.iter().map(|problem| format!("{problem}\n")).collect()
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let (_one, first) = file("a.toml", "[server]\nport = 1\nbacklog = 11\nname = 'file'\n");
+        let (_two, second) = file("b.yaml", "server:\n  port: 2\n  shards: 3\nclient:\n");
+        let sources = Sources {
+            files: vec![first, second],
+            environment: vec![
+                ("FANWIRE_SERVER__PORT".into(), "3".into()),
+                ("FANWIRE_SERVER__SHARDS".into(), "5".into()),
+            ],
+            flags: vec![Flag { name: "--port", section: "server", key: "port", value: Value::from(4u16) }],
+            ..Sources::default()
+        };
+        let settings = load(sources).0.unwrap().settings;
+        assert_eq!(settings.client_address.port(), 4);
+        assert_eq!(settings.shards, 5);
+        assert_eq!(settings.admission.backlog, 11);
+        assert_eq!(settings.name, "file");
+    }
+
+    #[test]
+    fn files_that_cannot_be_parsed_say_where_but_not_what() {
+        let found = problems("a.toml", "[client.token]\nhmac_secret = hunter2\n");
+        assert!(found.contains("line 2"), "{found}");
+        assert!(!found.contains("hunter2"), "{found}");
+        assert!(problems("a.json", "{").contains("line 1"));
+        assert!(problems("a.yaml", "a: [").contains("a.yaml"));
+        assert!(problems("a.ini", "").contains("must end in .toml"));
+        assert!(problems("a.json", "3").contains("does not hold sections"));
+        assert_eq!(problems("a.yaml", ""), "");
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_all_named() {
+        let found = problems(
+            "a.toml",
+            "[server]\nport = 9000\nshards = 0\n[client]\nping_interval = '5s'\nstale_close_delay = '0s'\n\
+             [client.token]\nhmac_secret = ''\nrsa_public_key = 'x'\naudience = 'a'\naudience_regex = 'b'\n\
+             [client.personal_topic]\nenabled = true\nnamespace = 'none'\n\
+             [sse]\npath = '/api/subscribe'\n[log]\nlevel = 'loud'\n[api]\npath = 'api/'\nkeys = ['']\n\
+             [topics]\nuser_boundary = ':'\nhistory_meta_ttl = '1m'\n\
+             [topics.default]\nhistory_size = 3\nauto_cache_recover = true\n\
+             [[topics.namespaces]]\nname = 'x'\ntopic_regex = '('\n\
+             [[topics.namespaces]]\nname = 'chat'\nhistory_size = 1\nhistory_ttl = '1500ms'\n\
+             [[topics.namespaces]]\nname = 'chat'\nforce_recovery = true\n\
+             [[topics.namespaces]]\nname = 'long'\nhistory_size = 1\nhistory_ttl = '1h'\n",
+        );
+        for expected in [
+            "internal.port: is server.port too (9000)",
+            "server.shards: must be \"auto\" or 1 to 1024",
+            "client.pong_timeout: must be less than client.ping_interval (8s is not less than 5s)",
+            "client.stale_close_delay: must be longer than 0s",
+            "client.token.hmac_secret: the secret is empty",
+            "client.token.rsa_public_key: this is not PEM",
+            "client.token.audience_regex: is set beside audience",
+            "client.personal_topic.namespace: \"none\" is not the name",
+            "log.level: must be one of",
+            "api.path: must be a path",
+            "api.keys: has an empty key",
+            "topics.user_boundary: is the same as topics.namespace_boundary",
+            "topics.default.history_size: needs history_ttl as well",
+            "topics.default.auto_cache_recover: needs force_recovery",
+            "topics.namespaces[0].name: \"x\" must be two or more",
+            "topics.namespaces[0].topic_regex: is not a regular expression: unclosed group",
+            "topics.namespaces[1].history_ttl: must be whole seconds",
+            "topics.namespaces[2].name: \"chat\" is the name of two namespaces",
+            "topics.namespaces[2].force_recovery: needs history",
+            "topics.namespaces[3].history_meta_ttl: must be at least history_ttl (1m is less than 1h)",
+        ] {
+            assert!(found.contains(expected), "{expected}\nnot in\n{found}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! How the program ends: the text on standard error and the exit code.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Why a command did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Exit code 1.
+    #[error("{0}")]
+    Run(String),
+    /// Exit code 2: what was asked for, or the configuration, is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// Exit code 1, and all has been said.
+    #[error("")]
+    Told,
+}
+
+impl Failure {
+    pub(crate) fn report(&self) -> ExitCode {
+        let text = self.to_string();
+        if !text.is_empty() {
+            complain(text);
+        }
+        match self {
+            Self::Run(_) | Self::Told => ExitCode::from(1),
+            Self::Usage(_) => ExitCode::from(2),
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has gone, as in `fanwire … | head`, is no failure.
+pub(crate) fn say(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Writes to standard error.
+pub(crate) fn complain(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// One line for each, under a heading.
+pub(crate) fn listed(heading: &str, items: impl IntoIterator<Item = impl Display>) -> String {
+    items.into_iter().fold(heading.to_owned(), |text, item| format!("{text}\n  {item}"))
+}

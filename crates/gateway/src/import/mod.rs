@@ -1,0 +1,323 @@
+//! `fanwire config import centrifugo`: a Centrifugo v6 configuration in our words.
+//!
+//! Every key of the original ends in the translation or in the list of what was left out, with the reason.
+
+mod rules;
+mod value;
+
+use std::path::Path;
+
+use figment::value::{Dict, Value};
+
+use crate::config::{problems_of, write_file};
+use rules::{LEFT_OUT, NAMESPACE_LEFT_OUT, NAMESPACE_RULES, RULES, Rule, TOKEN_RULES};
+use value::convert;
+
+/// What came of a translation.
+#[derive(Debug)]
+pub(crate) struct Translation {
+    /// Our configuration, in TOML.
+    pub(crate) text: String,
+    /// What it does not hold, and why.
+    pub(crate) left_out: Vec<LeftOut>,
+    /// What is still wrong with it; empty unless the original contradicts itself.
+    pub(crate) problems: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct LeftOut {
+    pub(crate) key: String,
+    pub(crate) reason: String,
+}
+
+const TOKEN_SECTIONS: [&str; 2] = ["client.token", "client.subscription_token"];
+const UNKNOWN: &str = "not a setting of Centrifugo v6";
+const UNKNOWN_AT_TOP: &str =
+    "not a setting of Centrifugo v6; files of older versions are converted to version 6 first";
+
+/// `folder` is where relative paths of key files begin.
+pub(crate) fn translate(values: &Dict, folder: &Path) -> Translation {
+    let mut work = Work { folder, ours: toml::Table::new(), left_out: Vec::new() };
+    work.children("", values);
+    work.port_of_the_api(values);
+    work.skipped_signatures();
+    let problems = work.without_refused_keys();
+    Translation { text: write_file(&work.ours), left_out: work.left_out, problems }
+}
+
+/// What a setting of Centrifugo is called here, when that differs.
+pub(crate) fn name_here(theirs: &str) -> Option<String> {
+    let option = || {
+        let name = theirs.strip_prefix("topics.")?.rsplit('.').next()?;
+        NAMESPACE_RULES.iter().find(|rule| rule.theirs == name).map(|rule| rule.ours.to_owned())
+    };
+    let inside = format!("{theirs}.");
+    let section = || {
+        let rule = RULES.iter().find(|rule| rule.theirs.starts_with(&inside))?;
+        rule.ours.split('.').next().map(str::to_owned)
+    };
+    let ours = rule_of(theirs).map(|(_, ours)| ours).or_else(option).or_else(section);
+    ours.filter(|ours| ours != theirs)
+}
+
+/// The rule of a key outside namespaces, and where its value goes.
+fn rule_of(theirs: &str) -> Option<(&'static Rule, String)> {
+    let rule = RULES.iter().find(|rule| rule.theirs == theirs).map(|rule| (rule, rule.ours.to_owned()));
+    rule.or_else(|| {
+        let (section, name) =
+            theirs.rsplit_once('.').filter(|(section, _)| TOKEN_SECTIONS.contains(section))?;
+        let rule = TOKEN_RULES.iter().find(|rule| rule.theirs == name)?;
+        Some((rule, format!("{section}.{}", rule.ours)))
+    })
+}
+
+fn reason_of(theirs: &str) -> Option<&'static str> {
+    let in_token_section = theirs.rsplit_once('.').filter(|(section, _)| TOKEN_SECTIONS.contains(section));
+    let key = in_token_section.map_or(theirs, |(_, name)| name);
+    LEFT_OUT.iter().find(|(left, _)| *left == key).map(|(_, reason)| *reason)
+}
+
+struct Work<'a> {
+    folder: &'a Path,
+    ours: toml::Table,
+    left_out: Vec<LeftOut>,
+}
+
+impl Work<'_> {
+    fn children(&mut self, section: &str, values: &Dict) {
+        for (name, value) in values {
+            let name = name.to_lowercase();
+            self.visit(&if section.is_empty() { name } else { format!("{section}.{name}") }, value);
+        }
+    }
+
+    fn visit(&mut self, key: &str, value: &Value) {
+        if let Some((rule, ours)) = rule_of(key) {
+            if let Some(value) = self.carried(key, value, rule) {
+                set(&mut self.ours, &ours, value);
+            }
+            return;
+        }
+        match (key, value) {
+            // Looked at when all is known.
+            ("http_api.external", _) | (_, Value::Empty(..)) => {}
+            ("channel.without_namespace", Value::Dict(_, options)) => {
+                let namespace = self.namespace(key, options);
+                set(&mut self.ours, "topics.default", namespace.into());
+            }
+            ("channel.namespaces", Value::Array(_, list)) => {
+                let namespaces = list.iter().enumerate().filter_map(|(index, item)| {
+                    let options = item.as_dict()?;
+                    let name = options.get("name").and_then(Value::as_str).map(str::to_owned);
+                    let key = format!("{key}.{}", name.unwrap_or_else(|| index.to_string()));
+                    Some(toml::Value::Table(self.namespace(&key, options)))
+                });
+                let namespaces = namespaces.collect::<Vec<_>>();
+                set(&mut self.ours, "topics.namespaces", namespaces.into());
+            }
+            _ => match (reason_of(key), value) {
+                (Some(reason), _) => self.leave_out(key, reason),
+                (None, Value::Dict(_, inner)) => self.children(key, inner),
+                (None, _) => self.leave_out(key, if key.contains('.') { UNKNOWN } else { UNKNOWN_AT_TOP }),
+            },
+        }
+    }
+
+    fn namespace(&mut self, theirs: &str, options: &Dict) -> toml::Table {
+        let mut namespace = toml::Table::new();
+        for (name, value) in options {
+            let name = name.to_lowercase();
+            let key = format!("{theirs}.{name}");
+            if let Some(rule) = NAMESPACE_RULES.iter().find(|rule| rule.theirs == name) {
+                if let Some(value) = self.carried(&key, value, rule) {
+                    namespace.insert(rule.ours.to_owned(), value);
+                }
+            } else if name == "subscription_type" && matches!(value.as_str(), Some("" | "stream")) {
+                // The only kind there is here.
+            } else {
+                let reason = NAMESPACE_LEFT_OUT.iter().find(|(left, _)| *left == name);
+                self.leave_out(&key, reason.map_or(UNKNOWN, |(_, reason)| reason));
+            }
+        }
+        namespace
+    }
+
+    /// `None` where there is nothing to carry: it stays at its default, or was left out.
+    fn carried(&mut self, key: &str, value: &Value, rule: &Rule) -> Option<toml::Value> {
+        match convert(value, rule.how, self.folder) {
+            Ok(carried) => carried,
+            Err(reason) => {
+                self.leave_out(key, &reason);
+                None
+            }
+        }
+    }
+
+    /// There the API leaves the clients' port as soon as there is an internal one, unless it is `external`.
+    fn port_of_the_api(&mut self, values: &Dict) {
+        let is_external = values
+            .get("http_api")
+            .and_then(Value::as_dict)
+            .and_then(|api| api.get("external"))
+            .is_some_and(|external| external.to_bool_lossy() == Some(true));
+        if get(&self.ours, "internal.port").is_some() {
+            set(&mut self.ours, "api.on", if is_external { "client" } else { "internal" }.into());
+        }
+    }
+
+    /// There one switch serves both kinds of token.
+    fn skipped_signatures(&mut self) {
+        let skip = get(&self.ours, "client.token.insecure_skip_signature").cloned();
+        if let Some(skip) = skip.filter(|_| get(&self.ours, "client.subscription_token").is_some()) {
+            set(&mut self.ours, "client.subscription_token.insecure_skip_signature", skip);
+        }
+    }
+
+    /// Takes out what our own check refuses, key by key, so that what is written can be used.
+    fn without_refused_keys(&mut self) -> Vec<String> {
+        loop {
+            let values = Value::serialize(&self.ours).ok().and_then(Value::into_dict).unwrap_or_default();
+            let problems = problems_of(values, "the translation".into());
+            let removed = problems.iter().find(|problem| remove(&mut self.ours, &problem.key));
+            let Some(problem) = removed else { return problems.iter().map(ToString::to_string).collect() };
+            self.leave_out(&problem.key, &format!("refused here: {}", problem.text));
+        }
+    }
+
+    fn leave_out(&mut self, key: &str, reason: &str) {
+        self.left_out.push(LeftOut { key: key.to_owned(), reason: reason.to_owned() });
+    }
+}
+
+fn set(table: &mut toml::Table, path: &str, value: toml::Value) {
+    match path.split_once('.') {
+        None => {
+            table.insert(path.to_owned(), value);
+        }
+        Some((section, rest)) => {
+            let inner = table.entry(section).or_insert_with(|| toml::Table::new().into());
+            if let toml::Value::Table(inner) = inner {
+                set(inner, rest, value);
+            }
+        }
+    }
+}
+
+fn get<'t>(table: &'t toml::Table, path: &str) -> Option<&'t toml::Value> {
+    let mut parts = path.split('.');
+    let first = table.get(parts.next()?)?;
+    parts.try_fold(first, |value, part| value.get(part))
+}
+
+/// Removes the key at a path such as `topics.namespaces[1].history_ttl`. A namespace goes with its name.
+fn remove(table: &mut toml::Table, path: &str) -> bool {
+    let Some((section, rest)) = path.split_once('.') else { return table.remove(path).is_some() };
+    let Some((list, index)) = section.strip_suffix(']').and_then(|section| section.split_once('[')) else {
+        return match table.get_mut(section) {
+            Some(toml::Value::Table(inner)) => remove(inner, rest),
+            _ => false,
+        };
+    };
+    let (Some(toml::Value::Array(items)), Ok(index)) = (table.get_mut(list), index.parse::<usize>()) else {
+        return false;
+    };
+    match items.get_mut(index) {
+        Some(_) if rest == "name" => {
+            items.remove(index);
+            true
+        }
+        Some(toml::Value::Table(inner)) => remove(inner, rest),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use figment::providers::{Format, Yaml};
+
+    use super::*;
+
+    fn check(theirs: &str, ours: &str, left_out: &[&str]) {
+        let values: Dict = Yaml::from_str(theirs).unwrap();
+        let translation = translate(&values, Path::new("."));
+        assert_eq!(translation.text.trim(), ours.trim());
+        let told: Vec<String> =
+            translation.left_out.iter().map(|left| format!("{}: {}", left.key, left.reason)).collect();
+        assert_eq!(told.len(), left_out.len(), "{told:#?}");
+        for (told, expected) in told.iter().zip(left_out) {
+            assert!(told.starts_with(expected), "{told} is not {expected}");
+        }
+        assert_eq!(translation.problems, [""; 0]);
+    }
+
+    #[test]
+    fn values_change_their_names_units_and_shapes() {
+        check(
+            "http_server: {port: '8001', internal_port: '9001'}\n\
+             http_api: {key: 0012, external: true}\n\
+             client: {ping_interval: 1m30s, pong_timeout: -1s, queue_max_size: 1048576, allowed_origins: 'https://a, https://b'}\n\
+             log: {level: fatal}\n",
+            "[server]\nport = 8001\n\n[internal]\nport = 9001\n\n[log]\nlevel = \"error\"\n\n\
+             [client]\nallowed_origins = [\"https://a\", \"https://b\"]\nping_interval = \"90s\"\npong_timeout = \"0s\"\nqueue_bytes_max = \"1MiB\"\n\n\
+             [api]\non = \"client\"\nkeys = [\"0012\"]",
+            &[],
+        );
+    }
+
+    #[test]
+    fn what_has_no_counterpart_is_told_once_with_its_reason() {
+        check(
+            "engine: {type: redis, redis: {address: 'redis://x'}}\n\
+             client: {token: {jwks_public_endpoint: x}, proxy: {connect: {enabled: true, endpoint: x}}}\n\
+             token_hmac_secret_key: x\n\
+             channel: {without_namespace: {allowed_delta_types: [fossil], subscription_type: stream}, max_lenght: 1}\n",
+            "",
+            &[
+                "channel.max_lenght: not a setting",
+                "channel.without_namespace.allowed_delta_types: publications are always sent whole",
+                "client.proxy: events are not sent",
+                "client.token.jwks_public_endpoint: keys are not fetched",
+                "engine.redis: there is only the memory engine",
+                "token_hmac_secret_key: not a setting of Centrifugo v6; files of older versions",
+                "engine.type: refused here: \"redis\" is not one of \"memory\"",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_our_check_refuses_is_left_out() {
+        check(
+            "channel: {namespaces: [{name: chat, allow_recovery: true, presence: true}, {name: x}]}\n",
+            "[[topics.namespaces]]\nname = \"chat\"\npresence = true",
+            &[
+                "topics.namespaces[0].allow_recovery: refused here: needs history",
+                "topics.namespaces[1].name: refused here: \"x\" must be",
+            ],
+        );
+    }
+
+    #[test]
+    fn names_of_centrifugo_are_recognised() {
+        for (theirs, ours) in [
+            ("client.channel_limit", Some("client.subscriptions_max")),
+            ("client.token.hmac_secret_key", Some("client.token.hmac_secret")),
+            ("channel", Some("topics")),
+            ("topics.namespaces[0].channel_regex", Some("topic_regex")),
+            ("client.ping_interval", None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(name_here(theirs).as_deref(), ours);
+        }
+    }
+
+    #[test]
+    fn every_rule_leads_to_a_key() {
+        let keys: Vec<String> = crate::config::outline().iter().map(|item| item.path()).collect();
+        let targets = RULES.iter().map(|rule| rule.ours.to_owned());
+        let tokens = TOKEN_RULES.iter().map(|rule| format!("client.subscription_token.{}", rule.ours));
+        let namespaces = NAMESPACE_RULES.iter().map(|rule| format!("topics.namespaces.{}", rule.ours));
+        for key in targets.chain(tokens).chain(namespaces) {
+            assert!(keys.contains(&key), "{key}");
+        }
+    }
+}

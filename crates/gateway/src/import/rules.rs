@@ -1,0 +1,233 @@
+//! What each setting of Centrifugo v6 is called here, and why the others have no counterpart.
+
+use How::*;
+
+/// A setting that both servers have.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) theirs: &'static str,
+    pub(super) ours: &'static str,
+    pub(super) how: How,
+}
+
+/// How the value is carried over.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum How {
+    Flag,
+    Number,
+    Text,
+    /// A list of texts, from a list or from one text with commas.
+    Texts,
+    /// One text that becomes a list of one.
+    OneOf,
+    Duration,
+    Bytes,
+    /// PEM text, PEM in base64, or the path of a PEM file.
+    Pem,
+    /// Words that differ between the servers; what is not listed stays as it is.
+    Words(&'static [(&'static str, &'static str)]),
+}
+
+const fn rule(theirs: &'static str, ours: &'static str, how: How) -> Rule {
+    Rule { theirs, ours, how }
+}
+
+pub(super) const RULES: &[Rule] = &[
+    rule("http_server.address", "server.address", Text),
+    rule("http_server.port", "server.port", Number),
+    rule("http_server.internal_address", "internal.address", Text),
+    rule("http_server.internal_port", "internal.port", Number),
+    rule("node.name", "server.name", Text),
+    rule("client.connection_limit", "server.connections_max", Number),
+    rule("client.connection_rate_limit", "server.connections_per_second_max", Number),
+    rule("log.level", "log.level", Words(&[("fatal", "error"), ("none", "off")])),
+    rule("engine.type", "engine.type", Text),
+    rule("shutdown.timeout", "shutdown.timeout", Duration),
+    rule("client.allowed_origins", "client.allowed_origins", Texts),
+    rule("client.ping_interval", "client.ping_interval", Duration),
+    rule("client.pong_timeout", "client.pong_timeout", Duration),
+    rule("client.stale_close_delay", "client.stale_close_delay", Duration),
+    rule("client.expired_close_delay", "client.expired_close_delay", Duration),
+    rule("client.expired_sub_close_delay", "client.expired_subscription_close_delay", Duration),
+    rule("client.channel_limit", "client.subscriptions_max", Number),
+    rule("client.queue_max_size", "client.queue_bytes_max", Bytes),
+    rule("client.history_max_publication_limit", "client.history_page_max", Number),
+    rule("client.recovery_max_publication_limit", "client.recovery_max", Number),
+    rule("client.user_connection_limit", "client.user_connections_max", Number),
+    rule("client.connect_include_server_time", "client.include_server_time", Flag),
+    rule(
+        "client.allow_anonymous_connect_without_token",
+        "client.allow_anonymous_connect_without_token",
+        Flag,
+    ),
+    rule("client.disallow_anonymous_connection_tokens", "client.disallow_anonymous_connection_tokens", Flag),
+    rule("client.insecure", "client.insecure", Flag),
+    rule("client.insecure_skip_token_signature_verify", "client.token.insecure_skip_signature", Flag),
+    rule("client.subscription_token.enabled", "client.subscription_token.enabled", Flag),
+    rule("client.subscribe_to_user_personal_channel.enabled", "client.personal_topic.enabled", Flag),
+    rule(
+        "client.subscribe_to_user_personal_channel.personal_channel_namespace",
+        "client.personal_topic.namespace",
+        Text,
+    ),
+    rule(
+        "client.subscribe_to_user_personal_channel.single_connection",
+        "client.personal_topic.single_connection",
+        Flag,
+    ),
+    rule("rpc.ping.enabled", "client.rpc_ping.enabled", Flag),
+    rule("rpc.ping.method", "client.rpc_ping.method", Text),
+    rule("websocket.handler_prefix", "websocket.path", Text),
+    rule("websocket.message_size_limit", "websocket.message_bytes_max", Bytes),
+    rule("http_api.handler_prefix", "api.path", Text),
+    rule("http_api.key", "api.keys", OneOf),
+    rule("http_api.insecure", "api.insecure", Flag),
+    rule("http_api.error_mode", "api.error_mode", Text),
+    rule("channel.max_length", "topics.length_max", Number),
+    rule("channel.private_prefix", "topics.private_prefix", Text),
+    rule("channel.namespace_boundary", "topics.namespace_boundary", Text),
+    rule("channel.user_boundary", "topics.user_boundary", Text),
+    rule("channel.user_separator", "topics.user_separator", Text),
+    rule("channel.history_meta_ttl", "topics.history_meta_ttl", Duration),
+    rule("channel.publication_data_format", "topics.publication_format", Text),
+];
+
+/// Inside `client.token` and `client.subscription_token`.
+pub(super) const TOKEN_RULES: &[Rule] = &[
+    rule("hmac_secret_key", "hmac_secret", Text),
+    rule("hmac_previous_secret_key", "hmac_previous_secret", Text),
+    rule("hmac_previous_secret_key_valid_until", "hmac_previous_secret_valid_until", Number),
+    rule("rsa_public_key", "rsa_public_key", Pem),
+    rule("ecdsa_public_key", "ecdsa_public_key", Pem),
+    rule("audience", "audience", Text),
+    rule("audience_regex", "audience_regex", Text),
+    rule("issuer", "issuer", Text),
+    rule("issuer_regex", "issuer_regex", Text),
+    rule("user_id_claim", "user_claim", Text),
+];
+
+/// Inside `channel.without_namespace` and each of `channel.namespaces`.
+pub(super) const NAMESPACE_RULES: &[Rule] = &[
+    rule("name", "name", Text),
+    rule("presence", "presence", Flag),
+    rule("join_leave", "join_leave", Flag),
+    rule("force_push_join_leave", "force_push_join_leave", Flag),
+    rule("history_size", "history_size", Number),
+    rule("history_ttl", "history_ttl", Duration),
+    rule("history_meta_ttl", "history_meta_ttl", Duration),
+    rule("force_positioning", "force_positioning", Flag),
+    rule("allow_positioning", "allow_positioning", Flag),
+    rule("force_recovery", "force_recovery", Flag),
+    rule("allow_recovery", "allow_recovery", Flag),
+    rule("force_recovery_mode", "recovery_mode", Text),
+    rule("auto_cache_recover", "auto_cache_recover", Flag),
+    rule("allow_subscribe_for_client", "allow_subscribe_for_client", Flag),
+    rule("allow_subscribe_for_anonymous", "allow_subscribe_for_anonymous", Flag),
+    rule("allow_publish_for_client", "allow_publish_for_client", Flag),
+    rule("allow_publish_for_subscriber", "allow_publish_for_subscriber", Flag),
+    rule("allow_publish_for_anonymous", "allow_publish_for_anonymous", Flag),
+    rule("allow_presence_for_client", "allow_presence_for_client", Flag),
+    rule("allow_presence_for_subscriber", "allow_presence_for_subscriber", Flag),
+    rule("allow_presence_for_anonymous", "allow_presence_for_anonymous", Flag),
+    rule("allow_history_for_client", "allow_history_for_client", Flag),
+    rule("allow_history_for_subscriber", "allow_history_for_subscriber", Flag),
+    rule("allow_history_for_anonymous", "allow_history_for_anonymous", Flag),
+    rule("allow_user_limited_channels", "allow_user_limited_topics", Flag),
+    rule("channel_regex", "topic_regex", Text),
+    rule("publication_data_format", "publication_format", Text),
+];
+
+const ENGINES: &str = "there is only the memory engine so far";
+const HOOKS: &str = "events are not sent to a backend yet";
+const KINDS: &str = "map and shared-poll topics are not there yet";
+const DELTAS: &str = "publications are always sent whole so far";
+const TLS: &str = "put a proxy in front for TLS, HTTP/2 and HTTP/3";
+const TRANSPORTS: &str = "clients connect by WebSocket or by EventSource on sse.path so far";
+const COMPRESSION: &str = "messages are not compressed yet";
+const BY_ITSELF: &str = "the server arranges this by itself";
+
+/// Keys, or sections as a whole, without a counterpart.
+pub(super) const LEFT_OUT: &[(&str, &str)] = &[
+    ("engine.redis", ENGINES),
+    ("broker", ENGINES),
+    ("presence_manager", ENGINES),
+    ("map_broker", ENGINES),
+    ("controller", ENGINES),
+    ("proxies", HOOKS),
+    ("client.proxy", HOOKS),
+    ("channel.proxy", HOOKS),
+    ("rpc.proxy", HOOKS),
+    ("rpc.namespaces", HOOKS),
+    ("rpc.without_namespace", HOOKS),
+    ("rpc.namespace_boundary", HOOKS),
+    ("shared_poll", KINDS),
+    ("http_server.tls", TLS),
+    ("http_server.tls_autocert", TLS),
+    ("http_server.tls_external", TLS),
+    ("http_server.internal_tls", TLS),
+    ("http_server.http3", TLS),
+    ("http_server.h2c_external", TLS),
+    ("http_server.external_http2_extended_connect", TLS),
+    ("sse", TRANSPORTS),
+    ("http_stream", TRANSPORTS),
+    ("emulation", TRANSPORTS),
+    ("webtransport", TRANSPORTS),
+    ("uni_websocket", TRANSPORTS),
+    ("uni_sse", TRANSPORTS),
+    ("uni_http_stream", TRANSPORTS),
+    ("uni_grpc", TRANSPORTS),
+    ("init", TRANSPORTS),
+    ("client.connect_code_to_unidirectional_disconnect", TRANSPORTS),
+    ("websocket.disabled", "WebSocket is always on"),
+    ("websocket.compression", COMPRESSION),
+    ("websocket.compression_min_size", COMPRESSION),
+    ("websocket.compression_level", COMPRESSION),
+    ("websocket.decompressed_message_size_limit", COMPRESSION),
+    ("websocket.read_buffer_size", BY_ITSELF),
+    ("websocket.write_buffer_size", BY_ITSELF),
+    ("websocket.use_write_buffer_pool", BY_ITSELF),
+    ("websocket.write_timeout", "client.queue_bytes_max and pings find slow clients"),
+    ("client.presence_update_interval", BY_ITSELF),
+    ("client.channel_position_check_delay", BY_ITSELF),
+    ("client.channel_position_max_time_lag", BY_ITSELF),
+    ("client.concurrency", "commands of one client keep their order"),
+    ("client.user_id_http_header", "users are known by their token only"),
+    ("jwks_public_endpoint", "keys are not fetched yet; set the public key itself"),
+    ("insecure_skip_jwks_endpoint_safety_check", "keys are not fetched yet"),
+    ("http_api.disabled", "without api.keys nobody can call the API"),
+    ("grpc_api", "the API is HTTP only"),
+    ("consumers", "there are no consumers of message queues yet"),
+    ("admin", "there is no administration page yet"),
+    ("swagger", "there is no page for the API yet"),
+    ("debug", "there is no profiling route"),
+    ("prometheus", "metrics are always on at /metrics of the internal port"),
+    ("health", "health is always on at /livez and /readyz of the internal port"),
+    ("graphite", "metrics are for Prometheus only"),
+    ("opentelemetry", "there are no traces yet"),
+    ("usage_stats", "no usage statistics are sent"),
+    ("log.file", "logs go to standard output"),
+    ("node.info_metrics_aggregate_interval", "the API's info has no metrics"),
+    ("pid_file", "leave that to the service manager"),
+    ("enable_unreleased_features", "there are none behind a switch"),
+];
+
+/// Options of namespaces without a counterpart.
+pub(super) const NAMESPACE_LEFT_OUT: &[(&str, &str)] = &[
+    ("allowed_delta_types", DELTAS),
+    ("delta_publish", DELTAS),
+    ("allow_tags_filter", "subscriptions cannot be filtered yet"),
+    ("subscribe_proxy_enabled", HOOKS),
+    ("subscribe_proxy_name", HOOKS),
+    ("publish_proxy_enabled", HOOKS),
+    ("publish_proxy_name", HOOKS),
+    ("sub_refresh_proxy_enabled", HOOKS),
+    ("sub_refresh_proxy_name", HOOKS),
+    ("subscribe_stream_proxy_enabled", HOOKS),
+    ("subscribe_stream_proxy_name", HOOKS),
+    ("subscribe_stream_proxy_bidirectional", HOOKS),
+    ("subscription_type", KINDS),
+    ("map", KINDS),
+    ("map_clients_presence_channel_prefix", KINDS),
+    ("map_users_presence_channel_prefix", KINDS),
+    ("shared_poll", KINDS),
+];

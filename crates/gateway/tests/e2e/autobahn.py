@@ -1,0 +1,115 @@
+"""Autobahn's WebSocket cases by PyPI `kosoku` against the echo route, directly and through nginx."""
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import collections
+
+import kosoku
+import pytest
+
+from harness import Server, free_port, get, until
+
+CASES = 301
+# Compression is not offered yet, and those cases are about nothing else.
+EXCLUDED = ["12.*", "13.*"]
+ECHO = "/echo"
+
+NGINX = """
+daemon off;
+worker_processes 1;
+pid {folder}/pid;
+error_log stderr warn;
+{user}
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://127.0.0.1:{target};
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection "upgrade";
+            proxy_set_header Host $host;
+            proxy_buffering off;
+            proxy_read_timeout 60s;
+        }}
+    }}
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    # Group 9 sends messages of up to 16 MiB, which must come back whole.
+    settings = {
+        "websocket": {"echo_path": ECHO, "message_bytes_max": "32MiB"},
+        "client": {"queue_bytes_max": "64MiB"},
+    }
+    with Server(settings) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def nginx(target):
+    """nginx in front of a port, with its own folder and port; gives the port."""
+    program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    assert program, "nginx is not installed"
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="fanwire-nginx-") as folder:
+        config = pathlib.Path(folder) / "nginx.conf"
+        # The master's user by default is root in CI, which would make workers of the user nobody, who may not
+        # write into the folder.
+        user = "user root;" if os.geteuid() == 0 else ""
+        config.write_text(NGINX.format(folder=folder, port=port, target=target, user=user))
+        process = subprocess.Popen([program, "-p", folder, "-c", str(config)])
+        try:
+            def answers():
+                with contextlib.suppress(OSError):
+                    return get(f"http://127.0.0.1:{port}/").status in (200, 404)
+
+            until(answers, "nginx answers")
+            yield port
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def run_cases(port):
+    """Runs every case; the first of any that failed are told with what was expected and seen."""
+    address = f"ws://127.0.0.1:{port}{ECHO}"
+    try:
+        results = asyncio.run(kosoku.run_fuzzingclient(address, None, EXCLUDED, concurrency=2))
+    except kosoku.FailureError as failure:
+        results = failure.results
+        print(failure)
+    behaviors = collections.Counter(result.behavior.value for result in results)
+    closes = collections.Counter(result.behavior_close.value for result in results)
+    print(f"{len(results)} cases: {dict(behaviors)}, closing: {dict(closes)}")
+    fine = {"OK", "NON-STRICT", "INFORMATIONAL"}
+    bad = [
+        (result.case_id, result.behavior.value, result.behavior_close.value, result.result)
+        for result in results
+        if result.behavior.value not in fine or result.behavior_close.value not in fine
+    ]
+    assert bad == []
+    assert len(results) == CASES
+
+
+def test_every_case_directly(server):
+    run_cases(server.port)
+
+
+def test_every_case_through_nginx(server):
+    with nginx(server.port) as port:
+        run_cases(port)

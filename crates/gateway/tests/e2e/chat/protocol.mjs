@@ -1,0 +1,322 @@
+// What the chat page does with each thing a gateway may say: the page comes from `fanwire serve --dev`, but its
+// WebSocket ends in a script of this file, so that even rare answers can be given.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { Server, told, until } from '../harness.mjs';
+import { ChatWindow, startBrowser } from './window.mjs';
+
+const LOBBY = 'chat:lobby';
+
+/** A gateway reduced to what a test wants to hear: answers every command well unless `answers` names another answer. */
+class Script {
+  connections = [];
+  commands = [];
+  answers = {};
+  stream = { epoch: 'first', offset: 0 };
+
+  accept(socket) {
+    this.connections.push(socket);
+    socket.onMessage((frame) => {
+      for (const line of frame.split('\n')) this.hear(socket, JSON.parse(line));
+    });
+  }
+
+  get socket() {
+    return this.connections.at(-1);
+  }
+
+  hear(socket, command) {
+    this.commands.push(command);
+    const { id, ...rest } = command;
+    const [method] = Object.keys(rest);
+    if (!method) return;
+    const answer = this.answers[method]?.(command[method]) ?? {
+      [method]: this.usual(method, command[method]),
+    };
+    if (answer.silent) return;
+    if (answer.close) socket.close({ code: answer.close, reason: 'as scripted' });
+    else this.say({ id, ...answer }, socket);
+  }
+
+  usual(method, { channel, recover, offset, epoch }) {
+    if (method === 'connect')
+      return { client: `client-${this.connections.length}`, version: 'script', ping: 25, pong: true };
+    if (method === 'presence') return { presence: {} };
+    if (method === 'history') return { publications: [], ...this.top(channel) };
+    if (method !== 'subscribe') return {};
+    const top = this.top(channel);
+    const recovered = recover === true && epoch === top.epoch && offset === top.offset;
+    return {
+      recoverable: true,
+      positioned: true,
+      ...top,
+      ...(recover && { was_recovering: true }),
+      ...(recovered && { recovered }),
+    };
+  }
+
+  top(channel) {
+    return channel === LOBBY ? this.stream : { epoch: 'quiet', offset: 0 };
+  }
+
+  say(reply, socket = this.socket) {
+    socket.send(JSON.stringify(reply));
+  }
+
+  push(push) {
+    this.say({ push: { channel: LOBBY, ...push } });
+  }
+
+  publish(text) {
+    this.stream.offset += 1;
+    this.push({ pub: { data: { text }, offset: this.stream.offset } });
+  }
+
+  heard(method, channel) {
+    return this.commands.filter(
+      (command) => command[method] && (!channel || command[method].channel === channel),
+    );
+  }
+}
+
+describe('chat page and the protocol', () => {
+  let server;
+  let browser;
+  let script;
+  let window;
+  let tokens;
+
+  before(async () => {
+    server = await Server.startDev();
+    browser = await startBrowser();
+  });
+  beforeEach(() => {
+    script = new Script();
+    tokens = 0;
+  });
+  afterEach(async () => {
+    await window?.page.context().close();
+    assert.deepEqual(window?.complaints ?? [], []);
+  });
+  after(async () => {
+    await browser?.close();
+    await server?.stop();
+  });
+  const check = (name, body) =>
+    test(
+      name,
+      told(() => server, body),
+    );
+
+  /** Opens the page; its clock is the test's, so that long waits pass at once. */
+  const come = async () => {
+    const prepare = async (page) => {
+      await page.clock.install();
+      page.on('request', (request) => (tokens += request.url().includes('/dev/token') ? 1 : 0));
+      await page.routeWebSocket(/connection\/websocket/, (socket) => script.accept(socket));
+    };
+    window = await ChatWindow.enter(browser, `${server.http}/#lobby`, 'Ada', { prepare });
+  };
+  const comeAndSettle = async () => {
+    await come();
+    await window.connected();
+    await until(() => script.heard('history').length === 3, 'the rooms are joined');
+  };
+  const connectedAgain = (count = 2) =>
+    until(async () => {
+      await window.page.clock.runFor(1_000);
+      return (
+        script.heard('connect').length >= count && (await window.count('#status[data-state="connected"]'))
+      );
+    }, `connection ${count} stands`);
+
+  for (const code of [1000, 3000, 3001, 3005, 3008, 3010, 3012, 3499, 4000, 4499]) {
+    check(`close code ${code} is survived`, async () => {
+      await comeAndSettle();
+      script.socket.close({ code, reason: 'as scripted' });
+      await window.disconnected();
+      await connectedAgain();
+      await until(() => script.heard('subscribe', LOBBY).length === 2, 'the room is joined again');
+      assert.deepEqual(script.heard('subscribe', LOBBY)[1].subscribe, {
+        channel: LOBBY,
+        recover: true,
+        epoch: 'first',
+        offset: 0,
+      });
+    });
+  }
+
+  for (const [code, words] of [
+    [3501, 'did not understand'],
+    [3503, 'on purpose'],
+    [3504, 'Too many windows'],
+    [3507, 'not permit'],
+    [4500, 'as scripted'],
+  ]) {
+    check(`close code ${code} ends with a message and a way back`, async () => {
+      await comeAndSettle();
+      script.socket.close({ code, reason: 'as scripted' });
+      await window.shows('#banner', words);
+      await window.page.clock.runFor(60_000);
+      assert.equal(script.connections.length, 1);
+      await window.page.click('#banner-action');
+      await window.connected();
+    });
+  }
+
+  check('a refused token is replaced once, then the page gives up', async () => {
+    script.answers.connect = () => ({ close: 3500 });
+    await come();
+    await until(async () => {
+      await window.page.clock.runFor(1_000);
+      return window.count('#status[data-state="stopped"]');
+    }, 'the page gives up');
+    assert.equal(script.connections.length, 2);
+    assert.equal(tokens, 2);
+    await window.shows('#banner', 'did not accept');
+  });
+
+  check('connect errors: an expired token is retried, others end', async () => {
+    const errors = [
+      { code: 109, message: 'token expired' },
+      { code: 111, message: 'too many requests', temporary: true },
+    ];
+    script.answers.connect = () => (errors.length ? { error: errors.shift() } : undefined);
+    await come();
+    await connectedAgain(3);
+    script.answers.connect = () => ({ error: { code: 103, message: 'permission denied' } });
+    script.socket.close({ code: 3001, reason: 'shutdown' });
+    await until(async () => {
+      await window.page.clock.runFor(1_000);
+      return window.count('#status[data-state="stopped"]');
+    }, 'the page gives up');
+    await window.shows('#banner', 'permission denied');
+  });
+
+  check('pings are answered, and silence ends the connection', async () => {
+    await comeAndSettle();
+    script.say({});
+    await until(() => script.commands.some((command) => Object.keys(command).length === 0), 'a pong comes');
+    await window.page.clock.runFor(34_000);
+    await window.connected();
+    assert.equal(script.connections.length, 1);
+    await window.page.clock.runFor(1_500);
+    await window.shows('#banner', 'fell silent');
+    await connectedAgain();
+  });
+
+  check('unsubscribe 2500 resubscribes from the position, 2502 without one, 2000 is final', async () => {
+    await comeAndSettle();
+    script.publish('one');
+    await window.showsTexts(['one']);
+    const again = (count) =>
+      until(async () => {
+        await window.page.clock.runFor(500);
+        return script.heard('subscribe', LOBBY).length === count;
+      }, `subscribe ${count} comes`);
+    script.push({ unsubscribe: { code: 2500, reason: 'insufficient state' } });
+    await again(2);
+    assert.deepEqual(script.heard('subscribe', LOBBY)[1].subscribe, {
+      channel: LOBBY,
+      recover: true,
+      epoch: 'first',
+      offset: 1,
+    });
+    script.push({ unsubscribe: { code: 2502, reason: 'state invalidated' } });
+    await again(3);
+    assert.deepEqual(script.heard('subscribe', LOBBY)[2].subscribe, { channel: LOBBY });
+    script.push({ unsubscribe: { code: 2000, reason: 'server unsubscribe' } });
+    await window.shows('#banner', 'You are not in this room');
+    await window.page.click('#banner-action');
+    await again(4);
+    await window.page.locator('#banner').waitFor({ state: 'hidden' });
+    await window.showsTexts(['one']);
+  });
+
+  check('close code 3014 drops the positions', async () => {
+    await comeAndSettle();
+    script.socket.close({ code: 3014, reason: 'state invalidated' });
+    await window.disconnected();
+    await connectedAgain();
+    await until(() => script.heard('subscribe', LOBBY).length === 2, 'the room is joined again');
+    assert.deepEqual(script.heard('subscribe', LOBBY)[1].subscribe, { channel: LOBBY });
+  });
+
+  check('"already subscribed" is answered by leaving and joining', async () => {
+    let refusals = 1;
+    script.answers.subscribe = ({ channel }) =>
+      channel === LOBBY && refusals-- > 0
+        ? { error: { code: 105, message: 'already subscribed' } }
+        : undefined;
+    await come();
+    await until(async () => {
+      await window.page.clock.runFor(500);
+      return script.heard('subscribe', LOBBY).length === 2;
+    }, 'the page tries again');
+    assert.equal(script.heard('unsubscribe', LOBBY).length, 1);
+  });
+
+  check('a gap within one stream is shown only where history does not reach', async () => {
+    await comeAndSettle();
+    script.publish('one');
+    await window.showsTexts(['one']);
+    const page = (from) => () => ({
+      history: {
+        publications: [9, 8, 7]
+          .filter((offset) => offset >= from)
+          .map((offset) => ({ data: `${offset}`, offset })),
+        epoch: 'first',
+        offset: 9,
+      },
+    });
+    script.stream.offset = 9;
+    script.answers.history = page(7);
+    script.socket.close({ code: 3001, reason: 'shutdown' });
+    await window.disconnected();
+    await connectedAgain();
+    await window.showsTexts(['one', '7', '8', '9']);
+    const rows = await window.page
+      .locator('.message, .divider.gap')
+      .evaluateAll((all) => all.map((row) => row.className.split(' ')[0]));
+    assert.deepEqual(rows, ['message', 'divider', 'message', 'message', 'message']);
+    // Everything up to the position is known now: another answer of "not recovered" with a full page leaves no gap.
+    script.answers.subscribe = ({ channel, recover }) =>
+      channel === LOBBY && recover
+        ? { subscribe: { recoverable: true, was_recovering: true, ...script.stream } }
+        : undefined;
+    script.socket.close({ code: 3001, reason: 'shutdown' });
+    await window.disconnected();
+    await connectedAgain(3);
+    await until(() => script.heard('history', LOBBY).length === 3, 'history is read');
+    await window.showsTexts(['one', '7', '8', '9']);
+    assert.equal(await window.count('.divider.gap'), 1);
+  });
+
+  check('a refused message can be sent again or deleted, a lost one is sent again by itself', async () => {
+    await comeAndSettle();
+    script.answers.publish = () => ({ error: { code: 111, message: 'too many requests', temporary: true } });
+    await window.say('first');
+    await window.shows('.message[data-delivery="failed"]', 'Not sent: too many requests.');
+    await window.photograph('not-sent');
+    delete script.answers.publish;
+    await window.page.click('text=Send again');
+    await window.page.locator('.message[data-delivery="accepted"]').waitFor();
+    const [refused, sent] = script.heard('publish').map(({ publish }) => publish.data);
+    assert.equal(refused.id, sent.id);
+    script.answers.publish = () => ({ silent: true });
+    await window.say('second');
+    await window.page.locator('.message[data-delivery="sending"]').waitFor();
+    delete script.answers.publish;
+    script.socket.close({ code: 3001, reason: 'shutdown' });
+    await window.disconnected();
+    await connectedAgain();
+    await until(() => script.heard('publish').length === 4, 'the lost message is sent again');
+    const [lost, repeated] = script
+      .heard('publish')
+      .slice(2)
+      .map(({ publish }) => publish.data);
+    assert.equal(lost.id, repeated.id);
+    await window.showsTexts(['first', 'second']);
+  });
+});

@@ -1,0 +1,116 @@
+//! What a shard counts while it works: plain numbers that only its own thread writes and a scrape reads.
+//!
+//! A scrape sums the shards, so no delivery touches memory that another core writes.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use fanwire_hub::delivery::Wire;
+use fanwire_protocol::{Disconnect, ErrorCode};
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Not atomic as a whole, which is fine with one writer and spares the locked instruction.
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
+    }
+
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Counts by one of a closed set of codes; the last place is for any other.
+#[derive(Debug)]
+pub struct ByCode {
+    codes: Vec<u32>,
+    counts: Vec<Counter>,
+}
+
+impl ByCode {
+    fn new(codes: impl Iterator<Item = u32>) -> Self {
+        let codes: Vec<u32> = codes.collect();
+        let counts = (0..=codes.len()).map(|_| Counter::default()).collect();
+        Self { codes, counts }
+    }
+
+    pub fn count(&self, code: u32) {
+        let place = self.codes.iter().position(|&known| known == code).unwrap_or(self.codes.len());
+        self.counts[place].add(1);
+    }
+
+    /// Every code with its count, "other" last.
+    pub fn iter(&self) -> impl Iterator<Item = (String, u64)> {
+        let names = self.codes.iter().map(u32::to_string).chain(["other".to_owned()]);
+        names.zip(self.counts.iter().map(Counter::value))
+    }
+}
+
+/// Everything one shard counts.
+#[derive(Debug)]
+pub struct Counters {
+    /// Open connections by wire.
+    pub connections: [Counter; Wire::COUNT],
+    pub connections_opened: [Counter; Wire::COUNT],
+    /// By the code with which the server closed, 1000 to 1015 for WebSocket's own; "other" when the client left.
+    pub connections_closed: ByCode,
+    pub connections_rejected: Counter,
+    /// Clients whose connect was answered.
+    pub clients: Counter,
+    pub subscriptions: Counter,
+    /// Topics with a subscriber on the shard.
+    pub topics: Counter,
+    /// Users that this shard keeps count of.
+    pub users: Counter,
+    pub commands_received: Counter,
+    pub bytes_received: Counter,
+    /// Publications taken in by this shard as the topics' owner.
+    pub publications: Counter,
+    /// Messages written to clients or queued for them, by wire: fan-out.
+    pub deliveries: [Counter; Wire::COUNT],
+    pub replies: Counter,
+    /// Writes to sockets.
+    pub writes: Counter,
+    pub bytes_sent: Counter,
+    pub errors: ByCode,
+    pub unsubscribes: ByCode,
+    pub recoveries: Counter,
+    pub recoveries_failed: Counter,
+    /// Bytes that wait for slow clients.
+    pub queued_bytes: Counter,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let websocket = [1000u32, 1001, 1002, 1003, 1007, 1009, 1011];
+        let closes = websocket.into_iter().chain(Disconnect::ALL.map(|why| u32::from(why.code)));
+        Self {
+            connections: Default::default(),
+            connections_opened: Default::default(),
+            connections_closed: ByCode::new(closes),
+            connections_rejected: Counter::default(),
+            clients: Counter::default(),
+            subscriptions: Counter::default(),
+            topics: Counter::default(),
+            users: Counter::default(),
+            commands_received: Counter::default(),
+            bytes_received: Counter::default(),
+            publications: Counter::default(),
+            deliveries: Default::default(),
+            replies: Counter::default(),
+            writes: Counter::default(),
+            bytes_sent: Counter::default(),
+            errors: ByCode::new(ErrorCode::ALL.iter().map(|error| error.code)),
+            unsubscribes: ByCode::new([2000, 2500, 2501, 2502].into_iter()),
+            recoveries: Counter::default(),
+            recoveries_failed: Counter::default(),
+            queued_bytes: Counter::default(),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A handle on the running node: what the HTTP API, the internal port and the shards share.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
+
+use fanwire_broker::{HistoryOptions, PresenceStats, Publish, Published};
+use fanwire_hub::effect::Completion;
+use fanwire_hub::session::{Control, Now};
+use fanwire_hub::{NameError, Namespace};
+use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, TopicName};
+use rustc_hash::{FxBuildHasher, FxHashMap};
+use std::hash::BuildHasher;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::auth::Tokens;
+use crate::counters::Counters;
+use crate::inbox::{Filter, Inbox, Message, Order, Recipients, Survey};
+use crate::metrics::Metrics;
+use crate::node::{HistoryCall, HistoryPage, TopicCall, history_options};
+use crate::settings::Settings;
+use crate::users::UserMessage;
+
+/// What the server calls itself in connect results and in `info`.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " Fanwire");
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Node(Arc<Shared>);
+
+#[derive(Debug)]
+pub struct Shared {
+    pub id: ClientId,
+    pub settings: Arc<Settings>,
+    pub tokens: Tokens,
+    pub inboxes: Arc<[Inbox]>,
+    /// One for each shard.
+    pub counters: Vec<Arc<Counters>>,
+    pub metrics: Metrics,
+    started: Instant,
+    draining: AtomicBool,
+    /// The second for which new connections are being counted, and their number so far.
+    admitted: Mutex<(u64, usize)>,
+}
+
+impl std::ops::Deref for Node {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// Whom an order of the API is for. At least one of user and client is named.
+#[derive(Clone, Debug, Default)]
+pub struct Audience {
+    pub user: Option<Box<str>>,
+    pub client: Option<ClientId>,
+    /// Clients of the user that are left alone.
+    pub except: Vec<ClientId>,
+}
+
+impl Node {
+    pub fn new(id: ClientId, settings: Arc<Settings>, tokens: Tokens, inboxes: Arc<[Inbox]>) -> Self {
+        let counters: Vec<_> = inboxes.iter().map(|_| Arc::<Counters>::default()).collect();
+        let metrics = Metrics::new(counters.clone());
+        Self(Arc::new(Shared {
+            id,
+            settings,
+            tokens,
+            inboxes,
+            counters,
+            metrics,
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+            admitted: Mutex::default(),
+        }))
+    }
+
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { millis: self.started.elapsed().as_millis() as u64, unix_millis: unix.as_millis() as i64 }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    pub fn start_draining(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// Client connections of the whole node.
+    pub fn connections(&self) -> u64 {
+        self.counters.iter().flat_map(|counters| &counters.connections).map(|counter| counter.value()).sum()
+    }
+
+    /// Whether the limits on connections leave room for one more; if not, says which does not.
+    pub fn admit(&self) -> Result<(), &'static str> {
+        let admission = &self.settings.admission;
+        if admission.connections_max > 0 && self.connections() >= admission.connections_max as u64 {
+            return Err("server.connections_max is reached.");
+        }
+        if admission.connections_per_second_max > 0 {
+            let second = self.started.elapsed().as_secs();
+            let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+            if admitted.0 != second {
+                *admitted = (second, 0);
+            }
+            if admitted.1 >= admission.connections_per_second_max {
+                return Err("server.connections_per_second_max is reached.");
+            }
+            admitted.1 += 1;
+        }
+        Ok(())
+    }
+
+    /// A topic with its namespace, or the error that an API call is answered with.
+    pub fn topic(&self, name: &str) -> Result<(TopicName, &Namespace), ErrorCode> {
+        let namespace = self.settings.topics.of(name).map_err(|error| match error {
+            NameError::UnknownNamespace => ErrorCode::UNKNOWN_TOPIC,
+            NameError::Empty | NameError::TooLong | NameError::NotAllowed => ErrorCode::BAD_REQUEST,
+        })?;
+        Ok((TopicName::new(name).ok_or(ErrorCode::BAD_REQUEST)?, namespace))
+    }
+
+    /// How a namespace's publications are kept; `None` where they are not.
+    pub fn history_options(namespace: &Namespace) -> Option<HistoryOptions> {
+        namespace.history.map(history_options)
+    }
+
+    pub fn owner_of(&self, name: &str) -> &Inbox {
+        &self.inboxes[owner(name, self.inboxes.len())]
+    }
+
+    /// Publishes; waits while the node's fan-out is too far behind, and gives up with error 111.
+    pub async fn publish(&self, topic: TopicName, publish: Publish) -> Result<Published, ErrorCode> {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let deadline = Instant::now() + PATIENCE;
+        while self.is_behind() {
+            if Instant::now() > deadline {
+                return Err(ErrorCode::TOO_MANY_REQUESTS);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let publish = Box::new(publish);
+        self.call(topic, |reply| TopicCall::Publish { publish, reply }).await
+    }
+
+    /// Some shard has too many publications before it to take more.
+    pub fn is_behind(&self) -> bool {
+        self.inboxes.iter().any(Inbox::is_full)
+    }
+
+    pub async fn presence(&self, topic: TopicName) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {
+        self.call(topic, |reply| TopicCall::Presence { reply }).await
+    }
+
+    pub async fn presence_stats(&self, topic: TopicName) -> Result<PresenceStats, ErrorCode> {
+        self.call(topic, |reply| TopicCall::PresenceStats { reply }).await
+    }
+
+    pub async fn history(&self, topic: TopicName, query: HistoryCall) -> Result<HistoryPage, ErrorCode> {
+        self.call(topic, |reply| TopicCall::History { query, reply }).await
+    }
+
+    pub async fn remove_history(&self, topic: TopicName) -> Result<(), ErrorCode> {
+        self.call(topic, |reply| TopicCall::RemoveHistory { reply }).await
+    }
+
+    async fn call<T>(
+        &self,
+        topic: TopicName,
+        call: impl FnOnce(oneshot::Sender<Result<T, ErrorCode>>) -> TopicCall,
+    ) -> Result<T, ErrorCode> {
+        let (reply, answer) = oneshot::channel();
+        self.owner_of(topic.as_str()).send(Message::Call(topic, call(reply)));
+        // Only a node that is going down drops a call without an answer.
+        answer.await.unwrap_or(Err(ErrorCode::INTERNAL))
+    }
+
+    /// Has an order carried out by every session that it is for, and waits for that.
+    pub async fn control(&self, audience: Audience, control: Control) -> Result<(), ErrorCode> {
+        let (failed, mut failures) = mpsc::unbounded_channel();
+        let completion = Completion(Arc::new(move |error| {
+            // The receiver lives until every copy of the completion is dropped.
+            let _ = failed.send(error);
+        }));
+        match (audience.user, audience.client) {
+            (Some(user), only) => {
+                let filter = Arc::new(Filter { only, except: audience.except.into_iter().collect() });
+                let inbox = self.owner_of(&user);
+                inbox.send(Message::User(UserMessage::Control { user, filter, control, completion }));
+            }
+            (None, Some(client)) => {
+                for inbox in self.inboxes.iter() {
+                    let to = Recipients::Client(client);
+                    let (control, completion) = (control.clone(), completion.clone());
+                    inbox.send(Message::Control(Order { to, control, completion }));
+                }
+                drop(completion);
+            }
+            (None, None) => return Err(ErrorCode::BAD_REQUEST),
+        }
+        let mut result = Ok(());
+        while let Some(error) = failures.recv().await {
+            result = Err(error);
+        }
+        result
+    }
+
+    /// Every topic that has subscribers on this node, with their number.
+    pub async fn topics(&self) -> FxHashMap<TopicName, usize> {
+        let (reply, mut answers) = mpsc::unbounded_channel();
+        for inbox in self.inboxes.iter() {
+            inbox.send(Message::Survey(Survey::Topics(reply.clone())));
+        }
+        drop(reply);
+        let mut all = FxHashMap::default();
+        while let Some(topics) = answers.recv().await {
+            for (topic, subscribers) in topics {
+                *all.entry(topic).or_default() += subscribers;
+            }
+        }
+        all
+    }
+}
+
+/// Which shard owns a topic or a user.
+pub fn owner(name: &str, shards: usize) -> usize {
+    // The multiplicative hash is weak in its low bits.
+    (FxBuildHasher.hash_one(name) >> 32) as usize % shards
+}

@@ -1,0 +1,196 @@
+//! The WebSocket handshake (RFC 6455 section 4.2): checks with an answer for each mistake, and which form of
+//! the protocol the client speaks.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use fanwire_hub::delivery::Wire;
+use fanwire_hub::session::{Manner, Pings};
+use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::{Request, StatusCode, Version};
+
+/// Why a request is not a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    #[error("This is a WebSocket endpoint: the request needs the headers 'Connection: Upgrade' and 'Upgrade: websocket'.")]
+    NotAnUpgrade,
+    #[error("WebSocket needs HTTP/1.1.")]
+    OldHttp,
+    #[error("Only WebSocket version 13 is spoken here (RFC 6455).")]
+    Version,
+    #[error("The header Sec-WebSocket-Key is missing.")]
+    NoKey,
+    #[error("The header Sec-WebSocket-Key is there more than once.")]
+    ManyKeys,
+    #[error("The header Sec-WebSocket-Key must be 16 bytes in Base64.")]
+    BadKey,
+}
+
+impl HandshakeError {
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NotAnUpgrade | Self::Version => StatusCode::UPGRADE_REQUIRED,
+            Self::OldHttp => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::NoKey | Self::ManyKeys | Self::BadKey => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// What tells a client how to do better.
+    pub fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
+        match self {
+            Self::NotAnUpgrade => vec![
+                (CONNECTION, HeaderValue::from_static("Upgrade")),
+                (UPGRADE, HeaderValue::from_static("websocket")),
+            ],
+            Self::Version => vec![(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))],
+            Self::OldHttp | Self::NoKey | Self::ManyKeys | Self::BadKey => Vec::new(),
+        }
+    }
+}
+
+/// A form of the protocol that the client asked for by name, which the response has to repeat.
+const PROTOBUF: &str = "centrifuge-protobuf";
+const JSON: &str = "centrifuge-json";
+
+/// Checks a handshake and makes the head of its response.
+pub fn accept<B>(request: &mut Request<B>, subprotocol: Option<&'static str>) -> Result<Bytes, HandshakeError> {
+    check(request)?;
+    let (response, _upgraded) = fastwebsockets::upgrade::upgrade(&mut *request).map_err(|_| HandshakeError::BadKey)?;
+    let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+    for (name, value) in response.headers() {
+        write_header(&mut head, name, value);
+    }
+    if let Some(subprotocol) = subprotocol {
+        write_header(&mut head, &SEC_WEBSOCKET_PROTOCOL, &HeaderValue::from_static(subprotocol));
+    }
+    head.extend_from_slice(b"\r\n");
+    Ok(head.into())
+}
+
+pub(crate) fn write_header(head: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    head.extend_from_slice(name.as_str().as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value.as_bytes());
+    head.extend_from_slice(b"\r\n");
+}
+
+fn check<B>(request: &Request<B>) -> Result<(), HandshakeError> {
+    let headers = request.headers();
+    if request.version() < Version::HTTP_11 {
+        return Err(HandshakeError::OldHttp);
+    }
+    if !has_token(headers, &CONNECTION, "upgrade") || !has_token(headers, &UPGRADE, "websocket") {
+        return Err(HandshakeError::NotAnUpgrade);
+    }
+    let versions: Vec<_> = headers.get_all(SEC_WEBSOCKET_VERSION).iter().collect();
+    if versions != ["13"] {
+        return Err(HandshakeError::Version);
+    }
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
+    let key = keys.next().ok_or(HandshakeError::NoKey)?;
+    if keys.next().is_some() {
+        return Err(HandshakeError::ManyKeys);
+    }
+    match BASE64_STANDARD.decode(key.as_bytes()) {
+        Ok(nonce) if nonce.len() == 16 => Ok(()),
+        _ => Err(HandshakeError::BadKey),
+    }
+}
+
+/// How the client wants to speak, and the sub-protocol to confirm. An empty header, as some clients send, says
+/// nothing.
+pub fn manner<B>(request: &Request<B>) -> (Manner, Option<&'static str>) {
+    let headers = request.headers();
+    let query = request.uri().query().unwrap_or("");
+    let asks = |name: &str, value: &str| form_urlencoded::parse(query.as_bytes()).any(|(n, v)| n == name && v == value);
+    let (wire, subprotocol) = if has_token(headers, &SEC_WEBSOCKET_PROTOCOL, PROTOBUF) {
+        (Wire::ProtobufFrames, Some(PROTOBUF))
+    } else if has_token(headers, &SEC_WEBSOCKET_PROTOCOL, JSON) {
+        (Wire::JsonFrames, Some(JSON))
+    } else if asks("format", "protobuf") || asks("cf_protocol", "protobuf") {
+        (Wire::ProtobufFrames, None)
+    } else {
+        (Wire::JsonFrames, None)
+    };
+    let pings = if asks("cf_ws_frame_ping_pong", "true") { Pings::Frames } else { Pings::Messages };
+    (Manner { wire, pings }, subprotocol)
+}
+
+/// Whether a comma-separated header holds a word, in any case.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: [(&str, &str); 4] = [
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    fn request(headers: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::new(());
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        request
+    }
+
+    fn with(name: &'static str, value: Option<&'static str>) -> Vec<(&'static str, &'static str)> {
+        let others = GOOD.into_iter().filter(|(n, _)| *n != name);
+        others.chain(value.map(|value| (name, value))).collect()
+    }
+
+    #[test]
+    fn the_rfc_s_example_is_accepted() {
+        let head = accept(&mut request(&GOOD), Some(JSON)).unwrap();
+        let head = String::from_utf8(head.into()).unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
+        assert!(head.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{head}");
+        assert!(head.contains("sec-websocket-protocol: centrifuge-json\r\n"), "{head}");
+        assert!(head.ends_with("\r\n\r\n"), "{head}");
+    }
+
+    #[test]
+    fn every_mistake_has_its_answer() {
+        let mut doubled = GOOD.to_vec();
+        doubled.push(GOOD[3]);
+        let cases = [
+            (with("connection", Some("close")), HandshakeError::NotAnUpgrade, 426),
+            (with("upgrade", None), HandshakeError::NotAnUpgrade, 426),
+            (with("sec-websocket-version", Some("8")), HandshakeError::Version, 426),
+            (with("sec-websocket-version", None), HandshakeError::Version, 426),
+            (with("sec-websocket-key", None), HandshakeError::NoKey, 400),
+            (with("sec-websocket-key", Some("c2hvcnQ=")), HandshakeError::BadKey, 400),
+            (with("sec-websocket-key", Some("!")), HandshakeError::BadKey, 400),
+            (doubled, HandshakeError::ManyKeys, 400),
+        ];
+        for (headers, error, status) in cases {
+            assert_eq!(accept(&mut request(&headers), None), Err(error), "{headers:?}");
+            assert_eq!(error.status(), status);
+        }
+    }
+
+    #[test]
+    fn the_form_is_chosen_by_name_then_by_query() {
+        let form = |uri: &str, protocols: &[(&'static str, &'static str)]| {
+            let mut request = request(protocols);
+            *request.uri_mut() = uri.parse().unwrap();
+            let (manner, subprotocol) = manner(&request);
+            (manner.wire, subprotocol)
+        };
+        let named = |name| [("sec-websocket-protocol", name)];
+        assert_eq!(form("/", &named("x, centrifuge-protobuf")), (Wire::ProtobufFrames, Some(PROTOBUF)));
+        assert_eq!(form("/", &named("centrifuge-json")), (Wire::JsonFrames, Some(JSON)));
+        assert_eq!(form("/", &named("")), (Wire::JsonFrames, None));
+        assert_eq!(form("/?format=protobuf", &[]), (Wire::ProtobufFrames, None));
+        assert_eq!(form("/?cf_protocol=protobuf&x=1", &[]), (Wire::ProtobufFrames, None));
+        assert_eq!(form("/?cf_protocol_version=v2", &[]), (Wire::JsonFrames, None));
+    }
+}

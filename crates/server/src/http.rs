@@ -1,0 +1,145 @@
+//! The client port's routes: which request becomes a connection that stays, and which is answered.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::mpsc;
+
+use crate::handle::Node;
+use crate::origin::{AllowedOrigins, Origin};
+use crate::shard::{Adopted, Purpose};
+use crate::{api, dev, handshake, listen};
+
+/// A whole response.
+pub type Answer = Response<Full<Bytes>>;
+
+/// What requests on a shard's listener need.
+#[derive(Debug)]
+pub struct Gate {
+    pub node: Node,
+    pub origins: AllowedOrigins,
+    pub shard: usize,
+    pub adopted: mpsc::UnboundedSender<Adopted>,
+}
+
+impl Gate {
+    /// Gives a socket to the shard.
+    pub fn adopt(&self, adopted: Adopted) {
+        // A shard that is gone takes no more sockets, and the socket closes.
+        let _ = self.adopted.send(adopted);
+    }
+
+    /// Whether one more client may come.
+    pub fn admit(&self) -> Result<(), Box<Answer>> {
+        let refusal = if self.node.is_draining() {
+            "This node is going down."
+        } else {
+            match self.node.admit() {
+                Ok(()) => return Ok(()),
+                Err(limit) => limit,
+            }
+        };
+        self.node.counters[self.shard].connections_rejected.add(1);
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, refusal);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        Err(Box::new(response))
+    }
+}
+
+#[expect(clippy::large_enum_variant, reason = "made once a request and taken apart at once")]
+pub enum Outcome {
+    Response(Answer),
+    Stay(Stay),
+}
+
+/// A request that asked for a connection that stays.
+#[derive(Debug)]
+pub struct Stay {
+    pub head: Bytes,
+    pub purpose: Purpose,
+}
+
+impl From<Result<Stay, Box<Answer>>> for Outcome {
+    fn from(result: Result<Stay, Box<Answer>>) -> Self {
+        match result {
+            Ok(stay) => Self::Stay(stay),
+            Err(response) => Self::Response(*response),
+        }
+    }
+}
+
+pub async fn route(gate: &Gate, request: Request<Incoming>) -> Outcome {
+    let settings = &gate.node.settings;
+    let path = request.uri().path();
+    if path == settings.websocket.path {
+        return websocket(gate, request, false).into();
+    }
+    if Some(path) == settings.websocket.echo_path.as_deref() {
+        return websocket(gate, request, true).into();
+    }
+    if path == settings.sse.path {
+        return listen::listen(gate, &request).into();
+    }
+    if settings.api.on_client_port && is_below(path, &settings.api.path) {
+        return Outcome::Response(api::serve(&gate.node, request).await);
+    }
+    if let Some(dev) = &settings.dev
+        && let Some(response) = dev::serve(dev, &gate.node, &request)
+    {
+        return Outcome::Response(response);
+    }
+    let places = [&*settings.websocket.path, &*settings.sse.path];
+    let api = settings.api.on_client_port.then_some(&*settings.api.path);
+    let places: Vec<&str> = places.into_iter().chain(api).collect();
+    let body = format!("There is nothing here. This port serves {}.", places.join(", "));
+    Outcome::Response(text(StatusCode::NOT_FOUND, body))
+}
+
+fn websocket(gate: &Gate, mut request: Request<Incoming>, echo: bool) -> Result<Stay, Box<Answer>> {
+    only_get(&request)?;
+    let (manner, subprotocol) = handshake::manner(&request);
+    let head = handshake::accept(&mut request, subprotocol).map_err(|error| {
+        let mut response = text(error.status(), error.to_string());
+        for (name, value) in error.headers() {
+            response.headers_mut().insert(name, value);
+        }
+        Box::new(response)
+    })?;
+    if gate.origins.judge(request.headers()) == Origin::Refused {
+        return Err(Box::new(refused_origin()));
+    }
+    gate.admit()?;
+    Ok(Stay { head, purpose: if echo { Purpose::Echo } else { Purpose::Client(manner) } })
+}
+
+pub fn only_get(request: &Request<Incoming>) -> Result<(), Box<Answer>> {
+    if request.method() == Method::GET {
+        return Ok(());
+    }
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "This takes GET requests only.");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    Err(Box::new(response))
+}
+
+pub fn refused_origin() -> Answer {
+    text(StatusCode::FORBIDDEN, "Pages of this origin may not connect: it is not in client.allowed_origins.")
+}
+
+pub fn text(status: StatusCode, body: impl Into<String>) -> Answer {
+    let mut body = body.into();
+    body.push('\n');
+    respond(status, "text/plain; charset=utf-8", body.into())
+}
+
+pub fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn is_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

@@ -1,0 +1,186 @@
+//! `GET /subscribe?topic=a&topic=b`: topics as Server-Sent Events, for a browser's own `EventSource`.
+//!
+//! The same tokens and permissions as elsewhere: `token` (or `Authorization: Bearer`) is the connection token,
+//! each `subscription_token` opens the topic that it names. Whatever can be refused is refused before the stream
+//! begins, with a status and a JSON error. Only what is published from then on is sent; there is no cursor yet.
+
+use std::time::Duration;
+
+use fanwire_hub::permission::may_subscribe;
+use fanwire_hub::{ConnectionClaims, NameError, TokenError};
+use fanwire_protocol::centrifuge::{Command, ConnectRequest, SubscribeRequest};
+use fanwire_protocol::{ErrorCode, events};
+use hyper::body::Incoming;
+use hyper::header::{ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, HeaderValue, VARY};
+use hyper::{Request, StatusCode};
+use rand::Rng;
+use serde_json::json;
+
+use crate::handshake::write_header;
+use crate::http::{Answer, Gate, Stay, only_get, refused_origin, respond};
+use crate::origin::Origin;
+use crate::shard::Purpose;
+
+/// The head of the stream. It ends with the connection, so it needs neither length nor chunks, and proxies are
+/// asked not to collect it.
+const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\
+    content-type: text/event-stream; charset=utf-8\r\n\
+    cache-control: private, no-cache, no-store, must-revalidate, max-age=0\r\n\
+    x-accel-buffering: no\r\n\
+    connection: close\r\n";
+
+/// Between these a client waits before it comes back, so that many do not come back together.
+const RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1000..=5000;
+
+/// What the query asks for.
+#[derive(Debug, Default)]
+struct Asked {
+    topics: Vec<String>,
+    token: String,
+    subscription_tokens: Vec<String>,
+}
+
+/// A refusal before the stream begins.
+struct Refusal {
+    status: StatusCode,
+    error: ErrorCode,
+    message: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, error: ErrorCode, message: impl Into<String>) -> Self {
+        Self { status, error, message: message.into() }
+    }
+}
+
+pub fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<Stay, Box<Answer>> {
+    only_get(request)?;
+    let origin = gate.origins.judge(request.headers());
+    if origin == Origin::Refused {
+        return Err(Box::new(refused_origin()));
+    }
+    let commands = commands(gate, asked(request)).map_err(|refusal| {
+        let Refusal { status, error, message } = refusal;
+        let body = json!({"error": {"code": error.code, "message": message}}).to_string();
+        Box::new(allow_origin(respond(status, "application/json", body.into()), &origin))
+    })?;
+    gate.admit().map_err(|response| Box::new(allow_origin(*response, &origin)))?;
+    let mut head = HEAD.to_vec();
+    if let Origin::Allowed(origin) = origin {
+        write_header(&mut head, &ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        write_header(&mut head, &ACCESS_CONTROL_ALLOW_CREDENTIALS, &HeaderValue::from_static("true"));
+        write_header(&mut head, &VARY, &HeaderValue::from_static("origin"));
+    }
+    head.extend_from_slice(b"\r\n");
+    events::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut head);
+    Ok(Stay { head: head.into(), purpose: Purpose::Listener(commands) })
+}
+
+fn asked(request: &Request<Incoming>) -> Asked {
+    let mut asked = Asked::default();
+    let query = request.uri().query().unwrap_or("");
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "topic" if !asked.topics.iter().any(|topic| *topic == *value) => asked.topics.push(value.into()),
+            "token" => asked.token = value.into(),
+            "subscription_token" => asked.subscription_tokens.push(value.into()),
+            _ => {}
+        }
+    }
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if let Some((scheme, token)) = header.and_then(|value| value.split_once(' '))
+        && scheme.eq_ignore_ascii_case("bearer")
+    {
+        asked.token = token.trim().into();
+    }
+    asked
+}
+
+/// The commands that a client of the protocol would send for the same, each of them permitted.
+fn commands(gate: &Gate, asked: Asked) -> Result<Vec<Command>, Refusal> {
+    let settings = &gate.node.settings;
+    if asked.topics.is_empty() {
+        let message = "name at least one topic: ?topic=news&topic=weather";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::BAD_REQUEST, message));
+    }
+    let subscriptions_max = settings.client.subscriptions_max;
+    if asked.topics.len() > subscriptions_max {
+        let message = format!("more topics than client.subscriptions_max = {subscriptions_max}");
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::LIMIT_EXCEEDED, message));
+    }
+    let claims = connection_claims(gate, &asked.token)?;
+    let user = claims.as_ref().map_or("", |claims| &claims.user);
+    let unix = gate.node.now().unix();
+    let mut tokens = Vec::new();
+    for token in asked.subscription_tokens {
+        let claims = gate.node.tokens.verify_subscription(&token, unix).map_err(token_refusal)?;
+        tokens.push((claims, token));
+    }
+    let connect = ConnectRequest { token: asked.token, name: "sse".to_owned(), ..Default::default() };
+    let mut commands = vec![Command { id: 1, connect: Some(connect), ..Default::default() }];
+    for topic in asked.topics {
+        let namespace = settings.topics.of(&topic).map_err(|error| name_refusal(error, &topic))?;
+        let token = tokens.iter().find(|(claims, _)| *claims.topic == *topic && *claims.user == *user);
+        let granted = claims.iter().flat_map(|claims| &claims.topics).any(|grant| *grant.topic == *topic);
+        if granted {
+            // The connection token subscribes to it already.
+            continue;
+        }
+        if token.is_none() && !may_subscribe(&settings.client, &settings.topics, namespace, &topic, user) {
+            let message = format!("permission denied: {topic}");
+            return Err(Refusal::new(StatusCode::FORBIDDEN, ErrorCode::PERMISSION_DENIED, message));
+        }
+        let token = token.map(|(_, token)| token.clone()).unwrap_or_default();
+        let subscribe = SubscribeRequest { channel: topic, token, ..Default::default() };
+        let id = commands.len() as u32 + 1;
+        commands.push(Command { id, subscribe: Some(subscribe), ..Default::default() });
+    }
+    Ok(commands)
+}
+
+/// `None` for a client without a token, where that is allowed.
+fn connection_claims(gate: &Gate, token: &str) -> Result<Option<ConnectionClaims>, Refusal> {
+    let client = &gate.node.settings.client;
+    if !token.is_empty() {
+        let claims = gate.node.tokens.verify_connection(token, gate.node.now().unix()).map_err(token_refusal)?;
+        if claims.user.is_empty() && client.disallow_anonymous_connection_tokens && !client.insecure {
+            let message = "client.disallow_anonymous_connection_tokens is on and the token names no user";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, ErrorCode::PERMISSION_DENIED, message));
+        }
+        return Ok(Some(claims));
+    }
+    if client.insecure || client.allow_anonymous_connect_without_token {
+        return Ok(None);
+    }
+    let message = "no token, and client.allow_anonymous_connect_without_token is off: \
+        send ?token=JWT or 'Authorization: Bearer JWT'";
+    Err(Refusal::new(StatusCode::UNAUTHORIZED, ErrorCode::UNAUTHORIZED, message))
+}
+
+fn token_refusal(error: TokenError) -> Refusal {
+    let (status, code) = match error {
+        TokenError::Expired => (StatusCode::UNAUTHORIZED, ErrorCode::TOKEN_EXPIRED),
+        TokenError::Invalid(_) => (StatusCode::UNAUTHORIZED, ErrorCode::UNAUTHORIZED),
+        TokenError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::INTERNAL),
+    };
+    Refusal::new(status, code, error.to_string())
+}
+
+fn name_refusal(error: NameError, topic: &str) -> Refusal {
+    match error {
+        NameError::UnknownNamespace => {
+            Refusal::new(StatusCode::NOT_FOUND, ErrorCode::UNKNOWN_TOPIC, format!("{error}: {topic}"))
+        }
+        _ => Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::BAD_REQUEST, error.to_string()),
+    }
+}
+
+/// Lets the page that asked read the answer.
+fn allow_origin(mut response: Answer, origin: &Origin<'_>) -> Answer {
+    if let Origin::Allowed(origin) = origin {
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, (*origin).clone());
+        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+    response
+}

@@ -1,0 +1,60 @@
+//! Which web pages may connect. Browsers name the page's origin in every request that a page makes, and nobody
+//! else does; so a request without it passes, and a page has to be allowed by name.
+
+use hyper::header::{HeaderMap, HeaderValue, ORIGIN};
+use wildmatch::WildMatch;
+
+use crate::settings::Origins;
+
+#[derive(Clone, Debug)]
+pub struct AllowedOrigins(Vec<WildMatch>);
+
+/// What a request's `Origin` header amounts to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin<'r> {
+    /// Not a browser's page.
+    None,
+    Allowed(&'r HeaderValue),
+    Refused,
+}
+
+impl AllowedOrigins {
+    pub fn new(origins: &Origins) -> Self {
+        Self(origins.allowed.iter().map(|glob| WildMatch::new(&glob.to_ascii_lowercase())).collect())
+    }
+
+    pub fn judge<'r>(&self, headers: &'r HeaderMap) -> Origin<'r> {
+        let Some(origin) = headers.get(ORIGIN) else { return Origin::None };
+        // Scheme and host are case-insensitive (RFC 6454 section 4).
+        let text = origin.to_str().unwrap_or("").to_ascii_lowercase();
+        let is_allowed = !text.is_empty() && self.0.iter().any(|glob| glob.matches(&text));
+        if is_allowed { Origin::Allowed(origin) } else { Origin::Refused }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_named_pages_pass() {
+        let allowed = ["https://example.com", "https://*.example.org", "http://localhost:*"];
+        let origins = AllowedOrigins::new(&Origins { allowed: allowed.map(str::to_owned).into() });
+        let judge = |origin: &'static str| {
+            let headers = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static(origin))]);
+            matches!(origins.judge(&headers), Origin::Allowed(_))
+        };
+        assert!(judge("https://example.com"));
+        assert!(judge("HTTPS://Example.COM"));
+        assert!(judge("https://a.b.example.org"));
+        assert!(judge("http://localhost:3000"));
+        assert!(!judge("https://example.com.evil.net"));
+        assert!(!judge("http://example.com"));
+        assert!(!judge("null"));
+        assert!(!judge(""));
+        assert_eq!(origins.judge(&HeaderMap::new()), Origin::None);
+        let nobody = AllowedOrigins::new(&Origins::default());
+        let headers = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static("https://example.com"))]);
+        assert_eq!(nobody.judge(&headers), Origin::Refused);
+    }
+}

@@ -1,0 +1,156 @@
+//! Starting and stopping a node.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use fanwire_protocol::ClientId;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, LocalSet};
+use uuid::Uuid;
+
+use crate::auth::{KeyError, Tokens};
+use crate::handle::Node;
+use crate::http::Gate;
+use crate::inbox::{Inbox, Message, Outlet};
+use crate::origin::AllowedOrigins;
+use crate::settings::Settings;
+use crate::shard::Shard;
+use crate::{internal, listener};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("cannot listen on {address} ({setting}): {error}")]
+    Listen { address: SocketAddr, setting: &'static str, error: io::Error },
+    #[error("a shard could not be started: {0}")]
+    Shard(io::Error),
+}
+
+/// A node at work. Dropping it without [`Running::shutdown`] leaves its threads running.
+#[derive(Debug)]
+pub struct Running {
+    node: Node,
+    client_address: SocketAddr,
+    internal_address: SocketAddr,
+    stop: watch::Sender<bool>,
+    shards: Vec<thread::JoinHandle<()>>,
+    internal: JoinHandle<()>,
+}
+
+/// Starts a node: binds its listeners, then starts its shards. To be called within a tokio runtime, which
+/// serves the internal port and stays out of the shards' way.
+pub fn start(settings: Settings) -> Result<Running, StartError> {
+    let settings = Arc::new(settings);
+    let tokens = Tokens::new(&settings.connection_tokens, settings.subscription_tokens.as_ref())?;
+    let (inboxes, outlets): (Vec<_>, Vec<_>) = (0..settings.shards).map(|_| Inbox::new()).unzip();
+    let node = Node::new(ClientId(Uuid::new_v4()), settings.clone(), tokens, inboxes.into());
+
+    let internal_failed = |error| StartError::Listen {
+        address: settings.internal_address,
+        setting: "internal.address and internal.port",
+        error,
+    };
+    let internal_listener =
+        listener::bind_alone(settings.internal_address, settings.admission.backlog).map_err(internal_failed)?;
+    let internal_address = internal_listener.local_addr().map_err(internal_failed)?;
+    let (client_address, listeners) = bind_clients(&settings)?;
+
+    let (stop, stopped) = watch::channel(false);
+    let mut shards = Vec::new();
+    for ((index, outlet), listener) in outlets.into_iter().enumerate().zip(listeners) {
+        let (node, stopped) = (node.clone(), stopped.clone());
+        let thread = thread::Builder::new().name(format!("shard-{index}"));
+        let shard = thread.spawn(move || {
+            if let Err(error) = run_shard(index, node, outlet, listener, stopped) {
+                tracing::error!(%error, shard = index, "a shard ended");
+            }
+        });
+        shards.push(shard.map_err(StartError::Shard)?);
+    }
+    let internal_listener = TcpListener::from_std(internal_listener).map_err(internal_failed)?;
+    let internal = tokio::spawn(internal::listen(node.clone(), internal_listener));
+    Ok(Running { node, client_address, internal_address, stop, shards, internal })
+}
+
+/// One socket for each shard, all on one address.
+fn bind_clients(settings: &Settings) -> Result<(SocketAddr, Vec<std::net::TcpListener>), StartError> {
+    let failed = |error| StartError::Listen {
+        address: settings.client_address,
+        setting: "server.address and server.port",
+        error,
+    };
+    let backlog = settings.admission.backlog;
+    // Another program on the same port would get a share of the connections: find out before joining it.
+    drop(listener::bind_alone(settings.client_address, backlog).map_err(failed)?);
+    let first = listener::bind(settings.client_address, backlog).map_err(failed)?;
+    let address = first.local_addr().map_err(failed)?;
+    let mut listeners = vec![first];
+    while listeners.len() < settings.shards {
+        listeners.push(listener::bind(address, backlog).map_err(failed)?);
+    }
+    Ok((address, listeners))
+}
+
+fn run_shard(
+    index: usize,
+    node: Node,
+    outlet: Outlet,
+    listener: std::net::TcpListener,
+    stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, async move {
+        let (adopt, adopted) = mpsc::unbounded_channel();
+        let shard = Shard::new(index, node.clone())?;
+        let origins = AllowedOrigins::new(&node.settings.origins);
+        let gate = Rc::new(Gate { node, origins, shard: index, adopted: adopt });
+        let accepting = tokio::task::spawn_local(listener::accept(TcpListener::from_std(listener)?, gate, stopped.clone()));
+        let mut stop = stopped;
+        tokio::select! {
+            () = shard.run(outlet, adopted) => {}
+            // The node has drained its connections by then.
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        accepting.abort();
+        Ok(())
+    })
+}
+
+impl Running {
+    /// Where clients connect; tells the port when port 0 was asked for.
+    pub fn client_address(&self) -> SocketAddr {
+        self.client_address
+    }
+
+    pub fn internal_address(&self) -> SocketAddr {
+        self.internal_address
+    }
+
+    /// Tells clients to come back later and elsewhere, waits for them up to `shutdown.timeout`, and stops.
+    pub async fn shutdown(self) {
+        let Self { node, stop, shards, internal, .. } = self;
+        node.start_draining();
+        let (done, mut drained) = mpsc::channel(1);
+        for inbox in node.inboxes.iter() {
+            inbox.send(Message::Drain(done.clone()));
+        }
+        drop(done);
+        let timeout = node.settings.shutdown.timeout;
+        if tokio::time::timeout(timeout, drained.recv()).await.is_err() {
+            tracing::warn!(connections = node.connections(), ?timeout, "connections were left when the time was up");
+        }
+        // The receivers are gone only if every shard has ended.
+        let _ = stop.send(true);
+        internal.abort();
+        let joined = tokio::task::spawn_blocking(move || shards.into_iter().for_each(|shard| drop(shard.join())));
+        if let Err(error) = joined.await {
+            tracing::error!(%error, "the shards could not be awaited");
+        }
+    }
+}

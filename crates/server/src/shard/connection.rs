@@ -1,0 +1,210 @@
+//! One connection as its shard keeps it: a socket, who it is, and what waits to be written. Idle, it holds no
+//! buffer.
+
+use std::io::{self, IoSlice, Write};
+use std::net::Shutdown;
+
+use bytes::Bytes;
+use fanwire_hub::effect::ConnectionKey;
+use fanwire_hub::outbox::{Chain, Outbox};
+use fanwire_hub::queue::{Full, Queue};
+use fanwire_hub::session::Session;
+use fanwire_hub::wheel::Tick;
+use fanwire_protocol::websocket::Reader;
+use mio::net::TcpStream;
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: TcpStream,
+    pub(super) generation: u32,
+    /// What the outbox holds for it.
+    pub(super) chain: Chain,
+    /// What the socket did not take.
+    pub(super) queue: Option<Box<Queue>>,
+    /// What its subscriptions brought before it was answered.
+    pub(super) held: Option<Box<Queue>>,
+    pub(super) reader: Reader,
+    pub(super) role: Role,
+    /// When its entry in the wheel comes up; 0: it has none.
+    pub(super) due: Tick,
+    /// It is in the list of sockets to read again.
+    pub(super) to_read: bool,
+    /// The peer will send no more than what has arrived.
+    pub(super) read_closed: bool,
+    /// It is counted as a connected client.
+    pub(super) is_client: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Role {
+    /// A client of topics.
+    Client(Session),
+    /// Gets back what it sends.
+    Echo,
+    /// Everything was said; what is left to be written is written, and the peer is given time to go.
+    Closing { until_millis: u64, peer_is_done: bool },
+}
+
+/// Why a write ends the connection.
+pub(super) enum WriteError {
+    Slow,
+    Gone,
+}
+
+impl From<Full> for WriteError {
+    fn from(Full: Full) -> Self {
+        Self::Slow
+    }
+}
+
+impl From<io::Error> for WriteError {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl Connection {
+    pub(super) fn new(socket: TcpStream, generation: u32, role: Role) -> Self {
+        Self {
+            socket,
+            generation,
+            chain: Chain::default(),
+            queue: None,
+            held: None,
+            reader: Reader::default(),
+            role,
+            due: 0,
+            to_read: false,
+            read_closed: false,
+            is_client: false,
+        }
+    }
+
+    pub(super) fn is(&self, key: ConnectionKey) -> bool {
+        self.generation == key.generation
+    }
+
+    pub(super) fn session(&self) -> Option<&Session> {
+        match &self.role {
+            Role::Client(session) => Some(session),
+            Role::Echo | Role::Closing { .. } => None,
+        }
+    }
+
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.bytes())
+    }
+
+    /// Holds something back until the connection is answered.
+    pub(super) fn hold(&mut self, bytes: Bytes, queue_bytes_max: usize) -> Result<(), Full> {
+        self.held.get_or_insert_default().push(bytes, queue_bytes_max)
+    }
+
+    /// Writes what the outbox holds: one call for all of it in the usual case. What the socket does not take
+    /// waits in the queue for the socket to become writable. Returns how many calls and bytes it was.
+    pub(super) fn write(&mut self, outbox: &Outbox, queue_bytes_max: usize) -> Result<Written, WriteError> {
+        let mut segments = outbox.take(&mut self.chain);
+        if let Some(queue) = &mut self.queue {
+            for segment in segments {
+                queue.push(segment.clone(), queue_bytes_max)?;
+            }
+            return self.write_queue();
+        }
+        let mut written = Written::default();
+        loop {
+            let mut slices = [IoSlice::new(&[]); Queue::SLICES_MAX];
+            let batch = segments.clone();
+            let mut used = 0;
+            let mut total = 0;
+            for (slice, segment) in slices.iter_mut().zip(segments.by_ref()) {
+                *slice = IoSlice::new(segment);
+                used += 1;
+                total += segment.len();
+            }
+            let taken = match write_slices(&mut self.socket, &slices[..used])? {
+                None => return Ok(written),
+                Some(taken) => taken,
+            };
+            written.add(taken);
+            if taken < total {
+                let queue = self.queue.get_or_insert_default();
+                let mut skip = taken;
+                for segment in batch {
+                    match skip {
+                        0 => queue.push(segment.clone(), queue_bytes_max)?,
+                        skip if skip < segment.len() => queue.push_rest(segment.slice(skip..)),
+                        _ => {}
+                    }
+                    skip = skip.saturating_sub(segment.len());
+                }
+                // Only a refused write makes the socket tell when it takes more.
+                let more = self.write_queue()?;
+                return Ok(Written { calls: written.calls + more.calls, bytes: written.bytes + more.bytes });
+            }
+        }
+    }
+
+    /// Writes what waits until the socket takes no more, and frees the queue when all is written.
+    pub(super) fn write_queue(&mut self) -> Result<Written, WriteError> {
+        let mut written = Written::default();
+        while let Some(queue) = &mut self.queue {
+            if queue.is_empty() {
+                self.queue = None;
+                break;
+            }
+            let mut slices = [IoSlice::new(&[]); Queue::SLICES_MAX];
+            let used = queue.fill(&mut slices);
+            match write_slices(&mut self.socket, &slices[..used])? {
+                Some(0) => break,
+                Some(taken) => {
+                    written.add(taken);
+                    queue.advance(taken);
+                }
+                None => break,
+            }
+        }
+        Ok(written)
+    }
+
+    /// Whether everything that was to be written is with the kernel.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.chain.is_empty() && self.queue.is_none()
+    }
+
+    /// Tells the peer that nothing more comes, while what it still sends can be read and dropped: closing a
+    /// socket with unread input would make the kernel discard what was written last.
+    pub(super) fn finish(&self) {
+        // A peer that has gone needs no goodbye.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Written {
+    pub(super) calls: u64,
+    pub(super) bytes: u64,
+}
+
+impl Written {
+    fn add(&mut self, bytes: usize) {
+        self.calls += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// One system call; `Some(0)` when the socket takes nothing now, `None` when there was nothing to write.
+fn write_slices(socket: &mut TcpStream, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+    loop {
+        let result = match slices {
+            [] => return Ok(None),
+            [one] => socket.write(one),
+            many => socket.write_vectored(many),
+        };
+        match result {
+            Ok(taken) => return Ok(Some(taken)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(0)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

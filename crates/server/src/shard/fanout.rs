@@ -1,0 +1,125 @@
+//! Fan-out: what waited together for one topic becomes one segment, linked to each of its subscribers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanwire_hub::delivery::{Delivery, Wire};
+use fanwire_hub::outbox::{Outbox, Segment};
+use fanwire_hub::registry::{Registry, TopicSlot};
+use fanwire_protocol::Disconnect;
+use rustc_hash::FxHashMap;
+
+use super::Shard;
+
+/// Deliveries that were taken from the inbox and not linked yet, by topic.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    groups: Vec<(TopicSlot, Vec<Arc<Delivery>>)>,
+    places: FxHashMap<TopicSlot, usize>,
+}
+
+impl Groups {
+    /// Nothing is kept for a topic whose last subscriber here has left.
+    pub(super) fn add(&mut self, registry: &Registry, delivery: Arc<Delivery>) {
+        let Some(topic) = registry.find(delivery.topic.as_str()) else { return };
+        let place = *self.places.entry(topic).or_insert(self.groups.len());
+        match self.groups.get_mut(place) {
+            Some((_, deliveries)) => deliveries.push(delivery),
+            None => self.groups.push((topic, vec![delivery])),
+        }
+    }
+}
+
+/// What one kind of subscriber gets of a group.
+#[derive(Clone, Copy, Debug)]
+enum Share {
+    /// Only joins and leaves, which it is not told of.
+    Nothing,
+    Messages {
+        segment: Segment,
+        count: u64,
+    },
+    /// A payload has no form on its wire.
+    Unencodable,
+}
+
+impl Shard {
+    /// Links every group to its topic's subscribers. This is the per-delivery path: a link in the arena, no
+    /// copy, no allocation, no encoding.
+    pub(super) fn link_groups(&mut self) {
+        if self.groups.groups.is_empty() {
+            return;
+        }
+        self.groups.places.clear();
+        let mut groups = std::mem::take(&mut self.groups.groups);
+        let mut closed = Vec::new();
+        for (topic, deliveries) in groups.drain(..) {
+            self.link_group(topic, &deliveries, &mut closed);
+        }
+        self.groups.groups = groups;
+        for (slot, why) in closed {
+            self.end(slot);
+            self.close(slot, &why);
+        }
+    }
+
+    fn link_group(
+        &mut self,
+        topic: TopicSlot,
+        deliveries: &[Arc<Delivery>],
+        closed: &mut Vec<(u32, Disconnect)>,
+    ) {
+        let Self { registry, connections, outbox, counters, node, .. } = self;
+        let mut shares: [[Option<Share>; 2]; Wire::COUNT] = Default::default();
+        let mut counts = [0; Wire::COUNT];
+        for subscriber in &registry.topic(topic).subscribers {
+            let share = &mut shares[subscriber.wire as usize][usize::from(subscriber.joins)];
+            let (wire, joins) = (subscriber.wire, subscriber.joins);
+            let (segment, count) = match *share.get_or_insert_with(|| self::share(outbox, deliveries, wire, joins)) {
+                Share::Messages { segment, count } => (segment, count),
+                Share::Nothing => continue,
+                Share::Unencodable => {
+                    closed.push((subscriber.connection, Disconnect::INAPPROPRIATE_PROTOCOL));
+                    continue;
+                }
+            };
+            let connection = &mut connections[subscriber.connection as usize];
+            counts[wire as usize] += count;
+            if connection.session().is_some_and(|session| session.is_open()) {
+                outbox.link(subscriber.connection, &mut connection.chain, segment);
+            } else {
+                // A server-side subscription brings something before the connect reply could be sent.
+                let queue_bytes_max = node.settings.client.queue_bytes_max;
+                if connection.hold(outbox.bytes(segment).clone(), queue_bytes_max).is_err() {
+                    closed.push((subscriber.connection, Disconnect::SLOW));
+                }
+            }
+        }
+        for (counter, count) in counters.deliveries.iter().zip(counts) {
+            counter.add(count);
+        }
+    }
+}
+
+/// The messages of a group for one kind of subscriber, concatenated: all of them share the bytes.
+fn share(outbox: &mut Outbox, deliveries: &[Arc<Delivery>], wire: Wire, joins: bool) -> Share {
+    let wanted = deliveries.iter().filter(|delivery| joins || !delivery.message.is_join_or_leave());
+    let mut all: Vec<&Bytes> = Vec::with_capacity(deliveries.len());
+    for delivery in wanted {
+        match delivery.bytes(wire) {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => all.push(bytes),
+            Err(_) => return Share::Unencodable,
+        }
+    }
+    let bytes = match all[..] {
+        [] => return Share::Nothing,
+        [one] => one.clone(),
+        _ => {
+            let mut joined = Vec::with_capacity(all.iter().map(|bytes| bytes.len()).sum());
+            all.iter().for_each(|bytes| joined.extend_from_slice(bytes));
+            Bytes::from(joined)
+        }
+    };
+    Share::Messages { segment: outbox.segment(bytes), count: all.len() as u64 }
+}

@@ -1,0 +1,399 @@
+//! A shard: one thread that owns its connections for life, and the topics and users that hash to it.
+//!
+//! Sockets live in the shard's own readiness set, of which tokio knows a single descriptor. An idle connection
+//! has no task, no timer and no buffer.
+
+mod connection;
+mod fanout;
+mod read;
+mod readiness;
+mod write;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanwire_hub::delivery::Wire;
+use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
+use fanwire_hub::outbox::Outbox;
+use fanwire_hub::registry::Registry;
+use fanwire_hub::session::{Context, Manner, Now, Pings, Session, Verify};
+use fanwire_hub::wheel::{Entry, Wheel};
+use fanwire_hub::{ConnectionClaims, SubscriptionClaims, TokenError};
+use fanwire_protocol::centrifuge::Command;
+use fanwire_protocol::{ClientId, Disconnect};
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::counters::Counters;
+use crate::handle::{Node, VERSION};
+use crate::inbox::{Address, Message, Order, Outlet, Recipients, Survey};
+use crate::node::Topics;
+use crate::users::Users;
+use connection::{Connection, Role};
+use fanout::Groups;
+use readiness::Readiness;
+
+/// A socket whose HTTP request asked for a connection that stays.
+#[derive(Debug)]
+pub struct Adopted {
+    pub socket: TcpStream,
+    /// The response to the request, which is still to be sent.
+    pub head: Bytes,
+    /// What the peer sent after its request.
+    pub early: Bytes,
+    pub purpose: Purpose,
+}
+
+#[derive(Debug)]
+pub enum Purpose {
+    /// A client that speaks the protocol.
+    Client(Manner),
+    /// A client that only listens: its commands were read from the request.
+    Listener(Vec<Command>),
+    Echo,
+}
+
+/// Messages taken from the inbox at once: what waits together is written together.
+const MESSAGES_PER_TURN: usize = 4096;
+
+/// Sockets read in one turn, so that fan-out and timers get theirs.
+const READS_PER_TURN: usize = 128;
+
+/// Connections written to in one turn. Not less than what a turn of reading can add, or the outbox would grow.
+const WRITES_PER_TURN: usize = 256;
+
+const _: () = assert!(WRITES_PER_TURN >= READS_PER_TURN);
+
+/// How long a peer may take to follow a close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+const SWEEP_INTERVAL_MILLIS: u64 = 1000;
+
+/// Bytes read from one socket at once, into a buffer that all connections of the shard share.
+const READ_BYTES: usize = 64 * 1024;
+
+pub struct Shard {
+    index: u16,
+    node: Node,
+    counters: Arc<Counters>,
+    connections: Slab<Connection>,
+    clients: FxHashMap<ClientId, u32>,
+    registry: Registry,
+    topics: Rc<Topics>,
+    users: Users,
+    outbox: Outbox,
+    groups: Groups,
+    effects: Vec<Effect>,
+    wheel: Wheel,
+    readiness: Readiness,
+    /// Sockets that have more to read than was taken, or were not reached.
+    to_read: VecDeque<ConnectionKey>,
+    buffer: Vec<u8>,
+    now: Now,
+    generation: u32,
+    queued_bytes: usize,
+    next_sweep_millis: u64,
+    /// Set when the node goes down; dropped with the last connection.
+    drain: Option<mpsc::Sender<()>>,
+}
+
+impl Shard {
+    pub fn new(index: usize, node: Node) -> io::Result<Self> {
+        let counters = node.counters[index].clone();
+        let settings = &node.settings;
+        Ok(Self {
+            index: index as u16,
+            counters: counters.clone(),
+            connections: Slab::new(),
+            clients: FxHashMap::default(),
+            registry: Registry::default(),
+            topics: Topics::new(settings.clone(), node.inboxes.clone(), counters),
+            users: Users::new(settings.client.user_connections_max, node.inboxes.clone()),
+            outbox: Outbox::default(),
+            groups: Groups::default(),
+            effects: Vec::new(),
+            wheel: Wheel::new(),
+            readiness: Readiness::new()?,
+            to_read: VecDeque::new(),
+            buffer: vec![0; READ_BYTES],
+            now: node.now(),
+            generation: 0,
+            queued_bytes: 0,
+            next_sweep_millis: 0,
+            drain: None,
+            node,
+        })
+    }
+
+    /// The shard's life. Each turn takes, in this order: what other parts of the node sent, new sockets, what
+    /// clients sent, what is due, and then writes. All of what waits in the inbox is grouped before anything is
+    /// written, so overload makes larger batches; the inbox is left alone while a batch is being written, and
+    /// clients and timers are not.
+    pub async fn run(mut self, mut outlet: Outlet, mut adopted: mpsc::UnboundedReceiver<Adopted>) {
+        loop {
+            let mut first = None;
+            let mut socket = None;
+            if self.outbox.is_empty() && self.to_read.is_empty() {
+                let next_tick = Instant::now() + self.until_next_tick();
+                tokio::select! {
+                    message = outlet.receive() => match message {
+                        Some(message) => first = Some(message),
+                        None => return,
+                    },
+                    Some(adopted) = adopted.recv() => socket = Some(adopted),
+                    () = self.readiness.wait() => {}
+                    () = tokio::time::sleep_until(next_tick) => {}
+                }
+            } else {
+                // Requests and handshakes of this shard get their turn.
+                tokio::task::yield_now().await;
+            }
+            self.now = self.node.now();
+            self.take_messages(first, &mut outlet);
+            while let Some(adopted) = socket.take().or_else(|| adopted.try_recv().ok()) {
+                self.adopt(adopted);
+            }
+            self.take_input();
+            self.take_timers();
+            self.write_some();
+            self.count();
+        }
+    }
+
+    fn until_next_tick(&self) -> Duration {
+        Duration::from_millis(self.wheel.next_tick_millis().saturating_sub(self.node.now().millis))
+    }
+
+    fn take_messages(&mut self, first: Option<Message>, outlet: &mut Outlet) {
+        if let Some(message) = first {
+            self.message(message);
+        }
+        if self.outbox.is_empty() {
+            for _ in 0..MESSAGES_PER_TURN {
+                let Some(message) = outlet.try_receive() else { break };
+                self.message(message);
+            }
+        }
+        self.link_groups();
+    }
+
+    fn message(&mut self, message: Message) {
+        let message = match message {
+            Message::Deliver(delivery) => return self.groups.add(&self.registry, delivery),
+            message => message,
+        };
+        // Everything else may change who is subscribed, and must not overtake what came before it.
+        self.link_groups();
+        match message {
+            Message::Deliver(_) => {}
+            Message::Lost(topic) => self.lose_positions(topic.as_str()),
+            Message::Answer(key, answer) => self.answer(key, answer),
+            Message::Control(order) => self.order(order),
+            Message::Topic(topic, from, request) => self.topics.request(topic, from, request),
+            Message::Call(topic, call) => self.topics.call(topic, call),
+            Message::User(message) => self.users.handle(message),
+            Message::Survey(Survey::Topics(reply)) => {
+                let topics = self.registry.topics().map(|t| (t.name.clone(), t.subscribers.len())).collect();
+                // Whoever asked may have given up.
+                let _ = reply.send(topics);
+            }
+            Message::Drain(done) => self.start_drain(done),
+        }
+    }
+
+    fn answer(&mut self, key: ConnectionKey, answer: Answer) {
+        let is_there = self.connections.get(key.slot as usize).is_some_and(|c| c.is(key) && c.session().is_some());
+        if is_there {
+            self.with_session(key.slot, |session, context| session.answer(context, answer));
+        } else if let Answer::Subscribed { topic, membership, result: Ok(_) } = answer {
+            // The client left while it was being subscribed.
+            self.request(key, Effect::unsubscribe(topic, membership));
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        let slot = match &order.to {
+            Recipients::Connection(key, filter) => {
+                let connection = self.connections.get(key.slot as usize).filter(|c| c.is(*key));
+                let session = connection.and_then(Connection::session);
+                session.filter(|session| filter.takes(session.client())).map(|_| key.slot)
+            }
+            Recipients::Client(client) => self.clients.get(client).copied(),
+        };
+        if let Some(slot) = slot {
+            self.with_session(slot, |session, context| {
+                session.control(context, &order.control, order.completion);
+            });
+        }
+    }
+
+    fn lose_positions(&mut self, topic: &str) {
+        let Some(topic) = self.registry.find(topic) else { return };
+        let subscribers = &self.registry.topic(topic).subscribers;
+        let positioned: Vec<u32> = subscribers.iter().filter(|s| s.positioned).map(|s| s.connection).collect();
+        for slot in positioned {
+            self.with_session(slot, |session, context| session.lose_position(context, topic));
+        }
+    }
+
+    fn start_drain(&mut self, done: mpsc::Sender<()>) {
+        self.drain = Some(done);
+        let all: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in all {
+            match &self.connections[slot as usize].role {
+                Role::Client(_) => self.with_session(slot, |session, context| session.close(context, Disconnect::SHUTDOWN)),
+                Role::Echo => self.close(slot, &Disconnect::SHUTDOWN),
+                Role::Closing { .. } => {}
+            }
+        }
+        self.drop_drain_if_done();
+    }
+
+    fn drop_drain_if_done(&mut self) {
+        if self.connections.is_empty() {
+            self.drain = None;
+        }
+    }
+
+    fn adopt(&mut self, adopted: Adopted) {
+        let Adopted { socket, head, early, purpose } = adopted;
+        let socket = mio::net::TcpStream::from_std(socket);
+        self.generation = self.generation.wrapping_add(1);
+        let mut commands = Vec::new();
+        let settings = &self.node.settings.client;
+        let role = match purpose {
+            Purpose::Echo => Role::Echo,
+            Purpose::Client(manner) => {
+                Role::Client(Session::new(ClientId(Uuid::new_v4()), manner, settings, self.now))
+            }
+            Purpose::Listener(asked) => {
+                commands = asked;
+                let manner = Manner { wire: Wire::Events, pings: Pings::Keepalive };
+                Role::Client(Session::new(ClientId(Uuid::new_v4()), manner, settings, self.now))
+            }
+        };
+        let entry = self.connections.vacant_entry();
+        let slot = entry.key() as u32;
+        let connection = entry.insert(Connection::new(socket, self.generation, role));
+        if let Err(error) = self.readiness.add(&mut connection.socket, slot) {
+            tracing::warn!(%error, "a socket could not be watched");
+            self.connections.remove(slot as usize);
+            return;
+        }
+        if let Role::Client(session) = &connection.role {
+            let wire = session.wire() as usize;
+            self.clients.insert(session.client(), slot);
+            self.counters.connections[wire].add(1);
+            self.counters.connections_opened[wire].add(1);
+        }
+        self.send(slot, head);
+        self.schedule(slot);
+        for command in commands {
+            self.with_session(slot, |session, context| session.command(context, command));
+        }
+        if !early.is_empty() {
+            let mut early = Vec::from(early);
+            self.take_bytes(slot, &mut early);
+        }
+        if self.drain.is_some() {
+            self.with_session(slot, |session, context| session.close(context, Disconnect::SHUTDOWN));
+        }
+    }
+
+    /// Lets a session handle something and does what it wants done.
+    fn with_session(&mut self, slot: u32, act: impl FnOnce(&mut Session, &mut Context<'_>)) {
+        let mut effects = std::mem::take(&mut self.effects);
+        if let Some(connection) = self.connections.get_mut(slot as usize)
+            && let Role::Client(session) = &mut connection.role
+        {
+            let mut context = Context {
+                settings: &self.node.settings.client,
+                topics: &self.node.settings.topics,
+                tokens: &Proof(&self.node),
+                version: VERSION,
+                registry: &mut self.registry,
+                effects: &mut effects,
+                connection: ConnectionKey { slot, generation: connection.generation },
+                now: self.now,
+            };
+            act(session, &mut context);
+            self.apply(slot, &mut effects);
+            self.schedule(slot);
+        }
+        self.effects = effects;
+    }
+
+    /// Sends a request of a session to the owner of its topic.
+    fn request(&self, key: ConnectionKey, effect: Effect) {
+        if let Effect::Topic(topic, request) = effect {
+            let owner = self.node.owner_of(topic.as_str());
+            owner.send(Message::Topic(topic, self.address(key), request));
+        }
+    }
+
+    fn address(&self, connection: ConnectionKey) -> Address {
+        Address { shard: self.index, connection }
+    }
+
+    /// Makes sure the connection is looked at when it is due.
+    fn schedule(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let deadline = match &connection.role {
+            Role::Client(session) => session.deadline(),
+            Role::Echo => u64::MAX,
+            Role::Closing { until_millis, .. } => *until_millis,
+        };
+        let tick = deadline.div_ceil(Wheel::TICK_MILLIS);
+        if deadline != u64::MAX && (connection.due == 0 || tick < u64::from(connection.due)) {
+            connection.due = self.wheel.enter(slot, deadline);
+        }
+    }
+
+    fn take_timers(&mut self) {
+        while let Some(entries) = self.wheel.advance(self.now.millis) {
+            for Entry { connection: slot, due } in entries {
+                let Some(connection) = self.connections.get_mut(slot as usize).filter(|c| c.due == due) else {
+                    continue;
+                };
+                connection.due = 0;
+                match connection.role {
+                    Role::Client(_) => self.with_session(slot, |session, context| session.tick(context)),
+                    Role::Closing { until_millis, .. } if until_millis <= self.now.millis => self.remove(slot),
+                    Role::Closing { .. } | Role::Echo => self.schedule(slot),
+                }
+            }
+        }
+        if self.now.millis >= self.next_sweep_millis {
+            self.next_sweep_millis = self.now.millis + SWEEP_INTERVAL_MILLIS;
+            self.topics.sweep();
+        }
+    }
+
+    fn count(&self) {
+        self.counters.topics.set(self.registry.topics_count() as u64);
+        self.counters.subscriptions.set(self.registry.subscriptions_count() as u64);
+        self.counters.users.set(self.users.len() as u64);
+        self.counters.queued_bytes.set(self.queued_bytes as u64);
+    }
+}
+
+/// The node's keys as sessions see them.
+struct Proof<'a>(&'a Node);
+
+impl Verify for Proof<'_> {
+    fn connection(&self, token: &str, unix: i64) -> Result<ConnectionClaims, TokenError> {
+        self.0.tokens.verify_connection(token, unix)
+    }
+
+    fn subscription(&self, token: &str, unix: i64) -> Result<SubscriptionClaims, TokenError> {
+        self.0.tokens.verify_subscription(token, unix)
+    }
+}

@@ -1,0 +1,167 @@
+//! What clients send: from readiness to bytes, from bytes to messages, from messages to commands.
+
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+
+use fanwire_hub::delivery::Wire;
+use fanwire_hub::effect::ConnectionKey;
+use fanwire_protocol::Disconnect;
+use fanwire_protocol::centrifuge::{Encoding, commands};
+use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, close_frame, framed};
+
+use super::connection::Role;
+use super::{READS_PER_TURN, Shard};
+
+impl Shard {
+    /// Takes what sockets tell, then reads from as many as a turn allows.
+    pub(super) fn take_input(&mut self) {
+        let mut ready = Vec::new();
+        self.readiness.take(&mut ready);
+        for ready in ready {
+            // A socket may have gone since the kernel told of it.
+            let Some(connection) = self.connections.get_mut(ready.slot as usize) else { continue };
+            connection.read_closed |= ready.read_closed;
+            if ready.readable && !connection.to_read {
+                connection.to_read = true;
+                let generation = connection.generation;
+                self.to_read.push_back(ConnectionKey { slot: ready.slot, generation });
+            }
+            if ready.writable && connection.queue.is_some() {
+                self.write(ready.slot);
+            }
+        }
+        for _ in 0..READS_PER_TURN {
+            let Some(key) = self.to_read.pop_front() else { return };
+            self.read(key);
+        }
+    }
+
+    fn read(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else { return };
+        connection.to_read = false;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        match connection.socket.read(&mut buffer) {
+            Ok(0) => self.leave(key.slot),
+            Ok(count) => {
+                // A full buffer may not be all; after the peer's last byte no further event would come.
+                if count == buffer.len() || connection.read_closed {
+                    connection.to_read = true;
+                    self.to_read.push_back(key);
+                }
+                self.take_bytes(key.slot, &mut buffer[..count]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !connection.read_closed => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                connection.to_read = true;
+                self.to_read.push_back(key);
+            }
+            Err(_) => self.leave(key.slot),
+        }
+        self.buffer = buffer;
+    }
+
+    pub(super) fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
+        self.counters.bytes_received.add(bytes.len() as u64);
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if let Role::Client(session) = &connection.role
+            && session.wire() == Wire::Events
+        {
+            // Nothing is expected from a client that only listens.
+            return;
+        }
+        let generation = connection.generation;
+        let mut reader = std::mem::take(&mut connection.reader);
+        let limits = Limits { message_bytes_max: self.node.settings.websocket.message_bytes_max };
+        let outcome = reader.read(bytes, limits, &mut |message| self.take_message(slot, message));
+        let key = ConnectionKey { slot, generation };
+        if let Some(connection) = self.connections.get_mut(slot as usize).filter(|c| c.is(key)) {
+            connection.reader = reader;
+            if let Err(violation) = outcome
+                && !matches!(connection.role, Role::Closing { .. })
+            {
+                let why = Disconnect { code: violation.close_code(), reason: violation.to_string().into() };
+                self.end(slot);
+                self.close(slot, &why);
+            }
+        }
+    }
+
+    fn take_message(&mut self, slot: u32, message: Message<'_>) -> ControlFlow<()> {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return ControlFlow::Break(()) };
+        match (&mut connection.role, message) {
+            (Role::Closing { peer_is_done, .. }, Message::Close(_)) => {
+                *peer_is_done = true;
+                self.remove_if_done(slot);
+                return ControlFlow::Break(());
+            }
+            (Role::Closing { .. }, _) => {}
+            (_, Message::Close(reason)) => {
+                self.end(slot);
+                self.follow_close(slot, reason.map(|(code, _)| code));
+                return ControlFlow::Break(());
+            }
+            (_, Message::Ping(data)) => {
+                debug_assert!(data.len() <= CONTROL_BYTES_MAX);
+                self.send_frame(slot, Opcode::Pong, data);
+            }
+            (Role::Client(session), Message::Pong(_)) => session.transport_pong(),
+            (Role::Echo, Message::Pong(_)) => {}
+            (Role::Echo, Message::Text(text)) => self.send_frame(slot, Opcode::Text, text.as_bytes()),
+            (Role::Echo, Message::Binary(data)) => self.send_frame(slot, Opcode::Binary, data),
+            (Role::Client(_), Message::Text(text)) => self.take_commands(slot, text.as_bytes()),
+            (Role::Client(_), Message::Binary(data)) => self.take_commands(slot, data),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn take_commands(&mut self, slot: u32, frame: &[u8]) {
+        let Some(session) = self.connections.get(slot as usize).and_then(|c| c.session()) else { return };
+        let encoding = match session.wire() {
+            Wire::ProtobufFrames => Encoding::Protobuf,
+            Wire::JsonFrames | Wire::Events => Encoding::Json,
+        };
+        for command in commands(encoding, frame) {
+            self.counters.commands_received.add(1);
+            match command {
+                Ok(command) => self.with_session(slot, |session, context| session.command(context, command)),
+                Err(malformed) => {
+                    let reason = format!("bad request: {}", malformed.reason());
+                    let why = Disconnect { reason: reason.into(), ..Disconnect::BAD_REQUEST };
+                    self.with_session(slot, |session, context| session.close(context, why));
+                }
+            }
+            // What stands behind a refused connect, or a mistake, is not looked at.
+            let session = self.connections.get(slot as usize).and_then(|c| c.session());
+            if session.is_none_or(|session| session.is_over()) {
+                return;
+            }
+        }
+    }
+
+    fn send_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
+        let frame = framed(opcode, |to| {
+            to.extend_from_slice(payload);
+            Ok::<(), std::convert::Infallible>(())
+        });
+        let Ok(frame) = frame;
+        self.send(slot, frame);
+    }
+
+    /// The peer closed: answer with the same code (RFC 6455 section 5.5.1) and go.
+    fn follow_close(&mut self, slot: u32, code: Option<u16>) {
+        let frame = code.map_or_else(|| bytes::Bytes::from_static(&[0x88, 0]), |code| close_frame(code, ""));
+        self.counters.connections_closed.count(u32::MAX);
+        self.send(slot, frame);
+        self.start_closing(slot, true);
+    }
+
+    /// The peer has gone without a word.
+    fn leave(&mut self, slot: u32) {
+        let was_open = self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. }));
+        if was_open {
+            self.counters.connections_closed.count(u32::MAX);
+        }
+        self.end(slot);
+        self.remove(slot);
+    }
+}

@@ -1,0 +1,236 @@
+//! What goes to clients: effects of sessions, closes, and the writing itself.
+
+use bytes::Bytes;
+use fanwire_hub::delivery::Wire;
+use fanwire_hub::effect::{ConnectionKey, Effect, TopicRequest};
+use fanwire_hub::session::Pings;
+use fanwire_protocol::centrifuge::Reply;
+use fanwire_protocol::{Disconnect, ErrorCode, events, websocket};
+
+use super::connection::{Connection, Role, WriteError};
+use super::{CLOSE_PATIENCE, Shard, WRITES_PER_TURN};
+use crate::inbox::Message;
+use crate::users::UserMessage;
+
+/// Pings, framed: an empty JSON object, an empty Protobuf message after its length, a ping frame, a comment.
+const PING_JSON: Bytes = Bytes::from_static(b"\x81\x02{}");
+const PING_PROTOBUF: Bytes = Bytes::from_static(b"\x82\x01\x00");
+const PING_FRAME: Bytes = Bytes::from_static(b"\x89\x00");
+
+impl Shard {
+    /// Does what a session wants done.
+    pub(super) fn apply(&mut self, slot: u32, effects: &mut Vec<Effect>) {
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        let key = ConnectionKey { slot, generation: connection.generation };
+        let Some(session) = connection.session() else { return };
+        let (wire, pings) = (session.wire(), session.pings());
+        for effect in effects.drain(..) {
+            let is_closing = self.connections.get(slot as usize).is_none_or(|c| c.session().is_none());
+            match effect {
+                // An earlier effect closed the connection, after which nothing is said.
+                Effect::Reply(_) | Effect::Open(_) | Effect::Ping | Effect::Close(_) if is_closing => {}
+                Effect::Moved(moved) => {
+                    if let Some(Connection { role: Role::Client(session), .. }) =
+                        self.connections.get_mut(moved.connection as usize)
+                    {
+                        session.moved(moved);
+                    }
+                }
+                Effect::Reply(reply) => self.reply(slot, wire, &reply),
+                Effect::Open(reply) => self.open(slot, wire, &reply),
+                Effect::Ping => self.send(slot, ping(wire, pings)),
+                Effect::Close(why) => self.close(slot, &why),
+                Effect::Register { user, single } => {
+                    let message = UserMessage::Register { user: user.clone(), from: self.address(key), single };
+                    self.node.owner_of(&user).send(Message::User(message));
+                }
+                Effect::Unregister { user } => {
+                    let message = UserMessage::Unregister { user: user.clone(), from: self.address(key) };
+                    self.node.owner_of(&user).send(Message::User(message));
+                }
+                Effect::Topic(_, TopicRequest::Publish { command, .. }) if self.node.is_behind() => {
+                    self.reply(slot, wire, &Reply::error(command, ErrorCode::TOO_MANY_REQUESTS));
+                }
+                effect @ Effect::Topic(..) => self.request(key, effect),
+            }
+        }
+    }
+
+    fn reply(&mut self, slot: u32, wire: Wire, reply: &Reply) {
+        self.counters.replies.add(1);
+        if let Some(error) = &reply.error {
+            self.counters.errors.count(error.code);
+        }
+        let unsubscribed = reply.push.as_ref().and_then(|push| push.unsubscribe.as_ref());
+        if let Some(unsubscribed) = unsubscribed {
+            self.counters.unsubscribes.count(unsubscribed.code);
+        }
+        match wire.reply(reply) {
+            Ok(Some(bytes)) => self.send(slot, bytes),
+            // A listener cannot subscribe again by itself: it comes back as a whole, or is told to stay away.
+            Ok(None) if reply.error.is_some() => self.end_listener(slot, Disconnect::SERVER_ERROR),
+            Ok(None) => match unsubscribed.map(|unsubscribed| unsubscribed.code) {
+                Some(2500..) => self.end_listener(slot, Disconnect::FORCE_RECONNECT),
+                Some(_) => self.end_listener(slot, Disconnect::FORCE_DISCONNECT),
+                None => {}
+            },
+            Err(_) => {
+                self.end(slot);
+                self.close(slot, &Disconnect::INAPPROPRIATE_PROTOCOL);
+            }
+        }
+    }
+
+    fn end_listener(&mut self, slot: u32, why: Disconnect) {
+        self.end(slot);
+        self.close(slot, &why);
+    }
+
+    /// The reply to connect goes before what the connection's subscriptions have brought already.
+    fn open(&mut self, slot: u32, wire: Wire, reply: &Reply) {
+        self.reply(slot, wire, reply);
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        connection.is_client = true;
+        self.counters.clients.add(1);
+        let held = connection.held.take();
+        for bytes in held.into_iter().flat_map(|held| held.into_chunks()) {
+            self.send(slot, bytes);
+        }
+    }
+
+    /// Puts bytes at the end of what goes to a connection.
+    pub(super) fn send(&mut self, slot: u32, bytes: Bytes) {
+        if let Some(connection) = self.connections.get_mut(slot as usize)
+            && !bytes.is_empty()
+        {
+            let segment = self.outbox.segment(bytes);
+            self.outbox.link(slot, &mut connection.chain, segment);
+        }
+    }
+
+    /// Writes to as many connections as a turn allows.
+    pub(super) fn write_some(&mut self) {
+        for _ in 0..WRITES_PER_TURN {
+            match self.outbox.next_connection() {
+                Some(slot) => self.write(slot),
+                None => return self.outbox.reset(),
+            }
+        }
+    }
+
+    /// Writes what waits for one connection, and ends it if it takes too little or has gone.
+    pub(super) fn write(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let queue_bytes_max = self.node.settings.client.queue_bytes_max;
+        let before = connection.queued_bytes();
+        let outcome = connection.write(&self.outbox, queue_bytes_max);
+        self.queued_bytes = self.queued_bytes + connection.queued_bytes() - before;
+        match outcome {
+            Ok(written) => {
+                self.counters.writes.add(written.calls);
+                self.counters.bytes_sent.add(written.bytes);
+                self.remove_if_done(slot);
+            }
+            Err(WriteError::Slow) => {
+                self.end(slot);
+                self.close(slot, &Disconnect::SLOW);
+            }
+            Err(WriteError::Gone) => {
+                self.end(slot);
+                self.remove(slot);
+            }
+        }
+    }
+
+    /// Gives back what a connection's session holds, without a word to the client.
+    pub(super) fn end(&mut self, slot: u32) {
+        self.with_session(slot, |session, context| session.end(context));
+    }
+
+    /// Says why, and starts to close. The session has ended already.
+    pub(super) fn close(&mut self, slot: u32, why: &Disconnect) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if matches!(connection.role, Role::Closing { .. }) {
+            return;
+        }
+        self.counters.connections_closed.count(u32::from(why.code));
+        // Nothing that waited is worth sending to a client that was closed for being slow.
+        if [Disconnect::CONNECTION_CLOSED.code, Disconnect::SLOW.code].contains(&why.code) {
+            connection.chain = Default::default();
+            self.queued_bytes -= connection.queued_bytes();
+            if let Some(queue) = &mut connection.queue {
+                queue.keep_begun();
+            }
+            self.queued_bytes += connection.queued_bytes();
+        }
+        let goodbye = match connection.session().map(|session| session.wire()) {
+            Some(Wire::Events) => {
+                let mut text = Vec::new();
+                events::disconnect(why, &mut text);
+                text.into()
+            }
+            Some(Wire::JsonFrames | Wire::ProtobufFrames) | None => websocket::close_frame(why.code, &why.reason),
+        };
+        self.send(slot, goodbye);
+        self.start_closing(slot, false);
+    }
+
+    pub(super) fn start_closing(&mut self, slot: u32, peer_is_done: bool) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if let Role::Client(session) = &connection.role {
+            self.clients.remove(&session.client());
+            let connections = &self.counters.connections[session.wire() as usize];
+            connections.set(connections.value() - 1);
+        }
+        if std::mem::take(&mut connection.is_client) {
+            self.counters.clients.set(self.counters.clients.value() - 1);
+        }
+        connection.held = None;
+        let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
+        connection.role = Role::Closing { until_millis, peer_is_done };
+        self.schedule(slot);
+    }
+
+    /// Finishes a closing connection once everything is written: at once if the peer has closed, else after it
+    /// follows or its time is up.
+    pub(super) fn remove_if_done(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        if let Role::Closing { peer_is_done, .. } = connection.role
+            && connection.is_flushed()
+        {
+            if peer_is_done {
+                self.remove(slot);
+            } else {
+                connection.finish();
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) {
+        if self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. })) {
+            self.start_closing(slot, true);
+        }
+        let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
+        self.queued_bytes -= connection.queued_bytes();
+        self.readiness.remove(&mut connection.socket);
+        self.shrink_if_sparse();
+        self.drop_drain_if_done();
+    }
+
+    /// Gives memory back after many connections left together.
+    fn shrink_if_sparse(&mut self) {
+        if self.connections.is_empty() {
+            self.connections.shrink_to_fit();
+            self.clients.shrink_to_fit();
+        }
+    }
+}
+
+fn ping(wire: Wire, pings: Pings) -> Bytes {
+    match (pings, wire) {
+        (Pings::Messages, Wire::JsonFrames) => PING_JSON,
+        (Pings::Messages, Wire::ProtobufFrames) => PING_PROTOBUF,
+        (Pings::Frames, _) => PING_FRAME,
+        (Pings::Keepalive, _) | (_, Wire::Events) => Bytes::from_static(events::KEEPALIVE),
+    }
+}
