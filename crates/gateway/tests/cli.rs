@@ -2,10 +2,15 @@
 //!
 //! Every command runs without the environment of the test, so that only what a test says is there.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use figment::providers::{Format, Yaml};
 use tempfile::TempDir;
 
 /// One run of the program: its exit code and what it wrote.
@@ -321,7 +326,7 @@ fn the_default_file_passes_and_is_the_documented_one() {
 fn centrifugo(files: &Files) -> (String, String) {
     let server_keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/src/auth/testdata");
     let mut expected = fs::read_to_string(data("translated.toml")).unwrap();
-    for (place, source, copy) in [("RSA", "rsa.pub.pem", "rsa.pem"), ("EC", "p256.pub.pem", "ec.pem")] {
+    for (place, source, copy) in [("RSA", "rsa_public.pem", "rsa.pem"), ("EC", "p256_public.pem", "ec.pem")] {
         let key = fs::read_to_string(server_keys.join(source)).unwrap();
         files.write(copy, &key);
         expected = expected.replace(&format!("= {place}\n"), &format!("= \"\"\"\n{key}\"\"\"\n"));
@@ -333,7 +338,7 @@ fn centrifugo(files: &Files) -> (String, String) {
 fn a_configuration_of_centrifugo_is_translated_from_all_three_formats() {
     let files = Files::new();
     let (yaml, expected) = centrifugo(&files);
-    let value: toml::Value = serde_yaml_value(&files, &yaml);
+    let value: toml::Value = Yaml::from_str(&yaml).unwrap();
     let json = serde_json::to_string_pretty(&value).unwrap();
     for (name, text) in [
         ("centrifugo.yaml", yaml.clone()),
@@ -367,9 +372,37 @@ fn a_configuration_of_centrifugo_is_translated_from_all_three_formats() {
     fanwire(&["config", "import", "centrifugo", "/no/such.json"]).exits(2).complains("cannot be read");
 }
 
-/// The YAML fixture as a value that the other two formats can be written from.
-fn serde_yaml_value(files: &Files, yaml: &str) -> toml::Value {
-    use figment::providers::{Format, Yaml};
-    let _ = files;
-    Yaml::from_str(yaml).unwrap()
+#[test]
+fn serve_says_what_it_opened_and_ends_on_a_signal() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let mut node = Command::new(env!("CARGO_BIN_EXE_fanwire"))
+        .args(["--dev", "--port", "0", "--internal-port", "0"])
+        .env_clear()
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(node.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let banner: Vec<String> =
+        lines.by_ref().take_while(|line| !line.contains("curl http://127.0.0.1:")).collect();
+    for expected in
+        ["for development", "Page         http://127.0.0.1:", "clients need no token", "the API needs no key"]
+    {
+        assert!(banner.iter().any(|line| line.contains(expected)), "{expected} not in {banner:#?}");
+    }
+    kill_process(Pid::from_child(&node), Signal::TERM).unwrap();
+    assert!(lines.any(|line| line.contains("SIGTERM")));
+    assert_eq!(node.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_port_that_is_taken_exits_with_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    fanwire(&["serve", "--address", "127.0.0.1", "--port", &port, "--internal-port", "0"])
+        .exits(1)
+        .complains("in use");
+    fanwire_with(&["serve"], &[("FANWIRE_SERVER__CONNECTIONS_MAX", "999999999999")])
+        .exits(2)
+        .complains("server.connections_max");
 }

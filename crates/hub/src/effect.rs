@@ -77,6 +77,16 @@ pub enum Wanted {
     Newest(KnownPosition),
 }
 
+impl Wanted {
+    /// From where the stream is to be recovered.
+    pub fn known(&self) -> Option<&KnownPosition> {
+        match self {
+            Self::Nothing | Self::Position => None,
+            Self::Missed { known, .. } | Self::Newest(known) => Some(known),
+        }
+    }
+}
+
 /// What a topic's owner is asked. `command` comes back in the answer.
 #[derive(Debug)]
 pub enum TopicRequest {

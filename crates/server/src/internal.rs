@@ -1,2 +1,170 @@
-//! stub
-pub async fn listen(_node: crate::handle::Node, _l: tokio::net::TcpListener) {}
+//! The internal port: health, metrics and, where it is set so, the API. It runs beside the shards, so it answers
+//! when they are busy.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::api;
+use crate::handle::Node;
+use crate::http::{Answer, respond, text};
+use crate::metrics;
+
+/// Connections to this port at the same time; further ones wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Longest request line and headers together.
+const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// How long to wait when a connection cannot be accepted, most likely for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts for as long as it is polled. Dropping it ends its connections.
+pub(crate) async fn listen(node: Node, listener: TcpListener) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let node = node.clone();
+                connections.spawn(async move {
+                    serve_connection(&node, stream).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection to the internal port could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve_connection(node: &Node, stream: TcpStream) {
+    let service = service_fn(|request| async move { Ok::<_, Infallible>(serve(node, request).await) });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(node.settings.admission.request_header_timeout)
+        .max_buf_size(REQUEST_HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the internal port broke off");
+    }
+}
+
+pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
+    let api = &node.settings.api;
+    let path = request.uri().path();
+    if api.on_internal_port
+        && path.strip_prefix(&*api.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    {
+        return api::serve(node, request).await;
+    }
+    let Some(place) = Place::at(path) else {
+        let api = if api.on_internal_port { format!(", {}", api.path) } else { String::new() };
+        return text(
+            StatusCode::NOT_FOUND,
+            format!("There is nothing here. This port serves /livez, /readyz, /metrics{api}."),
+        );
+    };
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "This takes GET requests only.");
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return answer;
+    }
+    match place {
+        // No check of what the node depends on: restarting it would mend none of that.
+        Place::Alive => text(StatusCode::OK, "ok"),
+        Place::Ready => readiness(&checks(node), is_verbose(request.uri().query())),
+        Place::Metrics => respond(StatusCode::OK, metrics::CONTENT_TYPE, node.metrics.encode().into()),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Alive,
+    Ready,
+    Metrics,
+}
+
+impl Place {
+    fn at(path: &str) -> Option<Self> {
+        match path {
+            "/livez" => Some(Self::Alive),
+            "/readyz" => Some(Self::Ready),
+            "/metrics" => Some(Self::Metrics),
+            _ => None,
+        }
+    }
+}
+
+/// One thing that has to be so before clients are sent to this node.
+#[derive(Clone, Copy, Debug)]
+struct Check {
+    name: &'static str,
+    passed: bool,
+}
+
+fn checks(node: &Node) -> [Check; 1] {
+    // Listeners are bound and the engine in memory is there before this port answers at all.
+    [Check { name: "not-draining", passed: !node.is_draining() }]
+}
+
+fn readiness(checks: &[Check], verbose: bool) -> Answer {
+    let ready = checks.iter().all(|check| check.passed);
+    let (status, verdict) =
+        if ready { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
+    let mut lines = Vec::new();
+    for Check { name, passed } in checks.iter().filter(|check| verbose || !check.passed) {
+        lines.push(if *passed { format!("[+] {name} ok") } else { format!("[-] {name} failed") });
+    }
+    lines.push(verdict.to_owned());
+    text(status, lines.join("\n"))
+}
+
+fn is_verbose(query: Option<&str>) -> bool {
+    form_urlencoded::parse(query.unwrap_or("").as_bytes()).any(|(name, _)| name == "verbose")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    #[tokio::test]
+    async fn readiness_names_what_failed_and_on_demand_what_did_not() {
+        async fn check(passed: [bool; 2], verbose: bool, status: u16, body: &str) {
+            let checks = [Check { name: "one", passed: passed[0] }, Check { name: "two", passed: passed[1] }];
+            let answer = readiness(&checks, verbose);
+            assert_eq!(answer.status(), status);
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
+        }
+
+        check([true, true], false, 200, "ok\n").await;
+        check([true, true], true, 200, "[+] one ok\n[+] two ok\nok\n").await;
+        check([true, false], false, 503, "[-] two failed\nnot ready\n").await;
+        check([true, false], true, 503, "[+] one ok\n[-] two failed\nnot ready\n").await;
+    }
+
+    #[test]
+    fn details_are_asked_for_in_any_form() {
+        assert!(is_verbose(Some("verbose")));
+        assert!(is_verbose(Some("a=b&verbose=1")));
+        assert!(!is_verbose(Some("a=verbose")));
+        assert!(!is_verbose(None));
+    }
+}

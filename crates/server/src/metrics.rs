@@ -1,4 +1,384 @@
-//! stub
+//! Every number the node shows to Prometheus: its name, its text, its labels and where it comes from.
+//!
+//! What shards count is summed when a scrape asks, so counting costs them nothing. Labels come from closed sets:
+//! never a topic, a user, a client or an address.
+
+mod process;
+
+use std::fmt;
 use std::sync::Arc;
-use crate::counters::Counters;
-#[derive(Debug)] pub struct Metrics; impl Metrics { pub fn new(_: Vec<Arc<Counters>>) -> Self { Self } }
+use std::time::Duration;
+
+use fanwire_hub::delivery::Wire;
+use prometheus::core::Collector;
+use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
+
+use crate::api::METHOD_LABELS;
+use crate::counters::{ByCode, Counter, Counters};
+
+/// The scrape's content type, which names the version of its format.
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// From a publish in memory to a call that waits for another machine.
+const API_SECONDS: [f64; 13] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5];
+
+pub(crate) struct Metrics {
+    shards: Vec<Arc<Counters>>,
+    api_requests: IntCounterVec,
+    api_seconds: HistogramVec,
+}
+
+impl Metrics {
+    pub(crate) fn new(shards: Vec<Arc<Counters>>) -> Self {
+        const VALID: &str = "names and labels are constants, and a test makes them all";
+        let api_requests = Opts::new(
+            "fanwire_api_requests_total",
+            "Calls of the HTTP API. The result is ok, the code of an error, or the HTTP status of a refusal; \
+             commands of a batch or a pipeline count each, and a batch as a whole as well.",
+        );
+        let api_seconds = HistogramOpts::new(
+            "fanwire_api_request_duration_seconds",
+            "Time from the start of a call of the HTTP API to its result, without reading its body.",
+        );
+        let metrics = Self {
+            shards,
+            api_requests: IntCounterVec::new(api_requests, &["method", "result"]).expect(VALID),
+            api_seconds: HistogramVec::new(api_seconds.buckets(API_SECONDS.into()), &["method"]).expect(VALID),
+        };
+        // A rate needs the zero before the first.
+        for method in METHOD_LABELS {
+            metrics.api_requests.with_label_values(&[method, "ok"]);
+            metrics.api_seconds.with_label_values(&[method]);
+        }
+        metrics
+    }
+
+    /// Counts a call of the API: its method's label, and the code of its error or of its refusal.
+    pub(crate) fn api_request(&self, method: &'static str, error: Option<u32>, took: Duration) {
+        let result = error.map_or_else(|| "ok".to_owned(), |code| code.to_string());
+        self.api_requests.with_label_values(&[method, &result]).inc();
+        self.api_seconds.with_label_values(&[method]).observe(took.as_secs_f64());
+    }
+
+    /// All of it in Prometheus' text format.
+    pub(crate) fn encode(&self) -> String {
+        let mut families: Vec<MetricFamily> = FAMILIES.iter().map(|family| family.collect(&self.shards)).collect();
+        families.extend(self.api_requests.collect());
+        families.extend(self.api_seconds.collect());
+        families.extend(process::collect());
+        let encoded = TextEncoder::new().encode_to_string(&families);
+        encoded.expect("every family has a name and a sample, and text is UTF-8")
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// A number that is summed over the shards.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    value: Value,
+}
+
+enum Value {
+    One(fn(&Counters) -> &Counter),
+    ByWire(fn(&Counters) -> &[Counter; Wire::COUNT]),
+    ByCode(fn(&Counters) -> &ByCode),
+    /// Two numbers told apart by the label `result`.
+    Results([(&'static str, fn(&Counters) -> &Counter); 2]),
+    /// 1, and a label that says everything.
+    Info(&'static str, &'static str),
+}
+
+const FAMILIES: [Family; 20] = [
+    Family {
+        name: "fanwire_build_info",
+        help: "Always 1; the label names the version that runs.",
+        kind: MetricType::GAUGE,
+        value: Value::Info("version", env!("CARGO_PKG_VERSION")),
+    },
+    Family {
+        name: "fanwire_connections",
+        help: "Open client connections.",
+        kind: MetricType::GAUGE,
+        value: Value::ByWire(|shard| &shard.connections),
+    },
+    Family {
+        name: "fanwire_connections_opened_total",
+        help: "Client connections that were accepted.",
+        kind: MetricType::COUNTER,
+        value: Value::ByWire(|shard| &shard.connections_opened),
+    },
+    Family {
+        name: "fanwire_connections_closed_total",
+        help: "Client connections that ended, by the code the server closed them with; other: the client left.",
+        kind: MetricType::COUNTER,
+        value: Value::ByCode(|shard| &shard.connections_closed),
+    },
+    Family {
+        name: "fanwire_connections_rejected_total",
+        help: "Client connections that a limit of the node or its shutdown kept out.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.connections_rejected),
+    },
+    Family {
+        name: "fanwire_clients",
+        help: "Clients that are connected, their connect command answered.",
+        kind: MetricType::GAUGE,
+        value: Value::One(|shard| &shard.clients),
+    },
+    Family {
+        name: "fanwire_users",
+        help: "Different users among the clients.",
+        kind: MetricType::GAUGE,
+        value: Value::One(|shard| &shard.users),
+    },
+    Family {
+        name: "fanwire_subscriptions",
+        help: "Subscriptions of all clients.",
+        kind: MetricType::GAUGE,
+        value: Value::One(|shard| &shard.subscriptions),
+    },
+    Family {
+        name: "fanwire_topics",
+        help: "Topics that have subscribers, counted once on each shard that has any.",
+        kind: MetricType::GAUGE,
+        value: Value::One(|shard| &shard.topics),
+    },
+    Family {
+        name: "fanwire_commands_received_total",
+        help: "Commands from clients.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.commands_received),
+    },
+    Family {
+        name: "fanwire_publications_total",
+        help: "Publications taken in, from clients and from the API.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.publications),
+    },
+    Family {
+        name: "fanwire_messages_delivered_total",
+        help: "Publications, joins and leaves written to subscribers or queued for them.",
+        kind: MetricType::COUNTER,
+        value: Value::ByWire(|shard| &shard.deliveries),
+    },
+    Family {
+        name: "fanwire_replies_total",
+        help: "Replies to clients' commands, and pushes that are no delivery.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.replies),
+    },
+    Family {
+        name: "fanwire_reply_errors_total",
+        help: "Commands of clients that were answered with an error.",
+        kind: MetricType::COUNTER,
+        value: Value::ByCode(|shard| &shard.errors),
+    },
+    Family {
+        name: "fanwire_unsubscribes_total",
+        help: "Subscriptions that the server ended.",
+        kind: MetricType::COUNTER,
+        value: Value::ByCode(|shard| &shard.unsubscribes),
+    },
+    Family {
+        name: "fanwire_recoveries_total",
+        help: "Clients that came back and asked for what they missed; failed: it could not be said.",
+        kind: MetricType::COUNTER,
+        value: Value::Results([
+            ("complete", |shard| &shard.recoveries),
+            ("failed", |shard| &shard.recoveries_failed),
+        ]),
+    },
+    Family {
+        name: "fanwire_socket_writes_total",
+        help: "Writes to clients' sockets.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.writes),
+    },
+    Family {
+        name: "fanwire_sent_bytes_total",
+        help: "Bytes written to clients' sockets.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.bytes_sent),
+    },
+    Family {
+        name: "fanwire_received_bytes_total",
+        help: "Bytes read from clients' sockets.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.bytes_received),
+    },
+    Family {
+        name: "fanwire_send_queue_bytes",
+        help: "Bytes that wait for slow clients.",
+        kind: MetricType::GAUGE,
+        value: Value::One(|shard| &shard.queued_bytes),
+    },
+];
+
+/// Transport and protocol of each wire, in the order in which shards count them.
+const WIRES: [(Wire, &str, &str); Wire::COUNT] = [
+    (Wire::JsonFrames, "websocket", "json"),
+    (Wire::ProtobufFrames, "websocket", "protobuf"),
+    (Wire::Events, "sse", "json"),
+];
+
+impl Family {
+    fn collect(&self, shards: &[Arc<Counters>]) -> MetricFamily {
+        family(self.name, self.help, self.kind, self.samples(shards))
+    }
+
+    fn samples(&self, shards: &[Arc<Counters>]) -> Vec<proto::Metric> {
+        let sample = |labels: &[(&str, &str)], value: u64| sample(self.kind, labels, value as f64);
+        let sum = |value: &dyn Fn(&Counters) -> u64| shards.iter().map(|shard| value(shard)).sum::<u64>();
+        match self.value {
+            Value::One(counter) => vec![sample(&[], sum(&|shard| counter(shard).value()))],
+            Value::ByWire(counters) => WIRES
+                .iter()
+                .map(|&(wire, transport, protocol)| {
+                    let labels = [("transport", transport), ("protocol", protocol)];
+                    sample(&labels, sum(&|shard| counters(shard)[wire as usize].value()))
+                })
+                .collect(),
+            Value::ByCode(counters) => {
+                let mut codes: Vec<(String, u64)> = Vec::new();
+                for shard in shards {
+                    // Every shard lists the same codes in the same order.
+                    for (place, (code, count)) in counters(shard).iter().enumerate() {
+                        match codes.get_mut(place) {
+                            Some((_, total)) => *total += count,
+                            None => codes.push((code, count)),
+                        }
+                    }
+                }
+                codes.iter().map(|(code, count)| sample(&[("code", code)], *count)).collect()
+            }
+            Value::Results(results) => results
+                .iter()
+                .map(|(result, counter)| {
+                    sample(&[("result", result)], sum(&|shard| counter(shard).value()))
+                })
+                .collect(),
+            Value::Info(label, value) => vec![sample(&[(label, value)], 1)],
+        }
+    }
+}
+
+fn family(name: &str, help: &str, kind: MetricType, samples: Vec<proto::Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(samples);
+    family
+}
+
+/// The format knows floating point only; counts stay exact up to 2^53.
+fn sample(kind: MetricType, labels: &[(&str, &str)], value: f64) -> proto::Metric {
+    let labels = labels.iter().map(|(name, value)| {
+        let mut label = LabelPair::default();
+        label.set_name((*name).to_owned());
+        label.set_value((*value).to_owned());
+        label
+    });
+    let mut sample = proto::Metric::from_label(labels.collect());
+    if kind == MetricType::COUNTER {
+        let mut counter = proto::Counter::default();
+        counter.set_value(value);
+        sample.set_counter(counter);
+    } else {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        sample.set_gauge(gauge);
+    }
+    sample
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn shards() -> Vec<Arc<Counters>> {
+        let shards: Vec<Arc<Counters>> = vec![Arc::default(), Arc::default()];
+        for shard in &shards {
+            shard.connections[Wire::ProtobufFrames as usize].add(2);
+            shard.connections_closed.count(3008);
+            shard.connections_closed.count(u32::MAX);
+            shard.errors.count(103);
+            shard.recoveries_failed.add(3);
+            shard.bytes_sent.add(1 << 40);
+        }
+        shards
+    }
+
+    #[test]
+    fn shards_are_summed() {
+        let metrics = Metrics::new(shards());
+        metrics.api_request("publish", None, Duration::from_millis(2));
+        metrics.api_request("publish", Some(102), Duration::from_millis(2));
+        metrics.api_request("other", Some(404), Duration::ZERO);
+        let text = metrics.encode();
+        for sample in [
+            r#"fanwire_build_info{version="0.1.0"} 1"#,
+            r#"fanwire_connections{transport="websocket",protocol="protobuf"} 4"#,
+            r#"fanwire_connections{transport="sse",protocol="json"} 0"#,
+            r#"fanwire_connections_closed_total{code="3008"} 2"#,
+            r#"fanwire_connections_closed_total{code="1000"} 0"#,
+            r#"fanwire_connections_closed_total{code="other"} 2"#,
+            r#"fanwire_reply_errors_total{code="103"} 2"#,
+            r#"fanwire_recoveries_total{result="complete"} 0"#,
+            r#"fanwire_recoveries_total{result="failed"} 6"#,
+            r#"fanwire_sent_bytes_total 2199023255552"#,
+            r#"fanwire_api_requests_total{method="publish",result="ok"} 1"#,
+            r#"fanwire_api_requests_total{method="publish",result="102"} 1"#,
+            r#"fanwire_api_requests_total{method="history",result="ok"} 0"#,
+            r#"fanwire_api_requests_total{method="other",result="404"} 1"#,
+            r#"fanwire_api_request_duration_seconds_bucket{method="publish",le="0.0025"} 2"#,
+            r#"fanwire_api_request_duration_seconds_count{method="publish"} 2"#,
+        ] {
+            assert!(text.lines().any(|line| line == sample), "{sample} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_name_is_ours_and_there_once() {
+        let text = Metrics::new(shards()).encode();
+        let mut names = HashSet::new();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            assert!(name.starts_with("fanwire_") || name.starts_with("process_"), "{name}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            assert!(names.insert(name.to_owned()), "{name} is there twice");
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+        }
+        assert!(names.len() > FAMILIES.len());
+    }
+
+    /// Prometheus' own check, where its tool is installed.
+    #[test]
+    fn promtool_finds_nothing_to_mend() {
+        let promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut promtool) = promtool else { return };
+        let text = Metrics::new(shards()).encode();
+        promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let checked = promtool.wait_with_output().unwrap();
+        let said = [checked.stdout, checked.stderr].concat();
+        assert!(checked.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    }
+}

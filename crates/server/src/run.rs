@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use fanwire_protocol::ClientId;
 use tokio::net::TcpListener;
@@ -13,6 +14,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use uuid::Uuid;
 
 use crate::auth::{KeyError, Tokens};
+use crate::counters::{Counter, Counters};
 use crate::handle::Node;
 use crate::http::Gate;
 use crate::inbox::{Inbox, Message, Outlet};
@@ -40,7 +42,11 @@ pub struct Running {
     stop: watch::Sender<bool>,
     shards: Vec<thread::JoinHandle<()>>,
     internal: JoinHandle<()>,
+    summary: JoinHandle<()>,
 }
+
+/// How often the log says what the node is doing.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Starts a node: binds its listeners, then starts its shards. To be called within a tokio runtime, which
 /// serves the internal port and stays out of the shards' way.
@@ -74,7 +80,28 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     }
     let internal_listener = TcpListener::from_std(internal_listener).map_err(internal_failed)?;
     let internal = tokio::spawn(internal::listen(node.clone(), internal_listener));
-    Ok(Running { node, client_address, internal_address, stop, shards, internal })
+    let summary = tokio::spawn(summarize(node.clone()));
+    Ok(Running { node, client_address, internal_address, stop, shards, internal, summary })
+}
+
+/// One line a minute instead of one for every connection.
+async fn summarize(node: Node) {
+    let sum = |counter: fn(&Counters) -> &Counter| -> u64 {
+        node.counters.iter().map(|counters| counter(counters).value()).sum()
+    };
+    let mut published_before = 0;
+    loop {
+        tokio::time::sleep(SUMMARY_INTERVAL).await;
+        let published = sum(|counters| &counters.publications);
+        tracing::info!(
+            connections = node.connections(),
+            subscriptions = sum(|counters| &counters.subscriptions),
+            users = sum(|counters| &counters.users),
+            publications = published - published_before,
+            "the last minute"
+        );
+        published_before = published;
+    }
 }
 
 /// One socket for each shard, all on one address.
@@ -134,7 +161,8 @@ impl Running {
 
     /// Tells clients to come back later and elsewhere, waits for them up to `shutdown.timeout`, and stops.
     pub async fn shutdown(self) {
-        let Self { node, stop, shards, internal, .. } = self;
+        let Self { node, stop, shards, internal, summary, .. } = self;
+        summary.abort();
         node.start_draining();
         let (done, mut drained) = mpsc::channel(1);
         for inbox in node.inboxes.iter() {

@@ -13,7 +13,6 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::Serve;
 use crate::config::{Flag, Loaded, Log, LogFormat, Sources, load};
 use crate::failure::{Failure, complain, listed, say};
-use fanwire_server as node;
 
 pub(crate) fn run(arguments: Serve) -> Result<(), Failure> {
     let is_dev = arguments.dev;
@@ -68,7 +67,7 @@ async fn serve(loaded: Loaded, is_dev: bool) -> Result<(), Failure> {
     let settings = loaded.settings;
     let timeout = settings.shutdown.timeout;
     let opened = is_dev.then(|| Opened::of(&settings));
-    let running = node::start(settings).map_err(|error| Failure::Run(error.to_string()))?;
+    let running = fanwire_server::start(settings).map_err(|error| Failure::Run(error.to_string()))?;
     info!(clients = %running.client_address(), internal = %running.internal_address(), "ready");
     if let Some(opened) = opened {
         say(opened.banner(running.client_address(), running.internal_address()));

@@ -110,8 +110,10 @@ fn sign(
             EncodingKey::from_secret(secret.as_bytes())
         }
     };
-    let token = jsonwebtoken::encode(&Header::new(algorithm), claims, &key)
-        .map_err(|error| Failure::Usage(format!("the key cannot sign with {algorithm:?}: {error}")))?;
+    // A public key in place of the private one is noticed only here.
+    let token = jsonwebtoken::encode(&Header::new(algorithm), claims, &key).map_err(|_| {
+        Failure::Usage(format!("the key cannot sign: it is not a private key for {algorithm:?}"))
+    })?;
     say(token);
     Ok(())
 }

@@ -31,6 +31,8 @@ pub(crate) struct LeftOut {
 }
 
 const TOKEN_SECTIONS: [&str; 2] = ["client.token", "client.subscription_token"];
+/// Where clients connect there when nothing is said.
+const PORT_THERE: i64 = 8000;
 const UNKNOWN: &str = "not a setting of Centrifugo v6";
 const UNKNOWN_AT_TOP: &str =
     "not a setting of Centrifugo v6; files of older versions are converted to version 6 first";
@@ -39,7 +41,7 @@ const UNKNOWN_AT_TOP: &str =
 pub(crate) fn translate(values: &Dict, folder: &Path) -> Translation {
     let mut work = Work { folder, ours: toml::Table::new(), left_out: Vec::new() };
     work.children("", values);
-    work.port_of_the_api(values);
+    work.internal_port(values);
     work.skipped_signatures();
     let problems = work.without_refused_keys();
     Translation { text: write_file(&work.ours), left_out: work.left_out, problems }
@@ -101,6 +103,8 @@ impl Work<'_> {
         match (key, value) {
             // Looked at when all is known.
             ("http_api.external", _) | (_, Value::Empty(..)) => {}
+            // The default of every setting that takes text.
+            (_, Value::String(_, text)) if text.is_empty() => {}
             ("channel.without_namespace", Value::Dict(_, options)) => {
                 let namespace = self.namespace(key, options);
                 set(&mut self.ours, "topics.default", namespace.into());
@@ -153,16 +157,24 @@ impl Work<'_> {
         }
     }
 
-    /// There the API leaves the clients' port as soon as there is an internal one, unless it is `external`.
-    fn port_of_the_api(&mut self, values: &Dict) {
+    /// There the internal port, once it is another than the clients', listens where clients connect unless told
+    /// otherwise, and takes the API with it unless that is `external`.
+    fn internal_port(&mut self, values: &Dict) {
+        let clients = get(&self.ours, "server.port").and_then(toml::Value::as_integer).unwrap_or(PORT_THERE);
+        match get(&self.ours, "internal.port").and_then(toml::Value::as_integer) {
+            Some(port) if port != clients => {}
+            _ => return,
+        }
+        if get(&self.ours, "internal.address").is_none() {
+            let address = get(&self.ours, "server.address").cloned();
+            set(&mut self.ours, "internal.address", address.unwrap_or_else(|| "0.0.0.0".into()));
+        }
         let is_external = values
             .get("http_api")
             .and_then(Value::as_dict)
             .and_then(|api| api.get("external"))
             .is_some_and(|external| external.to_bool_lossy() == Some(true));
-        if get(&self.ours, "internal.port").is_some() {
-            set(&mut self.ours, "api.on", if is_external { "client" } else { "internal" }.into());
-        }
+        set(&mut self.ours, "api.on", if is_external { "client" } else { "internal" }.into());
     }
 
     /// There one switch serves both kinds of token.
@@ -257,7 +269,7 @@ mod tests {
              http_api: {key: 0012, external: true}\n\
              client: {ping_interval: 1m30s, pong_timeout: -1s, queue_max_size: 1048576, allowed_origins: 'https://a, https://b'}\n\
              log: {level: fatal}\n",
-            "[server]\nport = 8001\n\n[internal]\nport = 9001\n\n[log]\nlevel = \"error\"\n\n\
+            "[server]\nport = 8001\n\n[internal]\naddress = \"0.0.0.0\"\nport = 9001\n\n[log]\nlevel = \"error\"\n\n\
              [client]\nallowed_origins = [\"https://a\", \"https://b\"]\nping_interval = \"90s\"\npong_timeout = \"0s\"\nqueue_bytes_max = \"1MiB\"\n\n\
              [api]\non = \"client\"\nkeys = [\"0012\"]",
             &[],
@@ -293,6 +305,15 @@ mod tests {
                 "topics.namespaces[0].allow_recovery: refused here: needs history",
                 "topics.namespaces[1].name: refused here: \"x\" must be",
             ],
+        );
+    }
+
+    #[test]
+    fn an_internal_port_that_is_the_clients_port_is_none() {
+        check(
+            "http_server: {internal_port: 8000}\n",
+            "",
+            &["internal.port: refused here: is server.port too (8000)"],
         );
     }
 

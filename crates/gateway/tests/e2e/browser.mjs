@@ -119,7 +119,8 @@ for (const build of ['centrifuge.js', 'centrifuge.protobuf.js']) {
       const page = await open('alice', channel);
       await subscribed(page, 1);
       await server.restart();
-      await subscribed(page, 2);
+      const present = async () => Object.keys((await server.api('presence', { channel })).presence).length;
+      await until(async () => (await present()) === 1, 'the page is back', 60_000);
       await server.publish(channel, 'again');
       await received(page, 1);
       assert.deepEqual((await seen(page)).data, ['again']);

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -100,12 +101,15 @@ class Server:
         return self.log_file.read_text(errors="replace")
 
     def launch(self):
+        # The kernel's word for "parent" is the thread that started the child.
+        assert threading.current_thread() is threading.main_thread(), "servers are started by the main thread"
         with open(self.log_file, "a") as log:
             self.process = subprocess.Popen(
                 [BINARY, "serve", "--config", str(self.config_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=environment(),
                 preexec_fn=die_with_parent,
             )
 
@@ -355,6 +359,11 @@ def merge(base, over):
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def environment():
+    """Without what would configure the server: every variable with its prefix does, `FANWIRE_BIN` too."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("FANWIRE_")}
 
 
 def die_with_parent():

@@ -9,7 +9,7 @@ use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, TopicName};
 use rustc_hash::FxHasher;
 
 use super::subscribe::{Origin, Plan};
-use super::timing::{AlreadyOver, ttl};
+use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Phase, Pings, Session};
 use crate::effect::{Effect, KnownPosition};
 use crate::permission::may_subscribe;
@@ -77,7 +77,7 @@ impl Session {
         request: ConnectRequest,
     ) -> Result<Connecting, Refusal> {
         let claims = claims(context, &request.token)?;
-        let ttl = ttl(claims.expiry, context.now).map_err(|AlreadyOver| ErrorCode::EXPIRED)?;
+        let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| ErrorCode::EXPIRED)?;
         self.grants = fingerprint(&claims.topics);
         let plans = plan_topics(context, &claims, request.subs)?;
         let client = self.client;
@@ -176,16 +176,13 @@ fn claims(context: &Context<'_>, token: &str) -> Result<ConnectionClaims, Refusa
             topics: Vec::new(),
         });
     }
-    let mut claims = context.tokens.connection(token, context.now.unix()).map_err(|error| match error {
+    let claims = context.tokens.connection(token, context.now.unix()).map_err(|error| match error {
         TokenError::Expired => Refusal::Error(ErrorCode::TOKEN_EXPIRED),
         TokenError::Invalid(_) => Refusal::Close(Disconnect::INVALID_TOKEN),
         TokenError::Unavailable => Refusal::Error(ErrorCode::INTERNAL),
     })?;
     if claims.user.is_empty() && settings.disallow_anonymous_connection_tokens && !settings.insecure {
         return Err(Disconnect::PERMISSION_DENIED.into());
-    }
-    if settings.insecure {
-        claims.expiry = Expiry::Never;
     }
     Ok(claims)
 }
@@ -235,9 +232,12 @@ fn known_position(request: SubscribeRequest) -> Option<KnownPosition> {
     request.recover.then_some(KnownPosition { offset: request.offset, epoch: request.epoch })
 }
 
-/// Tells grants apart; equal grants have equal fingerprints on this node.
+/// Tells grants apart; equal grants, in whatever order, have equal fingerprints on this node.
 pub(super) fn fingerprint(topics: &[TopicGrant]) -> u64 {
-    let mut hasher = FxHasher::default();
-    topics.hash(&mut hasher);
-    hasher.finish()
+    let one = |grant: &TopicGrant| {
+        let mut hasher = FxHasher::default();
+        grant.hash(&mut hasher);
+        hasher.finish()
+    };
+    topics.iter().map(one).fold(0, u64::wrapping_add)
 }

@@ -66,12 +66,14 @@ impl Session {
         completion: Completion,
     ) {
         let ServerSubscribe { topic, options, expiry, recover_since } = subscribe;
-        let is_there =
-            self.subscription(context, topic.as_str()).is_some() || self.subscribing(topic.as_str()).is_some();
         let Ok(ttl) = ttl(*expiry, context.now) else { return };
-        if !is_there {
-            let plan = Plan::by_server(Origin::Api(completion), options.clone(), recover_since.clone());
-            self.join(context, topic.clone(), plan.living(ttl));
+        if self.is_subscribed_or_about_to(context, topic.as_str()) {
+            return;
         }
+        if self.is_at_limit(context) {
+            return self.close(context, Disconnect::TOPIC_LIMIT);
+        }
+        let plan = Plan::by_server(Origin::Api(completion), options.clone(), recover_since.clone());
+        self.join(context, topic.clone(), plan.living(ttl));
     }
 }

@@ -220,15 +220,16 @@ impl Session {
         if let Some(topic) = topic_of(&request)
             && let Some(place) = self.subscribing(topic)
         {
-            let has_room = self.has_room(context);
-            let Some(subscribing) = self.work.as_mut().map(|work| &mut work.subscribing[place]) else { return };
             match request {
                 // Nothing between would end the first subscription, so the second is refused at once.
-                Request::Subscribe(_) if subscribing.waiting.is_empty() => {
-                    context.refuse(id, ErrorCode::ALREADY_SUBSCRIBED);
+                Request::Subscribe(request) if self.work().subscribing[place].waiting.is_empty() => {
+                    self.subscribe(context, id, request);
                 }
-                request if has_room => subscribing.waiting.push_back((id, request)),
-                _ => {}
+                request => {
+                    if self.has_room(context) {
+                        self.work().subscribing[place].waiting.push_back((id, request));
+                    }
+                }
             }
             return;
         }

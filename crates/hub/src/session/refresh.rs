@@ -6,7 +6,7 @@ use fanwire_protocol::centrifuge::{ExpiryResult, Reply, SubRefreshRequest, SubRe
 use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode};
 
 use super::connect::fingerprint;
-use super::timing::{AlreadyOver, ttl};
+use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Session};
 use crate::TokenError;
 
@@ -24,7 +24,7 @@ impl Session {
         if *claims.user != *self.user() {
             return self.close(context, Disconnect::INVALID_TOKEN);
         }
-        let ttl = match ttl(claims.expiry, context.now) {
+        let ttl = match token_ttl(claims.expiry, context) {
             Ok(ttl) => ttl,
             Err(AlreadyOver) => return context.refuse(id, ErrorCode::EXPIRED),
         };
@@ -60,7 +60,7 @@ impl Session {
         if !self.is_for(&claims, &request.channel) {
             return self.close(context, Disconnect::INVALID_TOKEN);
         }
-        let ttl = match ttl(claims.expiry, context.now) {
+        let ttl = match token_ttl(claims.expiry, context) {
             Ok(ttl) => ttl,
             Err(AlreadyOver) => return context.refuse(id, ErrorCode::EXPIRED),
         };

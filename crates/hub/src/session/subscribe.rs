@@ -8,7 +8,7 @@ use fanwire_protocol::centrifuge::{Publication, Reply, Request, Subscribe, Subsc
 use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, TopicName, Unsubscribed};
 
 use super::subscription::{Subscription, Traits};
-use super::timing::{AlreadyOver, ttl};
+use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Phase, Session, named};
 use crate::effect::{Completion, Effect, Joined, KnownPosition, Membership, TopicRequest, Wanted};
 use crate::permission::{Asker, may_read_history, may_read_presence, may_subscribe};
@@ -65,7 +65,7 @@ pub(super) struct Subscribing {
     ttl: Option<u32>,
     data: Bytes,
     has_own_info: bool,
-    /// The offset to recover from.
+    /// The offset to recover from; `None` when nothing is to be recovered.
     recovering: Option<u64>,
     /// Later commands for the topic.
     pub(super) waiting: VecDeque<(u32, Request)>,
@@ -114,11 +114,10 @@ impl Session {
         if topic.as_str().len() > context.topics.rules.length_max {
             return Err(ErrorCode::BAD_REQUEST.into());
         }
-        if self.subscription(context, topic.as_str()).is_some() {
+        if self.is_subscribed_or_about_to(context, topic.as_str()) {
             return Err(ErrorCode::ALREADY_SUBSCRIBED.into());
         }
-        let on_their_way = self.work.as_ref().map_or(0, |work| work.subscribing.len());
-        if self.subscriptions.len() + on_their_way >= context.settings.subscriptions_max {
+        if self.is_at_limit(context) {
             return Err(ErrorCode::LIMIT_EXCEEDED.into());
         }
         let namespace = context.namespace(topic.as_str())?;
@@ -133,8 +132,8 @@ impl Session {
         let (options, ttl) = match claims {
             None => (GrantOptions::default(), None),
             Some(claims) => {
-                let ttl = ttl(claims.expiry, context.now).map_err(|AlreadyOver| ErrorCode::EXPIRED)?;
-                (claims.options, ttl.filter(|_| !context.settings.insecure))
+                let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| ErrorCode::EXPIRED)?;
+                (claims.options, ttl)
             }
         };
         let plan = Plan {
@@ -172,6 +171,16 @@ impl Session {
         if self.is_for(&claims, topic) { Ok(Some(claims)) } else { Err(Disconnect::INVALID_TOKEN.into()) }
     }
 
+    pub(super) fn is_subscribed_or_about_to(&self, context: &Context<'_>, topic: &str) -> bool {
+        self.subscription(context, topic).is_some() || self.subscribing(topic).is_some()
+    }
+
+    /// Whether the session has all the subscriptions it may have, those on their way included.
+    pub(super) fn is_at_limit(&self, context: &Context<'_>) -> bool {
+        let on_their_way = self.work.as_ref().map_or(0, |work| work.subscribing.len());
+        self.subscriptions.len() + on_their_way >= context.settings.subscriptions_max
+    }
+
     /// Whether a subscription token speaks of this topic and this client.
     pub(super) fn is_for(&self, claims: &SubscriptionClaims, topic: &str) -> bool {
         *claims.topic == *topic
@@ -186,7 +195,7 @@ impl Session {
         let Ok(namespace) = context.namespace(topic.as_str()) else { return };
         let Some(client_info) = self.info.clone() else { return };
         let traits = traits(context, namespace, &options, &wishes, &origin, &client_info.user);
-        let wanted = wanted(namespace, traits, known.clone(), reject_unrecovered);
+        let wanted = wanted(namespace, traits, known, reject_unrecovered);
         let has_own_info = !options.info.is_empty();
         let info = match has_own_info {
             false => client_info,
@@ -199,7 +208,7 @@ impl Session {
             ttl,
             data: options.data,
             has_own_info,
-            recovering: known.filter(|_| traits.recoverable).map(|known| known.offset),
+            recovering: wanted.known().map(|known| known.offset),
             waiting: VecDeque::new(),
             end_with: None,
         });
@@ -233,18 +242,24 @@ impl Session {
             },
             Ok(joined) => {
                 self.add_subscription(context, &topic, &subscribing, membership);
-                let result = subscribe_result(&subscribing, joined);
+                let result = subscribe_result(&subscribing, &joined);
                 match subscribing.origin {
                     Origin::Command(id) => {
                         context.reply(Reply { id, subscribe: Some(result), ..Reply::default() });
                     }
                     Origin::Connect => self.connect_subscribed(context, &topic, Ok(result)),
-                    Origin::Api(_) => context.reply(Reply::push_subscribe(&topic, pushed(result))),
-                }
-                if let Some(why) = end_with {
-                    self.unsubscribe_topic(context, topic.as_str(), &why);
+                    Origin::Api(_) => {
+                        context.reply(Reply::push_subscribe(&topic, pushed(result)));
+                        // The push has no room for what the client missed.
+                        for publication in joined.recovered.iter().flatten() {
+                            context.reply(Reply::push_publication(&topic, publication, None));
+                        }
+                    }
                 }
             }
+        }
+        if let Some(why) = end_with {
+            self.unsubscribe_topic(context, topic.as_str(), &why);
         }
         for (id, request) in waiting {
             if self.phase == Phase::Open {
@@ -329,7 +344,7 @@ fn wanted(namespace: &Namespace, traits: Traits, known: Option<KnownPosition>, o
     }
 }
 
-fn subscribe_result(subscribing: &Subscribing, joined: Joined) -> SubscribeResult {
+fn subscribe_result(subscribing: &Subscribing, joined: &Joined) -> SubscribeResult {
     let recovered = joined.recovered.is_some();
     let publications: Vec<Publication> =
         joined.recovered.iter().flatten().map(|publication| (&**publication).into()).collect();

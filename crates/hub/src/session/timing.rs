@@ -17,12 +17,14 @@ const TTL_SECONDS_MAX: i64 = 365 * 24 * 3600;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
     ping_at: Deadline,
-    /// Set while a ping waits for its answer.
+    /// Set while a ping waits for an answer that has to come.
     pong_by: Deadline,
     /// Stale, refused or expired: the connection ends.
     close_at: Deadline,
     /// The earliest end of a subscription, in seconds as subscriptions keep it; 0: none ends.
     subscription_close_at: u32,
+    /// A ping was sent and not answered yet: one pong is welcome.
+    is_pinged: bool,
 }
 
 impl Timing {
@@ -32,6 +34,7 @@ impl Timing {
             pong_by: NEVER,
             close_at: now.millis + settings.stale_close_delay.as_millis() as u64,
             subscription_close_at: 0,
+            is_pinged: false,
         }
     }
 }
@@ -45,12 +48,17 @@ pub(super) fn ttl(expiry: Expiry, now: Now) -> Result<Option<u32>, AlreadyOver> 
     }
 }
 
+/// The same for what a token says: nothing expires where everything is allowed.
+pub(super) fn token_ttl(expiry: Expiry, context: &Context<'_>) -> Result<Option<u32>, AlreadyOver> {
+    if context.settings.insecure { Ok(None) } else { ttl(expiry, context.now) }
+}
+
 pub(super) struct AlreadyOver;
 
 impl Session {
     /// When the session has to be looked at next, in milliseconds since the node started.
     pub fn deadline(&self) -> u64 {
-        let Timing { ping_at, pong_by, close_at, subscription_close_at } = self.timing;
+        let Timing { ping_at, pong_by, close_at, subscription_close_at, is_pinged: _ } = self.timing;
         let subscription = match subscription_close_at {
             0 => NEVER,
             seconds => u64::from(seconds) * 1000,
@@ -78,6 +86,7 @@ impl Session {
             && let Some(interval) = context.settings.ping_interval
         {
             self.timing.ping_at = now + interval.as_millis() as u64;
+            self.timing.is_pinged = true;
             if let Some(timeout) = context.settings.pong_timeout.filter(|_| self.manner.pings != Pings::Keepalive) {
                 self.timing.pong_by = now + timeout.as_millis() as u64;
             }
@@ -89,16 +98,20 @@ impl Session {
     }
 
     /// The client answered a ping.
-    pub fn pong(&mut self, context: &mut Context<'_>) {
-        if self.timing.pong_by == NEVER {
+    pub(super) fn pong(&mut self, context: &mut Context<'_>) {
+        if !std::mem::take(&mut self.timing.is_pinged) {
             return self.close(context, Disconnect::BAD_REQUEST);
         }
         self.timing.pong_by = NEVER;
     }
 
-    /// The client answered a ping of its transport, which may also come unasked (RFC 6455 section 5.5.3).
+    /// A pong of the client's transport. It may come unasked (RFC 6455 section 5.5.3), and is no answer to the
+    /// protocol's own pings.
     pub fn transport_pong(&mut self) {
-        self.timing.pong_by = NEVER;
+        if self.manner.pings == Pings::Frames {
+            self.timing.is_pinged = false;
+            self.timing.pong_by = NEVER;
+        }
     }
 
     /// The first ping comes at a random moment in the second half of the interval, so that clients that

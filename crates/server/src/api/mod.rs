@@ -1,2 +1,199 @@
-//! stub
-pub async fn serve(_n: &crate::handle::Node, _r: hyper::Request<hyper::body::Incoming>) -> hyper::Response<http_body_util::Full<bytes::Bytes>> { hyper::Response::new(http_body_util::Full::default()) }
+//! The HTTP API for backends: `POST /api/METHOD`, several commands at once, and the older `POST /api`.
+//!
+//! One request is one walk: route, key, body, commands, answer. Whatever is refused before the commands is an HTTP
+//! status with a sentence; whatever a command is refused is an error in its answer. Its "channel" is our topic,
+//! and stays in this folder.
+
+mod auth;
+mod body;
+mod error;
+mod method;
+mod decode;
+
+mod batch;
+mod command;
+mod legacy;
+mod parallel;
+
+mod clients;
+mod history;
+mod overview;
+mod presence;
+mod publish;
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method as HttpMethod, Request, StatusCode};
+
+use crate::handle::Node;
+use crate::http::{Answer, respond};
+use command::{Command, Envelope};
+use error::Refusal;
+use method::Method;
+
+pub(crate) use method::LABELS as METHOD_LABELS;
+
+/// Answers a request at or below `api.path`, on whichever port it came.
+pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
+    let started = Instant::now();
+    let (head, mut body) = request.into_parts();
+    let route = Route::of(&node.settings.api.path, head.uri.path());
+    match answer(node, &head, route.as_ref(), &mut body).await {
+        Ok(answer) => answer,
+        Err(refusal) => {
+            let label = route.map_or(method::OTHER, |route| route.label());
+            node.metrics.api_request(label, Some(refusal.status().as_u16().into()), started.elapsed());
+            let mut answer = refusal.into_answer();
+            if !body.is_end_stream() {
+                // Whoever still sends has to be able to read why it should not.
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                body::discard(body);
+            }
+            answer
+        }
+    }
+}
+
+/// What a path asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Method(Method),
+    Batch,
+    Pipeline,
+}
+
+impl Route {
+    /// `None` for a method that nobody knows.
+    fn of(root: &str, path: &str) -> Option<Self> {
+        match path.strip_prefix(root)?.trim_start_matches('/') {
+            "" => Some(Self::Pipeline),
+            "batch" => Some(Self::Batch),
+            name => Method::named(name).map(Self::Method),
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Method(method) => method.name(),
+            Self::Batch => method::BATCH,
+            Self::Pipeline => method::PIPELINE,
+        }
+    }
+}
+
+async fn answer(
+    node: &Node,
+    head: &Parts,
+    route: Option<&Route>,
+    body: &mut Incoming,
+) -> Result<Answer, Refusal> {
+    let settings = &node.settings.api;
+    if head.method != HttpMethod::POST {
+        return Err(Refusal::OnlyPost);
+    }
+    auth::check(settings, &head.headers, head.uri.query())?;
+    let route = route.ok_or(Refusal::UnknownMethod)?;
+    let body = body::read(body, settings.body_bytes_max).await?;
+    let text = decode::text(&body)?;
+    let statuses = settings.transport_errors || asks_for_statuses(&head.headers);
+    match route {
+        Route::Method(method) => {
+            let command = Command::decode(*method, text).map_err(|error| Refusal::malformed(&error))?;
+            Ok(match command.run(node).await {
+                Err(error) if statuses => json(error.status(), &error),
+                reply => json(StatusCode::OK, &Envelope::from(&reply)),
+            })
+        }
+        Route::Batch => Ok(match batch::run(node, text).await? {
+            Ok(replies) => json(StatusCode::OK, &replies),
+            Err(error) if statuses => json(error.status(), &error),
+            reply => json(StatusCode::OK, &Envelope::from(&reply)),
+        }),
+        Route::Pipeline => Ok(json_bytes(StatusCode::OK, legacy::run(node, text).await?.into())),
+    }
+}
+
+/// Errors as HTTP statuses, for callers whose tools look at nothing else.
+fn asks_for_statuses(headers: &HeaderMap) -> bool {
+    headers.get("x-centrifugo-error-mode").is_some_and(|mode| mode.as_bytes().eq_ignore_ascii_case(b"transport"))
+}
+
+fn json(status: StatusCode, body: &impl serde::Serialize) -> Answer {
+    let body = serde_json::to_vec(body).expect("results are JSON already, and errors are text and numbers");
+    json_bytes(status, body.into())
+}
+
+fn json_bytes(status: StatusCode, body: Bytes) -> Answer {
+    respond(status, "application/json", body)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    #[test]
+    fn paths_name_methods() {
+        let route = |path| Route::of("/api", path);
+        assert_eq!(route("/api"), Some(Route::Pipeline));
+        assert_eq!(route("/api/"), Some(Route::Pipeline));
+        assert_eq!(route("/api/publish"), Some(Route::Method(Method::Publish)));
+        assert_eq!(route("/api/presence_stats"), Some(Route::Method(Method::PresenceStats)));
+        assert_eq!(route("/api/map_publish"), Some(Route::Method(Method::NotServed)));
+        assert_eq!(route("/api/batch"), Some(Route::Batch));
+        assert_eq!(route("/api/PUBLISH"), None);
+        assert_eq!(route("/api/publish/"), None);
+        assert_eq!(route("/api/no_such_method"), None);
+        assert_eq!(Route::of("", "/publish"), Some(Route::Method(Method::Publish)));
+    }
+
+    #[test]
+    fn statuses_instead_of_bodies_are_asked_for_by_header() {
+        let asks = |value: &'static str| {
+            asks_for_statuses(&HeaderMap::from_iter([(
+                "x-centrifugo-error-mode".parse().unwrap(),
+                HeaderValue::from_static(value),
+            )]))
+        };
+        assert!(asks("transport"));
+        assert!(asks("Transport"));
+        assert!(!asks("body"));
+        assert!(!asks_for_statuses(&HeaderMap::new()));
+    }
+
+    proptest! {
+        /// Whatever comes is read or refused.
+        #[test]
+        fn random_bodies_never_panic(body: Vec<u8>) {
+            read_as_everything(&body);
+        }
+
+        #[test]
+        fn bodies_like_real_ones_never_panic(words in vec(select(WORDS.to_vec()), 0..40)) {
+            read_as_everything(words.concat().as_bytes());
+        }
+    }
+
+    const WORDS: &[&str] = &[
+        "{", "}", "[", "]", ":", ",", " ", "\n", "null", "true", "0", "-1", "1.5", "1e999", "18446744073709551616",
+        "\"\"", "\"publish\"", "\"history\"", "\"method\"", "\"params\"", "\"id\"", "\"commands\"", "\"channel\"",
+        "\"channels\"", "\"data\"", "\"b64data\"", "\"since\"", "\"user\"", "\"disconnect\"", "\"code\"", "\"override\"",
+        "{\"method\":\"publish\",\"params\":", "{\"commands\":[", "\"\\ud800\"", "\u{e4}",
+    ];
+
+    fn read_as_everything(body: &[u8]) {
+        let Ok(text) = decode::text(body) else { return };
+        for method in Method::served() {
+            let _ = Command::decode(method, text);
+        }
+        let _ = batch::decode(text, 3);
+        let _ = legacy::decode(text, 3);
+    }
+}

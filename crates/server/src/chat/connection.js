@@ -10,6 +10,9 @@ const PING_SLACK_MS = 10_000;
  *  would be called without pause. */
 const STABLE_AFTER_MS = 5_000;
 
+/** Browsers' timers overflow above 24 days. */
+const REFRESH_AFTER_MAX_MS = 20 * 24 * 3600 * 1000;
+
 const ERROR_ALREADY_SUBSCRIBED = 105;
 const ERROR_TOKEN_EXPIRED = 109;
 export const CLOSE_MESSAGE_TOO_BIG = 1009;
@@ -48,6 +51,7 @@ export class Connection {
   #watchdog;
   #retryTimer;
   #stableTimer;
+  #refreshTimer;
 
   constructor({ endpoint, fetchToken, onState }) {
     this.#endpoint = endpoint;
@@ -144,8 +148,31 @@ export class Connection {
     this.#stableTimer = setTimeout(() => {
       this.#attempt = 0;
     }, STABLE_AFTER_MS);
+    this.#refreshLater(result);
     this.#setState({ name: 'connected', client: result.client });
     for (const subscription of this.#subscriptions.values()) this.#subscribe(subscription);
+  }
+
+  #refreshLater({ expires, ttl }) {
+    clearTimeout(this.#refreshTimer);
+    if (!expires) return;
+    const delay = Math.min(ttl * 1000, REFRESH_AFTER_MAX_MS);
+    this.#refreshTimer = setTimeout(() => this.#refresh(), delay);
+  }
+
+  /** Brings a new token before the server, which waits a while after expiry, ends the connection. */
+  async #refresh() {
+    const turn = this.#turn;
+    const token = await this.#fetchToken().catch(() => null);
+    if (turn !== this.#turn) return;
+    if (token === null) {
+      this.#closed(0, 'the token could not be renewed');
+      return;
+    }
+    const failed = (error) => {
+      if (!error.lost) this.#closed(0, error.message);
+    };
+    this.#send('refresh', { token }, (result) => this.#refreshLater(result), failed);
   }
 
   #refused(error) {
@@ -186,6 +213,7 @@ export class Connection {
     clearTimeout(this.#watchdog);
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#stableTimer);
+    clearTimeout(this.#refreshTimer);
     if (this.#socket) {
       this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
       this.#socket.close();
@@ -253,7 +281,8 @@ export class Connection {
     subscription.listener.subscribed({ position, publications, recovered: result.recovered === true });
   }
 
-  #pushed({ channel, pub: publication, join, leave, unsubscribe }) {
+  #pushed({ channel, pub: publication, join, leave, unsubscribe, refresh }) {
+    if (refresh) this.#refreshLater(refresh);
     const subscription = this.#subscriptions.get(channel);
     if (!subscription) return;
     if (publication) {

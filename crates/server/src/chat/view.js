@@ -457,8 +457,8 @@ function withLinks(text) {
 }
 
 function publishCommand(room) {
-  const body = JSON.stringify({ channel: room.topic, data: { text: 'Hello' } });
-  return `curl ${location.origin}/api/publish -H 'Content-Type: application/json' -d '${body}'`;
+  const body = JSON.stringify({ channel: room.topic, data: { text: 'Hello from curl' } });
+  return `curl ${location.origin}/api/publish -d '${body}'`;
 }
 
 function countText(count) {

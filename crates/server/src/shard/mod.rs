@@ -390,10 +390,15 @@ struct Proof<'a>(&'a Node);
 
 impl Verify for Proof<'_> {
     fn connection(&self, token: &str, unix: i64) -> Result<ConnectionClaims, TokenError> {
-        self.0.tokens.verify_connection(token, unix)
+        self.0.tokens.verify_connection(token, unix).inspect_err(refused)
     }
 
     fn subscription(&self, token: &str, unix: i64) -> Result<SubscriptionClaims, TokenError> {
-        self.0.tokens.verify_subscription(token, unix)
+        self.0.tokens.verify_subscription(token, unix).inspect_err(refused)
     }
+}
+
+/// Says why a token was refused, which its owner is not told.
+fn refused(error: &TokenError) {
+    tracing::debug!(%error, "token refused");
 }

@@ -154,6 +154,9 @@ impl Shard {
             return;
         }
         self.counters.connections_closed.count(u32::from(why.code));
+        if let Some(session) = connection.session() {
+            tracing::debug!(client = %session.client(), user = session.user(), code = why.code, reason = %why.reason, "closing");
+        }
         // Nothing that waited is worth sending to a client that was closed for being slow.
         if [Disconnect::CONNECTION_CLOSED.code, Disconnect::SLOW.code].contains(&why.code) {
             connection.chain = Default::default();

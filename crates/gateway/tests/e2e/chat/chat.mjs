@@ -144,7 +144,7 @@ describe('chat page', () => {
   check('the curl line that is shown works, and any JSON reads well', async () => {
     const ada = await come('Ada');
     execFileSync('sh', ['-c', await ada.page.textContent('#command')], { stdio: 'pipe' });
-    await ada.showsTexts(['Hello']);
+    await ada.showsTexts(['Hello from curl']);
     await ada.shows('.message.backend', 'Backend');
     const hostile = '<img src=x onerror="alert(1)"> https://example.com/?a=1.';
     const values = [

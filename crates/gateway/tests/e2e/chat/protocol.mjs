@@ -206,6 +206,24 @@ describe('chat page and the protocol', () => {
     await connectedAgain();
   });
 
+  check('a token that expires is renewed in time, without a new connection', async () => {
+    const expiring = { ping: 0, expires: true, ttl: 3600 };
+    script.answers.connect = (request) => ({ connect: { ...script.usual('connect', request), ...expiring } });
+    script.answers.refresh = () => ({ refresh: { expires: true, ttl: 600 } });
+    await comeAndSettle();
+    const renewed = (count) =>
+      until(() => script.heard('refresh').length === count && tokens === count + 1, `renewal ${count} comes`);
+    await window.page.clock.runFor(3_599_000);
+    assert.equal(script.heard('refresh').length, 0);
+    await window.page.clock.runFor(1_500);
+    await renewed(1);
+    script.push({ channel: undefined, refresh: { expires: true, ttl: 60 } });
+    await window.page.clock.runFor(61_000);
+    await renewed(2);
+    assert.match(script.heard('refresh')[1].refresh.token, /./);
+    assert.equal(script.connections.length, 1);
+  });
+
   check('unsubscribe 2500 resubscribes from the position, 2502 without one, 2000 is final', async () => {
     await comeAndSettle();
     script.publish('one');

@@ -1,0 +1,197 @@
+//! Several commands in one request: one after the other, or in parallel. Nothing is done unless all of them can be
+//! read.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Instant;
+
+use fanwire_protocol::json::null_is_default;
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::command::{self, Command, Reply};
+use super::decode::Object;
+use super::error::{ApiError, Refusal};
+use super::method::{self, Method};
+use super::parallel::side_by_side;
+use crate::handle::Node;
+
+/// Commands of one batch that are carried out at the same time.
+const BATCH_WIDTH: usize = 1024;
+
+/// A batch that was understood, but for commands that are answered with an error.
+#[derive(Debug)]
+pub(super) struct Batch {
+    commands: Vec<Result<Command, ApiError>>,
+    parallel: bool,
+}
+
+/// The answer to one command, under its method's name.
+#[derive(Debug)]
+struct BatchReply(&'static str, Reply);
+
+/// Answers `{"replies":[...]}`, in the order of the commands.
+pub(super) async fn run(node: &Node, text: &str) -> Result<Reply, Refusal> {
+    let started = Instant::now();
+    let reply = match decode(text, node.settings.api.commands_max)? {
+        Ok(batch) => batch.run(node).await,
+        Err(error) => Err(error),
+    };
+    node.metrics.api_request(method::BATCH, reply.as_ref().err().map(ApiError::code), started.elapsed());
+    Ok(reply)
+}
+
+pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, ApiError>, Refusal> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Request<'a> {
+        #[serde(borrow, deserialize_with = "null_is_default")]
+        commands: Vec<Option<&'a RawValue>>,
+        #[serde(deserialize_with = "null_is_default")]
+        parallel: bool,
+    }
+
+    let Object(Request { commands, parallel }) =
+        serde_json::from_str(text).map_err(|error| Refusal::malformed(&error))?;
+    if commands.len() > commands_max {
+        let message = format!("more than {commands_max} commands, the limit that api.commands_max sets");
+        return Ok(Err(ApiError::bad_request(message)));
+    }
+    let commands = commands
+        .into_iter()
+        .map(|command| command.map_or(Ok(Err(ApiError::BAD_REQUEST)), decode_command))
+        .collect::<Result<_, _>>()
+        .map_err(|error| Refusal::malformed(&error))?;
+    Ok(Ok(Batch { commands, parallel }))
+}
+
+impl Batch {
+    async fn run(self, node: &Node) -> Reply {
+        #[derive(Serialize)]
+        struct Replies {
+            replies: Vec<BatchReply>,
+        }
+
+        let commands = self.commands.into_iter().map(|command| {
+            let node = node.clone();
+            async move {
+                match command {
+                    Ok(command) => BatchReply(command.method().name(), command.run(&node).await),
+                    Err(error) => BatchReply(method::OTHER, Err(error)),
+                }
+            }
+        });
+        // With room for one at a time, each begins when the one before has ended.
+        let width = if self.parallel { BATCH_WIDTH } else { 1 };
+        command::result(&Replies { replies: side_by_side(width, commands).await })
+    }
+}
+
+/// `{"publish":{...}}`; a command that names no method of ours is answered, not refused.
+fn decode_command(command: &RawValue) -> Result<Result<Command, ApiError>, serde_json::Error> {
+    let fields: HashMap<Cow<'_, str>, Option<&RawValue>> = serde_json::from_str(command.get())?;
+    for method in Method::served() {
+        if let Some(Some(parameters)) = fields.get(method.name()) {
+            return Command::decode(method, parameters.get()).map(Ok);
+        }
+    }
+    Ok(Err(ApiError::NOT_FOUND))
+}
+
+impl Serialize for BatchReply {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(Some(1))?;
+        match &self.1 {
+            Ok(result) => map.serialize_entry(self.0, result)?,
+            Err(error) => map.serialize_entry("error", error)?,
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(text: &str) -> Vec<Result<Method, u32>> {
+        let batch = decode(text, 100).unwrap().unwrap();
+        let method = |command: Result<Command, ApiError>| {
+            command.map(|command| command.method()).map_err(|error| error.code())
+        };
+        batch.commands.into_iter().map(method).collect()
+    }
+
+    #[test]
+    fn commands_are_named_by_their_key() {
+        let text = r#"{"commands":[
+            {"publish":{"channel":"a","data":1}},
+            {"presence_stats":{},"unknown":[1]},
+            {"no_such_method":{}},
+            {"batch":{"commands":[]}},
+            {"map_publish":{}},
+            {},
+            {"publish":null},
+            null,
+            {"rpc":{"method":"a"}},
+            {"history":{},"publish":{}}
+        ]}"#;
+        let expected = [
+            Ok(Method::Publish),
+            Ok(Method::PresenceStats),
+            Err(104),
+            Err(104),
+            Err(104),
+            Err(104),
+            Err(104),
+            Err(107),
+            Ok(Method::Rpc),
+            Ok(Method::Publish),
+        ];
+        assert_eq!(shape(text), expected);
+        assert!(shape("{}").is_empty());
+        assert!(shape(r#"{"commands":null,"parallel":null}"#).is_empty());
+    }
+
+    #[test]
+    fn parallel_is_asked_for() {
+        let parallel = |text| decode(text, 1).unwrap().unwrap().parallel;
+        assert!(parallel(r#"{"commands":[],"parallel":true}"#));
+        assert!(!parallel(r#"{"commands":[]}"#));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_whole() {
+        for text in [
+            "",
+            "[]",
+            "{",
+            r#"{"commands":{}}"#,
+            r#"{"commands":[1]}"#,
+            r#"{"commands":[[]]}"#,
+            r#"{"commands":[{"publish":[]}]}"#,
+            r#"{"commands":[{"publish":{}},{"publish":{"channel":1}}]}"#,
+            r#"{"commands":[],"parallel":1}"#,
+        ] {
+            assert!(matches!(decode(text, 10), Err(Refusal::Malformed(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn too_many_commands_name_the_limit() {
+        let text = |count| format!(r#"{{"commands":[{}]}}"#, vec![r#"{"info":{}}"#; count].join(","));
+        assert!(decode(&text(3), 3).unwrap().is_ok());
+        let error = decode(&text(4), 3).unwrap().unwrap_err();
+        assert_eq!(error.code(), 107);
+        assert!(serde_json::to_string(&error).unwrap().contains("more than 3 commands"));
+    }
+
+    #[test]
+    fn replies_are_exact() {
+        let text = |reply| serde_json::to_string(&reply).unwrap();
+        let empty = RawValue::from_string("{}".into()).unwrap();
+        assert_eq!(text(BatchReply("subscribe", Ok(empty))), r#"{"subscribe":{}}"#);
+        let error = BatchReply("publish", Err(ApiError::NOT_FOUND));
+        assert_eq!(text(error), r#"{"error":{"code":104,"message":"not found"}}"#);
+    }
+}

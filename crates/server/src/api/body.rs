@@ -1,0 +1,126 @@
+//! A request's body: read whole, within limits, or not at all.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Body;
+use tokio::time::timeout;
+
+use super::error::Refusal;
+
+/// From the head of a request to the end of its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long, and how much of, a refused body is still taken from its sender. Closing a connection while the peer
+/// sends would destroy the answer before the peer could read it.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+const DISCARD_BYTES_MAX: usize = 64 << 20;
+
+/// Never holds more than `bytes_max` and what the connection had read at once.
+pub(super) async fn read<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    timeout(BODY_TIMEOUT, read_all(body, bytes_max)).await.unwrap_or(Err(Refusal::TooSlow(BODY_TIMEOUT)))
+}
+
+async fn read_all<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(Refusal::TooLong(bytes_max));
+    }
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::Malformed("the body ended too early".into()))?;
+        // Trailers say nothing to us.
+        let Ok(data) = frame.into_data() else { continue };
+        if data.len() > bytes_max - bytes.len() {
+            return Err(Refusal::TooLong(bytes_max));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.into())
+}
+
+/// Reads on and forgets, beside the answer. Ends by itself, at the latest after its time.
+pub(super) fn discard<B>(mut body: B)
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    tokio::spawn(timeout(DISCARD_TIMEOUT, async move {
+        let mut left = DISCARD_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use super::*;
+    use http_body_util::Full;
+    use hyper::body::{Frame, SizeHint};
+
+    /// A body in pieces, which may announce a length and may break off.
+    #[derive(Default)]
+    struct Pieces {
+        pieces: VecDeque<Result<Bytes, &'static str>>,
+        announced: Option<u64>,
+    }
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            Poll::Ready(self.pieces.pop_front().map(|piece| piece.map(Frame::data)))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.announced.map_or_else(SizeHint::default, SizeHint::with_exact)
+        }
+    }
+
+    fn pieces(pieces: &[&'static str]) -> Pieces {
+        let pieces = pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))).collect();
+        Pieces { pieces, ..Pieces::default() }
+    }
+
+    #[tokio::test]
+    async fn bodies_are_read_up_to_the_limit() {
+        assert_eq!(read(&mut Full::new(Bytes::from("12345")), 5).await, Ok("12345".into()));
+        assert_eq!(read(&mut Full::new(Bytes::from("123456")), 5).await, Err(Refusal::TooLong(5)));
+        assert_eq!(read(&mut pieces(&["123", "", "45"]), 5).await, Ok("12345".into()));
+        assert_eq!(read(&mut pieces(&[]), 5).await, Ok(Bytes::new()));
+        let mut long = pieces(&["123", "456", "789"]);
+        assert_eq!(read(&mut long, 5).await, Err(Refusal::TooLong(5)));
+        assert_eq!(long.pieces.len(), 1, "nothing is read beyond the limit");
+    }
+
+    #[tokio::test]
+    async fn a_length_above_the_limit_is_refused_unread() {
+        let mut announced = Pieces { announced: Some(6), ..pieces(&["123456"]) };
+        assert_eq!(read(&mut announced, 5).await, Err(Refusal::TooLong(5)));
+        assert_eq!(announced.pieces.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_refused() {
+        let mut broken = pieces(&["1"]);
+        broken.pieces.push_back(Err("reset"));
+        assert!(matches!(read(&mut broken, 5).await, Err(Refusal::Malformed(_))));
+    }
+}

@@ -1,0 +1,290 @@
+//! Orders for clients: subscribe, unsubscribe, disconnect, refresh. Whoever is not there needs no order, so that
+//! is no error.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanwire_hub::effect::KnownPosition;
+use fanwire_hub::session::{Control, ServerSubscribe};
+use fanwire_hub::{Expiry, GrantOptions, Overrides};
+use fanwire_protocol::centrifuge::Empty;
+use fanwire_protocol::json::null_is_default;
+use fanwire_protocol::{ClientId, Disconnect, ErrorCode, Unsubscribed};
+use serde::Deserialize;
+
+use super::decode::{self, Object, payload};
+use super::error::ApiError;
+use super::history::StreamPosition;
+use crate::handle::{Audience, Node};
+
+/// Codes that an API call may close a connection with.
+const DISCONNECT_CODES: std::ops::RangeInclusive<u16> = 3000..=4999;
+
+/// Whom a request is for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Whom {
+    #[serde(deserialize_with = "null_is_default")]
+    user: Box<str>,
+    #[serde(deserialize_with = "null_is_default")]
+    client: String,
+    #[serde(deserialize_with = "null_is_default")]
+    session: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SubscribeRequest {
+    #[serde(flatten)]
+    whom: Whom,
+    #[serde(deserialize_with = "null_is_default")]
+    channel: String,
+    /// Seconds since 1970; 0 is never.
+    #[serde(deserialize_with = "null_is_default")]
+    expire_at: i64,
+    #[serde(deserialize_with = "decode::info")]
+    info: Bytes,
+    #[serde(deserialize_with = "null_is_default")]
+    b64info: String,
+    #[serde(deserialize_with = "decode::info")]
+    data: Bytes,
+    #[serde(deserialize_with = "null_is_default")]
+    b64data: String,
+    recover_since: Option<Object<StreamPosition>>,
+    #[serde(rename = "override")]
+    overrides: Option<Object<OverrideRequest>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct OverrideRequest {
+    presence: Option<Object<OverrideValue>>,
+    join_leave: Option<Object<OverrideValue>>,
+    force_push_join_leave: Option<Object<OverrideValue>>,
+    force_positioning: Option<Object<OverrideValue>>,
+    force_recovery: Option<Object<OverrideValue>>,
+}
+
+/// Without `value` it turns the option off: backends that leave out zero values write `false` so.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct OverrideValue {
+    #[serde(deserialize_with = "null_is_default")]
+    value: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct UnsubscribeRequest {
+    #[serde(flatten)]
+    whom: Whom,
+    #[serde(deserialize_with = "null_is_default")]
+    channel: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct DisconnectRequest {
+    #[serde(flatten)]
+    whom: Whom,
+    /// Clients of the user that stay.
+    #[serde(deserialize_with = "null_is_default")]
+    whitelist: Vec<String>,
+    disconnect: Option<Object<DisconnectWith>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct DisconnectWith {
+    #[serde(deserialize_with = "null_is_default")]
+    code: u32,
+    #[serde(deserialize_with = "null_is_default")]
+    reason: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RefreshRequest {
+    #[serde(flatten)]
+    whom: Whom,
+    #[serde(deserialize_with = "null_is_default")]
+    expired: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    expire_at: i64,
+    #[serde(deserialize_with = "decode::info")]
+    info: Bytes,
+}
+
+impl SubscribeRequest {
+    pub(super) async fn run(self, node: &Node) -> Result<Empty, ApiError> {
+        let (topic, _) = node.topic(&self.channel)?;
+        let expiry = expiry(self.expire_at);
+        if matches!(expiry, Expiry::At(unix) if unix <= node.now().unix()) {
+            return Err(ErrorCode::EXPIRED.into());
+        }
+        let options = GrantOptions {
+            info: payload(self.info, &self.b64info)?,
+            data: payload(self.data, &self.b64data)?,
+            overrides: self.overrides.map(Overrides::from).unwrap_or_default(),
+        };
+        let recover_since = self.recover_since.map(KnownPosition::from);
+        let subscribe = Arc::new(ServerSubscribe { topic, options, expiry, recover_since });
+        order(node, self.whom, Vec::new(), Control::Subscribe(subscribe)).await
+    }
+}
+
+impl UnsubscribeRequest {
+    pub(super) async fn run(self, node: &Node) -> Result<Empty, ApiError> {
+        let (topic, _) = node.topic(&self.channel)?;
+        order(node, self.whom, Vec::new(), Control::Unsubscribe { topic, why: Unsubscribed::SERVER }).await
+    }
+}
+
+impl DisconnectRequest {
+    pub(super) async fn run(self, node: &Node) -> Result<Empty, ApiError> {
+        let why = self.disconnect.map_or(Ok(Disconnect::FORCE_DISCONNECT), Disconnect::try_from)?;
+        // What is no client's id is the id of no client.
+        let except = self.whitelist.iter().filter_map(|client| ClientId::parse(client)).collect();
+        order(node, self.whom, except, Control::Disconnect(why)).await
+    }
+}
+
+impl RefreshRequest {
+    pub(super) async fn run(self, node: &Node) -> Result<Empty, ApiError> {
+        let control = if self.expired {
+            Control::Disconnect(Disconnect::EXPIRED)
+        } else {
+            let info = (!self.info.is_empty()).then_some(self.info);
+            Control::Refresh { expiry: expiry(self.expire_at), info }
+        };
+        order(node, self.whom, Vec::new(), control).await
+    }
+}
+
+async fn order(node: &Node, whom: Whom, except: Vec<ClientId>, control: Control) -> Result<Empty, ApiError> {
+    if let Some(audience) = whom.audience(except)? {
+        node.control(audience, control).await?;
+    }
+    Ok(Empty {})
+}
+
+impl Whom {
+    /// `None` if no client can be meant. Sessions belong to transports that are not served, so nobody has one.
+    fn audience(self, except: Vec<ClientId>) -> Result<Option<Audience>, ApiError> {
+        let Self { user, client, session } = self;
+        if user.is_empty() && client.is_empty() && session.is_empty() {
+            return Err(ApiError::BAD_REQUEST);
+        }
+        let id = ClientId::parse(&client);
+        if !session.is_empty() || (id.is_none() && !client.is_empty()) {
+            return Ok(None);
+        }
+        Ok(Some(Audience { user: (!user.is_empty()).then_some(user), client: id, except }))
+    }
+}
+
+fn expiry(expire_at: i64) -> Expiry {
+    if expire_at == 0 { Expiry::Never } else { Expiry::At(expire_at) }
+}
+
+impl From<Object<OverrideRequest>> for Overrides {
+    fn from(Object(request): Object<OverrideRequest>) -> Self {
+        let value = |option: Option<Object<OverrideValue>>| option.map(|Object(option)| option.value);
+        Self {
+            presence: value(request.presence),
+            join_leave: value(request.join_leave),
+            force_push_join_leave: value(request.force_push_join_leave),
+            force_positioning: value(request.force_positioning),
+            force_recovery: value(request.force_recovery),
+        }
+    }
+}
+
+impl TryFrom<Object<DisconnectWith>> for Disconnect {
+    type Error = ApiError;
+
+    fn try_from(Object(DisconnectWith { code, mut reason }): Object<DisconnectWith>) -> Result<Self, ApiError> {
+        let code = u16::try_from(code).ok().filter(|code| DISCONNECT_CODES.contains(code));
+        let code = code.ok_or_else(|| {
+            let (first, last) = (DISCONNECT_CODES.start(), DISCONNECT_CODES.end());
+            ApiError::bad_request(format!("bad request: disconnect codes are {first} to {last}"))
+        })?;
+        let mut length = reason.len().min(Self::REASON_BYTES_MAX);
+        while !reason.is_char_boundary(length) {
+            length -= 1;
+        }
+        reason.truncate(length);
+        Ok(Self { code, reason: reason.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0b8c4c5e-3a43-4e8e-9d5f-6a3f0a7c1d22";
+
+    #[test]
+    fn somebody_has_to_be_meant() {
+        let audience = |user: &str, client: &str, session: &str| {
+            let whom = Whom { user: user.into(), client: client.into(), session: session.into() };
+            whom.audience(Vec::new()).map(|audience| audience.map(|a| (a.user, a.client)))
+        };
+        let id = ClientId::parse(ID);
+        assert_eq!(audience("", "", ""), Err(ApiError::BAD_REQUEST));
+        assert_eq!(audience("42", "", ""), Ok(Some((Some("42".into()), None))));
+        assert_eq!(audience("42", ID, ""), Ok(Some((Some("42".into()), id))));
+        assert_eq!(audience("", ID, ""), Ok(Some((None, id))));
+        assert_eq!(audience("42", "no id", ""), Ok(None));
+        assert_eq!(audience("", "", "s"), Ok(None));
+        assert_eq!(audience("42", ID, "s"), Ok(None));
+    }
+
+    #[test]
+    fn requests_name_whom_they_are_for() {
+        let request: SubscribeRequest =
+            serde_json::from_str(r#"{"user":"42","client":null,"channel":"a","info":{"b": 1},"data":null}"#).unwrap();
+        assert_eq!((&*request.whom.user, &*request.whom.client, &*request.channel), ("42", "", "a"));
+        assert_eq!((&*request.info, &*request.data), (&b"{\"b\": 1}"[..], &b""[..]));
+    }
+
+    #[test]
+    fn overrides_turn_on_and_off() {
+        let request: SubscribeRequest = serde_json::from_str(
+            r#"{"override":{"presence":{"value":true},"join_leave":{"value":false},"force_recovery":{},
+                "force_positioning":null,"other":1}}"#,
+        )
+        .unwrap();
+        let overrides = Overrides::from(request.overrides.unwrap());
+        let expected = Overrides {
+            presence: Some(true),
+            join_leave: Some(false),
+            force_recovery: Some(false),
+            ..Overrides::default()
+        };
+        assert_eq!(overrides, expected);
+    }
+
+    #[test]
+    fn codes_and_reasons_of_disconnects_are_checked() {
+        let disconnect = |code, reason: &str| {
+            Disconnect::try_from(Object(DisconnectWith { code, reason: reason.into() }))
+                .map(|why| (why.code, why.reason.into_owned()))
+                .map_err(|error| error.code())
+        };
+        assert_eq!(disconnect(4000, "bye"), Ok((4000, "bye".into())));
+        assert_eq!(disconnect(3000, ""), Ok((3000, String::new())));
+        for code in [0, 1000, 2999, 5000, 65536 + 4000, u32::MAX] {
+            assert_eq!(disconnect(code, "bye"), Err(107));
+        }
+        assert_eq!(disconnect(4999, &"x".repeat(200)), Ok((4999, "x".repeat(123))));
+        assert_eq!(disconnect(4999, &"ä".repeat(100)), Ok((4999, "ä".repeat(61))));
+        assert_eq!(disconnect(4999, &"€".repeat(41)), Ok((4999, "€".repeat(41))));
+    }
+
+    #[test]
+    fn zero_is_never() {
+        assert_eq!(expiry(0), Expiry::Never);
+        assert_eq!(expiry(7), Expiry::At(7));
+    }
+}

@@ -1,0 +1,221 @@
+//! One command: from its method and parameters to a result in JSON, or an error. Counted and timed here, wherever
+//! it came from.
+
+use std::time::Instant;
+
+use fanwire_protocol::ErrorCode;
+use fanwire_protocol::json::is_default;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::clients::{DisconnectRequest, RefreshRequest, SubscribeRequest, UnsubscribeRequest};
+use super::decode::Object;
+use super::error::ApiError;
+use super::history::{self, HistoryRequest};
+use super::method::Method;
+use super::overview::{self, ChannelsRequest};
+use super::presence;
+use super::publish::{self, PublishRequest};
+use crate::handle::Node;
+
+/// A command that was understood.
+#[derive(Clone, Debug)]
+pub(super) enum Command {
+    Publish(PublishRequest),
+    Broadcast(PublishRequest),
+    Subscribe(SubscribeRequest),
+    Unsubscribe(UnsubscribeRequest),
+    Disconnect(DisconnectRequest),
+    Refresh(RefreshRequest),
+    Presence(ChannelRequest),
+    PresenceStats(ChannelRequest),
+    History(HistoryRequest),
+    HistoryRemove(ChannelRequest),
+    Channels(ChannelsRequest),
+    Info,
+    /// A method that is known and answered with error 104, calls of extensions among them.
+    NotServed(Method),
+}
+
+/// What is asked of one topic and needs nothing else.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ChannelRequest {
+    #[serde(deserialize_with = "fanwire_protocol::json::null_is_default")]
+    pub(super) channel: String,
+}
+
+/// How a command went.
+pub(super) type Reply = Result<Box<RawValue>, ApiError>;
+
+/// A reply on the wire: exactly one of result and error.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Envelope<'a, T> {
+    #[serde(skip_serializing_if = "is_default")]
+    pub(super) id: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) result: Option<&'a T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<&'a ApiError>,
+}
+
+impl<'a, T> From<&'a Result<T, ApiError>> for Envelope<'a, T> {
+    fn from(reply: &'a Result<T, ApiError>) -> Self {
+        Self { id: 0, result: reply.as_ref().ok(), error: reply.as_ref().err() }
+    }
+}
+
+impl Command {
+    pub(super) fn decode(method: Method, parameters: &str) -> Result<Self, serde_json::Error> {
+        Ok(match method {
+            Method::Publish => Self::Publish(object(parameters)?),
+            Method::Broadcast => Self::Broadcast(object(parameters)?),
+            Method::Subscribe => Self::Subscribe(object(parameters)?),
+            Method::Unsubscribe => Self::Unsubscribe(object(parameters)?),
+            Method::Disconnect => Self::Disconnect(object(parameters)?),
+            Method::Refresh => Self::Refresh(object(parameters)?),
+            Method::Presence => Self::Presence(object(parameters)?),
+            Method::PresenceStats => Self::PresenceStats(object(parameters)?),
+            Method::History => Self::History(object(parameters)?),
+            Method::HistoryRemove => Self::HistoryRemove(object(parameters)?),
+            Method::Channels => Self::Channels(object(parameters)?),
+            Method::Info => {
+                object::<serde::de::IgnoredAny>(parameters)?;
+                Self::Info
+            }
+            Method::Rpc | Method::NotServed => {
+                object::<serde::de::IgnoredAny>(parameters)?;
+                Self::NotServed(method)
+            }
+        })
+    }
+
+    pub(super) fn method(&self) -> Method {
+        match self {
+            Self::Publish(_) => Method::Publish,
+            Self::Broadcast(_) => Method::Broadcast,
+            Self::Subscribe(_) => Method::Subscribe,
+            Self::Unsubscribe(_) => Method::Unsubscribe,
+            Self::Disconnect(_) => Method::Disconnect,
+            Self::Refresh(_) => Method::Refresh,
+            Self::Presence(_) => Method::Presence,
+            Self::PresenceStats(_) => Method::PresenceStats,
+            Self::History(_) => Method::History,
+            Self::HistoryRemove(_) => Method::HistoryRemove,
+            Self::Channels(_) => Method::Channels,
+            Self::Info => Method::Info,
+            Self::NotServed(method) => *method,
+        }
+    }
+
+    pub(super) async fn run(self, node: &Node) -> Reply {
+        let (method, started) = (self.method(), Instant::now());
+        let reply = self.carry_out(node).await;
+        node.metrics.api_request(method.name(), reply.as_ref().err().map(ApiError::code), started.elapsed());
+        reply
+    }
+
+    async fn carry_out(self, node: &Node) -> Reply {
+        match self {
+            Self::Publish(request) => result(&publish::publish(node, request).await?),
+            Self::Broadcast(request) => publish::broadcast(node, request).await,
+            Self::Subscribe(request) => result(&request.run(node).await?),
+            Self::Unsubscribe(request) => result(&request.run(node).await?),
+            Self::Disconnect(request) => result(&request.run(node).await?),
+            Self::Refresh(request) => result(&request.run(node).await?),
+            Self::Presence(request) => result(&presence::presence(node, &request.channel).await?),
+            Self::PresenceStats(request) => result(&presence::stats(node, &request.channel).await?),
+            Self::History(request) => result(&history::history(node, request).await?),
+            Self::HistoryRemove(request) => result(&history::remove(node, &request.channel).await?),
+            Self::Channels(request) => result(&overview::channels(node, &request.pattern).await?),
+            Self::Info => result(&overview::info(node).await),
+            Self::NotServed(_) => Err(ApiError::NOT_FOUND),
+        }
+    }
+}
+
+/// A result as JSON. Fails where it holds a payload that has no form in JSON, as a binary client may publish.
+pub(super) fn result(result: &impl Serialize) -> Reply {
+    to_raw_value(result).map_err(|_| ErrorCode::INTERNAL.into())
+}
+
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+    serde_json::from_str(text).map(|Object(fields)| fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_methods() -> impl Iterator<Item = Method> {
+        Method::served().chain([Method::NotServed])
+    }
+
+    #[test]
+    fn every_method_takes_an_empty_object_and_nulls() {
+        let nulls = r#"{"channel":null,"channels":null,"data":null,"b64data":null,"tags":null,"skip_history":null,
+            "idempotency_key":null,"delta":null,"version":null,"version_epoch":null,"user":null,"client":null,
+            "session":null,"expire_at":null,"expired":null,"info":null,"b64info":null,"recover_since":null,
+            "override":null,"whitelist":null,"disconnect":null,"limit":null,"since":null,"reverse":null,
+            "pattern":null,"method":null,"params":null,"label_filter":{"a":[1]},"all_users":true}"#;
+        for method in all_methods() {
+            for parameters in ["{}", " { } ", nulls] {
+                let command = Command::decode(method, parameters);
+                assert!(command.is_ok_and(|command| command.method() == method), "{method:?} {parameters}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_method_takes_anything_but_an_object() {
+        for method in all_methods() {
+            for parameters in ["", " ", "hello", "[]", "[{}]", "1", "null", "{", "{}}", "{} {}", "\"\""] {
+                assert!(Command::decode(method, parameters).is_err(), "{method:?} {parameters}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_types_are_refused() {
+        let wrong = [
+            (Method::Publish, r#"{"channel":1}"#),
+            (Method::Publish, r#"{"version":-1}"#),
+            (Method::Publish, r#"{"tags":{"a":1}}"#),
+            (Method::Publish, r#"{"tags":[]}"#),
+            (Method::Publish, r#"{"b64data":1}"#),
+            (Method::Publish, r#"{"skip_history":"yes"}"#),
+            (Method::Publish, r#"{"data":nul}"#),
+            (Method::Broadcast, r#"{"channels":"a"}"#),
+            (Method::Broadcast, r#"{"channels":[1]}"#),
+            (Method::Subscribe, r#"{"user":7}"#),
+            (Method::Subscribe, r#"{"recover_since":[]}"#),
+            (Method::Subscribe, r#"{"override":{"presence":true}}"#),
+            (Method::Unsubscribe, r#"{"client":{}}"#),
+            (Method::Disconnect, r#"{"whitelist":"a"}"#),
+            (Method::Disconnect, r#"{"disconnect":[]}"#),
+            (Method::Disconnect, r#"{"disconnect":{"code":"3000"}}"#),
+            (Method::Refresh, r#"{"expire_at":"tomorrow"}"#),
+            (Method::Refresh, r#"{"expired":1}"#),
+            (Method::Presence, r#"{"channel":[]}"#),
+            (Method::History, r#"{"limit":"1"}"#),
+            (Method::History, r#"{"since":{"offset":-1}}"#),
+            (Method::History, r#"{"since":[1,"a"]}"#),
+            (Method::Channels, r#"{"pattern":[]}"#),
+        ];
+        for (method, parameters) in wrong {
+            assert!(Command::decode(method, parameters).is_err(), "{method:?} {parameters}");
+        }
+    }
+
+    #[test]
+    fn envelopes_hold_exactly_one() {
+        let text = |reply: Reply, id| {
+            let envelope = Envelope { id, ..Envelope::from(&reply) };
+            serde_json::to_string(&envelope).unwrap()
+        };
+        let empty = || result(&serde_json::json!({}));
+        assert_eq!(text(empty(), 0), r#"{"result":{}}"#);
+        assert_eq!(text(empty(), 7), r#"{"id":7,"result":{}}"#);
+        assert_eq!(text(Err(ApiError::NOT_FOUND), 0), r#"{"error":{"code":104,"message":"not found"}}"#);
+    }
+}

@@ -1,0 +1,187 @@
+//! What goes wrong with a call: an error in a command's answer, or a refusal of the whole request.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use fanwire_protocol::ErrorCode;
+use hyper::StatusCode;
+use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
+use serde::Serialize;
+
+use crate::http::{Answer, text};
+
+/// Why a command was not carried out. Client libraries compare it whole, so the standard codes keep their text
+/// wherever we have nothing to add.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct ApiError {
+    code: u32,
+    message: Cow<'static, str>,
+}
+
+impl ApiError {
+    /// 104 has a text of its own here.
+    pub(super) const NOT_FOUND: Self =
+        Self { code: ErrorCode::METHOD_NOT_FOUND.code, message: Cow::Borrowed("not found") };
+    pub(super) const BAD_REQUEST: Self = Self {
+        code: ErrorCode::BAD_REQUEST.code,
+        message: Cow::Borrowed(ErrorCode::BAD_REQUEST.message),
+    };
+
+    /// A bad request that deserves a sentence.
+    pub(super) fn bad_request(message: String) -> Self {
+        Self { code: ErrorCode::BAD_REQUEST.code, message: message.into() }
+    }
+
+    pub(super) fn code(&self) -> u32 {
+        self.code
+    }
+
+    /// The HTTP status that says the same.
+    pub(super) fn status(&self) -> StatusCode {
+        match self.code {
+            102 | 104 => StatusCode::NOT_FOUND,
+            103 => StatusCode::FORBIDDEN,
+            106 | 107 | 108 | 110 => StatusCode::BAD_REQUEST,
+            111 => StatusCode::TOO_MANY_REQUESTS,
+            112 => StatusCode::RANGE_NOT_SATISFIABLE,
+            113 => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<ErrorCode> for ApiError {
+    fn from(error: ErrorCode) -> Self {
+        if error == ErrorCode::METHOD_NOT_FOUND {
+            return Self::NOT_FOUND;
+        }
+        Self { code: error.code, message: error.message.into() }
+    }
+}
+
+/// Why a whole request was refused. The text is the body; nothing that was sent is repeated in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("The API takes POST requests only.")]
+    OnlyPost,
+    #[error("There is no such method in this API.")]
+    UnknownMethod,
+    #[error(
+        "Unauthorized: no key is configured, so the API is closed. Set api.keys, \
+         or try things out with 'fanwire serve --dev'."
+    )]
+    NoKeys,
+    #[error(
+        "Unauthorized: the request has no key. Send one of api.keys as 'X-API-Key: KEY', \
+         as 'Authorization: apikey KEY' or as '?api_key=KEY'."
+    )]
+    NoKey,
+    #[error("Unauthorized: the request's key is none of api.keys.")]
+    WrongKey,
+    #[error("Bad Request: {0}.")]
+    Malformed(Cow<'static, str>),
+    #[error("The body is longer than {0} bytes, the limit that api.body_bytes_max sets.")]
+    TooLong(usize),
+    #[error("There are more than {0} commands, the limit that api.commands_max sets.")]
+    TooMany(usize),
+    #[error("The body did not arrive within {} seconds.", .0.as_secs())]
+    TooSlow(Duration),
+}
+
+impl Refusal {
+    pub(super) fn malformed(error: &serde_json::Error) -> Self {
+        // The parser's own text quotes what was sent, at any length.
+        let what = if error.is_data() { "a field has a wrong type" } else { "the body is not JSON" };
+        Self::Malformed(format!("{what}, at line {} column {}", error.line(), error.column()).into())
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::OnlyPost => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnknownMethod => StatusCode::NOT_FOUND,
+            Self::NoKeys | Self::NoKey | Self::WrongKey => StatusCode::UNAUTHORIZED,
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::TooLong(_) | Self::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
+    pub(super) fn into_answer(self) -> Answer {
+        let mut answer = text(self.status(), self.to_string());
+        let header = match self.status() {
+            StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, "POST")),
+            // RFC 9110 section 11.6.1 asks for it with every 401.
+            StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "apikey")),
+            _ => None,
+        };
+        if let Some((name, value)) = header {
+            answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_their_statuses() {
+        let cases = [
+            (ErrorCode::INTERNAL, 500),
+            (ErrorCode::UNKNOWN_TOPIC, 404),
+            (ErrorCode::PERMISSION_DENIED, 403),
+            (ErrorCode::METHOD_NOT_FOUND, 404),
+            (ErrorCode::LIMIT_EXCEEDED, 400),
+            (ErrorCode::BAD_REQUEST, 400),
+            (ErrorCode::NOT_AVAILABLE, 400),
+            (ErrorCode::EXPIRED, 400),
+            (ErrorCode::TOO_MANY_REQUESTS, 429),
+            (ErrorCode::UNRECOVERABLE_POSITION, 416),
+        ];
+        for (error, status) in cases {
+            assert_eq!(ApiError::from(error).status(), status, "{error:?}");
+        }
+        assert_eq!(ApiError { code: 113, message: "conflict".into() }.status(), 409);
+    }
+
+    #[test]
+    fn standard_errors_keep_their_text() {
+        let text = |error: ErrorCode| serde_json::to_string(&ApiError::from(error)).unwrap();
+        assert_eq!(text(ErrorCode::INTERNAL), r#"{"code":100,"message":"internal server error"}"#);
+        assert_eq!(text(ErrorCode::UNKNOWN_TOPIC), r#"{"code":102,"message":"unknown channel"}"#);
+        assert_eq!(text(ErrorCode::METHOD_NOT_FOUND), r#"{"code":104,"message":"not found"}"#);
+        assert_eq!(text(ErrorCode::BAD_REQUEST), r#"{"code":107,"message":"bad request"}"#);
+        assert_eq!(ApiError::from(ErrorCode::BAD_REQUEST), ApiError::BAD_REQUEST);
+    }
+
+    #[test]
+    fn refusals_say_what_to_change_and_how() {
+        let answer = Refusal::OnlyPost.into_answer();
+        assert_eq!((answer.status().as_u16(), &answer.headers()["allow"]), (405, &HeaderValue::from_static("POST")));
+        for refusal in [Refusal::NoKeys, Refusal::NoKey, Refusal::WrongKey] {
+            assert!(refusal.to_string().contains("api.keys"), "{refusal}");
+            let answer = refusal.into_answer();
+            assert_eq!(answer.status(), 401);
+            assert_eq!(answer.headers()["www-authenticate"], "apikey");
+        }
+        assert!(Refusal::NoKeys.to_string().contains("fanwire serve --dev"));
+        assert_eq!(Refusal::TooLong(10).status(), 413);
+        assert!(Refusal::TooLong(10).to_string().contains("10 bytes, the limit that api.body_bytes_max"));
+        assert_eq!(Refusal::TooMany(7).status(), 413);
+        assert!(Refusal::TooMany(7).to_string().contains("7 commands, the limit that api.commands_max"));
+        assert_eq!(Refusal::Malformed("x".into()).status(), 400);
+        assert_eq!(Refusal::TooSlow(Duration::from_secs(3)).to_string(), "The body did not arrive within 3 seconds.");
+    }
+
+    #[test]
+    fn what_was_sent_is_not_repeated() {
+        let error = serde_json::from_str::<u32>(r#""a-secret""#).unwrap_err();
+        assert_eq!(
+            Refusal::malformed(&error),
+            Refusal::Malformed("a field has a wrong type, at line 1 column 10".into())
+        );
+        let error = serde_json::from_str::<u32>("{").unwrap_err();
+        assert!(Refusal::malformed(&error).to_string().starts_with("Bad Request: "));
+    }
+}

@@ -1,0 +1,99 @@
+//! What a topic brought before.
+
+use fanwire_hub::effect::KnownPosition;
+use fanwire_protocol::ErrorCode;
+use fanwire_protocol::centrifuge::{Empty, HistoryResult};
+use fanwire_protocol::json::null_is_default;
+use serde::Deserialize;
+
+use super::decode::Object;
+use super::error::ApiError;
+use crate::handle::Node;
+use crate::node::HistoryCall;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct HistoryRequest {
+    #[serde(deserialize_with = "null_is_default")]
+    channel: String,
+    /// 0: the position only; negative: everything that is kept.
+    #[serde(deserialize_with = "null_is_default")]
+    limit: i64,
+    since: Option<Object<StreamPosition>>,
+    #[serde(deserialize_with = "null_is_default")]
+    reverse: bool,
+}
+
+/// A place in a stream as a backend knows it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct StreamPosition {
+    #[serde(deserialize_with = "null_is_default")]
+    offset: u64,
+    #[serde(deserialize_with = "null_is_default")]
+    epoch: String,
+}
+
+impl From<Object<StreamPosition>> for KnownPosition {
+    fn from(Object(StreamPosition { offset, epoch }): Object<StreamPosition>) -> Self {
+        Self { offset, epoch }
+    }
+}
+
+pub(super) async fn history(node: &Node, request: HistoryRequest) -> Result<HistoryResult, ApiError> {
+    let (topic, namespace) = node.topic(&request.channel)?;
+    if namespace.history.is_none() {
+        return Err(ErrorCode::NOT_AVAILABLE.into());
+    }
+    let (top, publications) = node.history(topic, request.call()?).await?;
+    Ok(HistoryResult {
+        publications: publications.iter().map(|publication| (&**publication).into()).collect(),
+        epoch: top.epoch.to_string(),
+        offset: top.offset,
+    })
+}
+
+pub(super) async fn remove(node: &Node, channel: &str) -> Result<Empty, ApiError> {
+    let (topic, namespace) = node.topic(channel)?;
+    if namespace.history.is_none() {
+        return Err(ErrorCode::NOT_AVAILABLE.into());
+    }
+    node.remove_history(topic).await?;
+    Ok(Empty {})
+}
+
+impl HistoryRequest {
+    fn call(self) -> Result<HistoryCall, ApiError> {
+        let since = self.since.map(KnownPosition::from);
+        if self.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
+            return Err(ApiError::BAD_REQUEST);
+        }
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        Ok(HistoryCall { limit, since, reverse: self.reverse })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(request: &str) -> Result<HistoryCall, ApiError> {
+        serde_json::from_str::<HistoryRequest>(request).unwrap().call()
+    }
+
+    #[test]
+    fn pages_are_asked_for() {
+        let limit = |request| call(request).unwrap().limit;
+        assert_eq!(limit("{}"), 0);
+        assert_eq!(limit(r#"{"limit":7}"#), 7);
+        assert_eq!(limit(r#"{"limit":-1}"#), usize::MAX);
+        let since = call(r#"{"since":{"offset":3,"epoch":"e"},"reverse":true}"#).unwrap().since.unwrap();
+        assert_eq!(since, KnownPosition { offset: 3, epoch: "e".into() });
+        assert_eq!(call(r#"{"since":{}}"#).unwrap().since, Some(KnownPosition::default()));
+    }
+
+    #[test]
+    fn nothing_is_before_the_first() {
+        assert_eq!(call(r#"{"since":{"epoch":"e"},"reverse":true}"#).map(|_| ()), Err(ApiError::BAD_REQUEST));
+    }
+}

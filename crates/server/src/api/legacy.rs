@@ -1,0 +1,179 @@
+//! The older endpoint, which some client libraries use for everything: `POST /api` with one command or several, one
+//! after the other, answered in their order. Nothing is done unless all of them can be read.
+
+use std::borrow::Cow;
+
+use fanwire_protocol::json::null_is_default;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::command::{Command, Envelope, Reply};
+use super::decode::Object;
+use super::error::{ApiError, Refusal};
+use super::method::Method;
+use crate::handle::Node;
+
+/// A command that was understood, or the error that it is answered with.
+#[derive(Debug)]
+pub(super) struct Numbered {
+    /// Comes back in the reply; 0 is none.
+    id: u32,
+    command: Result<Command, ApiError>,
+}
+
+/// Answers one line of JSON for each command.
+pub(super) async fn run(node: &Node, text: &str) -> Result<Vec<u8>, Refusal> {
+    let mut lines = Vec::new();
+    for Numbered { id, command } in decode(text, node.settings.api.commands_max)? {
+        let reply = match command {
+            Ok(command) => command.run(node).await,
+            Err(error) => Err(error),
+        };
+        write(id, &reply, &mut lines);
+    }
+    Ok(lines)
+}
+
+pub(super) fn decode(text: &str, commands_max: usize) -> Result<Vec<Numbered>, Refusal> {
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        #[serde(default, deserialize_with = "null_is_default")]
+        id: u32,
+        #[serde(borrow, default)]
+        method: Name<'a>,
+        #[serde(borrow)]
+        params: Option<&'a RawValue>,
+    }
+
+    /// A method by its name or its number.
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Name<'a> {
+        Number(i64),
+        Text(#[serde(borrow)] Cow<'a, str>),
+    }
+
+    impl Default for Name<'_> {
+        /// Backends that leave out zero values write `publish` so.
+        fn default() -> Self {
+            Self::Number(0)
+        }
+    }
+
+    let mut commands = Vec::new();
+    for line in serde_json::Deserializer::from_str(text).into_iter::<Object<Line<'_>>>() {
+        let Object(Line { id, method, params }) = line.map_err(|error| Refusal::malformed(&error))?;
+        if commands.len() == commands_max {
+            return Err(Refusal::TooMany(commands_max));
+        }
+        let method = match method {
+            Name::Number(number) => Method::numbered(number),
+            Name::Text(name) => Method::named(&name.to_ascii_lowercase())
+                .ok_or(Refusal::Malformed("a command has a method that is not known".into()))?,
+        };
+        // Here parameters of wrong types are the one command's error.
+        let parameters = params.map_or("{}", RawValue::get);
+        let command = Command::decode(method, parameters).map_err(|_| ApiError::BAD_REQUEST);
+        commands.push(Numbered { id, command });
+    }
+    if commands.is_empty() {
+        return Err(Refusal::Malformed("the body has no command".into()));
+    }
+    Ok(commands)
+}
+
+fn write(id: u32, reply: &Reply, lines: &mut Vec<u8>) {
+    if !lines.is_empty() {
+        lines.push(b'\n');
+    }
+    let envelope = Envelope { id, ..Envelope::from(reply) };
+    serde_json::to_writer(lines, &envelope).expect("results are JSON already, and errors are text and numbers");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(text: &str) -> Vec<(u32, Result<Method, u32>)> {
+        let numbered = decode(text, 100).unwrap();
+        let method = |Numbered { id, command }: Numbered| {
+            (id, command.map(|command| command.method()).map_err(|error| error.code()))
+        };
+        numbered.into_iter().map(method).collect()
+    }
+
+    #[test]
+    fn methods_have_names_and_numbers() {
+        let one = |method: &str| shape(&format!(r#"{{"id":1,"method":{method},"params":{{}}}}"#))[0].1;
+        assert_eq!(one(r#""publish""#), Ok(Method::Publish));
+        assert_eq!(one(r#""PUBLISH""#), Ok(Method::Publish));
+        assert_eq!(one(r#""Presence_Stats""#), Ok(Method::PresenceStats));
+        assert_eq!(one(r#""map_publish""#), Ok(Method::NotServed));
+        assert_eq!(one("0"), Ok(Method::Publish));
+        assert_eq!(one("5"), Ok(Method::PresenceStats));
+        assert_eq!(one("12"), Ok(Method::Refresh));
+        assert_eq!(one("33"), Ok(Method::NotServed));
+        assert_eq!(one("-1"), Ok(Method::NotServed));
+    }
+
+    #[test]
+    fn commands_follow_each_other_in_any_way() {
+        let publish = r#"{"method":0,"params":{"channel":"a","data":1}}"#;
+        let expected = (0, Ok(Method::Publish));
+        assert_eq!(shape(publish), [expected]);
+        assert_eq!(shape(&format!("  {publish}{publish} \r\n\t {publish}\n")), [expected; 3]);
+        assert_eq!(shape(r#"{"id":7,"method":"info"}"#), [(7, Ok(Method::Info))]);
+        assert_eq!(shape(r#"{"id":null,"method":"info","params":null,"other":[]}"#), [(0, Ok(Method::Info))]);
+        assert_eq!(shape("{}"), [expected]);
+    }
+
+    #[test]
+    fn parameters_of_wrong_types_are_one_command_s_error() {
+        let text = r#"{"id":1,"method":"publish","params":{"channel":1}} {"id":2,"method":"info","params":[]}"#;
+        assert_eq!(shape(text), [(1, Err(107)), (2, Err(107))]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_whole() {
+        for text in [
+            "",
+            " \n ",
+            "hello",
+            "[]",
+            "1",
+            "null",
+            r#"{"method":"no_such_method","params":{}}"#,
+            r#"{"method":"batch"}"#,
+            r#"{"method":""}"#,
+            r#"{"method":null}"#,
+            r#"{"method":1.5}"#,
+            r#"{"method":[]}"#,
+            r#"{"id":-1,"method":"info"}"#,
+            r#"{"id":"1","method":"info"}"#,
+            r#"{"method":"info"}{"#,
+            r#"{"method":"info"},{"method":"info"}"#,
+            r#"{"method":"info"}[]"#,
+        ] {
+            assert!(matches!(decode(text, 10), Err(Refusal::Malformed(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn too_many_commands_name_the_limit() {
+        let text = |count| r#"{"method":"info"}"#.repeat(count);
+        assert_eq!(decode(&text(3), 3).unwrap().len(), 3);
+        assert_eq!(decode(&text(4), 3).unwrap_err(), Refusal::TooMany(3));
+    }
+
+    #[test]
+    fn replies_are_lines_without_a_last_break() {
+        let mut lines = Vec::new();
+        let empty = || Ok(RawValue::from_string("{}".into()).unwrap());
+        write(1, &empty(), &mut lines);
+        write(0, &empty(), &mut lines);
+        write(3, &Err(ApiError::NOT_FOUND), &mut lines);
+        let expected =
+            "{\"id\":1,\"result\":{}}\n{\"result\":{}}\n{\"id\":3,\"error\":{\"code\":104,\"message\":\"not found\"}}";
+        assert_eq!(String::from_utf8(lines).unwrap(), expected);
+    }
+}

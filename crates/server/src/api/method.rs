@@ -1,0 +1,118 @@
+//! The methods' names and numbers.
+
+/// What a command asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    Publish,
+    Broadcast,
+    Subscribe,
+    Unsubscribe,
+    Disconnect,
+    Refresh,
+    Presence,
+    PresenceStats,
+    History,
+    HistoryRemove,
+    Channels,
+    Info,
+    Rpc,
+    /// A method of the protocol that is answered with error 104.
+    NotServed,
+}
+
+/// Labels of what is no single method.
+pub(super) const BATCH: &str = "batch";
+pub(super) const PIPELINE: &str = "pipeline";
+pub(super) const OTHER: &str = "other";
+
+/// Every label that metrics of the API have.
+pub(crate) const LABELS: [&str; SERVED.len() + 3] = {
+    let mut labels = [OTHER; SERVED.len() + 3];
+    let mut place = 0;
+    while place < SERVED.len() {
+        labels[place] = SERVED[place].1;
+        place += 1;
+    }
+    labels[place] = BATCH;
+    labels[place + 1] = PIPELINE;
+    labels
+};
+
+/// With the number that the older endpoint knows. A command of a batch that names several is the first of them.
+const SERVED: [(Method, &str, i64); 13] = [
+    (Method::Publish, "publish", 0),
+    (Method::Broadcast, "broadcast", 1),
+    (Method::Subscribe, "subscribe", 11),
+    (Method::Unsubscribe, "unsubscribe", 2),
+    (Method::Disconnect, "disconnect", 3),
+    (Method::Presence, "presence", 4),
+    (Method::PresenceStats, "presence_stats", 5),
+    (Method::History, "history", 6),
+    (Method::HistoryRemove, "history_remove", 7),
+    (Method::Channels, "channels", 8),
+    (Method::Info, "info", 9),
+    (Method::Rpc, "rpc", 10),
+    (Method::Refresh, "refresh", 12),
+];
+
+const NOT_SERVED: [&str; 7] = [
+    "map_publish",
+    "map_remove",
+    "map_read_state",
+    "map_read_stream",
+    "map_stats",
+    "map_clear",
+    "shared_poll_publish",
+];
+
+impl Method {
+    pub(super) fn served() -> impl Iterator<Item = Self> {
+        SERVED.iter().map(|(method, ..)| *method)
+    }
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        let served = SERVED.iter().find(|(_, own, _)| *own == name).map(|(method, ..)| *method);
+        served.or_else(|| NOT_SERVED.contains(&name).then_some(Self::NotServed))
+    }
+
+    pub(super) fn numbered(number: i64) -> Self {
+        SERVED.iter().find(|(.., own)| *own == number).map_or(Self::NotServed, |(method, ..)| *method)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        SERVED.iter().find(|(method, ..)| *method == self).map_or(OTHER, |(_, name, _)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_go_back_and_forth() {
+        for (method, name, number) in SERVED {
+            assert_eq!(Method::named(name), Some(method));
+            assert_eq!(Method::numbered(number), method);
+            assert_eq!(method.name(), name);
+        }
+        assert_eq!(Method::served().count(), 13);
+        assert_eq!(Method::named("shared_poll_publish"), Some(Method::NotServed));
+        assert_eq!(Method::NotServed.name(), "other");
+        for number in [-1, 13, 33, 39, i64::MAX] {
+            assert_eq!(Method::numbered(number), Method::NotServed);
+        }
+        assert_eq!(Method::named("batch"), None);
+        assert_eq!(Method::named(""), None);
+    }
+
+    #[test]
+    fn labels_are_one_each() {
+        let mut labels = LABELS.to_vec();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), LABELS.len());
+        for label in ["publish", "refresh", "batch", "pipeline", "other"] {
+            assert!(labels.contains(&label), "{label}");
+        }
+    }
+}

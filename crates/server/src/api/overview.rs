@@ -1,0 +1,131 @@
+//! What is going on: active topics, and the node itself.
+
+use std::collections::BTreeMap;
+
+use fanwire_protocol::json::null_is_default;
+use serde::{Deserialize, Serialize};
+use wildmatch::WildMatch;
+
+use super::error::ApiError;
+use crate::counters::Counter;
+use crate::handle::{Node, VERSION};
+
+/// Longest pattern that topics are matched against, in bytes.
+const PATTERN_BYTES_MAX: usize = 1024;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ChannelsRequest {
+    /// With `*` for any characters and `?` for any one; empty for all topics.
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) pattern: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct ChannelsResult {
+    channels: BTreeMap<String, ChannelResult>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct ChannelResult {
+    num_clients: usize,
+}
+
+/// Topics that have subscribers.
+pub(super) async fn channels(node: &Node, pattern: &str) -> Result<ChannelsResult, ApiError> {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return Err(ApiError::bad_request(format!("a pattern longer than {PATTERN_BYTES_MAX} bytes")));
+    }
+    let topics_max = node.settings.api.topics_max;
+    let topics = node.topics().await;
+    let topics = topics.iter().map(|(topic, subscribers)| (topic.as_str(), *subscribers));
+    select(topics, pattern, topics_max)
+}
+
+fn select<'a>(
+    topics: impl Iterator<Item = (&'a str, usize)>,
+    pattern: &str,
+    topics_max: usize,
+) -> Result<ChannelsResult, ApiError> {
+    let pattern = WildMatch::new(if pattern.is_empty() { "*" } else { pattern });
+    let mut channels = BTreeMap::new();
+    for (topic, num_clients) in topics.filter(|(topic, _)| pattern.matches(topic)) {
+        if channels.len() == topics_max {
+            let message = format!(
+                "more than {topics_max} channels, the limit that api.topics_max sets; ask with a narrower pattern"
+            );
+            return Err(ApiError::bad_request(message));
+        }
+        channels.insert(topic.to_owned(), ChannelResult { num_clients });
+    }
+    Ok(ChannelsResult { channels })
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct InfoResult {
+    nodes: Vec<NodeResult>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct NodeResult {
+    uid: String,
+    name: String,
+    version: &'static str,
+    num_clients: u64,
+    num_users: u64,
+    num_subs: u64,
+    num_channels: u64,
+    /// In seconds.
+    uptime: u64,
+}
+
+pub(super) async fn info(node: &Node) -> InfoResult {
+    let sum = |counter: fn(&crate::counters::Counters) -> &Counter| {
+        node.counters.iter().map(|counters| counter(counters).value()).sum()
+    };
+    InfoResult {
+        nodes: vec![NodeResult {
+            uid: node.id.to_string(),
+            name: node.settings.name.clone(),
+            version: VERSION,
+            num_clients: sum(|counters| &counters.clients),
+            num_users: sum(|counters| &counters.users),
+            num_subs: sum(|counters| &counters.subscriptions),
+            // A topic may have subscribers on several shards, so their counts do not add up.
+            num_channels: node.topics().await.len() as u64,
+            uptime: node.uptime().as_secs(),
+        }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPICS: [(&str, usize); 4] = [("chat:b", 2), ("chat:a", 1), ("news", 7), ("chat", 3)];
+
+    #[test]
+    fn patterns_select_topics() {
+        let names = |pattern| {
+            let ChannelsResult { channels } = select(TOPICS.into_iter(), pattern, 10).unwrap();
+            channels.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(names(""), ["chat", "chat:a", "chat:b", "news"]);
+        assert_eq!(names("*"), names(""));
+        assert_eq!(names("chat:*"), ["chat:a", "chat:b"]);
+        assert_eq!(names("chat:?"), ["chat:a", "chat:b"]);
+        assert_eq!(names("*:a"), ["chat:a"]);
+        assert_eq!(names("chat"), ["chat"]);
+        assert!(names("CHAT").is_empty());
+        let text = serde_json::to_string(&select(TOPICS.into_iter(), "news", 1).unwrap()).unwrap();
+        assert_eq!(text, r#"{"channels":{"news":{"num_clients":7}}}"#);
+    }
+
+    #[test]
+    fn more_than_fit_are_refused() {
+        assert!(select(TOPICS.into_iter(), "chat:*", 2).is_ok());
+        let error = select(TOPICS.into_iter(), "", 3).unwrap_err();
+        assert_eq!(error.code(), 107);
+        assert!(serde_json::to_string(&error).unwrap().contains("api.topics_max"));
+    }
+}

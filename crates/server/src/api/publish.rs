@@ -1,0 +1,171 @@
+//! Publishing into one topic, or the same into several.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanwire_broker::{Publish, Published};
+use fanwire_protocol::json::{self, is_default, null_is_default};
+use fanwire_protocol::{ErrorCode, Tags};
+use serde::{Deserialize, Serialize};
+
+use super::command::{Envelope, Reply, result};
+use super::decode::payload;
+use super::error::ApiError;
+use super::parallel::side_by_side;
+use crate::handle::Node;
+
+/// Topics of one broadcast that are published into at the same time.
+const BROADCAST_WIDTH: usize = 64;
+
+/// `publish` names one topic, `broadcast` several.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PublishRequest {
+    #[serde(deserialize_with = "null_is_default")]
+    channel: String,
+    #[serde(deserialize_with = "null_is_default")]
+    channels: Vec<String>,
+    /// `null` is a value as any other.
+    #[serde(deserialize_with = "json::payload::deserialize")]
+    data: Bytes,
+    #[serde(deserialize_with = "null_is_default")]
+    b64data: String,
+    #[serde(deserialize_with = "null_is_default")]
+    skip_history: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    tags: Tags,
+    #[serde(deserialize_with = "null_is_default")]
+    idempotency_key: Box<str>,
+    #[serde(deserialize_with = "null_is_default")]
+    version: u64,
+    #[serde(deserialize_with = "null_is_default")]
+    version_epoch: Box<str>,
+}
+
+/// Where the publication stands in its topic's stream; empty when it was not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct PublishResult {
+    #[serde(skip_serializing_if = "is_default")]
+    offset: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    epoch: String,
+}
+
+pub(super) async fn publish(node: &Node, request: PublishRequest) -> Result<PublishResult, ApiError> {
+    let (publish, keep) = request.content()?;
+    publish_into(node, &request.channel, publish, keep).await
+}
+
+pub(super) async fn broadcast(node: &Node, request: PublishRequest) -> Reply {
+    #[derive(Serialize)]
+    struct BroadcastResult<'a> {
+        responses: Vec<Envelope<'a, PublishResult>>,
+    }
+
+    let topics_max = node.settings.api.commands_max;
+    if request.channels.is_empty() {
+        return Err(ApiError::BAD_REQUEST);
+    }
+    if request.channels.len() > topics_max {
+        let message = format!("more than {topics_max} channels, the limit that api.commands_max sets");
+        return Err(ApiError::bad_request(message));
+    }
+    let (publish, keep) = request.content()?;
+    let publications = request.channels.into_iter().map(|topic| {
+        let (node, publish) = (node.clone(), publish.clone());
+        async move { publish_into(&node, &topic, publish, keep).await }
+    });
+    let replies = side_by_side(BROADCAST_WIDTH, publications).await;
+    result(&BroadcastResult { responses: replies.iter().map(Envelope::from).collect() })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    AsTheNamespaceSays,
+    No,
+}
+
+impl PublishRequest {
+    /// The publication, but for the topic's part in it.
+    fn content(&self) -> Result<(Publish, Keep), ApiError> {
+        let publish = Publish {
+            data: payload(self.data.clone(), &self.b64data)?,
+            tags: (!self.tags.is_empty()).then(|| Arc::new(self.tags.clone())),
+            idempotency_key: (!self.idempotency_key.is_empty()).then(|| self.idempotency_key.clone()),
+            version: self.version,
+            version_epoch: self.version_epoch.clone(),
+            ..Publish::default()
+        };
+        Ok((publish, if self.skip_history { Keep::No } else { Keep::AsTheNamespaceSays }))
+    }
+}
+
+async fn publish_into(
+    node: &Node,
+    topic: &str,
+    publish: Publish,
+    keep: Keep,
+) -> Result<PublishResult, ApiError> {
+    let (topic, namespace) = node.topic(topic)?;
+    if !namespace.publication_format.takes(&publish.data) {
+        return Err(ErrorCode::BAD_REQUEST.into());
+    }
+    let history = match keep {
+        Keep::AsTheNamespaceSays => Node::history_options(namespace),
+        Keep::No => None,
+    };
+    let published = node.publish(topic, Publish { history, ..publish }).await?;
+    Ok(published.into())
+}
+
+impl From<Published> for PublishResult {
+    fn from(published: Published) -> Self {
+        published.position.map_or_else(Self::default, |position| Self {
+            offset: position.offset,
+            epoch: position.epoch.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanwire_protocol::{Epoch, Position};
+
+    fn content(request: &str) -> Result<(Publish, Keep), ApiError> {
+        serde_json::from_str::<PublishRequest>(request).unwrap().content()
+    }
+
+    #[test]
+    fn requests_become_publications() {
+        let (plain, keep) = content(r#"{"channel":"a","data":{"b": 1}}"#).unwrap();
+        assert_eq!((&*plain.data, keep), (&b"{\"b\": 1}"[..], Keep::AsTheNamespaceSays));
+        assert!(plain.tags.is_none() && plain.idempotency_key.is_none() && plain.info.is_none());
+        assert_eq!((plain.version, &*plain.version_epoch), (0, ""));
+
+        let (full, keep) = content(
+            r#"{"data":1,"b64data":"/wA=","skip_history":true,"tags":{"k":"v"},"idempotency_key":"i",
+                "delta":true,"version":7,"version_epoch":"e"}"#,
+        )
+        .unwrap();
+        assert_eq!((&*full.data, keep), (&[255, 0][..], Keep::No));
+        assert_eq!(full.tags.unwrap()["k"], "v");
+        assert_eq!(full.idempotency_key.as_deref(), Some("i"));
+        assert_eq!((full.version, &*full.version_epoch), (7, "e"));
+
+        assert_eq!(content(r#"{"data":null}"#).unwrap().0.data, "null");
+        assert_eq!(content("{}").unwrap().0.data, "");
+        assert_eq!(content(r#"{"b64data":"*"}"#).map(|_| ()), Err(ApiError::BAD_REQUEST));
+    }
+
+    #[test]
+    fn results_without_a_position_are_empty() {
+        let text = |position| {
+            let published = Published { position, suppressed: false };
+            serde_json::to_string(&PublishResult::from(published)).unwrap()
+        };
+        assert_eq!(text(None), "{}");
+        let epoch = Epoch::parse(b"abcdefgh").unwrap();
+        assert_eq!(text(Some(Position { epoch, offset: 3 })), r#"{"offset":3,"epoch":"abcdefgh"}"#);
+    }
+}

@@ -1,0 +1,157 @@
+//! A node in this process, with small limits, and the tokens that it takes.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use fanwire_hub::{ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces, RecoveryMode};
+use fanwire_server::settings::{
+    Admission, ApiSettings, MemoryEngineSettings, Origins, ShutdownSettings, SseSettings, TokenSettings,
+    WebSocketSettings,
+};
+use fanwire_server::{Running, Settings, start};
+use jsonwebtoken::{EncodingKey, Header};
+use secrecy::SecretString;
+use serde_json::Value;
+
+use super::{Client, RawSocket, eventually};
+
+const SECRET: &str = "a secret of the tests";
+
+/// A node that anybody may use in every way, with these namespaces:
+///
+/// - none: nothing is kept;
+/// - `history`: publications are kept, subscriptions recover;
+/// - `cache`: the same, and recovery gives the newest publication;
+/// - `room`: presence, and everybody is told of joins and leaves.
+pub(crate) fn settings(shards: usize) -> Settings {
+    let open = Namespace {
+        allow_subscribe_for_client: true,
+        allow_subscribe_for_anonymous: true,
+        allow_publish_for_client: true,
+        allow_publish_for_anonymous: true,
+        allow_presence_for_client: true,
+        allow_presence_for_anonymous: true,
+        allow_history_for_client: true,
+        allow_history_for_anonymous: true,
+        ..Namespace::default()
+    };
+    let hour = Duration::from_secs(3600);
+    let history = Namespace {
+        name: "history".into(),
+        history: Some(HistoryBounds { size: 10_000, ttl: hour, meta_ttl: hour }),
+        force_recovery: true,
+        ..open.clone()
+    };
+    let cache = Namespace { name: "cache".into(), recovery_mode: RecoveryMode::Cache, ..history.clone() };
+    let room = Namespace {
+        name: "room".into(),
+        presence: true,
+        join_leave: true,
+        force_push_join_leave: true,
+        ..open.clone()
+    };
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    Settings {
+        name: "test".into(),
+        client_address: anywhere,
+        internal_address: anywhere,
+        shards,
+        client: ClientSettings {
+            allow_anonymous_connect_without_token: true,
+            recovery_max: 10_000,
+            history_page_max: 10_000,
+            ..ClientSettings::default()
+        },
+        topics: Namespaces::new(NameRules::default(), open, [history, cache, room]),
+        origins: Origins::default(),
+        connection_tokens: TokenSettings {
+            hmac_secret: Some(SecretString::from(SECRET)),
+            ..TokenSettings::default()
+        },
+        subscription_tokens: None,
+        admission: Admission {
+            connections_max: 0,
+            connections_per_second_max: 0,
+            handshakes_max: 16,
+            request_header_timeout: Duration::from_secs(10),
+            backlog: 1024,
+        },
+        websocket: WebSocketSettings {
+            path: "/connection/websocket".into(),
+            message_bytes_max: 64 * 1024,
+            echo_path: Some("/echo".into()),
+        },
+        sse: SseSettings { path: "/subscribe".into() },
+        api: ApiSettings {
+            path: "/api".into(),
+            on_client_port: true,
+            on_internal_port: true,
+            keys: Vec::new(),
+            insecure: true,
+            body_bytes_max: 1 << 20,
+            commands_max: 1000,
+            topics_max: 1000,
+            transport_errors: false,
+        },
+        memory: MemoryEngineSettings { history_bytes_max: 64 << 20, idempotency_ttl: Duration::from_secs(60) },
+        shutdown: ShutdownSettings { timeout: Duration::from_secs(10) },
+        dev: None,
+    }
+}
+
+/// A token with these claims, signed with the node's secret.
+pub(crate) fn token(claims: &Value) -> String {
+    jsonwebtoken::encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+}
+
+/// Ends when it is dropped, without a word to its clients.
+pub(crate) struct TestGateway {
+    running: Running,
+    pub(crate) address: SocketAddr,
+    pub(crate) internal_address: SocketAddr,
+}
+
+impl TestGateway {
+    pub(crate) fn start(settings: Settings) -> Self {
+        let running = start(settings).unwrap();
+        let (address, internal_address) = (running.client_address(), running.internal_address());
+        Self { running, address, internal_address }
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.address, serde_json::json!({})).await
+    }
+
+    /// A client with a token of these claims.
+    pub(crate) async fn client_with(&self, claims: &Value) -> Client {
+        Client::connect(self.address, serde_json::json!({"token": token(claims)})).await
+    }
+
+    pub(crate) async fn shutdown(self) {
+        self.running.shutdown().await;
+    }
+
+    /// Waits until the node holds no connection to any client.
+    pub(crate) async fn deserted(&self) {
+        eventually("no connection is left", async || self.sockets() == 0).await;
+    }
+
+    /// Sockets of clients that this process holds open on the node's side, whatever their state.
+    pub(crate) fn sockets(&self) -> usize {
+        const LISTENING: &str = "0A";
+        let local = format!(":{:04X}", self.address.port());
+        let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // The kernel lists sockets that belong to no process any more with inode 0.
+        rows.filter(|row| row[1].ends_with(&local) && row[3] != LISTENING && row[9] != "0").count()
+    }
+
+    /// The value of a metric, all its labels together.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let request = "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n";
+        let metrics = RawSocket::ask(self.internal_address, request).await.body;
+        let lines = metrics.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+}

@@ -1,0 +1,181 @@
+//! A bare TCP connection to a node: requests, frames, and every way to leave.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::frames::{CLOSE, Frame, take_frame};
+use super::within;
+
+pub(crate) const WEBSOCKET_HANDSHAKE: &str = "GET /connection/websocket HTTP/1.1\r\nHost: test\r\n\
+    Connection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+pub(crate) struct RawSocket {
+    stream: TcpStream,
+    /// What was read and not looked at yet.
+    received: BytesMut,
+}
+
+/// An HTTP response whose length is told.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Response {
+    /// A header's value; its name is in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+}
+
+impl RawSocket {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
+        Self::over(TcpSocket::new_v4().unwrap(), address).await
+    }
+
+    /// A socket for which the kernel keeps little that was not read, so that the server's writes do not fit.
+    pub(crate) async fn open_small(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        Self::over(socket, address).await
+    }
+
+    async fn over(socket: TcpSocket, address: SocketAddr) -> Self {
+        let stream = within("connecting", socket.connect(address)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, received: BytesMut::new() }
+    }
+
+    /// A WebSocket whose handshake is done.
+    pub(crate) async fn websocket(address: SocketAddr) -> Self {
+        let mut socket = Self::open(address).await;
+        socket.upgrade(WEBSOCKET_HANDSHAKE).await;
+        socket
+    }
+
+    pub(crate) async fn upgrade(&mut self, request: &str) -> String {
+        self.send(request).await;
+        let head = self.head().await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        head
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        within("sending", self.stream.write_all(bytes.as_ref())).await.unwrap();
+    }
+
+    /// Sends what the server may not live to read.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        // The server is free to go first.
+        let _ = within("sending", self.stream.write_all(bytes.as_ref())).await;
+    }
+
+    /// Sends no more, but goes on reading.
+    pub(crate) async fn finish(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    /// Goes without a word: the server gets a reset instead of an end.
+    pub(crate) fn vanish(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+
+    /// Reads more; false at the end of the stream. A reset is a failure.
+    async fn fill(&mut self) -> bool {
+        within("reading", self.stream.read_buf(&mut self.received)).await.unwrap() > 0
+    }
+
+    /// The head of a response, with the empty line that ends it.
+    pub(crate) async fn head(&mut self) -> String {
+        loop {
+            if let Some(end) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
+                return String::from_utf8(self.received.split_to(end + 4).to_vec()).unwrap();
+            }
+            assert!(self.fill().await, "ended within a head: {:?}", self.received);
+        }
+    }
+
+    pub(crate) async fn response(&mut self) -> Response {
+        let head = self.head().await;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+        let length = header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+        let body = String::from_utf8(self.bytes(length).await).unwrap();
+        Response { status, head, body }
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) async fn ask(address: SocketAddr, request: &str) -> Response {
+        let mut socket = Self::open(address).await;
+        socket.send(request).await;
+        socket.response().await
+    }
+
+    pub(crate) async fn bytes(&mut self, length: usize) -> Vec<u8> {
+        while self.received.len() < length {
+            assert!(self.fill().await, "ended {} bytes early", length - self.received.len());
+        }
+        self.received.split_to(length).to_vec()
+    }
+
+    /// Everything up to the end of the text; what follows it stays.
+    pub(crate) async fn until(&mut self, text: &str) -> String {
+        let mut searched = 0;
+        loop {
+            let found = self.received[searched..].windows(text.len()).position(|window| window == text.as_bytes());
+            if let Some(at) = found {
+                let taken = self.received.split_to(searched + at + text.len());
+                return String::from_utf8(taken.to_vec()).unwrap();
+            }
+            searched = self.received.len().saturating_sub(text.len());
+            assert!(self.fill().await, "ended before {text:?}: {:?}", self.received);
+        }
+    }
+
+    /// The next frame, or `None` when the server has sent its last one.
+    pub(crate) async fn frame(&mut self) -> Option<Frame> {
+        loop {
+            if let Some((frame, length)) = take_frame(&self.received) {
+                let _ = self.received.split_to(length);
+                return Some(frame);
+            }
+            if !self.fill().await {
+                assert!(self.received.is_empty(), "ended within a frame: {:?}", self.received);
+                return None;
+            }
+        }
+    }
+
+    /// Code and reason with which the server closes; frames before that are dropped.
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
+        loop {
+            let frame = self.frame().await.expect("a close frame before the end");
+            if frame.opcode == CLOSE {
+                return frame.close();
+            }
+        }
+    }
+
+    /// Nothing more comes, and nothing is left over.
+    pub(crate) async fn ended(&mut self) {
+        assert!(!self.fill().await, "more than expected: {:?}", self.received);
+        assert!(self.received.is_empty(), "more than expected: {:?}", self.received);
+    }
+
+    /// Nothing comes for a while: only for what should never come.
+    pub(crate) async fn silent_for(&mut self, time: Duration) {
+        let waited = tokio::time::timeout(time, self.stream.read_buf(&mut self.received)).await;
+        assert!(waited.is_err() && self.received.is_empty(), "{waited:?}: {:?}", self.received);
+    }
+}
+
+fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    let lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+}

@@ -1,0 +1,23 @@
+//! What clients of one node live through, over real sockets: each test is one story, and most are told with one
+//! shard and with three.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod order;
+mod bursts;
+mod recovery;
+mod presence;
+mod server_side;
+mod storm;
+
+mod frames;
+mod http;
+mod sse;
+mod users;
+
+mod slow;
+mod liveness;
+mod closing;
+mod timers;
+mod shutdown;

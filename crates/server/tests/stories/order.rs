@@ -1,0 +1,96 @@
+//! Every subscriber sees a topic's publications in one order, each exactly once.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::common::{Client, TestGateway, settings};
+
+const PUBLISHERS: usize = 8;
+const SUBSCRIBERS: usize = 50;
+const TOPICS: usize = 5;
+/// By each publisher, into each topic.
+const PUBLICATIONS: usize = 20;
+
+fn topics(namespace: &str) -> Vec<String> {
+    (0..TOPICS).map(|topic| format!("{namespace}{topic}")).collect()
+}
+
+/// Publishes into all topics in turn, and waits for each reply.
+async fn publish(mut client: Client, publisher: usize, topics: Vec<String>) {
+    for number in 0..PUBLICATIONS {
+        for topic in &topics {
+            client.publish(topic, json!({"publisher": publisher, "number": number})).await;
+        }
+    }
+}
+
+/// Everything that a subscriber of all topics gets, by topic.
+async fn listen(mut client: Client) -> BTreeMap<String, Vec<Value>> {
+    let mut received = BTreeMap::<_, Vec<_>>::new();
+    for _ in 0..TOPICS * PUBLISHERS * PUBLICATIONS {
+        let (topic, publication) = client.publication().await;
+        received.entry(topic).or_default().push(publication);
+    }
+    // A reply after everything else: what came twice would stand before it.
+    client.unsubscribe("none").await;
+    received
+}
+
+async fn all_see_the_same(shards: usize, namespace: &str) -> BTreeMap<String, Vec<Value>> {
+    let gateway = TestGateway::start(settings(shards));
+    let mut subscribers = Vec::new();
+    for _ in 0..SUBSCRIBERS {
+        let mut client = gateway.client().await;
+        for topic in topics(namespace) {
+            client.subscribe(&topic).await;
+        }
+        subscribers.push(tokio::spawn(listen(client)));
+    }
+    let mut publishers = Vec::new();
+    for publisher in 0..PUBLISHERS {
+        let client = gateway.client().await;
+        publishers.push(tokio::spawn(publish(client, publisher, topics(namespace))));
+    }
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+    let mut all = Vec::new();
+    for subscriber in subscribers {
+        all.push(subscriber.await.unwrap());
+    }
+    let first = all.pop().unwrap();
+    for other in all {
+        assert_eq!(other, first);
+    }
+    first
+}
+
+/// What one publisher sent one after the other arrives in this order.
+fn check_publishers(publications: &[Value]) {
+    for publisher in 0..PUBLISHERS {
+        let of_publisher = publications.iter().map(|publication| &publication["data"]);
+        let numbers = of_publisher.filter(|data| data["publisher"] == publisher).map(|data| &data["number"]);
+        assert!(numbers.eq((0..PUBLICATIONS).map(|number| json!(number)).collect::<Vec<_>>().iter()));
+    }
+}
+
+#[tokio::test]
+async fn streams_arrive_whole_and_in_one_order() {
+    for shards in [1, 3] {
+        for (topic, publications) in all_see_the_same(shards, "history:").await {
+            let offsets = publications.iter().map(|publication| publication["offset"].as_u64().unwrap());
+            assert!(offsets.eq(1..=(PUBLISHERS * PUBLICATIONS) as u64), "{topic}");
+            check_publishers(&publications);
+        }
+    }
+}
+
+#[tokio::test]
+async fn topics_without_history_have_one_order_too() {
+    for shards in [1, 3] {
+        for publications in all_see_the_same(shards, "plain").await.values() {
+            check_publishers(publications);
+        }
+    }
+}

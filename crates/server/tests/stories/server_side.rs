@@ -1,0 +1,59 @@
+//! Subscriptions that the connection's token makes: nothing of them comes before the reply to connect.
+
+use serde_json::json;
+
+use crate::common::{Client, RawSocket, TestGateway, settings, token};
+
+#[tokio::test]
+async fn nothing_overtakes_the_reply_to_connect() {
+    const PUBLICATIONS: u32 = 3000;
+    for shards in [1, 3] {
+        let gateway = TestGateway::start(settings(shards));
+        let (stream, plain) = ("history:rush", "rush");
+        let mut publishers = Vec::new();
+        for topic in [stream, plain] {
+            let mut publisher = gateway.client().await;
+            publishers.push(tokio::spawn(async move { publisher.publish_all(topic, 1..PUBLICATIONS + 1).await }));
+        }
+        let token = token(&json!({"sub": "ann", "channels": [stream, plain]}));
+        while publishers.iter().any(|publisher| !publisher.is_finished()) {
+            let mut client = Client::over(RawSocket::open(gateway.address).await).await;
+            let id = client.command("connect", json!({"token": token})).await;
+            let first = client.next().await;
+            assert_eq!(first["id"], id, "{first}");
+            let mut offset = first["connect"]["subs"][stream]["offset"].as_u64().unwrap_or(0);
+            // From the reply on, both topics go on without a hole.
+            let mut last_plain = None;
+            while offset < PUBLICATIONS.into() {
+                let (topic, publication) = client.publication().await;
+                let number = publication["data"].as_u64().unwrap();
+                if topic == stream {
+                    offset += 1;
+                    assert_eq!(publication["offset"], offset);
+                    if number % 50 == 0 {
+                        break;
+                    }
+                } else {
+                    assert_eq!(number, last_plain.map_or(number, |last: u64| last + 1));
+                    last_plain = Some(number);
+                }
+            }
+        }
+        for publisher in publishers {
+            publisher.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_user_has_its_own_topic() {
+    let mut settings = settings(3);
+    settings.client.personal_topic = Some(fanwire_hub::PersonalTopic::default());
+    let gateway = TestGateway::start(settings);
+    let mut ann = gateway.client_with(&json!({"sub": "ann"})).await;
+    let mut bob = gateway.client_with(&json!({"sub": "bob"})).await;
+    assert!(ann.connected["subs"].get("#ann").is_some(), "{}", ann.connected);
+    bob.publish("#ann", json!("for ann alone")).await;
+    let (topic, publication) = ann.publication().await;
+    assert_eq!((topic.as_str(), &publication["data"]), ("#ann", &json!("for ann alone")));
+}
