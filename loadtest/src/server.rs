@@ -122,9 +122,8 @@ impl Drop for Server {
 /// One shard, since the server has one core; namespace `load` with presence on and everything else at its default.
 fn configuration(address: SocketAddrV4, internal: SocketAddrV4) -> String {
     format!(
-        r#"shards = 1
-
-[server]
+        r#"[server]
+shards = 1
 address = "{}"
 port = {}
 

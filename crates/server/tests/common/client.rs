@@ -167,6 +167,12 @@ impl Client {
         (push["channel"].as_str().unwrap().to_owned(), push["pub"].take())
     }
 
+    /// Asks something and finds nothing in front of the reply: what came twice would be there.
+    pub(crate) async fn nothing_more(&mut self) {
+        self.unsubscribe("none").await;
+        assert_eq!(self.pushes, [] as [Value; 0]);
+    }
+
     /// Code and reason with which the server closes.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
         self.socket.closed().await

@@ -32,8 +32,7 @@ async fn listen(mut client: Client) -> BTreeMap<String, Vec<Value>> {
         let (topic, publication) = client.publication().await;
         received.entry(topic).or_default().push(publication);
     }
-    // A reply after everything else: what came twice would stand before it.
-    client.unsubscribe("none").await;
+    client.nothing_more().await;
     received
 }
 

@@ -1,0 +1,111 @@
+//! Effects as lines of text, one each, with everything in them that matters.
+//!
+//! A reply is its JSON, with the client's id written as `client-N`. A request to a topic's owner begins with the
+//! topic's name. Moved places have no line: they are the shard's own business.
+
+use fanwire_hub::effect::{Effect, KnownPosition, Membership, TopicRequest, Wanted};
+use fanwire_protocol::centrifuge::{Encoding, Reply, encode};
+use fanwire_protocol::ClientInfo;
+
+use super::Outcome;
+
+/// The id of the client of this number.
+pub(super) fn client_id(number: u32) -> String {
+    format!("{ID}{number:04}")
+}
+
+const ID: &str = "00000000-0000-4000-8000-00000000";
+
+pub(super) fn line(effect: &Effect) -> Option<String> {
+    Some(match effect {
+        Effect::Reply(reply) => json(reply),
+        Effect::Open(reply) => format!("open {}", json(reply)),
+        Effect::Ping => "ping".into(),
+        Effect::Close(why) => format!("close {} {}", why.code, why.reason),
+        Effect::Register { user, single } => format!("register {user}{}", if *single { " alone" } else { "" }),
+        Effect::Unregister { user } => format!("unregister {user}"),
+        Effect::Topic(topic, request) => format!("{topic}: {}", request_line(request)),
+        Effect::Moved(_) => return None,
+    })
+}
+
+/// What the lines come to.
+pub(super) fn outcome(lines: &[String]) -> Outcome {
+    let last = lines.last().expect("every command leads to something");
+    if let Some(code) = last.strip_prefix("close ") {
+        return Outcome::Close(number(code));
+    }
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    match last.split_once(r#""error":{"code":"#) {
+        Some((_, code)) => Outcome::Error(number(code)),
+        None if last.starts_with('{') => Outcome::Done,
+        None => Outcome::Asks,
+    }
+}
+
+fn number<N: std::str::FromStr>(text: &str) -> N {
+    let digits = text.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    digits.parse().ok().expect("a code follows")
+}
+
+fn json(reply: &Reply) -> String {
+    let mut bytes = Vec::new();
+    encode(Encoding::Json, reply, &mut bytes).expect("the payloads are JSON");
+    let text = String::from_utf8(bytes).expect("JSON is UTF-8");
+    let mut parts = text.split(ID);
+    let mut named = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (number, rest) = part.split_at(4);
+        named += &format!("client-{}{rest}", number.trim_start_matches('0'));
+    }
+    named
+}
+
+fn request_line(request: &TopicRequest) -> String {
+    match request {
+        TopicRequest::Subscribe { membership, wanted } => {
+            let wanted = match wanted {
+                Wanted::Nothing => String::new(),
+                Wanted::Position => ", wants the position".into(),
+                Wanted::Missed { known, or_refuse: false } => format!(", wants what came after {}", at(known)),
+                Wanted::Missed { known, or_refuse: true } => {
+                    format!(", wants what came after {} or nothing", at(known))
+                }
+                Wanted::Newest(known) => format!(", wants the newest, has {}", at(known)),
+            };
+            format!("subscribe{}{wanted}", member(membership))
+        }
+        TopicRequest::Unsubscribe { membership } => format!("unsubscribe{}", member(membership)),
+        TopicRequest::Publish { command, data, info } => {
+            format!("publish #{command} {} by {}", text(data), who(info))
+        }
+        TopicRequest::Presence { command } => format!("presence #{command}"),
+        TopicRequest::PresenceStats { command } => format!("presence_stats #{command}"),
+        TopicRequest::History { command, limit, since, reverse } => {
+            let since = since.as_ref().map(|since| format!(" since {}", at(since))).unwrap_or_default();
+            format!("history #{command} limit {limit}{since}{}", if *reverse { " reverse" } else { "" })
+        }
+    }
+}
+
+fn member(membership: &Membership) -> String {
+    let presence = if membership.presence { " +presence" } else { "" };
+    let join_leave = if membership.join_leave { " +join_leave" } else { "" };
+    format!(" {}{presence}{join_leave}", who(&membership.info))
+}
+
+fn who(info: &ClientInfo) -> String {
+    let user = if info.user.is_empty() { "nobody" } else { &info.user };
+    let connection = if info.connection.is_empty() { String::new() } else { format!(" {}", text(&info.connection)) };
+    let subscription =
+        if info.subscription.is_empty() { String::new() } else { format!(" here {}", text(&info.subscription)) };
+    format!("{user}{connection}{subscription}")
+}
+
+fn at(known: &KnownPosition) -> String {
+    format!("{}@{}", known.offset, known.epoch)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

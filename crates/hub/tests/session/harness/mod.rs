@@ -1,0 +1,252 @@
+//! A shard without sockets: sessions on one registry, a table of tokens, and a clock that the test moves.
+//!
+//! Whatever a session wants done comes back as lines of text (see `lines`), all of it and in order, so that a
+//! test states exactly what follows from an input and that nothing else does.
+
+mod lines;
+pub(crate) mod tokens;
+
+use std::time::Duration;
+
+use fanwire_hub::delivery::Wire;
+use fanwire_hub::effect::{Answer, Completion, ConnectionKey, Effect, Joined, Membership, TopicRequest};
+use fanwire_hub::registry::Registry;
+use fanwire_hub::session::{Context, Control, Manner, Now, Pings, Session};
+use fanwire_hub::{ClientSettings, NameRules, Namespace, Namespaces};
+use fanwire_protocol::centrifuge::{Encoding, commands};
+use fanwire_protocol::{ClientId, Disconnect, Epoch, ErrorCode, Position, Publication, TopicName};
+
+use tokens::Tokens;
+
+/// Unix time at which every test begins, in seconds.
+pub(crate) const START: i64 = 1_700_000_000;
+
+pub(crate) const MESSAGES: Manner = Manner { wire: Wire::JsonFrames, pings: Pings::Messages };
+
+pub(crate) struct TestShard {
+    pub(crate) settings: ClientSettings,
+    pub(crate) topics: Namespaces,
+    pub(crate) tokens: Tokens,
+    pub(crate) now: Now,
+    pub(crate) registry: Registry,
+    sessions: Vec<Session>,
+    /// Subscribe requests that the topics' owners have not answered yet.
+    asked: Vec<(u32, TopicName, Membership)>,
+}
+
+/// What a command leads to, for tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Error(u32),
+    Close(u16),
+    /// A topic's owner is asked.
+    Asks,
+    /// A result.
+    Done,
+}
+
+impl Default for TestShard {
+    /// Topics without a namespace are open to everybody; there are no others.
+    fn default() -> Self {
+        Self::new(Namespace { allow_subscribe_for_client: true, ..Namespace::default() }, [])
+    }
+}
+
+impl TestShard {
+    pub(crate) fn new(default: Namespace, named: impl IntoIterator<Item = Namespace>) -> Self {
+        Self {
+            settings: ClientSettings::default(),
+            topics: Namespaces::new(NameRules::default(), default, named),
+            tokens: Tokens::default(),
+            now: Now { millis: 5_000, unix_millis: START * 1000 },
+            registry: Registry::default(),
+            sessions: Vec::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    /// A connection that has not said anything.
+    pub(crate) fn open(&mut self) -> u32 {
+        self.open_as(MESSAGES)
+    }
+
+    pub(crate) fn open_as(&mut self, manner: Manner) -> u32 {
+        let number = self.sessions.len() as u32 + 1;
+        let client = ClientId::parse(&lines::client_id(number)).expect("the number makes a UUID");
+        self.sessions.push(Session::new(client, manner, &self.settings, self.now));
+        number
+    }
+
+    /// A client that is connected by a token of the table.
+    pub(crate) fn connect(&mut self, token: &str) -> u32 {
+        let client = self.open();
+        let lines = self.say(client, &format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#));
+        let lines = if lines[0].starts_with("register") { self.registered(client, Ok(())) } else { lines };
+        assert!(self.session(client).is_open(), "{lines:?}");
+        client
+    }
+
+    /// A frame of the client, as its shard hands it over: command by command until the session is over.
+    pub(crate) fn say(&mut self, client: u32, frame: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        for command in commands(Encoding::Json, frame.as_bytes()) {
+            let command = command.expect("the frame is well formed");
+            lines.extend(self.with(client, |session, context| session.command(context, command)));
+            if self.session(client).is_over() {
+                break;
+            }
+        }
+        lines
+    }
+
+    /// Says a frame and checks all that follows.
+    #[track_caller]
+    pub(crate) fn check(&mut self, client: u32, frame: &str, expected: &[&str]) {
+        assert_eq!(self.say(client, frame), expected, "{frame}");
+    }
+
+    /// What one command, given without its id, leads to.
+    pub(crate) fn outcome(&mut self, client: u32, command: &str) -> Outcome {
+        let lines = self.say(client, &format!(r#"{{"id":7,{command}}}"#));
+        lines::outcome(&lines)
+    }
+
+    pub(crate) fn answer(&mut self, client: u32, answer: Answer) -> Vec<String> {
+        self.with(client, |session, context| session.answer(context, answer))
+    }
+
+    pub(crate) fn registered(&mut self, client: u32, result: Result<(), Disconnect>) -> Vec<String> {
+        self.answer(client, Answer::Registered(result))
+    }
+
+    /// The topic's owner makes the oldest subscription that the client asked for.
+    pub(crate) fn joined(&mut self, client: u32, topic: &str, joined: Joined) -> Vec<String> {
+        self.subscribed(client, topic, Ok(joined))
+    }
+
+    pub(crate) fn subscribed(
+        &mut self,
+        client: u32,
+        topic: &str,
+        result: Result<Joined, ErrorCode>,
+    ) -> Vec<String> {
+        let place = self.asked.iter().position(|(by, name, _)| *by == client && name.as_str() == topic);
+        let (_, topic, membership) = self.asked.remove(place.expect("the client asked for the topic"));
+        self.answer(client, Answer::Subscribed { topic, membership, result })
+    }
+
+    /// A client's subscription without anything special, from command to answer.
+    #[track_caller]
+    pub(crate) fn subscribe(&mut self, client: u32, topic: &str) {
+        let lines = self.say(client, &format!(r#"{{"id":2,"subscribe":{{"channel":"{topic}"}}}}"#));
+        assert!(lines.len() == 1 && lines[0].starts_with(topic), "{lines:?}");
+        let lines = self.joined(client, topic, Joined::default());
+        assert!(lines.len() == 1 && lines[0].contains(r#""subscribe":{"#), "{lines:?}");
+    }
+
+    pub(crate) fn control(&mut self, client: u32, control: &Control) -> Vec<String> {
+        let nothing = Completion(std::sync::Arc::new(|_| {}));
+        self.control_with(client, control, nothing)
+    }
+
+    pub(crate) fn control_with(
+        &mut self,
+        client: u32,
+        control: &Control,
+        completion: Completion,
+    ) -> Vec<String> {
+        self.with(client, |session, context| session.control(context, control, completion))
+    }
+
+    /// Lets time pass without looking at anybody.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        self.now.millis += time.as_millis() as u64;
+        self.now.unix_millis += time.as_millis() as i64;
+    }
+
+    /// Moves on to the moment at which the session wants to be looked at, and looks.
+    pub(crate) fn next(&mut self, client: u32) -> Vec<String> {
+        let deadline = self.session(client).deadline();
+        assert_ne!(deadline, u64::MAX, "nothing is due");
+        self.wait(Duration::from_millis(deadline.saturating_sub(self.now.millis)));
+        self.tick(client)
+    }
+
+    pub(crate) fn tick(&mut self, client: u32) -> Vec<String> {
+        self.with(client, |session, context| session.tick(context))
+    }
+
+    /// The client has gone.
+    pub(crate) fn end(&mut self, client: u32) -> Vec<String> {
+        self.with(client, |session, context| session.end(context))
+    }
+
+    pub(crate) fn session(&self, client: u32) -> &Session {
+        &self.sessions[client as usize - 1]
+    }
+
+    pub(crate) fn session_mut(&mut self, client: u32) -> &mut Session {
+        &mut self.sessions[client as usize - 1]
+    }
+
+    /// Lets a session act, as its shard would, and says what it wants done. Places that moved are told at once,
+    /// as the shard does.
+    pub(crate) fn with(
+        &mut self,
+        client: u32,
+        act: impl FnOnce(&mut Session, &mut Context<'_>),
+    ) -> Vec<String> {
+        self.effects(client, act).iter().filter_map(lines::line).collect()
+    }
+
+    pub(crate) fn effects(
+        &mut self,
+        client: u32,
+        act: impl FnOnce(&mut Session, &mut Context<'_>),
+    ) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let mut context = Context {
+            settings: &self.settings,
+            topics: &self.topics,
+            tokens: &self.tokens,
+            version: "test",
+            registry: &mut self.registry,
+            effects: &mut effects,
+            connection: ConnectionKey { slot: client, generation: 1 },
+            now: self.now,
+        };
+        act(&mut self.sessions[client as usize - 1], &mut context);
+        for effect in &effects {
+            match effect {
+                Effect::Moved(moved) => self.session_mut(moved.connection).moved(*moved),
+                Effect::Topic(topic, TopicRequest::Subscribe { membership, .. }) => {
+                    self.asked.push((client, topic.clone(), membership.clone()));
+                }
+                _ => {}
+            }
+        }
+        effects
+    }
+}
+
+pub(crate) fn topic(name: &str) -> TopicName {
+    TopicName::new(name).expect("the name is not empty")
+}
+
+pub(crate) fn position(offset: u64) -> Position {
+    Position { epoch: Epoch::parse(b"abcdefgh").expect("eight letters"), offset }
+}
+
+/// A subscription at a position, with nothing missed and nothing recovered.
+pub(crate) fn at(offset: u64) -> Joined {
+    Joined { position: Some(position(offset)), recovered: None }
+}
+
+/// A subscription at a position, with what was missed up to there.
+pub(crate) fn recovered(offset: u64, missed: &[u64]) -> Joined {
+    let publication = |&offset: &u64| {
+        let data = format!("{offset}0").into();
+        std::sync::Arc::new(Publication { data, info: None, tags: None, offset })
+    };
+    Joined { position: Some(position(offset)), recovered: Some(missed.iter().map(publication).collect()) }
+}

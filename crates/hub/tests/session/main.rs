@@ -1,0 +1,8 @@
+//! The session's rules against the protocol's tables: an input and the time go in, exact effects come out.
+
+mod harness;
+
+mod commands;
+mod connect;
+mod refresh;
+mod timing;

@@ -1,0 +1,136 @@
+//! Who is let in on the client port, and what everybody else is told.
+
+use std::time::Duration;
+
+use crate::common::{RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, settings};
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")
+}
+
+fn with_origin(request: &str, origin: &str) -> String {
+    request.replacen("\r\n", &format!("\r\nOrigin: {origin}\r\n"), 1)
+}
+
+#[tokio::test]
+async fn requests_that_lead_nowhere_are_told_why() {
+    let gateway = TestGateway::start(settings(3));
+    let without = |header: &str| {
+        let lines = WEBSOCKET_HANDSHAKE.split_inclusive("\r\n");
+        lines.filter(|line| !line.starts_with(header)).collect::<String>()
+    };
+    let cases = [
+        (get("/nowhere"), 404, None),
+        (get("/"), 404, None),
+        (get("/connection/websocket"), 426, Some(("upgrade", "websocket"))),
+        (get("/connection/websocket").replace("GET", "POST"), 405, Some(("allow", "GET"))),
+        (get("/subscribe").replace("GET", "POST"), 405, Some(("allow", "GET"))),
+        (get("/subscribe"), 400, None),
+        (without("Upgrade:"), 426, None),
+        (without("Connection:"), 426, None),
+        (without("Sec-WebSocket-Key:"), 400, None),
+        (without("Sec-WebSocket-Version:"), 426, Some(("sec-websocket-version", "13"))),
+        (WEBSOCKET_HANDSHAKE.replace("Version: 13", "Version: 8"), 426, Some(("sec-websocket-version", "13"))),
+        (WEBSOCKET_HANDSHAKE.replace("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), 400, None),
+        (WEBSOCKET_HANDSHAKE.replace("Sec-WebSocket-Key", "Sec-WebSocket-Key: AAAA\r\nSec-WebSocket-Key"), 400, None),
+        (WEBSOCKET_HANDSHAKE.replace("HTTP/1.1", "HTTP/1.0"), 505, None),
+    ];
+    for (request, status, header) in cases {
+        let response = RawSocket::ask(gateway.address, &request).await;
+        assert_eq!(response.status, status, "{request}");
+        assert!(response.body.len() > 10, "a sentence: {response:?}");
+        if let Some((name, value)) = header {
+            assert_eq!(response.header(name), Some(value), "{request}");
+        }
+    }
+    gateway.deserted().await;
+}
+
+#[tokio::test]
+async fn only_pages_of_allowed_origins_connect() {
+    let mut settings = settings(1);
+    settings.origins.allowed = vec!["https://*.example.com".into()];
+    let gateway = TestGateway::start(settings);
+    for path in [WEBSOCKET_HANDSHAKE, &get("/subscribe?topic=a")] {
+        let refused = RawSocket::ask(gateway.address, &with_origin(path, "https://example.org")).await;
+        assert_eq!(refused.status, 403);
+        assert!(refused.body.contains("client.allowed_origins"), "{}", refused.body);
+        let mut allowed = RawSocket::open(gateway.address).await;
+        allowed.send(with_origin(path, "https://www.example.com")).await;
+        let head = allowed.head().await;
+        assert!(head.starts_with("HTTP/1.1 101 ") || head.starts_with("HTTP/1.1 200 "), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_asked_to_come_back() {
+    const CONNECTIONS_MAX: usize = 5;
+    for shards in [1, 3] {
+        let mut settings = settings(shards);
+        settings.admission.connections_max = CONNECTIONS_MAX;
+        let gateway = TestGateway::start(settings);
+        // All at once: the limit holds for those on their way, too.
+        let mut sockets = Vec::new();
+        for _ in 0..4 * CONNECTIONS_MAX {
+            sockets.push(RawSocket::open(gateway.address).await);
+        }
+        for socket in &mut sockets {
+            socket.send(WEBSOCKET_HANDSHAKE).await;
+        }
+        let mut inside = Vec::new();
+        for mut socket in sockets {
+            let response = socket.response().await;
+            match response.status {
+                101 => inside.push(socket),
+                503 => assert_eq!(response.header("retry-after"), Some("1")),
+                _ => panic!("{response:?}"),
+            }
+        }
+        assert_eq!(inside.len(), CONNECTIONS_MAX);
+        let listener = RawSocket::ask(gateway.address, &get("/subscribe?topic=a")).await;
+        assert_eq!(listener.status, 503);
+        // One leaves and one may come.
+        inside.pop();
+        eventually("there is room again", async || {
+            let mut socket = RawSocket::open(gateway.address).await;
+            socket.send(WEBSOCKET_HANDSHAKE).await;
+            socket.response().await.status == 101
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_burst_of_new_connections_is_cut() {
+    let mut settings = settings(1);
+    settings.admission.connections_per_second_max = 3;
+    let gateway = TestGateway::start(settings);
+    let mut inside = 0;
+    let mut cut = 0;
+    for _ in 0..20 {
+        match RawSocket::ask(gateway.address, WEBSOCKET_HANDSHAKE).await.status {
+            101 => inside += 1,
+            503 => cut += 1,
+            status => panic!("{status}"),
+        }
+    }
+    // The burst may fall into two seconds, on a slow machine into a few more.
+    assert!(inside >= 3 && cut > 0, "{inside} {cut}");
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_come_to_an_end_is_dropped() {
+    let mut settings = settings(1);
+    settings.admission.request_header_timeout = Duration::from_millis(200);
+    settings.admission.handshakes_max = 2;
+    let gateway = TestGateway::start(settings);
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let mut socket = RawSocket::open(gateway.address).await;
+        socket.send("GET /connection/websocket HTTP/1.1\r\n").await;
+        slow.push(socket);
+    }
+    // Others wait until those in front have used up their time, and no longer.
+    RawSocket::websocket(gateway.address).await;
+    gateway.deserted().await;
+}

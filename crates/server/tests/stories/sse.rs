@@ -1,0 +1,159 @@
+//! `GET /subscribe`: topics as Server-Sent Events.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::common::{RawSocket, TestGateway, eventually, settings, token};
+
+/// A stream that was granted, read up to its first event.
+async fn listen(gateway: &TestGateway, query: &str) -> RawSocket {
+    let mut socket = RawSocket::open(gateway.address).await;
+    socket.send(format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+    let head = socket.head().await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.contains("content-type: text/event-stream"), "{head}");
+    let retry = socket.until("\n\n").await;
+    let wait: u64 = retry.strip_prefix("retry: ").unwrap().trim_end().parse().unwrap();
+    assert!((1000..=5000).contains(&wait));
+    socket
+}
+
+/// The next event's name and data; comments are passed over.
+async fn event(socket: &mut RawSocket) -> (String, Value) {
+    loop {
+        let text = socket.until("\n\n").await;
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        if let Some(data) = field("data: ") {
+            return (field("event: ").unwrap_or_default(), serde_json::from_str(&data).unwrap());
+        }
+        assert_eq!(text, ":\n\n");
+    }
+}
+
+/// Waits until the topic has listeners, since a stream begins before its subscriptions are made.
+async fn has_listeners(gateway: &TestGateway, topic: &str, count: u64) {
+    let mut observer = gateway.client().await;
+    eventually("the listeners are there", async || observer.present(topic).await == count).await;
+}
+
+#[tokio::test]
+async fn several_topics_come_in_one_stream() {
+    for shards in [1, 3] {
+        let gateway = TestGateway::start(settings(shards));
+        let mut listener = listen(&gateway, "topic=room:a&topic=history:b&topic=room:z").await;
+        for room in ["room:a", "room:z"] {
+            has_listeners(&gateway, room, 1).await;
+        }
+        let mut publisher = gateway.client_with(&json!({"sub": "ann"})).await;
+        publisher.publish("room:a", json!({"text": "line\nbreak"})).await;
+        let (name, data) = event(&mut listener).await;
+        assert_eq!(name, "");
+        assert_eq!((&data["topic"], &data["data"]), (&json!("room:a"), &json!({"text": "line\nbreak"})));
+        assert_eq!(data["info"]["user"], "ann");
+        publisher.publish("room:z", json!(1)).await;
+        assert_eq!(event(&mut listener).await.1["topic"], "room:z");
+        eventually("the third topic is subscribed", async || {
+            publisher.publish("history:b", json!("again")).await;
+            let waited = tokio::time::timeout(Duration::from_millis(200), event(&mut listener)).await;
+            waited.is_ok_and(|(_, data)| data["topic"] == "history:b" && data["offset"].as_u64() > Some(0))
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_is_refused_before_the_stream_begins() {
+    let mut settings = settings(1);
+    settings.client.subscriptions_max = 3;
+    settings.client.allow_anonymous_connect_without_token = false;
+    let gateway = TestGateway::start(settings);
+    let ann = token(&json!({"sub": "ann"}));
+    let for_bob = token(&json!({"sub": "bob", "channel": "$secret"}));
+    let cases = [
+        (format!("token={ann}"), 400, 107, "topic"),
+        (format!("token={ann}&topic="), 400, 107, ""),
+        (format!("token={ann}&topic=a&topic=b&topic=c&topic=d"), 400, 106, "client.subscriptions_max"),
+        (format!("token={ann}&topic=nobody:a"), 404, 102, "nobody:a"),
+        (format!("token={ann}&topic=$secret"), 403, 103, "$secret"),
+        (format!("token={ann}&topic=$secret&subscription_token={for_bob}"), 403, 103, "$secret"),
+        ("topic=a".into(), 401, 101, "client.allow_anonymous_connect_without_token"),
+        ("topic=a&token=forged".into(), 401, 101, ""),
+        (format!("topic=a&token={}", token(&json!({"sub": "ann", "exp": 1}))), 401, 109, ""),
+    ];
+    for (query, status, code, message) in cases {
+        let request = format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n");
+        let response = RawSocket::ask(gateway.address, &request).await;
+        assert_eq!(response.status, status, "{query}");
+        let body: Value = serde_json::from_str(&response.body).unwrap();
+        assert_eq!(body["error"]["code"], code, "{query} {body}");
+        assert!(body["error"]["message"].as_str().unwrap().contains(message), "{query} {body}");
+    }
+    let for_ann = token(&json!({"sub": "ann", "channel": "$secret"}));
+    listen(&gateway, &format!("token={ann}&topic=$secret&subscription_token={for_ann}")).await;
+    let mut bearer = RawSocket::open(gateway.address).await;
+    bearer.send(format!("GET /subscribe?topic=a HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {ann}\r\n\r\n")).await;
+    assert!(bearer.head().await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_quiet_stream_is_kept_alive_and_its_end_is_noticed() {
+    let mut settings = settings(3);
+    settings.client.ping_interval = Some(Duration::from_millis(200));
+    settings.client.pong_timeout = Some(Duration::from_millis(100));
+    let gateway = TestGateway::start(settings);
+    let mut one = listen(&gateway, "topic=room:quiet").await;
+    let mut two = listen(&gateway, "topic=room:quiet").await;
+    has_listeners(&gateway, "room:quiet", 2).await;
+    for _ in 0..3 {
+        assert_eq!(one.until("\n\n").await, ":\n\n");
+    }
+    one.vanish();
+    has_listeners(&gateway, "room:quiet", 1).await;
+    two.finish().await;
+    has_listeners(&gateway, "room:quiet", 0).await;
+    gateway.deserted().await;
+}
+
+#[tokio::test]
+async fn old_http_is_served_too() {
+    let gateway = TestGateway::start(settings(1));
+    let mut socket = RawSocket::open(gateway.address).await;
+    socket.send("GET /subscribe?topic=room:old HTTP/1.0\r\n\r\n").await;
+    let head = socket.head().await;
+    // Neither chunks nor a kept connection, which HTTP/1.0 does not know.
+    assert!(!head.contains("transfer-encoding") && head.contains("connection: close"), "{head}");
+    socket.until("\n\n").await;
+    has_listeners(&gateway, "room:old", 1).await;
+    gateway.client().await.publish("room:old", json!(1)).await;
+    assert_eq!(event(&mut socket).await.1["data"], 1);
+}
+
+#[tokio::test]
+async fn a_stream_says_why_it_ends() {
+    let gateway = TestGateway::start(settings(3));
+    let mut listeners = Vec::new();
+    for _ in 0..5 {
+        listeners.push(listen(&gateway, "topic=room:a").await);
+    }
+    has_listeners(&gateway, "room:a", 5).await;
+    let ends = async {
+        for mut listener in listeners {
+            let (name, data) = event(&mut listener).await;
+            assert_eq!(name, "disconnect");
+            assert_eq!(data, json!({"code": 3001, "reason": "shutdown", "reconnect": true}));
+            listener.ended().await;
+        }
+    };
+    tokio::join!(gateway.shutdown(), ends);
+}
+
+#[tokio::test]
+async fn a_publication_that_is_no_json_ends_the_stream_with_the_reason() {
+    let gateway = TestGateway::start(settings(1));
+    let mut listener = listen(&gateway, "topic=room:a").await;
+    has_listeners(&gateway, "room:a", 1).await;
+    crate::bursts::publish_protobuf(&gateway, "room:a", b"not JSON".to_vec()).await;
+    let (name, data) = event(&mut listener).await;
+    assert_eq!((name.as_str(), &data["code"], &data["reconnect"]), ("disconnect", &json!(3506), &json!(false)));
+}
