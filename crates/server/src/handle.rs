@@ -1,7 +1,7 @@
 //! A handle on the running node: what the HTTP API, the internal port and the shards share.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::{AcqRel, Relaxed}};
 use std::time::{Duration, Instant, SystemTime};
 
 use fanwire_broker::{HistoryOptions, PresenceStats, Publish, Published};
@@ -39,6 +39,8 @@ pub struct Shared {
     pub metrics: Metrics,
     started: Instant,
     draining: AtomicBool,
+    /// Connections that were admitted and that no shard counts yet.
+    arriving: AtomicU64,
     /// The second for which new connections are being counted, and their number so far.
     admitted: Mutex<(u64, usize)>,
 }
@@ -48,6 +50,16 @@ impl std::ops::Deref for Node {
 
     fn deref(&self) -> &Shared {
         &self.0
+    }
+}
+
+/// The place of a connection that was admitted, until a shard counts it or it does not come to be.
+#[derive(Debug)]
+pub struct Arrival(Node);
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.arriving.fetch_sub(1, AcqRel);
     }
 }
 
@@ -73,6 +85,7 @@ impl Node {
             metrics,
             started: Instant::now(),
             draining: AtomicBool::new(false),
+            arriving: AtomicU64::new(0),
             admitted: Mutex::default(),
         }))
     }
@@ -99,10 +112,13 @@ impl Node {
         self.counters.iter().flat_map(|counters| &counters.connections).map(|counter| counter.value()).sum()
     }
 
-    /// Whether the limits on connections leave room for one more; if not, says which does not.
-    pub fn admit(&self) -> Result<(), &'static str> {
+    /// Gives a place to one more connection, or says which limit leaves none.
+    pub fn admit(&self) -> Result<Arrival, &'static str> {
         let admission = &self.settings.admission;
-        if admission.connections_max > 0 && self.connections() >= admission.connections_max as u64 {
+        // A shard counts a connection before it lets go of the place, so nobody is missed in between.
+        let arriving = self.arriving.fetch_add(1, AcqRel);
+        let arrival = Arrival(self.clone());
+        if admission.connections_max > 0 && self.connections() + arriving >= admission.connections_max as u64 {
             return Err("server.connections_max is reached.");
         }
         if admission.connections_per_second_max > 0 {
@@ -116,7 +132,7 @@ impl Node {
             }
             admitted.1 += 1;
         }
-        Ok(())
+        Ok(arrival)
     }
 
     /// A topic with its namespace, or the error that an API call is answered with.

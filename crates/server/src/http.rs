@@ -7,7 +7,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::mpsc;
 
-use crate::handle::Node;
+use crate::handle::{Arrival, Node};
 use crate::origin::{AllowedOrigins, Origin};
 use crate::shard::{Adopted, Purpose};
 use crate::{api, dev, handshake, listen};
@@ -31,13 +31,13 @@ impl Gate {
         let _ = self.adopted.send(adopted);
     }
 
-    /// Whether one more client may come.
-    pub fn admit(&self) -> Result<(), Box<Answer>> {
+    /// Gives a place to one more client, or the answer that sends it away.
+    pub fn admit(&self) -> Result<Arrival, Box<Answer>> {
         let refusal = if self.node.is_draining() {
             "This node is going down."
         } else {
             match self.node.admit() {
-                Ok(()) => return Ok(()),
+                Ok(arrival) => return Ok(arrival),
                 Err(limit) => limit,
             }
         };
@@ -59,6 +59,7 @@ pub enum Outcome {
 pub struct Stay {
     pub head: Bytes,
     pub purpose: Purpose,
+    pub arrival: Arrival,
 }
 
 impl From<Result<Stay, Box<Answer>>> for Outcome {
@@ -110,8 +111,8 @@ fn websocket(gate: &Gate, mut request: Request<Incoming>, echo: bool) -> Result<
     if gate.origins.judge(request.headers()) == Origin::Refused {
         return Err(Box::new(refused_origin()));
     }
-    gate.admit()?;
-    Ok(Stay { head, purpose: if echo { Purpose::Echo } else { Purpose::Client(manner) } })
+    let arrival = gate.admit()?;
+    Ok(Stay { head, purpose: if echo { Purpose::Echo } else { Purpose::Client(manner) }, arrival })
 }
 
 pub fn only_get(request: &Request<Incoming>) -> Result<(), Box<Answer>> {

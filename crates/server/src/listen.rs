@@ -64,7 +64,7 @@ pub fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<Stay, Box<Answ
         let body = json!({"error": {"code": error.code, "message": message}}).to_string();
         Box::new(allow_origin(respond(status, "application/json", body.into()), &origin))
     })?;
-    gate.admit().map_err(|response| Box::new(allow_origin(*response, &origin)))?;
+    let arrival = gate.admit().map_err(|response| Box::new(allow_origin(*response, &origin)))?;
     let mut head = HEAD.to_vec();
     if let Origin::Allowed(origin) = origin {
         write_header(&mut head, &ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -73,7 +73,7 @@ pub fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<Stay, Box<Answ
     }
     head.extend_from_slice(b"\r\n");
     events::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut head);
-    Ok(Stay { head: head.into(), purpose: Purpose::Listener(commands) })
+    Ok(Stay { head: head.into(), purpose: Purpose::Listener(commands), arrival })
 }
 
 fn asked(request: &Request<Incoming>) -> Asked {

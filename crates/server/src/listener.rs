@@ -105,10 +105,10 @@ async fn serve(stream: TcpStream, gate: Rc<Gate>) {
         if stays.borrow().is_some() { std::task::Poll::Ready(()) } else { served }
     })
     .await;
-    let Some(Stay { head, purpose }) = stays.take() else { return };
+    let Some(Stay { head, purpose, arrival }) = stays.take() else { return };
     let parts = connection.into_parts();
     match parts.io.into_inner().into_std() {
-        Ok(socket) => gate.adopt(Adopted { socket, head, early: parts.read_buf, purpose }),
+        Ok(socket) => gate.adopt(Adopted { socket, head, early: parts.read_buf, purpose, arrival }),
         Err(error) => tracing::debug!(%error, "a socket could not be taken back"),
     }
 }

@@ -40,12 +40,13 @@ impl Metrics {
         );
         let api_seconds = HistogramOpts::new(
             "fanwire_api_request_duration_seconds",
-            "Time from the start of a call of the HTTP API to its result, without reading its body.",
+            "Time that a call of the HTTP API took; for a refused request, from its head to its refusal.",
         );
         let metrics = Self {
             shards,
             api_requests: IntCounterVec::new(api_requests, &["method", "result"]).expect(VALID),
-            api_seconds: HistogramVec::new(api_seconds.buckets(API_SECONDS.into()), &["method"]).expect(VALID),
+            api_seconds: HistogramVec::new(api_seconds.buckets(API_SECONDS.into()), &["method"])
+                .expect(VALID),
         };
         // A rate needs the zero before the first.
         for method in METHOD_LABELS {
@@ -64,7 +65,8 @@ impl Metrics {
 
     /// All of it in Prometheus' text format.
     pub(crate) fn encode(&self) -> String {
-        let mut families: Vec<MetricFamily> = FAMILIES.iter().map(|family| family.collect(&self.shards)).collect();
+        let mut families: Vec<MetricFamily> =
+            FAMILIES.iter().map(|family| family.collect(&self.shards)).collect();
         families.extend(self.api_requests.collect());
         families.extend(self.api_seconds.collect());
         families.extend(process::collect());
@@ -87,12 +89,15 @@ struct Family {
     value: Value,
 }
 
+/// Finds what a shard counts.
+type Find<T> = fn(&Counters) -> &T;
+
 enum Value {
-    One(fn(&Counters) -> &Counter),
-    ByWire(fn(&Counters) -> &[Counter; Wire::COUNT]),
-    ByCode(fn(&Counters) -> &ByCode),
+    One(Find<Counter>),
+    ByWire(Find<[Counter; Wire::COUNT]>),
+    ByCode(Find<ByCode>),
     /// Two numbers told apart by the label `result`.
-    Results([(&'static str, fn(&Counters) -> &Counter); 2]),
+    Results([(&'static str, Find<Counter>); 2]),
     /// 1, and a label that says everything.
     Info(&'static str, &'static str),
 }
@@ -262,9 +267,7 @@ impl Family {
             }
             Value::Results(results) => results
                 .iter()
-                .map(|(result, counter)| {
-                    sample(&[("result", result)], sum(&|shard| counter(shard).value()))
-                })
+                .map(|(result, counter)| sample(&[("result", result)], sum(&|shard| counter(shard).value())))
                 .collect(),
             Value::Info(label, value) => vec![sample(&[(label, value)], 1)],
         }

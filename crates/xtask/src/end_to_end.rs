@@ -22,7 +22,7 @@ const SUITES: [&str; 13] = [
     "browser.mjs",
     "chat/chat.mjs",
     "readme.mjs",
-    "autobahn.py",
+    "conformance.py",
 ];
 
 const SUITE_DEADLINE: Duration = Duration::from_secs(900);

@@ -67,9 +67,11 @@ def test_metrics_are_named_as_ours(server):
 
 def test_metrics_count_what_happened(server):
     assert server.metric("fanwire_connections_opened_total") >= 3
-    assert server.metric("fanwire_messages_published_total") >= 11
+    assert server.metric("fanwire_publications_total") >= 11
     assert server.metric("fanwire_messages_delivered_total") >= 11
-    assert server.metric("fanwire_connections_closed_total") >= 3
+    for code in (1002, 3500, 3501):
+        assert server.metric("fanwire_connections_closed_total", code=code) == 1
+    assert server.metric("fanwire_reply_errors_total", code=108) == 1
     until(lambda: server.metric("fanwire_connections") == 0, "the gauge of connections returns to zero")
     until(lambda: server.metric("fanwire_subscriptions") == 0, "the gauge of subscriptions returns to zero")
 

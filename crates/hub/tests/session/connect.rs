@@ -170,7 +170,7 @@ fn after_an_error_the_client_has_five_seconds_to_go() {
 #[test]
 fn a_token_that_ends_within_the_second_is_over() {
     let mut shard = TestShard::default();
-    shard.tokens.connection("soon", ConnectionClaims { expiry: Expiry::At(START + 1), ..user("42") });
+    shard.tokens.add_connection("soon", ConnectionClaims { expiry: Expiry::At(START + 1), ..user("42") });
     shard.wait(Duration::from_millis(999));
     let client = shard.open();
     assert_eq!(shard.outcome(client, &connect("soon")), Outcome::Asks);

@@ -4,5 +4,8 @@ mod harness;
 
 mod commands;
 mod connect;
-mod refresh;
 mod timing;
+mod refresh;
+mod subscribe;
+mod options;
+mod recovery;

@@ -22,7 +22,7 @@ fn refresh_refuses() {
         ("42 with another topic", Close(3010)),
     ] {
         let mut shard = TestShard::default();
-        shard.tokens.connection(
+        shard.tokens.add_connection(
             "42 with another topic",
             ConnectionClaims { topics: vec![grant("other")], ..user("42") },
         );
@@ -89,7 +89,7 @@ fn the_topics_of_a_new_token_are_those_of_the_old_in_any_order() {
         [("a b", &["a", "b"] as &[_]), ("b a", &["b", "a"]), ("a", &["a"]), ("a b c", &["a", "b", "c"])]
     {
         let topics = topics.iter().map(|topic| grant(topic)).collect();
-        shard.tokens.connection(token, ConnectionClaims { topics, ..user("42") });
+        shard.tokens.add_connection(token, ConnectionClaims { topics, ..user("42") });
     }
     let client = shard.open();
     shard.check(client, r#"{"id":1,"connect":{"token":"a b"}}"#, &["register 42"]);
@@ -186,7 +186,7 @@ fn the_earliest_of_several_ends_is_kept() {
             expiry: Expiry::At(START + seconds),
             ..super::harness::tokens::to(topic)
         };
-        shard.tokens.subscription(topic, claims);
+        shard.tokens.add_subscription(topic, claims);
         let command = format!(r#"{{"id":2,"subscribe":{{"channel":"{topic}","token":"{topic}"}}}}"#);
         assert_eq!(shard.say(client, &command).len(), 1);
         assert_eq!(shard.joined(client, topic, Joined::default()).len(), 1);

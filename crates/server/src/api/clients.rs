@@ -203,7 +203,9 @@ impl From<Object<OverrideRequest>> for Overrides {
 impl TryFrom<Object<DisconnectWith>> for Disconnect {
     type Error = ApiError;
 
-    fn try_from(Object(DisconnectWith { code, mut reason }): Object<DisconnectWith>) -> Result<Self, ApiError> {
+    fn try_from(
+        Object(DisconnectWith { code, mut reason }): Object<DisconnectWith>,
+    ) -> Result<Self, ApiError> {
         let code = u16::try_from(code).ok().filter(|code| DISCONNECT_CODES.contains(code));
         let code = code.ok_or_else(|| {
             let (first, last) = (DISCONNECT_CODES.start(), DISCONNECT_CODES.end());
@@ -243,7 +245,8 @@ mod tests {
     #[test]
     fn requests_name_whom_they_are_for() {
         let request: SubscribeRequest =
-            serde_json::from_str(r#"{"user":"42","client":null,"channel":"a","info":{"b": 1},"data":null}"#).unwrap();
+            serde_json::from_str(r#"{"user":"42","client":null,"channel":"a","info":{"b": 1},"data":null}"#)
+                .unwrap();
         assert_eq!((&*request.whom.user, &*request.whom.client, &*request.channel), ("42", "", "a"));
         assert_eq!((&*request.info, &*request.data), (&b"{\"b\": 1}"[..], &b""[..]));
     }

@@ -74,7 +74,10 @@ mod tests {
         for depth in [json::JSON_DEPTH_MAX + 1, 1_000_000] {
             assert!(matches!(text("[".repeat(depth).as_bytes()), Err(Refusal::Malformed(_))));
             // In any of several commands.
-            assert!(matches!(text(format!("{{}}{}", "[".repeat(depth)).as_bytes()), Err(Refusal::Malformed(_))));
+            assert!(matches!(
+                text(format!("{{}}{}", "[".repeat(depth)).as_bytes()),
+                Err(Refusal::Malformed(_))
+            ));
         }
     }
 

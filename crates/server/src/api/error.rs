@@ -22,10 +22,8 @@ impl ApiError {
     /// 104 has a text of its own here.
     pub(super) const NOT_FOUND: Self =
         Self { code: ErrorCode::METHOD_NOT_FOUND.code, message: Cow::Borrowed("not found") };
-    pub(super) const BAD_REQUEST: Self = Self {
-        code: ErrorCode::BAD_REQUEST.code,
-        message: Cow::Borrowed(ErrorCode::BAD_REQUEST.message),
-    };
+    pub(super) const BAD_REQUEST: Self =
+        Self { code: ErrorCode::BAD_REQUEST.code, message: Cow::Borrowed(ErrorCode::BAD_REQUEST.message) };
 
     /// A bad request that deserves a sentence.
     pub(super) fn bad_request(message: String) -> Self {
@@ -158,7 +156,10 @@ mod tests {
     #[test]
     fn refusals_say_what_to_change_and_how() {
         let answer = Refusal::OnlyPost.into_answer();
-        assert_eq!((answer.status().as_u16(), &answer.headers()["allow"]), (405, &HeaderValue::from_static("POST")));
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["allow"]),
+            (405, &HeaderValue::from_static("POST"))
+        );
         for refusal in [Refusal::NoKeys, Refusal::NoKey, Refusal::WrongKey] {
             assert!(refusal.to_string().contains("api.keys"), "{refusal}");
             let answer = refusal.into_answer();
@@ -171,7 +172,10 @@ mod tests {
         assert_eq!(Refusal::TooMany(7).status(), 413);
         assert!(Refusal::TooMany(7).to_string().contains("7 commands, the limit that api.commands_max"));
         assert_eq!(Refusal::Malformed("x".into()).status(), 400);
-        assert_eq!(Refusal::TooSlow(Duration::from_secs(3)).to_string(), "The body did not arrive within 3 seconds.");
+        assert_eq!(
+            Refusal::TooSlow(Duration::from_secs(3)).to_string(),
+            "The body did not arrive within 3 seconds."
+        );
     }
 
     #[test]

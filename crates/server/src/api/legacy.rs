@@ -87,7 +87,8 @@ fn write(id: u32, reply: &Reply, lines: &mut Vec<u8>) {
         lines.push(b'\n');
     }
     let envelope = Envelope { id, ..Envelope::from(reply) };
-    serde_json::to_writer(lines, &envelope).expect("results are JSON already, and errors are text and numbers");
+    serde_json::to_writer(lines, &envelope)
+        .expect("results are JSON already, and errors are text and numbers");
 }
 
 #[cfg(test)]
@@ -129,7 +130,8 @@ mod tests {
 
     #[test]
     fn parameters_of_wrong_types_are_one_command_s_error() {
-        let text = r#"{"id":1,"method":"publish","params":{"channel":1}} {"id":2,"method":"info","params":[]}"#;
+        let text =
+            r#"{"id":1,"method":"publish","params":{"channel":1}} {"id":2,"method":"info","params":[]}"#;
         assert_eq!(shape(text), [(1, Err(107)), (2, Err(107))]);
     }
 
@@ -172,8 +174,7 @@ mod tests {
         write(1, &empty(), &mut lines);
         write(0, &empty(), &mut lines);
         write(3, &Err(ApiError::NOT_FOUND), &mut lines);
-        let expected =
-            "{\"id\":1,\"result\":{}}\n{\"result\":{}}\n{\"id\":3,\"error\":{\"code\":104,\"message\":\"not found\"}}";
+        let expected = "{\"id\":1,\"result\":{}}\n{\"result\":{}}\n{\"id\":3,\"error\":{\"code\":104,\"message\":\"not found\"}}";
         assert_eq!(String::from_utf8(lines).unwrap(), expected);
     }
 }

@@ -119,7 +119,9 @@ async fn answer(
 
 /// Errors as HTTP statuses, for callers whose tools look at nothing else.
 fn asks_for_statuses(headers: &HeaderMap) -> bool {
-    headers.get("x-centrifugo-error-mode").is_some_and(|mode| mode.as_bytes().eq_ignore_ascii_case(b"transport"))
+    headers
+        .get("x-centrifugo-error-mode")
+        .is_some_and(|mode| mode.as_bytes().eq_ignore_ascii_case(b"transport"))
 }
 
 fn json(status: StatusCode, body: &impl serde::Serialize) -> Answer {
@@ -182,10 +184,41 @@ mod tests {
     }
 
     const WORDS: &[&str] = &[
-        "{", "}", "[", "]", ":", ",", " ", "\n", "null", "true", "0", "-1", "1.5", "1e999", "18446744073709551616",
-        "\"\"", "\"publish\"", "\"history\"", "\"method\"", "\"params\"", "\"id\"", "\"commands\"", "\"channel\"",
-        "\"channels\"", "\"data\"", "\"b64data\"", "\"since\"", "\"user\"", "\"disconnect\"", "\"code\"", "\"override\"",
-        "{\"method\":\"publish\",\"params\":", "{\"commands\":[", "\"\\ud800\"", "\u{e4}",
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        " ",
+        "\n",
+        "null",
+        "true",
+        "0",
+        "-1",
+        "1.5",
+        "1e999",
+        "18446744073709551616",
+        "\"\"",
+        "\"publish\"",
+        "\"history\"",
+        "\"method\"",
+        "\"params\"",
+        "\"id\"",
+        "\"commands\"",
+        "\"channel\"",
+        "\"channels\"",
+        "\"data\"",
+        "\"b64data\"",
+        "\"since\"",
+        "\"user\"",
+        "\"disconnect\"",
+        "\"code\"",
+        "\"override\"",
+        "{\"method\":\"publish\",\"params\":",
+        "{\"commands\":[",
+        "\"\\ud800\"",
+        "\u{e4}",
     ];
 
     fn read_as_everything(body: &[u8]) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
 
 use super::error::ApiError;
-use crate::counters::Counter;
+use crate::counters::{Counter, Counters};
 use crate::handle::{Node, VERSION};
 
 /// Longest pattern that topics are matched against, in bytes.
@@ -80,7 +80,7 @@ struct NodeResult {
 }
 
 pub(super) async fn info(node: &Node) -> InfoResult {
-    let sum = |counter: fn(&crate::counters::Counters) -> &Counter| {
+    let sum = |counter: fn(&Counters) -> &Counter| {
         node.counters.iter().map(|counters| counter(counters).value()).sum()
     };
     InfoResult {

@@ -50,7 +50,9 @@ pub(super) fn collect() -> Vec<MetricFamily> {
             "process_start_time_seconds",
             "Start time of the process since unix epoch in seconds.",
             gauge,
-            stat.as_deref().zip(text("/proc/stat").as_deref()).and_then(|(own, system)| start_seconds(own, system)),
+            stat.as_deref()
+                .zip(text("/proc/stat").as_deref())
+                .and_then(|(own, system)| start_seconds(own, system)),
         ),
     ];
     let known = values.into_iter().filter_map(|(name, help, kind, value)| Some((name, help, kind, value?)));
@@ -96,7 +98,8 @@ mod tests {
         assert_eq!(cpu_seconds(stat), Some(2.0));
         assert_eq!(start_seconds(stat, "cpu 1 2\nbtime 1700000000\nprocesses 5\n"), Some(1_700_000_010.0));
         assert_eq!(kibibytes("Name:\ta\nVmSize:\t  4096 kB\nVmRSS:\t    12 kB\n", "VmRSS:"), Some(12_288.0));
-        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024     4096     files\n";
+        let limits =
+            "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024     4096     files\n";
         assert_eq!(descriptors_max(limits), Some(1024.0));
         assert_eq!(descriptors_max("Max open files  unlimited unlimited files"), None);
         for nonsense in ["", "7", "7 (a", ")", "7 (a) S x"] {

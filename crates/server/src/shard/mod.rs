@@ -33,7 +33,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::counters::Counters;
-use crate::handle::{Node, VERSION};
+use crate::handle::{Arrival, Node, VERSION};
 use crate::inbox::{Address, Message, Order, Outlet, Recipients, Survey};
 use crate::node::Topics;
 use crate::users::Users;
@@ -50,6 +50,7 @@ pub struct Adopted {
     /// What the peer sent after its request.
     pub early: Bytes,
     pub purpose: Purpose,
+    pub arrival: Arrival,
 }
 
 #[derive(Debug)]
@@ -248,13 +249,15 @@ impl Shard {
         self.drain = Some(done);
         let all: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
         for slot in all {
-            match &self.connections[slot as usize].role {
-                Role::Client(_) => self.with_session(slot, |session, context| session.close(context, Disconnect::SHUTDOWN)),
-                Role::Echo => self.close(slot, &Disconnect::SHUTDOWN),
-                Role::Closing { .. } => {}
-            }
+            self.send_away(slot);
         }
         self.drop_drain_if_done();
+    }
+
+    /// Tells a client that the node goes down.
+    fn send_away(&mut self, slot: u32) {
+        self.end(slot);
+        self.close(slot, &Disconnect::SHUTDOWN);
     }
 
     fn drop_drain_if_done(&mut self) {
@@ -264,7 +267,7 @@ impl Shard {
     }
 
     fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, head, early, purpose } = adopted;
+        let Adopted { socket, head, early, purpose, arrival } = adopted;
         let socket = mio::net::TcpStream::from_std(socket);
         self.generation = self.generation.wrapping_add(1);
         let mut commands = Vec::new();
@@ -294,6 +297,7 @@ impl Shard {
             self.counters.connections[wire].add(1);
             self.counters.connections_opened[wire].add(1);
         }
+        drop(arrival);
         self.send(slot, head);
         self.schedule(slot);
         for command in commands {
@@ -303,8 +307,9 @@ impl Shard {
             let mut early = Vec::from(early);
             self.take_bytes(slot, &mut early);
         }
-        if self.drain.is_some() {
-            self.with_session(slot, |session, context| session.close(context, Disconnect::SHUTDOWN));
+        // It was on its way when the others were told.
+        if self.node.is_draining() {
+            self.send_away(slot);
         }
     }
 

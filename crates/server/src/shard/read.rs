@@ -155,13 +155,14 @@ impl Shard {
         self.start_closing(slot, true);
     }
 
-    /// The peer has gone without a word.
+    /// The peer has gone without a word, or has said all it had to say: it may still read what it asked for.
     fn leave(&mut self, slot: u32) {
         let was_open = self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. }));
         if was_open {
             self.counters.connections_closed.count(u32::MAX);
         }
         self.end(slot);
+        self.write(slot);
         self.remove(slot);
     }
 }

@@ -121,7 +121,11 @@ impl Shard {
     /// Writes what waits for one connection, and ends it if it takes too little or has gone.
     pub(super) fn write(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        let queue_bytes_max = self.node.settings.client.queue_bytes_max;
+        let queue_bytes_max = match connection.role {
+            Role::Client(_) | Role::Echo => self.node.settings.client.queue_bytes_max,
+            // The goodbye always fits, and nothing comes after it.
+            Role::Closing { .. } => usize::MAX,
+        };
         let before = connection.queued_bytes();
         let outcome = connection.write(&self.outbox, queue_bytes_max);
         self.queued_bytes = self.queued_bytes + connection.queued_bytes() - before;

@@ -27,9 +27,9 @@ impl Client {
         client
     }
 
-    /// A client that connects over a socket of which the kernel keeps little.
+    /// A client for which the kernel keeps little that it did not read.
     pub(crate) async fn connect_small(address: SocketAddr) -> Self {
-        let mut client = Self::over(RawSocket::open_small(address).await).await;
+        let mut client = Self::over(RawSocket::open_small(address, 4096).await).await;
         client.connected = client.request("connect", json!({})).await.unwrap();
         client
     }

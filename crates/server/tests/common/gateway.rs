@@ -14,7 +14,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::{Client, RawSocket, eventually};
+use super::{Backend, Client, RawSocket, eventually};
 
 const SECRET: &str = "a secret of the tests";
 
@@ -128,6 +128,10 @@ impl TestGateway {
         Client::connect(self.address, serde_json::json!({"token": token(claims)})).await
     }
 
+    pub(crate) async fn backend(&self) -> Backend {
+        Backend::new(self.address).await
+    }
+
     pub(crate) async fn shutdown(self) {
         self.running.shutdown().await;
     }
@@ -151,7 +155,9 @@ impl TestGateway {
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let request = "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n";
         let metrics = RawSocket::ask(self.internal_address, request).await.body;
-        let lines = metrics.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        let rows = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+        let mut values = rows.filter(|(key, _)| key.split('{').next() == Some(name)).map(|(_, value)| value.parse::<f64>().unwrap()).peekable();
+        assert!(values.peek().is_some(), "no {name} in {metrics}");
+        values.sum()
     }
 }

@@ -1,14 +1,16 @@
 //! What the tests of a node stand on: a node in this process on a port of its own, a small client, and a bare
 //! socket for everything that no proper client would do. Every wait has a deadline.
 
+mod api;
 mod client;
 mod frames;
 mod gateway;
 mod socket;
 mod wait;
 
+pub(crate) use api::Backend;
 pub(crate) use client::{Client, identity};
-pub(crate) use frames::{BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, TEXT, fragment, frame, take_frame};
+pub(crate) use frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, fragment, frame};
 pub(crate) use gateway::{TestGateway, settings, token};
 pub(crate) use socket::{RawSocket, WEBSOCKET_HANDSHAKE};
 pub(crate) use wait::{eventually, within};

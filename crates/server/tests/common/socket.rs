@@ -1,7 +1,6 @@
 //! A bare TCP connection to a node: requests, frames, and every way to leave.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,9 +40,9 @@ impl RawSocket {
     }
 
     /// A socket for which the kernel keeps little that was not read, so that the server's writes do not fit.
-    pub(crate) async fn open_small(address: SocketAddr) -> Self {
+    pub(crate) async fn open_small(address: SocketAddr, receive_bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
+        socket.set_recv_buffer_size(receive_bytes).unwrap();
         Self::over(socket, address).await
     }
 
@@ -166,12 +165,6 @@ impl RawSocket {
     pub(crate) async fn ended(&mut self) {
         assert!(!self.fill().await, "more than expected: {:?}", self.received);
         assert!(self.received.is_empty(), "more than expected: {:?}", self.received);
-    }
-
-    /// Nothing comes for a while: only for what should never come.
-    pub(crate) async fn silent_for(&mut self, time: Duration) {
-        let waited = tokio::time::timeout(time, self.stream.read_buf(&mut self.received)).await;
-        assert!(waited.is_err() && self.received.is_empty(), "{waited:?}: {:?}", self.received);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::common::{RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, settings};
 
 fn get(path: &str) -> String {
@@ -133,4 +135,20 @@ async fn a_request_that_does_not_come_to_an_end_is_dropped() {
     // Others wait until those in front have used up their time, and no longer.
     RawSocket::websocket(gateway.address).await;
     gateway.deserted().await;
+}
+
+#[tokio::test]
+async fn backends_that_keep_their_connections_leave_room_for_clients() {
+    const HANDSHAKES_MAX: usize = 4;
+    let mut settings = settings(1);
+    settings.admission.handshakes_max = HANDSHAKES_MAX;
+    let gateway = TestGateway::start(settings);
+    // Each has its answer and stays for the next call.
+    let mut backends = Vec::new();
+    for _ in 0..4 * HANDSHAKES_MAX {
+        let mut backend = gateway.backend().await;
+        backend.call("info", json!({})).await;
+        backends.push(backend);
+    }
+    gateway.client().await;
 }

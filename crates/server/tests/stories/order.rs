@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::common::{Client, TestGateway, settings};
+use crate::common::{Backend, Client, TestGateway, settings};
 
 const PUBLISHERS: usize = 8;
 const SUBSCRIBERS: usize = 50;
@@ -16,11 +16,24 @@ fn topics(namespace: &str) -> Vec<String> {
     (0..TOPICS).map(|topic| format!("{namespace}{topic}")).collect()
 }
 
-/// Publishes into all topics in turn, and waits for each reply.
-async fn publish(mut client: Client, publisher: usize, topics: Vec<String>) {
-    for number in 0..PUBLICATIONS {
-        for topic in &topics {
-            client.publish(topic, json!({"publisher": publisher, "number": number})).await;
+enum Publisher {
+    Client(Client),
+    Backend(Backend),
+}
+
+impl Publisher {
+    /// Publishes into all topics in turn, and waits for each answer.
+    async fn publish(mut self, name: usize, topics: Vec<String>) {
+        for number in 0..PUBLICATIONS {
+            for topic in &topics {
+                let data = json!({"publisher": name, "number": number});
+                match &mut self {
+                    Self::Client(client) => client.publish(topic, data).await,
+                    Self::Backend(backend) => {
+                        backend.call("publish", json!({"channel": topic, "data": data})).await;
+                    }
+                }
+            }
         }
     }
 }
@@ -47,9 +60,12 @@ async fn all_see_the_same(shards: usize, namespace: &str) -> BTreeMap<String, Ve
         subscribers.push(tokio::spawn(listen(client)));
     }
     let mut publishers = Vec::new();
-    for publisher in 0..PUBLISHERS {
-        let client = gateway.client().await;
-        publishers.push(tokio::spawn(publish(client, publisher, topics(namespace))));
+    for name in 0..PUBLISHERS {
+        let publisher = match name % 2 {
+            0 => Publisher::Client(gateway.client().await),
+            _ => Publisher::Backend(gateway.backend().await),
+        };
+        publishers.push(tokio::spawn(publisher.publish(name, topics(namespace))));
     }
     for publisher in publishers {
         publisher.await.unwrap();

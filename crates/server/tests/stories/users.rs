@@ -19,11 +19,10 @@ async fn a_user_has_so_many_connections_and_no_more() {
         let mut settings = settings(shards);
         settings.client.user_connections_max = 3;
         let gateway = TestGateway::start(settings);
-        let all = (0..10).map(|_| try_connect(&gateway, "ann"));
         let mut inside = Vec::new();
         let mut refused = 0;
-        for connect in all {
-            match connect.await {
+        for _ in 0..10 {
+            match try_connect(&gateway, "ann").await {
                 Ok(client) => inside.push(client),
                 Err(code) => {
                     assert_eq!(code, 3504);
@@ -55,6 +54,42 @@ async fn a_newer_connection_closes_the_older_ones() {
             assert_eq!(older.closed().await.0, 3504);
         }
         current.nothing_more().await;
+        bob.nothing_more().await;
+    }
+}
+
+#[tokio::test]
+async fn an_order_of_the_api_reaches_all_of_a_user_and_nobody_else() {
+    for shards in [1, 3] {
+        let gateway = TestGateway::start(settings(shards));
+        let mut anns = Vec::new();
+        for _ in 0..9 {
+            anns.push(gateway.client_with(&json!({"sub": "ann"})).await);
+        }
+        let mut bob = gateway.client_with(&json!({"sub": "bob"})).await;
+        let mut backend = gateway.backend().await;
+
+        backend.call("subscribe", json!({"user": "ann", "channel": "room:news"})).await;
+        assert_eq!(bob.present("room:news").await, 9);
+        backend.call("publish", json!({"channel": "room:news", "data": 1})).await;
+        for ann in &mut anns {
+            assert!(ann.push().await.get("subscribe").is_some());
+            while ann.push().await.get("pub").is_none() {}
+        }
+        backend.call("unsubscribe", json!({"user": "ann", "channel": "room:news"})).await;
+        assert_eq!(bob.present("room:news").await, 0);
+
+        let only = anns.pop().unwrap();
+        backend.call("disconnect", json!({"user": "ann", "client": only.id()})).await;
+        for client in [&mut anns[0], &mut bob] {
+            client.request("unsubscribe", json!({"channel": "none"})).await.unwrap();
+        }
+        let mut only = only;
+        assert_eq!(only.closed().await, (3503, "force disconnect".into()));
+        backend.call("disconnect", json!({"user": "ann", "code": 4001, "reason": "bye"})).await;
+        for ann in &mut anns {
+            assert_eq!(ann.closed().await, (4001, "bye".into()));
+        }
         bob.nothing_more().await;
     }
 }

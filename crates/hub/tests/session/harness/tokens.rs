@@ -14,11 +14,11 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    pub(crate) fn connection(&mut self, token: &str, claims: ConnectionClaims) {
+    pub(crate) fn add_connection(&mut self, token: &str, claims: ConnectionClaims) {
         self.connection.insert(token.into(), Ok(claims));
     }
 
-    pub(crate) fn subscription(&mut self, token: &str, claims: SubscriptionClaims) {
+    pub(crate) fn add_subscription(&mut self, token: &str, claims: SubscriptionClaims) {
         self.subscription.insert(token.into(), Ok(claims));
     }
 }
@@ -80,8 +80,8 @@ impl Default for Tokens {
             connection: errors().into_iter().map(|(token, error)| (token, Err(error))).collect(),
             subscription: errors().into_iter().map(|(token, error)| (token, Err(error))).collect(),
         };
-        connection.into_iter().for_each(|(token, claims)| tokens.connection(token, claims));
-        subscription.into_iter().for_each(|(token, claims)| tokens.subscription(token, claims));
+        connection.into_iter().for_each(|(token, claims)| tokens.add_connection(token, claims));
+        subscription.into_iter().for_each(|(token, claims)| tokens.add_subscription(token, claims));
         tokens
     }
 }

@@ -1,13 +1,13 @@
 """Autobahn's WebSocket cases by PyPI `kosoku` against the echo route, directly and through nginx."""
 
 import asyncio
+import collections
 import contextlib
 import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
-import collections
 
 import kosoku
 import pytest
@@ -68,8 +68,7 @@ def nginx(target):
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="fanwire-nginx-") as folder:
         config = pathlib.Path(folder) / "nginx.conf"
-        # The master's user by default is root in CI, which would make workers of the user nobody, who may not
-        # write into the folder.
+        # Started by root, the workers would be of the user nobody, who may not write into the folder.
         user = "user root;" if os.geteuid() == 0 else ""
         config.write_text(NGINX.format(folder=folder, port=port, target=target, user=user))
         process = subprocess.Popen([program, "-p", folder, "-c", str(config)])

@@ -1,0 +1,29 @@
+//! A backend: calls the HTTP API over one connection that is kept.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use super::RawSocket;
+
+pub(crate) struct Backend {
+    socket: RawSocket,
+}
+
+impl Backend {
+    pub(crate) async fn new(address: SocketAddr) -> Self {
+        Self { socket: RawSocket::open(address).await }
+    }
+
+    /// The result of a call that goes well.
+    pub(crate) async fn call(&mut self, method: &str, request: Value) -> Value {
+        let body = request.to_string();
+        let head = format!("POST /api/{method} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.socket.send(head + &body).await;
+        let response = self.socket.response().await;
+        assert_eq!(response.status, 200, "{response:?}");
+        let mut answer: Value = serde_json::from_str(&response.body).unwrap();
+        assert!(answer.get("result").is_some(), "{method} {request}: {answer}");
+        answer["result"].take()
+    }
+}

@@ -1,0 +1,141 @@
+//! A client that does not read costs itself only, and whatever was begun is still finished.
+
+use serde_json::json;
+
+use crate::common::{CLOSE, Client, PING, TestGateway, eventually, frame, settings};
+
+const ROOM: &str = "room:1";
+
+/// Publishes until so many clients are left; returns how many publications it took.
+async fn publish_until_left(publisher: &mut Client, clients: u64) -> u32 {
+    // If the kernel takes more than this, nobody is slow.
+    const PUBLICATIONS_MAX: u32 = 100_000;
+    let text = "x".repeat(4096);
+    for number in 0..PUBLICATIONS_MAX {
+        publisher.publish(ROOM, json!({"number": number, "text": text})).await;
+        if number % 16 == 0 && publisher.present(ROOM).await == clients {
+            return number + 1;
+        }
+    }
+    panic!("the slow client was never closed");
+}
+
+/// Reads publications until the one that says it is the last, and counts them.
+async fn read_all(mut client: Client) -> u32 {
+    let mut count = 0;
+    loop {
+        let push = client.push().await;
+        if push.get("pub").is_none() {
+            continue;
+        }
+        if push["pub"]["data"] == "last" {
+            return count;
+        }
+        assert_eq!(push["pub"]["data"]["number"], count);
+        count += 1;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_closed_and_others_get_everything() {
+    for shards in [1, 3] {
+        let mut settings = settings(shards);
+        settings.client.queue_bytes_max = 64 * 1024;
+        let gateway = TestGateway::start(settings);
+        let mut slow = Client::connect_small(gateway.address).await;
+        slow.subscribe(ROOM).await;
+        let mut readers = Vec::new();
+        for _ in 0..3 {
+            let mut reader = gateway.client().await;
+            reader.subscribe(ROOM).await;
+            readers.push(tokio::spawn(read_all(reader)));
+        }
+        let mut publisher = gateway.client().await;
+        let published = publish_until_left(&mut publisher, 3).await;
+        publisher.publish(ROOM, json!("last")).await;
+        for reader in readers {
+            assert_eq!(reader.await.unwrap(), published);
+        }
+
+        // What it was sent before is whole and in order, and then it is told why no more comes.
+        let mut number = 0;
+        let closed = loop {
+            let frame = slow.socket.frame().await.unwrap();
+            if frame.opcode == CLOSE {
+                break frame.close();
+            }
+            let message: serde_json::Value = serde_json::from_str(frame.text()).unwrap();
+            if message["push"].get("pub").is_some() {
+                assert_eq!(message["push"]["pub"]["data"]["number"], number);
+                number += 1;
+            }
+        };
+        assert_eq!(closed, (3008, "slow".into()));
+        slow.socket.ended().await;
+        assert!(number > 0 && number < published);
+        eventually("nothing waits", async || gateway.metric("fanwire_send_queue_bytes").await == 0.0).await;
+    }
+}
+
+/// How many publications of 4 KiB make a reply that no socket buffer holds.
+const PUBLICATIONS: u32 = 2000;
+
+/// A node with a small bound, and in it a topic whose history is far longer than the bound.
+async fn with_long_history() -> (TestGateway, Client) {
+    let mut settings = settings(1);
+    settings.client.queue_bytes_max = 16 * 1024;
+    let gateway = TestGateway::start(settings);
+    let mut publisher = gateway.client().await;
+    let text = "x".repeat(4096);
+    for number in 0..PUBLICATIONS {
+        publisher.publish("history:long", json!({"number": number, "text": text})).await;
+    }
+    (gateway, publisher)
+}
+
+#[tokio::test]
+async fn one_long_reply_fits_an_empty_queue() {
+    let (gateway, _) = with_long_history().await;
+    let mut client = Client::connect_small(gateway.address).await;
+    let history = client.request("history", json!({"channel": "history:long", "limit": -1})).await.unwrap();
+    assert_eq!(history["publications"].as_array().unwrap().len(), PUBLICATIONS as usize);
+    client.nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_message_that_was_begun_is_finished_before_the_goodbye() {
+    let (gateway, mut publisher) = with_long_history().await;
+    let mut slow = Client::connect_small(gateway.address).await;
+    slow.subscribe(ROOM).await;
+    let history = slow.command("history", json!({"channel": "history:long", "limit": -1})).await;
+    publish_until_left(&mut publisher, 0).await;
+    // It reads at last, and gets the reply to its last byte, and after it the reason.
+    let mut has_history = false;
+    let closed = loop {
+        let frame = slow.socket.frame().await.expect("a close frame before the end");
+        if frame.opcode == CLOSE {
+            break frame.close();
+        }
+        let message: serde_json::Value = serde_json::from_str(frame.text()).unwrap();
+        has_history |= message["id"] == history;
+    };
+    assert!(has_history);
+    assert_eq!(closed.0, 3008);
+    slow.socket.ended().await;
+}
+
+#[tokio::test]
+async fn a_client_that_asks_and_does_not_read_is_slow_too() {
+    let mut settings = settings(1);
+    settings.client.queue_bytes_max = 16 * 1024;
+    let gateway = TestGateway::start(settings);
+    let mut witness = gateway.client().await;
+    let mut greedy = Client::connect_small(gateway.address).await;
+    greedy.subscribe(ROOM).await;
+    let pings = frame(PING, [b'x'; 100]).repeat(1000);
+    while witness.present(ROOM).await == 1 {
+        // At the end the server may take no more.
+        greedy.socket.try_send(&pings).await;
+    }
+    assert_eq!(greedy.closed().await.0, 3008);
+}
