@@ -64,7 +64,7 @@ pub struct Counters {
     /// Clients whose connect was answered.
     pub clients: Counter,
     pub subscriptions: Counter,
-    /// Topics with a subscriber on the shard.
+    /// Topics that the shard owns and that have a subscriber on the node.
     pub topics: Counter,
     /// Users that this shard keeps count of.
     pub users: Counter,

@@ -46,9 +46,9 @@ fn bind_socket(address: SocketAddr, backlog: u32, shared: bool) -> io::Result<st
     Ok(socket.into())
 }
 
-/// Accepts until told to stop. At most `handshakes_max` requests are in progress; others wait in the kernel's queue.
+/// Accepts until told to stop. At most `http_connections_max` are open; others wait in the kernel's queue.
 pub async fn accept(listener: TcpListener, gate: Rc<Gate>, mut stop: watch::Receiver<bool>) {
-    let permits = Arc::new(Semaphore::new(gate.node.settings.admission.handshakes_max));
+    let permits = Arc::new(Semaphore::new(gate.node.settings.admission.http_connections_max));
     loop {
         // The semaphore is never closed.
         let Ok(permit) = permits.clone().acquire_owned().await else { return };

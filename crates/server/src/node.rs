@@ -104,6 +104,11 @@ impl Topics {
         self.enqueue(topic, Job::Call(call));
     }
 
+    /// Topics that have subscribers, or something to do.
+    pub fn len(&self) -> usize {
+        self.topics.borrow().len()
+    }
+
     /// Releases what has expired in the engine; called about once a second.
     pub fn sweep(&self) {
         self.engine.sweep();

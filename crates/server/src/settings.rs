@@ -47,8 +47,9 @@ pub struct Admission {
     pub connections_max: usize,
     /// New client connections a second on this node; more are answered 503. 0 sets no limit.
     pub connections_per_second_max: usize,
-    /// Requests and handshakes in progress on one shard; further sockets wait in the kernel's queue.
-    pub handshakes_max: usize,
+    /// HTTP connections open at once on one shard, handshakes and kept connections of API callers included;
+    /// further ones wait in the kernel's queue. A handshake that succeeded is no longer one.
+    pub http_connections_max: usize,
     /// From accept to the last header byte of a request.
     pub request_header_timeout: Duration,
     /// How many connections the kernel holds ready for each shard.

@@ -26,8 +26,9 @@ section! {
         connections_max: usize = 0,
         /// New client connections in a second on this node; more are answered 503. 0 sets no limit.
         connections_per_second_max: usize = 0,
-        /// Requests and handshakes in progress on one shard; further connections wait in the kernel.
-        handshakes_max: usize = defaults::HANDSHAKES_MAX,
+        /// HTTP connections open at once on one shard, handshakes and kept connections of API callers included;
+        /// further ones wait in the kernel. A handshake that succeeded is no longer one.
+        http_connections_max: usize = defaults::HTTP_CONNECTIONS_MAX,
         /// How long a client may take from its connection to the last header byte of its request.
         request_header_timeout: Period = defaults::REQUEST_HEADER_TIMEOUT,
     }
@@ -79,7 +80,7 @@ impl Server {
         Admission {
             connections_max: self.connections_max,
             connections_per_second_max: self.connections_per_second_max,
-            handshakes_max: checks.at_least_one("server.handshakes_max", self.handshakes_max),
+            http_connections_max: checks.at_least_one("server.http_connections_max", self.http_connections_max),
             request_header_timeout: checks
                 .longer_than_zero("server.request_header_timeout", self.request_header_timeout),
             backlog: self.backlog,

@@ -9,3 +9,8 @@ mod refresh;
 mod subscribe;
 mod options;
 mod recovery;
+mod permissions;
+mod names;
+mod operations;
+mod ordering;
+mod server_side;

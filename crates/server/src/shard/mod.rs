@@ -383,7 +383,7 @@ impl Shard {
     }
 
     fn count(&self) {
-        self.counters.topics.set(self.registry.topics_count() as u64);
+        self.counters.topics.set(self.topics.len() as u64);
         self.counters.subscriptions.set(self.registry.subscriptions_count() as u64);
         self.counters.users.set(self.users.len() as u64);
         self.counters.queued_bytes.set(self.queued_bytes as u64);

@@ -73,7 +73,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
         admission: Admission {
             connections_max: 0,
             connections_per_second_max: 0,
-            handshakes_max: 16,
+            http_connections_max: 16,
             request_header_timeout: Duration::from_secs(10),
             backlog: 1024,
         },

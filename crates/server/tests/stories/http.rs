@@ -124,7 +124,7 @@ async fn a_burst_of_new_connections_is_cut() {
 async fn a_request_that_does_not_come_to_an_end_is_dropped() {
     let mut settings = settings(1);
     settings.admission.request_header_timeout = Duration::from_millis(200);
-    settings.admission.handshakes_max = 2;
+    settings.admission.http_connections_max = 2;
     let gateway = TestGateway::start(settings);
     let mut slow = Vec::new();
     for _ in 0..4 {
@@ -139,13 +139,13 @@ async fn a_request_that_does_not_come_to_an_end_is_dropped() {
 
 #[tokio::test]
 async fn backends_that_keep_their_connections_leave_room_for_clients() {
-    const HANDSHAKES_MAX: usize = 4;
+    const HTTP_CONNECTIONS_MAX: usize = 4;
     let mut settings = settings(1);
-    settings.admission.handshakes_max = HANDSHAKES_MAX;
+    settings.admission.http_connections_max = HTTP_CONNECTIONS_MAX;
     let gateway = TestGateway::start(settings);
     // Each has its answer and stays for the next call.
     let mut backends = Vec::new();
-    for _ in 0..4 * HANDSHAKES_MAX {
+    for _ in 0..4 * HTTP_CONNECTIONS_MAX {
         let mut backend = gateway.backend().await;
         backend.call("info", json!({})).await;
         backends.push(backend);
