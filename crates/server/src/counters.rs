@@ -9,26 +9,26 @@ use fanwire_protocol::{Disconnect, ErrorCode};
 
 /// A number with one writer.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     /// Not atomic as a whole, which is fine with one writer and spares the locked instruction.
-    pub fn add(&self, more: u64) {
+    pub(crate) fn add(&self, more: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
     }
 
-    pub fn set(&self, value: u64) {
+    pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
     }
 
-    pub fn value(&self) -> u64 {
+    pub(crate) fn value(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
 /// Counts by one of a closed set of codes; the last place is for any other.
 #[derive(Debug)]
-pub struct ByCode {
+pub(crate) struct ByCode {
     codes: Vec<u32>,
     counts: Vec<Counter>,
 }
@@ -40,13 +40,13 @@ impl ByCode {
         Self { codes, counts }
     }
 
-    pub fn count(&self, code: u32) {
+    pub(crate) fn count(&self, code: u32) {
         let place = self.codes.iter().position(|&known| known == code).unwrap_or(self.codes.len());
         self.counts[place].add(1);
     }
 
     /// Every code with its count, "other" last.
-    pub fn iter(&self) -> impl Iterator<Item = (String, u64)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (String, u64)> {
         let names = self.codes.iter().map(u32::to_string).chain(["other".to_owned()]);
         names.zip(self.counts.iter().map(Counter::value))
     }
@@ -54,7 +54,7 @@ impl ByCode {
 
 /// Everything one shard counts.
 #[derive(Debug)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// Open connections by wire.
     pub connections: [Counter; Wire::COUNT],
     pub connections_opened: [Counter; Wire::COUNT],

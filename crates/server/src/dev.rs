@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Request, StatusCode};
 use jsonwebtoken::{EncodingKey, Header};
 use secrecy::ExposeSecret;
@@ -22,7 +24,7 @@ const TOKEN_TTL: i64 = 3600;
 const NAME_LENGTH_MAX: usize = 64;
 
 /// `None` if the path is not one of development's.
-pub fn serve(dev: &DevSettings, node: &Node, request: &Request<Incoming>) -> Option<Answer> {
+pub(crate) fn serve(dev: &DevSettings, node: &Node, request: &Request<Incoming>) -> Option<Answer> {
     let path = request.uri().path();
     if path == TOKEN_PATH {
         return Some(token(dev, node, request));

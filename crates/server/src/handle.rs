@@ -1,7 +1,10 @@
 //! A handle on the running node: what the HTTP API, the internal port and the shards share.
 
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{AcqRel, Relaxed},
+};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::{AcqRel, Relaxed}};
 use std::time::{Duration, Instant, SystemTime};
 
 use fanwire_broker::{HistoryOptions, PresenceStats, Publish, Published};
@@ -22,14 +25,14 @@ use crate::settings::Settings;
 use crate::users::UserMessage;
 
 /// What the server calls itself in connect results and in `info`.
-pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " Fanwire");
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " Fanwire");
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Node(Arc<Shared>);
+pub(crate) struct Node(Arc<Shared>);
 
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     pub id: ClientId,
     pub settings: Arc<Settings>,
     pub tokens: Tokens,
@@ -55,7 +58,7 @@ impl std::ops::Deref for Node {
 
 /// The place of a connection that was admitted, until a shard counts it or it does not come to be.
 #[derive(Debug)]
-pub struct Arrival(Node);
+pub(crate) struct Arrival(Node);
 
 impl Drop for Arrival {
     fn drop(&mut self) {
@@ -65,7 +68,7 @@ impl Drop for Arrival {
 
 /// Whom an order of the API is for. At least one of user and client is named.
 #[derive(Clone, Debug, Default)]
-pub struct Audience {
+pub(crate) struct Audience {
     pub user: Option<Box<str>>,
     pub client: Option<ClientId>,
     /// Clients of the user that are left alone.
@@ -73,7 +76,7 @@ pub struct Audience {
 }
 
 impl Node {
-    pub fn new(id: ClientId, settings: Arc<Settings>, tokens: Tokens, inboxes: Arc<[Inbox]>) -> Self {
+    pub(crate) fn new(id: ClientId, settings: Arc<Settings>, tokens: Tokens, inboxes: Arc<[Inbox]>) -> Self {
         let counters: Vec<_> = inboxes.iter().map(|_| Arc::<Counters>::default()).collect();
         let metrics = Metrics::new(counters.clone());
         Self(Arc::new(Shared {
@@ -90,35 +93,36 @@ impl Node {
         }))
     }
 
-    pub fn uptime(&self) -> Duration {
+    pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Now { millis: self.started.elapsed().as_millis() as u64, unix_millis: unix.as_millis() as i64 }
     }
 
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
 
-    pub fn start_draining(&self) {
+    pub(crate) fn start_draining(&self) {
         self.draining.store(true, Relaxed);
     }
 
     /// Client connections of the whole node.
-    pub fn connections(&self) -> u64 {
+    pub(crate) fn connections(&self) -> u64 {
         self.counters.iter().flat_map(|counters| &counters.connections).map(|counter| counter.value()).sum()
     }
 
     /// Gives a place to one more connection, or says which limit leaves none.
-    pub fn admit(&self) -> Result<Arrival, &'static str> {
+    pub(crate) fn admit(&self) -> Result<Arrival, &'static str> {
         let admission = &self.settings.admission;
         // A shard counts a connection before it lets go of the place, so nobody is missed in between.
         let arriving = self.arriving.fetch_add(1, AcqRel);
         let arrival = Arrival(self.clone());
-        if admission.connections_max > 0 && self.connections() + arriving >= admission.connections_max as u64 {
+        if admission.connections_max > 0 && self.connections() + arriving >= admission.connections_max as u64
+        {
             return Err("server.connections_max is reached.");
         }
         if admission.connections_per_second_max > 0 {
@@ -136,7 +140,7 @@ impl Node {
     }
 
     /// A topic with its namespace, or the error that an API call is answered with.
-    pub fn topic(&self, name: &str) -> Result<(TopicName, &Namespace), ErrorCode> {
+    pub(crate) fn topic(&self, name: &str) -> Result<(TopicName, &Namespace), ErrorCode> {
         let namespace = self.settings.topics.of(name).map_err(|error| match error {
             NameError::UnknownNamespace => ErrorCode::UNKNOWN_TOPIC,
             NameError::Empty | NameError::TooLong | NameError::NotAllowed => ErrorCode::BAD_REQUEST,
@@ -145,16 +149,16 @@ impl Node {
     }
 
     /// How a namespace's publications are kept; `None` where they are not.
-    pub fn history_options(namespace: &Namespace) -> Option<HistoryOptions> {
+    pub(crate) fn history_options(namespace: &Namespace) -> Option<HistoryOptions> {
         namespace.history.map(history_options)
     }
 
-    pub fn owner_of(&self, name: &str) -> &Inbox {
+    pub(crate) fn owner_of(&self, name: &str) -> &Inbox {
         &self.inboxes[owner(name, self.inboxes.len())]
     }
 
     /// Publishes; waits while the node's fan-out is too far behind, and gives up with error 111.
-    pub async fn publish(&self, topic: TopicName, publish: Publish) -> Result<Published, ErrorCode> {
+    pub(crate) async fn publish(&self, topic: TopicName, publish: Publish) -> Result<Published, ErrorCode> {
         const PATIENCE: Duration = Duration::from_secs(2);
         let deadline = Instant::now() + PATIENCE;
         while self.is_behind() {
@@ -168,23 +172,27 @@ impl Node {
     }
 
     /// Some shard has too many publications before it to take more.
-    pub fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.inboxes.iter().any(Inbox::is_full)
     }
 
-    pub async fn presence(&self, topic: TopicName) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {
+    pub(crate) async fn presence(&self, topic: TopicName) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {
         self.call(topic, |reply| TopicCall::Presence { reply }).await
     }
 
-    pub async fn presence_stats(&self, topic: TopicName) -> Result<PresenceStats, ErrorCode> {
+    pub(crate) async fn presence_stats(&self, topic: TopicName) -> Result<PresenceStats, ErrorCode> {
         self.call(topic, |reply| TopicCall::PresenceStats { reply }).await
     }
 
-    pub async fn history(&self, topic: TopicName, query: HistoryCall) -> Result<HistoryPage, ErrorCode> {
+    pub(crate) async fn history(
+        &self,
+        topic: TopicName,
+        query: HistoryCall,
+    ) -> Result<HistoryPage, ErrorCode> {
         self.call(topic, |reply| TopicCall::History { query, reply }).await
     }
 
-    pub async fn remove_history(&self, topic: TopicName) -> Result<(), ErrorCode> {
+    pub(crate) async fn remove_history(&self, topic: TopicName) -> Result<(), ErrorCode> {
         self.call(topic, |reply| TopicCall::RemoveHistory { reply }).await
     }
 
@@ -200,7 +208,7 @@ impl Node {
     }
 
     /// Has an order carried out by every session that it is for, and waits for that.
-    pub async fn control(&self, audience: Audience, control: Control) -> Result<(), ErrorCode> {
+    pub(crate) async fn control(&self, audience: Audience, control: Control) -> Result<(), ErrorCode> {
         let (failed, mut failures) = mpsc::unbounded_channel();
         let completion = Completion(Arc::new(move |error| {
             // The receiver lives until every copy of the completion is dropped.
@@ -230,7 +238,7 @@ impl Node {
     }
 
     /// Every topic that has subscribers on this node, with their number.
-    pub async fn topics(&self) -> FxHashMap<TopicName, usize> {
+    pub(crate) async fn topics(&self) -> FxHashMap<TopicName, usize> {
         let (reply, mut answers) = mpsc::unbounded_channel();
         for inbox in self.inboxes.iter() {
             inbox.send(Message::Survey(Survey::Topics(reply.clone())));
@@ -247,7 +255,7 @@ impl Node {
 }
 
 /// Which shard owns a topic or a user.
-pub fn owner(name: &str, shards: usize) -> usize {
+pub(crate) fn owner(name: &str, shards: usize) -> usize {
     // The multiplicative hash is weak in its low bits.
     (FxBuildHasher.hash_one(name) >> 32) as usize % shards
 }

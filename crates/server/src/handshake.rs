@@ -6,14 +6,18 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::session::{Manner, Pings};
-use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+};
 use hyper::header::{SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper::{Request, StatusCode, Version};
 
 /// Why a request is not a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HandshakeError {
-    #[error("This is a WebSocket endpoint: the request needs the headers 'Connection: Upgrade' and 'Upgrade: websocket'.")]
+pub(crate) enum HandshakeError {
+    #[error(
+        "This is a WebSocket endpoint: the request needs the headers 'Connection: Upgrade' and 'Upgrade: websocket'."
+    )]
     NotAnUpgrade,
     #[error("WebSocket needs HTTP/1.1.")]
     OldHttp,
@@ -28,7 +32,7 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    pub fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::NotAnUpgrade | Self::Version => StatusCode::UPGRADE_REQUIRED,
             Self::OldHttp => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -37,7 +41,7 @@ impl HandshakeError {
     }
 
     /// What tells a client how to do better.
-    pub fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
+    pub(crate) fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
         match self {
             Self::NotAnUpgrade => vec![
                 (CONNECTION, HeaderValue::from_static("Upgrade")),
@@ -54,9 +58,13 @@ const PROTOBUF: &str = "centrifuge-protobuf";
 const JSON: &str = "centrifuge-json";
 
 /// Checks a handshake and makes the head of its response.
-pub fn accept<B>(request: &mut Request<B>, subprotocol: Option<&'static str>) -> Result<Bytes, HandshakeError> {
+pub(crate) fn accept<B>(
+    request: &mut Request<B>,
+    subprotocol: Option<&'static str>,
+) -> Result<Bytes, HandshakeError> {
     check(request)?;
-    let (response, _upgraded) = fastwebsockets::upgrade::upgrade(&mut *request).map_err(|_| HandshakeError::BadKey)?;
+    let (response, _upgraded) =
+        fastwebsockets::upgrade::upgrade(&mut *request).map_err(|_| HandshakeError::BadKey)?;
     let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
     for (name, value) in response.headers() {
         write_header(&mut head, name, value);
@@ -100,10 +108,12 @@ fn check<B>(request: &Request<B>) -> Result<(), HandshakeError> {
 
 /// How the client wants to speak, and the sub-protocol to confirm. An empty header, as some clients send, says
 /// nothing.
-pub fn manner<B>(request: &Request<B>) -> (Manner, Option<&'static str>) {
+pub(crate) fn manner<B>(request: &Request<B>) -> (Manner, Option<&'static str>) {
     let headers = request.headers();
     let query = request.uri().query().unwrap_or("");
-    let asks = |name: &str, value: &str| form_urlencoded::parse(query.as_bytes()).any(|(n, v)| n == name && v == value);
+    let asks = |name: &str, value: &str| {
+        form_urlencoded::parse(query.as_bytes()).any(|(n, v)| n == name && v == value)
+    };
     let (wire, subprotocol) = if has_token(headers, &SEC_WEBSOCKET_PROTOCOL, PROTOBUF) {
         (Wire::ProtobufFrames, Some(PROTOBUF))
     } else if has_token(headers, &SEC_WEBSOCKET_PROTOCOL, JSON) {

@@ -13,11 +13,11 @@ use crate::shard::{Adopted, Purpose};
 use crate::{api, dev, handshake, listen};
 
 /// A whole response.
-pub type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// What requests on a shard's listener need.
 #[derive(Debug)]
-pub struct Gate {
+pub(crate) struct Gate {
     pub node: Node,
     pub origins: AllowedOrigins,
     pub shard: usize,
@@ -26,13 +26,13 @@ pub struct Gate {
 
 impl Gate {
     /// Gives a socket to the shard.
-    pub fn adopt(&self, adopted: Adopted) {
+    pub(crate) fn adopt(&self, adopted: Adopted) {
         // A shard that is gone takes no more sockets, and the socket closes.
         let _ = self.adopted.send(adopted);
     }
 
     /// Gives a place to one more client, or the answer that sends it away.
-    pub fn admit(&self) -> Result<Arrival, Box<Answer>> {
+    pub(crate) fn admit(&self) -> Result<Arrival, Box<Answer>> {
         let refusal = if self.node.is_draining() {
             "This node is going down."
         } else {
@@ -49,14 +49,14 @@ impl Gate {
 }
 
 #[expect(clippy::large_enum_variant, reason = "made once a request and taken apart at once")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Response(Answer),
     Stay(Stay),
 }
 
 /// A request that asked for a connection that stays.
 #[derive(Debug)]
-pub struct Stay {
+pub(crate) struct Stay {
     pub head: Bytes,
     pub purpose: Purpose,
     pub arrival: Arrival,
@@ -71,7 +71,7 @@ impl From<Result<Stay, Box<Answer>>> for Outcome {
     }
 }
 
-pub async fn route(gate: &Gate, request: Request<Incoming>) -> Outcome {
+pub(crate) async fn route(gate: &Gate, request: Request<Incoming>) -> Outcome {
     let settings = &gate.node.settings;
     let path = request.uri().path();
     if path == settings.websocket.path {
@@ -115,7 +115,7 @@ fn websocket(gate: &Gate, mut request: Request<Incoming>, echo: bool) -> Result<
     Ok(Stay { head, purpose: if echo { Purpose::Echo } else { Purpose::Client(manner) }, arrival })
 }
 
-pub fn only_get(request: &Request<Incoming>) -> Result<(), Box<Answer>> {
+pub(crate) fn only_get(request: &Request<Incoming>) -> Result<(), Box<Answer>> {
     if request.method() == Method::GET {
         return Ok(());
     }
@@ -124,17 +124,17 @@ pub fn only_get(request: &Request<Incoming>) -> Result<(), Box<Answer>> {
     Err(Box::new(response))
 }
 
-pub fn refused_origin() -> Answer {
+pub(crate) fn refused_origin() -> Answer {
     text(StatusCode::FORBIDDEN, "Pages of this origin may not connect: it is not in client.allowed_origins.")
 }
 
-pub fn text(status: StatusCode, body: impl Into<String>) -> Answer {
+pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> Answer {
     let mut body = body.into();
     body.push('\n');
     respond(status, "text/plain; charset=utf-8", body.into())
 }
 
-pub fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+pub(crate) fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -18,13 +18,13 @@ use crate::users::UserMessage;
 
 /// A connection anywhere on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
+pub(crate) struct Address {
     pub shard: u16,
     pub connection: ConnectionKey,
 }
 
 #[derive(Debug)]
-pub enum Message {
+pub(crate) enum Message {
     /// For every subscriber of the topic on this shard.
     Deliver(Arc<Delivery>),
     /// The topic's stream has a hole: subscriptions with a position have to start over.
@@ -45,14 +45,14 @@ pub enum Message {
 
 /// An order of the API for the sessions of one shard.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub(crate) struct Order {
     pub to: Recipients,
     pub control: Control,
     pub completion: Completion,
 }
 
 #[derive(Clone, Debug)]
-pub enum Recipients {
+pub(crate) enum Recipients {
     /// A session that its user's owner knows; with a client id, only if it is that client.
     Connection(ConnectionKey, Arc<Filter>),
     /// The session of this client, if it is on the shard.
@@ -61,27 +61,27 @@ pub enum Recipients {
 
 /// Which of a user's sessions an order is for.
 #[derive(Debug, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     pub only: Option<ClientId>,
     pub except: FxHashSet<ClientId>,
 }
 
 impl Filter {
-    pub fn takes(&self, client: ClientId) -> bool {
+    pub(crate) fn takes(&self, client: ClientId) -> bool {
         self.only.is_none_or(|only| only == client) && !self.except.contains(&client)
     }
 }
 
 /// A question to every shard.
 #[derive(Debug)]
-pub enum Survey {
+pub(crate) enum Survey {
     /// Topics with subscribers on the shard, and how many.
     Topics(mpsc::UnboundedSender<Vec<(TopicName, usize)>>),
 }
 
 /// The sending side of a shard's inbox.
 #[derive(Clone, Debug)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     sender: mpsc::UnboundedSender<Message>,
     waiting_bytes: Arc<AtomicUsize>,
 }
@@ -92,43 +92,43 @@ const DELIVERY_BYTES: usize = 256;
 impl Inbox {
     /// Publications that wait for a shard's fan-out, in bytes. Beyond it publishers wait, and clients that
     /// publish are answered error 111.
-    pub const WAITING_BYTES_MAX: usize = 64 << 20;
+    pub(crate) const WAITING_BYTES_MAX: usize = 64 << 20;
 
-    pub fn new() -> (Self, Outlet) {
+    pub(crate) fn new() -> (Self, Outlet) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let waiting_bytes = Arc::<AtomicUsize>::default();
         (Self { sender, waiting_bytes: waiting_bytes.clone() }, Outlet { receiver, waiting_bytes })
     }
 
     /// Only a node that is going down has inboxes that nobody reads; nothing can be done for the message then.
-    pub fn send(&self, message: Message) {
+    pub(crate) fn send(&self, message: Message) {
         if let Message::Deliver(delivery) = &message {
             self.waiting_bytes.fetch_add(bytes(delivery), Relaxed);
         }
         let _ = self.sender.send(message);
     }
 
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.waiting_bytes.load(Relaxed) > Self::WAITING_BYTES_MAX
     }
 }
 
 /// The receiving side.
 #[derive(Debug)]
-pub struct Outlet {
+pub(crate) struct Outlet {
     receiver: mpsc::UnboundedReceiver<Message>,
     waiting_bytes: Arc<AtomicUsize>,
 }
 
 impl Outlet {
     /// Waits for a message; safe to cancel.
-    pub async fn receive(&mut self) -> Option<Message> {
+    pub(crate) async fn receive(&mut self) -> Option<Message> {
         let message = self.receiver.recv().await;
         self.note(message.as_ref());
         message
     }
 
-    pub fn try_receive(&mut self) -> Option<Message> {
+    pub(crate) fn try_receive(&mut self) -> Option<Message> {
         let message = self.receiver.try_recv().ok();
         self.note(message.as_ref());
         message

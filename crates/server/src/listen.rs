@@ -11,7 +11,9 @@ use fanwire_hub::{ConnectionClaims, NameError, TokenError};
 use fanwire_protocol::centrifuge::{Command, ConnectRequest, SubscribeRequest};
 use fanwire_protocol::{ErrorCode, events};
 use hyper::body::Incoming;
-use hyper::header::{ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, HeaderValue, VARY};
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, HeaderValue, VARY,
+};
 use hyper::{Request, StatusCode};
 use rand::Rng;
 use serde_json::json;
@@ -53,7 +55,7 @@ impl Refusal {
     }
 }
 
-pub fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<Stay, Box<Answer>> {
+pub(crate) fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<Stay, Box<Answer>> {
     only_get(request)?;
     let origin = gate.origins.judge(request.headers());
     if origin == Origin::Refused {
@@ -142,7 +144,8 @@ fn commands(gate: &Gate, asked: Asked) -> Result<Vec<Command>, Refusal> {
 fn connection_claims(gate: &Gate, token: &str) -> Result<Option<ConnectionClaims>, Refusal> {
     let client = &gate.node.settings.client;
     if !token.is_empty() {
-        let claims = gate.node.tokens.verify_connection(token, gate.node.now().unix()).map_err(token_refusal)?;
+        let claims =
+            gate.node.tokens.verify_connection(token, gate.node.now().unix()).map_err(token_refusal)?;
         if claims.user.is_empty() && client.disallow_anonymous_connection_tokens && !client.insecure {
             let message = "client.disallow_anonymous_connection_tokens is on and the token names no user";
             return Err(Refusal::new(StatusCode::FORBIDDEN, ErrorCode::PERMISSION_DENIED, message));

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
@@ -27,12 +28,12 @@ use crate::shard::Adopted;
 const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
 
 /// Binds one of several sockets to the same address.
-pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
     bind_socket(address, backlog, true)
 }
 
 /// Binds the only socket of an address.
-pub fn bind_alone(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+pub(crate) fn bind_alone(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
     bind_socket(address, backlog, false)
 }
 
@@ -47,7 +48,7 @@ fn bind_socket(address: SocketAddr, backlog: u32, shared: bool) -> io::Result<st
 }
 
 /// Accepts until told to stop. At most `http_connections_max` are open; others wait in the kernel's queue.
-pub async fn accept(listener: TcpListener, gate: Rc<Gate>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut stop: watch::Receiver<bool>) {
     let permits = Arc::new(Semaphore::new(gate.node.settings.admission.http_connections_max));
     loop {
         // The semaphore is never closed.
@@ -59,8 +60,9 @@ pub async fn accept(listener: TcpListener, gate: Rc<Gate>, mut stop: watch::Rece
         match accepted {
             Ok((stream, _)) => {
                 let gate = gate.clone();
+                let permits = permits.clone();
                 tokio::task::spawn_local(async move {
-                    serve(stream, gate).await;
+                    serve(stream, gate, &permits).await;
                     drop(permit);
                 });
             }
@@ -75,17 +77,24 @@ pub async fn accept(listener: TcpListener, gate: Rc<Gate>, mut stop: watch::Rece
 
 /// Serves requests until one asks for a connection that stays; then takes the socket back from hyper, with
 /// whatever was read too far, and gives it to the shard.
-async fn serve(stream: TcpStream, gate: Rc<Gate>) {
+async fn serve(stream: TcpStream, gate: Rc<Gate>, permits: &Semaphore) {
     // Without it small messages wait for the acknowledgement of earlier ones.
     if stream.set_nodelay(true).is_err() {
         return;
     }
     let stays = Rc::new(RefCell::new(None));
+    // Backends keep their connections between calls: in half of the permits, or clients could not get in.
+    let permits_free_min = gate.node.settings.admission.http_connections_max.div_ceil(2);
     let service = service_fn(|request: Request<Incoming>| {
         let (gate, stays) = (gate.clone(), stays.clone());
         Box::pin(async move {
             match http::route(&gate, request).await {
-                Outcome::Response(response) => Ok::<Response<Full<Bytes>>, Infallible>(response),
+                Outcome::Response(mut response) => {
+                    if permits.available_permits() < permits_free_min {
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<Response<Full<Bytes>>, Infallible>(response)
+                }
                 Outcome::Stay(stay) => {
                     *stays.borrow_mut() = Some(stay);
                     // hyper is to write nothing more.

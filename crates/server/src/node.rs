@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use fanwire_broker::{
-    Engine, EngineError, Event, HistoryOptions, HistoryQuery, MemorySettings, PresenceStats, Publish, Published, Since,
+    Engine, EngineError, Event, HistoryOptions, HistoryQuery, MemorySettings, PresenceStats, Publish,
+    Published, Since,
 };
 use fanwire_hub::delivery::{Delivery, Message as Content};
 use fanwire_hub::effect::{Answer, Joined, KnownPosition, Membership, TopicRequest, Wanted};
@@ -28,7 +29,7 @@ use crate::settings::Settings;
 
 /// What the API asks of a topic. The asker may have gone when the answer comes.
 #[derive(Debug)]
-pub enum TopicCall {
+pub(crate) enum TopicCall {
     Publish { publish: Box<Publish>, reply: oneshot::Sender<Result<Published, ErrorCode>> },
     Presence { reply: oneshot::Sender<Result<Vec<Arc<ClientInfo>>, ErrorCode>> },
     PresenceStats { reply: oneshot::Sender<Result<PresenceStats, ErrorCode>> },
@@ -37,14 +38,14 @@ pub enum TopicCall {
 }
 
 #[derive(Debug)]
-pub struct HistoryCall {
+pub(crate) struct HistoryCall {
     pub limit: usize,
     pub since: Option<KnownPosition>,
     pub reverse: bool,
 }
 
 /// A page of history, with the top of the stream.
-pub type HistoryPage = (Position, Vec<Arc<Publication>>);
+pub(crate) type HistoryPage = (Position, Vec<Arc<Publication>>);
 
 #[derive(Debug)]
 enum Job {
@@ -66,7 +67,7 @@ struct Topic {
 }
 
 /// The topics that one shard owns.
-pub struct Topics {
+pub(crate) struct Topics {
     engine: Engine,
     /// What the engine delivered during the call that is being made.
     events: Rc<RefCell<VecDeque<Event>>>,
@@ -83,7 +84,7 @@ impl fmt::Debug for Topics {
 }
 
 impl Topics {
-    pub fn new(settings: Arc<Settings>, inboxes: Arc<[Inbox]>, counters: Arc<Counters>) -> Rc<Self> {
+    pub(crate) fn new(settings: Arc<Settings>, inboxes: Arc<[Inbox]>, counters: Arc<Counters>) -> Rc<Self> {
         let events = Rc::<RefCell<VecDeque<Event>>>::default();
         let delivered = events.clone();
         let deliver = Box::new(move |event| delivered.borrow_mut().push_back(event));
@@ -96,21 +97,21 @@ impl Topics {
         Rc::new(Self { engine, events, topics: RefCell::default(), inboxes, settings, counters })
     }
 
-    pub fn request(self: &Rc<Self>, topic: TopicName, from: Address, request: TopicRequest) {
+    pub(crate) fn request(self: &Rc<Self>, topic: TopicName, from: Address, request: TopicRequest) {
         self.enqueue(topic, Job::Request(from, request));
     }
 
-    pub fn call(self: &Rc<Self>, topic: TopicName, call: TopicCall) {
+    pub(crate) fn call(self: &Rc<Self>, topic: TopicName, call: TopicCall) {
         self.enqueue(topic, Job::Call(call));
     }
 
     /// Topics that have subscribers, or something to do.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.topics.borrow().len()
     }
 
     /// Releases what has expired in the engine; called about once a second.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         self.engine.sweep();
     }
 
@@ -281,7 +282,8 @@ impl Topics {
             Wanted::Missed { known, or_refuse } => {
                 let since = Since { offset: known.offset, epoch: &known.epoch };
                 let limit = self.settings.client.recovery_max;
-                let recovery = self.engine.recover(name, Some(since), limit, meta_ttl).await.map_err(error)?;
+                let recovery =
+                    self.engine.recover(name, Some(since), limit, meta_ttl).await.map_err(error)?;
                 let complete = recovery.complete && recovery.top.epoch == delivered.epoch;
                 self.count_recovery(complete);
                 if !complete && or_refuse {
@@ -295,7 +297,8 @@ impl Topics {
                 let query = HistoryQuery { limit: 1, since: None, reverse: true };
                 let history = self.engine.history(name, query, meta_ttl).await.map_err(error)?;
                 let is_known = known.offset == delivered.offset && delivered.epoch.as_str() == known.epoch;
-                let newest = history.publications.into_iter().find(|newest| newest.offset == delivered.offset);
+                let newest =
+                    history.publications.into_iter().find(|newest| newest.offset == delivered.offset);
                 let recovered = if is_known { Some(Vec::new()) } else { newest.map(|newest| vec![newest]) };
                 self.count_recovery(recovered.is_some());
                 Ok(Joined { position, recovered })
@@ -445,7 +448,7 @@ enum Step {
     Hole,
 }
 
-pub fn history_options(bounds: HistoryBounds) -> HistoryOptions {
+pub(crate) fn history_options(bounds: HistoryBounds) -> HistoryOptions {
     HistoryOptions { size: bounds.size, ttl: bounds.ttl, meta_ttl: bounds.meta_ttl }
 }
 

@@ -7,11 +7,11 @@ use wildmatch::WildMatch;
 use crate::settings::Origins;
 
 #[derive(Clone, Debug)]
-pub struct AllowedOrigins(Vec<WildMatch>);
+pub(crate) struct AllowedOrigins(Vec<WildMatch>);
 
 /// What a request's `Origin` header amounts to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin<'r> {
+pub(crate) enum Origin<'r> {
     /// Not a browser's page.
     None,
     Allowed(&'r HeaderValue),
@@ -19,11 +19,11 @@ pub enum Origin<'r> {
 }
 
 impl AllowedOrigins {
-    pub fn new(origins: &Origins) -> Self {
+    pub(crate) fn new(origins: &Origins) -> Self {
         Self(origins.allowed.iter().map(|glob| WildMatch::new(&glob.to_ascii_lowercase())).collect())
     }
 
-    pub fn judge<'r>(&self, headers: &'r HeaderMap) -> Origin<'r> {
+    pub(crate) fn judge<'r>(&self, headers: &'r HeaderMap) -> Origin<'r> {
         let Some(origin) = headers.get(ORIGIN) else { return Origin::None };
         // Scheme and host are case-insensitive (RFC 6454 section 4).
         let text = origin.to_str().unwrap_or("").to_ascii_lowercase();

@@ -61,8 +61,8 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         setting: "internal.address and internal.port",
         error,
     };
-    let internal_listener =
-        listener::bind_alone(settings.internal_address, settings.admission.backlog).map_err(internal_failed)?;
+    let internal_listener = listener::bind_alone(settings.internal_address, settings.admission.backlog)
+        .map_err(internal_failed)?;
     let internal_address = internal_listener.local_addr().map_err(internal_failed)?;
     let (client_address, listeners) = bind_clients(&settings)?;
 
@@ -137,7 +137,11 @@ fn run_shard(
         let shard = Shard::new(index, node.clone())?;
         let origins = AllowedOrigins::new(&node.settings.origins);
         let gate = Rc::new(Gate { node, origins, shard: index, adopted: adopt });
-        let accepting = tokio::task::spawn_local(listener::accept(TcpListener::from_std(listener)?, gate, stopped.clone()));
+        let accepting = tokio::task::spawn_local(listener::accept(
+            TcpListener::from_std(listener)?,
+            gate,
+            stopped.clone(),
+        ));
         let mut stop = stopped;
         tokio::select! {
             () = shard.run(outlet, adopted) => {}
@@ -171,12 +175,17 @@ impl Running {
         drop(done);
         let timeout = node.settings.shutdown.timeout;
         if tokio::time::timeout(timeout, drained.recv()).await.is_err() {
-            tracing::warn!(connections = node.connections(), ?timeout, "connections were left when the time was up");
+            tracing::warn!(
+                connections = node.connections(),
+                ?timeout,
+                "connections were left when the time was up"
+            );
         }
         // The receivers are gone only if every shard has ended.
         let _ = stop.send(true);
         internal.abort();
-        let joined = tokio::task::spawn_blocking(move || shards.into_iter().for_each(|shard| drop(shard.join())));
+        let joined =
+            tokio::task::spawn_blocking(move || shards.into_iter().for_each(|shard| drop(shard.join())));
         if let Err(error) = joined.await {
             tracing::error!(%error, "the shards could not be awaited");
         }

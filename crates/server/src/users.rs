@@ -12,31 +12,43 @@ use rustc_hash::FxHashMap;
 use crate::inbox::{Address, Filter, Inbox, Message, Order, Recipients};
 
 #[derive(Debug)]
-pub enum UserMessage {
+pub(crate) enum UserMessage {
     /// A connection of the user connects; answered to it.
-    Register { user: Box<str>, from: Address, single: bool },
-    Unregister { user: Box<str>, from: Address },
+    Register {
+        user: Box<str>,
+        from: Address,
+        single: bool,
+    },
+    Unregister {
+        user: Box<str>,
+        from: Address,
+    },
     /// An order of the API for the user's connections.
-    Control { user: Box<str>, filter: Arc<Filter>, control: Control, completion: Completion },
+    Control {
+        user: Box<str>,
+        filter: Arc<Filter>,
+        control: Control,
+        completion: Completion,
+    },
 }
 
 #[derive(Debug)]
-pub struct Users {
+pub(crate) struct Users {
     connections: FxHashMap<Box<str>, Vec<Address>>,
     connections_max: usize,
     inboxes: Arc<[Inbox]>,
 }
 
 impl Users {
-    pub fn new(connections_max: usize, inboxes: Arc<[Inbox]>) -> Self {
+    pub(crate) fn new(connections_max: usize, inboxes: Arc<[Inbox]>) -> Self {
         Self { connections: FxHashMap::default(), connections_max, inboxes }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.connections.len()
     }
 
-    pub fn handle(&mut self, message: UserMessage) {
+    pub(crate) fn handle(&mut self, message: UserMessage) {
         match message {
             UserMessage::Register { user, from, single } => {
                 let result = self.register(user, from, single);

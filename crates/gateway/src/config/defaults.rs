@@ -16,7 +16,7 @@ pub(crate) const INTERNAL_PORT: u16 = 9000;
 
 /// A second's worth of a reconnect storm; the kernel cuts it at `net.core.somaxconn`, 4096 since Linux 5.4.
 pub(crate) const BACKLOG: u32 = 4096;
-pub(crate) const HANDSHAKES_MAX: usize = 256;
+pub(crate) const HTTP_CONNECTIONS_MAX: usize = 512;
 /// Two lost packets on a phone's link and their retransmissions fit.
 pub(crate) const REQUEST_HEADER_TIMEOUT: Period = Period::from_secs(10);
 

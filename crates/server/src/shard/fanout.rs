@@ -75,14 +75,15 @@ impl Shard {
         for subscriber in &registry.topic(topic).subscribers {
             let share = &mut shares[subscriber.wire as usize][usize::from(subscriber.joins)];
             let (wire, joins) = (subscriber.wire, subscriber.joins);
-            let (segment, count) = match *share.get_or_insert_with(|| self::share(outbox, deliveries, wire, joins)) {
-                Share::Messages { segment, count } => (segment, count),
-                Share::Nothing => continue,
-                Share::Unencodable => {
-                    closed.push((subscriber.connection, Disconnect::INAPPROPRIATE_PROTOCOL));
-                    continue;
-                }
-            };
+            let (segment, count) =
+                match *share.get_or_insert_with(|| self::share(outbox, deliveries, wire, joins)) {
+                    Share::Messages { segment, count } => (segment, count),
+                    Share::Nothing => continue,
+                    Share::Unencodable => {
+                        closed.push((subscriber.connection, Disconnect::INAPPROPRIATE_PROTOCOL));
+                        continue;
+                    }
+                };
             let connection = &mut connections[subscriber.connection as usize];
             counts[wire as usize] += count;
             if connection.session().is_some_and(|session| session.is_open()) {

@@ -43,7 +43,7 @@ use readiness::Readiness;
 
 /// A socket whose HTTP request asked for a connection that stays.
 #[derive(Debug)]
-pub struct Adopted {
+pub(crate) struct Adopted {
     pub socket: TcpStream,
     /// The response to the request, which is still to be sent.
     pub head: Bytes,
@@ -54,7 +54,7 @@ pub struct Adopted {
 }
 
 #[derive(Debug)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// A client that speaks the protocol.
     Client(Manner),
     /// A client that only listens: its commands were read from the request.
@@ -81,7 +81,7 @@ const SWEEP_INTERVAL_MILLIS: u64 = 1000;
 /// Bytes read from one socket at once, into a buffer that all connections of the shard share.
 const READ_BYTES: usize = 64 * 1024;
 
-pub struct Shard {
+pub(crate) struct Shard {
     index: u16,
     node: Node,
     counters: Arc<Counters>,
@@ -107,7 +107,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub fn new(index: usize, node: Node) -> io::Result<Self> {
+    pub(crate) fn new(index: usize, node: Node) -> io::Result<Self> {
         let counters = node.counters[index].clone();
         let settings = &node.settings;
         Ok(Self {
@@ -138,7 +138,7 @@ impl Shard {
     /// clients sent, what is due, and then writes. All of what waits in the inbox is grouped before anything is
     /// written, so overload makes larger batches; the inbox is left alone while a batch is being written, and
     /// clients and timers are not.
-    pub async fn run(mut self, mut outlet: Outlet, mut adopted: mpsc::UnboundedReceiver<Adopted>) {
+    pub(crate) async fn run(mut self, mut outlet: Outlet, mut adopted: mpsc::UnboundedReceiver<Adopted>) {
         loop {
             let mut first = None;
             let mut socket = None;
@@ -211,7 +211,8 @@ impl Shard {
     }
 
     fn answer(&mut self, key: ConnectionKey, answer: Answer) {
-        let is_there = self.connections.get(key.slot as usize).is_some_and(|c| c.is(key) && c.session().is_some());
+        let is_there =
+            self.connections.get(key.slot as usize).is_some_and(|c| c.is(key) && c.session().is_some());
         if is_there {
             self.with_session(key.slot, |session, context| session.answer(context, answer));
         } else if let Answer::Subscribed { topic, membership, result: Ok(_) } = answer {
@@ -239,7 +240,8 @@ impl Shard {
     fn lose_positions(&mut self, topic: &str) {
         let Some(topic) = self.registry.find(topic) else { return };
         let subscribers = &self.registry.topic(topic).subscribers;
-        let positioned: Vec<u32> = subscribers.iter().filter(|s| s.positioned).map(|s| s.connection).collect();
+        let positioned: Vec<u32> =
+            subscribers.iter().filter(|s| s.positioned).map(|s| s.connection).collect();
         for slot in positioned {
             self.with_session(slot, |session, context| session.lose_position(context, topic));
         }
@@ -365,13 +367,16 @@ impl Shard {
     fn take_timers(&mut self) {
         while let Some(entries) = self.wheel.advance(self.now.millis) {
             for Entry { connection: slot, due } in entries {
-                let Some(connection) = self.connections.get_mut(slot as usize).filter(|c| c.due == due) else {
+                let Some(connection) = self.connections.get_mut(slot as usize).filter(|c| c.due == due)
+                else {
                     continue;
                 };
                 connection.due = 0;
                 match connection.role {
                     Role::Client(_) => self.with_session(slot, |session, context| session.tick(context)),
-                    Role::Closing { until_millis, .. } if until_millis <= self.now.millis => self.remove(slot),
+                    Role::Closing { until_millis, .. } if until_millis <= self.now.millis => {
+                        self.remove(slot)
+                    }
                     Role::Closing { .. } | Role::Echo => self.schedule(slot),
                 }
             }

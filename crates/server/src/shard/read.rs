@@ -37,7 +37,9 @@ impl Shard {
     }
 
     fn read(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else { return };
+        let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else {
+            return;
+        };
         connection.to_read = false;
         let mut buffer = std::mem::take(&mut self.buffer);
         match connection.socket.read(&mut buffer) {
@@ -157,7 +159,8 @@ impl Shard {
 
     /// The peer has gone without a word, or has said all it had to say: it may still read what it asked for.
     fn leave(&mut self, slot: u32) {
-        let was_open = self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. }));
+        let was_open =
+            self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. }));
         if was_open {
             self.counters.connections_closed.count(u32::MAX);
         }

@@ -41,7 +41,8 @@ impl Shard {
                 Effect::Ping => self.send(slot, ping(wire, pings)),
                 Effect::Close(why) => self.close(slot, &why),
                 Effect::Register { user, single } => {
-                    let message = UserMessage::Register { user: user.clone(), from: self.address(key), single };
+                    let message =
+                        UserMessage::Register { user: user.clone(), from: self.address(key), single };
                     self.node.owner_of(&user).send(Message::User(message));
                 }
                 Effect::Unregister { user } => {
@@ -176,7 +177,9 @@ impl Shard {
                 events::disconnect(why, &mut text);
                 text.into()
             }
-            Some(Wire::JsonFrames | Wire::ProtobufFrames) | None => websocket::close_frame(why.code, &why.reason),
+            Some(Wire::JsonFrames | Wire::ProtobufFrames) | None => {
+                websocket::close_frame(why.code, &why.reason)
+            }
         };
         self.send(slot, goodbye);
         self.start_closing(slot, false);

@@ -18,7 +18,8 @@ impl Backend {
     /// The result of a call that goes well.
     pub(crate) async fn call(&mut self, method: &str, request: Value) -> Value {
         let body = request.to_string();
-        let head = format!("POST /api/{method} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head =
+            format!("POST /api/{method} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
         self.socket.send(head + &body).await;
         let response = self.socket.response().await;
         assert_eq!(response.status, 200, "{response:?}");

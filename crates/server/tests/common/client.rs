@@ -37,13 +37,7 @@ impl Client {
     /// Only the WebSocket, no command yet.
     pub(crate) async fn over(mut socket: RawSocket) -> Self {
         socket.upgrade(WEBSOCKET_HANDSHAKE).await;
-        Self {
-            socket,
-            connected: Value::Null,
-            read: VecDeque::new(),
-            pushes: VecDeque::new(),
-            next_id: 1,
-        }
+        Self { socket, connected: Value::Null, read: VecDeque::new(), pushes: VecDeque::new(), next_id: 1 }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -60,7 +54,8 @@ impl Client {
     /// Sends many commands in one frame.
     pub(crate) async fn commands(&mut self, commands: impl IntoIterator<Item = (&str, Value)>) -> Range<u32> {
         let first = self.next_id;
-        let lines: Vec<_> = commands.into_iter().map(|(method, request)| self.write(method, request).1).collect();
+        let lines: Vec<_> =
+            commands.into_iter().map(|(method, request)| self.write(method, request).1).collect();
         self.socket.send(frame(TEXT, lines.join("\n"))).await;
         first..self.next_id
     }
@@ -93,7 +88,9 @@ impl Client {
             match frame.opcode {
                 CLOSE => panic!("closed: {:?}", frame.close()),
                 PONG => {}
-                _ => self.read.extend(frame.text().split('\n').map(|line| serde_json::from_str::<Value>(line).unwrap())),
+                _ => self.read.extend(
+                    frame.text().split('\n').map(|line| serde_json::from_str::<Value>(line).unwrap()),
+                ),
             }
         }
     }
@@ -108,7 +105,8 @@ impl Client {
             }
             let reply = message.as_object_mut().unwrap();
             assert_eq!(reply.remove("id"), Some(json!(id)), "{reply:?}");
-            let [(key, value)]: [_; 1] = std::mem::take(reply).into_iter().collect::<Vec<_>>().try_into().unwrap();
+            let [(key, value)]: [_; 1] =
+                std::mem::take(reply).into_iter().collect::<Vec<_>>().try_into().unwrap();
             return if key == "error" { Err(value) } else { Ok(value) };
         }
     }

@@ -94,7 +94,10 @@ pub(crate) fn settings(shards: usize) -> Settings {
             topics_max: 1000,
             transport_errors: false,
         },
-        memory: MemoryEngineSettings { history_bytes_max: 64 << 20, idempotency_ttl: Duration::from_secs(60) },
+        memory: MemoryEngineSettings {
+            history_bytes_max: 64 << 20,
+            idempotency_ttl: Duration::from_secs(60),
+        },
         shutdown: ShutdownSettings { timeout: Duration::from_secs(10) },
         dev: None,
     }
@@ -156,7 +159,10 @@ impl TestGateway {
         let request = "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n";
         let metrics = RawSocket::ask(self.internal_address, request).await.body;
         let rows = metrics.lines().filter_map(|line| line.rsplit_once(' '));
-        let mut values = rows.filter(|(key, _)| key.split('{').next() == Some(name)).map(|(_, value)| value.parse::<f64>().unwrap()).peekable();
+        let mut values = rows
+            .filter(|(key, _)| key.split('{').next() == Some(name))
+            .map(|(_, value)| value.parse::<f64>().unwrap())
+            .peekable();
         assert!(values.peek().is_some(), "no {name} in {metrics}");
         values.sum()
     }

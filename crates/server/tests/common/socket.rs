@@ -127,7 +127,8 @@ impl RawSocket {
     pub(crate) async fn until(&mut self, text: &str) -> String {
         let mut searched = 0;
         loop {
-            let found = self.received[searched..].windows(text.len()).position(|window| window == text.as_bytes());
+            let found =
+                self.received[searched..].windows(text.len()).position(|window| window == text.as_bytes());
             if let Some(at) = found {
                 let taken = self.received.split_to(searched + at + text.len());
                 return String::from_utf8(taken.to_vec()).unwrap();

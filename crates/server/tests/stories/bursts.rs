@@ -6,7 +6,9 @@ use fanwire_protocol::centrifuge::{Command, ConnectRequest, PublishRequest, Repl
 use prost::Message;
 use serde_json::{Value, json};
 
-use crate::common::{BINARY, Client, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, frame, settings};
+use crate::common::{
+    BINARY, Client, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, frame, settings,
+};
 
 const PUBLICATIONS: u32 = 10_000;
 /// In small pieces, so that the server's writes are short.
@@ -17,10 +19,13 @@ fn protobuf(command: Command) -> Vec<u8> {
 }
 
 async fn connect_protobuf(mut socket: RawSocket) -> RawSocket {
-    let request = WEBSOCKET_HANDSHAKE.replacen("\r\n", "\r\nSec-WebSocket-Protocol: centrifuge-protobuf\r\n", 1);
+    let request =
+        WEBSOCKET_HANDSHAKE.replacen("\r\n", "\r\nSec-WebSocket-Protocol: centrifuge-protobuf\r\n", 1);
     let head = socket.upgrade(&request).await;
     assert!(head.contains("sec-websocket-protocol: centrifuge-protobuf\r\n"), "{head}");
-    socket.send(protobuf(Command { id: 1, connect: Some(ConnectRequest::default()), ..Command::default() })).await;
+    socket
+        .send(protobuf(Command { id: 1, connect: Some(ConnectRequest::default()), ..Command::default() }))
+        .await;
     assert_eq!(replies(&socket.frame().await.unwrap().payload)[0].id, 1);
     socket
 }
@@ -48,7 +53,8 @@ async fn burst(publisher: &mut Client, publications: impl Iterator<Item = (Strin
     let publications: Vec<_> = publications.collect();
     let mut ids = Vec::new();
     for some in publications.chunks(IN_ONE_FRAME) {
-        let commands = some.iter().map(|(topic, number)| ("publish", json!({"channel": topic, "data": number})));
+        let commands =
+            some.iter().map(|(topic, number)| ("publish", json!({"channel": topic, "data": number})));
         ids.extend(publisher.commands(commands).await);
     }
     let mut open: std::collections::HashSet<u32> = ids.into_iter().collect();
@@ -151,7 +157,12 @@ async fn bursts_into_many_topics_keep_the_order_of_each() {
         let mut subscribers = Vec::new();
         for subscriber in 0..8 {
             // Each in a different set of topics, none in none of them.
-            let topics: Vec<_> = TOPICS.iter().enumerate().filter(|(n, _)| (subscriber + n) % 4 != 0).map(|(_, t)| *t).collect();
+            let topics: Vec<_> = TOPICS
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| (subscriber + n) % 4 != 0)
+                .map(|(_, t)| *t)
+                .collect();
             let mut client = gateway.client().await;
             for topic in &topics {
                 client.subscribe(topic).await;

@@ -14,7 +14,9 @@ fn close(code: u16) -> Vec<u8> {
 async fn a_close_is_answered_with_its_own_code_and_the_end() {
     for shards in [1, 3] {
         let gateway = TestGateway::start(settings(shards));
-        for (sent, answered) in [(close(1000), 1000), (close(1001), 1001), (close(3000), 3000), (close(4999), 4999)] {
+        for (sent, answered) in
+            [(close(1000), 1000), (close(1001), 1001), (close(3000), 3000), (close(4999), 4999)]
+        {
             let mut client = gateway.client().await;
             client.socket.send(sent).await;
             assert_eq!(client.closed().await, (answered, String::new()));
@@ -60,7 +62,10 @@ async fn a_client_that_follows_a_close_is_gone_at_once() {
     client.socket.send(close(3501)).await;
     client.socket.ended().await;
     gateway.deserted().await;
-    assert!(closed.elapsed() < Duration::from_secs(4), "it did not wait for the time that silent clients get");
+    assert!(
+        closed.elapsed() < Duration::from_secs(4),
+        "it did not wait for the time that silent clients get"
+    );
 }
 
 #[tokio::test]

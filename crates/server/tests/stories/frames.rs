@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::common::{
-    BINARY, CLOSE, CONTINUATION, Client, PING, PONG, RawSocket, TEXT, TestGateway, WEBSOCKET_HANDSHAKE, fragment,
-    frame, settings,
+    BINARY, CLOSE, CONTINUATION, Client, PING, PONG, RawSocket, TEXT, TestGateway, WEBSOCKET_HANDSHAKE,
+    fragment, frame, settings,
 };
 
 const CONNECT: &str = r#"{"id":1,"connect":{}}"#;
@@ -91,7 +91,8 @@ async fn every_mistake_closes_with_its_code_and_nobody_else_notices() {
     witness.subscribe("a").await;
 
     let big = frame(TEXT, "x".repeat(1001));
-    let big_in_pieces = [fragment(false, TEXT, "x".repeat(600)), fragment(true, CONTINUATION, "x".repeat(600))];
+    let big_in_pieces =
+        [fragment(false, TEXT, "x".repeat(600)), fragment(true, CONTINUATION, "x".repeat(600))];
     let unmasked = b"\x81\x02{}".to_vec();
     let reserved_bit = [&[frame(TEXT, "{}")[0] | 0x40], &frame(TEXT, "{}")[1..]].concat();
     let unfinished_ping = fragment(false, PING, "");
@@ -148,7 +149,9 @@ async fn the_echo_route_gives_back_what_it_gets() {
     let gateway = TestGateway::start(settings);
     let mut socket = RawSocket::open(gateway.address).await;
     socket.upgrade(&WEBSOCKET_HANDSHAKE.replace("/connection/websocket", "/echo")).await;
-    for (opcode, length) in [(TEXT, 0), (BINARY, 125), (TEXT, 126), (BINARY, 65_535), (TEXT, 65_536), (BINARY, 1 << 20)] {
+    for (opcode, length) in
+        [(TEXT, 0), (BINARY, 125), (TEXT, 126), (BINARY, 65_535), (TEXT, 65_536), (BINARY, 1 << 20)]
+    {
         socket.send(frame(opcode, "x".repeat(length))).await;
         let echo = socket.frame().await.unwrap();
         assert_eq!((echo.opcode, echo.payload.len()), (opcode, length));

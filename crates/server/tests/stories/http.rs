@@ -32,9 +32,17 @@ async fn requests_that_lead_nowhere_are_told_why() {
         (without("Connection:"), 426, None),
         (without("Sec-WebSocket-Key:"), 400, None),
         (without("Sec-WebSocket-Version:"), 426, Some(("sec-websocket-version", "13"))),
-        (WEBSOCKET_HANDSHAKE.replace("Version: 13", "Version: 8"), 426, Some(("sec-websocket-version", "13"))),
+        (
+            WEBSOCKET_HANDSHAKE.replace("Version: 13", "Version: 8"),
+            426,
+            Some(("sec-websocket-version", "13")),
+        ),
         (WEBSOCKET_HANDSHAKE.replace("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), 400, None),
-        (WEBSOCKET_HANDSHAKE.replace("Sec-WebSocket-Key", "Sec-WebSocket-Key: AAAA\r\nSec-WebSocket-Key"), 400, None),
+        (
+            WEBSOCKET_HANDSHAKE.replace("Sec-WebSocket-Key", "Sec-WebSocket-Key: AAAA\r\nSec-WebSocket-Key"),
+            400,
+            None,
+        ),
         (WEBSOCKET_HANDSHAKE.replace("HTTP/1.1", "HTTP/1.0"), 505, None),
     ];
     for (request, status, header) in cases {

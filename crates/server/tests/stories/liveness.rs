@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::common::{Client, PING, PONG, RawSocket, TEXT, TestGateway, WEBSOCKET_HANDSHAKE, eventually, frame, settings};
+use crate::common::{
+    Client, PING, PONG, RawSocket, TEXT, TestGateway, WEBSOCKET_HANDSHAKE, eventually, frame, settings,
+};
 
 const PING_INTERVAL: Duration = Duration::from_millis(400);
 const PONG_TIMEOUT: Duration = Duration::from_millis(200);
@@ -84,7 +86,9 @@ async fn a_client_that_sends_no_more_gets_its_answers_and_is_gone() {
         socket.ended().await;
         // The same in one go with the handshake.
         let mut socket = RawSocket::open(gateway.address).await;
-        socket.send([WEBSOCKET_HANDSHAKE.as_bytes(), &frame(TEXT, r#"{"id":1,"connect":{}}"#)].concat()).await;
+        socket
+            .send([WEBSOCKET_HANDSHAKE.as_bytes(), &frame(TEXT, r#"{"id":1,"connect":{}}"#)].concat())
+            .await;
         socket.finish().await;
         assert!(socket.head().await.starts_with("HTTP/1.1 101 "));
         assert!(socket.frame().await.unwrap().text().contains(r#""id":1"#));

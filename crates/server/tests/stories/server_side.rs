@@ -13,7 +13,8 @@ async fn nothing_overtakes_the_reply_to_connect() {
         let mut publishers = Vec::new();
         for topic in [stream, plain] {
             let mut publisher = gateway.client().await;
-            publishers.push(tokio::spawn(async move { publisher.publish_all(topic, 1..PUBLICATIONS + 1).await }));
+            publishers
+                .push(tokio::spawn(async move { publisher.publish_all(topic, 1..PUBLICATIONS + 1).await }));
         }
         let token = token(&json!({"sub": "ann", "channels": [stream, plain]}));
         while publishers.iter().any(|publisher| !publisher.is_finished()) {

@@ -54,7 +54,11 @@ async fn clients_that_do_not_follow_are_not_waited_for_without_end() {
     let mut client = gateway.client().await;
     let began = Instant::now();
     gateway.shutdown().await;
-    assert!((Duration::from_millis(400)..Duration::from_secs(4)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!(
+        (Duration::from_millis(400)..Duration::from_secs(4)).contains(&began.elapsed()),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(client.closed().await.0, 3001);
 }
 

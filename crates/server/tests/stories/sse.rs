@@ -92,7 +92,9 @@ async fn what_is_refused_is_refused_before_the_stream_begins() {
     let for_ann = token(&json!({"sub": "ann", "channel": "$secret"}));
     listen(&gateway, &format!("token={ann}&topic=$secret&subscription_token={for_ann}")).await;
     let mut bearer = RawSocket::open(gateway.address).await;
-    bearer.send(format!("GET /subscribe?topic=a HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {ann}\r\n\r\n")).await;
+    bearer
+        .send(format!("GET /subscribe?topic=a HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {ann}\r\n\r\n"))
+        .await;
     assert!(bearer.head().await.starts_with("HTTP/1.1 200 "));
 }
 
@@ -155,5 +157,8 @@ async fn a_publication_that_is_no_json_ends_the_stream_with_the_reason() {
     has_listeners(&gateway, "room:a", 1).await;
     crate::bursts::publish_protobuf(&gateway, "room:a", b"not JSON".to_vec()).await;
     let (name, data) = event(&mut listener).await;
-    assert_eq!((name.as_str(), &data["code"], &data["reconnect"]), ("disconnect", &json!(3506), &json!(false)));
+    assert_eq!(
+        (name.as_str(), &data["code"], &data["reconnect"]),
+        ("disconnect", &json!(3506), &json!(false))
+    );
 }

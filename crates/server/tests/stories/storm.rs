@@ -67,7 +67,14 @@ async fn a_storm_leaves_nothing_behind() {
                 eventually("presence is empty", async || observer.present(&room).await == 0).await;
             }
         }
-        for gauge in ["fanwire_subscriptions", "fanwire_topics", "fanwire_users", "fanwire_connections", "fanwire_clients", "fanwire_send_queue_bytes"] {
+        for gauge in [
+            "fanwire_subscriptions",
+            "fanwire_topics",
+            "fanwire_users",
+            "fanwire_connections",
+            "fanwire_clients",
+            "fanwire_send_queue_bytes",
+        ] {
             eventually(gauge, async || gateway.metric(gauge).await == 0.0).await;
         }
         // The node is as good as new.

@@ -43,7 +43,8 @@ async fn a_user_has_so_many_connections_and_no_more() {
 async fn a_newer_connection_closes_the_older_ones() {
     for shards in [1, 3] {
         let mut settings = settings(shards);
-        settings.client.personal_topic = Some(PersonalTopic { single_connection: true, ..PersonalTopic::default() });
+        settings.client.personal_topic =
+            Some(PersonalTopic { single_connection: true, ..PersonalTopic::default() });
         let gateway = TestGateway::start(settings);
         let ann = json!({"sub": "ann"});
         let mut bob = gateway.client_with(&json!({"sub": "bob"})).await;
