@@ -48,7 +48,6 @@ impl Gate {
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "made once a request and taken apart at once")]
 pub(crate) enum Outcome {
     Response(Answer),
     Stay(Stay),

@@ -54,7 +54,7 @@ fn runner(suite: &str) -> Command {
     };
     runner
         .current_dir(end_to_end_folder())
-        .env("FANWIRE_BIN", target_folder().join("debug/fanwire"))
+        .env("GATEWAY_BIN", target_folder().join("debug/fanwire"))
         .env("SCREENSHOTS", target_folder().join("screenshots"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         // Servers under test are on loopback, whatever proxy the machine has.

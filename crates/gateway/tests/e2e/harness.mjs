@@ -19,7 +19,7 @@ const STOP_DEADLINE = 20_000;
 export const DEADLINE = 20_000;
 
 export const binary =
-  process.env.FANWIRE_BIN ?? path.resolve(FOLDER, '../../../../target/debug/fanwire');
+  process.env.GATEWAY_BIN ?? path.resolve(FOLDER, '../../../../target/debug/fanwire');
 
 /** The configuration that suites share; each may merge its own settings over it. */
 export const sharedConfig = () => JSON.parse(fs.readFileSync(path.join(FOLDER, 'server.json'), 'utf8'));
@@ -157,7 +157,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Without what would configure the server: every variable with its prefix does, `FANWIRE_BIN` too. */
+/** Without what would configure the server: every variable with its prefix does, `GATEWAY_BIN` too. */
 export const environment = () =>
   Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('FANWIRE_')));
 

@@ -21,7 +21,7 @@ import urllib.request
 import jwt
 
 FOLDER = pathlib.Path(__file__).resolve().parent
-BINARY = os.environ.get("FANWIRE_BIN", str(FOLDER.parents[3] / "target/debug/fanwire"))
+BINARY = os.environ.get("GATEWAY_BIN", str(FOLDER.parents[3] / "target/debug/fanwire"))
 START_DEADLINE = 30
 STOP_DEADLINE = 20
 # How long a condition may take that normally holds at once; generous, for machines that do more than this.
@@ -362,7 +362,7 @@ def merge(base, over):
 
 
 def environment():
-    """Without what would configure the server: every variable with its prefix does, `FANWIRE_BIN` too."""
+    """Without what would configure the server: every variable with its prefix does, `GATEWAY_BIN` too."""
     return {name: value for name, value in os.environ.items() if not name.startswith("FANWIRE_")}
 
 

@@ -1,5 +1,5 @@
 // The chat page in real browser windows against `fanwire serve --dev`. Run from the folder above:
-// `FANWIRE_BIN=... SCREENSHOTS=/tmp/chat node --test chat/chat.mjs`.
+// `GATEWAY_BIN=... SCREENSHOTS=/tmp/chat node --test chat/chat.mjs`.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
