@@ -14,3 +14,5 @@ mod names;
 mod operations;
 mod ordering;
 mod server_side;
+mod codes;
+mod model;

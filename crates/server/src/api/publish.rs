@@ -79,6 +79,9 @@ pub(super) async fn broadcast(node: &Node, request: PublishRequest) -> Reply {
     result(&BroadcastResult { responses: replies.iter().map(Envelope::from).collect() })
 }
 
+/// Longest `idempotency_key` and `version_epoch`: the engine keeps them for minutes and for a topic's life.
+const KEY_BYTES_MAX: usize = 256;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keep {
     AsTheNamespaceSays,
@@ -88,6 +91,11 @@ enum Keep {
 impl PublishRequest {
     /// The publication, but for the topic's part in it.
     fn content(&self) -> Result<(Publish, Keep), ApiError> {
+        for (name, key) in [("idempotency_key", &self.idempotency_key), ("version_epoch", &self.version_epoch)] {
+            if key.len() > KEY_BYTES_MAX {
+                return Err(ApiError::bad_request(format!("{name} is longer than {KEY_BYTES_MAX} bytes")));
+            }
+        }
         let publish = Publish {
             data: payload(self.data.clone(), &self.b64data)?,
             tags: (!self.tags.is_empty()).then(|| Arc::new(self.tags.clone())),
@@ -156,6 +164,11 @@ mod tests {
         assert_eq!(content(r#"{"data":null}"#).unwrap().0.data, "null");
         assert_eq!(content("{}").unwrap().0.data, "");
         assert_eq!(content(r#"{"b64data":"*"}"#).map(|_| ()), Err(ApiError::BAD_REQUEST));
+        for name in ["idempotency_key", "version_epoch"] {
+            let of_length = |length| content(&serde_json::json!({"data": 1, name: "k".repeat(length)}).to_string());
+            assert!(of_length(KEY_BYTES_MAX).is_ok());
+            assert!(of_length(KEY_BYTES_MAX + 1).is_err());
+        }
     }
 
     #[test]

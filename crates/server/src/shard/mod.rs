@@ -28,6 +28,7 @@ use fanwire_protocol::centrifuge::Command;
 use fanwire_protocol::{ClientId, Disconnect};
 use rustc_hash::FxHashMap;
 use slab::Slab;
+use socket2::SockRef;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -270,6 +271,12 @@ impl Shard {
 
     fn adopt(&mut self, adopted: Adopted) {
         let Adopted { socket, head, early, purpose, arrival } = adopted;
+        if let Purpose::Listener(_) = purpose
+            && let Err(error) = SockRef::from(&socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)
+        {
+            // A listener answers no ping: only the kernel can tell that it has vanished.
+            tracing::debug!(%error, "a listener that vanishes will be noticed late");
+        }
         let socket = mio::net::TcpStream::from_std(socket);
         self.generation = self.generation.wrapping_add(1);
         let mut commands = Vec::new();

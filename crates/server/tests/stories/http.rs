@@ -150,8 +150,9 @@ async fn backends_that_keep_their_connections_leave_room_for_clients() {
     const HTTP_CONNECTIONS_MAX: usize = 4;
     let mut settings = settings(1);
     settings.admission.http_connections_max = HTTP_CONNECTIONS_MAX;
+    settings.admission.request_header_timeout = Duration::from_secs(3600);
     let gateway = TestGateway::start(settings);
-    // Each has its answer and stays for the next call.
+    // Each has its answer and would like to stay for the next call.
     let mut backends = Vec::new();
     for _ in 0..4 * HTTP_CONNECTIONS_MAX {
         let mut backend = gateway.backend().await;

@@ -1,0 +1,156 @@
+//! What one client can conclude from what it said and what it was told: the reference.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fanwire_hub::effect::{Effect, TopicRequest};
+use fanwire_protocol::centrifuge::Reply;
+
+use super::Saying;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Connecting,
+    Open,
+    /// It was closed, refused, or has gone.
+    Gone,
+}
+
+#[derive(Clone, Debug)]
+struct Said {
+    topic: &'static str,
+    what: Saying,
+    answers: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Reference {
+    pub(super) standing: Standing,
+    pub(super) subscriptions_max: usize,
+    /// What it was told that it is subscribed to.
+    pub(super) topics: BTreeSet<String>,
+    /// Subscriptions that a topic's owner was asked for, and whose answers have not arrived.
+    on_their_way: BTreeSet<String>,
+    /// By command id.
+    said: BTreeMap<u32, Said>,
+}
+
+pub(super) const CONNECT: u32 = 1;
+
+impl Reference {
+    pub(super) fn new(subscriptions_max: usize) -> Self {
+        Self {
+            standing: Standing::Connecting,
+            subscriptions_max,
+            topics: BTreeSet::new(),
+            on_their_way: BTreeSet::new(),
+            said: BTreeMap::new(),
+        }
+    }
+
+    /// Notes a command and gives its id.
+    pub(super) fn say(&mut self, topic: &'static str, what: Saying) -> u32 {
+        let id = CONNECT + 1 + self.said.len() as u32;
+        self.said.insert(id, Said { topic, what, answers: 0 });
+        id
+    }
+
+    /// The answer to a subscribe request is about to arrive.
+    pub(super) fn arrives(&mut self, topic: &str) {
+        assert!(self.on_their_way.remove(topic), "{topic} was asked for once");
+    }
+
+    /// Notes what the session wants done, and fails if it must not.
+    pub(super) fn follow(&mut self, effect: &Effect) {
+        if self.standing == Standing::Gone {
+            assert!(gives_back(effect), "nothing but giving back comes after the end: {effect:?}");
+            return;
+        }
+        match effect {
+            Effect::Open(reply) => {
+                assert_eq!(self.standing, Standing::Connecting);
+                let connect = reply.connect.as_ref().expect("it is the reply to connect");
+                self.standing = Standing::Open;
+                self.topics.extend(connect.subs.keys().cloned());
+                assert!(self.on_their_way.is_empty(), "the reply waits for every subscription");
+            }
+            Effect::Reply(reply) if reply.id == CONNECT => {
+                assert!(reply.error.is_some(), "{reply:?}");
+                self.standing = Standing::Gone;
+            }
+            Effect::Reply(reply) => {
+                assert_eq!(self.standing, Standing::Open, "nothing overtakes the connect reply: {reply:?}");
+                match &reply.push {
+                    Some(push) => self.pushed(&push.channel, push.subscribe.is_some(), push.unsubscribe.is_some()),
+                    None => self.answered(reply),
+                }
+            }
+            Effect::Close(_) => self.standing = Standing::Gone,
+            Effect::Topic(topic, TopicRequest::Subscribe { .. }) => {
+                assert!(!self.topics.contains(topic.as_str()), "{topic} is there already");
+                assert!(self.on_their_way.insert(topic.as_str().to_owned()), "{topic} was asked for already");
+                assert!(self.topics.len() + self.on_their_way.len() <= self.subscriptions_max);
+            }
+            _ => {}
+        }
+    }
+
+    fn pushed(&mut self, topic: &str, subscribe: bool, unsubscribe: bool) {
+        match (subscribe, unsubscribe) {
+            (true, false) => assert!(self.topics.insert(topic.to_owned()), "{topic} is new"),
+            // It is pushed even to a client that is not subscribed.
+            (false, true) => {
+                self.topics.remove(topic);
+            }
+            _ => panic!("nothing else is pushed"),
+        }
+    }
+
+    fn answered(&mut self, reply: &Reply) {
+        let said = self.said.get_mut(&reply.id).expect("it answers what was said");
+        said.answers += 1;
+        assert_eq!(said.answers, 1, "{reply:?}");
+        let Said { topic, what, .. } = *said;
+        let is_there = self.topics.contains(topic);
+        let is_on_its_way = self.on_their_way.contains(topic);
+        let error = reply.error.as_ref().map(|error| error.code);
+        match (what, error) {
+            (Saying::Subscribe, None) => {
+                assert!(reply.subscribe.is_some() && !is_there, "{reply:?}");
+                self.topics.insert(topic.to_owned());
+            }
+            (Saying::Subscribe, Some(105)) => assert!(is_there || is_on_its_way, "{topic} is not there"),
+            (Saying::Subscribe, Some(106)) => {
+                assert_eq!(self.topics.len() + self.on_their_way.len(), self.subscriptions_max);
+            }
+            // The topic is private, or its owner refused.
+            (Saying::Subscribe, Some(103)) => assert!(topic.starts_with('$')),
+            (Saying::Subscribe, Some(100)) => assert!(!is_there),
+            (Saying::Unsubscribe, None) => {
+                assert!(reply.unsubscribe.is_some());
+                self.topics.remove(topic);
+            }
+            (Saying::Publish, None) => assert!(reply.publish.is_some()),
+            (Saying::Publish, Some(103)) => assert!(!is_there, "a subscriber may publish to {topic}"),
+            _ => panic!("no such answer: {reply:?}"),
+        }
+        // Who is told at once that a subscription is on its way is told before that one's answer.
+        if !(error == Some(105) && is_on_its_way) {
+            let mut earlier = self.said.range(..reply.id).map(|(_, said)| said);
+            let overtaken =
+                earlier.find(|said| said.topic == topic && said.what != Saying::Publish && said.answers == 0);
+            assert!(overtaken.is_none(), "{reply:?} overtook the answer to {overtaken:?}");
+        }
+    }
+
+    /// Nothing is on its way any more: everything was answered.
+    pub(super) fn is_settled(&self) -> bool {
+        self.on_their_way.is_empty() && self.said.values().all(|said| said.answers == 1)
+    }
+}
+
+fn gives_back(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Moved(_) | Effect::Unregister { .. } | Effect::Topic(_, TopicRequest::Unsubscribe { .. })
+    )
+}
