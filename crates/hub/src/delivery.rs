@@ -23,7 +23,8 @@ impl Wire {
 
     /// A reply as this wire carries it, framed. `None` where the wire has no form for it.
     pub fn reply(self, reply: &Reply) -> Result<Option<Bytes>, Unencodable> {
-        let framed = |opcode, encoding| websocket::framed(opcode, |to| centrifuge::encode(encoding, reply, to));
+        let framed =
+            |opcode, encoding| websocket::framed(opcode, |to| centrifuge::encode(encoding, reply, to));
         match self {
             Self::JsonFrames => framed(Opcode::Text, Encoding::Json).map(Some),
             Self::ProtobufFrames => framed(Opcode::Binary, Encoding::Protobuf).map(Some),
@@ -79,5 +80,77 @@ impl Delivery {
             (Message::Leave(info), _) => Reply::push_leave(&self.topic, info),
         };
         Ok(wire.reply(&reply)?.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIRES: [Wire; Wire::COUNT] = [Wire::JsonFrames, Wire::ProtobufFrames, Wire::Events];
+
+    fn publication(data: &'static [u8], offset: u64) -> Message {
+        let publication = Publication { data: Bytes::from_static(data), info: None, tags: None, offset };
+        let first = (offset == 1).then(|| Epoch::parse(b"abcdefgh").unwrap());
+        Message::Publication(Arc::new(publication), first)
+    }
+
+    fn delivery(message: Message) -> Delivery {
+        Delivery::new(TopicName::new("news").unwrap(), message)
+    }
+
+    fn info() -> Arc<ClientInfo> {
+        let client = fanwire_protocol::ClientId::parse("00000000-0000-4000-8000-000000000001").unwrap();
+        Arc::new(ClientInfo {
+            user: "42".into(),
+            client,
+            connection: Bytes::new(),
+            subscription: Bytes::new(),
+        })
+    }
+
+    fn json_frame(text: &str) -> Bytes {
+        assert!(text.len() < 126);
+        [&[0x81, text.len() as u8], text.as_bytes()].concat().into()
+    }
+
+    #[test]
+    fn each_wire_has_its_form_and_shares_it() {
+        for (message, json) in [
+            (publication(b"1", 2), r#"{"push":{"channel":"news","pub":{"data":1,"offset":2}}}"#),
+            // The first publication of a stream says which stream it is.
+            (
+                publication(b"1", 1),
+                r#"{"push":{"channel":"news","pub":{"data":1,"offset":1,"epoch":"abcdefgh"}}}"#,
+            ),
+        ] {
+            let delivery = delivery(message);
+            assert_eq!(delivery.bytes(Wire::JsonFrames), &Ok(json_frame(json)));
+            for wire in WIRES {
+                let bytes = delivery.bytes(wire).as_ref().unwrap();
+                assert!(!bytes.is_empty());
+                assert_eq!(bytes.as_ptr(), delivery.bytes(wire).as_ref().unwrap().as_ptr());
+            }
+        }
+    }
+
+    #[test]
+    fn joins_and_leaves_have_no_form_as_events() {
+        for (message, is) in [(Message::Join(info()), "join"), (Message::Leave(info()), "leave")] {
+            assert!(message.is_join_or_leave());
+            let delivery = delivery(message);
+            let client = r#"{"user":"42","client":"00000000-0000-4000-8000-000000000001"}"#;
+            let json = format!(r#"{{"push":{{"channel":"news","{is}":{{"info":{client}}}}}}}"#);
+            assert_eq!(delivery.bytes(Wire::JsonFrames), &Ok(json_frame(&json)));
+            assert!(!delivery.bytes(Wire::ProtobufFrames).as_ref().unwrap().is_empty());
+            assert_eq!(delivery.bytes(Wire::Events), &Ok(Bytes::new()));
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_json_have_no_form_in_json() {
+        let delivery = delivery(publication(b"\xff", 0));
+        assert!(delivery.bytes(Wire::JsonFrames).is_err());
+        assert!(delivery.bytes(Wire::ProtobufFrames).is_ok());
     }
 }

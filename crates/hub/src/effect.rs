@@ -72,7 +72,10 @@ pub enum Wanted {
     /// Where the stream stands.
     Position,
     /// What came after the known position; if that cannot be said, `or_refuse` makes no subscription at all.
-    Missed { known: KnownPosition, or_refuse: bool },
+    Missed {
+        known: KnownPosition,
+        or_refuse: bool,
+    },
     /// The newest publication, unless it is at the known position.
     Newest(KnownPosition),
 }

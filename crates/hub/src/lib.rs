@@ -17,6 +17,10 @@ pub mod outbox;
 pub mod queue;
 pub mod wheel;
 
-pub use credentials::{ConnectionClaims, Expiry, GrantOptions, Overrides, SubscriptionClaims, TokenError, TopicGrant};
-pub use namespace::{HistoryBounds, NameError, NameRules, Namespace, Namespaces, PublicationFormat, RecoveryMode};
+pub use credentials::{
+    ConnectionClaims, Expiry, GrantOptions, Overrides, SubscriptionClaims, TokenError, TopicGrant,
+};
+pub use namespace::{
+    HistoryBounds, NameError, NameRules, Namespace, Namespaces, PublicationFormat, RecoveryMode,
+};
 pub use settings::{ClientSettings, PersonalTopic};

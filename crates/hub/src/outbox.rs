@@ -121,7 +121,13 @@ impl<'o> Iterator for Segments<'o> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    const _: () = assert!(size_of::<Chain>() == 8);
 
     #[test]
     fn a_connection_gets_its_segments_in_order_and_one_turn() {
@@ -142,5 +148,73 @@ mod tests {
         assert!(outbox.is_empty());
         outbox.reset();
         assert_eq!(outbox.next_connection(), None);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Link {
+            connection: u32,
+            segment: usize,
+        },
+        Write,
+        /// The connection goes, with what was linked to it.
+        Drop {
+            connection: u32,
+        },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0..6_u32, 0..4_usize).prop_map(|(connection, segment)| Step::Link { connection, segment }),
+            3 => Just(Step::Write),
+            1 => (0..6_u32).prop_map(|connection| Step::Drop { connection }),
+        ]
+    }
+
+    proptest! {
+        /// Against one queue for each connection, and one of whose turn it is.
+        #[test]
+        fn chains_are_queues(steps in prop::collection::vec(step(), 0..200)) {
+            let mut outbox = Outbox::default();
+            let mut chains = [Chain::default(); 6];
+            let mut queues: [Vec<Bytes>; 6] = Default::default();
+            let mut turns = VecDeque::new();
+            for step in steps {
+                match step {
+                    Step::Link { connection, segment } => {
+                        let bytes = Bytes::from(vec![segment as u8]);
+                        let segment = outbox.segment(bytes.clone());
+                        prop_assert_eq!(outbox.bytes(segment), &bytes);
+                        outbox.link(connection, &mut chains[connection as usize], segment);
+                        let queue = &mut queues[connection as usize];
+                        if queue.is_empty() {
+                            turns.push_back(connection);
+                        }
+                        queue.push(bytes);
+                    }
+                    Step::Write => {
+                        let turn = outbox.next_connection();
+                        prop_assert_eq!(turn, turns.pop_front());
+                        if let Some(connection) = turn {
+                            let written = outbox.take(&mut chains[connection as usize]).cloned();
+                            prop_assert_eq!(
+                                written.collect::<Vec<_>>(),
+                                std::mem::take(&mut queues[connection as usize])
+                            );
+                        } else {
+                            outbox.reset();
+                        }
+                    }
+                    Step::Drop { connection } => {
+                        chains[connection as usize] = Chain::default();
+                        queues[connection as usize].clear();
+                    }
+                }
+                prop_assert_eq!(outbox.is_empty(), turns.is_empty());
+                for (chain, queue) in chains.iter().zip(&queues) {
+                    prop_assert_eq!(chain.is_empty(), queue.is_empty());
+                }
+            }
+        }
     }
 }

@@ -32,7 +32,9 @@ pub fn may_subscribe(
     }
     let listed = match topics.users_of(topic) {
         // A name that lists users is never open to everybody, whatever else the namespace allows.
-        Some(mut users) => namespace.allow_user_limited_topics && !user.is_empty() && users.any(|u| u == user),
+        Some(mut users) => {
+            namespace.allow_user_limited_topics && !user.is_empty() && users.any(|u| u == user)
+        }
         None => {
             namespace.allow_subscribe_for_client
                 && (!user.is_empty() || namespace.allow_subscribe_for_anonymous)

@@ -89,6 +89,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -118,5 +120,83 @@ mod tests {
         queue.advance(3);
         queue.keep_begun();
         assert!(queue.is_empty());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(Vec<u8>),
+        /// The rest of something that was written in part, where nothing waits.
+        Rest(Vec<u8>),
+        /// This many of the bytes that one write would be given, in percent.
+        Written(usize),
+        Keep,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let message = || prop::collection::vec(any::<u8>(), 1..20);
+        prop_oneof![
+            6 => message().prop_map(Step::Push),
+            1 => message().prop_map(Step::Rest),
+            3 => (0..=100_usize).prop_map(Step::Written),
+            1 => Just(Step::Keep),
+        ]
+    }
+
+    proptest! {
+        /// Against a list of messages, of which the first may have been written in part.
+        #[test]
+        fn bytes_come_out_as_they_went_in(steps in prop::collection::vec(step(), 0..300)) {
+            const BYTES_MAX: usize = 1000;
+            let mut queue = Queue::default();
+            let mut messages: VecDeque<Vec<u8>> = VecDeque::new();
+            let mut begun = false;
+            for step in steps {
+                let waiting: usize = messages.iter().map(Vec::len).sum();
+                match step {
+                    Step::Push(message) => {
+                        let fits = waiting == 0 || waiting + message.len() <= BYTES_MAX;
+                        let pushed = queue.push(message.clone().into(), BYTES_MAX);
+                        prop_assert_eq!(pushed, if fits { Ok(()) } else { Err(Full) });
+                        if fits {
+                            messages.push_back(message);
+                        }
+                    }
+                    Step::Rest(message) => {
+                        if waiting == 0 {
+                            queue.push_rest(message.clone().into());
+                            messages.push_back(message);
+                            begun = true;
+                        }
+                    }
+                    Step::Written(percent) => {
+                        let given: usize = messages.iter().take(Queue::SLICES_MAX).map(Vec::len).sum();
+                        let mut written = given * percent / 100;
+                        queue.advance(written);
+                        while written > 0 {
+                            let first = &mut messages[0];
+                            let taken = written.min(first.len());
+                            first.drain(..taken);
+                            written -= taken;
+                            begun = !first.is_empty();
+                            if first.is_empty() {
+                                messages.pop_front();
+                            }
+                        }
+                    }
+                    Step::Keep => {
+                        queue.keep_begun();
+                        messages.truncate(usize::from(begun));
+                    }
+                }
+                let mut slices = [IoSlice::new(&[]); Queue::SLICES_MAX];
+                let used = queue.fill(&mut slices);
+                let given: Vec<Vec<u8>> = slices[..used].iter().map(|slice| slice.to_vec()).collect();
+                let expected: Vec<Vec<u8>> = messages.iter().take(Queue::SLICES_MAX).cloned().collect();
+                prop_assert_eq!(given, expected);
+                prop_assert_eq!(queue.bytes(), messages.iter().map(Vec::len).sum::<usize>());
+                prop_assert_eq!(queue.is_empty(), messages.is_empty());
+            }
+            prop_assert_eq!(messages, queue.into_chunks().collect::<Vec<_>>());
+        }
     }
 }

@@ -98,3 +98,71 @@ impl Registry {
         self.subscriptions
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TOPICS: [&str; 3] = ["a", "b", "c"];
+
+    fn subscriber(connection: u32) -> Subscriber {
+        Subscriber { connection, wire: Wire::JsonFrames, joins: false, positioned: false }
+    }
+
+    /// Fan-out walks through these: eight bytes each.
+    const _: () = assert!(size_of::<Subscriber>() == 8);
+
+    proptest! {
+        /// Against a plain map of who is where. Every place has to point at its own subscriber at any time.
+        #[test]
+        fn places_stay_true(steps in prop::collection::vec((0..12_u32, 0..TOPICS.len()), 0..400)) {
+            let mut registry = Registry::default();
+            let mut places: BTreeMap<(usize, u32), (TopicSlot, u32)> = BTreeMap::new();
+            for (connection, topic) in steps {
+                match places.remove(&(topic, connection)) {
+                    None => {
+                        let name = TopicName::new(TOPICS[topic]).unwrap();
+                        places.insert((topic, connection), registry.add(&name, subscriber(connection)));
+                    }
+                    Some((slot, place)) => {
+                        if let Some(moved) = registry.remove(slot, place) {
+                            prop_assert_eq!(moved.topic, slot);
+                            *places.get_mut(&(topic, moved.connection)).unwrap() = (slot, moved.place);
+                        }
+                    }
+                }
+                prop_assert_eq!(registry.subscriptions_count(), places.len());
+                for (&(topic, connection), &(slot, place)) in &places {
+                    prop_assert_eq!(registry.find(TOPICS[topic]), Some(slot));
+                    prop_assert_eq!(registry.topic(slot).name.as_str(), TOPICS[topic]);
+                    prop_assert_eq!(registry.topic(slot).subscribers[place as usize].connection, connection);
+                }
+                let there = TOPICS.iter().enumerate().filter(|(topic, _)| places.keys().any(|(of, _)| of == topic));
+                let there: Vec<&str> = there.map(|(_, name)| *name).collect();
+                prop_assert_eq!(registry.topics_count(), there.len());
+                for name in TOPICS {
+                    prop_assert_eq!(registry.find(name).is_some(), there.contains(&name));
+                }
+                let mut listed: Vec<&str> = registry.topics().map(|topic| topic.name.as_str()).collect();
+                listed.sort_unstable();
+                prop_assert_eq!(listed, there);
+            }
+        }
+    }
+
+    #[test]
+    fn a_topic_that_was_large_gives_its_memory_back() {
+        let mut registry = Registry::default();
+        let name = TopicName::new("a").unwrap();
+        let slot =
+            (0..10_000).map(|connection| registry.add(&name, subscriber(connection)).0).last().unwrap();
+        for place in (10..10_000).rev() {
+            assert_eq!(registry.remove(slot, place), None, "the last place leaves nothing to move");
+        }
+        assert!(registry.topic(slot).subscribers.capacity() <= 64);
+    }
+}

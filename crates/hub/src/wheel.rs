@@ -61,6 +61,8 @@ impl Default for Wheel {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -74,5 +76,37 @@ mod tests {
             seen.extend(entries.iter().map(|entry| (entry.connection, entry.due)));
         }
         assert_eq!(seen, [(3, 1), (1, 3), (2, 3), (4, 511)]);
+    }
+
+    proptest! {
+        /// Every entry comes up once, at the tick that was said, which is no later than it has to be.
+        #[test]
+        fn nothing_is_lost(steps in prop::collection::vec((0..120_000_u64, 0..20_000_u64), 1..60)) {
+            let mut wheel = Wheel::new();
+            let mut expected = Vec::new();
+            let mut seen = Vec::new();
+            let mut millis = 0;
+            let mut run_to = |wheel: &mut Wheel, millis| {
+                while let Some(entries) = wheel.advance(millis) {
+                    assert!(entries.iter().all(|entry| entry.due == wheel.now));
+                    seen.extend(entries.iter().map(|entry| (entry.connection, entry.due)));
+                }
+                assert!(millis < wheel.next_tick_millis() && wheel.next_tick_millis() <= millis + Wheel::TICK_MILLIS);
+            };
+            for (connection, (delay, pause)) in (0..).zip(steps) {
+                let due = wheel.enter(connection, millis + delay);
+                let horizon = wheel.now + Wheel::SLOTS - 1;
+                prop_assert!(due > wheel.now && due <= horizon);
+                let at = u64::from(due) * Wheel::TICK_MILLIS;
+                prop_assert!(at >= millis + delay || due == horizon);
+                prop_assert!(at < millis + delay + Wheel::TICK_MILLIS || due == wheel.now + 1);
+                expected.push((connection, due));
+                millis += pause;
+                run_to(&mut wheel, millis);
+            }
+            run_to(&mut wheel, millis + 60_000);
+            seen.sort_unstable();
+            prop_assert_eq!(seen, expected);
+        }
     }
 }

@@ -7,14 +7,16 @@
 use std::time::Duration;
 
 use fanwire_hub::permission::may_subscribe;
-use fanwire_hub::{ConnectionClaims, NameError, TokenError};
+use fanwire_hub::{ConnectionClaims, Expiry, NameError, TokenError};
 use fanwire_protocol::centrifuge::{Command, ConnectRequest, SubscribeRequest};
 use fanwire_protocol::{ErrorCode, events};
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, HeaderValue, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, AUTHORIZATION,
+    HeaderValue, VARY,
 };
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use rand::Rng;
 use serde_json::json;
 
@@ -56,11 +58,14 @@ impl Refusal {
 }
 
 pub(crate) fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<Stay, Box<Answer>> {
-    only_get(request)?;
     let origin = gate.origins.judge(request.headers());
     if origin == Origin::Refused {
         return Err(Box::new(refused_origin()));
     }
+    if request.method() == Method::OPTIONS {
+        return Err(Box::new(preflight(request, &origin)));
+    }
+    only_get(request)?;
     let commands = commands(gate, asked(request)).map_err(|refusal| {
         let Refusal { status, error, message } = refusal;
         let body = json!({"error": {"code": error.code, "message": message}}).to_string();
@@ -98,36 +103,42 @@ fn asked(request: &Request<Incoming>) -> Asked {
     asked
 }
 
-/// The commands that a client of the protocol would send for the same, each of them permitted.
+/// The commands that a client of the protocol would send for the same, each of them permitted: `EventSource`
+/// comes back after every end of a stream, so what will not be permitted must not begin one.
 fn commands(gate: &Gate, asked: Asked) -> Result<Vec<Command>, Refusal> {
     let settings = &gate.node.settings;
     if asked.topics.is_empty() {
         let message = "name at least one topic: ?topic=news&topic=weather";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::BAD_REQUEST, message));
     }
+    let claims = connection_claims(gate, &asked.token)?;
+    let user = claims.as_ref().map_or("", |claims| &claims.user);
+    let granted: Vec<&str> =
+        claims.iter().flat_map(|claims| &claims.topics).map(|grant| &*grant.topic).collect();
+    for topic in &granted {
+        settings.topics.of(topic).map_err(|error| name_refusal(error, topic))?;
+    }
+    // The connection token subscribes to what it grants already.
+    let topics: Vec<String> =
+        asked.topics.into_iter().filter(|topic| !granted.contains(&topic.as_str())).collect();
+    let personal = usize::from(settings.client.personal_topic.is_some() && !user.is_empty());
     let subscriptions_max = settings.client.subscriptions_max;
-    if asked.topics.len() > subscriptions_max {
+    if topics.len() + granted.len() + personal > subscriptions_max {
         let message = format!("more topics than client.subscriptions_max = {subscriptions_max}");
         return Err(Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::LIMIT_EXCEEDED, message));
     }
-    let claims = connection_claims(gate, &asked.token)?;
-    let user = claims.as_ref().map_or("", |claims| &claims.user);
-    let unix = gate.node.now().unix();
     let mut tokens = Vec::new();
     for token in asked.subscription_tokens {
-        let claims = gate.node.tokens.verify_subscription(&token, unix).map_err(token_refusal)?;
+        let verified = gate.node.tokens.verify_subscription(&token, gate.node.now().unix());
+        let claims = verified.map_err(token_refusal)?;
+        still_good(gate, claims.expiry)?;
         tokens.push((claims, token));
     }
     let connect = ConnectRequest { token: asked.token, name: "sse".to_owned(), ..Default::default() };
     let mut commands = vec![Command { id: 1, connect: Some(connect), ..Default::default() }];
-    for topic in asked.topics {
+    for topic in topics {
         let namespace = settings.topics.of(&topic).map_err(|error| name_refusal(error, &topic))?;
         let token = tokens.iter().find(|(claims, _)| *claims.topic == *topic && *claims.user == *user);
-        let granted = claims.iter().flat_map(|claims| &claims.topics).any(|grant| *grant.topic == *topic);
-        if granted {
-            // The connection token subscribes to it already.
-            continue;
-        }
         if token.is_none() && !may_subscribe(&settings.client, &settings.topics, namespace, &topic, user) {
             let message = format!("permission denied: {topic}");
             return Err(Refusal::new(StatusCode::FORBIDDEN, ErrorCode::PERMISSION_DENIED, message));
@@ -140,6 +151,17 @@ fn commands(gate: &Gate, asked: Asked) -> Result<Vec<Command>, Refusal> {
     Ok(commands)
 }
 
+/// A token may be good while what it grants has ended.
+fn still_good(gate: &Gate, expiry: Expiry) -> Result<(), Refusal> {
+    match expiry {
+        Expiry::At(unix) if unix <= gate.node.now().unix() && !gate.node.settings.client.insecure => {
+            let message = "what the token grants has expired";
+            Err(Refusal::new(StatusCode::UNAUTHORIZED, ErrorCode::EXPIRED, message))
+        }
+        Expiry::At(_) | Expiry::Never => Ok(()),
+    }
+}
+
 /// `None` for a client without a token, where that is allowed.
 fn connection_claims(gate: &Gate, token: &str) -> Result<Option<ConnectionClaims>, Refusal> {
     let client = &gate.node.settings.client;
@@ -150,6 +172,7 @@ fn connection_claims(gate: &Gate, token: &str) -> Result<Option<ConnectionClaims
             let message = "client.disallow_anonymous_connection_tokens is on and the token names no user";
             return Err(Refusal::new(StatusCode::FORBIDDEN, ErrorCode::PERMISSION_DENIED, message));
         }
+        still_good(gate, claims.expiry)?;
         return Ok(Some(claims));
     }
     if client.insecure || client.allow_anonymous_connect_without_token {
@@ -176,6 +199,20 @@ fn name_refusal(error: NameError, topic: &str) -> Refusal {
         }
         _ => Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::BAD_REQUEST, error.to_string()),
     }
+}
+
+/// A browser asks before it sends a token in a header to another origin.
+fn preflight(request: &Request<Incoming>, origin: &Origin<'_>) -> Answer {
+    const CACHED_SECONDS: HeaderValue = HeaderValue::from_static("300");
+    let mut response = allow_origin(Answer::default(), origin);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, CACHED_SECONDS);
+    if let Some(asked) = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+    }
+    response
 }
 
 /// Lets the page that asked read the answer.

@@ -106,7 +106,7 @@ async fn serve(stream: TcpStream, gate: Rc<Gate>, permits: &Semaphore) {
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(gate.node.settings.admission.request_header_timeout)
-        .max_buf_size(REQUEST_HEAD_BYTES_MAX)
+        .max_header_size(REQUEST_HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     std::future::poll_fn(|context| {
         // Errors are the peer's: a request that could not be read, or a connection cut.

@@ -138,7 +138,9 @@ impl Session {
 
     fn finish_connect(&mut self, context: &mut Context<'_>) {
         let work = self.work();
-        let Some(connecting) = work.connecting.take_if(|connecting| connecting.outstanding == 0) else { return };
+        let Some(connecting) = work.connecting.take_if(|connecting| connecting.outstanding == 0) else {
+            return;
+        };
         if let Some(error) = connecting.error {
             context.refuse(connecting.command, error);
             self.end(context);
@@ -150,8 +152,7 @@ impl Session {
         self.phase = Phase::Open;
         self.begin_pings(context);
         self.expire_after(context, connecting.ttl);
-        let reply =
-            Reply { id: connecting.command, connect: Some(connecting.result), ..Reply::default() };
+        let reply = Reply { id: connecting.command, connect: Some(connecting.result), ..Reply::default() };
         context.effects.push(Effect::Open(reply));
         for (id, request) in queued {
             if self.phase == Phase::Open {

@@ -17,9 +17,15 @@ use crate::{Expiry, GrantOptions};
 pub enum Control {
     Disconnect(Disconnect),
     Subscribe(Arc<ServerSubscribe>),
-    Unsubscribe { topic: TopicName, why: Unsubscribed },
+    Unsubscribe {
+        topic: TopicName,
+        why: Unsubscribed,
+    },
     /// The connection's credentials now end at another time; `info` replaces the connection's when given.
-    Refresh { expiry: Expiry, info: Option<Bytes> },
+    Refresh {
+        expiry: Expiry,
+        info: Option<Bytes>,
+    },
 }
 
 /// A subscription that the API makes for a client.
@@ -38,13 +44,13 @@ impl Session {
             (_, Control::Disconnect(why)) => self.close(context, why.clone()),
             // The others speak of what only a connected client has.
             (Phase::Fresh | Phase::Connecting | Phase::Refused, _) => {}
-            (Phase::Open, Control::Subscribe(subscribe)) => self.subscribe_by_server(context, subscribe, completion),
-            (Phase::Open, Control::Unsubscribe { topic, why }) => {
-                match self.subscribing(topic.as_str()) {
-                    Some(place) => self.work().subscribing[place].end_with = Some(why.clone()),
-                    None => self.unsubscribe_topic(context, topic.as_str(), why),
-                }
+            (Phase::Open, Control::Subscribe(subscribe)) => {
+                self.subscribe_by_server(context, subscribe, completion)
             }
+            (Phase::Open, Control::Unsubscribe { topic, why }) => match self.subscribing(topic.as_str()) {
+                Some(place) => self.work().subscribing[place].end_with = Some(why.clone()),
+                None => self.unsubscribe_topic(context, topic.as_str(), why),
+            },
             (Phase::Open, Control::Refresh { expiry, info }) => {
                 let ttl = match ttl(*expiry, context.now) {
                     Ok(ttl) => ttl,

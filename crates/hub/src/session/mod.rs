@@ -23,7 +23,9 @@ use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, TopicName};
 use crate::delivery::Wire;
 use crate::effect::{Answer, ConnectionKey, Effect};
 use crate::registry::{Moved, Registry};
-use crate::{ClientSettings, ConnectionClaims, NameError, Namespace, Namespaces, SubscriptionClaims, TokenError};
+use crate::{
+    ClientSettings, ConnectionClaims, NameError, Namespace, Namespaces, SubscriptionClaims, TokenError,
+};
 use connect::Connecting;
 use subscribe::Subscribing;
 use subscription::{Subscription, Subscriptions};
@@ -356,11 +358,75 @@ fn topic_of(request: &Request) -> Option<&str> {
         Request::PresenceStats(request) => Some(&request.channel),
         Request::History(request) => Some(&request.channel),
         Request::SubRefresh(request) => Some(&request.channel),
-        Request::Connect(_) | Request::Ping | Request::Rpc(_) | Request::Send(_) | Request::Refresh(_) => None,
+        Request::Connect(_) | Request::Ping | Request::Rpc(_) | Request::Send(_) | Request::Refresh(_) => {
+            None
+        }
     }
 }
 
 /// A topic's name as a checked value; a request without one is a mistake that ends the connection.
 fn named(topic: &str) -> Result<TopicName, Disconnect> {
     TopicName::new(topic).ok_or(Disconnect::BAD_REQUEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use fanwire_protocol::centrifuge::{ConnectRequest, SubscribeRequest};
+
+    use super::*;
+    use crate::effect::{Joined, TopicRequest};
+
+    /// Every idle connection costs a session, and every subscription one of these: neither grows unnoticed.
+    const _: () = assert!(size_of::<Session>() == 104);
+    const _: () = assert!(size_of::<Subscription>() == 32);
+
+    struct NoTokens;
+
+    impl Verify for NoTokens {
+        fn connection(&self, _: &str, _: i64) -> Result<ConnectionClaims, TokenError> {
+            Err(TokenError::Unavailable)
+        }
+
+        fn subscription(&self, _: &str, _: i64) -> Result<SubscriptionClaims, TokenError> {
+            Err(TokenError::Unavailable)
+        }
+    }
+
+    #[test]
+    fn an_idle_session_keeps_nothing_of_its_work() {
+        let settings = ClientSettings { insecure: true, ..ClientSettings::default() };
+        let topics = Namespaces::default();
+        let now = Now { millis: 0, unix_millis: 0 };
+        let mut registry = Registry::default();
+        let mut effects = Vec::new();
+        let mut context = Context {
+            settings: &settings,
+            topics: &topics,
+            tokens: &NoTokens,
+            version: "test",
+            registry: &mut registry,
+            effects: &mut effects,
+            connection: ConnectionKey { slot: 0, generation: 0 },
+            now,
+        };
+        let client = ClientId::parse("00000000-0000-4000-8000-000000000001").unwrap();
+        let manner = Manner { wire: Wire::JsonFrames, pings: Pings::Messages };
+        let mut session = Session::new(client, manner, &settings, now);
+
+        let connect = ConnectRequest::default();
+        session.command(&mut context, Command { id: 1, connect: Some(connect), ..Command::default() });
+        assert!(session.is_open() && session.work.is_none());
+
+        let subscribe = SubscribeRequest { channel: "news".into(), ..SubscribeRequest::default() };
+        session.command(&mut context, Command { id: 2, subscribe: Some(subscribe), ..Command::default() });
+        assert!(session.work.is_some());
+        let Some(Effect::Topic(topic, TopicRequest::Subscribe { membership, .. })) = context.effects.pop()
+        else {
+            panic!("the topic's owner is asked");
+        };
+        let result = Ok(Joined::default());
+        session.answer(&mut context, Answer::Subscribed { topic, membership, result });
+        assert_eq!(session.subscriptions_count(), 1);
+        assert!(session.work.is_none());
+    }
 }

@@ -41,15 +41,10 @@ impl Session {
     }
 }
 
-pub(super) fn reply(
-    context: &mut Context<'_>,
-    id: u32,
-    result: Result<Vec<Arc<ClientInfo>>, ErrorCode>,
-) {
+pub(super) fn reply(context: &mut Context<'_>, id: u32, result: Result<Vec<Arc<ClientInfo>>, ErrorCode>) {
     match result {
         Ok(clients) => {
-            let presence =
-                clients.iter().map(|info| (info.client.to_string(), (&**info).into())).collect();
+            let presence = clients.iter().map(|info| (info.client.to_string(), (&**info).into())).collect();
             context.reply(Reply { id, presence: Some(PresenceResult { presence }), ..Reply::default() });
         }
         Err(error) => context.refuse(id, error),

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::centrifuge::{Publication, Reply, Request, Subscribe, SubscribeRequest, SubscribeResult};
+use fanwire_protocol::centrifuge::{
+    Publication, Reply, Request, Subscribe, SubscribeRequest, SubscribeResult,
+};
 use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, TopicName, Unsubscribed};
 
 use super::subscription::{Subscription, Traits};

@@ -87,12 +87,16 @@ impl Session {
         {
             self.timing.ping_at = now + interval.as_millis() as u64;
             self.timing.is_pinged = true;
-            if let Some(timeout) = context.settings.pong_timeout.filter(|_| self.manner.pings != Pings::Keepalive) {
+            if let Some(timeout) =
+                context.settings.pong_timeout.filter(|_| self.manner.pings != Pings::Keepalive)
+            {
                 self.timing.pong_by = now + timeout.as_millis() as u64;
             }
             context.effects.push(Effect::Ping);
         }
-        if self.timing.subscription_close_at != 0 && u64::from(self.timing.subscription_close_at) * 1000 <= now {
+        if self.timing.subscription_close_at != 0
+            && u64::from(self.timing.subscription_close_at) * 1000 <= now
+        {
             self.end_expired_subscriptions(context);
         }
     }

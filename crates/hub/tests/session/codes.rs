@@ -51,7 +51,10 @@ fn closes() {
         assert_eq!((close.code, &*close.reason), (code, reason));
         assert_eq!(close.is_terminal(), code >= 3500, "{code}");
     }
-    assert_eq!((Disconnect::TOO_MANY_ERRORS.code, &*Disconnect::TOO_MANY_ERRORS.reason), (3509, "too many errors"));
+    assert_eq!(
+        (Disconnect::TOO_MANY_ERRORS.code, &*Disconnect::TOO_MANY_ERRORS.reason),
+        (3509, "too many errors")
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::harness::{Outcome, TestShard};
 
 const CLOSED: &[&str] = &["unregister 42", "close 3501 bad request"];
 
-/// Every request, without its id.
+/// Every request, without its id, in the order in which they are looked for.
 const REQUESTS: [&str; 12] = [
     r#""connect":{}"#,
     r#""ping":{}"#,
@@ -96,10 +96,17 @@ fn rpc_answers_only_the_built_in_method() {
 
 #[test]
 fn the_first_request_of_a_command_counts() {
-    let mut shard = TestShard::default();
-    let client = shard.connect("42");
-    let both = r#"{"id":2,"publish":{"channel":"x:y","data":1},"unsubscribe":{"channel":"news"}}"#;
-    shard.check(client, both, &[r#"{"id":2,"unsubscribe":{}}"#]);
+    let say = |requests: &str| {
+        let mut shard = TestShard::default();
+        let client = shard.connect("42");
+        shard.say(client, &format!(r#"{{"id":2,{requests}}}"#))
+    };
+    for (place, first) in REQUESTS.iter().enumerate() {
+        for later in &REQUESTS[place + 1..] {
+            // Wherever they stand in the text.
+            assert_eq!(say(&format!("{later},{first}")), say(first), "{first} {later}");
+        }
+    }
 }
 
 #[test]
@@ -130,6 +137,18 @@ fn commands_that_come_before_the_connect_reply_are_done_after_it() {
             "a: subscribe 42",
         ]
     );
+}
+
+#[test]
+fn commands_behind_one_that_ends_the_session_are_dropped() {
+    let mut shard = TestShard::default();
+    let client = shard.open();
+    let frame = r#"{"id":1,"connect":{"token":"42"}}
+                   {"id":2,"refresh":{"token":"invalid"}}
+                   {"id":3,"subscribe":{"channel":"a"}}"#;
+    shard.check(client, frame, &["register 42"]);
+    let lines = shard.registered(client, Ok(()));
+    assert_eq!(lines[1..], ["unregister 42", "close 3500 invalid token"]);
 }
 
 #[test]

@@ -155,7 +155,9 @@ fn after_an_error_the_client_has_five_seconds_to_go() {
         assert!(shard.session(client).is_over());
         (shard, client)
     };
-    for command in [r#"{"id":2,"subscribe":{"channel":"news"}}"#, r#"{"id":2,"connect":{"token":"42"}}"#, "{}"] {
+    for command in
+        [r#"{"id":2,"subscribe":{"channel":"news"}}"#, r#"{"id":2,"connect":{"token":"42"}}"#, "{}"]
+    {
         let (mut shard, client) = refused();
         shard.check(client, command, &["close 3501 bad request"]);
     }

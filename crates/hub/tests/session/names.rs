@@ -35,6 +35,7 @@ const COMMANDS: [&str; 5] = [
 fn every_command_looks_the_name_up() {
     let long = "n".repeat(256);
     let longest = &long[1..];
+    let lower = Namespace { topic_regex: Regex::new("^[a-zä]+$").ok(), ..open("lower") };
     for (topic, expected) in [
         ("news", Asks),
         (longest, Asks),
@@ -54,7 +55,6 @@ fn every_command_looks_the_name_up() {
         // An expression is for what comes after the namespace.
         ("lower:lower:", Error(107)),
     ] {
-        let lower = Namespace { topic_regex: Regex::new("^[a-zä]+$").ok(), ..open("lower") };
         for command in COMMANDS {
             let mut shard = TestShard::new(open(""), [open("chat"), lower.clone()]);
             let client = shard.connect("42");
@@ -66,7 +66,9 @@ fn every_command_looks_the_name_up() {
 
 #[test]
 fn a_private_topic_belongs_to_the_namespace_behind_its_mark() {
-    for (topic, expected) in [("$chat:a", Asks), ("$nowhere:a", Error(102)), ("$a", Asks), ("$$chat:a", Error(102))] {
+    for (topic, expected) in
+        [("$chat:a", Asks), ("$nowhere:a", Error(102)), ("$a", Asks), ("$$chat:a", Error(102))]
+    {
         let mut shard = TestShard::new(open(""), [open("chat")]);
         let client = shard.connect("42");
         assert_eq!(shard.outcome(client, &COMMANDS[1].replace("TOPIC", topic)), expected, "{topic}");

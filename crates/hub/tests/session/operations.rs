@@ -181,7 +181,9 @@ fn a_page_of_history_is_bounded() {
 
 #[test]
 fn nothing_comes_before_the_beginning() {
-    for (since, expected) in [(r#"{"offset":0}"#, Error(107)), (r#"{"epoch":"abcdefgh"}"#, Error(107)), ("null", Asks)] {
+    for (since, expected) in
+        [(r#"{"offset":0}"#, Error(107)), (r#"{"epoch":"abcdefgh"}"#, Error(107)), ("null", Asks)]
+    {
         let (mut shard, client) = connected(open());
         let command = format!(r#""history":{{"channel":"news","limit":1,"since":{since},"reverse":true}}"#);
         assert_eq!(shard.outcome(client, &command), expected, "{since}");

@@ -22,7 +22,14 @@ fn with_history() -> Namespace {
 
 /// The request to the topic's owner, the result, and whether joins are told and the position is watched.
 #[track_caller]
-fn check(namespace: Namespace, overrides: Overrides, wishes: &str, asked: &str, result: &str, fanout: (bool, bool)) {
+fn check(
+    namespace: Namespace,
+    overrides: Overrides,
+    wishes: &str,
+    asked: &str,
+    result: &str,
+    fanout: (bool, bool),
+) {
     let mut shard = TestShard::new(namespace, []);
     let options = GrantOptions { overrides, ..GrantOptions::default() };
     shard.tokens.add_subscription("token", SubscriptionClaims { options, ..to("news") });
@@ -95,17 +102,28 @@ fn a_token_turns_options_off() {
     };
     let both = " +presence +join_leave, wants the position";
     check(all(), Overrides::default(), "", both, RECOVERABLE_AT_7, (true, true));
-    check(all(), off(|o, v| o.presence = v), "", " +join_leave, wants the position", RECOVERABLE_AT_7, (true, true));
-    check(all(), off(|o, v| o.join_leave = v), "", " +presence, wants the position", RECOVERABLE_AT_7, POSITIONED);
+    check(
+        all(),
+        off(|o, v| o.presence = v),
+        "",
+        " +join_leave, wants the position",
+        RECOVERABLE_AT_7,
+        (true, true),
+    );
+    check(
+        all(),
+        off(|o, v| o.join_leave = v),
+        "",
+        " +presence, wants the position",
+        RECOVERABLE_AT_7,
+        POSITIONED,
+    );
     check(all(), off(|o, v| o.force_push_join_leave = v), "", both, RECOVERABLE_AT_7, POSITIONED);
     check(all(), off(|o, v| o.force_recovery = v), "", both, AT_7, (true, true));
     // What can be recovered has a position.
     check(all(), off(|o, v| o.force_positioning = v), "", both, RECOVERABLE_AT_7, (true, true));
-    let neither = Overrides {
-        force_positioning: Some(false),
-        force_recovery: Some(false),
-        ..Overrides::default()
-    };
+    let neither =
+        Overrides { force_positioning: Some(false), force_recovery: Some(false), ..Overrides::default() };
     check(all(), neither, "", " +presence +join_leave", "", JOINS);
 }
 
@@ -150,7 +168,9 @@ fn wishes_are_granted_where_the_namespace_allows_them() {
 
 #[test]
 fn an_anonymous_client_s_wishes_need_the_option_for_anonymous_clients() {
-    for (for_anonymous, asked) in [(false, "news: subscribe nobody"), (true, "news: subscribe nobody, wants the position")] {
+    for (for_anonymous, asked) in
+        [(false, "news: subscribe nobody"), (true, "news: subscribe nobody, wants the position")]
+    {
         let namespace = Namespace {
             allow_subscribe_for_anonymous: true,
             allow_history_for_subscriber: true,

@@ -2,7 +2,7 @@
 
 use fanwire_hub::effect::{Answer, Joined};
 use fanwire_hub::session::Control;
-use fanwire_hub::{Namespace, NameRules, Namespaces};
+use fanwire_hub::{NameRules, Namespace, Namespaces};
 use fanwire_protocol::{ErrorCode, Unsubscribed};
 
 use super::harness::{TestShard, topic};

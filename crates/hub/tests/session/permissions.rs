@@ -116,11 +116,8 @@ fn subscribe_to_a_plain_topic() {
 #[test]
 fn subscribe_to_a_user_limited_topic() {
     let closed = Namespace { allow_user_limited_topics: true, ..Namespace::default() };
-    let open = Namespace {
-        allow_subscribe_for_client: true,
-        allow_subscribe_for_anonymous: true,
-        ..closed.clone()
-    };
+    let open =
+        Namespace { allow_subscribe_for_client: true, allow_subscribe_for_anonymous: true, ..closed.clone() };
     for namespace in [&closed, &open] {
         for (topic, token, insecure, expected) in [
             ("dialog#42", "42", false, Asks),
@@ -175,8 +172,12 @@ fn a_private_topic_takes_a_token() {
 
 #[test]
 fn a_token_opens_what_the_namespace_does_not() {
-    for namespace in [Namespace::default(), Namespace { allow_user_limited_topics: true, ..Namespace::default() }] {
-        for (topic, expected) in [("news", Asks), ("dialog#43", Asks), ("$news", Asks), ("other", Close(3500))] {
+    for namespace in
+        [Namespace::default(), Namespace { allow_user_limited_topics: true, ..Namespace::default() }]
+    {
+        for (topic, expected) in
+            [("news", Asks), ("dialog#43", Asks), ("$news", Asks), ("other", Close(3500))]
+        {
             let mut shard = TestShard::new(namespace.clone(), []);
             let opens = if topic == "other" { "news" } else { topic };
             shard.tokens.add_subscription("token", super::harness::tokens::to(opens));

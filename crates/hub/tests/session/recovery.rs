@@ -37,7 +37,13 @@ fn a_first_subscribe_gets_the_top() {
     check(&stream, "", wants, at(9), r#""recoverable":true,"epoch":"abcdefgh","offset":9,"positioned":true"#);
     // The place in the stream is told only to those that ask for recovery.
     let unasked = r#","offset":5,"epoch":"abcdefgh""#;
-    check(&stream, unasked, wants, at(9), r#""recoverable":true,"epoch":"abcdefgh","offset":9,"positioned":true"#);
+    check(
+        &stream,
+        unasked,
+        wants,
+        at(9),
+        r#""recoverable":true,"epoch":"abcdefgh","offset":9,"positioned":true"#,
+    );
     // An empty stream has an epoch, too.
     check(&stream, "", wants, at(0), r#""recoverable":true,"epoch":"abcdefgh","positioned":true"#);
 }
@@ -108,11 +114,8 @@ fn a_client_may_ask_for_an_error_instead() {
 
 #[test]
 fn nothing_is_recovered_where_that_is_not_allowed() {
-    let positioned = Namespace {
-        force_recovery: false,
-        force_positioning: true,
-        ..recoverable(RecoveryMode::Stream)
-    };
+    let positioned =
+        Namespace { force_recovery: false, force_positioning: true, ..recoverable(RecoveryMode::Stream) };
     let result = r#""epoch":"abcdefgh","offset":9,"positioned":true"#;
     check(&positioned, RECOVER_FROM_5, ", wants the position", at(9), result);
     let plain = Namespace { force_recovery: false, ..recoverable(RecoveryMode::Stream) };
@@ -159,13 +162,7 @@ fn cache_mode_gives_the_newest() {
         at(9),
         &format!(r#"{prefix},"offset":9,"positioned":true,"was_recovering":true"#),
     );
-    check(
-        &cache,
-        "",
-        ", wants the position",
-        at(9),
-        &format!(r#"{prefix},"offset":9,"positioned":true"#),
-    );
+    check(&cache, "", ", wants the position", at(9), &format!(r#"{prefix},"offset":9,"positioned":true"#));
 }
 
 #[test]

@@ -27,7 +27,11 @@ fn refresh_refuses() {
             ConnectionClaims { topics: vec![grant("other")], ..user("42") },
         );
         let client = shard.connect("42 for a minute");
-        assert_eq!(shard.outcome(client, &format!(r#""refresh":{{"token":"{token}"}}"#)), expected, "{token}");
+        assert_eq!(
+            shard.outcome(client, &format!(r#""refresh":{{"token":"{token}"}}"#)),
+            expected,
+            "{token}"
+        );
     }
 }
 

@@ -36,7 +36,8 @@ fn recoverable() -> Namespace {
 #[test]
 fn a_token_subscribes() {
     // Whatever clients may do by themselves.
-    let mut shard = TestShard::new(Namespace::default(), [Namespace { name: "chat".into(), ..recoverable() }]);
+    let mut shard =
+        TestShard::new(Namespace::default(), [Namespace { name: "chat".into(), ..recoverable() }]);
     let options = GrantOptions {
         info: "7".into(),
         data: r#"{"hello":1}"#.into(),
@@ -58,7 +59,8 @@ fn a_token_subscribes() {
     let reply = &lines[0];
     assert!(reply.starts_with(&format!(r#"open {{"id":1,{CONNECTED},"subs":{{"#)), "{reply}");
     assert!(reply.contains(r#""$secret#43":{}"#), "{reply}");
-    let chat = r#""chat:a":{"recoverable":true,"epoch":"abcdefgh","offset":3,"positioned":true,"data":{"hello":1}}"#;
+    let chat =
+        r#""chat:a":{"recoverable":true,"epoch":"abcdefgh","offset":3,"positioned":true,"data":{"hello":1}}"#;
     assert!(reply.contains(chat), "{reply}");
     assert_eq!(lines[1], r#"{"id":2,"error":{"code":105,"message":"already subscribed"}}"#);
     assert_eq!(
@@ -84,7 +86,9 @@ fn a_token_with_a_topic_that_cannot_be_is_refused() {
 #[test]
 fn a_subscription_that_fails_fails_the_connect() {
     let mut shard = TestShard::default();
-    shard.tokens.add_connection("token", ConnectionClaims { topics: vec![grant("a"), grant("b")], ..user("42") });
+    shard
+        .tokens
+        .add_connection("token", ConnectionClaims { topics: vec![grant("a"), grant("b")], ..user("42") });
     let (client, lines) = connect(&mut shard, r#""token":"token""#);
     assert_eq!(lines, ["a: subscribe 42", "b: subscribe 42"]);
     assert_eq!(shard.subscribed(client, "a", Err(ErrorCode::INTERNAL)), [""; 0]);
@@ -104,7 +108,9 @@ fn a_subscription_that_fails_fails_the_connect() {
 #[test]
 fn a_client_that_leaves_meanwhile_keeps_nothing() {
     let mut shard = TestShard::default();
-    shard.tokens.add_connection("token", ConnectionClaims { topics: vec![grant("a"), grant("b")], ..user("42") });
+    shard
+        .tokens
+        .add_connection("token", ConnectionClaims { topics: vec![grant("a"), grant("b")], ..user("42") });
     let (client, _) = connect(&mut shard, r#""token":"token""#);
     assert_eq!(shard.joined(client, "a", Joined::default()), [""; 0]);
     assert_eq!(shard.end(client), ["a: unsubscribe 42", "unregister 42"]);
@@ -140,7 +146,8 @@ fn more_topics_than_allowed_are_too_many() {
 #[test]
 fn connect_asks_for_topics_that_the_client_could_have_without_a_token() {
     let closed = Namespace { name: "closed".into(), ..Namespace::default() };
-    let limited = Namespace { name: "limited".into(), allow_user_limited_topics: true, ..Namespace::default() };
+    let limited =
+        Namespace { name: "limited".into(), allow_user_limited_topics: true, ..Namespace::default() };
     for (asked, expected) in [
         ("news", Some("news: subscribe 42")),
         ("limited:a#42", Some("limited:a#42: subscribe 42")),
@@ -158,7 +165,11 @@ fn connect_asks_for_topics_that_the_client_could_have_without_a_token() {
         let (_, lines) = connect(&mut shard, &format!(r#""token":"42","subs":{{"{asked}":{{}}}}"#));
         match expected {
             Some(expected) => assert_eq!(lines, [expected]),
-            None => assert_eq!(lines, [format!(r#"open {{"id":1,{CONNECTED},"ping":25,"pong":true}}}}"#)], "{asked}"),
+            None => assert_eq!(
+                lines,
+                [format!(r#"open {{"id":1,{CONNECTED},"ping":25,"pong":true}}}}"#)],
+                "{asked}"
+            ),
         }
     }
     let mut shard = TestShard::default();
@@ -291,7 +302,8 @@ fn the_api_subscribes_with_what_was_missed() {
     let mut shard = TestShard::new(recoverable(), []);
     let client = shard.connect("42");
     let since = KnownPosition { offset: 5, epoch: "abcdefgh".into() };
-    let lines = api_subscribe(&mut shard, client, ServerSubscribe { recover_since: Some(since), ..api("news") });
+    let lines =
+        api_subscribe(&mut shard, client, ServerSubscribe { recover_since: Some(since), ..api("news") });
     assert_eq!(lines, ["news: subscribe 42, wants what came after 5@abcdefgh"]);
     assert_eq!(
         shard.joined(client, "news", recovered(7, &[6, 7])),
@@ -367,7 +379,8 @@ fn the_api_refreshes() {
     shard.settings.ping_interval = None;
     shard.topics.default.allow_publish_for_client = true;
     let client = shard.connect("42");
-    let refresh = |expiry, info: Option<&'static str>| Control::Refresh { expiry, info: info.map(Into::into) };
+    let refresh =
+        |expiry, info: Option<&'static str>| Control::Refresh { expiry, info: info.map(Into::into) };
     assert_eq!(
         shard.control(client, &refresh(Expiry::At(START + 60), Some("7"))),
         [r#"{"push":{"refresh":{"expires":true,"ttl":60}}}"#]

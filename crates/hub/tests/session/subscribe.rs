@@ -33,7 +33,9 @@ fn prepared(shard: &mut TestShard) -> u32 {
     let expiry = Expiry::At(START);
     shard.tokens.add_subscription("closed:x", to("closed:x"));
     shard.tokens.add_subscription("soon", to("soon"));
-    shard.tokens.add_subscription("over for 43", SubscriptionClaims { user: "43".into(), expiry, ..to("news") });
+    shard
+        .tokens
+        .add_subscription("over for 43", SubscriptionClaims { user: "43".into(), expiry, ..to("news") });
     let client = shard.connect("42");
     shard.subscribe(client, "there");
     shard.check(client, r#"{"id":3,"subscribe":{"channel":"soon"}}"#, &["soon: subscribe 42"]);
@@ -166,8 +168,11 @@ fn delta_is_answered_without() {
 #[test]
 fn a_token_says_what_the_client_and_others_are_told() {
     let mut shard = shard();
-    let options =
-        GrantOptions { info: r#"{"seat":7}"#.into(), data: r#"{"hello":1}"#.into(), ..GrantOptions::default() };
+    let options = GrantOptions {
+        info: r#"{"seat":7}"#.into(),
+        data: r#"{"hello":1}"#.into(),
+        ..GrantOptions::default()
+    };
     let claims = SubscriptionClaims { expiry: Expiry::At(START + 60), options, ..to("news") };
     shard.tokens.add_subscription("all", claims);
     let client = shard.connect("42 with info");

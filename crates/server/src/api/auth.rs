@@ -30,7 +30,9 @@ pub(super) fn check(settings: &ApiSettings, headers: &HeaderMap, query: Option<&
     }
     // Every key is compared with every other, so that time does not tell which one it was.
     let matches = sent.iter().flat_map(|sent| settings.keys.iter().map(move |key| (sent, key)));
-    let found = matches.filter(|(sent, key)| verify_slices_are_equal(sent, key.expose_secret().as_bytes()).is_ok()).count();
+    let found = matches
+        .filter(|(sent, key)| verify_slices_are_equal(sent, key.expose_secret().as_bytes()).is_ok())
+        .count();
     if found > 0 { Ok(()) } else { Err(Refusal::WrongKey) }
 }
 

@@ -91,7 +91,9 @@ enum Keep {
 impl PublishRequest {
     /// The publication, but for the topic's part in it.
     fn content(&self) -> Result<(Publish, Keep), ApiError> {
-        for (name, key) in [("idempotency_key", &self.idempotency_key), ("version_epoch", &self.version_epoch)] {
+        for (name, key) in
+            [("idempotency_key", &self.idempotency_key), ("version_epoch", &self.version_epoch)]
+        {
             if key.len() > KEY_BYTES_MAX {
                 return Err(ApiError::bad_request(format!("{name} is longer than {KEY_BYTES_MAX} bytes")));
             }
@@ -165,7 +167,8 @@ mod tests {
         assert_eq!(content("{}").unwrap().0.data, "");
         assert_eq!(content(r#"{"b64data":"*"}"#).map(|_| ()), Err(ApiError::BAD_REQUEST));
         for name in ["idempotency_key", "version_epoch"] {
-            let of_length = |length| content(&serde_json::json!({"data": 1, name: "k".repeat(length)}).to_string());
+            let of_length =
+                |length| content(&serde_json::json!({"data": 1, name: "k".repeat(length)}).to_string());
             assert!(of_length(KEY_BYTES_MAX).is_ok());
             assert!(of_length(KEY_BYTES_MAX + 1).is_err());
         }

@@ -272,7 +272,8 @@ impl Shard {
     fn adopt(&mut self, adopted: Adopted) {
         let Adopted { socket, head, early, purpose, arrival } = adopted;
         if let Purpose::Listener(_) = purpose
-            && let Err(error) = SockRef::from(&socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)
+            && let Err(error) =
+                SockRef::from(&socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)
         {
             // A listener answers no ping: only the kernel can tell that it has vanished.
             tracing::debug!(%error, "a listener that vanishes will be noticed late");

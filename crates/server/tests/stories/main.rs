@@ -1,6 +1,8 @@
 //! What clients of one node live through, over real sockets: each test is one story, and most are told with one
 //! shard and with three.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

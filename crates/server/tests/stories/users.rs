@@ -87,7 +87,9 @@ async fn an_order_of_the_api_reaches_all_of_a_user_and_nobody_else() {
         }
         let mut only = only;
         assert_eq!(only.closed().await, (3503, "force disconnect".into()));
-        backend.call("disconnect", json!({"user": "ann", "disconnect": {"code": 4001, "reason": "bye"}})).await;
+        backend
+            .call("disconnect", json!({"user": "ann", "disconnect": {"code": 4001, "reason": "bye"}}))
+            .await;
         for ann in &mut anns {
             assert_eq!(ann.closed().await, (4001, "bye".into()));
         }

@@ -4,8 +4,8 @@
 //! topic's name. Moved places have no line: they are the shard's own business.
 
 use fanwire_hub::effect::{Effect, KnownPosition, Membership, TopicRequest, Wanted};
-use fanwire_protocol::centrifuge::{Encoding, Reply, encode};
 use fanwire_protocol::ClientInfo;
+use fanwire_protocol::centrifuge::{Encoding, Reply, encode};
 
 use super::Outcome;
 
@@ -22,7 +22,9 @@ pub(super) fn line(effect: &Effect) -> Option<String> {
         Effect::Open(reply) => format!("open {}", json(reply)),
         Effect::Ping => "ping".into(),
         Effect::Close(why) => format!("close {} {}", why.code, why.reason),
-        Effect::Register { user, single } => format!("register {user}{}", if *single { " alone" } else { "" }),
+        Effect::Register { user, single } => {
+            format!("register {user}{}", if *single { " alone" } else { "" })
+        }
         Effect::Unregister { user } => format!("unregister {user}"),
         Effect::Topic(topic, request) => format!("{topic}: {}", request_line(request)),
         Effect::Moved(_) => return None,
@@ -67,7 +69,9 @@ fn request_line(request: &TopicRequest) -> String {
             let wanted = match wanted {
                 Wanted::Nothing => String::new(),
                 Wanted::Position => ", wants the position".into(),
-                Wanted::Missed { known, or_refuse: false } => format!(", wants what came after {}", at(known)),
+                Wanted::Missed { known, or_refuse: false } => {
+                    format!(", wants what came after {}", at(known))
+                }
                 Wanted::Missed { known, or_refuse: true } => {
                     format!(", wants what came after {} or nothing", at(known))
                 }
@@ -96,9 +100,13 @@ fn member(membership: &Membership) -> String {
 
 fn who(info: &ClientInfo) -> String {
     let user = if info.user.is_empty() { "nobody" } else { &info.user };
-    let connection = if info.connection.is_empty() { String::new() } else { format!(" {}", text(&info.connection)) };
-    let subscription =
-        if info.subscription.is_empty() { String::new() } else { format!(" here {}", text(&info.subscription)) };
+    let connection =
+        if info.connection.is_empty() { String::new() } else { format!(" {}", text(&info.connection)) };
+    let subscription = if info.subscription.is_empty() {
+        String::new()
+    } else {
+        format!(" here {}", text(&info.subscription))
+    };
     format!("{user}{connection}{subscription}")
 }
 

@@ -14,21 +14,46 @@ use world::World;
 /// One thing that happens. Numbers choose among what is there at that moment.
 #[derive(Clone, Debug)]
 enum Step {
-    Connect { token: usize },
-    Say { client: usize, topic: usize, what: Saying },
+    Connect {
+        token: usize,
+    },
+    Say {
+        client: usize,
+        topic: usize,
+        what: Saying,
+    },
     /// The client goes without a word.
-    Leave { client: usize },
-    Kick { client: usize },
-    ServerSubscribe { client: usize, topic: usize },
-    ServerUnsubscribe { client: usize, topic: usize },
+    Leave {
+        client: usize,
+    },
+    Kick {
+        client: usize,
+    },
+    ServerSubscribe {
+        client: usize,
+        topic: usize,
+    },
+    ServerUnsubscribe {
+        client: usize,
+        topic: usize,
+    },
     /// A topic's stream has a hole.
-    Lose { topic: usize },
+    Lose {
+        topic: usize,
+    },
     /// A topic's owner does what it was asked longest ago; `accept` says whether it makes a subscription.
-    Work { topic: usize, accept: bool },
+    Work {
+        topic: usize,
+        accept: bool,
+    },
     /// The oldest answer of a topic's owner arrives.
-    Deliver { topic: usize },
+    Deliver {
+        topic: usize,
+    },
     /// The oldest registration is decided.
-    Register { accept: bool },
+    Register {
+        accept: bool,
+    },
     /// Everything that is on its way arrives.
     Settle,
 }

@@ -30,6 +30,8 @@ pub(super) struct Reference {
     pub(super) topics: BTreeSet<String>,
     /// Subscriptions that a topic's owner was asked for, and whose answers have not arrived.
     on_their_way: BTreeSet<String>,
+    /// Topics that the server unsubscribed it from, of which it was not told yet.
+    to_be_told: BTreeSet<String>,
     /// By command id.
     said: BTreeMap<u32, Said>,
 }
@@ -43,6 +45,7 @@ impl Reference {
             subscriptions_max,
             topics: BTreeSet::new(),
             on_their_way: BTreeSet::new(),
+            to_be_told: BTreeSet::new(),
             said: BTreeMap::new(),
         }
     }
@@ -52,6 +55,13 @@ impl Reference {
         let id = CONNECT + 1 + self.said.len() as u32;
         self.said.insert(id, Said { topic, what, answers: 0 });
         id
+    }
+
+    /// The server is about to unsubscribe it.
+    pub(super) fn is_unsubscribed(&mut self, topic: &str) {
+        if self.standing == Standing::Open {
+            self.to_be_told.insert(topic.to_owned());
+        }
     }
 
     /// The answer to a subscribe request is about to arrive.
@@ -80,7 +90,9 @@ impl Reference {
             Effect::Reply(reply) => {
                 assert_eq!(self.standing, Standing::Open, "nothing overtakes the connect reply: {reply:?}");
                 match &reply.push {
-                    Some(push) => self.pushed(&push.channel, push.subscribe.is_some(), push.unsubscribe.is_some()),
+                    Some(push) => {
+                        self.pushed(&push.channel, push.subscribe.is_some(), push.unsubscribe.is_some())
+                    }
                     None => self.answered(reply),
                 }
             }
@@ -100,6 +112,7 @@ impl Reference {
             // It is pushed even to a client that is not subscribed.
             (false, true) => {
                 self.topics.remove(topic);
+                self.to_be_told.remove(topic);
             }
             _ => panic!("nothing else is pushed"),
         }
@@ -113,12 +126,22 @@ impl Reference {
         let is_there = self.topics.contains(topic);
         let is_on_its_way = self.on_their_way.contains(topic);
         let error = reply.error.as_ref().map(|error| error.code);
+        let waiting = |what| {
+            let mut earlier = self.said.range(..reply.id).map(|(_, said)| said);
+            earlier.any(|said| said.topic == topic && said.what == what && said.answers == 0)
+        };
+        let (waiting_subscribe, waiting_unsubscribe) =
+            (waiting(Saying::Subscribe), waiting(Saying::Unsubscribe));
         match (what, error) {
             (Saying::Subscribe, None) => {
                 assert!(reply.subscribe.is_some() && !is_there, "{reply:?}");
                 self.topics.insert(topic.to_owned());
             }
-            (Saying::Subscribe, Some(105)) => assert!(is_there || is_on_its_way, "{topic} is not there"),
+            // Who is told at once that a subscription is on its way is told before that one's answer.
+            (Saying::Subscribe, Some(105)) if is_on_its_way => {
+                return assert!(!waiting_unsubscribe, "{reply:?} did not wait for what ends the first");
+            }
+            (Saying::Subscribe, Some(105)) => assert!(is_there, "{topic} is not there"),
             (Saying::Subscribe, Some(106)) => {
                 assert_eq!(self.topics.len() + self.on_their_way.len(), self.subscriptions_max);
             }
@@ -133,18 +156,17 @@ impl Reference {
             (Saying::Publish, Some(103)) => assert!(!is_there, "a subscriber may publish to {topic}"),
             _ => panic!("no such answer: {reply:?}"),
         }
-        // Who is told at once that a subscription is on its way is told before that one's answer.
-        if !(error == Some(105) && is_on_its_way) {
-            let mut earlier = self.said.range(..reply.id).map(|(_, said)| said);
-            let overtaken =
-                earlier.find(|said| said.topic == topic && said.what != Saying::Publish && said.answers == 0);
-            assert!(overtaken.is_none(), "{reply:?} overtook the answer to {overtaken:?}");
-        }
+        assert!(
+            !waiting_subscribe && !waiting_unsubscribe,
+            "{reply:?} overtook the answer to an earlier command"
+        );
     }
 
     /// Nothing is on its way any more: everything was answered.
     pub(super) fn is_settled(&self) -> bool {
-        self.on_their_way.is_empty() && self.said.values().all(|said| said.answers == 1)
+        self.on_their_way.is_empty()
+            && self.to_be_told.is_empty()
+            && self.said.values().all(|said| said.answers == 1)
     }
 }
 

@@ -105,6 +105,9 @@ impl World {
             }
             Step::ServerUnsubscribe { client, topic } => {
                 let topic = self::topic(TOPICS[topic % TOPICS.len()]);
+                if let Some(client) = self.pick(client) {
+                    self.client_mut(client).is_unsubscribed(topic.as_str());
+                }
                 self.control(client, &Control::Unsubscribe { topic, why: Unsubscribed::SERVER });
             }
             Step::Lose { topic } => self.lose(TOPICS[topic % TOPICS.len()]),
@@ -124,7 +127,8 @@ impl World {
     /// What holds at every moment.
     pub(super) fn check(&self) {
         let registry = self.registry();
-        let counted: usize = self.numbers().map(|client| self.shard.session(client).subscriptions_count()).sum();
+        let counted: usize =
+            self.numbers().map(|client| self.shard.session(client).subscriptions_count()).sum();
         assert_eq!(counted, registry.len());
         assert_eq!(counted, self.shard.registry.subscriptions_count());
         for client in self.numbers() {
@@ -161,7 +165,8 @@ impl World {
             let reference = self.client(client);
             assert_ne!(reference.standing, Standing::Connecting);
             assert!(reference.standing == Standing::Gone || reference.is_settled(), "{reference:?}");
-            let is_user = reference.standing == Standing::Open && !self.shard.session(client).user().is_empty();
+            let is_user =
+                reference.standing == Standing::Open && !self.shard.session(client).user().is_empty();
             assert_eq!(self.registered.contains(&client), is_user, "client {client}");
         }
     }
