@@ -24,7 +24,8 @@ use crate::server::{API_KEY, Server};
 /// What everybody subscribes to, in the namespace that the server is configured with.
 pub(crate) const TOPIC: &str = "load:fanout";
 
-/// Bursts per second; more than any server here can take.
+/// Bursts per second: one in a longest turn, and more than any server here can take.
+const RATE_MIN: f64 = 1.0 / 3600.0;
 const RATE_MAX: f64 = 100_000.0;
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// A turn without a delivery for this long beyond the pace is over, and what is missing is lost.
@@ -383,8 +384,8 @@ impl Ratio {
 fn rate(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
-        .filter(|rate| *rate > 0.0 && *rate <= RATE_MAX)
-        .ok_or_else(|| format!("must be a number above 0 and at most {RATE_MAX}"))
+        .filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate))
+        .ok_or_else(|| format!("must be a number from {RATE_MIN:.4} to {RATE_MAX}"))
 }
 
 fn payload_bytes(text: &str) -> Result<usize, String> {

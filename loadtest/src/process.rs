@@ -59,7 +59,11 @@ impl CpuSnapshot {
         let nanoseconds = self
             .on_cpu_by_thread
             .iter()
-            .map(|(thread, now)| now - earlier.on_cpu_by_thread.get(thread).copied().unwrap_or(0))
+            .map(|(thread, now)| {
+                let before = earlier.on_cpu_by_thread.get(thread).copied().unwrap_or(0);
+                // A new thread may have the number of one that ended.
+                now.saturating_sub(before)
+            })
             .sum();
         let user = self.user_ticks.saturating_sub(earlier.user_ticks);
         let total = user + self.system_ticks.saturating_sub(earlier.system_ticks);

@@ -25,9 +25,9 @@ pub enum NotJson {
     TooDeep,
 }
 
-/// A payload is not JSON, as when a binary client published it, and so has no form in a JSON encoding.
+/// A payload is not JSON, or nested too deep, as binary clients may publish, and so has no form in a JSON encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("payload is not JSON")]
+#[error("payload is not JSON, or nested too deep")]
 pub struct Unencodable;
 
 /// Whether a payload is one JSON value in UTF-8 that may be passed on. Space around it is allowed.
@@ -48,7 +48,7 @@ pub fn is_object(payload: &[u8]) -> bool {
 
 /// Whether arrays and objects nest deeper than `JSON_DEPTH_MAX`. Right for any JSON up to its first syntax error, where
 /// a parser stops too; to be asked before parsing, since skipping a value takes memory with its depth.
-pub(crate) fn is_too_deep(json: &[u8]) -> bool {
+pub fn is_too_deep(json: &[u8]) -> bool {
     // Few messages hold so many brackets at all, and counting them is many times faster than following them.
     if json.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= JSON_DEPTH_MAX {
         return false;
@@ -96,56 +96,55 @@ pub fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
-/// Reads an object or `null`. Derived code alone would also take an array as a struct's fields in order.
-pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
-    ObjectOrNull::deserialize(from).map(|object| object.0)
+/// A struct that is read from an object alone; what serde derives would take an array of its fields in order, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+            }
+        }
+
+        from.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// Reads a field that is an object or `null`; see [`Object`].
+pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Object<T>>::deserialize(from)?.map(|Object(fields)| fields))
 }
 
 /// Reads an object, or `null`, of objects.
 pub(crate) fn objects<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     from: D,
 ) -> Result<HashMap<String, T>, D::Error> {
-    let objects = Option::<HashMap<String, ObjectOrNull<T>>>::deserialize(from)?.unwrap_or_default();
-    Ok(objects.into_iter().map(|(name, object)| (name, object.0.unwrap_or_default())).collect())
-}
-
-struct ObjectOrNull<T>(Option<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for ObjectOrNull<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct ObjectVisitor<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-            type Value = ObjectOrNull<T>;
-
-            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-                to.write_str("an object or null")
-            }
-
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(ObjectOrNull(None))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(fields)).map(|object| ObjectOrNull(Some(object)))
-            }
-        }
-
-        from.deserialize_any(ObjectVisitor(PhantomData))
-    }
+    let objects = Option::<HashMap<String, Option<Object<T>>>>::deserialize(from)?.unwrap_or_default();
+    let fields = |object: Option<Object<T>>| object.map(|Object(fields)| fields).unwrap_or_default();
+    Ok(objects.into_iter().map(|(name, object)| (name, fields(object))).collect())
 }
 
 /// A payload as a JSON value, its bytes kept as they came.
 ///
-/// Reading takes any value, `null` included. Writing fails when the bytes are not one JSON value, as when a
-/// binary client published them; line breaks between tokens are dropped, since a line break ends a message.
+/// Reading takes any value, `null` included. Writing fails when the bytes are not one JSON value that `check` would
+/// pass, as a binary client may publish; line breaks between tokens are dropped, since a line break ends a message.
 pub mod payload {
     use serde::Serialize;
     use serde::de::{Deserialize, Deserializer};
     use serde::ser::{Error as _, Serializer};
     use serde_json::value::RawValue;
 
-    use super::Bytes;
+    use super::{Bytes, NotJson, is_too_deep};
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
         let raw = Box::<RawValue>::deserialize(from)?;
@@ -153,6 +152,9 @@ pub mod payload {
     }
 
     pub fn serialize<S: Serializer>(payload: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        if is_too_deep(payload) {
+            return Err(S::Error::custom(NotJson::TooDeep));
+        }
         // Parsed before line breaks go: taking one out may make JSON of what was none, as of two numbers on two lines.
         let raw: &RawValue = serde_json::from_slice(payload).map_err(S::Error::custom)?;
         if !raw.get().contains(['\n', '\r']) {
@@ -229,6 +231,21 @@ mod tests {
     }
 
     #[test]
+    fn objects_are_no_arrays() {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Fields {
+            a: u32,
+        }
+        let read = |text| serde_json::from_str::<Object<Fields>>(text).map(|Object(fields)| fields.a).ok();
+        assert_eq!(read(r#"{"a":7,"b":[]}"#), Some(7));
+        assert_eq!(read("{}"), Some(0));
+        for wrong in ["[]", "[7]", "null", "7", "\"a\"", ""] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
     fn payloads_are_written_as_they_came_but_for_line_breaks() {
         #[derive(Serialize)]
         struct Carrier(#[serde(with = "payload")] Bytes);
@@ -250,5 +267,9 @@ mod tests {
         for wrong in [&b"1\n2"[..], b"\"a\nb\"", b"tr\nue", b"", b"\xff", b"\"\xff\"", b"{} {}"] {
             check(wrong, Err(Unencodable));
         }
+        let deep = |depth| nested("[", "]", depth).leak().as_bytes();
+        check(deep(JSON_DEPTH_MAX + 1), Err(Unencodable));
+        let deepest = nested("[", "]", JSON_DEPTH_MAX);
+        check(deep(JSON_DEPTH_MAX), Ok(&deepest));
     }
 }

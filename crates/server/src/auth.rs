@@ -15,12 +15,13 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fanwire_hub::{ConnectionClaims, SubscriptionClaims, TokenError};
+use fanwire_protocol::json::Object;
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::settings::{Expected, TokenSettings};
-use claims::{Claims, Object};
+use claims::Claims;
 use keys::Keys;
 
 pub use keys::{KeyError, KeyProblem};

@@ -5,14 +5,14 @@ use hyper::body::Incoming;
 use hyper::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::{Method, Request, StatusCode};
+use hyper::{Request, StatusCode};
 use jsonwebtoken::{EncodingKey, Header};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use crate::chat;
+use crate::chat::{self, PageFile};
 use crate::handle::Node;
-use crate::http::{Answer, respond, text};
+use crate::http::{Answer, only_get, respond, text};
 use crate::settings::DevSettings;
 
 const TOKEN_PATH: &str = "/dev/token";
@@ -26,20 +26,24 @@ const NAME_LENGTH_MAX: usize = 64;
 /// `None` if the path is not one of development's.
 pub(crate) fn serve(dev: &DevSettings, node: &Node, request: &Request<Incoming>) -> Option<Answer> {
     let path = request.uri().path();
-    if path == TOKEN_PATH {
-        return Some(token(dev, node, request));
+    let file = chat::file(path);
+    if file.is_none() && path != TOKEN_PATH {
+        return None;
     }
-    let file = chat::file(path)?;
-    if request.method() != Method::GET {
-        return Some(text(StatusCode::METHOD_NOT_ALLOWED, "This takes GET requests only."));
+    if let Err(refusal) = only_get(request) {
+        return Some(*refusal);
     }
+    Some(file.map_or_else(|| token(dev, node, request), page))
+}
+
+fn page(file: &PageFile) -> Answer {
     let mut response = respond(StatusCode::OK, file.content_type, Bytes::from_static(file.body.as_bytes()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(chat::CONTENT_SECURITY_POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    Some(response)
+    response
 }
 
 /// `GET /dev/token?name=Ann&user=42` answers `{"token":"..."}`: what an application's own backend would make

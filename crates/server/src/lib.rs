@@ -20,6 +20,7 @@ mod node;
 mod users;
 mod handle;
 pub mod auth;
+mod overrides;
 
 mod api;
 mod internal;

@@ -153,7 +153,7 @@ const FAMILIES: [Family; 20] = [
     },
     Family {
         name: "fanwire_topics",
-        help: "Topics that have subscribers, counted once on each shard that has any.",
+        help: "Topics that have subscribers.",
         kind: MetricType::GAUGE,
         value: Value::One(|shard| &shard.topics),
     },
@@ -195,7 +195,7 @@ const FAMILIES: [Family; 20] = [
     },
     Family {
         name: "fanwire_recoveries_total",
-        help: "Clients that came back and asked for what they missed; failed: it could not be said.",
+        help: "Subscriptions that asked for what they had missed; failed: not all of it was left.",
         kind: MetricType::COUNTER,
         value: Value::Results([
             ("complete", |shard| &shard.recoveries),

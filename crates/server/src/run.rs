@@ -33,7 +33,7 @@ pub enum StartError {
     Shard(io::Error),
 }
 
-/// A node at work. Dropping it without [`Running::shutdown`] leaves its threads running.
+/// A node at work. When it is dropped its shards end at once; only [`Running::shutdown`] tells clients.
 #[derive(Debug)]
 pub struct Running {
     node: Node,

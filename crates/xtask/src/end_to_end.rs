@@ -37,9 +37,9 @@ pub(crate) fn run(report: &mut Report, filter: Option<&str>) -> Result<(), Stop>
     result
 }
 
-/// The folder that cargo builds into.
+/// The folder that cargo, which runs in the root, builds into.
 pub(crate) fn target_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+    root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 fn runner(suite: &str) -> Command {

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::Period;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,11 +74,7 @@ impl Checks {
         number
     }
 
-    pub(crate) fn longer_than_zero(
-        &mut self,
-        key: &str,
-        period: super::values::Period,
-    ) -> std::time::Duration {
+    pub(crate) fn longer_than_zero(&mut self, key: &str, period: Period) -> Duration {
         if period.0.is_zero() {
             self.error(key, "must be longer than 0s");
         }

@@ -80,7 +80,8 @@ impl Server {
         Admission {
             connections_max: self.connections_max,
             connections_per_second_max: self.connections_per_second_max,
-            http_connections_max: checks.at_least_one("server.http_connections_max", self.http_connections_max),
+            http_connections_max: checks
+                .at_least_one("server.http_connections_max", self.http_connections_max),
             request_header_timeout: checks
                 .longer_than_zero("server.request_header_timeout", self.request_header_timeout),
             backlog: self.backlog,

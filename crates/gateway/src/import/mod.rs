@@ -110,13 +110,16 @@ impl Work<'_> {
                 set(&mut self.ours, "topics.default", namespace.into());
             }
             ("channel.namespaces", Value::Array(_, list)) => {
-                let namespaces = list.iter().enumerate().filter_map(|(index, item)| {
-                    let options = item.as_dict()?;
+                let mut namespaces = Vec::new();
+                for (index, item) in list.iter().enumerate() {
+                    let Some(options) = item.as_dict() else {
+                        self.leave_out(&format!("{key}.{index}"), "is not a section");
+                        continue;
+                    };
                     let name = options.get("name").and_then(Value::as_str).map(str::to_owned);
                     let key = format!("{key}.{}", name.unwrap_or_else(|| index.to_string()));
-                    Some(toml::Value::Table(self.namespace(&key, options)))
-                });
-                let namespaces = namespaces.collect::<Vec<_>>();
+                    namespaces.push(toml::Value::Table(self.namespace(&key, options)));
+                }
                 set(&mut self.ours, "topics.namespaces", namespaces.into());
             }
             _ => match (reason_of(key), value) {
@@ -136,7 +139,9 @@ impl Work<'_> {
                 if let Some(value) = self.carried(&key, value, rule) {
                     namespace.insert(rule.ours.to_owned(), value);
                 }
-            } else if name == "subscription_type" && matches!(value.as_str(), Some("" | "stream")) {
+            } else if matches!(value, Value::Empty(..)) || value.as_str() == Some("") {
+                // The default, as in `visit`.
+            } else if name == "subscription_type" && value.as_str() == Some("stream") {
                 // The only kind there is here.
             } else {
                 let reason = NAMESPACE_LEFT_OUT.iter().find(|(left, _)| *left == name);
@@ -282,10 +287,12 @@ mod tests {
             "engine: {type: redis, redis: {address: 'redis://x'}}\n\
              client: {token: {jwks_public_endpoint: x}, proxy: {connect: {enabled: true, endpoint: x}}}\n\
              token_hmac_secret_key: x\n\
-             channel: {without_namespace: {allowed_delta_types: [fossil], subscription_type: stream}, max_lenght: 1}\n",
+             channel: {without_namespace: {allowed_delta_types: [fossil], subscription_type: stream, map: },\n\
+             max_lenght: 1, namespaces: [chat]}\n",
             "",
             &[
                 "channel.max_lenght: not a setting",
+                "channel.namespaces.0: is not a section",
                 "channel.without_namespace.allowed_delta_types: publications are always sent whole",
                 "client.proxy: events are not sent",
                 "client.token.jwks_public_endpoint: keys are not fetched",

@@ -63,6 +63,9 @@ fn anonymous_clients_are_let_in_where_a_setting_says_so() {
     shard.settings.disallow_anonymous_connection_tokens = true;
     let client = shard.open();
     shard.check(client, with_token, &["close 3507 permission denied"]);
+    // Users with a name are let in.
+    let client = shard.open();
+    shard.check(client, r#"{"id":1,"connect":{"token":"42"}}"#, &["register 42"]);
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::time::Duration;
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::Joined;
 use fanwire_hub::session::{Control, Manner, Pings, ServerSubscribe};
-use fanwire_hub::{Expiry, GrantOptions};
+use fanwire_hub::{Expiry, GrantOptions, SubscriptionClaims};
 
+use super::harness::tokens::to;
 use super::harness::{START, TestShard, topic};
 
 const NO_PONG: &[&str] = &["unregister 42", "close 3012 no pong"];
@@ -153,6 +154,14 @@ fn an_expired_subscription_is_ended_after_the_delay() {
     shard.settings.ping_interval = None;
     let client = shard.connect("42");
     shard.subscribe(client, "stays");
+    let later = SubscriptionClaims { expiry: Expiry::At(START + 61), ..to("later") };
+    shard.tokens.add_subscription("later", later);
+    shard.check(
+        client,
+        r#"{"id":3,"subscribe":{"channel":"later","token":"later"}}"#,
+        &["later: subscribe 42"],
+    );
+    assert_eq!(shard.joined(client, "later", Joined::default()).len(), 1);
     let command = r#"{"id":3,"subscribe":{"channel":"news","token":"news for a minute"}}"#;
     shard.check(client, command, &["news: subscribe 42"]);
     let lines = shard.joined(client, "news", Joined::default());
@@ -167,6 +176,11 @@ fn an_expired_subscription_is_ended_after_the_delay() {
             r#"{"push":{"channel":"news","unsubscribe":{"code":2501,"reason":"subscription expired"}}}"#,
         ]
     );
+    // The others are left alone until their own time comes.
+    shard.wait(Duration::from_millis(999));
+    assert_eq!(shard.tick(client), [""; 0]);
+    shard.wait(Duration::from_millis(1));
+    assert_eq!(shard.tick(client).len(), 2);
     assert_eq!(shard.session(client).subscriptions_count(), 1);
     assert_eq!(shard.session(client).deadline(), u64::MAX);
 }

@@ -5,13 +5,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Instant;
 
-use fanwire_protocol::json::null_is_default;
+use fanwire_protocol::json::{Object, null_is_default};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::command::{self, Command, Reply};
-use super::decode::Object;
 use super::error::{ApiError, Refusal};
 use super::method::{self, Method};
 use super::parallel::side_by_side;
@@ -60,9 +59,15 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, Ap
     }
     let commands = commands
         .into_iter()
-        .map(|command| command.map_or(Ok(Err(ApiError::BAD_REQUEST)), decode_command))
-        .collect::<Result<_, _>>()
-        .map_err(|error| Refusal::malformed(&error))?;
+        .enumerate()
+        .map(|(place, command)| {
+            let Some(command) = command else { return Ok(Err(ApiError::BAD_REQUEST)) };
+            // The error's own position would count from where the command begins.
+            decode_command(command).map_err(|_| {
+                Refusal::Malformed(format!("command {} has a field of a wrong type", place + 1).into())
+            })
+        })
+        .collect::<Result<_, _>>()?;
     Ok(Ok(Batch { commands, parallel }))
 }
 
@@ -175,6 +180,8 @@ mod tests {
         ] {
             assert!(matches!(decode(text, 10), Err(Refusal::Malformed(_))), "{text}");
         }
+        let second = decode(r#"{"commands":[{"publish":{}},{"publish":{"channel":1}}]}"#, 10);
+        assert_eq!(second.unwrap_err(), Refusal::Malformed("command 2 has a field of a wrong type".into()));
     }
 
     #[test]

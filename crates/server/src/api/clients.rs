@@ -8,14 +8,15 @@ use fanwire_hub::effect::KnownPosition;
 use fanwire_hub::session::{Control, ServerSubscribe};
 use fanwire_hub::{Expiry, GrantOptions, Overrides};
 use fanwire_protocol::centrifuge::Empty;
-use fanwire_protocol::json::null_is_default;
+use fanwire_protocol::json::{null_is_default, object};
 use fanwire_protocol::{ClientId, Disconnect, ErrorCode, Unsubscribed};
 use serde::Deserialize;
 
-use super::decode::{self, Object, payload};
+use super::decode::{self, payload};
 use super::error::ApiError;
 use super::history::StreamPosition;
 use crate::handle::{Audience, Node};
+use crate::overrides::OverrideOptions;
 
 /// Codes that an API call may close a connection with.
 const DISCONNECT_CODES: std::ops::RangeInclusive<u16> = 3000..=4999;
@@ -50,27 +51,10 @@ pub(super) struct SubscribeRequest {
     data: Bytes,
     #[serde(deserialize_with = "null_is_default")]
     b64data: String,
-    recover_since: Option<Object<StreamPosition>>,
-    #[serde(rename = "override")]
-    overrides: Option<Object<OverrideRequest>>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct OverrideRequest {
-    presence: Option<Object<OverrideValue>>,
-    join_leave: Option<Object<OverrideValue>>,
-    force_push_join_leave: Option<Object<OverrideValue>>,
-    force_positioning: Option<Object<OverrideValue>>,
-    force_recovery: Option<Object<OverrideValue>>,
-}
-
-/// Without `value` it turns the option off: backends that leave out zero values write `false` so.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct OverrideValue {
-    #[serde(deserialize_with = "null_is_default")]
-    value: bool,
+    #[serde(deserialize_with = "object")]
+    recover_since: Option<StreamPosition>,
+    #[serde(rename = "override", deserialize_with = "object")]
+    overrides: Option<OverrideOptions>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -90,7 +74,8 @@ pub(super) struct DisconnectRequest {
     /// Clients of the user that stay.
     #[serde(deserialize_with = "null_is_default")]
     whitelist: Vec<String>,
-    disconnect: Option<Object<DisconnectWith>>,
+    #[serde(deserialize_with = "object")]
+    disconnect: Option<DisconnectWith>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -187,25 +172,10 @@ fn expiry(expire_at: i64) -> Expiry {
     if expire_at == 0 { Expiry::Never } else { Expiry::At(expire_at) }
 }
 
-impl From<Object<OverrideRequest>> for Overrides {
-    fn from(Object(request): Object<OverrideRequest>) -> Self {
-        let value = |option: Option<Object<OverrideValue>>| option.map(|Object(option)| option.value);
-        Self {
-            presence: value(request.presence),
-            join_leave: value(request.join_leave),
-            force_push_join_leave: value(request.force_push_join_leave),
-            force_positioning: value(request.force_positioning),
-            force_recovery: value(request.force_recovery),
-        }
-    }
-}
-
-impl TryFrom<Object<DisconnectWith>> for Disconnect {
+impl TryFrom<DisconnectWith> for Disconnect {
     type Error = ApiError;
 
-    fn try_from(
-        Object(DisconnectWith { code, mut reason }): Object<DisconnectWith>,
-    ) -> Result<Self, ApiError> {
+    fn try_from(DisconnectWith { code, mut reason }: DisconnectWith) -> Result<Self, ApiError> {
         let code = u16::try_from(code).ok().filter(|code| DISCONNECT_CODES.contains(code));
         let code = code.ok_or_else(|| {
             let (first, last) = (DISCONNECT_CODES.start(), DISCONNECT_CODES.end());
@@ -252,26 +222,9 @@ mod tests {
     }
 
     #[test]
-    fn overrides_turn_on_and_off() {
-        let request: SubscribeRequest = serde_json::from_str(
-            r#"{"override":{"presence":{"value":true},"join_leave":{"value":false},"force_recovery":{},
-                "force_positioning":null,"other":1}}"#,
-        )
-        .unwrap();
-        let overrides = Overrides::from(request.overrides.unwrap());
-        let expected = Overrides {
-            presence: Some(true),
-            join_leave: Some(false),
-            force_recovery: Some(false),
-            ..Overrides::default()
-        };
-        assert_eq!(overrides, expected);
-    }
-
-    #[test]
     fn codes_and_reasons_of_disconnects_are_checked() {
         let disconnect = |code, reason: &str| {
-            Disconnect::try_from(Object(DisconnectWith { code, reason: reason.into() }))
+            Disconnect::try_from(DisconnectWith { code, reason: reason.into() })
                 .map(|why| (why.code, why.reason.into_owned()))
                 .map_err(|error| error.code())
         };

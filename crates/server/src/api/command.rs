@@ -4,12 +4,11 @@
 use std::time::Instant;
 
 use fanwire_protocol::ErrorCode;
-use fanwire_protocol::json::is_default;
+use fanwire_protocol::json::{Object, is_default, null_is_default};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::clients::{DisconnectRequest, RefreshRequest, SubscribeRequest, UnsubscribeRequest};
-use super::decode::Object;
 use super::error::ApiError;
 use super::history::{self, HistoryRequest};
 use super::method::Method;
@@ -41,7 +40,7 @@ pub(super) enum Command {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ChannelRequest {
-    #[serde(deserialize_with = "fanwire_protocol::json::null_is_default")]
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) channel: String,
 }
 
@@ -128,7 +127,7 @@ impl Command {
             Self::History(request) => result(&history::history(node, request).await?),
             Self::HistoryRemove(request) => result(&history::remove(node, &request.channel).await?),
             Self::Channels(request) => result(&overview::channels(node, &request.pattern).await?),
-            Self::Info => result(&overview::info(node).await),
+            Self::Info => result(&overview::info(node)),
             Self::NotServed(_) => Err(ApiError::NOT_FOUND),
         }
     }

@@ -1,15 +1,10 @@
-//! From JSON to requests. Unknown fields are ignored, `null` counts as absent, and objects are objects: what serde
-//! derives would take an array in their place, too.
-
-use std::fmt;
-use std::marker::PhantomData;
+//! What all requests have in common on their way from JSON: the body's text, and payloads in either form.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fanwire_protocol::json::{self, NotJson};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::error::{ApiError, Refusal};
@@ -17,34 +12,10 @@ use super::error::{ApiError, Refusal};
 /// A body as text that may be parsed.
 pub(super) fn text(body: &[u8]) -> Result<&str, Refusal> {
     // Depth comes first: clients parse recursively, so nothing deeper may be passed on to them.
-    if json::check(body) == Err(NotJson::TooDeep) {
+    if json::is_too_deep(body) {
         return Err(Refusal::Malformed(NotJson::TooDeep.to_string().into()));
     }
     std::str::from_utf8(body).map_err(|_| Refusal::Malformed("the body is not UTF-8".into()))
-}
-
-/// A struct that is read from an object alone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Object<T>(pub(super) T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-                to.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-
-        from.deserialize_map(Fields(PhantomData))
-    }
 }
 
 /// Reads a payload where `null` says that there is none.
@@ -78,21 +49,6 @@ mod tests {
                 text(format!("{{}}{}", "[".repeat(depth)).as_bytes()),
                 Err(Refusal::Malformed(_))
             ));
-        }
-    }
-
-    #[test]
-    fn objects_are_no_arrays() {
-        #[derive(Debug, Default, PartialEq, serde::Deserialize)]
-        #[serde(default)]
-        struct Fields {
-            a: u32,
-        }
-        let read = |text| serde_json::from_str::<Object<Fields>>(text).map(|object| object.0.a).ok();
-        assert_eq!(read(r#"{"a":7,"b":[]}"#), Some(7));
-        assert_eq!(read("{}"), Some(0));
-        for wrong in ["[]", "[7]", "null", "7", "\"a\"", ""] {
-            assert_eq!(read(wrong), None, "{wrong}");
         }
     }
 

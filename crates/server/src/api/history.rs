@@ -3,10 +3,9 @@
 use fanwire_hub::effect::KnownPosition;
 use fanwire_protocol::ErrorCode;
 use fanwire_protocol::centrifuge::{Empty, HistoryResult};
-use fanwire_protocol::json::null_is_default;
+use fanwire_protocol::json::{null_is_default, object};
 use serde::Deserialize;
 
-use super::decode::Object;
 use super::error::ApiError;
 use crate::handle::Node;
 use crate::node::HistoryCall;
@@ -19,7 +18,8 @@ pub(super) struct HistoryRequest {
     /// 0: the position only; negative: everything that is kept.
     #[serde(deserialize_with = "null_is_default")]
     limit: i64,
-    since: Option<Object<StreamPosition>>,
+    #[serde(deserialize_with = "object")]
+    since: Option<StreamPosition>,
     #[serde(deserialize_with = "null_is_default")]
     reverse: bool,
 }
@@ -34,8 +34,8 @@ pub(super) struct StreamPosition {
     epoch: String,
 }
 
-impl From<Object<StreamPosition>> for KnownPosition {
-    fn from(Object(StreamPosition { offset, epoch }): Object<StreamPosition>) -> Self {
+impl From<StreamPosition> for KnownPosition {
+    fn from(StreamPosition { offset, epoch }: StreamPosition) -> Self {
         Self { offset, epoch }
     }
 }

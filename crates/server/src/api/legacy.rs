@@ -3,12 +3,11 @@
 
 use std::borrow::Cow;
 
-use fanwire_protocol::json::null_is_default;
+use fanwire_protocol::json::{Object, null_is_default};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::command::{Command, Envelope, Reply};
-use super::decode::Object;
 use super::error::{ApiError, Refusal};
 use super::method::Method;
 use crate::handle::Node;

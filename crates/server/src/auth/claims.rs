@@ -8,16 +8,17 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::marker::PhantomData;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fanwire_hub::{Expiry, GrantOptions, Overrides, TokenError, TopicGrant};
+use fanwire_protocol::json::{Object, object};
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::overrides::OverrideOptions;
 
 /// The claims that either kind of token may have.
 #[derive(Deserialize)]
@@ -113,12 +114,12 @@ impl<'a> Claims<'a> {
 
     /// What a subscription token grants.
     pub(super) fn options(&self) -> Result<GrantOptions, TokenError> {
-        let overrides: Option<Object<OverrideClaims>> =
+        let overrides: Option<Object<OverrideOptions>> =
             read(self.overrides, "its claim `override` is not an object of options with values")?;
         Ok(GrantOptions {
             info: self.info()?,
             data: payload(self.data, self.b64data, "its claim `b64data` is not a base64 string")?,
-            overrides: overrides.map(Overrides::from).unwrap_or_default(),
+            overrides: overrides.map(|Object(options)| options.into()).unwrap_or_default(),
         })
     }
 
@@ -176,8 +177,8 @@ struct SubClaims<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     b64data: Option<&'a RawValue>,
-    #[serde(rename = "override")]
-    overrides: Option<Object<OverrideClaims>>,
+    #[serde(default, rename = "override", deserialize_with = "object")]
+    overrides: Option<OverrideOptions>,
 }
 
 impl SubClaims<'_> {
@@ -226,35 +227,6 @@ impl<'de> Deserialize<'de> for SubsClaim<'de> {
     }
 }
 
-#[derive(Clone, Copy, Deserialize)]
-struct OverrideClaims {
-    presence: Option<Object<OverrideValue>>,
-    join_leave: Option<Object<OverrideValue>>,
-    force_push_join_leave: Option<Object<OverrideValue>>,
-    force_positioning: Option<Object<OverrideValue>>,
-    force_recovery: Option<Object<OverrideValue>>,
-}
-
-/// Without `value` it turns the option off: backends that leave out zero values write `false` so.
-#[derive(Clone, Copy, Deserialize)]
-struct OverrideValue {
-    #[serde(default)]
-    value: bool,
-}
-
-impl From<Object<OverrideClaims>> for Overrides {
-    fn from(Object(claims): Object<OverrideClaims>) -> Self {
-        let value = |claim: Option<Object<OverrideValue>>| claim.map(|Object(claim)| claim.value);
-        Self {
-            presence: value(claims.presence),
-            join_leave: value(claims.join_leave),
-            force_push_join_leave: value(claims.force_push_join_leave),
-            force_positioning: value(claims.force_positioning),
-            force_recovery: value(claims.force_recovery),
-        }
-    }
-}
-
 fn read<'a, T: Deserialize<'a>>(
     claim: Option<&'a RawValue>,
     otherwise: &'static str,
@@ -277,28 +249,4 @@ fn payload(
 
 fn even_null<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
-}
-
-/// A struct that is read from an object alone; what serde derives would take an array in its place, too.
-#[derive(Clone, Copy)]
-pub(super) struct Object<T>(pub(super) T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-                to.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-
-        from.deserialize_map(Fields(PhantomData))
-    }
 }

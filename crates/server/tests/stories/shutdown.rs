@@ -47,6 +47,22 @@ async fn every_client_is_told_and_the_same_port_serves_again() {
 }
 
 #[tokio::test]
+async fn what_was_published_before_arrives_before_the_goodbye() {
+    const PUBLICATIONS: u32 = 1000;
+    let gateway = TestGateway::start(settings(3));
+    let mut subscriber = gateway.client().await;
+    subscriber.subscribe("a").await;
+    gateway.client().await.publish_all("a", 0..PUBLICATIONS).await;
+    let going = tokio::spawn(gateway.shutdown());
+    for number in 0..PUBLICATIONS {
+        assert_eq!(subscriber.publication().await.1["data"], number);
+    }
+    assert_eq!(subscriber.closed().await.0, 3001);
+    drop(subscriber);
+    going.await.unwrap();
+}
+
+#[tokio::test]
 async fn clients_that_do_not_follow_are_not_waited_for_without_end() {
     let mut settings = settings(3);
     settings.shutdown.timeout = Duration::from_millis(500);
