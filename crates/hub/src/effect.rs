@@ -93,12 +93,34 @@ impl Wanted {
 /// What a topic's owner is asked. `command` comes back in the answer.
 #[derive(Debug)]
 pub enum TopicRequest {
-    Subscribe { membership: Membership, wanted: Wanted },
-    Unsubscribe { membership: Membership },
-    Publish { command: u32, data: Bytes, info: Arc<ClientInfo> },
-    Presence { command: u32 },
-    PresenceStats { command: u32 },
-    History { command: u32, limit: usize, since: Option<KnownPosition>, reverse: bool },
+    Subscribe {
+        membership: Membership,
+        wanted: Wanted,
+    },
+    Unsubscribe {
+        membership: Membership,
+    },
+    /// The client is present already; others are to see this of it from now on.
+    UpdatePresence {
+        info: Arc<ClientInfo>,
+    },
+    Publish {
+        command: u32,
+        data: Bytes,
+        info: Arc<ClientInfo>,
+    },
+    Presence {
+        command: u32,
+    },
+    PresenceStats {
+        command: u32,
+    },
+    History {
+        command: u32,
+        limit: usize,
+        since: Option<KnownPosition>,
+        reverse: bool,
+    },
 }
 
 /// What a session is told in return.

@@ -178,6 +178,10 @@ impl Topics {
                 self.unsubscribe(name, from, &membership).await;
                 return;
             }
+            TopicRequest::UpdatePresence { info } => {
+                self.ignore(self.engine.add_presence(name, info).await);
+                return;
+            }
             TopicRequest::Publish { command, data, info } => {
                 let result = match self.history_of(name) {
                     Ok(history) => {

@@ -186,7 +186,7 @@ mod tests {
     fn settings_that_contradict_each_other_are_all_named() {
         let found = problems(
             "a.toml",
-            "[server]\nport = 9000\nshards = 0\n[client]\nping_interval = '5s'\nstale_close_delay = '0s'\n\
+            "[server]\nport = 9000\nshards = 0\nhttp_connections_max = 9223372036854775807\n[client]\nping_interval = '5s'\nstale_close_delay = '0s'\n\
              [client.token]\nhmac_secret = ''\nrsa_public_key = 'x'\naudience = 'a'\naudience_regex = 'b'\n\
              [client.personal_topic]\nenabled = true\nnamespace = 'none'\n\
              [sse]\npath = '/api/subscribe'\n[log]\nlevel = 'loud'\n[api]\npath = 'api/'\nkeys = ['']\n\
@@ -200,6 +200,7 @@ mod tests {
         for expected in [
             "internal.port: is server.port too (9000)",
             "server.shards: must be \"auto\" or 1 to 1024",
+            "server.http_connections_max: must be 1 to 1073741824",
             "client.pong_timeout: must be less than client.ping_interval (8s is not less than 5s)",
             "client.stale_close_delay: must be longer than 0s",
             "client.token.hmac_secret: the secret is empty",

@@ -47,6 +47,9 @@ section! {
 /// The host may have more shards than this in no sensible machine; it guards against a typing error.
 const SHARDS_MAX: usize = 1024;
 
+/// Each needs an open file, of which no process may have so many; the shard could not even count them.
+const HTTP_CONNECTIONS_MAX: usize = 1 << 30;
+
 impl Server {
     pub(super) fn socket(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)
@@ -77,11 +80,13 @@ impl Server {
 
     pub(super) fn admission(&self, checks: &mut Checks) -> Admission {
         checks.at_least_one("server.backlog", self.backlog as usize);
+        if !(1..=HTTP_CONNECTIONS_MAX).contains(&self.http_connections_max) {
+            checks.error("server.http_connections_max", format!("must be 1 to {HTTP_CONNECTIONS_MAX}"));
+        }
         Admission {
             connections_max: self.connections_max,
             connections_per_second_max: self.connections_per_second_max,
-            http_connections_max: checks
-                .at_least_one("server.http_connections_max", self.http_connections_max),
+            http_connections_max: self.http_connections_max,
             request_header_timeout: checks
                 .longer_than_zero("server.request_header_timeout", self.request_header_timeout),
             backlog: self.backlog,

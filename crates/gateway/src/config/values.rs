@@ -14,6 +14,9 @@ pub(crate) struct Period(pub(crate) Duration);
 impl Period {
     pub(crate) const OFF: Self = Self::from_secs(0);
 
+    /// A hundred years: longer than any node runs, and short enough that no clock overflows by adding it.
+    const MAX: Self = Self::from_secs(100 * 365 * 24 * 3600);
+
     pub(crate) const fn from_secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
@@ -49,6 +52,7 @@ impl std::str::FromStr for Period {
             return Err(format!("{text} has no unit; {PERIOD_UNITS}"));
         }
         match humantime::parse_duration(text) {
+            Ok(duration) if duration > Self::MAX.0 => Err(format!("`{text}` is longer than {}", Self::MAX)),
             Ok(duration) => Ok(Self(duration)),
             Err(_) => Err(format!("`{text}` is not a duration; {PERIOD_UNITS}")),
         }
@@ -272,6 +276,14 @@ mod tests {
         for text in ["25", "0", "1.5", ""] {
             let error = text.parse::<Period>().unwrap_err();
             assert!(error.contains("units are ms, s, m, h and d"), "{error}");
+        }
+    }
+
+    #[test]
+    fn periods_do_not_overflow_clocks() {
+        assert_eq!("36500d".parse(), Ok(Period::MAX));
+        for text in ["36501d", "500000000000y"] {
+            assert_eq!(text.parse::<Period>(), Err(format!("`{text}` is longer than 876000h")));
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::Reply;
-use fanwire_protocol::{ClientInfo, Disconnect, TopicName, Unsubscribed};
+use fanwire_protocol::{Disconnect, TopicName, Unsubscribed};
 
 use super::subscribe::{Origin, Plan};
 use super::timing::{AlreadyOver, ttl};
@@ -56,8 +56,8 @@ impl Session {
                     Ok(ttl) => ttl,
                     Err(AlreadyOver) => return self.close(context, Disconnect::EXPIRED),
                 };
-                if let (Some(own), Some(info)) = (self.info.as_mut(), info) {
-                    *own = Arc::new(ClientInfo { connection: info.clone(), ..ClientInfo::clone(own) });
+                if let Some(info) = info {
+                    self.set_connection_info(context, info.clone());
                 }
                 self.expire_after(context, ttl);
                 context.reply(Reply::push_refresh(ttl.is_some(), ttl.unwrap_or(0)));

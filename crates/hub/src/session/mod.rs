@@ -17,11 +17,13 @@ mod unsubscribe;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use fanwire_protocol::centrifuge::{Command, Empty, Reply, Request};
 use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, TopicName};
 
 use crate::delivery::Wire;
-use crate::effect::{Answer, ConnectionKey, Effect};
+use crate::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use crate::registry::{Moved, Registry};
 use crate::{
     ClientSettings, ConnectionClaims, NameError, Namespace, Namespaces, SubscriptionClaims, TokenError,
@@ -339,6 +341,25 @@ impl Session {
 
     fn subscription(&self, context: &Context<'_>, topic: &str) -> Option<&Subscription> {
         self.subscriptions.find(context.registry.find(topic)?)
+    }
+
+    /// The connection's credentials now say something else of the client: others see it from now on, in
+    /// publications and in the presence of the topics that it is in.
+    fn set_connection_info(&mut self, context: &mut Context<'_>, connection: Bytes) {
+        let Some(own) = self.info.as_mut().filter(|own| own.connection != connection) else { return };
+        *own = Arc::new(ClientInfo { connection, ..ClientInfo::clone(own) });
+        let own = own.clone();
+        for subscription in self.subscriptions.iter_mut() {
+            if let Some(info) = &mut subscription.info {
+                let subscription = info.subscription.clone();
+                *info = Arc::new(ClientInfo { subscription, ..ClientInfo::clone(&own) });
+            }
+            if subscription.traits.presence {
+                let info = subscription.info.clone().unwrap_or_else(|| own.clone());
+                let topic = context.registry.topic(subscription.topic).name.clone();
+                context.effects.push(Effect::Topic(topic, TopicRequest::UpdatePresence { info }));
+            }
+        }
     }
 
     /// Who the client is in a topic.

@@ -1,9 +1,7 @@
 //! New tokens for old: for the connection and for a subscription.
 
-use std::sync::Arc;
-
 use fanwire_protocol::centrifuge::{ExpiryResult, Reply, SubRefreshRequest, SubRefreshResult};
-use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode};
+use fanwire_protocol::{Disconnect, ErrorCode};
 
 use super::connect::fingerprint;
 use super::timing::{AlreadyOver, token_ttl};
@@ -32,8 +30,9 @@ impl Session {
             // The client comes back and gets the new set of subscriptions.
             return self.close(context, Disconnect::INSUFFICIENT_STATE);
         }
-        if let Some(info) = self.info.as_mut().filter(|info| info.connection != claims.info) {
-            *info = Arc::new(ClientInfo { connection: claims.info, ..ClientInfo::clone(info) });
+        // A token that says nothing of the client leaves what an earlier one said.
+        if !claims.info.is_empty() {
+            self.set_connection_info(context, claims.info);
         }
         self.expire_after(context, ttl);
         let result = ExpiryResult { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };

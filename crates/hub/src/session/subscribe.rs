@@ -67,8 +67,8 @@ pub(super) struct Subscribing {
     ttl: Option<u32>,
     data: Bytes,
     has_own_info: bool,
-    /// The offset to recover from; `None` when nothing is to be recovered.
-    recovering: Option<u64>,
+    /// It asks for what it missed.
+    was_recovering: bool,
     /// Later commands for the topic.
     pub(super) waiting: VecDeque<(u32, Request)>,
     /// The server wants the subscription ended as soon as it is made.
@@ -210,7 +210,7 @@ impl Session {
             ttl,
             data: options.data,
             has_own_info,
-            recovering: wanted.known().map(|known| known.offset),
+            was_recovering: wanted.known().is_some(),
             waiting: VecDeque::new(),
             end_with: None,
         });
@@ -358,10 +358,11 @@ fn subscribe_result(subscribing: &Subscribing, joined: &Joined) -> SubscribeResu
         recoverable: subscribing.traits.recoverable,
         positioned: subscribing.traits.positioned,
         epoch: position.map(|position| position.epoch.to_string()).unwrap_or_default(),
-        // Clients go on from here through the publications, so a recovered one is given back its own offset.
-        offset: if recovered { subscribing.recovering.unwrap_or(0) } else { top },
+        // Clients go on from here through the publications and drop what is not above it. For a client that
+        // recovers everything it is the offset that it asked from.
+        offset: publications.first().map_or(top, |first| first.offset.saturating_sub(1)),
         recovered,
-        was_recovering: subscribing.recovering.is_some(),
+        was_recovering: subscribing.was_recovering,
         publications,
         data: subscribing.data.clone(),
     }

@@ -53,6 +53,10 @@ impl Subscriptions {
         self.0.iter()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Subscription> {
+        self.0.iter_mut()
+    }
+
     pub(super) fn add(&mut self, subscription: Subscription) {
         // One at a time: most clients have one to three, for which doubling would waste more than it saves.
         if self.0.len() < 4 {

@@ -84,6 +84,30 @@ fn refresh_updates_what_others_see() {
         r#"{"id":3,"publish":{"channel":"news","data":1}}"#,
         &[r#"news: publish #3 1 by 42 {"name":"Ada"}"#],
     );
+    // A later token without info takes nothing back.
+    shard.check(client, r#"{"id":4,"refresh":{"token":"42"}}"#, &[r#"{"id":4,"refresh":{}}"#]);
+    shard.check(
+        client,
+        r#"{"id":5,"publish":{"channel":"news","data":1}}"#,
+        &[r#"news: publish #5 1 by 42 {"name":"Ada"}"#],
+    );
+}
+
+#[test]
+fn refresh_updates_the_presence_of_topics_the_client_is_in() {
+    let mut shard = TestShard::default();
+    shard.topics.default.presence = true;
+    shard.topics.default.allow_subscribe_for_client = true;
+    let client = shard.connect("42");
+    shard.say(client, r#"{"id":8,"subscribe":{"channel":"news"}}"#);
+    shard.joined(client, "news", Joined::default());
+    shard.check(
+        client,
+        r#"{"id":9,"refresh":{"token":"42 with info"}}"#,
+        &[r#"news: update_presence of 42 {"name":"Ada"}"#, r#"{"id":9,"refresh":{}}"#],
+    );
+    // What has not changed is not told again.
+    shard.check(client, r#"{"id":10,"refresh":{"token":"42 with info"}}"#, &[r#"{"id":10,"refresh":{}}"#]);
 }
 
 #[test]
