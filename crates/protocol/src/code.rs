@@ -134,4 +134,8 @@ impl Unsubscribed {
     pub const INSUFFICIENT_STATE: Self = Self { code: 2500, reason: "insufficient state" };
     pub const EXPIRED: Self = Self { code: 2501, reason: "subscription expired" };
     pub const STATE_INVALIDATED: Self = Self { code: 2502, reason: "state invalidated" };
+
+    /// Every code, for tables and metrics.
+    pub const ALL: [Self; 4] =
+        [Self::SERVER, Self::INSUFFICIENT_STATE, Self::EXPIRED, Self::STATE_INVALIDATED];
 }

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use fanwire_hub::delivery::Wire;
-use fanwire_protocol::{Disconnect, ErrorCode};
+use fanwire_protocol::{Disconnect, ErrorCode, Unsubscribed};
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -107,7 +107,7 @@ impl Default for Counters {
             writes: Counter::default(),
             bytes_sent: Counter::default(),
             errors: ByCode::new(ErrorCode::ALL.iter().map(|error| error.code)),
-            unsubscribes: ByCode::new([2000, 2500, 2501, 2502].into_iter()),
+            unsubscribes: ByCode::new(Unsubscribed::ALL.iter().map(|why| why.code)),
             recoveries: Counter::default(),
             recoveries_failed: Counter::default(),
             queued_bytes: Counter::default(),

@@ -12,7 +12,7 @@ pub struct Settings {
     pub name: String,
     /// Where clients connect.
     pub client_address: SocketAddr,
-    /// Where health, metrics and administration answer.
+    /// Where health, metrics and the API answer.
     pub internal_address: SocketAddr,
     /// Threads that own connections, at least 1.
     pub shards: usize,

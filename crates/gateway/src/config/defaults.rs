@@ -10,7 +10,7 @@ const MIB: usize = 1 << 20;
 pub(crate) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// What clients of the Centrifuge protocol try first.
 pub(crate) const PORT: u16 = 8000;
-/// Health, metrics and administration are for this machine until somebody says otherwise.
+/// Health and metrics are for this machine until somebody says otherwise.
 pub(crate) const INTERNAL_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(crate) const INTERNAL_PORT: u16 = 9000;
 

@@ -45,7 +45,7 @@ section! {
         sections {
             /// Where clients connect, and how many may.
             server: Server,
-            /// Where health, metrics and administration answer. Not for the public.
+            /// Where health, metrics and the API answer. Not for the public.
             internal: Internal,
             /// Logs, on standard output.
             log: Log,

@@ -35,7 +35,7 @@ section! {
 }
 
 section! {
-    /// Where health, metrics and administration answer. Not for the public.
+    /// Where health, metrics and the API answer. Not for the public.
     Internal {
         /// The address to listen on. In a container, "0.0.0.0" lets its neighbours in.
         address: IpAddr = defaults::INTERNAL_ADDRESS,
