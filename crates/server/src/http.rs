@@ -140,6 +140,6 @@ pub(crate) fn respond(status: StatusCode, content_type: &'static str, body: Byte
     response
 }
 
-fn is_below(path: &str, root: &str) -> bool {
+pub(crate) fn is_below(path: &str, root: &str) -> bool {
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

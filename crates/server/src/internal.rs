@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::api;
 use crate::handle::Node;
-use crate::http::{Answer, respond, text};
+use crate::http::{Answer, is_below, respond, text};
 use crate::metrics;
 
 /// Connections to this port at the same time; further ones wait in the kernel's queue.
@@ -69,9 +69,7 @@ async fn serve_connection(node: &Node, stream: TcpStream) {
 pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
     let api = &node.settings.api;
     let path = request.uri().path();
-    if api.on_internal_port
-        && path.strip_prefix(&*api.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    {
+    if api.on_internal_port && is_below(path, &api.path) {
         return api::serve(node, request).await;
     }
     let Some(place) = Place::at(path) else {

@@ -40,6 +40,7 @@ pub struct Running {
     client_address: SocketAddr,
     internal_address: SocketAddr,
     stop: watch::Sender<bool>,
+    ended: mpsc::UnboundedReceiver<usize>,
     shards: Vec<thread::JoinHandle<()>>,
     internal: JoinHandle<()>,
     summary: JoinHandle<()>,
@@ -67,11 +68,14 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let (client_address, listeners) = bind_clients(&settings)?;
 
     let (stop, stopped) = watch::channel(false);
+    let (end, ended) = mpsc::unbounded_channel();
     let mut shards = Vec::new();
     for ((index, outlet), listener) in outlets.into_iter().enumerate().zip(listeners) {
         let (node, stopped) = (node.clone(), stopped.clone());
+        let end = EndOfShard { index, tell: end.clone() };
         let thread = thread::Builder::new().name(format!("shard-{index}"));
         let shard = thread.spawn(move || {
+            let _end = end;
             if let Err(error) = run_shard(index, node, outlet, listener, stopped) {
                 tracing::error!(%error, shard = index, "a shard ended");
             }
@@ -81,7 +85,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let internal_listener = TcpListener::from_std(internal_listener).map_err(internal_failed)?;
     let internal = tokio::spawn(internal::listen(node.clone(), internal_listener));
     let summary = tokio::spawn(summarize(node.clone()));
-    Ok(Running { node, client_address, internal_address, stop, shards, internal, summary })
+    Ok(Running { node, client_address, internal_address, stop, ended, shards, internal, summary })
 }
 
 /// One line a minute instead of one for every connection.
@@ -153,7 +157,29 @@ fn run_shard(
     })
 }
 
+/// Tells that a shard's thread is over, however it ended.
+struct EndOfShard {
+    index: usize,
+    tell: mpsc::UnboundedSender<usize>,
+}
+
+impl Drop for EndOfShard {
+    fn drop(&mut self) {
+        // Nobody listens any more once the node is being shut down.
+        let _ = self.tell.send(self.index);
+    }
+}
+
 impl Running {
+    /// Waits for a shard to end by itself, which is a defect of ours: topics and clients of that shard are gone,
+    /// and only a new process serves them again. Cancel-safe.
+    pub async fn failed(&mut self) -> usize {
+        match self.ended.recv().await {
+            Some(shard) => shard,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Where clients connect; tells the port when port 0 was asked for.
     pub fn client_address(&self) -> SocketAddr {
         self.client_address
@@ -189,5 +215,21 @@ impl Running {
         if let Err(error) = joined.await {
             tracing::error!(%error, "the shards could not be awaited");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_shard_that_panics_is_noticed() {
+        let (tell, mut ended) = mpsc::unbounded_channel();
+        let shard = thread::spawn(move || {
+            let _end = EndOfShard { index: 3, tell };
+            panic!("planted");
+        });
+        assert_eq!(ended.recv().await, Some(3));
+        assert!(shard.join().is_err());
     }
 }

@@ -67,13 +67,18 @@ async fn serve(loaded: Loaded, is_dev: bool) -> Result<(), Failure> {
     let settings = loaded.settings;
     let timeout = settings.shutdown.timeout;
     let opened = is_dev.then(|| Opened::of(&settings));
-    let running = fanwire_server::start(settings).map_err(|error| Failure::Run(error.to_string()))?;
+    let mut running = fanwire_server::start(settings).map_err(|error| Failure::Run(error.to_string()))?;
     info!(clients = %running.client_address(), internal = %running.internal_address(), "ready");
     if let Some(opened) = opened {
         say(opened.banner(running.client_address(), running.internal_address()));
     }
 
-    let name = either(&mut terminate, &mut interrupt).await;
+    let name = tokio::select! {
+        name = either(&mut terminate, &mut interrupt) => name,
+        shard = running.failed() => {
+            return Err(Failure::Run(format!("shard {shard} ended, and with it the node; its last words are in the log")));
+        }
+    };
     info!(signal = name, ?timeout, "closing all clients; another signal stops at once");
     tokio::select! {
         () = running.shutdown() => {
