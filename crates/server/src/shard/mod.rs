@@ -232,6 +232,9 @@ impl Shard {
             Recipients::Client(client) => self.clients.get(client).copied(),
         };
         if let Some(slot) = slot {
+            // Kept until what follows from the order is on its way to the topics' owners: whoever gave the order
+            // finds it carried out there.
+            let _completion = order.completion.clone();
             self.with_session(slot, |session, context| {
                 session.control(context, &order.control, order.completion);
             });

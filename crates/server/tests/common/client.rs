@@ -27,9 +27,10 @@ impl Client {
         client
     }
 
-    /// A client for which the kernel keeps little that it did not read.
+    /// A client for which the kernel keeps little that it did not read; enough to catch up within the time that the
+    /// server gives to those whom it closed.
     pub(crate) async fn connect_small(address: SocketAddr) -> Self {
-        let mut client = Self::over(RawSocket::open_small(address, 4096).await).await;
+        let mut client = Self::over(RawSocket::open_small(address, 64 * 1024).await).await;
         client.connected = client.request("connect", json!({})).await.unwrap();
         client
     }

@@ -166,7 +166,9 @@ async fn a_refused_connect_leaves_the_client_time_to_go() {
     let commands = [("connect", json!({"token": expired})), ("subscribe", json!({"channel": "a"}))];
     let ids = client.commands(commands).await;
     assert_eq!(client.reply(ids.start).await.unwrap_err()["code"], 109);
-    // What stood behind it in the same frame was dropped; another frame is one too many.
+    // What stood behind it in the same frame was dropped; another command is one too many.
+    client.socket.send(frame(PING, [])).await;
+    assert_eq!(client.socket.frame().await.unwrap().opcode, PONG);
     client.command("subscribe", json!({"channel": "a"})).await;
     assert_eq!(client.closed().await.0, 3501);
 }

@@ -16,7 +16,10 @@ async fn nothing_overtakes_the_reply_to_connect() {
             publishers
                 .push(tokio::spawn(async move { publisher.publish_all(topic, 1..PUBLICATIONS + 1).await }));
         }
-        let token = token(&json!({"sub": "ann", "channels": [stream, plain]}));
+        // Connect waits for all of these, while the first two have long begun.
+        let mut topics = vec![stream.to_owned(), plain.to_owned()];
+        topics.extend((0..30).map(|number| format!("history:quiet{number}")));
+        let token = token(&json!({"sub": "ann", "channels": topics}));
         while publishers.iter().any(|publisher| !publisher.is_finished()) {
             let mut client = Client::over(RawSocket::open(gateway.address).await).await;
             let id = client.command("connect", json!({"token": token})).await;

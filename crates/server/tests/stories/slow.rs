@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::common::{CLOSE, Client, PING, TestGateway, eventually, frame, settings};
 
 const ROOM: &str = "room:1";
+const QUEUE_BYTES: &str = "fanwire_send_queue_bytes";
 
 /// Publishes until so many clients are left; returns how many publications it took.
 async fn publish_until_left(publisher: &mut Client, clients: u64) -> u32 {
@@ -57,6 +58,8 @@ async fn a_client_that_does_not_read_is_closed_and_others_get_everything() {
             assert_eq!(reader.await.unwrap(), published);
         }
 
+        // At most one message that was begun still waits for it, and the goodbye.
+        assert!(gateway.metric(QUEUE_BYTES).await < 2.0 * 4096.0);
         // What it was sent before is whole and in order, and then it is told why no more comes.
         let mut number = 0;
         let closed = loop {
@@ -73,7 +76,7 @@ async fn a_client_that_does_not_read_is_closed_and_others_get_everything() {
         assert_eq!(closed, (3008, "slow".into()));
         slow.socket.ended().await;
         assert!(number > 0 && number < published);
-        eventually("nothing waits", async || gateway.metric("fanwire_send_queue_bytes").await == 0.0).await;
+        eventually("nothing waits", async || gateway.metric(QUEUE_BYTES).await == 0.0).await;
     }
 }
 
@@ -100,6 +103,16 @@ async fn one_long_reply_fits_an_empty_queue() {
     let history = client.request("history", json!({"channel": "history:long", "limit": -1})).await.unwrap();
     assert_eq!(history["publications"].as_array().unwrap().len(), PUBLICATIONS as usize);
     client.nothing_more().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_client_is_given_back_when_it_vanishes() {
+    let (gateway, _) = with_long_history().await;
+    let mut client = Client::connect_small(gateway.address).await;
+    client.command("history", json!({"channel": "history:long", "limit": -1})).await;
+    eventually("the reply waits", async || gateway.metric(QUEUE_BYTES).await > 0.0).await;
+    client.socket.vanish();
+    eventually("nothing waits", async || gateway.metric(QUEUE_BYTES).await == 0.0).await;
 }
 
 #[tokio::test]
