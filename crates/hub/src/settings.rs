@@ -17,7 +17,7 @@ pub struct ClientSettings {
     pub expired_subscription_close_delay: Duration,
     /// Subscriptions of one client.
     pub subscriptions_max: usize,
-    /// Bytes that wait for one slow client before it is closed with 3008.
+    /// Bytes that wait for one slow client before it is closed with 3008; see [`crate::queue::Queue`].
     pub queue_bytes_max: usize,
     /// Commands of one client that wait for an earlier answer before it is closed with 3013.
     pub pending_commands_max: usize,

@@ -21,6 +21,7 @@ const SUITES: [&str; 13] = [
     "python_client.py",
     "browser.mjs",
     "chat/chat.mjs",
+    "chat/protocol.mjs",
     "readme.mjs",
     "conformance.py",
 ];

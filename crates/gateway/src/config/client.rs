@@ -27,7 +27,8 @@ section! {
         expired_subscription_close_delay: Period = defaults::EXPIRED_CLOSE_DELAY,
         /// Subscriptions of one client.
         subscriptions_max: usize = defaults::SUBSCRIPTIONS_MAX,
-        /// Bytes that wait for one slow client before it is closed with code 3008.
+        /// Bytes that wait for one slow client before it is closed with code 3008. A waiting message counts 64 bytes
+        /// more than it has; one message alone always fits.
         queue_bytes_max: Size = defaults::QUEUE_BYTES_MAX,
         /// Commands of one client that wait for an earlier answer before it is closed with code 3013.
         pending_commands_max: usize = defaults::PENDING_COMMANDS_MAX,

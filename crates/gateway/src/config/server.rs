@@ -27,7 +27,8 @@ section! {
         /// New client connections in a second on this node; more are answered 503. 0 sets no limit.
         connections_per_second_max: usize = 0,
         /// HTTP connections open at once on one shard, handshakes and kept connections of API callers included;
-        /// further ones wait in the kernel. A handshake that succeeded is no longer one.
+        /// further ones wait in the kernel. A handshake that succeeded is no longer one. While more than half are
+        /// in use, API callers are asked to close theirs after each call.
         http_connections_max: usize = defaults::HTTP_CONNECTIONS_MAX,
         /// How long a client may take from its connection to the last header byte of its request.
         request_header_timeout: Period = defaults::REQUEST_HEADER_TIMEOUT,
