@@ -151,6 +151,13 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// It is what a publish, presence or history command waits for.
+    pub fn is_to_command(&self) -> bool {
+        !matches!(self, Self::Registered(_) | Self::Subscribed { .. })
+    }
+}
+
 /// A subscription as the topic's owner made it: everything after `position` will be delivered.
 #[derive(Debug, Default)]
 pub struct Joined {

@@ -3,8 +3,9 @@
 //! A topic is here exactly as long as it has a subscriber on the shard. A subscription and its place in the
 //! topic's list point at each other, so joining and leaving cost the same in a topic of two and of a million.
 
+use std::collections::HashMap;
+
 use fanwire_protocol::TopicName;
-use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::delivery::Wire;
@@ -43,7 +44,8 @@ pub struct Moved {
 #[derive(Debug, Default)]
 pub struct Registry {
     topics: Slab<LocalTopic>,
-    slots: FxHashMap<TopicName, TopicSlot>,
+    /// Clients choose these names, so the hash is keyed.
+    slots: HashMap<TopicName, TopicSlot>,
     subscriptions: usize,
 }
 
@@ -76,6 +78,7 @@ impl Registry {
         if topic.subscribers.is_empty() {
             let topic = self.topics.remove(slot.0 as usize);
             self.slots.remove(&topic.name);
+            self.give_back();
             return None;
         }
         if topic.subscribers.capacity() > 4 * topic.subscribers.len().max(4) {
@@ -83,6 +86,14 @@ impl Registry {
         }
         let moved = topic.subscribers.get(place as usize)?;
         Some(Moved { connection: moved.connection, topic: slot, place })
+    }
+
+    /// Gives memory back after many topics ended. The list of topics can only be cut behind its last one.
+    fn give_back(&mut self) {
+        if self.slots.capacity() > 4 * self.slots.len().max(64) {
+            self.slots.shrink_to(2 * self.slots.len());
+            self.topics.shrink_to_fit();
+        }
     }
 
     /// Topics that have a subscriber here.

@@ -55,6 +55,8 @@ impl ByCode {
 /// Everything one shard counts.
 #[derive(Debug)]
 pub(crate) struct Counters {
+    /// Sockets of any kind, those that are closing included.
+    pub sockets: Counter,
     /// Open connections by wire.
     pub connections: [Counter; Wire::COUNT],
     pub connections_opened: [Counter; Wire::COUNT],
@@ -91,6 +93,7 @@ impl Default for Counters {
         let websocket = [1000u32, 1001, 1002, 1003, 1007, 1009, 1011];
         let closes = websocket.into_iter().chain(Disconnect::ALL.map(|why| u32::from(why.code)));
         Self {
+            sockets: Counter::default(),
             connections: Default::default(),
             connections_opened: Default::default(),
             connections_closed: ByCode::new(closes),

@@ -1,5 +1,6 @@
 //! A handle on the running node: what the HTTP API, the internal port and the shards share.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{AcqRel, Relaxed},
@@ -12,8 +13,7 @@ use fanwire_hub::effect::Completion;
 use fanwire_hub::session::{Control, Now};
 use fanwire_hub::{NameError, Namespace};
 use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, TopicName};
-use rustc_hash::{FxBuildHasher, FxHashMap};
-use std::hash::BuildHasher;
+use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::Tokens;
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     /// One for each shard.
     pub counters: Vec<Arc<Counters>>,
     pub metrics: Metrics,
+    /// Hashes the names of topics and users to their owners.
+    names: RandomState,
     started: Instant,
     draining: AtomicBool,
     /// Connections that were admitted and that no shard counts yet.
@@ -86,6 +88,7 @@ impl Node {
             inboxes,
             counters,
             metrics,
+            names: RandomState::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
             arriving: AtomicU64::new(0),
@@ -115,14 +118,18 @@ impl Node {
         self.counters.iter().flat_map(|counters| &counters.connections).map(|counter| counter.value()).sum()
     }
 
+    /// Sockets that shards own: client connections, those that are closing, and echo connections.
+    fn sockets(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.sockets.value()).sum()
+    }
+
     /// Gives a place to one more connection, or says which limit leaves none.
     pub(crate) fn admit(&self) -> Result<Arrival, &'static str> {
         let admission = &self.settings.admission;
         // A shard counts a connection before it lets go of the place, so nobody is missed in between.
         let arriving = self.arriving.fetch_add(1, AcqRel);
         let arrival = Arrival(self.clone());
-        if admission.connections_max > 0 && self.connections() + arriving >= admission.connections_max as u64
-        {
+        if admission.connections_max > 0 && self.sockets() + arriving >= admission.connections_max as u64 {
             return Err("server.connections_max is reached.");
         }
         if admission.connections_per_second_max > 0 {
@@ -154,7 +161,8 @@ impl Node {
     }
 
     pub(crate) fn owner_of(&self, name: &str) -> &Inbox {
-        &self.inboxes[owner(name, self.inboxes.len())]
+        // Keyed by a secret of this process, so that no client can choose names that all fall to one shard.
+        &self.inboxes[(self.names.hash_one(name) % self.inboxes.len() as u64) as usize]
     }
 
     /// Publishes; waits while the node's fan-out is too far behind, and gives up with error 111.
@@ -169,6 +177,11 @@ impl Node {
         }
         let publish = Box::new(publish);
         self.call(topic, |reply| TopicCall::Publish { publish, reply }).await
+    }
+
+    /// Some shard is behind with what clients asked: no more is to be read from them.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.inboxes.iter().any(Inbox::is_crowded)
     }
 
     /// Some shard has too many publications before it to take more.
@@ -252,10 +265,4 @@ impl Node {
         }
         all
     }
-}
-
-/// Which shard owns a topic or a user.
-pub(crate) fn owner(name: &str, shards: usize) -> usize {
-    // The multiplicative hash is weak in its low bits.
-    (FxBuildHasher.hash_one(name) >> 32) as usize % shards
 }

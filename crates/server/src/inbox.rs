@@ -17,7 +17,7 @@ use crate::node::TopicCall;
 use crate::users::UserMessage;
 
 /// A connection anywhere on the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Address {
     pub shard: u16,
     pub connection: ConnectionKey,
@@ -41,6 +41,13 @@ pub(crate) enum Message {
     Survey(Survey),
     /// Close every client, then say so by dropping the sender.
     Drain(mpsc::Sender<()>),
+}
+
+impl Message {
+    /// It comes from what a client asked.
+    fn is_request(&self) -> bool {
+        matches!(self, Self::Topic(..) | Self::Answer(..) | Self::User(_))
+    }
 }
 
 /// An order of the API for the sessions of one shard.
@@ -84,6 +91,7 @@ pub(crate) enum Survey {
 pub(crate) struct Inbox {
     sender: mpsc::UnboundedSender<Message>,
     waiting_bytes: Arc<AtomicUsize>,
+    waiting_requests: Arc<AtomicUsize>,
 }
 
 /// What a waiting delivery is counted for beside its data.
@@ -94,22 +102,38 @@ impl Inbox {
     /// publish are answered error 111.
     pub(crate) const WAITING_BYTES_MAX: usize = 64 << 20;
 
+    /// What clients asked and were answered, as far as a shard has not come to it. Beyond it no shard reads from
+    /// its clients, so those who ask faster than the node answers wait in their own sockets.
+    pub(crate) const WAITING_REQUESTS_MAX: usize = 4096;
+
     pub(crate) fn new() -> (Self, Outlet) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let waiting_bytes = Arc::<AtomicUsize>::default();
-        (Self { sender, waiting_bytes: waiting_bytes.clone() }, Outlet { receiver, waiting_bytes })
+        let (waiting_bytes, waiting_requests) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let inbox =
+            Self { sender, waiting_bytes: waiting_bytes.clone(), waiting_requests: waiting_requests.clone() };
+        (inbox, Outlet { receiver, waiting_bytes, waiting_requests })
     }
 
     /// Only a node that is going down has inboxes that nobody reads; nothing can be done for the message then.
     pub(crate) fn send(&self, message: Message) {
-        if let Message::Deliver(delivery) = &message {
-            self.waiting_bytes.fetch_add(bytes(delivery), Relaxed);
+        match &message {
+            Message::Deliver(delivery) => {
+                self.waiting_bytes.fetch_add(bytes(delivery), Relaxed);
+            }
+            message if message.is_request() => {
+                self.waiting_requests.fetch_add(1, Relaxed);
+            }
+            _ => {}
         }
         let _ = self.sender.send(message);
     }
 
     pub(crate) fn is_full(&self) -> bool {
         self.waiting_bytes.load(Relaxed) > Self::WAITING_BYTES_MAX
+    }
+
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.waiting_requests.load(Relaxed) > Self::WAITING_REQUESTS_MAX
     }
 }
 
@@ -118,6 +142,7 @@ impl Inbox {
 pub(crate) struct Outlet {
     receiver: mpsc::UnboundedReceiver<Message>,
     waiting_bytes: Arc<AtomicUsize>,
+    waiting_requests: Arc<AtomicUsize>,
 }
 
 impl Outlet {
@@ -135,8 +160,14 @@ impl Outlet {
     }
 
     fn note(&self, message: Option<&Message>) {
-        if let Some(Message::Deliver(delivery)) = message {
-            self.waiting_bytes.fetch_sub(bytes(delivery), Relaxed);
+        match message {
+            Some(Message::Deliver(delivery)) => {
+                self.waiting_bytes.fetch_sub(bytes(delivery), Relaxed);
+            }
+            Some(message) if message.is_request() => {
+                self.waiting_requests.fetch_sub(1, Relaxed);
+            }
+            _ => {}
         }
     }
 }

@@ -27,24 +27,32 @@ use crate::shard::Adopted;
 /// Longest request line and headers together.
 const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
 
-/// Binds one of several sockets to the same address.
+/// Listens with one of several sockets on the same address.
 pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
-    bind_socket(address, backlog, true)
+    let socket = bound(address, true)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
 }
 
-/// Binds the only socket of an address.
+/// Listens with the only socket of an address.
 pub(crate) fn bind_alone(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
-    bind_socket(address, backlog, false)
+    let socket = bound(address, false)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
 }
 
-fn bind_socket(address: SocketAddr, backlog: u32, shared: bool) -> io::Result<std::net::TcpListener> {
+/// Whether nobody else has the address. Nothing listens meanwhile, so no client is turned away.
+pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
+    bound(address, false).map(drop)
+}
+
+fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Accepts until told to stop. At most `http_connections_max` are open; others wait in the kernel's queue.

@@ -5,12 +5,13 @@
 //! of one topic is therefore done in the order in which it was asked.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use fanwire_broker::{
     Engine, EngineError, Event, HistoryOptions, HistoryQuery, MemorySettings, PresenceStats, Publish,
@@ -20,7 +21,6 @@ use fanwire_hub::delivery::{Delivery, Message as Content};
 use fanwire_hub::effect::{Answer, Joined, KnownPosition, Membership, TopicRequest, Wanted};
 use fanwire_hub::{HistoryBounds, Namespace};
 use fanwire_protocol::{ClientInfo, Epoch, ErrorCode, Position, Publication, TopicName};
-use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use crate::counters::Counters;
@@ -71,7 +71,7 @@ pub(crate) struct Topics {
     engine: Engine,
     /// What the engine delivered during the call that is being made.
     events: Rc<RefCell<VecDeque<Event>>>,
-    topics: RefCell<FxHashMap<TopicName, Topic>>,
+    topics: RefCell<HashMap<TopicName, Topic>>,
     inboxes: Arc<[Inbox]>,
     settings: Arc<Settings>,
     counters: Arc<Counters>,
@@ -271,49 +271,78 @@ impl Topics {
             self.engine.add_presence(name, membership.info.clone()).await.map_err(error)?;
         }
         let Some(HistoryBounds { meta_ttl, .. }) = namespace.history else { return Ok(Joined::default()) };
-        let delivered = match self.position(name) {
-            Some(position) => position,
-            None => {
-                let top = self.engine.recover(name, None, 0, meta_ttl).await.map_err(error)?.top;
+        if self.position(name).is_none() {
+            let top = self.engine.recover(name, None, 0, meta_ttl).await.map_err(error)?.top;
+            if self.position(name).is_none() {
                 self.set_position(name, top);
-                top
             }
-        };
-        let position = Some(delivered);
+        }
+        // The position is always read after the last wait: what was delivered during one went to others only.
         match wanted {
             Wanted::Nothing => Ok(Joined::default()),
-            Wanted::Position => Ok(Joined { position, recovered: None }),
-            Wanted::Missed { known, or_refuse } => {
-                let since = Since { offset: known.offset, epoch: &known.epoch };
-                let limit = self.settings.client.recovery_max;
-                let recovery =
-                    self.engine.recover(name, Some(since), limit, meta_ttl).await.map_err(error)?;
-                let complete = recovery.complete && recovery.top.epoch == delivered.epoch;
-                self.count_recovery(complete);
-                if !complete && or_refuse {
-                    return Err(ErrorCode::UNRECOVERABLE_POSITION);
-                }
-                let mut missed = recovery.publications;
-                missed.retain(|publication| publication.offset <= delivered.offset);
-                Ok(Joined { position, recovered: complete.then_some(missed) })
+            Wanted::Position => Ok(Joined { position: self.position(name), recovered: None }),
+            Wanted::Missed { known, or_refuse } => self.missed(name, &known, or_refuse, meta_ttl).await,
+            Wanted::Newest(known) => self.newest(name, &known, meta_ttl).await,
+        }
+    }
+
+    async fn missed(
+        &self,
+        name: &TopicName,
+        known: &KnownPosition,
+        or_refuse: bool,
+        meta_ttl: Duration,
+    ) -> Result<Joined, ErrorCode> {
+        let since = Since { offset: known.offset, epoch: &known.epoch };
+        let limit = self.settings.client.recovery_max;
+        loop {
+            let recovery = self.engine.recover(name, Some(since), limit, meta_ttl).await.map_err(error)?;
+            let position = self.position(name).unwrap_or(recovery.top);
+            let is_same_stream = recovery.top.epoch == position.epoch;
+            if recovery.complete && is_same_stream && recovery.top.offset < position.offset {
+                // Publications overtook the answer: what lies between is in neither.
+                continue;
             }
-            Wanted::Newest(known) => {
-                let query = HistoryQuery { limit: 1, since: None, reverse: true };
-                let history = self.engine.history(name, query, meta_ttl).await.map_err(error)?;
-                let is_known = known.offset == delivered.offset && delivered.epoch.as_str() == known.epoch;
-                let newest =
-                    history.publications.into_iter().find(|newest| newest.offset == delivered.offset);
-                let recovered = if is_known { Some(Vec::new()) } else { newest.map(|newest| vec![newest]) };
-                self.count_recovery(recovered.is_some());
-                Ok(Joined { position, recovered })
+            let complete = recovery.complete && is_same_stream;
+            self.count_recovery(complete);
+            if !complete && or_refuse {
+                return Err(ErrorCode::UNRECOVERABLE_POSITION);
             }
+            let mut missed = recovery.publications;
+            missed.retain(|publication| publication.offset <= position.offset);
+            return Ok(Joined { position: Some(position), recovered: complete.then_some(missed) });
+        }
+    }
+
+    async fn newest(
+        &self,
+        name: &TopicName,
+        known: &KnownPosition,
+        meta_ttl: Duration,
+    ) -> Result<Joined, ErrorCode> {
+        let query = HistoryQuery { limit: 1, since: None, reverse: true };
+        loop {
+            let history = self.engine.history(name, query, meta_ttl).await.map_err(error)?;
+            let position = self.position(name).unwrap_or(history.top);
+            if history.top.epoch == position.epoch && history.top.offset < position.offset {
+                continue;
+            }
+            let is_known = known.offset == position.offset && position.epoch.as_str() == known.epoch;
+            let newest = history.publications.into_iter().find(|newest| newest.offset == position.offset);
+            let recovered = if is_known { Some(Vec::new()) } else { newest.map(|newest| vec![newest]) };
+            self.count_recovery(recovered.is_some());
+            return Ok(Joined { position: Some(position), recovered });
         }
     }
 
     async fn unsubscribe(&self, name: &TopicName, from: Address, membership: &Membership) {
-        if let Some(topic) = self.topics.borrow_mut().get_mut(name) {
-            topic.members[usize::from(from.shard)] -= 1;
-            topic.total -= 1;
+        if let Some(topic) = self.topics.borrow_mut().get_mut(name)
+            && let Some(members) = topic.members.get_mut(usize::from(from.shard))
+        {
+            // Every subscription that was made is given back once.
+            debug_assert!(*members > 0 && topic.total > 0);
+            *members = members.saturating_sub(1);
+            topic.total = topic.total.saturating_sub(1);
         }
         if membership.presence {
             self.ignore(self.engine.remove_presence(name, membership.info.client).await);

@@ -117,7 +117,7 @@ fn bind_clients(settings: &Settings) -> Result<(SocketAddr, Vec<std::net::TcpLis
     };
     let backlog = settings.admission.backlog;
     // Another program on the same port would get a share of the connections: find out before joining it.
-    drop(listener::bind_alone(settings.client_address, backlog).map_err(failed)?);
+    listener::check_free(settings.client_address).map_err(failed)?;
     let first = listener::bind(settings.client_address, backlog).map_err(failed)?;
     let address = first.local_addr().map_err(failed)?;
     let mut listeners = vec![first];

@@ -6,7 +6,7 @@ use fanwire_protocol::centrifuge::{HistoryRequest, HistoryResult, Reply};
 use fanwire_protocol::{ErrorCode, Position, Publication};
 
 use super::{Context, Session, named};
-use crate::effect::{Effect, KnownPosition, TopicRequest};
+use crate::effect::{KnownPosition, TopicRequest};
 use crate::permission::{Asker, may_read_history};
 
 impl Session {
@@ -34,8 +34,11 @@ impl Session {
         }
         let page_max = context.settings.history_page_max;
         let limit = usize::try_from(request.limit).map_or(page_max, |limit| limit.min(page_max));
-        let history = TopicRequest::History { command: id, limit, since, reverse: request.reverse };
-        context.effects.push(Effect::Topic(topic, history));
+        self.ask(
+            context,
+            topic,
+            TopicRequest::History { command: id, limit, since, reverse: request.reverse },
+        );
     }
 }
 

@@ -145,6 +145,8 @@ pub struct Session {
     subscriptions: Subscriptions,
     work: Option<Box<Work>>,
     timing: Timing,
+    /// Commands that a topic's owner has not answered yet.
+    asked: u16,
     /// What the connection token granted, to notice that a new one grants something else.
     grants: u64,
     phase: Phase,
@@ -152,6 +154,9 @@ pub struct Session {
 }
 
 impl Session {
+    /// Commands of one client that topics' owners work on at the same time.
+    const ASKED_MAX: u16 = 16;
+
     pub fn new(client: ClientId, manner: Manner, settings: &ClientSettings, now: Now) -> Self {
         Self {
             client,
@@ -159,6 +164,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             work: None,
             timing: Timing::fresh(settings, now),
+            asked: 0,
             grants: 0,
             phase: Phase::Fresh,
             manner,
@@ -194,6 +200,12 @@ impl Session {
 
     pub fn subscriptions_count(&self) -> usize {
         self.subscriptions.len()
+    }
+
+    /// As many commands as may be are with topics' owners: further ones had better wait, so that a client has no
+    /// more than a few answers made for it before it has read any.
+    pub fn is_busy(&self) -> bool {
+        self.asked >= Self::ASKED_MAX
     }
 
     /// Handles one command of the client.
@@ -269,6 +281,9 @@ impl Session {
             }
             return;
         }
+        if answer.is_to_command() {
+            self.asked = self.asked.saturating_sub(1);
+        }
         match answer {
             Answer::Registered(result) => self.registered(context, result),
             Answer::Subscribed { topic, membership, result } => {
@@ -312,6 +327,12 @@ impl Session {
             self.end(context);
             context.effects.push(Effect::Close(why));
         }
+    }
+
+    /// Sends a command on to the owner of its topic.
+    fn ask(&mut self, context: &mut Context<'_>, topic: TopicName, request: TopicRequest) {
+        self.asked = self.asked.saturating_add(1);
+        context.effects.push(Effect::Topic(topic, request));
     }
 
     fn work(&mut self) -> &mut Work {

@@ -6,19 +6,19 @@ use fanwire_protocol::centrifuge::{PresenceResult, PresenceStatsResult, Reply};
 use fanwire_protocol::{ClientInfo, ErrorCode, TopicName};
 
 use super::{Context, Session, named};
-use crate::effect::{Effect, TopicRequest};
+use crate::effect::TopicRequest;
 use crate::permission::{Asker, may_read_presence};
 
 impl Session {
     pub(super) fn presence(&mut self, context: &mut Context<'_>, id: u32, topic: &str) {
         if let Some(topic) = self.may_ask_presence(context, id, topic) {
-            context.effects.push(Effect::Topic(topic, TopicRequest::Presence { command: id }));
+            self.ask(context, topic, TopicRequest::Presence { command: id });
         }
     }
 
     pub(super) fn presence_stats(&mut self, context: &mut Context<'_>, id: u32, topic: &str) {
         if let Some(topic) = self.may_ask_presence(context, id, topic) {
-            context.effects.push(Effect::Topic(topic, TopicRequest::PresenceStats { command: id }));
+            self.ask(context, topic, TopicRequest::PresenceStats { command: id });
         }
     }
 

@@ -5,7 +5,7 @@ use fanwire_protocol::{Disconnect, ErrorCode, json};
 
 use super::{Context, Session, named};
 use crate::PublicationFormat;
-use crate::effect::{Effect, TopicRequest};
+use crate::effect::TopicRequest;
 use crate::permission::{Asker, may_publish};
 
 impl Session {
@@ -31,8 +31,7 @@ impl Session {
         let Some(info) = self.info_in(context, topic.as_str()) else {
             return self.close(context, Disconnect::BAD_REQUEST);
         };
-        let publish = TopicRequest::Publish { command: id, data: request.data, info };
-        context.effects.push(Effect::Topic(topic, publish));
+        self.ask(context, topic, TopicRequest::Publish { command: id, data: request.data, info });
     }
 }
 

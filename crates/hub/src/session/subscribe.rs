@@ -203,6 +203,9 @@ impl Session {
             false => client_info,
             true => Arc::new(ClientInfo { subscription: options.info, ..ClientInfo::clone(&client_info) }),
         };
+        if let Origin::Command(_) = origin {
+            self.asked = self.asked.saturating_add(1);
+        }
         self.work().subscribing.push(Subscribing {
             topic: topic.clone(),
             origin,
@@ -234,6 +237,9 @@ impl Session {
             return;
         };
         let mut subscribing = self.work().subscribing.swap_remove(place);
+        if let Origin::Command(_) = subscribing.origin {
+            self.asked = self.asked.saturating_sub(1);
+        }
         let waiting = std::mem::take(&mut subscribing.waiting);
         let end_with = subscribing.end_with.take();
         match result {
@@ -286,14 +292,36 @@ impl Session {
             positioned: traits.positioned,
         };
         let (slot, place) = context.registry.add(topic, subscriber);
+        let info = self.info_now(context, topic, traits, membership.info);
         self.subscriptions.add(Subscription {
             topic: slot,
             place,
             close_at: Self::subscription_close_at(context, subscribing.ttl),
             traits,
-            info: subscribing.has_own_info.then_some(membership.info),
+            info: subscribing.has_own_info.then_some(info),
         });
         self.note_subscription_end();
+    }
+
+    /// What a new subscription says of the client. The connection's credentials may have been refreshed while it
+    /// was on its way, and then the topic's owner has to know.
+    fn info_now(
+        &self,
+        context: &mut Context<'_>,
+        topic: &TopicName,
+        traits: Traits,
+        sent: Arc<ClientInfo>,
+    ) -> Arc<ClientInfo> {
+        let Some(own) = self.info.as_ref().filter(|own| own.connection != sent.connection) else {
+            return sent;
+        };
+        let subscription = sent.subscription.clone();
+        let info = Arc::new(ClientInfo { subscription, ..ClientInfo::clone(own) });
+        if traits.presence {
+            let update = TopicRequest::UpdatePresence { info: info.clone() };
+            context.effects.push(Effect::Topic(topic.clone(), update));
+        }
+        info
     }
 }
 

@@ -1,6 +1,7 @@
 //! One connection as its shard keeps it: a socket, who it is, and what waits to be written. Idle, it holds no
 //! buffer.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 use std::net::Shutdown;
 
@@ -10,6 +11,7 @@ use fanwire_hub::outbox::{Chain, Outbox};
 use fanwire_hub::queue::{Full, Queue};
 use fanwire_hub::session::Session;
 use fanwire_hub::wheel::Tick;
+use fanwire_protocol::centrifuge::{Command, Malformed};
 use fanwire_protocol::websocket::Reader;
 use mio::net::TcpStream;
 
@@ -23,12 +25,19 @@ pub(super) struct Connection {
     pub(super) queue: Option<Box<Queue>>,
     /// What its subscriptions brought before it was answered.
     pub(super) held: Option<Box<Queue>>,
+    /// Commands that wait until the client has read, and been sent, more of its answers.
+    #[expect(clippy::box_collection, reason = "an idle connection pays for one pointer")]
+    pub(super) deferred: Option<Box<VecDeque<Result<Command, Malformed>>>>,
+    /// Bytes of replies that the outbox holds for it.
+    pub(super) replied_bytes: u32,
     pub(super) reader: Reader,
     pub(super) role: Role,
     /// When its entry in the wheel comes up; 0: it has none.
     pub(super) due: Tick,
     /// It is in the list of sockets to read again.
     pub(super) to_read: bool,
+    /// It has something to read, which is left to the kernel while it has enough to answer.
+    pub(super) is_paused: bool,
     /// The peer will send no more than what has arrived.
     pub(super) read_closed: bool,
     /// It is counted as a connected client.
@@ -42,7 +51,17 @@ pub(super) enum Role {
     /// Gets back what it sends.
     Echo,
     /// Everything was said; what is left to be written is written, and the peer is given time to go.
-    Closing { until_millis: u64, peer_is_done: bool },
+    Closing { until_millis: u64, peer: Peer },
+}
+
+/// What is still expected of the peer of a closing connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// It may follow the close.
+    MayFollow,
+    /// It broke the framing: what it sends means nothing.
+    IsUnreadable,
+    IsDone,
 }
 
 /// Why a write ends the connection.
@@ -71,10 +90,13 @@ impl Connection {
             chain: Chain::default(),
             queue: None,
             held: None,
+            deferred: None,
+            replied_bytes: 0,
             reader: Reader::default(),
             role,
             due: 0,
             to_read: false,
+            is_paused: false,
             read_closed: false,
             is_client: false,
         }
@@ -91,6 +113,17 @@ impl Connection {
         }
     }
 
+    /// The client has as much before it as may be: what else it asks has to wait.
+    pub(super) fn has_enough(&self, queue_bytes_max: usize) -> bool {
+        let is_busy = match &self.role {
+            Role::Client(session) => session.is_busy(),
+            Role::Echo => false,
+            // What it still sends is dropped, to see its end.
+            Role::Closing { .. } => return false,
+        };
+        is_busy || self.queued_bytes() + self.replied_bytes as usize > queue_bytes_max / 2
+    }
+
     pub(super) fn queued_bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.bytes())
     }
@@ -104,6 +137,7 @@ impl Connection {
     /// waits in the queue for the socket to become writable. Returns how many calls and bytes it was.
     pub(super) fn write(&mut self, outbox: &Outbox, queue_bytes_max: usize) -> Result<Written, WriteError> {
         let mut segments = outbox.take(&mut self.chain);
+        self.replied_bytes = 0;
         if let Some(queue) = &mut self.queue {
             for segment in segments {
                 queue.push(segment.clone(), queue_bytes_max)?;

@@ -58,7 +58,6 @@ impl Shard {
         }
         self.groups.groups = groups;
         for (slot, why) in closed {
-            self.end(slot);
             self.close(slot, &why);
         }
     }

@@ -66,8 +66,11 @@ pub(crate) enum Purpose {
 /// Messages taken from the inbox at once: what waits together is written together.
 const MESSAGES_PER_TURN: usize = 4096;
 
-/// Sockets read in one turn, so that fan-out and timers get theirs.
+/// Sockets read in one turn, each once, so that fan-out and timers get theirs.
 const READS_PER_TURN: usize = 128;
+
+/// Bytes read in one turn: some thousands of the smallest commands.
+const READ_BYTES_PER_TURN: usize = 256 * 1024;
 
 /// Connections written to in one turn. Not less than what a turn of reading can add, or the outbox would grow.
 const WRITES_PER_TURN: usize = 256;
@@ -80,7 +83,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 const SWEEP_INTERVAL_MILLIS: u64 = 1000;
 
 /// Bytes read from one socket at once, into a buffer that all connections of the shard share.
-const READ_BYTES: usize = 64 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 
 pub(crate) struct Shard {
     index: u16,
@@ -216,6 +219,7 @@ impl Shard {
             self.connections.get(key.slot as usize).is_some_and(|c| c.is(key) && c.session().is_some());
         if is_there {
             self.with_session(key.slot, |session, context| session.answer(context, answer));
+            self.resume(key.slot);
         } else if let Answer::Subscribed { topic, membership, result: Ok(_) } = answer {
             // The client left while it was being subscribed.
             self.request(key, Effect::unsubscribe(topic, membership));
@@ -262,7 +266,6 @@ impl Shard {
 
     /// Tells a client that the node goes down.
     fn send_away(&mut self, slot: u32) {
-        self.end(slot);
         self.close(slot, &Disconnect::SHUTDOWN);
     }
 
@@ -304,6 +307,7 @@ impl Shard {
             self.connections.remove(slot as usize);
             return;
         }
+        self.counters.sockets.add(1);
         if let Role::Client(session) = &connection.role {
             let wire = session.wire() as usize;
             self.clients.insert(session.client(), slot);
@@ -399,6 +403,7 @@ impl Shard {
     }
 
     fn count(&self) {
+        self.counters.sockets.set(self.connections.len() as u64);
         self.counters.topics.set(self.topics.len() as u64);
         self.counters.subscriptions.set(self.registry.subscriptions_count() as u64);
         self.counters.users.set(self.users.len() as u64);

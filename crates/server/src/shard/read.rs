@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_protocol::Disconnect;
-use fanwire_protocol::centrifuge::{Encoding, commands};
+use fanwire_protocol::centrifuge::{Command, Encoding, Malformed, commands};
 use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, close_frame, framed};
 
-use super::connection::Role;
-use super::{READS_PER_TURN, Shard};
+use super::connection::{Connection, Peer, Role};
+use super::{READ_BYTES_PER_TURN, READS_PER_TURN, Shard};
 
 impl Shard {
     /// Takes what sockets tell, then reads from as many as a turn allows.
@@ -30,21 +30,34 @@ impl Shard {
                 self.write(ready.slot);
             }
         }
-        for _ in 0..READS_PER_TURN {
+        let mut bytes = 0;
+        for _ in 0..self.to_read.len().min(READS_PER_TURN) {
+            // Clients that ask faster than the node answers are left to wait in their own sockets.
+            if bytes > READ_BYTES_PER_TURN || self.node.is_crowded() {
+                return;
+            }
             let Some(key) = self.to_read.pop_front() else { return };
-            self.read(key);
+            bytes += self.read(key);
         }
     }
 
-    fn read(&mut self, key: ConnectionKey) {
+    /// Reads once from a socket and says how much it was.
+    fn read(&mut self, key: ConnectionKey) -> usize {
+        let queue_bytes_max = self.node.settings.client.queue_bytes_max;
         let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else {
-            return;
+            return 0;
         };
         connection.to_read = false;
+        if connection.deferred.is_some() || connection.has_enough(queue_bytes_max) {
+            connection.is_paused = true;
+            return 0;
+        }
+        let mut read = 0;
         let mut buffer = std::mem::take(&mut self.buffer);
         match connection.socket.read(&mut buffer) {
             Ok(0) => self.leave(key.slot),
             Ok(count) => {
+                read = count;
                 // A full buffer may not be all; after the peer's last byte no further event would come.
                 if count == buffer.len() || connection.read_closed {
                     connection.to_read = true;
@@ -60,6 +73,30 @@ impl Shard {
             Err(_) => self.leave(key.slot),
         }
         self.buffer = buffer;
+        read
+    }
+
+    /// Goes on with what a client asked, once it has been sent enough of its answers.
+    pub(super) fn resume(&mut self, slot: u32) {
+        let queue_bytes_max = self.node.settings.client.queue_bytes_max;
+        loop {
+            let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+            if connection.has_enough(queue_bytes_max) {
+                return;
+            }
+            match connection.deferred.as_mut().map(|deferred| deferred.pop_front()) {
+                Some(Some(command)) => self.take_command(slot, command),
+                Some(None) => connection.deferred = None,
+                None => {
+                    if std::mem::take(&mut connection.is_paused) && !connection.to_read {
+                        connection.to_read = true;
+                        let generation = connection.generation;
+                        self.to_read.push_back(ConnectionKey { slot, generation });
+                    }
+                    return;
+                }
+            }
+        }
     }
 
     pub(super) fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
@@ -69,6 +106,9 @@ impl Shard {
             && session.wire() == Wire::Events
         {
             // Nothing is expected from a client that only listens.
+            return;
+        }
+        if let Role::Closing { peer: Peer::IsUnreadable, .. } = connection.role {
             return;
         }
         let generation = connection.generation;
@@ -82,8 +122,12 @@ impl Shard {
                 && !matches!(connection.role, Role::Closing { .. })
             {
                 let why = Disconnect { code: violation.close_code(), reason: violation.to_string().into() };
-                self.end(slot);
                 self.close(slot, &why);
+                if let Some(Connection { role: Role::Closing { peer, .. }, .. }) =
+                    self.connections.get_mut(slot as usize)
+                {
+                    *peer = Peer::IsUnreadable;
+                }
             }
         }
     }
@@ -91,14 +135,13 @@ impl Shard {
     fn take_message(&mut self, slot: u32, message: Message<'_>) -> ControlFlow<()> {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return ControlFlow::Break(()) };
         match (&mut connection.role, message) {
-            (Role::Closing { peer_is_done, .. }, Message::Close(_)) => {
-                *peer_is_done = true;
+            (Role::Closing { peer, .. }, Message::Close(_)) => {
+                *peer = Peer::IsDone;
                 self.remove_if_done(slot);
                 return ControlFlow::Break(());
             }
             (Role::Closing { .. }, _) => {}
             (_, Message::Close(reason)) => {
-                self.end(slot);
                 self.follow_close(slot, reason.map(|(code, _)| code));
                 return ControlFlow::Break(());
             }
@@ -122,20 +165,30 @@ impl Shard {
             Wire::ProtobufFrames => Encoding::Protobuf,
             Wire::JsonFrames | Wire::Events => Encoding::Json,
         };
-        for command in commands(encoding, frame) {
+        for (place, command) in commands(encoding, frame).enumerate() {
             self.counters.commands_received.add(1);
-            match command {
-                Ok(command) => self.with_session(slot, |session, context| session.command(context, command)),
-                Err(malformed) => {
-                    let reason = format!("bad request: {}", malformed.reason());
-                    let why = Disconnect { reason: reason.into(), ..Disconnect::BAD_REQUEST };
-                    self.with_session(slot, |session, context| session.close(context, why));
-                }
-            }
-            // What stands behind a refused connect, or a mistake, is not looked at.
-            let session = self.connections.get(slot as usize).and_then(|c| c.session());
-            if session.is_none_or(|session| session.is_over()) {
+            let queue_bytes_max = self.node.settings.client.queue_bytes_max;
+            let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+            // What stands in one frame behind a refused connect, or a mistake, is not looked at.
+            if place > 0 && connection.session().is_none_or(|session| session.is_over()) {
                 return;
+            }
+            if connection.deferred.is_some() || connection.has_enough(queue_bytes_max) {
+                // Bounded by what was read at once, since nothing more is read while something is deferred.
+                connection.deferred.get_or_insert_default().push_back(command);
+            } else {
+                self.take_command(slot, command);
+            }
+        }
+    }
+
+    fn take_command(&mut self, slot: u32, command: Result<Command, Malformed>) {
+        match command {
+            Ok(command) => self.with_session(slot, |session, context| session.command(context, command)),
+            Err(malformed) => {
+                let reason = format!("bad request: {}", malformed.reason());
+                let why = Disconnect { reason: reason.into(), ..Disconnect::BAD_REQUEST };
+                self.with_session(slot, |session, context| session.close(context, why));
             }
         }
     }
@@ -152,18 +205,13 @@ impl Shard {
     /// The peer closed: answer with the same code (RFC 6455 section 5.5.1) and go.
     fn follow_close(&mut self, slot: u32, code: Option<u16>) {
         let frame = code.map_or_else(|| bytes::Bytes::from_static(&[0x88, 0]), |code| close_frame(code, ""));
-        self.counters.connections_closed.count(u32::MAX);
+        self.end(slot);
         self.send(slot, frame);
-        self.start_closing(slot, true);
+        self.start_closing(slot, Peer::IsDone, None);
     }
 
     /// The peer has gone without a word, or has said all it had to say: it may still read what it asked for.
     fn leave(&mut self, slot: u32) {
-        let was_open =
-            self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. }));
-        if was_open {
-            self.counters.connections_closed.count(u32::MAX);
-        }
         self.end(slot);
         self.write(slot);
         self.remove(slot);

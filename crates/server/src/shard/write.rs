@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use fanwire_hub::delivery::Wire;
-use fanwire_hub::effect::{ConnectionKey, Effect, TopicRequest};
+use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use fanwire_hub::session::Pings;
 use fanwire_protocol::centrifuge::Reply;
 use fanwire_protocol::{Disconnect, ErrorCode, events, websocket};
 
-use super::connection::{Connection, Role, WriteError};
+use super::connection::{Connection, Peer, Role, WriteError};
 use super::{CLOSE_PATIENCE, Shard, WRITES_PER_TURN};
 use crate::inbox::Message;
 use crate::users::UserMessage;
@@ -50,7 +50,8 @@ impl Shard {
                     self.node.owner_of(&user).send(Message::User(message));
                 }
                 Effect::Topic(_, TopicRequest::Publish { command, .. }) if self.node.is_behind() => {
-                    self.reply(slot, wire, &Reply::error(command, ErrorCode::TOO_MANY_REQUESTS));
+                    let answer = Answer::Published { command, result: Err(ErrorCode::TOO_MANY_REQUESTS) };
+                    self.with_session(slot, |session, context| session.answer(context, answer));
                 }
                 effect @ Effect::Topic(..) => self.request(key, effect),
             }
@@ -69,28 +70,22 @@ impl Shard {
         match wire.reply(reply) {
             Ok(Some(bytes)) => self.send(slot, bytes),
             // A listener cannot subscribe again by itself: it comes back as a whole, or is told to stay away.
-            Ok(None) if reply.error.is_some() => self.end_listener(slot, Disconnect::SERVER_ERROR),
+            Ok(None) if reply.error.is_some() => self.close(slot, &Disconnect::SERVER_ERROR),
             Ok(None) => match unsubscribed.map(|unsubscribed| unsubscribed.code) {
-                Some(2500..) => self.end_listener(slot, Disconnect::FORCE_RECONNECT),
-                Some(_) => self.end_listener(slot, Disconnect::FORCE_DISCONNECT),
+                Some(2500..) => self.close(slot, &Disconnect::FORCE_RECONNECT),
+                Some(_) => self.close(slot, &Disconnect::FORCE_DISCONNECT),
                 None => {}
             },
-            Err(_) => {
-                self.end(slot);
-                self.close(slot, &Disconnect::INAPPROPRIATE_PROTOCOL);
-            }
+            Err(_) => self.close(slot, &Disconnect::INAPPROPRIATE_PROTOCOL),
         }
-    }
-
-    fn end_listener(&mut self, slot: u32, why: Disconnect) {
-        self.end(slot);
-        self.close(slot, &why);
     }
 
     /// The reply to connect goes before what the connection's subscriptions have brought already.
     fn open(&mut self, slot: u32, wire: Wire, reply: &Reply) {
         self.reply(slot, wire, reply);
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        // A reply that has no form on the wire closes the connection.
+        let connection = self.connections.get_mut(slot as usize).filter(|c| c.session().is_some());
+        let Some(connection) = connection else { return };
         connection.is_client = true;
         self.counters.clients.add(1);
         let held = connection.held.take();
@@ -104,6 +99,7 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(slot as usize)
             && !bytes.is_empty()
         {
+            connection.replied_bytes = connection.replied_bytes.saturating_add(bytes.len() as u32);
             let segment = self.outbox.segment(bytes);
             self.outbox.link(slot, &mut connection.chain, segment);
         }
@@ -114,8 +110,11 @@ impl Shard {
         for _ in 0..WRITES_PER_TURN {
             match self.outbox.next_connection() {
                 Some(slot) => self.write(slot),
-                None => return self.outbox.reset(),
+                None => break,
             }
+        }
+        if self.outbox.is_empty() {
+            self.outbox.reset();
         }
     }
 
@@ -135,11 +134,9 @@ impl Shard {
                 self.counters.writes.add(written.calls);
                 self.counters.bytes_sent.add(written.bytes);
                 self.remove_if_done(slot);
+                self.resume(slot);
             }
-            Err(WriteError::Slow) => {
-                self.end(slot);
-                self.close(slot, &Disconnect::SLOW);
-            }
+            Err(WriteError::Slow) => self.close(slot, &Disconnect::SLOW),
             Err(WriteError::Gone) => {
                 self.end(slot);
                 self.remove(slot);
@@ -152,13 +149,13 @@ impl Shard {
         self.with_session(slot, |session, context| session.end(context));
     }
 
-    /// Says why, and starts to close. The session has ended already.
+    /// Ends the session, says why, and starts to close.
     pub(super) fn close(&mut self, slot: u32, why: &Disconnect) {
+        self.end(slot);
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         if matches!(connection.role, Role::Closing { .. }) {
             return;
         }
-        self.counters.connections_closed.count(u32::from(why.code));
         if let Some(session) = connection.session() {
             tracing::debug!(client = %session.client(), user = session.user(), code = why.code, reason = %why.reason, "closing");
         }
@@ -182,11 +179,13 @@ impl Shard {
             }
         };
         self.send(slot, goodbye);
-        self.start_closing(slot, false);
+        self.start_closing(slot, Peer::MayFollow, Some(why.code));
     }
 
-    pub(super) fn start_closing(&mut self, slot: u32, peer_is_done: bool) {
+    /// From here on nothing is taken from the connection; `code` is the server's, if it was the server who closed.
+    pub(super) fn start_closing(&mut self, slot: u32, peer: Peer, code: Option<u16>) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        self.counters.connections_closed.count(code.map_or(u32::MAX, u32::from));
         if let Role::Client(session) = &connection.role {
             self.clients.remove(&session.client());
             let connections = &self.counters.connections[session.wire() as usize];
@@ -196,19 +195,21 @@ impl Shard {
             self.counters.clients.set(self.counters.clients.value() - 1);
         }
         connection.held = None;
+        connection.deferred = None;
         let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
-        connection.role = Role::Closing { until_millis, peer_is_done };
+        connection.role = Role::Closing { until_millis, peer };
         self.schedule(slot);
+        self.resume(slot);
     }
 
     /// Finishes a closing connection once everything is written: at once if the peer has closed, else after it
     /// follows or its time is up.
     pub(super) fn remove_if_done(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
-        if let Role::Closing { peer_is_done, .. } = connection.role
+        if let Role::Closing { peer, .. } = connection.role
             && connection.is_flushed()
         {
-            if peer_is_done {
+            if peer == Peer::IsDone {
                 self.remove(slot);
             } else {
                 connection.finish();
@@ -218,7 +219,7 @@ impl Shard {
 
     pub(super) fn remove(&mut self, slot: u32) {
         if self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. })) {
-            self.start_closing(slot, true);
+            self.start_closing(slot, Peer::IsDone, None);
         }
         let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
         self.queued_bytes -= connection.queued_bytes();
