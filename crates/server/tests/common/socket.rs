@@ -52,6 +52,10 @@ impl RawSocket {
         Self { stream, received: BytesMut::new() }
     }
 
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// A WebSocket whose handshake is done.
     pub(crate) async fn websocket(address: SocketAddr) -> Self {
         let mut socket = Self::open(address).await;

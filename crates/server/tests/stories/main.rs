@@ -19,6 +19,7 @@ mod sse;
 mod users;
 
 mod slow;
+mod flood;
 mod liveness;
 mod closing;
 mod timers;

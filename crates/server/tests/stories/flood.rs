@@ -1,0 +1,77 @@
+//! A client may ask faster than the node answers: it gets every answer, in order, and others are served meanwhile.
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::{RawSocket, TEXT, TestGateway, frame, settings, within};
+
+const ROOM: &str = "room:1";
+const OTHER_ROOM: &str = "room:2";
+const STREAM: &str = "history:a";
+
+#[tokio::test]
+async fn whoever_asks_too_fast_waits_alone() {
+    for shards in [1, 3] {
+        let gateway = TestGateway::start(settings(shards));
+        let mut floods = Vec::new();
+        for _ in 0..4 {
+            let mut socket = RawSocket::websocket(gateway.address).await;
+            socket.send(frame(TEXT, r#"{"id":1,"connect":{}}"#)).await;
+            floods.push(tokio::spawn(flood(socket)));
+        }
+        // Each of these would wait behind all that was ever sent, if all of it were taken in at once.
+        let mut other = gateway.client().await;
+        for number in 0..50 {
+            within("a subscribe beside a flood", other.subscribe(OTHER_ROOM)).await;
+            within("a publish beside a flood", other.publish(OTHER_ROOM, json!(number))).await;
+            within("an unsubscribe beside a flood", other.unsubscribe(OTHER_ROOM)).await;
+        }
+        for flood in floods {
+            assert!(!flood.is_finished(), "it flooded all the time");
+            flood.abort();
+        }
+    }
+}
+
+/// Publishes as fast as the node takes it, and drops the answers. Never ends by itself.
+async fn flood(socket: RawSocket) {
+    let commands: Vec<String> =
+        (2..502).map(|id| json!({"id": id, "publish": {"channel": ROOM, "data": 1}}).to_string()).collect();
+    let commands = frame(TEXT, commands.join("\n"));
+    let (mut read, mut write) = socket.into_stream().into_split();
+    let reading = async {
+        let mut answers = vec![0; 64 * 1024];
+        while read.read(&mut answers).await.unwrap() > 0 {}
+    };
+    let writing = async {
+        loop {
+            write.write_all(&commands).await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        () = writing => {}
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_questions_at_once_are_all_answered_in_order() {
+    const QUESTIONS: usize = 1000;
+    for shards in [1, 3] {
+        let mut settings = settings(shards);
+        // A few answers are more than may wait at a time.
+        settings.client.queue_bytes_max = 64 * 1024;
+        let gateway = TestGateway::start(settings);
+        let mut client = gateway.client().await;
+        for number in 0..4 {
+            client.publish(STREAM, json!({"number": number, "text": "x".repeat(1000)})).await;
+        }
+        let history = json!({"channel": STREAM, "limit": 10});
+        let ids = client.commands((0..QUESTIONS).map(|_| ("history", history.clone()))).await;
+        for id in ids {
+            let message = client.message().await;
+            assert_eq!(message["id"], id);
+            assert_eq!(message["history"]["publications"].as_array().unwrap().len(), 4);
+        }
+    }
+}
