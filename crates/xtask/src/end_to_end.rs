@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 13] = [
+const SUITES: [&str; 14] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
