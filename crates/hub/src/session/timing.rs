@@ -86,19 +86,25 @@ impl Session {
             && let Some(interval) = context.settings.ping_interval
         {
             self.timing.ping_at = now + interval.as_millis() as u64;
-            self.timing.is_pinged = true;
-            if let Some(timeout) =
-                context.settings.pong_timeout.filter(|_| self.manner.pings != Pings::Keepalive)
-            {
-                self.timing.pong_by = now + timeout.as_millis() as u64;
+            // While a pong is still expected, a further ping would bring one too many.
+            if self.timing.pong_by == NEVER {
+                self.ping(context);
             }
-            context.effects.push(Effect::Ping);
         }
         if self.timing.subscription_close_at != 0
             && u64::from(self.timing.subscription_close_at) * 1000 <= now
         {
             self.end_expired_subscriptions(context);
         }
+    }
+
+    fn ping(&mut self, context: &mut Context<'_>) {
+        self.timing.is_pinged = true;
+        if let Some(timeout) = context.settings.pong_timeout.filter(|_| self.manner.pings != Pings::Keepalive)
+        {
+            self.timing.pong_by = context.now.millis + timeout.as_millis() as u64;
+        }
+        context.effects.push(Effect::Ping);
     }
 
     /// The client answered a ping.
@@ -115,6 +121,13 @@ impl Session {
         if self.manner.pings == Pings::Frames {
             self.timing.is_pinged = false;
             self.timing.pong_by = NEVER;
+        }
+    }
+
+    /// The client is still reading what it asked for, and is not read from meanwhile: its pong is not late yet.
+    pub fn extend_pong(&mut self, context: &mut Context<'_>) {
+        if let Some(timeout) = context.settings.pong_timeout.filter(|_| self.timing.pong_by != NEVER) {
+            self.timing.pong_by = context.now.millis + timeout.as_millis() as u64;
         }
     }
 

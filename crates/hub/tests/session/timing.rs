@@ -55,6 +55,26 @@ fn no_pong_ends_the_connection() {
 }
 
 #[test]
+fn a_client_that_is_still_reading_has_more_time() {
+    let (mut shard, client) = pinged();
+    // Meanwhile it is not pinged again: it would answer twice.
+    for _ in 0..5 {
+        shard.wait(Duration::from_millis(7_000));
+        assert_eq!(shard.tick(client), [""; 0]);
+        assert_eq!(shard.with(client, |session, context| session.extend_pong(context)), [""; 0]);
+    }
+    shard.wait(Duration::from_millis(7_999));
+    assert_eq!(shard.tick(client), [""; 0]);
+    shard.wait(Duration::from_millis(1));
+    assert_eq!(shard.tick(client), NO_PONG);
+    // Without a ping there is nothing to extend, and an unasked pong is still a mistake.
+    let mut shard = TestShard::default();
+    let client = shard.connect("42");
+    shard.with(client, |session, context| session.extend_pong(context));
+    assert_eq!(shard.say(client, "{}"), ["unregister 42", "close 3501 bad request"]);
+}
+
+#[test]
 fn only_a_pong_is_a_pong() {
     let (mut shard, client) = pinged();
     shard.check(client, r#"{"id":2,"unsubscribe":{"channel":"a"}}"#, &[r#"{"id":2,"unsubscribe":{}}"#]);

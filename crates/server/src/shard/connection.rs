@@ -28,7 +28,7 @@ pub(super) struct Connection {
     /// Commands that wait until the client has read, and been sent, more of its answers.
     #[expect(clippy::box_collection, reason = "an idle connection pays for one pointer")]
     pub(super) deferred: Option<Box<VecDeque<Result<Command, Malformed>>>>,
-    /// Bytes of replies that the outbox holds for it.
+    /// Bytes of replies since everything was last written.
     pub(super) replied_bytes: u32,
     pub(super) reader: Reader,
     pub(super) role: Role,
@@ -121,7 +121,8 @@ impl Connection {
             // What it still sends is dropped, to see its end.
             Role::Closing { .. } => return false,
         };
-        is_busy || self.queued_bytes() + self.replied_bytes as usize > queue_bytes_max / 2
+        // What topics bring does not count: however much of it waits, a client's pong has to be heard.
+        is_busy || self.replied_bytes as usize > queue_bytes_max / 2
     }
 
     pub(super) fn queued_bytes(&self) -> usize {
@@ -136,8 +137,15 @@ impl Connection {
     /// Writes what the outbox holds: one call for all of it in the usual case. What the socket does not take
     /// waits in the queue for the socket to become writable. Returns how many calls and bytes it was.
     pub(super) fn write(&mut self, outbox: &Outbox, queue_bytes_max: usize) -> Result<Written, WriteError> {
+        let written = self.write_chain(outbox, queue_bytes_max)?;
+        if self.is_flushed() {
+            self.replied_bytes = 0;
+        }
+        Ok(written)
+    }
+
+    fn write_chain(&mut self, outbox: &Outbox, queue_bytes_max: usize) -> Result<Written, WriteError> {
         let mut segments = outbox.take(&mut self.chain);
-        self.replied_bytes = 0;
         if let Some(queue) = &mut self.queue {
             for segment in segments {
                 queue.push(segment.clone(), queue_bytes_max)?;
@@ -179,7 +187,7 @@ impl Connection {
     }
 
     /// Writes what waits until the socket takes no more, and frees the queue when all is written.
-    pub(super) fn write_queue(&mut self) -> Result<Written, WriteError> {
+    fn write_queue(&mut self) -> Result<Written, WriteError> {
         let mut written = Written::default();
         while let Some(queue) = &mut self.queue {
             if queue.is_empty() {

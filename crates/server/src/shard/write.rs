@@ -133,6 +133,9 @@ impl Shard {
             Ok(written) => {
                 self.counters.writes.add(written.calls);
                 self.counters.bytes_sent.add(written.bytes);
+                if connection.is_paused && written.bytes > 0 {
+                    self.with_session(slot, |session, context| session.extend_pong(context));
+                }
                 self.remove_if_done(slot);
                 self.resume(slot);
             }
