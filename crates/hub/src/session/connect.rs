@@ -10,7 +10,7 @@ use rustc_hash::FxHasher;
 
 use super::subscribe::{Origin, Plan};
 use super::timing::{AlreadyOver, token_ttl};
-use super::{Context, Phase, Pings, Session};
+use super::{Context, Phase, Pings, Refusal, Session};
 use crate::effect::{Effect, KnownPosition};
 use crate::permission::may_subscribe;
 use crate::{ConnectionClaims, Expiry, GrantOptions, TokenError, TopicGrant};
@@ -27,24 +27,6 @@ pub(super) struct Connecting {
     /// Subscriptions on their way.
     outstanding: usize,
     error: Option<ErrorCode>,
-}
-
-/// How connect can end early.
-enum Refusal {
-    Error(ErrorCode),
-    Close(Disconnect),
-}
-
-impl From<ErrorCode> for Refusal {
-    fn from(error: ErrorCode) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl From<Disconnect> for Refusal {
-    fn from(why: Disconnect) -> Self {
-        Self::Close(why)
-    }
 }
 
 /// Said instead of a plain "bad request", since a newcomer meets it first.

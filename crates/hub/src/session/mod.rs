@@ -390,6 +390,24 @@ impl Session {
     }
 }
 
+/// How a command that needs checks can fail.
+enum Refusal {
+    Error(ErrorCode),
+    Close(Disconnect),
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(error: ErrorCode) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Disconnect> for Refusal {
+    fn from(why: Disconnect) -> Self {
+        Self::Close(why)
+    }
+}
+
 /// The topic whose order a request has to keep.
 fn topic_of(request: &Request) -> Option<&str> {
     match request {

@@ -11,7 +11,7 @@ use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, TopicName, Unsubscribe
 
 use super::subscription::{Subscription, Traits};
 use super::timing::{AlreadyOver, token_ttl};
-use super::{Context, Phase, Session, named};
+use super::{Context, Phase, Refusal, Session, named};
 use crate::effect::{Completion, Effect, Joined, KnownPosition, Membership, TopicRequest, Wanted};
 use crate::permission::{Asker, may_read_history, may_read_presence, may_subscribe};
 use crate::registry::Subscriber;
@@ -73,24 +73,6 @@ pub(super) struct Subscribing {
     pub(super) waiting: VecDeque<(u32, Request)>,
     /// The server wants the subscription ended as soon as it is made.
     pub(super) end_with: Option<Unsubscribed>,
-}
-
-/// How a subscribe command can fail.
-enum Refusal {
-    Error(ErrorCode),
-    Close(Disconnect),
-}
-
-impl From<ErrorCode> for Refusal {
-    fn from(error: ErrorCode) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl From<Disconnect> for Refusal {
-    fn from(why: Disconnect) -> Self {
-        Self::Close(why)
-    }
 }
 
 impl Session {
