@@ -7,9 +7,10 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { chromium } from 'playwright-core';
 
-/** Debian's Chromium with a new profile, quiet on the network but for the page's own requests. */
-export const launch = () =>
+/** Debian's Chromium with a new profile, quiet on the network but for the page's own requests; `options` are Playwright's. */
+export const launch = (options = {}) =>
   chromium.launch({
+    ...options,
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     args: [
       '--headless=new',

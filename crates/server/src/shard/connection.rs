@@ -106,6 +106,13 @@ impl Connection {
         self.generation == key.generation
     }
 
+    /// Enters the connection among those to be read, once.
+    pub(super) fn read_later(&mut self, slot: u32, to_read: &mut VecDeque<ConnectionKey>) {
+        if !std::mem::replace(&mut self.to_read, true) {
+            to_read.push_back(ConnectionKey { slot, generation: self.generation });
+        }
+    }
+
     pub(super) fn session(&self) -> Option<&Session> {
         match &self.role {
             Role::Client(session) => Some(session),

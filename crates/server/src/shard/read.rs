@@ -21,10 +21,8 @@ impl Shard {
             // A socket may have gone since the kernel told of it.
             let Some(connection) = self.connections.get_mut(ready.slot as usize) else { continue };
             connection.read_closed |= ready.read_closed;
-            if ready.readable && !connection.to_read {
-                connection.to_read = true;
-                let generation = connection.generation;
-                self.to_read.push_back(ConnectionKey { slot: ready.slot, generation });
+            if ready.readable {
+                connection.read_later(ready.slot, &mut self.to_read);
             }
             if ready.writable && connection.queue.is_some() {
                 self.write(ready.slot);
@@ -60,15 +58,13 @@ impl Shard {
                 read = count;
                 // A full buffer may not be all; after the peer's last byte no further event would come.
                 if count == buffer.len() || connection.read_closed {
-                    connection.to_read = true;
-                    self.to_read.push_back(key);
+                    connection.read_later(key.slot, &mut self.to_read);
                 }
                 self.take_bytes(key.slot, &mut buffer[..count]);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !connection.read_closed => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                connection.to_read = true;
-                self.to_read.push_back(key);
+                connection.read_later(key.slot, &mut self.to_read);
             }
             Err(_) => self.leave(key.slot),
         }
@@ -88,10 +84,8 @@ impl Shard {
                 Some(Some(command)) => self.take_command(slot, command),
                 Some(None) => connection.deferred = None,
                 None => {
-                    if std::mem::take(&mut connection.is_paused) && !connection.to_read {
-                        connection.to_read = true;
-                        let generation = connection.generation;
-                        self.to_read.push_back(ConnectionKey { slot, generation });
+                    if std::mem::take(&mut connection.is_paused) {
+                        connection.read_later(slot, &mut self.to_read);
                     }
                     return;
                 }

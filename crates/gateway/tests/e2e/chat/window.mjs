@@ -5,28 +5,13 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { chromium } from 'playwright-core';
+import { launch } from '../chromium.mjs';
 import { DEADLINE, until } from '../harness.mjs';
-
-const ARGUMENTS = [
-  '--headless=new',
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-];
 
 /** A browser with a profile folder of its own. */
 export async function startBrowser() {
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'fanwire-chat-'));
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: ARGUMENTS,
-    env: { ...process.env, HOME: profile },
-  });
+  const browser = await launch({ env: { ...process.env, HOME: profile } });
   browser.on('disconnected', () => fs.rmSync(profile, { recursive: true, force: true }));
   return browser;
 }
