@@ -13,12 +13,16 @@ use crate::history::{History, HistoryQuery, Recovery, Since};
 use crate::memory::{Memory, MemorySettings};
 use crate::presence::PresenceStats;
 use crate::publish::{Publish, Published};
+use crate::redis::Redis;
 
 /// Where topics are kept. Each shard owns one, for the topics that it owns.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there are no more engines than shards")]
 pub enum Engine {
     /// In this process: the default, and the reference for the others.
     Memory(Memory),
+    /// In Redis, shared with other nodes. All shards of a node hold the same one.
+    Redis(Redis),
 }
 
 /// Why an engine did not do what it was asked.
@@ -30,12 +34,21 @@ pub enum EngineError {
     /// The position that was given belongs to another epoch of the topic.
     #[error("the position belongs to another epoch of the topic")]
     UnrecoverablePosition,
+    /// Something that is not the engine's stands where its own should be.
+    #[error("something that is not the engine's stands where its own should be")]
+    Foreign,
+    /// The engine has no memory left for what was to be kept.
+    #[error("the engine has no memory left")]
+    Full,
+    /// The engine did not do it, or gave an answer that makes no sense.
+    #[error("the engine refused the call")]
+    Refused,
 }
 
 /// What an engine holds at this moment, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Topics with anything at all: a subscription, a stream or presence.
+    /// Topics with anything at all in this process: a subscription, and in memory a stream or presence.
     pub topics: usize,
     /// Publications kept in history.
     pub publications: usize,
@@ -53,18 +66,23 @@ impl Engine {
         Self::Memory(Memory::new(settings, deliver))
     }
 
-    /// From now on the topic's events are delivered. Subscribing twice is the same as once.
+    /// From now on the topic's events are delivered. Subscribing twice is the same as once. A subscription lasts
+    /// until it is ended, through losses of the engine too, which deliver [`Event::Interrupted`].
     pub async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
         match self {
-            Self::Memory(memory) => memory.subscribe(topic),
+            Self::Memory(memory) => {
+                memory.subscribe(topic);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.subscribe(topic).await,
         }
-        Ok(())
     }
 
     /// From now on the topic's events are no longer delivered.
     pub async fn unsubscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => memory.unsubscribe(topic),
+            Self::Redis(redis) => redis.unsubscribe(topic),
         }
         Ok(())
     }
@@ -73,23 +91,30 @@ impl Engine {
     pub async fn publish(&self, topic: &TopicName, publish: Publish) -> Result<Published, EngineError> {
         match self {
             Self::Memory(memory) => Ok(memory.publish(topic, publish)),
+            Self::Redis(redis) => redis.publish(topic, publish).await,
         }
     }
 
     /// Tells subscribers that a client joined.
     pub async fn publish_join(&self, topic: &TopicName, info: Arc<ClientInfo>) -> Result<(), EngineError> {
         match self {
-            Self::Memory(memory) => memory.publish_join(topic, info),
+            Self::Memory(memory) => {
+                memory.publish_join(topic, info);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.publish_join(topic, info).await,
         }
-        Ok(())
     }
 
     /// Tells subscribers that a client left.
     pub async fn publish_leave(&self, topic: &TopicName, info: Arc<ClientInfo>) -> Result<(), EngineError> {
         match self {
-            Self::Memory(memory) => memory.publish_leave(topic, info),
+            Self::Memory(memory) => {
+                memory.publish_leave(topic, info);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.publish_leave(topic, info).await,
         }
-        Ok(())
     }
 
     /// What was published after `since`, if all of it is still there and is at most `limit`.
@@ -105,6 +130,7 @@ impl Engine {
     ) -> Result<Recovery, EngineError> {
         match self {
             Self::Memory(memory) => Ok(memory.recover(topic, since, limit, meta_ttl)),
+            Self::Redis(redis) => redis.recover(topic, since, limit, meta_ttl).await,
         }
     }
 
@@ -118,37 +144,48 @@ impl Engine {
     ) -> Result<History, EngineError> {
         match self {
             Self::Memory(memory) => memory.history(topic, query, meta_ttl),
+            Self::Redis(redis) => redis.history(topic, query, meta_ttl).await,
         }
     }
 
     /// Drops what is kept. Epoch and top stay, so positions remain comparable.
     pub async fn remove_history(&self, topic: &TopicName) -> Result<(), EngineError> {
         match self {
-            Self::Memory(memory) => memory.remove_history(topic),
+            Self::Memory(memory) => {
+                memory.remove_history(topic);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.remove_history(topic).await,
         }
-        Ok(())
     }
 
     /// Makes a client present in the topic, or replaces what is known of it.
     pub async fn add_presence(&self, topic: &TopicName, info: Arc<ClientInfo>) -> Result<(), EngineError> {
         match self {
-            Self::Memory(memory) => memory.add_presence(topic, info),
+            Self::Memory(memory) => {
+                memory.add_presence(topic, info);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.add_presence(topic, info).await,
         }
-        Ok(())
     }
 
     /// Makes a client absent. It need not have been present.
     pub async fn remove_presence(&self, topic: &TopicName, client: ClientId) -> Result<(), EngineError> {
         match self {
-            Self::Memory(memory) => memory.remove_presence(topic, client),
+            Self::Memory(memory) => {
+                memory.remove_presence(topic, client);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.remove_presence(topic, client).await,
         }
-        Ok(())
     }
 
     /// The clients that are present, in no particular order.
     pub async fn presence(&self, topic: &TopicName) -> Result<Vec<Arc<ClientInfo>>, EngineError> {
         match self {
             Self::Memory(memory) => Ok(memory.presence(topic)),
+            Self::Redis(redis) => redis.presence(topic).await,
         }
     }
 
@@ -156,6 +193,7 @@ impl Engine {
     pub async fn presence_stats(&self, topic: &TopicName) -> Result<PresenceStats, EngineError> {
         match self {
             Self::Memory(memory) => Ok(memory.presence_stats(topic)),
+            Self::Redis(redis) => redis.presence_stats(topic).await,
         }
     }
 
@@ -164,6 +202,8 @@ impl Engine {
     pub fn sweep(&self) {
         match self {
             Self::Memory(memory) => memory.sweep(),
+            // Redis expires by itself.
+            Self::Redis(_) => {}
         }
     }
 
@@ -171,6 +211,7 @@ impl Engine {
     pub fn usage(&self) -> Usage {
         match self {
             Self::Memory(memory) => memory.usage(),
+            Self::Redis(redis) => redis.usage(),
         }
     }
 }

@@ -30,4 +30,11 @@ pub enum Event {
         /// Who.
         info: Arc<ClientInfo>,
     },
+    /// Events may have been missed: the connection to the engine was lost for a while, or the stream changed in a
+    /// way that no single event can tell. Compare the topic's position with [`crate::Engine::recover`]. An engine
+    /// that cannot miss anything never says so.
+    Interrupted {
+        /// Where.
+        topic: TopicName,
+    },
 }

@@ -10,7 +10,10 @@ mod history;
 mod presence;
 mod publish;
 
+mod capacity;
+mod members;
 mod memory;
+mod redis;
 
 pub use engine::{Engine, EngineError, Usage};
 pub use event::Event;
@@ -18,3 +21,4 @@ pub use history::{History, HistoryQuery, Recovery, Since};
 pub use memory::{Memory, MemorySettings};
 pub use presence::PresenceStats;
 pub use publish::{HistoryOptions, Publish, Published};
+pub use redis::{Deliver, LinkError, LinkState, Redis, RedisSettings};

@@ -10,7 +10,8 @@ use std::time::Duration;
 use fanwire_protocol::{Position, TopicName};
 use tokio::time::Instant;
 
-use super::{MemorySettings, deadline, shrunk_capacity};
+use super::{MemorySettings, deadline};
+use crate::capacity::shrunk_capacity;
 
 /// Keys of one topic say nothing about another.
 pub(super) type Key = (TopicName, Box<str>);

@@ -6,7 +6,6 @@
 
 mod due;
 mod idempotency;
-mod members;
 mod stream;
 mod topics;
 
@@ -190,11 +189,4 @@ impl fmt::Debug for Memory {
 fn deadline(now: Instant, ttl: Duration) -> Instant {
     const TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     now + ttl.min(TTL_MAX)
-}
-
-/// The capacity that a table should shrink to once most of it is unused, or `None` while it is well used. Tables
-/// keep their largest size otherwise, and memory would not return after a busy hour.
-fn shrunk_capacity(len: usize, capacity: usize) -> Option<usize> {
-    const KEEP: usize = 32;
-    (capacity > KEEP && len < capacity / 4).then_some(len * 2)
 }

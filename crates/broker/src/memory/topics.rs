@@ -13,10 +13,11 @@ use fanwire_protocol::{ClientId, ClientInfo, Epoch, Position, Publication, Topic
 use tokio::time::Instant;
 
 use super::due::{Appointment, Due};
-use super::members::Members;
 use super::stream::{Stream, Version};
-use super::{MemorySettings, deadline, shrunk_capacity};
+use super::{MemorySettings, deadline};
+use crate::capacity::shrunk_capacity;
 use crate::engine::Usage;
+use crate::members::Members;
 use crate::publish::HistoryOptions;
 
 pub(super) struct Topics {

@@ -1,16 +1,17 @@
 //! An engine under test with its events and its clock, and short ways to say what scenarios say often.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, Event, History, HistoryOptions, HistoryQuery, MemorySettings, Publish, Published, Recovery, Since,
+    Engine, Event, History, HistoryOptions, HistoryQuery, MemorySettings, Publish, Published, Recovery,
+    Redis, RedisSettings, Since,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, Publication, TopicName};
 use uuid::Uuid;
+
+use crate::redis_server::{RedisServer, wait_until_up};
 
 /// Whole seconds, and far enough apart that an engine with a real clock can be judged too.
 pub(crate) const HISTORY_TTL: Duration = Duration::from_secs(4);
@@ -21,16 +22,28 @@ pub(crate) const HISTORY: HistoryOptions = HistoryOptions { size: 5, ttl: HISTOR
 
 pub(crate) struct Fixture {
     pub(crate) engine: Engine,
-    delivered: Rc<RefCell<Vec<Event>>>,
+    delivered: Arc<Mutex<Vec<Event>>>,
+    /// With it, time is real.
+    server: Option<RedisServer>,
 }
 
 impl Fixture {
     pub(crate) fn memory() -> Self {
-        let delivered = Rc::new(RefCell::new(Vec::new()));
-        let sink = Rc::clone(&delivered);
+        let delivered = Arc::<Mutex<Vec<Event>>>::default();
+        let sink = Arc::clone(&delivered);
         let settings = MemorySettings { idempotency_ttl: IDEMPOTENCY_TTL, ..MemorySettings::default() };
-        let engine = Engine::memory(settings, Box::new(move |event| sink.borrow_mut().push(event)));
-        Self { engine, delivered }
+        let engine = Engine::memory(settings, Box::new(move |event| sink.lock().unwrap().push(event)));
+        Self { engine, delivered, server: None }
+    }
+
+    pub(crate) async fn redis() -> Self {
+        let server = RedisServer::start(&[]);
+        let delivered = Arc::<Mutex<Vec<Event>>>::default();
+        let sink = Arc::clone(&delivered);
+        let settings = RedisSettings { idempotency_ttl: IDEMPOTENCY_TTL, ..server.settings() };
+        let redis = Redis::start(settings, Arc::new(move |event| sink.lock().unwrap().push(event))).unwrap();
+        wait_until_up(&redis).await;
+        Self { engine: Engine::Redis(redis), delivered, server: Some(server) }
     }
 
     /// A topic of this fixture's own.
@@ -40,6 +53,10 @@ impl Fixture {
 
     /// Lets time pass, with the sweeps that a node makes.
     pub(crate) async fn pass(&self, duration: Duration) {
+        if self.server.is_some() {
+            tokio::time::sleep(duration).await;
+            return;
+        }
         for _ in 0..duration.as_secs() {
             tokio::time::advance(Duration::from_secs(1)).await;
             self.engine.sweep();
@@ -49,7 +66,20 @@ impl Fixture {
 
     /// All events that the calls made so far have caused, since this was last asked.
     pub(crate) async fn events(&self) -> Vec<Event> {
-        self.delivered.take()
+        let barrier = self.topic("the last of all events");
+        if self.server.is_some() {
+            // Events arrive in the order in which Redis did things, whatever their topic.
+            self.engine.subscribe(&barrier).await.unwrap();
+            self.publish(&barrier, live("")).await;
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !self.delivered.lock().unwrap().iter().any(|event| is_of(event, &barrier)) {
+                assert!(Instant::now() < deadline, "the barrier does not arrive");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        let mut events = std::mem::take(&mut *self.delivered.lock().unwrap());
+        events.retain(|event| !is_of(event, &barrier));
+        events
     }
 
     /// Publishes into history.
@@ -116,6 +146,11 @@ pub(crate) fn told(events: &[Event]) -> Vec<String> {
         Event::Publication { publication, .. } => String::from_utf8(publication.data.to_vec()).unwrap(),
         Event::Join { info, .. } => format!("+{}", info.user),
         Event::Leave { info, .. } => format!("-{}", info.user),
+        Event::Interrupted { .. } => "interrupted".to_owned(),
     };
     events.iter().map(tell).collect()
+}
+
+fn is_of(event: &Event, of: &TopicName) -> bool {
+    matches!(event, Event::Publication { topic, .. } if topic == of)
 }

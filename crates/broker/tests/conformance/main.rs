@@ -6,6 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 mod fixture;
+#[allow(dead_code, reason = "scenarios leave the server alone, other tests do not")]
+#[path = "../redis_server/mod.rs"]
+mod redis_server;
 
 mod delivery;
 mod expiry;
@@ -22,6 +25,16 @@ macro_rules! conformance {
                 #[tokio::test(start_paused = true)]
                 async fn $scenario() {
                     crate::$module::$scenario(crate::fixture::Fixture::memory()).await;
+                }
+            )+)+
+        }
+
+        /// Time is real here, so those that wait take as long as they say.
+        mod redis {
+            $($(
+                #[tokio::test]
+                async fn $scenario() {
+                    crate::$module::$scenario(crate::fixture::Fixture::redis().await).await;
                 }
             )+)+
         }

@@ -1,4 +1,4 @@
-//! The clients present in one topic, and how many users they are.
+//! The clients present in one topic, as far as this process knows them, and how many users they are.
 //!
 //! Both tables hold what a client said of itself by reference and hash the part that they are about, so a member
 //! costs two table slots (about 40 bytes) and no copy of its ids.
@@ -11,11 +11,11 @@ use std::sync::Arc;
 use fanwire_protocol::{ClientId, ClientInfo};
 use rustc_hash::FxBuildHasher;
 
-use super::shrunk_capacity;
+use crate::capacity::shrunk_capacity;
 use crate::presence::PresenceStats;
 
 #[derive(Default)]
-pub(super) struct Members {
+pub(crate) struct Members {
     /// The gateway makes client ids at random, so the fast hash is safe from crafted collisions.
     clients: HashSet<ByClient, FxBuildHasher>,
     /// Clients per user. The key is what any one of the user's clients said, which may have left since. User ids
@@ -24,27 +24,27 @@ pub(super) struct Members {
 }
 
 impl Members {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.clients.is_empty()
     }
 
-    pub(super) fn list(&self) -> Vec<Arc<ClientInfo>> {
+    pub(crate) fn list(&self) -> Vec<Arc<ClientInfo>> {
         self.clients.iter().map(|member| Arc::clone(&member.0)).collect()
     }
 
-    pub(super) fn stats(&self) -> PresenceStats {
+    pub(crate) fn stats(&self) -> PresenceStats {
         PresenceStats { clients: self.clients.len(), users: self.users.len() }
     }
 
     /// Adds a client, or replaces what it said before.
-    pub(super) fn add(&mut self, info: Arc<ClientInfo>) {
+    pub(crate) fn add(&mut self, info: Arc<ClientInfo>) {
         if let Some(before) = self.clients.replace(ByClient(Arc::clone(&info))) {
             self.remove_user(&before.0.user);
         }
         *self.users.entry(ByUser(info)).or_default() += 1;
     }
 
-    pub(super) fn remove(&mut self, client: ClientId) {
+    pub(crate) fn remove(&mut self, client: ClientId) {
         let Some(member) = self.clients.take(&client) else { return };
         self.remove_user(&member.0.user);
         if let Some(capacity) = shrunk_capacity(self.clients.len(), self.clients.capacity()) {

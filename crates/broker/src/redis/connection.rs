@@ -1,0 +1,210 @@
+//! Opening one connection to Redis, and asking it who it is.
+//!
+//! A connection that was opened is to a primary that we can use: its version, role and lineage are known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo,
+    PushKind, RedisConnectionInfo, RedisError, ServerErrorKind, Value,
+};
+use secrecy::ExposeSecret;
+use tokio::sync::Notify;
+
+use super::frame::Lineage;
+use super::settings::RedisSettings;
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// No connection has been tried yet.
+    #[error("not connected yet")]
+    NotYet,
+    /// Nothing answers at the address.
+    #[error("cannot connect: {0}")]
+    Unreachable(String),
+    /// The connection was closed from the other side.
+    #[error("the connection was closed")]
+    Closed,
+    /// A connection exists, but nothing comes back.
+    #[error("no answer in time")]
+    Silent,
+    /// User or password are wrong or missing.
+    #[error("Redis refuses user or password")]
+    WrongPassword,
+    /// The server is older than what this engine needs, or is no Redis at all.
+    #[error("Redis 6.2 or later is needed, this is {0}")]
+    WrongVersion(String),
+    /// The server is a replica, or has become another primary.
+    #[error("the server is not the primary that it was or should be")]
+    NotPrimary,
+    /// The server is reading its data from disk.
+    #[error("Redis is loading its data")]
+    Loading,
+    /// Anything else that the server answered.
+    #[error("Redis refuses: {0}")]
+    Refused(String),
+}
+
+/// Opens connections, all alike.
+#[derive(Debug)]
+pub(super) struct Connector {
+    client: Client,
+    connect_timeout: Duration,
+    answer_timeout: Duration,
+}
+
+/// An open connection.
+pub(super) struct Opened {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) lineage: Lineage,
+    /// Notified once the connection is closed.
+    pub(super) lost: Arc<Notify>,
+}
+
+/// Pauses between attempts: each twice the last, up to a bound, with jitter so that nodes do not return at once.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    min: Duration,
+    max: Duration,
+    next: Duration,
+}
+
+impl Connector {
+    /// Commands that may wait for one connection to take them.
+    const WAITING_MAX: usize = 1024;
+
+    pub(super) fn new(settings: &RedisSettings) -> Result<Self, LinkError> {
+        let mut redis = RedisConnectionInfo::default()
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_db(settings.database)
+            .set_lib_name("fanwire", env!("CARGO_PKG_VERSION"));
+        if let Some(username) = &settings.username {
+            redis = redis.set_username(username);
+        }
+        if let Some(password) = &settings.password {
+            redis = redis.set_password(password.expose_secret());
+        }
+        let keepalive = TcpKeepalive::new()
+            .with_time(settings.answer_timeout)
+            .with_interval(settings.probe_interval)
+            .with_retries(3);
+        let tcp = TcpSettings::default()
+            .set_nodelay(true)
+            .set_keepalive(keepalive)
+            .set_user_timeout(settings.answer_timeout);
+        let info = ConnectionAddr::Tcp(settings.host.to_string(), settings.port)
+            .into_connection_info()
+            .map_err(|error| LinkError::Unreachable(error.to_string()))?
+            .set_redis_settings(redis)
+            .set_tcp_settings(tcp);
+        let client = Client::open(info).map_err(|error| LinkError::Unreachable(error.to_string()))?;
+        Ok(Self {
+            client,
+            connect_timeout: settings.connect_timeout,
+            answer_timeout: settings.answer_timeout,
+        })
+    }
+
+    /// Opens a connection. `on_push` gets what the server sends unasked, in order; it must not block.
+    pub(super) async fn open(
+        &self,
+        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+    ) -> Result<Opened, LinkError> {
+        let lost = Arc::new(Notify::new());
+        let on_lost = Arc::clone(&lost);
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect_timeout))
+            .set_response_timeout(Some(self.answer_timeout))
+            .set_pipeline_buffer_size(Self::WAITING_MAX)
+            .set_push_sender(move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    on_lost.notify_one();
+                } else {
+                    on_push(push);
+                }
+                Ok::<(), ()>(())
+            });
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connection.await.map_err(|error| open_error(&error))?;
+        check_version(&mut connection).await?;
+        let lineage = identify(&mut connection).await?;
+        Ok(Opened { connection, lineage, lost })
+    }
+}
+
+/// Asks the server whether it is a primary, and which. Serves as probe too.
+pub(super) async fn identify(connection: &mut MultiplexedConnection) -> Result<Lineage, LinkError> {
+    let info = info(connection, "replication").await?;
+    if field(&info, "role") != Some("master") {
+        return Err(LinkError::NotPrimary);
+    }
+    let lineage = field(&info, "master_replid").and_then(|id| Lineage::parse(id.as_bytes()));
+    lineage.ok_or_else(|| LinkError::Refused("INFO without a replication id".to_owned()))
+}
+
+impl Backoff {
+    pub(super) fn new(settings: &RedisSettings) -> Self {
+        Self { min: settings.retry_min, max: settings.retry_max, next: settings.retry_min }
+    }
+
+    /// After a connection that lasted so long. One that is lost at once counts as an attempt like any other.
+    pub(super) fn held(&mut self, lasted: Duration) {
+        if lasted > self.max {
+            self.next = self.min;
+        }
+    }
+
+    pub(super) async fn pause(&mut self) {
+        let jitter = rand::rng().random_range(0.5..1.0);
+        tokio::time::sleep(self.next.mul_f64(jitter)).await;
+        self.next = (self.next * 2).min(self.max);
+    }
+}
+
+async fn check_version(connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
+    let info = info(connection, "server").await?;
+    let version = field(&info, "redis_version").unwrap_or("unknown");
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    let version_number = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version_number < (6, 2) { Err(LinkError::WrongVersion(version.to_owned())) } else { Ok(()) }
+}
+
+async fn info(connection: &mut MultiplexedConnection, section: &str) -> Result<String, LinkError> {
+    let answer = connection.send_packed_command(redis::cmd("INFO").arg(section)).await;
+    match answer.map_err(|error| lost_error(&error))? {
+        Value::VerbatimString { text, .. } => Ok(text),
+        Value::BulkString(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
+        Value::ServerError(error) if error.kind() == Some(ServerErrorKind::BusyLoading) => {
+            Err(LinkError::Loading)
+        }
+        Value::ServerError(error) => Err(LinkError::Refused(format!("INFO: {}", error.code()))),
+        _ => Err(LinkError::Refused("INFO is answered with no text".to_owned())),
+    }
+}
+
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// Why a command on an open connection had no answer.
+pub(super) fn lost_error(error: &RedisError) -> LinkError {
+    if error.is_timeout() { LinkError::Silent } else { LinkError::Closed }
+}
+
+fn open_error(error: &RedisError) -> LinkError {
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => LinkError::WrongPassword,
+        ErrorKind::RESP3NotSupported => LinkError::WrongVersion("one without RESP3".to_owned()),
+        ErrorKind::Server(ServerErrorKind::BusyLoading) => LinkError::Loading,
+        _ if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) => LinkError::WrongPassword,
+        _ if error.is_timeout() => LinkError::Silent,
+        ErrorKind::Io => LinkError::Unreachable(error.to_string()),
+        ErrorKind::Parse => LinkError::WrongVersion("something that does not speak its protocol".to_owned()),
+        _ => LinkError::Refused(error.to_string()),
+    }
+}

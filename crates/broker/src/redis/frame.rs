@@ -1,0 +1,416 @@
+//! The bytes of everything that is published or kept: parsing never panics, whatever they are.
+//!
+//! A *body* is what a publisher says: version 1, a kind, fields, and data up to the end.
+//!
+//! ```text
+//! 01 kind (field length bytes)* 00 data          length: LEB128
+//! ```
+//!
+//! A reader skips fields that it does not know, which leaves room for more, such as a trace context. Streams and
+//! presence keep bodies. A *frame*, which is what travels through a channel, puts in front what Redis says: version 1
+//! and a stamp that is empty for what is not kept.
+//!
+//! ```text
+//! 01 [epoch (8) lineage (8) offset [' ' offset before a jump]] '\n' body
+//! ```
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use fanwire_protocol::{ClientId, ClientInfo, Epoch, Publication, Tags};
+use uuid::Uuid;
+
+/// One life of the primary that wrote: the first characters of its replication id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lineage([u8; 8]);
+
+/// What a frame says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Frame {
+    /// `None` for what is not kept.
+    pub(super) stamp: Option<Stamp>,
+    pub(super) content: Content,
+}
+
+/// Where a frame stands in its topic's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) epoch: Epoch,
+    pub(super) lineage: Lineage,
+    pub(super) offset: u64,
+    /// If offsets jumped, the last one before.
+    pub(super) jumped_from: Option<u64>,
+}
+
+/// What a body says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Content {
+    Publication(Publication),
+    Join(Arc<ClientInfo>),
+    Leave(Arc<ClientInfo>),
+    /// Something about the stream itself.
+    Control,
+    /// A client that is present.
+    Member(Arc<ClientInfo>),
+}
+
+/// Why bytes are not a frame or a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FrameError {
+    #[error("version {0} is unknown")]
+    UnknownVersion(u8),
+    #[error("kind {0} is unknown")]
+    UnknownKind(u8),
+    #[error("it is cut short")]
+    CutShort,
+    #[error("its stamp is malformed")]
+    MalformedStamp,
+    #[error("one of its fields is malformed")]
+    MalformedField,
+    #[error("it does not say which client it is about")]
+    NoClient,
+}
+
+const VERSION: u8 = 1;
+
+mod kind {
+    pub(super) const PUBLICATION: u8 = 1;
+    pub(super) const JOIN: u8 = 2;
+    pub(super) const LEAVE: u8 = 3;
+    pub(super) const CONTROL: u8 = 4;
+    pub(super) const MEMBER: u8 = 5;
+}
+
+mod field {
+    pub(super) const END: u8 = 0;
+    /// The client's id, 16 bytes: who published, joined, left or is present.
+    pub(super) const CLIENT: u8 = 1;
+    /// Its user. With it the body has a client info.
+    pub(super) const USER: u8 = 2;
+    pub(super) const CONNECTION: u8 = 3;
+    pub(super) const SUBSCRIPTION: u8 = 4;
+    /// A tag's name, prefixed by its length, and its value. Repeated.
+    pub(super) const TAG: u8 = 5;
+}
+
+/// The longest stamp: epoch, lineage and two offsets.
+const STAMP_BYTES_MAX: usize = 16 + 20 + 1 + 20;
+
+impl Lineage {
+    /// From a replication id.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let letters = *text.first_chunk()?;
+        letters.iter().all(u8::is_ascii_alphanumeric).then_some(Self(letters))
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The body of a publication, for a script to stamp.
+pub(super) fn publication_body(data: &[u8], info: Option<&ClientInfo>, tags: Option<&Tags>) -> Vec<u8> {
+    let mut body = Vec::with_capacity(data.len() + 128);
+    put_body(&mut body, kind::PUBLICATION, info, tags, data);
+    body
+}
+
+/// What is present of a client.
+pub(super) fn member_body(info: &ClientInfo) -> Vec<u8> {
+    let mut body = Vec::with_capacity(128);
+    put_body(&mut body, kind::MEMBER, Some(info), None, &[]);
+    body
+}
+
+/// The frame of a publication that is not kept.
+pub(super) fn publication_frame(data: &[u8], info: Option<&ClientInfo>, tags: Option<&Tags>) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(data.len() + 128);
+    frame.extend([VERSION, b'\n']);
+    put_body(&mut frame, kind::PUBLICATION, info, tags, data);
+    frame
+}
+
+pub(super) fn join_frame(info: &ClientInfo) -> Vec<u8> {
+    let mut frame = vec![VERSION, b'\n'];
+    put_body(&mut frame, kind::JOIN, Some(info), None, &[]);
+    frame
+}
+
+pub(super) fn leave_frame(info: &ClientInfo) -> Vec<u8> {
+    let mut frame = vec![VERSION, b'\n'];
+    put_body(&mut frame, kind::LEAVE, Some(info), None, &[]);
+    frame
+}
+
+impl Frame {
+    /// What is variable shares the memory of `bytes`.
+    pub(super) fn parse(mut bytes: Bytes) -> Result<Self, FrameError> {
+        check_version(&mut bytes)?;
+        let end = bytes.iter().take(STAMP_BYTES_MAX + 1).position(|byte| *byte == b'\n');
+        let stamp = bytes.split_to(end.ok_or(FrameError::MalformedStamp)?);
+        bytes.advance(1);
+        let stamp = if stamp.is_empty() { None } else { Some(Stamp::parse(&stamp)?) };
+        let content = Content::parse(bytes, stamp.map_or(0, |stamp| stamp.offset))?;
+        Ok(Self { stamp, content })
+    }
+}
+
+impl Content {
+    /// Parses a body; a publication gets `offset`. What is variable shares the memory of `bytes`.
+    pub(super) fn parse(mut bytes: Bytes, offset: u64) -> Result<Self, FrameError> {
+        check_version(&mut bytes)?;
+        let kind = bytes.try_get_u8().map_err(|_| FrameError::CutShort)?;
+        let fields = Fields::parse(&mut bytes)?;
+        match kind {
+            kind::PUBLICATION => {
+                let tags = (!fields.tags.is_empty()).then(|| Arc::new(fields.tags));
+                Ok(Self::Publication(Publication { data: bytes, info: fields.info, tags, offset }))
+            }
+            kind::JOIN => fields.info.map(Self::Join).ok_or(FrameError::NoClient),
+            kind::LEAVE => fields.info.map(Self::Leave).ok_or(FrameError::NoClient),
+            kind::CONTROL => Ok(Self::Control),
+            kind::MEMBER => fields.info.map(Self::Member).ok_or(FrameError::NoClient),
+            unknown => Err(FrameError::UnknownKind(unknown)),
+        }
+    }
+}
+
+impl Stamp {
+    fn parse(text: &[u8]) -> Result<Self, FrameError> {
+        let parse = || {
+            let (epoch, rest) = text.split_at_checked(Epoch::LENGTH)?;
+            let (lineage, rest) = rest.split_at_checked(8)?;
+            let (offset, jumped_from) = match rest.iter().position(|byte| *byte == b' ') {
+                Some(space) => (&rest[..space], Some(parse_offset(&rest[space + 1..])?)),
+                None => (rest, None),
+            };
+            // 0 is the offset of what has no stamp.
+            let offset = parse_offset(offset).filter(|offset| *offset > 0)?;
+            Some(Self { epoch: Epoch::parse(epoch)?, lineage: Lineage::parse(lineage)?, offset, jumped_from })
+        };
+        parse().ok_or(FrameError::MalformedStamp)
+    }
+}
+
+/// A decimal number, and nothing but digits.
+pub(super) fn parse_offset(digits: &[u8]) -> Option<u64> {
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[derive(Default)]
+struct Fields {
+    info: Option<Arc<ClientInfo>>,
+    tags: Tags,
+}
+
+impl Fields {
+    fn parse(bytes: &mut Bytes) -> Result<Self, FrameError> {
+        let mut client = None;
+        let mut user = None;
+        let (mut connection, mut subscription) = (Bytes::new(), Bytes::new());
+        let mut tags = Tags::new();
+        loop {
+            let field = bytes.try_get_u8().map_err(|_| FrameError::CutShort)?;
+            if field == field::END {
+                break;
+            }
+            let length = take_length(bytes)?;
+            if length > bytes.len() {
+                return Err(FrameError::CutShort);
+            }
+            let mut value = bytes.split_to(length);
+            match field {
+                field::CLIENT => {
+                    let id = Uuid::from_slice(&value).map_err(|_| FrameError::MalformedField)?;
+                    client = Some(ClientId(id));
+                }
+                field::USER => user = Some(Box::from(take_text(&value)?)),
+                field::CONNECTION => connection = value,
+                field::SUBSCRIPTION => subscription = value,
+                field::TAG => {
+                    let length = take_length(&mut value)?;
+                    if length > value.len() {
+                        return Err(FrameError::MalformedField);
+                    }
+                    let name = value.split_to(length);
+                    tags.insert(take_text(&name)?.to_owned(), take_text(&value)?.to_owned());
+                }
+                _ => {}
+            }
+        }
+        let info = match (client, user) {
+            (Some(client), Some(user)) => {
+                Some(Arc::new(ClientInfo { user, client, connection, subscription }))
+            }
+            (None, Some(_)) => return Err(FrameError::NoClient),
+            (_, None) => None,
+        };
+        Ok(Self { info, tags })
+    }
+}
+
+fn check_version(bytes: &mut Bytes) -> Result<(), FrameError> {
+    match bytes.try_get_u8() {
+        Ok(VERSION) => Ok(()),
+        Ok(unknown) => Err(FrameError::UnknownVersion(unknown)),
+        Err(_) => Err(FrameError::CutShort),
+    }
+}
+
+fn take_length(bytes: &mut Bytes) -> Result<usize, FrameError> {
+    let mut length = 0_u64;
+    for shift in [0, 7, 14, 21, 28] {
+        let byte = bytes.try_get_u8().map_err(|_| FrameError::CutShort)?;
+        length |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return usize::try_from(length).map_err(|_| FrameError::MalformedField);
+        }
+    }
+    Err(FrameError::MalformedField)
+}
+
+fn take_text(bytes: &[u8]) -> Result<&str, FrameError> {
+    std::str::from_utf8(bytes).map_err(|_| FrameError::MalformedField)
+}
+
+fn put_body(into: &mut Vec<u8>, kind: u8, info: Option<&ClientInfo>, tags: Option<&Tags>, data: &[u8]) {
+    into.extend([VERSION, kind]);
+    if let Some(info) = info {
+        put_field(into, field::CLIENT, &[info.client.0.as_bytes()]);
+        put_field(into, field::USER, &[info.user.as_bytes()]);
+        if !info.connection.is_empty() {
+            put_field(into, field::CONNECTION, &[&info.connection]);
+        }
+        if !info.subscription.is_empty() {
+            put_field(into, field::SUBSCRIPTION, &[&info.subscription]);
+        }
+    }
+    for (name, value) in tags.into_iter().flatten() {
+        let mut length = Vec::with_capacity(2);
+        put_length(&mut length, name.len());
+        put_field(into, field::TAG, &[&length, name.as_bytes(), value.as_bytes()]);
+    }
+    into.push(field::END);
+    into.extend_from_slice(data);
+}
+
+fn put_field(into: &mut Vec<u8>, field: u8, parts: &[&[u8]]) {
+    into.push(field);
+    put_length(into, parts.iter().map(|part| part.len()).sum());
+    for part in parts {
+        into.extend_from_slice(part);
+    }
+}
+
+fn put_length(into: &mut Vec<u8>, mut length: usize) {
+    while length >= 0x80 {
+        into.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    into.push(length as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn client_info() -> impl Strategy<Value = ClientInfo> {
+        (".*", any::<u128>(), vec(any::<u8>(), 0..200), vec(any::<u8>(), 0..200)).prop_map(
+            |(user, client, connection, subscription)| ClientInfo {
+                user: user.into(),
+                client: ClientId(Uuid::from_u128(client)),
+                connection: connection.into(),
+                subscription: subscription.into(),
+            },
+        )
+    }
+
+    #[test]
+    fn the_bytes_are_as_documented() {
+        let info = ClientInfo {
+            user: "u".into(),
+            client: ClientId(Uuid::from_u128(0x0102)),
+            connection: Bytes::new(),
+            subscription: Bytes::from_static(b"{}"),
+        };
+        let tags = Tags::from([("a".to_owned(), "bc".to_owned())]);
+        let frame = publication_frame(b"data", Some(&info), Some(&tags));
+        let expected = [
+            b"\x01\n\x01\x01".as_slice(),
+            b"\x01\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x02",
+            b"\x02\x01u",
+            b"\x04\x02{}",
+            b"\x05\x04\x01abc",
+            b"\0data",
+        ];
+        assert_eq!(frame, expected.concat());
+    }
+
+    #[test]
+    fn a_stamp_says_where_and_after_which_jump() {
+        let body = publication_body(b"d", None, None);
+        let frame = [b"\x01abcdefgh01234567".as_slice(), b"1048582 5\n", &body].concat();
+        let stamp = Frame::parse(frame.into()).unwrap().stamp.unwrap();
+        assert_eq!((stamp.epoch.as_str(), stamp.lineage), ("abcdefgh", Lineage(*b"01234567")));
+        assert_eq!((stamp.offset, stamp.jumped_from), (1_048_582, Some(5)));
+    }
+
+    #[test]
+    fn what_is_unknown_is_an_error_and_unknown_fields_are_not() {
+        let parse = |bytes: &'static [u8]| Frame::parse(Bytes::from_static(bytes)).map(|frame| frame.content);
+        assert_eq!(parse(b""), Err(FrameError::CutShort));
+        assert_eq!(parse(b"\x02\n\x01\x04\0"), Err(FrameError::UnknownVersion(2)));
+        assert_eq!(parse(b"\x01\n\x07\x04\0"), Err(FrameError::UnknownVersion(7)));
+        assert_eq!(parse(b"\x01\n\x01\x63\0"), Err(FrameError::UnknownKind(0x63)));
+        assert_eq!(parse(b"\x01abc\n\x01\x04\0"), Err(FrameError::MalformedStamp));
+        assert_eq!(parse(b"\x01abcdefgh01234567+5\n\x01\x04\0"), Err(FrameError::MalformedStamp));
+        assert_eq!(parse(b"\x01abcdefgh012345670\n\x01\x04\0"), Err(FrameError::MalformedStamp));
+        assert_eq!(parse(b"\x01\n\x01\x02\0"), Err(FrameError::NoClient));
+        assert_eq!(parse(b"\x01\n\x01\x04\x01\xff\xff\xff\xff\x0f"), Err(FrameError::CutShort));
+        assert_eq!(parse(b"\x01\n\x01\x04\x63\x03abc\0"), Ok(Content::Control));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(
+            data: Vec<u8>,
+            info in proptest::option::of(client_info()),
+            tags in btree_map(".*", ".*", 0..4),
+        ) {
+            let frame = publication_frame(&data, info.as_ref(), Some(&tags));
+            let parsed = Frame::parse(frame.into()).unwrap();
+            let tags = (!tags.is_empty()).then(|| Arc::new(tags));
+            let expected = Publication { data: data.into(), info: info.map(Arc::new), tags, offset: 0 };
+            prop_assert_eq!(parsed, Frame { stamp: None, content: Content::Publication(expected) });
+        }
+
+        #[test]
+        fn clients_are_read_as_written(info in client_info()) {
+            let parse = |frame: Vec<u8>| Frame::parse(frame.into()).unwrap().content;
+            prop_assert_eq!(parse(join_frame(&info)), Content::Join(Arc::new(info.clone())));
+            prop_assert_eq!(parse(leave_frame(&info)), Content::Leave(Arc::new(info.clone())));
+            let member = Content::parse(member_body(&info).into(), 0).unwrap();
+            prop_assert_eq!(member, Content::Member(Arc::new(info)));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = Frame::parse(bytes.clone().into());
+            let _ = Frame::parse([b"\x01\n\x01\x01".as_slice(), &bytes].concat().into());
+            let _ = Frame::parse([b"\x01abcdefgh01234567".as_slice(), &bytes].concat().into());
+        }
+
+        #[test]
+        fn a_cut_frame_is_an_error_or_loses_data_alone(info in client_info(), cut in 0..100_usize) {
+            let whole = publication_frame(b"", Some(&info), None);
+            let cut = cut.min(whole.len() - 1);
+            prop_assert!(Frame::parse(whole[..cut].to_vec().into()).is_err());
+        }
+    }
+}

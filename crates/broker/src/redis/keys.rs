@@ -1,0 +1,147 @@
+//! The names of all keys and channels.
+//!
+//! Everything of one topic carries the topic as hash tag, so that a cluster keeps it on one server. The tag ends
+//! at the first closing brace, hence braces in names are percent-encoded.
+
+use std::borrow::Cow;
+
+use fanwire_protocol::TopicName;
+use uuid::Uuid;
+
+/// One node, for one run: a node that is started again is another.
+pub(super) type NodeId = Uuid;
+
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// Prefix and application, each followed by a colon.
+    base: String,
+    /// What every channel begins with, up to the topic.
+    channel: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str, application: &str) -> Self {
+        let base = format!("{}:{}:", encode(prefix), encode(application));
+        let channel = format!("{base}c:{{");
+        Self { base, channel }
+    }
+
+    /// The channel of the topic's events.
+    pub(super) fn channel(&self, topic: &TopicName) -> String {
+        self.of_topic("c", topic)
+    }
+
+    /// String: epoch, lineage and top of the topic; see `scripts/topic.lua`.
+    pub(super) fn meta(&self, topic: &TopicName) -> String {
+        self.of_topic("m", topic)
+    }
+
+    /// Stream: the topic's publications; see `scripts/append.lua`.
+    pub(super) fn stream(&self, topic: &TopicName) -> String {
+        self.of_topic("s", topic)
+    }
+
+    /// String: the result of the publish with that idempotency key.
+    pub(super) fn idempotency(&self, topic: &TopicName, key: &str) -> String {
+        format!("{}:{key}", self.of_topic("i", topic))
+    }
+
+    /// Hash: the node's members of the topic, client id to info.
+    pub(super) fn members(&self, topic: &TopicName, node: NodeId) -> String {
+        format!("{}:{}", self.of_topic("p", topic), node.simple())
+    }
+
+    /// Hash: the nodes that have members in the topic, to how many clients and users.
+    pub(super) fn member_counts(&self, topic: &TopicName) -> String {
+        self.of_topic("pn", topic)
+    }
+
+    /// String: exists while the node's lease lasts.
+    pub(super) fn node(&self, node: NodeId) -> String {
+        format!("{}n:{}", self.base, node.simple())
+    }
+
+    /// The name of the topic that the channel belongs to, if it is one of ours.
+    pub(super) fn topic_of<'a>(&self, channel: &'a [u8]) -> Option<Cow<'a, str>> {
+        let name = channel.strip_prefix(self.channel.as_bytes())?.strip_suffix(b"}")?;
+        decode(std::str::from_utf8(name).ok()?)
+    }
+
+    fn of_topic(&self, kind: &str, topic: &TopicName) -> String {
+        format!("{}{kind}:{{{}}}", self.base, encode(topic.as_str()))
+    }
+}
+
+fn encode(name: &str) -> Cow<'_, str> {
+    if !name.contains(['{', '}', '%']) {
+        return name.into();
+    }
+    name.replace('%', "%25").replace('{', "%7B").replace('}', "%7D").into()
+}
+
+/// `None` for what [`encode`] never makes.
+fn decode(name: &str) -> Option<Cow<'_, str>> {
+    let mut parts = name.split('%');
+    let first = parts.next().unwrap_or_default();
+    if first.len() == name.len() {
+        return Some(name.into());
+    }
+    let mut decoded = first.to_owned();
+    for part in parts {
+        let (character, rest) = if let Some(rest) = part.strip_prefix("25") {
+            ('%', rest)
+        } else if let Some(rest) = part.strip_prefix("7B") {
+            ('{', rest)
+        } else {
+            ('}', part.strip_prefix("7D")?)
+        };
+        decoded.push(character);
+        decoded.push_str(rest);
+    }
+    Some(decoded.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_as_documented() {
+        let keys = Keys::new("fanwire", "default");
+        let topic = TopicName::new("news:{a}100%").unwrap();
+        assert_eq!(keys.channel(&topic), "fanwire:default:c:{news:%7Ba%7D100%25}");
+        assert_eq!(keys.idempotency(&topic, "k}"), "fanwire:default:i:{news:%7Ba%7D100%25}:k}");
+        let node = Uuid::from_u128(7);
+        assert_eq!(keys.node(node), "fanwire:default:n:00000000000000000000000000000007");
+    }
+
+    #[test]
+    fn foreign_channels_belong_to_no_topic() {
+        let keys = Keys::new("fanwire", "default");
+        for channel in ["", "fanwire:default:c:{a", "other:default:c:{a}", "fanwire:default:c:{a%zz}"] {
+            assert_eq!(keys.topic_of(channel.as_bytes()), None, "{channel}");
+        }
+        assert_eq!(keys.topic_of(b"fanwire:default:c:{\xff}"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_channel_leads_back_to_its_topic(name in ".+") {
+            let keys = Keys::new("{prefix}", "a%b");
+            let topic = TopicName::new(&name).unwrap();
+            let channel = keys.channel(&topic);
+            let back = keys.topic_of(channel.as_bytes());
+            prop_assert_eq!(back.as_deref(), Some(name.as_str()));
+            prop_assert_eq!(channel.matches(['{', '}']).count(), 2);
+        }
+
+        #[test]
+        fn no_channel_panics(channel: Vec<u8>, tail: Vec<u8>) {
+            let keys = Keys::new("f", "d");
+            keys.topic_of(&channel);
+            keys.topic_of(&[b"f:d:c:{".as_slice(), &tail, b"}"].concat());
+        }
+    }
+}

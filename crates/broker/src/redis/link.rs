@@ -1,0 +1,255 @@
+//! The connections for commands: each kept open by a task for as long as the engine lives.
+//!
+//! The topic's hash picks the connection, so that one publisher's calls for a topic stay in order. A command runs on
+//! the connection whose lineage it carries. While a connection is missing, its commands fail at once; none is ever
+//! repeated after its connection was lost, since it may have been done.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use fanwire_protocol::TopicName;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Pipeline, RedisError, Script, ServerError, Value};
+use rustc_hash::FxBuildHasher;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error};
+use super::frame::Lineage;
+use super::health::{Health, Seldom};
+use super::scripts::Scripts;
+use super::settings::RedisSettings;
+use crate::engine::EngineError;
+
+#[derive(Debug)]
+pub(super) struct Links {
+    links: Box<[watch::Receiver<Option<Ready>>]>,
+}
+
+/// A command connection in use. Cloning shares it.
+#[derive(Clone)]
+pub(super) struct Ready {
+    connection: MultiplexedConnection,
+    lineage: Lineage,
+    scripts: Arc<Scripts>,
+    /// Ends the connection: the server turned out not to be what it was.
+    suspect: Arc<Notify>,
+    refusals: Arc<Seldom>,
+}
+
+/// Keeps one command connection open.
+pub(super) struct Keeper {
+    index: usize,
+    connector: Arc<Connector>,
+    health: Arc<Health>,
+    scripts: Arc<Scripts>,
+    settings: Arc<RedisSettings>,
+    ready: watch::Sender<Option<Ready>>,
+    refusals: Arc<Seldom>,
+}
+
+impl Links {
+    /// The links, and what has to run for each. `index` is what [`Health`] knows the first of them by.
+    pub(super) fn new(
+        count: usize,
+        connector: &Arc<Connector>,
+        health: &Arc<Health>,
+        scripts: &Arc<Scripts>,
+        settings: &Arc<RedisSettings>,
+    ) -> (Self, Vec<Keeper>) {
+        let refusals = Arc::new(Seldom::new());
+        let (mut links, mut keepers) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let (ready, link) = watch::channel(None);
+            links.push(link);
+            keepers.push(Keeper {
+                index,
+                connector: Arc::clone(connector),
+                health: Arc::clone(health),
+                scripts: Arc::clone(scripts),
+                settings: Arc::clone(settings),
+                ready,
+                refusals: Arc::clone(&refusals),
+            });
+        }
+        (Self { links: links.into() }, keepers)
+    }
+
+    /// The connection for what concerns the topic.
+    pub(super) fn of_topic(&self, topic: &TopicName) -> Result<Ready, EngineError> {
+        self.link(self.index_of(topic))
+    }
+
+    pub(super) fn index_of(&self, topic: &TopicName) -> usize {
+        // Nothing is stored by this hash: who crafts names for one link makes that link busy, no more.
+        let hash = FxBuildHasher.hash_one(topic.as_str());
+        (hash >> 32) as usize % self.links.len()
+    }
+
+    pub(super) fn link(&self, index: usize) -> Result<Ready, EngineError> {
+        self.links[index].borrow().clone().ok_or(EngineError::Unavailable)
+    }
+
+    /// Says when connections come and go, seen from the first.
+    pub(super) fn watch_first(&self) -> watch::Receiver<Option<Ready>> {
+        self.links[0].clone()
+    }
+}
+
+impl Ready {
+    pub(super) fn lineage(&self) -> Lineage {
+        self.lineage
+    }
+
+    pub(super) async fn command(&mut self, command: &Cmd) -> Result<Value, EngineError> {
+        match self.connection.send_packed_command(command).await {
+            Ok(Value::ServerError(error)) => Err(self.refusal(&error)),
+            Ok(value) => Ok(value),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    /// Runs several commands in one round trip; the first refusal is the result.
+    pub(super) async fn pipeline(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
+        let answers = self.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
+        let values = match answers {
+            Ok(values) => values,
+            Err(error) => return Err(failure(&error)),
+        };
+        for value in &values {
+            if let Value::ServerError(error) = value {
+                return Err(self.refusal(error));
+            }
+        }
+        Ok(values)
+    }
+
+    /// Runs a script; loads it first if the server has forgotten it, in which case it has not been run.
+    pub(super) async fn script(
+        &mut self,
+        script: &Script,
+        keys: &[&[u8]],
+        arguments: &[&[u8]],
+    ) -> Result<Value, EngineError> {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(script.get_hash()).arg(keys.len()).arg(keys).arg(arguments);
+        match self.connection.send_packed_command(&command).await {
+            Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {
+                load(&mut self.connection, &self.scripts).await.map_err(|_| EngineError::Unavailable)?;
+                self.command(&command).await
+            }
+            Ok(Value::ServerError(error)) => Err(self.refusal(&error)),
+            Ok(value) => Ok(value),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    /// An answer that makes no sense, from a server that is perhaps no Redis.
+    pub(super) fn nonsense(&self) -> EngineError {
+        if self.refusals.is_due() {
+            tracing::warn!("Redis gave an answer that makes no sense");
+        }
+        EngineError::Refused
+    }
+
+    fn refusal(&self, error: &ServerError) -> EngineError {
+        let details = error.details().unwrap_or_default();
+        // Before Redis 7 what went wrong inside a script is told only by the text.
+        let code = match error.code() {
+            "ERR" if details.contains("WRONGTYPE") => "WRONGTYPE",
+            "ERR" if details.contains("OOM command") => "OOM",
+            code => code,
+        };
+        let refusal = match code {
+            "WRONGTYPE" | "FOREIGN" => EngineError::Foreign,
+            "OOM" => EngineError::Full,
+            "READONLY" => {
+                self.suspect.notify_one();
+                EngineError::Unavailable
+            }
+            "LOADING" | "MASTERDOWN" | "NOREPLICAS" | "MISCONF" | "BUSY" => EngineError::Unavailable,
+            _ => EngineError::Refused,
+        };
+        if self.refusals.is_due() {
+            tracing::warn!(code, details, "Redis refuses a command");
+        }
+        refusal
+    }
+}
+
+impl std::fmt::Debug for Ready {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ready").field("lineage", &self.lineage).finish_non_exhaustive()
+    }
+}
+
+impl Keeper {
+    /// Connects, and connects again, for ever.
+    pub(super) async fn run(self) {
+        let mut backoff = Backoff::new(&self.settings);
+        loop {
+            let error = match self.connect().await {
+                Ok(opened) => {
+                    let since = Instant::now();
+                    let error = self.hold(opened).await;
+                    backoff.held(since.elapsed());
+                    error
+                }
+                Err(error) => error,
+            };
+            self.ready.send_replace(None);
+            self.health.down(self.index, error);
+            backoff.pause().await;
+        }
+    }
+
+    async fn connect(&self) -> Result<Opened, LinkError> {
+        let mut opened = self.connector.open(|_| ()).await?;
+        load(&mut opened.connection, &self.scripts).await?;
+        Ok(opened)
+    }
+
+    /// Lends the connection out until it is lost.
+    async fn hold(&self, opened: Opened) -> LinkError {
+        let Opened { mut connection, lineage, lost } = opened;
+        let suspect = Arc::new(Notify::new());
+        self.ready.send_replace(Some(Ready {
+            connection: connection.clone(),
+            lineage,
+            scripts: Arc::clone(&self.scripts),
+            suspect: Arc::clone(&suspect),
+            refusals: Arc::clone(&self.refusals),
+        }));
+        self.health.up(self.index);
+        let mut probe =
+            interval_at(Instant::now() + self.settings.probe_interval, self.settings.probe_interval);
+        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = lost.notified() => return LinkError::Closed,
+                () = suspect.notified() => return LinkError::NotPrimary,
+                _ = probe.tick() => match identify(&mut connection).await {
+                    Ok(same) if same == lineage => {}
+                    Ok(_) => return LinkError::NotPrimary,
+                    Err(error) => return error,
+                }
+            }
+        }
+    }
+}
+
+/// No answer, or none that can be read, in which case the connection ends by itself.
+fn failure(error: &RedisError) -> EngineError {
+    tracing::debug!(%error, "a command has no answer");
+    EngineError::Unavailable
+}
+
+async fn load(connection: &mut MultiplexedConnection, scripts: &Scripts) -> Result<(), LinkError> {
+    for script in scripts.all() {
+        script.load_async(connection).await.map_err(|error| match error.code() {
+            Some(code) => LinkError::Refused(format!("SCRIPT LOAD: {code}")),
+            None => lost_error(&error),
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Reading what commands and scripts answer. A server that answers something else is not trusted to be Redis.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanwire_protocol::{Epoch, Position, Publication};
+use redis::Value;
+
+use super::frame::{Content, parse_offset};
+
+/// What the reading scripts answer.
+pub(super) struct Page {
+    pub(super) top: Position,
+    /// Complete, or of the right epoch.
+    pub(super) flag: bool,
+    pub(super) publications: Vec<Arc<Publication>>,
+}
+
+/// A position in one text: epoch and offset.
+pub(super) fn position(value: &Value) -> Option<Position> {
+    let Value::BulkString(text) = value else { return None };
+    let (epoch, offset) = text.split_at_checked(Epoch::LENGTH)?;
+    Some(Position { epoch: Epoch::parse(epoch)?, offset: parse_offset(offset)? })
+}
+
+/// Whether a publish was suppressed, and the position, if there is one.
+pub(super) fn suppressible(value: &Value) -> Option<(bool, Option<Position>)> {
+    let Value::Array(values) = value else { return None };
+    let [Value::Int(suppressed), first] = values.as_slice() else { return None };
+    let position = match first {
+        Value::BulkString(text) if text.is_empty() => None,
+        first => Some(position(first)?),
+    };
+    Some((*suppressed != 0, position))
+}
+
+/// A page with its top. An entry that cannot be read makes all of it unreadable: a hole must not pass unseen.
+pub(super) fn page(value: Value) -> Option<Page> {
+    let Value::Array(values) = value else { return None };
+    let [epoch, top, Value::Int(flag), Value::Array(entries)] = <[Value; 4]>::try_from(values).ok()? else {
+        return None;
+    };
+    let (Value::BulkString(epoch), Value::BulkString(top)) = (epoch, top) else { return None };
+    let top = Position { epoch: Epoch::parse(&epoch)?, offset: parse_offset(&top)? };
+    let mut publications = Vec::with_capacity(entries.len() / 2);
+    let mut entries = entries.into_iter();
+    while let Some(offset) = entries.next() {
+        let (Value::BulkString(offset), Value::BulkString(body)) = (offset, entries.next()?) else {
+            return None;
+        };
+        let Ok(Content::Publication(publication)) = Content::parse(Bytes::from(body), parse_offset(&offset)?)
+        else {
+            return None;
+        };
+        publications.push(Arc::new(publication));
+    }
+    Some(Page { top, flag: flag != 0, publications })
+}
+
+/// The pairs of a hash, whichever protocol version they came by.
+pub(super) fn pairs(value: Value) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let bytes = |value| match value {
+        Value::BulkString(bytes) => Some(bytes),
+        _ => None,
+    };
+    match value {
+        Value::Map(pairs) => {
+            pairs.into_iter().map(|(field, value)| Some((bytes(field)?, bytes(value)?))).collect()
+        }
+        Value::Array(values) if values.is_empty() => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    #[test]
+    fn positions_are_read_or_refused() {
+        let read = position(&text("abcdefgh12")).unwrap();
+        assert_eq!((read.epoch.as_str(), read.offset), ("abcdefgh", 12));
+        for bad in ["", "abc", "abcdefgh", "abcdefgh-1", "abcd-fgh1", "abcdefgh99999999999999999999"] {
+            assert_eq!(position(&text(bad)), None, "{bad}");
+        }
+        assert_eq!(position(&Value::Nil), None);
+    }
+
+    #[test]
+    fn pages_of_another_shape_are_refused() {
+        let with = |entries| {
+            page(Value::Array(vec![text("abcdefgh"), text("5"), Value::Int(1), Value::Array(entries)]))
+        };
+        assert!(with(vec![]).is_some());
+        assert!(with(vec![text("5")]).is_none());
+        assert!(with(vec![text("5"), text("no body")]).is_none());
+        assert!(with(vec![text("5"), text("\x01\x04\0")]).is_none());
+        assert!(with(vec![text("5"), text("\x01\x01\0data")]).is_some());
+        assert!(page(Value::Array(vec![text("abcdefgh"), text("5")])).is_none());
+        assert!(page(Value::Okay).is_none());
+    }
+}

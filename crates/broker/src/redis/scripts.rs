@@ -1,0 +1,33 @@
+//! The Lua scripts, each put together from parts and named by its hash.
+
+use redis::Script;
+
+/// All scripts that a command connection must know.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) publish: Script,
+    pub(super) publish_once: Script,
+    pub(super) publish_live_once: Script,
+    pub(super) recover: Script,
+    pub(super) history: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        const TOPIC: &str = include_str!("scripts/topic.lua");
+        const APPEND: &str = include_str!("scripts/append.lua");
+        const TOUCH: &str = include_str!("scripts/touch.lua");
+        let script = |parts: &[&str]| Script::new(&parts.concat());
+        Self {
+            publish: script(&[TOPIC, APPEND, include_str!("scripts/publish.lua")]),
+            publish_once: script(&[TOPIC, APPEND, include_str!("scripts/publish_once.lua")]),
+            publish_live_once: script(&[include_str!("scripts/publish_live_once.lua")]),
+            recover: script(&[TOPIC, TOUCH, include_str!("scripts/recover.lua")]),
+            history: script(&[TOPIC, TOUCH, include_str!("scripts/history.lua")]),
+        }
+    }
+
+    pub(super) fn all(&self) -> [&Script; 5] {
+        [&self.publish, &self.publish_once, &self.publish_live_once, &self.recover, &self.history]
+    }
+}

@@ -1,0 +1,10 @@
+-- Publishes without history unless the idempotency key is known.
+--
+-- KEYS: 1 idempotency key. ARGV: 1 channel, 2 frame, 3 idempotency TTL (ms).
+-- Returns whether it was suppressed, and the first result: epoch (8) and offset, or '' if it had no position.
+
+local first = redis.call('GET', KEYS[1])
+if first then return { 1, first } end
+redis.call('SET', KEYS[1], '', 'PX', ARGV[3])
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return { 0, '' }

@@ -1,0 +1,17 @@
+-- A topic's meta key, for every script that needs the position. Prefixed to those scripts.
+--
+-- KEYS: 1 meta, 2 stream.
+-- Meta is '1' (its format), epoch (8), lineage (8), TTL bucket (8), top offset in decimal, and, if versions are
+-- used, a space, the last version, a space and its version epoch.
+
+local FOREIGN = 'FOREIGN the key of a position holds something else'
+local META = '^1(%w%w%w%w%w%w%w%w)(%w%w%w%w%w%w%w%w)(%w%w%w%w%w%w%w%w)(%d+)(.*)$'
+
+-- The topic as it is kept; without lineage if it is new, nil if the key is not ours.
+local function open(fresh_epoch)
+  local meta = redis.call('GET', KEYS[1])
+  if not meta then return { epoch = fresh_epoch, offset = 0, version = '' } end
+  local epoch, lineage, bucket, offset, version = string.match(meta, META)
+  if not epoch then return nil end
+  return { epoch = epoch, lineage = lineage, bucket = bucket, offset = tonumber(offset), version = version }
+end

@@ -1,0 +1,67 @@
+//! Where Redis is, and every time and bound of the engine that uses it.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// Settings of one Redis engine. A node has one engine, however many shards it has.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// Host name or address. Default: `127.0.0.1`.
+    pub host: Box<str>,
+    /// Default: 6379.
+    pub port: u16,
+    /// The user to authenticate as; without it, Redis' default user. Default: none.
+    pub username: Option<Box<str>>,
+    /// Default: none.
+    pub password: Option<SecretString>,
+    /// The number of the database for keys; channels do not know databases. Default: 0.
+    pub database: i64,
+    /// Begins every key and channel, and keeps clusters apart that share a Redis. Default: `fanwire`.
+    pub prefix: Box<str>,
+    /// The application whose topics these are; part of every key and channel. Default: `default`.
+    pub application: Box<str>,
+    /// Connections for commands, not less than one; a topic always uses the same. Default: 2.
+    pub command_links: usize,
+    /// How long one attempt to connect may take. Default: 2 s.
+    pub connect_timeout: Duration,
+    /// How long a command may wait for its answer. A probe that waits as long ends its connection, and so does
+    /// the kernel if what was sent is not acknowledged. Default: 3 s.
+    pub answer_timeout: Duration,
+    /// How often each connection is probed. Default: 1 s.
+    pub probe_interval: Duration,
+    /// The first pause between attempts to connect; doubles up to `retry_max`, with jitter. Default: 50 ms.
+    pub retry_min: Duration,
+    /// The longest pause between attempts to connect. Default: 1 s.
+    pub retry_max: Duration,
+    /// How long an idempotency key is remembered. Default: 5 minutes.
+    pub idempotency_ttl: Duration,
+    /// How long a topic's channel is kept after it was left; who comes back meanwhile costs nothing. Default: 5 s.
+    pub leave_delay: Duration,
+    /// How long the members of this node are present after its last sign of life, which it gives three times as
+    /// often. Must be equal on all nodes. Default: 15 s.
+    pub lease: Duration,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            port: 6379,
+            username: None,
+            password: None,
+            database: 0,
+            prefix: "fanwire".into(),
+            application: "default".into(),
+            command_links: 2,
+            connect_timeout: Duration::from_secs(2),
+            answer_timeout: Duration::from_secs(3),
+            probe_interval: Duration::from_secs(1),
+            retry_min: Duration::from_millis(50),
+            retry_max: Duration::from_secs(1),
+            idempotency_ttl: Duration::from_secs(5 * 60),
+            leave_delay: Duration::from_secs(5),
+            lease: Duration::from_secs(15),
+        }
+    }
+}

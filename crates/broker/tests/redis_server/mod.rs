@@ -1,0 +1,104 @@
+//! A Redis server of a test's own: on a free port, with its own folder, gone with the value.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use fanwire_broker::{LinkState, Redis, RedisSettings};
+use redis::{FromRedisValue, cmd};
+use tempfile::TempDir;
+
+pub(crate) struct RedisServer {
+    pub(crate) port: u16,
+    /// Kept for its folder, in which the server runs.
+    folder: TempDir,
+    arguments: Vec<String>,
+    process: Option<Child>,
+}
+
+impl RedisServer {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        // Another process may take the port between the look and the server's start.
+        for _ in 0..10 {
+            let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+            let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+            let folder = TempDir::new().unwrap();
+            let mut server = Self { port, folder, arguments, process: None };
+            if server.try_resume() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start; is it installed?");
+    }
+
+    /// Ends the server at once, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Starts it again, with whatever it has kept.
+    pub(crate) fn resume(&mut self) {
+        assert!(self.try_resume());
+    }
+
+    /// Runs one command, given as words.
+    pub(crate) fn ask<T: FromRedisValue>(&self, command: &str) -> T {
+        let mut words = command.split(' ');
+        let mut request = cmd(words.next().unwrap());
+        request.arg(words.collect::<Vec<_>>());
+        request.query(&mut self.client().get_connection().unwrap()).unwrap()
+    }
+
+    pub(crate) fn client(&self) -> redis::Client {
+        let password = self.arguments.iter().skip_while(|argument| *argument != "--requirepass").nth(1);
+        let password = password.map(|password| format!(":{password}@")).unwrap_or_default();
+        redis::Client::open(format!("redis://{password}127.0.0.1:{}", self.port)).unwrap()
+    }
+
+    pub(crate) fn settings(&self) -> RedisSettings {
+        RedisSettings { port: self.port, ..RedisSettings::default() }
+    }
+
+    fn try_resume(&mut self) -> bool {
+        let mut process = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--dir", self.folder.path().to_str().unwrap()])
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let client = self.client();
+        for _ in 0..500 {
+            if process.try_wait().unwrap().is_some() {
+                return false;
+            }
+            // Another server on the port would have made this one end.
+            if let Ok(mut connection) = client.get_connection()
+                && cmd("PING").query::<String>(&mut connection).is_ok()
+            {
+                self.process = Some(process);
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+        false
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Waits until the engine can be used.
+pub(crate) async fn wait_until_up(redis: &Redis) {
+    let mut state = redis.state();
+    let up = state.wait_for(|state| *state == LinkState::Up);
+    tokio::time::timeout(Duration::from_secs(20), up).await.unwrap().unwrap();
+}
