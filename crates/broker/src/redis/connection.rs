@@ -89,9 +89,11 @@ impl Connector {
         if let Some(password) = &settings.password {
             redis = redis.set_password(password.expose_secret());
         }
+        // The kernel counts these in whole seconds, and refuses 0.
+        const SECOND: Duration = Duration::from_secs(1);
         let keepalive = TcpKeepalive::new()
-            .with_time(settings.answer_timeout)
-            .with_interval(settings.probe_interval)
+            .with_time(settings.answer_timeout.max(SECOND))
+            .with_interval(settings.probe_interval.max(SECOND))
             .with_retries(3);
         let tcp = TcpSettings::default()
             .set_nodelay(true)

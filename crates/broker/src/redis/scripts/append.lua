@@ -20,7 +20,7 @@ local function append(topic)
     -- The caller may be late: only the server itself knows its lineage.
     lineage = current_lineage()
     if not topic.lineage then
-      redis.call('DEL', KEYS[2])
+      forget_stream()
     elseif topic.lineage ~= lineage then
       -- Another primary wrote last, and its newest offsets may not have arrived here. They are never reused.
       jumped_from = string.format('%.0f', topic.offset)

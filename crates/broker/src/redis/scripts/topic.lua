@@ -15,3 +15,9 @@ local function open(fresh_epoch)
   if not epoch then return nil end
   return { epoch = epoch, lineage = lineage, bucket = bucket, offset = tonumber(offset), version = version }
 end
+
+-- Deletes what is left of a stream whose position is gone. Fails, before anything is done, if it is not a stream.
+local function forget_stream()
+  redis.call('XLEN', KEYS[2])
+  redis.call('DEL', KEYS[2])
+end

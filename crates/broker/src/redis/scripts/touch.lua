@@ -12,8 +12,8 @@ local function touch()
   if topic.lineage then
     redis.call('PEXPIRE', KEYS[1], ARGV[3])
   else
+    forget_stream()
     redis.call('SET', KEYS[1], '1' .. topic.epoch .. ARGV[2] .. NO_BUCKET .. '0', 'PX', ARGV[3])
-    redis.call('DEL', KEYS[2])
   end
   return topic
 end
