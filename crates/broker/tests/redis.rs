@@ -382,6 +382,8 @@ async fn presence_is_shared_and_ends_with_the_lease() {
     a.check_present(&topic, &[1, 4], 2).await;
     c.redis.leave().await.unwrap();
     a.check_present(&topic, &[1], 1).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    a.check_present(&topic, &[1], 1).await;
 }
 
 #[tokio::test]

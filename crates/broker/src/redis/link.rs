@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use fanwire_protocol::TopicName;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError, Script, ServerError, Value};
+use redis::{Cmd, Pipeline, RedisError, ServerError, Value};
 use rustc_hash::FxBuildHasher;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error};
 use super::frame::Lineage;
 use super::health::{Health, Seldom};
-use super::scripts::Scripts;
+use super::scripts::{Script, Scripts};
 use super::settings::RedisSettings;
 use crate::engine::EngineError;
 
@@ -132,7 +132,7 @@ impl Ready {
         arguments: &[&[u8]],
     ) -> Result<Value, EngineError> {
         let mut command = redis::cmd("EVALSHA");
-        command.arg(script.get_hash()).arg(keys.len()).arg(keys).arg(arguments);
+        command.arg(&script.hash).arg(keys.len()).arg(keys).arg(arguments);
         match self.connection.send_packed_command(&command).await {
             Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {
                 load(&mut self.connection, &self.scripts).await.map_err(|_| EngineError::Unavailable)?;
@@ -244,12 +244,21 @@ fn failure(error: &RedisError) -> EngineError {
     EngineError::Unavailable
 }
 
+/// The client library can load scripts too, but panics if the server names them by another hash.
 async fn load(connection: &mut MultiplexedConnection, scripts: &Scripts) -> Result<(), LinkError> {
+    let mut commands = redis::pipe();
     for script in scripts.all() {
-        script.load_async(connection).await.map_err(|error| match error.code() {
-            Some(code) => LinkError::Refused(format!("SCRIPT LOAD: {code}")),
-            None => lost_error(&error),
-        })?;
+        commands.cmd("SCRIPT").arg("LOAD").arg(&script.code);
+    }
+    let answers = connection.send_packed_commands(&commands, 0, commands.len()).await;
+    for (answer, script) in answers.map_err(|error| lost_error(&error))?.iter().zip(scripts.all()) {
+        match answer {
+            Value::BulkString(hash) if hash == script.hash.as_bytes() => {}
+            Value::ServerError(error) => {
+                return Err(LinkError::Refused(format!("SCRIPT LOAD: {}", error.code())));
+            }
+            _ => return Err(LinkError::Refused("SCRIPT LOAD is answered with another hash".to_owned())),
+        }
     }
     Ok(())
 }

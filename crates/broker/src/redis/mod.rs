@@ -33,7 +33,7 @@ use health::Health;
 use keys::Keys;
 use link::{Links, Ready};
 use presence::Presence;
-use scripts::Scripts;
+use scripts::{Script, Scripts};
 use subscriptions::Subscriptions;
 
 pub use connection::LinkError;
@@ -86,7 +86,7 @@ impl Redis {
 
     /// Takes this node out of presence. Meant to be the last call, when its clients are gone.
     pub async fn leave(&self) -> Result<(), EngineError> {
-        self.0.presence.end().await
+        self.0.presence.leave().await
     }
 
     pub(crate) async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
@@ -260,7 +260,7 @@ impl Redis {
     async fn read(
         &self,
         topic: &TopicName,
-        script: &redis::Script,
+        script: &Script,
         meta_ttl: Duration,
         arguments: &[Vec<u8>],
     ) -> Result<reply::Page, EngineError> {

@@ -34,6 +34,8 @@ pub(super) struct Presence {
     own: Mutex<Own>,
     /// The node has shown that it is alive, so its members count.
     is_known: AtomicBool,
+    /// The node has taken its leave, and must not show that it is alive any more.
+    has_left: AtomicBool,
 }
 
 /// The members of this node.
@@ -70,6 +72,7 @@ impl Presence {
             settings,
             own: Mutex::default(),
             is_known: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
         }
     }
 
@@ -158,8 +161,8 @@ impl Presence {
     }
 
     /// Takes the node's members out of presence, all at once.
-    pub(super) async fn end(&self) -> Result<(), EngineError> {
-        self.is_known.store(false, Ordering::Release);
+    pub(super) async fn leave(&self) -> Result<(), EngineError> {
+        self.has_left.store(true, Ordering::Release);
         let mut link = self.links.link(0)?;
         link.command(redis::cmd("DEL").arg(self.keys.node(self.node))).await?;
         Ok(())
@@ -167,6 +170,9 @@ impl Presence {
 
     /// Renews the lease. If it had ended, or Redis has lost it, nothing else can be trusted to be there.
     async fn beat(&self) -> Result<(), EngineError> {
+        if self.has_left.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let mut link = self.links.link(0)?;
         let lease = u64::try_from(self.settings.lease.as_millis()).unwrap_or(u64::MAX);
         let mut command = redis::cmd("SET");

@@ -1,6 +1,11 @@
 //! The Lua scripts, each put together from parts and named by its hash.
 
-use redis::Script;
+/// A script: what it does, and the hash by which it is called.
+#[derive(Debug)]
+pub(super) struct Script {
+    pub(super) code: String,
+    pub(super) hash: String,
+}
 
 /// All scripts that a command connection must know.
 #[derive(Debug)]
@@ -17,7 +22,10 @@ impl Scripts {
         const TOPIC: &str = include_str!("scripts/topic.lua");
         const APPEND: &str = include_str!("scripts/append.lua");
         const TOUCH: &str = include_str!("scripts/touch.lua");
-        let script = |parts: &[&str]| Script::new(&parts.concat());
+        let script = |parts: &[&str]| {
+            let code = parts.concat();
+            Script { hash: redis::Script::new(&code).get_hash().to_owned(), code }
+        };
         Self {
             publish: script(&[TOPIC, APPEND, include_str!("scripts/publish.lua")]),
             publish_once: script(&[TOPIC, APPEND, include_str!("scripts/publish_once.lua")]),
