@@ -79,6 +79,9 @@ impl Engine {
     }
 
     /// From now on the topic's events are no longer delivered.
+    ///
+    /// An engine in another process may have events on their way. Those that it had before this call may be
+    /// dropped, and those of a time without subscription may arrive if it ends at once.
     pub async fn unsubscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => memory.unsubscribe(topic),

@@ -111,3 +111,69 @@ impl Seldom {
         is_due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    use super::*;
+
+    /// Counts log lines.
+    struct Lines(Arc<AtomicUsize>);
+
+    impl Subscriber for Lines {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn what_happens_to_all_links_is_one_line() {
+        let lines = Arc::<AtomicUsize>::default();
+        let check = |expected| assert_eq!(lines.swap(0, Ordering::Relaxed), expected);
+        let unreachable = || LinkError::Unreachable("refused".to_owned());
+        tracing::subscriber::with_default(Lines(Arc::clone(&lines)), || {
+            let health = Health::new("redis:6379".to_owned(), 3);
+            // Missing at the start.
+            for _ in 0..10 {
+                (0..3).for_each(|link| health.down(link, unreachable()));
+            }
+            check(1);
+            (0..3).for_each(|link| health.up(link));
+            check(1);
+            assert_eq!(*health.watch().borrow(), LinkState::Up);
+
+            // Lost for a while.
+            (0..3).for_each(|link| health.down(link, LinkError::Closed));
+            for _ in 0..10 {
+                (0..3).for_each(|link| health.down(link, unreachable()));
+            }
+            health.down(0, LinkError::Loading);
+            health.up(0);
+            check(1);
+            assert!(matches!(*health.watch().borrow(), LinkState::Down(_)));
+
+            // It comes back, but not as it was.
+            for _ in 0..10 {
+                (1..3).for_each(|link| health.down(link, LinkError::WrongPassword));
+            }
+            check(1);
+            (1..3).for_each(|link| health.up(link));
+            check(1);
+        });
+    }
+}

@@ -24,8 +24,10 @@ pub(crate) async fn unsubscribed_topics_are_silent(fixture: Fixture) {
     let topic = fixture.topic("t");
     fixture.engine.subscribe(&topic).await.unwrap();
     fixture.keep(&topic, "1").await;
+    fixture.settle().await;
     fixture.engine.unsubscribe(&topic).await.unwrap();
     fixture.keep(&topic, "2").await;
+    fixture.settle().await;
     fixture.engine.subscribe(&topic).await.unwrap();
     fixture.keep(&topic, "3").await;
     assert_eq!(told(&fixture.events().await), ["1", "3"]);
@@ -36,6 +38,7 @@ pub(crate) async fn subscribing_twice_delivers_once(fixture: Fixture) {
     fixture.engine.subscribe(&topic).await.unwrap();
     fixture.engine.subscribe(&topic).await.unwrap();
     fixture.keep(&topic, "1").await;
+    fixture.settle().await;
     fixture.engine.unsubscribe(&topic).await.unwrap();
     fixture.engine.unsubscribe(&topic).await.unwrap();
     fixture.keep(&topic, "2").await;

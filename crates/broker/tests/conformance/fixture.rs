@@ -66,20 +66,27 @@ impl Fixture {
 
     /// All events that the calls made so far have caused, since this was last asked.
     pub(crate) async fn events(&self) -> Vec<Event> {
-        let barrier = self.topic("the last of all events");
-        if self.server.is_some() {
-            // Events arrive in the order in which Redis did things, whatever their topic.
-            self.engine.subscribe(&barrier).await.unwrap();
-            self.publish(&barrier, live("")).await;
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while !self.delivered.lock().unwrap().iter().any(|event| is_of(event, &barrier)) {
-                assert!(Instant::now() < deadline, "the barrier does not arrive");
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+        self.settle().await;
+        std::mem::take(&mut *self.delivered.lock().unwrap())
+    }
+
+    /// Waits until what the calls made so far have caused is delivered.
+    pub(crate) async fn settle(&self) {
+        if self.server.is_none() {
+            return;
         }
-        let mut events = std::mem::take(&mut *self.delivered.lock().unwrap());
-        events.retain(|event| !is_of(event, &barrier));
-        events
+        // Events arrive in the order in which Redis did things, whatever their topic.
+        let barrier = self.topic("the last of all events");
+        self.engine.subscribe(&barrier).await.unwrap();
+        self.publish(&barrier, live("")).await;
+        let is_barrier =
+            |event: &Event| matches!(event, Event::Publication { topic, .. } if *topic == barrier);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.delivered.lock().unwrap().iter().any(is_barrier) {
+            assert!(Instant::now() < deadline, "the barrier does not arrive");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.delivered.lock().unwrap().retain(|event| !is_barrier(event));
     }
 
     /// Publishes into history.
@@ -149,8 +156,4 @@ pub(crate) fn told(events: &[Event]) -> Vec<String> {
         Event::Interrupted { .. } => "interrupted".to_owned(),
     };
     events.iter().map(tell).collect()
-}
-
-fn is_of(event: &Event, of: &TopicName) -> bool {
-    matches!(event, Event::Publication { topic, .. } if topic == of)
 }
