@@ -21,4 +21,4 @@ pub use history::{History, HistoryQuery, Recovery, Since};
 pub use memory::{Memory, MemorySettings};
 pub use presence::PresenceStats;
 pub use publish::{HistoryOptions, Publish, Published};
-pub use redis::{Deliver, LinkError, LinkState, Redis, RedisSettings};
+pub use redis::{Deliver, LinkError, LinkState, Peer, Redis, RedisSettings};

@@ -14,6 +14,14 @@ use rustc_hash::FxBuildHasher;
 use crate::capacity::shrunk_capacity;
 use crate::presence::PresenceStats;
 
+/// A client that is present.
+#[derive(Clone)]
+pub(crate) struct Member {
+    pub(crate) info: Arc<ClientInfo>,
+    /// Its leave is to be told.
+    pub(crate) announce_leave: bool,
+}
+
 #[derive(Default)]
 pub(crate) struct Members {
     /// The gateway makes client ids at random, so the fast hash is safe from crafted collisions.
@@ -29,7 +37,16 @@ impl Members {
     }
 
     pub(crate) fn list(&self) -> Vec<Arc<ClientInfo>> {
-        self.clients.iter().map(|member| Arc::clone(&member.0)).collect()
+        self.iter().map(|member| Arc::clone(&member.info)).collect()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.clients.iter().map(|ByClient(member)| member)
+    }
+
+    /// How many are present beside the client.
+    pub(crate) fn others(&self, client: ClientId) -> usize {
+        self.clients.len() - usize::from(self.clients.contains(&client))
     }
 
     pub(crate) fn stats(&self) -> PresenceStats {
@@ -37,22 +54,25 @@ impl Members {
     }
 
     /// Adds a client, or replaces what it said before.
-    pub(crate) fn add(&mut self, info: Arc<ClientInfo>) {
-        if let Some(before) = self.clients.replace(ByClient(Arc::clone(&info))) {
-            self.remove_user(&before.0.user);
+    pub(crate) fn add(&mut self, member: Member) {
+        let info = Arc::clone(&member.info);
+        if let Some(ByClient(before)) = self.clients.replace(ByClient(member)) {
+            self.remove_user(&before.info.user);
         }
         *self.users.entry(ByUser(info)).or_default() += 1;
     }
 
-    pub(crate) fn remove(&mut self, client: ClientId) {
-        let Some(member) = self.clients.take(&client) else { return };
-        self.remove_user(&member.0.user);
+    /// Removes a client, and returns it if it was present.
+    pub(crate) fn remove(&mut self, client: ClientId) -> Option<Member> {
+        let ByClient(member) = self.clients.take(&client)?;
+        self.remove_user(&member.info.user);
         if let Some(capacity) = shrunk_capacity(self.clients.len(), self.clients.capacity()) {
             self.clients.shrink_to(capacity);
         }
         if let Some(capacity) = shrunk_capacity(self.users.len(), self.users.capacity()) {
             self.users.shrink_to(capacity);
         }
+        Some(member)
     }
 
     /// Counts one client of the user less.
@@ -65,24 +85,24 @@ impl Members {
     }
 }
 
-/// A client's info, compared and found by its client id.
-struct ByClient(Arc<ClientInfo>);
+/// A member, compared and found by its client id.
+struct ByClient(Member);
 
 impl Borrow<ClientId> for ByClient {
     fn borrow(&self) -> &ClientId {
-        &self.0.client
+        &self.0.info.client
     }
 }
 
 impl Hash for ByClient {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.client.hash(state);
+        self.0.info.client.hash(state);
     }
 }
 
 impl PartialEq for ByClient {
     fn eq(&self, other: &Self) -> bool {
-        self.0.client == other.0.client
+        self.0.info.client == other.0.info.client
     }
 }
 

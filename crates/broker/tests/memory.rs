@@ -49,7 +49,7 @@ async fn memory_returns_when_topics_end() {
         let info =
             ClientInfo { user: "u".into(), client, connection: Bytes::new(), subscription: Bytes::new() };
         engine.subscribe(&topic).await.unwrap();
-        engine.add_presence(&topic, Arc::new(info)).await.unwrap();
+        engine.add_presence(&topic, Arc::new(info), false).await.unwrap();
         engine.publish(&topic, kept("data")).await.unwrap();
         engine.publish_leave(&topic, engine.presence(&topic).await.unwrap()[0].clone()).await.unwrap();
         engine.remove_presence(&topic, client).await.unwrap();

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fanwire_broker::{
-    Engine, EngineError, HistoryOptions, LinkError, LinkState, Publish, Redis, RedisSettings,
+    Engine, EngineError, HistoryOptions, LinkError, LinkState, Peer, Publish, Redis, RedisSettings,
 };
 use fanwire_protocol::TopicName;
+use uuid::Uuid;
 
 const HELLO: &str = "%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n";
 
@@ -133,7 +134,7 @@ impl Server {
 
     fn engine(&self) -> Redis {
         let settings = RedisSettings { port: self.port, ..RedisSettings::default() };
-        Redis::start(settings, Arc::new(|_| ())).unwrap()
+        Redis::start(settings, Peer { id: Uuid::new_v4(), name: "test".into() }, Arc::new(|_| ())).unwrap()
     }
 
     /// Why the engine does not use this server. It must not try again and again without a pause.

@@ -103,6 +103,7 @@ pub enum TopicRequest {
     /// The client is present already; others are to see this of it from now on.
     UpdatePresence {
         info: Arc<ClientInfo>,
+        join_leave: bool,
     },
     Publish {
         command: u32,

@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use crate::counters::Counters;
 use crate::inbox::{Address, Inbox, Message};
-use crate::settings::Settings;
+use crate::settings::{EngineSettings, Settings};
 
 /// What the API asks of a topic. The asker may have gone when the answer comes.
 #[derive(Debug)]
@@ -88,9 +88,10 @@ impl Topics {
         let events = Rc::<RefCell<VecDeque<Event>>>::default();
         let delivered = events.clone();
         let deliver = Box::new(move |event| delivered.borrow_mut().push_back(event));
+        let EngineSettings::Memory(memory) = &settings.engine else { panic!("not yet") };
         let memory = MemorySettings {
-            idempotency_ttl: settings.memory.idempotency_ttl,
-            history_bytes_max: settings.memory.history_bytes_max / settings.shards,
+            idempotency_ttl: memory.idempotency_ttl,
+            history_bytes_max: memory.history_bytes_max / settings.shards,
             ..MemorySettings::default()
         };
         let engine = Engine::memory(memory, deliver);
@@ -178,8 +179,8 @@ impl Topics {
                 self.unsubscribe(name, from, &membership).await;
                 return;
             }
-            TopicRequest::UpdatePresence { info } => {
-                self.ignore(self.engine.add_presence(name, info).await);
+            TopicRequest::UpdatePresence { info, join_leave } => {
+                self.ignore(self.engine.add_presence(name, info, join_leave).await);
                 return;
             }
             TopicRequest::Publish { command, data, info } => {
@@ -268,7 +269,8 @@ impl Topics {
         wanted: Wanted,
     ) -> Result<Joined, ErrorCode> {
         if membership.presence {
-            self.engine.add_presence(name, membership.info.clone()).await.map_err(error)?;
+            let Membership { info, join_leave, .. } = membership;
+            self.engine.add_presence(name, info.clone(), *join_leave).await.map_err(error)?;
         }
         let Some(HistoryBounds { meta_ttl, .. }) = namespace.history else { return Ok(Joined::default()) };
         if self.position(name).is_none() {
@@ -346,8 +348,8 @@ impl Topics {
         }
         if membership.presence {
             self.ignore(self.engine.remove_presence(name, membership.info.client).await);
-        }
-        if membership.join_leave {
+            self.deliver_events();
+        } else if membership.join_leave {
             self.ignore(self.engine.publish_leave(name, membership.info.clone()).await);
             self.deliver_events();
         }
@@ -403,6 +405,7 @@ impl Topics {
             }
             Event::Join { topic, info } => (topic, Content::Join(info)),
             Event::Leave { topic, info } => (topic, Content::Leave(info)),
+            Event::Interrupted { .. } => return,
         };
         let delivery = Arc::new(Delivery::new(name.clone(), content));
         self.send_to_members(&name, || Message::Deliver(delivery.clone()));
@@ -487,7 +490,9 @@ pub(crate) fn history_options(bounds: HistoryBounds) -> HistoryOptions {
 
 fn error(error: EngineError) -> ErrorCode {
     match error {
-        EngineError::Unavailable => ErrorCode::INTERNAL,
         EngineError::UnrecoverablePosition => ErrorCode::UNRECOVERABLE_POSITION,
+        EngineError::Unavailable | EngineError::Foreign | EngineError::Full | EngineError::Refused => {
+            ErrorCode::INTERNAL
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use fanwire_broker::RedisSettings;
 use fanwire_hub::{ClientSettings, Namespaces};
 use secrecy::SecretString;
 
@@ -26,7 +27,7 @@ pub struct Settings {
     pub websocket: WebSocketSettings,
     pub sse: SseSettings,
     pub api: ApiSettings,
-    pub memory: MemoryEngineSettings,
+    pub engine: EngineSettings,
     pub shutdown: ShutdownSettings,
     /// Serves the chat room and its tokens. Set by `--dev` alone, which also holds the listeners to loopback.
     pub dev: Option<DevSettings>,
@@ -90,6 +91,13 @@ pub struct ApiSettings {
     pub transport_errors: bool,
 }
 
+/// Where topics are kept.
+#[derive(Clone, Debug)]
+pub enum EngineSettings {
+    Memory(MemoryEngineSettings),
+    Redis(RedisSettings),
+}
+
 #[derive(Clone, Debug)]
 pub struct MemoryEngineSettings {
     /// Publications kept by the memory engine, all topics together.
@@ -99,8 +107,18 @@ pub struct MemoryEngineSettings {
 
 #[derive(Clone, Debug)]
 pub struct ShutdownSettings {
-    /// How long closing all clients may take.
+    /// How long the node goes on accepting clients while those who send them, a balancer, learn that it goes.
+    /// It ends early once the node has no client.
+    pub propagation: Duration,
+    /// The time over which clients are closed evenly. A node with few takes less: at least
+    /// [`ShutdownSettings::CLOSES_PER_SECOND_MIN`] are closed in a second.
+    pub window: Duration,
+    /// How long the last of them may take to go once they are told.
     pub timeout: Duration,
+}
+
+impl ShutdownSettings {
+    pub const CLOSES_PER_SECOND_MIN: u32 = 100;
 }
 
 #[derive(Clone, Debug)]

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::engine::{EngineError, Usage};
 use crate::event::Event;
 use crate::history::{History, HistoryQuery, Recovery, Since};
+use crate::members::Member;
 use crate::presence::PresenceStats;
 use crate::publish::{Publish, Published};
 use idempotency::Idempotency;
@@ -145,12 +146,25 @@ impl Memory {
         self.topics.borrow_mut().remove_history(topic);
     }
 
-    pub(crate) fn add_presence(&self, topic: &TopicName, info: Arc<ClientInfo>) {
-        self.topics.borrow_mut().add_member(topic, info);
+    pub(crate) fn add_presence(&self, topic: &TopicName, info: Arc<ClientInfo>, announce_leave: bool) {
+        self.topics.borrow_mut().add_member(topic, Member { info, announce_leave });
+    }
+
+    pub(crate) fn admit(&self, topic: &TopicName, info: Arc<ClientInfo>, clients_max: usize) -> bool {
+        let mut topics = self.topics.borrow_mut();
+        let is_admitted =
+            topics.members(topic).is_none_or(|members| members.others(info.client) < clients_max);
+        if is_admitted {
+            topics.add_member(topic, Member { info, announce_leave: false });
+        }
+        is_admitted
     }
 
     pub(crate) fn remove_presence(&self, topic: &TopicName, client: ClientId) {
-        self.topics.borrow_mut().remove_member(topic, client);
+        let removed = self.topics.borrow_mut().remove_member(topic, client);
+        if let Some(Member { info, announce_leave: true }) = removed {
+            self.publish_leave(topic, info);
+        }
     }
 
     pub(crate) fn presence(&self, topic: &TopicName) -> Vec<Arc<ClientInfo>> {

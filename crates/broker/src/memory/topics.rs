@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_protocol::{ClientId, ClientInfo, Epoch, Position, Publication, TopicName};
+use fanwire_protocol::{ClientId, Epoch, Position, Publication, TopicName};
 use tokio::time::Instant;
 
 use super::due::{Appointment, Due};
@@ -17,7 +17,7 @@ use super::stream::{Stream, Version};
 use super::{MemorySettings, deadline};
 use crate::capacity::shrunk_capacity;
 use crate::engine::Usage;
-use crate::members::Members;
+use crate::members::{Member, Members};
 use crate::publish::HistoryOptions;
 
 pub(super) struct Topics {
@@ -145,20 +145,22 @@ impl Topics {
         }
     }
 
-    pub(super) fn add_member(&mut self, topic: &TopicName, info: Arc<ClientInfo>) {
+    pub(super) fn add_member(&mut self, topic: &TopicName, member: Member) {
         let state = self.topics.entry(topic.clone()).or_default();
-        state.members.get_or_insert_default().add(info);
+        state.members.get_or_insert_default().add(member);
     }
 
-    pub(super) fn remove_member(&mut self, topic: &TopicName, client: ClientId) {
+    pub(super) fn remove_member(&mut self, topic: &TopicName, client: ClientId) -> Option<Member> {
+        let mut removed = None;
         self.change(topic, |state| {
             if let Some(members) = &mut state.members {
-                members.remove(client);
+                removed = members.remove(client);
                 if members.is_empty() {
                     state.members = None;
                 }
             }
         });
+        removed
     }
 
     pub(super) fn members(&self, topic: &TopicName) -> Option<&Members> {

@@ -10,6 +10,7 @@ mod health;
 mod keys;
 mod link;
 mod presence;
+mod registry;
 mod reply;
 mod scripts;
 mod settings;
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::engine::{EngineError, Usage};
 use crate::history::{History, HistoryQuery, Recovery, Since};
+use crate::members::Member;
 use crate::presence::PresenceStats;
 use crate::publish::{HistoryOptions, Publish, Published};
 use connection::Connector;
@@ -38,6 +40,7 @@ use subscriptions::Subscriptions;
 
 pub use connection::LinkError;
 pub use health::LinkState;
+pub use registry::Peer;
 pub use settings::RedisSettings;
 pub use subscriptions::Deliver;
 
@@ -57,9 +60,9 @@ struct Inner {
 }
 
 impl Redis {
-    /// Starts an engine, which connects in the background, on the runtime that this is called in. `deliver` gets the
-    /// events of subscribed topics from there.
-    pub fn start(settings: RedisSettings, deliver: Deliver) -> Result<Self, LinkError> {
+    /// Starts an engine for `node`, which connects in the background, on the runtime that this is called in.
+    /// `deliver` gets the events of subscribed topics from there.
+    pub fn start(settings: RedisSettings, node: Peer, deliver: Deliver) -> Result<Self, LinkError> {
         let count = settings.command_links.max(1);
         let connector = Arc::new(Connector::new(&settings)?);
         let health = Arc::new(Health::new(format!("{}:{}", settings.host, settings.port), count + 1));
@@ -163,12 +166,34 @@ impl Redis {
         Ok(())
     }
 
+    pub(crate) async fn publish_group(
+        &self,
+        topic: &TopicName,
+        group: Vec<Publish>,
+    ) -> Vec<Result<Published, EngineError>> {
+        let mut results = Vec::with_capacity(group.len());
+        for publish in group {
+            results.push(self.publish(topic, publish).await);
+        }
+        results
+    }
+
     pub(crate) async fn add_presence(
         &self,
         topic: &TopicName,
         info: Arc<ClientInfo>,
+        announce_leave: bool,
     ) -> Result<(), EngineError> {
-        self.0.presence.add(topic, info).await
+        self.0.presence.add(topic, Member { info, announce_leave }).await
+    }
+
+    pub(crate) async fn admit(
+        &self,
+        topic: &TopicName,
+        info: Arc<ClientInfo>,
+        clients_max: usize,
+    ) -> Result<bool, EngineError> {
+        self.0.presence.admit(topic, info, clients_max).await
     }
 
     pub(crate) async fn remove_presence(

@@ -23,7 +23,7 @@ use super::reply;
 use super::settings::RedisSettings;
 use crate::capacity::shrunk_capacity;
 use crate::engine::EngineError;
-use crate::members::Members;
+use crate::members::{Member, Members};
 use crate::presence::PresenceStats;
 
 pub(super) struct Presence {
@@ -76,11 +76,25 @@ impl Presence {
         }
     }
 
-    pub(super) async fn add(&self, topic: &TopicName, info: Arc<ClientInfo>) -> Result<(), EngineError> {
+    pub(super) async fn admit(
+        &self,
+        topic: &TopicName,
+        info: Arc<ClientInfo>,
+        clients_max: usize,
+    ) -> Result<bool, EngineError> {
+        if self.stats(topic).await?.clients >= clients_max {
+            return Ok(false);
+        }
+        self.add(topic, Member { info, announce_leave: false }).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn add(&self, topic: &TopicName, member: Member) -> Result<(), EngineError> {
+        let info = Arc::clone(&member.info);
         let stats = {
             let mut own = self.own();
             let present = own.topics.entry(topic.clone()).or_default();
-            present.members.add(Arc::clone(&info));
+            present.members.add(member);
             present.changes += 1;
             present.members.stats()
         };

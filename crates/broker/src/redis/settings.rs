@@ -38,6 +38,9 @@ pub struct RedisSettings {
     pub idempotency_ttl: Duration,
     /// How long a topic's channel is kept after it was left; who comes back meanwhile costs nothing. Default: 5 s.
     pub leave_delay: Duration,
+    /// Takes a Redis in which another cluster lives, under another prefix. Without it that is refused, since it is
+    /// mostly one cluster of which a node has a wrong setting. Default: no.
+    pub allow_other_prefixes: bool,
     /// How long the members of this node are present after its last sign of life, which it gives three times as
     /// often. Must be equal on all nodes. Default: 15 s.
     pub lease: Duration,
@@ -61,6 +64,7 @@ impl Default for RedisSettings {
             retry_max: Duration::from_secs(1),
             idempotency_ttl: Duration::from_secs(5 * 60),
             leave_delay: Duration::from_secs(5),
+            allow_other_prefixes: false,
             lease: Duration::from_secs(15),
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, Event, History, HistoryOptions, HistoryQuery, MemorySettings, Publish, Published, Recovery,
+    Engine, Event, History, HistoryOptions, HistoryQuery, MemorySettings, Peer, Publish, Published, Recovery,
     Redis, RedisSettings, Since,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, Publication, TopicName};
@@ -41,7 +41,9 @@ impl Fixture {
         let delivered = Arc::<Mutex<Vec<Event>>>::default();
         let sink = Arc::clone(&delivered);
         let settings = RedisSettings { idempotency_ttl: IDEMPOTENCY_TTL, ..server.settings() };
-        let redis = Redis::start(settings, Arc::new(move |event| sink.lock().unwrap().push(event))).unwrap();
+        let node = Peer { id: Uuid::new_v4(), name: "test".into() };
+        let redis =
+            Redis::start(settings, node, Arc::new(move |event| sink.lock().unwrap().push(event))).unwrap();
         wait_until_up(&redis).await;
         Self { engine: Engine::Redis(redis), delivered, server: Some(server) }
     }

@@ -14,8 +14,8 @@ pub(crate) async fn nobody_is_present_at_first(fixture: Fixture) {
 
 pub(crate) async fn clients_are_present_until_removed(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, info("a", 1)).await.unwrap();
-    fixture.engine.add_presence(&topic, info("b", 2)).await.unwrap();
+    fixture.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
+    fixture.engine.add_presence(&topic, info("b", 2), false).await.unwrap();
     check(&fixture, &topic, &[("a", 1), ("b", 2)], 2).await;
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     check(&fixture, &topic, &[("b", 2)], 1).await;
@@ -27,18 +27,18 @@ pub(crate) async fn clients_are_present_until_removed(fixture: Fixture) {
 
 pub(crate) async fn a_client_is_replaced_by_its_newer_self(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, info("a", 1)).await.unwrap();
+    fixture.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
     let mut newer = (*info("a", 1)).clone();
     newer.subscription = "{\"typing\":true}".into();
-    fixture.engine.add_presence(&topic, newer.clone().into()).await.unwrap();
+    fixture.engine.add_presence(&topic, newer.clone().into(), false).await.unwrap();
     assert_eq!(fixture.engine.presence(&topic).await.unwrap(), [newer.into()]);
     check(&fixture, &topic, &[("a", 1)], 1).await;
 }
 
 pub(crate) async fn a_client_that_changes_its_user_is_counted_right(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, info("a", 1)).await.unwrap();
-    fixture.engine.add_presence(&topic, info("b", 1)).await.unwrap();
+    fixture.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
+    fixture.engine.add_presence(&topic, info("b", 1), false).await.unwrap();
     check(&fixture, &topic, &[("b", 1)], 1).await;
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     check(&fixture, &topic, &[], 0).await;
@@ -47,9 +47,9 @@ pub(crate) async fn a_client_that_changes_its_user_is_counted_right(fixture: Fix
 pub(crate) async fn users_are_counted_once(fixture: Fixture) {
     let topic = fixture.topic("t");
     for number in 1..=3 {
-        fixture.engine.add_presence(&topic, info("a", number)).await.unwrap();
+        fixture.engine.add_presence(&topic, info("a", number), false).await.unwrap();
     }
-    fixture.engine.add_presence(&topic, info("b", 4)).await.unwrap();
+    fixture.engine.add_presence(&topic, info("b", 4), false).await.unwrap();
     check(&fixture, &topic, &[("a", 1), ("a", 2), ("a", 3), ("b", 4)], 2).await;
     for number in 1..=2 {
         fixture.engine.remove_presence(&topic, client(number)).await.unwrap();
@@ -61,16 +61,16 @@ pub(crate) async fn users_are_counted_once(fixture: Fixture) {
 
 pub(crate) async fn anonymous_clients_are_one_user(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, info("", 1)).await.unwrap();
-    fixture.engine.add_presence(&topic, info("", 2)).await.unwrap();
-    fixture.engine.add_presence(&topic, info("a", 3)).await.unwrap();
+    fixture.engine.add_presence(&topic, info("", 1), false).await.unwrap();
+    fixture.engine.add_presence(&topic, info("", 2), false).await.unwrap();
+    fixture.engine.add_presence(&topic, info("a", 3), false).await.unwrap();
     check(&fixture, &topic, &[("", 1), ("", 2), ("a", 3)], 2).await;
 }
 
 pub(crate) async fn topics_do_not_share_presence(fixture: Fixture) {
     let (a, b) = (fixture.topic("a"), fixture.topic("b"));
-    fixture.engine.add_presence(&a, info("u", 1)).await.unwrap();
-    fixture.engine.add_presence(&b, info("u", 2)).await.unwrap();
+    fixture.engine.add_presence(&a, info("u", 1), false).await.unwrap();
+    fixture.engine.add_presence(&b, info("u", 2), false).await.unwrap();
     fixture.engine.remove_presence(&a, client(2)).await.unwrap();
     check(&fixture, &a, &[("u", 1)], 1).await;
     check(&fixture, &b, &[("u", 2)], 1).await;
@@ -78,7 +78,7 @@ pub(crate) async fn topics_do_not_share_presence(fixture: Fixture) {
 
 pub(crate) async fn presence_is_not_history(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, info("a", 1)).await.unwrap();
+    fixture.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
     fixture.keep(&topic, "1").await;
     fixture.engine.remove_history(&topic).await.unwrap();
     fixture.engine.unsubscribe(&topic).await.unwrap();

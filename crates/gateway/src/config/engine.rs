@@ -39,7 +39,13 @@ section! {
 section! {
     /// What happens on SIGTERM and SIGINT.
     Shutdown {
-        /// How long closing all clients may take. A second signal ends it at once.
+        /// How long the node goes on taking clients while balancers learn that it goes: as long as yours take to
+        /// notice that /readyz fails. A node without clients does not wait.
+        propagation: Period = defaults::SHUTDOWN_PROPAGATION,
+        /// The time over which clients are told, evenly, to come back; at least 100 are in each second. The others
+        /// go on as before.
+        window: Period = defaults::SHUTDOWN_WINDOW,
+        /// How long the last of them may take to go. A second signal ends all of it at once.
         timeout: Period = defaults::SHUTDOWN_TIMEOUT,
     }
 }
@@ -56,6 +62,6 @@ impl MemoryEngine {
 
 impl Shutdown {
     pub(super) fn settings(&self) -> ShutdownSettings {
-        ShutdownSettings { timeout: self.timeout.0 }
+        ShutdownSettings { propagation: self.propagation.0, window: self.window.0, timeout: self.timeout.0 }
     }
 }

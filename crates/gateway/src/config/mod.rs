@@ -24,6 +24,7 @@ mod reference;
 mod values;
 
 use fanwire_server::Settings;
+use fanwire_server::settings::EngineSettings;
 
 use api::Api;
 use checks::Checks;
@@ -107,7 +108,7 @@ impl Config {
             websocket: self.websocket.settings(checks),
             sse: self.sse.settings(checks),
             api: self.api.settings(checks),
-            memory: self.engine.memory.settings(checks),
+            engine: EngineSettings::Memory(self.engine.memory.settings(checks)),
             shutdown: self.shutdown.settings(),
             dev: None,
         };

@@ -378,7 +378,8 @@ impl Session {
             if subscription.traits.presence {
                 let info = subscription.info.clone().unwrap_or_else(|| own.clone());
                 let topic = context.registry.topic(subscription.topic).name.clone();
-                context.effects.push(Effect::Topic(topic, TopicRequest::UpdatePresence { info }));
+                let join_leave = subscription.traits.join_leave;
+                context.effects.push(Effect::Topic(topic, TopicRequest::UpdatePresence { info, join_leave }));
             }
         }
     }

@@ -300,7 +300,7 @@ impl Session {
         let subscription = sent.subscription.clone();
         let info = Arc::new(ClientInfo { subscription, ..ClientInfo::clone(own) });
         if traits.presence {
-            let update = TopicRequest::UpdatePresence { info: info.clone() };
+            let update = TopicRequest::UpdatePresence { info: info.clone(), join_leave: traits.join_leave };
             context.effects.push(Effect::Topic(topic.clone(), update));
         }
         info

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fanwire_hub::{ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces, RecoveryMode};
 use fanwire_server::settings::{
-    Admission, ApiSettings, MemoryEngineSettings, Origins, ShutdownSettings, SseSettings, TokenSettings,
-    WebSocketSettings,
+    Admission, ApiSettings, EngineSettings, MemoryEngineSettings, Origins, ShutdownSettings, SseSettings,
+    TokenSettings, WebSocketSettings,
 };
 use fanwire_server::{Running, Settings, start};
 use jsonwebtoken::{EncodingKey, Header};
@@ -94,11 +94,15 @@ pub(crate) fn settings(shards: usize) -> Settings {
             topics_max: 1000,
             transport_errors: false,
         },
-        memory: MemoryEngineSettings {
+        engine: EngineSettings::Memory(MemoryEngineSettings {
             history_bytes_max: 64 << 20,
             idempotency_ttl: Duration::from_secs(60),
+        }),
+        shutdown: ShutdownSettings {
+            propagation: Duration::ZERO,
+            window: Duration::ZERO,
+            timeout: Duration::from_secs(10),
         },
-        shutdown: ShutdownSettings { timeout: Duration::from_secs(10) },
         dev: None,
     }
 }

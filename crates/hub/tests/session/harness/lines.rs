@@ -80,7 +80,7 @@ fn request_line(request: &TopicRequest) -> String {
             format!("subscribe{}{wanted}", member(membership))
         }
         TopicRequest::Unsubscribe { membership } => format!("unsubscribe{}", member(membership)),
-        TopicRequest::UpdatePresence { info } => format!("update_presence of {}", who(info)),
+        TopicRequest::UpdatePresence { info, .. } => format!("update_presence of {}", who(info)),
         TopicRequest::Publish { command, data, info } => {
             format!("publish #{command} {} by {}", text(data), who(info))
         }
