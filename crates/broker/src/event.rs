@@ -38,3 +38,15 @@ pub enum Event {
         topic: TopicName,
     },
 }
+
+impl Event {
+    /// Where it happened.
+    pub fn topic(&self) -> &TopicName {
+        match self {
+            Self::Publication { topic, .. }
+            | Self::Join { topic, .. }
+            | Self::Leave { topic, .. }
+            | Self::Interrupted { topic } => topic,
+        }
+    }
+}

@@ -21,4 +21,7 @@ pub use history::{History, HistoryQuery, Recovery, Since};
 pub use memory::{Memory, MemorySettings};
 pub use presence::PresenceStats;
 pub use publish::{HistoryOptions, Publish, Published};
-pub use redis::{Deliver, LinkError, LinkState, Peer, Redis, RedisSettings};
+pub use redis::{
+    CallKind, CallStats, Deliver, Incompatible, LATENCY_BOUNDS, LinkError, LinkRole, LinkState, LinkStats,
+    Peer, Redis, RedisSettings, RedisStats,
+};

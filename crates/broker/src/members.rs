@@ -53,6 +53,29 @@ impl Members {
         PresenceStats { clients: self.clients.len(), users: self.users.len() }
     }
 
+    /// How many there would be with that client.
+    pub(crate) fn stats_with(&self, info: &ClientInfo) -> PresenceStats {
+        let PresenceStats { mut clients, mut users } = self.stats();
+        match self.clients.get(&info.client) {
+            Some(ByClient(before)) => {
+                let is_last_of_user = self.users.get(&*before.info.user) == Some(&1);
+                users -= usize::from(is_last_of_user);
+                let is_new_user = !self.users.contains_key(&*info.user)
+                    || (is_last_of_user && before.info.user == info.user);
+                users += usize::from(is_new_user);
+            }
+            None => {
+                clients += 1;
+                users += usize::from(!self.users.contains_key(&*info.user));
+            }
+        }
+        PresenceStats { clients, users }
+    }
+
+    pub(crate) fn contains(&self, client: ClientId) -> bool {
+        self.clients.contains(&client)
+    }
+
     /// Adds a client, or replaces what it said before.
     pub(crate) fn add(&mut self, member: Member) {
         let info = Arc::clone(&member.info);
@@ -130,3 +153,35 @@ impl PartialEq for ByUser {
 }
 
 impl Eq for ByUser {}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn member(client: u128, user: u8) -> Member {
+        let info = ClientInfo {
+            user: user.to_string().into(),
+            client: ClientId(Uuid::from_u128(client)),
+            connection: Bytes::new(),
+            subscription: Bytes::new(),
+        };
+        Member { info: Arc::new(info), announce_leave: false }
+    }
+
+    proptest! {
+        #[test]
+        fn stats_are_as_foreseen(added in proptest::collection::vec((0..5_u128, 0..4_u8), 0..30)) {
+            let mut members = Members::default();
+            for (client, user) in added {
+                let member = member(client, user);
+                let foreseen = members.stats_with(&member.info);
+                members.add(member);
+                prop_assert_eq!(members.stats(), foreseen);
+            }
+        }
+    }
+}

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, EngineError, Event, HistoryOptions, HistoryQuery, LinkError, LinkState, Peer, PresenceStats,
-    Publish, Published, Redis, RedisSettings, Since,
+    CallKind, Engine, EngineError, Event, HistoryOptions, HistoryQuery, LinkError, LinkRole, LinkState, Peer,
+    PresenceStats, Publish, Published, Redis, RedisSettings, Since,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, TopicName};
 use redis_server::{RedisServer, wait_until_up};
@@ -45,8 +45,12 @@ impl Node {
     }
 
     async fn keep(&self, topic: &TopicName, data: &str) -> Result<Position, EngineError> {
-        let publish = Publish { history: Some(HISTORY), ..live(data) };
-        self.engine.publish(topic, publish).await.map(|published| published.position.unwrap())
+        self.engine.publish(topic, kept(data)).await.map(|published| published.position.unwrap())
+    }
+
+    async fn keep_group(&self, topic: &TopicName, data: &[&str]) -> Vec<Position> {
+        let results = self.engine.publish_group(topic, data.iter().map(|data| kept(data)).collect()).await;
+        results.into_iter().map(|result| result.unwrap().position.unwrap()).collect()
     }
 
     async fn send(&self, topic: &TopicName, data: &str) -> Result<Published, EngineError> {
@@ -71,7 +75,7 @@ impl Node {
     async fn wait_until_down(&self) -> LinkError {
         let mut state = self.redis.state();
         let down =
-            state.wait_for(|state| !matches!(state, LinkState::Up | LinkState::Down(LinkError::NotYet)));
+            state.wait_for(|state| matches!(state, LinkState::Down(error) if *error != LinkError::NotYet));
         let down = tokio::time::timeout(Duration::from_secs(20), down).await.unwrap().unwrap().clone();
         let LinkState::Down(error) = down else { unreachable!("awaited above") };
         error
@@ -215,6 +219,99 @@ async fn flushed_data_is_a_new_epoch_and_presence_comes_back() {
     assert_ne!(after.epoch, before.epoch);
     node.wait_for_told(&["1", "2"]).await;
     wait_for_present(&node, &topic, 1).await;
+}
+
+#[tokio::test]
+async fn a_group_meets_what_a_single_publication_meets() {
+    let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let node = Node::up(server.settings()).await;
+    let (topic, foreign) = (topic("t"), topic("foreign"));
+    node.engine.subscribe(&topic).await.unwrap();
+    let before = node.keep(&topic, "1").await.unwrap();
+    node.wait_for_told(&["1"]).await;
+
+    // Another lineage: offsets jump once, and a reader from before gets all.
+    server.kill();
+    node.wait_until_down().await;
+    server.resume();
+    wait_until_up(&node.redis).await;
+    let jumped = node.keep_group(&topic, &["2", "3", "4"]).await;
+    assert_eq!(jumped[0].epoch, before.epoch);
+    assert!(jumped[0].offset > 1_000_000);
+    assert_eq!([jumped[1].offset, jumped[2].offset], [jumped[0].offset + 1, jumped[0].offset + 2]);
+    node.wait_for_told(&["1", "interrupted t", "interrupted t", "2", "3", "4"]).await;
+    let since = Since { offset: before.offset, epoch: before.epoch.as_str() };
+    let recovery = node.engine.recover(&topic, Some(since), 10, META_TTL).await.unwrap();
+    assert_eq!((recovery.complete, recovery.publications.len()), (true, 3));
+
+    // A stream that is ahead of its position: it starts over.
+    let _: String = server.ask(&format!("XADD fanwire:default:s:{{t}} {}-0 d x", jumped[2].offset + 1));
+    let repaired = node.keep_group(&topic, &["5", "6"]).await;
+    assert_ne!(repaired[0].epoch, before.epoch);
+    assert_eq!([repaired[0].offset, repaired[1].offset], [1, 2]);
+    let query = HistoryQuery { limit: 10, ..HistoryQuery::default() };
+    assert_eq!(node.engine.history(&topic, query, META_TTL).await.unwrap().publications.len(), 2);
+
+    // Scripts that are forgotten are loaded, and what was published has one order.
+    let _: String = server.ask("SCRIPT FLUSH");
+    let keyed = Publish { idempotency_key: Some("key".into()), ..kept("8") };
+    let results = node.engine.publish_group(&topic, vec![kept("7"), keyed, kept("9")]).await;
+    let offsets: Vec<_> =
+        results.into_iter().map(|result| result.unwrap().position.unwrap().offset).collect();
+    assert_eq!(offsets, [3, 4, 5]);
+
+    // What fails is alone in that.
+    let _: String = server.ask("CONFIG SET maxmemory 1");
+    let group = vec![kept("full"), live("live"), kept("full")];
+    let results = node.engine.publish_group(&topic, group.clone()).await;
+    let sent = Ok(Published { position: None, suppressed: false });
+    assert_eq!(results, [Err(EngineError::Full), sent, Err(EngineError::Full)]);
+    let _: String = server.ask("CONFIG SET maxmemory 0");
+    for key in ["m", "s"] {
+        let _: i64 = server.ask(&format!("LPUSH fanwire:default:{key}:{{foreign}} x"));
+        let results = node.engine.publish_group(&foreign, group.clone()).await;
+        assert_eq!(results, [Err(EngineError::Foreign), sent, Err(EngineError::Foreign)], "{key}");
+        let _: i64 = server.ask(&format!("DEL fanwire:default:{key}:{{foreign}}"));
+    }
+    server.kill();
+    node.wait_until_down().await;
+    assert_eq!(node.engine.publish_group(&topic, group).await, [Err(EngineError::Unavailable); 3]);
+}
+
+#[tokio::test]
+async fn what_happens_is_counted() {
+    let server = RedisServer::start(&[]);
+    let node = Node::up(server.settings()).await;
+    let topic = topic("t");
+    node.engine.subscribe(&topic).await.unwrap();
+    node.keep_group(&topic, &["1", "2", "3"]).await;
+    node.send(&topic, "4").await.unwrap();
+    node.engine.recover(&topic, None, 0, META_TTL).await.unwrap();
+    let _: String = server.ask("SET fanwire:default:m:{foreign} x");
+    node.keep(&self::topic("foreign"), "x").await.unwrap_err();
+    let mut request = redis::cmd("PUBLISH");
+    request.arg("fanwire:default:c:{t}").arg("nonsense");
+    request.exec(&mut server.client().get_connection().unwrap()).unwrap();
+    node.wait_for_told(&["1", "2", "3", "4", "interrupted t"]).await;
+
+    let stats = node.redis.stats();
+    let of_kind = |kind: CallKind| {
+        let calls = stats.calls[kind as usize];
+        (calls.count(), calls.errors)
+    };
+    assert_eq!(of_kind(CallKind::Publish), (3, 1));
+    assert_eq!(of_kind(CallKind::History), (1, 0));
+    assert_eq!(of_kind(CallKind::Subscribe), (2, 0), "the node's own channel is one");
+    assert!(of_kind(CallKind::Other).0 >= 1, "a probe");
+    assert!(stats.calls[0].time > Duration::ZERO);
+    let channel = "fanwire:default:c:{t}".len() as u64;
+    assert_eq!((stats.messages, stats.malformed), (5, 1));
+    assert!(stats.message_bytes > 5 * channel && stats.message_bytes < 5 * (channel + 60), "{stats:?}");
+    assert_eq!((stats.reconnects, stats.probes_missed, stats.topics), (0, 0, 1));
+    assert!(stats.round_trip.is_some());
+    let roles: Vec<_> = stats.links.iter().map(|link| (link.role, link.is_up)).collect();
+    let commands = (LinkRole::Commands, true);
+    assert_eq!(roles, [commands, commands, (LinkRole::Subscriptions, true)]);
 }
 
 #[tokio::test]
@@ -421,7 +518,7 @@ async fn everything_of_ours_expires() {
     node.engine.publish(&topic, keyed).await.unwrap();
     node.engine.recover(&read, None, 0, META_TTL).await.unwrap();
     let keys: Vec<String> = server.ask("KEYS *");
-    assert_eq!(keys.len(), 8, "{keys:?}");
+    assert_eq!(keys.len(), 13, "{keys:?}");
     for key in keys {
         assert!(server.ask::<i64>(&format!("TTL {key}")) > 0, "{key}");
     }
@@ -429,6 +526,10 @@ async fn everything_of_ours_expires() {
 
 fn topic(name: &str) -> TopicName {
     TopicName::new(name).unwrap()
+}
+
+fn kept(data: &str) -> Publish {
+    Publish { history: Some(HISTORY), ..live(data) }
 }
 
 fn live(data: &str) -> Publish {
@@ -448,8 +549,11 @@ fn info(user: &str, number: u128) -> Arc<ClientInfo> {
     })
 }
 
+/// The channels that are joined by somebody, without those of nodes themselves.
 fn channels(server: &RedisServer) -> Vec<String> {
-    server.ask("PUBSUB CHANNELS")
+    let mut channels: Vec<String> = server.ask("PUBSUB CHANNELS");
+    channels.retain(|channel| !channel.contains("{!"));
+    channels
 }
 
 /// How many connections the server has ever accepted.

@@ -127,7 +127,36 @@ fn good_files_of_all_kinds_pass() {
         .says("HS256/384/512")
         .says("1 key")
         .says("namespaces  chat");
-    fanwire(&["check"]).exits(0).says("clients cannot connect without keys in [client.token]");
+    fanwire(&["check"])
+        .exits(0)
+        .says("engine      memory")
+        .says("clients cannot connect without keys in [client.token]");
+}
+
+#[test]
+fn redis_is_set_by_file_and_environment() {
+    let files = Files::new();
+    let config = files.write("a.toml", "[engine]\ntype = 'redis'\n[engine.redis]\naddress = '[::1]:6380'\n");
+    let password = files.write("password", "0012\n");
+    let environment = [
+        ("FANWIRE_ENGINE__REDIS__PASSWORD_FILE", password.as_str()),
+        ("FANWIRE_ENGINE__REDIS__USERNAME", "12345"),
+        ("FANWIRE_ENGINE__REDIS__PREFIX", "chat"),
+    ];
+    let run = fanwire_with(&["check", &config], &environment).exits(0);
+    assert_eq!(run.err, "");
+    run.says("engine      redis at [::1]:6380, prefix chat");
+    fanwire_with(&["check"], &environment).exits(0).says("engine      memory").complains(
+        "FANWIRE_ENGINE__REDIS__PREFIX (engine.redis.prefix): is not used: engine.type is \"memory\"",
+    );
+    check(
+        "[engine]\ntype = 'redis'\n[engine.redis]\nlease = '1s'\nprefix = ''\nadress = 'x'\n",
+        &[
+            "engine.redis.lease: must be 3s to 1h",
+            "engine.redis.prefix: must have 1 to 64 bytes",
+            "engine.redis.adress: unknown key; did you mean `address`?",
+        ],
+    );
 }
 
 #[test]
@@ -141,7 +170,7 @@ fn every_kind_of_mistake_is_told_with_file_and_key() {
         "[client]\nping_interval = 25\n",
         &["client.ping_interval: 25 has no unit; units are ms, s, m, h and d"],
     );
-    check("[engine]\ntype = 'redis'\n", &["engine.type: \"redis\" is not one of \"memory\""]);
+    check("[engine]\ntype = 'nats'\n", &["engine.type: \"nats\" is not one of \"memory\", \"redis\""]);
     check("[server]\naddress = 'localhost'\n", &["server.address: invalid IP address syntax"]);
     check("[server\n", &["line 1: "]);
     check(
@@ -168,6 +197,13 @@ fn secrets_are_never_printed() {
     assert!(!run.err.contains("hunter2"), "{}", run.err);
     let run = fanwire_with(&["check"], &[("FANWIRE_CLIENT__TOKEN", "hunter2")]).exits(1);
     assert!(!run.err.contains("hunter2"), "{}", run.err);
+    let address = [("FANWIRE_ENGINE__REDIS__ADDRESS", "redis://ann:hunter2@redis:6379")];
+    for command in ["check", "serve"] {
+        let run = fanwire_with(&[command], &address)
+            .complains("FANWIRE_ENGINE__REDIS__ADDRESS (engine.redis.address): must be host:port")
+            .complains("username, password, database");
+        assert!(!run.err.contains("hunter2") && !run.out.contains("hunter2"), "{}", run.err);
+    }
 }
 
 #[test]
@@ -358,6 +394,8 @@ fn a_configuration_of_centrifugo_is_translated_from_all_three_formats() {
             "client.presence_update_interval",
             "client.proxy",
             "client.user_id_http_header",
+            "engine.redis.io_timeout",
+            "engine.redis.presence_ttl",
             "http_server.tls",
             "log.file",
             "prometheus",

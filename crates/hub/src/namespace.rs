@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use fanwire_protocol::ErrorCode;
 use regex::Regex;
 use rustc_hash::FxHashMap;
 
@@ -105,6 +106,9 @@ impl Default for NameRules {
     }
 }
 
+/// Begins the names of topics that nodes use among themselves.
+const RESERVED_PREFIX: char = '!';
+
 /// Every namespace of the node.
 #[derive(Clone, Debug, Default)]
 pub struct Namespaces {
@@ -121,10 +125,23 @@ pub enum NameError {
     Empty,
     #[error("the topic's name is longer than topics.length_max")]
     TooLong,
+    #[error("names that begin with ! are the cluster's own")]
+    Reserved,
     #[error("no namespace of this name is configured")]
     UnknownNamespace,
     #[error("the topic's name does not match its namespace's topic_regex, or is not ASCII")]
     NotAllowed,
+}
+
+impl From<NameError> for ErrorCode {
+    fn from(error: NameError) -> Self {
+        match error {
+            NameError::UnknownNamespace => Self::UNKNOWN_TOPIC,
+            NameError::Empty | NameError::TooLong | NameError::Reserved | NameError::NotAllowed => {
+                Self::BAD_REQUEST
+            }
+        }
+    }
 }
 
 impl Namespaces {
@@ -144,6 +161,9 @@ impl Namespaces {
         }
         if topic.len() > self.rules.length_max {
             return Err(NameError::TooLong);
+        }
+        if topic.starts_with(RESERVED_PREFIX) {
+            return Err(NameError::Reserved);
         }
         let public = topic.strip_prefix(&*self.rules.private_prefix).unwrap_or(topic);
         let (namespace, rest) = match public.split_once(&*self.rules.namespace_boundary) {
@@ -201,6 +221,7 @@ mod tests {
         assert_eq!(name("$lower:abc"), Ok("lower"));
         assert_eq!(name("lower:ä"), Ok("lower"));
         assert_eq!(name(""), Err(NameError::Empty));
+        assert_eq!(name("!control"), Err(NameError::Reserved));
         assert_eq!(name("lower:ABC"), Err(NameError::NotAllowed));
         assert_eq!(name("ä"), Err(NameError::NotAllowed));
         assert_eq!(name("other:abc"), Err(NameError::UnknownNamespace));

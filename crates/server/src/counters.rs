@@ -84,6 +84,9 @@ pub(crate) struct Counters {
     pub unsubscribes: ByCode,
     pub recoveries: Counter,
     pub recoveries_failed: Counter,
+    /// Times that a topic's owner asked the stream for what it may have missed.
+    pub repairs: Counter,
+    pub repairs_failed: Counter,
     /// Bytes that wait for slow clients.
     pub queued_bytes: Counter,
 }
@@ -113,6 +116,8 @@ impl Default for Counters {
             unsubscribes: ByCode::new(Unsubscribed::ALL.iter().map(|why| why.code)),
             recoveries: Counter::default(),
             recoveries_failed: Counter::default(),
+            repairs: Counter::default(),
+            repairs_failed: Counter::default(),
             queued_bytes: Counter::default(),
         }
     }

@@ -1,26 +1,27 @@
 //! A handle on the running node: what the HTTP API, the internal port and the shards share.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
-    Ordering::{AcqRel, Relaxed},
+    Ordering::{AcqRel, Acquire, Relaxed},
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use fanwire_broker::{HistoryOptions, PresenceStats, Publish, Published};
+use fanwire_hub::Namespace;
 use fanwire_hub::effect::Completion;
 use fanwire_hub::session::{Control, Now};
-use fanwire_hub::{NameError, Namespace};
 use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, TopicName};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use crate::auth::Tokens;
+use crate::cluster::Cluster;
 use crate::counters::Counters;
-use crate::inbox::{Filter, Inbox, Message, Order, Recipients, Survey};
+use crate::inbox::{Filter, Inbox, Inboxes, Message, Order, Recipients, Survey};
 use crate::metrics::Metrics;
-use crate::node::{HistoryCall, HistoryPage, TopicCall, history_options};
+use crate::node::{HistoryCall, HistoryPage, Publisher, TopicCall, history_options};
 use crate::settings::Settings;
 use crate::users::UserMessage;
 
@@ -33,15 +34,16 @@ pub(crate) struct Node(Arc<Shared>);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub id: ClientId,
+    /// Made at random for this run.
+    pub id: Uuid,
     pub settings: Arc<Settings>,
     pub tokens: Tokens,
-    pub inboxes: Arc<[Inbox]>,
+    pub inboxes: Inboxes,
+    /// The engine, if it is one that nodes share, and the other nodes.
+    pub cluster: Option<Cluster>,
     /// One for each shard.
     pub counters: Vec<Arc<Counters>>,
     pub metrics: Metrics,
-    /// Hashes the names of topics and users to their owners.
-    names: RandomState,
     started: Instant,
     draining: AtomicBool,
     /// Connections that were admitted and that no shard counts yet.
@@ -78,17 +80,23 @@ pub(crate) struct Audience {
 }
 
 impl Node {
-    pub(crate) fn new(id: ClientId, settings: Arc<Settings>, tokens: Tokens, inboxes: Arc<[Inbox]>) -> Self {
-        let counters: Vec<_> = inboxes.iter().map(|_| Arc::<Counters>::default()).collect();
+    pub(crate) fn new(
+        id: Uuid,
+        settings: Arc<Settings>,
+        tokens: Tokens,
+        inboxes: Inboxes,
+        cluster: Option<Cluster>,
+    ) -> Self {
+        let counters: Vec<_> = inboxes.all.iter().map(|_| Arc::<Counters>::default()).collect();
         let metrics = Metrics::new(counters.clone());
         Self(Arc::new(Shared {
             id,
             settings,
             tokens,
             inboxes,
+            cluster,
             counters,
             metrics,
-            names: RandomState::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
             arriving: AtomicU64::new(0),
@@ -123,6 +131,13 @@ impl Node {
         self.counters.iter().map(|counters| counters.sockets.value()).sum()
     }
 
+    /// Whether no client is there, nor about to be.
+    pub(crate) fn is_deserted(&self) -> bool {
+        // In this order: a shard counts a connection before it lets go of its place.
+        let arriving = self.arriving.load(Acquire);
+        arriving + self.sockets() == 0
+    }
+
     /// Gives a place to one more connection, or says which limit leaves none.
     pub(crate) fn admit(&self) -> Result<Arrival, &'static str> {
         let admission = &self.settings.admission;
@@ -148,10 +163,7 @@ impl Node {
 
     /// A topic with its namespace, or the error that an API call is answered with.
     pub(crate) fn topic(&self, name: &str) -> Result<(TopicName, &Namespace), ErrorCode> {
-        let namespace = self.settings.topics.of(name).map_err(|error| match error {
-            NameError::UnknownNamespace => ErrorCode::UNKNOWN_TOPIC,
-            NameError::Empty | NameError::TooLong | NameError::NotAllowed => ErrorCode::BAD_REQUEST,
-        })?;
+        let namespace = self.settings.topics.of(name)?;
         Ok((TopicName::new(name).ok_or(ErrorCode::BAD_REQUEST)?, namespace))
     }
 
@@ -161,8 +173,7 @@ impl Node {
     }
 
     pub(crate) fn owner_of(&self, name: &str) -> &Inbox {
-        // Keyed by a secret of this process, so that no client can choose names that all fall to one shard.
-        &self.inboxes[(self.names.hash_one(name) % self.inboxes.len() as u64) as usize]
+        self.inboxes.of(name)
     }
 
     /// Publishes; waits while the node's fan-out is too far behind, and gives up with error 111.
@@ -175,18 +186,21 @@ impl Node {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let publish = Box::new(publish);
-        self.call(topic, |reply| TopicCall::Publish { publish, reply }).await
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Publish(topic.clone(), Box::new(publish), Publisher::Backend(reply));
+        self.owner_of(topic.as_str()).send(message);
+        // Only a node that is going down drops a call without an answer.
+        answer.await.unwrap_or(Err(ErrorCode::INTERNAL))
     }
 
     /// Some shard is behind with what clients asked: no more is to be read from them.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.inboxes.iter().any(Inbox::is_crowded)
+        self.inboxes.all.iter().any(Inbox::is_crowded)
     }
 
     /// Some shard has too many publications before it to take more.
     pub(crate) fn is_behind(&self) -> bool {
-        self.inboxes.iter().any(Inbox::is_full)
+        self.inboxes.all.iter().any(Inbox::is_full)
     }
 
     pub(crate) async fn presence(&self, topic: TopicName) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {
@@ -234,7 +248,7 @@ impl Node {
                 inbox.send(Message::User(UserMessage::Control { user, filter, control, completion }));
             }
             (None, Some(client)) => {
-                for inbox in self.inboxes.iter() {
+                for inbox in self.inboxes.all.iter() {
                     let to = Recipients::Client(client);
                     let (control, completion) = (control.clone(), completion.clone());
                     inbox.send(Message::Control(Order { to, control, completion }));
@@ -253,7 +267,7 @@ impl Node {
     /// Every topic that has subscribers on this node, with their number.
     pub(crate) async fn topics(&self) -> FxHashMap<TopicName, usize> {
         let (reply, mut answers) = mpsc::unbounded_channel();
-        for inbox in self.inboxes.iter() {
+        for inbox in self.inboxes.all.iter() {
             inbox.send(Message::Survey(Survey::Topics(reply.clone())));
         }
         drop(reply);

@@ -33,18 +33,13 @@ impl Gate {
 
     /// Gives a place to one more client, or the answer that sends it away.
     pub(crate) fn admit(&self) -> Result<Arrival, Box<Answer>> {
-        let refusal = if self.node.is_draining() {
-            "This node is going down."
-        } else {
-            match self.node.admit() {
-                Ok(arrival) => return Ok(arrival),
-                Err(limit) => limit,
-            }
-        };
-        self.node.counters[self.shard].connections_rejected.add(1);
-        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, refusal);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        Err(Box::new(response))
+        // Also while the node goes down: an EventSource that is refused does not come back by itself.
+        self.node.admit().map_err(|limit| {
+            self.node.counters[self.shard].connections_rejected.add(1);
+            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, limit);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            Box::new(response)
+        })
     }
 }
 

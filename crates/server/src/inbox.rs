@@ -3,17 +3,20 @@
 //! Messages from one sender arrive in order. A topic's owner therefore sends the answer to a subscribe and the
 //! topic's publications through the same inbox, and neither can overtake the other.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
+use fanwire_broker::{Event, Publish};
 use fanwire_hub::delivery::{Delivery, Message as Content};
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
 use fanwire_hub::session::Control;
-use fanwire_protocol::{ClientId, TopicName};
+use fanwire_protocol::{ClientId, Disconnect, TopicName};
 use rustc_hash::FxHashSet;
 use tokio::sync::mpsc;
 
-use crate::node::TopicCall;
+use crate::node::{Publisher, TopicCall};
 use crate::users::UserMessage;
 
 /// A connection anywhere on the node.
@@ -36,17 +39,36 @@ pub(crate) enum Message {
     Topic(TopicName, Address, TopicRequest),
     /// For the topic's owner, from the API.
     Call(TopicName, TopicCall),
+    Publish(TopicName, Box<Publish>, Publisher),
+    /// For the topic's owner, from an engine outside this process.
+    Event(Event),
     /// For the user's owner.
     User(UserMessage),
     Survey(Survey),
-    /// Close every client, then say so by dropping the sender.
-    Drain(mpsc::Sender<()>),
+    /// Close every client, which is to come back.
+    Close(Disconnect),
+    /// Close every client, evenly over this time.
+    Drain(Duration),
 }
 
 impl Message {
     /// It comes from what a client asked.
     fn is_request(&self) -> bool {
         matches!(self, Self::Topic(..) | Self::Answer(..) | Self::User(_))
+    }
+
+    /// What it is counted for if it is part of the fan-out.
+    fn bytes(&self) -> Option<usize> {
+        let data = match self {
+            Self::Deliver(delivery) => match &delivery.message {
+                Content::Publication(publication, _) => publication.data.len(),
+                Content::Join(_) | Content::Leave(_) => 0,
+            },
+            Self::Event(Event::Publication { publication, .. }) => publication.data.len(),
+            Self::Event(_) => 0,
+            _ => return None,
+        };
+        Some(data + DELIVERY_BYTES)
     }
 }
 
@@ -86,12 +108,32 @@ pub(crate) enum Survey {
     Topics(mpsc::UnboundedSender<Vec<(TopicName, usize)>>),
 }
 
+/// The inboxes of all shards, and who owns what.
+#[derive(Clone, Debug)]
+pub(crate) struct Inboxes {
+    pub all: Arc<[Inbox]>,
+    /// Keyed by a secret of this process, so that no client can choose names that all fall to one shard.
+    names: RandomState,
+}
+
+impl Inboxes {
+    pub(crate) fn new(all: Vec<Inbox>) -> Self {
+        Self { all: all.into(), names: RandomState::new() }
+    }
+
+    /// The inbox of the shard that owns the topic or the user of that name.
+    pub(crate) fn of(&self, name: &str) -> &Inbox {
+        &self.all[(self.names.hash_one(name) % self.all.len() as u64) as usize]
+    }
+}
+
 /// The sending side of a shard's inbox.
 #[derive(Clone, Debug)]
 pub(crate) struct Inbox {
     sender: mpsc::UnboundedSender<Message>,
     waiting_bytes: Arc<AtomicUsize>,
     waiting_requests: Arc<AtomicUsize>,
+    overruns: Arc<AtomicU64>,
 }
 
 /// What a waiting delivery is counted for beside its data.
@@ -109,27 +151,36 @@ impl Inbox {
     pub(crate) fn new() -> (Self, Outlet) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (waiting_bytes, waiting_requests) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
-        let inbox =
-            Self { sender, waiting_bytes: waiting_bytes.clone(), waiting_requests: waiting_requests.clone() };
+        let inbox = Self {
+            sender,
+            waiting_bytes: waiting_bytes.clone(),
+            waiting_requests: waiting_requests.clone(),
+            overruns: Arc::default(),
+        };
         (inbox, Outlet { receiver, waiting_bytes, waiting_requests })
     }
 
     /// Only a node that is going down has inboxes that nobody reads; nothing can be done for the message then.
     pub(crate) fn send(&self, message: Message) {
-        match &message {
-            Message::Deliver(delivery) => {
-                self.waiting_bytes.fetch_add(bytes(delivery), Relaxed);
-            }
-            message if message.is_request() => {
-                self.waiting_requests.fetch_add(1, Relaxed);
-            }
-            _ => {}
+        if let Some(bytes) = message.bytes() {
+            self.waiting_bytes.fetch_add(bytes, Relaxed);
+        } else if message.is_request() {
+            self.waiting_requests.fetch_add(1, Relaxed);
         }
         let _ = self.sender.send(message);
     }
 
     pub(crate) fn is_full(&self) -> bool {
         self.waiting_bytes.load(Relaxed) > Self::WAITING_BYTES_MAX
+    }
+
+    /// Counts an event that the shard was too far behind to be sent.
+    pub(crate) fn count_overrun(&self) {
+        self.overruns.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn overruns(&self) -> u64 {
+        self.overruns.load(Relaxed)
     }
 
     pub(crate) fn is_crowded(&self) -> bool {
@@ -160,22 +211,11 @@ impl Outlet {
     }
 
     fn note(&self, message: Option<&Message>) {
-        match message {
-            Some(Message::Deliver(delivery)) => {
-                self.waiting_bytes.fetch_sub(bytes(delivery), Relaxed);
-            }
-            Some(message) if message.is_request() => {
-                self.waiting_requests.fetch_sub(1, Relaxed);
-            }
-            _ => {}
+        let Some(message) = message else { return };
+        if let Some(bytes) = message.bytes() {
+            self.waiting_bytes.fetch_sub(bytes, Relaxed);
+        } else if message.is_request() {
+            self.waiting_requests.fetch_sub(1, Relaxed);
         }
     }
-}
-
-fn bytes(delivery: &Delivery) -> usize {
-    let data = match &delivery.message {
-        Content::Publication(publication, _) => publication.data.len(),
-        Content::Join(_) | Content::Leave(_) => 0,
-    };
-    data + DELIVERY_BYTES
 }

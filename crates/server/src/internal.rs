@@ -16,7 +16,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::api;
+use crate::cluster::Standing;
 use crate::handle::Node;
+use crate::inbox::Inbox;
 use crate::http::{Answer, is_below, respond, text};
 use crate::metrics;
 
@@ -88,8 +90,14 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
         // No check of what the node depends on: restarting it would mend none of that.
         Place::Alive => text(StatusCode::OK, "ok"),
         Place::Ready => readiness(&checks(node), is_verbose(request.uri().query())),
-        Place::Metrics => respond(StatusCode::OK, metrics::CONTENT_TYPE, node.metrics.encode().into()),
+        Place::Metrics => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics_text(node).into()),
     }
+}
+
+fn metrics_text(node: &Node) -> String {
+    let redis = node.cluster.as_ref().map(|cluster| cluster.redis().stats());
+    let overruns = node.inboxes.all.iter().map(Inbox::overruns).sum();
+    node.metrics.encode(redis.as_ref(), overruns)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,11 +123,35 @@ impl Place {
 struct Check {
     name: &'static str,
     passed: bool,
+    /// What else there is to say.
+    note: &'static str,
 }
 
-fn checks(node: &Node) -> [Check; 1] {
-    // Listeners are bound and the engine in memory is there before this port answers at all.
-    [Check { name: "not-draining", passed: !node.is_draining() }]
+impl Check {
+    fn new(name: &'static str, passed: bool) -> Self {
+        Self { name, passed, note: "" }
+    }
+}
+
+fn checks(node: &Node) -> Vec<Check> {
+    // Listeners are bound and an engine in memory is there before this port answers at all.
+    let mut checks = vec![Check::new("not-draining", !node.is_draining())];
+    if let Some(cluster) = &node.cluster {
+        checks.push(cluster_check(cluster.standing()));
+    }
+    checks
+}
+
+/// A node that has never reached Redis, or alone does not, is not to be sent clients. When Redis is gone for all of
+/// them, taking every node out would only add a storm of clients to the trouble.
+fn cluster_check(standing: Standing) -> Check {
+    let name = "redis";
+    match standing {
+        Standing::Joined => Check::new(name, true),
+        Standing::Degraded => Check { name, passed: true, note: "degraded: Redis does not answer" },
+        Standing::Joining => Check { name, passed: false, note: "not connected yet" },
+        Standing::Wedged => Check { name, passed: false, note: "some connections of this node are missing" },
+    }
 }
 
 fn readiness(checks: &[Check], verbose: bool) -> Answer {
@@ -127,8 +159,9 @@ fn readiness(checks: &[Check], verbose: bool) -> Answer {
     let (status, verdict) =
         if ready { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
     let mut lines = Vec::new();
-    for Check { name, passed } in checks.iter().filter(|check| verbose || !check.passed) {
-        lines.push(if *passed { format!("[+] {name} ok") } else { format!("[-] {name} failed") });
+    for Check { name, passed, note } in checks.iter().filter(|check| verbose || !check.passed) {
+        let verdict = if *passed { format!("[+] {name} ok") } else { format!("[-] {name} failed") };
+        lines.push(if note.is_empty() { verdict } else { format!("{verdict} ({note})") });
     }
     lines.push(verdict.to_owned());
     text(status, lines.join("\n"))
@@ -146,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn readiness_names_what_failed_and_on_demand_what_did_not() {
         async fn check(passed: [bool; 2], verbose: bool, status: u16, body: &str) {
-            let checks = [Check { name: "one", passed: passed[0] }, Check { name: "two", passed: passed[1] }];
+            let checks = [Check::new("one", passed[0]), Check::new("two", passed[1])];
             let answer = readiness(&checks, verbose);
             assert_eq!(answer.status(), status);
             assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
@@ -156,6 +189,21 @@ mod tests {
         check([true, true], true, 200, "[+] one ok\n[+] two ok\nok\n").await;
         check([true, false], false, 503, "[-] two failed\nnot ready\n").await;
         check([true, false], true, 503, "[+] one ok\n[-] two failed\nnot ready\n").await;
+    }
+
+    #[tokio::test]
+    async fn losing_redis_keeps_a_node_ready_and_losing_the_way_to_it_does_not() {
+        async fn check(standing: Standing, status: u16, body: &str) {
+            let answer = readiness(&[cluster_check(standing)], true);
+            assert_eq!(answer.status(), status);
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
+        }
+
+        check(Standing::Joined, 200, "[+] redis ok\nok\n").await;
+        check(Standing::Degraded, 200, "[+] redis ok (degraded: Redis does not answer)\nok\n").await;
+        check(Standing::Joining, 503, "[-] redis failed (not connected yet)\nnot ready\n").await;
+        let wedged = "[-] redis failed (some connections of this node are missing)\nnot ready\n";
+        check(Standing::Wedged, 503, wedged).await;
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod settings;
 mod run;
+mod drain;
 
 mod listener;
 mod http;
@@ -18,6 +19,7 @@ mod shard;
 mod inbox;
 mod node;
 mod users;
+mod cluster;
 mod handle;
 pub mod auth;
 mod overrides;
@@ -27,5 +29,5 @@ mod internal;
 mod metrics;
 mod counters;
 
-pub use run::{Running, StartError, start};
+pub use run::{Failed, Running, StartError, start};
 pub use settings::Settings;

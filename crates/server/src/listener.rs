@@ -7,8 +7,11 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -19,13 +22,21 @@ use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
 
+use crate::drain::Phase;
 use crate::http::{self, Gate, Outcome, Stay};
 use crate::shard::Adopted;
 
 /// Longest request line and headers together.
 const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// How long to wait when a connection cannot be accepted, most likely for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a node that goes down still accepts what waits in the kernel's queue.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Listens with one of several sockets on the same address.
 pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
@@ -55,77 +66,147 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts until told to stop. At most `http_connections_max` are open; others wait in the kernel's queue.
-pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut stop: watch::Receiver<bool>) {
-    let permits = Arc::new(Semaphore::new(gate.node.settings.admission.http_connections_max));
-    loop {
+/// Accepts until the node leaves, and ends when every request that was begun is answered.
+pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: watch::Receiver<Phase>) {
+    let door = Rc::new(Door::new(gate, phase.clone()));
+    tokio::select! {
+        () = door.accept_all(&listener) => {}
+        // Without a sender the node ends at once.
+        _ = phase.wait_for(|phase| *phase >= Phase::Leaving) => {}
+    }
+    if timeout(QUEUE_PATIENCE, door.accept_waiting(listener)).await.is_err() {
+        tracing::debug!("a listener was closed while connections waited for it");
+    }
+    door.all_answered().await;
+}
+
+/// What the connections of one listener share until they stay or end.
+struct Door {
+    gate: Rc<Gate>,
+    phase: watch::Receiver<Phase>,
+    /// One for each connection; others wait in the kernel's queue.
+    permits: Arc<Semaphore>,
+    /// One for each connection on which a request was begun.
+    answering: Arc<Semaphore>,
+    connections_max: usize,
+}
+
+impl Door {
+    fn new(gate: Rc<Gate>, phase: watch::Receiver<Phase>) -> Self {
+        let connections_max = gate.node.settings.admission.http_connections_max;
+        let [permits, answering] = [(); 2].map(|()| Arc::new(Semaphore::new(connections_max)));
+        Self { gate, phase, permits, answering, connections_max }
+    }
+
+    /// Cancel-safe.
+    async fn accept_all(self: &Rc<Self>, listener: &TcpListener) {
         // The semaphore is never closed.
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let gate = gate.clone();
-                let permits = permits.clone();
-                tokio::task::spawn_local(async move {
-                    serve(stream, gate, &permits).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: what is being served has to end first.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        while let Ok(permit) = self.permits.clone().acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => self.open(stream, permit),
+                Err(error) => {
+                    // Out of descriptors, most likely: what is being served has to end first.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
-}
 
-/// Serves requests until one asks for a connection that stays; then takes the socket back from hyper, with
-/// whatever was read too far, and gives it to the shard.
-async fn serve(stream: TcpStream, gate: Rc<Gate>, permits: &Semaphore) {
-    // Without it small messages wait for the acknowledgement of earlier ones.
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    let stays = Rc::new(RefCell::new(None));
-    // Backends keep their connections between calls: in half of the permits, or clients could not get in.
-    let permits_free_min = gate.node.settings.admission.http_connections_max.div_ceil(2);
-    let service = service_fn(|request: Request<Incoming>| {
-        let (gate, stays) = (gate.clone(), stays.clone());
-        Box::pin(async move {
-            match http::route(&gate, request).await {
-                Outcome::Response(mut response) => {
-                    if permits.available_permits() < permits_free_min {
-                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                    }
-                    Ok::<Response<Full<Bytes>>, Infallible>(response)
+    /// Accepts what waits in the kernel's queue, which closing the listener would reset.
+    async fn accept_waiting(self: &Rc<Self>, listener: TcpListener) -> io::Result<()> {
+        let listener = listener.into_std()?;
+        while let Ok(permit) = self.permits.clone().acquire_owned().await {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(true)?;
+                    self.open(TcpStream::from_std(stream)?, permit);
                 }
-                Outcome::Stay(stay) => {
-                    *stays.borrow_mut() = Some(stay);
-                    // hyper is to write nothing more.
-                    std::future::pending().await
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn open(self: &Rc<Self>, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        let door = self.clone();
+        tokio::task::spawn_local(async move {
+            door.serve(stream).await;
+            drop(permit);
+        });
+    }
+
+    /// Waits for requests that were begun; what kept open between requests ends by itself once the node leaves.
+    async fn all_answered(&self) {
+        let all = u32::try_from(self.connections_max).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let _ = self.answering.acquire_many(all).await;
+    }
+
+    /// Serves requests until one asks for a connection that stays; then takes the socket back from hyper, with
+    /// whatever was read too far, and gives it to the shard.
+    async fn serve(&self, stream: TcpStream) {
+        // Without it small messages wait for the acknowledgement of earlier ones.
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let gate = &self.gate;
+        let stays = Rc::new(RefCell::new(None));
+        let answering = RefCell::new(None);
+        let service = service_fn(|request: Request<Incoming>| {
+            // As many as there are connections, so it is there for each.
+            answering.borrow_mut().get_or_insert_with(|| self.answering.clone().try_acquire_owned().ok());
+            let (gate, stays) = (gate.clone(), stays.clone());
+            Box::pin(async move {
+                match http::route(&gate, request).await {
+                    Outcome::Response(mut response) => {
+                        if self.wants_to_close() {
+                            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                        }
+                        Ok::<Response<Full<Bytes>>, Infallible>(response)
+                    }
+                    Outcome::Stay(stay) => {
+                        *stays.borrow_mut() = Some(stay);
+                        // hyper is to write nothing more.
+                        std::future::pending().await
+                    }
+                }
+            })
+        });
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(gate.node.settings.admission.request_header_timeout)
+            .max_header_size(REQUEST_HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut phase = self.phase.clone();
+        let mut leaving = pin!(phase.wait_for(|phase| *phase >= Phase::Leaving));
+        let mut is_leaving = false;
+        std::future::poll_fn(|context| {
+            if !is_leaving && leaving.as_mut().poll(context).is_ready() {
+                is_leaving = true;
+                // One that has not been served yet still is, once.
+                if answering.borrow().is_some() {
+                    Pin::new(&mut connection).graceful_shutdown();
                 }
             }
+            // Errors are the peer's: a request that could not be read, or a connection cut.
+            let served = connection.poll_without_shutdown(context).map(|_| ());
+            if stays.borrow().is_some() { Poll::Ready(()) } else { served }
         })
-    });
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(gate.node.settings.admission.request_header_timeout)
-        .max_header_size(REQUEST_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    std::future::poll_fn(|context| {
-        // Errors are the peer's: a request that could not be read, or a connection cut.
-        let served = connection.poll_without_shutdown(context).map(|_| ());
-        if stays.borrow().is_some() { std::task::Poll::Ready(()) } else { served }
-    })
-    .await;
-    let Some(Stay { head, purpose, arrival }) = stays.take() else { return };
-    let parts = connection.into_parts();
-    match parts.io.into_inner().into_std() {
-        Ok(socket) => gate.adopt(Adopted { socket, head, early: parts.read_buf, purpose, arrival }),
-        Err(error) => tracing::debug!(%error, "a socket could not be taken back"),
+        .await;
+        let Some(Stay { head, purpose, arrival }) = stays.take() else { return };
+        let parts = connection.into_parts();
+        match parts.io.into_inner().into_std() {
+            Ok(socket) => gate.adopt(Adopted { socket, head, early: parts.read_buf, purpose, arrival }),
+            Err(error) => tracing::debug!(%error, "a socket could not be taken back"),
+        }
+    }
+
+    /// Callers keep their connections between calls: in half of the permits, or clients could not get in, and not
+    /// with a node that goes down.
+    fn wants_to_close(&self) -> bool {
+        let permits_free_min = self.connections_max.div_ceil(2);
+        self.gate.node.is_draining() || self.permits.available_permits() < permits_free_min
     }
 }

@@ -4,11 +4,13 @@
 //! never a topic, a user, a client or an address.
 
 mod process;
+mod redis;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanwire_broker::RedisStats;
 use fanwire_hub::delivery::Wire;
 use prometheus::core::Collector;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
@@ -63,12 +65,14 @@ impl Metrics {
         self.api_seconds.with_label_values(&[method]).observe(took.as_secs_f64());
     }
 
-    /// All of it in Prometheus' text format.
-    pub(crate) fn encode(&self) -> String {
+    /// All of it in Prometheus' text format. Of Redis nothing is said where there is none; `overruns` are events of
+    /// Redis that shards were too far behind to be sent.
+    pub(crate) fn encode(&self, redis: Option<&RedisStats>, overruns: u64) -> String {
         let mut families: Vec<MetricFamily> =
             FAMILIES.iter().map(|family| family.collect(&self.shards)).collect();
         families.extend(self.api_requests.collect());
         families.extend(self.api_seconds.collect());
+        families.extend(redis.into_iter().flat_map(|stats| redis::collect(stats, overruns)));
         families.extend(process::collect());
         let encoded = TextEncoder::new().encode_to_string(&families);
         encoded.expect("every family has a name and a sample, and text is UTF-8")
@@ -102,7 +106,7 @@ enum Value {
     Info(&'static str, &'static str),
 }
 
-const FAMILIES: [Family; 20] = [
+const FAMILIES: [Family; 21] = [
     Family {
         name: "fanwire_build_info",
         help: "Always 1; the label names the version that runs.",
@@ -200,6 +204,16 @@ const FAMILIES: [Family; 20] = [
         value: Value::Results([
             ("complete", |shard| &shard.recoveries),
             ("failed", |shard| &shard.recoveries_failed),
+        ]),
+    },
+    Family {
+        name: "fanwire_repairs_total",
+        help: "Times that this node asked a topic's stream for what it may have missed; failed: subscribers with \
+               a position were told that some of it is gone.",
+        kind: MetricType::COUNTER,
+        value: Value::Results([
+            ("complete", |shard| &shard.repairs),
+            ("failed", |shard| &shard.repairs_failed),
         ]),
     },
     Family {
@@ -331,7 +345,7 @@ mod tests {
         metrics.api_request("publish", None, Duration::from_millis(2));
         metrics.api_request("publish", Some(102), Duration::from_millis(2));
         metrics.api_request("other", Some(404), Duration::ZERO);
-        let text = metrics.encode();
+        let text = metrics.encode(Some(&redis::example()), 9);
         for sample in [
             r#"fanwire_build_info{version="0.1.0"} 1"#,
             r#"fanwire_connections{transport="websocket",protocol="protobuf"} 4"#,
@@ -349,6 +363,14 @@ mod tests {
             r#"fanwire_api_requests_total{method="other",result="404"} 1"#,
             r#"fanwire_api_request_duration_seconds_bucket{method="publish",le="0.0025"} 2"#,
             r#"fanwire_api_request_duration_seconds_count{method="publish"} 2"#,
+            r#"fanwire_redis_up 0"#,
+            r#"fanwire_redis_links{role="commands"} 1"#,
+            r#"fanwire_redis_call_duration_seconds_bucket{kind="publish",le="0.00025"} 0"#,
+            r#"fanwire_redis_call_duration_seconds_bucket{kind="publish",le="0.001"} 3"#,
+            r#"fanwire_redis_call_duration_seconds_count{kind="publish"} 3"#,
+            r#"fanwire_redis_call_errors_total{kind="publish"} 1"#,
+            r#"fanwire_redis_messages_overrun_total 9"#,
+            r#"fanwire_redis_round_trip_seconds 0.002"#,
         ] {
             assert!(text.lines().any(|line| line == sample), "{sample} is not in\n{text}");
         }
@@ -356,7 +378,7 @@ mod tests {
 
     #[test]
     fn every_name_is_ours_and_there_once() {
-        let text = Metrics::new(shards()).encode();
+        let text = Metrics::new(shards()).encode(Some(&redis::example()), 9);
         let mut names = HashSet::new();
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let (name, kind) = line.split_once(' ').unwrap();
@@ -378,7 +400,7 @@ mod tests {
             .stderr(Stdio::piped())
             .spawn();
         let Ok(mut promtool) = promtool else { return };
-        let text = Metrics::new(shards()).encode();
+        let text = Metrics::new(shards()).encode(Some(&redis::example()), 9);
         promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         let checked = promtool.wait_with_output().unwrap();
         let said = [checked.stdout, checked.stderr].concat();

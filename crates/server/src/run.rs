@@ -7,19 +7,21 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use fanwire_protocol::ClientId;
+use fanwire_broker::{Incompatible, LinkError};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 use uuid::Uuid;
 
 use crate::auth::{KeyError, Tokens};
+use crate::cluster::{self, Cluster};
 use crate::counters::{Counter, Counters};
+use crate::drain::{Phase, drain};
 use crate::handle::Node;
 use crate::http::Gate;
-use crate::inbox::{Inbox, Message, Outlet};
+use crate::inbox::{Inbox, Inboxes, Outlet};
 use crate::origin::AllowedOrigins;
-use crate::settings::Settings;
+use crate::settings::{EngineSettings, Settings};
 use crate::shard::Shard;
 use crate::{internal, listener};
 
@@ -29,6 +31,8 @@ pub enum StartError {
     Key(#[from] KeyError),
     #[error("cannot listen on {address} ({setting}): {error}")]
     Listen { address: SocketAddr, setting: &'static str, error: io::Error },
+    #[error("engine.redis: {0}")]
+    Redis(#[from] LinkError),
     #[error("a shard could not be started: {0}")]
     Shard(io::Error),
 }
@@ -39,11 +43,24 @@ pub struct Running {
     node: Node,
     client_address: SocketAddr,
     internal_address: SocketAddr,
-    stop: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
+    listening: mpsc::Receiver<()>,
     ended: mpsc::UnboundedReceiver<usize>,
     shards: Vec<thread::JoinHandle<()>>,
     internal: JoinHandle<()>,
     summary: JoinHandle<()>,
+    membership: Option<JoinHandle<()>>,
+}
+
+/// Why a node cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failed {
+    /// A defect of ours: topics and clients of that shard are gone, and only a new process serves them again.
+    #[error("shard {0} ended, and with it the node; its last words are in the log")]
+    Shard(usize),
+    /// The cluster is set in another way than this node.
+    #[error("this node cannot join its cluster: {0}")]
+    Refused(Incompatible),
 }
 
 /// How often the log says what the node is doing.
@@ -55,7 +72,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let settings = Arc::new(settings);
     let tokens = Tokens::new(&settings.connection_tokens, settings.subscription_tokens.as_ref())?;
     let (inboxes, outlets): (Vec<_>, Vec<_>) = (0..settings.shards).map(|_| Inbox::new()).unzip();
-    let node = Node::new(ClientId(Uuid::new_v4()), settings.clone(), tokens, inboxes.into());
+    let (inboxes, id) = (Inboxes::new(inboxes), Uuid::new_v4());
 
     let internal_failed = |error| StartError::Listen {
         address: settings.internal_address,
@@ -67,16 +84,29 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let internal_address = internal_listener.local_addr().map_err(internal_failed)?;
     let (client_address, listeners) = bind_clients(&settings)?;
 
-    let (stop, stopped) = watch::channel(false);
+    let joined = match &settings.engine {
+        EngineSettings::Memory(_) => None,
+        EngineSettings::Redis(redis) => {
+            Some(Cluster::start(redis.clone(), id, &settings.name, inboxes.clone())?)
+        }
+    };
+    let (cluster, arrivals) = joined.unzip();
+    let node = Node::new(id, settings.clone(), tokens, inboxes, cluster.clone());
+    let membership = cluster
+        .zip(arrivals)
+        .map(|(cluster, arrivals)| tokio::spawn(cluster::run(node.clone(), cluster, arrivals)));
+
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let (listens, listening) = mpsc::channel(1);
     let (end, ended) = mpsc::unbounded_channel();
     let mut shards = Vec::new();
     for ((index, outlet), listener) in outlets.into_iter().enumerate().zip(listeners) {
-        let (node, stopped) = (node.clone(), stopped.clone());
+        let (node, phases, listens) = (node.clone(), phases.clone(), listens.clone());
         let end = EndOfShard { index, tell: end.clone() };
         let thread = thread::Builder::new().name(format!("shard-{index}"));
         let shard = thread.spawn(move || {
             let _end = end;
-            if let Err(error) = run_shard(index, node, outlet, listener, stopped) {
+            if let Err(error) = run_shard(index, node, outlet, listener, listens, phases) {
                 tracing::error!(%error, shard = index, "a shard ended");
             }
         });
@@ -85,7 +115,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let internal_listener = TcpListener::from_std(internal_listener).map_err(internal_failed)?;
     let internal = tokio::spawn(internal::listen(node.clone(), internal_listener));
     let summary = tokio::spawn(summarize(node.clone()));
-    Ok(Running { node, client_address, internal_address, stop, ended, shards, internal, summary })
+    Ok(Running { node, client_address, internal_address, phase, listening, ended, shards, internal, summary, membership })
 }
 
 /// One line a minute instead of one for every connection.
@@ -132,7 +162,8 @@ fn run_shard(
     node: Node,
     outlet: Outlet,
     listener: std::net::TcpListener,
-    stopped: watch::Receiver<bool>,
+    listens: mpsc::Sender<()>,
+    mut phases: watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
@@ -141,16 +172,15 @@ fn run_shard(
         let shard = Shard::new(index, node.clone())?;
         let origins = AllowedOrigins::new(&node.settings.origins);
         let gate = Rc::new(Gate { node, origins, shard: index, adopted: adopt });
-        let accepting = tokio::task::spawn_local(listener::accept(
-            TcpListener::from_std(listener)?,
-            gate,
-            stopped.clone(),
-        ));
-        let mut stop = stopped;
+        let accept = listener::accept(TcpListener::from_std(listener)?, gate, phases.clone());
+        let accepting = tokio::task::spawn_local(async move {
+            accept.await;
+            drop(listens);
+        });
         tokio::select! {
             () = shard.run(outlet, adopted) => {}
             // The node has drained its connections by then.
-            _ = stop.wait_for(|stop| *stop) => {}
+            _ = phases.wait_for(|phase| *phase == Phase::Stopped) => {}
         }
         accepting.abort();
         Ok(())
@@ -171,12 +201,18 @@ impl Drop for EndOfShard {
 }
 
 impl Running {
-    /// Waits for a shard to end by itself, which is a defect of ours: topics and clients of that shard are gone,
-    /// and only a new process serves them again. Cancel-safe.
-    pub async fn failed(&mut self) -> usize {
-        match self.ended.recv().await {
-            Some(shard) => shard,
-            None => std::future::pending().await,
+    /// Waits for what the node cannot go on after. Cancel-safe.
+    pub async fn failed(&mut self) -> Failed {
+        let cluster = self.node.cluster.clone();
+        let refused = async {
+            match &cluster {
+                Some(cluster) => cluster.refused().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(shard) = self.ended.recv() => Failed::Shard(shard),
+            why = refused => Failed::Refused(why),
         }
     }
 
@@ -189,26 +225,14 @@ impl Running {
         self.internal_address
     }
 
-    /// Tells clients to come back later and elsewhere, waits for them up to `shutdown.timeout`, and stops.
+    /// Lets balancers learn that the node goes, sends clients away over `shutdown.window` to come back elsewhere, waits
+    /// for them up to `shutdown.timeout`, and stops.
     pub async fn shutdown(self) {
-        let Self { node, stop, shards, internal, summary, .. } = self;
+        let Self { node, phase, listening, shards, internal, summary, .. } = self;
         summary.abort();
-        node.start_draining();
-        let (done, mut drained) = mpsc::channel(1);
-        for inbox in node.inboxes.iter() {
-            inbox.send(Message::Drain(done.clone()));
-        }
-        drop(done);
-        let timeout = node.settings.shutdown.timeout;
-        if tokio::time::timeout(timeout, drained.recv()).await.is_err() {
-            tracing::warn!(
-                connections = node.connections(),
-                ?timeout,
-                "connections were left when the time was up"
-            );
-        }
-        // The receivers are gone only if every shard has ended.
-        let _ = stop.send(true);
+        drain(&node, &phase, listening).await;
+        // Clients and what they left behind are gone, and shards still do what is asked of them.
+        let _ = phase.send(Phase::Stopped);
         internal.abort();
         let joined =
             tokio::task::spawn_blocking(move || shards.into_iter().for_each(|shard| drop(shard.join())));

@@ -4,14 +4,20 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fanwire_hub::effect::{Answer, Completion};
 use fanwire_hub::session::Control;
-use fanwire_protocol::Disconnect;
+use fanwire_protocol::{ClientId, ClientInfo, Disconnect};
 use rustc_hash::FxHashSet;
+use uuid::Uuid;
 
+use crate::cluster;
+use crate::handle::Node;
 use crate::inbox::{Address, Filter, Inbox, Message, Order, Recipients};
+use crate::node::{Admission, Topics};
 
 #[derive(Debug)]
 pub(crate) enum UserMessage {
@@ -38,7 +44,9 @@ pub(crate) enum UserMessage {
 pub(crate) struct Users {
     connections: HashMap<Box<str>, Connections>,
     connections_max: usize,
-    inboxes: Arc<[Inbox]>,
+    /// Counts the connections of limited users on all nodes.
+    topics: Rc<Topics>,
+    node: Node,
 }
 
 /// A user's connections. Most users have one, and some programs connect many thousands of times as one user.
@@ -88,8 +96,8 @@ impl Connections {
 }
 
 impl Users {
-    pub(crate) fn new(connections_max: usize, inboxes: Arc<[Inbox]>) -> Self {
-        Self { connections: HashMap::new(), connections_max, inboxes }
+    pub(crate) fn new(connections_max: usize, topics: Rc<Topics>, node: Node) -> Self {
+        Self { connections: HashMap::new(), connections_max, topics, node }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -99,8 +107,14 @@ impl Users {
     pub(crate) fn handle(&mut self, message: UserMessage) {
         match message {
             UserMessage::Register { user, from, single } => {
-                let result = self.register(user, from, single);
-                self.inbox(from).send(Message::Answer(from.connection, Answer::Registered(result)));
+                let result = self.register(&user, from, single);
+                match result {
+                    Ok(()) if self.are_counted() => self.admit(&user, from),
+                    result => {
+                        let answer = Answer::Registered(result);
+                        self.inbox(from).send(Message::Answer(from.connection, answer));
+                    }
+                }
             }
             UserMessage::Unregister { user, from } => self.unregister(&user, from),
             UserMessage::Control { user, filter, control, completion } => {
@@ -111,18 +125,36 @@ impl Users {
         }
     }
 
-    fn register(&mut self, user: Box<str>, from: Address, single: bool) -> Result<(), Disconnect> {
-        let there = self.connections.get(&user);
+    /// A user's connections on other nodes count too.
+    fn are_counted(&self) -> bool {
+        self.connections_max > 0 && self.topics.are_shared()
+    }
+
+    /// The connection is told when its user's connections on all nodes were counted. If it is refused it closes,
+    /// and unregisters like any other.
+    fn admit(&self, user: &str, from: Address) {
+        let client = client_of(from);
+        let info =
+            ClientInfo { user: user.into(), client, connection: Bytes::new(), subscription: Bytes::new() };
+        let admission = Admission { from, info: Arc::new(info), connections_max: self.connections_max };
+        self.topics.admit(cluster::user_topic(user), admission);
+    }
+
+    fn register(&mut self, user: &str, from: Address, single: bool) -> Result<(), Disconnect> {
+        let there = self.connections.get(user);
         if single {
             let nothing = Completion(Arc::new(|_| {}));
             for address in there.into_iter().flat_map(Connections::iter) {
                 let close = Control::Disconnect(Disconnect::CONNECTION_LIMIT);
                 self.order(*address, Arc::default(), close, nothing.clone());
             }
+            if let Some(cluster) = &self.node.cluster {
+                cluster.disconnect_elsewhere(user, &Disconnect::CONNECTION_LIMIT);
+            }
         } else if self.connections_max > 0 && there.map_or(0, Connections::len) >= self.connections_max {
             return Err(Disconnect::CONNECTION_LIMIT);
         }
-        match self.connections.entry(user) {
+        match self.connections.entry(user.into()) {
             Entry::Vacant(entry) => {
                 entry.insert(Connections::One(from));
             }
@@ -132,6 +164,9 @@ impl Users {
     }
 
     fn unregister(&mut self, user: &str, from: Address) {
+        if self.are_counted() {
+            self.topics.dismiss(cluster::user_topic(user), client_of(from));
+        }
         let Some(connections) = self.connections.get_mut(user) else { return };
         if connections.remove(from) {
             return;
@@ -148,6 +183,12 @@ impl Users {
     }
 
     fn inbox(&self, address: Address) -> &Inbox {
-        &self.inboxes[usize::from(address.shard)]
+        &self.node.inboxes.all[usize::from(address.shard)]
     }
+}
+
+/// A name for a connection that no other of this node has, while it lasts.
+fn client_of(Address { shard, connection }: Address) -> ClientId {
+    let place = (u64::from(shard) << 32) | u64::from(connection.slot);
+    ClientId(Uuid::from_u64_pair(place, u64::from(connection.generation)))
 }

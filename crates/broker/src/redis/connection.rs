@@ -2,7 +2,7 @@
 //!
 //! A connection that was opened is to a primary that we can use: its version, role and lineage are known.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::Rng;
@@ -33,6 +33,9 @@ pub enum LinkError {
     /// A connection exists, but nothing comes back.
     #[error("no answer in time")]
     Silent,
+    /// The connection answers, but what is published does not arrive through it.
+    #[error("what is published does not arrive")]
+    Deaf,
     /// User or password are wrong or missing.
     #[error("Redis refuses user or password")]
     WrongPassword,
@@ -56,6 +59,8 @@ pub(super) struct Connector {
     client: Client,
     connect_timeout: Duration,
     answer_timeout: Duration,
+    /// The policy for full memory of which was warned last, so that each connection does not warn anew.
+    policy_told: Mutex<String>,
 }
 
 /// An open connection.
@@ -109,6 +114,7 @@ impl Connector {
             client,
             connect_timeout: settings.connect_timeout,
             answer_timeout: settings.answer_timeout,
+            policy_told: Mutex::default(),
         })
     }
 
@@ -134,8 +140,24 @@ impl Connector {
         let connection = self.client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = connection.await.map_err(|error| open_error(&error))?;
         check_version(&mut connection).await?;
+        self.check_policy(&mut connection).await?;
         let lineage = identify(&mut connection).await?;
         Ok(Opened { connection, lineage, lost })
+    }
+
+    /// Warns if Redis, once its memory is full, would take away what is in use. It works until then.
+    async fn check_policy(&self, connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
+        let info = info(connection, "memory").await?;
+        let policy = field(&info, "maxmemory_policy").unwrap_or_default();
+        let mut told = self.policy_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != policy && !policy.is_empty() && !matches!(policy, "noeviction" | "volatile-ttl") {
+            tracing::warn!(
+                "maxmemory-policy of Redis is {policy}: once its memory is full it drops history and presence at \
+                 random; set maxmemory-policy to noeviction, or to volatile-ttl"
+            );
+        }
+        policy.clone_into(&mut told);
+        Ok(())
     }
 }
 

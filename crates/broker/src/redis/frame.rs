@@ -20,6 +20,8 @@ use bytes::{Buf, Bytes};
 use fanwire_protocol::{ClientId, ClientInfo, Epoch, Publication, Tags};
 use uuid::Uuid;
 
+use crate::members::Member;
+
 /// One life of the primary that wrote: the first characters of its replication id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lineage([u8; 8]);
@@ -78,7 +80,10 @@ mod kind {
     pub(super) const JOIN: u8 = 2;
     pub(super) const LEAVE: u8 = 3;
     pub(super) const CONTROL: u8 = 4;
+    /// A client that is present, and goes without a word.
     pub(super) const MEMBER: u8 = 5;
+    /// A client that is present, whose leave is to be said. `scripts/leave.lua` makes a leave of it.
+    pub(super) const ANNOUNCED_MEMBER: u8 = 6;
 }
 
 mod field {
@@ -116,9 +121,10 @@ pub(super) fn publication_body(data: &[u8], info: Option<&ClientInfo>, tags: Opt
 }
 
 /// What is present of a client.
-pub(super) fn member_body(info: &ClientInfo) -> Vec<u8> {
+pub(super) fn member_body(member: &Member) -> Vec<u8> {
+    let kind = if member.announce_leave { kind::ANNOUNCED_MEMBER } else { kind::MEMBER };
     let mut body = Vec::with_capacity(128);
-    put_body(&mut body, kind::MEMBER, Some(info), None, &[]);
+    put_body(&mut body, kind, Some(&member.info), None, &[]);
     body
 }
 
@@ -169,7 +175,9 @@ impl Content {
             kind::JOIN => fields.info.map(Self::Join).ok_or(FrameError::NoClient),
             kind::LEAVE => fields.info.map(Self::Leave).ok_or(FrameError::NoClient),
             kind::CONTROL => Ok(Self::Control),
-            kind::MEMBER => fields.info.map(Self::Member).ok_or(FrameError::NoClient),
+            kind::MEMBER | kind::ANNOUNCED_MEMBER => {
+                fields.info.map(Self::Member).ok_or(FrameError::NoClient)
+            }
             unknown => Err(FrameError::UnknownKind(unknown)),
         }
     }
@@ -395,8 +403,16 @@ mod tests {
             let parse = |frame: Vec<u8>| Frame::parse(frame.into()).unwrap().content;
             prop_assert_eq!(parse(join_frame(&info)), Content::Join(Arc::new(info.clone())));
             prop_assert_eq!(parse(leave_frame(&info)), Content::Leave(Arc::new(info.clone())));
-            let member = Content::parse(member_body(&info).into(), 0).unwrap();
-            prop_assert_eq!(member, Content::Member(Arc::new(info)));
+            let info = Arc::new(info);
+            for announce_leave in [false, true] {
+                let body = member_body(&Member { info: Arc::clone(&info), announce_leave });
+                let member = Content::parse(body.clone().into(), 0).unwrap();
+                prop_assert_eq!(member, Content::Member(Arc::clone(&info)));
+                // As scripts make a leave.
+                let leave = [b"\x01\n\x01\x03", &body[2..]].concat();
+                prop_assert_eq!(&leave, &leave_frame(&info));
+                prop_assert_eq!(body[1], if announce_leave { 6 } else { 5 });
+            }
         }
 
         #[test]

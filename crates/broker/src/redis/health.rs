@@ -2,41 +2,55 @@
 
 use std::fmt;
 use std::mem::Discriminant;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::connection::LinkError;
+use super::registry::Incompatible;
 
 /// Whether the engine can do what it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkState {
     /// All connections are there.
     Up,
-    /// At least one is missing: why the last attempt failed.
+    /// Some are missing while others are there: why the last attempt for one of them failed. What goes through
+    /// those that are there works. This passes within a second or so, unless something is wrong with this node.
+    Partial(LinkError),
+    /// All are missing: why the last attempt failed.
     Down(LinkError),
+    /// This node must not join the cluster that is there. It is final: the engine does nothing any more.
+    Refused(Incompatible),
 }
 
 pub(super) struct Health {
     address: String,
     state: watch::Sender<LinkState>,
-    /// For each connection why it is missing, and since when any is.
     missing: Mutex<Missing>,
 }
 
 struct Missing {
+    /// For each connection why it is missing.
     links: Vec<Option<LinkError>>,
+    /// The connections that have been there.
+    were_up: Vec<bool>,
+    reconnects: u64,
+    /// Since when any is missing.
     since: Instant,
-    was_up: bool,
     /// The reason that was logged last.
     told: Option<Discriminant<LinkError>>,
 }
 
 impl Health {
     pub(super) fn new(address: String, links: usize) -> Self {
-        let links = vec![Some(LinkError::NotYet); links];
-        let missing = Missing { links, since: Instant::now(), was_up: false, told: None };
+        let missing = Missing {
+            links: vec![Some(LinkError::NotYet); links],
+            were_up: vec![false; links],
+            reconnects: 0,
+            since: Instant::now(),
+            told: None,
+        };
         let (state, _) = watch::channel(LinkState::Down(LinkError::NotYet));
         Self { address, state, missing: Mutex::new(missing) }
     }
@@ -45,16 +59,25 @@ impl Health {
         self.state.subscribe()
     }
 
+    /// Which connections are there, and how many times one came back.
+    pub(super) fn links(&self) -> (Vec<bool>, u64) {
+        let missing = self.missing();
+        (missing.links.iter().map(Option::is_none).collect(), missing.reconnects)
+    }
+
     /// The connection is there.
     pub(super) fn up(&self, link: usize) {
-        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-        missing.links[link] = None;
-        if missing.links.iter().any(Option::is_some) {
+        let mut missing = self.missing();
+        if self.is_refused() {
             return;
         }
-        let before = self.state.send_replace(LinkState::Up);
-        missing.was_up = true;
-        if before != LinkState::Up {
+        missing.links[link] = None;
+        if std::mem::replace(&mut missing.were_up[link], true) {
+            missing.reconnects += 1;
+        }
+        let state = missing.state();
+        let before = self.state.send_replace(state.clone());
+        if state == LinkState::Up && before != LinkState::Up {
             let after = format!("{:.1} s", missing.since.elapsed().as_secs_f64());
             tracing::info!(address = self.address, after, "Redis is connected");
         }
@@ -63,9 +86,14 @@ impl Health {
     /// The connection is missing. Logged if that is news: one line, however many connections are missing and
     /// however often each of them tries.
     pub(super) fn down(&self, link: usize, error: LinkError) {
-        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing = self.missing();
+        if self.is_refused() {
+            return;
+        }
         missing.links[link] = Some(error.clone());
-        let before = self.state.send_replace(LinkState::Down(error.clone()));
+        let are_all_missing = missing.links.iter().all(Option::is_some);
+        let state = if are_all_missing { LinkState::Down } else { LinkState::Partial };
+        let before = self.state.send_replace(state(error.clone()));
         if before == LinkState::Up {
             missing.since = Instant::now();
             missing.told = None;
@@ -78,9 +106,41 @@ impl Health {
             LinkError::Unreachable(_) | LinkError::Closed | LinkError::Silent | LinkError::Loading
         );
         let kind = Some(std::mem::discriminant(&error));
-        if missing.told != kind && (!passes || !missing.was_up) {
+        if missing.told != kind && (!passes || !missing.were_up[link]) {
             missing.told = kind;
             tracing::warn!(address = self.address, %error, "Redis cannot be used, trying on");
+        }
+    }
+
+    /// The node must not join the cluster. What becomes of connections after this changes nothing.
+    pub(super) fn refuse(&self, reason: Incompatible) {
+        let _missing = self.missing();
+        tracing::error!(address = self.address, %reason, "this node does not join the cluster");
+        self.state.send_replace(LinkState::Refused(reason));
+    }
+
+    pub(super) async fn until_refused(&self) {
+        let mut state = self.watch();
+        let refused = state.wait_for(|state| matches!(state, LinkState::Refused(_)));
+        refused.await.expect("the sender is borrowed meanwhile");
+    }
+
+    fn is_refused(&self) -> bool {
+        matches!(*self.state.borrow(), LinkState::Refused(_))
+    }
+
+    fn missing(&self) -> MutexGuard<'_, Missing> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Missing {
+    fn state(&self) -> LinkState {
+        let Some(error) = self.links.iter().flatten().next() else { return LinkState::Up };
+        if self.links.iter().all(Option::is_some) {
+            LinkState::Down(error.clone())
+        } else {
+            LinkState::Partial(error.clone())
         }
     }
 }
@@ -156,6 +216,7 @@ mod tests {
             (0..3).for_each(|link| health.up(link));
             check(1);
             assert_eq!(*health.watch().borrow(), LinkState::Up);
+            assert_eq!(health.links(), (vec![true; 3], 0));
 
             // Lost for a while.
             (0..3).for_each(|link| health.down(link, LinkError::Closed));
@@ -163,9 +224,11 @@ mod tests {
                 (0..3).for_each(|link| health.down(link, unreachable()));
             }
             health.down(0, LinkError::Loading);
+            assert_eq!(*health.watch().borrow(), LinkState::Down(LinkError::Loading));
             health.up(0);
             check(1);
-            assert!(matches!(*health.watch().borrow(), LinkState::Down(_)));
+            assert_eq!(*health.watch().borrow(), LinkState::Partial(unreachable()));
+            assert_eq!(health.links(), (vec![true, false, false], 1));
 
             // It comes back, but not as it was.
             for _ in 0..10 {

@@ -1,15 +1,34 @@
 //! The names of all keys and channels.
 //!
-//! Everything of one topic carries the topic as hash tag, so that a cluster keeps it on one server. The tag ends
-//! at the first closing brace, hence braces in names are percent-encoded.
+//! Everything of one topic carries the topic as hash tag, so that a cluster keeps it on one server, and everything
+//! about the nodes carries `!`. The tag ends at the first closing brace, hence braces in names are percent-encoded.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use fanwire_protocol::TopicName;
 use uuid::Uuid;
 
-/// One node, for one run: a node that is started again is another.
-pub(super) type NodeId = Uuid;
+/// One life of a node in the cluster: what members and leases belong to. It ends for good when the node is taken for
+/// dead, and a node that was takes another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Incarnation(Uuid);
+
+impl Incarnation {
+    pub(super) fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        Uuid::try_parse_ascii(text).ok().map(Self)
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.simple().fmt(f)
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Keys {
@@ -20,6 +39,10 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// Sorted set: the prefixes, and their applications, under which a cluster lives, by the end of the last lease.
+    /// The same for all prefixes, of course.
+    pub(super) const PREFIXES: &str = "fanwire:prefixes";
+
     pub(super) fn new(prefix: &str, application: &str) -> Self {
         let base = format!("{}:{}:", encode(prefix), encode(application));
         let channel = format!("{base}c:{{");
@@ -46,9 +69,9 @@ impl Keys {
         format!("{}:{key}", self.of_topic("i", topic))
     }
 
-    /// Hash: the node's members of the topic, client id to info.
-    pub(super) fn members(&self, topic: &TopicName, node: NodeId) -> String {
-        format!("{}:{}", self.of_topic("p", topic), node.simple())
+    /// Hash: the node's members of the topic, client id to body.
+    pub(super) fn members(&self, topic: &TopicName, incarnation: Incarnation) -> String {
+        format!("{}:{incarnation}", self.of_topic("p", topic))
     }
 
     /// Hash: the nodes that have members in the topic, to how many clients and users.
@@ -56,9 +79,39 @@ impl Keys {
         self.of_topic("pn", topic)
     }
 
+    /// Set: the topics in which the node has members.
+    pub(super) fn member_topics(&self, incarnation: Incarnation) -> String {
+        format!("{}px:{incarnation}", self.base)
+    }
+
+    /// Sorted set: the nodes, by the end of their lease.
+    pub(super) fn nodes(&self) -> String {
+        format!("{}n:{{!}}", self.base)
+    }
+
+    /// Hash: the nodes, to their id and name.
+    pub(super) fn node_names(&self) -> String {
+        format!("{}nd:{{!}}", self.base)
+    }
+
     /// String: exists while the node's lease lasts.
-    pub(super) fn node(&self, node: NodeId) -> String {
-        format!("{}n:{}", self.base, node.simple())
+    pub(super) fn lease(&self, incarnation: Incarnation) -> String {
+        format!("{}n:{{!}}:{incarnation}", self.base)
+    }
+
+    /// String: exists once the node was taken for dead.
+    pub(super) fn tombstone(&self, incarnation: Incarnation) -> String {
+        format!("{}t:{{!}}:{incarnation}", self.base)
+    }
+
+    /// String: exists while somebody takes the dead node's members out.
+    pub(super) fn cleaning(&self, incarnation: Incarnation) -> String {
+        format!("{}l:{{!}}:{incarnation}", self.base)
+    }
+
+    /// String: the settings in which all nodes have to agree.
+    pub(super) fn cluster_settings(&self) -> String {
+        format!("{}cs:{{!}}", self.base)
     }
 
     /// The name of the topic that the channel belongs to, if it is one of ours.
@@ -113,8 +166,10 @@ mod tests {
         let topic = TopicName::new("news:{a}100%").unwrap();
         assert_eq!(keys.channel(&topic), "fanwire:default:c:{news:%7Ba%7D100%25}");
         assert_eq!(keys.idempotency(&topic, "k}"), "fanwire:default:i:{news:%7Ba%7D100%25}:k}");
-        let node = Uuid::from_u128(7);
-        assert_eq!(keys.node(node), "fanwire:default:n:00000000000000000000000000000007");
+        let incarnation = Incarnation(Uuid::from_u128(7));
+        assert_eq!(keys.lease(incarnation), "fanwire:default:n:{!}:00000000000000000000000000000007");
+        assert_eq!(Incarnation::parse(incarnation.to_string().as_bytes()), Some(incarnation));
+        assert_eq!(Incarnation::parse(b"7"), None);
     }
 
     #[test]

@@ -19,22 +19,28 @@ use super::frame::Lineage;
 use super::health::{Health, Seldom};
 use super::scripts::{Script, Scripts};
 use super::settings::RedisSettings;
+use super::stats::{CallKind, Counters};
 use crate::engine::EngineError;
 
-#[derive(Debug)]
+/// All command connections, for calls of one kind. Cloning shares them.
+#[derive(Clone, Debug)]
 pub(super) struct Links {
-    links: Box<[watch::Receiver<Option<Ready>>]>,
+    links: Arc<[watch::Receiver<Option<Ready>>]>,
+    kind: CallKind,
 }
 
 /// A command connection in use. Cloning shares it.
 #[derive(Clone)]
 pub(super) struct Ready {
+    /// What its calls are counted as.
+    kind: CallKind,
     connection: MultiplexedConnection,
     lineage: Lineage,
     scripts: Arc<Scripts>,
     /// Ends the connection: the server turned out not to be what it was.
     suspect: Arc<Notify>,
     refusals: Arc<Seldom>,
+    counters: Arc<Counters>,
 }
 
 /// Keeps one command connection open.
@@ -46,6 +52,7 @@ pub(super) struct Keeper {
     settings: Arc<RedisSettings>,
     ready: watch::Sender<Option<Ready>>,
     refusals: Arc<Seldom>,
+    counters: Arc<Counters>,
 }
 
 impl Links {
@@ -56,6 +63,7 @@ impl Links {
         health: &Arc<Health>,
         scripts: &Arc<Scripts>,
         settings: &Arc<RedisSettings>,
+        counters: &Arc<Counters>,
     ) -> (Self, Vec<Keeper>) {
         let refusals = Arc::new(Seldom::new());
         let (mut links, mut keepers) = (Vec::new(), Vec::new());
@@ -70,9 +78,15 @@ impl Links {
                 settings: Arc::clone(settings),
                 ready,
                 refusals: Arc::clone(&refusals),
+                counters: Arc::clone(counters),
             });
         }
-        (Self { links: links.into() }, keepers)
+        (Self { links: links.into(), kind: CallKind::Other }, keepers)
+    }
+
+    /// The same connections, for calls that are counted as of that kind.
+    pub(super) fn of_kind(&self, kind: CallKind) -> Self {
+        Self { kind, ..self.clone() }
     }
 
     /// The connection for what concerns the topic.
@@ -87,7 +101,13 @@ impl Links {
     }
 
     pub(super) fn link(&self, index: usize) -> Result<Ready, EngineError> {
-        self.links[index].borrow().clone().ok_or(EngineError::Unavailable)
+        let ready = self.links[index].borrow().clone().ok_or(EngineError::Unavailable)?;
+        Ok(Ready { kind: self.kind, ..ready })
+    }
+
+    /// Any connection that is there.
+    pub(super) fn any(&self) -> Result<Ready, EngineError> {
+        (0..self.links.len()).find_map(|index| self.link(index).ok()).ok_or(EngineError::Unavailable)
     }
 
     /// Says when connections come and go, seen from the first.
@@ -102,26 +122,25 @@ impl Ready {
     }
 
     pub(super) async fn command(&mut self, command: &Cmd) -> Result<Value, EngineError> {
-        match self.connection.send_packed_command(command).await {
-            Ok(Value::ServerError(error)) => Err(self.refusal(&error)),
-            Ok(value) => Ok(value),
-            Err(error) => Err(failure(&error)),
-        }
+        let asked = Instant::now();
+        let answer = self.connection.send_packed_command(command).await;
+        let answer = answer.map_err(|error| failure(&error)).and_then(|value| self.accept(value));
+        self.counters.call(self.kind, asked.elapsed(), answer.is_ok());
+        answer
     }
 
     /// Runs several commands in one round trip; the first refusal is the result.
     pub(super) async fn pipeline(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
+        self.answers(pipeline).await?.into_iter().map(|answer| self.accept(answer)).collect()
+    }
+
+    /// Runs several commands in one round trip, of which each has its own answer: [`Ready::accept`] them.
+    pub(super) async fn answers(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
+        let asked = Instant::now();
         let answers = self.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
-        let values = match answers {
-            Ok(values) => values,
-            Err(error) => return Err(failure(&error)),
-        };
-        for value in &values {
-            if let Value::ServerError(error) = value {
-                return Err(self.refusal(error));
-            }
-        }
-        Ok(values)
+        let is_ok = answers.as_ref().is_ok_and(|answers| answers.iter().all(|answer| !is_refusal(answer)));
+        self.counters.call(self.kind, asked.elapsed(), is_ok);
+        answers.map_err(|error| failure(&error))
     }
 
     /// Runs a script; loads it first if the server has forgotten it, in which case it has not been run.
@@ -133,14 +152,27 @@ impl Ready {
     ) -> Result<Value, EngineError> {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&script.hash).arg(keys.len()).arg(keys).arg(arguments);
-        match self.connection.send_packed_command(&command).await {
-            Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {
-                load(&mut self.connection, &self.scripts).await.map_err(|_| EngineError::Unavailable)?;
-                self.command(&command).await
-            }
-            Ok(Value::ServerError(error)) => Err(self.refusal(&error)),
-            Ok(value) => Ok(value),
-            Err(error) => Err(failure(&error)),
+        let asked = Instant::now();
+        let answer = self.connection.send_packed_command(&command).await;
+        if answer.as_ref().is_ok_and(is_unknown_script) {
+            self.load_scripts().await?;
+            return self.command(&command).await;
+        }
+        let answer = answer.map_err(|error| failure(&error)).and_then(|value| self.accept(value));
+        self.counters.call(self.kind, asked.elapsed(), answer.is_ok());
+        answer
+    }
+
+    /// Makes the server know all scripts again.
+    pub(super) async fn load_scripts(&mut self) -> Result<(), EngineError> {
+        load(&mut self.connection, &self.scripts).await.map_err(|_| EngineError::Unavailable)
+    }
+
+    /// The value, unless it is a refusal.
+    pub(super) fn accept(&self, answer: Value) -> Result<Value, EngineError> {
+        match answer {
+            Value::ServerError(error) => Err(self.refusal(&error)),
+            value => Ok(value),
         }
     }
 
@@ -214,11 +246,13 @@ impl Keeper {
         let Opened { mut connection, lineage, lost } = opened;
         let suspect = Arc::new(Notify::new());
         self.ready.send_replace(Some(Ready {
+            kind: CallKind::Other,
             connection: connection.clone(),
             lineage,
             scripts: Arc::clone(&self.scripts),
             suspect: Arc::clone(&suspect),
             refusals: Arc::clone(&self.refusals),
+            counters: Arc::clone(&self.counters),
         }));
         self.health.up(self.index);
         let mut probe =
@@ -236,6 +270,22 @@ impl Keeper {
             }
         }
     }
+}
+
+impl Drop for Keeper {
+    /// Nobody uses a connection that is not kept.
+    fn drop(&mut self) {
+        self.ready.send_replace(None);
+    }
+}
+
+/// Whether the script was not run because the server does not know it.
+pub(super) fn is_unknown_script(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if error.code() == "NOSCRIPT")
+}
+
+fn is_refusal(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(_)) && !is_unknown_script(answer)
 }
 
 /// No answer, or none that can be read, in which case the connection ends by itself.

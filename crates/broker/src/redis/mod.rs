@@ -4,24 +4,28 @@
 //! connections ([`link`]), events come through one of their own ([`subscriptions`]), in the order in which Redis did
 //! things. Nothing waits for a Redis that is known to be gone, and nothing is done twice to be sure.
 
+mod cleaner;
 mod connection;
 mod frame;
 mod health;
 mod keys;
+mod lease;
 mod link;
 mod presence;
+mod probe;
+mod publish;
 mod registry;
 mod reply;
 mod scripts;
 mod settings;
+mod stats;
 mod subscriptions;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use fanwire_protocol::{ClientId, ClientInfo, Epoch, TopicName};
-use redis::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -29,19 +33,26 @@ use crate::engine::{EngineError, Usage};
 use crate::history::{History, HistoryQuery, Recovery, Since};
 use crate::members::Member;
 use crate::presence::PresenceStats;
-use crate::publish::{HistoryOptions, Publish, Published};
+use crate::publish::{Publish, Published};
+use cleaner::Cleaner;
 use connection::Connector;
 use health::Health;
 use keys::Keys;
-use link::{Links, Ready};
+use lease::Lease;
+use link::Links;
 use presence::Presence;
+use probe::Probe;
+use publish::Publisher;
+use registry::Registry;
 use scripts::{Script, Scripts};
+use stats::Counters;
 use subscriptions::Subscriptions;
 
 pub use connection::LinkError;
 pub use health::LinkState;
-pub use registry::Peer;
+pub use registry::{Incompatible, Peer};
 pub use settings::RedisSettings;
+pub use stats::{CallKind, CallStats, LATENCY_BOUNDS, LinkRole, LinkStats, RedisStats};
 pub use subscriptions::Deliver;
 
 /// The engine that keeps topics in Redis. Cloning shares it.
@@ -50,12 +61,14 @@ pub struct Redis(Arc<Inner>);
 
 struct Inner {
     keys: Arc<Keys>,
-    settings: Arc<RedisSettings>,
     scripts: Arc<Scripts>,
-    links: Arc<Links>,
+    /// For reading history.
+    links: Links,
+    publisher: Publisher,
     subscriptions: Arc<Subscriptions>,
     presence: Arc<Presence>,
     health: Arc<Health>,
+    counters: Arc<Counters>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -70,16 +83,79 @@ impl Redis {
         let settings = Arc::new(settings);
         let scripts = Arc::new(Scripts::new());
 
-        let (links, keepers) = Links::new(count, &connector, &health, &scripts, &settings);
-        let links = Arc::new(links);
-        let subscriptions = Arc::new(Subscriptions::new(Arc::clone(&keys), Arc::clone(&settings), deliver));
-        let presence = Arc::new(Presence::new(Arc::clone(&keys), Arc::clone(&links), Arc::clone(&settings)));
+        let counters = Arc::new(Counters::default());
+        let (links, keepers) = Links::new(count, &connector, &health, &scripts, &settings, &counters);
+        let probe = Probe::new(node.id, &keys, settings.probe_interval, links.clone(), Arc::clone(&counters));
+        let subscriptions = Subscriptions::new(
+            Arc::clone(&keys),
+            Arc::clone(&settings),
+            deliver,
+            probe,
+            Arc::clone(&counters),
+        );
+        let subscriptions = Arc::new(subscriptions);
+        let publisher = Publisher::new(
+            Arc::clone(&keys),
+            Arc::clone(&settings),
+            Arc::clone(&scripts),
+            links.of_kind(CallKind::Publish),
+        );
+        let presence_links = links.of_kind(CallKind::Presence);
+        let registry = Registry::new(
+            node,
+            Arc::clone(&keys),
+            presence_links.clone(),
+            Arc::clone(&scripts),
+            Arc::clone(&settings),
+        );
+        let registry = Arc::new(registry);
+        let lease =
+            Lease::new(Arc::clone(&registry), presence_links.clone(), Arc::clone(&health), settings.lease);
+        let lease = Arc::new(lease);
+        let cleaner = Cleaner::new(
+            Arc::clone(&registry),
+            Arc::clone(&keys),
+            presence_links.clone(),
+            Arc::clone(&scripts),
+        );
+        let cleaner = Arc::new(cleaner);
+        let presence = Arc::new(Presence::new(
+            Arc::clone(&keys),
+            presence_links,
+            Arc::clone(&scripts),
+            registry,
+            Arc::clone(&lease),
+            Arc::clone(&cleaner),
+        ));
 
-        let mut tasks: Vec<_> = keepers.into_iter().map(|keeper| tokio::spawn(keeper.run())).collect();
-        let subscriber = Arc::clone(&subscriptions).run(connector, Arc::clone(&health), count);
+        let mut tasks: Vec<_> =
+            keepers.into_iter().map(|keeper| spawn_unless_refused(&health, keeper.run())).collect();
+        let subscriber = {
+            let (subscriptions, health) = (Arc::clone(&subscriptions), Arc::clone(&health));
+            async move {
+                unless_refused(
+                    &health,
+                    Arc::clone(&subscriptions).run(connector, Arc::clone(&health), count),
+                )
+                .await;
+                subscriptions.detach();
+            }
+        };
         tasks.push(tokio::spawn(subscriber));
-        tasks.push(tokio::spawn(Arc::clone(&presence).run()));
-        Ok(Self(Arc::new(Inner { keys, settings, scripts, links, subscriptions, presence, health, tasks })))
+        tasks.push(spawn_unless_refused(&health, Arc::clone(&presence).run()));
+        tasks.push(spawn_unless_refused(&health, cleaner.run(Arc::clone(&lease))));
+        tasks.push(spawn_unless_refused(&health, lease.run()));
+        Ok(Self(Arc::new(Inner {
+            keys,
+            scripts,
+            links: links.of_kind(CallKind::History),
+            publisher,
+            subscriptions,
+            presence,
+            health,
+            counters,
+            tasks,
+        })))
     }
 
     /// Whether Redis can be used, now and whenever it changes.
@@ -87,12 +163,36 @@ impl Redis {
         self.0.health.watch()
     }
 
-    /// Takes this node out of presence. Meant to be the last call, when its clients are gone.
+    /// What has been counted, for metrics.
+    pub fn stats(&self) -> RedisStats {
+        let (links, reconnects) = self.0.health.links();
+        let subscriptions = links.len() - 1;
+        let links = links.into_iter().enumerate().map(|(index, is_up)| {
+            let role = if index == subscriptions { LinkRole::Subscriptions } else { LinkRole::Commands };
+            LinkStats { role, is_up }
+        });
+        self.0.counters.stats(reconnects, self.0.subscriptions.len(), links.collect())
+    }
+
+    /// The nodes that live at this moment, with this one: those whose lease has not ended.
+    pub async fn peers(&self) -> Result<Vec<Peer>, EngineError> {
+        self.0.presence.peers().await
+    }
+
+    /// How many times this node was taken for dead while it lived, because it was paused or cut off for longer
+    /// than its lease. Its members were taken out then, and their leaves said: its clients have to connect anew.
+    pub fn fenced(&self) -> watch::Receiver<u64> {
+        self.0.presence.fenced()
+    }
+
+    /// Takes this node out of the cluster: members that are still there leave, as announced, and the others no
+    /// longer wait for it. Meant to be the last call, when its clients are gone.
     pub async fn leave(&self) -> Result<(), EngineError> {
         self.0.presence.leave().await
     }
 
-    pub(crate) async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
+    /// See [`crate::Engine::subscribe`].
+    pub async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
         self.0.subscriptions.subscribe(topic).await
     }
 
@@ -100,15 +200,9 @@ impl Redis {
         self.0.subscriptions.unsubscribe(topic);
     }
 
-    pub(crate) async fn publish(
-        &self,
-        topic: &TopicName,
-        publish: Publish,
-    ) -> Result<Published, EngineError> {
-        match publish.history {
-            Some(options) => self.publish_kept(topic, &publish, options).await,
-            None => self.publish_live(topic, &publish).await,
-        }
+    /// See [`crate::Engine::publish`].
+    pub async fn publish(&self, topic: &TopicName, publish: Publish) -> Result<Published, EngineError> {
+        self.0.publisher.publish(topic, publish).await
     }
 
     pub(crate) async fn publish_join(
@@ -116,7 +210,7 @@ impl Redis {
         topic: &TopicName,
         info: Arc<ClientInfo>,
     ) -> Result<(), EngineError> {
-        self.send(topic, frame::join_frame(&info)).await
+        self.0.publisher.send(topic, frame::join_frame(&info)).await
     }
 
     pub(crate) async fn publish_leave(
@@ -124,10 +218,11 @@ impl Redis {
         topic: &TopicName,
         info: Arc<ClientInfo>,
     ) -> Result<(), EngineError> {
-        self.send(topic, frame::leave_frame(&info)).await
+        self.0.publisher.send(topic, frame::leave_frame(&info)).await
     }
 
-    pub(crate) async fn recover(
+    /// See [`crate::Engine::recover`].
+    pub async fn recover(
         &self,
         topic: &TopicName,
         since: Option<Since<'_>>,
@@ -171,11 +266,7 @@ impl Redis {
         topic: &TopicName,
         group: Vec<Publish>,
     ) -> Vec<Result<Published, EngineError>> {
-        let mut results = Vec::with_capacity(group.len());
-        for publish in group {
-            results.push(self.publish(topic, publish).await);
-        }
-        results
+        self.0.publisher.publish_group(topic, &group).await
     }
 
     pub(crate) async fn add_presence(
@@ -216,71 +307,6 @@ impl Redis {
         Usage { topics: self.0.subscriptions.len(), ..Usage::default() }
     }
 
-    async fn publish_live(&self, topic: &TopicName, publish: &Publish) -> Result<Published, EngineError> {
-        let frame = frame::publication_frame(&publish.data, publish.info.as_deref(), publish.tags.as_deref());
-        let Some(key) = &publish.idempotency_key else {
-            self.send(topic, frame).await?;
-            return Ok(Published { position: None, suppressed: false });
-        };
-        let key = self.0.keys.idempotency(topic, key);
-        let channel = self.0.keys.channel(topic);
-        let ttl = milliseconds(self.0.settings.idempotency_ttl).to_string();
-        let mut link = self.0.links.of_topic(topic)?;
-        let arguments = [channel.as_bytes(), &frame, ttl.as_bytes()];
-        let answer = link.script(&self.0.scripts.publish_live_once, &[key.as_bytes()], &arguments).await?;
-        suppressible(&link, &answer)
-    }
-
-    async fn publish_kept(
-        &self,
-        topic: &TopicName,
-        publish: &Publish,
-        options: HistoryOptions,
-    ) -> Result<Published, EngineError> {
-        let Inner { keys, links, scripts, settings, .. } = &*self.0;
-        let body = frame::publication_body(&publish.data, publish.info.as_deref(), publish.tags.as_deref());
-        let (meta, stream, channel) = (keys.meta(topic), keys.stream(topic), keys.channel(topic));
-        let size = limit_argument(options.size);
-        let (ttl, meta_ttl) = (milliseconds(options.ttl), milliseconds(options.meta_ttl));
-        let bucket = ttl_bucket(ttl);
-        let (ttl, meta_ttl) = (ttl.to_string(), meta_ttl.to_string());
-        let epoch = fresh_epoch();
-        let mut link = links.of_topic(topic)?;
-        let lineage = link.lineage();
-        let mut arguments = vec![
-            channel.as_bytes(),
-            &body,
-            size.as_bytes(),
-            ttl.as_bytes(),
-            meta_ttl.as_bytes(),
-            epoch.as_str().as_bytes(),
-            lineage.as_bytes(),
-            bucket.as_bytes(),
-        ];
-        let mut script_keys = vec![meta.as_bytes(), stream.as_bytes()];
-
-        if publish.idempotency_key.is_none() && publish.version == 0 {
-            let answer = link.script(&scripts.publish, &script_keys, &arguments).await?;
-            let position = reply::position(&answer).ok_or_else(|| link.nonsense())?;
-            return Ok(Published { position: Some(position), suppressed: false });
-        }
-        let version = if publish.version == 0 { String::new() } else { publish.version.to_string() };
-        let idempotency_ttl = milliseconds(settings.idempotency_ttl).to_string();
-        arguments.extend([version.as_bytes(), publish.version_epoch.as_bytes(), idempotency_ttl.as_bytes()]);
-        let key = publish.idempotency_key.as_ref().map(|key| keys.idempotency(topic, key));
-        script_keys.extend(key.as_ref().map(String::as_bytes));
-        let answer = link.script(&scripts.publish_once, &script_keys, &arguments).await?;
-        suppressible(&link, &answer)
-    }
-
-    /// Publishes what is not kept.
-    async fn send(&self, topic: &TopicName, frame: Vec<u8>) -> Result<(), EngineError> {
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(self.0.keys.channel(topic)).arg(frame);
-        self.0.links.of_topic(topic)?.command(&command).await?;
-        Ok(())
-    }
-
     /// Runs a reading script; `arguments` follow those of `touch.lua`.
     async fn read(
         &self,
@@ -319,9 +345,20 @@ impl Drop for Inner {
     }
 }
 
-fn suppressible(link: &Ready, answer: &Value) -> Result<Published, EngineError> {
-    let (suppressed, position) = reply::suppressible(answer).ok_or_else(|| link.nonsense())?;
-    Ok(Published { position, suppressed })
+/// Ends a task once the node must not join the cluster.
+fn spawn_unless_refused(
+    health: &Arc<Health>,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    let health = Arc::clone(health);
+    tokio::spawn(async move { unless_refused(&health, task).await })
+}
+
+async fn unless_refused(health: &Health, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = task => {}
+        () = health.until_refused() => {}
+    }
 }
 
 /// Offset and epoch; an empty offset says that there is none.
@@ -339,13 +376,6 @@ fn limit_argument(limit: usize) -> String {
 fn milliseconds(ttl: Duration) -> u64 {
     const TTL_MAX: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
     u64::try_from(ttl.as_millis()).unwrap_or(TTL_MAX).clamp(1, TTL_MAX)
-}
-
-/// Changes eight times in a TTL, so that a stream's expiry need not be set more often. Eight digits.
-fn ttl_bucket(ttl: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let bucket = now * 8 / u128::from(ttl);
-    format!("{:08x}", bucket as u32)
 }
 
 fn fresh_epoch() -> Epoch {

@@ -1,6 +1,17 @@
-//! Which nodes there are.
+//! Which nodes there are: what Redis is asked and told about nodes as such, all of it by scripts and by Redis' clock.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
 use uuid::Uuid;
+
+use super::keys::{Incarnation, Keys};
+use super::link::{Links, Ready};
+use super::milliseconds;
+use super::scripts::{Script, Scripts};
+use super::settings::RedisSettings;
+use crate::engine::EngineError;
 
 /// A node of the cluster, for one run of its process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,4 +20,256 @@ pub struct Peer {
     pub id: Uuid,
     /// For people. Two nodes may have the same.
     pub name: Box<str>,
+}
+
+/// Why a node must not join the cluster that it found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Incompatible {
+    /// The lease differs from that of the nodes that live.
+    #[error(
+        "engine.redis.lease is {ours:?} here and {theirs:?} on the nodes of this cluster; give all nodes the same"
+    )]
+    Lease { ours: Duration, theirs: Duration },
+    /// Another version of this program keeps its data in another way.
+    #[error(
+        "this version keeps its data in Redis in layout {ours}, the nodes of this cluster in layout {theirs}; \
+         stop them before this one is started, or give this one another engine.redis.prefix"
+    )]
+    Layout { ours: u32, theirs: u32 },
+    /// A cluster lives in this Redis, and none under this node's prefix.
+    #[error(
+        "this Redis already serves a cluster with prefix \"{theirs}\"; this node has \"{ours}\". Set \
+         engine.redis.prefix to the same on all nodes, or engine.redis.allow_other_prefixes if two clusters share \
+         this Redis"
+    )]
+    Prefix { ours: Box<str>, theirs: Box<str> },
+}
+
+/// What became of an attempt to renew a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    Held {
+        /// The lease had lasted until then.
+        lasted: bool,
+        /// When the next lease of another node ends, unless it is renewed.
+        next_end: Option<Duration>,
+        /// Nodes whose lease has ended, not necessarily all.
+        ended: Vec<Incarnation>,
+    },
+    /// The node was taken for dead.
+    Dead,
+    Refused(Incompatible),
+}
+
+/// The nodes, as one of them sees and changes them.
+pub(super) struct Registry {
+    node: Peer,
+    keys: Arc<Keys>,
+    links: Links,
+    scripts: Arc<Scripts>,
+    settings: Arc<RedisSettings>,
+}
+
+/// How names and contents of keys are to be understood. A version of this program that changes that changes this.
+const LAYOUT: u32 = 1;
+
+/// What outlives leases lives as long as this if nobody takes care of it any more.
+pub(super) const BACKSTOP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long others wait for one that takes out a dead node's members before they do it too.
+const CLEANING_MAX: Duration = Duration::from_secs(5);
+
+impl Registry {
+    pub(super) fn new(
+        node: Peer,
+        keys: Arc<Keys>,
+        links: Links,
+        scripts: Arc<Scripts>,
+        settings: Arc<RedisSettings>,
+    ) -> Self {
+        Self { node, keys, links, scripts, settings }
+    }
+
+    /// Renews the lease. One that joins has to fit to the cluster that it finds.
+    pub(super) async fn beat(&self, incarnation: Incarnation, joins: bool) -> Result<Beat, EngineError> {
+        let mut link = self.links.any()?;
+        if let Some(reason) = self.announce_prefix(&mut link, joins).await? {
+            return Ok(Beat::Refused(reason));
+        }
+        let keys = [
+            self.keys.nodes(),
+            self.keys.node_names(),
+            self.keys.lease(incarnation),
+            self.keys.tombstone(incarnation),
+            self.keys.cluster_settings(),
+        ];
+        let lease = milliseconds(self.settings.lease);
+        let arguments = [
+            incarnation.to_string(),
+            lease.to_string(),
+            format!("{}{}", self.node.id.simple(), self.node.name),
+            format!("{LAYOUT}:{lease}"),
+            flag(joins),
+            milliseconds(BACKSTOP).to_string(),
+        ];
+        let answer = run(&mut link, &self.scripts.beat, &keys, &arguments).await?;
+        self.read_beat(&answer).ok_or_else(|| link.nonsense())
+    }
+
+    /// The nodes whose lease lasts.
+    pub(super) async fn peers(&self) -> Result<Vec<(Incarnation, Peer)>, EngineError> {
+        let mut link = self.links.any()?;
+        let keys = [self.keys.nodes(), self.keys.node_names()];
+        let answer = run(&mut link, &self.scripts.peers, &keys, &[]).await?;
+        let Value::Array(values) = &answer else { return Err(link.nonsense()) };
+        let peers = values.chunks_exact(2).filter_map(|pair| {
+            let incarnation = Incarnation::parse(text(&pair[0])?)?;
+            Some((incarnation, read_peer(&pair[1])?))
+        });
+        Ok(peers.collect())
+    }
+
+    /// Takes a node whose lease has ended for dead, and takes on to clean up after it. `None` if it lives, or another
+    /// does that. Returns its name, if that is known.
+    pub(super) async fn claim(
+        &self,
+        dead: Incarnation,
+        cleaner: Incarnation,
+    ) -> Result<Option<Box<str>>, EngineError> {
+        let mut link = self.links.any()?;
+        Ok(self.claim_with(&mut link, dead, cleaner).await?.map(|(_, name)| name))
+    }
+
+    /// Ends this node's own lease, as [`Registry::claim`] would. The last to leave takes the cluster's prefix with
+    /// it, so that the next cluster may have another.
+    pub(super) async fn resign(&self, incarnation: Incarnation) -> Result<(), EngineError> {
+        let mut link = self.links.any()?;
+        let others = self.claim_with(&mut link, incarnation, incarnation).await?;
+        if others.is_some_and(|(others, _)| others == 0) {
+            let mut command = redis::cmd("ZREM");
+            link.command(command.arg(Keys::PREFIXES).arg(self.prefix_entry())).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a dead node of which nothing is left.
+    pub(super) async fn forget(&self, dead: Incarnation) -> Result<(), EngineError> {
+        let mut commands = redis::pipe();
+        commands.zrem(self.keys.nodes(), dead.to_string());
+        commands.hdel(self.keys.node_names(), dead.to_string());
+        commands.del(self.keys.cleaning(dead));
+        self.links.any()?.pipeline(&commands).await?;
+        Ok(())
+    }
+
+    /// Returns why the node's prefix is not to be taken.
+    async fn announce_prefix(
+        &self,
+        link: &mut Ready,
+        joins: bool,
+    ) -> Result<Option<Incompatible>, EngineError> {
+        let RedisSettings { prefix, lease, allow_other_prefixes, .. } = &*self.settings;
+        let arguments = [
+            self.prefix_entry(),
+            prefix.to_string(),
+            milliseconds(*lease).to_string(),
+            flag(joins && !allow_other_prefixes),
+            milliseconds(BACKSTOP).to_string(),
+        ];
+        let answer = run(link, &self.scripts.prefixes, &[Keys::PREFIXES.to_owned()], &arguments).await?;
+        let other = text(&answer).ok_or_else(|| link.nonsense())?;
+        let refusal =
+            || Incompatible::Prefix { ours: prefix.clone(), theirs: String::from_utf8_lossy(other).into() };
+        Ok((!other.is_empty()).then(refusal))
+    }
+
+    /// Returns how many others live, and the name.
+    async fn claim_with(
+        &self,
+        link: &mut Ready,
+        dead: Incarnation,
+        cleaner: Incarnation,
+    ) -> Result<Option<(i64, Box<str>)>, EngineError> {
+        let keys = [
+            self.keys.nodes(),
+            self.keys.lease(dead),
+            self.keys.tombstone(dead),
+            self.keys.cleaning(dead),
+            self.keys.node_names(),
+        ];
+        let arguments = [
+            dead.to_string(),
+            cleaner.to_string(),
+            milliseconds(CLEANING_MAX).to_string(),
+            milliseconds(BACKSTOP).to_string(),
+        ];
+        let answer = run(link, &self.scripts.claim, &keys, &arguments).await?;
+        match &answer {
+            Value::Array(values) => match values.as_slice() {
+                [Value::Int(0), _, _] => Ok(None),
+                [Value::Int(_), Value::Int(others), peer] => {
+                    Ok(Some((*others, read_peer(peer).map(|peer| peer.name).unwrap_or_default())))
+                }
+                _ => Err(link.nonsense()),
+            },
+            _ => Err(link.nonsense()),
+        }
+    }
+
+    fn read_beat(&self, answer: &Value) -> Option<Beat> {
+        let Value::Array(values) = answer else { return None };
+        match (text(values.first()?)?, &values[1..]) {
+            (b"dead", []) => Some(Beat::Dead),
+            (b"refused", [settings]) => self.refusal(text(settings)?).map(Beat::Refused),
+            (b"held", [Value::Int(lasted), Value::Int(next_end), Value::Array(ended)]) => Some(Beat::Held {
+                lasted: *lasted != 0,
+                next_end: u64::try_from(*next_end).ok().filter(|end| *end > 0).map(Duration::from_millis),
+                ended: ended.iter().filter_map(|ended| Incarnation::parse(text(ended)?)).collect(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// What is wrong, seen from the settings of those who live.
+    fn refusal(&self, settings: &[u8]) -> Option<Incompatible> {
+        let (layout, lease) = std::str::from_utf8(settings).ok()?.split_once(':')?;
+        let layout = layout.parse().ok()?;
+        if layout != LAYOUT {
+            return Some(Incompatible::Layout { ours: LAYOUT, theirs: layout });
+        }
+        let theirs = Duration::from_millis(lease.parse().ok()?);
+        Some(Incompatible::Lease { ours: self.settings.lease, theirs })
+    }
+
+    fn prefix_entry(&self) -> String {
+        format!("{} {}", self.settings.prefix, self.settings.application)
+    }
+}
+
+async fn run(
+    link: &mut Ready,
+    script: &Script,
+    keys: &[String],
+    arguments: &[String],
+) -> Result<Value, EngineError> {
+    let keys: Vec<_> = keys.iter().map(String::as_bytes).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_bytes).collect();
+    link.script(script, &keys, &arguments).await
+}
+
+fn flag(is_set: bool) -> String {
+    u8::from(is_set).to_string()
+}
+
+fn text(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::BulkString(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Id and name in one.
+fn read_peer(value: &Value) -> Option<Peer> {
+    let (id, name) = std::str::from_utf8(text(value)?).ok()?.split_at_checked(32)?;
+    Some(Peer { id: Uuid::try_parse(id).ok()?, name: name.into() })
 }

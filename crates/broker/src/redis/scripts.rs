@@ -15,6 +15,13 @@ pub(super) struct Scripts {
     pub(super) publish_live_once: Script,
     pub(super) recover: Script,
     pub(super) history: Script,
+    pub(super) admit: Script,
+    pub(super) remove: Script,
+    pub(super) clean: Script,
+    pub(super) prefixes: Script,
+    pub(super) beat: Script,
+    pub(super) peers: Script,
+    pub(super) claim: Script,
 }
 
 impl Scripts {
@@ -22,6 +29,8 @@ impl Scripts {
         const TOPIC: &str = include_str!("scripts/topic.lua");
         const APPEND: &str = include_str!("scripts/append.lua");
         const TOUCH: &str = include_str!("scripts/touch.lua");
+        const LEAVE: &str = include_str!("scripts/leave.lua");
+        const CLOCK: &str = include_str!("scripts/clock.lua");
         let script = |parts: &[&str]| {
             let code = parts.concat();
             Script { hash: redis::Script::new(&code).get_hash().to_owned(), code }
@@ -32,10 +41,30 @@ impl Scripts {
             publish_live_once: script(&[include_str!("scripts/publish_live_once.lua")]),
             recover: script(&[TOPIC, TOUCH, include_str!("scripts/recover.lua")]),
             history: script(&[TOPIC, TOUCH, include_str!("scripts/history.lua")]),
+            admit: script(&[include_str!("scripts/admit.lua")]),
+            remove: script(&[LEAVE, include_str!("scripts/remove.lua")]),
+            clean: script(&[LEAVE, include_str!("scripts/clean.lua")]),
+            prefixes: script(&[CLOCK, include_str!("scripts/prefixes.lua")]),
+            beat: script(&[CLOCK, include_str!("scripts/beat.lua")]),
+            peers: script(&[CLOCK, include_str!("scripts/peers.lua")]),
+            claim: script(&[CLOCK, include_str!("scripts/claim.lua")]),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 5] {
-        [&self.publish, &self.publish_once, &self.publish_live_once, &self.recover, &self.history]
+    pub(super) fn all(&self) -> [&Script; 12] {
+        [
+            &self.publish,
+            &self.publish_once,
+            &self.publish_live_once,
+            &self.recover,
+            &self.history,
+            &self.admit,
+            &self.remove,
+            &self.clean,
+            &self.prefixes,
+            &self.beat,
+            &self.peers,
+            &self.claim,
+        ]
     }
 }

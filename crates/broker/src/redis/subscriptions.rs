@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -16,10 +17,12 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error};
-use super::frame::{Content, Frame};
+use super::frame::{Content, Frame, Lineage};
 use super::health::{Health, Seldom};
 use super::keys::Keys;
+use super::probe::Probe;
 use super::settings::RedisSettings;
+use super::stats::{CallKind, Counters};
 use crate::capacity::shrunk_capacity;
 use crate::engine::EngineError;
 use crate::event::Event;
@@ -31,6 +34,8 @@ pub(super) struct Subscriptions {
     keys: Arc<Keys>,
     settings: Arc<RedisSettings>,
     deliver: Deliver,
+    probe: Probe,
+    counters: Arc<Counters>,
     /// Never held while an event is delivered, so a delivery may call the engine.
     table: Mutex<Table>,
     /// There may be something to join or leave.
@@ -72,11 +77,19 @@ impl Subscriptions {
     /// Channels in one command.
     const BATCH: usize = 512;
 
-    pub(super) fn new(keys: Arc<Keys>, settings: Arc<RedisSettings>, deliver: Deliver) -> Self {
+    pub(super) fn new(
+        keys: Arc<Keys>,
+        settings: Arc<RedisSettings>,
+        deliver: Deliver,
+        probe: Probe,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             keys,
             settings,
             deliver,
+            probe,
+            counters,
             table: Mutex::default(),
             changed: Notify::new(),
             malformed: Seldom::new(),
@@ -132,13 +145,14 @@ impl Subscriptions {
     pub(super) async fn run(self: Arc<Self>, connector: Arc<Connector>, health: Arc<Health>, index: usize) {
         let mut backoff = Backoff::new(&self.settings);
         loop {
-            let receiver = Arc::clone(&self);
-            let error = match connector.open(move |push| receiver.receive(push)).await {
+            // What is on its way through a connection that was given up must not come between what the next brings.
+            let is_current = Arc::new(AtomicBool::new(true));
+            let error = match self.connect(&connector, &is_current).await {
                 Ok(opened) => {
                     let since = Instant::now();
                     self.attach();
-                    health.up(index);
-                    let error = self.hold(opened).await;
+                    let error = self.hold(opened, || health.up(index)).await;
+                    is_current.store(false, Ordering::Release);
                     self.detach();
                     backoff.held(since.elapsed());
                     error
@@ -150,34 +164,60 @@ impl Subscriptions {
         }
     }
 
-    /// Keeps the connection in line with what is wanted until it is lost.
-    async fn hold(&self, opened: Opened) -> LinkError {
+    /// Opens a connection that has joined the node's own channel, so it is known that joining is allowed.
+    async fn connect(
+        self: &Arc<Self>,
+        connector: &Connector,
+        is_current: &Arc<AtomicBool>,
+    ) -> Result<Opened, LinkError> {
+        let (receiver, is_current) = (Arc::clone(self), Arc::clone(is_current));
+        let on_push = move |push| {
+            if is_current.load(Ordering::Acquire) {
+                receiver.receive(push);
+            }
+        };
+        let mut opened = connector.open(on_push).await?;
+        self.subscribe_channels(&mut opened.connection, &[self.probe.channel()]).await?;
+        Ok(opened)
+    }
+
+    /// Keeps the connection until it is lost, or is found to bring nothing. It is not taken to be there before it has
+    /// brought something.
+    async fn hold(&self, opened: Opened, on_heard: impl FnOnce()) -> LinkError {
         let Opened { mut connection, lineage, lost } = opened;
-        let mut probe =
+        tokio::select! {
+            () = lost.notified() => LinkError::Closed,
+            error = self.probe.run(on_heard) => error,
+            error = self.keep_in_line(&mut connection, lineage) => error,
+        }
+    }
+
+    /// Joins and leaves what is to be, and asks in between whether the server is still what it was.
+    async fn keep_in_line(&self, connection: &mut MultiplexedConnection, lineage: Lineage) -> LinkError {
+        let mut checks =
             interval_at(Instant::now() + self.settings.probe_interval, self.settings.probe_interval);
-        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Joins go first: somebody waits for them. The commands are probes themselves.
+            // Joins go first: somebody waits for them.
             let joins = self.take_joins();
             if !joins.is_empty() {
-                match self.join(&mut connection, joins).await {
+                match self.join(connection, joins).await {
                     Ok(()) => continue,
                     Err(error) => return error,
                 }
             }
             let leaves = self.take_leaves();
             if !leaves.is_empty() {
-                match self.leave(&mut connection, leaves).await {
+                match self.leave(connection, leaves).await {
                     Ok(()) => continue,
                     Err(error) => return error,
                 }
             }
             let next_leave = self.table().leaving.front().map(|(due, _)| *due);
             tokio::select! {
-                () = lost.notified() => return LinkError::Closed,
                 () = self.changed.notified() => {}
                 () = sleep_until(next_leave.unwrap_or_else(Instant::now)), if next_leave.is_some() => {}
-                _ = probe.tick() => match identify(&mut connection).await {
+                _ = checks.tick() => match identify(connection).await {
                     Ok(same) if same == lineage => {}
                     Ok(_) => return LinkError::NotPrimary,
                     Err(error) => return error,
@@ -192,7 +232,7 @@ impl Subscriptions {
         topics: Vec<TopicName>,
     ) -> Result<(), LinkError> {
         let channels: Vec<String> = topics.iter().map(|topic| self.keys.channel(topic)).collect();
-        connection.subscribe(channels).await.map_err(|error| command_error(&error))?;
+        self.subscribe_channels(connection, &channels).await?;
         for topic in self.joined(topics) {
             (self.deliver)(Event::Interrupted { topic });
         }
@@ -205,9 +245,25 @@ impl Subscriptions {
         topics: Vec<TopicName>,
     ) -> Result<(), LinkError> {
         let channels: Vec<String> = topics.iter().map(|topic| self.keys.channel(topic)).collect();
-        connection.unsubscribe(channels).await.map_err(|error| command_error(&error))?;
+        let asked = Instant::now();
+        let done = connection.unsubscribe(channels).await;
+        self.counters.call(CallKind::Subscribe, asked.elapsed(), done.is_ok());
+        done.map_err(|error| command_error(&error))?;
         self.left(topics);
         Ok(())
+    }
+
+    /// Returns once all of them are joined.
+    async fn subscribe_channels(
+        &self,
+        connection: &mut MultiplexedConnection,
+        channels: &[impl AsRef<str>],
+    ) -> Result<(), LinkError> {
+        let asked = Instant::now();
+        let channels: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
+        let done = connection.subscribe(channels).await;
+        self.counters.call(CallKind::Subscribe, asked.elapsed(), done.is_ok());
+        done.map_err(|error| command_error(&error))
     }
 
     /// There is a new connection: everything has to be joined again.
@@ -219,7 +275,7 @@ impl Subscriptions {
     }
 
     /// The connection is lost. Forgets what nobody was promised, and thereby answers who still waits.
-    fn detach(&self) {
+    pub(super) fn detach(&self) {
         let mut table = self.table();
         table.attached = false;
         table.joining = VecDeque::new();
@@ -321,6 +377,10 @@ impl Subscriptions {
         else {
             return;
         };
+        if channel == self.probe.channel().as_bytes() {
+            return self.probe.receive(&payload);
+        }
+        self.counters.message(channel.len() + payload.len());
         let Some(topic) = self.wanted_topic(&channel) else { return };
         match Frame::parse(Bytes::from(payload)) {
             Ok(Frame { stamp, content: Content::Publication(publication) }) => {
@@ -337,6 +397,7 @@ impl Subscriptions {
                 (self.deliver)(Event::Interrupted { topic });
             }
             Err(error) => {
+                self.counters.malformed();
                 if self.malformed.is_due() {
                     tracing::warn!(%topic, %error, "something that cannot be read arrived through Redis");
                 }

@@ -61,7 +61,12 @@ conformance! {
         a_new_version_epoch_starts_over,
         publications_without_a_version_pass_and_change_no_version,
         a_version_survives_the_history,
-        a_suppressed_version_uses_up_no_key;
+        a_suppressed_version_uses_up_no_key,
+        a_group_keeps_its_order,
+        an_empty_group_is_nothing,
+        what_is_suppressed_in_a_group_keeps_no_other_from_being_published,
+        a_large_group_is_published_whole,
+        a_group_equals_the_same_publications_one_by_one;
     recovery:
         a_topic_that_was_never_used_has_an_epoch_that_stays,
         asking_without_a_position_returns_the_top,
@@ -100,5 +105,10 @@ conformance! {
         users_are_counted_once,
         anonymous_clients_are_one_user,
         topics_do_not_share_presence,
-        presence_is_not_history;
+        presence_is_not_history,
+        an_announced_leave_is_told_once,
+        a_leave_that_is_not_announced_is_not_told,
+        joins_and_leaves_keep_their_order,
+        only_so_many_are_admitted,
+        who_was_admitted_goes_without_a_word;
 }

@@ -1,9 +1,9 @@
 //! Who is present in a topic, by name and by count.
 
-use fanwire_broker::PresenceStats;
+use fanwire_broker::{Event, PresenceStats};
 use fanwire_protocol::TopicName;
 
-use crate::fixture::{Fixture, META_TTL, client, info};
+use crate::fixture::{Fixture, META_TTL, client, info, told};
 
 pub(crate) async fn nobody_is_present_at_first(fixture: Fixture) {
     let topic = fixture.topic("t");
@@ -84,6 +84,84 @@ pub(crate) async fn presence_is_not_history(fixture: Fixture) {
     fixture.engine.unsubscribe(&topic).await.unwrap();
     fixture.pass(META_TTL * 2).await;
     check(&fixture, &topic, &[("a", 1)], 1).await;
+}
+
+pub(crate) async fn an_announced_leave_is_told_once(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.subscribe(&topic).await.unwrap();
+    fixture.engine.add_presence(&topic, info("a", 1), true).await.unwrap();
+    fixture.engine.add_presence(&topic, info("b", 2), true).await.unwrap();
+    assert_eq!(told(&fixture.events().await), [""; 0]);
+    for _ in 0..2 {
+        fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    }
+    fixture.engine.remove_presence(&topic, client(3)).await.unwrap();
+    let events = fixture.events().await;
+    assert_eq!(events, [Event::Leave { topic: topic.clone(), info: info("a", 1) }]);
+    check(&fixture, &topic, &[("b", 2)], 1).await;
+    // Who comes back can leave again.
+    fixture.engine.add_presence(&topic, info("a", 1), true).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    assert_eq!(told(&fixture.events().await), ["-a"]);
+}
+
+pub(crate) async fn a_leave_that_is_not_announced_is_not_told(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.subscribe(&topic).await.unwrap();
+    fixture.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    assert_eq!(told(&fixture.events().await), [""; 0]);
+    // What was said last counts.
+    fixture.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
+    fixture.engine.add_presence(&topic, info("a", 1), true).await.unwrap();
+    fixture.engine.add_presence(&topic, info("b", 2), true).await.unwrap();
+    fixture.engine.add_presence(&topic, info("b", 2), false).await.unwrap();
+    for number in [1, 2] {
+        fixture.engine.remove_presence(&topic, client(number)).await.unwrap();
+    }
+    assert_eq!(told(&fixture.events().await), ["-a"]);
+}
+
+pub(crate) async fn joins_and_leaves_keep_their_order(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.subscribe(&topic).await.unwrap();
+    let mut expected = Vec::new();
+    for number in 0..20 {
+        let info = info(&number.to_string(), number);
+        fixture.engine.add_presence(&topic, info.clone(), true).await.unwrap();
+        fixture.engine.publish_join(&topic, info).await.unwrap();
+        fixture.engine.remove_presence(&topic, client(number)).await.unwrap();
+        expected.extend([format!("+{number}"), format!("-{number}")]);
+    }
+    assert_eq!(told(&fixture.events().await), expected);
+}
+
+pub(crate) async fn only_so_many_are_admitted(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    for number in 1..=3 {
+        assert!(fixture.engine.admit(&topic, info("a", number), 3).await.unwrap());
+    }
+    assert!(!fixture.engine.admit(&topic, info("a", 4), 3).await.unwrap());
+    // One that is there does not take another's place.
+    assert!(fixture.engine.admit(&topic, info("b", 2), 3).await.unwrap());
+    check(&fixture, &topic, &[("a", 1), ("b", 2), ("a", 3)], 2).await;
+    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    assert!(fixture.engine.admit(&topic, info("c", 4), 3).await.unwrap());
+    assert!(!fixture.engine.admit(&topic, info("d", 5), 3).await.unwrap());
+    check(&fixture, &topic, &[("b", 2), ("a", 3), ("c", 4)], 3).await;
+    // Others may come all the same, and are counted.
+    fixture.engine.add_presence(&topic, info("e", 6), false).await.unwrap();
+    assert!(!fixture.engine.admit(&topic, info("d", 5), 4).await.unwrap());
+    assert!(fixture.engine.admit(&topic, info("d", 5), 5).await.unwrap());
+}
+
+pub(crate) async fn who_was_admitted_goes_without_a_word(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.subscribe(&topic).await.unwrap();
+    assert!(fixture.engine.admit(&topic, info("a", 1), 1).await.unwrap());
+    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    assert_eq!(told(&fixture.events().await), [""; 0]);
+    check(&fixture, &topic, &[], 0).await;
 }
 
 /// Exactly these clients are present, as that many users.

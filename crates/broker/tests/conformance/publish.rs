@@ -1,8 +1,14 @@
-//! Positions of publications, and the two ways in which a publish is suppressed.
+//! Positions of publications, the two ways in which a publish is suppressed, and groups.
 
-use fanwire_broker::{Publish, Published};
+use std::sync::Arc;
 
-use crate::fixture::{Fixture, IDEMPOTENCY_TTL, kept, live, told};
+use fanwire_broker::{EngineError, Event, HistoryOptions, Publish, Published};
+use fanwire_protocol::{Position, Publication, Tags, TopicName};
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use crate::fixture::{Fixture, HISTORY, IDEMPOTENCY_TTL, info, kept, live, told};
 
 pub(crate) async fn offsets_count_from_one(fixture: Fixture) {
     let topic = fixture.topic("t");
@@ -121,6 +127,131 @@ pub(crate) async fn a_suppressed_version_uses_up_no_key(fixture: Fixture) {
     fixture.publish(&topic, with_version(kept("1"), 10, "a")).await;
     assert!(fixture.publish(&topic, with_key(with_version(kept("2"), 9, "a"), "key")).await.suppressed);
     assert!(!fixture.publish(&topic, with_key(with_version(kept("3"), 11, "a"), "key")).await.suppressed);
+}
+
+pub(crate) async fn a_group_keeps_its_order(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.subscribe(&topic).await.unwrap();
+    let first = fixture.keep(&topic, "1").await;
+    let group = vec![kept("2"), kept("3"), live("live"), kept("4")];
+    let published = group_of(&fixture, &topic, group).await;
+    let offsets: Vec<_> = published.iter().map(|published| published.position).collect();
+    let at = |offset| Some(Position { offset, ..first });
+    assert_eq!(offsets, [at(2), at(3), None, at(4)]);
+    assert!(published.iter().all(|published| !published.suppressed));
+    assert_eq!(told(&fixture.events().await), ["1", "2", "3", "live", "4"]);
+    assert_eq!(fixture.kept_offsets(&topic).await, [1, 2, 3, 4]);
+    assert_eq!(fixture.keep(&topic, "5").await.offset, 5);
+}
+
+pub(crate) async fn an_empty_group_is_nothing(fixture: Fixture) {
+    assert!(group_of(&fixture, &fixture.topic("t"), Vec::new()).await.is_empty());
+}
+
+pub(crate) async fn what_is_suppressed_in_a_group_keeps_no_other_from_being_published(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.subscribe(&topic).await.unwrap();
+    let group = vec![
+        with_key(kept("1"), "key"),
+        with_key(kept("repeated"), "key"),
+        with_version(kept("2"), 7, ""),
+        with_version(kept("old"), 7, ""),
+        with_key(live("3"), "live"),
+        with_key(live("repeated"), "live"),
+        kept("4"),
+    ];
+    let published = group_of(&fixture, &topic, group).await;
+    let suppressed: Vec<_> = published.iter().map(|published| published.suppressed).collect();
+    assert_eq!(suppressed, [false, true, false, true, false, true, false]);
+    let offset = |index: usize| published[index].position.map(|position| position.offset);
+    assert_eq!((offset(1), offset(3), offset(5), offset(6)), (Some(1), Some(2), None, Some(3)));
+    assert_eq!(told(&fixture.events().await), ["1", "2", "3", "4"]);
+}
+
+/// More than an engine may do in one step, by number and by size.
+pub(crate) async fn a_large_group_is_published_whole(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    fixture.engine.subscribe(&topic).await.unwrap();
+    let many: Vec<_> = (1..=600).map(|number: u32| number.to_string()).collect();
+    let published = group_of(&fixture, &topic, many.iter().map(|data| kept(data)).collect()).await;
+    let offsets = published.iter().map(|published| published.position.unwrap().offset);
+    assert!(offsets.eq(1..=600));
+    assert_eq!(told(&fixture.events().await), many);
+    assert_eq!(fixture.kept_offsets(&topic).await, [596, 597, 598, 599, 600]);
+
+    let huge = "x".repeat(600_000);
+    let published = group_of(&fixture, &topic, vec![kept(&huge); 12]).await;
+    assert_eq!(published.last().unwrap().position.unwrap().offset, 612);
+    assert_eq!(fixture.events().await.len(), 12);
+}
+
+pub(crate) async fn a_group_equals_the_same_publications_one_by_one(fixture: Fixture) {
+    for seed in 0..40 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let (grouped, single) = (fixture.topic(&format!("g{seed}")), fixture.topic(&format!("s{seed}")));
+        for topic in [&grouped, &single] {
+            fixture.engine.subscribe(topic).await.unwrap();
+        }
+        for _ in 0..4 {
+            let count = random.random_range(1..12);
+            let group: Vec<_> = (0..count).map(|_| any_publish(&mut random)).collect();
+            let story = format!("seed {seed}: {group:?}");
+            let mut one_by_one = Vec::new();
+            for publish in group.clone() {
+                one_by_one.push(fixture.publish(&single, publish).await);
+            }
+            let at_once = group_of(&fixture, &grouped, group).await;
+            let in_short = |published: &[Published]| {
+                let in_short = |published: &Published| {
+                    (published.position.map(|position| position.offset), published.suppressed)
+                };
+                published.iter().map(in_short).collect::<Vec<_>>()
+            };
+            assert_eq!(in_short(&at_once), in_short(&one_by_one), "{story}");
+            assert_eq!(fixture.kept_offsets(&grouped).await, fixture.kept_offsets(&single).await, "{story}");
+            let events = fixture.events().await;
+            assert_eq!(publications(&events, &grouped), publications(&events, &single), "{story}");
+            if random.random_bool(0.2) {
+                fixture.engine.remove_history(&grouped).await.unwrap();
+                fixture.engine.remove_history(&single).await.unwrap();
+            }
+        }
+    }
+}
+
+/// One of few keys and versions, so that they meet.
+fn any_publish(random: &mut SmallRng) -> Publish {
+    let smaller = HistoryOptions { size: 2, ..HISTORY };
+    let mut publish = live(&random.random_range(0..1000).to_string());
+    publish.history =
+        *[None, Some(HISTORY), Some(HISTORY), Some(HISTORY), Some(smaller)].choose(random).unwrap();
+    if random.random_bool(0.2) {
+        publish = with_key(publish, ["a", "b", "c"].choose(random).unwrap());
+    }
+    if random.random_bool(0.2) {
+        publish = with_version(publish, random.random_range(1..6), ["", "x"].choose(random).unwrap());
+    }
+    if random.random_bool(0.1) {
+        publish.tags = Some(Arc::new(Tags::from([("tag".to_owned(), "value".to_owned())])));
+    }
+    if random.random_bool(0.1) {
+        publish.info = Some(info("user", 1));
+    }
+    publish
+}
+
+/// What was published in the topic: everything but the epoch.
+fn publications<'a>(events: &'a [Event], wanted: &TopicName) -> Vec<&'a Publication> {
+    let publication = |event: &'a Event| match event {
+        Event::Publication { topic, publication, .. } if topic == wanted => Some(&**publication),
+        _ => None,
+    };
+    events.iter().filter_map(publication).collect()
+}
+
+async fn group_of(fixture: &Fixture, topic: &TopicName, group: Vec<Publish>) -> Vec<Published> {
+    let results = fixture.engine.publish_group(topic, group).await;
+    results.into_iter().collect::<Result<_, EngineError>>().unwrap()
 }
 
 fn with_key(publish: Publish, key: &str) -> Publish {

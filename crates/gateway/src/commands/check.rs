@@ -1,5 +1,7 @@
 //! `fanwire check`: every mistake of a configuration, or a few words on what it would do.
 
+use fanwire_server::settings::EngineSettings;
+
 use crate::cli::Check;
 use crate::config::{Loaded, Sources, load};
 use crate::failure::{Failure, complain, say};
@@ -69,12 +71,24 @@ fn summary(loaded: &Loaded) -> String {
         format!("  clients     {}", settings.client_address),
         format!("  internal    {}", settings.internal_address),
         format!("  shards      {}", settings.shards),
+        format!("  engine      {}", engine(&settings.engine)),
         format!("  pages       {}", joined(&origins, "none: client.allowed_origins is empty")),
         format!("  tokens      {}", joined(&algorithms, no_tokens)),
         format!("  api         {} on {api_ports}, {api_keys}", settings.api.path),
         format!("  namespaces  {}", joined(&namespaces, "none")),
     ]
     .join("\n")
+}
+
+fn engine(settings: &EngineSettings) -> String {
+    match settings {
+        EngineSettings::Memory(_) => "memory: this node alone".to_owned(),
+        EngineSettings::Redis(redis) => {
+            let host =
+                if redis.host.contains(':') { format!("[{}]", redis.host) } else { redis.host.to_string() };
+            format!("redis at {host}:{}, prefix {}", redis.port, redis.prefix)
+        }
+    }
 }
 
 fn joined(items: &[&str], otherwise: &str) -> String {

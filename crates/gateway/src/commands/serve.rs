@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 
 use fanwire_server::Settings;
+use fanwire_server::settings::ShutdownSettings;
 use figment::value::Value;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -65,7 +66,7 @@ async fn serve(loaded: Loaded, is_dev: bool) -> Result<(), Failure> {
     let mut interrupt = catch(SignalKind::interrupt())?;
 
     let settings = loaded.settings;
-    let timeout = settings.shutdown.timeout;
+    let ShutdownSettings { propagation, window, timeout } = settings.shutdown;
     let opened = is_dev.then(|| Opened::of(&settings));
     let mut running = fanwire_server::start(settings).map_err(|error| Failure::Run(error.to_string()))?;
     info!(clients = %running.client_address(), internal = %running.internal_address(), "ready");
@@ -75,11 +76,9 @@ async fn serve(loaded: Loaded, is_dev: bool) -> Result<(), Failure> {
 
     let name = tokio::select! {
         name = either(&mut terminate, &mut interrupt) => name,
-        shard = running.failed() => {
-            return Err(Failure::Run(format!("shard {shard} ended, and with it the node; its last words are in the log")));
-        }
+        failed = running.failed() => return Err(Failure::Run(failed.to_string())),
     };
-    info!(signal = name, ?timeout, "closing all clients; another signal stops at once");
+    info!(signal = name, ?propagation, ?window, ?timeout, "going down; another signal stops at once");
     tokio::select! {
         () = running.shutdown() => {
             info!("stopped");

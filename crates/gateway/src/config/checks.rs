@@ -81,6 +81,15 @@ impl Checks {
         period.0
     }
 
+    /// Whether it is one of the periods from `min` to `max`; an error says which these are.
+    pub(crate) fn within(&mut self, key: &str, period: Period, min: Period, max: Period) -> bool {
+        let is_within = (min..=max).contains(&period);
+        if !is_within {
+            self.error(key, format!("must be {min} to {max}"));
+        }
+        is_within
+    }
+
     /// A path of the HTTP server: it begins with a slash, ends without one and is free of queries.
     pub(crate) fn path(&mut self, key: &str, path: &str) -> String {
         let is_plain =

@@ -36,7 +36,7 @@ section! {
         history_page_max: usize = defaults::HISTORY_PAGE_MAX,
         /// Publications that recovery may replay; a client that missed more is told so.
         recovery_max: usize = defaults::RECOVERY_MAX,
-        /// Connections of one user on this node. 0 sets no limit.
+        /// Connections of one user, on all nodes of a cluster together. 0 sets no limit.
         user_connections_max: usize = 0,
         /// Tell clients the server's time when they connect.
         include_server_time: bool = false,

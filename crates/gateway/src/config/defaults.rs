@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::address::HostPort;
 use super::values::{Period, Size};
 
 const KIB: usize = 1 << 10;
@@ -22,6 +23,25 @@ pub(crate) const REQUEST_HEADER_TIMEOUT: Period = Period::from_secs(10);
 
 pub(crate) const HISTORY_BYTES_MAX: Size = Size(256 * MIB);
 pub(crate) const IDEMPOTENCY_TTL: Period = Period::from_secs(5 * 60);
+
+pub(crate) const REDIS_PREFIX: &str = "fanwire";
+/// Two renewals may be lost, and Redis may be restarted, before a living node's clients vanish.
+pub(crate) const REDIS_LEASE: Period = Period::from_secs(15);
+/// One core of Redis serves what two connections bring.
+pub(crate) const REDIS_COMMAND_LINKS: usize = 2;
+pub(crate) const REDIS_CONNECT_TIMEOUT: Period = Period::from_secs(2);
+/// A script of another program may hold Redis up for a second or two.
+pub(crate) const REDIS_ANSWER_TIMEOUT: Period = Period::from_secs(3);
+pub(crate) const REDIS_PROBE_INTERVAL: Period = Period::from_secs(1);
+pub(crate) const REDIS_RETRY_MIN: Period = Period::from_millis(50);
+pub(crate) const REDIS_RETRY_MAX: Period = Period::from_secs(1);
+/// A page that is loaded anew is back by then.
+pub(crate) const REDIS_LEAVE_DELAY: Period = Period::from_secs(5);
+
+/// A Redis on this machine, as it comes.
+pub(crate) fn redis_address() -> HostPort {
+    HostPort { host: "127.0.0.1".into(), port: 6379 }
+}
 
 /// Off: only a balancer in front needs it, and only its operator knows how long it takes.
 pub(crate) const SHUTDOWN_PROPAGATION: Period = Period::OFF;

@@ -1,20 +1,24 @@
 //! `[engine]` and `[shutdown]`: where publications are kept, and how a node goes.
 
-use fanwire_server::settings::{MemoryEngineSettings, ShutdownSettings};
+use fanwire_server::settings::{EngineSettings, MemoryEngineSettings, ShutdownSettings};
 
 use super::checks::Checks;
 use super::defaults;
+use super::redis::RedisEngine;
 use super::section::{choice, section};
 use super::values::{Period, Size};
 
 section! {
     /// What carries publications and keeps history and presence.
     Engine {
-        /// "memory" is embedded and serves one node; what it keeps is gone when the node stops.
+        /// "memory" is embedded and serves one node; what it keeps is gone when the node stops. "redis" makes one
+        /// cluster of any number of nodes that use the same Redis.
         r#type: EngineType = EngineType::Memory,
         sections {
             /// The embedded engine.
             memory: MemoryEngine,
+            /// Redis 6.2 or later, on one server.
+            redis: RedisEngine,
         }
     }
 }
@@ -23,6 +27,7 @@ choice! {
     /// The engines there are.
     EngineType {
         Memory = "memory",
+        Redis = "redis",
     }
 }
 
@@ -37,16 +42,36 @@ section! {
 }
 
 section! {
-    /// What happens on SIGTERM and SIGINT.
+    /// How a node goes.
     Shutdown {
         /// How long the node goes on taking clients while balancers learn that it goes: as long as yours take to
         /// notice that /readyz fails. A node without clients does not wait.
         propagation: Period = defaults::SHUTDOWN_PROPAGATION,
-        /// The time over which clients are told, evenly, to come back; at least 100 are in each second. The others
-        /// go on as before.
+        /// Over how long clients are sent away, evenly, to come back elsewhere; at least 100 go each second, so few
+        /// take less. Those whose turn has not come are served as before.
         window: Period = defaults::SHUTDOWN_WINDOW,
         /// How long the last of them may take to go. A second signal ends all of it at once.
         timeout: Period = defaults::SHUTDOWN_TIMEOUT,
+    }
+}
+
+impl Engine {
+    /// Both sections are checked, whichever is used.
+    pub(super) fn settings(&self, checks: &mut Checks) -> EngineSettings {
+        let memory = self.memory.settings(checks);
+        let redis = self.redis.settings(checks);
+        match self.r#type {
+            EngineType::Memory => EngineSettings::Memory(memory),
+            EngineType::Redis => EngineSettings::Redis(redis),
+        }
+    }
+
+    /// The section of the engine that is not used, and the word for the one that is.
+    pub(super) fn unused_section(&self) -> (&'static str, &'static str) {
+        match self.r#type {
+            EngineType::Memory => ("engine.redis", "memory"),
+            EngineType::Redis => ("engine.memory", "redis"),
+        }
     }
 }
 
@@ -60,8 +85,16 @@ impl MemoryEngine {
     }
 }
 
+/// No service manager waits longer for a process to end.
+const SHUTDOWN_MAX: Period = Period::from_secs(24 * 3600);
+
 impl Shutdown {
-    pub(super) fn settings(&self) -> ShutdownSettings {
+    pub(super) fn settings(&self, checks: &mut Checks) -> ShutdownSettings {
+        for (key, period) in
+            [("propagation", self.propagation), ("window", self.window), ("timeout", self.timeout)]
+        {
+            checks.within(&format!("shutdown.{key}"), period, Period::OFF, SHUTDOWN_MAX);
+        }
         ShutdownSettings { propagation: self.propagation.0, window: self.window.0, timeout: self.timeout.0 }
     }
 }

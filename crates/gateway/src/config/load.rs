@@ -11,7 +11,8 @@ use figment::value::{Dict, Value};
 use super::checks::{Checks, Problem, Source};
 use super::environment::Environment;
 use super::layer::{Layer, shown};
-use super::{Config, dev};
+use super::section::Item;
+use super::{Config, dev, outline};
 
 /// Where values come from, the weakest first.
 #[derive(Debug, Default)]
@@ -117,6 +118,7 @@ fn build(
     let dev = dev.then(|| dev::complete(&mut config, &mut checks));
     let mut settings = config.settings(&mut checks);
     settings.dev = dev;
+    warn_of_unused_engine(&config, &layers, &mut checks);
 
     let located = |(key, text): (String, String)| {
         let source = layers.iter().rev().find(|layer| layer.sets(&key)).map(|layer| layer.source.clone());
@@ -126,6 +128,19 @@ fn build(
     problems.extend(checks.errors.into_iter().map(located));
     warnings.extend(checks.warnings.into_iter().map(|warning| located(warning).to_string()));
     if problems.is_empty() { Ok(Loaded { config, settings }) } else { Err(problems) }
+}
+
+/// Keys of the engine that is not chosen are valid, but who set them expects something of them.
+fn warn_of_unused_engine(config: &Config, layers: &[Layer], checks: &mut Checks) {
+    let (section, used) = config.engine.unused_section();
+    for item in outline() {
+        if let Item::Key { section: of, .. } = &item
+            && of == section
+            && layers.iter().any(|layer| layer.sets(&item.path()))
+        {
+            checks.warn(item.path(), format!("is not used: engine.type is \"{used}\""));
+        }
+    }
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -183,12 +198,31 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_the_engine_that_is_not_used_are_told() {
+        fn warnings(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+            let (_folder, path) = file("a.toml", text);
+            let environment = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+            load(Sources { files: vec![path], environment, ..Sources::default() }).1
+        }
+        let password = ("FANWIRE_ENGINE__REDIS__PASSWORD", "0012");
+        let told = warnings("[engine.redis]\naddress = '127.0.0.1:6379'\n[engine.memory]\n", &[password]);
+        assert_eq!(told.len(), 2, "{told:#?}");
+        assert!(told[0].ends_with("a.toml: engine.redis.address: is not used: engine.type is \"memory\""));
+        assert!(told[1].starts_with("FANWIRE_ENGINE__REDIS__PASSWORD (engine.redis.password): is not used"));
+        let text = "[engine]\ntype = 'redis'\n[engine.memory]\nhistory_bytes_max = '1MiB'\n";
+        let told = warnings(text, &[password]);
+        assert_eq!(told.len(), 1, "{told:#?}");
+        assert!(told[0].contains("engine.memory.history_bytes_max: is not used: engine.type is \"redis\""));
+    }
+
+    #[test]
     fn settings_that_contradict_each_other_are_all_named() {
         let found = problems(
             "a.toml",
             "[server]\nport = 9000\nshards = 0\nhttp_connections_max = 9223372036854775807\n[client]\nping_interval = '5s'\nstale_close_delay = '0s'\n\
              [client.token]\nhmac_secret = ''\nrsa_public_key = 'x'\naudience = 'a'\naudience_regex = 'b'\n\
              [client.personal_topic]\nenabled = true\nnamespace = 'none'\n\
+             [shutdown]\npropagation = '25h'\nwindow = '2d'\ntimeout = '30d'\n\
              [sse]\npath = '/api/subscribe'\n[log]\nlevel = 'loud'\n[api]\npath = 'api/'\nkeys = ['']\n\
              [topics]\nuser_boundary = ':'\nhistory_meta_ttl = '1m'\n\
              [topics.default]\nhistory_size = 3\nauto_cache_recover = true\n\
@@ -207,6 +241,9 @@ mod tests {
             "client.token.rsa_public_key: this is not PEM",
             "client.token.audience_regex: is set beside audience",
             "client.personal_topic.namespace: \"none\" is not the name",
+            "shutdown.propagation: must be 0s to 24h",
+            "shutdown.window: must be 0s to 24h",
+            "shutdown.timeout: must be 0s to 24h",
             "log.level: must be one of",
             "api.path: must be a path",
             "api.keys: has an empty key",

@@ -9,11 +9,13 @@ mod api;
 mod client;
 mod engine;
 mod log;
+mod redis;
 mod server;
 mod token;
 mod topics;
 mod transports;
 
+mod address;
 mod checks;
 mod defaults;
 mod dev;
@@ -24,7 +26,6 @@ mod reference;
 mod values;
 
 use fanwire_server::Settings;
-use fanwire_server::settings::EngineSettings;
 
 use api::Api;
 use checks::Checks;
@@ -52,7 +53,8 @@ section! {
             log: Log,
             /// What carries publications and keeps history and presence.
             engine: Engine,
-            /// What happens on SIGTERM and SIGINT.
+            /// What happens on SIGTERM and SIGINT. The three together must be less than what the service manager grants
+            /// before it kills: 30 s in Kubernetes, unless it is told otherwise.
             shutdown: Shutdown,
             /// Who may connect, and the limits of each client.
             client: Client,
@@ -108,8 +110,8 @@ impl Config {
             websocket: self.websocket.settings(checks),
             sse: self.sse.settings(checks),
             api: self.api.settings(checks),
-            engine: EngineSettings::Memory(self.engine.memory.settings(checks)),
-            shutdown: self.shutdown.settings(),
+            engine: self.engine.settings(checks),
+            shutdown: self.shutdown.settings(checks),
             dev: None,
         };
         self.check_paths(checks);

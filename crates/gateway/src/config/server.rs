@@ -16,7 +16,8 @@ section! {
         address: IpAddr = defaults::ADDRESS,
         /// The port for clients; 0 takes any free one.
         port: u16 = defaults::PORT,
-        /// This node's name in logs and in the API's `info`. Not set: the host's name.
+        /// This node's name in logs and in the API's `info`. Not set: the host's name and the port, as in
+        /// `web-1:8000`; with port 0 the host's name alone.
         name: Option<String> = None,
         /// Threads that own connections: "auto" is one for each core, or a number.
         shards: Shards = Shards::Auto,
@@ -59,11 +60,11 @@ impl Server {
     pub(super) fn checked_name(&self, checks: &mut Checks) -> String {
         match &self.name {
             Some(name) if name.trim().is_empty() => {
-                checks.error("server.name", "is empty; leave it out to use the host's name");
+                checks.error("server.name", "is empty; leave it out to use the host's name and the port");
                 String::new()
             }
             Some(name) => name.clone(),
-            None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            None => default_name(&rustix::system::uname().nodename().to_string_lossy(), self.port),
         }
     }
 
@@ -95,6 +96,11 @@ impl Server {
     }
 }
 
+/// Tells nodes apart that share a host. Which port 0 becomes is not known before it is too late for a name.
+fn default_name(host: &str, port: u16) -> String {
+    if port == 0 { host.to_owned() } else { format!("{host}:{port}") }
+}
+
 impl Internal {
     /// Where the internal port listens, which cannot be where clients connect.
     pub(super) fn checked_socket(&self, server: &Server, checks: &mut Checks) -> SocketAddr {
@@ -105,5 +111,19 @@ impl Internal {
             checks.error("internal.port", format!("is server.port too ({}); each needs its own", self.port));
         }
         SocketAddr::new(self.address, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_one_host_have_names_of_their_own() {
+        assert_eq!(default_name("web-1", 8000), "web-1:8000");
+        assert_eq!(default_name("web-1", 0), "web-1");
+        let mut checks = Checks::default();
+        let name = Server { port: 8001, ..Server::default() }.checked_name(&mut checks);
+        assert!(name.ends_with(":8001"), "{name}");
     }
 }

@@ -21,6 +21,10 @@ impl Period {
         Self(Duration::from_secs(seconds))
     }
 
+    pub(crate) const fn from_millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+
     /// Settings that "0s" turns off.
     pub(crate) fn unless_off(self) -> Option<Duration> {
         (!self.0.is_zero()).then_some(self.0)

@@ -2,6 +2,7 @@
 //!
 //! Every key of the original ends in the translation or in the list of what was left out, with the reason.
 
+mod redis;
 mod rules;
 mod value;
 
@@ -31,6 +32,7 @@ pub(crate) struct LeftOut {
 }
 
 const TOKEN_SECTIONS: [&str; 2] = ["client.token", "client.subscription_token"];
+const REDIS_ADDRESS: &str = "engine.redis.address";
 /// Where clients connect there when nothing is said.
 const PORT_THERE: i64 = 8000;
 const UNKNOWN: &str = "not a setting of Centrifugo v6";
@@ -41,6 +43,7 @@ const UNKNOWN_AT_TOP: &str =
 pub(crate) fn translate(values: &Dict, folder: &Path) -> Translation {
     let mut work = Work { folder, ours: toml::Table::new(), left_out: Vec::new() };
     work.children("", values);
+    work.redis_address(values);
     work.internal_port(values);
     work.skipped_signatures();
     let problems = work.without_refused_keys();
@@ -102,7 +105,7 @@ impl Work<'_> {
         }
         match (key, value) {
             // Looked at when all is known.
-            ("http_api.external", _) | (_, Value::Empty(..)) => {}
+            ("http_api.external" | REDIS_ADDRESS, _) | (_, Value::Empty(..)) => {}
             // The default of every setting that takes text.
             (_, Value::String(_, text)) if text.is_empty() => {}
             ("channel.without_namespace", Value::Dict(_, options)) => {
@@ -159,6 +162,21 @@ impl Work<'_> {
                 self.leave_out(key, &reason);
                 None
             }
+        }
+    }
+
+    /// What the address says of user, password and database wins over the keys for these.
+    fn redis_address(&mut self, values: &Dict) {
+        let inside = |values: &Dict, name: &str| values.get(name).and_then(Value::as_dict).cloned();
+        let redis = inside(values, "engine").and_then(|engine| inside(&engine, "redis"));
+        let Some(address) = redis.as_ref().and_then(|redis| redis.get("address")) else { return };
+        match redis::server(address) {
+            Ok(keys) => {
+                for (key, value) in keys {
+                    set(&mut self.ours, &format!("engine.redis.{key}"), value);
+                }
+            }
+            Err(reason) => self.leave_out(REDIS_ADDRESS, reason),
         }
     }
 
@@ -284,22 +302,41 @@ mod tests {
     #[test]
     fn what_has_no_counterpart_is_told_once_with_its_reason() {
         check(
-            "engine: {type: redis, redis: {address: 'redis://x'}}\n\
+            "engine: {redis: {tls: {enabled: true}, sentinel_address: ['a:1'], presence_ttl: 30s}}\n\
+             broker: {enabled: true, type: nats}\n\
              client: {token: {jwks_public_endpoint: x}, proxy: {connect: {enabled: true, endpoint: x}}}\n\
              token_hmac_secret_key: x\n\
              channel: {without_namespace: {allowed_delta_types: [fossil], subscription_type: stream, map: },\n\
              max_lenght: 1, namespaces: [chat]}\n",
             "",
             &[
+                "broker: one engine",
                 "channel.max_lenght: not a setting",
                 "channel.namespaces.0: is not a section",
                 "channel.without_namespace.allowed_delta_types: publications are always sent whole",
                 "client.proxy: events are not sent",
                 "client.token.jwks_public_endpoint: keys are not fetched",
-                "engine.redis: there is only the memory engine",
+                "engine.redis.presence_ttl: presence lasts as long",
+                "engine.redis.sentinel_address: Redis is one server",
+                "engine.redis.tls: connections to Redis",
                 "token_hmac_secret_key: not a setting of Centrifugo v6; files of older versions",
-                "engine.type: refused here: \"redis\" is not one of \"memory\"",
             ],
+        );
+    }
+
+    #[test]
+    fn the_address_of_redis_wins_over_its_keys() {
+        check(
+            "engine: {type: redis, redis: {address: ['redis://:in-url@redis:6380/2'], user: ann, password: in-key,\n\
+             db: 1, prefix: chat, connect_timeout: 1500ms}}\n",
+            "[engine]\ntype = \"redis\"\n\n[engine.redis]\naddress = \"redis:6380\"\nusername = \"ann\"\n\
+             password = \"in-url\"\ndatabase = 2\nprefix = \"chat\"\nconnect_timeout = \"1500ms\"",
+            &[],
+        );
+        check(
+            "engine: {type: nats, redis: {address: 'redis://redis', password: 0012}}\n",
+            "[engine.redis]\npassword = \"0012\"",
+            &["engine.redis.address: refused here: has no port", "engine.type: refused here: \"nats\""],
         );
     }
 

@@ -42,6 +42,11 @@ pub(super) const RULES: &[Rule] = &[
     rule("client.connection_rate_limit", "server.connections_per_second_max", Number),
     rule("log.level", "log.level", Words(&[("fatal", "error"), ("none", "off")])),
     rule("engine.type", "engine.type", Text),
+    rule("engine.redis.user", "engine.redis.username", Text),
+    rule("engine.redis.password", "engine.redis.password", Text),
+    rule("engine.redis.db", "engine.redis.database", Number),
+    rule("engine.redis.prefix", "engine.redis.prefix", Text),
+    rule("engine.redis.connect_timeout", "engine.redis.connect_timeout", Duration),
     rule("shutdown.timeout", "shutdown.timeout", Duration),
     rule("client.allowed_origins", "client.allowed_origins", Texts),
     rule("client.ping_interval", "client.ping_interval", Duration),
@@ -137,7 +142,10 @@ pub(super) const NAMESPACE_RULES: &[Rule] = &[
     rule("publication_data_format", "publication_format", Text),
 ];
 
-const ENGINES: &str = "there is only the memory engine so far";
+const ENGINES: &str = "one engine does everything: set engine.type";
+const ONE_SERVER: &str = "Redis is one server so far, without Sentinel and Cluster";
+const REDIS_TLS: &str = "connections to Redis are not encrypted yet";
+const LEASE: &str = "presence lasts as long as the node's lease: engine.redis.lease";
 const HOOKS: &str = "events are not sent to a backend yet";
 const KINDS: &str = "map and shared-poll topics are not there yet";
 const DELTAS: &str = "publications are always sent whole so far";
@@ -148,7 +156,22 @@ const BY_ITSELF: &str = "the server arranges this by itself";
 
 /// Keys, or sections as a whole, without a counterpart.
 pub(super) const LEFT_OUT: &[(&str, &str)] = &[
-    ("engine.redis", ENGINES),
+    ("engine.redis.cluster_address", ONE_SERVER),
+    ("engine.redis.sentinel_address", ONE_SERVER),
+    ("engine.redis.sentinel_user", ONE_SERVER),
+    ("engine.redis.sentinel_password", ONE_SERVER),
+    ("engine.redis.sentinel_master_name", ONE_SERVER),
+    ("engine.redis.sentinel_client_name", ONE_SERVER),
+    ("engine.redis.sentinel_tls", ONE_SERVER),
+    ("engine.redis.replica_client", ONE_SERVER),
+    ("engine.redis.tls", REDIS_TLS),
+    ("engine.redis.io_timeout", "engine.redis.answer_timeout goes with the lease; see both"),
+    ("engine.redis.client_name", BY_ITSELF),
+    ("engine.redis.force_resp2", "Redis is spoken to in RESP3"),
+    ("engine.redis.history_use_lists", "history is always kept in streams"),
+    ("engine.redis.presence_ttl", LEASE),
+    ("engine.redis.presence_hash_field_ttl", LEASE),
+    ("engine.redis.presence_user_mapping", BY_ITSELF),
     ("broker", ENGINES),
     ("presence_manager", ENGINES),
     ("map_broker", ENGINES),

@@ -77,6 +77,11 @@ class Server:
         self.stop()
 
     @property
+    def name(self):
+        """What `info` and the log call it, if the settings say so."""
+        return self.config["server"]["name"]
+
+    @property
     def http(self):
         return f"http://127.0.0.1:{self.port}"
 
@@ -101,6 +106,17 @@ class Server:
         return self.log_file.read_text(errors="replace")
 
     def launch(self):
+        self.spawn()
+
+        def ready():
+            assert self.process.poll() is None, f"the server ended at its start:\n{self.log}"
+            with contextlib.suppress(OSError):
+                return get(f"{self.internal}/readyz").status == 200
+
+        until(ready, "the server is ready", START_DEADLINE)
+
+    def spawn(self):
+        """Starts the process and does not wait for anything."""
         # The kernel's word for "parent" is the thread that started the child.
         assert threading.current_thread() is threading.main_thread(), "servers are started by the main thread"
         with open(self.log_file, "a") as log:
@@ -112,13 +128,6 @@ class Server:
                 env=environment(),
                 preexec_fn=die_with_parent,
             )
-
-        def ready():
-            assert self.process.poll() is None, f"the server ended at its start:\n{self.log}"
-            with contextlib.suppress(OSError):
-                return get(f"{self.internal}/readyz").status == 200
-
-        until(ready, "the server is ready", START_DEADLINE)
 
     def stop(self, how=signal.SIGTERM):
         if self.process.poll() is None:
@@ -133,6 +142,17 @@ class Server:
     def restart(self):
         self.stop()
         self.launch()
+
+    def kill(self):
+        """Ends the server without a word to anybody."""
+        self.stop(signal.SIGKILL)
+
+    def pause(self):
+        """The server holds its connections and does nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def show_log(self):
         lines = self.log.splitlines()[-60:]

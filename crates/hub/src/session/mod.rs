@@ -26,7 +26,7 @@ use crate::delivery::Wire;
 use crate::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use crate::registry::{Moved, Registry};
 use crate::{
-    ClientSettings, ConnectionClaims, NameError, Namespace, Namespaces, SubscriptionClaims, TokenError,
+    ClientSettings, ConnectionClaims, Namespace, Namespaces, SubscriptionClaims, TokenError,
 };
 use connect::Connecting;
 use subscribe::Subscribing;
@@ -73,10 +73,7 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     fn namespace(&self, topic: &str) -> Result<&'a Namespace, ErrorCode> {
-        self.topics.of(topic).map_err(|error| match error {
-            NameError::UnknownNamespace => ErrorCode::UNKNOWN_TOPIC,
-            NameError::Empty | NameError::TooLong | NameError::NotAllowed => ErrorCode::BAD_REQUEST,
-        })
+        Ok(self.topics.of(topic)?)
     }
 
     fn reply(&mut self, reply: Reply) {

@@ -79,7 +79,7 @@ fn a_private_topic_belongs_to_the_namespace_behind_its_mark() {
 fn the_characters_can_be_configured() {
     let rules = NameRules {
         length_max: 12,
-        private_prefix: "!!".into(),
+        private_prefix: "~~".into(),
         namespace_boundary: "/".into(),
         user_boundary: "@".into(),
         user_separator: "+".into(),
@@ -88,7 +88,7 @@ fn the_characters_can_be_configured() {
         ("chat/a", Asks),
         ("chat:a", Asks),
         ("nowhere/a", Error(102)),
-        ("!!chat/a", Error(103)),
+        ("~~chat/a", Error(103)),
         ("$chat/a", Error(102)),
         ("dialog@1+42", Asks),
         ("dialog@1,42", Error(103)),

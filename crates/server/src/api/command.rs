@@ -8,11 +8,10 @@ use fanwire_protocol::json::{Object, is_default, null_is_default};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::clients::{DisconnectRequest, RefreshRequest, SubscribeRequest, UnsubscribeRequest};
 use super::error::ApiError;
+use super::everywhere::{self, Everywhere};
 use super::history::{self, HistoryRequest};
 use super::method::Method;
-use super::overview::{self, ChannelsRequest};
 use super::presence;
 use super::publish::{self, PublishRequest};
 use crate::handle::Node;
@@ -22,16 +21,12 @@ use crate::handle::Node;
 pub(super) enum Command {
     Publish(PublishRequest),
     Broadcast(PublishRequest),
-    Subscribe(SubscribeRequest),
-    Unsubscribe(UnsubscribeRequest),
-    Disconnect(DisconnectRequest),
-    Refresh(RefreshRequest),
     Presence(ChannelRequest),
     PresenceStats(ChannelRequest),
     History(HistoryRequest),
     HistoryRemove(ChannelRequest),
-    Channels(ChannelsRequest),
-    Info,
+    /// What concerns clients of every node, with its parameters as they came.
+    Everywhere(Everywhere, Box<RawValue>),
     /// A method that is known and answered with error 104, calls of extensions among them.
     NotServed(Method),
 }
@@ -69,19 +64,19 @@ impl Command {
         Ok(match method {
             Method::Publish => Self::Publish(object(parameters)?),
             Method::Broadcast => Self::Broadcast(object(parameters)?),
-            Method::Subscribe => Self::Subscribe(object(parameters)?),
-            Method::Unsubscribe => Self::Unsubscribe(object(parameters)?),
-            Method::Disconnect => Self::Disconnect(object(parameters)?),
-            Method::Refresh => Self::Refresh(object(parameters)?),
+            Method::Subscribe
+            | Method::Unsubscribe
+            | Method::Disconnect
+            | Method::Refresh
+            | Method::Channels
+            | Method::Info => {
+                let request = Everywhere::decode(method, parameters)?;
+                Self::Everywhere(request, serde_json::from_str::<&RawValue>(parameters)?.to_owned())
+            }
             Method::Presence => Self::Presence(object(parameters)?),
             Method::PresenceStats => Self::PresenceStats(object(parameters)?),
             Method::History => Self::History(object(parameters)?),
             Method::HistoryRemove => Self::HistoryRemove(object(parameters)?),
-            Method::Channels => Self::Channels(object(parameters)?),
-            Method::Info => {
-                object::<serde::de::IgnoredAny>(parameters)?;
-                Self::Info
-            }
             Method::Rpc | Method::NotServed => {
                 object::<serde::de::IgnoredAny>(parameters)?;
                 Self::NotServed(method)
@@ -93,16 +88,11 @@ impl Command {
         match self {
             Self::Publish(_) => Method::Publish,
             Self::Broadcast(_) => Method::Broadcast,
-            Self::Subscribe(_) => Method::Subscribe,
-            Self::Unsubscribe(_) => Method::Unsubscribe,
-            Self::Disconnect(_) => Method::Disconnect,
-            Self::Refresh(_) => Method::Refresh,
             Self::Presence(_) => Method::Presence,
             Self::PresenceStats(_) => Method::PresenceStats,
             Self::History(_) => Method::History,
             Self::HistoryRemove(_) => Method::HistoryRemove,
-            Self::Channels(_) => Method::Channels,
-            Self::Info => Method::Info,
+            Self::Everywhere(request, _) => request.method(),
             Self::NotServed(method) => *method,
         }
     }
@@ -118,16 +108,11 @@ impl Command {
         match self {
             Self::Publish(request) => result(&publish::publish(node, request).await?),
             Self::Broadcast(request) => publish::broadcast(node, request).await,
-            Self::Subscribe(request) => result(&request.run(node).await?),
-            Self::Unsubscribe(request) => result(&request.run(node).await?),
-            Self::Disconnect(request) => result(&request.run(node).await?),
-            Self::Refresh(request) => result(&request.run(node).await?),
             Self::Presence(request) => result(&presence::presence(node, &request.channel).await?),
             Self::PresenceStats(request) => result(&presence::stats(node, &request.channel).await?),
             Self::History(request) => result(&history::history(node, request).await?),
             Self::HistoryRemove(request) => result(&history::remove(node, &request.channel).await?),
-            Self::Channels(request) => result(&overview::channels(node, &request.pattern).await?),
-            Self::Info => result(&overview::info(node)),
+            Self::Everywhere(request, parameters) => everywhere::run(node, request, &parameters).await,
             Self::NotServed(_) => Err(ApiError::NOT_FOUND),
         }
     }
@@ -138,7 +123,7 @@ pub(super) fn result(result: &impl Serialize) -> Reply {
     to_raw_value(result).map_err(|_| ErrorCode::INTERNAL.into())
 }
 
-fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
     serde_json::from_str(text).map(|Object(fields)| fields)
 }
 

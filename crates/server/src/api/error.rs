@@ -6,14 +6,14 @@ use std::time::Duration;
 use fanwire_protocol::ErrorCode;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::http::{Answer, text};
 
 /// Why a command was not carried out. Client libraries compare it whole, so the standard codes keep their text
 /// wherever we have nothing to add.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct ApiError {
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct ApiError {
     code: u32,
     message: Cow<'static, str>,
 }
@@ -22,7 +22,7 @@ impl ApiError {
     /// 104 has a text of its own here.
     pub(super) const NOT_FOUND: Self =
         Self { code: ErrorCode::METHOD_NOT_FOUND.code, message: Cow::Borrowed("not found") };
-    pub(super) const BAD_REQUEST: Self =
+    pub(crate) const BAD_REQUEST: Self =
         Self { code: ErrorCode::BAD_REQUEST.code, message: Cow::Borrowed(ErrorCode::BAD_REQUEST.message) };
 
     /// A bad request that deserves a sentence.

@@ -12,6 +12,7 @@ mod decode;
 
 mod batch;
 mod command;
+mod everywhere;
 mod legacy;
 mod parallel;
 
@@ -35,6 +36,8 @@ use command::{Command, Envelope};
 use error::Refusal;
 use method::Method;
 
+pub(crate) use error::ApiError;
+pub(crate) use everywhere::run_here;
 pub(crate) use method::LABELS as METHOD_LABELS;
 
 /// Answers a request at or below `api.path`, on whichever port it came.

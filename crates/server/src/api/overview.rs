@@ -21,14 +21,25 @@ pub(super) struct ChannelsRequest {
     pub(super) pattern: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct ChannelsResult {
     channels: BTreeMap<String, ChannelResult>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 struct ChannelResult {
     num_clients: usize,
+}
+
+impl ChannelsResult {
+    /// What several nodes have, together.
+    pub(super) fn merged(results: Vec<Self>, topics_max: usize) -> Result<Self, ApiError> {
+        let mut channels = BTreeMap::<String, ChannelResult>::new();
+        for (name, ChannelResult { num_clients }) in results.into_iter().flat_map(|result| result.channels) {
+            channels.entry(name).or_insert(ChannelResult { num_clients: 0 }).num_clients += num_clients;
+        }
+        if channels.len() > topics_max { Err(too_many(topics_max)) } else { Ok(Self { channels }) }
+    }
 }
 
 /// Topics that have subscribers.
@@ -51,26 +62,38 @@ fn select<'a>(
     let mut channels = BTreeMap::new();
     for (topic, num_clients) in topics.filter(|(topic, _)| pattern.matches(topic)) {
         if channels.len() == topics_max {
-            let message = format!(
-                "more than {topics_max} channels, the limit that api.topics_max sets; ask with a narrower pattern"
-            );
-            return Err(ApiError::bad_request(message));
+            return Err(too_many(topics_max));
         }
         channels.insert(topic.to_owned(), ChannelResult { num_clients });
     }
     Ok(ChannelsResult { channels })
 }
 
-#[derive(Clone, Debug, Serialize)]
+fn too_many(topics_max: usize) -> ApiError {
+    ApiError::bad_request(format!(
+        "more than {topics_max} channels, the limit that api.topics_max sets; ask with a narrower pattern"
+    ))
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct InfoResult {
     nodes: Vec<NodeResult>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+impl InfoResult {
+    /// All nodes by name, so that every node gives the same answer.
+    pub(super) fn merged(results: Vec<Self>) -> Self {
+        let mut nodes: Vec<_> = results.into_iter().flat_map(|result| result.nodes).collect();
+        nodes.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
+        Self { nodes }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct NodeResult {
     uid: String,
     name: String,
-    version: &'static str,
+    version: String,
     num_clients: u64,
     num_users: u64,
     num_subs: u64,
@@ -87,7 +110,7 @@ pub(super) fn info(node: &Node) -> InfoResult {
         nodes: vec![NodeResult {
             uid: node.id.to_string(),
             name: node.settings.name.clone(),
-            version: VERSION,
+            version: VERSION.to_owned(),
             num_clients: sum(|counters| &counters.clients),
             num_users: sum(|counters| &counters.users),
             num_subs: sum(|counters| &counters.subscriptions),
@@ -100,6 +123,14 @@ pub(super) fn info(node: &Node) -> InfoResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_several_nodes_have_is_added_up() {
+        let all = |topics: &[(&str, usize)]| select(topics.iter().copied(), "", 10).unwrap();
+        let results = || vec![all(&[("a", 1), ("b", 2)]), all(&[]), all(&[("b", 3), ("c", 4)])];
+        assert_eq!(ChannelsResult::merged(results(), 3), Ok(all(&[("a", 1), ("b", 5), ("c", 4)])));
+        assert_eq!(ChannelsResult::merged(results(), 2).unwrap_err().code(), 107);
+    }
 
     const TOPICS: [(&str, usize); 4] = [("chat:b", 2), ("chat:a", 1), ("news", 7), ("chat", 3)];
 

@@ -102,6 +102,11 @@ impl Connection {
         }
     }
 
+    /// What it is known by while it is in the slot.
+    pub(super) fn key(&self, slot: u32) -> ConnectionKey {
+        ConnectionKey { slot, generation: self.generation }
+    }
+
     pub(super) fn is(&self, key: ConnectionKey) -> bool {
         self.generation == key.generation
     }
@@ -109,7 +114,7 @@ impl Connection {
     /// Enters the connection among those to be read, once.
     pub(super) fn read_later(&mut self, slot: u32, to_read: &mut VecDeque<ConnectionKey>) {
         if !std::mem::replace(&mut self.to_read, true) {
-            to_read.push_back(ConnectionKey { slot, generation: self.generation });
+            to_read.push_back(self.key(slot));
         }
     }
 

@@ -4,6 +4,7 @@
 //! has no task, no timer and no buffer.
 
 mod connection;
+mod departures;
 mod fanout;
 mod read;
 mod readiness;
@@ -39,6 +40,7 @@ use crate::inbox::{Address, Message, Order, Outlet, Recipients, Survey};
 use crate::node::Topics;
 use crate::users::Users;
 use connection::{Connection, Role};
+use departures::Departures;
 use fanout::Groups;
 use readiness::Readiness;
 
@@ -106,22 +108,24 @@ pub(crate) struct Shard {
     generation: u32,
     queued_bytes: usize,
     next_sweep_millis: u64,
-    /// Set when the node goes down; dropped with the last connection.
-    drain: Option<mpsc::Sender<()>>,
+    /// Set when the node goes down.
+    departures: Option<Departures>,
 }
 
 impl Shard {
     pub(crate) fn new(index: usize, node: Node) -> io::Result<Self> {
         let counters = node.counters[index].clone();
         let settings = &node.settings;
+        let redis = node.cluster.as_ref().map(|cluster| cluster.redis().clone());
+        let topics = Topics::new(settings.clone(), redis, node.inboxes.all.clone(), counters.clone());
         Ok(Self {
             index: index as u16,
-            counters: counters.clone(),
+            counters,
             connections: Slab::new(),
             clients: FxHashMap::default(),
             registry: Registry::default(),
-            topics: Topics::new(settings.clone(), node.inboxes.clone(), counters),
-            users: Users::new(settings.client.user_connections_max, node.inboxes.clone()),
+            users: Users::new(settings.client.user_connections_max, topics.clone(), node.clone()),
+            topics,
             outbox: Outbox::default(),
             groups: Groups::default(),
             effects: Vec::new(),
@@ -133,13 +137,13 @@ impl Shard {
             generation: 0,
             queued_bytes: 0,
             next_sweep_millis: 0,
-            drain: None,
+            departures: None,
             node,
         })
     }
 
     /// The shard's life. Each turn takes, in this order: what other parts of the node sent, new sockets, what
-    /// clients sent, what is due, and then writes. All of what waits in the inbox is grouped before anything is
+    /// clients sent, what is due, who has to go, and then writes. All of what waits in the inbox is grouped before anything is
     /// written, so overload makes larger batches; the inbox is left alone while a batch is being written, and
     /// clients and timers are not.
     pub(crate) async fn run(mut self, mut outlet: Outlet, mut adopted: mpsc::UnboundedReceiver<Adopted>) {
@@ -168,6 +172,7 @@ impl Shard {
             }
             self.take_input();
             self.take_timers();
+            self.take_departures();
             self.write_some();
             self.count();
         }
@@ -193,24 +198,28 @@ impl Shard {
     fn message(&mut self, message: Message) {
         let message = match message {
             Message::Deliver(delivery) => return self.groups.add(&self.registry, delivery),
+            // What comes of it comes through the inbox too.
+            Message::Event(event) => return self.topics.event(event),
             message => message,
         };
         // Everything else may change who is subscribed, and must not overtake what came before it.
         self.link_groups();
         match message {
-            Message::Deliver(_) => {}
+            Message::Deliver(_) | Message::Event(_) => {}
             Message::Lost(topic) => self.lose_positions(topic.as_str()),
             Message::Answer(key, answer) => self.answer(key, answer),
             Message::Control(order) => self.order(order),
             Message::Topic(topic, from, request) => self.topics.request(topic, from, request),
             Message::Call(topic, call) => self.topics.call(topic, call),
+            Message::Publish(topic, publish, publisher) => self.topics.publish(topic, *publish, publisher),
             Message::User(message) => self.users.handle(message),
             Message::Survey(Survey::Topics(reply)) => {
                 let topics = self.registry.topics().map(|t| (t.name.clone(), t.subscribers.len())).collect();
                 // Whoever asked may have given up.
                 let _ = reply.send(topics);
             }
-            Message::Drain(done) => self.start_drain(done),
+            Message::Close(why) => self.close_all(&why),
+            Message::Drain(window) => self.drain(window),
         }
     }
 
@@ -255,23 +264,26 @@ impl Shard {
         }
     }
 
-    fn start_drain(&mut self, done: mpsc::Sender<()>) {
-        self.drain = Some(done);
-        let all: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
-        for slot in all {
-            self.send_away(slot);
+    fn close_all(&mut self, why: &Disconnect) {
+        let clients: Vec<u32> = self.clients.values().copied().collect();
+        for slot in clients {
+            self.close(slot, why);
         }
-        self.drop_drain_if_done();
     }
 
-    /// Tells a client that the node goes down.
-    fn send_away(&mut self, slot: u32) {
-        self.close(slot, &Disconnect::SHUTDOWN);
+    /// Begins to send everybody away, evenly over the window. Until it is their turn they are served as before.
+    fn drain(&mut self, window: Duration) {
+        let all = self.connections.iter();
+        let all = all.map(|(slot, connection)| connection.key(slot as u32)).collect();
+        self.departures = Some(Departures::new(all, Duration::from_millis(self.now.millis), window));
     }
 
-    fn drop_drain_if_done(&mut self) {
-        if self.connections.is_empty() {
-            self.drain = None;
+    fn take_departures(&mut self) {
+        let now = Duration::from_millis(self.now.millis);
+        while let Some(key) = self.departures.as_mut().and_then(|departures| departures.take_due(now)) {
+            if self.connections.get(key.slot as usize).is_some_and(|connection| connection.is(key)) {
+                self.close(key.slot, &Disconnect::SHUTDOWN);
+            }
         }
     }
 
@@ -324,9 +336,9 @@ impl Shard {
             let mut early = Vec::from(early);
             self.take_bytes(slot, &mut early);
         }
-        // It was on its way when the others were told.
-        if self.node.is_draining() {
-            self.send_away(slot);
+        // It was on its way when the others were counted.
+        if let Some(departures) = &mut self.departures {
+            departures.add(ConnectionKey { slot, generation: self.generation });
         }
     }
 

@@ -228,7 +228,6 @@ impl Shard {
         self.queued_bytes -= connection.queued_bytes();
         self.readiness.remove(&mut connection.socket);
         self.shrink_if_sparse();
-        self.drop_drain_if_done();
     }
 
     /// Gives memory back after many connections left together.

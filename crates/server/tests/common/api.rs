@@ -17,14 +17,24 @@ impl Backend {
 
     /// The result of a call that goes well.
     pub(crate) async fn call(&mut self, method: &str, request: Value) -> Value {
+        let mut answer = self.answer(method, &request).await;
+        assert!(answer.get("result").is_some(), "{method} {request}: {answer}");
+        answer["result"].take()
+    }
+
+    /// The code with which a call is refused.
+    pub(crate) async fn error(&mut self, method: &str, request: Value) -> u64 {
+        let answer = self.answer(method, &request).await;
+        answer["error"]["code"].as_u64().unwrap_or_else(|| panic!("{method} {request}: {answer}"))
+    }
+
+    async fn answer(&mut self, method: &str, request: &Value) -> Value {
         let body = request.to_string();
         let head =
             format!("POST /api/{method} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
         self.socket.send(head + &body).await;
         let response = self.socket.response().await;
         assert_eq!(response.status, 200, "{response:?}");
-        let mut answer: Value = serde_json::from_str(&response.body).unwrap();
-        assert!(answer.get("result").is_some(), "{method} {request}: {answer}");
-        answer["result"].take()
+        serde_json::from_str(&response.body).unwrap()
     }
 }

@@ -14,7 +14,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::{Backend, Client, RawSocket, eventually};
+use super::{Backend, Client, RawSocket, eventually, redis_settings};
 
 const SECRET: &str = "a secret of the tests";
 
@@ -94,10 +94,14 @@ pub(crate) fn settings(shards: usize) -> Settings {
             topics_max: 1000,
             transport_errors: false,
         },
-        engine: EngineSettings::Memory(MemoryEngineSettings {
-            history_bytes_max: 64 << 20,
-            idempotency_ttl: Duration::from_secs(60),
-        }),
+        engine: if crate::ON_REDIS {
+            EngineSettings::Redis(redis_settings())
+        } else {
+            EngineSettings::Memory(MemoryEngineSettings {
+                history_bytes_max: 64 << 20,
+                idempotency_ttl: Duration::from_secs(60),
+            })
+        },
         shutdown: ShutdownSettings {
             propagation: Duration::ZERO,
             window: Duration::ZERO,
@@ -126,16 +130,28 @@ impl TestGateway {
         Self { running, address, internal_address }
     }
 
+    /// Waits until the node wants clients: it may have to reach Redis first.
+    pub(crate) async fn ready(&self) {
+        let request = "GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n";
+        eventually("the node is ready", async || {
+            RawSocket::ask(self.internal_address, request).await.status == 200
+        })
+        .await;
+    }
+
     pub(crate) async fn client(&self) -> Client {
+        self.ready().await;
         Client::connect(self.address, serde_json::json!({})).await
     }
 
     /// A client with a token of these claims.
     pub(crate) async fn client_with(&self, claims: &Value) -> Client {
+        self.ready().await;
         Client::connect(self.address, serde_json::json!({"token": token(claims)})).await
     }
 
     pub(crate) async fn backend(&self) -> Backend {
+        self.ready().await;
         Backend::new(self.address).await
     }
 

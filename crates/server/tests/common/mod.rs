@@ -5,6 +5,7 @@ mod api;
 mod client;
 mod frames;
 mod gateway;
+mod redis;
 mod socket;
 mod wait;
 
@@ -12,5 +13,6 @@ pub(crate) use api::Backend;
 pub(crate) use client::{Client, identity};
 pub(crate) use frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, fragment, frame};
 pub(crate) use gateway::{TestGateway, settings, token};
+pub(crate) use redis::redis_settings;
 pub(crate) use socket::{RawSocket, WEBSOCKET_HANDSHAKE};
 pub(crate) use wait::{eventually, within};

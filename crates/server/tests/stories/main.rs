@@ -6,6 +6,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+const ON_REDIS: bool = false;
+
 mod order;
 mod bursts;
 mod recovery;

@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use fanwire_server::settings::ShutdownSettings;
 use serde_json::json;
+use tokio::task::JoinSet;
 
-use crate::common::{CLOSE, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, frame, settings};
+use crate::common::{
+    Backend, CLOSE, Client, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, frame, settings,
+};
 
 /// Threads of shards that live in this process, whichever test started them.
 fn shard_threads() -> usize {
@@ -79,19 +83,152 @@ async fn clients_that_do_not_follow_are_not_waited_for_without_end() {
 }
 
 #[tokio::test]
-async fn whoever_comes_while_the_node_goes_down_is_sent_away() {
-    let gateway = TestGateway::start(settings(1));
+async fn a_window_is_used_evenly_and_who_waits_in_it_is_served() {
+    const CLIENTS: usize = 300;
+    /// What this many clients take of a longer window.
+    const WINDOW: Duration = Duration::from_secs(3);
+    const TENTHS: usize = 10;
+    /// Four ticks of a shard's clock, for a machine that has other things to do.
+    const TOLERANCE: usize = CLIENTS / TENTHS * 4 / 3;
+
+    let mut settings = settings(3);
+    settings.shutdown.window = Duration::from_secs(60);
+    let gateway = TestGateway::start(settings);
+    let mut publisher = Backend::new(gateway.internal_address).await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = gateway.client().await;
+        client.subscribe("news").await;
+        clients.push(client);
+    }
+
+    let began = Instant::now();
+    let mut told = JoinSet::new();
+    for mut client in clients {
+        told.spawn(async move {
+            let mut received = 0;
+            loop {
+                let frame = client.socket.frame().await.unwrap();
+                if frame.opcode == CLOSE {
+                    assert_eq!(frame.close(), (3001, "shutdown".into()));
+                    return (began.elapsed(), received);
+                }
+                for line in frame.text().lines().filter(|line| *line != "{}") {
+                    let message: serde_json::Value = serde_json::from_str(line).unwrap();
+                    assert_eq!(message["push"]["pub"]["data"], received, "{message}");
+                    received += 1;
+                }
+            }
+        });
+    }
+    let going = tokio::spawn(gateway.shutdown());
+    let mut published = Vec::new();
+    while began.elapsed() < WINDOW * 8 / 10 {
+        publisher.call("publish", json!({"channel": "news", "data": published.len()})).await;
+        published.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let closes = told.join_all().await;
+    going.await.unwrap();
+
+    for tenth in 1..=TENTHS {
+        let until = WINDOW * tenth as u32 / TENTHS as u32;
+        let closed = closes.iter().filter(|(at, _)| *at <= until).count();
+        assert!(closed.abs_diff(CLIENTS * tenth / TENTHS) <= TOLERANCE, "{closed} after {until:?}");
+    }
+    for (at, received) in closes {
+        // The last may still have been on its way through the node.
+        let owed = published.iter().filter(|done| **done + Duration::from_millis(500) < at).count();
+        assert!(received >= owed, "{received} of {owed} before {at:?}");
+    }
+}
+
+#[tokio::test]
+async fn clients_are_taken_until_balancers_know() {
+    const READINESS: &str = "GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n";
+    let mut settings = settings(2);
+    settings.shutdown.propagation = Duration::from_secs(60);
+    let gateway = TestGateway::start(settings);
+    let (address, internal_address) = (gateway.address, gateway.internal_address);
+    let mut first = gateway.client().await;
+    let going = tokio::spawn(gateway.shutdown());
+    eventually("the node is not ready", async || {
+        RawSocket::ask(internal_address, READINESS).await.status == 503
+    })
+    .await;
+    let mut second = Client::connect(address, json!({})).await;
+    first.subscribe("a").await;
+    second.publish("a", json!("still here")).await;
+    assert_eq!(first.publication().await.1["data"], "still here");
+    let call = "POST /api/info HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}";
+    let response = RawSocket::ask(address, call).await;
+    assert_eq!((response.status, response.header("connection")), (200, Some("close")));
+
+    // Nobody is left to wait for.
+    let left = Instant::now();
+    drop((first, second));
+    going.await.unwrap();
+    assert!(left.elapsed() < Duration::from_secs(10), "{:?}", left.elapsed());
+}
+
+#[tokio::test]
+async fn a_node_without_clients_ends_at_once() {
+    let mut settings = settings(3);
+    let long = Duration::from_secs(60);
+    settings.shutdown = ShutdownSettings { propagation: long, window: long, timeout: long };
+    let gateway = TestGateway::start(settings);
+    let mut kept = gateway.backend().await;
+    kept.call("info", json!({})).await;
+    let silent = RawSocket::open(gateway.address).await;
+    let began = Instant::now();
+    gateway.shutdown().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop((kept, silent));
+}
+
+#[tokio::test]
+async fn listeners_are_told_in_the_window_too() {
+    let mut settings = settings(1);
+    settings.shutdown.window = Duration::from_secs(1);
+    let gateway = TestGateway::start(settings);
+    let mut listeners = Vec::new();
+    for _ in 0..20 {
+        let mut listener = RawSocket::open(gateway.address).await;
+        listener.send("GET /subscribe?topic=a HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        assert!(listener.head().await.starts_with("HTTP/1.1 200 OK\r\n"));
+        listeners.push(listener);
+    }
+    let going = tokio::spawn(gateway.shutdown());
+    for listener in &mut listeners {
+        let goodbye =
+            "event: disconnect\ndata: {\"code\":3001,\"reason\":\"shutdown\",\"reconnect\":true}\n\n";
+        listener.until(goodbye).await;
+        listener.ended().await;
+    }
+    drop(listeners);
+    going.await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_is_on_the_way_when_the_node_goes_down_is_taken_and_sent_away() {
+    let mut settings = settings(1);
+    // The second waits in the kernel's queue.
+    settings.admission.http_connections_max = 1;
+    let gateway = TestGateway::start(settings);
     let address = gateway.address;
     let mut client = gateway.client().await;
-    // Opened before, so that the kernel cannot refuse it.
-    let mut late = RawSocket::open(address).await;
+    let mut first = RawSocket::open(address).await;
+    let mut second = RawSocket::open(address).await;
     let going = tokio::spawn(gateway.shutdown());
     assert_eq!(client.closed().await.0, 3001);
-    late.send(WEBSOCKET_HANDSHAKE).await;
-    let response = late.response().await;
-    assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));
-    drop((client, late));
+    for late in [&mut first, &mut second] {
+        late.upgrade(WEBSOCKET_HANDSHAKE).await;
+        assert_eq!(late.closed().await.0, 3001);
+    }
+    drop((client, first, second));
     going.await.unwrap();
+    let error = tokio::net::TcpStream::connect(address).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test]
@@ -102,7 +239,7 @@ async fn a_node_whose_owner_has_gone_ends() {
         let gateway = TestGateway::start(settings(3));
         gateway.client().await;
     }
-    crate::common::eventually("shards end", async || shard_threads() < NODES).await;
+    eventually("shards end", async || shard_threads() < NODES).await;
 }
 
 #[tokio::test]

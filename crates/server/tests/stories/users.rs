@@ -6,7 +6,8 @@ use serde_json::json;
 use crate::common::{Client, RawSocket, TestGateway, eventually, settings, token};
 
 /// Connects and says whether that went well; if not, with which code.
-async fn try_connect(gateway: &TestGateway, user: &str) -> Result<Client, u16> {
+pub(crate) async fn try_connect(gateway: &TestGateway, user: &str) -> Result<Client, u16> {
+    gateway.ready().await;
     let mut client = Client::over(RawSocket::open(gateway.address).await).await;
     client.command("connect", json!({"token": token(&json!({"sub": user}))})).await;
     let frame = client.socket.frame().await.unwrap();

@@ -1,7 +1,7 @@
--- Adds one publication to a topic's stream and publishes it. Follows topic.lua in the publish scripts.
+-- Adds publications to a topic's stream and publishes them. Follows topic.lua in the publish scripts.
 --
--- ARGV: 1 channel, 2 body, 3 size, 4 history TTL (ms), 5 meta TTL (ms), 6 fresh epoch, 7 the caller's lineage,
---       8 TTL bucket.
+-- ARGV: 1 channel, 2 size, 3 history TTL (ms), 4 meta TTL (ms), 5 fresh epoch, 6 the caller's lineage,
+--       7 TTL bucket, 8 body.
 -- Entries have the id `<offset>-0` and the field `d`, the body. A further field `j` says that the offset jumped,
 -- and which one was the last before.
 
@@ -10,12 +10,13 @@ local JUMP = 1048576
 
 local function current_lineage()
   local info = redis.call('INFO', 'replication')
-  return string.match(info, 'master_replid:(%w%w%w%w%w%w%w%w)') or ARGV[7]
+  return string.match(info, 'master_replid:(%w%w%w%w%w%w%w%w)') or ARGV[6]
 end
 
--- Returns epoch (8) and offset, or an error.
-local function append(topic)
-  local lineage, jumped_from = ARGV[7], nil
+-- Adds the bodies from ARGV[8] to ARGV[last]. Returns the epoch (8) and the first one's offset, or an error. If
+-- there is an error nothing was done.
+local function append(topic, last)
+  local lineage, jumped_from = ARGV[6], nil
   if topic.lineage ~= lineage then
     -- The caller may be late: only the server itself knows its lineage.
     lineage = current_lineage()
@@ -28,26 +29,33 @@ local function append(topic)
     end
   end
 
-  local id = string.format('%.0f', topic.offset + 1)
+  local first = string.format('%.0f', topic.offset + 1)
   local added
   if jumped_from then
-    added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '=', ARGV[3], id, 'd', ARGV[2], 'j', jumped_from)
+    added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '=', ARGV[2], first, 'd', ARGV[8], 'j', jumped_from)
   else
-    added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '=', ARGV[3], id, 'd', ARGV[2])
+    added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '=', ARGV[2], first, 'd', ARGV[8])
   end
   if type(added) == 'table' and added.err then
     if not string.find(added.err, 'equal or smaller', 1, true) then return added end
     -- Meta and stream disagree, as after a restored key. A new epoch is the only honest way on.
     redis.call('DEL', KEYS[2])
-    topic, id, jumped_from = { epoch = ARGV[6], version = '' }, '1', nil
-    redis.call('XADD', KEYS[2], id, 'd', ARGV[2])
+    topic, first, jumped_from = { epoch = ARGV[5], offset = 0, version = '' }, '1', nil
+    redis.call('XADD', KEYS[2], first, 'd', ARGV[8])
+  end
+  local ids = { first }
+  for index = 9, last do
+    ids[index - 7] = string.format('%.0f', topic.offset + index - 7)
+    redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[2], ids[index - 7], 'd', ARGV[index])
   end
 
-  redis.call('SET', KEYS[1], '1' .. topic.epoch .. lineage .. ARGV[8] .. id .. topic.version, 'PX', ARGV[5])
+  redis.call('SET', KEYS[1], '1' .. topic.epoch .. lineage .. ARGV[7] .. ids[#ids] .. topic.version, 'PX', ARGV[4])
   -- Renewing the TTL once in a bucket, an eighth of it, saves a call for each of the others.
-  if topic.bucket ~= ARGV[8] then redis.call('PEXPIRE', KEYS[2], ARGV[4]) end
-  local stamp = topic.epoch .. lineage .. id
-  if jumped_from then stamp = stamp .. ' ' .. jumped_from end
-  redis.call('PUBLISH', ARGV[1], '\1' .. stamp .. '\n' .. ARGV[2])
-  return topic.epoch .. id
+  if topic.bucket ~= ARGV[7] then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
+  for index, id in ipairs(ids) do
+    local stamp = topic.epoch .. lineage .. id
+    if jumped_from and index == 1 then stamp = stamp .. ' ' .. jumped_from end
+    redis.call('PUBLISH', ARGV[1], '\1' .. stamp .. '\n' .. ARGV[index + 7])
+  end
+  return topic.epoch .. first
 end

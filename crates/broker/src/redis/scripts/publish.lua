@@ -1,5 +1,5 @@
--- Publishes into history. Follows topic.lua and append.lua.
+-- Publishes into history: one or more, whose bodies are the last arguments. Follows topic.lua and append.lua.
 
-local topic = open(ARGV[6])
+local topic = open(ARGV[5])
 if not topic then return redis.error_reply(FOREIGN) end
-return append(topic)
+return append(topic, #ARGV)

@@ -9,7 +9,7 @@ if KEYS[3] then
   local first = redis.call('GET', KEYS[3])
   if first then return { 1, first } end
 end
-local topic = open(ARGV[6])
+local topic = open(ARGV[5])
 if not topic then return redis.error_reply(FOREIGN) end
 
 if ARGV[9] ~= '' then
@@ -20,7 +20,7 @@ if ARGV[9] ~= '' then
   topic.version = ' ' .. ARGV[9] .. ' ' .. ARGV[10]
 end
 
-local position = append(topic)
+local position = append(topic, 8)
 if type(position) == 'table' then return position end
 if KEYS[3] then redis.call('SET', KEYS[3], position, 'PX', ARGV[11]) end
 return { 0, position }

@@ -1,0 +1,153 @@
+//! Takes out the members of nodes that have died. Any node may; whoever deletes a member says its leave in the same
+//! step, so that it makes no difference if two do it at once, or if one dies half-way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use fanwire_protocol::TopicName;
+use redis::{Pipeline, Value};
+
+use super::keys::{Incarnation, Keys};
+use super::lease::Lease;
+use super::link::{Links, Ready, is_unknown_script};
+use super::registry::Registry;
+use super::scripts::{Script, Scripts};
+use crate::engine::EngineError;
+
+pub(super) struct Cleaner {
+    registry: Arc<Registry>,
+    keys: Arc<Keys>,
+    links: Links,
+    scripts: Arc<Scripts>,
+}
+
+impl Cleaner {
+    /// Members taken out in one call of the script, which keeps Redis from everything else for about a millisecond.
+    const MEMBERS: usize = 500;
+    /// Topics in one round trip.
+    const TOPICS: usize = 128;
+
+    pub(super) fn new(registry: Arc<Registry>, keys: Arc<Keys>, links: Links, scripts: Arc<Scripts>) -> Self {
+        Self { registry, keys, links, scripts }
+    }
+
+    /// Cleans up after those whose lease has ended, for ever.
+    pub(super) async fn run(self: Arc<Self>, lease: Arc<Lease>) {
+        let mut beats = lease.beats();
+        while beats.changed().await.is_ok() {
+            let ended = beats.borrow_and_update().ended.clone();
+            for dead in ended {
+                if let Err(error) = self.clean_up_after(dead, lease.incarnation()).await {
+                    // The next beat brings it up again.
+                    tracing::debug!(%error, "a dead node's members are not all taken out yet");
+                }
+            }
+        }
+    }
+
+    /// Takes all of a node's members out of all of its topics, and forgets the node.
+    pub(super) async fn clean(&self, dead: Incarnation) -> Result<(), EngineError> {
+        loop {
+            let mut command = redis::cmd("SRANDMEMBER");
+            command.arg(self.keys.member_topics(dead)).arg(Self::TOPICS);
+            let mut link = self.links.any()?;
+            let answer = link.command(&command).await?;
+            let Value::Array(names) = answer else { return Err(link.nonsense()) };
+            if names.is_empty() {
+                return self.registry.forget(dead).await;
+            }
+            let topics = names.iter().filter_map(read_topic).collect();
+            self.take_out(dead, topics).await?;
+            // Those that could not be read or cleaned too: the next time would bring nothing else.
+            let mut command = redis::cmd("SREM");
+            command.arg(self.keys.member_topics(dead));
+            for name in &names {
+                if let Value::BulkString(name) = name {
+                    command.arg(name);
+                }
+            }
+            if link.command(&command).await? == Value::Int(0) {
+                return Err(link.nonsense());
+            }
+        }
+    }
+
+    /// Takes all of a node's members out of topics. One that stands in the way does not keep the others from it.
+    pub(super) async fn take_out(
+        &self,
+        dead: Incarnation,
+        topics: Vec<TopicName>,
+    ) -> Result<(), EngineError> {
+        for (index, topics) in by_link(&self.links, topics) {
+            for batch in topics.chunks(Self::TOPICS) {
+                let mut left = batch.to_vec();
+                while !left.is_empty() {
+                    left = self.take_some_out(dead, index, left).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn clean_up_after(&self, dead: Incarnation, cleaner: Incarnation) -> Result<(), EngineError> {
+        let Some(name) = self.registry.claim(dead, cleaner).await? else { return Ok(()) };
+        tracing::warn!(node = %name, "a node is dead: its members are taken out");
+        self.clean(dead).await
+    }
+
+    /// Returns the topics in which there are more.
+    async fn take_some_out(
+        &self,
+        dead: Incarnation,
+        link: usize,
+        topics: Vec<TopicName>,
+    ) -> Result<Vec<TopicName>, EngineError> {
+        let mut link = self.links.link(link)?;
+        let (incarnation, members_max) = (dead.to_string(), Self::MEMBERS.to_string());
+        let mut commands = redis::pipe();
+        for topic in &topics {
+            let keys = [self.keys.members(topic, dead), self.keys.member_counts(topic)];
+            let channel = self.keys.channel(topic);
+            let arguments = [channel.as_bytes(), incarnation.as_bytes(), members_max.as_bytes()];
+            add_script(&mut commands, &self.scripts.clean, &keys, &arguments);
+        }
+        let answers = run(&mut link, &commands).await?;
+        let mut left = Vec::new();
+        for (topic, answer) in topics.into_iter().zip(answers) {
+            match link.accept(answer) {
+                Ok(Value::Int(members)) if members > 0 => left.push(topic),
+                Err(EngineError::Unavailable) => return Err(EngineError::Unavailable),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// Runs commands of which each does the same if it is done twice. Each has its own answer.
+pub(super) async fn run(link: &mut Ready, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
+    let answers = link.answers(commands).await?;
+    if !answers.iter().any(is_unknown_script) {
+        return Ok(answers);
+    }
+    link.load_scripts().await?;
+    link.answers(commands).await
+}
+
+pub(super) fn add_script(commands: &mut Pipeline, script: &Script, keys: &[String], arguments: &[&[u8]]) {
+    commands.cmd("EVALSHA").arg(&script.hash).arg(keys.len()).arg(keys).arg(arguments);
+}
+
+/// Topics by the link that is theirs.
+pub(super) fn by_link(links: &Links, topics: Vec<TopicName>) -> HashMap<usize, Vec<TopicName>> {
+    let mut by_link: HashMap<usize, Vec<TopicName>> = HashMap::new();
+    for topic in topics {
+        by_link.entry(links.index_of(&topic)).or_default().push(topic);
+    }
+    by_link
+}
+
+fn read_topic(name: &Value) -> Option<TopicName> {
+    let Value::BulkString(name) = name else { return None };
+    TopicName::new(std::str::from_utf8(name).ok()?)
+}

@@ -1,0 +1,232 @@
+//! This node's lease: while it lasts the node's members count, and nobody else touches them.
+//!
+//! One task renews it three times in its length. Whoever writes under the lease asks [`Lease::hold`] first, which
+//! knows by this node's own clock when it may have ended; then it is renewed before anything is written. A node that
+//! learns that it was taken for dead goes on as another [`Incarnation`]. What belongs to the old one is lost.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::health::Health;
+use super::keys::Incarnation;
+use super::link::Links;
+use super::registry::{Beat, Peer, Registry};
+use crate::engine::EngineError;
+
+pub(super) struct Lease {
+    registry: Arc<Registry>,
+    links: Links,
+    health: Arc<Health>,
+    length: Duration,
+    status: Mutex<Status>,
+    /// Somebody waits for the lease.
+    wanted: Notify,
+    beats: watch::Sender<Beats>,
+    fenced: watch::Sender<u64>,
+}
+
+/// What attempts to renew the lease have found. Sent after each, whatever became of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Beats {
+    /// How many times the lease had vanished though nobody took the node for dead: Redis has lost things.
+    pub(super) lapses: u64,
+    /// Nodes whose lease has ended, as far as this node may take out their members.
+    pub(super) ended: Vec<Incarnation>,
+}
+
+struct Status {
+    incarnation: Incarnation,
+    /// By this node's clock, counted from before the attempt, so that it ends here before it does in Redis.
+    ends: Option<Instant>,
+    /// Since when the lease was held on a connection that was there all the time.
+    held_since: Option<Instant>,
+    has_joined: bool,
+    /// The node has left, or must not join.
+    is_over: bool,
+}
+
+impl Lease {
+    /// How long after another's lease should have ended one looks.
+    const MARGIN: Duration = Duration::from_millis(5);
+
+    pub(super) fn new(registry: Arc<Registry>, links: Links, health: Arc<Health>, length: Duration) -> Self {
+        Self {
+            registry,
+            links,
+            health,
+            length,
+            status: Mutex::new(Status::new()),
+            wanted: Notify::new(),
+            beats: watch::Sender::default(),
+            fenced: watch::Sender::default(),
+        }
+    }
+
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.status().incarnation
+    }
+
+    /// Under which incarnation to write, if the lease certainly lasts.
+    pub(super) fn held(&self) -> Option<Incarnation> {
+        let status = self.status();
+        let is_held = !status.is_over && status.ends.is_some_and(|ends| Instant::now() < ends);
+        is_held.then_some(status.incarnation)
+    }
+
+    /// Under which incarnation to write; renews the lease first if it may have ended. Does not wait for a connection.
+    pub(super) async fn hold(&self) -> Result<Incarnation, EngineError> {
+        if let Some(incarnation) = self.held() {
+            return Ok(incarnation);
+        }
+        let mut beats = self.beats();
+        self.links.any()?;
+        if self.is_over() {
+            return Err(EngineError::Unavailable);
+        }
+        self.wanted.notify_one();
+        // It may be one that was under way, which is as good.
+        beats.changed().await.map_err(|_| EngineError::Unavailable)?;
+        self.held().ok_or(EngineError::Unavailable)
+    }
+
+    /// The nodes that live, after this one has joined.
+    pub(super) async fn peers(&self) -> Result<Vec<(Incarnation, Peer)>, EngineError> {
+        self.hold().await?;
+        self.registry.peers().await
+    }
+
+    pub(super) fn beats(&self) -> watch::Receiver<Beats> {
+        self.beats.subscribe()
+    }
+
+    /// How many times the node was taken for dead.
+    pub(super) fn fenced(&self) -> watch::Receiver<u64> {
+        self.fenced.subscribe()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.status().is_over
+    }
+
+    /// The lease will not be renewed any more. Returns what it was held as, if it was.
+    pub(super) fn end(&self) -> Option<Incarnation> {
+        let incarnation = {
+            let mut status = self.status();
+            status.is_over = true;
+            status.has_joined.then_some(status.incarnation)
+        };
+        self.tell(|_| ());
+        incarnation
+    }
+
+    /// Renews the lease for as long as the node is to live.
+    pub(super) async fn run(self: Arc<Self>) {
+        let mut link = self.links.watch_first();
+        loop {
+            let next = self.renew().await;
+            if self.is_over() {
+                return;
+            }
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.wanted.notified() => {}
+                changed = link.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // What other nodes could do meanwhile is not known.
+                    self.status().held_since = None;
+                }
+            }
+        }
+    }
+
+    /// Tries once; returns when to try again.
+    async fn renew(&self) -> Instant {
+        let started = Instant::now();
+        let (incarnation, has_joined) = {
+            let status = self.status();
+            (status.incarnation, status.has_joined)
+        };
+        let usual = started + self.length / 3;
+        match self.registry.beat(incarnation, !has_joined).await {
+            Ok(Beat::Held { lasted, next_end, ended }) => {
+                let may_clean = self.held_from(started, lasted) + self.length;
+                let mut next = usual;
+                if let Some(next_end) = next_end {
+                    next = next.min(Instant::now() + next_end + Self::MARGIN);
+                }
+                let is_allowed = started >= may_clean;
+                if !is_allowed && !ended.is_empty() {
+                    next = next.min(may_clean);
+                }
+                self.tell(|beats| {
+                    beats.lapses += u64::from(has_joined && !lasted);
+                    beats.ended = if is_allowed { ended } else { Vec::new() };
+                });
+                next
+            }
+            Ok(Beat::Dead) => {
+                self.begin_again();
+                if !has_joined {
+                    // Nobody can know an incarnation that has never been: the server makes no sense.
+                    self.tell(|beats| beats.ended.clear());
+                    return usual;
+                }
+                tracing::warn!(
+                    "this node was taken for dead while it was paused or cut off: its clients connect anew"
+                );
+                self.fenced.send_modify(|times| *times += 1);
+                started
+            }
+            Ok(Beat::Refused(reason)) => {
+                self.end();
+                self.health.refuse(reason);
+                usual
+            }
+            Err(_) => {
+                self.tell(|beats| beats.ended.clear());
+                usual
+            }
+        }
+    }
+
+    /// The lease is held from `started` on; returns since when without interruption.
+    fn held_from(&self, started: Instant, lasted: bool) -> Instant {
+        let mut status = self.status();
+        status.has_joined = true;
+        status.ends = Some(started + self.length);
+        let since = status.held_since.filter(|_| lasted).unwrap_or(started);
+        status.held_since = Some(since);
+        since
+    }
+
+    /// As another.
+    fn begin_again(&self) {
+        let mut status = self.status();
+        *status = Status { is_over: status.is_over, ..Status::new() };
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Beats)) {
+        self.beats.send_modify(change);
+    }
+
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Status {
+    fn new() -> Self {
+        Self {
+            incarnation: Incarnation::random(),
+            ends: None,
+            held_since: None,
+            has_joined: false,
+            is_over: false,
+        }
+    }
+}

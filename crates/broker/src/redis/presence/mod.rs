@@ -1,0 +1,372 @@
+//! Presence under leases: each node keeps its own members in Redis, and they count while its lease lasts. A member
+//! costs nothing while it stays, and a dead node's members are absent at once when its lease ends.
+//!
+//! What this node's members are is known here ([`own`]); Redis has a copy. Whatever may have made the copy differ, a
+//! call without an answer or a Redis that lost its data, makes the topic *doubtful*, and it is written anew
+//! ([`repair`]). Nothing is written unless the lease is held.
+
+mod own;
+mod read;
+mod repair;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fanwire_protocol::{ClientId, ClientInfo, TopicName};
+use redis::{Pipeline, Value};
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::time::Instant;
+
+use super::cleaner::{Cleaner, add_script, run};
+use super::frame::member_body;
+use super::keys::{Incarnation, Keys};
+use super::lease::Lease;
+use super::link::Links;
+use super::registry::{BACKSTOP, Peer, Registry};
+use super::scripts::Scripts;
+use crate::engine::EngineError;
+use crate::members::Member;
+use crate::presence::PresenceStats;
+use own::Own;
+
+pub(super) struct Presence {
+    keys: Arc<Keys>,
+    links: Links,
+    scripts: Arc<Scripts>,
+    registry: Arc<Registry>,
+    lease: Arc<Lease>,
+    cleaner: Arc<Cleaner>,
+    /// Never locked while the lease's status is.
+    own: Mutex<Own>,
+    /// Some topics are not being rewritten any more.
+    rewritten: Notify,
+    /// One repair at a time, and none while the node leaves.
+    repairing: AsyncMutex<()>,
+    live: Mutex<Option<LiveNodes>>,
+}
+
+/// The nodes that lived a moment ago.
+#[derive(Clone)]
+struct LiveNodes {
+    asked: Instant,
+    incarnations: Arc<[Incarnation]>,
+}
+
+impl Presence {
+    /// For how long the list of nodes that live is believed.
+    const LIVE_NODES_AGE_MAX: Duration = Duration::from_secs(1);
+
+    pub(super) fn new(
+        keys: Arc<Keys>,
+        links: Links,
+        scripts: Arc<Scripts>,
+        registry: Arc<Registry>,
+        lease: Arc<Lease>,
+        cleaner: Arc<Cleaner>,
+    ) -> Self {
+        let own = Mutex::new(Own::new(lease.incarnation()));
+        Self {
+            keys,
+            links,
+            scripts,
+            registry,
+            lease,
+            cleaner,
+            own,
+            rewritten: Notify::new(),
+            repairing: AsyncMutex::default(),
+            live: Mutex::default(),
+        }
+    }
+
+    pub(super) async fn peers(&self) -> Result<Vec<Peer>, EngineError> {
+        let peers = self.lease.peers().await?;
+        Ok(peers.into_iter().map(|(_, peer)| peer).collect())
+    }
+
+    pub(super) fn fenced(&self) -> watch::Receiver<u64> {
+        self.lease.fenced()
+    }
+
+    pub(super) async fn add(&self, topic: &TopicName, member: Member) -> Result<(), EngineError> {
+        let (client, body) = (member.info.client, member_body(&member));
+        let write = self.begin_write(topic, |own| own.add(topic, member));
+        write.until_possible().await?;
+
+        let members = self.keys.members(topic, write.incarnation);
+        let mut commands = redis::pipe();
+        let (stats, was_listed) = {
+            let mut own = self.own();
+            (own.stats(topic), own.list(topic, true))
+        };
+        if !was_listed {
+            self.put_topic(&mut commands, topic, write.incarnation);
+        }
+        commands.hset(&members, client.0.as_bytes(), body);
+        commands.hset(self.keys.member_counts(topic), write.incarnation.to_string(), counts(stats));
+        if !was_listed {
+            expire(&mut commands, &members);
+            expire(&mut commands, &self.keys.member_counts(topic));
+        }
+        write.finish(commands).await
+    }
+
+    /// Adds the client unless `clients_max` others are there. Without Redis nobody knows of more than this node's.
+    pub(super) async fn admit(
+        &self,
+        topic: &TopicName,
+        info: Arc<ClientInfo>,
+        clients_max: usize,
+    ) -> Result<bool, EngineError> {
+        let member = Member { info, announce_leave: false };
+        match self.ask_to_admit(topic, &member, clients_max).await {
+            Err(EngineError::Unavailable) if !self.lease.is_over() => {
+                let mut own = self.own();
+                let is_admitted = own.others(topic, member.info.client) < clients_max;
+                if is_admitted {
+                    own.add(topic, member);
+                    own.doubt(topic);
+                }
+                Ok(is_admitted)
+            }
+            result => result,
+        }
+    }
+
+    pub(super) async fn remove(&self, topic: &TopicName, client: ClientId) -> Result<(), EngineError> {
+        if !self.own().may_have(topic, client) {
+            return Ok(());
+        }
+        let write = self.begin_write(topic, |own| own.remove(topic, client));
+        let possible = write.until_possible().await;
+        if write.is_void() {
+            // Who took this node for dead has taken the client out.
+            return Ok(());
+        }
+        possible?;
+
+        let stats = {
+            let mut own = self.own();
+            let stats = own.stats(topic);
+            if stats.clients == 0 {
+                own.list(topic, false);
+            }
+            stats
+        };
+        let mut commands = redis::pipe();
+        self.put_removal(&mut commands, topic, write.incarnation, stats, &[client.0.as_bytes()]);
+        if stats.clients == 0 {
+            commands.srem(self.keys.member_topics(write.incarnation), topic.as_str());
+        }
+        write.finish(commands).await
+    }
+
+    /// Takes the node out of the cluster, and its members out of presence.
+    pub(super) async fn leave(&self) -> Result<(), EngineError> {
+        let Some(incarnation) = self.lease.end() else { return Ok(()) };
+        let _none_repairs = self.repairing.lock().await;
+        // From here on the members are nobody's.
+        self.registry.resign(incarnation).await?;
+        let doubtful = {
+            let mut own = self.own();
+            let doubtful = own.doubtful();
+            *own = Own::new(incarnation);
+            doubtful
+        };
+        self.cleaner.take_out(incarnation, doubtful).await?;
+        self.cleaner.clean(incarnation).await
+    }
+
+    async fn ask_to_admit(
+        &self,
+        topic: &TopicName,
+        member: &Member,
+        clients_max: usize,
+    ) -> Result<bool, EngineError> {
+        let info = &member.info;
+        let write = self.begin_write(topic, |_| ());
+        write.until_possible().await?;
+        let (others, stats) = {
+            let own = self.own();
+            (own.others(topic, info.client), own.stats_with(topic, info))
+        };
+        let script_keys = [self.keys.members(topic, write.incarnation), self.keys.member_counts(topic)];
+        let script_keys = script_keys.each_ref().map(String::as_bytes);
+        let body = member_body(member);
+        let incarnation = write.incarnation.to_string();
+        let texts = [stats.users.to_string(), others.to_string(), clients_max.to_string(), backstop()];
+        let mut link = self.links.of_topic(topic)?;
+
+        let mut nodes_age_max = Self::LIVE_NODES_AGE_MAX;
+        let is_admitted = loop {
+            let is_fresh = nodes_age_max.is_zero();
+            let nodes = self.live_nodes(nodes_age_max).await?;
+            let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+            let mut arguments = vec![info.client.0.as_bytes().as_slice(), &body, incarnation.as_bytes()];
+            arguments.extend(texts.iter().map(String::as_bytes));
+            arguments.push(if is_fresh { b"1" } else { b"0" });
+            arguments.extend(nodes.iter().map(String::as_bytes));
+            match link.script(&self.scripts.admit, &script_keys, &arguments).await? {
+                // A node that joined since, or one that has died.
+                Value::Int(-1) if !is_fresh => nodes_age_max = Duration::ZERO,
+                Value::Int(0) => break false,
+                Value::Int(1) => break true,
+                _ => return Err(link.nonsense()),
+            }
+        };
+        if !is_admitted {
+            write.settle();
+            return Ok(false);
+        }
+        if write.is_void() {
+            return Err(EngineError::Unavailable);
+        }
+        let mut commands = redis::pipe();
+        let was_listed = {
+            let mut own = self.own();
+            own.add(topic, member.clone());
+            own.list(topic, true)
+        };
+        if was_listed {
+            write.settle();
+        } else {
+            self.put_topic(&mut commands, topic, write.incarnation);
+            write.finish(commands).await?;
+        }
+        Ok(true)
+    }
+
+    /// The nodes that live, without this one.
+    async fn live_nodes(&self, age_max: Duration) -> Result<Arc<[Incarnation]>, EngineError> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(LiveNodes { asked, incarnations }) = live
+            && asked.elapsed() < age_max
+        {
+            return Ok(incarnations);
+        }
+        let asked = Instant::now();
+        let own = self.lease.incarnation();
+        let peers = self.registry.peers().await?;
+        let incarnations: Arc<[_]> =
+            peers.into_iter().map(|(incarnation, _)| incarnation).filter(|peer| *peer != own).collect();
+        let live = LiveNodes { asked, incarnations: Arc::clone(&incarnations) };
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+        Ok(incarnations)
+    }
+
+    /// Makes the topic known as one in which the node has members. It is on another server than the topic's keys
+    /// may be, so it can be no part of a script.
+    fn put_topic(&self, commands: &mut Pipeline, topic: &TopicName, incarnation: Incarnation) {
+        let topics = self.keys.member_topics(incarnation);
+        commands.sadd(&topics, topic.as_str());
+        expire(commands, &topics);
+    }
+
+    fn put_removal(
+        &self,
+        commands: &mut Pipeline,
+        topic: &TopicName,
+        incarnation: Incarnation,
+        left: PresenceStats,
+        clients: &[&[u8]],
+    ) {
+        let keys = [self.keys.members(topic, incarnation), self.keys.member_counts(topic)];
+        let (channel, incarnation) = (self.keys.channel(topic), incarnation.to_string());
+        let counts = if left.clients == 0 { String::new() } else { counts(left) };
+        let mut arguments = vec![channel.as_bytes(), incarnation.as_bytes(), counts.as_bytes()];
+        arguments.extend(clients.iter().copied());
+        add_script(commands, &self.scripts.remove, &keys, &arguments);
+    }
+
+    /// Begins to write single members, with a change of the table.
+    fn begin_write<'a>(&'a self, topic: &'a TopicName, change: impl FnOnce(&mut Own)) -> Write<'a> {
+        let mut own = self.own();
+        own.begin_write(topic);
+        change(&mut own);
+        Write { presence: self, topic, incarnation: own.incarnation, is_settled: false }
+    }
+
+    /// The table of the incarnation that the node has now.
+    fn own(&self) -> MutexGuard<'_, Own> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let incarnation = self.lease.incarnation();
+        if own.incarnation != incarnation {
+            own.begin_again(incarnation);
+        }
+        own
+    }
+}
+
+/// A write of single members of a topic. Unless it is told that all went well, the topic becomes doubtful: if the
+/// call is dropped half-way nobody knows either.
+struct Write<'a> {
+    presence: &'a Presence,
+    topic: &'a TopicName,
+    incarnation: Incarnation,
+    is_settled: bool,
+}
+
+impl Write<'_> {
+    /// Waits until the lease is held and nobody writes all of the topic.
+    async fn until_possible(&self) -> Result<(), EngineError> {
+        loop {
+            let rewritten = self.presence.rewritten.notified();
+            if !self.presence.own().is_rewritten(self.topic) {
+                break;
+            }
+            rewritten.await;
+        }
+        let held = self.presence.lease.hold().await?;
+        if held == self.incarnation { Ok(()) } else { Err(EngineError::Unavailable) }
+    }
+
+    /// The node was taken for dead since the write began.
+    fn is_void(&self) -> bool {
+        self.presence.own().incarnation != self.incarnation
+    }
+
+    async fn finish(self, commands: Pipeline) -> Result<(), EngineError> {
+        let mut link = self.presence.links.of_topic(self.topic)?;
+        for answer in run(&mut link, &commands).await? {
+            link.accept(answer)?;
+        }
+        let is_void = self.is_void();
+        self.settle();
+        if is_void { Err(EngineError::Unavailable) } else { Ok(()) }
+    }
+
+    /// Redis has done it, which is in vain if the lease had ended meanwhile.
+    fn settle(mut self) {
+        self.is_settled = self.presence.lease.held() == Some(self.incarnation);
+    }
+}
+
+impl Drop for Write<'_> {
+    fn drop(&mut self) {
+        let mut own = self.presence.own();
+        if own.incarnation == self.incarnation {
+            own.end_write(self.topic, !self.is_settled);
+        } else if !self.is_settled {
+            own.leave_behind(self.incarnation, self.topic.clone());
+        }
+    }
+}
+
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presence").field("incarnation", &self.lease.incarnation()).finish_non_exhaustive()
+    }
+}
+
+fn expire(commands: &mut Pipeline, key: &str) {
+    commands.cmd("PEXPIRE").arg(key).arg(backstop());
+}
+
+fn backstop() -> String {
+    BACKSTOP.as_millis().to_string()
+}
+
+fn counts(stats: PresenceStats) -> String {
+    format!("{}:{}", stats.clients, stats.users)
+}

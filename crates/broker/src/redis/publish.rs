@@ -1,0 +1,285 @@
+//! Publishing. One publication is a group of one, and a group goes to Redis in one round trip if it is not huge.
+//!
+//! A group does what its publications would do one by one, in their order. Those that follow each other and are to
+//! be kept alike go into history by one call of a script, which costs Redis a third of as many calls.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fanwire_protocol::{Position, TopicName};
+use redis::{Cmd, Pipeline, Value};
+
+use super::frame;
+use super::keys::Keys;
+use super::link::{Links, Ready, is_unknown_script};
+use super::scripts::{Script, Scripts};
+use super::settings::RedisSettings;
+use super::{fresh_epoch, limit_argument, milliseconds, reply};
+use crate::engine::EngineError;
+use crate::publish::{HistoryOptions, Publish, Published};
+
+pub(super) struct Publisher {
+    keys: Arc<Keys>,
+    settings: Arc<RedisSettings>,
+    scripts: Arc<Scripts>,
+    links: Links,
+}
+
+/// What is the same for all publications of a group.
+struct Group<'a> {
+    publisher: &'a Publisher,
+    topic: &'a TopicName,
+    meta: String,
+    stream: String,
+    channel: String,
+}
+
+/// One command, which publishes the next publications of a group.
+struct Step {
+    command: Cmd,
+    publications: usize,
+    /// What the bodies take.
+    bytes: usize,
+    answer: Answer,
+}
+
+/// What a step's command answers.
+#[derive(Clone, Copy)]
+enum Answer {
+    /// The position of the first; the others follow.
+    Position,
+    Suppressible,
+    /// How many connections it was sent to.
+    Receivers,
+}
+
+impl Publisher {
+    /// Publications in one call of a script, which keeps Redis from everything else for about a millisecond.
+    const RUN_MAX: usize = 256;
+    /// The bytes from which on a script is given no further publication.
+    const RUN_BYTES_MAX: usize = 1 << 20;
+    /// Commands in one round trip.
+    const ROUND_MAX: usize = 256;
+    /// The bytes from which on a round trip is given no further command.
+    const ROUND_BYTES_MAX: usize = 4 << 20;
+
+    pub(super) fn new(
+        keys: Arc<Keys>,
+        settings: Arc<RedisSettings>,
+        scripts: Arc<Scripts>,
+        links: Links,
+    ) -> Self {
+        Self { keys, settings, scripts, links }
+    }
+
+    /// Publishes what is neither kept nor numbered: a frame as it is.
+    pub(super) async fn send(&self, topic: &TopicName, frame: Vec<u8>) -> Result<(), EngineError> {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.keys.channel(topic)).arg(frame);
+        self.links.of_topic(topic)?.command(&command).await?;
+        Ok(())
+    }
+
+    pub(super) async fn publish(
+        &self,
+        topic: &TopicName,
+        publish: Publish,
+    ) -> Result<Published, EngineError> {
+        let mut results = self.publish_group(topic, &[publish]).await;
+        results.pop().expect("there are as many results as publications")
+    }
+
+    /// As many results as publications. Once the link is lost nothing further is tried.
+    pub(super) async fn publish_group(
+        &self,
+        topic: &TopicName,
+        publications: &[Publish],
+    ) -> Vec<Result<Published, EngineError>> {
+        let (meta, stream) = (self.keys.meta(topic), self.keys.stream(topic));
+        let group = Group { publisher: self, topic, meta, stream, channel: self.keys.channel(topic) };
+        let mut results = Vec::with_capacity(publications.len());
+        while let Some(rest) = publications.get(results.len()..)
+            && !rest.is_empty()
+        {
+            if let Err(error) = group.publish_round(rest, &mut results).await {
+                results.resize(publications.len(), Err(error));
+            }
+        }
+        results
+    }
+}
+
+impl Group<'_> {
+    /// Publishes as many of `rest` as go in one round trip, at least one, and adds their results.
+    async fn publish_round(
+        &self,
+        rest: &[Publish],
+        results: &mut Vec<Result<Published, EngineError>>,
+    ) -> Result<(), EngineError> {
+        let mut link = self.publisher.links.of_topic(self.topic)?;
+        let mut commands = redis::pipe();
+        let mut expected = Vec::new();
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < rest.len()
+            && expected.len() < Publisher::ROUND_MAX
+            && bytes < Publisher::ROUND_BYTES_MAX
+        {
+            let step = self.step(&link, &rest[taken..]);
+            taken += step.publications;
+            bytes += step.bytes;
+            expected.push((step.answer, step.publications));
+            commands.add_command(step.command);
+        }
+        let answers = answers(&mut link, &commands).await?;
+        for (answer, (expected, publications)) in answers.into_iter().zip(expected) {
+            let answer = link.accept(answer);
+            let first = answer.and_then(|answer| published(&link, expected, publications, &answer));
+            results.extend((0..publications as u64).map(|number| first.map(|first| first.nth(number))));
+        }
+        Ok(())
+    }
+
+    /// The first step of what is to be published.
+    fn step(&self, link: &Ready, rest: &[Publish]) -> Step {
+        let publish = &rest[0];
+        match (publish.history, &publish.idempotency_key) {
+            (Some(options), None) if publish.version == 0 => self.keep(link, rest, options),
+            (Some(options), key) => self.keep_once(link, publish, options, key.as_deref()),
+            (None, Some(key)) => self.send_once(publish, key),
+            (None, None) => self.send(publish),
+        }
+    }
+
+    /// All of the next that are to be kept alike.
+    fn keep(&self, link: &Ready, rest: &[Publish], options: HistoryOptions) -> Step {
+        let is_alike = |publish: &&Publish| {
+            publish.history == Some(options) && publish.idempotency_key.is_none() && publish.version == 0
+        };
+        let mut command = script(&self.publisher.scripts.publish, &[&self.meta, &self.stream]);
+        self.put_options(&mut command, link, options);
+        let (mut publications, mut bytes) = (0, 0);
+        for publish in rest.iter().take_while(is_alike).take(Publisher::RUN_MAX) {
+            let body = body(publish);
+            if publications > 0 && bytes + body.len() > Publisher::RUN_BYTES_MAX {
+                break;
+            }
+            publications += 1;
+            bytes += body.len();
+            command.arg(body);
+        }
+        Step { command, publications, bytes, answer: Answer::Position }
+    }
+
+    fn keep_once(&self, link: &Ready, publish: &Publish, options: HistoryOptions, key: Option<&str>) -> Step {
+        let Publisher { keys, scripts, settings, .. } = self.publisher;
+        let key = key.map(|key| keys.idempotency(self.topic, key));
+        let mut script_keys = vec![self.meta.as_str(), &self.stream];
+        script_keys.extend(key.as_deref());
+        let mut command = script(&scripts.publish_once, &script_keys);
+        self.put_options(&mut command, link, options);
+        let body = body(publish);
+        let bytes = body.len();
+        let version = if publish.version == 0 { String::new() } else { publish.version.to_string() };
+        command.arg(body).arg(version).arg(&*publish.version_epoch);
+        command.arg(milliseconds(settings.idempotency_ttl));
+        Step { command, publications: 1, bytes, answer: Answer::Suppressible }
+    }
+
+    fn send(&self, publish: &Publish) -> Step {
+        let frame = live_frame(publish);
+        let bytes = frame.len();
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(&self.channel).arg(frame);
+        Step { command, publications: 1, bytes, answer: Answer::Receivers }
+    }
+
+    fn send_once(&self, publish: &Publish, key: &str) -> Step {
+        let Publisher { keys, scripts, settings, .. } = self.publisher;
+        let frame = live_frame(publish);
+        let bytes = frame.len();
+        let mut command = script(&scripts.publish_live_once, &[&keys.idempotency(self.topic, key)]);
+        command.arg(&self.channel).arg(frame).arg(milliseconds(settings.idempotency_ttl));
+        Step { command, publications: 1, bytes, answer: Answer::Suppressible }
+    }
+
+    /// The arguments of `append.lua`, up to the bodies.
+    fn put_options(&self, command: &mut Cmd, link: &Ready, options: HistoryOptions) {
+        let ttl = milliseconds(options.ttl);
+        command
+            .arg(&self.channel)
+            .arg(limit_argument(options.size))
+            .arg(ttl)
+            .arg(milliseconds(options.meta_ttl))
+            .arg(fresh_epoch().as_str())
+            .arg(link.lineage().as_bytes())
+            .arg(ttl_bucket(ttl));
+    }
+}
+
+impl Published {
+    /// What became of the publication that many after this one, in one run.
+    fn nth(self, number: u64) -> Self {
+        let following = |position: Position| Position { offset: position.offset + number, ..position };
+        Self { position: self.position.map(following), ..self }
+    }
+}
+
+/// Runs the commands. Scripts that the server has forgotten have not been run, so they are loaded and run then; what
+/// is no script was done before them, and nothing else can be out of order.
+async fn answers(link: &mut Ready, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
+    let mut answers = link.answers(commands).await?;
+    if !answers.iter().any(is_unknown_script) {
+        return Ok(answers);
+    }
+    link.load_scripts().await?;
+    let mut again = redis::pipe();
+    for (command, _) in commands.cmd_iter().zip(&answers).filter(|(_, answer)| is_unknown_script(answer)) {
+        again.add_command(command.clone());
+    }
+    let second = link.answers(&again).await?;
+    for (answer, second) in answers.iter_mut().filter(|answer| is_unknown_script(answer)).zip(second) {
+        *answer = second;
+    }
+    Ok(answers)
+}
+
+/// What became of the first publication of a step.
+fn published(
+    link: &Ready,
+    expected: Answer,
+    publications: usize,
+    answer: &Value,
+) -> Result<Published, EngineError> {
+    let has_room = |first: &Position| first.offset.checked_add(publications as u64).is_some();
+    let published = match (expected, answer) {
+        (Answer::Position, answer) => {
+            reply::position(answer).filter(has_room).map(|position| (false, Some(position)))
+        }
+        (Answer::Suppressible, answer) => reply::suppressible(answer),
+        (Answer::Receivers, Value::Int(_)) => Some((false, None)),
+        (Answer::Receivers, _) => None,
+    };
+    let (suppressed, position) = published.ok_or_else(|| link.nonsense())?;
+    Ok(Published { position, suppressed })
+}
+
+fn script(script: &Script, keys: &[&str]) -> Cmd {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(&script.hash).arg(keys.len()).arg(keys);
+    command
+}
+
+fn body(publish: &Publish) -> Vec<u8> {
+    frame::publication_body(&publish.data, publish.info.as_deref(), publish.tags.as_deref())
+}
+
+fn live_frame(publish: &Publish) -> Vec<u8> {
+    frame::publication_frame(&publish.data, publish.info.as_deref(), publish.tags.as_deref())
+}
+
+/// Changes eight times in a TTL, so that a stream's expiry need not be set more often. Eight digits.
+fn ttl_bucket(ttl: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
+    let bucket = now * 8 / u128::from(ttl);
+    format!("{:08x}", bucket as u32)
+}

@@ -1,0 +1,33 @@
+-- Makes a client present unless too many others are.
+--
+-- KEYS: 1 the node's members, 2 counts.
+-- ARGV: 1 client, 2 body, 3 incarnation, 4 the node's users with the client, 5 how many other members the node knows
+--       of, 6 how many others there may be without the client, 7 TTL (ms), 8 '1' if nodes that are not listed are
+--       dead, 9... the other nodes that live.
+-- Returns 1 if it is present, 0 if not, -1 if there is a node that is not listed.
+
+local lives = {}
+for i = 9, #ARGV do lives[ARGV[i]] = true end
+
+-- The node may know more of its members than Redis does, after Redis lost some.
+local own = redis.call('HLEN', KEYS[1]) - redis.call('HEXISTS', KEYS[1], ARGV[1])
+own = math.max(own, tonumber(ARGV[5]))
+local others = own
+local counts = redis.call('HGETALL', KEYS[2])
+for i = 1, #counts, 2 do
+  local node, clients = counts[i], tonumber(string.match(counts[i + 1], '^%d+')) or 0
+  if node ~= ARGV[3] then
+    if lives[node] then
+      others = others + clients
+    elseif ARGV[8] ~= '1' then
+      return -1
+    end
+  end
+end
+if others >= tonumber(ARGV[6]) then return 0 end
+
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[3], own + 1 .. ':' .. ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[7])
+redis.call('PEXPIRE', KEYS[2], ARGV[7])
+return 1

@@ -1,0 +1,37 @@
+-- Renews a node's lease, unless the node is dead or must not join. Follows clock.lua.
+--
+-- KEYS: 1 nodes, 2 their names, 3 lease, 4 tombstone, 5 the cluster's settings.
+-- ARGV: 1 incarnation, 2 lease (ms), 3 id and name, 4 settings, 5 '1' if the node joins, 6 TTL (ms) of what outlives
+--       leases.
+-- Returns 'dead', or 'refused' and the settings of those who live, or 'held', whether the lease lasted until now, in
+-- how many ms the next lease of another ends (0 if there is none), and some of those whose lease has ended.
+
+local SOME = 16
+
+-- A command that needs no memory goes first: after it Redis takes the others too, even when it is full.
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+if redis.call('EXISTS', KEYS[4]) == 1 then return { 'dead' } end
+
+local now = clock()
+local settings = redis.call('GET', KEYS[5])
+if ARGV[5] == '1' and settings and settings ~= ARGV[4] and redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf') > 0 then
+  return { 'refused', settings }
+end
+
+local lasted = redis.call('EXISTS', KEYS[3])
+redis.call('SET', KEYS[3], '', 'PX', ARGV[2])
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+redis.call('PEXPIRE', KEYS[2], ARGV[6])
+if not settings or settings == ARGV[4] then redis.call('SET', KEYS[5], ARGV[4], 'PX', ARGV[2]) end
+
+local ends_in = 0
+local first = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 2)
+for i = 1, #first, 2 do
+  if first[i] ~= ARGV[1] then
+    ends_in = first[i + 1] - now
+    break
+  end
+end
+return { 'held', lasted, ends_in, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, SOME) }

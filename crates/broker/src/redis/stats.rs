@@ -1,0 +1,227 @@
+//! What the engine counts about itself, for metrics. Counting is an addition or two for each call and message;
+//! nobody waits for anybody.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Totals since the start, and what is the case now.
+#[derive(Clone, Debug)]
+pub struct RedisStats {
+    /// Calls to Redis, for each kind in the order of [`CallKind::ALL`].
+    pub calls: [CallStats; CallKind::ALL.len()],
+    /// Connections that were opened anew after they had been lost.
+    pub reconnects: u64,
+    /// Messages that arrived through the subscription connection, without the engine's own probes.
+    pub messages: u64,
+    /// The names of those messages' channels and their payloads, without the protocol around them.
+    pub message_bytes: u64,
+    /// Those of the messages that could not be read.
+    pub malformed: u64,
+    /// Probes through the node's own channel that were published and did not arrive in time.
+    pub probes_missed: u64,
+    /// How long the last probe that arrived was on its way: from before it was published until it was received,
+    /// behind everything else that this node is sent. `None` before the first.
+    pub round_trip: Option<Duration>,
+    /// Topics whose channels are joined, are to be, or are kept for a while after they were left.
+    pub topics: usize,
+    /// The connections: first those for commands, then the one for subscriptions.
+    pub links: Vec<LinkStats>,
+}
+
+/// The calls of one kind. A pipeline or a script is one call.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CallStats {
+    /// How many of them Redis refused, or left without an answer. Those that had no connection to go through are
+    /// not counted at all.
+    pub errors: u64,
+    /// How long all of them took together, until their answer or until it was no longer awaited.
+    pub time: Duration,
+    /// How many took not longer than the bound of the same index in [`LATENCY_BOUNDS`], and longer than the bound
+    /// before; the last number is of those above all bounds. Together they are all calls of the kind.
+    pub buckets: [u64; LATENCY_BOUNDS.len() + 1],
+}
+
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallKind {
+    /// Publications, joins and leaves. A group of publications is one call.
+    Publish,
+    /// Reading and removing history, and recovery.
+    History,
+    /// Members, and the node's lease.
+    Presence,
+    /// Joining and leaving channels, up to hundreds in one call.
+    Subscribe,
+    /// What keeps connections: probes and loading scripts.
+    Other,
+}
+
+/// One connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkStats {
+    /// What it is for.
+    pub role: LinkRole,
+    /// Whether it is there.
+    pub is_up: bool,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkRole {
+    /// Everything that is asked of Redis.
+    Commands,
+    /// What Redis sends unasked.
+    Subscriptions,
+}
+
+/// The upper bounds of [`CallStats::buckets`].
+pub const LATENCY_BOUNDS: [Duration; 10] = [
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+
+impl CallKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Publish, Self::History, Self::Presence, Self::Subscribe, Self::Other];
+
+    /// The kind in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::History => "history",
+            Self::Presence => "presence",
+            Self::Subscribe => "subscribe",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl CallStats {
+    /// How many calls there were.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+/// Where everything is counted, from any thread.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    calls: [CallCounters; CallKind::ALL.len()],
+    messages: AtomicU64,
+    message_bytes: AtomicU64,
+    malformed: AtomicU64,
+    probes_missed: AtomicU64,
+    /// In nanoseconds; 0 before the first.
+    round_trip: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct CallCounters {
+    errors: AtomicU64,
+    nanoseconds: AtomicU64,
+    buckets: [AtomicU64; LATENCY_BOUNDS.len() + 1],
+}
+
+impl Counters {
+    pub(super) fn call(&self, kind: CallKind, took: Duration, is_ok: bool) {
+        let call = &self.calls[kind as usize];
+        let bucket = LATENCY_BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(LATENCY_BOUNDS.len());
+        add(&call.buckets[bucket], 1);
+        add(&call.nanoseconds, nanoseconds(took));
+        if !is_ok {
+            add(&call.errors, 1);
+        }
+    }
+
+    pub(super) fn message(&self, bytes: usize) {
+        add(&self.messages, 1);
+        add(&self.message_bytes, bytes as u64);
+    }
+
+    pub(super) fn malformed(&self) {
+        add(&self.malformed, 1);
+    }
+
+    pub(super) fn probe_missed(&self) {
+        add(&self.probes_missed, 1);
+    }
+
+    pub(super) fn round_trip(&self, took: Duration) {
+        self.round_trip.store(nanoseconds(took).max(1), Ordering::Relaxed);
+    }
+
+    /// With what is counted elsewhere.
+    pub(super) fn stats(&self, reconnects: u64, topics: usize, links: Vec<LinkStats>) -> RedisStats {
+        let round_trip = read(&self.round_trip);
+        RedisStats {
+            calls: self.calls.each_ref().map(CallCounters::stats),
+            reconnects,
+            messages: read(&self.messages),
+            message_bytes: read(&self.message_bytes),
+            malformed: read(&self.malformed),
+            probes_missed: read(&self.probes_missed),
+            round_trip: (round_trip > 0).then(|| Duration::from_nanos(round_trip)),
+            topics,
+            links,
+        }
+    }
+}
+
+impl CallCounters {
+    fn stats(&self) -> CallStats {
+        CallStats {
+            errors: read(&self.errors),
+            time: Duration::from_nanos(read(&self.nanoseconds)),
+            buckets: self.buckets.each_ref().map(read),
+        }
+    }
+}
+
+/// Numbers are read one by one, so they need not agree with each other to the last call.
+fn add(number: &AtomicU64, more: u64) {
+    number.fetch_add(more, Ordering::Relaxed);
+}
+
+fn read(number: &AtomicU64) -> u64 {
+    number.load(Ordering::Relaxed)
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_by_kind_and_by_how_long_they_took() {
+        let counters = Counters::default();
+        counters.call(CallKind::Publish, Duration::from_micros(250), true);
+        counters.call(CallKind::Publish, Duration::from_micros(251), false);
+        counters.call(CallKind::Other, Duration::from_secs(9), true);
+        let stats = counters.stats(0, 0, Vec::new());
+        let [publish, history, .., other] = stats.calls;
+        assert_eq!((publish.count(), publish.errors), (2, 1));
+        assert_eq!(publish.buckets[..3], [1, 1, 0]);
+        assert_eq!(publish.time, Duration::from_micros(501));
+        assert_eq!(history.count(), 0);
+        assert_eq!(other.buckets.last(), Some(&1));
+    }
+
+    #[test]
+    fn kinds_are_counted_where_they_are_listed() {
+        for (index, kind) in CallKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
+        }
+        assert!(LATENCY_BOUNDS.is_sorted());
+    }
+}

@@ -1,0 +1,142 @@
+"""All nodes are restarted one after the other behind nginx while messages flow: nobody loses one, and nobody who is gone
+stays present."""
+
+import contextlib
+import itertools
+import threading
+
+import pytest
+
+from harness import until
+
+KINDS = ["page-json", "json", "protobuf", "python-json", "python-protobuf", "eventsource"]
+SETTINGS = {"client": {"allowed_origins": ["http://127.0.0.1:*"]}}
+SHUTDOWN = 3001
+
+
+@contextlib.contextmanager
+def traffic(cluster, topic):
+    """Publishes numbers on the nodes of `serving` until the end, which gives how many there are."""
+    publisher = Publisher(cluster, topic)
+    thread = threading.Thread(target=publisher.run)
+    thread.start()
+    try:
+        yield publisher
+    finally:
+        publisher.ended.set()
+        thread.join()
+
+
+class Publisher:
+    def __init__(self, cluster, topic):
+        self.cluster, self.topic, self.ended = cluster, topic, threading.Event()
+        self.serving, self.count, self.failure = [0, 1, 2], 0, None
+
+    def run(self):
+        turns = itertools.count()
+        while not self.ended.is_set() and self.failure is None:
+            serving = self.serving
+            try:
+                self.cluster.node(serving[next(turns) % len(serving)]).publish(self.topic, self.count + 1)
+                self.count += 1
+            except Exception as failure:
+                self.failure = failure
+            # A pause between messages, not for anything to happen.
+            self.ended.wait(0.005)
+
+    def reaches(self, count):
+        def reached():
+            assert self.failure is None, self.failure
+            return self.count >= count
+
+        until(reached, f"{count} messages are published")
+
+
+def presence(node, topic):
+    return node.api("presence", {"channel": topic})["presence"]
+
+
+def clients_of(node):
+    return {of["name"]: of["num_clients"] for of in node.api("info")["nodes"]}
+
+
+def told_to_come_back(listener):
+    return len([told for told in listener.of("connecting") + listener.of("goodbye") if told.get("code") == SHUTDOWN])
+
+
+def with_sdk(everybody):
+    """All but the EventSources, which are not told who they are and where in a topic they were."""
+    return [listener for listener in everybody if listener.kind != "eventsource"]
+
+
+@pytest.fixture(scope="module")
+def everybody(cluster, front, listeners):
+    wanted = [(kind, f"{kind} {number}") for kind in KINDS for number in (1, 2)]
+    return listeners.open_all(wanted, front, cluster.node(0).token, ["open:restarts"])
+
+
+def test_a_rolling_restart(cluster, everybody):
+    topic = "open:restarts"
+    with traffic(cluster, topic) as publisher:
+        for index in range(3):
+            others = [other for other in range(3) if other != index]
+            publisher.serving = others
+            publisher.reaches(publisher.count + 50)
+            restart(cluster, index, everybody, topic)
+            publisher.reaches(publisher.count + 50)
+    assert publisher.failure is None, publisher.failure
+    everything = list(range(1, publisher.count + 1))
+    for listener in with_sdk(everybody):
+        until(lambda: len(listener.data(topic)) >= publisher.count, f"everything reaches {listener.name}")
+        assert listener.data(topic) == everything
+        assert listener.offsets(topic) == everything
+        returns = listener.of("subscribed", topic)[1:]
+        assert all(reply["recovered"] and reply["wasRecovering"] for reply in returns), listener.name
+    for listener in everybody:
+        until(lambda: listener.data(topic)[-1] == publisher.count, f"the last reaches {listener.name}")
+        # In order and nothing twice, whatever an EventSource missed.
+        assert listener.data(topic) == sorted(set(listener.data(topic)))
+
+
+def restart(cluster, index, everybody, topic):
+    """Ends a node as an orchestrator does, sees its clients move, and starts it again."""
+    node, other = cluster.node(index), cluster.node((index + 1) % 3)
+    there = clients_of(other)[node.name]
+    told = sum(map(told_to_come_back, everybody))
+    before = {listener.name: listener.of("connected")[-1] for listener in everybody}
+
+    def moved():
+        """Those of the SDKs' listeners that are on another connection than before."""
+        return [one for one in with_sdk(everybody) if one.of("connected")[-1] is not before[one.name]]
+
+    def old_ids():
+        return {before[listener.name]["client"] for listener in moved()}
+
+    assert node.stop() == 0
+    # Its members had left before it went.
+    assert node.name not in clients_of(other)
+    assert not old_ids() & set(presence(other, topic))
+    until(lambda: sum(map(told_to_come_back, everybody)) == told + there, f"{there} clients are told")
+
+    def all_are_back():
+        return sum(clients_of(other).values()) == len(everybody) == len(presence(other, topic))
+
+    until(all_are_back, "all clients are on the other nodes")
+    for one in cluster.nodes:
+        if one is not node:
+            present = presence(one, topic)
+            assert {info["user"] for info in present.values()} == {listener.name for listener in everybody}
+            assert {listener.client for listener in with_sdk(everybody)} < set(present)
+    for stayed in [listener for listener in with_sdk(everybody) if listener not in moved()]:
+        until(lambda: old_ids() <= {left["client"] for left in stayed.of("leave")}, f"{stayed.name} sees them leave")
+    node.launch()
+    for one in cluster.nodes:
+        assert len(clients_of(one)) == 3
+
+
+def test_each_who_stayed_saw_each_change_once(everybody):
+    """A listener that was subscribed all the time cannot be told of a join or a leave twice."""
+    for listener in everybody:
+        for event in "join", "leave":
+            clients = [seen["client"] for seen in listener.of(event, "open:restarts")]
+            assert len(clients) == len(set(clients)), (listener.name, event)

@@ -1,0 +1,89 @@
+"""Nodes die, freeze and start without Redis while traffic flows: nobody is lost in silence, nobody haunts presence."""
+
+import time
+
+import pytest
+
+from checker import Leave
+from cluster import LEASE, Cluster
+from harness import until
+from observe import LogMark, UnreadyServer, cpu_seconds, readiness, redis_settings
+from redis_server import RedisServer
+from traffic import CLIENTS, GHOST_SECONDS, Traffic
+
+NODES = 3
+TERMINAL_CODE_MIN = 3500
+
+
+@pytest.fixture
+def cluster():
+    with Cluster(NODES) as cluster:
+        yield cluster
+
+
+def until_seen(traffic, time_wanted):
+    """Waits until presence was asked for after that time."""
+    until(lambda: traffic.snapshots[-1].time > time_wanted, "presence was watched for long enough")
+
+
+def assert_was_present(traffic, gone, since):
+    """Snapshots could have shown ghosts: those who have gone are present until the lease ends."""
+    assert any(gone & snapshot.clients for snapshot in traffic.snapshots if snapshot.time > since)
+
+
+def test_a_killed_node(cluster):
+    with Traffic(cluster) as traffic:
+        victim = cluster.node(1)
+        gone = traffic.leave_out(victim)
+        assert len(gone) >= CLIENTS // NODES
+        killed = time.monotonic()
+        victim.kill()
+        until_seen(traffic, killed + GHOST_SECONDS + 1)
+        assert_was_present(traffic, gone, killed)
+        # Its clients are on the others before anybody else has noticed.
+        traffic.wait_for_clients()
+        traffic.wait_for_publishes(50)
+        traffic.check()
+
+
+def test_a_frozen_node(cluster):
+    with Traffic(cluster) as traffic:
+        victim = cluster.node(2)
+        lives = [client.lives[-1] for client in traffic.clients_of(victim)]
+        gone = traffic.leave_out(victim)
+        paused = time.monotonic()
+        victim.pause()
+        until_seen(traffic, paused + 2 * LEASE)
+        assert_was_present(traffic, gone, paused)
+        victim.resume()
+        until(lambda: all(life.ended for life in lives), "the clients of the node are sent away", LEASE + 2)
+        codes = {life.code for life in lives}
+        assert all(3000 <= code < TERMINAL_CODE_MIN for code in codes), f"closed with {codes}"
+        traffic.asked_nodes.add(victim)
+        traffic.wait_for_publishes(50)
+        traffic.check()
+        watchers = [client for client in traffic.clients if len(client.lives) == 1]
+        assert len(watchers) == CLIENTS - len(gone)
+        for client in watchers:
+            for topic in traffic.recoverable:
+                events = client.subscriptions[topic].history.events
+                left = [event.client for event in events if isinstance(event, Leave)]
+                assert sorted(left) == sorted(gone), f"{client.name} was told of other leaves in {topic}"
+
+
+def test_a_node_that_starts_without_redis():
+    with RedisServer() as redis:
+        redis.kill()
+        with UnreadyServer(redis_settings(redis.address)) as node:
+            mark = LogMark([node])
+            mark.begin[node] = 0
+            said = until(lambda: mark.lines(node, "Redis cannot be used"), "it says what is missing")
+            assert readiness(node)[0] == 503
+            before, began = cpu_seconds(node.process), time.monotonic()
+            until(lambda: time.monotonic() - began > 2, "some attempts have failed")
+            assert cpu_seconds(node.process) - before < 0.4, "a node that waits for Redis costs next to nothing"
+            assert mark.lines(node, "Redis cannot be used") == said, "it is said once"
+            redis.start()
+            until(lambda: readiness(node)[0] == 200, "the node is ready", LEASE)
+            node.publish("open:first", 1)
+            assert len(mark.lines(node, "Redis is connected")) == 1

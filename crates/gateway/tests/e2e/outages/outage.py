@@ -1,0 +1,52 @@
+"""The frame of every story in which something happens to Redis under traffic, and what has to be so after each."""
+
+import contextlib
+
+from checker import Ended, Subscribed
+from cluster import Cluster
+from observe import LogMark, readiness, redis_is_up
+from redis_server import RedisServer
+from sdk import SdkClient
+from traffic import Traffic
+
+NODES = 3
+# The only reason for which an outage may close a connection: a position that cannot be kept.
+INSUFFICIENT_STATE = 3010
+
+
+@contextlib.contextmanager
+def outage(append_only=False, forgets=False, noticed=True):
+    """Traffic of a cluster on a Redis to which the test may do anything. In the end everything must be as it was:
+    nobody has missed anything, or everybody knows if Redis `forgets`. Each node says once that Redis is lost, and
+    once that it is back, unless it was not to be `noticed`."""
+    with RedisServer(append_only=append_only) as redis, Cluster(NODES, redis=redis) as cluster:
+        with Traffic(cluster, more_clients=[SdkClient]) as traffic:
+            mark = LogMark(cluster.nodes)
+            yield cluster, redis, traffic
+            traffic.wait_for_publishes(50)
+            traffic.check()
+            assert_everybody_was_told(traffic) if forgets else assert_nobody_missed_anything(traffic)
+            assert traffic.close_codes() <= {INSUFFICIENT_STATE}, "clients stay connected"
+            for node in cluster.nodes:
+                assert readiness(node)[0] == 200
+                assert redis_is_up(node)
+                told = len(mark.lines(node, "Redis is lost")), len(mark.lines(node, "Redis is connected"))
+                assert told == ((1, 1) if noticed else (0, 0)), f"lines of loss and return: {told}"
+
+
+def assert_nobody_missed_anything(traffic):
+    """No recoverable subscription was as much as interrupted."""
+    for client in traffic.clients:
+        for topic in traffic.recoverable:
+            events = client.subscriptions[topic].history.events
+            assert not any(isinstance(event, Ended) for event in events), f"{client.name} was cut off from {topic}"
+
+
+def assert_everybody_was_told(traffic):
+    """Every recoverable subscription learnt that its stream is another now."""
+    for client in traffic.clients:
+        for topic in traffic.recoverable:
+            events = client.subscriptions[topic].history.events
+            made = [event for event in events if isinstance(event, Subscribed)]
+            assert any(event.asked is not None and not event.recovered for event in made), f"{client.name}, {topic}"
+            assert made[0].epoch != made[-1].epoch

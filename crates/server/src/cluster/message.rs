@@ -1,0 +1,75 @@
+//! What nodes say to each other: calls of the API as they came, and their answers, in JSON.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::api::ApiError;
+
+/// Asks a node to do a call of the API for its own clients.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Call<'a> {
+    /// The node that asks.
+    pub from: Uuid,
+    /// The asker's number for it; without one no answer is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    pub method: &'a str,
+    #[serde(borrow)]
+    pub parameters: &'a RawValue,
+}
+
+/// What came of it on one node.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Answer {
+    /// The node that answers.
+    pub node: Uuid,
+    pub number: u64,
+    /// One of these two, as in the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Box<RawValue>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ApiError>,
+}
+
+/// A result in JSON, or why there is none.
+pub(crate) type Outcome = Result<Box<RawValue>, ApiError>;
+
+impl Answer {
+    pub(super) fn new(node: Uuid, number: u64, outcome: Outcome) -> Self {
+        let (result, error) = match outcome {
+            Ok(result) => (Some(result), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self { node, number, result, error }
+    }
+
+    /// `None` if it says neither.
+    pub(super) fn into_outcome(self) -> Option<Outcome> {
+        self.error.map(Err).or(self.result.map(Ok))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read_as_they_were_written() {
+        let parameters = RawValue::from_string(r#"{"user": "42"}"#.to_owned()).unwrap();
+        for number in [None, Some(7)] {
+            let call =
+                Call { from: Uuid::from_u128(1), number, method: "disconnect", parameters: &parameters };
+            let text = serde_json::to_string(&call).unwrap();
+            let read: Call<'_> = serde_json::from_str(&text).unwrap();
+            assert_eq!((read.from, read.number, read.method), (call.from, number, "disconnect"));
+            assert_eq!(read.parameters.get(), r#"{"user": "42"}"#);
+        }
+        for outcome in [Ok(parameters.clone()), Err(ApiError::BAD_REQUEST)] {
+            let expected = format!("{outcome:?}");
+            let text = serde_json::to_string(&Answer::new(Uuid::from_u128(1), 7, outcome)).unwrap();
+            let read: Answer = serde_json::from_str(&text).unwrap();
+            assert_eq!((read.number, format!("{:?}", read.into_outcome().unwrap())), (7, expected));
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The other nodes: what the API asks about clients is done on every node that has them.
+//!
+//! Nodes talk through two topics of the cluster's own. `!control` carries orders, which are kept so that a node that
+//! was cut off does them when it is back, and questions, which are not. `!node:ID` carries the answers to one node.
+
+mod arrivals;
+mod control;
+mod message;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fanwire_broker::{
+    HistoryOptions, Incompatible, LinkError, LinkState, Peer, Publish, Redis, RedisSettings,
+};
+use fanwire_protocol::{Disconnect, ErrorCode, TopicName};
+use serde_json::value::RawValue;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use crate::inbox::Inboxes;
+use message::{Answer, Call};
+
+pub(crate) use control::run;
+pub(crate) use message::Outcome;
+
+/// How long other nodes may take to answer. An order that takes longer is done all the same.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// An order's method and parameters; a longer one is answered error 107.
+pub(crate) const ORDER_BYTES_MAX: usize = 64 * 1024;
+
+/// How orders are kept for nodes that are cut off for a while.
+const ORDERS_KEPT: HistoryOptions =
+    HistoryOptions { size: 10_000, ttl: Duration::from_secs(5 * 60), meta_ttl: Duration::from_secs(60 * 60) };
+
+/// A handle on the cluster that this node is part of. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Cluster(Arc<Shared>);
+
+struct Shared {
+    redis: Redis,
+    id: Uuid,
+    /// Where all nodes listen.
+    control: TopicName,
+    /// Where answers to this node arrive.
+    answers: TopicName,
+    /// For what is asked from a shard's thread.
+    runtime: Handle,
+    /// Calls that wait for answers, by number.
+    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<Answer>>>,
+    next_call: AtomicU64,
+    /// Other nodes' orders arrive.
+    is_listening: AtomicBool,
+    /// Some connections have been missing for a while, and others not.
+    wedged: AtomicBool,
+}
+
+/// How a node stands with Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has not been reached yet.
+    Joining,
+    Joined,
+    /// It does not answer, to any node as far as this one can tell.
+    Degraded,
+    /// It answers, but not on every connection that this node needs.
+    Wedged,
+}
+
+/// Whether a call of the API changes something, or wants to know something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Kept for nodes that are cut off.
+    Order,
+    /// Worth nothing when it comes late.
+    Question,
+}
+
+impl Cluster {
+    /// Joins the cluster, in the background; other nodes' calls arrive at the receiver. To be called within the
+    /// control runtime.
+    pub(crate) fn start(
+        settings: RedisSettings,
+        id: Uuid,
+        name: &str,
+        inboxes: Inboxes,
+    ) -> Result<(Self, control::Arrivals), LinkError> {
+        let (deliver, arrivals) = arrivals::deliver(inboxes);
+        let redis = Redis::start(settings, Peer { id, name: name.into() }, deliver)?;
+        let topic = |name: String| TopicName::new(&name).expect("no name here is empty");
+        let cluster = Self(Arc::new(Shared {
+            redis,
+            id,
+            control: topic(CONTROL.to_owned()),
+            answers: answers_topic(id),
+            runtime: Handle::current(),
+            waiting: Mutex::default(),
+            next_call: AtomicU64::new(0),
+            is_listening: AtomicBool::new(false),
+            wedged: AtomicBool::new(false),
+        }));
+        Ok((cluster, arrivals))
+    }
+
+    pub(crate) fn redis(&self) -> &Redis {
+        &self.0.redis
+    }
+
+    /// How this node stands with Redis.
+    pub(crate) fn standing(&self) -> Standing {
+        // Before orders of other nodes arrive it is not safe to have clients.
+        if !self.0.is_listening.load(Relaxed) {
+            return Standing::Joining;
+        }
+        match &*self.0.redis.state().borrow() {
+            LinkState::Up => Standing::Joined,
+            LinkState::Partial(_) if self.0.wedged.load(Relaxed) => Standing::Wedged,
+            LinkState::Partial(_) => Standing::Joined,
+            LinkState::Down(_) | LinkState::Refused(_) => Standing::Degraded,
+        }
+    }
+
+    /// Waits for the cluster to refuse this node, which is final.
+    pub(crate) async fn refused(&self) -> Incompatible {
+        let mut state = self.0.redis.state();
+        loop {
+            if let LinkState::Refused(why) = &*state.borrow_and_update() {
+                return why.clone();
+            }
+            if state.changed().await.is_err() {
+                // The engine has gone, and with it the node.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Has a call of the API done on every other node, and returns what those answered that did so in time.
+    pub(crate) async fn ask(
+        &self,
+        manner: Manner,
+        method: &str,
+        parameters: &RawValue,
+    ) -> Result<Vec<Outcome>, ErrorCode> {
+        let mut missing: HashSet<Uuid> =
+            self.peers().await?.into_iter().map(|peer| peer.id).filter(|id| *id != self.0.id).collect();
+        if missing.is_empty() && manner == Manner::Question {
+            return Ok(Vec::new());
+        }
+        let number = self.0.next_call.fetch_add(1, Relaxed);
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        let _waiting = Waiting::new(self, number, answer);
+        self.send(manner, &Call { from: self.0.id, number: Some(number), method, parameters }).await?;
+
+        let deadline = Instant::now() + PATIENCE;
+        let mut outcomes = Vec::with_capacity(missing.len());
+        while !missing.is_empty() {
+            match timeout_at(deadline, answers.recv()).await {
+                Ok(Some(answer)) => {
+                    if missing.remove(&answer.node) {
+                        outcomes.extend(answer.into_outcome());
+                    }
+                }
+                Ok(None) | Err(_) => {
+                    tracing::warn!(method, nodes = ?missing, "nodes did not answer in time");
+                    break;
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Closes a user's connections on all other nodes, some time soon.
+    pub(crate) fn disconnect_elsewhere(&self, user: &str, why: &Disconnect) {
+        let parameters = serde_json::json!({
+            "user": user,
+            "disconnect": { "code": why.code, "reason": why.reason },
+        });
+        let cluster = self.clone();
+        self.0.runtime.spawn(async move {
+            let parameters = serde_json::value::to_raw_value(&parameters).expect("it was made of JSON");
+            let call =
+                Call { from: cluster.0.id, number: None, method: "disconnect", parameters: &parameters };
+            if let Err(error) = cluster.send(Manner::Order, &call).await {
+                tracing::warn!(error = error.message, "a user's connections on other nodes could not be closed");
+            }
+        });
+    }
+
+    /// All nodes that are alive, this one included.
+    pub(crate) async fn peers(&self) -> Result<Vec<Peer>, ErrorCode> {
+        self.0.redis.peers().await.map_err(|_| ErrorCode::INTERNAL)
+    }
+
+    async fn send(&self, manner: Manner, call: &Call<'_>) -> Result<(), ErrorCode> {
+        let data = serde_json::to_vec(call).expect("its parts are JSON");
+        if manner == Manner::Order && data.len() > ORDER_BYTES_MAX {
+            return Err(ErrorCode::BAD_REQUEST);
+        }
+        let history = (manner == Manner::Order).then_some(ORDERS_KEPT);
+        let publish = Publish { data: data.into(), history, ..Publish::default() };
+        self.0.redis.publish(&self.0.control, publish).await.map_err(|_| ErrorCode::INTERNAL)?;
+        Ok(())
+    }
+}
+
+const CONTROL: &str = "!control";
+const ANSWERS: &str = "!node:";
+const USER: &str = "!user:";
+
+/// The topic whose members are a user's connections on all nodes.
+pub(crate) fn user_topic(user: &str) -> TopicName {
+    TopicName::new(&format!("{USER}{user}")).expect("the name is not empty")
+}
+
+fn answers_topic(node: Uuid) -> TopicName {
+    TopicName::new(&format!("{ANSWERS}{}", node.simple())).expect("the name is not empty")
+}
+
+/// Takes answers to a call for as long as it is waited for.
+struct Waiting<'a> {
+    cluster: &'a Cluster,
+    number: u64,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(cluster: &'a Cluster, number: u64, answer: mpsc::UnboundedSender<Answer>) -> Self {
+        cluster.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, answer);
+        Self { cluster, number }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.cluster.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("redis", &self.0.redis).finish_non_exhaustive()
+    }
+}

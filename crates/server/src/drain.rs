@@ -1,0 +1,79 @@
+//! How a node goes down without haste: balancers learn of it first, then clients are sent away evenly over a window
+//! while the others are served, and what they leave behind is done before anything stops.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::handle::Node;
+use crate::inbox::Message;
+use crate::settings::ShutdownSettings;
+
+/// How far a node is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Serving,
+    /// Listeners close; who is there is sent away.
+    Leaving,
+    /// Shards end.
+    Stopped,
+}
+
+/// Between two looks at what nothing announces.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long topics may take to see their last subscribers off once all clients are gone: as long as an engine may
+/// take for a call.
+const TOPICS_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Returns when the last client is gone and has left its topics, or when the time for that is up. `listening` has no
+/// sender left once no shard listens any more and every request is answered.
+pub(crate) async fn drain(node: &Node, phase: &watch::Sender<Phase>, mut listening: mpsc::Receiver<()>) {
+    node.start_draining();
+    let ShutdownSettings { propagation, window, timeout: last } = node.settings.shutdown;
+    // Whichever comes first.
+    let _ = timeout(propagation, deserted(node)).await;
+
+    let connections = node.connections();
+    let window = window.min(longest_window(connections));
+    tracing::info!(connections, ?window, "sending clients away");
+    // Nobody receives it only if every shard has ended.
+    let _ = phase.send(Phase::Leaving);
+    for inbox in node.inboxes.all.iter() {
+        inbox.send(Message::Drain(window));
+    }
+    let gone = async {
+        // A request that is being answered may still bring a client.
+        let _ = listening.recv().await;
+        deserted(node).await;
+    };
+    if timeout(window.saturating_add(last), gone).await.is_err() {
+        let connections = node.connections();
+        tracing::warn!(connections, timeout = ?last, "connections were left when the time was up");
+    }
+    if timeout(TOPICS_PATIENCE, topics_done(node)).await.is_err() {
+        tracing::warn!("topics were still busy when the node stopped");
+    }
+}
+
+/// A node with few clients does not take the whole window for them.
+fn longest_window(connections: u64) -> Duration {
+    let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+    Duration::from_secs(1) * connections / ShutdownSettings::CLOSES_PER_SECOND_MIN
+}
+
+/// Waits until no client is there, nor about to be.
+async fn deserted(node: &Node) {
+    while !node.is_deserted() {
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Waits until the owners of topics have done what the last clients left to them: end their subscriptions, take them
+/// out of presence, say their leaves.
+async fn topics_done(node: &Node) {
+    while node.counters.iter().any(|counters| counters.topics.value() > 0) {
+        sleep(LOOK_INTERVAL).await;
+    }
+}

@@ -1,0 +1,335 @@
+//! Where hub and broker meet: the owner of a topic on this node.
+//!
+//! A topic's name picks the shard that owns it. Only the owner calls the engine for the topic, one call after the
+//! other, and only the owner sends the topic's publications to the shards that have subscribers. What is asked
+//! of one topic is therefore done in the order in which it was asked.
+
+pub(crate) mod follow;
+mod jobs;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use fanwire_broker::{Engine, Event, HistoryOptions, MemorySettings, Publish, Redis};
+use fanwire_hub::delivery::{Delivery, Message as Content};
+use fanwire_hub::effect::{Answer, TopicRequest};
+use fanwire_hub::{HistoryBounds, Namespace};
+use fanwire_protocol::{ClientId, ErrorCode, Position, TopicName};
+use tokio::sync::Semaphore;
+
+use crate::counters::Counters;
+use crate::inbox::{Address, Inbox, Message};
+use crate::settings::{EngineSettings, Settings};
+use follow::{Follow, Repaired, Stamped, Step};
+use jobs::{Job, Read};
+
+pub(crate) use jobs::{Admission, HistoryCall, HistoryPage, Publisher, TopicCall};
+
+/// Publications that go to the engine together at most.
+const GROUP_MAX: usize = 256;
+
+/// Topics that are repaired at the same time. After an outage all of them want to be.
+const REPAIRS_MAX: usize = 256;
+
+/// Data of publications that may wait for the engine on one shard; further ones are answered error 111.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// What a waiting publication is counted for beside its data.
+const WAITING_BYTES_EACH: usize = 512;
+
+/// The topics that one shard owns.
+pub(crate) struct Topics {
+    engine: Engine,
+    /// What an engine in memory delivered during the call that is being made.
+    events: Rc<RefCell<VecDeque<Event>>>,
+    topics: RefCell<HashMap<TopicName, Topic>>,
+    /// Topics that could not be repaired, to be tried again.
+    unrepaired: RefCell<Vec<TopicName>>,
+    repairs: Semaphore,
+    /// Publications that wait for the engine.
+    waiting_bytes: Cell<usize>,
+    inboxes: Arc<[Inbox]>,
+    settings: Arc<Settings>,
+    counters: Arc<Counters>,
+}
+
+/// A topic that has subscribers on this node, or something to do.
+#[derive(Debug, Default)]
+struct Topic {
+    /// Subscriptions on each shard.
+    members: Box<[u32]>,
+    total: usize,
+    /// How far the stream was delivered, in a topic with history.
+    follow: Follow,
+    jobs: VecDeque<Job>,
+    /// Its jobs are being done.
+    busy: bool,
+    /// A repair is among its jobs.
+    repairing: bool,
+}
+
+impl Topics {
+    /// `redis` is the engine that the settings ask for, if they ask for that one.
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        redis: Option<Redis>,
+        inboxes: Arc<[Inbox]>,
+        counters: Arc<Counters>,
+    ) -> Rc<Self> {
+        let events = Rc::<RefCell<VecDeque<Event>>>::default();
+        let engine = redis.map_or_else(|| memory_engine(&settings, events.clone()), Engine::Redis);
+        Rc::new(Self {
+            engine,
+            events,
+            topics: RefCell::default(),
+            unrepaired: RefCell::default(),
+            repairs: Semaphore::new(REPAIRS_MAX),
+            waiting_bytes: Cell::new(0),
+            inboxes,
+            settings,
+            counters,
+        })
+    }
+
+    /// Other nodes have the same topics.
+    pub(crate) fn are_shared(&self) -> bool {
+        matches!(self.engine, Engine::Redis(_))
+    }
+
+    /// What a session asks; answered to it.
+    pub(crate) fn request(self: &Rc<Self>, topic: TopicName, from: Address, request: TopicRequest) {
+        let job = match request {
+            TopicRequest::Publish { command, data, info } => {
+                let publisher = Publisher::Client(from, command);
+                return match self.history_of(&topic) {
+                    Ok(history) => {
+                        let publish = Publish { data, info: Some(info), history, ..Publish::default() };
+                        self.publish(topic, publish, publisher);
+                    }
+                    Err(error) => self.tell(publisher, Err(error)),
+                };
+            }
+            TopicRequest::Subscribe { membership, wanted } => Job::Subscribe(from, membership, wanted),
+            TopicRequest::Unsubscribe { membership } => Job::Unsubscribe(from, membership),
+            TopicRequest::UpdatePresence { info, join_leave } => Job::UpdatePresence(info, join_leave),
+            TopicRequest::Presence { command } => Job::Read(from, command, Read::Presence),
+            TopicRequest::PresenceStats { command } => Job::Read(from, command, Read::PresenceStats),
+            TopicRequest::History { command, limit, since, reverse } => {
+                Job::Read(from, command, Read::History(HistoryCall { limit, since, reverse }))
+            }
+        };
+        self.enqueue(topic, job);
+    }
+
+    /// What the API asks.
+    pub(crate) fn call(self: &Rc<Self>, topic: TopicName, call: TopicCall) {
+        self.enqueue(topic, Job::Call(call));
+    }
+
+    pub(crate) fn publish(self: &Rc<Self>, topic: TopicName, publish: Publish, publisher: Publisher) {
+        let waiting = self.waiting_bytes.get() + waiting_bytes(&publish);
+        if waiting > WAITING_BYTES_MAX {
+            return self.tell(publisher, Err(ErrorCode::TOO_MANY_REQUESTS));
+        }
+        self.waiting_bytes.set(waiting);
+        self.enqueue(topic, Job::Publish(publish, publisher));
+    }
+
+    /// Admits a connection, which is told, to the cluster's own `topic` that counts its user's.
+    pub(crate) fn admit(self: &Rc<Self>, topic: TopicName, admission: Admission) {
+        self.enqueue(topic, Job::Admit(admission));
+    }
+
+    /// Counts a connection that was admitted no more.
+    pub(crate) fn dismiss(self: &Rc<Self>, topic: TopicName, client: ClientId) {
+        self.enqueue(topic, Job::Dismiss(client));
+    }
+
+    /// Takes what arrived from an engine outside this process.
+    pub(crate) fn event(self: &Rc<Self>, event: Event) {
+        // What nobody wants any more may still arrive.
+        if self.topics.borrow().contains_key(event.topic()) {
+            self.deliver(event);
+        }
+    }
+
+    /// Topics that have subscribers, or something to do.
+    pub(crate) fn len(&self) -> usize {
+        self.topics.borrow().len()
+    }
+
+    /// Releases what has expired in the engine, and tries failed repairs again; called about once a second.
+    pub(crate) fn sweep(self: &Rc<Self>) {
+        self.engine.sweep();
+        for topic in self.unrepaired.take() {
+            self.enqueue_repair(&topic);
+        }
+    }
+
+    fn enqueue_repair(self: &Rc<Self>, name: &TopicName) {
+        let is_wanted = self.topics.borrow_mut().get_mut(name).is_some_and(|topic| {
+            topic.follow.is_doubtful() && topic.total > 0 && !std::mem::replace(&mut topic.repairing, true)
+        });
+        if is_wanted {
+            self.enqueue(name.clone(), Job::Repair);
+        }
+    }
+
+    fn enqueue(self: &Rc<Self>, name: TopicName, job: Job) {
+        let is_busy = {
+            let mut topics = self.topics.borrow_mut();
+            let topic = topics.entry(name.clone()).or_default();
+            match job {
+                // Subscribers wait for what is missing; nothing else waits for a repair.
+                Job::Repair => topic.jobs.push_front(job),
+                job => topic.jobs.push_back(job),
+            }
+            std::mem::replace(&mut topic.busy, true)
+        };
+        if is_busy {
+            return;
+        }
+        // An engine in memory answers at once, and then no task is needed.
+        let mut work = Box::pin(self.clone().work(name));
+        if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::task::spawn_local(work);
+        }
+    }
+
+    /// Does a topic's jobs, one after the other, until none is left.
+    async fn work(self: Rc<Self>, name: TopicName) {
+        while let Some(job) = self.next_job(&name) {
+            self.do_job(&name, job).await;
+        }
+    }
+
+    /// The topic's next job; forgets the topic when there is none and nobody is subscribed.
+    fn next_job(&self, name: &TopicName) -> Option<Job> {
+        let mut topics = self.topics.borrow_mut();
+        let topic = topics.get_mut(name)?;
+        let job = topic.jobs.pop_front();
+        if job.is_none() {
+            topic.busy = false;
+            topic.jobs = VecDeque::new();
+            if topic.total == 0 {
+                topics.remove(name);
+                if topics.capacity() > 4 * topics.len().max(64) {
+                    let kept = 2 * topics.len();
+                    topics.shrink_to(kept);
+                }
+            }
+        }
+        job
+    }
+
+    /// Sends on what an engine in memory delivered.
+    fn deliver_events(self: &Rc<Self>) {
+        loop {
+            let Some(event) = self.events.borrow_mut().pop_front() else { return };
+            self.deliver(event);
+        }
+    }
+
+    fn deliver(self: &Rc<Self>, event: Event) {
+        match event {
+            Event::Publication { topic, publication, epoch: None } => {
+                self.send(topic, Content::Publication(publication, None));
+            }
+            Event::Publication { topic, publication, epoch: Some(epoch) } => {
+                let step = self.following(&topic, |follow| follow.take(epoch, &publication));
+                match step {
+                    Some(Step::Deliver) => self.send_stamped(topic, Stamped { epoch, publication }),
+                    Some(Step::Early) => self.enqueue_repair(&topic),
+                    Some(Step::Repeated) | None => {}
+                }
+            }
+            Event::Join { topic, info } => self.send(topic, Content::Join(info)),
+            Event::Leave { topic, info } => self.send(topic, Content::Leave(info)),
+            Event::Interrupted { topic } => {
+                self.following(&topic, Follow::doubt);
+                self.enqueue_repair(&topic);
+            }
+        }
+    }
+
+    /// Delivers what a repair found, after the word that some of it cannot be had.
+    fn deliver_repaired(&self, name: &TopicName, repaired: Repaired) {
+        if repaired.lost {
+            self.send_to_members(name, || Message::Lost(name.clone()));
+        }
+        for stamped in repaired.deliver {
+            self.send_stamped(name.clone(), stamped);
+        }
+    }
+
+    fn send_stamped(&self, topic: TopicName, Stamped { epoch, publication }: Stamped) {
+        let first = (publication.offset == 1).then_some(epoch);
+        self.send(topic, Content::Publication(publication, first));
+    }
+
+    /// One message for every shard that has subscribers.
+    fn send(&self, topic: TopicName, content: Content) {
+        let delivery = Arc::new(Delivery::new(topic.clone(), content));
+        self.send_to_members(&topic, || Message::Deliver(delivery.clone()));
+    }
+
+    fn send_to_members(&self, name: &TopicName, message: impl Fn() -> Message) {
+        if let Some(topic) = self.topics.borrow().get(name) {
+            for (inbox, _) in self.inboxes.iter().zip(&topic.members).filter(|(_, members)| **members > 0) {
+                inbox.send(message());
+            }
+        }
+    }
+
+    fn following<T>(&self, name: &TopicName, act: impl FnOnce(&mut Follow) -> T) -> Option<T> {
+        self.topics.borrow_mut().get_mut(name).map(|topic| act(&mut topic.follow))
+    }
+
+    fn position(&self, name: &TopicName) -> Option<Position> {
+        self.topics.borrow().get(name).and_then(|topic| topic.follow.position())
+    }
+
+    fn members(&self, name: &TopicName) -> usize {
+        self.topics.borrow().get(name).map_or(0, |topic| topic.total)
+    }
+
+    fn namespace(&self, name: &TopicName) -> Result<&Namespace, ErrorCode> {
+        self.settings.topics.of(name.as_str()).map_err(|_| ErrorCode::UNKNOWN_TOPIC)
+    }
+
+    fn history_of(&self, name: &TopicName) -> Result<Option<HistoryOptions>, ErrorCode> {
+        Ok(self.namespace(name)?.history.map(history_options))
+    }
+
+    fn answer(&self, to: Address, answer: Answer) {
+        self.inboxes[usize::from(to.shard)].send(Message::Answer(to.connection, answer));
+    }
+}
+
+impl fmt::Debug for Topics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topics").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn history_options(bounds: HistoryBounds) -> HistoryOptions {
+    HistoryOptions { size: bounds.size, ttl: bounds.ttl, meta_ttl: bounds.meta_ttl }
+}
+
+fn memory_engine(settings: &Settings, events: Rc<RefCell<VecDeque<Event>>>) -> Engine {
+    let mut memory = MemorySettings::default();
+    if let EngineSettings::Memory(configured) = &settings.engine {
+        memory.idempotency_ttl = configured.idempotency_ttl;
+        memory.history_bytes_max = configured.history_bytes_max / settings.shards;
+    }
+    Engine::memory(memory, Box::new(move |event| events.borrow_mut().push_back(event)))
+}
+
+fn waiting_bytes(publish: &Publish) -> usize {
+    publish.data.len() + WAITING_BYTES_EACH
+}

@@ -1,0 +1,128 @@
+//! Whom a shard still has to send away while its node goes down, and when: evenly over a window, in random order, so
+//! that no moment and no topic has more of them to take back than another.
+
+use std::time::Duration;
+
+use fanwire_hub::effect::ConnectionKey;
+use rand::Rng;
+use rand::seq::SliceRandom;
+
+#[derive(Debug)]
+pub(super) struct Departures {
+    /// In random order; the last is the next to go.
+    waiting: Vec<ConnectionKey>,
+    /// When it goes.
+    next: Duration,
+    end: Duration,
+}
+
+impl Departures {
+    /// The last of those that wait goes when the window ends.
+    pub(super) fn new(mut waiting: Vec<ConnectionKey>, now: Duration, window: Duration) -> Self {
+        waiting.shuffle(&mut rand::rng());
+        let mut departures = Self { waiting, next: now, end: now + window };
+        departures.next += departures.pause();
+        departures
+    }
+
+    /// One more, which came after the others were counted.
+    pub(super) fn add(&mut self, connection: ConnectionKey) {
+        self.waiting.push(connection);
+        let last = self.waiting.len() - 1;
+        self.waiting.swap(rand::rng().random_range(0..=last), last);
+    }
+
+    /// Whose turn it is, if it is anyone's. To be called until it is not.
+    pub(super) fn take_due(&mut self, now: Duration) -> Option<ConnectionKey> {
+        if now < self.next {
+            return None;
+        }
+        let pause = self.pause();
+        let connection = self.waiting.pop()?;
+        self.next += pause;
+        Some(connection)
+    }
+
+    /// From one to the next, as of `next`, so that those that are left fill the time that is left.
+    fn pause(&self) -> Duration {
+        let left = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX).max(1);
+        self.end.saturating_sub(self.next) / left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: Duration = Duration::from_secs(1000);
+
+    fn keys(slots: std::ops::Range<u32>) -> Vec<ConnectionKey> {
+        slots.map(|slot| ConnectionKey { slot, generation: 1 }).collect()
+    }
+
+    /// How many are due in each step of the window, and who at all.
+    fn run(departures: &mut Departures, steps: u32, step: Duration) -> (Vec<usize>, Vec<ConnectionKey>) {
+        let mut all = Vec::new();
+        let counts = (1..=steps)
+            .map(|number| {
+                let before = all.len();
+                all.extend(std::iter::from_fn(|| departures.take_due(START + step * number)));
+                all.len() - before
+            })
+            .collect();
+        (counts, all)
+    }
+
+    #[test]
+    fn a_window_of_nothing_sends_all_away_at_once() {
+        let mut departures = Departures::new(keys(0..1000), START, Duration::ZERO);
+        assert_eq!(std::iter::from_fn(|| departures.take_due(START)).count(), 1000);
+        departures.add(keys(1000..1001)[0]);
+        assert!(departures.take_due(START).is_some(), "nobody is kept after the window");
+    }
+
+    #[test]
+    fn nobody_goes_first_because_of_its_place() {
+        let order = |_| {
+            run(
+                &mut Departures::new(keys(0..100), START, Duration::from_secs(1)),
+                10,
+                Duration::from_millis(100),
+            )
+            .1
+        };
+        let orders: Vec<_> = (0..2).map(order).collect();
+        assert_ne!(orders[0], orders[1]);
+        assert_ne!(orders[0], keys(0..100));
+    }
+
+    #[test]
+    fn those_who_come_later_share_the_time_that_is_left() {
+        let mut departures = Departures::new(keys(0..50), START, Duration::from_secs(10));
+        let half = Duration::from_secs(5);
+        assert_eq!(std::iter::from_fn(|| departures.take_due(START + half)).count(), 25);
+        for key in keys(50..75) {
+            departures.add(key);
+        }
+        let three_quarters = std::iter::from_fn(|| departures.take_due(START + half * 3 / 2)).count();
+        assert!((24..=26).contains(&three_quarters), "{three_quarters} of 50");
+        assert_eq!(std::iter::from_fn(|| departures.take_due(START + half * 2)).count(), 50 - three_quarters);
+    }
+
+    proptest! {
+        /// Each step of the window gets its share, to one more or less, and everybody goes once.
+        #[test]
+        fn departures_are_even(count in 1..5000_u32, steps in 1..200_u32, millis in 1..60_000_u64) {
+            let step = Duration::from_millis(millis);
+            let mut departures = Departures::new(keys(0..count), START, step * steps);
+            let (counts, mut all) = run(&mut departures, steps, step);
+            let share = f64::from(count) / f64::from(steps);
+            prop_assert!(counts.iter().all(|&due| (due as f64 - share).abs() <= 1.0), "{:?}", counts);
+            all.sort_unstable_by_key(|key| key.slot);
+            prop_assert_eq!(all, keys(0..count));
+            prop_assert_eq!(departures.take_due(START + step * (steps + 1)), None);
+        }
+    }
+}
