@@ -379,16 +379,19 @@ async fn nobody_is_taken_for_dead_because_redis_was_away() {
 #[tokio::test]
 async fn who_does_not_come_back_after_an_outage_is_dead() {
     let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
-    let (a, b) = (Node::up("a", settings(&server)).await, Node::up("b", settings(&server)).await);
+    // Longer than what a connection may take to come back: who has no subscription hears no leave.
+    let lease = Duration::from_secs(2);
+    let settings = RedisSettings { lease, ..settings(&server) };
+    let (a, b) = (Node::up("a", settings.clone()).await, Node::up("b", settings).await);
     let topic = topic("t");
     a.engine.subscribe(&topic).await.unwrap();
     b.join(&topic, &["v"]).await;
     server.kill();
     drop(b);
-    tokio::time::sleep(LEASE * 2).await;
+    tokio::time::sleep(lease + LEASE).await;
     server.resume();
     wait_until_up(&a.redis).await;
-    a.wait_for_left(&["v"], LEASE + CLEANING).await;
+    a.wait_for_left(&["v"], lease + CLEANING).await;
 }
 
 #[tokio::test]

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use crate::api;
 use crate::cluster::Standing;
 use crate::handle::Node;
-use crate::inbox::Inbox;
 use crate::http::{Answer, is_below, respond, text};
+use crate::inbox::Inbox;
 use crate::metrics;
 
 /// Connections to this port at the same time; further ones wait in the kernel's queue.
@@ -95,9 +95,11 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
 }
 
 fn metrics_text(node: &Node) -> String {
-    let redis = node.cluster.as_ref().map(|cluster| cluster.redis().stats());
-    let overruns = node.inboxes.all.iter().map(Inbox::overruns).sum();
-    node.metrics.encode(redis.as_ref(), overruns)
+    node.metrics.encode(&metrics::Standing {
+        is_draining: node.is_draining(),
+        redis: node.cluster.as_ref().map(|cluster| cluster.redis().stats()),
+        overruns: node.inboxes.all.iter().map(Inbox::overruns).sum(),
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

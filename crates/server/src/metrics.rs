@@ -32,6 +32,16 @@ pub(crate) struct Metrics {
     api_seconds: HistogramVec,
 }
 
+/// What is counted elsewhere.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub is_draining: bool,
+    /// Where there is Redis.
+    pub redis: Option<RedisStats>,
+    /// Events of Redis that shards were too far behind to be sent.
+    pub overruns: u64,
+}
+
 impl Metrics {
     pub(crate) fn new(shards: Vec<Arc<Counters>>) -> Self {
         const VALID: &str = "names and labels are constants, and a test makes them all";
@@ -65,14 +75,16 @@ impl Metrics {
         self.api_seconds.with_label_values(&[method]).observe(took.as_secs_f64());
     }
 
-    /// All of it in Prometheus' text format. Of Redis nothing is said where there is none; `overruns` are events of
-    /// Redis that shards were too far behind to be sent.
-    pub(crate) fn encode(&self, redis: Option<&RedisStats>, overruns: u64) -> String {
+    /// All of it in Prometheus' text format.
+    pub(crate) fn encode(&self, standing: &Standing) -> String {
         let mut families: Vec<MetricFamily> =
             FAMILIES.iter().map(|family| family.collect(&self.shards)).collect();
         families.extend(self.api_requests.collect());
         families.extend(self.api_seconds.collect());
-        families.extend(redis.into_iter().flat_map(|stats| redis::collect(stats, overruns)));
+        let draining = sample(MetricType::GAUGE, &[], f64::from(u8::from(standing.is_draining)));
+        let help = "1 while the node is going down and sends its clients away.";
+        families.push(family("fanwire_draining", help, MetricType::GAUGE, vec![draining]));
+        families.extend(standing.redis.iter().flat_map(|stats| redis::collect(stats, standing.overruns)));
         families.extend(process::collect());
         let encoded = TextEncoder::new().encode_to_string(&families);
         encoded.expect("every family has a name and a sample, and text is UTF-8")
@@ -339,13 +351,17 @@ mod tests {
         shards
     }
 
+    fn standing() -> Standing {
+        Standing { is_draining: false, redis: Some(redis::example()), overruns: 9 }
+    }
+
     #[test]
     fn shards_are_summed() {
         let metrics = Metrics::new(shards());
         metrics.api_request("publish", None, Duration::from_millis(2));
         metrics.api_request("publish", Some(102), Duration::from_millis(2));
         metrics.api_request("other", Some(404), Duration::ZERO);
-        let text = metrics.encode(Some(&redis::example()), 9);
+        let text = metrics.encode(&standing());
         for sample in [
             r#"fanwire_build_info{version="0.1.0"} 1"#,
             r#"fanwire_connections{transport="websocket",protocol="protobuf"} 4"#,
@@ -378,7 +394,7 @@ mod tests {
 
     #[test]
     fn every_name_is_ours_and_there_once() {
-        let text = Metrics::new(shards()).encode(Some(&redis::example()), 9);
+        let text = Metrics::new(shards()).encode(&standing());
         let mut names = HashSet::new();
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let (name, kind) = line.split_once(' ').unwrap();
@@ -400,7 +416,7 @@ mod tests {
             .stderr(Stdio::piped())
             .spawn();
         let Ok(mut promtool) = promtool else { return };
-        let text = Metrics::new(shards()).encode(Some(&redis::example()), 9);
+        let text = Metrics::new(shards()).encode(&standing());
         promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         let checked = promtool.wait_with_output().unwrap();
         let said = [checked.stdout, checked.stderr].concat();

@@ -115,7 +115,18 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let internal_listener = TcpListener::from_std(internal_listener).map_err(internal_failed)?;
     let internal = tokio::spawn(internal::listen(node.clone(), internal_listener));
     let summary = tokio::spawn(summarize(node.clone()));
-    Ok(Running { node, client_address, internal_address, phase, listening, ended, shards, internal, summary, membership })
+    Ok(Running {
+        node,
+        client_address,
+        internal_address,
+        phase,
+        listening,
+        ended,
+        shards,
+        internal,
+        summary,
+        membership,
+    })
 }
 
 /// One line a minute instead of one for every connection.
@@ -228,10 +239,16 @@ impl Running {
     /// Lets balancers learn that the node goes, sends clients away over `shutdown.window` to come back elsewhere, waits
     /// for them up to `shutdown.timeout`, and stops.
     pub async fn shutdown(self) {
-        let Self { node, phase, listening, shards, internal, summary, .. } = self;
+        let Self { node, phase, listening, shards, internal, summary, membership, .. } = self;
         summary.abort();
         drain(&node, &phase, listening).await;
         // Clients and what they left behind are gone, and shards still do what is asked of them.
+        if let Some(membership) = membership {
+            membership.abort();
+        }
+        if let Some(cluster) = &node.cluster {
+            cluster.leave().await;
+        }
         let _ = phase.send(Phase::Stopped);
         internal.abort();
         let joined =

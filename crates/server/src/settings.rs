@@ -93,6 +93,7 @@ pub struct ApiSettings {
 
 /// Where topics are kept.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a node has one")]
 pub enum EngineSettings {
     Memory(MemoryEngineSettings),
     Redis(RedisSettings),

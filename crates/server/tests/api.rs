@@ -58,8 +58,8 @@ impl Response {
     }
 }
 
-fn start(shards: usize) -> TestGateway {
-    TestGateway::start(api_settings(shards))
+async fn start(shards: usize) -> TestGateway {
+    TestGateway::start(api_settings(shards)).await
 }
 
 async fn ask(
@@ -191,7 +191,7 @@ async fn every_method_has_its_exact_answers() {
         ("batch", "{}", r#"{"replies":[]}"#),
     ];
     for shards in [1, 3] {
-        let gateway = start(shards);
+        let gateway = start(shards).await;
         for (method, body, expected) in cases {
             for address in [gateway.address, gateway.internal_address] {
                 let response = ask(address, "POST", &format!("/api/{method}"), "", body).await;
@@ -222,10 +222,10 @@ async fn errors_can_be_statuses() {
             r#"{"code":112,"message":"unrecoverable position"}"#,
         ),
     ];
-    let by_header = start(1);
+    let by_header = start(1).await;
     let mut settings = api_settings(1);
     settings.api.transport_errors = true;
-    let by_setting = TestGateway::start(settings);
+    let by_setting = TestGateway::start(settings).await;
     for (method, body, status, expected) in cases {
         let path = format!("/api/{method}");
         let header = "X-Centrifugo-Error-Mode: transport\r\n";
@@ -240,7 +240,7 @@ async fn errors_can_be_statuses() {
 
 #[tokio::test]
 async fn what_cannot_be_read_is_400() {
-    let gateway = start(1);
+    let gateway = start(1).await;
     let deep = "[".repeat(200) + &"]".repeat(200);
     let bodies: [&[u8]; 12] = [
         b"",
@@ -275,7 +275,7 @@ async fn what_cannot_be_read_is_400() {
 
 #[tokio::test]
 async fn paths_and_http_methods_are_checked() {
-    let gateway = start(1);
+    let gateway = start(1).await;
     for method in ["GET", "PUT", "DELETE", "OPTIONS"] {
         let response = ask(gateway.address, method, "/api/publish", "", "").await;
         assert_eq!((response.status, response.header("allow")), (405, Some("POST")), "{method}");
@@ -291,7 +291,7 @@ async fn a_key_opens_the_api() {
     let mut settings = api_settings(1);
     settings.api.insecure = false;
     settings.api.keys = vec![SecretString::from("first-key"), SecretString::from("second key")];
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let ask = async |headers: &str, query: &str| {
         let path = format!("/api/publish{query}");
         ask(gateway.address, "POST", &path, headers, r#"{"channel":"a","data":1}"#).await
@@ -323,7 +323,7 @@ async fn a_key_opens_the_api() {
 
     let mut settings = api_settings(1);
     settings.api.insecure = false;
-    let closed = TestGateway::start(settings);
+    let closed = TestGateway::start(settings).await;
     let response = post(&closed, "info", "{}").await;
     assert_eq!(response.status, 401);
     assert!(
@@ -338,7 +338,7 @@ async fn the_api_answers_where_it_is_set_to() {
         let mut settings = api_settings(1);
         settings.api.on_client_port = on_client_port;
         settings.api.on_internal_port = on_internal_port;
-        let gateway = TestGateway::start(settings);
+        let gateway = TestGateway::start(settings).await;
         let ask = async |address| ask(address, "POST", "/api/info", "", "{}").await.status == 200;
         assert_eq!(ask(gateway.address).await, on_client_port);
         assert_eq!(ask(gateway.internal_address).await, on_internal_port);
@@ -347,7 +347,7 @@ async fn the_api_answers_where_it_is_set_to() {
 
 #[tokio::test]
 async fn bodies_are_limited_and_the_answer_arrives() {
-    let gateway = start(1);
+    let gateway = start(1).await;
     let body = |length: usize| {
         let empty = r#"{"channel":"a","data":""}"#;
         empty.replace(r#""""#, &format!("\"{}\"", "x".repeat(length - empty.len())))
@@ -386,7 +386,7 @@ async fn bodies_are_limited_and_the_answer_arrives() {
 
 #[tokio::test]
 async fn limits_on_numbers_name_their_settings() {
-    let gateway = start(1);
+    let gateway = start(1).await;
     let refused = |response: &Response, setting: &str| {
         let answer: Value = serde_json::from_str(&response.body).unwrap();
         assert_eq!(answer["error"]["code"], 107, "{response:?}");
@@ -422,7 +422,7 @@ async fn limits_on_numbers_name_their_settings() {
 #[tokio::test]
 async fn publications_are_kept_and_read_back() {
     for shards in [1, 3] {
-        let gateway = start(shards);
+        let gateway = start(shards).await;
         let mut client = gateway.client().await;
         let epoch = client.subscribe("history:a").await["epoch"].clone();
         for number in 1..=3 {
@@ -464,7 +464,7 @@ async fn publications_are_kept_and_read_back() {
 
 #[tokio::test]
 async fn repeats_and_old_versions_are_not_published_again() {
-    let gateway = start(2);
+    let gateway = start(2).await;
     let mut client = gateway.client().await;
     client.subscribe("history:a").await;
     let publish = async |data: &str, more: Value| {
@@ -484,7 +484,7 @@ async fn repeats_and_old_versions_are_not_published_again() {
 
 #[tokio::test]
 async fn broadcasts_reach_every_topic() {
-    let gateway = start(3);
+    let gateway = start(3).await;
     let mut client = gateway.client().await;
     for topic in ["a", "history:b"] {
         client.subscribe(topic).await;
@@ -502,7 +502,7 @@ async fn broadcasts_reach_every_topic() {
 #[tokio::test]
 async fn presence_tells_who_is_there() {
     for shards in [1, 3] {
-        let gateway = start(shards);
+        let gateway = start(shards).await;
         let mut alice = gateway.client_with(&json!({"sub": "alice", "info": {"name": "A"}})).await;
         let mut again = client_of(&gateway, "alice").await;
         for client in [&mut alice, &mut again] {
@@ -522,7 +522,7 @@ async fn presence_tells_who_is_there() {
 #[tokio::test]
 async fn clients_are_subscribed_and_unsubscribed() {
     for shards in [1, 3] {
-        let gateway = start(shards);
+        let gateway = start(shards).await;
         let mut alice = client_of(&gateway, "alice").await;
         let mut bob = client_of(&gateway, "bob").await;
         for number in 1..=3 {
@@ -563,7 +563,7 @@ async fn clients_are_subscribed_and_unsubscribed() {
 
 #[tokio::test]
 async fn overrides_and_infos_belong_to_the_subscription() {
-    let gateway = start(2);
+    let gateway = start(2).await;
     let client = client_of(&gateway, "alice").await;
     let subscribe = async |topic: &str, more: Value| {
         let mut request = more;
@@ -579,7 +579,7 @@ async fn overrides_and_infos_belong_to_the_subscription() {
 #[tokio::test]
 async fn clients_are_refreshed_and_disconnected() {
     for shards in [1, 3] {
-        let gateway = start(shards);
+        let gateway = start(shards).await;
         let mut alice = client_of(&gateway, "alice").await;
         call(&gateway, "refresh", json!({"user": "alice", "expire_at": 4_102_444_800_u64})).await;
         let push = alice.push().await;
@@ -603,7 +603,7 @@ async fn clients_are_refreshed_and_disconnected() {
 
 #[tokio::test]
 async fn the_node_tells_of_itself() {
-    let gateway = start(3);
+    let gateway = start(3).await;
     let mut clients = Vec::new();
     for user in ["alice", "alice", "bob"] {
         let mut client = client_of(&gateway, user).await;
@@ -629,7 +629,7 @@ async fn the_node_tells_of_itself() {
 #[tokio::test]
 async fn batches_are_answered_in_order() {
     for shards in [1, 3] {
-        let gateway = start(shards);
+        let gateway = start(shards).await;
         for parallel in [false, true] {
             let commands = json!([
                 {"publish": {"channel": "nowhere:a", "data": 1}},
@@ -661,7 +661,7 @@ async fn batches_are_answered_in_order() {
 
 #[tokio::test]
 async fn pipelines_are_answered_line_by_line() {
-    let gateway = start(2);
+    let gateway = start(2).await;
     let body = concat!(
         "{\"id\":1,\"method\":\"publish\",\"params\":{\"channel\":\"a\",\"data\":1}}\n",
         "{\"method\":\"PRESENCE_STATS\",\"params\":{\"channel\":\"room:a\"}}",
@@ -692,7 +692,7 @@ async fn pipelines_are_answered_line_by_line() {
 async fn many_publishers_keep_one_order_in_a_topic() {
     const PUBLISHERS: usize = 8;
     const EACH: u64 = 50;
-    let gateway = start(3);
+    let gateway = start(3).await;
     let mut client = gateway.client().await;
     client.subscribe("history:a").await;
     let publishing = (0..PUBLISHERS).map(|publisher| {
@@ -722,7 +722,7 @@ async fn many_publishers_keep_one_order_in_a_topic() {
 
 #[tokio::test]
 async fn the_internal_port_tells_of_health() {
-    let gateway = start(1);
+    let gateway = start(1).await;
     let get = async |path: &str| ask(gateway.internal_address, "GET", path, "", "").await;
     assert_eq!(get("/livez").await.body, "ok\n");
     assert_eq!(get("/readyz").await.body, "ok\n");
@@ -739,7 +739,7 @@ async fn the_internal_port_tells_of_health() {
 
 #[tokio::test]
 async fn calls_are_counted_by_method_and_result() {
-    let gateway = start(2);
+    let gateway = start(2).await;
     for body in [r#"{"channel":"a","data":1}"#, r#"{"channel":"nowhere:a","data":1}"#, "no JSON"] {
         post(&gateway, "publish", body).await;
     }
@@ -767,7 +767,7 @@ async fn calls_are_counted_by_method_and_result() {
 async fn a_node_that_goes_down_is_not_ready() {
     let mut settings = api_settings(1);
     settings.shutdown.timeout = Duration::from_millis(500);
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let internal = gateway.internal_address;
     // It does not follow the close, so the node waits for it.
     let client = gateway.client().await;

@@ -202,7 +202,7 @@ async fn check(arguments: &[&str], expected: Expected, outage: impl AsyncFnOnce(
     let test = async {
         let traffic = Traffic::start(&settings).await;
         outage(&mut server).await;
-        let lost = traffic.check().await;
+        let lost = traffic.check(&server).await;
         match expected {
             Expected::Nothing => assert_eq!(lost, 0),
             Expected::Everything => assert!(lost >= traffic::KEPT * 2, "only {lost} were told"),

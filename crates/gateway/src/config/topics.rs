@@ -151,6 +151,8 @@ impl Topics {
         for (index, (key, text)) in parts.iter().enumerate() {
             if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
                 checks.error(*key, "must be one or more visible ASCII characters");
+            } else if text.starts_with('!') {
+                checks.error(*key, "begins with !, as the cluster's own topics do; choose another character");
             } else if let Some((other, _)) = parts[..index].iter().find(|(_, earlier)| earlier == text) {
                 checks.error(*key, format!("is the same as {other}"));
             }

@@ -25,9 +25,7 @@ use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, TopicName};
 use crate::delivery::Wire;
 use crate::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use crate::registry::{Moved, Registry};
-use crate::{
-    ClientSettings, ConnectionClaims, Namespace, Namespaces, SubscriptionClaims, TokenError,
-};
+use crate::{ClientSettings, ConnectionClaims, Namespace, Namespaces, SubscriptionClaims, TokenError};
 use connect::Connecting;
 use subscribe::Subscribing;
 use subscription::{Subscription, Subscriptions};

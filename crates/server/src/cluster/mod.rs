@@ -20,7 +20,7 @@ use fanwire_protocol::{Disconnect, ErrorCode, TopicName};
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use crate::inbox::Inboxes;
@@ -31,6 +31,9 @@ pub(crate) use message::Outcome;
 
 /// How long other nodes may take to answer. An order that takes longer is done all the same.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a node that goes tries to say so.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// An order's method and parameters; a longer one is answered error 107.
 pub(crate) const ORDER_BYTES_MAX: usize = 64 * 1024;
@@ -126,6 +129,14 @@ impl Cluster {
         }
     }
 
+    /// Leaves, and takes whatever is left of this node out of presence. Without it that happens when the lease ends.
+    pub(crate) async fn leave(&self) {
+        let left = timeout(LEAVE_PATIENCE, self.0.redis.leave()).await;
+        if !matches!(left, Ok(Ok(()))) {
+            tracing::warn!("the cluster could not be told that this node goes; it will notice");
+        }
+    }
+
     /// Waits for the cluster to refuse this node, which is final.
     pub(crate) async fn refused(&self) -> Incompatible {
         let mut state = self.0.redis.state();
@@ -187,7 +198,10 @@ impl Cluster {
             let call =
                 Call { from: cluster.0.id, number: None, method: "disconnect", parameters: &parameters };
             if let Err(error) = cluster.send(Manner::Order, &call).await {
-                tracing::warn!(error = error.message, "a user's connections on other nodes could not be closed");
+                tracing::warn!(
+                    error = error.message,
+                    "a user's connections on other nodes could not be closed"
+                );
             }
         });
     }

@@ -103,13 +103,14 @@ fn by_kind(stats: &RedisStats) -> impl Iterator<Item = (CallKind, &CallStats)> {
 
 fn histogram(kind: CallKind, calls: &CallStats) -> Metric {
     let mut below = 0;
-    let buckets = LATENCY_BOUNDS.iter().map(Duration::as_secs_f64).zip(calls.buckets).map(|(bound, count)| {
-        below += count;
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(bound);
-        bucket.set_cumulative_count(below);
-        bucket
-    });
+    let buckets =
+        LATENCY_BOUNDS.iter().map(Duration::as_secs_f64).zip(calls.buckets).map(|(bound, count)| {
+            below += count;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(below);
+            bucket
+        });
     let mut histogram = Histogram::default();
     histogram.set_bucket(buckets.collect());
     histogram.set_sample_count(calls.count());

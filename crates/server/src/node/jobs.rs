@@ -203,16 +203,42 @@ impl Topics {
         let query = HistoryQuery { limit: 1, since: None, reverse: true };
         loop {
             let history = self.engine.history(name, query, meta_ttl).await.map_err(error)?;
+            let read = history.publications.into_iter().next();
+            let is_ahead = |position: Position| {
+                position.epoch == history.top.epoch && position.offset < history.top.offset
+            };
+            // What the stream has already is on its way, and comes as the newest rather than after it.
+            self.wait_while(name, is_ahead).await;
             let position = self.position(name).unwrap_or(history.top);
-            if history.top.epoch == position.epoch && history.top.offset < position.offset {
+            if history.top.epoch == position.epoch
+                && history.top.offset < position.offset
+                && self.newest_of(name).is_none()
+            {
                 continue;
             }
             let is_known = known.offset == position.offset && position.epoch.as_str() == known.epoch;
-            let newest = history.publications.into_iter().find(|newest| newest.offset == position.offset);
+            let mut newest = self.newest_of(name).into_iter().chain(read);
+            let newest = newest.find(|newest| newest.offset == position.offset);
             let recovered = if is_known { Some(Vec::new()) } else { newest.map(|newest| vec![newest]) };
             self.count_recovery(recovered.is_some());
             return Ok(Joined { position: Some(position), recovered });
         }
+    }
+
+    /// Waits a moment for events that are on their way.
+    async fn wait_while(&self, name: &TopicName, is_so: impl Fn(Position) -> bool) {
+        const PATIENCE: u32 = 500;
+        const PAUSE: Duration = Duration::from_millis(1);
+        for _ in 0..PATIENCE {
+            if !self.position(name).is_some_and(&is_so) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn newest_of(&self, name: &TopicName) -> Option<Arc<Publication>> {
+        self.topics.borrow().get(name).and_then(|topic| topic.newest.clone())
     }
 
     async fn unsubscribe(self: &Rc<Self>, name: &TopicName, from: Address, membership: &Membership) {
@@ -236,7 +262,9 @@ impl Topics {
 
     async fn leave_if_last(&self, name: &TopicName) {
         if self.members(name) == 0 {
-            self.following(name, |follow| *follow = Follow::default());
+            if let Some(topic) = self.topics.borrow_mut().get_mut(name) {
+                (topic.follow, topic.newest) = Default::default();
+            }
             self.ignore(self.engine.unsubscribe(name).await);
         }
     }
@@ -264,10 +292,8 @@ impl Topics {
         let mut topics = self.topics.borrow_mut();
         let (mut group, mut publishers) = (Vec::new(), Vec::new());
         if let Some(topic) = topics.get_mut(name) {
-            while group.len() + 1 < GROUP_MAX
-                && let Some(Job::Publish(publish, publisher)) =
-                    topic.jobs.pop_front_if(|job| matches!(job, Job::Publish(..)))
-            {
+            while group.len() + 1 < GROUP_MAX && matches!(topic.jobs.front(), Some(Job::Publish(..))) {
+                let Some(Job::Publish(publish, publisher)) = topic.jobs.pop_front() else { break };
                 group.push(publish);
                 publishers.push(publisher);
             }

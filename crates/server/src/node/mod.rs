@@ -18,8 +18,8 @@ use std::task::{Context, Waker};
 use fanwire_broker::{Engine, Event, HistoryOptions, MemorySettings, Publish, Redis};
 use fanwire_hub::delivery::{Delivery, Message as Content};
 use fanwire_hub::effect::{Answer, TopicRequest};
-use fanwire_hub::{HistoryBounds, Namespace};
-use fanwire_protocol::{ClientId, ErrorCode, Position, TopicName};
+use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
+use fanwire_protocol::{ClientId, ErrorCode, Position, Publication, TopicName};
 use tokio::sync::Semaphore;
 
 use crate::counters::Counters;
@@ -66,6 +66,8 @@ struct Topic {
     total: usize,
     /// How far the stream was delivered, in a topic with history.
     follow: Follow,
+    /// What was delivered last, where new subscribers want it.
+    newest: Option<Arc<Publication>>,
     jobs: VecDeque<Job>,
     /// Its jobs are being done.
     busy: bool,
@@ -268,6 +270,11 @@ impl Topics {
     }
 
     fn send_stamped(&self, topic: TopicName, Stamped { epoch, publication }: Stamped) {
+        if self.namespace(&topic).is_ok_and(|namespace| namespace.recovery_mode == RecoveryMode::Cache)
+            && let Some(topic) = self.topics.borrow_mut().get_mut(&topic)
+        {
+            topic.newest = Some(publication.clone());
+        }
         let first = (publication.offset == 1).then_some(epoch);
         self.send(topic, Content::Publication(publication, first));
     }

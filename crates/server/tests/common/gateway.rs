@@ -124,34 +124,28 @@ pub(crate) struct TestGateway {
 }
 
 impl TestGateway {
-    pub(crate) fn start(settings: Settings) -> Self {
+    /// A node that is ready: it may have to reach Redis first.
+    pub(crate) async fn start(settings: Settings) -> Self {
         let running = start(settings).unwrap();
         let (address, internal_address) = (running.client_address(), running.internal_address());
+        let request = "GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n";
+        eventually("the node is ready", async || {
+            RawSocket::ask(internal_address, request).await.status == 200
+        })
+        .await;
         Self { running, address, internal_address }
     }
 
-    /// Waits until the node wants clients: it may have to reach Redis first.
-    pub(crate) async fn ready(&self) {
-        let request = "GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n";
-        eventually("the node is ready", async || {
-            RawSocket::ask(self.internal_address, request).await.status == 200
-        })
-        .await;
-    }
-
     pub(crate) async fn client(&self) -> Client {
-        self.ready().await;
         Client::connect(self.address, serde_json::json!({})).await
     }
 
     /// A client with a token of these claims.
     pub(crate) async fn client_with(&self, claims: &Value) -> Client {
-        self.ready().await;
         Client::connect(self.address, serde_json::json!({"token": token(claims)})).await
     }
 
     pub(crate) async fn backend(&self) -> Backend {
-        self.ready().await;
         Backend::new(self.address).await
     }
 

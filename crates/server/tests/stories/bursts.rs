@@ -111,9 +111,10 @@ async fn a_great_burst_reaches_everybody_byte_by_byte() {
     // had a closed window for this long, as happens where the readers share one busy thread.
     settings.client.queue_bytes_max = 16 << 20;
     settings.client.pong_timeout = None;
+    settings.client.ping_interval = None;
     // A stream of events begins before its subscription is made: presence tells when all are there.
     settings.topics.default.presence = true;
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let small = || RawSocket::open_small(gateway.address, RECEIVE_BYTES);
     let mut frames = Vec::new();
     let mut messages = Vec::new();
@@ -155,7 +156,7 @@ async fn bursts_into_many_topics_keep_the_order_of_each() {
     const TOPICS: [&str; 5] = ["a", "history:b", "c", "history:d", "cache:e"];
     const NUMBERS: u32 = 400;
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         let mut subscribers = Vec::new();
         for subscriber in 0..8 {
             // Each in a different set of topics, none in none of them.

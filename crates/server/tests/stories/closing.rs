@@ -13,7 +13,7 @@ fn close(code: u16) -> Vec<u8> {
 #[tokio::test]
 async fn a_close_is_answered_with_its_own_code_and_the_end() {
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         for (sent, answered) in
             [(close(1000), 1000), (close(1001), 1001), (close(3000), 3000), (close(4999), 4999)]
         {
@@ -32,7 +32,7 @@ async fn a_close_is_answered_with_its_own_code_and_the_end() {
 
 #[tokio::test]
 async fn a_close_with_the_end_right_behind_it_is_answered_too() {
-    let gateway = TestGateway::start(settings(1));
+    let gateway = TestGateway::start(settings(1)).await;
     for _ in 0..20 {
         let mut client = gateway.client().await;
         client.socket.send(close(1000)).await;
@@ -44,7 +44,7 @@ async fn a_close_with_the_end_right_behind_it_is_answered_too() {
 
 #[tokio::test]
 async fn what_was_asked_before_the_close_is_answered_before_it() {
-    let gateway = TestGateway::start(settings(1));
+    let gateway = TestGateway::start(settings(1)).await;
     let mut client = gateway.client().await;
     let command = r#"{"id":2,"unsubscribe":{"channel":"a"}}"#;
     client.socket.send([frame(TEXT, command), close(1000)].concat()).await;
@@ -54,7 +54,7 @@ async fn what_was_asked_before_the_close_is_answered_before_it() {
 
 #[tokio::test]
 async fn a_client_that_follows_a_close_is_gone_at_once() {
-    let gateway = TestGateway::start(settings(3));
+    let gateway = TestGateway::start(settings(3)).await;
     let mut client = gateway.client().await;
     client.socket.send(frame(TEXT, "oops")).await;
     assert_eq!(client.closed().await.0, 3501);
@@ -70,7 +70,7 @@ async fn a_client_that_follows_a_close_is_gone_at_once() {
 
 #[tokio::test]
 async fn a_client_that_does_not_follow_has_its_time_and_no_more() {
-    let gateway = TestGateway::start(settings(1));
+    let gateway = TestGateway::start(settings(1)).await;
     let mut client = gateway.client().await;
     client.subscribe("a").await;
     client.socket.send(frame(TEXT, "oops")).await;
@@ -85,7 +85,7 @@ async fn a_client_that_does_not_follow_has_its_time_and_no_more() {
 
 #[tokio::test]
 async fn the_reason_arrives_although_the_client_has_much_more_to_say() {
-    let gateway = TestGateway::start(settings(1));
+    let gateway = TestGateway::start(settings(1)).await;
     for _ in 0..10 {
         let mut client = gateway.client().await;
         let publish = json!({"id": 3, "publish": {"channel": "a", "data": "x".repeat(60_000)}}).to_string();
@@ -102,7 +102,7 @@ async fn the_reason_arrives_although_the_client_has_much_more_to_say() {
 
 #[tokio::test]
 async fn nothing_is_said_to_a_client_that_asked_to_go() {
-    let gateway = TestGateway::start(settings(3));
+    let gateway = TestGateway::start(settings(3)).await;
     let mut publisher = gateway.client().await;
     let mut client = gateway.client().await;
     client.subscribe("a").await;
@@ -114,7 +114,7 @@ async fn nothing_is_said_to_a_client_that_asked_to_go() {
 
 #[tokio::test]
 async fn a_websocket_without_any_command_closes_as_well() {
-    let gateway = TestGateway::start(settings(1));
+    let gateway = TestGateway::start(settings(1)).await;
     let mut socket = RawSocket::websocket(gateway.address).await;
     socket.send(close(1000)).await;
     assert_eq!(socket.closed().await.0, 1000);

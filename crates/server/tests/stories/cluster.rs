@@ -19,10 +19,7 @@ async fn cluster(change: impl Fn(&mut Settings)) -> Vec<TestGateway> {
         let mut settings = shared.clone();
         settings.name = format!("node-{number}");
         change(&mut settings);
-        nodes.push(TestGateway::start(settings));
-    }
-    for node in &nodes {
-        node.ready().await;
+        nodes.push(TestGateway::start(settings).await);
     }
     nodes
 }
@@ -113,7 +110,10 @@ async fn presence_is_one_and_true_at_every_reply() {
     drop(last);
     assert_eq!(identity(&clients[0].push().await, "leave"), gone);
     for backend in &mut backends {
-        assert_eq!(backend.call("presence_stats", json!({"channel": "room:1"})).await["num_clients"], NODES - 1);
+        assert_eq!(
+            backend.call("presence_stats", json!({"channel": "room:1"})).await["num_clients"],
+            NODES - 1
+        );
     }
     clients[1].unsubscribe("room:1").await;
     assert_eq!(identity(&clients[0].push().await, "leave"), clients[1].id());
@@ -251,6 +251,7 @@ async fn what_was_missed_is_recovered_on_another_node() {
     let request = json!({"channel": "history:one", "recover": true, "offset": 1, "epoch": position["epoch"]});
     let recovered = after.request("subscribe", request).await.unwrap();
     assert_eq!(recovered["recovered"], true);
-    let data: Vec<_> = recovered["publications"].as_array().unwrap().iter().map(|p| p["data"].clone()).collect();
+    let data: Vec<_> =
+        recovered["publications"].as_array().unwrap().iter().map(|p| p["data"].clone()).collect();
     assert_eq!(data, [2, 3, 4, 5].map(|number| json!(number)));
 }

@@ -12,7 +12,7 @@ const STREAM: &str = "history:a";
 #[tokio::test]
 async fn whoever_asks_too_fast_waits_alone() {
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         let mut floods = Vec::new();
         for _ in 0..4 {
             let mut socket = RawSocket::websocket(gateway.address).await;
@@ -61,7 +61,7 @@ async fn a_thousand_questions_at_once_are_all_answered_in_order() {
         let mut settings = settings(shards);
         // A few answers are more than may wait at a time.
         settings.client.queue_bytes_max = 64 * 1024;
-        let gateway = TestGateway::start(settings);
+        let gateway = TestGateway::start(settings).await;
         let mut client = gateway.client().await;
         for number in 0..4 {
             client.publish(STREAM, json!({"number": number, "text": "x".repeat(1000)})).await;

@@ -17,7 +17,7 @@ async fn next_id(socket: &mut RawSocket) -> Value {
 
 #[tokio::test]
 async fn bytes_may_come_one_by_one() {
-    let gateway = TestGateway::start(settings(1));
+    let gateway = TestGateway::start(settings(1)).await;
     let mut socket = RawSocket::open(gateway.address).await;
     let commands = [frame(TEXT, CONNECT), frame(PING, "between"), frame(TEXT, SUBSCRIBE)].concat();
     for byte in WEBSOCKET_HANDSHAKE.bytes().chain(commands) {
@@ -35,7 +35,7 @@ async fn bytes_may_come_one_by_one() {
 #[tokio::test]
 async fn commands_behind_the_handshake_in_one_packet_are_not_lost() {
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         let mut socket = RawSocket::open(gateway.address).await;
         let commands = [frame(TEXT, CONNECT), frame(TEXT, SUBSCRIBE)].concat();
         socket.send([WEBSOCKET_HANDSHAKE.as_bytes(), &commands].concat()).await;
@@ -47,7 +47,7 @@ async fn commands_behind_the_handshake_in_one_packet_are_not_lost() {
 
 #[tokio::test]
 async fn requests_before_the_upgrade_on_the_same_connection_are_answered() {
-    let gateway = TestGateway::start(settings(1));
+    let gateway = TestGateway::start(settings(1)).await;
     let mut socket = RawSocket::open(gateway.address).await;
     let request = "GET /nowhere HTTP/1.1\r\nHost: test\r\n\r\n";
     let all = [request, request, WEBSOCKET_HANDSHAKE].concat();
@@ -60,7 +60,7 @@ async fn requests_before_the_upgrade_on_the_same_connection_are_answered() {
 
 #[tokio::test]
 async fn many_commands_in_one_frame_are_each_answered() {
-    let gateway = TestGateway::start(settings(3));
+    let gateway = TestGateway::start(settings(3)).await;
     let mut client = gateway.client().await;
     let ids = client.commands((0..1000).map(|_| ("unsubscribe", json!({"channel": "a"})))).await;
     for id in ids {
@@ -70,7 +70,7 @@ async fn many_commands_in_one_frame_are_each_answered() {
 
 #[tokio::test]
 async fn fragments_are_joined_and_control_frames_stand_between_them() {
-    let gateway = TestGateway::start(settings(1));
+    let gateway = TestGateway::start(settings(1)).await;
     let mut socket = RawSocket::websocket(gateway.address).await;
     let (first, rest) = CONNECT.split_at(7);
     socket.send(fragment(false, TEXT, first)).await;
@@ -86,7 +86,7 @@ async fn fragments_are_joined_and_control_frames_stand_between_them() {
 async fn every_mistake_closes_with_its_code_and_nobody_else_notices() {
     let mut settings = settings(1);
     settings.websocket.message_bytes_max = 1000;
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let mut witness = gateway.client().await;
     witness.subscribe("a").await;
 
@@ -132,7 +132,7 @@ async fn every_mistake_closes_with_its_code_and_nobody_else_notices() {
 
 #[tokio::test]
 async fn what_follows_a_mistake_is_not_done() {
-    let gateway = TestGateway::start(settings(1));
+    let gateway = TestGateway::start(settings(1)).await;
     let mut witness = gateway.client().await;
     witness.subscribe("a").await;
     let mut wrong = gateway.client().await;
@@ -146,7 +146,7 @@ async fn what_follows_a_mistake_is_not_done() {
 async fn the_echo_route_gives_back_what_it_gets() {
     let mut settings = settings(1);
     settings.websocket.message_bytes_max = 1 << 20;
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let mut socket = RawSocket::open(gateway.address).await;
     socket.upgrade(&WEBSOCKET_HANDSHAKE.replace("/connection/websocket", "/echo")).await;
     for (opcode, length) in
@@ -160,7 +160,7 @@ async fn the_echo_route_gives_back_what_it_gets() {
 
 #[tokio::test]
 async fn a_refused_connect_leaves_the_client_time_to_go() {
-    let gateway = TestGateway::start(settings(1));
+    let gateway = TestGateway::start(settings(1)).await;
     let mut client = Client::over(RawSocket::open(gateway.address).await).await;
     let expired = crate::common::token(&json!({"sub": "ann", "exp": 1}));
     let commands = [("connect", json!({"token": expired})), ("subscribe", json!({"channel": "a"}))];

@@ -16,7 +16,7 @@ fn with_origin(request: &str, origin: &str) -> String {
 
 #[tokio::test]
 async fn requests_that_lead_nowhere_are_told_why() {
-    let gateway = TestGateway::start(settings(3));
+    let gateway = TestGateway::start(settings(3)).await;
     let without = |header: &str| {
         let lines = WEBSOCKET_HANDSHAKE.split_inclusive("\r\n");
         lines.filter(|line| !line.starts_with(header)).collect::<String>()
@@ -60,7 +60,7 @@ async fn requests_that_lead_nowhere_are_told_why() {
 async fn only_pages_of_allowed_origins_connect() {
     let mut settings = settings(1);
     settings.origins.allowed = vec!["https://*.example.com".into()];
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     for path in [WEBSOCKET_HANDSHAKE, &get("/subscribe?topic=a")] {
         let refused = RawSocket::ask(gateway.address, &with_origin(path, "https://example.org")).await;
         assert_eq!(refused.status, 403);
@@ -78,7 +78,7 @@ async fn connections_beyond_the_limit_are_asked_to_come_back() {
     for shards in [1, 3] {
         let mut settings = settings(shards);
         settings.admission.connections_max = CONNECTIONS_MAX;
-        let gateway = TestGateway::start(settings);
+        let gateway = TestGateway::start(settings).await;
         // All at once: the limit holds for those on their way, too.
         let mut sockets = Vec::new();
         for _ in 0..4 * CONNECTIONS_MAX {
@@ -114,7 +114,7 @@ async fn connections_beyond_the_limit_are_asked_to_come_back() {
 async fn a_burst_of_new_connections_is_cut() {
     let mut settings = settings(1);
     settings.admission.connections_per_second_max = 3;
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let mut inside = 0;
     let mut cut = 0;
     for _ in 0..20 {
@@ -133,7 +133,7 @@ async fn a_request_that_does_not_come_to_an_end_is_dropped() {
     let mut settings = settings(1);
     settings.admission.request_header_timeout = Duration::from_millis(200);
     settings.admission.http_connections_max = 2;
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let mut slow = Vec::new();
     for _ in 0..4 {
         let mut socket = RawSocket::open(gateway.address).await;
@@ -151,7 +151,7 @@ async fn backends_that_keep_their_connections_leave_room_for_clients() {
     let mut settings = settings(1);
     settings.admission.http_connections_max = HTTP_CONNECTIONS_MAX;
     settings.admission.request_header_timeout = Duration::from_secs(3600);
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     // Each has its answer and would like to stay for the next call.
     let mut backends = Vec::new();
     for _ in 0..4 * HTTP_CONNECTIONS_MAX {

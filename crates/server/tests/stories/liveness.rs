@@ -12,17 +12,17 @@ const PING_INTERVAL: Duration = Duration::from_millis(400);
 const PONG_TIMEOUT: Duration = Duration::from_millis(200);
 const ROOM: &str = "room:1";
 
-fn gateway(shards: usize) -> TestGateway {
+async fn gateway(shards: usize) -> TestGateway {
     let mut settings = settings(shards);
     settings.client.ping_interval = Some(PING_INTERVAL);
     settings.client.pong_timeout = Some(PONG_TIMEOUT);
-    TestGateway::start(settings)
+    TestGateway::start(settings).await
 }
 
 #[tokio::test]
 async fn whoever_answers_pings_stays_and_whoever_does_not_goes() {
     for shards in [1, 3] {
-        let gateway = gateway(shards);
+        let gateway = gateway(shards).await;
         let mut lively = gateway.client().await;
         assert_eq!((&lively.connected["ping"], &lively.connected["pong"]), (&json!(1), &json!(true)));
         let mut mute = gateway.client().await;
@@ -44,7 +44,7 @@ async fn whoever_answers_pings_stays_and_whoever_does_not_goes() {
 
 #[tokio::test]
 async fn other_traffic_is_no_pong_and_a_pong_unasked_is_a_mistake() {
-    let gateway = gateway(1);
+    let gateway = gateway(1).await;
     let mut busy = gateway.client().await;
     assert_eq!(busy.message().await, json!({}));
     busy.command("unsubscribe", json!({"channel": "a"})).await;
@@ -58,7 +58,7 @@ async fn other_traffic_is_no_pong_and_a_pong_unasked_is_a_mistake() {
 
 #[tokio::test]
 async fn pings_may_be_those_of_the_transport() {
-    let gateway = gateway(1);
+    let gateway = gateway(1).await;
     let mut socket = RawSocket::open(gateway.address).await;
     let request = WEBSOCKET_HANDSHAKE.replace("/websocket", "/websocket?cf_ws_frame_ping_pong=true");
     socket.upgrade(&request).await;
@@ -76,7 +76,7 @@ async fn pings_may_be_those_of_the_transport() {
 #[tokio::test]
 async fn a_client_that_sends_no_more_gets_its_answers_and_is_gone() {
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         // What tools such as netcat do: everything, and the end right behind it.
         let mut socket = RawSocket::websocket(gateway.address).await;
         socket.send([frame(TEXT, r#"{"id":1,"connect":{}}"#), frame(PING, "?")].concat()).await;
@@ -100,7 +100,7 @@ async fn a_client_that_sends_no_more_gets_its_answers_and_is_gone() {
 #[tokio::test]
 async fn whoever_vanishes_is_gone_within_ping_and_pong() {
     for shards in [1, 3] {
-        let gateway = gateway(shards);
+        let gateway = gateway(shards).await;
         // Pings are answered only while something is read, and an observer reads too seldom.
         let present = async || gateway.client().await.present(ROOM).await;
         let mut guests = Vec::new();
@@ -123,7 +123,7 @@ async fn whoever_vanishes_is_gone_within_ping_and_pong() {
 
 #[tokio::test]
 async fn no_socket_is_kept_after_many_connections() {
-    let gateway = TestGateway::start(settings(3));
+    let gateway = TestGateway::start(settings(3)).await;
     for round in 0..100 {
         let mut client = gateway.client().await;
         match round % 4 {
@@ -140,7 +140,7 @@ async fn no_socket_is_kept_after_many_connections() {
 async fn a_stale_connection_is_closed() {
     let mut settings = settings(1);
     settings.client.stale_close_delay = Duration::from_millis(300);
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let opened = Instant::now();
     let mut client = Client::over(RawSocket::open(gateway.address).await).await;
     assert_eq!(client.closed().await, (3502, "stale".into()));

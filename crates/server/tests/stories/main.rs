@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+#[allow(dead_code, unused_imports, reason = "shared with tests that use more of it")]
 #[path = "../common/mod.rs"]
 mod common;
 

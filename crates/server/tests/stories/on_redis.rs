@@ -1,7 +1,8 @@
-//! The same stories, told by nodes that keep their topics in Redis, and those of several nodes.
+//! The stories that topics have a part in, told by nodes that keep them in Redis, and those of several nodes.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+#[allow(dead_code, unused_imports, reason = "shared with tests that use more of it")]
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -14,16 +15,11 @@ mod presence;
 mod server_side;
 mod storm;
 
-mod frames;
-mod http;
 mod sse;
 mod users;
 
 mod slow;
 mod flood;
-mod liveness;
 mod closing;
-mod timers;
-mod shutdown;
 
 mod cluster;

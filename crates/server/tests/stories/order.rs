@@ -50,7 +50,7 @@ async fn listen(mut client: Client) -> BTreeMap<String, Vec<Value>> {
 }
 
 async fn all_see_the_same(shards: usize, namespace: &str) -> BTreeMap<String, Vec<Value>> {
-    let gateway = TestGateway::start(settings(shards));
+    let gateway = TestGateway::start(settings(shards)).await;
     let mut subscribers = Vec::new();
     for _ in 0..SUBSCRIBERS {
         let mut client = gateway.client().await;

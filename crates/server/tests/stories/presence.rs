@@ -9,7 +9,7 @@ const ROOM: &str = "room:1";
 #[tokio::test]
 async fn a_client_is_told_of_its_own_join_after_the_reply_and_of_others_in_order() {
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         let mut host = gateway.client().await;
         let id = host.command("subscribe", json!({"channel": ROOM})).await;
         assert_eq!(host.next().await["id"], id, "the reply comes first");
@@ -31,7 +31,7 @@ async fn a_client_is_told_of_its_own_join_after_the_reply_and_of_others_in_order
 async fn joins_and_leaves_of_a_restless_client_alternate() {
     const ROUNDS: usize = 50;
     const GUESTS: usize = 4;
-    let gateway = TestGateway::start(settings(3));
+    let gateway = TestGateway::start(settings(3)).await;
     let mut host = gateway.client().await;
     host.subscribe(ROOM).await;
     host.push().await;
@@ -56,7 +56,7 @@ async fn joins_and_leaves_of_a_restless_client_alternate() {
 #[tokio::test]
 async fn presence_is_true_at_every_reply() {
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         let mut observer = gateway.client().await;
         let mut guests = Vec::new();
         for number in 1..=10 {
@@ -80,7 +80,7 @@ async fn presence_is_true_at_every_reply() {
 #[tokio::test]
 async fn whoever_goes_is_gone_whichever_way_it_goes() {
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         let mut observer = gateway.client().await;
         let mut guests = Vec::new();
         for _ in 0..4 {

@@ -51,7 +51,7 @@ async fn follow_for_a_while(client: &mut Client, topic: &str, epoch: &str, from:
 #[tokio::test]
 async fn subscribers_join_a_rushing_stream_without_gap_or_duplicate() {
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         let topic = "history:race";
         let epoch = gateway.client().await.subscribe(topic).await["epoch"].as_str().unwrap().to_owned();
         let publisher = fill(&gateway, topic).await;
@@ -75,7 +75,7 @@ async fn subscribers_join_a_rushing_stream_without_gap_or_duplicate() {
 #[tokio::test]
 async fn the_newest_and_then_live_ones_without_a_duplicate() {
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         let topic = "cache:race";
         let publisher = fill(&gateway, topic).await;
         let mut client = gateway.client().await;
@@ -104,7 +104,7 @@ async fn the_newest_and_then_live_ones_without_a_duplicate() {
 
 #[tokio::test]
 async fn what_cannot_be_recovered_is_said() {
-    let gateway = TestGateway::start(settings(3));
+    let gateway = TestGateway::start(settings(3)).await;
     let mut client = gateway.client().await;
     client.publish_all("history:known", 0..5).await;
     let strange = json!({"channel": "history:known", "recover": true, "offset": 3, "epoch": "other"});

@@ -8,7 +8,7 @@ use crate::common::{Client, RawSocket, TestGateway, settings, token};
 async fn nothing_overtakes_the_reply_to_connect() {
     const PUBLICATIONS: u32 = 3000;
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         let (stream, plain) = ("history:rush", "rush");
         let mut publishers = Vec::new();
         for topic in [stream, plain] {
@@ -53,7 +53,7 @@ async fn nothing_overtakes_the_reply_to_connect() {
 async fn a_user_has_its_own_topic() {
     let mut settings = settings(3);
     settings.client.personal_topic = Some(fanwire_hub::PersonalTopic::default());
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let mut ann = gateway.client_with(&json!({"sub": "ann"})).await;
     let mut bob = gateway.client_with(&json!({"sub": "bob"})).await;
     assert!(ann.connected["subs"].get("#ann").is_some(), "{}", ann.connected);

@@ -21,7 +21,7 @@ fn shard_threads() -> usize {
 async fn every_client_is_told_and_the_same_port_serves_again() {
     for shards in [1, 3] {
         let mut settings = settings(shards);
-        let mut gateway = TestGateway::start(settings.clone());
+        let mut gateway = TestGateway::start(settings.clone()).await;
         settings.client_address = gateway.address;
         for _ in 0..3 {
             let mut clients = Vec::new();
@@ -44,7 +44,7 @@ async fn every_client_is_told_and_the_same_port_serves_again() {
             let began = Instant::now();
             tokio::join!(gateway.shutdown(), goodbyes);
             assert!(began.elapsed() < Duration::from_secs(5), "all clients followed");
-            gateway = TestGateway::start(settings.clone());
+            gateway = TestGateway::start(settings.clone()).await;
         }
         gateway.client().await.publish("a", json!("again")).await;
     }
@@ -53,7 +53,7 @@ async fn every_client_is_told_and_the_same_port_serves_again() {
 #[tokio::test]
 async fn what_was_published_before_arrives_before_the_goodbye() {
     const PUBLICATIONS: u32 = 1000;
-    let gateway = TestGateway::start(settings(3));
+    let gateway = TestGateway::start(settings(3)).await;
     let mut subscriber = gateway.client().await;
     subscriber.subscribe("a").await;
     gateway.client().await.publish_all("a", 0..PUBLICATIONS).await;
@@ -70,7 +70,7 @@ async fn what_was_published_before_arrives_before_the_goodbye() {
 async fn clients_that_do_not_follow_are_not_waited_for_without_end() {
     let mut settings = settings(3);
     settings.shutdown.timeout = Duration::from_millis(500);
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let mut client = gateway.client().await;
     let began = Instant::now();
     gateway.shutdown().await;
@@ -93,7 +93,7 @@ async fn a_window_is_used_evenly_and_who_waits_in_it_is_served() {
 
     let mut settings = settings(3);
     settings.shutdown.window = Duration::from_secs(60);
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let mut publisher = Backend::new(gateway.internal_address).await;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
@@ -148,7 +148,7 @@ async fn clients_are_taken_until_balancers_know() {
     const READINESS: &str = "GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n";
     let mut settings = settings(2);
     settings.shutdown.propagation = Duration::from_secs(60);
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let (address, internal_address) = (gateway.address, gateway.internal_address);
     let mut first = gateway.client().await;
     let going = tokio::spawn(gateway.shutdown());
@@ -176,7 +176,7 @@ async fn a_node_without_clients_ends_at_once() {
     let mut settings = settings(3);
     let long = Duration::from_secs(60);
     settings.shutdown = ShutdownSettings { propagation: long, window: long, timeout: long };
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let mut kept = gateway.backend().await;
     kept.call("info", json!({})).await;
     let silent = RawSocket::open(gateway.address).await;
@@ -190,7 +190,7 @@ async fn a_node_without_clients_ends_at_once() {
 async fn listeners_are_told_in_the_window_too() {
     let mut settings = settings(1);
     settings.shutdown.window = Duration::from_secs(1);
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let mut listeners = Vec::new();
     for _ in 0..20 {
         let mut listener = RawSocket::open(gateway.address).await;
@@ -214,7 +214,7 @@ async fn whoever_is_on_the_way_when_the_node_goes_down_is_taken_and_sent_away() 
     let mut settings = settings(1);
     // The second waits in the kernel's queue.
     settings.admission.http_connections_max = 1;
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let address = gateway.address;
     let mut client = gateway.client().await;
     let mut first = RawSocket::open(address).await;
@@ -236,7 +236,7 @@ async fn a_node_whose_owner_has_gone_ends() {
     // Other tests have shards of their own, so only many of them tell anything.
     const NODES: usize = 30;
     for _ in 0..NODES {
-        let gateway = TestGateway::start(settings(3));
+        let gateway = TestGateway::start(settings(3)).await;
         gateway.client().await;
     }
     eventually("shards end", async || shard_threads() < NODES).await;
@@ -244,7 +244,7 @@ async fn a_node_whose_owner_has_gone_ends() {
 
 #[tokio::test]
 async fn two_nodes_do_not_share_a_port() {
-    let gateway = TestGateway::start(settings(2));
+    let gateway = TestGateway::start(settings(2)).await;
     let mut settings = settings(2);
     settings.client_address = gateway.address;
     let error = fanwire_server::start(settings).unwrap_err().to_string();

@@ -44,7 +44,7 @@ async fn a_client_that_does_not_read_is_closed_and_others_get_everything() {
     for shards in [1, 3] {
         let mut settings = settings(shards);
         settings.client.queue_bytes_max = 64 * 1024;
-        let gateway = TestGateway::start(settings);
+        let gateway = TestGateway::start(settings).await;
         let mut slow = Client::connect_small(gateway.address).await;
         slow.subscribe(ROOM).await;
         let mut readers = Vec::new();
@@ -89,7 +89,7 @@ const PUBLICATIONS: u32 = 2000;
 async fn with_long_history() -> (TestGateway, Client) {
     let mut settings = settings(1);
     settings.client.queue_bytes_max = 16 * 1024;
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let mut publisher = gateway.client().await;
     let text = "x".repeat(4096);
     for number in 0..PUBLICATIONS {
@@ -145,7 +145,7 @@ async fn a_client_that_asks_and_does_not_read_is_let_go() {
     settings.client.queue_bytes_max = 16 * 1024;
     settings.client.ping_interval = Some(Duration::from_millis(600));
     settings.client.pong_timeout = Some(Duration::from_millis(300));
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let mut witness = gateway.client().await;
     let mut greedy = Client::connect_small(gateway.address).await;
     greedy.subscribe(ROOM).await;

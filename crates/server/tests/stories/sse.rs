@@ -40,7 +40,7 @@ async fn has_listeners(gateway: &TestGateway, topic: &str, count: u64) {
 #[tokio::test]
 async fn several_topics_come_in_one_stream() {
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         let mut listener = listen(&gateway, "topic=room:a&topic=history:b&topic=room:z").await;
         for room in ["room:a", "room:z"] {
             has_listeners(&gateway, room, 1).await;
@@ -67,7 +67,7 @@ async fn what_is_refused_is_refused_before_the_stream_begins() {
     let mut settings = settings(1);
     settings.client.subscriptions_max = 3;
     settings.client.allow_anonymous_connect_without_token = false;
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let ann = token(&json!({"sub": "ann"}));
     let for_bob = token(&json!({"sub": "bob", "channel": "$secret"}));
     let cases = [
@@ -103,7 +103,7 @@ async fn a_quiet_stream_is_kept_alive_and_its_end_is_noticed() {
     let mut settings = settings(3);
     settings.client.ping_interval = Some(Duration::from_millis(200));
     settings.client.pong_timeout = Some(Duration::from_millis(100));
-    let gateway = TestGateway::start(settings);
+    let gateway = TestGateway::start(settings).await;
     let mut one = listen(&gateway, "topic=room:quiet").await;
     let mut two = listen(&gateway, "topic=room:quiet").await;
     has_listeners(&gateway, "room:quiet", 2).await;
@@ -119,7 +119,7 @@ async fn a_quiet_stream_is_kept_alive_and_its_end_is_noticed() {
 
 #[tokio::test]
 async fn old_http_is_served_too() {
-    let gateway = TestGateway::start(settings(1));
+    let gateway = TestGateway::start(settings(1)).await;
     let mut socket = RawSocket::open(gateway.address).await;
     socket.send("GET /subscribe?topic=room:old HTTP/1.0\r\n\r\n").await;
     let head = socket.head().await;
@@ -133,7 +133,7 @@ async fn old_http_is_served_too() {
 
 #[tokio::test]
 async fn a_stream_says_why_it_ends() {
-    let gateway = TestGateway::start(settings(3));
+    let gateway = TestGateway::start(settings(3)).await;
     let mut listeners = Vec::new();
     for _ in 0..5 {
         listeners.push(listen(&gateway, "topic=room:a").await);
@@ -152,7 +152,7 @@ async fn a_stream_says_why_it_ends() {
 
 #[tokio::test]
 async fn a_publication_that_is_no_json_ends_the_stream_with_the_reason() {
-    let gateway = TestGateway::start(settings(1));
+    let gateway = TestGateway::start(settings(1)).await;
     let mut listener = listen(&gateway, "topic=room:a").await;
     has_listeners(&gateway, "room:a", 1).await;
     crate::bursts::publish_protobuf(&gateway, "room:a", b"not JSON".to_vec()).await;

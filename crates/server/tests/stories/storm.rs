@@ -54,7 +54,7 @@ async fn live(address: std::net::SocketAddr, seed: u64) {
 #[tokio::test]
 async fn a_storm_leaves_nothing_behind() {
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         let storm: Vec<_> = (0..CLIENTS).map(|seed| tokio::spawn(live(gateway.address, seed))).collect();
         for client in storm {
             client.await.unwrap();

@@ -20,7 +20,7 @@ fn impatient(shards: usize) -> Settings {
 
 #[tokio::test]
 async fn an_expired_connection_is_closed_unless_it_is_refreshed() {
-    let gateway = TestGateway::start(impatient(3));
+    let gateway = TestGateway::start(impatient(3)).await;
     let claims = |seconds| json!({"sub": "ann", "exp": in_seconds(seconds)});
     let mut forgetful = gateway.client_with(&claims(2)).await;
     let mut careful = gateway.client_with(&claims(2)).await;
@@ -40,7 +40,7 @@ async fn subscribe(client: &mut Client, expires: u64) -> Value {
 
 #[tokio::test]
 async fn an_expired_subscription_ends_unless_it_is_refreshed() {
-    let gateway = TestGateway::start(impatient(3));
+    let gateway = TestGateway::start(impatient(3)).await;
     let ann = json!({"sub": "ann"});
     let mut forgetful = gateway.client_with(&ann).await;
     let mut careful = gateway.client_with(&ann).await;
@@ -61,7 +61,7 @@ async fn an_expired_subscription_ends_unless_it_is_refreshed() {
 
 #[tokio::test]
 async fn a_connection_that_its_topics_outlive_is_closed_at_its_end() {
-    let gateway = TestGateway::start(impatient(1));
+    let gateway = TestGateway::start(impatient(1)).await;
     let claims = json!({"sub": "ann", "exp": in_seconds(1), "channels": ["room:1"]});
     let mut client = gateway.client_with(&claims).await;
     assert_eq!(client.closed().await.0, 3005);
@@ -70,7 +70,7 @@ async fn a_connection_that_its_topics_outlive_is_closed_at_its_end() {
 
 #[tokio::test]
 async fn an_expired_subscription_of_the_server_closes_the_connection() {
-    let gateway = TestGateway::start(impatient(3));
+    let gateway = TestGateway::start(impatient(3)).await;
     let mut client = gateway.client_with(&json!({"sub": "ann"})).await;
     let subscribe = json!({"user": "ann", "channel": "a", "expire_at": in_seconds(1)});
     gateway.backend().await.call("subscribe", subscribe).await;

@@ -7,7 +7,6 @@ use crate::common::{Client, RawSocket, TestGateway, eventually, settings, token}
 
 /// Connects and says whether that went well; if not, with which code.
 pub(crate) async fn try_connect(gateway: &TestGateway, user: &str) -> Result<Client, u16> {
-    gateway.ready().await;
     let mut client = Client::over(RawSocket::open(gateway.address).await).await;
     client.command("connect", json!({"token": token(&json!({"sub": user}))})).await;
     let frame = client.socket.frame().await.unwrap();
@@ -19,7 +18,7 @@ async fn a_user_has_so_many_connections_and_no_more() {
     for shards in [1, 3] {
         let mut settings = settings(shards);
         settings.client.user_connections_max = 3;
-        let gateway = TestGateway::start(settings);
+        let gateway = TestGateway::start(settings).await;
         let mut inside = Vec::new();
         let mut refused = 0;
         for _ in 0..10 {
@@ -46,7 +45,7 @@ async fn a_newer_connection_closes_the_older_ones() {
         let mut settings = settings(shards);
         settings.client.personal_topic =
             Some(PersonalTopic { single_connection: true, ..PersonalTopic::default() });
-        let gateway = TestGateway::start(settings);
+        let gateway = TestGateway::start(settings).await;
         let ann = json!({"sub": "ann"});
         let mut bob = gateway.client_with(&json!({"sub": "bob"})).await;
         let mut current = gateway.client_with(&ann).await;
@@ -63,7 +62,7 @@ async fn a_newer_connection_closes_the_older_ones() {
 #[tokio::test]
 async fn an_order_of_the_api_reaches_all_of_a_user_and_nobody_else() {
     for shards in [1, 3] {
-        let gateway = TestGateway::start(settings(shards));
+        let gateway = TestGateway::start(settings(shards)).await;
         let mut anns = Vec::new();
         for _ in 0..9 {
             anns.push(gateway.client_with(&json!({"sub": "ann"})).await);

@@ -13,6 +13,16 @@ local function current_lineage()
   return string.match(info, 'master_replid:(%w%w%w%w%w%w%w%w)') or ARGV[6]
 end
 
+-- Adds ARGV[index] to the stream, and trims the stream if that is the last.
+local function add(run, id, index, last, jumped_from)
+  if jumped_from then
+    return run('XADD', KEYS[2], 'MAXLEN', '=', ARGV[2], id, 'd', ARGV[index], 'j', jumped_from)
+  elseif index < last then
+    return run('XADD', KEYS[2], id, 'd', ARGV[index])
+  end
+  return run('XADD', KEYS[2], 'MAXLEN', '=', ARGV[2], id, 'd', ARGV[index])
+end
+
 -- Adds the bodies from ARGV[8] to ARGV[last]. Returns the epoch (8) and the first one's offset, or an error. If
 -- there is an error nothing was done.
 local function append(topic, last)
@@ -29,24 +39,18 @@ local function append(topic, last)
     end
   end
 
-  local first = string.format('%.0f', topic.offset + 1)
-  local added
-  if jumped_from then
-    added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '=', ARGV[2], first, 'd', ARGV[8], 'j', jumped_from)
-  else
-    added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '=', ARGV[2], first, 'd', ARGV[8])
-  end
+  local ids = { string.format('%.0f', topic.offset + 1) }
+  local added = add(redis.pcall, ids[1], 8, last, jumped_from)
   if type(added) == 'table' and added.err then
     if not string.find(added.err, 'equal or smaller', 1, true) then return added end
     -- Meta and stream disagree, as after a restored key. A new epoch is the only honest way on.
     redis.call('DEL', KEYS[2])
-    topic, first, jumped_from = { epoch = ARGV[5], offset = 0, version = '' }, '1', nil
-    redis.call('XADD', KEYS[2], first, 'd', ARGV[8])
+    topic, ids, jumped_from = { epoch = ARGV[5], offset = 0, version = '' }, { '1' }, nil
+    add(redis.call, '1', 8, last)
   end
-  local ids = { first }
   for index = 9, last do
     ids[index - 7] = string.format('%.0f', topic.offset + index - 7)
-    redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[2], ids[index - 7], 'd', ARGV[index])
+    add(redis.call, ids[index - 7], index, last)
   end
 
   redis.call('SET', KEYS[1], '1' .. topic.epoch .. lineage .. ARGV[7] .. ids[#ids] .. topic.version, 'PX', ARGV[4])
@@ -57,5 +61,5 @@ local function append(topic, last)
     if jumped_from and index == 1 then stamp = stamp .. ' ' .. jumped_from end
     redis.call('PUBLISH', ARGV[1], '\1' .. stamp .. '\n' .. ARGV[index + 7])
   end
-  return topic.epoch .. first
+  return topic.epoch .. ids[1]
 end

@@ -80,6 +80,7 @@ class RawClient:
         self.subscriptions = {topic: Subscription(name, topic, recovered) for topic, recovered in topics.items()}
         self.lives = []
         self.refusals = []
+        self.retries = 0
         self.is_stopping = False
         self.socket = None
         self.waiting = {}
@@ -193,6 +194,7 @@ class RawClient:
 
     def later(self, topic):
         """Subscribes again after a pause, on this connection."""
+        self.retries += 1
 
         async def again():
             await asyncio.sleep(random.uniform(*RETRY_SECONDS))

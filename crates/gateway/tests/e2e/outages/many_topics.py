@@ -9,16 +9,17 @@ import subprocess
 import time
 import uuid
 
-from bulk import subscribe
+from bulk import NO_PINGS, subscribe
 from cluster import Cluster
 from harness import DEADLINE, RawSocket, until
+from observe import cpu_seconds
 from redis_server import request
 
 TOPICS = 50_000
 CONNECTIONS = 10
-# An optimized build on a machine of its own takes less than two seconds, as the engine's own test demands; this is
-# for builds without optimization, on machines that do more than this.
-RESTORE_SECONDS = 8
+# Of processor time, for a build without optimization. The engine's own test demands two seconds of wall-clock time, which
+# says little here beside whatever else the machine does.
+RESTORE_CPU_SECONDS = 8
 TOLERANCE = 0.05
 
 
@@ -41,7 +42,7 @@ def joined_topics(redis):
 
 
 def test_fifty_thousand_topics_are_joined_again():
-    with Cluster(1, {"client": {"subscriptions_max": TOPICS // CONNECTIONS}}) as cluster:
+    with Cluster(1, {"client": {"subscriptions_max": TOPICS // CONNECTIONS, **NO_PINGS}}) as cluster:
         node, redis = cluster.node(0), cluster.redis
         # With history, so that each position is checked as well.
         topics = [f"short:{number}" for number in range(TOPICS)]
@@ -49,12 +50,15 @@ def test_fifty_thousand_topics_are_joined_again():
         with subscribed(node, shares) as sockets:
             before = joined_topics(redis)
             assert before >= TOPICS
+            began, used = time.monotonic(), cpu_seconds(node.process)
             redis.cli("CLIENT", "KILL", "TYPE", "pubsub")
-            began = time.monotonic()
-            until(lambda: joined_topics(redis) < before, "the connection is cut", RESTORE_SECONDS)
-            until(lambda: joined_topics(redis) == before, "every topic is joined again", RESTORE_SECONDS)
-            print(f"{TOPICS} topics are joined again after {time.monotonic() - began:.2f} s")
-            assert time.monotonic() - began < RESTORE_SECONDS
+            until(lambda: joined_topics(redis) < before, "the connection is cut")
+            until(lambda: joined_topics(redis) == before, "every topic is joined again")
+            took = time.monotonic() - began
+            until(lambda: node.metric("fanwire_repairs_total", result="complete") >= TOPICS, "every stream is checked")
+            used = cpu_seconds(node.process) - used
+            print(f"{TOPICS} topics are joined again after {took:.2f} s and {used:.2f} s of processor time")
+            assert used < RESTORE_CPU_SECONDS
             for index in random.sample(range(TOPICS), 100):
                 node.publish(topics[index], index)
                 (reply,) = sockets[index % CONNECTIONS].read_replies()
@@ -112,7 +116,7 @@ class Tap:
 
 def test_a_node_receives_its_own_topics_and_nothing_else():
     """Each node gets another number of publications, so that nobody passes with the traffic of another."""
-    with Cluster(2) as cluster:
+    with Cluster(2, {"client": NO_PINGS}) as cluster:
         few = traffic_of(cluster)
         for _ in range(6):
             cluster.add()

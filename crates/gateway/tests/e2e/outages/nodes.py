@@ -31,6 +31,17 @@ def assert_was_present(traffic, gone, since):
     assert any(gone & snapshot.clients for snapshot in traffic.snapshots if snapshot.time > since)
 
 
+def assert_said_to_leave_once(traffic, gone):
+    """Whoever was there all the time was told exactly these leaves, by whatever node."""
+    watchers = [client for client in traffic.clients if len(client.lives) == 1]
+    assert len(watchers) == CLIENTS - len(gone)
+    for client in watchers:
+        for topic in traffic.recoverable:
+            events = client.subscriptions[topic].history.events
+            left = [event.client for event in events if isinstance(event, Leave)]
+            assert sorted(left) == sorted(gone), f"{client.name} was told of other leaves in {topic}"
+
+
 def test_a_killed_node(cluster):
     with Traffic(cluster) as traffic:
         victim = cluster.node(1)
@@ -44,6 +55,7 @@ def test_a_killed_node(cluster):
         traffic.wait_for_clients()
         traffic.wait_for_publishes(50)
         traffic.check()
+        assert_said_to_leave_once(traffic, gone)
 
 
 def test_a_frozen_node(cluster):
@@ -62,13 +74,23 @@ def test_a_frozen_node(cluster):
         traffic.asked_nodes.add(victim)
         traffic.wait_for_publishes(50)
         traffic.check()
-        watchers = [client for client in traffic.clients if len(client.lives) == 1]
-        assert len(watchers) == CLIENTS - len(gone)
-        for client in watchers:
-            for topic in traffic.recoverable:
-                events = client.subscriptions[topic].history.events
-                left = [event.client for event in events if isinstance(event, Leave)]
-                assert sorted(left) == sorted(gone), f"{client.name} was told of other leaves in {topic}"
+        assert_said_to_leave_once(traffic, gone)
+
+
+def test_a_node_that_dies_while_redis_is_away():
+    """Nobody may be taken for dead just because Redis was away, but who has died meanwhile must be."""
+    with RedisServer(append_only=True) as redis, Cluster(NODES, redis=redis) as cluster:
+        with Traffic(cluster) as traffic:
+            redis.kill()
+            victim = cluster.node(1)
+            gone = traffic.leave_out(victim)
+            victim.kill()
+            redis.start()
+            came_back = time.monotonic()
+            # Every node has a lease's time to come back before it is taken for dead.
+            until_seen(traffic, came_back + LEASE + GHOST_SECONDS)
+            traffic.check()
+            assert_said_to_leave_once(traffic, gone)
 
 
 def test_a_node_that_starts_without_redis():

@@ -39,6 +39,17 @@ def test_two_seconds_away_and_back_with_its_data():
         redis.start()
 
 
+def test_clients_that_come_back_while_it_is_away():
+    """They are connected and wait with their subscriptions, which recover what was missed; their leaves are said."""
+    with outage(append_only=True) as (cluster, redis, traffic):
+        redis.kill()
+        comers = traffic.clients[:6]
+        traffic.come_back(comers)
+        until(lambda: all(len(client.lives) == 2 and client.client_id for client in comers), "they are connected")
+        until(lambda: all(client.retries > len(traffic.topics) for client in comers), "they are asked to wait")
+        redis.start()
+
+
 def test_forty_seconds_away_which_is_longer_than_a_lease():
     with outage(forgets=True) as (cluster, redis, traffic):
         keep_away(cluster, redis, traffic, 40)

@@ -109,6 +109,11 @@ class Traffic:
             for topic in life.topics.intersection(self.recoverable)
         ]
 
+    def come_back(self, clients):
+        """Has these clients close their connections; they come back by themselves."""
+        for client in clients:
+            self.call(client.socket.close())
+
     def close_codes(self):
         """Why connections ended so far."""
         return {life.code for client in self.clients for life in client.lives if life.ended is not None}
