@@ -638,7 +638,9 @@ async fn join_many(node: &Node, topics: &[TopicName], clients: usize) -> Vec<Str
 }
 
 fn settings(server: &RedisServer) -> RedisSettings {
-    RedisSettings { lease: LEASE, ..server.settings() }
+    // Connections come back well within a lease.
+    let retry_max = Duration::from_millis(200);
+    RedisSettings { lease: LEASE, retry_max, ..server.settings() }
 }
 
 fn peer(name: &str) -> Peer {

@@ -14,6 +14,7 @@ use super::health::Health;
 use super::keys::Incarnation;
 use super::link::Links;
 use super::registry::{Beat, Peer, Registry};
+use super::settings::RedisSettings;
 use crate::engine::EngineError;
 
 pub(super) struct Lease {
@@ -21,6 +22,9 @@ pub(super) struct Lease {
     links: Links,
     health: Arc<Health>,
     length: Duration,
+    /// For how long the lease has to be held before this node takes others for dead: as long as they may take to
+    /// come back when all have lost Redis.
+    patience: Duration,
     status: Mutex<Status>,
     /// Somebody waits for the lease.
     wanted: Notify,
@@ -43,7 +47,8 @@ struct Status {
     ends: Option<Instant>,
     /// Since when the lease was held on a connection that was there all the time.
     held_since: Option<Instant>,
-    has_joined: bool,
+    /// When the lease began that was held last, by Redis' clock. There is one once the node has joined.
+    began: Option<u64>,
     /// The node has left, or must not join.
     is_over: bool,
 }
@@ -52,12 +57,18 @@ impl Lease {
     /// How long after another's lease should have ended one looks.
     const MARGIN: Duration = Duration::from_millis(5);
 
-    pub(super) fn new(registry: Arc<Registry>, links: Links, health: Arc<Health>, length: Duration) -> Self {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        links: Links,
+        health: Arc<Health>,
+        settings: &RedisSettings,
+    ) -> Self {
         Self {
             registry,
             links,
             health,
-            length,
+            length: settings.lease,
+            patience: settings.lease.max(2 * settings.retry_max),
             status: Mutex::new(Status::new()),
             wanted: Notify::new(),
             beats: watch::Sender::default(),
@@ -116,7 +127,7 @@ impl Lease {
         let incarnation = {
             let mut status = self.status();
             status.is_over = true;
-            status.has_joined.then_some(status.incarnation)
+            status.began.map(|_| status.incarnation)
         };
         self.tell(|_| ());
         incarnation
@@ -147,14 +158,14 @@ impl Lease {
     /// Tries once; returns when to try again.
     async fn renew(&self) -> Instant {
         let started = Instant::now();
-        let (incarnation, has_joined) = {
+        let (incarnation, began) = {
             let status = self.status();
-            (status.incarnation, status.has_joined)
+            (status.incarnation, status.began)
         };
         let usual = started + self.length / 3;
-        match self.registry.beat(incarnation, !has_joined).await {
-            Ok(Beat::Held { lasted, next_end, ended }) => {
-                let may_clean = self.held_from(started, lasted) + self.length;
+        match self.registry.beat(incarnation, began.is_none()).await {
+            Ok(Beat::Held { since, next_end, ended }) => {
+                let may_clean = self.held_from(started, since) + self.patience;
                 let mut next = usual;
                 if let Some(next_end) = next_end {
                     next = next.min(Instant::now() + next_end + Self::MARGIN);
@@ -164,14 +175,14 @@ impl Lease {
                     next = next.min(may_clean);
                 }
                 self.tell(|beats| {
-                    beats.lapses += u64::from(has_joined && !lasted);
+                    beats.lapses += u64::from(began.is_some_and(|began| began != since));
                     beats.ended = if is_allowed { ended } else { Vec::new() };
                 });
                 next
             }
             Ok(Beat::Dead) => {
                 self.begin_again();
-                if !has_joined {
+                if began.is_none() {
                     // Nobody can know an incarnation that has never been: the server makes no sense.
                     self.tell(|beats| beats.ended.clear());
                     return usual;
@@ -194,13 +205,13 @@ impl Lease {
         }
     }
 
-    /// The lease is held from `started` on; returns since when without interruption.
-    fn held_from(&self, started: Instant, lasted: bool) -> Instant {
+    /// The lease that began then is held from `started` on; returns since when without interruption.
+    fn held_from(&self, started: Instant, began: u64) -> Instant {
         let mut status = self.status();
-        status.has_joined = true;
-        status.ends = Some(started + self.length);
-        let since = status.held_since.filter(|_| lasted).unwrap_or(started);
+        let is_same = status.began.replace(began) == Some(began);
+        let since = status.held_since.filter(|_| is_same).unwrap_or(started);
         status.held_since = Some(since);
+        status.ends = Some(started + self.length);
         since
     }
 
@@ -221,12 +232,6 @@ impl Lease {
 
 impl Status {
     fn new() -> Self {
-        Self {
-            incarnation: Incarnation::random(),
-            ends: None,
-            held_since: None,
-            has_joined: false,
-            is_over: false,
-        }
+        Self { incarnation: Incarnation::random(), ends: None, held_since: None, began: None, is_over: false }
     }
 }

@@ -8,6 +8,7 @@ mod cleaner;
 mod connection;
 mod frame;
 mod health;
+mod interests;
 mod keys;
 mod lease;
 mod link;
@@ -109,8 +110,7 @@ impl Redis {
             Arc::clone(&settings),
         );
         let registry = Arc::new(registry);
-        let lease =
-            Lease::new(Arc::clone(&registry), presence_links.clone(), Arc::clone(&health), settings.lease);
+        let lease = Lease::new(Arc::clone(&registry), presence_links.clone(), Arc::clone(&health), &settings);
         let lease = Arc::new(lease);
         let cleaner = Cleaner::new(
             Arc::clone(&registry),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::Value;
 use uuid::Uuid;
 
+use super::frame::parse_offset;
 use super::keys::{Incarnation, Keys};
 use super::link::{Links, Ready};
 use super::milliseconds;
@@ -49,8 +50,8 @@ pub enum Incompatible {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Beat {
     Held {
-        /// The lease had lasted until then.
-        lasted: bool,
+        /// When the lease began that has lasted since, in milliseconds of Redis' clock.
+        since: u64,
         /// When the next lease of another node ends, unless it is renewed.
         next_end: Option<Duration>,
         /// Nodes whose lease has ended, not necessarily all.
@@ -221,8 +222,8 @@ impl Registry {
         match (text(values.first()?)?, &values[1..]) {
             (b"dead", []) => Some(Beat::Dead),
             (b"refused", [settings]) => self.refusal(text(settings)?).map(Beat::Refused),
-            (b"held", [Value::Int(lasted), Value::Int(next_end), Value::Array(ended)]) => Some(Beat::Held {
-                lasted: *lasted != 0,
+            (b"held", [since, Value::Int(next_end), Value::Array(ended)]) => Some(Beat::Held {
+                since: parse_offset(text(since)?)?,
                 next_end: u64::try_from(*next_end).ok().filter(|end| *end > 0).map(Duration::from_millis),
                 ended: ended.iter().filter_map(|ended| Incarnation::parse(text(ended)?)).collect(),
             }),

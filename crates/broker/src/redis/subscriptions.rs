@@ -1,10 +1,9 @@
 //! The connection for subscriptions: which channels are joined, and what arrives through them.
 //!
-//! What the engine's owner wants is a table; one task brings the connection in line with it, in batches. A call to
-//! subscribe returns when the channel's join is confirmed. When the connection is lost all of that is done again
-//! for everything that was wanted, and the owner of each topic is told that events may have been missed.
+//! What the engine's owner wants is a table ([`Interests`]); one task brings the connection in line with it, in
+//! batches. A call to subscribe returns when the channel's join is confirmed. When the connection is lost all of that
+//! is done again for everything that was wanted, and the owner of each topic is told that events may have been missed.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,17 +12,17 @@ use bytes::Bytes;
 use fanwire_protocol::TopicName;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error};
 use super::frame::{Content, Frame, Lineage};
 use super::health::{Health, Seldom};
+use super::interests::{Interests, Wanted};
 use super::keys::Keys;
 use super::probe::Probe;
 use super::settings::RedisSettings;
 use super::stats::{CallKind, Counters};
-use crate::capacity::shrunk_capacity;
 use crate::engine::EngineError;
 use crate::event::Event;
 
@@ -37,46 +36,13 @@ pub(super) struct Subscriptions {
     probe: Probe,
     counters: Arc<Counters>,
     /// Never held while an event is delivered, so a delivery may call the engine.
-    table: Mutex<Table>,
+    interests: Mutex<Interests>,
     /// There may be something to join or leave.
     changed: Notify,
     malformed: Seldom,
 }
 
-#[derive(Default)]
-struct Table {
-    /// A connection exists that brings itself in line.
-    attached: bool,
-    /// Clients choose topic names, so this is no place for a fast hash.
-    interests: HashMap<TopicName, Interest>,
-    /// Topics in [`Phase::Queued`], each once.
-    joining: VecDeque<TopicName>,
-    /// Topics with `leave_noted`, each once, with the time from which they may be left.
-    leaving: VecDeque<(Instant, TopicName)>,
-}
-
-struct Interest {
-    phase: Phase,
-    /// Events are delivered.
-    wanted: bool,
-    /// A subscribe has succeeded, so after a loss the topic is joined again.
-    confirmed: bool,
-    leave_noted: bool,
-    waiting: Vec<oneshot::Sender<()>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Queued,
-    Joining,
-    Joined,
-    Leaving,
-}
-
 impl Subscriptions {
-    /// Channels in one command.
-    const BATCH: usize = 512;
-
     pub(super) fn new(
         keys: Arc<Keys>,
         settings: Arc<RedisSettings>,
@@ -84,59 +50,39 @@ impl Subscriptions {
         probe: Probe,
         counters: Arc<Counters>,
     ) -> Self {
+        let interests = Mutex::new(Interests::new(settings.leave_delay));
         Self {
             keys,
             settings,
             deliver,
             probe,
             counters,
-            table: Mutex::default(),
+            interests,
             changed: Notify::new(),
             malformed: Seldom::new(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.table().interests.len()
+        self.interests().len()
     }
 
     /// Wants the topic's events; returns once they will come.
     pub(super) async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
-        let confirmation = {
-            let mut table = self.table();
-            let Table { attached, interests, joining, .. } = &mut *table;
-            if !*attached {
-                return Err(EngineError::Unavailable);
+        let wanted = self.interests().want(topic);
+        match wanted {
+            Wanted::Unavailable => Err(EngineError::Unavailable),
+            Wanted::Joined => Ok(()),
+            Wanted::Joining(confirmation) => {
+                self.changed.notify_one();
+                confirmation.await.map_err(|_| EngineError::Unavailable)
             }
-            let interest = interests.entry(topic.clone()).or_insert_with(|| {
-                joining.push_back(topic.clone());
-                Interest::new()
-            });
-            interest.wanted = true;
-            if interest.phase == Phase::Joined {
-                interest.confirmed = true;
-                return Ok(());
-            }
-            let (confirm, confirmation) = oneshot::channel();
-            interest.waiting.push(confirm);
-            confirmation
-        };
-        self.changed.notify_one();
-        // Dropped unanswered when the connection is lost.
-        confirmation.await.map_err(|_| EngineError::Unavailable)
+        }
     }
 
     /// Wants the topic's events no more. Its channel is left later, with others.
     pub(super) fn unsubscribe(&self, topic: &TopicName) {
-        let mut table = self.table();
-        let Table { interests, leaving, .. } = &mut *table;
-        let Some(interest) = interests.get_mut(topic) else { return };
-        interest.wanted = false;
-        interest.confirmed = false;
-        interest.waiting.clear();
-        if interest.phase == Phase::Joined && !interest.leave_noted {
-            interest.leave_noted = true;
-            leaving.push_back((Instant::now() + self.settings.leave_delay, topic.clone()));
+        if self.interests().unwant(topic) {
             self.changed.notify_one();
         }
     }
@@ -150,7 +96,7 @@ impl Subscriptions {
             let error = match self.connect(&connector, &is_current).await {
                 Ok(opened) => {
                     let since = Instant::now();
-                    self.attach();
+                    self.interests().attach();
                     let error = self.hold(opened, || health.up(index)).await;
                     is_current.store(false, Ordering::Release);
                     self.detach();
@@ -199,21 +145,21 @@ impl Subscriptions {
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // Joins go first: somebody waits for them.
-            let joins = self.take_joins();
+            let joins = self.interests().take_joins();
             if !joins.is_empty() {
                 match self.join(connection, joins).await {
                     Ok(()) => continue,
                     Err(error) => return error,
                 }
             }
-            let leaves = self.take_leaves();
+            let leaves = self.interests().take_leaves();
             if !leaves.is_empty() {
                 match self.leave(connection, leaves).await {
                     Ok(()) => continue,
                     Err(error) => return error,
                 }
             }
-            let next_leave = self.table().leaving.front().map(|(due, _)| *due);
+            let next_leave = self.interests().next_leave();
             tokio::select! {
                 () = self.changed.notified() => {}
                 () = sleep_until(next_leave.unwrap_or_else(Instant::now)), if next_leave.is_some() => {}
@@ -233,7 +179,8 @@ impl Subscriptions {
     ) -> Result<(), LinkError> {
         let channels: Vec<String> = topics.iter().map(|topic| self.keys.channel(topic)).collect();
         self.subscribe_channels(connection, &channels).await?;
-        for topic in self.joined(topics) {
+        let interrupted = self.interests().joined(topics);
+        for topic in interrupted {
             (self.deliver)(Event::Interrupted { topic });
         }
         Ok(())
@@ -249,7 +196,7 @@ impl Subscriptions {
         let done = connection.unsubscribe(channels).await;
         self.counters.call(CallKind::Subscribe, asked.elapsed(), done.is_ok());
         done.map_err(|error| command_error(&error))?;
-        self.left(topics);
+        self.interests().left(topics);
         Ok(())
     }
 
@@ -266,105 +213,9 @@ impl Subscriptions {
         done.map_err(|error| command_error(&error))
     }
 
-    /// There is a new connection: everything has to be joined again.
-    fn attach(&self) {
-        let mut table = self.table();
-        let Table { attached, interests, joining, .. } = &mut *table;
-        *attached = true;
-        joining.extend(interests.keys().cloned());
-    }
-
-    /// The connection is lost. Forgets what nobody was promised, and thereby answers who still waits.
+    /// The connection is lost, or is not to be used: whoever waits is told so.
     pub(super) fn detach(&self) {
-        let mut table = self.table();
-        table.attached = false;
-        table.joining = VecDeque::new();
-        table.leaving = VecDeque::new();
-        table.interests.retain(|_, interest| {
-            interest.phase = Phase::Queued;
-            interest.leave_noted = false;
-            interest.waiting = Vec::new();
-            interest.confirmed
-        });
-        table.shrink();
-    }
-
-    fn take_joins(&self) -> Vec<TopicName> {
-        let mut table = self.table();
-        let Table { interests, joining, .. } = &mut *table;
-        let mut batch = Vec::new();
-        while batch.len() < Self::BATCH
-            && let Some(topic) = joining.pop_front()
-        {
-            let interest = interests.get_mut(&topic).expect("what is queued is in the table");
-            if interest.wanted {
-                interest.phase = Phase::Joining;
-                batch.push(topic);
-            } else {
-                interests.remove(&topic);
-            }
-        }
-        batch
-    }
-
-    /// Returns the topics of which events may have been missed.
-    fn joined(&self, topics: Vec<TopicName>) -> Vec<TopicName> {
-        let mut table = self.table();
-        let Table { interests, leaving, .. } = &mut *table;
-        let mut interrupted = Vec::new();
-        for topic in topics {
-            let interest = interests.get_mut(&topic).expect("what is joining is in the table");
-            interest.phase = Phase::Joined;
-            if !interest.wanted {
-                interest.leave_noted = true;
-                leaving.push_back((Instant::now() + self.settings.leave_delay, topic));
-                continue;
-            }
-            let was_confirmed = std::mem::replace(&mut interest.confirmed, true);
-            for confirm in interest.waiting.drain(..) {
-                // Who does not wait any more need not be told.
-                let _ = confirm.send(());
-            }
-            if was_confirmed {
-                interrupted.push(topic);
-            }
-        }
-        interrupted
-    }
-
-    fn take_leaves(&self) -> Vec<TopicName> {
-        let now = Instant::now();
-        let mut table = self.table();
-        let Table { interests, leaving, .. } = &mut *table;
-        let mut batch = Vec::new();
-        while batch.len() < Self::BATCH
-            && let Some((due, _)) = leaving.front()
-            && *due <= now
-            && let Some((_, topic)) = leaving.pop_front()
-        {
-            let interest = interests.get_mut(&topic).expect("what is to be left is in the table");
-            interest.leave_noted = false;
-            if !interest.wanted {
-                interest.phase = Phase::Leaving;
-                batch.push(topic);
-            }
-        }
-        batch
-    }
-
-    fn left(&self, topics: Vec<TopicName>) {
-        let mut table = self.table();
-        let Table { interests, joining, .. } = &mut *table;
-        for topic in topics {
-            let interest = interests.get_mut(&topic).expect("what is being left is in the table");
-            if interest.wanted {
-                interest.phase = Phase::Queued;
-                joining.push_back(topic);
-            } else {
-                interests.remove(&topic);
-            }
-        }
-        table.shrink();
+        self.interests().detach();
     }
 
     /// Runs in the connection's own task, for one message after the other.
@@ -409,34 +260,11 @@ impl Subscriptions {
 
     fn wanted_topic(&self, channel: &[u8]) -> Option<TopicName> {
         let name = self.keys.topic_of(channel)?;
-        let table = self.table();
-        let (topic, interest) = table.interests.get_key_value(name.as_ref())?;
-        interest.wanted.then(|| topic.clone())
+        self.interests().wanted(&name)
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Table {
-    fn shrink(&mut self) {
-        if let Some(capacity) = shrunk_capacity(self.interests.len(), self.interests.capacity()) {
-            self.interests.shrink_to(capacity);
-        }
-        if let Some(capacity) = shrunk_capacity(self.joining.len(), self.joining.capacity()) {
-            self.joining.shrink_to(capacity);
-        }
-        if let Some(capacity) = shrunk_capacity(self.leaving.len(), self.leaving.capacity()) {
-            self.leaving.shrink_to(capacity);
-        }
-    }
-}
-
-impl Interest {
-    /// Queued to be joined.
-    fn new() -> Self {
-        Self { phase: Phase::Queued, wanted: true, confirmed: false, leave_noted: false, waiting: Vec::new() }
+    fn interests(&self) -> MutexGuard<'_, Interests> {
+        self.interests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,8 +3,8 @@
 -- KEYS: 1 nodes, 2 their names, 3 lease, 4 tombstone, 5 the cluster's settings.
 -- ARGV: 1 incarnation, 2 lease (ms), 3 id and name, 4 settings, 5 '1' if the node joins, 6 TTL (ms) of what outlives
 --       leases.
--- Returns 'dead', or 'refused' and the settings of those who live, or 'held', whether the lease lasted until now, in
--- how many ms the next lease of another ends (0 if there is none), and some of those whose lease has ended.
+-- Returns 'dead', or 'refused' and the settings of those who live, or 'held', since when the lease has lasted, in how
+-- many ms the next lease of another ends (0 if there is none), and some of those whose lease has ended.
 
 local SOME = 16
 
@@ -18,8 +18,8 @@ if ARGV[5] == '1' and settings and settings ~= ARGV[4] and redis.call('ZCOUNT', 
   return { 'refused', settings }
 end
 
-local lasted = redis.call('EXISTS', KEYS[3])
-redis.call('SET', KEYS[3], '', 'PX', ARGV[2])
+local since = redis.call('GET', KEYS[3]) or string.format('%.0f', now)
+redis.call('SET', KEYS[3], since, 'PX', ARGV[2])
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
@@ -34,4 +34,4 @@ for i = 1, #first, 2 do
     break
   end
 end
-return { 'held', lasted, ends_in, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, SOME) }
+return { 'held', since, ends_in, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, SOME) }

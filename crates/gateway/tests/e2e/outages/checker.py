@@ -76,11 +76,13 @@ class Snapshot(NamedTuple):
 
 
 class Departure(NamedTuple):
-    """A client that was subscribed to the topic has gone for good at that time."""
+    """A client that was subscribed to the topic has gone for good at that time. Leaves are said once and kept nowhere, so
+    nobody can rely on one that is not `promised`: it was said while somebody's node was cut off."""
 
     time: float
     topic: str
     client: str
+    promised: bool = True
 
 
 class Violation(NamedTuple):
@@ -102,7 +104,7 @@ def violations(publishes, histories, snapshots=(), departures=(), ghost_seconds=
     for topic in {history.topic for history in histories}:
         of_topic = [history for history in histories if history.topic == topic]
         found += reorders(topic, topics[topic], of_topic)
-        gone = {departure.client for departure in departures if departure.topic == topic}
+        gone = {departure.client: departure.promised for departure in departures if departure.topic == topic}
         for history in of_topic:
             found += wrong_joins_and_leaves(history, gone)
     return [*found, *ghosts(snapshots, departures, ghost_seconds)]
@@ -188,7 +190,8 @@ def reorders(topic, published, histories):
 
 
 def wrong_joins_and_leaves(history, gone):
-    """Whoever goes is said to leave, once. What happened while the listener was away is not counted."""
+    """Whoever goes is said to leave, once; `gone` says of whom that is promised. What happened while the listener was
+    away is not counted."""
     where = f"{history.topic} at {history.listener}"
     is_present, was_away = {}, False
     for event in history.events:
@@ -204,8 +207,8 @@ def wrong_joins_and_leaves(history, gone):
     for client, present in is_present.items():
         if not present and client not in gone:
             yield Violation("false leave", f"{client} was said to leave {where} and is still there")
-    for client in gone:
-        if is_present.get(client) is not False and not was_away:
+    for client, promised in gone.items():
+        if promised and is_present.get(client) is not False and not was_away:
             yield Violation("missing leave", f"{client} has gone and was not said to leave {where}")
 
 

@@ -157,6 +157,13 @@ def test_leaves_are_said_once():
     assert not kinds(watching(Join("ben"), Join("ben")))
 
 
+def test_a_leave_that_is_not_promised_may_be_missing_but_not_double():
+    unheard = [Departure(100.0, TOPIC, "ben", promised=False)]
+    assert not kinds(watching(), departures=unheard)
+    assert not kinds(watching(Leave("ben")), departures=unheard)
+    assert kinds(watching(Leave("ben"), Leave("ben")), departures=unheard) == ["double leave"]
+
+
 def test_who_was_away_may_miss_a_leave():
     away = watching(Join("ben"), Ended(1006), Subscribed("E", 5, 5, True), Join("ben"), Leave("ben"))
     assert not kinds(away, departures=GONE)

@@ -40,7 +40,7 @@ def test_two_seconds_away_and_back_with_its_data():
 
 
 def test_clients_that_come_back_while_it_is_away():
-    """They are connected and wait with their subscriptions, which recover what was missed; their leaves are said."""
+    """They are connected and wait with their subscriptions, which recover what was missed."""
     with outage(append_only=True) as (cluster, redis, traffic):
         redis.kill()
         comers = traffic.clients[:6]

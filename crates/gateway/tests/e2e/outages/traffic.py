@@ -47,7 +47,7 @@ class Traffic:
         ]
         self.clients += [make(nodes, self.topics) for make in more_clients]
         self.publishes, self.snapshots, self.refusals = [], [], []
-        self.left_at = {}
+        self.left_at, self.unheard = {}, set()
         self.asked_nodes = set(nodes)
         self.numbers = itertools.count()
         self.is_publishing = True
@@ -104,13 +104,19 @@ class Traffic:
         """Every client that has gone: an SDK that comes back is another client."""
         ended = [life for client in self.clients for life in client.lives if life.ended is not None]
         return [
-            Departure(self.left_at.get(life.client_id, life.ended), topic, life.client_id)
+            Departure(
+                self.left_at.get(life.client_id, life.ended),
+                topic,
+                life.client_id,
+                promised=life.client_id not in self.unheard,
+            )
             for life in ended
             for topic in life.topics.intersection(self.recoverable)
         ]
 
     def come_back(self, clients):
-        """Has these clients close their connections; they come back by themselves."""
+        """Has these clients close their connections while Redis is away; they come back by themselves."""
+        self.unheard |= {client.client_id for client in clients}
         for client in clients:
             self.call(client.socket.close())
 
