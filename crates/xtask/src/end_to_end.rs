@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 28] = [
+const SUITES: [&str; 29] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -23,6 +23,7 @@ const SUITES: [&str; 28] = [
     "chat/chat.mjs",
     "chat/protocol.mjs",
     "readme.mjs",
+    "operations.py",
     "conformance.py",
     "cluster/views.py",
     "cluster/orders.py",

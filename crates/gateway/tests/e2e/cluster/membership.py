@@ -70,7 +70,7 @@ def test_an_order_while_a_node_is_paused_is_done_when_it_wakes(cluster, fresh):
         finally:
             sleeper.resume()
         # Had it slept for longer than its lease, it would close all its clients by its own code.
-        assert client.closed() in (4123, 3011)
+        assert client.closed() in (4123, 3010)
     until(lambda: names(other) == ALL, "the node is back")
 
 
