@@ -152,8 +152,8 @@ impl Memory {
 
     pub(crate) fn admit(&self, topic: &TopicName, info: Arc<ClientInfo>, clients_max: usize) -> bool {
         let mut topics = self.topics.borrow_mut();
-        let is_admitted =
-            topics.members(topic).is_none_or(|members| members.others(info.client) < clients_max);
+        let others = topics.members(topic).map_or(0, |members| members.others(info.client));
+        let is_admitted = others < clients_max;
         if is_admitted {
             topics.add_member(topic, Member { info, announce_leave: false });
         }

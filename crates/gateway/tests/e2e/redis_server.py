@@ -1,4 +1,4 @@
-"""A real redis-server of a suite's own: what may happen to it happens by its methods, and it always has the same port."""
+"""A real redis-server of a suite's own. What may happen to a server happens to it by methods; its port stays the same."""
 
 import contextlib
 import os

@@ -104,6 +104,8 @@ impl Listener {
         let shared = &self.cluster.0;
         loop {
             let top = async {
+                // Whether this node may join is known only then.
+                shared.redis.peers().await?;
                 shared.redis.subscribe(&shared.answers).await?;
                 shared.redis.subscribe(&shared.control).await?;
                 shared.redis.recover(&shared.control, None, 0, ORDERS_KEPT.meta_ttl).await

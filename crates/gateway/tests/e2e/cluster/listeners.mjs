@@ -1,6 +1,6 @@
 // Clients that run in Node and in Chromium and tell what they see, for a suite in another language. Each line of
-// standard input is a request to open or close one of them; answers and events go out as lines, all in JSON. Ends with its
-// input.
+// standard input is a request to open or close one of them; answers and events go out as lines, all in JSON. The end
+// of the input ends it.
 
 import fs from 'node:fs';
 import path from 'node:path';
@@ -29,7 +29,7 @@ function listen(Client, { websocket, unpack }, { address, token, topics }, tell)
     const told = (event, more) => tell({ event, topic, ...more });
     subscription.on('subscribed', ({ recovered, wasRecovering }) => told('subscribed', { recovered, wasRecovering }));
     subscription.on('unsubscribed', ({ code }) => told('unsubscribed', { code }));
-    subscription.on('publication', ({ data, offset }) => told('publication', { data: unpack(data), offset: offset ?? 0 }));
+    subscription.on('publication', ({ data, offset = 0 }) => told('publication', { data: unpack(data), offset }));
     subscription.on('join', ({ info }) => told('join', { client: info.client }));
     subscription.on('leave', ({ info }) => told('leave', { client: info.client }));
     subscription.on('error', () => {});
@@ -51,8 +51,8 @@ function inEventSource({ source: address }, tell) {
   source.addEventListener('error', () => tell({ event: 'connecting' }));
   source.addEventListener('disconnect', ({ data }) => tell({ event: 'goodbye', ...JSON.parse(data) }));
   source.addEventListener('message', ({ data }) => {
-    const message = JSON.parse(data);
-    tell({ event: 'publication', topic: message.topic, data: message.data, offset: message.offset ?? 0 });
+    const { topic, data: payload, offset = 0 } = JSON.parse(data);
+    tell({ event: 'publication', topic, data: payload, offset });
   });
   return () => source.close();
 }

@@ -10,7 +10,6 @@ from client import Client
 from cluster import LEASE, Cluster
 from harness import BINARY, DEADLINE, environment, merge, until
 
-
 ALL = {"node-0", "node-1", "node-2"}
 
 
@@ -20,9 +19,9 @@ def names(node):
 
 def refused(cluster, folder, engine):
     """Starts a node whose engine is set differently, which has to end with an error; gives what it said."""
-    settings = merge(cluster.node(0).config, {"engine": {"redis": engine}, "server": {"port": 0}, "internal": {"port": 0}})
+    different = {"engine": {"redis": engine}, "server": {"port": 0}, "internal": {"port": 0}}
     file = folder / "fanwire.json"
-    file.write_text(json.dumps(settings))
+    file.write_text(json.dumps(merge(cluster.node(0).config, different)))
     ended = subprocess.run(
         [BINARY, "serve", "--config", file],
         capture_output=True,
@@ -108,11 +107,10 @@ def test_clusters_with_different_prefixes_share_a_redis_when_they_say_so(cluster
 
 
 def test_settings_may_change_once_all_nodes_have_gone(cluster):
-    with Cluster(2, {"engine": {"redis": {"prefix": "changing", "allow_other_prefixes": True}}}, cluster.redis) as old:
-        old.stop_nodes()
-        new = merge(old.settings, {"engine": {"redis": {"lease": "9s"}}})
-        with Cluster(2, new, cluster.redis) as renewed:
-            assert names(renewed.node(1)) == {"node-0", "node-1"}
+    apart = {"prefix": "changing", "allow_other_prefixes": True}
+    for lease in f"{LEASE}s", "9s", f"{LEASE}s":
+        with Cluster(2, {"engine": {"redis": {**apart, "lease": lease}}}, cluster.redis) as changing:
+            assert names(changing.node(1)) == {"node-0", "node-1"}
 
 
 @pytest.mark.parametrize("engine", [{"lease": "7s"}, {"prefix": "other"}])

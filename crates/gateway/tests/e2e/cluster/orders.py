@@ -164,6 +164,18 @@ def test_users_who_come_at_once_are_never_more_than_the_limit(cluster, user):
         client.socket.close()
 
 
+def test_whoever_is_refused_takes_no_place(cluster, user):
+    here, elsewhere = cluster.node(0), cluster.node(1)
+    everybody = [connect(here, user) for _ in range(LIMIT)]
+    for _ in range(2 * LIMIT):
+        assert not connect_if_free(elsewhere, user)
+    for client in everybody:
+        client.socket.close()
+    everybody = [until(lambda: connect_if_free(elsewhere, user), "a place is free") for _ in range(LIMIT)]
+    for client in everybody:
+        client.socket.close()
+
+
 def test_places_on_a_dead_node_become_free_with_its_lease(user):
     with Cluster(2, SETTINGS) as cluster:
         dying, living = cluster.nodes

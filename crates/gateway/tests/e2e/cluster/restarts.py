@@ -1,7 +1,6 @@
-"""All nodes are restarted one after the other behind nginx while messages flow: nobody loses one, and nobody who is gone
-stays present."""
+"""All nodes are restarted one after the other behind nginx while messages flow: nobody loses one, and nobody who is
+gone stays present."""
 
-import contextlib
 import itertools
 import threading
 
@@ -14,42 +13,43 @@ SETTINGS = {"client": {"allowed_origins": ["http://127.0.0.1:*"]}}
 SHUTDOWN = 3001
 
 
-@contextlib.contextmanager
-def traffic(cluster, topic):
-    """Publishes numbers on the nodes of `serving` until the end, which gives how many there are."""
-    publisher = Publisher(cluster, topic)
-    thread = threading.Thread(target=publisher.run)
-    thread.start()
-    try:
-        yield publisher
-    finally:
-        publisher.ended.set()
-        thread.join()
+class Traffic:
+    """Publishes numbers in their order on the nodes of `serving`, in turn, until the end."""
 
-
-class Publisher:
     def __init__(self, cluster, topic):
-        self.cluster, self.topic, self.ended = cluster, topic, threading.Event()
+        self.cluster, self.topic = cluster, topic
         self.serving, self.count, self.failure = [0, 1, 2], 0, None
+        self.ended, self.thread = threading.Event(), threading.Thread(target=self.run)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
 
     def run(self):
         turns = itertools.count()
-        while not self.ended.is_set() and self.failure is None:
+        # A pause between messages, not for anything to happen.
+        while not self.ended.wait(0.005):
             serving = self.serving
             try:
                 self.cluster.node(serving[next(turns) % len(serving)]).publish(self.topic, self.count + 1)
-                self.count += 1
             except Exception as failure:
                 self.failure = failure
-            # A pause between messages, not for anything to happen.
-            self.ended.wait(0.005)
+                return
+            self.count += 1
 
-    def reaches(self, count):
-        def reached():
+    def goes_on(self):
+        """Some more is published, after whatever was asked before."""
+        wanted = self.count + 50
+
+        def is_enough():
             assert self.failure is None, self.failure
-            return self.count >= count
+            return self.count >= wanted
 
-        until(reached, f"{count} messages are published")
+        until(is_enough, f"{wanted} messages are published")
 
 
 def presence(node, topic):
@@ -77,23 +77,21 @@ def everybody(cluster, front, listeners):
 
 def test_a_rolling_restart(cluster, everybody):
     topic = "open:restarts"
-    with traffic(cluster, topic) as publisher:
+    with Traffic(cluster, topic) as traffic:
         for index in range(3):
-            others = [other for other in range(3) if other != index]
-            publisher.serving = others
-            publisher.reaches(publisher.count + 50)
+            traffic.serving = [other for other in range(3) if other != index]
+            traffic.goes_on()
             restart(cluster, index, everybody, topic)
-            publisher.reaches(publisher.count + 50)
-    assert publisher.failure is None, publisher.failure
-    everything = list(range(1, publisher.count + 1))
+            traffic.goes_on()
+    everything = list(range(1, traffic.count + 1))
     for listener in with_sdk(everybody):
-        until(lambda: len(listener.data(topic)) >= publisher.count, f"everything reaches {listener.name}")
+        until(lambda: len(listener.data(topic)) >= traffic.count, f"everything reaches {listener.name}")
         assert listener.data(topic) == everything
         assert listener.offsets(topic) == everything
         returns = listener.of("subscribed", topic)[1:]
         assert all(reply["recovered"] and reply["wasRecovering"] for reply in returns), listener.name
     for listener in everybody:
-        until(lambda: listener.data(topic)[-1] == publisher.count, f"the last reaches {listener.name}")
+        until(lambda: listener.data(topic)[-1] == traffic.count, f"the last reaches {listener.name}")
         # In order and nothing twice, whatever an EventSource missed.
         assert listener.data(topic) == sorted(set(listener.data(topic)))
 

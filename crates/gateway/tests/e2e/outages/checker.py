@@ -6,6 +6,7 @@ missing, twice, out of order or invented is a violation. Positions may jump, so 
 tells a gap, not a hole in the numbers."""
 
 import graphlib
+import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -63,8 +64,16 @@ class History:
     recoverable: bool = False
     events: list = field(default_factory=list)
 
-    def publications(self):
-        return [event for event in self.events if isinstance(event, Publication)]
+    def sequences(self):
+        """The publications of which none may come again or before another: all of them where there are positions, and
+        otherwise those between two ends, since who comes back elsewhere may find a node that is still behind."""
+        sequences = [[]]
+        for event in self.events:
+            if isinstance(event, Publication):
+                sequences[-1].append(event)
+            elif isinstance(event, Ended) and not self.recoverable:
+                sequences.append([])
+        return sequences
 
 
 class Snapshot(NamedTuple):
@@ -112,19 +121,19 @@ def violations(publishes, histories, snapshots=(), departures=(), ghost_seconds=
 
 def phantoms_and_duplicates(published, history):
     outcomes = {publish.payload: publish.outcome for publish in published}
-    seen = Counter(publication.payload for publication in history.publications())
-    for payload, times in seen.items():
-        where = f"{payload} on {history.topic} at {history.listener}"
-        if outcomes.get(payload, FAILED) == FAILED:
-            yield Violation("phantom", f"{where} was never published")
-        if times > 1:
-            yield Violation("duplicate", f"{where} came {times} times")
+    for sequence in history.sequences():
+        for payload, times in Counter(publication.payload for publication in sequence).items():
+            where = f"{payload} on {history.topic} at {history.listener}"
+            if outcomes.get(payload, FAILED) == FAILED:
+                yield Violation("phantom", f"{where} was never published")
+            if times > 1:
+                yield Violation("duplicate", f"{where} came {times} times")
 
 
 def gaps(published, history):
     """Walks the positions of one listener: what lies between two of them and was acknowledged must have come."""
     acknowledged = [publish for publish in published if publish.outcome == ACKNOWLEDGED]
-    received = {publication.payload for publication in history.publications()}
+    received = {publication.payload for sequence in history.sequences() for publication in sequence}
     missed = {}
     epoch, offset, is_open = None, 0, False
 
@@ -165,7 +174,7 @@ def gaps(published, history):
 def reorders(topic, published, histories):
     """There must be one order that every listener and every publisher agrees with."""
     order = graphlib.TopologicalSorter()
-    sequences = [[publication.payload for publication in history.publications()] for history in histories]
+    sequences = [sequence for history in histories for sequence in history.sequences()]
     publishers = defaultdict(list)
     for publish in published:
         if publish.outcome == ACKNOWLEDGED:
@@ -173,15 +182,16 @@ def reorders(topic, published, histories):
     # An offset belongs to one publication, whoever tells of it. Epochs are told apart by the acknowledgement.
     acknowledged = {publish.payload: publish.offset for publish in published if publish.offset}
     for history in histories:
-        for publication in history.publications():
+        for publication in itertools.chain(*history.sequences()):
             offset = acknowledged.setdefault(publication.payload, publication.offset)
             if publication.offset != offset:
                 text = f"{publication.payload} of {topic} has offset {offset}, and {publication.offset}"
                 yield Violation("reorder", f"{text} for {history.listener}")
-    for sequence in [*sequences, *publishers.values()]:
+    payloads = [[publication.payload for publication in sequence] for sequence in sequences]
+    for sequence in [*payloads, *publishers.values()]:
         # A repeated payload is a duplicate already, and would be a circle here.
         once = list(dict.fromkeys(sequence))
-        for before, after in zip(once, once[1:]):
+        for before, after in itertools.pairwise(once):
             order.add(after, before)
     try:
         order.prepare()

@@ -9,6 +9,7 @@ from cluster import LEASE, Cluster
 from harness import until
 from observe import LogMark, UnreadyServer, cpu_seconds, readiness, redis_settings
 from redis_server import RedisServer
+from relay import LaggingRelay
 from traffic import CLIENTS, GHOST_SECONDS, Traffic
 
 NODES = 3
@@ -91,6 +92,18 @@ def test_a_node_that_dies_while_redis_is_away():
             until_seen(traffic, came_back + LEASE + GHOST_SECONDS)
             traffic.check()
             assert_said_to_leave_once(traffic, gone)
+
+
+def test_clients_move_between_nodes_of_which_one_lags_behind():
+    """Whoever comes from a node that has delivered more gets nothing twice, and nothing is missing."""
+    with RedisServer() as redis, LaggingRelay(redis, 0.5) as relay, Cluster(NODES - 1, redis=redis) as cluster:
+        cluster.add({"engine": {"redis": {"address": relay.address}}})
+        with Traffic(cluster) as traffic:
+            for _ in range(2 * NODES):
+                traffic.come_back(traffic.clients)
+                traffic.wait_for_clients()
+                traffic.wait_for_publishes(50)
+            traffic.check()
 
 
 def test_a_node_that_starts_without_redis():

@@ -99,6 +99,12 @@ def test_a_duplicate_is_found():
     assert "duplicate" in kinds(history(*recovered))
 
 
+def test_without_positions_a_client_that_comes_back_may_see_something_again():
+    publishes = [Publish(TOPIC, name, "one") for name in "ab"]
+    again = [Subscribed(), Publication("a"), Publication("b"), Ended(1006), Subscribed(), Publication("a")]
+    assert not kinds(history(*again, recoverable=False), publishes=publishes)
+
+
 def test_an_offset_that_goes_back_is_found():
     assert "reorder" in kinds(history(Subscribed("E", 0), *seen(1, 3, 2, 4, 5)))
 

@@ -115,7 +115,8 @@ class Traffic:
         ]
 
     def come_back(self, clients):
-        """Has these clients close their connections while Redis is away; they come back by themselves."""
+        """Has these clients close their connections, while nobody is promised to hear of it. They come back by
+        themselves, to the next node."""
         self.unheard |= {client.client_id for client in clients}
         for client in clients:
             self.call(client.socket.close())
