@@ -31,6 +31,12 @@ pub(crate) enum UserMessage {
         user: Box<str>,
         from: Address,
     },
+    /// A connection of the user, here if it is named, is to be its only one on all nodes. These arrive in one order on
+    /// all of them.
+    Single {
+        user: Box<str>,
+        here: Option<ClientId>,
+    },
     /// An order of the API for the user's connections.
     Control {
         user: Box<str>,
@@ -44,6 +50,8 @@ pub(crate) enum UserMessage {
 pub(crate) struct Users {
     connections: HashMap<Box<str>, Connections>,
     connections_max: usize,
+    /// Connections that want to be their user's only one, as far as other nodes have not heard of it yet.
+    unheard: FxHashSet<Address>,
     /// Counts the connections of limited users on all nodes.
     topics: Rc<Topics>,
     node: Node,
@@ -97,7 +105,7 @@ impl Connections {
 
 impl Users {
     pub(crate) fn new(connections_max: usize, topics: Rc<Topics>, node: Node) -> Self {
-        Self { connections: HashMap::new(), connections_max, topics, node }
+        Self { connections: HashMap::new(), connections_max, unheard: FxHashSet::default(), topics, node }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -117,6 +125,7 @@ impl Users {
                 }
             }
             UserMessage::Unregister { user, from } => self.unregister(&user, from),
+            UserMessage::Single { user, here } => self.keep_single(&user, here),
             UserMessage::Control { user, filter, control, completion } => {
                 for address in self.connections.get(&user).into_iter().flat_map(Connections::iter) {
                     self.order(*address, filter.clone(), control.clone(), completion.clone());
@@ -130,28 +139,21 @@ impl Users {
         self.connections_max > 0 && self.topics.are_shared()
     }
 
-    /// The connection is told when its user's connections on all nodes were counted. If it is refused it closes,
-    /// and unregisters like any other.
+    /// The connection is told when its user's connections on all nodes were counted. If it is refused its place here
+    /// is given back as well.
     fn admit(&self, user: &str, from: Address) {
         let client = client_of(from);
         let info =
             ClientInfo { user: user.into(), client, connection: Bytes::new(), subscription: Bytes::new() };
-        let admission = Admission { from, info: Arc::new(info), connections_max: self.connections_max };
+        let owner = self.node.owner_of(user).clone();
+        let admission =
+            Admission { from, info: Arc::new(info), connections_max: self.connections_max, owner };
         self.topics.admit(cluster::user_topic(user), admission);
     }
 
     fn register(&mut self, user: &str, from: Address, single: bool) -> Result<(), Disconnect> {
-        let there = self.connections.get(user);
-        if single {
-            let nothing = Completion(Arc::new(|_| {}));
-            for address in there.into_iter().flat_map(Connections::iter) {
-                let close = Control::Disconnect(Disconnect::CONNECTION_LIMIT);
-                self.order(*address, Arc::default(), close, nothing.clone());
-            }
-            if let Some(cluster) = &self.node.cluster {
-                cluster.disconnect_elsewhere(user, &Disconnect::CONNECTION_LIMIT);
-            }
-        } else if self.connections_max > 0 && there.map_or(0, Connections::len) >= self.connections_max {
+        let count = self.connections.get(user).map_or(0, Connections::len);
+        if !single && self.connections_max > 0 && count >= self.connections_max {
             return Err(Disconnect::CONNECTION_LIMIT);
         }
         match self.connections.entry(user.into()) {
@@ -160,13 +162,37 @@ impl Users {
             }
             Entry::Occupied(mut entry) => entry.get_mut().add(from),
         }
+        if single {
+            match &self.node.cluster {
+                // Of connections that come at once, on whichever nodes, the last in the cluster's order stays.
+                Some(cluster) => {
+                    self.unheard.insert(from);
+                    cluster.make_single(user, client_of(from));
+                }
+                None => self.keep_single(user, Some(client_of(from))),
+            }
+        }
         Ok(())
+    }
+
+    /// Closes all of the user's connections but the one that is named, and those that will be named later.
+    fn keep_single(&mut self, user: &str, here: Option<ClientId>) {
+        let nothing = Completion(Arc::new(|_| {}));
+        for address in self.connections.get(user).into_iter().flat_map(Connections::iter) {
+            if here == Some(client_of(*address)) {
+                self.unheard.remove(address);
+            } else if !self.unheard.contains(address) {
+                let close = Control::Disconnect(Disconnect::CONNECTION_LIMIT);
+                self.order(*address, Arc::default(), close, nothing.clone());
+            }
+        }
     }
 
     fn unregister(&mut self, user: &str, from: Address) {
         if self.are_counted() {
             self.topics.dismiss(cluster::user_topic(user), client_of(from));
         }
+        self.unheard.remove(&from);
         let Some(connections) = self.connections.get_mut(user) else { return };
         if connections.remove(from) {
             return;

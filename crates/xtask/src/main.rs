@@ -46,7 +46,7 @@ enum Verb {
     Chart,
     /// Measure the release build with the load tool; further arguments go to it.
     Bench {
-        /// Only this scenario: `idle` or `fanout`.
+        /// Only this scenario: `idle`, `fanout` or `engine`.
         scenario: Option<String>,
         /// Passed on to the load tool.
         #[arg(last = true)]

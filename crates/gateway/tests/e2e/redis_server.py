@@ -1,4 +1,4 @@
-"""A real redis-server of a suite's own. What may happen to a server happens to it by methods; its port stays the same."""
+"""A real redis-server of a suite's own. What may happen to a server happens to it by methods; its port stays."""
 
 import contextlib
 import os

@@ -9,8 +9,9 @@ use fanwire_broker::{Event, LinkState, Publish, Since};
 use fanwire_protocol::{Disconnect, Epoch, Publication};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
+use uuid::Uuid;
 
-use super::message::{Answer, Call, Outcome};
+use super::message::{Answer, Call, Outcome, SINGLE, Single};
 use super::{Cluster, ORDERS_KEPT, answers_topic};
 use crate::api;
 use crate::handle::Node;
@@ -168,21 +169,31 @@ impl Listener {
 
     /// Begins a call of another node. Calls begin in order; none waits for the one before it to end.
     async fn call(&self, publication: &Publication) {
+        let call: Call<'_> = match serde_json::from_slice(&publication.data) {
+            Ok(call) => call,
+            Err(error) => return tracing::warn!(%error, "another node says what cannot be read"),
+        };
+        let is_ours = call.from == self.cluster.0.id;
+        if call.method == SINGLE {
+            match serde_json::from_str::<Single>(call.parameters.get()) {
+                Ok(single) => self.node.owner_of(&single.user).send(single.heard(is_ours)),
+                Err(error) => tracing::warn!(%error, "another node says what cannot be read"),
+            }
+            return;
+        }
+        if is_ours {
+            return;
+        }
         // The semaphore is never closed.
         let Ok(permit) = self.calls.clone().acquire_owned().await else { return };
-        let (node, cluster, data) = (self.node.clone(), self.cluster.clone(), publication.data.clone());
+        let (node, cluster) = (self.node.clone(), self.cluster.clone());
+        let (from, number) = (call.from, call.number);
+        let (method, parameters) = (call.method.to_owned(), call.parameters.to_owned());
         tokio::spawn(async move {
             let _permit = permit;
-            let call: Call<'_> = match serde_json::from_slice(&data) {
-                Ok(call) => call,
-                Err(error) => return tracing::warn!(%error, "another node says what cannot be read"),
-            };
-            if call.from == cluster.0.id {
-                return;
-            }
-            let outcome = api::run_here(&node, call.method, call.parameters.get()).await;
-            if let Some(number) = call.number {
-                cluster.answer(&call, number, outcome).await;
+            let outcome = api::run_here(&node, &method, parameters.get()).await;
+            if let Some(number) = number {
+                cluster.answer(from, number, outcome).await;
             }
         });
     }
@@ -202,11 +213,11 @@ impl Listener {
 }
 
 impl Cluster {
-    async fn answer(&self, call: &Call<'_>, number: u64, outcome: Outcome) {
+    async fn answer(&self, to: Uuid, number: u64, outcome: Outcome) {
         let answer = Answer::new(self.0.id, number, outcome);
         let data = serde_json::to_vec(&answer).expect("its parts are JSON");
         let publish = Publish { data: data.into(), ..Publish::default() };
-        if let Err(error) = self.0.redis.publish(&answers_topic(call.from), publish).await {
+        if let Err(error) = self.0.redis.publish(&answers_topic(to), publish).await {
             tracing::debug!(%error, "another node's call could not be answered");
         }
     }

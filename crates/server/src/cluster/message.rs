@@ -1,10 +1,13 @@
 //! What nodes say to each other: calls of the API as they came, and their answers, in JSON.
 
+use fanwire_protocol::ClientId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::api::ApiError;
+use crate::inbox::Message;
+use crate::users::UserMessage;
 
 /// Asks a node to do a call of the API for its own clients.
 #[derive(Debug, Deserialize, Serialize)]
@@ -17,6 +20,25 @@ pub(super) struct Call<'a> {
     pub method: &'a str,
     #[serde(borrow)]
     pub parameters: &'a RawValue,
+}
+
+/// The method of a call that every node does, the asking one too: [`Single`].
+pub(super) const SINGLE: &str = "!single";
+
+/// Says that a connection of the asking node is to be its user's only one.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Single {
+    pub user: Box<str>,
+    /// The asking node's name for the connection.
+    pub connection: Uuid,
+}
+
+impl Single {
+    /// For the user's owner. `is_ours` says that this node asked.
+    pub(super) fn heard(self, is_ours: bool) -> Message {
+        let here = is_ours.then_some(ClientId(self.connection));
+        Message::User(UserMessage::Single { user: self.user, here })
+    }
 }
 
 /// What came of it on one node.

@@ -7,7 +7,7 @@ mod arrivals;
 mod control;
 mod message;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use std::time::Duration;
 use fanwire_broker::{
     HistoryOptions, Incompatible, LinkError, LinkState, Peer, Publish, Redis, RedisSettings,
 };
-use fanwire_protocol::{Disconnect, ErrorCode, TopicName};
+use fanwire_protocol::{ClientId, ErrorCode, TopicName};
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use crate::inbox::Inboxes;
-use message::{Answer, Call};
+use message::{Answer, Call, SINGLE, Single};
 
 pub(crate) use control::run;
 pub(crate) use message::Outcome;
@@ -53,6 +53,7 @@ struct Shared {
     control: TopicName,
     /// Where answers to this node arrive.
     answers: TopicName,
+    inboxes: Inboxes,
     /// For what is asked from a shard's thread.
     runtime: Handle,
     /// Calls that wait for answers, by number.
@@ -94,7 +95,7 @@ impl Cluster {
         name: &str,
         inboxes: Inboxes,
     ) -> Result<(Self, control::Arrivals), LinkError> {
-        let (deliver, arrivals) = arrivals::deliver(inboxes);
+        let (deliver, arrivals) = arrivals::deliver(inboxes.clone());
         let redis = Redis::start(settings, Peer { id, name: name.into() }, deliver)?;
         let topic = |name: String| TopicName::new(&name).expect("no name here is empty");
         let cluster = Self(Arc::new(Shared {
@@ -102,6 +103,7 @@ impl Cluster {
             id,
             control: topic(CONTROL.to_owned()),
             answers: answers_topic(id),
+            inboxes,
             runtime: Handle::current(),
             waiting: Mutex::default(),
             next_call: AtomicU64::new(0),
@@ -158,8 +160,8 @@ impl Cluster {
         method: &str,
         parameters: &RawValue,
     ) -> Result<Vec<Outcome>, ErrorCode> {
-        let mut missing: HashSet<Uuid> =
-            self.peers().await?.into_iter().map(|peer| peer.id).filter(|id| *id != self.0.id).collect();
+        let peers = self.peers().await?.into_iter().filter(|peer| peer.id != self.0.id);
+        let mut missing: HashMap<Uuid, Box<str>> = peers.map(|peer| (peer.id, peer.name)).collect();
         if missing.is_empty() && manner == Manner::Question {
             return Ok(Vec::new());
         }
@@ -173,12 +175,13 @@ impl Cluster {
         while !missing.is_empty() {
             match timeout_at(deadline, answers.recv()).await {
                 Ok(Some(answer)) => {
-                    if missing.remove(&answer.node) {
+                    if missing.remove(&answer.node).is_some() {
                         outcomes.extend(answer.into_outcome());
                     }
                 }
                 Ok(None) | Err(_) => {
-                    tracing::warn!(method, nodes = ?missing, "nodes did not answer in time");
+                    let nodes: Vec<&str> = missing.values().map(|name| &**name).collect();
+                    tracing::warn!(method, ?nodes, "nodes did not answer in time");
                     break;
                 }
             }
@@ -186,22 +189,19 @@ impl Cluster {
         Ok(outcomes)
     }
 
-    /// Closes a user's connections on all other nodes, some time soon.
-    pub(crate) fn disconnect_elsewhere(&self, user: &str, why: &Disconnect) {
-        let parameters = serde_json::json!({
-            "user": user,
-            "disconnect": { "code": why.code, "reason": why.reason },
-        });
+    /// Makes a connection of this node its user's only one, some time soon; every node is told, this one too.
+    pub(crate) fn make_single(&self, user: &str, connection: ClientId) {
+        let single = Single { user: user.into(), connection: connection.0 };
         let cluster = self.clone();
         self.0.runtime.spawn(async move {
-            let parameters = serde_json::value::to_raw_value(&parameters).expect("it was made of JSON");
-            let call =
-                Call { from: cluster.0.id, number: None, method: "disconnect", parameters: &parameters };
+            let parameters = serde_json::value::to_raw_value(&single).expect("it is made for JSON");
+            let call = Call { from: cluster.0.id, number: None, method: SINGLE, parameters: &parameters };
             if let Err(error) = cluster.send(Manner::Order, &call).await {
                 tracing::warn!(
                     error = error.message,
                     "a user's connections on other nodes could not be closed"
                 );
+                cluster.0.inboxes.of(&single.user).send(single.heard(true));
             }
         });
     }

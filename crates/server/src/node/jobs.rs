@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 
 use super::follow::Follow;
 use super::{GROUP_MAX, Topics, waiting_bytes};
-use crate::inbox::Address;
+use crate::inbox::{Address, Inbox, Message};
+use crate::users::UserMessage;
 
 /// What the API asks of a topic. The asker may have gone when the answer comes.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(crate) struct Admission {
     pub from: Address,
     pub info: Arc<ClientInfo>,
     pub connections_max: usize,
+    /// The user's owner, to be told if the connection is refused.
+    pub owner: Inbox,
 }
 
 /// What a topic's owner does next.
@@ -374,10 +377,14 @@ impl Topics {
     }
 
     async fn do_admit(&self, name: &TopicName, admission: Admission) {
-        let Admission { from, info, connections_max } = admission;
+        let Admission { from, info, connections_max, owner } = admission;
+        let user = info.user.clone();
         let result = match self.engine.admit(name, info, connections_max).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Disconnect::CONNECTION_LIMIT),
+            Ok(false) => {
+                owner.send(Message::User(UserMessage::Unregister { user, from }));
+                Err(Disconnect::CONNECTION_LIMIT)
+            }
             Err(error) => {
                 // A limit is no reason to turn everybody away; this node's own count has been checked.
                 tracing::debug!(%error, "a user's connections could not be counted on all nodes");

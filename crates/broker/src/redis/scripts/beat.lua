@@ -24,7 +24,8 @@ redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
-if not settings or settings == ARGV[4] then redis.call('SET', KEYS[5], ARGV[4], 'PX', ARGV[2]) end
+-- Whoever joins where nobody else lives decides.
+if ARGV[5] == '1' or not settings or settings == ARGV[4] then redis.call('SET', KEYS[5], ARGV[4], 'PX', ARGV[2]) end
 
 local ends_in = 0
 local first = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 2)

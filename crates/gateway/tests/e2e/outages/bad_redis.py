@@ -9,10 +9,13 @@ import time
 import pytest
 
 from harness import ApiError, RawSocket, Server, until
-from observe import LogMark, UnreadyServer, cpu_seconds, readiness, redis_settings
+from observe import LogMark, UnreadyServer, cpu_seconds, readiness, redis_is_up, redis_settings
 from redis_server import RedisServer
+from relay import Relay
 
 INTERNAL_ERROR = 100
+# How long a connection may be missing before a node says that it is not ready.
+WEDGED_SECONDS = 5
 INSUFFICIENT_STATE = 2500
 WATCH_SECONDS = 2
 # Of one core. Timers, probes and a lease are all that a node without clients has to do.
@@ -166,3 +169,21 @@ def test_its_memory_is_full():
             until(lambda: readiness(node)[0] == 200, "the node is ready")
             node.publish(channel, "after")
             assert next_event() == "after"
+
+
+def test_one_connection_cannot_be_made():
+    """Redis answers, only this node cannot use it: clients are better off elsewhere."""
+    with RedisServer() as redis, Relay(redis) as relay, Server(redis_settings(relay.address)) as node:
+        channel = "open:wedged"
+        mark = LogMark([node])
+        with listening(node, channel) as next_event:
+            relay.cuts_subscribers = True
+            redis.cli("CLIENT", "KILL", "TYPE", "pubsub")
+            with lazy(node):
+                until(lambda: readiness(node)[0] == 503, "the node is not ready", 2 * WEDGED_SECONDS)
+            assert not redis_is_up(node)
+            relay.cuts_subscribers = False
+            until(lambda: readiness(node)[0] == 200, "the node is ready")
+            node.publish(channel, "after")
+            assert next_event() == "after"
+            assert [len(mark.lines(node, f"Redis is {state}")) for state in ("lost", "connected")] == [1, 1]

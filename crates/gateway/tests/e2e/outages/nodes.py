@@ -9,7 +9,7 @@ from cluster import LEASE, Cluster
 from harness import until
 from observe import LogMark, UnreadyServer, cpu_seconds, readiness, redis_settings
 from redis_server import RedisServer
-from relay import LaggingRelay
+from relay import Relay
 from traffic import CLIENTS, GHOST_SECONDS, Traffic
 
 NODES = 3
@@ -96,7 +96,7 @@ def test_a_node_that_dies_while_redis_is_away():
 
 def test_clients_move_between_nodes_of_which_one_lags_behind():
     """Whoever comes from a node that has delivered more gets nothing twice, and nothing is missing."""
-    with RedisServer() as redis, LaggingRelay(redis, 0.5) as relay, Cluster(NODES - 1, redis=redis) as cluster:
+    with RedisServer() as redis, Relay(redis, lag_seconds=0.5) as relay, Cluster(NODES - 1, redis=redis) as cluster:
         cluster.add({"engine": {"redis": {"address": relay.address}}})
         with Traffic(cluster) as traffic:
             for _ in range(2 * NODES):

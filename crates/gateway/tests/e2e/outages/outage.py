@@ -17,10 +17,10 @@ OWN_CLOSE = 1000
 
 
 @contextlib.contextmanager
-def outage(append_only=False, forgets=False, noticed=True):
+def outage(append_only=False, forgets=False, losses=1):
     """Traffic of a cluster on a Redis to which the test may do anything. In the end everything must be as it was:
-    nobody has missed anything, or everybody knows if Redis `forgets`. Each node says once that Redis is lost, and
-    once that it is back, unless it was not to be `noticed`."""
+    nobody has missed anything, or everybody knows if Redis `forgets`. Each node says so many times that Redis is lost,
+    and as often that it is back; `None` if the test cannot know how often."""
     with RedisServer(append_only=append_only) as redis, Cluster(NODES, redis=redis) as cluster:
         with Traffic(cluster, more_clients=[SdkClient]) as traffic:
             mark = LogMark(cluster.nodes)
@@ -32,8 +32,8 @@ def outage(append_only=False, forgets=False, noticed=True):
             for node in cluster.nodes:
                 assert readiness(node)[0] == 200
                 assert redis_is_up(node)
-                told = len(mark.lines(node, "Redis is lost")), len(mark.lines(node, "Redis is connected"))
-                assert told == ((1, 1) if noticed else (0, 0)), f"lines of loss and return: {told}"
+                lost, found = len(mark.lines(node, "Redis is lost")), len(mark.lines(node, "Redis is connected"))
+                assert lost == found and losses in (lost, None), f"lines of loss: {lost}, of return: {found}"
 
 
 def assert_nobody_missed_anything(traffic):

@@ -1,9 +1,17 @@
 """Redis is there, but cuts connections, answers nothing for a while or forgets everything, while traffic flows."""
 
+import random
 import time
 
+from cluster import LEASE
 from harness import until
 from outage import outage
+
+
+def lasted(seconds):
+    """A fault is as long as the story wants it."""
+    began = time.monotonic()
+    until(lambda: time.monotonic() - began >= seconds, "the fault has lasted", seconds + 1)
 
 
 def test_subscription_connections_are_cut():
@@ -28,11 +36,31 @@ def test_five_seconds_without_answers():
 def test_fifteen_seconds_frozen():
     with outage() as (cluster, redis, traffic):
         redis.pause()
-        began = time.monotonic()
-        until(lambda: time.monotonic() - began > 15, "the outage has lasted")
+        lasted(15)
         redis.resume()
 
 
 def test_everything_is_forgotten():
-    with outage(forgets=True, noticed=False) as (cluster, redis, traffic):
+    with outage(forgets=True, losses=0) as (cluster, redis, traffic):
         redis.cli("FLUSHALL")
+
+
+def test_all_of_it_in_any_order():
+    with outage(append_only=True, losses=None) as (cluster, redis, traffic):
+
+        def frozen_node():
+            node = random.choice(cluster.nodes)
+            node.pause()
+            lasted(random.uniform(0, LEASE / 2))
+            node.resume()
+
+        faults = [
+            lambda: redis.cli("CLIENT", "KILL", "TYPE", "pubsub"),
+            lambda: redis.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
+            lambda: redis.cli("CLIENT", "PAUSE", "700"),
+            lambda: (redis.kill(), redis.start()),
+            frozen_node,
+        ]
+        for fault in random.choices(faults, k=20):
+            fault()
+            lasted(random.uniform(0, 0.7))

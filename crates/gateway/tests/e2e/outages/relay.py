@@ -1,15 +1,17 @@
-"""Stands between a node and its Redis, and brings the node late what Redis sends it unasked."""
+"""Stands between a node and its Redis, and does something to the connection for subscriptions alone."""
 
 import asyncio
 import contextlib
 import threading
 
 
-class LaggingRelay:
-    """Passes everything on, but what a subscription connection is sent arrives `seconds` later, in order."""
+class Relay:
+    """Passes everything on, but what a subscription connection is sent arrives `lag_seconds` later, in order, and while
+    `cuts_subscribers` there is none."""
 
-    def __init__(self, redis, seconds):
-        self.redis, self.seconds = redis, seconds
+    def __init__(self, redis, lag_seconds=0.0):
+        self.redis, self.lag_seconds = redis, lag_seconds
+        self.cuts_subscribers = False
 
     def __enter__(self):
         self.loop = asyncio.new_event_loop()
@@ -41,12 +43,14 @@ class LaggingRelay:
             while asked := await from_node.read(1 << 16):
                 if b"SUBSCRIBE" in asked:
                     is_subscriber.set()
+                    if self.cuts_subscribers:
+                        return
                 to_redis.write(asked)
                 await to_redis.drain()
 
         async def listen():
             while answer := await from_redis.read(1 << 16):
-                delay = self.seconds if is_subscriber.is_set() else 0
+                delay = self.lag_seconds if is_subscriber.is_set() else 0
                 late.put_nowait((self.loop.time() + delay, answer))
 
         async def answer():
