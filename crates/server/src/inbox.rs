@@ -14,7 +14,7 @@ use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
 use fanwire_hub::session::Control;
 use fanwire_protocol::{ClientId, Disconnect, TopicName};
 use rustc_hash::FxHashSet;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::node::{Publisher, TopicCall};
 use crate::users::UserMessage;
@@ -45,6 +45,8 @@ pub(crate) enum Message {
     /// For the user's owner.
     User(UserMessage),
     Survey(Survey),
+    /// Drop this when everything before it has been dealt with.
+    Barrier(oneshot::Sender<()>),
     /// Close every client, which is to come back.
     Close(Disconnect),
     /// Close every client, evenly over this time.

@@ -124,6 +124,7 @@ impl Topics {
         let namespace = self.namespace(name)?;
         if self.members(name) == 0 {
             self.engine.subscribe(name).await.map_err(error)?;
+            self.pass_old_events(name).await;
         }
         let joined = self.join(name, namespace, membership, wanted).await;
         if joined.is_ok() {
@@ -141,6 +142,18 @@ impl Topics {
             self.leave_if_last(name).await;
         }
         joined
+    }
+
+    /// Events of an earlier subscription that still wait in the inbox are not for new subscribers, who would find a
+    /// hole behind them.
+    async fn pass_old_events(&self, name: &TopicName) {
+        if self.are_shared() {
+            let (reach, reached) = oneshot::channel();
+            self.inboxes[self.shard].send(Message::Barrier(reach));
+            // Dropped either way.
+            let _ = reached.await;
+            self.following(name, |follow| *follow = Follow::default());
+        }
     }
 
     /// Presence and position of a new subscription.

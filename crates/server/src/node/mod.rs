@@ -44,6 +44,7 @@ const WAITING_BYTES_EACH: usize = 512;
 
 /// The topics that one shard owns.
 pub(crate) struct Topics {
+    shard: usize,
     engine: Engine,
     /// What an engine in memory delivered during the call that is being made.
     events: Rc<RefCell<VecDeque<Event>>>,
@@ -78,6 +79,7 @@ struct Topic {
 impl Topics {
     /// `redis` is the engine that the settings ask for, if they ask for that one.
     pub(crate) fn new(
+        shard: usize,
         settings: Arc<Settings>,
         redis: Option<Redis>,
         inboxes: Arc<[Inbox]>,
@@ -86,6 +88,7 @@ impl Topics {
         let events = Rc::<RefCell<VecDeque<Event>>>::default();
         let engine = redis.map_or_else(|| memory_engine(&settings, events.clone()), Engine::Redis);
         Rc::new(Self {
+            shard,
             engine,
             events,
             topics: RefCell::default(),

@@ -117,7 +117,7 @@ impl Shard {
         let counters = node.counters[index].clone();
         let settings = &node.settings;
         let redis = node.cluster.as_ref().map(|cluster| cluster.redis().clone());
-        let topics = Topics::new(settings.clone(), redis, node.inboxes.all.clone(), counters.clone());
+        let topics = Topics::new(index, settings.clone(), redis, node.inboxes.all.clone(), counters.clone());
         Ok(Self {
             index: index as u16,
             counters,
@@ -218,6 +218,7 @@ impl Shard {
                 // Whoever asked may have given up.
                 let _ = reply.send(topics);
             }
+            Message::Barrier(reached) => drop(reached),
             Message::Close(why) => self.close_all(&why),
             Message::Drain(window) => self.drain(window),
         }
