@@ -22,7 +22,7 @@ use tokio::task::LocalSet;
 use uuid::Uuid;
 
 const PAYLOAD_BYTES: usize = 200;
-const SCENARIOS: [&str; 3] = ["publish", "deliver", "presence"];
+const SCENARIOS: [&str; 4] = ["publish", "deliver", "presence", "presence-one"];
 
 fn main() {
     // Cargo adds arguments of its own.
@@ -38,7 +38,8 @@ fn main() {
             match scenario {
                 "publish" => publish(&server).await,
                 "deliver" => deliver(&server).await,
-                _ => presence(&server).await,
+                "presence" => presence(&server, 1000).await,
+                _ => presence(&server, 1).await,
             }
         }));
     }
@@ -142,14 +143,13 @@ async fn deliver(server: &RedisServer) {
     println!("last round trip    {:>10.2} ms", stats.round_trip.unwrap().as_secs_f64() * 1e3);
 }
 
-/// 100,000 members in 1,000 topics.
-async fn presence(server: &RedisServer) {
-    const TOPICS: usize = 1000;
+/// 100,000 members in so many topics.
+async fn presence(server: &RedisServer, topic_count: usize) {
     const MEMBERS: usize = 100_000;
     const JOINING: usize = 200;
     const IDLE: Duration = Duration::from_secs(10);
     let redis = start(server, |_| ()).await;
-    let topics: Arc<[TopicName]> = topics(TOPICS).into();
+    let topics: Arc<[TopicName]> = topics(topic_count).into();
     let idle = async || {
         let before = redis_time(server);
         tokio::time::sleep(IDLE).await;
@@ -169,7 +169,7 @@ async fn presence(server: &RedisServer) {
                     connection: Bytes::new(),
                     subscription: Bytes::new(),
                 };
-                engine.add_presence(&topics[member % TOPICS], Arc::new(info), false).await.unwrap();
+                engine.add_presence(&topics[member % topic_count], Arc::new(info), false).await.unwrap();
             }
         }));
     }
@@ -180,8 +180,9 @@ async fn presence(server: &RedisServer) {
     let memory = number(server, "INFO memory", "used_memory:") - memory;
     let idle_after = idle().await;
     let stats = Engine::Redis(redis).presence_stats(&topics[0]).await.unwrap();
-    assert_eq!(stats.clients, MEMBERS / TOPICS);
-    println!("\npresence: {MEMBERS} members in {TOPICS} topics\n");
+    assert_eq!(stats.clients, MEMBERS / topic_count);
+    let plural = if topic_count == 1 { "" } else { "s" };
+    println!("\npresence: {MEMBERS} members in {topic_count} topic{plural}\n");
     println!("joins a second         {:>12.0}", cost.rate);
     println!("Redis CPU for a join   {}", microseconds(cost.redis, 1));
     println!("own CPU for a join     {}", microseconds(cost.own, 1));

@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 29] = [
+const SUITES: [&str; 30] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -38,6 +38,7 @@ const SUITES: [&str; 29] = [
     "outages/redis_wedged.py",
     "outages/bad_redis.py",
     "outages/many_topics.py",
+    "outages/interest.py",
     "outages/churn.py",
 ];
 

@@ -1,9 +1,27 @@
 """Many subscribe and unsubscribe commands in one frame, for suites that need tens of thousands of them."""
 
+import concurrent.futures
+import contextlib
+
+from harness import RawSocket
+
 # Below the bound of commands that may wait, and of the bytes of a frame.
 FRAME_COMMANDS = 400
 # For the nodes of such suites, whose connections answer no pings.
 NO_PINGS = {"ping_interval": "0s", "pong_timeout": "0s"}
+
+
+@contextlib.contextmanager
+def subscribed(node, shares):
+    """A connection for each list of topics."""
+    with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(len(shares)) as pool:
+        sockets = []
+        for topics in shares:
+            raw = stack.enter_context(RawSocket(node))
+            raw.connect(node)
+            sockets.append(raw)
+        list(pool.map(subscribe, sockets, shares))
+        yield sockets
 
 
 def subscribe(raw, topics):

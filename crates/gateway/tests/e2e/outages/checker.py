@@ -85,8 +85,8 @@ class Snapshot(NamedTuple):
 
 
 class Departure(NamedTuple):
-    """A client that was subscribed to the topic has gone for good at that time. Leaves are said once and kept nowhere, so
-    nobody can rely on one that is not `promised`: it was said while somebody's node was cut off."""
+    """A client that was subscribed to the topic has gone for good at that time. Leaves are said once and kept nowhere,
+    so nobody can rely on one that is not `promised`: it was said while somebody's node was cut off."""
 
     time: float
     topic: str

@@ -60,7 +60,10 @@ GAPS = {
     "at the beginning": [Subscribed("E", 0), *seen(2, 3, 4, 5)],
     "at the end": [Subscribed("E", 0), *seen(1, 2, 3, 4)],
     "everything": [Subscribed("E", 4)],
-    "inside what was recovered": [Subscribed("E", 0), *seen(1), Ended(1006), Subscribed("E", 4, 1, True), *seen(2, 4, 5)],
+    "inside what was recovered": [
+        *[Subscribed("E", 0), *seen(1), Ended(1006)],
+        *[Subscribed("E", 4, 1, True), *seen(2, 4, 5)],
+    ],
     "at the end of what was recovered": [Subscribed("E", 0), *seen(1, 2, 3), Ended(2500), Subscribed("E", 5, 3, True)],
     "behind another epoch": [Subscribed("D", 0)],
 }

@@ -6,7 +6,7 @@ import time
 
 from centrifuge import Client, ClientEventHandler, SubscriptionEventHandler
 
-from checker import Ended, Join, Leave
+from checker import Join, Leave
 from client import Life, Subscription
 
 
