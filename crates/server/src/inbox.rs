@@ -3,9 +3,10 @@
 //! Messages from one sender arrive in order. A topic's owner therefore sends the answer to a subscribe and the
 //! topic's publications through the same inbox, and neither can overtake the other.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fanwire_broker::{Event, Publish};
@@ -42,6 +43,8 @@ pub(crate) enum Message {
     Publish(TopicName, Box<Publish>, Publisher),
     /// For the topic's owner, from an engine outside this process.
     Event(Event),
+    /// There are topics of which something was not sent.
+    Missed,
     /// For the user's owner.
     User(UserMessage),
     Survey(Survey),
@@ -136,6 +139,8 @@ pub(crate) struct Inbox {
     waiting_bytes: Arc<AtomicUsize>,
     waiting_requests: Arc<AtomicUsize>,
     overruns: Arc<AtomicU64>,
+    /// Topics with history of which something was not sent to the shard. Clients choose their names.
+    missed: Arc<Mutex<HashSet<TopicName>>>,
 }
 
 /// What a waiting delivery is counted for beside its data.
@@ -158,6 +163,7 @@ impl Inbox {
             waiting_bytes: waiting_bytes.clone(),
             waiting_requests: waiting_requests.clone(),
             overruns: Arc::default(),
+            missed: Arc::default(),
         };
         (inbox, Outlet { receiver, waiting_bytes, waiting_requests })
     }
@@ -176,9 +182,21 @@ impl Inbox {
         self.waiting_bytes.load(Relaxed) > Self::WAITING_BYTES_MAX
     }
 
-    /// Counts an event that the shard was too far behind to be sent.
-    pub(crate) fn count_overrun(&self) {
+    /// The shard is too far behind to be sent an event. It is told once of all topics that have something to repair,
+    /// and again of those that miss something after it has taken note.
+    pub(crate) fn overrun(&self, kept: Option<TopicName>) {
         self.overruns.fetch_add(1, Relaxed);
+        let Some(topic) = kept else { return };
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = missed.is_empty();
+        missed.insert(topic);
+        if is_first {
+            self.send(Message::Missed);
+        }
+    }
+
+    pub(crate) fn take_missed(&self) -> HashSet<TopicName> {
+        std::mem::take(&mut *self.missed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn overruns(&self) -> u64 {

@@ -37,6 +37,8 @@ pub(crate) enum UserMessage {
         user: Box<str>,
         here: Option<ClientId>,
     },
+    /// Some of those may have been missed.
+    AllHeard,
     /// An order of the API for the user's connections.
     Control {
         user: Box<str>,
@@ -117,7 +119,8 @@ impl Users {
             UserMessage::Register { user, from, single } => {
                 let result = self.register(&user, from, single);
                 match result {
-                    Ok(()) if self.are_counted() => self.admit(&user, from),
+                    // Who wants to be the only one does not count those whom it replaces.
+                    Ok(()) if self.are_counted() && !single => self.admit(&user, from),
                     result => {
                         let answer = Answer::Registered(result);
                         self.inbox(from).send(Message::Answer(from.connection, answer));
@@ -126,6 +129,7 @@ impl Users {
             }
             UserMessage::Unregister { user, from } => self.unregister(&user, from),
             UserMessage::Single { user, here } => self.keep_single(&user, here),
+            UserMessage::AllHeard => self.unheard = FxHashSet::default(),
             UserMessage::Control { user, filter, control, completion } => {
                 for address in self.connections.get(&user).into_iter().flat_map(Connections::iter) {
                     self.order(*address, filter.clone(), control.clone(), completion.clone());

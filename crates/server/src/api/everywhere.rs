@@ -8,7 +8,7 @@ use super::command::{Reply, object, result};
 use super::error::ApiError;
 use super::method::Method;
 use super::overview::{self, ChannelsRequest, ChannelsResult, InfoResult};
-use crate::cluster::{Manner, Outcome};
+use crate::cluster::{Manner, ORDER_BYTES_MAX, Outcome};
 use crate::handle::Node;
 
 /// A call that was understood.
@@ -24,6 +24,12 @@ pub(super) enum Everywhere {
 
 /// Does a call on all nodes. The answer comes when it has been done, on every node that answered in time.
 pub(super) async fn run(node: &Node, request: Everywhere, parameters: &RawValue) -> Reply {
+    if node.cluster.is_some() && request.manner() == Manner::Order && parameters.get().len() > ORDER_BYTES_MAX
+    {
+        return Err(ApiError::bad_request(format!(
+            "parameters longer than {ORDER_BYTES_MAX} bytes, which is what nodes tell each other"
+        )));
+    }
     let (method, manner, merge) = (request.method(), request.manner(), request.merging(node));
     let here = request.run_here(node).await;
     let Some(cluster) = &node.cluster else { return here };

@@ -3,56 +3,58 @@
 //! This runs on the connection's own task for one event after the other, and never waits. A shard that is too far
 //! behind is spared: a publication that is kept counts as missed, which its owner repairs; one that is not is dropped.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use fanwire_broker::{Deliver, Event};
-use fanwire_protocol::TopicName;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::control::Arrivals;
+use super::{ANSWERS, CONTROL};
 use crate::inbox::{Inboxes, Message};
 
-/// Other nodes' calls that wait to be done; beyond it they count as missed.
-const CALLS_WAITING_MAX: usize = 10_000;
+/// Other nodes' calls that wait to be done, and answers that wait to be taken. Beyond it calls are read from what is
+/// kept, and answers count as none.
+const WAITING_MAX: usize = 10_000;
 
 /// What the engine is to call, and where events of the cluster's own topics arrive.
 pub(super) fn deliver(inboxes: Inboxes) -> (Deliver, Arrivals) {
-    let (calls, arrivals) = mpsc::channel(CALLS_WAITING_MAX);
-    let missed = Mutex::new(HashSet::new());
+    let (call, calls) = mpsc::channel(WAITING_MAX);
+    let (answer, answers) = mpsc::channel(WAITING_MAX);
+    let missed = Arc::new(Notify::new());
+    let arrivals = Arrivals { calls, missed: missed.clone(), answers };
     let deliver = move |event: Event| {
-        if event.topic().as_str().starts_with('!') {
-            // When it is full the next event shows the hole, and whoever asked has been told that nobody answered.
-            let _ = calls.try_send(event);
+        let topic = event.topic().as_str();
+        if topic == CONTROL {
+            if call.try_send(event).is_err() {
+                missed.notify_one();
+            }
+        } else if topic.starts_with(ANSWERS) {
+            if let Event::Publication { publication, .. } = event {
+                let _ = answer.try_send(publication);
+            }
         } else {
-            to_owner(&inboxes, &missed, event);
+            to_owner(&inboxes, event);
         }
     };
     (Arc::new(deliver), arrivals)
 }
 
-fn to_owner(inboxes: &Inboxes, missed: &Mutex<HashSet<TopicName>>, event: Event) {
+fn to_owner(inboxes: &Inboxes, event: Event) {
     let inbox = inboxes.of(event.topic().as_str());
-    let mut missed = missed.lock().unwrap_or_else(PoisonError::into_inner);
     if !inbox.is_full() || matches!(event, Event::Interrupted { .. }) {
-        if !missed.is_empty() {
-            missed.remove(event.topic());
-        }
         return inbox.send(Message::Event(event));
     }
-    inbox.count_overrun();
-    // Said once for all that is missed of a topic.
-    if let Event::Publication { topic, epoch: Some(_), .. } = event
-        && missed.insert(topic.clone())
-    {
-        inbox.send(Message::Event(Event::Interrupted { topic }));
-    }
+    let kept = match event {
+        Event::Publication { topic, epoch: Some(_), .. } => Some(topic),
+        _ => None,
+    };
+    inbox.overrun(kept);
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use fanwire_protocol::{Epoch, Publication};
+    use fanwire_protocol::{Epoch, Publication, TopicName};
 
     use super::*;
     use crate::inbox::Inbox;
@@ -64,21 +66,24 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_is_behind_is_told_once_of_each_topic_that_it_missed() {
+    fn a_shard_that_is_behind_learns_of_each_topic_that_it_missed_however_often() {
         let (inbox, mut outlet) = Inbox::new();
-        let (deliver, _arrivals) = deliver(Inboxes::new(vec![inbox]));
-        deliver(publication("a", 1, Inbox::WAITING_BYTES_MAX));
-        for offset in 2..10 {
-            deliver(publication("a", offset, 1));
-            deliver(publication("live", 0, 1));
+        let (deliver, _arrivals) = deliver(Inboxes::new(vec![inbox.clone()]));
+        let full = || publication("other", 1, Inbox::WAITING_BYTES_MAX);
+        for round in 0..3 {
+            deliver(full());
+            for offset in 2..10 {
+                deliver(publication("a", offset, 1));
+                deliver(publication("live", 0, 1));
+            }
+            assert_eq!(inbox.overruns(), (round + 1) * 16);
+            let mut told = 0;
+            while let Some(message) = outlet.try_receive() {
+                told += usize::from(matches!(message, Message::Missed));
+            }
+            assert_eq!(told, 1);
+            assert_eq!(inbox.take_missed(), [TopicName::new("a").unwrap()].into());
         }
-        let mut received = Vec::new();
-        while let Some(Message::Event(event)) = outlet.try_receive() {
-            received.push(event);
-        }
-        assert_eq!(received.len(), 2);
-        assert_eq!(received[1], Event::Interrupted { topic: TopicName::new("a").unwrap() });
-        // It has caught up.
         deliver(publication("a", 10, 1));
         assert!(matches!(outlet.try_receive(), Some(Message::Event(Event::Publication { .. }))));
     }
@@ -88,7 +93,13 @@ mod tests {
         let (inbox, mut outlet) = Inbox::new();
         let (deliver, mut arrivals) = deliver(Inboxes::new(vec![inbox]));
         deliver(publication("!control", 1, 1));
+        deliver(publication("!node:1", 0, 1));
         assert!(outlet.try_receive().is_none());
-        assert!(arrivals.try_recv().is_ok());
+        assert!(arrivals.calls.try_recv().is_ok());
+        assert!(arrivals.answers.try_recv().is_ok());
+        for offset in 2..20_000 {
+            deliver(publication("!control", offset, 1));
+        }
+        arrivals.missed.notified().await;
     }
 }

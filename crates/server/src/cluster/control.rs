@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use fanwire_broker::{Event, LinkState, Publish, Since};
 use fanwire_protocol::{Disconnect, Epoch, Publication};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::message::{Answer, Call, Outcome, SINGLE, Single};
@@ -17,9 +17,20 @@ use crate::api;
 use crate::handle::Node;
 use crate::inbox::Message;
 use crate::node::follow::{Follow, Step};
+use crate::users::UserMessage;
 
-/// Events of the cluster's own topics.
-pub(crate) type Arrivals = mpsc::Receiver<Event>;
+/// What arrives for the cluster itself.
+#[derive(Debug)]
+pub(crate) struct Arrivals {
+    /// Events of `!control`.
+    pub calls: mpsc::Receiver<Event>,
+    /// Some of those did not fit.
+    pub missed: Arc<Notify>,
+    pub answers: mpsc::Receiver<Arc<Publication>>,
+}
+
+/// How long a call of another node may take; nobody waits for it any more by then.
+const CALL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Calls of other nodes that are done at the same time.
 const CALLS_MAX: usize = 1024;
@@ -32,8 +43,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Does this node's part in the cluster for as long as it is polled.
 pub(crate) async fn run(node: Node, cluster: Cluster, arrivals: Arrivals) {
+    let Arrivals { calls, missed, answers } = arrivals;
     tokio::join!(
-        listen(node.clone(), cluster.clone(), arrivals),
+        listen(node.clone(), cluster.clone(), calls, missed),
+        take_answers(&cluster, answers),
         return_from_the_dead(&node, &cluster),
         watch_links(&cluster)
     );
@@ -42,24 +55,19 @@ pub(crate) async fn run(node: Node, cluster: Cluster, arrivals: Arrivals) {
 /// Notices connections that stay away while others are there.
 async fn watch_links(cluster: &Cluster) {
     let mut state = cluster.0.redis.state();
+    let mut partial_since = None;
     loop {
-        let is_partial = matches!(&*state.borrow_and_update(), LinkState::Partial(_));
-        let changed = if is_partial {
-            match timeout(WEDGED_AFTER, state.changed()).await {
-                Ok(changed) => changed,
-                Err(_) => {
-                    cluster.0.wedged.store(true, Relaxed);
-                    state.changed().await
-                }
-            }
-        } else {
-            state.changed().await
+        // Every failed attempt is a change, so the time counts from the first.
+        partial_since = match &*state.borrow_and_update() {
+            LinkState::Partial(_) => partial_since.or_else(|| Some(Instant::now())),
+            _ => None,
         };
-        if !matches!(&*state.borrow(), LinkState::Partial(_)) {
-            cluster.0.wedged.store(false, Relaxed);
-        }
-        if changed.is_err() {
-            return;
+        let wedged_at = partial_since.map(|since| since + WEDGED_AFTER);
+        cluster.0.wedged.store(wedged_at.is_some_and(|at| at <= Instant::now()), Relaxed);
+        tokio::select! {
+            changed = state.changed() => if changed.is_err() { return },
+            () = sleep_until(wedged_at.unwrap_or_else(Instant::now)),
+                if wedged_at.is_some_and(|at| at > Instant::now()) => {}
         }
     }
 }
@@ -79,14 +87,35 @@ async fn return_from_the_dead(node: &Node, cluster: &Cluster) {
     }
 }
 
-async fn listen(node: Node, cluster: Cluster, mut arrivals: Arrivals) {
+async fn listen(node: Node, cluster: Cluster, mut calls: mpsc::Receiver<Event>, missed: Arc<Notify>) {
     let mut listener =
         Listener { node, calls: Arc::new(Semaphore::new(CALLS_MAX)), follow: Follow::default(), cluster };
     listener.begin().await;
-    while let Some(event) = arrivals.recv().await {
-        listener.take(event).await;
+    loop {
+        tokio::select! {
+            event = calls.recv() => match event {
+                Some(event) => listener.take(event).await,
+                None => return,
+            },
+            () = missed.notified() => listener.follow.doubt(),
+        }
         while listener.follow.is_doubtful() {
             listener.repair().await;
+        }
+    }
+}
+
+async fn take_answers(cluster: &Cluster, mut answers: mpsc::Receiver<Arc<Publication>>) {
+    while let Some(publication) = answers.recv().await {
+        match serde_json::from_slice::<Answer>(&publication.data) {
+            Ok(answer) => {
+                let waiting = cluster.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(asker) = waiting.get(&answer.number) {
+                    // Who does not wait any more needs no answer.
+                    let _ = asker.send(answer);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "another node answers what cannot be read"),
         }
     }
 }
@@ -103,6 +132,10 @@ impl Listener {
     /// Subscribes, for good, and finds out where the orders stand.
     async fn begin(&mut self) {
         let shared = &self.cluster.0;
+        // Calls may go through any of the connections.
+        if shared.redis.state().wait_for(|state| *state == LinkState::Up).await.is_err() {
+            return;
+        }
         loop {
             let top = async {
                 // Whether this node may join is known only then.
@@ -124,16 +157,18 @@ impl Listener {
 
     async fn take(&mut self, event: Event) {
         match event {
-            Event::Publication { topic, publication, .. } if topic == self.cluster.0.answers => {
-                self.answered(&publication);
-            }
             Event::Publication { publication, epoch: None, .. } => self.call(&publication).await,
             Event::Publication { publication, epoch: Some(epoch), .. } => {
                 self.order(epoch, publication).await;
             }
-            Event::Interrupted { topic } if topic == self.cluster.0.control => self.follow.doubt(),
-            // An answer that was missed counts as none.
-            Event::Interrupted { .. } | Event::Join { .. } | Event::Leave { .. } => {}
+            Event::Interrupted { .. } => {
+                self.follow.doubt();
+                // What is not kept may have been missed for good.
+                for inbox in self.node.inboxes.all.iter() {
+                    inbox.send(Message::User(UserMessage::AllHeard));
+                }
+            }
+            Event::Join { .. } | Event::Leave { .. } => {}
         }
     }
 
@@ -152,7 +187,7 @@ impl Listener {
             shared.redis.recover(&shared.control, Some(asked), ORDERS_KEPT.size, ORDERS_KEPT.meta_ttl);
         match recover.await {
             Ok(answer) => {
-                let repaired = self.follow.repair(answer);
+                let repaired = self.follow.repair(since, answer);
                 if repaired.lost {
                     tracing::warn!("orders of other nodes for clients of this one may have been lost");
                 }
@@ -181,7 +216,7 @@ impl Listener {
             }
             return;
         }
-        if is_ours {
+        if is_ours || call.is_overdue() {
             return;
         }
         // The semaphore is never closed.
@@ -191,24 +226,11 @@ impl Listener {
         let (method, parameters) = (call.method.to_owned(), call.parameters.to_owned());
         tokio::spawn(async move {
             let _permit = permit;
-            let outcome = api::run_here(&node, &method, parameters.get()).await;
-            if let Some(number) = number {
+            let outcome = timeout(CALL_PATIENCE, api::run_here(&node, &method, parameters.get())).await;
+            if let (Ok(outcome), Some(number)) = (outcome, number) {
                 cluster.answer(from, number, outcome).await;
             }
         });
-    }
-
-    fn answered(&self, publication: &Publication) {
-        match serde_json::from_slice::<Answer>(&publication.data) {
-            Ok(answer) => {
-                let waiting = self.cluster.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(asker) = waiting.get(&answer.number) {
-                    // Who does not wait any more needs no answer.
-                    let _ = asker.send(answer);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "another node answers what cannot be read"),
-        }
     }
 }
 

@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a node that goes tries to say so.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// An order's method and parameters; a longer one is answered error 107.
+/// An order's parameters; longer ones are answered error 107.
 pub(crate) const ORDER_BYTES_MAX: usize = 64 * 1024;
 
 /// How orders are kept for nodes that are cut off for a while.
@@ -168,7 +168,7 @@ impl Cluster {
         let number = self.0.next_call.fetch_add(1, Relaxed);
         let (answer, mut answers) = mpsc::unbounded_channel();
         let _waiting = Waiting::new(self, number, answer);
-        self.send(manner, &Call { from: self.0.id, number: Some(number), method, parameters }).await?;
+        self.send(manner, &Call::new(self.0.id, Some(number), method, parameters)).await?;
 
         let deadline = Instant::now() + PATIENCE;
         let mut outcomes = Vec::with_capacity(missing.len());
@@ -195,7 +195,7 @@ impl Cluster {
         let cluster = self.clone();
         self.0.runtime.spawn(async move {
             let parameters = serde_json::value::to_raw_value(&single).expect("it is made for JSON");
-            let call = Call { from: cluster.0.id, number: None, method: SINGLE, parameters: &parameters };
+            let call = Call::new(cluster.0.id, None, SINGLE, &parameters);
             if let Err(error) = cluster.send(Manner::Order, &call).await {
                 tracing::warn!(
                     error = error.message,
@@ -213,9 +213,6 @@ impl Cluster {
 
     async fn send(&self, manner: Manner, call: &Call<'_>) -> Result<(), ErrorCode> {
         let data = serde_json::to_vec(call).expect("its parts are JSON");
-        if manner == Manner::Order && data.len() > ORDER_BYTES_MAX {
-            return Err(ErrorCode::BAD_REQUEST);
-        }
         let history = (manner == Manner::Order).then_some(ORDERS_KEPT);
         let publish = Publish { data: data.into(), history, ..Publish::default() };
         self.0.redis.publish(&self.0.control, publish).await.map_err(|_| ErrorCode::INTERNAL)?;

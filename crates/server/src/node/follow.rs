@@ -67,13 +67,13 @@ impl Follow {
 
     /// Something may have been missed.
     pub(crate) fn doubt(&mut self) {
-        // Who has not begun has nothing to miss.
-        self.doubtful |= self.position.is_some();
+        self.doubtful = true;
     }
 
     /// The position after which the stream is to be asked now. What raises doubt from here on raises it anew.
     pub(crate) fn ask(&mut self) -> Option<Position> {
-        self.doubtful = false;
+        // Doubt that came before the beginning is for when it has begun.
+        self.doubtful &= self.position.is_none();
         self.position
     }
 
@@ -96,8 +96,18 @@ impl Follow {
         }
     }
 
-    /// Takes the stream's answer to a question for what came after the position.
-    pub(crate) fn repair(&mut self, answer: Recovery) -> Repaired {
+    /// Takes the stream's answer to a question for what came after a position.
+    pub(crate) fn repair(&mut self, asked: Position, answer: Recovery) -> Repaired {
+        let has_moved = if answer.complete {
+            self.position.is_none_or(|position| position.epoch != asked.epoch)
+        } else {
+            self.position != Some(asked)
+        };
+        if has_moved {
+            // The answer is to a question that is not asked any more.
+            self.doubt();
+            return Repaired { lost: false, deliver: Vec::new() };
+        }
         let mut waiting = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
         let mut deliver = Vec::new();
@@ -182,9 +192,10 @@ mod tests {
         let mut follow = following(1, 4);
         assert_eq!(follow.take(epoch(1), &publication(7)), Step::Early);
         assert!(follow.is_doubtful());
-        assert_eq!(follow.ask(), Some(at(1, 4)));
+        let asked = follow.ask().unwrap();
+        assert_eq!(asked, at(1, 4));
         assert_eq!(follow.take(epoch(1), &publication(8)), Step::Early);
-        let repaired = follow.repair(answer(1, 7, true, [5, 6, 7]));
+        let repaired = follow.repair(asked, answer(1, 7, true, [5, 6, 7]));
         assert_eq!((repaired.lost, offsets(&repaired)), (false, vec![5, 6, 7, 8]));
         assert_eq!(follow.position(), Some(at(1, 8)));
     }
@@ -193,9 +204,9 @@ mod tests {
     fn what_arrived_meanwhile_is_not_delivered_again() {
         let mut follow = following(1, 4);
         follow.doubt();
-        follow.ask();
+        let asked = follow.ask().unwrap();
         assert_eq!(follow.take(epoch(1), &publication(5)), Step::Deliver);
-        let repaired = follow.repair(answer(1, 6, true, [5, 6]));
+        let repaired = follow.repair(asked, answer(1, 6, true, [5, 6]));
         assert_eq!((repaired.lost, offsets(&repaired)), (false, vec![6]));
     }
 
@@ -203,8 +214,8 @@ mod tests {
     fn a_loss_is_said_and_what_comes_next_is_delivered() {
         let mut follow = following(1, 4);
         assert_eq!(follow.take(epoch(1), &publication(9)), Step::Early);
-        follow.ask();
-        let repaired = follow.repair(answer(1, 9, false, []));
+        let asked = follow.ask().unwrap();
+        let repaired = follow.repair(asked, answer(1, 9, false, []));
         assert_eq!((repaired.lost, offsets(&repaired)), (true, vec![9]));
         assert_eq!(follow.position(), Some(at(1, 9)));
     }
@@ -213,8 +224,8 @@ mod tests {
     fn another_epoch_is_a_loss() {
         let mut follow = following(1, 4);
         assert_eq!(follow.take(epoch(2), &publication(1)), Step::Early);
-        follow.ask();
-        let repaired = follow.repair(answer(2, 1, false, []));
+        let asked = follow.ask().unwrap();
+        let repaired = follow.repair(asked, answer(2, 1, false, []));
         assert_eq!((repaired.lost, offsets(&repaired)), (true, vec![1]));
         assert_eq!(follow.position(), Some(at(2, 1)));
     }
@@ -224,8 +235,8 @@ mod tests {
         let mut follow = following(1, 4);
         follow.doubt();
         assert_eq!(follow.take(epoch(1), &publication(1_048_581)), Step::Early);
-        follow.ask();
-        let repaired = follow.repair(answer(1, 1_048_581, true, [1_048_581]));
+        let asked = follow.ask().unwrap();
+        let repaired = follow.repair(asked, answer(1, 1_048_581, true, [1_048_581]));
         assert_eq!((repaired.lost, offsets(&repaired)), (false, vec![1_048_581]));
     }
 
@@ -237,22 +248,40 @@ mod tests {
             Arc::new(Publication { data, info: None, tags: None, offset })
         };
         follow.take(epoch(1), &large(2));
-        follow.ask();
+        let asked = follow.ask().unwrap();
         for offset in 3..10 {
             assert_eq!(follow.take(epoch(1), &large(offset)), Step::Early);
         }
         assert!(follow.waiting_bytes <= Follow::WAITING_BYTES_MAX);
-        let repaired = follow.repair(answer(1, 2, true, [1, 2]));
+        let repaired = follow.repair(asked, answer(1, 2, true, [1, 2]));
         assert_eq!(offsets(&repaired), [1, 2, 3]);
         assert!(follow.is_doubtful());
     }
 
     #[test]
-    fn who_has_not_begun_misses_nothing() {
+    fn doubt_from_before_the_beginning_stays() {
         let mut follow = Follow::default();
         follow.doubt();
+        assert_eq!(follow.ask(), None);
+        follow.begin(at(1, 3));
+        assert!(follow.is_doubtful());
+        assert_eq!(follow.ask(), Some(at(1, 3)));
         assert!(!follow.is_doubtful());
-        assert_eq!(follow.take(epoch(1), &publication(9)), Step::Deliver);
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_late_to_matter_is_asked_for_again() {
+        let mut follow = following(1, 4);
+        follow.doubt();
+        let asked = follow.ask().unwrap();
+        assert_eq!(follow.take(epoch(1), &publication(5)), Step::Deliver);
+        assert!(!follow.repair(asked, answer(1, 5, false, [])).lost);
+        assert!(follow.is_doubtful());
+        let asked = follow.ask().unwrap();
+        assert!(follow.repair(asked, answer(2, 0, false, [])).lost);
+        // Of two that asked at the same time, the second learns nothing from the old stream's answer.
+        assert_eq!(follow.repair(asked, answer(1, 5, true, [])).deliver, []);
+        assert_eq!(follow.position(), Some(at(2, 0)));
     }
 
     proptest! {
@@ -271,14 +300,14 @@ mod tests {
                     delivered.push(offset);
                 }
                 if asks && follow.is_doubtful() {
-                    let since = follow.ask().unwrap().offset;
-                    delivered.extend(offsets(&follow.repair(answer(1, top, true, since + 1..=top))));
+                    let asked = follow.ask().unwrap();
+                    delivered.extend(offsets(&follow.repair(asked, answer(1, top, true, asked.offset + 1..=top))));
                 }
             }
             follow.doubt();
             while follow.is_doubtful() {
-                let since = follow.ask().unwrap().offset;
-                delivered.extend(offsets(&follow.repair(answer(1, top, true, since + 1..=top))));
+                let asked = follow.ask().unwrap();
+                delivered.extend(offsets(&follow.repair(asked, answer(1, top, true, asked.offset + 1..=top))));
             }
             prop_assert_eq!(delivered, (1..=top).collect::<Vec<_>>());
         }

@@ -6,6 +6,8 @@
 
 pub(crate) mod follow;
 mod jobs;
+mod repair;
+mod subscribe;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -25,16 +27,17 @@ use tokio::sync::Semaphore;
 use crate::counters::Counters;
 use crate::inbox::{Address, Inbox, Message};
 use crate::settings::{EngineSettings, Settings};
-use follow::{Follow, Repaired, Stamped, Step};
-use jobs::{Job, Read};
+use follow::{Follow, Stamped, Step};
+use jobs::{Job, Read, Subscribe};
 
 pub(crate) use jobs::{Admission, HistoryCall, HistoryPage, Publisher, TopicCall};
 
 /// Publications that go to the engine together at most.
 const GROUP_MAX: usize = 256;
 
-/// Topics that are repaired at the same time. After an outage all of them want to be.
-const REPAIRS_MAX: usize = 256;
+/// Topics that are repaired at the same time. After an outage all of them want to be, and each may bring its whole
+/// history.
+const REPAIRS_MAX: usize = 32;
 
 /// Data of publications that may wait for the engine on one shard; further ones are answered error 111.
 const WAITING_BYTES_MAX: usize = 64 << 20;
@@ -119,7 +122,9 @@ impl Topics {
                     Err(error) => self.tell(publisher, Err(error)),
                 };
             }
-            TopicRequest::Subscribe { membership, wanted } => Job::Subscribe(from, membership, wanted),
+            TopicRequest::Subscribe { membership, wanted } => {
+                Job::Subscribe(Subscribe { from, membership, wanted })
+            }
             TopicRequest::Unsubscribe { membership } => Job::Unsubscribe(from, membership),
             TopicRequest::UpdatePresence { info, join_leave } => Job::UpdatePresence(info, join_leave),
             TopicRequest::Presence { command } => Job::Read(from, command, Read::Presence),
@@ -245,6 +250,10 @@ impl Topics {
             Event::Publication { topic, publication, epoch: None } => {
                 self.send(topic, Content::Publication(publication, None));
             }
+            // A node that is set to keep nothing still gets what others keep.
+            Event::Publication { topic, publication, epoch: Some(_) } if !self.keeps(&topic) => {
+                self.send(topic, Content::Publication(publication, None));
+            }
             Event::Publication { topic, publication, epoch: Some(epoch) } => {
                 let step = self.following(&topic, |follow| follow.take(epoch, &publication));
                 match step {
@@ -259,16 +268,6 @@ impl Topics {
                 self.following(&topic, Follow::doubt);
                 self.enqueue_repair(&topic);
             }
-        }
-    }
-
-    /// Delivers what a repair found, after the word that some of it cannot be had.
-    fn deliver_repaired(&self, name: &TopicName, repaired: Repaired) {
-        if repaired.lost {
-            self.send_to_members(name, || Message::Lost(name.clone()));
-        }
-        for stamped in repaired.deliver {
-            self.send_stamped(name.clone(), stamped);
         }
     }
 
@@ -310,6 +309,10 @@ impl Topics {
 
     fn namespace(&self, name: &TopicName) -> Result<&Namespace, ErrorCode> {
         self.settings.topics.of(name.as_str()).map_err(|_| ErrorCode::UNKNOWN_TOPIC)
+    }
+
+    fn keeps(&self, name: &TopicName) -> bool {
+        self.namespace(name).is_ok_and(|namespace| namespace.history.is_some())
     }
 
     fn history_of(&self, name: &TopicName) -> Result<Option<HistoryOptions>, ErrorCode> {

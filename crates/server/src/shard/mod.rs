@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fanwire_broker::Event;
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
 use fanwire_hub::outbox::Outbox;
@@ -217,6 +218,11 @@ impl Shard {
                 let topics = self.registry.topics().map(|t| (t.name.clone(), t.subscribers.len())).collect();
                 // Whoever asked may have given up.
                 let _ = reply.send(topics);
+            }
+            Message::Missed => {
+                for topic in self.node.inboxes.all[usize::from(self.index)].take_missed() {
+                    self.topics.event(Event::Interrupted { topic });
+                }
             }
             Message::Barrier(reached) => drop(reached),
             Message::Close(why) => self.close_all(&why),

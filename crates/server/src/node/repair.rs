@@ -1,0 +1,81 @@
+//! Asking a topic's stream for what may have been missed, once for all subscribers of the node.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use fanwire_broker::{EngineError, Since};
+use fanwire_hub::HistoryBounds;
+use fanwire_protocol::TopicName;
+
+use super::Topics;
+use super::follow::{Follow, Repaired};
+use crate::inbox::{Inbox, Message};
+
+impl Topics {
+    /// The repair that doubt has asked for. What fails is tried again.
+    pub(super) async fn repair(self: &Rc<Self>, name: &TopicName) {
+        // The semaphore is never closed.
+        let _permit = self.repairs.acquire().await;
+        self.wait_for_room().await;
+        let is_wanted = self.topics.borrow_mut().get_mut(name).is_some_and(|topic| {
+            topic.repairing = false;
+            topic.follow.is_doubtful() && topic.total > 0
+        });
+        let history = self.namespace(name).ok().and_then(|namespace| namespace.history);
+        let (true, Some(history)) = (is_wanted, history) else { return };
+        if let Err(error) = self.repair_now(name, history).await {
+            tracing::debug!(%error, topic = %name, "a stream could not be asked for what was missed");
+            self.unrepaired.borrow_mut().push(name.clone());
+        }
+        self.enqueue_repair(name);
+    }
+
+    /// Brings what was delivered in line with the stream.
+    pub(super) async fn repair_now(
+        self: &Rc<Self>,
+        name: &TopicName,
+        history: HistoryBounds,
+    ) -> Result<(), EngineError> {
+        let Some(since) = self.following(name, Follow::ask).flatten() else { return Ok(()) };
+        let asked = Since { offset: since.offset, epoch: since.epoch.as_str() };
+        match self.engine.recover(name, Some(asked), history.size, history.meta_ttl).await {
+            Ok(answer) => {
+                self.count_repair(answer.complete);
+                if let Some(repaired) = self.following(name, |follow| follow.repair(since, answer)) {
+                    self.deliver_repaired(name, repaired);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.following(name, Follow::doubt);
+                Err(error)
+            }
+        }
+    }
+
+    /// Delivers what a repair found, after the word that some of it cannot be had.
+    fn deliver_repaired(&self, name: &TopicName, repaired: Repaired) {
+        if repaired.lost {
+            self.send_to_members(name, || Message::Lost(name.clone()));
+        }
+        for stamped in repaired.deliver {
+            self.send_stamped(name.clone(), stamped);
+        }
+    }
+
+    /// Shards that are behind already are not given a whole history on top.
+    async fn wait_for_room(&self) {
+        const PATIENCE: u32 = 2000;
+        const PAUSE: Duration = Duration::from_millis(1);
+        for _ in 0..PATIENCE {
+            if !self.inboxes.iter().any(Inbox::is_full) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn count_repair(&self, complete: bool) {
+        if complete { self.counters.repairs.add(1) } else { self.counters.repairs_failed.add(1) }
+    }
+}

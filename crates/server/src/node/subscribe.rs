@@ -1,0 +1,340 @@
+//! Making and ending subscriptions. What a client missed and what it will be sent meet exactly at the position that
+//! was delivered last, since deliveries and answers leave from here in order.
+//!
+//! Subscriptions that wait behind one another are made side by side: when a node has died, thousands come back to one
+//! topic, and an engine in another process takes its time for each.
+
+use std::cmp::Ordering;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanwire_broker::{HistoryQuery, Recovery, Since};
+use fanwire_hub::HistoryBounds;
+use fanwire_hub::effect::{Answer, Joined, KnownPosition, Membership, Wanted};
+use fanwire_protocol::{ErrorCode, Position, Publication, TopicName};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::Topics;
+use super::follow::Follow;
+use super::jobs::{Job, Subscribe, error};
+use crate::inbox::{Address, Message};
+
+/// How often what a client missed is compared with what was delivered meanwhile, before it counts as lost.
+const ATTEMPTS_MAX: usize = 16;
+
+impl Topics {
+    /// Makes a subscription, and those that wait right behind it.
+    pub(super) async fn do_subscribes(self: &Rc<Self>, name: &TopicName, first: Subscribe) {
+        let following = self.following_jobs(name, |job| match job {
+            Job::Subscribe(subscribe) => Ok(subscribe),
+            job => Err(job),
+        });
+        let group = [first].into_iter().chain(following);
+        match self.prepare(name).await {
+            Ok(history) => {
+                let each = |subscribe| {
+                    let (topics, name) = (self.clone(), name.clone());
+                    async move { topics.do_subscribe(&name, subscribe, history).await }
+                };
+                side_by_side(group.map(each)).await;
+            }
+            Err(error) => {
+                for Subscribe { from, membership, .. } in group {
+                    self.answer(
+                        from,
+                        Answer::Subscribed { topic: name.clone(), membership, result: Err(error) },
+                    );
+                }
+            }
+        }
+        self.leave_if_last(name).await;
+        // What was doubtful while nobody was subscribed is asked for now.
+        self.enqueue_repair(name);
+    }
+
+    /// Ends a subscription, and those whose ends wait right behind.
+    pub(super) async fn do_unsubscribes(
+        self: &Rc<Self>,
+        name: &TopicName,
+        from: Address,
+        membership: Membership,
+    ) {
+        let following = self.following_jobs(name, |job| match job {
+            Job::Unsubscribe(from, membership) => Ok((from, membership)),
+            job => Err(job),
+        });
+        let group = [(from, membership)].into_iter().chain(following).map(|(from, membership)| {
+            self.uncount(name, from);
+            let (topics, name) = (self.clone(), name.clone());
+            async move { topics.depart(&name, &membership).await }
+        });
+        side_by_side(group).await;
+        self.leave_if_last(name).await;
+    }
+
+    /// Makes sure that the topic's events arrive, and that it is known where its stream stands.
+    async fn prepare(&self, name: &TopicName) -> Result<Option<HistoryBounds>, ErrorCode> {
+        let history = self.namespace(name)?.history;
+        if self.members(name) == 0 {
+            self.engine.subscribe(name).await.map_err(error)?;
+            self.pass_old_events(name).await;
+        }
+        if let Some(HistoryBounds { meta_ttl, .. }) = history
+            && self.position(name).is_none()
+        {
+            let top = self.engine.recover(name, None, 0, meta_ttl).await.map_err(error)?.top;
+            self.following(name, |follow| follow.begin(top));
+        }
+        Ok(history)
+    }
+
+    /// Events of an earlier subscription that still wait in the inbox are not for new subscribers, who would find a
+    /// hole behind them.
+    async fn pass_old_events(&self, name: &TopicName) {
+        if self.are_shared() {
+            let (reach, reached) = oneshot::channel();
+            self.inboxes[self.shard].send(Message::Barrier(reach));
+            // Dropped either way.
+            let _ = reached.await;
+            self.following(name, |follow| *follow = Follow::default());
+        }
+    }
+
+    async fn do_subscribe(
+        self: &Rc<Self>,
+        name: &TopicName,
+        subscribe: Subscribe,
+        history: Option<HistoryBounds>,
+    ) {
+        let Subscribe { from, membership, wanted } = subscribe;
+        let result = self.join(name, &membership, wanted, history).await;
+        match result {
+            Ok(_) => self.count(name, from),
+            Err(_) => self.undo_presence(name, &membership).await,
+        }
+        let join = (result.is_ok() && membership.join_leave).then(|| membership.info.clone());
+        self.answer(from, Answer::Subscribed { topic: name.clone(), membership, result });
+        // After the answer, so that a client sees its own join last.
+        if let Some(info) = join {
+            self.ignore(self.engine.publish_join(name, info).await);
+            self.deliver_events();
+        }
+    }
+
+    /// Presence and position of a new subscription. The position is always read after the last wait: what was
+    /// delivered during one went to others only.
+    async fn join(
+        self: &Rc<Self>,
+        name: &TopicName,
+        membership: &Membership,
+        wanted: Wanted,
+        history: Option<HistoryBounds>,
+    ) -> Result<Joined, ErrorCode> {
+        if membership.presence {
+            let Membership { info, join_leave, .. } = membership;
+            self.engine.add_presence(name, info.clone(), *join_leave).await.map_err(error)?;
+        }
+        let Some(history) = history else { return Ok(Joined::default()) };
+        match wanted {
+            Wanted::Nothing => Ok(Joined::default()),
+            Wanted::Position => Ok(Joined { position: self.position(name), recovered: None }),
+            Wanted::Missed { known, or_refuse } => {
+                let joined = self.missed(name, &known, history).await?;
+                self.count_recovery(joined.recovered.is_some());
+                if joined.recovered.is_none() && or_refuse {
+                    return Err(ErrorCode::UNRECOVERABLE_POSITION);
+                }
+                Ok(joined)
+            }
+            Wanted::Newest(known) => {
+                let joined = self.newest(name, &known, history).await?;
+                self.count_recovery(joined.recovered.is_some());
+                Ok(joined)
+            }
+        }
+    }
+
+    /// Everything after the known position, up to what was delivered last. Where the two ends do not meet, one of
+    /// them is moved: what the stream has and the owner has not is delivered to the others first, and what was
+    /// delivered meanwhile is read too.
+    async fn missed(
+        self: &Rc<Self>,
+        name: &TopicName,
+        known: &KnownPosition,
+        history: HistoryBounds,
+    ) -> Result<Joined, ErrorCode> {
+        let since = Since { offset: known.offset, epoch: &known.epoch };
+        let mut answer = self.read_after(name, since, history).await?;
+        for _ in 0..ATTEMPTS_MAX {
+            let position = self.position(name).unwrap_or(answer.top);
+            if position.epoch != answer.top.epoch {
+                self.repair_now(name, history).await.map_err(error)?;
+                answer = self.read_after(name, since, history).await?;
+                continue;
+            }
+            if !answer.complete {
+                return Ok(Joined { position: Some(position), recovered: None });
+            }
+            match position.offset.cmp(&answer.top.offset) {
+                Ordering::Equal => {
+                    return Ok(Joined { position: Some(position), recovered: Some(answer.publications) });
+                }
+                Ordering::Less => self.repair_now(name, history).await.map_err(error)?,
+                Ordering::Greater => {
+                    let top = answer.top;
+                    let since = Since { offset: top.offset, epoch: top.epoch.as_str() };
+                    let more = self.read_after(name, since, history).await?;
+                    if more.top == top {
+                        // The stream has gone back behind what was delivered.
+                        self.repair_now(name, history).await.map_err(error)?;
+                    }
+                    answer = joined(answer, more);
+                }
+            }
+        }
+        Ok(Joined { position: self.position(name), recovered: None })
+    }
+
+    async fn read_after(
+        &self,
+        name: &TopicName,
+        since: Since<'_>,
+        history: HistoryBounds,
+    ) -> Result<Recovery, ErrorCode> {
+        let limit = self.settings.client.recovery_max;
+        self.engine.recover(name, Some(since), limit, history.meta_ttl).await.map_err(error)
+    }
+
+    /// The newest publication, which has to be the one that was delivered last.
+    async fn newest(
+        self: &Rc<Self>,
+        name: &TopicName,
+        known: &KnownPosition,
+        history: HistoryBounds,
+    ) -> Result<Joined, ErrorCode> {
+        let query = HistoryQuery { limit: 1, since: None, reverse: true };
+        for _ in 0..ATTEMPTS_MAX {
+            let page = self.engine.history(name, query, history.meta_ttl).await.map_err(error)?;
+            let is_behind =
+                |position: Position| position.epoch == page.top.epoch && position.offset < page.top.offset;
+            // What the stream has already is mostly on its way.
+            self.wait_while(name, is_behind).await;
+            let position = self.position(name).unwrap_or(page.top);
+            if position.epoch != page.top.epoch || is_behind(position) {
+                self.repair_now(name, history).await.map_err(error)?;
+                continue;
+            }
+            let mut newest = self.newest_of(name).into_iter().chain(page.publications);
+            let newest = newest.find(|newest| newest.offset == position.offset);
+            let is_known = known.offset == position.offset && position.epoch.as_str() == known.epoch;
+            if is_known || newest.is_some() || position == page.top {
+                let recovered = if is_known { Some(Vec::new()) } else { newest.map(|newest| vec![newest]) };
+                return Ok(Joined { position: Some(position), recovered });
+            }
+        }
+        Ok(Joined { position: self.position(name), recovered: None })
+    }
+
+    /// Waits a moment for events that are on their way.
+    async fn wait_while(&self, name: &TopicName, is_so: impl Fn(Position) -> bool) {
+        const PATIENCE: u32 = 100;
+        const PAUSE: Duration = Duration::from_millis(1);
+        for _ in 0..PATIENCE {
+            if !self.position(name).is_some_and(&is_so) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn newest_of(&self, name: &TopicName) -> Option<Arc<Publication>> {
+        self.topics.borrow().get(name).and_then(|topic| topic.newest.clone())
+    }
+
+    /// Takes a client out of presence that nobody was told had come.
+    async fn undo_presence(&self, name: &TopicName, membership: &Membership) {
+        if membership.presence {
+            let info = membership.info.clone();
+            self.ignore(self.engine.add_presence(name, info.clone(), false).await);
+            self.ignore(self.engine.remove_presence(name, info.client).await);
+        }
+    }
+
+    async fn depart(self: &Rc<Self>, name: &TopicName, membership: &Membership) {
+        if membership.presence {
+            self.ignore(self.engine.remove_presence(name, membership.info.client).await);
+            self.deliver_events();
+        } else if membership.join_leave {
+            self.ignore(self.engine.publish_leave(name, membership.info.clone()).await);
+            self.deliver_events();
+        }
+    }
+
+    async fn leave_if_last(&self, name: &TopicName) {
+        if self.members(name) == 0 {
+            if let Some(topic) = self.topics.borrow_mut().get_mut(name) {
+                (topic.follow, topic.newest) = Default::default();
+            }
+            self.ignore(self.engine.unsubscribe(name).await);
+        }
+    }
+
+    fn count(&self, name: &TopicName, from: Address) {
+        let mut topics = self.topics.borrow_mut();
+        let topic = topics.entry(name.clone()).or_default();
+        if topic.members.is_empty() {
+            topic.members = vec![0; self.inboxes.len()].into();
+        }
+        topic.members[usize::from(from.shard)] += 1;
+        topic.total += 1;
+    }
+
+    fn uncount(&self, name: &TopicName, from: Address) {
+        if let Some(topic) = self.topics.borrow_mut().get_mut(name)
+            && let Some(members) = topic.members.get_mut(usize::from(from.shard))
+        {
+            // Every subscription that was made is given back once.
+            debug_assert!(*members > 0 && topic.total > 0);
+            *members = members.saturating_sub(1);
+            topic.total = topic.total.saturating_sub(1);
+        }
+    }
+
+    fn count_recovery(&self, complete: bool) {
+        if complete { self.counters.recoveries.add(1) } else { self.counters.recoveries_failed.add(1) }
+    }
+}
+
+/// Two answers of which the second was asked for what came after the first.
+fn joined(mut first: Recovery, second: Recovery) -> Recovery {
+    first.publications.extend(second.publications);
+    Recovery {
+        top: second.top,
+        complete: first.complete && second.complete,
+        publications: first.publications,
+    }
+}
+
+/// Runs all of them; a single one without a task of its own.
+async fn side_by_side<F: Future<Output = ()> + 'static>(futures: impl Iterator<Item = F>) {
+    let mut futures: Vec<F> = futures.collect();
+    if futures.len() == 1
+        && let Some(only) = futures.pop()
+    {
+        return only.await;
+    }
+    let mut running = JoinSet::new();
+    for future in futures {
+        running.spawn_local(future);
+    }
+    while let Some(ended) = running.join_next().await {
+        if let Err(error) = ended
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
