@@ -16,7 +16,7 @@ REFUSED = {
     "autoscaling with the memory engine": (["--set=autoscaling.enabled=true"], "config.engine.type"),
     "unknown engine": (["--set=config.engine.type=nats"], "/config/engine/type"),
     "Redis without an address": (["--set=config.engine.type=redis"], "config.engine.redis.address"),
-    "too little time to end": (["--set=terminationGracePeriodSeconds=60"], "Set it to 65 or more"),
+    "too little time to end": (["--set=terminationGracePeriodSeconds=60"], "Set it to 70 or more"),
     "a window that is longer than the time to end": (["--set=config.shutdown.window=5000s"], "5030 s"),
     "a time that the chart cannot add": (["--set=config.shutdown.window=1m"], "/config/shutdown/window"),
     "two limits of disruption": (["--set=podDisruptionBudget.minAvailable=1"], "exactly one"),
@@ -56,7 +56,7 @@ def test_the_word_that_yaml_takes_for_a_truth_value(tmp_path):
 
 
 def test_one_second_more_than_ending_takes_is_enough():
-    assert render("--set=terminationGracePeriodSeconds=61")
+    assert render("--set=terminationGracePeriodSeconds=70")
 
 
 def test_the_schema_is_closed_wherever_it_names_properties():

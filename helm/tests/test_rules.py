@@ -58,7 +58,7 @@ def test_a_pod_has_the_time_to_send_its_clients_away(objects):
     shutdown = configuration(objects)["shutdown"]
     needed = sum(int(shutdown[part].removesuffix("s")) for part in ("propagation", "window", "timeout"))
     grace = pod(objects)["spec"]["terminationGracePeriodSeconds"]
-    assert grace > needed
+    assert grace >= needed + 10
     spec = only(objects, "Deployment")["spec"]
     assert spec["progressDeadlineSeconds"] > grace + spec["minReadySeconds"]
 

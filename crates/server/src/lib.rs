@@ -29,5 +29,6 @@ mod internal;
 mod metrics;
 mod counters;
 
+pub use cluster::JoinError;
 pub use run::{Failed, Running, StartError, start};
 pub use settings::Settings;

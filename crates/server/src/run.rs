@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use fanwire_broker::{Incompatible, LinkError};
+use fanwire_broker::Incompatible;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 use uuid::Uuid;
 
 use crate::auth::{KeyError, Tokens};
-use crate::cluster::{self, Cluster};
+use crate::cluster::{self, Cluster, JoinError};
 use crate::counters::{Counter, Counters};
 use crate::drain::{Phase, drain};
 use crate::handle::Node;
@@ -31,8 +31,8 @@ pub enum StartError {
     Key(#[from] KeyError),
     #[error("cannot listen on {address} ({setting}): {error}")]
     Listen { address: SocketAddr, setting: &'static str, error: io::Error },
-    #[error("engine.redis: {0}")]
-    Redis(#[from] LinkError),
+    #[error(transparent)]
+    Cluster(#[from] JoinError),
     #[error("a shard could not be started: {0}")]
     Shard(io::Error),
 }
@@ -58,6 +58,9 @@ pub enum Failed {
     /// A defect of ours: topics and clients of that shard are gone, and only a new process serves them again.
     #[error("shard {0} ended, and with it the node; its last words are in the log")]
     Shard(usize),
+    /// A defect of ours: the node does not hear its cluster any more.
+    #[error("the node's part in its cluster ended, and with it the node; its last words are in the log")]
+    Membership,
     /// The cluster is set in another way than this node.
     #[error("this node cannot join its cluster: {0}")]
     Refused(Incompatible),
@@ -221,9 +224,17 @@ impl Running {
                 None => std::future::pending().await,
             }
         };
+        let left = async {
+            match &mut self.membership {
+                // It ends by itself only if it panics.
+                Some(membership) => drop(membership.await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             Some(shard) = self.ended.recv() => Failed::Shard(shard),
             why = refused => Failed::Refused(why),
+            () = left => Failed::Membership,
         }
     }
 

@@ -109,7 +109,6 @@ pub struct MemoryEngineSettings {
 #[derive(Clone, Debug)]
 pub struct ShutdownSettings {
     /// How long the node goes on accepting clients while those who send them, a balancer, learn that it goes.
-    /// It ends early once the node has no client.
     pub propagation: Duration,
     /// The time over which clients are closed evenly. A node with few takes less: at least
     /// [`ShutdownSettings::CLOSES_PER_SECOND_MIN`] are closed in a second.

@@ -35,8 +35,8 @@
 {{- end }}
 
 {{- $ending := include "fanwire.shutdownSeconds" . | int }}
-{{- if le (.Values.terminationGracePeriodSeconds | int) $ending }}
-  {{- fail (printf "terminationGracePeriodSeconds is %d, but config.shutdown.propagation, window and timeout together are %d s, and Kubernetes would kill pods while they send their clients away. Set it to %d or more." (int .Values.terminationGracePeriodSeconds) $ending (add $ending 5)) }}
+{{- if lt (.Values.terminationGracePeriodSeconds | int) (add $ending 10 | int) }}
+  {{- fail (printf "terminationGracePeriodSeconds is %d, but config.shutdown.propagation, window and timeout together are %d s, and a pod may take 10 s more; Kubernetes would kill it while it sends its clients away. Set it to %d or more." (int .Values.terminationGracePeriodSeconds) $ending (add $ending 10)) }}
 {{- end }}
 
 {{- $scaling := .Values.autoscaling }}

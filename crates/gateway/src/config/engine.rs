@@ -45,7 +45,7 @@ section! {
     /// How a node goes.
     Shutdown {
         /// How long the node goes on taking clients while balancers learn that it goes: as long as yours take to
-        /// notice that /readyz fails. A node without clients does not wait.
+        /// notice that /readyz fails.
         propagation: Period = defaults::SHUTDOWN_PROPAGATION,
         /// Over how long clients are sent away, evenly, to come back elsewhere; at least 100 go each second, so few
         /// take less. Those whose turn has not come are served as before.

@@ -8,10 +8,10 @@ mod control;
 mod message;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fmt, io, thread};
 
 use fanwire_broker::{
     HistoryOptions, Incompatible, LinkError, LinkState, Peer, Publish, Redis, RedisSettings,
@@ -19,7 +19,7 @@ use fanwire_broker::{
 use fanwire_protocol::{ClientId, ErrorCode, TopicName};
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
@@ -54,8 +54,7 @@ struct Shared {
     /// Where answers to this node arrive.
     answers: TopicName,
     inboxes: Inboxes,
-    /// For what is asked from a shard's thread.
-    runtime: Handle,
+    thread: Thread,
     /// Calls that wait for answers, by number.
     waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<Answer>>>,
     next_call: AtomicU64,
@@ -63,6 +62,36 @@ struct Shared {
     is_listening: AtomicBool,
     /// Some connections have been missing for a while, and others not.
     wedged: AtomicBool,
+}
+
+/// Why a node cannot even try to join its cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("engine.redis: {0}")]
+    Redis(#[from] LinkError),
+    #[error("the thread for Redis could not be started: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Where everything that Redis sends is read: one thread beside the shards and the control runtime, so that neither
+/// health nor the API waits for a flood of messages.
+struct Thread {
+    runtime: Handle,
+    /// The thread ends when this is dropped.
+    _stop: oneshot::Sender<()>,
+}
+
+impl Thread {
+    fn start() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        thread::Builder::new().name("redis".to_owned()).spawn(move || {
+            // An error is the end as well.
+            let _ = runtime.block_on(stopped);
+        })?;
+        Ok(Self { runtime: handle, _stop: stop })
+    }
 }
 
 /// How a node stands with Redis.
@@ -87,16 +116,19 @@ pub(crate) enum Manner {
 }
 
 impl Cluster {
-    /// Joins the cluster, in the background; other nodes' calls arrive at the receiver. To be called within the
-    /// control runtime.
+    /// Joins the cluster, in the background; other nodes' calls arrive at the receiver.
     pub(crate) fn start(
         settings: RedisSettings,
         id: Uuid,
         name: &str,
         inboxes: Inboxes,
-    ) -> Result<(Self, control::Arrivals), LinkError> {
+    ) -> Result<(Self, control::Arrivals), JoinError> {
         let (deliver, arrivals) = arrivals::deliver(inboxes.clone());
-        let redis = Redis::start(settings, Peer { id, name: name.into() }, deliver)?;
+        let thread = Thread::start()?;
+        let redis = {
+            let _entered = thread.runtime.enter();
+            Redis::start(settings, Peer { id, name: name.into() }, deliver)?
+        };
         let topic = |name: String| TopicName::new(&name).expect("no name here is empty");
         let cluster = Self(Arc::new(Shared {
             redis,
@@ -104,7 +136,7 @@ impl Cluster {
             control: topic(CONTROL.to_owned()),
             answers: answers_topic(id),
             inboxes,
-            runtime: Handle::current(),
+            thread,
             waiting: Mutex::default(),
             next_call: AtomicU64::new(0),
             is_listening: AtomicBool::new(false),
@@ -193,7 +225,7 @@ impl Cluster {
     pub(crate) fn make_single(&self, user: &str, connection: ClientId) {
         let single = Single { user: user.into(), connection: connection.0 };
         let cluster = self.clone();
-        self.0.runtime.spawn(async move {
+        self.0.thread.runtime.spawn(async move {
             let parameters = serde_json::value::to_raw_value(&single).expect("it is made for JSON");
             let call = Call::new(cluster.0.id, None, SINGLE, &parameters);
             if let Err(error) = cluster.send(Manner::Order, &call).await {

@@ -23,6 +23,7 @@ use fanwire_hub::effect::{Answer, TopicRequest};
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
 use fanwire_protocol::{ClientId, ErrorCode, Position, Publication, TopicName};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::counters::Counters;
 use crate::inbox::{Address, Inbox, Message};
@@ -42,6 +43,12 @@ const REPAIRS_MAX: usize = 32;
 /// Data of publications that may wait for the engine on one shard; further ones are answered error 111.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
+/// Topics without publications that are remembered; beyond it the oldest may be told of a loss that is none.
+const FRESH_MAX: usize = 1 << 20;
+
+/// Topics that are renewed in one sweep.
+const RENEWALS_MAX: usize = 4096;
+
 /// What a waiting publication is counted for beside its data.
 const WAITING_BYTES_EACH: usize = 512;
 
@@ -55,6 +62,9 @@ pub(crate) struct Topics {
     /// Topics that could not be repaired, to be tried again.
     unrepaired: RefCell<Vec<TopicName>>,
     repairs: Semaphore,
+    /// Topics into which nothing had been published when they were subscribed, by the time at which that is to be
+    /// looked at again.
+    fresh: RefCell<VecDeque<(Instant, TopicName)>>,
     /// Publications that wait for the engine.
     waiting_bytes: Cell<usize>,
     inboxes: Arc<[Inbox]>,
@@ -97,6 +107,7 @@ impl Topics {
             topics: RefCell::default(),
             unrepaired: RefCell::default(),
             repairs: Semaphore::new(REPAIRS_MAX),
+            fresh: RefCell::default(),
             waiting_bytes: Cell::new(0),
             inboxes,
             settings,
@@ -178,6 +189,34 @@ impl Topics {
         self.engine.sweep();
         for topic in self.unrepaired.take() {
             self.enqueue_repair(&topic);
+        }
+        self.renew_fresh();
+    }
+
+    /// An engine forgets soon where the stream of a topic stands that nobody publishes into. Subscribers must not be
+    /// told of a loss for that, so it is asked again in time.
+    fn renew_fresh(self: &Rc<Self>) {
+        let now = Instant::now();
+        for _ in 0..RENEWALS_MAX {
+            let is_due = self.fresh.borrow().front().is_some_and(|(due, _)| *due <= now);
+            let due = if is_due { self.fresh.borrow_mut().pop_front() } else { None };
+            let Some((_, topic)) = due else { return };
+            if self.position(&topic).is_some_and(|position| position.offset == 0) {
+                self.following(&topic, Follow::doubt);
+                self.enqueue_repair(&topic);
+                self.note_fresh(topic);
+            }
+        }
+    }
+
+    /// Renews the topic later, if nothing was published into it.
+    fn note_fresh(&self, topic: TopicName) {
+        if self.position(&topic).is_some_and(|position| position.offset == 0) {
+            let mut fresh = self.fresh.borrow_mut();
+            if fresh.len() == FRESH_MAX {
+                fresh.pop_front();
+            }
+            fresh.push_back((Instant::now() + Engine::FRESH_TTL / 3, topic));
         }
     }
 

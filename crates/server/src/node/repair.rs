@@ -40,7 +40,9 @@ impl Topics {
         let asked = Since { offset: since.offset, epoch: since.epoch.as_str() };
         match self.engine.recover(name, Some(asked), history.size, history.meta_ttl).await {
             Ok(answer) => {
-                self.count_repair(answer.complete);
+                if !answer.complete || !answer.publications.is_empty() {
+                    self.count_repair(answer.complete);
+                }
                 if let Some(repaired) = self.following(name, |follow| follow.repair(since, answer)) {
                     self.deliver_repaired(name, repaired);
                 }

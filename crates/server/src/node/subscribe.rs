@@ -87,6 +87,7 @@ impl Topics {
         {
             let top = self.engine.recover(name, None, 0, meta_ttl).await.map_err(error)?.top;
             self.following(name, |follow| follow.begin(top));
+            self.note_fresh(name.clone());
         }
         Ok(history)
     }

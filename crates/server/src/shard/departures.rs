@@ -112,14 +112,14 @@ mod tests {
     }
 
     proptest! {
-        /// Each step of the window gets its share, to one more or less, and everybody goes once.
+        /// Each step of the window gets its share, to less than two, and everybody goes once.
         #[test]
         fn departures_are_even(count in 1..5000_u32, steps in 1..200_u32, millis in 1..60_000_u64) {
             let step = Duration::from_millis(millis);
             let mut departures = Departures::new(keys(0..count), START, step * steps);
             let (counts, mut all) = run(&mut departures, steps, step);
             let share = f64::from(count) / f64::from(steps);
-            prop_assert!(counts.iter().all(|&due| (due as f64 - share).abs() <= 1.0), "{:?}", counts);
+            prop_assert!(counts.iter().all(|&due| (due as f64 - share).abs() < 2.0), "{:?}", counts);
             all.sort_unstable_by_key(|key| key.slot);
             prop_assert_eq!(all, keys(0..count));
             prop_assert_eq!(departures.take_due(START + step * (steps + 1)), None);

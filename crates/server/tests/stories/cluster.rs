@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fanwire_hub::PersonalTopic;
+use fanwire_hub::{NameRules, Namespaces, PersonalTopic};
 use fanwire_server::Settings;
 use serde_json::{Value, json};
 
@@ -232,6 +232,80 @@ async fn a_newer_connection_closes_older_ones_on_other_nodes() {
         assert_eq!(older.closed().await.0, 3504);
     }
     current.nothing_more().await;
+}
+
+#[tokio::test]
+async fn who_wants_to_be_the_only_one_is_not_refused_for_those_whom_it_replaces() {
+    let nodes = cluster(|settings| {
+        settings.client.user_connections_max = 1;
+        settings.client.personal_topic =
+            Some(PersonalTopic { single_connection: true, ..PersonalTopic::default() });
+    })
+    .await;
+    let mut current = try_connect(&nodes[0], "ann").await.unwrap();
+    for number in 1..4 {
+        let newer = try_connect(&nodes[number % NODES], "ann").await.unwrap();
+        let mut older = std::mem::replace(&mut current, newer);
+        assert_eq!(older.closed().await.0, 3504);
+    }
+}
+
+#[tokio::test]
+async fn a_subscribe_that_is_refused_is_no_leave() {
+    let nodes = cluster(|settings| {
+        let mut both = settings.topics.of("room:1").unwrap().clone();
+        both.history = settings.topics.of("history:1").unwrap().history;
+        both.force_recovery = true;
+        both.name = "both".into();
+        settings.topics = Namespaces::new(NameRules::default(), settings.topics.default.clone(), [both]);
+    })
+    .await;
+    let mut watcher = nodes[0].client().await;
+    watcher.subscribe("both:1").await;
+    assert_eq!(identity(&watcher.push().await, "join"), watcher.id());
+    let mut guest = nodes[1].client().await;
+    // Error 112 is asked for where not everything can be recovered.
+    let lost = json!({"channel": "both:1", "recover": true, "offset": 7, "epoch": "other", "flag": 2});
+    assert_eq!(guest.request("subscribe", lost).await.unwrap_err()["code"], 112);
+    guest.subscribe("both:1").await;
+    assert_eq!(identity(&watcher.push().await, "join"), guest.id());
+    assert_eq!(watcher.present("both:1").await, 2);
+}
+
+#[tokio::test]
+async fn an_order_too_long_for_the_others_is_done_nowhere() {
+    let nodes = cluster(|_| ()).await;
+    let mut backend = nodes[0].backend().await;
+    let mut clients = same_user(&nodes, "42").await;
+    let many: Vec<String> = (0..2000).map(|_| clients[0].id().to_owned()).collect();
+    assert_eq!(backend.error("disconnect", json!({"user": "42", "whitelist": many})).await, 107);
+    for client in &mut clients {
+        client.nothing_more().await;
+    }
+}
+
+#[tokio::test]
+async fn many_come_to_one_room_at_once() {
+    const CLIENTS: usize = 150;
+    let nodes = cluster(|_| ()).await;
+    let mut arriving = tokio::task::JoinSet::new();
+    for number in 0..CLIENTS {
+        let address = nodes[number % NODES].address;
+        arriving.spawn(async move {
+            let mut client = Client::connect(address, json!({})).await;
+            client.subscribe("room:1").await;
+            client
+        });
+    }
+    let clients = arriving.join_all().await;
+    let mut backend = nodes[1].backend().await;
+    let stats = backend.call("presence_stats", json!({"channel": "room:1"})).await;
+    assert_eq!(stats["num_clients"], CLIENTS);
+    drop(clients);
+    eventually("all have left", async || {
+        backend.call("presence_stats", json!({"channel": "room:1"})).await["num_clients"] == 0
+    })
+    .await;
 }
 
 #[tokio::test]
