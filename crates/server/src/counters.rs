@@ -85,6 +85,8 @@ pub(crate) struct Counters {
     pub recoveries: Counter,
     pub recoveries_failed: Counter,
     /// Times that a topic's owner asked the stream for what it may have missed.
+    pub position_checks: Counter,
+    /// Times that it had missed something.
     pub repairs: Counter,
     pub repairs_failed: Counter,
     /// Bytes that wait for slow clients.
@@ -116,6 +118,7 @@ impl Default for Counters {
             unsubscribes: ByCode::new(Unsubscribed::ALL.iter().map(|why| why.code)),
             recoveries: Counter::default(),
             recoveries_failed: Counter::default(),
+            position_checks: Counter::default(),
             repairs: Counter::default(),
             repairs_failed: Counter::default(),
             queued_bytes: Counter::default(),

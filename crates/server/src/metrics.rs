@@ -118,7 +118,7 @@ enum Value {
     Info(&'static str, &'static str),
 }
 
-const FAMILIES: [Family; 21] = [
+const FAMILIES: [Family; 22] = [
     Family {
         name: "fanwire_build_info",
         help: "Always 1; the label names the version that runs.",
@@ -219,9 +219,15 @@ const FAMILIES: [Family; 21] = [
         ]),
     },
     Family {
+        name: "fanwire_position_checks_total",
+        help: "Times that this node compared what it had delivered of a topic with the topic's stream.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.position_checks),
+    },
+    Family {
         name: "fanwire_repairs_total",
-        help: "Times that this node asked a topic's stream for what it may have missed; failed: subscribers with \
-               a position were told that some of it is gone.",
+        help: "Times that this node had missed something of a topic's stream and read it; failed: some of it was gone, \
+               and subscribers with a position were told.",
         kind: MetricType::COUNTER,
         value: Value::Results([
             ("complete", |shard| &shard.repairs),

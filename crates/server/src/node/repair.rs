@@ -40,6 +40,7 @@ impl Topics {
         let asked = Since { offset: since.offset, epoch: since.epoch.as_str() };
         match self.engine.recover(name, Some(asked), history.size, history.meta_ttl).await {
             Ok(answer) => {
+                self.counters.position_checks.add(1);
                 if !answer.complete || !answer.publications.is_empty() {
                     self.count_repair(answer.complete);
                 }
