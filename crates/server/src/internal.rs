@@ -95,7 +95,7 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
 }
 
 fn metrics_text(node: &Node) -> String {
-    node.metrics.encode(&metrics::Standing {
+    node.metrics.encode(&metrics::Snapshot {
         is_draining: node.is_draining(),
         redis: node.cluster.as_ref().map(|cluster| cluster.redis().stats()),
         overruns: node.inboxes.all.iter().map(Inbox::overruns).sum(),

@@ -34,7 +34,7 @@ pub(crate) struct Metrics {
 
 /// What is counted elsewhere.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub(crate) struct Snapshot {
     pub is_draining: bool,
     /// Where there is Redis.
     pub redis: Option<RedisStats>,
@@ -76,15 +76,15 @@ impl Metrics {
     }
 
     /// All of it in Prometheus' text format.
-    pub(crate) fn encode(&self, standing: &Standing) -> String {
+    pub(crate) fn encode(&self, snapshot: &Snapshot) -> String {
         let mut families: Vec<MetricFamily> =
             FAMILIES.iter().map(|family| family.collect(&self.shards)).collect();
         families.extend(self.api_requests.collect());
         families.extend(self.api_seconds.collect());
-        let draining = sample(MetricType::GAUGE, &[], f64::from(u8::from(standing.is_draining)));
+        let draining = sample(MetricType::GAUGE, &[], f64::from(u8::from(snapshot.is_draining)));
         let help = "1 while the node is going down and sends its clients away.";
         families.push(family("fanwire_draining", help, MetricType::GAUGE, vec![draining]));
-        families.extend(standing.redis.iter().flat_map(|stats| redis::collect(stats, standing.overruns)));
+        families.extend(snapshot.redis.iter().flat_map(|stats| redis::collect(stats, snapshot.overruns)));
         families.extend(process::collect());
         let encoded = TextEncoder::new().encode_to_string(&families);
         encoded.expect("every family has a name and a sample, and text is UTF-8")
@@ -357,8 +357,8 @@ mod tests {
         shards
     }
 
-    fn standing() -> Standing {
-        Standing { is_draining: false, redis: Some(redis::example()), overruns: 9 }
+    fn snapshot() -> Snapshot {
+        Snapshot { is_draining: false, redis: Some(redis::example()), overruns: 9 }
     }
 
     #[test]
@@ -367,7 +367,7 @@ mod tests {
         metrics.api_request("publish", None, Duration::from_millis(2));
         metrics.api_request("publish", Some(102), Duration::from_millis(2));
         metrics.api_request("other", Some(404), Duration::ZERO);
-        let text = metrics.encode(&standing());
+        let text = metrics.encode(&snapshot());
         for sample in [
             r#"fanwire_build_info{version="0.1.0"} 1"#,
             r#"fanwire_connections{transport="websocket",protocol="protobuf"} 4"#,
@@ -400,7 +400,7 @@ mod tests {
 
     #[test]
     fn every_name_is_ours_and_there_once() {
-        let text = Metrics::new(shards()).encode(&standing());
+        let text = Metrics::new(shards()).encode(&snapshot());
         let mut names = HashSet::new();
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let (name, kind) = line.split_once(' ').unwrap();
@@ -422,7 +422,7 @@ mod tests {
             .stderr(Stdio::piped())
             .spawn();
         let Ok(mut promtool) = promtool else { return };
-        let text = Metrics::new(shards()).encode(&standing());
+        let text = Metrics::new(shards()).encode(&snapshot());
         promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         let checked = promtool.wait_with_output().unwrap();
         let said = [checked.stdout, checked.stderr].concat();

@@ -8,7 +8,7 @@ use super::command::{Reply, object, result};
 use super::error::ApiError;
 use super::method::Method;
 use super::overview::{self, ChannelsRequest, ChannelsResult, InfoResult};
-use crate::cluster::{Manner, ORDER_BYTES_MAX, Outcome};
+use crate::cluster::{CallType, ORDER_BYTES_MAX, Outcome};
 use crate::handle::Node;
 
 /// A call that was understood.
@@ -24,20 +24,22 @@ pub(super) enum Everywhere {
 
 /// Does a call on all nodes. The answer comes when it has been done, on every node that answered in time.
 pub(super) async fn run(node: &Node, request: Everywhere, parameters: &RawValue) -> Reply {
-    if node.cluster.is_some() && request.manner() == Manner::Order && parameters.get().len() > ORDER_BYTES_MAX
+    if node.cluster.is_some()
+        && request.call_type() == CallType::Order
+        && parameters.get().len() > ORDER_BYTES_MAX
     {
         return Err(ApiError::bad_request(format!(
             "parameters longer than {ORDER_BYTES_MAX} bytes, which is what nodes tell each other"
         )));
     }
-    let (method, manner, merge) = (request.method(), request.manner(), request.merging(node));
+    let (method, call_type, merge) = (request.method(), request.call_type(), request.merging(node));
     let here = request.run_here(node).await;
     let Some(cluster) = &node.cluster else { return here };
     match &here {
         // What is wrong here is wrong everywhere. What failed here may be done elsewhere.
         Err(error) if error.code() != ErrorCode::INTERNAL.code => here,
         _ => {
-            let there = cluster.ask(manner, method.name(), parameters).await?;
+            let there = cluster.ask(call_type, method.name(), parameters).await?;
             merge([here].into_iter().chain(there).collect())
         }
     }
@@ -77,10 +79,10 @@ impl Everywhere {
         }
     }
 
-    fn manner(&self) -> Manner {
+    fn call_type(&self) -> CallType {
         match self {
-            Self::Channels(_) | Self::Info => Manner::Question,
-            _ => Manner::Order,
+            Self::Channels(_) | Self::Info => CallType::Question,
+            _ => CallType::Order,
         }
     }
 

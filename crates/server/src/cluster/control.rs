@@ -5,10 +5,10 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use fanwire_broker::{Event, LinkState, Publish, Since};
+use fanwire_broker::{Engine, Event, LinkState, Publish, Since};
 use fanwire_protocol::{Disconnect, Epoch, Publication};
 use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, interval_at, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::message::{Answer, Call, Outcome, SINGLE, Single};
@@ -37,6 +37,10 @@ const CALLS_MAX: usize = 1024;
 
 /// Connections that are missing for so long while others are there are not just being opened anew.
 const WEDGED_AFTER: Duration = Duration::from_secs(5);
+
+/// How often orders are compared with what is kept of them, whatever happens.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+const _: () = assert!(CHECK_INTERVAL.as_secs() < Engine::FRESH_TTL.as_secs());
 
 /// Between attempts to reach the engine.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -91,6 +95,8 @@ async fn listen(node: Node, cluster: Cluster, mut calls: mpsc::Receiver<Event>, 
     let mut listener =
         Listener { node, calls: Arc::new(Semaphore::new(CALLS_MAX)), follow: Follow::default(), cluster };
     listener.begin().await;
+    // Keeps alive where the orders stand, too.
+    let mut checks = interval_at(Instant::now() + CHECK_INTERVAL, CHECK_INTERVAL);
     loop {
         tokio::select! {
             event = calls.recv() => match event {
@@ -98,6 +104,7 @@ async fn listen(node: Node, cluster: Cluster, mut calls: mpsc::Receiver<Event>, 
                 None => return,
             },
             () = missed.notified() => listener.follow.doubt(),
+            _ = checks.tick() => listener.follow.doubt(),
         }
         while listener.follow.is_doubtful() {
             listener.repair().await;

@@ -39,8 +39,12 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) const ORDER_BYTES_MAX: usize = 64 * 1024;
 
 /// How orders are kept for nodes that are cut off for a while.
-const ORDERS_KEPT: HistoryOptions =
-    HistoryOptions { size: 10_000, ttl: Duration::from_secs(5 * 60), meta_ttl: Duration::from_secs(60 * 60) };
+const ORDERS_KEPT: HistoryOptions = HistoryOptions {
+    size: 10_000,
+    ttl: Duration::from_secs(5 * 60),
+    // Long beyond any quiet time, after which a new epoch would look like a loss.
+    meta_ttl: Duration::from_secs(30 * 24 * 60 * 60),
+};
 
 /// A handle on the cluster that this node is part of. Cheap to clone.
 #[derive(Clone)]
@@ -108,7 +112,7 @@ pub(crate) enum Standing {
 
 /// Whether a call of the API changes something, or wants to know something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub(crate) enum CallType {
     /// Kept for nodes that are cut off.
     Order,
     /// Worth nothing when it comes late.
@@ -188,19 +192,19 @@ impl Cluster {
     /// Has a call of the API done on every other node, and returns what those answered that did so in time.
     pub(crate) async fn ask(
         &self,
-        manner: Manner,
+        call_type: CallType,
         method: &str,
         parameters: &RawValue,
     ) -> Result<Vec<Outcome>, ErrorCode> {
         let peers = self.peers().await?.into_iter().filter(|peer| peer.id != self.0.id);
         let mut missing: HashMap<Uuid, Box<str>> = peers.map(|peer| (peer.id, peer.name)).collect();
-        if missing.is_empty() && manner == Manner::Question {
+        if missing.is_empty() && call_type == CallType::Question {
             return Ok(Vec::new());
         }
         let number = self.0.next_call.fetch_add(1, Relaxed);
         let (answer, mut answers) = mpsc::unbounded_channel();
         let _waiting = Waiting::new(self, number, answer);
-        self.send(manner, &Call::new(self.0.id, Some(number), method, parameters)).await?;
+        self.send(call_type, &Call::new(self.0.id, Some(number), method, parameters)).await?;
 
         let deadline = Instant::now() + PATIENCE;
         let mut outcomes = Vec::with_capacity(missing.len());
@@ -228,7 +232,7 @@ impl Cluster {
         self.0.thread.runtime.spawn(async move {
             let parameters = serde_json::value::to_raw_value(&single).expect("it is made for JSON");
             let call = Call::new(cluster.0.id, None, SINGLE, &parameters);
-            if let Err(error) = cluster.send(Manner::Order, &call).await {
+            if let Err(error) = cluster.send(CallType::Order, &call).await {
                 tracing::warn!(
                     error = error.message,
                     "a user's connections on other nodes could not be closed"
@@ -243,9 +247,9 @@ impl Cluster {
         self.0.redis.peers().await.map_err(|_| ErrorCode::INTERNAL)
     }
 
-    async fn send(&self, manner: Manner, call: &Call<'_>) -> Result<(), ErrorCode> {
+    async fn send(&self, call_type: CallType, call: &Call<'_>) -> Result<(), ErrorCode> {
         let data = serde_json::to_vec(call).expect("its parts are JSON");
-        let history = (manner == Manner::Order).then_some(ORDERS_KEPT);
+        let history = (call_type == CallType::Order).then_some(ORDERS_KEPT);
         let publish = Publish { data: data.into(), history, ..Publish::default() };
         self.0.redis.publish(&self.0.control, publish).await.map_err(|_| ErrorCode::INTERNAL)?;
         Ok(())

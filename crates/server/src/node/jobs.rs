@@ -117,31 +117,20 @@ impl Topics {
     }
 
     fn following_publishes(&self, name: &TopicName) -> (Vec<Publish>, Vec<Publisher>) {
-        self.following_jobs(name, |job| match job {
-            Job::Publish(publish, publisher) => Ok((publish, publisher)),
-            job => Err(job),
-        })
-        .into_iter()
-        .unzip()
+        let jobs = self.following_jobs(name, |job| matches!(job, Job::Publish(..)));
+        let publishes = jobs.into_iter().filter_map(|job| match job {
+            Job::Publish(publish, publisher) => Some((publish, publisher)),
+            _ => None,
+        });
+        publishes.unzip()
     }
 
     /// The jobs of one kind that wait right behind one of that kind.
-    pub(super) fn following_jobs<T>(&self, name: &TopicName, kind: impl Fn(Job) -> Result<T, Job>) -> Vec<T> {
+    pub(super) fn following_jobs(&self, name: &TopicName, is_of_kind: fn(&Job) -> bool) -> Vec<Job> {
         let mut topics = self.topics.borrow_mut();
-        let mut group = Vec::new();
-        let Some(topic) = topics.get_mut(name) else { return group };
-        while group.len() + 1 < GROUP_MAX
-            && let Some(job) = topic.jobs.pop_front()
-        {
-            match kind(job) {
-                Ok(job) => group.push(job),
-                Err(other) => {
-                    topic.jobs.push_front(other);
-                    break;
-                }
-            }
-        }
-        group
+        let Some(topic) = topics.get_mut(name) else { return Vec::new() };
+        let count = topic.jobs.iter().take(GROUP_MAX - 1).take_while(|job| is_of_kind(job)).count();
+        topic.jobs.drain(..count).collect()
     }
 
     pub(super) fn tell(&self, publisher: Publisher, result: Result<Published, ErrorCode>) {

@@ -28,9 +28,10 @@ const ATTEMPTS_MAX: usize = 16;
 impl Topics {
     /// Makes a subscription, and those that wait right behind it.
     pub(super) async fn do_subscribes(self: &Rc<Self>, name: &TopicName, first: Subscribe) {
-        let following = self.following_jobs(name, |job| match job {
-            Job::Subscribe(subscribe) => Ok(subscribe),
-            job => Err(job),
+        let jobs = self.following_jobs(name, |job| matches!(job, Job::Subscribe(_)));
+        let following = jobs.into_iter().filter_map(|job| match job {
+            Job::Subscribe(subscribe) => Some(subscribe),
+            _ => None,
         });
         let group = [first].into_iter().chain(following);
         match self.prepare(name).await {
@@ -62,9 +63,10 @@ impl Topics {
         from: Address,
         membership: Membership,
     ) {
-        let following = self.following_jobs(name, |job| match job {
-            Job::Unsubscribe(from, membership) => Ok((from, membership)),
-            job => Err(job),
+        let jobs = self.following_jobs(name, |job| matches!(job, Job::Unsubscribe(..)));
+        let following = jobs.into_iter().filter_map(|job| match job {
+            Job::Unsubscribe(from, membership) => Some((from, membership)),
+            _ => None,
         });
         let group = [(from, membership)].into_iter().chain(following).map(|(from, membership)| {
             self.uncount(name, from);
