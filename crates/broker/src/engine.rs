@@ -9,6 +9,8 @@ use std::time::Duration;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
 use crate::event::Event;
+#[cfg(doc)]
+use crate::history::UNPUBLISHED_META_TTL_MAX;
 use crate::history::{History, HistoryQuery, Recovery, Since};
 use crate::memory::{Memory, MemorySettings};
 use crate::presence::PresenceStats;
@@ -138,7 +140,8 @@ impl Engine {
     /// What was published after `since`, if all of it is still there and is at most `limit`.
     ///
     /// Without `since` only the top is returned, always complete. Asking starts the topic's epoch if it has
-    /// none, and keeps it for another `meta_ttl`.
+    /// none, and keeps it for another `meta_ttl`. As long as nothing was ever published in the topic that is at most
+    /// [`UNPUBLISHED_META_TTL_MAX`], so whoever has to rely on the epoch for longer asks again meanwhile.
     pub async fn recover(
         &self,
         topic: &TopicName,

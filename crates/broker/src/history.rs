@@ -1,8 +1,13 @@
 //! Questions about a topic's stream, and their answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanwire_protocol::{Position, Publication};
+
+/// How long epoch and top of a topic in which nothing was ever published outlive the last question at most: clients
+/// may ask about names that nobody else knows, as many as they like.
+pub const UNPUBLISHED_META_TTL_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// The position that a reader says it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,9 +31,10 @@ pub struct Publish {
 pub struct HistoryOptions {
     /// How many are kept; the oldest go first. A topic that keeps none has no history options at all.
     pub size: usize,
-    /// How long they are kept after the last of them, all together.
+    /// How long they are kept after the last of them, all together. An engine in another process may keep them for up
+    /// to an eighth longer.
     pub ttl: Duration,
-    /// How long epoch and top outlive the last publication or question; not less than `ttl`.
+    /// How long epoch and top outlive the last publication, or question once there was one; not less than `ttl`.
     pub meta_ttl: Duration,
 }
 

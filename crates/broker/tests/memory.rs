@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, HistoryOptions, HistoryQuery, MemorySettings, Publish, Published, Since, Usage,
+    Engine, HistoryOptions, HistoryQuery, MemorySettings, Publish, Published, Since,
+    UNPUBLISHED_META_TTL_MAX, Usage,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, TopicName};
 use uuid::Uuid;
@@ -38,6 +39,27 @@ async fn kept_offsets(engine: &Engine, name: &str) -> Vec<u64> {
     let query = HistoryQuery { limit: usize::MAX, ..HistoryQuery::default() };
     let history = engine.history(&topic(name), query, HISTORY.meta_ttl).await.unwrap();
     history.publications.iter().map(|publication| publication.offset).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_was_only_asked_about_is_soon_forgotten() {
+    let engine = engine(MemorySettings::default());
+    let month = 30 * 24 * 60 * 60 * SECOND;
+    let options = HistoryOptions { meta_ttl: month, ..HISTORY };
+    let published = Publish { history: Some(options), ..Publish::default() };
+    let published = engine.publish(&topic("published"), published).await.unwrap().position.unwrap();
+    let ask = async |name: &str| engine.recover(&topic(name), None, 0, month).await.unwrap().top;
+    ask("published").await;
+    let before = ask("asked").await;
+    for _ in 0..2 {
+        tokio::time::advance(UNPUBLISHED_META_TTL_MAX - SECOND).await;
+        assert_eq!(ask("asked").await, before);
+    }
+    tokio::time::advance(UNPUBLISHED_META_TTL_MAX + SECOND).await;
+    engine.sweep();
+    assert_eq!(engine.usage().topics, 1);
+    assert_ne!(ask("asked").await.epoch, before.epoch);
+    assert_eq!(ask("published").await, published);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fanwire_broker::{
     CallKind, Engine, EngineError, Event, HistoryOptions, HistoryQuery, LinkError, LinkRole, LinkState, Peer,
-    PresenceStats, Publish, Published, Redis, RedisSettings, Since,
+    PresenceStats, Publish, Published, Redis, RedisSettings, Since, UNPUBLISHED_META_TTL_MAX,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, TopicName};
 use redis_server::{RedisServer, wait_until_up};
@@ -253,12 +253,18 @@ async fn a_group_meets_what_a_single_publication_meets() {
     assert_eq!(node.engine.history(&topic, query, META_TTL).await.unwrap().publications.len(), 2);
 
     // Scripts that are forgotten are loaded, and what was published has one order.
+    node.wait_for_told(&["1", "interrupted t", "interrupted t", "2", "3", "4", "5", "6"]).await;
     let _: String = server.ask("SCRIPT FLUSH");
-    let keyed = Publish { idempotency_key: Some("key".into()), ..kept("8") };
-    let results = node.engine.publish_group(&topic, vec![kept("7"), keyed, kept("9")]).await;
-    let offsets: Vec<_> =
-        results.into_iter().map(|result| result.unwrap().position.unwrap().offset).collect();
+    let keyed = |publish| Publish { idempotency_key: Some("key".into()), ..publish };
+    let group = vec![live("a"), kept("7"), live("b"), keyed(kept("8")), live("c"), kept("9"), live("d")];
+    let results = node.engine.publish_group(&topic, group).await;
+    let offsets: Vec<_> = results
+        .into_iter()
+        .filter_map(|result| result.unwrap().position.map(|position| position.offset))
+        .collect();
     assert_eq!(offsets, [3, 4, 5]);
+    eventually(|| node.told().len() == 15, || format!("{:?}", node.told())).await;
+    assert_eq!(node.told()[8..], ["a", "7", "b", "8", "c", "9", "d"]);
 
     // What fails is alone in that.
     let _: String = server.ask("CONFIG SET maxmemory 1");
@@ -311,7 +317,7 @@ async fn what_happens_is_counted() {
     assert!(stats.round_trip.is_some());
     let roles: Vec<_> = stats.links.iter().map(|link| (link.role, link.is_up)).collect();
     let commands = (LinkRole::Commands, true);
-    assert_eq!(roles, [commands, commands, (LinkRole::Subscriptions, true)]);
+    assert_eq!(roles, [commands, commands, commands, (LinkRole::Subscriptions, true)]);
 }
 
 #[tokio::test]
@@ -387,6 +393,13 @@ async fn full_memory_is_named_and_nothing_is_half_done() {
     assert_eq!(node.keep(&topic, "2").await, Err(EngineError::Full));
     let keyed = Publish { idempotency_key: Some("key".into()), history: Some(HISTORY), ..live("3") };
     assert_eq!(node.engine.publish(&topic, keyed.clone()).await, Err(EngineError::Full));
+    // Neither is a topic begun that Redis knows nothing of.
+    let fresh = self::topic("fresh");
+    assert_eq!(node.keep(&fresh, "1").await, Err(EngineError::Full));
+    assert_eq!(node.engine.publish(&fresh, keyed.clone()).await, Err(EngineError::Full));
+    assert_eq!(node.engine.recover(&fresh, None, 0, META_TTL).await.unwrap_err(), EngineError::Full);
+    let query = HistoryQuery::default();
+    assert_eq!(node.engine.history(&fresh, query, META_TTL).await.unwrap_err(), EngineError::Full);
     // Messages that are not kept, and reading, need no memory.
     node.send(&topic, "live").await.unwrap();
     assert_eq!(node.engine.recover(&topic, None, 0, META_TTL).await.unwrap().top, before);
@@ -398,6 +411,72 @@ async fn full_memory_is_named_and_nothing_is_half_done() {
 }
 
 #[tokio::test]
+async fn a_name_that_was_only_asked_about_is_soon_forgotten() {
+    let server = RedisServer::start(&[]);
+    let node = Node::up(server.settings()).await;
+    let (topic, month) = (topic("t"), Duration::from_secs(30 * 24 * 60 * 60));
+    let lives = || Duration::from_millis(server.ask("PTTL fanwire:default:m:{t}"));
+    // Asking again makes it live longer, and not long.
+    for _ in 0..2 {
+        let _: bool = server.ask("DEL fanwire:default:m:{t}");
+        for _ in 0..2 {
+            node.engine.recover(&topic, None, 0, month).await.unwrap();
+            assert!(
+                (Duration::from_secs(590)..=UNPUBLISHED_META_TTL_MAX).contains(&lives()),
+                "{:?}",
+                lives()
+            );
+            let _: bool = server.ask("PEXPIRE fanwire:default:m:{t} 5000");
+            node.engine.history(&topic, HistoryQuery::default(), month).await.unwrap();
+        }
+    }
+    let before = node.engine.recover(&topic, None, 0, month).await.unwrap().top;
+    let options = HistoryOptions { meta_ttl: month, ..HISTORY };
+    let first = Publish { history: Some(options), ..live("1") };
+    let first = node.engine.publish(&topic, first).await.unwrap().position.unwrap();
+    assert_eq!(first, Position { offset: 1, ..before });
+    assert!(lives() > month - Duration::from_secs(10), "{:?}", lives());
+    let _: bool = server.ask("PEXPIRE fanwire:default:m:{t} 5000");
+    node.engine.recover(&topic, None, 0, month).await.unwrap();
+    assert!(lives() > month - Duration::from_secs(10), "{:?}", lives());
+    // What a caller asks for may be less.
+    node.engine.recover(&self::topic("u"), None, 0, Duration::from_secs(3)).await.unwrap();
+    assert!(server.ask::<i64>("PTTL fanwire:default:m:{u}") <= 3000);
+}
+
+#[tokio::test]
+async fn a_stream_that_was_deleted_expires_too() {
+    let server = RedisServer::start(&[]);
+    let node = Node::up(server.settings()).await;
+    let topic = topic("t");
+    let lives = || Duration::from_millis(server.ask("PTTL fanwire:default:s:{t}"));
+    // More often than there are buckets in this time.
+    for number in 0..5 {
+        node.keep(&topic, "1").await.unwrap();
+        assert!(lives() >= HISTORY.ttl, "{number}: {:?}", lives());
+        node.keep_group(&topic, &["2", "3"]).await;
+        let _: bool = server.ask("DEL fanwire:default:s:{t}");
+        node.keep_group(&topic, &["4", "5"]).await;
+        assert!(lives() >= HISTORY.ttl && lives() <= HISTORY.ttl * 9 / 8, "{number}: {:?}", lives());
+        let _: bool = server.ask("DEL fanwire:default:s:{t}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_starts_over_knows_the_last_version() {
+    let server = RedisServer::start(&[]);
+    let node = Node::up(server.settings()).await;
+    let topic = topic("t");
+    let version = |version| Publish { version, ..kept("v") };
+    let before = node.engine.publish(&topic, version(5)).await.unwrap().position.unwrap();
+    let _: String = server.ask("XADD fanwire:default:s:{t} 9-0 d x");
+    let after = node.keep(&topic, "1").await.unwrap();
+    assert_ne!(after.epoch, before.epoch);
+    assert!(node.engine.publish(&topic, version(5)).await.unwrap().suppressed);
+    assert!(!node.engine.publish(&topic, version(6)).await.unwrap().suppressed);
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_named_and_tried_without_haste() {
     let server = RedisServer::start(&["--requirepass", "right"]);
     for password in [None, Some("wrong")] {
@@ -406,7 +485,7 @@ async fn a_wrong_password_is_named_and_tried_without_haste() {
         assert_eq!(node.wait_until_down().await, LinkError::WrongPassword);
         let tried = connections(&server);
         tokio::time::sleep(Duration::from_secs(3)).await;
-        // Three links, each of which soon tries about once a second.
+        // Four links, each of which soon tries about once a second.
         let tried = connections(&server) - tried;
         assert!((2..40).contains(&tried), "{tried} attempts in three seconds");
         assert_eq!(node.send(&topic("t"), "1").await, Err(EngineError::Unavailable));
@@ -475,7 +554,7 @@ async fn presence_is_shared_and_ends_with_the_lease() {
     }
     // A node that dies says nothing.
     drop(b);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    wait_for_present(&a, &topic, 1).await;
     a.check_present(&topic, &[1], 1).await;
 
     // A node that leaves is gone at once.
@@ -484,8 +563,7 @@ async fn presence_is_shared_and_ends_with_the_lease() {
     a.check_present(&topic, &[1, 4], 2).await;
     c.redis.leave().await.unwrap();
     a.check_present(&topic, &[1], 1).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    a.check_present(&topic, &[1], 1).await;
+    assert_eq!(a.redis.peers().await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fanwire_broker::{
     Engine, EngineError, HistoryOptions, LinkError, LinkState, Peer, Publish, Published, Redis, RedisSettings,
@@ -189,22 +189,45 @@ async fn messages_that_make_no_sense_are_harmless() {
         _ => usual(command),
     });
     let redis = engine(RedisSettings { probe_interval: Duration::from_millis(50), ..server.settings() });
-    // No probe is answered, so each waits for its time.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Several connections have brought nothing but that.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while redis.stats().probes_missed < 5 {
+        assert!(Instant::now() < deadline, "{:?}", redis.stats());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert!(matches!(*redis.state().borrow(), LinkState::Partial(_)));
 }
 
 #[tokio::test]
 async fn a_server_that_drops_what_is_in_use_is_warned_of_once() {
+    for (policy, expected) in [("allkeys-lru", 1), ("volatile-ttl", 1), ("noeviction", 0)] {
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let _guard = tracing::subscriber::set_default(Lines(Arc::clone(&lines)));
+        let server = Server::start(move |command| match command {
+            "INFO memory" => text(&format!("maxmemory:0\r\nmaxmemory_policy:{policy}\r\n")),
+            command => usual(command),
+        });
+        wait_until_up(&server.engine()).await;
+        let remedy = "set maxmemory-policy to noeviction";
+        let warnings = lines.lock().unwrap().iter().filter(|line| line.contains(remedy)).count();
+        assert_eq!(warnings, expected, "{policy}: {:?}", lines.lock().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_names_keys_and_nothing_else_of_a_command() {
     let lines = Arc::<Mutex<Vec<String>>>::default();
     let _guard = tracing::subscriber::set_default(Lines(Arc::clone(&lines)));
-    let server = Server::start(|command| match command {
-        "INFO memory" => text("maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n"),
-        command => usual(command),
+    let server = Server::start(|command| {
+        if is_about_history(command) { "-WRONGTYPE no\r\n".to_owned() } else { usual(command) }
     });
-    wait_until_up(&server.engine()).await;
-    let warnings = lines.lock().unwrap().iter().filter(|line| line.contains("maxmemory-policy")).count();
-    assert_eq!(warnings, 1, "{:?}", lines.lock().unwrap());
+    let redis = server.engine();
+    wait_until_up(&redis).await;
+    let secret = Publish { data: "secret".into(), ..kept() };
+    assert_eq!(Engine::Redis(redis).publish(&topic(), secret).await, Err(EngineError::Foreign));
+    let lines = lines.lock().unwrap();
+    assert!(lines.iter().any(|line| line.contains("fanwire:default:s:{t}")), "{lines:?}");
+    assert!(lines.iter().all(|line| !line.contains("secret")), "{lines:?}");
 }
 
 /// What a good server answers.
@@ -224,7 +247,7 @@ fn usual(command: &str) -> String {
 
 /// Whether a script about a position is to be run.
 fn is_about_history(command: &str) -> bool {
-    command.starts_with("EVALSHA") && command.contains(":m:{")
+    command.starts_with("EVAL") && command.contains(":m:{")
 }
 
 fn topic() -> TopicName {

@@ -187,7 +187,7 @@ async fn the_members_of_a_dead_node_leave_once() {
     // Nothing of it is left, so nothing more can be said.
     let of_kind = |kind: &str| keys(&server).iter().filter(|key| key.contains(kind)).count();
     let is_forgotten = || {
-        let nodes: usize = server.ask("ZCARD fanwire:default:n:{!}");
+        let nodes: usize = server.ask("ZCARD fanwire:n:{!}");
         nodes == 2 && of_kind(":p:{t}:") == 1 && of_kind(":px:") == 1 && of_kind(":l:{!}:") == 0
     };
     eventually(CLEANING, is_forgotten, || format!("{:?}", keys(&server))).await;
@@ -196,6 +196,48 @@ async fn the_members_of_a_dead_node_leave_once() {
         node.settle().await;
         assert_eq!(node.left(), ["u", "v"]);
     }
+}
+
+#[tokio::test]
+async fn what_no_node_wrote_hides_no_dead_node() {
+    let server = RedisServer::start(&[]);
+    let (a, b) = (Node::up("a", settings(&server)).await, Node::up("b", settings(&server)).await);
+    let topic = topic("t");
+    a.engine.subscribe(&topic).await.unwrap();
+    b.join(&topic, &["u"]).await;
+    for number in 0..40 {
+        let _: i64 = server.ask(&format!("ZADD fanwire:n:{{!}} {number} stranger{number}"));
+    }
+    drop(b);
+    a.wait_for_left(&["u"], LEASE * 3 + CLEANING).await;
+    let is_alone = || server.ask::<usize>("ZCARD fanwire:n:{!}") == 1;
+    eventually(LEASE * 3, is_alone, || server.ask::<Vec<String>>("ZRANGE fanwire:n:{!} 0 -1").join(" "))
+        .await;
+}
+
+#[tokio::test]
+async fn a_dead_node_of_another_application_is_cleaned_up_after() {
+    let server = RedisServer::start(&[]);
+    let a = Node::up("a", settings(&server)).await;
+    let of_other = RedisSettings { application: "other".into(), ..settings(&server) };
+    let (b, c) = (Node::up("b", of_other.clone()).await, Node::up("c", of_other).await);
+    let topic = topic("t");
+    for node in [&a, &c] {
+        node.engine.subscribe(&topic).await.unwrap();
+    }
+    a.join(&topic, &["stays"]).await;
+    b.join(&topic, &["u"]).await;
+    assert_eq!(c.names().await, ["b", "c"]);
+    drop(b);
+    c.wait_for_left(&["u"], LEASE + CLEANING).await;
+    let is_forgotten = || {
+        let of_other = keys(&server).iter().filter(|key| key.starts_with("fanwire:other:")).count();
+        of_other == 0 && server.ask::<usize>("ZCARD fanwire:n:{!}") == 2
+    };
+    eventually(CLEANING, is_forgotten, || format!("{:?}", keys(&server))).await;
+    a.settle().await;
+    assert_eq!(a.left(), [""; 0]);
+    assert_eq!(a.present(&topic).await, ["stays"]);
 }
 
 #[tokio::test]
@@ -218,7 +260,7 @@ async fn two_that_clean_at_once_say_each_leave_once() {
             let mut connection = client.get_connection().unwrap();
             while !is_over.load(Ordering::Relaxed) {
                 let locks: Vec<String> =
-                    redis::cmd("KEYS").arg("fanwire:default:l:*").query(&mut connection).unwrap();
+                    redis::cmd("KEYS").arg("fanwire:l:*").query(&mut connection).unwrap();
                 for lock in locks {
                     redis::cmd("DEL").arg(lock).query::<()>(&mut connection).unwrap();
                 }
@@ -335,6 +377,77 @@ async fn who_leaves_says_so_at_once() {
 }
 
 #[tokio::test]
+async fn who_leaves_is_not_taken_for_dead() {
+    let server = RedisServer::start(&[]);
+    // So that a beat is under way most of the time.
+    let settings = RedisSettings { lease: Duration::from_millis(30), ..settings(&server) };
+    for _ in 0..50 {
+        let node = Node::start("a", settings.clone());
+        wait_until_up(&node.redis).await;
+        node.redis.leave().await.unwrap();
+        assert_eq!(*node.redis.fenced().borrow(), 0);
+        let nodes: usize = server.ask("ZCARD fanwire:n:{!}");
+        assert_eq!(nodes, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_topic_of_very_many_is_written_anew() {
+    let server = RedisServer::start(&[]);
+    let node = Node::up("a", settings(&server)).await;
+    let topics = [topic("large"), topic("small")];
+    join_many(&node, &topics[..1], 7000).await;
+    join_many(&node, &topics[1..], 3).await;
+    for _ in 0..2 {
+        let _: String = server.ask("FLUSHALL");
+        for (topic, expected) in topics.iter().zip([7000, 3]) {
+            let asked = Instant::now();
+            while node.engine.presence(topic).await.unwrap().len() != expected {
+                assert!(asked.elapsed() < Duration::from_secs(10), "{topic} is not as it was");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let stats = PresenceStats { clients: expected, users: expected };
+            let asked = Instant::now();
+            while node.engine.presence_stats(topic).await.unwrap() != stats {
+                assert!(asked.elapsed() < Duration::from_secs(10), "{topic} is not counted as it was");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        for key in keys(&server) {
+            assert!(ttl(&server, &key) > 0, "{key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn members_whose_keys_were_deleted_expire_too() {
+    let server = RedisServer::start(&[]);
+    let settings = RedisSettings { lease: Duration::from_secs(60), ..settings(&server) };
+    let node = Node::up("a", settings).await;
+    let topic = topic("t");
+    node.join(&topic, &["u", "v"]).await;
+    let delete = || {
+        for key in keys(&server).iter().filter(|key| key.contains("{t}")) {
+            let _: i64 = server.ask(&format!("DEL {key}"));
+        }
+    };
+    let check = |count| {
+        let of_topic: Vec<_> = keys(&server).into_iter().filter(|key| key.contains("{t}")).collect();
+        assert_eq!(of_topic.len(), count, "{of_topic:?}");
+        for key in of_topic {
+            assert!(ttl(&server, &key) > 0, "{key}");
+        }
+    };
+    delete();
+    node.join(&topic, &["w"]).await;
+    check(2);
+    delete();
+    // One is left here, so the counts are written.
+    node.engine.remove_presence(&topic, client("u")).await.unwrap();
+    check(1);
+}
+
+#[tokio::test]
 async fn flushed_members_are_back_with_the_next_beat() {
     let server = RedisServer::start(&[]);
     let (a, b) = (Node::up("a", settings(&server)).await, Node::up("b", settings(&server)).await);
@@ -438,10 +551,14 @@ async fn a_full_redis_keeps_leases_and_lets_members_leave() {
     tokio::time::sleep(LEASE * 3).await;
     assert_eq!(a.present(&topic).await, ["u", "v"]);
     assert_eq!(b.engine.add_presence(&topic, info("w"), true).await, Err(EngineError::Full));
+    // Who may come is decided by what this node knows.
+    assert!(b.engine.admit(&self::topic("!user:u"), info("1"), 1).await.unwrap());
+    assert!(!b.engine.admit(&self::topic("!user:u"), info("2"), 1).await.unwrap());
     b.engine.remove_presence(&topic, client("u")).await.unwrap();
     a.wait_for_left(&["u"], Duration::from_secs(5)).await;
     let _: String = server.ask("CONFIG SET maxmemory 0");
-    // The one that found no place is there in the end.
+    // Those that found no place are there in the end.
+    a.wait_for_present(&self::topic("!user:u"), &["1"], LEASE + CLEANING).await;
     a.wait_for_present(&topic, &["v", "w"], LEASE + CLEANING).await;
     assert_eq!((*a.redis.fenced().borrow(), *b.redis.fenced().borrow()), (0, 0));
 }
@@ -469,7 +586,7 @@ async fn a_node_with_another_lease_does_not_join() {
     b.redis.leave().await.unwrap();
     // The connections of `a`, and the one that asks.
     let connections = || server.ask::<String>("CLIENT LIST").lines().count();
-    eventually(Duration::from_secs(5), || connections() == 4, || format!("{} connections", connections()))
+    eventually(Duration::from_secs(5), || connections() == 5, || format!("{} connections", connections()))
         .await;
     assert!(matches!(*b.redis.state().borrow(), LinkState::Refused(_)));
     // Members are never refused.
@@ -529,6 +646,12 @@ async fn all_nodes_together_admit_no_more_than_allowed() {
     let mut admitted = admitted.lock().unwrap().clone();
     admitted.sort();
     assert_eq!(admitted.len(), 10);
+    // Those who found no place leave nothing behind.
+    let c = Node::up("c", settings(&server)).await;
+    assert!(!c.engine.admit(&topic, info("new"), 10).await.unwrap());
+    let listed = keys(&server).into_iter().filter(|key| key.contains(":px:")).count();
+    assert!(listed <= 2, "{:?}", keys(&server));
+    drop(c);
     assert_eq!(a.present(&topic).await, admitted);
 
     // Who is there already is not counted twice.
@@ -615,7 +738,7 @@ async fn nothing_remains_but_what_expires() {
     }
     // The notes that two nodes are gone, and for one lease the settings.
     let kinds: Vec<_> = left.iter().map(|key| key.split(":{!}").next().unwrap()).collect();
-    assert!(kinds.iter().filter(|kind| **kind == "fanwire:default:t").count() == 2, "{left:?}");
+    assert!(kinds.iter().filter(|kind| **kind == "fanwire:t").count() == 2, "{left:?}");
     assert!(left.len() <= 3, "{left:?}");
 }
 

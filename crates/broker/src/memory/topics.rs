@@ -17,6 +17,7 @@ use super::stream::{Stream, Version};
 use super::{MemorySettings, deadline};
 use crate::capacity::shrunk_capacity;
 use crate::engine::Usage;
+use crate::history::UNPUBLISHED_META_TTL_MAX;
 use crate::members::{Member, Members};
 use crate::publish::HistoryOptions;
 
@@ -132,6 +133,10 @@ impl Topics {
         meta_ttl: Duration,
         read: impl FnOnce(&Stream) -> R,
     ) -> R {
+        let is_published = |life: &Life| life.expires > now && life.stream.top().offset > 0;
+        let life = self.topics.get(topic).and_then(|state| state.stream.as_deref());
+        let meta_ttl =
+            if life.is_some_and(is_published) { meta_ttl } else { meta_ttl.min(UNPUBLISHED_META_TTL_MAX) };
         self.open(topic, now, meta_ttl);
         let life = self.topics.get(topic).and_then(|state| state.stream.as_ref()).expect("opened above");
         let answer = read(&life.stream);

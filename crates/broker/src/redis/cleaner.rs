@@ -1,7 +1,7 @@
 //! Takes out the members of nodes that have died. Any node may; whoever deletes a member says its leave in the same
 //! step, so that it makes no difference if two do it at once, or if one dies half-way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use fanwire_protocol::TopicName;
@@ -10,7 +10,8 @@ use redis::{Pipeline, Value};
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
 use super::link::{Links, Ready, is_unknown_script};
-use super::registry::Registry;
+use super::milliseconds;
+use super::registry::{CLEANING_MAX, Registry};
 use super::scripts::{Script, Scripts};
 use crate::engine::EngineError;
 
@@ -45,26 +46,56 @@ impl Cleaner {
         }
     }
 
-    /// Takes all of a node's members out of all of its topics, and forgets the node.
+    /// Takes all of a node's members out of all topics of this application, and forgets the node.
     pub(super) async fn clean(&self, dead: Incarnation) -> Result<(), EngineError> {
+        self.clean_application(&self.keys, dead).await?;
+        self.registry.forget(dead).await
+    }
+
+    /// Takes all of a node's members out of topics of this application. Returns the topics in which nothing is left
+    /// that could be taken out: one that stands in the way does not keep the others from it.
+    pub(super) async fn take_out(
+        &self,
+        dead: Incarnation,
+        topics: Vec<TopicName>,
+    ) -> Result<HashSet<TopicName>, EngineError> {
+        self.take_out_of(&self.keys, dead, topics).await
+    }
+
+    async fn clean_up_after(&self, dead: Incarnation, cleaner: Incarnation) -> Result<(), EngineError> {
+        let Some(node) = self.registry.claim(dead, cleaner).await? else { return Ok(()) };
+        tracing::warn!(node = %node.name, "a node is dead: its members are taken out");
+        for application in node.applications {
+            self.clean_application(&self.keys.of_application(&application), dead).await?;
+        }
+        self.registry.forget(dead).await
+    }
+
+    async fn clean_application(&self, keys: &Keys, dead: Incarnation) -> Result<(), EngineError> {
         loop {
             let mut command = redis::cmd("SRANDMEMBER");
-            command.arg(self.keys.member_topics(dead)).arg(Self::TOPICS);
+            command.arg(keys.member_topics(dead)).arg(Self::TOPICS);
             let mut link = self.links.any()?;
             let answer = link.command(&command).await?;
             let Value::Array(names) = answer else { return Err(link.nonsense()) };
             if names.is_empty() {
-                return self.registry.forget(dead).await;
+                return Ok(());
             }
             let topics = names.iter().filter_map(read_topic).collect();
-            self.take_out(dead, topics).await?;
-            // Those that could not be read or cleaned too: the next time would bring nothing else.
+            let finished = self.take_out_of(keys, dead, topics).await?;
+            let is_finished = |name: &&Value| read_topic(name).is_none_or(|topic| finished.contains(&topic));
             let mut command = redis::cmd("SREM");
-            command.arg(self.keys.member_topics(dead));
-            for name in &names {
+            command.arg(keys.member_topics(dead));
+            let mut are_any_finished = false;
+            // Names that cannot be read go too: the next time would bring nothing else.
+            for name in names.iter().filter(is_finished) {
                 if let Value::BulkString(name) = name {
                     command.arg(name);
+                    are_any_finished = true;
                 }
+            }
+            if !are_any_finished {
+                return Err(EngineError::Refused);
             }
             if link.command(&command).await? == Value::Int(0) {
                 return Err(link.nonsense());
@@ -72,50 +103,53 @@ impl Cleaner {
         }
     }
 
-    /// Takes all of a node's members out of topics. One that stands in the way does not keep the others from it.
-    pub(super) async fn take_out(
+    async fn take_out_of(
         &self,
+        keys: &Keys,
         dead: Incarnation,
         topics: Vec<TopicName>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<HashSet<TopicName>, EngineError> {
+        let mut finished = HashSet::new();
         for (index, topics) in by_link(&self.links, topics) {
             for batch in topics.chunks(Self::TOPICS) {
                 let mut left = batch.to_vec();
                 while !left.is_empty() {
-                    left = self.take_some_out(dead, index, left).await?;
+                    left = self.take_some_out(keys, dead, index, left, &mut finished).await?;
                 }
             }
         }
-        Ok(())
-    }
-
-    async fn clean_up_after(&self, dead: Incarnation, cleaner: Incarnation) -> Result<(), EngineError> {
-        let Some(name) = self.registry.claim(dead, cleaner).await? else { return Ok(()) };
-        tracing::warn!(node = %name, "a node is dead: its members are taken out");
-        self.clean(dead).await
+        Ok(finished)
     }
 
     /// Returns the topics in which there are more.
     async fn take_some_out(
         &self,
+        keys: &Keys,
         dead: Incarnation,
         link: usize,
         topics: Vec<TopicName>,
+        finished: &mut HashSet<TopicName>,
     ) -> Result<Vec<TopicName>, EngineError> {
         let mut link = self.links.link(link)?;
         let (incarnation, members_max) = (dead.to_string(), Self::MEMBERS.to_string());
         let mut commands = redis::pipe();
         for topic in &topics {
-            let keys = [self.keys.members(topic, dead), self.keys.member_counts(topic)];
-            let channel = self.keys.channel(topic);
+            let script_keys = [keys.members(topic, dead), keys.member_counts(topic)];
+            let channel = keys.channel(topic);
             let arguments = [channel.as_bytes(), incarnation.as_bytes(), members_max.as_bytes()];
-            add_script(&mut commands, &self.scripts.clean, &keys, &arguments);
+            add_script(&mut commands, &self.scripts.clean, &script_keys, &arguments);
         }
+        // Others wait for as long as this goes on.
+        commands.cmd("PEXPIRE").arg(keys.cleaning(dead)).arg(milliseconds(CLEANING_MAX));
         let answers = run(&mut link, &commands).await?;
         let mut left = Vec::new();
-        for (topic, answer) in topics.into_iter().zip(answers) {
-            match link.accept(answer) {
+        for ((topic, command), answer) in topics.into_iter().zip(commands.cmd_iter()).zip(answers) {
+            match link.accept(answer, command) {
                 Ok(Value::Int(members)) if members > 0 => left.push(topic),
+                // What is not a node's stays as it is.
+                Ok(Value::Int(_)) | Err(EngineError::Foreign) => {
+                    finished.insert(topic);
+                }
                 Err(EngineError::Unavailable) => return Err(EngineError::Unavailable),
                 Ok(_) | Err(_) => {}
             }

@@ -145,15 +145,16 @@ impl Connector {
         Ok(Opened { connection, lineage, lost })
     }
 
-    /// Warns if Redis, once its memory is full, would take away what is in use. It works until then.
+    /// Warns if Redis, once its memory is full, would take away what is in use: all that is ours expires, so any policy
+    /// but one does that. It works until then.
     async fn check_policy(&self, connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
         let info = info(connection, "memory").await?;
         let policy = field(&info, "maxmemory_policy").unwrap_or_default();
         let mut told = self.policy_told.lock().unwrap_or_else(PoisonError::into_inner);
-        if *told != policy && !policy.is_empty() && !matches!(policy, "noeviction" | "volatile-ttl") {
+        if *told != policy && !policy.is_empty() && policy != "noeviction" {
             tracing::warn!(
-                "maxmemory-policy of Redis is {policy}: once its memory is full it drops history and presence at \
-                 random; set maxmemory-policy to noeviction, or to volatile-ttl"
+                "maxmemory-policy of Redis is {policy}: once its memory is full it drops history, presence and the \
+                 leases of nodes; set maxmemory-policy to noeviction"
             );
         }
         policy.clone_into(&mut told);

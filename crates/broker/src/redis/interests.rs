@@ -3,7 +3,7 @@
 //! Topics whose channels have to be joined or left wait in queues and are taken in batches; whoever takes a batch says
 //! when it is done. What is lost with a connection begins anew with the next.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use fanwire_protocol::TopicName;
@@ -21,8 +21,8 @@ pub(super) struct Interests {
     topics: HashMap<TopicName, Interest>,
     /// Topics in [`Phase::Queued`], each once.
     joining: VecDeque<TopicName>,
-    /// Topics with `leave_noted`, each once, with the time from which they may be left.
-    leaving: VecDeque<(Instant, TopicName)>,
+    /// Topics with `leave_at`, each once, by that time.
+    leaving: BTreeSet<(Instant, TopicName)>,
 }
 
 /// What becomes of a subscribe.
@@ -40,7 +40,8 @@ struct Interest {
     wanted: bool,
     /// A subscribe has succeeded, so after a loss the topic is joined again.
     confirmed: bool,
-    leave_noted: bool,
+    /// From when on the channel may be left, unless it is wanted by then.
+    leave_at: Option<Instant>,
     waiting: Vec<oneshot::Sender<()>>,
 }
 
@@ -62,7 +63,7 @@ impl Interests {
             attached: false,
             topics: HashMap::new(),
             joining: VecDeque::new(),
-            leaving: VecDeque::new(),
+            leaving: BTreeSet::new(),
         }
     }
 
@@ -88,18 +89,22 @@ impl Interests {
         Wanted::Joining(confirmation)
     }
 
-    /// Returns whether there is something new to leave.
+    /// Returns whether there is something new to leave. Each time the channel is kept for another while.
     pub(super) fn unwant(&mut self, topic: &TopicName) -> bool {
         let Some(interest) = self.topics.get_mut(topic) else { return false };
         interest.wanted = false;
         interest.confirmed = false;
         interest.waiting.clear();
-        if interest.phase != Phase::Joined || interest.leave_noted {
+        if interest.phase != Phase::Joined {
             return false;
         }
-        interest.leave_noted = true;
-        self.leaving.push_back((Instant::now() + self.leave_delay, topic.clone()));
-        true
+        let leave_at = Instant::now() + self.leave_delay;
+        let before = interest.leave_at.replace(leave_at);
+        if let Some(before) = before {
+            self.leaving.remove(&(before, topic.clone()));
+        }
+        self.leaving.insert((leave_at, topic.clone()));
+        before.is_none()
     }
 
     /// The topic of that name, if its events are wanted.
@@ -118,10 +123,10 @@ impl Interests {
     pub(super) fn detach(&mut self) {
         self.attached = false;
         self.joining = VecDeque::new();
-        self.leaving = VecDeque::new();
+        self.leaving = BTreeSet::new();
         self.topics.retain(|_, interest| {
             interest.phase = Phase::Queued;
-            interest.leave_noted = false;
+            interest.leave_at = None;
             interest.waiting = Vec::new();
             interest.confirmed
         });
@@ -151,8 +156,9 @@ impl Interests {
             let interest = self.topics.get_mut(&topic).expect("what is joining is in the table");
             interest.phase = Phase::Joined;
             if !interest.wanted {
-                interest.leave_noted = true;
-                self.leaving.push_back((Instant::now() + self.leave_delay, topic));
+                let leave_at = Instant::now() + self.leave_delay;
+                interest.leave_at = Some(leave_at);
+                self.leaving.insert((leave_at, topic));
                 continue;
             }
             let was_confirmed = std::mem::replace(&mut interest.confirmed, true);
@@ -169,19 +175,18 @@ impl Interests {
 
     /// When there may next be something to leave.
     pub(super) fn next_leave(&self) -> Option<Instant> {
-        self.leaving.front().map(|(due, _)| *due)
+        self.leaving.first().map(|(due, _)| *due)
     }
 
     pub(super) fn take_leaves(&mut self) -> Vec<TopicName> {
         let now = Instant::now();
         let mut batch = Vec::new();
         while batch.len() < Self::BATCH
-            && let Some((due, _)) = self.leaving.front()
-            && *due <= now
-            && let Some((_, topic)) = self.leaving.pop_front()
+            && self.next_leave().is_some_and(|due| due <= now)
+            && let Some((_, topic)) = self.leaving.pop_first()
         {
             let interest = self.topics.get_mut(&topic).expect("what is to be left is in the table");
-            interest.leave_noted = false;
+            interest.leave_at = None;
             if !interest.wanted {
                 interest.phase = Phase::Leaving;
                 batch.push(topic);
@@ -210,15 +215,137 @@ impl Interests {
         if let Some(capacity) = shrunk_capacity(self.joining.len(), self.joining.capacity()) {
             self.joining.shrink_to(capacity);
         }
-        if let Some(capacity) = shrunk_capacity(self.leaving.len(), self.leaving.capacity()) {
-            self.leaving.shrink_to(capacity);
-        }
     }
 }
 
 impl Interest {
     /// Queued to be joined.
     fn new() -> Self {
-        Self { phase: Phase::Queued, wanted: true, confirmed: false, leave_noted: false, waiting: Vec::new() }
+        Self { phase: Phase::Queued, wanted: true, confirmed: false, leave_at: None, waiting: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: Duration = Duration::from_secs(5);
+
+    fn topic(name: &str) -> TopicName {
+        TopicName::new(name).unwrap()
+    }
+
+    fn attached() -> Interests {
+        let mut interests = Interests::new(DELAY);
+        interests.attach();
+        interests
+    }
+
+    /// Wants the topic, and returns what tells when it is joined.
+    fn want(interests: &mut Interests, topic: &TopicName) -> oneshot::Receiver<()> {
+        match interests.want(topic) {
+            Wanted::Joining(confirmation) => confirmation,
+            Wanted::Joined | Wanted::Unavailable => panic!("{topic} is not to be joined"),
+        }
+    }
+
+    /// Wants the topic, and joins it.
+    fn join(interests: &mut Interests, topic: &TopicName) {
+        let mut confirmation = want(interests, topic);
+        let batch = interests.take_joins();
+        assert_eq!(batch, std::slice::from_ref(topic));
+        assert_eq!(interests.joined(batch), []);
+        confirmation.try_recv().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_wants_what_is_being_joined_is_told_with_the_others() {
+        let (mut interests, t) = (attached(), topic("t"));
+        let mut first = want(&mut interests, &t);
+        let batch = interests.take_joins();
+        let mut second = want(&mut interests, &t);
+        assert_eq!(interests.take_joins(), [], "it is joined once");
+        first.try_recv().unwrap_err();
+        interests.joined(batch);
+        first.try_recv().unwrap();
+        second.try_recv().unwrap();
+        assert!(matches!(interests.want(&t), Wanted::Joined));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_wants_any_more_when_it_is_joined_is_left() {
+        let (mut interests, t) = (attached(), topic("t"));
+        let _confirmation = want(&mut interests, &t);
+        let batch = interests.take_joins();
+        assert!(!interests.unwant(&t));
+        assert_eq!(interests.wanted("t"), None);
+        assert_eq!(interests.joined(batch), []);
+        assert_eq!(interests.take_leaves(), []);
+        tokio::time::advance(DELAY).await;
+        let batch = interests.take_leaves();
+        assert_eq!(batch, [t]);
+        interests.left(batch);
+        assert_eq!((interests.len(), interests.next_leave()), (0, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_wants_before_it_is_joined_is_not_joined() {
+        let (mut interests, t) = (attached(), topic("t"));
+        let mut confirmation = want(&mut interests, &t);
+        interests.unwant(&t);
+        assert_eq!(interests.take_joins(), []);
+        confirmation.try_recv().unwrap_err();
+        assert_eq!(interests.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_wanted_while_it_is_left_is_joined_again() {
+        let (mut interests, t) = (attached(), topic("t"));
+        join(&mut interests, &t);
+        assert!(interests.unwant(&t));
+        tokio::time::advance(DELAY).await;
+        let batch = interests.take_leaves();
+        let mut confirmation = want(&mut interests, &t);
+        assert_eq!(interests.take_joins(), [], "it is not left yet");
+        interests.left(batch);
+        let batch = interests.take_joins();
+        assert_eq!(batch, [t]);
+        assert_eq!(interests.joined(batch), [], "nobody was promised what came meanwhile");
+        confirmation.try_recv().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_leaving_keeps_the_channel_for_another_while() {
+        let (mut interests, t) = (attached(), topic("t"));
+        join(&mut interests, &t);
+        assert!(interests.unwant(&t));
+        tokio::time::advance(DELAY / 2).await;
+        assert!(matches!(interests.want(&t), Wanted::Joined));
+        assert!(!interests.unwant(&t), "it is noted already");
+        tokio::time::advance(DELAY / 2).await;
+        assert_eq!(interests.take_leaves(), []);
+        assert_eq!(interests.next_leave(), Some(Instant::now() + DELAY / 2));
+        tokio::time::advance(DELAY / 2).await;
+        assert_eq!(interests.take_leaves(), [t]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_joined_is_joined_again_after_a_loss_and_told() {
+        let mut interests = attached();
+        let [joined, joining, left] = ["joined", "joining", "left"].map(topic);
+        join(&mut interests, &joined);
+        join(&mut interests, &left);
+        interests.unwant(&left);
+        let mut confirmation = want(&mut interests, &joining);
+        let _lost = interests.take_joins();
+        interests.detach();
+        confirmation.try_recv().unwrap_err();
+        assert!(matches!(interests.want(&joined), Wanted::Unavailable));
+        assert_eq!((interests.len(), interests.next_leave()), (1, None));
+
+        interests.attach();
+        let batch = interests.take_joins();
+        assert_eq!(batch, std::slice::from_ref(&joined));
+        assert_eq!(interests.joined(batch), [joined]);
     }
 }

@@ -1,7 +1,8 @@
 //! The names of all keys and channels.
 //!
-//! Everything of one topic carries the topic as hash tag, so that a cluster keeps it on one server, and everything
-//! about the nodes carries `!`. The tag ends at the first closing brace, hence braces in names are percent-encoded.
+//! Nodes belong to the prefix, topics to an application under it. Everything of one topic carries the topic as hash
+//! tag, so that a cluster keeps it on one server, and everything about the nodes carries `!`. The tag ends at the
+//! first closing brace, hence braces in names are percent-encoded.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,6 +33,8 @@ impl fmt::Display for Incarnation {
 
 #[derive(Debug)]
 pub(super) struct Keys {
+    /// The prefix, followed by a colon.
+    prefix: String,
     /// Prefix and application, each followed by a colon.
     base: String,
     /// What every channel begins with, up to the topic.
@@ -39,14 +42,17 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Sorted set: the prefixes, and their applications, under which a cluster lives, by the end of the last lease.
-    /// The same for all prefixes, of course.
+    /// Sorted set: the prefixes under which a cluster lives, by the end of the last lease. The same for all of them,
+    /// of course.
     pub(super) const PREFIXES: &str = "fanwire:prefixes";
 
     pub(super) fn new(prefix: &str, application: &str) -> Self {
-        let base = format!("{}:{}:", encode(prefix), encode(application));
-        let channel = format!("{base}c:{{");
-        Self { base, channel }
+        Self::under(format!("{}:", encode(prefix)), application)
+    }
+
+    /// Those of an application under the same prefix.
+    pub(super) fn of_application(&self, application: &str) -> Self {
+        Self::under(self.prefix.clone(), application)
     }
 
     /// The channel of the topic's events.
@@ -86,38 +92,44 @@ impl Keys {
 
     /// Sorted set: the nodes, by the end of their lease.
     pub(super) fn nodes(&self) -> String {
-        format!("{}n:{{!}}", self.base)
+        format!("{}n:{{!}}", self.prefix)
     }
 
-    /// Hash: the nodes, to their id and name.
-    pub(super) fn node_names(&self) -> String {
-        format!("{}nd:{{!}}", self.base)
+    /// Hash: the nodes, to their id, name and applications.
+    pub(super) fn node_details(&self) -> String {
+        format!("{}nd:{{!}}", self.prefix)
     }
 
     /// String: exists while the node's lease lasts.
     pub(super) fn lease(&self, incarnation: Incarnation) -> String {
-        format!("{}n:{{!}}:{incarnation}", self.base)
+        format!("{}n:{{!}}:{incarnation}", self.prefix)
     }
 
     /// String: exists once the node was taken for dead.
     pub(super) fn tombstone(&self, incarnation: Incarnation) -> String {
-        format!("{}t:{{!}}:{incarnation}", self.base)
+        format!("{}t:{{!}}:{incarnation}", self.prefix)
     }
 
     /// String: exists while somebody takes the dead node's members out.
     pub(super) fn cleaning(&self, incarnation: Incarnation) -> String {
-        format!("{}l:{{!}}:{incarnation}", self.base)
+        format!("{}l:{{!}}:{incarnation}", self.prefix)
     }
 
     /// String: the settings in which all nodes have to agree.
     pub(super) fn cluster_settings(&self) -> String {
-        format!("{}cs:{{!}}", self.base)
+        format!("{}cs:{{!}}", self.prefix)
     }
 
     /// The name of the topic that the channel belongs to, if it is one of ours.
     pub(super) fn topic_of<'a>(&self, channel: &'a [u8]) -> Option<Cow<'a, str>> {
         let name = channel.strip_prefix(self.channel.as_bytes())?.strip_suffix(b"}")?;
         decode(std::str::from_utf8(name).ok()?)
+    }
+
+    fn under(prefix: String, application: &str) -> Self {
+        let base = format!("{prefix}{}:", encode(application));
+        let channel = format!("{base}c:{{");
+        Self { prefix, base, channel }
     }
 
     fn of_topic(&self, kind: &str, topic: &TopicName) -> String {
@@ -167,7 +179,14 @@ mod tests {
         assert_eq!(keys.channel(&topic), "fanwire:default:c:{news:%7Ba%7D100%25}");
         assert_eq!(keys.idempotency(&topic, "k}"), "fanwire:default:i:{news:%7Ba%7D100%25}:k}");
         let incarnation = Incarnation(Uuid::from_u128(7));
-        assert_eq!(keys.lease(incarnation), "fanwire:default:n:{!}:00000000000000000000000000000007");
+        let node = "00000000000000000000000000000007";
+        assert_eq!(keys.member_topics(incarnation), format!("fanwire:default:px:{node}"));
+        assert_eq!(keys.of_application("a").member_topics(incarnation), format!("fanwire:a:px:{node}"));
+        assert_eq!(keys.lease(incarnation), format!("fanwire:n:{{!}}:{node}"));
+        assert_eq!(keys.tombstone(incarnation), format!("fanwire:t:{{!}}:{node}"));
+        assert_eq!(keys.cleaning(incarnation), format!("fanwire:l:{{!}}:{node}"));
+        let of_all = [keys.nodes(), keys.node_details(), keys.cluster_settings()];
+        assert_eq!(of_all, ["fanwire:n:{!}", "fanwire:nd:{!}", "fanwire:cs:{!}"]);
         assert_eq!(Incarnation::parse(incarnation.to_string().as_bytes()), Some(incarnation));
         assert_eq!(Incarnation::parse(b"7"), None);
     }

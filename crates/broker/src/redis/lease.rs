@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::health::Health;
@@ -26,6 +26,8 @@ pub(super) struct Lease {
     /// come back when all have lost Redis.
     patience: Duration,
     status: Mutex<Status>,
+    /// Held while the lease is being renewed.
+    renewing: AsyncMutex<()>,
     /// Somebody waits for the lease.
     wanted: Notify,
     beats: watch::Sender<Beats>,
@@ -70,6 +72,7 @@ impl Lease {
             length: settings.lease,
             patience: settings.lease.max(2 * settings.retry_max),
             status: Mutex::new(Status::new()),
+            renewing: AsyncMutex::default(),
             wanted: Notify::new(),
             beats: watch::Sender::default(),
             fenced: watch::Sender::default(),
@@ -122,25 +125,26 @@ impl Lease {
         self.status().is_over
     }
 
-    /// The lease will not be renewed any more. Returns what it was held as, if it was.
-    pub(super) fn end(&self) -> Option<Incarnation> {
-        let incarnation = {
-            let mut status = self.status();
-            status.is_over = true;
-            status.began.map(|_| status.incarnation)
-        };
-        self.tell(|_| ());
-        incarnation
+    /// From here on the lease is not renewed any more: one attempt that is under way is waited for. Returns what the
+    /// lease was held as, if it was.
+    pub(super) async fn end(&self) -> Option<Incarnation> {
+        self.give_up();
+        let _none_under_way = self.renewing.lock().await;
+        let status = self.status();
+        status.began.map(|_| status.incarnation)
     }
 
     /// Renews the lease for as long as the node is to live.
     pub(super) async fn run(self: Arc<Self>) {
         let mut link = self.links.watch_first();
         loop {
-            let next = self.renew().await;
-            if self.is_over() {
-                return;
-            }
+            let next = {
+                let _renewing = self.renewing.lock().await;
+                if self.is_over() {
+                    return;
+                }
+                self.renew().await
+            };
             tokio::select! {
                 () = sleep_until(next) => {}
                 () = self.wanted.notified() => {}
@@ -180,6 +184,8 @@ impl Lease {
                 });
                 next
             }
+            // It was about to leave in any case.
+            Ok(Beat::Dead) if self.is_over() => usual,
             Ok(Beat::Dead) => {
                 self.begin_again();
                 if began.is_none() {
@@ -194,7 +200,7 @@ impl Lease {
                 started
             }
             Ok(Beat::Refused(reason)) => {
-                self.end();
+                self.give_up();
                 self.health.refuse(reason);
                 usual
             }
@@ -213,6 +219,11 @@ impl Lease {
         status.held_since = Some(since);
         status.ends = Some(started + self.length);
         since
+    }
+
+    fn give_up(&self) {
+        self.status().is_over = true;
+        self.tell(|_| ());
     }
 
     /// As another.

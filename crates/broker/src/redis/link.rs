@@ -1,15 +1,17 @@
 //! The connections for commands: each kept open by a task for as long as the engine lives.
 //!
-//! The topic's hash picks the connection, so that one publisher's calls for a topic stay in order. A command runs on
+//! Most are for topics: the topic's hash picks the connection, so that one publisher's calls for a topic stay in
+//! order. One is for what must not wait behind that, the node's signs of life. A command runs on
 //! the connection whose lineage it carries. While a connection is missing, its commands fail at once; none is ever
 //! repeated after its connection was lost, since it may have been done.
 
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::sync::Arc;
 
 use fanwire_protocol::TopicName;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError, ServerError, Value};
+use redis::{Arg, Cmd, Pipeline, RedisError, ServerError, Value};
 use rustc_hash::FxBuildHasher;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -22,7 +24,7 @@ use super::settings::RedisSettings;
 use super::stats::{CallKind, Counters};
 use crate::engine::EngineError;
 
-/// All command connections, for calls of one kind. Cloning shares them.
+/// Some command connections, for calls of one kind. Cloning shares them.
 #[derive(Clone, Debug)]
 pub(super) struct Links {
     links: Arc<[watch::Receiver<Option<Ready>>]>,
@@ -56,9 +58,9 @@ pub(super) struct Keeper {
 }
 
 impl Links {
-    /// The links, and what has to run for each. `index` is what [`Health`] knows the first of them by.
+    /// The links, and what has to run for each. `indexes` are what [`Health`] knows them by.
     pub(super) fn new(
-        count: usize,
+        indexes: Range<usize>,
         connector: &Arc<Connector>,
         health: &Arc<Health>,
         scripts: &Arc<Scripts>,
@@ -67,7 +69,7 @@ impl Links {
     ) -> (Self, Vec<Keeper>) {
         let refusals = Arc::new(Seldom::new());
         let (mut links, mut keepers) = (Vec::new(), Vec::new());
-        for index in 0..count {
+        for index in indexes {
             let (ready, link) = watch::channel(None);
             links.push(link);
             keepers.push(Keeper {
@@ -124,14 +126,15 @@ impl Ready {
     pub(super) async fn command(&mut self, command: &Cmd) -> Result<Value, EngineError> {
         let asked = Instant::now();
         let answer = self.connection.send_packed_command(command).await;
-        let answer = answer.map_err(|error| failure(&error)).and_then(|value| self.accept(value));
+        let answer = answer.map_err(|error| failure(&error)).and_then(|value| self.accept(value, command));
         self.counters.call(self.kind, asked.elapsed(), answer.is_ok());
         answer
     }
 
     /// Runs several commands in one round trip; the first refusal is the result.
     pub(super) async fn pipeline(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
-        self.answers(pipeline).await?.into_iter().map(|answer| self.accept(answer)).collect()
+        let answers = self.answers(pipeline).await?;
+        self.accept_all(answers, pipeline)
     }
 
     /// Runs several commands in one round trip, of which each has its own answer: [`Ready::accept`] them.
@@ -158,7 +161,7 @@ impl Ready {
             self.load_scripts().await?;
             return self.command(&command).await;
         }
-        let answer = answer.map_err(|error| failure(&error)).and_then(|value| self.accept(value));
+        let answer = answer.map_err(|error| failure(&error)).and_then(|value| self.accept(value, &command));
         self.counters.call(self.kind, asked.elapsed(), answer.is_ok());
         answer
     }
@@ -168,12 +171,22 @@ impl Ready {
         load(&mut self.connection, &self.scripts).await.map_err(|_| EngineError::Unavailable)
     }
 
-    /// The value, unless it is a refusal.
-    pub(super) fn accept(&self, answer: Value) -> Result<Value, EngineError> {
+    /// The value, unless the command was refused.
+    pub(super) fn accept(&self, answer: Value, command: &Cmd) -> Result<Value, EngineError> {
         match answer {
-            Value::ServerError(error) => Err(self.refusal(&error)),
+            Value::ServerError(error) => Err(self.refusal(&error, command)),
             value => Ok(value),
         }
+    }
+
+    /// The answers to all commands; the first refusal is the result.
+    pub(super) fn accept_all(
+        &self,
+        answers: Vec<Value>,
+        commands: &Pipeline,
+    ) -> Result<Vec<Value>, EngineError> {
+        let answers = answers.into_iter().zip(commands.cmd_iter());
+        answers.map(|(answer, command)| self.accept(answer, command)).collect()
     }
 
     /// An answer that makes no sense, from a server that is perhaps no Redis.
@@ -184,7 +197,7 @@ impl Ready {
         EngineError::Refused
     }
 
-    fn refusal(&self, error: &ServerError) -> EngineError {
+    fn refusal(&self, error: &ServerError, command: &Cmd) -> EngineError {
         let details = error.details().unwrap_or_default();
         // Before Redis 7 what went wrong inside a script is told only by the text.
         let code = match error.code() {
@@ -203,7 +216,7 @@ impl Ready {
             _ => EngineError::Refused,
         };
         if self.refusals.is_due() {
-            tracing::warn!(code, details, "Redis refuses a command");
+            tracing::warn!(code, details, keys = ?keys_of(command), "Redis refuses a command");
         }
         refusal
     }
@@ -286,6 +299,21 @@ pub(super) fn is_unknown_script(answer: &Value) -> bool {
 
 fn is_refusal(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(_)) && !is_unknown_script(answer)
+}
+
+/// The keys or the channel that the command is about, and nothing else of it.
+fn keys_of(command: &Cmd) -> Vec<String> {
+    let mut words = command.args_iter().filter_map(|word| match word {
+        Arg::Simple(word) => Some(String::from_utf8_lossy(word).into_owned()),
+        _ => None,
+    });
+    match words.next().as_deref() {
+        Some("EVAL" | "EVALSHA") => {
+            let count = words.nth(1).and_then(|count| count.parse().ok()).unwrap_or(0);
+            words.take(count).collect()
+        }
+        _ => words.take(1).collect(),
+    }
 }
 
 /// No answer, or none that can be read, in which case the connection ends by itself.

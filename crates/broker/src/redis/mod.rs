@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::engine::{EngineError, Usage};
-use crate::history::{History, HistoryQuery, Recovery, Since};
+use crate::history::{History, HistoryQuery, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
 use crate::members::Member;
 use crate::presence::PresenceStats;
 use crate::publish::{Publish, Published};
@@ -78,15 +78,21 @@ impl Redis {
     /// `deliver` gets the events of subscribed topics from there.
     pub fn start(settings: RedisSettings, node: Peer, deliver: Deliver) -> Result<Self, LinkError> {
         let count = settings.command_links.max(1);
+        let (vital_index, subscriptions_index) = (count, count + 1);
         let connector = Arc::new(Connector::new(&settings)?);
-        let health = Arc::new(Health::new(format!("{}:{}", settings.host, settings.port), count + 1));
+        let address = format!("{}:{}", settings.host, settings.port);
+        let health = Arc::new(Health::new(address, subscriptions_index + 1));
         let keys = Arc::new(Keys::new(&settings.prefix, &settings.application));
         let settings = Arc::new(settings);
         let scripts = Arc::new(Scripts::new());
 
         let counters = Arc::new(Counters::default());
-        let (links, keepers) = Links::new(count, &connector, &health, &scripts, &settings, &counters);
-        let probe = Probe::new(node.id, &keys, settings.probe_interval, links.clone(), Arc::clone(&counters));
+        let links_at = |indexes| Links::new(indexes, &connector, &health, &scripts, &settings, &counters);
+        let (links, keepers) = links_at(0..count);
+        // Signs of life must not wait behind what is published.
+        let (vital_links, vital_keepers) = links_at(vital_index..vital_index + 1);
+        let probe =
+            Probe::new(node.id, &keys, settings.probe_interval, vital_links.clone(), Arc::clone(&counters));
         let subscriptions = Subscriptions::new(
             Arc::clone(&keys),
             Arc::clone(&settings),
@@ -101,16 +107,17 @@ impl Redis {
             Arc::clone(&scripts),
             links.of_kind(CallKind::Publish),
         );
-        let presence_links = links.of_kind(CallKind::Presence);
+        let (presence_links, vital_links) =
+            (links.of_kind(CallKind::Presence), vital_links.of_kind(CallKind::Presence));
         let registry = Registry::new(
             node,
             Arc::clone(&keys),
-            presence_links.clone(),
+            vital_links.clone(),
             Arc::clone(&scripts),
             Arc::clone(&settings),
         );
         let registry = Arc::new(registry);
-        let lease = Lease::new(Arc::clone(&registry), presence_links.clone(), Arc::clone(&health), &settings);
+        let lease = Lease::new(Arc::clone(&registry), vital_links, Arc::clone(&health), &settings);
         let lease = Arc::new(lease);
         let cleaner = Cleaner::new(
             Arc::clone(&registry),
@@ -128,14 +135,14 @@ impl Redis {
             Arc::clone(&cleaner),
         ));
 
-        let mut tasks: Vec<_> =
-            keepers.into_iter().map(|keeper| spawn_unless_refused(&health, keeper.run())).collect();
+        let keepers = keepers.into_iter().chain(vital_keepers);
+        let mut tasks: Vec<_> = keepers.map(|keeper| spawn_unless_refused(&health, keeper.run())).collect();
         let subscriber = {
             let (subscriptions, health) = (Arc::clone(&subscriptions), Arc::clone(&health));
             async move {
                 unless_refused(
                     &health,
-                    Arc::clone(&subscriptions).run(connector, Arc::clone(&health), count),
+                    Arc::clone(&subscriptions).run(connector, Arc::clone(&health), subscriptions_index),
                 )
                 .await;
                 subscriptions.detach();
@@ -317,10 +324,16 @@ impl Redis {
     ) -> Result<reply::Page, EngineError> {
         let (meta, stream) = (self.0.keys.meta(topic), self.0.keys.stream(topic));
         let epoch = fresh_epoch();
+        let unpublished_ttl = milliseconds(meta_ttl.min(UNPUBLISHED_META_TTL_MAX)).to_string();
         let meta_ttl = milliseconds(meta_ttl).to_string();
         let mut link = self.0.links.of_topic(topic)?;
         let lineage = link.lineage();
-        let mut all = vec![epoch.as_str().as_bytes(), lineage.as_bytes(), meta_ttl.as_bytes()];
+        let mut all = vec![
+            epoch.as_str().as_bytes(),
+            lineage.as_bytes(),
+            meta_ttl.as_bytes(),
+            unpublished_ttl.as_bytes(),
+        ];
         all.extend(arguments.iter().map(Vec::as_slice));
         let answer = link.script(script, &[meta.as_bytes(), stream.as_bytes()], &all).await?;
         reply::page(answer).ok_or_else(|| link.nonsense())

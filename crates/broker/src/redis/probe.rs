@@ -62,6 +62,12 @@ impl Probe {
     /// Probes a connection that has joined the channel, and says when it has been heard for the first time. Returns
     /// why it is of no use: too many probes in a row were published and did not arrive.
     pub(super) async fn run(&self, on_first: impl FnOnce()) -> LinkError {
+        // What came late through a connection before says nothing about this one.
+        tokio::select! {
+            biased;
+            () = self.arrived.notified() => {}
+            () = std::future::ready(()) => {}
+        }
         let mut on_first = Some(on_first);
         let mut missed = 0;
         loop {

@@ -1,13 +1,14 @@
 //! Publishing. One publication is a group of one, and a group goes to Redis in one round trip if it is not huge.
 //!
 //! A group does what its publications would do one by one, in their order. Those that follow each other and are to
-//! be kept alike go into history by one call of a script, which costs Redis a third of as many calls.
+//! be kept alike go into history by one call of a script, which costs Redis a third of as many calls. So that no
+//! command of a round trip fails and is done after those behind it, each script comes with its code the first time.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fanwire_protocol::{Position, TopicName};
-use redis::{Cmd, Pipeline, Value};
+use redis::{Arg, Cmd, Pipeline, Value};
 
 use super::frame;
 use super::keys::Keys;
@@ -35,8 +36,10 @@ struct Group<'a> {
 }
 
 /// One command, which publishes the next publications of a group.
-struct Step {
+struct Step<'a> {
     command: Cmd,
+    /// What the command calls by its hash.
+    script: Option<&'a Script>,
     publications: usize,
     /// What the bodies take.
     bytes: usize,
@@ -117,22 +120,26 @@ impl Group<'_> {
         results: &mut Vec<Result<Published, EngineError>>,
     ) -> Result<(), EngineError> {
         let mut link = self.publisher.links.of_topic(self.topic)?;
-        let mut commands = redis::pipe();
-        let mut expected = Vec::new();
+        let mut steps: Vec<Step<'_>> = Vec::new();
         let (mut taken, mut bytes) = (0, 0);
-        while taken < rest.len()
-            && expected.len() < Publisher::ROUND_MAX
-            && bytes < Publisher::ROUND_BYTES_MAX
-        {
+        while taken < rest.len() && steps.len() < Publisher::ROUND_MAX && bytes < Publisher::ROUND_BYTES_MAX {
             let step = self.step(&link, &rest[taken..]);
             taken += step.publications;
             bytes += step.bytes;
-            expected.push((step.answer, step.publications));
-            commands.add_command(step.command);
+            steps.push(step);
+        }
+        bring_code(&mut steps);
+        let mut commands = redis::pipe();
+        let mut expected = Vec::with_capacity(steps.len());
+        for Step { command, answer, publications, .. } in steps {
+            expected.push((answer, publications));
+            commands.add_command(command);
         }
         let answers = answers(&mut link, &commands).await?;
-        for (answer, (expected, publications)) in answers.into_iter().zip(expected) {
-            let answer = link.accept(answer);
+        for ((answer, command), (expected, publications)) in
+            answers.into_iter().zip(commands.cmd_iter()).zip(expected)
+        {
+            let answer = link.accept(answer, command);
             let first = answer.and_then(|answer| published(&link, expected, publications, &answer));
             results.extend((0..publications as u64).map(|number| first.map(|first| first.nth(number))));
         }
@@ -140,7 +147,7 @@ impl Group<'_> {
     }
 
     /// The first step of what is to be published.
-    fn step(&self, link: &Ready, rest: &[Publish]) -> Step {
+    fn step(&self, link: &Ready, rest: &[Publish]) -> Step<'_> {
         let publish = &rest[0];
         match (publish.history, &publish.idempotency_key) {
             (Some(options), None) if publish.version == 0 => self.keep(link, rest, options),
@@ -151,11 +158,12 @@ impl Group<'_> {
     }
 
     /// All of the next that are to be kept alike.
-    fn keep(&self, link: &Ready, rest: &[Publish], options: HistoryOptions) -> Step {
+    fn keep(&self, link: &Ready, rest: &[Publish], options: HistoryOptions) -> Step<'_> {
         let is_alike = |publish: &&Publish| {
             publish.history == Some(options) && publish.idempotency_key.is_none() && publish.version == 0
         };
-        let mut command = script(&self.publisher.scripts.publish, &[&self.meta, &self.stream]);
+        let script = &self.publisher.scripts.publish;
+        let mut command = call(script, &[&self.meta, &self.stream]);
         self.put_options(&mut command, link, options);
         let (mut publications, mut bytes) = (0, 0);
         for publish in rest.iter().take_while(is_alike).take(Publisher::RUN_MAX) {
@@ -167,39 +175,47 @@ impl Group<'_> {
             bytes += body.len();
             command.arg(body);
         }
-        Step { command, publications, bytes, answer: Answer::Position }
+        Step { command, script: Some(script), publications, bytes, answer: Answer::Position }
     }
 
-    fn keep_once(&self, link: &Ready, publish: &Publish, options: HistoryOptions, key: Option<&str>) -> Step {
+    fn keep_once(
+        &self,
+        link: &Ready,
+        publish: &Publish,
+        options: HistoryOptions,
+        key: Option<&str>,
+    ) -> Step<'_> {
         let Publisher { keys, scripts, settings, .. } = self.publisher;
         let key = key.map(|key| keys.idempotency(self.topic, key));
         let mut script_keys = vec![self.meta.as_str(), &self.stream];
         script_keys.extend(key.as_deref());
-        let mut command = script(&scripts.publish_once, &script_keys);
+        let script = &scripts.publish_once;
+        let mut command = call(script, &script_keys);
         self.put_options(&mut command, link, options);
         let body = body(publish);
         let bytes = body.len();
         let version = if publish.version == 0 { String::new() } else { publish.version.to_string() };
         command.arg(body).arg(version).arg(&*publish.version_epoch);
         command.arg(milliseconds(settings.idempotency_ttl));
-        Step { command, publications: 1, bytes, answer: Answer::Suppressible }
+        Step { command, script: Some(script), publications: 1, bytes, answer: Answer::Suppressible }
     }
 
-    fn send(&self, publish: &Publish) -> Step {
+    fn send(&self, publish: &Publish) -> Step<'_> {
         let frame = live_frame(publish);
         let bytes = frame.len();
         let mut command = redis::cmd("PUBLISH");
         command.arg(&self.channel).arg(frame);
-        Step { command, publications: 1, bytes, answer: Answer::Receivers }
+        Step { command, script: None, publications: 1, bytes, answer: Answer::Receivers }
     }
 
-    fn send_once(&self, publish: &Publish, key: &str) -> Step {
+    fn send_once(&self, publish: &Publish, key: &str) -> Step<'_> {
         let Publisher { keys, scripts, settings, .. } = self.publisher;
         let frame = live_frame(publish);
         let bytes = frame.len();
-        let mut command = script(&scripts.publish_live_once, &[&keys.idempotency(self.topic, key)]);
+        let script = &scripts.publish_live_once;
+        let mut command = call(script, &[&keys.idempotency(self.topic, key)]);
         command.arg(&self.channel).arg(frame).arg(milliseconds(settings.idempotency_ttl));
-        Step { command, publications: 1, bytes, answer: Answer::Suppressible }
+        Step { command, script: Some(script), publications: 1, bytes, answer: Answer::Suppressible }
     }
 
     /// The arguments of `append.lua`, up to the bodies.
@@ -208,7 +224,8 @@ impl Group<'_> {
         command
             .arg(&self.channel)
             .arg(limit_argument(options.size))
-            .arg(ttl)
+            // Whatever is published later in the bucket lives as long as was asked for too.
+            .arg(milliseconds(options.ttl.saturating_add(options.ttl / TTL_BUCKETS)))
             .arg(milliseconds(options.meta_ttl))
             .arg(fresh_epoch().as_str())
             .arg(link.lineage().as_bytes())
@@ -224,8 +241,31 @@ impl Published {
     }
 }
 
-/// Runs the commands. Scripts that the server has forgotten have not been run, so they are loaded and run then; what
-/// is no script was done before them, and nothing else can be out of order.
+/// Where there are several steps, lets each script's first call bring the code along. A server that has forgotten
+/// its scripts would refuse that call otherwise, and do what comes after it.
+fn bring_code(steps: &mut [Step<'_>]) {
+    if steps.len() < 2 {
+        return;
+    }
+    let mut brought: Vec<&str> = Vec::new();
+    for step in steps {
+        let Some(script) = step.script.filter(|script| !brought.contains(&script.hash.as_str())) else {
+            continue;
+        };
+        brought.push(&script.hash);
+        let mut command = redis::cmd("EVAL");
+        command.arg(&script.code);
+        for argument in step.command.args_iter().skip(2) {
+            if let Arg::Simple(argument) = argument {
+                command.arg(argument);
+            }
+        }
+        step.command = command;
+    }
+}
+
+/// Runs the commands. Scripts that the server does not know have not been run, so they are loaded and run then. That
+/// concerns single commands, and round trips in the middle of which somebody makes the server forget its scripts.
 async fn answers(link: &mut Ready, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
     let mut answers = link.answers(commands).await?;
     if !answers.iter().any(is_unknown_script) {
@@ -263,7 +303,7 @@ fn published(
     Ok(Published { position, suppressed })
 }
 
-fn script(script: &Script, keys: &[&str]) -> Cmd {
+fn call(script: &Script, keys: &[&str]) -> Cmd {
     let mut command = redis::cmd("EVALSHA");
     command.arg(&script.hash).arg(keys.len()).arg(keys);
     command
@@ -277,9 +317,12 @@ fn live_frame(publish: &Publish) -> Vec<u8> {
     frame::publication_frame(&publish.data, publish.info.as_deref(), publish.tags.as_deref())
 }
 
-/// Changes eight times in a TTL, so that a stream's expiry need not be set more often. Eight digits.
+/// How many times in a TTL a stream's expiry is set, however much is published.
+const TTL_BUCKETS: u32 = 8;
+
+/// Changes so many times in a TTL. Eight digits.
 fn ttl_bucket(ttl: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
-    let bucket = now * 8 / u128::from(ttl);
+    let bucket = now * u128::from(TTL_BUCKETS) / u128::from(ttl);
     format!("{:08x}", bucket as u32)
 }

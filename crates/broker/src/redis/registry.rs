@@ -62,6 +62,14 @@ pub(super) enum Beat {
     Refused(Incompatible),
 }
 
+/// A node that was taken for dead, as far as it is known.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Dead {
+    pub(super) name: Box<str>,
+    /// Those in which it may have members.
+    pub(super) applications: Vec<Box<str>>,
+}
+
 /// The nodes, as one of them sees and changes them.
 pub(super) struct Registry {
     node: Peer,
@@ -78,7 +86,7 @@ const LAYOUT: u32 = 1;
 pub(super) const BACKSTOP: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long others wait for one that takes out a dead node's members before they do it too.
-const CLEANING_MAX: Duration = Duration::from_secs(5);
+pub(super) const CLEANING_MAX: Duration = Duration::from_secs(5);
 
 impl Registry {
     pub(super) fn new(
@@ -99,7 +107,7 @@ impl Registry {
         }
         let keys = [
             self.keys.nodes(),
-            self.keys.node_names(),
+            self.keys.node_details(),
             self.keys.lease(incarnation),
             self.keys.tombstone(incarnation),
             self.keys.cluster_settings(),
@@ -108,7 +116,7 @@ impl Registry {
         let arguments = [
             incarnation.to_string(),
             lease.to_string(),
-            format!("{}{}", self.node.id.simple(), self.node.name),
+            self.details(),
             format!("{LAYOUT}:{lease}"),
             flag(joins),
             milliseconds(BACKSTOP).to_string(),
@@ -117,28 +125,29 @@ impl Registry {
         self.read_beat(&answer).ok_or_else(|| link.nonsense())
     }
 
-    /// The nodes whose lease lasts.
+    /// The nodes of this application whose lease lasts.
     pub(super) async fn peers(&self) -> Result<Vec<(Incarnation, Peer)>, EngineError> {
         let mut link = self.links.any()?;
-        let keys = [self.keys.nodes(), self.keys.node_names()];
+        let keys = [self.keys.nodes(), self.keys.node_details()];
         let answer = run(&mut link, &self.scripts.peers, &keys, &[]).await?;
         let Value::Array(values) = &answer else { return Err(link.nonsense()) };
         let peers = values.chunks_exact(2).filter_map(|pair| {
             let incarnation = Incarnation::parse(text(&pair[0])?)?;
-            Some((incarnation, read_peer(&pair[1])?))
+            let (peer, applications) = read_details(&pair[1])?;
+            applications.contains(&self.settings.application).then_some((incarnation, peer))
         });
         Ok(peers.collect())
     }
 
     /// Takes a node whose lease has ended for dead, and takes on to clean up after it. `None` if it lives, or another
-    /// does that. Returns its name, if that is known.
+    /// does that.
     pub(super) async fn claim(
         &self,
         dead: Incarnation,
         cleaner: Incarnation,
-    ) -> Result<Option<Box<str>>, EngineError> {
+    ) -> Result<Option<Dead>, EngineError> {
         let mut link = self.links.any()?;
-        Ok(self.claim_with(&mut link, dead, cleaner).await?.map(|(_, name)| name))
+        Ok(self.claim_with(&mut link, dead, cleaner).await?.map(|(_, dead)| dead))
     }
 
     /// Ends this node's own lease, as [`Registry::claim`] would. The last to leave takes the cluster's prefix with
@@ -148,7 +157,7 @@ impl Registry {
         let others = self.claim_with(&mut link, incarnation, incarnation).await?;
         if others.is_some_and(|(others, _)| others == 0) {
             let mut command = redis::cmd("ZREM");
-            link.command(command.arg(Keys::PREFIXES).arg(self.prefix_entry())).await?;
+            link.command(command.arg(Keys::PREFIXES).arg(&*self.settings.prefix)).await?;
         }
         Ok(())
     }
@@ -157,7 +166,7 @@ impl Registry {
     pub(super) async fn forget(&self, dead: Incarnation) -> Result<(), EngineError> {
         let mut commands = redis::pipe();
         commands.zrem(self.keys.nodes(), dead.to_string());
-        commands.hdel(self.keys.node_names(), dead.to_string());
+        commands.hdel(self.keys.node_details(), dead.to_string());
         commands.del(self.keys.cleaning(dead));
         self.links.any()?.pipeline(&commands).await?;
         Ok(())
@@ -171,7 +180,6 @@ impl Registry {
     ) -> Result<Option<Incompatible>, EngineError> {
         let RedisSettings { prefix, lease, allow_other_prefixes, .. } = &*self.settings;
         let arguments = [
-            self.prefix_entry(),
             prefix.to_string(),
             milliseconds(*lease).to_string(),
             flag(joins && !allow_other_prefixes),
@@ -184,19 +192,19 @@ impl Registry {
         Ok((!other.is_empty()).then(refusal))
     }
 
-    /// Returns how many others live, and the name.
+    /// Returns how many others live, and who is dead.
     async fn claim_with(
         &self,
         link: &mut Ready,
         dead: Incarnation,
         cleaner: Incarnation,
-    ) -> Result<Option<(i64, Box<str>)>, EngineError> {
+    ) -> Result<Option<(i64, Dead)>, EngineError> {
         let keys = [
             self.keys.nodes(),
             self.keys.lease(dead),
             self.keys.tombstone(dead),
             self.keys.cleaning(dead),
-            self.keys.node_names(),
+            self.keys.node_details(),
         ];
         let arguments = [
             dead.to_string(),
@@ -208,8 +216,14 @@ impl Registry {
         match &answer {
             Value::Array(values) => match values.as_slice() {
                 [Value::Int(0), _, _] => Ok(None),
-                [Value::Int(_), Value::Int(others), peer] => {
-                    Ok(Some((*others, read_peer(peer).map(|peer| peer.name).unwrap_or_default())))
+                [Value::Int(_), Value::Int(others), details] => {
+                    let known = read_details(details)
+                        .map(|(peer, applications)| Dead { name: peer.name, applications });
+                    let unknown = || Dead {
+                        name: Box::default(),
+                        applications: vec![self.settings.application.clone()],
+                    };
+                    Ok(Some((*others, known.unwrap_or_else(unknown))))
                 }
                 _ => Err(link.nonsense()),
             },
@@ -242,8 +256,9 @@ impl Registry {
         Some(Incompatible::Lease { ours: self.settings.lease, theirs })
     }
 
-    fn prefix_entry(&self) -> String {
-        format!("{} {}", self.settings.prefix, self.settings.application)
+    /// What the node says of itself: id, name and applications, by zeros.
+    fn details(&self) -> String {
+        format!("{}\0{}\0{}", self.node.id.simple(), self.node.name, self.settings.application)
     }
 }
 
@@ -269,8 +284,9 @@ fn text(value: &Value) -> Option<&[u8]> {
     }
 }
 
-/// Id and name in one.
-fn read_peer(value: &Value) -> Option<Peer> {
-    let (id, name) = std::str::from_utf8(text(value)?).ok()?.split_at_checked(32)?;
-    Some(Peer { id: Uuid::try_parse(id).ok()?, name: name.into() })
+/// A node and its applications.
+fn read_details(value: &Value) -> Option<(Peer, Vec<Box<str>>)> {
+    let mut parts = std::str::from_utf8(text(value)?).ok()?.split('\0');
+    let peer = Peer { id: Uuid::try_parse(parts.next()?).ok()?, name: parts.next()?.into() };
+    Some((peer, parts.map(Into::into).collect()))
 }

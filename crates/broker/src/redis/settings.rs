@@ -21,7 +21,8 @@ pub struct RedisSettings {
     pub prefix: Box<str>,
     /// The application whose topics these are; part of every key and channel. Default: `default`.
     pub application: Box<str>,
-    /// Connections for commands, not less than one; a topic always uses the same. Default: 2.
+    /// Connections for commands about topics, not less than one; a topic always uses the same. One more is for the
+    /// node's signs of life. Default: 2.
     pub command_links: usize,
     /// How long one attempt to connect may take. Default: 2 s.
     pub connect_timeout: Duration,

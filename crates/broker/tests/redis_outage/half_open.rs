@@ -85,7 +85,7 @@ async fn a_command_connection_that_is_half_open_is_replaced() {
     for direction in [Direction::ToServer, Direction::ToClient] {
         for _ in 0..2 {
             let (commands, _) = node.proxy.open_links();
-            assert_eq!(commands.len(), 2);
+            assert_eq!(commands.len(), 3);
             commands[0].stall(direction);
             assert_eq!(node.wait_until_found().await, LinkError::Silent, "{direction:?}");
             wait_until_up(&node.redis).await;
@@ -119,7 +119,7 @@ async fn a_subscription_connection_that_is_deaf_is_replaced() {
     assert_eq!(node.wait_until_found().await, LinkError::Deaf);
     let stats = node.redis.stats();
     assert_eq!(stats.probes_missed, 2);
-    assert_eq!(stats.links.iter().filter(|link| link.is_up).count(), 2);
+    assert_eq!(stats.links.iter().filter(|link| link.is_up).count(), 3);
 
     // A new connection that is as deaf is not taken to be there.
     let mut state = node.redis.state();

@@ -28,7 +28,7 @@ section! {
         /// How long this node's clients are present after its last sign of life, which it gives three times as often.
         /// Must be equal on all nodes.
         lease: Period = defaults::REDIS_LEASE,
-        /// Connections for commands; there is one more for what Redis sends.
+        /// Connections for commands. There are two more, for the node's signs of life and for what Redis sends.
         command_links: usize = defaults::REDIS_COMMAND_LINKS,
         /// How long one attempt to connect may take.
         connect_timeout: Period = defaults::REDIS_CONNECT_TIMEOUT,

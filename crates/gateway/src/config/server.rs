@@ -63,6 +63,10 @@ impl Server {
                 checks.error("server.name", "is empty; leave it out to use the host's name and the port");
                 String::new()
             }
+            Some(name) if name.chars().any(char::is_control) => {
+                checks.error("server.name", "must not have control characters");
+                String::new()
+            }
             Some(name) => name.clone(),
             None => default_name(&rustix::system::uname().nodename().to_string_lossy(), self.port),
         }

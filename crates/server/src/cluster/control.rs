@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use fanwire_broker::{Engine, Event, LinkState, Publish, Since};
+use fanwire_broker::{Event, LinkState, Publish, Since, UNPUBLISHED_META_TTL_MAX};
 use fanwire_protocol::{Disconnect, Epoch, Publication};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
@@ -40,7 +40,7 @@ const WEDGED_AFTER: Duration = Duration::from_secs(5);
 
 /// How often orders are compared with what is kept of them, whatever happens.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
-const _: () = assert!(CHECK_INTERVAL.as_secs() < Engine::FRESH_TTL.as_secs());
+const _: () = assert!(CHECK_INTERVAL.as_secs() < UNPUBLISHED_META_TTL_MAX.as_secs());
 
 /// Between attempts to reach the engine.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -17,7 +17,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use fanwire_broker::{Engine, Event, HistoryOptions, MemorySettings, Publish, Redis};
+use fanwire_broker::{
+    Engine, Event, HistoryOptions, MemorySettings, Publish, Redis, UNPUBLISHED_META_TTL_MAX,
+};
 use fanwire_hub::delivery::{Delivery, Message as Content};
 use fanwire_hub::effect::{Answer, TopicRequest};
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
@@ -216,7 +218,7 @@ impl Topics {
             if fresh.len() == FRESH_MAX {
                 fresh.pop_front();
             }
-            fresh.push_back((Instant::now() + Engine::FRESH_TTL / 3, topic));
+            fresh.push_back((Instant::now() + UNPUBLISHED_META_TTL_MAX / 3, topic));
         }
     }
 

@@ -22,7 +22,7 @@ use super::cleaner::{Cleaner, add_script, run};
 use super::frame::member_body;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
-use super::link::Links;
+use super::link::{Links, Ready};
 use super::registry::{BACKSTOP, Peer, Registry};
 use super::scripts::Scripts;
 use crate::engine::EngineError;
@@ -105,14 +105,14 @@ impl Presence {
         }
         commands.hset(&members, client.0.as_bytes(), body);
         commands.hset(self.keys.member_counts(topic), write.incarnation.to_string(), counts(stats));
-        if !was_listed {
-            expire(&mut commands, &members);
-            expire(&mut commands, &self.keys.member_counts(topic));
-        }
+        // Both may have been deleted meanwhile, by whomever, and be new again.
+        expire(&mut commands, &members);
+        expire(&mut commands, &self.keys.member_counts(topic));
         write.finish(commands).await
     }
 
-    /// Adds the client unless `clients_max` others are there. Without Redis nobody knows of more than this node's.
+    /// Adds the client unless `clients_max` others are there. Without Redis, or if it has no memory for one more,
+    /// nobody knows of more than this node's.
     pub(super) async fn admit(
         &self,
         topic: &TopicName,
@@ -121,7 +121,7 @@ impl Presence {
     ) -> Result<bool, EngineError> {
         let member = Member { info, announce_leave: false };
         match self.ask_to_admit(topic, &member, clients_max).await {
-            Err(EngineError::Unavailable) if !self.lease.is_over() => {
+            Err(EngineError::Unavailable | EngineError::Full) if !self.lease.is_over() => {
                 let mut own = self.own();
                 let is_admitted = own.others(topic, member.info.client) < clients_max;
                 if is_admitted {
@@ -164,18 +164,23 @@ impl Presence {
 
     /// Takes the node out of the cluster, and its members out of presence.
     pub(super) async fn leave(&self) -> Result<(), EngineError> {
-        let Some(incarnation) = self.lease.end() else { return Ok(()) };
+        let Some(incarnation) = self.lease.end().await else { return Ok(()) };
         let _none_repairs = self.repairing.lock().await;
         // From here on the members are nobody's.
         self.registry.resign(incarnation).await?;
-        let doubtful = {
+        let (doubtful, leftovers) = {
             let mut own = self.own();
-            let doubtful = own.doubtful();
+            let doubtful = own.doubtful().into_iter().map(|(topic, _)| topic).collect();
+            let leftovers = own.take_leftovers();
             *own = Own::new(incarnation);
-            doubtful
+            (doubtful, leftovers)
         };
         self.cleaner.take_out(incarnation, doubtful).await?;
-        self.cleaner.clean(incarnation).await
+        self.cleaner.clean(incarnation).await?;
+        for (before, topics) in leftovers {
+            self.cleaner.take_out(before, topics).await?;
+        }
+        Ok(())
     }
 
     async fn ask_to_admit(
@@ -187,16 +192,15 @@ impl Presence {
         let info = &member.info;
         let write = self.begin_write(topic, |_| ());
         write.until_possible().await?;
-        let (others, stats) = {
-            let own = self.own();
-            (own.others(topic, info.client), own.stats_with(topic, info))
+        let (others, stats, was_listed) = {
+            let mut own = self.own();
+            (own.others(topic, info.client), own.stats_with(topic, info), own.list(topic, true))
         };
         let script_keys = [self.keys.members(topic, write.incarnation), self.keys.member_counts(topic)];
-        let script_keys = script_keys.each_ref().map(String::as_bytes);
         let body = member_body(member);
         let incarnation = write.incarnation.to_string();
         let texts = [stats.users.to_string(), others.to_string(), clients_max.to_string(), backstop()];
-        let mut link = self.links.of_topic(topic)?;
+        let mut link = write.link()?;
 
         let mut nodes_age_max = Self::LIVE_NODES_AGE_MAX;
         let is_admitted = loop {
@@ -207,34 +211,42 @@ impl Presence {
             arguments.extend(texts.iter().map(String::as_bytes));
             arguments.push(if is_fresh { b"1" } else { b"0" });
             arguments.extend(nodes.iter().map(String::as_bytes));
-            match link.script(&self.scripts.admit, &script_keys, &arguments).await? {
+            let mut commands = redis::pipe();
+            // Whoever takes out the members of a dead node has to know of the topic before it has one.
+            if !was_listed {
+                self.put_topic(&mut commands, topic, write.incarnation);
+            }
+            add_script(&mut commands, &self.scripts.admit, &script_keys, &arguments);
+            let answers = run(&mut link, &commands).await?;
+            match link.accept_all(answers, &commands)?.last() {
                 // A node that joined since, or one that has died.
-                Value::Int(-1) if !is_fresh => nodes_age_max = Duration::ZERO,
-                Value::Int(0) => break false,
-                Value::Int(1) => break true,
+                Some(Value::Int(-1)) if !is_fresh => nodes_age_max = Duration::ZERO,
+                Some(Value::Int(0)) => break false,
+                Some(Value::Int(1)) => break true,
                 _ => return Err(link.nonsense()),
             }
         };
-        if !is_admitted {
+        if is_admitted {
+            if write.is_void() {
+                return Err(EngineError::Unavailable);
+            }
+            self.own().add(topic, member.clone());
             write.settle();
-            return Ok(false);
+            return Ok(true);
         }
-        if write.is_void() {
-            return Err(EngineError::Unavailable);
-        }
-        let mut commands = redis::pipe();
-        let was_listed = {
+        let is_empty = {
             let mut own = self.own();
-            own.add(topic, member.clone());
-            own.list(topic, true)
+            own.incarnation == write.incarnation && own.stats(topic).clients == 0 && own.list(topic, false)
         };
-        if was_listed {
-            write.settle();
+        if is_empty {
+            let mut commands = redis::pipe();
+            commands.srem(self.keys.member_topics(write.incarnation), topic.as_str());
+            // If this fails the topic is doubtful, and the answer the same.
+            let _ = write.finish(commands).await;
         } else {
-            self.put_topic(&mut commands, topic, write.incarnation);
-            write.finish(commands).await?;
+            write.settle();
         }
-        Ok(true)
+        Ok(false)
     }
 
     /// The nodes that live, without this one.
@@ -269,13 +281,15 @@ impl Presence {
         topic: &TopicName,
         incarnation: Incarnation,
         left: PresenceStats,
-        clients: &[&[u8]],
+        clients: &[impl AsRef<[u8]>],
     ) {
         let keys = [self.keys.members(topic, incarnation), self.keys.member_counts(topic)];
         let (channel, incarnation) = (self.keys.channel(topic), incarnation.to_string());
         let counts = if left.clients == 0 { String::new() } else { counts(left) };
-        let mut arguments = vec![channel.as_bytes(), incarnation.as_bytes(), counts.as_bytes()];
-        arguments.extend(clients.iter().copied());
+        let ttl = backstop();
+        let mut arguments =
+            vec![channel.as_bytes(), incarnation.as_bytes(), counts.as_bytes(), ttl.as_bytes()];
+        arguments.extend(clients.iter().map(AsRef::as_ref));
         add_script(commands, &self.scripts.remove, &keys, &arguments);
     }
 
@@ -326,11 +340,20 @@ impl Write<'_> {
         self.presence.own().incarnation != self.incarnation
     }
 
-    async fn finish(self, commands: Pipeline) -> Result<(), EngineError> {
-        let mut link = self.presence.links.of_topic(self.topic)?;
-        for answer in run(&mut link, &commands).await? {
-            link.accept(answer)?;
+    /// What to send the topic's commands through. Something of it may be in Redis from now on.
+    fn link(&self) -> Result<Ready, EngineError> {
+        let link = self.presence.links.of_topic(self.topic)?;
+        let mut own = self.presence.own();
+        if own.incarnation == self.incarnation {
+            own.send(self.topic);
         }
+        Ok(link)
+    }
+
+    async fn finish(self, commands: Pipeline) -> Result<(), EngineError> {
+        let mut link = self.link()?;
+        let answers = run(&mut link, &commands).await?;
+        link.accept_all(answers, &commands)?;
         let is_void = self.is_void();
         self.settle();
         if is_void { Err(EngineError::Unavailable) } else { Ok(()) }

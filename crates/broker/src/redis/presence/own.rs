@@ -16,7 +16,8 @@ pub(super) struct Own {
     pub(super) incarnation: Incarnation,
     /// Clients choose topic names, so this is no place for a fast hash.
     topics: HashMap<TopicName, Present>,
-    /// Topics of which Redis' copy may be wrong.
+    /// Topics of which Redis' copy may be wrong. One without members of which nothing was ever sent is not among them:
+    /// clients that come and go while Redis is away leave nothing behind.
     doubtful: HashSet<TopicName>,
     /// What may have been left behind under incarnations that are over.
     leftovers: Vec<(Incarnation, TopicName)>,
@@ -33,6 +34,8 @@ struct Present {
     is_rewritten: bool,
     /// The topic is among those that Redis knows the node to have members in.
     is_listed: bool,
+    /// Something of the topic was sent to Redis under this incarnation, and may be there.
+    is_sent: bool,
 }
 
 impl Own {
@@ -42,20 +45,28 @@ impl Own {
 
     /// Loses everything, as the members of another incarnation.
     pub(super) fn begin_again(&mut self, incarnation: Incarnation) {
-        let Self { incarnation: before, doubtful, .. } = std::mem::replace(self, Self::new(incarnation));
-        self.leftovers = doubtful.into_iter().map(|topic| (before, topic)).collect();
+        let Self { incarnation: before, doubtful, leftovers, .. } =
+            std::mem::replace(self, Self::new(incarnation));
+        self.leftovers = leftovers;
+        self.leftovers.extend(doubtful.into_iter().map(|topic| (before, topic)));
     }
 
     /// Takes note of a write of single members that begins.
     pub(super) fn begin_write(&mut self, topic: &TopicName) {
-        let present = self.topics.entry(topic.clone()).or_default();
+        let present = self.present(topic);
         present.is_disordered |= present.writes > 0;
         present.writes += 1;
     }
 
+    /// Takes note that Redis may have something of the topic from now on.
+    pub(super) fn send(&mut self, topic: &TopicName) {
+        self.present(topic).is_sent = true;
+    }
+
     pub(super) fn end_write(&mut self, topic: &TopicName, mut is_doubtful: bool) {
         if let Some(present) = self.topics.get_mut(topic) {
-            present.writes -= 1;
+            // A node that leaves empties the table while writes are under way: they are not counted in what comes after.
+            present.writes = present.writes.saturating_sub(1);
             is_doubtful |= present.writes == 0 && std::mem::take(&mut present.is_disordered);
         }
         if is_doubtful {
@@ -65,7 +76,7 @@ impl Own {
     }
 
     pub(super) fn add(&mut self, topic: &TopicName, member: Member) {
-        self.topics.entry(topic.clone()).or_default().members.add(member);
+        self.present(topic).members.add(member);
     }
 
     pub(super) fn remove(&mut self, topic: &TopicName, client: ClientId) {
@@ -98,8 +109,8 @@ impl Own {
         self.topics.get(topic).map_or(0, |present| present.members.others(client))
     }
 
-    pub(super) fn members(&self, topic: &TopicName) -> impl Iterator<Item = &Member> {
-        self.topics.get(topic).into_iter().flat_map(|present| present.members.iter())
+    pub(super) fn members(&self, topic: &TopicName) -> Vec<Member> {
+        self.topics.get(topic).map(|present| present.members.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// Notes whether the topic is listed, and returns whether it was.
@@ -115,8 +126,9 @@ impl Own {
         self.doubtful.extend(self.topics.keys().cloned());
     }
 
-    pub(super) fn doubtful(&self) -> Vec<TopicName> {
-        self.doubtful.iter().cloned().collect()
+    /// The doubtful topics, and how many members each has.
+    pub(super) fn doubtful(&self) -> Vec<(TopicName, usize)> {
+        self.doubtful.iter().map(|topic| (topic.clone(), self.stats(topic).clients)).collect()
     }
 
     pub(super) fn leave_behind(&mut self, incarnation: Incarnation, topic: TopicName) {
@@ -144,7 +156,8 @@ impl Own {
         if let Some(capacity) = shrunk_capacity(self.doubtful.len(), self.doubtful.capacity()) {
             self.doubtful.shrink_to(capacity);
         }
-        self.topics.entry(topic.clone()).or_default().is_rewritten = true;
+        let present = self.topics.entry(topic.clone()).or_default();
+        (present.is_rewritten, present.is_sent) = (true, true);
         true
     }
 
@@ -158,15 +171,117 @@ impl Own {
         self.forget_if_unused(topic);
     }
 
+    fn present(&mut self, topic: &TopicName) -> &mut Present {
+        // What is doubtful though it is not in the table was sent before.
+        let is_sent = self.doubtful.contains(topic);
+        self.topics.entry(topic.clone()).or_insert_with(|| Present { is_sent, ..Present::default() })
+    }
+
     fn forget_if_unused(&mut self, topic: &TopicName) {
-        let is_unused = self.topics.get(topic).is_some_and(|present| {
-            present.members.is_empty() && present.writes == 0 && !present.is_rewritten
-        });
-        if is_unused {
+        let is_unused =
+            |present: &&Present| present.members.is_empty() && present.writes == 0 && !present.is_rewritten;
+        if let Some(present) = self.topics.get(topic).filter(is_unused) {
+            if !present.is_sent {
+                self.doubtful.remove(topic);
+            }
             self.topics.remove(topic);
             if let Some(capacity) = shrunk_capacity(self.topics.len(), self.topics.capacity()) {
                 self.topics.shrink_to(capacity);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn topic(name: &str) -> TopicName {
+        TopicName::new(name).unwrap()
+    }
+
+    fn member(number: u128) -> Member {
+        let client = ClientId(Uuid::from_u128(number));
+        let (connection, subscription) = (Bytes::new(), Bytes::new());
+        let info = ClientInfo { user: "u".into(), client, connection, subscription };
+        Member { info: Arc::new(info), announce_leave: true }
+    }
+
+    /// Adds the member, and finds out that Redis does not know it.
+    fn add_in_vain(own: &mut Own, topic: &TopicName, number: u128) {
+        own.begin_write(topic);
+        own.add(topic, member(number));
+        own.end_write(topic, true);
+    }
+
+    fn remove_in_vain(own: &mut Own, topic: &TopicName, number: u128) {
+        own.begin_write(topic);
+        own.remove(topic, ClientId(Uuid::from_u128(number)));
+        own.end_write(topic, true);
+    }
+
+    #[test]
+    fn who_comes_and_goes_without_redis_leaves_nothing_behind() {
+        let mut own = Own::new(Incarnation::random());
+        for number in 0..100 {
+            let topic = topic(&number.to_string());
+            add_in_vain(&mut own, &topic, number);
+            // Admitted by what is known here.
+            own.begin_write(&topic);
+            own.end_write(&topic, true);
+            own.add(&topic, member(number + 1000));
+            own.doubt(&topic);
+            assert_eq!(own.doubtful(), [(topic.clone(), 2)]);
+            remove_in_vain(&mut own, &topic, number);
+            remove_in_vain(&mut own, &topic, number + 1000);
+            assert_eq!((own.doubtful(), own.topics.len()), (vec![], 0));
+        }
+    }
+
+    #[test]
+    fn what_redis_may_have_stays_doubtful() {
+        let (mut own, topic) = (Own::new(Incarnation::random()), topic("t"));
+        own.begin_write(&topic);
+        own.add(&topic, member(1));
+        own.send(&topic);
+        own.end_write(&topic, false);
+        remove_in_vain(&mut own, &topic, 1);
+        assert_eq!(own.doubtful(), [(topic.clone(), 0)]);
+        // Even if others come and go.
+        add_in_vain(&mut own, &topic, 2);
+        remove_in_vain(&mut own, &topic, 2);
+        assert_eq!(own.doubtful(), [(topic.clone(), 0)]);
+        assert!(own.begin_rewrite(&topic));
+        own.end_rewrite(&topic, false);
+        assert_eq!((own.doubtful(), own.topics.len()), (vec![], 0));
+    }
+
+    #[test]
+    fn what_was_left_behind_before_is_left_behind_still() {
+        let (first, second) = (Incarnation::random(), Incarnation::random());
+        let mut own = Own::new(first);
+        for (incarnation, name) in [(second, "t"), (Incarnation::random(), "u")] {
+            own.doubt(&topic(name));
+            own.begin_again(incarnation);
+        }
+        let expected = [(first, vec![topic("t")]), (second, vec![topic("u")])];
+        assert_eq!(own.take_leftovers(), expected.into());
+        assert!(own.take_leftovers().is_empty());
+    }
+
+    #[test]
+    fn a_write_that_a_leaving_node_forgot_ends_all_the_same() {
+        let (mut own, topic) = (Own::new(Incarnation::random()), topic("t"));
+        own.begin_write(&topic);
+        own = Own::new(own.incarnation);
+        own.begin_write(&topic);
+        own.end_write(&topic, true);
+        own.end_write(&topic, true);
+        assert!(own.topics.is_empty());
     }
 }

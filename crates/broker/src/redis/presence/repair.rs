@@ -1,7 +1,7 @@
 //! Writes doubtful topics anew: afterwards Redis has exactly the members that this node knows of, and those that it
 //! had beyond them have left, with the leaves that were to be said.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{Presence, counts, expire};
 use crate::engine::EngineError;
+use crate::members::Member;
 use crate::redis::cleaner::{by_link, run};
 use crate::redis::frame::member_body;
 use crate::redis::keys::Incarnation;
@@ -19,10 +20,16 @@ use crate::redis::link::Ready;
 
 /// How often everything is written anew, so that the backstop is never reached by a node that lives.
 const RENEWAL: Duration = Duration::from_secs(8 * 60 * 60);
-/// Topics that are written anew in one round trip.
-const TOPICS: usize = 128;
-/// Members in one command.
-const MEMBERS: usize = 500;
+/// Topics that are written anew at a time. Who wants to write single members of one of them waits.
+const TOPICS_MAX: usize = 128;
+/// The members from which on no further topic is written anew at that time, and those from which on a round trip is
+/// given no more: a topic of very many is written in several.
+const MEMBERS_MAX: usize = 2000;
+/// The bytes from which on a round trip is given no more.
+const ROUND_BYTES_MAX: usize = 2 << 20;
+/// Members in one command, and the bytes from which on it is given no more.
+const COMMAND_MEMBERS_MAX: usize = 500;
+const COMMAND_BYTES_MAX: usize = 256 << 10;
 
 impl Presence {
     /// Repairs what is doubtful after each sign of life, for ever.
@@ -48,50 +55,24 @@ impl Presence {
             (own.take_leftovers(), own.doubtful())
         };
         for (dead, topics) in leftovers {
-            // If this fails it is seen by nobody, and expires.
-            let _ = self.cleaner.take_out(dead, topics).await;
+            let finished = self.cleaner.take_out(dead, topics.clone()).await.unwrap_or_default();
+            let mut own = self.own();
+            for topic in topics.into_iter().filter(|topic| !finished.contains(topic)) {
+                own.leave_behind(dead, topic);
+            }
         }
-        for (link, topics) in by_link(&self.links, doubtful) {
-            for batch in topics.chunks(TOPICS) {
+        let members: HashMap<TopicName, usize> = doubtful.into_iter().collect();
+        for (link, topics) in by_link(&self.links, members.keys().cloned().collect()) {
+            for batch in batches(topics, &members) {
                 // Without the lease or the link there is nothing to do until the next time.
                 let Some(incarnation) = self.lease.held() else { return };
                 let Ok(mut link) = self.links.link(link) else { break };
-                let mut rewrite = Rewrite::begin(self, incarnation, batch);
+                let mut rewrite = Rewrite::begin(self, incarnation, &batch);
                 if rewrite.run(&mut link).await.is_err() {
                     break;
                 }
             }
         }
-    }
-
-    /// Everything of the topic, given which clients are there already.
-    fn put_all(&self, commands: &mut Pipeline, topic: &TopicName, incarnation: Incarnation, there: &[Value]) {
-        let mut own = self.own();
-        let stats = own.stats(topic);
-        own.list(topic, stats.clients > 0);
-        let known: HashSet<ClientId> = own.members(topic).map(|member| member.info.client).collect();
-        let strangers: Vec<_> =
-            there.iter().filter_map(client_bytes).filter(|client| !is_known(&known, client)).collect();
-        for strangers in strangers.chunks(MEMBERS) {
-            self.put_removal(commands, topic, incarnation, stats, strangers);
-        }
-        let (key, counts_key) = (self.keys.members(topic, incarnation), self.keys.member_counts(topic));
-        if stats.clients == 0 {
-            commands.hdel(counts_key, incarnation.to_string());
-            commands.srem(self.keys.member_topics(incarnation), topic.as_str());
-            return;
-        }
-        self.put_topic(commands, topic, incarnation);
-        let bodies: Vec<_> = own
-            .members(topic)
-            .map(|member| (member.info.client.0.as_bytes().as_slice(), member_body(member)))
-            .collect();
-        for bodies in bodies.chunks(MEMBERS) {
-            commands.hset_multiple(&key, bodies);
-        }
-        commands.hset(&counts_key, incarnation.to_string(), counts(stats));
-        expire(commands, &key);
-        expire(commands, &counts_key);
     }
 }
 
@@ -99,53 +80,161 @@ impl Presence {
 struct Rewrite<'a> {
     presence: &'a Presence,
     incarnation: Incarnation,
-    topics: Vec<(TopicName, Done)>,
+    topics: Vec<(TopicName, Progress)>,
+    /// What goes to Redis next.
+    round: Round,
 }
 
-/// Whether all of a topic is written.
-type Done = bool;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Open,
+    /// Redis has refused some of it.
+    Refused,
+    Done,
+}
+
+#[derive(Default)]
+struct Round {
+    commands: Pipeline,
+    /// For each command the index of its topic.
+    topics: Vec<usize>,
+    /// The topics of which nothing comes after this round.
+    last_of: Vec<usize>,
+    members: usize,
+    bytes: usize,
+}
 
 impl<'a> Rewrite<'a> {
     fn begin(presence: &'a Presence, incarnation: Incarnation, topics: &[TopicName]) -> Self {
         let mut own = presence.own();
         let topics = topics.iter().filter(|topic| own.incarnation == incarnation && own.begin_rewrite(topic));
-        let topics = topics.map(|topic| (topic.clone(), false)).collect();
-        Self { presence, incarnation, topics }
+        let topics = topics.map(|topic| (topic.clone(), Progress::Open)).collect();
+        Self { presence, incarnation, topics, round: Round::default() }
     }
 
     async fn run(&mut self, link: &mut Ready) -> Result<(), EngineError> {
         if self.topics.is_empty() {
             return Ok(());
         }
-        let presence = self.presence;
         let mut commands = redis::pipe();
         for (topic, _) in &self.topics {
-            commands.hkeys(presence.keys.members(topic, self.incarnation));
+            commands.hkeys(self.presence.keys.members(topic, self.incarnation));
         }
         let there = link.answers(&commands).await?;
-        if presence.lease.held() != Some(self.incarnation) {
+        for ((index, there), command) in there.into_iter().enumerate().zip(commands.cmd_iter()) {
+            // One topic in whose way something stands must not keep the others from being written.
+            if let Ok(Value::Array(there)) = link.accept(there, command) {
+                self.put_topic(link, index, &there).await?;
+            }
+        }
+        self.send(link).await
+    }
+
+    /// Everything of the topic, given which clients are there already.
+    async fn put_topic(
+        &mut self,
+        link: &mut Ready,
+        index: usize,
+        there: &[Value],
+    ) -> Result<(), EngineError> {
+        let (presence, incarnation) = (self.presence, self.incarnation);
+        let topic = &self.topics[index].0.clone();
+        // Whoever comes or goes from here on waits, and is written then.
+        let (stats, members) = {
+            let mut own = presence.own();
+            let stats = own.stats(topic);
+            own.list(topic, stats.clients > 0);
+            (stats, own.members(topic))
+        };
+        let known: HashSet<ClientId> = members.iter().map(|member| member.info.client).collect();
+        let strangers: Vec<_> =
+            there.iter().filter_map(client_bytes).filter(|client| !is_known(&known, client)).collect();
+        for strangers in strangers.chunks(COMMAND_MEMBERS_MAX) {
+            presence.put_removal(&mut self.round.commands, topic, incarnation, stats, strangers);
+            self.round.members += strangers.len();
+            self.send_if_full(link, index).await?;
+        }
+        let (key, counts_key) =
+            (presence.keys.members(topic, incarnation), presence.keys.member_counts(topic));
+        let commands = &mut self.round.commands;
+        if stats.clients == 0 {
+            commands.hdel(counts_key, incarnation.to_string());
+            commands.srem(presence.keys.member_topics(incarnation), topic.as_str());
+            self.round.end_topic(index);
+            return Ok(());
+        }
+        presence.put_topic(commands, topic, incarnation);
+        let mut members = members.iter().peekable();
+        while members.peek().is_some() {
+            self.round.put_members(&key, &mut members);
+            self.send_if_full(link, index).await?;
+        }
+        let commands = &mut self.round.commands;
+        commands.hset(&counts_key, incarnation.to_string(), counts(stats));
+        expire(commands, &counts_key);
+        self.round.end_topic(index);
+        Ok(())
+    }
+
+    /// Takes note that all commands so far are the topic's, or of those before.
+    async fn send_if_full(&mut self, link: &mut Ready, index: usize) -> Result<(), EngineError> {
+        self.round.topics.resize(self.round.commands.len(), index);
+        if self.round.members < MEMBERS_MAX && self.round.bytes < ROUND_BYTES_MAX {
+            return Ok(());
+        }
+        self.send(link).await
+    }
+
+    async fn send(&mut self, link: &mut Ready) -> Result<(), EngineError> {
+        let Round { commands, topics, last_of, .. } = std::mem::take(&mut self.round);
+        if self.presence.lease.held() != Some(self.incarnation) {
             return Err(EngineError::Unavailable);
         }
-        let mut commands = redis::pipe();
-        let mut ends = Vec::new();
-        for ((topic, _), there) in self.topics.iter().zip(there) {
-            // One topic in whose way something stands must not keep the others from being written.
-            if let Ok(Value::Array(there)) = link.accept(there) {
-                presence.put_all(&mut commands, topic, self.incarnation, &there);
-            }
-            ends.push(commands.len());
+        if commands.is_empty() {
+            return Ok(());
         }
         let answers = run(link, &commands).await?;
-        let is_held = presence.lease.held() == Some(self.incarnation);
-        let mut begin = 0;
-        for ((_, is_done), end) in self.topics.iter_mut().zip(ends) {
-            let answers = answers.get(begin..end).unwrap_or_default();
-            *is_done = is_held
-                && !answers.is_empty()
-                && answers.iter().all(|answer| link.accept(answer.clone()).is_ok());
-            begin = end;
+        for ((answer, command), index) in answers.into_iter().zip(commands.cmd_iter()).zip(topics) {
+            if link.accept(answer, command).is_err() {
+                self.topics[index].1 = Progress::Refused;
+            }
+        }
+        if self.presence.lease.held() != Some(self.incarnation) {
+            return Err(EngineError::Unavailable);
+        }
+        for index in last_of {
+            let progress = &mut self.topics[index].1;
+            if *progress == Progress::Open {
+                *progress = Progress::Done;
+            }
         }
         Ok(())
+    }
+}
+
+impl Round {
+    /// One command with the next members.
+    fn put_members<'a>(&mut self, key: &str, members: &mut impl Iterator<Item = &'a Member>) {
+        let mut command = redis::cmd("HSET");
+        command.arg(key);
+        let mut bytes = 0;
+        for member in members.take(COMMAND_MEMBERS_MAX) {
+            let body = member_body(member);
+            bytes += body.len();
+            command.arg(member.info.client.0.as_bytes()).arg(body);
+            self.members += 1;
+            if bytes >= COMMAND_BYTES_MAX {
+                break;
+            }
+        }
+        self.bytes += bytes;
+        self.commands.add_command(command);
+        expire(&mut self.commands, key);
+    }
+
+    fn end_topic(&mut self, index: usize) {
+        self.topics.resize(self.commands.len(), index);
+        self.last_of.push(index);
     }
 }
 
@@ -153,7 +242,8 @@ impl Drop for Rewrite<'_> {
     fn drop(&mut self) {
         let mut own = self.presence.own();
         let is_void = own.incarnation != self.incarnation;
-        for (topic, is_done) in self.topics.drain(..) {
+        for (topic, progress) in self.topics.drain(..) {
+            let is_done = progress == Progress::Done;
             if !is_void {
                 own.end_rewrite(&topic, !is_done);
             } else if !is_done {
@@ -162,6 +252,21 @@ impl Drop for Rewrite<'_> {
         }
         self.presence.rewritten.notify_waiters();
     }
+}
+
+/// Topics that are written anew one after the other, in parts of which each is bounded.
+fn batches(topics: Vec<TopicName>, members: &HashMap<TopicName, usize>) -> Vec<Vec<TopicName>> {
+    let mut batches: Vec<Vec<TopicName>> = Vec::new();
+    let mut members_in_last = MEMBERS_MAX;
+    for topic in topics {
+        if members_in_last >= MEMBERS_MAX || batches.last().is_some_and(|last| last.len() >= TOPICS_MAX) {
+            batches.push(Vec::new());
+            members_in_last = 0;
+        }
+        members_in_last += members[&topic];
+        batches.last_mut().expect("one was pushed for the first topic").push(topic);
+    }
+    batches
 }
 
 fn client_bytes(field: &Value) -> Option<&[u8]> {

@@ -1,7 +1,7 @@
 -- Renews a node's lease, unless the node is dead or must not join. Follows clock.lua.
 --
--- KEYS: 1 nodes, 2 their names, 3 lease, 4 tombstone, 5 the cluster's settings.
--- ARGV: 1 incarnation, 2 lease (ms), 3 id and name, 4 settings, 5 '1' if the node joins, 6 TTL (ms) of what outlives
+-- KEYS: 1 nodes, 2 what they say of themselves, 3 lease, 4 tombstone, 5 the cluster's settings.
+-- ARGV: 1 incarnation, 2 lease (ms), 3 what it says of itself, 4 settings, 5 '1' if the node joins, 6 TTL (ms) of what outlives
 --       leases.
 -- Returns 'dead', or 'refused' and the settings of those who live, or 'held', since when the lease has lasted, in how
 -- many ms the next lease of another ends (0 if there is none), and some of those whose lease has ended.
@@ -35,4 +35,13 @@ for i = 1, #first, 2 do
     break
   end
 end
-return { 'held', since, ends_in, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, SOME) }
+local ended = {}
+for _, incarnation in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, SOME)) do
+  if #incarnation == 32 and not string.find(incarnation, '[^0-9a-f]') then
+    ended[#ended + 1] = incarnation
+  else
+    -- No node wrote this. Nobody would ever clean up after it, and it would stand before those who are dead.
+    redis.call('ZREM', KEYS[1], incarnation)
+  end
+end
+return { 'held', since, ends_in, ended }

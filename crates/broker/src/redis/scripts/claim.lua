@@ -2,9 +2,9 @@
 -- Follows clock.lua.
 --
 -- KEYS: 1 nodes, 2 its lease, 3 its tombstone, 4 cleaning, 5 the nodes' names.
--- ARGV: 1 incarnation, 2 who cleans, 3 for how long others wait (ms), 4 TTL (ms) of the tombstone.
+-- ARGV: 1 incarnation, 2 who cleans, 3 for how long others wait (ms), 4 TTL (ms) of what outlives leases.
 -- Who cleans may be the node itself, which ends its lease by that.
--- Returns whether it is the caller's turn, how many others live, and the dead node's id and name.
+-- Returns whether it is the caller's turn, how many others live, and what the dead node said of itself.
 
 local NOT_NOW = { 0, 0, '' }
 
@@ -18,6 +18,7 @@ end
 redis.call('DEL', KEYS[2])
 -- If this is not finished, another finds that the lease has ended.
 redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('SET', KEYS[4], ARGV[2], 'PX', ARGV[3])
 redis.call('SET', KEYS[3], '', 'PX', ARGV[4])
 local lives = redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')

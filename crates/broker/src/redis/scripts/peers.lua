@@ -1,6 +1,6 @@
 -- The nodes whose lease lasts. Follows clock.lua.
 --
--- KEYS: 1 nodes, 2 their names. Returns incarnation, id and name; incarnation...
+-- KEYS: 1 nodes, 2 what they say of themselves. Returns incarnation, what it said of itself; incarnation...
 
 local peers = {}
 for _, incarnation in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. clock(), '+inf')) do

@@ -1,6 +1,6 @@
 -- All that a reader missed, if it can be had. Follows topic.lua and touch.lua.
 --
--- ARGV: 4 the reader's offset, or '' to ask for the top alone, 5 its epoch, '' for any, 6 limit.
+-- ARGV: 5 the reader's offset, or '' to ask for the top alone, 6 its epoch, '' for any, 7 limit.
 -- Returns epoch, top, whether the answer is complete, and the missed entries: offset, body, offset, body...
 
 local topic = touch()
@@ -8,13 +8,13 @@ if not topic then return redis.error_reply(FOREIGN) end
 local top = string.format('%.0f', topic.offset)
 local function answer(complete, entries) return { topic.epoch, top, complete, entries } end
 
-if ARGV[4] == '' then return answer(1, {}) end
-local offset, limit = tonumber(ARGV[4]), tonumber(ARGV[6])
-if (ARGV[5] ~= '' and ARGV[5] ~= topic.epoch) or offset > topic.offset then return answer(0, {}) end
+if ARGV[5] == '' then return answer(1, {}) end
+local offset, limit = tonumber(ARGV[5]), tonumber(ARGV[7])
+if (ARGV[6] ~= '' and ARGV[6] ~= topic.epoch) or offset > topic.offset then return answer(0, {}) end
 if offset == topic.offset then return answer(1, {}) end
 
 local missed = {}
-local found = redis.call('XRANGE', KEYS[2], '(' .. ARGV[4] .. '-0', '+', 'COUNT', string.format('%.0f', limit + 1))
+local found = redis.call('XRANGE', KEYS[2], '(' .. ARGV[5] .. '-0', '+', 'COUNT', string.format('%.0f', limit + 1))
 if #found > limit then return answer(0, {}) end
 for _, entry in ipairs(found) do
   local id, fields = string.match(entry[1], '^%d+'), entry[2]

@@ -1,10 +1,11 @@
 -- Takes clients out of a topic, as far as they are there. Follows leave.lua.
 --
--- KEYS: 1 the node's members, 2 counts. ARGV: 1 channel, 2 incarnation, 3 the node's new counts, or '', 4... clients.
+-- KEYS: 1 the node's members, 2 counts.
+-- ARGV: 1 channel, 2 incarnation, 3 the node's new counts, or '', 4 TTL of the counts (ms), 5... clients.
 -- Returns how many were there.
 
 local bodies = {}
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   local body = redis.call('HGET', KEYS[1], ARGV[i])
   if body then
     redis.call('HDEL', KEYS[1], ARGV[i])
@@ -17,6 +18,7 @@ if ARGV[3] == '' then
   counted = redis.pcall('HDEL', KEYS[2], ARGV[2])
 else
   counted = redis.pcall('HSET', KEYS[2], ARGV[2], ARGV[3])
+  redis.pcall('PEXPIRE', KEYS[2], ARGV[4])
 end
 for _, body in ipairs(bodies) do say_leave(ARGV[1], body) end
 if type(counted) == 'table' and counted.err then return counted end

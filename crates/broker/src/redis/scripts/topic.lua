@@ -16,8 +16,14 @@ local function open(fresh_epoch)
   return { epoch = epoch, lineage = lineage, bucket = bucket, offset = tonumber(offset), version = version }
 end
 
--- Deletes what is left of a stream whose position is gone. Fails, before anything is done, if it is not a stream.
-local function forget_stream()
+-- No bucket that a publish could have.
+local NO_BUCKET = 'zzzzzzzz'
+
+-- Keeps a new topic's position, and deletes what is left of a stream whose position is gone. Fails, before anything is
+-- done, if that is not a stream. The deletion comes last: once a script has written, whatever it was, Redis takes
+-- everything else from it, even when its memory is full.
+local function begin(topic, lineage, ttl)
   redis.call('XLEN', KEYS[2])
+  redis.call('SET', KEYS[1], '1' .. topic.epoch .. lineage .. NO_BUCKET .. '0', 'PX', ttl)
   redis.call('DEL', KEYS[2])
 end
