@@ -20,8 +20,9 @@ INSUFFICIENT_STATE = 2500
 WATCH_SECONDS = 2
 # Of one core. Timers, probes and a lease are all that a node without clients has to do.
 CPU_SHARE_MAX = 0.1
-# A node has three connections to Redis; each doubles its pauses up to a second.
-ATTEMPTS_PER_SECOND_MAX = 10
+# A node has four connections to Redis; each doubles its pauses up to a second, so it begins with about three attempts in
+# a second.
+ATTEMPTS_PER_SECOND_MAX = 4 * 3.5
 
 
 @contextlib.contextmanager
