@@ -1,7 +1,7 @@
 //! Takes out the members of nodes that have died. Any node may; whoever deletes a member says its leave in the same
 //! step, so that it makes no difference if two do it at once, or if one dies half-way.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use fanwire_protocol::TopicName;
@@ -110,7 +110,7 @@ impl Cleaner {
         topics: Vec<TopicName>,
     ) -> Result<HashSet<TopicName>, EngineError> {
         let mut finished = HashSet::new();
-        for (index, topics) in by_link(&self.links, topics) {
+        for (index, topics) in self.links.by_link(topics) {
             for batch in topics.chunks(Self::TOPICS) {
                 let mut left = batch.to_vec();
                 while !left.is_empty() {
@@ -170,15 +170,6 @@ pub(super) async fn run(link: &mut Ready, commands: &Pipeline) -> Result<Vec<Val
 
 pub(super) fn add_script(commands: &mut Pipeline, script: &Script, keys: &[String], arguments: &[&[u8]]) {
     commands.cmd("EVALSHA").arg(&script.hash).arg(keys.len()).arg(keys).arg(arguments);
-}
-
-/// Topics by the link that is theirs.
-pub(super) fn by_link(links: &Links, topics: Vec<TopicName>) -> HashMap<usize, Vec<TopicName>> {
-    let mut by_link: HashMap<usize, Vec<TopicName>> = HashMap::new();
-    for topic in topics {
-        by_link.entry(links.index_of(&topic)).or_default().push(topic);
-    }
-    by_link
 }
 
 fn read_topic(name: &Value) -> Option<TopicName> {

@@ -5,6 +5,7 @@
 //! the connection whose lineage it carries. While a connection is missing, its commands fail at once; none is ever
 //! repeated after its connection was lost, since it may have been done.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
@@ -94,6 +95,15 @@ impl Links {
     /// The connection for what concerns the topic.
     pub(super) fn of_topic(&self, topic: &TopicName) -> Result<Ready, EngineError> {
         self.link(self.index_of(topic))
+    }
+
+    /// Topics by the link that is theirs.
+    pub(super) fn by_link(&self, topics: Vec<TopicName>) -> HashMap<usize, Vec<TopicName>> {
+        let mut by_link: HashMap<usize, Vec<TopicName>> = HashMap::new();
+        for topic in topics {
+            by_link.entry(self.index_of(&topic)).or_default().push(topic);
+        }
+        by_link
     }
 
     pub(super) fn index_of(&self, topic: &TopicName) -> usize {

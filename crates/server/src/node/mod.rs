@@ -22,7 +22,7 @@ use fanwire_broker::{
 };
 use fanwire_hub::delivery::{Delivery, Message as Content};
 use fanwire_hub::effect::{Answer, TopicRequest};
-use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
+use fanwire_hub::{HistoryBounds, Namespace};
 use fanwire_protocol::{ClientId, ErrorCode, Position, Publication, TopicName};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -80,9 +80,13 @@ struct Topic {
     /// Subscriptions on each shard.
     members: Box<[u32]>,
     total: usize,
+    /// The namespace keeps a stream, as far as anybody has subscribed.
+    keeps: bool,
+    /// New subscribers want what was delivered last.
+    keeps_newest: bool,
     /// How far the stream was delivered, in a topic with history.
     follow: Follow,
-    /// What was delivered last, where new subscribers want it.
+    /// What was delivered last, where that is kept.
     newest: Option<Arc<Publication>>,
     jobs: VecDeque<Job>,
     /// Its jobs are being done.
@@ -291,16 +295,14 @@ impl Topics {
             Event::Publication { topic, publication, epoch: None } => {
                 self.send(topic, Content::Publication(publication, None));
             }
-            // A node that is set to keep nothing still gets what others keep.
-            Event::Publication { topic, publication, epoch: Some(_) } if !self.keeps(&topic) => {
-                self.send(topic, Content::Publication(publication, None));
-            }
             Event::Publication { topic, publication, epoch: Some(epoch) } => {
                 let step = self.following(&topic, |follow| follow.take(epoch, &publication));
                 match step {
                     Some(Step::Deliver) => self.send_stamped(topic, Stamped { epoch, publication }),
                     Some(Step::Early) => self.enqueue_repair(&topic),
-                    Some(Step::Repeated) | None => {}
+                    Some(Step::Repeated) => {}
+                    // A node that is set to keep nothing still gets what others keep.
+                    None => self.send(topic, Content::Publication(publication, None)),
                 }
             }
             Event::Join { topic, info } => self.send(topic, Content::Join(info)),
@@ -313,8 +315,8 @@ impl Topics {
     }
 
     fn send_stamped(&self, topic: TopicName, Stamped { epoch, publication }: Stamped) {
-        if self.namespace(&topic).is_ok_and(|namespace| namespace.recovery_mode == RecoveryMode::Cache)
-            && let Some(topic) = self.topics.borrow_mut().get_mut(&topic)
+        if let Some(topic) = self.topics.borrow_mut().get_mut(&topic)
+            && topic.keeps_newest
         {
             topic.newest = Some(publication.clone());
         }
@@ -336,8 +338,10 @@ impl Topics {
         }
     }
 
+    /// Acts on how far the topic's stream was delivered, where one is kept.
     fn following<T>(&self, name: &TopicName, act: impl FnOnce(&mut Follow) -> T) -> Option<T> {
-        self.topics.borrow_mut().get_mut(name).map(|topic| act(&mut topic.follow))
+        let mut topics = self.topics.borrow_mut();
+        topics.get_mut(name).filter(|topic| topic.keeps).map(|topic| act(&mut topic.follow))
     }
 
     fn position(&self, name: &TopicName) -> Option<Position> {
@@ -350,10 +354,6 @@ impl Topics {
 
     fn namespace(&self, name: &TopicName) -> Result<&Namespace, ErrorCode> {
         self.settings.topics.of(name.as_str()).map_err(|_| ErrorCode::UNKNOWN_TOPIC)
-    }
-
-    fn keeps(&self, name: &TopicName) -> bool {
-        self.namespace(name).is_ok_and(|namespace| namespace.history.is_some())
     }
 
     fn history_of(&self, name: &TopicName) -> Result<Option<HistoryOptions>, ErrorCode> {

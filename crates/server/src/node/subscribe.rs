@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_broker::{HistoryQuery, Recovery, Since};
-use fanwire_hub::HistoryBounds;
 use fanwire_hub::effect::{Answer, Joined, KnownPosition, Membership, Wanted};
+use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
 use fanwire_protocol::{ErrorCode, Position, Publication, TopicName};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -79,7 +79,11 @@ impl Topics {
 
     /// Makes sure that the topic's events arrive, and that it is known where its stream stands.
     async fn prepare(&self, name: &TopicName) -> Result<Option<HistoryBounds>, ErrorCode> {
-        let history = self.namespace(name)?.history;
+        let &Namespace { history, recovery_mode, .. } = self.namespace(name)?;
+        if let Some(topic) = self.topics.borrow_mut().get_mut(name) {
+            topic.keeps = history.is_some();
+            topic.keeps_newest = recovery_mode == RecoveryMode::Cache;
+        }
         if self.members(name) == 0 {
             self.engine.subscribe(name).await.map_err(error)?;
             self.pass_old_events(name).await;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Presence, counts, expire};
 use crate::engine::EngineError;
 use crate::members::Member;
-use crate::redis::cleaner::{by_link, run};
+use crate::redis::cleaner::run;
 use crate::redis::frame::member_body;
 use crate::redis::keys::Incarnation;
 use crate::redis::link::Ready;
@@ -62,7 +62,7 @@ impl Presence {
             }
         }
         let members: HashMap<TopicName, usize> = doubtful.into_iter().collect();
-        for (link, topics) in by_link(&self.links, members.keys().cloned().collect()) {
+        for (link, topics) in self.links.by_link(members.keys().cloned().collect()) {
             for batch in batches(topics, &members) {
                 // Without the lease or the link there is nothing to do until the next time.
                 let Some(incarnation) = self.lease.held() else { return };

@@ -72,19 +72,14 @@ class Life:
         self.ended, self.code = None, None
 
 
-class RawClient:
-    """`topics` says of each topic whether it is recovered. `nodes` are tried in turn, from the first."""
+class Recorder:
+    """What traffic and checker ask of every client."""
 
-    def __init__(self, name, nodes, topics):
-        self.name, self.nodes = name, nodes
+    def __init__(self, name, topics):
+        self.name = name
         self.subscriptions = {topic: Subscription(name, topic, recovered) for topic, recovered in topics.items()}
         self.lives = []
         self.refusals = []
-        self.retries = 0
-        self.is_stopping = False
-        self.socket = None
-        self.waiting = {}
-        self.tasks = set()
 
     @property
     def client_id(self):
@@ -99,6 +94,19 @@ class RawClient:
     @property
     def histories(self):
         return [subscription.history for subscription in self.subscriptions.values()]
+
+
+class RawClient(Recorder):
+    """`topics` says of each topic whether it is recovered. `nodes` are tried in turn, from the first."""
+
+    def __init__(self, name, nodes, topics):
+        super().__init__(name, topics)
+        self.nodes = nodes
+        self.retries = 0
+        self.is_stopping = False
+        self.socket = None
+        self.waiting = {}
+        self.tasks = set()
 
     async def run(self):
         for node in itertools.cycle(self.nodes):

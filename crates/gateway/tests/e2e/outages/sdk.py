@@ -7,31 +7,16 @@ import time
 from centrifuge import Client, ClientEventHandler, SubscriptionEventHandler
 
 from checker import Join, Leave
-from client import Life, Subscription
+from client import Life, Recorder
 
 
-class SdkClient:
+class SdkClient(Recorder):
     """Has what `RawClient` has, as far as traffic and checker use it. The SDK knows one address: that of the first
     node."""
 
-    name = "sdk"
-
     def __init__(self, nodes, topics):
         self.node = nodes[0]
-        self.subscriptions = {topic: Subscription(self.name, topic, recovered) for topic, recovered in topics.items()}
-        self.lives, self.refusals = [], []
-
-    @property
-    def client_id(self):
-        return self.lives[-1].client_id if self.lives and self.lives[-1].ended is None else None
-
-    @property
-    def is_complete(self):
-        return self.client_id is not None and all(each.is_subscribed for each in self.subscriptions.values())
-
-    @property
-    def histories(self):
-        return [subscription.history for subscription in self.subscriptions.values()]
+        super().__init__("sdk", topics)
 
     async def run(self):
         self.client = Client(
