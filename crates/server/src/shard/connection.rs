@@ -2,8 +2,7 @@
 //! buffer.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Write};
-use std::net::Shutdown;
+use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 use fanwire_hub::effect::ConnectionKey;
@@ -13,11 +12,12 @@ use fanwire_hub::session::Session;
 use fanwire_hub::wheel::Tick;
 use fanwire_protocol::centrifuge::{Command, Malformed};
 use fanwire_protocol::websocket::Reader;
-use mio::net::TcpStream;
+
+use super::socket::{Socket, Taken};
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     pub(super) generation: u32,
     /// What the outbox holds for it.
     pub(super) chain: Chain,
@@ -83,7 +83,7 @@ impl From<io::Error> for WriteError {
 }
 
 impl Connection {
-    pub(super) fn new(socket: TcpStream, generation: u32, role: Role) -> Self {
+    pub(super) fn new(socket: Socket, generation: u32, role: Role) -> Self {
         Self {
             socket,
             generation,
@@ -175,10 +175,10 @@ impl Connection {
                 used += 1;
                 total += segment.len();
             }
-            let taken = match write_slices(&mut self.socket, &slices[..used])? {
-                None => return Ok(written),
-                Some(taken) => taken,
-            };
+            if used == 0 {
+                return Ok(written);
+            }
+            let taken = self.socket.write(&slices[..used])?.bytes();
             written.add(taken);
             if taken < total {
                 let queue = self.queue.get_or_insert_default();
@@ -208,13 +208,12 @@ impl Connection {
             }
             let mut slices = [IoSlice::new(&[]); Queue::SLICES_MAX];
             let used = queue.fill(&mut slices);
-            match write_slices(&mut self.socket, &slices[..used])? {
-                Some(0) => break,
-                Some(taken) => {
+            match self.socket.write(&slices[..used])? {
+                Taken::Nothing => break,
+                Taken::Bytes(taken) => {
                     written.add(taken);
                     queue.advance(taken);
                 }
-                None => break,
             }
         }
         Ok(written)
@@ -223,13 +222,6 @@ impl Connection {
     /// Whether everything that was to be written is with the kernel.
     pub(super) fn is_flushed(&self) -> bool {
         self.chain.is_empty() && self.queue.is_none()
-    }
-
-    /// Tells the peer that nothing more comes, while what it still sends can be read and dropped: closing a
-    /// socket with unread input would make the kernel discard what was written last.
-    pub(super) fn finish(&self) {
-        // A peer that has gone needs no goodbye.
-        let _ = self.socket.shutdown(Shutdown::Write);
     }
 }
 
@@ -243,22 +235,5 @@ impl Written {
     fn add(&mut self, bytes: usize) {
         self.calls += 1;
         self.bytes += bytes as u64;
-    }
-}
-
-/// One system call; `Some(0)` when the socket takes nothing now, `None` when there was nothing to write.
-fn write_slices(socket: &mut TcpStream, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
-    loop {
-        let result = match slices {
-            [] => return Ok(None),
-            [one] => socket.write(one),
-            many => socket.write_vectored(many),
-        };
-        match result {
-            Ok(taken) => return Ok(Some(taken)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(0)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }

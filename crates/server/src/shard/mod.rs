@@ -8,6 +8,7 @@ mod departures;
 mod fanout;
 mod read;
 mod readiness;
+mod socket;
 mod write;
 
 use std::collections::VecDeque;
@@ -303,7 +304,7 @@ impl Shard {
             // A listener answers no ping: only the kernel can tell that it has vanished.
             tracing::debug!(%error, "a listener that vanishes will be noticed late");
         }
-        let socket = mio::net::TcpStream::from_std(socket);
+        let socket = socket::Socket::plain(socket);
         self.generation = self.generation.wrapping_add(1);
         let mut commands = Vec::new();
         let settings = &self.node.settings.client;
@@ -321,7 +322,7 @@ impl Shard {
         let entry = self.connections.vacant_entry();
         let slot = entry.key() as u32;
         let connection = entry.insert(Connection::new(socket, self.generation, role));
-        if let Err(error) = self.readiness.add(&mut connection.socket, slot) {
+        if let Err(error) = self.readiness.add(connection.socket.source(), slot) {
             tracing::warn!(%error, "a socket could not be watched");
             self.connections.remove(slot as usize);
             return;

@@ -1,6 +1,6 @@
 //! What clients send: from readiness to bytes, from bytes to messages, from messages to commands.
 
-use std::io::{self, Read};
+use std::io;
 use std::ops::ControlFlow;
 
 use fanwire_hub::delivery::Wire;

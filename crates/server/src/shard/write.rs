@@ -208,14 +208,14 @@ impl Shard {
     /// Finishes a closing connection once everything is written: at once if the peer has closed, else after it
     /// follows or its time is up.
     pub(super) fn remove_if_done(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get(slot as usize) else { return };
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         if let Role::Closing { peer, .. } = connection.role
             && connection.is_flushed()
         {
             if peer == Peer::IsDone {
                 self.remove(slot);
             } else {
-                connection.finish();
+                connection.socket.finish();
             }
         }
     }
@@ -226,7 +226,7 @@ impl Shard {
         }
         let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
         self.queued_bytes -= connection.queued_bytes();
-        self.readiness.remove(&mut connection.socket);
+        self.readiness.remove(connection.socket.source());
         self.shrink_if_sparse();
     }
 
