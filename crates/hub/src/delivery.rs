@@ -61,6 +61,14 @@ impl Delivery {
         Self { topic, message, encoded: Default::default() }
     }
 
+    /// Bytes of what was published.
+    pub fn data_bytes(&self) -> usize {
+        match &self.message {
+            Message::Publication(publication, _) => publication.data.len(),
+            Message::Join(_) | Message::Leave(_) => 0,
+        }
+    }
+
     /// The framed bytes for a wire. The first shard that asks encodes, all share.
     pub fn bytes(&self, wire: Wire) -> &Result<Bytes, Unencodable> {
         self.encoded[wire as usize].get_or_init(|| self.encode(wire))

@@ -176,8 +176,13 @@ impl Node {
         self.inboxes.of(name)
     }
 
-    /// Publishes; waits while the node's fan-out is too far behind, and gives up with error 111.
-    pub(crate) async fn publish(&self, topic: TopicName, publish: Publish) -> Result<Published, ErrorCode> {
+    /// Begins to publish; waits while the node's fan-out is too far behind, and gives up with error 111. What is begun
+    /// for one topic is published in that order.
+    pub(crate) async fn publish(
+        &self,
+        topic: TopicName,
+        publish: Publish,
+    ) -> Result<impl Future<Output = Result<Published, ErrorCode>> + use<>, ErrorCode> {
         const PATIENCE: Duration = Duration::from_secs(2);
         let deadline = Instant::now() + PATIENCE;
         while self.is_behind() {
@@ -190,7 +195,7 @@ impl Node {
         let message = Message::Publish(topic.clone(), Box::new(publish), Publisher::Backend(reply));
         self.owner_of(topic.as_str()).send(message);
         // Only a node that is going down drops a call without an answer.
-        answer.await.unwrap_or(Err(ErrorCode::INTERNAL))
+        Ok(async move { answer.await.unwrap_or(Err(ErrorCode::INTERNAL)) })
     }
 
     /// Some shard is behind with what clients asked: no more is to be read from them.

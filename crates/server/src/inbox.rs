@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fanwire_broker::{Event, Publish};
-use fanwire_hub::delivery::{Delivery, Message as Content};
+use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
 use fanwire_hub::session::Control;
 use fanwire_protocol::{ClientId, Disconnect, TopicName};
@@ -62,13 +62,30 @@ impl Message {
         matches!(self, Self::Topic(..) | Self::Answer(..) | Self::User(_))
     }
 
+    /// It reaches sessions of the shard, in the order in which it was sent.
+    pub(crate) fn is_for_sessions(&self) -> bool {
+        match self {
+            Self::Deliver(_)
+            | Self::Lost(_)
+            | Self::Answer(..)
+            | Self::Control(_)
+            | Self::Barrier(_)
+            | Self::Close(_)
+            | Self::Drain(_) => true,
+            Self::Topic(..)
+            | Self::Call(..)
+            | Self::Publish(..)
+            | Self::Event(_)
+            | Self::Missed
+            | Self::User(_)
+            | Self::Survey(_) => false,
+        }
+    }
+
     /// What it is counted for if it is part of the fan-out.
     fn bytes(&self) -> Option<usize> {
         let data = match self {
-            Self::Deliver(delivery) => match &delivery.message {
-                Content::Publication(publication, _) => publication.data.len(),
-                Content::Join(_) | Content::Leave(_) => 0,
-            },
+            Self::Deliver(delivery) => delivery.data_bytes(),
             Self::Event(Event::Publication { publication, .. }) => publication.data.len(),
             Self::Event(_) => 0,
             _ => return None,

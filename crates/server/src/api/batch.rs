@@ -78,18 +78,25 @@ impl Batch {
             replies: Vec<BatchReply>,
         }
 
-        let commands = self.commands.into_iter().map(|command| {
-            let node = node.clone();
-            async move {
-                match command {
-                    Ok(command) => BatchReply(command.method().name(), command.run(&node).await),
-                    Err(error) => BatchReply(method::OTHER, Err(error)),
-                }
-            }
-        });
-        // With room for one at a time, each begins when the one before has ended.
-        let width = if self.parallel { BATCH_WIDTH } else { 1 };
-        command::result(&Replies { replies: side_by_side(width, commands).await })
+        let names: Vec<_> = self
+            .commands
+            .iter()
+            .map(|command| match command {
+                Ok(command) => command.method().name(),
+                Err(_) => method::OTHER,
+            })
+            .collect();
+        let replies = if self.parallel {
+            let commands = self.commands.into_iter().map(|command| {
+                let node = node.clone();
+                async move { command?.run(&node).await }
+            });
+            side_by_side(BATCH_WIDTH, commands).await
+        } else {
+            command::in_order(node, self.commands).await
+        };
+        let replies = names.into_iter().zip(replies).map(|(name, reply)| BatchReply(name, reply)).collect();
+        command::result(&Replies { replies })
     }
 }
 

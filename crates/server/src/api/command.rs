@@ -98,15 +98,19 @@ impl Command {
     }
 
     pub(super) async fn run(self, node: &Node) -> Reply {
-        let (method, started) = (self.method(), Instant::now());
-        let reply = self.carry_out(node).await;
-        node.metrics.api_request(method.name(), reply.as_ref().err().map(ApiError::code), started.elapsed());
-        reply
+        self.begin(node).await.finish(node).await
     }
 
-    async fn carry_out(self, node: &Node) -> Reply {
-        match self {
-            Self::Publish(request) => result(&publish::publish(node, request).await?),
+    async fn begin(self, node: &Node) -> Begun {
+        let (method, started) = (self.method(), Instant::now());
+        Begun { method, started, state: self.carry_out(node).await }
+    }
+
+    async fn carry_out(self, node: &Node) -> Result<State, ApiError> {
+        let reply = match self {
+            Self::Publish(request) => {
+                return Ok(State::Publishing(publish::publish(node, request).await?));
+            }
             Self::Broadcast(request) => publish::broadcast(node, request).await,
             Self::Presence(request) => result(&presence::presence(node, &request.channel).await?),
             Self::PresenceStats(request) => result(&presence::stats(node, &request.channel).await?),
@@ -114,7 +118,60 @@ impl Command {
             Self::HistoryRemove(request) => result(&history::remove(node, &request.channel).await?),
             Self::Everywhere(request, parameters) => everywhere::run(node, request, &parameters).await,
             Self::NotServed(_) => Err(ApiError::NOT_FOUND),
+        };
+        reply.map(State::Done)
+    }
+}
+
+/// Runs commands in their order, those that could not be understood to their errors. Publications that follow one
+/// another do not wait for each other's answers: what goes into one topic keeps its order and goes out together.
+pub(super) async fn in_order(
+    node: &Node,
+    commands: impl IntoIterator<Item = Result<Command, ApiError>>,
+) -> Vec<Reply> {
+    let mut replies = Vec::new();
+    let mut begun = Vec::new();
+    for command in commands {
+        if !matches!(command, Ok(Command::Publish(_))) {
+            finish(node, &mut begun, &mut replies).await;
         }
+        match command {
+            Ok(command) => begun.push(command.begin(node).await),
+            Err(error) => replies.push(Err(error)),
+        }
+    }
+    finish(node, &mut begun, &mut replies).await;
+    replies
+}
+
+async fn finish(node: &Node, begun: &mut Vec<Begun>, replies: &mut Vec<Reply>) {
+    for command in begun.drain(..) {
+        replies.push(command.finish(node).await);
+    }
+}
+
+/// A command that was carried out, or a publication on its way.
+struct Begun {
+    method: Method,
+    started: Instant,
+    state: Result<State, ApiError>,
+}
+
+enum State {
+    Publishing(publish::Begun),
+    Done(Box<RawValue>),
+}
+
+impl Begun {
+    async fn finish(self, node: &Node) -> Reply {
+        let reply = match self.state {
+            Ok(State::Publishing(publishing)) => publishing.await.and_then(|published| result(&published)),
+            Ok(State::Done(reply)) => Ok(reply),
+            Err(error) => Err(error),
+        };
+        let code = reply.as_ref().err().map(ApiError::code);
+        node.metrics.api_request(self.method.name(), code, self.started.elapsed());
+        reply
     }
 }
 

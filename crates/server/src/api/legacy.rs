@@ -7,7 +7,7 @@ use fanwire_protocol::json::{Object, null_is_default};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::command::{Command, Envelope, Reply};
+use super::command::{self, Command, Envelope, Reply};
 use super::error::{ApiError, Refusal};
 use super::method::Method;
 use crate::handle::Node;
@@ -22,12 +22,11 @@ pub(super) struct Numbered {
 
 /// Answers one line of JSON for each command.
 pub(super) async fn run(node: &Node, text: &str) -> Result<Vec<u8>, Refusal> {
+    let commands = decode(text, node.settings.api.commands_max)?;
+    let ids: Vec<u32> = commands.iter().map(|numbered| numbered.id).collect();
+    let replies = command::in_order(node, commands.into_iter().map(|numbered| numbered.command)).await;
     let mut lines = Vec::new();
-    for Numbered { id, command } in decode(text, node.settings.api.commands_max)? {
-        let reply = match command {
-            Ok(command) => command.run(node).await,
-            Err(error) => Err(error),
-        };
+    for (id, reply) in ids.into_iter().zip(replies) {
         write(id, &reply, &mut lines);
     }
     Ok(lines)

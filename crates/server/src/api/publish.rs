@@ -1,5 +1,6 @@
 //! Publishing into one topic, or the same into several.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -51,7 +52,11 @@ pub(super) struct PublishResult {
     epoch: String,
 }
 
-pub(super) async fn publish(node: &Node, request: PublishRequest) -> Result<PublishResult, ApiError> {
+/// A publication on its way.
+pub(super) type Begun = Pin<Box<dyn Future<Output = Result<PublishResult, ApiError>> + Send>>;
+
+/// Begins to publish. What is begun for one topic is published in that order.
+pub(super) async fn publish(node: &Node, request: PublishRequest) -> Result<Begun, ApiError> {
     let (publish, keep) = request.content()?;
     publish_into(node, &request.channel, publish, keep).await
 }
@@ -73,7 +78,7 @@ pub(super) async fn broadcast(node: &Node, request: PublishRequest) -> Reply {
     let (publish, keep) = request.content()?;
     let publications = request.channels.into_iter().map(|topic| {
         let (node, publish) = (node.clone(), publish.clone());
-        async move { publish_into(&node, &topic, publish, keep).await }
+        async move { publish_into(&node, &topic, publish, keep).await?.await }
     });
     let replies = side_by_side(BROADCAST_WIDTH, publications).await;
     result(&BroadcastResult { responses: replies.iter().map(Envelope::from).collect() })
@@ -110,12 +115,7 @@ impl PublishRequest {
     }
 }
 
-async fn publish_into(
-    node: &Node,
-    topic: &str,
-    publish: Publish,
-    keep: Keep,
-) -> Result<PublishResult, ApiError> {
+async fn publish_into(node: &Node, topic: &str, publish: Publish, keep: Keep) -> Result<Begun, ApiError> {
     let (topic, namespace) = node.topic(topic)?;
     if !namespace.publication_format.takes(&publish.data) {
         return Err(ErrorCode::BAD_REQUEST.into());
@@ -125,7 +125,7 @@ async fn publish_into(
         Keep::No => None,
     };
     let published = node.publish(topic, Publish { history, ..publish }).await?;
-    Ok(published.into())
+    Ok(Box::pin(async move { Ok(published.await?.into()) }))
 }
 
 impl From<Published> for PublishResult {

@@ -67,6 +67,8 @@ pub(crate) struct Topics {
     /// Topics into which nothing had been published when they were subscribed, by the time at which that is to be
     /// looked at again.
     fresh: RefCell<VecDeque<(Instant, TopicName)>>,
+    /// Topics that were at rest and have something to publish, to be begun once everything that waits is there.
+    begun: RefCell<Vec<TopicName>>,
     /// Publications that wait for the engine.
     waiting_bytes: Cell<usize>,
     inboxes: Arc<[Inbox]>,
@@ -114,6 +116,7 @@ impl Topics {
             unrepaired: RefCell::default(),
             repairs: Semaphore::new(REPAIRS_MAX),
             fresh: RefCell::default(),
+            begun: RefCell::default(),
             waiting_bytes: Cell::new(0),
             inboxes,
             settings,
@@ -164,7 +167,18 @@ impl Topics {
             return self.tell(publisher, Err(ErrorCode::TOO_MANY_REQUESTS));
         }
         self.waiting_bytes.set(waiting);
-        self.enqueue(topic, Job::Publish(publish, publisher));
+        if !self.push_job(&topic, Job::Publish(publish, publisher)) {
+            self.begun.borrow_mut().push(topic);
+        }
+    }
+
+    /// Hands publications that waited together to the engine together, and says whether there were any. To be called
+    /// after [`Topics::publish`].
+    pub(crate) fn publish_begun(self: &Rc<Self>) -> bool {
+        let begun = self.begun.take();
+        let some = !begun.is_empty();
+        begun.into_iter().for_each(|topic| self.start(topic));
+        some
     }
 
     /// Admits a connection, which is told, to the cluster's own `topic` that counts its user's.
@@ -236,19 +250,24 @@ impl Topics {
     }
 
     fn enqueue(self: &Rc<Self>, name: TopicName, job: Job) {
-        let is_busy = {
-            let mut topics = self.topics.borrow_mut();
-            let topic = topics.entry(name.clone()).or_default();
-            match job {
-                // Subscribers wait for what is missing; nothing else waits for a repair.
-                Job::Repair => topic.jobs.push_front(job),
-                job => topic.jobs.push_back(job),
-            }
-            std::mem::replace(&mut topic.busy, true)
-        };
-        if is_busy {
-            return;
+        if !self.push_job(&name, job) {
+            self.start(name);
         }
+    }
+
+    /// Says whether the topic was busy, or is about to be.
+    fn push_job(&self, name: &TopicName, job: Job) -> bool {
+        let mut topics = self.topics.borrow_mut();
+        let topic = topics.entry(name.clone()).or_default();
+        match job {
+            // Subscribers wait for what is missing; nothing else waits for a repair.
+            Job::Repair => topic.jobs.push_front(job),
+            job => topic.jobs.push_back(job),
+        }
+        std::mem::replace(&mut topic.busy, true)
+    }
+
+    fn start(self: &Rc<Self>, name: TopicName) {
         // An engine in memory answers at once, and then no task is needed.
         let mut work = Box::pin(self.clone().work(name));
         if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {

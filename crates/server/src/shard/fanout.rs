@@ -5,28 +5,46 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanwire_hub::delivery::{Delivery, Wire};
 use fanwire_hub::outbox::{Outbox, Segment};
-use fanwire_hub::registry::{Registry, TopicSlot};
-use fanwire_protocol::Disconnect;
+use fanwire_hub::registry::TopicSlot;
+use fanwire_protocol::{Disconnect, TopicName};
 use rustc_hash::FxHashMap;
 
-use super::Shard;
+use super::{GATHERED_BYTES_MAX, GATHERED_MAX, Shard};
 
-/// Deliveries that were taken from the inbox and not linked yet, by topic.
+/// Deliveries that were taken from the inbox and not linked yet, by topic. Subscribers may leave meanwhile.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    groups: Vec<(TopicSlot, Vec<Arc<Delivery>>)>,
-    places: FxHashMap<TopicSlot, usize>,
+    groups: Vec<Vec<Arc<Delivery>>>,
+    places: FxHashMap<TopicName, usize>,
+    deliveries: usize,
+    bytes: usize,
 }
 
 impl Groups {
-    /// Nothing is kept for a topic whose last subscriber here has left.
-    pub(super) fn add(&mut self, registry: &Registry, delivery: Arc<Delivery>) {
-        let Some(topic) = registry.find(delivery.topic.as_str()) else { return };
-        let place = *self.places.entry(topic).or_insert(self.groups.len());
-        match self.groups.get_mut(place) {
-            Some((_, deliveries)) => deliveries.push(delivery),
-            None => self.groups.push((topic, vec![delivery])),
+    pub(super) fn add(&mut self, delivery: Arc<Delivery>) {
+        self.deliveries += 1;
+        self.bytes += delivery.data_bytes();
+        match self.places.get(&delivery.topic) {
+            Some(place) => self.groups[*place].push(delivery),
+            None => {
+                self.places.insert(delivery.topic.clone(), self.groups.len());
+                self.groups.push(vec![delivery]);
+            }
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.groups.clear();
+        self.places.clear();
+        (self.deliveries, self.bytes) = (0, 0);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.deliveries >= GATHERED_MAX || self.bytes >= GATHERED_BYTES_MAX
     }
 }
 
@@ -47,16 +65,19 @@ impl Shard {
     /// Links every group to its topic's subscribers. This is the per-delivery path: a link in the arena, no
     /// copy, no allocation, no encoding.
     pub(super) fn link_groups(&mut self) {
-        if self.groups.groups.is_empty() {
+        if self.groups.is_empty() {
             return;
         }
-        self.groups.places.clear();
-        let mut groups = std::mem::take(&mut self.groups.groups);
+        let mut groups = std::mem::take(&mut self.groups);
         let mut closed = Vec::new();
-        for (topic, deliveries) in groups.drain(..) {
-            self.link_group(topic, &deliveries, &mut closed);
+        for deliveries in groups.groups.drain(..) {
+            if let Some(topic) = deliveries.first().and_then(|first| self.registry.find(first.topic.as_str()))
+            {
+                self.link_group(topic, &deliveries, &mut closed);
+            }
         }
-        self.groups.groups = groups;
+        groups.clear();
+        self.groups = groups;
         for (slot, why) in closed {
             self.close(slot, &why);
         }

@@ -70,6 +70,11 @@ pub(crate) enum Purpose {
 /// Messages taken from the inbox at once: what waits together is written together.
 const MESSAGES_PER_TURN: usize = 4096;
 
+/// Deliveries, and their bytes, that are gathered for the next batch. What is beyond waits in the inbox, whose limit
+/// makes publishers wait.
+const GATHERED_MAX: usize = 4096;
+const GATHERED_BYTES_MAX: usize = 4 << 20;
+
 /// Sockets read in one turn, each once, so that fan-out and timers get theirs.
 const READS_PER_TURN: usize = 128;
 
@@ -100,6 +105,8 @@ pub(crate) struct Shard {
     users: Users,
     outbox: Outbox,
     groups: Groups,
+    /// Taken from the inbox, but has to wait for the batch that is being gathered.
+    held: Option<Message>,
     effects: Vec<Effect>,
     wheel: Wheel,
     readiness: Readiness,
@@ -130,6 +137,7 @@ impl Shard {
             topics,
             outbox: Outbox::default(),
             groups: Groups::default(),
+            held: None,
             effects: Vec::new(),
             wheel: Wheel::new(),
             readiness: Readiness::new()?,
@@ -145,14 +153,14 @@ impl Shard {
     }
 
     /// The shard's life. Each turn takes, in this order: what other parts of the node sent, new sockets, what
-    /// clients sent, what is due, who has to go, and then writes. All of what waits in the inbox is grouped before anything is
-    /// written, so overload makes larger batches; the inbox is left alone while a batch is being written, and
-    /// clients and timers are not.
+    /// clients sent, what is due, who has to go, and then writes. All of what waits in the inbox is grouped before
+    /// anything is written, and while a batch is being written, in slices, the next one is gathered: so overload
+    /// makes larger batches, and clients, timers and publishers never wait for more than a slice.
     pub(crate) async fn run(mut self, mut outlet: Outlet, mut adopted: mpsc::UnboundedReceiver<Adopted>) {
         loop {
             let mut first = None;
             let mut socket = None;
-            if self.outbox.is_empty() && self.to_read.is_empty() {
+            if self.is_idle() {
                 let next_tick = Instant::now() + self.until_next_tick();
                 tokio::select! {
                     message = outlet.receive() => match message {
@@ -184,28 +192,54 @@ impl Shard {
         Duration::from_millis(self.wheel.next_tick_millis().saturating_sub(self.node.now().millis))
     }
 
+    /// Nothing is left to be done before something happens.
+    fn is_idle(&self) -> bool {
+        self.outbox.is_empty() && self.to_read.is_empty() && self.groups.is_empty() && self.held.is_none()
+    }
+
     fn take_messages(&mut self, first: Option<Message>, outlet: &mut Outlet) {
-        if let Some(message) = first {
+        let mut next = first.or_else(|| self.held.take());
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(message) = next.take().or_else(|| outlet.try_receive()) else {
+                // What waited to be published goes to the engine together. One in memory delivers it at once.
+                if self.topics.publish_begun() {
+                    continue;
+                }
+                break;
+            };
+            if self.has_to_wait(&message) {
+                self.held = Some(message);
+                break;
+            }
             self.message(message);
         }
+        self.topics.publish_begun();
         if self.outbox.is_empty() {
-            for _ in 0..MESSAGES_PER_TURN {
-                let Some(message) = outlet.try_receive() else { break };
-                self.message(message);
-            }
+            self.link_groups();
         }
-        self.link_groups();
+    }
+
+    /// A batch has its bounds; and while one is being written, messages for sessions wait behind the deliveries that
+    /// came before them. What is for the owner of a topic or a user has no place in that order, and publishers wait
+    /// for its answers.
+    fn has_to_wait(&self, message: &Message) -> bool {
+        match message {
+            Message::Deliver(_) => self.groups.is_full(),
+            message => message.is_for_sessions() && !self.groups.is_empty() && !self.outbox.is_empty(),
+        }
     }
 
     fn message(&mut self, message: Message) {
         let message = match message {
-            Message::Deliver(delivery) => return self.groups.add(&self.registry, delivery),
+            Message::Deliver(delivery) => return self.groups.add(delivery),
             // What comes of it comes through the inbox too.
             Message::Event(event) => return self.topics.event(event),
             message => message,
         };
-        // Everything else may change who is subscribed, and must not overtake what came before it.
-        self.link_groups();
+        if message.is_for_sessions() {
+            // It may change who is subscribed, and must not overtake what came before it.
+            self.link_groups();
+        }
         match message {
             Message::Deliver(_) | Message::Event(_) => {}
             Message::Lost(topic) => self.lose_positions(topic.as_str()),
