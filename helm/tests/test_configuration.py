@@ -89,3 +89,26 @@ def test_notes_tell_how_to_publish_and_what_may_not_be_meant():
         assert words in said
     for words in ("memory engine", "There is no Secret", "no NetworkPolicy"):
         assert words not in said
+
+
+def test_a_certificate_is_mounted_and_taken(tmp_path):
+    objects = render("--set=tls.existingSecret=mine")
+    (volume,) = [one for one in pod(objects)["spec"]["volumes"] if one["name"] == "tls"]
+    assert volume["secret"]["secretName"] == "mine"
+    (folder,) = [one["mountPath"] for one in container(objects)["volumeMounts"] if one["name"] == "tls"]
+    protocols = {one["metadata"]["name"]: one["spec"]["ports"][0]["appProtocol"] for one in of_kind(objects, "Service")}
+    assert protocols == {"fanwire": "https", "fanwire-internal": "http"}
+    make_certificate(tmp_path)
+    file = only(objects, "ConfigMap")["data"]
+    assert file["fanwire.yaml"].count(f"{folder}/tls.") == 2
+    file["fanwire.yaml"] = file["fanwire.yaml"].replace(f"{folder}/", f"{tmp_path}/")
+    done = check(objects, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "TLS until" in done.stdout
+    assert "must speak TLS as well" in notes("--set=tls.existingSecret=mine,ingress.enabled=true")
+
+
+def make_certificate(folder):
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", folder / "tls.key"]
+    certificate = ["openssl", "req", "-x509", *key, "-subj", "/CN=fanwire", "-days", "30", "-out", folder / "tls.crt"]
+    subprocess.run(certificate, check=True, capture_output=True, timeout=CHECK_DEADLINE)

@@ -36,6 +36,7 @@ REFUSED = {
     ),
     "Redis' password likewise": ([*REDIS, "--set=config.engine.redis.password=p"], "secret.keys.redisPassword"),
     "a port of the chart's own": (["--set=config.server.port=80"], "service.client.port"),
+    "a certificate's place likewise": (["--set=config.server.tls.key_file=/k"], "tls.existingSecret"),
     "a wrong type": (["--set=service.client.port=http"], "/service/client/port"),
     "a wrong digest": (["--set=image.digest=sha256:abc"], "/image/digest"),
 }

@@ -13,6 +13,8 @@ pub(crate) enum LoadError {
     Server(String),
     #[error("the HTTP API answered {0}")]
     Api(String),
+    #[error("{0}")]
+    Unsupported(String),
     #[error(
         "{wanted} connections need {needed} open files but the limit is {limit}; raise the hard limit (ulimit -Hn)"
     )]

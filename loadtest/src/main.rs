@@ -1,7 +1,8 @@
-//! Loads a Fanwire server on one machine and says what a connection and a delivery cost, beside a bare `send`.
+//! Loads a realtime server on one machine and says what a connection and a delivery cost, beside a bare `send` and beside
+//! other servers.
 //!
 //! One thread and one epoll set drive all clients, so the tool stays cheaper than what it measures; its own CPU is reported
-//! beside the server's. It knows nothing of the server but the wire protocol and the configuration it starts it with.
+//! beside the server's. It knows nothing of a server but the wire protocol and the configuration it starts it with.
 //!
 //!     cargo build --release -p fanwire -p fanwire-loadtest && target/release/fanwire-loadtest fanout
 //!
@@ -10,80 +11,36 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
 mod client;
-mod clients;
+mod command_line;
+mod dialect;
 mod error;
-mod fanout;
-mod frame;
 mod http;
-mod idle;
-mod pace;
-mod payload;
-mod process;
-mod publisher;
-mod raw_server;
+mod measure;
+mod progress;
+mod publish;
 mod report;
-mod sequence;
-mod server;
+mod scenario;
+mod settings;
+mod subject;
+mod target;
 
-use std::path::PathBuf;
+use std::fs;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use serde::Serialize;
-
+use crate::command_line::{PageArguments, Task};
 use crate::error::{Doing, LoadError};
-use crate::fanout::Load;
-use crate::idle::IdleArguments;
-use crate::process::Cores;
-use crate::report::{Machine, write_json};
+use crate::measure::process::Cores;
+use crate::progress::Progress;
+use crate::report::{Report, json, page, text};
+use crate::scenario::Bench;
+use crate::settings::Settings;
+use crate::target::raw;
 
 const EXIT_FAULTS: u8 = 1;
 const EXIT_NOT_RUN: u8 = 2;
 
-/// Measures what connections and deliveries cost a Fanwire server on this machine.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(subcommand)]
-    scenario: Scenario,
-    /// Store every turn as JSON
-    #[arg(long, global = true, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Scenario {
-    /// Memory and CPU of connections that are subscribed and idle
-    Idle(IdleArguments),
-    /// CPU and latency per delivery, in turn with the raw baseline
-    Fanout(FanoutArguments),
-    /// The raw baseline alone: what a bare send costs on this machine
-    Raw(RawArguments),
-    /// The baseline's server, started by the other scenarios
-    #[command(name = raw_server::ROLE, hide = true)]
-    RawServer(Load),
-}
-
-#[derive(Args, Debug)]
-struct FanoutArguments {
-    #[command(flatten)]
-    raw: RawArguments,
-    /// The built server [default: `fanwire` beside this program]
-    #[arg(long, value_name = "FILE")]
-    server: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-struct RawArguments {
-    #[command(flatten)]
-    load: Load,
-    /// How often each server takes its turn
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
-}
-
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    match run(&command_line::read()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(EXIT_FAULTS),
         Err(error) => {
@@ -93,48 +50,59 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns whether all was well with the server.
-fn run(arguments: &Arguments) -> Result<bool, LoadError> {
-    let cores = Cores::choose()?;
-    let progress = |line: &str| eprintln!("{line}");
-    match &arguments.scenario {
-        Scenario::RawServer(load) => raw_server::serve(load).map(|()| true),
-        Scenario::Idle(idle) => {
-            let report = idle::run(idle, &server_binary(idle.server.clone())?, cores, progress)?;
-            conclude(arguments, cores, &report, &report.text())?;
-            Ok(report.is_clean())
+/// Returns whether all was well with what was measured.
+fn run(task: &Task) -> Result<bool, LoadError> {
+    match task {
+        Task::Fanout(arguments) => {
+            measure(&arguments.settings, |bench| scenario::fanout::run(arguments, bench))
         }
-        Scenario::Fanout(FanoutArguments { raw, server }) => {
-            let binary = server_binary(server.clone())?;
-            let report = fanout::run(&raw.load, raw.rounds, Some(&binary), cores, progress)?;
-            conclude(arguments, cores, &report, &report.text())?;
-            Ok(report.is_clean())
+        Task::Overload(arguments) => {
+            measure(&arguments.settings, |bench| scenario::overload::run(arguments, bench))
         }
-        Scenario::Raw(RawArguments { load, rounds }) => {
-            let report = fanout::run(load, *rounds, None, cores, progress)?;
-            conclude(arguments, cores, &report, &report.text())?;
-            Ok(report.is_clean())
+        Task::Rooms(arguments) => {
+            measure(&arguments.settings, |bench| scenario::rooms::run(arguments, bench))
         }
+        Task::Users(arguments) => {
+            measure(&arguments.settings, |bench| scenario::users::run(arguments, bench))
+        }
+        Task::Slow(arguments) => measure(&arguments.settings, |bench| scenario::slow::run(arguments, bench)),
+        Task::Cluster(arguments) => {
+            measure(&arguments.settings, |bench| scenario::cluster::run(arguments, bench))
+        }
+        Task::Idle(arguments) => measure(&arguments.settings, |bench| scenario::idle::run(arguments, bench)),
+        Task::Storm(arguments) => {
+            measure(&arguments.settings, |bench| scenario::storm::run(arguments, bench))
+        }
+        Task::Churn(arguments) => {
+            measure(&arguments.settings, |bench| scenario::churn::run(arguments, bench))
+        }
+        Task::Parallel(arguments) => {
+            measure(&arguments.settings, |bench| scenario::parallel::run(arguments, bench))
+        }
+        Task::Page(PageArguments { reports, html }) => {
+            let reports: Result<Vec<Report>, LoadError> =
+                reports.iter().map(|path| json::read(path)).collect();
+            fs::write(html, page::render(&reports?)).doing(format!("write {}", html.display()))?;
+            Ok(true)
+        }
+        Task::RawServer(arguments) => raw::serve(arguments).map(|()| true),
     }
 }
 
-fn conclude(
-    arguments: &Arguments,
-    cores: Cores,
-    report: &impl Serialize,
-    text: &str,
-) -> Result<(), LoadError> {
-    println!("\nserver on core {}, client on core {}\n{text}", cores.server, cores.client);
-    match &arguments.json {
-        Some(path) => write_json(path, &Machine::here(cores), report),
-        None => Ok(()),
+/// Makes the run, and tells and stores what it found.
+fn measure(
+    settings: &Settings,
+    run: impl FnOnce(&mut Bench<'_>) -> Result<Report, LoadError>,
+) -> Result<bool, LoadError> {
+    let mut bench = Bench { settings, cores: Cores::choose()?, progress: Progress::new() };
+    let report = run(&mut bench)?;
+    println!("\n{}", text::render(&report));
+    if let Some(path) = &settings.json {
+        json::write(path, &report)?;
     }
-}
-
-/// Both programs are built into one folder.
-fn server_binary(named: Option<PathBuf>) -> Result<PathBuf, LoadError> {
-    match named {
-        Some(path) => Ok(path),
-        None => Ok(std::env::current_exe().doing("find this program's file")?.with_file_name("fanwire")),
+    if let Some(path) = &settings.html {
+        fs::write(path, page::render(std::slice::from_ref(&report)))
+            .doing(format!("write {}", path.display()))?;
     }
+    Ok(report.is_clean())
 }

@@ -72,6 +72,13 @@ impl Files {
     }
 }
 
+/// A certificate and its key, in PEM.
+fn certificate() -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
@@ -79,8 +86,12 @@ fn data(name: &str) -> PathBuf {
 #[track_caller]
 fn check(text: &str, expected: &[&str]) {
     let files = Files::new();
-    let file = files.write("fanwire.toml", text);
-    let run = fanwire(&["check", &file]).exits(1);
+    check_file(&files.write("fanwire.toml", text), expected);
+}
+
+#[track_caller]
+fn check_file(file: &str, expected: &[&str]) {
+    let run = fanwire(&["check", file]).exits(1);
     for line in expected {
         assert!(run.err.contains(&format!("error: {file}: {line}")), "{line}\nnot in\n{}", run.err);
     }
@@ -367,6 +378,11 @@ fn centrifugo(files: &Files) -> (String, String) {
         files.write(copy, &key);
         expected = expected.replace(&format!("= {place}\n"), &format!("= \"\"\"\n{key}\"\"\"\n"));
     }
+    let (certificate, key) = certificate();
+    for (name, pem) in [("tls.crt", certificate), ("tls.key", key)] {
+        let path = files.write(name, &pem);
+        expected = expected.replace(&format!("\"FOLDER/{name}\""), &format!("\"{path}\""));
+    }
     (fs::read_to_string(data("centrifugo.yaml")).unwrap(), expected)
 }
 
@@ -396,12 +412,11 @@ fn a_configuration_of_centrifugo_is_translated_from_all_three_formats() {
             "client.user_id_http_header",
             "engine.redis.io_timeout",
             "engine.redis.presence_ttl",
-            "http_server.tls",
             "log.file",
             "prometheus",
             "proxies",
             "sse",
-            "websocket.compression",
+            "websocket.decompressed_message_size_limit",
         ];
         assert_eq!(left, expected_left);
         let translated = files.write("fanwire.toml", &run.out);
@@ -427,6 +442,41 @@ fn serve_says_what_it_opened_and_ends_on_a_signal() {
         ["for development", "Page         http://127.0.0.1:", "clients need no token", "the API needs no key"]
     {
         assert!(banner.iter().any(|line| line.contains(expected)), "{expected} not in {banner:#?}");
+    }
+    kill_process(Pid::from_child(&node), Signal::TERM).unwrap();
+    assert!(lines.any(|line| line.contains("SIGTERM")));
+    assert_eq!(node.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_certificate_is_checked_and_reloaded_on_a_signal() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let files = Files::new();
+    let (certificate, key) = self::certificate();
+    let (certificate_file, key_file) = (files.write("tls.crt", &certificate), files.write("tls.key", &key));
+    let config = files.write(
+        "fanwire.toml",
+        &format!("[server.tls]\ncertificate_file = '{certificate_file}'\nkey_file = '{key_file}'\nreload_interval = '0s'\n"),
+    );
+    fanwire(&["check", &config]).exits(0).says("0.0.0.0:8000, TLS until 4096-01-01T00:00:00Z");
+    files.write("tls.key", &self::certificate().1);
+    check_file(&config, &[&format!("server.tls.key_file: {key_file}: is not the key of the certificate")]);
+    fanwire(&["serve", "--config", &config]).exits(2).complains("server.tls.key_file");
+    files.write("tls.key", &key);
+
+    let mut node = Command::new(env!("CARGO_BIN_EXE_fanwire"))
+        .args(["serve", "--config", &config, "--address", "127.0.0.1", "--port", "0", "--internal-port", "0"])
+        .env_clear()
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(node.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("\"ready\"")));
+    for (content, said) in [("", "was not reloaded"), (&*key, "was reloaded")] {
+        files.write("tls.key", content);
+        kill_process(Pid::from_child(&node), Signal::HUP).unwrap();
+        assert!(lines.any(|line| line.contains(said)));
     }
     kill_process(Pid::from_child(&node), Signal::TERM).unwrap();
     assert!(lines.any(|line| line.contains("SIGTERM")));

@@ -1,10 +1,11 @@
-//! Something that goes to every subscriber of a topic, encoded at most once for each wire form.
+//! Something that goes to every subscriber of a topic, encoded at most once for each wire form, and compressed at most
+//! once.
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::{self, Encoding, Reply, Unencodable};
-use fanwire_protocol::websocket::{self, Opcode};
+use fanwire_protocol::websocket::{self, Deflater, Opcode};
 use fanwire_protocol::{ClientInfo, Epoch, Publication, TopicName, events};
 
 /// How a connection wants its bytes.
@@ -39,6 +40,8 @@ pub struct Delivery {
     pub topic: TopicName,
     pub message: Message,
     encoded: [OnceLock<Result<Bytes, Unencodable>>; Wire::COUNT],
+    /// `None` where it would not be shorter.
+    deflated: [OnceLock<Option<Result<Bytes, Unencodable>>>; Wire::COUNT],
 }
 
 #[derive(Clone, Debug)]
@@ -58,7 +61,7 @@ impl Message {
 
 impl Delivery {
     pub fn new(topic: TopicName, message: Message) -> Self {
-        Self { topic, message, encoded: Default::default() }
+        Self { topic, message, encoded: Default::default(), deflated: Default::default() }
     }
 
     /// Bytes of what was published.
@@ -72,6 +75,16 @@ impl Delivery {
     /// The framed bytes for a wire. The first shard that asks encodes, all share.
     pub fn bytes(&self, wire: Wire) -> &Result<Bytes, Unencodable> {
         self.encoded[wire as usize].get_or_init(|| self.encode(wire))
+    }
+
+    /// The same for connections that are compressed. What is too short for it they get as all others do.
+    pub fn deflated(&self, wire: Wire, deflater: &mut Deflater) -> &Result<Bytes, Unencodable> {
+        let plain = self.bytes(wire);
+        let deflated = self.deflated[wire as usize].get_or_init(|| match (wire, plain) {
+            (Wire::Events, _) | (_, Err(_)) => None,
+            (_, Ok(frame)) => deflater.frame(frame).map(Ok),
+        });
+        deflated.as_ref().unwrap_or(plain)
     }
 
     fn encode(&self, wire: Wire) -> Result<Bytes, Unencodable> {
@@ -153,6 +166,28 @@ mod tests {
             assert!(!delivery.bytes(Wire::ProtobufFrames).as_ref().unwrap().is_empty());
             assert_eq!(delivery.bytes(Wire::Events), &Ok(Bytes::new()));
         }
+    }
+
+    #[test]
+    fn it_is_compressed_once_and_left_as_it_is_when_that_gains_nothing() {
+        let delivery = self::delivery(publication(br#"{"a":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}"#, 2));
+        let (mut one, mut other) = (Deflater::new(1, 1), Deflater::new(9, 1));
+        for wire in [Wire::JsonFrames, Wire::ProtobufFrames] {
+            let plain = delivery.bytes(wire).as_ref().unwrap();
+            let deflated = delivery.deflated(wire, &mut one).as_ref().unwrap();
+            assert!(deflated.len() < plain.len());
+            assert_eq!(deflated[0], plain[0] | 0x40);
+            assert_eq!(deflated.as_ptr(), delivery.deflated(wire, &mut other).as_ref().unwrap().as_ptr());
+        }
+        assert_eq!(other.bytes(), (0, 0));
+        assert_eq!(delivery.deflated(Wire::Events, &mut one), delivery.bytes(Wire::Events));
+
+        let short = self::delivery(publication(b"1", 2));
+        let mut picky = Deflater::new(1, 1000);
+        let plain = short.bytes(Wire::JsonFrames).as_ref().unwrap().as_ptr();
+        assert_eq!(short.deflated(Wire::JsonFrames, &mut picky).as_ref().unwrap().as_ptr(), plain);
+        let wrong = self::delivery(publication(b"\xff", 0));
+        assert!(wrong.deflated(Wire::JsonFrames, &mut picky).is_err());
     }
 
     #[test]

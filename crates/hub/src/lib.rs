@@ -23,4 +23,5 @@ pub use credentials::{
 pub use namespace::{
     HistoryBounds, NameError, NameRules, Namespace, Namespaces, PublicationFormat, RecoveryMode,
 };
+pub use queue::SlowPolicy;
 pub use settings::{ClientSettings, PersonalTopic};

@@ -8,6 +8,8 @@ use fanwire_protocol::ErrorCode;
 use regex::Regex;
 use rustc_hash::FxHashMap;
 
+use crate::queue::SlowPolicy;
+
 /// What a topic's namespace allows and keeps. Everything is off by default.
 #[derive(Clone, Debug, Default)]
 pub struct Namespace {
@@ -44,6 +46,8 @@ pub struct Namespace {
     /// What the name must match after the namespace. Without it, names are ASCII only.
     pub topic_regex: Option<Regex>,
     pub publication_format: PublicationFormat,
+    /// For subscribers without a position in the stream: those are closed always.
+    pub slow_policy: SlowPolicy,
 }
 
 /// How much of a topic's stream is kept.

@@ -6,11 +6,76 @@
 
 use bytes::Bytes;
 
+use crate::queue::{Full, Queue, SlowPolicy};
+use crate::registry::TopicSlot;
+
 const NONE: u32 = u32::MAX;
 
 /// A segment in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment(u32);
+
+/// Bytes for one connection or many, which a socket takes as a whole or in part.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    bytes: Bytes,
+    /// What the bytes consist of, where some of it may give way in a queue.
+    messages: Option<Box<Messages>>,
+}
+
+/// The messages of one topic.
+#[derive(Clone, Debug)]
+pub struct Messages {
+    pub topic: TopicSlot,
+    pub policy: SlowPolicy,
+    /// Each with whether it is a publication: joins and leaves never give way.
+    pub all: Box<[(Bytes, bool)]>,
+}
+
+impl From<Bytes> for Parcel {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, messages: None }
+    }
+}
+
+impl Parcel {
+    /// `bytes` are those of the messages, one after the other.
+    pub fn new(bytes: Bytes, messages: Messages) -> Self {
+        debug_assert_eq!(bytes.len(), messages.all.iter().map(|(message, _)| message.len()).sum::<usize>());
+        Self { bytes, messages: Some(Box::new(messages)) }
+    }
+
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Queues what the socket did not take of it: all but the first `taken` bytes. Says how many publications gave
+    /// way.
+    pub fn queue(&self, mut taken: usize, queue: &mut Queue, bytes_max: usize) -> Result<usize, Full> {
+        let whole = [(self.bytes.clone(), false)];
+        let messages = self.messages.as_deref();
+        let mut dropped = 0;
+        for (message, is_publication) in messages.map_or(&whole[..], |messages| &messages.all) {
+            if taken >= message.len() {
+                taken -= message.len();
+                continue;
+            }
+            let rest = message.slice(taken..);
+            dropped += match messages {
+                _ if taken > 0 => {
+                    queue.push_rest(rest);
+                    0
+                }
+                Some(Messages { topic, policy, .. }) if *is_publication => {
+                    queue.push_publication(*topic, *policy, rest, bytes_max)?
+                }
+                _ => queue.push(rest, bytes_max)?,
+            };
+            taken = 0;
+        }
+        Ok(dropped)
+    }
+}
 
 /// A connection's chain: lives in the connection and costs eight bytes.
 #[derive(Clone, Copy, Debug)]
@@ -40,23 +105,26 @@ struct Link {
 /// The arena, and the connections that have something to write in the order in which they got it.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    segments: Vec<Bytes>,
+    segments: Vec<Parcel>,
     links: Vec<Link>,
     waiting: Vec<u32>,
     written: usize,
+    /// The most links of late, slowly forgotten.
+    links_usual: usize,
 }
 
 impl Outbox {
-    /// Capacity that is kept when the arena starts over, in links; a rare burst does not hold memory for ever.
-    const LINKS_KEPT_MAX: usize = 1 << 16;
+    /// Capacity that is always kept when the arena starts over, in links. More is kept for as long as it is used: a
+    /// rare burst does not hold memory for ever.
+    const LINKS_KEPT: usize = 1 << 12;
 
-    pub fn segment(&mut self, bytes: Bytes) -> Segment {
-        self.segments.push(bytes);
+    pub fn segment(&mut self, parcel: impl Into<Parcel>) -> Segment {
+        self.segments.push(parcel.into());
         Segment(self.segments.len() as u32 - 1)
     }
 
     pub fn bytes(&self, segment: Segment) -> &Bytes {
-        &self.segments[segment.0 as usize]
+        &self.segments[segment.0 as usize].bytes
     }
 
     /// Puts a segment at the end of a connection's chain.
@@ -92,13 +160,22 @@ impl Outbox {
     /// Starts over once everything was written.
     pub fn reset(&mut self) {
         debug_assert!(self.is_empty());
+        self.links_usual = self.links.len().max(self.links_usual - self.links_usual / 64);
+        let kept = Self::LINKS_KEPT.max(self.links_usual);
         self.segments.clear();
         self.links.clear();
         self.waiting.clear();
         self.written = 0;
-        self.segments.shrink_to(Self::LINKS_KEPT_MAX);
-        self.links.shrink_to(Self::LINKS_KEPT_MAX);
-        self.waiting.shrink_to(Self::LINKS_KEPT_MAX);
+        shrink(&mut self.segments, kept);
+        shrink(&mut self.links, kept);
+        shrink(&mut self.waiting, kept);
+    }
+}
+
+/// Gives capacity back that has not been used for long.
+fn shrink<T>(empty: &mut Vec<T>, kept: usize) {
+    if empty.capacity() / 4 > kept {
+        empty.shrink_to(kept);
     }
 }
 
@@ -110,9 +187,9 @@ pub struct Segments<'o> {
 }
 
 impl<'o> Iterator for Segments<'o> {
-    type Item = &'o Bytes;
+    type Item = &'o Parcel;
 
-    fn next(&mut self) -> Option<&'o Bytes> {
+    fn next(&mut self) -> Option<&'o Parcel> {
         let link = *self.outbox.links.get(self.next as usize)?;
         self.next = link.next;
         Some(&self.outbox.segments[link.segment as usize])
@@ -129,6 +206,10 @@ mod tests {
 
     const _: () = assert!(size_of::<Chain>() == 8);
 
+    fn taken(outbox: &Outbox, chain: &mut Chain) -> Vec<Bytes> {
+        outbox.take(chain).map(|parcel| parcel.bytes().clone()).collect()
+    }
+
     #[test]
     fn a_connection_gets_its_segments_in_order_and_one_turn() {
         let mut outbox = Outbox::default();
@@ -139,12 +220,12 @@ mod tests {
         outbox.link(2, &mut two, a);
         outbox.link(1, &mut one, b);
         assert_eq!(outbox.next_connection(), Some(1));
-        assert_eq!(outbox.take(&mut one).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(taken(&outbox, &mut one), ["a", "b"]);
         outbox.link(1, &mut one, b);
         assert_eq!(outbox.next_connection(), Some(2));
-        assert_eq!(outbox.take(&mut two).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(taken(&outbox, &mut two), ["a"]);
         assert_eq!(outbox.next_connection(), Some(1));
-        assert_eq!(outbox.take(&mut one).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(taken(&outbox, &mut one), ["b"]);
         assert!(outbox.is_empty());
         outbox.reset();
         assert_eq!(outbox.next_connection(), None);
@@ -196,11 +277,8 @@ mod tests {
                         let turn = outbox.next_connection();
                         prop_assert_eq!(turn, turns.pop_front());
                         if let Some(connection) = turn {
-                            let written = outbox.take(&mut chains[connection as usize]).cloned();
-                            prop_assert_eq!(
-                                written.collect::<Vec<_>>(),
-                                std::mem::take(&mut queues[connection as usize])
-                            );
+                            let written = taken(&outbox, &mut chains[connection as usize]);
+                            prop_assert_eq!(written, std::mem::take(&mut queues[connection as usize]));
                         } else {
                             outbox.reset();
                         }

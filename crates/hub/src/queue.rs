@@ -2,23 +2,68 @@
 //!
 //! It exists only while something waits. Its bytes are shared with other connections where fan-out made them,
 //! but each connection's bound counts them in full, and with each message what it takes to keep it: or a client
-//! that sends pings and reads nothing would cost many times its bound in four-byte answers.
+//! that sends pings and reads nothing would cost many times its bound in four-byte answers. Publications of topics
+//! that allow it give way to newer ones; everything else is kept, or the connection is closed.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
+use rustc_hash::FxHashMap;
+
+use crate::registry::TopicSlot;
+
+/// What becomes of a topic's publications that wait for a client too slow to take them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowPolicy {
+    /// They wait; at the bound the client is closed, and may recover what it missed.
+    #[default]
+    Close,
+    /// They wait; at the bound the oldest are dropped.
+    DropOldest,
+    /// Only the newest of each topic waits.
+    KeepLatest,
+}
+
+impl SlowPolicy {
+    pub const COUNT: usize = 3;
+}
 
 /// The bound was reached: the connection has to be closed as slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
+/// A message that waits.
+#[derive(Debug)]
+struct Chunk {
+    /// Empty once it was dropped.
+    bytes: Bytes,
+    role: Role,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    Kept,
+    /// In `droppable`.
+    Droppable,
+    /// In `latest`.
+    Latest(TopicSlot),
+}
+
 #[derive(Debug, Default)]
 pub struct Queue {
-    chunks: VecDeque<Bytes>,
+    chunks: VecDeque<Chunk>,
+    /// The number of the first chunk: each has one for life.
+    first: u64,
+    /// Chunks that were not dropped.
+    messages: usize,
     bytes: usize,
     /// Part of the first chunk was written: the rest has to follow, or the peer could not read what comes next.
     begun: bool,
+    /// Chunks that may be dropped, the oldest first.
+    droppable: VecDeque<u64>,
+    /// The chunk of each topic of which only the newest publication waits.
+    latest: FxHashMap<TopicSlot, u64>,
 }
 
 impl Queue {
@@ -28,41 +73,66 @@ impl Queue {
     /// What a waiting message counts for beside its bytes.
     pub const MESSAGE_BYTES: usize = 64;
 
-    /// Adds to the end. One message always fits an empty queue, however long it is.
-    pub fn push(&mut self, bytes: Bytes, bytes_max: usize) -> Result<(), Full> {
-        let messages = self.chunks.len() + 1;
-        if self.bytes > 0 && self.bytes + bytes.len() + messages * Self::MESSAGE_BYTES > bytes_max {
-            return Err(Full);
+    /// Dropped chunks that stay in place before the queue is tidied up.
+    const DROPPED_CHUNKS_MAX: usize = 64;
+
+    /// Adds to the end, and says how many publications gave way. One message always fits an empty queue, however
+    /// long it is.
+    pub fn push(&mut self, bytes: Bytes, bytes_max: usize) -> Result<usize, Full> {
+        self.push_as(Role::Kept, bytes, bytes_max)
+    }
+
+    /// Adds a publication of a topic with a policy, and says how many gave way.
+    pub fn push_publication(
+        &mut self,
+        topic: TopicSlot,
+        policy: SlowPolicy,
+        bytes: Bytes,
+        bytes_max: usize,
+    ) -> Result<usize, Full> {
+        let role = match policy {
+            SlowPolicy::Close => Role::Kept,
+            SlowPolicy::DropOldest => Role::Droppable,
+            SlowPolicy::KeepLatest => Role::Latest(topic),
+        };
+        let replaced = match policy {
+            SlowPolicy::KeepLatest => self.latest.remove(&topic),
+            SlowPolicy::Close | SlowPolicy::DropOldest => None,
+        };
+        if let Some(replaced) = replaced {
+            self.drop_chunk(replaced);
         }
-        self.bytes += bytes.len();
-        self.chunks.push_back(bytes);
-        Ok(())
+        let dropped = self.push_as(role, bytes, bytes_max)?;
+        Ok(dropped + usize::from(replaced.is_some()))
     }
 
     /// Adds the rest of something whose beginning was written, to an empty queue.
     pub fn push_rest(&mut self, rest: Bytes) {
         debug_assert!(self.is_empty());
-        self.bytes = rest.len();
-        self.chunks.push_back(rest);
+        self.append(Role::Kept, rest);
         self.begun = true;
     }
 
     /// Forgets all that waits but the rest of what was begun.
     pub fn keep_begun(&mut self) {
         self.chunks.truncate(usize::from(self.begun));
-        self.bytes = self.chunks.iter().map(Bytes::len).sum();
+        self.bytes = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+        self.messages = self.chunks.len();
+        self.droppable.clear();
+        self.latest.clear();
     }
 
     /// Takes all that waits, in order.
     pub fn into_chunks(self) -> impl Iterator<Item = Bytes> {
-        self.chunks.into_iter()
+        self.chunks.into_iter().map(|chunk| chunk.bytes).filter(|bytes| !bytes.is_empty())
     }
 
     /// Fills `slices` from the front and says how many it used.
     pub fn fill<'q>(&'q self, slices: &mut [IoSlice<'q>]) -> usize {
         let mut used = 0;
-        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
-            *slice = IoSlice::new(chunk);
+        let waiting = self.chunks.iter().filter(|chunk| !chunk.bytes.is_empty());
+        for (slice, chunk) in slices.iter_mut().zip(waiting) {
+            *slice = IoSlice::new(&chunk.bytes);
             used += 1;
         }
         used
@@ -72,13 +142,19 @@ impl Queue {
     pub fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
         while let Some(chunk) = self.chunks.front_mut() {
-            if written < chunk.len() {
-                chunk.advance(written);
-                self.begun |= written > 0;
+            if written < chunk.bytes.len() {
+                if written > 0 {
+                    chunk.bytes.advance(written);
+                    self.begun = true;
+                    self.settle_first();
+                }
                 return;
             }
-            written -= chunk.len();
+            written -= chunk.bytes.len();
+            self.messages -= usize::from(!chunk.bytes.is_empty());
+            self.settle_first();
             self.chunks.pop_front();
+            self.first += 1;
             self.begun = false;
         }
     }
@@ -90,22 +166,92 @@ impl Queue {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    fn push_as(&mut self, role: Role, bytes: Bytes, bytes_max: usize) -> Result<usize, Full> {
+        let mut dropped = 0;
+        while self.bytes > 0
+            && self.bytes + bytes.len() + (self.messages + 1) * Self::MESSAGE_BYTES > bytes_max
+        {
+            let oldest = self.droppable.pop_front().ok_or(Full)?;
+            self.drop_chunk(oldest);
+            dropped += 1;
+        }
+        self.append(role, bytes);
+        Ok(dropped)
+    }
+
+    fn append(&mut self, role: Role, bytes: Bytes) {
+        let number = self.first + self.chunks.len() as u64;
+        match role {
+            Role::Kept => {}
+            Role::Droppable => self.droppable.push_back(number),
+            Role::Latest(topic) => drop(self.latest.insert(topic, number)),
+        }
+        self.bytes += bytes.len();
+        self.messages += 1;
+        self.chunks.push_back(Chunk { bytes, role });
+    }
+
+    /// Leaves the place of a chunk empty, whose number was taken from where it stood.
+    fn drop_chunk(&mut self, number: u64) {
+        let chunk = &mut self.chunks[(number - self.first) as usize];
+        chunk.role = Role::Kept;
+        self.bytes -= std::mem::take(&mut chunk.bytes).len();
+        self.messages -= 1;
+        if self.chunks.len() > 2 * self.messages + Self::DROPPED_CHUNKS_MAX {
+            self.tidy_up();
+        }
+    }
+
+    /// Closes the gaps that dropped chunks left, which gives every chunk another number.
+    fn tidy_up(&mut self) {
+        self.chunks.retain(|chunk| !chunk.bytes.is_empty());
+        self.first = 0;
+        self.droppable.clear();
+        self.latest.clear();
+        for (number, chunk) in self.chunks.iter().enumerate() {
+            match chunk.role {
+                Role::Kept => {}
+                Role::Droppable => self.droppable.push_back(number as u64),
+                Role::Latest(topic) => drop(self.latest.insert(topic, number as u64)),
+            }
+        }
+    }
+
+    /// The first chunk gives way no more: it is being written, or was.
+    fn settle_first(&mut self) {
+        let Some(chunk) = self.chunks.front_mut() else { return };
+        match std::mem::replace(&mut chunk.role, Role::Kept) {
+            Role::Kept => {}
+            Role::Droppable => drop(self.droppable.pop_front()),
+            Role::Latest(topic) => drop(self.latest.remove(&topic)),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use fanwire_protocol::TopicName;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::delivery::Wire;
+    use crate::registry::{Registry, Subscriber};
+
+    fn filled(queue: &Queue) -> Vec<Vec<u8>> {
+        let mut slices = [IoSlice::new(&[]); Queue::SLICES_MAX];
+        let used = queue.fill(&mut slices);
+        slices[..used].iter().map(|slice| slice.to_vec()).collect()
+    }
 
     #[test]
     fn one_message_always_fits_and_more_are_bounded() {
         let mut queue = Queue::default();
-        assert_eq!(queue.push(Bytes::from(vec![0; 100]), 10), Ok(()));
+        assert_eq!(queue.push(Bytes::from(vec![0; 100]), 10), Ok(0));
         assert_eq!(queue.push(Bytes::from_static(b"x"), 10), Err(Full));
         queue.advance(100);
         assert!(queue.is_empty());
-        assert_eq!(queue.push(Bytes::from_static(b"x"), 10), Ok(()));
+        assert_eq!(queue.push(Bytes::from_static(b"x"), 10), Ok(0));
     }
 
     #[test]
@@ -115,9 +261,7 @@ mod tests {
             queue.push(Bytes::from_static(word.as_bytes()), 1000).unwrap();
         }
         queue.advance(4);
-        let mut slices = [IoSlice::new(&[]); 4];
-        let used = queue.fill(&mut slices);
-        assert_eq!(slices[..used].iter().map(|s| s.to_vec()).collect::<Vec<_>>(), [b"efg".to_vec()]);
+        assert_eq!(filled(&queue), [b"efg".to_vec()]);
         assert_eq!(queue.bytes(), 3);
         queue.push(Bytes::from_static(b"later"), 1000).unwrap();
         queue.keep_begun();
@@ -127,9 +271,60 @@ mod tests {
         assert!(queue.is_empty());
     }
 
+    #[test]
+    fn what_was_begun_gives_way_to_nothing() {
+        for policy in [SlowPolicy::DropOldest, SlowPolicy::KeepLatest] {
+            let (mut queue, topic) = (Queue::default(), topics()[0]);
+            let push = |queue: &mut Queue, text: &'static str| {
+                queue.push_publication(topic, policy, Bytes::from_static(text.as_bytes()), 3 * 64 + 16)
+            };
+            assert_eq!(push(&mut queue, "first"), Ok(0));
+            queue.advance(1);
+            for text in ["second", "third", "fourth"] {
+                push(&mut queue, text).unwrap();
+            }
+            let waiting = filled(&queue);
+            assert_eq!(
+                (waiting[0].as_slice(), waiting[waiting.len() - 1].as_slice()),
+                (&b"irst"[..], &b"fourth"[..])
+            );
+            assert_eq!(waiting.len(), if policy == SlowPolicy::KeepLatest { 2 } else { 3 });
+        }
+    }
+
+    #[test]
+    fn a_stuck_queue_does_not_grow() {
+        let (mut queue, topics) = (Queue::default(), topics());
+        queue.push_rest(Bytes::from_static(b"stuck"));
+        for number in 0..10_000 {
+            let (topic, policy) = match number % 2 {
+                0 => (topics[0], SlowPolicy::DropOldest),
+                _ => (topics[1], SlowPolicy::KeepLatest),
+            };
+            queue.push_publication(topic, policy, Bytes::from_static(b"tick"), 1000).unwrap();
+        }
+        assert!(queue.chunks.len() < 200, "{}", queue.chunks.len());
+        assert!(queue.droppable.len() <= queue.messages && queue.latest.len() == 1);
+    }
+
+    /// Three topics, whose slots only a registry makes.
+    fn topics() -> Vec<TopicSlot> {
+        let mut registry = Registry::default();
+        let subscriber = Subscriber {
+            connection: 0,
+            wire: Wire::JsonFrames,
+            joins: false,
+            positioned: false,
+            slow: SlowPolicy::Close,
+        };
+        let names = ["a", "b", "c"].map(|name| TopicName::new(name).unwrap());
+        names.iter().map(|name| registry.add(name, subscriber).0).collect()
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Push(Vec<u8>),
+        Publication(usize, SlowPolicy, Vec<u8>),
         /// The rest of something that was written in part, where nothing waits.
         Rest(Vec<u8>),
         /// This many of the bytes that one write would be given, in percent.
@@ -139,12 +334,58 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         let message = || prop::collection::vec(any::<u8>(), 1..20);
+        let policy =
+            prop_oneof![Just(SlowPolicy::Close), Just(SlowPolicy::DropOldest), Just(SlowPolicy::KeepLatest)];
         prop_oneof![
-            6 => message().prop_map(Step::Push),
+            3 => message().prop_map(Step::Push),
+            6 => (0..3_usize, policy, message()).prop_map(|(topic, policy, message)| Step::Publication(topic, policy, message)),
             1 => message().prop_map(Step::Rest),
-            3 => (0..=100_usize).prop_map(Step::Written),
+            2 => (0..=100_usize).prop_map(Step::Written),
             1 => Just(Step::Keep),
         ]
+    }
+
+    /// The queue as a plain list.
+    #[derive(Default)]
+    struct Model {
+        messages: Vec<(Vec<u8>, SlowPolicy, usize)>,
+        begun: bool,
+    }
+
+    impl Model {
+        fn push(
+            &mut self,
+            message: Vec<u8>,
+            policy: SlowPolicy,
+            topic: usize,
+            bytes_max: usize,
+        ) -> Result<usize, Full> {
+            let from = usize::from(self.begun);
+            let mut dropped = 0;
+            if policy == SlowPolicy::KeepLatest {
+                let before = self.messages.len();
+                let mut place = 0;
+                self.messages.retain(|(_, policy, of)| {
+                    place += 1;
+                    place <= from || *policy != SlowPolicy::KeepLatest || *of != topic
+                });
+                dropped += before - self.messages.len();
+            }
+            loop {
+                let bytes: usize = self.messages.iter().map(|(bytes, ..)| bytes.len()).sum();
+                let kept = (self.messages.len() + 1) * Queue::MESSAGE_BYTES;
+                if bytes == 0 || bytes + message.len() + kept <= bytes_max {
+                    break;
+                }
+                let mut waiting = self.messages.iter().enumerate().skip(from);
+                let oldest = waiting.find(|(_, (_, policy, _))| *policy == SlowPolicy::DropOldest);
+                let place = oldest.ok_or(Full)?.0;
+                self.messages.remove(place);
+                dropped += 1;
+            }
+            self.messages.push((message, policy, topic));
+            Ok(dropped)
+        }
     }
 
     proptest! {
@@ -152,57 +393,54 @@ mod tests {
         #[test]
         fn bytes_come_out_as_they_went_in(steps in prop::collection::vec(step(), 0..300)) {
             const BYTES_MAX: usize = 2000;
+            let topics = topics();
             let mut queue = Queue::default();
-            let mut messages: VecDeque<Vec<u8>> = VecDeque::new();
-            let mut begun = false;
+            let mut model = Model::default();
             for step in steps {
-                let waiting: usize = messages.iter().map(Vec::len).sum();
                 match step {
                     Step::Push(message) => {
-                        let kept = (messages.len() + 1) * Queue::MESSAGE_BYTES;
-                        let fits = waiting == 0 || waiting + message.len() + kept <= BYTES_MAX;
                         let pushed = queue.push(message.clone().into(), BYTES_MAX);
-                        prop_assert_eq!(pushed, if fits { Ok(()) } else { Err(Full) });
-                        if fits {
-                            messages.push_back(message);
-                        }
+                        prop_assert_eq!(pushed, model.push(message, SlowPolicy::Close, 0, BYTES_MAX));
+                    }
+                    Step::Publication(topic, policy, message) => {
+                        let pushed =
+                            queue.push_publication(topics[topic], policy, message.clone().into(), BYTES_MAX);
+                        prop_assert_eq!(pushed, model.push(message, policy, topic, BYTES_MAX));
                     }
                     Step::Rest(message) => {
-                        if waiting == 0 {
+                        if model.messages.is_empty() {
                             queue.push_rest(message.clone().into());
-                            messages.push_back(message);
-                            begun = true;
+                            model.messages.push((message, SlowPolicy::Close, 0));
+                            model.begun = true;
                         }
                     }
                     Step::Written(percent) => {
-                        let given: usize = messages.iter().take(Queue::SLICES_MAX).map(Vec::len).sum();
+                        let given: usize = model.messages.iter().take(Queue::SLICES_MAX).map(|(bytes, ..)| bytes.len()).sum();
                         let mut written = given * percent / 100;
                         queue.advance(written);
                         while written > 0 {
-                            let first = &mut messages[0];
+                            let first = &mut model.messages[0].0;
                             let taken = written.min(first.len());
                             first.drain(..taken);
                             written -= taken;
-                            begun = !first.is_empty();
-                            if first.is_empty() {
-                                messages.pop_front();
+                            model.begun = !first.is_empty();
+                            if !model.begun {
+                                model.messages.remove(0);
                             }
                         }
                     }
                     Step::Keep => {
                         queue.keep_begun();
-                        messages.truncate(usize::from(begun));
+                        model.messages.truncate(usize::from(model.begun));
                     }
                 }
-                let mut slices = [IoSlice::new(&[]); Queue::SLICES_MAX];
-                let used = queue.fill(&mut slices);
-                let given: Vec<Vec<u8>> = slices[..used].iter().map(|slice| slice.to_vec()).collect();
-                let expected: Vec<Vec<u8>> = messages.iter().take(Queue::SLICES_MAX).cloned().collect();
-                prop_assert_eq!(given, expected);
-                prop_assert_eq!(queue.bytes(), messages.iter().map(Vec::len).sum::<usize>());
-                prop_assert_eq!(queue.is_empty(), messages.is_empty());
+                let all: Vec<Vec<u8>> = model.messages.iter().map(|(bytes, ..)| bytes.clone()).collect();
+                prop_assert_eq!(filled(&queue), all.iter().take(Queue::SLICES_MAX).cloned().collect::<Vec<_>>());
+                prop_assert_eq!(queue.bytes(), all.iter().map(Vec::len).sum::<usize>());
+                prop_assert_eq!(queue.is_empty(), all.is_empty());
             }
-            prop_assert_eq!(messages, queue.into_chunks().collect::<Vec<_>>());
+            let all: Vec<Vec<u8>> = model.messages.into_iter().map(|(bytes, ..)| bytes).collect();
+            prop_assert_eq!(all, queue.into_chunks().collect::<Vec<_>>());
         }
     }
 }

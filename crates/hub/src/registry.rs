@@ -9,6 +9,7 @@ use fanwire_protocol::TopicName;
 use slab::Slab;
 
 use crate::delivery::Wire;
+use crate::queue::SlowPolicy;
 
 /// A topic's place in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +25,8 @@ pub struct Subscriber {
     pub joins: bool,
     /// It has a position, which it must be told when it is lost.
     pub positioned: bool,
+    /// What becomes of publications for which it is too slow.
+    pub slow: SlowPolicy,
 }
 
 /// A topic with its subscribers on this shard.
@@ -121,7 +124,8 @@ mod tests {
     const TOPICS: [&str; 3] = ["a", "b", "c"];
 
     fn subscriber(connection: u32) -> Subscriber {
-        Subscriber { connection, wire: Wire::JsonFrames, joins: false, positioned: false }
+        let (wire, slow) = (Wire::JsonFrames, SlowPolicy::Close);
+        Subscriber { connection, wire, joins: false, positioned: false, slow }
     }
 
     /// Fan-out walks through these: eight bytes each.

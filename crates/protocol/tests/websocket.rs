@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use fanwire_protocol::websocket::{Limits, Message, Opcode, Reader, Violation, frame_header};
+use fanwire_protocol::websocket::{
+    Deflater, Inflater, Limits, Message, Opcode, Reader, Stop, Violation, frame_header, write_frame,
+};
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits { message_bytes_max: 1000 };
@@ -54,11 +56,18 @@ const PONG: u8 = 0xA;
 
 /// Reads pieces one after the other, to the first violation.
 fn read_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Got>, Result<Reader, Violation>) {
+    read_pieces_with(None, pieces)
+}
+
+fn read_pieces_with<'a>(
+    mut inflater: Option<Inflater>,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<Got>, Result<Reader, Violation>) {
     let mut reader = Reader::default();
     let mut got = Vec::new();
     for piece in pieces {
         let mut piece = piece.to_owned();
-        let outcome = reader.read(&mut piece, LIMITS, &mut |message| {
+        let outcome = reader.read(&mut piece, LIMITS, inflater.as_mut(), &mut |message| {
             got.push(message.into());
             ControlFlow::Continue(())
         });
@@ -66,6 +75,7 @@ fn read_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Got>, Res
             assert!(is_idle(&reader), "a failed reader keeps nothing");
             return (got, Err(violation));
         }
+        assert_eq!(outcome, Ok(0));
     }
     (got, Ok(reader))
 }
@@ -230,17 +240,137 @@ fn violations_know_their_close_code() {
 }
 
 #[test]
-fn breaking_drops_the_rest() {
+fn ending_drops_the_rest() {
     let mut stream =
         [frame(TEXT, b"a"), frame(FINAL | PING, b""), frame(FINAL | CONTINUATION, b"b")].concat();
     let mut reader = Reader::default();
     let mut calls = 0;
-    let outcome = reader.read(&mut stream, LIMITS, &mut |_| {
+    let outcome = reader.read(&mut stream, LIMITS, None, &mut |_| {
         calls += 1;
-        ControlFlow::Break(())
+        ControlFlow::Break(Stop::End)
     });
-    assert_eq!((outcome, calls), (Ok(()), 1));
+    assert_eq!((outcome, calls), (Ok(0), 1));
     assert!(is_idle(&reader));
+}
+
+#[test]
+fn pausing_leaves_the_rest_as_it_came() {
+    let frames = [
+        frame(TEXT, b"a"),
+        frame(FINAL | PING, b"1"),
+        frame(FINAL | CONTINUATION, b"b"),
+        frame(FINAL | TEXT, b"c"),
+        frame(TEXT, b"cut")[..7].to_vec(),
+    ];
+    let mut stream = frames.concat();
+    let mut rest = &mut stream[..];
+    let mut reader = Reader::default();
+    let mut got = Vec::new();
+    for (index, expected) in [Got::Ping(b"1".to_vec()), text("ab"), text("c")].into_iter().enumerate() {
+        let outcome = reader.read(rest, LIMITS, None, &mut |message| {
+            got.push(Got::from(message));
+            ControlFlow::Break(Stop::Pause)
+        });
+        let length = frames[index + 2..].iter().map(Vec::len).sum::<usize>();
+        assert_eq!(outcome, Ok(length));
+        let taken = rest.len() - length;
+        rest = &mut rest[taken..];
+        assert_eq!(got.pop(), Some(expected));
+    }
+    assert_eq!(reader.read(rest, LIMITS, None, &mut |_| unreachable!()), Ok(0));
+    assert!(!is_idle(&reader));
+}
+
+/// The compressed payload of a message that compresses.
+fn deflated(message: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    write_frame(Opcode::Binary, message, &mut plain);
+    let frame = Deflater::new(1, 1).frame(&plain).expect("a message that gets shorter");
+    frame[if frame[1] < 126 { 2 } else { 4 }..].to_vec()
+}
+
+const DEFLATED: u8 = 0x40;
+
+#[track_caller]
+fn check_deflated(frames: &[Vec<u8>], expected: &[Got], outcome: Result<(), Violation>) {
+    let stream = frames.concat();
+    for piece_length in [stream.len(), 1, 3] {
+        let (got, read) = read_pieces_with(Some(Inflater::default()), stream.chunks(piece_length));
+        assert_eq!(got, expected, "in pieces of {piece_length}");
+        assert_eq!(read.map(|reader| assert!(is_idle(&reader))), outcome, "in pieces of {piece_length}");
+    }
+}
+
+#[test]
+fn compressed_messages_are_inflated() {
+    let message = "€ and again €, ".repeat(30);
+    let payload = deflated(message.as_bytes());
+    let (one, rest) = payload.split_at(5);
+    check_deflated(
+        &[
+            frame(FINAL | DEFLATED | TEXT, &payload),
+            frame(FINAL | TEXT, b"plain"),
+            frame(DEFLATED | BINARY, one),
+            frame(FINAL | PING, b""),
+            frame(CONTINUATION, b""),
+            frame(FINAL | CONTINUATION, rest),
+            frame(TEXT, b"in "),
+            frame(FINAL | CONTINUATION, b"two"),
+            // The empty message, whole and in two.
+            frame(FINAL | DEFLATED | TEXT, &[0]),
+            frame(DEFLATED | TEXT, b""),
+            frame(FINAL | CONTINUATION, &[0]),
+        ],
+        &[
+            text(&message),
+            text("plain"),
+            Got::Ping(vec![]),
+            Got::Binary(message.as_bytes().to_vec()),
+            text("in two"),
+            text(""),
+            text(""),
+        ],
+        Ok(()),
+    );
+}
+
+#[test]
+fn compressed_messages_have_their_rules() {
+    let payload = deflated(&[b'x'; 100]);
+    for wrong in [
+        frame(FINAL | DEFLATED | PING, b""),
+        frame(FINAL | DEFLATED | CLOSE, b""),
+        frame(FINAL | DEFLATED | 0x20 | TEXT, &payload),
+        frame(FINAL | 0x10 | TEXT, b""),
+    ] {
+        check_deflated(&[wrong], &[], Err(Violation::ReservedBit));
+    }
+    check_deflated(
+        &[frame(DEFLATED | TEXT, &payload), frame(FINAL | DEFLATED | CONTINUATION, b"")],
+        &[],
+        Err(Violation::ReservedBit),
+    );
+    check_deflated(&[frame(FINAL | DEFLATED | TEXT, b"")], &[], Err(Violation::NotDeflate));
+    check_deflated(&[frame(FINAL | DEFLATED | TEXT, &payload[..2])], &[], Err(Violation::NotDeflate));
+    check_deflated(
+        &[frame(DEFLATED | BINARY, &[0xff; 8]), frame(FINAL | CONTINUATION, b"")],
+        &[],
+        Err(Violation::NotDeflate),
+    );
+    // The bytes are valid as they come, but not as what they become.
+    let not_text = deflated(&[0xff; 100]);
+    check_deflated(&[frame(FINAL | DEFLATED | TEXT, &not_text)], &[], Err(Violation::NotUtf8));
+    check_deflated(&[frame(FINAL | DEFLATED | BINARY, &not_text)], &[Got::Binary(vec![0xff; 100])], Ok(()));
+    let bomb = deflated(&[b'x'; 1001]);
+    check_deflated(&[frame(FINAL | DEFLATED | TEXT, &bomb)], &[], Err(Violation::TooBig));
+    check_deflated(
+        &[frame(DEFLATED | TEXT, &bomb), frame(FINAL | CONTINUATION, b"")],
+        &[],
+        Err(Violation::TooBig),
+    );
+    // The limit is for what comes, too.
+    check_deflated(&[frame(FINAL | DEFLATED | TEXT, &[0; 1001])], &[], Err(Violation::TooBig));
+    assert_eq!(Violation::NotDeflate.close_code(), 1007);
 }
 
 #[test]
@@ -248,7 +378,7 @@ fn a_declared_length_costs_nothing_until_it_arrives() {
     let limits = Limits { message_bytes_max: usize::MAX };
     let mut stream = vec![0x82, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, b'x'];
     let mut reader = Reader::default();
-    assert_eq!(reader.read(&mut stream, limits, &mut |_| ControlFlow::Continue(())), Ok(()));
+    assert_eq!(reader.read(&mut stream, limits, None, &mut |_| ControlFlow::Continue(())), Ok(0));
     assert!(!is_idle(&reader));
 }
 
@@ -268,14 +398,15 @@ fn sixteen_mebibytes_in_every_manner() {
             let mut reader = Reader::default();
             let mut lengths = Vec::new();
             for piece in stream.clone().chunks_mut(piece_length) {
-                let outcome = reader.read(piece, Limits { message_bytes_max: BYTES }, &mut |message| {
+                let limits = Limits { message_bytes_max: BYTES };
+                let outcome = reader.read(piece, limits, None, &mut |message| {
                     lengths.push(match message {
                         Message::Text(text) => text.len(),
                         _ => 0,
                     });
                     ControlFlow::Continue(())
                 });
-                assert_eq!(outcome, Ok(()));
+                assert_eq!(outcome, Ok(0));
             }
             assert_eq!(lengths, [BYTES]);
         }
@@ -345,6 +476,17 @@ proptest! {
     ) {
         let (whole_got, whole) = read_pieces([&noise[..]]);
         let (got, outcome) = read_pieces(noise.chunks(1));
+        prop_assert_eq!(got, whole_got);
+        prop_assert_eq!(outcome.err(), whole.err());
+    }
+
+    #[test]
+    fn compressed_noise_is_judged_alike_in_one_piece_and_in_many(
+        noise in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xC1), Just(0x80), Just(0x41)], 0..200),
+    ) {
+        let inflater = || Some(Inflater::default());
+        let (whole_got, whole) = read_pieces_with(inflater(), [&noise[..]]);
+        let (got, outcome) = read_pieces_with(inflater(), noise.chunks(1));
         prop_assert_eq!(got, whole_got);
         prop_assert_eq!(outcome.err(), whole.err());
     }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use fanwire_hub::delivery::Wire;
 use fanwire_protocol::{Disconnect, ErrorCode, Unsubscribed};
 
+use crate::tls::Handshake;
+
 /// A number with one writer.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -63,6 +65,10 @@ pub(crate) struct Counters {
     /// By the code with which the server closed, 1000 to 1015 for WebSocket's own; "other" when the client left.
     pub connections_closed: ByCode,
     pub connections_rejected: Counter,
+    /// Open connections of clients whose messages are compressed.
+    pub connections_compressed: Counter,
+    /// TLS handshakes, by how they ended.
+    pub handshakes: [Counter; Handshake::ALL.len()],
     /// Clients whose connect was answered.
     pub clients: Counter,
     pub subscriptions: Counter,
@@ -76,10 +82,15 @@ pub(crate) struct Counters {
     pub publications: Counter,
     /// Messages written to clients or queued for them, by wire: fan-out.
     pub deliveries: [Counter; Wire::COUNT],
+    /// Publications that gave way to newer ones in the queues of slow clients.
+    pub dropped: Counter,
     pub replies: Counter,
     /// Writes to sockets.
     pub writes: Counter,
     pub bytes_sent: Counter,
+    /// What was compressed, before and after; each message once, however many clients got it.
+    pub bytes_uncompressed: Counter,
+    pub bytes_compressed: Counter,
     pub errors: ByCode,
     pub unsubscribes: ByCode,
     pub recoveries: Counter,
@@ -103,6 +114,8 @@ impl Default for Counters {
             connections_opened: Default::default(),
             connections_closed: ByCode::new(closes),
             connections_rejected: Counter::default(),
+            connections_compressed: Counter::default(),
+            handshakes: Default::default(),
             clients: Counter::default(),
             subscriptions: Counter::default(),
             topics: Counter::default(),
@@ -111,9 +124,12 @@ impl Default for Counters {
             bytes_received: Counter::default(),
             publications: Counter::default(),
             deliveries: Default::default(),
+            dropped: Counter::default(),
             replies: Counter::default(),
             writes: Counter::default(),
             bytes_sent: Counter::default(),
+            bytes_uncompressed: Counter::default(),
+            bytes_compressed: Counter::default(),
             errors: ByCode::new(ErrorCode::ALL.iter().map(|error| error.code)),
             unsubscribes: ByCode::new(Unsubscribed::ALL.iter().map(|why| why.code)),
             recoveries: Counter::default(),

@@ -23,6 +23,7 @@ use crate::inbox::{Filter, Inbox, Inboxes, Message, Order, Recipients, Survey};
 use crate::metrics::Metrics;
 use crate::node::{HistoryCall, HistoryPage, Publisher, TopicCall, history_options};
 use crate::settings::Settings;
+use crate::tls::Tls;
 use crate::users::UserMessage;
 
 /// What the server calls itself in connect results and in `info`.
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub id: Uuid,
     pub settings: Arc<Settings>,
     pub tokens: Tokens,
+    /// What the client port is encrypted with, if it is.
+    pub tls: Option<Tls>,
     pub inboxes: Inboxes,
     /// The engine, if it is one that nodes share, and the other nodes.
     pub cluster: Option<Cluster>,
@@ -84,6 +87,7 @@ impl Node {
         id: Uuid,
         settings: Arc<Settings>,
         tokens: Tokens,
+        tls: Option<Tls>,
         inboxes: Inboxes,
         cluster: Option<Cluster>,
     ) -> Self {
@@ -93,6 +97,7 @@ impl Node {
             id,
             settings,
             tokens,
+            tls,
             inboxes,
             cluster,
             counters,

@@ -1,15 +1,16 @@
-//! The WebSocket handshake (RFC 6455 section 4.2): checks with an answer for each mistake, and which form of
-//! the protocol the client speaks.
+//! The WebSocket handshake (RFC 6455 section 4.2): checks with an answer for each mistake, which form of the protocol
+//! the client speaks, and whether its messages are compressed.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::session::{Manner, Pings};
+use fanwire_protocol::websocket::{Agreement, Deflate};
 use hyper::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::header::{SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper::{Request, StatusCode, Version};
 
 /// Why a request is not a handshake.
@@ -57,10 +58,11 @@ impl HandshakeError {
 const PROTOBUF: &str = "centrifuge-protobuf";
 const JSON: &str = "centrifuge-json";
 
-/// Checks a handshake and makes the head of its response.
+/// Checks a handshake and makes the head of its response, which repeats what was agreed on.
 pub(crate) fn accept<B>(
     request: &mut Request<B>,
     subprotocol: Option<&'static str>,
+    compression: Option<&Agreement>,
 ) -> Result<Bytes, HandshakeError> {
     check(request)?;
     let (response, _upgraded) =
@@ -70,16 +72,19 @@ pub(crate) fn accept<B>(
         write_header(&mut head, name, value);
     }
     if let Some(subprotocol) = subprotocol {
-        write_header(&mut head, &SEC_WEBSOCKET_PROTOCOL, &HeaderValue::from_static(subprotocol));
+        write_header(&mut head, &SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    if let Some(compression) = compression {
+        write_header(&mut head, &SEC_WEBSOCKET_EXTENSIONS, &compression.response);
     }
     head.extend_from_slice(b"\r\n");
     Ok(head.into())
 }
 
-pub(crate) fn write_header(head: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+pub(crate) fn write_header(head: &mut Vec<u8>, name: &HeaderName, value: impl AsRef<[u8]>) {
     head.extend_from_slice(name.as_str().as_bytes());
     head.extend_from_slice(b": ");
-    head.extend_from_slice(value.as_bytes());
+    head.extend_from_slice(value.as_ref());
     head.extend_from_slice(b"\r\n");
 }
 
@@ -104,6 +109,12 @@ fn check<B>(request: &Request<B>) -> Result<(), HandshakeError> {
         Ok(nonce) if nonce.len() == 16 => Ok(()),
         _ => Err(HandshakeError::BadKey),
     }
+}
+
+/// How messages are to be compressed, if the client offers a way that suits.
+pub(crate) fn compression<B>(request: &Request<B>) -> Option<Agreement> {
+    let headers = request.headers().get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
+    Deflate::negotiate(headers.filter_map(|header| header.to_str().ok()))
 }
 
 /// How the client wants to speak, and the sub-protocol to confirm. An empty header, as some clients send, says
@@ -159,12 +170,28 @@ mod tests {
 
     #[test]
     fn the_rfc_s_example_is_accepted() {
-        let head = accept(&mut request(&GOOD), Some(JSON)).unwrap();
+        let head = accept(&mut request(&GOOD), Some(JSON), None).unwrap();
         let head = String::from_utf8(head.into()).unwrap();
         assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
         assert!(head.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{head}");
         assert!(head.contains("sec-websocket-protocol: centrifuge-json\r\n"), "{head}");
+        assert!(!head.contains("extensions"), "{head}");
         assert!(head.ends_with("\r\n\r\n"), "{head}");
+    }
+
+    #[test]
+    fn compression_is_agreed_on_when_it_is_offered() {
+        assert_eq!(compression(&request(&GOOD)), None);
+        let mut offers = GOOD.to_vec();
+        offers.push(("sec-websocket-extensions", "x-other"));
+        assert_eq!(compression(&request(&offers)), None);
+        offers.push(("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"));
+        let agreement = compression(&request(&offers)).unwrap();
+        let head = accept(&mut request(&offers), None, Some(&agreement)).unwrap();
+        let head = String::from_utf8(head.into()).unwrap();
+        let header = "sec-websocket-extensions: permessage-deflate; server_no_context_takeover; \
+                      client_no_context_takeover\r\n";
+        assert!(head.contains(header), "{head}");
     }
 
     #[test]
@@ -182,7 +209,7 @@ mod tests {
             (doubled, HandshakeError::ManyKeys, 400),
         ];
         for (headers, error, status) in cases {
-            assert_eq!(accept(&mut request(&headers), None), Err(error), "{headers:?}");
+            assert_eq!(accept(&mut request(&headers), None, None), Err(error), "{headers:?}");
             assert_eq!(error.status(), status);
         }
     }

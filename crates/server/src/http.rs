@@ -95,7 +95,8 @@ pub(crate) async fn route(gate: &Gate, request: Request<Incoming>) -> Outcome {
 fn websocket(gate: &Gate, mut request: Request<Incoming>, echo: bool) -> Result<Stay, Box<Answer>> {
     only_get(&request)?;
     let (manner, subprotocol) = handshake::manner(&request);
-    let head = handshake::accept(&mut request, subprotocol).map_err(|error| {
+    let compression = gate.node.settings.websocket.deflate.and_then(|_| handshake::compression(&request));
+    let head = handshake::accept(&mut request, subprotocol, compression.as_ref()).map_err(|error| {
         let mut response = text(error.status(), error.to_string());
         for (name, value) in error.headers() {
             response.headers_mut().insert(name, value);
@@ -106,7 +107,9 @@ fn websocket(gate: &Gate, mut request: Request<Incoming>, echo: bool) -> Result<
         return Err(Box::new(refused_origin()));
     }
     let arrival = gate.admit()?;
-    Ok(Stay { head, purpose: if echo { Purpose::Echo } else { Purpose::Client(manner) }, arrival })
+    let deflate = compression.map(|agreement| agreement.deflate);
+    let purpose = if echo { Purpose::Echo(deflate) } else { Purpose::Client(manner, deflate) };
+    Ok(Stay { head, purpose, arrival })
 }
 
 pub(crate) fn only_get(request: &Request<Incoming>) -> Result<(), Box<Answer>> {

@@ -21,6 +21,7 @@ use crate::handle::Node;
 use crate::http::{Answer, is_below, respond, text};
 use crate::inbox::Inbox;
 use crate::metrics;
+use crate::tls::Tls;
 
 /// Connections to this port at the same time; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 256;
@@ -98,6 +99,7 @@ fn metrics_text(node: &Node) -> String {
     node.metrics.encode(&metrics::Snapshot {
         is_draining: node.is_draining(),
         redis: node.cluster.as_ref().map(|cluster| cluster.redis().stats()),
+        tls: node.tls.as_ref().map(Tls::stats),
         overruns: node.inboxes.all.iter().map(Inbox::overruns).sum(),
     })
 }

@@ -8,6 +8,7 @@ mod run;
 mod drain;
 
 mod listener;
+pub mod tls;
 mod http;
 mod handshake;
 mod origin;

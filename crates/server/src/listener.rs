@@ -23,11 +23,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::drain::Phase;
 use crate::http::{self, Gate, Outcome, Stay};
 use crate::shard::Adopted;
+use crate::tls::{self, Stream, Tls};
 
 /// Longest request line and headers together.
 const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -144,13 +145,31 @@ impl Door {
         let _ = self.answering.acquire_many(all).await;
     }
 
-    /// Serves requests until one asks for a connection that stays; then takes the socket back from hyper, with
-    /// whatever was read too far, and gives it to the shard.
     async fn serve(&self, stream: TcpStream) {
         // Without it small messages wait for the acknowledgement of earlier ones.
         if stream.set_nodelay(true).is_err() {
             return;
         }
+        let header_timeout = self.gate.node.settings.admission.request_header_timeout;
+        match &self.gate.node.tls {
+            None => self.answer(stream, header_timeout).await,
+            Some(tls) => self.answer_encrypted(tls, stream, header_timeout).await,
+        }
+    }
+
+    /// The handshake's time is taken from that of the request's head.
+    async fn answer_encrypted(&self, tls: &Tls, stream: TcpStream, header_timeout: Duration) {
+        let began = Instant::now();
+        let (outcome, stream) = tls::shake_hands(tls, stream, header_timeout).await;
+        self.gate.node.counters[self.gate.shard].handshakes[outcome as usize].add(1);
+        if let Some(stream) = stream {
+            self.answer(stream, header_timeout.saturating_sub(began.elapsed())).await;
+        }
+    }
+
+    /// Answers requests until one asks for a connection that stays; then takes the socket back from hyper, with
+    /// whatever was read too far, and gives it to the shard.
+    async fn answer(&self, stream: impl Stream, header_timeout: Duration) {
         let gate = &self.gate;
         let stays = Rc::new(RefCell::new(None));
         let answering = RefCell::new(None);
@@ -176,7 +195,7 @@ impl Door {
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(gate.node.settings.admission.request_header_timeout)
+            .header_read_timeout(header_timeout)
             .max_header_size(REQUEST_HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
         let mut phase = self.phase.clone();
@@ -195,10 +214,14 @@ impl Door {
             if stays.borrow().is_some() { Poll::Ready(()) } else { served }
         })
         .await;
-        let Some(Stay { head, purpose, arrival }) = stays.take() else { return };
         let parts = connection.into_parts();
-        match parts.io.into_inner().into_std() {
-            Ok(socket) => gate.adopt(Adopted { socket, head, early: parts.read_buf, purpose, arrival }),
+        let stream = parts.io.into_inner();
+        let Some(Stay { head, purpose, arrival }) = stays.take() else { return stream.end().await };
+        let (socket, session) = stream.into_parts();
+        match socket.into_std() {
+            Ok(socket) => {
+                gate.adopt(Adopted { socket, session, head, early: parts.read_buf, purpose, arrival })
+            }
             Err(error) => tracing::debug!(%error, "a socket could not be taken back"),
         }
     }

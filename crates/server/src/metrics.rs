@@ -5,6 +5,7 @@
 
 mod process;
 mod redis;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
 
 use crate::api::METHOD_LABELS;
 use crate::counters::{ByCode, Counter, Counters};
+use crate::tls::TlsStats;
 
 /// The scrape's content type, which names the version of its format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -38,6 +40,8 @@ pub(crate) struct Snapshot {
     pub is_draining: bool,
     /// Where there is Redis.
     pub redis: Option<RedisStats>,
+    /// Where the client port is encrypted.
+    pub tls: Option<TlsStats>,
     /// Events of Redis that shards were too far behind to be sent.
     pub overruns: u64,
 }
@@ -85,6 +89,7 @@ impl Metrics {
         let help = "1 while the node is going down and sends its clients away.";
         families.push(family("fanwire_draining", help, MetricType::GAUGE, vec![draining]));
         families.extend(snapshot.redis.iter().flat_map(|stats| redis::collect(stats, snapshot.overruns)));
+        families.extend(snapshot.tls.iter().flat_map(|stats| tls::collect(stats, &self.shards)));
         families.extend(process::collect());
         let encoded = TextEncoder::new().encode_to_string(&families);
         encoded.expect("every family has a name and a sample, and text is UTF-8")
@@ -118,7 +123,7 @@ enum Value {
     Info(&'static str, &'static str),
 }
 
-const FAMILIES: [Family; 22] = [
+const FAMILIES: [Family; 26] = [
     Family {
         name: "fanwire_build_info",
         help: "Always 1; the label names the version that runs.",
@@ -148,6 +153,12 @@ const FAMILIES: [Family; 22] = [
         help: "Client connections that a limit of the node or its shutdown kept out.",
         kind: MetricType::COUNTER,
         value: Value::One(|shard| &shard.connections_rejected),
+    },
+    Family {
+        name: "fanwire_connections_compressed",
+        help: "Open WebSocket connections whose messages are compressed.",
+        kind: MetricType::GAUGE,
+        value: Value::One(|shard| &shard.connections_compressed),
     },
     Family {
         name: "fanwire_clients",
@@ -190,6 +201,13 @@ const FAMILIES: [Family; 22] = [
         help: "Publications, joins and leaves written to subscribers or queued for them.",
         kind: MetricType::COUNTER,
         value: Value::ByWire(|shard| &shard.deliveries),
+    },
+    Family {
+        name: "fanwire_publications_dropped_total",
+        help: "Publications that gave way to newer ones while they waited for a slow client, as the namespace's \
+               slow_policy says.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.dropped),
     },
     Family {
         name: "fanwire_replies_total",
@@ -245,6 +263,18 @@ const FAMILIES: [Family; 22] = [
         help: "Bytes written to clients' sockets.",
         kind: MetricType::COUNTER,
         value: Value::One(|shard| &shard.bytes_sent),
+    },
+    Family {
+        name: "fanwire_compression_input_bytes_total",
+        help: "Bytes of messages that were compressed, each counted once, however many clients got it.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.bytes_uncompressed),
+    },
+    Family {
+        name: "fanwire_compression_output_bytes_total",
+        help: "Bytes that those messages were compressed to.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.bytes_compressed),
     },
     Family {
         name: "fanwire_received_bytes_total",
@@ -343,6 +373,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::tls::Handshake;
 
     fn shards() -> Vec<Arc<Counters>> {
         let shards: Vec<Arc<Counters>> = vec![Arc::default(), Arc::default()];
@@ -353,12 +384,13 @@ mod tests {
             shard.errors.count(103);
             shard.recoveries_failed.add(3);
             shard.bytes_sent.add(1 << 40);
+            shard.handshakes[Handshake::TimedOut as usize].add(4);
         }
         shards
     }
 
     fn snapshot() -> Snapshot {
-        Snapshot { is_draining: false, redis: Some(redis::example()), overruns: 9 }
+        Snapshot { is_draining: false, redis: Some(redis::example()), tls: Some(tls::example()), overruns: 9 }
     }
 
     #[test]
@@ -385,6 +417,11 @@ mod tests {
             r#"fanwire_api_requests_total{method="other",result="404"} 1"#,
             r#"fanwire_api_request_duration_seconds_bucket{method="publish",le="0.0025"} 2"#,
             r#"fanwire_api_request_duration_seconds_count{method="publish"} 2"#,
+            r#"fanwire_tls_handshakes_total{result="timeout"} 8"#,
+            r#"fanwire_tls_handshakes_total{result="full"} 0"#,
+            r#"fanwire_tls_certificate_expiry_timestamp_seconds 2000000000"#,
+            r#"fanwire_tls_certificate_reloads_total{result="complete"} 3"#,
+            r#"fanwire_tls_certificate_reloads_total{result="failed"} 1"#,
             r#"fanwire_redis_up 0"#,
             r#"fanwire_redis_links{role="commands"} 1"#,
             r#"fanwire_redis_call_duration_seconds_bucket{kind="publish",le="0.00025"} 0"#,

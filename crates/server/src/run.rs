@@ -23,12 +23,15 @@ use crate::inbox::{Inbox, Inboxes, Outlet};
 use crate::origin::AllowedOrigins;
 use crate::settings::{EngineSettings, Settings};
 use crate::shard::Shard;
+use crate::tls::{self, CertificateError, Tls};
 use crate::{internal, listener};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     #[error("cannot listen on {address} ({setting}): {error}")]
     Listen { address: SocketAddr, setting: &'static str, error: io::Error },
     #[error(transparent)]
@@ -49,6 +52,7 @@ pub struct Running {
     shards: Vec<thread::JoinHandle<()>>,
     internal: JoinHandle<()>,
     summary: JoinHandle<()>,
+    certificate: Option<JoinHandle<()>>,
     membership: Option<JoinHandle<()>>,
 }
 
@@ -74,6 +78,7 @@ const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 pub fn start(settings: Settings) -> Result<Running, StartError> {
     let settings = Arc::new(settings);
     let tokens = Tokens::new(&settings.connection_tokens, settings.subscription_tokens.as_ref())?;
+    let tls = settings.tls.as_ref().map(Tls::new).transpose()?;
     let (inboxes, outlets): (Vec<_>, Vec<_>) = (0..settings.shards).map(|_| Inbox::new()).unzip();
     let (inboxes, id) = (Inboxes::new(inboxes), Uuid::new_v4());
 
@@ -94,7 +99,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         }
     };
     let (cluster, arrivals) = joined.unzip();
-    let node = Node::new(id, settings.clone(), tokens, inboxes, cluster.clone());
+    let node = Node::new(id, settings.clone(), tokens, tls.clone(), inboxes, cluster.clone());
     let membership = cluster
         .zip(arrivals)
         .map(|(cluster, arrivals)| tokio::spawn(cluster::run(node.clone(), cluster, arrivals)));
@@ -118,6 +123,8 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let internal_listener = TcpListener::from_std(internal_listener).map_err(internal_failed)?;
     let internal = tokio::spawn(internal::listen(node.clone(), internal_listener));
     let summary = tokio::spawn(summarize(node.clone()));
+    let certificate =
+        tls.zip(settings.tls.clone()).map(|(tls, settings)| tokio::spawn(tls::follow(tls, settings)));
     Ok(Running {
         node,
         client_address,
@@ -128,6 +135,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         shards,
         internal,
         summary,
+        certificate,
         membership,
     })
 }
@@ -247,10 +255,17 @@ impl Running {
         self.internal_address
     }
 
+    /// Has the certificate's files read now. The log says what came of it.
+    pub fn reload_certificate(&self) {
+        if let Some(tls) = &self.node.tls {
+            tls.reload();
+        }
+    }
+
     /// Lets balancers learn that the node goes, sends clients away over `shutdown.window` to come back elsewhere, waits
     /// for them up to `shutdown.timeout`, and stops.
     pub async fn shutdown(self) {
-        let Self { node, phase, listening, shards, internal, summary, membership, .. } = self;
+        let Self { node, phase, listening, shards, internal, summary, certificate, membership, .. } = self;
         summary.abort();
         drain(&node, &phase, listening).await;
         // Clients and what they left behind are gone, and shards still do what is asked of them.
@@ -262,6 +277,9 @@ impl Running {
         }
         let _ = phase.send(Phase::Stopped);
         internal.abort();
+        if let Some(certificate) = certificate {
+            certificate.abort();
+        }
         let joined =
             tokio::task::spawn_blocking(move || shards.into_iter().for_each(|shard| drop(shard.join())));
         if let Err(error) = joined.await {

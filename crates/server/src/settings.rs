@@ -1,6 +1,7 @@
 //! Everything a node needs to know to start, checked. The gateway builds it from the configuration.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use fanwire_broker::RedisSettings;
@@ -13,6 +14,8 @@ pub struct Settings {
     pub name: String,
     /// Where clients connect.
     pub client_address: SocketAddr,
+    /// Encrypts what clients send and get; `None` where something in front does.
+    pub tls: Option<TlsSettings>,
     /// Where health, metrics and the API answer.
     pub internal_address: SocketAddr,
     /// Threads that own connections, at least 1.
@@ -31,6 +34,17 @@ pub struct Settings {
     pub shutdown: ShutdownSettings,
     /// Serves the chat room and its tokens. Set by `--dev` alone, which also holds the listeners to loopback.
     pub dev: Option<DevSettings>,
+}
+
+/// Where the certificate of the client port is.
+#[derive(Clone, Debug)]
+pub struct TlsSettings {
+    /// PEM: the node's own certificate first, then those that lead to a known issuer.
+    pub certificate_file: PathBuf,
+    /// PEM, without a passphrase.
+    pub key_file: PathBuf,
+    /// How often the files are looked at; `None` looks only when it is asked for.
+    pub reload_interval: Option<Duration>,
 }
 
 /// Which web pages may connect.
@@ -64,6 +78,16 @@ pub struct WebSocketSettings {
     pub message_bytes_max: usize,
     /// A route that sends every message back, for protocol test suites; `None` serves none.
     pub echo_path: Option<String>,
+    /// Compresses messages to and from clients that offer it; `None` never does.
+    pub deflate: Option<DeflateSettings>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct DeflateSettings {
+    /// 1, the fastest, to 9, the smallest.
+    pub level: u32,
+    /// Shorter messages are sent as they are.
+    pub payload_bytes_min: usize,
 }
 
 #[derive(Clone, Debug)]

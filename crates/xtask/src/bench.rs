@@ -5,8 +5,11 @@ use std::time::Duration;
 use crate::end_to_end::target_folder;
 use crate::process::{self, cargo, command};
 use crate::report::{Report, Stop};
+use crate::tools;
 
-const SCENARIOS: [&str; 2] = ["idle", "fanout"];
+/// Quick ones first: the last one alone takes as long as all others.
+const SCENARIOS: [&str; 10] =
+    ["fanout", "overload", "rooms", "users", "cluster", "storm", "parallel", "idle", "slow", "churn"];
 /// Measures the engine that keeps topics in Redis, without a server around it.
 const ENGINE: &str = "engine";
 const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
@@ -16,6 +19,8 @@ pub(crate) fn run(report: &mut Report, scenario: Option<&str>, arguments: &[Stri
     if scenario == Some(ENGINE) {
         return engine(report, arguments);
     }
+    report.prepare("programs", tools::load_test)?;
+    report.prepare("peers of the load test", tools::peer_packages)?;
     report.prepare("release build", || {
         let build = cargo(&["build", "--release", "-p", "fanwire", "-p", "fanwire-loadtest"]);
         process::run(build, BUILD_DEADLINE)

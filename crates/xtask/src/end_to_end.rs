@@ -9,13 +9,14 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 30] = [
+const SUITES: [&str; 31] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
     "server_api.py",
     "tokens.mjs",
     "events.mjs",
+    "encrypted.mjs",
     "js_client.mjs",
     "js_recovery.mjs",
     "python_client.py",

@@ -11,6 +11,7 @@ mod chart;
 mod ci;
 mod end_to_end;
 mod fuzz;
+mod instructions;
 mod process;
 mod report;
 mod test;
@@ -40,14 +41,21 @@ enum Verb {
         /// Only tests, or end-to-end suites, whose name contains this.
         filter: Option<String>,
     },
-    /// Everything that has to hold before a change lands: format, lints, tests, metrics, chart, a short fuzz run.
+    /// Everything that has to hold before a change lands: format, lints, tests, metrics, chart, costs in
+    /// instructions, a short fuzz run.
     Ci,
     /// Check the Helm chart and the files of `deploy/`: lint, render, validate, and test what came out.
     Chart,
-    /// Measure the release build with the load tool; further arguments go to it.
+    /// Measure the release build with the load tool, or count instructions and compare them with the baseline.
     Bench {
-        /// Only this scenario: `idle`, `fanout` or `engine`.
+        /// Only this scenario: `idle`, `fanout` or `engine`. With `--compare`, only cases whose name contains this.
         scenario: Option<String>,
+        /// Count the instructions of codec, parser, sessions and fan-out; fail where they are more than they were.
+        #[arg(long, conflicts_with = "arguments")]
+        compare: bool,
+        /// Count them and make them the baseline for `--compare`, a file to commit.
+        #[arg(long, conflicts_with_all = ["scenario", "arguments"])]
+        save: bool,
         /// Passed on to the load tool.
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -70,7 +78,11 @@ fn main() -> ExitCode {
         Verb::Test { filter } => test::run(&mut report, filter.as_deref()),
         Verb::Ci => ci::run(&mut report),
         Verb::Chart => chart::run(&mut report),
-        Verb::Bench { scenario, arguments } => bench::run(&mut report, scenario.as_deref(), arguments),
+        Verb::Bench { save: true, .. } => instructions::save(&mut report),
+        Verb::Bench { compare: true, scenario, .. } => {
+            instructions::compare(&mut report, scenario.as_deref())
+        }
+        Verb::Bench { scenario, arguments, .. } => bench::run(&mut report, scenario.as_deref(), arguments),
         Verb::Fuzz { target, seconds } => fuzz::run(&mut report, target.as_deref(), *seconds),
     };
     report.finish()

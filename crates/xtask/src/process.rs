@@ -90,6 +90,25 @@ pub(crate) fn run(mut command: Command, deadline: Duration) -> Result<Outcome, S
     Ok(Outcome { tests, exited_well })
 }
 
+/// What a program prints, or why it cannot be had. Only what it writes to standard error is shown; at the deadline it is
+/// killed.
+pub(crate) fn capture(mut command: Command, deadline: Duration) -> Result<String, String> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot start {}: {error}", command.get_program().display()))?;
+    let mut output = child.stdout.take().expect("standard output is piped");
+    let reader = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        output.read_to_end(&mut bytes).map(|_| String::from_utf8_lossy(&bytes).into_owned())
+    });
+    if !wait(&mut child, deadline)? {
+        return Err(format!("fails: {}", shown(&command)));
+    }
+    let read = reader.join().expect("reading does not panic");
+    read.map_err(|error| format!("cannot read what {} prints: {error}", command.get_program().display()))
+}
+
 /// What a program prints, without showing it; `None` when it cannot be run or fails.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = command(program, arguments).stderr(Stdio::null()).output().ok()?;

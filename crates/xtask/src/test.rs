@@ -11,6 +11,7 @@ const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
 pub(crate) fn run(report: &mut Report, filter: Option<&str>) -> Result<(), Stop> {
     report.prepare("programs", tools::system)?;
     report.prepare("JavaScript clients", tools::node_packages)?;
+    report.prepare("peers of the load test", tools::peer_packages)?;
     report.prepare("Python clients", tools::python_packages)?;
     // Built first and for itself, so that the summary tells the time of compiling from that of testing.
     report.prepare("build", || {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::process::{self, Outcome, cargo, command, root};
 
 /// Programs that tests start, and the Debian package each comes from.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("chromium", "chromium"),
     ("nginx", "nginx"),
     ("redis-server", "redis-server"),
@@ -21,48 +21,46 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("npm", "npm"),
     ("python3", "python3"),
     ("ss", "iproute2"),
+    ("openssl", "openssl"),
 ];
+
+/// Programs that the load test starts beside Fanwire.
+const LOAD_TEST_PROGRAMS: [(&str, &str); 5] = [
+    ("nats-server", "nats-server"),
+    ("nginx", "nginx"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("redis-server", "redis-server"),
+];
+
+/// A module of nginx's, which is no program, and its Debian package.
+const NCHAN: (&str, &str) = ("/usr/lib/nginx/modules/ngx_nchan_module.so", "libnginx-mod-nchan");
 
 const INSTALL_DEADLINE: Duration = Duration::from_secs(900);
 
 /// Programs from the system's packages.
 pub(crate) fn system() -> Result<Outcome, String> {
-    let mut missing = missing_packages();
-    if missing.is_empty() {
-        println!("every program is there");
-        return Ok(Outcome::DONE);
-    }
-    missing.sort_unstable();
-    missing.dedup();
-    let wanted = missing.join(" ");
-    if !may_install() {
-        return Err(format!(
-            "these Debian packages are missing, and only root on a Debian system may install them:\n    \
-             apt-get install --no-install-recommends {wanted}"
-        ));
-    }
-    process::run(command("apt-get", &["update", "-qq"]), INSTALL_DEADLINE)?;
-    let mut install = command("apt-get", &["install", "-y", "-qq", "--no-install-recommends"]);
-    install.args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
-    let outcome = process::run(install, INSTALL_DEADLINE)?;
-    let still_missing = missing_packages();
-    if still_missing.is_empty() {
-        Ok(outcome)
-    } else {
-        Err(format!("still missing after the installation: {}", still_missing.join(" ")))
-    }
+    install_packages(missing_packages)
+}
+
+/// Programs that the load test needs, from the system's packages.
+pub(crate) fn load_test() -> Result<Outcome, String> {
+    install_packages(missing_load_test_packages)
+}
+
+/// What counts instructions.
+pub(crate) fn valgrind() -> Result<Outcome, String> {
+    install_packages(|| if find("valgrind").is_none() { vec!["valgrind"] } else { Vec::new() })
 }
 
 /// The JavaScript clients, into `node_modules`.
 pub(crate) fn node_packages() -> Result<Outcome, String> {
-    let folder = end_to_end_folder();
-    let lock = folder.join("package-lock.json");
-    let installed = folder.join("node_modules/.installed-from");
-    when_changed(&lock, &installed, || {
-        let mut install = command("npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-        install.current_dir(&folder);
-        process::run(install, INSTALL_DEADLINE)
-    })
+    install_node_packages(&end_to_end_folder())
+}
+
+/// The servers in JavaScript that the load test measures beside Fanwire.
+pub(crate) fn peer_packages() -> Result<Outcome, String> {
+    install_node_packages(&root().join("loadtest/peers"))
 }
 
 /// The Python clients, into a virtual environment.
@@ -139,6 +137,45 @@ fn helm_folder() -> PathBuf {
     root().join(".tools/helm")
 }
 
+/// Installs the system's packages that are missing.
+fn install_packages(missing_packages: impl Fn() -> Vec<&'static str>) -> Result<Outcome, String> {
+    let mut missing = missing_packages();
+    if missing.is_empty() {
+        println!("every program is there");
+        return Ok(Outcome::DONE);
+    }
+    missing.sort_unstable();
+    missing.dedup();
+    let wanted = missing.join(" ");
+    if !may_install() {
+        return Err(format!(
+            "these Debian packages are missing, and only root on a Debian system may install them:\n    \
+             apt-get install --no-install-recommends {wanted}"
+        ));
+    }
+    process::run(command("apt-get", &["update", "-qq"]), INSTALL_DEADLINE)?;
+    let mut install = command("apt-get", &["install", "-y", "-qq", "--no-install-recommends"]);
+    install.args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+    let outcome = process::run(install, INSTALL_DEADLINE)?;
+    let still_missing = missing_packages();
+    if still_missing.is_empty() {
+        Ok(outcome)
+    } else {
+        Err(format!("still missing after the installation: {}", still_missing.join(" ")))
+    }
+}
+
+/// What the folder's `package-lock.json` names.
+fn install_node_packages(folder: &Path) -> Result<Outcome, String> {
+    let lock = folder.join("package-lock.json");
+    let installed = folder.join("node_modules/.installed-from");
+    when_changed(&lock, &installed, || {
+        let mut install = command("npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        install.current_dir(folder);
+        process::run(install, INSTALL_DEADLINE)
+    })
+}
+
 /// Unpacks by the module of Python's own that knows the format.
 fn unpack(module: &str, archive: &Path, into: &Path) -> Result<(), String> {
     let mut unpack = command(python(), &["-m", module, "--extract"]);
@@ -165,25 +202,41 @@ fn file_under(folder: &Path, ending: &str) -> Result<PathBuf, String> {
     Err(format!("nothing called *{ending} in {}", folder.display()))
 }
 
-/// Whether a program is in one of the folders of `PATH`, or where Debian keeps those of administrators.
-fn find(program: &str) -> bool {
+/// A program in one of the folders of `PATH`, or where Debian keeps those of administrators.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .any(|folder| folder.join(program).is_file())
+        .map(|folder| folder.join(program))
+        .find(|place| place.is_file())
 }
 
 fn missing_packages() -> Vec<&'static str> {
-    let mut packages: Vec<_> =
-        PROGRAMS.iter().filter(|(program, _)| !find(program)).map(|(_, package)| *package).collect();
-    if find("python3") && process::output("python3", &["-c", "import ensurepip"]).is_none() {
+    let mut packages = missing_load_test_packages();
+    packages.extend(packages_of_missing(&PROGRAMS));
+    if find("python3").is_some() && process::output("python3", &["-c", "import ensurepip"]).is_none() {
         packages.push("python3-venv");
     }
     packages
 }
 
+fn missing_load_test_packages() -> Vec<&'static str> {
+    let mut packages: Vec<_> = packages_of_missing(&LOAD_TEST_PROGRAMS).collect();
+    let (module, package) = NCHAN;
+    if !Path::new(module).exists() {
+        packages.push(package);
+    }
+    packages
+}
+
+fn packages_of_missing(
+    programs: &'static [(&'static str, &'static str)],
+) -> impl Iterator<Item = &'static str> {
+    programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package)
+}
+
 fn may_install() -> bool {
-    find("apt-get") && process::output("id", &["-u"]).is_some_and(|id| id.trim() == "0")
+    find("apt-get").is_some() && process::output("id", &["-u"]).is_some_and(|id| id.trim() == "0")
 }
 
 /// Runs an installation unless `mark` says that it was made from this very `lock`.

@@ -33,6 +33,11 @@
     {{- fail (printf "config.%s is set by the chart; service.client.port is where clients connect." $path) }}
   {{- end }}
 {{- end }}
+{{- range $path := list "server.tls.certificate_file" "server.tls.key_file" }}
+  {{- if include "fanwire.configHas" (dict "root" $ "path" $path) }}
+    {{- fail (printf "config.%s is set by the chart; tls.existingSecret names the Secret that the file is from." $path) }}
+  {{- end }}
+{{- end }}
 
 {{- $ending := include "fanwire.shutdownSeconds" . | int }}
 {{- if lt (.Values.terminationGracePeriodSeconds | int) (add $ending 10 | int) }}

@@ -1,11 +1,15 @@
 {{/* Parts of the pod: its configuration file, and the secrets that it reads from files. */}}
 
-{{/* The file that nodes read: the values' config, with both ports and addresses as the rest of the chart has them. */}}
+{{/* The file that nodes read: the values' config, with ports, addresses and certificate as the rest of the chart has them. */}}
 {{- define "fanwire.configuration" -}}
 {{- $listeners := dict
   "server" (dict "address" "0.0.0.0" "port" 8000)
   "internal" (dict "address" "0.0.0.0" "port" 9000)
 }}
+{{- if .Values.tls.existingSecret }}
+{{- $files := dict "certificate_file" "/etc/fanwire/tls/tls.crt" "key_file" "/etc/fanwire/tls/tls.key" }}
+{{- $_ := set $listeners.server "tls" $files }}
+{{- end }}
 {{- toYaml (merge $listeners .Values.config) }}
 {{- end }}
 

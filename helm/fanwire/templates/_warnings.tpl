@@ -25,6 +25,9 @@
 {{- if and .Values.ingress.enabled (not .Values.ingress.annotations) }}
   {{- $warnings = append $warnings "The Ingress has no annotations. Most controllers end connections that are silent for 60 s and buffer events; see \"In front of it\" in the chart's README." }}
 {{- end }}
+{{- if and .Values.tls.existingSecret (or .Values.ingress.enabled .Values.httpRoute.enabled) }}
+  {{- $warnings = append $warnings "Pods encrypt the port of clients (tls.existingSecret), so what routes to them must speak TLS as well: an Ingress by an annotation of its controller, a Gateway by a BackendTLSPolicy." }}
+{{- end }}
 {{- if and .Values.autoscaling.enabled (not .Values.autoscaling.targetClientsPerPod) (not .Values.autoscaling.targetMemoryUtilizationPercentage) }}
   {{- $warnings = append $warnings "Autoscaling looks at CPU only, which idle connections do not use: pods may fill with clients unseen. Consider autoscaling.targetClientsPerPod." }}
 {{- end }}

@@ -1,6 +1,8 @@
 //! `fanwire check`: every mistake of a configuration, or a few words on what it would do.
 
+use fanwire_server::Settings;
 use fanwire_server::settings::EngineSettings;
+use fanwire_server::tls::Certificate;
 
 use crate::cli::Check;
 use crate::config::{Loaded, Sources, load};
@@ -68,7 +70,7 @@ fn summary(loaded: &Loaded) -> String {
     };
     [
         "The configuration is fine.".to_owned(),
-        format!("  clients     {}", settings.client_address),
+        format!("  clients     {}, {}", settings.client_address, encryption(settings)),
         format!("  internal    {}", settings.internal_address),
         format!("  shards      {}", settings.shards),
         format!("  engine      {}", engine(&settings.engine)),
@@ -78,6 +80,17 @@ fn summary(loaded: &Loaded) -> String {
         format!("  namespaces  {}", joined(&namespaces, "none")),
     ]
     .join("\n")
+}
+
+/// The certificate was read once, and may be gone since.
+fn encryption(settings: &Settings) -> String {
+    match settings.tls.as_ref().map(Certificate::read) {
+        None => "without TLS".to_owned(),
+        Some(Ok(certificate)) => {
+            format!("TLS until {}", humantime::format_rfc3339_seconds(certificate.validity.until()))
+        }
+        Some(Err(error)) => error.to_string(),
+    }
 }
 
 fn engine(settings: &EngineSettings) -> String {

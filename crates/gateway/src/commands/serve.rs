@@ -64,6 +64,8 @@ async fn serve(loaded: Loaded, is_dev: bool) -> Result<(), Failure> {
         |kind| signal(kind).map_err(|error| Failure::Run(format!("cannot wait for signals: {error}")));
     let mut terminate = catch(SignalKind::terminate())?;
     let mut interrupt = catch(SignalKind::interrupt())?;
+    // Without a certificate to reload, a hang-up ends the program as ever.
+    let mut hangup = loaded.settings.tls.is_some().then(|| catch(SignalKind::hangup())).transpose()?;
 
     let settings = loaded.settings;
     let ShutdownSettings { propagation, window, timeout } = settings.shutdown;
@@ -74,9 +76,12 @@ async fn serve(loaded: Loaded, is_dev: bool) -> Result<(), Failure> {
         say(opened.banner(running.client_address(), running.internal_address()));
     }
 
-    let name = tokio::select! {
-        name = either(&mut terminate, &mut interrupt) => name,
-        failed = running.failed() => return Err(Failure::Run(failed.to_string())),
+    let name = loop {
+        tokio::select! {
+            name = either(&mut terminate, &mut interrupt) => break name,
+            () = received(&mut hangup) => running.reload_certificate(),
+            failed = running.failed() => return Err(Failure::Run(failed.to_string())),
+        }
     };
     info!(signal = name, ?propagation, ?window, ?timeout, "going down; another signal stops at once");
     tokio::select! {
@@ -96,6 +101,14 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str 
     tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+/// Cancel-safe, as `Signal::recv` is.
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -141,6 +154,7 @@ struct Opened {
     api_path: String,
     api_on_client_port: bool,
     api_needs_key: bool,
+    is_encrypted: bool,
 }
 
 impl Opened {
@@ -158,6 +172,7 @@ impl Opened {
             api_path: settings.api.path.clone(),
             api_on_client_port: settings.api.on_client_port,
             api_needs_key: !settings.api.insecure,
+            is_encrypted: settings.tls.is_some(),
         }
     }
 
@@ -165,21 +180,23 @@ impl Opened {
         let Self { websocket_path, sse_path, api_path, .. } = self;
         let api = if self.api_on_client_port { clients } else { internal };
         let key = if self.api_needs_key { " -H 'X-API-Key: YOUR_KEY'" } else { "" };
+        let s = if self.is_encrypted { "s" } else { "" };
+        let api_s = if self.api_on_client_port { s } else { "" };
         let open: String = self.open.iter().map(|text| format!("    · {text}\n")).collect();
         format!(
             "
   Fanwire {version}, for development
 
-    Page         http://{clients}/
-    WebSocket    ws://{clients}{websocket_path}
-    EventSource  http://{clients}{sse_path}?topic=chat:lobby
+    Page         http{s}://{clients}/
+    WebSocket    ws{s}://{clients}{websocket_path}
+    EventSource  http{s}://{clients}{sse_path}?topic=chat:lobby
     Metrics      http://{internal}/metrics
 
   Open, to this machine only:
 {open}
   Publish into the lobby:
 
-    curl http://{api}{api_path}/publish{key} -d '{{\"channel\":\"chat:lobby\",\"data\":{{\"text\":\"Hello from curl\"}}}}'
+    curl http{api_s}://{api}{api_path}/publish{key} -d '{{\"channel\":\"chat:lobby\",\"data\":{{\"text\":\"Hello from curl\"}}}}'
 ",
             version = env!("CARGO_PKG_VERSION"),
         )

@@ -21,6 +21,9 @@ pub(crate) const HTTP_CONNECTIONS_MAX: usize = 512;
 /// Two lost packets on a phone's link and their retransmissions fit.
 pub(crate) const REQUEST_HEADER_TIMEOUT: Period = Period::from_secs(10);
 
+/// Certificates are renewed days before they end.
+pub(crate) const TLS_RELOAD_INTERVAL: Period = Period::from_secs(60);
+
 pub(crate) const HISTORY_BYTES_MAX: Size = Size(256 * MIB);
 pub(crate) const IDEMPOTENCY_TTL: Period = Period::from_secs(5 * 60);
 
@@ -66,6 +69,10 @@ pub(crate) const RPC_PING_METHOD: &str = "ping";
 
 pub(crate) const WEBSOCKET_PATH: &str = "/connection/websocket";
 pub(crate) const MESSAGE_BYTES_MAX: Size = Size(64 * KIB);
+/// Most of what there is to be had, for a third of the time.
+pub(crate) const DEFLATE_LEVEL: u8 = 1;
+/// Less is saved below it than the headers of a packet take.
+pub(crate) const DEFLATE_MIN_BYTES: Size = Size(256);
 pub(crate) const SSE_PATH: &str = "/subscribe";
 
 pub(crate) const API_PATH: &str = "/api";

@@ -12,7 +12,7 @@ use super::checks::{Checks, Problem, Source};
 use super::environment::Environment;
 use super::layer::{Layer, shown};
 use super::section::Item;
-use super::{Config, dev, outline};
+use super::{Config, dev, outline, tls};
 
 /// Where values come from, the weakest first.
 #[derive(Debug, Default)]
@@ -62,7 +62,7 @@ pub(crate) fn load(sources: Sources) -> (Result<Loaded, Vec<Problem>>, Vec<Strin
         source: Source::Flag(flag.name),
         values: Dict::from([(flag.section.into(), Dict::from([(flag.key.into(), flag.value)]).into())]),
     }));
-    let result = build(layers, problems, sources.dev, &mut warnings);
+    let result = build(layers, problems, sources.dev, Files::Read, &mut warnings);
     (result, warnings)
 }
 
@@ -87,16 +87,24 @@ pub(crate) fn read_file(file: &Path) -> Result<Dict, String> {
     }
 }
 
-/// The problems of a file alone, without any other source.
+/// The problems of a file alone, without any other source. The files that it names may be on another machine.
 pub(crate) fn problems_of(values: Dict, file: PathBuf) -> Vec<Problem> {
     let layer = Layer { source: Source::File(file), values };
-    build(vec![layer], Vec::new(), false, &mut Vec::new()).err().unwrap_or_default()
+    build(vec![layer], Vec::new(), false, Files::Named, &mut Vec::new()).err().unwrap_or_default()
+}
+
+/// What is done about files that the configuration names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    Read,
+    Named,
 }
 
 fn build(
     mut layers: Vec<Layer>,
     mut problems: Vec<Problem>,
     dev: bool,
+    files: Files,
     warnings: &mut Vec<String>,
 ) -> Result<Loaded, Vec<Problem>> {
     for layer in &mut layers {
@@ -118,6 +126,9 @@ fn build(
     let dev = dev.then(|| dev::complete(&mut config, &mut checks));
     let mut settings = config.settings(&mut checks);
     settings.dev = dev;
+    if let Some(settings) = settings.tls.as_ref().filter(|_| files == Files::Read) {
+        tls::check_files(settings, &mut checks);
+    }
     warn_of_unused_engine(&config, &layers, &mut checks);
 
     let located = |(key, text): (String, String)| {
@@ -216,10 +227,22 @@ mod tests {
     }
 
     #[test]
+    fn files_that_are_named_need_not_be_there_for_a_translation() {
+        let (_folder, path) =
+            file("a.toml", "[server.tls]\ncertificate_file = '/no/such.crt'\nkey_file = '/no/such.key'\n");
+        let (result, _) = load(Sources { files: vec![path.clone()], ..Sources::default() });
+        let problem = result.unwrap_err()[0].to_string();
+        let expected = "a.toml: server.tls.certificate_file: /no/such.crt: cannot be read";
+        assert!(problem.contains(expected), "{problem}");
+        assert_eq!(problems_of(read_file(&path).unwrap(), path), []);
+    }
+
+    #[test]
     fn settings_that_contradict_each_other_are_all_named() {
         let found = problems(
             "a.toml",
-            "[server]\nport = 9000\nshards = 0\nhttp_connections_max = 9223372036854775807\n[client]\nping_interval = '5s'\nstale_close_delay = '0s'\n\
+            "[server]\nport = 9000\nshards = 0\nhttp_connections_max = 9223372036854775807\n\
+             [server.tls]\nkey_file = 'key.pem'\nreload_interval = '10ms'\n[client]\nping_interval = '5s'\nstale_close_delay = '0s'\n\
              [client.token]\nhmac_secret = ''\nrsa_public_key = 'x'\naudience = 'a'\naudience_regex = 'b'\n\
              [client.personal_topic]\nenabled = true\nnamespace = 'none'\n\
              [shutdown]\npropagation = '25h'\nwindow = '2d'\ntimeout = '30d'\n\
@@ -235,6 +258,8 @@ mod tests {
             "internal.port: is server.port too (9000)",
             "server.shards: must be \"auto\" or 1 to 1024",
             "server.http_connections_max: must be 1 to 1073741824",
+            "server.tls.key_file: needs server.tls.certificate_file as well",
+            "server.tls.reload_interval: must be 1s to 24h",
             "client.pong_timeout: must be less than client.ping_interval (8s is not less than 5s)",
             "client.stale_close_delay: must be longer than 0s",
             "client.token.hmac_secret: the secret is empty",

@@ -11,6 +11,7 @@ mod engine;
 mod log;
 mod redis;
 mod server;
+mod tls;
 mod token;
 mod topics;
 mod transports;
@@ -99,6 +100,7 @@ impl Config {
         let settings = Settings {
             name: self.server.checked_name(checks),
             client_address: self.server.socket(),
+            tls: self.server.tls.settings(checks),
             internal_address: self.internal.checked_socket(&self.server, checks),
             shards: self.server.checked_shards(checks),
             client: self.client.settings(checks),

@@ -7,6 +7,7 @@ use fanwire_server::settings::Admission;
 use super::checks::Checks;
 use super::defaults;
 use super::section::section;
+use super::tls::Tls;
 use super::values::{Period, Shards};
 
 section! {
@@ -31,8 +32,13 @@ section! {
         /// further ones wait in the kernel. A handshake that succeeded is no longer one. While more than half are
         /// in use, API callers are asked to close theirs after each call.
         http_connections_max: usize = defaults::HTTP_CONNECTIONS_MAX,
-        /// How long a client may take from its connection to the last header byte of its request.
+        /// How long a client may take from its connection to the last header byte of its request, TLS handshake
+        /// included.
         request_header_timeout: Period = defaults::REQUEST_HEADER_TIMEOUT,
+        sections {
+            /// TLS on the client port, 1.2 and 1.3. Off unless both files are set.
+            tls: Tls,
+        }
     }
 }
 

@@ -92,6 +92,11 @@ section! {
         topic_regex: Option<String> = None,
         /// What data must be. Not set: as in [topics].
         publication_format: Option<PublicationFormat> = None,
+        /// What becomes of publications that wait for a client too slow to take them: "close" keeps them, and closes the
+        /// client with code 3008 at client.queue_bytes_max; "drop_oldest" drops the oldest at that bound; "keep_latest"
+        /// lets only the newest of each topic wait. A subscription with a position in the stream never has a gap: its
+        /// client is closed, and recovers.
+        slow_policy: SlowPolicy = SlowPolicy::Close,
     }
 }
 
@@ -110,6 +115,15 @@ choice! {
         Json = "json",
         JsonObject = "json_object",
         Binary = "binary",
+    }
+}
+
+choice! {
+    /// What becomes of publications that wait for a slow client.
+    SlowPolicy {
+        Close = "close",
+        DropOldest = "drop_oldest",
+        KeepLatest = "keep_latest",
     }
 }
 
@@ -187,6 +201,18 @@ impl Topics {
             checks
                 .error(at("auto_cache_recover"), "needs force_recovery = true and recovery_mode = \"cache\"");
         }
+        if (config.force_positioning || config.force_recovery)
+            && config.recovery_mode == RecoveryMode::Stream
+            && config.slow_policy != SlowPolicy::Close
+        {
+            let forced = if config.force_recovery { "force_recovery" } else { "force_positioning" };
+            checks.error(
+                at("slow_policy"),
+                format!(
+                    "drops publications, and {forced} promises that none is missed: leave one of them out"
+                ),
+            );
+        }
         hub::Namespace {
             name: config.name.clone(),
             presence: config.presence,
@@ -223,6 +249,11 @@ impl Topics {
                 PublicationFormat::Json => hub::PublicationFormat::Json,
                 PublicationFormat::JsonObject => hub::PublicationFormat::JsonObject,
                 PublicationFormat::Binary => hub::PublicationFormat::Binary,
+            },
+            slow_policy: match config.slow_policy {
+                SlowPolicy::Close => hub::SlowPolicy::Close,
+                SlowPolicy::DropOldest => hub::SlowPolicy::DropOldest,
+                SlowPolicy::KeepLatest => hub::SlowPolicy::KeepLatest,
             },
         }
     }

@@ -1,6 +1,6 @@
 //! `[websocket]` and `[sse]`: how clients reach their session.
 
-use fanwire_server::settings::{SseSettings, WebSocketSettings};
+use fanwire_server::settings::{DeflateSettings, SseSettings, WebSocketSettings};
 
 use super::checks::Checks;
 use super::defaults;
@@ -16,6 +16,24 @@ section! {
         message_bytes_max: Size = defaults::MESSAGE_BYTES_MAX,
         /// A route that sends every message back, for protocol test suites. Not set: there is none.
         echo_path: Option<String> = None,
+        sections {
+            /// Compression of messages, permessage-deflate, for clients that offer it; browsers do. A publication is
+            /// compressed once for all of them, and connections take no memory for it.
+            deflate: Deflate,
+        }
+    }
+}
+
+section! {
+    /// Compression of messages, permessage-deflate, for clients that offer it; browsers do. A publication is
+    /// compressed once for all of them, and connections take no memory for it.
+    Deflate {
+        /// It saves bandwidth and costs time, most of it for what clients send and what goes to one client only.
+        enabled: bool = false,
+        /// 1, the fastest, to 9, the smallest.
+        level: u8 = defaults::DEFLATE_LEVEL,
+        /// Shorter messages are sent as they are, and so is what compressing does not make shorter.
+        min_bytes: Size = defaults::DEFLATE_MIN_BYTES,
     }
 }
 
@@ -33,7 +51,21 @@ impl WebSocket {
             path: checks.path("websocket.path", &self.path),
             message_bytes_max: checks.at_least_one("websocket.message_bytes_max", self.message_bytes_max.0),
             echo_path: self.echo_path.as_ref().map(|path| checks.path("websocket.echo_path", path)),
+            deflate: self.deflate.settings(checks),
         }
+    }
+}
+
+impl Deflate {
+    /// `None` when it is off; what it would be is checked all the same.
+    fn settings(&self, checks: &mut Checks) -> Option<DeflateSettings> {
+        if !(1..=9).contains(&self.level) {
+            checks.error("websocket.deflate.level", "must be 1 to 9");
+        }
+        self.enabled.then_some(DeflateSettings {
+            level: u32::from(self.level),
+            payload_bytes_min: self.min_bytes.0,
+        })
     }
 }
 

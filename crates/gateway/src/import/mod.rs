@@ -33,6 +33,8 @@ pub(crate) struct LeftOut {
 
 const TOKEN_SECTIONS: [&str; 2] = ["client.token", "client.subscription_token"];
 const REDIS_ADDRESS: &str = "engine.redis.address";
+const TLS: &str = "http_server.tls";
+const TLS_SWITCH: &str = "http_server.tls.enabled";
 /// Where clients connect there when nothing is said.
 const PORT_THERE: i64 = 8000;
 const UNKNOWN: &str = "not a setting of Centrifugo v6";
@@ -45,6 +47,7 @@ pub(crate) fn translate(values: &Dict, folder: &Path) -> Translation {
     work.children("", values);
     work.redis_address(values);
     work.internal_port(values);
+    work.encryption(values);
     work.skipped_signatures();
     let problems = work.without_refused_keys();
     Translation { text: write_file(&work.ours), left_out: work.left_out, problems }
@@ -104,10 +107,11 @@ impl Work<'_> {
             return;
         }
         match (key, value) {
-            // Looked at when all is known.
-            ("http_api.external" | REDIS_ADDRESS, _) | (_, Value::Empty(..)) => {}
+            // Looked at when all is known, or with their section.
+            ("http_api.external" | REDIS_ADDRESS | TLS_SWITCH, _) | (_, Value::Empty(..)) => {}
             // The default of every setting that takes text.
             (_, Value::String(_, text)) if text.is_empty() => {}
+            (TLS, Value::Dict(_, keys)) if !is_on(keys) => self.leave_out(key, "is turned off there"),
             ("channel.without_namespace", Value::Dict(_, options)) => {
                 let namespace = self.namespace(key, options);
                 set(&mut self.ours, "topics.default", namespace.into());
@@ -200,6 +204,18 @@ impl Work<'_> {
         set(&mut self.ours, "api.on", if is_external { "client" } else { "internal" }.into());
     }
 
+    /// There a certificate may come in other ways than by files.
+    fn encryption(&mut self, values: &Dict) {
+        let section = |values: &Dict, name: &str| values.get(name).and_then(Value::as_dict).cloned();
+        let tls = section(values, "http_server").and_then(|server| section(&server, "tls"));
+        if tls.is_some_and(|tls| is_on(&tls)) && get(&self.ours, "server.tls").is_none() {
+            self.leave_out(
+                TLS_SWITCH,
+                "TLS needs files: server.tls.certificate_file and server.tls.key_file",
+            );
+        }
+    }
+
     /// There one switch serves both kinds of token.
     fn skipped_signatures(&mut self) {
         let skip = get(&self.ours, "client.token.insecure_skip_signature").cloned();
@@ -222,6 +238,11 @@ impl Work<'_> {
     fn leave_out(&mut self, key: &str, reason: &str) {
         self.left_out.push(LeftOut { key: key.to_owned(), reason: reason.to_owned() });
     }
+}
+
+/// A section that does nothing unless it is enabled.
+fn is_on(section: &Dict) -> bool {
+    section.get("enabled").and_then(Value::to_bool_lossy) == Some(true)
 }
 
 fn set(table: &mut toml::Table, path: &str, value: toml::Value) {
@@ -322,6 +343,30 @@ mod tests {
                 "token_hmac_secret_key: not a setting of Centrifugo v6; files of older versions",
             ],
         );
+    }
+
+    #[test]
+    fn certificates_are_taken_from_files() {
+        let pem = "\"-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\\n\"";
+        check(
+            "http_server: {tls: {enabled: true, cert_pem: /etc/tls.crt, key_pem: /etc/tls.key, client_ca_pem: x}}",
+            "[server.tls]\ncertificate_file = \"/etc/tls.crt\"\nkey_file = \"/etc/tls.key\"",
+            &["http_server.tls.client_ca_pem: clients prove who they are"],
+        );
+        check(
+            "http_server: {tls: {enabled: false, cert_pem: /etc/tls.crt, key_pem: /etc/tls.key}}",
+            "",
+            &["http_server.tls: is turned off there"],
+        );
+        check(
+            &format!("http_server: {{tls: {{enabled: true, cert_pem: {pem}, key_pem: /etc/tls.key}}}}"),
+            "",
+            &[
+                "http_server.tls.cert_pem: is the PEM itself",
+                "server.tls.key_file: refused here: needs server.tls.certificate_file as well",
+            ],
+        );
+        check("http_server: {tls: {enabled: 'true'}}", "", &["http_server.tls.enabled: TLS needs files"]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(super) enum How {
     Bytes,
     /// PEM text, PEM in base64, or the path of a PEM file.
     Pem,
+    /// The path of a file.
+    Path,
     /// Words that differ between the servers; what is not listed stays as it is.
     Words(&'static [(&'static str, &'static str)]),
 }
@@ -37,6 +39,10 @@ pub(super) const RULES: &[Rule] = &[
     rule("http_server.port", "server.port", Number),
     rule("http_server.internal_address", "internal.address", Text),
     rule("http_server.internal_port", "internal.port", Number),
+    rule("http_server.tls.cert_pem", "server.tls.certificate_file", Path),
+    rule("http_server.tls.cert_pem_file", "server.tls.certificate_file", Path),
+    rule("http_server.tls.key_pem", "server.tls.key_file", Path),
+    rule("http_server.tls.key_pem_file", "server.tls.key_file", Path),
     rule("node.name", "server.name", Text),
     rule("client.connection_limit", "server.connections_max", Number),
     rule("client.connection_rate_limit", "server.connections_per_second_max", Number),
@@ -84,6 +90,9 @@ pub(super) const RULES: &[Rule] = &[
     rule("rpc.ping.method", "client.rpc_ping.method", Text),
     rule("websocket.handler_prefix", "websocket.path", Text),
     rule("websocket.message_size_limit", "websocket.message_bytes_max", Bytes),
+    rule("websocket.compression", "websocket.deflate.enabled", Flag),
+    rule("websocket.compression_level", "websocket.deflate.level", Number),
+    rule("websocket.compression_min_size", "websocket.deflate.min_bytes", Bytes),
     rule("http_api.handler_prefix", "api.path", Text),
     rule("http_api.key", "api.keys", OneOf),
     rule("http_api.insecure", "api.insecure", Flag),
@@ -149,9 +158,10 @@ const LEASE: &str = "presence lasts as long as the node's lease: engine.redis.le
 const HOOKS: &str = "events are not sent to a backend yet";
 const KINDS: &str = "map and shared-poll topics are not there yet";
 const DELTAS: &str = "publications are always sent whole so far";
-const TLS: &str = "put a proxy in front for TLS, HTTP/2 and HTTP/3";
+const TLS: &str = "TLS is for the client port, with files: server.tls; put a proxy in front for more";
+const HTTP: &str = "put a proxy in front for HTTP/2 and HTTP/3";
+const CLIENT_CERTIFICATES: &str = "clients prove who they are by tokens only";
 const TRANSPORTS: &str = "clients connect by WebSocket or by EventSource on sse.path so far";
-const COMPRESSION: &str = "messages are not compressed yet";
 const BY_ITSELF: &str = "the server arranges this by itself";
 
 /// Keys, or sections as a whole, without a counterpart.
@@ -184,13 +194,18 @@ pub(super) const LEFT_OUT: &[(&str, &str)] = &[
     ("rpc.without_namespace", HOOKS),
     ("rpc.namespace_boundary", HOOKS),
     ("shared_poll", KINDS),
-    ("http_server.tls", TLS),
+    ("http_server.tls.client_ca_pem", CLIENT_CERTIFICATES),
+    ("http_server.tls.client_ca_pem_file", CLIENT_CERTIFICATES),
+    ("http_server.tls.server_ca_pem", CLIENT_CERTIFICATES),
+    ("http_server.tls.server_ca_pem_file", CLIENT_CERTIFICATES),
+    ("http_server.tls.server_name", CLIENT_CERTIFICATES),
+    ("http_server.tls.insecure_skip_verify", CLIENT_CERTIFICATES),
     ("http_server.tls_autocert", TLS),
     ("http_server.tls_external", TLS),
     ("http_server.internal_tls", TLS),
-    ("http_server.http3", TLS),
-    ("http_server.h2c_external", TLS),
-    ("http_server.external_http2_extended_connect", TLS),
+    ("http_server.http3", HTTP),
+    ("http_server.h2c_external", HTTP),
+    ("http_server.external_http2_extended_connect", HTTP),
     ("sse", TRANSPORTS),
     ("http_stream", TRANSPORTS),
     ("emulation", TRANSPORTS),
@@ -202,10 +217,7 @@ pub(super) const LEFT_OUT: &[(&str, &str)] = &[
     ("init", TRANSPORTS),
     ("client.connect_code_to_unidirectional_disconnect", TRANSPORTS),
     ("websocket.disabled", "WebSocket is always on"),
-    ("websocket.compression", COMPRESSION),
-    ("websocket.compression_min_size", COMPRESSION),
-    ("websocket.compression_level", COMPRESSION),
-    ("websocket.decompressed_message_size_limit", COMPRESSION),
+    ("websocket.decompressed_message_size_limit", "websocket.message_bytes_max bounds messages before and after"),
     ("websocket.read_buffer_size", BY_ITSELF),
     ("websocket.write_buffer_size", BY_ITSELF),
     ("websocket.use_write_buffer_pool", BY_ITSELF),

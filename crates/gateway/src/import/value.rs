@@ -30,6 +30,13 @@ pub(super) fn convert(value: &Value, how: How, folder: &Path) -> Result<Option<t
             .and_then(|text| pem(text, folder))
             .map(toml::Value::from)
             .ok_or("is neither a PEM key, nor one in base64, nor the path of one"),
+        How::Path => match text(value) {
+            Some(text) if is_pem(&text) => {
+                Err("is the PEM itself; write it into a file and set that file's path")
+            }
+            Some(text) => Ok(folder.join(text).to_string_lossy().into_owned().into()),
+            None => Err("is not a path"),
+        },
         How::Words(words) => text(value)
             .map(|text| {
                 words
@@ -107,14 +114,23 @@ fn duration(value: &Value) -> Option<Period> {
     Duration::try_from_secs_f64(seconds).ok().map(Period)
 }
 
+const PEM_MARK: &str = "-----BEGIN ";
+
 fn pem(text: String, folder: &Path) -> Option<String> {
-    const MARK: &str = "-----BEGIN ";
-    if text.contains(MARK) {
+    if text.contains(PEM_MARK) {
         return Some(text);
     }
-    let decoded = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let read = || std::fs::read_to_string(folder.join(&text)).ok();
-    decoded.filter(|text| text.contains(MARK)).or_else(|| read().filter(|text| text.contains(MARK)))
+    decoded_pem(&text).or_else(|| read().filter(|text| text.contains(PEM_MARK)))
+}
+
+fn is_pem(text: &str) -> bool {
+    text.contains(PEM_MARK) || decoded_pem(text).is_some()
+}
+
+fn decoded_pem(text: &str) -> Option<String> {
+    let decoded = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    decoded.filter(|text| text.contains(PEM_MARK))
 }
 
 #[cfg(test)]

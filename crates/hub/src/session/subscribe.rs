@@ -14,6 +14,7 @@ use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Phase, Refusal, Session, named};
 use crate::effect::{Completion, Effect, Joined, KnownPosition, Membership, TopicRequest, Wanted};
 use crate::permission::{Asker, may_read_history, may_read_presence, may_subscribe};
+use crate::queue::SlowPolicy;
 use crate::registry::Subscriber;
 use crate::{GrantOptions, Namespace, RecoveryMode, SubscriptionClaims, TokenError};
 
@@ -272,6 +273,7 @@ impl Session {
             wire: self.manner.wire,
             joins: traits.joins,
             positioned: traits.positioned,
+            slow: traits.slow,
         };
         let (slot, place) = context.registry.add(topic, subscriber);
         let info = self.info_now(context, topic, traits, membership.info);
@@ -330,6 +332,8 @@ fn traits(
                 || (wishes.positioned && (namespace.allow_positioning || may_read_history))));
     let join_leave = overrides.join_leave.unwrap_or(namespace.join_leave);
     let force_joins = overrides.force_push_join_leave.unwrap_or(namespace.force_push_join_leave);
+    // Whoever has a position in a stream would miss what is dropped: closed, it comes back and recovers.
+    let is_gapless = positioned && namespace.recovery_mode == RecoveryMode::Stream;
     let wishes_joins = wishes.join_leave && may_read_presence(context.settings, namespace, asker);
     Traits {
         presence: overrides.presence.unwrap_or(namespace.presence),
@@ -338,6 +342,7 @@ fn traits(
         positioned,
         recoverable,
         server_side: !matches!(origin, Origin::Command(_)),
+        slow: if is_gapless { SlowPolicy::Close } else { namespace.slow_policy },
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fanwire_protocol::ClientInfo;
 
+use crate::queue::SlowPolicy;
 use crate::registry::TopicSlot;
 
 /// What a subscription is and gets.
@@ -19,6 +20,8 @@ pub(super) struct Traits {
     pub recoverable: bool,
     /// Made by the server: by a token's claim or the API.
     pub server_side: bool,
+    /// What becomes of publications for which the client is too slow.
+    pub slow: SlowPolicy,
 }
 
 #[derive(Clone, Debug)]

@@ -3,11 +3,15 @@
 //! No socket and no buffer lives here: a connection between messages keeps one pointer, and what a peer declares
 //! but does not send costs nothing.
 
+mod deflate;
+mod extension;
 mod read;
 mod utf8;
 mod write;
 
-pub use read::{Limits, Message, Reader, Violation};
+pub use deflate::{Deflater, InflateError, Inflater};
+pub use extension::{Agreement, Deflate};
+pub use read::{Limits, Message, Reader, Stop, Violation};
 pub use write::{FrameHeader, close_frame, frame_header, framed, write_frame};
 
 /// What a frame carries (RFC 6455 section 5.2).

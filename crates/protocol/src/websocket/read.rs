@@ -1,12 +1,15 @@
 //! The reader: a stream of bytes from one client, in pieces of any size, to its messages.
 //!
 //! Between two messages it holds nothing. A frame that is complete in the bytes at hand is unmasked and handed over
-//! where it lies; only what is incomplete is copied, and only as much of it as has arrived.
+//! where it lies; only what is incomplete is copied, and only as much of it as has arrived. A compressed message is
+//! inflated once it is whole, by an inflater that all connections of a thread share.
 
 use std::mem;
 use std::ops::ControlFlow;
 
+use super::deflate::{InflateError, Inflater};
 use super::utf8::{NotUtf8, TextInPieces};
+use super::write::DEFLATED;
 use super::{CONTROL_BYTES_MAX, Opcode};
 
 /// One message, its fragments joined and its text known to be UTF-8.
@@ -20,11 +23,33 @@ pub enum Message<'a> {
     Close(Option<(u16, &'a str)>),
 }
 
+impl Message<'_> {
+    /// What it carries; inflated, if it was compressed.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) | Self::Ping(bytes) | Self::Pong(bytes) => bytes.len(),
+            Self::Close(None) => 0,
+            Self::Close(Some((_, reason))) => size_of::<u16>() + reason.len(),
+        }
+    }
+}
+
 /// What a peer may make the reader hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest text or binary message, all its fragments together.
+    /// The longest text or binary message, all its fragments together. A compressed one has to keep it twice: as it
+    /// comes, and inflated.
     pub message_bytes_max: usize,
+}
+
+/// Why a message is the last that a call hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The connection is not read any further.
+    End,
+    /// What follows is to be read later.
+    Pause,
 }
 
 impl Default for Limits {
@@ -62,13 +87,15 @@ pub enum Violation {
     NotUtf8,
     #[error("message too big")]
     TooBig,
+    #[error("message is not deflate data")]
+    NotDeflate,
 }
 
 impl Violation {
     /// RFC 6455 section 7.4.1.
     pub fn close_code(self) -> u16 {
         match self {
-            Self::NotUtf8 => 1007,
+            Self::NotUtf8 | Self::NotDeflate => 1007,
             Self::TooBig => 1009,
             _ => 1002,
         }
@@ -78,6 +105,15 @@ impl Violation {
 impl From<NotUtf8> for Violation {
     fn from(_: NotUtf8) -> Self {
         Self::NotUtf8
+    }
+}
+
+impl From<InflateError> for Violation {
+    fn from(error: InflateError) -> Self {
+        match error {
+            InflateError::NotDeflate => Self::NotDeflate,
+            InflateError::TooBig => Self::TooBig,
+        }
     }
 }
 
@@ -91,36 +127,43 @@ pub struct Reader {
 const _: () = assert!(size_of::<Reader>() == size_of::<usize>());
 
 impl Reader {
-    /// Takes all of `bytes`, which continue where the bytes of the last call ended, and calls `on` with every message
-    /// that they complete. `bytes` are unmasked in place.
+    /// Takes `bytes`, which continue where the bytes of the last call ended, and calls `on` with every message that
+    /// they complete. `bytes` are unmasked in place. With an inflater, which is to be given always or never, messages
+    /// may be compressed.
     ///
-    /// When `on` breaks, or a rule is violated, nothing of the stream is kept and the rest of `bytes` is dropped: the
-    /// connection must not be read any further.
+    /// Returns how many bytes at the end were not taken, and are as they came: none, unless `on` paused. When `on` ends,
+    /// or a rule is violated, nothing of the stream is kept and the rest of `bytes` is dropped: the connection must
+    /// not be read any further.
     pub fn read(
         &mut self,
         bytes: &mut [u8],
         limits: Limits,
-        on: &mut dyn FnMut(Message<'_>) -> ControlFlow<()>,
-    ) -> Result<(), Violation> {
-        let outcome = self.read_frames(bytes, limits, on);
-        if !matches!(outcome, Ok(ControlFlow::Continue(()))) {
+        inflater: Option<&mut Inflater>,
+        on: &mut dyn FnMut(Message<'_>) -> ControlFlow<Stop>,
+    ) -> Result<usize, Violation> {
+        let outcome = self.read_frames(bytes, limits, inflater, on);
+        if !matches!(outcome, Ok(ControlFlow::Continue(()) | ControlFlow::Break((Stop::Pause, _)))) {
             self.partial = None;
         }
-        outcome.map(|_| ())
+        Ok(match outcome? {
+            ControlFlow::Break((Stop::Pause, rest)) => rest,
+            ControlFlow::Break((Stop::End, _)) | ControlFlow::Continue(()) => 0,
+        })
     }
 
     fn read_frames(
         &mut self,
         mut bytes: &mut [u8],
         limits: Limits,
-        on: &mut dyn FnMut(Message<'_>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, Violation> {
+        mut inflater: Option<&mut Inflater>,
+        on: &mut dyn FnMut(Message<'_>) -> ControlFlow<Stop>,
+    ) -> Result<ControlFlow<(Stop, usize)>, Violation> {
         while !bytes.is_empty() {
             let mut frame = match self.partial.as_mut().and_then(|partial| partial.frame.take()) {
                 Some(frame) => frame,
                 None => match self.read_header(&mut bytes)? {
                     Some(frame) => {
-                        self.admit(&frame, limits)?;
+                        self.admit(&frame, limits, inflater.is_some())?;
                         frame
                     }
                     None => break,
@@ -133,8 +176,10 @@ impl Reader {
             frame.unmask(piece);
             if frame.missing > 0 {
                 self.keep(frame, piece)?;
-            } else if self.finish(frame, piece, on)?.is_break() {
-                return Ok(ControlFlow::Break(()));
+            } else if let ControlFlow::Break(stop) =
+                self.finish(frame, piece, limits, inflater.as_deref_mut(), on)?
+            {
+                return Ok(ControlFlow::Break((stop, bytes.len())));
             }
         }
         Ok(ControlFlow::Continue(()))
@@ -164,7 +209,12 @@ impl Reader {
     }
 
     /// Judges a frame by its header and by what came before it.
-    fn admit(&self, frame: &Frame, limits: Limits) -> Result<(), Violation> {
+    fn admit(&self, frame: &Frame, limits: Limits, may_be_deflated: bool) -> Result<(), Violation> {
+        // Only the first frame of a message says that it is compressed (RFC 7692 section 6.1).
+        let may_say_deflated = may_be_deflated && matches!(frame.opcode, Opcode::Text | Opcode::Binary);
+        if frame.is_deflated && !may_say_deflated {
+            return Err(Violation::ReservedBit);
+        }
         if frame.opcode.is_control() {
             return Ok(());
         }
@@ -185,7 +235,7 @@ impl Reader {
         if frame.opcode.is_control() {
             partial.control.extend_from_slice(piece);
         } else if !piece.is_empty() {
-            partial.message.get_or_insert_with(|| MessageInPieces::new(frame.opcode)).push(piece)?;
+            partial.message.get_or_insert_with(|| MessageInPieces::new(&frame)).push(piece)?;
         }
         partial.frame = Some(frame);
         Ok(())
@@ -196,8 +246,10 @@ impl Reader {
         &mut self,
         frame: Frame,
         piece: &[u8],
-        on: &mut dyn FnMut(Message<'_>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, Violation> {
+        limits: Limits,
+        inflater: Option<&mut Inflater>,
+        on: &mut dyn FnMut(Message<'_>) -> ControlFlow<Stop>,
+    ) -> Result<ControlFlow<Stop>, Violation> {
         let flow = if frame.opcode.is_control() {
             let mut held =
                 self.partial.as_mut().map(|partial| mem::take(&mut partial.control)).unwrap_or_default();
@@ -209,15 +261,15 @@ impl Reader {
             }
         } else {
             match self.partial.as_mut().and_then(|partial| partial.message.take()) {
-                None if frame.is_final => on(match frame.opcode {
-                    Opcode::Text => Message::Text(std::str::from_utf8(piece).map_err(|_| NotUtf8)?),
-                    _ => Message::Binary(piece),
-                }),
+                None if frame.is_final && frame.is_deflated => {
+                    on(inflated_message(frame.opcode, piece, limits, inflater)?)
+                }
+                None if frame.is_final => on(data_message(frame.opcode, piece)?),
                 held => {
-                    let mut message = held.unwrap_or_else(|| MessageInPieces::new(frame.opcode));
+                    let mut message = held.unwrap_or_else(|| MessageInPieces::new(&frame));
                     message.push(piece)?;
                     if frame.is_final {
-                        on(message.finish()?)
+                        on(message.finish(limits, inflater)?)
                     } else {
                         self.partial.get_or_insert_default().message = Some(message);
                         ControlFlow::Continue(())
@@ -248,6 +300,8 @@ struct Partial {
 struct Frame {
     opcode: Opcode,
     is_final: bool,
+    /// It begins a compressed message.
+    is_deflated: bool,
     /// Payload bytes yet to come.
     missing: u64,
     /// The masking key, turned so that its first byte belongs to the next payload byte.
@@ -261,7 +315,7 @@ impl Frame {
     /// Reads a header and tells its length; `None` when there are too few bytes. RFC 6455 section 5.2.
     fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, Violation> {
         let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
-        if first & 0b0111_0000 != 0 {
+        if first & 0b0011_0000 != 0 {
             return Err(Violation::ReservedBit);
         }
         let opcode = Opcode::from_bits(first & 0b1111).ok_or(Violation::ReservedOpcode)?;
@@ -297,7 +351,8 @@ impl Frame {
             return Err(Violation::LengthNotMinimal);
         }
         let Some((key, rest)) = rest.split_first_chunk() else { return Ok(None) };
-        Ok(Some((Self { opcode, is_final, missing, key: *key }, bytes.len() - rest.len())))
+        let is_deflated = first & DEFLATED != 0;
+        Ok(Some((Self { opcode, is_final, is_deflated, missing, key: *key }, bytes.len() - rest.len())))
     }
 
     /// Unmasks the next piece of the payload (RFC 6455 section 5.3).
@@ -336,12 +391,15 @@ impl HeaderInPieces {
 enum MessageInPieces {
     Text(TextInPieces),
     Binary(Vec<u8>),
+    /// Kept as it came: what it becomes is made when it is whole.
+    Deflated(Opcode, Vec<u8>),
 }
 
 impl MessageInPieces {
     /// A message is of the kind its first frame says.
-    fn new(opcode: Opcode) -> Self {
-        match opcode {
+    fn new(first: &Frame) -> Self {
+        match first.opcode {
+            opcode if first.is_deflated => Self::Deflated(opcode, Vec::new()),
             Opcode::Text => Self::Text(TextInPieces::default()),
             _ => Self::Binary(Vec::new()),
         }
@@ -350,26 +408,48 @@ impl MessageInPieces {
     fn push(&mut self, piece: &[u8]) -> Result<(), NotUtf8> {
         match self {
             Self::Text(text) => text.push(piece),
-            Self::Binary(bytes) => {
+            Self::Binary(bytes) | Self::Deflated(_, bytes) => {
                 bytes.extend_from_slice(piece);
                 Ok(())
             }
         }
     }
 
-    fn finish(&self) -> Result<Message<'_>, NotUtf8> {
+    fn finish<'m>(
+        &'m self,
+        limits: Limits,
+        inflater: Option<&'m mut Inflater>,
+    ) -> Result<Message<'m>, Violation> {
         Ok(match self {
             Self::Text(text) => Message::Text(text.finish()?),
             Self::Binary(bytes) => Message::Binary(bytes),
+            Self::Deflated(opcode, bytes) => inflated_message(*opcode, bytes, limits, inflater)?,
         })
     }
 
     fn len(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
-            Self::Binary(bytes) => bytes.len(),
+            Self::Binary(bytes) | Self::Deflated(_, bytes) => bytes.len(),
         }
     }
+}
+
+fn data_message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, Violation> {
+    Ok(match opcode {
+        Opcode::Text => Message::Text(std::str::from_utf8(payload).map_err(|_| NotUtf8)?),
+        _ => Message::Binary(payload),
+    })
+}
+
+fn inflated_message<'m>(
+    opcode: Opcode,
+    payload: &[u8],
+    limits: Limits,
+    inflater: Option<&'m mut Inflater>,
+) -> Result<Message<'m>, Violation> {
+    let inflater = inflater.ok_or(Violation::ReservedBit)?;
+    data_message(opcode, inflater.inflate(payload, limits.message_bytes_max)?)
 }
 
 fn control_message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, Violation> {

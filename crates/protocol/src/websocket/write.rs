@@ -12,6 +12,9 @@ const PAYLOAD_BYTES_EXPECTED: usize = 500;
 
 const FINAL: u8 = 0x80;
 
+/// The first reserved bit, which says that the message is compressed (RFC 7692 section 6).
+pub(super) const DEFLATED: u8 = 0x40;
+
 /// The bytes that stand before a payload.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameHeader {
@@ -23,6 +26,12 @@ pub struct FrameHeader {
 impl FrameHeader {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
+    }
+
+    /// The header of a frame whose payload is compressed.
+    pub(super) fn deflated(mut self) -> Self {
+        self.bytes[self.start] |= DEFLATED;
+        self
     }
 }
 

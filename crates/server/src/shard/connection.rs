@@ -4,14 +4,14 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::outbox::{Chain, Outbox};
 use fanwire_hub::queue::{Full, Queue};
 use fanwire_hub::session::Session;
 use fanwire_hub::wheel::Tick;
 use fanwire_protocol::centrifuge::{Command, Malformed};
-use fanwire_protocol::websocket::Reader;
+use fanwire_protocol::websocket::{Deflate, Reader};
 
 use super::socket::{Socket, Taken};
 
@@ -25,9 +25,8 @@ pub(super) struct Connection {
     pub(super) queue: Option<Box<Queue>>,
     /// What its subscriptions brought before it was answered.
     pub(super) held: Option<Box<Queue>>,
-    /// Commands that wait until the client has read, and been sent, more of its answers.
-    #[expect(clippy::box_collection, reason = "an idle connection pays for one pointer")]
-    pub(super) deferred: Option<Box<VecDeque<Result<Command, Malformed>>>>,
+    /// What it sent and has to wait.
+    pub(super) deferred: Option<Box<Deferred>>,
     /// Bytes of replies since everything was last written.
     pub(super) replied_bytes: u32,
     pub(super) reader: Reader,
@@ -40,8 +39,21 @@ pub(super) struct Connection {
     pub(super) is_paused: bool,
     /// The peer will send no more than what has arrived.
     pub(super) read_closed: bool,
+    /// The socket took less than it was given, and has not told since that it takes more.
+    pub(super) is_blocked: bool,
     /// It is counted as a connected client.
     pub(super) is_client: bool,
+    /// Its messages may be compressed, both ways.
+    pub(super) deflate: Option<Deflate>,
+}
+
+/// What of a client's input was not done yet.
+#[derive(Debug, Default)]
+pub(super) struct Deferred {
+    /// Commands that wait until the client has read, and been sent, more of its answers.
+    pub(super) commands: VecDeque<Result<Command, Malformed>>,
+    /// What came behind them and was not looked at: compressed, it may become a thousand times as much.
+    pub(super) unread: BytesMut,
 }
 
 #[derive(Debug)]
@@ -98,7 +110,9 @@ impl Connection {
             to_read: false,
             is_paused: false,
             read_closed: false,
+            is_blocked: false,
             is_client: false,
+            deflate: None,
         }
     }
 
@@ -116,6 +130,18 @@ impl Connection {
         if !std::mem::replace(&mut self.to_read, true) {
             to_read.push_back(self.key(slot));
         }
+    }
+
+    pub(super) fn has_deferred_commands(&self) -> bool {
+        self.deferred.as_ref().is_some_and(|deferred| !deferred.commands.is_empty())
+    }
+
+    /// Does nothing more of what the client asked. What was not looked at stays: its answer to a close may be in it.
+    pub(super) fn forget_commands(&mut self) {
+        if let Some(deferred) = &mut self.deferred {
+            deferred.commands.clear();
+        }
+        self.deferred.take_if(|deferred| deferred.unread.is_empty());
     }
 
     pub(super) fn session(&self) -> Option<&Session> {
@@ -143,12 +169,15 @@ impl Connection {
 
     /// Holds something back until the connection is answered.
     pub(super) fn hold(&mut self, bytes: Bytes, queue_bytes_max: usize) -> Result<(), Full> {
-        self.held.get_or_insert_default().push(bytes, queue_bytes_max)
+        self.held.get_or_insert_default().push(bytes, queue_bytes_max).map(drop)
     }
 
     /// Writes what the outbox holds: one call for all of it in the usual case. What the socket does not take
     /// waits in the queue for the socket to become writable. Returns how many calls and bytes it was.
     pub(super) fn write(&mut self, outbox: &Outbox, queue_bytes_max: usize) -> Result<Written, WriteError> {
+        if self.chain.is_empty() && self.queue.is_none() {
+            self.socket.flush()?;
+        }
         let written = self.write_chain(outbox, queue_bytes_max)?;
         if self.is_flushed() {
             self.replied_bytes = 0;
@@ -157,23 +186,24 @@ impl Connection {
     }
 
     fn write_chain(&mut self, outbox: &Outbox, queue_bytes_max: usize) -> Result<Written, WriteError> {
-        let mut segments = outbox.take(&mut self.chain);
-        if let Some(queue) = &mut self.queue {
-            for segment in segments {
-                queue.push(segment.clone(), queue_bytes_max)?;
-            }
-            return self.write_queue();
-        }
+        let mut parcels = outbox.take(&mut self.chain);
         let mut written = Written::default();
+        if let Some(queue) = &mut self.queue {
+            for parcel in parcels {
+                written.dropped += parcel.queue(0, queue, queue_bytes_max)?;
+            }
+            self.write_queue(&mut written)?;
+            return Ok(written);
+        }
         loop {
             let mut slices = [IoSlice::new(&[]); Queue::SLICES_MAX];
-            let batch = segments.clone();
+            let batch = parcels.clone();
             let mut used = 0;
             let mut total = 0;
-            for (slice, segment) in slices.iter_mut().zip(segments.by_ref()) {
-                *slice = IoSlice::new(segment);
+            for (slice, parcel) in slices.iter_mut().zip(parcels.by_ref()) {
+                *slice = IoSlice::new(parcel.bytes());
                 used += 1;
-                total += segment.len();
+                total += parcel.bytes().len();
             }
             if used == 0 {
                 return Ok(written);
@@ -183,25 +213,23 @@ impl Connection {
             if taken < total {
                 let queue = self.queue.get_or_insert_default();
                 let mut skip = taken;
-                for segment in batch {
-                    match skip {
-                        0 => queue.push(segment.clone(), queue_bytes_max)?,
-                        skip if skip < segment.len() => queue.push_rest(segment.slice(skip..)),
-                        _ => {}
-                    }
-                    skip = skip.saturating_sub(segment.len());
+                for parcel in batch {
+                    written.dropped += parcel.queue(skip, queue, queue_bytes_max)?;
+                    skip = skip.saturating_sub(parcel.bytes().len());
                 }
                 // Only a refused write makes the socket tell when it takes more.
-                let more = self.write_queue()?;
-                return Ok(Written { calls: written.calls + more.calls, bytes: written.bytes + more.bytes });
+                self.write_queue(&mut written)?;
+                return Ok(written);
             }
         }
     }
 
-    /// Writes what waits until the socket takes no more, and frees the queue when all is written.
-    fn write_queue(&mut self) -> Result<Written, WriteError> {
-        let mut written = Written::default();
-        while let Some(queue) = &mut self.queue {
+    /// Writes what waits until the socket takes no more, and frees the queue when all is written. A socket that took
+    /// no more is not asked again before it says so: a client that does not read costs no system call.
+    fn write_queue(&mut self, written: &mut Written) -> io::Result<()> {
+        while !self.is_blocked
+            && let Some(queue) = &mut self.queue
+        {
             if queue.is_empty() {
                 self.queue = None;
                 break;
@@ -209,19 +237,19 @@ impl Connection {
             let mut slices = [IoSlice::new(&[]); Queue::SLICES_MAX];
             let used = queue.fill(&mut slices);
             match self.socket.write(&slices[..used])? {
-                Taken::Nothing => break,
+                Taken::Nothing => self.is_blocked = true,
                 Taken::Bytes(taken) => {
                     written.add(taken);
                     queue.advance(taken);
                 }
             }
         }
-        Ok(written)
+        Ok(())
     }
 
     /// Whether everything that was to be written is with the kernel.
     pub(super) fn is_flushed(&self) -> bool {
-        self.chain.is_empty() && self.queue.is_none()
+        self.chain.is_empty() && self.queue.is_none() && self.socket.is_flushed()
     }
 }
 
@@ -229,6 +257,8 @@ impl Connection {
 pub(super) struct Written {
     pub(super) calls: u64,
     pub(super) bytes: u64,
+    /// Publications that gave way to newer ones.
+    pub(super) dropped: usize,
 }
 
 impl Written {

@@ -1,13 +1,15 @@
 //! Fan-out: what waited together for one topic becomes one segment, linked to each of its subscribers.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_hub::delivery::{Delivery, Wire};
-use fanwire_hub::outbox::{Outbox, Segment};
-use fanwire_hub::registry::TopicSlot;
+use fanwire_hub::outbox::{Messages, Outbox, Parcel, Segment};
+use fanwire_hub::queue::SlowPolicy;
+use fanwire_hub::registry::{Subscriber, TopicSlot};
+use fanwire_protocol::websocket::Deflater;
 use fanwire_protocol::{Disconnect, TopicName};
-use rustc_hash::FxHashMap;
 
 use super::{GATHERED_BYTES_MAX, GATHERED_MAX, Shard};
 
@@ -15,7 +17,8 @@ use super::{GATHERED_BYTES_MAX, GATHERED_MAX, Shard};
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     groups: Vec<Vec<Arc<Delivery>>>,
-    places: FxHashMap<TopicName, usize>,
+    /// Clients choose these names, so the hash is keyed.
+    places: HashMap<TopicName, usize>,
     deliveries: usize,
     bytes: usize,
 }
@@ -89,22 +92,29 @@ impl Shard {
         deliveries: &[Arc<Delivery>],
         closed: &mut Vec<(u32, Disconnect)>,
     ) {
-        let Self { registry, connections, outbox, counters, node, .. } = self;
-        let mut shares: [[Option<Share>; 2]; Wire::COUNT] = Default::default();
+        let Self { registry, connections, outbox, counters, node, deflater, .. } = self;
+        let mut shares: [[[[Option<Share>; 2]; SlowPolicy::COUNT]; 2]; Wire::COUNT] = Default::default();
+        let mut longest = [None; Wire::COUNT];
         let mut counts = [0; Wire::COUNT];
         for subscriber in &registry.topic(topic).subscribers {
-            let share = &mut shares[subscriber.wire as usize][usize::from(subscriber.joins)];
-            let (wire, joins) = (subscriber.wire, subscriber.joins);
-            let (segment, count) =
-                match *share.get_or_insert_with(|| self::share(outbox, deliveries, wire, joins)) {
-                    Share::Messages { segment, count } => (segment, count),
-                    Share::Nothing => continue,
-                    Share::Unencodable => {
-                        closed.push((subscriber.connection, Disconnect::INAPPROPRIATE_PROTOCOL));
-                        continue;
-                    }
-                };
+            let Subscriber { wire, joins, slow, .. } = *subscriber;
             let connection = &mut connections[subscriber.connection as usize];
+            let deflates = connection.deflate.is_some_and(|deflate| {
+                deflate.takes(*longest[wire as usize].get_or_insert_with(|| self::longest(deliveries, wire)))
+            });
+            let share = &mut shares[wire as usize][usize::from(joins)][slow as usize][usize::from(deflates)];
+            let share = share.get_or_insert_with(|| {
+                let deflater = deflater.as_mut().filter(|_| deflates);
+                self::share(outbox, topic, deliveries, subscriber, deflater)
+            });
+            let (segment, count) = match *share {
+                Share::Messages { segment, count } => (segment, count),
+                Share::Nothing => continue,
+                Share::Unencodable => {
+                    closed.push((subscriber.connection, Disconnect::INAPPROPRIATE_PROTOCOL));
+                    continue;
+                }
+            };
             counts[wire as usize] += count;
             if connection.session().is_some_and(|session| session.is_open()) {
                 outbox.link(subscriber.connection, &mut connection.chain, segment);
@@ -122,25 +132,50 @@ impl Shard {
     }
 }
 
-/// The messages of a group for one kind of subscriber, concatenated: all of them share the bytes.
-fn share(outbox: &mut Outbox, deliveries: &[Arc<Delivery>], wire: Wire, joins: bool) -> Share {
-    let wanted = deliveries.iter().filter(|delivery| joins || !delivery.message.is_join_or_leave());
-    let mut all: Vec<&Bytes> = Vec::with_capacity(deliveries.len());
+/// The longest message of a group, before it is compressed.
+fn longest(deliveries: &[Arc<Delivery>], wire: Wire) -> usize {
+    deliveries.iter().map(|delivery| delivery.bytes(wire).as_ref().map_or(0, Bytes::len)).max().unwrap_or(0)
+}
+
+/// The messages of a group for one kind of subscriber, concatenated: all of them share the bytes. With a deflater,
+/// those that get shorter by it are compressed.
+fn share(
+    outbox: &mut Outbox,
+    topic: TopicSlot,
+    deliveries: &[Arc<Delivery>],
+    kind: &Subscriber,
+    mut deflater: Option<&mut Deflater>,
+) -> Share {
+    let wanted = deliveries.iter().filter(|delivery| kind.joins || !delivery.message.is_join_or_leave());
+    let mut all = Vec::with_capacity(deliveries.len());
     for delivery in wanted {
-        match delivery.bytes(wire) {
+        let encoded = match &mut deflater {
+            Some(deflater) => delivery.deflated(kind.wire, deflater),
+            None => delivery.bytes(kind.wire),
+        };
+        match encoded {
             Ok(bytes) if bytes.is_empty() => {}
-            Ok(bytes) => all.push(bytes),
+            Ok(bytes) => all.push((bytes, !delivery.message.is_join_or_leave())),
             Err(_) => return Share::Unencodable,
         }
     }
     let bytes = match all[..] {
         [] => return Share::Nothing,
-        [one] => one.clone(),
+        [(one, _)] => one.clone(),
         _ => {
-            let mut joined = Vec::with_capacity(all.iter().map(|bytes| bytes.len()).sum());
-            all.iter().for_each(|bytes| joined.extend_from_slice(bytes));
+            let mut joined = Vec::with_capacity(all.iter().map(|(bytes, _)| bytes.len()).sum());
+            all.iter().for_each(|(bytes, _)| joined.extend_from_slice(bytes));
             Bytes::from(joined)
         }
     };
-    Share::Messages { segment: outbox.segment(bytes), count: all.len() as u64 }
+    let count = all.len() as u64;
+    let parcel = match kind.slow {
+        SlowPolicy::Close => Parcel::from(bytes),
+        policy => {
+            let all =
+                all.into_iter().map(|(bytes, is_publication)| (bytes.clone(), is_publication)).collect();
+            Parcel::new(bytes, Messages { topic, policy, all })
+        }
+    };
+    Share::Messages { segment: outbox.segment(parcel), count }
 }

@@ -5,6 +5,7 @@
 
 mod connection;
 mod departures;
+mod encrypted;
 mod fanout;
 mod read;
 mod readiness;
@@ -28,8 +29,10 @@ use fanwire_hub::session::{Context, Manner, Now, Pings, Session, Verify};
 use fanwire_hub::wheel::{Entry, Wheel};
 use fanwire_hub::{ConnectionClaims, SubscriptionClaims, TokenError};
 use fanwire_protocol::centrifuge::Command;
+use fanwire_protocol::websocket::{Deflate, Deflater, Inflater};
 use fanwire_protocol::{ClientId, Disconnect};
 use rustc_hash::FxHashMap;
+use rustls::ServerConnection;
 use slab::Slab;
 use socket2::SockRef;
 use tokio::sync::mpsc;
@@ -50,6 +53,8 @@ use readiness::Readiness;
 #[derive(Debug)]
 pub(crate) struct Adopted {
     pub socket: TcpStream,
+    /// What encrypts it, if anything does.
+    pub session: Option<Box<ServerConnection>>,
     /// The response to the request, which is still to be sent.
     pub head: Bytes,
     /// What the peer sent after its request.
@@ -61,10 +66,10 @@ pub(crate) struct Adopted {
 #[derive(Debug)]
 pub(crate) enum Purpose {
     /// A client that speaks the protocol.
-    Client(Manner),
+    Client(Manner, Option<Deflate>),
     /// A client that only listens: its commands were read from the request.
     Listener(Vec<Command>),
-    Echo,
+    Echo(Option<Deflate>),
 }
 
 /// Messages taken from the inbox at once: what waits together is written together.
@@ -113,6 +118,9 @@ pub(crate) struct Shard {
     /// Sockets that have more to read than was taken, or were not reached.
     to_read: VecDeque<ConnectionKey>,
     buffer: Vec<u8>,
+    /// For all connections, where compression is on.
+    deflater: Option<Deflater>,
+    inflater: Option<Inflater>,
     now: Now,
     generation: u32,
     queued_bytes: usize,
@@ -125,6 +133,7 @@ impl Shard {
     pub(crate) fn new(index: usize, node: Node) -> io::Result<Self> {
         let counters = node.counters[index].clone();
         let settings = &node.settings;
+        let deflate = settings.websocket.deflate;
         let redis = node.cluster.as_ref().map(|cluster| cluster.redis().clone());
         let topics = Topics::new(index, settings.clone(), redis, node.inboxes.all.clone(), counters.clone());
         Ok(Self {
@@ -143,6 +152,8 @@ impl Shard {
             readiness: Readiness::new()?,
             to_read: VecDeque::new(),
             buffer: vec![0; READ_BYTES],
+            deflater: deflate.map(|deflate| Deflater::new(deflate.level, deflate.payload_bytes_min)),
+            inflater: deflate.map(|_| Inflater::default()),
             now: node.now(),
             generation: 0,
             queued_bytes: 0,
@@ -330,7 +341,7 @@ impl Shard {
     }
 
     fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, head, early, purpose, arrival } = adopted;
+        let Adopted { socket, session, head, early, purpose, arrival } = adopted;
         if let Purpose::Listener(_) = purpose
             && let Err(error) =
                 SockRef::from(&socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)
@@ -338,13 +349,18 @@ impl Shard {
             // A listener answers no ping: only the kernel can tell that it has vanished.
             tracing::debug!(%error, "a listener that vanishes will be noticed late");
         }
-        let socket = socket::Socket::plain(socket);
+        let socket = socket::Socket::new(socket, session);
         self.generation = self.generation.wrapping_add(1);
         let mut commands = Vec::new();
+        let mut deflate = None;
         let settings = &self.node.settings.client;
         let role = match purpose {
-            Purpose::Echo => Role::Echo,
-            Purpose::Client(manner) => {
+            Purpose::Echo(agreed) => {
+                deflate = agreed;
+                Role::Echo
+            }
+            Purpose::Client(manner, agreed) => {
+                deflate = agreed;
                 Role::Client(Session::new(ClientId(Uuid::new_v4()), manner, settings, self.now))
             }
             Purpose::Listener(asked) => {
@@ -356,6 +372,7 @@ impl Shard {
         let entry = self.connections.vacant_entry();
         let slot = entry.key() as u32;
         let connection = entry.insert(Connection::new(socket, self.generation, role));
+        connection.deflate = deflate;
         if let Err(error) = self.readiness.add(connection.socket.source(), slot) {
             tracing::warn!(%error, "a socket could not be watched");
             self.connections.remove(slot as usize);
@@ -367,6 +384,7 @@ impl Shard {
             self.clients.insert(session.client(), slot);
             self.counters.connections[wire].add(1);
             self.counters.connections_opened[wire].add(1);
+            self.counters.connections_compressed.add(u64::from(deflate.is_some()));
         }
         drop(arrival);
         self.send(slot, head);
@@ -377,6 +395,11 @@ impl Shard {
         if !early.is_empty() {
             let mut early = Vec::from(early);
             self.take_bytes(slot, &mut early);
+        }
+        if let Some(connection) = self.connections.get_mut(slot as usize)
+            && connection.socket.has_silent_input()
+        {
+            connection.read_later(slot, &mut self.to_read);
         }
         // It was on its way when the others were counted.
         if let Some(departures) = &mut self.departures {
@@ -462,6 +485,11 @@ impl Shard {
         self.counters.subscriptions.set(self.registry.subscriptions_count() as u64);
         self.counters.users.set(self.users.len() as u64);
         self.counters.queued_bytes.set(self.queued_bytes as u64);
+        if let Some(deflater) = &self.deflater {
+            let (before, after) = deflater.bytes();
+            self.counters.bytes_uncompressed.set(before);
+            self.counters.bytes_compressed.set(after);
+        }
     }
 }
 

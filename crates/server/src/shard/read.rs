@@ -1,16 +1,17 @@
 //! What clients send: from readiness to bytes, from bytes to messages, from messages to commands.
 
-use std::io;
 use std::ops::ControlFlow;
 
+use bytes::{Buf, BytesMut};
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_protocol::Disconnect;
 use fanwire_protocol::centrifuge::{Command, Encoding, Malformed, commands};
-use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, close_frame, framed};
+use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, Stop, close_frame, framed};
 
 use super::connection::{Connection, Peer, Role};
-use super::{READ_BYTES_PER_TURN, READS_PER_TURN, Shard};
+use super::socket::Input;
+use super::{READ_BYTES, READ_BYTES_PER_TURN, READS_PER_TURN, Shard};
 
 impl Shard {
     /// Takes what sockets tell, then reads from as many as a turn allows.
@@ -24,7 +25,8 @@ impl Shard {
             if ready.readable {
                 connection.read_later(ready.slot, &mut self.to_read);
             }
-            if ready.writable && connection.queue.is_some() {
+            connection.is_blocked &= !ready.writable;
+            if ready.writable && (connection.queue.is_some() || !connection.socket.is_flushed()) {
                 self.write(ready.slot);
             }
         }
@@ -39,34 +41,34 @@ impl Shard {
         }
     }
 
-    /// Reads once from a socket and says how much it was.
+    /// Reads once from a socket, or takes up again what was read before, and says how much it was.
     fn read(&mut self, key: ConnectionKey) -> usize {
         let queue_bytes_max = self.node.settings.client.queue_bytes_max;
         let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else {
             return 0;
         };
         connection.to_read = false;
-        if connection.deferred.is_some() || connection.has_enough(queue_bytes_max) {
+        if connection.has_deferred_commands() || connection.has_enough(queue_bytes_max) {
             connection.is_paused = true;
             return 0;
+        }
+        if let Some(deferred) = connection.deferred.take() {
+            // Behind it, the socket may have more.
+            connection.read_later(key.slot, &mut self.to_read);
+            return self.take_unread(key, deferred.unread);
         }
         let mut read = 0;
         let mut buffer = std::mem::take(&mut self.buffer);
         match connection.socket.read(&mut buffer) {
-            Ok(0) => self.leave(key.slot),
-            Ok(count) => {
-                read = count;
-                // A full buffer may not be all; after the peer's last byte no further event would come.
-                if count == buffer.len() || connection.read_closed {
+            Ok(Input::All(0)) if !connection.read_closed => {}
+            Ok(Input::All(0) | Input::End) | Err(_) => self.leave(key.slot),
+            Ok(input @ (Input::Some(count) | Input::All(count))) => {
+                // After the peer's last byte no further event would come.
+                if matches!(input, Input::Some(_)) || connection.read_closed {
                     connection.read_later(key.slot, &mut self.to_read);
                 }
-                self.take_bytes(key.slot, &mut buffer[..count]);
+                read = self.take_bytes(key.slot, &mut buffer[..count]);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !connection.read_closed => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                connection.read_later(key.slot, &mut self.to_read);
-            }
-            Err(_) => self.leave(key.slot),
         }
         self.buffer = buffer;
         read
@@ -80,11 +82,12 @@ impl Shard {
             if connection.has_enough(queue_bytes_max) {
                 return;
             }
-            match connection.deferred.as_mut().map(|deferred| deferred.pop_front()) {
-                Some(Some(command)) => self.take_command(slot, command),
-                Some(None) => connection.deferred = None,
+            match connection.deferred.as_mut().and_then(|deferred| deferred.commands.pop_front()) {
+                Some(command) => self.take_command(slot, command),
                 None => {
-                    if std::mem::take(&mut connection.is_paused) {
+                    connection.forget_commands();
+                    let has_unread = connection.deferred.is_some();
+                    if std::mem::take(&mut connection.is_paused) || has_unread {
                         connection.read_later(slot, &mut self.to_read);
                     }
                     return;
@@ -93,28 +96,74 @@ impl Shard {
         }
     }
 
-    pub(super) fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) {
+    /// Takes what was read from a socket, and says how much it became.
+    pub(super) fn take_bytes(&mut self, slot: u32, bytes: &mut [u8]) -> usize {
         self.counters.bytes_received.add(bytes.len() as u64);
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let Some(connection) = self.connections.get(slot as usize) else { return 0 };
+        let key = connection.key(slot);
+        let Taken { payload_bytes, unread } = self.take_messages_of(key, bytes);
+        if unread > 0 {
+            self.keep_unread(key, BytesMut::from(&bytes[bytes.len() - unread..]));
+        }
+        payload_bytes.max(bytes.len())
+    }
+
+    /// The same with what was read before, and not looked at.
+    fn take_unread(&mut self, key: ConnectionKey, mut bytes: BytesMut) -> usize {
+        let Taken { payload_bytes, unread } = self.take_messages_of(key, &mut bytes);
+        if unread > 0 {
+            bytes.advance(bytes.len() - unread);
+            self.keep_unread(key, bytes);
+        }
+        payload_bytes
+    }
+
+    fn keep_unread(&mut self, key: ConnectionKey, unread: BytesMut) {
+        let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else {
+            return;
+        };
+        connection.deferred.get_or_insert_default().unread = unread;
+        // After commands, it goes on when they are done.
+        if !connection.has_deferred_commands() {
+            connection.read_later(key.slot, &mut self.to_read);
+        }
+    }
+
+    fn take_messages_of(&mut self, key: ConnectionKey, bytes: &mut [u8]) -> Taken {
+        let ConnectionKey { slot, .. } = key;
+        let mut taken = Taken::default();
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return taken };
         if let Role::Client(session) = &connection.role
             && session.wire() == Wire::Events
         {
             // Nothing is expected from a client that only listens.
-            return;
+            return taken;
         }
         if let Role::Closing { peer: Peer::IsUnreadable, .. } = connection.role {
-            return;
+            return taken;
         }
-        let generation = connection.generation;
         let mut reader = std::mem::take(&mut connection.reader);
         let limits = Limits { message_bytes_max: self.node.settings.websocket.message_bytes_max };
-        let outcome = reader.read(bytes, limits, &mut |message| self.take_message(slot, message));
-        let key = ConnectionKey { slot, generation };
-        if let Some(connection) = self.connections.get_mut(slot as usize).filter(|c| c.is(key)) {
-            connection.reader = reader;
-            if let Err(violation) = outcome
-                && !matches!(connection.role, Role::Closing { .. })
-            {
+        let mut inflater = connection.deflate.and_then(|_| self.inflater.take());
+        let outcome = reader.read(bytes, limits, inflater.as_mut(), &mut |message| {
+            taken.payload_bytes += message.payload_bytes();
+            match self.take_message(slot, message) {
+                // More than one read brings came of it: others get their turn.
+                ControlFlow::Continue(()) if taken.payload_bytes > READ_BYTES => {
+                    ControlFlow::Break(Stop::Pause)
+                }
+                flow => flow,
+            }
+        });
+        self.inflater = inflater.or(self.inflater.take());
+        let Some(connection) = self.connections.get_mut(slot as usize).filter(|c| c.is(key)) else {
+            return taken;
+        };
+        connection.reader = reader;
+        match outcome {
+            Ok(unread) => taken.unread = unread,
+            Err(_) if matches!(connection.role, Role::Closing { .. }) => {}
+            Err(violation) => {
                 let why = Disconnect { code: violation.close_code(), reason: violation.to_string().into() };
                 self.close(slot, &why);
                 if let Some(Connection { role: Role::Closing { peer, .. }, .. }) =
@@ -124,20 +173,23 @@ impl Shard {
                 }
             }
         }
+        taken
     }
 
-    fn take_message(&mut self, slot: u32, message: Message<'_>) -> ControlFlow<()> {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return ControlFlow::Break(()) };
+    fn take_message(&mut self, slot: u32, message: Message<'_>) -> ControlFlow<Stop> {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return ControlFlow::Break(Stop::End);
+        };
         match (&mut connection.role, message) {
             (Role::Closing { peer, .. }, Message::Close(_)) => {
                 *peer = Peer::IsDone;
                 self.remove_if_done(slot);
-                return ControlFlow::Break(());
+                return ControlFlow::Break(Stop::End);
             }
             (Role::Closing { .. }, _) => {}
             (_, Message::Close(reason)) => {
                 self.follow_close(slot, reason.map(|(code, _)| code));
-                return ControlFlow::Break(());
+                return ControlFlow::Break(Stop::End);
             }
             (_, Message::Ping(data)) => {
                 debug_assert!(data.len() <= CONTROL_BYTES_MAX);
@@ -150,7 +202,13 @@ impl Shard {
             (Role::Client(_), Message::Text(text)) => self.take_commands(slot, text.as_bytes()),
             (Role::Client(_), Message::Binary(data)) => self.take_commands(slot, data),
         }
-        ControlFlow::Continue(())
+        match self.connections.get(slot as usize) {
+            // One compressed message is enough to keep; what else the bytes at hand may become is not made yet.
+            Some(connection) if connection.deflate.is_some() && connection.has_deferred_commands() => {
+                ControlFlow::Break(Stop::Pause)
+            }
+            _ => ControlFlow::Continue(()),
+        }
     }
 
     fn take_commands(&mut self, slot: u32, frame: &[u8]) {
@@ -167,9 +225,10 @@ impl Shard {
             if place > 0 && connection.session().is_none_or(|session| session.is_over()) {
                 return;
             }
-            if connection.deferred.is_some() || connection.has_enough(queue_bytes_max) {
-                // Bounded by what was read at once, since nothing more is read while something is deferred.
-                connection.deferred.get_or_insert_default().push_back(command);
+            if connection.has_deferred_commands() || connection.has_enough(queue_bytes_max) {
+                // Bounded by what was read at once, or by one message that was compressed, since nothing more is read
+                // while something is deferred.
+                connection.deferred.get_or_insert_default().commands.push_back(command);
             } else {
                 self.take_command(slot, command);
             }
@@ -193,6 +252,7 @@ impl Shard {
             Ok::<(), std::convert::Infallible>(())
         });
         let Ok(frame) = frame;
+        let frame = self.deflated(slot, frame);
         self.send(slot, frame);
     }
 
@@ -210,4 +270,13 @@ impl Shard {
         self.write(slot);
         self.remove(slot);
     }
+}
+
+/// What came of bytes of a client.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    /// Of all messages, inflated.
+    payload_bytes: usize,
+    /// Bytes at the end that were not looked at.
+    unread: usize,
 }

@@ -4,16 +4,32 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 
 use mio::net::TcpStream;
+use rustls::ServerConnection;
+
+use super::encrypted::Encrypted;
 
 #[derive(Debug)]
 pub(super) enum Socket {
     Plain(TcpStream),
+    /// Apart, so that a plain connection does not grow by it.
+    Encrypted(Box<Encrypted>),
+}
+
+/// What a read came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    /// This many bytes, and there may be more.
+    Some(usize),
+    /// This many bytes, and no more until the socket is told to be readable.
+    All(usize),
+    /// The peer sends no more.
+    End,
 }
 
 /// What a write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// This many bytes are the kernel's now.
+    /// This many bytes are the socket's now.
     Bytes(usize),
     /// It takes nothing until it is told to be writable.
     Nothing,
@@ -29,26 +45,51 @@ impl Taken {
 }
 
 impl Socket {
-    pub(super) fn plain(socket: std::net::TcpStream) -> Self {
-        Self::Plain(TcpStream::from_std(socket))
+    /// With a TLS session whose handshake is done, or without.
+    pub(super) fn new(socket: std::net::TcpStream, session: Option<Box<ServerConnection>>) -> Self {
+        let socket = TcpStream::from_std(socket);
+        match session {
+            None => Self::Plain(socket),
+            Some(session) => Self::Encrypted(Box::new(Encrypted::new(socket, *session))),
+        }
     }
 
     /// What the readiness set watches.
     pub(super) fn source(&mut self) -> &mut TcpStream {
         match self {
             Self::Plain(socket) => socket,
+            Self::Encrypted(encrypted) => &mut encrypted.socket,
         }
     }
 
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read(buffer),
+    /// Whether it may have input that the readiness set will not tell of: what came with the handshake.
+    pub(super) fn has_silent_input(&self) -> bool {
+        matches!(self, Self::Encrypted(_))
+    }
+
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Input> {
+        let socket = match self {
+            Self::Plain(socket) => socket,
+            Self::Encrypted(encrypted) => return encrypted.read(buffer),
+        };
+        loop {
+            match socket.read(buffer) {
+                Ok(0) => return Ok(Input::End),
+                Ok(count) if count == buffer.len() => return Ok(Input::Some(count)),
+                Ok(count) => return Ok(Input::All(count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Input::All(0)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 
     /// One system call for all slices, of which there is at least one.
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Taken> {
-        let Self::Plain(socket) = self;
+        let socket = match self {
+            Self::Plain(socket) => socket,
+            Self::Encrypted(encrypted) => return encrypted.write(slices),
+        };
         loop {
             let result = match slices {
                 [one] => socket.write(one),
@@ -63,12 +104,37 @@ impl Socket {
         }
     }
 
+    /// Whether the kernel has all that was written. If not, the rest is written by [`Socket::flush`] when the socket
+    /// is told to be writable.
+    pub(super) fn is_flushed(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Encrypted(encrypted) => encrypted.is_flushed(),
+        }
+    }
+
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Encrypted(encrypted) => encrypted.flush().map(drop),
+        }
+    }
+
     /// Tells the peer that nothing more comes, while what it still sends can be read and dropped: closing a
     /// socket with unread input would make the kernel discard what was written last.
     pub(super) fn finish(&mut self) {
         match self {
             // A peer that has gone needs no goodbye.
             Self::Plain(socket) => drop(socket.shutdown(Shutdown::Write)),
+            Self::Encrypted(encrypted) => encrypted.finish(),
+        }
+    }
+
+    /// To be called before the socket is closed, which alone tells a plain peer that this is the end.
+    pub(super) fn part(&mut self) {
+        if let Self::Encrypted(encrypted) = self {
+            // What the peer does not take at once, it does not get.
+            encrypted.say_goodbye();
         }
     }
 }

@@ -68,7 +68,10 @@ impl Shard {
             self.counters.unsubscribes.count(unsubscribed.code);
         }
         match wire.reply(reply) {
-            Ok(Some(bytes)) => self.send(slot, bytes),
+            Ok(Some(frame)) => {
+                let frame = self.deflated(slot, frame);
+                self.send(slot, frame);
+            }
             // A listener cannot subscribe again by itself: it comes back as a whole, or is told to stay away.
             Ok(None) if reply.error.is_some() => self.close(slot, &Disconnect::SERVER_ERROR),
             Ok(None) => match unsubscribed.map(|unsubscribed| unsubscribed.code) {
@@ -77,6 +80,17 @@ impl Shard {
                 None => {}
             },
             Err(_) => self.close(slot, &Disconnect::INAPPROPRIATE_PROTOCOL),
+        }
+    }
+
+    /// A frame for one connection: compressed, if that was agreed on and makes it shorter.
+    pub(super) fn deflated(&mut self, slot: u32, frame: Bytes) -> Bytes {
+        let deflate = self.connections.get(slot as usize).and_then(|connection| connection.deflate);
+        match (&mut self.deflater, deflate) {
+            (Some(deflater), Some(deflate)) if deflate.takes(frame.len()) => {
+                deflater.frame(&frame).unwrap_or(frame)
+            }
+            _ => frame,
         }
     }
 
@@ -133,6 +147,7 @@ impl Shard {
             Ok(written) => {
                 self.counters.writes.add(written.calls);
                 self.counters.bytes_sent.add(written.bytes);
+                self.counters.dropped.add(written.dropped as u64);
                 if connection.is_paused && written.bytes > 0 {
                     self.with_session(slot, |session, context| session.extend_pong(context));
                 }
@@ -193,12 +208,14 @@ impl Shard {
             self.clients.remove(&session.client());
             let connections = &self.counters.connections[session.wire() as usize];
             connections.set(connections.value() - 1);
+            let compressed = &self.counters.connections_compressed;
+            compressed.set(compressed.value() - u64::from(connection.deflate.is_some()));
         }
         if std::mem::take(&mut connection.is_client) {
             self.counters.clients.set(self.counters.clients.value() - 1);
         }
         connection.held = None;
-        connection.deferred = None;
+        connection.forget_commands();
         let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
         connection.role = Role::Closing { until_millis, peer };
         self.schedule(slot);
@@ -226,6 +243,7 @@ impl Shard {
         }
         let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
         self.queued_bytes -= connection.queued_bytes();
+        connection.socket.part();
         self.readiness.remove(connection.socket.source());
         self.shrink_if_sparse();
     }

@@ -12,7 +12,11 @@ pub(crate) struct Backend {
 
 impl Backend {
     pub(crate) async fn new(address: SocketAddr) -> Self {
-        Self { socket: RawSocket::open(address).await }
+        Self::over(RawSocket::open(address).await)
+    }
+
+    pub(crate) fn over(socket: RawSocket) -> Self {
+        Self { socket }
     }
 
     /// The result of a call that goes well.

@@ -22,7 +22,11 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr, request: Value) -> Self {
-        let mut client = Self::over(RawSocket::open(address).await).await;
+        Self::connect_over(RawSocket::open(address).await, request).await
+    }
+
+    pub(crate) async fn connect_over(socket: RawSocket, request: Value) -> Self {
+        let mut client = Self::over(socket).await;
         client.connected = client.request("connect", request).await.unwrap();
         client
     }
@@ -30,9 +34,7 @@ impl Client {
     /// A client for which the kernel keeps little that it did not read; enough to catch up within the time that the
     /// server gives to those whom it closed.
     pub(crate) async fn connect_small(address: SocketAddr) -> Self {
-        let mut client = Self::over(RawSocket::open_small(address, 64 * 1024).await).await;
-        client.connected = client.request("connect", json!({})).await.unwrap();
-        client
+        Self::connect_over(RawSocket::open_small(address, 64 * 1024).await, json!({})).await
     }
 
     /// Only the WebSocket, no command yet.

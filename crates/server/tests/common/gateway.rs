@@ -4,7 +4,9 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use fanwire_hub::{ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces, RecoveryMode};
+use fanwire_hub::{
+    ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces, RecoveryMode, SlowPolicy,
+};
 use fanwire_server::settings::{
     Admission, ApiSettings, EngineSettings, MemoryEngineSettings, Origins, ShutdownSettings, SseSettings,
     TokenSettings, WebSocketSettings,
@@ -44,6 +46,9 @@ pub(crate) fn settings(shards: usize) -> Settings {
         ..open.clone()
     };
     let cache = Namespace { name: "cache".into(), recovery_mode: RecoveryMode::Cache, ..history.clone() };
+    let dropping = |name: &str, slow_policy| Namespace { name: name.into(), slow_policy, ..open.clone() };
+    let [newest, latest] =
+        [dropping("newest", SlowPolicy::DropOldest), dropping("latest", SlowPolicy::KeepLatest)];
     let room = Namespace {
         name: "room".into(),
         presence: true,
@@ -55,6 +60,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
     Settings {
         name: "test".into(),
         client_address: anywhere,
+        tls: None,
         internal_address: anywhere,
         shards,
         client: ClientSettings {
@@ -63,7 +69,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
             history_page_max: 10_000,
             ..ClientSettings::default()
         },
-        topics: Namespaces::new(NameRules::default(), open, [history, cache, room]),
+        topics: Namespaces::new(NameRules::default(), open, [history, cache, room, newest, latest]),
         origins: Origins::default(),
         connection_tokens: TokenSettings {
             hmac_secret: Some(SecretString::from(SECRET)),
@@ -81,6 +87,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
             path: "/connection/websocket".into(),
             message_bytes_max: 64 * 1024,
             echo_path: Some("/echo".into()),
+            deflate: None,
         },
         sse: SseSettings { path: "/subscribe".into() },
         api: ApiSettings {
@@ -168,13 +175,22 @@ impl TestGateway {
         rows.filter(|row| row[1].ends_with(&local) && row[3] != LISTENING && row[9] != "0").count()
     }
 
+    pub(crate) fn reload_certificate(&self) {
+        self.running.reload_certificate();
+    }
+
     /// The value of a metric, all its labels together.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
+        self.metric_of(name, "").await
+    }
+
+    /// The same of those that have a label, as in `result="ok"`.
+    pub(crate) async fn metric_of(&self, name: &str, label: &str) -> f64 {
         let request = "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n";
         let metrics = RawSocket::ask(self.internal_address, request).await.body;
         let rows = metrics.lines().filter_map(|line| line.rsplit_once(' '));
         let mut values = rows
-            .filter(|(key, _)| key.split('{').next() == Some(name))
+            .filter(|(key, _)| key.split('{').next() == Some(name) && key.contains(label))
             .map(|(_, value)| value.parse::<f64>().unwrap())
             .peekable();
         assert!(values.peek().is_some(), "no {name} in {metrics}");

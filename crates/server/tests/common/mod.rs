@@ -7,6 +7,7 @@ mod frames;
 mod gateway;
 mod redis;
 mod socket;
+mod trust;
 mod wait;
 
 pub(crate) use api::Backend;
@@ -15,4 +16,5 @@ pub(crate) use frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, fragment,
 pub(crate) use gateway::{TestGateway, settings, token};
 pub(crate) use redis::redis_settings;
 pub(crate) use socket::{RawSocket, WEBSOCKET_HANDSHAKE};
+pub(crate) use trust::{Authority, CertificateFiles, Trust};
 pub(crate) use wait::{eventually, within};

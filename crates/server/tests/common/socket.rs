@@ -1,22 +1,28 @@
-//! A bare TCP connection to a node: requests, frames, and every way to leave.
+//! A bare connection to a node, encrypted or not: requests, frames, and every way to leave.
 
 use std::net::SocketAddr;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
 
 use super::frames::{CLOSE, Frame, take_frame};
-use super::within;
+use super::{Trust, within};
 
 pub(crate) const WEBSOCKET_HANDSHAKE: &str = "GET /connection/websocket HTTP/1.1\r\nHost: test\r\n\
     Connection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 pub(crate) struct RawSocket {
-    stream: TcpStream,
+    stream: Stream,
     /// What was read and not looked at yet.
     received: BytesMut,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Encrypted(Box<TlsStream<TcpStream>>),
 }
 
 /// An HTTP response whose length is told.
@@ -49,11 +55,29 @@ impl RawSocket {
     async fn over(socket: TcpSocket, address: SocketAddr) -> Self {
         let stream = within("connecting", socket.connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, received: BytesMut::new() }
+        Self { stream: Stream::Plain(stream), received: BytesMut::new() }
     }
 
+    /// Does the TLS handshake on a fresh connection.
+    pub(crate) async fn encrypted(self, trust: &Trust) -> Self {
+        let stream = within("the handshake", trust.shake_hands(self.into_stream())).await.unwrap();
+        Self { stream: Stream::Encrypted(Box::new(stream)), received: BytesMut::new() }
+    }
+
+    /// The connection below, with whatever TLS there is left out.
     pub(crate) fn into_stream(self) -> TcpStream {
-        self.stream
+        match self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Encrypted(stream) => stream.into_inner().0,
+        }
+    }
+
+    /// What both sides agreed on.
+    pub(crate) fn tls(&mut self) -> &mut TlsStream<TcpStream> {
+        match &mut self.stream {
+            Stream::Plain(_) => panic!("not encrypted"),
+            Stream::Encrypted(stream) => stream,
+        }
     }
 
     /// A WebSocket whose handshake is done.
@@ -71,28 +95,48 @@ impl RawSocket {
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        within("sending", self.stream.write_all(bytes.as_ref())).await.unwrap();
+        within("sending", self.write(bytes.as_ref())).await.unwrap();
     }
 
     /// Sends what the server may not live to read.
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
         // The server is free to go first.
-        let _ = within("sending", self.stream.write_all(bytes.as_ref())).await;
+        let _ = within("sending", self.write(bytes.as_ref())).await;
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match &mut self.stream {
+            Stream::Plain(stream) => stream.write_all(bytes).await,
+            Stream::Encrypted(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+        }
     }
 
     /// Sends no more, but goes on reading.
     pub(crate) async fn finish(&mut self) {
-        self.stream.shutdown().await.unwrap();
+        match &mut self.stream {
+            Stream::Plain(stream) => stream.shutdown().await.unwrap(),
+            Stream::Encrypted(stream) => stream.shutdown().await.unwrap(),
+        }
     }
 
     /// Goes without a word: the server gets a reset instead of an end.
     pub(crate) fn vanish(self) {
-        self.stream.set_zero_linger().unwrap();
+        self.into_stream().set_zero_linger().unwrap();
     }
 
-    /// Reads more; false at the end of the stream. A reset is a failure.
+    /// Reads more; false at the end of the stream. A reset is a failure, and so is an encrypted stream that ends
+    /// without a word.
     async fn fill(&mut self) -> bool {
-        within("reading", self.stream.read_buf(&mut self.received)).await.unwrap() > 0
+        let read = async {
+            match &mut self.stream {
+                Stream::Plain(stream) => stream.read_buf(&mut self.received).await,
+                Stream::Encrypted(stream) => stream.read_buf(&mut self.received).await,
+            }
+        };
+        within("reading", read).await.unwrap() > 0
     }
 
     /// The head of a response, with the empty line that ends it.

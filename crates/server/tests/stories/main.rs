@@ -17,6 +17,7 @@ mod server_side;
 mod storm;
 
 mod frames;
+mod compression;
 mod http;
 mod sse;
 mod users;
@@ -27,3 +28,6 @@ mod liveness;
 mod closing;
 mod timers;
 mod shutdown;
+
+mod encrypted;
+mod certificate;

@@ -8,6 +8,7 @@ use crate::common::{CLOSE, Client, PING, TestGateway, eventually, frame, setting
 
 const ROOM: &str = "room:1";
 const QUEUE_BYTES: &str = "fanwire_send_queue_bytes";
+const DROPPED: &str = "fanwire_publications_dropped_total";
 
 /// Publishes until so many clients are left; returns how many publications it took.
 async fn publish_until_left(publisher: &mut Client, clients: u64) -> u32 {
@@ -165,4 +166,52 @@ async fn a_client_that_asks_and_does_not_read_is_let_go() {
     let (code, reason) = greedy.closed().await;
     assert!([3008, 3012].contains(&code), "{code} {reason}");
     eventually("the queue is given back", async || gateway.metric(QUEUE_BYTES).await == 0.0).await;
+}
+
+/// Publishes numbers into a topic until some were dropped for a client that does not read; returns the last.
+async fn publish_until_dropped(gateway: &TestGateway, publisher: &mut Client, topic: &str) -> u64 {
+    const PUBLICATIONS_MAX: u64 = 100_000;
+    let text = "x".repeat(4096);
+    for number in 0..PUBLICATIONS_MAX {
+        publisher.publish(topic, json!({"number": number, "text": text})).await;
+        if number % 16 == 0 && gateway.metric(DROPPED).await >= 100.0 {
+            return number;
+        }
+    }
+    panic!("nothing was ever dropped");
+}
+
+#[tokio::test]
+async fn where_the_namespace_says_so_old_publications_give_way_and_the_client_stays() {
+    for (topic, waiting_max) in [("newest:1", 16), ("latest:1", 1)] {
+        let mut settings = settings(1);
+        settings.client.queue_bytes_max = 64 * 1024;
+        let gateway = TestGateway::start(settings).await;
+        let mut slow = Client::connect_small(gateway.address).await;
+        slow.subscribe(topic).await;
+        slow.subscribe("plain").await;
+        let mut publisher = gateway.client().await;
+        let last = publish_until_dropped(&gateway, &mut publisher, topic).await;
+        // What must not be dropped waits beside it.
+        publisher.publish("plain", json!("kept")).await;
+        assert!(gateway.metric(QUEUE_BYTES).await <= 64.0 * 1024.0);
+
+        // It reads on: in order, with one gap, to the newest, and then everything as before.
+        let mut numbers = Vec::new();
+        let mut has_kept = false;
+        while numbers.last() != Some(&last) || !has_kept {
+            let publication = slow.push().await["pub"]["data"].take();
+            match publication["number"].as_u64() {
+                Some(number) => numbers.push(number),
+                None => has_kept |= publication == "kept",
+            }
+        }
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+        let gap = numbers.windows(2).position(|pair| pair[1] > pair[0] + 1).expect("some were dropped");
+        let behind = &numbers[gap + 1..];
+        assert!(behind.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+        assert!(behind.len() <= waiting_max, "{}", behind.len());
+        publisher.publish(topic, json!({"number": last + 1})).await;
+        assert_eq!(slow.push().await["pub"]["data"]["number"], last + 1);
+    }
 }

@@ -1,0 +1,186 @@
+//! Commands from bytes, replies and events to bytes.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanwire_protocol::centrifuge::{
+    Command, ConnectRequest, Encoding, PublishRequest, Reply, SubscribeRequest, SubscribeResult, commands,
+    encode,
+};
+use fanwire_protocol::websocket::framed;
+use fanwire_protocol::{ClientId, ClientInfo, Publication, Tags, TopicName, events};
+use prost::Message;
+
+use crate::harness::{Case, repeat};
+
+pub(crate) const CASES: [Case; 14] = [
+    Case {
+        name: "encode: publication, JSON frame",
+        rounds: 5_000,
+        run: |rounds| encode_frames(rounds, Encoding::Json, &publication_reply(&plain())),
+    },
+    Case {
+        name: "encode: publication, Protobuf frame",
+        rounds: 10_000,
+        run: |rounds| encode_frames(rounds, Encoding::Protobuf, &publication_reply(&plain())),
+    },
+    Case { name: "encode: publication, event", rounds: 5_000, run: |rounds| encode_events(rounds, &plain()) },
+    Case {
+        name: "encode: publication with info and tags, JSON frame",
+        rounds: 3_000,
+        run: |rounds| encode_frames(rounds, Encoding::Json, &publication_reply(&labelled())),
+    },
+    Case {
+        name: "encode: publication with info and tags, Protobuf frame",
+        rounds: 5_000,
+        run: |rounds| encode_frames(rounds, Encoding::Protobuf, &publication_reply(&labelled())),
+    },
+    Case {
+        name: "encode: publication with info and tags, event",
+        rounds: 3_000,
+        run: |rounds| encode_events(rounds, &labelled()),
+    },
+    Case {
+        name: "encode: subscribe result, JSON frame",
+        rounds: 10_000,
+        run: |rounds| encode_frames(rounds, Encoding::Json, &subscribed()),
+    },
+    Case {
+        name: "encode: subscribe result, Protobuf frame",
+        rounds: 10_000,
+        run: |rounds| encode_frames(rounds, Encoding::Protobuf, &subscribed()),
+    },
+    Case {
+        name: "decode: connect, JSON",
+        rounds: 2_000,
+        run: |rounds| {
+            let command = format!(r#"{{"id":1,"connect":{{"token":"{}","name":"js"}}}}"#, token());
+            decode(rounds, Encoding::Json, command.as_bytes())
+        },
+    },
+    Case {
+        name: "decode: connect, Protobuf",
+        rounds: 5_000,
+        run: |rounds| {
+            let connect = ConnectRequest { token: token(), name: "js".into(), ..Default::default() };
+            let command = Command { id: 1, connect: Some(connect), ..Default::default() };
+            decode(rounds, Encoding::Protobuf, &command.encode_length_delimited_to_vec())
+        },
+    },
+    Case {
+        name: "decode: subscribe, JSON",
+        rounds: 2_000,
+        run: |rounds| {
+            let command = format!(r#"{{"id":2,"subscribe":{{"channel":"{TOPIC}","recoverable":true}}}}"#);
+            decode(rounds, Encoding::Json, command.as_bytes())
+        },
+    },
+    Case {
+        name: "decode: subscribe, Protobuf",
+        rounds: 5_000,
+        run: |rounds| {
+            let subscribe =
+                SubscribeRequest { channel: TOPIC.into(), recoverable: true, ..Default::default() };
+            let command = Command { id: 2, subscribe: Some(subscribe), ..Default::default() };
+            decode(rounds, Encoding::Protobuf, &command.encode_length_delimited_to_vec())
+        },
+    },
+    Case {
+        name: "decode: publish, JSON",
+        rounds: 2_000,
+        run: |rounds| {
+            let payload = payload();
+            let command =
+                [format!(r#"{{"id":3,"publish":{{"channel":"{TOPIC}","data":"#).as_bytes(), &payload, b"}}"]
+                    .concat();
+            decode(rounds, Encoding::Json, &command)
+        },
+    },
+    Case {
+        name: "decode: publish, Protobuf",
+        rounds: 5_000,
+        run: |rounds| {
+            let publish = PublishRequest { channel: TOPIC.into(), data: payload(), ..Default::default() };
+            let command = Command { id: 3, publish: Some(publish), ..Default::default() };
+            decode(rounds, Encoding::Protobuf, &command.encode_length_delimited_to_vec())
+        },
+    },
+];
+
+const TOPIC: &str = "chat:lobby";
+const PAYLOAD_BYTES: usize = 128;
+/// Of everyday length for a signed token.
+const TOKEN_BYTES: usize = 180;
+
+fn encode_frames(rounds: u64, encoding: Encoding, reply: &Reply) -> u64 {
+    repeat(rounds, 1, || {
+        let frame = framed(encoding.opcode(), |to| encode(encoding, black_box(reply), to));
+        black_box(frame.expect("the payload is JSON"));
+    })
+}
+
+fn encode_events(rounds: u64, publication: &Publication) -> u64 {
+    let topic = topic();
+    repeat(rounds, 1, || {
+        let mut text = Vec::with_capacity(publication.data.len() + 64);
+        events::publication(&topic, black_box(publication), &mut text).expect("the payload is JSON");
+        black_box(text);
+    })
+}
+
+fn decode(rounds: u64, encoding: Encoding, frame: &[u8]) -> u64 {
+    repeat(rounds, 1, || {
+        let mut requests = 0;
+        for command in commands(encoding, black_box(frame)) {
+            let (_, request) = command.expect("the frame is well formed").into_request();
+            requests += black_box(request).iter().count();
+        }
+        assert_eq!(requests, 1);
+    })
+}
+
+fn publication_reply(publication: &Publication) -> Reply {
+    Reply::push_publication(&topic(), publication, None)
+}
+
+fn subscribed() -> Reply {
+    let result = SubscribeResult {
+        recoverable: true,
+        positioned: true,
+        offset: 7,
+        epoch: "abcdefgh".into(),
+        ..Default::default()
+    };
+    Reply { id: 2, subscribe: Some(result), ..Default::default() }
+}
+
+fn plain() -> Publication {
+    Publication { data: payload(), info: None, tags: None, offset: 7 }
+}
+
+fn labelled() -> Publication {
+    let info = ClientInfo {
+        user: "42".into(),
+        client: ClientId::parse("00000000-0000-4000-8000-000000000001").expect("it is a UUID"),
+        connection: Bytes::from_static(br#"{"name":"Ada"}"#),
+        subscription: Bytes::new(),
+    };
+    let tags = Tags::from([("kind".into(), "greeting".into()), ("room".into(), "lobby".into())]);
+    Publication { info: Some(Arc::new(info)), tags: Some(Arc::new(tags)), ..plain() }
+}
+
+/// JSON of exactly so many bytes.
+fn payload() -> Bytes {
+    let (before, after) = (r#"{"input":""#, r#""}"#);
+    let text = "hello ".chars().cycle().take(PAYLOAD_BYTES - before.len() - after.len()).collect::<String>();
+    format!("{before}{text}{after}").into()
+}
+
+fn token() -> String {
+    "eyJhbGciOiJIUzI1NiJ9".chars().cycle().take(TOKEN_BYTES).collect()
+}
+
+fn topic() -> TopicName {
+    TopicName::new(TOPIC).expect("the name is not empty")
+}

@@ -1,0 +1,102 @@
+//! From an accepted connection to the stream that requests are read from, and back to what a shard can own.
+
+use std::io;
+use std::time::Duration;
+
+use rustls::{HandshakeKind, ServerConnection};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::Tls;
+
+/// How long a peer may take to be told that its connection ends.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+/// How a handshake ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    Full,
+    /// The client came back, and nothing had to be signed.
+    Resumed,
+    /// The client does not take what it was presented: a name or an issuer that it does not know, most likely.
+    Refused,
+    /// What came is not TLS, or nothing that both sides speak.
+    Invalid,
+    /// The client went away.
+    Left,
+    TimedOut,
+}
+
+impl Handshake {
+    /// With their labels, in the order in which shards count them.
+    pub(crate) const ALL: [(Self, &str); 6] = [
+        (Self::Full, "full"),
+        (Self::Resumed, "resumed"),
+        (Self::Refused, "refused"),
+        (Self::Invalid, "invalid"),
+        (Self::Left, "left"),
+        (Self::TimedOut, "timeout"),
+    ];
+}
+
+/// Makes a connection ready for requests. There is no stream where the handshake did not succeed, which anybody can
+/// bring about.
+pub(crate) async fn shake_hands(
+    tls: &Tls,
+    stream: TcpStream,
+    time: Duration,
+) -> (Handshake, Option<TlsStream<TcpStream>>) {
+    let acceptor = TlsAcceptor::from(tls.0.config.clone());
+    match timeout(time, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => match stream.get_ref().1.handshake_kind() {
+            Some(HandshakeKind::Resumed) => (Handshake::Resumed, Some(stream)),
+            _ => (Handshake::Full, Some(stream)),
+        },
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            (failure(&error), None)
+        }
+        Err(_) => (Handshake::TimedOut, None),
+    }
+}
+
+fn failure(error: &io::Error) -> Handshake {
+    match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::AlertReceived(_)) => Handshake::Refused,
+        Some(_) => Handshake::Invalid,
+        None => Handshake::Left,
+    }
+}
+
+/// What requests are read from, encrypted or not.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Taken apart, for whoever goes on with it without tokio.
+    fn into_parts(self) -> (TcpStream, Option<Box<ServerConnection>>);
+
+    /// Ends what is not gone on with.
+    async fn end(self);
+}
+
+impl Stream for TcpStream {
+    fn into_parts(self) -> (TcpStream, Option<Box<ServerConnection>>) {
+        (self, None)
+    }
+
+    async fn end(self) {}
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn into_parts(self) -> (TcpStream, Option<Box<ServerConnection>>) {
+        let (stream, session) = self.into_inner();
+        (stream, Some(Box::new(session)))
+    }
+
+    /// Says that this is the end, without which a peer cannot tell it from a connection that was cut.
+    async fn end(mut self) {
+        // A peer that has gone needs no goodbye.
+        let _ = timeout(FAREWELL_TIME, self.shutdown()).await;
+    }
+}

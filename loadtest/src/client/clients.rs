@@ -1,0 +1,354 @@
+//! All simulated clients of a run, and the publishers beside them, behind one epoll set and one thread.
+//!
+//! The loop has no timers and no tasks: whoever drives it calls `turn` and does its own work in between.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{IpBindAddressNoPort, ReceiveTimestampns};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::client::{Client, Lost, Shared, read_buffer};
+use crate::dialect::{Audience, Dialect};
+use crate::error::{Doing, LoadError};
+use crate::measure::sequence::{Faults, StreamChecks};
+use crate::publish::Publisher;
+
+/// Connections that are being set up at any one time, unless a scenario says otherwise.
+pub(crate) const HANDSHAKES_IN_FLIGHT_MAX: usize = 512;
+/// Connections from one loopback address. The kernel looks for a local port among half of its range first; beyond that
+/// half every connect searches long, and the search would count as the client's cost.
+const CONNECTIONS_PER_SOURCE: usize = 10_000;
+/// Few, so that a publisher on the same thread is at most a third of a millisecond late.
+const EVENTS_PER_TURN: usize = 64;
+/// Set-up without a single step forward for this long has failed.
+const SET_UP_STALL_MAX: Duration = Duration::from_secs(10);
+/// How many reasons for lost connections are kept word for word.
+const REASONS_MAX: usize = 3;
+/// Clients that read on have heard everything when nothing more came for this long.
+const RESUMED_QUIET: Duration = Duration::from_secs(1);
+/// Tokens from here on are publishers' places.
+const FIRST_PUBLISHER: usize = usize::MAX / 2;
+/// With more clients than this, only some have their latency measured.
+const LATENCY_OF_ALL_MAX: usize = 200;
+/// Of more clients one in this many: a prime, so that no pattern of topics or nodes falls in with it.
+const LATENCY_SAMPLE_EVERY: usize = 37;
+
+/// Which streams the messages to a topic may carry: `lanes` for each topic.
+#[derive(Clone, Debug)]
+pub(crate) struct Streams {
+    pub(crate) audience: Rc<Audience>,
+    /// Publishers that share each topic; zero if nothing is published.
+    pub(crate) lanes: u32,
+}
+
+impl Streams {
+    /// What `lane` sends to `topic`.
+    pub(crate) fn of(&self, topic: usize, lane: u32) -> u32 {
+        topic as u32 * self.lanes + lane
+    }
+
+    fn of_client(&self, number: usize) -> impl Iterator<Item = u32> {
+        let of_topic = move |topic| (0..self.lanes).map(move |lane| self.of(topic, lane));
+        self.audience.topics_of(number).flat_map(of_topic)
+    }
+}
+
+/// The clients in the order they were started; a client's place is its token in the epoll set.
+pub(crate) struct Clients {
+    poll: Poll,
+    events: Events,
+    buffer: Box<[u8]>,
+    addresses: Vec<SocketAddrV4>,
+    streams: Streams,
+    clients: Vec<Client>,
+    publishers: Vec<Box<dyn Publisher>>,
+    lost: usize,
+    reasons: Vec<String>,
+    /// Clients that were stalled once, and went.
+    stalled_gone: Vec<Lost>,
+    pub(crate) shared: Shared,
+}
+
+impl Clients {
+    /// Nobody yet.
+    pub(crate) fn new(
+        addresses: Vec<SocketAddrV4>,
+        dialect: Box<dyn Dialect>,
+        streams: Streams,
+    ) -> Result<Self, LoadError> {
+        assert!(!addresses.is_empty(), "clients connect somewhere");
+        Ok(Self {
+            poll: Poll::new().doing("make an epoll set")?,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            buffer: read_buffer(),
+            addresses,
+            streams,
+            clients: Vec::new(),
+            publishers: Vec::new(),
+            lost: 0,
+            reasons: Vec::new(),
+            stalled_gone: Vec::new(),
+            shared: Shared::new(dialect),
+        })
+    }
+
+    /// Connects `count` clients, at most `in_flight` at a time, and returns when each is subscribed or lost, or when there
+    /// is no step forward any more.
+    pub(crate) fn connect(&mut self, count: usize, in_flight: usize) -> Result<(), LoadError> {
+        if count > LATENCY_OF_ALL_MAX {
+            self.shared.latency_every = LATENCY_SAMPLE_EVERY;
+        }
+        let mut last_done = 0;
+        let mut last_step = Instant::now();
+        loop {
+            let done = self.shared.live + self.lost;
+            if done > last_done {
+                (last_done, last_step) = (done, Instant::now());
+            }
+            if done >= count || last_step.elapsed() > SET_UP_STALL_MAX {
+                return Ok(());
+            }
+            while self.clients.len() < count && self.clients.len() - done < in_flight {
+                let number = self.clients.len();
+                self.start_at(number, number, number / CONNECTIONS_PER_SOURCE)?;
+            }
+            self.turn(Some(Duration::from_millis(100)))?;
+        }
+    }
+
+    /// An error with the first reasons, unless that many clients are subscribed.
+    pub(crate) fn require(&self, wanted: usize) -> Result<(), LoadError> {
+        if self.shared.live >= wanted && self.lost == 0 {
+            return Ok(());
+        }
+        let reasons = self.reasons.iter().map(|reason| format!("; {reason}")).collect();
+        Err(LoadError::SetUp { wanted, live: self.shared.live, lost: self.lost, reasons })
+    }
+
+    /// Starts client `number` in a place that nobody holds, at most the next one. `source` is one of the loopback
+    /// addresses.
+    pub(crate) fn start_at(&mut self, place: usize, number: usize, source: usize) -> Result<(), LoadError> {
+        let client = self.begin(place, source, number)?;
+        if place == self.clients.len() {
+            self.clients.push(client);
+        } else {
+            self.clients[place] = client;
+        }
+        Ok(())
+    }
+
+    /// Takes a publisher into the epoll set.
+    pub(crate) fn add_publisher(&mut self, mut publisher: Box<dyn Publisher>) -> Result<(), LoadError> {
+        let token = Token(FIRST_PUBLISHER + self.publishers.len());
+        self.poll
+            .registry()
+            .register(publisher.stream(), token, Interest::READABLE | Interest::WRITABLE)
+            .doing("add a publisher to the epoll set")?;
+        self.publishers.push(publisher);
+        Ok(())
+    }
+
+    pub(crate) fn publishers(&mut self) -> &mut [Box<dyn Publisher>] {
+        &mut self.publishers
+    }
+
+    /// Waits at most `timeout` for readiness and serves a few sockets.
+    pub(crate) fn turn(&mut self, timeout: Option<Duration>) -> Result<(), LoadError> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error).doing("wait for readiness"),
+        }
+        // Taken out while clients are served.
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            let place = event.token().0;
+            if let Some(publisher) = place.checked_sub(FIRST_PUBLISHER) {
+                self.publishers[publisher].ready()?;
+                continue;
+            }
+            let client = &mut self.clients[place];
+            if client.is_gone() {
+                continue;
+            }
+            let served = serve(client, event, &mut self.buffer, &mut self.shared);
+            self.conclude(place, served);
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    /// A client that is lost is gone; whether that was wanted decides what it counts as.
+    fn conclude(&mut self, place: usize, served: Result<(), Lost>) {
+        let Err(lost) = served else { return };
+        let client = &mut self.clients[place];
+        let (is_leaving, was_stalled) = (client.is_leaving(), client.was_stalled());
+        client.mark_gone();
+        // The connection is over; an error while taking it off the set changes nothing.
+        let _ = self.poll.registry().deregister(client.stream_mut());
+        if was_stalled {
+            self.stalled_gone.push(lost);
+        } else if !is_leaving {
+            self.lost += 1;
+            if self.reasons.len() < REASONS_MAX {
+                self.reasons.push(lost.to_string());
+            }
+        }
+    }
+
+    /// Goes on for `span`, calling nobody.
+    pub(crate) fn run_for(&mut self, span: Duration) -> Result<(), LoadError> {
+        let end = Instant::now() + span;
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            self.turn(Some(left))?;
+        }
+        Ok(())
+    }
+
+    /// How many clients were started.
+    pub(crate) fn count(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Client> {
+        self.clients.iter()
+    }
+
+    pub(crate) fn is_live(&self, place: usize) -> bool {
+        self.clients[place].is_live()
+    }
+
+    /// Whether the client in this place is gone; says so once.
+    pub(crate) fn take_gone(&mut self, place: usize) -> bool {
+        self.clients[place].take_gone()
+    }
+
+    /// The number of the client in this place.
+    pub(crate) fn number(&self, place: usize) -> usize {
+        self.clients[place].number()
+    }
+
+    /// One client says goodbye; it is gone when the server ends the connection.
+    pub(crate) fn leave(&mut self, place: usize) -> Result<(), Lost> {
+        self.clients[place].leave(&mut self.shared)
+    }
+
+    /// One client goes without a word, at once.
+    pub(crate) fn vanish(&mut self, place: usize) -> Result<(), Lost> {
+        self.clients[place].vanish()
+    }
+
+    /// The client in this place stops reading.
+    pub(crate) fn stall(&mut self, place: usize) {
+        self.clients[place].stall();
+    }
+
+    /// Stalled clients read on until nothing more comes. Returns for each why it is gone, `None` if it is still connected.
+    pub(crate) fn resume_stalled(&mut self) -> Result<Vec<Option<Lost>>, LoadError> {
+        let places: Vec<usize> =
+            (0..self.clients.len()).filter(|place| self.clients[*place].is_stalled()).collect();
+        for place in &places {
+            let client = &mut self.clients[*place];
+            client.resume();
+            let mut read = Ok(());
+            // No event tells of what came while it was stalled, nor of an end behind it.
+            while read.is_ok() && client.has_more() {
+                read = client.readable(&mut self.buffer, &mut self.shared);
+            }
+            self.conclude(*place, read);
+        }
+        let mut last_step = (0, Instant::now());
+        while last_step.1.elapsed() < RESUMED_QUIET {
+            self.turn(Some(RESUMED_QUIET))?;
+            let step = self.shared.received + self.stalled_gone.len() as u64;
+            if step != last_step.0 {
+                last_step = (step, Instant::now());
+            }
+        }
+        let gone = std::mem::take(&mut self.stalled_gone);
+        let connected = places.len() - gone.len();
+        Ok(gone.into_iter().map(Some).chain(std::iter::repeat_with(|| None).take(connected)).collect())
+    }
+
+    /// What has arrived on each connection is taken, outside of the loop; returns when the kernel had received it.
+    pub(crate) fn take_stamped(&mut self) -> Result<Vec<Duration>, LoadError> {
+        let mut stamps = Vec::with_capacity(self.clients.len());
+        for client in &mut self.clients {
+            let stamp = client.readable_stamped(&mut self.buffer, &mut self.shared);
+            let stamp = stamp.map_err(|lost| LoadError::Server(format!("lost a connection: {lost}")))?;
+            stamps.extend(stamp);
+        }
+        Ok(stamps)
+    }
+
+    /// From now on the kernel notes when each connection received something.
+    pub(crate) fn stamp(&self) -> Result<(), LoadError> {
+        let on = |client: &Client| setsockopt(client.stream(), ReceiveTimestampns, &true);
+        self.clients.iter().try_for_each(on).doing("ask for receive timestamps")
+    }
+
+    /// How many of them are gone against their will, and the first reasons.
+    pub(crate) fn losses(&self) -> (usize, &[String]) {
+        (self.lost, &self.reasons)
+    }
+
+    /// What is wrong on all connections that read, if nothing more arrives.
+    pub(crate) fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        for client in self.clients.iter().filter(|client| !client.is_stalled()) {
+            faults += client.checks.faults(&self.shared.published);
+        }
+        faults
+    }
+
+    /// A non-blocking connect, in the epoll set.
+    fn begin(&mut self, place: usize, source: usize, number: usize) -> Result<Client, LoadError> {
+        let server = self.addresses[number % self.addresses.len()];
+        let stream = begin_connect(server, source).doing(format!("connect to {server}"))?;
+        let checks = StreamChecks::new(self.streams.of_client(number));
+        let mut client = Client::new(stream, number, checks);
+        self.poll
+            .registry()
+            .register(client.stream_mut(), Token(place), Interest::READABLE | Interest::WRITABLE)
+            .doing("add a socket to the epoll set")?;
+        Ok(client)
+    }
+}
+
+/// The readiness set is edge-triggered: a hang-up behind the last bytes brings no further event, so it is honoured here.
+fn serve(client: &mut Client, event: &Event, buffer: &mut [u8], shared: &mut Shared) -> Result<(), Lost> {
+    if client.is_stalled() {
+        return Ok(());
+    }
+    if event.is_writable() {
+        client.writable(shared)?;
+    }
+    if event.is_readable() {
+        client.readable(buffer, shared)?;
+    }
+    if event.is_read_closed() || event.is_error() { Err(Lost::Ended) } else { Ok(()) }
+}
+
+/// The first source leaves the choice of the address to the kernel; the port it chooses always.
+fn begin_connect(server: SocketAddrV4, source: usize) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if source > 0 && server.ip().is_loopback() {
+        let address = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + source as u32);
+        // Without this the port would have to be free for all destinations.
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
+        socket.bind(&SocketAddr::from((address, 0)).into())?;
+    }
+    match socket.connect(&server.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}

@@ -1,0 +1,497 @@
+//! One simulated client: a socket and the few steps from connecting to being subscribed.
+//!
+//! An idle client holds no buffer; what is kept of a cut frame goes as soon as the frame is whole. Each readiness event
+//! costs one `recv`, and of a frame only the header and the message's numbers are looked at.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::time::{Duration, Instant};
+
+use memchr::{memchr, memmem};
+use mio::net::TcpStream;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::time::TimeSpec;
+use socket2::SockRef;
+
+use crate::client::frame::{FRAME_BYTES_MAX, FrameError, Opcode, read_header, write_masked};
+use crate::client::inflate::{Inflater, NotInflated};
+use crate::dialect::{Dialect, Framing, Progress, Say, Units};
+use crate::measure::histogram::Recorder;
+use crate::measure::payload::PayloadReader;
+use crate::measure::process::monotonic_nanoseconds;
+use crate::measure::sequence::StreamChecks;
+
+pub(crate) mod clients;
+pub(crate) mod frame;
+pub(crate) mod inflate;
+mod units;
+
+pub(crate) use clients::{Clients, HANDSHAKES_IN_FLIGHT_MAX};
+
+/// One `recv` takes at most this much; a full one is followed by another.
+const RECV_BYTES_MAX: usize = 256 * 1024;
+/// What is shown of an answer that was not the expected one.
+const SHOWN_BYTES_MAX: usize = 200;
+/// A normal closure (RFC 6455 section 7.4.1).
+const CLOSE_NORMAL: u16 = 1000;
+
+/// Why a client is no longer there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Lost {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the server ended the connection")]
+    Ended,
+    #[error("the server closed with {code} {reason:?}")]
+    Closed { code: u16, reason: String },
+    #[error("the server answered {0:?}")]
+    Refused(String),
+    #[error("the server does not speak {0}")]
+    NotOffered(&'static str),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Inflate(#[from] NotInflated),
+    #[error("an event, a line or a command is longer than any here can be")]
+    TooLong,
+    #[error("the server does not read: a small write did not fit")]
+    Unread,
+    #[error("{0}")]
+    Token(#[from] jsonwebtoken::errors::Error),
+}
+
+impl Lost {
+    /// Something else was expected.
+    pub(crate) fn refused(answer: &[u8]) -> Self {
+        let shown = &answer[..answer.len().min(SHOWN_BYTES_MAX)];
+        Self::Refused(String::from_utf8_lossy(shown).into_owned())
+    }
+}
+
+/// What all clients of a run share: how they speak, and what they count together.
+pub(crate) struct Shared {
+    pub(crate) dialect: Box<dyn Dialect>,
+    pub(crate) live: usize,
+    pub(crate) received: u64,
+    /// Of the frames with messages, those that were compressed.
+    pub(crate) compressed: u64,
+    pub(crate) pings: u64,
+    /// How many messages there are of each stream so far.
+    pub(crate) published: Vec<u64>,
+    pub(crate) latency: Recorder,
+    pub(crate) set_up: Recorder,
+    /// One client in this many has its latency measured: reading the clock for all would cost more than it tells.
+    pub(crate) latency_every: usize,
+    payload: PayloadReader,
+    /// Taken out while it lends what it inflated.
+    inflater: Option<Inflater>,
+    /// What is said in return, until it is sent.
+    out: Vec<u8>,
+}
+
+impl Shared {
+    pub(crate) fn new(dialect: Box<dyn Dialect>) -> Self {
+        Self {
+            dialect,
+            live: 0,
+            received: 0,
+            compressed: 0,
+            pings: 0,
+            published: Vec::new(),
+            latency: Recorder::new(),
+            set_up: Recorder::new(),
+            latency_every: 1,
+            payload: PayloadReader::new(),
+            inflater: Some(Inflater::new()),
+            out: Vec::new(),
+        }
+    }
+}
+
+/// The one buffer that every client of a run reads into: a kept part of a frame, then what was received.
+pub(crate) fn read_buffer() -> Box<[u8]> {
+    vec![0; kept_bytes_max() + RECV_BYTES_MAX].into_boxed_slice()
+}
+
+/// A socket, how far its set-up is, and which messages came.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TcpStream,
+    /// Its number in the run, from which its user and its topics follow.
+    number: usize,
+    stage: Stage,
+    /// The dialect's own.
+    step: u8,
+    gone_is_told: bool,
+    was_stalled: bool,
+    started: Instant,
+    /// The start of a frame whose end has not arrived.
+    kept: Vec<u8>,
+    /// The start of a message whose end comes in another frame.
+    cut: Vec<u8>,
+    pub(crate) checks: StreamChecks,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    /// Waits for the response's head.
+    Opening,
+    /// Waits for answers.
+    Greeting,
+    Live,
+    /// Reads nothing.
+    Stalled,
+    /// Said goodbye, and waits for the server to end the connection.
+    Leaving,
+    Gone,
+}
+
+impl Client {
+    /// Owns a socket whose connect is under way.
+    pub(crate) fn new(stream: TcpStream, number: usize, checks: StreamChecks) -> Self {
+        Self {
+            stream,
+            number,
+            stage: Stage::Connecting,
+            step: 0,
+            gone_is_told: false,
+            was_stalled: false,
+            started: Instant::now(),
+            kept: Vec::new(),
+            cut: Vec::new(),
+            checks,
+        }
+    }
+
+    pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.stage == Stage::Gone
+    }
+
+    /// Whether it is gone; says so once.
+    pub(crate) fn take_gone(&mut self) -> bool {
+        self.stage == Stage::Gone && !std::mem::replace(&mut self.gone_is_told, true)
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.stage == Stage::Live
+    }
+
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stage == Stage::Stalled
+    }
+
+    /// At any time.
+    pub(crate) fn was_stalled(&self) -> bool {
+        self.was_stalled
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.stage == Stage::Leaving
+    }
+
+    pub(crate) fn mark_gone(&mut self) {
+        self.stage = Stage::Gone;
+        self.kept = Vec::new();
+        self.cut = Vec::new();
+    }
+
+    /// From now on it reads nothing.
+    pub(crate) fn stall(&mut self) {
+        self.stage = Stage::Stalled;
+        self.was_stalled = true;
+    }
+
+    /// A stalled client reads on, to learn what became of it.
+    pub(crate) fn resume(&mut self) {
+        self.stage = Stage::Live;
+    }
+
+    /// Says goodbye in the protocol's way; the server ends the connection then.
+    pub(crate) fn leave(&mut self, shared: &mut Shared) -> Result<(), Lost> {
+        write_masked(&mut shared.out, Opcode::Close, &CLOSE_NORMAL.to_be_bytes());
+        self.stage = Stage::Leaving;
+        self.send_all(&mut shared.out)
+    }
+
+    /// Ends the connection without a word, and without leaving the port in use.
+    pub(crate) fn vanish(&mut self) -> Result<(), Lost> {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?;
+        self.mark_gone();
+        Ok(())
+    }
+
+    /// The socket can be written: matters only once, when its connect is done.
+    pub(crate) fn writable(&mut self, shared: &mut Shared) -> Result<(), Lost> {
+        if self.stage != Stage::Connecting {
+            return Ok(());
+        }
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error.into());
+        }
+        self.stream.set_nodelay(true)?;
+        self.stage = Stage::Opening;
+        let progress = shared.dialect.hello(self.number, &mut shared.out)?;
+        self.follow(progress, shared);
+        self.send_all(&mut shared.out)
+    }
+
+    /// The socket can be read: takes what is there in one `recv`, unless that fills the buffer.
+    pub(crate) fn readable(&mut self, buffer: &mut [u8], shared: &mut Shared) -> Result<(), Lost> {
+        while self.stage != Stage::Stalled {
+            let kept = self.kept.len();
+            buffer[..kept].copy_from_slice(&self.kept);
+            let received = match self.stream.read(&mut buffer[kept..kept + RECV_BYTES_MAX]) {
+                Ok(0) => return Err(Lost::Ended),
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            self.received(&buffer[..kept + received], shared)?;
+            if received < RECV_BYTES_MAX {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Like `readable`, once; returns when the kernel had received the last of it, if it was asked to note that.
+    pub(crate) fn readable_stamped(
+        &mut self,
+        buffer: &mut [u8],
+        shared: &mut Shared,
+    ) -> Result<Option<Duration>, Lost> {
+        let kept = self.kept.len();
+        buffer[..kept].copy_from_slice(&self.kept);
+        let Some((received, stamp)) =
+            receive_stamped(&self.stream, &mut buffer[kept..kept + RECV_BYTES_MAX])?
+        else {
+            return Ok(None);
+        };
+        self.received(&buffer[..kept + received], shared)?;
+        Ok(stamp)
+    }
+
+    /// Whether a read would find something, be it the end.
+    pub(crate) fn has_more(&self) -> bool {
+        !matches!(self.stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Takes what was kept and what came together.
+    fn received(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<(), Lost> {
+        let rest = &bytes[self.take(bytes, shared)?..];
+        if rest.len() > kept_bytes_max() {
+            return Err(Lost::TooLong);
+        }
+        // Assigning a fresh vector also frees the old one.
+        self.kept = rest.to_vec();
+        self.send_all(&mut shared.out)
+    }
+
+    /// Returns how many bytes are done with.
+    fn take(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<usize, Lost> {
+        let mut at = 0;
+        if self.stage == Stage::Opening {
+            let Some(end) = memmem::find(bytes, b"\r\n\r\n") else { return Ok(0) };
+            at = end + 4;
+            self.take_head(&bytes[..at], shared)?;
+        }
+        let measures_latency = self.number.is_multiple_of(shared.latency_every);
+        let now = measures_latency.then(monotonic_nanoseconds);
+        match shared.dialect.framing() {
+            Framing::WebSocket(units) => self.take_frames(bytes, at, units, now, shared),
+            Framing::Events => {
+                while let Some(length) = memmem::find(&bytes[at..], b"\n\n") {
+                    self.take_message(&bytes[at..at + length], now, shared)?;
+                    at += length + 2;
+                }
+                Ok(at)
+            }
+        }
+    }
+
+    fn take_head(&mut self, head: &[u8], shared: &mut Shared) -> Result<(), Lost> {
+        let is_open = match shared.dialect.framing() {
+            Framing::WebSocket(_) => head.starts_with(b"HTTP/1.1 101 "),
+            Framing::Events => head.starts_with(b"HTTP/1.1 200 "),
+        };
+        if !is_open {
+            return Err(Lost::refused(head));
+        }
+        self.stage = Stage::Greeting;
+        let mut say = Say::new(&mut shared.out);
+        let progress = shared.dialect.opened(self.number, &mut self.step, head, &mut say)?;
+        self.follow(progress, shared);
+        Ok(())
+    }
+
+    fn take_frames(
+        &mut self,
+        bytes: &[u8],
+        mut at: usize,
+        units: Units,
+        now: Option<u64>,
+        shared: &mut Shared,
+    ) -> Result<usize, Lost> {
+        while let Some(header) = read_header(&bytes[at..])? {
+            let start = at + header.header_bytes;
+            let Some(payload) = bytes.get(start..start + header.payload_bytes) else { break };
+            match header.opcode {
+                Opcode::Text | Opcode::Binary if header.is_compressed => {
+                    shared.compressed += u64::from(self.stage == Stage::Live);
+                    let mut inflater = shared.inflater.take().expect("it is put back below");
+                    let taken = match inflater.inflate(payload) {
+                        Ok(plain) => self.take_units(plain, units, now, shared),
+                        Err(error) => Err(error.into()),
+                    };
+                    shared.inflater = Some(inflater);
+                    taken?;
+                }
+                Opcode::Text | Opcode::Binary => self.take_units(payload, units, now, shared)?,
+                Opcode::Ping => {
+                    shared.pings += 1;
+                    write_masked(&mut shared.out, Opcode::Pong, payload);
+                }
+                Opcode::Pong => {}
+                Opcode::Close => return Err(closed(payload)),
+            }
+            at = start + header.payload_bytes;
+        }
+        Ok(at)
+    }
+
+    /// A frame may carry many messages.
+    fn take_units(
+        &mut self,
+        mut payload: &[u8],
+        units: Units,
+        now: Option<u64>,
+        shared: &mut Shared,
+    ) -> Result<(), Lost> {
+        match units {
+            Units::Whole => self.take_message(payload, now, shared),
+            Units::Lines => {
+                while let Some(end) = memchr(b'\n', payload) {
+                    self.take_message(&payload[..end], now, shared)?;
+                    payload = &payload[end + 1..];
+                }
+                if payload.is_empty() { Ok(()) } else { self.take_message(payload, now, shared) }
+            }
+            Units::LengthPrefixed => {
+                while let Some((message, rest)) = units::length_prefixed(payload) {
+                    self.take_message(message, now, shared)?;
+                    payload = rest;
+                }
+                if payload.is_empty() { Ok(()) } else { Err(Lost::refused(payload)) }
+            }
+            Units::NatsCommands => {
+                let joined = [&std::mem::take(&mut self.cut), payload].concat();
+                let mut commands = &*joined;
+                while let Some((message, rest)) = units::nats_command(commands) {
+                    self.take_message(message, now, shared)?;
+                    commands = rest;
+                }
+                if commands.len() > kept_bytes_max() {
+                    return Err(Lost::TooLong);
+                }
+                self.cut = commands.to_vec();
+                Ok(())
+            }
+        }
+    }
+
+    fn take_message(&mut self, message: &[u8], now: Option<u64>, shared: &mut Shared) -> Result<(), Lost> {
+        if self.stage == Stage::Live
+            && let Some(measured) = shared.payload.read(message)
+        {
+            self.checks.accept(measured.stream, measured.sequence, &shared.published);
+            shared.received += 1;
+            if let Some((now, sent_at)) = now.zip(measured.sent_at()) {
+                shared.latency.record(now.saturating_sub(sent_at));
+            }
+            return Ok(());
+        }
+        let mut say = Say::new(&mut shared.out);
+        let progress = shared.dialect.message(self.number, &mut self.step, message, &mut say)?;
+        self.follow(progress, shared);
+        Ok(())
+    }
+
+    fn follow(&mut self, progress: Progress, shared: &mut Shared) {
+        match progress {
+            Progress::Live => {
+                self.stage = Stage::Live;
+                shared.live += 1;
+                shared.set_up.record(self.started.elapsed().as_nanos() as u64);
+            }
+            Progress::Ping => shared.pings += 1,
+            Progress::Waiting | Progress::Other => {}
+        }
+    }
+
+    /// What a client says is far smaller than a socket's buffer, so it goes in one write or the server is stuck.
+    fn send_all(&mut self, out: &mut Vec<u8>) -> Result<(), Lost> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        let sent = self.stream.write(out);
+        let length = out.len();
+        out.clear();
+        match sent {
+            Ok(sent) if sent == length => Ok(()),
+            Ok(_) => Err(Lost::Unread),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Lost::Unread),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// One `recvmsg`: how many bytes, and when the kernel received them; `None` if there is nothing.
+fn receive_stamped(stream: &TcpStream, buffer: &mut [u8]) -> Result<Option<(usize, Option<Duration>)>, Lost> {
+    let mut control = nix::cmsg_space!(TimeSpec);
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    let message = match recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty()) {
+        Ok(message) if message.bytes == 0 => return Err(Lost::Ended),
+        Ok(message) => message,
+        Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+        Err(error) => return Err(io::Error::from(error).into()),
+    };
+    let mut notes = message.cmsgs().map_err(io::Error::from)?;
+    let stamp = notes.find_map(|note| match note {
+        ControlMessageOwned::ScmTimestampns(time) => Some(time.into()),
+        _ => None,
+    });
+    Ok(Some((message.bytes, stamp)))
+}
+
+/// A whole frame less its last byte.
+const fn kept_bytes_max() -> usize {
+    FRAME_BYTES_MAX + 10
+}
+
+fn closed(payload: &[u8]) -> Lost {
+    match payload.split_first_chunk() {
+        Some((code, reason)) => Lost::Closed {
+            code: u16::from_be_bytes(*code),
+            reason: String::from_utf8_lossy(reason).into_owned(),
+        },
+        None => Lost::Ended,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! A client and the far end of its socket: set-up, refusals, frames however they are cut.
+
+use std::io::{Read as _, Write as _};
+
+use super::*;
+use crate::client::frame::write_text;
+use crate::dialect::{Audience, Centrifuge, Encoding, Seats, Tokens};
+use crate::measure::payload;
+
+struct Pair {
+    client: Client,
+    server: std::net::TcpStream,
+    shared: Shared,
+    buffer: Box<[u8]>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        near.set_nonblocking(true).unwrap();
+        let server = listener.accept().unwrap().0;
+        server.set_nodelay(true).unwrap();
+        let dialect = Centrifuge {
+            host: "localhost".to_owned(),
+            path: "/connection/websocket".to_owned(),
+            tokens: Tokens::of_secret("secret"),
+            audience: Audience::new("load:", Seats::All { topics: 1 }),
+            encoding: Encoding::Json,
+            deflate: false,
+        };
+        let mut pair = Self {
+            client: Client::new(TcpStream::from_std(near), 0, StreamChecks::new([0])),
+            server,
+            shared: Shared::new(Box::new(dialect)),
+            buffer: read_buffer(),
+        };
+        pair.client.writable(&mut pair.shared).unwrap();
+        pair
+    }
+
+    fn live() -> Self {
+        let mut pair = Self::new();
+        pair.say(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").unwrap();
+        pair.say(&text(r#"{"id":1,"connect":{"client":"a","ping":25,"pong":true}}"#)).unwrap();
+        pair.say(&text(r#"{"id":2,"subscribe":{}}"#)).unwrap();
+        assert_eq!(pair.client.stage, Stage::Live);
+        pair.shared.published = vec![10];
+        pair
+    }
+
+    fn say(&mut self, bytes: &[u8]) -> Result<(), Lost> {
+        self.server.write_all(bytes).unwrap();
+        // Without this the client might look before the bytes are there.
+        while self.client.stream.peek(&mut [0]).is_err() {}
+        self.client.readable(&mut self.buffer, &mut self.shared)
+    }
+
+    fn heard(&mut self) -> Vec<u8> {
+        let mut heard = vec![0; 4096];
+        let length = self.server.read(&mut heard).unwrap();
+        heard.truncate(length);
+        heard
+    }
+}
+
+fn text(message: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write_text(&mut frame, message.as_bytes());
+    frame
+}
+
+fn publication(sequence: u64) -> String {
+    let mut data = Vec::new();
+    payload::write(&mut data, 0, sequence, 1, 100);
+    format!(
+        r#"{{"push":{{"channel":"load:topic-0","pub":{{"data":{}}}}}}}"#,
+        String::from_utf8(data).unwrap()
+    )
+}
+
+#[test]
+fn a_client_upgrades_connects_and_subscribes() {
+    let mut pair = Pair::new();
+    assert!(pair.heard().starts_with(b"GET /connection/websocket HTTP/1.1\r\n"));
+    pair.say(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n").unwrap();
+    assert!(!pair.heard().is_empty());
+    pair.say(&text(r#"{"id":1,"connect":{"client":"a"}}"#)).unwrap();
+    assert!(!pair.heard().is_empty());
+    assert_ne!(pair.client.stage, Stage::Live);
+    pair.say(&text(r#"{"id":2,"subscribe":{}}"#)).unwrap();
+    assert_eq!(pair.client.stage, Stage::Live);
+    assert_eq!(pair.shared.live, 1);
+    assert!(!pair.shared.set_up.is_empty());
+}
+
+#[test]
+fn refusals_are_told_in_the_server_s_words() {
+    let mut pair = Pair::new();
+    let lost = pair.say(b"HTTP/1.1 403 Forbidden\r\n\r\n").unwrap_err();
+    assert!(lost.to_string().contains("403 Forbidden"), "{lost}");
+
+    let mut pair = Pair::live();
+    let lost = pair.say(&[0x88, 6, 0x0b, 0xc0, b's', b'l', b'o', b'w']).unwrap_err();
+    assert_eq!(lost.to_string(), "the server closed with 3008 \"slow\"");
+}
+
+#[test]
+fn messages_are_counted_however_they_are_framed_and_cut() {
+    let mut pair = Pair::live();
+    let mut bytes = text(&publication(0));
+    bytes.extend(text(&format!("{}\n{{}}\n{}", publication(1), publication(2))));
+    bytes.extend(text(&publication(3)));
+    for part in bytes.chunks(7) {
+        pair.say(part).unwrap();
+    }
+    assert_eq!((pair.shared.received, pair.shared.pings), (4, 1));
+    assert!(pair.client.checks.faults(&[4]).is_clean());
+    assert_eq!(pair.client.checks.faults(&[5]).lost, 1);
+    assert_eq!(pair.client.kept.capacity(), 0);
+}
+
+#[test]
+fn a_stalled_client_reads_nothing_until_it_resumes() {
+    let mut pair = Pair::live();
+    pair.client.stall();
+    pair.say(&text(&publication(0))).unwrap();
+    assert_eq!(pair.shared.received, 0);
+    pair.client.resume();
+    pair.client.readable(&mut pair.buffer, &mut pair.shared).unwrap();
+    assert_eq!(pair.shared.received, 1);
+}

@@ -1,0 +1,50 @@
+//! Where one message ends and the next begins, for the protocols in which a frame is not one message.
+
+use memchr::memchr;
+
+use crate::dialect::varint;
+
+/// The message behind its length, and the rest; `None` if there is no whole one.
+pub(super) fn length_prefixed(payload: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = varint(payload)?;
+    rest.split_at_checked(usize::try_from(length).ok()?)
+}
+
+/// A NATS command with its payload and without the last CR LF, and the rest; `None` if there is no whole one.
+///
+/// `MSG subject sid [reply] bytes` is followed by as many bytes; all others end with their line.
+pub(super) fn nats_command(payload: &[u8]) -> Option<(&[u8], &[u8])> {
+    let line = memchr(b'\n', payload)? + 1;
+    let mut whole = line;
+    if payload.starts_with(b"MSG ") {
+        let digits = payload[..line].trim_ascii().rsplit(|byte| *byte == b' ').next()?;
+        let bytes: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        whole = line.checked_add(bytes)?.checked_add(2)?;
+    }
+    let (command, rest) = payload.split_at_checked(whole)?;
+    Some((command.trim_ascii_end(), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_honoured() {
+        assert_eq!(length_prefixed(b"\x02ab\x00"), Some((&b"ab"[..], &b"\x00"[..])));
+        assert_eq!(length_prefixed(b"\x00"), Some((&b""[..], &b""[..])));
+        assert_eq!(length_prefixed(b"\x03ab"), None);
+        assert_eq!(length_prefixed(b""), None);
+    }
+
+    #[test]
+    fn nats_commands_are_cut_where_they_end() {
+        let bytes = b"PING\r\nMSG a 1 4\r\nx\r\ny\r\nMSG a 1 2\r\nz";
+        let (ping, rest) = nats_command(bytes).unwrap();
+        assert_eq!(ping, b"PING");
+        let (message, rest) = nats_command(rest).unwrap();
+        assert_eq!(message, b"MSG a 1 4\r\nx\r\ny");
+        assert_eq!(nats_command(rest), None);
+        assert_eq!(nats_command(b"MSG a 1 18446744073709551615\r\nx"), None);
+    }
+}

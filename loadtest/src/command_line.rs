@@ -1,0 +1,151 @@
+//! The command line: one command for each scenario, each with the defaults that its figures are published for.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::scenario::churn::ChurnArguments;
+use crate::scenario::cluster::ClusterArguments;
+use crate::scenario::fanout::FanoutArguments;
+use crate::scenario::idle::IdleArguments;
+use crate::scenario::overload::OverloadArguments;
+use crate::scenario::parallel::ParallelArguments;
+use crate::scenario::rooms::RoomsArguments;
+use crate::scenario::slow::SlowArguments;
+use crate::scenario::storm::StormArguments;
+use crate::scenario::users::UsersArguments;
+use crate::target::raw::{self, RawArguments};
+
+/// Measures what connections and deliveries cost a realtime server on this machine.
+///
+/// Servers take turns, A B A B, each started afresh on one core while this program drives all clients from another. Every
+/// figure is a median over the rounds with its range. A message that is lost, doubled or out of order makes the run fail.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  fanwire-loadtest fanout --subscribers 5000 --html fanout.html
+  fanwire-loadtest fanout --subjects raw,fanwire,fanwire+redis --burst 16 --json bursts.json
+  fanwire-loadtest fanout --subjects centrifuge,fanwire --api http://HOST:8000/api --api-key KEY \\
+      --centrifuge ws://HOST:8000/connection/websocket --token-secret SECRET
+  fanwire-loadtest page fanout.json bursts.json --html performance.html
+
+Exit codes: 0 all well; 1 a message or a connection was lost, doubled or out of order; 2 the run could not be made.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// One topic, many subscribers: CPU and latency per delivery, beside a bare send
+    Fanout(FanoutArguments),
+    /// One topic is offered a million deliveries a second: nothing may be lost
+    Overload(OverloadArguments),
+    /// Many small topics, each client in a few of them
+    Rooms(RoomsArguments),
+    /// A topic for each user, one receiver for each message
+    Users(UsersArguments),
+    /// Some clients stop reading: the others must not notice
+    Slow(SlowArguments),
+    /// Several nodes on one Redis, clients spread over them
+    Cluster(ClusterArguments),
+    /// Connections that are subscribed and idle: memory, CPU, set-up
+    Idle(IdleArguments),
+    /// All clients connect at once: nobody may be refused
+    Storm(StormArguments),
+    /// Clients come and go a million times: memory and Redis keys must come back
+    Churn(ChurnArguments),
+    /// One publication to very many, one shard beside two, on all cores
+    Parallel(ParallelArguments),
+    /// Make one page with plots from stored reports
+    Page(PageArguments),
+    /// The baseline's server, started by the other commands
+    #[command(name = raw::ROLE, hide = true)]
+    RawServer(RawArguments),
+}
+
+/// What to put on a page.
+#[derive(Args, Debug)]
+pub(crate) struct PageArguments {
+    /// Reports that were stored by --json, in the order of the page
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) reports: Vec<PathBuf>,
+    /// Where the page goes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: PathBuf,
+}
+
+/// Defaults that differ from one scenario to the next: command, option, value.
+const DEFAULTS: [(&str, &str, &str); 16] = [
+    ("fanout", "subjects", "raw,fanwire"),
+    ("overload", "rate", "1000"),
+    ("overload", "publishers", "16"),
+    ("rooms", "rate", "2000"),
+    ("rooms", "publishers", "16"),
+    ("users", "rate", "5000"),
+    ("users", "publishers", "16"),
+    // Enough for a stalled client's queue to fill, through what the kernel keeps for it.
+    ("slow", "payload", "4096"),
+    ("slow", "seconds", "15"),
+    ("cluster", "subjects", "fanwire+redis,fanwire+redis+nodes=2,fanwire+redis+nodes=3"),
+    ("cluster", "publishers", "12"),
+    ("idle", "rounds", "1"),
+    ("storm", "rounds", "3"),
+    ("churn", "subjects", "fanwire,fanwire+redis"),
+    ("churn", "rounds", "1"),
+    ("parallel", "subjects", "fanwire+shards=1,fanwire+shards=2"),
+];
+
+/// Reads the program's arguments; a wrong one ends it with a message.
+pub(crate) fn read() -> Task {
+    let mut matches = command().get_matches();
+    match Arguments::from_arg_matches_mut(&mut matches) {
+        Ok(arguments) => arguments.task,
+        Err(error) => error.exit(),
+    }
+}
+
+fn command() -> clap::Command {
+    DEFAULTS.iter().fold(Arguments::command(), |command, (scenario, option, value)| {
+        command.mut_subcommand(scenario, |scenario| {
+            scenario.mut_arg(option, |argument| argument.default_value(*value))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Task, clap::Error> {
+        let words = std::iter::once("fanwire-loadtest").chain(line.split_whitespace());
+        Ok(Arguments::from_arg_matches(&command().try_get_matches_from(words)?)?.task)
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn each_scenario_has_its_defaults() {
+        let Ok(Task::Fanout(fanout)) = parse("fanout") else { panic!("not read") };
+        assert_eq!((fanout.settings.subjects.len(), fanout.settings.rounds), (2, 5));
+        assert_eq!(fanout.load.rate, 100.0);
+        let Ok(Task::Overload(overload)) = parse("overload --seconds 1") else { panic!("not read") };
+        assert_eq!((overload.load.rate, overload.load.publishers), (1000.0, 16));
+        let Ok(Task::Cluster(cluster)) = parse("cluster") else { panic!("not read") };
+        let names: Vec<String> = cluster.settings.subjects.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["fanwire+redis", "fanwire+redis+nodes=2", "fanwire+redis+nodes=3"]);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in ["", "fanout --subjects nobody", "fanout --rate 0", "page --html x", "fanout --bound x"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What clients say above the bytes: one implementation for each protocol, one value for all clients of a run.
+//!
+//! A dialect sees only what happens seldom: answers, pings, refusals. Measured messages are recognised by their marker
+//! before it is asked.
+
+use std::rc::Rc;
+
+use base64::Engine as _;
+
+use crate::client::Lost;
+use crate::client::frame::{Opcode, write_masked};
+
+mod centrifuge;
+pub(crate) mod nats;
+mod nchan;
+mod raw;
+mod socketio;
+mod sse;
+mod ws;
+
+pub(crate) use centrifuge::{Centrifuge, Encoding, Tokens, varint};
+pub(crate) use nats::Nats;
+pub(crate) use nchan::Nchan;
+pub(crate) use raw::Raw;
+pub(crate) use socketio::SocketIo;
+pub(crate) use sse::Events;
+pub(crate) use ws::Ws;
+
+/// The seam between clients and protocols.
+pub(crate) trait Dialect {
+    /// How bytes become messages.
+    fn framing(&self) -> Framing;
+
+    /// What the client says when its socket stands: a request as a rule, which leaves it `Waiting` for the response's
+    /// head. `Live` if it says nothing and waits for nothing.
+    fn hello(&self, client: usize, out: &mut Vec<u8>) -> Result<Progress, Lost>;
+
+    /// The response's head has come, with status 101 or 200.
+    fn opened(&self, client: usize, step: &mut u8, head: &[u8], say: &mut Say<'_>) -> Result<Progress, Lost>;
+
+    /// Something that is not a measured message: an answer, a ping, anything else. `step` is the client's own, zero at
+    /// first, for the dialect to count its answers.
+    fn message(
+        &self,
+        client: usize,
+        step: &mut u8,
+        message: &[u8],
+        say: &mut Say<'_>,
+    ) -> Result<Progress, Lost>;
+}
+
+/// Where a client is after something came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Set-up goes on.
+    Waiting,
+    /// Subscribed to everything; said once.
+    Live,
+    /// The server wanted to know whether the client is there; the answer, if there is one, is queued.
+    Ping,
+    /// Something to be counted and left.
+    Other,
+}
+
+/// How bytes become messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// WebSocket frames, compressed or not.
+    WebSocket(Units),
+    /// Server-Sent Events: what an empty line ends.
+    Events,
+}
+
+/// How messages lie in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Units {
+    /// The whole frame is one.
+    Whole,
+    /// One a line.
+    Lines,
+    /// Each behind its length as a varint.
+    LengthPrefixed,
+    /// NATS commands, which end with CR LF, `MSG` with as many bytes as it says and CR LF again. Frames may cut them.
+    NatsCommands,
+}
+
+/// What a client says in return.
+#[derive(Debug)]
+pub(crate) struct Say<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Say<'a> {
+    pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
+    pub(crate) fn text(&mut self, payload: &[u8]) {
+        write_masked(self.out, Opcode::Text, payload);
+    }
+
+    pub(crate) fn binary(&mut self, payload: &[u8]) {
+        write_masked(self.out, Opcode::Binary, payload);
+    }
+}
+
+/// Who is subscribed to what. A topic is a number, from which its name is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Audience {
+    /// In front of every name: a namespace as a rule.
+    pub(crate) prefix: String,
+    pub(crate) seats: Seats,
+}
+
+/// Which topics a client is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seats {
+    /// Everybody in the topics 0 to this, exclusive; in none if it is 0.
+    All { topics: usize },
+    /// Each client in as many rooms, so that all rooms are equally full.
+    Rooms { rooms: usize, per_client: usize },
+    /// One topic of its own for each client.
+    Own,
+    /// One topic each, over and over the same ones.
+    Rotating { topics: usize },
+}
+
+impl Audience {
+    /// Everybody in the first `topics` topics.
+    pub(crate) fn new(prefix: &str, seats: Seats) -> Rc<Self> {
+        Rc::new(Self { prefix: prefix.to_owned(), seats })
+    }
+
+    pub(crate) fn topic_name(&self, topic: usize) -> String {
+        format!("{}topic-{topic}", self.prefix)
+    }
+
+    /// The topics of one client.
+    pub(crate) fn topics_of(&self, client: usize) -> impl Iterator<Item = usize> + use<> {
+        let (first, count, modulus) = match self.seats {
+            Seats::All { topics } => (0, topics, topics),
+            Seats::Rooms { rooms, per_client } => (client * per_client, per_client, rooms),
+            Seats::Own => (client, 1, usize::MAX),
+            Seats::Rotating { topics } => (client, 1, topics),
+        };
+        (first..first + count).map(move |topic| topic % modulus)
+    }
+
+    /// How many of the first `clients` clients are in a topic.
+    pub(crate) fn members(&self, topic: usize, clients: usize) -> usize {
+        let (topics, seats) = match self.seats {
+            Seats::All { topics } => (topics, clients * topics),
+            Seats::Rooms { rooms, per_client } => (rooms, clients * per_client),
+            Seats::Own => (clients, clients),
+            Seats::Rotating { topics } => (topics, clients),
+        };
+        // Seats are handed out to the topics in turn.
+        if topic < topics { seats / topics + usize::from(topic < seats % topics) } else { 0 }
+    }
+
+    /// The names of one client's topics.
+    pub(crate) fn topic_names_of(&self, client: usize) -> impl Iterator<Item = String> {
+        self.topics_of(client).map(|topic| self.topic_name(topic))
+    }
+}
+
+/// A WebSocket handshake; `headers` are whole lines with their ends.
+pub(crate) fn websocket_request(out: &mut Vec<u8>, host: &str, path: &str, client: usize, headers: &str) {
+    let key = base64::engine::general_purpose::STANDARD.encode((client as u128).to_be_bytes());
+    out.extend_from_slice(
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
+        )
+        .as_bytes(),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_are_equally_full() {
+        let audience = Audience::new("load:", Seats::Rooms { rooms: 10, per_client: 3 });
+        let mut members = [0; 10];
+        for client in 0..20 {
+            let topics: Vec<usize> = audience.topics_of(client).collect();
+            assert_eq!(topics.len(), 3);
+            for topic in topics {
+                members[topic] += 1;
+            }
+        }
+        assert_eq!(members, [6; 10]);
+    }
+
+    #[test]
+    fn members_are_as_many_as_are_seated() {
+        for seats in [
+            Seats::All { topics: 3 },
+            Seats::Own,
+            Seats::Rooms { rooms: 7, per_client: 2 },
+            Seats::Rotating { topics: 4 },
+        ] {
+            let audience = Audience::new("", seats);
+            for topic in 0..9 {
+                let seated = |client: &usize| audience.topics_of(*client).any(|known| known == topic);
+                assert_eq!(audience.members(topic, 9), (0..9).filter(seated).count(), "{seats:?} {topic}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_seating_has_its_topics() {
+        let topics = |seats, client| Audience::new("", seats).topics_of(client).collect::<Vec<_>>();
+        assert_eq!(topics(Seats::All { topics: 2 }, 7), [0, 1]);
+        assert!(topics(Seats::All { topics: 0 }, 7).is_empty());
+        assert_eq!(topics(Seats::Own, 7), [7]);
+        assert_eq!(topics(Seats::Rotating { topics: 5 }, 7), [2]);
+        assert_eq!(Audience::new("load:", Seats::Own).topic_name(3), "load:topic-3");
+    }
+}

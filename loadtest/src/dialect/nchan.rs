@@ -1,0 +1,73 @@
+//! A WebSocket subscriber of Nchan: the path names its topics, and every frame is a message as it was published.
+
+use std::rc::Rc;
+
+use crate::client::Lost;
+use crate::dialect::{Audience, Dialect, Framing, Progress, Say, Units, websocket_request};
+
+/// Several topics of one connection are Nchan's "multiplexed channel".
+const TOPIC_DELIMITER: &str = ",";
+
+/// What all clients of a run have in common.
+pub(crate) struct Nchan {
+    pub(crate) host: String,
+    /// In front of the topics.
+    pub(crate) path: &'static str,
+    pub(crate) audience: Rc<Audience>,
+}
+
+impl Dialect for Nchan {
+    fn framing(&self) -> Framing {
+        Framing::WebSocket(Units::Whole)
+    }
+
+    fn hello(&self, client: usize, out: &mut Vec<u8>) -> Result<Progress, Lost> {
+        let topics: Vec<String> = self.audience.topic_names_of(client).collect();
+        if topics.is_empty() {
+            return Err(Lost::NotOffered("to clients without a topic"));
+        }
+        let path = format!("{}{}", self.path, topics.join(TOPIC_DELIMITER));
+        websocket_request(out, &self.host, &path, client, "");
+        Ok(Progress::Waiting)
+    }
+
+    /// Nchan answers when the subscription stands.
+    fn opened(
+        &self,
+        _client: usize,
+        _step: &mut u8,
+        _head: &[u8],
+        _say: &mut Say<'_>,
+    ) -> Result<Progress, Lost> {
+        Ok(Progress::Live)
+    }
+
+    fn message(
+        &self,
+        _client: usize,
+        _step: &mut u8,
+        _message: &[u8],
+        _say: &mut Say<'_>,
+    ) -> Result<Progress, Lost> {
+        Ok(Progress::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::Seats;
+
+    #[test]
+    fn the_path_names_every_topic() {
+        let hello = |topics| {
+            let audience = Audience::new("load:", Seats::All { topics });
+            let dialect = Nchan { host: "localhost".to_owned(), path: "/subscribe/", audience };
+            let mut out = Vec::new();
+            dialect.hello(0, &mut out).map(|_| String::from_utf8(out).unwrap())
+        };
+        let request = hello(2).unwrap();
+        assert!(request.starts_with("GET /subscribe/load:topic-0,load:topic-1 HTTP/1.1\r\n"), "{request}");
+        assert!(hello(0).is_err());
+    }
+}

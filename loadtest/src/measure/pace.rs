@@ -1,0 +1,55 @@
+//! When the next message is due: one schedule for the raw baseline and for the publisher, so both offer the same load.
+//!
+//! Due times are fixed at the start. Whoever falls behind catches up at once, so the offered load never shrinks.
+
+use std::time::Duration;
+
+use crate::measure::process::monotonic_nanoseconds;
+
+/// Counts bursts and says when each is due.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    started: u64,
+    interval: u64,
+    sent: u32,
+    total: u32,
+}
+
+impl Pace {
+    /// `total` bursts, the first one now.
+    pub(crate) fn start(bursts_per_second: f64, total: u32) -> Self {
+        let interval = (1e9 / bursts_per_second) as u64;
+        Self { started: monotonic_nanoseconds(), interval, sent: 0, total }
+    }
+
+    /// How long until the next burst is due, zero if it is; `None` when all were sent.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        if self.sent == self.total {
+            return None;
+        }
+        let due = self.started + u64::from(self.sent) * self.interval;
+        Some(Duration::from_nanos(due.saturating_sub(monotonic_nanoseconds())))
+    }
+
+    /// The burst that was due has been sent; returns its number.
+    pub(crate) fn advance(&mut self) -> u32 {
+        self.sent += 1;
+        self.sent - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bursts_come_at_their_times_and_end() {
+        let mut pace = Pace::start(0.5, 2);
+        assert_eq!(pace.wait(), Some(Duration::ZERO));
+        assert_eq!(pace.advance(), 0);
+        let wait = pace.wait().unwrap();
+        assert!(wait > Duration::from_secs(1) && wait <= Duration::from_secs(2), "{wait:?}");
+        assert_eq!(pace.advance(), 1);
+        assert_eq!(pace.wait(), None);
+    }
+}

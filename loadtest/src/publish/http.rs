@@ -1,0 +1,164 @@
+//! Publishing by HTTP POST on a kept connection, whatever the server's API looks like.
+//!
+//! What a request says is the server's own (`Api`); sending, keeping and reading answers is the same for all.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddrV4;
+
+use memchr::memmem;
+use mio::net::TcpStream;
+
+use crate::error::{Doing, LoadError};
+use crate::http::{read_response, write_post};
+use crate::publish::{Messages, Publisher, connect};
+
+const RECV_BYTES: usize = 16 * 1024;
+
+/// What a server's way of publishing looks like.
+pub(crate) trait Api {
+    /// Appends the requests that publish these messages; returns how many there are.
+    fn write(&self, out: &mut Vec<u8>, topic: &str, messages: &Messages) -> usize;
+
+    /// Whether the answer says that all was published.
+    fn is_accepted(&self, status: u16, body: &[u8]) -> bool;
+}
+
+/// One kept connection and the requests on it that have no answer yet.
+pub(crate) struct HttpPublisher<A> {
+    stream: TcpStream,
+    api: A,
+    outstanding: usize,
+    unsent: Vec<u8>,
+    received: Vec<u8>,
+}
+
+impl<A: Api> HttpPublisher<A> {
+    pub(crate) fn connect(server: SocketAddrV4, api: A) -> Result<Self, LoadError> {
+        let stream = connect(server)?;
+        Ok(Self { stream, api, outstanding: 0, unsent: Vec::new(), received: Vec::new() })
+    }
+
+    fn flush(&mut self) -> Result<(), LoadError> {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).doing("send a publication"),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_answers(&mut self) -> Result<(), LoadError> {
+        let mut taken = 0;
+        while let Some(response) = read_response(&self.received[taken..])? {
+            if !self.api.is_accepted(response.status, response.body) {
+                let body = String::from_utf8_lossy(response.body);
+                return Err(LoadError::Api(format!("{}: {body}", response.status)));
+            }
+            taken += response.bytes;
+            self.outstanding = self
+                .outstanding
+                .checked_sub(1)
+                .ok_or_else(|| LoadError::Unreadable("an answer nobody asked for".to_owned()))?;
+        }
+        self.received.drain(..taken);
+        Ok(())
+    }
+}
+
+impl<A: Api> Publisher for HttpPublisher<A> {
+    fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    fn ready(&mut self) -> Result<(), LoadError> {
+        self.flush()?;
+        let mut part = [0; RECV_BYTES];
+        loop {
+            match self.stream.read(&mut part) {
+                Ok(0) => return Err(LoadError::Server("ended a publisher's connection".to_owned())),
+                Ok(length) => self.received.extend_from_slice(&part[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).doing("read an answer to a publication"),
+            }
+        }
+        self.take_answers()
+    }
+
+    fn publish(&mut self, topic: &str, messages: &Messages) -> Result<(), LoadError> {
+        self.outstanding += self.api.write(&mut self.unsent, topic, messages);
+        self.flush()
+    }
+
+    fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+}
+
+/// The HTTP API that servers of the Centrifuge protocol share: `publish` for one message, `batch` for several.
+#[derive(Clone, Debug)]
+pub(crate) struct CentrifugeApi {
+    pub(crate) host: String,
+    /// In front of `/publish`.
+    pub(crate) path: String,
+    pub(crate) key: String,
+}
+
+impl Api for CentrifugeApi {
+    fn write(&self, out: &mut Vec<u8>, topic: &str, messages: &Messages) -> usize {
+        let mut body = Vec::new();
+        let command = if messages.count == 1 {
+            write_publish(&mut body, topic, messages, 0);
+            "publish"
+        } else {
+            body.extend_from_slice(br#"{"parallel":false,"commands":["#);
+            for place in 0..messages.count {
+                body.extend_from_slice(if place == 0 { br#"{"publish":"# } else { br#",{"publish":"# });
+                write_publish(&mut body, topic, messages, place);
+                body.push(b'}');
+            }
+            body.extend_from_slice(b"]}");
+            "batch"
+        };
+        write_post(out, &self.host, &format!("{}/{command}", self.path), &self.key, &body);
+        1
+    }
+
+    fn is_accepted(&self, status: u16, body: &[u8]) -> bool {
+        status == 200 && memmem::find(body, br#""error""#).is_none()
+    }
+}
+
+fn write_publish(out: &mut Vec<u8>, topic: &str, messages: &Messages, place: u32) {
+    out.extend_from_slice(br#"{"channel":""#);
+    out.extend_from_slice(topic.as_bytes());
+    out.extend_from_slice(br#"","data":"#);
+    messages.write(place, out);
+    out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_message_is_published_and_several_are_a_batch() {
+        let api = CentrifugeApi { host: "h".to_owned(), path: "/api".to_owned(), key: "k".to_owned() };
+        for (count, path) in [(1, "POST /api/publish "), (3, "POST /api/batch ")] {
+            let mut out = Vec::new();
+            let messages = Messages { stream: 2, first: 7, count, payload_bytes: 100 };
+            assert_eq!(api.write(&mut out, "load:a", &messages), 1);
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.starts_with(path), "{text}");
+            let body: serde_json::Value =
+                serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+            let first = if count == 1 { &body } else { &body["commands"][0]["publish"] };
+            assert_eq!((&first["channel"], &first["data"]["n"]), (&"load:a".into(), &7.into()));
+        }
+        assert!(api.is_accepted(200, br#"{"result":{}}"#));
+        assert!(!api.is_accepted(200, br#"{"error":{"code":100}}"#));
+        assert!(!api.is_accepted(401, b"{}"));
+    }
+}

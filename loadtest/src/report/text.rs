@@ -1,0 +1,153 @@
+//! The report as a person reads it in a terminal: one row for each figure, one column for each subject.
+
+use std::collections::BTreeSet;
+
+use crate::report::{Report, Spread, Summary, Turn};
+
+/// Everything but the raw histograms and series.
+pub(crate) fn render(report: &Report) -> String {
+    let load: Vec<String> = report.load.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let mut text = format!(
+        "{}: {}\n{}; {} rounds; server on core {}, client on core {}\n\n",
+        report.scenario,
+        report.about,
+        load.join(", "),
+        report.turns.iter().map(|turn| turn.round).max().unwrap_or(0),
+        report.machine.pinned.server,
+        report.machine.pinned.client,
+    );
+    text += &table(&rows(&report.summaries()));
+    if !report.bounds.is_empty() {
+        text.push('\n');
+        let bounds = report.bounds.iter().map(|bound| {
+            let met = if bound.met { "met" } else { "NOT MET" };
+            let unit = if bound.unit == "ratio" { "" } else { &bound.unit };
+            let measured = format!("{} {unit}", digits(bound.measured));
+            vec![met.to_owned(), bound.name.clone(), measured, format!("<= {} {unit}", digits(bound.at_most))]
+        });
+        text += &table(&bounds.collect::<Vec<_>>());
+    }
+    let notes: BTreeSet<&String> = report.turns.iter().flat_map(|turn| &turn.notes).collect();
+    for note in notes {
+        text += &format!("note: {note}\n");
+    }
+    for turn in report.turns.iter().filter(|turn| !turn.is_clean()) {
+        text += &format!("FAILED round {}, {}: {}\n", turn.round, turn.subject, failure(turn));
+    }
+    text
+}
+
+/// One line for the end of a turn: its first figures, and what was wrong.
+pub(crate) fn turn_line(turn: &Turn) -> String {
+    const FIGURES_SHOWN: usize = 5;
+    let figures: Vec<String> = turn
+        .figures
+        .iter()
+        .take(FIGURES_SHOWN)
+        .map(|figure| format!("{} {} {}", figure.name, digits(figure.value), figure.unit))
+        .collect();
+    let figures = figures.join(", ");
+    if turn.is_clean() { figures } else { format!("FAILED: {}; {figures}", failure(turn)) }
+}
+
+fn failure(turn: &Turn) -> String {
+    let mut parts = Vec::new();
+    if !turn.faults.is_clean() {
+        parts.push(turn.faults.describe());
+    }
+    if turn.connections_lost > 0 {
+        parts.push(format!("{} CONNECTIONS LOST", turn.connections_lost));
+    }
+    parts.extend(turn.reasons.iter().cloned());
+    parts.join("; ")
+}
+
+/// A heading, then each figure in the order in which it is first met.
+fn rows(summaries: &[Summary]) -> Vec<Vec<String>> {
+    let mut names: Vec<(&str, &str)> = Vec::new();
+    for figure in summaries.iter().flat_map(|summary| &summary.figures) {
+        if !names.iter().any(|(name, _)| *name == figure.name) {
+            names.push((&figure.name, &figure.unit));
+        }
+    }
+    let heading = ["".to_owned(), "".to_owned()].into_iter();
+    let mut rows = vec![heading.chain(summaries.iter().map(|summary| summary.subject.clone())).collect()];
+    for (name, unit) in names {
+        let mut row = vec![name.to_owned(), unit.to_owned()];
+        for summary in summaries {
+            let figure = summary.figures.iter().find(|figure| figure.name == name);
+            row.push(figure.map_or_else(
+                || "-".to_owned(),
+                |figure| {
+                    // How many there were is no figure of merit.
+                    let ratio = figure.ratio_to_first.filter(|_| figure.unit != "count");
+                    let ratio = ratio.map(|ratio| format!("  x{}", digits(ratio.median)));
+                    format!("{}{}", spread(figure.spread), ratio.unwrap_or_default())
+                },
+            ));
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+fn spread(Spread { median, min, max }: Spread) -> String {
+    if min == max { digits(median) } else { format!("{} [{}-{}]", digits(median), digits(min), digits(max)) }
+}
+
+/// Three significant digits are more than a measurement has here.
+fn digits(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 0.01 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+/// Columns as wide as their widest cell.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::sample;
+
+    #[test]
+    fn a_report_shows_medians_ratios_bounds_and_failures() {
+        let mut report = sample();
+        let rule: crate::report::BoundRule = "fanwire/raw:server CPU per delivery<=1.1".parse().unwrap();
+        report.bounds.extend(rule.judge(&report));
+        report.turns[1].faults.lost = 3;
+        report.turns[1].connections_lost = 1;
+        report.turns[1].reasons.push("the server ended the connection".to_owned());
+        let text = render(&report);
+        for part in [
+            "server CPU per delivery  us  20.0 [10.0-30.0]  22.5 [12.0-33.0]  x1.12",
+            "NOT MET  fanwire / raw, server CPU per delivery  1.12",
+            "FAILED round 1, fanwire: 3 LOST; 1 CONNECTIONS LOST; the server ended the connection",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["long".to_owned(), "c".to_owned()]];
+        assert_eq!(table(&rows), "a     b\nlong  c\n");
+    }
+}

@@ -1,0 +1,231 @@
+//! `churn`: clients connect, subscribe and leave, over and over, always new users; does everything they took come back?
+//!
+//! Half of them say goodbye, half just go. After a warm-up the server's memory and its Redis' keys are the start that the
+//! end is compared with.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::client::Lost;
+use crate::dialect::Seats;
+use crate::error::LoadError;
+use crate::measure::meter::{Meter, server_memory};
+use crate::report::{BoundRule, Report, Series, Turn};
+use crate::scenario::{Bench, Outline, Plan, Stage, described};
+use crate::settings::Settings;
+use crate::subject::Subject;
+
+const GROWTH_MAX: f64 = 0.05;
+/// Points of each series.
+const SAMPLES: u32 = 200;
+/// Loopback addresses to come from: ports of one would run out.
+const SOURCES: usize = 16;
+const TURN_MAX: Duration = Duration::from_millis(100);
+
+/// What to do.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ChurnArguments {
+    /// Clients that come and go after the warm-up
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) cycles: u32,
+    /// Clients that come and go before the start is measured
+    #[arg(long, default_value_t = 50_000, value_name = "CYCLES")]
+    pub(crate) warm_up: u32,
+    /// Topics that clients subscribe to in turn
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) topics: u32,
+    /// Clients at a time
+    #[arg(long, default_value_t = 64, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) at_once: u32,
+    /// How long the server rests before it is measured; longer than topics outlive their last subscriber
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub(crate) rest: u32,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+pub(crate) fn run(arguments: &ChurnArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
+    let ChurnArguments { cycles, warm_up, topics, at_once, .. } = arguments;
+    let subjects = bench.subjects();
+    let bounds = subjects.iter().flat_map(|(name, _)| {
+        [
+            BoundRule::absolute(name, "memory growth", GROWTH_MAX),
+            BoundRule::absolute(name, "Redis keys growth", 0.0),
+        ]
+    });
+    let outline = Outline {
+        scenario: "churn",
+        about:
+            "clients connect, subscribe and leave, half of them without a word; growth is from warm-up to end"
+                .to_owned(),
+        load: described(&[
+            ("cycles", cycles.to_string()),
+            ("warm-up", warm_up.to_string()),
+            ("topics", topics.to_string()),
+            ("at once", at_once.to_string()),
+        ]),
+        bounds: bounds.collect(),
+    };
+    bench.run(outline, &subjects, |bench, subject| turn(arguments, bench, subject))
+}
+
+fn turn(arguments: &ChurnArguments, bench: &mut Bench<'_>, subject: &Subject) -> Result<Turn, LoadError> {
+    let ChurnArguments { cycles, warm_up, topics, at_once, rest, .. } = arguments;
+    let plan = Plan {
+        clients: *at_once as usize,
+        seats: Seats::Rotating { topics: *topics as usize },
+        topic_prefix: None,
+        load: None,
+        lanes: 0,
+    };
+    let mut stage = Stage::start(bench, subject, &plan)?;
+    let rest = Duration::from_secs((*rest).into());
+    let mut churn = Churn { at_once: *at_once as usize, started: 0, done: 0 };
+    churn.run(&mut stage, *warm_up as usize, |_, _| Ok(()))?;
+    bench.progress.live("resting after the warm-up");
+    stage.clients.run_for(rest)?;
+    let start = Sample::take(&stage)?;
+
+    let mut samples = vec![(0, start)];
+    let sample_every = (cycles / SAMPLES).max(1) as usize;
+    let meter = Meter::start(&stage.target.parts())?;
+    churn.run(&mut stage, *cycles as usize, |stage, done| {
+        let done = done - *warm_up as usize;
+        if done >= samples.len() * sample_every {
+            samples.push((done, Sample::take(stage)?));
+        }
+        if bench.progress.is_due() {
+            let used = meter.used()?;
+            let memory = samples.last().map_or(0, |(_, sample)| sample.resident >> 20);
+            let rate = done as f64 / used.seconds;
+            bench.progress.live(&format!("{done} of {cycles} cycles, {rate:.0}/s, {memory} MiB"));
+        }
+        Ok(())
+    })?;
+    let used = meter.used()?;
+    bench.progress.live("resting before the end is measured");
+    stage.clients.run_for(rest)?;
+    let end = Sample::take(&stage)?;
+    samples.push((*cycles as usize, end));
+
+    let mut turn = Turn::default();
+    let each = f64::from(*cycles);
+    let growth = (end.resident as f64 - start.resident as f64) / start.resident as f64;
+    turn.figure("memory growth", "ratio", growth);
+    turn.figure("memory after warm-up", "B", start.resident as f64);
+    turn.figure("memory at the end", "B", end.resident as f64);
+    if let Some((start, end)) = start.redis.zip(end.redis) {
+        turn.figure("Redis keys growth", "count", end.keys as f64 - start.keys as f64);
+        turn.figure("Redis keys at the end", "count", end.keys as f64);
+        let growth = (end.bytes as f64 - start.bytes as f64) / start.bytes as f64;
+        turn.figure("Redis memory growth", "ratio", growth);
+    }
+    if let Some(server) = used.server() {
+        turn.figure("server CPU per cycle", "us", server.microseconds() / each);
+    }
+    turn.figure("client CPU per cycle", "us", used.client.microseconds() / each);
+    turn.figure("cycles per second", "1/s", each / used.seconds);
+    turn.series = series(&samples);
+    turn.histograms.push(stage.clients.shared.set_up.named("set-up"));
+    let (lost, reasons) = stage.clients.losses();
+    turn.connections_lost = lost as u64;
+    turn.reasons = reasons.to_vec();
+    if let Some(present) = stage.target.present(&stage.streams.audience.topic_name(0))?
+        && present > 0
+    {
+        turn.reasons.push(format!("the server still counts {present} clients in the first topic"));
+    }
+    Ok(turn)
+}
+
+/// Clients that come and go, each under the next number.
+#[derive(Debug)]
+struct Churn {
+    at_once: usize,
+    started: usize,
+    done: usize,
+}
+
+impl Churn {
+    /// Goes on until `cycles` more clients have come and gone; nobody is there before and after.
+    fn run(
+        &mut self,
+        stage: &mut Stage,
+        cycles: usize,
+        mut watch: impl FnMut(&Stage, usize) -> Result<(), LoadError>,
+    ) -> Result<(), LoadError> {
+        let end = self.done + cycles;
+        for place in 0..self.at_once.min(cycles) {
+            self.start(stage, place)?;
+        }
+        while self.done < end {
+            stage.clients.turn(Some(TURN_MAX)).map_err(|error| stage.target.explain(error))?;
+            // All of them: a client that went during this turn is not in any later event.
+            for place in 0..self.at_once.min(cycles) {
+                if stage.clients.is_live(place) {
+                    leave(stage, place)?;
+                }
+                if stage.clients.take_gone(place) {
+                    self.done += 1;
+                    if self.started < end {
+                        self.start(stage, place)?;
+                    }
+                }
+            }
+            watch(stage, self.done)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, stage: &mut Stage, place: usize) -> Result<(), LoadError> {
+        let number = self.started;
+        self.started += 1;
+        stage.clients.start_at(place, number, number % SOURCES)
+    }
+}
+
+/// Every other client says goodbye.
+fn leave(stage: &mut Stage, place: usize) -> Result<(), LoadError> {
+    let left: Result<(), Lost> = if stage.clients.number(place).is_multiple_of(2) {
+        stage.clients.leave(place)
+    } else {
+        stage.clients.vanish(place)
+    };
+    left.map_err(|lost| LoadError::Server(format!("did not let a client go: {lost}")))
+}
+
+/// What is held at one time.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    resident: u64,
+    redis: Option<crate::target::redis::Use>,
+}
+
+impl Sample {
+    fn take(stage: &Stage) -> Result<Self, LoadError> {
+        let memory = server_memory(&stage.target.parts())?.ok_or_else(|| {
+            LoadError::Unsupported("churn needs the server's process here; name it by --pid".to_owned())
+        })?;
+        Ok(Self { resident: memory.resident, redis: stage.target.redis_use()? })
+    }
+}
+
+fn series(samples: &[(usize, Sample)]) -> Vec<Series> {
+    let series = |name: &str, unit: &str, value: &dyn Fn(&Sample) -> Option<u64>| Series {
+        name: name.to_owned(),
+        unit: unit.to_owned(),
+        x_unit: "cycles".to_owned(),
+        points: samples
+            .iter()
+            .filter_map(|(cycles, sample)| Some((*cycles as f64, value(sample)? as f64)))
+            .collect(),
+    };
+    let mut all = vec![
+        series("server resident memory", "B", &|sample| Some(sample.resident)),
+        series("Redis keys", "count", &|sample| sample.redis.map(|redis| redis.keys)),
+        series("Redis memory", "B", &|sample| sample.redis.map(|redis| redis.bytes)),
+    ];
+    all.retain(|series| !series.points.is_empty());
+    all
+}

@@ -1,0 +1,83 @@
+//! `fanout`: one topic, many subscribers, messages at a pace; what does a delivery cost, beside a bare send?
+
+use clap::Args;
+
+use crate::dialect::Seats;
+use crate::error::LoadError;
+use crate::report::{BoundRule, Report};
+use crate::scenario::flow::{Route, send};
+use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
+use crate::settings::Settings;
+
+/// Of a bare send's CPU, one message at a time and in bursts.
+const CPU_OF_RAW_MAX: f64 = 1.2;
+const CPU_OF_RAW_IN_BURSTS_MAX: f64 = 1.3;
+/// Of the peers' CPU.
+const CPU_OF_PEERS_MAX: [(&str, f64); 3] = [("nchan", 0.75), ("ws", 0.75), ("socketio", 0.55)];
+/// Of plain WebSocket's CPU.
+const CPU_OF_EVENTS_MAX: f64 = 1.15;
+const CPU_OF_DEFLATE_MAX: f64 = 1.1;
+/// Of a bare send's latency.
+const P50_OF_RAW_MAX: f64 = 1.2;
+const P99_OF_RAW_MAX: f64 = 2.0;
+
+/// What to do.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FanoutArguments {
+    /// Connections, all subscribed to one topic
+    #[arg(long, default_value_t = 1000, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) subscribers: u32,
+    #[command(flatten)]
+    pub(crate) load: Load,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+pub(crate) fn run(arguments: &FanoutArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
+    let FanoutArguments { subscribers, load, .. } = arguments;
+    let mut described = described(&[("subscribers", subscribers.to_string())]);
+    described.extend(load.described());
+    let subjects = bench.subjects();
+    let names: Vec<&str> = subjects.iter().map(|(name, _)| name.as_str()).collect();
+    let outline = Outline {
+        scenario: "fanout",
+        about: "one topic with many subscribers; what a delivery costs, and how long the last hop takes"
+            .to_owned(),
+        load: described,
+        bounds: bounds(load, &names),
+    };
+    let plan = Plan {
+        clients: *subscribers as usize,
+        seats: Seats::All { topics: 1 },
+        topic_prefix: None,
+        load: Some(load),
+        lanes: Route::Shared.lanes(load),
+    };
+    bench.run(outline, &subjects, |bench, subject| {
+        let mut stage = Stage::open(bench, subject, &plan)?;
+        send(bench, &mut stage, load, Route::Shared)
+    })
+}
+
+fn bounds(load: &Load, subjects: &[&str]) -> Vec<BoundRule> {
+    const CPU: &str = "server CPU per delivery";
+    let cpu_of_raw = if load.burst > 1 { CPU_OF_RAW_IN_BURSTS_MAX } else { CPU_OF_RAW_MAX };
+    let mut rules = Vec::new();
+    for subject in subjects.iter().filter(|subject| subject.starts_with("fanwire")) {
+        let websocket = subject.replace("+sse", "");
+        let plain = subject.replace("+deflate", "");
+        if websocket != *subject {
+            rules.push(BoundRule::ratio(subject, &websocket, CPU, CPU_OF_EVENTS_MAX));
+        } else if plain != *subject {
+            rules.push(BoundRule::ratio(subject, &plain, CPU, CPU_OF_DEFLATE_MAX));
+        } else {
+            rules.push(BoundRule::ratio(subject, "raw", CPU, cpu_of_raw));
+            rules.push(BoundRule::ratio(subject, "raw", "latency p50", P50_OF_RAW_MAX));
+            rules.push(BoundRule::ratio(subject, "raw", "latency p99", P99_OF_RAW_MAX));
+            for (peer, at_most) in CPU_OF_PEERS_MAX {
+                rules.push(BoundRule::ratio(subject, peer, CPU, at_most));
+            }
+        }
+    }
+    rules
+}

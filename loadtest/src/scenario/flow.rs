@@ -1,0 +1,290 @@
+//! The measured part of every scenario that sends: messages at a pace until all have arrived, and what that cost.
+//!
+//! A message that is lost, doubled or out of order on any connection is in the turn's faults.
+
+use std::time::{Duration, Instant};
+
+use crate::client::Clients;
+use crate::dialect::Audience;
+use crate::error::LoadError;
+use crate::measure::meter::{Meter, Used};
+use crate::measure::pace::Pace;
+use crate::measure::process::resident_bytes_roughly;
+use crate::measure::sequence::Faults;
+use crate::publish::Messages;
+use crate::report::{Series, Turn};
+use crate::scenario::{Bench, Load, Stage};
+use crate::target::Part;
+
+/// A turn without a delivery for this long beyond the pace is over, and what is missing is lost.
+const STALL_MAX: Duration = Duration::from_secs(5);
+/// A message that comes twice comes within this time.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Falling behind the pace by more than this, in seconds, is told: the figures are of another load then.
+const BEHIND_TOLD: f64 = 0.25;
+/// Of the pseudo-random order in which topics get messages; any odd number would do.
+const ORDER_SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Which topic gets the next burst, and by which publisher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// The first topic, by whichever publisher is free: each is a lane of its own.
+    Shared,
+    /// All of the first topics, in a fixed pseudo-random order; each always by the same publisher.
+    Spread { topics: usize },
+}
+
+impl Route {
+    /// How many publishers send to the same topic.
+    pub(crate) fn lanes(self, load: &Load) -> u32 {
+        match self {
+            Self::Shared => load.publishers,
+            Self::Spread { .. } => 1,
+        }
+    }
+}
+
+/// Connects the publishers, sends the whole load, and waits for what is on its way.
+pub(crate) fn send(
+    bench: &mut Bench<'_>,
+    stage: &mut Stage,
+    load: &Load,
+    route: Route,
+) -> Result<Turn, LoadError> {
+    for index in 0..load.publishers as usize {
+        match stage.target.publisher(index)? {
+            Some(publisher) => stage.clients.add_publisher(publisher)?,
+            None => break,
+        }
+    }
+    let parts = stage.target.parts();
+    let meter = Meter::start(&parts)?;
+    let sent = deliver(bench, stage, load, route, &parts, &meter);
+    let Delivered { used, expected, last_delivery, memory } =
+        sent.map_err(|error| stage.target.explain(error))?;
+    stage.clients.run_for(SETTLE)?;
+
+    let mut turn = turn_of(&stage.clients, &used);
+    let seconds = last_delivery.as_secs_f64();
+    let deliveries = stage.clients.shared.received;
+    turn.figure("deliveries", "count", deliveries as f64);
+    turn.figure("deliveries expected", "count", expected as f64);
+    turn.figure("deliveries per second", "1/s", deliveries as f64 / seconds);
+    // How much longer it took than the pace asked for.
+    let behind = (seconds - load.planned_seconds()).max(0.0);
+    turn.figure("behind the pace", "s", behind);
+    if behind > BEHIND_TOLD {
+        turn.notes.push("a turn that is behind the pace was given less load than planned".to_owned());
+    }
+    turn.series.extend(memory);
+    Ok(turn)
+}
+
+/// What `deliver` saw.
+struct Delivered {
+    used: Used,
+    expected: u64,
+    last_delivery: Duration,
+    memory: Option<Series>,
+}
+
+fn deliver(
+    bench: &mut Bench<'_>,
+    stage: &mut Stage,
+    load: &Load,
+    route: Route,
+    parts: &[Part],
+    meter: &Meter,
+) -> Result<Delivered, LoadError> {
+    let mut sender = Sender::begin(stage, load, route)?;
+    let stall_max = STALL_MAX + Duration::from_secs_f64(1.0 / load.rate);
+    let started = Instant::now();
+    let mut last_received = (0, started);
+    let mut memory = Vec::new();
+    loop {
+        let wait = sender.step(stage, load)?;
+        stage.clients.turn(Some(wait.unwrap_or(SETTLE).min(SETTLE)))?;
+        let received = stage.clients.shared.received;
+        if received > last_received.0 {
+            last_received = (received, Instant::now());
+        }
+        let complete = wait.is_none() && received >= sender.expected;
+        if complete || last_received.1.elapsed() > stall_max {
+            break;
+        }
+        if bench.progress.is_due() {
+            let resident = parts.first().and_then(|part| resident_bytes_roughly(part.pid));
+            memory.extend(resident.map(|bytes| (started.elapsed().as_secs_f64(), bytes as f64)));
+            bench.progress.live(&state(&stage.clients, &meter.used()?, sender.expected, resident));
+        }
+    }
+    Ok(Delivered {
+        used: meter.used()?,
+        expected: sender.expected,
+        last_delivery: last_received.1 - started,
+        memory: (!memory.is_empty()).then(|| Series {
+            name: "server resident memory".to_owned(),
+            unit: "B".to_owned(),
+            x_unit: "s".to_owned(),
+            points: memory,
+        }),
+    })
+}
+
+/// Hands bursts to publishers when they are due. A burst that finds none free waits, and the pace falls behind.
+struct Sender {
+    /// `None` if the target sends by itself.
+    pace: Option<Pace>,
+    route: Route,
+    /// Deliveries that are due for what was published so far.
+    expected: u64,
+    next_publisher: usize,
+    random: u64,
+    /// A burst that waits for its publisher.
+    held: Option<usize>,
+    readers_of: Vec<u64>,
+}
+
+impl Sender {
+    fn begin(stage: &mut Stage, load: &Load, route: Route) -> Result<Self, LoadError> {
+        let topics = match route {
+            Route::Shared => 1,
+            Route::Spread { topics } => topics,
+        };
+        let clients = &mut stage.clients;
+        let readers_of = readers_of(clients, &stage.streams.audience, topics);
+        clients.shared.published = vec![0; topics * stage.streams.lanes as usize];
+        let sends_itself = clients.publishers().is_empty();
+        let mut expected = 0;
+        if sends_itself {
+            clients.shared.published[0] = load.messages();
+            expected = load.messages() * readers_of[0];
+            stage.target.begin()?;
+        }
+        let pace = (!sends_itself).then(|| Pace::start(load.rate, load.bursts()));
+        Ok(Self { pace, route, expected, next_publisher: 0, random: ORDER_SEED, held: None, readers_of })
+    }
+
+    /// Publishes what is due. Says how soon to call again, `None` when all is published and answered; a publisher that
+    /// becomes free ends the wait by itself.
+    fn step(&mut self, stage: &mut Stage, load: &Load) -> Result<Option<Duration>, LoadError> {
+        let Some(pace) = &mut self.pace else { return Ok(None) };
+        let Some(wait) = pace.wait() else {
+            let is_answered = stage.clients.publishers().iter().all(|publisher| publisher.outstanding() == 0);
+            return Ok(if is_answered { None } else { Some(SETTLE) });
+        };
+        if !wait.is_zero() {
+            return Ok(Some(wait));
+        }
+        let topic = match (self.held.take(), self.route) {
+            (Some(topic), _) => topic,
+            (None, Route::Shared) => 0,
+            (None, Route::Spread { topics }) => {
+                // Xorshift: even enough, and the same in every turn.
+                self.random ^= self.random << 13;
+                self.random ^= self.random >> 7;
+                self.random ^= self.random << 17;
+                (self.random % topics as u64) as usize
+            }
+        };
+        let publishers = stage.clients.publishers();
+        let free = match self.route {
+            Route::Shared => (0..publishers.len())
+                .map(|step| (self.next_publisher + step) % publishers.len())
+                .find(|index| publishers[*index].outstanding() == 0),
+            Route::Spread { .. } => {
+                Some(topic % publishers.len()).filter(|index| publishers[*index].outstanding() == 0)
+            }
+        };
+        let Some(index) = free else {
+            self.held = Some(topic);
+            return Ok(Some(SETTLE));
+        };
+        self.next_publisher = index + 1;
+        let lane = if stage.streams.lanes > 1 { index as u32 } else { 0 };
+        let stream = stage.streams.of(topic, lane);
+        let published = &mut stage.clients.shared.published[stream as usize];
+        let messages = Messages { stream, first: *published, count: load.burst, payload_bytes: load.payload };
+        *published += u64::from(load.burst);
+        self.expected += self.readers_of[topic] * u64::from(load.burst);
+        let name = stage.streams.audience.topic_name(topic);
+        stage.clients.publishers()[index].publish(&name, &messages)?;
+        pace.advance();
+        Ok(Some(Duration::ZERO))
+    }
+}
+
+/// How many clients of each topic read what they are sent.
+fn readers_of(clients: &Clients, audience: &Audience, topics: usize) -> Vec<u64> {
+    let mut readers: Vec<u64> =
+        (0..topics).map(|topic| audience.members(topic, clients.count()) as u64).collect();
+    for (number, _) in clients.iter().enumerate().filter(|(_, client)| client.is_stalled()) {
+        for topic in audience.topics_of(number).filter(|topic| *topic < topics) {
+            readers[topic] -= 1;
+        }
+    }
+    readers
+}
+
+/// The figures that every scenario that sends has.
+fn turn_of(clients: &Clients, used: &Used) -> Turn {
+    let mut turn = Turn::default();
+    let deliveries = clients.shared.received as f64;
+    let publications = clients.shared.published.iter().sum::<u64>() as f64;
+    if let Some(server) = used.server() {
+        turn.figure("server CPU per delivery", "us", server.microseconds() / deliveries);
+    }
+    turn.figure("client CPU per delivery", "us", used.client.microseconds() / deliveries);
+    let latency = &clients.shared.latency;
+    if !latency.is_empty() {
+        turn.figure("latency p50", "ms", latency.quantile_ms(0.5));
+        turn.figure("latency p99", "ms", latency.quantile_ms(0.99));
+        turn.figure("latency p99.9", "ms", latency.quantile_ms(0.999));
+        turn.histograms.push(latency.named("latency"));
+    }
+    if let Some(server) = used.server() {
+        turn.figure("server CPU per publication", "us", server.microseconds() / publications);
+        turn.figure("server CPU in user space", "ratio", server.user_share);
+        turn.figure("server CPU of a core", "ratio", server.microseconds() / 1e6 / used.seconds);
+    }
+    turn.figure("client CPU of a core", "ratio", used.client.microseconds() / 1e6 / used.seconds);
+    if clients.shared.compressed > 0 {
+        turn.figure("compressed share", "ratio", clients.shared.compressed as f64 / deliveries);
+    }
+    for (name, part) in used.others() {
+        turn.figure(&format!("{name} CPU per delivery"), "us", part.microseconds() / deliveries);
+        turn.figure(&format!("{name} CPU per publication"), "us", part.microseconds() / publications);
+        turn.figure(&format!("{name} CPU of a core"), "ratio", part.microseconds() / 1e6 / used.seconds);
+    }
+    let (lost, reasons) = clients.losses();
+    turn.faults = clients.faults();
+    turn.connections_lost = lost as u64;
+    turn.reasons = reasons.to_vec();
+    turn
+}
+
+fn state(clients: &Clients, used: &Used, expected: u64, resident: Option<u64>) -> String {
+    let shared = &clients.shared;
+    let mut parts = vec![
+        format!("{:.0} deliveries/s", shared.received as f64 / used.seconds),
+        format!("{} of {expected}", shared.received),
+    ];
+    parts.extend(
+        used.server().map(|server| format!("server {:.0} %", server.microseconds() / 1e4 / used.seconds)),
+    );
+    parts.extend(resident.map(|bytes| format!("{} MiB", bytes >> 20)));
+    if !shared.latency.is_empty() {
+        let latency = &shared.latency;
+        parts.push(format!("p50 {:.1} p99 {:.1} ms", latency.quantile_ms(0.5), latency.quantile_ms(0.99)));
+    }
+    // What has not come yet may still be on its way.
+    let faults = Faults { lost: 0, ..clients.faults() };
+    if !faults.is_clean() {
+        parts.push(faults.describe());
+    }
+    let (lost, _) = clients.losses();
+    if lost > 0 {
+        parts.push(format!("{lost} CONNECTIONS LOST"));
+    }
+    parts.join(", ")
+}

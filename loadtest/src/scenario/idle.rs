@@ -1,0 +1,194 @@
+//! `idle`: many clients connect, authenticate, subscribe to one topic with presence, and then only answer pings.
+//!
+//! Says what a connection costs to set up, what it holds in memory, and what it takes of a core while nothing happens.
+//! What the parts of a connection hold is told from outside: by servers with one part more each.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::dialect::Seats;
+use crate::error::LoadError;
+use crate::measure::meter::{Meter, server_memory};
+use crate::measure::process::Memory;
+use crate::report::{BoundRule, Report, Turn};
+use crate::scenario::{Bench, Outline, Plan, Stage, described};
+use crate::settings::Settings;
+use crate::subject::{Server, Subject};
+use crate::target::fanwire::NAMESPACE_WITHOUT_PRESENCE;
+
+const MEMORY_BYTES_MAX: f64 = 1024.0;
+const FURTHER_BYTES_MAX: f64 = 100.0;
+const SET_UP_CPU_US_MAX: f64 = 120.0;
+const IDLE_CPU_US_PER_SECOND_MAX: f64 = 1.0;
+
+/// Time for the server to let go of what only the handshakes needed.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// What to do.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct IdleArguments {
+    /// Connections to hold, each a user of its own with a signed token
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: u32,
+    /// How long to watch them; two ping intervals and a little
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub(crate) window: u32,
+    /// Subscriptions of each connection beyond the first, for the cost of one; 0 leaves that out
+    #[arg(long, default_value_t = 0, value_name = "TOPICS", value_parser = clap::value_parser!(u32).range(0..=127))]
+    pub(crate) further: u32,
+    /// Tell what session, subscription and presence hold, by a server of its own for each
+    #[arg(long)]
+    pub(crate) split: bool,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+pub(crate) fn run(arguments: &IdleArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
+    let IdleArguments { connections, window, further, .. } = arguments;
+    let subjects = bench.subjects();
+    let bounds = subjects.iter().flat_map(|(name, _)| {
+        [
+            BoundRule::absolute(name, "memory per connection", MEMORY_BYTES_MAX),
+            BoundRule::absolute(name, "memory per further subscription", FURTHER_BYTES_MAX),
+            BoundRule::absolute(name, "idle CPU per connection and second", IDLE_CPU_US_PER_SECOND_MAX),
+            BoundRule::absolute(name, "set-up CPU per connection", SET_UP_CPU_US_MAX),
+        ]
+    });
+    let outline = Outline {
+        scenario: "idle",
+        about: "clients that are subscribed and only answer pings; memory is what the server grew by"
+            .to_owned(),
+        load: described(&[
+            ("connections", connections.to_string()),
+            ("window", format!("{window} s")),
+            ("further subscriptions", further.to_string()),
+        ]),
+        bounds: bounds.collect(),
+    };
+    bench.run(outline, &subjects, |bench, subject| turn(arguments, bench, subject))
+}
+
+fn turn(arguments: &IdleArguments, bench: &mut Bench<'_>, subject: &Subject) -> Result<Turn, LoadError> {
+    let IdleArguments { connections, window, further, split, .. } = arguments;
+    let clients = *connections as usize;
+    let each = clients as f64;
+    let one = seats(1);
+    let mut turn = Turn::default();
+    let mut stage = Crowd::gather(bench, subject, clients, one, None, Some(&mut turn))?;
+    turn.figure("memory per connection", "B", stage.resident_each);
+    turn.figure("anonymous memory per connection", "B", stage.anonymous_each);
+
+    bench.progress.live(&format!("watching {clients} clients for {window} s"));
+    let pings = stage.stage.clients.shared.pings;
+    let parts = stage.stage.target.parts();
+    let meter = Meter::start(&parts)?;
+    stage.stage.clients.run_for(Duration::from_secs((*window).into()))?;
+    let used = meter.used()?;
+    if let Some(server) = used.server() {
+        let per_second = server.microseconds() / each / used.seconds;
+        turn.figure("idle CPU per connection and second", "us", per_second);
+    }
+    let client_per_second = used.client.microseconds() / each / used.seconds;
+    turn.figure("client CPU per connection and second", "us", client_per_second);
+    turn.figure("pings", "count", (stage.stage.clients.shared.pings - pings) as f64);
+    let after_window = stage.growth()?;
+    turn.figure("memory per connection after the window", "B", after_window.resident as f64 / each);
+    turn.figure("whole server before", "B", stage.before.resident as f64);
+    conclude(&stage.stage, clients, &mut turn)?;
+    let with_one = stage.resident_each;
+    drop(stage);
+
+    if *further > 0 {
+        let more = Crowd::gather(bench, subject, clients, seats(1 + *further as usize), None, None)?;
+        let per_further = (more.resident_each - with_one) / f64::from(*further);
+        turn.figure("memory per further subscription", "B", per_further);
+    }
+    if *split {
+        let session = Crowd::gather(bench, subject, clients, seats(0), None, None)?.resident_each;
+        turn.figure("memory of connection and session", "B", session);
+        if subject.server == Server::Fanwire {
+            let prefix = Some(NAMESPACE_WITHOUT_PRESENCE);
+            let absent = Crowd::gather(bench, subject, clients, one, prefix, None)?.resident_each;
+            turn.figure("memory of the subscription", "B", absent - session);
+            turn.figure("memory of presence", "B", with_one - absent);
+        } else {
+            turn.figure("memory of the subscription", "B", with_one - session);
+        }
+    }
+    Ok(turn)
+}
+
+/// Clients that are all subscribed, and what the server grew by.
+struct Crowd {
+    stage: Stage,
+    before: Memory,
+    resident_each: f64,
+    anonymous_each: f64,
+}
+
+impl Crowd {
+    /// Connects the clients and waits until the server is at rest; what set-up cost goes into `turn`.
+    fn gather(
+        bench: &mut Bench<'_>,
+        subject: &Subject,
+        clients: usize,
+        seats: Seats,
+        topic_prefix: Option<&str>,
+        turn: Option<&mut Turn>,
+    ) -> Result<Self, LoadError> {
+        let each = clients as f64;
+        let plan = Plan { clients, seats, topic_prefix, load: None, lanes: 0 };
+        let mut stage = Stage::start(bench, subject, &plan)?;
+        bench.progress.live(&format!("connecting {clients} clients"));
+        let parts = stage.target.parts();
+        let without_process = || {
+            LoadError::Unsupported(format!("{subject} has no process here to be measured; name it by --pid"))
+        };
+        let before = server_memory(&parts)?.ok_or_else(without_process)?;
+        let meter = Meter::start(&parts)?;
+        stage.connect(clients)?;
+        let used = meter.used()?;
+        if let Some(turn) = turn {
+            if let Some(server) = used.server() {
+                turn.figure("set-up CPU per connection", "us", server.microseconds() / each);
+            }
+            turn.figure("client set-up CPU per connection", "us", used.client.microseconds() / each);
+            let times = stage.clients.shared.set_up.named("set-up");
+            turn.figure("set-up p50", "ms", times.p50 as f64 / 1e6);
+            turn.figure("set-up p99", "ms", times.p99 as f64 / 1e6);
+            turn.histograms.push(times);
+        }
+        stage.clients.run_for(SETTLE)?;
+        let mut crowd = Self { stage, before, resident_each: 0.0, anonymous_each: 0.0 };
+        let growth = crowd.growth()?;
+        crowd.resident_each = growth.resident as f64 / each;
+        crowd.anonymous_each = growth.anonymous as f64 / each;
+        Ok(crowd)
+    }
+
+    fn growth(&self) -> Result<Memory, LoadError> {
+        let now = server_memory(&self.stage.target.parts())?.unwrap_or_default();
+        Ok(Memory {
+            resident: now.resident.saturating_sub(self.before.resident),
+            anonymous: now.anonymous.saturating_sub(self.before.anonymous),
+        })
+    }
+}
+
+/// Every client stayed, and the server counts every one.
+fn conclude(stage: &Stage, clients: usize, turn: &mut Turn) -> Result<(), LoadError> {
+    let (lost, reasons) = stage.clients.losses();
+    turn.connections_lost = lost as u64;
+    turn.reasons.extend_from_slice(reasons);
+    if let Some(present) = stage.target.present(&stage.streams.audience.topic_name(0))?
+        && present != clients as u64
+    {
+        turn.reasons.push(format!("the server counts {present} clients instead of {clients}"));
+    }
+    Ok(())
+}
+
+fn seats(topics: usize) -> Seats {
+    Seats::All { topics }
+}

@@ -1,0 +1,261 @@
+//! What every scenario shares: turns in rounds, a target with its clients, the load, and the making of the report.
+//!
+//! Each scenario is a file that says who connects, what is sent, and which figures follow.
+
+use std::rc::Rc;
+
+use clap::Args;
+
+use crate::client::clients::Streams;
+use crate::client::{Clients, HANDSHAKES_IN_FLIGHT_MAX};
+use crate::dialect::{Audience, Seats};
+use crate::error::LoadError;
+use crate::measure::payload::PAYLOAD_BYTES_MIN;
+use crate::measure::process::{Cores, reserve_files};
+use crate::progress::Progress;
+use crate::report::{BoundRule, Machine, Report, Turn, text};
+use crate::settings::Settings;
+use crate::subject::Subject;
+use crate::target::{self, Setup, Target};
+
+pub(crate) mod churn;
+pub(crate) mod cluster;
+pub(crate) mod fanout;
+pub(crate) mod flow;
+pub(crate) mod idle;
+pub(crate) mod overload;
+pub(crate) mod parallel;
+pub(crate) mod rooms;
+pub(crate) mod slow;
+pub(crate) mod storm;
+pub(crate) mod users;
+
+/// Bursts per second: one in a longest turn, and more than any server here can take.
+const RATE_MIN: f64 = 1.0 / 3600.0;
+const RATE_MAX: f64 = 100_000.0;
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+/// What is sent in a turn.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Load")]
+pub(crate) struct Load {
+    /// Bursts per second; with a burst of 1, messages per second
+    #[arg(long, default_value_t = 100.0, value_parser = rate)]
+    pub(crate) rate: f64,
+    /// Bytes of a message, without the protocol's envelope
+    #[arg(long, default_value_t = 128, value_name = "BYTES", value_parser = payload_bytes)]
+    pub(crate) payload: usize,
+    /// Messages that are published together
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) burst: u32,
+    /// How long each turn sends
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: u32,
+    /// Kept connections that publish, each with one request under way
+    #[arg(long, default_value_t = 4, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) publishers: u32,
+}
+
+impl Load {
+    pub(crate) fn bursts(&self) -> u32 {
+        (self.rate * f64::from(self.seconds)).ceil() as u32
+    }
+
+    pub(crate) fn messages(&self) -> u64 {
+        self.first_sequence(self.bursts())
+    }
+
+    /// The sequence number that a burst begins with, if all are of one stream.
+    pub(crate) fn first_sequence(&self, burst: u32) -> u64 {
+        u64::from(burst) * u64::from(self.burst)
+    }
+
+    /// The same load on another command line.
+    pub(crate) fn to_arguments(&self) -> Vec<String> {
+        let Self { rate, payload, burst, seconds, publishers } = self;
+        vec![
+            format!("--rate={rate}"),
+            format!("--payload={payload}"),
+            format!("--burst={burst}"),
+            format!("--seconds={seconds}"),
+            format!("--publishers={publishers}"),
+        ]
+    }
+
+    /// From the first burst to the last.
+    fn planned_seconds(&self) -> f64 {
+        f64::from(self.bursts() - 1) / self.rate
+    }
+
+    fn described(&self) -> Vec<(String, String)> {
+        described(&[
+            ("rate", format!("{}/s", self.rate)),
+            ("burst", self.burst.to_string()),
+            ("payload", format!("{} B", self.payload)),
+            ("seconds", self.seconds.to_string()),
+            ("publishers", self.publishers.to_string()),
+        ])
+    }
+}
+
+/// A load by name, as a report wants it.
+fn described(parts: &[(&str, String)]) -> Vec<(String, String)> {
+    parts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+}
+
+/// What a scenario runs with.
+#[derive(Debug)]
+pub(crate) struct Bench<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) cores: Cores,
+    pub(crate) progress: Progress,
+}
+
+/// What a report says besides its turns.
+pub(crate) struct Outline {
+    pub(crate) scenario: &'static str,
+    pub(crate) about: String,
+    pub(crate) load: Vec<(String, String)>,
+    /// What the scenario's own bounds are; those of the command line come on top.
+    pub(crate) bounds: Vec<BoundRule>,
+}
+
+impl Bench<'_> {
+    /// The subjects of the command line under their own names.
+    pub(crate) fn subjects(&self) -> Vec<(String, Subject)> {
+        self.settings.subjects.iter().map(|subject| (subject.to_string(), subject.clone())).collect()
+    }
+
+    /// Every entry takes its turn, round by round, so that drift of the machine hits all.
+    pub(crate) fn run<T>(
+        &mut self,
+        outline: Outline,
+        entries: &[(String, T)],
+        mut take_turn: impl FnMut(&mut Self, &T) -> Result<Turn, LoadError>,
+    ) -> Result<Report, LoadError> {
+        let rounds = self.settings.rounds;
+        let mut turns = Vec::new();
+        for round in 1..=rounds {
+            for (name, entry) in entries {
+                self.progress.begin(format!("round {round} of {rounds}, {name}"));
+                let turn = Turn { subject: name.clone(), round, ..take_turn(self, entry)? };
+                self.progress.done(&text::turn_line(&turn));
+                turns.push(turn);
+            }
+        }
+        let Outline { scenario, about, load, bounds } = outline;
+        let mut report = Report {
+            scenario: scenario.to_owned(),
+            about,
+            load,
+            machine: Machine::here(self.cores),
+            command: std::env::args().collect(),
+            subjects: entries.iter().map(|(name, _)| name.clone()).collect(),
+            turns,
+            bounds: Vec::new(),
+        };
+        let rules = bounds.iter().chain(&self.settings.bound);
+        report.bounds = rules.filter_map(|rule| rule.judge(&report)).collect();
+        Ok(report)
+    }
+}
+
+/// Who comes to a turn, and what is sent there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) clients: usize,
+    pub(crate) seats: Seats,
+    /// `None`: the target's own.
+    pub(crate) topic_prefix: Option<&'a str>,
+    /// For a target that sends by itself; `None` where such a target cannot take part.
+    pub(crate) load: Option<&'a Load>,
+    /// Publishers that send to the same topic.
+    pub(crate) lanes: u32,
+}
+
+/// A target and its clients. The target goes first: the side that closes first keeps the ports for a minute, and that has
+/// to be the server, whose port is new in each turn.
+pub(crate) struct Stage {
+    pub(crate) target: Box<dyn Target>,
+    pub(crate) clients: Clients,
+    pub(crate) streams: Streams,
+}
+
+impl Stage {
+    /// The target runs; nobody is connected.
+    pub(crate) fn start(bench: &Bench<'_>, subject: &Subject, plan: &Plan<'_>) -> Result<Self, LoadError> {
+        reserve_files(plan.clients)?;
+        let Bench { settings, cores, .. } = bench;
+        let target = target::start(&Setup {
+            subject,
+            settings,
+            cores: *cores,
+            clients: plan.clients,
+            load: plan.load,
+        })?;
+        let audience = Audience::new(plan.topic_prefix.unwrap_or(target.topic_prefix()), plan.seats);
+        let streams = Streams { audience: Rc::clone(&audience), lanes: plan.lanes };
+        let clients = Clients::new(target.addresses()?, target.dialect(audience)?, streams.clone())?;
+        Ok(Self { target, clients, streams })
+    }
+
+    /// The target runs, and all clients are subscribed.
+    pub(crate) fn open(bench: &mut Bench<'_>, subject: &Subject, plan: &Plan<'_>) -> Result<Self, LoadError> {
+        let mut stage = Self::start(bench, subject, plan)?;
+        bench.progress.live(&format!("connecting {} clients", plan.clients));
+        stage.connect(plan.clients)?;
+        Ok(stage)
+    }
+
+    /// Every client is subscribed, or it is an error.
+    pub(crate) fn connect(&mut self, clients: usize) -> Result<(), LoadError> {
+        self.clients
+            .connect(clients, HANDSHAKES_IN_FLIGHT_MAX)
+            .and_then(|()| self.clients.require(clients))
+            .map_err(|error| self.target.explain(error))?;
+        self.target.settle(&self.streams.audience, clients)
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate))
+        .ok_or_else(|| format!("must be a number from {RATE_MIN:.4} to {RATE_MAX}"))
+}
+
+fn payload_bytes(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|bytes| (PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(bytes))
+        .ok_or_else(|| format!("must be a number from {PAYLOAD_BYTES_MIN} to {PAYLOAD_BYTES_MAX}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_survives_its_command_line() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            load: Load,
+        }
+        let load = Load { rate: 12.5, payload: 256, burst: 16, seconds: 3, publishers: 2 };
+        let arguments = std::iter::once("program".to_owned()).chain(load.to_arguments());
+        let read = <Line as clap::Parser>::parse_from(arguments).load;
+        assert_eq!(format!("{read:?}"), format!("{load:?}"));
+        assert_eq!((load.bursts(), load.messages()), (38, 608));
+    }
+
+    #[test]
+    fn senseless_numbers_are_refused() {
+        for text in ["0", "-1", "NaN", "inf", "many"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+        assert!(payload_bytes("79").is_err());
+        assert!(payload_bytes("65537").is_err());
+        assert_eq!(payload_bytes("80"), Ok(80));
+    }
+}

@@ -1,0 +1,55 @@
+//! `overload`: one topic is offered more than one write per message could carry; does anything get lost, and how late is it?
+
+use clap::Args;
+
+use crate::dialect::Seats;
+use crate::error::LoadError;
+use crate::report::{BoundRule, Report};
+use crate::scenario::flow::{Route, send};
+use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
+use crate::settings::Settings;
+
+const P99_MS_MAX: f64 = 25.0;
+
+/// What to do.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OverloadArguments {
+    /// Connections, all subscribed to one topic
+    #[arg(long, default_value_t = 1000, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) subscribers: u32,
+    #[command(flatten)]
+    pub(crate) load: Load,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+pub(crate) fn run(arguments: &OverloadArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
+    let OverloadArguments { subscribers, load, .. } = arguments;
+    let offered = load.rate * f64::from(load.burst) * f64::from(*subscribers);
+    let mut described = described(&[
+        ("subscribers", subscribers.to_string()),
+        ("offered", format!("{offered:.0} deliveries/s")),
+    ]);
+    described.extend(load.described());
+    let subjects = bench.subjects();
+    let bounds = subjects.iter().map(|(name, _)| BoundRule::absolute(name, "latency p99", P99_MS_MAX));
+    let outline = Outline {
+        scenario: "overload",
+        about: "more is published than one write per message can carry; nothing may be lost".to_owned(),
+        load: described,
+        bounds: bounds.collect(),
+    };
+    let plan = Plan {
+        clients: *subscribers as usize,
+        seats: Seats::All { topics: 1 },
+        topic_prefix: None,
+        load: Some(load),
+        lanes: Route::Shared.lanes(load),
+    };
+    bench.run(outline, &subjects, |bench, subject| {
+        let mut stage = Stage::open(bench, subject, &plan)?;
+        let mut turn = send(bench, &mut stage, load, Route::Shared)?;
+        turn.figure("deliveries per second offered", "1/s", offered);
+        Ok(turn)
+    })
+}

@@ -1,0 +1,115 @@
+//! `slow`: some clients stop reading; do the others notice, and does the server's memory stay bounded?
+//!
+//! Turns with and without stalled clients alternate. A stalled client may be closed as too slow; nobody else may.
+
+use clap::Args;
+
+use crate::client::Lost;
+use crate::dialect::Seats;
+use crate::error::LoadError;
+use crate::measure::meter::server_memory;
+use crate::report::{BoundRule, Report, Turn};
+use crate::scenario::flow::{Route, send};
+use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
+use crate::settings::Settings;
+use crate::subject::Subject;
+
+/// How much the others' latency may move.
+const P99_RATIO_MAX: f64 = 1.1;
+/// The close code of the Centrifuge protocol for a client that does not read fast enough.
+const CLOSE_SLOW: u16 = 3008;
+
+/// What to do.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SlowArguments {
+    /// Connections, all subscribed to one topic
+    #[arg(long, default_value_t = 1000, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub(crate) subscribers: u32,
+    /// How many of them, in percent, stop reading once they are subscribed
+    #[arg(long, default_value_t = 1.0, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) stalled: f64,
+    #[command(flatten)]
+    pub(crate) load: Load,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+impl SlowArguments {
+    /// At least one.
+    fn stalled_clients(&self) -> usize {
+        ((f64::from(self.subscribers) * self.stalled / 100.0).round() as usize).max(1)
+    }
+}
+
+pub(crate) fn run(arguments: &SlowArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
+    let SlowArguments { subscribers, stalled, load, .. } = arguments;
+    let mut described = described(&[
+        ("subscribers", subscribers.to_string()),
+        ("stalled", arguments.stalled_clients().to_string()),
+    ]);
+    described.extend(load.described());
+    let mut entries = Vec::new();
+    let mut bounds = Vec::new();
+    for (name, subject) in bench.subjects() {
+        let (none, some) = (format!("{name}, none stalled"), format!("{name}, {stalled} % stalled"));
+        bounds.push(BoundRule::ratio(&some, &none, "latency p99", P99_RATIO_MAX));
+        entries.push((none, (subject.clone(), 0)));
+        entries.push((some, (subject, arguments.stalled_clients())));
+    }
+    let outline = Outline {
+        scenario: "slow",
+        about: "some clients stop reading; latency is that of the others".to_owned(),
+        load: described,
+        bounds,
+    };
+    bench.run(outline, &entries, |bench, (subject, stalled)| turn(arguments, bench, subject, *stalled))
+}
+
+fn turn(
+    arguments: &SlowArguments,
+    bench: &mut Bench<'_>,
+    subject: &Subject,
+    stalled: usize,
+) -> Result<Turn, LoadError> {
+    let SlowArguments { subscribers, load, .. } = arguments;
+    let clients = *subscribers as usize;
+    let plan = Plan {
+        clients,
+        seats: Seats::All { topics: 1 },
+        topic_prefix: None,
+        // The baseline cannot have a socket that does not take everything.
+        load: None,
+        lanes: Route::Shared.lanes(load),
+    };
+    let mut stage = Stage::open(bench, subject, &plan)?;
+    // Evenly among the others, the last client first, since the first ones are those whose latency is measured.
+    for place in 0..stalled {
+        stage.clients.stall(clients - 1 - place * clients / stalled);
+    }
+    let parts = stage.target.parts();
+    let before = server_memory(&parts)?;
+    let mut turn = send(bench, &mut stage, load, Route::Shared)?;
+    if let Some((before, after)) = before.zip(server_memory(&parts)?) {
+        turn.figure("server memory growth", "B", after.resident as f64 - before.resident as f64);
+    }
+
+    let (mut closed_slow, mut ended, mut connected) = (0, 0, 0);
+    for outcome in stage.clients.resume_stalled()? {
+        match outcome {
+            None => connected += 1,
+            Some(Lost::Closed { code: CLOSE_SLOW, .. }) => closed_slow += 1,
+            // Where the close frame did not fit into what the client does not read.
+            Some(Lost::Ended | Lost::Io(_)) => ended += 1,
+            Some(other) => turn.reasons.push(format!("a stalled client: {other}")),
+        }
+    }
+    turn.figure("stalled and closed with 3008", "count", f64::from(closed_slow));
+    turn.figure("stalled and cut off", "count", f64::from(ended));
+    turn.figure("stalled and still connected", "count", f64::from(connected));
+    Ok(turn)
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|percent| *percent > 0.0 && *percent <= 50.0);
+    number.ok_or_else(|| "must be a number above 0 and up to 50".to_owned())
+}

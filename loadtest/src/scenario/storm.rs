@@ -1,0 +1,92 @@
+//! `storm`: all clients come at once, as after a restart; is anybody refused, how long does it take, what does it cost?
+
+use clap::Args;
+
+use crate::client::HANDSHAKES_IN_FLIGHT_MAX;
+use crate::dialect::Seats;
+use crate::error::LoadError;
+use crate::measure::meter::Meter;
+use crate::report::{BoundRule, Machine, Report, Turn};
+use crate::scenario::{Bench, Outline, Plan, Stage, described};
+use crate::settings::Settings;
+use crate::subject::Subject;
+
+const SERVER_CPU_US_MAX: f64 = 120.0;
+const SLOWEST_S_MAX: f64 = 3.0;
+
+/// What to do.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StormArguments {
+    /// Clients that connect, each a user of its own with a signed token, and subscribe to one topic with presence
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: u32,
+    /// Of the calmer variant: handshakes under way at a time
+    #[arg(long, default_value_t = HANDSHAKES_IN_FLIGHT_MAX as u32, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) in_flight: u32,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+pub(crate) fn run(arguments: &StormArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
+    let StormArguments { connections, in_flight, .. } = arguments;
+    let mut entries = Vec::new();
+    let mut bounds = Vec::new();
+    for (name, subject) in bench.subjects() {
+        let calm = format!("{name}, {in_flight} in flight");
+        bounds.push(BoundRule::absolute(&calm, "server CPU per connection", SERVER_CPU_US_MAX));
+        bounds.push(BoundRule::absolute(&calm, "slowest", SLOWEST_S_MAX));
+        entries.push((calm, (subject.clone(), *in_flight as usize)));
+        entries.push((format!("{name}, all at once"), (subject, usize::MAX)));
+    }
+    let outline = Outline {
+        scenario: "storm",
+        about: "clients connect, authenticate and subscribe; the time is from connect to the last answer"
+            .to_owned(),
+        load: described(&[
+            ("connections", connections.to_string()),
+            ("in flight", in_flight.to_string()),
+            ("listen queue at most", Machine::here(bench.cores).backlog_max),
+        ]),
+        bounds,
+    };
+    bench.run(outline, &entries, |bench, (subject, in_flight)| turn(arguments, bench, subject, *in_flight))
+}
+
+fn turn(
+    arguments: &StormArguments,
+    bench: &mut Bench<'_>,
+    subject: &Subject,
+    in_flight: usize,
+) -> Result<Turn, LoadError> {
+    let clients = arguments.connections as usize;
+    let each = clients as f64;
+    let plan = Plan { clients, seats: Seats::All { topics: 1 }, topic_prefix: None, load: None, lanes: 0 };
+    let mut stage = Stage::start(bench, subject, &plan)?;
+    bench.progress.live(&format!("connecting {clients} clients"));
+    let meter = Meter::start(&stage.target.parts())?;
+    stage.clients.connect(clients, in_flight).map_err(|error| stage.target.explain(error))?;
+    let used = meter.used()?;
+
+    let mut turn = Turn::default();
+    if let Some(server) = used.server() {
+        turn.figure("server CPU per connection", "us", server.microseconds() / each);
+    }
+    turn.figure("client CPU per connection", "us", used.client.microseconds() / each);
+    for (name, part) in used.others() {
+        turn.figure(&format!("{name} CPU per connection"), "us", part.microseconds() / each);
+    }
+    let times = stage.clients.shared.set_up.named("set-up");
+    turn.figure("set-up p50", "ms", times.p50 as f64 / 1e6);
+    turn.figure("set-up p99", "ms", times.p99 as f64 / 1e6);
+    turn.figure("slowest", "s", times.max as f64 / 1e9);
+    turn.figure("all connected after", "s", used.seconds);
+    turn.histograms.push(times);
+    let (lost, reasons) = stage.clients.losses();
+    turn.connections_lost = lost as u64;
+    turn.reasons = reasons.to_vec();
+    let live = stage.clients.shared.live;
+    if live + lost < clients {
+        turn.reasons.push(format!("{} clients never got their answers", clients - live - lost));
+    }
+    Ok(turn)
+}

@@ -1,0 +1,157 @@
+//! What every scenario takes on its command line: subjects, rounds, where servers are, where results go.
+
+use std::net::{SocketAddr, SocketAddrV4, ToSocketAddrs as _};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::error::{Doing, LoadError};
+use crate::report::BoundRule;
+use crate::subject::Subject;
+
+/// Options that all scenarios share.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Settings {
+    /// Who is measured, in turn; the first is what the others are compared with
+    ///
+    ///   raw         a bare loop of sends: what the machine allows
+    ///   fanwire     the built server, with any of +redis +sse +protobuf +deflate +shards=N +nodes=N
+    ///   centrifuge  a server of the Centrifuge protocol that runs already, with +protobuf +deflate
+    ///   nchan, nats, ws, socketio
+    ///               peers, if they are installed
+    #[arg(
+        long,
+        verbatim_doc_comment,
+        value_delimiter = ',',
+        default_value = "fanwire",
+        value_name = "SUBJECT,...",
+        help_heading = "Subjects"
+    )]
+    pub(crate) subjects: Vec<Subject>,
+    /// How often each subject takes its turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Subjects")]
+    pub(crate) rounds: u32,
+    /// The built server [default: `fanwire` beside this program]
+    #[arg(long, value_name = "FILE", help_heading = "Subjects")]
+    pub(crate) server: Option<PathBuf>,
+    /// The Redis that +redis starts
+    #[arg(long, value_name = "FILE", default_value = "redis-server", help_heading = "Subjects")]
+    pub(crate) redis: PathBuf,
+    #[command(flatten)]
+    pub(crate) external: ExternalSettings,
+    /// A bound to tell as met or not, such as "fanwire/raw:server CPU per delivery<=1.2"
+    #[arg(long, value_name = "RULE", help_heading = "Results")]
+    pub(crate) bound: Vec<BoundRule>,
+    /// Store everything that was measured as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub(crate) json: Option<PathBuf>,
+    /// Store one page with plots, which needs no network
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+/// The subject `centrifuge`: a server that somebody else started.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ExternalSettings {
+    /// Where its clients connect: ws://HOST:PORT/PATH
+    #[arg(long, value_name = "URL", help_heading = "A server of the Centrifuge protocol")]
+    pub(crate) centrifuge: Option<Url>,
+    /// Its HTTP API, which has `publish` and `batch`: http://HOST:PORT/PATH
+    #[arg(long, value_name = "URL", help_heading = "A server of the Centrifuge protocol")]
+    pub(crate) api: Option<Url>,
+    /// The API's key
+    #[arg(
+        long,
+        value_name = "KEY",
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "A server of the Centrifuge protocol"
+    )]
+    pub(crate) api_key: String,
+    /// The secret of its connection tokens (HS256)
+    #[arg(
+        long,
+        value_name = "SECRET",
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "A server of the Centrifuge protocol"
+    )]
+    pub(crate) token_secret: String,
+    /// The namespace of the topics; clients must be allowed to subscribe to them
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "A server of the Centrifuge protocol"
+    )]
+    pub(crate) namespace: String,
+    /// Its processes, if they are on this machine, for CPU and memory
+    #[arg(long, value_name = "PID", help_heading = "A server of the Centrifuge protocol")]
+    pub(crate) pid: Vec<u32>,
+}
+
+/// As much of a URL as is needed to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Url {
+    /// Name or address, and port.
+    pub(crate) host: String,
+    /// Without a slash at its end.
+    pub(crate) path: String,
+}
+
+impl Settings {
+    /// Both programs are built into one folder.
+    pub(crate) fn server_binary(&self) -> Result<PathBuf, LoadError> {
+        match &self.server {
+            Some(path) => Ok(path.clone()),
+            None => Ok(std::env::current_exe().doing("find this program's file")?.with_file_name("fanwire")),
+        }
+    }
+}
+
+impl Url {
+    /// The host's first IPv4 address.
+    pub(crate) fn address(&self) -> Result<SocketAddrV4, LoadError> {
+        let mut addresses = self.host.to_socket_addrs().doing(format!("look up {}", self.host))?;
+        let first = addresses.find_map(|address| match address {
+            SocketAddr::V4(address) => Some(address),
+            SocketAddr::V6(_) => None,
+        });
+        first.ok_or_else(|| LoadError::Unsupported(format!("{} has no IPv4 address", self.host)))
+    }
+}
+
+impl std::str::FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rest = text.strip_prefix("ws://").or_else(|| text.strip_prefix("http://"));
+        let rest = rest.ok_or("must begin with ws:// or http://")?;
+        let (host, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+        let port = host.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        let host = match port {
+            Some(Ok(_)) => host.to_owned(),
+            Some(Err(_)) => return Err("has a wrong port".to_owned()),
+            None if host.is_empty() => return Err("has no host".to_owned()),
+            None => format!("{host}:80"),
+        };
+        Ok(Self { host, path: path.trim_end_matches('/').to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let url = |host: &str, path: &str| Ok(Url { host: host.to_owned(), path: path.to_owned() });
+        assert_eq!("ws://a:8000/connection/websocket".parse(), url("a:8000", "/connection/websocket"));
+        assert_eq!("http://127.0.0.1:9/api/".parse(), url("127.0.0.1:9", "/api"));
+        assert_eq!("http://b".parse(), url("b:80", ""));
+        for wrong in ["", "b", "wss://b", "ws://", "ws://b:port/x"] {
+            assert!(wrong.parse::<Url>().is_err(), "{wrong}");
+        }
+    }
+}

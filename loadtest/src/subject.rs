@@ -1,0 +1,181 @@
+//! Who is measured, as text: a server and what is turned on, as in `fanwire+redis+protobuf`.
+//!
+//! The text is the subject's name in the report, so it reads back to the same subject.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A server and how it is run and spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Subject {
+    pub(crate) server: Server,
+    pub(crate) wire: Wire,
+    /// permessage-deflate, offered by every client.
+    pub(crate) deflate: bool,
+    /// The Redis engine, with a Redis that is started for it.
+    pub(crate) redis: bool,
+    /// `None`: one, or what the scenario says.
+    pub(crate) shards: Option<usize>,
+    pub(crate) nodes: usize,
+}
+
+/// The servers that this tool knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// A bare loop of `send` calls: what the machine allows.
+    Raw,
+    Fanwire,
+    /// Any server of the Centrifuge protocol, started by somebody else.
+    Centrifuge,
+    Nchan,
+    Nats,
+    Ws,
+    SocketIo,
+}
+
+/// What clients are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Json,
+    Protobuf,
+    /// Server-Sent Events.
+    Events,
+}
+
+const SERVERS: [(&str, Server); 7] = [
+    ("raw", Server::Raw),
+    ("fanwire", Server::Fanwire),
+    ("centrifuge", Server::Centrifuge),
+    ("nchan", Server::Nchan),
+    ("nats", Server::Nats),
+    ("ws", Server::Ws),
+    ("socketio", Server::SocketIo),
+];
+
+/// More threads or nodes than this make no sense on one machine.
+const SHARDS_MAX: usize = 256;
+const NODES_MAX: usize = 16;
+
+impl Subject {
+    /// The server alone, with nothing turned on.
+    pub(crate) fn plain(server: Server) -> Self {
+        Self { server, wire: Wire::Json, deflate: false, redis: false, shards: None, nodes: 1 }
+    }
+
+    fn turn_on(&mut self, feature: &str) -> Result<(), String> {
+        let (name, value) =
+            feature.split_once('=').map_or((feature, None), |(name, value)| (name, Some(value)));
+        let number = |max: usize| {
+            let number =
+                value.and_then(|value| value.parse().ok()).filter(|number| (1..=max).contains(number));
+            number.ok_or_else(|| format!("+{name} needs a number from 1 to {max}, as in +{name}=2"))
+        };
+        let ours = self.server == Server::Fanwire;
+        match name {
+            "redis" if ours && value.is_none() => self.redis = true,
+            "sse" if ours && value.is_none() && self.wire == Wire::Json => self.wire = Wire::Events,
+            "shards" if ours => self.shards = Some(number(SHARDS_MAX)?),
+            "nodes" if ours => self.nodes = number(NODES_MAX)?,
+            "protobuf" | "deflate" if !matches!(self.server, Server::Fanwire | Server::Centrifuge) => {
+                return Err(format!("+{name} is of servers that speak the Centrifuge protocol"));
+            }
+            "protobuf" if value.is_none() && self.wire == Wire::Json => self.wire = Wire::Protobuf,
+            "deflate" if value.is_none() => self.deflate = true,
+            "redis" | "sse" | "shards" | "nodes" if !ours => {
+                return Err(format!("+{name} is of fanwire only"));
+            }
+            _ => return Err(format!("+{feature} cannot be turned on here")),
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Subject {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words = text.split('+');
+        let name = words.next().unwrap_or_default();
+        let (_, server) = SERVERS.iter().find(|(known, _)| *known == name).ok_or_else(|| {
+            let known: Vec<&str> = SERVERS.iter().map(|(name, _)| *name).collect();
+            format!("{name:?} is none of {}", known.join(", "))
+        })?;
+        let mut subject = Self::plain(*server);
+        for feature in words {
+            subject.turn_on(feature)?;
+        }
+        if subject.nodes > 1 && !subject.redis {
+            return Err("+nodes needs +redis: nodes meet in Redis".to_owned());
+        }
+        if subject.wire == Wire::Events && subject.deflate {
+            return Err("+deflate is of WebSocket, not of +sse".to_owned());
+        }
+        Ok(subject)
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, _) =
+            SERVERS.iter().find(|(_, server)| *server == self.server).expect("every server has a name");
+        formatter.write_str(name)?;
+        match self.wire {
+            Wire::Json => {}
+            Wire::Protobuf => formatter.write_str("+protobuf")?,
+            Wire::Events => formatter.write_str("+sse")?,
+        }
+        if self.deflate {
+            formatter.write_str("+deflate")?;
+        }
+        if self.redis {
+            formatter.write_str("+redis")?;
+        }
+        if let Some(shards) = self.shards {
+            write!(formatter, "+shards={shards}")?;
+        }
+        if self.nodes > 1 {
+            write!(formatter, "+nodes={}", self.nodes)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_reads_back_from_its_name() {
+        for text in [
+            "raw",
+            "fanwire",
+            "fanwire+redis",
+            "fanwire+sse+shards=2",
+            "fanwire+protobuf+deflate+redis+nodes=3",
+            "centrifuge+protobuf",
+            "socketio",
+        ] {
+            assert_eq!(text.parse::<Subject>().unwrap().to_string(), text);
+        }
+        assert_eq!("fanwire+redis+sse".parse::<Subject>().unwrap().to_string(), "fanwire+sse+redis");
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in [
+            "",
+            "raw+redis",
+            "fanwire+",
+            "fanwire+shards",
+            "fanwire+shards=0",
+            "fanwire+nodes=2",
+            "fanwire+sse+protobuf",
+            "fanwire+sse+deflate",
+            "fanwire+redis=1",
+            "ws+deflate",
+            "centrifuge+redis",
+        ] {
+            assert!(text.parse::<Subject>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! A server of the Centrifuge protocol that somebody else started: nothing of it is known but what the command line says.
+
+use std::net::SocketAddrV4;
+use std::rc::Rc;
+
+use crate::dialect::{Audience, Centrifuge, Dialect, Encoding, Tokens};
+use crate::error::LoadError;
+use crate::publish::Publisher;
+use crate::publish::http::{CentrifugeApi, HttpPublisher};
+use crate::settings::{ExternalSettings, Url};
+use crate::subject::{Subject, Wire};
+use crate::target::{Part, Setup, Target};
+
+/// Where it is, and how it is spoken to.
+#[derive(Debug)]
+pub(crate) struct External {
+    subject: Subject,
+    settings: ExternalSettings,
+    clients: Url,
+    api: Url,
+    topic_prefix: String,
+}
+
+impl External {
+    pub(crate) fn of(setup: &Setup<'_>) -> Result<Self, LoadError> {
+        let settings = setup.settings.external.clone();
+        let (Some(clients), Some(api)) = (settings.centrifuge.clone(), settings.api.clone()) else {
+            let what = "the subject centrifuge needs --centrifuge ws://HOST:PORT/PATH and --api http://HOST:PORT/PATH";
+            return Err(LoadError::Unsupported(what.to_owned()));
+        };
+        let topic_prefix =
+            if settings.namespace.is_empty() { String::new() } else { format!("{}:", settings.namespace) };
+        Ok(Self { subject: setup.subject.clone(), settings, clients, api, topic_prefix })
+    }
+}
+
+impl Target for External {
+    fn parts(&self) -> Vec<Part> {
+        self.settings.pid.iter().map(|pid| Part { name: "server", pid: *pid }).collect()
+    }
+
+    fn addresses(&self) -> Result<Vec<SocketAddrV4>, LoadError> {
+        Ok(vec![self.clients.address()?])
+    }
+
+    fn topic_prefix(&self) -> &str {
+        &self.topic_prefix
+    }
+
+    fn dialect(&self, audience: Rc<Audience>) -> Result<Box<dyn Dialect>, LoadError> {
+        let encoding = match self.subject.wire {
+            Wire::Protobuf => Encoding::Protobuf,
+            Wire::Json | Wire::Events => Encoding::Json,
+        };
+        Ok(Box::new(Centrifuge {
+            host: self.clients.host.clone(),
+            path: self.clients.path.clone(),
+            tokens: Tokens::of_secret(&self.settings.token_secret),
+            audience,
+            encoding,
+            deflate: self.subject.deflate,
+        }))
+    }
+
+    fn publisher(&self, _index: usize) -> Result<Option<Box<dyn Publisher>>, LoadError> {
+        let api = CentrifugeApi {
+            host: self.api.host.clone(),
+            path: self.api.path.clone(),
+            key: self.settings.api_key.clone(),
+        };
+        Ok(Some(Box::new(HttpPublisher::connect(self.api.address()?, api)?)))
+    }
+}

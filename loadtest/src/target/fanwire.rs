@@ -1,0 +1,238 @@
+//! The built `fanwire` with a configuration of its own: one node or several, the memory engine or a Redis of their own.
+//!
+//! Key names of the configuration and paths of the server are in this file only.
+
+use std::fs;
+use std::net::SocketAddrV4;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::dialect::{Audience, Centrifuge, Dialect, Encoding, Events, Tokens};
+use crate::error::{Doing, LoadError};
+use crate::http::{call, write_post};
+use crate::publish::Publisher;
+use crate::publish::http::{CentrifugeApi, HttpPublisher};
+use crate::subject::{Subject, Wire};
+use crate::target::process::{Placement, ServerProcess, free_address};
+use crate::target::redis::{Redis, Use};
+use crate::target::{Part, Setup, Target};
+
+/// Secrets of a server that lives for one run on loopback.
+const TOKEN_SECRET: &str = "a-secret-that-only-this-load-test-uses";
+const API_KEY: &str = "an-api-key-that-only-this-load-test-uses";
+
+/// The namespace of all measured topics: presence on, everything else at its default.
+pub(crate) const NAMESPACE: &str = "load:";
+/// The same without presence, to tell what presence costs.
+pub(crate) const NAMESPACE_WITHOUT_PRESENCE: &str = "plain:";
+
+const WEBSOCKET_PATH: &str = "/connection/websocket";
+const EVENTS_PATH: &str = "/subscribe";
+const API_PATH: &str = "/api";
+
+/// Clients of events cannot tell when they are subscribed; this is how long the server has for it.
+const PRESENCE_DEADLINE: Duration = Duration::from_secs(10);
+const PRESENCE_RECHECK: Duration = Duration::from_millis(20);
+
+/// Running nodes, and their Redis; dropping it kills them.
+#[derive(Debug)]
+pub(crate) struct Fanwire {
+    subject: Subject,
+    nodes: Vec<Node>,
+    redis: Option<Redis>,
+}
+
+#[derive(Debug)]
+struct Node {
+    process: ServerProcess,
+    address: SocketAddrV4,
+}
+
+impl Fanwire {
+    /// Returns when every node says that it is ready.
+    pub(crate) fn start(setup: &Setup<'_>) -> Result<Self, LoadError> {
+        let subject = setup.subject;
+        let placement = if subject.shards.is_some() { Placement::AllCores } else { Placement::ServerCore };
+        let redis = match subject.redis {
+            true => Some(Redis::start(&setup.settings.redis, placement, setup.cores)?),
+            false => None,
+        };
+        let redis_address = redis.as_ref().map(Redis::address);
+        let nodes: Result<_, LoadError> =
+            (0..subject.nodes).map(|_| Node::start(setup, placement, redis_address)).collect();
+        Ok(Self { subject: subject.clone(), nodes: nodes?, redis })
+    }
+
+    fn first(&self) -> &Node {
+        self.nodes.first().expect("a subject has at least one node")
+    }
+
+    fn tokens() -> Tokens {
+        Tokens::of_secret(TOKEN_SECRET)
+    }
+}
+
+impl Node {
+    fn start(
+        setup: &Setup<'_>,
+        placement: Placement,
+        redis: Option<SocketAddrV4>,
+    ) -> Result<Self, LoadError> {
+        let (address, internal) = (free_address()?, free_address()?);
+        let binary = setup.settings.server_binary()?;
+        let process = ServerProcess::start_at(placement, &binary, setup.cores, |folder, command| {
+            let config = folder.join("fanwire.toml");
+            let text = configuration(setup.subject, address, internal, redis);
+            fs::write(&config, text).doing(format!("write {}", config.display()))?;
+            command.args(["serve", "--config"]).arg(&config);
+            Ok(())
+        })?;
+        let mut node = Self { process, address };
+        let request = format!("GET /readyz HTTP/1.1\r\nHost: {internal}\r\n\r\n");
+        node.process.wait_until(|| matches!(call(internal, request.as_bytes()), Ok((200, _))))?;
+        Ok(node)
+    }
+}
+
+impl Target for Fanwire {
+    fn parts(&self) -> Vec<Part> {
+        let nodes = self.nodes.iter().map(|node| Part { name: "server", pid: node.process.pid() });
+        nodes.chain(self.redis.iter().map(|redis| Part { name: "redis", pid: redis.pid() })).collect()
+    }
+
+    fn addresses(&self) -> Result<Vec<SocketAddrV4>, LoadError> {
+        Ok(self.nodes.iter().map(|node| node.address).collect())
+    }
+
+    fn topic_prefix(&self) -> &str {
+        NAMESPACE
+    }
+
+    fn dialect(&self, audience: Rc<Audience>) -> Result<Box<dyn Dialect>, LoadError> {
+        let host = self.first().address.to_string();
+        let tokens = Self::tokens();
+        let encoding = match self.subject.wire {
+            Wire::Json => Encoding::Json,
+            Wire::Protobuf => Encoding::Protobuf,
+            Wire::Events => {
+                return Ok(Box::new(Events { host, path: EVENTS_PATH.to_owned(), tokens, audience }));
+            }
+        };
+        let deflate = self.subject.deflate;
+        Ok(Box::new(Centrifuge {
+            host,
+            path: WEBSOCKET_PATH.to_owned(),
+            tokens,
+            audience,
+            encoding,
+            deflate,
+        }))
+    }
+
+    fn publisher(&self, index: usize) -> Result<Option<Box<dyn Publisher>>, LoadError> {
+        let address = self.nodes[index % self.nodes.len()].address;
+        let api =
+            CentrifugeApi { host: address.to_string(), path: API_PATH.to_owned(), key: API_KEY.to_owned() };
+        Ok(Some(Box::new(HttpPublisher::connect(address, api)?)))
+    }
+
+    /// A stream of events begins before it is subscribed, so presence is asked.
+    fn settle(&mut self, audience: &Audience, clients: usize) -> Result<(), LoadError> {
+        if self.subject.wire != Wire::Events {
+            return Ok(());
+        }
+        let topics: std::collections::BTreeSet<usize> =
+            (0..clients).flat_map(|client| audience.topics_of(client)).collect();
+        let expected: usize = (0..clients).map(|client| audience.topics_of(client).count()).sum();
+        let started = Instant::now();
+        loop {
+            let mut present = 0;
+            for topic in &topics {
+                present += self.present(&audience.topic_name(*topic))?.unwrap_or(0);
+            }
+            if present >= expected as u64 {
+                return Ok(());
+            }
+            if started.elapsed() > PRESENCE_DEADLINE {
+                let told = format!("counts {present} subscriptions of {expected} in its topics");
+                return Err(self.explain(LoadError::Server(told)));
+            }
+            std::thread::sleep(PRESENCE_RECHECK);
+        }
+    }
+
+    fn present(&self, topic: &str) -> Result<Option<u64>, LoadError> {
+        let address = self.first().address;
+        let mut request = Vec::new();
+        let body = format!(r#"{{"channel":"{topic}"}}"#);
+        let path = format!("{API_PATH}/presence_stats");
+        write_post(&mut request, &address.to_string(), &path, API_KEY, body.as_bytes());
+        let (status, body) = call(address, &request)?;
+        let answer: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+        match answer.and_then(|answer| answer["result"]["num_clients"].as_u64()) {
+            Some(clients) => Ok(Some(clients)),
+            None => {
+                let body = String::from_utf8_lossy(&body);
+                Err(LoadError::Api(format!("{status} to presence_stats: {body}")))
+            }
+        }
+    }
+
+    fn redis_use(&self) -> Result<Option<Use>, LoadError> {
+        self.redis.as_ref().map(Redis::usage).transpose()
+    }
+
+    fn explain(&self, error: LoadError) -> LoadError {
+        self.first().process.explain(error)
+    }
+}
+
+/// One shard unless the subject says otherwise, since the server has one core then.
+fn configuration(
+    subject: &Subject,
+    address: SocketAddrV4,
+    internal: SocketAddrV4,
+    redis: Option<SocketAddrV4>,
+) -> String {
+    let shards = subject.shards.unwrap_or(1);
+    let engine = match redis {
+        Some(redis) => {
+            format!("[engine]\ntype = \"redis\"\n\n[engine.redis]\naddress = \"{redis}\"\n\n")
+        }
+        None => String::new(),
+    };
+    let deflate = if subject.deflate { "[websocket.deflate]\nenabled = true\n\n" } else { "" };
+    let namespace = |prefix: &str, presence: bool| {
+        let name = prefix.trim_end_matches(':');
+        format!(
+            "[[topics.namespaces]]\nname = \"{name}\"\npresence = {presence}\nallow_subscribe_for_client = true\n\n"
+        )
+    };
+    format!(
+        r#"[server]
+shards = {shards}
+address = "{}"
+port = {}
+
+[internal]
+address = "{}"
+port = {}
+
+[client]
+allowed_origins = []
+
+[client.token]
+hmac_secret = "{TOKEN_SECRET}"
+
+[api]
+keys = ["{API_KEY}"]
+
+{engine}{deflate}{}{}"#,
+        address.ip(),
+        address.port(),
+        internal.ip(),
+        internal.port(),
+        namespace(NAMESPACE, true),
+        namespace(NAMESPACE_WITHOUT_PRESENCE, false),
+    )
+}

@@ -1,0 +1,109 @@
+//! A server process with a folder of its own: started on its cores, watched until it is ready, killed with the run.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::error::{Doing, LoadError};
+use crate::measure::process::Cores;
+
+const READY_DEADLINE: Duration = Duration::from_secs(10);
+const READY_RECHECK: Duration = Duration::from_millis(20);
+/// How much of the server's log is shown when it failed.
+const LOG_LINES_SHOWN: usize = 20;
+
+/// Where a process may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// The server's core alone.
+    ServerCore,
+    /// Every core, the client's too.
+    AllCores,
+}
+
+/// A running process and its folder; dropping it kills the process.
+#[derive(Debug)]
+pub(crate) struct ServerProcess {
+    child: Child,
+    folder: TempDir,
+}
+
+impl ServerProcess {
+    /// Starts `program` on the server's core, with its standard streams in a log; `prepare` writes what it needs into the
+    /// folder and says its arguments.
+    pub(crate) fn start(
+        program: &Path,
+        cores: Cores,
+        prepare: impl FnOnce(&Path, &mut Command) -> Result<(), LoadError>,
+    ) -> Result<Self, LoadError> {
+        Self::start_at(Placement::ServerCore, program, cores, prepare)
+    }
+
+    pub(crate) fn start_at(
+        placement: Placement,
+        program: &Path,
+        cores: Cores,
+        prepare: impl FnOnce(&Path, &mut Command) -> Result<(), LoadError>,
+    ) -> Result<Self, LoadError> {
+        let folder = tempfile::tempdir().doing("make a folder for the server")?;
+        let log = File::create(folder.path().join("log")).doing("create the server's log")?;
+        let log_too = log.try_clone().doing("create the server's log")?;
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null()).stdout(log).stderr(log_too);
+        prepare(folder.path(), &mut command)?;
+        let child = match placement {
+            Placement::ServerCore => cores.spawn_server(&mut command)?,
+            Placement::AllCores => cores.spawn_everywhere(&mut command)?,
+        };
+        Ok(Self { child, folder })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks `is_ready` until it says so; a process that ends or takes too long is an error with its last words.
+    pub(crate) fn wait_until(&mut self, mut is_ready: impl FnMut() -> bool) -> Result<(), LoadError> {
+        let started = Instant::now();
+        while !is_ready() {
+            if let Some(status) = self.child.try_wait().doing("wait for the server")? {
+                return Err(self.explain(LoadError::Server(format!("ended with {status}"))));
+            }
+            if started.elapsed() > READY_DEADLINE {
+                let late = LoadError::Server(format!("was not ready within {READY_DEADLINE:?}"));
+                return Err(self.explain(late));
+            }
+            std::thread::sleep(READY_RECHECK);
+        }
+        Ok(())
+    }
+
+    /// Adds the process' own words to an error that may be its fault.
+    pub(crate) fn explain(&self, error: LoadError) -> LoadError {
+        let text = fs::read(self.folder.path().join("log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let log = lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n");
+        if log.is_empty() { error } else { LoadError::Logged { error: Box::new(error), log } }
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // Both fail only if the process is already gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that nobody uses now. Another process may take it before the server does; then the server says so and the run is
+/// made again.
+pub(crate) fn free_address() -> Result<SocketAddrV4, LoadError> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing("find a free port")?;
+    let port = listener.local_addr().doing("find a free port")?.port();
+    Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
+}

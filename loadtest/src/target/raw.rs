@@ -1,0 +1,177 @@
+//! The baseline: a process that does nothing but send ready-made frames to sockets, one non-blocking `send` each.
+//!
+//! It offers the same bytes at the same pace as the server beside it, so a ratio to it says what the server adds. A burst
+//! goes out as one concatenated send, the least that a burst can cost.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::rc::Rc;
+
+use clap::Args;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::client::frame::write_text;
+use crate::dialect::{Audience, Dialect, Raw};
+use crate::error::{Doing, LoadError};
+use crate::measure::pace::Pace;
+use crate::measure::payload;
+use crate::measure::process::monotonic_nanoseconds;
+use crate::publish::Publisher;
+use crate::scenario::Load;
+use crate::target::{Part, Setup, Target};
+
+/// Room for every handshake in flight and more.
+const BACKLOG: i32 = 4096;
+
+/// The name of the role in which this program starts itself.
+pub(crate) const ROLE: &str = "raw-server";
+
+/// The baseline's only topic, and what stands around its messages.
+const TOPIC: &str = "load:topic-0";
+const STREAM: u32 = 0;
+
+/// What the baseline is to send, on its command line.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RawArguments {
+    #[arg(long)]
+    clients: usize,
+    #[command(flatten)]
+    load: Load,
+}
+
+/// The parent's side: a running baseline process; dropping it kills the process.
+#[derive(Debug)]
+pub(crate) struct RawServer {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    address: SocketAddrV4,
+}
+
+impl RawServer {
+    /// Starts this program again as the baseline, on the server's core.
+    pub(crate) fn start(setup: &Setup<'_>) -> Result<Self, LoadError> {
+        let Some(load) = setup.load else {
+            return Err(LoadError::Unsupported("raw takes part only where one topic is sent to".to_owned()));
+        };
+        let program = std::env::current_exe().doing("find this program's file")?;
+        let mut command = Command::new(program);
+        command.args([ROLE.to_owned(), format!("--clients={}", setup.clients)]).args(load.to_arguments());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = setup.cores.spawn_server(&mut command)?;
+        let orders = child.stdin.take().expect("the child's input was asked to be a pipe");
+        let mut answers =
+            BufReader::new(child.stdout.take().expect("the child's output was asked to be a pipe"));
+        let port = answer(&mut answers)?;
+        let port =
+            port.parse().map_err(|_| LoadError::Unreadable(format!("the baseline's port {port:?}")))?;
+        Ok(Self { child, orders, answers, address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port) })
+    }
+}
+
+impl Target for RawServer {
+    fn parts(&self) -> Vec<Part> {
+        vec![Part { name: "server", pid: self.child.id() }]
+    }
+
+    fn addresses(&self) -> Result<Vec<SocketAddrV4>, LoadError> {
+        Ok(vec![self.address])
+    }
+
+    fn dialect(&self, _audience: Rc<Audience>) -> Result<Box<dyn Dialect>, LoadError> {
+        Ok(Box::new(Raw))
+    }
+
+    fn publisher(&self, _index: usize) -> Result<Option<Box<dyn Publisher>>, LoadError> {
+        Ok(None)
+    }
+
+    /// Returns when the baseline has accepted all connections, so that accepting is not measured.
+    fn settle(&mut self, _audience: &Audience, _clients: usize) -> Result<(), LoadError> {
+        answer(&mut self.answers).map(drop)
+    }
+
+    /// The first message leaves now.
+    fn begin(&mut self) -> Result<(), LoadError> {
+        writeln!(self.orders, "begin").doing("tell the baseline to begin")
+    }
+}
+
+impl Drop for RawServer {
+    fn drop(&mut self) {
+        // Both fail only if the process is already gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The child's side: says its port, accepts, says so, waits for the order, sends at the pace, waits for the end.
+pub(crate) fn serve(RawArguments { clients, load }: &RawArguments) -> Result<(), LoadError> {
+    let listener = listen().doing("listen")?;
+    tell(listener.local_addr().doing("listen")?.port())?;
+    let mut sockets = Vec::with_capacity(*clients);
+    while sockets.len() < *clients {
+        let (socket, _) = listener.accept().doing("accept")?;
+        socket.set_nodelay(true).and_then(|()| socket.set_nonblocking(true)).doing("prepare a socket")?;
+        sockets.push(socket);
+    }
+    tell("accepted")?;
+
+    let mut orders = io::stdin().lines();
+    if orders.next().is_none() {
+        return Ok(());
+    }
+    send_all(load, &mut sockets)?;
+    // The sockets stay open until the parent is done with them.
+    orders.next();
+    Ok(())
+}
+
+fn send_all(load: &Load, sockets: &mut [TcpStream]) -> Result<(), LoadError> {
+    let mut pace = Pace::start(load.rate, load.bursts());
+    let mut burst = Vec::new();
+    let mut message = Vec::new();
+    while let Some(wait) = pace.wait() {
+        std::thread::sleep(wait);
+        let first = load.first_sequence(pace.advance());
+        burst.clear();
+        for sequence in first..first + u64::from(load.burst) {
+            message.clear();
+            write!(message, r#"{{"push":{{"channel":"{TOPIC}","pub":{{"data":"#)
+                .expect("a vector takes all that is written");
+            payload::write(&mut message, STREAM, sequence, monotonic_nanoseconds(), load.payload);
+            message.extend_from_slice(b"}}}");
+            write_text(&mut burst, &message);
+        }
+        for socket in &mut *sockets {
+            let sent = socket.write(&burst).doing("send the baseline's message")?;
+            if sent < burst.len() {
+                return Err(LoadError::Server(
+                    "could not send a whole burst: the clients are too slow".to_owned(),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn listen() -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn tell(what: impl std::fmt::Display) -> Result<(), LoadError> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{what}").and_then(|()| out.flush()).doing("answer the parent")
+}
+
+fn answer(answers: &mut BufReader<ChildStdout>) -> Result<String, LoadError> {
+    let mut line = String::new();
+    match answers.read_line(&mut line).doing("read the baseline's answer")? {
+        0 => Err(LoadError::Server("of the baseline ended before the run".to_owned())),
+        _ => Ok(line.trim_end().to_owned()),
+    }
+}

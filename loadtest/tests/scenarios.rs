@@ -1,0 +1,122 @@
+//! Each scenario, tiny, with the built tool and the built server: it ends cleanly and has its figures.
+
+mod support;
+
+use std::path::Path;
+
+use support::{figure, run};
+
+/// Runs a scenario for one round with the server, which is built into the same folder.
+fn scenario(words: &[&str]) -> serde_json::Value {
+    let server = Path::new(env!("CARGO_BIN_EXE_fanwire-loadtest")).with_file_name("fanwire");
+    assert!(server.exists(), "{} is missing: cargo build -p fanwire", server.display());
+    let server = format!("--server={}", server.display());
+    run(&[words, &["--rounds=1", &server]].concat()).clean()
+}
+
+#[test]
+fn fanout_delivers_everything_in_every_dialect() {
+    let subjects = ["raw", "fanwire", "fanwire+protobuf", "fanwire+sse", "fanwire+redis"];
+    let list = format!("--subjects={}", subjects.join(","));
+    let report = scenario(&["fanout", "--subscribers=20", "--rate=50", "--burst=2", "--seconds=1", &list]);
+    for subject in subjects {
+        assert_eq!(figure(&report, subject, "deliveries"), 20.0 * 50.0 * 2.0, "{subject}");
+        assert!(figure(&report, subject, "server CPU per delivery") > 0.0, "{subject}");
+        assert!(figure(&report, subject, "latency p50") > 0.0, "{subject}");
+    }
+    assert!(figure(&report, "fanwire+redis", "redis CPU per delivery") > 0.0);
+    assert_eq!(report["bounds"][0]["name"], "fanwire / raw, server CPU per delivery");
+    assert_eq!(report["summary"][1]["histograms"][0]["count"], 2000);
+}
+
+#[test]
+fn compressed_messages_are_delivered_too() {
+    let words = ["fanout", "--subscribers=5", "--rate=20", "--seconds=1", "--payload=512"];
+    let report = scenario(&[&words[..], &["--subjects=fanwire+deflate,fanwire+protobuf+deflate"]].concat());
+    assert_eq!(figure(&report, "fanwire+deflate", "deliveries"), 100.0);
+    assert!(figure(&report, "fanwire+deflate", "compressed share") > 0.99);
+}
+
+#[test]
+fn overload_rooms_and_users_lose_nothing() {
+    let report = scenario(&["overload", "--subscribers=10", "--rate=200", "--seconds=1"]);
+    assert_eq!(figure(&report, "fanwire", "deliveries"), 2000.0);
+    let report = scenario(&["rooms", "--rooms=10", "--members=4", "--rate=100", "--seconds=1"]);
+    assert_eq!(figure(&report, "fanwire", "deliveries"), 400.0);
+    let report = scenario(&["users", "--users=20", "--rate=100", "--seconds=1"]);
+    assert_eq!(figure(&report, "fanwire", "deliveries"), 100.0);
+}
+
+#[test]
+fn nodes_of_a_cluster_deliver_to_all() {
+    let report = scenario(&[
+        "cluster",
+        "--subscribers=12",
+        "--topics=3",
+        "--rate=30",
+        "--seconds=1",
+        "--subjects=fanwire+redis+nodes=2",
+    ]);
+    assert_eq!(figure(&report, "fanwire+redis+nodes=2", "deliveries"), 120.0);
+}
+
+#[test]
+fn only_stalled_clients_are_closed() {
+    let load = ["--rate=50", "--payload=65536", "--seconds=3"];
+    let report = scenario(&[&["slow", "--subscribers=10", "--stalled=10"], &load[..]].concat());
+    assert_eq!(figure(&report, "fanwire, none stalled", "deliveries"), 1500.0);
+    assert_eq!(figure(&report, "fanwire, 10 % stalled", "deliveries"), 1350.0);
+    assert_eq!(figure(&report, "fanwire, 10 % stalled", "stalled and still connected"), 0.0);
+}
+
+#[test]
+fn idle_connections_are_measured_part_by_part() {
+    let report = scenario(&["idle", "--connections=50", "--window=1", "--further=2", "--split"]);
+    for name in ["memory per connection", "memory per further subscription", "memory of presence"] {
+        assert!(figure(&report, "fanwire", name).is_finite(), "{name}");
+    }
+    assert!(figure(&report, "fanwire", "set-up CPU per connection") > 0.0);
+}
+
+#[test]
+fn a_storm_refuses_nobody() {
+    let report = scenario(&["storm", "--connections=100", "--in-flight=10"]);
+    assert!(figure(&report, "fanwire, 10 in flight", "slowest") > 0.0);
+    assert!(figure(&report, "fanwire, all at once", "server CPU per connection") > 0.0);
+}
+
+#[test]
+fn churn_gives_everything_back() {
+    let report = scenario(&[
+        "churn",
+        "--cycles=200",
+        "--warm-up=50",
+        "--topics=10",
+        "--rest=8",
+        "--subjects=fanwire+redis",
+    ]);
+    assert_eq!(figure(&report, "fanwire+redis", "Redis keys growth"), 0.0);
+    let series = report["turns"][0]["series"].as_array().unwrap();
+    assert_eq!(series.len(), 3);
+    assert!(series[0]["points"].as_array().unwrap().len() > 10);
+}
+
+#[test]
+fn shards_are_timed_while_clients_sleep() {
+    let report = scenario(&["parallel", "--subscribers=50", "--publications=2"]);
+    for subject in ["fanwire+shards=1", "fanwire+shards=2"] {
+        assert!(figure(&report, subject, "first to last send") > 0.0);
+        assert_eq!(figure(&report, subject, "deliveries"), 100.0);
+    }
+}
+
+#[test]
+fn a_server_that_cannot_run_is_an_error_with_its_reason() {
+    let missing = run(&["idle", "--server=/nonexistent/fanwire"]);
+    assert_eq!(missing.output.status.code(), Some(2));
+    assert!(missing.text().contains("start /nonexistent/fanwire"), "{}", missing.text());
+
+    let ended = run(&["fanout", "--subjects=fanwire", "--server=/bin/false"]);
+    assert_eq!(ended.output.status.code(), Some(2));
+    assert!(ended.text().contains("the server ended with exit status: 1"), "{}", ended.text());
+}
