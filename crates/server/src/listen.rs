@@ -75,8 +75,8 @@ pub(crate) fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<Stay, B
     let mut head = HEAD.to_vec();
     if let Origin::Allowed(origin) = origin {
         write_header(&mut head, &ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        write_header(&mut head, &ACCESS_CONTROL_ALLOW_CREDENTIALS, &HeaderValue::from_static("true"));
-        write_header(&mut head, &VARY, &HeaderValue::from_static("origin"));
+        write_header(&mut head, &ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
+        write_header(&mut head, &VARY, "origin");
     }
     head.extend_from_slice(b"\r\n");
     events::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut head);

@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 31] = [
+const SUITES: [&str; 32] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -19,6 +19,7 @@ const SUITES: [&str; 31] = [
     "encrypted.mjs",
     "js_client.mjs",
     "js_recovery.mjs",
+    "compression.mjs",
     "python_client.py",
     "browser.mjs",
     "chat/chat.mjs",

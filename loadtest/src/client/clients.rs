@@ -191,9 +191,9 @@ impl Clients {
         let Err(lost) = served else { return };
         let client = &mut self.clients[place];
         let (is_leaving, was_stalled) = (client.is_leaving(), client.was_stalled());
-        client.mark_gone();
         // The connection is over; an error while taking it off the set changes nothing.
         let _ = self.poll.registry().deregister(client.stream_mut());
+        client.mark_gone();
         if was_stalled {
             self.stalled_gone.push(lost);
         } else if !is_leaving {

@@ -117,7 +117,8 @@ pub(crate) fn read_buffer() -> Box<[u8]> {
 /// A socket, how far its set-up is, and which messages came.
 #[derive(Debug)]
 pub(crate) struct Client {
-    stream: TcpStream,
+    /// `None` when it is gone.
+    stream: Option<TcpStream>,
     /// Its number in the run, from which its user and its topics follow.
     number: usize,
     stage: Stage,
@@ -152,7 +153,7 @@ impl Client {
     /// Owns a socket whose connect is under way.
     pub(crate) fn new(stream: TcpStream, number: usize, checks: StreamChecks) -> Self {
         Self {
-            stream,
+            stream: Some(stream),
             number,
             stage: Stage::Connecting,
             step: 0,
@@ -165,12 +166,13 @@ impl Client {
         }
     }
 
+    /// The socket of a client that is not gone.
     pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
-        &mut self.stream
+        self.stream.as_mut().expect("a client has its socket until it is gone")
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
+        self.stream.as_ref().expect("a client has its socket until it is gone")
     }
 
     pub(crate) fn number(&self) -> usize {
@@ -203,8 +205,10 @@ impl Client {
         self.stage == Stage::Leaving
     }
 
+    /// Closes the socket, if that is still open.
     pub(crate) fn mark_gone(&mut self) {
         self.stage = Stage::Gone;
+        self.stream = None;
         self.kept = Vec::new();
         self.cut = Vec::new();
     }
@@ -229,7 +233,7 @@ impl Client {
 
     /// Ends the connection without a word, and without leaving the port in use.
     pub(crate) fn vanish(&mut self) -> Result<(), Lost> {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?;
+        SockRef::from(self.stream()).set_linger(Some(Duration::ZERO))?;
         self.mark_gone();
         Ok(())
     }
@@ -239,10 +243,10 @@ impl Client {
         if self.stage != Stage::Connecting {
             return Ok(());
         }
-        if let Some(error) = self.stream.take_error()? {
+        if let Some(error) = self.stream().take_error()? {
             return Err(error.into());
         }
-        self.stream.set_nodelay(true)?;
+        self.stream().set_nodelay(true)?;
         self.stage = Stage::Opening;
         let progress = shared.dialect.hello(self.number, &mut shared.out)?;
         self.follow(progress, shared);
@@ -254,7 +258,7 @@ impl Client {
         while self.stage != Stage::Stalled {
             let kept = self.kept.len();
             buffer[..kept].copy_from_slice(&self.kept);
-            let received = match self.stream.read(&mut buffer[kept..kept + RECV_BYTES_MAX]) {
+            let received = match self.stream_mut().read(&mut buffer[kept..kept + RECV_BYTES_MAX]) {
                 Ok(0) => return Err(Lost::Ended),
                 Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -278,7 +282,7 @@ impl Client {
         let kept = self.kept.len();
         buffer[..kept].copy_from_slice(&self.kept);
         let Some((received, stamp)) =
-            receive_stamped(&self.stream, &mut buffer[kept..kept + RECV_BYTES_MAX])?
+            receive_stamped(self.stream(), &mut buffer[kept..kept + RECV_BYTES_MAX])?
         else {
             return Ok(None);
         };
@@ -288,7 +292,7 @@ impl Client {
 
     /// Whether a read would find something, be it the end.
     pub(crate) fn has_more(&self) -> bool {
-        !matches!(self.stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        !matches!(self.stream().peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Takes what was kept and what came together.
@@ -448,7 +452,7 @@ impl Client {
         if out.is_empty() {
             return Ok(());
         }
-        let sent = self.stream.write(out);
+        let sent = self.stream_mut().write(out);
         let length = out.len();
         out.clear();
         match sent {

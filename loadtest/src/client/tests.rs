@@ -52,7 +52,7 @@ impl Pair {
     fn say(&mut self, bytes: &[u8]) -> Result<(), Lost> {
         self.server.write_all(bytes).unwrap();
         // Without this the client might look before the bytes are there.
-        while self.client.stream.peek(&mut [0]).is_err() {}
+        while self.client.stream().peek(&mut [0]).is_err() {}
         self.client.readable(&mut self.buffer, &mut self.shared)
     }
 

@@ -131,10 +131,12 @@ fn turn(arguments: &ChurnArguments, bench: &mut Bench<'_>, subject: &Subject) ->
     let (lost, reasons) = stage.clients.losses();
     turn.connections_lost = lost as u64;
     turn.reasons = reasons.to_vec();
-    if let Some(present) = stage.target.present(&stage.streams.audience.topic_name(0))?
-        && present > 0
-    {
-        turn.reasons.push(format!("the server still counts {present} clients in the first topic"));
+    let mut present = 0;
+    for topic in 0..*topics as usize {
+        present += stage.target.present(&stage.streams.audience.topic_name(topic))?.unwrap_or(0);
+    }
+    if present > 0 {
+        turn.reasons.push(format!("the server still counts {present} clients, but all have gone"));
     }
     Ok(turn)
 }

@@ -62,10 +62,8 @@ impl Deflate {
         if !(1..=9).contains(&self.level) {
             checks.error("websocket.deflate.level", "must be 1 to 9");
         }
-        self.enabled.then_some(DeflateSettings {
-            level: u32::from(self.level),
-            payload_bytes_min: self.min_bytes.0,
-        })
+        self.enabled
+            .then_some(DeflateSettings { level: u32::from(self.level), payload_bytes_min: self.min_bytes.0 })
     }
 }
 

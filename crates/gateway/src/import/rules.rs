@@ -217,7 +217,10 @@ pub(super) const LEFT_OUT: &[(&str, &str)] = &[
     ("init", TRANSPORTS),
     ("client.connect_code_to_unidirectional_disconnect", TRANSPORTS),
     ("websocket.disabled", "WebSocket is always on"),
-    ("websocket.decompressed_message_size_limit", "websocket.message_bytes_max bounds messages before and after"),
+    (
+        "websocket.decompressed_message_size_limit",
+        "websocket.message_bytes_max bounds messages before and after",
+    ),
     ("websocket.read_buffer_size", BY_ITSELF),
     ("websocket.write_buffer_size", BY_ITSELF),
     ("websocket.use_write_buffer_pool", BY_ITSELF),

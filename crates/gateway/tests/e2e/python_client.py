@@ -14,7 +14,7 @@ from centrifuge import (
     SubscriptionEventHandler,
 )
 
-from harness import DEADLINE, Server
+from harness import DEADLINE, Server, get
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +222,26 @@ def test_a_thousand_publications_arrive_in_order(clients, server):
             assert seen.offsets == numbers(1, 1000)
 
     run(scenario())
+
+
+@pytest.mark.parametrize("protobuf", [False, True])
+def test_compression(protobuf):
+    """PyPI `websockets` offers it by itself."""
+    async def scenario(server):
+        channel, clients = fresh("open"), Clients(server, protobuf)
+        async with clients.connected("alice") as alice:
+            seen = await clients.subscribed(alice, channel)
+            messages = ["grün and again " * times for times in (1, 100, 1000)]
+            for message in messages:
+                await seen.subscription.publish(clients.pack(message))
+            await until(lambda: len(seen.data) == len(messages), "all messages arrive")
+            assert seen.data == messages
+        lines = get(f"http://127.0.0.1:{server.internal_port}/metrics").text.splitlines()
+        compressed = [line for line in lines if line.startswith("fanwire_compression_input_bytes_total ")]
+        assert sum(map(len, messages[1:])) < float(compressed[0].split()[1]) < 2 * sum(map(len, messages[1:]))
+
+    with Server({"websocket": {"deflate": {"enabled": True, "min_bytes": "500B"}}}) as server:
+        run(scenario(server))
 
 
 def test_publish_presence_history(clients, server):

@@ -122,9 +122,8 @@ mod tests {
     #[test]
     fn what_clients_offer() {
         check(&["permessage-deflate"], Some(PLAIN));
-        // Chromium and Node's ws; Firefox sends the name alone.
+        // Chromium, Node's ws and Python's websockets; Firefox sends the name alone.
         check(&["permessage-deflate; client_max_window_bits"], Some(PLAIN));
-        // Python's websockets.
         let small = format!("{PLAIN}; server_max_window_bits=12");
         check(&["permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"], Some(&small));
         check(&[PLAIN], Some(PLAIN));

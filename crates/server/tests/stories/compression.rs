@@ -206,8 +206,7 @@ async fn replies_are_compressed_too_and_control_frames_never() {
     let payload = deflate(publish.to_string().as_bytes());
     let (one, rest) = payload.split_at(payload.len() / 2);
     let ping = frame(0x9, [b'x'; 125]);
-    let frames =
-        [fragment(false, DEFLATED | TEXT, one), ping, fragment(true, CONTINUATION, rest)].concat();
+    let frames = [fragment(false, DEFLATED | TEXT, one), ping, fragment(true, CONTINUATION, rest)].concat();
     client.socket.send(frames).await;
     assert_eq!(client.next().await, Raw { first: 0x80 | PONG, payload: vec![b'x'; 125] });
     let mut answers = [client.next().await.json(), client.next().await.json()];
@@ -292,7 +291,8 @@ async fn what_a_packet_may_become_waits_until_it_is_wanted() {
         let commands: Vec<String> = (0..COMMANDS)
             .map(|command| {
                 let id = 10 + message * COMMANDS + command;
-                json!({"id": id, "presence_stats": {"channel": format!("room:{}", "x".repeat(50))}}).to_string()
+                json!({"id": id, "presence_stats": {"channel": format!("room:{}", "x".repeat(50))}})
+                    .to_string()
             })
             .collect();
         let text = commands.join("\n");
