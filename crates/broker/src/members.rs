@@ -1,11 +1,11 @@
 //! The clients present in one topic, as far as this process knows them, and how many users they are.
 //!
-//! Both tables hold what a client said of itself by reference and hash the part that they are about, so a member
-//! costs two table slots (about 40 bytes) and no copy of its ids.
+//! The tables hold what a client said of itself by reference and hash the part that they are about, so a member costs
+//! two table slots of nine bytes each and no copy of its ids; what is unusual has tables of its own.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use fanwire_protocol::{ClientId, ClientInfo};
@@ -26,9 +26,12 @@ pub(crate) struct Member {
 pub(crate) struct Members {
     /// The gateway makes client ids at random, so the fast hash is safe from crafted collisions.
     clients: HashSet<ByClient, FxBuildHasher>,
-    /// Clients per user. The key is what any one of the user's clients said, which may have left since. User ids
-    /// come from outside: no fast hash.
-    users: HashMap<ByUser, u32>,
+    /// Those of them whose leave is to be told.
+    announced: HashSet<ByClient, FxBuildHasher>,
+    /// What any one of the user's clients said, which may have left since. User ids come from outside: no fast hash.
+    users: HashSet<ByUser>,
+    /// Clients beyond the first, of users who have more than one.
+    further: HashMap<ByUser, u32>,
 }
 
 impl Members {
@@ -37,11 +40,13 @@ impl Members {
     }
 
     pub(crate) fn list(&self) -> Vec<Arc<ClientInfo>> {
-        self.iter().map(|member| Arc::clone(&member.info)).collect()
+        self.clients.iter().map(|ByClient(info)| info.clone()).collect()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.clients.iter().map(|ByClient(member)| member)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Member> {
+        self.clients
+            .iter()
+            .map(|client| Member { info: client.0.clone(), announce_leave: self.announced.contains(client) })
     }
 
     /// How many are present beside the client.
@@ -58,15 +63,15 @@ impl Members {
         let PresenceStats { mut clients, mut users } = self.stats();
         match self.clients.get(&info.client) {
             Some(ByClient(before)) => {
-                let is_last_of_user = self.users.get(&*before.info.user) == Some(&1);
+                let is_last_of_user = !self.further.contains_key(&*before.user);
                 users -= usize::from(is_last_of_user);
-                let is_new_user = !self.users.contains_key(&*info.user)
-                    || (is_last_of_user && before.info.user == info.user);
+                let is_new_user =
+                    !self.users.contains(&*info.user) || (is_last_of_user && before.user == info.user);
                 users += usize::from(is_new_user);
             }
             None => {
                 clients += 1;
-                users += usize::from(!self.users.contains_key(&*info.user));
+                users += usize::from(!self.users.contains(&*info.user));
             }
         }
         PresenceStats { clients, users }
@@ -78,54 +83,70 @@ impl Members {
 
     /// Adds a client, or replaces what it said before.
     pub(crate) fn add(&mut self, member: Member) {
-        let info = Arc::clone(&member.info);
-        if let Some(ByClient(before)) = self.clients.replace(ByClient(member)) {
-            self.remove_user(&before.info.user);
+        let Member { info, announce_leave } = member;
+        if let Some(ByClient(before)) = self.clients.replace(ByClient(info.clone())) {
+            self.remove_user(&before.user);
+            self.announced.remove(&before.client);
         }
-        *self.users.entry(ByUser(info)).or_default() += 1;
+        if announce_leave {
+            self.announced.insert(ByClient(info.clone()));
+        }
+        let user = ByUser(info);
+        if self.users.contains(&user) {
+            *self.further.entry(user).or_default() += 1;
+        } else {
+            self.users.insert(user);
+        }
     }
 
     /// Removes a client, and returns it if it was present.
     pub(crate) fn remove(&mut self, client: ClientId) -> Option<Member> {
-        let ByClient(member) = self.clients.take(&client)?;
-        self.remove_user(&member.info.user);
-        if let Some(capacity) = shrunk_capacity(self.clients.len(), self.clients.capacity()) {
-            self.clients.shrink_to(capacity);
+        let ByClient(info) = self.clients.take(&client)?;
+        let announce_leave = self.announced.remove(&client);
+        self.remove_user(&info.user);
+        shrink(&mut self.clients);
+        shrink(&mut self.announced);
+        shrink(&mut self.users);
+        if let Some(capacity) = shrunk_capacity(self.further.len(), self.further.capacity()) {
+            self.further.shrink_to(capacity);
         }
-        if let Some(capacity) = shrunk_capacity(self.users.len(), self.users.capacity()) {
-            self.users.shrink_to(capacity);
-        }
-        Some(member)
+        Some(Member { info, announce_leave })
     }
 
     /// Counts one client of the user less.
     fn remove_user(&mut self, user: &str) {
-        let clients = self.users.get_mut(user).expect("every member's user is counted");
-        *clients -= 1;
-        if *clients == 0 {
-            self.users.remove(user);
+        match self.further.get_mut(user) {
+            Some(1) => drop(self.further.remove(user)),
+            Some(further) => *further -= 1,
+            None => drop(self.users.remove(user)),
         }
     }
 }
 
-/// A member, compared and found by its client id.
-struct ByClient(Member);
+fn shrink<T: Eq + Hash, S: BuildHasher>(set: &mut HashSet<T, S>) {
+    if let Some(capacity) = shrunk_capacity(set.len(), set.capacity()) {
+        set.shrink_to(capacity);
+    }
+}
+
+/// What a member said of itself, compared and found by its client id.
+struct ByClient(Arc<ClientInfo>);
 
 impl Borrow<ClientId> for ByClient {
     fn borrow(&self) -> &ClientId {
-        &self.0.info.client
+        &self.0.client
     }
 }
 
 impl Hash for ByClient {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.info.client.hash(state);
+        self.0.client.hash(state);
     }
 }
 
 impl PartialEq for ByClient {
     fn eq(&self, other: &Self) -> bool {
-        self.0.info.client == other.0.info.client
+        self.0.client == other.0.client
     }
 }
 
@@ -156,6 +177,8 @@ impl Eq for ByUser {}
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use bytes::Bytes;
     use proptest::prelude::*;
     use uuid::Uuid;
@@ -172,16 +195,52 @@ mod tests {
         Member { info: Arc::new(info), announce_leave: false }
     }
 
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add(u128, u8, bool),
+        Remove(u128),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => (0..5_u128, 0..4_u8, any::<bool>()).prop_map(|(client, user, leave)| Step::Add(client, user, leave)),
+            1 => (0..5_u128).prop_map(Step::Remove),
+        ]
+    }
+
     proptest! {
+        /// Against a plain list, and as foreseen.
         #[test]
-        fn stats_are_as_foreseen(added in proptest::collection::vec((0..5_u128, 0..4_u8), 0..30)) {
+        fn members_are_a_list(steps in proptest::collection::vec(step(), 0..60)) {
             let mut members = Members::default();
-            for (client, user) in added {
-                let member = member(client, user);
-                let foreseen = members.stats_with(&member.info);
-                members.add(member);
-                prop_assert_eq!(members.stats(), foreseen);
+            let mut list: BTreeMap<u128, (u8, bool)> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Add(client, user, announce_leave) => {
+                        let member = Member { announce_leave, ..member(client, user) };
+                        let foreseen = members.stats_with(&member.info);
+                        members.add(member);
+                        list.insert(client, (user, announce_leave));
+                        prop_assert_eq!(members.stats(), foreseen);
+                    }
+                    Step::Remove(client) => {
+                        let removed = members.remove(ClientId(Uuid::from_u128(client)));
+                        let removed = removed.map(|member| member.announce_leave);
+                        prop_assert_eq!(removed, list.remove(&client).map(|(_, announce_leave)| announce_leave));
+                    }
+                }
+                let users: BTreeSet<u8> = list.values().map(|(user, _)| *user).collect();
+                prop_assert_eq!(members.stats(), PresenceStats { clients: list.len(), users: users.len() });
+                let found = members.iter().map(|member| {
+                    (member.info.client.0.as_u128(), (member.info.user.parse().unwrap(), member.announce_leave))
+                });
+                prop_assert_eq!(&found.collect::<BTreeMap<_, _>>(), &list);
             }
+            for client in 0..5 {
+                members.remove(ClientId(Uuid::from_u128(client)));
+            }
+            prop_assert!(members.is_empty() && members.users.is_empty() && members.further.is_empty());
+            prop_assert!(members.announced.is_empty());
         }
     }
 }

@@ -9,7 +9,6 @@ use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::outbox::{Chain, Outbox};
 use fanwire_hub::queue::{Full, Queue};
 use fanwire_hub::session::Session;
-use fanwire_hub::wheel::Tick;
 use fanwire_protocol::centrifuge::{Command, Malformed};
 use fanwire_protocol::websocket::{Deflate, Reader};
 
@@ -31,8 +30,6 @@ pub(super) struct Connection {
     pub(super) replied_bytes: u32,
     pub(super) reader: Reader,
     pub(super) role: Role,
-    /// When its entry in the wheel comes up; 0: it has none.
-    pub(super) due: Tick,
     /// It is in the list of sockets to read again.
     pub(super) to_read: bool,
     /// It has something to read, which is left to the kernel while it has enough to answer.
@@ -106,7 +103,6 @@ impl Connection {
             replied_bytes: 0,
             reader: Reader::default(),
             role,
-            due: 0,
             to_read: false,
             is_paused: false,
             read_closed: false,

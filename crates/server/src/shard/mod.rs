@@ -26,7 +26,7 @@ use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
 use fanwire_hub::outbox::Outbox;
 use fanwire_hub::registry::Registry;
 use fanwire_hub::session::{Context, Manner, Now, Pings, Session, Verify};
-use fanwire_hub::wheel::{Entry, Wheel};
+use fanwire_hub::wheel::Wheel;
 use fanwire_hub::{ConnectionClaims, SubscriptionClaims, TokenError};
 use fanwire_protocol::centrifuge::Command;
 use fanwire_protocol::websocket::{Deflate, Deflater, Inflater};
@@ -444,26 +444,21 @@ impl Shard {
 
     /// Makes sure the connection is looked at when it is due.
     fn schedule(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let Some(connection) = self.connections.get(slot as usize) else { return };
         let deadline = match &connection.role {
             Role::Client(session) => session.deadline(),
             Role::Echo => u64::MAX,
             Role::Closing { until_millis, .. } => *until_millis,
         };
-        let tick = deadline.div_ceil(Wheel::TICK_MILLIS);
-        if deadline != u64::MAX && (connection.due == 0 || tick < u64::from(connection.due)) {
-            connection.due = self.wheel.enter(slot, deadline);
+        if deadline != u64::MAX {
+            self.wheel.enter(slot, deadline);
         }
     }
 
     fn take_timers(&mut self) {
-        while let Some(entries) = self.wheel.advance(self.now.millis) {
-            for Entry { connection: slot, due } in entries {
-                let Some(connection) = self.connections.get_mut(slot as usize).filter(|c| c.due == due)
-                else {
-                    continue;
-                };
-                connection.due = 0;
+        while let Some(slots) = self.wheel.advance(self.now.millis) {
+            for slot in slots {
+                let Some(connection) = self.connections.get(slot as usize) else { continue };
                 match connection.role {
                     Role::Client(_) => self.with_session(slot, |session, context| session.tick(context)),
                     Role::Closing { until_millis, .. } if until_millis <= self.now.millis => {

@@ -110,7 +110,7 @@ impl Own {
     }
 
     pub(super) fn members(&self, topic: &TopicName) -> Vec<Member> {
-        self.topics.get(topic).map(|present| present.members.iter().cloned().collect()).unwrap_or_default()
+        self.topics.get(topic).map(|present| present.members.iter().collect()).unwrap_or_default()
     }
 
     /// Notes whether the topic is listed, and returns whether it was.
