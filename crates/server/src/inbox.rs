@@ -83,7 +83,7 @@ impl Message {
     }
 
     /// What it is counted for if it is part of the fan-out.
-    fn bytes(&self) -> Option<usize> {
+    pub(crate) fn bytes(&self) -> Option<usize> {
         let data = match self {
             Self::Deliver(delivery) => delivery.data_bytes(),
             Self::Event(Event::Publication { publication, .. }) => publication.data.len(),

@@ -11,19 +11,37 @@ use fanwire_hub::registry::{Subscriber, TopicSlot};
 use fanwire_protocol::websocket::Deflater;
 use fanwire_protocol::{Disconnect, TopicName};
 
-use super::{GATHERED_BYTES_MAX, GATHERED_MAX, Shard};
+use super::Shard;
+use super::gathered::Gathered;
 
-/// Deliveries that were taken from the inbox and not linked yet, by topic. Subscribers may leave meanwhile.
-#[derive(Debug, Default)]
+/// Deliveries that were taken from the inbox and not linked yet, by topic.
+#[derive(Debug)]
 pub(super) struct Groups {
     groups: Vec<Vec<Arc<Delivery>>>,
     /// Clients choose these names, so the hash is keyed.
     places: HashMap<TopicName, usize>,
     deliveries: usize,
     bytes: usize,
+    deliveries_max: usize,
+    bytes_max: usize,
 }
 
+/// Compressing is what takes time before a batch can be written: a few microseconds for each small publication, ten
+/// milliseconds for each MiB.
+const DEFLATED_DELIVERIES_MAX: usize = 256;
+const DEFLATED_BYTES_MAX: usize = 256 << 10;
+
 impl Groups {
+    pub(super) fn new(may_deflate: bool) -> Self {
+        let (deliveries_max, bytes_max) = if may_deflate {
+            (DEFLATED_DELIVERIES_MAX, DEFLATED_BYTES_MAX)
+        } else {
+            (Gathered::MESSAGES_MAX, Gathered::BYTES_MAX)
+        };
+        let places = HashMap::default();
+        Self { groups: Vec::new(), places, deliveries: 0, bytes: 0, deliveries_max, bytes_max }
+    }
+
     pub(super) fn add(&mut self, delivery: Arc<Delivery>) {
         self.deliveries += 1;
         self.bytes += delivery.data_bytes();
@@ -36,18 +54,15 @@ impl Groups {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+    /// What is beyond belongs to the next batch.
+    pub(super) fn is_full(&self) -> bool {
+        self.deliveries >= self.deliveries_max || self.bytes >= self.bytes_max
     }
 
-    fn clear(&mut self) {
-        self.groups.clear();
+    fn take(&mut self) -> Vec<Vec<Arc<Delivery>>> {
         self.places.clear();
         (self.deliveries, self.bytes) = (0, 0);
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.deliveries >= GATHERED_MAX || self.bytes >= GATHERED_BYTES_MAX
+        std::mem::take(&mut self.groups)
     }
 }
 
@@ -68,19 +83,14 @@ impl Shard {
     /// Links every group to its topic's subscribers. This is the per-delivery path: a link in the arena, no
     /// copy, no allocation, no encoding.
     pub(super) fn link_groups(&mut self) {
-        if self.groups.is_empty() {
-            return;
-        }
-        let mut groups = std::mem::take(&mut self.groups);
         let mut closed = Vec::new();
-        for deliveries in groups.groups.drain(..) {
-            if let Some(topic) = deliveries.first().and_then(|first| self.registry.find(first.topic.as_str()))
-            {
+        for deliveries in self.groups.take() {
+            let Some(first) = deliveries.first() else { continue };
+            // Nothing is kept for a topic whose last subscriber here has left.
+            if let Some(topic) = self.registry.find(first.topic.as_str()) {
                 self.link_group(topic, &deliveries, &mut closed);
             }
         }
-        groups.clear();
-        self.groups = groups;
         for (slot, why) in closed {
             self.close(slot, &why);
         }

@@ -7,6 +7,7 @@ mod connection;
 mod departures;
 mod encrypted;
 mod fanout;
+mod gathered;
 mod read;
 mod readiness;
 mod socket;
@@ -47,6 +48,7 @@ use crate::users::Users;
 use connection::{Connection, Role};
 use departures::Departures;
 use fanout::Groups;
+use gathered::Gathered;
 use readiness::Readiness;
 
 /// A socket whose HTTP request asked for a connection that stays.
@@ -75,21 +77,15 @@ pub(crate) enum Purpose {
 /// Messages taken from the inbox at once: what waits together is written together.
 const MESSAGES_PER_TURN: usize = 4096;
 
-/// Deliveries, and their bytes, that are gathered for the next batch. What is beyond waits in the inbox, whose limit
-/// makes publishers wait.
-const GATHERED_MAX: usize = 4096;
-const GATHERED_BYTES_MAX: usize = 4 << 20;
-
 /// Sockets read in one turn, each once, so that fan-out and timers get theirs.
 const READS_PER_TURN: usize = 128;
 
 /// Bytes read in one turn: some thousands of the smallest commands.
 const READ_BYTES_PER_TURN: usize = 256 * 1024;
 
-/// Connections written to in one turn. Not less than what a turn of reading can add, or the outbox would grow.
+/// Connections written to in one turn: about a millisecond. Replies may be made faster than that; each takes the place of
+/// a request, of which a connection can have only so many.
 const WRITES_PER_TURN: usize = 256;
-
-const _: () = assert!(WRITES_PER_TURN >= READS_PER_TURN);
 
 /// How long a peer may take to follow a close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
@@ -110,8 +106,8 @@ pub(crate) struct Shard {
     users: Users,
     outbox: Outbox,
     groups: Groups,
-    /// Taken from the inbox, but has to wait for the batch that is being gathered.
-    held: Option<Message>,
+    /// Taken from the inbox while a batch was being written.
+    gathered: Gathered,
     effects: Vec<Effect>,
     wheel: Wheel,
     readiness: Readiness,
@@ -145,8 +141,8 @@ impl Shard {
             users: Users::new(settings.client.user_connections_max, topics.clone(), node.clone()),
             topics,
             outbox: Outbox::default(),
-            groups: Groups::default(),
-            held: None,
+            groups: Groups::new(node.settings.websocket.deflate.is_some()),
+            gathered: Gathered::default(),
             effects: Vec::new(),
             wheel: Wheel::new(),
             readiness: Readiness::new()?,
@@ -205,12 +201,24 @@ impl Shard {
 
     /// Nothing is left to be done before something happens.
     fn is_idle(&self) -> bool {
-        self.outbox.is_empty() && self.to_read.is_empty() && self.groups.is_empty() && self.held.is_none()
+        self.outbox.is_empty() && self.to_read.is_empty() && self.gathered.is_empty()
     }
 
     fn take_messages(&mut self, first: Option<Message>, outlet: &mut Outlet) {
-        let mut next = first.or_else(|| self.held.take());
+        // What is said in this turn is no batch that others would have to wait for.
+        let is_writing = !self.outbox.is_empty();
+        while !is_writing
+            && !self.groups.is_full()
+            && let Some(message) = self.gathered.pop()
+        {
+            self.message(message);
+        }
+        let mut next = first;
         for _ in 0..MESSAGES_PER_TURN {
+            let is_full = if is_writing { self.gathered.is_full() } else { self.groups.is_full() };
+            if is_full {
+                break;
+            }
             let Some(message) = next.take().or_else(|| outlet.try_receive()) else {
                 // What waited to be published goes to the engine together. One in memory delivers it at once.
                 if self.topics.publish_begun() {
@@ -218,26 +226,20 @@ impl Shard {
                 }
                 break;
             };
-            if self.has_to_wait(&message) {
-                self.held = Some(message);
-                break;
+            if is_writing && self.has_to_wait(&message) {
+                self.gathered.push(message);
+            } else {
+                self.message(message);
             }
-            self.message(message);
         }
         self.topics.publish_begun();
-        if self.outbox.is_empty() {
-            self.link_groups();
-        }
+        self.link_groups();
     }
 
-    /// A batch has its bounds; and while one is being written, messages for sessions wait behind the deliveries that
-    /// came before them. What is for the owner of a topic or a user has no place in that order, and publishers wait
-    /// for its answers.
+    /// While a batch is being written, deliveries wait for the next, and what is for sessions waits behind them. What
+    /// is for the owner of a topic or a user has no place in that order, and publishers wait for its answers.
     fn has_to_wait(&self, message: &Message) -> bool {
-        match message {
-            Message::Deliver(_) => self.groups.is_full(),
-            message => message.is_for_sessions() && !self.groups.is_empty() && !self.outbox.is_empty(),
-        }
+        matches!(message, Message::Deliver(_)) || message.is_for_sessions() && !self.gathered.is_empty()
     }
 
     fn message(&mut self, message: Message) {

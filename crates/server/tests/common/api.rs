@@ -1,8 +1,9 @@
 //! A backend: calls the HTTP API over one connection that is kept.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::RawSocket;
 
@@ -24,6 +25,15 @@ impl Backend {
         let mut answer = self.answer(method, &request).await;
         assert!(answer.get("result").is_some(), "{method} {request}: {answer}");
         answer["result"].take()
+    }
+
+    /// Publishes with one request.
+    pub(crate) async fn publish_all(&mut self, topic: &str, numbers: Range<u32>) {
+        let publish = |number: u32| json!({"publish": {"channel": topic, "data": number}});
+        let commands: Vec<Value> = numbers.map(publish).collect();
+        let answer = self.answer("batch", &json!({"commands": commands})).await;
+        let replies = answer["replies"].as_array().expect("replies");
+        assert!(replies.iter().all(|reply| reply.get("publish").is_some()), "{answer}");
     }
 
     /// The code with which a call is refused.

@@ -22,6 +22,7 @@ mod http;
 mod sse;
 mod users;
 
+mod crowd;
 mod slow;
 mod flood;
 mod liveness;

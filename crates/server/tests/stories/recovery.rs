@@ -5,10 +5,10 @@ use tokio::task::JoinHandle;
 
 use crate::common::{Client, TestGateway, settings};
 
-const PUBLICATIONS: u64 = 3000;
+pub(crate) const PUBLICATIONS: u64 = 3000;
 
 /// Fills a topic at full speed, from a connection of its own.
-async fn fill(gateway: &TestGateway, topic: &'static str) -> JoinHandle<()> {
+pub(crate) async fn fill(gateway: &TestGateway, topic: &'static str) -> JoinHandle<()> {
     let mut publisher = gateway.client().await;
     tokio::spawn(async move { publisher.publish_all(topic, 1..PUBLICATIONS as u32 + 1).await })
 }
@@ -20,7 +20,7 @@ fn offsets(publications: &Value) -> Vec<u64> {
 
 /// Subscribes from a position, checks that reply and live publications are one stream, and leaves after some of
 /// them. Returns the position then.
-async fn follow_for_a_while(client: &mut Client, topic: &str, epoch: &str, from: u64) -> u64 {
+pub(crate) async fn follow_for_a_while(client: &mut Client, topic: &str, epoch: &str, from: u64) -> u64 {
     let request = json!({"channel": topic, "recover": true, "offset": from, "epoch": epoch});
     let joined = client.request("subscribe", request).await.unwrap();
     assert_eq!((&joined["recovered"], &joined["was_recovering"]), (&json!(true), &json!(true)), "{joined}");

@@ -1,0 +1,40 @@
+//! What is to reach sessions once the batch that is being written is done, in the order in which it was sent.
+//!
+//! Bounded: what is beyond waits in the inbox, whose own bound makes publishers wait.
+
+use std::collections::VecDeque;
+
+use crate::inbox::Message;
+
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    messages: VecDeque<Message>,
+    bytes: usize,
+}
+
+impl Gathered {
+    pub(super) const MESSAGES_MAX: usize = 4096;
+    pub(super) const BYTES_MAX: usize = 4 << 20;
+
+    pub(super) fn push(&mut self, message: Message) {
+        self.bytes += message.bytes().unwrap_or(0);
+        self.messages.push_back(message);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Message> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= message.bytes().unwrap_or(0);
+        if self.messages.is_empty() {
+            self.messages.shrink_to(Self::MESSAGES_MAX / 16);
+        }
+        Some(message)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.messages.len() >= Self::MESSAGES_MAX || self.bytes >= Self::BYTES_MAX
+    }
+}
