@@ -105,7 +105,32 @@ def test_a_certificate_is_mounted_and_taken(tmp_path):
     done = check(objects, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "TLS until" in done.stdout
-    assert "must speak TLS as well" in notes("--set=tls.existingSecret=mine,ingress.enabled=true")
+
+
+def test_notes_name_the_protocol_that_pods_speak():
+    encrypted = "--set=tls.existingSecret=mine"
+    port = "--set=service.client.port=443"
+    assert "to ws://fanwire.messaging/connection/websocket." in notes()
+    assert "to ws://fanwire.messaging:443/connection/websocket." in notes(port)
+    assert "to wss://fanwire.messaging:80/connection/websocket." in notes(encrypted)
+    assert "to wss://fanwire.messaging/connection/websocket." in notes(encrypted, port)
+    assert "must speak TLS as well" in notes(encrypted, "--set=ingress.enabled=true")
+
+    # The internal port speaks plain HTTP in any case. Behind a forwarded port, no certificate has the right name.
+    keys = "--set=secret.existingSecret=mine"
+    for arguments, service, command in (
+        ([], "fanwire-internal 9000:internal &", "curl http://127.0.0.1:9000/api/publish"),
+        ([encrypted], "fanwire-internal 9000:internal &", "curl http://127.0.0.1:9000/api/publish"),
+        (["--set=config.api.on=client"], "fanwire 8000:client &", "curl http://127.0.0.1:8000/api/publish"),
+        (
+            ["--set=config.api.on=client", encrypted],
+            "fanwire 8000:client &",
+            "curl --insecure https://127.0.0.1:8000/api/publish",
+        ),
+    ):
+        said = notes(keys, *arguments)
+        assert f"port-forward service/{service}" in said
+        assert command in said
 
 
 def make_certificate(folder):

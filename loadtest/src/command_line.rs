@@ -29,13 +29,14 @@ struct Arguments {
 
 const AFTER_HELP: &str = "\
 Examples:
-  fanwire-loadtest fanout --subscribers 5000 --html fanout.html
-  fanwire-loadtest fanout --subjects raw,fanwire,fanwire+redis --burst 16 --json bursts.json
-  fanwire-loadtest fanout --subjects centrifuge,fanwire --api http://HOST:8000/api --api-key KEY \\
-      --centrifuge ws://HOST:8000/connection/websocket --token-secret SECRET
+  fanwire-loadtest fanout --subscribers 5000 --rate 10 --html fanout.html
+  fanwire-loadtest fanout --subjects raw,fanwire,fanwire+redis --burst 16 --rate 50 --json bursts.json
+  FANWIRE_LOADTEST_API_KEY=KEY FANWIRE_LOADTEST_TOKEN_SECRET=SECRET fanwire-loadtest fanout \\
+      --subjects centrifuge,fanwire --api http://HOST:8000/api --centrifuge ws://HOST:8000/connection/websocket
   fanwire-loadtest page fanout.json bursts.json --html performance.html
 
-Exit codes: 0 all well; 1 a message or a connection was lost, doubled or out of order; 2 the run could not be made.";
+Exit codes: 0 all well; 1 a turn failed: a message or a connection was lost, a message came doubled or out of order, a
+server ended; 2 the run could not be made.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -79,8 +80,9 @@ pub(crate) struct PageArguments {
 }
 
 /// Defaults that differ from one scenario to the next: command, option, value.
-const DEFAULTS: [(&str, &str, &str); 16] = [
+const DEFAULTS: [(&str, &str, &str); 17] = [
     ("fanout", "subjects", "raw,fanwire"),
+    ("overload", "subjects", "fanwire,fanwire+redis"),
     ("overload", "rate", "1000"),
     ("overload", "publishers", "16"),
     ("rooms", "rate", "2000"),
@@ -111,7 +113,8 @@ pub(crate) fn read() -> Task {
 fn command() -> clap::Command {
     DEFAULTS.iter().fold(Arguments::command(), |command, (scenario, option, value)| {
         command.mut_subcommand(scenario, |scenario| {
-            scenario.mut_arg(option, |argument| argument.default_value(*value))
+            // The last one counts, so that a given line can be varied by adding to it.
+            scenario.args_override_self(true).mut_arg(option, |argument| argument.default_value(*value))
         })
     })
 }
@@ -137,6 +140,11 @@ mod tests {
         assert_eq!(fanout.load.rate, 100.0);
         let Ok(Task::Overload(overload)) = parse("overload --seconds 1") else { panic!("not read") };
         assert_eq!((overload.load.rate, overload.load.publishers), (1000.0, 16));
+        let Ok(Task::Fanout(fanout)) = parse("fanout --rate 5 --subjects raw --rate 7 --subjects ws,raw")
+        else {
+            panic!("not read")
+        };
+        assert_eq!((fanout.load.rate, fanout.settings.subjects.len()), (7.0, 2));
         let Ok(Task::Cluster(cluster)) = parse("cluster") else { panic!("not read") };
         let names: Vec<String> = cluster.settings.subjects.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["fanwire+redis", "fanwire+redis+nodes=2", "fanwire+redis+nodes=3"]);

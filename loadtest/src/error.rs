@@ -21,8 +21,30 @@ pub(crate) enum LoadError {
     FileLimit { wanted: usize, needed: u64, limit: u64 },
     #[error("set-up failed: {live} of {wanted} connections are subscribed, {lost} were lost{reasons}")]
     SetUp { wanted: usize, live: usize, lost: usize, reasons: String },
+    #[error("{0}")]
+    NotStarted(Box<LoadError>),
     #[error("{error}\nThe server's log ends with:\n{log}")]
     Logged { error: Box<LoadError>, log: String },
+}
+
+impl LoadError {
+    /// Whatever is measured next would fail in the same way.
+    pub(crate) fn ends_the_run(&self) -> bool {
+        matches!(self, Self::Unsupported(_) | Self::FileLimit { .. })
+    }
+
+    /// A server did not get as far as being measured.
+    pub(crate) fn not_started(self) -> Self {
+        if self.ends_the_run() { self } else { Self::NotStarted(Box::new(self)) }
+    }
+
+    /// For a report, which is published: a log may tell what is nobody's business.
+    pub(crate) fn without_log(&self) -> String {
+        match self {
+            Self::Logged { error, .. } | Self::NotStarted(error) => error.without_log(),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Says what was being done when an I/O call failed.

@@ -6,7 +6,8 @@
 //!
 //!     cargo build --release -p fanwire -p fanwire-loadtest && target/release/fanwire-loadtest fanout
 //!
-//! Exit codes: 0 all well; 1 a message or a connection was lost, doubled or out of order; 2 the run could not be made.
+//! Exit codes: 0 all well; 1 a turn failed, by a lost, doubled, reordered or corrupted message, a lost connection or a server
+//! that ended; 2 the run could not be made.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
@@ -24,13 +25,10 @@ mod settings;
 mod subject;
 mod target;
 
-use std::fs;
 use std::process::ExitCode;
 
 use crate::command_line::{PageArguments, Task};
-use crate::error::{Doing, LoadError};
-use crate::measure::process::Cores;
-use crate::progress::Progress;
+use crate::error::LoadError;
 use crate::report::{Report, json, page, text};
 use crate::scenario::Bench;
 use crate::settings::Settings;
@@ -82,27 +80,22 @@ fn run(task: &Task) -> Result<bool, LoadError> {
         Task::Page(PageArguments { reports, html }) => {
             let reports: Result<Vec<Report>, LoadError> =
                 reports.iter().map(|path| json::read(path)).collect();
-            fs::write(html, page::render(&reports?)).doing(format!("write {}", html.display()))?;
+            json::replace(html, page::render(&reports?).as_bytes())?;
             Ok(true)
         }
         Task::RawServer(arguments) => raw::serve(arguments).map(|()| true),
     }
 }
 
-/// Makes the run, and tells and stores what it found.
+/// Makes the run, which stores its JSON itself, and tells what it found.
 fn measure(
     settings: &Settings,
     run: impl FnOnce(&mut Bench<'_>) -> Result<Report, LoadError>,
 ) -> Result<bool, LoadError> {
-    let mut bench = Bench { settings, cores: Cores::choose()?, progress: Progress::new() };
-    let report = run(&mut bench)?;
+    let report = run(&mut Bench::new(settings)?)?;
     println!("\n{}", text::render(&report));
-    if let Some(path) = &settings.json {
-        json::write(path, &report)?;
-    }
     if let Some(path) = &settings.html {
-        fs::write(path, page::render(std::slice::from_ref(&report)))
-            .doing(format!("write {}", path.display()))?;
+        json::replace(path, page::render(std::slice::from_ref(&report)).as_bytes())?;
     }
     Ok(report.is_clean())
 }

@@ -1,12 +1,13 @@
 //! What every scenario takes on its command line: subjects, rounds, where servers are, where results go.
 
-use std::net::{SocketAddr, SocketAddrV4, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _};
 use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::error::{Doing, LoadError};
 use crate::report::BoundRule;
+use crate::report::command::REDACTED;
 use crate::subject::Subject;
 
 /// Options that all scenarios share.
@@ -22,6 +23,7 @@ pub(crate) struct Settings {
     #[arg(
         long,
         verbatim_doc_comment,
+        action = clap::ArgAction::Set,
         value_delimiter = ',',
         default_value = "fanwire",
         value_name = "SUBJECT,...",
@@ -62,6 +64,8 @@ pub(crate) struct ExternalSettings {
     /// The API's key
     #[arg(
         long,
+        env = "FANWIRE_LOADTEST_API_KEY",
+        hide_env_values = true,
         value_name = "KEY",
         default_value = "",
         hide_default_value = true,
@@ -71,6 +75,8 @@ pub(crate) struct ExternalSettings {
     /// The secret of its connection tokens (HS256)
     #[arg(
         long,
+        env = "FANWIRE_LOADTEST_TOKEN_SECRET",
+        hide_env_values = true,
         value_name = "SECRET",
         default_value = "",
         hide_default_value = true,
@@ -110,7 +116,34 @@ impl Settings {
     }
 }
 
+impl ExternalSettings {
+    /// A text for a report, without secrets and the names of hosts that may have got into it.
+    pub(crate) fn presentable(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for secret in [&self.api_key, &self.token_secret].into_iter().filter(|secret| !secret.is_empty()) {
+            text = text.replace(&**secret, REDACTED);
+        }
+        for url in [&self.centrifuge, &self.api].into_iter().flatten().filter(|url| !url.is_loopback()) {
+            text = text.replace(url.name(), "HOST");
+            if let Ok(address) = url.address() {
+                text = text.replace(&address.ip().to_string(), "HOST");
+            }
+        }
+        text
+    }
+}
+
 impl Url {
+    /// The host without its port.
+    pub(crate) fn name(&self) -> &str {
+        self.host.rsplit_once(':').map_or(&*self.host, |(name, _)| name)
+    }
+
+    pub(crate) fn is_loopback(&self) -> bool {
+        let name = self.name();
+        name == "localhost" || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+    }
+
     /// The host's first IPv4 address.
     pub(crate) fn address(&self) -> Result<SocketAddrV4, LoadError> {
         let mut addresses = self.host.to_socket_addrs().doing(format!("look up {}", self.host))?;
@@ -143,6 +176,21 @@ impl std::str::FromStr for Url {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_and_hosts_stay_out_of_reports() {
+        let external = ExternalSettings {
+            centrifuge: Some("ws://inner.example:8000/ws".parse().unwrap()),
+            api: Some("http://127.0.0.1:9000/api".parse().unwrap()),
+            api_key: "hush".to_owned(),
+            token_secret: String::new(),
+            namespace: String::new(),
+            pid: Vec::new(),
+        };
+        let text = "401 to key hush: connect to inner.example:8000, 127.0.0.1:9000";
+        let shown = external.presentable(text);
+        assert_eq!(shown, "401 to key REDACTED: connect to HOST:8000, 127.0.0.1:9000");
+    }
 
     #[test]
     fn urls_are_taken_apart() {

@@ -62,6 +62,11 @@ impl Subject {
         Self { server, wire: Wire::Json, deflate: false, redis: false, shards: None, nodes: 1 }
     }
 
+    /// Whether a client can be connected and in no topic: where the request names the topics, it cannot.
+    pub(crate) fn connects_without_topics(&self) -> bool {
+        self.wire != Wire::Events && !matches!(self.server, Server::Raw | Server::Nchan)
+    }
+
     fn turn_on(&mut self, feature: &str) -> Result<(), String> {
         let (name, value) =
             feature.split_once('=').map_or((feature, None), |(name, value)| (name, Some(value)));

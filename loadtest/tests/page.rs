@@ -38,7 +38,19 @@ fn a_browser_draws_every_plot_of_every_scenario() {
     assert_eq!(sections.len(), 2);
 
     // The medians of 10, 11, 12 and of 20, 22, 24 with their ratio, and the bounds' verdicts.
-    for text in ["11.0\u{a0}µs", "22.0\u{a0}µs", "×2.00", "✓ met", "✗ not met", "1 message lost"] {
+    for text in [
+        "11.0\u{a0}µs",
+        "22.0\u{a0}µs",
+        "×2.00",
+        "✓ met",
+        "✗ not met",
+        "– not judged",
+        "1 of 6 turns were not at their pace",
+        "2 of 6 bounds met",
+        "1 message lost",
+        "fanwire 7.8.9, core 0",
+        "not at its pace: 0.5 s behind",
+    ] {
         let escaped = text.replace('\u{a0}', "&nbsp;");
         assert!(body.contains(&escaped), "{text} is missing");
     }
@@ -121,6 +133,7 @@ fn report(scenario: &str, subjects: &[&str], series: &[Value]) -> Value {
                 "faults": { "lost": lost, "duplicated": 0, "reordered": 0, "unknown": 0 },
                 "connections_lost": 0,
                 "reasons": [],
+                "not_at_pace": (index == 1 && round == 2).then_some("0.5 s behind"),
                 "notes": [],
             }));
         }
@@ -131,14 +144,19 @@ fn report(scenario: &str, subjects: &[&str], series: &[Value]) -> Value {
         "load": [["subscribers", "1000"]],
         "machine": {
             "processor": "a processor", "kernel": "6.0", "cores": 2, "memory_bytes": 1u64 << 34, "backlog_max": "4096",
-            "pinned": { "server": 0, "client": 1 },
+            "client_core": 1, "load_tool": "0.1.0 release build",
         },
+        "servers": [{ "subject": "fanwire", "versions": ["fanwire 7.8.9"], "placement": "core 0" }],
         "command": ["fanwire-loadtest", scenario],
         "subjects": subjects,
         "turns": turns,
         "bounds": [
-            { "name": "server CPU per delivery", "measured": 1.1, "at_most": 1.2, "unit": "ratio", "met": true },
-            { "name": "latency p99", "measured": 3.0, "at_most": 2.0, "unit": "ratio", "met": false },
+            { "name": "server CPU", "measured": 1.1, "at_most": 1.2, "unit": "ratio", "met": true, "verdict": "met" },
+            { "name": "latency p99", "measured": 3.0, "at_most": 2.0, "unit": "ratio", "met": false, "verdict": "not met" },
+            {
+                "name": "client CPU", "measured": null, "at_most": 1.0, "unit": "us", "met": false,
+                "verdict": "not judged: 1 of 6 turns were not at their pace",
+            },
         ],
     })
 }

@@ -44,7 +44,7 @@ fn memory_and_set_up_can_be_measured() {
         // So few connections may well fit into memory that a garbage-collected server has already.
         assert!(figure(&report, peer, "memory per connection").is_finite(), "{peer}");
         assert!(figure(&report, peer, "whole server before") > 1e6, "{peer}");
-        assert!(figure(&report, peer, "set-up CPU per connection") > 0.0, "{peer}");
+        assert!(figure(&report, peer, "server set-up CPU per connection") > 0.0, "{peer}");
     }
 }
 

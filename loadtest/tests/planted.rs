@@ -22,6 +22,10 @@ enum Fault {
     CutOff,
     /// A message that nobody published comes with it.
     Invented,
+    /// A byte of its words is another.
+    Corrupted,
+    /// Not even answered: the publisher's connection is ended.
+    Hung,
 }
 
 /// The message that the fault happens to, in order of publication.
@@ -42,6 +46,7 @@ fn each_fault_is_noticed_by_its_name() {
         (Fault::Doubled, "duplicated", SUBSCRIBERS),
         (Fault::Reordered, "reordered", SUBSCRIBERS),
         (Fault::Invented, "unknown", SUBSCRIBERS),
+        (Fault::Corrupted, "corrupted", SUBSCRIBERS),
     ];
     for (fault, name, count) in faults {
         let report = failed(&measured(fault));
@@ -57,6 +62,17 @@ fn lost_connections_are_told_with_their_reason() {
     assert!(run.text().contains("the server ended the connection"), "{}", run.text());
 }
 
+#[test]
+fn a_turn_that_breaks_off_has_failed_and_the_run_goes_on() {
+    let run = measured_for(Fault::Hung, 2);
+    let report = failed(&run);
+    let turns = report["turns"].as_array().unwrap();
+    assert_eq!(turns.len(), 2);
+    assert!(turns[0]["reasons"][0].as_str().unwrap().contains("ended a publisher's connection"), "{report}");
+    assert_eq!(turns[1]["reasons"].as_array().unwrap().len(), 0, "{report}");
+    assert_eq!(report["bounds"][0]["verdict"], "not met: 1 of 2 turns failed");
+}
+
 /// The run found something wrong and said so; its report.
 fn failed(run: &Run) -> serde_json::Value {
     assert_eq!(run.output.status.code(), Some(1), "{}", run.text());
@@ -66,6 +82,11 @@ fn failed(run: &Run) -> serde_json::Value {
 
 /// A run of the tool against a server with this fault.
 fn measured(fault: Fault) -> Run {
+    measured_for(fault, 1)
+}
+
+/// The fault happens in the first round only.
+fn measured_for(fault: Fault, rounds: u32) -> Run {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap();
     let server = Arc::new(Server { fault, state: Mutex::default() });
@@ -79,8 +100,9 @@ fn measured(fault: Fault) -> Run {
     run(&[
         "fanout",
         "--subjects=centrifuge",
-        "--rounds=1",
         "--publishers=1",
+        "--bound=centrifuge:latency p50<=1000",
+        &format!("--rounds={rounds}"),
         &format!("--subscribers={SUBSCRIBERS}"),
         &format!("--rate={MESSAGES}"),
         "--seconds=1",
@@ -110,7 +132,9 @@ impl Server {
             if head.contains("Upgrade: websocket") {
                 return self.subscribe(stream);
             }
-            self.publish(data_of(&body));
+            if !self.publish(data_of(&body)) {
+                return;
+            }
             let answer = "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"result\":{}}";
             stream.write_all(answer.as_bytes()).unwrap();
         }
@@ -130,10 +154,12 @@ impl Server {
         }
     }
 
-    fn publish(&self, data: &str) {
+    /// Whether there is to be an answer.
+    fn publish(&self, data: &str) -> bool {
         let mut state = self.state.lock().unwrap();
         state.published += 1;
-        let push = frame(&format!(r#"{{"push":{{"channel":"a","pub":{{"data":{data}}}}}}}"#));
+        let message = format!(r#"{{"push":{{"channel":"a","pub":{{"data":{data}}}}}}}"#);
+        let push = frame(&message);
         let mut bytes = push.clone();
         if state.published == FAULTY {
             match self.fault {
@@ -145,11 +171,16 @@ impl Server {
                 }
                 Fault::Reordered => {
                     state.held = Some(push);
-                    return;
+                    return true;
                 }
                 Fault::CutOff => {
                     state.subscribers.clear();
-                    return;
+                    return true;
+                }
+                Fault::Corrupted => bytes = frame(&message.replacen(" ", "_", 1)),
+                Fault::Hung => {
+                    state.subscribers.clear();
+                    return false;
                 }
             }
         }
@@ -157,6 +188,7 @@ impl Server {
         for subscriber in &mut state.subscribers {
             subscriber.write_all(&bytes).unwrap();
         }
+        true
     }
 }
 

@@ -1,8 +1,11 @@
 //! Each scenario, tiny, with the built tool and the built server: it ends cleanly and has its figures.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+
 mod support;
 
 use std::path::Path;
+use std::process::Command;
 
 use support::{figure, run};
 
@@ -26,6 +29,10 @@ fn fanout_delivers_everything_in_every_dialect() {
     }
     assert!(figure(&report, "fanwire+redis", "redis CPU per delivery") > 0.0);
     assert_eq!(report["bounds"][0]["name"], "fanwire / raw, server CPU per delivery");
+    let bounds = report["bounds"].as_array().unwrap();
+    assert!(bounds.iter().all(|bound| !bound["name"].as_str().unwrap().contains("nchan")), "{bounds:?}");
+    assert!(report["servers"][1]["versions"][0].as_str().unwrap().starts_with("fanwire "), "{report}");
+    assert!(report["servers"][4]["versions"][1].as_str().unwrap().starts_with("Redis "), "{report}");
     assert_eq!(report["summary"][1]["histograms"][0]["count"], 2000);
 }
 
@@ -39,8 +46,12 @@ fn compressed_messages_are_delivered_too() {
 
 #[test]
 fn overload_rooms_and_users_lose_nothing() {
-    let report = scenario(&["overload", "--subscribers=10", "--rate=200", "--seconds=1"]);
+    let load = ["--subscribers=10", "--rate=200", "--seconds=1", "--subjects=fanwire"];
+    let report = scenario(&[&["overload"], &load[..]].concat());
     assert_eq!(figure(&report, "fanwire", "deliveries"), 2000.0);
+    assert!(figure(&report, "fanwire", "published late p99") >= 0.0);
+    let (sent, due) = ("latency p50", "latency from due time p50");
+    assert!(figure(&report, "fanwire", due) >= figure(&report, "fanwire", sent), "{report}");
     let report = scenario(&["rooms", "--rooms=10", "--members=4", "--rate=100", "--seconds=1"]);
     assert_eq!(figure(&report, "fanwire", "deliveries"), 400.0);
     let report = scenario(&["users", "--users=20", "--rate=100", "--seconds=1"]);
@@ -67,22 +78,33 @@ fn only_stalled_clients_are_closed() {
     assert_eq!(figure(&report, "fanwire, none stalled", "deliveries"), 1500.0);
     assert_eq!(figure(&report, "fanwire, 10 % stalled", "deliveries"), 1350.0);
     assert_eq!(figure(&report, "fanwire, 10 % stalled", "stalled and still connected"), 0.0);
+    let bounds = report["bounds"].as_array().unwrap();
+    let memory = bounds.iter().find(|bound| bound["name"].as_str().unwrap().contains("memory peak")).unwrap();
+    // The queue of one stalled client, and the noise.
+    assert_eq!(memory["at_most"], (1 + 4) as f64 * 1024.0 * 1024.0);
+    assert!(memory["measured"].is_number(), "{memory}");
 }
 
 #[test]
 fn idle_connections_are_measured_part_by_part() {
-    let report = scenario(&["idle", "--connections=50", "--window=1", "--further=2", "--split"]);
+    let subjects = "--subjects=fanwire,fanwire+redis,fanwire+sse";
+    let report = scenario(&["idle", "--connections=50", "--window=1", "--further=2", "--split", subjects]);
     for name in ["memory per connection", "memory per further subscription", "memory of presence"] {
         assert!(figure(&report, "fanwire", name).is_finite(), "{name}");
     }
-    assert!(figure(&report, "fanwire", "set-up CPU per connection") > 0.0);
+    assert!(figure(&report, "fanwire", "server set-up CPU per connection") > 0.0);
+    assert!(figure(&report, "fanwire+redis", "redis set-up CPU per connection") > 0.0);
+    // So few may well fit into what Redis has anyway.
+    assert!(figure(&report, "fanwire+redis", "Redis memory per connection").is_finite());
+    let events = report["turns"].as_array().unwrap().iter().find(|turn| turn["subject"] == "fanwire+sse");
+    assert!(events.unwrap()["notes"][0].as_str().unwrap().contains("not split"), "{report}");
 }
 
 #[test]
 fn a_storm_refuses_nobody() {
     let report = scenario(&["storm", "--connections=100", "--in-flight=10"]);
     assert!(figure(&report, "fanwire, 10 in flight", "slowest") > 0.0);
-    assert!(figure(&report, "fanwire, all at once", "server CPU per connection") > 0.0);
+    assert!(figure(&report, "fanwire, all at once", "server set-up CPU per connection") > 0.0);
 }
 
 #[test]
@@ -93,12 +115,60 @@ fn churn_gives_everything_back() {
         "--warm-up=50",
         "--topics=10",
         "--rest=8",
-        "--subjects=fanwire+redis",
+        "--subjects=fanwire+redis,fanwire+sse",
     ]);
     assert_eq!(figure(&report, "fanwire+redis", "Redis keys growth"), 0.0);
+    assert_eq!(figure(&report, "fanwire+redis", "Redis keys at the end"), keys_before(&report));
     let series = report["turns"][0]["series"].as_array().unwrap();
     assert_eq!(series.len(), 3);
     assert!(series[0]["points"].as_array().unwrap().len() > 10);
+}
+
+/// The first point of the series of keys is before anybody came.
+fn keys_before(report: &serde_json::Value) -> f64 {
+    let series = report["turns"][0]["series"].as_array().unwrap();
+    let keys = series.iter().find(|series| series["name"] == "Redis keys").unwrap();
+    assert_eq!(keys["points"][0][0], 0.0);
+    keys["points"][0][1].as_f64().unwrap()
+}
+
+#[test]
+fn secrets_stay_out_of_what_is_stored() {
+    let words = ["fanout", "--subscribers=1", "--rate=1", "--seconds=1", "--subjects=raw", "--rounds=1"];
+    let run = run(&[&words[..], &["--api-key=hush", "--token-secret", "silence"]].concat());
+    let stored = run.clean().to_string() + &run.text();
+    for secret in ["hush", "silence", env!("CARGO_BIN_EXE_fanwire-loadtest")] {
+        assert!(!stored.contains(secret), "{secret}: {stored}");
+    }
+    let command = run.report()["command"].to_string();
+    assert!(command.contains("--api-key=REDACTED") && !command.contains('/'), "{command}");
+}
+
+#[test]
+fn secrets_of_the_environment_are_no_configuration_of_the_server() {
+    let output = Command::new(env!("CARGO_BIN_EXE_fanwire-loadtest"))
+        .args(["fanout", "--subjects=fanwire", "--subscribers=1", "--rate=1", "--seconds=1", "--rounds=1"])
+        .env("FANWIRE_LOADTEST_API_KEY", "hush")
+        .env("FANWIRE_LOADTEST_TOKEN_SECRET", "silence")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let help = Command::new(env!("CARGO_BIN_EXE_fanwire-loadtest"))
+        .args(["fanout", "--help"])
+        .env("FANWIRE_LOADTEST_API_KEY", "hush")
+        .output()
+        .unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("FANWIRE_LOADTEST_API_KEY") && !help.contains("hush"), "{help}");
+}
+
+#[test]
+fn a_bound_on_what_is_not_there_is_refused_before_the_run() {
+    for (bound, told) in [("nobody:slowest<=1", "nobody"), ("fanwire:no such figure<=1", "no such figure")] {
+        let refused = run(&["fanout", "--bound", bound]);
+        assert_eq!(refused.output.status.code(), Some(2), "{}", refused.text());
+        assert!(refused.text().contains(told), "{}", refused.text());
+    }
 }
 
 #[test]
@@ -108,6 +178,7 @@ fn shards_are_timed_while_clients_sleep() {
         assert!(figure(&report, subject, "first to last send") > 0.0);
         assert_eq!(figure(&report, subject, "deliveries"), 100.0);
     }
+    assert_eq!(report["servers"][0]["placement"], report["servers"][1]["placement"]);
 }
 
 #[test]

@@ -12,6 +12,27 @@ fn all(encoding: Encoding, frame: &[u8]) -> Vec<Result<Command, Malformed>> {
     commands(encoding, frame).collect()
 }
 
+/// The same by an iterator for each command, which goes on where the one before it stopped.
+fn all_one_by_one(encoding: Encoding, frame: &[u8]) -> Vec<Result<Command, Malformed>> {
+    let mut all = Vec::new();
+    let mut taken = 0;
+    loop {
+        let mut commands = commands_from(encoding, frame, taken);
+        assert_eq!(commands.taken(), taken);
+        let Some(command) = commands.next() else {
+            assert_eq!(taken, frame.len());
+            return all;
+        };
+        all.push(command);
+        assert!(commands.taken() > taken || frame.is_empty());
+        taken = commands.taken();
+        if taken == frame.len() {
+            assert_eq!(commands.next(), None);
+            return all;
+        }
+    }
+}
+
 fn request(encoding: Encoding, frame: &[u8]) -> (u32, Option<Request>) {
     let mut commands = all(encoding, frame);
     assert_eq!(commands.len(), 1, "{commands:?}");
@@ -363,6 +384,33 @@ fn malformed_json_is_not_repeated_in_the_reason() {
 }
 
 #[test]
+fn a_frame_is_taken_command_by_command() {
+    let frame = b" {\"id\":1}\n \n{\"id\":2}{\"id\":3}  {\"id\":4,\"ping\":[]}\n{\"id\":5}";
+    let mut from_the_begin = commands(Encoding::Json, frame);
+    assert_eq!(from_the_begin.taken(), 0);
+    from_the_begin.next();
+    assert!(frame[from_the_begin.taken()..].starts_with(b"{\"id\":2}"));
+    let one_by_one = all_one_by_one(Encoding::Json, frame);
+    assert_eq!(one_by_one, all(Encoding::Json, frame));
+    let Some(Err(malformed)) = one_by_one.last() else { panic!("{one_by_one:?}") };
+    assert!(malformed.reason().contains("at line 3 column 33"), "{malformed}");
+
+    let mut nothing_follows = commands(Encoding::Json, b"{} \n ");
+    nothing_follows.next();
+    assert_eq!(nothing_follows.taken(), 5);
+}
+
+/// It would take the square of the frame's length if that were done again for each command.
+#[test]
+fn a_frame_is_judged_as_a_whole_once() {
+    let too_deep = [b"{}\n{}\n".to_vec(), b"[".repeat(JSON_DEPTH_MAX + 1)].concat();
+    check_malformed(Encoding::Json, &too_deep, 0, "JSON nested too deep");
+    let mut from_the_second = commands_from(Encoding::Json, &too_deep, 3);
+    assert_eq!(from_the_second.next(), Some(Ok(Command::default())));
+    assert!(from_the_second.next().is_some_and(|command| command.is_err()));
+}
+
+#[test]
 fn json_depth() {
     let frame = |depth: usize| {
         format!(r#"{{"id":1,"publish":{{"data":{}{}}}}}"#, "[".repeat(depth), "]".repeat(depth)).into_bytes()
@@ -453,6 +501,7 @@ proptest! {
     fn protobuf_commands_come_back(sent in prop::collection::vec(any_command(), 1..6)) {
         let frame = sent.iter().flat_map(Command::encode_length_delimited_to_vec).collect::<Vec<u8>>();
         let got = commands(Encoding::Protobuf, &frame).collect::<Result<Vec<_>, _>>();
+        prop_assert_eq!(all_one_by_one(Encoding::Protobuf, &frame).into_iter().collect::<Result<Vec<_>, _>>(), got.clone());
         prop_assert_eq!(got, Ok(sent));
     }
 
@@ -480,7 +529,9 @@ proptest! {
     fn noise_ends(noise in prop::collection::vec(any::<u8>(), 0..300), texts in "[{}\\[\\]\":,a0\\\\ \n]{0,60}") {
         for encoding in [Encoding::Json, Encoding::Protobuf] {
             prop_assert!(commands(encoding, &noise).count() <= noise.len() + 1);
+            prop_assert_eq!(all_one_by_one(encoding, &noise), all(encoding, &noise));
         }
         prop_assert!(commands(Encoding::Json, texts.as_bytes()).count() <= texts.len() + 1);
+        prop_assert_eq!(all_one_by_one(Encoding::Json, texts.as_bytes()), all(Encoding::Json, texts.as_bytes()));
     }
 }

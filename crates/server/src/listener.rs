@@ -3,7 +3,7 @@
 //! Every shard listens on the same address (SO_REUSEPORT), so the kernel spreads connections and no shard hands
 //! one to another.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -23,12 +23,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::drain::Phase;
 use crate::http::{self, Gate, Outcome, Stay};
 use crate::shard::Adopted;
-use crate::tls::{self, Stream, Tls};
+use crate::tls::{self, Handshake, Stream, Tls};
 
 /// Longest request line and headers together.
 const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -67,7 +67,7 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts until the node leaves, and ends when every request that was begun is answered.
+/// Accepts until the node leaves, and ends when whoever has begun to ask for something is answered.
 pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: watch::Receiver<Phase>) {
     let door = Rc::new(Door::new(gate, phase.clone()));
     tokio::select! {
@@ -87,16 +87,32 @@ struct Door {
     phase: watch::Receiver<Phase>,
     /// One for each connection; others wait in the kernel's queue.
     permits: Arc<Semaphore>,
-    /// One for each connection on which a request was begun.
-    answering: Arc<Semaphore>,
+    /// Connections of which somebody waits for an answer.
+    answering: watch::Sender<usize>,
     connections_max: usize,
+}
+
+/// A node that leaves waits for this connection.
+struct Answering(Rc<Door>);
+
+impl Answering {
+    fn new(door: &Rc<Door>) -> Self {
+        door.answering.send_modify(|count| *count += 1);
+        Self(door.clone())
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Door {
     fn new(gate: Rc<Gate>, phase: watch::Receiver<Phase>) -> Self {
         let connections_max = gate.node.settings.admission.http_connections_max;
-        let [permits, answering] = [(); 2].map(|()| Arc::new(Semaphore::new(connections_max)));
-        Self { gate, phase, permits, answering, connections_max }
+        let permits = Arc::new(Semaphore::new(connections_max));
+        Self { gate, phase, permits, answering: watch::Sender::new(0), connections_max }
     }
 
     /// Cancel-safe.
@@ -104,7 +120,7 @@ impl Door {
         // The semaphore is never closed.
         while let Ok(permit) = self.permits.clone().acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => self.open(stream, permit),
+                Ok((stream, _)) => self.open(stream, permit, None),
                 Err(error) => {
                     // Out of descriptors, most likely: what is being served has to end first.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -121,7 +137,10 @@ impl Door {
             match listener.accept() {
                 Ok((stream, _)) => {
                     stream.set_nonblocking(true)?;
-                    self.open(TcpStream::from_std(stream)?, permit);
+                    // Nobody has read what it asks, and the node must not be gone before somebody does.
+                    let has_begun = matches!(stream.peek(&mut [0]), Ok(1..));
+                    let answering = has_begun.then(|| Answering::new(self));
+                    self.open(TcpStream::from_std(stream)?, permit, answering);
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(_) => break,
@@ -130,53 +149,72 @@ impl Door {
         Ok(())
     }
 
-    fn open(self: &Rc<Self>, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    fn open(self: &Rc<Self>, stream: TcpStream, permit: OwnedSemaphorePermit, answering: Option<Answering>) {
         let door = self.clone();
         tokio::task::spawn_local(async move {
-            door.serve(stream).await;
+            door.serve(stream, answering).await;
             drop(permit);
         });
     }
 
-    /// Waits for requests that were begun; what kept open between requests ends by itself once the node leaves.
+    /// Waits for what was begun, and for what begins meanwhile; what is kept open between requests ends by itself once
+    /// the node leaves.
     async fn all_answered(&self) {
-        let all = u32::try_from(self.connections_max).unwrap_or(u32::MAX);
-        // The semaphore is never closed.
-        let _ = self.answering.acquire_many(all).await;
+        // The sender is never dropped before.
+        let _ = self.answering.subscribe().wait_for(|count| *count == 0).await;
     }
 
-    async fn serve(&self, stream: TcpStream) {
+    async fn serve(self: &Rc<Self>, stream: TcpStream, answering: Option<Answering>) {
         // Without it small messages wait for the acknowledgement of earlier ones.
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let header_timeout = self.gate.node.settings.admission.request_header_timeout;
         match &self.gate.node.tls {
-            None => self.answer(stream, header_timeout).await,
+            // hyper's own timer is enough.
+            None => self.answer(stream, answering, std::future::pending()).await,
             // Apart, as it is several times as large: plain connections would leave a heap of holes behind.
-            Some(tls) => Box::pin(self.answer_encrypted(tls, stream, header_timeout)).await,
+            Some(tls) => Box::pin(self.answer_encrypted(tls, stream, answering)).await,
         }
     }
 
-    /// The handshake's time is taken from that of the request's head.
-    async fn answer_encrypted(&self, tls: &Tls, stream: TcpStream, header_timeout: Duration) {
-        let began = Instant::now();
-        let (outcome, stream) = tls::shake_hands(tls, stream, header_timeout).await;
+    /// The handshake and the head of the first request have one time for both. Who has begun a handshake waits for an
+    /// answer, as if the request had come already.
+    async fn answer_encrypted(self: &Rc<Self>, tls: &Tls, stream: TcpStream, answering: Option<Answering>) {
+        let mut time_is_up = pin!(sleep(self.gate.node.settings.admission.request_header_timeout));
+        let handshake = async {
+            // Whoever reads will find the error too.
+            let _ = stream.peek(&mut [0]).await;
+            let answering = answering.unwrap_or_else(|| Answering::new(self));
+            let (outcome, stream) = tls::shake_hands(tls, stream).await;
+            (outcome, stream.map(|stream| (stream, answering)))
+        };
+        let (outcome, shaken) = tokio::select! {
+            biased;
+            shaken = handshake => shaken,
+            () = time_is_up.as_mut() => (Handshake::TimedOut, None),
+        };
         self.gate.node.counters[self.gate.shard].handshakes[outcome as usize].add(1);
-        if let Some(stream) = stream {
-            self.answer(stream, header_timeout.saturating_sub(began.elapsed())).await;
+        if let Some((stream, answering)) = shaken {
+            self.answer(stream, Some(answering), time_is_up).await;
         }
     }
 
     /// Answers requests until one asks for a connection that stays; then takes the socket back from hyper, with
-    /// whatever was read too far, and gives it to the shard.
-    async fn answer(&self, stream: impl Stream, header_timeout: Duration) {
+    /// whatever was read too far, and gives it to the shard. If there is no request when the time is up, there will
+    /// be none.
+    async fn answer(
+        self: &Rc<Self>,
+        stream: impl Stream,
+        answering: Option<Answering>,
+        time_is_up: impl Future<Output = ()>,
+    ) {
         let gate = &self.gate;
         let stays = Rc::new(RefCell::new(None));
-        let answering = RefCell::new(None);
+        let answering = RefCell::new(answering);
+        let is_asked = Cell::new(false);
         let service = service_fn(|request: Request<Incoming>| {
-            // As many as there are connections, so it is there for each.
-            answering.borrow_mut().get_or_insert_with(|| self.answering.clone().try_acquire_owned().ok());
+            is_asked.set(true);
+            answering.borrow_mut().get_or_insert_with(|| Answering::new(self));
             let (gate, stays) = (gate.clone(), stays.clone());
             Box::pin(async move {
                 match http::route(&gate, request).await {
@@ -196,9 +234,10 @@ impl Door {
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(header_timeout)
+            .header_read_timeout(gate.node.settings.admission.request_header_timeout)
             .max_header_size(REQUEST_HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
+        let mut time_is_up = pin!(time_is_up);
         let mut phase = self.phase.clone();
         let mut leaving = pin!(phase.wait_for(|phase| *phase >= Phase::Leaving));
         let mut is_leaving = false;
@@ -206,13 +245,15 @@ impl Door {
             if !is_leaving && leaving.as_mut().poll(context).is_ready() {
                 is_leaving = true;
                 // One that has not been served yet still is, once.
-                if answering.borrow().is_some() {
+                if is_asked.get() {
                     Pin::new(&mut connection).graceful_shutdown();
                 }
             }
             // Errors are the peer's: a request that could not be read, or a connection cut.
             let served = connection.poll_without_shutdown(context).map(|_| ());
-            if stays.borrow().is_some() { Poll::Ready(()) } else { served }
+            let is_over =
+                stays.borrow().is_some() || !is_asked.get() && time_is_up.as_mut().poll(context).is_ready();
+            if is_over { Poll::Ready(()) } else { served }
         })
         .await;
         let parts = connection.into_parts();

@@ -1,49 +1,207 @@
-//! `cargo xtask bench`: runs the load tool's scenarios against the release build, and the Redis engine's own.
+//! `cargo xtask bench`: named runs of the load tool against the release build, whose results `docs/performance.md` cites,
+//! and the Redis engine's own benchmark.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::end_to_end::target_folder;
-use crate::process::{self, cargo, command};
+use crate::process::{self, cargo, command, root};
 use crate::report::{Report, Stop};
 use crate::tools;
 
-/// Quick ones first: the last one alone takes as long as all others.
-const SCENARIOS: [&str; 10] =
-    ["fanout", "overload", "rooms", "users", "cluster", "storm", "parallel", "idle", "slow", "churn"];
+/// Arguments of the load tool, stored under a name.
+struct Run {
+    name: &'static str,
+    /// What is measured, in the words of a table's row.
+    about: &'static str,
+    /// The scenario and its options, between spaces.
+    arguments: &'static str,
+}
+
+/// Every row of the table that the project is held against, quick ones first. Each has five rounds, or says how many.
+const RUNS: [Run; 15] = [
+    Run {
+        name: "fanout-1000",
+        about: "CPU of a delivery to 1,000 subscribers, beside raw sends and peers",
+        arguments: "fanout --subscribers 1000 --rate 50 --payload 128 --rounds 5 \
+                    --subjects raw,fanwire,fanwire+redis,fanwire+sse,nchan,ws,socketio,nats",
+    },
+    Run {
+        name: "fanout-1000-100",
+        about: "latency of the last hop, 1,000 subscribers",
+        arguments: "fanout --subscribers 1000 --rate 100 --payload 128 --rounds 5 --subjects raw,fanwire,fanwire+redis",
+    },
+    Run {
+        name: "fanout-5000",
+        about: "CPU of a delivery to 5,000 subscribers; 10 messages/s, since one core cannot send 50 to each singly",
+        arguments: "fanout --subscribers 5000 --rate 10 --payload 128 --rounds 5 \
+                    --subjects raw,fanwire,fanwire+redis,nchan,ws,socketio",
+    },
+    Run {
+        name: "bursts",
+        about: "CPU of a delivery in bursts of 16; peers that cannot keep the pace are said not to",
+        arguments: "fanout --subscribers 1000 --burst 16 --rate 40 --payload 128 --rounds 5 \
+                    --subjects raw,fanwire,fanwire+redis,nchan,ws,socketio,nats",
+    },
+    Run {
+        name: "deflate",
+        about: "CPU of a delivery with permessage-deflate",
+        arguments: "fanout --subscribers 1000 --rate 50 --payload 512 --rounds 5 --subjects fanwire,fanwire+deflate",
+    },
+    Run {
+        name: "overload",
+        about: "a million deliveries a second planned on one core",
+        arguments: "overload --rounds 5 --subjects fanwire,fanwire+redis",
+    },
+    Run {
+        name: "rooms",
+        about: "CPU of a delivery in many small topics",
+        arguments: "rooms --rounds 5 --subjects fanwire,fanwire+redis,nchan,ws,socketio,nats",
+    },
+    Run {
+        name: "users",
+        about: "CPU of a publication to one user",
+        arguments: "users --rounds 5 --subjects fanwire,fanwire+redis,nchan,ws,socketio,nats",
+    },
+    Run {
+        name: "cluster",
+        about: "what one, two and three nodes and their Redis pay",
+        arguments: "cluster --rounds 5 --subjects fanwire+redis,fanwire+redis+nodes=2,fanwire+redis+nodes=3",
+    },
+    Run {
+        name: "storm",
+        about: "15,000 clients connect: server CPU, slowest, refused",
+        arguments: "storm --rounds 5 --subjects fanwire,fanwire+redis",
+    },
+    Run {
+        name: "parallel",
+        about: "one publication to 10,000, two shards beside one",
+        arguments: "parallel --rounds 5 --publications 10 --subjects fanwire+shards=1,fanwire+shards=2",
+    },
+    Run {
+        name: "slow",
+        about: "1 % stalled sockets: latency of the others, memory",
+        arguments: "slow --rounds 5 --subjects fanwire,fanwire+redis",
+    },
+    Run {
+        name: "idle-peers",
+        about: "memory of an idle connection of peers",
+        arguments: "idle --connections 10000 --rounds 1 --subjects nchan,nats,ws,socketio",
+    },
+    Run {
+        name: "idle",
+        about: "memory of an idle connection and its parts, of a further subscription; CPU of idling and of set-up",
+        arguments: "idle --connections 15000 --split --further 10 --rounds 3 --subjects fanwire,fanwire+redis",
+    },
+    Run {
+        name: "churn",
+        about: "a million clients come and go: memory and Redis keys",
+        arguments: "churn --cycles 1000000 --warm-up 50000 --rounds 1 --subjects fanwire,fanwire+redis",
+    },
+];
+
 /// Measures the engine that keeps topics in Redis, without a server around it.
 const ENGINE: &str = "engine";
+/// Where results lie, from the root of the work tree.
+const RESULTS: &str = "loadtest/results";
+const PAGE: &str = "loadtest/results/report.html";
 const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
-const RUN_DEADLINE: Duration = Duration::from_secs(1800);
+const RUN_DEADLINE: Duration = Duration::from_secs(3600);
+const PAGE_DEADLINE: Duration = Duration::from_secs(60);
 
-pub(crate) fn run(report: &mut Report, scenario: Option<&str>, arguments: &[String]) -> Result<(), Stop> {
-    if scenario == Some(ENGINE) {
-        return engine(report, arguments);
+/// Says which runs there are.
+pub(crate) fn list() {
+    for Run { name, about, arguments } in &RUNS {
+        println!("{name:16} {about}\n{:16} fanwire-loadtest {arguments}", "");
     }
+    println!("{ENGINE:16} the engine that keeps topics in Redis, alone");
+}
+
+/// Makes the named runs, or all; `arguments` are added to each, and stand above its own.
+pub(crate) fn run(report: &mut Report, names: &[String], arguments: &[String]) -> Result<(), Stop> {
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    report.prepare("names of runs", || match names.iter().find(|name| !is_known(name)) {
+        Some(unknown) => Err(format!("no run is called {unknown}; cargo xtask bench --list tells them")),
+        None => Ok(process::Outcome::DONE),
+    })?;
+    let runs: Vec<&Run> = RUNS.iter().filter(|run| wanted(run.name)).collect();
+    let mut result = if runs.is_empty() { Ok(()) } else { load_test(report, &runs, arguments) };
+    if wanted(ENGINE) {
+        // They are the load tool's, unless the engine alone is asked for.
+        let own = if runs.is_empty() { arguments } else { &[] };
+        result = result.and(engine(report, own));
+    }
+    result
+}
+
+fn load_test(report: &mut Report, runs: &[&Run], arguments: &[String]) -> Result<(), Stop> {
     report.prepare("programs", tools::load_test)?;
     report.prepare("peers of the load test", tools::peer_packages)?;
     report.prepare("release build", || {
         let build = cargo(&["build", "--release", "-p", "fanwire", "-p", "fanwire-loadtest"]);
         process::run(build, BUILD_DEADLINE)
     })?;
-    let scenarios = scenario.map_or_else(|| SCENARIOS.to_vec(), |scenario| vec![scenario]);
+    report.prepare("folder of results", || {
+        std::fs::create_dir_all(root().join(RESULTS))
+            .map_err(|error| format!("cannot make {RESULTS}: {error}"))?;
+        Ok(process::Outcome::DONE)
+    })?;
     let release = target_folder().join("release");
-    let server = release.join("fanwire");
+    let tool = release.join("fanwire-loadtest");
     let mut result = Ok(());
-    for scenario in scenarios {
-        let passed = report.step(scenario, || {
-            let mut load = command(release.join("fanwire-loadtest"), &[scenario, "--server"]);
-            load.arg(&server).args(arguments);
-            process::run(load, RUN_DEADLINE)
+    for run in runs {
+        let passed = report.step(run.name, || {
+            let mut load = command(&tool, &[]);
+            load.args(run.arguments.split_whitespace()).arg("--server").arg(release.join("fanwire"));
+            load.arg("--json").arg(result_of(run)).args(arguments);
+            process::run_group(load, RUN_DEADLINE)
         });
         result = result.and(passed);
     }
-    if scenario.is_none() { result.and(engine(report, &[])) } else { result }
+    let page = report.prepare("page of all results", || {
+        let stored: Vec<PathBuf> =
+            RUNS.iter().map(result_of).filter(|file| root().join(file).exists()).collect();
+        if stored.is_empty() {
+            return Ok(process::Outcome::DONE);
+        }
+        let mut page = command(&tool, &["page"]);
+        page.args(stored).args(["--html", PAGE]);
+        process::run(page, PAGE_DEADLINE)
+    });
+    result.and(page)
+}
+
+fn result_of(run: &Run) -> PathBuf {
+    PathBuf::from(RESULTS).join(run.name).with_extension("json")
+}
+
+fn is_known(name: &str) -> bool {
+    name == ENGINE || RUNS.iter().any(|run| run.name == name)
 }
 
 fn engine(report: &mut Report, arguments: &[String]) -> Result<(), Stop> {
     report.step(ENGINE, || {
         let mut bench = cargo(&["bench", "-p", "fanwire-broker", "--bench", ENGINE, "--"]);
         bench.args(arguments);
-        process::run(bench, RUN_DEADLINE)
+        process::run_group(bench, RUN_DEADLINE)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_have_names_of_their_own_that_are_file_names() {
+        for (place, run) in RUNS.iter().enumerate() {
+            assert!(
+                run.name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-'),
+                "{}",
+                run.name
+            );
+            assert!(RUNS[..place].iter().all(|other| other.name != run.name), "{}", run.name);
+            assert!(is_known(run.name) && run.arguments.contains("--rounds "), "{}", run.name);
+        }
+        assert!(!is_known("fanout") && is_known(ENGINE));
+    }
 }

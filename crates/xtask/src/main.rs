@@ -47,16 +47,23 @@ enum Verb {
     /// Check the Helm chart and the files of `deploy/`: lint, render, validate, and test what came out.
     Chart,
     /// Measure the release build with the load tool, or count instructions and compare them with the baseline.
+    ///
+    /// Each run is stored in loadtest/results, and a page is made of all that are there. All of them take more than an
+    /// hour, and the machine should do nothing else meanwhile. The secrets of an external server are best given as
+    /// FANWIRE_LOADTEST_API_KEY and FANWIRE_LOADTEST_TOKEN_SECRET.
     Bench {
-        /// Only this scenario: `idle`, `fanout` or `engine`. With `--compare`, only cases whose name contains this.
-        scenario: Option<String>,
+        /// Only these runs (see --list). With `--compare`, only cases whose name contains this.
+        names: Vec<String>,
+        /// Say which runs there are.
+        #[arg(long, conflicts_with_all = ["compare", "save", "names", "arguments"])]
+        list: bool,
         /// Count the instructions of codec, parser, sessions and fan-out; fail where they are more than they were.
         #[arg(long, conflicts_with = "arguments")]
         compare: bool,
         /// Count them and make them the baseline for `--compare`, a file to commit.
-        #[arg(long, conflicts_with_all = ["scenario", "arguments"])]
+        #[arg(long, conflicts_with_all = ["names", "arguments"])]
         save: bool,
-        /// Passed on to the load tool.
+        /// Passed on to the load tool, above the run's own: `-- --rounds 1 --json one.json`.
         #[arg(last = true)]
         arguments: Vec<String>,
     },
@@ -79,10 +86,14 @@ fn main() -> ExitCode {
         Verb::Ci => ci::run(&mut report),
         Verb::Chart => chart::run(&mut report),
         Verb::Bench { save: true, .. } => instructions::save(&mut report),
-        Verb::Bench { compare: true, scenario, .. } => {
-            instructions::compare(&mut report, scenario.as_deref())
+        Verb::Bench { list: true, .. } => {
+            bench::list();
+            return ExitCode::SUCCESS;
         }
-        Verb::Bench { scenario, arguments, .. } => bench::run(&mut report, scenario.as_deref(), arguments),
+        Verb::Bench { compare: true, names, .. } => {
+            instructions::compare(&mut report, names.first().map(String::as_str))
+        }
+        Verb::Bench { names, arguments, .. } => bench::run(&mut report, names, arguments),
         Verb::Fuzz { target, seconds } => fuzz::run(&mut report, target.as_deref(), *seconds),
     };
     report.finish()

@@ -1,8 +1,10 @@
 //! Runs a program, shows what it prints as it prints it, and counts the tests that it reports.
 //!
-//! No step can hang a run: each has a deadline, after which its program is killed.
+//! No step can hang a run: each has a deadline, after which its program is killed. What is shown of a command has no
+//! secrets in it.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -33,6 +35,10 @@ impl Outcome {
     }
 }
 
+/// Options of the load tool whose values are nobody's business.
+const SECRETS: [&str; 2] = ["--api-key", "--token-secret"];
+const REDACTED: &str = "REDACTED";
+
 /// A command in the root of the work tree, without standard input.
 pub(crate) fn command(program: impl AsRef<Path>, arguments: &[&str]) -> Command {
     let mut command = Command::new(program.as_ref());
@@ -55,7 +61,27 @@ pub(crate) fn root() -> &'static Path {
 }
 
 /// Runs to the end, or kills at the deadline.
-pub(crate) fn run(mut command: Command, deadline: Duration) -> Result<Outcome, String> {
+pub(crate) fn run(command: Command, deadline: Duration) -> Result<Outcome, String> {
+    run_until(command, deadline, |_| {})
+}
+
+/// Like `run` for a program that starts servers: at the deadline everything in its process group is killed. An interrupt
+/// from the keyboard does not reach that group; its program ends when nobody takes its output any more.
+pub(crate) fn run_group(mut command: Command, deadline: Duration) -> Result<Outcome, String> {
+    command.process_group(0);
+    run_until(command, deadline, |leader| {
+        // The shell's own `kill` is on every system.
+        let kill = format!("kill -KILL -{leader}");
+        let _ = Command::new("sh").args(["-c", &kill]).status();
+    })
+}
+
+/// At the deadline `too_late` gets the process' number before the process itself is killed.
+fn run_until(
+    mut command: Command,
+    deadline: Duration,
+    too_late: impl FnOnce(u32),
+) -> Result<Outcome, String> {
     println!("$ {}", shown(&command));
     let mut child = command
         .stdout(Stdio::piped())
@@ -73,7 +99,7 @@ pub(crate) fn run(mut command: Command, deadline: Duration) -> Result<Outcome, S
         }),
         thread::spawn(move || forward(errors, std::io::stderr(), &to_counter)),
     ];
-    let ended = wait(&mut child, deadline);
+    let ended = wait(&mut child, deadline, too_late);
     // What the program started may hold the pipes open after a kill; then the rest of the output is not
     // waited for.
     if ended.is_ok() {
@@ -102,7 +128,7 @@ pub(crate) fn capture(mut command: Command, deadline: Duration) -> Result<String
         let mut bytes = Vec::new();
         output.read_to_end(&mut bytes).map(|_| String::from_utf8_lossy(&bytes).into_owned())
     });
-    if !wait(&mut child, deadline)? {
+    if !wait(&mut child, deadline, |_| {})? {
         return Err(format!("fails: {}", shown(&command)));
     }
     let read = reader.join().expect("reading does not panic");
@@ -115,13 +141,14 @@ pub(crate) fn output(program: &str, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn wait(child: &mut Child, deadline: Duration) -> Result<bool, String> {
+fn wait(child: &mut Child, deadline: Duration, too_late: impl FnOnce(u32)) -> Result<bool, String> {
     let until = Instant::now() + deadline;
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status.success()),
             Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(50)),
             Ok(None) => {
+                too_late(child.id());
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(format!("not done after {} s, killed", deadline.as_secs()));
@@ -169,7 +196,17 @@ fn number_before(line: &str, word: &str) -> u64 {
 
 fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    let mut follows_secret = false;
+    for word in command.get_args().map(|word| word.to_string_lossy()) {
+        let option = word.split_once('=').map_or(&*word, |(option, _)| option);
+        let is_secret = SECRETS.contains(&option);
+        words.push(match (follows_secret, is_secret && option.len() < word.len()) {
+            (true, _) => REDACTED.to_owned(),
+            (false, true) => format!("{option}={REDACTED}"),
+            (false, false) => word.clone().into_owned(),
+        });
+        follows_secret = !follows_secret && is_secret && option.len() == word.len();
+    }
     words.join(" ")
 }
 
@@ -200,6 +237,32 @@ mod tests {
         assert_eq!(Outcome { tests: Some((3, 2)), exited_well: false }.counts(), (3, 2));
         assert_eq!(Outcome { tests: None, exited_well: false }.counts(), (0, 1));
         assert_eq!(Outcome::DONE.counts(), (1, 0));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let line =
+            ["--api-key", "hush", "--rate", "5", "--token-secret=hu=sh", "--api-key", "--api-key", "last"];
+        let shown = shown(&command("load", &line));
+        let expected = "load --api-key REDACTED --rate 5 --token-secret=REDACTED --api-key REDACTED last";
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn what_a_program_started_is_killed_with_it() {
+        assert!(
+            run_group(command("sh", &["-c", "sleep 61.0625 & wait"]), Duration::from_millis(300)).is_err()
+        );
+        let sleepers = || {
+            let processes = std::fs::read_dir("/proc").expect("Linux has it").flatten();
+            let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+            lines.filter(|line| line == b"sleep\x0061.0625\0").count()
+        };
+        let until = Instant::now() + Duration::from_secs(10);
+        while sleepers() > 0 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(sleepers(), 0);
     }
 
     #[test]

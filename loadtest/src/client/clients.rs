@@ -20,6 +20,7 @@ use crate::dialect::{Audience, Dialect};
 use crate::error::{Doing, LoadError};
 use crate::measure::sequence::{Faults, StreamChecks};
 use crate::publish::Publisher;
+use crate::target::node_of;
 
 /// Connections that are being set up at any one time, unless a scenario says otherwise.
 pub(crate) const HANDSHAKES_IN_FLIGHT_MAX: usize = 512;
@@ -71,6 +72,8 @@ pub(crate) struct Clients {
     clients: Vec<Client>,
     publishers: Vec<Box<dyn Publisher>>,
     lost: usize,
+    /// Those of the lost that were never subscribed.
+    never_live: usize,
     reasons: Vec<String>,
     /// Clients that were stalled once, and went.
     stalled_gone: Vec<Lost>,
@@ -94,6 +97,7 @@ impl Clients {
             clients: Vec::new(),
             publishers: Vec::new(),
             lost: 0,
+            never_live: 0,
             reasons: Vec::new(),
             stalled_gone: Vec::new(),
             shared: Shared::new(dialect),
@@ -109,7 +113,7 @@ impl Clients {
         let mut last_done = 0;
         let mut last_step = Instant::now();
         loop {
-            let done = self.shared.live + self.lost;
+            let done = self.settled();
             if done > last_done {
                 (last_done, last_step) = (done, Instant::now());
             }
@@ -122,6 +126,11 @@ impl Clients {
             }
             self.turn(Some(Duration::from_millis(100)))?;
         }
+    }
+
+    /// How many clients were subscribed once or never will be: each counts once, whatever becomes of it later.
+    pub(crate) fn settled(&self) -> usize {
+        self.shared.live + self.never_live
     }
 
     /// An error with the first reasons, unless that many clients are subscribed.
@@ -191,6 +200,7 @@ impl Clients {
         let Err(lost) = served else { return };
         let client = &mut self.clients[place];
         let (is_leaving, was_stalled) = (client.is_leaving(), client.was_stalled());
+        self.never_live += usize::from(client.is_setting_up());
         // The connection is over; an error while taking it off the set changes nothing.
         let _ = self.poll.registry().deregister(client.stream_mut());
         client.mark_gone();
@@ -236,7 +246,7 @@ impl Clients {
         self.clients[place].number()
     }
 
-    /// One client says goodbye; it is gone when the server ends the connection.
+    /// One client says goodbye; it is gone when the server ends the connection, at once where it cannot say anything.
     pub(crate) fn leave(&mut self, place: usize) -> Result<(), Lost> {
         self.clients[place].leave(&mut self.shared)
     }
@@ -278,15 +288,41 @@ impl Clients {
         Ok(gone.into_iter().map(Some).chain(std::iter::repeat_with(|| None).take(connected)).collect())
     }
 
-    /// What has arrived on each connection is taken, outside of the loop; returns when the kernel had received it.
-    pub(crate) fn take_stamped(&mut self) -> Result<Vec<Duration>, LoadError> {
-        let mut stamps = Vec::with_capacity(self.clients.len());
-        for client in &mut self.clients {
-            let stamp = client.readable_stamped(&mut self.buffer, &mut self.shared);
-            let stamp = stamp.map_err(|lost| LoadError::Server(format!("lost a connection: {lost}")))?;
-            stamps.extend(stamp);
+    /// Takes all clients out of the epoll set, so that what they are sent wakes nobody: the sender runs the wake-up's
+    /// callback, and the shards of a server would fight for the set's lock.
+    pub(crate) fn unwatch(&mut self) -> Result<(), LoadError> {
+        for client in self.clients.iter_mut().filter(|client| !client.is_gone()) {
+            self.poll
+                .registry()
+                .deregister(client.stream_mut())
+                .doing("take a socket out of the epoll set")?;
         }
-        Ok(stamps)
+        Ok(())
+    }
+
+    /// Puts all clients back into the epoll set, which then tells what has come meanwhile.
+    pub(crate) fn watch(&mut self) -> Result<(), LoadError> {
+        for (place, client) in self.clients.iter_mut().enumerate().filter(|(_, client)| !client.is_gone()) {
+            register(&self.poll, client, place)?;
+        }
+        Ok(())
+    }
+
+    /// What has arrived on each connection is taken, outside of the loop; returns when the kernel had received it. A
+    /// connection that has ended is lost, and one on which nothing came has no stamp.
+    pub(crate) fn take_stamped(&mut self) -> Vec<Duration> {
+        let mut stamps = Vec::with_capacity(self.clients.len());
+        for place in 0..self.clients.len() {
+            let client = &mut self.clients[place];
+            if client.is_gone() {
+                continue;
+            }
+            match client.readable_stamped(&mut self.buffer, &mut self.shared) {
+                Ok(stamp) => stamps.extend(stamp),
+                Err(lost) => self.conclude(place, Err(lost)),
+            }
+        }
+        stamps
     }
 
     /// From now on the kernel notes when each connection received something.
@@ -306,21 +342,25 @@ impl Clients {
         for client in self.clients.iter().filter(|client| !client.is_stalled()) {
             faults += client.checks.faults(&self.shared.published);
         }
+        faults.corrupted = self.shared.corrupted;
         faults
     }
 
     /// A non-blocking connect, in the epoll set.
     fn begin(&mut self, place: usize, source: usize, number: usize) -> Result<Client, LoadError> {
-        let server = self.addresses[number % self.addresses.len()];
+        let server = self.addresses[node_of(number, self.addresses.len())];
         let stream = begin_connect(server, source).doing(format!("connect to {server}"))?;
         let checks = StreamChecks::new(self.streams.of_client(number));
         let mut client = Client::new(stream, number, checks);
-        self.poll
-            .registry()
-            .register(client.stream_mut(), Token(place), Interest::READABLE | Interest::WRITABLE)
-            .doing("add a socket to the epoll set")?;
+        register(&self.poll, &mut client, place)?;
         Ok(client)
     }
+}
+
+fn register(poll: &Poll, client: &mut Client, place: usize) -> Result<(), LoadError> {
+    poll.registry()
+        .register(client.stream_mut(), Token(place), Interest::READABLE | Interest::WRITABLE)
+        .doing("add a socket to the epoll set")
 }
 
 /// The readiness set is edge-triggered: a hang-up behind the last bytes brings no further event, so it is honoured here.
@@ -350,5 +390,27 @@ fn begin_connect(server: SocketAddrV4, source: usize) -> io::Result<TcpStream> {
     match socket.connect(&server.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
         _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::{Raw, Seats};
+
+    #[test]
+    fn a_client_that_is_lost_after_it_was_live_settles_once() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("not IPv4") };
+        // Each is live as soon as it is connected, and lost as soon as it is accepted.
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+        let streams = Streams { audience: Audience::new("", Seats::All { topics: 1 }), lanes: 1 };
+        let mut clients = Clients::new(vec![address], Box::new(Raw), streams).unwrap();
+        clients.connect(20, 2).unwrap();
+        while clients.losses().0 < 20 {
+            clients.turn(Some(Duration::from_millis(10))).unwrap();
+        }
+        assert_eq!((clients.count(), clients.settled()), (20, 20));
+        assert!(clients.require(20).is_err());
     }
 }

@@ -18,7 +18,7 @@ use crate::client::frame::{FRAME_BYTES_MAX, FrameError, Opcode, read_header, wri
 use crate::client::inflate::{Inflater, NotInflated};
 use crate::dialect::{Dialect, Framing, Progress, Say, Units};
 use crate::measure::histogram::Recorder;
-use crate::measure::payload::PayloadReader;
+use crate::measure::payload::{PayloadReader, Times};
 use crate::measure::process::monotonic_nanoseconds;
 use crate::measure::sequence::StreamChecks;
 
@@ -72,14 +72,25 @@ impl Lost {
 /// What all clients of a run share: how they speak, and what they count together.
 pub(crate) struct Shared {
     pub(crate) dialect: Box<dyn Dialect>,
+    /// Clients that were subscribed to everything, whatever became of them.
     pub(crate) live: usize,
     pub(crate) received: u64,
-    /// Of the frames with messages, those that were compressed.
+    /// Those of the received messages that came compressed.
     pub(crate) compressed: u64,
+    /// Those that were not as they had been written.
+    pub(crate) corrupted: u64,
     pub(crate) pings: u64,
+    /// What came to subscribed clients and was neither a measured message nor a ping.
+    pub(crate) others: u64,
     /// How many messages there are of each stream so far.
     pub(crate) published: Vec<u64>,
+    /// How long each measured message is, once that is known.
+    pub(crate) payload_bytes: usize,
     pub(crate) latency: Recorder,
+    /// From when a message was to be sent, so that waiting to be sent counts too.
+    pub(crate) latency_from_due: Recorder,
+    /// From when a burst was to be published to when it was.
+    pub(crate) published_late: Recorder,
     pub(crate) set_up: Recorder,
     /// One client in this many has its latency measured: reading the clock for all would cost more than it tells.
     pub(crate) latency_every: usize,
@@ -97,9 +108,14 @@ impl Shared {
             live: 0,
             received: 0,
             compressed: 0,
+            corrupted: 0,
             pings: 0,
+            others: 0,
             published: Vec::new(),
+            payload_bytes: 0,
             latency: Recorder::new(),
+            latency_from_due: Recorder::new(),
+            published_late: Recorder::new(),
             set_up: Recorder::new(),
             latency_every: 1,
             payload: PayloadReader::new(),
@@ -201,6 +217,11 @@ impl Client {
         self.was_stalled
     }
 
+    /// Its last answer has not come.
+    pub(crate) fn is_setting_up(&self) -> bool {
+        matches!(self.stage, Stage::Connecting | Stage::Opening | Stage::Greeting)
+    }
+
     pub(crate) fn is_leaving(&self) -> bool {
         self.stage == Stage::Leaving
     }
@@ -224,8 +245,13 @@ impl Client {
         self.stage = Stage::Live;
     }
 
-    /// Says goodbye in the protocol's way; the server ends the connection then.
+    /// Says goodbye in the protocol's way; the server ends the connection then. Who listens to events has no words for it,
+    /// and ends the connection itself.
     pub(crate) fn leave(&mut self, shared: &mut Shared) -> Result<(), Lost> {
+        if shared.dialect.framing() == Framing::Events {
+            self.mark_gone();
+            return Ok(());
+        }
         write_masked(&mut shared.out, Opcode::Close, &CLOSE_NORMAL.to_be_bytes());
         self.stage = Stage::Leaving;
         self.send_all(&mut shared.out)
@@ -356,13 +382,14 @@ impl Client {
             let Some(payload) = bytes.get(start..start + header.payload_bytes) else { break };
             match header.opcode {
                 Opcode::Text | Opcode::Binary if header.is_compressed => {
-                    shared.compressed += u64::from(self.stage == Stage::Live);
+                    let received = shared.received;
                     let mut inflater = shared.inflater.take().expect("it is put back below");
                     let taken = match inflater.inflate(payload) {
                         Ok(plain) => self.take_units(plain, units, now, shared),
                         Err(error) => Err(error.into()),
                     };
                     shared.inflater = Some(inflater);
+                    shared.compressed += shared.received - received;
                     taken?;
                 }
                 Opcode::Text | Opcode::Binary => self.take_units(payload, units, now, shared)?,
@@ -424,8 +451,14 @@ impl Client {
         {
             self.checks.accept(measured.stream, measured.sequence, &shared.published);
             shared.received += 1;
-            if let Some((now, sent_at)) = now.zip(measured.sent_at()) {
-                shared.latency.record(now.saturating_sub(sent_at));
+            if let Some(now) = now {
+                match measured.intact(shared.payload_bytes) {
+                    Some(Times { sent_at, due }) => {
+                        shared.latency.record(now.saturating_sub(sent_at));
+                        shared.latency_from_due.record(now.saturating_sub(due));
+                    }
+                    None => shared.corrupted += 1,
+                }
             }
             return Ok(());
         }
@@ -443,7 +476,8 @@ impl Client {
                 shared.set_up.record(self.started.elapsed().as_nanos() as u64);
             }
             Progress::Ping => shared.pings += 1,
-            Progress::Waiting | Progress::Other => {}
+            Progress::Other => shared.others += 1,
+            Progress::Waiting => {}
         }
     }
 

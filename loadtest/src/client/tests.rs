@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use super::*;
 use crate::client::frame::write_text;
 use crate::dialect::{Audience, Centrifuge, Encoding, Seats, Tokens};
-use crate::measure::payload;
+use crate::measure::payload::{self, Numbers};
 
 struct Pair {
     client: Client,
@@ -46,6 +46,7 @@ impl Pair {
         pair.say(&text(r#"{"id":2,"subscribe":{}}"#)).unwrap();
         assert_eq!(pair.client.stage, Stage::Live);
         pair.shared.published = vec![10];
+        pair.shared.payload_bytes = 100;
         pair
     }
 
@@ -72,7 +73,7 @@ fn text(message: &str) -> Vec<u8> {
 
 fn publication(sequence: u64) -> String {
     let mut data = Vec::new();
-    payload::write(&mut data, 0, sequence, 1, 100);
+    payload::write(&mut data, &Numbers { stream: 0, sequence, sent_at: 1, due: 1 }, 100);
     format!(
         r#"{{"push":{{"channel":"load:topic-0","pub":{{"data":{}}}}}}}"#,
         String::from_utf8(data).unwrap()
@@ -118,6 +119,31 @@ fn messages_are_counted_however_they_are_framed_and_cut() {
     assert!(pair.client.checks.faults(&[4]).is_clean());
     assert_eq!(pair.client.checks.faults(&[5]).lost, 1);
     assert_eq!(pair.client.kept.capacity(), 0);
+}
+
+#[test]
+fn what_is_wrong_or_strange_is_counted() {
+    let mut pair = Pair::live();
+    pair.say(&text(&publication(0))).unwrap();
+    assert_eq!((pair.shared.corrupted, pair.shared.others), (0, 0));
+    pair.say(&text(&publication(1).replace("\"}", "?}"))).unwrap();
+    pair.say(&text(r#"{"push":{"channel":"load:topic-0","join":{}}}"#)).unwrap();
+    assert_eq!((pair.shared.received, pair.shared.corrupted, pair.shared.others), (2, 1, 1));
+}
+
+#[test]
+fn compressed_messages_are_counted_one_by_one() {
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(format!("{}\n{{}}\n{}", publication(0), publication(1)).as_bytes()).unwrap();
+    encoder.flush().unwrap();
+    let payload = encoder.get_ref().strip_suffix(&[0, 0, 0xff, 0xff]).unwrap();
+    let mut frame = vec![0xc1, 126];
+    frame.extend((payload.len() as u16).to_be_bytes());
+    frame.extend(payload);
+    let mut pair = Pair::live();
+    pair.say(&frame).unwrap();
+    pair.say(&text(&publication(2))).unwrap();
+    assert_eq!((pair.shared.received, pair.shared.compressed, pair.shared.corrupted), (3, 2, 0));
 }
 
 #[test]

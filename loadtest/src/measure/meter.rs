@@ -46,9 +46,19 @@ impl Meter {
 }
 
 impl Used {
+    #[cfg(test)]
+    pub(crate) fn of(parts: Vec<(&'static str, CpuUse)>, client: CpuUse, seconds: f64) -> Self {
+        Self { parts, client, seconds }
+    }
+
     /// The CPU time of the measured part; `None` if it is not on this machine.
     pub(crate) fn server(&self) -> Option<CpuUse> {
         self.parts.first().map(|(_, used)| *used)
+    }
+
+    /// Every part.
+    pub(crate) fn all(&self) -> impl Iterator<Item = CpuUse> {
+        self.parts.iter().map(|(_, used)| *used)
     }
 
     /// The parts beside the measured one.

@@ -27,8 +27,12 @@ impl Pace {
         if self.sent == self.total {
             return None;
         }
-        let due = self.started + u64::from(self.sent) * self.interval;
-        Some(Duration::from_nanos(due.saturating_sub(monotonic_nanoseconds())))
+        Some(Duration::from_nanos(self.due().saturating_sub(monotonic_nanoseconds())))
+    }
+
+    /// When the next burst is to be sent, by the monotonic clock.
+    pub(crate) fn due(&self) -> u64 {
+        self.started + u64::from(self.sent) * self.interval
     }
 
     /// The burst that was due has been sent; returns its number.
@@ -46,7 +50,9 @@ mod tests {
     fn bursts_come_at_their_times_and_end() {
         let mut pace = Pace::start(0.5, 2);
         assert_eq!(pace.wait(), Some(Duration::ZERO));
+        let first = pace.due();
         assert_eq!(pace.advance(), 0);
+        assert_eq!(pace.due() - first, 2_000_000_000);
         let wait = pace.wait().unwrap();
         assert!(wait > Duration::from_secs(1) && wait <= Duration::from_secs(2), "{wait:?}");
         assert_eq!(pace.advance(), 1);

@@ -1,35 +1,87 @@
-//! The measured message: a JSON object of an exact size that carries its sequence number, its stream and when it was sent.
+//! The measured message: a JSON object of an exact size that carries its sequence number, its stream, when it was sent, when
+//! that was due, and words.
 //!
-//! A stream is what one publisher sends to one topic; its numbers are consecutive, so each is checked alone. The writer and the reader agree on the bytes, so the reader only looks for a marker and never parses JSON.
+//! A stream is what one publisher sends to one topic; its numbers are consecutive, so each is checked alone. The writer and
+//! the reader agree on the bytes, so the reader only looks for a marker and never parses JSON.
 
 use std::io::Write as _;
+use std::sync::LazyLock;
 
 use memchr::memmem;
 
 /// Room for the longest numbers; a shorter `--payload` is refused.
-pub(crate) const PAYLOAD_BYTES_MIN: usize = 80;
+pub(crate) const PAYLOAD_BYTES_MIN: usize = 100;
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
 const MARKER: &str = r#"{"n":"#;
 const STREAM_FIELD: &[u8] = br#","k":"#;
 const TIME_FIELD: &[u8] = br#","t":"#;
+const DUE_FIELD: &[u8] = br#","d":"#;
+const WORDS_FIELD: &[u8] = br#","x":""#;
+const END: &[u8] = b"\"}";
+
+/// What a message carries besides its words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    pub(crate) stream: u32,
+    pub(crate) sequence: u64,
+    /// Nanoseconds of the monotonic clock, like `due`.
+    pub(crate) sent_at: u64,
+    /// When the pace wanted it to be sent.
+    pub(crate) due: u64,
+}
+
+/// Appends `{"n":SEQUENCE,"k":STREAM,"t":SENT_AT,"d":DUE,"x":"words"}`, exactly `bytes` long.
+pub(crate) fn write(out: &mut Vec<u8>, numbers: &Numbers, bytes: usize) {
+    debug_assert!(
+        (PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&bytes),
+        "the numbers and the words must fit"
+    );
+    let Numbers { stream, sequence, sent_at, due } = numbers;
+    let start = out.len();
+    write!(out, r#"{MARKER}{sequence},"k":{stream},"t":{sent_at},"d":{due},"x":""#)
+        .expect("a vector takes all that is written");
+    let words = bytes - END.len() - (out.len() - start);
+    out.extend_from_slice(&WORDS.as_bytes()[..words]);
+    out.extend_from_slice(END);
+}
+
+/// What a message is filled with: words in a fixed pseudo-random order, since a run of one letter would compress to nothing.
+static WORDS: LazyLock<String> = LazyLock::new(|| {
+    let mut random: u64 = 0x2545_f491_4f6c_dd1d;
+    let mut text = String::with_capacity(PAYLOAD_BYTES_MAX + 16);
+    while text.len() < PAYLOAD_BYTES_MAX {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        text.push_str(VOCABULARY[(random % VOCABULARY.len() as u64) as usize]);
+        text.push(' ');
+    }
+    text
+});
+
+/// So many that messages of a few hundred bytes compress to about a half, as JSON of applications does.
+const VOCABULARY: [&str; 24] = [
+    "the", "of", "and", "to", "in", "is", "was", "for", "order", "price", "player", "minute", "message",
+    "from", "update", "open", "user", "room", "station", "arrives", "sensor", "value", "position", "again",
+];
 
 /// What a measured message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Measured<'a> {
     pub(crate) sequence: u64,
     pub(crate) stream: u32,
-    /// What follows, for `sent_at`.
+    /// From its first byte on; what was wrapped around it may follow.
+    whole: &'a [u8],
+    /// What follows the two numbers.
     behind: &'a [u8],
 }
 
-/// Appends `{"n":SEQUENCE,"k":STREAM,"t":SENT_AT,"x":"xxx..."}`, exactly `bytes` long.
-pub(crate) fn write(out: &mut Vec<u8>, stream: u32, sequence: u64, sent_at: u64, bytes: usize) {
-    debug_assert!(bytes >= PAYLOAD_BYTES_MIN, "a payload must have room for its numbers");
-    let start = out.len();
-    write!(out, r#"{MARKER}{sequence},"k":{stream},"t":{sent_at},"x":""#)
-        .expect("a vector takes all that is written");
-    out.resize(start + bytes - 2, b'x');
-    out.extend_from_slice(b"\"}");
+/// What a client looks at only if it is one of the sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) sent_at: u64,
+    pub(crate) due: u64,
 }
 
 /// Finds the measured message in what a server wrapped around it.
@@ -45,17 +97,23 @@ impl PayloadReader {
 
     /// `None` if this is no measured message.
     pub(crate) fn read<'a>(&self, message: &'a [u8]) -> Option<Measured<'a>> {
-        let start = self.marker.find(message)? + MARKER.len();
-        let (sequence, rest) = leading_number(&message[start..])?;
+        let whole = &message[self.marker.find(message)?..];
+        let (sequence, rest) = leading_number(&whole[MARKER.len()..])?;
         let (stream, behind) = leading_number(rest.strip_prefix(STREAM_FIELD)?)?;
-        Some(Measured { sequence, stream: u32::try_from(stream).ok()?, behind })
+        Some(Measured { sequence, stream: u32::try_from(stream).ok()?, whole, behind })
     }
 }
 
 impl Measured<'_> {
-    /// When the message was sent.
-    pub(crate) fn sent_at(&self) -> Option<u64> {
-        leading_number(self.behind.strip_prefix(TIME_FIELD)?).map(|(time, _)| time)
+    /// When the message was sent and when that was due, if all of its `bytes` are as they were written.
+    pub(crate) fn intact(&self, bytes: usize) -> Option<Times> {
+        let (sent_at, rest) = leading_number(self.behind.strip_prefix(TIME_FIELD)?)?;
+        let (due, rest) = leading_number(rest.strip_prefix(DUE_FIELD)?)?;
+        let words = rest.strip_prefix(WORDS_FIELD)?;
+        let read = self.whole.len() - words.len();
+        let (words, end) = words.split_at_checked(bytes.checked_sub(read + END.len())?)?;
+        let is_intact = WORDS.as_bytes().starts_with(words) && end.starts_with(END);
+        is_intact.then_some(Times { sent_at, due })
     }
 }
 
@@ -71,33 +129,74 @@ fn leading_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::DeflateEncoder;
+
     use super::*;
+
+    fn numbers(stream: u32, sequence: u64, sent_at: u64, due: u64) -> Numbers {
+        Numbers { stream, sequence, sent_at, due }
+    }
 
     #[test]
     fn a_payload_has_its_exact_size_and_is_json() {
-        for (stream, sequence, time, bytes) in [
-            (0, 0, 0, PAYLOAD_BYTES_MIN),
-            (u32::MAX, u64::MAX, u64::MAX, PAYLOAD_BYTES_MIN),
-            (1, 7, 123, 512),
+        for (numbers, bytes) in [
+            (numbers(0, 0, 0, 0), PAYLOAD_BYTES_MIN),
+            (numbers(u32::MAX, u64::MAX, u64::MAX, u64::MAX), PAYLOAD_BYTES_MIN),
+            (numbers(1, 7, 123, 120), 512),
+            (numbers(1, 7, 123, 120), PAYLOAD_BYTES_MAX),
         ] {
             let mut out = b"before".to_vec();
-            write(&mut out, stream, sequence, time, bytes);
+            write(&mut out, &numbers, bytes);
             assert_eq!(out.len(), 6 + bytes);
             let json: serde_json::Value = serde_json::from_slice(&out[6..]).unwrap();
-            assert_eq!(
-                (&json["n"], &json["k"], &json["t"]),
-                (&sequence.into(), &stream.into(), &time.into())
-            );
+            let Numbers { stream, sequence, sent_at, due } = numbers;
+            assert_eq!((&json["n"], &json["k"]), (&sequence.into(), &stream.into()));
+            assert_eq!((&json["t"], &json["d"]), (&sent_at.into(), &due.into()));
         }
     }
 
     #[test]
-    fn numbers_are_found_inside_an_envelope() {
+    fn it_compresses_about_as_well_as_text_does() {
+        let mut message = Vec::new();
+        write(&mut message, &numbers(0, 1234, 27_123_456_789_012, 27_123_456_000_000), 512);
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&message).unwrap();
+        let ratio = message.len() as f64 / encoder.finish().unwrap().len() as f64;
+        assert!((1.6..2.4).contains(&ratio), "{ratio}");
+    }
+
+    fn wrapped() -> Vec<u8> {
         let mut message = br#"{"push":{"channel":"load:topic-0","pub":{"data":"#.to_vec();
-        write(&mut message, 3, 42, 99, 128);
+        write(&mut message, &numbers(3, 42, 99, 95), 128);
         message.extend_from_slice(br#","offset":3}}}"#);
+        message
+    }
+
+    #[test]
+    fn numbers_are_found_inside_an_envelope() {
+        let message = wrapped();
         let measured = PayloadReader::new().read(&message).unwrap();
-        assert_eq!((measured.sequence, measured.stream, measured.sent_at()), (42, 3, Some(99)));
+        assert_eq!((measured.sequence, measured.stream), (42, 3));
+        assert_eq!(measured.intact(128), Some(Times { sent_at: 99, due: 95 }));
+    }
+
+    #[test]
+    fn a_message_that_is_not_as_it_was_written_is_not_intact() {
+        let message = wrapped();
+        let intact = |message: &[u8], bytes| PayloadReader::new().read(message).unwrap().intact(bytes);
+        assert_eq!(intact(&message, 127), None);
+        assert_eq!(intact(&message, 129), None);
+        assert_eq!(intact(&message, PAYLOAD_BYTES_MAX), None);
+        let word = memmem::find(&message, WORDS_FIELD).unwrap() + 20;
+        let mut changed = message.clone();
+        changed[word] ^= 1;
+        assert_eq!(intact(&changed, 128), None);
+        let mut cut = message;
+        cut.remove(word);
+        assert_eq!(intact(&cut, 128), None);
     }
 
     #[test]

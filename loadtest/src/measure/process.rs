@@ -10,7 +10,6 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, LoadError};
 
@@ -109,39 +108,62 @@ pub(crate) fn resident_bytes_roughly(pid: u32) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
+/// Where a server's process may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// The server's core alone.
+    ServerCore,
+    /// Every core, the client's too.
+    AllCores,
+}
+
 /// Which core the server gets and which one this process keeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cores {
     pub(crate) server: usize,
     pub(crate) client: usize,
+    /// All that this process was given.
+    allowed: CpuSet,
 }
 
 impl Cores {
-    /// The first and the last core this process may use; they are the same on a machine with one.
+    /// The first and the last core this process may use; they are the same on a machine with one. From now on this
+    /// process keeps to the last one.
     pub(crate) fn choose() -> Result<Self, LoadError> {
         let allowed = sched_getaffinity(None).doing("read the CPU affinity")?;
         let mut usable = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
         let server = usable.next().ok_or_else(|| LoadError::Unreadable("the CPU affinity".to_owned()))?;
         let client = usable.next_back().unwrap_or(server);
-        Ok(Self { server, client })
+        pin_this_thread(&only(client))?;
+        Ok(Self { server, client, allowed })
     }
 
-    /// Starts the command on every core that this process may use, for scenarios about more than one.
-    pub(crate) fn spawn_everywhere(self, command: &mut Command) -> Result<Child, LoadError> {
-        pin_this_thread(&[self.server, self.client])?;
+    /// Starts the command in its place. A child inherits the affinity of the thread that starts it, so all of its threads
+    /// are bound from their first instruction.
+    pub(crate) fn spawn(self, placement: Placement, command: &mut Command) -> Result<Child, LoadError> {
+        pin_this_thread(&match placement {
+            Placement::ServerCore => only(self.server),
+            Placement::AllCores => self.allowed,
+        })?;
         let child = command.spawn();
-        pin_this_thread(&[self.client])?;
+        pin_this_thread(&only(self.client))?;
         child.doing(format!("start {}", command.get_program().to_string_lossy()))
     }
 
-    /// Starts the command on the server's core. A child inherits the affinity of the thread that starts it, so all of its
-    /// threads are bound from their first instruction.
-    pub(crate) fn spawn_server(self, command: &mut Command) -> Result<Child, LoadError> {
-        pin_this_thread(&[self.server])?;
-        let child = command.spawn();
-        pin_this_thread(&[self.client])?;
-        child.doing(format!("start {}", command.get_program().to_string_lossy()))
+    /// In words; `None` is somebody else's choice.
+    pub(crate) fn described(self, placement: Option<Placement>) -> String {
+        match placement {
+            Some(Placement::ServerCore) => format!("core {}", self.server),
+            Some(Placement::AllCores) => format!("all {} cores", self.allowed.count()),
+            None => "placed by its operator".to_owned(),
+        }
     }
+}
+
+fn only(core: usize) -> CpuSet {
+    let mut set = CpuSet::new();
+    set.set(core);
+    set
 }
 
 /// Raises the soft limit of open files to the hard one and says whether `connections` fit into it.
@@ -163,12 +185,8 @@ pub(crate) fn monotonic_nanoseconds() -> u64 {
     elapsed.as_nanos() as u64
 }
 
-fn pin_this_thread(cores: &[usize]) -> Result<(), LoadError> {
-    let mut only = CpuSet::new();
-    for core in cores {
-        only.set(*core);
-    }
-    sched_setaffinity(None, &only).doing(format!("pin to cores {cores:?}"))
+fn pin_this_thread(cores: &CpuSet) -> Result<(), LoadError> {
+    sched_setaffinity(None, cores).doing(format!("pin to {cores:?}"))
 }
 
 /// The first number of schedstat is the time spent on a CPU, in nanoseconds.

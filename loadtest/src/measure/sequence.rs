@@ -69,6 +69,9 @@ pub(crate) struct Faults {
     pub(crate) reordered: u64,
     /// Numbers that nobody published.
     pub(crate) unknown: u64,
+    /// Messages whose bytes are not as they were written, as far as the sampled clients can tell.
+    #[serde(default)]
+    pub(crate) corrupted: u64,
 }
 
 impl SequenceCheck {
@@ -89,6 +92,7 @@ impl SequenceCheck {
                 duplicated: disorder.duplicated,
                 reordered: disorder.reordered,
                 unknown: disorder.unknown,
+                corrupted: 0,
             },
         }
     }
@@ -116,9 +120,14 @@ impl Faults {
 
     /// "3 LOST, 1 DUPLICATED"; empty if clean.
     pub(crate) fn describe(&self) -> String {
-        let Self { lost, duplicated, reordered, unknown } = *self;
-        let named =
-            [(lost, "LOST"), (duplicated, "DUPLICATED"), (reordered, "REORDERED"), (unknown, "UNKNOWN")];
+        let Self { lost, duplicated, reordered, unknown, corrupted } = *self;
+        let named = [
+            (lost, "LOST"),
+            (duplicated, "DUPLICATED"),
+            (reordered, "REORDERED"),
+            (unknown, "UNKNOWN"),
+            (corrupted, "CORRUPTED"),
+        ];
         let told: Vec<String> = named
             .iter()
             .filter(|(count, _)| *count > 0)
@@ -134,6 +143,7 @@ impl std::ops::AddAssign for Faults {
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.unknown += other.unknown;
+        self.corrupted += other.corrupted;
     }
 }
 

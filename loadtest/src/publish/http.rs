@@ -2,17 +2,14 @@
 //!
 //! What a request says is the server's own (`Api`); sending, keeping and reading answers is the same for all.
 
-use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddrV4;
 
 use memchr::memmem;
 use mio::net::TcpStream;
 
-use crate::error::{Doing, LoadError};
+use crate::error::LoadError;
 use crate::http::{read_response, write_post};
-use crate::publish::{Messages, Publisher, connect};
-
-const RECV_BYTES: usize = 16 * 1024;
+use crate::publish::{Kept, Messages, Publisher};
 
 /// What a server's way of publishing looks like.
 pub(crate) trait Api {
@@ -25,33 +22,19 @@ pub(crate) trait Api {
 
 /// One kept connection and the requests on it that have no answer yet.
 pub(crate) struct HttpPublisher<A> {
-    stream: TcpStream,
+    kept: Kept,
     api: A,
     outstanding: usize,
-    unsent: Vec<u8>,
-    received: Vec<u8>,
 }
 
 impl<A: Api> HttpPublisher<A> {
     pub(crate) fn connect(server: SocketAddrV4, api: A) -> Result<Self, LoadError> {
-        let stream = connect(server)?;
-        Ok(Self { stream, api, outstanding: 0, unsent: Vec::new(), received: Vec::new() })
-    }
-
-    fn flush(&mut self) -> Result<(), LoadError> {
-        while !self.unsent.is_empty() {
-            match self.stream.write(&self.unsent) {
-                Ok(sent) => drop(self.unsent.drain(..sent)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error).doing("send a publication"),
-            }
-        }
-        Ok(())
+        Ok(Self { kept: Kept::connect(server)?, api, outstanding: 0 })
     }
 
     fn take_answers(&mut self) -> Result<(), LoadError> {
         let mut taken = 0;
-        while let Some(response) = read_response(&self.received[taken..])? {
+        while let Some(response) = read_response(&self.kept.received[taken..])? {
             if !self.api.is_accepted(response.status, response.body) {
                 let body = String::from_utf8_lossy(response.body);
                 return Err(LoadError::Api(format!("{}: {body}", response.status)));
@@ -62,34 +45,25 @@ impl<A: Api> HttpPublisher<A> {
                 .checked_sub(1)
                 .ok_or_else(|| LoadError::Unreadable("an answer nobody asked for".to_owned()))?;
         }
-        self.received.drain(..taken);
+        self.kept.received.drain(..taken);
         Ok(())
     }
 }
 
 impl<A: Api> Publisher for HttpPublisher<A> {
     fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+        &mut self.kept.stream
     }
 
     fn ready(&mut self) -> Result<(), LoadError> {
-        self.flush()?;
-        let mut part = [0; RECV_BYTES];
-        loop {
-            match self.stream.read(&mut part) {
-                Ok(0) => return Err(LoadError::Server("ended a publisher's connection".to_owned())),
-                Ok(length) => self.received.extend_from_slice(&part[..length]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).doing("read an answer to a publication"),
-            }
-        }
+        self.kept.flush()?;
+        self.kept.fill()?;
         self.take_answers()
     }
 
     fn publish(&mut self, topic: &str, messages: &Messages) -> Result<(), LoadError> {
-        self.outstanding += self.api.write(&mut self.unsent, topic, messages);
-        self.flush()
+        self.outstanding += self.api.write(&mut self.kept.unsent, topic, messages);
+        self.kept.flush()
     }
 
     fn outstanding(&self) -> usize {
@@ -148,7 +122,7 @@ mod tests {
         let api = CentrifugeApi { host: "h".to_owned(), path: "/api".to_owned(), key: "k".to_owned() };
         for (count, path) in [(1, "POST /api/publish "), (3, "POST /api/batch ")] {
             let mut out = Vec::new();
-            let messages = Messages { stream: 2, first: 7, count, payload_bytes: 100 };
+            let messages = Messages { stream: 2, first: 7, count, payload_bytes: 100, due: 1 };
             assert_eq!(api.write(&mut out, "load:a", &messages), 1);
             let text = String::from_utf8(out).unwrap();
             assert!(text.starts_with(path), "{text}");

@@ -1,20 +1,23 @@
 //! Backends: kept connections that publish numbered messages, on the same thread and epoll set as the clients.
 //!
-//! A publisher never blocks. It reads every answer, and a refusal ends the run.
+//! A publisher never blocks. It reads every answer, and a refusal ends the turn.
 
+use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddrV4;
 
 use mio::net::TcpStream;
 
 use crate::error::{Doing, LoadError};
-use crate::measure::payload;
+use crate::measure::payload::{self, Numbers};
 use crate::measure::process::monotonic_nanoseconds;
 
 pub(crate) mod http;
 pub(crate) mod nats;
 pub(crate) mod post;
 
-/// One kept connection to where a server takes publications.
+const RECV_BYTES: usize = 16 * 1024;
+
+/// One kept connection and where publications go.
 pub(crate) trait Publisher {
     /// For the epoll set.
     fn stream(&mut self) -> &mut TcpStream;
@@ -36,22 +39,65 @@ pub(crate) struct Messages {
     pub(crate) first: u64,
     pub(crate) count: u32,
     pub(crate) payload_bytes: usize,
+    /// When they were to be published, by the monotonic clock.
+    pub(crate) due: u64,
 }
 
 impl Messages {
     /// Appends the message at `place`, below `count`; it carries the time of this call.
     pub(crate) fn write(&self, place: u32, out: &mut Vec<u8>) {
         let sequence = self.first + u64::from(place);
-        payload::write(out, self.stream, sequence, monotonic_nanoseconds(), self.payload_bytes);
+        let numbers =
+            Numbers { stream: self.stream, sequence, sent_at: monotonic_nanoseconds(), due: self.due };
+        payload::write(out, &numbers, self.payload_bytes);
     }
 }
 
-/// A connection for a publisher: without delay, and never blocking once it stands.
-pub(crate) fn connect(server: SocketAddrV4) -> Result<TcpStream, LoadError> {
-    let stream = std::net::TcpStream::connect(server).doing(format!("connect a publisher to {server}"))?;
-    stream
-        .set_nodelay(true)
-        .and_then(|()| stream.set_nonblocking(true))
-        .doing("prepare a publisher's socket")?;
-    Ok(TcpStream::from_std(stream))
+/// A connection without delay, which never blocks once it stands, with what is on its way in both directions.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    stream: TcpStream,
+    /// What is to be sent is appended here.
+    unsent: Vec<u8>,
+    /// What came and was not taken yet.
+    received: Vec<u8>,
+}
+
+impl Kept {
+    pub(crate) fn connect(server: SocketAddrV4) -> Result<Self, LoadError> {
+        let stream =
+            std::net::TcpStream::connect(server).doing(format!("connect a publisher to {server}"))?;
+        stream
+            .set_nodelay(true)
+            .and_then(|()| stream.set_nonblocking(true))
+            .doing("prepare a publisher's socket")?;
+        Ok(Self { stream: TcpStream::from_std(stream), unsent: Vec::new(), received: Vec::new() })
+    }
+
+    /// Sends as much as fits now.
+    fn flush(&mut self) -> Result<(), LoadError> {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).doing("send a publication"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives all that is there.
+    fn fill(&mut self) -> Result<(), LoadError> {
+        let mut part = [0; RECV_BYTES];
+        loop {
+            match self.stream.read(&mut part) {
+                Ok(0) => return Err(LoadError::Server("ended a publisher's connection".to_owned())),
+                Ok(length) => self.received.extend_from_slice(&part[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).doing("read an answer to a publication"),
+            }
+        }
+    }
 }

@@ -3,57 +3,42 @@
 //!
 //! NATS answers no publication, so each call ends with a `PING`, whose `PONG` says that the server has come so far.
 
-use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddrV4;
 
 use memchr::memchr;
 use mio::net::TcpStream;
 
 use crate::dialect::nats::{CONNECT, PING, PONG};
-use crate::error::{Doing, LoadError};
-use crate::publish::{Messages, Publisher, connect};
+use crate::error::LoadError;
+use crate::publish::{Kept, Messages, Publisher};
 
-const RECV_BYTES: usize = 4 * 1024;
 /// `INFO` is the longest line a server says.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// One kept connection and the pings on it that have no answer yet.
 pub(crate) struct NatsPublisher {
-    stream: TcpStream,
+    kept: Kept,
     commands: Commands,
-    received: Vec<u8>,
 }
 
 impl NatsPublisher {
     pub(crate) fn connect(server: SocketAddrV4) -> Result<Self, LoadError> {
-        let mut publisher =
-            Self { stream: connect(server)?, commands: Commands::default(), received: Vec::new() };
-        publisher.commands.unsent.extend_from_slice(CONNECT.as_bytes());
-        publisher.flush()?;
-        Ok(publisher)
-    }
-
-    fn flush(&mut self) -> Result<(), LoadError> {
-        let unsent = &mut self.commands.unsent;
-        while !unsent.is_empty() {
-            match self.stream.write(unsent) {
-                Ok(sent) => drop(unsent.drain(..sent)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error).doing("send a publication"),
-            }
-        }
-        Ok(())
+        let mut kept = Kept::connect(server)?;
+        kept.unsent.extend_from_slice(CONNECT.as_bytes());
+        kept.flush()?;
+        Ok(Self { kept, commands: Commands::default() })
     }
 
     fn take_lines(&mut self) -> Result<(), LoadError> {
+        let Kept { received, unsent, .. } = &mut self.kept;
         let mut taken = 0;
-        while let Some(end) = memchr(b'\n', &self.received[taken..]) {
-            self.commands.take_line(self.received[taken..taken + end].trim_ascii_end())?;
+        while let Some(end) = memchr(b'\n', &received[taken..]) {
+            self.commands.take_line(received[taken..taken + end].trim_ascii_end(), unsent)?;
             taken += end + 1;
         }
-        self.received.drain(..taken);
-        if self.received.len() > LINE_BYTES_MAX {
-            return Err(unreadable(&self.received));
+        received.drain(..taken);
+        if received.len() > LINE_BYTES_MAX {
+            return Err(unreadable(received));
         }
         Ok(())
     }
@@ -61,27 +46,18 @@ impl NatsPublisher {
 
 impl Publisher for NatsPublisher {
     fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+        &mut self.kept.stream
     }
 
     fn ready(&mut self) -> Result<(), LoadError> {
-        let mut part = [0; RECV_BYTES];
-        loop {
-            match self.stream.read(&mut part) {
-                Ok(0) => return Err(LoadError::Server("ended a publisher's connection".to_owned())),
-                Ok(length) => self.received.extend_from_slice(&part[..length]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).doing("read an answer to a publication"),
-            }
-        }
+        self.kept.fill()?;
         self.take_lines()?;
-        self.flush()
+        self.kept.flush()
     }
 
     fn publish(&mut self, topic: &str, messages: &Messages) -> Result<(), LoadError> {
-        self.commands.publish(topic, messages);
-        self.flush()
+        self.commands.publish(topic, messages, &mut self.kept.unsent);
+        self.kept.flush()
     }
 
     fn outstanding(&self) -> usize {
@@ -92,31 +68,30 @@ impl Publisher for NatsPublisher {
 /// Both directions of the protocol, without the socket.
 #[derive(Debug, Default)]
 struct Commands {
-    unsent: Vec<u8>,
     /// Pings without an answer, one for each call.
     outstanding: usize,
 }
 
 impl Commands {
-    fn publish(&mut self, topic: &str, messages: &Messages) {
+    fn publish(&mut self, topic: &str, messages: &Messages, out: &mut Vec<u8>) {
         for place in 0..messages.count {
             let head = format!("PUB {topic} {}\r\n", messages.payload_bytes);
-            self.unsent.extend_from_slice(head.as_bytes());
-            messages.write(place, &mut self.unsent);
-            self.unsent.extend_from_slice(b"\r\n");
+            out.extend_from_slice(head.as_bytes());
+            messages.write(place, out);
+            out.extend_from_slice(b"\r\n");
         }
-        self.unsent.extend_from_slice(PING.as_bytes());
+        out.extend_from_slice(PING.as_bytes());
         self.outstanding += 1;
     }
 
-    fn take_line(&mut self, line: &[u8]) -> Result<(), LoadError> {
+    fn take_line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), LoadError> {
         match line.split(|byte| *byte == b' ').next() {
             Some(b"PONG") if self.outstanding > 0 => {
                 self.outstanding -= 1;
                 Ok(())
             }
             Some(b"PING") => {
-                self.unsent.extend_from_slice(PONG.as_bytes());
+                out.extend_from_slice(PONG.as_bytes());
                 Ok(())
             }
             Some(b"INFO") => Ok(()),
@@ -136,9 +111,10 @@ mod tests {
 
     #[test]
     fn a_burst_is_one_ping_behind_its_messages() {
-        let mut commands = Commands::default();
-        commands.publish("load:a", &Messages { stream: 1, first: 5, count: 2, payload_bytes: 100 });
-        let text = String::from_utf8(std::mem::take(&mut commands.unsent)).unwrap();
+        let (mut commands, mut out) = (Commands::default(), Vec::new());
+        let messages = Messages { stream: 1, first: 5, count: 2, payload_bytes: 100, due: 1 };
+        commands.publish("load:a", &messages, &mut out);
+        let text = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = text.split_terminator("\r\n").collect();
         assert_eq!(
             (lines.len(), lines[0], lines[2], lines[4]),
@@ -147,20 +123,21 @@ mod tests {
         let second: serde_json::Value = serde_json::from_str(lines[3]).unwrap();
         assert_eq!((&second["n"], lines[3].len()), (&6.into(), 100));
 
+        let mut out = Vec::new();
         assert_eq!(commands.outstanding, 1);
-        commands.take_line(b"PONG").unwrap();
+        commands.take_line(b"PONG", &mut out).unwrap();
         assert_eq!(commands.outstanding, 0);
-        assert!(commands.take_line(b"PONG").is_err());
+        assert!(commands.take_line(b"PONG", &mut out).is_err());
     }
 
     #[test]
     fn the_server_s_pings_are_answered_and_its_errors_told() {
-        let mut commands = Commands::default();
-        commands.take_line(b"INFO {}").unwrap();
-        assert!(commands.unsent.is_empty());
-        commands.take_line(b"PING").unwrap();
-        assert_eq!(commands.unsent, PONG.as_bytes());
-        assert!(commands.take_line(b"-ERR 'Unknown Protocol Operation'").is_err());
-        assert!(commands.take_line(b"HTTP/1.1 200 OK").is_err());
+        let (mut commands, mut out) = (Commands::default(), Vec::new());
+        commands.take_line(b"INFO {}", &mut out).unwrap();
+        assert!(out.is_empty());
+        commands.take_line(b"PING", &mut out).unwrap();
+        assert_eq!(out, PONG.as_bytes());
+        assert!(commands.take_line(b"-ERR 'Unknown Protocol Operation'", &mut out).is_err());
+        assert!(commands.take_line(b"HTTP/1.1 200 OK", &mut out).is_err());
     }
 }

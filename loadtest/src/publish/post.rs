@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_many_requests_or_many_lines() {
-        let messages = Messages { stream: 0, first: 3, count: 4, payload_bytes: 100 };
+        let messages = Messages { stream: 0, first: 3, count: 4, payload_bytes: 100, due: 1 };
         for (burst, requests, lines) in [(Burst::Pipelined, 4, 1), (Burst::Lines, 1, 4)] {
             let mut out = Vec::new();
             let api = PostApi { host: "localhost".to_owned(), burst };

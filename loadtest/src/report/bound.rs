@@ -1,62 +1,120 @@
 //! Bounds that a run is held against: `fanwire/raw:server CPU per delivery<=1.2`.
 //!
-//! A bound says met or not met in the report. It never fails a run: only wrong deliveries do.
+//! A bound says met or not met in the report. It never fails a run: only wrong deliveries do. What was not measured, or
+//! was measured under another load than the stated one, is never met.
 
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::Report;
+use crate::report::{Report, Turn, names};
 
 /// A bound and what was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bound {
     pub(crate) name: String,
-    pub(crate) measured: f64,
+    pub(crate) measured: Option<f64>,
     pub(crate) at_most: f64,
     /// Of both numbers.
     pub(crate) unit: String,
     pub(crate) met: bool,
+    /// "met", "not met", "not measured" or "not judged", and why.
+    #[serde(default)]
+    pub(crate) verdict: String,
 }
 
-/// A figure of one subject, or its ratio to another's, and the most it may be.
+/// A figure of one subject, alone or beside another's, and the most it may be.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct BoundRule {
     subject: String,
-    divided_by: Option<String>,
-    figure: String,
+    beside: Beside,
+    figure: &'static str,
     at_most: f64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Beside {
+    Nobody,
+    DividedBy(String),
+    Minus(String),
 }
 
 impl BoundRule {
     /// The figure's median itself.
     pub(crate) fn absolute(subject: &str, figure: &str, at_most: f64) -> Self {
-        Self { subject: subject.to_owned(), divided_by: None, figure: figure.to_owned(), at_most }
+        let figure = names::figure(figure).expect("scenarios hold their own figures against bounds");
+        Self { subject: subject.to_owned(), beside: Beside::Nobody, figure, at_most }
     }
 
     /// The ratio of two subjects' medians.
     pub(crate) fn ratio(subject: &str, divided_by: &str, figure: &str, at_most: f64) -> Self {
-        Self { divided_by: Some(divided_by.to_owned()), ..Self::absolute(subject, figure, at_most) }
+        let beside = Beside::DividedBy(divided_by.to_owned());
+        Self { beside, ..Self::absolute(subject, figure, at_most) }
     }
 
-    /// `None` if the run has not measured it.
-    pub(crate) fn judge(&self, report: &Report) -> Option<Bound> {
-        let mut figures = report.turns.iter().flat_map(|turn| &turn.figures);
-        let figure = figures.find(|figure| same_words(&figure.name, &self.figure))?;
-        let (name, unit, measured) = match &self.divided_by {
-            Some(below) => {
-                let ratio = report.ratio(&self.subject, below, &figure.name)?;
-                (format!("{} / {below}, {}", self.subject, figure.name), "ratio", ratio.median)
+    /// The difference of two subjects' medians.
+    pub(crate) fn difference(subject: &str, minus: &str, figure: &str, at_most: f64) -> Self {
+        Self { beside: Beside::Minus(minus.to_owned()), ..Self::absolute(subject, figure, at_most) }
+    }
+
+    /// Whose figures are needed.
+    pub(crate) fn subjects(&self) -> impl Iterator<Item = &str> {
+        let beside = match &self.beside {
+            Beside::Nobody => None,
+            Beside::DividedBy(other) | Beside::Minus(other) => Some(&**other),
+        };
+        std::iter::once(&*self.subject).chain(beside)
+    }
+
+    pub(crate) fn judge(&self, report: &Report) -> Bound {
+        let Self { subject, figure, at_most, .. } = self;
+        let (name, measured) = match &self.beside {
+            Beside::Nobody => {
+                (format!("{subject}, {figure}"), report.spread(subject, figure).map(|spread| spread.median))
             }
-            None => {
-                let spread = report.spread(&self.subject, &figure.name)?;
-                (format!("{}, {}", self.subject, figure.name), &*figure.unit, spread.median)
+            Beside::DividedBy(below) => (
+                format!("{subject} / {below}, {figure}"),
+                report.ratio(subject, below, figure).map(|ratio| ratio.median),
+            ),
+            Beside::Minus(other) => {
+                let both = report.spread(subject, figure).zip(report.spread(other, figure));
+                let difference = both.map(|(one, other)| one.median - other.median);
+                (format!("{subject} - {other}, {figure}"), difference)
             }
         };
-        let met = measured <= self.at_most;
-        Some(Bound { name, measured, at_most: self.at_most, unit: unit.to_owned(), met })
+        let unit = match &self.beside {
+            Beside::DividedBy(_) => "ratio".to_owned(),
+            Beside::Nobody | Beside::Minus(_) => {
+                let mut figures = report.turns.iter().flat_map(|turn| &turn.figures);
+                figures
+                    .find(|known| known.name == *figure)
+                    .map(|known| known.unit.clone())
+                    .unwrap_or_default()
+            }
+        };
+        let verdict = self.verdict(report, measured);
+        Bound { name, measured, at_most: *at_most, unit, met: verdict == MET, verdict }
+    }
+
+    fn verdict(&self, report: &Report, measured: Option<f64>) -> String {
+        let turns: Vec<&Turn> = self
+            .subjects()
+            .flat_map(|subject| report.turns.iter().filter(move |turn| turn.subject == subject))
+            .collect();
+        let failed = turns.iter().filter(|turn| !turn.is_clean()).count();
+        let off = turns.iter().filter(|turn| turn.not_at_pace.is_some()).count();
+        let all = turns.len();
+        match measured {
+            _ if failed > 0 => format!("not met: {failed} of {all} turns failed"),
+            None => "not measured".to_owned(),
+            Some(_) if off > 0 => format!("not judged: {off} of {all} turns were not at their pace"),
+            Some(measured) if measured <= self.at_most => MET.to_owned(),
+            Some(_) => "not met".to_owned(),
+        }
     }
 }
+
+const MET: &str = "met";
 
 impl FromStr for BoundRule {
     type Err = String;
@@ -70,19 +128,13 @@ impl FromStr for BoundRule {
             Some((subject, below)) => (subject, Some(below.trim().to_owned())),
             None => (subjects, None),
         };
-        let (subject, figure) = (subject.trim().to_owned(), figure.trim().to_owned());
-        let empty = subject.is_empty() || figure.is_empty() || divided_by.as_deref() == Some("");
-        if empty || !at_most.is_finite() {
+        let (subject, figure) = (subject.trim().to_owned(), figure.trim());
+        if subject.is_empty() || divided_by.as_deref() == Some("") || !at_most.is_finite() {
             return Err(wrong());
         }
-        Ok(Self { subject, divided_by, figure, at_most })
+        let figure = names::figure(figure).ok_or_else(|| format!("no scenario has a figure {figure:?}"))?;
+        Ok(Self { subject, beside: divided_by.map_or(Beside::Nobody, Beside::DividedBy), figure, at_most })
     }
-}
-
-/// `Server-CPU_per delivery` is `server CPU per delivery`.
-fn same_words(left: &str, right: &str) -> bool {
-    let plain = |text: &str| text.replace(['-', '_'], " ").to_lowercase();
-    plain(left) == plain(right)
 }
 
 #[cfg(test)]
@@ -90,34 +142,61 @@ mod tests {
     use super::*;
     use crate::report::tests::sample;
 
-    #[test]
-    fn a_bound_is_read_and_judged() {
-        let rule: BoundRule = "fanwire/raw:server-cpu-per-delivery<=1.2".parse().unwrap();
-        let bound = rule.judge(&sample()).unwrap();
-        assert_eq!(bound.name, "fanwire / raw, server CPU per delivery");
-        assert!(bound.met && (bound.measured - 1.125).abs() < 1e-9);
-
-        let rule: BoundRule = "fanwire: server CPU per delivery <= 20".parse().unwrap();
-        let bound = rule.judge(&sample()).unwrap();
-        assert_eq!((bound.measured, bound.met, &*bound.unit), (22.5, false, "us"));
+    fn judged(rule: &str, report: &Report) -> Bound {
+        rule.parse::<BoundRule>().unwrap().judge(report)
     }
 
     #[test]
-    fn what_was_not_measured_is_not_judged() {
-        for text in [
-            "nobody:server CPU per delivery<=1",
-            "fanwire:memory<=1",
-            "fanwire/nobody:server CPU per delivery<=1",
-        ] {
-            assert_eq!(text.parse::<BoundRule>().unwrap().judge(&sample()), None, "{text}");
+    fn a_bound_is_read_and_judged() {
+        let bound = judged("fanwire/raw:server-cpu-per-delivery<=1.2", &sample());
+        assert_eq!(bound.name, "fanwire / raw, server CPU per delivery");
+        assert!(bound.met && (bound.measured.unwrap() - 1.125).abs() < 1e-9);
+
+        let bound = judged("fanwire: server CPU per delivery <= 20", &sample());
+        assert_eq!((bound.measured, &*bound.verdict, &*bound.unit), (Some(22.5), "not met", "us"));
+
+        let rule = BoundRule::difference("fanwire", "raw", "server CPU per delivery", 2.5);
+        assert_eq!((rule.judge(&sample()).measured, rule.judge(&sample()).met), (Some(2.5), true));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_said_to_be_so() {
+        for text in ["nobody:server CPU per delivery<=1", "fanwire:slowest<=1", "fanwire/nobody:slowest<=1"] {
+            let bound = judged(text, &sample());
+            assert_eq!((bound.measured, bound.met, &*bound.verdict), (None, false, "not measured"), "{text}");
         }
     }
 
     #[test]
+    fn a_failed_turn_meets_no_bound() {
+        let mut report = sample();
+        report.turns[2].connections_lost = 1;
+        let bound = judged("fanwire/raw:server CPU per delivery<=9", &report);
+        assert_eq!((bound.met, &*bound.verdict), (false, "not met: 1 of 4 turns failed"));
+        assert!(judged("fanwire:server CPU per delivery<=99", &report).met, "it is about the other subject");
+    }
+
+    #[test]
+    fn a_turn_that_was_not_at_its_pace_is_not_judged() {
+        let mut report = sample();
+        report.turns[3].not_at_pace = Some("1.0 s behind".to_owned());
+        let bound = judged("fanwire/raw:server CPU per delivery<=9", &report);
+        let told = "not judged: 1 of 4 turns were not at their pace";
+        assert_eq!((bound.measured.is_some(), bound.met, &*bound.verdict), (true, false, told));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
-        for text in
-            ["", "fanwire", "fanwire:cpu", "fanwire:cpu<=", "fanwire:cpu<=NaN", ":cpu<=1", "a/:cpu<=1"]
-        {
+        for text in [
+            "",
+            "fanwire",
+            "fanwire:slowest",
+            "fanwire:slowest<=",
+            "fanwire:slowest<=NaN",
+            ":slowest<=1",
+            "a/:slowest<=1",
+            "fanwire:no such figure<=1",
+        ] {
             assert!(text.parse::<BoundRule>().is_err(), "{text}");
         }
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::{Doing, LoadError};
 use crate::report::{Report, Summary};
 
-/// Stores everything a run found.
+/// Stores everything a run has found so far.
 pub(crate) fn write(path: &Path, report: &Report) -> Result<(), LoadError> {
     #[derive(Serialize)]
     struct Document<'a> {
@@ -16,12 +16,25 @@ pub(crate) fn write(path: &Path, report: &Report) -> Result<(), LoadError> {
         report: &'a Report,
         summary: Vec<Summary>,
     }
-    let document = Document { report, summary: report.summaries() };
-    let json = serde_json::to_vec_pretty(&document).map_err(|error| LoadError::Io {
+    let mut summary = report.summaries();
+    // Those of the turns add up to them, and they are most of a file.
+    for histogram in summary.iter_mut().flat_map(|subject| &mut subject.histograms) {
+        histogram.buckets.clear();
+    }
+    let json = serde_json::to_vec(&Document { report, summary }).map_err(|error| LoadError::Io {
         doing: "make JSON of the report".to_owned(),
         source: error.into(),
     })?;
-    fs::write(path, json).doing(format!("write {}", path.display()))
+    replace(path, &json)
+}
+
+/// Writes a file beside the old one and puts it in its place, so that there is a whole one at any time.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    fs::write(&beside, bytes)
+        .and_then(|()| fs::rename(&beside, path))
+        .doing(format!("write {}", path.display()))
 }
 
 /// Reads what `write` stored; the summary is made anew when it is needed.
@@ -40,10 +53,12 @@ mod tests {
     fn a_report_reads_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("report.json");
+        fs::write(&path, "an older one").unwrap();
         write(&path, &sample()).unwrap();
         assert_eq!(read(&path).unwrap(), sample());
         let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         assert_eq!(json["summary"][1]["subject"], "fanwire");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
         fs::write(&path, "{}").unwrap();
         assert!(read(&path).is_err());
     }

@@ -1,4 +1,4 @@
-//! Where a run was made: a figure without it means nothing.
+//! Where a run was made and by what: a figure without it means nothing.
 
 use std::fs;
 
@@ -6,20 +6,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::measure::process::Cores;
 
-/// The machine and how it was shared out.
+/// The machine, and this program's place on it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
+    /// Major and minor version.
     pub(crate) kernel: String,
     pub(crate) cores: usize,
     pub(crate) memory_bytes: u64,
     /// The longest queue of connections that wait to be accepted (net.core.somaxconn).
     pub(crate) backlog_max: String,
-    pub(crate) pinned: Cores,
+    /// Where this program ran all clients.
+    #[serde(default)]
+    pub(crate) client_core: usize,
+    /// How this program was built.
+    #[serde(default)]
+    pub(crate) load_tool: String,
+}
+
+/// A server that took part.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ServerNote {
+    pub(crate) subject: String,
+    /// Of all programs that it consists of; empty if not known.
+    pub(crate) versions: Vec<String>,
+    pub(crate) placement: String,
 }
 
 impl Machine {
-    pub(crate) fn here(pinned: Cores) -> Self {
+    pub(crate) fn here(cores: Cores) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = read("/proc/cpuinfo");
         let field = |line: &str| {
@@ -30,11 +45,57 @@ impl Machine {
         };
         Self {
             processor: cpuinfo.lines().find_map(field).unwrap_or_else(|| "unknown".to_owned()),
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            kernel: major_and_minor(&read("/proc/sys/kernel/osrelease")),
             cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
             memory_bytes: read("/proc/meminfo").lines().find_map(memory).unwrap_or(0) * 1024,
             backlog_max: read("/proc/sys/net/core/somaxconn").trim().to_owned(),
-            pinned,
+            client_core: cores.client,
+            load_tool: format!("{} {}", env!("CARGO_PKG_VERSION"), BUILD),
         }
+    }
+}
+
+const BUILD: &str =
+    if cfg!(debug_assertions) { "DEBUG BUILD, figures are not to be compared" } else { "release build" };
+
+impl ServerNote {
+    /// "fanwire+redis: fanwire 0.1.0, Redis 7.0; core 0".
+    pub(crate) fn described(&self) -> String {
+        let versions =
+            if self.versions.is_empty() { "version unknown".to_owned() } else { self.versions.join(", ") };
+        format!("{}: {versions}; {}", self.subject, self.placement)
+    }
+}
+
+/// The rest of a release's name tells more of its maker than of what it does.
+fn major_and_minor(release: &str) -> String {
+    let mut numbers = release.trim().splitn(3, '.');
+    let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) => format!("{}.{}", digits(major), digits(minor)),
+        _ => "unknown".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_told_by_two_numbers() {
+        assert_eq!(major_and_minor("6.12.4-somebody-v2\n"), "6.12");
+        assert_eq!(major_and_minor("6.1-rc2"), "6.1");
+        assert_eq!(major_and_minor("odd"), "unknown");
+    }
+
+    #[test]
+    fn this_machine_is_described() {
+        let machine = Machine::here(Cores::default());
+        assert!(machine.cores > 0 && machine.memory_bytes > 0);
+        assert!(
+            machine.load_tool.contains("DEBUG BUILD"),
+            "tests are built for debugging: {}",
+            machine.load_tool
+        );
     }
 }

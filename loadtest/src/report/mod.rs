@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub(crate) mod bound;
+pub(crate) mod command;
 pub(crate) mod json;
 pub(crate) mod machine;
+pub(crate) mod names;
 pub(crate) mod page;
 pub(crate) mod text;
 
 pub(crate) use bound::{Bound, BoundRule};
-pub(crate) use machine::Machine;
+pub(crate) use machine::{Machine, ServerNote};
 
 use crate::measure::sequence::Faults;
 
@@ -27,7 +29,10 @@ pub(crate) struct Report {
     /// The load by name, as a person reads it.
     pub(crate) load: Vec<(String, String)>,
     pub(crate) machine: Machine,
-    /// The command line that made it.
+    /// The servers that took part, in the order of their first turns.
+    #[serde(default)]
+    pub(crate) servers: Vec<ServerNote>,
+    /// The command line that made it, as far as it may be shown.
     pub(crate) command: Vec<String>,
     /// In the order of their turns; the first is the one that others are compared with.
     pub(crate) subjects: Vec<String>,
@@ -49,6 +54,9 @@ pub(crate) struct Turn {
     pub(crate) connections_lost: u64,
     /// Why the turn failed, word for word: the first lost connections, and whatever else went wrong.
     pub(crate) reasons: Vec<String>,
+    /// Why the turn was not the load that was asked for; its figures are of another one then.
+    #[serde(default)]
+    pub(crate) not_at_pace: Option<String>,
     /// What to know when reading the figures.
     pub(crate) notes: Vec<String>,
 }
@@ -190,6 +198,7 @@ impl Turn {
 
     /// Adds a figure; what cannot be told (a division by nothing) is left out.
     pub(crate) fn figure(&mut self, name: &str, unit: &str, value: f64) {
+        debug_assert_eq!(names::figure(name), Some(name), "bounds must be able to name it");
         if value.is_finite() {
             self.figures.push(Figure { name: name.to_owned(), unit: unit.to_owned(), value });
         }
@@ -274,6 +283,11 @@ pub(crate) mod tests {
             about: "One topic.".to_owned(),
             load: vec![("subscribers".to_owned(), "10".to_owned())],
             machine: Machine::default(),
+            servers: vec![ServerNote {
+                subject: "fanwire".to_owned(),
+                versions: vec!["fanwire 1".to_owned()],
+                placement: "core 0".to_owned(),
+            }],
             command: vec!["fanwire-loadtest".to_owned(), "fanout".to_owned()],
             subjects: vec!["raw".to_owned(), "fanwire".to_owned()],
             turns: vec![

@@ -1,40 +1,61 @@
 //! The report as a person reads it in a terminal: one row for each figure, one column for each subject.
 
-use std::collections::BTreeSet;
-
 use crate::report::{Report, Spread, Summary, Turn};
 
 /// Everything but the raw histograms and series.
 pub(crate) fn render(report: &Report) -> String {
     let load: Vec<String> = report.load.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let mut text = format!(
-        "{}: {}\n{}; {} rounds; server on core {}, client on core {}\n\n",
+        "{}: {}\n{}; {} rounds\nload tool: {}; core {}\n",
         report.scenario,
         report.about,
         load.join(", "),
         report.turns.iter().map(|turn| turn.round).max().unwrap_or(0),
-        report.machine.pinned.server,
-        report.machine.pinned.client,
+        report.machine.load_tool,
+        report.machine.client_core,
     );
+    for server in &report.servers {
+        text += &format!("{}\n", server.described());
+    }
+    text.push('\n');
     text += &table(&rows(&report.summaries()));
     if !report.bounds.is_empty() {
         text.push('\n');
         let bounds = report.bounds.iter().map(|bound| {
-            let met = if bound.met { "met" } else { "NOT MET" };
+            let verdict = bound.verdict.replace("not met", "NOT MET");
             let unit = if bound.unit == "ratio" { "" } else { &bound.unit };
-            let measured = format!("{} {unit}", digits(bound.measured));
-            vec![met.to_owned(), bound.name.clone(), measured, format!("<= {} {unit}", digits(bound.at_most))]
+            let measured =
+                bound.measured.map_or_else(|| "-".to_owned(), |value| format!("{} {unit}", digits(value)));
+            vec![verdict, bound.name.clone(), measured, format!("<= {} {unit}", digits(bound.at_most))]
         });
         text += &table(&bounds.collect::<Vec<_>>());
     }
-    let notes: BTreeSet<&String> = report.turns.iter().flat_map(|turn| &turn.notes).collect();
-    for note in notes {
-        text += &format!("note: {note}\n");
+    for (subject, note, rounds) in notes(report) {
+        text += &format!("note: {subject}, {rounds}: {note}\n");
     }
     for turn in report.turns.iter().filter(|turn| !turn.is_clean()) {
         text += &format!("FAILED round {}, {}: {}\n", turn.round, turn.subject, failure(turn));
     }
     text
+}
+
+/// What there is to know about a subject's turns, and in which rounds.
+fn notes(report: &Report) -> Vec<(&str, String, String)> {
+    let mut noted: Vec<(&str, String, Vec<String>)> = Vec::new();
+    for turn in &report.turns {
+        let pace = turn.not_at_pace.iter().map(|why| format!("not at its pace: {why}"));
+        for note in turn.notes.iter().cloned().chain(pace) {
+            match noted.iter_mut().find(|(subject, known, _)| *subject == turn.subject && *known == note) {
+                Some((_, _, rounds)) => rounds.push(turn.round.to_string()),
+                None => noted.push((&turn.subject, note, vec![turn.round.to_string()])),
+            }
+        }
+    }
+    let told = |rounds: Vec<String>| match &*rounds {
+        [one] => format!("round {one}"),
+        several => format!("rounds {}", several.join(", ")),
+    };
+    noted.into_iter().map(|(subject, note, rounds)| (subject, note, told(rounds))).collect()
 }
 
 /// One line for the end of a turn: its first figures, and what was wrong.
@@ -47,7 +68,8 @@ pub(crate) fn turn_line(turn: &Turn) -> String {
         .map(|figure| format!("{} {} {}", figure.name, digits(figure.value), figure.unit))
         .collect();
     let figures = figures.join(", ");
-    if turn.is_clean() { figures } else { format!("FAILED: {}; {figures}", failure(turn)) }
+    let pace = turn.not_at_pace.iter().map(|why| format!("NOT AT ITS PACE: {why}; ")).collect::<String>();
+    if turn.is_clean() { pace + &figures } else { format!("FAILED: {}; {pace}{figures}", failure(turn)) }
 }
 
 fn failure(turn: &Turn) -> String {
@@ -125,20 +147,29 @@ fn table(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::BoundRule;
     use crate::report::tests::sample;
 
     #[test]
     fn a_report_shows_medians_ratios_bounds_and_failures() {
         let mut report = sample();
-        let rule: crate::report::BoundRule = "fanwire/raw:server CPU per delivery<=1.1".parse().unwrap();
-        report.bounds.extend(rule.judge(&report));
+        let rule: BoundRule = "fanwire/raw:server CPU per delivery<=1.1".parse().unwrap();
+        report.bounds.push(rule.judge(&report));
+        report.bounds.push(BoundRule::absolute("fanwire", "slowest", 3.0).judge(&report));
+        report.turns[0].notes.push("mind this".to_owned());
+        report.turns[2].notes.push("mind this".to_owned());
+        report.turns[3].not_at_pace = Some("0.50 s behind".to_owned());
         report.turns[1].faults.lost = 3;
         report.turns[1].connections_lost = 1;
         report.turns[1].reasons.push("the server ended the connection".to_owned());
         let text = render(&report);
         for part in [
             "server CPU per delivery  us  20.0 [10.0-30.0]  22.5 [12.0-33.0]  x1.12",
-            "NOT MET  fanwire / raw, server CPU per delivery  1.12",
+            "fanwire: fanwire 1; core 0\n",
+            "NOT MET       fanwire / raw, server CPU per delivery  1.12",
+            "not measured  fanwire, slowest                        -",
+            "note: raw, rounds 1, 2: mind this\n",
+            "note: fanwire, round 2: not at its pace: 0.50 s behind\n",
             "FAILED round 1, fanwire: 3 LOST; 1 CONNECTIONS LOST; the server ended the connection",
         ] {
             assert!(text.contains(part), "{text}");

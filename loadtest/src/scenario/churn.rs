@@ -1,9 +1,9 @@
 //! `churn`: clients connect, subscribe and leave, over and over, always new users; does everything they took come back?
 //!
-//! Half of them say goodbye, half just go. After a warm-up the server's memory and its Redis' keys are the start that the
-//! end is compared with.
+//! Half of them say goodbye, half just go. The server's memory at the end is compared with that after a warm-up, its Redis'
+//! keys with those before anybody came.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
@@ -21,6 +21,8 @@ const GROWTH_MAX: f64 = 0.05;
 const SAMPLES: u32 = 200;
 /// Loopback addresses to come from: ports of one would run out.
 const SOURCES: usize = 16;
+/// Nobody coming or going for so long means that the server does not go on.
+const STALL_MAX: Duration = Duration::from_secs(10);
 const TURN_MAX: Duration = Duration::from_millis(100);
 
 /// What to do.
@@ -32,8 +34,8 @@ pub(crate) struct ChurnArguments {
     /// Clients that come and go before the start is measured
     #[arg(long, default_value_t = 50_000, value_name = "CYCLES")]
     pub(crate) warm_up: u32,
-    /// Topics that clients subscribe to in turn
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Topics that clients subscribe to in turn; with fewer than clients at a time, topics have several members
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) topics: u32,
     /// Clients at a time
     #[arg(long, default_value_t = 64, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -48,16 +50,15 @@ pub(crate) struct ChurnArguments {
 pub(crate) fn run(arguments: &ChurnArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
     let ChurnArguments { cycles, warm_up, topics, at_once, .. } = arguments;
     let subjects = bench.subjects();
-    let bounds = subjects.iter().flat_map(|(name, _)| {
-        [
-            BoundRule::absolute(name, "memory growth", GROWTH_MAX),
-            BoundRule::absolute(name, "Redis keys growth", 0.0),
-        ]
+    let bounds = subjects.iter().flat_map(|(name, subject)| {
+        let keys = subject.redis.then(|| BoundRule::absolute(name, "Redis keys growth", 0.0));
+        std::iter::once(BoundRule::absolute(name, "memory growth", GROWTH_MAX)).chain(keys)
     });
     let outline = Outline {
         scenario: "churn",
         about:
-            "clients connect, subscribe and leave, half of them without a word; growth is from warm-up to end"
+            "clients connect, subscribe and leave, half of them without a word; memory grows from the warm-up's end, \
+             keys from its start"
                 .to_owned(),
         load: described(&[
             ("cycles", cycles.to_string()),
@@ -81,20 +82,24 @@ fn turn(arguments: &ChurnArguments, bench: &mut Bench<'_>, subject: &Subject) ->
     };
     let mut stage = Stage::start(bench, subject, &plan)?;
     let rest = Duration::from_secs((*rest).into());
-    let mut churn = Churn { at_once: *at_once as usize, started: 0, done: 0 };
+    let topics = *topics as usize;
+    let mut churn = Churn { at_once: *at_once as usize, topics, started: 0, done: 0 };
+    let before = Sample::take(&stage)?;
     churn.run(&mut stage, *warm_up as usize, |_, _| Ok(()))?;
     bench.progress.live("resting after the warm-up");
     stage.clients.run_for(rest)?;
     let start = Sample::take(&stage)?;
 
-    let mut samples = vec![(0, start)];
+    let mut samples = vec![(0, before), (*warm_up as usize, start)];
     let sample_every = (cycles / SAMPLES).max(1) as usize;
+    let mut next_sample = *warm_up as usize + sample_every;
     let meter = Meter::start(&stage.target.parts())?;
     churn.run(&mut stage, *cycles as usize, |stage, done| {
-        let done = done - *warm_up as usize;
-        if done >= samples.len() * sample_every {
+        if done >= next_sample {
+            next_sample += sample_every;
             samples.push((done, Sample::take(stage)?));
         }
+        let done = done - *warm_up as usize;
         if bench.progress.is_due() {
             let used = meter.used()?;
             let memory = samples.last().map_or(0, |(_, sample)| sample.resident >> 20);
@@ -107,7 +112,7 @@ fn turn(arguments: &ChurnArguments, bench: &mut Bench<'_>, subject: &Subject) ->
     bench.progress.live("resting before the end is measured");
     stage.clients.run_for(rest)?;
     let end = Sample::take(&stage)?;
-    samples.push((*cycles as usize, end));
+    samples.push((*warm_up as usize + *cycles as usize, end));
 
     let mut turn = Turn::default();
     let each = f64::from(*cycles);
@@ -115,11 +120,12 @@ fn turn(arguments: &ChurnArguments, bench: &mut Bench<'_>, subject: &Subject) ->
     turn.figure("memory growth", "ratio", growth);
     turn.figure("memory after warm-up", "B", start.resident as f64);
     turn.figure("memory at the end", "B", end.resident as f64);
-    if let Some((start, end)) = start.redis.zip(end.redis) {
-        turn.figure("Redis keys growth", "count", end.keys as f64 - start.keys as f64);
+    if let (Some(before), Some(start), Some(end)) = (before.redis, start.redis, end.redis) {
+        turn.figure("Redis keys growth", "count", end.keys as f64 - before.keys as f64);
         turn.figure("Redis keys at the end", "count", end.keys as f64);
-        let growth = (end.bytes as f64 - start.bytes as f64) / start.bytes as f64;
-        turn.figure("Redis memory growth", "ratio", growth);
+        let growth = |from: u64| (end.bytes as f64 - from as f64) / from as f64;
+        turn.figure("Redis memory growth", "ratio", growth(start.bytes));
+        turn.figure("Redis memory growth from before the warm-up", "ratio", growth(before.bytes));
     }
     if let Some(server) = used.server() {
         turn.figure("server CPU per cycle", "us", server.microseconds() / each);
@@ -132,7 +138,7 @@ fn turn(arguments: &ChurnArguments, bench: &mut Bench<'_>, subject: &Subject) ->
     turn.connections_lost = lost as u64;
     turn.reasons = reasons.to_vec();
     let mut present = 0;
-    for topic in 0..*topics as usize {
+    for topic in 0..topics {
         present += stage.target.present(&stage.streams.audience.topic_name(topic))?.unwrap_or(0);
     }
     if present > 0 {
@@ -145,6 +151,7 @@ fn turn(arguments: &ChurnArguments, bench: &mut Bench<'_>, subject: &Subject) ->
 #[derive(Debug)]
 struct Churn {
     at_once: usize,
+    topics: usize,
     started: usize,
     done: usize,
 }
@@ -161,12 +168,21 @@ impl Churn {
         for place in 0..self.at_once.min(cycles) {
             self.start(stage, place)?;
         }
+        let mut last_step = (0, Instant::now());
         while self.done < end {
+            let step = stage.clients.settled() + self.done;
+            if step != last_step.0 {
+                last_step = (step, Instant::now());
+            }
+            if last_step.1.elapsed() > STALL_MAX {
+                let told = format!("let nobody come or go for {STALL_MAX:?}, after {} cycles", self.done);
+                return Err(stage.target.explain(LoadError::Server(told)));
+            }
             stage.clients.turn(Some(TURN_MAX)).map_err(|error| stage.target.explain(error))?;
             // All of them: a client that went during this turn is not in any later event.
             for place in 0..self.at_once.min(cycles) {
                 if stage.clients.is_live(place) {
-                    leave(stage, place)?;
+                    self.leave(stage, place)?;
                 }
                 if stage.clients.take_gone(place) {
                     self.done += 1;
@@ -185,16 +201,17 @@ impl Churn {
         self.started += 1;
         stage.clients.start_at(place, number, number % SOURCES)
     }
-}
 
-/// Every other client says goodbye.
-fn leave(stage: &mut Stage, place: usize) -> Result<(), LoadError> {
-    let left: Result<(), Lost> = if stage.clients.number(place).is_multiple_of(2) {
-        stage.clients.leave(place)
-    } else {
-        stage.clients.vanish(place)
-    };
-    left.map_err(|lost| LoadError::Server(format!("did not let a client go: {lost}")))
+    /// Every other client of each topic says goodbye.
+    fn leave(&self, stage: &mut Stage, place: usize) -> Result<(), LoadError> {
+        let of_its_topic = stage.clients.number(place) / self.topics;
+        let left: Result<(), Lost> = if of_its_topic.is_multiple_of(2) {
+            stage.clients.leave(place)
+        } else {
+            stage.clients.vanish(place)
+        };
+        left.map_err(|lost| LoadError::Server(format!("did not let a client go: {lost}")))
+    }
 }
 
 /// What is held at one time.

@@ -7,14 +7,14 @@ use clap::Args;
 use crate::dialect::Seats;
 use crate::error::LoadError;
 use crate::report::Report;
-use crate::scenario::flow::{Route, send};
+use crate::scenario::flow::{FullCore, Route, send};
 use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
 use crate::settings::Settings;
 
 /// What to do.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ClusterArguments {
-    /// Connections, in turn on each node
+    /// Connections, each on the node that its number is mixed to
     #[arg(long, default_value_t = 1000, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) subscribers: u32,
     /// Topics, each client in one of them; each has subscribers on every node
@@ -48,6 +48,6 @@ pub(crate) fn run(arguments: &ClusterArguments, bench: &mut Bench<'_>) -> Result
     let subjects = bench.subjects();
     bench.run(outline, &subjects, |bench, subject| {
         let mut stage = Stage::open(bench, subject, &plan)?;
-        send(bench, &mut stage, load, route)
+        send(bench, &mut stage, load, route, FullCore::SpoilsTheTurn)
     })
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::dialect::Seats;
 use crate::error::LoadError;
 use crate::report::{BoundRule, Report};
-use crate::scenario::flow::{Route, send};
+use crate::scenario::flow::{FullCore, Route, send};
 use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
 use crate::settings::Settings;
 
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &FanoutArguments, bench: &mut Bench<'_>) -> Result<
     };
     bench.run(outline, &subjects, |bench, subject| {
         let mut stage = Stage::open(bench, subject, &plan)?;
-        send(bench, &mut stage, load, Route::Shared)
+        send(bench, &mut stage, load, Route::Shared, FullCore::SpoilsTheTurn)
     })
 }
 

@@ -9,7 +9,7 @@ use crate::dialect::Audience;
 use crate::error::LoadError;
 use crate::measure::meter::{Meter, Used};
 use crate::measure::pace::Pace;
-use crate::measure::process::resident_bytes_roughly;
+use crate::measure::process::{CpuUse, Placement, monotonic_nanoseconds, resident_bytes_roughly};
 use crate::measure::sequence::Faults;
 use crate::publish::Messages;
 use crate::report::{Series, Turn};
@@ -19,9 +19,16 @@ use crate::target::Part;
 /// A turn without a delivery for this long beyond the pace is over, and what is missing is lost.
 const STALL_MAX: Duration = Duration::from_secs(5);
 /// A message that comes twice comes within this time.
-const SETTLE: Duration = Duration::from_millis(200);
-/// Falling behind the pace by more than this, in seconds, is told: the figures are of another load then.
-const BEHIND_TOLD: f64 = 0.25;
+pub(crate) const SETTLE: Duration = Duration::from_millis(200);
+/// Falling behind by more than this share of the planned time, or of a second if that is less, means that the turn had
+/// another load than the stated one.
+const BEHIND_SHARE_MAX: f64 = 0.02;
+/// A server or a client that needs more of its core has no time left, so that the pace was not its own.
+const CORE_SHARE_MAX: f64 = 0.97;
+/// How often the server's memory is looked at while it sends.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
+/// The series of a turn that sends.
+pub(crate) const RESIDENT_MEMORY: &str = "server resident memory";
 /// Of the pseudo-random order in which topics get messages; any odd number would do.
 const ORDER_SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -44,13 +51,24 @@ impl Route {
     }
 }
 
+/// What a core without time left says about a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FullCore {
+    /// It had another load than the stated one.
+    SpoilsTheTurn,
+    /// Nothing: the server is offered more than it can do one by one.
+    IsThePoint,
+}
+
 /// Connects the publishers, sends the whole load, and waits for what is on its way.
 pub(crate) fn send(
     bench: &mut Bench<'_>,
     stage: &mut Stage,
     load: &Load,
     route: Route,
+    full_core: FullCore,
 ) -> Result<Turn, LoadError> {
+    stage.clients.shared.payload_bytes = load.payload;
     for index in 0..load.publishers as usize {
         match stage.target.publisher(index)? {
             Some(publisher) => stage.clients.add_publisher(publisher)?,
@@ -64,7 +82,7 @@ pub(crate) fn send(
         sent.map_err(|error| stage.target.explain(error))?;
     stage.clients.run_for(SETTLE)?;
 
-    let mut turn = turn_of(&stage.clients, &used);
+    let mut turn = turn_of(stage, &used);
     let seconds = last_delivery.as_secs_f64();
     let deliveries = stage.clients.shared.received;
     turn.figure("deliveries", "count", deliveries as f64);
@@ -73,11 +91,27 @@ pub(crate) fn send(
     // How much longer it took than the pace asked for.
     let behind = (seconds - load.planned_seconds()).max(0.0);
     turn.figure("behind the pace", "s", behind);
-    if behind > BEHIND_TOLD {
-        turn.notes.push("a turn that is behind the pace was given less load than planned".to_owned());
+    turn.not_at_pace = behind_told(behind, load.planned_seconds());
+    if full_core == FullCore::SpoilsTheTurn && turn.not_at_pace.is_none() {
+        turn.not_at_pace = full_core_told(&used, stage.target.placement() == Some(Placement::ServerCore));
     }
     turn.series.extend(memory);
     Ok(turn)
+}
+
+fn behind_told(behind: f64, planned: f64) -> Option<String> {
+    (behind > BEHIND_SHARE_MAX * planned.max(1.0))
+        .then(|| format!("{behind:.2} s behind after {planned:.1} s"))
+}
+
+/// All parts of a server share its core, if it has just one.
+fn full_core_told(used: &Used, server_has_one_core: bool) -> Option<String> {
+    let share = |cpu: CpuUse| cpu.microseconds() / 1e6 / used.seconds;
+    let servers = used.all().map(share).sum::<f64>();
+    let named = [("server's", servers, server_has_one_core), ("client's", share(used.client), true)];
+    let (whose, share, _) =
+        named.into_iter().find(|(_, share, counts)| *counts && *share > CORE_SHARE_MAX)?;
+    Some(format!("the {whose} core was busy for {:.0} % of the time", 100.0 * share))
 }
 
 /// What `deliver` saw.
@@ -100,7 +134,9 @@ fn deliver(
     let stall_max = STALL_MAX + Duration::from_secs_f64(1.0 / load.rate);
     let started = Instant::now();
     let mut last_received = (0, started);
+    let resident = || parts.first().and_then(|part| resident_bytes_roughly(part.pid));
     let mut memory = Vec::new();
+    let mut next_look = started;
     loop {
         let wait = sender.step(stage, load)?;
         stage.clients.turn(Some(wait.unwrap_or(SETTLE).min(SETTLE)))?;
@@ -112,10 +148,12 @@ fn deliver(
         if complete || last_received.1.elapsed() > stall_max {
             break;
         }
+        if Instant::now() >= next_look {
+            next_look = Instant::now() + MEMORY_INTERVAL;
+            memory.extend(resident().map(|bytes| (started.elapsed().as_secs_f64(), bytes as f64)));
+        }
         if bench.progress.is_due() {
-            let resident = parts.first().and_then(|part| resident_bytes_roughly(part.pid));
-            memory.extend(resident.map(|bytes| (started.elapsed().as_secs_f64(), bytes as f64)));
-            bench.progress.live(&state(&stage.clients, &meter.used()?, sender.expected, resident));
+            bench.progress.live(&state(&stage.clients, &meter.used()?, sender.expected, resident()));
         }
     }
     Ok(Delivered {
@@ -123,7 +161,7 @@ fn deliver(
         expected: sender.expected,
         last_delivery: last_received.1 - started,
         memory: (!memory.is_empty()).then(|| Series {
-            name: "server resident memory".to_owned(),
+            name: RESIDENT_MEMORY.to_owned(),
             unit: "B".to_owned(),
             x_unit: "s".to_owned(),
             points: memory,
@@ -204,9 +242,12 @@ impl Sender {
         let lane = if stage.streams.lanes > 1 { index as u32 } else { 0 };
         let stream = stage.streams.of(topic, lane);
         let published = &mut stage.clients.shared.published[stream as usize];
-        let messages = Messages { stream, first: *published, count: load.burst, payload_bytes: load.payload };
+        let (due, payload_bytes) = (pace.due(), load.payload);
+        let messages = Messages { stream, first: *published, count: load.burst, payload_bytes, due };
         *published += u64::from(load.burst);
         self.expected += self.readers_of[topic] * u64::from(load.burst);
+        let late = monotonic_nanoseconds().saturating_sub(due);
+        stage.clients.shared.published_late.record(late);
         let name = stage.streams.audience.topic_name(topic);
         stage.clients.publishers()[index].publish(&name, &messages)?;
         pace.advance();
@@ -227,7 +268,8 @@ fn readers_of(clients: &Clients, audience: &Audience, topics: usize) -> Vec<u64>
 }
 
 /// The figures that every scenario that sends has.
-fn turn_of(clients: &Clients, used: &Used) -> Turn {
+fn turn_of(stage: &Stage, used: &Used) -> Turn {
+    let clients = &stage.clients;
     let mut turn = Turn::default();
     let deliveries = clients.shared.received as f64;
     let publications = clients.shared.published.iter().sum::<u64>() as f64;
@@ -251,6 +293,9 @@ fn turn_of(clients: &Clients, used: &Used) -> Turn {
     if clients.shared.compressed > 0 {
         turn.figure("compressed share", "ratio", clients.shared.compressed as f64 / deliveries);
     }
+    if clients.shared.others > 0 {
+        turn.figure("other messages", "count", clients.shared.others as f64);
+    }
     for (name, part) in used.others() {
         turn.figure(&format!("{name} CPU per delivery"), "us", part.microseconds() / deliveries);
         turn.figure(&format!("{name} CPU per publication"), "us", part.microseconds() / publications);
@@ -260,6 +305,11 @@ fn turn_of(clients: &Clients, used: &Used) -> Turn {
     turn.faults = clients.faults();
     turn.connections_lost = lost as u64;
     turn.reasons = reasons.to_vec();
+    let plain = clients.shared.received - clients.shared.compressed;
+    if stage.subject.deflate && plain > 0 {
+        let told = format!("{plain} of {} messages came uncompressed", clients.shared.received);
+        turn.reasons.push(told);
+    }
     turn
 }
 
@@ -287,4 +337,31 @@ fn state(clients: &Clients, used: &Used, expected: u64, resident: Option<u64>) -
         parts.push(format!("{lost} CONNECTIONS LOST"));
     }
     parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn falling_behind_is_told_beyond_a_share_of_the_plan() {
+        assert_eq!(behind_told(0.09, 5.0), None);
+        assert_eq!(behind_told(0.11, 5.0).as_deref(), Some("0.11 s behind after 5.0 s"));
+        assert_eq!(behind_told(0.01, 0.0), None);
+        assert!(behind_told(0.03, 0.0).is_some());
+    }
+
+    #[test]
+    fn a_full_core_is_told_whoever_it_belongs_to() {
+        let cpu = |seconds: f64| CpuUse { nanoseconds: (seconds * 1e9) as u64, user_share: 0.5 };
+        let used = |server, redis, client| {
+            Used::of(vec![("server", cpu(server)), ("redis", cpu(redis))], cpu(client), 2.0)
+        };
+        let told = |used: Used, one_core| full_core_told(&used, one_core);
+        assert_eq!(told(used(1.0, 0.9, 1.9), true), None);
+        let both = told(used(1.0, 0.96, 0.1), true).unwrap();
+        assert_eq!(both, "the server's core was busy for 98 % of the time");
+        assert_eq!(told(used(3.0, 0.9, 0.1), false), None, "it has more than one core");
+        assert!(told(used(0.1, 0.0, 1.98), false).unwrap().contains("client's"));
+    }
 }

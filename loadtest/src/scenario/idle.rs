@@ -22,6 +22,8 @@ const FURTHER_BYTES_MAX: f64 = 100.0;
 const SET_UP_CPU_US_MAX: f64 = 120.0;
 const IDLE_CPU_US_PER_SECOND_MAX: f64 = 1.0;
 
+/// Of every server here, by default or by its configuration.
+const PING_INTERVAL_S: u32 = 25;
 /// Time for the server to let go of what only the handshakes needed.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -31,8 +33,8 @@ pub(crate) struct IdleArguments {
     /// Connections to hold, each a user of its own with a signed token
     #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) connections: u32,
-    /// How long to watch them; two ping intervals and a little
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    /// How long to watch them; two ping intervals exactly, so that each connection has two pings
+    #[arg(long, default_value_t = 2 * PING_INTERVAL_S, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) window: u32,
     /// Subscriptions of each connection beyond the first, for the cost of one; 0 leaves that out
     #[arg(long, default_value_t = 0, value_name = "TOPICS", value_parser = clap::value_parser!(u32).range(0..=127))]
@@ -47,14 +49,19 @@ pub(crate) struct IdleArguments {
 pub(crate) fn run(arguments: &IdleArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
     let IdleArguments { connections, window, further, .. } = arguments;
     let subjects = bench.subjects();
-    let bounds = subjects.iter().flat_map(|(name, _)| {
-        [
-            BoundRule::absolute(name, "memory per connection", MEMORY_BYTES_MAX),
-            BoundRule::absolute(name, "memory per further subscription", FURTHER_BYTES_MAX),
-            BoundRule::absolute(name, "idle CPU per connection and second", IDLE_CPU_US_PER_SECOND_MAX),
-            BoundRule::absolute(name, "set-up CPU per connection", SET_UP_CPU_US_MAX),
-        ]
-    });
+    let bounds =
+        subjects.iter().filter(|(_, subject)| subject.server == Server::Fanwire).flat_map(|(name, _)| {
+            let further = "memory per further subscription";
+            let further =
+                (arguments.further > 0).then(|| BoundRule::absolute(name, further, FURTHER_BYTES_MAX));
+            [
+                BoundRule::absolute(name, "memory per connection", MEMORY_BYTES_MAX),
+                BoundRule::absolute(name, "idle CPU per connection and second", IDLE_CPU_US_PER_SECOND_MAX),
+                BoundRule::absolute(name, "server set-up CPU per connection", SET_UP_CPU_US_MAX),
+            ]
+            .into_iter()
+            .chain(further)
+        });
     let outline = Outline {
         scenario: "idle",
         about: "clients that are subscribed and only answer pings; memory is what the server grew by"
@@ -62,6 +69,7 @@ pub(crate) fn run(arguments: &IdleArguments, bench: &mut Bench<'_>) -> Result<Re
         load: described(&[
             ("connections", connections.to_string()),
             ("window", format!("{window} s")),
+            ("ping interval", format!("{PING_INTERVAL_S} s")),
             ("further subscriptions", further.to_string()),
         ]),
         bounds: bounds.collect(),
@@ -89,11 +97,17 @@ fn turn(arguments: &IdleArguments, bench: &mut Bench<'_>, subject: &Subject) -> 
         let per_second = server.microseconds() / each / used.seconds;
         turn.figure("idle CPU per connection and second", "us", per_second);
     }
+    for (name, part) in used.others() {
+        let per_second = part.microseconds() / each / used.seconds;
+        turn.figure(&format!("{name} CPU per connection and second"), "us", per_second);
+    }
     let client_per_second = used.client.microseconds() / each / used.seconds;
     turn.figure("client CPU per connection and second", "us", client_per_second);
-    turn.figure("pings", "count", (stage.stage.clients.shared.pings - pings) as f64);
-    let after_window = stage.growth()?;
-    turn.figure("memory per connection after the window", "B", after_window.resident as f64 / each);
+    let pings = (stage.stage.clients.shared.pings - pings) as f64;
+    turn.figure("pings", "count", pings);
+    turn.figure("pings per connection and second", "1/s", pings / each / used.seconds);
+    let (resident, _) = stage.growth()?;
+    turn.figure("memory per connection after the window", "B", resident / each);
     turn.figure("whole server before", "B", stage.before.resident as f64);
     conclude(&stage.stage, clients, &mut turn)?;
     let with_one = stage.resident_each;
@@ -104,7 +118,9 @@ fn turn(arguments: &IdleArguments, bench: &mut Bench<'_>, subject: &Subject) -> 
         let per_further = (more.resident_each - with_one) / f64::from(*further);
         turn.figure("memory per further subscription", "B", per_further);
     }
-    if *split {
+    if *split && !subject.connects_without_topics() {
+        turn.notes.push("has no connections without a topic, so memory is not split".to_owned());
+    } else if *split {
         let session = Crowd::gather(bench, subject, clients, seats(0), None, None)?.resident_each;
         turn.figure("memory of connection and session", "B", session);
         if subject.server == Server::Fanwire {
@@ -146,12 +162,21 @@ impl Crowd {
             LoadError::Unsupported(format!("{subject} has no process here to be measured; name it by --pid"))
         };
         let before = server_memory(&parts)?.ok_or_else(without_process)?;
+        let redis_before = stage.target.redis_use()?;
         let meter = Meter::start(&parts)?;
         stage.connect(clients)?;
         let used = meter.used()?;
+        stage.clients.run_for(SETTLE)?;
         if let Some(turn) = turn {
             if let Some(server) = used.server() {
-                turn.figure("set-up CPU per connection", "us", server.microseconds() / each);
+                turn.figure("server set-up CPU per connection", "us", server.microseconds() / each);
+            }
+            for (name, part) in used.others() {
+                turn.figure(&format!("{name} set-up CPU per connection"), "us", part.microseconds() / each);
+            }
+            if let Some((before, after)) = redis_before.zip(stage.target.redis_use()?) {
+                let growth = after.bytes as f64 - before.bytes as f64;
+                turn.figure("Redis memory per connection", "B", growth / each);
             }
             turn.figure("client set-up CPU per connection", "us", used.client.microseconds() / each);
             let times = stage.clients.shared.set_up.named("set-up");
@@ -159,20 +184,18 @@ impl Crowd {
             turn.figure("set-up p99", "ms", times.p99 as f64 / 1e6);
             turn.histograms.push(times);
         }
-        stage.clients.run_for(SETTLE)?;
         let mut crowd = Self { stage, before, resident_each: 0.0, anonymous_each: 0.0 };
-        let growth = crowd.growth()?;
-        crowd.resident_each = growth.resident as f64 / each;
-        crowd.anonymous_each = growth.anonymous as f64 / each;
+        let (resident, anonymous) = crowd.growth()?;
+        crowd.resident_each = resident / each;
+        crowd.anonymous_each = anonymous / each;
         Ok(crowd)
     }
 
-    fn growth(&self) -> Result<Memory, LoadError> {
+    /// Of resident and of anonymous memory; below zero if the server gave back more than the clients took.
+    fn growth(&self) -> Result<(f64, f64), LoadError> {
         let now = server_memory(&self.stage.target.parts())?.unwrap_or_default();
-        Ok(Memory {
-            resident: now.resident.saturating_sub(self.before.resident),
-            anonymous: now.anonymous.saturating_sub(self.before.anonymous),
-        })
+        let resident = now.resident as f64 - self.before.resident as f64;
+        Ok((resident, now.anonymous as f64 - self.before.anonymous as f64))
     }
 }
 

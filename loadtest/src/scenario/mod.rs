@@ -10,10 +10,11 @@ use crate::client::clients::Streams;
 use crate::client::{Clients, HANDSHAKES_IN_FLIGHT_MAX};
 use crate::dialect::{Audience, Seats};
 use crate::error::LoadError;
-use crate::measure::payload::PAYLOAD_BYTES_MIN;
+use crate::measure::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
 use crate::measure::process::{Cores, reserve_files};
 use crate::progress::Progress;
-use crate::report::{BoundRule, Machine, Report, Turn, text};
+use crate::report::command::presentable;
+use crate::report::{BoundRule, Machine, Report, ServerNote, Turn, json, text};
 use crate::settings::Settings;
 use crate::subject::Subject;
 use crate::target::{self, Setup, Target};
@@ -33,7 +34,6 @@ pub(crate) mod users;
 /// Bursts per second: one in a longest turn, and more than any server here can take.
 const RATE_MIN: f64 = 1.0 / 3600.0;
 const RATE_MAX: f64 = 100_000.0;
-const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
 /// What is sent in a turn.
 #[derive(Args, Clone, Debug)]
@@ -109,6 +109,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) cores: Cores,
     pub(crate) progress: Progress,
+    /// Those that took part so far.
+    servers: Vec<ServerNote>,
 }
 
 /// What a report says besides its turns.
@@ -116,48 +118,97 @@ pub(crate) struct Outline {
     pub(crate) scenario: &'static str,
     pub(crate) about: String,
     pub(crate) load: Vec<(String, String)>,
-    /// What the scenario's own bounds are; those of the command line come on top.
+    /// What the scenario's own bounds are, left out where a subject takes no part; those of the command line come on top.
     pub(crate) bounds: Vec<BoundRule>,
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    pub(crate) fn new(settings: &'a Settings) -> Result<Self, LoadError> {
+        Ok(Self { settings, cores: Cores::choose()?, progress: Progress::new(), servers: Vec::new() })
+    }
+
     /// The subjects of the command line under their own names.
     pub(crate) fn subjects(&self) -> Vec<(String, Subject)> {
         self.settings.subjects.iter().map(|subject| (subject.to_string(), subject.clone())).collect()
     }
 
-    /// Every entry takes its turn, round by round, so that drift of the machine hits all.
+    /// Every entry takes its turn, round by round, so that drift of the machine hits all. What was found is stored after
+    /// each round. A turn that cannot be made to its end has failed, and the others go on.
     pub(crate) fn run<T>(
         &mut self,
         outline: Outline,
         entries: &[(String, T)],
         mut take_turn: impl FnMut(&mut Self, &T) -> Result<Turn, LoadError>,
     ) -> Result<Report, LoadError> {
-        let rounds = self.settings.rounds;
-        let mut turns = Vec::new();
-        for round in 1..=rounds {
-            for (name, entry) in entries {
-                self.progress.begin(format!("round {round} of {rounds}, {name}"));
-                let turn = Turn { subject: name.clone(), round, ..take_turn(self, entry)? };
-                self.progress.done(&text::turn_line(&turn));
-                turns.push(turn);
-            }
-        }
         let Outline { scenario, about, load, bounds } = outline;
+        let subjects: Vec<String> = entries.iter().map(|(name, _)| name.clone()).collect();
+        let rules = rules(bounds, &self.settings.bound, &subjects)?;
         let mut report = Report {
             scenario: scenario.to_owned(),
             about,
             load,
             machine: Machine::here(self.cores),
-            command: std::env::args().collect(),
-            subjects: entries.iter().map(|(name, _)| name.clone()).collect(),
-            turns,
+            servers: Vec::new(),
+            command: presentable(std::env::args()),
+            subjects,
+            turns: Vec::new(),
             bounds: Vec::new(),
         };
-        let rules = bounds.iter().chain(&self.settings.bound);
-        report.bounds = rules.filter_map(|rule| rule.judge(&report)).collect();
+        let rounds = self.settings.rounds;
+        for round in 1..=rounds {
+            for (name, entry) in entries {
+                self.progress.begin(format!("round {round} of {rounds}, {name}"));
+                let mut turn = match take_turn(self, entry) {
+                    Ok(turn) => {
+                        self.progress.done(&text::turn_line(&turn));
+                        turn
+                    }
+                    Err(error) if error.ends_the_run() => return Err(error),
+                    // Nothing was measured yet: more likely the command line is wrong than the server.
+                    Err(error @ LoadError::NotStarted(_)) if round == 1 => return Err(error),
+                    Err(error) => {
+                        self.progress.done(&format!("FAILED: {error}"));
+                        Turn { reasons: vec![error.without_log()], ..Turn::default() }
+                    }
+                };
+                for reason in &mut turn.reasons {
+                    *reason = self.settings.external.presentable(reason);
+                }
+                report.turns.push(Turn { subject: name.clone(), round, ..turn });
+            }
+            report.servers.clone_from(&self.servers);
+            report.bounds = rules.iter().map(|rule| rule.judge(&report)).collect();
+            if let Some(path) = &self.settings.json {
+                json::write(path, &report)?;
+            }
+        }
         Ok(report)
     }
+
+    /// What the report says of a server, once.
+    fn note_server(&mut self, subject: &Subject, target: &dyn Target) {
+        let subject = subject.to_string();
+        if self.servers.iter().all(|known| known.subject != subject) {
+            let placement = self.cores.described(target.placement());
+            self.servers.push(ServerNote { subject, versions: target.versions(), placement });
+        }
+    }
+}
+
+/// The scenario's bounds on subjects that take part, then those of the command line.
+fn rules(
+    own: Vec<BoundRule>,
+    wanted: &[BoundRule],
+    subjects: &[String],
+) -> Result<Vec<BoundRule>, LoadError> {
+    let absent = |rule: &BoundRule| {
+        rule.subjects().find(|name| !subjects.iter().any(|known| known == name)).map(str::to_owned)
+    };
+    if let Some(absent) = wanted.iter().find_map(absent) {
+        let told = format!("--bound names {absent:?}, but the subjects are {}", subjects.join("; "));
+        return Err(LoadError::Unsupported(told));
+    }
+    Ok(own.into_iter().filter(|rule| absent(rule).is_none()).chain(wanted.iter().cloned()).collect())
 }
 
 /// Who comes to a turn, and what is sent there.
@@ -176,6 +227,7 @@ pub(crate) struct Plan<'a> {
 /// A target and its clients. The target goes first: the side that closes first keeps the ports for a minute, and that has
 /// to be the server, whose port is new in each turn.
 pub(crate) struct Stage {
+    pub(crate) subject: Subject,
     pub(crate) target: Box<dyn Target>,
     pub(crate) clients: Clients,
     pub(crate) streams: Streams,
@@ -183,20 +235,25 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// The target runs; nobody is connected.
-    pub(crate) fn start(bench: &Bench<'_>, subject: &Subject, plan: &Plan<'_>) -> Result<Self, LoadError> {
+    pub(crate) fn start(
+        bench: &mut Bench<'_>,
+        subject: &Subject,
+        plan: &Plan<'_>,
+    ) -> Result<Self, LoadError> {
         reserve_files(plan.clients)?;
-        let Bench { settings, cores, .. } = bench;
         let target = target::start(&Setup {
             subject,
-            settings,
-            cores: *cores,
+            settings: bench.settings,
+            cores: bench.cores,
             clients: plan.clients,
             load: plan.load,
-        })?;
+        })
+        .map_err(LoadError::not_started)?;
+        bench.note_server(subject, &*target);
         let audience = Audience::new(plan.topic_prefix.unwrap_or(target.topic_prefix()), plan.seats);
         let streams = Streams { audience: Rc::clone(&audience), lanes: plan.lanes };
         let clients = Clients::new(target.addresses()?, target.dialect(audience)?, streams.clone())?;
-        Ok(Self { target, clients, streams })
+        Ok(Self { subject: subject.clone(), target, clients, streams })
     }
 
     /// The target runs, and all clients are subscribed.
@@ -254,8 +311,19 @@ mod tests {
         for text in ["0", "-1", "NaN", "inf", "many"] {
             assert!(rate(text).is_err(), "{text}");
         }
-        assert!(payload_bytes("79").is_err());
+        assert!(payload_bytes("99").is_err());
         assert!(payload_bytes("65537").is_err());
-        assert_eq!(payload_bytes("80"), Ok(80));
+        assert_eq!(payload_bytes("100"), Ok(100));
+    }
+
+    #[test]
+    fn bounds_are_about_subjects_that_take_part() {
+        let rule = |text: &str| text.parse::<BoundRule>().unwrap();
+        let own = vec![rule("fanwire/raw:slowest<=1"), rule("fanwire/nchan:slowest<=1")];
+        let subjects = ["raw", "fanwire"].map(str::to_owned);
+        let rules_of = |wanted: &[BoundRule]| rules(own.clone(), wanted, &subjects);
+        assert_eq!(rules_of(&[rule("raw:slowest<=2")]).unwrap(), [own[0].clone(), rule("raw:slowest<=2")]);
+        let error = rules_of(&[rule("fanwire/nchan:slowest<=2")]).unwrap_err().to_string();
+        assert!(error.contains("nchan") && error.contains("raw; fanwire"), "{error}");
     }
 }

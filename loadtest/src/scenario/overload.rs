@@ -5,7 +5,7 @@ use clap::Args;
 use crate::dialect::Seats;
 use crate::error::LoadError;
 use crate::report::{BoundRule, Report};
-use crate::scenario::flow::{Route, send};
+use crate::scenario::flow::{FullCore, Route, send};
 use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
 use crate::settings::Settings;
 
@@ -25,10 +25,10 @@ pub(crate) struct OverloadArguments {
 
 pub(crate) fn run(arguments: &OverloadArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
     let OverloadArguments { subscribers, load, .. } = arguments;
-    let offered = load.rate * f64::from(load.burst) * f64::from(*subscribers);
+    let planned = load.rate * f64::from(load.burst) * f64::from(*subscribers);
     let mut described = described(&[
         ("subscribers", subscribers.to_string()),
-        ("offered", format!("{offered:.0} deliveries/s")),
+        ("planned", format!("{planned:.0} deliveries/s")),
     ]);
     described.extend(load.described());
     let subjects = bench.subjects();
@@ -48,8 +48,17 @@ pub(crate) fn run(arguments: &OverloadArguments, bench: &mut Bench<'_>) -> Resul
     };
     bench.run(outline, &subjects, |bench, subject| {
         let mut stage = Stage::open(bench, subject, &plan)?;
-        let mut turn = send(bench, &mut stage, load, Route::Shared)?;
-        turn.figure("deliveries per second offered", "1/s", offered);
+        let mut turn = send(bench, &mut stage, load, Route::Shared, FullCore::IsThePoint)?;
+        turn.figure("deliveries per second planned", "1/s", planned);
+        // A publisher that waits for a busy server publishes late, and latency from its write does not tell of that.
+        let (late, from_due) = (&stage.clients.shared.published_late, &stage.clients.shared.latency_from_due);
+        for (name, recorder) in [("published late", late), ("latency from due time", from_due)] {
+            if !recorder.is_empty() {
+                turn.figure(&format!("{name} p50"), "ms", recorder.quantile_ms(0.5));
+                turn.figure(&format!("{name} p99"), "ms", recorder.quantile_ms(0.99));
+                turn.histograms.push(recorder.named(name));
+            }
+        }
         Ok(turn)
     })
 }

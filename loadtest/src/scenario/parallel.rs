@@ -1,7 +1,8 @@
 //! `parallel`: one publication to very many subscribers who do not read meanwhile; do shards share the work?
 //!
 //! The kernel notes when each connection received its message, and on loopback that is when it was sent. So this process
-//! can sleep while the server has all cores, and read afterwards.
+//! can sleep while the server has all cores, and read afterwards. Meanwhile its sockets are in no epoll set: the server's
+//! threads would do the waking, and share the set's lock.
 
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use crate::dialect::Seats;
 use crate::error::LoadError;
 use crate::measure::histogram::Recorder;
 use crate::measure::meter::Meter;
-use crate::publish::Messages;
+use crate::measure::process::monotonic_nanoseconds;
+use crate::publish::{Messages, Publisher};
 use crate::report::{BoundRule, Report, Spread, Turn};
+use crate::scenario::flow::SETTLE;
 use crate::scenario::{Bench, Outline, Plan, Stage, described};
 use crate::settings::Settings;
 use crate::subject::Subject;
@@ -23,6 +26,8 @@ const CPU_RATIO_MAX: f64 = 1.0;
 /// The server is done when it used next to nothing for so long.
 const REST: Duration = Duration::from_millis(250);
 const REST_CPU_US_MAX: f64 = 5_000.0;
+/// Publications before the timed ones, until the kernel notes times.
+const WARM_UPS_MAX: u32 = 10;
 /// A fan-out that is not over by then is given up.
 const REST_CHECKS_MAX: u32 = 40;
 
@@ -73,22 +78,42 @@ fn turn(arguments: &ParallelArguments, bench: &mut Bench<'_>, subject: &Subject)
     let Some(mut publisher) = stage.target.publisher(0)? else {
         return Err(LoadError::Unsupported(format!("{subject} cannot be published to")));
     };
+    stage.clients.shared.payload_bytes = arguments.payload;
     stage.clients.stamp()?;
-    let topic = stage.streams.audience.topic_name(0);
-    let parts = stage.target.parts();
+    stage.clients.unwatch()?;
+    let mut volleys = 0;
+    let mut fire = |stage: &mut Stage| {
+        volleys += 1;
+        let volley = Volley::fire(stage, &mut *publisher, volleys - 1, arguments.payload);
+        volley.map_err(|error| stage.target.explain(error))
+    };
+    // The kernel begins to note times a while after it was asked to; these also warm the server up.
+    for _ in 0..WARM_UPS_MAX {
+        bench.progress.live("publishing until all messages have a time stamp");
+        if fire(&mut stage)?.stamps.len() == clients {
+            break;
+        }
+    }
+
     let mut spans = Vec::new();
     let mut cpu = 0.0;
+    let mut deliveries = 0;
     let mut since_first = Recorder::new();
-    for number in 0..u64::from(arguments.publications) {
-        bench.progress.live(&format!("publication {} of {}", number + 1, arguments.publications));
-        stage.clients.shared.published = vec![number + 1];
-        let meter = Meter::start(&parts)?;
-        let messages = Messages { stream: 0, first: number, count: 1, payload_bytes: arguments.payload };
-        publisher.publish(&topic, &messages)?;
-        wait_until_at_rest(&meter)?;
-        cpu += meter.used()?.server().map_or(0.0, |server| server.microseconds());
-        publisher.ready()?;
-        let stamps = stage.clients.take_stamped()?;
+    let mut turn = Turn::default();
+    let pings = stage.clients.shared.pings;
+    for number in 1..=arguments.publications {
+        bench.progress.live(&format!("publication {number} of {}", arguments.publications));
+        let volley = fire(&mut stage)?;
+        let (stamps, received) = (volley.stamps, volley.received);
+        if stamps.len() != clients || received != clients as u64 {
+            let count = stamps.len();
+            let told = format!(
+                "publication {number}: {received} of {clients} messages came, {count} with a time stamp"
+            );
+            turn.reasons.push(told);
+        }
+        cpu += volley.cpu_us;
+        deliveries += received;
         if let Some((first, last)) = stamps.iter().min().zip(stamps.iter().max()) {
             spans.push((*last - *first).as_secs_f64() * 1e3);
             for stamp in &stamps {
@@ -97,28 +122,68 @@ fn turn(arguments: &ParallelArguments, bench: &mut Bench<'_>, subject: &Subject)
         }
     }
 
-    let mut turn = Turn::default();
-    let deliveries = stage.clients.shared.received as f64;
+    // A ping behind a message moves its time stamp.
+    let pings = stage.clients.shared.pings - pings;
+    if pings > 0 {
+        let told = format!("{pings} pings came between the publications: time fewer of them in a turn");
+        turn.reasons.push(told);
+    }
+    stage.clients.watch()?;
+    stage.clients.run_for(SETTLE)?;
+
+    let deliveries = deliveries as f64;
     if let Some(span) = Spread::of(spans) {
         turn.figure("first to last send", "ms", span.median);
     }
-    if !parts.is_empty() {
+    if !stage.target.parts().is_empty() {
         turn.figure("server CPU per delivery", "us", cpu / deliveries);
     }
     turn.figure("deliveries", "count", deliveries);
     turn.histograms.push(since_first.named("sent after the first"));
     turn.faults = stage.clients.faults();
+    let (lost, reasons) = stage.clients.losses();
+    turn.connections_lost = lost as u64;
+    turn.reasons.extend_from_slice(reasons);
     turn.notes.push("first to last send is the median of the turn's publications".to_owned());
     Ok(turn)
 }
 
-/// This process sleeps: it must not take a core from the server.
-fn wait_until_at_rest(meter: &Meter) -> Result<(), LoadError> {
+/// One publication, and what became of it.
+struct Volley {
+    /// When each client's message was received by the kernel.
+    stamps: Vec<Duration>,
+    received: u64,
+    cpu_us: f64,
+}
+
+impl Volley {
+    fn fire(
+        stage: &mut Stage,
+        publisher: &mut dyn Publisher,
+        number: u64,
+        payload_bytes: usize,
+    ) -> Result<Self, LoadError> {
+        let before = stage.clients.shared.received;
+        stage.clients.shared.published = vec![number + 1];
+        let topic = stage.streams.audience.topic_name(0);
+        let meter = Meter::start(&stage.target.parts())?;
+        let due = monotonic_nanoseconds();
+        publisher.publish(&topic, &Messages { stream: 0, first: number, count: 1, payload_bytes, due })?;
+        wait_until_at_rest(&meter, publisher)?;
+        let cpu_us = meter.used()?.server().map_or(0.0, |server| server.microseconds());
+        let stamps = stage.clients.take_stamped();
+        Ok(Self { stamps, received: stage.clients.shared.received - before, cpu_us })
+    }
+}
+
+/// This process sleeps: it must not take a core from the server. A server that has not answered may not have begun.
+fn wait_until_at_rest(meter: &Meter, publisher: &mut dyn Publisher) -> Result<(), LoadError> {
     let mut before = f64::NEG_INFINITY;
     for _ in 0..REST_CHECKS_MAX {
         std::thread::sleep(REST);
+        publisher.ready()?;
         let used = meter.used()?.server().map_or(0.0, |server| server.microseconds());
-        if used - before < REST_CPU_US_MAX {
+        if publisher.outstanding() == 0 && used - before < REST_CPU_US_MAX {
             return Ok(());
         }
         before = used;

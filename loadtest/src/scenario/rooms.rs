@@ -5,7 +5,7 @@ use clap::Args;
 use crate::dialect::Seats;
 use crate::error::LoadError;
 use crate::report::Report;
-use crate::scenario::flow::{Route, send};
+use crate::scenario::flow::{FullCore, Route, send};
 use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
 use crate::settings::Settings;
 
@@ -59,6 +59,6 @@ pub(crate) fn run(arguments: &RoomsArguments, bench: &mut Bench<'_>) -> Result<R
     let subjects = bench.subjects();
     bench.run(outline, &subjects, |bench, subject| {
         let mut stage = Stage::open(bench, subject, &plan)?;
-        send(bench, &mut stage, load, route)
+        send(bench, &mut stage, load, route, FullCore::SpoilsTheTurn)
     })
 }

@@ -8,14 +8,17 @@ use crate::client::Lost;
 use crate::dialect::Seats;
 use crate::error::LoadError;
 use crate::measure::meter::server_memory;
-use crate::report::{BoundRule, Report, Turn};
-use crate::scenario::flow::{Route, send};
+use crate::report::{BoundRule, Report, Series, Turn};
+use crate::scenario::flow::{FullCore, RESIDENT_MEMORY, Route, send};
 use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
 use crate::settings::Settings;
-use crate::subject::Subject;
+use crate::subject::{Server, Subject};
+use crate::target::fanwire::QUEUE_BYTES_MAX;
 
 /// How much the others' latency may move.
 const P99_RATIO_MAX: f64 = 1.1;
+/// Memory that two turns may differ by for other reasons.
+const MEMORY_NOISE_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 /// The close code of the Centrifuge protocol for a client that does not read fast enough.
 const CLOSE_SLOW: u16 = 3008;
 
@@ -53,12 +56,19 @@ pub(crate) fn run(arguments: &SlowArguments, bench: &mut Bench<'_>) -> Result<Re
     for (name, subject) in bench.subjects() {
         let (none, some) = (format!("{name}, none stalled"), format!("{name}, {stalled} % stalled"));
         bounds.push(BoundRule::ratio(&some, &none, "latency p99", P99_RATIO_MAX));
+        bounds.push(BoundRule::absolute(&some, "stalled and still connected", 0.0));
+        if subject.server == Server::Fanwire {
+            let queues = arguments.stalled_clients() * QUEUE_BYTES_MAX;
+            let at_most = queues as f64 + MEMORY_NOISE_BYTES;
+            bounds.push(BoundRule::difference(&some, &none, "server memory peak growth", at_most));
+        }
         entries.push((none, (subject.clone(), 0)));
         entries.push((some, (subject, arguments.stalled_clients())));
     }
     let outline = Outline {
         scenario: "slow",
-        about: "some clients stop reading; latency is that of the others".to_owned(),
+        about: "some clients stop reading; latency is that of the others, and memory may grow by the queues of the stalled"
+            .to_owned(),
         load: described,
         bounds,
     };
@@ -82,15 +92,22 @@ fn turn(
         lanes: Route::Shared.lanes(load),
     };
     let mut stage = Stage::open(bench, subject, &plan)?;
-    // Evenly among the others, the last client first, since the first ones are those whose latency is measured.
+    // Evenly among the others. Those of them whose latency is sampled drop out of the sample.
     for place in 0..stalled {
         stage.clients.stall(clients - 1 - place * clients / stalled);
     }
     let parts = stage.target.parts();
     let before = server_memory(&parts)?;
-    let mut turn = send(bench, &mut stage, load, Route::Shared)?;
+    let mut turn = send(bench, &mut stage, load, Route::Shared, FullCore::SpoilsTheTurn)?;
     if let Some((before, after)) = before.zip(server_memory(&parts)?) {
         turn.figure("server memory growth", "B", after.resident as f64 - before.resident as f64);
+    }
+    let memory = turn.series.iter().find(|series| series.name == RESIDENT_MEMORY);
+    if let Some(Series { points, .. }) = memory
+        && let Some((_, first)) = points.first()
+    {
+        let peak = points.iter().map(|(_, bytes)| *bytes).fold(*first, f64::max);
+        turn.figure("server memory peak growth", "B", peak - first);
     }
 
     let (mut closed_slow, mut ended, mut connected) = (0, 0, 0);

@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &StormArguments, bench: &mut Bench<'_>) -> Result<R
     let mut bounds = Vec::new();
     for (name, subject) in bench.subjects() {
         let calm = format!("{name}, {in_flight} in flight");
-        bounds.push(BoundRule::absolute(&calm, "server CPU per connection", SERVER_CPU_US_MAX));
+        bounds.push(BoundRule::absolute(&calm, "server set-up CPU per connection", SERVER_CPU_US_MAX));
         bounds.push(BoundRule::absolute(&calm, "slowest", SLOWEST_S_MAX));
         entries.push((calm, (subject.clone(), *in_flight as usize)));
         entries.push((format!("{name}, all at once"), (subject, usize::MAX)));
@@ -69,11 +69,11 @@ fn turn(
 
     let mut turn = Turn::default();
     if let Some(server) = used.server() {
-        turn.figure("server CPU per connection", "us", server.microseconds() / each);
+        turn.figure("server set-up CPU per connection", "us", server.microseconds() / each);
     }
-    turn.figure("client CPU per connection", "us", used.client.microseconds() / each);
+    turn.figure("client set-up CPU per connection", "us", used.client.microseconds() / each);
     for (name, part) in used.others() {
-        turn.figure(&format!("{name} CPU per connection"), "us", part.microseconds() / each);
+        turn.figure(&format!("{name} set-up CPU per connection"), "us", part.microseconds() / each);
     }
     let times = stage.clients.shared.set_up.named("set-up");
     turn.figure("set-up p50", "ms", times.p50 as f64 / 1e6);
@@ -84,9 +84,9 @@ fn turn(
     let (lost, reasons) = stage.clients.losses();
     turn.connections_lost = lost as u64;
     turn.reasons = reasons.to_vec();
-    let live = stage.clients.shared.live;
-    if live + lost < clients {
-        turn.reasons.push(format!("{} clients never got their answers", clients - live - lost));
+    let settled = stage.clients.settled();
+    if settled < clients {
+        turn.reasons.push(format!("{} clients never got their answers", clients - settled));
     }
     Ok(turn)
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::dialect::{Audience, Centrifuge, Dialect, Encoding, Tokens};
 use crate::error::LoadError;
+use crate::measure::process::Placement;
 use crate::publish::Publisher;
 use crate::publish::http::{CentrifugeApi, HttpPublisher};
 use crate::settings::{ExternalSettings, Url};
@@ -37,6 +38,14 @@ impl External {
 impl Target for External {
     fn parts(&self) -> Vec<Part> {
         self.settings.pid.iter().map(|pid| Part { name: "server", pid: *pid }).collect()
+    }
+
+    fn versions(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn placement(&self) -> Option<Placement> {
+        None
     }
 
     fn addresses(&self) -> Result<Vec<SocketAddrV4>, LoadError> {

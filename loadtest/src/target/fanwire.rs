@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use crate::dialect::{Audience, Centrifuge, Dialect, Encoding, Events, Tokens};
 use crate::error::{Doing, LoadError};
 use crate::http::{call, write_post};
+use crate::measure::process::Placement;
 use crate::publish::Publisher;
 use crate::publish::http::{CentrifugeApi, HttpPublisher};
 use crate::subject::{Subject, Wire};
-use crate::target::process::{Placement, ServerProcess, free_address};
+use crate::target::process::{ServerProcess, free_address};
 use crate::target::redis::{Redis, Use};
-use crate::target::{Part, Setup, Target};
+use crate::target::{Part, Setup, Target, installed, node_of};
 
 /// Secrets of a server that lives for one run on loopback.
 const TOKEN_SECRET: &str = "a-secret-that-only-this-load-test-uses";
@@ -25,6 +26,9 @@ const API_KEY: &str = "an-api-key-that-only-this-load-test-uses";
 pub(crate) const NAMESPACE: &str = "load:";
 /// The same without presence, to tell what presence costs.
 pub(crate) const NAMESPACE_WITHOUT_PRESENCE: &str = "plain:";
+
+/// What may wait for one client: the server's default.
+pub(crate) const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
 const WEBSOCKET_PATH: &str = "/connection/websocket";
 const EVENTS_PATH: &str = "/subscribe";
@@ -38,6 +42,8 @@ const PRESENCE_RECHECK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Fanwire {
     subject: Subject,
+    versions: Vec<String>,
+    placement: Placement,
     nodes: Vec<Node>,
     redis: Option<Redis>,
 }
@@ -60,7 +66,9 @@ impl Fanwire {
         let redis_address = redis.as_ref().map(Redis::address);
         let nodes: Result<_, LoadError> =
             (0..subject.nodes).map(|_| Node::start(setup, placement, redis_address)).collect();
-        Ok(Self { subject: subject.clone(), nodes: nodes?, redis })
+        let mut versions = vec![installed::version(&setup.settings.server_binary()?, "--version")];
+        versions.extend(redis.iter().map(|_| Redis::version(&setup.settings.redis)));
+        Ok(Self { subject: subject.clone(), versions, placement, nodes: nodes?, redis })
     }
 
     fn first(&self) -> &Node {
@@ -100,6 +108,14 @@ impl Target for Fanwire {
         nodes.chain(self.redis.iter().map(|redis| Part { name: "redis", pid: redis.pid() })).collect()
     }
 
+    fn versions(&self) -> Vec<String> {
+        self.versions.clone()
+    }
+
+    fn placement(&self) -> Option<Placement> {
+        Some(self.placement)
+    }
+
     fn addresses(&self) -> Result<Vec<SocketAddrV4>, LoadError> {
         Ok(self.nodes.iter().map(|node| node.address).collect())
     }
@@ -130,7 +146,7 @@ impl Target for Fanwire {
     }
 
     fn publisher(&self, index: usize) -> Result<Option<Box<dyn Publisher>>, LoadError> {
-        let address = self.nodes[index % self.nodes.len()].address;
+        let address = self.nodes[node_of(index, self.nodes.len())].address;
         let api =
             CentrifugeApi { host: address.to_string(), path: API_PATH.to_owned(), key: API_KEY.to_owned() };
         Ok(Some(Box::new(HttpPublisher::connect(address, api)?)))
@@ -220,6 +236,7 @@ port = {}
 
 [client]
 allowed_origins = []
+queue_bytes_max = {QUEUE_BYTES_MAX}
 
 [client.token]
 hmac_secret = "{TOKEN_SECRET}"

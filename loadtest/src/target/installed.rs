@@ -1,11 +1,15 @@
 //! Finds what peers are made of, and says how to get what is missing.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::error::LoadError;
 
 /// Where Debian keeps programs that are no user's commands.
 const FURTHER_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+const UNKNOWN: &str = "version unknown";
 
 /// A program in one of the folders of `PATH`, or where administrators have theirs.
 pub(crate) fn program(name: &str) -> Result<PathBuf, LoadError> {
@@ -27,6 +31,32 @@ pub(crate) fn peers_folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/peers"))
 }
 
+/// What a program says of itself: its first line.
+pub(crate) fn version(program: &Path, argument: &str) -> String {
+    let output = Command::new(program).arg(argument).stdin(Stdio::null()).output();
+    let told = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+    let told = String::from_utf8_lossy(&told);
+    let first = told.lines().map(str::trim).find(|line| !line.is_empty());
+    first.map_or_else(|| UNKNOWN.to_owned(), str::to_owned)
+}
+
+/// The version of a Debian package.
+pub(crate) fn package_version(package: &str) -> String {
+    let output = Command::new("dpkg-query").args(["--show", package]).stdin(Stdio::null()).output();
+    let told = output.map(|output| output.stdout).unwrap_or_default();
+    let told = String::from_utf8_lossy(&told).trim().replace('\t', " ");
+    if told.is_empty() { format!("{package}, {UNKNOWN}") } else { told }
+}
+
+/// The version of an installed package that a server in JavaScript depends on.
+pub(crate) fn node_package_version(package: &str) -> String {
+    let file = peers_folder().join("node_modules").join(package).join("package.json");
+    let parsed =
+        fs::read(file).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    let version = parsed.and_then(|parsed| Some(parsed["version"].as_str()?.to_owned()));
+    format!("{package} {}", version.unwrap_or_else(|| UNKNOWN.to_owned()))
+}
+
 fn missing(what: &str) -> LoadError {
     LoadError::Unsupported(format!("{what} is not installed; `cargo xtask bench` installs every peer"))
 }
@@ -34,6 +64,13 @@ fn missing(what: &str) -> LoadError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_told_or_unknown() {
+        assert_eq!(version(Path::new("/bin/echo"), "a 1"), "a 1");
+        assert_eq!(version(Path::new("/nonexistent"), "-v"), UNKNOWN);
+        assert_eq!(node_package_version("no-such-package"), "no-such-package version unknown");
+    }
 
     #[test]
     fn what_is_missing_is_named() {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::dialect::{Audience, Dialect};
 use crate::error::LoadError;
-use crate::measure::process::Cores;
+use crate::measure::process::{Cores, Placement};
 use crate::publish::Publisher;
 use crate::scenario::Load;
 use crate::settings::Settings;
@@ -49,7 +49,15 @@ pub(crate) trait Target {
     /// Its processes, the measured ones first; empty if they are not on this machine.
     fn parts(&self) -> Vec<Part>;
 
-    /// Where clients connect, in turn.
+    /// What its programs call themselves; empty if nobody knows.
+    fn versions(&self) -> Vec<String>;
+
+    /// Where it runs; `None` if somebody else started it.
+    fn placement(&self) -> Option<Placement> {
+        Some(Placement::ServerCore)
+    }
+
+    /// Where clients connect; each client has its node (`node_of`).
     fn addresses(&self) -> Result<Vec<SocketAddrV4>, LoadError>;
 
     /// What stands in front of every topic's name.
@@ -89,6 +97,16 @@ pub(crate) trait Target {
     }
 }
 
+/// Which of several nodes a client or a publisher belongs to. Numbers are mixed: topics follow from them too, so any pattern
+/// would put all members of a topic on the same node.
+pub(crate) fn node_of(number: usize, nodes: usize) -> usize {
+    // The finalizer of SplitMix64.
+    let mut mixed = (number as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((mixed ^ (mixed >> 31)) % nodes as u64) as usize
+}
+
 /// Starts a subject afresh and returns when it is ready.
 pub(crate) fn start(setup: &Setup<'_>) -> Result<Box<dyn Target>, LoadError> {
     Ok(match setup.subject.server {
@@ -100,4 +118,43 @@ pub(crate) fn start(setup: &Setup<'_>) -> Result<Box<dyn Target>, LoadError> {
         Server::Ws => Box::new(node::Node::start(Package::Ws, setup)?),
         Server::SocketIo => Box::new(node::Node::start(Package::SocketIo, setup)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::Seats;
+
+    /// How many clients of each topic are on each node.
+    fn placed(seats: Seats, topics: usize, nodes: usize, clients: usize) -> Vec<Vec<usize>> {
+        let audience = Audience::new("", seats);
+        let mut placed = vec![vec![0; nodes]; topics];
+        for client in 0..clients {
+            for topic in audience.topics_of(client) {
+                placed[topic][node_of(client, nodes)] += 1;
+            }
+        }
+        placed
+    }
+
+    #[test]
+    fn every_topic_has_subscribers_on_every_node() {
+        for nodes in [2, 3] {
+            let cluster = placed(Seats::Rooms { rooms: 10, per_client: 1 }, 10, nodes, 1000);
+            let rooms = placed(Seats::Rooms { rooms: 10, per_client: 2 }, 10, nodes, 500);
+            for on_nodes in cluster.iter().chain(&rooms) {
+                let fair = 100 / nodes;
+                assert!(on_nodes.iter().all(|count| count.abs_diff(fair) <= fair / 2), "{on_nodes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn publishers_are_on_all_nodes() {
+        for nodes in [1, 2, 3] {
+            let mut publishers = vec![0; nodes];
+            (0..12).for_each(|publisher| publishers[node_of(publisher, nodes)] += 1);
+            assert!(publishers.iter().all(|count| *count >= 3), "{publishers:?}");
+        }
+    }
 }

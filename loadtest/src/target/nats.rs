@@ -11,6 +11,7 @@ use crate::publish::nats::NatsPublisher;
 use crate::target::process::{ServerProcess, free_address};
 use crate::target::{Part, Setup, Target, installed};
 
+const PROGRAM: &str = "nats-server";
 const CONFIGURATION: &str = include_str!("../../peers/nats.conf");
 
 /// A running server; dropping it kills the process.
@@ -24,7 +25,7 @@ pub(crate) struct Nats {
 impl Nats {
     /// Returns when both listeners take connections.
     pub(crate) fn start(setup: &Setup<'_>) -> Result<Self, LoadError> {
-        let program = installed::program("nats-server")?;
+        let program = installed::program(PROGRAM)?;
         let (address, websocket) = (free_address()?, free_address()?);
         let process = ServerProcess::start(&program, setup.cores, |folder, command| {
             let file = folder.join("nats.conf");
@@ -42,6 +43,10 @@ impl Nats {
 impl Target for Nats {
     fn parts(&self) -> Vec<Part> {
         vec![Part { name: "server", pid: self.process.pid() }]
+    }
+
+    fn versions(&self) -> Vec<String> {
+        installed::program(PROGRAM).iter().map(|program| installed::version(program, "--version")).collect()
     }
 
     fn addresses(&self) -> Result<Vec<SocketAddrV4>, LoadError> {

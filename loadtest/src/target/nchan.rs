@@ -18,6 +18,7 @@ use crate::publish::post::{Burst, PostApi};
 use crate::target::process::{ServerProcess, free_address};
 use crate::target::{Part, Setup, Target, installed};
 
+const PROGRAM: &str = "nginx";
 const CONFIGURATION: &str = include_str!("../../peers/nchan.conf");
 /// Where Debian's package `libnginx-mod-nchan` puts it.
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
@@ -39,7 +40,7 @@ pub(crate) struct Nchan {
 impl Nchan {
     /// Returns when the worker takes connections.
     pub(crate) fn start(setup: &Setup<'_>) -> Result<Self, LoadError> {
-        let program = installed::program("nginx")?;
+        let program = installed::program(PROGRAM)?;
         installed::file(Path::new(MODULE))?;
         let address = free_address()?;
         let master = ServerProcess::start(&program, setup.cores, |folder, command| {
@@ -61,6 +62,13 @@ impl Target for Nchan {
         let master = self.master.pid();
         let pids = children_of(master).into_iter().chain([master]);
         pids.map(|pid| Part { name: "server", pid }).collect()
+    }
+
+    fn versions(&self) -> Vec<String> {
+        let nginx = installed::program(PROGRAM).map(|program| installed::version(&program, "-v"));
+        let nginx = nginx.iter().map(|told| told.trim_start_matches("nginx version: ").to_owned());
+        // The module tells its version to nobody, but its package has it.
+        nginx.chain([installed::package_version("libnginx-mod-nchan")]).collect()
     }
 
     fn addresses(&self) -> Result<Vec<SocketAddrV4>, LoadError> {

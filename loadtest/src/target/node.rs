@@ -11,6 +11,8 @@ use crate::publish::post::{Burst, PostApi};
 use crate::target::process::{ServerProcess, free_address};
 use crate::target::{Part, Setup, Target, installed};
 
+const PROGRAM: &str = "node";
+
 /// What a server is built on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Package {
@@ -39,7 +41,7 @@ pub(crate) struct Node {
 impl Node {
     /// Returns when the server takes connections.
     pub(crate) fn start(package: Package, setup: &Setup<'_>) -> Result<Self, LoadError> {
-        let program = installed::program("node")?;
+        let program = installed::program(PROGRAM)?;
         let (name, script) = package.names();
         let folder = installed::peers_folder();
         installed::file(&folder.join("node_modules").join(name))?;
@@ -57,6 +59,13 @@ impl Node {
 impl Target for Node {
     fn parts(&self) -> Vec<Part> {
         vec![Part { name: "server", pid: self.process.pid() }]
+    }
+
+    fn versions(&self) -> Vec<String> {
+        let node = installed::program(PROGRAM).map(|program| installed::version(&program, "--version"));
+        let (name, _) = self.package.names();
+        let packages = [name, "bufferutil"].map(installed::node_package_version);
+        node.iter().map(|told| format!("Node.js {told}")).chain(packages).collect()
     }
 
     fn addresses(&self) -> Result<Vec<SocketAddrV4>, LoadError> {

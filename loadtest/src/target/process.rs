@@ -9,21 +9,12 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::error::{Doing, LoadError};
-use crate::measure::process::Cores;
+use crate::measure::process::{Cores, Placement};
 
 const READY_DEADLINE: Duration = Duration::from_secs(10);
 const READY_RECHECK: Duration = Duration::from_millis(20);
 /// How much of the server's log is shown when it failed.
 const LOG_LINES_SHOWN: usize = 20;
-
-/// Where a process may run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Placement {
-    /// The server's core alone.
-    ServerCore,
-    /// Every core, the client's too.
-    AllCores,
-}
 
 /// A running process and its folder; dropping it kills the process.
 #[derive(Debug)]
@@ -54,12 +45,14 @@ impl ServerProcess {
         let log_too = log.try_clone().doing("create the server's log")?;
         let mut command = Command::new(program);
         command.stdin(Stdio::null()).stdout(log).stderr(log_too);
+        // Fanwire would take them as its configuration, and nobody may get the secrets for an external server.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"FANWIRE_") {
+                command.env_remove(name);
+            }
+        }
         prepare(folder.path(), &mut command)?;
-        let child = match placement {
-            Placement::ServerCore => cores.spawn_server(&mut command)?,
-            Placement::AllCores => cores.spawn_everywhere(&mut command)?,
-        };
-        Ok(Self { child, folder })
+        Ok(Self { child: cores.spawn(placement, &mut command)?, folder })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -82,8 +75,13 @@ impl ServerProcess {
         Ok(())
     }
 
-    /// Adds the process' own words to an error that may be its fault.
+    /// Adds the process' own words, and its end, to an error that may be its fault.
     pub(crate) fn explain(&self, error: LoadError) -> LoadError {
+        let error = if has_ended(self.pid()) {
+            LoadError::Server(format!("has ended: {}", error.without_log()))
+        } else {
+            error
+        };
         let text = fs::read(self.folder.path().join("log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
@@ -98,6 +96,12 @@ impl Drop for ServerProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A child that has ended stays a zombie until it is waited for.
+fn has_ended(pid: u32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    text.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
 /// A port that nobody uses now. Another process may take it before the server does; then the server says so and the run is

@@ -15,8 +15,8 @@ use crate::client::frame::write_text;
 use crate::dialect::{Audience, Dialect, Raw};
 use crate::error::{Doing, LoadError};
 use crate::measure::pace::Pace;
-use crate::measure::payload;
-use crate::measure::process::monotonic_nanoseconds;
+use crate::measure::payload::{self, Numbers};
+use crate::measure::process::{Placement, monotonic_nanoseconds};
 use crate::publish::Publisher;
 use crate::scenario::Load;
 use crate::target::{Part, Setup, Target};
@@ -59,7 +59,7 @@ impl RawServer {
         let mut command = Command::new(program);
         command.args([ROLE.to_owned(), format!("--clients={}", setup.clients)]).args(load.to_arguments());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = setup.cores.spawn_server(&mut command)?;
+        let mut child = setup.cores.spawn(Placement::ServerCore, &mut command)?;
         let orders = child.stdin.take().expect("the child's input was asked to be a pipe");
         let mut answers =
             BufReader::new(child.stdout.take().expect("the child's output was asked to be a pipe"));
@@ -73,6 +73,10 @@ impl RawServer {
 impl Target for RawServer {
     fn parts(&self) -> Vec<Part> {
         vec![Part { name: "server", pid: self.child.id() }]
+    }
+
+    fn versions(&self) -> Vec<String> {
+        vec![format!("fanwire-loadtest {}", env!("CARGO_PKG_VERSION"))]
     }
 
     fn addresses(&self) -> Result<Vec<SocketAddrV4>, LoadError> {
@@ -134,13 +138,15 @@ fn send_all(load: &Load, sockets: &mut [TcpStream]) -> Result<(), LoadError> {
     let mut message = Vec::new();
     while let Some(wait) = pace.wait() {
         std::thread::sleep(wait);
+        let due = pace.due();
         let first = load.first_sequence(pace.advance());
         burst.clear();
         for sequence in first..first + u64::from(load.burst) {
             message.clear();
             write!(message, r#"{{"push":{{"channel":"{TOPIC}","pub":{{"data":"#)
                 .expect("a vector takes all that is written");
-            payload::write(&mut message, STREAM, sequence, monotonic_nanoseconds(), load.payload);
+            let numbers = Numbers { stream: STREAM, sequence, sent_at: monotonic_nanoseconds(), due };
+            payload::write(&mut message, &numbers, load.payload);
             message.extend_from_slice(b"}}}");
             write_text(&mut burst, &message);
         }

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Doing, LoadError};
-use crate::measure::process::Cores;
-use crate::target::process::{Placement, ServerProcess, free_address};
+use crate::measure::process::{Cores, Placement};
+use crate::target::installed;
+use crate::target::process::{ServerProcess, free_address};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// `INFO memory` is about 2 KiB.
@@ -47,6 +48,13 @@ impl Redis {
 
     pub(crate) fn address(&self) -> SocketAddrV4 {
         self.address
+    }
+
+    /// "Redis 7.0.15".
+    pub(crate) fn version(program: &Path) -> String {
+        let told = installed::version(program, "--version");
+        let number = told.split_whitespace().find_map(|word| word.strip_prefix("v="));
+        number.map_or(told.clone(), |number| format!("Redis {number}"))
     }
 
     pub(crate) fn usage(&self) -> Result<Use, LoadError> {

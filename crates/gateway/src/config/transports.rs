@@ -29,6 +29,8 @@ section! {
     /// compressed once for all of them, and connections take no memory for it.
     Deflate {
         /// It saves bandwidth and costs time, most of it for what clients send and what goes to one client only.
+        /// Compressing secrets together with what others may choose leaks them through the length of messages, TLS or
+        /// not (CRIME, BREACH): do not switch it on where one reply mixes secrets with other people's data.
         enabled: bool = false,
         /// 1, the fastest, to 9, the smallest.
         level: u8 = defaults::DEFLATE_LEVEL,

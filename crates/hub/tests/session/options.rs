@@ -2,7 +2,9 @@
 //! the namespace grants.
 
 use fanwire_hub::registry::Subscriber;
-use fanwire_hub::{GrantOptions, HistoryBounds, Namespace, Overrides, SubscriptionClaims};
+use fanwire_hub::{
+    GrantOptions, HistoryBounds, Namespace, Overrides, RecoveryMode, SlowPolicy, SubscriptionClaims,
+};
 
 use super::harness::tokens::to;
 use super::harness::{TestShard, at};
@@ -180,5 +182,62 @@ fn an_anonymous_client_s_wishes_need_the_option_for_anonymous_clients() {
         let mut shard = TestShard::new(namespace, []);
         let client = shard.connect("nobody");
         shard.check(client, r#"{"id":2,"subscribe":{"channel":"news","positioned":true}}"#, &[asked]);
+    }
+}
+
+/// What becomes of publications for which a subscriber of such a namespace is too slow.
+fn slow_policy(namespace: Namespace, overrides: Overrides, wishes: &str) -> SlowPolicy {
+    let mut shard = TestShard::new(namespace, []);
+    let options = GrantOptions { overrides, ..GrantOptions::default() };
+    shard.tokens.add_subscription("token", SubscriptionClaims { options, ..to("news") });
+    let client = shard.connect("42");
+    shard.say(client, &format!(r#"{{"id":2,"subscribe":{{"channel":"news","token":"token"{wishes}}}}}"#));
+    shard.joined(client, "news", at(7));
+    let topic = shard.registry.topic(shard.registry.find("news").expect("the topic is there"));
+    let [Subscriber { slow, .. }] = topic.subscribers[..] else { panic!("{topic:?}") };
+    slow
+}
+
+#[test]
+fn whoever_has_a_position_in_a_stream_gets_all_of_it_or_is_closed() {
+    const POSITIONED: &str = r#","positioned":true"#;
+    const RECOVERABLE: &str = r#","recoverable":true"#;
+    let no = Overrides::default();
+    for policy in [SlowPolicy::Close, SlowPolicy::DropOldest, SlowPolicy::KeepLatest] {
+        let kept = || Namespace {
+            slow_policy: policy,
+            allow_positioning: true,
+            allow_recovery: true,
+            ..with_history()
+        };
+        // Without a position, whether there is a stream or not: a wish that is not granted is none.
+        for namespace in [kept(), Namespace { history: None, ..kept() }] {
+            assert_eq!(slow_policy(namespace, no, ""), policy);
+        }
+        let not_allowed = Namespace { allow_positioning: false, allow_recovery: false, ..kept() };
+        let no_stream = Namespace { history: None, ..kept() };
+        for namespace in [not_allowed, no_stream] {
+            assert_eq!(slow_policy(namespace, no, &[POSITIONED, RECOVERABLE].concat()), policy);
+        }
+        // With one, whoever wanted it.
+        for wishes in [POSITIONED, RECOVERABLE] {
+            assert_eq!(slow_policy(kept(), no, wishes), SlowPolicy::Close, "{policy:?}, {wishes}");
+        }
+        for namespace in
+            [Namespace { force_positioning: true, ..kept() }, Namespace { force_recovery: true, ..kept() }]
+        {
+            assert_eq!(slow_policy(namespace, no, ""), SlowPolicy::Close, "{policy:?}");
+        }
+        let forced = Overrides { force_positioning: Some(true), ..no };
+        assert_eq!(slow_policy(kept(), forced, ""), SlowPolicy::Close, "{policy:?}");
+        let forced = Namespace { force_positioning: true, ..kept() };
+        let freed = Overrides { force_positioning: Some(false), ..no };
+        assert_eq!(slow_policy(forced, freed, ""), policy);
+        // Of a cache only the newest matters, and that is never dropped.
+        let cache = || Namespace { recovery_mode: RecoveryMode::Cache, ..kept() };
+        for wishes in ["", POSITIONED, RECOVERABLE] {
+            assert_eq!(slow_policy(cache(), no, wishes), policy, "{wishes}");
+        }
+        assert_eq!(slow_policy(Namespace { force_recovery: true, ..cache() }, no, ""), policy);
     }
 }

@@ -19,17 +19,22 @@ use crate::json;
 /// JSON: objects with a line break, or any white space, between them. Protobuf: messages, each after its length as
 /// a varint. A frame without a command is malformed.
 pub fn commands(encoding: Encoding, frame: &[u8]) -> Commands<'_> {
-    Commands(match encoding {
-        Encoding::Json if json::is_too_deep(frame) => {
-            Rest::Refused(Malformed::because("JSON nested too deep"))
-        }
-        Encoding::Json if frame.trim_ascii().is_empty() => Rest::Refused(Malformed::because("no command")),
-        Encoding::Json => {
-            Rest::Json { frame, commands: serde_json::Deserializer::from_slice(frame).into_iter() }
-        }
-        Encoding::Protobuf if frame.is_empty() => Rest::Refused(Malformed::because("no command")),
-        Encoding::Protobuf => Rest::Protobuf(frame),
-    })
+    let refused = match encoding {
+        Encoding::Json if json::is_too_deep(frame) => Some("JSON nested too deep"),
+        Encoding::Json if frame.trim_ascii().is_empty() => Some("no command"),
+        Encoding::Protobuf if frame.is_empty() => Some("no command"),
+        Encoding::Json | Encoding::Protobuf => None,
+    };
+    match refused {
+        Some(why) => Commands { frame, begin: 0, rest: Rest::Refused(Malformed::because(why)) },
+        None => Commands::over(encoding, frame, 0),
+    }
+}
+
+/// Goes on with a frame of which another iterator has taken so many bytes; see [`Commands::taken`]. What was found
+/// good of the frame as a whole is not looked at again, so it costs nothing to stop after each command.
+pub fn commands_from(encoding: Encoding, frame: &[u8], taken: usize) -> Commands<'_> {
+    if taken == 0 { commands(encoding, frame) } else { Commands::over(encoding, frame, taken) }
 }
 
 /// A frame, or a command in it, that cannot be understood. The client is closed with "bad request".
@@ -47,35 +52,70 @@ impl Malformed {
         Self(Cow::Borrowed(reason))
     }
 
-    fn json(error: &serde_json::Error) -> Self {
+    /// The error counts from the end of `before`, and clients count from the begin of their frame.
+    fn json(before: &[u8], error: &serde_json::Error) -> Self {
         let what = if error.is_data() { "field of a wrong type" } else { "not JSON" };
-        Self(format!("{what} at line {} column {}", error.line(), error.column()).into())
+        let line = error.line() + before.iter().filter(|byte| **byte == b'\n').count();
+        let column = match error.line() {
+            1 => error.column() + before.iter().rev().take_while(|byte| **byte != b'\n').count(),
+            _ => error.column(),
+        };
+        Self(format!("{what} at line {line} column {column}").into())
     }
 }
 
 /// Iterates over the commands of a frame; see [`commands`].
-pub struct Commands<'a>(Rest<'a>);
+pub struct Commands<'a> {
+    frame: &'a [u8],
+    /// Where in the frame `rest` begins.
+    begin: usize,
+    rest: Rest<'a>,
+}
 
 enum Rest<'a> {
-    Json {
-        frame: &'a [u8],
-        commands: StreamDeserializer<'a, SliceRead<'a>, Command>,
-    },
+    Json(StreamDeserializer<'a, SliceRead<'a>, Command>),
     Protobuf(&'a [u8]),
     /// The reason is yet to be told.
     Refused(Malformed),
     Nothing,
 }
 
+impl<'a> Commands<'a> {
+    fn over(encoding: Encoding, frame: &'a [u8], begin: usize) -> Self {
+        let rest = frame.get(begin..).unwrap_or_default();
+        let rest = match encoding {
+            Encoding::Json => Rest::Json(serde_json::Deserializer::from_slice(rest).into_iter()),
+            Encoding::Protobuf => Rest::Protobuf(rest),
+        };
+        Self { frame, begin, rest }
+    }
+
+    /// How many bytes of the frame the commands so far took, with the white space behind them: none before the first,
+    /// all when no other follows.
+    pub fn taken(&self) -> usize {
+        match &self.rest {
+            Rest::Json(commands) => match self.begin + commands.byte_offset() {
+                0 => 0,
+                end => self.frame.len() - self.frame[end..].trim_ascii_start().len(),
+            },
+            Rest::Protobuf(rest) => self.frame.len() - rest.len(),
+            Rest::Refused(_) => 0,
+            Rest::Nothing => self.frame.len(),
+        }
+    }
+}
+
 impl Iterator for Commands<'_> {
     type Item = Result<Command, Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let command = match &mut self.0 {
-            Rest::Json { frame, commands } => {
-                match frame[commands.byte_offset()..].trim_ascii_start().first() {
+        let command = match &mut self.rest {
+            Rest::Json(commands) => {
+                match self.frame[self.begin + commands.byte_offset()..].trim_ascii_start().first() {
                     // The derived code would take an array as a command's fields in order.
-                    Some(b'{') => commands.next()?.map_err(|error| Malformed::json(&error)),
+                    Some(b'{') => {
+                        commands.next()?.map_err(|error| Malformed::json(&self.frame[..self.begin], &error))
+                    }
                     Some(_) => Err(Malformed::because("not a JSON object")),
                     None => return None,
                 }
@@ -86,7 +126,7 @@ impl Iterator for Commands<'_> {
             Rest::Nothing => return None,
         };
         if command.is_err() {
-            self.0 = Rest::Nothing;
+            self.rest = Rest::Nothing;
         }
         Some(command)
     }

@@ -8,7 +8,7 @@ pub mod encode;
 pub mod message;
 pub mod reply;
 
-pub use decode::{Commands, Malformed, Request, commands};
+pub use decode::{Commands, Malformed, Request, commands, commands_from};
 pub use encode::encode;
 pub use message::*;
 

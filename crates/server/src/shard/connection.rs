@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use bytes::{Bytes, BytesMut};
+use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::outbox::{Chain, Outbox};
 use fanwire_hub::queue::{Full, Queue};
 use fanwire_hub::session::Session;
-use fanwire_protocol::centrifuge::{Command, Malformed};
+use fanwire_protocol::centrifuge::{Command, Encoding, Malformed, commands_from};
 use fanwire_protocol::websocket::{Deflate, Reader};
 
 use super::socket::{Socket, Taken};
@@ -32,7 +33,7 @@ pub(super) struct Connection {
     pub(super) role: Role,
     /// It is in the list of sockets to read again.
     pub(super) to_read: bool,
-    /// It has something to read, which is left to the kernel while it has enough to answer.
+    /// It has something to read, which is left to the kernel, or in `deferred`, while it has enough to answer.
     pub(super) is_paused: bool,
     /// The peer will send no more than what has arrived.
     pub(super) read_closed: bool,
@@ -44,12 +45,14 @@ pub(super) struct Connection {
     pub(super) deflate: Option<Deflate>,
 }
 
-/// What of a client's input was not done yet.
+/// What of a client's input was not done yet, as bytes: as commands it would take many times the memory.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
-    /// Commands that wait until the client has read, and been sent, more of its answers.
-    pub(super) commands: VecDeque<Result<Command, Malformed>>,
-    /// What came behind them and was not looked at: compressed, it may become a thousand times as much.
+    /// A frame with commands that wait until the client has read, and been sent, more of its answers.
+    frame: Option<Box<[u8]>>,
+    /// Bytes of it whose commands were done.
+    taken: usize,
+    /// What came behind it and was not looked at.
     pub(super) unread: BytesMut,
 }
 
@@ -129,13 +132,38 @@ impl Connection {
     }
 
     pub(super) fn has_deferred_commands(&self) -> bool {
-        self.deferred.as_ref().is_some_and(|deferred| !deferred.commands.is_empty())
+        self.deferred.as_ref().is_some_and(|deferred| deferred.frame.is_some())
+    }
+
+    /// Keeps a frame, of which commands were done up to `taken`, until the client may have more.
+    pub(super) fn defer_commands(&mut self, frame: &[u8], taken: usize) {
+        debug_assert!(!self.has_deferred_commands(), "nothing more is read while something is deferred");
+        let deferred = self.deferred.get_or_insert_default();
+        (deferred.frame, deferred.taken) = (Some(frame.into()), taken);
+    }
+
+    /// The first command that waits.
+    pub(super) fn next_deferred_command(&mut self) -> Option<Result<Command, Malformed>> {
+        let (encoding, is_over) = self.session().map(|session| (encoding(session), session.is_over()))?;
+        let deferred = self.deferred.as_mut()?;
+        let frame = deferred.frame.as_deref()?;
+        // What stands in one frame behind a refused connect, or a mistake, is not looked at.
+        if deferred.taken > 0 && is_over {
+            return None;
+        }
+        let mut commands = commands_from(encoding, frame, deferred.taken);
+        let command = commands.next();
+        deferred.taken = commands.taken();
+        if deferred.taken == frame.len() {
+            deferred.frame = None;
+        }
+        command
     }
 
     /// Does nothing more of what the client asked. What was not looked at stays: its answer to a close may be in it.
     pub(super) fn forget_commands(&mut self) {
         if let Some(deferred) = &mut self.deferred {
-            deferred.commands.clear();
+            deferred.frame = None;
         }
         self.deferred.take_if(|deferred| deferred.unread.is_empty());
     }
@@ -246,6 +274,14 @@ impl Connection {
     /// Whether everything that was to be written is with the kernel.
     pub(super) fn is_flushed(&self) -> bool {
         self.chain.is_empty() && self.queue.is_none() && self.socket.is_flushed()
+    }
+}
+
+/// How a client writes its commands.
+pub(super) fn encoding(session: &Session) -> Encoding {
+    match session.wire() {
+        Wire::ProtobufFrames => Encoding::Protobuf,
+        Wire::JsonFrames | Wire::Events => Encoding::Json,
     }
 }
 

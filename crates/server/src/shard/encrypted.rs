@@ -21,18 +21,26 @@ const RECEIVED_BYTES_PER_READ: usize = 32 * 1024;
 pub(super) struct Encrypted {
     pub(super) socket: TcpStream,
     session: ServerConnection,
+    /// Why nothing more can be received. It is told when what came before it is taken.
+    failure: Option<io::Error>,
+    /// The peer was told that nothing more comes. From then on the session is not asked what came, since it has no
+    /// right to complain.
+    is_finished: bool,
 }
 
 impl Encrypted {
     /// Goes on with a session whose handshake is done.
     pub(super) fn new(socket: TcpStream, mut session: ServerConnection) -> Self {
         session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
-        Self { socket, session }
+        Self { socket, session, failure: None, is_finished: false }
     }
 
     /// Takes what was decrypted already, then reads on. What the buffer has no room for stays in the session, and no
     /// event of the socket will tell of it.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Input> {
+        if self.is_finished {
+            return self.drop_input(buffer);
+        }
         let mut read = 0;
         let mut received = 0;
         while read < buffer.len() {
@@ -48,16 +56,35 @@ impl Encrypted {
                 Err(error) if read == 0 => return Err(error),
                 Err(_) => break,
             }
-            if received >= RECEIVED_BYTES_PER_READ {
+            if self.failure.is_some() && read > 0 || received >= RECEIVED_BYTES_PER_READ {
                 break;
+            }
+            if let Some(error) = self.failure.take() {
+                return Err(error);
             }
             match self.receive() {
                 Ok(count) => received += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Input::All(read)),
-                Err(error) => return Err(error),
+                // Some may have been decrypted before it.
+                Err(error) => self.failure = Some(error),
             }
         }
         Ok(Input::Some(read))
+    }
+
+    /// Reads without decrypting, to see the peer's end.
+    fn drop_input(&mut self, buffer: &mut [u8]) -> io::Result<Input> {
+        let mut dropped = 0;
+        while dropped < RECEIVED_BYTES_PER_READ {
+            match self.socket.read(buffer) {
+                Ok(0) => return Ok(Input::End),
+                Ok(count) => dropped += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Input::All(0)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Input::Some(0))
     }
 
     /// Reads encrypted bytes once and decrypts what is whole.
@@ -106,6 +133,7 @@ impl Encrypted {
 
     /// To be called again when the socket is writable, until everything is flushed.
     pub(super) fn finish(&mut self) {
+        self.is_finished = true;
         if self.say_goodbye() {
             // A peer that has gone needs no goodbye.
             let _ = self.socket.shutdown(Shutdown::Write);
@@ -116,5 +144,151 @@ impl Encrypted {
     pub(super) fn say_goodbye(&mut self) -> bool {
         self.session.send_close_notify();
         self.flush().unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
+    use socket2::SockRef;
+
+    use super::*;
+
+    const NAME: &str = "localhost";
+    const DEADLINE: Duration = Duration::from_secs(30);
+    const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+    /// A record that no key opens.
+    const GARBAGE: [u8; 64] = {
+        let mut record = [0x5A; 64];
+        [record[0], record[1], record[2], record[3], record[4]] = [0x17, 0x03, 0x03, 0, 59];
+        record
+    };
+
+    struct Peer {
+        socket: std::net::TcpStream,
+        session: ClientConnection,
+    }
+
+    impl Peer {
+        fn encrypted(&mut self, bytes: &[u8]) -> Vec<u8> {
+            self.session.set_buffer_limit(None);
+            self.session.writer().write_all(bytes).unwrap();
+            let mut records = Vec::new();
+            while self.session.wants_write() {
+                self.session.write_tls(&mut records).unwrap();
+            }
+            records
+        }
+
+        /// Closes the connection with a reset.
+        fn vanish(self) {
+            SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    }
+
+    /// A session as it comes to a shard, and the other end.
+    fn connected(version: &'static SupportedProtocolVersion) -> (Encrypted, Peer) {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed([NAME.to_owned()]).unwrap();
+        let provider = Arc::new(default_provider());
+        let config = ServerConfig::builder_with_provider(provider.clone());
+        let config = config.with_protocol_versions(&[version]).unwrap().with_no_client_auth();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = config.with_single_cert(vec![cert.der().clone()], key).unwrap();
+        let mut session = ServerConnection::new(Arc::new(config)).unwrap();
+
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let config =
+            ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        let mut client =
+            ClientConnection::new(Arc::new(config), ServerName::try_from(NAME).unwrap()).unwrap();
+
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut socket, _) = listener.accept().unwrap();
+        for socket in [&peer, &socket] {
+            socket.set_read_timeout(Some(DEADLINE)).unwrap();
+            socket.set_nodelay(true).unwrap();
+        }
+        thread::scope(|scope| {
+            scope.spawn(|| session.complete_io(&mut socket).unwrap());
+            client.complete_io(&mut peer).unwrap();
+        });
+        socket.set_nonblocking(true).unwrap();
+        (Encrypted::new(TcpStream::from_std(socket), session), Peer { socket: peer, session: client })
+    }
+
+    /// What a shard would read with buffers of this size until the peer's end, and how it ended.
+    fn read_to_end(encrypted: &mut Encrypted, buffer_bytes: usize) -> (Vec<u8>, io::Result<()>) {
+        let began = Instant::now();
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; buffer_bytes];
+        loop {
+            match encrypted.read(&mut buffer) {
+                Ok(Input::Some(count) | Input::All(count)) => bytes.extend_from_slice(&buffer[..count]),
+                Ok(Input::End) => return (bytes, Ok(())),
+                Err(error) => return (bytes, Err(error)),
+            }
+            assert!(began.elapsed() < DEADLINE, "the end does not come after {} bytes", bytes.len());
+        }
+    }
+
+    #[test]
+    fn what_came_before_a_bad_record_is_taken() {
+        for version in VERSIONS {
+            for (bytes, buffer_bytes) in [(100, 16 * 1024), (100, 10), (60_000, 16 * 1024)] {
+                let (mut encrypted, mut peer) = connected(version);
+                let mut records = peer.encrypted(&vec![b'x'; bytes]);
+                records.extend(GARBAGE);
+                peer.socket.write_all(&records).unwrap();
+                let (read, end) = read_to_end(&mut encrypted, buffer_bytes);
+                assert_eq!(read.len(), bytes);
+                assert_eq!(end.unwrap_err().kind(), io::ErrorKind::InvalidData);
+            }
+        }
+    }
+
+    #[test]
+    fn what_came_before_a_reset_is_taken() {
+        for version in VERSIONS {
+            let (mut encrypted, mut peer) = connected(version);
+            let records = peer.encrypted(b"last words");
+            peer.socket.write_all(&records).unwrap();
+            peer.vanish();
+            let (read, end) = read_to_end(&mut encrypted, 16 * 1024);
+            assert_eq!(read, b"last words");
+            assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        }
+    }
+
+    #[test]
+    fn whatever_comes_after_the_goodbye_is_dropped_up_to_the_end() {
+        for version in VERSIONS {
+            for junk in [GARBAGE.to_vec(), GARBAGE.repeat(10_000), b"no record".to_vec()] {
+                let (mut encrypted, mut peer) = connected(version);
+                encrypted.finish();
+                let mut records = peer.encrypted(b"too late");
+                records.extend(junk);
+                let peer = thread::spawn(move || {
+                    peer.socket.write_all(&records).unwrap();
+                    peer.socket.shutdown(Shutdown::Write).unwrap();
+                    peer
+                });
+                let (read, end) = read_to_end(&mut encrypted, 16 * 1024);
+                assert!(read.is_empty() && end.is_ok(), "{read:?} {end:?}");
+                drop(peer.join().unwrap());
+            }
+        }
     }
 }

@@ -6,10 +6,10 @@ use bytes::{Buf, BytesMut};
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_protocol::Disconnect;
-use fanwire_protocol::centrifuge::{Command, Encoding, Malformed, commands};
+use fanwire_protocol::centrifuge::{Command, Malformed, commands};
 use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, Stop, close_frame, framed};
 
-use super::connection::{Connection, Peer, Role};
+use super::connection::{Connection, Peer, Role, encoding};
 use super::socket::Input;
 use super::{READ_BYTES, READ_BYTES_PER_TURN, READS_PER_TURN, Shard};
 
@@ -82,7 +82,7 @@ impl Shard {
             if connection.has_enough(queue_bytes_max) {
                 return;
             }
-            match connection.deferred.as_mut().and_then(|deferred| deferred.commands.pop_front()) {
+            match connection.next_deferred_command() {
                 Some(command) => self.take_command(slot, command),
                 None => {
                     connection.forget_commands();
@@ -124,7 +124,9 @@ impl Shard {
         };
         connection.deferred.get_or_insert_default().unread = unread;
         // After commands, it goes on when they are done.
-        if !connection.has_deferred_commands() {
+        if connection.has_deferred_commands() {
+            connection.is_paused = true;
+        } else {
             connection.read_later(key.slot, &mut self.to_read);
         }
     }
@@ -203,39 +205,34 @@ impl Shard {
             (Role::Client(_), Message::Binary(data)) => self.take_commands(slot, data),
         }
         match self.connections.get(slot as usize) {
-            // One compressed message is enough to keep; what else the bytes at hand may become is not made yet.
-            Some(connection) if connection.deflate.is_some() && connection.has_deferred_commands() => {
-                ControlFlow::Break(Stop::Pause)
-            }
+            // One message is enough to keep; what else the bytes at hand may become is not made yet.
+            Some(connection) if connection.has_deferred_commands() => ControlFlow::Break(Stop::Pause),
             _ => ControlFlow::Continue(()),
         }
     }
 
     fn take_commands(&mut self, slot: u32, frame: &[u8]) {
+        let queue_bytes_max = self.node.settings.client.queue_bytes_max;
         let Some(session) = self.connections.get(slot as usize).and_then(|c| c.session()) else { return };
-        let encoding = match session.wire() {
-            Wire::ProtobufFrames => Encoding::Protobuf,
-            Wire::JsonFrames | Wire::Events => Encoding::Json,
-        };
-        for (place, command) in commands(encoding, frame).enumerate() {
-            self.counters.commands_received.add(1);
-            let queue_bytes_max = self.node.settings.client.queue_bytes_max;
+        let mut commands = commands(encoding(session), frame);
+        loop {
+            let taken = commands.taken();
             let Some(connection) = self.connections.get_mut(slot as usize) else { return };
             // What stands in one frame behind a refused connect, or a mistake, is not looked at.
-            if place > 0 && connection.session().is_none_or(|session| session.is_over()) {
+            let is_over = || connection.session().is_none_or(|session| session.is_over());
+            if taken > 0 && (taken == frame.len() || is_over()) {
                 return;
             }
-            if connection.has_deferred_commands() || connection.has_enough(queue_bytes_max) {
-                // Bounded by what was read at once, or by one message that was compressed, since nothing more is read
-                // while something is deferred.
-                connection.deferred.get_or_insert_default().commands.push_back(command);
-            } else {
-                self.take_command(slot, command);
+            if connection.has_enough(queue_bytes_max) {
+                return connection.defer_commands(frame, taken);
             }
+            let Some(command) = commands.next() else { return };
+            self.take_command(slot, command);
         }
     }
 
     fn take_command(&mut self, slot: u32, command: Result<Command, Malformed>) {
+        self.counters.commands_received.add(1);
         match command {
             Ok(command) => self.with_session(slot, |session, context| session.command(context, command)),
             Err(malformed) => {

@@ -42,24 +42,19 @@ impl Handshake {
     ];
 }
 
-/// Makes a connection ready for requests. There is no stream where the handshake did not succeed, which anybody can
-/// bring about.
-pub(crate) async fn shake_hands(
-    tls: &Tls,
-    stream: TcpStream,
-    time: Duration,
-) -> (Handshake, Option<TlsStream<TcpStream>>) {
+/// Makes a connection ready for requests, for as long as it is polled. There is no stream where the handshake did not
+/// succeed, which anybody can bring about.
+pub(crate) async fn shake_hands(tls: &Tls, stream: TcpStream) -> (Handshake, Option<TlsStream<TcpStream>>) {
     let acceptor = TlsAcceptor::from(tls.0.config.clone());
-    match timeout(time, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => match stream.get_ref().1.handshake_kind() {
+    match acceptor.accept(stream).await {
+        Ok(stream) => match stream.get_ref().1.handshake_kind() {
             Some(HandshakeKind::Resumed) => (Handshake::Resumed, Some(stream)),
             _ => (Handshake::Full, Some(stream)),
         },
-        Ok(Err(error)) => {
+        Err(error) => {
             tracing::debug!(%error, "a TLS handshake failed");
             (failure(&error), None)
         }
-        Err(_) => (Handshake::TimedOut, None),
     }
 }
 

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
+use secrecy::{ExposeSecret, SecretSlice};
 
 use super::validity::Validity;
 use crate::settings::TlsSettings;
@@ -41,7 +42,7 @@ pub enum CertificateProblem {
     #[error("is larger than {FILE_BYTES_MAX} bytes")]
     TooLarge,
     #[error("is not PEM: {0}")]
-    NotPem(pem::Error),
+    NotPem(&'static str),
     #[error("holds no certificate (\"BEGIN CERTIFICATE\")")]
     NoCertificate,
     #[error("holds a certificate that cannot be understood")]
@@ -70,20 +71,20 @@ impl Certificate {
 #[derive(Debug)]
 pub(super) struct Files {
     certificate: Vec<u8>,
-    key: Vec<u8>,
+    key: SecretSlice<u8>,
 }
 
 impl Files {
     pub(super) fn read(settings: &TlsSettings) -> Result<Self, CertificateError> {
         Ok(Self {
             certificate: read(&settings.certificate_file).map_err(in_certificate)?,
-            key: read(&settings.key_file).map_err(in_key)?,
+            key: read(&settings.key_file).map_err(in_key)?.into(),
         })
     }
 
     /// Tells contents apart, without keeping a second copy of a key.
     pub(super) fn fingerprint(&self) -> [[u8; 32]; 2] {
-        [&self.certificate, &self.key].map(|content| {
+        [&self.certificate, self.key.expose_secret()].map(|content| {
             let mut fingerprint = [0; 32];
             fingerprint.copy_from_slice(digest(&SHA256, content).as_ref());
             fingerprint
@@ -95,7 +96,7 @@ impl Files {
         let first = chain.first().ok_or(CertificateProblem::NoCertificate).map_err(in_certificate)?;
         let validity =
             Validity::of(first).ok_or(CertificateProblem::BadCertificate).map_err(in_certificate)?;
-        let key = private_key(&self.key).map_err(in_key)?;
+        let key = private_key(self.key.expose_secret()).map_err(in_key)?;
         let key = CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => in_key(CertificateProblem::OtherKey),
             Error::InvalidCertificate(_) => in_certificate(CertificateProblem::BadCertificate),
@@ -124,14 +125,26 @@ fn read(path: &Path) -> Result<Vec<u8>, CertificateProblem> {
 }
 
 fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateProblem> {
-    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(CertificateProblem::NotPem)
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(not_pem)
 }
 
 fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateProblem> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
         pem::Error::NoItemsFound if is_encrypted(pem) => CertificateProblem::EncryptedKey,
         pem::Error::NoItemsFound => CertificateProblem::NoKey,
-        error => CertificateProblem::NotPem(error),
+        error => not_pem(error),
+    })
+}
+
+/// Says what is wrong without a word of what was read: a key that is all on one line is taken for the name of a section.
+fn not_pem(error: pem::Error) -> CertificateProblem {
+    CertificateProblem::NotPem(match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no end (\"-----END\" on a line of its own)",
+        pem::Error::IllegalSectionStart { .. } => {
+            "a section's first line (\"-----BEGIN\") does not end with \"-----\""
+        }
+        pem::Error::Base64Decode(_) => "a section does not hold Base64",
+        _ => "it is of no known form",
     })
 }
 
@@ -142,25 +155,17 @@ fn is_encrypted(pem: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair};
-
     use super::*;
+    use crate::tls::made;
 
-    fn made() -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(["test".to_owned()]).unwrap().self_signed(&key).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    fn error(certificate: &str, key: &str) -> String {
-        let files = Files { certificate: certificate.into(), key: key.into() };
-        files.certificate().unwrap_err().to_string()
+    fn files(certificate: &str, key: &str) -> Files {
+        Files { certificate: certificate.into(), key: key.as_bytes().to_vec().into() }
     }
 
     #[test]
     fn each_mistake_is_told_with_its_setting() {
-        let (certificate, key) = made();
-        let (_, other_key) = made();
+        let (certificate, key) = made::certificate();
+        let (_, other_key) = made::certificate();
         let garbled = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let short = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
@@ -175,21 +180,16 @@ mod tests {
             (&*certificate, short, "server.tls.key_file: holds a key that cannot be used"),
             (&*certificate, &*other_key, "server.tls.key_file: is not the key of the certificate"),
         ] {
-            let error = error(certificate, key);
+            let error = files(certificate, key).certificate().unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error} is not {expected}");
         }
     }
 
     #[test]
     fn files_that_cannot_be_read_are_told() {
-        let (certificate, key) = made();
-        let folder = std::env::temp_dir().join(format!("fanwire-certificate-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let settings = TlsSettings {
-            certificate_file: folder.join("certificate.pem"),
-            key_file: folder.join("key.pem"),
-            reload_interval: None,
-        };
+        let (certificate, key) = made::certificate();
+        let files = made::Files::new();
+        let settings = files.settings();
         let said = || Certificate::read(&settings).map(drop).map_err(|error| error.to_string());
         assert!(said().unwrap_err().starts_with("server.tls.certificate_file: cannot be read: "));
         std::fs::write(&settings.certificate_file, &certificate).unwrap();
@@ -198,14 +198,42 @@ mod tests {
         said().unwrap();
         std::fs::write(&settings.key_file, vec![b'x'; FILE_BYTES_MAX as usize + 1]).unwrap();
         assert_eq!(said().unwrap_err(), "server.tls.key_file: is larger than 1048576 bytes");
-        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn one_file_may_hold_both() {
-        let (certificate, key) = made();
+        let (certificate, key) = made::certificate();
         let both = format!("{key}{certificate}");
-        let files = Files { certificate: both.clone().into(), key: both.into() };
-        assert_eq!(files.certificate().unwrap().validity.fault(), None);
+        assert_eq!(files(&both, &both).certificate().unwrap().validity.fault(), None);
+    }
+
+    #[test]
+    fn no_key_is_shown() {
+        let (certificate, key) = made::certificate();
+        // As it stands in the file, and as bytes are shown.
+        let text = &key.lines().nth(1).unwrap()[..30];
+        let shown_bytes = format!("{:?}", text.as_bytes());
+        let bytes = shown_bytes.trim_matches(['[', ']']);
+        let is_hidden = |shown: String| !shown.contains(text) && !shown.contains(bytes);
+        let files = files(&certificate, &key);
+        assert!(is_hidden(format!("{files:?} {:#?}", files.certificate().unwrap())));
+
+        // Nor when it is broken: on one line, whole or cut, without its end, not in Base64.
+        let on_one_line = key.replace('\n', "");
+        let without_end = key.replace("-----END", "");
+        let cut = on_one_line.trim_end_matches('-').to_owned();
+        let not_base64 = key.replace(text, &format!("{text}!"));
+        for (broken, why) in [
+            (on_one_line, "a section has no end"),
+            (without_end, "a section has no end"),
+            (cut, "a section's first line"),
+            (not_base64, "a section does not hold Base64"),
+        ] {
+            for files in [self::files(&certificate, &broken), self::files(&broken, &key)] {
+                let error = files.certificate().unwrap_err();
+                assert!(error.to_string().contains(&format!("_file: is not PEM: {why}")), "{error}");
+                assert!(is_hidden(format!("{error} {error:?}")));
+            }
+        }
     }
 }

@@ -6,6 +6,9 @@ mod certificate;
 mod reload;
 mod validity;
 
+#[cfg(test)]
+mod made;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 

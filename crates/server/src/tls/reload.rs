@@ -14,18 +14,45 @@ const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// Follows the files for as long as it is polled.
 pub(crate) async fn follow(tls: Tls, settings: TlsSettings) {
-    let mut known = Known::Content(tls.0.fingerprint);
+    let mut follower = Follower::new(tls, settings, SETTLE_TIME);
     loop {
-        let is_asked = wait(&tls, settings.reload_interval).await;
-        let mut found = look(&settings).await;
-        if found.known == known && !is_asked {
-            continue;
+        let occasion = wait(&follower.tls, follower.settings.reload_interval).await;
+        follower.look(occasion).await;
+    }
+}
+
+/// Why the files are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Occasion {
+    /// It is time. What is known already is left alone.
+    Interval,
+    /// Somebody asked, and is to be told what came of it.
+    Request,
+}
+
+struct Follower {
+    tls: Tls,
+    settings: TlsSettings,
+    settle_time: Duration,
+    known: Known,
+}
+
+impl Follower {
+    fn new(tls: Tls, settings: TlsSettings, settle_time: Duration) -> Self {
+        let known = Known::Content(tls.0.fingerprint);
+        Self { tls, settings, settle_time, known }
+    }
+
+    async fn look(&mut self, occasion: Occasion) {
+        let mut found = look(&self.settings).await;
+        if found.known == self.known && occasion == Occasion::Interval {
+            return;
         }
         if found.certificate.is_err() {
-            tokio::time::sleep(SETTLE_TIME).await;
-            found = look(&settings).await;
+            tokio::time::sleep(self.settle_time).await;
+            found = look(&self.settings).await;
         }
-        known = found.known;
+        self.known = found.known;
         match found.certificate {
             Ok(certificate) => {
                 let days_left = certificate.validity.days_left();
@@ -33,12 +60,12 @@ pub(crate) async fn follow(tls: Tls, settings: TlsSettings) {
                     None => tracing::info!(days_left, "the TLS certificate was reloaded"),
                     Some(fault) => tracing::warn!(days_left, "the TLS certificate was reloaded, but {fault}"),
                 }
-                tls.0.current.replace(certificate);
-                tls.0.reloads.fetch_add(1, Relaxed);
+                self.tls.0.current.replace(certificate);
+                self.tls.0.reloads.fetch_add(1, Relaxed);
             }
             Err(error) => {
                 tracing::error!(%error, "the TLS certificate was not reloaded; the one from before stays in use");
-                tls.0.reloads_failed.fetch_add(1, Relaxed);
+                self.tls.0.reloads_failed.fetch_add(1, Relaxed);
             }
         }
     }
@@ -57,14 +84,17 @@ struct Found {
     certificate: Result<Certificate, CertificateError>,
 }
 
-/// Waits until it is time to look, and says whether somebody asked for it.
-async fn wait(tls: &Tls, interval: Option<Duration>) -> bool {
+/// Waits until there is a reason to look.
+async fn wait(tls: &Tls, interval: Option<Duration>) -> Occasion {
     let asked = tls.0.asked.notified();
     match interval {
-        Some(interval) => tokio::time::timeout(interval, asked).await.is_ok(),
+        Some(interval) => match tokio::time::timeout(interval, asked).await {
+            Ok(()) => Occasion::Request,
+            Err(_) => Occasion::Interval,
+        },
         None => {
             asked.await;
-            true
+            Occasion::Request
         }
     }
 }
@@ -77,4 +107,90 @@ async fn look(settings: &TlsSettings) -> Found {
         Err(error) => Found { known: Known::Nothing(error.to_string()), certificate: Err(error) },
     };
     tokio::task::spawn_blocking(look).await.expect("reading files does not panic")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::tls::made;
+
+    fn started() -> (made::Files, Tls) {
+        let files = made::Files::new();
+        files.write(&made::certificate());
+        let tls = Tls::new(&files.settings()).unwrap();
+        (files, tls)
+    }
+
+    #[tokio::test]
+    async fn each_change_counts_once_however_often_it_is_seen() {
+        let (files, tls) = started();
+        let TlsSettings { certificate_file, key_file, .. } = files.settings();
+        let mut follower = Follower::new(tls.clone(), files.settings(), Duration::ZERO);
+        let mut counts = async || {
+            for _ in 0..3 {
+                follower.look(Occasion::Interval).await;
+            }
+            let stats = tls.stats();
+            (stats.reloads, stats.reloads_failed)
+        };
+        assert_eq!(counts().await, (0, 0));
+        let second = made::certificate();
+        files.write(&second);
+        assert_eq!(counts().await, (1, 0));
+        fs::write(&key_file, "no key").unwrap();
+        assert_eq!(counts().await, (1, 1));
+        fs::write(&key_file, made::certificate().1).unwrap();
+        assert_eq!(counts().await, (1, 2));
+        fs::remove_file(&certificate_file).unwrap();
+        assert_eq!(counts().await, (1, 3));
+        files.write(&second);
+        assert_eq!(counts().await, (2, 3));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_is_told_though_nothing_has_changed() {
+        let (files, tls) = started();
+        let mut follower = Follower::new(tls.clone(), files.settings(), Duration::ZERO);
+        follower.look(Occasion::Request).await;
+        fs::write(files.settings().key_file, "no key").unwrap();
+        for _ in 0..2 {
+            follower.look(Occasion::Request).await;
+        }
+        let stats = tls.stats();
+        assert_eq!((stats.reloads, stats.reloads_failed), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn the_second_of_two_files_may_come_a_little_later() {
+        let (files, tls) = started();
+        let (certificate, key) = made::certificate();
+        fs::write(files.settings().certificate_file, certificate).unwrap();
+        let mut follower = Follower::new(tls.clone(), files.settings(), Duration::from_millis(500));
+        let mut looking = pin!(follower.look(Occasion::Interval));
+        // The first look finds two that do not fit.
+        tokio::time::timeout(Duration::from_millis(250), looking.as_mut()).await.unwrap_err();
+        fs::write(files.settings().key_file, key).unwrap();
+        looking.await;
+        let stats = tls.stats();
+        assert_eq!((stats.reloads, stats.reloads_failed), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_look_has_its_occasion() {
+        let (_files, tls) = started();
+        let mut waiting = pin!(wait(&tls, None));
+        let is_pending = poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await;
+        assert!(is_pending);
+        tls.reload();
+        assert_eq!(waiting.await, Occasion::Request);
+        // Nobody was waiting yet.
+        tls.reload();
+        assert_eq!(wait(&tls, Some(Duration::MAX)).await, Occasion::Request);
+        assert_eq!(wait(&tls, Some(Duration::from_millis(1))).await, Occasion::Interval);
+    }
 }

@@ -25,6 +25,9 @@ const SECRET: &str = "a secret of the tests";
 /// - none: nothing is kept;
 /// - `history`: publications are kept, subscriptions recover;
 /// - `cache`: the same, and recovery gives the newest publication;
+/// - `newest`: nothing is kept, and for a slow client the oldest of what waits is dropped;
+/// - `latest`: the same, but only the newest waits;
+/// - `stream`: as `newest`, but publications are kept, and whoever wishes so has a position and recovers;
 /// - `room`: presence, and everybody is told of joins and leaves.
 pub(crate) fn settings(shards: usize) -> Settings {
     let open = Namespace {
@@ -49,6 +52,12 @@ pub(crate) fn settings(shards: usize) -> Settings {
     let dropping = |name: &str, slow_policy| Namespace { name: name.into(), slow_policy, ..open.clone() };
     let [newest, latest] =
         [dropping("newest", SlowPolicy::DropOldest), dropping("latest", SlowPolicy::KeepLatest)];
+    let stream = Namespace {
+        history: history.history,
+        allow_positioning: true,
+        allow_recovery: true,
+        ..dropping("stream", SlowPolicy::DropOldest)
+    };
     let room = Namespace {
         name: "room".into(),
         presence: true,
@@ -69,7 +78,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
             history_page_max: 10_000,
             ..ClientSettings::default()
         },
-        topics: Namespaces::new(NameRules::default(), open, [history, cache, room, newest, latest]),
+        topics: Namespaces::new(NameRules::default(), open, [history, cache, room, newest, latest, stream]),
         origins: Origins::default(),
         connection_tokens: TokenSettings {
             hmac_secret: Some(SecretString::from(SECRET)),

@@ -221,6 +221,26 @@ async fn replies_are_compressed_too_and_control_frames_never() {
 }
 
 #[tokio::test]
+async fn a_long_reply_for_one_client_is_not_what_others_wait_for() {
+    let gateway = gateway(1).await;
+    let mut client = Compressed::subscribed(&gateway, OFFER, "a").await;
+    let mut backend = gateway.client().await;
+    let mut history = async |topic: &str, publications: usize| {
+        for _ in 0..publications {
+            backend.publish(topic, json!("x".repeat(1000))).await;
+        }
+        let history = json!({"id": 3, "history": {"channel": topic, "limit": -1}});
+        client.socket.send(deflated(&history.to_string())).await;
+        let reply = client.next().await;
+        let publications_sent = reply.json()["history"]["publications"].as_array().unwrap().len();
+        assert_eq!(publications_sent, publications);
+        reply.is_deflated()
+    };
+    assert!(history("history:short", 60).await);
+    assert!(!history("history:long", 70).await);
+}
+
+#[tokio::test]
 async fn a_small_window_gets_what_fits_it() {
     let gateway = gateway(1).await;
     let offer = "permessage-deflate; server_max_window_bits=9; client_max_window_bits=9";

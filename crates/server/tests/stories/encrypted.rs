@@ -1,17 +1,23 @@
 //! The same life behind TLS: what clients send and get, in any size and at any pace, and how they part.
 
-use std::time::Duration;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use fanwire_server::Settings;
 
 use crate::common::{
     Authority, BINARY, Backend, CLOSE, CertificateFiles, Client, RawSocket, TEXT, TestGateway, Trust,
-    WEBSOCKET_HANDSHAKE, eventually, frame, settings,
+    WEBSOCKET_HANDSHAKE, eventually, frame, settings, within,
 };
 
 const BOTH: [&[&SupportedProtocolVersion]; 2] = [&[&TLS12], &[&TLS13]];
@@ -304,9 +310,41 @@ async fn each_way_to_part_is_understood() {
     let mut stream = client.socket.into_stream();
     stream.write_all(&[0x17; 4096]).await.unwrap();
 
+    // It is sent away, and goes on with what is no TLS.
+    let mut client = node.client().await;
+    client.socket.send(frame(TEXT, "no command")).await;
+    assert_eq!(client.closed().await.0, 3501);
+    client.socket.ended().await;
+    let mut late = client.socket.into_stream();
+    late.write_all(&[0x17; 4096]).await.unwrap();
+
     eventually("all are gone", async || witness.present("room:a").await == 0).await;
-    drop(stream);
     witness.publish("a", json!("still served")).await;
+    drop((stream, late));
+    // The witness is.
+    eventually("no other socket is left", async || node.gateway.sockets() == 1).await;
+}
+
+#[tokio::test]
+async fn what_was_said_before_a_connection_broke_is_heard() {
+    for versions in BOTH {
+        let node = Encrypted::start_with(settings(1), versions).await;
+        let mut subscriber = node.client().await;
+        subscriber.subscribe("a").await;
+        let mut client = node.client().await;
+        let publish = json!({"id": 100, "publish": {"channel": "a", "data": "last words"}});
+        let (_, session) = client.socket.tls().get_mut();
+        session.writer().write_all(&frame(TEXT, publish.to_string())).unwrap();
+        let mut records = Vec::new();
+        while session.wants_write() {
+            session.write_tls(&mut records).unwrap();
+        }
+        // At once, so that both are read at once.
+        records.extend([0x17; 64]);
+        let mut stream = client.socket.into_stream();
+        stream.write_all(&records).await.unwrap();
+        assert_eq!(subscriber.publication().await.1["data"], "last words");
+    }
 }
 
 #[tokio::test]
@@ -357,16 +395,109 @@ async fn a_handshake_has_no_more_time_than_a_request() {
         assert_eq!(read_to_end(&mut stream).await, b"");
     }
     eventually("both are counted", async || node.handshakes("timeout").await == 2.0).await;
-    // After the handshake what is left of the time is for the request.
-    let began = std::time::Instant::now();
-    node.socket().await.ended().await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     node.client().await.publish("a", json!("still served")).await;
 }
 
-async fn read_to_end(stream: &mut tokio::net::TcpStream) -> Vec<u8> {
+#[tokio::test]
+async fn a_slow_handshake_takes_time_from_the_first_request_alone() {
+    const TIME: Duration = Duration::from_secs(4);
+    const HANDSHAKE: Duration = Duration::from_millis(2500);
+    const REQUEST: &str = "GET /nothing HTTP/1.1\r\nHost: test\r\n\r\n";
+    let mut settings = settings(1);
+    settings.admission.request_header_timeout = TIME;
+    let node = Encrypted::start(settings).await;
+    let late = async || {
+        let socket = RawSocket::open(node.gateway.address).await;
+        tokio::time::sleep(HANDSHAKE).await;
+        socket.encrypted(&node.trust).await
+    };
+    let asks_in_time = async {
+        let mut socket = late().await;
+        socket.send(REQUEST).await;
+        assert_eq!(socket.response().await.status, 404);
+        // Less than there is for a head, more than the handshake has left.
+        tokio::time::sleep(HANDSHAKE).await;
+        socket.send(REQUEST).await;
+        assert_eq!(socket.response().await.status, 404);
+    };
+    let asks_nothing = async {
+        let began = Instant::now();
+        late().await.ended().await;
+        assert!(began.elapsed() < HANDSHAKE + TIME, "{:?}", began.elapsed());
+    };
+    tokio::join!(asks_in_time, asks_nothing);
+}
+
+/// A way to a node on which its answers wait until they are let through.
+struct Slow {
+    address: SocketAddr,
+    /// The node has answered something.
+    answered: oneshot::Receiver<()>,
+    let_through: oneshot::Sender<()>,
+}
+
+impl Slow {
+    async fn to(node: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut node = TcpStream::connect(node).await.unwrap();
+        let (has_answered, answered) = oneshot::channel();
+        let (let_through, through) = oneshot::channel();
+        tokio::spawn(async move {
+            let (mut client, _) = listener.accept().await.unwrap();
+            // A client's hello is small enough to come at once.
+            let mut hello = vec![0; 4096];
+            let length = client.read(&mut hello).await.unwrap();
+            node.write_all(&hello[..length]).await.unwrap();
+            node.readable().await.unwrap();
+            has_answered.send(()).unwrap();
+            through.await.unwrap();
+            // How it ends is for the client to tell.
+            let _ = copy_bidirectional(&mut client, &mut node).await;
+        });
+        Self { address, answered, let_through }
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_goes_down_waits_for_handshakes() {
+    /// Far more than a node needs to go when nobody is there.
+    const LONG: Duration = Duration::from_millis(500);
+    for versions in BOTH {
+        let Encrypted { gateway, trust, _files } = Encrypted::start_with(settings(1), versions).await;
+        let (address, trust) = (gateway.address, Arc::new(trust));
+        let come = |way: SocketAddr| {
+            let trust = trust.clone();
+            tokio::spawn(async move {
+                let mut socket = RawSocket::open(way).await.encrypted(&trust).await;
+                socket.upgrade(WEBSOCKET_HANDSHAKE).await;
+                assert_eq!(socket.closed().await, (3001, "shutdown".into()));
+                socket.ended().await;
+            })
+        };
+        // All three are connected before the node begins to go, and one has said something.
+        let [first, second] = [Slow::to(address).await, Slow::to(address).await];
+        let silent = RawSocket::open(address).await;
+        let early = come(first.address);
+        within("the first handshake", first.answered).await.unwrap();
+        let mut going = tokio::spawn(gateway.shutdown());
+        timeout(LONG, &mut going).await.unwrap_err();
+        let late = come(second.address);
+        within("the second handshake", second.answered).await.unwrap();
+        first.let_through.send(()).unwrap();
+        early.await.unwrap();
+        timeout(LONG, &mut going).await.unwrap_err();
+        second.let_through.send(()).unwrap();
+        late.await.unwrap();
+        let began = Instant::now();
+        within("the node goes", going).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        drop(silent);
+    }
+}
+
+async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut read = Vec::new();
-    let ended = tokio::io::AsyncReadExt::read_to_end(stream, &mut read);
-    crate::common::within("reading to the end", ended).await.unwrap();
+    within("reading to the end", stream.read_to_end(&mut read)).await.unwrap();
     read
 }

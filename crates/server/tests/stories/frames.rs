@@ -160,15 +160,25 @@ async fn the_echo_route_gives_back_what_it_gets() {
 
 #[tokio::test]
 async fn a_refused_connect_leaves_the_client_time_to_go() {
-    let gateway = TestGateway::start(settings(1)).await;
-    let mut client = Client::over(RawSocket::open(gateway.address).await).await;
+    let mut settings = settings(1);
+    settings.client.queue_bytes_max = 1000;
+    let gateway = TestGateway::start(settings).await;
     let expired = crate::common::token(&json!({"sub": "ann", "exp": 1}));
-    let commands = [("connect", json!({"token": expired})), ("subscribe", json!({"channel": "a"}))];
-    let ids = client.commands(commands).await;
-    assert_eq!(client.reply(ids.start).await.unwrap_err()["code"], 109);
-    // What stood behind it in the same frame was dropped; another command is one too many.
-    client.socket.send(frame(PING, [])).await;
-    assert_eq!(client.socket.frame().await.unwrap().opcode, PONG);
-    client.command("subscribe", json!({"channel": "a"})).await;
-    assert_eq!(client.closed().await.0, 3501);
+    let commands = format!(
+        "{}\n{}",
+        json!({"id": 1, "connect": {"token": expired}}),
+        json!({"id": 2, "subscribe": {"channel": "a"}})
+    );
+    // With pings in front of it, the frame has to wait until they are answered.
+    for pings in [0, 10] {
+        let mut client = Client::over(RawSocket::open(gateway.address).await).await;
+        let packet = [frame(PING, [b'x'; 100]).repeat(pings), frame(TEXT, &commands)].concat();
+        client.socket.send(packet).await;
+        assert_eq!(client.reply(1).await.unwrap_err()["code"], 109);
+        // What stood behind it in the same frame was dropped; another command is one too many.
+        client.socket.send(frame(PING, [])).await;
+        assert_eq!(client.socket.frame().await.unwrap().opcode, PONG);
+        client.command("subscribe", json!({"channel": "a"})).await;
+        assert_eq!(client.closed().await.0, 3501);
+    }
 }

@@ -1,5 +1,6 @@
 //! A client that does not read costs itself only, and whatever was begun is still finished.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -8,6 +9,8 @@ use crate::common::{CLOSE, Client, PING, TestGateway, eventually, frame, setting
 
 const ROOM: &str = "room:1";
 const QUEUE_BYTES: &str = "fanwire_send_queue_bytes";
+const CLOSED: &str = "fanwire_connections_closed_total";
+const COMMANDS: &str = "fanwire_commands_received_total";
 const DROPPED: &str = "fanwire_publications_dropped_total";
 
 /// Publishes until so many clients are left; returns how many publications it took.
@@ -61,8 +64,8 @@ async fn a_client_that_does_not_read_is_closed_and_others_get_everything() {
             assert_eq!(reader.await.unwrap(), published);
         }
 
-        // At most one message that was begun still waits for it, and the goodbye.
-        assert!(gateway.metric(QUEUE_BYTES).await < 2.0 * 4096.0);
+        // At most one message that was begun still waits for it, and the goodbye. Its shard may be the last to know.
+        eventually("the rest is dropped", async || gateway.metric(QUEUE_BYTES).await < 2.0 * 4096.0).await;
         // What it was sent before is whole and in order, and then it is told why no more comes.
         let mut number = 0;
         let closed = loop {
@@ -88,8 +91,12 @@ const PUBLICATIONS: u32 = 2000;
 
 /// A node with a small bound, and in it a topic whose history is far longer than the bound.
 async fn with_long_history() -> (TestGateway, Client) {
+    with_long_history_and(16 * 1024).await
+}
+
+async fn with_long_history_and(queue_bytes_max: usize) -> (TestGateway, Client) {
     let mut settings = settings(1);
-    settings.client.queue_bytes_max = 16 * 1024;
+    settings.client.queue_bytes_max = queue_bytes_max;
     let gateway = TestGateway::start(settings).await;
     let mut publisher = gateway.client().await;
     let text = "x".repeat(4096);
@@ -168,17 +175,79 @@ async fn a_client_that_asks_and_does_not_read_is_let_go() {
     eventually("the queue is given back", async || gateway.metric(QUEUE_BYTES).await == 0.0).await;
 }
 
-/// Publishes numbers into a topic until some were dropped for a client that does not read; returns the last.
-async fn publish_until_dropped(gateway: &TestGateway, publisher: &mut Client, topic: &str) -> u64 {
-    const PUBLICATIONS_MAX: u64 = 100_000;
+/// Commands in one message wait as the bytes in which they came: made all at once they would take a hundred times
+/// as much. Commands are counted when they are made.
+#[tokio::test]
+async fn what_a_client_asks_and_does_not_read_is_not_even_looked_at() {
+    const CLIENTS: usize = 4;
+    /// A frame of 60 KB; a few of them may be with topics' owners at a time.
+    const QUESTIONS: usize = 1000;
+    /// Room for one long answer and what else was asked with it, but more than half of it is the long answer.
+    const QUEUE_BYTES_MAX: usize = 12 << 20;
+    let (gateway, mut publisher) = with_long_history_and(QUEUE_BYTES_MAX).await;
+    let before = gateway.metric(COMMANDS).await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = Client::connect_small(gateway.address).await;
+        // The first answer does not fit the socket, and what else is asked has to wait until it was read.
+        let history = ("history", json!({"channel": "history:long", "limit": -1}));
+        let questions = (0..QUESTIONS).map(|_| ("presence_stats", json!({"channel": ROOM})));
+        let ids = client.commands(std::iter::once(history).chain(questions)).await;
+        clients.push((client, ids));
+    }
+    let waiting = (CLIENTS * 1024 * 1024) as f64;
+    eventually("all histories wait", async || gateway.metric(QUEUE_BYTES).await > waiting).await;
+    // Others are served meanwhile.
+    publisher.publish(ROOM, json!(1)).await;
+    let made = gateway.metric(COMMANDS).await - before;
+    assert!(made < (CLIENTS * QUESTIONS / 10) as f64, "{made} commands were made");
+    for (mut client, ids) in clients {
+        let mut missing: HashSet<u32> = ids.collect();
+        while !missing.is_empty() {
+            let id = client.next().await["id"].take();
+            assert!(id.as_u64().is_some_and(|id| missing.remove(&(id as u32))), "{id}");
+        }
+    }
+    let all = (CLIENTS * (1 + 1 + QUESTIONS) + 1) as f64;
+    assert_eq!(gateway.metric(COMMANDS).await - before, all);
+}
+
+/// Publishes numbers into a topic, from the given one on, until enough of what a metric counts came of it; returns
+/// the last number.
+async fn publish_until(
+    gateway: &TestGateway,
+    publisher: &mut Client,
+    topic: &str,
+    from: u64,
+    (metric, label, enough): (&str, &str, f64),
+) -> u64 {
+    /// If the kernel takes more than this, nobody is slow; and histories keep as many.
+    const PUBLICATIONS_MAX: u64 = 10_000;
     let text = "x".repeat(4096);
-    for number in 0..PUBLICATIONS_MAX {
+    for number in from..from + PUBLICATIONS_MAX {
         publisher.publish(topic, json!({"number": number, "text": text})).await;
-        if number % 16 == 0 && gateway.metric(DROPPED).await >= 100.0 {
+        if number % 16 == 0 && gateway.metric_of(metric, label).await >= enough {
             return number;
         }
     }
-    panic!("nothing was ever dropped");
+    panic!("it never came to that");
+}
+
+/// So many publications were dropped for a client that does not read.
+const ENOUGH_DROPPED: (&str, &str, f64) = (DROPPED, "", 100.0);
+
+/// Reads publications up to one with a number, and finds them in order with one gap; returns how many came behind it.
+async fn read_with_a_gap(slow: &mut Client, last: u64) -> usize {
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&last) {
+        let publication = slow.push().await["pub"]["data"].take();
+        numbers.extend(publication["number"].as_u64());
+    }
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    let gap = numbers.windows(2).position(|pair| pair[1] > pair[0] + 1).expect("some were dropped");
+    let behind = &numbers[gap + 1..];
+    assert!(behind.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+    behind.len()
 }
 
 #[tokio::test]
@@ -191,27 +260,63 @@ async fn where_the_namespace_says_so_old_publications_give_way_and_the_client_st
         slow.subscribe(topic).await;
         slow.subscribe("plain").await;
         let mut publisher = gateway.client().await;
-        let last = publish_until_dropped(&gateway, &mut publisher, topic).await;
+        let last = publish_until(&gateway, &mut publisher, topic, 0, ENOUGH_DROPPED).await;
         // What must not be dropped waits beside it.
         publisher.publish("plain", json!("kept")).await;
         assert!(gateway.metric(QUEUE_BYTES).await <= 64.0 * 1024.0);
 
         // It reads on: in order, with one gap, to the newest, and then everything as before.
-        let mut numbers = Vec::new();
-        let mut has_kept = false;
-        while numbers.last() != Some(&last) || !has_kept {
-            let publication = slow.push().await["pub"]["data"].take();
-            match publication["number"].as_u64() {
-                Some(number) => numbers.push(number),
-                None => has_kept |= publication == "kept",
-            }
-        }
-        assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
-        let gap = numbers.windows(2).position(|pair| pair[1] > pair[0] + 1).expect("some were dropped");
-        let behind = &numbers[gap + 1..];
-        assert!(behind.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
-        assert!(behind.len() <= waiting_max, "{}", behind.len());
+        let behind = read_with_a_gap(&mut slow, last).await;
+        assert!(behind <= waiting_max, "{behind}");
+        assert_eq!(slow.publication().await.1["data"], "kept");
         publisher.publish(topic, json!({"number": last + 1})).await;
         assert_eq!(slow.push().await["pub"]["data"]["number"], last + 1);
     }
+}
+
+#[tokio::test]
+async fn where_publications_give_way_a_client_with_a_position_is_closed_and_misses_nothing() {
+    const TOPIC: &str = "stream:1";
+    let mut settings = settings(1);
+    settings.client.queue_bytes_max = 64 * 1024;
+    let gateway = TestGateway::start(settings).await;
+    let mut positioned = Client::connect_small(gateway.address).await;
+    let wish = json!({"channel": TOPIC, "positioned": true, "recoverable": true});
+    let position = positioned.request("subscribe", wish).await.unwrap();
+    assert_eq!((&position["positioned"], &position["recoverable"]), (&json!(true), &json!(true)));
+    let mut carefree = Client::connect_small(gateway.address).await;
+    assert!(carefree.subscribe(TOPIC).await.get("positioned").is_none());
+    let mut publisher = gateway.client().await;
+
+    let closed = (CLOSED, r#"code="3008""#, 1.0);
+    let last = publish_until(&gateway, &mut publisher, TOPIC, 0, closed).await;
+    let mut count = 0;
+    loop {
+        let frame = positioned.socket.frame().await.unwrap();
+        if frame.opcode == CLOSE {
+            assert_eq!(frame.close(), (3008, "slow".into()));
+            break;
+        }
+        let message: serde_json::Value = serde_json::from_str(frame.text()).unwrap();
+        if message["push"].get("pub").is_some() {
+            assert_eq!(message["push"]["pub"]["data"]["number"], count);
+            count += 1;
+        }
+    }
+    assert!(count > 0 && count <= last);
+    // It comes back and has all of the stream.
+    let mut again = gateway.client().await;
+    let request = json!({"channel": TOPIC, "recover": true, "recoverable": true, "offset": count, "epoch": position["epoch"]});
+    let joined = again.request("subscribe", request).await.unwrap();
+    assert_eq!(joined["recovered"], true);
+    let missed = joined["publications"].as_array().unwrap().iter();
+    let missed: Vec<_> = missed.map(|missed| missed["data"]["number"].as_u64().unwrap()).collect();
+    assert_eq!(missed, (count..=last).collect::<Vec<_>>());
+    drop(again);
+
+    // The one beside it stays, and has a gap.
+    let last = publish_until(&gateway, &mut publisher, TOPIC, last + 1, ENOUGH_DROPPED).await;
+    read_with_a_gap(&mut carefree, last).await;
+    carefree.nothing_more().await;
+    assert_eq!(gateway.metric_of(CLOSED, r#"code="3008""#).await, 1.0);
 }

@@ -73,6 +73,11 @@ function machineFacts(machine, prefix = '') {
   });
 }
 
+/** What each server is made of and where it ran; a subject's name stays as it is written. */
+function serverFacts(servers) {
+  return servers.map(({ subject, versions, placement }) => [`server ${subject}`, [...(versions.length ? versions : ['version unknown']), placement].join(', ')]);
+}
+
 function facts(pairs) {
   return pairs.map(([name, value]) => html('div', {}, html('dt', {}, capital(name)), html('dd', {}, groupedText(String(value)))));
 }
@@ -86,22 +91,29 @@ function drawVerdict(arranged, titles) {
   if (bounds.length === 0) return;
   const section = document.getElementById('verdict');
   const met = bounds.filter(({ bound }) => bound.met).length;
-  const broken = bounds.length - met;
+  const broken = bounds.filter(({ bound }) => isBroken(bound)).length;
+  const open = bounds.length - met - broken;
   section.append(
     html('h2', { id: 'verdict-heading' }, 'Verdict'),
-    html('p', { class: 'tally' }, broken
-      ? [`${met} of ${bounds.length} bounds met, `, html('b', { class: 'broken' }, `${broken} not met`), '.']
+    html('p', { class: 'tally' }, met < bounds.length
+      ? [`${met} of ${bounds.length} bounds met, `, html('b', { class: broken ? 'broken' : null }, `${broken} not met`), open ? `, ${open} not judged.` : '.']
       : html('b', {}, bounds.length === 1 ? 'The bound is met.' : `All ${bounds.length} bounds are met.`)),
     html('ul', { class: 'bounds' }, bounds.map(({ bound, index }) => verdict(bound, arranged.length > 1 ? titles[index] : null, index))));
   section.hidden = false;
 }
 
+/** A bound is met, not met, or could not be judged; behind a colon stands why. */
+function isBroken(bound) {
+  return bound.verdict.startsWith('not met');
+}
+
 function verdict(bound, title, index) {
+  const [word, why] = bound.verdict.split(': ');
   const scale = scaleOf(bound.unit, bound.at_most);
   const where = title ? html('a', { href: `#scenario-${index + 1}` }, ` ${titleText(title)}`) : null;
-  return html('li', { class: bound.met ? null : 'broken' },
-    html('span', { class: 'mark' }, bound.met ? '✓ met' : '✗ not met'),
-    html('span', { class: 'name' }, bound.name, where),
+  return html('li', { class: bound.met ? null : isBroken(bound) ? 'broken' : 'open' },
+    html('span', { class: 'mark' }, `${bound.met ? '✓' : isBroken(bound) ? '✗' : '–'} ${word}`),
+    html('span', { class: 'name' }, bound.name, where, why ? html('small', {}, ` ${why}`) : null),
     gauge(bound),
     html('span', { class: 'values' }, html('b', {}, scale.withUnit(bound.measured ?? NaN)), html('span', {}, ` of at most ${scale.withUnit(bound.at_most)}`)));
 }
@@ -135,7 +147,7 @@ function scenario(item, title, id, styles, arranged) {
   return html('section', { class: 'scenario', id, 'aria-labelledby': `${id}-heading`, 'data-plots': cards.flat().length },
     html('h2', { id: `${id}-heading` }, title.name, title.detail ? html('small', {}, ` ${title.detail}`) : null),
     html('p', { class: 'about' }, capital(report.about)),
-    html('dl', { class: 'facts' }, facts([...(sameMachine(arranged) ? [] : machineFacts(report.machine)), ...report.load])),
+    html('dl', { class: 'facts' }, facts([...(sameMachine(arranged) ? [] : machineFacts(report.machine)), ...report.load, ...serverFacts(report.servers)])),
     command(report.command),
     faults(item),
     html('ul', { class: 'legend', 'aria-label': 'Subjects' },
@@ -288,7 +300,8 @@ function percentileTable(histogram, styles) {
 }
 
 function notes({ report }) {
-  const lines = report.turns.flatMap((turn) => turn.notes.map((note) => ({ turn, note })));
+  const notesOf = (turn) => (turn.not_at_pace ? [...turn.notes, `not at its pace: ${turn.not_at_pace}`] : turn.notes);
+  const lines = report.turns.flatMap((turn) => notesOf(turn).map((note) => ({ turn, note })));
   if (lines.length === 0) return null;
   const byText = Map.groupBy(lines, ({ turn, note }) => JSON.stringify([turn.subject, note]));
   return html('div', {}, html('h3', { class: 'part' }, 'Notes'), html('ul', { class: 'notes' }, [...byText.values()].map((same) => {
