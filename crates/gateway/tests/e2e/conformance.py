@@ -138,11 +138,14 @@ def metric(server, name):
 
 
 def mend_kosoku():
-    """Kosoku 0.1.0 hands its cases 12 and 13 a message that came uncompressed as a str of its bytes."""
+    """Kosoku 0.1.0 hands its cases 12 and 13 a message that came uncompressed as a str, where they expect bytes: text as
+    it is, anything else as Latin-1."""
     cases = sys.modules["case12_x_x"]
     for case in cases.Case12_X_X + cases.Case13_X_X:
         def on_message(self, message, binary, judge=case.onMessage):
-            judge(self, message.encode("latin-1") if isinstance(message, str) else message, binary)
+            if isinstance(message, str):
+                message = message.encode("latin-1" if binary else "utf-8")
+            judge(self, message, binary)
 
         case.onMessage = on_message
 
