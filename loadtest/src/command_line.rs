@@ -8,7 +8,6 @@ use crate::scenario::churn::ChurnArguments;
 use crate::scenario::cluster::ClusterArguments;
 use crate::scenario::fanout::FanoutArguments;
 use crate::scenario::idle::IdleArguments;
-use crate::scenario::overload::OverloadArguments;
 use crate::scenario::parallel::ParallelArguments;
 use crate::scenario::rooms::RoomsArguments;
 use crate::scenario::slow::SlowArguments;
@@ -44,7 +43,7 @@ pub(crate) enum Task {
     /// One topic, many subscribers: CPU and latency per delivery, beside a bare send
     Fanout(FanoutArguments),
     /// One topic is offered a million deliveries a second: nothing may be lost
-    Overload(OverloadArguments),
+    Overload(FanoutArguments),
     /// Many small topics, each client in a few of them
     Rooms(RoomsArguments),
     /// A topic for each user, one receiver for each message

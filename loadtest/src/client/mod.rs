@@ -364,7 +364,7 @@ impl Client {
         }
         self.stage = Stage::Greeting;
         let mut say = Say::new(&mut shared.out);
-        let progress = shared.dialect.opened(self.number, &mut self.step, head, &mut say)?;
+        let progress = shared.dialect.opened(self.number, head, &mut say)?;
         self.follow(progress, shared);
         Ok(())
     }

@@ -98,13 +98,7 @@ impl Dialect for Centrifuge {
         Ok(Progress::Waiting)
     }
 
-    fn opened(
-        &self,
-        client: usize,
-        _step: &mut u8,
-        head: &[u8],
-        say: &mut Say<'_>,
-    ) -> Result<Progress, Lost> {
+    fn opened(&self, client: usize, head: &[u8], say: &mut Say<'_>) -> Result<Progress, Lost> {
         let head_text = String::from_utf8_lossy(head).to_ascii_lowercase();
         if self.deflate && !head_text.contains("permessage-deflate") {
             return Err(Lost::NotOffered("permessage-deflate"));
@@ -330,10 +324,10 @@ mod tests {
         let mut dialect = dialect(Encoding::Json, 1);
         dialect.deflate = true;
         let plain = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
-        assert!(dialect.opened(0, &mut 0, plain, &mut Say::new(&mut out)).is_err());
+        assert!(dialect.opened(0, plain, &mut Say::new(&mut out)).is_err());
         let granted =
             b"HTTP/1.1 101 Switching Protocols\r\nsec-websocket-extensions: permessage-deflate\r\n\r\n";
-        assert!(dialect.opened(0, &mut 0, granted, &mut Say::new(&mut out)).is_ok());
+        assert!(dialect.opened(0, granted, &mut Say::new(&mut out)).is_ok());
     }
 
     #[test]

@@ -35,18 +35,22 @@ pub(crate) trait Dialect {
     /// head. `Live` if it says nothing and waits for nothing.
     fn hello(&self, client: usize, out: &mut Vec<u8>) -> Result<Progress, Lost>;
 
-    /// The response's head has come, with status 101 or 200.
-    fn opened(&self, client: usize, step: &mut u8, head: &[u8], say: &mut Say<'_>) -> Result<Progress, Lost>;
+    /// The response's head has come, with status 101 or 200. Most servers speak first.
+    fn opened(&self, _client: usize, _head: &[u8], _say: &mut Say<'_>) -> Result<Progress, Lost> {
+        Ok(Progress::Waiting)
+    }
 
     /// Something that is not a measured message: an answer, a ping, anything else. `step` is the client's own, zero at
     /// first, for the dialect to count its answers.
     fn message(
         &self,
-        client: usize,
-        step: &mut u8,
-        message: &[u8],
-        say: &mut Say<'_>,
-    ) -> Result<Progress, Lost>;
+        _client: usize,
+        _step: &mut u8,
+        _message: &[u8],
+        _say: &mut Say<'_>,
+    ) -> Result<Progress, Lost> {
+        Ok(Progress::Other)
+    }
 }
 
 /// Where a client is after something came.

@@ -34,17 +34,6 @@ impl Dialect for Nats {
         Ok(Progress::Waiting)
     }
 
-    /// The server speaks first.
-    fn opened(
-        &self,
-        _client: usize,
-        _step: &mut u8,
-        _head: &[u8],
-        _say: &mut Say<'_>,
-    ) -> Result<Progress, Lost> {
-        Ok(Progress::Waiting)
-    }
-
     fn message(
         &self,
         client: usize,

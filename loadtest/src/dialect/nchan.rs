@@ -32,24 +32,8 @@ impl Dialect for Nchan {
     }
 
     /// Nchan answers when the subscription stands.
-    fn opened(
-        &self,
-        _client: usize,
-        _step: &mut u8,
-        _head: &[u8],
-        _say: &mut Say<'_>,
-    ) -> Result<Progress, Lost> {
+    fn opened(&self, _client: usize, _head: &[u8], _say: &mut Say<'_>) -> Result<Progress, Lost> {
         Ok(Progress::Live)
-    }
-
-    fn message(
-        &self,
-        _client: usize,
-        _step: &mut u8,
-        _message: &[u8],
-        _say: &mut Say<'_>,
-    ) -> Result<Progress, Lost> {
-        Ok(Progress::Other)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The baseline's clients: they say nothing and are sent bare frames.
 
 use crate::client::Lost;
-use crate::dialect::{Dialect, Framing, Progress, Say, Units};
+use crate::dialect::{Dialect, Framing, Progress, Units};
 
 /// Live as soon as the socket stands.
 #[derive(Debug)]
@@ -14,25 +14,5 @@ impl Dialect for Raw {
 
     fn hello(&self, _client: usize, _out: &mut Vec<u8>) -> Result<Progress, Lost> {
         Ok(Progress::Live)
-    }
-
-    fn opened(
-        &self,
-        _client: usize,
-        _step: &mut u8,
-        head: &[u8],
-        _say: &mut Say<'_>,
-    ) -> Result<Progress, Lost> {
-        Err(Lost::refused(head))
-    }
-
-    fn message(
-        &self,
-        _client: usize,
-        _step: &mut u8,
-        _message: &[u8],
-        _say: &mut Say<'_>,
-    ) -> Result<Progress, Lost> {
-        Ok(Progress::Other)
     }
 }

@@ -35,13 +35,7 @@ impl Dialect for Events {
         Ok(Progress::Waiting)
     }
 
-    fn opened(
-        &self,
-        _client: usize,
-        _step: &mut u8,
-        _head: &[u8],
-        _say: &mut Say<'_>,
-    ) -> Result<Progress, Lost> {
+    fn opened(&self, _client: usize, _head: &[u8], _say: &mut Say<'_>) -> Result<Progress, Lost> {
         Ok(Progress::Live)
     }
 

@@ -26,13 +26,7 @@ impl Dialect for Ws {
         Ok(Progress::Waiting)
     }
 
-    fn opened(
-        &self,
-        client: usize,
-        _step: &mut u8,
-        _head: &[u8],
-        say: &mut Say<'_>,
-    ) -> Result<Progress, Lost> {
+    fn opened(&self, client: usize, _head: &[u8], say: &mut Say<'_>) -> Result<Progress, Lost> {
         let topics: Vec<String> = self.audience.topic_names_of(client).collect();
         say.text(json!({ "subscribe": topics }).to_string().as_bytes());
         Ok(Progress::Waiting)
@@ -68,7 +62,7 @@ mod tests {
         let mut out = Vec::new();
         let mut say = Say::new(&mut out);
         let mut step = 0;
-        let opened = dialect.opened(0, &mut step, b"", &mut say).unwrap();
+        let opened = dialect.opened(0, b"", &mut say).unwrap();
         let answered = dialect.message(0, &mut step, br#"{"subscribed":["topic-0"]}"#, &mut say).unwrap();
         let later = dialect.message(0, &mut step, b"anything", &mut say).unwrap();
         assert_eq!([opened, answered, later], [Progress::Waiting, Progress::Live, Progress::Other]);

@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-use crate::dialect::Seats;
 use crate::error::LoadError;
 use crate::report::{BoundRule, Report};
 use crate::scenario::flow::{FullCore, Route, send};
@@ -46,13 +45,7 @@ pub(crate) fn run(arguments: &FanoutArguments, bench: &mut Bench<'_>) -> Result<
         load: described,
         bounds: bounds(load, &names),
     };
-    let plan = Plan {
-        clients: *subscribers as usize,
-        seats: Seats::All { topics: 1 },
-        topic_prefix: None,
-        load: Some(load),
-        lanes: Route::Shared.lanes(load),
-    };
+    let plan = Plan { load: Some(load), ..Plan::one_topic(*subscribers, Route::Shared.lanes(load)) };
     bench.run(outline, &subjects, |bench, subject| {
         let mut stage = Stage::open(bench, subject, &plan)?;
         send(bench, &mut stage, load, Route::Shared, FullCore::SpoilsTheTurn)

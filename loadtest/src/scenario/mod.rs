@@ -224,6 +224,14 @@ pub(crate) struct Plan<'a> {
     pub(crate) lanes: u32,
 }
 
+impl Plan<'_> {
+    /// Everybody in one topic, of a target that does not send by itself.
+    pub(crate) fn one_topic(clients: u32, lanes: u32) -> Self {
+        let (clients, seats) = (clients as usize, Seats::All { topics: 1 });
+        Self { clients, seats, topic_prefix: None, load: None, lanes }
+    }
+}
+
 /// A target and its clients. The target goes first: the side that closes first keeps the ports for a minute, and that has
 /// to be the server, whose port is new in each turn.
 pub(crate) struct Stage {

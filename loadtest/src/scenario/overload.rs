@@ -1,30 +1,15 @@
 //! `overload`: one topic is offered more than one write per message could carry; does anything get lost, and how late is it?
 
-use clap::Args;
-
-use crate::dialect::Seats;
 use crate::error::LoadError;
 use crate::report::{BoundRule, Report};
+use crate::scenario::fanout::FanoutArguments;
 use crate::scenario::flow::{FullCore, Route, send};
-use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
-use crate::settings::Settings;
+use crate::scenario::{Bench, Outline, Plan, Stage, described};
 
 const P99_MS_MAX: f64 = 25.0;
 
-/// What to do.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct OverloadArguments {
-    /// Connections, all subscribed to one topic
-    #[arg(long, default_value_t = 1000, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) subscribers: u32,
-    #[command(flatten)]
-    pub(crate) load: Load,
-    #[command(flatten)]
-    pub(crate) settings: Settings,
-}
-
-pub(crate) fn run(arguments: &OverloadArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
-    let OverloadArguments { subscribers, load, .. } = arguments;
+pub(crate) fn run(arguments: &FanoutArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
+    let FanoutArguments { subscribers, load, .. } = arguments;
     let planned = load.rate * f64::from(load.burst) * f64::from(*subscribers);
     let mut described = described(&[
         ("subscribers", subscribers.to_string()),
@@ -39,13 +24,7 @@ pub(crate) fn run(arguments: &OverloadArguments, bench: &mut Bench<'_>) -> Resul
         load: described,
         bounds: bounds.collect(),
     };
-    let plan = Plan {
-        clients: *subscribers as usize,
-        seats: Seats::All { topics: 1 },
-        topic_prefix: None,
-        load: Some(load),
-        lanes: Route::Shared.lanes(load),
-    };
+    let plan = Plan { load: Some(load), ..Plan::one_topic(*subscribers, Route::Shared.lanes(load)) };
     bench.run(outline, &subjects, |bench, subject| {
         let mut stage = Stage::open(bench, subject, &plan)?;
         let mut turn = send(bench, &mut stage, load, Route::Shared, FullCore::IsThePoint)?;

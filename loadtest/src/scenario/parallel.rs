@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::dialect::Seats;
 use crate::error::LoadError;
 use crate::measure::histogram::Recorder;
 use crate::measure::meter::Meter;
@@ -73,7 +72,7 @@ pub(crate) fn run(arguments: &ParallelArguments, bench: &mut Bench<'_>) -> Resul
 
 fn turn(arguments: &ParallelArguments, bench: &mut Bench<'_>, subject: &Subject) -> Result<Turn, LoadError> {
     let clients = arguments.subscribers as usize;
-    let plan = Plan { clients, seats: Seats::All { topics: 1 }, topic_prefix: None, load: None, lanes: 1 };
+    let plan = Plan::one_topic(arguments.subscribers, 1);
     let mut stage = Stage::open(bench, subject, &plan)?;
     let Some(mut publisher) = stage.target.publisher(0)? else {
         return Err(LoadError::Unsupported(format!("{subject} cannot be published to")));

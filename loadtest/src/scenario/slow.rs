@@ -5,7 +5,6 @@
 use clap::Args;
 
 use crate::client::Lost;
-use crate::dialect::Seats;
 use crate::error::LoadError;
 use crate::measure::meter::server_memory;
 use crate::report::{BoundRule, Report, Series, Turn};
@@ -83,14 +82,8 @@ fn turn(
 ) -> Result<Turn, LoadError> {
     let SlowArguments { subscribers, load, .. } = arguments;
     let clients = *subscribers as usize;
-    let plan = Plan {
-        clients,
-        seats: Seats::All { topics: 1 },
-        topic_prefix: None,
-        // The baseline cannot have a socket that does not take everything.
-        load: None,
-        lanes: Route::Shared.lanes(load),
-    };
+    // The baseline takes no part: it cannot have a socket that does not take everything.
+    let plan = Plan::one_topic(*subscribers, Route::Shared.lanes(load));
     let mut stage = Stage::open(bench, subject, &plan)?;
     // Evenly among the others. Those of them whose latency is sampled drop out of the sample.
     for place in 0..stalled {

@@ -3,7 +3,6 @@
 use clap::Args;
 
 use crate::client::HANDSHAKES_IN_FLIGHT_MAX;
-use crate::dialect::Seats;
 use crate::error::LoadError;
 use crate::measure::meter::Meter;
 use crate::report::{BoundRule, Machine, Report, Turn};
@@ -60,7 +59,7 @@ fn turn(
 ) -> Result<Turn, LoadError> {
     let clients = arguments.connections as usize;
     let each = clients as f64;
-    let plan = Plan { clients, seats: Seats::All { topics: 1 }, topic_prefix: None, load: None, lanes: 0 };
+    let plan = Plan::one_topic(arguments.connections, 0);
     let mut stage = Stage::start(bench, subject, &plan)?;
     bench.progress.live(&format!("connecting {clients} clients"));
     let meter = Meter::start(&stage.target.parts())?;
