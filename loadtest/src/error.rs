@@ -21,6 +21,8 @@ pub(crate) enum LoadError {
     FileLimit { wanted: usize, needed: u64, limit: u64 },
     #[error("set-up failed: {live} of {wanted} connections are subscribed, {lost} were lost{reasons}")]
     SetUp { wanted: usize, live: usize, lost: usize, reasons: String },
+    #[error("interrupted; what was started is ended")]
+    Interrupted,
     #[error("{0}")]
     NotStarted(Box<LoadError>),
     #[error("{error}\nThe server's log ends with:\n{log}")]

@@ -7,7 +7,8 @@
 //!     cargo build --release -p fanwire -p fanwire-loadtest && target/release/fanwire-loadtest fanout
 //!
 //! Exit codes: 0 all well; 1 a turn failed, by a lost, doubled, reordered or corrupted message, a lost connection or a server
-//! that ended; 2 the run could not be made.
+//! that ended; 2 the run could not be made; 130 it was
+//! interrupted.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
@@ -16,6 +17,7 @@ mod command_line;
 mod dialect;
 mod error;
 mod http;
+mod interrupt;
 mod measure;
 mod progress;
 mod publish;
@@ -43,7 +45,11 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::from(EXIT_FAULTS),
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::from(EXIT_NOT_RUN)
+            ExitCode::from(if let LoadError::Interrupted = error {
+                interrupt::EXIT_CODE
+            } else {
+                EXIT_NOT_RUN
+            })
         }
     }
 }
@@ -92,6 +98,7 @@ fn measure(
     settings: &Settings,
     run: impl FnOnce(&mut Bench<'_>) -> Result<Report, LoadError>,
 ) -> Result<bool, LoadError> {
+    interrupt::listen()?;
     let report = run(&mut Bench::new(settings)?)?;
     println!("\n{}", text::render(&report));
     if let Some(path) = &settings.html {

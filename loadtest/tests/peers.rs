@@ -6,8 +6,10 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use support::{figure, run};
 
 const PEERS: [&str; 4] = ["nchan", "nats", "ws", "socketio"];
@@ -59,6 +61,28 @@ fn nothing_runs_on_when_a_run_is_over() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(processes_with_files_in(folder.path()), [] as [String; 0]);
+}
+
+#[test]
+fn an_interrupted_run_ends_what_it_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_fanwire-loadtest"))
+        .args(["fanout", "--subscribers=1", "--rate=1", "--seconds=600", "--rounds=1", "--subjects=nchan"])
+        .env("TMPDIR", folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while processes_with_files_in(folder.path()).is_empty() {
+        assert_eq!(run.try_wait().unwrap(), None);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let pid = Pid::from_child(&run);
+    kill_process(pid, Signal::TERM).unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"), "{output:?}");
+    assert_eq!(processes_with_files_in(folder.path()), [] as [String; 0]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::client::{Client, Lost, Shared, read_buffer};
 use crate::dialect::{Audience, Dialect};
 use crate::error::{Doing, LoadError};
+use crate::interrupt;
 use crate::measure::sequence::{Faults, StreamChecks};
 use crate::publish::Publisher;
 use crate::target::node_of;
@@ -171,6 +172,7 @@ impl Clients {
 
     /// Waits at most `timeout` for readiness and serves a few sockets.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>) -> Result<(), LoadError> {
+        interrupt::check()?;
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),

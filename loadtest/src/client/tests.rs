@@ -107,6 +107,16 @@ fn refusals_are_told_in_the_server_s_words() {
 }
 
 #[test]
+fn what_is_live_acknowledges_when_it_reads() {
+    let mut pair = Pair::live();
+    let acknowledges = |pair: &Pair| SockRef::from(pair.client.stream()).tcp_quickack().unwrap();
+    assert!(acknowledges(&pair));
+    // Its pong is an answer that the kernel takes it at its word for.
+    pair.say(&[0x89, 0]).unwrap();
+    assert!(acknowledges(&pair));
+}
+
+#[test]
 fn messages_are_counted_however_they_are_framed_and_cut() {
     let mut pair = Pair::live();
     let mut bytes = text(&publication(0));

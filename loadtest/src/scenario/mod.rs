@@ -10,6 +10,7 @@ use crate::client::clients::Streams;
 use crate::client::{Clients, HANDSHAKES_IN_FLIGHT_MAX};
 use crate::dialect::{Audience, Seats};
 use crate::error::LoadError;
+use crate::interrupt;
 use crate::measure::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
 use crate::measure::process::{Cores, reserve_files};
 use crate::progress::Progress;
@@ -158,7 +159,10 @@ impl<'a> Bench<'a> {
         for round in 1..=rounds {
             for (name, entry) in entries {
                 self.progress.begin(format!("round {round} of {rounds}, {name}"));
-                let mut turn = match take_turn(self, entry) {
+                let taken = take_turn(self, entry);
+                // Whatever became of the turn.
+                interrupt::check()?;
+                let mut turn = match taken {
                     Ok(turn) => {
                         self.progress.done(&text::turn_line(&turn));
                         turn

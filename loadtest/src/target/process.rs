@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::error::{Doing, LoadError};
+use crate::interrupt;
 use crate::measure::process::{Cores, Placement};
 
 const READY_DEADLINE: Duration = Duration::from_secs(10);
@@ -63,6 +64,7 @@ impl ServerProcess {
     pub(crate) fn wait_until(&mut self, mut is_ready: impl FnMut() -> bool) -> Result<(), LoadError> {
         let started = Instant::now();
         while !is_ready() {
+            interrupt::check()?;
             if let Some(status) = self.child.try_wait().doing("wait for the server")? {
                 return Err(self.explain(LoadError::Server(format!("ended with {status}"))));
             }
