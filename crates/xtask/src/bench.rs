@@ -61,13 +61,13 @@ const RUNS: [Run; 16] = [
     },
     Run {
         name: "rooms",
-        about: "CPU of a delivery in many small topics",
-        arguments: "rooms --rounds 5 --subjects fanwire,fanwire+redis,nchan,ws,socketio,nats",
+        about: "CPU of a delivery in many small topics; three rounds",
+        arguments: "rooms --rounds 3 --subjects fanwire,fanwire+redis,nchan,ws,socketio,nats",
     },
     Run {
         name: "users",
-        about: "CPU of a publication to one user",
-        arguments: "users --rounds 5 --subjects fanwire,fanwire+redis,nchan,ws,socketio,nats",
+        about: "CPU of a publication to one user; three rounds",
+        arguments: "users --rounds 3 --subjects fanwire,fanwire+redis,nchan,ws,socketio,nats",
     },
     Run {
         name: "cluster",
@@ -91,17 +91,17 @@ const RUNS: [Run; 16] = [
     },
     Run {
         name: "idle-peers",
-        about: "memory of an idle connection of peers",
+        about: "memory of an idle connection of peers; one round",
         arguments: "idle --connections 10000 --rounds 1 --subjects nchan,nats,ws,socketio",
     },
     Run {
         name: "idle",
         about: "memory of an idle connection and its parts, of a further subscription; CPU of idling and of set-up",
-        arguments: "idle --connections 15000 --split --further 10 --rounds 3 --subjects fanwire,fanwire+redis",
+        arguments: "idle --connections 15000 --window 25 --split --further 10 --rounds 5 --subjects fanwire,fanwire+redis",
     },
     Run {
         name: "churn",
-        about: "a million clients come and go: memory and Redis keys",
+        about: "a million clients come and go: memory and Redis keys; one round",
         arguments: "churn --cycles 1000000 --warm-up 50000 --rounds 1 --subjects fanwire,fanwire+redis",
     },
 ];
