@@ -1,6 +1,6 @@
 //! CPU and memory of a target's parts and of this process, from a start to now.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::LoadError;
 use crate::measure::process::{CpuSnapshot, CpuUse, Memory};
@@ -49,6 +49,12 @@ impl Used {
     #[cfg(test)]
     pub(crate) fn of(parts: Vec<(&'static str, CpuUse)>, client: CpuUse, seconds: f64) -> Self {
         Self { parts, client, seconds }
+    }
+
+    /// Without the time in which this process was awake but had nothing to do.
+    pub(crate) fn without_waiting(mut self, waited: Duration) -> Self {
+        self.client.nanoseconds = self.client.nanoseconds.saturating_sub(waited.as_nanos() as u64);
+        self
     }
 
     /// The CPU time of the measured part; `None` if it is not on this machine.

@@ -138,6 +138,11 @@ impl Cores {
         Ok(Self { server, client, allowed })
     }
 
+    /// Whether the server cannot come onto this process' core.
+    pub(crate) fn are_apart(self) -> bool {
+        self.server != self.client
+    }
+
     /// Starts the command in its place. A child inherits the affinity of the thread that starts it, so all of its threads
     /// are bound from their first instruction.
     pub(crate) fn spawn(self, placement: Placement, command: &mut Command) -> Result<Child, LoadError> {

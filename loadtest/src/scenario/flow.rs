@@ -135,11 +135,18 @@ fn deliver(
     let started = Instant::now();
     let mut last_received = (0, started);
     let resident = || parts.first().and_then(|part| resident_bytes_roughly(part.pid));
+    let has_own_core = bench.cores.are_apart() && stage.target.placement() == Some(Placement::ServerCore);
+    let waited_before = stage.clients.waited;
     let mut memory = Vec::new();
     let mut next_look = started;
     loop {
         let wait = sender.step(stage, load)?;
-        stage.clients.turn(Some(wait.unwrap_or(SETTLE).min(SETTLE)))?;
+        let wait_max = wait.unwrap_or(SETTLE).min(SETTLE);
+        if has_own_core {
+            stage.clients.turn_awake(wait_max)?;
+        } else {
+            stage.clients.turn(Some(wait_max))?;
+        }
         let received = stage.clients.shared.received;
         if received > last_received.0 {
             last_received = (received, Instant::now());
@@ -157,7 +164,7 @@ fn deliver(
         }
     }
     Ok(Delivered {
-        used: meter.used()?,
+        used: meter.used()?.without_waiting(stage.clients.waited - waited_before),
         expected: sender.expected,
         last_delivery: last_received.1 - started,
         memory: (!memory.is_empty()).then(|| Series {
