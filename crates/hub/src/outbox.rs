@@ -153,6 +153,11 @@ impl Outbox {
         Some(connection)
     }
 
+    /// The connections whose turn it is next.
+    pub fn upcoming(&self) -> &[u32] {
+        &self.waiting[self.written..]
+    }
+
     pub fn is_empty(&self) -> bool {
         self.written == self.waiting.len()
     }

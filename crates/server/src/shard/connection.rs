@@ -12,25 +12,28 @@ use fanwire_hub::queue::{Full, Queue};
 use fanwire_hub::session::Session;
 use fanwire_protocol::centrifuge::{Command, Encoding, Malformed, commands_from};
 use fanwire_protocol::websocket::{Deflate, Reader};
+use smallvec::SmallVec;
 
 use super::socket::{Socket, Taken};
 
+/// The order of the fields is that in memory: what a delivery looks at comes first, up to the first of the role. The kernel
+/// leaves little in the caches between two deliveries.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Connection {
     pub(super) socket: Socket,
-    pub(super) generation: u32,
     /// What the outbox holds for it.
     pub(super) chain: Chain,
     /// What the socket did not take.
     pub(super) queue: Option<Box<Queue>>,
-    /// What its subscriptions brought before it was answered.
-    pub(super) held: Option<Box<Queue>>,
     /// What it sent and has to wait.
     pub(super) deferred: Option<Box<Deferred>>,
+    /// What its subscriptions brought before it was answered.
+    pub(super) held: Option<Box<Queue>>,
+    pub(super) reader: Reader,
+    pub(super) generation: u32,
     /// Bytes of replies since everything was last written.
     pub(super) replied_bytes: u32,
-    pub(super) reader: Reader,
-    pub(super) role: Role,
     /// It is in the list of sockets to read again.
     pub(super) to_read: bool,
     /// It has something to read, which is left to the kernel, or in `deferred`, while it has enough to answer.
@@ -43,7 +46,10 @@ pub(super) struct Connection {
     pub(super) is_client: bool,
     /// Its messages may be compressed, both ways.
     pub(super) deflate: Option<Deflate>,
+    pub(super) role: Role,
 }
+
+const _: () = assert!(size_of::<Connection>() == 176);
 
 /// What of a client's input was not done yet, as bytes: as commands it would take many times the memory.
 #[derive(Debug, Default)]
@@ -98,20 +104,20 @@ impl Connection {
     pub(super) fn new(socket: Socket, generation: u32, role: Role) -> Self {
         Self {
             socket,
-            generation,
             chain: Chain::default(),
             queue: None,
-            held: None,
             deferred: None,
-            replied_bytes: 0,
+            held: None,
             reader: Reader::default(),
-            role,
+            generation,
+            replied_bytes: 0,
             to_read: false,
             is_paused: false,
             read_closed: false,
             is_blocked: false,
             is_client: false,
             deflate: None,
+            role,
         }
     }
 
@@ -129,6 +135,11 @@ impl Connection {
         if !std::mem::replace(&mut self.to_read, true) {
             to_read.push_back(self.key(slot));
         }
+    }
+
+    /// Something that it sent waits until it has read more of its answers.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.is_paused || self.deferred.is_some()
     }
 
     pub(super) fn has_deferred_commands(&self) -> bool {
@@ -220,21 +231,16 @@ impl Connection {
             return Ok(written);
         }
         loop {
-            let mut slices = [IoSlice::new(&[]); Queue::SLICES_MAX];
             let batch = parcels.clone();
-            let mut used = 0;
-            let mut total = 0;
-            for (slice, parcel) in slices.iter_mut().zip(parcels.by_ref()) {
-                *slice = IoSlice::new(parcel.bytes());
-                used += 1;
-                total += parcel.bytes().len();
-            }
-            if used == 0 {
+            let mut slices = SmallVec::<[_; Queue::SLICES_MAX]>::new();
+            let next = parcels.by_ref().take(Queue::SLICES_MAX);
+            slices.extend(next.map(|parcel| IoSlice::new(parcel.bytes())));
+            if slices.is_empty() {
                 return Ok(written);
             }
-            let taken = self.socket.write(&slices[..used])?.bytes();
+            let taken = self.socket.write(&slices)?.bytes();
             written.add(taken);
-            if taken < total {
+            if taken < slices.iter().map(|slice| slice.len()).sum() {
                 let queue = self.queue.get_or_insert_default();
                 let mut skip = taken;
                 for parcel in batch {

@@ -79,7 +79,7 @@ impl Shard {
         let queue_bytes_max = self.node.settings.client.queue_bytes_max;
         loop {
             let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-            if connection.has_enough(queue_bytes_max) {
+            if !connection.is_held_back() || connection.has_enough(queue_bytes_max) {
                 return;
             }
             match connection.next_deferred_command() {

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 
 use mio::net::TcpStream;
+use rustix::net::SendFlags;
 use rustls::ServerConnection;
 
 use super::encrypted::Encrypted;
@@ -92,7 +93,8 @@ impl Socket {
         };
         loop {
             let result = match slices {
-                [one] => socket.write(one),
+                // Without the C library's provisions for threads that are cancelled.
+                [one] => rustix::net::send(&*socket, one, SendFlags::NOSIGNAL).map_err(io::Error::from),
                 many => socket.write_vectored(many),
             };
             match result {
