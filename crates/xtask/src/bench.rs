@@ -20,7 +20,7 @@ struct Run {
 
 /// Every row of the table that the project is held against, quick ones first. Each has five rounds or nine, where bounds are
 /// close, or says how many.
-const RUNS: [Run; 16] = [
+const RUNS: [Run; 17] = [
     Run {
         name: "fanout-1000",
         about: "CPU of a delivery to 1,000 subscribers, beside raw sends and peers",
@@ -76,6 +76,12 @@ const RUNS: [Run; 16] = [
         arguments: "cluster --rounds 5 --subjects fanwire+redis,fanwire+redis+nodes=2,fanwire+redis+nodes=3",
     },
     Run {
+        name: "cluster-busy",
+        about: "the same with little to deliver: what a publication costs Redis and each node that has subscribers",
+        arguments: "cluster --subscribers 30 --topics 10 --rate 3000 --rounds 5 \
+                    --subjects fanwire+redis,fanwire+redis+nodes=2,fanwire+redis+nodes=3",
+    },
+    Run {
         name: "storm",
         about: "15,000 clients connect: server CPU, slowest, refused",
         arguments: "storm --rounds 5 --subjects fanwire,fanwire+redis",
@@ -87,8 +93,8 @@ const RUNS: [Run; 16] = [
     },
     Run {
         name: "slow",
-        about: "1 % stalled sockets: latency of the others, memory",
-        arguments: "slow --rounds 9 --subjects fanwire,fanwire+redis",
+        about: "1 % stalled sockets: latency of the others, memory; at half load, where the p99 is not one of queueing",
+        arguments: "slow --rate 50 --payload 8192 --rounds 5 --subjects fanwire,fanwire+redis",
     },
     Run {
         name: "idle-peers",
