@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fanwire_broker::{Engine, Event, HistoryOptions, Peer, Publish, Redis};
+use fanwire_broker::{Engine, Event, HistoryOptions, Member, Peer, Publish, Redis};
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use redis_server::{RedisServer, wait_until_up};
 use rustix::time::{ClockId, clock_gettime};
@@ -169,7 +169,10 @@ async fn presence(server: &RedisServer, topic_count: usize) {
                     connection: Bytes::new(),
                     subscription: Bytes::new(),
                 };
-                engine.add_presence(&topics[member % topic_count], Arc::new(info), false).await.unwrap();
+                engine
+                    .add_presence(&topics[member % topic_count], vec![Member::new(Arc::new(info), false)])
+                    .await
+                    .unwrap();
             }
         }));
     }

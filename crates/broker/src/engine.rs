@@ -12,6 +12,7 @@ use crate::event::Event;
 #[cfg(doc)]
 use crate::history::UNPUBLISHED_META_TTL_MAX;
 use crate::history::{History, HistoryQuery, Recovery, Since};
+use crate::members::Member;
 use crate::memory::{Memory, MemorySettings};
 use crate::presence::PresenceStats;
 use crate::publish::{Publish, Published};
@@ -180,21 +181,14 @@ impl Engine {
         }
     }
 
-    /// Makes a client present in the topic, or replaces what is known of it. With `announce_leave` subscribers
-    /// are told when it becomes absent, exactly once, by whatever makes it so: [`Engine::remove_presence`], or the
-    /// death of its node.
-    pub async fn add_presence(
-        &self,
-        topic: &TopicName,
-        info: Arc<ClientInfo>,
-        announce_leave: bool,
-    ) -> Result<(), EngineError> {
+    /// Makes clients present in the topic, or replaces what is known of them. If it fails, some may be.
+    pub async fn add_presence(&self, topic: &TopicName, members: Vec<Member>) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => {
-                memory.add_presence(topic, info, announce_leave);
+                memory.add_presence(topic, members);
                 Ok(())
             }
-            Self::Redis(redis) => redis.add_presence(topic, info, announce_leave).await,
+            Self::Redis(redis) => redis.add_presence(topic, &members).await,
         }
     }
 

@@ -18,6 +18,7 @@ mod redis;
 pub use engine::{Engine, EngineError, Usage};
 pub use event::Event;
 pub use history::{History, HistoryQuery, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
+pub use members::Member;
 pub use memory::{Memory, MemorySettings};
 pub use presence::PresenceStats;
 pub use publish::{HistoryOptions, Publish, Published};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, HistoryOptions, HistoryQuery, MemorySettings, Publish, Published, Since,
+    Engine, HistoryOptions, HistoryQuery, Member, MemorySettings, Publish, Published, Since,
     UNPUBLISHED_META_TTL_MAX, Usage,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, TopicName};
@@ -71,7 +71,7 @@ async fn memory_returns_when_topics_end() {
         let info =
             ClientInfo { user: "u".into(), client, connection: Bytes::new(), subscription: Bytes::new() };
         engine.subscribe(&topic).await.unwrap();
-        engine.add_presence(&topic, Arc::new(info), false).await.unwrap();
+        engine.add_presence(&topic, vec![Member::new(Arc::new(info), false)]).await.unwrap();
         engine.publish(&topic, kept("data")).await.unwrap();
         engine.publish_leave(&topic, engine.presence(&topic).await.unwrap()[0].clone()).await.unwrap();
         engine.remove_presence(&topic, client).await.unwrap();

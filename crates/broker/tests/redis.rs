@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanwire_broker::{
-    CallKind, Engine, EngineError, Event, HistoryOptions, HistoryQuery, LinkError, LinkRole, LinkState, Peer,
-    PresenceStats, Publish, Published, Redis, RedisSettings, Since, UNPUBLISHED_META_TTL_MAX,
+    CallKind, Engine, EngineError, Event, HistoryOptions, HistoryQuery, LinkError, LinkRole, LinkState,
+    Member, Peer, PresenceStats, Publish, Published, Redis, RedisSettings, Since, UNPUBLISHED_META_TTL_MAX,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, TopicName};
 use redis_server::{RedisServer, wait_until_up};
@@ -108,7 +108,10 @@ async fn a_restart_loses_no_subscription_and_is_told() {
     assert_eq!(node.keep(&topic, "lost").await, Err(EngineError::Unavailable));
     assert_eq!(node.send(&topic, "lost").await, Err(EngineError::Unavailable));
     assert_eq!(node.engine.subscribe(&second).await, Err(EngineError::Unavailable));
-    assert_eq!(node.engine.add_presence(&topic, info("a", 1), false).await, Err(EngineError::Unavailable));
+    assert_eq!(
+        node.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await,
+        Err(EngineError::Unavailable)
+    );
     assert!(asked.elapsed() < Duration::from_millis(200), "{:?}", asked.elapsed());
 
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -140,7 +143,7 @@ async fn a_restart_without_data_is_a_new_epoch() {
     let node = Node::up(server.settings()).await;
     let topic = topic("t");
     node.engine.subscribe(&topic).await.unwrap();
-    node.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
+    node.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
     let before = node.keep(&topic, "1").await.unwrap();
     server.kill();
     node.wait_until_down().await;
@@ -209,7 +212,7 @@ async fn flushed_data_is_a_new_epoch_and_presence_comes_back() {
     let node = Node::up(RedisSettings { lease: Duration::from_millis(600), ..server.settings() }).await;
     let topic = topic("t");
     node.engine.subscribe(&topic).await.unwrap();
-    node.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
+    node.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
     let before = node.keep(&topic, "1").await.unwrap();
     for command in ["FLUSHALL", "SCRIPT FLUSH"] {
         assert_eq!(server.ask::<String>(command), "OK");
@@ -334,7 +337,7 @@ async fn foreign_values_are_named_and_harm_no_other_topic() {
         let topic = topic(command.split(['{', '}']).nth(1).unwrap());
         if key == "pn" {
             assert_eq!(
-                node.engine.add_presence(&topic, info("a", 1), false).await,
+                node.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await,
                 Err(EngineError::Foreign)
             );
             assert_eq!(node.engine.presence(&topic).await, Err(EngineError::Foreign));
@@ -546,9 +549,9 @@ async fn presence_is_shared_and_ends_with_the_lease() {
     let settings = RedisSettings { lease: Duration::from_secs(1), ..server.settings() };
     let (a, b) = (Node::up(settings.clone()).await, Node::up(settings.clone()).await);
     let topic = topic("t");
-    a.engine.add_presence(&topic, info("u", 1), false).await.unwrap();
-    b.engine.add_presence(&topic, info("u", 2), false).await.unwrap();
-    b.engine.add_presence(&topic, info("v", 3), false).await.unwrap();
+    a.engine.add_presence(&topic, vec![Member::new(info("u", 1), false)]).await.unwrap();
+    b.engine.add_presence(&topic, vec![Member::new(info("u", 2), false)]).await.unwrap();
+    b.engine.add_presence(&topic, vec![Member::new(info("v", 3), false)]).await.unwrap();
     for node in [&a, &b] {
         node.check_present(&topic, &[1, 2, 3], 2).await;
     }
@@ -559,7 +562,7 @@ async fn presence_is_shared_and_ends_with_the_lease() {
 
     // A node that leaves is gone at once.
     let c = Node::up(settings).await;
-    c.engine.add_presence(&topic, info("w", 4), false).await.unwrap();
+    c.engine.add_presence(&topic, vec![Member::new(info("w", 4), false)]).await.unwrap();
     a.check_present(&topic, &[1, 4], 2).await;
     c.redis.leave().await.unwrap();
     a.check_present(&topic, &[1], 1).await;
@@ -571,8 +574,8 @@ async fn presence_that_changed_during_a_loss_is_made_right() {
     let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let node = Node::up(server.settings()).await;
     let topic = topic("t");
-    node.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
-    node.engine.add_presence(&topic, info("b", 2), false).await.unwrap();
+    node.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
+    node.engine.add_presence(&topic, vec![Member::new(info("b", 2), false)]).await.unwrap();
     server.kill();
     node.wait_until_down().await;
     assert_eq!(node.engine.remove_presence(&topic, client(1)).await, Err(EngineError::Unavailable));
@@ -588,7 +591,7 @@ async fn everything_of_ours_expires() {
     let node = Node::up(server.settings()).await;
     let (topic, read) = (topic("t"), topic("read"));
     node.engine.subscribe(&topic).await.unwrap();
-    node.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
+    node.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
     let keyed =
         Publish { idempotency_key: Some("key".into()), version: 3, history: Some(HISTORY), ..live("1") };
     node.engine.publish(&topic, keyed).await.unwrap();

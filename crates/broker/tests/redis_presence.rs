@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, EngineError, Event, Incompatible, LinkState, Peer, PresenceStats, Publish, Redis, RedisSettings,
+    Engine, EngineError, Event, Incompatible, LinkState, Member, Peer, PresenceStats, Publish, Redis,
+    RedisSettings,
 };
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use redis_server::{RedisServer, wait_until_up};
@@ -52,7 +53,7 @@ impl Node {
 
     async fn join(&self, topic: &TopicName, users: &[&str]) {
         for user in users {
-            self.engine.add_presence(topic, info(user), true).await.unwrap();
+            self.engine.add_presence(topic, vec![Member::new(info(user), true)]).await.unwrap();
         }
     }
 
@@ -171,7 +172,7 @@ async fn the_members_of_a_dead_node_leave_once() {
     }
     a.join(&topic, &["stays"]).await;
     c.join(&topic, &["u", "v"]).await;
-    c.engine.add_presence(&topic, info("quiet"), false).await.unwrap();
+    c.engine.add_presence(&topic, vec![Member::new(info("quiet"), false)]).await.unwrap();
     assert_eq!(b.present(&topic).await, ["quiet", "stays", "u", "v"]);
     assert_eq!(b.names().await, ["a", "b", "c"]);
 
@@ -320,7 +321,7 @@ async fn a_paused_node_finds_its_members_gone_and_goes_on_as_another() {
     a.wait_for_left(&["u", "v"], LEASE + CLEANING).await;
     assert_eq!(a.names().await, ["a"]);
     // What it is asked to write while it is paused comes too late.
-    let late = b.node.engine.add_presence(&topic, info("late"), true).await;
+    let late = b.node.engine.add_presence(&topic, vec![Member::new(info("late"), true)]).await;
     assert_eq!(late, Err(EngineError::Unavailable));
     tokio::time::timeout(Duration::from_secs(10), fenced.changed()).await.unwrap().unwrap();
     assert_eq!(*fenced.borrow_and_update(), 1);
@@ -358,7 +359,7 @@ async fn who_leaves_says_so_at_once() {
     let topic = topic("t");
     a.engine.subscribe(&topic).await.unwrap();
     b.join(&topic, &["u", "v", "w"]).await;
-    b.engine.add_presence(&topic, info("quiet"), false).await.unwrap();
+    b.engine.add_presence(&topic, vec![Member::new(info("quiet"), false)]).await.unwrap();
     b.engine.remove_presence(&topic, client("u")).await.unwrap();
     a.wait_for_left(&["u"], Duration::from_secs(5)).await;
 
@@ -369,7 +370,10 @@ async fn who_leaves_says_so_at_once() {
     // What comes after that is in vain, and does no harm.
     b.redis.leave().await.unwrap();
     b.engine.remove_presence(&topic, client("v")).await.unwrap();
-    assert_eq!(b.engine.add_presence(&topic, info("x"), true).await, Err(EngineError::Unavailable));
+    assert_eq!(
+        b.engine.add_presence(&topic, vec![Member::new(info("x"), true)]).await,
+        Err(EngineError::Unavailable)
+    );
     assert_eq!(b.redis.peers().await, Err(EngineError::Unavailable));
     a.settle().await;
     assert_eq!(a.left(), ["u", "v", "w"]);
@@ -527,7 +531,7 @@ async fn a_leave_that_redis_did_not_hear_is_said_later() {
         assert_eq!(removed, Err(EngineError::Unavailable));
     }
     // One of them comes back: for others it has never been away.
-    let added = b.engine.add_presence(&topic, info("v"), true).await;
+    let added = b.engine.add_presence(&topic, vec![Member::new(info("v"), true)]).await;
     assert_eq!(added, Err(EngineError::Unavailable));
     server.resume();
     a.wait_for_present(&topic, &["v", "w"], Duration::from_secs(10)).await;
@@ -550,7 +554,10 @@ async fn a_full_redis_keeps_leases_and_lets_members_leave() {
     let _: String = server.ask("CONFIG SET maxmemory 1");
     tokio::time::sleep(LEASE * 3).await;
     assert_eq!(a.present(&topic).await, ["u", "v"]);
-    assert_eq!(b.engine.add_presence(&topic, info("w"), true).await, Err(EngineError::Full));
+    assert_eq!(
+        b.engine.add_presence(&topic, vec![Member::new(info("w"), true)]).await,
+        Err(EngineError::Full)
+    );
     // Who may come is decided by what this node knows.
     assert!(b.engine.admit(&self::topic("!user:u"), info("1"), 1).await.unwrap());
     assert!(!b.engine.admit(&self::topic("!user:u"), info("2"), 1).await.unwrap());
@@ -577,7 +584,7 @@ async fn a_node_with_another_lease_does_not_join() {
     // It is final.
     let topic = topic("t");
     let unavailable = EngineError::Unavailable;
-    assert_eq!(b.engine.add_presence(&topic, info("u"), true).await, Err(unavailable));
+    assert_eq!(b.engine.add_presence(&topic, vec![Member::new(info("u"), true)]).await, Err(unavailable));
     assert_eq!(b.engine.admit(&topic, info("u"), 5).await, Err(unavailable));
     assert_eq!(b.engine.presence(&topic).await, Err(unavailable));
     assert_eq!(b.engine.subscribe(&topic).await, Err(unavailable));
@@ -752,7 +759,7 @@ async fn join_many(node: &Node, topics: &[TopicName], clients: usize) -> Vec<Str
         let (engine, topic) = (Engine::Redis(node.redis.clone()), topic.clone());
         at_once.spawn_local(async move {
             for user in in_topic {
-                engine.add_presence(&topic, info(&user), true).await.unwrap();
+                engine.add_presence(&topic, vec![Member::new(info(&user), true)]).await.unwrap();
             }
         });
     }

@@ -146,8 +146,11 @@ impl Memory {
         self.topics.borrow_mut().remove_history(topic);
     }
 
-    pub(crate) fn add_presence(&self, topic: &TopicName, info: Arc<ClientInfo>, announce_leave: bool) {
-        self.topics.borrow_mut().add_member(topic, Member { info, announce_leave });
+    pub(crate) fn add_presence(&self, topic: &TopicName, members: Vec<Member>) {
+        let mut topics = self.topics.borrow_mut();
+        for member in members {
+            topics.add_member(topic, member);
+        }
     }
 
     pub(crate) fn admit(&self, topic: &TopicName, info: Arc<ClientInfo>, clients_max: usize) -> bool {

@@ -279,10 +279,9 @@ impl Redis {
     pub(crate) async fn add_presence(
         &self,
         topic: &TopicName,
-        info: Arc<ClientInfo>,
-        announce_leave: bool,
+        members: &[Member],
     ) -> Result<(), EngineError> {
-        self.0.presence.add(topic, Member { info, announce_leave }).await
+        self.0.presence.add(topic, members).await
     }
 
     pub(crate) async fn admit(

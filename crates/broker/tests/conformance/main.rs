@@ -102,6 +102,7 @@ conformance! {
         clients_are_present_until_removed,
         a_client_is_replaced_by_its_newer_self,
         a_client_that_changes_its_user_is_counted_right,
+        many_become_present_together,
         users_are_counted_once,
         anonymous_clients_are_one_user,
         topics_do_not_share_presence,

@@ -1,6 +1,6 @@
 //! Who is present in a topic, by name and by count.
 
-use fanwire_broker::{Event, PresenceStats};
+use fanwire_broker::{Event, Member, PresenceStats};
 use fanwire_protocol::TopicName;
 
 use crate::fixture::{Fixture, META_TTL, client, info, told};
@@ -14,8 +14,8 @@ pub(crate) async fn nobody_is_present_at_first(fixture: Fixture) {
 
 pub(crate) async fn clients_are_present_until_removed(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
-    fixture.engine.add_presence(&topic, info("b", 2), false).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("b", 2), false)]).await.unwrap();
     check(&fixture, &topic, &[("a", 1), ("b", 2)], 2).await;
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     check(&fixture, &topic, &[("b", 2)], 1).await;
@@ -25,20 +25,37 @@ pub(crate) async fn clients_are_present_until_removed(fixture: Fixture) {
     check(&fixture, &topic, &[], 0).await;
 }
 
+/// More than an engine puts into one command.
+pub(crate) async fn many_become_present_together(fixture: Fixture) {
+    const CLIENTS: u32 = 1200;
+    let topic = fixture.topic("t");
+    let member = |number: u32| {
+        Member::new(info(if number.is_multiple_of(2) { "even" } else { "odd" }, number.into()), false)
+    };
+    fixture.engine.add_presence(&topic, (1..=CLIENTS).map(member).collect()).await.unwrap();
+    let stats = fixture.engine.presence_stats(&topic).await.unwrap();
+    assert_eq!(stats, PresenceStats { clients: CLIENTS as usize, users: 2 });
+    let mut present: Vec<_> =
+        fixture.engine.presence(&topic).await.unwrap().iter().map(|info| info.client).collect();
+    present.sort();
+    assert_eq!(present, (1..=CLIENTS).map(|number| client(number.into())).collect::<Vec<_>>());
+    fixture.engine.add_presence(&topic, Vec::new()).await.unwrap();
+}
+
 pub(crate) async fn a_client_is_replaced_by_its_newer_self(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
     let mut newer = (*info("a", 1)).clone();
     newer.subscription = "{\"typing\":true}".into();
-    fixture.engine.add_presence(&topic, newer.clone().into(), false).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(newer.clone().into(), false)]).await.unwrap();
     assert_eq!(fixture.engine.presence(&topic).await.unwrap(), [newer.into()]);
     check(&fixture, &topic, &[("a", 1)], 1).await;
 }
 
 pub(crate) async fn a_client_that_changes_its_user_is_counted_right(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
-    fixture.engine.add_presence(&topic, info("b", 1), false).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("b", 1), false)]).await.unwrap();
     check(&fixture, &topic, &[("b", 1)], 1).await;
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     check(&fixture, &topic, &[], 0).await;
@@ -47,9 +64,9 @@ pub(crate) async fn a_client_that_changes_its_user_is_counted_right(fixture: Fix
 pub(crate) async fn users_are_counted_once(fixture: Fixture) {
     let topic = fixture.topic("t");
     for number in 1..=3 {
-        fixture.engine.add_presence(&topic, info("a", number), false).await.unwrap();
+        fixture.engine.add_presence(&topic, vec![Member::new(info("a", number), false)]).await.unwrap();
     }
-    fixture.engine.add_presence(&topic, info("b", 4), false).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("b", 4), false)]).await.unwrap();
     check(&fixture, &topic, &[("a", 1), ("a", 2), ("a", 3), ("b", 4)], 2).await;
     for number in 1..=2 {
         fixture.engine.remove_presence(&topic, client(number)).await.unwrap();
@@ -61,16 +78,16 @@ pub(crate) async fn users_are_counted_once(fixture: Fixture) {
 
 pub(crate) async fn anonymous_clients_are_one_user(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, info("", 1), false).await.unwrap();
-    fixture.engine.add_presence(&topic, info("", 2), false).await.unwrap();
-    fixture.engine.add_presence(&topic, info("a", 3), false).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("", 1), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("", 2), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 3), false)]).await.unwrap();
     check(&fixture, &topic, &[("", 1), ("", 2), ("a", 3)], 2).await;
 }
 
 pub(crate) async fn topics_do_not_share_presence(fixture: Fixture) {
     let (a, b) = (fixture.topic("a"), fixture.topic("b"));
-    fixture.engine.add_presence(&a, info("u", 1), false).await.unwrap();
-    fixture.engine.add_presence(&b, info("u", 2), false).await.unwrap();
+    fixture.engine.add_presence(&a, vec![Member::new(info("u", 1), false)]).await.unwrap();
+    fixture.engine.add_presence(&b, vec![Member::new(info("u", 2), false)]).await.unwrap();
     fixture.engine.remove_presence(&a, client(2)).await.unwrap();
     check(&fixture, &a, &[("u", 1)], 1).await;
     check(&fixture, &b, &[("u", 2)], 1).await;
@@ -78,7 +95,7 @@ pub(crate) async fn topics_do_not_share_presence(fixture: Fixture) {
 
 pub(crate) async fn presence_is_not_history(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
     fixture.keep(&topic, "1").await;
     fixture.engine.remove_history(&topic).await.unwrap();
     fixture.engine.unsubscribe(&topic).await.unwrap();
@@ -89,8 +106,8 @@ pub(crate) async fn presence_is_not_history(fixture: Fixture) {
 pub(crate) async fn an_announced_leave_is_told_once(fixture: Fixture) {
     let topic = fixture.topic("t");
     fixture.engine.subscribe(&topic).await.unwrap();
-    fixture.engine.add_presence(&topic, info("a", 1), true).await.unwrap();
-    fixture.engine.add_presence(&topic, info("b", 2), true).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), true)]).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("b", 2), true)]).await.unwrap();
     assert_eq!(told(&fixture.events().await), [""; 0]);
     for _ in 0..2 {
         fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
@@ -100,7 +117,7 @@ pub(crate) async fn an_announced_leave_is_told_once(fixture: Fixture) {
     assert_eq!(events, [Event::Leave { topic: topic.clone(), info: info("a", 1) }]);
     check(&fixture, &topic, &[("b", 2)], 1).await;
     // Who comes back can leave again.
-    fixture.engine.add_presence(&topic, info("a", 1), true).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), true)]).await.unwrap();
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     assert_eq!(told(&fixture.events().await), ["-a"]);
 }
@@ -108,14 +125,14 @@ pub(crate) async fn an_announced_leave_is_told_once(fixture: Fixture) {
 pub(crate) async fn a_leave_that_is_not_announced_is_not_told(fixture: Fixture) {
     let topic = fixture.topic("t");
     fixture.engine.subscribe(&topic).await.unwrap();
-    fixture.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     assert_eq!(told(&fixture.events().await), [""; 0]);
     // What was said last counts.
-    fixture.engine.add_presence(&topic, info("a", 1), false).await.unwrap();
-    fixture.engine.add_presence(&topic, info("a", 1), true).await.unwrap();
-    fixture.engine.add_presence(&topic, info("b", 2), true).await.unwrap();
-    fixture.engine.add_presence(&topic, info("b", 2), false).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), true)]).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("b", 2), true)]).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("b", 2), false)]).await.unwrap();
     for number in [1, 2] {
         fixture.engine.remove_presence(&topic, client(number)).await.unwrap();
     }
@@ -128,7 +145,7 @@ pub(crate) async fn joins_and_leaves_keep_their_order(fixture: Fixture) {
     let mut expected = Vec::new();
     for number in 0..20 {
         let info = info(&number.to_string(), number);
-        fixture.engine.add_presence(&topic, info.clone(), true).await.unwrap();
+        fixture.engine.add_presence(&topic, vec![Member::new(info.clone(), true)]).await.unwrap();
         fixture.engine.publish_join(&topic, info).await.unwrap();
         fixture.engine.remove_presence(&topic, client(number)).await.unwrap();
         expected.extend([format!("+{number}"), format!("-{number}")]);
@@ -150,7 +167,7 @@ pub(crate) async fn only_so_many_are_admitted(fixture: Fixture) {
     assert!(!fixture.engine.admit(&topic, info("d", 5), 3).await.unwrap());
     check(&fixture, &topic, &[("b", 2), ("a", 3), ("c", 4)], 3).await;
     // Others may come all the same, and are counted.
-    fixture.engine.add_presence(&topic, info("e", 6), false).await.unwrap();
+    fixture.engine.add_presence(&topic, vec![Member::new(info("e", 6), false)]).await.unwrap();
     assert!(!fixture.engine.admit(&topic, info("d", 5), 4).await.unwrap());
     assert!(fixture.engine.admit(&topic, info("d", 5), 5).await.unwrap());
 }

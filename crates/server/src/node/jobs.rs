@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanwire_broker::{EngineError, HistoryQuery, PresenceStats, Publish, Published, Since};
+use fanwire_broker::{EngineError, HistoryQuery, Member, PresenceStats, Publish, Published, Since};
 use fanwire_hub::HistoryBounds;
 use fanwire_hub::effect::{Answer, KnownPosition, Membership, Wanted};
 use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, Position, Publication, TopicName};
@@ -86,7 +86,7 @@ impl Topics {
             Job::Subscribe(subscribe) => self.do_subscribes(name, subscribe).await,
             Job::Unsubscribe(from, membership) => self.do_unsubscribes(name, from, membership).await,
             Job::UpdatePresence(info, join_leave) => {
-                self.ignore(self.engine.add_presence(name, info, join_leave).await);
+                self.ignore(self.engine.add_presence(name, vec![Member::new(info, join_leave)]).await);
             }
             Job::Publish(publish, publisher) => self.do_publish(name, publish, publisher).await,
             Job::Read(from, command, read) => self.do_read(name, from, command, read).await,

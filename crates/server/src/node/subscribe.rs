@@ -5,12 +5,13 @@
 //! topic, and an engine in another process takes its time for each.
 
 use std::cmp::Ordering;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use fanwire_broker::{HistoryQuery, Recovery, Since};
+use fanwire_broker::{HistoryQuery, Member, Recovery, Since};
 use fanwire_hub::effect::{Answer, Joined, KnownPosition, Membership, Wanted};
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
 use fanwire_protocol::{ErrorCode, Position, Publication, TopicName};
@@ -33,14 +34,15 @@ impl Topics {
             Job::Subscribe(subscribe) => Some(subscribe),
             _ => None,
         });
-        let group = [first].into_iter().chain(following);
+        let group: Vec<Subscribe> = [first].into_iter().chain(following).collect();
         match self.prepare(name).await {
             Ok(history) => {
+                let present = self.make_present(name, &group).await;
                 let each = |subscribe| {
                     let (topics, name) = (self.clone(), name.clone());
-                    async move { topics.do_subscribe(&name, subscribe, history).await }
+                    async move { topics.do_subscribe(&name, subscribe, present, history).await }
                 };
-                side_by_side(group.map(each)).await;
+                side_by_side(group.into_iter().map(each)).await;
             }
             Err(error) => {
                 for Subscribe { from, membership, .. } in group {
@@ -75,6 +77,19 @@ impl Topics {
         });
         side_by_side(group).await;
         self.leave_if_last(name).await;
+    }
+
+    /// Makes those present who want to be, all together.
+    async fn make_present(&self, name: &TopicName, group: &[Subscribe]) -> Result<(), ErrorCode> {
+        let memberships = group.iter().map(|subscribe| &subscribe.membership);
+        let members: Vec<Member> = memberships
+            .filter(|membership| membership.presence)
+            .map(|membership| Member::new(membership.info.clone(), membership.join_leave))
+            .collect();
+        if members.is_empty() {
+            return Ok(());
+        }
+        self.engine.add_presence(name, members).await.map_err(error)
     }
 
     /// Makes sure that the topic's events arrive, and that it is known where its stream stands.
@@ -114,10 +129,14 @@ impl Topics {
         self: &Rc<Self>,
         name: &TopicName,
         subscribe: Subscribe,
+        present: Result<(), ErrorCode>,
         history: Option<HistoryBounds>,
     ) {
         let Subscribe { from, membership, wanted } = subscribe;
-        let result = self.join(name, &membership, wanted, history).await;
+        let result = match present.err().filter(|_| membership.presence) {
+            Some(error) => Err(error),
+            None => self.join(name, wanted, history).await,
+        };
         match result {
             Ok(_) => self.count(name, from),
             Err(_) => self.undo_presence(name, &membership).await,
@@ -131,19 +150,14 @@ impl Topics {
         }
     }
 
-    /// Presence and position of a new subscription. The position is always read after the last wait: what was
-    /// delivered during one went to others only.
+    /// The position of a new subscription, and what its client missed. The position is always read after the last wait:
+    /// what was delivered during one went to others only.
     async fn join(
         self: &Rc<Self>,
         name: &TopicName,
-        membership: &Membership,
         wanted: Wanted,
         history: Option<HistoryBounds>,
     ) -> Result<Joined, ErrorCode> {
-        if membership.presence {
-            let Membership { info, join_leave, .. } = membership;
-            self.engine.add_presence(name, info.clone(), *join_leave).await.map_err(error)?;
-        }
         let Some(history) = history else { return Ok(Joined::default()) };
         match wanted {
             Wanted::Nothing => Ok(Joined::default()),
@@ -265,7 +279,7 @@ impl Topics {
     async fn undo_presence(&self, name: &TopicName, membership: &Membership) {
         if membership.presence {
             let info = membership.info.clone();
-            self.ignore(self.engine.add_presence(name, info.clone(), false).await);
+            self.ignore(self.engine.add_presence(name, vec![Member::new(info.clone(), false)]).await);
             self.ignore(self.engine.remove_presence(name, info.client).await);
         }
     }
@@ -325,17 +339,16 @@ fn joined(mut first: Recovery, second: Recovery) -> Recovery {
     }
 }
 
-/// Runs all of them; a single one without a task of its own.
+/// Runs all of them. Those that have something to wait for are tasks from then on, the others leave no memory behind:
+/// many small things that stay, made while many large ones wait, would keep the large ones' places from being used again.
 async fn side_by_side<F: Future<Output = ()> + 'static>(futures: impl Iterator<Item = F>) {
-    let mut futures: Vec<F> = futures.collect();
-    if futures.len() == 1
-        && let Some(only) = futures.pop()
-    {
-        return only.await;
-    }
     let mut running = JoinSet::new();
     for future in futures {
-        running.spawn_local(future);
+        let mut future = Box::pin(future);
+        let is_done = poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await;
+        if !is_done {
+            running.spawn_local(future);
+        }
     }
     while let Some(ended) = running.join_next().await {
         if let Err(error) = ended

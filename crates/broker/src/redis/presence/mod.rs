@@ -30,6 +30,10 @@ use crate::members::Member;
 use crate::presence::PresenceStats;
 use own::Own;
 
+/// Members in one command, and the bytes from which on it is given no more.
+const COMMAND_MEMBERS_MAX: usize = 500;
+const COMMAND_BYTES_MAX: usize = 256 << 10;
+
 pub(super) struct Presence {
     keys: Arc<Keys>,
     links: Links,
@@ -89,12 +93,21 @@ impl Presence {
         self.lease.fenced()
     }
 
-    pub(super) async fn add(&self, topic: &TopicName, member: Member) -> Result<(), EngineError> {
-        let (client, body) = (member.info.client, member_body(&member));
-        let write = self.begin_write(topic, |own| own.add(topic, member));
+    /// Adds members of one topic. If it fails, those in front may have been added.
+    pub(super) async fn add(&self, topic: &TopicName, members: &[Member]) -> Result<(), EngineError> {
+        for members in members.chunks(COMMAND_MEMBERS_MAX) {
+            self.add_some(topic, members).await?;
+        }
+        Ok(())
+    }
+
+    async fn add_some(&self, topic: &TopicName, members: &[Member]) -> Result<(), EngineError> {
+        let write = self.begin_write(topic, |own| {
+            members.iter().for_each(|member| own.add(topic, member.clone()));
+        });
         write.until_possible().await?;
 
-        let members = self.keys.members(topic, write.incarnation);
+        let key = self.keys.members(topic, write.incarnation);
         let mut commands = redis::pipe();
         let (stats, was_listed) = {
             let mut own = self.own();
@@ -103,10 +116,12 @@ impl Presence {
         if !was_listed {
             self.put_topic(&mut commands, topic, write.incarnation);
         }
-        commands.hset(&members, client.0.as_bytes(), body);
+        let mut members = members.iter().peekable();
+        while members.peek().is_some() {
+            put_members(&mut commands, &key, &mut members);
+        }
         commands.hset(self.keys.member_counts(topic), write.incarnation.to_string(), counts(stats));
         // Both may have been deleted meanwhile, by whomever, and be new again.
-        expire(&mut commands, &members);
         expire(&mut commands, &self.keys.member_counts(topic));
         write.finish(commands).await
     }
@@ -380,6 +395,35 @@ impl fmt::Debug for Presence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Presence").field("incarnation", &self.lease.incarnation()).finish_non_exhaustive()
     }
+}
+
+/// What one command was given.
+struct Put {
+    members: usize,
+    bytes: usize,
+}
+
+/// One command with the next members.
+fn put_members<'a>(
+    commands: &mut Pipeline,
+    key: &str,
+    members: &mut impl Iterator<Item = &'a Member>,
+) -> Put {
+    let mut command = redis::cmd("HSET");
+    command.arg(key);
+    let mut put = Put { members: 0, bytes: 0 };
+    for member in members.take(COMMAND_MEMBERS_MAX) {
+        let body = member_body(member);
+        put.members += 1;
+        put.bytes += body.len();
+        command.arg(member.info.client.0.as_bytes()).arg(body);
+        if put.bytes >= COMMAND_BYTES_MAX {
+            break;
+        }
+    }
+    commands.add_command(command);
+    expire(commands, key);
+    put
 }
 
 fn expire(commands: &mut Pipeline, key: &str) {

@@ -10,11 +10,9 @@ use redis::{Pipeline, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Presence, counts, expire};
+use super::{COMMAND_MEMBERS_MAX, Presence, Put, counts, expire, put_members};
 use crate::engine::EngineError;
-use crate::members::Member;
 use crate::redis::cleaner::run;
-use crate::redis::frame::member_body;
 use crate::redis::keys::Incarnation;
 use crate::redis::link::Ready;
 
@@ -27,9 +25,6 @@ const TOPICS_MAX: usize = 128;
 const MEMBERS_MAX: usize = 2000;
 /// The bytes from which on a round trip is given no more.
 const ROUND_BYTES_MAX: usize = 2 << 20;
-/// Members in one command, and the bytes from which on it is given no more.
-const COMMAND_MEMBERS_MAX: usize = 500;
-const COMMAND_BYTES_MAX: usize = 256 << 10;
 
 impl Presence {
     /// Repairs what is doubtful after each sign of life, for ever.
@@ -166,7 +161,9 @@ impl<'a> Rewrite<'a> {
         presence.put_topic(commands, topic, incarnation);
         let mut members = members.iter().peekable();
         while members.peek().is_some() {
-            self.round.put_members(&key, &mut members);
+            let Put { members, bytes } = put_members(&mut self.round.commands, &key, &mut members);
+            self.round.members += members;
+            self.round.bytes += bytes;
             self.send_if_full(link, index).await?;
         }
         let commands = &mut self.round.commands;
@@ -213,25 +210,6 @@ impl<'a> Rewrite<'a> {
 }
 
 impl Round {
-    /// One command with the next members.
-    fn put_members<'a>(&mut self, key: &str, members: &mut impl Iterator<Item = &'a Member>) {
-        let mut command = redis::cmd("HSET");
-        command.arg(key);
-        let mut bytes = 0;
-        for member in members.take(COMMAND_MEMBERS_MAX) {
-            let body = member_body(member);
-            bytes += body.len();
-            command.arg(member.info.client.0.as_bytes()).arg(body);
-            self.members += 1;
-            if bytes >= COMMAND_BYTES_MAX {
-                break;
-            }
-        }
-        self.bytes += bytes;
-        self.commands.add_command(command);
-        expire(&mut self.commands, key);
-    }
-
     fn end_topic(&mut self, index: usize) {
         self.topics.resize(self.commands.len(), index);
         self.last_of.push(index);
