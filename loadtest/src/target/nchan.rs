@@ -1,14 +1,11 @@
 //! Nchan, in an nginx of its own: one worker, messages in memory, WebSocket subscribers, publications by POST.
 //!
-//! nginx is a master and its worker, and the master ends the worker: killed, it would leave it behind.
+//! nginx is a master and its worker, and the master ends the worker before itself: killed, it would leave it behind.
 
 use std::fs;
 use std::net::{SocketAddrV4, TcpStream};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
-
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::dialect::{self, Audience, Dialect};
 use crate::error::{Doing, LoadError};
@@ -27,8 +24,6 @@ const SUBSCRIBE_PATH: &str = "/subscribe/";
 const CONNECTIONS_BESIDE_CLIENTS: usize = 512;
 /// nginx ends idle clients when less than a sixteenth of its connections are free; an eighth more are enough.
 const SPARE_PART: usize = 8;
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
-const STOP_RECHECK: Duration = Duration::from_millis(5);
 
 /// A running nginx; dropping it ends master and worker.
 #[derive(Debug)]
@@ -92,14 +87,7 @@ impl Target for Nchan {
 
 impl Drop for Nchan {
     fn drop(&mut self) {
-        let workers = children_of(self.master.pid());
-        let master = Pid::from_raw(self.master.pid().cast_signed());
-        // Fails only if the process is already gone.
-        let _ = master.map(|master| kill_process(master, Signal::TERM));
-        let asked = Instant::now();
-        while workers.iter().any(|worker| exists(*worker)) && asked.elapsed() < STOP_DEADLINE {
-            std::thread::sleep(STOP_RECHECK);
-        }
+        self.master.end();
     }
 }
 
@@ -115,10 +103,6 @@ fn configuration(address: SocketAddrV4, clients: usize) -> String {
 fn children_of(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
-fn exists(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::error::{Doing, LoadError};
@@ -14,6 +15,8 @@ use crate::measure::process::{Cores, Placement};
 
 const READY_DEADLINE: Duration = Duration::from_secs(10);
 const READY_RECHECK: Duration = Duration::from_millis(20);
+const END_DEADLINE: Duration = Duration::from_secs(10);
+const END_RECHECK: Duration = Duration::from_millis(5);
 /// How much of the server's log is shown when it failed.
 const LOG_LINES_SHOWN: usize = 20;
 
@@ -75,6 +78,19 @@ impl ServerProcess {
             std::thread::sleep(READY_RECHECK);
         }
         Ok(())
+    }
+
+    /// Asks the process to end, as dropping it does not, and waits until it has.
+    pub(crate) fn end(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        // It can only be gone, which the next look tells.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let asked = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < END_DEADLINE {
+            std::thread::sleep(END_RECHECK);
+        }
     }
 
     /// Adds the process' own words, and its end, to an error that may be its fault.
