@@ -97,7 +97,7 @@ const DEFAULTS: [(&str, &str, &str); 17] = [
     ("storm", "rounds", "3"),
     ("churn", "subjects", "fanwire,fanwire+redis"),
     ("churn", "rounds", "1"),
-    ("parallel", "subjects", "fanwire+shards=1,fanwire+shards=2"),
+    ("parallel", "subjects", "fanwire+shards=1,fanwire+shards=2,raw+shards=1,raw+shards=2"),
 ];
 
 /// Reads the program's arguments; a wrong one ends it with a message.

@@ -15,7 +15,7 @@ use crate::subject::Subject;
 pub(crate) struct Settings {
     /// Who is measured, in turn; the first is what the others are compared with
     ///
-    ///   raw         a bare loop of sends: what the machine allows
+    ///   raw         a bare loop of sends: what the machine allows; with +shards=N, one in each of N threads
     ///   fanwire     the built server, with any of +redis +sse +protobuf +deflate +shards=N +nodes=N
     ///   centrifuge  a server of the Centrifuge protocol that runs already, with +protobuf +deflate
     ///   nchan, nats, ws, socketio

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::measure::process::Placement;
+
 /// A server and how it is run and spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Subject {
@@ -67,6 +69,11 @@ impl Subject {
         self.wire != Wire::Events && !matches!(self.server, Server::Raw | Server::Nchan)
     }
 
+    /// Whoever is told how many shards to have has all cores for them.
+    pub(crate) fn placement(&self) -> Placement {
+        if self.shards.is_some() { Placement::AllCores } else { Placement::ServerCore }
+    }
+
     fn turn_on(&mut self, feature: &str) -> Result<(), String> {
         let (name, value) =
             feature.split_once('=').map_or((feature, None), |(name, value)| (name, Some(value)));
@@ -79,14 +86,15 @@ impl Subject {
         match name {
             "redis" if ours && value.is_none() => self.redis = true,
             "sse" if ours && value.is_none() && self.wire == Wire::Json => self.wire = Wire::Events,
-            "shards" if ours => self.shards = Some(number(SHARDS_MAX)?),
+            "shards" if ours || self.server == Server::Raw => self.shards = Some(number(SHARDS_MAX)?),
             "nodes" if ours => self.nodes = number(NODES_MAX)?,
             "protobuf" | "deflate" if !matches!(self.server, Server::Fanwire | Server::Centrifuge) => {
                 return Err(format!("+{name} is of servers that speak the Centrifuge protocol"));
             }
             "protobuf" if value.is_none() && self.wire == Wire::Json => self.wire = Wire::Protobuf,
             "deflate" if value.is_none() => self.deflate = true,
-            "redis" | "sse" | "shards" | "nodes" if !ours => {
+            "shards" => return Err("+shards is of fanwire and raw".to_owned()),
+            "redis" | "sse" | "nodes" if !ours => {
                 return Err(format!("+{name} is of fanwire only"));
             }
             _ => return Err(format!("+{feature} cannot be turned on here")),
@@ -153,6 +161,7 @@ mod tests {
     fn a_subject_reads_back_from_its_name() {
         for text in [
             "raw",
+            "raw+shards=2",
             "fanwire",
             "fanwire+redis",
             "fanwire+sse+shards=2",
@@ -178,6 +187,7 @@ mod tests {
             "fanwire+sse+deflate",
             "fanwire+redis=1",
             "ws+deflate",
+            "ws+shards=2",
             "centrifuge+redis",
         ] {
             assert!(text.parse::<Subject>().is_err(), "{text}");

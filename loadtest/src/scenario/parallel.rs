@@ -1,4 +1,5 @@
-//! `parallel`: one publication to very many subscribers who do not read meanwhile; do shards share the work?
+//! `parallel`: one publication to very many subscribers who do not read meanwhile; do shards share the work? The baseline's
+//! threads tell what the machine itself makes of two cores.
 //!
 //! The kernel notes when each connection received its message, and on loopback that is when it was sent. So this process
 //! can sleep while the server has all cores, and read afterwards. Meanwhile its sockets are in no epoll set: the server's
@@ -15,7 +16,7 @@ use crate::measure::process::monotonic_nanoseconds;
 use crate::publish::{Messages, Publisher};
 use crate::report::{BoundRule, Report, Spread, Turn};
 use crate::scenario::flow::SETTLE;
-use crate::scenario::{Bench, Outline, Plan, Stage, described};
+use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
 use crate::settings::Settings;
 use crate::subject::Subject;
 
@@ -50,8 +51,8 @@ pub(crate) fn run(arguments: &ParallelArguments, bench: &mut Bench<'_>) -> Resul
     let ParallelArguments { subscribers, publications, payload, .. } = arguments;
     let subjects = bench.subjects();
     let mut bounds = Vec::new();
-    if let [(one, _), others @ ..] = &*subjects {
-        for (name, _) in others {
+    if let [(one, first), others @ ..] = &*subjects {
+        for (name, _) in others.iter().filter(|(_, subject)| subject.server == first.server) {
             bounds.push(BoundRule::ratio(name, one, "first to last send", SPREAD_RATIO_MAX));
             bounds.push(BoundRule::ratio(name, one, "server CPU per delivery", CPU_RATIO_MAX));
         }
@@ -72,18 +73,18 @@ pub(crate) fn run(arguments: &ParallelArguments, bench: &mut Bench<'_>) -> Resul
 
 fn turn(arguments: &ParallelArguments, bench: &mut Bench<'_>, subject: &Subject) -> Result<Turn, LoadError> {
     let clients = arguments.subscribers as usize;
-    let plan = Plan::one_topic(arguments.subscribers, 1);
+    // One message, which a target that sends by itself sends whenever it is told to begin.
+    let load = Load { rate: 1.0, payload: arguments.payload, burst: 1, seconds: 1, publishers: 1 };
+    let plan = Plan { load: Some(&load), ..Plan::one_topic(arguments.subscribers, 1) };
     let mut stage = Stage::open(bench, subject, &plan)?;
-    let Some(mut publisher) = stage.target.publisher(0)? else {
-        return Err(LoadError::Unsupported(format!("{subject} cannot be published to")));
-    };
+    let mut publisher = stage.target.publisher(0)?;
     stage.clients.shared.payload_bytes = arguments.payload;
     stage.clients.stamp()?;
     stage.clients.unwatch()?;
     let mut volleys = 0;
     let mut fire = |stage: &mut Stage| {
         volleys += 1;
-        let volley = Volley::fire(stage, &mut *publisher, volleys - 1, arguments.payload);
+        let volley = Volley::fire(stage, publisher.as_deref_mut(), volleys - 1, arguments.payload);
         volley.map_err(|error| stage.target.explain(error))
     };
     // The kernel begins to note times a while after it was asked to; these also warm the server up.
@@ -158,7 +159,7 @@ struct Volley {
 impl Volley {
     fn fire(
         stage: &mut Stage,
-        publisher: &mut dyn Publisher,
+        mut publisher: Option<&mut (dyn Publisher + 'static)>,
         number: u64,
         payload_bytes: usize,
     ) -> Result<Self, LoadError> {
@@ -167,7 +168,13 @@ impl Volley {
         let topic = stage.streams.audience.topic_name(0);
         let meter = Meter::start(&stage.target.parts())?;
         let due = monotonic_nanoseconds();
-        publisher.publish(&topic, &Messages { stream: 0, first: number, count: 1, payload_bytes, due })?;
+        match &mut publisher {
+            Some(publisher) => {
+                publisher
+                    .publish(&topic, &Messages { stream: 0, first: number, count: 1, payload_bytes, due })?;
+            }
+            None => stage.target.begin()?,
+        }
         wait_until_at_rest(&meter, publisher)?;
         let cpu_us = meter.used()?.server().map_or(0.0, |server| server.microseconds());
         let stamps = stage.clients.take_stamped();
@@ -176,13 +183,20 @@ impl Volley {
 }
 
 /// This process sleeps: it must not take a core from the server. A server that has not answered may not have begun.
-fn wait_until_at_rest(meter: &Meter, publisher: &mut dyn Publisher) -> Result<(), LoadError> {
+fn wait_until_at_rest(
+    meter: &Meter,
+    mut publisher: Option<&mut (dyn Publisher + 'static)>,
+) -> Result<(), LoadError> {
     let mut before = f64::NEG_INFINITY;
     for _ in 0..REST_CHECKS_MAX {
         std::thread::sleep(REST);
-        publisher.ready()?;
+        let mut outstanding = 0;
+        if let Some(publisher) = &mut publisher {
+            publisher.ready()?;
+            outstanding = publisher.outstanding();
+        }
         let used = meter.used()?.server().map_or(0.0, |server| server.microseconds());
-        if publisher.outstanding() == 0 && used - before < REST_CPU_US_MAX {
+        if outstanding == 0 && used - before < REST_CPU_US_MAX {
             return Ok(());
         }
         before = used;

@@ -58,7 +58,7 @@ impl Fanwire {
     /// Returns when every node says that it is ready.
     pub(crate) fn start(setup: &Setup<'_>) -> Result<Self, LoadError> {
         let subject = setup.subject;
-        let placement = if subject.shards.is_some() { Placement::AllCores } else { Placement::ServerCore };
+        let placement = subject.placement();
         let redis = match subject.redis {
             true => Some(Redis::start(&setup.settings.redis, placement, setup.cores)?),
             false => None,

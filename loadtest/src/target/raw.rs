@@ -1,12 +1,15 @@
 //! The baseline: a process that does nothing but send ready-made frames to sockets, one non-blocking `send` each.
 //!
 //! It offers the same bytes at the same pace as the server beside it, so a ratio to it says what the server adds. A burst
-//! goes out as one concatenated send, the least that a burst can cost.
+//! goes out as one concatenated send, the least that a burst can cost. With shards, each is a thread that sends to its part
+//! of the sockets.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
+use std::sync::mpsc;
+use std::thread;
 
 use clap::Args;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -36,6 +39,8 @@ const STREAM: u32 = 0;
 pub(crate) struct RawArguments {
     #[arg(long)]
     clients: usize,
+    #[arg(long)]
+    shards: usize,
     #[command(flatten)]
     load: Load,
 }
@@ -47,26 +52,30 @@ pub(crate) struct RawServer {
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
     address: SocketAddrV4,
+    placement: Placement,
 }
 
 impl RawServer {
-    /// Starts this program again as the baseline, on the server's core.
+    /// Starts this program again as the baseline.
     pub(crate) fn start(setup: &Setup<'_>) -> Result<Self, LoadError> {
         let Some(load) = setup.load else {
             return Err(LoadError::Unsupported("raw takes part only where one topic is sent to".to_owned()));
         };
         let program = std::env::current_exe().doing("find this program's file")?;
         let mut command = Command::new(program);
-        command.args([ROLE.to_owned(), format!("--clients={}", setup.clients)]).args(load.to_arguments());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = setup.cores.spawn(Placement::ServerCore, &mut command)?;
+        let shards = setup.subject.shards.unwrap_or(1);
+        command.args([ROLE.to_owned(), format!("--clients={}", setup.clients), format!("--shards={shards}")]);
+        command.args(load.to_arguments()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let placement = setup.subject.placement();
+        let mut child = setup.cores.spawn(placement, &mut command)?;
         let orders = child.stdin.take().expect("the child's input was asked to be a pipe");
         let mut answers =
             BufReader::new(child.stdout.take().expect("the child's output was asked to be a pipe"));
         let port = answer(&mut answers)?;
         let port =
             port.parse().map_err(|_| LoadError::Unreadable(format!("the baseline's port {port:?}")))?;
-        Ok(Self { child, orders, answers, address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port) })
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        Ok(Self { child, orders, answers, address, placement })
     }
 }
 
@@ -77,6 +86,10 @@ impl Target for RawServer {
 
     fn versions(&self) -> Vec<String> {
         vec![format!("fanwire-loadtest {}", env!("CARGO_PKG_VERSION"))]
+    }
+
+    fn placement(&self) -> Option<Placement> {
+        Some(self.placement)
     }
 
     fn addresses(&self) -> Result<Vec<SocketAddrV4>, LoadError> {
@@ -96,7 +109,7 @@ impl Target for RawServer {
         answer(&mut self.answers).map(drop)
     }
 
-    /// The first message leaves now.
+    /// The load's first message leaves now, or the first of the same load once more.
     fn begin(&mut self) -> Result<(), LoadError> {
         writeln!(self.orders, "begin").doing("tell the baseline to begin")
     }
@@ -110,8 +123,9 @@ impl Drop for RawServer {
     }
 }
 
-/// The child's side: says its port, accepts, says so, waits for the order, sends at the pace, waits for the end.
-pub(crate) fn serve(RawArguments { clients, load }: &RawArguments) -> Result<(), LoadError> {
+/// The child's side: says its port, accepts, says so; at each order sends at the pace; the sockets stay open until the parent
+/// is done with them.
+pub(crate) fn serve(RawArguments { clients, shards, load }: &RawArguments) -> Result<(), LoadError> {
     let listener = listen().doing("listen")?;
     tell(listener.local_addr().doing("listen")?.port())?;
     let mut sockets = Vec::with_capacity(*clients);
@@ -122,24 +136,26 @@ pub(crate) fn serve(RawArguments { clients, load }: &RawArguments) -> Result<(),
     }
     tell("accepted")?;
 
-    let mut orders = io::stdin().lines();
-    if orders.next().is_none() {
-        return Ok(());
-    }
-    send_all(load, &mut sockets)?;
-    // The sockets stay open until the parent is done with them.
-    orders.next();
-    Ok(())
+    let mut parts = sockets.chunks_mut(clients.div_ceil(*shards).max(1));
+    let own = parts.next().unwrap_or_default();
+    thread::scope(|scope| {
+        let mut senders =
+            Senders { own, others: parts.map(|part| OtherSender::start(scope, part)).collect() };
+        (0..).zip(io::stdin().lines()).try_for_each(|(order, _)| {
+            let sent_before = order * load.messages();
+            send_all(load, sent_before, &mut senders)
+        })
+    })
 }
 
-fn send_all(load: &Load, sockets: &mut [TcpStream]) -> Result<(), LoadError> {
+fn send_all(load: &Load, sent_before: u64, senders: &mut Senders<'_>) -> Result<(), LoadError> {
     let mut pace = Pace::start(load.rate, load.bursts());
     let mut burst = Vec::new();
     let mut message = Vec::new();
     while let Some(wait) = pace.wait() {
-        std::thread::sleep(wait);
+        thread::sleep(wait);
         let due = pace.due();
-        let first = load.first_sequence(pace.advance());
+        let first = sent_before + load.first_sequence(pace.advance());
         burst.clear();
         for sequence in first..first + u64::from(load.burst) {
             message.clear();
@@ -150,13 +166,57 @@ fn send_all(load: &Load, sockets: &mut [TcpStream]) -> Result<(), LoadError> {
             message.extend_from_slice(b"}}}");
             write_text(&mut burst, &message);
         }
-        for socket in &mut *sockets {
-            let sent = socket.write(&burst).doing("send the baseline's message")?;
-            if sent < burst.len() {
-                return Err(LoadError::Server(
-                    "could not send a whole burst: the clients are too slow".to_owned(),
-                ));
+        senders.send(&burst)?;
+    }
+    Ok(())
+}
+
+/// This thread and those beside it, each with its part of the sockets.
+struct Senders<'a> {
+    own: &'a mut [TcpStream],
+    others: Vec<OtherSender>,
+}
+
+impl Senders<'_> {
+    /// Returns when all have sent.
+    fn send(&mut self, burst: &[u8]) -> Result<(), LoadError> {
+        for other in &self.others {
+            // Its answer will say what happened to it.
+            let _ = other.bursts.send(burst.to_vec());
+        }
+        send_to_each(burst, self.own)?;
+        let gone = || LoadError::Server("lost a thread of the baseline".to_owned());
+        self.others.iter().try_for_each(|other| other.answers.recv().map_err(|_| gone())?)
+    }
+}
+
+/// A thread that waits for bursts. It lives as long as the process: the CPU time of an ended thread cannot be read.
+struct OtherSender {
+    bursts: mpsc::Sender<Vec<u8>>,
+    answers: mpsc::Receiver<Result<(), LoadError>>,
+}
+
+impl OtherSender {
+    fn start<'scope>(scope: &'scope thread::Scope<'scope, '_>, sockets: &'scope mut [TcpStream]) -> Self {
+        let (bursts, to_send) = mpsc::channel::<Vec<u8>>();
+        let (sent, answers) = mpsc::channel();
+        scope.spawn(move || {
+            for burst in to_send {
+                if sent.send(send_to_each(&burst, sockets)).is_err() {
+                    break;
+                }
             }
+        });
+        Self { bursts, answers }
+    }
+}
+
+fn send_to_each(burst: &[u8], sockets: &mut [TcpStream]) -> Result<(), LoadError> {
+    for socket in sockets {
+        let sent = socket.write(burst).doing("send the baseline's message")?;
+        if sent < burst.len() {
+            let told = "could not send a whole burst: the clients are too slow";
+            return Err(LoadError::Server(told.to_owned()));
         }
     }
     Ok(())
