@@ -88,8 +88,9 @@ const RUNS: [Run; 17] = [
     },
     Run {
         name: "parallel",
-        about: "one publication to 10,000, two shards beside one",
-        arguments: "parallel --rounds 15 --publications 10 --subjects fanwire+shards=1,fanwire+shards=2,raw+shards=1,raw+shards=2",
+        about: "one publication to 10,000, two shards beside one, and the same of bare sends; fifteen rounds",
+        arguments: "parallel --rounds 15 --publications 10 \
+                    --subjects fanwire+shards=1,fanwire+shards=2,raw+shards=1,raw+shards=2",
     },
     Run {
         name: "slow",

@@ -141,9 +141,9 @@ pub(crate) fn serve(RawArguments { clients, shards, load }: &RawArguments) -> Re
     thread::scope(|scope| {
         let mut senders =
             Senders { own, others: parts.map(|part| OtherSender::start(scope, part)).collect() };
-        (0..).zip(io::stdin().lines()).try_for_each(|(order, _)| {
-            let sent_before = order * load.messages();
-            send_all(load, sent_before, &mut senders)
+        (0..).zip(io::stdin().lines()).try_for_each(|(number, order)| {
+            order.doing("read an order")?;
+            send_all(load, number * load.messages(), &mut senders)
         })
     })
 }

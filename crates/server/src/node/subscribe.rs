@@ -278,7 +278,7 @@ impl Topics {
     /// Takes a client out of presence that nobody was told had come.
     async fn undo_presence(&self, name: &TopicName, membership: &Membership) {
         if membership.presence {
-            let info = membership.info.clone();
+            let info = &membership.info;
             self.ignore(self.engine.add_presence(name, vec![Member::new(info.clone(), false)]).await);
             self.ignore(self.engine.remove_presence(name, info.client).await);
         }
