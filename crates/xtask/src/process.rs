@@ -11,27 +11,37 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How many lines before its end, or before a runner's closing line, are told again of a program that failed.
+const LINES_TOLD_AGAIN: usize = 60;
+
 /// How a program ended, and the tests it told of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Outcome {
     /// Tests passed and failed; `None` when the program spoke of no tests.
     tests: Option<(u64, u64)>,
     exited_well: bool,
+    /// Of a program that failed, the lines that are likely to say why.
+    said: Vec<String>,
 }
 
 impl Outcome {
     /// There was nothing to run.
-    pub(crate) const DONE: Self = Self { tests: None, exited_well: true };
+    pub(crate) const DONE: Self = Self { tests: None, exited_well: true, said: Vec::new() };
 
     /// Passed and failed. A program that speaks of no tests counts as one; one that exits badly has failed
     /// even when none of its tests did.
-    pub(crate) fn counts(self) -> (u64, u64) {
+    pub(crate) fn counts(&self) -> (u64, u64) {
         match (self.tests, self.exited_well) {
             (None, true) => (1, 0),
             (None, false) => (0, 1),
             (Some((passed, failed)), true) => (passed, failed),
             (Some((passed, failed)), false) => (passed, failed.max(1)),
         }
+    }
+
+    /// What is to be told again of it: why it failed, or nothing.
+    pub(crate) fn said(self) -> Vec<String> {
+        self.said
     }
 }
 
@@ -108,12 +118,35 @@ fn run_until(
         }
     }
 
-    let exited_well = ended?;
+    let lines: Vec<String> = lines.try_iter().collect();
+    match ended {
+        Ok(exited_well) => Ok(outcome(&lines, exited_well)),
+        Err(why) => Err(format!("{why}; before that:\n{}", told_again(&lines).concat())),
+    }
+}
+
+fn outcome(lines: &[String], exited_well: bool) -> Outcome {
     let tests = lines
-        .try_iter()
-        .filter_map(|line| counted(&line))
+        .iter()
+        .filter_map(|line| counted(line))
         .reduce(|(passed, failed), more| (passed + more.0, failed + more.1));
-    Ok(Outcome { tests, exited_well })
+    let mut outcome = Outcome { tests, exited_well, said: Vec::new() };
+    if outcome.counts().1 > 0 {
+        outcome.said = told_again(lines);
+    }
+    outcome
+}
+
+/// The lines before each closing line that tells of failed tests, and the last ones.
+fn told_again(lines: &[String]) -> Vec<String> {
+    let has_failed = |line: &String| counted(line).is_some_and(|(_, failed)| failed > 0);
+    let mut end = 0;
+    let mut said = Vec::new();
+    for (at, _) in lines.iter().enumerate().filter(|(at, line)| at + 1 == lines.len() || has_failed(line)) {
+        said.extend_from_slice(&lines[end.max((at + 1).saturating_sub(LINES_TOLD_AGAIN))..=at]);
+        end = at + 1;
+    }
+    said
 }
 
 /// What a program prints, or why it cannot be had. Only what it writes to standard error is shown; at the deadline it is
@@ -233,10 +266,32 @@ mod tests {
 
     #[test]
     fn a_bad_exit_is_a_failure_even_without_failed_tests() {
-        assert_eq!(Outcome { tests: Some((3, 0)), exited_well: false }.counts(), (3, 1));
-        assert_eq!(Outcome { tests: Some((3, 2)), exited_well: false }.counts(), (3, 2));
-        assert_eq!(Outcome { tests: None, exited_well: false }.counts(), (0, 1));
+        let counts = |line: &str| outcome(&[line.to_owned()], false).counts();
+        assert_eq!(counts("test result: ok. 3 passed; 0 failed;"), (3, 1));
+        assert_eq!(counts("test result: FAILED. 3 passed; 2 failed;"), (3, 2));
+        assert_eq!(counts("nothing in particular"), (0, 1));
         assert_eq!(Outcome::DONE.counts(), (1, 0));
+    }
+
+    #[test]
+    fn of_what_failed_the_lines_before_each_verdict_are_told_again() {
+        let filler = |from: usize, count: usize| (from..from + count).map(|number| format!("line {number}"));
+        let mut lines: Vec<String> = filler(0, 100).collect();
+        lines.push("test result: FAILED. 3 passed; 2 failed;".to_owned());
+        lines.push("test result: ok. 9 passed; 0 failed;".to_owned());
+        lines.extend(filler(200, 100));
+        let said = outcome(&lines, false).said();
+        assert_eq!(said.len(), 2 * LINES_TOLD_AGAIN);
+        assert_eq!(said[LINES_TOLD_AGAIN - 1], lines[100]);
+        assert_eq!(said.last(), lines.last());
+
+        assert_eq!(
+            outcome(&lines[..=101], false).said().len(),
+            LINES_TOLD_AGAIN + 1,
+            "nothing is told twice"
+        );
+        assert!(outcome(&lines[101..], true).said().is_empty(), "what went well is not told again");
+        assert!(outcome(&[], false).said().is_empty());
     }
 
     #[test]

@@ -20,6 +20,8 @@ struct Step {
     took: Duration,
     passed: u64,
     failed: u64,
+    /// Of a step that failed, why.
+    said: Vec<String>,
 }
 
 impl Report {
@@ -34,8 +36,8 @@ impl Report {
         name: &str,
         run: impl FnOnce() -> Result<Outcome, String>,
     ) -> Result<(), Stop> {
-        let (took, passed, failed) = timed(name, run);
-        self.note(name, took, passed, failed)
+        let step = timed(name, run);
+        self.note(step)
     }
 
     /// Like [`Self::step`] for what has to be there before tests: a failure counts, success does not.
@@ -44,12 +46,19 @@ impl Report {
         name: &str,
         run: impl FnOnce() -> Result<Outcome, String>,
     ) -> Result<(), Stop> {
-        let (took, _, failed) = timed(name, run);
-        self.note(name, took, 0, failed)
+        let step = timed(name, run);
+        self.note(Step { passed: 0, ..step })
     }
 
-    /// Prints the time of each step and the closing line.
+    /// Prints again what failed, then the time of each step and the closing line: whoever sees only the end of a long
+    /// run sees why it failed.
     pub(crate) fn finish(self) -> ExitCode {
+        for step in self.steps.iter().filter(|step| step.failed > 0) {
+            println!("\n=== What {} said when it failed ===", step.name);
+            for line in &step.said {
+                println!("{}", line.trim_end());
+            }
+        }
         let width = self.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
         println!("\n=== Summary ===");
         for step in &self.steps {
@@ -69,21 +78,22 @@ impl Report {
         if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
-    fn note(&mut self, name: &str, took: Duration, passed: u64, failed: u64) -> Result<(), Stop> {
-        self.steps.push(Step { name: name.to_owned(), took, passed, failed });
-        if failed == 0 { Ok(()) } else { Err(Stop) }
+    fn note(&mut self, step: Step) -> Result<(), Stop> {
+        let went_well = step.failed == 0;
+        self.steps.push(step);
+        if went_well { Ok(()) } else { Err(Stop) }
     }
 }
 
-fn timed(name: &str, run: impl FnOnce() -> Result<Outcome, String>) -> (Duration, u64, u64) {
+fn timed(name: &str, run: impl FnOnce() -> Result<Outcome, String>) -> Step {
     println!("\n=== {name} ===");
     let started = Instant::now();
-    let (passed, failed) = match run() {
-        Ok(outcome) => outcome.counts(),
+    let ((passed, failed), said) = match run() {
+        Ok(outcome) => (outcome.counts(), outcome.said()),
         Err(why) => {
             eprintln!("{name}: {why}");
-            (0, 1)
+            ((0, 1), vec![why])
         }
     };
-    (started.elapsed(), passed, failed)
+    Step { name: name.to_owned(), took: started.elapsed(), passed, failed, said }
 }
