@@ -76,6 +76,8 @@ fn runner(suite: &str) -> Command {
         .env("GATEWAY_BIN", target_folder().join("debug/fanwire"))
         .env("SCREENSHOTS", target_folder().join("screenshots"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        // So wide that pytest's last lines say why a test failed, and not only which.
+        .env("COLUMNS", "240")
         // Servers under test are on loopback, whatever proxy the machine has.
         .env("NO_PROXY", "127.0.0.1,localhost")
         .env("no_proxy", "127.0.0.1,localhost");
