@@ -70,10 +70,17 @@ class FakeRequest(http.server.BaseHTTPRequestHandler):
         pass
 
 
+given_ports = set()
+
+
 def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    """A port that nobody uses at this moment, and never the same twice."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        if port not in given_ports:
+            given_ports.add(port)
+            return port
 
 
 class Nginx:

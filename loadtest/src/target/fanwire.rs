@@ -14,7 +14,7 @@ use crate::measure::process::Placement;
 use crate::publish::Publisher;
 use crate::publish::http::{CentrifugeApi, HttpPublisher};
 use crate::subject::{Subject, Wire};
-use crate::target::process::{ServerProcess, free_address};
+use crate::target::process::{ServerProcess, free_addresses};
 use crate::target::redis::{Redis, Use};
 use crate::target::{Part, Setup, Target, installed, node_of};
 
@@ -86,7 +86,7 @@ impl Node {
         placement: Placement,
         redis: Option<SocketAddrV4>,
     ) -> Result<Self, LoadError> {
-        let (address, internal) = (free_address()?, free_address()?);
+        let [address, internal] = free_addresses()?;
         let binary = setup.settings.server_binary()?;
         let process = ServerProcess::start_at(placement, &binary, setup.cores, |folder, command| {
             let config = folder.join("fanwire.toml");

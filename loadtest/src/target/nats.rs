@@ -8,7 +8,7 @@ use crate::dialect::{self, Audience, Dialect};
 use crate::error::{Doing, LoadError};
 use crate::publish::Publisher;
 use crate::publish::nats::NatsPublisher;
-use crate::target::process::{ServerProcess, free_address};
+use crate::target::process::{ServerProcess, free_addresses};
 use crate::target::{Part, Setup, Target, installed};
 
 const PROGRAM: &str = "nats-server";
@@ -26,7 +26,7 @@ impl Nats {
     /// Returns when both listeners take connections.
     pub(crate) fn start(setup: &Setup<'_>) -> Result<Self, LoadError> {
         let program = installed::program(PROGRAM)?;
-        let (address, websocket) = (free_address()?, free_address()?);
+        let [address, websocket] = free_addresses()?;
         let process = ServerProcess::start(&program, setup.cores, |folder, command| {
             let file = folder.join("nats.conf");
             fs::write(&file, configuration(address, websocket)).doing(format!("write {}", file.display()))?;

@@ -12,7 +12,7 @@ use crate::error::{Doing, LoadError};
 use crate::publish::Publisher;
 use crate::publish::http::HttpPublisher;
 use crate::publish::post::{Burst, PostApi};
-use crate::target::process::{ServerProcess, free_address};
+use crate::target::process::{ServerProcess, free_addresses};
 use crate::target::{Part, Setup, Target, installed};
 
 const PROGRAM: &str = "nginx";
@@ -37,7 +37,7 @@ impl Nchan {
     pub(crate) fn start(setup: &Setup<'_>) -> Result<Self, LoadError> {
         let program = installed::program(PROGRAM)?;
         installed::file(Path::new(MODULE))?;
-        let address = free_address()?;
+        let [address] = free_addresses()?;
         let master = ServerProcess::start(&program, setup.cores, |folder, command| {
             let file = folder.join("nginx.conf");
             fs::write(&file, configuration(address, setup.clients))

@@ -8,7 +8,7 @@ use crate::error::LoadError;
 use crate::publish::Publisher;
 use crate::publish::http::HttpPublisher;
 use crate::publish::post::{Burst, PostApi};
-use crate::target::process::{ServerProcess, free_address};
+use crate::target::process::{ServerProcess, free_addresses};
 use crate::target::{Part, Setup, Target, installed};
 
 const PROGRAM: &str = "node";
@@ -45,7 +45,7 @@ impl Node {
         let (name, script) = package.names();
         let folder = installed::peers_folder();
         installed::file(&folder.join("node_modules").join(name))?;
-        let address = free_address()?;
+        let [address] = free_addresses()?;
         let process = ServerProcess::start(&program, setup.cores, |_, command| {
             command.env("NODE_ENV", "production").arg(folder.join(script)).arg(address.port().to_string());
             Ok(())

@@ -122,10 +122,16 @@ fn has_ended(pid: u32) -> bool {
     text.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
-/// A port that nobody uses now. Another process may take it before the server does; then the server says so and the run is
-/// made again.
-pub(crate) fn free_address() -> Result<SocketAddrV4, LoadError> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing("find a free port")?;
-    let port = listener.local_addr().doing("find a free port")?.port();
-    Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
+/// Addresses that nobody uses now, each another. Another process may take one before the server does; then the server says
+/// so and the run is made again.
+pub(crate) fn free_addresses<const N: usize>() -> Result<[SocketAddrV4; N], LoadError> {
+    let mut addresses = [SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0); N];
+    // All are held until the last is found, or the kernel might give one twice.
+    let mut listeners = Vec::with_capacity(N);
+    for address in &mut addresses {
+        let listener = TcpListener::bind(*address).doing("find a free port")?;
+        address.set_port(listener.local_addr().doing("find a free port")?.port());
+        listeners.push(listener);
+    }
+    Ok(addresses)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::error::{Doing, LoadError};
 use crate::measure::process::{Cores, Placement};
 use crate::target::installed;
-use crate::target::process::{ServerProcess, free_address};
+use crate::target::process::{ServerProcess, free_addresses};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// `INFO memory` is about 2 KiB.
@@ -30,7 +30,7 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) fn start(program: &Path, placement: Placement, cores: Cores) -> Result<Self, LoadError> {
-        let address = free_address()?;
+        let [address] = free_addresses()?;
         let process = ServerProcess::start_at(placement, program, cores, |folder, command| {
             let port = address.port().to_string();
             command.current_dir(folder);

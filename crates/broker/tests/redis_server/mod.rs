@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fanwire_broker::{LinkState, Redis, RedisSettings};
@@ -20,7 +21,7 @@ impl RedisServer {
     pub(crate) fn start(arguments: &[&str]) -> Self {
         // Another process may take the port between the look and the server's start.
         for _ in 0..10 {
-            let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+            let port = free_port();
             let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
             let folder = TempDir::new().unwrap();
             let mut server = Self { port, folder, arguments, process: None };
@@ -93,6 +94,20 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A port that nobody uses now. It lies below those that the kernel gives to outgoing connections and to listeners without
+/// a wish, so that a server finds it free again after a pause.
+fn free_port() -> u16 {
+    static LOOKS: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Tests in other processes begin elsewhere.
+        let look = std::process::id().wrapping_mul(31).wrapping_add(LOOKS.fetch_add(1, Ordering::Relaxed));
+        let port = 20_000 + u16::try_from(look % 12_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { createHmac } from 'node:crypto';
+import { createHmac, randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import fs from 'node:fs';
 import net from 'node:net';
@@ -221,14 +221,26 @@ export function next(emitter, event, deadline = DEADLINE) {
   return happens;
 }
 
-/** A port that nobody uses at this moment. */
+// Below what the kernel gives to outgoing connections, so that a server finds its port free again when it is restarted.
+const SERVER_PORTS = { first: 20_000, end: 32_000 };
+const givenPorts = new Set();
+
+/** A port that nobody uses at this moment, and never the same twice. */
 export async function freePort() {
-  const probe = net.createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address();
-  probe.close();
-  await once(probe, 'close');
-  return port;
+  for (;;) {
+    const port = randomInt(SERVER_PORTS.first, SERVER_PORTS.end);
+    if (givenPorts.has(port)) continue;
+    const probe = net.createServer().listen(port, '127.0.0.1');
+    try {
+      await once(probe, 'listening');
+    } catch {
+      continue;
+    }
+    givenPorts.add(port);
+    probe.close();
+    await once(probe, 'close');
+    return port;
+  }
 }
 
 /** Stands between client and server, to do to a connection what networks do. */

@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import struct
@@ -26,6 +27,9 @@ START_DEADLINE = 30
 STOP_DEADLINE = 20
 # How long a condition may take that normally holds at once; generous, for machines that do more than this.
 DEADLINE = 20
+# Below what the kernel gives to outgoing connections, so that a server finds its port free again when it is restarted.
+SERVER_PORTS = range(20_000, 32_000)
+given_ports = set()
 
 
 def shared_config():
@@ -367,9 +371,13 @@ def until(condition, what, deadline=DEADLINE):
 
 
 def free_port():
-    """A port that nobody uses at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    """A port that nobody uses at this moment, and never the same twice."""
+    while True:
+        port = random.choice(SERVER_PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in given_ports:
+                given_ports.add(port)
+                return port
 
 
 def merge(base, over):

@@ -22,7 +22,7 @@ RECOVERABLE_TOPICS, PLAIN_TOPICS = 20, 5
 CLIENTS = 30
 PUBLISHERS_PER_NODE = 2
 PUBLISH_PAUSE = 0.1
-PRESENCE_PAUSE = 0.25
+PRESENCE_PAUSE = 0.75
 ANSWER_DEADLINE = 20
 INTERNAL_ERROR = 100
 # How long a marker may take to everybody when all is well again, and when the next one follows.
@@ -198,10 +198,11 @@ class Traffic:
             for index, node in enumerate(self.nodes)
             for lane in range(PUBLISHERS_PER_NODE)
         ]
-        self.watcher = asyncio.create_task(self.watch_presence())
+        # One that has frozen answers late, and keeps nobody from seeing what the others say.
+        self.watchers = [asyncio.create_task(self.watch_presence(node)) for node in self.nodes]
 
     async def end(self):
-        for task in [*self.publishers, self.watcher]:
+        for task in [*self.publishers, *self.watchers]:
             task.cancel()
         await asyncio.gather(*(client.stop() for client in self.clients))
         await self.http.close()
@@ -243,9 +244,9 @@ class Traffic:
         self.publishes.append(publish)
         return publish
 
-    async def watch_presence(self):
-        """Asks one node after the other who is present in every topic."""
-        for node in itertools.cycle(self.nodes):
+    async def watch_presence(self, node):
+        """Asks a node again and again who is present in every topic."""
+        while True:
             await asyncio.sleep(PRESENCE_PAUSE)
             if node in self.asked_nodes:
                 now = time.monotonic()
