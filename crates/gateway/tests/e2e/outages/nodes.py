@@ -24,7 +24,11 @@ def cluster():
 
 def until_seen(traffic, time_wanted):
     """Waits until presence was asked for after that time."""
-    until(lambda: traffic.snapshots[-1].time > time_wanted, "presence was watched for long enough")
+
+    def was_seen():
+        return any(snapshot.time > time_wanted for snapshot in traffic.snapshots)
+
+    until(was_seen, "presence was watched for long enough")
 
 
 def assert_was_present(traffic, gone, since):
