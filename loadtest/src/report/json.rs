@@ -3,25 +3,17 @@
 use std::fs;
 use std::path::Path;
 
-use serde::Serialize;
-
 use crate::error::{Doing, LoadError};
-use crate::report::{Report, Summary};
+use crate::report::{Report, Summarised};
 
 /// Stores everything a run has found so far.
 pub(crate) fn write(path: &Path, report: &Report) -> Result<(), LoadError> {
-    #[derive(Serialize)]
-    struct Document<'a> {
-        #[serde(flatten)]
-        report: &'a Report,
-        summary: Vec<Summary>,
-    }
     let mut summary = report.summaries();
     // Those of the turns add up to them, and they are most of a file.
     for histogram in summary.iter_mut().flat_map(|subject| &mut subject.histograms) {
         histogram.buckets.clear();
     }
-    let json = serde_json::to_vec(&Document { report, summary }).map_err(|error| LoadError::Io {
+    let json = serde_json::to_vec(&Summarised { report, summary }).map_err(|error| LoadError::Io {
         doing: "make JSON of the report".to_owned(),
         source: error.into(),
     })?;

@@ -98,6 +98,14 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
+/// A report as others read it: with the summary that follows from it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Summarised<'a> {
+    #[serde(flatten)]
+    pub(crate) report: &'a Report,
+    pub(crate) summary: Vec<Summary>,
+}
+
 /// What the rounds of one subject come to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {

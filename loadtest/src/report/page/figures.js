@@ -65,13 +65,10 @@ function largestOf(values) {
   return values.reduce((largest, value) => Math.max(largest, value), -Infinity);
 }
 
-/** Median and range, or null without values. */
-function spreadOf(values) {
-  const sorted = values.filter(Number.isFinite).sort((a, b) => a - b);
-  if (sorted.length === 0) return null;
+function medianOf(values) {
+  const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
-  const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-  return { median, min: sorted[0], max: sorted.at(-1), values };
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
 /** "[5.42–6.64]", or nothing where all rounds read the same. */
@@ -80,16 +77,10 @@ function rangeText(spread, scale) {
   return min === max ? '' : `[${min}–${max}]`;
 }
 
-/** The histograms of a subject's rounds as one, with its percentiles. */
-function mergeHistograms(histograms) {
-  const counts = new Map();
-  for (const { buckets } of histograms) {
-    for (const [bound, count] of buckets) counts.set(bound, (counts.get(bound) ?? 0) + count);
-  }
-  const buckets = [...counts].sort(([a], [b]) => a - b);
+/** A histogram that can be asked for any percentile. */
+function withPercentiles(histogram) {
   let total = 0;
-  const cumulative = buckets.map(([, count]) => (total += count));
-  const max = Math.max(...histograms.map((histogram) => histogram.max));
+  const cumulative = histogram.buckets.map(([, count]) => (total += count));
   /** The smallest recorded value that at least this share of all values does not exceed. */
   const at = (share) => {
     const rank = Math.max(1, Math.ceil(share * total - 1e-9));
@@ -100,52 +91,41 @@ function mergeHistograms(histograms) {
       if (cumulative[middle] >= rank) high = middle;
       else low = middle + 1;
     }
-    return Math.min(buckets[low][0], max);
+    return Math.min(histogram.buckets[low][0], histogram.max);
   };
-  return { buckets, count: total, min: Math.min(...histograms.map((histogram) => histogram.min)), max, at };
+  return { ...histogram, at };
 }
 
 /** One report, arranged by subject; the first subject is what the others are compared with. */
 function arrange(report) {
-  const subjects = [...new Set([...report.subjects, ...report.turns.map((turn) => turn.subject)])]
-    .filter((subject) => report.turns.some((turn) => turn.subject === subject));
+  const summaries = report.summary.filter(({ subject }) => report.turns.some((turn) => turn.subject === subject));
+  const subjects = summaries.map(({ subject }) => subject);
   const turnsOf = (subject) => report.turns.filter((turn) => turn.subject === subject);
-  const baseline = subjects[0];
 
   const figures = new Map();
-  for (const { name, unit } of report.turns.flatMap((turn) => turn.figures)) figures.set(name, { name, unit });
-  const valueIn = (turn, name) => turn.figures.find((figure) => figure.name === name)?.value ?? NaN;
-  for (const figure of figures.values()) {
-    figure.bySubject = new Map();
-    const base = spreadOf(turnsOf(baseline).map((turn) => valueIn(turn, figure.name)));
-    for (const subject of subjects) {
-      const turns = turnsOf(subject);
-      const spread = spreadOf(turns.map((turn) => valueIn(turn, figure.name)));
-      if (!spread) continue;
-      figure.bySubject.set(subject, spread);
-      const comparable = COMPARED_UNITS.has(figure.unit) && subject !== baseline && base?.median > 0;
-      if (!comparable) continue;
-      const rounds = turns.map((turn) => {
-        const other = turnsOf(baseline).find((candidate) => candidate.round === turn.round);
-        return other ? valueIn(turn, figure.name) / valueIn(other, figure.name) : NaN;
-      });
-      spread.ratio = { median: spread.median / base.median, rounds: spreadOf(rounds) };
+  for (const { subject, figures: summed } of summaries) {
+    for (const { name, unit, spread, ratio_to_first: ratio } of summed) {
+      if (!figures.has(name)) figures.set(name, { name, unit, bySubject: new Map() });
+      const values = turnsOf(subject).flatMap((turn) => turn.figures).filter((figure) => figure.name === name).map(({ value }) => value);
+      figures.get(name).bySubject.set(subject, { ...spread, values, ratio: COMPARED_UNITS.has(unit) ? ratio : undefined });
     }
-    const spreads = [...figure.bySubject.values()];
-    figure.constant = report.turns.length > 1 && new Set(spreads.flatMap(({ min, max }) => [min, max])).size === 1;
-    figure.scale = scaleOf(figure.unit, Math.max(...spreads.flatMap(({ min, max }) => [Math.abs(min), Math.abs(max)])));
+  }
+  for (const figure of figures.values()) {
+    const ends = [...figure.bySubject.values()].flatMap(({ min, max }) => [min, max]);
+    figure.constant = report.turns.length > 1 && new Set(ends).size === 1;
+    figure.scale = scaleOf(figure.unit, Math.max(...ends.map(Math.abs)));
   }
 
-  const named = (list) => [...new Set(report.turns.flatMap((turn) => turn[list].map((item) => item.name)))];
-  const histograms = named('histograms').map((name) => {
-    const bySubject = new Map();
-    for (const subject of subjects) {
+  const histograms = new Map();
+  for (const { subject, histograms: summed } of summaries) {
+    for (const histogram of summed.filter(({ count }) => count > 0)) {
+      const { name, unit } = histogram;
+      if (!histograms.has(name)) histograms.set(name, { name, unit, bySubject: new Map() });
       const rounds = turnsOf(subject).flatMap((turn) => turn.histograms).filter((item) => item.name === name && item.count > 0);
-      if (rounds.length > 0) bySubject.set(subject, { ...mergeHistograms(rounds), rounds });
+      histograms.get(name).bySubject.set(subject, { ...withPercentiles(histogram), rounds });
     }
-    const unit = report.turns.flatMap((turn) => turn.histograms).find((item) => item.name === name).unit;
-    return { name, unit, bySubject };
-  }).filter(({ bySubject }) => bySubject.size > 0);
+  }
+  const named = (list) => [...new Set(report.turns.flatMap((turn) => turn[list].map((item) => item.name)))];
   const series = named('series').map((name) => {
     const lines = subjects.flatMap((subject) => turnsOf(subject).flatMap((turn) =>
       turn.series.filter((item) => item.name === name && item.points.length > 0)
@@ -153,7 +133,7 @@ function arrange(report) {
     return { name, unit: lines[0]?.unit, xUnit: lines[0]?.x_unit, lines };
   }).filter(({ lines }) => lines.length > 0);
   const faulty = report.turns.filter((turn) => turn.reasons.length > 0 || faultWords(turn).length > 0);
-  return { report, subjects, baseline, figures: [...figures.values()], histograms, series, faulty };
+  return { report, subjects, baseline: subjects[0], figures: [...figures.values()], histograms: [...histograms.values()], series, faulty };
 }
 
 /** What can be divided by the baseline's; a count or a share of a core cannot be told as "times as much". */

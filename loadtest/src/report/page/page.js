@@ -274,7 +274,7 @@ function medianTable(item, styles) {
     return [
       html('b', {}, scale.withUnit(spread.median)),
       small(rangeText(spread, scale)),
-      ratio ? small(`×${digits(ratio.median, 'ratio')} ${ratio.rounds ? rangeText(ratio.rounds, scaleOf('ratio', 1)) : ''}`) : null,
+      ratio ? small(`×${digits(ratio.median, 'ratio')} ${rangeText(ratio, scaleOf('ratio', 1))}`) : null,
     ];
   })]), styles);
 }
@@ -289,8 +289,8 @@ function percentileTable(histogram, styles) {
     subject,
     ...points.map(([, share, field]) => {
       const value = merged.at(share);
-      const spread = spreadOf(merged.rounds.map((round) => round[field]));
-      return [html('b', {}, told(value, histogram.unit)), merged.rounds.length > 1 ? small(told(spread.median, histogram.unit)) : null];
+      const median = medianOf(merged.rounds.map((round) => round[field]));
+      return [html('b', {}, told(value, histogram.unit)), merged.rounds.length > 1 ? small(told(median, histogram.unit)) : null];
     }),
     told(merged.max, histogram.unit),
     grouped(merged.count),

@@ -246,7 +246,7 @@ function seriesPlot(width, height, series, styles, tell) {
     // A line through one point cannot be seen.
     if (points.length === 1) plot.append(svg('circle', { cx: x(points[0][0]), cy: y(points[0][1]), r: 3.5, class: 'point', color: styles.get(subject).color }));
   }
-  const valueAt = (subject, at) => spreadOf(lines.filter((item) => item.subject === subject).map(({ points }) => nearestPoint(points, at)[1])).median;
+  const valueAt = (subject, at) => medianOf(lines.filter((item) => item.subject === subject).map(({ points }) => nearestPoint(points, at)[1]));
   if (direct) endLabels(plot, subjects.map((subject) => ({ subject, x: right + 7, y: y(valueAt(subject, last)) })), styles, width, top, bottom);
   const positions = [...new Set(lines.reduce((a, b) => (b.points.length > a.points.length ? b : a)).points.map(([at]) => at))];
   const cursor = line(0, top, 0, bottom, 'cursor');
