@@ -108,10 +108,7 @@ async fn a_restart_loses_no_subscription_and_is_told() {
     assert_eq!(node.keep(&topic, "lost").await, Err(EngineError::Unavailable));
     assert_eq!(node.send(&topic, "lost").await, Err(EngineError::Unavailable));
     assert_eq!(node.engine.subscribe(&second).await, Err(EngineError::Unavailable));
-    assert_eq!(
-        node.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await,
-        Err(EngineError::Unavailable)
-    );
+    assert_eq!(node.engine.add_presence(&topic, quiet("a", 1)).await, Err(EngineError::Unavailable));
     assert!(asked.elapsed() < Duration::from_millis(200), "{:?}", asked.elapsed());
 
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -143,7 +140,7 @@ async fn a_restart_without_data_is_a_new_epoch() {
     let node = Node::up(server.settings()).await;
     let topic = topic("t");
     node.engine.subscribe(&topic).await.unwrap();
-    node.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
+    node.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
     let before = node.keep(&topic, "1").await.unwrap();
     server.kill();
     node.wait_until_down().await;
@@ -212,7 +209,7 @@ async fn flushed_data_is_a_new_epoch_and_presence_comes_back() {
     let node = Node::up(RedisSettings { lease: Duration::from_millis(600), ..server.settings() }).await;
     let topic = topic("t");
     node.engine.subscribe(&topic).await.unwrap();
-    node.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
+    node.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
     let before = node.keep(&topic, "1").await.unwrap();
     for command in ["FLUSHALL", "SCRIPT FLUSH"] {
         assert_eq!(server.ask::<String>(command), "OK");
@@ -336,10 +333,7 @@ async fn foreign_values_are_named_and_harm_no_other_topic() {
         let _: redis::Value = server.ask(command);
         let topic = topic(command.split(['{', '}']).nth(1).unwrap());
         if key == "pn" {
-            assert_eq!(
-                node.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await,
-                Err(EngineError::Foreign)
-            );
+            assert_eq!(node.engine.add_presence(&topic, quiet("a", 1)).await, Err(EngineError::Foreign));
             assert_eq!(node.engine.presence(&topic).await, Err(EngineError::Foreign));
             assert_eq!(node.engine.presence_stats(&topic).await, Err(EngineError::Foreign));
             continue;
@@ -549,9 +543,9 @@ async fn presence_is_shared_and_ends_with_the_lease() {
     let settings = RedisSettings { lease: Duration::from_secs(1), ..server.settings() };
     let (a, b) = (Node::up(settings.clone()).await, Node::up(settings.clone()).await);
     let topic = topic("t");
-    a.engine.add_presence(&topic, vec![Member::new(info("u", 1), false)]).await.unwrap();
-    b.engine.add_presence(&topic, vec![Member::new(info("u", 2), false)]).await.unwrap();
-    b.engine.add_presence(&topic, vec![Member::new(info("v", 3), false)]).await.unwrap();
+    a.engine.add_presence(&topic, quiet("u", 1)).await.unwrap();
+    b.engine.add_presence(&topic, quiet("u", 2)).await.unwrap();
+    b.engine.add_presence(&topic, quiet("v", 3)).await.unwrap();
     for node in [&a, &b] {
         node.check_present(&topic, &[1, 2, 3], 2).await;
     }
@@ -562,7 +556,7 @@ async fn presence_is_shared_and_ends_with_the_lease() {
 
     // A node that leaves is gone at once.
     let c = Node::up(settings).await;
-    c.engine.add_presence(&topic, vec![Member::new(info("w", 4), false)]).await.unwrap();
+    c.engine.add_presence(&topic, quiet("w", 4)).await.unwrap();
     a.check_present(&topic, &[1, 4], 2).await;
     c.redis.leave().await.unwrap();
     a.check_present(&topic, &[1], 1).await;
@@ -574,8 +568,8 @@ async fn presence_that_changed_during_a_loss_is_made_right() {
     let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let node = Node::up(server.settings()).await;
     let topic = topic("t");
-    node.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
-    node.engine.add_presence(&topic, vec![Member::new(info("b", 2), false)]).await.unwrap();
+    node.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
+    node.engine.add_presence(&topic, quiet("b", 2)).await.unwrap();
     server.kill();
     node.wait_until_down().await;
     assert_eq!(node.engine.remove_presence(&topic, client(1)).await, Err(EngineError::Unavailable));
@@ -591,7 +585,7 @@ async fn everything_of_ours_expires() {
     let node = Node::up(server.settings()).await;
     let (topic, read) = (topic("t"), topic("read"));
     node.engine.subscribe(&topic).await.unwrap();
-    node.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
+    node.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
     let keyed =
         Publish { idempotency_key: Some("key".into()), version: 3, history: Some(HISTORY), ..live("1") };
     node.engine.publish(&topic, keyed).await.unwrap();
@@ -621,13 +615,15 @@ fn client(number: u128) -> ClientId {
     ClientId(Uuid::from_u128(number))
 }
 
-fn info(user: &str, number: u128) -> Arc<ClientInfo> {
-    Arc::new(ClientInfo {
+/// One member, whose leave nobody is told of.
+fn quiet(user: &str, number: u128) -> Vec<Member> {
+    let info = ClientInfo {
         user: user.into(),
         client: client(number),
         connection: Bytes::new(),
         subscription: Bytes::new(),
-    })
+    };
+    vec![Member::new(Arc::new(info), false)]
 }
 
 /// The channels that are joined by somebody, without those of nodes themselves.

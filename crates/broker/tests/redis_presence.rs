@@ -53,7 +53,7 @@ impl Node {
 
     async fn join(&self, topic: &TopicName, users: &[&str]) {
         for user in users {
-            self.engine.add_presence(topic, vec![Member::new(info(user), true)]).await.unwrap();
+            self.engine.add_presence(topic, announced(user)).await.unwrap();
         }
     }
 
@@ -172,7 +172,7 @@ async fn the_members_of_a_dead_node_leave_once() {
     }
     a.join(&topic, &["stays"]).await;
     c.join(&topic, &["u", "v"]).await;
-    c.engine.add_presence(&topic, vec![Member::new(info("quiet"), false)]).await.unwrap();
+    c.engine.add_presence(&topic, quiet("quiet")).await.unwrap();
     assert_eq!(b.present(&topic).await, ["quiet", "stays", "u", "v"]);
     assert_eq!(b.names().await, ["a", "b", "c"]);
 
@@ -321,7 +321,7 @@ async fn a_paused_node_finds_its_members_gone_and_goes_on_as_another() {
     a.wait_for_left(&["u", "v"], LEASE + CLEANING).await;
     assert_eq!(a.names().await, ["a"]);
     // What it is asked to write while it is paused comes too late.
-    let late = b.node.engine.add_presence(&topic, vec![Member::new(info("late"), true)]).await;
+    let late = b.node.engine.add_presence(&topic, announced("late")).await;
     assert_eq!(late, Err(EngineError::Unavailable));
     tokio::time::timeout(Duration::from_secs(10), fenced.changed()).await.unwrap().unwrap();
     assert_eq!(*fenced.borrow_and_update(), 1);
@@ -359,7 +359,7 @@ async fn who_leaves_says_so_at_once() {
     let topic = topic("t");
     a.engine.subscribe(&topic).await.unwrap();
     b.join(&topic, &["u", "v", "w"]).await;
-    b.engine.add_presence(&topic, vec![Member::new(info("quiet"), false)]).await.unwrap();
+    b.engine.add_presence(&topic, quiet("quiet")).await.unwrap();
     b.engine.remove_presence(&topic, client("u")).await.unwrap();
     a.wait_for_left(&["u"], Duration::from_secs(5)).await;
 
@@ -370,10 +370,7 @@ async fn who_leaves_says_so_at_once() {
     // What comes after that is in vain, and does no harm.
     b.redis.leave().await.unwrap();
     b.engine.remove_presence(&topic, client("v")).await.unwrap();
-    assert_eq!(
-        b.engine.add_presence(&topic, vec![Member::new(info("x"), true)]).await,
-        Err(EngineError::Unavailable)
-    );
+    assert_eq!(b.engine.add_presence(&topic, announced("x")).await, Err(EngineError::Unavailable));
     assert_eq!(b.redis.peers().await, Err(EngineError::Unavailable));
     a.settle().await;
     assert_eq!(a.left(), ["u", "v", "w"]);
@@ -531,7 +528,7 @@ async fn a_leave_that_redis_did_not_hear_is_said_later() {
         assert_eq!(removed, Err(EngineError::Unavailable));
     }
     // One of them comes back: for others it has never been away.
-    let added = b.engine.add_presence(&topic, vec![Member::new(info("v"), true)]).await;
+    let added = b.engine.add_presence(&topic, announced("v")).await;
     assert_eq!(added, Err(EngineError::Unavailable));
     server.resume();
     a.wait_for_present(&topic, &["v", "w"], Duration::from_secs(10)).await;
@@ -554,10 +551,7 @@ async fn a_full_redis_keeps_leases_and_lets_members_leave() {
     let _: String = server.ask("CONFIG SET maxmemory 1");
     tokio::time::sleep(LEASE * 3).await;
     assert_eq!(a.present(&topic).await, ["u", "v"]);
-    assert_eq!(
-        b.engine.add_presence(&topic, vec![Member::new(info("w"), true)]).await,
-        Err(EngineError::Full)
-    );
+    assert_eq!(b.engine.add_presence(&topic, announced("w")).await, Err(EngineError::Full));
     // Who may come is decided by what this node knows.
     assert!(b.engine.admit(&self::topic("!user:u"), info("1"), 1).await.unwrap());
     assert!(!b.engine.admit(&self::topic("!user:u"), info("2"), 1).await.unwrap());
@@ -584,7 +578,7 @@ async fn a_node_with_another_lease_does_not_join() {
     // It is final.
     let topic = topic("t");
     let unavailable = EngineError::Unavailable;
-    assert_eq!(b.engine.add_presence(&topic, vec![Member::new(info("u"), true)]).await, Err(unavailable));
+    assert_eq!(b.engine.add_presence(&topic, announced("u")).await, Err(unavailable));
     assert_eq!(b.engine.admit(&topic, info("u"), 5).await, Err(unavailable));
     assert_eq!(b.engine.presence(&topic).await, Err(unavailable));
     assert_eq!(b.engine.subscribe(&topic).await, Err(unavailable));
@@ -759,7 +753,7 @@ async fn join_many(node: &Node, topics: &[TopicName], clients: usize) -> Vec<Str
         let (engine, topic) = (Engine::Redis(node.redis.clone()), topic.clone());
         at_once.spawn_local(async move {
             for user in in_topic {
-                engine.add_presence(&topic, vec![Member::new(info(&user), true)]).await.unwrap();
+                engine.add_presence(&topic, announced(&user)).await.unwrap();
             }
         });
     }
@@ -795,6 +789,16 @@ fn info(user: &str) -> Arc<ClientInfo> {
         connection: Bytes::new(),
         subscription: Bytes::new(),
     })
+}
+
+/// One member, whose leave nobody is told of.
+fn quiet(user: &str) -> Vec<Member> {
+    vec![Member::new(info(user), false)]
+}
+
+/// One member, whose leave is announced.
+fn announced(user: &str) -> Vec<Member> {
+    vec![Member::new(info(user), true)]
 }
 
 fn keys(server: &RedisServer) -> Vec<String> {

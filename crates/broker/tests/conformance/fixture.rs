@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, Event, History, HistoryOptions, HistoryQuery, MemorySettings, Peer, Publish, Published, Recovery,
-    Redis, RedisSettings, Since,
+    Engine, Event, History, HistoryOptions, HistoryQuery, Member, MemorySettings, Peer, Publish, Published,
+    Recovery, Redis, RedisSettings, Since,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, Publication, TopicName};
 use uuid::Uuid;
@@ -143,6 +143,16 @@ pub(crate) fn info(user: &str, number: u128) -> Arc<ClientInfo> {
         connection: Bytes::from_static(b"{\"name\":\"n\"}"),
         subscription: Bytes::new(),
     })
+}
+
+/// One member, whose leave nobody is told of.
+pub(crate) fn quiet(user: &str, number: u128) -> Vec<Member> {
+    vec![Member::new(info(user, number), false)]
+}
+
+/// One member, whose leave is announced.
+pub(crate) fn announced(user: &str, number: u128) -> Vec<Member> {
+    vec![Member::new(info(user, number), true)]
 }
 
 pub(crate) fn offsets(publications: &[Arc<Publication>]) -> Vec<u64> {

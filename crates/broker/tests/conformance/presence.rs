@@ -3,7 +3,7 @@
 use fanwire_broker::{Event, Member, PresenceStats};
 use fanwire_protocol::TopicName;
 
-use crate::fixture::{Fixture, META_TTL, client, info, told};
+use crate::fixture::{Fixture, META_TTL, announced, client, info, quiet, told};
 
 pub(crate) async fn nobody_is_present_at_first(fixture: Fixture) {
     let topic = fixture.topic("t");
@@ -14,8 +14,8 @@ pub(crate) async fn nobody_is_present_at_first(fixture: Fixture) {
 
 pub(crate) async fn clients_are_present_until_removed(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
-    fixture.engine.add_presence(&topic, vec![Member::new(info("b", 2), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("b", 2)).await.unwrap();
     check(&fixture, &topic, &[("a", 1), ("b", 2)], 2).await;
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     check(&fixture, &topic, &[("b", 2)], 1).await;
@@ -44,7 +44,7 @@ pub(crate) async fn many_become_present_together(fixture: Fixture) {
 
 pub(crate) async fn a_client_is_replaced_by_its_newer_self(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
     let mut newer = (*info("a", 1)).clone();
     newer.subscription = "{\"typing\":true}".into();
     fixture.engine.add_presence(&topic, vec![Member::new(newer.clone().into(), false)]).await.unwrap();
@@ -54,8 +54,8 @@ pub(crate) async fn a_client_is_replaced_by_its_newer_self(fixture: Fixture) {
 
 pub(crate) async fn a_client_that_changes_its_user_is_counted_right(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
-    fixture.engine.add_presence(&topic, vec![Member::new(info("b", 1), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("b", 1)).await.unwrap();
     check(&fixture, &topic, &[("b", 1)], 1).await;
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     check(&fixture, &topic, &[], 0).await;
@@ -64,9 +64,9 @@ pub(crate) async fn a_client_that_changes_its_user_is_counted_right(fixture: Fix
 pub(crate) async fn users_are_counted_once(fixture: Fixture) {
     let topic = fixture.topic("t");
     for number in 1..=3 {
-        fixture.engine.add_presence(&topic, vec![Member::new(info("a", number), false)]).await.unwrap();
+        fixture.engine.add_presence(&topic, quiet("a", number)).await.unwrap();
     }
-    fixture.engine.add_presence(&topic, vec![Member::new(info("b", 4), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("b", 4)).await.unwrap();
     check(&fixture, &topic, &[("a", 1), ("a", 2), ("a", 3), ("b", 4)], 2).await;
     for number in 1..=2 {
         fixture.engine.remove_presence(&topic, client(number)).await.unwrap();
@@ -78,16 +78,16 @@ pub(crate) async fn users_are_counted_once(fixture: Fixture) {
 
 pub(crate) async fn anonymous_clients_are_one_user(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, vec![Member::new(info("", 1), false)]).await.unwrap();
-    fixture.engine.add_presence(&topic, vec![Member::new(info("", 2), false)]).await.unwrap();
-    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 3), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("", 1)).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("", 2)).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("a", 3)).await.unwrap();
     check(&fixture, &topic, &[("", 1), ("", 2), ("a", 3)], 2).await;
 }
 
 pub(crate) async fn topics_do_not_share_presence(fixture: Fixture) {
     let (a, b) = (fixture.topic("a"), fixture.topic("b"));
-    fixture.engine.add_presence(&a, vec![Member::new(info("u", 1), false)]).await.unwrap();
-    fixture.engine.add_presence(&b, vec![Member::new(info("u", 2), false)]).await.unwrap();
+    fixture.engine.add_presence(&a, quiet("u", 1)).await.unwrap();
+    fixture.engine.add_presence(&b, quiet("u", 2)).await.unwrap();
     fixture.engine.remove_presence(&a, client(2)).await.unwrap();
     check(&fixture, &a, &[("u", 1)], 1).await;
     check(&fixture, &b, &[("u", 2)], 1).await;
@@ -95,7 +95,7 @@ pub(crate) async fn topics_do_not_share_presence(fixture: Fixture) {
 
 pub(crate) async fn presence_is_not_history(fixture: Fixture) {
     let topic = fixture.topic("t");
-    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
     fixture.keep(&topic, "1").await;
     fixture.engine.remove_history(&topic).await.unwrap();
     fixture.engine.unsubscribe(&topic).await.unwrap();
@@ -106,8 +106,8 @@ pub(crate) async fn presence_is_not_history(fixture: Fixture) {
 pub(crate) async fn an_announced_leave_is_told_once(fixture: Fixture) {
     let topic = fixture.topic("t");
     fixture.engine.subscribe(&topic).await.unwrap();
-    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), true)]).await.unwrap();
-    fixture.engine.add_presence(&topic, vec![Member::new(info("b", 2), true)]).await.unwrap();
+    fixture.engine.add_presence(&topic, announced("a", 1)).await.unwrap();
+    fixture.engine.add_presence(&topic, announced("b", 2)).await.unwrap();
     assert_eq!(told(&fixture.events().await), [""; 0]);
     for _ in 0..2 {
         fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
@@ -117,7 +117,7 @@ pub(crate) async fn an_announced_leave_is_told_once(fixture: Fixture) {
     assert_eq!(events, [Event::Leave { topic: topic.clone(), info: info("a", 1) }]);
     check(&fixture, &topic, &[("b", 2)], 1).await;
     // Who comes back can leave again.
-    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), true)]).await.unwrap();
+    fixture.engine.add_presence(&topic, announced("a", 1)).await.unwrap();
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     assert_eq!(told(&fixture.events().await), ["-a"]);
 }
@@ -125,14 +125,14 @@ pub(crate) async fn an_announced_leave_is_told_once(fixture: Fixture) {
 pub(crate) async fn a_leave_that_is_not_announced_is_not_told(fixture: Fixture) {
     let topic = fixture.topic("t");
     fixture.engine.subscribe(&topic).await.unwrap();
-    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     assert_eq!(told(&fixture.events().await), [""; 0]);
     // What was said last counts.
-    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), false)]).await.unwrap();
-    fixture.engine.add_presence(&topic, vec![Member::new(info("a", 1), true)]).await.unwrap();
-    fixture.engine.add_presence(&topic, vec![Member::new(info("b", 2), true)]).await.unwrap();
-    fixture.engine.add_presence(&topic, vec![Member::new(info("b", 2), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
+    fixture.engine.add_presence(&topic, announced("a", 1)).await.unwrap();
+    fixture.engine.add_presence(&topic, announced("b", 2)).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("b", 2)).await.unwrap();
     for number in [1, 2] {
         fixture.engine.remove_presence(&topic, client(number)).await.unwrap();
     }
@@ -167,7 +167,7 @@ pub(crate) async fn only_so_many_are_admitted(fixture: Fixture) {
     assert!(!fixture.engine.admit(&topic, info("d", 5), 3).await.unwrap());
     check(&fixture, &topic, &[("b", 2), ("a", 3), ("c", 4)], 3).await;
     // Others may come all the same, and are counted.
-    fixture.engine.add_presence(&topic, vec![Member::new(info("e", 6), false)]).await.unwrap();
+    fixture.engine.add_presence(&topic, quiet("e", 6)).await.unwrap();
     assert!(!fixture.engine.admit(&topic, info("d", 5), 4).await.unwrap());
     assert!(fixture.engine.admit(&topic, info("d", 5), 5).await.unwrap());
 }
