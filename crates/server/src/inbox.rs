@@ -241,6 +241,10 @@ impl Outlet {
         message
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
     pub(crate) fn try_receive(&mut self) -> Option<Message> {
         let message = self.receiver.try_recv().ok();
         self.note(message.as_ref());

@@ -167,7 +167,7 @@ impl Shard {
         loop {
             let mut first = None;
             let mut socket = None;
-            if self.is_idle() {
+            if self.is_idle() && outlet.is_empty() {
                 let next_tick = Instant::now() + self.until_next_tick();
                 tokio::select! {
                     message = outlet.receive() => match message {
@@ -179,7 +179,8 @@ impl Shard {
                     () = tokio::time::sleep_until(next_tick) => {}
                 }
             } else {
-                // Requests and handshakes of this shard get their turn.
+                // Requests and handshakes of this shard get their turn, and the kernel is asked what clients sent: neither
+                // may wait for an inbox that never gets empty.
                 tokio::task::yield_now().await;
             }
             self.now = self.node.now();

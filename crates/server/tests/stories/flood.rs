@@ -3,7 +3,7 @@
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{RawSocket, TEXT, TestGateway, frame, settings, within};
+use crate::common::{PING, PONG, RawSocket, TEXT, TestGateway, eventually, frame, settings, within};
 
 const ROOM: &str = "room:1";
 const OTHER_ROOM: &str = "room:2";
@@ -33,11 +33,15 @@ async fn whoever_asks_too_fast_waits_alone() {
     }
 }
 
-/// Publishes as fast as the node takes it, and drops the answers. Never ends by itself.
+/// Publishes as fast as the node takes it.
 async fn flood(socket: RawSocket) {
     let commands: Vec<String> =
         (2..502).map(|id| json!({"id": id, "publish": {"channel": ROOM, "data": 1}}).to_string()).collect();
-    let commands = frame(TEXT, commands.join("\n"));
+    send_for_ever(socket, frame(TEXT, commands.join("\n"))).await;
+}
+
+/// Sends the same again and again, as fast as the node takes it, and drops the answers. Never ends by itself.
+async fn send_for_ever(socket: RawSocket, commands: Vec<u8>) {
     let (mut read, mut write) = socket.into_stream().into_split();
     let reading = async {
         let mut answers = vec![0; 64 * 1024];
@@ -52,6 +56,39 @@ async fn flood(socket: RawSocket) {
         () = reading => {}
         () = writing => {}
     }
+}
+
+/// However much the shard has to say to one, it looks often at what others send.
+#[tokio::test]
+async fn whoever_is_answered_without_end_keeps_nobody_from_being_heard() {
+    const QUESTIONS: u32 = 700;
+    /// A few turns of the shard, of which each answers 16.
+    const ANSWERED_MEANWHILE_MAX: f64 = 400.0;
+    let mut settings = settings(1);
+    settings.client.queue_bytes_max = 4 << 20;
+    settings.client.ping_interval = None;
+    let gateway = TestGateway::start(settings).await;
+    let mut other = gateway.client().await;
+    for _ in 0..4 {
+        other.publish(STREAM, json!("x".repeat(16 * 1024))).await;
+    }
+    let greedy = gateway.client().await;
+    let history = |id| json!({"id": id, "history": {"channel": STREAM, "limit": -1}}).to_string();
+    let questions: Vec<String> = (2..2 + QUESTIONS).map(history).collect();
+    let greedy = tokio::spawn(send_for_ever(greedy.socket, frame(TEXT, questions.join("\n"))));
+    let answered = async || gateway.metric("fanwire_commands_received_total").await;
+    eventually("it asks", async || answered().await > f64::from(QUESTIONS)).await;
+    let mut meanwhile = Vec::new();
+    for _ in 0..15 {
+        let before = answered().await;
+        other.socket.send(frame(PING, "heard?")).await;
+        assert_eq!(other.socket.frame().await.unwrap().opcode, PONG);
+        meanwhile.push(answered().await - before);
+    }
+    assert!(!greedy.is_finished(), "it asked all the time");
+    greedy.abort();
+    meanwhile.sort_by(f64::total_cmp);
+    assert!(meanwhile[meanwhile.len() / 2] <= ANSWERED_MEANWHILE_MAX, "{meanwhile:?}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use crate::common::{
 const PING_INTERVAL: Duration = Duration::from_millis(400);
 const PONG_TIMEOUT: Duration = Duration::from_millis(200);
 const ROOM: &str = "room:1";
+const STREAM: &str = "history:a";
 
 async fn gateway(shards: usize) -> TestGateway {
     let mut settings = settings(shards);
@@ -54,6 +55,37 @@ async fn other_traffic_is_no_pong_and_a_pong_unasked_is_a_mistake() {
     assert_eq!(eager.message().await, json!({}));
     eager.socket.send(frame(TEXT, "{}\n{}")).await;
     assert_eq!(eager.closed().await.0, 3501);
+}
+
+/// While its answers wait for it a client is not read from, and its pong stands behind what it asked before.
+#[tokio::test]
+async fn whoever_still_reads_what_it_asked_for_is_not_taken_for_dead() {
+    /// With 64 KB for each answer it is far more than the kernel takes for the client.
+    const QUESTIONS: usize = 1000;
+    /// How long the client is busy with each answer.
+    const PAUSE: Duration = Duration::from_millis(4);
+    /// Longer than the client needs for what the kernel has, and shorter than it needs for everything.
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let mut settings = settings(1);
+    settings.client.ping_interval = Some(PING_INTERVAL);
+    settings.client.pong_timeout = Some(PATIENCE);
+    // Room for as many answers as may be on their way to one client.
+    settings.client.queue_bytes_max = 2 << 20;
+    let gateway = TestGateway::start(settings).await;
+    let mut publisher = gateway.client().await;
+    for _ in 0..4 {
+        publisher.publish(STREAM, json!("x".repeat(16 * 1024))).await;
+    }
+    let mut client = Client::connect_small(gateway.address).await;
+    let asked = Instant::now();
+    let history = json!({"channel": STREAM, "limit": -1});
+    for id in client.commands((0..QUESTIONS).map(|_| ("history", history.clone()))).await {
+        tokio::time::sleep(PAUSE).await;
+        assert_eq!(client.next().await["id"], id);
+    }
+    assert!(asked.elapsed() > PING_INTERVAL + PATIENCE, "there was time to miss a pong");
+    assert_eq!(client.present(ROOM).await, 0);
+    client.nothing_more().await;
 }
 
 #[tokio::test]

@@ -96,6 +96,8 @@ async fn with_long_history() -> (TestGateway, Client) {
 
 async fn with_long_history_and(queue_bytes_max: usize) -> (TestGateway, Client) {
     let mut settings = settings(1);
+    // A pong is a command too, and would be counted.
+    settings.client.ping_interval = None;
     settings.client.queue_bytes_max = queue_bytes_max;
     let gateway = TestGateway::start(settings).await;
     let mut publisher = gateway.client().await;
