@@ -62,7 +62,7 @@ def test_all_of_it_in_any_order():
             all_beat()
             node = random.choice(cluster.nodes)
             node.pause()
-            lasted(random.uniform(0, LEASE / 3))
+            lasted(random.uniform(0, LEASE / 2))
             node.resume()
             all_beat()
 
