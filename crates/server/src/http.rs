@@ -1,5 +1,7 @@
 //! The client port's routes: which request becomes a connection that stays, and which is answered.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -10,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::handle::{Arrival, Node};
 use crate::origin::{AllowedOrigins, Origin};
 use crate::shard::{Adopted, Purpose};
+use crate::turns::Turns;
 use crate::{api, dev, handshake, listen};
 
 /// A whole response.
@@ -21,6 +24,8 @@ pub(crate) struct Gate {
     pub node: Node,
     pub origins: AllowedOrigins,
     pub shard: usize,
+    /// What requests wait for, so that they leave the shard time for its clients.
+    pub turns: Rc<Turns>,
     pub adopted: mpsc::UnboundedSender<Adopted>,
 }
 
@@ -75,7 +80,7 @@ pub(crate) async fn route(gate: &Gate, request: Request<Incoming>) -> Outcome {
         return websocket(gate, request, true).into();
     }
     if path == settings.sse.path {
-        return listen::listen(gate, &request).into();
+        return listen::listen(gate, &request).await.into();
     }
     if settings.api.on_client_port && is_below(path, &settings.api.path) {
         return Outcome::Response(api::serve(&gate.node, request).await);

@@ -16,6 +16,7 @@ mod listen;
 mod dev;
 mod chat;
 
+mod turns;
 mod shard;
 mod inbox;
 mod node;

@@ -4,6 +4,8 @@
 //! each `subscription_token` opens the topic that it names. Whatever can be refused is refused before the stream
 //! begins, with a status and a JSON error. Only what is published from then on is sent; there is no cursor yet.
 
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use fanwire_hub::permission::may_subscribe;
@@ -24,6 +26,7 @@ use crate::handshake::write_header;
 use crate::http::{Answer, Gate, Stay, only_get, refused_origin, respond};
 use crate::origin::Origin;
 use crate::shard::Purpose;
+use crate::turns::pause;
 
 /// The head of the stream. It ends with the connection, so it needs neither length nor chunks, and proxies are
 /// asked not to collect it.
@@ -36,12 +39,13 @@ const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\
 /// Between these a client waits before it comes back, so that many do not come back together.
 const RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1000..=5000;
 
-/// What the query asks for.
+/// The content of a query. Its lists hold one entry more than may be asked for at most, which is enough to refuse it.
 #[derive(Debug, Default)]
-struct Asked {
-    topics: Vec<String>,
-    token: String,
-    subscription_tokens: Vec<String>,
+struct Asked<'q> {
+    /// Each once, in the order of the query.
+    topics: Vec<Cow<'q, str>>,
+    token: Cow<'q, str>,
+    subscription_tokens: Vec<Cow<'q, str>>,
 }
 
 /// A refusal before the stream begins.
@@ -57,7 +61,7 @@ impl Refusal {
     }
 }
 
-pub(crate) fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<Stay, Box<Answer>> {
+pub(crate) async fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<Stay, Box<Answer>> {
     let origin = gate.origins.judge(request.headers());
     if origin == Origin::Refused {
         return Err(Box::new(refused_origin()));
@@ -66,7 +70,8 @@ pub(crate) fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<Stay, B
         return Err(Box::new(preflight(request, &origin)));
     }
     only_get(request)?;
-    let commands = commands(gate, asked(request)).map_err(|refusal| {
+    let asked = asked(request, gate.node.settings.client.subscriptions_max);
+    let commands = commands(gate, asked).await.map_err(|refusal| {
         let Refusal { status, error, message } = refusal;
         let body = json!({"error": {"code": error.code, "message": message}}).to_string();
         Box::new(allow_origin(respond(status, "application/json", body.into()), &origin))
@@ -83,17 +88,9 @@ pub(crate) fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<Stay, B
     Ok(Stay { head: head.into(), purpose: Purpose::Listener(commands), arrival })
 }
 
-fn asked(request: &Request<Incoming>) -> Asked {
-    let mut asked = Asked::default();
-    let query = request.uri().query().unwrap_or("");
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "topic" if !asked.topics.iter().any(|topic| *topic == *value) => asked.topics.push(value.into()),
-            "token" => asked.token = value.into(),
-            "subscription_token" => asked.subscription_tokens.push(value.into()),
-            _ => {}
-        }
-    }
+/// Reads the query in one pass, whatever it holds.
+fn asked(request: &Request<Incoming>, subscriptions_max: usize) -> Asked<'_> {
+    let mut asked = query(request.uri().query().unwrap_or(""), subscriptions_max);
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     if let Some((scheme, token)) = header.and_then(|value| value.split_once(' '))
         && scheme.eq_ignore_ascii_case("bearer")
@@ -103,9 +100,30 @@ fn asked(request: &Request<Incoming>) -> Asked {
     asked
 }
 
+fn query(query: &str, subscriptions_max: usize) -> Asked<'_> {
+    let mut asked = Asked::default();
+    let mut known = HashSet::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "topic" if asked.topics.len() <= subscriptions_max && known.insert(value.clone()) => {
+                asked.topics.push(value);
+            }
+            "subscription_token" if asked.subscription_tokens.len() <= subscriptions_max => {
+                asked.subscription_tokens.push(value);
+            }
+            "token" => asked.token = value,
+            _ => {}
+        }
+    }
+    asked
+}
+
 /// The commands that a client of the protocol would send for the same, each of them permitted: `EventSource`
 /// comes back after every end of a stream, so what will not be permitted must not begin one.
-fn commands(gate: &Gate, asked: Asked) -> Result<Vec<Command>, Refusal> {
+///
+/// The connection token is verified first: whoever has none costs nothing more. Limits come before names, names before
+/// further signatures, of which each poll verifies one.
+async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal> {
     let settings = &gate.node.settings;
     if asked.topics.is_empty() {
         let message = "name at least one topic: ?topic=news&topic=weather";
@@ -113,38 +131,47 @@ fn commands(gate: &Gate, asked: Asked) -> Result<Vec<Command>, Refusal> {
     }
     let claims = connection_claims(gate, &asked.token)?;
     let user = claims.as_ref().map_or("", |claims| &claims.user);
-    let granted: Vec<&str> =
+    let granted: HashSet<&str> =
         claims.iter().flat_map(|claims| &claims.topics).map(|grant| &*grant.topic).collect();
-    for topic in &granted {
+    let personal = usize::from(settings.client.personal_topic.is_some() && !user.is_empty());
+    // The connection token subscribes to what it grants already.
+    let topics: Vec<_> = asked.topics.into_iter().filter(|topic| !granted.contains(&**topic)).collect();
+    let subscriptions_max = settings.client.subscriptions_max;
+    let limit = |what| {
+        let message = format!("more {what} than client.subscriptions_max = {subscriptions_max}");
+        Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::LIMIT_EXCEEDED, message)
+    };
+    if topics.len() + granted.len() + personal > subscriptions_max {
+        return Err(limit("topics"));
+    }
+    if asked.subscription_tokens.len() > subscriptions_max {
+        return Err(limit("subscription tokens"));
+    }
+    for topic in granted.iter().copied().chain(topics.iter().map(|topic| &**topic)) {
         settings.topics.of(topic).map_err(|error| name_refusal(error, topic))?;
     }
-    // The connection token subscribes to what it grants already.
-    let topics: Vec<String> =
-        asked.topics.into_iter().filter(|topic| !granted.contains(&topic.as_str())).collect();
-    let personal = usize::from(settings.client.personal_topic.is_some() && !user.is_empty());
-    let subscriptions_max = settings.client.subscriptions_max;
-    if topics.len() + granted.len() + personal > subscriptions_max {
-        let message = format!("more topics than client.subscriptions_max = {subscriptions_max}");
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::LIMIT_EXCEEDED, message));
-    }
-    let mut tokens = Vec::new();
+    let mut tokens = HashMap::new();
     for token in asked.subscription_tokens {
+        pause().await;
         let verified = gate.node.tokens.verify_subscription(&token, gate.node.now().unix());
         let claims = verified.map_err(token_refusal)?;
         still_good(gate, claims.expiry)?;
-        tokens.push((claims, token));
+        if *claims.user == *user {
+            tokens.entry(claims.topic).or_insert(token);
+        }
     }
-    let connect = ConnectRequest { token: asked.token, name: "sse".to_owned(), ..Default::default() };
+    let connect =
+        ConnectRequest { token: asked.token.into_owned(), name: "sse".to_owned(), ..Default::default() };
     let mut commands = vec![Command { id: 1, connect: Some(connect), ..Default::default() }];
     for topic in topics {
         let namespace = settings.topics.of(&topic).map_err(|error| name_refusal(error, &topic))?;
-        let token = tokens.iter().find(|(claims, _)| *claims.topic == *topic && *claims.user == *user);
+        let token = tokens.remove(&*topic);
         if token.is_none() && !may_subscribe(&settings.client, &settings.topics, namespace, &topic, user) {
             let message = format!("permission denied: {topic}");
             return Err(Refusal::new(StatusCode::FORBIDDEN, ErrorCode::PERMISSION_DENIED, message));
         }
-        let token = token.map(|(_, token)| token.clone()).unwrap_or_default();
-        let subscribe = SubscribeRequest { channel: topic, token, ..Default::default() };
+        let token = token.unwrap_or_default().into_owned();
+        let subscribe = SubscribeRequest { channel: topic.into_owned(), token, ..Default::default() };
         let id = commands.len() as u32 + 1;
         commands.push(Command { id, subscribe: Some(subscribe), ..Default::default() });
     }
@@ -223,4 +250,22 @@ fn allow_origin(mut response: Answer, origin: &Origin<'_>) -> Answer {
         headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_read_once_each_and_no_more_than_it_takes_to_refuse_them() {
+        let asked = query("topic=a&topic=b&token=t&topic=a&subscription_token=s", 2);
+        assert_eq!(asked.topics, ["a", "b"]);
+        assert_eq!((&*asked.token, &*asked.subscription_tokens), ("t", &["s".into()][..]));
+
+        let many: Vec<String> = (0..1000).map(|n| format!("topic={n}&subscription_token={n}")).collect();
+        let many = many.join("&");
+        let asked = query(&many, 2);
+        assert_eq!(asked.topics, ["0", "1", "2"]);
+        assert_eq!(asked.subscription_tokens, ["0", "1", "2"]);
+    }
 }

@@ -29,6 +29,7 @@ use crate::drain::Phase;
 use crate::http::{self, Gate, Outcome, Stay};
 use crate::shard::Adopted;
 use crate::tls::{self, Handshake, Stream, Tls};
+use crate::turns::OnePerPoll;
 
 /// Longest request line and headers together.
 const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -152,7 +153,7 @@ impl Door {
     fn open(self: &Rc<Self>, stream: TcpStream, permit: OwnedSemaphorePermit, answering: Option<Answering>) {
         let door = self.clone();
         tokio::task::spawn_local(async move {
-            door.serve(stream, answering).await;
+            door.gate.turns.paced(door.serve(stream, answering)).await;
             drop(permit);
         });
     }
@@ -212,11 +213,13 @@ impl Door {
         let stays = Rc::new(RefCell::new(None));
         let answering = RefCell::new(answering);
         let is_asked = Cell::new(false);
+        let one_per_poll = OnePerPoll::default();
         let service = service_fn(|request: Request<Incoming>| {
             is_asked.set(true);
             answering.borrow_mut().get_or_insert_with(|| Answering::new(self));
-            let (gate, stays) = (gate.clone(), stays.clone());
+            let (gate, stays, one_per_poll) = (gate.clone(), stays.clone(), &one_per_poll);
             Box::pin(async move {
+                one_per_poll.pass().await;
                 match http::route(&gate, request).await {
                     Outcome::Response(mut response) => {
                         if self.wants_to_close() {
@@ -249,6 +252,7 @@ impl Door {
                     Pin::new(&mut connection).graceful_shutdown();
                 }
             }
+            one_per_poll.begin();
             // Errors are the peer's: a request that could not be read, or a connection cut.
             let served = connection.poll_without_shutdown(context).map(|_| ());
             let is_over =

@@ -24,6 +24,7 @@ use crate::origin::AllowedOrigins;
 use crate::settings::{EngineSettings, Settings};
 use crate::shard::Shard;
 use crate::tls::{self, CertificateError, Tls};
+use crate::turns::Turns;
 use crate::{internal, listener};
 
 #[derive(Debug, thiserror::Error)]
@@ -191,9 +192,10 @@ fn run_shard(
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         let (adopt, adopted) = mpsc::unbounded_channel();
-        let shard = Shard::new(index, node.clone())?;
+        let turns = Rc::<Turns>::default();
+        let shard = Shard::new(index, node.clone(), turns.clone())?;
         let origins = AllowedOrigins::new(&node.settings.origins);
-        let gate = Rc::new(Gate { node, origins, shard: index, adopted: adopt });
+        let gate = Rc::new(Gate { node, origins, shard: index, turns, adopted: adopt });
         let accept = listener::accept(TcpListener::from_std(listener)?, gate, phases.clone());
         let accepting = tokio::task::spawn_local(async move {
             accept.await;

@@ -1,5 +1,6 @@
 //! The connect command: who the client is, and which topics the server subscribes it to before it answers.
 
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -175,25 +176,31 @@ fn claims(context: &Context<'_>, token: &str) -> Result<ConnectionClaims, Refusa
 fn plan_topics(
     context: &Context<'_>,
     claims: &ConnectionClaims,
-    mut asked: std::collections::HashMap<String, SubscribeRequest>,
+    mut asked: HashMap<String, SubscribeRequest>,
 ) -> Result<Vec<(TopicName, Plan)>, Refusal> {
+    let subscriptions_max = context.settings.subscriptions_max;
     let mut plans: Vec<(TopicName, Plan)> = Vec::new();
+    let mut planned = HashSet::new();
     let mut add = |topic: &str, options: GrantOptions, asked: Option<SubscribeRequest>| {
-        if let Some(name) = TopicName::new(topic)
-            && !plans.iter().any(|(planned, _)| *planned == name)
-        {
-            plans.push((name, Plan::by_server(Origin::Connect, options, asked.and_then(known_position))));
+        let Some(name) = TopicName::new(topic).filter(|name| planned.insert(name.clone())) else {
+            return Ok(());
+        };
+        // Checked for each, so that a list that is too long costs no more than the longest that is accepted.
+        if plans.len() == subscriptions_max {
+            return Err(Disconnect::TOPIC_LIMIT);
         }
+        plans.push((name, Plan::by_server(Origin::Connect, options, asked.and_then(known_position))));
+        Ok(())
     };
     for TopicGrant { topic, options } in &claims.topics {
         context.namespace(topic)?;
-        add(topic, options.clone(), asked.remove(&**topic));
+        add(topic, options.clone(), asked.remove(&**topic))?;
     }
     if let Some(personal) = context.settings.personal_topic.as_ref().filter(|_| !claims.user.is_empty()) {
         let topic = context.topics.personal_topic(&personal.namespace, &claims.user);
         context.namespace(&topic)?;
         let asked = asked.remove(&topic);
-        add(&topic, GrantOptions::default(), asked);
+        add(&topic, GrantOptions::default(), asked)?;
     }
     for (topic, request) in asked {
         let namespace = match context.namespace(&topic) {
@@ -202,11 +209,8 @@ fn plan_topics(
             Err(_) => continue,
         };
         if may_subscribe(context.settings, context.topics, namespace, &topic, &claims.user) {
-            add(&topic, GrantOptions::default(), Some(request));
+            add(&topic, GrantOptions::default(), Some(request))?;
         }
-    }
-    if plans.len() > context.settings.subscriptions_max {
-        return Err(Disconnect::TOPIC_LIMIT.into());
     }
     Ok(plans)
 }

@@ -44,6 +44,7 @@ use crate::counters::Counters;
 use crate::handle::{Arrival, Node, VERSION};
 use crate::inbox::{Address, Message, Order, Outlet, Recipients, Survey};
 use crate::node::Topics;
+use crate::turns::Turns;
 use crate::users::Users;
 use connection::{Connection, Role};
 use departures::Departures;
@@ -99,6 +100,8 @@ pub(crate) struct Shard {
     index: u16,
     node: Node,
     counters: Arc<Counters>,
+    /// The share of requests in the time between two turns of the loop.
+    turns: Rc<Turns>,
     connections: Slab<Connection>,
     clients: FxHashMap<ClientId, u32>,
     registry: Registry,
@@ -126,7 +129,7 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(index: usize, node: Node) -> io::Result<Self> {
+    pub(crate) fn new(index: usize, node: Node, turns: Rc<Turns>) -> io::Result<Self> {
         let counters = node.counters[index].clone();
         let settings = &node.settings;
         let deflate = settings.websocket.deflate;
@@ -134,6 +137,7 @@ impl Shard {
         let topics = Topics::new(index, settings.clone(), redis, node.inboxes.all.clone(), counters.clone());
         Ok(Self {
             index: index as u16,
+            turns,
             counters,
             connections: Slab::new(),
             clients: FxHashMap::default(),
@@ -176,6 +180,7 @@ impl Shard {
                     },
                     Some(adopted) = adopted.recv() => socket = Some(adopted),
                     () = self.readiness.wait() => {}
+                    () = self.turns.used_up() => {}
                     () = tokio::time::sleep_until(next_tick) => {}
                 }
             } else {
@@ -184,6 +189,7 @@ impl Shard {
                 tokio::task::yield_now().await;
             }
             self.now = self.node.now();
+            self.turns.begin();
             self.take_messages(first, &mut outlet);
             while let Some(adopted) = socket.take().or_else(|| adopted.try_recv().ok()) {
                 self.adopt(adopted);
@@ -462,6 +468,10 @@ impl Shard {
         while let Some(slots) = self.wheel.advance(self.now.millis) {
             for slot in slots {
                 let Some(connection) = self.connections.get(slot as usize) else { continue };
+                if connection.to_read && connection.session().is_some() {
+                    self.hear_before_tick(connection.key(slot));
+                }
+                let Some(connection) = self.connections.get(slot as usize) else { continue };
                 match connection.role {
                     Role::Client(_) => self.with_session(slot, |session, context| session.tick(context)),
                     Role::Closing { until_millis, .. } if until_millis <= self.now.millis => {
@@ -474,6 +484,16 @@ impl Shard {
         if self.now.millis >= self.next_sweep_millis {
             self.next_sweep_millis = self.now.millis + SWEEP_INTERVAL_MILLIS;
             self.topics.sweep();
+        }
+    }
+
+    /// Reads from a client before anything is held against it: its pong may be among the bytes that were not read yet. If
+    /// there is still more, the pong is not late.
+    fn hear_before_tick(&mut self, key: ConnectionKey) {
+        self.read(key);
+        let connection = self.connections.get(key.slot as usize).filter(|connection| connection.is(key));
+        if connection.is_some_and(|connection| connection.to_read) {
+            self.with_session(key.slot, |session, context| session.extend_pong(context));
         }
     }
 

@@ -112,3 +112,40 @@ async fn a_thousand_questions_at_once_are_all_answered_in_order() {
         }
     }
 }
+
+/// Requests that need no token, each with more topics than any client may have, many of them sent at once.
+#[tokio::test]
+async fn pipelined_requests_keep_nobody_waiting() {
+    const REQUESTS: usize = 300;
+    let topics: Vec<String> = (0..3240).map(|number| format!("topic={number:03x}")).collect();
+    let request = format!("GET /subscribe?{} HTTP/1.1\r\nHost: test\r\n\r\n", topics.join("&"));
+    let gateway = TestGateway::start(settings(1)).await;
+    let mut other = gateway.client().await;
+    let (mut read, mut write) = RawSocket::open(gateway.address).await.into_stream().into_split();
+    let asking = tokio::spawn(async move {
+        for _ in 0..REQUESTS {
+            write.write_all(request.as_bytes()).await.unwrap();
+        }
+        write
+    });
+    let (began, begins) = tokio::sync::oneshot::channel();
+    let answered = tokio::spawn(async move {
+        let (mut began, mut answers, mut text) = (Some(began), 0, Vec::new());
+        while answers < REQUESTS {
+            assert!(read.read_buf(&mut text).await.unwrap() > 0, "closed after {answers} answers");
+            const REFUSED: &[u8] = b"HTTP/1.1 400 ";
+            while let Some(at) = text.windows(REFUSED.len()).position(|bytes| bytes == REFUSED) {
+                text.drain(..at + REFUSED.len());
+                answers += 1;
+            }
+            began.take().map(|began| began.send(()));
+        }
+    });
+    within("the first answer", begins).await.unwrap();
+    for number in 0..20 {
+        within("a publish beside a flood", other.publish(OTHER_ROOM, json!(number))).await;
+    }
+    assert!(!answered.is_finished(), "a client is answered often while the requests are");
+    within("all answers", answered).await.unwrap();
+    drop(asking.await.unwrap());
+}

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{
     Client, PING, PONG, RawSocket, TEXT, TestGateway, WEBSOCKET_HANDSHAKE, eventually, frame, settings,
@@ -177,4 +178,38 @@ async fn a_stale_connection_is_closed() {
     let mut client = Client::over(RawSocket::open(gateway.address).await).await;
     assert_eq!(client.closed().await, (3502, "stale".into()));
     assert!(opened.elapsed() >= Duration::from_millis(300));
+}
+
+/// Its pong stands behind so many commands that reading them takes longer than the pong may.
+#[tokio::test]
+async fn a_pong_that_was_not_read_yet_is_not_late() {
+    const COMMANDS: usize = 100_000;
+    let mut settings = settings(1);
+    settings.client.ping_interval = Some(PING_INTERVAL);
+    settings.client.pong_timeout = Some(Duration::from_millis(50));
+    let gateway = TestGateway::start(settings).await;
+    let mut talkative = gateway.client().await;
+    let command = |id: usize| json!({"id": id, "unsubscribe": {"channel": ROOM}}).to_string();
+    let mut words = Vec::new();
+    for first in (10..10 + COMMANDS).step_by(500) {
+        let commands: Vec<String> = (first..first + 500).map(command).collect();
+        words.extend(frame(TEXT, commands.join("\n")));
+    }
+    words.extend(frame(TEXT, "{}"));
+    words.extend(frame(TEXT, command(7_777_777)));
+    // Made before the ping, so that the node is never faster than the client.
+    assert_eq!(talkative.message().await, json!({}));
+    let (mut read, mut write) = talkative.socket.into_stream().into_split();
+    let talking = tokio::spawn(async move {
+        write.write_all(&words).await.unwrap();
+        write
+    });
+    let mut answers = Vec::new();
+    let is_last = |answers: &[u8]| answers.windows(12).any(|bytes| bytes == br#""id":7777777"#);
+    while !is_last(&answers) {
+        answers.drain(..answers.len().saturating_sub(64));
+        answers.reserve(1 << 20);
+        assert!(read.read_buf(&mut answers).await.unwrap() > 0, "closed: {answers:?}");
+    }
+    drop(talking.await.unwrap());
 }
