@@ -60,6 +60,8 @@ async fn serve_connection(node: &Node, stream: TcpStream) {
     let service = service_fn(|request| async move { Ok::<_, Infallible>(serve(node, request).await) });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
+        // Who sends no more after a request still reads its answer.
+        .half_close(true)
         .header_read_timeout(node.settings.admission.request_header_timeout)
         .max_buf_size(REQUEST_HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service)

@@ -237,6 +237,8 @@ impl Door {
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
+            // Who sends no more after a request still reads its answer.
+            .half_close(true)
             .header_read_timeout(gate.node.settings.admission.request_header_timeout)
             .max_header_size(REQUEST_HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);

@@ -787,3 +787,21 @@ async fn a_node_that_goes_down_is_not_ready() {
     drop(client);
     within("the end", shutdown).await.unwrap();
 }
+
+/// As some clients do, which shut down their side of the connection once they have asked.
+#[tokio::test]
+async fn a_caller_that_sends_no_more_is_answered() {
+    let gateway = TestGateway::start(api_settings(2)).await;
+    let body = r#"{"channel":"room:1","data":{}}"#;
+    let request =
+        format!("POST /api/publish HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for address in [gateway.address, gateway.internal_address] {
+        for _ in 0..20 {
+            let mut socket = RawSocket::open(address).await;
+            socket.send(&request).await;
+            socket.finish().await;
+            let response = socket.response().await;
+            assert_eq!((response.status, response.body.trim()), (200, EMPTY));
+        }
+    }
+}

@@ -69,8 +69,9 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Vec<Numbered>, R
             Name::Text(name) => Method::named(&name.to_ascii_lowercase())
                 .ok_or(Refusal::Malformed("a command has a method that is not known".into()))?,
         };
-        // Here parameters of wrong types are the one command's error.
-        let parameters = params.map_or("{}", RawValue::get);
+        // Older PHP clients write an empty object as `[]`. Parameters of wrong types inside an object are the one command's
+        // error.
+        let parameters = params.map(RawValue::get).filter(|params| params.starts_with('{')).unwrap_or("{}");
         let command = Command::decode(method, parameters).map_err(|_| ApiError::BAD_REQUEST);
         commands.push(Numbered { id, command });
     }
@@ -102,6 +103,15 @@ mod tests {
     }
 
     #[test]
+    fn parameters_that_are_no_object_count_as_an_empty_one() {
+        for params in ["[]", "null", "[1]", "1", "\"x\"", " [ ] "] {
+            let text = format!(r#"{{"id":1,"method":"info","params":{params}}}"#);
+            assert_eq!(shape(&text), [(1, Ok(Method::Info))], "{text}");
+        }
+        assert_eq!(shape(r#"{"id":1,"method":"info"}"#), [(1, Ok(Method::Info))]);
+    }
+
+    #[test]
     fn methods_have_names_and_numbers() {
         let one = |method: &str| shape(&format!(r#"{{"id":1,"method":{method},"params":{{}}}}"#))[0].1;
         assert_eq!(one(r#""publish""#), Ok(Method::Publish));
@@ -128,8 +138,7 @@ mod tests {
 
     #[test]
     fn parameters_of_wrong_types_are_one_command_s_error() {
-        let text =
-            r#"{"id":1,"method":"publish","params":{"channel":1}} {"id":2,"method":"info","params":[]}"#;
+        let text = r#"{"id":1,"method":"publish","params":{"channel":1}} {"id":2,"method":"presence","params":{"channel":[]}}"#;
         assert_eq!(shape(text), [(1, Err(107)), (2, Err(107))]);
     }
 
