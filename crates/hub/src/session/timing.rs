@@ -124,7 +124,7 @@ impl Session {
         }
     }
 
-    /// The client is still reading what it asked for, and is not read from meanwhile: its pong is not late yet.
+    /// Allows the pong its whole time again: what the client sent is not read yet, so the pong may be in it.
     pub fn extend_pong(&mut self, context: &mut Context<'_>) {
         if let Some(timeout) = context.settings.pong_timeout.filter(|_| self.timing.pong_by != NEVER) {
             self.timing.pong_by = context.now.millis + timeout.as_millis() as u64;

@@ -468,12 +468,15 @@ impl Shard {
         while let Some(slots) = self.wheel.advance(self.now.millis) {
             for slot in slots {
                 let Some(connection) = self.connections.get(slot as usize) else { continue };
-                if connection.to_read && connection.session().is_some() {
-                    self.hear_before_tick(connection.key(slot));
-                }
-                let Some(connection) = self.connections.get(slot as usize) else { continue };
+                let has_unread = connection.to_read;
                 match connection.role {
-                    Role::Client(_) => self.with_session(slot, |session, context| session.tick(context)),
+                    Role::Client(_) => self.with_session(slot, |session, context| {
+                        // Its pong may be among the bytes that were not read yet, which have their own bound in each turn.
+                        if has_unread {
+                            session.extend_pong(context);
+                        }
+                        session.tick(context);
+                    }),
                     Role::Closing { until_millis, .. } if until_millis <= self.now.millis => {
                         self.remove(slot)
                     }
@@ -484,16 +487,6 @@ impl Shard {
         if self.now.millis >= self.next_sweep_millis {
             self.next_sweep_millis = self.now.millis + SWEEP_INTERVAL_MILLIS;
             self.topics.sweep();
-        }
-    }
-
-    /// Reads from a client before anything is held against it: its pong may be among the bytes that were not read yet. If
-    /// there is still more, the pong is not late.
-    fn hear_before_tick(&mut self, key: ConnectionKey) {
-        self.read(key);
-        let connection = self.connections.get(key.slot as usize).filter(|connection| connection.is(key));
-        if connection.is_some_and(|connection| connection.to_read) {
-            self.with_session(key.slot, |session, context| session.extend_pong(context));
         }
     }
 

@@ -42,7 +42,7 @@ impl Shard {
     }
 
     /// Reads once from a socket, or takes up again what was read before, and says how much it was.
-    pub(super) fn read(&mut self, key: ConnectionKey) -> usize {
+    fn read(&mut self, key: ConnectionKey) -> usize {
         let queue_bytes_max = self.node.settings.client.queue_bytes_max;
         let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else {
             return 0;
