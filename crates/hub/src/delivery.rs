@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use fanwire_protocol::centrifuge::{self, Encoding, Reply, Unencodable};
+use fanwire_protocol::centrifuge::{self, Encoding, Reply};
 use fanwire_protocol::websocket::{self, Deflater, Opcode};
 use fanwire_protocol::{ClientInfo, Epoch, Publication, TopicName, events};
 
@@ -23,13 +23,13 @@ impl Wire {
     pub const COUNT: usize = 3;
 
     /// A reply as this wire carries it, framed. `None` where the wire has no form for it.
-    pub fn reply(self, reply: &Reply) -> Result<Option<Bytes>, Unencodable> {
+    pub fn reply(self, reply: &Reply) -> Option<Bytes> {
         let framed =
             |opcode, encoding| websocket::framed(opcode, |to| centrifuge::encode(encoding, reply, to));
         match self {
-            Self::JsonFrames => framed(Opcode::Text, Encoding::Json).map(Some),
-            Self::ProtobufFrames => framed(Opcode::Binary, Encoding::Protobuf).map(Some),
-            Self::Events => Ok(None),
+            Self::JsonFrames => framed(Opcode::Text, Encoding::Json).into(),
+            Self::ProtobufFrames => framed(Opcode::Binary, Encoding::Protobuf).into(),
+            Self::Events => None,
         }
     }
 }
@@ -39,9 +39,9 @@ impl Wire {
 pub struct Delivery {
     pub topic: TopicName,
     pub message: Message,
-    encoded: [OnceLock<Result<Bytes, Unencodable>>; Wire::COUNT],
+    encoded: [OnceLock<Bytes>; Wire::COUNT],
     /// `None` where it would not be shorter.
-    deflated: [OnceLock<Option<Result<Bytes, Unencodable>>>; Wire::COUNT],
+    deflated: [OnceLock<Option<Bytes>>; Wire::COUNT],
 }
 
 #[derive(Clone, Debug)]
@@ -73,26 +73,26 @@ impl Delivery {
     }
 
     /// The framed bytes for a wire. The first shard that asks encodes, all share.
-    pub fn bytes(&self, wire: Wire) -> &Result<Bytes, Unencodable> {
+    pub fn bytes(&self, wire: Wire) -> &Bytes {
         self.encoded[wire as usize].get_or_init(|| self.encode(wire))
     }
 
     /// The same for connections that are compressed. What is too short for it they get as all others do.
-    pub fn deflated(&self, wire: Wire, deflater: &mut Deflater) -> &Result<Bytes, Unencodable> {
+    pub fn deflated(&self, wire: Wire, deflater: &mut Deflater) -> &Bytes {
         let plain = self.bytes(wire);
-        let deflated = self.deflated[wire as usize].get_or_init(|| match (wire, plain) {
-            (Wire::Events, _) | (_, Err(_)) => None,
-            (_, Ok(frame)) => deflater.frame(frame).map(Ok),
+        let deflated = self.deflated[wire as usize].get_or_init(|| match wire {
+            Wire::Events => None,
+            Wire::JsonFrames | Wire::ProtobufFrames => deflater.frame(plain),
         });
         deflated.as_ref().unwrap_or(plain)
     }
 
-    fn encode(&self, wire: Wire) -> Result<Bytes, Unencodable> {
+    fn encode(&self, wire: Wire) -> Bytes {
         let reply = match (&self.message, wire) {
             (Message::Publication(publication, _), Wire::Events) => {
                 let mut text = Vec::with_capacity(publication.data.len() + 64);
-                events::publication(&self.topic, publication, &mut text)?;
-                return Ok(text.into());
+                events::publication(&self.topic, publication, &mut text);
+                return text.into();
             }
             (Message::Publication(publication, epoch), _) => {
                 Reply::push_publication(&self.topic, publication, *epoch)
@@ -100,7 +100,7 @@ impl Delivery {
             (Message::Join(info), _) => Reply::push_join(&self.topic, info),
             (Message::Leave(info), _) => Reply::push_leave(&self.topic, info),
         };
-        Ok(wire.reply(&reply)?.unwrap_or_default())
+        wire.reply(&reply).unwrap_or_default()
     }
 }
 
@@ -146,11 +146,11 @@ mod tests {
             ),
         ] {
             let delivery = delivery(message);
-            assert_eq!(delivery.bytes(Wire::JsonFrames), &Ok(json_frame(json)));
+            assert_eq!(delivery.bytes(Wire::JsonFrames), &json_frame(json));
             for wire in WIRES {
-                let bytes = delivery.bytes(wire).as_ref().unwrap();
+                let bytes = delivery.bytes(wire);
                 assert!(!bytes.is_empty());
-                assert_eq!(bytes.as_ptr(), delivery.bytes(wire).as_ref().unwrap().as_ptr());
+                assert_eq!(bytes.as_ptr(), delivery.bytes(wire).as_ptr());
             }
         }
     }
@@ -162,9 +162,9 @@ mod tests {
             let delivery = delivery(message);
             let client = r#"{"user":"42","client":"00000000-0000-4000-8000-000000000001"}"#;
             let json = format!(r#"{{"push":{{"channel":"news","{is}":{{"info":{client}}}}}}}"#);
-            assert_eq!(delivery.bytes(Wire::JsonFrames), &Ok(json_frame(&json)));
-            assert!(!delivery.bytes(Wire::ProtobufFrames).as_ref().unwrap().is_empty());
-            assert_eq!(delivery.bytes(Wire::Events), &Ok(Bytes::new()));
+            assert_eq!(delivery.bytes(Wire::JsonFrames), &json_frame(&json));
+            assert!(!delivery.bytes(Wire::ProtobufFrames).is_empty());
+            assert_eq!(delivery.bytes(Wire::Events), &Bytes::new());
         }
     }
 
@@ -173,27 +173,28 @@ mod tests {
         let delivery = self::delivery(publication(br#"{"a":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}"#, 2));
         let (mut one, mut other) = (Deflater::new(1, 1), Deflater::new(9, 1));
         for wire in [Wire::JsonFrames, Wire::ProtobufFrames] {
-            let plain = delivery.bytes(wire).as_ref().unwrap();
-            let deflated = delivery.deflated(wire, &mut one).as_ref().unwrap();
+            let plain = delivery.bytes(wire);
+            let deflated = delivery.deflated(wire, &mut one);
             assert!(deflated.len() < plain.len());
             assert_eq!(deflated[0], plain[0] | 0x40);
-            assert_eq!(deflated.as_ptr(), delivery.deflated(wire, &mut other).as_ref().unwrap().as_ptr());
+            assert_eq!(deflated.as_ptr(), delivery.deflated(wire, &mut other).as_ptr());
         }
         assert_eq!(other.bytes(), (0, 0));
         assert_eq!(delivery.deflated(Wire::Events, &mut one), delivery.bytes(Wire::Events));
 
         let short = self::delivery(publication(b"1", 2));
         let mut picky = Deflater::new(1, 1000);
-        let plain = short.bytes(Wire::JsonFrames).as_ref().unwrap().as_ptr();
-        assert_eq!(short.deflated(Wire::JsonFrames, &mut picky).as_ref().unwrap().as_ptr(), plain);
-        let wrong = self::delivery(publication(b"\xff", 0));
-        assert!(wrong.deflated(Wire::JsonFrames, &mut picky).is_err());
+        let plain = short.bytes(Wire::JsonFrames).as_ptr();
+        assert_eq!(short.deflated(Wire::JsonFrames, &mut picky).as_ptr(), plain);
     }
 
     #[test]
-    fn bytes_that_are_not_json_have_no_form_in_json() {
-        let delivery = delivery(publication(b"\xff", 0));
-        assert!(delivery.bytes(Wire::JsonFrames).is_err());
-        assert!(delivery.bytes(Wire::ProtobufFrames).is_ok());
+    fn bytes_that_are_not_json_go_to_json_clients_in_base64() {
+        let delivery = delivery(publication(b"\xff", 7));
+        let json = r#"{"push":{"channel":"news","pub":{"data":null,"b64data":"/w==","offset":7}}}"#;
+        assert_eq!(delivery.bytes(Wire::JsonFrames), &json_frame(json));
+        let event = "data: {\"topic\":\"news\",\"data\":null,\"b64data\":\"/w==\",\"offset\":7}\n\n";
+        assert_eq!(delivery.bytes(Wire::Events), event);
+        assert!(delivery.bytes(Wire::ProtobufFrames).contains(&0xFF));
     }
 }

@@ -86,13 +86,12 @@ impl Disconnect {
     pub const FORCE_DISCONNECT: Self = Self::fixed(3503, "force disconnect");
     pub const CONNECTION_LIMIT: Self = Self::fixed(3504, "connection limit");
     pub const TOPIC_LIMIT: Self = Self::fixed(3505, "channel limit");
-    pub const INAPPROPRIATE_PROTOCOL: Self = Self::fixed(3506, "inappropriate protocol");
     pub const PERMISSION_DENIED: Self = Self::fixed(3507, "permission denied");
     pub const NOT_AVAILABLE: Self = Self::fixed(3508, "not available");
     pub const TOO_MANY_ERRORS: Self = Self::fixed(3509, "too many errors");
 
     /// Every code that the server itself uses, for tables and metrics.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 20] = [
         Self::CONNECTION_CLOSED,
         Self::SHUTDOWN,
         Self::SERVER_ERROR,
@@ -111,7 +110,6 @@ impl Disconnect {
         Self::FORCE_DISCONNECT,
         Self::CONNECTION_LIMIT,
         Self::TOPIC_LIMIT,
-        Self::INAPPROPRIATE_PROTOCOL,
         Self::PERMISSION_DENIED,
         Self::NOT_AVAILABLE,
     ];

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::centrifuge::message::ClientInfo;
-use crate::json::{self, Unencodable, is_default};
+use crate::json::{self, is_default};
 use crate::{Disconnect, ErrorCode, Publication, Tags, TopicName};
 
 /// A comment, which `EventSource` ignores: keeps the connection from looking idle to whatever is between.
@@ -21,17 +21,13 @@ pub const KEEPALIVE: &[u8] = b":\n\n";
 ///        "info":{"user":"42","client":"<uuid>","conn_info":{},"chan_info":{}}}
 /// ```
 ///
-/// on one line. `offset`, `tags`, `info` and the two payloads in it are left out when there is none. Fails, and leaves
-/// `to` as it was, when a payload is not JSON.
-pub fn publication(
-    topic: &TopicName,
-    publication: &Publication,
-    to: &mut Vec<u8>,
-) -> Result<(), Unencodable> {
+/// on one line. `offset`, `tags`, `info` and the two payloads in it are left out when there is none. A payload that is not
+/// JSON is `null`, with its bytes in Base64 beside it, as in `"data":null,"b64data":"/wA="`.
+pub fn publication(topic: &TopicName, publication: &Publication, to: &mut Vec<u8>) {
     #[derive(Serialize)]
     struct Event<'a> {
         topic: &'a str,
-        #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+        #[serde(flatten, serialize_with = "json::payload::data")]
         data: Bytes,
         #[serde(skip_serializing_if = "is_default")]
         offset: u64,
@@ -51,7 +47,7 @@ pub fn publication(
             info: publication.info.as_deref().map(ClientInfo::from),
         },
         to,
-    )
+    );
 }
 
 /// Appends the refusal of a topic, while others of the same stream may go on:
@@ -74,8 +70,7 @@ pub fn error(error: ErrorCode, topic: &TopicName, to: &mut Vec<u8>) {
     }
 
     let ErrorCode { code, message, temporary } = error;
-    write(Some("error"), &Event { topic: topic.as_str(), code, message, temporary }, to)
-        .expect("this event has no payload");
+    write(Some("error"), &Event { topic: topic.as_str(), code, message, temporary }, to);
 }
 
 /// Appends the last event of a stream that the server ends:
@@ -97,7 +92,7 @@ pub fn disconnect(disconnect: &Disconnect, to: &mut Vec<u8>) {
 
     let event =
         Event { code: disconnect.code, reason: &disconnect.reason, reconnect: !disconnect.is_terminal() };
-    write(Some("disconnect"), &event, to).expect("this event has no payload");
+    write(Some("disconnect"), &event, to);
 }
 
 /// Appends how long `EventSource` is to wait before it connects anew, in whole milliseconds.
@@ -105,16 +100,11 @@ pub fn retry(wait: Duration, to: &mut Vec<u8>) {
     to.extend_from_slice(format!("retry: {}\n\n", wait.as_millis()).as_bytes());
 }
 
-fn write(name: Option<&str>, data: &impl Serialize, to: &mut Vec<u8>) -> Result<(), Unencodable> {
-    let length_before = to.len();
+fn write(name: Option<&str>, data: &impl Serialize, to: &mut Vec<u8>) {
     if let Some(name) = name {
         to.extend_from_slice(format!("event: {name}\n").as_bytes());
     }
     to.extend_from_slice(b"data: ");
-    let written = json::write(data, to);
-    match written {
-        Ok(()) => to.extend_from_slice(b"\n\n"),
-        Err(Unencodable) => to.truncate(length_before),
-    }
-    written
+    json::write(data, to);
+    to.extend_from_slice(b"\n\n");
 }

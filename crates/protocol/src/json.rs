@@ -3,11 +3,12 @@
 //! Whatever passes these functions is one JSON value, nested at most `JSON_DEPTH_MAX` deep where a peer chose the
 //! depth, and holds no line break once written, since a line break ends a message.
 
+pub mod payload;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use bytes::Bytes;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -24,11 +25,6 @@ pub enum NotJson {
     #[error("JSON nested deeper than {JSON_DEPTH_MAX} levels")]
     TooDeep,
 }
-
-/// A payload is not JSON, or nested too deep, as binary clients may publish, and so has no form in a JSON encoding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("payload is not JSON, or nested too deep")]
-pub struct Unencodable;
 
 /// Whether a payload is one JSON value in UTF-8 that may be passed on. Space around it is allowed.
 pub fn check(payload: &[u8]) -> Result<(), NotJson> {
@@ -75,13 +71,9 @@ pub fn is_too_deep(json: &[u8]) -> bool {
     false
 }
 
-/// Appends a value as JSON, or leaves `to` as it was.
-pub(crate) fn write(value: &impl Serialize, to: &mut Vec<u8>) -> Result<(), Unencodable> {
-    let length_before = to.len();
-    serde_json::to_writer(&mut *to, value).map_err(|_| {
-        to.truncate(length_before);
-        Unencodable
-    })
+/// Appends a value of our own as JSON.
+pub(crate) fn write(value: &impl Serialize, to: &mut Vec<u8>) {
+    serde_json::to_writer(to, value).expect("messages are text, numbers and payloads, which all have a form");
 }
 
 /// For `skip_serializing_if`: zero values are left out of JSON.
@@ -132,37 +124,6 @@ pub(crate) fn objects<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     let objects = Option::<HashMap<String, Option<Object<T>>>>::deserialize(from)?.unwrap_or_default();
     let fields = |object: Option<Object<T>>| object.map(|Object(fields)| fields).unwrap_or_default();
     Ok(objects.into_iter().map(|(name, object)| (name, fields(object))).collect())
-}
-
-/// A payload as a JSON value, its bytes kept as they came.
-///
-/// Reading takes any value, `null` included. Writing fails when the bytes are not one JSON value that `check` would
-/// pass, as a binary client may publish; line breaks between tokens are dropped, since a line break ends a message.
-pub mod payload {
-    use serde::Serialize;
-    use serde::de::{Deserialize, Deserializer};
-    use serde::ser::{Error as _, Serializer};
-    use serde_json::value::RawValue;
-
-    use super::{Bytes, NotJson, is_too_deep};
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
-        let raw = Box::<RawValue>::deserialize(from)?;
-        Ok(Bytes::from(String::from(Box::<str>::from(raw)).into_bytes()))
-    }
-
-    pub fn serialize<S: Serializer>(payload: &Bytes, to: S) -> Result<S::Ok, S::Error> {
-        if is_too_deep(payload) {
-            return Err(S::Error::custom(NotJson::TooDeep));
-        }
-        // Parsed before line breaks go: taking one out may make JSON of what was none, as of two numbers on two lines.
-        let raw: &RawValue = serde_json::from_slice(payload).map_err(S::Error::custom)?;
-        if !raw.get().contains(['\n', '\r']) {
-            return raw.serialize(to);
-        }
-        // In a JSON string a line break is always escaped, so any that is here stands between two tokens.
-        RawValue::from_string(raw.get().replace(['\n', '\r'], "")).map_err(S::Error::custom)?.serialize(to)
-    }
 }
 
 #[cfg(test)]
@@ -243,33 +204,5 @@ mod tests {
         for wrong in ["[]", "[7]", "null", "7", "\"a\"", ""] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
-    }
-
-    #[test]
-    fn payloads_are_written_as_they_came_but_for_line_breaks() {
-        #[derive(Serialize)]
-        struct Carrier(#[serde(with = "payload")] Bytes);
-
-        let check = |payload: &'static [u8], expected: Result<&str, Unencodable>| {
-            let mut to = b"before".to_vec();
-            let outcome = write(&Carrier(Bytes::from_static(payload)), &mut to);
-            assert_eq!(outcome, expected.map(|_| ()), "{payload:?}");
-            assert_eq!(
-                to.strip_prefix(b"before"),
-                Some(expected.unwrap_or_default().as_bytes()),
-                "{payload:?}"
-            );
-        };
-        check(b"{\"b\":1, \"a\": 1.0e2}", Ok("{\"b\":1, \"a\": 1.0e2}"));
-        check(b" 12345678901234567890123 ", Ok("12345678901234567890123"));
-        check(b"{\r\n\"a\\n\":\n[1,\n2]\n}\n", Ok("{\"a\\n\":[1,2]}"));
-        check(b"\"\\u2028\"", Ok("\"\\u2028\""));
-        for wrong in [&b"1\n2"[..], b"\"a\nb\"", b"tr\nue", b"", b"\xff", b"\"\xff\"", b"{} {}"] {
-            check(wrong, Err(Unencodable));
-        }
-        let deep = |depth| nested("[", "]", depth).leak().as_bytes();
-        check(deep(JSON_DEPTH_MAX + 1), Err(Unencodable));
-        let deepest = nested("[", "]", JSON_DEPTH_MAX);
-        check(deep(JSON_DEPTH_MAX), Ok(&deepest));
     }
 }

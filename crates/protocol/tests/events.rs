@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_protocol::json::Unencodable;
 use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, Publication, TopicName, events};
 
 fn news() -> TopicName {
@@ -21,7 +20,7 @@ fn check(write: impl FnOnce(&mut Vec<u8>), expected: &str) {
 
 #[track_caller]
 fn check_publication(publication: &Publication, expected: &str) {
-    check(|to| events::publication(&news(), publication, to).expect("the payloads are JSON"), expected);
+    check(|to| events::publication(&news(), publication, to), expected);
 }
 
 #[test]
@@ -55,11 +54,12 @@ fn publications() {
 }
 
 #[test]
-fn what_is_not_json_leaves_no_trace() {
+fn what_is_not_json_is_written_in_base64() {
     let binary = Publication { data: Bytes::from_static(b"\xff"), info: None, tags: None, offset: 1 };
-    let mut to = b"before".to_vec();
-    assert_eq!(events::publication(&news(), &binary, &mut to), Err(Unencodable));
-    assert_eq!(to, b"before");
+    check_publication(
+        &binary,
+        "data: {\"topic\":\"news\",\"data\":null,\"b64data\":\"/w==\",\"offset\":1}\n\n",
+    );
 }
 
 #[test]

@@ -3,22 +3,26 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::{
     ConnectResult, Empty, Encoding, ExpiryResult, HistoryResult, PresenceResult, PresenceStatsResult, Reply,
-    RpcResult, SubRefreshResult, Subscribe, SubscribeResult, Unencodable, encode,
+    RpcResult, SubRefreshResult, Subscribe, SubscribeResult, encode,
 };
 use fanwire_protocol::{
     ClientId, ClientInfo, Disconnect, Epoch, ErrorCode, Publication, TopicName, Unsubscribed, centrifuge,
+    json,
 };
 use proptest::prelude::*;
 use prost::Message;
+use serde_json::value::RawValue;
 
 const CLIENT: &str = "00000000-0000-0000-0000-000000000007";
 
 fn encoded(encoding: Encoding, reply: &Reply) -> Vec<u8> {
     let mut to = Vec::new();
-    encode(encoding, reply, &mut to).expect("the payloads are JSON");
+    encode(encoding, reply, &mut to);
     to
 }
 
@@ -316,15 +320,51 @@ fn other_pushes() {
 }
 
 #[test]
-fn what_is_not_json_has_no_json_form() {
-    for data in [&b"\xff\x00"[..], b"{", b"1\n2", b" "] {
-        let reply = Reply::push_publication(&news(), &publication(data), None);
-        let mut to = b"before".to_vec();
-        assert_eq!(encode(Encoding::Json, &reply, &mut to), Err(Unencodable));
-        assert_eq!(to, b"before");
-        assert_eq!(encode(Encoding::Protobuf, &reply, &mut to), Ok(()));
-        assert!(to.len() > b"before".len());
-    }
+fn what_is_not_json_is_written_in_base64() {
+    let json = |reply: &Reply| String::from_utf8(encoded(Encoding::Json, reply)).expect("JSON is UTF-8");
+    let binary = publication(b"\xff\x00");
+    assert_eq!(
+        json(&Reply::push_publication(&news(), &Publication { offset: 7, ..binary.clone() }, None)),
+        r#"{"push":{"channel":"news","pub":{"data":null,"b64data":"/wA=","offset":7}}}"#
+    );
+    let member = || ClientInfo {
+        connection: Bytes::from_static(b"{"),
+        subscription: Bytes::from_static(b"\xff"),
+        ..info()
+    };
+    let info = format!(
+        r#"{{"user":"42","client":"{CLIENT}","conn_info":null,"b64conn_info":"ew==","chan_info":null,"b64chan_info":"/w=="}}"#
+    );
+    assert_eq!(
+        json(&Reply::push_join(&news(), &member())),
+        format!(r#"{{"push":{{"channel":"news","join":{{"info":{info}}}}}}}"#)
+    );
+    assert_eq!(
+        json(&Reply::push_leave(&news(), &member())),
+        format!(r#"{{"push":{{"channel":"news","leave":{{"info":{info}}}}}}}"#)
+    );
+    let presence = HashMap::from([("a".to_owned(), (&member()).into())]);
+    assert_eq!(
+        json(&Reply { id: 2, presence: Some(PresenceResult { presence }), ..Reply::default() }),
+        format!(r#"{{"id":2,"presence":{{"presence":{{"a":{info}}}}}}}"#)
+    );
+    let publications = || vec![centrifuge::Publication::from(&Publication { offset: 7, ..binary.clone() })];
+    let history = HistoryResult { publications: publications(), epoch: "e".into(), offset: 7 };
+    assert_eq!(
+        json(&Reply { id: 2, history: Some(history), ..Reply::default() }),
+        r#"{"id":2,"history":{"publications":[{"data":null,"b64data":"/wA=","offset":7}],"epoch":"e","offset":7}}"#
+    );
+    let data = Bytes::from_static(b"1\n2");
+    let result =
+        SubscribeResult { publications: publications(), data: data.clone(), ..SubscribeResult::default() };
+    assert_eq!(
+        json(&Reply { id: 2, subscribe: Some(result), ..Reply::default() }),
+        r#"{"id":2,"subscribe":{"publications":[{"data":null,"b64data":"/wA=","offset":7}],"data":null,"b64data":"MQoy"}}"#
+    );
+    assert_eq!(
+        json(&Reply::push_subscribe(&news(), Subscribe { data, ..Subscribe::default() })),
+        r#"{"push":{"channel":"news","subscribe":{"data":null,"b64data":"MQoy"}}}"#
+    );
 }
 
 proptest! {
@@ -361,18 +401,34 @@ proptest! {
         prop_assert_eq!(value, expected);
     }
 
-    /// Whatever the payload, a JSON reply is one line of JSON or nothing.
+    /// Whatever the payload, a JSON reply is one line of JSON that holds it, as a value or in Base64.
     #[test]
-    fn json_replies_are_one_line(data in "[\\[\\]{},:\"0-9a \n\r\\\\]{0,12}") {
-        let publication = Publication { data: Bytes::from(data.clone()), info: None, tags: None, offset: 1 };
-        let mut to = Vec::new();
-        let outcome = encode(Encoding::Json, &Reply::push_publication(&news(), &publication, None), &mut to);
-        let payload = serde_json::from_str::<serde_json::Value>(&data);
-        prop_assert_eq!(outcome.is_ok(), payload.is_ok() || data.is_empty());
-        if let Ok(payload) = payload {
-            let value: serde_json::Value = serde_json::from_slice(&to).expect("replies are JSON");
-            prop_assert_eq!(&value["push"]["pub"]["data"], &payload);
-            prop_assert!(!to.iter().any(|byte| matches!(byte, b'\n' | b'\r')));
+    fn json_replies_are_one_line(
+        data in prop_oneof![
+            "[\\[\\]{},:\"0-9a \n\r\\\\]{0,12}".prop_map(String::into_bytes),
+            any::<Vec<u8>>(),
+            (0_usize..300).prop_map(|depth| ("[".repeat(depth) + &"]".repeat(depth)).into_bytes()),
+        ],
+    ) {
+        let data = Bytes::from(data);
+        let publication = Publication { data: data.clone(), info: None, tags: None, offset: 1 };
+        let line = encoded(Encoding::Json, &Reply::push_publication(&news(), &publication, None));
+        prop_assert!(!line.iter().any(|byte| matches!(byte, b'\n' | b'\r')));
+        // Raw, since a parser that builds values would stop at some depth.
+        let fields = |json| serde_json::from_str::<HashMap<String, &RawValue>>(json).expect("an object");
+        let line = std::str::from_utf8(&line).expect("JSON is UTF-8");
+        let sent = fields(fields(fields(line)["push"].get())["pub"].get());
+        match sent.get("b64data") {
+            Some(base64) => {
+                prop_assert!(json::check(&data).is_err() && sent["data"].get() == "null");
+                prop_assert_eq!(STANDARD.decode(base64.get().trim_matches('"')).expect("Base64"), &data[..]);
+            }
+            None if data.is_empty() => prop_assert!(!sent.contains_key("data")),
+            None => {
+                prop_assert_eq!(json::check(&data), Ok(()));
+                let text = std::str::from_utf8(&data).expect("checked").trim_matches([' ', '\n', '\r', '\t']);
+                prop_assert_eq!(sent["data"].get(), text.replace(['\n', '\r'], ""));
+            }
         }
     }
 }

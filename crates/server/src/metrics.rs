@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use fanwire_broker::RedisStats;
 use fanwire_hub::delivery::Wire;
+use fanwire_protocol::json;
 use prometheus::core::Collector;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
@@ -88,6 +89,9 @@ impl Metrics {
         let draining = sample(MetricType::GAUGE, &[], f64::from(u8::from(snapshot.is_draining)));
         let help = "1 while the node is going down and sends its clients away.";
         families.push(family("fanwire_draining", help, MetricType::GAUGE, vec![draining]));
+        let in_base64 = sample(MetricType::COUNTER, &[], json::payload::written_in_base64() as f64);
+        let help = "Payloads that are not JSON, sent to JSON clients in Base64. Counted once for each encoded message.";
+        families.push(family("fanwire_payloads_in_base64_total", help, MetricType::COUNTER, vec![in_base64]));
         families.extend(snapshot.redis.iter().flat_map(|stats| redis::collect(stats, snapshot.overruns)));
         families.extend(snapshot.tls.iter().flat_map(|stats| tls::collect(stats, &self.shards)));
         families.extend(process::collect());

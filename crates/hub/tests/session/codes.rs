@@ -43,7 +43,6 @@ fn closes() {
         (3503, "force disconnect"),
         (3504, "connection limit"),
         (3505, "channel limit"),
-        (3506, "inappropriate protocol"),
         (3507, "permission denied"),
         (3508, "not available"),
     ];

@@ -116,7 +116,7 @@ const TOKEN_BYTES: usize = 180;
 fn encode_frames(rounds: u64, encoding: Encoding, reply: &Reply) -> u64 {
     repeat(rounds, 1, || {
         let frame = framed(encoding.opcode(), |to| encode(encoding, black_box(reply), to));
-        black_box(frame.expect("the payload is JSON"));
+        black_box(frame);
     })
 }
 
@@ -124,7 +124,7 @@ fn encode_events(rounds: u64, publication: &Publication) -> u64 {
     let topic = topic();
     repeat(rounds, 1, || {
         let mut text = Vec::with_capacity(publication.data.len() + 64);
-        events::publication(&topic, black_box(publication), &mut text).expect("the payload is JSON");
+        events::publication(&topic, black_box(publication), &mut text);
         black_box(text);
     })
 }

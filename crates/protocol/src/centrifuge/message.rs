@@ -1,7 +1,8 @@
 //! The protocol's messages, one struct for both encodings: prost reads the field numbers, serde the names.
 //!
-//! In JSON, payload fields (`data`, `info` and their like) are the application's own JSON values, kept byte for byte;
-//! zero values are left out but for the few fields that clients require. `null` reads as absent.
+//! In JSON, payload fields (`data`, `info` and their like) are the application's own JSON values, kept byte for byte, or
+//! Base64 in a field beside them; see [`crate::json::payload`]. Zero values are left out but for the few fields that
+//! clients require. `null` reads as absent.
 
 use std::collections::HashMap;
 
@@ -66,7 +67,7 @@ pub struct ConnectRequest {
     #[serde(deserialize_with = "json::null_is_default")]
     pub token: String,
     #[prost(bytes = "bytes", tag = "2")]
-    #[serde(with = "json::payload")]
+    #[serde(deserialize_with = "json::payload::deserialize")]
     pub data: Bytes,
     #[prost(map = "string, message", tag = "3")]
     #[serde(deserialize_with = "json::objects")]
@@ -101,7 +102,7 @@ pub struct SubscribeRequest {
     #[serde(deserialize_with = "json::null_is_default")]
     pub offset: u64,
     #[prost(bytes = "bytes", tag = "8")]
-    #[serde(with = "json::payload")]
+    #[serde(deserialize_with = "json::payload::deserialize")]
     pub data: Bytes,
     #[prost(bool, tag = "9")]
     #[serde(deserialize_with = "json::null_is_default")]
@@ -157,7 +158,7 @@ pub struct PublishRequest {
     #[serde(deserialize_with = "json::null_is_default")]
     pub channel: String,
     #[prost(bytes = "bytes", tag = "2")]
-    #[serde(with = "json::payload")]
+    #[serde(deserialize_with = "json::payload::deserialize")]
     pub data: Bytes,
     #[prost(int32, tag = "3")]
     #[serde(rename = "type", deserialize_with = "json::null_is_default")]
@@ -213,7 +214,7 @@ pub struct StreamPosition {
 #[serde(default)]
 pub struct SendRequest {
     #[prost(bytes = "bytes", tag = "1")]
-    #[serde(with = "json::payload")]
+    #[serde(deserialize_with = "json::payload::deserialize")]
     pub data: Bytes,
 }
 
@@ -221,7 +222,7 @@ pub struct SendRequest {
 #[serde(default)]
 pub struct RpcRequest {
     #[prost(bytes = "bytes", tag = "1")]
-    #[serde(with = "json::payload")]
+    #[serde(deserialize_with = "json::payload::deserialize")]
     pub data: Bytes,
     #[prost(string, tag = "2")]
     #[serde(deserialize_with = "json::null_is_default")]
@@ -348,17 +349,17 @@ pub struct ClientInfo {
     #[prost(string, tag = "2")]
     pub client: String,
     #[prost(bytes = "bytes", tag = "3")]
-    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    #[serde(flatten, serialize_with = "json::payload::conn_info")]
     pub conn_info: Bytes,
     #[prost(bytes = "bytes", tag = "4")]
-    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    #[serde(flatten, serialize_with = "json::payload::chan_info")]
     pub chan_info: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
 pub struct Publication {
     #[prost(bytes = "bytes", tag = "4")]
-    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    #[serde(flatten, serialize_with = "json::payload::data")]
     pub data: Bytes,
     #[prost(message, optional, tag = "5")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -407,7 +408,7 @@ pub struct Subscribe {
     #[serde(skip_serializing_if = "is_default")]
     pub positioned: bool,
     #[prost(bytes = "bytes", tag = "7")]
-    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    #[serde(flatten, serialize_with = "json::payload::data")]
     pub data: Bytes,
 }
 
@@ -443,7 +444,7 @@ pub struct ConnectResult {
     #[serde(skip_serializing_if = "is_default")]
     pub ttl: u32,
     #[prost(bytes = "bytes", tag = "5")]
-    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    #[serde(flatten, serialize_with = "json::payload::data")]
     pub data: Bytes,
     #[prost(map = "string, message", tag = "6")]
     #[serde(skip_serializing_if = "is_default")]
@@ -489,7 +490,7 @@ pub struct SubscribeResult {
     #[serde(skip_serializing_if = "is_default")]
     pub positioned: bool,
     #[prost(bytes = "bytes", tag = "11")]
-    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    #[serde(flatten, serialize_with = "json::payload::data")]
     pub data: Bytes,
     #[prost(bool, tag = "12")]
     #[serde(skip_serializing_if = "is_default")]
@@ -523,7 +524,7 @@ pub struct HistoryResult {
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
 pub struct RpcResult {
     #[prost(bytes = "bytes", tag = "1")]
-    #[serde(with = "json::payload", skip_serializing_if = "is_default")]
+    #[serde(flatten, serialize_with = "json::payload::data")]
     pub data: Bytes,
 }
 

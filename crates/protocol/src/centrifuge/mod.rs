@@ -12,7 +12,6 @@ pub use decode::{Commands, Malformed, Request, commands, commands_from};
 pub use encode::encode;
 pub use message::*;
 
-pub use crate::json::Unencodable;
 use crate::websocket::Opcode;
 
 /// How a connection's messages are written, chosen when it opens.

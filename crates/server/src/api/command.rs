@@ -175,7 +175,7 @@ impl Begun {
     }
 }
 
-/// A result as JSON. Fails where it holds a payload that has no form in JSON, as a binary client may publish.
+/// A result as JSON.
 pub(super) fn result(result: &impl Serialize) -> Reply {
     to_raw_value(result).map_err(|_| ErrorCode::INTERNAL.into())
 }

@@ -75,8 +75,6 @@ enum Share {
         segment: Segment,
         count: u64,
     },
-    /// A payload has no form on its wire.
-    Unencodable,
 }
 
 impl Shard {
@@ -120,10 +118,6 @@ impl Shard {
             let (segment, count) = match *share {
                 Share::Messages { segment, count } => (segment, count),
                 Share::Nothing => continue,
-                Share::Unencodable => {
-                    closed.push((subscriber.connection, Disconnect::INAPPROPRIATE_PROTOCOL));
-                    continue;
-                }
             };
             counts[wire as usize] += count;
             if connection.session().is_some_and(|session| session.is_open()) {
@@ -144,7 +138,7 @@ impl Shard {
 
 /// The longest message of a group, before it is compressed.
 fn longest(deliveries: &[Arc<Delivery>], wire: Wire) -> usize {
-    deliveries.iter().map(|delivery| delivery.bytes(wire).as_ref().map_or(0, Bytes::len)).max().unwrap_or(0)
+    deliveries.iter().map(|delivery| delivery.bytes(wire).len()).max().unwrap_or(0)
 }
 
 /// The messages of a group for one kind of subscriber, concatenated: all of them share the bytes. With a deflater,
@@ -163,10 +157,8 @@ fn share(
             Some(deflater) => delivery.deflated(kind.wire, deflater),
             None => delivery.bytes(kind.wire),
         };
-        match encoded {
-            Ok(bytes) if bytes.is_empty() => {}
-            Ok(bytes) => all.push((bytes, !delivery.message.is_join_or_leave())),
-            Err(_) => return Share::Unencodable,
+        if !encoded.is_empty() {
+            all.push((encoded, !delivery.message.is_join_or_leave()));
         }
     }
     let bytes = match all[..] {

@@ -244,11 +244,7 @@ impl Shard {
     }
 
     fn send_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
-        let frame = framed(opcode, |to| {
-            to.extend_from_slice(payload);
-            Ok::<(), std::convert::Infallible>(())
-        });
-        let Ok(frame) = frame;
+        let frame = framed(opcode, |to| to.extend_from_slice(payload));
         let frame = self.deflated(slot, frame);
         self.send(slot, frame);
     }

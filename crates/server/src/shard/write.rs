@@ -77,18 +77,17 @@ impl Shard {
             self.counters.unsubscribes.count(unsubscribed.code);
         }
         match wire.reply(reply) {
-            Ok(Some(frame)) => {
+            Some(frame) => {
                 let frame = self.deflated(slot, frame);
                 self.send(slot, frame);
             }
             // A listener cannot subscribe again by itself: it comes back as a whole, or is told to stay away.
-            Ok(None) if reply.error.is_some() => self.close(slot, &Disconnect::SERVER_ERROR),
-            Ok(None) => match unsubscribed.map(|unsubscribed| unsubscribed.code) {
+            None if reply.error.is_some() => self.close(slot, &Disconnect::SERVER_ERROR),
+            None => match unsubscribed.map(|unsubscribed| unsubscribed.code) {
                 Some(2500..) => self.close(slot, &Disconnect::FORCE_RECONNECT),
                 Some(_) => self.close(slot, &Disconnect::FORCE_DISCONNECT),
                 None => {}
             },
-            Err(_) => self.close(slot, &Disconnect::INAPPROPRIATE_PROTOCOL),
         }
     }
 

@@ -128,7 +128,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
 }
 
 /// A token with these claims, signed with the node's secret.
-pub(crate) fn token(claims: &Value) -> String {
+pub(crate) fn token(claims: &impl serde::Serialize) -> String {
     jsonwebtoken::encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
 

@@ -151,14 +151,14 @@ async fn a_stream_says_why_it_ends() {
 }
 
 #[tokio::test]
-async fn a_publication_that_is_no_json_ends_the_stream_with_the_reason() {
+async fn a_publication_that_is_no_json_comes_in_base64() {
     let gateway = TestGateway::start(settings(1)).await;
     let mut listener = listen(&gateway, "topic=room:a").await;
     has_listeners(&gateway, "room:a", 1).await;
     crate::bursts::publish_protobuf(&gateway, "room:a", b"not JSON".to_vec()).await;
     let (name, data) = event(&mut listener).await;
-    assert_eq!(
-        (name.as_str(), &data["code"], &data["reconnect"]),
-        ("disconnect", &json!(3506), &json!(false))
-    );
+    assert_eq!(name, "");
+    assert_eq!((&data["data"], &data["b64data"]), (&Value::Null, &json!("bm90IEpTT04=")));
+    gateway.client().await.publish("room:a", json!(1)).await;
+    assert_eq!(event(&mut listener).await.1["data"], 1);
 }
