@@ -7,6 +7,7 @@ pub mod settings;
 mod run;
 mod drain;
 
+mod bind;
 mod listener;
 pub mod tls;
 mod http;

@@ -6,7 +6,6 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +19,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -39,34 +37,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a node that goes down still accepts what waits in the kernel's queue.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Listens with one of several sockets on the same address.
-pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
-    let socket = bound(address, true)?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
-}
-
-/// Listens with the only socket of an address.
-pub(crate) fn bind_alone(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
-    let socket = bound(address, false)?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
-}
-
-/// Whether nobody else has the address. Nothing listens meanwhile, so no client is turned away.
-pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
-    bound(address, false).map(drop)
-}
-
-fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
 
 /// Accepts until the node leaves, and ends when whoever has begun to ask for something is answered.
 pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: watch::Receiver<Phase>) {

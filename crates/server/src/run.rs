@@ -25,7 +25,7 @@ use crate::settings::{EngineSettings, Settings};
 use crate::shard::Shard;
 use crate::tls::{self, CertificateError, Tls};
 use crate::turns::Turns;
-use crate::{internal, listener};
+use crate::{bind, internal, listener};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -88,8 +88,8 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         setting: "internal.address and internal.port",
         error,
     };
-    let internal_listener = listener::bind_alone(settings.internal_address, settings.admission.backlog)
-        .map_err(internal_failed)?;
+    let internal_listener =
+        bind::bind_alone(settings.internal_address, settings.admission.backlog).map_err(internal_failed)?;
     let internal_address = internal_listener.local_addr().map_err(internal_failed)?;
     let (client_address, listeners) = bind_clients(&settings)?;
 
@@ -170,12 +170,12 @@ fn bind_clients(settings: &Settings) -> Result<(SocketAddr, Vec<std::net::TcpLis
     };
     let backlog = settings.admission.backlog;
     // Another program on the same port would get a share of the connections: find out before joining it.
-    listener::check_free(settings.client_address).map_err(failed)?;
-    let first = listener::bind(settings.client_address, backlog).map_err(failed)?;
+    bind::check_free(settings.client_address).map_err(failed)?;
+    let first = bind::bind(settings.client_address, backlog).map_err(failed)?;
     let address = first.local_addr().map_err(failed)?;
     let mut listeners = vec![first];
     while listeners.len() < settings.shards {
-        listeners.push(listener::bind(address, backlog).map_err(failed)?);
+        listeners.push(bind::bind(address, backlog).map_err(failed)?);
     }
     Ok((address, listeners))
 }
