@@ -19,7 +19,7 @@ pub(crate) fn bind_alone(address: SocketAddr, backlog: u32) -> io::Result<std::n
     Ok(socket.into())
 }
 
-/// Fails if another socket has the address. Nothing listens meanwhile, so no client is turned away.
+/// Whether nobody else has the address. Nothing listens meanwhile, so no client is turned away.
 pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
     bound(address, false).map(drop)
 }

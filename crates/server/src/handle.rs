@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::admission::{Crowd, Port};
 use crate::auth::Tokens;
 use crate::cluster::Cluster;
 use crate::counters::Counters;
@@ -46,6 +47,10 @@ pub(crate) struct Shared {
     pub cluster: Option<Cluster>,
     /// One for each shard.
     pub counters: Vec<Arc<Counters>>,
+    /// The HTTP connections of each shard's listener.
+    pub crowds: Vec<Arc<Crowd>>,
+    /// Those of the internal port.
+    pub internal_crowd: Arc<Crowd>,
     pub metrics: Metrics,
     started: Instant,
     draining: AtomicBool,
@@ -93,6 +98,9 @@ impl Node {
     ) -> Self {
         let counters: Vec<_> = inboxes.all.iter().map(|_| Arc::<Counters>::default()).collect();
         let metrics = Metrics::new(counters.clone());
+        let crowd = || Crowd::new(Port::Client, settings.limits());
+        let crowds = inboxes.all.iter().map(|_| crowd()).collect();
+        let internal_crowd = Crowd::new(Port::Internal, settings.internal_limits());
         Self(Arc::new(Shared {
             id,
             settings,
@@ -101,6 +109,8 @@ impl Node {
             inboxes,
             cluster,
             counters,
+            crowds,
+            internal_crowd,
             metrics,
             started: Instant::now(),
             draining: AtomicBool::new(false),

@@ -82,7 +82,7 @@ pub(crate) async fn route(gate: &Gate, request: Request<Incoming>) -> Outcome {
     if path == settings.sse.path {
         return listen::listen(gate, &request).await.into();
     }
-    if settings.api.on_client_port && is_below(path, &settings.api.path) {
+    if is_api_call(gate, &request) {
         return Outcome::Response(api::serve(&gate.node, request).await);
     }
     if let Some(dev) = &settings.dev
@@ -95,6 +95,11 @@ pub(crate) async fn route(gate: &Gate, request: Request<Incoming>) -> Outcome {
     let places: Vec<&str> = places.into_iter().chain(api).collect();
     let body = format!("There is nothing here. This port serves {}.", places.join(", "));
     Outcome::Response(text(StatusCode::NOT_FOUND, body))
+}
+
+pub(crate) fn is_api_call(gate: &Gate, request: &Request<Incoming>) -> bool {
+    let api = &gate.node.settings.api;
+    api.on_client_port && is_below(request.uri().path(), &api.path)
 }
 
 fn websocket(gate: &Gate, mut request: Request<Incoming>, echo: bool) -> Result<Stay, Box<Answer>> {

@@ -2,7 +2,10 @@
 //! when they are busy.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -10,11 +13,12 @@ use hyper::header::{ALLOW, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
+use crate::admission::{FirstByte, Group, Seat, Watch, Watched, first_byte};
 use crate::api;
 use crate::cluster::Standing;
 use crate::handle::Node;
@@ -22,9 +26,6 @@ use crate::http::{Answer, is_below, respond, text};
 use crate::inbox::Inbox;
 use crate::metrics;
 use crate::tls::Tls;
-
-/// Connections to this port at the same time; further ones wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 256;
 
 /// Longest request line and headers together.
 const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -34,18 +35,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts for as long as it is polled. Dropping it ends its connections.
 pub(crate) async fn listen(node: Node, listener: TcpListener) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        node.internal_crowd.can_enter().await;
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let node = node.clone();
-                connections.spawn(async move {
-                    serve_connection(&node, stream).await;
-                    drop(permit);
-                });
+            Ok((stream, peer)) => {
+                let seat = Arc::new(node.internal_crowd.enter(peer.ip()));
+                let (node, watched) = (node.clone(), seat.clone());
+                let task = connections.spawn(async move { serve_connection(&node, stream, watched).await });
+                seat.is_served_by(task);
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection to the internal port could not be accepted");
@@ -56,27 +54,56 @@ pub(crate) async fn listen(node: Node, listener: TcpListener) {
     }
 }
 
-async fn serve_connection(node: &Node, stream: TcpStream) {
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(serve(node, request).await) });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // Who sends no more after a request still reads its answer.
-        .half_close(true)
-        .header_read_timeout(node.settings.admission.request_header_timeout)
-        .max_buf_size(REQUEST_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
+async fn serve_connection(node: &Node, stream: TcpStream, seat: Arc<Seat>) {
+    let times = node.settings.internal_times();
+    let deadline = Instant::now() + times.head;
+    if first_byte(&stream, &seat, deadline).await == FirstByte::Came && seat.begin(deadline).await {
+        // Apart, so that a connection that sends nothing holds little.
+        Box::pin(answer(node, stream, Watch::new(seat, times, deadline))).await;
+    }
+}
+
+async fn answer(node: &Node, stream: TcpStream, watch: Watch) {
+    let service = service_fn(async |request| {
+        watch.written().await;
+        let group = if is_api_call(node, &request) { Group::Api } else { Group::Request };
+        let mut answer = match watch.asked(group) {
+            true => serve(node, request).await,
+            false => watch.refusal(group),
+        };
+        // Callers keep their connections until a node that drains is gone.
+        watch.answered(&mut answer, false);
+        Ok::<_, Infallible>(answer)
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            // Who sends no more after a request still reads its answer.
+            .half_close(true)
+            .max_buf_size(REQUEST_HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(Watched::new(stream, watch.clone())), service)
+    );
+    let mut time = pin!(sleep_until(Instant::now()));
+    let served = poll_fn(|context| {
+        let served = connection.as_mut().poll(context);
+        let is_over = watch.poll_expired(context, time.as_mut()).is_ready();
+        if is_over { Poll::Ready(Ok(())) } else { served }
+    });
+    if let Err(error) = served.await {
         tracing::debug!(%error, "a connection to the internal port broke off");
     }
 }
 
+fn is_api_call(node: &Node, request: &Request<Incoming>) -> bool {
+    let api = &node.settings.api;
+    api.on_internal_port && is_below(request.uri().path(), &api.path)
+}
+
 pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
     let api = &node.settings.api;
-    let path = request.uri().path();
-    if api.on_internal_port && is_below(path, &api.path) {
+    if is_api_call(node, &request) {
         return api::serve(node, request).await;
     }
+    let path = request.uri().path();
     let Some(place) = Place::at(path) else {
         let api = if api.on_internal_port { format!(", {}", api.path) } else { String::new() };
         return text(
@@ -100,6 +127,7 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
 fn metrics_text(node: &Node) -> String {
     node.metrics.encode(&metrics::Snapshot {
         is_draining: node.is_draining(),
+        crowds: node.crowds.iter().chain([&node.internal_crowd]).cloned().collect(),
         redis: node.cluster.as_ref().map(|cluster| cluster.redis().stats()),
         tls: node.tls.as_ref().map(Tls::stats),
         overruns: node.inboxes.all.iter().map(Inbox::overruns).sum(),

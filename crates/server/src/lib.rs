@@ -9,6 +9,7 @@ mod drain;
 
 mod bind;
 mod listener;
+mod admission;
 pub mod tls;
 mod http;
 mod handshake;

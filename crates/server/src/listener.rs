@@ -1,4 +1,4 @@
-//! A shard's own listening socket, and the requests that come through it until a connection stays.
+//! What comes through a shard's own listening socket, until a connection stays.
 //!
 //! Every shard listens on the same address (SO_REUSEPORT), so the kernel spreads connections and no shard hands
 //! one to another.
@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,15 +15,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use crate::admission::{Crowd, FirstByte, Group, Reason, Seat, Times, Watch, Watched, first_byte};
 use crate::drain::Phase;
 use crate::http::{self, Gate, Outcome, Stay};
 use crate::shard::Adopted;
@@ -56,11 +57,10 @@ pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: wat
 struct Door {
     gate: Rc<Gate>,
     phase: watch::Receiver<Phase>,
-    /// One for each connection; others wait in the kernel's queue.
-    permits: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
+    times: Times,
     /// Connections of which somebody waits for an answer.
     answering: watch::Sender<usize>,
-    connections_max: usize,
 }
 
 /// A node that leaves waits for this connection.
@@ -81,17 +81,17 @@ impl Drop for Answering {
 
 impl Door {
     fn new(gate: Rc<Gate>, phase: watch::Receiver<Phase>) -> Self {
-        let connections_max = gate.node.settings.admission.http_connections_max;
-        let permits = Arc::new(Semaphore::new(connections_max));
-        Self { gate, phase, permits, answering: watch::Sender::new(0), connections_max }
+        let crowd = gate.node.crowds[gate.shard].clone();
+        let times = gate.node.settings.times();
+        Self { gate, phase, crowd, times, answering: watch::Sender::new(0) }
     }
 
     /// Cancel-safe.
     async fn accept_all(self: &Rc<Self>, listener: &TcpListener) {
-        // The semaphore is never closed.
-        while let Ok(permit) = self.permits.clone().acquire_owned().await {
+        loop {
+            self.crowd.can_enter().await;
             match listener.accept().await {
-                Ok((stream, _)) => self.open(stream, permit, None),
+                Ok((stream, peer)) => self.open(stream, peer, None),
                 Err(error) => {
                     // Out of descriptors, most likely: what is being served has to end first.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -104,28 +104,30 @@ impl Door {
     /// Accepts what waits in the kernel's queue, which closing the listener would reset.
     async fn accept_waiting(self: &Rc<Self>, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
-        while let Ok(permit) = self.permits.clone().acquire_owned().await {
+        loop {
+            self.crowd.can_enter().await;
             match listener.accept() {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     stream.set_nonblocking(true)?;
                     // Nobody has read what it asks, and the node must not be gone before somebody does.
                     let has_begun = matches!(stream.peek(&mut [0]), Ok(1..));
                     let answering = has_begun.then(|| Answering::new(self));
-                    self.open(TcpStream::from_std(stream)?, permit, answering);
+                    self.open(TcpStream::from_std(stream)?, peer, answering);
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(_) => break,
+                Err(_) => return Ok(()),
             }
+            // Those that came before it get room meanwhile.
+            tokio::task::yield_now().await;
         }
-        Ok(())
     }
 
-    fn open(self: &Rc<Self>, stream: TcpStream, permit: OwnedSemaphorePermit, answering: Option<Answering>) {
+    fn open(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, answering: Option<Answering>) {
         let door = self.clone();
-        tokio::task::spawn_local(async move {
-            door.gate.turns.paced(door.serve(stream, answering)).await;
-            drop(permit);
-        });
+        let seat = Arc::new(self.crowd.enter(peer.ip()));
+        let watched = seat.clone();
+        let task = tokio::task::spawn_local(async move { door.serve(stream, watched, answering).await });
+        seat.is_served_by(task.abort_handle());
     }
 
     /// Waits for what was begun, and for what begins meanwhile; what is kept open between requests ends by itself once
@@ -135,50 +137,74 @@ impl Door {
         let _ = self.answering.subscribe().wait_for(|count| *count == 0).await;
     }
 
-    async fn serve(self: &Rc<Self>, stream: TcpStream, answering: Option<Answering>) {
+    async fn serve(self: &Rc<Self>, stream: TcpStream, seat: Arc<Seat>, answering: Option<Answering>) {
         // Without it small messages wait for the acknowledgement of earlier ones.
         if stream.set_nodelay(true).is_err() {
             return;
         }
+        let deadline = Instant::now() + self.times.head;
+        match first_byte(&stream, &seat, deadline).await {
+            // Apart, so that a connection that sends nothing holds little.
+            FirstByte::Came => {
+                Box::pin(self.gate.turns.paced(self.serve_begun(stream, seat, deadline, answering))).await;
+            }
+            FirstByte::Left => self.count_handshake(Handshake::Left),
+            FirstByte::TimedOut => self.count_handshake(Handshake::TimedOut),
+        }
+    }
+
+    /// Serves a connection that has sent something.
+    async fn serve_begun(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        seat: Arc<Seat>,
+        deadline: Instant,
+        answering: Option<Answering>,
+    ) {
+        if !seat.begin(deadline).await {
+            return;
+        }
         match &self.gate.node.tls {
-            // hyper's own timer is enough.
-            None => self.answer(stream, answering, std::future::pending()).await,
+            None => self.answer(stream, Watch::new(seat, self.times, deadline), answering).await,
             // Apart, as it is several times as large: plain connections would leave a heap of holes behind.
-            Some(tls) => Box::pin(self.answer_encrypted(tls, stream, answering)).await,
+            Some(tls) => Box::pin(self.answer_encrypted(tls, stream, seat, deadline, answering)).await,
         }
     }
 
     /// The handshake and the head of the first request have one time for both. Who has begun a handshake waits for an
     /// answer, as if the request had come already.
-    async fn answer_encrypted(self: &Rc<Self>, tls: &Tls, stream: TcpStream, answering: Option<Answering>) {
-        let mut time_is_up = pin!(sleep(self.gate.node.settings.admission.request_header_timeout));
-        let handshake = async {
-            // Whoever reads will find the error too.
-            let _ = stream.peek(&mut [0]).await;
-            let answering = answering.unwrap_or_else(|| Answering::new(self));
-            let (outcome, stream) = tls::shake_hands(tls, stream).await;
-            (outcome, stream.map(|stream| (stream, answering)))
+    async fn answer_encrypted(
+        self: &Rc<Self>,
+        tls: &Tls,
+        stream: TcpStream,
+        seat: Arc<Seat>,
+        deadline: Instant,
+        answering: Option<Answering>,
+    ) {
+        let answering = answering.unwrap_or_else(|| Answering::new(self));
+        seat.waits_for_peer(true);
+        let (outcome, stream) = match timeout_at(deadline, tls::shake_hands(tls, stream)).await {
+            Ok(shaken) => shaken,
+            Err(_) => {
+                seat.dropped(Reason::HeadTimeout);
+                (Handshake::TimedOut, None)
+            }
         };
-        let (outcome, shaken) = tokio::select! {
-            biased;
-            shaken = handshake => shaken,
-            () = time_is_up.as_mut() => (Handshake::TimedOut, None),
-        };
-        self.gate.node.counters[self.gate.shard].handshakes[outcome as usize].add(1);
-        if let Some((stream, answering)) = shaken {
-            self.answer(stream, Some(answering), time_is_up).await;
+        self.count_handshake(outcome);
+        if let Some(stream) = stream {
+            self.answer(stream, Watch::new(seat, self.times, deadline), Some(answering)).await;
+        }
+    }
+
+    fn count_handshake(&self, outcome: Handshake) {
+        if self.gate.node.tls.is_some() {
+            self.gate.node.counters[self.gate.shard].handshakes[outcome as usize].add(1);
         }
     }
 
     /// Answers requests until one asks for a connection that stays; then takes the socket back from hyper, with
-    /// whatever was read too far, and gives it to the shard. If there is no request when the time is up, there will
-    /// be none.
-    async fn answer(
-        self: &Rc<Self>,
-        stream: impl Stream,
-        answering: Option<Answering>,
-        time_is_up: impl Future<Output = ()>,
-    ) {
+    /// whatever was read too far, and gives it to the shard.
+    async fn answer(self: &Rc<Self>, stream: impl Stream, watch: Watch, answering: Option<Answering>) {
         let gate = &self.gate;
         let stays = Rc::new(RefCell::new(None));
         let answering = RefCell::new(answering);
@@ -187,14 +213,18 @@ impl Door {
         let service = service_fn(|request: Request<Incoming>| {
             is_asked.set(true);
             answering.borrow_mut().get_or_insert_with(|| Answering::new(self));
-            let (gate, stays, one_per_poll) = (gate.clone(), stays.clone(), &one_per_poll);
+            let (gate, stays, one_per_poll, watch) = (gate.clone(), stays.clone(), &one_per_poll, &watch);
             Box::pin(async move {
+                watch.written().await;
                 one_per_poll.pass().await;
-                match http::route(&gate, request).await {
+                let group = if http::is_api_call(&gate, &request) { Group::Api } else { Group::Request };
+                let outcome = match watch.asked(group) {
+                    true => http::route(&gate, request).await,
+                    false => Outcome::Response(watch.refusal(group)),
+                };
+                match outcome {
                     Outcome::Response(mut response) => {
-                        if self.wants_to_close() {
-                            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                        }
+                        watch.answered(&mut response, gate.node.is_draining());
                         Ok::<Response<Full<Bytes>>, Infallible>(response)
                     }
                     Outcome::Stay(stay) => {
@@ -206,13 +236,11 @@ impl Door {
             })
         });
         let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
             // Who sends no more after a request still reads its answer.
             .half_close(true)
-            .header_read_timeout(gate.node.settings.admission.request_header_timeout)
             .max_header_size(REQUEST_HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut time_is_up = pin!(time_is_up);
+            .serve_connection(TokioIo::new(Watched::new(stream, watch.clone())), service);
+        let mut time = pin!(sleep_until(Instant::now()));
         let mut phase = self.phase.clone();
         let mut leaving = pin!(phase.wait_for(|phase| *phase >= Phase::Leaving));
         let mut is_leaving = false;
@@ -227,13 +255,12 @@ impl Door {
             one_per_poll.begin();
             // Errors are the peer's: a request that could not be read, or a connection cut.
             let served = connection.poll_without_shutdown(context).map(|_| ());
-            let is_over =
-                stays.borrow().is_some() || !is_asked.get() && time_is_up.as_mut().poll(context).is_ready();
+            let is_over = stays.borrow().is_some() || watch.poll_expired(context, time.as_mut()).is_ready();
             if is_over { Poll::Ready(()) } else { served }
         })
         .await;
         let parts = connection.into_parts();
-        let stream = parts.io.into_inner();
+        let stream = parts.io.into_inner().into_inner();
         let Some(Stay { head, purpose, arrival }) = stays.take() else { return stream.end().await };
         let (socket, session) = stream.into_parts();
         match socket.into_std() {
@@ -242,12 +269,5 @@ impl Door {
             }
             Err(error) => tracing::debug!(%error, "a socket could not be taken back"),
         }
-    }
-
-    /// Callers keep their connections between calls: in half of the permits, or clients could not get in, and not
-    /// with a node that goes down.
-    fn wants_to_close(&self) -> bool {
-        let permits_free_min = self.connections_max.div_ceil(2);
-        self.gate.node.is_draining() || self.permits.available_permits() < permits_free_min
     }
 }

@@ -3,6 +3,7 @@
 //! What shards count is summed when a scrape asks, so counting costs them nothing. Labels come from closed sets:
 //! never a topic, a user, a client or an address.
 
+mod http;
 mod process;
 mod redis;
 mod tls;
@@ -18,6 +19,7 @@ use prometheus::core::Collector;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
 
+use crate::admission::Crowd;
 use crate::api::METHOD_LABELS;
 use crate::counters::{ByCode, Counter, Counters};
 use crate::tls::TlsStats;
@@ -39,6 +41,8 @@ pub(crate) struct Metrics {
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub is_draining: bool,
+    /// HTTP connections of every listener.
+    pub crowds: Vec<Arc<Crowd>>,
     /// Where there is Redis.
     pub redis: Option<RedisStats>,
     /// Where the client port is encrypted.
@@ -92,6 +96,7 @@ impl Metrics {
         let in_base64 = sample(MetricType::COUNTER, &[], json::payload::written_in_base64() as f64);
         let help = "Payloads that are not JSON, sent to JSON clients in Base64. Counted once for each encoded message.";
         families.push(family("fanwire_payloads_in_base64_total", help, MetricType::COUNTER, vec![in_base64]));
+        families.extend(http::collect(&snapshot.crowds));
         families.extend(snapshot.redis.iter().flat_map(|stats| redis::collect(stats, snapshot.overruns)));
         families.extend(snapshot.tls.iter().flat_map(|stats| tls::collect(stats, &self.shards)));
         families.extend(process::collect());
@@ -394,7 +399,13 @@ mod tests {
     }
 
     fn snapshot() -> Snapshot {
-        Snapshot { is_draining: false, redis: Some(redis::example()), tls: Some(tls::example()), overruns: 9 }
+        Snapshot {
+            is_draining: false,
+            crowds: vec![http::example(), http::example()],
+            redis: Some(redis::example()),
+            tls: Some(tls::example()),
+            overruns: 9,
+        }
     }
 
     #[test]
@@ -426,6 +437,9 @@ mod tests {
             r#"fanwire_tls_certificate_expiry_timestamp_seconds 2000000000"#,
             r#"fanwire_tls_certificate_reloads_total{result="complete"} 3"#,
             r#"fanwire_tls_certificate_reloads_total{result="failed"} 1"#,
+            r#"fanwire_http_connections{port="client",state="silent"} 2"#,
+            r#"fanwire_http_connections{port="internal",state="silent"} 0"#,
+            r#"fanwire_http_connections_dropped_total{port="client",reason="silent"} 2"#,
             r#"fanwire_redis_up 0"#,
             r#"fanwire_redis_links{role="commands"} 1"#,
             r#"fanwire_redis_call_duration_seconds_bucket{kind="publish",le="0.00025"} 0"#,

@@ -8,6 +8,8 @@ pub use fanwire_broker::RedisSettings;
 use fanwire_hub::{ClientSettings, Namespaces};
 use secrecy::SecretString;
 
+use crate::admission::{Limits, Times};
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The node's name in `info` and in logs.
@@ -36,6 +38,32 @@ pub struct Settings {
     pub dev: Option<DevSettings>,
 }
 
+impl Settings {
+    pub(crate) fn limits(&self) -> Limits {
+        let Admission { silent_connections_max: silent, http_connections_max: requests, .. } = self.admission;
+        // Some round trips of a phone.
+        const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
+        let patience = if self.tls.is_some() { HANDSHAKE_PATIENCE } else { Duration::ZERO };
+        Limits { silent, requests, api: self.api.connections_max, patience }
+    }
+
+    pub(crate) fn internal_limits(&self) -> Limits {
+        let requests = self.admission.internal_connections_max;
+        Limits { requests, patience: Duration::ZERO, ..self.limits() }
+    }
+
+    pub(crate) fn times(&self) -> Times {
+        let Admission { request_header_timeout: head, idle_timeout: idle, write_timeout: write, .. } =
+            self.admission;
+        Times { head, idle, idle_api: self.api.idle_timeout, write }
+    }
+
+    /// Whoever scrapes metrics keeps its connection as callers of the API do.
+    pub(crate) fn internal_times(&self) -> Times {
+        Times { idle: self.api.idle_timeout, ..self.times() }
+    }
+}
+
 /// Where the certificate of the client port is.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
@@ -62,11 +90,20 @@ pub struct Admission {
     pub connections_max: usize,
     /// New client connections a second on this node; more are answered 503. 0 sets no limit.
     pub connections_per_second_max: usize,
-    /// HTTP connections open at once on one shard, handshakes and kept connections of API callers included;
-    /// further ones wait in the kernel's queue. A handshake that succeeded is no longer one.
+    /// Accepted connections of one shard, or of the internal port, that have sent nothing. At the limit the oldest is
+    /// dropped, from the address with the most of them first.
+    pub silent_connections_max: usize,
+    /// Connections of one shard with a TLS handshake or a request that is no call of the API. At the limit one that the
+    /// node waits for is dropped, chosen in the same way. A WebSocket or stream that is open is none of them.
     pub http_connections_max: usize,
-    /// From accept to the last header byte of a request.
+    /// The same for the internal port.
+    pub internal_connections_max: usize,
+    /// From the first byte of a request to the end of its head; for the first request, from accept.
     pub request_header_timeout: Duration,
+    /// How long a connection is kept between two requests, unless they are calls of the API.
+    pub idle_timeout: Duration,
+    /// How long a peer may take nothing of what it was sent.
+    pub write_timeout: Duration,
     /// How many connections the kernel holds ready for each shard.
     pub backlog: u32,
 }
@@ -105,6 +142,11 @@ pub struct ApiSettings {
     pub keys: Vec<SecretString>,
     /// Needs no key. For development.
     pub insecure: bool,
+    /// Callers' connections on one shard, and on the internal port. At the limit one that the node waits for is dropped,
+    /// as for [`Admission::http_connections_max`].
+    pub connections_max: usize,
+    /// How long a caller's connection is kept between two calls.
+    pub idle_timeout: Duration,
     /// A request's body; a larger one is answered 413.
     pub body_bytes_max: usize,
     /// Commands in one batch or pipeline, and topics in one broadcast.

@@ -5,7 +5,7 @@ use fanwire_server::settings::ApiSettings;
 use super::checks::Checks;
 use super::defaults;
 use super::section::{choice, section};
-use super::values::{Secret, Size};
+use super::values::{Period, Secret, Size};
 
 section! {
     /// The HTTP API for backends: publish, broadcast, presence, history and the rest.
@@ -18,6 +18,12 @@ section! {
         keys: Vec<Secret> = Vec::new(),
         /// Calls need no key. For development only.
         insecure: bool = false,
+        /// Connections of callers on one shard, and on the internal port. At the limit a connection that waits for its
+        /// caller is dropped, chosen as for server.silent_connections_max; if none does, the call is answered 503.
+        /// While more than half are in use, answers say "connection: close".
+        connections_max: usize = defaults::API_CONNECTIONS_MAX,
+        /// How long a caller's connection is kept between two calls. Answers announce it: "keep-alive: timeout=75".
+        idle_timeout: Period = defaults::API_IDLE_TIMEOUT,
         /// A request's body; a larger one is answered 413.
         body_bytes_max: Size = defaults::API_BODY_BYTES_MAX,
         /// Commands in one batch or pipeline, and topics in one broadcast.
@@ -57,6 +63,8 @@ impl Api {
             on_internal_port: self.on != ApiPort::Client,
             keys: self.keys.iter().map(Secret::to_settings).collect(),
             insecure: self.insecure,
+            connections_max: checks.connections("api.connections_max", self.connections_max),
+            idle_timeout: checks.longer_than_zero("api.idle_timeout", self.idle_timeout),
             body_bytes_max: checks.at_least_one("api.body_bytes_max", self.body_bytes_max.0),
             commands_max: checks.at_least_one("api.commands_max", self.commands_max),
             topics_max: checks.at_least_one("api.topics_max", self.topics_max),

@@ -74,6 +74,15 @@ impl Checks {
         number
     }
 
+    /// A limit on connections. Each needs an open file, of which no process may have so many.
+    pub(crate) fn connections(&mut self, key: &str, number: usize) -> usize {
+        const MAX: usize = 1 << 30;
+        if !(1..=MAX).contains(&number) {
+            self.error(key, format!("must be 1 to {MAX}"));
+        }
+        number
+    }
+
     pub(crate) fn longer_than_zero(&mut self, key: &str, period: Period) -> Duration {
         if period.0.is_zero() {
             self.error(key, "must be longer than 0s");

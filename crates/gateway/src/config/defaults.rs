@@ -17,9 +17,16 @@ pub(crate) const INTERNAL_PORT: u16 = 9000;
 
 /// A second's worth of a reconnect storm; the kernel cuts it at `net.core.somaxconn`, 4096 since Linux 5.4.
 pub(crate) const BACKLOG: u32 = 4096;
+/// About a kilobyte of memory each, and the kernel's part.
+pub(crate) const SILENT_CONNECTIONS_MAX: usize = 4096;
 pub(crate) const HTTP_CONNECTIONS_MAX: usize = 512;
+pub(crate) const INTERNAL_CONNECTIONS_MAX: usize = 256;
 /// Two lost packets on a phone's link and their retransmissions fit.
 pub(crate) const REQUEST_HEADER_TIMEOUT: Period = Period::from_secs(10);
+/// A page asks for its next connection at once, or much later.
+pub(crate) const IDLE_TIMEOUT: Period = Period::from_secs(10);
+/// A phone that passes through a tunnel is back by then.
+pub(crate) const WRITE_TIMEOUT: Period = Period::from_secs(30);
 
 /// Certificates are renewed days before they end.
 pub(crate) const TLS_RELOAD_INTERVAL: Period = Period::from_secs(60);
@@ -76,6 +83,9 @@ pub(crate) const DEFLATE_MIN_BYTES: Size = Size(256);
 pub(crate) const SSE_PATH: &str = "/subscribe";
 
 pub(crate) const API_PATH: &str = "/api";
+pub(crate) const API_CONNECTIONS_MAX: usize = 512;
+/// Longer than the 60 s for which balancers and HTTP clients keep a connection: they close it first, and no call is lost.
+pub(crate) const API_IDLE_TIMEOUT: Period = Period::from_secs(75);
 /// A full batch of commands of 4 KiB each.
 pub(crate) const API_BODY_BYTES_MAX: Size = Size(4 * MIB);
 pub(crate) const API_COMMANDS_MAX: usize = 1000;

@@ -108,7 +108,7 @@ impl Config {
             origins: self.client.origins(checks),
             connection_tokens,
             subscription_tokens,
-            admission: self.server.admission(checks),
+            admission: self.server.admission(&self.internal, checks),
             websocket: self.websocket.settings(checks),
             sse: self.sse.settings(checks),
             api: self.api.settings(checks),

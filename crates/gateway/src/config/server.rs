@@ -28,13 +28,22 @@ section! {
         connections_max: usize = 0,
         /// New client connections in a second on this node; more are answered 503. 0 sets no limit.
         connections_per_second_max: usize = 0,
-        /// HTTP connections open at once on one shard, handshakes and kept connections of API callers included;
-        /// further ones wait in the kernel. A handshake that succeeded is no longer one. While more than half are
-        /// in use, API callers are asked to close theirs after each call.
+        /// Connections of one shard, or of the internal port, that have sent nothing yet. At the limit the oldest
+        /// connection of the address with the most of them is dropped (of the /64 for IPv6).
+        silent_connections_max: usize = defaults::SILENT_CONNECTIONS_MAX,
+        /// Connections of one shard that are in a TLS handshake or a request, or kept between requests. At the limit
+        /// a connection that waits for its client is dropped, chosen as above. An open WebSocket or stream does not
+        /// count, and callers of the API have their own limit, api.connections_max. While more than half are in use,
+        /// answers say "connection: close".
         http_connections_max: usize = defaults::HTTP_CONNECTIONS_MAX,
-        /// How long a client may take from its connection to the last header byte of its request, TLS handshake
-        /// included.
+        /// How long a client may take from the first byte of a request to the end of its head. For the first request
+        /// it counts from the connection on, TLS handshake included.
         request_header_timeout: Period = defaults::REQUEST_HEADER_TIMEOUT,
+        /// How long a connection is kept between two requests. Answers announce it: "keep-alive: timeout=10".
+        /// Callers of the API have their own, api.idle_timeout.
+        idle_timeout: Period = defaults::IDLE_TIMEOUT,
+        /// How long a connection is kept while its client reads nothing of an answer, on both ports.
+        write_timeout: Period = defaults::WRITE_TIMEOUT,
         sections {
             /// TLS on the client port, 1.2 and 1.3. Off unless both files are set.
             tls: Tls,
@@ -49,14 +58,14 @@ section! {
         address: IpAddr = defaults::INTERNAL_ADDRESS,
         /// The port; 0 takes any free one.
         port: u16 = defaults::INTERNAL_PORT,
+        /// Connections that ask for health and metrics, with the same effect as server.http_connections_max. They are
+        /// kept between requests for api.idle_timeout.
+        connections_max: usize = defaults::INTERNAL_CONNECTIONS_MAX,
     }
 }
 
 /// The host may have more shards than this in no sensible machine; it guards against a typing error.
 const SHARDS_MAX: usize = 1024;
-
-/// Each needs an open file, of which no process may have so many; the shard could not even count them.
-const HTTP_CONNECTIONS_MAX: usize = 1 << 30;
 
 impl Server {
     pub(super) fn socket(&self) -> SocketAddr {
@@ -90,17 +99,25 @@ impl Server {
         }
     }
 
-    pub(super) fn admission(&self, checks: &mut Checks) -> Admission {
+    pub(super) fn admission(&self, internal: &Internal, checks: &mut Checks) -> Admission {
         checks.at_least_one("server.backlog", self.backlog as usize);
-        if !(1..=HTTP_CONNECTIONS_MAX).contains(&self.http_connections_max) {
-            checks.error("server.http_connections_max", format!("must be 1 to {HTTP_CONNECTIONS_MAX}"));
+        for (key, number) in [
+            ("server.silent_connections_max", self.silent_connections_max),
+            ("server.http_connections_max", self.http_connections_max),
+            ("internal.connections_max", internal.connections_max),
+        ] {
+            checks.connections(key, number);
         }
         Admission {
             connections_max: self.connections_max,
             connections_per_second_max: self.connections_per_second_max,
+            silent_connections_max: self.silent_connections_max,
             http_connections_max: self.http_connections_max,
+            internal_connections_max: internal.connections_max,
             request_header_timeout: checks
                 .longer_than_zero("server.request_header_timeout", self.request_header_timeout),
+            idle_timeout: checks.longer_than_zero("server.idle_timeout", self.idle_timeout),
+            write_timeout: checks.longer_than_zero("server.write_timeout", self.write_timeout),
             backlog: self.backlog,
         }
     }

@@ -49,6 +49,8 @@ mod tests {
             on_internal_port: true,
             keys: keys.iter().map(|key| SecretString::from(*key)).collect(),
             insecure,
+            connections_max: 1,
+            idle_timeout: std::time::Duration::from_secs(1),
             body_bytes_max: 1000,
             commands_max: 10,
             topics_max: 10,

@@ -88,8 +88,12 @@ pub(crate) fn settings(shards: usize) -> Settings {
         admission: Admission {
             connections_max: 0,
             connections_per_second_max: 0,
+            silent_connections_max: 64,
             http_connections_max: 16,
+            internal_connections_max: 16,
             request_header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
             backlog: 1024,
         },
         websocket: WebSocketSettings {
@@ -105,6 +109,8 @@ pub(crate) fn settings(shards: usize) -> Settings {
             on_internal_port: true,
             keys: Vec::new(),
             insecure: true,
+            connections_max: 16,
+            idle_timeout: Duration::from_secs(75),
             body_bytes_max: 1 << 20,
             commands_max: 1000,
             topics_max: 1000,

@@ -140,7 +140,7 @@ async fn a_request_that_does_not_come_to_an_end_is_dropped() {
         socket.send("GET /connection/websocket HTTP/1.1\r\n").await;
         slow.push(socket);
     }
-    // Others wait until those in front have used up their time, and no longer.
+    // Others get the room of those in front.
     RawSocket::websocket(gateway.address).await;
     gateway.deserted().await;
 }

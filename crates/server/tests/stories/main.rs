@@ -26,6 +26,8 @@ mod users;
 mod crowd;
 mod slow;
 mod flood;
+mod silent;
+mod kept;
 mod liveness;
 mod closing;
 mod timers;

@@ -1,0 +1,369 @@
+//! The HTTP connections of one listener, in three groups with a limit each: those that have sent nothing, those with a
+//! request, and callers of the API.
+//!
+//! A group that is full makes room for a newcomer: one of its connections that the node waits for is ended. A
+//! connection that the node works for is never ended, so an honest request is always answered. Where all are worked
+//! for, newcomers wait, and no more are accepted meanwhile: a storm of honest clients queues in the kernel.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::drops::Drops;
+use super::victims::Victims;
+use super::{Port, Reason, Source};
+
+/// Connections at most in each group of one listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub silent: usize,
+    pub requests: usize,
+    pub api: usize,
+    /// How long a connection with a request is waited for before it gives way to one of its own source. A TLS
+    /// handshake waits for its client although both do what they should, and in a storm of them none would end if each
+    /// pushed out another.
+    pub patience: Duration,
+}
+
+/// A source that is waited for this part of a group more often than another gives way to it at once.
+const FAIR_PART: usize = 4;
+
+/// Between two looks at connections that have been waited for long enough.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// Nothing was received, and nothing but the descriptor and a small task is held.
+    Silent,
+    /// From the first byte on.
+    Request,
+    /// The last request was a call of the API.
+    Api,
+}
+
+impl Group {
+    pub(crate) const ALL: [Self; 3] = [Self::Silent, Self::Request, Self::Api];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Request => "request",
+            Self::Api => "api",
+        }
+    }
+
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::Silent => Reason::Silent,
+            Self::Request => Reason::Request,
+            Self::Api => Reason::Api,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    pub(crate) port: Port,
+    drops: Drops,
+    patience: Duration,
+    state: Mutex<State>,
+    /// Room may have come up among the requests.
+    room: Notify,
+    /// No connection waits for room any more.
+    calm: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    members: Slab<Member>,
+    pools: [Pool; Group::ALL.len()],
+    next_age: u64,
+    /// Connections that wait for room among the requests.
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct Pool {
+    max: usize,
+    /// Connections in it, without those that were told to end.
+    count: usize,
+    /// Those of them that the node waits for, by their places among the members.
+    victims: Victims<usize>,
+}
+
+#[derive(Debug)]
+struct Member {
+    group: Group,
+    source: Source,
+    /// Grows with every connection and every step of it: the lower, the longer the peer has been waited for.
+    age: u64,
+    /// The time of that step.
+    since: Instant,
+    /// The node waits for the peer.
+    is_victim: bool,
+    /// It was told to end, and does not count any more.
+    is_ending: bool,
+    task: Option<AbortHandle>,
+}
+
+/// One connection's seat in its crowd, which it gives back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    crowd: Arc<Crowd>,
+    key: usize,
+}
+
+impl Crowd {
+    pub(crate) fn new(port: Port, limits: Limits) -> Arc<Self> {
+        let pool = |max| Pool { max, count: 0, victims: Victims::default() };
+        let pools = [pool(limits.silent), pool(limits.requests), pool(limits.api)];
+        let state = State { members: Slab::new(), pools, next_age: 0, waiting: 0 };
+        Arc::new(Self {
+            port,
+            drops: Drops::new(port),
+            patience: limits.patience,
+            state: Mutex::new(state),
+            room: Notify::new(),
+            calm: Notify::new(),
+        })
+    }
+
+    /// Waits until no connection waits for room. To be called before the next one is accepted, by one task alone.
+    pub(crate) async fn can_enter(&self) {
+        while self.state().waiting > 0 {
+            self.calm.notified().await;
+        }
+    }
+
+    /// Gives a seat to a connection that was just accepted.
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Seat {
+        let mut state = self.state();
+        let age = state.age();
+        let member = Member {
+            group: Group::Silent,
+            source: address.into(),
+            age,
+            since: Instant::now(),
+            is_victim: false,
+            is_ending: false,
+            task: None,
+        };
+        let key = state.members.insert(member);
+        state.pools[Group::Silent as usize].count += 1;
+        // It is among those to choose from: if all are its own source's, the oldest goes.
+        state.set_victim(key, true);
+        let pool = &state.pools[Group::Silent as usize];
+        if pool.count > pool.max {
+            self.evict(&mut state, Group::Silent);
+        }
+        Seat { crowd: self.clone(), key }
+    }
+
+    /// Connections of a group.
+    pub(crate) fn count(&self, group: Group) -> usize {
+        self.state().pools[group as usize].count
+    }
+
+    /// Connections dropped for a reason.
+    pub(crate) fn dropped(&self, why: Reason) -> u64 {
+        self.drops.value(why)
+    }
+
+    /// More than half of a group's limit is in use.
+    pub(crate) fn is_half_full(&self, group: Group) -> bool {
+        let state = self.state();
+        let pool = &state.pools[group as usize];
+        2 * pool.count > pool.max
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a connection of the requests or of the API for a newcomer of a source. Returns false if all are worked for,
+    /// or not waited for long enough.
+    fn make_room(&self, state: &mut State, group: Group, newcomer: Source) -> bool {
+        let pool = &state.pools[group as usize];
+        let Some((&key, count)) = pool.victims.first() else { return false };
+        let is_unfair = count > pool.victims.of(newcomer) + pool.max / FAIR_PART;
+        if !is_unfair && state.members[key].since.elapsed() < self.patience {
+            return false;
+        }
+        self.evict(state, group)
+    }
+
+    /// Ends a connection of a group that the node waits for. Returns false if there is none.
+    fn evict(&self, state: &mut State, group: Group) -> bool {
+        let Some(key) = state.pools[group as usize].victims.pop() else { return false };
+        state.pools[group as usize].count -= 1;
+        let member = &mut state.members[key];
+        (member.is_victim, member.is_ending) = (false, true);
+        if let Some(task) = &member.task {
+            task.abort();
+        }
+        self.drops.count(group.reason());
+        true
+    }
+
+    /// Moves a connection into a group, in which another may have to give way. Returns false if it is full of
+    /// connections that the node works for.
+    fn admit(&self, key: usize, group: Group) -> bool {
+        let mut state = self.state();
+        if state.members[key].group != group {
+            let newcomer = state.members[key].source;
+            if state.is_full(group) && !self.make_room(&mut state, group, newcomer) {
+                return false;
+            }
+            state.set_victim(key, false);
+            let is_ending = state.members[key].is_ending;
+            let left = std::mem::replace(&mut state.members[key].group, group);
+            if !is_ending {
+                state.pools[left as usize].count -= 1;
+                state.pools[group as usize].count += 1;
+                self.tell_of_room(&state, left);
+            }
+        }
+        state.renew(key);
+        true
+    }
+
+    fn tell_of_room(&self, state: &State, group: Group) {
+        if group == Group::Request && state.waiting > 0 {
+            self.room.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn age(&mut self) -> u64 {
+        self.next_age += 1;
+        self.next_age
+    }
+
+    fn is_full(&self, group: Group) -> bool {
+        let pool = &self.pools[group as usize];
+        pool.count >= pool.max
+    }
+
+    /// Waits for a connection anew, as the youngest.
+    fn renew(&mut self, key: usize) {
+        self.set_victim(key, false);
+        let age = self.age();
+        let member = &mut self.members[key];
+        (member.age, member.since) = (age, Instant::now());
+    }
+
+    /// Enters a connection among those that may give way, or takes it out.
+    fn set_victim(&mut self, key: usize, is_victim: bool) {
+        let member = &mut self.members[key];
+        if member.is_victim == is_victim || member.is_ending {
+            return;
+        }
+        member.is_victim = is_victim;
+        let victims = &mut self.pools[member.group as usize].victims;
+        if is_victim {
+            victims.insert(member.source, member.age, key);
+        } else {
+            victims.remove(member.source, member.age);
+        }
+    }
+}
+
+impl Seat {
+    /// Names the task that serves the connection, which is aborted when the connection has to give way.
+    pub(crate) fn is_served_by(&self, task: AbortHandle) {
+        self.crowd.state().members[self.key].task = Some(task);
+    }
+
+    pub(crate) fn crowd(&self) -> &Arc<Crowd> {
+        &self.crowd
+    }
+
+    /// Waits for room among the requests. Until then the connection counts as one that has sent nothing. Returns false
+    /// if there is none until the deadline.
+    pub(crate) async fn begin(&self, deadline: Instant) -> bool {
+        if self.crowd.admit(self.key, Group::Request) {
+            return true;
+        }
+        let _waiting = Waiting::new(&self.crowd);
+        let admitted = timeout_at(deadline, async {
+            while !self.crowd.admit(self.key, Group::Request) {
+                // The end of somebody's patience is not told.
+                let _ = timeout(LOOK_INTERVAL, self.crowd.room.notified()).await;
+            }
+        });
+        let is_admitted = admitted.await.is_ok();
+        if !is_admitted {
+            self.dropped(Reason::Request);
+        }
+        is_admitted
+    }
+
+    /// The node works for the connection from here on, in this group. Returns false if the group is full.
+    pub(crate) fn work(&self, group: Group) -> bool {
+        self.crowd.admit(self.key, group)
+    }
+
+    /// Notes that the node waits for the peer to send or take something, or no longer does.
+    pub(crate) fn waits_for_peer(&self, waits: bool) {
+        let mut state = self.crowd.state();
+        state.set_victim(self.key, waits);
+        if waits {
+            let group = state.members[self.key].group;
+            self.crowd.tell_of_room(&state, group);
+        }
+    }
+
+    /// The peer begins to be waited for anew.
+    pub(crate) fn renew(&self) {
+        self.crowd.state().renew(self.key);
+    }
+
+    /// Counts the connection as dropped. Its task ends it.
+    pub(crate) fn dropped(&self, why: Reason) {
+        self.crowd.drops.count(why);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.crowd.state();
+        state.set_victim(self.key, false);
+        let member = state.members.remove(self.key);
+        if !member.is_ending {
+            state.pools[member.group as usize].count -= 1;
+        }
+        self.crowd.tell_of_room(&state, member.group);
+        if state.members.is_empty() {
+            state.members.shrink_to_fit();
+        }
+    }
+}
+
+/// A connection that waits for room.
+struct Waiting<'a>(&'a Crowd);
+
+impl<'a> Waiting<'a> {
+    fn new(crowd: &'a Crowd) -> Self {
+        crowd.state().waiting += 1;
+        Self(crowd)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.waiting -= 1;
+        if state.waiting == 0 {
+            self.0.calm.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

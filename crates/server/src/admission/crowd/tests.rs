@@ -1,0 +1,147 @@
+//! The groups of a crowd, and who gives way in them.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::*;
+
+const LIMITS: Limits = Limits { silent: 3, requests: 2, api: 1, patience: Duration::ZERO };
+
+/// A seat, and the task that has to end when it is taken away.
+struct Guest {
+    seat: Seat,
+    task: JoinHandle<()>,
+}
+
+impl Guest {
+    fn enter(crowd: &Arc<Crowd>, from: u8) -> Self {
+        let seat = crowd.enter(Ipv4Addr::new(192, 0, 2, from).into());
+        let task = tokio::spawn(std::future::pending());
+        seat.is_served_by(task.abort_handle());
+        Self { seat, task }
+    }
+
+    async fn begun(crowd: &Arc<Crowd>, from: u8) -> Self {
+        let guest = Self::enter(crowd, from);
+        assert!(guest.seat.begin(soon()).await);
+        guest
+    }
+
+    async fn is_there(&mut self) -> bool {
+        tokio::task::yield_now().await;
+        !self.task.is_finished()
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
+fn counts(crowd: &Crowd) -> [usize; 3] {
+    Group::ALL.map(|group| crowd.count(group))
+}
+
+#[tokio::test]
+async fn a_flood_of_silent_connections_pushes_itself_out() {
+    let crowd = Crowd::new(Port::Client, LIMITS);
+    let mut honest = Guest::enter(&crowd, 1);
+    let mut flood: Vec<Guest> = (0..20).map(|_| Guest::enter(&crowd, 66)).collect();
+    assert_eq!(counts(&crowd), [3, 0, 0]);
+    assert!(honest.is_there().await);
+    assert!(flood.pop().unwrap().is_there().await, "the newest is there");
+    assert!(!flood.remove(0).is_there().await);
+    assert_eq!(crowd.dropped(Reason::Silent), 18);
+    drop((honest, flood));
+    assert_eq!(counts(&crowd), [0; 3]);
+}
+
+#[tokio::test]
+async fn who_is_waited_for_gives_way_and_who_is_worked_for_does_not() {
+    let crowd = Crowd::new(Port::Client, LIMITS);
+    let (mut worked, mut waited) = (Guest::begun(&crowd, 1).await, Guest::begun(&crowd, 1).await);
+    waited.seat.waits_for_peer(true);
+    let newcomer = Guest::begun(&crowd, 1).await;
+    assert!(worked.is_there().await && !waited.is_there().await);
+    assert_eq!(counts(&crowd), [0, 2, 0]);
+    assert_eq!(crowd.dropped(Reason::Request), 1);
+    drop(waited);
+    assert_eq!(counts(&crowd), [0, 2, 0]);
+    drop((worked, newcomer));
+    assert_eq!(counts(&crowd), [0; 3]);
+}
+
+#[tokio::test]
+async fn a_connection_waits_for_room_until_one_is_waited_for_or_leaves() {
+    let crowd = Crowd::new(Port::Client, LIMITS);
+    let (one, other) = (Guest::begun(&crowd, 1).await, Guest::begun(&crowd, 1).await);
+    let late = Guest::enter(&crowd, 2);
+    assert!(!late.seat.begin(Instant::now()).await);
+    let begins = async || late.seat.begin(soon()).await;
+    let (admitted, ()) = tokio::join!(begins(), async { one.seat.waits_for_peer(true) });
+    assert!(admitted);
+    let last = Guest::enter(&crowd, 3);
+    let (admitted, ()) = tokio::join!(last.seat.begin(soon()), async { drop(other) });
+    assert!(admitted);
+    assert_eq!(counts(&crowd), [0, 2, 0]);
+}
+
+async fn storm(patience: Duration) -> (Arc<Crowd>, Vec<Guest>) {
+    let crowd = Crowd::new(Port::Client, Limits { requests: 4, patience, ..LIMITS });
+    let mut storm = Vec::new();
+    for from in [1, 1, 2, 2] {
+        let guest = Guest::begun(&crowd, from).await;
+        guest.seat.waits_for_peer(true);
+        storm.push(guest);
+    }
+    (crowd, storm)
+}
+
+#[tokio::test]
+async fn a_storm_pushes_itself_out_only_after_a_while() {
+    let (crowd, _storm) = storm(Duration::from_secs(3600)).await;
+    assert!(!Guest::enter(&crowd, 2).seat.begin(Instant::now()).await);
+    let (crowd, mut storm) = storm(Duration::from_millis(50)).await;
+    let late = Guest::begun(&crowd, 2).await;
+    assert!(!storm[0].is_there().await);
+    drop(late);
+}
+
+#[tokio::test]
+async fn a_source_with_more_than_its_part_gives_way_to_others_at_once() {
+    let (crowd, mut storm) = storm(Duration::from_secs(3600)).await;
+    let other = Guest::begun(&crowd, 3).await;
+    assert!(!storm[0].is_there().await);
+    drop(other);
+}
+
+#[tokio::test]
+async fn no_more_are_accepted_while_some_wait_for_room() {
+    let crowd = Crowd::new(Port::Client, LIMITS);
+    let (one, _other) = (Guest::begun(&crowd, 1).await, Guest::begun(&crowd, 1).await);
+    let waiting = Guest::enter(&crowd, 2);
+    let begins = async || waiting.seat.begin(soon()).await;
+    let (admitted, can_enter) = tokio::join!(begins(), async {
+        let is_late = timeout(Duration::ZERO, crowd.can_enter()).await.is_err();
+        drop(one);
+        crowd.can_enter().await;
+        is_late
+    });
+    assert!(admitted && can_enter);
+}
+
+#[tokio::test]
+async fn callers_of_the_api_have_room_of_their_own() {
+    let crowd = Crowd::new(Port::Client, LIMITS);
+    let mut first = Guest::begun(&crowd, 1).await;
+    assert!(first.seat.work(Group::Api));
+    assert_eq!(counts(&crowd), [0, 0, 1]);
+    let second = Guest::begun(&crowd, 1).await;
+    assert!(!second.seat.work(Group::Api), "the first is worked for");
+    first.seat.renew();
+    first.seat.waits_for_peer(true);
+    assert!(second.seat.work(Group::Api));
+    assert!(!first.is_there().await);
+    assert_eq!((counts(&crowd), crowd.dropped(Reason::Api)), ([0, 0, 1], 1));
+}

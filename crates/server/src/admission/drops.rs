@@ -1,0 +1,114 @@
+//! Connections that the node ended before their peer wished it, by reason.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The listener that a connection came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    Client,
+    Internal,
+}
+
+impl Port {
+    pub(crate) const ALL: [Self; 2] = [Self::Client, Self::Internal];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// Why a connection was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It had sent nothing and gave way to another.
+    Silent,
+    /// It had no whole request, or did not take its answer, and gave way to another.
+    Request,
+    /// The same, and its last call was one of the API.
+    Api,
+    /// It sent no whole request head in time.
+    HeadTimeout,
+    /// It took nothing of an answer in time.
+    WriteTimeout,
+}
+
+impl Reason {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Silent, Self::Request, Self::Api, Self::HeadTimeout, Self::WriteTimeout];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Request => "request",
+            Self::Api => "api",
+            Self::HeadTimeout => "head_timeout",
+            Self::WriteTimeout => "write_timeout",
+        }
+    }
+
+    /// The setting that decides it.
+    pub(super) fn setting(self, port: Port) -> &'static str {
+        match (self, port) {
+            (Self::Silent, _) => "server.silent_connections_max",
+            (Self::Request, Port::Client) => "server.http_connections_max",
+            (Self::Request, Port::Internal) => "internal.connections_max",
+            (Self::Api, _) => "api.connections_max",
+            (Self::HeadTimeout, _) => "server.request_header_timeout",
+            (Self::WriteTimeout, _) => "server.write_timeout",
+        }
+    }
+
+    /// Browsers open connections ahead and leave them unused: that is not worth a line.
+    fn is_usual(self) -> bool {
+        self == Self::HeadTimeout
+    }
+}
+
+/// Between two lines of the log for the same reason.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Drops {
+    port: Port,
+    counts: [AtomicU64; Reason::ALL.len()],
+    /// When each reason was logged last, and its count then.
+    logged: Mutex<[Option<(Instant, u64)>; Reason::ALL.len()]>,
+}
+
+impl Drops {
+    pub(super) fn new(port: Port) -> Self {
+        Self { port, counts: Default::default(), logged: Mutex::default() }
+    }
+
+    pub(super) fn value(&self, why: Reason) -> u64 {
+        self.counts[why as usize].load(Relaxed)
+    }
+
+    pub(super) fn count(&self, why: Reason) {
+        let count = self.counts[why as usize].fetch_add(1, Relaxed) + 1;
+        if why.is_usual() {
+            return;
+        }
+        let now = Instant::now();
+        let before = {
+            let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = &mut logged[why as usize];
+            if last.is_some_and(|(at, _)| now < at + LOG_INTERVAL) {
+                return;
+            }
+            last.replace((now, count)).map_or(0, |(_, count)| count)
+        };
+        tracing::warn!(
+            port = self.port.label(),
+            reason = why.label(),
+            setting = why.setting(self.port),
+            connections = count - before,
+            "connections dropped"
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! Which HTTP connections a listener keeps: the limits on them, the connection that gives way when a limit is
+//! reached, and the time a peer may take for each step.
+//!
+//! A connection that a shard owns, a WebSocket or a stream, is none of these any more.
+
+mod crowd;
+mod drops;
+mod source;
+mod victims;
+mod watch;
+
+pub(crate) use crowd::{Crowd, Group, Limits, Seat};
+pub(crate) use drops::{Port, Reason};
+pub(crate) use source::Source;
+pub(crate) use watch::{FirstByte, Times, Watch, Watched, first_byte};

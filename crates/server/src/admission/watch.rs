@@ -1,0 +1,281 @@
+//! The deadlines of one HTTP connection, and what the node waits for.
+//!
+//! All bytes pass through [`Watched`], which sees what the node waits for: a read that finds nothing waits for the
+//! peer's request, and a write that is not taken waits for the peer to read.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, timeout_at};
+
+use super::{Group, Reason, Seat};
+use crate::http::{Answer, text};
+
+/// How long a peer may take for each step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// From the first byte of a request to the end of its head; for the first request, from accept.
+    pub head: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// The same after a call of the API.
+    pub idle_api: Duration,
+    /// Until something of an answer is taken.
+    pub write: Duration,
+}
+
+/// The first event of a fresh connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FirstByte {
+    Came,
+    /// The peer left.
+    Left,
+    TimedOut,
+}
+
+/// Waits until a peer has sent something.
+pub(crate) async fn first_byte(stream: &TcpStream, seat: &Seat, deadline: Instant) -> FirstByte {
+    match timeout_at(deadline, stream.peek(&mut [0])).await {
+        Ok(Ok(1..)) => FirstByte::Came,
+        Ok(_) => FirstByte::Left,
+        Err(_) => {
+            seat.dropped(Reason::HeadTimeout);
+            FirstByte::TimedOut
+        }
+    }
+}
+
+/// A handle on the watch over one connection. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    seat: Arc<Seat>,
+    times: Times,
+    phase: Phase,
+    group: Group,
+    /// Since when the peer has taken nothing of what it was sent.
+    blocked_since: Option<Instant>,
+    /// A request waits until the answers before it are taken.
+    is_held: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A request head is being read.
+    Head { until: Instant },
+    /// A request is being answered.
+    Work,
+    /// The next request is waited for.
+    Idle { until: Instant },
+}
+
+impl Watch {
+    /// Watches a connection whose first head has to be there in time.
+    pub(crate) fn new(seat: Arc<Seat>, times: Times, head_until: Instant) -> Self {
+        let phase = Phase::Head { until: head_until };
+        let state = State { seat, times, phase, group: Group::Request, blocked_since: None, is_held: false };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Notes that a whole request head is there. Returns false if too many requests of its group are being worked on.
+    pub(crate) fn asked(&self, group: Group) -> bool {
+        let mut state = self.state();
+        state.phase = Phase::Work;
+        if !state.seat.work(group) {
+            return false;
+        }
+        state.group = group;
+        true
+    }
+
+    /// The answer to a request that was not taken.
+    pub(crate) fn refusal(&self, group: Group) -> Answer {
+        let setting = group.reason().setting(self.state().seat.crowd().port);
+        let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, format!("{setting} is reached."));
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        answer
+    }
+
+    /// Notes that a request is answered, and tells the peer for how long the connection is kept.
+    pub(crate) fn answered(&self, response: &mut Answer, wants_to_close: bool) {
+        const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+        let mut state = self.state();
+        let idle = if state.group == Group::Api { state.times.idle_api } else { state.times.idle };
+        state.phase = Phase::Idle { until: Instant::now() + idle };
+        state.seat.renew();
+        if wants_to_close || state.seat.crowd().is_half_full(state.group) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if !response.headers().contains_key(CONNECTION) {
+            let timeout = format!("timeout={}", idle.as_secs());
+            response.headers_mut().extend(HeaderValue::try_from(timeout).map(|value| (KEEP_ALIVE, value)));
+        }
+    }
+
+    /// Waits until the peer has taken the answers before, which are all in memory.
+    pub(crate) async fn written(&self) {
+        std::future::poll_fn(|_| {
+            let mut state = self.state();
+            state.is_held = state.blocked_since.is_some();
+            // The task is woken when the socket takes more, and then everything in it is polled.
+            if state.is_held { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    /// Is ready once the peer has used up its time, and counts that. To be polled after the connection.
+    pub(crate) fn poll_expired(&self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
+        let Some((deadline, reason)) = self.state().deadline() else { return Poll::Pending };
+        // A later deadline is looked at when the earlier one has passed: no timer is set for each request.
+        if deadline < sleep.deadline() {
+            sleep.as_mut().reset(deadline);
+        }
+        while sleep.as_mut().poll(context).is_ready() {
+            if Instant::now() >= deadline {
+                if let Some(reason) = reason {
+                    self.state().seat.dropped(reason);
+                }
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes the result of a read: `None` if nothing was there.
+    fn read(&self, bytes: Option<usize>) {
+        let mut state = self.state();
+        match bytes {
+            None => state.seat.waits_for_peer(true),
+            Some(bytes) => {
+                if bytes > 0
+                    && let Phase::Idle { .. } = state.phase
+                {
+                    state.phase = Phase::Head { until: Instant::now() + state.times.head };
+                    state.seat.renew();
+                }
+                state.seat.waits_for_peer(false);
+            }
+        }
+    }
+
+    fn wrote(&self, context: &Context<'_>, is_taken: bool) {
+        let mut state = self.state();
+        if !is_taken {
+            state.blocked_since.get_or_insert_with(Instant::now);
+            state.seat.waits_for_peer(true);
+        } else if state.blocked_since.take().is_some() {
+            state.seat.waits_for_peer(false);
+            if std::mem::take(&mut state.is_held) {
+                context.waker().wake_by_ref();
+            }
+        }
+    }
+
+    /// Returns true if reading has to wait until the peer takes what it was sent.
+    fn holds_reading(&self) -> bool {
+        let mut state = self.state();
+        state.is_held |= state.blocked_since.is_some();
+        state.blocked_since.is_some()
+    }
+}
+
+impl State {
+    /// When the peer's time is up, and the reason to count.
+    fn deadline(&self) -> Option<(Instant, Option<Reason>)> {
+        let blocked = self.blocked_since.map(|since| (since + self.times.write, Some(Reason::WriteTimeout)));
+        let phase = match self.phase {
+            // A peer that does not read is not waited for to send.
+            _ if blocked.is_some() => None,
+            Phase::Head { until } => Some((until, Some(Reason::HeadTimeout))),
+            Phase::Idle { until } => Some((until, None)),
+            Phase::Work => None,
+        };
+        blocked.or(phase)
+    }
+}
+
+/// A stream that tells its watch what becomes of every read and write.
+#[derive(Debug)]
+pub(crate) struct Watched<S> {
+    stream: S,
+    watch: Watch,
+}
+
+impl<S> Watched<S> {
+    pub(crate) fn new(stream: S, watch: Watch) -> Self {
+        Self { stream, watch }
+    }
+
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
+    }
+
+    fn wrote<T>(&self, context: &Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.watch.wrote(context, result.is_ready());
+        result
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // What is asked behind an answer that nobody takes would become one more.
+        if self.watch.holds_reading() {
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.watch.read(result.is_ready().then(|| buffer.filled().len() - before));
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(context, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.wrote(context, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_flush(context);
+        self.wrote(context, result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

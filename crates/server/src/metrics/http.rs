@@ -1,0 +1,55 @@
+//! HTTP connections: how many there are, and those that were dropped.
+
+use std::sync::Arc;
+
+use prometheus::proto::{MetricFamily, MetricType};
+
+use super::{family, sample};
+use crate::admission::{Crowd, Group, Port, Reason};
+
+pub(super) fn collect(crowds: &[Arc<Crowd>]) -> Vec<MetricFamily> {
+    let sum = |port: Port, number: &dyn Fn(&Crowd) -> u64| -> f64 {
+        crowds.iter().filter(|crowd| crowd.port == port).map(|crowd| number(crowd)).sum::<u64>() as f64
+    };
+    let mut open = Vec::new();
+    let mut dropped = Vec::new();
+    for port in Port::ALL {
+        for group in Group::ALL {
+            let labels = [("port", port.label()), ("state", group.label())];
+            open.push(sample(MetricType::GAUGE, &labels, sum(port, &|crowd| crowd.count(group) as u64)));
+        }
+        for reason in Reason::ALL {
+            let labels = [("port", port.label()), ("reason", reason.label())];
+            dropped.push(sample(MetricType::COUNTER, &labels, sum(port, &|crowd| crowd.dropped(reason))));
+        }
+    }
+    vec![
+        family(
+            "fanwire_http_connections",
+            "Open HTTP connections. Silent ones have sent nothing; api: the last request was a call of the API. An open \
+             WebSocket or stream is none of them.",
+            MetricType::GAUGE,
+            open,
+        ),
+        family(
+            "fanwire_http_connections_dropped_total",
+            "HTTP connections that the node dropped. silent, request, api: they gave way to others at a limit; \
+             head_timeout: no whole request came; write_timeout: the answer was not taken.",
+            MetricType::COUNTER,
+            dropped,
+        ),
+    ]
+}
+
+/// A listener with one silent connection, which another had to give way to.
+#[cfg(test)]
+pub(super) fn example() -> Arc<Crowd> {
+    let patience = std::time::Duration::ZERO;
+    let crowd =
+        Crowd::new(Port::Client, crate::admission::Limits { silent: 1, requests: 1, api: 1, patience });
+    for _ in 0..2 {
+        // A seat that is never given back.
+        std::mem::forget(crowd.enter(std::net::Ipv4Addr::LOCALHOST.into()));
+    }
+    crowd
+}
