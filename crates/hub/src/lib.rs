@@ -5,6 +5,7 @@
 
 pub mod settings;
 pub mod namespace;
+pub mod format;
 pub mod credentials;
 pub mod permission;
 
@@ -20,8 +21,7 @@ pub mod wheel;
 pub use credentials::{
     ConnectionClaims, Expiry, GrantOptions, Overrides, SubscriptionClaims, TokenError, TopicGrant,
 };
-pub use namespace::{
-    HistoryBounds, NameError, NameRules, Namespace, Namespaces, PublicationFormat, RecoveryMode,
-};
+pub use format::{PublicationFormat, Unfit, UnfitField};
+pub use namespace::{HistoryBounds, NameError, NameRules, Namespace, Namespaces, RecoveryMode};
 pub use queue::SlowPolicy;
 pub use settings::{ClientSettings, PersonalTopic};

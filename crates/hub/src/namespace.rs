@@ -8,6 +8,7 @@ use fanwire_protocol::ErrorCode;
 use regex::Regex;
 use rustc_hash::FxHashMap;
 
+use crate::format::PublicationFormat;
 use crate::queue::SlowPolicy;
 
 /// What a topic's namespace allows and keeps. Everything is off by default.
@@ -69,18 +70,6 @@ pub enum RecoveryMode {
     Stream,
     /// The newest publication only.
     Cache,
-}
-
-/// What a publication's data has to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PublicationFormat {
-    /// Anything but empty.
-    #[default]
-    NotEmpty,
-    Json,
-    JsonObject,
-    /// Anything, empty included.
-    Binary,
 }
 
 /// The characters that give a topic's name its meaning. Each is one or more bytes of ASCII; none is empty.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::PublicationFormat;
+
 /// Checked settings of the configuration's `client` section, where each is described with its default.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
@@ -36,6 +38,8 @@ pub struct ClientSettings {
     /// Everything is allowed to everybody. For development on loopback.
     pub insecure: bool,
     pub personal_topic: Option<PersonalTopic>,
+    /// What the info of a connection has to be, which is shown in every topic.
+    pub info_format: PublicationFormat,
     /// Answers the RPC method of this name with an empty result.
     pub rpc_ping_method: Option<String>,
 }
@@ -68,6 +72,7 @@ impl Default for ClientSettings {
             disallow_anonymous_connection_tokens: false,
             insecure: false,
             personal_topic: None,
+            info_format: PublicationFormat::default(),
             rpc_ping_method: None,
         }
     }

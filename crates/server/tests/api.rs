@@ -19,6 +19,10 @@ use serde_json::{Value, json};
 const UNKNOWN_TOPIC: &str = r#"{"error":{"code":102,"message":"unknown channel"}}"#;
 const NOT_FOUND: &str = r#"{"error":{"code":104,"message":"not found"}}"#;
 const BAD_REQUEST: &str = r#"{"error":{"code":107,"message":"bad request"}}"#;
+const NO_DATA: &str = r#"{"error":{"code":107,"message":"bad request: data is empty; send data, or set publication_format to \"binary\""}}"#;
+const NOT_OBJECT: &str = r#"{"error":{"code":107,"message":"bad request: data is not a JSON object; send one, or set publication_format to \"json\""}}"#;
+const NOT_JSON: &str = r#"{"error":{"code":107,"message":"bad request: b64data is not JSON in UTF-8; send JSON, or set publication_format to \"not_empty\""}}"#;
+const INFO_NOT_JSON: &str = r#"{"error":{"code":107,"message":"bad request: info or b64info is not JSON in UTF-8; send JSON, or set publication_format to \"not_empty\""}}"#;
 const NOT_AVAILABLE: &str = r#"{"error":{"code":108,"message":"not available"}}"#;
 const EXPIRED: &str = r#"{"error":{"code":110,"message":"expired"}}"#;
 const UNRECOVERABLE: &str = r#"{"error":{"code":112,"message":"unrecoverable position"}}"#;
@@ -108,7 +112,7 @@ async fn every_method_has_its_exact_answers() {
     let cases = [
         ("publish", r#"{"channel":"a","data":{}}"#, EMPTY),
         ("publish", r#"{"channel":"a","data":null}"#, EMPTY),
-        ("publish", r#"{"channel":"a","b64data":"AP8="}"#, EMPTY),
+        ("publish", r#"{"channel":"binary:a","b64data":"AP8="}"#, EMPTY),
         ("publish", r#"{"channel":"a","data":1,"delta":true,"label_filter":{},"tags":{"a":"b"}}"#, EMPTY),
         ("publish", r#"{"channel":"history:skip","data":1,"skip_history":true}"#, EMPTY),
         ("publish", r#"{"channel":"object:a","data":{"a":1}}"#, EMPTY),
@@ -117,10 +121,11 @@ async fn every_method_has_its_exact_answers() {
         ("publish", r#"{"channel":null,"data":1}"#, BAD_REQUEST),
         ("publish", r#"{"channel":"","data":1}"#, BAD_REQUEST),
         ("publish", r#"{"channel":"ä","data":1}"#, BAD_REQUEST),
-        ("publish", r#"{"channel":"a"}"#, BAD_REQUEST),
+        ("publish", r#"{"channel":"a"}"#, NO_DATA),
         ("publish", r#"{"channel":"a","b64data":"***"}"#, BAD_REQUEST),
-        ("publish", r#"{"channel":"object:a","data":[]}"#, BAD_REQUEST),
-        ("publish", r#"{"channel":"object:a","b64data":"AP8="}"#, BAD_REQUEST),
+        ("publish", r#"{"channel":"object:a","data":[]}"#, NOT_OBJECT),
+        ("publish", r#"{"channel":"a","b64data":"AP8="}"#, NOT_JSON),
+        ("publish", r#"{"channel":"object:a","b64data":"AP8="}"#, NOT_JSON),
         ("publish", r#"{"channel":"nowhere:a","data":1}"#, UNKNOWN_TOPIC),
         (
             "broadcast",
@@ -144,6 +149,8 @@ async fn every_method_has_its_exact_answers() {
         ("subscribe", r#"{"channel":"a"}"#, BAD_REQUEST),
         ("subscribe", r#"{"user":"","client":null,"channel":"a"}"#, BAD_REQUEST),
         ("subscribe", r#"{"user":"nobody","channel":"a","b64info":"*"}"#, BAD_REQUEST),
+        ("subscribe", r#"{"user":"nobody","channel":"a","b64info":"AP8="}"#, INFO_NOT_JSON),
+        ("subscribe", r#"{"user":"nobody","channel":"binary:a","b64info":"AP8=","b64data":"AP8="}"#, EMPTY),
         ("subscribe", r#"{"user":"nobody","channel":"a","expire_at":1}"#, EXPIRED),
         ("subscribe", r#"{"user":"nobody","channel":"nowhere:a"}"#, UNKNOWN_TOPIC),
         ("unsubscribe", r#"{"user":"nobody","channel":"a"}"#, EMPTY),

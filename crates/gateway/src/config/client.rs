@@ -1,6 +1,6 @@
 //! `[client]`: who may connect, and what holds for every client.
 
-use fanwire_hub::{ClientSettings, PersonalTopic};
+use fanwire_hub::{ClientSettings, PersonalTopic, PublicationFormat};
 use fanwire_server::settings::Origins;
 
 use super::checks::Checks;
@@ -99,7 +99,7 @@ impl Client {
         Origins { allowed: self.allowed_origins.clone() }
     }
 
-    pub(super) fn settings(&self, checks: &mut Checks) -> ClientSettings {
+    pub(super) fn settings(&self, info_format: PublicationFormat, checks: &mut Checks) -> ClientSettings {
         if !self.ping_interval.is_whole_seconds() {
             checks.error("client.ping_interval", "must be whole seconds, which is how clients are told");
         }
@@ -137,6 +137,7 @@ impl Client {
                 namespace: self.personal_topic.namespace.clone(),
                 single_connection: self.personal_topic.single_connection,
             }),
+            info_format,
             rpc_ping_method: self.rpc_ping.enabled.then(|| self.rpc_ping.method.clone()),
         }
     }

@@ -103,7 +103,7 @@ impl Config {
             tls: self.server.tls.settings(checks),
             internal_address: self.internal.checked_socket(&self.server, checks),
             shards: self.server.checked_shards(checks),
-            client: self.client.settings(checks),
+            client: self.client.settings(self.topics.publication_format.into(), checks),
             topics: self.topics.settings(checks),
             origins: self.client.origins(checks),
             connection_tokens,

@@ -24,8 +24,10 @@ section! {
         user_separator: String = defaults::USER_SEPARATOR.into(),
         /// How long a stream's position outlives its last use, where a namespace does not say.
         history_meta_ttl: Period = defaults::HISTORY_META_TTL,
-        /// What data must be where a namespace does not say: "not_empty", "json", "json_object" or "binary".
-        publication_format: PublicationFormat = PublicationFormat::NotEmpty,
+        /// What data must be where a namespace does not say: "json", "json_object", "not_empty" (any bytes but none) or
+        /// "binary" (any bytes). JSON clients receive bytes that are not JSON as "b64data". With either of the first two, what
+        /// tokens and the API say of a client has to be JSON, too.
+        publication_format: PublicationFormat = PublicationFormat::Json,
         sections {
             /// Topics without a namespace. Everything is off until it is turned on.
             default: Namespace,
@@ -124,6 +126,17 @@ choice! {
         Close = "close",
         DropOldest = "drop_oldest",
         KeepLatest = "keep_latest",
+    }
+}
+
+impl From<PublicationFormat> for hub::PublicationFormat {
+    fn from(format: PublicationFormat) -> Self {
+        match format {
+            PublicationFormat::NotEmpty => Self::NotEmpty,
+            PublicationFormat::Json => Self::Json,
+            PublicationFormat::JsonObject => Self::JsonObject,
+            PublicationFormat::Binary => Self::Binary,
+        }
     }
 }
 
@@ -244,12 +257,7 @@ impl Topics {
                 .topic_regex
                 .as_ref()
                 .and_then(|pattern| checks.regex(&at("topic_regex"), pattern)),
-            publication_format: match config.publication_format.unwrap_or(self.publication_format) {
-                PublicationFormat::NotEmpty => hub::PublicationFormat::NotEmpty,
-                PublicationFormat::Json => hub::PublicationFormat::Json,
-                PublicationFormat::JsonObject => hub::PublicationFormat::JsonObject,
-                PublicationFormat::Binary => hub::PublicationFormat::Binary,
-            },
+            publication_format: config.publication_format.unwrap_or(self.publication_format).into(),
             slow_policy: match config.slow_policy {
                 SlowPolicy::Close => hub::SlowPolicy::Close,
                 SlowPolicy::DropOldest => hub::SlowPolicy::DropOldest,

@@ -33,6 +33,7 @@ pub(crate) struct LeftOut {
 
 const TOKEN_SECTIONS: [&str; 2] = ["client.token", "client.subscription_token"];
 const REDIS_ADDRESS: &str = "engine.redis.address";
+const PUBLICATION_FORMAT: &str = "topics.publication_format";
 const TLS: &str = "http_server.tls";
 const TLS_SWITCH: &str = "http_server.tls.enabled";
 /// Where clients connect there when nothing is said.
@@ -50,6 +51,7 @@ pub(crate) fn translate(values: &Dict, folder: &Path) -> Translation {
     work.encryption(values);
     work.skipped_signatures();
     let problems = work.without_refused_keys();
+    work.publication_format();
     Translation { text: write_file(&work.ours), left_out: work.left_out, problems }
 }
 
@@ -224,6 +226,13 @@ impl Work<'_> {
         }
     }
 
+    /// There topics take any bytes unless told otherwise; here they take JSON.
+    fn publication_format(&mut self) {
+        if get(&self.ours, PUBLICATION_FORMAT).is_none() {
+            set(&mut self.ours, PUBLICATION_FORMAT, "not_empty".into());
+        }
+    }
+
     /// Takes out what our own check refuses, key by key, so that what is written can be used.
     fn without_refused_keys(&mut self) -> Vec<String> {
         loop {
@@ -296,7 +305,12 @@ mod tests {
     fn check(theirs: &str, ours: &str, left_out: &[&str]) {
         let values: Dict = Yaml::from_str(theirs).unwrap();
         let translation = translate(&values, Path::new("."));
-        assert_eq!(translation.text.trim(), ours.trim());
+        // What every translation says unless it says another format.
+        let (table, format) = ("[topics]\n", "publication_format = \"not_empty\"\n");
+        let text = translation.text.replacen(format, "", 1);
+        let text = text.replacen(&format!("{table}\n"), "", 1);
+        let text = text.strip_suffix(table).unwrap_or(&text);
+        assert_eq!(text.trim(), ours.trim());
         let told: Vec<String> =
             translation.left_out.iter().map(|left| format!("{}: {}", left.key, left.reason)).collect();
         assert_eq!(told.len(), left_out.len(), "{told:#?}");
@@ -318,6 +332,24 @@ mod tests {
              [api]\non = \"client\"\nkeys = [\"0012\"]",
             &[],
         );
+    }
+
+    #[test]
+    fn topics_take_what_they_took() {
+        for (theirs, ours) in [
+            ("channel: {}", "not_empty"),
+            ("channel: {publication_data_format: ''}", "not_empty"),
+            ("channel: {publication_data_format: json}", "json"),
+            ("channel: {publication_data_format: binary}", "binary"),
+            ("channel: {publication_data_format: nonsense}", "not_empty"),
+        ] {
+            let translation = translate(&Yaml::from_str::<Dict>(theirs).unwrap(), Path::new("."));
+            assert_eq!(
+                translation.text.trim(),
+                format!("[topics]\npublication_format = \"{ours}\""),
+                "{theirs}"
+            );
+        }
     }
 
     #[test]

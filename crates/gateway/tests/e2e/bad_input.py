@@ -288,7 +288,7 @@ def test_newlines_inside_a_payload_do_not_break_the_frame(server, raw):
 
 
 def test_data_that_is_no_json_comes_in_base64(server, raw):
-    channel = fresh("plain")
+    channel = fresh("bytes")
     raw.send_commands({"id": 2, "subscribe": {"channel": channel}})
     raw.read_reply(2)
     server.api("publish", {"channel": channel, "b64data": "/wD/"})

@@ -11,7 +11,7 @@ use rustc_hash::FxHasher;
 
 use super::subscribe::{Origin, Plan};
 use super::timing::{AlreadyOver, token_ttl};
-use super::{Context, Phase, Pings, Refusal, Session};
+use super::{Context, Phase, Pings, Refusal, Session, unfit_token};
 use crate::effect::{Effect, KnownPosition};
 use crate::permission::may_subscribe;
 use crate::{ConnectionClaims, Expiry, GrantOptions, TokenError, TopicGrant};
@@ -49,6 +49,7 @@ impl Session {
                 context.refuse(id, error);
                 self.refuse_connection(context);
             }
+            Err(Refusal::Field(unfit)) => self.close(context, unfit_token(unfit)),
             Err(Refusal::Close(why)) => self.close(context, why),
         }
     }
@@ -61,6 +62,7 @@ impl Session {
     ) -> Result<Connecting, Refusal> {
         let claims = claims(context, &request.token)?;
         let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| ErrorCode::EXPIRED)?;
+        context.settings.info_format.check_info(&claims.info).map_err(|unfit| unfit.of("info"))?;
         self.grants = fingerprint(&claims.topics);
         let plans = plan_topics(context, &claims, request.subs)?;
         let client = self.client;
@@ -193,7 +195,7 @@ fn plan_topics(
         Ok(())
     };
     for TopicGrant { topic, options } in &claims.topics {
-        context.namespace(topic)?;
+        options.check(context.namespace(topic)?.publication_format, GrantOptions::FIELDS_IN_SUBS)?;
         add(topic, options.clone(), asked.remove(&**topic))?;
     }
     if let Some(personal) = context.settings.personal_topic.as_ref().filter(|_| !claims.user.is_empty()) {

@@ -25,7 +25,9 @@ use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, TopicName};
 use crate::delivery::Wire;
 use crate::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use crate::registry::{Moved, Registry};
-use crate::{ClientSettings, ConnectionClaims, Namespace, Namespaces, SubscriptionClaims, TokenError};
+use crate::{
+    ClientSettings, ConnectionClaims, Namespace, Namespaces, SubscriptionClaims, TokenError, UnfitField,
+};
 use connect::Connecting;
 use subscribe::Subscribing;
 use subscription::{Subscription, Subscriptions};
@@ -80,6 +82,11 @@ impl<'a> Context<'a> {
 
     fn refuse(&mut self, command: u32, error: ErrorCode) {
         self.reply(Reply::error(command, error));
+    }
+
+    fn refuse_field(&mut self, command: u32, unfit: UnfitField) {
+        let error = ErrorCode::BAD_REQUEST;
+        self.reply(Reply::error_because(command, error, format!("{}: {unfit}", error.message)));
     }
 }
 
@@ -389,7 +396,20 @@ impl Session {
 /// How a command that needs checks can fail.
 enum Refusal {
     Error(ErrorCode),
+    /// Error 107 that names the field and the remedy.
+    Field(UnfitField),
     Close(Disconnect),
+}
+
+impl From<UnfitField> for Refusal {
+    fn from(unfit: UnfitField) -> Self {
+        Self::Field(unfit)
+    }
+}
+
+/// A token is good, and something in it cannot be shown to clients.
+fn unfit_token(unfit: UnfitField) -> Disconnect {
+    Disconnect { reason: format!("invalid token: {unfit}").into(), ..Disconnect::INVALID_TOKEN }
 }
 
 impl From<ErrorCode> for Refusal {

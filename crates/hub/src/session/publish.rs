@@ -1,10 +1,10 @@
 //! Publishing by a client.
 
 use fanwire_protocol::centrifuge::PublishRequest;
-use fanwire_protocol::{Disconnect, ErrorCode, json};
+use fanwire_protocol::{Disconnect, ErrorCode};
 
-use super::{Context, Session, named};
-use crate::PublicationFormat;
+use super::{Context, Refusal, Session, named};
+use crate::Namespace;
 use crate::effect::TopicRequest;
 use crate::permission::{Asker, may_publish};
 
@@ -14,19 +14,16 @@ impl Session {
             Ok(topic) => topic,
             Err(why) => return self.close(context, why),
         };
-        let refusal = context.namespace(topic.as_str()).and_then(|namespace| {
+        let checked = context.namespace(topic.as_str()).map_err(Refusal::from).and_then(|namespace| {
             let subscribed = self.subscription(context, topic.as_str()).is_some();
             let asker = Asker { user: self.user(), subscribed };
-            if request.kind != 0 || !namespace.publication_format.takes(&request.data) {
-                Err(ErrorCode::BAD_REQUEST)
-            } else if !may_publish(context.settings, namespace, asker) {
-                Err(ErrorCode::PERMISSION_DENIED)
-            } else {
-                Ok(())
-            }
+            check(context, namespace, asker, &request)
         });
-        if let Err(error) = refusal {
-            return context.refuse(id, error);
+        match checked {
+            Ok(()) => {}
+            Err(Refusal::Error(error)) => return context.refuse(id, error),
+            Err(Refusal::Field(unfit)) => return context.refuse_field(id, unfit),
+            Err(Refusal::Close(why)) => return self.close(context, why),
         }
         let Some(info) = self.info_in(context, topic.as_str()) else {
             return self.close(context, Disconnect::BAD_REQUEST);
@@ -35,14 +32,18 @@ impl Session {
     }
 }
 
-impl PublicationFormat {
-    /// Whether a publication may have this data.
-    pub fn takes(self, data: &[u8]) -> bool {
-        match self {
-            Self::NotEmpty => !data.is_empty(),
-            Self::Json => json::check(data).is_ok(),
-            Self::JsonObject => json::check(data).is_ok() && json::is_object(data),
-            Self::Binary => true,
-        }
+fn check(
+    context: &Context<'_>,
+    namespace: &Namespace,
+    asker: Asker<'_>,
+    request: &PublishRequest,
+) -> Result<(), Refusal> {
+    if request.kind != 0 {
+        return Err(ErrorCode::BAD_REQUEST.into());
     }
+    namespace.publication_format.check(&request.data).map_err(|unfit| unfit.of("data"))?;
+    if !may_publish(context.settings, namespace, asker) {
+        return Err(ErrorCode::PERMISSION_DENIED.into());
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use fanwire_protocol::{Disconnect, ErrorCode};
 
 use super::connect::fingerprint;
 use super::timing::{AlreadyOver, token_ttl};
-use super::{Context, Session};
+use super::{Context, Session, unfit_token};
 use crate::TokenError;
 
 impl Session {
@@ -21,6 +21,9 @@ impl Session {
         };
         if *claims.user != *self.user() {
             return self.close(context, Disconnect::INVALID_TOKEN);
+        }
+        if let Err(unfit) = context.settings.info_format.check_info(&claims.info) {
+            return self.close(context, unfit_token(unfit.of("info")));
         }
         let ttl = match token_ttl(claims.expiry, context) {
             Ok(ttl) => ttl,

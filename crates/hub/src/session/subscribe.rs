@@ -81,6 +81,7 @@ impl Session {
         match self.plan_subscription(context, id, request) {
             Ok((topic, plan)) => self.join(context, topic, plan),
             Err(Refusal::Error(error)) => context.refuse(id, error),
+            Err(Refusal::Field(unfit)) => context.refuse_field(id, unfit),
             Err(Refusal::Close(why)) => self.close(context, why),
         }
     }
@@ -118,6 +119,7 @@ impl Session {
             None => (GrantOptions::default(), None),
             Some(claims) => {
                 let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| ErrorCode::EXPIRED)?;
+                claims.options.check(namespace.publication_format, GrantOptions::FIELDS)?;
                 (claims.options, ttl)
             }
         };

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::session::{Manner, Pings};
-use fanwire_hub::{ConnectionClaims, Expiry};
+use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, Namespace, PublicationFormat, TopicGrant, Unfit};
 use fanwire_protocol::Disconnect;
 
 use super::harness::{Outcome, START, TestShard, tokens::user};
@@ -183,4 +184,41 @@ fn a_token_that_ends_within_the_second_is_over() {
     shard.wait(Duration::from_millis(1));
     let client = shard.open();
     assert_eq!(shard.outcome(client, &connect("soon")), Outcome::Error(110));
+}
+
+#[test]
+fn what_a_token_says_of_its_client_has_to_be_json_unless_a_setting_says_otherwise() {
+    let deep = || Bytes::from("[".repeat(129) + &"]".repeat(129));
+    let in_subs = |options| ConnectionClaims {
+        topics: vec![TopicGrant { topic: "news".into(), options }],
+        ..user("42")
+    };
+    let bytes = || Bytes::from_static(b"\xff");
+    for (claims, field, why) in [
+        (ConnectionClaims { info: bytes(), ..user("42") }, "info", Unfit::NotJson),
+        (ConnectionClaims { info: deep(), ..user("42") }, "info", Unfit::TooDeep),
+        (in_subs(GrantOptions { info: deep(), ..Default::default() }), "info in subs", Unfit::TooDeep),
+        (in_subs(GrantOptions { data: deep(), ..Default::default() }), "data in subs", Unfit::TooDeep),
+        (in_subs(GrantOptions { data: bytes(), ..Default::default() }), "data in subs", Unfit::NotJson),
+    ] {
+        let reason = format!("invalid token: {field} {why}");
+        assert!(reason.len() <= Disconnect::REASON_BYTES_MAX, "{reason}");
+        let mut shard = TestShard::default();
+        shard.tokens.add_connection("unfit", claims.clone());
+        let client = shard.open();
+        shard.check(
+            client,
+            &format!(r#"{{"id":1,{}}}"#, connect("unfit")),
+            &[&format!("close 3500 {reason}")],
+        );
+
+        for format in [PublicationFormat::NotEmpty, PublicationFormat::Binary] {
+            let open = Namespace { publication_format: format, ..Namespace::default() };
+            let mut shard = TestShard::new(open, []);
+            shard.settings.info_format = format;
+            shard.tokens.add_connection("unfit", claims.clone());
+            let client = shard.open();
+            shard.check(client, &format!(r#"{{"id":1,{}}}"#, connect("unfit")), &["register 42"]);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_hub::effect::Answer;
-use fanwire_hub::{HistoryBounds, Namespace, PublicationFormat};
+use fanwire_hub::{HistoryBounds, Namespace, PublicationFormat, Unfit};
 use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, Publication};
 
 use super::harness::Outcome::{Asks, Error};
@@ -69,8 +69,34 @@ fn bytes_of_a_binary_client_are_looked_at_too() {
         (b"", &[Binary]),
     ] {
         for format in [NotEmpty, Json, JsonObject, Binary] {
-            assert_eq!(format.takes(data), formats.contains(&format), "{format:?} {data:?}");
+            assert_eq!(format.check(data).is_ok(), formats.contains(&format), "{format:?} {data:?}");
         }
+    }
+}
+
+#[test]
+fn refused_data_is_told_why() {
+    let (mut shard, client) =
+        connected(Namespace { publication_format: PublicationFormat::JsonObject, ..open() });
+    let publish = r#"{"id":2,"publish":{"channel":"news","data":[1]}}"#;
+    let why = r#"data is not a JSON object; send one, or set publication_format to \"json\""#;
+    shard.check(
+        client,
+        publish,
+        &[&format!(r#"{{"id":2,"error":{{"code":107,"message":"bad request: {why}"}}}}"#)],
+    );
+    let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+    for (data, unfit) in [
+        (&b""[..], Unfit::Empty),
+        (b"\xff", Unfit::NotJson),
+        (b"\"\xff\"", Unfit::NotJson),
+        (nested(129).as_bytes(), Unfit::TooDeep),
+    ] {
+        assert_eq!(PublicationFormat::default().check(data), Err(unfit));
+    }
+    // Half of a surrogate pair is JSON by its grammar, and JavaScript writes it.
+    for data in [nested(128).as_bytes(), br#""\ud800""#] {
+        assert_eq!(PublicationFormat::default().check(data), Ok(()));
     }
 }
 

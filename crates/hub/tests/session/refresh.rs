@@ -20,8 +20,13 @@ fn refresh_refuses() {
         ("42 is over", Error(110)),
         ("unavailable", Error(100)),
         ("42 with another topic", Close(3010)),
+        ("42 with bytes", Close(3500)),
     ] {
         let mut shard = TestShard::default();
+        shard.tokens.add_connection(
+            "42 with bytes",
+            ConnectionClaims { info: b"\xff".as_slice().into(), ..user("42") },
+        );
         shard.tokens.add_connection(
             "42 with another topic",
             ConnectionClaims { topics: vec![grant("other")], ..user("42") },

@@ -1,7 +1,7 @@
 //! The subscribe command: every refusal, and which one wins when two apply.
 
 use fanwire_hub::effect::Joined;
-use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, Namespace, SubscriptionClaims};
+use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, Namespace, PublicationFormat, SubscriptionClaims};
 use fanwire_protocol::ErrorCode;
 use regex::Regex;
 
@@ -199,6 +199,23 @@ fn a_token_says_what_the_client_and_others_are_told() {
         shard.end(client),
         [r#"news: unsubscribe 42 {"name":"Ada"} here {"seat":7}"#, "unregister 42"]
     );
+}
+
+#[test]
+fn a_token_s_info_and_data_are_json_unless_the_namespace_says_otherwise() {
+    for (info, data, field) in [(&b"\xff"[..], &b""[..], "info"), (b"", b"{", "data")] {
+        let options = GrantOptions { info: info.into(), data: data.into(), ..GrantOptions::default() };
+        let mut shard = shard();
+        shard.tokens.add_subscription("unfit", SubscriptionClaims { options, ..to("news") });
+        let client = shard.connect("42");
+        let subscribe = r#"{"id":2,"subscribe":{"channel":"news","token":"unfit"}}"#;
+        let why = r#"is not JSON in UTF-8; send JSON, or set publication_format to \"not_empty\""#;
+        let refused = format!(r#"{{"id":2,"error":{{"code":107,"message":"bad request: {field} {why}"}}}}"#);
+        shard.check(client, subscribe, &[&refused]);
+        shard.topics.default.publication_format = PublicationFormat::NotEmpty;
+        assert_eq!(shard.say(client, subscribe).len(), 1);
+        assert!(shard.joined(client, "news", Joined::default())[0].starts_with(r#"{"id":2,"subscribe":{"#));
+    }
 }
 
 #[test]

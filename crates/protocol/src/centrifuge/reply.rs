@@ -11,8 +11,13 @@ impl Reply {
 
     /// The answer to a refused command.
     pub fn error(id: u32, error: ErrorCode) -> Self {
-        let ErrorCode { code, message, temporary } = error;
-        Self { id, error: Some(Error { code, message: message.to_owned(), temporary }), ..Self::default() }
+        Self::error_because(id, error, error.message.to_owned())
+    }
+
+    /// The same with a message that says what was wrong with the command.
+    pub fn error_because(id: u32, error: ErrorCode, message: String) -> Self {
+        let ErrorCode { code, temporary, .. } = error;
+        Self { id, error: Some(Error { code, message, temporary }), ..Self::default() }
     }
 
     /// A publication for the topic's subscribers. `first` is the epoch of the stream that this publication begins.

@@ -102,7 +102,7 @@ pub(super) struct RefreshRequest {
 
 impl SubscribeRequest {
     pub(super) async fn run(self, node: &Node) -> Result<Empty, ApiError> {
-        let (topic, _) = node.topic(&self.channel)?;
+        let (topic, namespace) = node.topic(&self.channel)?;
         let expiry = expiry(self.expire_at);
         if matches!(expiry, Expiry::At(unix) if unix <= node.now().unix()) {
             return Err(ErrorCode::EXPIRED.into());
@@ -112,6 +112,7 @@ impl SubscribeRequest {
             data: payload(self.data, &self.b64data)?,
             overrides: self.overrides.map(Overrides::from).unwrap_or_default(),
         };
+        options.check(namespace.publication_format, ["info or b64info", "data or b64data"])?;
         let recover_since = self.recover_since.map(KnownPosition::from);
         let subscribe = Arc::new(ServerSubscribe { topic, options, expiry, recover_since });
         order(node, self.whom, Vec::new(), Control::Subscribe(subscribe)).await
@@ -179,7 +180,7 @@ impl TryFrom<DisconnectWith> for Disconnect {
         let code = u16::try_from(code).ok().filter(|code| DISCONNECT_CODES.contains(code));
         let code = code.ok_or_else(|| {
             let (first, last) = (DISCONNECT_CODES.start(), DISCONNECT_CODES.end());
-            ApiError::bad_request(format!("bad request: disconnect codes are {first} to {last}"))
+            ApiError::bad_request(format!("disconnect codes are {first} to {last}"))
         })?;
         let mut length = reason.len().min(Self::REASON_BYTES_MAX);
         while !reason.is_char_boundary(length) {

@@ -1,8 +1,10 @@
 //! What goes wrong with a call: an error in a command's answer, or a refusal of the whole request.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::time::Duration;
 
+use fanwire_hub::UnfitField;
 use fanwire_protocol::ErrorCode;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
@@ -25,9 +27,10 @@ impl ApiError {
     pub(crate) const BAD_REQUEST: Self =
         Self { code: ErrorCode::BAD_REQUEST.code, message: Cow::Borrowed(ErrorCode::BAD_REQUEST.message) };
 
-    /// A bad request that deserves a sentence.
-    pub(super) fn bad_request(message: String) -> Self {
-        Self { code: ErrorCode::BAD_REQUEST.code, message: message.into() }
+    /// A bad request, with the name of the field and what to do.
+    pub(super) fn bad_request(why: impl Display) -> Self {
+        let ErrorCode { code, message, .. } = ErrorCode::BAD_REQUEST;
+        Self { code, message: format!("{message}: {why}").into() }
     }
 
     pub(super) fn code(&self) -> u32 {
@@ -45,6 +48,12 @@ impl ApiError {
             113 => StatusCode::CONFLICT,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+}
+
+impl From<UnfitField> for ApiError {
+    fn from(unfit: UnfitField) -> Self {
+        Self::bad_request(unfit)
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_broker::{Publish, Published};
+use fanwire_protocol::Tags;
 use fanwire_protocol::json::{self, is_default, null_is_default};
-use fanwire_protocol::{ErrorCode, Tags};
 use serde::{Deserialize, Serialize};
 
 use super::command::{Envelope, Reply, result};
@@ -58,7 +58,7 @@ pub(super) type Begun = Pin<Box<dyn Future<Output = Result<PublishResult, ApiErr
 /// Begins to publish. What is begun for one topic is published in that order.
 pub(super) async fn publish(node: &Node, request: PublishRequest) -> Result<Begun, ApiError> {
     let (publish, keep) = request.content()?;
-    publish_into(node, &request.channel, publish, keep).await
+    publish_into(node, &request.channel, request.data_field(), publish, keep).await
 }
 
 pub(super) async fn broadcast(node: &Node, request: PublishRequest) -> Reply {
@@ -76,9 +76,10 @@ pub(super) async fn broadcast(node: &Node, request: PublishRequest) -> Reply {
         return Err(ApiError::bad_request(message));
     }
     let (publish, keep) = request.content()?;
+    let field = request.data_field();
     let publications = request.channels.into_iter().map(|topic| {
         let (node, publish) = (node.clone(), publish.clone());
-        async move { publish_into(&node, &topic, publish, keep).await?.await }
+        async move { publish_into(&node, &topic, field, publish, keep).await?.await }
     });
     let replies = side_by_side(BROADCAST_WIDTH, publications).await;
     result(&BroadcastResult { responses: replies.iter().map(Envelope::from).collect() })
@@ -94,6 +95,10 @@ enum Keep {
 }
 
 impl PublishRequest {
+    fn data_field(&self) -> &'static str {
+        if self.b64data.is_empty() { "data" } else { "b64data" }
+    }
+
     /// The publication, but for the topic's part in it.
     fn content(&self) -> Result<(Publish, Keep), ApiError> {
         for (name, key) in
@@ -115,11 +120,17 @@ impl PublishRequest {
     }
 }
 
-async fn publish_into(node: &Node, topic: &str, publish: Publish, keep: Keep) -> Result<Begun, ApiError> {
+/// `field` is where the data came from.
+async fn publish_into(
+    node: &Node,
+    topic: &str,
+    field: &'static str,
+    publish: Publish,
+    keep: Keep,
+) -> Result<Begun, ApiError> {
     let (topic, namespace) = node.topic(topic)?;
-    if !namespace.publication_format.takes(&publish.data) {
-        return Err(ErrorCode::BAD_REQUEST.into());
-    }
+    let checked = namespace.publication_format.check(&publish.data);
+    checked.map_err(|unfit| unfit.of(field))?;
     let history = match keep {
         Keep::AsTheNamespaceSays => Node::history_options(namespace),
         Keep::No => None,

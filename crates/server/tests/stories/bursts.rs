@@ -40,11 +40,15 @@ fn replies(mut bytes: &[u8]) -> Vec<Reply> {
 
 /// Publishes bytes of any kind.
 pub(crate) async fn publish_protobuf(gateway: &TestGateway, topic: &str, data: Vec<u8>) {
+    let reply = try_to_publish_protobuf(gateway, topic, data).await;
+    assert!(reply.publish.is_some(), "{reply:?}");
+}
+
+pub(crate) async fn try_to_publish_protobuf(gateway: &TestGateway, topic: &str, data: Vec<u8>) -> Reply {
     let mut socket = connect_protobuf(RawSocket::open(gateway.address).await).await;
     let publish = PublishRequest { channel: topic.into(), data: data.into(), ..PublishRequest::default() };
     socket.send(protobuf(Command { id: 2, publish: Some(publish), ..Command::default() })).await;
-    let reply = replies(&socket.frame().await.unwrap().payload).remove(0);
-    assert!(reply.publish.is_some(), "{reply:?}");
+    replies(&socket.frame().await.unwrap().payload).remove(0)
 }
 
 /// Sends everything before it looks at a reply.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::common::{RawSocket, TestGateway, eventually, settings, token};
+use crate::strange::{ROOM, any};
 
 /// A stream that was granted, read up to its first event.
 async fn listen(gateway: &TestGateway, query: &str) -> RawSocket {
@@ -70,6 +71,7 @@ async fn what_is_refused_is_refused_before_the_stream_begins() {
     let gateway = TestGateway::start(settings).await;
     let ann = token(&json!({"sub": "ann"}));
     let for_bob = token(&json!({"sub": "bob", "channel": "$secret"}));
+    let unfit = token(&json!({"sub": "ann", "channel": "$secret", "b64info": "/w=="}));
     let cases = [
         (format!("token={ann}"), 400, 107, "topic"),
         (format!("token={ann}&topic="), 400, 107, ""),
@@ -80,6 +82,19 @@ async fn what_is_refused_is_refused_before_the_stream_begins() {
         ("topic=a".into(), 401, 101, "client.allow_anonymous_connect_without_token"),
         ("topic=a&token=forged".into(), 401, 101, ""),
         (format!("topic=a&token={}", token(&json!({"sub": "ann", "exp": 1}))), 401, 109, ""),
+        (
+            format!("topic=a&token={}", token(&json!({"sub": "ann", "b64info": "/w=="}))),
+            401,
+            101,
+            "info is not JSON",
+        ),
+        (
+            format!("topic=a&token={}", token(&json!({"sub": "ann", "subs": {"b": {"b64data": "/w=="}}}))),
+            401,
+            101,
+            "data in subs is not JSON",
+        ),
+        (format!("token={ann}&topic=$secret&subscription_token={unfit}"), 401, 101, "info is not JSON"),
     ];
     for (query, status, code, message) in cases {
         let request = format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -152,13 +167,13 @@ async fn a_stream_says_why_it_ends() {
 
 #[tokio::test]
 async fn a_publication_that_is_no_json_comes_in_base64() {
-    let gateway = TestGateway::start(settings(1)).await;
-    let mut listener = listen(&gateway, "topic=room:a").await;
-    has_listeners(&gateway, "room:a", 1).await;
-    crate::bursts::publish_protobuf(&gateway, "room:a", b"not JSON".to_vec()).await;
+    let gateway = TestGateway::start(any(1)).await;
+    let mut listener = listen(&gateway, "topic=any:room").await;
+    has_listeners(&gateway, ROOM, 1).await;
+    crate::bursts::publish_protobuf(&gateway, ROOM, b"not JSON".to_vec()).await;
     let (name, data) = event(&mut listener).await;
     assert_eq!(name, "");
     assert_eq!((&data["data"], &data["b64data"]), (&Value::Null, &json!("bm90IEpTT04=")));
-    gateway.client().await.publish("room:a", json!(1)).await;
+    gateway.client().await.publish(ROOM, json!(1)).await;
     assert_eq!(event(&mut listener).await.1["data"], 1);
 }

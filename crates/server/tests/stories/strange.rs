@@ -1,4 +1,5 @@
-//! What other members and publishers send that is no JSON: JSON watchers stay, and get all of it in order.
+//! What members and publishers send that is not JSON: refused where topics ask for JSON, and where they take any bytes,
+//! JSON watchers stay and get all of it in order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,12 +11,12 @@ use fanwire_server::Settings;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::common::{Client, TestGateway, identity, settings, token};
+use crate::common::{Client, RawSocket, TEXT, TestGateway, frame, identity, settings, token};
 
-const ROOM: &str = "any:room";
+pub(crate) const ROOM: &str = "any:room";
 
 /// Topics that take any bytes, as those of an older version do.
-fn any(shards: usize) -> Settings {
+pub(crate) fn any(shards: usize) -> Settings {
     let open = Namespace {
         name: "any".into(),
         presence: true,
@@ -38,10 +39,10 @@ fn any(shards: usize) -> Settings {
         publication_format: PublicationFormat::NotEmpty,
         ..Namespace::default()
     };
-    Settings {
-        topics: Namespaces::new(NameRules::default(), Namespace::default(), [open]),
-        ..settings(shards)
-    }
+    let mut settings = settings(shards);
+    settings.client.info_format = PublicationFormat::NotEmpty;
+    settings.topics = Namespaces::new(NameRules::default(), Namespace::default(), [open]);
+    settings
 }
 
 fn deep(depth: usize) -> String {
@@ -124,4 +125,48 @@ async fn json_clients_see_members_whose_info_is_no_json() {
         assert_eq!(identity(&watcher.push().await, "leave"), member.id());
     }
     watcher.nothing_more().await;
+}
+
+#[tokio::test]
+async fn what_is_not_json_does_not_come_into_topics_that_ask_for_it() {
+    const ROOM: &str = "history:room";
+    let gateway = TestGateway::start(settings(1)).await;
+    let mut watcher = gateway.client().await;
+    watcher.subscribe(ROOM).await;
+    let deep = deep(5500);
+
+    for (data, why) in [(&b"\xff\x00"[..], "data is not JSON"), (deep.as_bytes(), "data nests deeper")] {
+        let refused =
+            crate::bursts::try_to_publish_protobuf(&gateway, ROOM, data.to_vec()).await.error.unwrap();
+        assert!(refused.code == 107 && refused.message.contains(why), "{refused:?}");
+        assert!(refused.message.contains("publication_format"), "{refused:?}");
+        let from_api = json!({"channel": ROOM, "b64data": in_base64(data)});
+        assert_eq!(gateway.backend().await.error("publish", from_api).await, 107);
+    }
+    let info: Box<RawValue> = RawValue::from_string(deep).unwrap();
+    let sub = || serde_json::value::to_raw_value("42").unwrap();
+    let deep_info = token(&BTreeMap::from([("sub", sub()), ("info", info)]));
+    for (token, why) in [
+        (deep_info, "invalid token: info nests deeper than 128 levels"),
+        (token(&json!({"sub": "42", "b64info": "/w=="})), "invalid token: info is not JSON"),
+        (
+            token(&json!({"sub": "42", "subs": {ROOM: {"b64info": "/w=="}}})),
+            "invalid token: info in subs is not JSON",
+        ),
+    ] {
+        let mut member = RawSocket::websocket(gateway.address).await;
+        member.send(frame(TEXT, json!({"id": 1, "connect": {"token": token}}).to_string())).await;
+        let (code, reason) = member.closed().await;
+        assert_eq!(code, 3500);
+        assert!(reason.starts_with(why) && reason.contains("publication_format"), "{reason}");
+    }
+    let mut member = gateway.client_with(&json!({"sub": "42"})).await;
+    let unfit = token(&json!({"sub": "42", "channel": ROOM, "b64info": "/w=="}));
+    let refused = member.request("subscribe", json!({"channel": ROOM, "token": unfit})).await.unwrap_err();
+    assert_eq!(refused["code"], 107);
+    assert!(refused["message"].as_str().unwrap().contains("info is not JSON"), "{refused}");
+
+    watcher.nothing_more().await;
+    let history = watcher.request("history", json!({"channel": ROOM, "limit": 10})).await.unwrap();
+    assert_eq!(history["publications"], json!([]));
 }
