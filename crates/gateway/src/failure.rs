@@ -1,8 +1,9 @@
 //! How the program ends: the text on standard error and the exit code.
 
 use std::fmt::Display;
-use std::io::Write;
 use std::process::ExitCode;
+
+use crate::output::complain;
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -29,16 +30,6 @@ impl Failure {
             Self::Usage(_) => ExitCode::from(2),
         }
     }
-}
-
-/// Writes to standard output. A reader that has gone, as in `fanwire … | head`, is no failure.
-pub(crate) fn say(text: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-/// Writes to standard error.
-pub(crate) fn complain(text: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// One line for each, under a heading.

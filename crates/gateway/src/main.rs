@@ -6,6 +6,8 @@ mod commands;
 mod config;
 mod failure;
 mod import;
+mod output;
+mod printable;
 
 use std::process::ExitCode;
 
@@ -15,6 +17,7 @@ use cli::{Arguments, Command};
 use commands::{check, config as config_command, serve, token};
 
 fn main() -> ExitCode {
+    let _at_end = output::FlushAtEnd;
     let arguments = Arguments::parse();
     let result = match arguments.command {
         None => serve::run(arguments.serve),

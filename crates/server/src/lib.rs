@@ -34,5 +34,6 @@ mod metrics;
 mod counters;
 
 pub use cluster::JoinError;
+pub use metrics::LOG_LINES_DROPPED;
 pub use run::{Failed, Running, StartError, start};
 pub use settings::Settings;

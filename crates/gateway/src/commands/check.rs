@@ -6,7 +6,8 @@ use fanwire_server::tls::Certificate;
 
 use crate::cli::Check;
 use crate::config::{Loaded, Sources, load};
-use crate::failure::{Failure, complain, say};
+use crate::failure::Failure;
+use crate::output::{complain, say};
 
 pub(crate) fn run(arguments: Check) -> Result<(), Failure> {
     let sources = Sources {
@@ -20,10 +21,7 @@ pub(crate) fn run(arguments: Check) -> Result<(), Failure> {
         complain(format!("warning: {warning}"));
     }
     match result {
-        Ok(loaded) => {
-            say(summary(&loaded));
-            Ok(())
-        }
+        Ok(loaded) => say(summary(&loaded)),
         Err(problems) => {
             for problem in &problems {
                 complain(format!("error: {problem}"));

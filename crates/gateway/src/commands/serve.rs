@@ -13,10 +13,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::Serve;
 use crate::config::{Flag, Loaded, Log, LogFormat, Sources, load};
-use crate::failure::{Failure, complain, listed, say};
+use crate::failure::{Failure, listed};
+use crate::output::{self, Form, Output, complain, say};
 
 pub(crate) fn run(arguments: Serve) -> Result<(), Failure> {
     let is_dev = arguments.dev;
+    let outputs = output::queue(Log::default().queue_bytes_max.0)?;
     let (result, warnings) = load(sources(arguments));
     let loaded = match result {
         Ok(loaded) => loaded,
@@ -27,7 +29,7 @@ pub(crate) fn run(arguments: Serve) -> Result<(), Failure> {
             return Err(Failure::Usage(listed("The configuration is wrong:", &problems)));
         }
     };
-    start_log(&loaded.config.log)?;
+    start_log(&loaded.config.log, &outputs.stdout)?;
     for warning in &warnings {
         warn!("{warning}");
     }
@@ -73,7 +75,7 @@ async fn serve(loaded: Loaded, is_dev: bool) -> Result<(), Failure> {
     let mut running = fanwire_server::start(settings).map_err(|error| Failure::Run(error.to_string()))?;
     info!(clients = %running.client_address(), internal = %running.internal_address(), "ready");
     if let Some(opened) = opened {
-        say(opened.banner(running.client_address(), running.internal_address()));
+        say(opened.banner(running.client_address(), running.internal_address()))?;
     }
 
     let name = loop {
@@ -112,16 +114,23 @@ async fn received(signal: &mut Option<Signal>) {
     }
 }
 
-fn start_log(log: &Log) -> Result<(), Failure> {
+fn start_log(log: &Log, output: &Output) -> Result<(), Failure> {
     let filter = EnvFilter::builder()
         .parse(&log.level)
         .map_err(|error| Failure::Usage(format!("log.level: {error}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
     let is_terminal = std::io::stdout().is_terminal();
-    match log.format {
-        LogFormat::Text => builder.with_ansi(is_terminal).init(),
-        LogFormat::Auto if is_terminal => builder.init(),
-        LogFormat::Auto | LogFormat::Json => builder.json().flatten_event(true).init(),
+    let form = match log.format {
+        LogFormat::Text | LogFormat::Auto if is_terminal => Form::Coloured,
+        LogFormat::Text => Form::Text,
+        LogFormat::Auto | LogFormat::Json => Form::Json,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(output.log(log.queue_bytes_max.0, form));
+    match form {
+        Form::Coloured => builder.with_ansi(true).init(),
+        Form::Text => builder.with_ansi(false).init(),
+        Form::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())
 }

@@ -14,7 +14,9 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::{self, Algorithm, CheckToken, Claims, ConnectionToken, SigningKey, SubscriptionToken};
 use crate::config::{Sources, load};
-use crate::failure::{Failure, complain, listed, say};
+use crate::failure::{Failure, listed};
+use crate::output::{complain, say};
+use crate::printable;
 
 pub(crate) fn run(command: cli::Token) -> Result<(), Failure> {
     match command {
@@ -114,8 +116,7 @@ fn sign(
     let token = jsonwebtoken::encode(&Header::new(algorithm), claims, &key).map_err(|_| {
         Failure::Usage(format!("the key cannot sign: it is not a private key for {algorithm:?}"))
     })?;
-    say(token);
-    Ok(())
+    say(token)
 }
 
 fn read_private_key(file: &Path, algorithm: jsonwebtoken::Algorithm) -> Result<EncodingKey, Failure> {
@@ -162,9 +163,9 @@ fn check(arguments: CheckToken) -> Result<(), Failure> {
         Err(TokenError::Expired) => format!("expired: a {kind} token that has expired or is not valid yet"),
         Err(error) => format!("invalid: {}", error.to_string().trim_start_matches("invalid token: ")),
     };
-    say(verdict);
+    say(printable::one_line(&verdict))?;
     if let Some(claims) = claims {
-        say(format!("{:#}", Value::Object(claims)));
+        say(printable::lines(&format!("{:#}", Value::Object(claims))))?;
     }
     verified.map(drop).map_err(|_| Failure::Told)
 }

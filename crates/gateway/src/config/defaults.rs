@@ -31,6 +31,9 @@ pub(crate) const WRITE_TIMEOUT: Period = Period::from_secs(30);
 /// Certificates are renewed days before they end.
 pub(crate) const TLS_RELOAD_INTERVAL: Period = Period::from_secs(60);
 
+/// Some 5,000 lines: a burst, not a reader that has stopped.
+pub(crate) const LOG_QUEUE_BYTES_MAX: Size = Size(MIB);
+
 pub(crate) const HISTORY_BYTES_MAX: Size = Size(256 * MIB);
 pub(crate) const IDEMPOTENCY_TTL: Period = Period::from_secs(5 * 60);
 

@@ -3,17 +3,25 @@
 use tracing_subscriber::EnvFilter;
 
 use super::checks::Checks;
+use super::defaults::LOG_QUEUE_BYTES_MAX;
 use super::section::{choice, section};
+use super::values::Size;
 
 section! {
-    /// Logs go to standard output.
+    /// Logs go to standard output. The node never waits for their reader.
     Log {
         /// "text" for people, "json" for machines, "auto": text on a terminal and JSON elsewhere.
         format: LogFormat = LogFormat::Auto,
         /// "error", "warn", "info", "debug", "trace" or "off"; also by part: "info,fanwire_server=debug".
         level: String = "info".into(),
+        /// Log lines that wait to be written, in bytes. Further lines are dropped, counted in
+        /// `fanwire_log_lines_dropped_total`, and reported in the log once it is read again.
+        queue_bytes_max: Size = LOG_QUEUE_BYTES_MAX,
     }
 }
+
+/// A long line has to fit.
+const QUEUE_BYTES_MIN: Size = Size(4 << 10);
 
 choice! {
     /// How log lines look.
@@ -26,6 +34,9 @@ choice! {
 
 impl Log {
     pub(super) fn check(&self, checks: &mut Checks) {
+        if self.queue_bytes_max.0 < QUEUE_BYTES_MIN.0 {
+            checks.error("log.queue_bytes_max", format!("must be at least {QUEUE_BYTES_MIN}"));
+        }
         const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
         let directive_is_level = |directive: &str| {
             // A bare word is a target to EnvFilter, so that `level = "inof"` would silence everything else.

@@ -1,0 +1,292 @@
+//! Standard output and standard error. Commands that end by themselves write to them directly. `serve` queues what it
+//! writes, and a thread for each of the two does the writing, so that no other thread waits for a reader.
+//!
+//! `tracing-appender` would bound lines and not bytes, drops without a word in the log, and takes log lines alone.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::panic::PanicHookInfo;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use std::{mem, panic, thread};
+
+use fanwire_server::LOG_LINES_DROPPED;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::failure::Failure;
+use crate::printable;
+
+/// How long the program's end waits for what is queued.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A larger buffer is returned once it is written.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+
+static QUEUES: OnceLock<Queues> = OnceLock::new();
+
+/// The two queues of `serve`.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    pub(crate) stdout: Output,
+    pub(crate) stderr: Output,
+}
+
+/// From here on the program queues what it writes. Panics are told on standard error, which is queued too.
+pub(crate) fn queue(bytes_max: usize) -> Result<&'static Queues, Failure> {
+    let failed = |error| Failure::Run(format!("cannot start a thread for the logs: {error}"));
+    let queues = Queues {
+        stdout: Output::start("stdout", io::stdout(), bytes_max).map_err(failed)?,
+        stderr: Output::start("stderr", io::stderr(), bytes_max).map_err(failed)?,
+    };
+    let queues = QUEUES.get_or_init(|| queues);
+    panic::set_hook(Box::new(|panic| queues.stderr.push(told(panic).as_bytes())));
+    Ok(queues)
+}
+
+/// A panic in one line, and its backtrace where that is wanted.
+fn told(panic: &PanicHookInfo<'_>) -> String {
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("unnamed");
+    let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
+    let message = printable::one_line(text.unwrap_or("no message"));
+    let mut text = format!("thread '{name}' panicked at {place}: {message}\n");
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        text.push_str(&format!("stack backtrace:\n{trace}\n"));
+    }
+    text
+}
+
+/// Writes to standard output. A reader that has gone, as in `fanwire … | head`, is no failure.
+pub(crate) fn say(text: impl Display) -> Result<(), Failure> {
+    if let Some(queues) = QUEUES.get() {
+        queues.stdout.push(format!("{text}\n").as_bytes());
+        return Ok(());
+    }
+    let mut stdout = io::stdout();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Run(format!("standard output cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes to standard error. What cannot be written there cannot be told anywhere.
+pub(crate) fn complain(text: impl Display) {
+    let text = text.to_string();
+    let text = printable::lines(&text);
+    match QUEUES.get() {
+        Some(queues) => queues.stderr.push(format!("{text}\n").as_bytes()),
+        None => drop(writeln!(io::stderr(), "{text}")),
+    }
+}
+
+/// Waits a bounded time, when dropped, until all that was queued is written. `main` holds it, so that a panic of the
+/// main thread is written as well.
+pub(crate) struct FlushAtEnd;
+
+impl Drop for FlushAtEnd {
+    fn drop(&mut self) {
+        if let Some(queues) = QUEUES.get() {
+            let deadline = Instant::now() + FLUSH_TIMEOUT;
+            queues.stdout.flush(deadline);
+            queues.stderr.flush(deadline);
+        }
+    }
+}
+
+/// One of the two streams, as a queue bounded in bytes. What does not fit is dropped and counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Output(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// The queue got its first bytes, or all of them are written.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Queue {
+    waiting: Vec<u8>,
+    /// Bytes that the thread is writing.
+    writing: usize,
+    /// Of both together.
+    bytes_max: usize,
+    /// Lines that were dropped since the log last said so.
+    dropped: u64,
+    form: Form,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Form {
+    Text,
+    /// Text with colours.
+    Coloured,
+    Json,
+}
+
+impl Form {
+    /// The line that says how many lines were dropped.
+    fn notice(self, lines: u64) -> String {
+        let time = humantime::format_rfc3339_micros(SystemTime::now());
+        match self {
+            Self::Text | Self::Coloured => {
+                format!("{time}  WARN fanwire: log lines were dropped lines={lines}\n")
+            }
+            Self::Json => format!(
+                "{{\"timestamp\":\"{time}\",\"level\":\"WARN\",\"message\":\"log lines were dropped\",\
+                 \"lines\":{lines},\"target\":\"fanwire\"}}\n"
+            ),
+        }
+    }
+}
+
+impl Output {
+    fn start(name: &'static str, stream: impl AsFd + Send + 'static, bytes_max: usize) -> io::Result<Self> {
+        let queue = Queue { waiting: Vec::new(), writing: 0, bytes_max, dropped: 0, form: Form::Text };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
+        let output = Self(shared.clone());
+        thread::Builder::new().name(name.to_owned()).spawn(move || shared.write_on(&stream))?;
+        Ok(output)
+    }
+
+    /// Makes it the log, with this bound and form.
+    pub(crate) fn log(&self, bytes_max: usize, form: Form) -> Log {
+        let mut queue = self.0.lock();
+        queue.bytes_max = bytes_max;
+        queue.form = form;
+        Log { output: self.clone(), form }
+    }
+
+    fn push(&self, lines: &[u8]) {
+        let mut queue = self.0.lock();
+        if queue.waiting.len() + queue.writing + lines.len() > queue.bytes_max {
+            queue.drop_lines(lines);
+            return;
+        }
+        let was_empty = queue.waiting.is_empty();
+        queue.waiting.extend_from_slice(lines);
+        drop(queue);
+        if was_empty {
+            self.0.changed.notify_all();
+        }
+    }
+
+    fn flush(&self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let is_busy = |queue: &mut Queue| !queue.waiting.is_empty() || queue.writing > 0;
+        drop(self.0.changed.wait_timeout_while(self.0.lock(), left, is_busy));
+    }
+}
+
+impl Queue {
+    fn drop_lines(&mut self, bytes: &[u8]) {
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.dropped += lines;
+        LOG_LINES_DROPPED.fetch_add(lines, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// Nothing that panics runs under this lock.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread's work, without end.
+    fn write_on(&self, stream: &impl AsFd) {
+        let mut batch = Vec::new();
+        loop {
+            let mut queue = self.lock();
+            while queue.waiting.is_empty() {
+                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+            mem::swap(&mut batch, &mut queue.waiting);
+            queue.writing = batch.len();
+            let dropped = mem::take(&mut queue.dropped);
+            let form = queue.form;
+            drop(queue);
+
+            if dropped > 0 {
+                batch.extend_from_slice(form.notice(dropped).as_bytes());
+            }
+            let written = write(stream, &batch);
+            let mut queue = self.lock();
+            queue.writing = 0;
+            if written < batch.len() {
+                queue.dropped += dropped;
+                queue.drop_lines(&batch[written..]);
+            }
+            drop(queue);
+            self.changed.notify_all();
+            batch.clear();
+            if batch.capacity() > KEPT_BYTES_MAX {
+                batch = Vec::new();
+            }
+        }
+    }
+}
+
+/// Returns how many bytes were written before an error, such as a reader that has gone or a full disk.
+fn write(stream: &impl AsFd, bytes: &[u8]) -> usize {
+    let mut written = 0;
+    while written < bytes.len() {
+        match rustix::io::write(stream, &bytes[written..]) {
+            Ok(count) => written += count,
+            Err(Errno::INTR) => {}
+            // Another process may have made a shared pipe or terminal non-blocking.
+            Err(Errno::AGAIN) => match poll(&mut [PollFd::new(stream, PollFlags::OUT)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => break,
+            },
+            Err(_) => break,
+        }
+    }
+    written
+}
+
+/// Takes events from the formatter.
+#[derive(Debug)]
+pub(crate) struct Log {
+    output: Output,
+    form: Form,
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> &'a Self {
+        self
+    }
+}
+
+/// The formatter writes each event in one call. One event is one line, whatever its values hold.
+impl Write for &Log {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = match self.form {
+            Form::Text | Form::Json => printable::one_line(text),
+            Form::Coloured => printable::coloured_line(text),
+        };
+        self.output.push(format!("{text}\n").as_bytes());
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
