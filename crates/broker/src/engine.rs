@@ -11,7 +11,7 @@ use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use crate::event::Event;
 #[cfg(doc)]
 use crate::history::UNPUBLISHED_META_TTL_MAX;
-use crate::history::{History, HistoryQuery, Recovery, Since};
+use crate::history::{History, HistoryQuery, Limit, Recovery, Since};
 use crate::members::Member;
 use crate::memory::{Memory, MemorySettings};
 use crate::presence::PresenceStats;
@@ -40,6 +40,9 @@ pub enum EngineError {
     /// Something that is not the engine's stands where its own should be.
     #[error("something that is not the engine's stands where its own should be")]
     Foreign,
+    /// The answer would be longer than was asked for.
+    #[error("the answer is too long")]
+    TooLong,
     /// The engine has no memory left for what was to be kept.
     #[error("the engine has no memory left")]
     Full,
@@ -138,7 +141,7 @@ impl Engine {
         }
     }
 
-    /// What was published after `since`, if all of it is still there and is at most `limit`.
+    /// What was published after `since`, if all of it is still there and is within `limit`.
     ///
     /// Without `since` only the top is returned, always complete. Asking starts the topic's epoch if it has
     /// none, and keeps it for another `meta_ttl`. As long as nothing was ever published in the topic that is at most
@@ -147,9 +150,10 @@ impl Engine {
         &self,
         topic: &TopicName,
         since: Option<Since<'_>>,
-        limit: usize,
+        limit: impl Into<Limit>,
         meta_ttl: Duration,
     ) -> Result<Recovery, EngineError> {
+        let limit = limit.into();
         match self {
             Self::Memory(memory) => Ok(memory.recover(topic, since, limit, meta_ttl)),
             Self::Redis(redis) => redis.recover(topic, since, limit, meta_ttl).await,
@@ -217,11 +221,16 @@ impl Engine {
         }
     }
 
-    /// The clients that are present, in no particular order.
-    pub async fn presence(&self, topic: &TopicName) -> Result<Vec<Arc<ClientInfo>>, EngineError> {
+    /// The clients that are present, in no particular order; [`EngineError::TooLong`] if they take more than
+    /// `bytes_max`, as [`ClientInfo::answer_bytes`] counts them.
+    pub async fn presence(
+        &self,
+        topic: &TopicName,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<ClientInfo>>, EngineError> {
         match self {
-            Self::Memory(memory) => Ok(memory.presence(topic)),
-            Self::Redis(redis) => redis.presence(topic).await,
+            Self::Memory(memory) => memory.presence(topic, bytes_max),
+            Self::Redis(redis) => redis.presence(topic, bytes_max).await,
         }
     }
 

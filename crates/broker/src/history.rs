@@ -18,6 +18,27 @@ pub struct Since<'a> {
     pub epoch: &'a str,
 }
 
+/// How much one answer may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub publications: usize,
+    /// As [`Publication::answer_bytes`] counts them. An engine may count some more or less for what is not data.
+    pub bytes: usize,
+}
+
+impl From<usize> for Limit {
+    /// So many publications, however long they are.
+    fn from(publications: usize) -> Self {
+        Self { publications, bytes: usize::MAX }
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self::from(0)
+    }
+}
+
 /// What a reader has missed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recovery {
@@ -27,13 +48,16 @@ pub struct Recovery {
     pub complete: bool,
     /// All that was missed, in order. Empty unless complete.
     pub publications: Vec<Arc<Publication>>,
+    /// All of it can be had, but it takes more bytes than the limit. Then it is not complete.
+    pub is_too_long: bool,
 }
 
 /// Asks for a page of history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HistoryQuery<'a> {
-    /// At most this many publications; 0 asks for the position alone.
-    pub limit: usize,
+    /// At most so much, 0 publications ask for the position alone. If there is anything to read, a page holds at
+    /// least one publication, however long it is.
+    pub limit: Limit,
     /// Only offsets above it, or below it in reverse.
     pub since: Option<Since<'a>>,
     /// Newest first.
@@ -47,4 +71,6 @@ pub struct History {
     pub top: Position,
     /// The page.
     pub publications: Vec<Arc<Publication>>,
+    /// It ended at the limit's bytes.
+    pub is_cut: bool,
 }

@@ -17,7 +17,7 @@ mod redis;
 
 pub use engine::{Engine, EngineError, Usage};
 pub use event::Event;
-pub use history::{History, HistoryQuery, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
+pub use history::{History, HistoryQuery, Limit, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
 pub use members::Member;
 pub use memory::{Memory, MemorySettings};
 pub use presence::PresenceStats;

@@ -46,8 +46,14 @@ impl Members {
         self.clients.is_empty()
     }
 
-    pub(crate) fn list(&self) -> Vec<Arc<ClientInfo>> {
-        self.clients.iter().map(|ByClient(info)| info.clone()).collect()
+    /// All of them, or `None` if they take more than that many bytes.
+    pub(crate) fn list(&self, bytes_max: usize) -> Option<Vec<Arc<ClientInfo>>> {
+        let mut left = bytes_max;
+        let fits = |ByClient(info): &ByClient| {
+            left = left.checked_sub(info.answer_bytes())?;
+            Some(info.clone())
+        };
+        self.clients.iter().map(fits).collect()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Member> {

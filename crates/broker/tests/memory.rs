@@ -36,7 +36,7 @@ async fn keep(engine: &Engine, name: &str, data: impl Into<Bytes>) -> Position {
 }
 
 async fn kept_offsets(engine: &Engine, name: &str) -> Vec<u64> {
-    let query = HistoryQuery { limit: usize::MAX, ..HistoryQuery::default() };
+    let query = HistoryQuery { limit: usize::MAX.into(), ..HistoryQuery::default() };
     let history = engine.history(&topic(name), query, HISTORY.meta_ttl).await.unwrap();
     history.publications.iter().map(|publication| publication.offset).collect()
 }
@@ -73,7 +73,10 @@ async fn memory_returns_when_topics_end() {
         engine.subscribe(&topic).await.unwrap();
         engine.add_presence(&topic, vec![Member::new(Arc::new(info), false)]).await.unwrap();
         engine.publish(&topic, kept("data")).await.unwrap();
-        engine.publish_leave(&topic, engine.presence(&topic).await.unwrap()[0].clone()).await.unwrap();
+        engine
+            .publish_leave(&topic, engine.presence(&topic, usize::MAX).await.unwrap()[0].clone())
+            .await
+            .unwrap();
         engine.remove_presence(&topic, client).await.unwrap();
         engine.unsubscribe(&topic).await.unwrap();
     }
@@ -97,7 +100,7 @@ async fn topics_without_a_stream_end_at_once() {
     engine.unsubscribe(&topic).await.unwrap();
     engine.remove_history(&topic).await.unwrap();
     engine.publish(&topic, Publish::default()).await.unwrap();
-    engine.presence(&topic).await.unwrap();
+    engine.presence(&topic, usize::MAX).await.unwrap();
     engine.remove_presence(&topic, ClientId(Uuid::nil())).await.unwrap();
     assert_eq!(engine.usage().topics, 0);
 

@@ -274,7 +274,7 @@ impl Run {
         topic.ask(self.now);
         let since = since.map(|(offset, named)| (offset, topic.name(named)));
         let query = HistoryQuery {
-            limit,
+            limit: limit.into(),
             since: since.as_ref().map(|(offset, epoch)| Since { offset: *offset, epoch }),
             reverse,
         };

@@ -82,7 +82,7 @@ impl Node {
     }
 
     async fn check_present(&self, topic: &TopicName, numbers: &[u128], users: usize) {
-        let mut present = self.engine.presence(topic).await.unwrap();
+        let mut present = self.engine.presence(topic, usize::MAX).await.unwrap();
         present.sort_by_key(|info| info.client);
         let present: Vec<_> = present.iter().map(|info| info.client).collect();
         assert_eq!(present, numbers.iter().copied().map(client).collect::<Vec<_>>());
@@ -249,7 +249,7 @@ async fn a_group_meets_what_a_single_publication_meets() {
     let repaired = node.keep_group(&topic, &["5", "6"]).await;
     assert_ne!(repaired[0].epoch, before.epoch);
     assert_eq!([repaired[0].offset, repaired[1].offset], [1, 2]);
-    let query = HistoryQuery { limit: 10, ..HistoryQuery::default() };
+    let query = HistoryQuery { limit: 10.into(), ..HistoryQuery::default() };
     assert_eq!(node.engine.history(&topic, query, META_TTL).await.unwrap().publications.len(), 2);
 
     // Scripts that are forgotten are loaded, and what was published has one order.
@@ -334,12 +334,12 @@ async fn foreign_values_are_named_and_harm_no_other_topic() {
         let topic = topic(command.split(['{', '}']).nth(1).unwrap());
         if key == "pn" {
             assert_eq!(node.engine.add_presence(&topic, quiet("a", 1)).await, Err(EngineError::Foreign));
-            assert_eq!(node.engine.presence(&topic).await, Err(EngineError::Foreign));
+            assert_eq!(node.engine.presence(&topic, usize::MAX).await, Err(EngineError::Foreign));
             assert_eq!(node.engine.presence_stats(&topic).await, Err(EngineError::Foreign));
             continue;
         }
         assert_eq!(node.keep(&topic, "1").await, Err(EngineError::Foreign), "{command}");
-        let query = HistoryQuery { limit: 10, ..HistoryQuery::default() };
+        let query = HistoryQuery { limit: 10.into(), ..HistoryQuery::default() };
         assert_eq!(node.engine.history(&topic, query, META_TTL).await.unwrap_err(), EngineError::Foreign);
     }
     node.keep(&topic("other"), "1").await.unwrap();
@@ -353,7 +353,7 @@ async fn an_entry_that_cannot_be_read_is_an_error() {
     let topic = topic("t");
     node.keep(&topic, "1").await.unwrap();
     let _: String = server.ask("XADD fanwire:default:s:{t} 2-0 d nonsense");
-    let query = HistoryQuery { limit: 10, ..HistoryQuery::default() };
+    let query = HistoryQuery { limit: 10.into(), ..HistoryQuery::default() };
     assert_eq!(node.engine.history(&topic, query, META_TTL).await, Err(EngineError::Refused));
     // The stream is ahead of its position: it starts over rather than being stuck.
     let before = node.engine.recover(&topic, None, 0, META_TTL).await.unwrap().top;
@@ -642,8 +642,8 @@ fn connections(server: &RedisServer) -> u64 {
 
 async fn wait_for_present(node: &Node, topic: &TopicName, clients: usize) {
     let deadline = Instant::now() + Duration::from_secs(10);
-    while node.engine.presence(topic).await.unwrap().len() != clients {
-        assert!(Instant::now() < deadline, "{:?}", node.engine.presence(topic).await);
+    while node.engine.presence(topic, usize::MAX).await.unwrap().len() != clients {
+        assert!(Instant::now() < deadline, "{:?}", node.engine.presence(topic, usize::MAX).await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -97,7 +97,7 @@ async fn answers_that_make_no_sense_are_refused() {
         let recovery = engine.recover(&topic, None, 0, minute).await;
         assert_eq!(recovery.map(|_| ()), Err(EngineError::Refused), "{answer:?}");
         if !["%0\r\n", "*0\r\n"].contains(&answer) {
-            assert_eq!(engine.presence(&topic).await, Err(EngineError::Refused), "{answer:?}");
+            assert_eq!(engine.presence(&topic, usize::MAX).await, Err(EngineError::Refused), "{answer:?}");
         }
         assert_eq!(*redis.state().borrow(), LinkState::Up);
     }

@@ -59,7 +59,7 @@ impl Node {
 
     /// Who is present, by user.
     async fn present(&self, topic: &TopicName) -> Vec<String> {
-        let present = self.engine.presence(topic).await.unwrap();
+        let present = self.engine.presence(topic, usize::MAX).await.unwrap();
         let mut present: Vec<_> = present.iter().map(|info| info.user.to_string()).collect();
         present.sort();
         present
@@ -69,7 +69,7 @@ impl Node {
         let asked = Instant::now();
         loop {
             // Redis may be away.
-            let present = self.engine.presence(topic).await.ok();
+            let present = self.engine.presence(topic, usize::MAX).await.ok();
             let users = present.map(|present| {
                 let mut users: Vec<_> = present.iter().map(|info| info.user.to_string()).collect();
                 users.sort();
@@ -403,7 +403,7 @@ async fn a_topic_of_very_many_is_written_anew() {
         let _: String = server.ask("FLUSHALL");
         for (topic, expected) in topics.iter().zip([7000, 3]) {
             let asked = Instant::now();
-            while node.engine.presence(topic).await.unwrap().len() != expected {
+            while node.engine.presence(topic, usize::MAX).await.unwrap().len() != expected {
                 assert!(asked.elapsed() < Duration::from_secs(10), "{topic} is not as it was");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -580,7 +580,7 @@ async fn a_node_with_another_lease_does_not_join() {
     let unavailable = EngineError::Unavailable;
     assert_eq!(b.engine.add_presence(&topic, announced("u")).await, Err(unavailable));
     assert_eq!(b.engine.admit(&topic, info("u"), 5).await, Err(unavailable));
-    assert_eq!(b.engine.presence(&topic).await, Err(unavailable));
+    assert_eq!(b.engine.presence(&topic, usize::MAX).await, Err(unavailable));
     assert_eq!(b.engine.subscribe(&topic).await, Err(unavailable));
     assert_eq!(b.engine.publish(&topic, Publish::default()).await, Err(unavailable));
     assert_eq!(b.redis.peers().await, Err(unavailable));

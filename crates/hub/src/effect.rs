@@ -124,6 +124,20 @@ pub enum TopicRequest {
     },
 }
 
+impl TopicRequest {
+    /// Its answer is read from what the topic keeps, and may be long.
+    pub fn is_read(&self) -> bool {
+        match self {
+            Self::Subscribe { wanted, .. } => wanted.known().is_some(),
+            Self::Presence { .. } | Self::History { .. } => true,
+            Self::Unsubscribe { .. }
+            | Self::UpdatePresence { .. }
+            | Self::Publish { .. }
+            | Self::PresenceStats { .. } => false,
+        }
+    }
+}
+
 /// What a session is told in return.
 #[derive(Debug)]
 pub enum Answer {
@@ -166,6 +180,8 @@ pub struct Joined {
     pub position: Option<Position>,
     /// What the client missed; `None` when that cannot be said.
     pub recovered: Option<Vec<Arc<Publication>>>,
+    /// It is not recovered, as that takes more bytes than it may.
+    pub is_too_long: bool,
 }
 
 /// Tells the caller of an API request how its part went: called on a failure, dropped when all is done.

@@ -25,6 +25,10 @@ pub struct ClientSettings {
     pub pending_commands_max: usize,
     /// Publications in one history result.
     pub history_page_max: usize,
+    /// Bytes of publications in one history result, and of clients in one presence result.
+    pub answer_bytes_max: usize,
+    /// Bytes of publications that one subscribe, or one connect with all its subscriptions, may recover.
+    pub recovery_bytes_max: usize,
     /// Publications that recovery may replay; a client that missed more is told so.
     pub recovery_max: usize,
     /// Connections of one user on this node; 0 sets no limit.
@@ -66,6 +70,8 @@ impl Default for ClientSettings {
             pending_commands_max: 512,
             history_page_max: 300,
             recovery_max: 300,
+            answer_bytes_max: 1 << 20,
+            recovery_bytes_max: 4 << 20,
             user_connections_max: 0,
             include_server_time: false,
             allow_anonymous_connect_without_token: false,

@@ -14,5 +14,5 @@ pub mod websocket;
 
 pub use code::{Disconnect, ErrorCode, Unsubscribed};
 pub use position::{Epoch, Position};
-pub use publication::{ClientId, ClientInfo, Publication, Tags};
+pub use publication::{ANSWER_OVERHEAD_BYTES, ClientId, ClientInfo, Publication, Tags};
 pub use topic::TopicName;

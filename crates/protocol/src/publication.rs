@@ -56,3 +56,23 @@ pub struct Publication {
     /// Its place in the topic's stream, from 1; 0 when it is not kept in history.
     pub offset: u64,
 }
+
+/// What is around a publication or a client in an answer, about.
+pub const ANSWER_OVERHEAD_BYTES: usize = 64;
+
+impl ClientInfo {
+    /// What a client counts for in an answer that is bounded in bytes.
+    pub fn answer_bytes(&self) -> usize {
+        ANSWER_OVERHEAD_BYTES + self.user.len() + self.connection.len() + self.subscription.len()
+    }
+}
+
+impl Publication {
+    /// What a publication counts for in an answer that is bounded in bytes.
+    pub fn answer_bytes(&self) -> usize {
+        let info = self.info.as_ref().map_or(0, |info| info.answer_bytes());
+        let tag = |(name, value): (&String, &String)| name.len() + value.len();
+        let tags = self.tags.as_ref().map_or(0, |tags| tags.iter().map(tag).sum());
+        ANSWER_OVERHEAD_BYTES + self.data.len() + info + tags
+    }
+}

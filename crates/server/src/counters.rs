@@ -95,6 +95,8 @@ pub(crate) struct Counters {
     pub unsubscribes: ByCode,
     pub recoveries: Counter,
     pub recoveries_failed: Counter,
+    /// What was missed took more bytes than may be recovered.
+    pub recoveries_too_long: Counter,
     /// Times that a topic's owner asked the stream for what it may have missed.
     pub position_checks: Counter,
     /// Times that it had missed something.
@@ -134,6 +136,7 @@ impl Default for Counters {
             unsubscribes: ByCode::new(Unsubscribed::ALL.iter().map(|why| why.code)),
             recoveries: Counter::default(),
             recoveries_failed: Counter::default(),
+            recoveries_too_long: Counter::default(),
             position_checks: Counter::default(),
             repairs: Counter::default(),
             repairs_failed: Counter::default(),

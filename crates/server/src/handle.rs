@@ -7,7 +7,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use fanwire_broker::{HistoryOptions, PresenceStats, Publish, Published};
+use fanwire_broker::{History, HistoryOptions, PresenceStats, Publish, Published};
 use fanwire_hub::Namespace;
 use fanwire_hub::effect::Completion;
 use fanwire_hub::session::{Control, Now};
@@ -22,7 +22,7 @@ use crate::cluster::Cluster;
 use crate::counters::Counters;
 use crate::inbox::{Filter, Inbox, Inboxes, Message, Order, Recipients, Survey};
 use crate::metrics::Metrics;
-use crate::node::{HistoryCall, HistoryPage, Publisher, TopicCall, history_options};
+use crate::node::{HistoryCall, Publisher, TopicCall, history_options};
 use crate::settings::Settings;
 use crate::tls::Tls;
 use crate::users::UserMessage;
@@ -223,19 +223,20 @@ impl Node {
         self.inboxes.all.iter().any(Inbox::is_full)
     }
 
-    pub(crate) async fn presence(&self, topic: TopicName) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {
-        self.call(topic, |reply| TopicCall::Presence { reply }).await
+    /// Who is present, or [`ErrorCode::LIMIT_EXCEEDED`] where that takes more bytes.
+    pub(crate) async fn presence(
+        &self,
+        topic: TopicName,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {
+        self.call(topic, |reply| TopicCall::Presence { bytes_max, reply }).await
     }
 
     pub(crate) async fn presence_stats(&self, topic: TopicName) -> Result<PresenceStats, ErrorCode> {
         self.call(topic, |reply| TopicCall::PresenceStats { reply }).await
     }
 
-    pub(crate) async fn history(
-        &self,
-        topic: TopicName,
-        query: HistoryCall,
-    ) -> Result<HistoryPage, ErrorCode> {
+    pub(crate) async fn history(&self, topic: TopicName, query: HistoryCall) -> Result<History, ErrorCode> {
         self.call(topic, |reply| TopicCall::History { query, reply }).await
     }
 

@@ -17,6 +17,7 @@ use fanwire_protocol::{ClientId, Disconnect, TopicName};
 use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::allowance::Allowance;
 use crate::node::{Publisher, TopicCall};
 use crate::users::UserMessage;
 
@@ -35,9 +36,15 @@ pub(crate) enum Message {
     Lost(TopicName),
     /// For one session.
     Answer(ConnectionKey, Answer),
+    /// The same, to a question that reads.
+    ReadAnswer(ConnectionKey, Answer, Allowance),
+    /// The answer would be longer than was allowed; the question may be asked again.
+    Larger(ConnectionKey, TopicName, TopicRequest, Allowance),
     Control(Order),
     /// For the topic's owner, from a session.
     Topic(TopicName, Address, TopicRequest),
+    /// The same, where the answer is read from the topic.
+    Read(TopicName, Address, TopicRequest, Allowance),
     /// For the topic's owner, from the API.
     Call(TopicName, TopicCall),
     Publish(TopicName, Box<Publish>, Publisher),
@@ -59,7 +66,15 @@ pub(crate) enum Message {
 impl Message {
     /// It comes from what a client asked.
     fn is_request(&self) -> bool {
-        matches!(self, Self::Topic(..) | Self::Answer(..) | Self::User(_))
+        matches!(
+            self,
+            Self::Topic(..)
+                | Self::Read(..)
+                | Self::Answer(..)
+                | Self::ReadAnswer(..)
+                | Self::Larger(..)
+                | Self::User(_)
+        )
     }
 
     /// It reaches sessions of the shard, in the order in which it was sent.
@@ -68,11 +83,14 @@ impl Message {
             Self::Deliver(_)
             | Self::Lost(_)
             | Self::Answer(..)
+            | Self::ReadAnswer(..)
+            | Self::Larger(..)
             | Self::Control(_)
             | Self::Barrier(_)
             | Self::Close(_)
             | Self::Drain(_) => true,
             Self::Topic(..)
+            | Self::Read(..)
             | Self::Call(..)
             | Self::Publish(..)
             | Self::Event(_)

@@ -21,6 +21,7 @@ mod chat;
 mod turns;
 mod shard;
 mod inbox;
+mod allowance;
 mod node;
 mod users;
 mod cluster;

@@ -134,7 +134,7 @@ enum Value {
     ByWire(Find<[Counter; Wire::COUNT]>),
     ByCode(Find<ByCode>),
     /// Two numbers told apart by the label `result`.
-    Results([(&'static str, Find<Counter>); 2]),
+    Results(&'static [(&'static str, Find<Counter>)]),
     /// 1, and a label that says everything.
     Info(&'static str, &'static str),
 }
@@ -245,11 +245,13 @@ const FAMILIES: [Family; 26] = [
     },
     Family {
         name: "fanwire_recoveries_total",
-        help: "Subscriptions that asked for what they had missed; failed: not all of it was left.",
+        help: "Subscriptions that asked for what they had missed; failed: not all of it was left; too_long: it was \
+               more than client.recovery_bytes_max, or the shard had no room for it.",
         kind: MetricType::COUNTER,
-        value: Value::Results([
+        value: Value::Results(&[
             ("complete", |shard| &shard.recoveries),
             ("failed", |shard| &shard.recoveries_failed),
+            ("too_long", |shard| &shard.recoveries_too_long),
         ]),
     },
     Family {
@@ -263,7 +265,7 @@ const FAMILIES: [Family; 26] = [
         help: "Times that this node had missed something of a topic's stream and read it; failed: some of it was gone, \
                and subscribers with a position were told.",
         kind: MetricType::COUNTER,
-        value: Value::Results([
+        value: Value::Results(&[
             ("complete", |shard| &shard.repairs),
             ("failed", |shard| &shard.repairs_failed),
         ]),

@@ -153,6 +153,8 @@ pub struct ApiSettings {
     pub commands_max: usize,
     /// Topics in one `channels` answer.
     pub topics_max: usize,
+    /// The answers to all commands of one request.
+    pub answer_bytes_max: usize,
     /// Errors as HTTP statuses instead of bodies with status 200.
     pub transport_errors: bool,
 }

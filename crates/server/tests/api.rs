@@ -812,3 +812,73 @@ async fn a_caller_that_sends_no_more_is_answered() {
         }
     }
 }
+
+/// Answers have a bound in bytes, one for all commands of a request, and say how to ask for less.
+#[tokio::test]
+async fn answers_that_are_too_long_say_how_to_ask_for_less() {
+    for shards in [1, 3] {
+        let mut settings = api_settings(shards);
+        settings.api.answer_bytes_max = 20_000;
+        settings.api.topics_max = 1000;
+        let gateway = TestGateway::start(settings).await;
+        for number in 0..30 {
+            let data = json!({"number": number, "text": "x".repeat(1000)});
+            call(&gateway, "publish", json!({"channel": "history:a", "data": data})).await;
+        }
+        let everything = json!({"channel": "history:a", "limit": -1});
+        let too_long = |answer: &Value, words: &[&str]| {
+            assert_eq!(answer["error"]["code"], 106, "{answer}");
+            let message = answer["error"]["message"].as_str().unwrap();
+            assert!(message.contains("20000 bytes") && message.contains("api.answer_bytes_max"), "{message}");
+            assert!(words.iter().all(|word| message.contains(word)), "{message}");
+        };
+        let parsed = |body: &str| serde_json::from_str::<Value>(body).unwrap();
+        let answer = post(&gateway, "history", everything.to_string()).await;
+        too_long(&parsed(&answer.body), &["limit", "since", "offset"]);
+        // It can be had in pages.
+        let (mut all, mut offset) = (0, 0);
+        while offset < 30 {
+            let page = json!({"channel": "history:a", "limit": 10, "since": {"offset": offset}});
+            let page = call(&gateway, "history", page).await;
+            let publications = page["publications"].as_array().unwrap();
+            all += publications.len();
+            offset = publications.last().unwrap()["offset"].as_u64().unwrap();
+        }
+        assert_eq!(all, 30);
+
+        // The commands of a batch share the bound, in whatever order they are carried out; short ones still fit.
+        for parallel in [false, true] {
+            let page = json!({"history": {"channel": "history:a", "limit": 8}});
+            let commands =
+                [page.clone(), page.clone(), page, json!({"presence_stats": {"channel": "room:a"}})];
+            let batch = json!({"commands": commands, "parallel": parallel});
+            let answer = post(&gateway, "batch", batch.to_string()).await;
+            assert!(answer.body.len() < 21_000);
+            let answer = parsed(&answer.body);
+            let replies = answer["replies"].as_array().unwrap();
+            let (refused, done): (Vec<_>, Vec<_>) =
+                replies.iter().partition(|reply| reply.get("error").is_some());
+            assert_eq!((refused.len(), done.len()), (1, 3), "{answer}");
+            too_long(refused[0], &["limit", "since"]);
+        }
+        let line = json!({"method": "history", "params": {"channel": "history:a", "limit": 8}}).to_string();
+        let answer = post(&gateway, "", line.repeat(3)).await;
+        let lines: Vec<_> = answer.body.lines().map(parsed).collect();
+        assert_eq!(lines.iter().filter(|line| line.get("error").is_some()).count(), 1);
+        too_long(&lines[2], &["limit", "since"]);
+
+        // Presence and topics count too.
+        let mut members = Vec::new();
+        for number in 0..250 {
+            let mut member = gateway.client().await;
+            member.subscribe("room:a").await;
+            member.subscribe(&format!("{number}-{}", "x".repeat(100))).await;
+            members.push(member);
+        }
+        let answer = post(&gateway, "presence", json!({"channel": "room:a"}).to_string()).await;
+        too_long(&parsed(&answer.body), &["presence_stats"]);
+        assert_eq!(call(&gateway, "presence_stats", json!({"channel": "room:a"})).await["num_clients"], 250);
+        let answer = post(&gateway, "channels", "{}").await;
+        too_long(&parsed(&answer.body), &["pattern"]);
+    }
+}

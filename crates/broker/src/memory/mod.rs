@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::engine::{EngineError, Usage};
 use crate::event::Event;
-use crate::history::{History, HistoryQuery, Recovery, Since};
+use crate::history::{History, HistoryQuery, Limit, Recovery, Since};
 use crate::members::Member;
 use crate::presence::PresenceStats;
 use crate::publish::{Publish, Published};
@@ -125,7 +125,7 @@ impl Memory {
         &self,
         topic: &TopicName,
         since: Option<Since<'_>>,
-        limit: usize,
+        limit: Limit,
         meta_ttl: Duration,
     ) -> Recovery {
         let read = |stream: &stream::Stream| stream.recover(since, limit);
@@ -170,8 +170,15 @@ impl Memory {
         }
     }
 
-    pub(crate) fn presence(&self, topic: &TopicName) -> Vec<Arc<ClientInfo>> {
-        self.topics.borrow().members(topic).map(|members| members.list()).unwrap_or_default()
+    pub(crate) fn presence(
+        &self,
+        topic: &TopicName,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<ClientInfo>>, EngineError> {
+        match self.topics.borrow().members(topic) {
+            Some(members) => members.list(bytes_max).ok_or(EngineError::TooLong),
+            None => Ok(Vec::new()),
+        }
     }
 
     pub(crate) fn presence_stats(&self, topic: &TopicName) -> PresenceStats {

@@ -4,12 +4,13 @@
 //! reader has missed is either a slice of the run, or is not complete.
 
 use std::collections::VecDeque;
+use std::collections::vec_deque::Iter;
 use std::sync::Arc;
 
 use fanwire_protocol::{Epoch, Position, Publication};
 
 use crate::engine::EngineError;
-use crate::history::{History, HistoryQuery, Recovery, Since};
+use crate::history::{History, HistoryQuery, Limit, Recovery, Since};
 
 pub(super) struct Stream {
     top: Position,
@@ -68,41 +69,47 @@ impl Stream {
         std::mem::take(&mut self.publications)
     }
 
-    pub(super) fn recover(&self, since: Option<Since<'_>>, limit: usize) -> Recovery {
-        let missed = match since {
-            None => Some(Vec::new()),
-            Some(since) => self.missed(since, limit),
+    pub(super) fn recover(&self, since: Option<Since<'_>>, limit: Limit) -> Recovery {
+        let top = self.top;
+        let incomplete =
+            |is_too_long| Recovery { top, complete: false, publications: Vec::new(), is_too_long };
+        let Some(since) = since else {
+            return Recovery { complete: true, ..incomplete(false) };
         };
-        Recovery { top: self.top, complete: missed.is_some(), publications: missed.unwrap_or_default() }
+        let Some(missed) = self.missed(since, limit.publications) else { return incomplete(false) };
+        match cut(missed, limit.bytes, 0) {
+            (publications, false) => Recovery { complete: true, publications, ..incomplete(false) },
+            (_, true) => incomplete(true),
+        }
     }
 
     pub(super) fn history(&self, query: HistoryQuery<'_>) -> Result<History, EngineError> {
-        if query.since.is_some_and(|since| !self.epoch_matches(since)) {
+        let HistoryQuery { limit, since, reverse } = query;
+        if since.is_some_and(|since| !self.epoch_matches(since)) {
             return Err(EngineError::UnrecoverablePosition);
         }
-        let publications = match (query.reverse, query.since) {
-            (false, None) => self.publications.iter().take(query.limit).cloned().collect(),
-            (false, Some(since)) => {
-                let newer = self.publications.range(self.seen(since.offset)..);
-                newer.take(query.limit).cloned().collect()
-            }
-            (true, None) => self.publications.iter().rev().take(query.limit).cloned().collect(),
-            (true, Some(since)) => {
-                let older = self.publications.range(..self.seen(since.offset.saturating_sub(1)));
-                older.rev().take(query.limit).cloned().collect()
-            }
+        let range = match (reverse, since) {
+            (_, None) => 0..self.publications.len(),
+            (false, Some(since)) => self.seen(since.offset)..self.publications.len(),
+            (true, Some(since)) => 0..self.seen(since.offset.saturating_sub(1)),
         };
-        Ok(History { top: self.top, publications })
+        let publications = self.publications.range(range);
+        let (publications, is_cut) = if reverse {
+            cut(publications.rev().take(limit.publications), limit.bytes, 1)
+        } else {
+            cut(publications.take(limit.publications), limit.bytes, 1)
+        };
+        Ok(History { top: self.top, publications, is_cut })
     }
 
     /// All that a reader at `since` has missed; `None` if it cannot be had in full.
-    fn missed(&self, since: Since<'_>, limit: usize) -> Option<Vec<Arc<Publication>>> {
+    fn missed(&self, since: Since<'_>, limit: usize) -> Option<Iter<'_, Arc<Publication>>> {
         if !self.epoch_matches(since) {
             return None;
         }
         let missed = usize::try_from(self.top.offset.checked_sub(since.offset)?).ok()?;
         let first = self.publications.len().checked_sub(missed)?;
-        (missed <= limit).then(|| self.publications.range(first..).cloned().collect())
+        (missed <= limit).then(|| self.publications.range(first..))
     }
 
     fn epoch_matches(&self, since: Since<'_>) -> bool {
@@ -114,4 +121,22 @@ impl Stream {
         let newer = self.top.offset.saturating_sub(offset);
         self.publications.len().saturating_sub(usize::try_from(newer).unwrap_or(usize::MAX))
     }
+}
+
+/// As many of the first as fit, but at least so many, and whether some do not.
+fn cut<'p>(
+    publications: impl Iterator<Item = &'p Arc<Publication>>,
+    bytes_max: usize,
+    at_least: usize,
+) -> (Vec<Arc<Publication>>, bool) {
+    let mut page = Vec::new();
+    let mut bytes = 0_usize;
+    for publication in publications {
+        bytes = bytes.saturating_add(publication.answer_bytes());
+        if bytes > bytes_max && page.len() >= at_least {
+            return (page, true);
+        }
+        page.push(publication.clone());
+    }
+    (page, false)
 }

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::engine::{EngineError, Usage};
-use crate::history::{History, HistoryQuery, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
+use crate::history::{History, HistoryQuery, Limit, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
 use crate::members::Member;
 use crate::presence::PresenceStats;
 use crate::publish::{Publish, Published};
@@ -45,6 +45,7 @@ use presence::Presence;
 use probe::Probe;
 use publish::Publisher;
 use registry::Registry;
+use reply::Outcome;
 use scripts::{Script, Scripts};
 use stats::Counters;
 use subscriptions::Subscriptions;
@@ -233,14 +234,17 @@ impl Redis {
         &self,
         topic: &TopicName,
         since: Option<Since<'_>>,
-        limit: usize,
+        limit: impl Into<Limit>,
         meta_ttl: Duration,
     ) -> Result<Recovery, EngineError> {
+        let limit = limit.into();
         let (offset, epoch) = since_arguments(since);
-        let arguments =
-            [offset.as_bytes(), epoch.as_bytes(), limit_argument(limit).as_bytes()].map(<[u8]>::to_vec);
-        let page = self.read(topic, &self.0.scripts.recover, meta_ttl, &arguments).await?;
-        Ok(Recovery { top: page.top, complete: page.flag, publications: page.publications })
+        let (publications, bytes) = (limit_argument(limit.publications), limit_argument(limit.bytes));
+        let arguments = [&offset, epoch, &publications, &bytes].map(|argument| argument.as_bytes().to_vec());
+        let reply::Page { top, outcome, publications } =
+            self.read(topic, &self.0.scripts.recover, meta_ttl, &arguments).await?;
+        let is_too_long = outcome == Outcome::TooLong;
+        Ok(Recovery { top, complete: outcome == Outcome::Yes, publications, is_too_long })
     }
 
     pub(crate) async fn history(
@@ -251,13 +255,18 @@ impl Redis {
     ) -> Result<History, EngineError> {
         let (offset, epoch) = since_arguments(query.since);
         let reverse = if query.reverse { "1" } else { "0" };
-        let limit = limit_argument(query.limit);
-        let arguments = [&offset, epoch, &limit, reverse].map(|argument| argument.as_bytes().to_vec());
-        let page = self.read(topic, &self.0.scripts.history, meta_ttl, &arguments).await?;
-        if !page.flag {
-            return Err(EngineError::UnrecoverablePosition);
+        let Limit { publications, bytes } = query.limit;
+        let (publications, bytes) = (limit_argument(publications), limit_argument(bytes));
+        let arguments = [&offset, epoch, &publications, reverse, &bytes];
+        let arguments = arguments.map(|argument| argument.as_bytes().to_vec());
+        let reply::Page { top, outcome, publications } =
+            self.read(topic, &self.0.scripts.history, meta_ttl, &arguments).await?;
+        match outcome {
+            Outcome::No => Err(EngineError::UnrecoverablePosition),
+            Outcome::Yes | Outcome::TooLong => {
+                Ok(History { top, publications, is_cut: outcome == Outcome::TooLong })
+            }
         }
-        Ok(History { top: page.top, publications: page.publications })
     }
 
     pub(crate) async fn remove_history(&self, topic: &TopicName) -> Result<(), EngineError> {
@@ -301,8 +310,12 @@ impl Redis {
         self.0.presence.remove(topic, client).await
     }
 
-    pub(crate) async fn presence(&self, topic: &TopicName) -> Result<Vec<Arc<ClientInfo>>, EngineError> {
-        self.0.presence.list(topic).await
+    pub(crate) async fn presence(
+        &self,
+        topic: &TopicName,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<ClientInfo>>, EngineError> {
+        self.0.presence.list(topic, bytes_max).await
     }
 
     pub(crate) async fn presence_stats(&self, topic: &TopicName) -> Result<PresenceStats, EngineError> {

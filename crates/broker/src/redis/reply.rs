@@ -11,9 +11,18 @@ use super::frame::{Content, parse_offset};
 /// What the reading scripts answer.
 pub(super) struct Page {
     pub(super) top: Position,
-    /// Complete, or of the right epoch.
-    pub(super) flag: bool,
+    pub(super) outcome: Outcome,
     pub(super) publications: Vec<Arc<Publication>>,
+}
+
+/// What a reading script says of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is not complete, or the position that was given is of another epoch.
+    No,
+    Yes,
+    /// It would be, but for the bytes that it takes.
+    TooLong,
 }
 
 /// A position in one text: epoch and offset.
@@ -54,7 +63,13 @@ pub(super) fn page(value: Value) -> Option<Page> {
         };
         publications.push(Arc::new(publication));
     }
-    Some(Page { top, flag: flag != 0, publications })
+    let outcome = match flag {
+        0 => Outcome::No,
+        1 => Outcome::Yes,
+        2 => Outcome::TooLong,
+        _ => return None,
+    };
+    Some(Page { top, outcome, publications })
 }
 
 /// The pairs of a hash, whichever protocol version they came by.

@@ -29,6 +29,7 @@ impl Scripts {
         const TOPIC: &str = include_str!("scripts/topic.lua");
         const APPEND: &str = include_str!("scripts/append.lua");
         const TOUCH: &str = include_str!("scripts/touch.lua");
+        const SCAN: &str = include_str!("scripts/scan.lua");
         const LEAVE: &str = include_str!("scripts/leave.lua");
         const CLOCK: &str = include_str!("scripts/clock.lua");
         let script = |parts: &[&str]| {
@@ -39,8 +40,8 @@ impl Scripts {
             publish: script(&[TOPIC, APPEND, include_str!("scripts/publish.lua")]),
             publish_once: script(&[TOPIC, APPEND, include_str!("scripts/publish_once.lua")]),
             publish_live_once: script(&[include_str!("scripts/publish_live_once.lua")]),
-            recover: script(&[TOPIC, TOUCH, include_str!("scripts/recover.lua")]),
-            history: script(&[TOPIC, TOUCH, include_str!("scripts/history.lua")]),
+            recover: script(&[TOPIC, TOUCH, SCAN, include_str!("scripts/recover.lua")]),
+            history: script(&[TOPIC, TOUCH, SCAN, include_str!("scripts/history.lua")]),
             admit: script(&[include_str!("scripts/admit.lua")]),
             remove: script(&[LEAVE, include_str!("scripts/remove.lua")]),
             clean: script(&[LEAVE, include_str!("scripts/clean.lua")]),

@@ -1,6 +1,6 @@
 //! An engine under test with its events and its clock, and short ways to say what scenarios say often.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -117,10 +117,16 @@ impl Fixture {
     /// The offsets of everything that is kept.
     pub(crate) async fn kept_offsets(&self, topic: &TopicName) -> Vec<u64> {
         offsets(
-            &self.history(topic, HistoryQuery { limit: 100, ..HistoryQuery::default() }).await.publications,
+            &self
+                .history(topic, HistoryQuery { limit: 100.into(), ..HistoryQuery::default() })
+                .await
+                .publications,
         )
     }
 }
+
+/// A thousand bytes.
+pub(crate) static LONG: LazyLock<String> = LazyLock::new(|| "x".repeat(1000));
 
 /// A publication for the history.
 pub(crate) fn kept(data: &str) -> Publish {

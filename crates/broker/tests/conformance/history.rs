@@ -1,15 +1,15 @@
 //! Pages of history, and what stays of it.
 
-use fanwire_broker::{EngineError, HistoryOptions, HistoryQuery, Publish, Since};
+use fanwire_broker::{EngineError, HistoryOptions, HistoryQuery, Limit, Publish, Since};
 use fanwire_protocol::{Position, TopicName};
 
-use crate::fixture::{Fixture, HISTORY, META_TTL, kept, offsets};
+use crate::fixture::{Fixture, HISTORY, LONG, META_TTL, kept, offsets};
 
 pub(crate) async fn a_limit_of_zero_asks_for_the_position_alone(fixture: Fixture) {
     let (topic, top) = seven_published(&fixture).await;
     for reverse in [false, true] {
         for since in [None, Some(Since { offset: 4, epoch: "" })] {
-            let page = fixture.history(&topic, HistoryQuery { limit: 0, since, reverse }).await;
+            let page = fixture.history(&topic, HistoryQuery { limit: 0.into(), since, reverse }).await;
             assert_eq!((page.top, page.publications.len()), (top, 0));
         }
     }
@@ -40,7 +40,11 @@ pub(crate) async fn pages_go_backward(fixture: Fixture) {
 pub(crate) async fn a_foreign_epoch_is_an_error(fixture: Fixture) {
     let (topic, _) = seven_published(&fixture).await;
     for (limit, reverse) in [(0, false), (10, false), (10, true)] {
-        let query = HistoryQuery { limit, since: Some(Since { offset: 4, epoch: "abcdefgh" }), reverse };
+        let query = HistoryQuery {
+            limit: limit.into(),
+            since: Some(Since { offset: 4, epoch: "abcdefgh" }),
+            reverse,
+        };
         let answer = fixture.engine.history(&topic, query, META_TTL).await;
         assert_eq!(answer, Err(EngineError::UnrecoverablePosition));
     }
@@ -61,6 +65,62 @@ pub(crate) async fn positions_outside_the_stream_are_no_error(fixture: Fixture) 
         check(&fixture, &topic, Some(Since { offset, epoch: "" }), 2, true, &[7, 6]).await;
     }
     check(&fixture, &topic, Some(Since { offset: 0, epoch: "" }), 2, true, &[]).await;
+}
+
+pub(crate) async fn pages_end_at_their_bytes(fixture: Fixture) {
+    let topic = fixture.topic("long");
+    for _ in 0..5 {
+        fixture.keep(&topic, &LONG).await;
+    }
+    // Each takes its data and a little more. One always comes.
+    for (publications, bytes, forward, backward, is_cut) in [
+        (100, 5500, &[1, 2, 3, 4, 5][..], &[5, 4, 3, 2, 1][..], false),
+        (100, 3500, &[1, 2, 3], &[5, 4, 3], true),
+        (3, 3500, &[1, 2, 3], &[5, 4, 3], false),
+        (100, 0, &[1], &[5], true),
+        (1, 0, &[1], &[5], false),
+        (0, 0, &[], &[], false),
+    ] {
+        let limit = Limit { publications, bytes };
+        for (reverse, expected) in [(false, forward), (true, backward)] {
+            let page = fixture.history(&topic, HistoryQuery { limit, since: None, reverse }).await;
+            assert_eq!(
+                (offsets(&page.publications).as_slice(), page.is_cut),
+                (expected, is_cut),
+                "{limit:?}"
+            );
+        }
+    }
+    let since = Some(Since { offset: 4, epoch: "" });
+    let limit = Limit { publications: 100, bytes: 0 };
+    let page = fixture.history(&topic, HistoryQuery { limit, since, reverse: false }).await;
+    assert_eq!((offsets(&page.publications), page.is_cut), (vec![5], false));
+    let page = fixture.history(&topic, HistoryQuery { limit, since, reverse: true }).await;
+    assert_eq!((offsets(&page.publications), page.is_cut), (vec![3], true));
+}
+
+/// Whoever pages on from the last offset of each page gets everything once, wherever pages end.
+pub(crate) async fn pages_that_are_cut_are_gone_on_from(fixture: Fixture) {
+    let topic = fixture.topic("paged");
+    let history = Some(HistoryOptions { size: 200, ..HISTORY });
+    for number in 0..150_usize {
+        let data = "x".repeat(number * 37 % 1000);
+        fixture.publish(&topic, Publish { history, ..kept(&data) }).await;
+    }
+    for bytes in [0, 1000, 7000, 50_000] {
+        let limit = Limit { publications: 80, bytes };
+        let (mut all, mut offset) = (Vec::new(), 0);
+        loop {
+            let query = HistoryQuery { limit, since: Some(Since { offset, epoch: "" }), reverse: false };
+            let page = fixture.history(&topic, query).await;
+            assert!(page.publications.len() <= 80 && page.top.offset == 150);
+            let Some(last) = page.publications.last() else { break };
+            offset = last.offset;
+            assert!(page.is_cut || page.publications.len() == 80 || offset == 150);
+            all.extend(offsets(&page.publications));
+        }
+        assert_eq!(all, (1..=150).collect::<Vec<_>>(), "{bytes}");
+    }
 }
 
 pub(crate) async fn only_the_newest_are_kept(fixture: Fixture) {
@@ -113,7 +173,7 @@ async fn check(
     reverse: bool,
     expected: &[u64],
 ) {
-    let page = fixture.history(topic, HistoryQuery { limit, since, reverse }).await;
+    let page = fixture.history(topic, HistoryQuery { limit: limit.into(), since, reverse }).await;
     assert_eq!(offsets(&page.publications), expected, "{since:?}, limit {limit}, reverse {reverse}");
     assert_eq!(page.top, fixture.top(topic).await);
 }

@@ -77,7 +77,8 @@ conformance! {
         a_position_above_the_top_is_never_complete,
         what_was_trimmed_makes_it_incomplete,
         a_limit_that_is_reached_makes_it_incomplete,
-        a_removed_history_recovers_only_from_the_top;
+        a_removed_history_recovers_only_from_the_top,
+        what_is_too_long_is_said_and_not_sent;
     history:
         a_limit_of_zero_asks_for_the_position_alone,
         pages_go_forward,
@@ -85,6 +86,8 @@ conformance! {
         a_foreign_epoch_is_an_error,
         evicted_offsets_are_no_error,
         positions_outside_the_stream_are_no_error,
+        pages_end_at_their_bytes,
+        pages_that_are_cut_are_gone_on_from,
         only_the_newest_are_kept,
         a_smaller_size_trims_at_once,
         removing_keeps_epoch_and_top,
@@ -103,6 +106,7 @@ conformance! {
         a_client_is_replaced_by_its_newer_self,
         a_client_that_changes_its_user_is_counted_right,
         many_become_present_together,
+        a_list_that_is_too_long_is_refused,
         users_are_counted_once,
         anonymous_clients_are_one_user,
         topics_do_not_share_presence,

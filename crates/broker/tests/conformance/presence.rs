@@ -1,6 +1,6 @@
 //! Who is present in a topic, by name and by count.
 
-use fanwire_broker::{Event, Member, PresenceStats};
+use fanwire_broker::{EngineError, Event, Member, PresenceStats};
 use fanwire_protocol::TopicName;
 
 use crate::fixture::{Fixture, META_TTL, announced, client, info, quiet, told};
@@ -36,10 +36,22 @@ pub(crate) async fn many_become_present_together(fixture: Fixture) {
     let stats = fixture.engine.presence_stats(&topic).await.unwrap();
     assert_eq!(stats, PresenceStats { clients: CLIENTS as usize, users: 2 });
     let mut present: Vec<_> =
-        fixture.engine.presence(&topic).await.unwrap().iter().map(|info| info.client).collect();
+        fixture.engine.presence(&topic, usize::MAX).await.unwrap().iter().map(|info| info.client).collect();
     present.sort();
     assert_eq!(present, (1..=CLIENTS).map(|number| client(number.into())).collect::<Vec<_>>());
     fixture.engine.add_presence(&topic, Vec::new()).await.unwrap();
+}
+
+pub(crate) async fn a_list_that_is_too_long_is_refused(fixture: Fixture) {
+    let topic = fixture.topic("t");
+    let members: Vec<_> = (1..=100).flat_map(|number| quiet("a", number)).collect();
+    let bytes: usize = members.iter().map(|member| member.info.answer_bytes()).sum();
+    fixture.engine.add_presence(&topic, members).await.unwrap();
+    assert_eq!(fixture.engine.presence(&topic, bytes).await.unwrap().len(), 100);
+    for bytes_max in [bytes - 1, bytes / 2, 0] {
+        assert_eq!(fixture.engine.presence(&topic, bytes_max).await, Err(EngineError::TooLong));
+    }
+    assert_eq!(fixture.engine.presence(&fixture.topic("nobody"), 0).await, Ok(Vec::new()));
 }
 
 pub(crate) async fn a_client_is_replaced_by_its_newer_self(fixture: Fixture) {
@@ -48,7 +60,7 @@ pub(crate) async fn a_client_is_replaced_by_its_newer_self(fixture: Fixture) {
     let mut newer = (*info("a", 1)).clone();
     newer.subscription = "{\"typing\":true}".into();
     fixture.engine.add_presence(&topic, vec![Member::new(newer.clone().into(), false)]).await.unwrap();
-    assert_eq!(fixture.engine.presence(&topic).await.unwrap(), [newer.into()]);
+    assert_eq!(fixture.engine.presence(&topic, usize::MAX).await.unwrap(), [newer.into()]);
     check(&fixture, &topic, &[("a", 1)], 1).await;
 }
 
@@ -183,7 +195,7 @@ pub(crate) async fn who_was_admitted_goes_without_a_word(fixture: Fixture) {
 
 /// Exactly these clients are present, as that many users.
 async fn check(fixture: &Fixture, topic: &TopicName, expected: &[(&str, u128)], users: usize) {
-    let mut present = fixture.engine.presence(topic).await.unwrap();
+    let mut present = fixture.engine.presence(topic, usize::MAX).await.unwrap();
     present.sort_by_key(|info| info.client);
     let expected: Vec<_> = expected.iter().map(|(user, number)| ((*user).into(), client(*number))).collect();
     let seen: Vec<(Box<str>, _)> = present.iter().map(|info| (info.user.clone(), info.client)).collect();

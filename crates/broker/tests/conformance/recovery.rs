@@ -1,9 +1,9 @@
 //! What a reader that comes back is told: all that it missed, or that it cannot be had.
 
-use fanwire_broker::{Recovery, Since};
+use fanwire_broker::{Limit, Recovery, Since};
 use fanwire_protocol::{Position, TopicName};
 
-use crate::fixture::{Fixture, META_TTL, offsets};
+use crate::fixture::{Fixture, LONG, META_TTL, offsets};
 
 pub(crate) async fn a_topic_that_was_never_used_has_an_epoch_that_stays(fixture: Fixture) {
     let topic = fixture.topic("t");
@@ -17,7 +17,7 @@ pub(crate) async fn a_topic_that_was_never_used_has_an_epoch_that_stays(fixture:
 pub(crate) async fn asking_without_a_position_returns_the_top(fixture: Fixture) {
     let (topic, top) = three_kept(&fixture).await;
     let recovery = fixture.engine.recover(&topic, None, 100, META_TTL).await.unwrap();
-    assert_eq!(recovery, Recovery { top, complete: true, publications: Vec::new() });
+    assert_eq!(recovery, Recovery { top, complete: true, publications: Vec::new(), is_too_long: false });
 }
 
 pub(crate) async fn a_reader_at_the_top_has_missed_nothing(fixture: Fixture) {
@@ -105,4 +105,30 @@ async fn check(fixture: &Fixture, topic: &TopicName, offset: u64, epoch: &str, m
     assert_eq!(recovery.complete, missed.is_some(), "since {offset} of {epoch:?}");
     assert_eq!(offsets(&recovery.publications), missed.unwrap_or_default(), "since {offset} of {epoch:?}");
     assert_eq!(recovery.top, fixture.top(topic).await);
+}
+
+pub(crate) async fn what_is_too_long_is_said_and_not_sent(fixture: Fixture) {
+    let topic = fixture.topic("long");
+    for _ in 0..4 {
+        fixture.keep(&topic, &LONG).await;
+    }
+    let top = fixture.top(&topic).await;
+    // Each takes its data and a little more.
+    for (offset, bytes, complete) in
+        [(0, 4500, true), (1, 3500, true), (0, 3900, false), (2, 1900, false), (3, 0, false), (4, 0, true)]
+    {
+        let limit = Limit { publications: 100, bytes };
+        let since = Since { offset, epoch: top.epoch.as_str() };
+        let recovery = fixture.engine.recover(&topic, Some(since), limit, META_TTL).await.unwrap();
+        assert_eq!((recovery.complete, recovery.is_too_long), (complete, !complete), "{offset} {bytes}");
+        assert_eq!(recovery.publications.len() as u64, if complete { 4 - offset } else { 0 });
+        assert_eq!(recovery.top, top);
+    }
+    // What cannot be had at all is not said to be too long.
+    let limit = Limit { publications: 1, bytes: 10_000 };
+    for (offset, epoch) in [(0, ""), (2, "abcdefgh"), (9, "")] {
+        let since = Since { offset, epoch };
+        let recovery = fixture.engine.recover(&topic, Some(since), limit, META_TTL).await.unwrap();
+        assert!(!recovery.complete && !recovery.is_too_long);
+    }
 }

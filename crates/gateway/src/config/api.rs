@@ -30,6 +30,9 @@ section! {
         commands_max: usize = defaults::API_COMMANDS_MAX,
         /// Topics in one `channels` answer.
         topics_max: usize = defaults::API_TOPICS_MAX,
+        /// Bytes in the answers to all commands of one request. A command whose answer is too long is answered error
+        /// 106, which says how to ask for less.
+        answer_bytes_max: Size = defaults::API_ANSWER_BYTES_MAX,
         /// "body": errors are bodies with status 200, as SDKs expect; "transport": errors are HTTP statuses.
         error_mode: ErrorMode = ErrorMode::Body,
     }
@@ -68,6 +71,7 @@ impl Api {
             body_bytes_max: checks.at_least_one("api.body_bytes_max", self.body_bytes_max.0),
             commands_max: checks.at_least_one("api.commands_max", self.commands_max),
             topics_max: checks.at_least_one("api.topics_max", self.topics_max),
+            answer_bytes_max: checks.at_least_one("api.answer_bytes_max", self.answer_bytes_max.0),
             transport_errors: self.error_mode == ErrorMode::Transport,
         }
     }

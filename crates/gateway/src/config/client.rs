@@ -34,8 +34,15 @@ section! {
         pending_commands_max: usize = defaults::PENDING_COMMANDS_MAX,
         /// Publications in one history result.
         history_page_max: usize = defaults::HISTORY_PAGE_MAX,
+        /// Bytes of publications in one history result, which ends early there but has at least one, and of clients in
+        /// one presence result; a longer list is answered error 106.
+        answer_bytes_max: Size = defaults::ANSWER_BYTES_MAX,
         /// Publications that recovery may replay; a client that missed more is told so.
         recovery_max: usize = defaults::RECOVERY_MAX,
+        /// Bytes of publications that one subscribe, or one connect with all its subscriptions, may recover; a client that
+        /// missed more is told so. A client that was closed with code 3008 has missed what waited for it, so this is to
+        /// be several times queue_bytes_max.
+        recovery_bytes_max: Size = defaults::RECOVERY_BYTES_MAX,
         /// Connections of one user, on all nodes of a cluster together. 0 sets no limit.
         user_connections_max: usize = 0,
         /// Tell clients the server's time when they connect.
@@ -127,7 +134,9 @@ impl Client {
             pending_commands_max: checks
                 .at_least_one("client.pending_commands_max", self.pending_commands_max),
             history_page_max: checks.at_least_one("client.history_page_max", self.history_page_max),
+            answer_bytes_max: checks.at_least_one("client.answer_bytes_max", self.answer_bytes_max.0),
             recovery_max: checks.at_least_one("client.recovery_max", self.recovery_max),
+            recovery_bytes_max: checks.at_least_one("client.recovery_bytes_max", self.recovery_bytes_max.0),
             user_connections_max: self.user_connections_max,
             include_server_time: self.include_server_time,
             allow_anonymous_connect_without_token: self.allow_anonymous_connect_without_token,

@@ -74,7 +74,10 @@ pub(crate) const QUEUE_BYTES_MAX: Size = Size(MIB);
 /// Every subscription at once, and as many publications, presences and histories.
 pub(crate) const PENDING_COMMANDS_MAX: usize = 4 * SUBSCRIPTIONS_MAX;
 pub(crate) const HISTORY_PAGE_MAX: usize = 300;
+pub(crate) const ANSWER_BYTES_MAX: Size = Size(MIB);
 pub(crate) const RECOVERY_MAX: usize = 300;
+/// What waited for a client, and what the kernels on both sides held of it.
+pub(crate) const RECOVERY_BYTES_MAX: Size = Size(4 * MIB);
 pub(crate) const RPC_PING_METHOD: &str = "ping";
 
 pub(crate) const WEBSOCKET_PATH: &str = "/connection/websocket";
@@ -93,6 +96,8 @@ pub(crate) const API_IDLE_TIMEOUT: Period = Period::from_secs(75);
 pub(crate) const API_BODY_BYTES_MAX: Size = Size(4 * MIB);
 pub(crate) const API_COMMANDS_MAX: usize = 1000;
 pub(crate) const API_TOPICS_MAX: usize = 10_000;
+/// A full page of history of the longest publications that clients can make, or some thousand of a few kilobytes.
+pub(crate) const API_ANSWER_BYTES_MAX: Size = Size(16 * MIB);
 
 pub(crate) const TOPIC_LENGTH_MAX: usize = 255;
 pub(crate) const PRIVATE_PREFIX: &str = "$";

@@ -134,6 +134,7 @@ impl Session {
             return self.refuse_connection(context);
         }
         let queued = std::mem::take(&mut work.queued);
+        work.release(&queued);
         self.phase = Phase::Open;
         self.begin_pings(context);
         self.expire_after(context, connecting.ttl);

@@ -127,9 +127,17 @@ struct Work {
     /// Commands that came before the connect reply.
     queued: VecDeque<(u32, Request)>,
     subscribing: Vec<Subscribing>,
+    /// What the commands that wait here take.
+    waiting_bytes: usize,
 }
 
 impl Work {
+    /// Takes commands out of those that wait.
+    fn release(&mut self, waiting: &VecDeque<(u32, Request)>) {
+        let bytes: usize = waiting.iter().map(|(_, request)| request.bytes()).sum();
+        self.waiting_bytes -= bytes;
+    }
+
     fn waiting(&self) -> usize {
         self.queued.len() + self.subscribing.iter().map(|s| s.waiting.len()).sum::<usize>()
     }
@@ -158,6 +166,9 @@ pub struct Session {
 impl Session {
     /// Commands of one client that topics' owners work on at the same time.
     const ASKED_MAX: u16 = 16;
+
+    /// Bytes of commands that wait for an earlier one, from which on no further command is to be given to the session.
+    const WAITING_BYTES_MAX: usize = 64 << 10;
 
     pub fn new(client: ClientId, manner: Manner, settings: &ClientSettings, now: Now) -> Self {
         Self {
@@ -195,6 +206,11 @@ impl Session {
         self.phase == Phase::Open
     }
 
+    /// Connect is being answered.
+    pub fn is_connecting(&self) -> bool {
+        self.phase == Phase::Connecting
+    }
+
     /// Nothing more is taken from the client.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Refused | Phase::Closed)
@@ -207,7 +223,17 @@ impl Session {
     /// As many commands as may be are with topics' owners: further ones had better wait, so that a client has no
     /// more than a few answers made for it before it has read any.
     pub fn is_busy(&self) -> bool {
-        self.asked >= Self::ASKED_MAX
+        self.asked >= Self::ASKED_MAX || self.waiting_bytes() >= Self::WAITING_BYTES_MAX
+    }
+
+    /// Bytes of commands that wait for an earlier one to be answered.
+    pub fn waiting_bytes(&self) -> usize {
+        self.work.as_ref().map_or(0, |work| work.waiting_bytes)
+    }
+
+    /// There is an answer that further commands may have to wait for.
+    pub fn lets_commands_wait(&self) -> bool {
+        self.work.is_some()
     }
 
     /// Handles one command of the client.
@@ -227,7 +253,9 @@ impl Session {
             }
             (Phase::Connecting, Some(request)) => {
                 if self.has_room(context) {
-                    self.work().queued.push_back((id, request));
+                    let work = self.work();
+                    work.waiting_bytes += request.bytes();
+                    work.queued.push_back((id, request));
                 }
             }
             (Phase::Open, Some(request)) => self.request(context, id, request),
@@ -245,7 +273,9 @@ impl Session {
                 }
                 request => {
                     if self.has_room(context) {
-                        self.work().subscribing[place].waiting.push_back((id, request));
+                        let work = self.work();
+                        work.waiting_bytes += request.bytes();
+                        work.subscribing[place].waiting.push_back((id, request));
                     }
                 }
             }

@@ -226,6 +226,7 @@ impl Session {
             self.asked = self.asked.saturating_sub(1);
         }
         let waiting = std::mem::take(&mut subscribing.waiting);
+        self.work().release(&waiting);
         let end_with = subscribing.end_with.take();
         match result {
             Err(error) => match subscribing.origin {

@@ -169,6 +169,39 @@ fn commands_that_wait_are_bounded() {
     shard.check(client, command, &["unregister 42", "close 3013 too many requests"]);
 }
 
+/// What waits is bounded in bytes as well: beyond it the session wants nothing more, until there is an answer.
+#[test]
+fn commands_that_wait_are_bounded_in_bytes() {
+    const COMMANDS: usize = 7;
+    let mut shard = TestShard::default();
+    let publish = |id: usize| {
+        let data = "x".repeat(10_000);
+        format!(r#"{{"id":{id},"publish":{{"channel":"a","data":"{data}"}}}}"#)
+    };
+    // Behind connect, and behind a subscribe.
+    let client = shard.open();
+    shard.check(client, r#"{"id":1,"connect":{"token":"42"}}"#, &["register 42"]);
+    let fill = |shard: &mut TestShard| {
+        for id in 0..COMMANDS {
+            assert!(!shard.session(client).is_busy(), "{id}");
+            assert_eq!(shard.session(client).waiting_bytes() / 10_000, id);
+            shard.check(client, &publish(10 + id), &[]);
+        }
+        assert!(shard.session(client).is_busy() && shard.session(client).lets_commands_wait());
+    };
+    fill(&mut shard);
+    let lines = shard.registered(client, Ok(()));
+    assert_eq!(lines.len(), 1 + COMMANDS);
+    assert_eq!(shard.session(client).waiting_bytes(), 0);
+    assert!(!shard.session(client).is_busy() && !shard.session(client).lets_commands_wait());
+
+    shard.check(client, r#"{"id":2,"subscribe":{"channel":"a"}}"#, &["a: subscribe 42"]);
+    fill(&mut shard);
+    // Nothing is left of it when the client goes.
+    shard.end(client);
+    assert_eq!(shard.session(client).waiting_bytes(), 0);
+}
+
 #[test]
 fn nothing_is_taken_from_a_client_that_was_closed() {
     let mut shard = TestShard::default();

@@ -166,6 +166,26 @@ pub enum Request {
     SubRefresh(SubRefreshRequest),
 }
 
+impl Request {
+    /// What it takes, about: its length in Protobuf.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Connect(request) => request.encoded_len(),
+            Self::Ping => 0,
+            Self::Subscribe(request) => request.encoded_len(),
+            Self::Unsubscribe(request) => request.encoded_len(),
+            Self::Publish(request) => request.encoded_len(),
+            Self::Presence(request) => request.encoded_len(),
+            Self::PresenceStats(request) => request.encoded_len(),
+            Self::History(request) => request.encoded_len(),
+            Self::Rpc(request) => request.encoded_len(),
+            Self::Send(request) => request.encoded_len(),
+            Self::Refresh(request) => request.encoded_len(),
+            Self::SubRefresh(request) => request.encoded_len(),
+        }
+    }
+}
+
 impl Command {
     /// The id and the request; of several requests the first in the order of [`Request`] counts. Without a request,
     /// id 0 makes it a pong and any other id a mistake.

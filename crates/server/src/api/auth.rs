@@ -54,6 +54,7 @@ mod tests {
             body_bytes_max: 1000,
             commands_max: 10,
             topics_max: 10,
+            answer_bytes_max: 1,
             transport_errors: false,
         }
     }

@@ -14,6 +14,7 @@ use super::command::{self, Command, Reply};
 use super::error::{ApiError, Refusal};
 use super::method::{self, Method};
 use super::parallel::side_by_side;
+use super::room::Room;
 use crate::handle::Node;
 
 /// Commands of one batch that are carried out at the same time.
@@ -31,10 +32,10 @@ pub(super) struct Batch {
 struct BatchReply(&'static str, Reply);
 
 /// Answers `{"replies":[...]}`, in the order of the commands.
-pub(super) async fn run(node: &Node, text: &str) -> Result<Reply, Refusal> {
+pub(super) async fn run(node: &Node, room: &Room, text: &str) -> Result<Reply, Refusal> {
     let started = Instant::now();
     let reply = match decode(text, node.settings.api.commands_max)? {
-        Ok(batch) => batch.run(node).await,
+        Ok(batch) => batch.run(node, room).await,
         Err(error) => Err(error),
     };
     node.metrics.api_request(method::BATCH, reply.as_ref().err().map(ApiError::code), started.elapsed());
@@ -72,7 +73,7 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, Ap
 }
 
 impl Batch {
-    async fn run(self, node: &Node) -> Reply {
+    async fn run(self, node: &Node, room: &Room) -> Reply {
         #[derive(Serialize)]
         struct Replies {
             replies: Vec<BatchReply>,
@@ -88,12 +89,12 @@ impl Batch {
             .collect();
         let replies = if self.parallel {
             let commands = self.commands.into_iter().map(|command| {
-                let node = node.clone();
-                async move { command?.run(&node).await }
+                let (node, room) = (node.clone(), room.clone());
+                async move { command?.run(&node, &room).await }
             });
             side_by_side(BATCH_WIDTH, commands).await
         } else {
-            command::in_order(node, self.commands).await
+            command::in_order(node, room, self.commands).await
         };
         let replies = names.into_iter().zip(replies).map(|(name, reply)| BatchReply(name, reply)).collect();
         command::result(&Replies { replies })

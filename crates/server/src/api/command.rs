@@ -14,6 +14,7 @@ use super::history::{self, HistoryRequest};
 use super::method::Method;
 use super::presence;
 use super::publish::{self, PublishRequest};
+use super::room::Room;
 use crate::handle::Node;
 
 /// A command that was understood.
@@ -97,29 +98,45 @@ impl Command {
         }
     }
 
-    pub(super) async fn run(self, node: &Node) -> Reply {
-        self.begin(node).await.finish(node).await
+    pub(super) async fn run(self, node: &Node, room: &Room) -> Reply {
+        self.begin(node, room).await.finish(node).await
     }
 
-    async fn begin(self, node: &Node) -> Begun {
+    async fn begin(self, node: &Node, room: &Room) -> Begun {
         let (method, started) = (self.method(), Instant::now());
-        Begun { method, started, state: self.carry_out(node).await }
+        Begun { method, started, state: self.carry_out(node, room).await }
     }
 
-    async fn carry_out(self, node: &Node) -> Result<State, ApiError> {
+    async fn carry_out(self, node: &Node, room: &Room) -> Result<State, ApiError> {
+        let instead = self.instead();
+        let _turn = if instead.is_some() { room.turn().await } else { None };
         let reply = match self {
             Self::Publish(request) => {
                 return Ok(State::Publishing(publish::publish(node, request).await?));
             }
             Self::Broadcast(request) => publish::broadcast(node, request).await,
-            Self::Presence(request) => result(&presence::presence(node, &request.channel).await?),
+            Self::Presence(request) => presence::presence(node, room, &request.channel).await,
             Self::PresenceStats(request) => result(&presence::stats(node, &request.channel).await?),
-            Self::History(request) => result(&history::history(node, request).await?),
+            Self::History(request) => history::history(node, room, request).await,
             Self::HistoryRemove(request) => result(&history::remove(node, &request.channel).await?),
             Self::Everywhere(request, parameters) => everywhere::run(node, request, &parameters).await,
             Self::NotServed(_) => Err(ApiError::NOT_FOUND),
         };
+        let reply = match instead {
+            Some(instead) => room.take(reply, instead),
+            None => reply,
+        };
         reply.map(State::Done)
+    }
+
+    /// What to do instead where the answer is too long; `None` for a command whose answer never is.
+    fn instead(&self) -> Option<&'static str> {
+        match self {
+            Self::History(_) => Some(history::INSTEAD),
+            Self::Presence(_) => Some(presence::INSTEAD),
+            Self::Everywhere(Everywhere::Channels(_), _) => Some("ask with a narrower pattern"),
+            _ => None,
+        }
     }
 }
 
@@ -127,6 +144,7 @@ impl Command {
 /// another do not wait for each other's answers: what goes into one topic keeps its order and goes out together.
 pub(super) async fn in_order(
     node: &Node,
+    room: &Room,
     commands: impl IntoIterator<Item = Result<Command, ApiError>>,
 ) -> Vec<Reply> {
     let mut replies = Vec::new();
@@ -136,7 +154,7 @@ pub(super) async fn in_order(
             finish(node, &mut begun, &mut replies).await;
         }
         match command {
-            Ok(command) => begun.push(command.begin(node).await),
+            Ok(command) => begun.push(command.begin(node, room).await),
             Err(error) => replies.push(Err(error)),
         }
     }

@@ -29,8 +29,13 @@ impl ApiError {
 
     /// A bad request, with the name of the field and what to do.
     pub(super) fn bad_request(why: impl Display) -> Self {
-        let ErrorCode { code, message, .. } = ErrorCode::BAD_REQUEST;
-        Self { code, message: format!("{message}: {why}").into() }
+        let ErrorCode { message, .. } = ErrorCode::BAD_REQUEST;
+        Self::with_sentence(ErrorCode::BAD_REQUEST, format!("{message}: {why}"))
+    }
+
+    /// An error whose standard text does not say enough.
+    pub(super) fn with_sentence(error: ErrorCode, message: String) -> Self {
+        Self { code: error.code, message: message.into() }
     }
 
     pub(super) fn code(&self) -> u32 {

@@ -1,12 +1,15 @@
 //! What a topic brought before.
 
+use fanwire_broker::{History, Limit};
 use fanwire_hub::effect::KnownPosition;
 use fanwire_protocol::ErrorCode;
 use fanwire_protocol::centrifuge::{Empty, HistoryResult};
 use fanwire_protocol::json::{null_is_default, object};
 use serde::Deserialize;
 
+use super::command::{Reply, result};
 use super::error::ApiError;
+use super::room::Room;
 use crate::handle::Node;
 use crate::node::HistoryCall;
 
@@ -40,13 +43,20 @@ impl From<StreamPosition> for KnownPosition {
     }
 }
 
-pub(super) async fn history(node: &Node, request: HistoryRequest) -> Result<HistoryResult, ApiError> {
+/// What to do where a page is too long.
+pub(super) const INSTEAD: &str =
+    "ask for a page at a time, with limit, and since with the last page's last offset";
+
+pub(super) async fn history(node: &Node, room: &Room, request: HistoryRequest) -> Reply {
     let (topic, namespace) = node.topic(&request.channel)?;
     if namespace.history.is_none() {
         return Err(ErrorCode::NOT_AVAILABLE.into());
     }
-    let (top, publications) = node.history(topic, request.call()?).await?;
-    Ok(HistoryResult {
+    let History { top, publications, is_cut } = node.history(topic, request.call(room.left())?).await?;
+    if is_cut {
+        return Err(room.too_long(INSTEAD));
+    }
+    result(&HistoryResult {
         publications: publications.iter().map(|publication| (&**publication).into()).collect(),
         epoch: top.epoch.to_string(),
         offset: top.offset,
@@ -63,12 +73,13 @@ pub(super) async fn remove(node: &Node, channel: &str) -> Result<Empty, ApiError
 }
 
 impl HistoryRequest {
-    fn call(self) -> Result<HistoryCall, ApiError> {
+    fn call(self, bytes: usize) -> Result<HistoryCall, ApiError> {
         let since = self.since.map(KnownPosition::from);
         if self.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
             return Err(ApiError::BAD_REQUEST);
         }
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let publications = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let limit = Limit { publications, bytes };
         Ok(HistoryCall { limit, since, reverse: self.reverse })
     }
 }
@@ -78,12 +89,12 @@ mod tests {
     use super::*;
 
     fn call(request: &str) -> Result<HistoryCall, ApiError> {
-        serde_json::from_str::<HistoryRequest>(request).unwrap().call()
+        serde_json::from_str::<HistoryRequest>(request).unwrap().call(1000)
     }
 
     #[test]
     fn pages_are_asked_for() {
-        let limit = |request| call(request).unwrap().limit;
+        let limit = |request| call(request).unwrap().limit.publications;
         assert_eq!(limit("{}"), 0);
         assert_eq!(limit(r#"{"limit":7}"#), 7);
         assert_eq!(limit(r#"{"limit":-1}"#), usize::MAX);

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::command::{self, Command, Envelope, Reply};
 use super::error::{ApiError, Refusal};
 use super::method::Method;
+use super::room::Room;
 use crate::handle::Node;
 
 /// A command that was understood, or the error that it is answered with.
@@ -21,10 +22,10 @@ pub(super) struct Numbered {
 }
 
 /// Answers one line of JSON for each command.
-pub(super) async fn run(node: &Node, text: &str) -> Result<Vec<u8>, Refusal> {
+pub(super) async fn run(node: &Node, room: &Room, text: &str) -> Result<Vec<u8>, Refusal> {
     let commands = decode(text, node.settings.api.commands_max)?;
     let ids: Vec<u32> = commands.iter().map(|numbered| numbered.id).collect();
-    let replies = command::in_order(node, commands.into_iter().map(|numbered| numbered.command)).await;
+    let replies = command::in_order(node, room, commands.into_iter().map(|numbered| numbered.command)).await;
     let mut lines = Vec::new();
     for (id, reply) in ids.into_iter().zip(replies) {
         write(id, &reply, &mut lines);

@@ -15,6 +15,7 @@ mod command;
 mod everywhere;
 mod legacy;
 mod parallel;
+mod room;
 
 mod clients;
 mod history;
@@ -35,6 +36,7 @@ use crate::http::{Answer, respond};
 use command::{Command, Envelope};
 use error::Refusal;
 use method::Method;
+use room::Room;
 
 pub(crate) use error::ApiError;
 pub(crate) use everywhere::run_here;
@@ -102,21 +104,22 @@ async fn answer(
     let route = route.ok_or(Refusal::UnknownMethod)?;
     let body = body::read(body, settings.body_bytes_max).await?;
     let text = decode::text(&body)?;
+    let room = Room::new(settings.answer_bytes_max);
     let statuses = settings.transport_errors || asks_for_statuses(&head.headers);
     match route {
         Route::Method(method) => {
             let command = Command::decode(*method, text).map_err(|error| Refusal::malformed(&error))?;
-            Ok(match command.run(node).await {
+            Ok(match command.run(node, &room).await {
                 Err(error) if statuses => json(error.status(), &error),
                 reply => json(StatusCode::OK, &Envelope::from(&reply)),
             })
         }
-        Route::Batch => Ok(match batch::run(node, text).await? {
+        Route::Batch => Ok(match batch::run(node, &room, text).await? {
             Ok(replies) => json(StatusCode::OK, &replies),
             Err(error) if statuses => json(error.status(), &error),
             reply => json(StatusCode::OK, &Envelope::from(&reply)),
         }),
-        Route::Pipeline => Ok(json_bytes(StatusCode::OK, legacy::run(node, text).await?.into())),
+        Route::Pipeline => Ok(json_bytes(StatusCode::OK, legacy::run(node, &room, text).await?.into())),
     }
 }
 

@@ -4,13 +4,22 @@ use fanwire_hub::Namespace;
 use fanwire_protocol::centrifuge::{PresenceResult, PresenceStatsResult};
 use fanwire_protocol::{ErrorCode, TopicName};
 
+use super::command::{Reply, result};
 use super::error::ApiError;
+use super::room::Room;
 use crate::handle::Node;
 
-pub(super) async fn presence(node: &Node, channel: &str) -> Result<PresenceResult, ApiError> {
-    let clients = node.presence(with_presence(node.topic(channel)?)?).await?;
+/// What to do where the list is too long.
+pub(super) const INSTEAD: &str = "ask for presence_stats, or for fewer topics in one request";
+
+pub(super) async fn presence(node: &Node, room: &Room, channel: &str) -> Reply {
+    let topic = with_presence(node.topic(channel)?)?;
+    let clients = node.presence(topic, room.left()).await.map_err(|error| match error {
+        ErrorCode::LIMIT_EXCEEDED => room.too_long(INSTEAD),
+        error => error.into(),
+    })?;
     let presence = clients.iter().map(|info| (info.client.to_string(), (&**info).into())).collect();
-    Ok(PresenceResult { presence })
+    result(&PresenceResult { presence })
 }
 
 pub(super) async fn stats(node: &Node, channel: &str) -> Result<PresenceStatsResult, ApiError> {

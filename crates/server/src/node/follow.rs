@@ -163,6 +163,7 @@ mod tests {
         Recovery {
             top: at(number, top),
             complete,
+            is_too_long: false,
             publications: offsets.into_iter().map(publication).collect(),
         }
     }

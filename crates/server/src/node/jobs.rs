@@ -3,34 +3,34 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanwire_broker::{EngineError, HistoryQuery, Member, PresenceStats, Publish, Published, Since};
+use fanwire_broker::{
+    EngineError, History, HistoryQuery, Limit, Member, PresenceStats, Publish, Published, Since,
+};
 use fanwire_hub::HistoryBounds;
-use fanwire_hub::effect::{Answer, KnownPosition, Membership, Wanted};
-use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, Position, Publication, TopicName};
+use fanwire_hub::effect::{Answer, KnownPosition, Membership, TopicRequest, Wanted};
+use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, TopicName};
 use tokio::sync::oneshot;
 
 use super::{GROUP_MAX, Topics, waiting_bytes};
+use crate::allowance::Allowance;
 use crate::inbox::{Address, Inbox, Message};
 use crate::users::UserMessage;
 
 /// What the API asks of a topic. The asker may have gone when the answer comes.
 #[derive(Debug)]
 pub(crate) enum TopicCall {
-    Presence { reply: oneshot::Sender<Result<Vec<Arc<ClientInfo>>, ErrorCode>> },
+    Presence { bytes_max: usize, reply: oneshot::Sender<Result<Vec<Arc<ClientInfo>>, ErrorCode>> },
     PresenceStats { reply: oneshot::Sender<Result<PresenceStats, ErrorCode>> },
-    History { query: HistoryCall, reply: oneshot::Sender<Result<HistoryPage, ErrorCode>> },
+    History { query: HistoryCall, reply: oneshot::Sender<Result<History, ErrorCode>> },
     RemoveHistory { reply: oneshot::Sender<Result<(), ErrorCode>> },
 }
 
 #[derive(Debug)]
 pub(crate) struct HistoryCall {
-    pub limit: usize,
+    pub limit: Limit,
     pub since: Option<KnownPosition>,
     pub reverse: bool,
 }
-
-/// A page of history, with the top of the stream.
-pub(crate) type HistoryPage = (Position, Vec<Arc<Publication>>);
 
 /// Who is told what became of a publish.
 #[derive(Debug)]
@@ -56,8 +56,8 @@ pub(super) enum Job {
     Unsubscribe(Address, Membership),
     UpdatePresence(Arc<ClientInfo>, bool),
     Publish(Publish, Publisher),
-    /// A client's command of that number.
-    Read(Address, u32, Read),
+    /// What a client's command asks.
+    Read(Address, TopicRequest, Option<Allowance>),
     Call(TopicCall),
     /// Asks the stream for what may have been missed.
     Repair,
@@ -71,13 +71,24 @@ pub(super) struct Subscribe {
     pub from: Address,
     pub membership: Membership,
     pub wanted: Wanted,
+    /// For what is recovered.
+    pub allowance: Option<Allowance>,
 }
 
-#[derive(Debug)]
-pub(super) enum Read {
-    Presence,
-    PresenceStats,
-    History(HistoryCall),
+impl Subscribe {
+    pub(super) fn bytes_max(&self) -> usize {
+        bytes_max(self.allowance.as_ref())
+    }
+
+    /// What was missed may be asked for again, with more room for it.
+    pub(super) fn may_grow(&self) -> bool {
+        self.allowance.as_ref().is_some_and(Allowance::may_grow)
+    }
+}
+
+/// What is not allowed a number of bytes reads nothing.
+fn bytes_max(allowance: Option<&Allowance>) -> usize {
+    allowance.map_or(0, Allowance::bytes)
 }
 
 impl Topics {
@@ -89,7 +100,7 @@ impl Topics {
                 self.ignore(self.engine.add_presence(name, vec![Member::new(info, join_leave)]).await);
             }
             Job::Publish(publish, publisher) => self.do_publish(name, publish, publisher).await,
-            Job::Read(from, command, read) => self.do_read(name, from, command, read).await,
+            Job::Read(from, request, allowance) => self.do_read(name, from, request, allowance).await,
             Job::Call(call) => self.do_call(name, call).await,
             Job::Repair => self.repair(name).await,
             Job::Admit(admission) => self.do_admit(name, admission).await,
@@ -136,7 +147,7 @@ impl Topics {
     pub(super) fn tell(&self, publisher: Publisher, result: Result<Published, ErrorCode>) {
         match publisher {
             Publisher::Client(address, command) => {
-                self.answer(address, Answer::Published { command, result: result.map(|_| ()) });
+                self.answer(address, Answer::Published { command, result: result.map(|_| ()) }, None);
             }
             Publisher::Backend(reply) => {
                 // A caller that has gone needs no answer.
@@ -145,23 +156,49 @@ impl Topics {
         }
     }
 
-    async fn do_read(&self, name: &TopicName, from: Address, command: u32, read: Read) {
-        let answer = match read {
-            Read::Presence => Answer::Presence { command, result: self.presence(name).await },
-            Read::PresenceStats => {
-                let stats = self.engine.presence_stats(name).await.map_err(error);
-                Answer::PresenceStats { command, result: stats.map(|stats| (stats.clients, stats.users)) }
+    async fn do_read(
+        &self,
+        name: &TopicName,
+        from: Address,
+        request: TopicRequest,
+        allowance: Option<Allowance>,
+    ) {
+        let bytes_max = bytes_max(allowance.as_ref());
+        let (answer, is_too_long) = match &request {
+            TopicRequest::Presence { command } => {
+                let result = self.presence(name, bytes_max).await;
+                let is_too_long = matches!(result, Err(ErrorCode::LIMIT_EXCEEDED));
+                (Answer::Presence { command: *command, result }, is_too_long)
             }
-            Read::History(query) => Answer::History { command, result: self.history(name, query).await },
+            TopicRequest::PresenceStats { command } => {
+                let stats = self.engine.presence_stats(name).await.map_err(error);
+                let result = stats.map(|stats| (stats.clients, stats.users));
+                (Answer::PresenceStats { command: *command, result }, false)
+            }
+            TopicRequest::History { command, limit, since, reverse } => {
+                let limit = Limit { publications: *limit, bytes: bytes_max };
+                let query = HistoryCall { limit, since: since.clone(), reverse: *reverse };
+                let result = self.history(name, query).await;
+                let is_cut = result.as_ref().is_ok_and(|page| page.is_cut || page_bytes(page) > bytes_max);
+                let result = result.map(|History { top, publications, .. }| (top, publications));
+                (Answer::History { command: *command, result }, is_cut)
+            }
+            // Nothing else is queued as a read.
+            _ => return,
         };
-        self.answer(from, answer);
+        match allowance {
+            Some(allowance) if is_too_long && allowance.may_grow() => {
+                self.ask_for_more(from, name.clone(), request, allowance);
+            }
+            allowance => self.answer(from, answer, allowance),
+        }
     }
 
     async fn do_call(&self, name: &TopicName, call: TopicCall) {
         // A caller that has gone needs no answer.
         match call {
-            TopicCall::Presence { reply } => {
-                let _ = reply.send(self.presence(name).await);
+            TopicCall::Presence { bytes_max, reply } => {
+                let _ = reply.send(self.presence(name, bytes_max).await);
             }
             TopicCall::PresenceStats { reply } => {
                 let _ = reply.send(self.engine.presence_stats(name).await.map_err(error));
@@ -190,19 +227,18 @@ impl Topics {
                 Ok(())
             }
         };
-        self.answer(from, Answer::Registered(result));
+        self.answer(from, Answer::Registered(result), None);
     }
 
-    async fn presence(&self, name: &TopicName) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {
-        self.engine.presence(name).await.map_err(error)
+    async fn presence(&self, name: &TopicName, bytes_max: usize) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {
+        self.engine.presence(name, bytes_max).await.map_err(error)
     }
 
-    async fn history(&self, name: &TopicName, query: HistoryCall) -> Result<HistoryPage, ErrorCode> {
+    async fn history(&self, name: &TopicName, query: HistoryCall) -> Result<History, ErrorCode> {
         let HistoryBounds { meta_ttl, .. } = self.namespace(name)?.history.ok_or(ErrorCode::NOT_AVAILABLE)?;
         let since = query.since.as_ref().map(|since| Since { offset: since.offset, epoch: &since.epoch });
         let query = HistoryQuery { limit: query.limit, since, reverse: query.reverse };
-        let history = self.engine.history(name, query, meta_ttl).await.map_err(error)?;
-        Ok((history.top, history.publications))
+        self.engine.history(name, query, meta_ttl).await.map_err(error)
     }
 
     /// For what is done on the way out, when nobody is left to tell.
@@ -213,9 +249,14 @@ impl Topics {
     }
 }
 
+fn page_bytes(page: &History) -> usize {
+    page.publications.iter().map(|publication| publication.answer_bytes()).sum()
+}
+
 pub(super) fn error(error: EngineError) -> ErrorCode {
     match error {
         EngineError::UnrecoverablePosition => ErrorCode::UNRECOVERABLE_POSITION,
+        EngineError::TooLong => ErrorCode::LIMIT_EXCEEDED,
         EngineError::Unavailable | EngineError::Foreign | EngineError::Full | EngineError::Refused => {
             ErrorCode::INTERNAL
         }

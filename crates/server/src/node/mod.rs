@@ -27,13 +27,14 @@ use fanwire_protocol::{ClientId, ErrorCode, Position, Publication, TopicName};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::allowance::Allowance;
 use crate::counters::Counters;
 use crate::inbox::{Address, Inbox, Message};
 use crate::settings::{EngineSettings, Settings};
 use follow::{Follow, Stamped, Step};
-use jobs::{Job, Read, Subscribe};
+use jobs::{Job, Subscribe};
 
-pub(crate) use jobs::{Admission, HistoryCall, HistoryPage, Publisher, TopicCall};
+pub(crate) use jobs::{Admission, HistoryCall, Publisher, TopicCall};
 
 /// Publications that go to the engine together at most.
 const GROUP_MAX: usize = 256;
@@ -129,8 +130,14 @@ impl Topics {
         matches!(self.engine, Engine::Redis(_))
     }
 
-    /// What a session asks; answered to it.
-    pub(crate) fn request(self: &Rc<Self>, topic: TopicName, from: Address, request: TopicRequest) {
+    /// What a session asks; answered to it. `allowance` comes with what is read.
+    pub(crate) fn request(
+        self: &Rc<Self>,
+        topic: TopicName,
+        from: Address,
+        request: TopicRequest,
+        allowance: Option<Allowance>,
+    ) {
         let job = match request {
             TopicRequest::Publish { command, data, info } => {
                 let publisher = Publisher::Client(from, command);
@@ -143,15 +150,13 @@ impl Topics {
                 };
             }
             TopicRequest::Subscribe { membership, wanted } => {
-                Job::Subscribe(Subscribe { from, membership, wanted })
+                Job::Subscribe(Subscribe { from, membership, wanted, allowance })
             }
             TopicRequest::Unsubscribe { membership } => Job::Unsubscribe(from, membership),
             TopicRequest::UpdatePresence { info, join_leave } => Job::UpdatePresence(info, join_leave),
-            TopicRequest::Presence { command } => Job::Read(from, command, Read::Presence),
-            TopicRequest::PresenceStats { command } => Job::Read(from, command, Read::PresenceStats),
-            TopicRequest::History { command, limit, since, reverse } => {
-                Job::Read(from, command, Read::History(HistoryCall { limit, since, reverse }))
-            }
+            request @ (TopicRequest::Presence { .. }
+            | TopicRequest::PresenceStats { .. }
+            | TopicRequest::History { .. }) => Job::Read(from, request, allowance),
         };
         self.enqueue(topic, job);
     }
@@ -379,8 +384,17 @@ impl Topics {
         Ok(self.namespace(name)?.history.map(history_options))
     }
 
-    fn answer(&self, to: Address, answer: Answer) {
-        self.inboxes[usize::from(to.shard)].send(Message::Answer(to.connection, answer));
+    fn answer(&self, to: Address, answer: Answer, allowance: Option<Allowance>) {
+        self.inboxes[usize::from(to.shard)].send(match allowance {
+            Some(allowance) => Message::ReadAnswer(to.connection, answer, allowance),
+            None => Message::Answer(to.connection, answer),
+        });
+    }
+
+    /// Lets a session's shard ask again, where the answer may be longer.
+    fn ask_for_more(&self, to: Address, topic: TopicName, request: TopicRequest, allowance: Allowance) {
+        let message = Message::Larger(to.connection, topic, request, allowance);
+        self.inboxes[usize::from(to.shard)].send(message);
     }
 }
 

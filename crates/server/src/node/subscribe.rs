@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use fanwire_broker::{HistoryQuery, Member, Recovery, Since};
-use fanwire_hub::effect::{Answer, Joined, KnownPosition, Membership, Wanted};
+use fanwire_broker::{HistoryQuery, Limit, Member, Recovery, Since};
+use fanwire_hub::effect::{Answer, Joined, KnownPosition, Membership, TopicRequest, Wanted};
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
 use fanwire_protocol::{ErrorCode, Position, Publication, TopicName};
 use tokio::sync::oneshot;
@@ -45,11 +45,9 @@ impl Topics {
                 side_by_side(group.into_iter().map(each)).await;
             }
             Err(error) => {
-                for Subscribe { from, membership, .. } in group {
-                    self.answer(
-                        from,
-                        Answer::Subscribed { topic: name.clone(), membership, result: Err(error) },
-                    );
+                for Subscribe { from, membership, allowance, .. } in group {
+                    let answer = Answer::Subscribed { topic: name.clone(), membership, result: Err(error) };
+                    self.answer(from, answer, allowance);
                 }
             }
         }
@@ -132,17 +130,28 @@ impl Topics {
         present: Result<(), ErrorCode>,
         history: Option<HistoryBounds>,
     ) {
-        let Subscribe { from, membership, wanted } = subscribe;
-        let result = match present.err().filter(|_| membership.presence) {
+        let result = match present.err().filter(|_| subscribe.membership.presence) {
             Some(error) => Err(error),
-            None => self.join(name, wanted, history).await,
+            None => self.join(name, &subscribe, history).await,
         };
+        let is_too_long = result.as_ref().is_ok_and(|joined| joined.is_too_long);
+        let may_grow = subscribe.may_grow();
+        let Subscribe { from, membership, wanted, allowance } = subscribe;
+        let allowance = match allowance {
+            Some(allowance) if is_too_long && may_grow => {
+                self.undo_presence(name, &membership).await;
+                let request = TopicRequest::Subscribe { membership, wanted };
+                return self.ask_for_more(from, name.clone(), request, allowance);
+            }
+            allowance => allowance,
+        };
+        let result = self.judge(&wanted, result);
         match result {
             Ok(_) => self.count(name, from),
             Err(_) => self.undo_presence(name, &membership).await,
         }
         let join = (result.is_ok() && membership.join_leave).then(|| membership.info.clone());
-        self.answer(from, Answer::Subscribed { topic: name.clone(), membership, result });
+        self.answer(from, Answer::Subscribed { topic: name.clone(), membership, result }, allowance);
         // After the answer, so that a client sees its own join last.
         if let Some(info) = join {
             self.ignore(self.engine.publish_join(name, info).await);
@@ -155,27 +164,37 @@ impl Topics {
     async fn join(
         self: &Rc<Self>,
         name: &TopicName,
-        wanted: Wanted,
+        subscribe: &Subscribe,
         history: Option<HistoryBounds>,
     ) -> Result<Joined, ErrorCode> {
         let Some(history) = history else { return Ok(Joined::default()) };
-        match wanted {
+        let bytes_max = subscribe.bytes_max();
+        match &subscribe.wanted {
             Wanted::Nothing => Ok(Joined::default()),
-            Wanted::Position => Ok(Joined { position: self.position(name), recovered: None }),
-            Wanted::Missed { known, or_refuse } => {
-                let joined = self.missed(name, &known, history).await?;
-                self.count_recovery(joined.recovered.is_some());
-                if joined.recovered.is_none() && or_refuse {
-                    return Err(ErrorCode::UNRECOVERABLE_POSITION);
-                }
-                Ok(joined)
-            }
-            Wanted::Newest(known) => {
-                let joined = self.newest(name, &known, history).await?;
-                self.count_recovery(joined.recovered.is_some());
-                Ok(joined)
-            }
+            Wanted::Position => Ok(unrecovered(self.position(name), false)),
+            Wanted::Missed { known, .. } => self.missed(name, known, bytes_max, history).await,
+            Wanted::Newest(known) => self.newest(name, known, bytes_max, history).await,
         }
+    }
+
+    /// Counts what became of a recovery, and refuses a subscription that is worth nothing without it.
+    fn judge(&self, wanted: &Wanted, result: Result<Joined, ErrorCode>) -> Result<Joined, ErrorCode> {
+        let or_refuse = match wanted {
+            Wanted::Nothing | Wanted::Position => return result,
+            Wanted::Missed { or_refuse, .. } => *or_refuse,
+            Wanted::Newest(_) => false,
+        };
+        let joined = result?;
+        let counters = &self.counters;
+        match joined.recovered {
+            Some(_) => counters.recoveries.add(1),
+            None if joined.is_too_long => counters.recoveries_too_long.add(1),
+            None => counters.recoveries_failed.add(1),
+        }
+        if joined.recovered.is_none() && or_refuse {
+            return Err(ErrorCode::UNRECOVERABLE_POSITION);
+        }
+        Ok(joined)
     }
 
     /// Everything after the known position, up to what was delivered last. Where the two ends do not meet, one of
@@ -185,29 +204,34 @@ impl Topics {
         self: &Rc<Self>,
         name: &TopicName,
         known: &KnownPosition,
+        bytes_max: usize,
         history: HistoryBounds,
     ) -> Result<Joined, ErrorCode> {
         let since = Since { offset: known.offset, epoch: &known.epoch };
-        let mut answer = self.read_after(name, since, history).await?;
+        let mut answer = self.read_after(name, since, bytes_max, history).await?;
         for _ in 0..ATTEMPTS_MAX {
             let position = self.position(name).unwrap_or(answer.top);
             if position.epoch != answer.top.epoch {
                 self.repair_now(name, history).await.map_err(error)?;
-                answer = self.read_after(name, since, history).await?;
+                answer = self.read_after(name, since, bytes_max, history).await?;
                 continue;
             }
             if !answer.complete {
-                return Ok(Joined { position: Some(position), recovered: None });
+                return Ok(unrecovered(Some(position), answer.is_too_long));
             }
             match position.offset.cmp(&answer.top.offset) {
                 Ordering::Equal => {
-                    return Ok(Joined { position: Some(position), recovered: Some(answer.publications) });
+                    return Ok(Joined {
+                        recovered: Some(answer.publications),
+                        ..unrecovered(Some(position), false)
+                    });
                 }
                 Ordering::Less => self.repair_now(name, history).await.map_err(error)?,
                 Ordering::Greater => {
                     let top = answer.top;
                     let since = Since { offset: top.offset, epoch: top.epoch.as_str() };
-                    let more = self.read_after(name, since, history).await?;
+                    let bytes_left = bytes_max.saturating_sub(bytes(&answer.publications));
+                    let more = self.read_after(name, since, bytes_left, history).await?;
                     if more.top == top {
                         // The stream has gone back behind what was delivered.
                         self.repair_now(name, history).await.map_err(error)?;
@@ -216,16 +240,17 @@ impl Topics {
                 }
             }
         }
-        Ok(Joined { position: self.position(name), recovered: None })
+        Ok(unrecovered(self.position(name), false))
     }
 
     async fn read_after(
         &self,
         name: &TopicName,
         since: Since<'_>,
+        bytes: usize,
         history: HistoryBounds,
     ) -> Result<Recovery, ErrorCode> {
-        let limit = self.settings.client.recovery_max;
+        let limit = Limit { publications: self.settings.client.recovery_max, bytes };
         self.engine.recover(name, Some(since), limit, history.meta_ttl).await.map_err(error)
     }
 
@@ -234,9 +259,10 @@ impl Topics {
         self: &Rc<Self>,
         name: &TopicName,
         known: &KnownPosition,
+        bytes_max: usize,
         history: HistoryBounds,
     ) -> Result<Joined, ErrorCode> {
-        let query = HistoryQuery { limit: 1, since: None, reverse: true };
+        let query = HistoryQuery { limit: 1.into(), since: None, reverse: true };
         for _ in 0..ATTEMPTS_MAX {
             let page = self.engine.history(name, query, history.meta_ttl).await.map_err(error)?;
             let is_behind =
@@ -252,11 +278,14 @@ impl Topics {
             let newest = newest.find(|newest| newest.offset == position.offset);
             let is_known = known.offset == position.offset && position.epoch.as_str() == known.epoch;
             if is_known || newest.is_some() || position == page.top {
-                let recovered = if is_known { Some(Vec::new()) } else { newest.map(|newest| vec![newest]) };
-                return Ok(Joined { position: Some(position), recovered });
+                let recovered: Vec<_> = newest.filter(|_| !is_known).into_iter().collect();
+                let is_too_long = bytes(&recovered) > bytes_max;
+                let is_had = (is_known || !recovered.is_empty()) && !is_too_long;
+                let recovered = is_had.then_some(recovered);
+                return Ok(Joined { recovered, ..unrecovered(Some(position), is_too_long) });
             }
         }
-        Ok(Joined { position: self.position(name), recovered: None })
+        Ok(unrecovered(self.position(name), false))
     }
 
     /// Waits a moment for events that are on their way.
@@ -323,10 +352,6 @@ impl Topics {
             topic.total = topic.total.saturating_sub(1);
         }
     }
-
-    fn count_recovery(&self, complete: bool) {
-        if complete { self.counters.recoveries.add(1) } else { self.counters.recoveries_failed.add(1) }
-    }
 }
 
 /// Two answers of which the second was asked for what came after the first.
@@ -336,7 +361,16 @@ fn joined(mut first: Recovery, second: Recovery) -> Recovery {
         top: second.top,
         complete: first.complete && second.complete,
         publications: first.publications,
+        is_too_long: first.is_too_long || second.is_too_long,
     }
+}
+
+fn unrecovered(position: Option<Position>, is_too_long: bool) -> Joined {
+    Joined { position, recovered: None, is_too_long }
+}
+
+fn bytes(publications: &[Arc<Publication>]) -> usize {
+    publications.iter().map(|publication| publication.answer_bytes()).sum()
 }
 
 /// Runs all of them. Those that have something to wait for are tasks from then on, the others leave no memory behind:

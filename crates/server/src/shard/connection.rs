@@ -32,7 +32,7 @@ pub(super) struct Connection {
     pub(super) held: Option<Box<Queue>>,
     pub(super) reader: Reader,
     pub(super) generation: u32,
-    /// Bytes of replies since everything was last written.
+    /// Bytes of replies since everything was last written; of a client that is being connected, with what is recovered.
     pub(super) replied_bytes: u32,
     /// It is in the list of sockets to read again.
     pub(super) to_read: bool,
@@ -70,6 +70,15 @@ pub(super) enum Role {
     Echo,
     /// Everything was said; what is left to be written is written, and the peer is given time to go.
     Closing { until_millis: u64, peer: Peer },
+}
+
+/// How much one client may have before it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Bytes of replies.
+    pub(super) replied_bytes_max: usize,
+    /// No further command may wait for an earlier one.
+    pub(super) waiting_is_full: bool,
 }
 
 /// What is still expected of the peer of a closing connection.
@@ -187,15 +196,17 @@ impl Connection {
     }
 
     /// The client has as much before it as may be: what else it asks has to wait.
-    pub(super) fn has_enough(&self, queue_bytes_max: usize) -> bool {
+    pub(super) fn has_enough(&self, bounds: Bounds) -> bool {
         let is_busy = match &self.role {
-            Role::Client(session) => session.is_busy(),
+            Role::Client(session) => {
+                session.is_busy() || bounds.waiting_is_full && session.lets_commands_wait()
+            }
             Role::Echo => false,
             // What it still sends is dropped, to see its end.
             Role::Closing { .. } => return false,
         };
         // What topics bring does not count: however much of it waits, a client's pong has to be heard.
-        is_busy || self.replied_bytes as usize > queue_bytes_max / 2
+        is_busy || self.replied_bytes as usize > bounds.replied_bytes_max
     }
 
     pub(super) fn queued_bytes(&self) -> usize {
@@ -213,9 +224,11 @@ impl Connection {
         if self.chain.is_empty() && self.queue.is_none() {
             self.socket.flush()?;
         }
-        let written = self.write_chain(outbox, queue_bytes_max)?;
-        if self.is_flushed() {
-            self.replied_bytes = 0;
+        let mut written = self.write_chain(outbox, queue_bytes_max)?;
+        let is_connecting = || self.session().is_some_and(|session| session.is_connecting());
+        // What was recovered for a connect waits elsewhere.
+        if self.replied_bytes > 0 && self.is_flushed() && !is_connecting() {
+            written.settled = std::mem::take(&mut self.replied_bytes) as usize;
         }
         Ok(written)
     }
@@ -297,6 +310,8 @@ pub(super) struct Written {
     pub(super) bytes: u64,
     /// Publications that gave way to newer ones.
     pub(super) dropped: usize,
+    /// Bytes of replies that all went to the kernel, with this write or before it.
+    pub(super) settled: usize,
 }
 
 impl Written {

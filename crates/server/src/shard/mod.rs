@@ -3,6 +3,7 @@
 //! Sockets live in the shard's own readiness set, of which tokio knows a single descriptor. An idle connection
 //! has no task, no timer and no buffer.
 
+mod answers;
 mod connection;
 mod departures;
 mod encrypted;
@@ -10,6 +11,7 @@ mod fanout;
 mod gathered;
 mod read;
 mod readiness;
+mod reads;
 mod socket;
 mod write;
 
@@ -46,11 +48,13 @@ use crate::inbox::{Address, Message, Order, Outlet, Recipients, Survey};
 use crate::node::Topics;
 use crate::turns::Turns;
 use crate::users::Users;
+use answers::Stalled;
 use connection::{Connection, Role};
 use departures::Departures;
 use fanout::Groups;
 use gathered::Gathered;
 use readiness::Readiness;
+use reads::Reads;
 
 /// A socket whose HTTP request asked for a connection that stays.
 #[derive(Debug)]
@@ -77,6 +81,10 @@ pub(crate) enum Purpose {
 
 /// Messages taken from the inbox at once: what waits together is written together.
 const MESSAGES_PER_TURN: usize = 4096;
+
+/// Bytes of replies made in one turn from what waits in the inbox, and one reply more: less than a millisecond, or a few
+/// for the longest.
+const REPLY_BYTES_PER_TURN: usize = 256 * 1024;
 
 /// Sockets read in one turn, each once, so that fan-out and timers get theirs.
 const READS_PER_TURN: usize = 128;
@@ -123,6 +131,12 @@ pub(crate) struct Shard {
     now: Now,
     generation: u32,
     queued_bytes: usize,
+    reads: Reads,
+    stalled: Stalled,
+    /// Bytes of commands that wait for earlier ones of their clients.
+    waiting_bytes: usize,
+    /// Bytes of replies that were made in this turn.
+    turn_bytes: usize,
     next_sweep_millis: u64,
     /// Set when the node goes down.
     departures: Option<Departures>,
@@ -157,6 +171,10 @@ impl Shard {
             now: node.now(),
             generation: 0,
             queued_bytes: 0,
+            reads: Reads::new(&settings.client),
+            stalled: Stalled::default(),
+            waiting_bytes: 0,
+            turn_bytes: 0,
             next_sweep_millis: 0,
             departures: None,
             node,
@@ -190,6 +208,7 @@ impl Shard {
             }
             self.now = self.node.now();
             self.turns.begin();
+            self.turn_bytes = 0;
             self.take_messages(first, &mut outlet);
             while let Some(adopted) = socket.take().or_else(|| adopted.try_recv().ok()) {
                 self.adopt(adopted);
@@ -198,6 +217,7 @@ impl Shard {
             self.take_timers();
             self.take_departures();
             self.write_some();
+            self.ask_in_turn();
             self.count();
         }
     }
@@ -216,6 +236,7 @@ impl Shard {
         let is_writing = !self.outbox.is_empty();
         while !is_writing
             && !self.groups.is_full()
+            && self.turn_bytes < REPLY_BYTES_PER_TURN
             && let Some(message) = self.gathered.pop()
         {
             self.message(message);
@@ -223,7 +244,7 @@ impl Shard {
         let mut next = first;
         for _ in 0..MESSAGES_PER_TURN {
             let is_full = if is_writing { self.gathered.is_full() } else { self.groups.is_full() };
-            if is_full {
+            if is_full || self.turn_bytes >= REPLY_BYTES_PER_TURN {
                 break;
             }
             let Some(message) = next.take().or_else(|| outlet.try_receive()) else {
@@ -264,8 +285,15 @@ impl Shard {
             Message::Deliver(_) | Message::Event(_) => {}
             Message::Lost(topic) => self.lose_positions(topic.as_str()),
             Message::Answer(key, answer) => self.answer(key, answer),
+            Message::ReadAnswer(key, answer, allowance) => self.take_read_answer(key, answer, &allowance),
+            Message::Larger(key, topic, request, allowance) => {
+                self.ask_again(key, topic, request, &allowance);
+            }
             Message::Control(order) => self.order(order),
-            Message::Topic(topic, from, request) => self.topics.request(topic, from, request),
+            Message::Topic(topic, from, request) => self.topics.request(topic, from, request, None),
+            Message::Read(topic, from, request, allowance) => {
+                self.topics.request(topic, from, request, Some(allowance));
+            }
             Message::Call(topic, call) => self.topics.call(topic, call),
             Message::Publish(topic, publish, publisher) => self.topics.publish(topic, *publish, publisher),
             Message::User(message) => self.users.handle(message),
@@ -432,19 +460,13 @@ impl Shard {
                 connection: ConnectionKey { slot, generation: connection.generation },
                 now: self.now,
             };
+            let before = session.waiting_bytes();
             act(session, &mut context);
+            self.waiting_bytes = self.waiting_bytes + session.waiting_bytes() - before;
             self.apply(slot, &mut effects);
             self.schedule(slot);
         }
         self.effects = effects;
-    }
-
-    /// Sends a request of a session to the owner of its topic.
-    fn request(&self, key: ConnectionKey, effect: Effect) {
-        if let Effect::Topic(topic, request) = effect {
-            let owner = self.node.owner_of(topic.as_str());
-            owner.send(Message::Topic(topic, self.address(key), request));
-        }
     }
 
     fn address(&self, connection: ConnectionKey) -> Address {
@@ -487,6 +509,7 @@ impl Shard {
         if self.now.millis >= self.next_sweep_millis {
             self.next_sweep_millis = self.now.millis + SWEEP_INTERVAL_MILLIS;
             self.topics.sweep();
+            self.keep_reads_going();
         }
     }
 

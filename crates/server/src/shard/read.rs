@@ -9,9 +9,16 @@ use fanwire_protocol::Disconnect;
 use fanwire_protocol::centrifuge::{Command, Malformed, commands};
 use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, Stop, close_frame, framed};
 
-use super::connection::{Connection, Peer, Role, encoding};
+use super::connection::{Bounds, Connection, Peer, Role, encoding};
 use super::socket::Input;
 use super::{READ_BYTES, READ_BYTES_PER_TURN, READS_PER_TURN, Shard};
+
+/// Commands of all clients of a shard that wait for an earlier one of theirs, in bytes, before nothing more is read from
+/// a client that would let one wait.
+const WAITING_BYTES_MAX: usize = 8 << 20;
+
+/// What a client may have before it where the shard's room for answers is scarce.
+const SCARCE_REPLIED_BYTES_MAX: usize = 16 << 10;
 
 impl Shard {
     /// Takes what sockets tell, then reads from as many as a turn allows.
@@ -42,13 +49,13 @@ impl Shard {
     }
 
     /// Reads once from a socket, or takes up again what was read before, and says how much it was.
-    fn read(&mut self, key: ConnectionKey) -> usize {
-        let queue_bytes_max = self.node.settings.client.queue_bytes_max;
+    pub(super) fn read(&mut self, key: ConnectionKey) -> usize {
+        let has_enough = self.has_enough(key.slot);
         let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else {
             return 0;
         };
         connection.to_read = false;
-        if connection.has_deferred_commands() || connection.has_enough(queue_bytes_max) {
+        if connection.has_deferred_commands() || has_enough {
             connection.is_paused = true;
             return 0;
         }
@@ -74,12 +81,26 @@ impl Shard {
         read
     }
 
+    /// A client has as much before it as may be: what else it asks has to wait.
+    fn has_enough(&self, slot: u32) -> bool {
+        let Some(connection) = self.connections.get(slot as usize) else { return false };
+        let queue_bytes_max = self.node.settings.client.queue_bytes_max;
+        let bounds = Bounds {
+            replied_bytes_max: match self.reads.is_scarce() {
+                true => SCARCE_REPLIED_BYTES_MAX.min(queue_bytes_max / 2),
+                false => queue_bytes_max / 2,
+            },
+            waiting_is_full: self.waiting_bytes > WAITING_BYTES_MAX,
+        };
+        connection.has_enough(bounds) || self.reads.holds_up(connection.key(slot))
+    }
+
     /// Goes on with what a client asked, once it has been sent enough of its answers.
     pub(super) fn resume(&mut self, slot: u32) {
-        let queue_bytes_max = self.node.settings.client.queue_bytes_max;
         loop {
+            let has_enough = self.has_enough(slot);
             let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-            if !connection.is_held_back() || connection.has_enough(queue_bytes_max) {
+            if !connection.is_held_back() || has_enough {
                 return;
             }
             match connection.next_deferred_command() {
@@ -212,18 +233,18 @@ impl Shard {
     }
 
     fn take_commands(&mut self, slot: u32, frame: &[u8]) {
-        let queue_bytes_max = self.node.settings.client.queue_bytes_max;
         let Some(session) = self.connections.get(slot as usize).and_then(|c| c.session()) else { return };
         let mut commands = commands(encoding(session), frame);
         loop {
             let taken = commands.taken();
+            let has_enough = self.has_enough(slot);
             let Some(connection) = self.connections.get_mut(slot as usize) else { return };
             // What stands in one frame behind a refused connect, or a mistake, is not looked at.
             let is_over = || connection.session().is_none_or(|session| session.is_over());
             if taken > 0 && (taken == frame.len() || is_over()) {
                 return;
             }
-            if connection.has_enough(queue_bytes_max) {
+            if has_enough {
                 return connection.defer_commands(frame, taken);
             }
             let Some(command) = commands.next() else { return };

@@ -79,6 +79,7 @@ impl Shard {
         match wire.reply(reply) {
             Some(frame) => {
                 let frame = self.deflated(slot, frame);
+                self.turn_bytes += frame.len();
                 self.send(slot, frame);
             }
             // A listener cannot subscribe again by itself: it comes back as a whole, or is told to stay away.
@@ -121,10 +122,10 @@ impl Shard {
 
     /// Puts bytes at the end of what goes to a connection.
     pub(super) fn send(&mut self, slot: u32, bytes: Bytes) {
+        self.count_replied(slot, bytes.len());
         if let Some(connection) = self.connections.get_mut(slot as usize)
             && !bytes.is_empty()
         {
-            connection.replied_bytes = connection.replied_bytes.saturating_add(bytes.len() as u32);
             let segment = self.outbox.segment(bytes);
             self.outbox.link(slot, &mut connection.chain, segment);
         }
@@ -164,7 +165,7 @@ impl Shard {
             // The goodbye always fits, and nothing comes after it.
             Role::Closing { .. } => usize::MAX,
         };
-        let before = connection.queued_bytes();
+        let (key, before) = (connection.key(slot), connection.queued_bytes());
         let outcome = connection.write(&self.outbox, queue_bytes_max);
         self.queued_bytes = self.queued_bytes + connection.queued_bytes() - before;
         match outcome {
@@ -172,6 +173,10 @@ impl Shard {
                 self.counters.writes.add(written.calls);
                 self.counters.bytes_sent.add(written.bytes);
                 self.counters.dropped.add(written.dropped as u64);
+                if written.settled > 0 {
+                    self.reads.replied -= written.settled;
+                    self.reads.enter_turns(key, self.now.millis);
+                }
                 if connection.is_paused && written.bytes > 0 {
                     self.with_session(slot, |session, context| session.extend_pong(context));
                 }
@@ -240,8 +245,10 @@ impl Shard {
         }
         connection.held = None;
         connection.forget_commands();
+        let key = connection.key(slot);
         let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
         connection.role = Role::Closing { until_millis, peer };
+        self.forget_reads(key);
         self.schedule(slot);
         self.resume(slot);
     }
@@ -267,6 +274,7 @@ impl Shard {
         }
         let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
         self.queued_bytes -= connection.queued_bytes();
+        self.reads.replied -= connection.replied_bytes as usize;
         connection.socket.part();
         self.readiness.remove(connection.socket.source());
         self.shrink_if_sparse();

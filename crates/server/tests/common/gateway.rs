@@ -76,6 +76,8 @@ pub(crate) fn settings(shards: usize) -> Settings {
             allow_anonymous_connect_without_token: true,
             recovery_max: 10_000,
             history_page_max: 10_000,
+            answer_bytes_max: 16 << 20,
+            recovery_bytes_max: 64 << 20,
             ..ClientSettings::default()
         },
         topics: Namespaces::new(NameRules::default(), open, [history, cache, room, newest, latest, stream]),
@@ -114,6 +116,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
             body_bytes_max: 1 << 20,
             commands_max: 1000,
             topics_max: 1000,
+            answer_bytes_max: 64 << 20,
             transport_errors: false,
         },
         engine: if crate::ON_REDIS {

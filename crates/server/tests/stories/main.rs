@@ -25,6 +25,7 @@ mod users;
 
 mod crowd;
 mod slow;
+mod answers;
 mod flood;
 mod silent;
 mod kept;

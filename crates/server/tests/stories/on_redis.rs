@@ -20,6 +20,7 @@ mod sse;
 mod users;
 
 mod slow;
+mod answers;
 mod flood;
 mod closing;
 

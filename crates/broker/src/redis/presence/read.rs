@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::{ClientInfo, TopicName};
+use fanwire_protocol::{ANSWER_OVERHEAD_BYTES, ClientInfo, TopicName};
 use redis::Value;
 
 use super::Presence;
@@ -23,11 +23,19 @@ impl Presence {
     pub(in crate::redis) async fn list(
         &self,
         topic: &TopicName,
+        bytes_max: usize,
     ) -> Result<Vec<Arc<ClientInfo>>, EngineError> {
         let mut link = self.links.of_topic(topic)?;
         let alive = self.alive(&mut link, topic).await?;
+        let clients = alive.iter().map(|(_, stats)| stats.clients).fold(0, usize::saturating_add);
+        // What they say of themselves comes on top: that is known when they are read.
+        if clients.saturating_mul(ANSWER_OVERHEAD_BYTES) > bytes_max {
+            return Err(EngineError::TooLong);
+        }
         let nodes = alive.into_iter().map(|(node, _)| node).collect::<Vec<_>>();
-        self.load(&mut link, topic, &nodes).await
+        let present = self.load(&mut link, topic, &nodes).await?;
+        let bytes = present.iter().map(|info| info.answer_bytes()).fold(0, usize::saturating_add);
+        if bytes > bytes_max { Err(EngineError::TooLong) } else { Ok(present) }
     }
 
     pub(in crate::redis) async fn stats(&self, topic: &TopicName) -> Result<PresenceStats, EngineError> {

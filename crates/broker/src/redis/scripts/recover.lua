@@ -1,7 +1,8 @@
--- All that a reader missed, if it can be had. Follows topic.lua and touch.lua.
+-- All that a reader missed, if it can be had. Follows topic.lua, touch.lua and scan.lua.
 --
--- ARGV: 5 the reader's offset, or '' to ask for the top alone, 6 its epoch, '' for any, 7 limit.
--- Returns epoch, top, whether the answer is complete, and the missed entries: offset, body, offset, body...
+-- ARGV: 5 the reader's offset, or '' to ask for the top alone, 6 its epoch, '' for any, 7 limit, 8 bytes.
+-- Returns epoch, top, 1 if the answer is complete, 2 if it only takes too many bytes, else 0, and the missed entries:
+-- offset, body, offset, body...
 
 local topic = touch()
 if not topic then return redis.error_reply(FOREIGN) end
@@ -13,16 +14,21 @@ local offset, limit = tonumber(ARGV[5]), tonumber(ARGV[7])
 if (ARGV[6] ~= '' and ARGV[6] ~= topic.epoch) or offset > topic.offset then return answer(0, {}) end
 if offset == topic.offset then return answer(1, {}) end
 
-local missed = {}
-local found = redis.call('XRANGE', KEYS[2], '(' .. ARGV[5] .. '-0', '+', 'COUNT', string.format('%.0f', limit + 1))
-if #found > limit then return answer(0, {}) end
-for _, entry in ipairs(found) do
-  local id, fields = string.match(entry[1], '^%d+'), entry[2]
+local missed, bytes, bytes_max, flag = {}, 0, tonumber(ARGV[8]), 1
+scan('XRANGE', '(' .. ARGV[5] .. '-0', '+', limit + 1, function(id, fields)
   local follows = fields[3] == 'j' and tonumber(fields[4]) or tonumber(id) - 1
-  if follows ~= offset then return answer(0, {}) end
-  offset = tonumber(id)
-  missed[#missed + 1] = id
-  missed[#missed + 1] = fields[2]
-end
+  bytes = bytes + #fields[2] + OVERHEAD_BYTES
+  if follows ~= offset or #missed == 2 * limit then
+    flag = 0
+  elseif bytes > bytes_max then
+    flag = 2
+  else
+    offset = tonumber(id)
+    missed[#missed + 1] = id
+    missed[#missed + 1] = fields[2]
+  end
+  return flag == 1
+end)
+if flag ~= 1 then return answer(flag, {}) end
 if offset ~= topic.offset then return answer(0, {}) end
 return answer(1, missed)

@@ -239,7 +239,7 @@ pub(crate) fn position(offset: u64) -> Position {
 
 /// A subscription at a position, with nothing missed and nothing recovered.
 pub(crate) fn at(offset: u64) -> Joined {
-    Joined { position: Some(position(offset)), recovered: None }
+    Joined { position: Some(position(offset)), recovered: None, is_too_long: false }
 }
 
 /// A subscription at a position, with what was missed up to there.
@@ -248,5 +248,5 @@ pub(crate) fn recovered(offset: u64, missed: &[u64]) -> Joined {
         let data = format!("{offset}0").into();
         std::sync::Arc::new(Publication { data, info: None, tags: None, offset })
     };
-    Joined { position: Some(position(offset)), recovered: Some(missed.iter().map(publication).collect()) }
+    Joined { recovered: Some(missed.iter().map(publication).collect()), ..at(offset) }
 }

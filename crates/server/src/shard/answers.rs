@@ -1,0 +1,183 @@
+//! Questions that read from topics, on their way to the topics' owners and back: asked in turn, as far as the shard has
+//! room for the answers.
+
+use fanwire_hub::effect::{Answer, ConnectionKey, Effect, Joined, TopicRequest};
+use fanwire_protocol::{Disconnect, ErrorCode, TopicName};
+use rustc_hash::FxHashMap;
+
+use super::Shard;
+use super::connection::{Connection, Peer, Role};
+use super::reads::{Asker, Question};
+use crate::allowance::Allowance;
+use crate::inbox::{Address, Message};
+
+/// Whoever holds less is not looked at where room for answers is missed.
+const STALLED_BYTES_MIN: u32 = 4 << 10;
+
+/// Clients that took nothing of what waits for them when they were last looked at, by what waited.
+pub(super) type Stalled = FxHashMap<ConnectionKey, usize>;
+
+impl Shard {
+    /// Sends a request of a session to the owner of its topic, or lets it wait for its turn.
+    pub(super) fn request(&mut self, key: ConnectionKey, effect: Effect) {
+        let Effect::Topic(topic, request) = effect else { return };
+        let is_command = matches!(request, TopicRequest::Publish { .. } | TopicRequest::PresenceStats { .. });
+        if request.is_read() || (is_command && self.reads.holds_up(key)) {
+            self.reads.enter(key, Question::new(topic, request), self.now.millis);
+            self.ask_in_turn();
+        } else {
+            let owner = self.node.owner_of(topic.as_str());
+            owner.send(Message::Topic(topic, self.address(key), request));
+        }
+    }
+
+    /// Asks what there is room for.
+    pub(super) fn ask_in_turn(&mut self) {
+        let Self { reads, connections, node, now, index, .. } = self;
+        let unread_max = node.settings.client.queue_bytes_max / 2;
+        let asker = |key: ConnectionKey| {
+            let connection = connections.get(key.slot as usize).filter(|connection| connection.is(key))?;
+            asker(connection, unread_max)
+        };
+        while let Some((key, Question { topic, request, .. }, allowance)) = reads.next(asker, now.millis) {
+            let from = Address { shard: *index, connection: key };
+            let owner = node.owner_of(topic.as_str());
+            owner.send(match allowance {
+                Some(allowance) => Message::Read(topic, from, request, allowance),
+                None => Message::Topic(topic, from, request),
+            });
+        }
+    }
+
+    /// Forgets what a connection that goes would have read, and does what else it asked.
+    pub(super) fn forget_reads(&mut self, key: ConnectionKey) {
+        for Question { topic, request, .. } in self.reads.forget(key) {
+            let owner = self.node.owner_of(topic.as_str());
+            owner.send(Message::Topic(topic, self.address(key), request));
+        }
+    }
+
+    /// An answer that was read from a topic.
+    pub(super) fn take_read_answer(&mut self, key: ConnectionKey, mut answer: Answer, allowance: &Allowance) {
+        self.reads.answered(key, allowance.bytes());
+        if let Answer::Subscribed { result: Ok(joined), .. } = &mut answer {
+            self.count_recovered(key, joined);
+        }
+        self.answer(key, answer);
+        self.reads.enter_turns(key, self.now.millis);
+    }
+
+    /// An answer is longer than was allowed: it is asked for again, with more.
+    pub(super) fn ask_again(
+        &mut self,
+        key: ConnectionKey,
+        topic: TopicName,
+        request: TopicRequest,
+        allowance: &Allowance,
+    ) {
+        self.reads.answered(key, allowance.bytes());
+        if self.connections.get(key.slot as usize).is_some_and(|c| c.is(key) && c.session().is_some()) {
+            self.reads.enter(key, Question::again(topic, request), self.now.millis);
+        }
+    }
+
+    /// What is recovered for a connect waits until all of it is there, and is counted meanwhile. All together is
+    /// bounded like one recovery.
+    fn count_recovered(&mut self, key: ConnectionKey, joined: &mut Joined) {
+        let Some(connection) = self.connections.get(key.slot as usize).filter(|c| c.is(key)) else { return };
+        if !connection.session().is_some_and(|session| session.is_connecting()) {
+            return;
+        }
+        let bytes = joined.recovered.iter().flatten().map(|publication| publication.answer_bytes()).sum();
+        let held = connection.replied_bytes as usize;
+        if bytes > 0 && held + bytes > self.node.settings.client.recovery_bytes_max {
+            joined.recovered = None;
+            self.counters.recoveries_too_long.add(1);
+        } else {
+            self.count_replied(key.slot, bytes);
+        }
+    }
+
+    /// Counts bytes that a connection has before it.
+    pub(super) fn count_replied(&mut self, slot: u32, bytes: usize) {
+        if let Some(connection) = self.connections.get_mut(slot as usize) {
+            let before = connection.replied_bytes;
+            connection.replied_bytes = before.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+            self.reads.replied += (connection.replied_bytes - before) as usize;
+        }
+    }
+
+    /// Answers what has waited too long for room, and lets go of those who hold it. Called about once a second.
+    pub(super) fn keep_reads_going(&mut self) {
+        self.let_go_of_stalled();
+        // Whoever waits here is not read from meanwhile.
+        for key in self.reads.in_turn().collect::<Vec<_>>() {
+            self.with_session(key.slot, |session, context| session.extend_pong(context));
+        }
+        while let Some((key, Question { topic, request, .. })) = self.reads.next_overdue(self.now.millis) {
+            let error = ErrorCode::TOO_MANY_REQUESTS;
+            match request {
+                TopicRequest::History { command, .. } => {
+                    self.answer(key, Answer::History { command, result: Err(error) });
+                }
+                TopicRequest::Presence { command } => {
+                    self.answer(key, Answer::Presence { command, result: Err(error) });
+                }
+                request => {
+                    // Without room for it, what was missed is not recovered, unless it is nothing.
+                    let allowance = self.reads.nothing();
+                    let owner = self.node.owner_of(topic.as_str());
+                    owner.send(Message::Read(topic, self.address(key), request, allowance));
+                }
+            }
+        }
+        self.ask_in_turn();
+    }
+
+    /// Where others wait for room, ends connections that hold it and took nothing for a second, the largest first.
+    fn let_go_of_stalled(&mut self) {
+        let before = std::mem::take(&mut self.stalled);
+        if !self.reads.is_pressing(self.now.millis) {
+            return;
+        }
+        let mut stalled = Vec::new();
+        for (slot, connection) in &self.connections {
+            if connection.is_blocked && connection.replied_bytes >= STALLED_BYTES_MIN {
+                let (key, queued) = (connection.key(slot as u32), connection.queued_bytes());
+                if before.get(&key).is_some_and(|before| queued >= *before) {
+                    stalled.push((connection.replied_bytes, key.slot));
+                }
+                self.stalled.insert(key, queued);
+            }
+        }
+        stalled.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, slot) in stalled {
+            if !self.reads.is_scarce() {
+                return;
+            }
+            self.cut_off(slot);
+        }
+    }
+
+    /// Ends a connection that takes nothing, and frees what waits for it at once: it would not read a goodbye.
+    fn cut_off(&mut self, slot: u32) {
+        self.end(slot);
+        let is_open =
+            self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. }));
+        if is_open {
+            self.start_closing(slot, Peer::IsDone, Some(Disconnect::SLOW.code));
+        }
+        self.remove(slot);
+    }
+}
+
+/// What counts of a connection where it asks; `None` if it is no client any more.
+fn asker(connection: &Connection, unread_max: usize) -> Option<Asker> {
+    let session = connection.session()?;
+    let replied = connection.replied_bytes as usize;
+    Some(if session.is_connecting() {
+        Asker { unread: 0, unread_max, recovered: replied }
+    } else {
+        Asker { unread: replied, unread_max, recovered: 0 }
+    })
+}

@@ -1,0 +1,444 @@
+//! Answers that are read from topics: how many bytes of them a shard has in work at a time, and what waits for that.
+//!
+//! A question is asked when its answer has room in the shard's bound, which counts what is on its way from topics'
+//! owners and every reply that a socket has not taken. Most answers are short, so each question is first asked with
+//! room for little; the owner says when the answer is longer, and then it waits for its turn as a long one. Connections
+//! take turns, so whoever asks much waits behind whoever asks little.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use fanwire_hub::ClientSettings;
+use fanwire_hub::effect::{ConnectionKey, TopicRequest};
+use fanwire_protocol::TopicName;
+use rustc_hash::FxHashMap;
+
+use crate::allowance::Allowance;
+
+/// Answers of one shard that are in work, unless single ones may be so long that not four of them fit.
+const BYTES_MAX: usize = 24 << 20;
+
+/// What a question is first asked with.
+const SHORT_BYTES: usize = 32 << 10;
+
+/// How long a question waits for room in the shard's bound. Then it is answered error 111, or what was missed is not
+/// recovered.
+const PATIENCE_MILLIS: u64 = 5000;
+
+/// How long one waits before clients that hold the room and take nothing are looked for.
+const PRESSURE_MILLIS: u64 = 1000;
+
+#[derive(Debug)]
+pub(super) struct Reads {
+    bytes_max: usize,
+    /// Of one history or presence answer.
+    answer_bytes_max: usize,
+    /// Of all that one connect or subscribe recovers.
+    recovery_bytes_max: usize,
+    /// Bytes of answers on their way from owners, on whichever shard they are.
+    on_their_way: Arc<AtomicUsize>,
+    /// Bytes of replies that sockets have not taken.
+    pub(super) replied: usize,
+    /// Connections that wait for an answer that is read.
+    busy: FxHashMap<ConnectionKey, Busy>,
+    /// Those that have something to ask, and since when it is their turn.
+    turns: VecDeque<(ConnectionKey, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Busy {
+    /// Bytes of its answers on their way.
+    on_their_way: usize,
+    /// Questions that were asked and not answered.
+    asked: usize,
+    /// The one of them, if it is a command that reads: replies keep their order, so nothing else is asked meanwhile.
+    reads_alone: bool,
+    /// What came behind a command that reads, too.
+    waiting: VecDeque<Question>,
+    /// It is in `turns`.
+    in_turn: bool,
+}
+
+/// What is asked of a topic's owner.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) topic: TopicName,
+    pub(super) request: TopicRequest,
+    /// Its answer is known to be longer than a short one.
+    is_long: bool,
+}
+
+impl Question {
+    pub(super) fn new(topic: TopicName, request: TopicRequest) -> Self {
+        Self { topic, request, is_long: false }
+    }
+
+    /// The same once more, for an answer that was longer than a short one.
+    pub(super) fn again(topic: TopicName, request: TopicRequest) -> Self {
+        Self { topic, request, is_long: true }
+    }
+
+    fn recovers(&self) -> bool {
+        matches!(self.request, TopicRequest::Subscribe { .. })
+    }
+}
+
+/// A connection, as far as its questions are concerned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    /// Bytes of its answers that it has not taken.
+    pub(super) unread: usize,
+    /// What it may have before it at most.
+    pub(super) unread_max: usize,
+    /// Bytes of what was recovered for its connect, which is not answered yet.
+    pub(super) recovered: usize,
+}
+
+impl Reads {
+    pub(super) fn new(settings: &ClientSettings) -> Self {
+        let &ClientSettings { answer_bytes_max, recovery_bytes_max, .. } = settings;
+        let longest = answer_bytes_max.max(recovery_bytes_max);
+        Self {
+            bytes_max: BYTES_MAX.max(longest.saturating_mul(4)),
+            answer_bytes_max,
+            recovery_bytes_max,
+            on_their_way: Arc::default(),
+            replied: 0,
+            busy: FxHashMap::default(),
+            turns: VecDeque::new(),
+        }
+    }
+
+    /// More than half of the bound is used: whoever has something left to read is given no more.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.used() > self.bytes_max / 2
+    }
+
+    /// Lets a question of a connection wait for its turn.
+    pub(super) fn enter(&mut self, key: ConnectionKey, question: Question, now_millis: u64) {
+        let waiting = &mut self.busy.entry(key).or_default().waiting;
+        // What is asked again was asked before the others.
+        if question.is_long {
+            waiting.push_front(question)
+        } else {
+            waiting.push_back(question)
+        }
+        self.enter_turns(key, now_millis);
+    }
+
+    /// Gives a connection its turn, if it has something to ask.
+    pub(super) fn enter_turns(&mut self, key: ConnectionKey, now_millis: u64) {
+        let Some(busy) = self.busy.get_mut(&key) else { return };
+        if !busy.waiting.is_empty() && !std::mem::replace(&mut busy.in_turn, true) {
+            self.turns.push_back((key, now_millis));
+        }
+    }
+
+    /// What may be asked now, if anything. `asker` is asked about connections, and knows none that has gone.
+    pub(super) fn next(
+        &mut self,
+        asker: impl Fn(ConnectionKey) -> Option<Asker>,
+        now_millis: u64,
+    ) -> Option<(ConnectionKey, Question, Option<Allowance>)> {
+        while let Some(&(key, _)) = self.turns.front() {
+            let Some(asker) = asker(key) else {
+                self.turns.pop_front();
+                self.busy.remove(&key);
+                continue;
+            };
+            let Some(bytes) = self.bytes_for_first(key, asker) else {
+                // It has its turn again when it has taken, or been sent, what it asked for before.
+                self.leave_turns(key);
+                continue;
+            };
+            if !self.has_room(key, bytes) {
+                return None;
+            }
+            let question = self.take_first(key, now_millis)?;
+            if !question.request.is_read() {
+                self.forget_if_idle(key);
+                return Some((key, question, None));
+            }
+            let may_grow = !question.is_long && bytes == SHORT_BYTES;
+            let allowance = Allowance::new(bytes, may_grow, &self.on_their_way);
+            if let Some(busy) = self.busy.get_mut(&key) {
+                busy.on_their_way += bytes;
+                busy.asked += 1;
+                busy.reads_alone = !question.recovers();
+            }
+            return Some((key, question, Some(allowance)));
+        }
+        None
+    }
+
+    /// A question that has waited too long for room, with the connection that asks.
+    pub(super) fn next_overdue(&mut self, now_millis: u64) -> Option<(ConnectionKey, Question)> {
+        let &(key, since) = self.turns.front()?;
+        if since + PATIENCE_MILLIS > now_millis {
+            return None;
+        }
+        let question = self.take_first(key, now_millis)?;
+        self.forget_if_idle(key);
+        Some((key, question))
+    }
+
+    /// Room for no publication at all.
+    pub(super) fn nothing(&self) -> Allowance {
+        Allowance::new(0, false, &self.on_their_way)
+    }
+
+    /// Questions have waited for room long enough to look for clients that hold it and take nothing.
+    pub(super) fn is_pressing(&self, now_millis: u64) -> bool {
+        self.turns.front().is_some_and(|(_, since)| since + PRESSURE_MILLIS <= now_millis)
+    }
+
+    /// An answer came, for which so much was allowed.
+    pub(super) fn answered(&mut self, key: ConnectionKey, bytes: usize) {
+        if let Some(busy) = self.busy.get_mut(&key) {
+            busy.on_their_way = busy.on_their_way.saturating_sub(bytes);
+            busy.asked = busy.asked.saturating_sub(1);
+            busy.reads_alone = false;
+        }
+        self.forget_if_idle(key);
+    }
+
+    /// Forgets a connection that goes. What it would not have read is still to be done.
+    pub(super) fn forget(&mut self, key: ConnectionKey) -> impl Iterator<Item = Question> + use<> {
+        let busy = if self.busy.is_empty() { None } else { self.busy.remove(&key) };
+        let waiting = busy.map(|busy| busy.waiting).unwrap_or_default();
+        waiting.into_iter().filter(|question| !question.request.is_read())
+    }
+
+    /// A command of the connection that reads is not answered, or something else waits.
+    pub(super) fn holds_up(&self, key: ConnectionKey) -> bool {
+        self.busy.get(&key).is_some_and(|busy| busy.reads_alone || !busy.waiting.is_empty())
+    }
+
+    /// Connections whose turn it is.
+    pub(super) fn in_turn(&self) -> impl Iterator<Item = ConnectionKey> {
+        self.turns.iter().map(|(key, _)| *key)
+    }
+
+    fn used(&self) -> usize {
+        self.on_their_way.load(Relaxed) + self.replied
+    }
+
+    /// Bytes to allow for the first question of a connection; `None` if it has enough before it.
+    fn bytes_for_first(&self, key: ConnectionKey, asker: Asker) -> Option<usize> {
+        let busy = self.busy.get(&key)?;
+        let question = busy.waiting.front()?;
+        if !question.recovers() && busy.asked > 0 {
+            return None;
+        }
+        if !question.request.is_read() {
+            return Some(0);
+        }
+        let bytes_max = match question.recovers() {
+            true => self.recovery_bytes_max.saturating_sub(asker.recovered),
+            false => self.answer_bytes_max,
+        };
+        let bytes = if question.is_long { bytes_max } else { bytes_max.min(SHORT_BYTES) };
+        let before = asker.unread + busy.on_their_way;
+        let may =
+            (before == 0 && busy.asked == 0) || (before + bytes <= asker.unread_max && !self.is_scarce());
+        may.then_some(bytes)
+    }
+
+    /// Long answers leave a quarter of the bound to short ones.
+    fn has_room(&self, key: ConnectionKey, bytes: usize) -> bool {
+        let is_long = self.busy.get(&key).and_then(|busy| busy.waiting.front()).is_some_and(|q| q.is_long);
+        let bytes_max = if is_long { self.bytes_max / 4 * 3 } else { self.bytes_max };
+        bytes == 0 || self.used() + bytes <= bytes_max
+    }
+
+    /// Takes the first question of the connection whose turn it is, which may have another turn.
+    fn take_first(&mut self, key: ConnectionKey, now_millis: u64) -> Option<Question> {
+        self.leave_turns(key);
+        let question = self.busy.get_mut(&key)?.waiting.pop_front();
+        self.enter_turns(key, now_millis);
+        question
+    }
+
+    fn forget_if_idle(&mut self, key: ConnectionKey) {
+        if self.busy.get(&key).is_some_and(|busy| busy.asked == 0 && busy.waiting.is_empty()) {
+            self.busy.remove(&key);
+        }
+    }
+
+    fn leave_turns(&mut self, key: ConnectionKey) {
+        self.turns.pop_front();
+        if let Some(busy) = self.busy.get_mut(&key) {
+            busy.in_turn = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use fanwire_protocol::{ClientId, ClientInfo};
+    use uuid::Uuid;
+
+    use super::*;
+
+    const LONG: usize = 1 << 20;
+    const ALONE: Asker = Asker { unread: 0, unread_max: 512 << 10, recovered: 0 };
+
+    fn reads() -> Reads {
+        let settings = ClientSettings {
+            answer_bytes_max: LONG,
+            recovery_bytes_max: 4 * LONG,
+            ..ClientSettings::default()
+        };
+        Reads::new(&settings)
+    }
+
+    fn key(slot: u32) -> ConnectionKey {
+        ConnectionKey { slot, generation: 1 }
+    }
+
+    fn presence(command: u32) -> Question {
+        Question::new(TopicName::new("a").unwrap(), TopicRequest::Presence { command })
+    }
+
+    fn long(command: u32) -> Question {
+        Question { is_long: true, ..presence(command) }
+    }
+
+    fn command(question: &Question) -> u32 {
+        match question.request {
+            TopicRequest::Presence { command } => command,
+            _ => panic!("not asked here"),
+        }
+    }
+
+    #[test]
+    fn connections_take_turns() {
+        let mut reads = reads();
+        for number in 0..3 {
+            reads.enter(key(1), presence(number), 0);
+        }
+        reads.enter(key(2), presence(9), 0);
+        let mut asked = Vec::new();
+        let mut allowances = Vec::new();
+        loop {
+            while let Some((key, question, allowance)) = reads.next(|_| Some(ALONE), 0) {
+                asked.push((key.slot, command(&question)));
+                let allowance = allowance.unwrap();
+                assert_eq!((allowance.bytes(), allowance.may_grow()), (SHORT_BYTES, true));
+                allowances.push((key, allowance));
+            }
+            assert_eq!(reads.used(), allowances.len() * SHORT_BYTES);
+            let Some((key, allowance)) = allowances.pop() else { break };
+            reads.answered(key, allowance.bytes());
+            reads.enter_turns(key, 0);
+        }
+        assert_eq!(asked, [(1, 0), (2, 9), (1, 1), (1, 2)]);
+        assert_eq!(reads.used(), 0);
+    }
+
+    #[test]
+    fn a_connection_has_one_long_answer_in_work() {
+        let mut reads = reads();
+        reads.enter(key(1), long(2), 0);
+        reads.enter(key(1), long(1), 0);
+        let (_, question, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
+        let allowance = allowance.unwrap();
+        assert_eq!((command(&question), allowance.bytes(), allowance.may_grow()), (1, LONG, false));
+        assert!(reads.next(|_| Some(ALONE), 0).is_none());
+        // The answer has come, and has to be taken first.
+        reads.answered(key(1), allowance.bytes());
+        drop(allowance);
+        reads.enter_turns(key(1), 0);
+        assert!(reads.next(|_| Some(Asker { unread: 1, ..ALONE }), 0).is_none());
+        reads.enter_turns(key(1), 0);
+        assert!(reads.next(|_| Some(ALONE), 0).is_some());
+        assert!(reads.holds_up(key(1)));
+    }
+
+    #[test]
+    fn the_shard_has_so_much_in_work_and_keeps_some_for_short_answers() {
+        let mut reads = reads();
+        let mut allowances = Vec::new();
+        for slot in 0..100 {
+            reads.enter(key(slot), long(0), 0);
+        }
+        allowances.extend(std::iter::from_fn(|| reads.next(|_| Some(ALONE), 0)));
+        assert_eq!(allowances.len() * LONG, BYTES_MAX / 4 * 3);
+        assert!(
+            reads.is_scarce()
+                && reads.is_pressing(PRESSURE_MILLIS)
+                && !reads.is_pressing(PRESSURE_MILLIS - 1)
+        );
+        // What was answered counts until sockets have taken it.
+        reads.replied = LONG;
+        allowances.pop();
+        assert!(reads.next(|_| Some(ALONE), 0).is_none());
+        reads.replied = 0;
+        allowances.extend(reads.next(|_| Some(ALONE), 0));
+        // Those that wait give up.
+        let mut overdue = 0;
+        while reads.next_overdue(PATIENCE_MILLIS).is_some() {
+            overdue += 1;
+        }
+        assert_eq!(overdue + allowances.len() + 1, 100);
+        // Short ones still go.
+        for number in 0..1000 {
+            reads.enter(key(1000 + number), presence(number), 0);
+        }
+        let short: Vec<_> = std::iter::from_fn(|| reads.next(|_| Some(ALONE), 0)).collect();
+        assert_eq!(short.len(), BYTES_MAX / 4 / SHORT_BYTES);
+    }
+
+    #[test]
+    fn what_comes_behind_a_command_that_reads_is_asked_behind_it() {
+        let mut reads = reads();
+        reads.enter(key(1), presence(1), 0);
+        let (_, _, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
+        let publish = |data: &'static str| {
+            let info = ClientInfo {
+                user: "".into(),
+                client: ClientId(Uuid::nil()),
+                connection: Bytes::new(),
+                subscription: Bytes::new(),
+            };
+            let request = TopicRequest::Publish { command: 2, data: data.into(), info: info.into() };
+            Question::new(TopicName::new("a").unwrap(), request)
+        };
+        reads.enter(key(1), publish("1"), 0);
+        reads.enter(key(1), presence(3), 0);
+        reads.enter(key(1), publish("2"), 0);
+        assert!(reads.next(|_| Some(ALONE), 0).is_none());
+        // The answer is longer, and is asked for again before the others.
+        reads.answered(key(1), allowance.unwrap().bytes());
+        reads.enter(key(1), long(1), 0);
+        let (_, question, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
+        assert_eq!(command(&question), 1);
+        assert!(reads.next(|_| Some(ALONE), 0).is_none());
+        reads.answered(key(1), allowance.unwrap().bytes());
+        reads.enter_turns(key(1), 0);
+        let (_, question, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
+        assert!(matches!(question.request, TopicRequest::Publish { .. }) && allowance.is_none());
+        let (_, question, _allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
+        assert_eq!(command(&question), 3);
+        assert!(reads.next(|_| Some(ALONE), 0).is_none());
+        // It goes, and what it published is not lost.
+        assert_eq!(reads.forget(key(1)).count(), 1);
+        assert!(!reads.holds_up(key(1)));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_connections_that_have_gone() {
+        let mut reads = reads();
+        reads.enter(key(1), presence(1), 0);
+        reads.enter(key(2), presence(1), 0);
+        assert_eq!(reads.forget(key(1)).count(), 0);
+        assert!(reads.next(|_| None, 0).is_none());
+        assert!(reads.busy.is_empty() && reads.turns.is_empty());
+        reads.enter(key(3), presence(1), 0);
+        let (_, _, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
+        reads.answered(key(3), allowance.unwrap().bytes());
+        assert!(reads.busy.is_empty());
+    }
+}
