@@ -13,8 +13,8 @@ mod subscribe;
 mod subscription;
 mod timing;
 mod unsubscribe;
+mod work;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,10 +28,9 @@ use crate::registry::{Moved, Registry};
 use crate::{
     ClientSettings, ConnectionClaims, Namespace, Namespaces, SubscriptionClaims, TokenError, UnfitField,
 };
-use connect::Connecting;
-use subscribe::Subscribing;
 use subscription::{Subscription, Subscriptions};
 use timing::Timing;
+use work::Work;
 
 pub use control::{Control, ServerSubscribe};
 
@@ -118,33 +117,6 @@ enum Phase {
     /// Connect was answered with an error: the client is to go.
     Refused,
     Closed,
-}
-
-/// What only a busy session has; an idle one keeps nothing of it.
-#[derive(Debug, Default)]
-struct Work {
-    connecting: Option<Connecting>,
-    /// Commands that came before the connect reply.
-    queued: VecDeque<(u32, Request)>,
-    subscribing: Vec<Subscribing>,
-    /// What the commands that wait here take.
-    waiting_bytes: usize,
-}
-
-impl Work {
-    /// Takes commands out of those that wait.
-    fn release(&mut self, waiting: &VecDeque<(u32, Request)>) {
-        let bytes: usize = waiting.iter().map(|(_, request)| request.bytes()).sum();
-        self.waiting_bytes -= bytes;
-    }
-
-    fn waiting(&self) -> usize {
-        self.queued.len() + self.subscribing.iter().map(|s| s.waiting.len()).sum::<usize>()
-    }
-
-    fn is_done(&self) -> bool {
-        self.connecting.is_none() && self.queued.is_empty() && self.subscribing.is_empty()
-    }
 }
 
 #[derive(Debug)]

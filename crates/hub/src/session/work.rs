@@ -1,0 +1,35 @@
+//! What waits in a session for an answer, and the commands behind it.
+
+use std::collections::VecDeque;
+
+use fanwire_protocol::centrifuge::Request;
+
+use super::connect::Connecting;
+use super::subscribe::Subscribing;
+
+/// What only a busy session has; an idle one keeps nothing of it.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) connecting: Option<Connecting>,
+    /// Commands that came before the connect reply.
+    pub(super) queued: VecDeque<(u32, Request)>,
+    pub(super) subscribing: Vec<Subscribing>,
+    /// What the commands that wait here take.
+    pub(super) waiting_bytes: usize,
+}
+
+impl Work {
+    /// Takes commands out of those that wait.
+    pub(super) fn release(&mut self, waiting: &VecDeque<(u32, Request)>) {
+        let bytes: usize = waiting.iter().map(|(_, request)| request.bytes()).sum();
+        self.waiting_bytes -= bytes;
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.queued.len() + self.subscribing.iter().map(|s| s.waiting.len()).sum::<usize>()
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.connecting.is_none() && self.queued.is_empty() && self.subscribing.is_empty()
+    }
+}

@@ -1,0 +1,111 @@
+//! Sockets that become a shard's own: from the request that asked for a connection that stays to the first bytes read.
+
+use std::net::TcpStream;
+
+use bytes::Bytes;
+use fanwire_hub::delivery::Wire;
+use fanwire_hub::effect::ConnectionKey;
+use fanwire_hub::session::{Manner, Pings, Session};
+use fanwire_protocol::ClientId;
+use fanwire_protocol::centrifuge::Command;
+use fanwire_protocol::websocket::Deflate;
+use rustls::ServerConnection;
+use socket2::SockRef;
+use uuid::Uuid;
+
+use super::connection::{Connection, Role};
+use super::{Shard, socket};
+use crate::handle::Arrival;
+
+/// A socket whose HTTP request asked for a connection that stays.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    pub socket: TcpStream,
+    /// What encrypts it, if anything does.
+    pub session: Option<Box<ServerConnection>>,
+    /// The response to the request, which is still to be sent.
+    pub head: Bytes,
+    /// What the peer sent after its request.
+    pub early: Bytes,
+    pub purpose: Purpose,
+    pub arrival: Arrival,
+}
+
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// A client that speaks the protocol.
+    Client(Manner, Option<Deflate>),
+    /// A client that only listens: its commands were read from the request.
+    Listener(Vec<Command>),
+    Echo(Option<Deflate>),
+}
+
+impl Shard {
+    /// Takes a socket for its life.
+    pub(super) fn adopt(&mut self, adopted: Adopted) {
+        let Adopted { socket, session, head, early, purpose, arrival } = adopted;
+        if let Purpose::Listener(_) = purpose
+            && let Err(error) =
+                SockRef::from(&socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)
+        {
+            // A listener answers no ping: only the kernel can tell that it has vanished.
+            tracing::debug!(%error, "a listener that vanishes will be noticed late");
+        }
+        let socket = socket::Socket::new(socket, session);
+        self.generation = self.generation.wrapping_add(1);
+        let mut commands = Vec::new();
+        let mut deflate = None;
+        let settings = &self.node.settings.client;
+        let role = match purpose {
+            Purpose::Echo(agreed) => {
+                deflate = agreed;
+                Role::Echo
+            }
+            Purpose::Client(manner, agreed) => {
+                deflate = agreed;
+                Role::Client(Session::new(ClientId(Uuid::new_v4()), manner, settings, self.now))
+            }
+            Purpose::Listener(asked) => {
+                commands = asked;
+                let manner = Manner { wire: Wire::Events, pings: Pings::Keepalive };
+                Role::Client(Session::new(ClientId(Uuid::new_v4()), manner, settings, self.now))
+            }
+        };
+        let entry = self.connections.vacant_entry();
+        let slot = entry.key() as u32;
+        let connection = entry.insert(Connection::new(socket, self.generation, role));
+        connection.deflate = deflate;
+        if let Err(error) = self.readiness.add(connection.socket.source(), slot) {
+            tracing::warn!(%error, "a socket could not be watched");
+            self.connections.remove(slot as usize);
+            return;
+        }
+        self.counters.sockets.add(1);
+        if let Role::Client(session) = &connection.role {
+            let wire = session.wire() as usize;
+            self.clients.insert(session.client(), slot);
+            self.counters.connections[wire].add(1);
+            self.counters.connections_opened[wire].add(1);
+            self.counters.connections_compressed.add(u64::from(deflate.is_some()));
+        }
+        drop(arrival);
+        self.send(slot, head);
+        self.schedule(slot);
+        for command in commands {
+            self.with_session(slot, |session, context| session.command(context, command));
+        }
+        if !early.is_empty() {
+            let mut early = Vec::from(early);
+            self.take_bytes(slot, &mut early);
+        }
+        if let Some(connection) = self.connections.get_mut(slot as usize)
+            && connection.socket.has_silent_input()
+        {
+            connection.read_later(slot, &mut self.to_read);
+        }
+        // It was on its way when the others were counted.
+        if let Some(departures) = &mut self.departures {
+            departures.add(ConnectionKey { slot, generation: self.generation });
+        }
+    }
+}
