@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fanwire_hub::permission::may_subscribe;
 use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, UnfitField};
-use fanwire_protocol::centrifuge::{Command, ConnectRequest, SubscribeRequest};
+use fanwire_protocol::centrifuge::{Command, ConnectRequest, SubscribeRequest, frame_of};
 use fanwire_protocol::{ErrorCode, events};
 use hyper::body::Incoming;
 use hyper::header::{
@@ -85,7 +85,7 @@ pub(crate) async fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<S
     }
     head.extend_from_slice(b"\r\n");
     events::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut head);
-    Ok(Stay { head: head.into(), purpose: Purpose::Listener(commands), arrival })
+    Ok(Stay { head: head.into(), purpose: Purpose::Listener(frame_of(&commands)), arrival })
 }
 
 /// Reads the query in one pass, whatever it holds.

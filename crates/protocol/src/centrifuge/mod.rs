@@ -9,7 +9,7 @@ pub mod message;
 pub mod reply;
 
 pub use decode::{Commands, Malformed, Request, commands, commands_from};
-pub use encode::encode;
+pub use encode::{encode, frame_of};
 pub use message::*;
 
 use crate::websocket::Opcode;

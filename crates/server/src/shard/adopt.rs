@@ -1,20 +1,20 @@
 //! Sockets that become a shard's own: from the request that asked for a connection that stays to the first bytes read.
 
 use std::net::TcpStream;
+use std::time::Instant;
 
 use bytes::Bytes;
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::session::{Manner, Pings, Session};
 use fanwire_protocol::ClientId;
-use fanwire_protocol::centrifuge::Command;
 use fanwire_protocol::websocket::Deflate;
 use rustls::ServerConnection;
 use socket2::SockRef;
 use uuid::Uuid;
 
 use super::connection::{Connection, Role};
-use super::{Shard, socket};
+use super::{READ_TIME_PER_CONNECTION, Shard, socket};
 use crate::handle::Arrival;
 
 /// A socket whose HTTP request asked for a connection that stays.
@@ -35,8 +35,8 @@ pub(crate) struct Adopted {
 pub(crate) enum Purpose {
     /// A client that speaks the protocol.
     Client(Manner, Option<Deflate>),
-    /// A client that only listens: its commands were read from the request.
-    Listener(Vec<Command>),
+    /// A client that only listens: its commands were read from the request, and are written as by a client.
+    Listener(Vec<u8>),
     Echo(Option<Deflate>),
 }
 
@@ -91,11 +91,15 @@ impl Shard {
         drop(arrival);
         self.send(slot, head);
         self.schedule(slot);
-        for command in commands {
-            self.with_session(slot, |session, context| session.command(context, command));
+        if !commands.is_empty()
+            && let Some(connection) = self.connections.get_mut(slot as usize)
+        {
+            connection.defer_commands(&commands, 0);
+            connection.read_later(slot, &mut self.to_read);
         }
         if !early.is_empty() {
             let mut early = Vec::from(early);
+            self.read_until = Instant::now() + READ_TIME_PER_CONNECTION;
             self.take_bytes(slot, &mut early);
         }
         if let Some(connection) = self.connections.get_mut(slot as usize)

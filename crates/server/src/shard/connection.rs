@@ -1,7 +1,6 @@
 //! One connection as its shard keeps it: a socket, who it is, and what waits to be written. Idle, it holds no
 //! buffer.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +14,7 @@ use fanwire_protocol::websocket::{Deflate, Reader};
 use smallvec::SmallVec;
 
 use super::socket::{Socket, Taken};
+use super::to_read::ToRead;
 
 /// The order of the fields is that in memory: what a delivery looks at comes first, up to the first of the role. The kernel
 /// leaves little in the caches between two deliveries.
@@ -51,10 +51,10 @@ pub(super) struct Connection {
 
 const _: () = assert!(size_of::<Connection>() == 176);
 
-/// What of a client's input was not done yet, as bytes: as commands it would take many times the memory.
+/// Input of a client that was not handled yet, as bytes: as commands it would take many times the memory.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
-    /// A frame with commands that wait until the client has read, and been sent, more of its answers.
+    /// A frame with commands that wait for their time, or until the client has read, and been sent, more of its answers.
     frame: Option<Box<[u8]>>,
     /// Bytes of it whose commands were done.
     taken: usize,
@@ -140,13 +140,20 @@ impl Connection {
     }
 
     /// Enters the connection among those to be read, once.
-    pub(super) fn read_later(&mut self, slot: u32, to_read: &mut VecDeque<ConnectionKey>) {
+    pub(super) fn read_later(&mut self, slot: u32, to_read: &mut ToRead) {
         if !std::mem::replace(&mut self.to_read, true) {
-            to_read.push_back(self.key(slot));
+            to_read.push(self.key(slot));
         }
     }
 
-    /// Something that it sent waits until it has read more of its answers.
+    /// The same for one that sent more than a read took.
+    pub(super) fn read_on(&mut self, slot: u32, to_read: &mut ToRead) {
+        if !std::mem::replace(&mut self.to_read, true) {
+            to_read.push_behind(self.key(slot));
+        }
+    }
+
+    /// Something that it sent waits for its time, or until it has read more of its answers.
     pub(super) fn is_held_back(&self) -> bool {
         self.is_paused || self.deferred.is_some()
     }
@@ -155,7 +162,7 @@ impl Connection {
         self.deferred.as_ref().is_some_and(|deferred| deferred.frame.is_some())
     }
 
-    /// Keeps a frame, of which commands were done up to `taken`, until the client may have more.
+    /// Keeps a frame, of which commands were done up to `taken`, for a later read.
     pub(super) fn defer_commands(&mut self, frame: &[u8], taken: usize) {
         debug_assert!(!self.has_deferred_commands(), "nothing more is read while something is deferred");
         let deferred = self.deferred.get_or_insert_default();
@@ -299,8 +306,9 @@ impl Connection {
 /// How a client writes its commands.
 pub(super) fn encoding(session: &Session) -> Encoding {
     match session.wire() {
-        Wire::ProtobufFrames => Encoding::Protobuf,
-        Wire::JsonFrames | Wire::Events => Encoding::Json,
+        // A listener's commands were made from its request.
+        Wire::ProtobufFrames | Wire::Events => Encoding::Protobuf,
+        Wire::JsonFrames => Encoding::Json,
     }
 }
 

@@ -14,13 +14,13 @@ mod read;
 mod readiness;
 mod reads;
 mod socket;
+mod to_read;
 mod write;
 
-use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as Clock};
 
 use fanwire_broker::Event;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
@@ -50,6 +50,7 @@ use fanout::Groups;
 use gathered::Gathered;
 use readiness::Readiness;
 use reads::Reads;
+use to_read::ToRead;
 
 /// Messages taken from the inbox at once: what waits together is written together.
 const MESSAGES_PER_TURN: usize = 4096;
@@ -63,6 +64,14 @@ const READS_PER_TURN: usize = 128;
 
 /// Bytes read in one turn: some thousands of the smallest commands.
 const READ_BYTES_PER_TURN: usize = 256 * 1024;
+
+/// Time for reading in one turn, and for what follows from it: commands, signatures, decryption and inflation. At least one
+/// connection that has just become readable is read, and one that goes on.
+const READ_TIME_PER_TURN: Duration = Duration::from_millis(2);
+
+/// Time for one connection in it, checked after each command and message: some hundred plain commands, or two or three
+/// signatures.
+const READ_TIME_PER_CONNECTION: Duration = Duration::from_micros(250);
 
 /// Connections written to in one turn: about a millisecond. Replies may be made faster than that; each takes the place of
 /// a request, of which a connection can have only so many.
@@ -95,7 +104,9 @@ pub(crate) struct Shard {
     wheel: Wheel,
     readiness: Readiness,
     /// Sockets that have more to read than was taken, or were not reached.
-    to_read: VecDeque<ConnectionKey>,
+    to_read: ToRead,
+    /// When the connection that is being read has had its time.
+    read_until: Clock,
     buffer: Vec<u8>,
     /// For all connections, where compression is on.
     deflater: Option<Deflater>,
@@ -136,7 +147,8 @@ impl Shard {
             effects: Vec::new(),
             wheel: Wheel::new(),
             readiness: Readiness::new()?,
-            to_read: VecDeque::new(),
+            to_read: ToRead::default(),
+            read_until: Clock::now(),
             buffer: vec![0; READ_BYTES],
             deflater: deflate.map(|deflate| Deflater::new(deflate.level, deflate.payload_bytes_min)),
             inflater: deflate.map(|_| Inflater::default()),
@@ -395,11 +407,10 @@ impl Shard {
         while let Some(slots) = self.wheel.advance(self.now.millis) {
             for slot in slots {
                 let Some(connection) = self.connections.get(slot as usize) else { continue };
-                let has_unread = connection.to_read;
+                let is_unheard = self.is_unheard(connection);
                 match connection.role {
                     Role::Client(_) => self.with_session(slot, |session, context| {
-                        // Its pong may be among the bytes that were not read yet, which have their own bound in each turn.
-                        if has_unread {
+                        if is_unheard {
                             session.extend_pong(context);
                         }
                         session.tick(context);
@@ -416,6 +427,14 @@ impl Shard {
             self.topics.sweep();
             self.keep_reads_going();
         }
+    }
+
+    /// The node has not heard all that a client sent, and its pong may be in it: bytes lie unread, which have their own
+    /// bound in each turn, or topics' owners still work on what it asked. A client that takes none of its answers has no
+    /// such excuse.
+    fn is_unheard(&self, connection: &Connection) -> bool {
+        let is_waiting = || connection.session().is_some_and(|session| session.is_busy());
+        connection.to_read || connection.is_held_back() && is_waiting()
     }
 
     fn count(&self) {

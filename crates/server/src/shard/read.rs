@@ -1,6 +1,7 @@
 //! What clients send: from readiness to bytes, from bytes to messages, from messages to commands.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use fanwire_hub::delivery::Wire;
@@ -11,7 +12,9 @@ use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, St
 
 use super::connection::{Bounds, Connection, Peer, Role, encoding};
 use super::socket::Input;
-use super::{READ_BYTES, READ_BYTES_PER_TURN, READS_PER_TURN, Shard};
+use super::{
+    READ_BYTES, READ_BYTES_PER_TURN, READ_TIME_PER_CONNECTION, READ_TIME_PER_TURN, READS_PER_TURN, Shard,
+};
 
 /// Commands of all clients of a shard that wait for an earlier one of theirs, in bytes, before nothing more is read from
 /// a client that would let one wait.
@@ -38,12 +41,18 @@ impl Shard {
             }
         }
         let mut bytes = 0;
-        for _ in 0..self.to_read.len().min(READS_PER_TURN) {
+        let mut turn = self.to_read.begin_turn();
+        let began = Instant::now();
+        for count in 0..READS_PER_TURN {
             // Clients that ask faster than the node answers are left to wait in their own sockets.
             if bytes > READ_BYTES_PER_TURN || self.node.is_crowded() {
                 return;
             }
-            let Some(key) = self.to_read.pop_front() else { return };
+            // The first is one of those that go on, the second one that has just become readable.
+            if count >= 2 && began.elapsed() >= READ_TIME_PER_TURN {
+                return;
+            }
+            let Some(key) = self.to_read.pop(&mut turn) else { return };
             bytes += self.read(key);
         }
     }
@@ -55,13 +64,18 @@ impl Shard {
             return 0;
         };
         connection.to_read = false;
-        if connection.has_deferred_commands() || has_enough {
+        if has_enough {
             connection.is_paused = true;
+            return 0;
+        }
+        self.read_until = Instant::now() + READ_TIME_PER_CONNECTION;
+        if connection.has_deferred_commands() {
+            self.take_deferred_commands(key);
             return 0;
         }
         if let Some(deferred) = connection.deferred.take() {
             // Behind it, the socket may have more.
-            connection.read_later(key.slot, &mut self.to_read);
+            connection.read_on(key.slot, &mut self.to_read);
             return self.take_unread(key, deferred.unread);
         }
         let mut read = 0;
@@ -72,7 +86,7 @@ impl Shard {
             Ok(input @ (Input::Some(count) | Input::All(count))) => {
                 // After the peer's last byte no further event would come.
                 if matches!(input, Input::Some(_)) || connection.read_closed {
-                    connection.read_later(key.slot, &mut self.to_read);
+                    connection.read_on(key.slot, &mut self.to_read);
                 }
                 read = self.take_bytes(key.slot, &mut buffer[..count]);
             }
@@ -95,25 +109,48 @@ impl Shard {
         connection.has_enough(bounds) || self.reads.holds_up(connection.key(slot))
     }
 
-    /// Goes on with what a client asked, once it has been sent enough of its answers.
-    pub(super) fn resume(&mut self, slot: u32) {
+    /// The connection that is being read has had its time.
+    fn is_time_up(&self) -> bool {
+        Instant::now() >= self.read_until
+    }
+
+    /// Goes on with a frame that was kept, until the client has enough to be answered or has had its time.
+    fn take_deferred_commands(&mut self, key: ConnectionKey) {
         loop {
-            let has_enough = self.has_enough(slot);
-            let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-            if !connection.is_held_back() || has_enough {
+            let has_enough = self.has_enough(key.slot);
+            let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else {
+                return;
+            };
+            if has_enough {
+                connection.is_paused = true;
                 return;
             }
             match connection.next_deferred_command() {
-                Some(command) => self.take_command(slot, command),
+                Some(command) => self.take_command(key.slot, command),
                 None => {
                     connection.forget_commands();
-                    let has_unread = connection.deferred.is_some();
-                    if std::mem::take(&mut connection.is_paused) || has_unread {
-                        connection.read_later(slot, &mut self.to_read);
-                    }
-                    return;
+                    break;
                 }
             }
+            if self.is_time_up() {
+                break;
+            }
+        }
+        // Behind it, the socket may have more.
+        if let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) {
+            connection.read_on(key.slot, &mut self.to_read);
+        }
+    }
+
+    /// Has a client read again that was left unread until it was sent enough of its answers.
+    pub(super) fn resume(&mut self, slot: u32) {
+        let has_enough = self.has_enough(slot);
+        if let Some(connection) = self.connections.get_mut(slot as usize)
+            && connection.is_held_back()
+            && !has_enough
+        {
+            connection.is_paused = false;
+            connection.read_on(slot, &mut self.to_read);
         }
     }
 
@@ -144,12 +181,7 @@ impl Shard {
             return;
         };
         connection.deferred.get_or_insert_default().unread = unread;
-        // After commands, it goes on when they are done.
-        if connection.has_deferred_commands() {
-            connection.is_paused = true;
-        } else {
-            connection.read_later(key.slot, &mut self.to_read);
-        }
+        connection.read_on(key.slot, &mut self.to_read);
     }
 
     fn take_messages_of(&mut self, key: ConnectionKey, bytes: &mut [u8]) -> Taken {
@@ -171,8 +203,8 @@ impl Shard {
         let outcome = reader.read(bytes, limits, inflater.as_mut(), &mut |message| {
             taken.payload_bytes += message.payload_bytes();
             match self.take_message(slot, message) {
-                // More than one read brings came of it: others get their turn.
-                ControlFlow::Continue(()) if taken.payload_bytes > READ_BYTES => {
+                // More than one read brings came of it, or it took its time: others get their turn.
+                ControlFlow::Continue(()) if taken.payload_bytes > READ_BYTES || self.is_time_up() => {
                     ControlFlow::Break(Stop::Pause)
                 }
                 flow => flow,
@@ -244,8 +276,10 @@ impl Shard {
             if taken > 0 && (taken == frame.len() || is_over()) {
                 return;
             }
-            if has_enough {
-                return connection.defer_commands(frame, taken);
+            let is_first = taken == 0;
+            if has_enough || !is_first && Instant::now() >= self.read_until {
+                connection.defer_commands(frame, taken);
+                return connection.read_on(slot, &mut self.to_read);
             }
             let Some(command) = commands.next() else { return };
             self.take_command(slot, command);

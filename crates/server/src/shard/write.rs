@@ -177,7 +177,7 @@ impl Shard {
                     self.reads.replied -= written.settled;
                     self.reads.enter_turns(key, self.now.millis);
                 }
-                if connection.is_paused && written.bytes > 0 {
+                if connection.is_held_back() && written.bytes > 0 {
                     self.with_session(slot, |session, context| session.extend_pong(context));
                 }
                 self.remove_if_done(slot);

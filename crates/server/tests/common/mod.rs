@@ -3,6 +3,7 @@
 
 mod api;
 mod client;
+mod forgery;
 mod frames;
 mod gateway;
 mod redis;
@@ -12,6 +13,7 @@ mod wait;
 
 pub(crate) use api::Backend;
 pub(crate) use client::{Client, identity};
+pub(crate) use forgery::forge;
 pub(crate) use frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, fragment, frame};
 pub(crate) use gateway::{TestGateway, settings, token};
 pub(crate) use redis::redis_settings;

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{PING, PONG, RawSocket, TEXT, TestGateway, eventually, frame, settings, within};
+use crate::common::{PING, PONG, RawSocket, TEXT, TestGateway, eventually, forge, frame, settings, within};
 
 const ROOM: &str = "room:1";
 const OTHER_ROOM: &str = "room:2";
@@ -89,6 +89,44 @@ async fn whoever_is_answered_without_end_keeps_nobody_from_being_heard() {
     greedy.abort();
     meanwhile.sort_by(f64::total_cmp);
     assert!(meanwhile[meanwhile.len() / 2] <= ANSWERED_MEANWHILE_MAX, "{meanwhile:?}");
+}
+
+/// A signature costs as much to verify as many plain commands, and somebody who has none may send any number of them.
+#[tokio::test]
+async fn signatures_are_verified_a_few_at_a_time() {
+    const FORGERS: usize = 16;
+    /// In one frame, and about as many in one read.
+    const FORGERIES: usize = 50;
+    /// A few turns of the shard. When reads had no time of their own, each turn verified what came in one read of each.
+    const VERIFIED_MEANWHILE_MAX: f64 = 300.0;
+    let mut settings = settings(1);
+    let token = forge(&mut settings, ROOM);
+    settings.client.ping_interval = None;
+    let gateway = TestGateway::start(settings).await;
+    let mut other = gateway.client().await;
+    let forgery = |id| json!({"id": id, "subscribe": {"channel": ROOM, "token": token}}).to_string();
+    let forgeries: Vec<String> = (2..2 + FORGERIES).map(forgery).collect();
+    let forgeries = frame(TEXT, forgeries.join("\n"));
+    let mut forgers = Vec::new();
+    for _ in 0..FORGERS {
+        let forger = gateway.client().await;
+        forgers.push(tokio::spawn(send_for_ever(forger.socket, forgeries.clone())));
+    }
+    let verified = async || gateway.metric("fanwire_commands_received_total").await;
+    eventually("all of them are at it", async || verified().await > (2 * FORGERS * FORGERIES) as f64).await;
+    let mut meanwhile = Vec::new();
+    for _ in 0..15 {
+        let before = verified().await;
+        other.socket.send(frame(PING, "heard?")).await;
+        assert_eq!(other.socket.frame().await.unwrap().opcode, PONG);
+        meanwhile.push(verified().await - before);
+    }
+    for forger in forgers {
+        assert!(!forger.is_finished(), "it sent all the time");
+        forger.abort();
+    }
+    meanwhile.sort_by(f64::total_cmp);
+    assert!(meanwhile[meanwhile.len() / 2] <= VERIFIED_MEANWHILE_MAX, "{meanwhile:?}");
 }
 
 #[tokio::test]
