@@ -23,6 +23,10 @@ pub struct ClientSettings {
     pub queue_bytes_max: usize,
     /// Commands of one client that wait for an earlier answer before it is closed with 3013.
     pub pending_commands_max: usize,
+    /// Commands of one client in a second, on average; more are answered error 111. 0 sets no limit.
+    pub commands_per_second_max: u32,
+    /// Commands that a client may give at once after it was quiet. At least 1.
+    pub commands_burst_max: u32,
     /// Publications in one history result.
     pub history_page_max: usize,
     /// Bytes of publications in one history result, and of clients in one presence result.
@@ -68,6 +72,8 @@ impl Default for ClientSettings {
             subscriptions_max: 128,
             queue_bytes_max: 1 << 20,
             pending_commands_max: 512,
+            commands_per_second_max: 500,
+            commands_burst_max: 2000,
             history_page_max: 300,
             recovery_max: 300,
             answer_bytes_max: 1 << 20,

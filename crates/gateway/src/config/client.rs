@@ -32,6 +32,10 @@ section! {
         queue_bytes_max: Size = defaults::QUEUE_BYTES_MAX,
         /// Commands of one client that wait for an earlier answer before it is closed with code 3013.
         pending_commands_max: usize = defaults::PENDING_COMMANDS_MAX,
+        /// Commands of one client in a second, on average; more are answered with error 111. 0 sets no limit.
+        commands_per_second_max: u32 = defaults::COMMANDS_PER_SECOND_MAX,
+        /// Commands that a client may give at once after it was quiet; at least subscriptions_max.
+        commands_burst_max: u32 = defaults::COMMANDS_BURST_MAX,
         /// Publications in one history result.
         history_page_max: usize = defaults::HISTORY_PAGE_MAX,
         /// Bytes of publications in one history result, which ends early there but has at least one, and of clients in
@@ -123,6 +127,15 @@ impl Client {
         if self.rpc_ping.enabled && self.rpc_ping.method.is_empty() {
             checks.error("client.rpc_ping.method", "is empty");
         }
+        if self.commands_per_second_max > 0 && (self.commands_burst_max as usize) < self.subscriptions_max {
+            checks.error(
+                "client.commands_burst_max",
+                format!(
+                    "must be at least client.subscriptions_max ({}), as clients subscribe to all their topics at once when they connect",
+                    self.subscriptions_max
+                ),
+            );
+        }
         ClientSettings {
             ping_interval: self.ping_interval.unless_off(),
             pong_timeout: self.pong_timeout.unless_off().filter(|_| pings),
@@ -133,6 +146,8 @@ impl Client {
             queue_bytes_max: checks.at_least_one("client.queue_bytes_max", self.queue_bytes_max.0),
             pending_commands_max: checks
                 .at_least_one("client.pending_commands_max", self.pending_commands_max),
+            commands_per_second_max: self.commands_per_second_max,
+            commands_burst_max: self.commands_burst_max,
             history_page_max: checks.at_least_one("client.history_page_max", self.history_page_max),
             answer_bytes_max: checks.at_least_one("client.answer_bytes_max", self.answer_bytes_max.0),
             recovery_max: checks.at_least_one("client.recovery_max", self.recovery_max),

@@ -73,6 +73,12 @@ pub(crate) const SUBSCRIPTIONS_MAX: usize = 128;
 pub(crate) const QUEUE_BYTES_MAX: Size = Size(MIB);
 /// Every subscription at once, and as many publications, presences and histories.
 pub(crate) const PENDING_COMMANDS_MAX: usize = 4 * SUBSCRIPTIONS_MAX;
+
+/// A game that sends 60 times a second into 8 topics.
+pub(crate) const COMMANDS_PER_SECOND_MAX: u32 = 500;
+
+/// A page that subscribes to 500 topics when it connects, and asks three things of each.
+pub(crate) const COMMANDS_BURST_MAX: u32 = 2000;
 pub(crate) const HISTORY_PAGE_MAX: usize = 300;
 pub(crate) const ANSWER_BYTES_MAX: Size = Size(MIB);
 pub(crate) const RECOVERY_MAX: usize = 300;

@@ -8,6 +8,7 @@ mod control;
 mod history;
 mod presence;
 mod publish;
+mod rate;
 mod refresh;
 mod subscribe;
 mod subscription;
@@ -133,6 +134,8 @@ pub struct Session {
     grants: u64,
     phase: Phase,
     manner: Manner,
+    /// Commands since the last ping, as far as no bucket counts them.
+    uncounted: u8,
 }
 
 impl Session {
@@ -153,6 +156,7 @@ impl Session {
             grants: 0,
             phase: Phase::Fresh,
             manner,
+            uncounted: 0,
         }
     }
 
@@ -252,6 +256,10 @@ impl Session {
                 }
             }
             return;
+        }
+        // To leave a topic frees something, and clients take a refusal of it for a broken connection.
+        if !self.may_command(context) && !matches!(request, Request::Unsubscribe(_)) {
+            return context.refuse(id, ErrorCode::TOO_MANY_REQUESTS);
         }
         match request {
             Request::Connect(_) | Request::Ping => self.close(context, Disconnect::BAD_REQUEST),

@@ -72,6 +72,7 @@ impl Session {
         if self.phase == Phase::Closed {
             return;
         }
+        self.rest_bucket(context);
         if self.timing.close_at <= now {
             let why = match self.phase {
                 Phase::Fresh | Phase::Connecting | Phase::Refused => Disconnect::STALE,

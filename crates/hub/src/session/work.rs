@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use fanwire_protocol::centrifuge::Request;
 
 use super::connect::Connecting;
+use super::rate::Bucket;
 use super::subscribe::Subscribing;
 
 /// What only a busy session has; an idle one keeps nothing of it.
@@ -16,6 +17,8 @@ pub(super) struct Work {
     pub(super) subscribing: Vec<Subscribing>,
     /// What the commands that wait here take.
     pub(super) waiting_bytes: usize,
+    /// Set while the client has given many commands lately.
+    pub(super) bucket: Option<Bucket>,
 }
 
 impl Work {
@@ -30,6 +33,9 @@ impl Work {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.connecting.is_none() && self.queued.is_empty() && self.subscribing.is_empty()
+        self.connecting.is_none()
+            && self.queued.is_empty()
+            && self.subscribing.is_empty()
+            && self.bucket.is_none()
     }
 }

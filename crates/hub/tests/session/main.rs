@@ -13,6 +13,7 @@ mod permissions;
 mod names;
 mod operations;
 mod ordering;
+mod rate;
 mod server_side;
 mod codes;
 mod model;

@@ -78,6 +78,8 @@ pub(crate) fn settings(shards: usize) -> Settings {
             history_page_max: 10_000,
             answer_bytes_max: 16 << 20,
             recovery_bytes_max: 64 << 20,
+            // Tests ask as fast as they can.
+            commands_per_second_max: 0,
             ..ClientSettings::default()
         },
         topics: Namespaces::new(NameRules::default(), open, [history, cache, room, newest, latest, stream]),

@@ -187,3 +187,27 @@ async fn pipelined_requests_keep_nobody_waiting() {
     within("all answers", answered).await.unwrap();
     drop(asking.await.unwrap());
 }
+
+/// A client above its rate is answered at once and in order, stays connected, and costs another client nothing.
+#[tokio::test]
+async fn whoever_is_above_its_rate_is_told_so_and_stays() {
+    const ASKED: usize = 60;
+    let mut settings = settings(1);
+    settings.client.commands_per_second_max = 1;
+    settings.client.commands_burst_max = 20;
+    let gateway = TestGateway::start(settings).await;
+    let mut greedy = gateway.client().await;
+    let presence = json!({"channel": ROOM});
+    let ids = greedy.commands((0..ASKED).map(|_| ("presence", presence.clone()))).await;
+    let mut refused = 0;
+    for id in ids {
+        let message = greedy.message().await;
+        assert_eq!(message["id"], id);
+        refused += usize::from(message["error"]["code"] == 111);
+    }
+    assert!(refused > 0 && refused <= ASKED - 20, "{refused} of {ASKED} were refused");
+    let counted = gateway.metric_of("fanwire_reply_errors_total", r#"code="111""#).await;
+    assert_eq!(counted, refused as f64);
+    let mut other = gateway.client().await;
+    within("another client's subscribe", other.subscribe(OTHER_ROOM)).await;
+}
