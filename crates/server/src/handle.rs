@@ -24,6 +24,7 @@ use crate::inbox::{Filter, Inbox, Inboxes, Message, Order, Recipients, Survey};
 use crate::metrics::Metrics;
 use crate::node::{HistoryCall, Publisher, TopicCall, history_options};
 use crate::settings::Settings;
+use crate::tasks::Tasks;
 use crate::tls::Tls;
 use crate::users::UserMessage;
 
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub crowds: Vec<Arc<Crowd>>,
     /// Those of the internal port.
     pub internal_crowd: Arc<Crowd>,
+    /// The node's long-lived tasks.
+    pub tasks: Tasks,
     pub metrics: Metrics,
     started: Instant,
     draining: AtomicBool,
@@ -111,6 +114,7 @@ impl Node {
             counters,
             crowds,
             internal_crowd,
+            tasks: Tasks::default(),
             metrics,
             started: Instant::now(),
             draining: AtomicBool::new(false),

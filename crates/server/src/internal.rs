@@ -25,6 +25,7 @@ use crate::handle::Node;
 use crate::http::{Answer, is_below, respond, text};
 use crate::inbox::Inbox;
 use crate::metrics;
+use crate::tasks::Task;
 use crate::tls::Tls;
 
 /// Longest request line and headers together.
@@ -34,7 +35,7 @@ const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts for as long as it is polled. Dropping it ends its connections.
-pub(crate) async fn listen(node: Node, listener: TcpListener) {
+pub(crate) async fn listen(node: Node, listener: &TcpListener) {
     let mut connections = JoinSet::new();
     loop {
         node.internal_crowd.can_enter().await;
@@ -127,6 +128,7 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
 fn metrics_text(node: &Node) -> String {
     node.metrics.encode(&metrics::Snapshot {
         is_draining: node.is_draining(),
+        restarts: node.tasks.restarts(),
         crowds: node.crowds.iter().chain([&node.internal_crowd]).cloned().collect(),
         redis: node.cluster.as_ref().map(|cluster| cluster.redis().stats()),
         tls: node.tls.as_ref().map(Tls::stats),
@@ -169,11 +171,25 @@ impl Check {
 
 fn checks(node: &Node) -> Vec<Check> {
     // Listeners are bound and an engine in memory is there before this port answers at all.
-    let mut checks = vec![Check::new("not-draining", !node.is_draining())];
+    let mut checks =
+        vec![Check::new("not-draining", !node.is_draining()), tasks_check(node.tasks.unsteady())];
     if let Some(cluster) = &node.cluster {
         checks.push(cluster_check(cluster.standing()));
     }
     checks
+}
+
+/// A node whose task panicked a moment ago may do so again.
+fn tasks_check(unsteady: Option<Task>) -> Check {
+    let name = "tasks";
+    match unsteady {
+        None => Check::new(name, true),
+        Some(Task::Accept) => Check { name, passed: false, note: "accepting clients panicked" },
+        Some(Task::Internal) => Check { name, passed: false, note: "the internal port panicked" },
+        // Clients do not depend on these.
+        Some(Task::Summary) => Check { name, passed: true, note: "the summary panicked" },
+        Some(Task::Certificate) => Check { name, passed: true, note: "reading the certificate panicked" },
+    }
 }
 
 /// A node that has never reached Redis, or alone does not, is not to be sent clients. When Redis is gone for all of
@@ -238,6 +254,19 @@ mod tests {
         check(Standing::Joining, 503, "[-] redis failed (not connected yet)\nnot ready\n").await;
         let wedged = "[-] redis failed (some connections of this node are missing)\nnot ready\n";
         check(Standing::Wedged, 503, wedged).await;
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panicked_shows_in_readiness() {
+        async fn check(unsteady: Option<Task>, status: u16, body: &str) {
+            let answer = readiness(&[tasks_check(unsteady)], true);
+            assert_eq!(answer.status(), status);
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
+        }
+
+        check(None, 200, "[+] tasks ok\nok\n").await;
+        check(Some(Task::Accept), 503, "[-] tasks failed (accepting clients panicked)\nnot ready\n").await;
+        check(Some(Task::Summary), 200, "[+] tasks ok (the summary panicked)\nok\n").await;
     }
 
     #[test]

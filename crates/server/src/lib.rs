@@ -5,6 +5,7 @@
 
 pub mod settings;
 mod run;
+mod tasks;
 mod drain;
 
 mod bind;

@@ -27,6 +27,7 @@ use crate::admission::{Crowd, FirstByte, Group, Reason, Seat, Times, Watch, Watc
 use crate::drain::Phase;
 use crate::http::{self, Gate, Outcome, Stay};
 use crate::shard::Adopted;
+use crate::tasks::Task;
 use crate::tls::{self, Handshake, Stream, Tls};
 use crate::turns::OnePerPoll;
 
@@ -43,7 +44,7 @@ const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: watch::Receiver<Phase>) {
     let door = Rc::new(Door::new(gate, phase.clone()));
     tokio::select! {
-        () = door.accept_all(&listener) => {}
+        () = door.gate.node.tasks.keep(Task::Accept, || door.accept_all(&listener)) => {}
         // Without a sender the node ends at once.
         _ = phase.wait_for(|phase| *phase >= Phase::Leaving) => {}
     }

@@ -23,6 +23,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
 use crate::admission::Crowd;
 use crate::api::METHOD_LABELS;
 use crate::counters::{ByCode, Counter, Counters};
+use crate::tasks::Task;
 use crate::tls::TlsStats;
 
 /// The scrape's content type, which names the version of its format.
@@ -45,6 +46,8 @@ pub(crate) struct Metrics {
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub is_draining: bool,
+    /// How often long-lived tasks were started again.
+    pub restarts: [(Task, u64); Task::ALL.len()],
     /// HTTP connections of every listener.
     pub crowds: Vec<Arc<Crowd>>,
     /// Where there is Redis.
@@ -100,6 +103,11 @@ impl Metrics {
         let in_base64 = sample(MetricType::COUNTER, &[], json::payload::written_in_base64() as f64);
         let help = "Payloads that are not JSON, sent to JSON clients in Base64. Counted once for each encoded message.";
         families.push(family("fanwire_payloads_in_base64_total", help, MetricType::COUNTER, vec![in_base64]));
+        let restarts = snapshot
+            .restarts
+            .map(|(task, count)| sample(MetricType::COUNTER, &[("task", task.label())], count as f64));
+        let help = "Long-lived tasks that panicked and were started again.";
+        families.push(family("fanwire_task_restarts_total", help, MetricType::COUNTER, restarts.into()));
         families.extend(http::collect(&snapshot.crowds));
         families.extend(snapshot.redis.iter().flat_map(|stats| redis::collect(stats, snapshot.overruns)));
         families.extend(snapshot.tls.iter().flat_map(|stats| tls::collect(stats, &self.shards)));
@@ -410,6 +418,7 @@ mod tests {
     fn snapshot() -> Snapshot {
         Snapshot {
             is_draining: false,
+            restarts: Task::ALL.map(|task| (task, 1)),
             crowds: vec![http::example(), http::example()],
             redis: Some(redis::example()),
             tls: Some(tls::example()),
@@ -446,6 +455,7 @@ mod tests {
             r#"fanwire_tls_certificate_expiry_timestamp_seconds 2000000000"#,
             r#"fanwire_tls_certificate_reloads_total{result="complete"} 3"#,
             r#"fanwire_tls_certificate_reloads_total{result="failed"} 1"#,
+            r#"fanwire_task_restarts_total{task="accept"} 1"#,
             r#"fanwire_http_connections{port="client",state="silent"} 2"#,
             r#"fanwire_http_connections{port="internal",state="silent"} 0"#,
             r#"fanwire_http_connections_dropped_total{port="client",reason="silent"} 2"#,

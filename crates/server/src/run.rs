@@ -23,6 +23,7 @@ use crate::inbox::{Inbox, Inboxes, Outlet};
 use crate::origin::AllowedOrigins;
 use crate::settings::{EngineSettings, Settings};
 use crate::shard::Shard;
+use crate::tasks::Task;
 use crate::tls::{self, CertificateError, Tls};
 use crate::turns::Turns;
 use crate::{bind, internal, listener};
@@ -66,6 +67,9 @@ pub enum Failed {
     /// A defect of ours: the node does not hear its cluster any more.
     #[error("the node's part in its cluster ended, and with it the node; its last words are in the log")]
     Membership,
+    /// A defect of ours: what the node does in Redis stopped.
+    #[error("the task {0} of the Redis engine ended, and with it the node; its last words are in the log")]
+    Redis(&'static str),
     /// The cluster is set in another way than this node.
     #[error("this node cannot join its cluster: {0}")]
     Refused(Incompatible),
@@ -122,10 +126,20 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         shards.push(shard.map_err(StartError::Shard)?);
     }
     let internal_listener = TcpListener::from_std(internal_listener).map_err(internal_failed)?;
-    let internal = tokio::spawn(internal::listen(node.clone(), internal_listener));
-    let summary = tokio::spawn(summarize(node.clone()));
-    let certificate =
-        tls.zip(settings.tls.clone()).map(|(tls, settings)| tokio::spawn(tls::follow(tls, settings)));
+    let kept = node.clone();
+    let internal = tokio::spawn(async move {
+        kept.tasks.keep(Task::Internal, || internal::listen(kept.clone(), &internal_listener)).await;
+    });
+    let kept = node.clone();
+    let summary = tokio::spawn(async move {
+        kept.tasks.keep(Task::Summary, || summarize(kept.clone())).await;
+    });
+    let certificate = tls.zip(settings.tls.clone()).map(|(tls, settings)| {
+        let kept = node.clone();
+        tokio::spawn(async move {
+            kept.tasks.keep(Task::Certificate, || tls::follow(tls.clone(), settings.clone())).await;
+        })
+    });
     Ok(Running {
         node,
         client_address,
@@ -197,12 +211,14 @@ fn run_shard(
         let origins = AllowedOrigins::new(&node.settings.origins);
         let gate = Rc::new(Gate { node, origins, shard: index, turns, adopted: adopt });
         let accept = listener::accept(TcpListener::from_std(listener)?, gate, phases.clone());
+        let broken = shard.broken();
         let accepting = tokio::task::spawn_local(async move {
             accept.await;
             drop(listens);
         });
         tokio::select! {
             () = shard.run(outlet, adopted) => {}
+            () = broken => return Err(io::Error::other("a topic's task panicked")),
             // The node has drained its connections by then.
             _ = phases.wait_for(|phase| *phase == Phase::Stopped) => {}
         }
@@ -234,6 +250,12 @@ impl Running {
                 None => std::future::pending().await,
             }
         };
+        let broken = async {
+            match &cluster {
+                Some(cluster) => cluster.redis().failed().await,
+                None => std::future::pending().await,
+            }
+        };
         let left = async {
             match &mut self.membership {
                 // It ends by itself only if it panics.
@@ -244,6 +266,7 @@ impl Running {
         tokio::select! {
             Some(shard) = self.ended.recv() => Failed::Shard(shard),
             why = refused => Failed::Refused(why),
+            task = broken => Failed::Redis(task),
             () = left => Failed::Membership,
         }
     }

@@ -733,7 +733,7 @@ async fn the_internal_port_tells_of_health() {
     let get = async |path: &str| ask(gateway.internal_address, "GET", path, "", "").await;
     assert_eq!(get("/livez").await.body, "ok\n");
     assert_eq!(get("/readyz").await.body, "ok\n");
-    assert_eq!(get("/readyz?verbose").await.body, "[+] not-draining ok\nok\n");
+    assert_eq!(get("/readyz?verbose").await.body, "[+] not-draining ok\n[+] tasks ok\nok\n");
     let nothing = get("/nothing").await;
     assert_eq!(nothing.status, 404);
     assert!(nothing.body.contains("/livez, /readyz, /metrics, /api"), "{nothing:?}");

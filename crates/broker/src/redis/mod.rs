@@ -4,6 +4,7 @@
 //! connections ([`link`]), events come through one of their own ([`subscriptions`]), in the order in which Redis did
 //! things. Nothing waits for a Redis that is known to be gone, and nothing is done twice to be sure.
 
+mod alarm;
 mod cleaner;
 mod connection;
 mod frame;
@@ -35,6 +36,7 @@ use crate::history::{History, HistoryQuery, Limit, Recovery, Since, UNPUBLISHED_
 use crate::members::Member;
 use crate::presence::PresenceStats;
 use crate::publish::{Publish, Published};
+use alarm::Alarm;
 use cleaner::Cleaner;
 use connection::Connector;
 use health::Health;
@@ -72,6 +74,7 @@ struct Inner {
     health: Arc<Health>,
     counters: Arc<Counters>,
     tasks: Vec<JoinHandle<()>>,
+    alarm: Alarm,
 }
 
 impl Redis {
@@ -137,22 +140,27 @@ impl Redis {
         ));
 
         let keepers = keepers.into_iter().chain(vital_keepers);
-        let mut tasks: Vec<_> = keepers.map(|keeper| spawn_unless_refused(&health, keeper.run())).collect();
+        let alarm = Alarm::new();
+        let mut tasks: Vec<_> =
+            keepers.map(|keeper| spawn_kept("link", &alarm, &health, keeper.run())).collect();
         let subscriber = {
             let (subscriptions, health) = (Arc::clone(&subscriptions), Arc::clone(&health));
+            let armed = alarm.arm("subscriptions");
             async move {
-                unless_refused(
-                    &health,
-                    Arc::clone(&subscriptions).run(connector, Arc::clone(&health), subscriptions_index),
-                )
-                .await;
-                subscriptions.detach();
+                let run = Arc::clone(&subscriptions).run(connector, Arc::clone(&health), subscriptions_index);
+                tokio::select! {
+                    () = run => {}
+                    () = health.until_refused() => {
+                        subscriptions.detach();
+                        armed.disarm();
+                    }
+                }
             }
         };
         tasks.push(tokio::spawn(subscriber));
-        tasks.push(spawn_unless_refused(&health, Arc::clone(&presence).run()));
-        tasks.push(spawn_unless_refused(&health, cleaner.run(Arc::clone(&lease))));
-        tasks.push(spawn_unless_refused(&health, lease.run()));
+        tasks.push(spawn_kept("presence", &alarm, &health, Arc::clone(&presence).run()));
+        tasks.push(spawn_kept("cleaner", &alarm, &health, cleaner.run(Arc::clone(&lease))));
+        tasks.push(spawn_kept("lease", &alarm, &health, lease.run()));
         Ok(Self(Arc::new(Inner {
             keys,
             scripts,
@@ -163,12 +171,18 @@ impl Redis {
             health,
             counters,
             tasks,
+            alarm,
         })))
     }
 
     /// Whether Redis can be used, now and whenever it changes.
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.0.health.watch()
+    }
+
+    /// Waits until a task of the engine has ended, which only a defect of ours brings about, and names it. Cancel-safe.
+    pub async fn failed(&self) -> &'static str {
+        self.0.alarm.raised().await
     }
 
     /// What has been counted, for metrics.
@@ -370,20 +384,20 @@ impl Drop for Inner {
     }
 }
 
-/// Ends a task once the node must not join the cluster.
-fn spawn_unless_refused(
+/// Spawns a task that ends only once the node must not join the cluster. Any other end raises the alarm.
+fn spawn_kept(
+    name: &'static str,
+    alarm: &Alarm,
     health: &Arc<Health>,
     task: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<()> {
-    let health = Arc::clone(health);
-    tokio::spawn(async move { unless_refused(&health, task).await })
-}
-
-async fn unless_refused(health: &Health, task: impl Future<Output = ()>) {
-    tokio::select! {
-        () = task => {}
-        () = health.until_refused() => {}
-    }
+    let (health, armed) = (Arc::clone(health), alarm.arm(name));
+    tokio::spawn(async move {
+        tokio::select! {
+            () = task => {}
+            () = health.until_refused() => armed.disarm(),
+        }
+    })
 }
 
 /// Offset and epoch; an empty offset says that there is none.

@@ -24,13 +24,14 @@ use fanwire_hub::delivery::{Delivery, Message as Content};
 use fanwire_hub::effect::{Answer, TopicRequest};
 use fanwire_hub::{HistoryBounds, Namespace};
 use fanwire_protocol::{ClientId, ErrorCode, Position, Publication, TopicName};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::allowance::Allowance;
 use crate::counters::Counters;
 use crate::inbox::{Address, Inbox, Message};
 use crate::settings::{EngineSettings, Settings};
+use crate::tasks::Alarm;
 use follow::{Follow, Stamped, Step};
 use jobs::{Job, Subscribe};
 
@@ -75,6 +76,8 @@ pub(crate) struct Topics {
     inboxes: Arc<[Inbox]>,
     settings: Arc<Settings>,
     counters: Arc<Counters>,
+    /// A topic's task has panicked.
+    broken: Rc<Notify>,
 }
 
 /// A topic that has subscribers on this node, or something to do.
@@ -122,7 +125,14 @@ impl Topics {
             inboxes,
             settings,
             counters,
+            broken: Rc::default(),
         })
+    }
+
+    /// Waits until a task of a topic has panicked.
+    pub(crate) fn broken(&self) -> impl Future<Output = ()> + use<> {
+        let broken = self.broken.clone();
+        async move { broken.notified().await }
     }
 
     /// Other nodes have the same topics.
@@ -276,7 +286,11 @@ impl Topics {
         // An engine in memory answers at once, and then no task is needed.
         let mut work = Box::pin(self.clone().work(name));
         if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            tokio::task::spawn_local(work);
+            let alarm = Alarm(self.broken.clone());
+            tokio::task::spawn_local(async move {
+                let _alarm = alarm;
+                work.await;
+            });
         }
     }
 

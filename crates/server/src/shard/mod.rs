@@ -165,6 +165,11 @@ impl Shard {
         })
     }
 
+    /// Waits until a task of a topic has panicked: the topic would be busy for ever.
+    pub(crate) fn broken(&self) -> impl Future<Output = ()> + use<> {
+        self.topics.broken()
+    }
+
     /// The shard's life. Each turn takes, in this order: what other parts of the node sent, new sockets, what
     /// clients sent, what is due, who has to go, and then writes. All of what waits in the inbox is grouped before
     /// anything is written, and while a batch is being written, in slices, the next one is gathered: so overload

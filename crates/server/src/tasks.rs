@@ -1,0 +1,145 @@
+//! Long-lived tasks that hold no state: one that panics is started again, and readiness knows.
+//!
+//! Tasks whose state a panic may have broken (a shard, a topic, the node's part in its cluster, those of the Redis
+//! engine) end the node instead: see [`crate::run::Failed`].
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Accepts connections of clients for one shard.
+    Accept,
+    /// Accepts connections to the internal port.
+    Internal,
+    /// Logs the node's state each minute.
+    Summary,
+    /// Looks for a new certificate.
+    Certificate,
+}
+
+impl Task {
+    pub(crate) const ALL: [Self; 4] = [Self::Accept, Self::Internal, Self::Summary, Self::Certificate];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Internal => "internal",
+            Self::Summary => "summary",
+            Self::Certificate => "certificate",
+        }
+    }
+}
+
+/// Between a panic and the next start, so that a task that panics at once uses no core.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a task has to run without a panic before the node is ready again.
+const PROBATION: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+pub(crate) struct Tasks {
+    restarts: [AtomicU64; Task::ALL.len()],
+    /// The last panic.
+    last: Mutex<Option<(Task, Instant)>>,
+}
+
+impl Tasks {
+    /// Runs a task until it returns. `start` makes it anew after a panic.
+    pub(crate) async fn keep<F: Future>(&self, task: Task, mut start: impl FnMut() -> F) -> F::Output {
+        loop {
+            {
+                let mut running = pin!(start());
+                let ended = poll_fn(|context| {
+                    match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(context))) {
+                        Ok(poll) => poll.map(Some),
+                        Err(_) => Poll::Ready(None),
+                    }
+                });
+                if let Some(output) = ended.await {
+                    return output;
+                }
+            }
+            self.restarts[task as usize].fetch_add(1, Relaxed);
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((task, Instant::now()));
+            tracing::error!(task = task.label(), "a task panicked and is started again");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Returns how often each task was started again.
+    pub(crate) fn restarts(&self) -> [(Task, u64); Task::ALL.len()] {
+        Task::ALL.map(|task| (task, self.restarts[task as usize].load(Relaxed)))
+    }
+
+    /// Returns the task that panicked a moment ago.
+    pub(crate) fn unsteady(&self) -> Option<Task> {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.filter(|(_, at)| at.elapsed() < PROBATION).map(|(task, _)| task)
+    }
+}
+
+/// Tells the owner of a task when the task panics. To be dropped with the task.
+#[derive(Debug)]
+pub(crate) struct Alarm(pub Rc<Notify>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_started_again_until_it_returns() {
+        let tasks = Tasks::default();
+        assert_eq!(tasks.unsteady(), None);
+        let mut starts = 0;
+        let result = tasks.keep(Task::Accept, || {
+            starts += 1;
+            let start = starts;
+            async move {
+                tokio::task::yield_now().await;
+                assert!(start > 2, "planted");
+                start
+            }
+        });
+        assert_eq!(result.await, 3);
+        assert_eq!(tasks.restarts()[..2], [(Task::Accept, 2), (Task::Internal, 0)]);
+        assert_eq!(tasks.unsteady(), Some(Task::Accept));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_and_an_end_is_not() {
+        let told = Rc::<Notify>::default();
+        let alarm = || Alarm(told.clone());
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let ended = alarm();
+                tokio::task::spawn_local(async move { drop(ended) }).await.unwrap();
+                let is_told = tokio::time::timeout(Duration::ZERO, told.notified()).await.is_ok();
+                assert!(!is_told);
+                let panics = alarm();
+                let task = tokio::task::spawn_local(async move {
+                    let _panics = panics;
+                    panic!("planted");
+                });
+                told.notified().await;
+                assert!(task.await.is_err());
+            })
+            .await;
+    }
+}
