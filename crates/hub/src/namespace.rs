@@ -124,15 +124,21 @@ pub enum NameError {
     UnknownNamespace,
     #[error("the topic's name does not match its namespace's topic_regex, or is not ASCII")]
     NotAllowed,
+    #[error(
+        "the user's name has a separator of [topics] in it, such as \",\" or \"#\", so it has no personal topic"
+    )]
+    NotPersonal,
 }
 
 impl From<NameError> for ErrorCode {
     fn from(error: NameError) -> Self {
         match error {
             NameError::UnknownNamespace => Self::UNKNOWN_TOPIC,
-            NameError::Empty | NameError::TooLong | NameError::Reserved | NameError::NotAllowed => {
-                Self::BAD_REQUEST
-            }
+            NameError::Empty
+            | NameError::TooLong
+            | NameError::Reserved
+            | NameError::NotAllowed
+            | NameError::NotPersonal => Self::BAD_REQUEST,
         }
     }
 }
@@ -158,10 +164,10 @@ impl Namespaces {
         if topic.starts_with(RESERVED_PREFIX) {
             return Err(NameError::Reserved);
         }
-        let public = topic.strip_prefix(&*self.rules.private_prefix).unwrap_or(topic);
-        let (namespace, rest) = match public.split_once(&*self.rules.namespace_boundary) {
-            None => (&self.default, public),
-            Some((name, rest)) => (self.named.get(name).ok_or(NameError::UnknownNamespace)?, rest),
+        let (name, rest) = self.split(topic);
+        let namespace = match name {
+            None => &self.default,
+            Some(name) => self.named.get(name).ok_or(NameError::UnknownNamespace)?,
         };
         let allowed = match &namespace.topic_regex {
             Some(regex) => regex.is_match(rest),
@@ -181,13 +187,26 @@ impl Namespaces {
         Some(users.split(&*self.rules.user_separator))
     }
 
-    /// The topic that belongs to one user: `#42`, or `personal:#42` in a namespace.
-    pub fn personal_topic(&self, namespace: &str, user: &str) -> String {
+    /// The topic that belongs to one user: `#42`, or `personal:#42` in a namespace. A separator in the user's name
+    /// would make another topic of it: `#1,2` belongs to users 1 and 2, not to a user "1,2".
+    pub fn personal_topic(&self, namespace: &str, user: &str) -> Result<String, NameError> {
         let NameRules { namespace_boundary, user_boundary, .. } = &self.rules;
-        if namespace.is_empty() {
+        let topic = if namespace.is_empty() {
             format!("{user_boundary}{user}")
         } else {
             format!("{namespace}{namespace_boundary}{user_boundary}{user}")
+        };
+        let is_in_namespace = self.split(&topic).0.unwrap_or_default() == namespace;
+        let is_of_user = self.users_of(&topic).is_some_and(|users| users.eq([user]));
+        if is_in_namespace && is_of_user { Ok(topic) } else { Err(NameError::NotPersonal) }
+    }
+
+    /// The name of the topic's namespace, and what follows it.
+    fn split<'t>(&self, topic: &'t str) -> (Option<&'t str>, &'t str) {
+        let public = topic.strip_prefix(&*self.rules.private_prefix).unwrap_or(topic);
+        match public.split_once(&*self.rules.namespace_boundary) {
+            None => (None, public),
+            Some((namespace, rest)) => (Some(namespace), rest),
         }
     }
 }
@@ -228,7 +247,22 @@ mod tests {
         assert_eq!(users("dialog#12,43"), Some(vec!["12".into(), "43".into()]));
         assert_eq!(users("a#b#1"), Some(vec!["1".into()]));
         assert_eq!(users("dialog"), None);
-        assert_eq!(all.personal_topic("", "42"), "#42");
-        assert_eq!(all.personal_topic("me", "42"), "me:#42");
+    }
+
+    #[test]
+    fn personal_topics_belong_to_their_user_alone() {
+        let all = namespaces();
+        let topic = |namespace, user| all.personal_topic(namespace, user);
+        assert_eq!(topic("", "42").as_deref(), Ok("#42"));
+        assert_eq!(topic("me", "42").as_deref(), Ok("me:#42"));
+        assert_eq!(topic("me", "a:b").as_deref(), Ok("me:#a:b"));
+        for user in ["1,2", ",", "1#2", "#2", "a:b"] {
+            assert_eq!(topic("", user), Err(NameError::NotPersonal), "{user}");
+        }
+        let rules = NameRules { user_boundary: "##".into(), user_separator: "--".into(), ..all.rules };
+        let all = Namespaces { rules, ..namespaces() };
+        for (user, topic) in [("1,2", Some("##1,2")), ("1#2", Some("##1#2")), ("#2", None), ("1--2", None)] {
+            assert_eq!(all.personal_topic("", user).ok().as_deref(), topic, "{user}");
+        }
     }
 }

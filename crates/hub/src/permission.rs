@@ -2,24 +2,51 @@
 
 use crate::{ClientSettings, Namespace, Namespaces};
 
-/// Whoever asks.
+/// A client that asks for something in a topic.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
     /// Empty: anonymous.
-    pub user: &'a str,
+    user: &'a str,
     /// It is subscribed to the topic, or about to be.
-    pub subscribed: bool,
+    subscribed: bool,
+    /// The topic's name does not shut it out: a private topic is open to its subscribers alone, and one that lists its
+    /// users to those as well.
+    admitted: bool,
 }
 
-impl Asker<'_> {
-    /// The rule that publish, presence and history share: `for_anonymous` grants nothing by itself, it only
-    /// opens the other two to the anonymous user.
+impl<'a> Asker<'a> {
+    pub fn new(
+        topics: &Namespaces,
+        namespace: &Namespace,
+        topic: &str,
+        user: &'a str,
+        subscribed: bool,
+    ) -> Self {
+        let is_open = || !topics.is_private(topic) && lists(topics, namespace, topic, user).unwrap_or(true);
+        let admitted = subscribed || is_open();
+        Self { user, subscribed, admitted }
+    }
+
+    pub fn subscriber(user: &'a str) -> Self {
+        Self { user, subscribed: true, admitted: true }
+    }
+
+    /// The rule that publish, presence and history share: `for_client` grants nothing in a topic whose name shuts the
+    /// client out, and `for_anonymous` only opens the other two to the anonymous user.
     fn has(self, for_client: bool, for_subscriber: bool, for_anonymous: bool) -> bool {
-        (for_client || (for_subscriber && self.subscribed)) && (!self.user.is_empty() || for_anonymous)
+        self.admitted
+            && (for_client || (for_subscriber && self.subscribed))
+            && (!self.user.is_empty() || for_anonymous)
     }
 }
 
-/// Whether a client may subscribe without a subscription token.
+/// Returns whether a topic whose name lists users lists this one; `None` for names without a list.
+fn lists(topics: &Namespaces, namespace: &Namespace, topic: &str, user: &str) -> Option<bool> {
+    let mut users = topics.users_of(topic)?;
+    Some(namespace.allow_user_limited_topics && !user.is_empty() && users.any(|u| u == user))
+}
+
+/// Returns whether a client may subscribe without a subscription token.
 pub fn may_subscribe(
     settings: &ClientSettings,
     topics: &Namespaces,
@@ -30,17 +57,11 @@ pub fn may_subscribe(
     if topics.is_private(topic) {
         return false;
     }
-    let listed = match topics.users_of(topic) {
-        // A name that lists users is never open to everybody, whatever else the namespace allows.
-        Some(mut users) => {
-            namespace.allow_user_limited_topics && !user.is_empty() && users.any(|u| u == user)
-        }
-        None => {
-            namespace.allow_subscribe_for_client
-                && (!user.is_empty() || namespace.allow_subscribe_for_anonymous)
-        }
-    };
-    listed || settings.insecure
+    // A name that lists users is never open to everybody, whatever else the namespace allows.
+    let may = lists(topics, namespace, topic, user).unwrap_or_else(|| {
+        namespace.allow_subscribe_for_client && (!user.is_empty() || namespace.allow_subscribe_for_anonymous)
+    });
+    may || settings.insecure
 }
 
 pub fn may_publish(settings: &ClientSettings, namespace: &Namespace, asker: Asker<'_>) -> bool {

@@ -133,7 +133,11 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
     let user = claims.as_ref().map_or("", |claims| &claims.user);
     let granted: HashSet<&str> =
         claims.iter().flat_map(|claims| &claims.topics).map(|grant| &*grant.topic).collect();
-    let personal = usize::from(settings.client.personal_topic.is_some() && !user.is_empty());
+    let personal = settings.client.personal_topic.as_ref().filter(|_| !user.is_empty());
+    if let Some(personal) = personal {
+        let topic = settings.topics.personal_topic(&personal.namespace, user);
+        topic.map_err(|error| name_refusal(error, user))?;
+    }
     // The connection token subscribes to what it grants already.
     let topics: Vec<_> = asked.topics.into_iter().filter(|topic| !granted.contains(&**topic)).collect();
     let subscriptions_max = settings.client.subscriptions_max;
@@ -141,7 +145,7 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
         let message = format!("more {what} than client.subscriptions_max = {subscriptions_max}");
         Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::LIMIT_EXCEEDED, message)
     };
-    if topics.len() + granted.len() + personal > subscriptions_max {
+    if topics.len() + granted.len() + usize::from(personal.is_some()) > subscriptions_max {
         return Err(limit("topics"));
     }
     if asked.subscription_tokens.len() > subscriptions_max {

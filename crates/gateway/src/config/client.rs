@@ -62,7 +62,8 @@ section! {
             token: Token,
             /// Keys of their own for subscription tokens; without them [client.token] serves both.
             subscription_token: Token,
-            /// Subscribes every user to a topic of its own, such as `#42`.
+            /// Subscribes every user to a topic of its own, such as `#42`. Users whose name has a separator in it, as `1,2`,
+            /// cannot connect: `#1,2` belongs to users 1 and 2.
             personal_topic: PersonalTopicConfig,
             /// Answers one RPC method with an empty result, for clients that measure their way to the server.
             rpc_ping: RpcPing,

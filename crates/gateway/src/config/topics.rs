@@ -70,19 +70,19 @@ section! {
         allow_subscribe_for_client: bool = false,
         /// Lifts "with a user" from that.
         allow_subscribe_for_anonymous: bool = false,
-        /// Clients with a user may publish, subscribed or not.
+        /// Clients with a user may publish, subscribed or not, but for topics that are private or list other users.
         allow_publish_for_client: bool = false,
         /// Subscribers with a user may publish.
         allow_publish_for_subscriber: bool = false,
         /// Lifts "with a user" from both.
         allow_publish_for_anonymous: bool = false,
-        /// Clients with a user may ask who is subscribed.
+        /// Clients with a user may ask who is subscribed, in the same topics.
         allow_presence_for_client: bool = false,
         /// Subscribers with a user may.
         allow_presence_for_subscriber: bool = false,
         /// Lifts "with a user" from both.
         allow_presence_for_anonymous: bool = false,
-        /// Clients with a user may read history.
+        /// Clients with a user may read history, in the same topics.
         allow_history_for_client: bool = false,
         /// Subscribers with a user may.
         allow_history_for_subscriber: bool = false,

@@ -201,6 +201,10 @@ fn plan_topics(
     }
     if let Some(personal) = context.settings.personal_topic.as_ref().filter(|_| !claims.user.is_empty()) {
         let topic = context.topics.personal_topic(&personal.namespace, &claims.user);
+        let topic = topic.map_err(|error| {
+            let reason = format!("{}: {error}", Disconnect::BAD_REQUEST.reason);
+            Disconnect { reason: reason.into(), ..Disconnect::BAD_REQUEST }
+        })?;
         context.namespace(&topic)?;
         let asked = asked.remove(&topic);
         add(&topic, GrantOptions::default(), asked)?;

@@ -18,7 +18,7 @@ impl Session {
         let since = request.since.map(|since| KnownPosition { offset: since.offset, epoch: since.epoch });
         let allowed = context.namespace(topic.as_str()).and_then(|namespace| {
             let subscribed = self.subscription(context, topic.as_str()).is_some();
-            let asker = Asker { user: self.user(), subscribed };
+            let asker = Asker::new(context.topics, namespace, topic.as_str(), self.user(), subscribed);
             if namespace.history.is_none() {
                 Err(ErrorCode::NOT_AVAILABLE)
             } else if !may_read_history(context.settings, namespace, asker) {

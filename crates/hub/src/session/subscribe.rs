@@ -323,7 +323,7 @@ fn traits(
     user: &str,
 ) -> Traits {
     let overrides = options.overrides;
-    let asker = Asker { user, subscribed: true };
+    let asker = Asker::subscriber(user);
     let may_read_history = may_read_history(context.settings, namespace, asker);
     let has_history = namespace.history.is_some();
     let recoverable = has_history

@@ -67,7 +67,7 @@ fn every_command_looks_the_name_up() {
 #[test]
 fn a_private_topic_belongs_to_the_namespace_behind_its_mark() {
     for (topic, expected) in
-        [("$chat:a", Asks), ("$nowhere:a", Error(102)), ("$a", Asks), ("$$chat:a", Error(102))]
+        [("$chat:a", Error(103)), ("$nowhere:a", Error(102)), ("$a", Error(103)), ("$$chat:a", Error(102))]
     {
         let mut shard = TestShard::new(open(""), [open("chat")]);
         let client = shard.connect("42");

@@ -5,6 +5,7 @@ use fanwire_hub::{HistoryBounds, Namespace};
 
 use super::harness::Outcome::{self, Asks, Close, Error};
 use super::harness::TestShard;
+use super::harness::tokens::to;
 
 /// The namespace's three options for one operation.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +87,73 @@ fn history() {
         namespace.allow_history_for_subscriber = allow.subscriber;
         namespace.allow_history_for_anonymous = allow.anonymous;
     });
+}
+
+/// Everything that a client can do in a topic without being subscribed to it.
+const OPERATIONS: [&str; 4] = ["publish", "presence", "presence_stats", "history"];
+
+fn operation(name: &str, topic: &str) -> String {
+    format!(r#""{name}":{{"channel":"{topic}","data":1}}"#)
+}
+
+/// Allows every client everything but to subscribe.
+fn all_for_client(allow_user_limited_topics: bool) -> Namespace {
+    let ttl = std::time::Duration::from_secs(60);
+    Namespace {
+        presence: true,
+        history: Some(HistoryBounds { size: 10, ttl, meta_ttl: ttl }),
+        allow_publish_for_client: true,
+        allow_publish_for_anonymous: true,
+        allow_presence_for_client: true,
+        allow_presence_for_anonymous: true,
+        allow_history_for_client: true,
+        allow_history_for_anonymous: true,
+        allow_user_limited_topics,
+        ..Namespace::default()
+    }
+}
+
+#[test]
+fn what_all_clients_may_do_they_may_do_in_topics_that_are_open_to_them() {
+    for limited in BOTH {
+        for (topic, token, may) in [
+            ("news", "42", true),
+            ("news", "nobody", true),
+            ("dialog#42,43", "42", limited),
+            ("dialog#42,43", "nobody", false),
+            ("#43", "42", false),
+            ("#43,421", "42", false),
+            ("a#42#43", "42", false),
+            ("#", "nobody", false),
+            ("$news", "42", false),
+            ("$dialog#42", "42", false),
+        ] {
+            for name in OPERATIONS {
+                let mut shard = TestShard::new(all_for_client(limited), []);
+                let client = shard.connect(token);
+                let expected = if may { Asks } else { Error(103) };
+                let outcome = shard.outcome(client, &operation(name, topic));
+                assert_eq!(outcome, expected, "{name} {topic} {token} {limited}");
+                shard.settings.insecure = true;
+                assert_eq!(shard.outcome(client, &operation(name, topic)), Asks, "{name} {topic} {token}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_subscription_opens_a_topic_whoever_it_names() {
+    for topic in ["#43", "$news"] {
+        for name in OPERATIONS {
+            let mut shard = TestShard::new(all_for_client(true), []);
+            shard.tokens.add_subscription("token", to(topic));
+            let client = shard.connect("42");
+            let subscribe = format!(r#""subscribe":{{"channel":"{topic}","token":"token"}}"#);
+            assert_eq!(shard.outcome(client, &subscribe), Asks);
+            shard.joined(client, topic, Default::default());
+            assert_eq!(shard.outcome(client, &operation(name, topic)), Asks, "{name} {topic}");
+        }
+    }
 }
 
 /// Whether `token` may subscribe to `topic` without a subscription token.

@@ -234,6 +234,39 @@ fn a_user_has_a_topic_of_its_own() {
 }
 
 #[test]
+fn a_name_that_would_make_another_topic_has_no_topic_of_its_own() {
+    let me = Namespace { name: "me".into(), ..Namespace::default() };
+    for (namespace, name, may) in [
+        ("", "1,2", false),
+        ("", ",", false),
+        ("", "1#2", false),
+        ("", "#2", false),
+        ("", "2#", false),
+        ("", "me:1", false),
+        ("me", "1,2", false),
+        ("me", "1#2", false),
+        ("me", "me:1", true),
+        ("", "$1", true),
+        ("", "!1", true),
+    ] {
+        let mut shard = TestShard::new(Namespace::default(), [me.clone()]);
+        shard.settings.personal_topic =
+            Some(PersonalTopic { namespace: namespace.into(), single_connection: false });
+        shard.tokens.add_connection("token", user(name));
+        let client = shard.open();
+        let lines = shard.say(client, r#"{"id":1,"connect":{"token":"token"}}"#);
+        let expected = if may { format!("register {name}") } else { REFUSED.to_owned() };
+        assert_eq!(lines, [expected], "{namespace} {name}");
+        // Without topics of users' own, names are names.
+        shard.settings.personal_topic = None;
+        let client = shard.open();
+        shard.check(client, r#"{"id":1,"connect":{"token":"token"}}"#, &[&format!("register {name}")]);
+    }
+}
+
+const REFUSED: &str = "close 3501 bad request: the user's name has a separator of [topics] in it, such as \",\" or \"#\", so it has no personal topic";
+
+#[test]
 fn a_topic_of_its_own_recovers_and_is_subscribed_once() {
     let mut shard = TestShard::new(recoverable(), []);
     shard.settings.personal_topic = Some(PersonalTopic::default());

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::{Client, RawSocket, TestGateway, settings, token};
+use crate::common::{Client, RawSocket, TEXT, TestGateway, frame, settings, token};
 
 #[tokio::test]
 async fn nothing_overtakes_the_reply_to_connect() {
@@ -57,7 +57,27 @@ async fn a_user_has_its_own_topic() {
     let mut ann = gateway.client_with(&json!({"sub": "ann"})).await;
     let mut bob = gateway.client_with(&json!({"sub": "bob"})).await;
     assert!(ann.connected["subs"].get("#ann").is_some(), "{}", ann.connected);
-    bob.publish("#ann", json!("for ann alone")).await;
+    let refused = bob.request("publish", json!({"channel": "#ann", "data": 1})).await.unwrap_err();
+    assert_eq!(refused["code"], 103);
+    let publish = json!({"channel": "#ann", "data": "for ann alone"});
+    gateway.backend().await.call("publish", publish).await;
     let (topic, publication) = ann.publication().await;
     assert_eq!((topic.as_str(), &publication["data"]), ("#ann", &json!("for ann alone")));
+}
+
+#[tokio::test]
+async fn a_user_whose_name_would_make_a_topic_of_others_is_refused() {
+    let mut settings = settings(1);
+    settings.client.personal_topic = Some(fanwire_hub::PersonalTopic::default());
+    let gateway = TestGateway::start(settings).await;
+    let token = token(&json!({"sub": "1,2"}));
+    let mut client = RawSocket::websocket(gateway.address).await;
+    client.send(frame(TEXT, json!({"id": 1, "connect": {"token": token}}).to_string())).await;
+    let (code, reason) = client.closed().await;
+    assert_eq!(code, 3501);
+    assert!(reason.contains("separator"), "{reason}");
+    let request = format!("GET /subscribe?topic=room:a&token={token} HTTP/1.1\r\nHost: test\r\n\r\n");
+    let response = RawSocket::ask(gateway.address, &request).await;
+    assert_eq!(response.status, 400);
+    assert!(response.body.contains("separator"), "{}", response.body);
 }
