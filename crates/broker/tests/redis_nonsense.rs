@@ -165,8 +165,11 @@ async fn a_server_that_refuses_probes_is_named() {
     });
     let redis = server.engine();
     let mut state = redis.state();
-    let refused = LinkState::Partial(LinkError::Refused("PUBLISH".to_owned()));
-    let refused = state.wait_for(|state| *state == refused);
+    let is_named = |state: &LinkState| {
+        matches!(state, LinkState::Partial(LinkError::NotPermitted(what))
+            if what.starts_with("PUBLISH to channel fanwire:default:c:{!probe:"))
+    };
+    let refused = state.wait_for(is_named);
     tokio::time::timeout(Duration::from_secs(5), refused).await.unwrap().unwrap();
     let before = server.accepted.load(Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(2)).await;

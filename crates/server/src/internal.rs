@@ -155,17 +155,17 @@ impl Place {
 }
 
 /// One thing that has to be so before clients are sent to this node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Check {
     name: &'static str,
     passed: bool,
     /// What else there is to say.
-    note: &'static str,
+    note: String,
 }
 
 impl Check {
     fn new(name: &'static str, passed: bool) -> Self {
-        Self { name, passed, note: "" }
+        Self { name, passed, note: String::new() }
     }
 }
 
@@ -174,34 +174,38 @@ fn checks(node: &Node) -> Vec<Check> {
     let mut checks =
         vec![Check::new("not-draining", !node.is_draining()), tasks_check(node.tasks.unsteady())];
     if let Some(cluster) = &node.cluster {
-        checks.push(cluster_check(cluster.standing()));
+        checks.push(cluster_check(cluster.standing(), cluster.trouble()));
     }
     checks
 }
 
 /// A node whose task panicked a moment ago may do so again.
 fn tasks_check(unsteady: Option<Task>) -> Check {
-    let name = "tasks";
-    match unsteady {
-        None => Check::new(name, true),
-        Some(Task::Accept) => Check { name, passed: false, note: "accepting clients panicked" },
-        Some(Task::Internal) => Check { name, passed: false, note: "the internal port panicked" },
+    let (passed, note) = match unsteady {
+        None => (true, ""),
+        Some(Task::Accept) => (false, "accepting clients panicked"),
+        Some(Task::Internal) => (false, "the internal port panicked"),
         // Clients do not depend on these.
-        Some(Task::Summary) => Check { name, passed: true, note: "the summary panicked" },
-        Some(Task::Certificate) => Check { name, passed: true, note: "reading the certificate panicked" },
-    }
+        Some(Task::Summary) => (true, "the summary panicked"),
+        Some(Task::Certificate) => (true, "reading the certificate panicked"),
+    };
+    Check { name: "tasks", passed, note: note.to_owned() }
 }
 
 /// A node that has never reached Redis, or alone does not, is not to be sent clients. When Redis is gone for all of
 /// them, taking every node out would only add a storm of clients to the trouble.
-fn cluster_check(standing: Standing) -> Check {
-    let name = "redis";
-    match standing {
-        Standing::Joined => Check::new(name, true),
-        Standing::Degraded => Check { name, passed: true, note: "degraded: Redis does not answer" },
-        Standing::Joining => Check { name, passed: false, note: "not connected yet" },
-        Standing::Wedged => Check { name, passed: false, note: "some connections of this node are missing" },
-    }
+///
+/// `trouble` is a sentence about the fault in the work with Redis.
+fn cluster_check(standing: Standing, trouble: Option<String>) -> Check {
+    let (passed, note) = match standing {
+        Standing::Joined => (true, ""),
+        Standing::Degraded => (true, "degraded: Redis does not answer"),
+        Standing::Connecting => (false, "not connected yet"),
+        Standing::Joining => (false, "connected, joining the cluster"),
+        Standing::Wedged => (false, "some connections of this node are missing"),
+    };
+    let notes = [note.to_owned()].into_iter().chain(trouble).filter(|note| !note.is_empty());
+    Check { name: "redis", passed, note: notes.collect::<Vec<_>>().join("; ") }
 }
 
 fn readiness(checks: &[Check], verbose: bool) -> Answer {
@@ -243,17 +247,22 @@ mod tests {
 
     #[tokio::test]
     async fn losing_redis_keeps_a_node_ready_and_losing_the_way_to_it_does_not() {
-        async fn check(standing: Standing, status: u16, body: &str) {
-            let answer = readiness(&[cluster_check(standing)], true);
+        async fn check(standing: Standing, trouble: &str, status: u16, body: &str) {
+            let trouble = (!trouble.is_empty()).then(|| trouble.to_owned());
+            let answer = readiness(&[cluster_check(standing, trouble)], true);
             assert_eq!(answer.status(), status);
             assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
         }
 
-        check(Standing::Joined, 200, "[+] redis ok\nok\n").await;
-        check(Standing::Degraded, 200, "[+] redis ok (degraded: Redis does not answer)\nok\n").await;
-        check(Standing::Joining, 503, "[-] redis failed (not connected yet)\nnot ready\n").await;
+        check(Standing::Joined, "", 200, "[+] redis ok\nok\n").await;
+        check(Standing::Joined, "something", 200, "[+] redis ok (something)\nok\n").await;
+        check(Standing::Degraded, "", 200, "[+] redis ok (degraded: Redis does not answer)\nok\n").await;
+        let connecting = "[-] redis failed (not connected yet; no answer)\nnot ready\n";
+        check(Standing::Connecting, "no answer", 503, connecting).await;
+        let joining = "[-] redis failed (connected, joining the cluster)\nnot ready\n";
+        check(Standing::Joining, "", 503, joining).await;
         let wedged = "[-] redis failed (some connections of this node are missing)\nnot ready\n";
-        check(Standing::Wedged, 503, wedged).await;
+        check(Standing::Wedged, "", 503, wedged).await;
     }
 
     #[tokio::test]

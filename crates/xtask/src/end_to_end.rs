@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 32] = [
+const SUITES: [&str; 34] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -39,6 +39,8 @@ const SUITES: [&str; 32] = [
     "outages/redis_lost.py",
     "outages/redis_wedged.py",
     "outages/bad_redis.py",
+    "outages/shared_redis.py",
+    "outages/rights.py",
     "outages/many_topics.py",
     "outages/interest.py",
     "outages/churn.py",

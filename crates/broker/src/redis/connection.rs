@@ -48,6 +48,11 @@ pub enum LinkError {
     /// The server is reading its data from disk.
     #[error("Redis is loading its data")]
     Loading,
+    /// The user lacks a right. The text names the command, and the channel if there is one.
+    #[error(
+        "Redis does not permit {0} to engine.redis.username: docs/operations.md lists the rights that are needed"
+    )]
+    NotPermitted(String),
     /// Anything else that the server answered.
     #[error("Redis refuses: {0}")]
     Refused(String),
@@ -207,13 +212,21 @@ async fn info(connection: &mut MultiplexedConnection, section: &str) -> Result<S
         Value::ServerError(error) if error.kind() == Some(ServerErrorKind::BusyLoading) => {
             Err(LinkError::Loading)
         }
-        Value::ServerError(error) => Err(LinkError::Refused(format!("INFO: {}", error.code()))),
+        Value::ServerError(error) => Err(refused("INFO", error.code())),
         _ => Err(LinkError::Refused("INFO is answered with no text".to_owned())),
     }
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// The error for a command that every connection needs and the server refuses.
+pub(super) fn refused(command: &str, code: &str) -> LinkError {
+    match code {
+        "NOPERM" => LinkError::NotPermitted(command.to_owned()),
+        code => LinkError::Refused(format!("{command}: {code}")),
+    }
 }
 
 /// Why a command on an open connection had no answer.

@@ -39,6 +39,7 @@ pub(super) struct Keys {
     base: String,
     /// What every channel begins with, up to the topic.
     channel: String,
+    database: i64,
 }
 
 impl Keys {
@@ -46,18 +47,19 @@ impl Keys {
     /// of course.
     pub(super) const PREFIXES: &str = "fanwire:prefixes";
 
-    pub(super) fn new(prefix: &str, application: &str) -> Self {
-        Self::under(format!("{}:", encode(prefix)), application)
+    pub(super) fn new(prefix: &str, application: &str, database: i64) -> Self {
+        Self::under(format!("{}:", encode(prefix)), application, database)
     }
 
     /// Those of an application under the same prefix.
     pub(super) fn of_application(&self, application: &str) -> Self {
-        Self::under(self.prefix.clone(), application)
+        Self::under(self.prefix.clone(), application, self.database)
     }
 
-    /// The channel of the topic's events.
+    /// The channel of the topic's events. Redis tells keys of different databases apart but not channels, so their
+    /// names do.
     pub(super) fn channel(&self, topic: &TopicName) -> String {
-        self.of_topic("c", topic)
+        format!("{}{}}}", self.channel, encode(topic.as_str()))
     }
 
     /// String: epoch, lineage and top of the topic; see `scripts/topic.lua`.
@@ -126,10 +128,11 @@ impl Keys {
         decode(std::str::from_utf8(name).ok()?)
     }
 
-    fn under(prefix: String, application: &str) -> Self {
+    fn under(prefix: String, application: &str, database: i64) -> Self {
         let base = format!("{prefix}{}:", encode(application));
-        let channel = format!("{base}c:{{");
-        Self { prefix, base, channel }
+        let kind = if database == 0 { "c".to_owned() } else { format!("c{database}") };
+        let channel = format!("{base}{kind}:{{");
+        Self { prefix, base, channel, database }
     }
 
     fn of_topic(&self, kind: &str, topic: &TopicName) -> String {
@@ -174,9 +177,13 @@ mod tests {
 
     #[test]
     fn names_are_as_documented() {
-        let keys = Keys::new("fanwire", "default");
+        let keys = Keys::new("fanwire", "default", 0);
         let topic = TopicName::new("news:{a}100%").unwrap();
         assert_eq!(keys.channel(&topic), "fanwire:default:c:{news:%7Ba%7D100%25}");
+        let other = Keys::new("fanwire", "default", 15);
+        assert_eq!(other.channel(&topic), "fanwire:default:c15:{news:%7Ba%7D100%25}");
+        assert_eq!(other.of_application("a").channel(&topic), "fanwire:a:c15:{news:%7Ba%7D100%25}");
+        assert_eq!(other.meta(&topic), keys.meta(&topic));
         assert_eq!(keys.idempotency(&topic, "k}"), "fanwire:default:i:{news:%7Ba%7D100%25}:k}");
         let incarnation = Incarnation(Uuid::from_u128(7));
         let node = "00000000000000000000000000000007";
@@ -193,7 +200,7 @@ mod tests {
 
     #[test]
     fn foreign_channels_belong_to_no_topic() {
-        let keys = Keys::new("fanwire", "default");
+        let keys = Keys::new("fanwire", "default", 0);
         for channel in ["", "fanwire:default:c:{a", "other:default:c:{a}", "fanwire:default:c:{a%zz}"] {
             assert_eq!(keys.topic_of(channel.as_bytes()), None, "{channel}");
         }
@@ -202,18 +209,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_channel_leads_back_to_its_topic(name in ".+") {
-            let keys = Keys::new("{prefix}", "a%b");
+        fn a_channel_leads_back_to_its_topic(name in ".+", database in 0..20_i64) {
+            let keys = Keys::new("{prefix}", "a%b", database);
             let topic = TopicName::new(&name).unwrap();
             let channel = keys.channel(&topic);
             let back = keys.topic_of(channel.as_bytes());
             prop_assert_eq!(back.as_deref(), Some(name.as_str()));
             prop_assert_eq!(channel.matches(['{', '}']).count(), 2);
+            let elsewhere = Keys::new("{prefix}", "a%b", database + 1);
+            prop_assert_eq!(elsewhere.topic_of(channel.as_bytes()), None);
         }
 
         #[test]
         fn no_channel_panics(channel: Vec<u8>, tail: Vec<u8>) {
-            let keys = Keys::new("f", "d");
+            let keys = Keys::new("f", "d", 0);
             keys.topic_of(&channel);
             keys.topic_of(&[b"f:d:c:{".as_slice(), &tail, b"}"].concat());
         }

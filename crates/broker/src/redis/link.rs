@@ -17,7 +17,7 @@ use rustc_hash::FxBuildHasher;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error};
+use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error, refused};
 use super::frame::Lineage;
 use super::health::{Health, Seldom};
 use super::scripts::{Script, Scripts};
@@ -156,24 +156,36 @@ impl Ready {
         answers.map_err(|error| failure(&error))
     }
 
-    /// Runs a script; loads it first if the server has forgotten it, in which case it has not been run.
+    /// Runs a script.
     pub(super) async fn script(
         &mut self,
         script: &Script,
         keys: &[&[u8]],
         arguments: &[&[u8]],
     ) -> Result<Value, EngineError> {
+        let (answer, command) = self.attempt(script, keys, arguments).await?;
+        self.accept(answer, &command)
+    }
+
+    /// Runs a script, which the server may refuse: [`Ready::accept`] the answer. Loads it first if the server has
+    /// forgotten it, in which case it has not been run.
+    pub(super) async fn attempt(
+        &mut self,
+        script: &Script,
+        keys: &[&[u8]],
+        arguments: &[&[u8]],
+    ) -> Result<(Value, Cmd), EngineError> {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&script.hash).arg(keys.len()).arg(keys).arg(arguments);
         let asked = Instant::now();
-        let answer = self.connection.send_packed_command(&command).await;
+        let mut answer = self.connection.send_packed_command(&command).await;
         if answer.as_ref().is_ok_and(is_unknown_script) {
             self.load_scripts().await?;
-            return self.command(&command).await;
+            answer = self.connection.send_packed_command(&command).await;
         }
-        let answer = answer.map_err(|error| failure(&error)).and_then(|value| self.accept(value, &command));
-        self.counters.call(self.kind, asked.elapsed(), answer.is_ok());
-        answer
+        let is_ok = answer.as_ref().is_ok_and(|answer| !is_refusal(answer));
+        self.counters.call(self.kind, asked.elapsed(), is_ok);
+        Ok((answer.map_err(|error| failure(&error))?, command))
     }
 
     /// Makes the server know all scripts again.
@@ -225,8 +237,15 @@ impl Ready {
             "LOADING" | "MASTERDOWN" | "NOREPLICAS" | "MISCONF" | "BUSY" => EngineError::Unavailable,
             _ => EngineError::Refused,
         };
+        let (name, keys) = (name_of(command), keys_of(command));
+        if is_not_permitted(error) {
+            let keys = keys.join(", ");
+            self.counters.not_permitted(format!(
+                "Redis does not permit {name} of {keys} to engine.redis.username: {details}"
+            ));
+        }
         if self.refusals.is_due() {
-            tracing::warn!(code, details, keys = ?keys_of(command), "Redis refuses a command");
+            tracing::warn!(command = name, code, details, ?keys, "Redis refuses a command");
         }
         refusal
     }
@@ -307,8 +326,23 @@ pub(super) fn is_unknown_script(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if error.code() == "NOSCRIPT")
 }
 
+/// Returns true if the server refused for lack of rights.
+pub(super) fn is_not_permitted(error: &ServerError) -> bool {
+    let details = error.details().unwrap_or_default();
+    // Inside a script it is an error like any other.
+    error.code() == "NOPERM" || details.contains("ACL failure") || details.contains("can't run this command")
+}
+
 fn is_refusal(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(_)) && !is_unknown_script(answer)
+}
+
+/// The name of the command.
+fn name_of(command: &Cmd) -> String {
+    match command.args_iter().next() {
+        Some(Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
+        _ => String::new(),
+    }
 }
 
 /// The keys or the channel that the command is about, and nothing else of it.
@@ -342,9 +376,7 @@ async fn load(connection: &mut MultiplexedConnection, scripts: &Scripts) -> Resu
     for (answer, script) in answers.map_err(|error| lost_error(&error))?.iter().zip(scripts.all()) {
         match answer {
             Value::BulkString(hash) if hash == script.hash.as_bytes() => {}
-            Value::ServerError(error) => {
-                return Err(LinkError::Refused(format!("SCRIPT LOAD: {}", error.code())));
-            }
+            Value::ServerError(error) => return Err(refused("SCRIPT LOAD", error.code())),
             _ => return Err(LinkError::Refused("SCRIPT LOAD is answered with another hash".to_owned())),
         }
     }

@@ -39,7 +39,7 @@ use crate::publish::{Publish, Published};
 use alarm::Alarm;
 use cleaner::Cleaner;
 use connection::Connector;
-use health::Health;
+use health::{Health, Seldom};
 use keys::Keys;
 use lease::Lease;
 use link::Links;
@@ -73,6 +73,8 @@ struct Inner {
     presence: Arc<Presence>,
     health: Arc<Health>,
     counters: Arc<Counters>,
+    settings: Arc<RedisSettings>,
+    foreign: Seldom,
     tasks: Vec<JoinHandle<()>>,
     alarm: Alarm,
 }
@@ -86,7 +88,7 @@ impl Redis {
         let connector = Arc::new(Connector::new(&settings)?);
         let address = format!("{}:{}", settings.host, settings.port);
         let health = Arc::new(Health::new(address, subscriptions_index + 1));
-        let keys = Arc::new(Keys::new(&settings.prefix, &settings.application));
+        let keys = Arc::new(Keys::new(&settings.prefix, &settings.application, settings.database));
         let settings = Arc::new(settings);
         let scripts = Arc::new(Scripts::new());
 
@@ -170,6 +172,8 @@ impl Redis {
             presence,
             health,
             counters,
+            settings,
+            foreign: Seldom::new(),
             tasks,
             alarm,
         })))
@@ -194,6 +198,27 @@ impl Redis {
             LinkStats { role, is_up }
         });
         self.0.counters.stats(reconnects, self.0.subscriptions.len(), links.collect())
+    }
+
+    /// A command that Redis refused in the last seconds because its user has no right to it, in a sentence.
+    pub fn not_permitted(&self) -> Option<String> {
+        self.0.counters.not_permitted_lately()
+    }
+
+    /// Counts publications of the topic that arrived and that its stream does not know, and says so in the log.
+    pub fn note_foreign(&self, topic: &TopicName, publications: u64) {
+        let Inner { counters, foreign, settings, .. } = &*self.0;
+        counters.foreign(publications);
+        if foreign.is_due() {
+            tracing::warn!(
+                %topic,
+                publications,
+                prefix = &*settings.prefix,
+                "publications arrive through Redis that are not in the topic's history, and are dropped. Probably \
+                 nodes of an earlier version use this engine.redis.prefix in another database, or several servers \
+                 answer at engine.redis.address. Give each cluster a prefix of its own"
+            );
+        }
     }
 
     /// The nodes that live at this moment, with this one: those whose lease has not ended.

@@ -78,7 +78,7 @@ impl Probe {
                     sleep(Self::UNSENT_PAUSE).await;
                     continue;
                 }
-                Err(_) => return LinkError::Refused("PUBLISH".to_owned()),
+                Err(_) => return self.refused(),
             }
             let next = Instant::now() + self.interval;
             // A late one is as good: what counts is that something arrives.
@@ -95,6 +95,14 @@ impl Probe {
                 }
             }
             sleep_until(next).await;
+        }
+    }
+
+    fn refused(&self) -> LinkError {
+        let what = format!("PUBLISH to channel {}", self.channel);
+        match self.counters.not_permitted_lately() {
+            Some(_) => LinkError::NotPermitted(what),
+            None => LinkError::Refused(what),
         }
     }
 

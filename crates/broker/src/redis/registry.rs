@@ -1,6 +1,7 @@
 //! Which nodes there are: what Redis is asked and told about nodes as such, all of it by scripts and by Redis' clock.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use redis::Value;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use super::frame::parse_offset;
 use super::keys::{Incarnation, Keys};
-use super::link::{Links, Ready};
+use super::link::{Links, Ready, is_not_permitted};
 use super::milliseconds;
 use super::scripts::{Script, Scripts};
 use super::settings::RedisSettings;
@@ -77,10 +78,15 @@ pub(super) struct Registry {
     links: Links,
     scripts: Arc<Scripts>,
     settings: Arc<RedisSettings>,
+    /// The user may not touch [`Keys::PREFIXES`].
+    prefixes_are_closed: AtomicBool,
 }
 
 /// How names and contents of keys are to be understood. A version of this program that changes that changes this.
-const LAYOUT: u32 = 1;
+/// Where the names of channels carry the database it is 2: versions that did not name it hear nothing of this one.
+fn layout(database: i64) -> u32 {
+    if database == 0 { 1 } else { 2 }
+}
 
 /// What outlives leases lives as long as this if nobody takes care of it any more.
 pub(super) const BACKSTOP: Duration = Duration::from_secs(24 * 60 * 60);
@@ -96,7 +102,7 @@ impl Registry {
         scripts: Arc<Scripts>,
         settings: Arc<RedisSettings>,
     ) -> Self {
-        Self { node, keys, links, scripts, settings }
+        Self { node, keys, links, scripts, settings, prefixes_are_closed: AtomicBool::new(false) }
     }
 
     /// Renews the lease. One that joins has to fit to the cluster that it finds.
@@ -117,7 +123,7 @@ impl Registry {
             incarnation.to_string(),
             lease.to_string(),
             self.details(),
-            format!("{LAYOUT}:{lease}"),
+            format!("{}:{lease}", layout(self.settings.database)),
             flag(joins),
             milliseconds(BACKSTOP).to_string(),
         ];
@@ -155,7 +161,7 @@ impl Registry {
     pub(super) async fn resign(&self, incarnation: Incarnation) -> Result<(), EngineError> {
         let mut link = self.links.any()?;
         let others = self.claim_with(&mut link, incarnation, incarnation).await?;
-        if others.is_some_and(|(others, _)| others == 0) {
+        if others.is_some_and(|(others, _)| others == 0) && !self.prefixes_are_closed.load(Relaxed) {
             let mut command = redis::cmd("ZREM");
             link.command(command.arg(Keys::PREFIXES).arg(&*self.settings.prefix)).await?;
         }
@@ -172,12 +178,15 @@ impl Registry {
         Ok(())
     }
 
-    /// Returns why the node's prefix is not to be taken.
+    /// Returns why the node's prefix is not to be taken. Where the node has no right to look, it takes it.
     async fn announce_prefix(
         &self,
         link: &mut Ready,
         joins: bool,
     ) -> Result<Option<Incompatible>, EngineError> {
+        if self.prefixes_are_closed.load(Relaxed) {
+            return Ok(None);
+        }
         let RedisSettings { prefix, lease, allow_other_prefixes, .. } = &*self.settings;
         let arguments = [
             prefix.to_string(),
@@ -185,7 +194,21 @@ impl Registry {
             flag(joins && !allow_other_prefixes),
             milliseconds(BACKSTOP).to_string(),
         ];
-        let answer = run(link, &self.scripts.prefixes, &[Keys::PREFIXES.to_owned()], &arguments).await?;
+        let arguments: Vec<_> = arguments.iter().map(String::as_bytes).collect();
+        let (answer, command) =
+            link.attempt(&self.scripts.prefixes, &[Keys::PREFIXES.as_bytes()], &arguments).await?;
+        if let Value::ServerError(error) = &answer
+            && is_not_permitted(error)
+        {
+            self.prefixes_are_closed.store(true, Relaxed);
+            tracing::info!(
+                key = Keys::PREFIXES,
+                "the guard against a second engine.redis.prefix in this Redis is off: engine.redis.username has no \
+                 right to its key"
+            );
+            return Ok(None);
+        }
+        let answer = link.accept(answer, &command)?;
         let other = text(&answer).ok_or_else(|| link.nonsense())?;
         let refusal =
             || Incompatible::Prefix { ours: prefix.clone(), theirs: String::from_utf8_lossy(other).into() };
@@ -247,10 +270,10 @@ impl Registry {
 
     /// What is wrong, seen from the settings of those who live.
     fn refusal(&self, settings: &[u8]) -> Option<Incompatible> {
-        let (layout, lease) = std::str::from_utf8(settings).ok()?.split_once(':')?;
-        let layout = layout.parse().ok()?;
-        if layout != LAYOUT {
-            return Some(Incompatible::Layout { ours: LAYOUT, theirs: layout });
+        let (theirs, lease) = std::str::from_utf8(settings).ok()?.split_once(':')?;
+        let (ours, theirs) = (layout(self.settings.database), theirs.parse().ok()?);
+        if ours != theirs {
+            return Some(Incompatible::Layout { ours, theirs });
         }
         let theirs = Duration::from_millis(lease.parse().ok()?);
         Some(Incompatible::Lease { ours: self.settings.lease, theirs })

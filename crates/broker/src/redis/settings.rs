@@ -15,7 +15,7 @@ pub struct RedisSettings {
     pub username: Option<Box<str>>,
     /// Default: none.
     pub password: Option<SecretString>,
-    /// The number of the database for keys; channels do not know databases. Default: 0.
+    /// The number of the database for keys. Unless it is 0 the names of channels carry it. Default: 0.
     pub database: i64,
     /// Begins every key and channel, and keeps clusters apart that share a Redis. Default: `fanwire`.
     pub prefix: Box<str>,

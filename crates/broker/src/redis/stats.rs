@@ -2,7 +2,8 @@
 //! nobody waits for anybody.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Totals since the start, and what is the case now.
 #[derive(Clone, Debug)]
@@ -17,6 +18,10 @@ pub struct RedisStats {
     pub message_bytes: u64,
     /// Those of the messages that could not be read.
     pub malformed: u64,
+    /// Publications that arrived and that their topic's stream does not know.
+    pub foreign: u64,
+    /// Such publications arrived within the last minute.
+    pub foreign_lately: bool,
     /// Probes through the node's own channel that were published and did not arrive in time.
     pub probes_missed: u64,
     /// How long the last probe that arrived was on its way: from before it was published until it was received,
@@ -119,6 +124,11 @@ pub(super) struct Counters {
     messages: AtomicU64,
     message_bytes: AtomicU64,
     malformed: AtomicU64,
+    foreign: AtomicU64,
+    /// When such publications were last counted.
+    foreign_at: Mutex<Option<Instant>>,
+    /// The last command that the user had no right to, and when that was.
+    not_permitted: Mutex<Option<(Instant, String)>>,
     probes_missed: AtomicU64,
     /// In nanoseconds; 0 before the first.
     round_trip: AtomicU64,
@@ -132,6 +142,9 @@ struct CallCounters {
 }
 
 impl Counters {
+    const LATELY: Duration = Duration::from_secs(60);
+    const NOT_PERMITTED_LATELY: Duration = Duration::from_secs(20);
+
     pub(super) fn call(&self, kind: CallKind, took: Duration, is_ok: bool) {
         let call = &self.calls[kind as usize];
         let bucket = LATENCY_BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(LATENCY_BOUNDS.len());
@@ -151,6 +164,23 @@ impl Counters {
         add(&self.malformed, 1);
     }
 
+    pub(super) fn foreign(&self, publications: u64) {
+        add(&self.foreign, publications);
+        *self.foreign_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    pub(super) fn not_permitted(&self, what: String) {
+        *self.not_permitted.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), what));
+    }
+
+    /// The command that was not permitted in the last seconds. A node that lacks a right is refused something all the time.
+    pub(super) fn not_permitted_lately(&self) -> Option<String> {
+        let last = self.not_permitted.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref()
+            .filter(|(at, _)| at.elapsed() < Self::NOT_PERMITTED_LATELY)
+            .map(|(_, what)| what.clone())
+    }
+
     pub(super) fn probe_missed(&self) {
         add(&self.probes_missed, 1);
     }
@@ -162,12 +192,15 @@ impl Counters {
     /// With what is counted elsewhere.
     pub(super) fn stats(&self, reconnects: u64, topics: usize, links: Vec<LinkStats>) -> RedisStats {
         let round_trip = read(&self.round_trip);
+        let foreign_at = *self.foreign_at.lock().unwrap_or_else(PoisonError::into_inner);
         RedisStats {
             calls: self.calls.each_ref().map(CallCounters::stats),
             reconnects,
             messages: read(&self.messages),
             message_bytes: read(&self.message_bytes),
             malformed: read(&self.malformed),
+            foreign: read(&self.foreign),
+            foreign_lately: foreign_at.is_some_and(|at| at.elapsed() < Self::LATELY),
             probes_missed: read(&self.probes_missed),
             round_trip: (round_trip > 0).then(|| Duration::from_nanos(round_trip)),
             topics,

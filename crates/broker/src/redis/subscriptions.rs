@@ -15,7 +15,7 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error};
+use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error, refused};
 use super::frame::{Content, Frame, Lineage};
 use super::health::{Health, Seldom};
 use super::interests::{Interests, Wanted};
@@ -195,7 +195,7 @@ impl Subscriptions {
         let asked = Instant::now();
         let done = connection.unsubscribe(channels).await;
         self.counters.call(CallKind::Subscribe, asked.elapsed(), done.is_ok());
-        done.map_err(|error| command_error(&error))?;
+        done.map_err(|error| command_error("UNSUBSCRIBE", &error))?;
         self.interests().left(topics);
         Ok(())
     }
@@ -208,9 +208,10 @@ impl Subscriptions {
     ) -> Result<(), LinkError> {
         let asked = Instant::now();
         let channels: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
-        let done = connection.subscribe(channels).await;
+        let done = connection.subscribe(channels.as_slice()).await;
         self.counters.call(CallKind::Subscribe, asked.elapsed(), done.is_ok());
-        done.map_err(|error| command_error(&error))
+        let named = channels.first().copied().unwrap_or_default();
+        done.map_err(|error| command_error(&format!("SUBSCRIBE of channel {named}"), &error))
     }
 
     /// The connection is lost, or is not to be used: whoever waits is told so.
@@ -275,9 +276,9 @@ impl fmt::Debug for Subscriptions {
 }
 
 /// Why channels could not be joined or left. The server may have refused, say for lack of rights.
-fn command_error(error: &redis::RedisError) -> LinkError {
+fn command_error(command: &str, error: &redis::RedisError) -> LinkError {
     match error.code() {
-        Some(code) => LinkError::Refused(format!("SUBSCRIBE: {code}")),
+        Some(code) => refused(command, code),
         None => lost_error(error),
     }
 }

@@ -36,11 +36,13 @@ impl Fixture {
         Self { engine, delivered, server: None }
     }
 
+    /// With a user of the server who has no right that the documentation does not ask for.
     pub(crate) async fn redis() -> Self {
         let server = RedisServer::start(&[]);
+        allow_least(&server);
         let delivered = Arc::<Mutex<Vec<Event>>>::default();
         let sink = Arc::clone(&delivered);
-        let settings = RedisSettings { idempotency_ttl: IDEMPOTENCY_TTL, ..server.settings() };
+        let settings = RedisSettings { idempotency_ttl: IDEMPOTENCY_TTL, ..least_settings(&server) };
         let node = Peer { id: Uuid::new_v4(), name: "test".into() };
         let redis =
             Redis::start(settings, node, Arc::new(move |event| sink.lock().unwrap().push(event))).unwrap();
@@ -127,6 +129,25 @@ impl Fixture {
 
 /// A thousand bytes.
 pub(crate) static LONG: LazyLock<String> = LazyLock::new(|| "x".repeat(1000));
+
+/// Makes the user that the documentation describes, who has the rights that a node needs and no other.
+fn allow_least(server: &RedisServer) {
+    let documentation = include_str!("../../../../docs/operations.md");
+    let rule = documentation.split("ACL SETUSER ").nth(1).and_then(|rest| rest.split("\n```").next());
+    let words = rule.unwrap().split_whitespace().filter(|word| *word != "\\");
+    let words: Vec<&str> = words.map(|word| word.trim_matches('\'')).collect();
+    redis::cmd("ACL").arg("SETUSER").arg(words).exec(&mut server.client().get_connection().unwrap()).unwrap();
+}
+
+/// Settings of a node that is that user.
+fn least_settings(server: &RedisServer) -> RedisSettings {
+    RedisSettings {
+        username: Some("fanwire".into()),
+        password: Some("PASSWORD".to_owned().into()),
+        prefix: "myapp".into(),
+        ..server.settings()
+    }
+}
 
 /// A publication for the history.
 pub(crate) fn kept(data: &str) -> Publish {

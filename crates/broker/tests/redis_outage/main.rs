@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fanwire_broker::{Engine, Event, LinkState, Peer, Redis, RedisSettings};
+use fanwire_broker::{Engine, Event, LinkError, LinkState, Peer, Redis, RedisSettings};
 use fanwire_protocol::TopicName;
 use redis_server::{RedisServer, wait_until_up};
 use rustix::time::{ClockId, clock_gettime};
@@ -175,7 +175,8 @@ async fn joining_that_is_not_allowed_is_named_and_tried_without_haste() {
     let redis = start(&settings, |_| ());
     let mut state = redis.state();
     let refused = state.wait_for(|state| {
-        matches!(state, LinkState::Partial(error) if error.to_string() == "Redis refuses: SUBSCRIBE: NOPERM")
+        matches!(state, LinkState::Partial(LinkError::NotPermitted(what))
+            if what.starts_with("SUBSCRIBE of channel fanwire:default:c:{!probe:"))
     });
     tokio::time::timeout(Duration::from_secs(10), refused).await.unwrap().unwrap();
     let accepted = |server: &RedisServer| -> u64 {

@@ -17,7 +17,7 @@ section! {
         username: Option<String> = None,
         /// The user's password. Not set: Redis asks for none.
         password: Option<Secret> = None,
-        /// The number of the database that holds the keys; its channels do not know databases.
+        /// The number of the database that holds the keys. Clusters in different databases do not hear each other.
         database: u32 = 0,
         /// Begins every key and channel. Nodes with the same one are one cluster; it keeps apart those that share a
         /// Redis.

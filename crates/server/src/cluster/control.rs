@@ -98,6 +98,7 @@ async fn listen(node: Node, cluster: Cluster, mut calls: mpsc::Receiver<Event>, 
     // Keeps alive where the orders stand, too.
     let mut checks = interval_at(Instant::now() + CHECK_INTERVAL, CHECK_INTERVAL);
     loop {
+        let due = listener.follow.due();
         tokio::select! {
             event = calls.recv() => match event {
                 Some(event) => listener.take(event).await,
@@ -105,9 +106,7 @@ async fn listen(node: Node, cluster: Cluster, mut calls: mpsc::Receiver<Event>, 
             },
             () = missed.notified() => listener.follow.doubt(),
             _ = checks.tick() => listener.follow.doubt(),
-        }
-        while listener.follow.is_doubtful() {
-            listener.repair().await;
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => listener.repair().await,
         }
     }
 }
@@ -188,13 +187,16 @@ impl Listener {
     /// Reads the orders that may have been missed.
     async fn repair(&mut self) {
         let shared = &self.cluster.0;
-        let Some(since) = self.follow.ask() else { return };
-        let asked = Since { offset: since.offset, epoch: since.epoch.as_str() };
+        let Some(asked) = self.follow.ask() else { return };
+        let since = Since { offset: asked.since.offset, epoch: asked.since.epoch.as_str() };
         let recover =
-            shared.redis.recover(&shared.control, Some(asked), ORDERS_KEPT.size, ORDERS_KEPT.meta_ttl);
+            shared.redis.recover(&shared.control, Some(since), ORDERS_KEPT.size, ORDERS_KEPT.meta_ttl);
         match recover.await {
             Ok(answer) => {
-                let repaired = self.follow.repair(since, answer);
+                let repaired = self.follow.repair(asked, answer, Instant::now());
+                if repaired.foreign > 0 {
+                    shared.redis.note_foreign(&shared.control, repaired.foreign);
+                }
                 if repaired.lost {
                     tracing::warn!("orders of other nodes for clients of this one may have been lost");
                 }

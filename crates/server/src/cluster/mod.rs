@@ -102,6 +102,8 @@ impl Thread {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It has not been reached yet.
+    Connecting,
+    /// It was reached, and the node is not part of the cluster yet.
     Joining,
     Joined,
     /// It does not answer, to any node as far as this one can tell.
@@ -156,15 +158,29 @@ impl Cluster {
     /// How this node stands with Redis.
     pub(crate) fn standing(&self) -> Standing {
         // Before orders of other nodes arrive it is not safe to have clients.
-        if !self.0.is_listening.load(Relaxed) {
-            return Standing::Joining;
-        }
+        let is_listening = self.0.is_listening.load(Relaxed);
         match &*self.0.redis.state().borrow() {
+            LinkState::Up if !is_listening => Standing::Joining,
+            _ if !is_listening => Standing::Connecting,
             LinkState::Up => Standing::Joined,
             LinkState::Partial(_) if self.0.wedged.load(Relaxed) => Standing::Wedged,
             LinkState::Partial(_) => Standing::Joined,
             LinkState::Down(_) | LinkState::Refused(_) => Standing::Degraded,
         }
+    }
+
+    /// A sentence about the fault in the work with Redis, if there is one.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let missing = match &*self.0.redis.state().borrow() {
+            LinkState::Up | LinkState::Down(LinkError::NotYet) => None,
+            LinkState::Partial(error) | LinkState::Down(error) => Some(error.to_string()),
+            LinkState::Refused(reason) => Some(reason.to_string()),
+        };
+        let foreign = || {
+            let is_so = self.0.redis.stats().foreign_lately;
+            is_so.then(|| "publications of others arrive through Redis, see the log".to_owned())
+        };
+        missing.or_else(|| self.0.redis.not_permitted()).or_else(foreign)
     }
 
     /// Leaves, and takes whatever is left of this node out of presence. Without it that happens when the lease ends.

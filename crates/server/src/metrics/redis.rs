@@ -77,6 +77,11 @@ pub(super) fn collect(stats: &RedisStats, overruns: u64) -> Vec<MetricFamily> {
             stats.malformed,
         ),
         counter(
+            "fanwire_redis_publications_foreign_total",
+            "Publications that arrived and are not in their topic's history. They were dropped.",
+            stats.foreign,
+        ),
+        counter(
             "fanwire_redis_messages_overrun_total",
             "Those of the messages that came faster than this node could deliver. Recoverable topics are repaired.",
             overruns,
@@ -136,6 +141,8 @@ pub(super) fn example() -> RedisStats {
         messages: 5,
         message_bytes: 600,
         malformed: 0,
+        foreign: 2,
+        foreign_lately: true,
         probes_missed: 1,
         round_trip: Some(Duration::from_millis(2)),
         topics: 7,

@@ -1,23 +1,67 @@
 //! Following a stream: what is delivered next, what is a repeat, and what shows that something is missing.
 //!
 //! Offsets are delivered one after the other. Whatever does not follow waits while the stream is asked for what is
-//! between; what cannot be had is said, never skipped.
+//! between; what cannot be had is said, never skipped. The stream's answer also tells which publications are not its
+//! own: those are dropped. A stream that is asked in vain is asked again only after a pause, so that nothing that
+//! arrives, from whomever, makes a node ask without end.
+
+mod pace;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fanwire_broker::Recovery;
 use fanwire_protocol::{Epoch, Position, Publication};
+use tokio::time::Instant;
+
+use pace::Pace;
 
 /// How far a stream has been delivered.
 #[derive(Debug, Default)]
 pub(crate) struct Follow {
     position: Option<Position>,
-    /// Something may be missing, so the stream has to be asked.
-    doubtful: bool,
+    /// The reason to ask the stream, if there is one.
+    doubt: Option<Doubt>,
+    pace: Pace,
     /// Publications that came too early.
     waiting: VecDeque<Stamped>,
     waiting_bytes: usize,
+    /// How many publications have begun to wait.
+    arrived: u64,
+    /// Publications of another epoch that were not kept.
+    unkept: u64,
+    /// Publications of this epoch that found no room since the stream was last asked.
+    crowded_out: CrowdedOut,
+}
+
+/// The reason to ask a stream. The greater one outweighs the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Doubt {
+    /// A publication of another epoch came.
+    Epoch,
+    /// Something may have been missed.
+    Missed,
+}
+
+/// Publications that could be the stream's own but found no room to wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct CrowdedOut {
+    count: u64,
+    offset_min: u64,
+}
+
+impl CrowdedOut {
+    fn add(&mut self, offset: u64) {
+        self.offset_min = if self.count == 0 { offset } else { self.offset_min.min(offset) };
+        self.count += 1;
+    }
+
+    /// Returns how many are certainly not in the stream that ends at `top`: all of them or none.
+    fn foreign(self, top: u64) -> u64 {
+        if self.offset_min > top { self.count } else { 0 }
+    }
 }
 
 /// A publication and the stream that its offset belongs to.
@@ -37,13 +81,24 @@ pub(crate) enum Step {
     Early,
 }
 
+/// A question to the stream: what came after `since`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub since: Position,
+    /// How many publications had begun to wait.
+    arrived: u64,
+    crowded_out: CrowdedOut,
+}
+
 /// What came of asking the stream.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Repaired {
     /// Some of what is missing cannot be had.
     pub lost: bool,
     /// What is delivered now, in order; if something was lost, after it.
     pub deliver: Vec<Stamped>,
+    /// Publications that arrived and are not in the stream. They were dropped.
+    pub foreign: u64,
 }
 
 impl Follow {
@@ -51,30 +106,42 @@ impl Follow {
     /// with a further question.
     pub(crate) const WAITING_BYTES_MAX: usize = 1 << 20;
 
+    /// What a waiting publication is counted for beside its data.
+    const WAITING_BYTES_EACH: usize = 128;
+
     pub(crate) fn position(&self) -> Option<Position> {
         self.position
     }
 
     /// Begins at a position, unless it has begun.
     pub(crate) fn begin(&mut self, position: Position) {
-        self.position.get_or_insert(position);
+        let begun = *self.position.get_or_insert(position);
+        if begun.epoch != position.epoch {
+            self.doubt();
+        }
     }
 
     /// The stream has to be asked.
     pub(crate) fn is_doubtful(&self) -> bool {
-        self.doubtful
+        self.doubt.is_some()
+    }
+
+    /// When the stream is to be asked, if it has to be.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.doubt.map(|doubt| self.pace.due(doubt))
     }
 
     /// Something may have been missed.
     pub(crate) fn doubt(&mut self) {
-        self.doubtful = true;
+        self.doubt = Some(Doubt::Missed);
     }
 
-    /// The position after which the stream is to be asked now. What raises doubt from here on raises it anew.
-    pub(crate) fn ask(&mut self) -> Option<Position> {
+    /// The question to ask the stream now. What raises doubt from here on raises it anew.
+    pub(crate) fn ask(&mut self) -> Option<Asked> {
+        let since = self.position?;
         // Doubt that came before the beginning is for when it has begun.
-        self.doubtful &= self.position.is_none();
-        self.position
+        self.doubt = None;
+        Some(Asked { since, arrived: self.arrived, crowded_out: std::mem::take(&mut self.crowded_out) })
     }
 
     pub(crate) fn take(&mut self, epoch: Epoch, publication: &Arc<Publication>) -> Step {
@@ -82,11 +149,9 @@ impl Follow {
         match self.position {
             Some(at) if at.epoch == epoch && offset <= at.offset => Step::Repeated,
             Some(at) if at.epoch != epoch || offset != at.offset + 1 => {
-                self.doubtful = true;
-                if self.waiting_bytes + publication.data.len() <= Self::WAITING_BYTES_MAX {
-                    self.waiting_bytes += publication.data.len();
-                    self.waiting.push_back(Stamped { epoch, publication: publication.clone() });
-                }
+                let doubt = if at.epoch == epoch { Doubt::Missed } else { Doubt::Epoch };
+                self.doubt = self.doubt.max(Some(doubt));
+                self.keep(doubt, Stamped { epoch, publication: publication.clone() });
                 Step::Early
             }
             _ => {
@@ -96,221 +161,79 @@ impl Follow {
         }
     }
 
-    /// Takes the stream's answer to a question for what came after a position.
-    pub(crate) fn repair(&mut self, asked: Position, answer: Recovery) -> Repaired {
+    /// Takes the stream's answer to a question.
+    pub(crate) fn repair(&mut self, asked: Asked, answer: Recovery, now: Instant) -> Repaired {
         let has_moved = if answer.complete {
-            self.position.is_none_or(|position| position.epoch != asked.epoch)
+            self.position.is_none_or(|position| position.epoch != asked.since.epoch)
         } else {
-            self.position != Some(asked)
+            self.position != Some(asked.since)
         };
         if has_moved {
             // The answer is to a question that is not asked any more.
             self.doubt();
-            return Repaired { lost: false, deliver: Vec::new() };
+            self.pace.asked(true, now);
+            return Repaired::default();
         }
-        let mut waiting = std::mem::take(&mut self.waiting);
-        self.waiting_bytes = 0;
-        let mut deliver = Vec::new();
-        let epoch = answer.top.epoch;
-        let known = self.position.filter(|position| position.epoch == epoch);
         let lost = !answer.complete;
+        let mut repaired = Repaired { lost, ..Repaired::default() };
+        let dropped = self.drop_foreign(asked, answer.top);
+        let waiting = std::mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
+        let Position { epoch, offset: top } = answer.top;
+        let known = self.position.filter(|position| position.epoch == epoch);
         if let (Some(mut at), false) = (known, lost) {
+            repaired.foreign = dropped;
             for publication in answer.publications {
                 // Some may have arrived while the stream was asked.
                 if publication.offset > at.offset {
                     at.offset = publication.offset;
-                    deliver.push(Stamped { epoch, publication });
+                    repaired.deliver.push(Stamped { epoch, publication });
                 }
             }
-            at.offset = at.offset.max(answer.top.offset);
+            at.offset = at.offset.max(top);
             self.position = Some(at);
         } else {
             // Whoever has a position is told, and everybody goes on with what comes next.
-            waiting.retain(|stamped| stamped.epoch == epoch);
-            let next = waiting.front().map(|first| first.publication.offset.saturating_sub(1));
-            let offset = next.unwrap_or(answer.top.offset);
-            self.position = Some(Position { epoch, offset });
+            let mut of_stream = waiting.iter().filter(|stamped| stamped.epoch == epoch);
+            let next = of_stream.next().map_or(top, |first| first.publication.offset.saturating_sub(1));
+            self.position = Some(Position { epoch, offset: next.min(top) });
         }
+        self.pace.asked(lost || repaired.deliver.is_empty(), now);
         for stamped in waiting {
             if self.take(stamped.epoch, &stamped.publication) == Step::Deliver {
-                deliver.push(stamped);
+                repaired.deliver.push(stamped);
             }
         }
-        Repaired { lost, deliver }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn epoch(number: u64) -> Epoch {
-        Epoch::parse(format!("epoch{number:03}").as_bytes()).unwrap()
+        repaired
     }
 
-    fn publication(offset: u64) -> Arc<Publication> {
-        let data = bytes::Bytes::from_static(b"data");
-        Arc::new(Publication { data, info: None, tags: None, offset })
-    }
-
-    fn at(number: u64, offset: u64) -> Position {
-        Position { epoch: epoch(number), offset }
-    }
-
-    fn answer(number: u64, top: u64, complete: bool, offsets: impl IntoIterator<Item = u64>) -> Recovery {
-        Recovery {
-            top: at(number, top),
-            complete,
-            is_too_long: false,
-            publications: offsets.into_iter().map(publication).collect(),
-        }
-    }
-
-    fn offsets(repaired: &Repaired) -> Vec<u64> {
-        repaired.deliver.iter().map(|stamped| stamped.publication.offset).collect()
-    }
-
-    fn following(number: u64, offset: u64) -> Follow {
-        let mut follow = Follow::default();
-        follow.begin(at(number, offset));
-        follow
-    }
-
-    #[test]
-    fn what_follows_is_delivered_once() {
-        let mut follow = following(1, 4);
-        assert_eq!(follow.take(epoch(1), &publication(5)), Step::Deliver);
-        assert_eq!(follow.take(epoch(1), &publication(5)), Step::Repeated);
-        assert_eq!(follow.take(epoch(1), &publication(2)), Step::Repeated);
-        assert_eq!(follow.position(), Some(at(1, 5)));
-        assert!(!follow.is_doubtful());
-    }
-
-    #[test]
-    fn a_hole_is_filled() {
-        let mut follow = following(1, 4);
-        assert_eq!(follow.take(epoch(1), &publication(7)), Step::Early);
-        assert!(follow.is_doubtful());
-        let asked = follow.ask().unwrap();
-        assert_eq!(asked, at(1, 4));
-        assert_eq!(follow.take(epoch(1), &publication(8)), Step::Early);
-        let repaired = follow.repair(asked, answer(1, 7, true, [5, 6, 7]));
-        assert_eq!((repaired.lost, offsets(&repaired)), (false, vec![5, 6, 7, 8]));
-        assert_eq!(follow.position(), Some(at(1, 8)));
-    }
-
-    #[test]
-    fn what_arrived_meanwhile_is_not_delivered_again() {
-        let mut follow = following(1, 4);
-        follow.doubt();
-        let asked = follow.ask().unwrap();
-        assert_eq!(follow.take(epoch(1), &publication(5)), Step::Deliver);
-        let repaired = follow.repair(asked, answer(1, 6, true, [5, 6]));
-        assert_eq!((repaired.lost, offsets(&repaired)), (false, vec![6]));
-    }
-
-    #[test]
-    fn a_loss_is_said_and_what_comes_next_is_delivered() {
-        let mut follow = following(1, 4);
-        assert_eq!(follow.take(epoch(1), &publication(9)), Step::Early);
-        let asked = follow.ask().unwrap();
-        let repaired = follow.repair(asked, answer(1, 9, false, []));
-        assert_eq!((repaired.lost, offsets(&repaired)), (true, vec![9]));
-        assert_eq!(follow.position(), Some(at(1, 9)));
-    }
-
-    #[test]
-    fn another_epoch_is_a_loss() {
-        let mut follow = following(1, 4);
-        assert_eq!(follow.take(epoch(2), &publication(1)), Step::Early);
-        let asked = follow.ask().unwrap();
-        let repaired = follow.repair(asked, answer(2, 1, false, []));
-        assert_eq!((repaired.lost, offsets(&repaired)), (true, vec![1]));
-        assert_eq!(follow.position(), Some(at(2, 1)));
-    }
-
-    #[test]
-    fn offsets_that_jumped_are_followed_when_the_stream_says_so() {
-        let mut follow = following(1, 4);
-        follow.doubt();
-        assert_eq!(follow.take(epoch(1), &publication(1_048_581)), Step::Early);
-        let asked = follow.ask().unwrap();
-        let repaired = follow.repair(asked, answer(1, 1_048_581, true, [1_048_581]));
-        assert_eq!((repaired.lost, offsets(&repaired)), (false, vec![1_048_581]));
-    }
-
-    #[test]
-    fn too_much_at_once_is_asked_for_again() {
-        let mut follow = following(1, 0);
-        let large = |offset| {
-            let data = vec![0; Follow::WAITING_BYTES_MAX / 2].into();
-            Arc::new(Publication { data, info: None, tags: None, offset })
-        };
-        follow.take(epoch(1), &large(2));
-        let asked = follow.ask().unwrap();
-        for offset in 3..10 {
-            assert_eq!(follow.take(epoch(1), &large(offset)), Step::Early);
-        }
-        assert!(follow.waiting_bytes <= Follow::WAITING_BYTES_MAX);
-        let repaired = follow.repair(asked, answer(1, 2, true, [1, 2]));
-        assert_eq!(offsets(&repaired), [1, 2, 3]);
-        assert!(follow.is_doubtful());
-    }
-
-    #[test]
-    fn doubt_from_before_the_beginning_stays() {
-        let mut follow = Follow::default();
-        follow.doubt();
-        assert_eq!(follow.ask(), None);
-        follow.begin(at(1, 3));
-        assert!(follow.is_doubtful());
-        assert_eq!(follow.ask(), Some(at(1, 3)));
-        assert!(!follow.is_doubtful());
-    }
-
-    #[test]
-    fn an_answer_that_comes_too_late_to_matter_is_asked_for_again() {
-        let mut follow = following(1, 4);
-        follow.doubt();
-        let asked = follow.ask().unwrap();
-        assert_eq!(follow.take(epoch(1), &publication(5)), Step::Deliver);
-        assert!(!follow.repair(asked, answer(1, 5, false, [])).lost);
-        assert!(follow.is_doubtful());
-        let asked = follow.ask().unwrap();
-        assert!(follow.repair(asked, answer(2, 0, false, [])).lost);
-        // Of two that asked at the same time, the second learns nothing from the old stream's answer.
-        assert_eq!(follow.repair(asked, answer(1, 5, true, [])).deliver, []);
-        assert_eq!(follow.position(), Some(at(2, 0)));
-    }
-
-    proptest! {
-        /// A stream of which any part arrives, in any order, is delivered whole, in order and once, as long as the
-        /// stream answers.
-        #[test]
-        fn whatever_arrives_all_is_delivered(
-            arrivals in prop::collection::vec((1..60_u64, any::<bool>()), 0..120),
-        ) {
-            let mut follow = following(1, 0);
-            let mut delivered = Vec::new();
-            let mut top = 0;
-            for (offset, asks) in arrivals {
-                top = top.max(offset);
-                if follow.take(epoch(1), &publication(offset)) == Step::Deliver {
-                    delivered.push(offset);
-                }
-                if asks && follow.is_doubtful() {
-                    let asked = follow.ask().unwrap();
-                    delivered.extend(offsets(&follow.repair(asked, answer(1, top, true, asked.offset + 1..=top))));
-                }
+    /// Keeps a publication until the stream was asked, if there is room.
+    fn keep(&mut self, doubt: Doubt, stamped: Stamped) {
+        let bytes = stamped.publication.data.len() + Self::WAITING_BYTES_EACH;
+        let has_room = self.waiting_bytes + bytes <= Self::WAITING_BYTES_MAX;
+        match doubt {
+            // Repeated publications of other streams get no memory: this stream's own can be read.
+            Doubt::Epoch if self.pace.is_slow() || !has_room => self.unkept += 1,
+            Doubt::Missed if !has_room => self.crowded_out.add(stamped.publication.offset),
+            _ => {
+                self.waiting_bytes += bytes;
+                self.arrived += 1;
+                self.waiting.push_back(stamped);
             }
-            follow.doubt();
-            while follow.is_doubtful() {
-                let asked = follow.ask().unwrap();
-                delivered.extend(offsets(&follow.repair(asked, answer(1, top, true, asked.offset + 1..=top))));
-            }
-            prop_assert_eq!(delivered, (1..=top).collect::<Vec<_>>());
         }
+    }
+
+    /// Drops publications that had arrived before the stream was asked and are not in it. Returns how many, with those
+    /// that were not kept.
+    fn drop_foreign(&mut self, asked: Asked, top: Position) -> u64 {
+        let first = self.arrived - self.waiting.len() as u64;
+        let known = asked.arrived.saturating_sub(first);
+        let (before, mut number) = (self.waiting.len(), 0);
+        self.waiting.retain(|Stamped { epoch, publication }| {
+            number += 1;
+            number > known || (*epoch == top.epoch && publication.offset <= top.offset)
+        });
+        let dropped = (before - self.waiting.len()) as u64;
+        dropped + std::mem::take(&mut self.unkept) + asked.crowded_out.foreign(top.offset)
     }
 }

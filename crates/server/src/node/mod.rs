@@ -63,7 +63,7 @@ pub(crate) struct Topics {
     /// What an engine in memory delivered during the call that is being made.
     events: Rc<RefCell<VecDeque<Event>>>,
     topics: RefCell<HashMap<TopicName, Topic>>,
-    /// Topics that could not be repaired, to be tried again.
+    /// Topics whose repair failed, or is not due yet, to be tried again. Each once: they count as being repaired.
     unrepaired: RefCell<Vec<TopicName>>,
     repairs: Semaphore,
     /// Topics into which nothing had been published when they were subscribed, by the time at which that is to be
@@ -97,7 +97,7 @@ struct Topic {
     jobs: VecDeque<Job>,
     /// Its jobs are being done.
     busy: bool,
-    /// A repair is among its jobs.
+    /// A repair is among its jobs, or postponed.
     repairing: bool,
 }
 
@@ -222,8 +222,11 @@ impl Topics {
     /// Releases what has expired in the engine, and tries failed repairs again; called about once a second.
     pub(crate) fn sweep(self: &Rc<Self>) {
         self.engine.sweep();
-        for topic in self.unrepaired.take() {
-            self.enqueue_repair(&topic);
+        for name in self.unrepaired.take() {
+            if let Some(topic) = self.topics.borrow_mut().get_mut(&name) {
+                topic.repairing = false;
+            }
+            self.enqueue_repair(&name);
         }
         self.renew_fresh();
     }
@@ -255,12 +258,31 @@ impl Topics {
         }
     }
 
+    /// Repairs the topic if that is due, and later if it is not.
     fn enqueue_repair(self: &Rc<Self>, name: &TopicName) {
-        let is_wanted = self.topics.borrow_mut().get_mut(name).is_some_and(|topic| {
-            topic.follow.is_doubtful() && topic.total > 0 && !std::mem::replace(&mut topic.repairing, true)
-        });
-        if is_wanted {
+        let is_due = {
+            let mut topics = self.topics.borrow_mut();
+            let Some(topic) = topics.get_mut(name) else { return };
+            let Some(due) = topic.follow.due().filter(|_| topic.total > 0 && !topic.repairing) else {
+                return;
+            };
+            topic.repairing = true;
+            due <= Instant::now()
+        };
+        if is_due {
             self.enqueue(name.clone(), Job::Repair);
+        } else {
+            self.unrepaired.borrow_mut().push(name.clone());
+        }
+    }
+
+    /// Has the topic, which is doubtful, repaired with the next sweep.
+    fn postpone_repair(&self, name: &TopicName) {
+        let mut topics = self.topics.borrow_mut();
+        let is_wanted =
+            topics.get_mut(name).is_some_and(|topic| !std::mem::replace(&mut topic.repairing, true));
+        if is_wanted {
+            self.unrepaired.borrow_mut().push(name.clone());
         }
     }
 

@@ -3,16 +3,17 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use fanwire_broker::{EngineError, Since};
+use fanwire_broker::{Engine, EngineError, Since};
 use fanwire_hub::HistoryBounds;
 use fanwire_protocol::TopicName;
+use tokio::time::Instant;
 
 use super::Topics;
 use super::follow::{Follow, Repaired};
 use crate::inbox::{Inbox, Message};
 
 impl Topics {
-    /// The repair that doubt has asked for. What fails is tried again.
+    /// The repair that doubt has asked for. What fails is tried again with a later sweep.
     pub(super) async fn repair(self: &Rc<Self>, name: &TopicName) {
         // The semaphore is never closed.
         let _permit = self.repairs.acquire().await;
@@ -25,7 +26,7 @@ impl Topics {
         let (true, Some(history)) = (is_wanted, history) else { return };
         if let Err(error) = self.repair_now(name, history).await {
             tracing::debug!(%error, topic = %name, "a stream could not be asked for what was missed");
-            self.unrepaired.borrow_mut().push(name.clone());
+            return self.postpone_repair(name);
         }
         self.enqueue_repair(name);
     }
@@ -36,15 +37,17 @@ impl Topics {
         name: &TopicName,
         history: HistoryBounds,
     ) -> Result<(), EngineError> {
-        let Some(since) = self.following(name, Follow::ask).flatten() else { return Ok(()) };
-        let asked = Since { offset: since.offset, epoch: since.epoch.as_str() };
-        match self.engine.recover(name, Some(asked), history.size, history.meta_ttl).await {
+        let Some(asked) = self.following(name, Follow::ask).flatten() else { return Ok(()) };
+        let since = Since { offset: asked.since.offset, epoch: asked.since.epoch.as_str() };
+        match self.engine.recover(name, Some(since), history.size, history.meta_ttl).await {
             Ok(answer) => {
                 self.counters.position_checks.add(1);
                 if !answer.complete || !answer.publications.is_empty() {
                     self.count_repair(answer.complete);
                 }
-                if let Some(repaired) = self.following(name, |follow| follow.repair(since, answer)) {
+                if let Some(repaired) =
+                    self.following(name, |follow| follow.repair(asked, answer, Instant::now()))
+                {
                     self.deliver_repaired(name, repaired);
                 }
                 Ok(())
@@ -58,6 +61,11 @@ impl Topics {
 
     /// Delivers what a repair found, after the word that some of it cannot be had.
     fn deliver_repaired(&self, name: &TopicName, repaired: Repaired) {
+        if repaired.foreign > 0
+            && let Engine::Redis(redis) = &self.engine
+        {
+            redis.note_foreign(name, repaired.foreign);
+        }
         if repaired.lost {
             self.send_to_members(name, || Message::Lost(name.clone()));
         }

@@ -1,0 +1,55 @@
+//! How soon a stream may be asked again: at once as long as it has what is missing, and later and later while it does
+//! not.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Doubt;
+
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// When the stream was last asked in vain.
+    asked: Option<Instant>,
+    pause: Duration,
+}
+
+impl Pace {
+    /// The pause after the second question in vain; doubles with each further one.
+    const PAUSE_MIN: Duration = Duration::from_millis(50);
+    /// The longest pause.
+    pub(super) const PAUSE_MAX: Duration = Duration::from_secs(8);
+    /// The longest pause where the stream may have what is missing.
+    pub(super) const MISSED_PAUSE_MAX: Duration = Duration::from_secs(1);
+    /// Questions in vain that lie further apart are none too many.
+    const QUIET: Duration = Duration::from_secs(1);
+
+    /// When to ask for that reason. A time in the past is now.
+    pub(super) fn due(&self, doubt: Doubt) -> Instant {
+        let pause = match doubt {
+            Doubt::Epoch => self.pause,
+            Doubt::Missed => self.pause.min(Self::MISSED_PAUSE_MAX),
+        };
+        self.asked.map_or_else(Instant::now, |asked| asked + pause)
+    }
+
+    /// Questions are being asked in vain.
+    pub(super) fn is_slow(&self) -> bool {
+        !self.pause.is_zero()
+    }
+
+    /// The stream was asked and has answered.
+    pub(super) fn asked(&mut self, in_vain: bool, now: Instant) {
+        if !in_vain {
+            *self = Self::default();
+            return;
+        }
+        let since = self.asked.replace(now).map(|before| now.saturating_duration_since(before));
+        self.pause = match since {
+            Some(since) if since < self.pause + Self::QUIET => {
+                (2 * self.pause).clamp(Self::PAUSE_MIN, Self::PAUSE_MAX)
+            }
+            _ => Duration::ZERO,
+        };
+    }
+}
