@@ -58,10 +58,9 @@ pub fn may_subscribe(
         return false;
     }
     // A name that lists users is never open to everybody, whatever else the namespace allows.
-    let may = lists(topics, namespace, topic, user).unwrap_or_else(|| {
-        namespace.allow_subscribe_for_client && (!user.is_empty() || namespace.allow_subscribe_for_anonymous)
-    });
-    may || settings.insecure
+    let is_open =
+        namespace.allow_subscribe_for_client && (!user.is_empty() || namespace.allow_subscribe_for_anonymous);
+    lists(topics, namespace, topic, user).unwrap_or(is_open) || settings.insecure
 }
 
 pub fn may_publish(settings: &ClientSettings, namespace: &Namespace, asker: Asker<'_>) -> bool {

@@ -113,6 +113,7 @@ async fn every_method_has_its_exact_answers() {
         ("publish", r#"{"channel":"a","data":{}}"#, EMPTY),
         ("publish", r#"{"channel":"a","data":null}"#, EMPTY),
         ("publish", r#"{"channel":"binary:a","b64data":"AP8="}"#, EMPTY),
+        ("publish", r#"{"channel":"binary:a","b64data":"AP\r\n8=\n"}"#, EMPTY),
         ("publish", r#"{"channel":"a","data":1,"delta":true,"label_filter":{},"tags":{"a":"b"}}"#, EMPTY),
         ("publish", r#"{"channel":"history:skip","data":1,"skip_history":true}"#, EMPTY),
         ("publish", r#"{"channel":"object:a","data":{"a":1}}"#, EMPTY),

@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{SerializeMap as _, Serializer};
@@ -24,6 +25,23 @@ static IN_BASE64: AtomicU64 = AtomicU64::new(0);
 /// Returns how many payloads were written in Base64 since the process started, once for each message that was encoded.
 pub fn written_in_base64() -> u64 {
     IN_BASE64.load(Relaxed)
+}
+
+/// Base64 with padding. The last character may hold bits that belong to no byte, as Go allows.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
+
+/// Reads a payload in Base64; `None` if it is something else. Line breaks in it are ignored: Ruby's `encode64` and
+/// Python's `encodebytes` write them.
+pub fn from_base64(text: &str) -> Option<Bytes> {
+    let bytes = if text.contains(['\n', '\r']) {
+        LENIENT.decode(text.replace(['\n', '\r'], ""))
+    } else {
+        LENIENT.decode(text)
+    };
+    bytes.ok().map(Bytes::from)
 }
 
 /// Reads a payload; takes any JSON value, `null` included.
@@ -86,6 +104,8 @@ fn value(payload: &[u8]) -> Option<Cow<'_, RawValue>> {
 mod tests {
     use super::super::{JSON_DEPTH_MAX, write};
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use serde::Serialize;
 
     #[derive(Serialize)]
@@ -117,6 +137,18 @@ mod tests {
     }
 
     #[test]
+    fn base64_is_read_with_line_breaks_anywhere() {
+        let read = |text: &str| from_base64(text).map(|bytes| bytes.to_vec());
+        for text in ["/wA=", "/wA=\n", "\r\n/w\nA\r=\n\n", "/wB="] {
+            assert_eq!(read(text), Some(vec![255, 0]), "{text:?}");
+        }
+        assert_eq!(read("\n"), Some(vec![]));
+        for text in ["/wA", "/wA= ", "/w\tA=", "/wA==", "/wA=/wA=", "_wA=", "*", "="] {
+            assert_eq!(read(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
     fn anything_else_is_written_in_base64_and_counted() {
         let counted = written_in_base64();
         check(b"\xff\x00", r#""data":null,"b64data":"/wA=""#);
@@ -126,5 +158,16 @@ mod tests {
         let deep = "[".repeat(JSON_DEPTH_MAX + 1) + &"]".repeat(JSON_DEPTH_MAX + 1);
         check(deep.as_bytes(), &format!(r#""data":null,"b64data":"{}""#, STANDARD.encode(&deep)));
         assert!(written_in_base64() >= counted + 9);
+    }
+
+    proptest! {
+        #[test]
+        fn base64_may_be_broken_anywhere(bytes: Vec<u8>, breaks in vec((0_usize..400, "\r?\n|\r"), 0..8)) {
+            let mut text = STANDARD.encode(&bytes);
+            for (place, line_break) in breaks {
+                text.insert_str(place % (text.len() + 1), &line_break);
+            }
+            prop_assert_eq!(from_base64(&text), Some(Bytes::from(bytes)));
+        }
     }
 }

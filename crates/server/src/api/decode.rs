@@ -1,7 +1,5 @@
 //! What all requests have in common on their way from JSON: the body's text, and payloads in either form.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fanwire_protocol::json::{self, NotJson};
 use serde::de::{Deserialize, Deserializer};
@@ -29,7 +27,7 @@ pub(super) fn payload(json: Bytes, base64: &str) -> Result<Bytes, ApiError> {
     if base64.is_empty() {
         return Ok(json);
     }
-    STANDARD.decode(base64).map(Bytes::from).map_err(|_| ApiError::BAD_REQUEST)
+    json::payload::from_base64(base64).ok_or(ApiError::BAD_REQUEST)
 }
 
 #[cfg(test)]
@@ -56,6 +54,7 @@ mod tests {
     fn base64_wins() {
         assert_eq!(payload("[1, 2]".into(), ""), Ok("[1, 2]".into()));
         assert_eq!(payload("1".into(), "AP8="), Ok(Bytes::from_static(&[0, 255])));
+        assert_eq!(payload("1".into(), "AP\r\n8=\n"), Ok(Bytes::from_static(&[0, 255])));
         assert_eq!(payload(Bytes::new(), ""), Ok(Bytes::new()));
         assert_eq!(payload("1".into(), "***"), Err(ApiError::BAD_REQUEST));
     }

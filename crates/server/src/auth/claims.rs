@@ -9,10 +9,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fanwire_hub::{Expiry, GrantOptions, Overrides, TokenError, TopicGrant};
+use fanwire_protocol::json::payload::from_base64;
 use fanwire_protocol::json::{Object, object};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -244,7 +243,7 @@ fn payload(
     if text.is_empty() {
         return Ok(json.map_or_else(Bytes::new, |raw| Bytes::copy_from_slice(raw.get().as_bytes())));
     }
-    STANDARD.decode(text).map(Bytes::from).map_err(|_| TokenError::Invalid(otherwise))
+    from_base64(&text).ok_or(TokenError::Invalid(otherwise))
 }
 
 fn even_null<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {

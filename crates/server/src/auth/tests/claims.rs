@@ -12,7 +12,7 @@ fn connection_claims() {
     let with_info = |info: &[u8]| ConnectionClaims { info: info.to_vec().into(), ..nobody() };
     let until = |expiry| ConnectionClaims { expiry, ..nobody() };
     let invalid = TokenError::Invalid;
-    let table: [(&str, Result<ConnectionClaims, TokenError>); 71] = [
+    let table: [(&str, Result<ConnectionClaims, TokenError>); 72] = [
         // sub
         ("{}", Ok(nobody())),
         (r#"{"sub":""}"#, Ok(nobody())),
@@ -68,6 +68,7 @@ fn connection_claims() {
         (r#"{"info":null}"#, Ok(nobody())),
         (r#"{"b64info":"AP8="}"#, Ok(with_info(&[0, 255]))),
         (r#"{"b64info":"AP8=","info":{}}"#, Ok(with_info(&[0, 255]))),
+        (r#"{"b64info":"A\nP8=\r\n"}"#, Ok(with_info(&[0, 255]))),
         (r#"{"b64info":"","info":{}}"#, Ok(with_info(b"{}"))),
         (r#"{"b64info":null,"info":{}}"#, Ok(with_info(b"{}"))),
         (r#"{"b64info":"!"}"#, Err(invalid("its claim `b64info` is not a base64 string"))),
