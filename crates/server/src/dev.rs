@@ -11,6 +11,7 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use crate::chat::{self, PageFile};
+use crate::foreign::{self, Foreign, Hosts};
 use crate::handle::Node;
 use crate::http::{Answer, only_get, respond, text};
 use crate::settings::DevSettings;
@@ -22,6 +23,17 @@ const TOKEN_TTL: i64 = 3600;
 
 /// Longest name and user id that a token is made for, in characters.
 const NAME_LENGTH_MAX: usize = 64;
+
+/// Passes what comes from this machine. WebSocket and streams judge their origins themselves, and a page is shown to
+/// whoever follows a link to it.
+pub(crate) fn check(request: &Request<Incoming>) -> Result<(), Foreign> {
+    let (headers, uri) = (request.headers(), request.uri());
+    match uri.path() {
+        TOKEN_PATH => foreign::check(headers, uri, Hosts::Loopback),
+        path if chat::file(path).is_some() => foreign::check_host(headers, uri, Hosts::Loopback),
+        _ => foreign::check_host(headers, uri, Hosts::Loopback).and_then(|()| foreign::check_site(headers)),
+    }
+}
 
 /// `None` if the path is not one of development's.
 pub(crate) fn serve(dev: &DevSettings, node: &Node, request: &Request<Incoming>) -> Option<Answer> {

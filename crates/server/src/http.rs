@@ -73,6 +73,11 @@ impl From<Result<Stay, Box<Answer>>> for Outcome {
 pub(crate) async fn route(gate: &Gate, request: Request<Incoming>) -> Outcome {
     let settings = &gate.node.settings;
     let path = request.uri().path();
+    if settings.dev.is_some()
+        && let Err(foreign) = dev::check(&request)
+    {
+        return Outcome::Response(foreign.answer());
+    }
     if path == settings.websocket.path {
         return websocket(gate, request, false).into();
     }

@@ -15,6 +15,7 @@ pub mod tls;
 mod http;
 mod handshake;
 mod origin;
+mod foreign;
 mod listen;
 mod dev;
 mod chat;

@@ -191,7 +191,7 @@ impl ShutdownSettings {
 
 #[derive(Clone, Debug)]
 pub struct DevSettings {
-    /// Signs the chat room's tokens; made anew at every start.
+    /// Signs the chat room's tokens; made anew at every start, and [`TokenSettings::dev_secret`] too.
     pub token_secret: SecretString,
 }
 
@@ -204,6 +204,8 @@ pub struct TokenSettings {
     pub hmac_previous_secret: Option<SecretString>,
     /// Until when, in seconds since 1970; `None` is without end.
     pub hmac_previous_secret_valid_until: Option<i64>,
+    /// Signs the tokens of `--dev`, so that none of them is good where the configured secret is.
+    pub dev_secret: Option<SecretString>,
     /// RS256, RS384, RS512; PEM.
     pub rsa_public_key: Option<String>,
     /// ES256 or ES384, as the key's curve says; PEM.

@@ -168,8 +168,10 @@ struct Opened {
 
 impl Opened {
     fn of(settings: &Settings) -> Self {
+        let allows = |origin: &str| settings.origins.allowed.iter().any(|allowed| allowed == origin);
         let open = [
-            (settings.origins.allowed.iter().any(|origin| origin == "*"), "every web page may connect"),
+            (allows("*"), "every web page may connect"),
+            (allows("http://localhost:*"), "web pages of this machine may connect"),
             (settings.client.insecure, "clients need no token and may do everything"),
             (settings.api.insecure, "the API needs no key"),
             (settings.dev.is_some(), "the page hands out tokens for any name"),

@@ -5,9 +5,9 @@ use figment::providers::{Format, Toml};
 use figment::value::Dict;
 use serde::Deserialize;
 
+use super::Config;
 use super::checks::{Checks, Source};
 use super::layer::Layer;
-use super::{Config, Secret};
 
 const OPENED: &str = include_str!("dev.toml");
 
@@ -34,11 +34,9 @@ pub(super) fn complete(config: &mut Config, checks: &mut Checks) -> DevSettings 
             config.topics.namespaces.push(namespace);
         }
     }
-    let secret = config.client.token.hmac_secret.get_or_insert_with(|| {
-        let bytes: [u8; 32] = rand::random();
-        Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-    });
-    DevSettings { token_secret: secret.to_settings() }
+    let secret: [u8; 32] = rand::random();
+    let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    DevSettings { token_secret: secret.into() }
 }
 
 #[cfg(test)]
@@ -61,7 +59,7 @@ mod tests {
         );
         assert!(settings.topics.of("chat:lobby").unwrap().force_recovery);
         let page = settings.dev.unwrap().token_secret;
-        let verified_with = settings.connection_tokens.hmac_secret.unwrap();
+        let verified_with = settings.connection_tokens.dev_secret.unwrap();
         assert_eq!(page.expose_secret(), verified_with.expose_secret());
         assert_eq!(page.expose_secret().len(), 64);
         assert_ne!(page.expose_secret(), dev(&[]).unwrap().dev.unwrap().token_secret.expose_secret());
@@ -75,7 +73,9 @@ mod tests {
             ("FANWIRE_TOPICS__NAMESPACES", r#"[{"name":"mine"}]"#),
         ])
         .unwrap();
-        assert_eq!(settings.dev.unwrap().token_secret.expose_secret(), "0012");
+        assert_eq!(settings.connection_tokens.hmac_secret.unwrap().expose_secret(), "0012");
+        // A token that the page hands out is not good where the configured secret is.
+        assert_eq!(settings.dev.unwrap().token_secret.expose_secret().len(), 64);
         assert!(!settings.client.insecure);
         assert!(settings.topics.of("mine:a").is_ok() && settings.topics.of("chat:a").is_ok());
         let error = dev(&[("FANWIRE_SERVER__ADDRESS", "0.0.0.0")]).unwrap_err();

@@ -125,6 +125,7 @@ fn build(
     let mut checks = Checks::default();
     let dev = dev.then(|| dev::complete(&mut config, &mut checks));
     let mut settings = config.settings(&mut checks);
+    settings.connection_tokens.dev_secret = dev.as_ref().map(|dev| dev.token_secret.clone());
     settings.dev = dev;
     if let Some(settings) = settings.tls.as_ref().filter(|_| files == Files::Read) {
         tls::check_files(settings, &mut checks);

@@ -40,7 +40,7 @@ use transports::{Sse, WebSocket};
 pub(crate) use load::{Flag, Loaded, Sources, load, problems_of, read_file};
 pub(crate) use log::{Log, LogFormat};
 pub(crate) use reference::{reference, write_file};
-pub(crate) use values::{Period, Secret, Size};
+pub(crate) use values::{Period, Size};
 
 section! {
     /// The whole file.

@@ -82,6 +82,7 @@ impl Token {
             hmac_secret: self.hmac_secret.as_ref().map(Secret::to_settings),
             hmac_previous_secret: self.hmac_previous_secret.as_ref().map(Secret::to_settings),
             hmac_previous_secret_valid_until: self.hmac_previous_secret_valid_until,
+            dev_secret: None,
             rsa_public_key: self.rsa_public_key.clone(),
             ecdsa_public_key: self.ecdsa_public_key.clone(),
             ed25519_public_key: self.ed25519_public_key.clone(),

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -93,6 +93,15 @@ impl Node {
 
     pub(crate) fn wait_until_alive(&self) {
         wait_until("the node answers", || self.internal("/livez").starts_with("HTTP/1.1 200"));
+    }
+
+    /// The first line of the answer to a request after which the connection stays open.
+    pub(crate) fn first_line(&self, head: &str) -> String {
+        let mut stream = connect(self.port).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line
     }
 
     /// A WebSocket client whose token is refused; returns when the node has closed it.

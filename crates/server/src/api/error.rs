@@ -10,6 +10,7 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use serde::{Deserialize, Serialize};
 
+use crate::foreign::Foreign;
 use crate::http::{Answer, text};
 
 /// Why a command was not carried out. Client libraries compare it whole, so the standard codes keep their text
@@ -90,6 +91,8 @@ pub(super) enum Refusal {
     NoKey,
     #[error("Unauthorized: the request's key is none of api.keys.")]
     WrongKey,
+    #[error(transparent)]
+    Foreign(Foreign),
     #[error("Bad Request: {0}.")]
     Malformed(Cow<'static, str>),
     #[error("The body is longer than {0} bytes, the limit that api.body_bytes_max sets.")]
@@ -112,6 +115,7 @@ impl Refusal {
             Self::OnlyPost => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownMethod => StatusCode::NOT_FOUND,
             Self::NoKeys | Self::NoKey | Self::WrongKey => StatusCode::UNAUTHORIZED,
+            Self::Foreign(_) => StatusCode::FORBIDDEN,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooLong(_) | Self::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,

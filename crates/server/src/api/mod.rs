@@ -31,6 +31,7 @@ use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method as HttpMethod, Request, StatusCode};
 
+use crate::foreign::{self, Hosts};
 use crate::handle::Node;
 use crate::http::{Answer, respond};
 use command::{Command, Envelope};
@@ -97,6 +98,10 @@ async fn answer(
     body: &mut Incoming,
 ) -> Result<Answer, Refusal> {
     let settings = &node.settings.api;
+    if settings.insecure {
+        let hosts = if node.settings.dev.is_some() { Hosts::Loopback } else { Hosts::Private };
+        foreign::check(&head.headers, &head.uri, hosts).map_err(Refusal::Foreign)?;
+    }
     if head.method != HttpMethod::POST {
         return Err(Refusal::OnlyPost);
     }

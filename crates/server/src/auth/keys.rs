@@ -71,6 +71,7 @@ pub enum KeyProblem {
 pub(super) struct Keys {
     hmac: Option<DecodingKey>,
     hmac_previous: Option<PreviousKey>,
+    dev: Option<DecodingKey>,
     rsa: Option<DecodingKey>,
     ecdsa: Option<EcdsaKey>,
     ed25519: Option<DecodingKey>,
@@ -99,6 +100,7 @@ impl Keys {
             hmac_previous: hmac_previous
                 .map_err(named("hmac_previous_secret"))?
                 .map(|key| PreviousKey { key, valid_until: settings.hmac_previous_secret_valid_until }),
+            dev: settings.dev_secret.as_ref().map(hmac).transpose().map_err(named("dev_secret"))?,
             rsa: settings.rsa_public_key.as_deref().map(rsa).transpose().map_err(named("rsa_public_key"))?,
             ecdsa: settings
                 .ecdsa_public_key
@@ -123,22 +125,23 @@ impl Keys {
         signature: &Vec<u8>,
         now: i64,
     ) -> Result<(), TokenError> {
-        let (key, previous) = match algorithm {
+        let keys = match algorithm {
             Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
-                (self.hmac.as_ref(), self.hmac_previous.as_ref().and_then(|previous| previous.key_at(now)))
+                let previous = self.hmac_previous.as_ref().and_then(|previous| previous.key_at(now));
+                [self.hmac.as_ref(), previous, self.dev.as_ref()]
             }
-            Algorithm::RS256 | Algorithm::RS384 | Algorithm::RS512 => (self.rsa.as_ref(), None),
+            Algorithm::RS256 | Algorithm::RS384 | Algorithm::RS512 => [self.rsa.as_ref(), None, None],
             Algorithm::ES256 | Algorithm::ES384 => {
                 let fitting = self.ecdsa.as_ref().filter(|ecdsa| ecdsa.algorithm == algorithm);
-                (fitting.map(|ecdsa| &ecdsa.key), None)
+                [fitting.map(|ecdsa| &ecdsa.key), None, None]
             }
-            Algorithm::EdDSA => (self.ed25519.as_ref(), None),
+            Algorithm::EdDSA => [self.ed25519.as_ref(), None, None],
             _ => return Err(TokenError::Invalid("its algorithm is not supported")),
         };
-        if key.is_none() && previous.is_none() {
+        if keys.iter().all(Option::is_none) {
             return Err(TokenError::Invalid("no key is configured for its algorithm"));
         }
-        let signed = key.into_iter().chain(previous).any(|key| signed_by(key, algorithm, message, signature));
+        let signed = keys.into_iter().flatten().any(|key| signed_by(key, algorithm, message, signature));
         signed.then_some(()).ok_or(TokenError::Invalid("its signature is not by a configured key"))
     }
 }
