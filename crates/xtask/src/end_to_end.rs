@@ -64,15 +64,23 @@ pub(crate) fn target_folder() -> PathBuf {
 }
 
 fn runner(suite: &str) -> Command {
-    let mut runner = if Path::new(suite).extension().is_some_and(|extension| extension == "py") {
-        // Named files, since no suite is called test_*; no cache, since the folder is the repository's.
-        command(
-            python(),
-            &["-m", "pytest", "-v", "--tb=short", "--color=no", "-p", "no:cacheprovider", suite],
-        )
-    } else {
-        command("node", &["--test", "--test-reporter=spec", suite])
-    };
+    if Path::new(suite).extension().is_some_and(|extension| extension == "py") {
+        return pytest(&[suite]);
+    }
+    in_its_place(command("node", &["--test", "--test-reporter=spec", suite]))
+}
+
+/// pytest over these suites, in one run.
+pub(crate) fn pytest(suites: &[&str]) -> Command {
+    // Named files, since no suite is called test_*; no cache, since the folder is the repository's.
+    let arguments = ["-m", "pytest", "-v", "--tb=short", "--color=no", "-p", "no:cacheprovider"];
+    let mut runner = command(python(), &arguments);
+    runner.args(suites);
+    in_its_place(runner)
+}
+
+/// A runner in the folder of the suites, with what they read from the environment.
+fn in_its_place(mut runner: Command) -> Command {
     runner
         .current_dir(end_to_end_folder())
         .env("GATEWAY_BIN", target_folder().join("debug/fanwire"))

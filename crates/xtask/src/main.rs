@@ -6,6 +6,7 @@
 // A developers' program talks to its terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod attack;
 mod bench;
 mod chart;
 mod ci;
@@ -41,9 +42,14 @@ enum Verb {
         /// Only tests, or end-to-end suites, whose name contains this.
         filter: Option<String>,
     },
-    /// Everything that has to hold before a change lands: format, lints, tests, metrics, chart, costs in
-    /// instructions, a short fuzz run.
+    /// Everything that has to hold before a change lands: format, lints, tests, metrics, attacks, chart,
+    /// costs in instructions, a short fuzz run.
     Ci,
+    /// Attack the built binary beside honest clients, which must not be closed, refused or kept waiting.
+    ///
+    /// Each case compares the same clients without the attack and under it, and watches the server's memory. The table
+    /// at the end has a row for each.
+    Attack(attack::Arguments),
     /// Check the Helm chart and the files of `deploy/`: lint, render, validate, and test what came out.
     Chart,
     /// Measure the release build with the load tool, or count instructions and compare them with the baseline.
@@ -83,6 +89,7 @@ fn main() -> ExitCode {
     // A verb stops at the first thing that makes the rest pointless; the report then says what that was.
     let _ = match &verb {
         Verb::Test { filter } => test::run(&mut report, filter.as_deref()),
+        Verb::Attack(arguments) => attack::run(&mut report, arguments),
         Verb::Ci => ci::run(&mut report),
         Verb::Chart => chart::run(&mut report),
         Verb::Bench { save: true, .. } => instructions::save(&mut report),

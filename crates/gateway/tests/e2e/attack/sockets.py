@@ -1,0 +1,29 @@
+"""Connections that are silent or slow. Clients, API callers and health checks are served beside them."""
+
+import contextlib
+
+import pytest
+
+@pytest.mark.parametrize("count", [1500, 6000])
+def test_silent_sockets(trial, count):
+    trial.serve()
+    with trial.attack(f"{count:,} sockets that say nothing") as attack:
+        for _ in range(count):
+            attack.socket()
+
+
+def test_heads_that_drip(trial):
+    """Each sends a byte of its head every 200 ms and never ends it."""
+    trial.serve()
+    with trial.attack("1,000 heads, a byte at a time") as attack:
+        sockets = [attack.socket() for _ in range(1000)]
+        for connection in sockets:
+            connection.sendall(b"GET /connection/websocket HTTP/1.1\r\nHost: x\r\nX-Long: ")
+
+        def drip():
+            for connection in sockets:
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"x")
+            attack.over.wait(0.2)
+
+        attack.crowd(1, drip)

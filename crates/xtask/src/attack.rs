@@ -1,0 +1,70 @@
+//! `cargo xtask attack`: attacks the built binary beside honest clients.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::end_to_end::{pytest, target_folder};
+use crate::process::{self, cargo};
+use crate::report::{Report, Stop};
+use crate::tools;
+
+/// Planted faults first: if they are not found, the cases below prove nothing.
+const SUITES: [&str; 6] = [
+    "attack/planted.py",
+    "attack/floods.py",
+    "attack/sockets.py",
+    "attack/names.py",
+    "attack/content.py",
+    "attack/logs.py",
+];
+
+const DEADLINE: Duration = Duration::from_secs(180);
+/// Figures take longer phases, and an old binary takes long to recover.
+const REPORT_DEADLINE: Duration = Duration::from_secs(1800);
+const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
+
+/// The arguments of `cargo xtask attack`.
+#[derive(Default, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only cases that pytest's `-k` selects by this.
+    filter: Option<String>,
+    /// Attack this binary instead of the debug build.
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Measure longer, and write the table of figures to this file as Markdown.
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+/// Installs and builds what the attacks need, and runs them.
+pub(crate) fn run(report: &mut Report, arguments: &Arguments) -> Result<(), Stop> {
+    report.prepare("programs", tools::system)?;
+    report.prepare("Python clients", tools::python_packages)?;
+    if arguments.binary.is_none() {
+        let build = cargo(&["build", "--package", "fanwire"]);
+        report.prepare("build", || process::run(build, BUILD_DEADLINE))?;
+    }
+    run_built(report, arguments)
+}
+
+/// Runs the attacks when everything is installed and built, as after the tests of `cargo xtask ci`.
+pub(crate) fn run_built(report: &mut Report, arguments: &Arguments) -> Result<(), Stop> {
+    report.step("attacks", || {
+        let mut attacks = pytest(&SUITES);
+        if let Some(filter) = &arguments.filter {
+            attacks.args(["-k", filter]);
+        }
+        let debug_build = target_folder().join("debug/fanwire");
+        attacks.env("GATEWAY_BIN", absolute(arguments.binary.as_deref().unwrap_or(&debug_build))?);
+        let Some(file) = &arguments.report else {
+            return process::run(attacks, DEADLINE);
+        };
+        attacks.env("ATTACK_REPORT", absolute(file)?);
+        process::run(attacks, REPORT_DEADLINE)
+    })
+}
+
+/// The suites run in a folder of their own, so that relative paths would mean something else there.
+fn absolute(path: &Path) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))
+}
