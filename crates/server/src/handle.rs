@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::admission::{Crowd, Port};
+use crate::admission::{Crowd, Files, Port};
 use crate::auth::Tokens;
 use crate::cluster::Cluster;
 use crate::counters::Counters;
@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     /// The node's long-lived tasks.
     pub tasks: Tasks,
     pub metrics: Metrics,
+    /// Client connections at most, where there is a limit.
+    connections_max: Option<usize>,
     started: Instant,
     draining: AtomicBool,
     /// Connections that were admitted and that no shard counts yet.
@@ -101,9 +103,17 @@ impl Node {
     ) -> Self {
         let counters: Vec<_> = inboxes.all.iter().map(|_| Arc::<Counters>::default()).collect();
         let metrics = Metrics::new(counters.clone());
-        let crowd = || Crowd::new(Port::Client, settings.limits());
+        let shares = settings.files();
+        let files = |share| Arc::new(Files::new(share));
+        let client_files = files(shares.map_or(usize::MAX, |shares| shares.clients + shares.http));
+        let crowd = || Crowd::new(Port::Client, settings.limits(), client_files.clone());
         let crowds = inboxes.all.iter().map(|_| crowd()).collect();
-        let internal_crowd = Crowd::new(Port::Internal, settings.internal_limits());
+        let internal_files = files(shares.map_or(usize::MAX, |shares| shares.internal));
+        let internal_crowd = Crowd::new(Port::Internal, settings.internal_limits(), internal_files);
+        let connections_max = match settings.admission.connections_max {
+            0 => shares.map(|shares| shares.clients),
+            max => Some(max),
+        };
         Self(Arc::new(Shared {
             id,
             settings,
@@ -116,6 +126,7 @@ impl Node {
             internal_crowd,
             tasks: Tasks::default(),
             metrics,
+            connections_max,
             started: Instant::now(),
             draining: AtomicBool::new(false),
             arriving: AtomicU64::new(0),
@@ -146,7 +157,7 @@ impl Node {
     }
 
     /// Sockets that shards own: client connections, those that are closing, and echo connections.
-    fn sockets(&self) -> u64 {
+    pub(crate) fn sockets(&self) -> u64 {
         self.counters.iter().map(|counters| counters.sockets.value()).sum()
     }
 
@@ -163,8 +174,11 @@ impl Node {
         // A shard counts a connection before it lets go of the place, so nobody is missed in between.
         let arriving = self.arriving.fetch_add(1, AcqRel);
         let arrival = Arrival(self.clone());
-        if admission.connections_max > 0 && self.sockets() + arriving >= admission.connections_max as u64 {
-            return Err("server.connections_max is reached.");
+        if self.connections_max.is_some_and(|max| self.sockets() + arriving >= max as u64) {
+            return Err(match admission.connections_max {
+                0 => "The limit of open files is reached.",
+                _ => "server.connections_max is reached.",
+            });
         }
         if admission.connections_per_second_max > 0 {
             let second = self.started.elapsed().as_secs();

@@ -42,12 +42,15 @@ pub(crate) async fn listen(node: Node, listener: &TcpListener) {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let seat = Arc::new(node.internal_crowd.enter(peer.ip()));
-                let (node, watched) = (node.clone(), seat.clone());
-                let task = connections.spawn(async move { serve_connection(&node, stream, watched).await });
+                let (served, watched) = (node.clone(), seat.clone());
+                let task = connections.spawn(async move { serve_connection(&served, stream, watched).await });
                 seat.is_served_by(task);
+                if node.internal_crowd.spare_files(0) {
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection to the internal port could not be accepted");
+                node.internal_crowd.accept_failed(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -92,10 +92,14 @@ impl Door {
         loop {
             self.crowd.can_enter().await;
             match listener.accept().await {
-                Ok((stream, peer)) => self.open(stream, peer, None),
+                Ok((stream, peer)) => {
+                    self.open(stream, peer, None);
+                    if self.crowd.spare_files(self.gate.node.sockets() as usize) {
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Err(error) => {
-                    // Out of descriptors, most likely: what is being served has to end first.
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    self.crowd.accept_failed(&error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

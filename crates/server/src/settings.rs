@@ -8,10 +8,12 @@ pub use fanwire_broker::RedisSettings;
 use fanwire_hub::{ClientSettings, Namespaces};
 use secrecy::SecretString;
 
-use crate::admission::{Limits, Times};
+use crate::admission::{Limits, Shares, Times};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Files that the process may open, if that is limited.
+    pub files_max: Option<u64>,
     /// The node's name in `info` and in logs.
     pub name: String,
     /// Where clients connect.
@@ -45,6 +47,22 @@ impl Settings {
         const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
         let patience = if self.tls.is_some() { HANDSHAKE_PATIENCE } else { Duration::ZERO };
         Limits { silent, requests, api: self.api.connections_max, patience }
+    }
+
+    /// Returns the shares of the limit on open files, where there is one.
+    pub(crate) fn files(&self) -> Option<Shares> {
+        /// Those that do not carry commands: signs of life, subscriptions, and two that are being replaced.
+        const OTHER_LINKS: usize = 4;
+        let links = match &self.engine {
+            EngineSettings::Memory(_) => 0,
+            EngineSettings::Redis(redis) => redis.command_links + OTHER_LINKS,
+        };
+        self.files_max.map(|max| Shares::new(max, self.shards, links))
+    }
+
+    /// Returns the number of client connections that the limit on open files allows, where there is one.
+    pub fn clients_possible(&self) -> Option<usize> {
+        self.files().map(|shares| shares.clients)
     }
 
     pub(crate) fn internal_limits(&self) -> Limits {

@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: Serve) -> Result<(), Failure> {
     let is_dev = arguments.dev;
     let outputs = output::queue(Log::default().queue_bytes_max.0)?;
     let (result, warnings) = load(sources(arguments));
-    let loaded = match result {
+    let mut loaded = match result {
         Ok(loaded) => loaded,
         Err(problems) => {
             for warning in &warnings {
@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: Serve) -> Result<(), Failure> {
     for warning in &warnings {
         warn!("{warning}");
     }
-    raise_file_limit(&loaded.settings)?;
+    raise_file_limit(&mut loaded.settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -136,21 +136,25 @@ fn start_log(log: &Log, output: &Output) -> Result<(), Failure> {
 }
 
 /// Raises the soft limit of open files to the hard one: containers often start with 1024, and every client needs one.
-fn raise_file_limit(settings: &Settings) -> Result<(), Failure> {
-    /// Listeners, shards' readiness sets, standard streams, links and some room.
-    const OTHER_FILES: u64 = 256;
+fn raise_file_limit(settings: &mut Settings) -> Result<(), Failure> {
     let before = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum });
     let limit = if raised.is_ok() { before.maximum } else { before.current };
-    info!(before = before.current, now = limit, "limit of open files");
-    let wanted = settings.admission.connections_max as u64;
-    match limit {
-        Some(limit) if wanted.saturating_add(OTHER_FILES) > limit && wanted > 0 => {
-            Err(Failure::Usage(format!(
-                "server.connections_max: {wanted} connections and {OTHER_FILES} other files need more than the {limit} \
-             files that this process may open; raise the limit (ulimit -Hn) or lower the setting"
-            )))
-        }
+    settings.files_max = limit;
+    let (Some(limit), Some(possible)) = (limit, settings.clients_possible()) else {
+        info!(before = before.current, now = "none", "limit of open files");
+        return Ok(());
+    };
+    let wanted = settings.admission.connections_max;
+    info!(before = before.current, now = limit, connections_max = possible, "limit of open files");
+    match possible {
+        0 => Err(Failure::Usage(format!(
+            "this process may open {limit} files, which leaves none for clients; raise the limit (ulimit -Hn)"
+        ))),
+        _ if wanted > possible => Err(Failure::Usage(format!(
+            "server.connections_max: {wanted} is too high for the {limit} files that this process may open: they are \
+             enough for {possible} connections; raise the limit (ulimit -Hn) or lower the setting"
+        ))),
         _ => Ok(()),
     }
 }

@@ -98,6 +98,8 @@ impl Config {
             );
         }
         let settings = Settings {
+            // Known when the node starts.
+            files_max: None,
             name: self.server.checked_name(checks),
             client_address: self.server.socket(),
             tls: self.server.tls.settings(checks),

@@ -24,7 +24,8 @@ section! {
         shards: Shards = Shards::Auto,
         /// Connections that the kernel holds ready for each shard until it accepts them.
         backlog: u32 = defaults::BACKLOG,
-        /// Client connections on this node; more are answered 503. 0 sets no limit.
+        /// Client connections on this node; more are answered 503. 0 allows as many as the limit of open files
+        /// (ulimit -n) does, with some kept back for HTTP, health and the node itself.
         connections_max: usize = 0,
         /// New client connections in a second on this node; more are answered 503. 0 sets no limit.
         connections_per_second_max: usize = 0,

@@ -5,6 +5,7 @@
 //! connection that the node works for is never ended, so an honest request is always answered. Where all are worked
 //! for, newcomers wait, and no more are accepted meanwhile: a storm of honest clients queues in the kernel.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::drops::Drops;
+use super::files::Files;
 use super::victims::Victims;
 use super::{Port, Reason, Source};
 
@@ -70,6 +72,7 @@ impl Group {
 pub(crate) struct Crowd {
     pub(crate) port: Port,
     drops: Drops,
+    files: Arc<Files>,
     patience: Duration,
     state: Mutex<State>,
     /// Room may have come up among the requests.
@@ -119,13 +122,15 @@ pub(crate) struct Seat {
 }
 
 impl Crowd {
-    pub(crate) fn new(port: Port, limits: Limits) -> Arc<Self> {
+    /// `files` are those of the port, which its listeners share.
+    pub(crate) fn new(port: Port, limits: Limits, files: Arc<Files>) -> Arc<Self> {
         let pool = |max| Pool { max, count: 0, victims: Victims::default() };
         let pools = [pool(limits.silent), pool(limits.requests), pool(limits.api)];
         let state = State { members: Slab::new(), pools, next_age: 0, waiting: 0 };
         Arc::new(Self {
             port,
             drops: Drops::new(port),
+            files,
             patience: limits.patience,
             state: Mutex::new(state),
             room: Notify::new(),
@@ -154,14 +159,35 @@ impl Crowd {
             task: None,
         };
         let key = state.members.insert(member);
+        self.files.open();
         state.pools[Group::Silent as usize].count += 1;
         // It is among those to choose from: if all are its own source's, the oldest goes.
         state.set_victim(key, true);
         let pool = &state.pools[Group::Silent as usize];
         if pool.count > pool.max {
-            self.evict(&mut state, Group::Silent);
+            self.evict(&mut state, Group::Silent, Reason::Silent);
         }
         Seat { crowd: self.clone(), key }
+    }
+
+    /// Ends a connection that the node waits for if the port has more files than its share. `others` are its sockets that
+    /// are no HTTP connections. Returns true if it did: the file is closed once the connection's task has run.
+    pub(crate) fn spare_files(&self, others: usize) -> bool {
+        if !self.files.are_out(others) {
+            return false;
+        }
+        let mut state = self.state();
+        // The newcomer itself may be the only silent one, if another shard has the others.
+        let is_crowded = state.pools[Group::Silent as usize].count > 1;
+        let groups = &Group::ALL[usize::from(!is_crowded)..];
+        groups.iter().any(|group| self.evict(&mut state, *group, Reason::Files))
+    }
+
+    /// Notes that no connection could be accepted, most likely for want of files, and ends one that the node waits for.
+    pub(crate) fn accept_failed(&self, error: &io::Error) {
+        self.drops.accept_failed(error);
+        let mut state = self.state();
+        Group::ALL.iter().any(|group| self.evict(&mut state, *group, Reason::Files));
     }
 
     /// Connections of a group.
@@ -194,11 +220,11 @@ impl Crowd {
         if !is_unfair && state.members[key].since.elapsed() < self.patience {
             return false;
         }
-        self.evict(state, group)
+        self.evict(state, group, group.reason())
     }
 
     /// Ends a connection of a group that the node waits for. Returns false if there is none.
-    fn evict(&self, state: &mut State, group: Group) -> bool {
+    fn evict(&self, state: &mut State, group: Group, why: Reason) -> bool {
         let Some(key) = state.pools[group as usize].victims.pop() else { return false };
         state.pools[group as usize].count -= 1;
         let member = &mut state.members[key];
@@ -206,7 +232,7 @@ impl Crowd {
         if let Some(task) = &member.task {
             task.abort();
         }
-        self.drops.count(group.reason());
+        self.drops.count(why);
         true
     }
 
@@ -335,6 +361,7 @@ impl Drop for Seat {
         let mut state = self.crowd.state();
         state.set_victim(self.key, false);
         let member = state.members.remove(self.key);
+        self.crowd.files.close();
         if !member.is_ending {
             state.pools[member.group as usize].count -= 1;
         }

@@ -1,5 +1,6 @@
 //! Connections that the node ended before their peer wished it, by reason.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ pub(crate) enum Reason {
     Request,
     /// The same, and its last call was one of the API.
     Api,
+    /// The node has no files left, and the connection gave way to another.
+    Files,
     /// It sent no whole request head in time.
     HeadTimeout,
     /// It took nothing of an answer in time.
@@ -38,14 +41,15 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Silent, Self::Request, Self::Api, Self::HeadTimeout, Self::WriteTimeout];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Silent, Self::Request, Self::Api, Self::Files, Self::HeadTimeout, Self::WriteTimeout];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Silent => "silent",
             Self::Request => "request",
             Self::Api => "api",
+            Self::Files => "files",
             Self::HeadTimeout => "head_timeout",
             Self::WriteTimeout => "write_timeout",
         }
@@ -58,6 +62,7 @@ impl Reason {
             (Self::Request, Port::Client) => "server.http_connections_max",
             (Self::Request, Port::Internal) => "internal.connections_max",
             (Self::Api, _) => "api.connections_max",
+            (Self::Files, _) => "the limit of open files (ulimit -n)",
             (Self::HeadTimeout, _) => "server.request_header_timeout",
             (Self::WriteTimeout, _) => "server.write_timeout",
         }
@@ -78,15 +83,29 @@ pub(super) struct Drops {
     counts: [AtomicU64; Reason::ALL.len()],
     /// When each reason was logged last, and its count then.
     logged: Mutex<[Option<(Instant, u64)>; Reason::ALL.len()]>,
+    /// When a failure to accept was logged last.
+    failure_logged: Mutex<Option<Instant>>,
 }
 
 impl Drops {
     pub(super) fn new(port: Port) -> Self {
-        Self { port, counts: Default::default(), logged: Mutex::default() }
+        Self { port, counts: Default::default(), logged: Mutex::default(), failure_logged: Mutex::default() }
     }
 
     pub(super) fn value(&self, why: Reason) -> u64 {
         self.counts[why as usize].load(Relaxed)
+    }
+
+    pub(super) fn accept_failed(&self, error: &io::Error) {
+        let now = Instant::now();
+        {
+            let mut logged = self.failure_logged.lock().unwrap_or_else(PoisonError::into_inner);
+            if logged.is_some_and(|at| now < at + LOG_INTERVAL) {
+                return;
+            }
+            *logged = Some(now);
+        }
+        tracing::warn!(%error, port = self.port.label(), "a connection could not be accepted");
     }
 
     pub(super) fn count(&self, why: Reason) {

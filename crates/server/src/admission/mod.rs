@@ -5,11 +5,13 @@
 
 mod crowd;
 mod drops;
+mod files;
 mod source;
 mod victims;
 mod watch;
 
 pub(crate) use crowd::{Crowd, Group, Limits, Seat};
 pub(crate) use drops::{Port, Reason};
+pub(crate) use files::{Files, Shares};
 pub(crate) use source::Source;
 pub(crate) use watch::{FirstByte, Times, Watch, Watched, first_byte};

@@ -34,6 +34,7 @@ pub(super) fn collect(crowds: &[Arc<Crowd>]) -> Vec<MetricFamily> {
         family(
             "fanwire_http_connections_dropped_total",
             "HTTP connections that the node dropped. silent, request, api: they gave way to others at a limit; \
+             files: the same at the limit of open files; \
              head_timeout: no whole request came; write_timeout: the answer was not taken.",
             MetricType::COUNTER,
             dropped,
@@ -44,9 +45,11 @@ pub(super) fn collect(crowds: &[Arc<Crowd>]) -> Vec<MetricFamily> {
 /// A listener with one silent connection, which another had to give way to.
 #[cfg(test)]
 pub(super) fn example() -> Arc<Crowd> {
+    use crate::admission::{Files, Limits};
+
     let patience = std::time::Duration::ZERO;
-    let crowd =
-        Crowd::new(Port::Client, crate::admission::Limits { silent: 1, requests: 1, api: 1, patience });
+    let limits = Limits { silent: 1, requests: 1, api: 1, patience };
+    let crowd = Crowd::new(Port::Client, limits, Arc::new(Files::new(usize::MAX)));
     for _ in 0..2 {
         // A seat that is never given back.
         std::mem::forget(crowd.enter(std::net::Ipv4Addr::LOCALHOST.into()));

@@ -67,6 +67,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
     };
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     Settings {
+        files_max: None,
         name: "test".into(),
         client_address: anywhere,
         tls: None,

@@ -28,6 +28,7 @@ mod slow;
 mod answers;
 mod flood;
 mod silent;
+mod files;
 mod kept;
 mod liveness;
 mod closing;

@@ -9,6 +9,10 @@ use super::*;
 
 const LIMITS: Limits = Limits { silent: 3, requests: 2, api: 1, patience: Duration::ZERO };
 
+fn crowd(limits: Limits) -> Arc<Crowd> {
+    Crowd::new(Port::Client, limits, Arc::new(Files::new(usize::MAX)))
+}
+
 /// A seat, and the task that has to end when it is taken away.
 struct Guest {
     seat: Seat,
@@ -45,7 +49,7 @@ fn counts(crowd: &Crowd) -> [usize; 3] {
 
 #[tokio::test]
 async fn a_flood_of_silent_connections_pushes_itself_out() {
-    let crowd = Crowd::new(Port::Client, LIMITS);
+    let crowd = crowd(LIMITS);
     let mut honest = Guest::enter(&crowd, 1);
     let mut flood: Vec<Guest> = (0..20).map(|_| Guest::enter(&crowd, 66)).collect();
     assert_eq!(counts(&crowd), [3, 0, 0]);
@@ -59,7 +63,7 @@ async fn a_flood_of_silent_connections_pushes_itself_out() {
 
 #[tokio::test]
 async fn who_is_waited_for_gives_way_and_who_is_worked_for_does_not() {
-    let crowd = Crowd::new(Port::Client, LIMITS);
+    let crowd = crowd(LIMITS);
     let (mut worked, mut waited) = (Guest::begun(&crowd, 1).await, Guest::begun(&crowd, 1).await);
     waited.seat.waits_for_peer(true);
     let newcomer = Guest::begun(&crowd, 1).await;
@@ -74,7 +78,7 @@ async fn who_is_waited_for_gives_way_and_who_is_worked_for_does_not() {
 
 #[tokio::test]
 async fn a_connection_waits_for_room_until_one_is_waited_for_or_leaves() {
-    let crowd = Crowd::new(Port::Client, LIMITS);
+    let crowd = crowd(LIMITS);
     let (one, other) = (Guest::begun(&crowd, 1).await, Guest::begun(&crowd, 1).await);
     let late = Guest::enter(&crowd, 2);
     assert!(!late.seat.begin(Instant::now()).await);
@@ -88,7 +92,7 @@ async fn a_connection_waits_for_room_until_one_is_waited_for_or_leaves() {
 }
 
 async fn storm(patience: Duration) -> (Arc<Crowd>, Vec<Guest>) {
-    let crowd = Crowd::new(Port::Client, Limits { requests: 4, patience, ..LIMITS });
+    let crowd = crowd(Limits { requests: 4, patience, ..LIMITS });
     let mut storm = Vec::new();
     for from in [1, 1, 2, 2] {
         let guest = Guest::begun(&crowd, from).await;
@@ -118,7 +122,7 @@ async fn a_source_with_more_than_its_part_gives_way_to_others_at_once() {
 
 #[tokio::test]
 async fn no_more_are_accepted_while_some_wait_for_room() {
-    let crowd = Crowd::new(Port::Client, LIMITS);
+    let crowd = crowd(LIMITS);
     let (one, _other) = (Guest::begun(&crowd, 1).await, Guest::begun(&crowd, 1).await);
     let waiting = Guest::enter(&crowd, 2);
     let begins = async || waiting.seat.begin(soon()).await;
@@ -133,7 +137,7 @@ async fn no_more_are_accepted_while_some_wait_for_room() {
 
 #[tokio::test]
 async fn callers_of_the_api_have_room_of_their_own() {
-    let crowd = Crowd::new(Port::Client, LIMITS);
+    let crowd = crowd(LIMITS);
     let mut first = Guest::begun(&crowd, 1).await;
     assert!(first.seat.work(Group::Api));
     assert_eq!(counts(&crowd), [0, 0, 1]);
@@ -144,4 +148,24 @@ async fn callers_of_the_api_have_room_of_their_own() {
     assert!(second.seat.work(Group::Api));
     assert!(!first.is_there().await);
     assert_eq!((counts(&crowd), crowd.dropped(Reason::Api)), ([0, 0, 1], 1));
+}
+
+#[tokio::test]
+async fn a_port_without_files_spares_some_for_newcomers() {
+    const FILES: usize = 4;
+    let limits = Limits { silent: 10, requests: 10, api: 10, ..LIMITS };
+    let crowd = Crowd::new(Port::Client, limits, Arc::new(Files::new(FILES)));
+    let mut worked = Guest::begun(&crowd, 1).await;
+    let mut waited = Guest::begun(&crowd, 1).await;
+    waited.seat.waits_for_peer(true);
+    assert!(!crowd.spare_files(2));
+    assert!(crowd.spare_files(3));
+    assert!(worked.is_there().await && !waited.is_there().await);
+    drop(waited);
+    let mut silent: Vec<Guest> = (0..2).map(|_| Guest::enter(&crowd, 2)).collect();
+    assert!(crowd.spare_files(2));
+    assert!(!silent[0].is_there().await && silent[1].is_there().await);
+    assert_eq!(crowd.dropped(Reason::Files), 2);
+    drop((worked, silent));
+    assert!(!crowd.spare_files(FILES));
 }
