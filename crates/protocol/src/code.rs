@@ -79,6 +79,8 @@ impl Disconnect {
     pub const FORCE_RECONNECT: Self = Self::fixed(3011, "force reconnect");
     pub const NO_PONG: Self = Self::fixed(3012, "no pong");
     pub const TOO_MANY_REQUESTS: Self = Self::fixed(3013, "too many requests");
+    /// The limit of a user's connections, as far as the nodes that hold them did not confirm them. They may be gone.
+    pub const CONNECTION_LIMIT_UNCONFIRMED: Self = Self::fixed(3013, "connection limit, not confirmed");
     pub const STATE_INVALIDATED: Self = Self::fixed(3014, "state invalidated");
     pub const INVALID_TOKEN: Self = Self::fixed(3500, "invalid token");
     pub const BAD_REQUEST: Self = Self::fixed(3501, "bad request");

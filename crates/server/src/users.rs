@@ -2,16 +2,20 @@
 //!
 //! A user's name picks the shard that owns it, so counting and limiting a user's connections needs no lock.
 
+mod connections;
+
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use connections::ConnectionsByUser;
+use fanwire_broker::EngineError;
 use fanwire_hub::effect::{Answer, Completion};
 use fanwire_hub::session::Control;
 use fanwire_protocol::{ClientId, ClientInfo, Disconnect};
 use rustc_hash::FxHashSet;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::cluster;
@@ -30,6 +34,22 @@ pub(crate) enum UserMessage {
     Unregister {
         user: Box<str>,
         from: Address,
+    },
+    /// The engine has counted the user's connections on all nodes, and has admitted this one, or has not.
+    Counted {
+        user: Box<str>,
+        from: Address,
+        result: Result<bool, EngineError>,
+    },
+    /// Another node asks how many admitted connections of the user are here.
+    Held {
+        user: Box<str>,
+        reply: oneshot::Sender<usize>,
+    },
+    /// So many connections of the user were confirmed by other nodes.
+    Confirmed {
+        user: Box<str>,
+        elsewhere: usize,
     },
     /// A connection of the user, here if it is named, is to be its only one on all nodes. These arrive in one order on
     /// all of them.
@@ -50,7 +70,12 @@ pub(crate) enum UserMessage {
 
 #[derive(Debug)]
 pub(crate) struct Users {
-    connections: HashMap<Box<str>, Connections>,
+    /// Those that count.
+    admitted: ConnectionsByUser,
+    /// Those that wait for the engine to count them.
+    coming: ConnectionsByUser,
+    /// Those that the engine did not admit, and that wait for other nodes to confirm what they hold.
+    refused: HashMap<Box<str>, Vec<Address>>,
     connections_max: usize,
     /// Connections that want to be their user's only one, as far as other nodes have not heard of it yet.
     unheard: FxHashSet<Address>,
@@ -59,79 +84,37 @@ pub(crate) struct Users {
     node: Node,
 }
 
-/// A user's connections. Most users have one, and some programs connect many thousands of times as one user.
-#[derive(Debug)]
-enum Connections {
-    One(Address),
-    Many(FxHashSet<Address>),
-}
-
-impl Connections {
-    fn iter(&self) -> Box<dyn Iterator<Item = &Address> + '_> {
-        match self {
-            Self::One(address) => Box::new(std::iter::once(address)),
-            Self::Many(addresses) => Box::new(addresses.iter()),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::One(_) => 1,
-            Self::Many(addresses) => addresses.len(),
-        }
-    }
-
-    fn add(&mut self, address: Address) {
-        match self {
-            Self::One(first) => *self = Self::Many([*first, address].into_iter().collect()),
-            Self::Many(addresses) => {
-                addresses.insert(address);
-            }
-        }
-    }
-
-    /// Says whether any is left.
-    fn remove(&mut self, address: Address) -> bool {
-        match self {
-            Self::One(only) => *only != address,
-            Self::Many(addresses) => {
-                addresses.remove(&address);
-                if addresses.capacity() > 4 * addresses.len().max(64) {
-                    addresses.shrink_to(2 * addresses.len());
-                }
-                !addresses.is_empty()
-            }
-        }
-    }
-}
-
 impl Users {
     pub(crate) fn new(connections_max: usize, topics: Rc<Topics>, node: Node) -> Self {
-        Self { connections: HashMap::new(), connections_max, unheard: FxHashSet::default(), topics, node }
+        Self {
+            admitted: ConnectionsByUser::default(),
+            coming: ConnectionsByUser::default(),
+            refused: HashMap::new(),
+            connections_max,
+            unheard: FxHashSet::default(),
+            topics,
+            node,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.connections.len()
+        self.admitted.len()
     }
 
     pub(crate) fn handle(&mut self, message: UserMessage) {
         match message {
-            UserMessage::Register { user, from, single } => {
-                let result = self.register(&user, from, single);
-                match result {
-                    // Who wants to be the only one does not count those whom it replaces.
-                    Ok(()) if self.are_counted() && !single => self.admit(&user, from),
-                    result => {
-                        let answer = Answer::Registered(result);
-                        self.inbox(from).send(Message::Answer(from.connection, answer));
-                    }
-                }
-            }
+            UserMessage::Register { user, from, single } => self.register(user, from, single),
             UserMessage::Unregister { user, from } => self.unregister(&user, from),
+            UserMessage::Counted { user, from, result } => self.counted(user, from, result),
+            UserMessage::Held { user, reply } => {
+                // An asker that has gone needs no answer.
+                let _ = reply.send(self.admitted.count(&user));
+            }
+            UserMessage::Confirmed { user, elsewhere } => self.confirmed(&user, elsewhere),
             UserMessage::Single { user, here } => self.keep_single(&user, here),
             UserMessage::AllHeard => self.unheard = FxHashSet::default(),
             UserMessage::Control { user, filter, control, completion } => {
-                for address in self.connections.get(&user).into_iter().flat_map(Connections::iter) {
+                for address in self.admitted.of(&user).chain(self.coming.of(&user)) {
                     self.order(*address, filter.clone(), control.clone(), completion.clone());
                 }
             }
@@ -143,9 +126,29 @@ impl Users {
         self.connections_max > 0 && self.topics.are_shared()
     }
 
-    /// The connection is told when its user's connections on all nodes were counted. If it is refused its place here
-    /// is given back as well.
-    fn admit(&self, user: &str, from: Address) {
+    fn is_full(&self, user: &str) -> bool {
+        self.connections_max > 0 && self.admitted.count(user) >= self.connections_max
+    }
+
+    fn register(&mut self, user: Box<str>, from: Address, single: bool) {
+        if single {
+            // A connection that is to be the only one replaces the others, so they do not count.
+            self.admitted.add(&user, from);
+            self.make_single(&user, from);
+            self.answer(from, Ok(()));
+        } else if self.is_full(&user) {
+            self.answer(from, Err(Disconnect::CONNECTION_LIMIT));
+        } else if self.are_counted() {
+            self.coming.add(&user, from);
+            self.have_counted(&user, from);
+        } else {
+            self.admitted.add(&user, from);
+            self.answer(from, Ok(()));
+        }
+    }
+
+    /// Asks the engine to admit the connection; answered by [`UserMessage::Counted`].
+    fn have_counted(&self, user: &str, from: Address) {
         let client = client_of(from);
         let info =
             ClientInfo { user: user.into(), client, connection: Bytes::new(), subscription: Bytes::new() };
@@ -155,34 +158,76 @@ impl Users {
         self.topics.admit(cluster::user_topic(user), admission);
     }
 
-    fn register(&mut self, user: &str, from: Address, single: bool) -> Result<(), Disconnect> {
-        let count = self.connections.get(user).map_or(0, Connections::len);
-        if !single && self.connections_max > 0 && count >= self.connections_max {
-            return Err(Disconnect::CONNECTION_LIMIT);
+    fn counted(&mut self, user: Box<str>, from: Address, result: Result<bool, EngineError>) {
+        if !self.coming.remove(&user, from) {
+            // It has gone meanwhile.
+            return;
         }
-        match self.connections.entry(user.into()) {
-            Entry::Vacant(entry) => {
-                entry.insert(Connections::One(from));
-            }
-            Entry::Occupied(mut entry) => entry.get_mut().add(from),
-        }
-        if single {
-            match &self.node.cluster {
-                // Of connections that come at once, on whichever nodes, the last in the cluster's order stays.
-                Some(cluster) => {
-                    self.unheard.insert(from);
-                    cluster.make_single(user, client_of(from));
-                }
-                None => self.keep_single(user, Some(client_of(from))),
+        match result {
+            Ok(true) => {}
+            // This node holds them itself.
+            _ if self.is_full(&user) => return self.refuse(&user, from, Disconnect::CONNECTION_LIMIT),
+            Ok(false) => return self.have_confirmed(user, from),
+            Err(error) => {
+                // A limit is no reason to turn everybody away.
+                tracing::debug!(%error, "a user's connections could not be counted on all nodes");
             }
         }
-        Ok(())
+        self.admitted.add(&user, from);
+        self.answer(from, Ok(()));
+    }
+
+    /// Asks the other nodes for the connections they hold, as those of a dead one count for a while. One question at a
+    /// time is on its way for each user, however many connections wait for the answer.
+    fn have_confirmed(&mut self, user: Box<str>, from: Address) {
+        let Some(cluster) = &self.node.cluster else {
+            return self.refuse(&user, from, Disconnect::CONNECTION_LIMIT);
+        };
+        let waiting = self.refused.entry(user.clone()).or_default();
+        waiting.push(from);
+        if waiting.len() == 1 {
+            cluster.confirm_connections(user, self.connections_max);
+        }
+    }
+
+    fn confirmed(&mut self, user: &str, elsewhere: usize) {
+        let is_full = self.admitted.count(user) + elsewhere >= self.connections_max;
+        let why =
+            if is_full { Disconnect::CONNECTION_LIMIT } else { Disconnect::CONNECTION_LIMIT_UNCONFIRMED };
+        for from in self.refused.remove(user).unwrap_or_default() {
+            self.refuse(user, from, why.clone());
+        }
+        if self.refused.is_empty() {
+            self.refused = HashMap::new();
+        }
+    }
+
+    fn refuse(&self, user: &str, from: Address, why: Disconnect) {
+        // The engine may have admitted it without its answer having arrived.
+        self.topics.dismiss(cluster::user_topic(user), client_of(from));
+        self.answer(from, Err(why));
+    }
+
+    fn answer(&self, to: Address, result: Result<(), Disconnect>) {
+        self.inbox(to).send(Message::Answer(to.connection, Answer::Registered(result)));
+    }
+
+    /// Closes the user's other connections, on all nodes.
+    fn make_single(&mut self, user: &str, from: Address) {
+        match &self.node.cluster {
+            // Of connections that come at once, on whichever nodes, the last in the cluster's order stays.
+            Some(cluster) => {
+                self.unheard.insert(from);
+                cluster.make_single(user, client_of(from));
+            }
+            None => self.keep_single(user, Some(client_of(from))),
+        }
     }
 
     /// Closes all of the user's connections but the one that is named, and those that will be named later.
     fn keep_single(&mut self, user: &str, here: Option<ClientId>) {
         let nothing = Completion(Arc::new(|_| {}));
-        for address in self.connections.get(user).into_iter().flat_map(Connections::iter) {
+        for address in self.admitted.of(user) {
             if here == Some(client_of(*address)) {
                 self.unheard.remove(address);
             } else if !self.unheard.contains(address) {
@@ -197,13 +242,8 @@ impl Users {
             self.topics.dismiss(cluster::user_topic(user), client_of(from));
         }
         self.unheard.remove(&from);
-        let Some(connections) = self.connections.get_mut(user) else { return };
-        if connections.remove(from) {
-            return;
-        }
-        self.connections.remove(user);
-        if self.connections.capacity() > 4 * self.connections.len().max(64) {
-            self.connections.shrink_to(2 * self.connections.len());
+        if !self.coming.remove(user, from) {
+            self.admitted.remove(user, from);
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 use uuid::Uuid;
 
+use super::held::{HELD, held_here};
 use super::message::{Answer, Call, Outcome, SINGLE, Single};
 use super::{Cluster, ORDERS_KEPT, answers_topic};
 use crate::api;
@@ -235,7 +236,13 @@ impl Listener {
         let (method, parameters) = (call.method.to_owned(), call.parameters.to_owned());
         tokio::spawn(async move {
             let _permit = permit;
-            let outcome = timeout(CALL_PATIENCE, api::run_here(&node, &method, parameters.get())).await;
+            let outcome = async {
+                match &*method {
+                    HELD => held_here(&node, parameters.get()).await,
+                    method => api::run_here(&node, method, parameters.get()).await,
+                }
+            };
+            let outcome = timeout(CALL_PATIENCE, outcome).await;
             if let (Ok(outcome), Some(number)) = (outcome, number) {
                 cluster.answer(from, number, outcome).await;
             }

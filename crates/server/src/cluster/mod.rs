@@ -5,9 +5,11 @@
 
 mod arrivals;
 mod control;
+mod held;
 mod message;
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -212,6 +214,28 @@ impl Cluster {
         method: &str,
         parameters: &RawValue,
     ) -> Result<Vec<Outcome>, ErrorCode> {
+        let mut outcomes = Vec::new();
+        let take = |outcome| {
+            outcomes.push(outcome);
+            ControlFlow::Continue(())
+        };
+        let nodes = self.gather(call_type, method, parameters, PATIENCE, take).await?;
+        if !nodes.is_empty() {
+            tracing::warn!(method, ?nodes, "nodes did not answer in time");
+        }
+        Ok(outcomes)
+    }
+
+    /// Sends a call to all other nodes and hands their answers to `take`, until it breaks or the time is up. Returns
+    /// the names of the nodes that have not answered by then.
+    async fn gather(
+        &self,
+        call_type: CallType,
+        method: &str,
+        parameters: &RawValue,
+        patience: Duration,
+        mut take: impl FnMut(Outcome) -> ControlFlow<()>,
+    ) -> Result<Vec<Box<str>>, ErrorCode> {
         let peers = self.peers().await?.into_iter().filter(|peer| peer.id != self.0.id);
         let mut missing: HashMap<Uuid, Box<str>> = peers.map(|peer| (peer.id, peer.name)).collect();
         if missing.is_empty() && call_type == CallType::Question {
@@ -222,23 +246,17 @@ impl Cluster {
         let _waiting = Waiting::new(self, number, answer);
         self.send(call_type, &Call::new(self.0.id, Some(number), method, parameters)).await?;
 
-        let deadline = Instant::now() + PATIENCE;
-        let mut outcomes = Vec::with_capacity(missing.len());
+        let deadline = Instant::now() + patience;
         while !missing.is_empty() {
-            match timeout_at(deadline, answers.recv()).await {
-                Ok(Some(answer)) => {
-                    if missing.remove(&answer.node).is_some() {
-                        outcomes.extend(answer.into_outcome());
-                    }
-                }
-                Ok(None) | Err(_) => {
-                    let nodes: Vec<&str> = missing.values().map(|name| &**name).collect();
-                    tracing::warn!(method, ?nodes, "nodes did not answer in time");
-                    break;
-                }
+            let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await else { break };
+            if missing.remove(&answer.node).is_some()
+                && let Some(outcome) = answer.into_outcome()
+                && take(outcome).is_break()
+            {
+                break;
             }
         }
-        Ok(outcomes)
+        Ok(missing.into_values().collect())
     }
 
     /// Makes a connection of this node its user's only one, some time soon; every node is told, this one too.

@@ -8,7 +8,7 @@ use fanwire_broker::{
 };
 use fanwire_hub::HistoryBounds;
 use fanwire_hub::effect::{Answer, KnownPosition, Membership, TopicRequest, Wanted};
-use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, TopicName};
+use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, TopicName};
 use tokio::sync::oneshot;
 
 use super::{GROUP_MAX, Topics, waiting_bytes};
@@ -19,10 +19,22 @@ use crate::users::UserMessage;
 /// What the API asks of a topic. The asker may have gone when the answer comes.
 #[derive(Debug)]
 pub(crate) enum TopicCall {
-    Presence { bytes_max: usize, reply: oneshot::Sender<Result<Vec<Arc<ClientInfo>>, ErrorCode>> },
-    PresenceStats { reply: oneshot::Sender<Result<PresenceStats, ErrorCode>> },
-    History { query: HistoryCall, reply: oneshot::Sender<Result<History, ErrorCode>> },
-    RemoveHistory { reply: oneshot::Sender<Result<(), ErrorCode>> },
+    Presence {
+        bytes_max: usize,
+        reply: oneshot::Sender<Result<Vec<Arc<ClientInfo>>, ErrorCode>>,
+    },
+    PresenceStats {
+        reply: oneshot::Sender<Result<PresenceStats, ErrorCode>>,
+    },
+    History {
+        query: HistoryCall,
+        reply: oneshot::Sender<Result<History, ErrorCode>>,
+    },
+    RemoveHistory {
+        reply: oneshot::Sender<Result<(), ErrorCode>>,
+    },
+    /// Dropped when everything before it has been done.
+    Barrier(oneshot::Sender<()>),
 }
 
 #[derive(Debug)]
@@ -45,7 +57,7 @@ pub(crate) struct Admission {
     pub from: Address,
     pub info: Arc<ClientInfo>,
     pub connections_max: usize,
-    /// The user's owner, to be told if the connection is refused.
+    /// The user's owner, to be told what the engine says.
     pub owner: Inbox,
 }
 
@@ -209,25 +221,15 @@ impl Topics {
             TopicCall::RemoveHistory { reply } => {
                 let _ = reply.send(self.engine.remove_history(name).await.map_err(error));
             }
+            TopicCall::Barrier(reached) => drop(reached),
         }
     }
 
     async fn do_admit(&self, name: &TopicName, admission: Admission) {
         let Admission { from, info, connections_max, owner } = admission;
         let user = info.user.clone();
-        let result = match self.engine.admit(name, info, connections_max).await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                owner.send(Message::User(UserMessage::Unregister { user, from }));
-                Err(Disconnect::CONNECTION_LIMIT)
-            }
-            Err(error) => {
-                // A limit is no reason to turn everybody away; this node's own count has been checked.
-                tracing::debug!(%error, "a user's connections could not be counted on all nodes");
-                Ok(())
-            }
-        };
-        self.answer(from, Answer::Registered(result), None);
+        let result = self.engine.admit(name, info, connections_max).await;
+        owner.send(Message::User(UserMessage::Counted { user, from, result }));
     }
 
     async fn presence(&self, name: &TopicName, bytes_max: usize) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {

@@ -1,0 +1,88 @@
+//! Connections by user. Most users have one, and some programs connect many thousands of times as one user.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use rustc_hash::FxHashSet;
+
+use crate::inbox::Address;
+
+#[derive(Debug, Default)]
+pub(super) struct ConnectionsByUser(HashMap<Box<str>, Connections>);
+
+#[derive(Debug)]
+enum Connections {
+    One(Address),
+    Many(FxHashSet<Address>),
+}
+
+impl ConnectionsByUser {
+    /// The number of users.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The number of the user's connections.
+    pub(super) fn count(&self, user: &str) -> usize {
+        match self.0.get(user) {
+            None => 0,
+            Some(Connections::One(_)) => 1,
+            Some(Connections::Many(addresses)) => addresses.len(),
+        }
+    }
+
+    pub(super) fn of(&self, user: &str) -> Box<dyn Iterator<Item = &Address> + '_> {
+        match self.0.get(user) {
+            None => Box::new(std::iter::empty()),
+            Some(Connections::One(address)) => Box::new(std::iter::once(address)),
+            Some(Connections::Many(addresses)) => Box::new(addresses.iter()),
+        }
+    }
+
+    pub(super) fn add(&mut self, user: &str, address: Address) {
+        match self.0.entry(user.into()) {
+            Entry::Vacant(entry) => {
+                entry.insert(Connections::One(address));
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().add(address),
+        }
+    }
+
+    /// Returns true if it was there.
+    pub(super) fn remove(&mut self, user: &str, address: Address) -> bool {
+        let Some(connections) = self.0.get_mut(user) else { return false };
+        let (was_there, is_empty) = connections.remove(address);
+        if is_empty {
+            self.0.remove(user);
+            if self.0.capacity() > 4 * self.0.len().max(64) {
+                self.0.shrink_to(2 * self.0.len());
+            }
+        }
+        was_there
+    }
+}
+
+impl Connections {
+    fn add(&mut self, address: Address) {
+        match self {
+            Self::One(first) => *self = Self::Many([*first, address].into_iter().collect()),
+            Self::Many(addresses) => {
+                addresses.insert(address);
+            }
+        }
+    }
+
+    /// Returns whether it was there, and whether none is left.
+    fn remove(&mut self, address: Address) -> (bool, bool) {
+        match self {
+            Self::One(only) => (*only == address, *only == address),
+            Self::Many(addresses) => {
+                let was_there = addresses.remove(&address);
+                if addresses.capacity() > 4 * addresses.len().max(64) {
+                    addresses.shrink_to(2 * addresses.len());
+                }
+                (was_there, addresses.is_empty())
+            }
+        }
+    }
+}
