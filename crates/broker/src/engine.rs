@@ -56,13 +56,16 @@ pub enum EngineError {
 pub struct Usage {
     /// Topics with anything at all in this process: a subscription, and in memory a stream or presence.
     pub topics: usize,
+    /// Topics that have a position in this process.
+    pub streams: usize,
     /// Publications kept in history.
     pub publications: usize,
-    /// What those publications take.
+    /// What names, positions and publications take.
     pub bytes: usize,
-    /// Publications that left history before their time since the start, because a limit of the engine was
-    /// reached.
+    /// Publications that left history before their time since the start, because the bound of memory was reached.
     pub evicted: u64,
+    /// Positions that were forgotten for the same reason.
+    pub forgotten: u64,
 }
 
 impl Engine {

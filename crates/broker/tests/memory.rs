@@ -23,6 +23,10 @@ fn engine(settings: MemorySettings) -> Engine {
     Engine::memory(settings, Box::new(|_| ()))
 }
 
+fn bounded(history_bytes_max: usize) -> MemorySettings {
+    MemorySettings { history_bytes_max, ..MemorySettings::default() }
+}
+
 fn topic(name: &str) -> TopicName {
     TopicName::new(name).unwrap()
 }
@@ -81,12 +85,13 @@ async fn memory_returns_when_topics_end() {
         engine.unsubscribe(&topic).await.unwrap();
     }
     let usage = engine.usage();
-    assert_eq!((usage.topics, usage.publications), (1000, 1000));
-    assert!(usage.bytes > 4 * 1000);
+    assert_eq!((usage.topics, usage.streams, usage.publications), (1000, 1000, 1000));
 
     tokio::time::advance(HISTORY.ttl).await;
     engine.sweep();
-    assert_eq!(engine.usage(), Usage { topics: 1000, ..Usage::default() });
+    let positions = engine.usage();
+    assert_eq!((positions.topics, positions.streams, positions.publications), (1000, 1000, 0));
+    assert!(usage.bytes - positions.bytes > 4 * 1000);
 
     tokio::time::advance(HISTORY.meta_ttl - HISTORY.ttl).await;
     engine.sweep();
@@ -129,25 +134,37 @@ async fn a_sweep_is_bounded_and_the_next_one_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_much_history_costs_what_expires_first() {
-    let settings = MemorySettings { history_bytes_max: 10_000, ..MemorySettings::default() };
-    let engine = engine(settings);
-    for _ in 0..4 {
+async fn too_much_history_costs_the_largest_and_among_equals_what_expires_first() {
+    let engine = engine(bounded(20_000));
+    for name in ["small", "early", "late"] {
+        engine.subscribe(&topic(name)).await.unwrap();
+    }
+    keep(&engine, "small", "data").await;
+    for _ in 0..6 {
         keep(&engine, "early", vec![0; 1000]).await;
     }
     tokio::time::advance(2 * SECOND).await;
-    for _ in 0..6 {
+    for _ in 0..10 {
         keep(&engine, "late", vec![0; 1000]).await;
-        assert!(engine.usage().bytes <= 10_000);
+        assert!(engine.usage().bytes <= 20_000);
     }
-    assert_eq!(kept_offsets(&engine, "early").await, [3, 4]);
-    assert_eq!(kept_offsets(&engine, "late").await, [1, 2, 3, 4, 5, 6]);
-    assert_eq!(engine.usage().evicted, 2);
+    assert_eq!(kept_offsets(&engine, "small").await, [1]);
+    assert_eq!(kept_offsets(&engine, "early").await, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(kept_offsets(&engine, "late").await, [2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    // As large as the other, which expires first.
+    for _ in 0..2 {
+        keep(&engine, "early", vec![0; 1000]).await;
+    }
+    tokio::time::advance(2 * SECOND).await;
+    keep(&engine, "late", vec![0; 1000]).await;
+    assert_eq!(engine.usage().evicted, 4);
+    assert_eq!(engine.usage().forgotten, 0);
 
     // A reader that missed what is gone is told so; one that had seen it is not disturbed.
-    for (offset, complete) in [(1, false), (2, true)] {
+    let first = kept_offsets(&engine, "late").await[0];
+    for (offset, complete) in [(first - 2, false), (first - 1, true)] {
         let since = Since { offset, epoch: "" };
-        let recovery = engine.recover(&topic("early"), Some(since), 100, HISTORY.meta_ttl).await.unwrap();
+        let recovery = engine.recover(&topic("late"), Some(since), 100, HISTORY.meta_ttl).await.unwrap();
         assert_eq!(recovery.complete, complete);
     }
 }
@@ -156,40 +173,76 @@ async fn too_much_history_costs_what_expires_first() {
 async fn a_publication_above_the_limit_is_delivered_and_not_kept() {
     let delivered = Rc::new(Cell::new(0));
     let count = Rc::clone(&delivered);
-    let settings = MemorySettings { history_bytes_max: 1000, ..MemorySettings::default() };
-    let engine = Engine::memory(settings, Box::new(move |_| count.set(count.get() + 1)));
+    let engine = Engine::memory(bounded(3000), Box::new(move |_| count.set(count.get() + 1)));
     engine.subscribe(&topic("t")).await.unwrap();
-    assert_eq!(keep(&engine, "t", vec![0; 1000]).await.offset, 1);
+    assert_eq!(keep(&engine, "t", vec![0; 3000]).await.offset, 1);
     assert_eq!(delivered.get(), 1);
     assert_eq!(kept_offsets(&engine, "t").await, [] as [u64; 0]);
-    assert_eq!(engine.usage(), Usage { topics: 1, publications: 0, bytes: 0, evicted: 1 });
+    let usage = engine.usage();
+    assert_eq!((usage.streams, usage.publications, usage.evicted, usage.forgotten), (1, 0, 1, 0));
 
-    keep(&engine, "u", vec![0; 1000]).await;
-    assert_eq!(engine.usage(), Usage { topics: 2, publications: 0, bytes: 0, evicted: 2 });
+    keep(&engine, "u", vec![0; 3000]).await;
+    let usage = engine.usage();
+    assert_eq!((usage.streams, usage.publications, usage.evicted, usage.forgotten), (2, 0, 2, 0));
     assert_eq!(keep(&engine, "t", "small").await.offset, 2);
     assert_eq!(kept_offsets(&engine, "t").await, [2]);
 }
 
+/// Whoever makes names pays with them: topics that were there before keep what they have, used or not.
 #[tokio::test(start_paused = true)]
-async fn too_many_positions_cost_the_one_that_expires_first() {
-    let engine = engine(MemorySettings { streams_max: 3, ..MemorySettings::default() });
-    let oldest = keep(&engine, "1", "data").await;
-    tokio::time::advance(SECOND).await;
-    let second = keep(&engine, "2", "data").await;
-    engine.subscribe(&topic("1")).await.unwrap();
-    for name in ["3", "4"] {
-        tokio::time::advance(SECOND).await;
-        keep(&engine, name, "data").await;
+async fn a_flood_of_names_costs_the_flood() {
+    const BYTES_MAX: usize = 1 << 20;
+    let engine = engine(bounded(BYTES_MAX));
+    let month = 30 * 24 * 60 * 60 * SECOND;
+    let options = HistoryOptions { size: 10, ttl: month, meta_ttl: month };
+    let publish = async |name: &str| {
+        let publish = Publish { data: "data".into(), history: Some(options), ..Publish::default() };
+        engine.publish(&topic(name), publish).await.unwrap().position.unwrap()
+    };
+    // One is read again later, one has a subscriber, one is only published to, and one is as young as the flood.
+    publish("known").await;
+    tokio::time::advance(90 * SECOND).await;
+    publish("known").await;
+    let once = publish("once").await;
+    tokio::time::advance(11 * 60 * SECOND).await;
+    engine.subscribe(&topic("watched")).await.unwrap();
+    publish("watched").await;
+    let young = publish("young").await;
+    for number in 0..20_000 {
+        let name = format!("flood:{number}");
+        engine.subscribe(&topic(&name)).await.unwrap();
+        publish(&name).await;
+        engine.unsubscribe(&topic(&name)).await.unwrap();
+        assert!(engine.usage().bytes <= BYTES_MAX);
     }
-    assert_eq!(engine.usage().topics, 4, "the topic without a stream still has its subscription");
-    assert_eq!((engine.usage().publications, engine.usage().evicted), (3, 1));
-    engine.unsubscribe(&topic("1")).await.unwrap();
-    assert_eq!(engine.usage().topics, 3);
+    assert!(engine.usage().forgotten > 10_000);
+    for (name, offset) in [("known", 2), ("once", 1), ("watched", 1), ("young", 1)] {
+        assert!(kept_offsets(&engine, name).await.contains(&offset), "{name}");
+    }
+    assert_eq!(publish("once").await, Position { offset: 2, ..once });
+    assert_eq!(publish("young").await, Position { offset: 2, ..young });
 
-    assert_eq!(keep(&engine, "2", "data").await, Position { offset: 2, ..second });
-    let anew = keep(&engine, "1", "data").await;
-    assert_eq!(anew.offset, 1);
-    assert_ne!(anew.epoch, oldest.epoch);
+    // What the flood left grows old, and gives way to what is new.
+    tokio::time::advance(11 * 60 * SECOND).await;
+    let new = publish("new").await;
+    publish("newer").await;
+    assert_eq!(publish("new").await, Position { offset: 2, ..new });
+    assert!(engine.usage().bytes <= BYTES_MAX);
+}
+
+/// A position costs memory without any publication.
+#[tokio::test(start_paused = true)]
+async fn names_that_are_only_asked_about_are_bounded() {
+    const BYTES_MAX: usize = 1 << 20;
+    let engine = engine(bounded(BYTES_MAX));
+    let known = keep(&engine, "known", "data").await;
+    for number in 0..20_000 {
+        let name = topic(&format!("flood:{number}"));
+        engine.recover(&name, None, 0, HISTORY.meta_ttl).await.unwrap();
+    }
+    let usage = engine.usage();
+    assert!(usage.bytes <= BYTES_MAX && usage.streams > 1000 && usage.forgotten > 10_000, "{usage:?}");
+    assert_eq!(keep(&engine, "known", "data").await, Position { offset: 2, ..known });
 }
 
 #[tokio::test]
@@ -211,7 +264,7 @@ async fn history_does_not_keep_the_request_alive_that_it_came_in() {
     let request = Bytes::from(vec![b'x'; 10_000]);
     keep(&engine, "t", request.slice(10..20)).await;
     assert!(request.is_unique());
-    assert!(engine.usage().bytes < 1000);
+    assert!(engine.usage().bytes < 2000);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanwire_broker::{
     Engine, EngineError, Event, HistoryOptions, HistoryQuery, MemorySettings, Publish, Published, Since,
+    Usage,
 };
 use fanwire_protocol::{Epoch, Position, Publication, TopicName};
 use proptest::collection::vec;
@@ -304,7 +305,7 @@ impl Run {
         self.step(Step::Pass { time: 2 * META_TTL }).await;
         self.step(Step::Sweep).await;
         let usage = self.engine.usage();
-        assert_eq!((usage.topics, usage.publications, usage.bytes, usage.evicted), (0, 0, 0, 0));
+        assert_eq!(usage, Usage::default());
     }
 }
 

@@ -104,6 +104,13 @@ pub(crate) struct Counters {
     pub repairs_failed: Counter,
     /// Bytes that wait for slow clients.
     pub queued_bytes: Counter,
+    /// What the embedded engine keeps: topics with a position, publications, and the bytes that all of it takes.
+    pub engine_streams: Counter,
+    pub engine_publications: Counter,
+    pub engine_bytes: Counter,
+    /// What its bound of memory has cost.
+    pub publications_evicted: Counter,
+    pub positions_forgotten: Counter,
 }
 
 impl Default for Counters {
@@ -141,6 +148,11 @@ impl Default for Counters {
             repairs: Counter::default(),
             repairs_failed: Counter::default(),
             queued_bytes: Counter::default(),
+            engine_streams: Counter::default(),
+            engine_publications: Counter::default(),
+            engine_bytes: Counter::default(),
+            publications_evicted: Counter::default(),
+            positions_forgotten: Counter::default(),
         }
     }
 }

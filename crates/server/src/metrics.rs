@@ -147,7 +147,7 @@ enum Value {
     Info(&'static str, &'static str),
 }
 
-const FAMILIES: [Family; 26] = [
+const FAMILIES: [Family; 31] = [
     Family {
         name: "fanwire_build_info",
         help: "Always 1; the label names the version that runs.",
@@ -313,6 +313,36 @@ const FAMILIES: [Family; 26] = [
         help: "Bytes that wait for slow clients.",
         kind: MetricType::GAUGE,
         value: Value::One(|shard| &shard.queued_bytes),
+    },
+    Family {
+        name: "fanwire_memory_engine_streams",
+        help: "Topics that have a position in the embedded engine; 0 with Redis.",
+        kind: MetricType::GAUGE,
+        value: Value::One(|shard| &shard.engine_streams),
+    },
+    Family {
+        name: "fanwire_memory_engine_publications",
+        help: "Publications that the embedded engine keeps; 0 with Redis.",
+        kind: MetricType::GAUGE,
+        value: Value::One(|shard| &shard.engine_publications),
+    },
+    Family {
+        name: "fanwire_memory_engine_bytes",
+        help: "What names, positions and publications take in the embedded engine, of engine.memory.history_bytes_max.",
+        kind: MetricType::GAUGE,
+        value: Value::One(|shard| &shard.engine_bytes),
+    },
+    Family {
+        name: "fanwire_memory_engine_publications_evicted_total",
+        help: "Publications that left history before their time because engine.memory.history_bytes_max was reached.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.publications_evicted),
+    },
+    Family {
+        name: "fanwire_memory_engine_positions_forgotten_total",
+        help: "Positions that were forgotten for the same reason; their clients are not recovered.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.positions_forgotten),
     },
 ];
 

@@ -187,7 +187,7 @@ pub enum EngineSettings {
 
 #[derive(Clone, Debug)]
 pub struct MemoryEngineSettings {
-    /// Publications kept by the memory engine, all topics together.
+    /// Names, positions and publications in the memory engine, all topics together.
     pub history_bytes_max: usize,
     pub idempotency_ttl: Duration,
 }

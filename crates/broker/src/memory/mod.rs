@@ -4,8 +4,10 @@
 //! the engine. Everything that can grow has a bound in [`MemorySettings`], or is bounded by the caller's
 //! subscriptions; a topic in which nothing is left is forgotten.
 
-mod due;
 mod idempotency;
+mod life;
+mod order;
+mod retention;
 mod stream;
 mod topics;
 
@@ -34,12 +36,9 @@ pub struct MemorySettings {
     pub idempotency_ttl: Duration,
     /// Memory for idempotency keys. Beyond it the oldest are forgotten before their time. Default: 64 MiB.
     pub idempotency_bytes_max: usize,
-    /// Memory for kept publications. Beyond it the topic whose history expires first loses its oldest ones;
-    /// readers notice by position, as with any history that has gone. Default: 1 GiB.
+    /// Memory for topics' streams: publications, names and positions. Beyond it the module `retention` says which go
+    /// first; readers notice by position, as with any history that has gone. Default: 1 GiB.
     pub history_bytes_max: usize,
-    /// Topics that have a position. Beyond it the one whose position expires first loses it, and starts a new
-    /// epoch when it is next used. Default: 1,000,000.
-    pub streams_max: usize,
 }
 
 impl Default for MemorySettings {
@@ -48,7 +47,6 @@ impl Default for MemorySettings {
             idempotency_ttl: Duration::from_secs(5 * 60),
             idempotency_bytes_max: 64 << 20,
             history_bytes_max: 1 << 30,
-            streams_max: 1_000_000,
         }
     }
 }

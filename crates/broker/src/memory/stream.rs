@@ -47,6 +47,11 @@ impl Stream {
         version.number > 0 && version.epoch == self.version.epoch && version.number <= self.version.number
     }
 
+    /// What the publisher's name for its versions takes.
+    pub(super) fn version_bytes(&self) -> usize {
+        self.version.epoch.len()
+    }
+
     /// Gives the publication the next offset and keeps it.
     pub(super) fn append(&mut self, mut publication: Publication, version: Version) -> Arc<Publication> {
         self.top.offset += 1;

@@ -1,18 +1,18 @@
-//! All topics of the engine, and the orders in which their history and positions end.
+//! All topics of the engine: who subscribes, who is present, and the stream.
 //!
-//! Invariants: a topic in the table holds something; a stream is in `streams_due` once, and in `history_due`
-//! exactly when it keeps publications; `kept` counts what the streams keep. What has expired is dropped when it
-//! is next looked at, or by the sweep, whichever comes first.
+//! A topic in the table holds something. What has expired is dropped when it is next looked at, or by the sweep,
+//! whichever comes first.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_protocol::{ClientId, Epoch, Position, Publication, TopicName};
+use fanwire_protocol::{ClientId, Position, Publication, TopicName};
 use tokio::time::Instant;
 
-use super::due::{Appointment, Due};
+use super::life::{Life, YOUNG_FOR};
+use super::retention::Retention;
 use super::stream::{Stream, Version};
 use super::{MemorySettings, deadline};
 use crate::capacity::shrunk_capacity;
@@ -22,15 +22,12 @@ use crate::members::{Member, Members};
 use crate::publish::HistoryOptions;
 
 pub(super) struct Topics {
-    history_bytes_max: usize,
-    streams_max: usize,
     /// Clients choose topic names, so this is no place for a fast hash.
     topics: HashMap<TopicName, Topic>,
-    history_due: Due,
-    streams_due: Due,
-    kept: Kept,
-    /// Publications that the limits cost, since the start.
+    retention: Retention,
+    /// Publications and positions that the bound cost, since the start.
     evicted: u64,
+    forgotten: u64,
 }
 
 /// What became of a publication for the history.
@@ -49,44 +46,32 @@ struct Topic {
     members: Option<Box<Members>>,
 }
 
-/// A stream and how long it lives.
-struct Life {
-    stream: Stream,
-    /// When the publications go, all together.
-    history_expires: Instant,
-    history_due: Appointment,
-    /// When epoch and top go.
-    expires: Instant,
-    due: Appointment,
-}
-
-/// What all streams keep together.
-#[derive(Default)]
-struct Kept {
-    publications: usize,
-    bytes: usize,
-}
-
 impl Topics {
     pub(super) fn new(settings: &MemorySettings) -> Self {
-        let now = Instant::now();
         Self {
-            history_bytes_max: settings.history_bytes_max,
-            streams_max: settings.streams_max,
             topics: HashMap::new(),
-            history_due: Due::new(now),
-            streams_due: Due::new(now),
-            kept: Kept::default(),
+            retention: Retention::new(settings.history_bytes_max),
             evicted: 0,
+            forgotten: 0,
         }
     }
 
     pub(super) fn subscribe(&mut self, topic: &TopicName) {
-        self.topics.entry(topic.clone()).or_default().subscribed = true;
+        let state = self.topics.entry(topic.clone()).or_default();
+        state.subscribed = true;
+        if let Some(life) = &mut state.stream {
+            self.retention.classify(topic, life, true, Instant::now());
+        }
     }
 
     pub(super) fn unsubscribe(&mut self, topic: &TopicName) {
-        self.change(topic, |state| state.subscribed = false);
+        if let Some(state) = self.topics.get_mut(topic) {
+            state.subscribed = false;
+            if let Some(life) = &mut state.stream {
+                self.retention.classify(topic, life, false, Instant::now());
+            }
+        }
+        self.change(topic, |_| ());
     }
 
     pub(super) fn is_subscribed(&self, topic: &TopicName) -> bool {
@@ -102,26 +87,17 @@ impl Topics {
         version: Version,
         options: HistoryOptions,
     ) -> Appended {
-        self.open(topic, now, options.meta_ttl);
-        let Self { topics, history_due, kept, .. } = self;
-        let life = topics.get_mut(topic).and_then(|state| state.stream.as_mut()).expect("opened above");
+        let (life, retention) = self.open(topic, now, options.meta_ttl);
         if life.stream.has_seen(&version) {
             return Appended::OldVersion(life.stream.top());
         }
+        let before = life.stream.version_bytes();
         let publication = life.stream.append(publication, version);
-        kept.add(&publication);
-        life.history_expires = deadline(now, options.ttl);
-        history_due.set(topic, &mut life.history_due, life.history_expires);
-        while life.stream.len() > options.size
-            && let Some(oldest) = life.stream.pop_oldest()
-        {
-            kept.remove(&oldest);
-        }
-        if life.stream.len() == 0 {
-            history_due.cancel(topic, &mut life.history_due);
-        }
+        retention.set_bytes(life, life.bytes - before + life.stream.version_bytes());
+        retention.keep(topic, life, &publication, deadline(now, options.ttl));
+        while life.stream.len() > options.size && retention.release_oldest(topic, life) {}
         let position = life.stream.top();
-        self.enforce_limits();
+        self.enforce_bound(now);
         Appended::Kept(publication, position)
     }
 
@@ -137,16 +113,15 @@ impl Topics {
         let life = self.topics.get(topic).and_then(|state| state.stream.as_deref());
         let meta_ttl =
             if life.is_some_and(is_published) { meta_ttl } else { meta_ttl.min(UNPUBLISHED_META_TTL_MAX) };
-        self.open(topic, now, meta_ttl);
-        let life = self.topics.get(topic).and_then(|state| state.stream.as_ref()).expect("opened above");
+        let (life, _) = self.open(topic, now, meta_ttl);
         let answer = read(&life.stream);
-        self.enforce_limits();
+        self.enforce_bound(now);
         answer
     }
 
     pub(super) fn remove_history(&mut self, topic: &TopicName) {
         if let Some(life) = self.topics.get_mut(topic).and_then(|state| state.stream.as_mut()) {
-            life.drop_history(topic, &mut self.history_due, &mut self.kept);
+            self.retention.release_history(topic, life);
         }
     }
 
@@ -176,16 +151,16 @@ impl Topics {
     pub(super) fn sweep(&mut self, now: Instant, max: usize) -> usize {
         let mut released = 0;
         while released < max
-            && let Some(topic) = self.streams_due.first_past(now)
+            && let Some(topic) = self.retention.stream_past(now)
         {
             released += 1 + self.drop_stream(&topic);
         }
         while released < max
-            && let Some(topic) = self.history_due.first_past(now)
+            && let Some(topic) = self.retention.history_past(now)
         {
             let life = self.topics.get_mut(&topic).and_then(|state| state.stream.as_mut());
             let life = life.expect("only streams have history due");
-            released += 1 + life.drop_history(&topic, &mut self.history_due, &mut self.kept);
+            released += 1 + self.retention.release_history(&topic, life);
         }
         if let Some(capacity) = shrunk_capacity(self.topics.len(), self.topics.capacity()) {
             self.topics.shrink_to(capacity);
@@ -196,57 +171,68 @@ impl Topics {
     pub(super) fn usage(&self) -> Usage {
         Usage {
             topics: self.topics.len(),
-            publications: self.kept.publications,
-            bytes: self.kept.bytes,
+            streams: self.retention.streams,
+            publications: self.retention.publications,
+            bytes: self.retention.bytes,
             evicted: self.evicted,
+            forgotten: self.forgotten,
         }
     }
 
-    /// Makes sure that the topic has a stream, without anything that has expired, for another `meta_ttl`.
-    fn open(&mut self, topic: &TopicName, now: Instant, meta_ttl: Duration) {
-        let Self { topics, history_due, streams_due, kept, .. } = self;
+    /// The topic's stream, new if there is none, without anything that has expired, for another `meta_ttl`.
+    fn open(&mut self, topic: &TopicName, now: Instant, meta_ttl: Duration) -> (&mut Life, &mut Retention) {
+        let Self { topics, retention, .. } = self;
         let state = topics.entry(topic.clone()).or_default();
         if let Some(life) = &mut state.stream {
             if life.expires <= now {
-                life.drop_history(topic, history_due, kept);
-                life.stream = Stream::new(new_epoch());
+                retention.forget(topic, life);
+                state.stream = None;
             } else if life.history_expires <= now {
-                life.drop_history(topic, history_due, kept);
+                retention.release_history(topic, life);
             }
         }
-        let life = state.stream.get_or_insert_with(|| Box::new(Life::new(now)));
-        life.expires = deadline(now, meta_ttl);
-        streams_due.set(topic, &mut life.due, life.expires);
+        let is_subscribed = state.subscribed;
+        let life = state.stream.get_or_insert_with(|| Box::new(retention.make(topic, is_subscribed, now)));
+        retention.use_again(topic, life, is_subscribed, now, meta_ttl);
+        (life, retention)
     }
 
-    /// Gives up what expires first until the engine is within its bounds.
-    fn enforce_limits(&mut self) {
-        while self.kept.bytes > self.history_bytes_max
-            && let Some(topic) = self.history_due.first()
+    /// Gives up what goes first until the engine is within its bound.
+    fn enforce_bound(&mut self, now: Instant) {
+        if !self.retention.is_over() {
+            return;
+        }
+        self.let_grow_old(now);
+        while self.retention.is_over()
+            && let Some(topic) = self.retention.payer()
         {
             let life = self.topics.get_mut(&topic).and_then(|state| state.stream.as_mut());
-            let life = life.expect("only streams have history due");
-            if let Some(oldest) = life.stream.pop_oldest() {
-                self.kept.remove(&oldest);
+            let life = life.expect("only streams pay");
+            if self.retention.release_oldest(&topic, life) {
                 self.evicted += 1;
-            }
-            if life.stream.len() == 0 {
-                life.drop_history(&topic, &mut self.history_due, &mut self.kept);
+            } else {
+                self.drop_stream(&topic);
+                self.forgotten += 1;
             }
         }
-        while self.streams_due.len() > self.streams_max
-            && let Some(topic) = self.streams_due.first()
-        {
-            self.evicted += self.drop_stream(&topic) as u64;
+    }
+
+    /// Takes those out of the young streams that are young no more.
+    fn let_grow_old(&mut self, now: Instant) {
+        while let Some(topic) = self.retention.oldest_young() {
+            let state = self.topics.get_mut(&topic).expect("the young are streams");
+            let life = state.stream.as_mut().expect("the young are streams");
+            if life.created + YOUNG_FOR > now {
+                return;
+            }
+            self.retention.classify(&topic, life, state.subscribed, now);
         }
     }
 
     /// Forgets the topic's position and history; returns how many publications that were.
     fn drop_stream(&mut self, topic: &TopicName) -> usize {
         let mut life = self.topics.get_mut(topic).and_then(|state| state.stream.take());
-        let life = life.as_mut().expect("only streams are due");
-        let dropped = life.drop_history(topic, &mut self.history_due, &mut self.kept);
-        self.streams_due.cancel(topic, &mut life.due);
+        let dropped = self.retention.forget(topic, life.as_mut().expect("only streams are due"));
         self.change(topic, |_| ());
         dropped
     }
@@ -266,61 +252,4 @@ impl Topic {
     fn is_empty(&self) -> bool {
         !self.subscribed && self.stream.is_none() && self.members.is_none()
     }
-}
-
-impl Life {
-    /// A new stream, to live as long as its opener says.
-    fn new(now: Instant) -> Self {
-        Self {
-            stream: Stream::new(new_epoch()),
-            history_expires: now,
-            history_due: Appointment::default(),
-            expires: now,
-            due: Appointment::default(),
-        }
-    }
-
-    /// Drops the publications, keeps the position; returns how many they were.
-    fn drop_history(&mut self, topic: &TopicName, history_due: &mut Due, kept: &mut Kept) -> usize {
-        history_due.cancel(topic, &mut self.history_due);
-        let publications = self.stream.take_all();
-        for publication in &publications {
-            kept.remove(publication);
-        }
-        publications.len()
-    }
-}
-
-impl Kept {
-    fn add(&mut self, publication: &Publication) {
-        self.publications += 1;
-        self.bytes += publication_bytes(publication);
-    }
-
-    fn remove(&mut self, publication: &Publication) {
-        self.publications -= 1;
-        self.bytes -= publication_bytes(publication);
-    }
-}
-
-fn new_epoch() -> Epoch {
-    Epoch::from_random(rand::random())
-}
-
-/// What a kept publication takes. Info and tags are counted as if nothing shared them.
-fn publication_bytes(publication: &Publication) -> usize {
-    /// The structs, their reference counts, and what an allocator adds to each.
-    const OVERHEAD: usize = 160;
-    const OVERHEAD_INFO: usize = 160;
-    const OVERHEAD_TAG: usize = 96;
-
-    let info = publication
-        .info
-        .as_ref()
-        .map_or(0, |info| OVERHEAD_INFO + info.user.len() + info.connection.len() + info.subscription.len());
-    let tags = publication
-        .tags
-        .as_ref()
-        .map_or(0, |tags| tags.iter().map(|(name, value)| OVERHEAD_TAG + name.len() + value.len()).sum());
-    OVERHEAD + publication.data.len() + info + tags
 }

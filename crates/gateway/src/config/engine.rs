@@ -34,7 +34,7 @@ choice! {
 section! {
     /// The embedded engine.
     MemoryEngine {
-        /// Publications kept in history, all topics together; beyond it the oldest go first.
+        /// Names, positions and publications of all topics; beyond it new topics that nobody subscribes to go first.
         history_bytes_max: Size = defaults::HISTORY_BYTES_MAX,
         /// How long a publication's idempotency key is remembered.
         idempotency_ttl: Period = defaults::IDEMPOTENCY_TTL,

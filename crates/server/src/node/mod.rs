@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use fanwire_broker::{
-    Engine, Event, HistoryOptions, MemorySettings, Publish, Redis, UNPUBLISHED_META_TTL_MAX,
+    Engine, Event, HistoryOptions, MemorySettings, Publish, Redis, UNPUBLISHED_META_TTL_MAX, Usage,
 };
 use fanwire_hub::delivery::{Delivery, Message as Content};
 use fanwire_hub::effect::{Answer, TopicRequest};
@@ -217,6 +217,11 @@ impl Topics {
     /// Topics that have subscribers, or something to do.
     pub(crate) fn len(&self) -> usize {
         self.topics.borrow().len()
+    }
+
+    /// What the engine of this shard holds.
+    pub(crate) fn usage(&self) -> Usage {
+        self.engine.usage()
     }
 
     /// Releases what has expired in the engine, and tries failed repairs again; called about once a second.
@@ -449,6 +454,7 @@ fn memory_engine(settings: &Settings, events: Rc<RefCell<VecDeque<Event>>>) -> E
     if let EngineSettings::Memory(configured) = &settings.engine {
         memory.idempotency_ttl = configured.idempotency_ttl;
         memory.history_bytes_max = configured.history_bytes_max / settings.shards;
+        memory.idempotency_bytes_max /= settings.shards;
     }
     Engine::memory(memory, Box::new(move |event| events.borrow_mut().push_back(event)))
 }

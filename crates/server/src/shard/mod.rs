@@ -448,6 +448,12 @@ impl Shard {
         self.counters.subscriptions.set(self.registry.subscriptions_count() as u64);
         self.counters.users.set(self.users.len() as u64);
         self.counters.queued_bytes.set(self.queued_bytes as u64);
+        let usage = self.topics.usage();
+        self.counters.engine_streams.set(usage.streams as u64);
+        self.counters.engine_publications.set(usage.publications as u64);
+        self.counters.engine_bytes.set(usage.bytes as u64);
+        self.counters.publications_evicted.set(usage.evicted);
+        self.counters.positions_forgotten.set(usage.forgotten);
         if let Some(deflater) = &self.deflater {
             let (before, after) = deflater.bytes();
             self.counters.bytes_uncompressed.set(before);

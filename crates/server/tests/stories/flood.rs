@@ -1,5 +1,8 @@
 //! A client may ask faster than the node answers: it gets every answer, in order, and others are served meanwhile.
 
+use std::time::Duration;
+
+use fanwire_server::settings::{EngineSettings, MemoryEngineSettings};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -210,4 +213,35 @@ async fn whoever_is_above_its_rate_is_told_so_and_stays() {
     assert_eq!(counted, refused as f64);
     let mut other = gateway.client().await;
     within("another client's subscribe", other.subscribe(OTHER_ROOM)).await;
+}
+
+/// One client makes names as fast as it can: the memory they take is bounded and can be watched, and a topic that others
+/// made before keeps its publication.
+#[tokio::test]
+async fn a_flood_of_names_costs_no_other_topic() {
+    const NAMES: usize = 3000;
+    const BYTES_MAX: usize = 1 << 20;
+    let mut settings = settings(1);
+    settings.engine = EngineSettings::Memory(MemoryEngineSettings {
+        history_bytes_max: BYTES_MAX,
+        idempotency_ttl: Duration::from_secs(60),
+    });
+    let gateway = TestGateway::start(settings).await;
+    let mut innocent = gateway.client().await;
+    innocent.publish("history:innocent", json!("here")).await;
+    let mut flooder = gateway.client().await;
+    for number in 0..NAMES {
+        let topic = format!("history:{number}");
+        flooder.subscribe(&topic).await;
+        flooder.publish(&topic, json!(number)).await;
+        flooder.unsubscribe(&topic).await;
+    }
+    eventually("some names were forgotten", async || {
+        gateway.metric("fanwire_memory_engine_positions_forgotten_total").await > 100.0
+    })
+    .await;
+    assert!(gateway.metric("fanwire_memory_engine_bytes").await <= BYTES_MAX as f64);
+    let history =
+        innocent.request("history", json!({"channel": "history:innocent", "limit": 10})).await.unwrap();
+    assert_eq!(history["publications"][0]["data"], "here", "{history}");
 }

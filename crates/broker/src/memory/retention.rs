@@ -1,0 +1,212 @@
+//! What all streams keep together, when it ends, and which of it goes first where memory is short.
+//!
+//! Everything counts: publications, names and positions. Over the bound, streams pay in this order:
+//! 1. young ones without a subscriber, the youngest first, while these take more than an eighth of the bound;
+//! 2. older ones that nobody has come back to, the oldest first, while these take more than an eighth;
+//! 3. the one with the largest history, and of about equal ones that which expires first;
+//! 4. the position that expires first.
+//!
+//! A stream pays with its oldest publications and, once it has none, with its position. So a flood of new names costs
+//! the flood, and a flood of publications costs the topics that it goes to.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use fanwire_protocol::{Publication, TopicName};
+use tokio::time::Instant;
+
+use super::deadline;
+use super::life::{Life, RETURN_AFTER, YOUNG_FOR, publication_bytes};
+use super::order::{Order, second_of};
+
+/// Invariants: a stream is in `streams_due` once, in `history_due` and `sizes` exactly when it keeps publications, and in
+/// at most one of `young` and `unused`; the counts are those of the streams.
+pub(super) struct Retention {
+    bytes_max: usize,
+    /// Second 0.
+    start: Instant,
+    history_due: Order<u64>,
+    streams_due: Order<u64>,
+    sizes: Order<(Reverse<u32>, u64)>,
+    young: Order<Reverse<u64>>,
+    unused: Order<u64>,
+    young_bytes: usize,
+    unused_bytes: usize,
+    pub(super) streams: usize,
+    pub(super) publications: usize,
+    pub(super) bytes: usize,
+    /// Streams that were ever made.
+    made: u64,
+}
+
+impl Retention {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            start: Instant::now(),
+            history_due: Order::new(),
+            streams_due: Order::new(),
+            sizes: Order::new(),
+            young: Order::new(),
+            unused: Order::new(),
+            young_bytes: 0,
+            unused_bytes: 0,
+            streams: 0,
+            publications: 0,
+            bytes: 0,
+            made: 0,
+        }
+    }
+
+    pub(super) fn make(&mut self, topic: &TopicName, is_subscribed: bool, now: Instant) -> Life {
+        self.made += 1;
+        self.streams += 1;
+        let mut life = Life::new(topic, self.made, now);
+        self.bytes += life.bytes;
+        self.classify(topic, &mut life, is_subscribed, now);
+        life
+    }
+
+    /// Somebody reads or publishes: the stream stays for another `meta_ttl`.
+    pub(super) fn use_again(
+        &mut self,
+        topic: &TopicName,
+        life: &mut Life,
+        is_subscribed: bool,
+        now: Instant,
+        meta_ttl: Duration,
+    ) {
+        if !life.has_returned && life.created + RETURN_AFTER <= now {
+            life.has_returned = true;
+            self.classify(topic, life, is_subscribed, now);
+        }
+        life.expires = deadline(now, meta_ttl);
+        self.streams_due.set(topic, &mut life.due, second_of(self.start, life.expires));
+    }
+
+    /// Puts a stream where it belongs among those that pay first, after what decides about that has changed.
+    pub(super) fn classify(&mut self, topic: &TopicName, life: &mut Life, is_subscribed: bool, now: Instant) {
+        self.declassify(topic, life);
+        if is_subscribed || life.has_returned {
+            return;
+        }
+        if life.created + YOUNG_FOR > now {
+            self.young.set(topic, &mut life.young, Reverse(life.number));
+            self.young_bytes += life.bytes;
+        } else {
+            self.unused.set(topic, &mut life.unused, life.number);
+            self.unused_bytes += life.bytes;
+        }
+    }
+
+    fn declassify(&mut self, topic: &TopicName, life: &mut Life) {
+        if life.young.is_taken() {
+            self.young.cancel(topic, &mut life.young);
+            self.young_bytes -= life.bytes;
+        }
+        if life.unused.is_taken() {
+            self.unused.cancel(topic, &mut life.unused);
+            self.unused_bytes -= life.bytes;
+        }
+    }
+
+    /// Counts a publication that the stream keeps from now on.
+    pub(super) fn keep(
+        &mut self,
+        topic: &TopicName,
+        life: &mut Life,
+        publication: &Publication,
+        expires: Instant,
+    ) {
+        self.publications += 1;
+        self.set_bytes(life, life.bytes + publication_bytes(publication));
+        life.history_expires = expires;
+        self.history_due.set(topic, &mut life.history_due, second_of(self.start, expires));
+        self.place_by_size(topic, life);
+    }
+
+    /// Takes the oldest publication out of a stream; `false` if it has none.
+    pub(super) fn release_oldest(&mut self, topic: &TopicName, life: &mut Life) -> bool {
+        let Some(oldest) = life.stream.pop_oldest() else { return false };
+        self.publications -= 1;
+        self.set_bytes(life, life.bytes - publication_bytes(&oldest));
+        if life.stream.len() == 0 {
+            self.release_history(topic, life);
+        } else {
+            self.place_by_size(topic, life);
+        }
+        true
+    }
+
+    /// Drops all publications of a stream and keeps its position; returns how many they were.
+    pub(super) fn release_history(&mut self, topic: &TopicName, life: &mut Life) -> usize {
+        self.history_due.cancel(topic, &mut life.history_due);
+        self.sizes.cancel(topic, &mut life.size);
+        let publications = life.stream.take_all();
+        let bytes: usize = publications.iter().map(|publication| publication_bytes(publication)).sum();
+        self.publications -= publications.len();
+        self.set_bytes(life, life.bytes - bytes);
+        publications.len()
+    }
+
+    /// Takes a stream out of everything; returns how many publications it kept.
+    pub(super) fn forget(&mut self, topic: &TopicName, life: &mut Life) -> usize {
+        let publications = self.release_history(topic, life);
+        self.declassify(topic, life);
+        self.streams_due.cancel(topic, &mut life.due);
+        self.bytes -= life.bytes;
+        self.streams -= 1;
+        publications
+    }
+
+    /// Changes what a stream takes.
+    pub(super) fn set_bytes(&mut self, life: &mut Life, bytes: usize) {
+        let counts = [
+            Some(&mut self.bytes),
+            life.young.is_taken().then_some(&mut self.young_bytes),
+            life.unused.is_taken().then_some(&mut self.unused_bytes),
+        ];
+        for count in counts.into_iter().flatten() {
+            *count = *count - life.bytes + bytes;
+        }
+        life.bytes = bytes;
+    }
+
+    fn place_by_size(&mut self, topic: &TopicName, life: &mut Life) {
+        let expires = second_of(self.start, life.history_expires);
+        self.sizes.set(topic, &mut life.size, (Reverse(life.bytes.ilog2()), expires));
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.bytes > self.bytes_max
+    }
+
+    /// The oldest of the young streams.
+    pub(super) fn oldest_young(&self) -> Option<TopicName> {
+        self.young.last()
+    }
+
+    /// The stream that pays next.
+    pub(super) fn payer(&self) -> Option<TopicName> {
+        let share = self.bytes_max / 8;
+        if self.young_bytes > share {
+            self.young.first()
+        } else if self.unused_bytes > share {
+            self.unused.first()
+        } else {
+            self.sizes.first().or_else(|| self.streams_due.first())
+        }
+    }
+
+    pub(super) fn history_past(&self, now: Instant) -> Option<TopicName> {
+        self.history_due.first_past(self.past(now))
+    }
+
+    pub(super) fn stream_past(&self, now: Instant) -> Option<TopicName> {
+        self.streams_due.first_past(self.past(now))
+    }
+
+    fn past(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.start).as_secs()
+    }
+}
