@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: Check) -> Result<(), Failure> {
         complain(format!("warning: {warning}"));
     }
     match result {
-        Ok(loaded) => say(summary(&loaded)),
+        Ok(loaded) => say(summary(&loaded, warnings.len())),
         Err(problems) => {
             for problem in &problems {
                 complain(format!("error: {problem}"));
@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: Check) -> Result<(), Failure> {
     }
 }
 
-fn summary(loaded: &Loaded) -> String {
+fn summary(loaded: &Loaded, warnings: usize) -> String {
     let settings = &loaded.settings;
     let mut namespaces: Vec<&str> = settings.topics.named().map(|namespace| &*namespace.name).collect();
     namespaces.sort_unstable();
@@ -61,13 +61,22 @@ fn summary(loaded: &Loaded) -> String {
         count => format!("{count} keys"),
     };
     let origins: Vec<&str> = settings.origins.allowed.iter().map(String::as_str).collect();
+    let verdict = match warnings {
+        0 => "The configuration is fine.".to_owned(),
+        1 => "The configuration can be used. There is 1 warning.".to_owned(),
+        count => format!("The configuration can be used. There are {count} warnings."),
+    };
+    let algorithms = match tokens.insecure_skip_signature {
+        true => vec!["any signature: clients may be any user"],
+        false => algorithms,
+    };
     let no_tokens = match &settings.client {
         client if client.insecure => "not needed",
         client if client.allow_anonymous_connect_without_token => "none: clients are anonymous",
         _ => "none: clients cannot connect without keys in [client.token]",
     };
     [
-        "The configuration is fine.".to_owned(),
+        verdict,
         format!("  clients     {}, {}", settings.client_address, encryption(settings)),
         format!("  internal    {}", settings.internal_address),
         format!("  shards      {}", settings.shards),

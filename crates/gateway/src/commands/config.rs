@@ -24,6 +24,9 @@ fn import(file: &Path) -> Result<(), Failure> {
     for left in &translation.left_out {
         complain(format!("{}: {}", left.key, left.reason));
     }
+    for warning in &translation.warnings {
+        complain(format!("warning: {warning}"));
+    }
     if translation.problems.is_empty() {
         Ok(())
     } else {

@@ -12,7 +12,7 @@ use super::checks::{Checks, Problem, Source};
 use super::environment::Environment;
 use super::layer::{Layer, shown};
 use super::section::Item;
-use super::{Config, dev, outline, tls};
+use super::{Config, dev, outline, risks, tls};
 
 /// Where values come from, the weakest first.
 #[derive(Debug, Default)]
@@ -87,10 +87,13 @@ pub(crate) fn read_file(file: &Path) -> Result<Dict, String> {
     }
 }
 
-/// The problems of a file alone, without any other source. The files that it names may be on another machine.
-pub(crate) fn problems_of(values: Dict, file: PathBuf) -> Vec<Problem> {
+/// Returns the problems and warnings of a file alone, without any other source. The files that it names may be on
+/// another machine.
+pub(crate) fn judge(values: Dict, file: PathBuf) -> (Vec<Problem>, Vec<String>) {
     let layer = Layer { source: Source::File(file), values };
-    build(vec![layer], Vec::new(), false, Files::Named, &mut Vec::new()).err().unwrap_or_default()
+    let mut warnings = Vec::new();
+    let built = build(vec![layer], Vec::new(), false, Files::Named, &mut warnings);
+    (built.err().unwrap_or_default(), warnings)
 }
 
 /// What is done about files that the configuration names.
@@ -130,6 +133,7 @@ fn build(
     if let Some(settings) = settings.tls.as_ref().filter(|_| files == Files::Read) {
         tls::check_files(settings, &mut checks);
     }
+    risks::warn(&settings, settings.dev.is_some(), &mut checks);
     warn_of_unused_engine(&config, &layers, &mut checks);
 
     let located = |(key, text): (String, String)| {
@@ -235,7 +239,7 @@ mod tests {
         let problem = result.unwrap_err()[0].to_string();
         let expected = "a.toml: server.tls.certificate_file: /no/such.crt: cannot be read";
         assert!(problem.contains(expected), "{problem}");
-        assert_eq!(problems_of(read_file(&path).unwrap(), path), []);
+        assert_eq!(judge(read_file(&path).unwrap(), path).0, []);
     }
 
     #[test]

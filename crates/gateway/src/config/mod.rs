@@ -24,6 +24,7 @@ mod environment;
 mod layer;
 mod load;
 mod reference;
+mod risks;
 mod values;
 
 use fanwire_server::Settings;
@@ -37,7 +38,7 @@ use server::{Internal, Server};
 use topics::Topics;
 use transports::{Sse, WebSocket};
 
-pub(crate) use load::{Flag, Loaded, Sources, load, problems_of, read_file};
+pub(crate) use load::{Flag, Loaded, Sources, judge, load, read_file};
 pub(crate) use log::{Log, LogFormat};
 pub(crate) use reference::{reference, write_file};
 pub(crate) use values::{Period, Size};

@@ -86,7 +86,7 @@ fn find<'t>(values: &'t toml::Table, path: &str) -> Option<&'t toml::Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::load::problems_of;
+    use super::super::load::judge;
     use super::*;
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
             .collect();
         let named = uncommented.replace("name = \"\"", "name = \"chat\"");
         let values = toml::from_str(&named).unwrap();
-        assert_eq!(problems_of(values, "reference.toml".into()), []);
+        assert_eq!(judge(values, "reference.toml".into()).0, []);
     }
 
     fn is_bare(key: &str) -> bool {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use figment::value::{Dict, Value};
 
-use crate::config::{problems_of, write_file};
+use crate::config::{judge, write_file};
 use rules::{LEFT_OUT, NAMESPACE_LEFT_OUT, NAMESPACE_RULES, RULES, Rule, TOKEN_RULES};
 use value::convert;
 
@@ -23,6 +23,8 @@ pub(crate) struct Translation {
     pub(crate) left_out: Vec<LeftOut>,
     /// What is still wrong with it; empty unless the original contradicts itself.
     pub(crate) problems: Vec<String>,
+    /// What is valid and probably not meant so.
+    pub(crate) warnings: Vec<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -50,9 +52,9 @@ pub(crate) fn translate(values: &Dict, folder: &Path) -> Translation {
     work.internal_port(values);
     work.encryption(values);
     work.skipped_signatures();
-    let problems = work.without_refused_keys();
+    let (problems, warnings) = work.without_refused_keys();
     work.publication_format();
-    Translation { text: write_file(&work.ours), left_out: work.left_out, problems }
+    Translation { text: write_file(&work.ours), left_out: work.left_out, problems, warnings }
 }
 
 /// What a setting of Centrifugo is called here, when that differs.
@@ -233,13 +235,16 @@ impl Work<'_> {
         }
     }
 
-    /// Takes out what our own check refuses, key by key, so that what is written can be used.
-    fn without_refused_keys(&mut self) -> Vec<String> {
+    /// Takes out what our own check refuses, key by key, so that what is written can be used. Returns the problems and
+    /// warnings that are left.
+    fn without_refused_keys(&mut self) -> (Vec<String>, Vec<String>) {
         loop {
             let values = Value::serialize(&self.ours).ok().and_then(Value::into_dict).unwrap_or_default();
-            let problems = problems_of(values, "the translation".into());
+            let (problems, warnings) = judge(values, "the translation".into());
             let removed = problems.iter().find(|problem| remove(&mut self.ours, &problem.key));
-            let Some(problem) = removed else { return problems.iter().map(ToString::to_string).collect() };
+            let Some(problem) = removed else {
+                return (problems.iter().map(ToString::to_string).collect(), warnings);
+            };
             self.leave_out(&problem.key, &format!("refused here: {}", problem.text));
         }
     }
