@@ -88,19 +88,6 @@ impl Turns {
     }
 }
 
-/// Ends the poll: what follows happens in another one, which has to wait for its own turn.
-pub(crate) async fn pause() {
-    let mut has_paused = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut has_paused, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
 /// Lets one request pass in each poll of its connection, however many the peer has sent at once.
 #[derive(Debug, Default)]
 pub(crate) struct OnePerPoll(Cell<bool>);
@@ -142,7 +129,7 @@ mod tests {
                     loop {
                         polled.borrow_mut().push(number);
                         thread::sleep(SHARE);
-                        pause().await;
+                        yield_now().await;
                     }
                 })
                 .await;
