@@ -10,6 +10,7 @@ pub mod topic;
 pub mod centrifuge;
 pub mod events;
 pub mod json;
+pub mod proxy;
 pub mod websocket;
 
 pub use code::{Disconnect, ErrorCode, Unsubscribed};

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use crate::admission::{Crowd, FirstByte, Group, Reason, Seat, Times, Watch, Watched, first_byte};
+use crate::admission::{Crowd, FirstByte, Group, Proxies, Reason, Seat, Times, Watch, Watched, first_byte};
 use crate::drain::Phase;
 use crate::http::{self, Gate, Outcome, Stay};
 use crate::shard::Adopted;
@@ -131,7 +131,8 @@ impl Door {
         let door = self.clone();
         let seat = Arc::new(self.crowd.enter(peer.ip()));
         let watched = seat.clone();
-        let task = tokio::task::spawn_local(async move { door.serve(stream, watched, answering).await });
+        let task =
+            tokio::task::spawn_local(async move { door.serve(stream, peer.ip(), watched, answering).await });
         seat.is_served_by(task.abort_handle());
     }
 
@@ -142,13 +143,24 @@ impl Door {
         let _ = self.answering.subscribe().wait_for(|count| *count == 0).await;
     }
 
-    async fn serve(self: &Rc<Self>, stream: TcpStream, seat: Arc<Seat>, answering: Option<Answering>) {
+    async fn serve(
+        self: &Rc<Self>,
+        mut stream: TcpStream,
+        peer: IpAddr,
+        seat: Arc<Seat>,
+        answering: Option<Answering>,
+    ) {
         // Without it small messages wait for the acknowledgement of earlier ones.
         if stream.set_nodelay(true).is_err() {
             return;
         }
         let deadline = Instant::now() + self.times.head;
-        match first_byte(&stream, &seat, deadline).await {
+        let mut first = first_byte(&stream, &seat, deadline).await;
+        if first == FirstByte::Came && self.proxies().trust(peer) {
+            // Apart, as it is large.
+            first = Box::pin(self.skip_proxy_header(&mut stream, peer, &seat, deadline)).await;
+        }
+        match first {
             // Apart, so that a connection that sends nothing holds little.
             FirstByte::Came => {
                 Box::pin(self.gate.turns.paced(self.serve_begun(stream, seat, deadline, answering))).await;
@@ -156,6 +168,34 @@ impl Door {
             FirstByte::Left => self.count_handshake(Handshake::Left),
             FirstByte::TimedOut => self.count_handshake(Handshake::TimedOut),
         }
+    }
+
+    /// Takes the header that a trusted proxy may have sent ahead, and waits for the client's own first byte.
+    async fn skip_proxy_header(
+        &self,
+        stream: &mut TcpStream,
+        peer: IpAddr,
+        seat: &Seat,
+        deadline: Instant,
+    ) -> FirstByte {
+        match timeout_at(deadline, self.proxies().sent_ahead(stream, peer)).await {
+            Ok(Ok(from)) => {
+                seat.comes_from(from);
+                first_byte(stream, seat, deadline).await
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, %peer, "a PROXY header could not be read");
+                FirstByte::Left
+            }
+            Err(_) => {
+                seat.dropped(Reason::HeadTimeout);
+                FirstByte::TimedOut
+            }
+        }
+    }
+
+    fn proxies(&self) -> Proxies<'_> {
+        Proxies(&self.gate.node.settings.admission.trusted_proxies)
     }
 
     /// Serves a connection that has sent something.
@@ -215,6 +255,7 @@ impl Door {
         let answering = RefCell::new(answering);
         let is_asked = Cell::new(false);
         let one_per_poll = OnePerPoll::default();
+        let proxies = self.proxies();
         let service = service_fn(|request: Request<Incoming>| {
             is_asked.set(true);
             answering.borrow_mut().get_or_insert_with(|| Answering::new(self));
@@ -222,6 +263,7 @@ impl Door {
             Box::pin(async move {
                 watch.written().await;
                 one_per_poll.pass().await;
+                watch.asks_for(|from| proxies.client_of(from, request.headers()));
                 let group = if http::is_api_call(&gate, &request) { Group::Api } else { Group::Request };
                 let outcome = match watch.asked(group) {
                     true => http::route(&gate, request).await,

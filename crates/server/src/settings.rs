@@ -6,6 +6,7 @@ use std::time::Duration;
 
 pub use fanwire_broker::RedisSettings;
 use fanwire_hub::{ClientSettings, Namespaces};
+pub use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::admission::{Limits, Shares, Times};
@@ -108,6 +109,8 @@ pub struct Admission {
     pub connections_max: usize,
     /// New client connections a second on this node; more are answered 503. 0 sets no limit.
     pub connections_per_second_max: usize,
+    /// Proxies before the port for clients that are trusted to name their clients.
+    pub trusted_proxies: Vec<IpNet>,
     /// Accepted connections of one shard, or of the internal port, that have sent nothing. At the limit the oldest is
     /// dropped, from the address with the most of them first.
     pub silent_connections_max: usize,

@@ -247,6 +247,7 @@ mod tests {
         let found = problems(
             "a.toml",
             "[server]\nport = 9000\nshards = 0\nhttp_connections_max = 9223372036854775807\n\
+             trusted_proxies = ['10.0.0.0/40', '::/0', '10.1.2.3/8', '192.0.2.1']\n\
              [server.tls]\nkey_file = 'key.pem'\nreload_interval = '10ms'\n[client]\nping_interval = '5s'\nstale_close_delay = '0s'\n\
              [client.token]\nhmac_secret = ''\nrsa_public_key = 'x'\naudience = 'a'\naudience_regex = 'b'\n\
              [client.personal_topic]\nenabled = true\nnamespace = 'none'\n\
@@ -263,6 +264,8 @@ mod tests {
             "internal.port: is server.port too (9000)",
             "server.shards: must be \"auto\" or 1 to 1024",
             "server.http_connections_max: must be 1 to 1073741824",
+            "server.trusted_proxies: \"10.0.0.0/40\" is neither a network nor an address",
+            "server.trusted_proxies: \"::/0\" trusts every client",
             "server.tls.key_file: needs server.tls.certificate_file as well",
             "server.tls.reload_interval: must be 1s to 24h",
             "client.pong_timeout: must be less than client.ping_interval (8s is not less than 5s)",

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use fanwire_server::settings::Admission;
+use fanwire_server::settings::{Admission, IpNet};
 
 use super::checks::Checks;
 use super::defaults;
@@ -29,6 +29,10 @@ section! {
         connections_max: usize = 0,
         /// New client connections in a second on this node; more are answered 503. 0 sets no limit.
         connections_per_second_max: usize = 0,
+        /// Proxies before this port that are trusted to name their clients: networks such as "10.0.0.0/8", or
+        /// addresses. They may send a header of the PROXY protocol ahead of a connection (version 1 or 2), and
+        /// "X-Forwarded-For" in requests. From others the first is a bad request, and the second is ignored.
+        trusted_proxies: Vec<String> = Vec::new(),
         /// Connections of one shard, or of the internal port, that have sent nothing yet. At the limit the oldest
         /// connection of the address with the most of them is dropped (of the /64 for IPv6).
         silent_connections_max: usize = defaults::SILENT_CONNECTIONS_MAX,
@@ -112,6 +116,7 @@ impl Server {
         Admission {
             connections_max: self.connections_max,
             connections_per_second_max: self.connections_per_second_max,
+            trusted_proxies: trusted_proxies(&self.trusted_proxies, checks),
             silent_connections_max: self.silent_connections_max,
             http_connections_max: self.http_connections_max,
             internal_connections_max: internal.connections_max,
@@ -140,6 +145,25 @@ impl Internal {
         }
         SocketAddr::new(self.address, self.port)
     }
+}
+
+fn trusted_proxies(texts: &[String], checks: &mut Checks) -> Vec<IpNet> {
+    const KEY: &str = "server.trusted_proxies";
+    let mut networks = Vec::new();
+    for text in texts {
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        match text.parse::<IpNet>().ok().or_else(address) {
+            Some(network) if network.prefix_len() == 0 => {
+                checks.error(KEY, format!("\"{text}\" trusts every client to name another; name your proxies"));
+            }
+            Some(network) => networks.push(network),
+            None => checks.error(
+                KEY,
+                format!("\"{text}\" is neither a network nor an address; write it as in \"10.0.0.0/8\" or \"192.0.2.1\""),
+            ),
+        }
+    }
+    networks
 }
 
 #[cfg(test)]

@@ -102,6 +102,9 @@ struct Pool {
 #[derive(Debug)]
 struct Member {
     group: Group,
+    /// Where it comes from, as far as a trusted proxy's header tells.
+    from: IpAddr,
+    /// The client that it counts for.
     source: Source,
     /// Grows with every connection and every step of it: the lower, the longer the peer has been waited for.
     age: u64,
@@ -151,6 +154,7 @@ impl Crowd {
         let age = state.age();
         let member = Member {
             group: Group::Silent,
+            from: address,
             source: address.into(),
             age,
             since: Instant::now(),
@@ -284,6 +288,13 @@ impl State {
         (member.age, member.since) = (age, Instant::now());
     }
 
+    fn set_source(&mut self, key: usize, source: Source) {
+        let was_victim = self.members[key].is_victim;
+        self.set_victim(key, false);
+        self.members[key].source = source;
+        self.set_victim(key, was_victim);
+    }
+
     /// Enters a connection among those that may give way, or takes it out.
     fn set_victim(&mut self, key: usize, is_victim: bool) {
         let member = &mut self.members[key];
@@ -304,6 +315,20 @@ impl Seat {
     /// Names the task that serves the connection, which is aborted when the connection has to give way.
     pub(crate) fn is_served_by(&self, task: AbortHandle) {
         self.crowd.state().members[self.key].task = Some(task);
+    }
+
+    /// Notes where the connection comes from if not from its peer.
+    pub(crate) fn comes_from(&self, address: IpAddr) {
+        let mut state = self.crowd.state();
+        state.members[self.key].from = address;
+        state.set_source(self.key, address.into());
+    }
+
+    /// Notes the client of a request, which `of` derives from the address that the connection comes from.
+    pub(crate) fn asks_for(&self, of: impl FnOnce(IpAddr) -> IpAddr) {
+        let mut state = self.crowd.state();
+        let client = of(state.members[self.key].from);
+        state.set_source(self.key, client.into());
     }
 
     pub(crate) fn crowd(&self) -> &Arc<Crowd> {

@@ -6,6 +6,7 @@
 mod crowd;
 mod drops;
 mod files;
+mod proxies;
 mod source;
 mod victims;
 mod watch;
@@ -13,5 +14,6 @@ mod watch;
 pub(crate) use crowd::{Crowd, Group, Limits, Seat};
 pub(crate) use drops::{Port, Reason};
 pub(crate) use files::{Files, Shares};
+pub(crate) use proxies::Proxies;
 pub(crate) use source::Source;
 pub(crate) use watch::{FirstByte, Times, Watch, Watched, first_byte};

@@ -4,6 +4,7 @@
 //! peer's request, and a write that is not taken waits for the peer to read.
 
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -84,6 +85,11 @@ impl Watch {
         let phase = Phase::Head { until: head_until };
         let state = State { seat, times, phase, group: Group::Request, blocked_since: None, is_held: false };
         Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Notes the client of a request; see [`Seat::asks_for`].
+    pub(crate) fn asks_for(&self, of: impl FnOnce(IpAddr) -> IpAddr) {
+        self.state().seat.asks_for(of);
     }
 
     /// Notes that a whole request head is there. Returns false if too many requests of its group are being worked on.

@@ -93,6 +93,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
         admission: Admission {
             connections_max: 0,
             connections_per_second_max: 0,
+            trusted_proxies: Vec::new(),
             silent_connections_max: 64,
             http_connections_max: 16,
             internal_connections_max: 16,

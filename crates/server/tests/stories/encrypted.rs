@@ -23,14 +23,14 @@ use crate::common::{
 const BOTH: [&[&SupportedProtocolVersion]; 2] = [&[&TLS12], &[&TLS13]];
 
 /// A node behind TLS, and those who trust it.
-struct Encrypted {
-    gateway: TestGateway,
-    trust: Trust,
+pub(crate) struct Encrypted {
+    pub(crate) gateway: TestGateway,
+    pub(crate) trust: Trust,
     _files: CertificateFiles,
 }
 
 impl Encrypted {
-    async fn start(settings: Settings) -> Self {
+    pub(crate) async fn start(settings: Settings) -> Self {
         Self::start_with(settings, &[&TLS13]).await
     }
 

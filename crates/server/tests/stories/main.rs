@@ -29,6 +29,7 @@ mod answers;
 mod flood;
 mod silent;
 mod files;
+mod proxies;
 mod kept;
 mod liveness;
 mod closing;
