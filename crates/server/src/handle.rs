@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use fanwire_broker::{History, HistoryOptions, PresenceStats, Publish, Published};
-use fanwire_hub::Namespace;
 use fanwire_hub::effect::Completion;
 use fanwire_hub::session::{Control, Now};
+use fanwire_hub::{NameError, Namespace};
 use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, TopicName};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
@@ -194,10 +194,10 @@ impl Node {
         Ok(arrival)
     }
 
-    /// A topic with its namespace, or the error that an API call is answered with.
-    pub(crate) fn topic(&self, name: &str) -> Result<(TopicName, &Namespace), ErrorCode> {
+    /// A topic with its namespace.
+    pub(crate) fn topic(&self, name: &str) -> Result<(TopicName, &Namespace), NameError> {
         let namespace = self.settings.topics.of(name)?;
-        Ok((TopicName::new(name).ok_or(ErrorCode::BAD_REQUEST)?, namespace))
+        Ok((TopicName::new(name).ok_or(NameError::Empty)?, namespace))
     }
 
     /// How a namespace's publications are kept; `None` where they are not.

@@ -30,6 +30,7 @@ mod cluster;
 mod handle;
 pub mod auth;
 mod overrides;
+mod fields;
 
 mod api;
 mod internal;

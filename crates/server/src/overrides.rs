@@ -1,22 +1,24 @@
 //! The `override` of tokens and of API calls: options of a namespace, turned on or off for one subscription.
 
 use fanwire_hub::Overrides;
-use fanwire_protocol::json::{null_is_default, object};
+use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
+
+use crate::fields::nested;
 
 /// What is not named stays as the namespace has it.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct OverrideOptions {
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "nested")]
     presence: Option<OverrideValue>,
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "nested")]
     join_leave: Option<OverrideValue>,
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "nested")]
     force_push_join_leave: Option<OverrideValue>,
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "nested")]
     force_positioning: Option<OverrideValue>,
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "nested")]
     force_recovery: Option<OverrideValue>,
 }
 

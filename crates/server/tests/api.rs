@@ -17,12 +17,29 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 const UNKNOWN_TOPIC: &str = r#"{"error":{"code":102,"message":"unknown channel"}}"#;
+/// Error 107 with a sentence, as a whole answer.
+macro_rules! bad {
+    ($why:literal) => {
+        concat!(r#"{"error":{"code":107,"message":"bad request: "#, $why, r#""}}"#)
+    };
+}
+
 const NOT_FOUND: &str = r#"{"error":{"code":104,"message":"not found"}}"#;
-const BAD_REQUEST: &str = r#"{"error":{"code":107,"message":"bad request"}}"#;
-const NO_DATA: &str = r#"{"error":{"code":107,"message":"bad request: data is empty; send data, or set publication_format to \"binary\""}}"#;
-const NOT_OBJECT: &str = r#"{"error":{"code":107,"message":"bad request: data is not a JSON object; send one, or set publication_format to \"json\""}}"#;
-const NOT_JSON: &str = r#"{"error":{"code":107,"message":"bad request: b64data is not JSON in UTF-8; send JSON, or set publication_format to \"not_empty\""}}"#;
-const INFO_NOT_JSON: &str = r#"{"error":{"code":107,"message":"bad request: info or b64info is not JSON in UTF-8; send JSON, or set publication_format to \"not_empty\""}}"#;
+const NO_TOPIC: &str = bad!("channel is empty; send the name of a topic");
+const NO_TOPICS: &str = bad!("channels is empty; name at least one");
+const NOT_ALLOWED: &str =
+    bad!("channel: the topic's name does not match its namespace's topic_regex, or is not ASCII");
+const NOBODY: &str = bad!("user, client and session are empty; send one of them");
+const NOT_BASE64: &str = bad!("b64data is not Base64 with padding");
+const INFO_NOT_BASE64: &str = bad!("b64info is not Base64 with padding");
+const NOTHING_BEFORE: &str = bad!("since.offset is 0, and nothing comes before it; leave out reverse");
+const NO_DATA: &str = bad!(r#"data is empty; send data, or set publication_format to \"binary\""#);
+const NOT_OBJECT: &str =
+    bad!(r#"data is not a JSON object; send one, or set publication_format to \"json\""#);
+const NOT_JSON: &str =
+    bad!(r#"b64data is not JSON in UTF-8; send JSON, or set publication_format to \"not_empty\""#);
+const INFO_NOT_JSON: &str =
+    bad!(r#"info or b64info is not JSON in UTF-8; send JSON, or set publication_format to \"not_empty\""#);
 const NOT_AVAILABLE: &str = r#"{"error":{"code":108,"message":"not available"}}"#;
 const EXPIRED: &str = r#"{"error":{"code":110,"message":"expired"}}"#;
 const UNRECOVERABLE: &str = r#"{"error":{"code":112,"message":"unrecoverable position"}}"#;
@@ -118,12 +135,12 @@ async fn every_method_has_its_exact_answers() {
         ("publish", r#"{"channel":"history:skip","data":1,"skip_history":true}"#, EMPTY),
         ("publish", r#"{"channel":"object:a","data":{"a":1}}"#, EMPTY),
         ("publish", r#"{"channel":"binary:a"}"#, EMPTY),
-        ("publish", r#"{"data":1}"#, BAD_REQUEST),
-        ("publish", r#"{"channel":null,"data":1}"#, BAD_REQUEST),
-        ("publish", r#"{"channel":"","data":1}"#, BAD_REQUEST),
-        ("publish", r#"{"channel":"ä","data":1}"#, BAD_REQUEST),
+        ("publish", r#"{"data":1}"#, NO_TOPIC),
+        ("publish", r#"{"channel":null,"data":1}"#, NO_TOPIC),
+        ("publish", r#"{"channel":"","data":1}"#, NO_TOPIC),
+        ("publish", r#"{"channel":"ä","data":1}"#, NOT_ALLOWED),
         ("publish", r#"{"channel":"a"}"#, NO_DATA),
-        ("publish", r#"{"channel":"a","b64data":"***"}"#, BAD_REQUEST),
+        ("publish", r#"{"channel":"a","b64data":"***"}"#, NOT_BASE64),
         ("publish", r#"{"channel":"object:a","data":[]}"#, NOT_OBJECT),
         ("publish", r#"{"channel":"a","b64data":"AP8="}"#, NOT_JSON),
         ("publish", r#"{"channel":"object:a","b64data":"AP8="}"#, NOT_JSON),
@@ -136,27 +153,27 @@ async fn every_method_has_its_exact_answers() {
         (
             "broadcast",
             r#"{"channels":["nowhere:a","a",""],"data":1}"#,
-            r#"{"result":{"responses":[{"error":{"code":102,"message":"unknown channel"}},{"result":{}},{"error":{"code":107,"message":"bad request"}}]}}"#,
+            r#"{"result":{"responses":[{"error":{"code":102,"message":"unknown channel"}},{"result":{}},{"error":{"code":107,"message":"bad request: channel is empty; send the name of a topic"}}]}}"#,
         ),
-        ("broadcast", r#"{"channels":[],"data":1}"#, BAD_REQUEST),
-        ("broadcast", r#"{"channels":null,"data":1}"#, BAD_REQUEST),
-        ("broadcast", r#"{"channels":["a"],"b64data":"*"}"#, BAD_REQUEST),
+        ("broadcast", r#"{"channels":[],"data":1}"#, NO_TOPICS),
+        ("broadcast", r#"{"channels":null,"data":1}"#, NO_TOPICS),
+        ("broadcast", r#"{"channels":["a"],"b64data":"*"}"#, NOT_BASE64),
         ("subscribe", r#"{"user":"nobody","channel":"a"}"#, EMPTY),
         ("subscribe", r#"{"session":"nobody","channel":"a"}"#, EMPTY),
         ("subscribe", r#"{"client":"no id","channel":"a"}"#, EMPTY),
         ("subscribe", r#"{"client":"0b8c4c5e-3a43-4e8e-9d5f-6a3f0a7c1d22","channel":"a"}"#, EMPTY),
         ("subscribe", r#"{"user":"nobody","channel":"a","expire_at":4102444800}"#, EMPTY),
-        ("subscribe", r#"{"user":"nobody"}"#, BAD_REQUEST),
-        ("subscribe", r#"{"channel":"a"}"#, BAD_REQUEST),
-        ("subscribe", r#"{"user":"","client":null,"channel":"a"}"#, BAD_REQUEST),
-        ("subscribe", r#"{"user":"nobody","channel":"a","b64info":"*"}"#, BAD_REQUEST),
+        ("subscribe", r#"{"user":"nobody"}"#, NO_TOPIC),
+        ("subscribe", r#"{"channel":"a"}"#, NOBODY),
+        ("subscribe", r#"{"user":"","client":null,"channel":"a"}"#, NOBODY),
+        ("subscribe", r#"{"user":"nobody","channel":"a","b64info":"*"}"#, INFO_NOT_BASE64),
         ("subscribe", r#"{"user":"nobody","channel":"a","b64info":"AP8="}"#, INFO_NOT_JSON),
         ("subscribe", r#"{"user":"nobody","channel":"binary:a","b64info":"AP8=","b64data":"AP8="}"#, EMPTY),
         ("subscribe", r#"{"user":"nobody","channel":"a","expire_at":1}"#, EXPIRED),
         ("subscribe", r#"{"user":"nobody","channel":"nowhere:a"}"#, UNKNOWN_TOPIC),
         ("unsubscribe", r#"{"user":"nobody","channel":"a"}"#, EMPTY),
-        ("unsubscribe", r#"{"user":"nobody","channel":""}"#, BAD_REQUEST),
-        ("unsubscribe", r#"{"channel":"a"}"#, BAD_REQUEST),
+        ("unsubscribe", r#"{"user":"nobody","channel":""}"#, NO_TOPIC),
+        ("unsubscribe", r#"{"channel":"a"}"#, NOBODY),
         ("unsubscribe", r#"{"user":"nobody","channel":"nowhere:a"}"#, UNKNOWN_TOPIC),
         ("disconnect", r#"{"user":"nobody"}"#, EMPTY),
         (
@@ -164,31 +181,31 @@ async fn every_method_has_its_exact_answers() {
             r#"{"user":"nobody","disconnect":{"code":4000,"reason":"bye"},"whitelist":["x"]}"#,
             EMPTY,
         ),
-        ("disconnect", "{}", BAD_REQUEST),
+        ("disconnect", "{}", NOBODY),
         (
             "disconnect",
             r#"{"user":"nobody","disconnect":{"code":1000}}"#,
-            r#"{"error":{"code":107,"message":"bad request: disconnect codes are 3000 to 4999"}}"#,
+            r#"{"error":{"code":107,"message":"bad request: disconnect.code has to be 3000 to 4999"}}"#,
         ),
         ("refresh", r#"{"user":"nobody","expire_at":1}"#, EMPTY),
         ("refresh", r#"{"user":"nobody","expired":true}"#, EMPTY),
-        ("refresh", "{}", BAD_REQUEST),
+        ("refresh", "{}", NOBODY),
         ("presence", r#"{"channel":"room:a"}"#, r#"{"result":{"presence":{}}}"#),
         ("presence", r#"{"channel":"a"}"#, NOT_AVAILABLE),
-        ("presence", "{}", BAD_REQUEST),
+        ("presence", "{}", NO_TOPIC),
         ("presence", r#"{"channel":"nowhere:a"}"#, UNKNOWN_TOPIC),
         ("presence_stats", r#"{"channel":"room:a"}"#, r#"{"result":{"num_clients":0,"num_users":0}}"#),
         ("presence_stats", r#"{"channel":"a"}"#, NOT_AVAILABLE),
-        ("presence_stats", "{}", BAD_REQUEST),
+        ("presence_stats", "{}", NO_TOPIC),
         ("presence_stats", r#"{"channel":"nowhere:a"}"#, UNKNOWN_TOPIC),
         ("history", r#"{"channel":"a"}"#, NOT_AVAILABLE),
-        ("history", "{}", BAD_REQUEST),
+        ("history", "{}", NO_TOPIC),
         ("history", r#"{"channel":"nowhere:a"}"#, UNKNOWN_TOPIC),
         ("history", r#"{"channel":"history:a","since":{"offset":1,"epoch":"other"}}"#, UNRECOVERABLE),
-        ("history", r#"{"channel":"history:a","since":{"offset":0},"reverse":true}"#, BAD_REQUEST),
+        ("history", r#"{"channel":"history:a","since":{"offset":0},"reverse":true}"#, NOTHING_BEFORE),
         ("history_remove", r#"{"channel":"history:a"}"#, EMPTY),
         ("history_remove", r#"{"channel":"a"}"#, NOT_AVAILABLE),
-        ("history_remove", "{}", BAD_REQUEST),
+        ("history_remove", "{}", NO_TOPIC),
         ("history_remove", r#"{"channel":"nowhere:a"}"#, UNKNOWN_TOPIC),
         ("channels", "{}", r#"{"result":{"channels":{}}}"#),
         ("channels", r#"{"pattern":"a*"}"#, r#"{"result":{"channels":{}}}"#),
@@ -221,7 +238,12 @@ async fn errors_can_be_statuses() {
             r#"{"code":102,"message":"unknown channel"}"#,
         ),
         ("rpc", r#"{"method":"x"}"#, 404, r#"{"code":104,"message":"not found"}"#),
-        ("publish", r#"{"data":1}"#, 400, r#"{"code":107,"message":"bad request"}"#),
+        (
+            "publish",
+            r#"{"data":1}"#,
+            400,
+            r#"{"code":107,"message":"bad request: channel is empty; send the name of a topic"}"#,
+        ),
         ("presence", r#"{"channel":"a"}"#, 400, r#"{"code":108,"message":"not available"}"#),
         (
             "history",
@@ -279,6 +301,72 @@ async fn what_cannot_be_read_is_400() {
     }
     let nested = format!(r#"{{"channel":"a","data":{deep}}}"#);
     assert_eq!(post(&gateway, "publish", nested).await.status, 400);
+}
+
+/// What .NET callers send, and what others call a topic.
+#[tokio::test]
+async fn names_of_fields_come_in_any_case() {
+    let gateway = start(1).await;
+    let mut client = gateway.client().await;
+    client.subscribe("history:a").await;
+    for (path, body) in [
+        ("/publish", r#"{"Channel":"history:a","Data":{"Key":1}}"#),
+        ("/publish", r#"{"TOPIC":"history:a","B64Data":"eyJLZXkiOjF9"}"#),
+        ("/publish", r#"{"topic":"history:a","data":{"Key":1}}"#),
+        ("/broadcast", r#"{"Channels":["history:a"],"Data":{"Key":1}}"#),
+        ("/broadcast", r#"{"topics":["history:a"],"data":{"Key":1}}"#),
+        ("/batch", r#"{"Commands":[{"Publish":{"Channel":"history:a","Data":{"Key":1}}}]}"#),
+        ("", r#"{"Method":"publish","Params":{"Channel":"history:a","Data":{"Key":1}}}"#),
+    ] {
+        let response = ask(gateway.address, "POST", &format!("/api{path}"), "", body).await;
+        assert_eq!(response.status, 200, "{body} {response:?}");
+        assert!(!response.body.contains("error"), "{body} {response:?}");
+        assert_eq!(client.publication().await.1["data"], json!({"Key": 1}), "{body}");
+    }
+    let history = r#"{"Channel":"history:a","Limit":1,"Since":{"Offset":0}}"#;
+    let response = post(&gateway, "history", history).await;
+    assert!(response.body.contains(r#"{"Key":1}"#), "{response:?}");
+    let disconnect = json!({"Client": client.id(), "Disconnect": {"Code": 4123, "Reason": "bye"}});
+    call(&gateway, "disconnect", disconnect).await;
+    assert_eq!(client.closed().await, (4123, "bye".into()));
+}
+
+#[tokio::test]
+async fn errors_name_the_field() {
+    let gateway = start(1).await;
+    for (path, body, why) in [
+        ("/publish", r#"{"channel":"a","Channel":"a","data":1}"#, r#""channel" is doubled"#),
+        ("/publish", r#"{"channel":"a","topic":"a","data":1}"#, r#""topic" is doubled"#),
+        ("/publish", r#"{"channel":"a","data":1,"data":2}"#, r#""data" is doubled"#),
+        (
+            "/publish",
+            r#"{"channel":["secret"]}"#,
+            r#""channel" has a wrong type: expected a string, at line 1"#,
+        ),
+        (
+            "/subscribe",
+            r#"{"user":42,"channel":"a"}"#,
+            r#""user" has a wrong type: expected a string, at line 1"#,
+        ),
+        ("/history", r#"{"channel":"a","since":{"offset":"secret"}}"#, r#""since" has a wrong type"#),
+        (
+            "/batch",
+            r#"{"commands":[{"info":{}},{"publish":{},"Publish":{}}]}"#,
+            r#"command 2: the field "publish""#,
+        ),
+        (
+            "",
+            r#"{"method":"info"}{"method":"info","id":"secret"}"#,
+            r#"command 2: the field "id" has a wrong type"#,
+        ),
+    ] {
+        let response = ask(gateway.address, "POST", &format!("/api{path}"), "", body).await;
+        assert_eq!(response.status, 400, "{body} {response:?}");
+        assert!(response.body.contains(why) && !response.body.contains("secret"), "{body} {response:?}");
+    }
+    let body = r#"{"method":"publish","params":{"channel":1}}"#;
+    let response = ask(gateway.address, "POST", "/api", "", body).await;
+    assert_eq!(response.body, bad!(r#"the field \"channel\" has a wrong type: expected a string"#));
 }
 
 #[tokio::test]
@@ -651,7 +739,7 @@ async fn batches_are_answered_in_order() {
             let expected = concat!(
                 r#"{"replies":[{"error":{"code":102,"message":"unknown channel"}},{"disconnect":{}},"#,
                 r#"{"presence":{"presence":{}}},{"error":{"code":104,"message":"not found"}},"#,
-                r#"{"error":{"code":107,"message":"bad request"}}]}"#
+                r#"{"error":{"code":107,"message":"bad request: command 5 is null"}}]}"#
             );
             assert_eq!((response.status, &*response.body), (200, expected));
         }
@@ -682,7 +770,7 @@ async fn pipelines_are_answered_line_by_line() {
         r#"{"result":{"num_clients":0,"num_users":0}}"#,
         r#"{"id":3,"error":{"code":108,"message":"not available"}}"#,
         r#"{"id":4,"error":{"code":104,"message":"not found"}}"#,
-        r#"{"id":5,"error":{"code":107,"message":"bad request"}}"#,
+        r#"{"id":5,"error":{"code":107,"message":"bad request: the field \"channel\" has a wrong type: expected a string"}}"#,
     ];
     for path in ["/api", "/api/"] {
         // Errors stay in their lines, whatever the request asks for.

@@ -3,11 +3,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
 use std::time::Instant;
 
-use fanwire_protocol::json::{Object, null_is_default};
+use fanwire_protocol::json::null_is_default;
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::command::{self, Command, Reply};
@@ -15,6 +18,7 @@ use super::error::{ApiError, Refusal};
 use super::method::{self, Method};
 use super::parallel::side_by_side;
 use super::room::Room;
+use crate::fields::{FieldError, object};
 use crate::handle::Node;
 
 /// Commands of one batch that are carried out at the same time.
@@ -52,8 +56,7 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, Ap
         parallel: bool,
     }
 
-    let Object(Request { commands, parallel }) =
-        serde_json::from_str(text).map_err(|error| Refusal::malformed(&error))?;
+    let Request { commands, parallel } = object(text).map_err(Refusal::malformed)?;
     if commands.len() > commands_max {
         let message = format!("more than {commands_max} commands, the limit that api.commands_max sets");
         return Ok(Err(ApiError::bad_request(message)));
@@ -62,11 +65,11 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, Ap
         .into_iter()
         .enumerate()
         .map(|(place, command)| {
-            let Some(command) = command else { return Ok(Err(ApiError::BAD_REQUEST)) };
-            // The error's own position would count from where the command begins.
-            decode_command(command).map_err(|_| {
-                Refusal::Malformed(format!("command {} has a field of a wrong type", place + 1).into())
-            })
+            let number = place + 1;
+            let Some(command) = command else {
+                return Ok(Err(ApiError::bad_request(format!("command {number} is null"))));
+            };
+            decode_command(command).map_err(|error| Refusal::malformed_command(number, error))
         })
         .collect::<Result<_, _>>()?;
     Ok(Ok(Batch { commands, parallel }))
@@ -102,14 +105,44 @@ impl Batch {
 }
 
 /// `{"publish":{...}}`; a command that names no method of ours is answered, not refused.
-fn decode_command(command: &RawValue) -> Result<Result<Command, ApiError>, serde_json::Error> {
-    let fields: HashMap<Cow<'_, str>, Option<&RawValue>> = serde_json::from_str(command.get())?;
+fn decode_command(command: &RawValue) -> Result<Result<Command, ApiError>, FieldError> {
+    let Methods(methods) = object(command.get())?;
     for method in Method::served() {
-        if let Some(Some(parameters)) = fields.get(method.name()) {
+        if let Some(Some(parameters)) = methods.get(method.name()) {
             return Command::decode(method, parameters.get()).map(Ok);
         }
     }
     Ok(Err(ApiError::NOT_FOUND))
+}
+
+/// A command's fields, each once: of two commands of one method none is lost unseen.
+struct Methods<'a>(HashMap<Cow<'a, str>, Option<&'a RawValue>>);
+
+impl<'de> Deserialize<'de> for Methods<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Each;
+
+        impl<'de> Visitor<'de> for Each {
+            type Value = Methods<'de>;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("an object of methods")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut methods = HashMap::new();
+                while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+                    match methods.entry(name) {
+                        Entry::Occupied(_) => return Err(A::Error::custom("a method is doubled")),
+                        Entry::Vacant(place) => place.insert(map.next_value()?),
+                    };
+                }
+                Ok(Methods(methods))
+            }
+        }
+
+        from.deserialize_map(Each)
+    }
 }
 
 impl Serialize for BatchReply {
@@ -189,7 +222,10 @@ mod tests {
             assert!(matches!(decode(text, 10), Err(Refusal::Malformed(_))), "{text}");
         }
         let second = decode(r#"{"commands":[{"publish":{}},{"publish":{"channel":1}}]}"#, 10);
-        assert_eq!(second.unwrap_err(), Refusal::Malformed("command 2 has a field of a wrong type".into()));
+        let why = r#"command 2: the field "channel" has a wrong type: expected a string"#;
+        assert_eq!(second.unwrap_err(), Refusal::Malformed(why.into()));
+        let twice = decode(r#"{"commands":[{"publish":{},"Publish":{}}]}"#, 10).unwrap_err();
+        assert!(twice.to_string().contains(r#"command 1: the field "publish" is doubled"#), "{twice}");
     }
 
     #[test]

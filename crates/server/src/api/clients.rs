@@ -8,23 +8,24 @@ use fanwire_hub::effect::KnownPosition;
 use fanwire_hub::session::{Control, ServerSubscribe};
 use fanwire_hub::{Expiry, GrantOptions, Overrides};
 use fanwire_protocol::centrifuge::Empty;
-use fanwire_protocol::json::{null_is_default, object};
+use fanwire_protocol::json::null_is_default;
 use fanwire_protocol::{ClientId, Disconnect, ErrorCode, Unsubscribed};
 use serde::Deserialize;
 
 use super::decode::{self, payload};
 use super::error::ApiError;
 use super::history::StreamPosition;
+use crate::fields::nested;
 use crate::handle::{Audience, Node};
 use crate::overrides::OverrideOptions;
 
 /// Codes that an API call may close a connection with.
 const DISCONNECT_CODES: std::ops::RangeInclusive<u16> = 3000..=4999;
 
-/// Whom a request is for.
+/// The clients that a request is for: fields of the same object.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Whom {
+pub(super) struct Whom {
     #[serde(deserialize_with = "null_is_default")]
     user: Box<str>,
     #[serde(deserialize_with = "null_is_default")]
@@ -36,9 +37,7 @@ struct Whom {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct SubscribeRequest {
-    #[serde(flatten)]
-    whom: Whom,
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(alias = "topic", deserialize_with = "null_is_default")]
     channel: String,
     /// Seconds since 1970; 0 is never.
     #[serde(deserialize_with = "null_is_default")]
@@ -51,30 +50,26 @@ pub(super) struct SubscribeRequest {
     data: Bytes,
     #[serde(deserialize_with = "null_is_default")]
     b64data: String,
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "nested")]
     recover_since: Option<StreamPosition>,
-    #[serde(rename = "override", deserialize_with = "object")]
+    #[serde(rename = "override", deserialize_with = "nested")]
     overrides: Option<OverrideOptions>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct UnsubscribeRequest {
-    #[serde(flatten)]
-    whom: Whom,
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(alias = "topic", deserialize_with = "null_is_default")]
     channel: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct DisconnectRequest {
-    #[serde(flatten)]
-    whom: Whom,
     /// Clients of the user that stay.
     #[serde(deserialize_with = "null_is_default")]
     whitelist: Vec<String>,
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "nested")]
     disconnect: Option<DisconnectWith>,
 }
 
@@ -90,8 +85,6 @@ struct DisconnectWith {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RefreshRequest {
-    #[serde(flatten)]
-    whom: Whom,
     #[serde(deserialize_with = "null_is_default")]
     expired: bool,
     #[serde(deserialize_with = "null_is_default")]
@@ -101,49 +94,49 @@ pub(super) struct RefreshRequest {
 }
 
 impl SubscribeRequest {
-    pub(super) async fn run(self, node: &Node) -> Result<Empty, ApiError> {
+    pub(super) async fn run(self, node: &Node, whom: Whom) -> Result<Empty, ApiError> {
         let (topic, namespace) = node.topic(&self.channel)?;
         let expiry = expiry(self.expire_at);
         if matches!(expiry, Expiry::At(unix) if unix <= node.now().unix()) {
             return Err(ErrorCode::EXPIRED.into());
         }
         let options = GrantOptions {
-            info: payload(self.info, &self.b64info)?,
-            data: payload(self.data, &self.b64data)?,
+            info: payload(self.info, &self.b64info, "b64info")?,
+            data: payload(self.data, &self.b64data, "b64data")?,
             overrides: self.overrides.map(Overrides::from).unwrap_or_default(),
         };
         options.check(namespace.publication_format, ["info or b64info", "data or b64data"])?;
         let recover_since = self.recover_since.map(KnownPosition::from);
         let subscribe = Arc::new(ServerSubscribe { topic, options, expiry, recover_since });
-        order(node, self.whom, Vec::new(), Control::Subscribe(subscribe)).await
+        order(node, whom, Vec::new(), Control::Subscribe(subscribe)).await
     }
 }
 
 impl UnsubscribeRequest {
-    pub(super) async fn run(self, node: &Node) -> Result<Empty, ApiError> {
+    pub(super) async fn run(self, node: &Node, whom: Whom) -> Result<Empty, ApiError> {
         let (topic, _) = node.topic(&self.channel)?;
-        order(node, self.whom, Vec::new(), Control::Unsubscribe { topic, why: Unsubscribed::SERVER }).await
+        order(node, whom, Vec::new(), Control::Unsubscribe { topic, why: Unsubscribed::SERVER }).await
     }
 }
 
 impl DisconnectRequest {
-    pub(super) async fn run(self, node: &Node) -> Result<Empty, ApiError> {
+    pub(super) async fn run(self, node: &Node, whom: Whom) -> Result<Empty, ApiError> {
         let why = self.disconnect.map_or(Ok(Disconnect::FORCE_DISCONNECT), Disconnect::try_from)?;
         // What is no client's id is the id of no client.
         let except = self.whitelist.iter().filter_map(|client| ClientId::parse(client)).collect();
-        order(node, self.whom, except, Control::Disconnect(why)).await
+        order(node, whom, except, Control::Disconnect(why)).await
     }
 }
 
 impl RefreshRequest {
-    pub(super) async fn run(self, node: &Node) -> Result<Empty, ApiError> {
+    pub(super) async fn run(self, node: &Node, whom: Whom) -> Result<Empty, ApiError> {
         let control = if self.expired {
             Control::Disconnect(Disconnect::EXPIRED)
         } else {
             let info = (!self.info.is_empty()).then_some(self.info);
             Control::Refresh { expiry: expiry(self.expire_at), info }
         };
-        order(node, self.whom, Vec::new(), control).await
+        order(node, whom, Vec::new(), control).await
     }
 }
 
@@ -159,7 +152,7 @@ impl Whom {
     fn audience(self, except: Vec<ClientId>) -> Result<Option<Audience>, ApiError> {
         let Self { user, client, session } = self;
         if user.is_empty() && client.is_empty() && session.is_empty() {
-            return Err(ApiError::BAD_REQUEST);
+            return Err(ApiError::bad_request("user, client and session are empty; send one of them"));
         }
         let id = ClientId::parse(&client);
         if !session.is_empty() || (id.is_none() && !client.is_empty()) {
@@ -180,7 +173,7 @@ impl TryFrom<DisconnectWith> for Disconnect {
         let code = u16::try_from(code).ok().filter(|code| DISCONNECT_CODES.contains(code));
         let code = code.ok_or_else(|| {
             let (first, last) = (DISCONNECT_CODES.start(), DISCONNECT_CODES.end());
-            ApiError::bad_request(format!("disconnect codes are {first} to {last}"))
+            ApiError::bad_request(format!("disconnect.code has to be {first} to {last}"))
         })?;
         let mut length = reason.len().min(Self::REASON_BYTES_MAX);
         while !reason.is_char_boundary(length) {
@@ -194,6 +187,7 @@ impl TryFrom<DisconnectWith> for Disconnect {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::object;
 
     const ID: &str = "0b8c4c5e-3a43-4e8e-9d5f-6a3f0a7c1d22";
 
@@ -204,7 +198,7 @@ mod tests {
             whom.audience(Vec::new()).map(|audience| audience.map(|a| (a.user, a.client)))
         };
         let id = ClientId::parse(ID);
-        assert_eq!(audience("", "", ""), Err(ApiError::BAD_REQUEST));
+        assert_eq!(audience("", "", "").unwrap_err().code(), 107);
         assert_eq!(audience("42", "", ""), Ok(Some((Some("42".into()), None))));
         assert_eq!(audience("42", ID, ""), Ok(Some((Some("42".into()), id))));
         assert_eq!(audience("", ID, ""), Ok(Some((None, id))));
@@ -215,10 +209,9 @@ mod tests {
 
     #[test]
     fn requests_name_whom_they_are_for() {
-        let request: SubscribeRequest =
-            serde_json::from_str(r#"{"user":"42","client":null,"channel":"a","info":{"b": 1},"data":null}"#)
-                .unwrap();
-        assert_eq!((&*request.whom.user, &*request.whom.client, &*request.channel), ("42", "", "a"));
+        let text = r#"{"user":"42","client":null,"channel":"a","info":{"b": 1},"data":null}"#;
+        let (whom, request): (Whom, SubscribeRequest) = (object(text).unwrap(), object(text).unwrap());
+        assert_eq!((&*whom.user, &*whom.client, &*request.channel), ("42", "", "a"));
         assert_eq!((&*request.info, &*request.data), (&b"{\"b\": 1}"[..], &b""[..]));
     }
 

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use fanwire_protocol::ErrorCode;
-use fanwire_protocol::json::{Object, is_default, null_is_default};
+use fanwire_protocol::json::{is_default, null_is_default};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -15,6 +15,7 @@ use super::method::Method;
 use super::presence;
 use super::publish::{self, PublishRequest};
 use super::room::Room;
+use crate::fields::{FieldError, object};
 use crate::handle::Node;
 
 /// A command that was understood.
@@ -36,7 +37,7 @@ pub(super) enum Command {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ChannelRequest {
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(alias = "topic", deserialize_with = "null_is_default")]
     pub(super) channel: String,
 }
 
@@ -61,24 +62,19 @@ impl<'a, T> From<&'a Result<T, ApiError>> for Envelope<'a, T> {
 }
 
 impl Command {
-    pub(super) fn decode(method: Method, parameters: &str) -> Result<Self, serde_json::Error> {
+    pub(super) fn decode(method: Method, parameters: &str) -> Result<Self, FieldError> {
+        if let Some(request) = Everywhere::decode(method, parameters)? {
+            let parameters = RawValue::from_string(parameters.trim().to_owned());
+            return Ok(Self::Everywhere(request, parameters.expect("it was read as an object")));
+        }
         Ok(match method {
             Method::Publish => Self::Publish(object(parameters)?),
             Method::Broadcast => Self::Broadcast(object(parameters)?),
-            Method::Subscribe
-            | Method::Unsubscribe
-            | Method::Disconnect
-            | Method::Refresh
-            | Method::Channels
-            | Method::Info => {
-                let request = Everywhere::decode(method, parameters)?;
-                Self::Everywhere(request, serde_json::from_str::<&RawValue>(parameters)?.to_owned())
-            }
             Method::Presence => Self::Presence(object(parameters)?),
             Method::PresenceStats => Self::PresenceStats(object(parameters)?),
             Method::History => Self::History(object(parameters)?),
             Method::HistoryRemove => Self::HistoryRemove(object(parameters)?),
-            Method::Rpc | Method::NotServed => {
+            _ => {
                 object::<serde::de::IgnoredAny>(parameters)?;
                 Self::NotServed(method)
             }
@@ -196,10 +192,6 @@ impl Begun {
 /// A result as JSON.
 pub(super) fn result(result: &impl Serialize) -> Reply {
     to_raw_value(result).map_err(|_| ErrorCode::INTERNAL.into())
-}
-
-pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
-    serde_json::from_str(text).map(|Object(fields)| fields)
 }
 
 #[cfg(test)]

@@ -22,12 +22,13 @@ pub(super) fn info<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error
     Ok(json.map_or_else(Bytes::new, |json| String::from(Box::<str>::from(json)).into()))
 }
 
-/// The bytes behind base64 where that was given, otherwise JSON as it was written.
-pub(super) fn payload(json: Bytes, base64: &str) -> Result<Bytes, ApiError> {
+/// The bytes behind base64 where the field for it was given, otherwise JSON as it was written.
+pub(super) fn payload(json: Bytes, base64: &str, field: &str) -> Result<Bytes, ApiError> {
     if base64.is_empty() {
         return Ok(json);
     }
-    json::payload::from_base64(base64).ok_or(ApiError::BAD_REQUEST)
+    json::payload::from_base64(base64)
+        .ok_or_else(|| ApiError::bad_request(format!("{field} is not Base64 with padding")))
 }
 
 #[cfg(test)]
@@ -52,10 +53,11 @@ mod tests {
 
     #[test]
     fn base64_wins() {
-        assert_eq!(payload("[1, 2]".into(), ""), Ok("[1, 2]".into()));
-        assert_eq!(payload("1".into(), "AP8="), Ok(Bytes::from_static(&[0, 255])));
-        assert_eq!(payload("1".into(), "AP\r\n8=\n"), Ok(Bytes::from_static(&[0, 255])));
-        assert_eq!(payload(Bytes::new(), ""), Ok(Bytes::new()));
-        assert_eq!(payload("1".into(), "***"), Err(ApiError::BAD_REQUEST));
+        assert_eq!(payload("[1, 2]".into(), "", "b64data"), Ok("[1, 2]".into()));
+        assert_eq!(payload("1".into(), "AP8=", "b64data"), Ok(Bytes::from_static(&[0, 255])));
+        assert_eq!(payload("1".into(), "AP\r\n8=\n", "b64data"), Ok(Bytes::from_static(&[0, 255])));
+        assert_eq!(payload(Bytes::new(), "", "b64data"), Ok(Bytes::new()));
+        let error = ApiError::bad_request("b64data is not Base64 with padding");
+        assert_eq!(payload("1".into(), "***", "b64data"), Err(error));
     }
 }

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::time::Duration;
 
-use fanwire_hub::UnfitField;
+use fanwire_hub::{NameError, UnfitField};
 use fanwire_protocol::ErrorCode;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use serde::{Deserialize, Serialize};
 
+use crate::fields::FieldError;
 use crate::foreign::Foreign;
 use crate::http::{Answer, text};
 
@@ -25,8 +26,6 @@ impl ApiError {
     /// 104 has a text of its own here.
     pub(super) const NOT_FOUND: Self =
         Self { code: ErrorCode::METHOD_NOT_FOUND.code, message: Cow::Borrowed("not found") };
-    pub(crate) const BAD_REQUEST: Self =
-        Self { code: ErrorCode::BAD_REQUEST.code, message: Cow::Borrowed(ErrorCode::BAD_REQUEST.message) };
 
     /// A bad request, with the name of the field and what to do.
     pub(super) fn bad_request(why: impl Display) -> Self {
@@ -60,6 +59,23 @@ impl ApiError {
 impl From<UnfitField> for ApiError {
     fn from(unfit: UnfitField) -> Self {
         Self::bad_request(unfit)
+    }
+}
+
+impl From<FieldError> for ApiError {
+    fn from(error: FieldError) -> Self {
+        Self::bad_request(error.why)
+    }
+}
+
+/// The name of a topic is in the field `channel` or `channels`.
+impl From<NameError> for ApiError {
+    fn from(error: NameError) -> Self {
+        match (error, ErrorCode::from(error)) {
+            (NameError::Empty, _) => Self::bad_request("channel is empty; send the name of a topic"),
+            (_, ErrorCode::BAD_REQUEST) => Self::bad_request(format!("channel: {error}")),
+            (_, code) => code.into(),
+        }
     }
 }
 
@@ -104,10 +120,14 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    pub(super) fn malformed(error: &serde_json::Error) -> Self {
-        // The parser's own text quotes what was sent, at any length.
-        let what = if error.is_data() { "a field has a wrong type" } else { "the body is not JSON" };
-        Self::Malformed(format!("{what}, at line {} column {}", error.line(), error.column()).into())
+    /// A body that has to be one object and is not, or has a field that cannot be read.
+    pub(super) fn malformed(error: FieldError) -> Self {
+        Self::Malformed(error.to_string().into())
+    }
+
+    /// One of several commands that cannot be read. Its place in the body is not known, but its number is.
+    pub(super) fn malformed_command(number: usize, error: FieldError) -> Self {
+        Self::Malformed(format!("command {number}: {}", error.why).into())
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -168,7 +188,6 @@ mod tests {
         assert_eq!(text(ErrorCode::UNKNOWN_TOPIC), r#"{"code":102,"message":"unknown channel"}"#);
         assert_eq!(text(ErrorCode::METHOD_NOT_FOUND), r#"{"code":104,"message":"not found"}"#);
         assert_eq!(text(ErrorCode::BAD_REQUEST), r#"{"code":107,"message":"bad request"}"#);
-        assert_eq!(ApiError::from(ErrorCode::BAD_REQUEST), ApiError::BAD_REQUEST);
     }
 
     #[test]
@@ -194,16 +213,5 @@ mod tests {
             Refusal::TooSlow(Duration::from_secs(3)).to_string(),
             "The body did not arrive within 3 seconds."
         );
-    }
-
-    #[test]
-    fn what_was_sent_is_not_repeated() {
-        let error = serde_json::from_str::<u32>(r#""a-secret""#).unwrap_err();
-        assert_eq!(
-            Refusal::malformed(&error),
-            Refusal::Malformed("a field has a wrong type, at line 1 column 10".into())
-        );
-        let error = serde_json::from_str::<u32>("{").unwrap_err();
-        assert!(Refusal::malformed(&error).to_string().starts_with("Bad Request: "));
     }
 }

@@ -3,21 +3,22 @@
 use fanwire_protocol::ErrorCode;
 use serde_json::value::RawValue;
 
-use super::clients::{DisconnectRequest, RefreshRequest, SubscribeRequest, UnsubscribeRequest};
-use super::command::{Reply, object, result};
+use super::clients::{DisconnectRequest, RefreshRequest, SubscribeRequest, UnsubscribeRequest, Whom};
+use super::command::{Reply, result};
 use super::error::ApiError;
 use super::method::Method;
 use super::overview::{self, ChannelsRequest, ChannelsResult, InfoResult};
 use crate::cluster::{CallType, ORDER_BYTES_MAX, Outcome};
+use crate::fields::{FieldError, object};
 use crate::handle::Node;
 
 /// A call that was understood.
 #[derive(Clone, Debug)]
 pub(super) enum Everywhere {
-    Subscribe(SubscribeRequest),
-    Unsubscribe(UnsubscribeRequest),
-    Disconnect(DisconnectRequest),
-    Refresh(RefreshRequest),
+    Subscribe(Whom, SubscribeRequest),
+    Unsubscribe(Whom, UnsubscribeRequest),
+    Disconnect(Whom, DisconnectRequest),
+    Refresh(Whom, RefreshRequest),
     Channels(ChannelsRequest),
     Info,
 }
@@ -48,32 +49,32 @@ pub(super) async fn run(node: &Node, request: Everywhere, parameters: &RawValue)
 /// Does a call of another node on this one.
 pub(crate) async fn run_here(node: &Node, method: &str, parameters: &str) -> Reply {
     let method = Method::named(method).ok_or(ApiError::NOT_FOUND)?;
-    let request = Everywhere::decode(method, parameters).map_err(|_| ApiError::BAD_REQUEST)?;
-    request.run_here(node).await
+    Everywhere::decode(method, parameters)?.ok_or(ApiError::NOT_FOUND)?.run_here(node).await
 }
 
 impl Everywhere {
-    pub(super) fn decode(method: Method, parameters: &str) -> Result<Self, serde_json::Error> {
-        Ok(match method {
-            Method::Subscribe => Self::Subscribe(object(parameters)?),
-            Method::Unsubscribe => Self::Unsubscribe(object(parameters)?),
-            Method::Disconnect => Self::Disconnect(object(parameters)?),
-            Method::Refresh => Self::Refresh(object(parameters)?),
+    /// `None` for a method that concerns no other node.
+    pub(super) fn decode(method: Method, parameters: &str) -> Result<Option<Self>, FieldError> {
+        Ok(Some(match method {
+            Method::Subscribe => Self::Subscribe(object(parameters)?, object(parameters)?),
+            Method::Unsubscribe => Self::Unsubscribe(object(parameters)?, object(parameters)?),
+            Method::Disconnect => Self::Disconnect(object(parameters)?, object(parameters)?),
+            Method::Refresh => Self::Refresh(object(parameters)?, object(parameters)?),
             Method::Channels => Self::Channels(object(parameters)?),
             Method::Info => {
                 object::<serde::de::IgnoredAny>(parameters)?;
                 Self::Info
             }
-            _ => return Err(serde::de::Error::custom("this method concerns no other node")),
-        })
+            _ => return Ok(None),
+        }))
     }
 
     pub(super) fn method(&self) -> Method {
         match self {
-            Self::Subscribe(_) => Method::Subscribe,
-            Self::Unsubscribe(_) => Method::Unsubscribe,
-            Self::Disconnect(_) => Method::Disconnect,
-            Self::Refresh(_) => Method::Refresh,
+            Self::Subscribe(..) => Method::Subscribe,
+            Self::Unsubscribe(..) => Method::Unsubscribe,
+            Self::Disconnect(..) => Method::Disconnect,
+            Self::Refresh(..) => Method::Refresh,
             Self::Channels(_) => Method::Channels,
             Self::Info => Method::Info,
         }
@@ -98,10 +99,10 @@ impl Everywhere {
 
     async fn run_here(self, node: &Node) -> Reply {
         match self {
-            Self::Subscribe(request) => result(&request.run(node).await?),
-            Self::Unsubscribe(request) => result(&request.run(node).await?),
-            Self::Disconnect(request) => result(&request.run(node).await?),
-            Self::Refresh(request) => result(&request.run(node).await?),
+            Self::Subscribe(whom, request) => result(&request.run(node, whom).await?),
+            Self::Unsubscribe(whom, request) => result(&request.run(node, whom).await?),
+            Self::Disconnect(whom, request) => result(&request.run(node, whom).await?),
+            Self::Refresh(whom, request) => result(&request.run(node, whom).await?),
             Self::Channels(request) => result(&overview::channels(node, &request.pattern).await?),
             Self::Info => result(&overview::info(node)),
         }

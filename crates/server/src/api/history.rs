@@ -4,24 +4,25 @@ use fanwire_broker::{History, Limit};
 use fanwire_hub::effect::KnownPosition;
 use fanwire_protocol::ErrorCode;
 use fanwire_protocol::centrifuge::{Empty, HistoryResult};
-use fanwire_protocol::json::{null_is_default, object};
+use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
 
 use super::command::{Reply, result};
 use super::error::ApiError;
 use super::room::Room;
+use crate::fields::nested;
 use crate::handle::Node;
 use crate::node::HistoryCall;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct HistoryRequest {
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(alias = "topic", deserialize_with = "null_is_default")]
     channel: String,
     /// 0: the position only; negative: everything that is kept.
     #[serde(deserialize_with = "null_is_default")]
     limit: i64,
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "nested")]
     since: Option<StreamPosition>,
     #[serde(deserialize_with = "null_is_default")]
     reverse: bool,
@@ -76,7 +77,9 @@ impl HistoryRequest {
     fn call(self, bytes: usize) -> Result<HistoryCall, ApiError> {
         let since = self.since.map(KnownPosition::from);
         if self.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
-            return Err(ApiError::BAD_REQUEST);
+            return Err(ApiError::bad_request(
+                "since.offset is 0, and nothing comes before it; leave out reverse",
+            ));
         }
         let publications = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let limit = Limit { publications, bytes };
@@ -105,6 +108,6 @@ mod tests {
 
     #[test]
     fn nothing_is_before_the_first() {
-        assert_eq!(call(r#"{"since":{"epoch":"e"},"reverse":true}"#).map(|_| ()), Err(ApiError::BAD_REQUEST));
+        assert_eq!(call(r#"{"since":{"epoch":"e"},"reverse":true}"#).unwrap_err().code(), 107);
     }
 }

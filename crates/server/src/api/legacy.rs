@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use fanwire_protocol::json::{Object, null_is_default};
+use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -11,6 +11,7 @@ use super::command::{self, Command, Envelope, Reply};
 use super::error::{ApiError, Refusal};
 use super::method::Method;
 use super::room::Room;
+use crate::fields::object;
 use crate::handle::Node;
 
 /// A command that was understood, or the error that it is answered with.
@@ -60,20 +61,26 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Vec<Numbered>, R
     }
 
     let mut commands = Vec::new();
-    for line in serde_json::Deserializer::from_str(text).into_iter::<Object<Line<'_>>>() {
-        let Object(Line { id, method, params }) = line.map_err(|error| Refusal::malformed(&error))?;
+    for command in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
+        let number = commands.len() + 1;
+        let Ok(command) = command else {
+            return Err(Refusal::Malformed(format!("command {number}: this is not JSON").into()));
+        };
         if commands.len() == commands_max {
             return Err(Refusal::TooMany(commands_max));
         }
+        let Line { id, method, params } =
+            object(command.get()).map_err(|error| Refusal::malformed_command(number, error))?;
         let method = match method {
             Name::Number(number) => Method::numbered(number),
-            Name::Text(name) => Method::named(&name.to_ascii_lowercase())
-                .ok_or(Refusal::Malformed("a command has a method that is not known".into()))?,
+            Name::Text(name) => Method::named(&name.to_ascii_lowercase()).ok_or_else(|| {
+                Refusal::Malformed(format!("command {number}: there is no such method").into())
+            })?,
         };
         // Older PHP clients write an empty object as `[]`. Parameters of wrong types inside an object are the one command's
         // error.
         let parameters = params.map(RawValue::get).filter(|params| params.starts_with('{')).unwrap_or("{}");
-        let command = Command::decode(method, parameters).map_err(|_| ApiError::BAD_REQUEST);
+        let command = Command::decode(method, parameters).map_err(ApiError::from);
         commands.push(Numbered { id, command });
     }
     if commands.is_empty() {

@@ -113,7 +113,7 @@ async fn answer(
     let statuses = settings.transport_errors || asks_for_statuses(&head.headers);
     match route {
         Route::Method(method) => {
-            let command = Command::decode(*method, text).map_err(|error| Refusal::malformed(&error))?;
+            let command = Command::decode(*method, text).map_err(Refusal::malformed)?;
             Ok(match command.run(node, &room).await {
                 Err(error) if statuses => json(error.status(), &error),
                 reply => json(StatusCode::OK, &Envelope::from(&reply)),

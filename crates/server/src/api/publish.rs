@@ -22,9 +22,9 @@ const BROADCAST_WIDTH: usize = 64;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct PublishRequest {
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(alias = "topic", deserialize_with = "null_is_default")]
     channel: String,
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(alias = "topics", deserialize_with = "null_is_default")]
     channels: Vec<String>,
     /// `null` is a value as any other.
     #[serde(deserialize_with = "json::payload::deserialize")]
@@ -69,7 +69,7 @@ pub(super) async fn broadcast(node: &Node, request: PublishRequest) -> Reply {
 
     let topics_max = node.settings.api.commands_max;
     if request.channels.is_empty() {
-        return Err(ApiError::BAD_REQUEST);
+        return Err(ApiError::bad_request("channels is empty; name at least one"));
     }
     if request.channels.len() > topics_max {
         let message = format!("more than {topics_max} channels, the limit that api.commands_max sets");
@@ -109,7 +109,7 @@ impl PublishRequest {
             }
         }
         let publish = Publish {
-            data: payload(self.data.clone(), &self.b64data)?,
+            data: payload(self.data.clone(), &self.b64data, "b64data")?,
             tags: (!self.tags.is_empty()).then(|| Arc::new(self.tags.clone())),
             idempotency_key: (!self.idempotency_key.is_empty()).then(|| self.idempotency_key.clone()),
             version: self.version,
@@ -176,7 +176,7 @@ mod tests {
 
         assert_eq!(content(r#"{"data":null}"#).unwrap().0.data, "null");
         assert_eq!(content("{}").unwrap().0.data, "");
-        assert_eq!(content(r#"{"b64data":"*"}"#).map(|_| ()), Err(ApiError::BAD_REQUEST));
+        assert_eq!(content(r#"{"b64data":"*"}"#).unwrap_err().code(), 107);
         for name in ["idempotency_key", "version_epoch"] {
             let of_length =
                 |length| content(&serde_json::json!({"data": 1, name: "k".repeat(length)}).to_string());

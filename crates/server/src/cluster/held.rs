@@ -58,7 +58,7 @@ impl Cluster {
 
 /// Answers another node: the user's connections on this one that were admitted.
 pub(super) async fn held_here(node: &Node, parameters: &str) -> Outcome {
-    let Question { user } = serde_json::from_str(parameters).map_err(|_| ApiError::BAD_REQUEST)?;
+    let Question { user } = serde_json::from_str(parameters).map_err(|_| ErrorCode::BAD_REQUEST)?;
     let owner = node.owner_of(user);
     // A connection that was admitted before the question may not be known here yet.
     let (reached, barrier) = oneshot::channel();

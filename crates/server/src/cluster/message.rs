@@ -94,6 +94,8 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
+    use fanwire_protocol::ErrorCode;
+
     use super::*;
 
     #[test]
@@ -106,7 +108,7 @@ mod tests {
             assert_eq!((read.from, read.number, read.method), (call.from, number, "disconnect"));
             assert_eq!(read.parameters.get(), r#"{"user": "42"}"#);
         }
-        for outcome in [Ok(parameters.clone()), Err(ApiError::BAD_REQUEST)] {
+        for outcome in [Ok(parameters.clone()), Err(ErrorCode::BAD_REQUEST.into())] {
             let expected = format!("{outcome:?}");
             let text = serde_json::to_string(&Answer::new(Uuid::from_u128(1), 7, outcome)).unwrap();
             let read: Answer = serde_json::from_str(&text).unwrap();
