@@ -11,7 +11,6 @@ use tokio::time::timeout;
 
 use super::message::Outcome;
 use super::{CallType, Cluster, user_topic};
-use crate::api::ApiError;
 use crate::handle::Node;
 use crate::inbox::Message;
 use crate::node::TopicCall;
