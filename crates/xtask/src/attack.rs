@@ -9,13 +9,16 @@ use crate::report::{Report, Stop};
 use crate::tools;
 
 /// Planted faults first: if they are not found, the cases below prove nothing.
-const SUITES: [&str; 6] = [
+const SUITES: [&str; 9] = [
     "attack/planted.py",
     "attack/floods.py",
+    "attack/amplification.py",
     "attack/sockets.py",
     "attack/names.py",
     "attack/content.py",
     "attack/logs.py",
+    "attack/descriptors.py",
+    "attack/shared_redis.py",
 ];
 
 const DEADLINE: Duration = Duration::from_secs(180);

@@ -57,6 +57,12 @@ class Answer:
         return json.loads(self.body)
 
 
+def die_with_parent():
+    """The kernel ends the server when this process dies in whatever way."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 class Server:
     """A running server with its own ports and configuration file."""
 
@@ -119,18 +125,18 @@ class Server:
 
         until(ready, "the server is ready", START_DEADLINE)
 
-    def spawn(self):
-        """Starts the process and does not wait for anything."""
+    def spawn(self, output=None, prepare=die_with_parent):
+        """Starts the process and does not wait. It writes to a descriptor or the log; `prepare` runs in the child."""
         # The kernel's word for "parent" is the thread that started the child.
         assert threading.current_thread() is threading.main_thread(), "servers are started by the main thread"
         with open(self.log_file, "a") as log:
             self.process = subprocess.Popen(
                 [BINARY, "serve", "--config", str(self.config_file)],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output or log,
+                stderr=output or log,
                 env=environment(),
-                preexec_fn=die_with_parent,
+                preexec_fn=prepare,
             )
 
     def stop(self, how=signal.SIGTERM):
@@ -392,9 +398,3 @@ def merge(base, over):
 def environment():
     """Without what would configure the server: every variable with its prefix does, `GATEWAY_BIN` too."""
     return {name: value for name, value in os.environ.items() if not name.startswith("FANWIRE_")}
-
-
-def die_with_parent():
-    """The kernel ends the server when this process dies in whatever way."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

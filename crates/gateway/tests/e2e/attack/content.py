@@ -51,10 +51,6 @@ def test_info_that_nests_5500_deep(trial):
     check(trial, "info that nests 5,500 deep", poison)
 
 
-def test_b64info_that_is_no_json(trial):
-    check(trial, "b64info that is no JSON", lambda server, _: join(server, server.token("rogue", b64info="/////w==")))
-
-
 def test_a_publication_of_two_bytes_by_a_protobuf_client(trial):
     def poison(server, attack):
         with RawSocket(server, "/connection/websocket?format=protobuf") as raw:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import BINARY, START_DEADLINE, STOP_DEADLINE, RawSocket, Server, die_with_parent, environment, get, until
+from harness import STOP_DEADLINE, RawSocket, Server
 
 
 class PipedServer(Server):
@@ -19,14 +19,7 @@ class PipedServer(Server):
     def spawn(self):
         self.pipe, self.write_end = os.pipe()
         fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, 4096)
-        self.process = subprocess.Popen(
-            [BINARY, "serve", "--config", str(self.config_file)],
-            stdin=subprocess.DEVNULL,
-            stdout=self.write_end,
-            stderr=self.write_end,
-            env=environment(),
-            preexec_fn=die_with_parent,
-        )
+        super().spawn(self.write_end)
         os.set_blocking(self.pipe, False)
         self.is_read = True
         self.reader = threading.Thread(target=self.read, daemon=True)
@@ -68,13 +61,17 @@ def provoke_a_line(server):
         raw.read_frame()
 
 
-def ends_well(server):
+def check_end(trial):
+    """The server follows SIGTERM."""
+    server = trial.server
     server.process.send_signal(signal.SIGTERM)
     try:
-        return server.process.wait(STOP_DEADLINE)
+        status = server.process.wait(STOP_DEADLINE)
     except subprocess.TimeoutExpired:
+        trial.rows[-1].notes.append("stuck: SIGTERM is not followed")
         server.process.kill()
-        return "did not end"
+        raise
+    assert status == 0
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
@@ -83,7 +80,7 @@ def test_a_full_pipe_that_nobody_reads(trial, level):
     with trial.attack(f"standard output is a full pipe, level {level}") as attack:
         server.stop_reading()
         attack.crowd(4, lambda: provoke_a_line(server))
-    assert ends_well(server) == 0
+    check_end(trial)
 
 
 def test_a_reader_that_has_gone(trial):
@@ -91,4 +88,4 @@ def test_a_reader_that_has_gone(trial):
     with trial.attack("standard output and error are closed") as attack:
         server.close_pipe()
         attack.crowd(4, lambda: provoke_a_line(server))
-    assert ends_well(server) == 0
+    check_end(trial)

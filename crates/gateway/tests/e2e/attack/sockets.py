@@ -2,13 +2,11 @@
 
 import contextlib
 
-import pytest
 
-@pytest.mark.parametrize("count", [1500, 6000])
-def test_silent_sockets(trial, count):
+def test_silent_sockets(trial):
     trial.serve()
-    with trial.attack(f"{count:,} sockets that say nothing") as attack:
-        for _ in range(count):
+    with trial.attack("6,000 sockets that say nothing") as attack:
+        for _ in range(6000):
             attack.socket()
 
 
