@@ -5,6 +5,7 @@ use fanwire_server::settings::Origins;
 
 use super::checks::Checks;
 use super::defaults;
+use super::origins::{self, Judged};
 use super::section::section;
 use super::token::Token;
 use super::values::{Period, Size};
@@ -12,8 +13,9 @@ use super::values::{Period, Size};
 section! {
     /// Who may connect, and the limits of each client.
     Client {
-        /// Web pages that may connect: origins such as "https://example.com", `*` stands for any characters,
-        /// "*" alone takes every page. Programs that send no `Origin` header always may.
+        /// Web pages that may connect: origins such as "https://example.com" without a path. `*` stands for any characters,
+        /// as in "https://*.example.com" and "http://localhost:*"; "*" alone takes every page. "null" takes pages without
+        /// an origin: files and sandboxed frames. Programs that send no `Origin` header always may.
         allowed_origins: Vec<String> = Vec::new(),
         /// Between the server's pings, in whole seconds. "0s" sends none.
         ping_interval: Period = defaults::PING_INTERVAL,
@@ -95,20 +97,20 @@ section! {
 
 impl Client {
     pub(super) fn origins(&self, checks: &mut Checks) -> Origins {
-        for origin in &self.allowed_origins {
-            if !origin.starts_with('*') && !origin.contains("://") {
-                checks.warn(
-                    "client.allowed_origins",
-                    format!("\"{origin}\" matches no page: an origin begins with its scheme, as in \"https://{origin}\""),
-                );
-            } else if origin.len() > "https://".len() && origin.ends_with('/') {
-                checks.warn(
-                    "client.allowed_origins",
-                    format!("\"{origin}\" matches no page: an origin does not end with a slash"),
-                );
+        let mut allowed = Vec::new();
+        for (index, entry) in self.allowed_origins.iter().enumerate() {
+            let key = format!("client.allowed_origins.{index}");
+            match origins::judge(entry) {
+                Ok(Judged { origin, warning }) => {
+                    allowed.push(origin);
+                    if let Some(warning) = warning {
+                        checks.warn(key, warning);
+                    }
+                }
+                Err(problem) => checks.error(key, problem),
             }
         }
-        Origins { allowed: self.allowed_origins.clone() }
+        Origins { allowed }
     }
 
     pub(super) fn settings(&self, info_format: PublicationFormat, checks: &mut Checks) -> ClientSettings {

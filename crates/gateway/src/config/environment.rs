@@ -74,7 +74,7 @@ impl Environment {
             return;
         }
         let mut told = Vec::new();
-        for reading in readings(text) {
+        for reading in readings(text, &path) {
             let mut layer =
                 Layer { source: Source::Variable(name.to_owned()), values: nested(&path, reading.value) };
             let problems = layer.clean();
@@ -114,19 +114,31 @@ struct Reading {
     likely: bool,
 }
 
-/// What a text may mean, in the order of trial: itself, what it says as JSON or TOML, a list with commas.
-fn readings(text: &str) -> Vec<Reading> {
+/// What a text may mean, in the order of trial: itself, what it says as JSON or TOML, a list.
+fn readings(text: &str, path: &[String]) -> Vec<Reading> {
     let toml = || toml::from_str::<BTreeMap<String, Value>>(&format!("value = {text}")).ok()?.remove("value");
     let parsed: Option<Value> = serde_json::from_str(text).ok().or_else(toml);
-    let list = text.trim().trim_start_matches('[').trim_end_matches(']');
-    let items =
-        list.split([',', '\n']).map(|item| item.trim().trim_matches('"')).filter(|item| !item.is_empty());
-    let list = Value::from(items.map(Value::from).collect::<Vec<_>>());
+    let list = Value::from(items(text, path).into_iter().map(Value::from).collect::<Vec<_>>());
     let mut all = vec![Reading { value: Value::from(text), likely: true }];
     let parsed = parsed.filter(|value| !matches!(value, Value::String(..)));
     all.extend(parsed.map(|value| Reading { value, likely: true }));
     all.push(Reading { value: list, likely: false });
     all
+}
+
+/// The items of a list with commas, blanks or line breaks between them. Each may stand in quotes, and all in brackets.
+/// Keys of the API may hold blanks and single quotes.
+fn items<'t>(text: &'t str, path: &[String]) -> Vec<&'t str> {
+    let are_keys = path.join(".") == "api.keys";
+    let ends = |letter: char| match are_keys {
+        true => matches!(letter, ',' | '\n' | '\r'),
+        false => letter == ',' || letter.is_whitespace(),
+    };
+    let is_quote = |letter: char| letter == '"' || (letter == '\'' && !are_keys);
+    let text = text.trim();
+    let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let items = text.split(ends).map(|item| item.trim().trim_matches(is_quote));
+    items.filter(|item| !item.is_empty()).collect()
 }
 
 /// The variables that Kubernetes sets in every container for a Service called `fanwire` or `fanwire-…`.
@@ -182,12 +194,39 @@ mod tests {
             value(&[("FANWIRE_CLIENT__INSECURE", "true")], "client", "insecure").to_bool(),
             Some(true)
         );
-        let origins =
-            value(&[("FANWIRE_CLIENT__ALLOWED_ORIGINS", "https://a,https://b")], "client", "allowed_origins");
-        assert_eq!(origins.as_array().unwrap().len(), 2);
         let json = r#"[{"name":"chat","history_size":5,"history_ttl":"1m"}]"#;
         let namespaces = value(&[("FANWIRE_TOPICS__NAMESPACES", json)], "topics", "namespaces");
         assert!(namespaces.as_array().unwrap()[0].as_dict().is_some());
+    }
+
+    #[test]
+    fn lists_are_split_at_commas_blanks_and_line_breaks() {
+        let list = |variable, text, section, key| {
+            let value = value(&[(variable, text)], section, key);
+            let items: Vec<String> =
+                value.as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_owned()).collect();
+            items
+        };
+        for text in [
+            "https://a.example,https://b.example",
+            "https://a.example https://b.example",
+            "https://a.example\nhttps://b.example\n",
+            " https://a.example ,\r\n\thttps://b.example, ",
+            r#"["https://a.example", "https://b.example"]"#,
+            "['https://a.example', 'https://b.example']",
+            "[https://a.example https://b.example]",
+            r#""https://a.example" 'https://b.example'"#,
+            r#""https://a.example https://b.example""#,
+            "'https://a.example,https://b.example'",
+        ] {
+            let items = list("FANWIRE_CLIENT__ALLOWED_ORIGINS", text, "client", "allowed_origins");
+            assert_eq!(items, ["https://a.example", "https://b.example"], "{text}");
+        }
+        let items =
+            list("FANWIRE_CLIENT__ALLOWED_ORIGINS", "http://[::1] http://[::1]", "client", "allowed_origins");
+        assert_eq!(items, ["http://[::1]"; 2]);
+        let keys = list("FANWIRE_API__KEYS", "one key,another\r\n a third ", "api", "keys");
+        assert_eq!(keys, ["one key", "another", "a third"]);
     }
 
     #[test]

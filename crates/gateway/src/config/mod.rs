@@ -9,6 +9,7 @@ mod api;
 mod client;
 mod engine;
 mod log;
+mod origins;
 mod redis;
 mod server;
 mod tls;

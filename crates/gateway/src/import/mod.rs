@@ -279,18 +279,29 @@ fn get<'t>(table: &'t toml::Table, path: &str) -> Option<&'t toml::Value> {
     parts.try_fold(first, |value, part| value.get(part))
 }
 
-/// Removes the key at a path such as `topics.namespaces[1].history_ttl`. A namespace goes with its name.
+/// Removes what is at a path such as `topics.namespaces[1].history_ttl` or `client.allowed_origins[2]`. A namespace goes
+/// with its name.
 fn remove(table: &mut toml::Table, path: &str) -> bool {
-    let Some((section, rest)) = path.split_once('.') else { return table.remove(path).is_some() };
-    let Some((list, index)) = section.strip_suffix(']').and_then(|section| section.split_once('[')) else {
+    let indexed = |part: &str| {
+        let (list, index) = part.strip_suffix(']')?.split_once('[')?;
+        Some((list.to_owned(), index.parse::<usize>().ok()?))
+    };
+    let Some((section, rest)) = path.split_once('.') else {
+        return match indexed(path).map(|(list, index)| (table.get_mut(&list), index)) {
+            Some((Some(toml::Value::Array(items)), index)) if index < items.len() => {
+                items.remove(index);
+                true
+            }
+            _ => table.remove(path).is_some(),
+        };
+    };
+    let Some((list, index)) = indexed(section) else {
         return match table.get_mut(section) {
             Some(toml::Value::Table(inner)) => remove(inner, rest),
             _ => false,
         };
     };
-    let (Some(toml::Value::Array(items)), Ok(index)) = (table.get_mut(list), index.parse::<usize>()) else {
-        return false;
-    };
+    let Some(toml::Value::Array(items)) = table.get_mut(&list) else { return false };
     match items.get_mut(index) {
         Some(_) if rest == "name" => {
             items.remove(index);
@@ -323,6 +334,15 @@ mod tests {
             assert!(told.starts_with(expected), "{told} is not {expected}");
         }
         assert_eq!(translation.problems, [""; 0]);
+    }
+
+    #[test]
+    fn an_origin_that_matches_no_page_is_left_out_alone() {
+        check(
+            "client: {allowed_origins: ['https://a.example', 'https://b.example/app', 'https://c.example']}",
+            "[client]\nallowed_origins = [\"https://a.example\", \"https://c.example\"]",
+            &["client.allowed_origins[1]: refused here: \"https://b.example/app\" has a path"],
+        );
     }
 
     #[test]

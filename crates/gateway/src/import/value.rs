@@ -77,9 +77,13 @@ fn text(value: &Value) -> Option<String> {
 pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::Array(_, items) => items.iter().map(text).collect(),
-        _ => {
-            Some(text(value)?.split([',', ' ']).filter(|item| !item.is_empty()).map(str::to_owned).collect())
-        }
+        _ => Some(
+            text(value)?
+                .split(|letter: char| letter == ',' || letter.is_whitespace())
+                .filter(|item| !item.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        ),
     }
 }
 
