@@ -27,9 +27,7 @@ use crate::inbox::Inbox;
 use crate::metrics;
 use crate::tasks::Task;
 use crate::tls::Tls;
-
-/// Longest request line and headers together.
-const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
+use crate::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
 
 /// How long to wait when a connection cannot be accepted, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -84,7 +82,8 @@ async fn answer(node: &Node, stream: TcpStream, watch: Watch) {
             // Who sends no more after a request still reads its answer.
             .half_close(true)
             .max_buf_size(REQUEST_HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(Watched::new(stream, watch.clone())), service)
+            .max_header_size(REQUEST_HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(Explaining::new(Watched::new(stream, watch.clone()))), service)
     );
     let mut time = pin!(sleep_until(Instant::now()));
     let served = poll_fn(|context| {

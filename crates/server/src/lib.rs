@@ -12,6 +12,7 @@ mod bind;
 mod listener;
 mod admission;
 pub mod tls;
+mod unreadable;
 mod http;
 mod handshake;
 mod origin;

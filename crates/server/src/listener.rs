@@ -30,9 +30,7 @@ use crate::shard::Adopted;
 use crate::tasks::Task;
 use crate::tls::{self, Handshake, Stream, Tls};
 use crate::turns::OnePerPoll;
-
-/// Longest request line and headers together.
-const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
+use crate::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
 
 /// How long to wait when a connection cannot be accepted, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -286,7 +284,7 @@ impl Door {
             // Who sends no more after a request still reads its answer.
             .half_close(true)
             .max_header_size(REQUEST_HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(Watched::new(stream, watch.clone())), service);
+            .serve_connection(TokioIo::new(Explaining::new(Watched::new(stream, watch.clone()))), service);
         let mut time = pin!(sleep_until(Instant::now()));
         let mut phase = self.phase.clone();
         let mut leaving = pin!(phase.wait_for(|phase| *phase >= Phase::Leaving));
@@ -307,7 +305,7 @@ impl Door {
         })
         .await;
         let parts = connection.into_parts();
-        let stream = parts.io.into_inner().into_inner();
+        let stream = parts.io.into_inner().into_inner().into_inner();
         let Some(Stay { head, purpose, arrival }) = stays.take() else { return stream.end().await };
         let (socket, session) = stream.into_parts();
         match socket.into_std() {

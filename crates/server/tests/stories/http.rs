@@ -161,3 +161,34 @@ async fn backends_that_keep_their_connections_leave_room_for_clients() {
     }
     gateway.client().await;
 }
+
+#[tokio::test]
+async fn requests_that_cannot_be_read_are_answered_with_a_sentence() {
+    let gateway = TestGateway::start(settings(1)).await;
+    let get = "GET /livez HTTP/1.1\r\nHost: test\r\n";
+    let headers = |count: usize| (0..count).map(|number| format!("a{number}: b\r\n")).collect::<String>();
+    let handshake = WEBSOCKET_HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{}\r\n", headers(120)));
+    for (request, status, why) in [
+        (format!("{get}{}\r\n", headers(120)), 431, "more than 100 headers"),
+        (format!("{get}Cookie: {}\r\n\r\n", "x".repeat(33_000)), 431, "longer than 32768 bytes"),
+        (handshake, 431, "more than 100 headers"),
+        ("hello\r\n\r\n".into(), 400, "HTTP/1.1"),
+        ("GET / HTTP/3.7\r\nHost: test\r\n\r\n".into(), 400, "HTTP/1.1"),
+    ] {
+        for address in [gateway.address, gateway.internal_address] {
+            let response = RawSocket::ask(address, &request).await;
+            assert_eq!(response.status, status, "{why}");
+            assert!(response.body.contains(why), "{response:?}");
+        }
+    }
+    // Up to the bound, and behind an answer on the same connection.
+    for address in [gateway.address, gateway.internal_address] {
+        let mut socket = RawSocket::open(address).await;
+        socket.send(format!("{get}{}\r\n{get}{}\r\n", headers(99), headers(100))).await;
+        assert_ne!(socket.response().await.status, 431);
+        let response = socket.response().await;
+        assert_eq!(response.status, 431);
+        assert!(response.body.contains("more than 100 headers"), "{response:?}");
+        socket.ended().await;
+    }
+}
