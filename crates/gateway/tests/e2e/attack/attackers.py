@@ -46,16 +46,16 @@ class Attackers:
             thread.start()
             self.threads.append(thread)
 
-    def socket(self, port=None):
-        """A connection that lasts as long as the attack, unless it is dropped before."""
-        connection = socket.create_connection(("127.0.0.1", port or self.server.port), timeout=PATIENCE)
+    def socket(self):
+        """Returns a connection that lasts as long as the attack, unless it is dropped before."""
+        connection = socket.create_connection(("127.0.0.1", self.server.port), timeout=PATIENCE)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sockets.append(connection)
         return connection
 
-    def websocket(self, user="rogue", path="/connection/websocket", **claims):
-        """A connected client as a `RawSocket`."""
-        raw = RawSocket(self.server, path)
+    def websocket(self, user="rogue", **claims):
+        """Returns a connected client as a `RawSocket`."""
+        raw = RawSocket(self.server)
         self.sockets.append(raw.socket)
         raw.socket.settimeout(PATIENCE)
         connect = {"token": self.server.token(user, **claims)}
@@ -63,9 +63,9 @@ class Attackers:
         raw.read_reply(1)
         return raw
 
-    def flood(self, requests, port=None):
+    def flood(self, requests):
         """Sends the same bytes without end on one connection while all answers are read and dropped."""
-        connection = self.socket(port)
+        connection = self.socket()
         self.send_and_drain(connection, itertools.repeat(requests))
 
     def send_and_drain(self, connection, all_requests):
@@ -99,18 +99,10 @@ def drop(connection):
 
 
 def commands(*each):
-    """A text frame with these commands."""
+    """Returns a text frame with these commands."""
     return frame(0x1, "\n".join(json.dumps(command, separators=(",", ":")) for command in each).encode())
 
 
 def get(path):
-    """The bytes of a request without a body."""
+    """Returns the bytes of a request without a body."""
     return f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-
-
-def post(server, method, params):
-    """The bytes of an API call."""
-    body = json.dumps(params, separators=(",", ":")).encode()
-    key = server.api_key
-    head = f"POST /api/{method} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body

@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import pathlib
-import ssl
 import struct
 import sys
 import time
@@ -93,21 +92,15 @@ class Crowd:
         self.asked = asked
         self.phase = Phase()
         self.clients = [Client(self, number) for number in range(asked["clients"])]
-        self.tls = None
-        if asked["tls"]:
-            self.tls = ssl.create_default_context()
-            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
 
     async def run(self):
         tasks = [client.live() for client in self.clients]
-        tasks += [self.connect_anew(), self.sample_memory(), self.follow_orders()]
-        tasks += [self.ask_health()] if self.asked["health"] else []
+        tasks += [self.connect_anew(), self.ask_health(), self.sample_memory(), self.follow_orders()]
         tasks += [self.publish()] if self.asked["publishing"] else []
         await asyncio.gather(*tasks)
 
     async def open(self, port=None):
-        tls = self.tls if port is None else None
-        return await asyncio.open_connection("127.0.0.1", port or self.asked["port"], ssl=tls)
+        return await asyncio.open_connection("127.0.0.1", port or self.asked["port"])
 
     async def follow_orders(self):
         loop = asyncio.get_running_loop()

@@ -25,7 +25,6 @@ class Row:
     attacked: dict
     memory_before: int
     memory_after: int = 0
-    growth_max: int = GROWTH_MAX
     notes: list = dataclasses.field(default_factory=list)
 
     @property
@@ -49,8 +48,8 @@ def faults(row):
     if not row.attacked["pings"]:
         found.append("waits: nobody could send a ping")
     grown = row.memory_peak - row.memory_before
-    if grown > row.growth_max:
-        found.append(f"memory: grows by {grown / MIB:.0f} MiB, more than {row.growth_max / MIB:.0f}")
+    if grown > GROWTH_MAX:
+        found.append(f"memory: grows by {grown / MIB:.0f} MiB, more than {GROWTH_MAX / MIB:.0f}")
     if not row.is_returned:
         found.append(f"memory: {(row.memory_after - row.memory_before) / MIB:.0f} MiB are left")
     return found + row.notes

@@ -1,11 +1,16 @@
 """Requests that cost the server more than the client. Each is answered, and no other client waits for it."""
 
+import base64
 import itertools
+import json
+import pathlib
 
 import pytest
 
 from attackers import commands, drop, get
 from harness import RawSocket, handshake
+
+P384 = pathlib.Path(__file__).resolve().parents[4] / "server/src/auth/testdata/p384_public.pem"
 
 # Three letters a name.
 NAMES = ["".join(letters) for letters in itertools.product("abcdefghijklmnopqrst", repeat=3)]
@@ -37,3 +42,16 @@ def test_connect_with_7000_subs(trial):
 
     with trial.attack("connect with 7,000 subs, 20 connections") as attack:
         attack.crowd(20, connect_once)
+
+
+def test_forged_signatures(trial):
+    """Subscription tokens that are refused after a signature was verified."""
+    trial.serve({"client": {"token": {"ecdsa_public_key": P384.read_text()}}})
+    claims = {"sub": "rogue", "channel": "wild:forged"}
+    parts = (json.dumps({"alg": "ES384"}).encode(), json.dumps(claims).encode(), bytes(range(1, 97)))
+    token = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts).decode()
+    subscribe = {"id": 2, "subscribe": {"channel": claims["channel"], "token": token}}
+    request = commands(*[subscribe] * 60)
+
+    with trial.attack("subscribes with forged ES384 tokens, 200 clients") as attack:
+        attack.crowd(200, lambda: attack.send_and_drain(attack.websocket().socket, itertools.repeat(request)))

@@ -116,8 +116,9 @@ def test_nothing_is_found_without_a_fault(planted):
     assert faults(planted.rows[-1]) == []
 
 
-def test_every_fault_is_found(planted):
+def test_every_fault_is_found(planted, monkeypatch):
     """One client is closed, one publication is swallowed, connections are refused and then stuck, memory is kept."""
+    monkeypatch.setattr("trial.MEMORY_DEADLINE", 1)
     with planted.measure("everything"):
         body = json.dumps({"channel": "wild:kept", "data": "x" * 3_000_000}).encode()
         for _ in range(30):

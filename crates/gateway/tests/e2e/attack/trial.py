@@ -24,7 +24,7 @@ import time
 
 from attackers import Attackers
 from bystanders import memory
-from figures import GROWTH_MAX, LEFT_MAX, Row, faults
+from figures import LEFT_MAX, Row, faults
 from harness import Server, die_with_parent, merge, until
 
 REPORT = bool(os.environ.get("ATTACK_REPORT"))
@@ -97,27 +97,27 @@ class Trial:
         return server
 
     @contextlib.contextmanager
-    def attack(self, name, seconds=SECONDS, growth_max=GROWTH_MAX):
+    def attack(self, name):
         """Runs an attack and fails with all its faults."""
-        with self.measure(name, seconds, growth_max) as attack:
+        with self.measure(name) as attack:
             yield attack
         found = faults(self.rows[-1])
         assert not found, f"{name}:\n  " + "\n  ".join(found)
 
     @contextlib.contextmanager
-    def measure(self, name, seconds=SECONDS, growth_max=GROWTH_MAX):
+    def measure(self, name):
         """Runs an attack and adds its row of figures."""
         pid = self.server.process.pid
         self.bystanders.begin("calm")
         time.sleep(CALM_SECONDS)
         calm = self.bystanders.begin("attack")
-        row = Row(name, calm, {}, memory_before=memory(pid), growth_max=growth_max)
+        row = Row(name, calm, {}, memory_before=memory(pid))
         with Attackers(self.server) as attack:
             try:
                 yield attack
             except (AssertionError, OSError) as error:
                 row.notes.append(f"broken: {type(error).__name__} {error}")
-            self.bystanders.hold(seconds)
+            self.bystanders.hold()
         row.attacked = self.bystanders.begin("afterwards")
         if REPORT:
             time.sleep(REPORT_MEMORY_DELAY)
@@ -141,20 +141,18 @@ class Bystanders:
     """A process of `bystanders.py`: `clients` that ping, one that connects again and again, a publisher and a health
     checker. `port` replaces the server's client port, for a proxy in front of it."""
 
-    def __init__(self, server, clients=20, publishing=True, health=True, port=None):
+    def __init__(self, server, clients=20, publishing=True, port=None):
         asked = {
             "port": port or server.port,
             "internal_port": server.internal_port,
             "pid": server.process.pid,
-            "tls": "tls" in server.config["server"],
             "token": server.token("bystander"),
             "api_key": server.api_key,
             "topic": TOPIC,
             "clients": clients,
             "publishing": publishing,
-            "health": health,
         }
-        self.kinds = ["pings", "connects"] + ["publishes"] * publishing + ["health checks"] * health
+        self.kinds = ["pings", "connects", "health checks"] + ["publishes"] * publishing
         self.process = subprocess.Popen(
             [sys.executable, pathlib.Path(__file__).with_name("bystanders.py"), json.dumps(asked)],
             stdin=subprocess.PIPE,
@@ -176,9 +174,9 @@ class Bystanders:
         """Begins a phase and returns the figures of the one before."""
         return self.order(phase)
 
-    def hold(self, seconds):
+    def hold(self):
         """Waits, then waits until each kind was served a few times in this phase, up to a deadline."""
-        time.sleep(seconds)
+        time.sleep(SECONDS)
         with contextlib.suppress(AssertionError):
             until(self.are_served, "bystanders are served", SERVED_DEADLINE)
 
