@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 34] = [
+const SUITES: [&str; 35] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -29,6 +29,7 @@ const SUITES: [&str; 34] = [
     "conformance.py",
     "cluster/views.py",
     "cluster/orders.py",
+    "cluster/clocks.py",
     "cluster/recovery.py",
     "cluster/membership.py",
     "cluster/delivery.py",

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod cleaner;
+mod clock;
 mod connection;
 mod frame;
 mod health;
@@ -38,6 +39,7 @@ use crate::presence::PresenceStats;
 use crate::publish::{Publish, Published};
 use alarm::Alarm;
 use cleaner::Cleaner;
+use clock::Clock;
 use connection::Connector;
 use health::{Health, Seldom};
 use keys::Keys;
@@ -73,6 +75,7 @@ struct Inner {
     presence: Arc<Presence>,
     health: Arc<Health>,
     counters: Arc<Counters>,
+    clock: Arc<Clock>,
     settings: Arc<RedisSettings>,
     foreign: Seldom,
     tasks: Vec<JoinHandle<()>>,
@@ -93,6 +96,7 @@ impl Redis {
         let scripts = Arc::new(Scripts::new());
 
         let counters = Arc::new(Counters::default());
+        let clock = Arc::new(Clock::new());
         let links_at = |indexes| Links::new(indexes, &connector, &health, &scripts, &settings, &counters);
         let (links, keepers) = links_at(0..count);
         // Signs of life must not wait behind what is published.
@@ -112,6 +116,7 @@ impl Redis {
             Arc::clone(&settings),
             Arc::clone(&scripts),
             links.of_kind(CallKind::Publish),
+            Arc::clone(&clock),
         );
         let (presence_links, vital_links) =
             (links.of_kind(CallKind::Presence), vital_links.of_kind(CallKind::Presence));
@@ -121,6 +126,7 @@ impl Redis {
             vital_links.clone(),
             Arc::clone(&scripts),
             Arc::clone(&settings),
+            Arc::clone(&clock),
         );
         let registry = Arc::new(registry);
         let lease = Lease::new(Arc::clone(&registry), vital_links, Arc::clone(&health), &settings);
@@ -172,6 +178,7 @@ impl Redis {
             presence,
             health,
             counters,
+            clock,
             settings,
             foreign: Seldom::new(),
             tasks,
@@ -219,6 +226,11 @@ impl Redis {
                  answer at engine.redis.address. Give each cluster a prefix of its own"
             );
         }
+    }
+
+    /// The time since 1970 by Redis' clock, once the node has joined.
+    pub fn time(&self) -> Option<Duration> {
+        self.0.clock.now()
     }
 
     /// The nodes that live at this moment, with this one: those whose lease has not ended.

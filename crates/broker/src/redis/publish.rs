@@ -5,11 +5,12 @@
 //! command of a round trip fails and is done after those behind it, each script comes with its code the first time.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use fanwire_protocol::{Position, TopicName};
 use redis::{Arg, Cmd, Pipeline, Value};
 
+use super::clock::Clock;
 use super::frame;
 use super::keys::Keys;
 use super::link::{Links, Ready, is_unknown_script};
@@ -24,6 +25,7 @@ pub(super) struct Publisher {
     settings: Arc<RedisSettings>,
     scripts: Arc<Scripts>,
     links: Links,
+    clock: Arc<Clock>,
 }
 
 /// What is the same for all publications of a group.
@@ -71,8 +73,9 @@ impl Publisher {
         settings: Arc<RedisSettings>,
         scripts: Arc<Scripts>,
         links: Links,
+        clock: Arc<Clock>,
     ) -> Self {
-        Self { keys, settings, scripts, links }
+        Self { keys, settings, scripts, links, clock }
     }
 
     /// Publishes what is neither kept nor numbered: a frame as it is.
@@ -229,7 +232,7 @@ impl Group<'_> {
             .arg(milliseconds(options.meta_ttl))
             .arg(fresh_epoch().as_str())
             .arg(link.lineage().as_bytes())
-            .arg(ttl_bucket(ttl));
+            .arg(ttl_bucket(ttl, self.publisher.clock.now()));
     }
 }
 
@@ -320,9 +323,10 @@ fn live_frame(publish: &Publish) -> Vec<u8> {
 /// How many times in a TTL a stream's expiry is set, however much is published.
 const TTL_BUCKETS: u32 = 8;
 
-/// Changes so many times in a TTL. Eight digits.
-fn ttl_bucket(ttl: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
-    let bucket = now * u128::from(TTL_BUCKETS) / u128::from(ttl);
+/// Changes so many times in a TTL, at the same moments for all nodes. Eight characters.
+fn ttl_bucket(ttl: u64, now: Option<Duration>) -> String {
+    // Before the time is known no two are the same.
+    let Some(now) = now else { return fresh_epoch().as_str().to_owned() };
+    let bucket = now.as_millis() * u128::from(TTL_BUCKETS) / u128::from(ttl.max(1));
     format!("{:08x}", bucket as u32)
 }

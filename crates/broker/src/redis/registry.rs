@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::Value;
 use uuid::Uuid;
 
+use super::clock::Clock;
 use super::frame::parse_offset;
 use super::keys::{Incarnation, Keys};
 use super::link::{Links, Ready, is_not_permitted};
@@ -78,6 +79,7 @@ pub(super) struct Registry {
     links: Links,
     scripts: Arc<Scripts>,
     settings: Arc<RedisSettings>,
+    clock: Arc<Clock>,
     /// The user may not touch [`Keys::PREFIXES`].
     prefixes_are_closed: AtomicBool,
 }
@@ -101,8 +103,10 @@ impl Registry {
         links: Links,
         scripts: Arc<Scripts>,
         settings: Arc<RedisSettings>,
+        clock: Arc<Clock>,
     ) -> Self {
-        Self { node, keys, links, scripts, settings, prefixes_are_closed: AtomicBool::new(false) }
+        let prefixes_are_closed = AtomicBool::new(false);
+        Self { node, keys, links, scripts, settings, clock, prefixes_are_closed }
     }
 
     /// Renews the lease. One that joins has to fit to the cluster that it finds.
@@ -259,11 +263,14 @@ impl Registry {
         match (text(values.first()?)?, &values[1..]) {
             (b"dead", []) => Some(Beat::Dead),
             (b"refused", [settings]) => self.refusal(text(settings)?).map(Beat::Refused),
-            (b"held", [since, Value::Int(next_end), Value::Array(ended)]) => Some(Beat::Held {
-                since: parse_offset(text(since)?)?,
-                next_end: u64::try_from(*next_end).ok().filter(|end| *end > 0).map(Duration::from_millis),
-                ended: ended.iter().filter_map(|ended| Incarnation::parse(text(ended)?)).collect(),
-            }),
+            (b"held", [since, Value::Int(next_end), Value::Array(ended), Value::Int(now)]) => {
+                self.clock.set(*now);
+                Some(Beat::Held {
+                    since: parse_offset(text(since)?)?,
+                    next_end: u64::try_from(*next_end).ok().filter(|end| *end > 0).map(Duration::from_millis),
+                    ended: ended.iter().filter_map(|ended| Incarnation::parse(text(ended)?)).collect(),
+                })
+            }
             _ => None,
         }
     }

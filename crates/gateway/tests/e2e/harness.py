@@ -66,6 +66,9 @@ def die_with_parent():
 class Server:
     """A running server with its own ports and configuration file."""
 
+    # Variables of its environment, beside those of this process.
+    variables = {}
+
     def __init__(self, settings=None):
         self.folder = tempfile.TemporaryDirectory(prefix="fanwire-e2e-")
         self.port, self.internal_port = free_port(), free_port()
@@ -135,7 +138,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output or log,
                 stderr=output or log,
-                env=environment(),
+                env={**environment(), **self.variables},
                 preexec_fn=prepare,
             )
 

@@ -10,6 +10,7 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::PATIENCE;
 use crate::fields::FieldError;
 use crate::foreign::Foreign;
 use crate::http::{Answer, text};
@@ -36,6 +37,22 @@ impl ApiError {
     /// An error whose standard text does not say enough.
     pub(super) fn with_sentence(error: ErrorCode, message: String) -> Self {
         Self { code: error.code, message: message.into() }
+    }
+
+    /// The same error, with the node that it comes from.
+    pub(super) fn on_node(self, node: &str) -> Self {
+        Self { message: format!("{}, on node {node:?}", self.message).into(), ..self }
+    }
+
+    /// The error for an order that these nodes have not carried out.
+    pub(super) fn not_done_by(nodes: &[Box<str>]) -> Self {
+        let ErrorCode { message, .. } = ErrorCode::INTERNAL;
+        let nodes = nodes.join(", ");
+        let why = format!(
+            "no answer from {nodes} within {} s. A node that is back carries out the order then",
+            PATIENCE.as_secs()
+        );
+        Self::with_sentence(ErrorCode::INTERNAL, format!("{message}: {why}"))
     }
 
     pub(super) fn code(&self) -> u32 {

@@ -8,7 +8,7 @@ use super::command::{Reply, result};
 use super::error::ApiError;
 use super::method::Method;
 use super::overview::{self, ChannelsRequest, ChannelsResult, InfoResult};
-use crate::cluster::{CallType, ORDER_BYTES_MAX, Outcome};
+use crate::cluster::{Answers, CallType, ORDER_BYTES_MAX, Outcome};
 use crate::fields::{FieldError, object};
 use crate::handle::Node;
 
@@ -23,7 +23,8 @@ pub(super) enum Everywhere {
     Info,
 }
 
-/// Does a call on all nodes. The answer comes when it has been done, on every node that answered in time.
+/// Does a call on all nodes. The answer comes when it has been done. An order that a node did not do in time fails and
+/// names the node; a question is answered by those that do.
 pub(super) async fn run(node: &Node, request: Everywhere, parameters: &RawValue) -> Reply {
     if node.cluster.is_some()
         && request.call_type() == CallType::Order
@@ -33,15 +34,20 @@ pub(super) async fn run(node: &Node, request: Everywhere, parameters: &RawValue)
             "parameters longer than {ORDER_BYTES_MAX} bytes, which is what nodes tell each other"
         )));
     }
-    let (method, call_type, merge) = (request.method(), request.call_type(), request.merging(node));
+    let (method, call_type) = (request.method(), request.call_type());
     let here = request.run_here(node).await;
     let Some(cluster) = &node.cluster else { return here };
     match &here {
         // What is wrong here is wrong everywhere. What failed here may be done elsewhere.
-        Err(error) if error.code() != ErrorCode::INTERNAL.code => here,
-        _ => {
-            let there = cluster.ask(call_type, method.name(), parameters).await?;
-            merge([here].into_iter().chain(there).collect())
+        Err(error) if error.code() != ErrorCode::INTERNAL.code => return here,
+        _ => {}
+    }
+    let there = cluster.ask(call_type, method.name(), parameters).await?;
+    match call_type {
+        CallType::Order => done_by_all((&node.settings.name, here), there),
+        CallType::Question => {
+            let there = there.outcomes.into_iter().map(|(_, outcome)| outcome);
+            merged(method, [here].into_iter().chain(there), node.settings.api.topics_max)
         }
     }
 }
@@ -87,16 +93,6 @@ impl Everywhere {
         }
     }
 
-    /// How the answers of all nodes become one.
-    fn merging(&self, node: &Node) -> impl Fn(Vec<Outcome>) -> Reply + use<> {
-        let (method, topics_max) = (self.method(), node.settings.api.topics_max);
-        move |outcomes| match method {
-            Method::Channels => result(&ChannelsResult::merged(read(outcomes)?, topics_max)?),
-            Method::Info => result(&InfoResult::merged(read(outcomes)?)),
-            _ => outcomes.into_iter().reduce(Result::and).unwrap_or(Err(ApiError::NOT_FOUND)),
-        }
-    }
-
     async fn run_here(self, node: &Node) -> Reply {
         match self {
             Self::Subscribe(whom, request) => result(&request.run(node, whom).await?),
@@ -109,9 +105,50 @@ impl Everywhere {
     }
 }
 
+/// An order's result, or the first error with the node that it comes from.
+fn done_by_all((name, here): (&str, Outcome), there: Answers) -> Reply {
+    let result = here.map_err(|error| error.on_node(name))?;
+    for (name, outcome) in there.outcomes {
+        outcome.map_err(|error| error.on_node(&name))?;
+    }
+    if there.missing.is_empty() { Ok(result) } else { Err(ApiError::not_done_by(&there.missing)) }
+}
+
+/// Makes one answer of those of all nodes.
+fn merged(method: Method, outcomes: impl Iterator<Item = Outcome>, topics_max: usize) -> Reply {
+    match method {
+        Method::Channels => result(&ChannelsResult::merged(read(outcomes)?, topics_max)?),
+        _ => result(&InfoResult::merged(read(outcomes)?)),
+    }
+}
+
 /// Every node's result, or the first error.
-fn read<T: serde::de::DeserializeOwned>(outcomes: Vec<Outcome>) -> Result<Vec<T>, ApiError> {
+fn read<T: serde::de::DeserializeOwned>(outcomes: impl Iterator<Item = Outcome>) -> Result<Vec<T>, ApiError> {
     let read =
         |outcome: Outcome| serde_json::from_str(outcome?.get()).map_err(|_| ErrorCode::INTERNAL.into());
-    outcomes.into_iter().map(read).collect()
+    outcomes.map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_fails_if_a_node_has_not_done_it_and_names_the_node() {
+        let done = || Ok(RawValue::from_string("{}".to_owned()).unwrap());
+        let failed = || Err(ErrorCode::INTERNAL.into());
+        let check = |here: Outcome, there: Vec<Outcome>, missing: &[&str], expected: &str| {
+            let outcomes = there.into_iter().map(|outcome| ("b".into(), outcome)).collect();
+            let missing = missing.iter().map(|name| (*name).into()).collect();
+            let reply = done_by_all(("a", here), Answers { outcomes, missing });
+            assert_eq!(serde_json::to_string(&reply).unwrap(), expected);
+        };
+        check(done(), vec![], &[], r#"{"Ok":{}}"#);
+        check(done(), vec![done()], &[], r#"{"Ok":{}}"#);
+        let error = |why| format!(r#"{{"Err":{{"code":100,"message":"internal server error{why}"}}}}"#);
+        check(failed(), vec![done()], &[], &error(r#", on node \"a\""#));
+        check(done(), vec![failed()], &[], &error(r#", on node \"b\""#));
+        let late = ": no answer from c, d within 2 s. A node that is back carries out the order then";
+        check(done(), vec![done()], &["c", "d"], &error(late));
+    }
 }

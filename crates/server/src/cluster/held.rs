@@ -41,7 +41,7 @@ impl Cluster {
             let parameters =
                 serde_json::value::to_raw_value(&Question { user: &user }).expect("it is made for JSON");
             let mut elsewhere = 0_usize;
-            let count = |outcome: Outcome| {
+            let count = |_, outcome: Outcome| {
                 let held = outcome.ok().and_then(|held| serde_json::from_str::<Held>(held.get()).ok());
                 elsewhere = elsewhere.saturating_add(held.map_or(0, |held| held.connections));
                 if elsewhere >= enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

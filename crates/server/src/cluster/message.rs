@@ -1,6 +1,6 @@
 //! What nodes say to each other: calls of the API as they came, and their answers, in JSON.
 
-use std::time::SystemTime;
+use std::time::Duration;
 
 use fanwire_protocol::ClientId;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use crate::users::UserMessage;
 pub(super) struct Call<'a> {
     /// The node that asks.
     pub from: Uuid,
-    /// When it asked, in seconds since 1970 by its own clock.
+    /// When it asked, in seconds since 1970 by Redis' clock.
     pub sent: u64,
     /// The asker's number for it; without one no answer is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,18 +28,10 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(from: Uuid, number: Option<u64>, method: &'a str, parameters: &'a RawValue) -> Self {
-        Self { from, sent: now(), number, method, parameters }
+    /// It is older than orders are kept, so whom it was for has gone or come anew. `now` is Redis' time.
+    pub(super) fn is_overdue(&self, now: Duration) -> bool {
+        now.as_secs().saturating_sub(self.sent) > ORDERS_KEPT.ttl.as_secs()
     }
-
-    /// It is older than orders are kept, so whom it was for has gone or come anew. Clocks may differ by less than that.
-    pub(super) fn is_overdue(&self) -> bool {
-        now().saturating_sub(self.sent) > ORDERS_KEPT.ttl.as_secs()
-    }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// The method of a call that every node does, the asking one too: [`Single`].
@@ -102,11 +94,15 @@ mod tests {
     fn messages_are_read_as_they_were_written() {
         let parameters = RawValue::from_string(r#"{"user": "42"}"#.to_owned()).unwrap();
         for number in [None, Some(7)] {
-            let call = Call::new(Uuid::from_u128(1), number, "disconnect", &parameters);
+            let (from, sent) = (Uuid::from_u128(1), 1_000_000);
+            let call = Call { from, sent, number, method: "disconnect", parameters: &parameters };
             let text = serde_json::to_string(&call).unwrap();
             let read: Call<'_> = serde_json::from_str(&text).unwrap();
             assert_eq!((read.from, read.number, read.method), (call.from, number, "disconnect"));
             assert_eq!(read.parameters.get(), r#"{"user": "42"}"#);
+            for (now, is_overdue) in [(0, false), (1_000_300, false), (1_000_301, true)] {
+                assert_eq!(read.is_overdue(Duration::from_secs(now)), is_overdue);
+            }
         }
         for outcome in [Ok(parameters.clone()), Err(ErrorCode::BAD_REQUEST.into())] {
             let expected = format!("{outcome:?}");

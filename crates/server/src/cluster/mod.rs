@@ -32,7 +32,7 @@ pub(crate) use control::run;
 pub(crate) use message::Outcome;
 
 /// How long other nodes may take to answer. An order that takes longer is done all the same.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a node that goes tries to say so.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
@@ -123,6 +123,14 @@ pub(crate) enum CallType {
     Question,
 }
 
+/// The names of the other nodes, with what they answered.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub outcomes: Vec<(Box<str>, Outcome)>,
+    /// Nodes that did not answer in time.
+    pub missing: Vec<Box<str>>,
+}
+
 impl Cluster {
     /// Joins the cluster, in the background; other nodes' calls arrive at the receiver.
     pub(crate) fn start(
@@ -207,23 +215,23 @@ impl Cluster {
         }
     }
 
-    /// Has a call of the API done on every other node, and returns what those answered that did so in time.
+    /// Has a call of the API done on every other node, and returns what became of it.
     pub(crate) async fn ask(
         &self,
         call_type: CallType,
         method: &str,
         parameters: &RawValue,
-    ) -> Result<Vec<Outcome>, ErrorCode> {
+    ) -> Result<Answers, ErrorCode> {
         let mut outcomes = Vec::new();
-        let take = |outcome| {
-            outcomes.push(outcome);
+        let take = |node, outcome| {
+            outcomes.push((node, outcome));
             ControlFlow::Continue(())
         };
-        let nodes = self.gather(call_type, method, parameters, PATIENCE, take).await?;
-        if !nodes.is_empty() {
-            tracing::warn!(method, ?nodes, "nodes did not answer in time");
+        let missing = self.gather(call_type, method, parameters, PATIENCE, take).await?;
+        if !missing.is_empty() {
+            tracing::warn!(method, nodes = ?missing, "nodes did not answer in time");
         }
-        Ok(outcomes)
+        Ok(Answers { outcomes, missing })
     }
 
     /// Sends a call to all other nodes and hands their answers to `take`, until it breaks or the time is up. Returns
@@ -234,7 +242,7 @@ impl Cluster {
         method: &str,
         parameters: &RawValue,
         patience: Duration,
-        mut take: impl FnMut(Outcome) -> ControlFlow<()>,
+        mut take: impl FnMut(Box<str>, Outcome) -> ControlFlow<()>,
     ) -> Result<Vec<Box<str>>, ErrorCode> {
         let peers = self.peers().await?.into_iter().filter(|peer| peer.id != self.0.id);
         let mut missing: HashMap<Uuid, Box<str>> = peers.map(|peer| (peer.id, peer.name)).collect();
@@ -244,14 +252,15 @@ impl Cluster {
         let number = self.0.next_call.fetch_add(1, Relaxed);
         let (answer, mut answers) = mpsc::unbounded_channel();
         let _waiting = Waiting::new(self, number, answer);
-        self.send(call_type, &Call::new(self.0.id, Some(number), method, parameters)).await?;
+        let call = Call { from: self.0.id, sent: self.seconds(), number: Some(number), method, parameters };
+        self.send(call_type, &call).await?;
 
         let deadline = Instant::now() + patience;
         while !missing.is_empty() {
             let Ok(Some(answer)) = timeout_at(deadline, answers.recv()).await else { break };
-            if missing.remove(&answer.node).is_some()
+            if let Some(name) = missing.remove(&answer.node)
                 && let Some(outcome) = answer.into_outcome()
-                && take(outcome).is_break()
+                && take(name, outcome).is_break()
             {
                 break;
             }
@@ -265,7 +274,8 @@ impl Cluster {
         let cluster = self.clone();
         self.0.thread.runtime.spawn(async move {
             let parameters = serde_json::value::to_raw_value(&single).expect("it is made for JSON");
-            let call = Call::new(cluster.0.id, None, SINGLE, &parameters);
+            let (from, sent) = (cluster.0.id, cluster.seconds());
+            let call = Call { from, sent, number: None, method: SINGLE, parameters: &parameters };
             if let Err(error) = cluster.send(CallType::Order, &call).await {
                 tracing::warn!(
                     error = error.message,
@@ -279,6 +289,11 @@ impl Cluster {
     /// All nodes that are alive, this one included.
     pub(crate) async fn peers(&self) -> Result<Vec<Peer>, ErrorCode> {
         self.0.redis.peers().await.map_err(|_| ErrorCode::INTERNAL)
+    }
+
+    /// Redis' time, which is known once the node has joined, and nodes that have not are asked nothing.
+    fn seconds(&self) -> u64 {
+        self.0.redis.time().unwrap_or_default().as_secs()
     }
 
     async fn send(&self, call_type: CallType, call: &Call<'_>) -> Result<(), ErrorCode> {

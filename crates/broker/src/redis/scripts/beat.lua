@@ -4,7 +4,7 @@
 -- ARGV: 1 incarnation, 2 lease (ms), 3 what it says of itself, 4 settings, 5 '1' if the node joins, 6 TTL (ms) of what outlives
 --       leases.
 -- Returns 'dead', or 'refused' and the settings of those who live, or 'held', since when the lease has lasted, in how
--- many ms the next lease of another ends (0 if there is none), and some of those whose lease has ended.
+-- many ms the next lease of another ends (0 if there is none), some of those whose lease has ended, and the time.
 
 local SOME = 16
 
@@ -44,4 +44,4 @@ for _, incarnation in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, '
     redis.call('ZREM', KEYS[1], incarnation)
   end
 end
-return { 'held', since, ends_in, ended }
+return { 'held', since, ends_in, ended, now }

@@ -8,7 +8,7 @@ import pytest
 
 from client import Client
 from cluster import LEASE, Cluster
-from harness import BINARY, DEADLINE, environment, merge, until
+from harness import BINARY, DEADLINE, ApiError, environment, merge, until
 
 ALL = {"node-0", "node-1", "node-2"}
 
@@ -59,13 +59,14 @@ def test_a_node_that_died_is_waited_for_no_longer_than_its_lease(cluster):
 
 
 def test_an_order_while_a_node_is_paused_is_done_when_it_wakes(cluster, fresh):
-    """The asker does not wait for ever, and the order is not lost."""
+    """The asker does not wait for ever, is told which node has not done it, and the order is not lost."""
     sleeper, other = cluster.node(2), cluster.node(0)
     user = fresh("user")
     with Client(sleeper, sleeper.token(user)) as client:
         sleeper.pause()
         try:
-            other.api("disconnect", {"user": user, "disconnect": {"code": 4123, "reason": "go"}})
+            with pytest.raises(ApiError, match=f"^100 .* no answer from {sleeper.name} "):
+                other.api("disconnect", {"user": user, "disconnect": {"code": 4123, "reason": "go"}})
         finally:
             sleeper.resume()
         # Had it slept for longer than its lease, it would close all its clients by its own code.

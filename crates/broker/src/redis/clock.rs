@@ -1,0 +1,80 @@
+//! Redis' clock. It is told with every renewal of the lease and counted on by a clock that nobody sets, so nothing that
+//! nodes decide together depends on how their own clocks are set.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub(super) struct Clock {
+    /// What is counted from.
+    started: Instant,
+    /// Redis' time at that moment, in milliseconds since 1970.
+    origin: AtomicI64,
+    /// The node's own clock is wrong, and that has been logged.
+    is_wrong: AtomicBool,
+}
+
+impl Clock {
+    const UNKNOWN: i64 = i64::MIN;
+    /// A difference that is worth a line in the log.
+    const DIFFERENCE_MAX: Duration = Duration::from_secs(10);
+
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            origin: AtomicI64::new(Self::UNKNOWN),
+            is_wrong: AtomicBool::new(false),
+        }
+    }
+
+    /// Redis has just told its time, in milliseconds since 1970.
+    pub(super) fn set(&self, now: i64) {
+        self.origin.store(now.saturating_sub(self.elapsed()), Relaxed);
+        self.compare(Duration::from_millis(now.try_into().unwrap_or_default()));
+    }
+
+    /// The time since 1970, once Redis has told it.
+    pub(super) fn now(&self) -> Option<Duration> {
+        let origin = Some(self.origin.load(Relaxed)).filter(|origin| *origin != Self::UNKNOWN)?;
+        let now = origin.saturating_add(self.elapsed());
+        Some(Duration::from_millis(now.try_into().unwrap_or_default()))
+    }
+
+    fn elapsed(&self) -> i64 {
+        self.started.elapsed().as_millis().try_into().unwrap_or(i64::MAX)
+    }
+
+    /// Logs once that the node's own clock is wrong.
+    fn compare(&self, redis: Duration) {
+        let own = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let difference = own.abs_diff(redis);
+        let is_wrong = difference > Self::DIFFERENCE_MAX;
+        if is_wrong && !self.is_wrong.swap(is_wrong, Relaxed) {
+            tracing::warn!(
+                seconds = difference.as_secs(),
+                "this node's clock and Redis' differ. Nodes go by Redis' clock, but tokens and expire_at are compared \
+                 with this node's: set both right"
+            );
+        }
+        self.is_wrong.store(is_wrong, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_the_one_that_was_told_last() {
+        let clock = Clock::new();
+        assert_eq!(clock.now(), None);
+        for told in [1_000_000, 5_000_000, 2_000_000] {
+            clock.set(told);
+            let now = clock.now().unwrap().as_millis();
+            assert!((told as u128..told as u128 + 60_000).contains(&now), "{now}");
+        }
+        clock.set(-1);
+        assert!(clock.now().is_some());
+        clock.set(i64::MAX);
+        assert!(clock.now().is_some());
+    }
+}
