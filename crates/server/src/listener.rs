@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -159,10 +160,19 @@ impl Door {
             first = Box::pin(self.skip_proxy_header(&mut stream, peer, &seat, deadline)).await;
         }
         match first {
-            // Apart, so that a connection that sends nothing holds little.
-            FirstByte::Came => {
-                Box::pin(self.gate.turns.paced(self.serve_begun(stream, seat, deadline, answering))).await;
+            FirstByte::Came if seat.begin(deadline).await => {
+                // Apart, so that a connection that sends nothing holds little.
+                let served =
+                    self.gate.turns.paced(self.serve_begun(stream, seat.clone(), deadline, answering));
+                let mut served = Box::pin(served);
+                poll_fn(|context| {
+                    // Something happened: from here on the connection waits for its turn, not for its peer.
+                    seat.waits_for_peer(false);
+                    served.as_mut().poll(context)
+                })
+                .await;
             }
+            FirstByte::Came => {}
             FirstByte::Left => self.count_handshake(Handshake::Left),
             FirstByte::TimedOut => self.count_handshake(Handshake::TimedOut),
         }
@@ -204,9 +214,6 @@ impl Door {
         deadline: Instant,
         answering: Option<Answering>,
     ) {
-        if !seat.begin(deadline).await {
-            return;
-        }
         match &self.gate.node.tls {
             None => self.answer(stream, Watch::new(seat, self.times, deadline), answering).await,
             // Apart, as it is several times as large: plain connections would leave a heap of holes behind.
@@ -225,8 +232,15 @@ impl Door {
         answering: Option<Answering>,
     ) {
         let answering = answering.unwrap_or_else(|| Answering::new(self));
-        seat.waits_for_peer(true);
-        let (outcome, stream) = match timeout_at(deadline, tls::shake_hands(tls, stream)).await {
+        let mut shaking = pin!(tls::shake_hands(tls, stream));
+        let watched = poll_fn(|context| {
+            let shaken = shaking.as_mut().poll(context);
+            if shaken.is_pending() {
+                seat.waits_for_peer(true);
+            }
+            shaken
+        });
+        let (outcome, stream) = match timeout_at(deadline, watched).await {
             Ok(shaken) => shaken,
             Err(_) => {
                 seat.dropped(Reason::HeadTimeout);
@@ -289,7 +303,7 @@ impl Door {
         let mut phase = self.phase.clone();
         let mut leaving = pin!(phase.wait_for(|phase| *phase >= Phase::Leaving));
         let mut is_leaving = false;
-        std::future::poll_fn(|context| {
+        poll_fn(|context| {
             if !is_leaving && leaving.as_mut().poll(context).is_ready() {
                 is_leaving = true;
                 // One that has not been served yet still is, once.

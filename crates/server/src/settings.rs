@@ -9,7 +9,7 @@ use fanwire_hub::{ClientSettings, Namespaces};
 pub use ipnet::IpNet;
 use secrecy::SecretString;
 
-use crate::admission::{Limits, Shares, Times};
+use crate::admission::{Limit, Limits, Shares, Times};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -43,11 +43,16 @@ pub struct Settings {
 
 impl Settings {
     pub(crate) fn limits(&self) -> Limits {
-        let Admission { silent_connections_max: silent, http_connections_max: requests, .. } = self.admission;
-        // Some round trips of a phone.
-        const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
-        let patience = if self.tls.is_some() { HANDSHAKE_PATIENCE } else { Duration::ZERO };
-        Limits { silent, requests, api: self.api.connections_max, patience }
+        /// Some round trips of a phone.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let Admission { silent_connections_max, http_connections_max, .. } = self.admission;
+        // A TLS handshake waits for its client in between; a request comes as a whole, or almost.
+        let in_request = if self.tls.is_some() { PATIENCE } else { Duration::ZERO };
+        Limits {
+            silent: Limit { max: silent_connections_max, patience: PATIENCE },
+            requests: Limit { max: http_connections_max, patience: in_request },
+            api: Limit { max: self.api.connections_max, patience: Duration::ZERO },
+        }
     }
 
     /// Returns the shares of the limit on open files, where there is one.
@@ -68,7 +73,7 @@ impl Settings {
 
     pub(crate) fn internal_limits(&self) -> Limits {
         let requests = self.admission.internal_connections_max;
-        Limits { requests, patience: Duration::ZERO, ..self.limits() }
+        Limits { requests: Limit { max: requests, patience: Duration::ZERO }, ..self.limits() }
     }
 
     pub(crate) fn times(&self) -> Times {

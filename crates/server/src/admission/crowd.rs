@@ -20,15 +20,20 @@ use super::files::Files;
 use super::victims::Victims;
 use super::{Port, Reason, Source};
 
-/// Connections at most in each group of one listener.
+/// The limits of one listener.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    pub silent: usize,
-    pub requests: usize,
-    pub api: usize,
-    /// How long a connection with a request is waited for before it gives way to one of its own source. A TLS
-    /// handshake waits for its client although both do what they should, and in a storm of them none would end if each
-    /// pushed out another.
+    pub silent: Limit,
+    pub requests: Limit,
+    pub api: Limit,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// Connections at most.
+    pub max: usize,
+    /// How long a connection is waited for before it gives way to one of its own source. In a storm of honest clients
+    /// many are waited for although they do what they should, and none would be served if each pushed out another.
     pub patience: Duration,
 }
 
@@ -73,11 +78,10 @@ pub(crate) struct Crowd {
     pub(crate) port: Port,
     drops: Drops,
     files: Arc<Files>,
-    patience: Duration,
     state: Mutex<State>,
     /// Room may have come up among the requests.
     room: Notify,
-    /// No connection waits for room any more.
+    /// More may be accepted, most likely.
     calm: Notify,
 }
 
@@ -92,7 +96,7 @@ struct State {
 
 #[derive(Debug)]
 struct Pool {
-    max: usize,
+    limit: Limit,
     /// Connections in it, without those that were told to end.
     count: usize,
     /// Those of them that the node waits for, by their places among the members.
@@ -108,7 +112,7 @@ struct Member {
     source: Source,
     /// Grows with every connection and every step of it: the lower, the longer the peer has been waited for.
     age: u64,
-    /// The time of that step.
+    /// When the node began to wait for the peer, if it does.
     since: Instant,
     /// The node waits for the peer.
     is_victim: bool,
@@ -127,24 +131,35 @@ pub(crate) struct Seat {
 impl Crowd {
     /// `files` are those of the port, which its listeners share.
     pub(crate) fn new(port: Port, limits: Limits, files: Arc<Files>) -> Arc<Self> {
-        let pool = |max| Pool { max, count: 0, victims: Victims::default() };
+        let pool = |limit| Pool { limit, count: 0, victims: Victims::default() };
         let pools = [pool(limits.silent), pool(limits.requests), pool(limits.api)];
         let state = State { members: Slab::new(), pools, next_age: 0, waiting: 0 };
         Arc::new(Self {
             port,
             drops: Drops::new(port),
             files,
-            patience: limits.patience,
             state: Mutex::new(state),
             room: Notify::new(),
             calm: Notify::new(),
         })
     }
 
-    /// Waits until no connection waits for room. To be called before the next one is accepted, by one task alone.
+    /// Waits until no connection waits for room, and the silent ones are within their limit. To be called before the
+    /// next one is accepted, by one task alone.
     pub(crate) async fn can_enter(&self) {
-        while self.state().waiting > 0 {
-            self.calm.notified().await;
+        loop {
+            {
+                let mut state = self.state();
+                let is_over =
+                    state.is_over(Group::Silent) && !self.make_room(&mut state, Group::Silent, None);
+                if state.waiting == 0 && !is_over {
+                    return;
+                }
+            }
+            // Nothing tells that a connection has been waited for long enough.
+            if timeout(LOOK_INTERVAL, self.calm.notified()).await.is_err() {
+                self.room.notify_one();
+            }
         }
     }
 
@@ -167,9 +182,8 @@ impl Crowd {
         state.pools[Group::Silent as usize].count += 1;
         // It is among those to choose from: if all are its own source's, the oldest goes.
         state.set_victim(key, true);
-        let pool = &state.pools[Group::Silent as usize];
-        if pool.count > pool.max {
-            self.evict(&mut state, Group::Silent, Reason::Silent);
+        if state.is_over(Group::Silent) {
+            self.make_room(&mut state, Group::Silent, Some(address.into()));
         }
         Seat { crowd: self.clone(), key }
     }
@@ -208,20 +222,20 @@ impl Crowd {
     pub(crate) fn is_half_full(&self, group: Group) -> bool {
         let state = self.state();
         let pool = &state.pools[group as usize];
-        2 * pool.count > pool.max
+        2 * pool.count > pool.limit.max
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a connection of the requests or of the API for a newcomer of a source. Returns false if all are worked for,
-    /// or not waited for long enough.
-    fn make_room(&self, state: &mut State, group: Group, newcomer: Source) -> bool {
+    /// Ends a connection of a group for a newcomer. Returns false if all are worked for, or not waited for long enough.
+    fn make_room(&self, state: &mut State, group: Group, newcomer: Option<Source>) -> bool {
         let pool = &state.pools[group as usize];
         let Some((&key, count)) = pool.victims.first() else { return false };
-        let is_unfair = count > pool.victims.of(newcomer) + pool.max / FAIR_PART;
-        if !is_unfair && state.members[key].since.elapsed() < self.patience {
+        let is_unfair =
+            newcomer.is_some_and(|newcomer| count > pool.victims.of(newcomer) + pool.limit.max / FAIR_PART);
+        if !is_unfair && state.members[key].since.elapsed() < pool.limit.patience {
             return false;
         }
         self.evict(state, group, group.reason())
@@ -246,7 +260,7 @@ impl Crowd {
         let mut state = self.state();
         if state.members[key].group != group {
             let newcomer = state.members[key].source;
-            if state.is_full(group) && !self.make_room(&mut state, group, newcomer) {
+            if state.is_full(group) && !self.make_room(&mut state, group, Some(newcomer)) {
                 return false;
             }
             state.set_victim(key, false);
@@ -263,8 +277,10 @@ impl Crowd {
     }
 
     fn tell_of_room(&self, state: &State, group: Group) {
-        if group == Group::Request && state.waiting > 0 {
-            self.room.notify_one();
+        match group {
+            Group::Silent if state.is_full(group) => self.calm.notify_one(),
+            Group::Request if state.waiting > 0 => self.room.notify_one(),
+            _ => {}
         }
     }
 }
@@ -277,7 +293,12 @@ impl State {
 
     fn is_full(&self, group: Group) -> bool {
         let pool = &self.pools[group as usize];
-        pool.count >= pool.max
+        pool.count >= pool.limit.max
+    }
+
+    fn is_over(&self, group: Group) -> bool {
+        let pool = &self.pools[group as usize];
+        pool.count > pool.limit.max
     }
 
     /// Waits for a connection anew, as the youngest.
@@ -285,7 +306,7 @@ impl State {
         self.set_victim(key, false);
         let age = self.age();
         let member = &mut self.members[key];
-        (member.age, member.since) = (age, Instant::now());
+        member.age = age;
     }
 
     fn set_source(&mut self, key: usize, source: Source) {
@@ -304,6 +325,7 @@ impl State {
         member.is_victim = is_victim;
         let victims = &mut self.pools[member.group as usize].victims;
         if is_victim {
+            member.since = Instant::now();
             victims.insert(member.source, member.age, key);
         } else {
             victims.remove(member.source, member.age);
@@ -344,12 +366,14 @@ impl Seat {
         let _waiting = Waiting::new(&self.crowd);
         let admitted = timeout_at(deadline, async {
             while !self.crowd.admit(self.key, Group::Request) {
-                // The end of somebody's patience is not told.
-                let _ = timeout(LOOK_INTERVAL, self.crowd.room.notified()).await;
+                self.crowd.room.notified().await;
             }
         });
         let is_admitted = admitted.await.is_ok();
-        if !is_admitted {
+        if is_admitted {
+            // There may be room for more.
+            self.crowd.room.notify_one();
+        } else {
             self.dropped(Reason::Request);
         }
         is_admitted

@@ -22,7 +22,7 @@ impl Shares {
         const EACH_SHARD: usize = 8;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let free = limit.saturating_sub(OWN + EACH_SHARD * shards + links);
-        let (internal, http) = ((free / 4).min(128), (free / 8).min(1024));
+        let (internal, http) = ((free / 4).min(1024), (free / 8).min(1024));
         Self { clients: free - internal - http, http, internal }
     }
 }
@@ -60,10 +60,10 @@ mod tests {
     #[test]
     fn clients_have_most_of_the_files_and_health_has_some() {
         let shares = |limit| Shares::new(limit, 2, 0);
-        assert_eq!(shares(20_000), Shares { clients: 18_816, http: 1024, internal: 128 });
-        assert_eq!(shares(1024), Shares { clients: 740, http: 124, internal: 128 });
+        assert_eq!(shares(20_000), Shares { clients: 17_920, http: 1024, internal: 1024 });
+        assert_eq!(shares(1024), Shares { clients: 620, http: 124, internal: 248 });
         assert_eq!(shares(100), Shares { clients: 43, http: 8, internal: 17 });
         assert_eq!(shares(20), Shares { clients: 0, http: 0, internal: 0 });
-        assert_eq!(Shares::new(1024, 2, 8).clients, 733);
+        assert_eq!(Shares::new(1024, 2, 8).clients, 615);
     }
 }

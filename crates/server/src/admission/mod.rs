@@ -11,7 +11,7 @@ mod source;
 mod victims;
 mod watch;
 
-pub(crate) use crowd::{Crowd, Group, Limits, Seat};
+pub(crate) use crowd::{Crowd, Group, Limit, Limits, Seat};
 pub(crate) use drops::{Port, Reason};
 pub(crate) use files::{Files, Shares};
 pub(crate) use proxies::Proxies;

@@ -45,10 +45,10 @@ pub(super) fn collect(crowds: &[Arc<Crowd>]) -> Vec<MetricFamily> {
 /// A listener with one silent connection, which another had to give way to.
 #[cfg(test)]
 pub(super) fn example() -> Arc<Crowd> {
-    use crate::admission::{Files, Limits};
+    use crate::admission::{Files, Limit, Limits};
 
-    let patience = std::time::Duration::ZERO;
-    let limits = Limits { silent: 1, requests: 1, api: 1, patience };
+    let limit = Limit { max: 1, patience: std::time::Duration::ZERO };
+    let limits = Limits { silent: limit, requests: limit, api: limit };
     let crowd = Crowd::new(Port::Client, limits, Arc::new(Files::new(usize::MAX)));
     for _ in 0..2 {
         // A seat that is never given back.

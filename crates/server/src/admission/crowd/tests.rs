@@ -7,7 +7,11 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-const LIMITS: Limits = Limits { silent: 3, requests: 2, api: 1, patience: Duration::ZERO };
+const LIMITS: Limits = Limits { silent: limit(3), requests: limit(2), api: limit(1) };
+
+const fn limit(max: usize) -> Limit {
+    Limit { max, patience: Duration::ZERO }
+}
 
 fn crowd(limits: Limits) -> Arc<Crowd> {
     Crowd::new(Port::Client, limits, Arc::new(Files::new(usize::MAX)))
@@ -92,7 +96,7 @@ async fn a_connection_waits_for_room_until_one_is_waited_for_or_leaves() {
 }
 
 async fn storm(patience: Duration) -> (Arc<Crowd>, Vec<Guest>) {
-    let crowd = crowd(Limits { requests: 4, patience, ..LIMITS });
+    let crowd = crowd(Limits { requests: Limit { max: 4, patience }, ..LIMITS });
     let mut storm = Vec::new();
     for from in [1, 1, 2, 2] {
         let guest = Guest::begun(&crowd, from).await;
@@ -107,7 +111,10 @@ async fn a_storm_pushes_itself_out_only_after_a_while() {
     let (crowd, _storm) = storm(Duration::from_secs(3600)).await;
     assert!(!Guest::enter(&crowd, 2).seat.begin(Instant::now()).await);
     let (crowd, mut storm) = storm(Duration::from_millis(50)).await;
-    let late = Guest::begun(&crowd, 2).await;
+    let late = Guest::enter(&crowd, 2);
+    // The next one to accept looks at the time.
+    let (begun, ()) = tokio::join!(late.seat.begin(soon()), crowd.can_enter());
+    assert!(begun);
     assert!(!storm[0].is_there().await);
     drop(late);
 }
@@ -118,6 +125,23 @@ async fn a_source_with_more_than_its_part_gives_way_to_others_at_once() {
     let other = Guest::begun(&crowd, 3).await;
     assert!(!storm[0].is_there().await);
     drop(other);
+}
+
+#[tokio::test]
+async fn no_more_are_accepted_while_too_many_have_just_come() {
+    let silent = Limit { max: 2, patience: Duration::from_millis(50) };
+    let crowd = crowd(Limits { silent, ..LIMITS });
+    let mut guests: Vec<Guest> = (0..3).map(|_| Guest::enter(&crowd, 1)).collect();
+    assert_eq!(counts(&crowd), [3, 0, 0]);
+    crowd.can_enter().await;
+    assert!(!guests[0].is_there().await, "it was waited for long enough");
+    let patient = Limit { max: 2, patience: Duration::from_secs(3600) };
+    let crowd = self::crowd(Limits { silent: patient, ..LIMITS });
+    let guests: Vec<Guest> = (0..3).map(|_| Guest::enter(&crowd, 1)).collect();
+    assert!(timeout(Duration::ZERO, crowd.can_enter()).await.is_err());
+    assert!(guests[1].seat.begin(soon()).await);
+    crowd.can_enter().await;
+    assert_eq!(counts(&crowd), [2, 1, 0]);
 }
 
 #[tokio::test]
@@ -153,7 +177,7 @@ async fn callers_of_the_api_have_room_of_their_own() {
 #[tokio::test]
 async fn a_port_without_files_spares_some_for_newcomers() {
     const FILES: usize = 4;
-    let limits = Limits { silent: 10, requests: 10, api: 10, ..LIMITS };
+    let limits = Limits { silent: limit(10), requests: limit(10), api: limit(10) };
     let crowd = Crowd::new(Port::Client, limits, Arc::new(Files::new(FILES)));
     let mut worked = Guest::begun(&crowd, 1).await;
     let mut waited = Guest::begun(&crowd, 1).await;
