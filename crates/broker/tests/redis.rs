@@ -142,6 +142,7 @@ async fn a_restart_without_data_is_a_new_epoch() {
     node.engine.subscribe(&topic).await.unwrap();
     node.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
     let before = node.keep(&topic, "1").await.unwrap();
+    node.wait_for_told(&["1"]).await;
     server.kill();
     node.wait_until_down().await;
     server.resume();
@@ -235,6 +236,8 @@ async fn a_group_meets_what_a_single_publication_meets() {
     node.wait_until_down().await;
     server.resume();
     wait_until_up(&node.redis).await;
+    // The topic may be joined anew a moment after the connection is up.
+    node.wait_for_told(&["1", "interrupted t"]).await;
     let jumped = node.keep_group(&topic, &["2", "3", "4"]).await;
     assert_eq!(jumped[0].epoch, before.epoch);
     assert!(jumped[0].offset > 1_000_000);
