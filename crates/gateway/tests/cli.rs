@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use figment::providers::{Format, Yaml};
+use serde_json::json;
 use tempfile::TempDir;
 
 /// One run of the program: its exit code and what it wrote.
@@ -299,6 +300,21 @@ fn tokens_are_made_and_checked() {
         fanwire(&["token", "check", subscription.out.trim(), "--secret", "wrong"]).exits(1).says("invalid: ");
     assert!(!run.out.contains("wrong") && !run.out.contains("second"));
     fanwire(&["token", "check", "nonsense", "--secret", "x"]).exits(1).says("invalid: ");
+    let key = jsonwebtoken::EncodingKey::from_secret(b"x");
+    for (claims, why) in [
+        (
+            json!({"sub": "42", "b64info": "/w=="}),
+            "refused: a connection token that is valid, but info is not JSON",
+        ),
+        (json!({"subs": {"a": {"b64data": "/w=="}}}), "data in subs is not JSON"),
+        (
+            json!({"sub": "42", "channel": "a", "b64info": "/w=="}),
+            "refused: a subscription token that is valid, but",
+        ),
+    ] {
+        let unfit = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+        fanwire(&["token", "check", &unfit, "--secret", "x"]).exits(1).says(why);
+    }
     fanwire(&["token", "connection", "--user", "1"]).exits(2).complains("no key to sign with");
     fanwire(&["token", "connection", "--info", "{"]).exits(2).complains("not JSON");
     fanwire(&["token", "connection", "--ttl", "5"]).exits(2).complains("has no unit");

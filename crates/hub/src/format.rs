@@ -2,7 +2,7 @@
 
 use fanwire_protocol::json::{self, NotJson};
 
-use crate::GrantOptions;
+use crate::{ConnectionClaims, GrantOptions, Namespaces, SubscriptionClaims, TopicGrant};
 
 /// What the data of a topic's publications has to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,11 +75,30 @@ impl PublicationFormat {
     }
 }
 
-impl GrantOptions {
-    /// Names of `info` and `data` in a subscription token, and in the claim `subs` of a connection token.
-    pub const FIELDS: [&str; 2] = ["info", "data"];
-    pub const FIELDS_IN_SUBS: [&str; 2] = ["info in subs", "data in subs"];
+impl ConnectionClaims {
+    /// Checks everything in the token that clients are sent. Topics without a namespace are passed over.
+    pub fn check(&self, info_format: PublicationFormat, topics: &Namespaces) -> Result<(), UnfitField> {
+        info_format.check_info(&self.info).map_err(|unfit| unfit.of("info"))?;
+        for TopicGrant { topic, options } in &self.topics {
+            if let Ok(namespace) = topics.of(topic) {
+                options.check(namespace.publication_format, ["info in subs", "data in subs"])?;
+            }
+        }
+        Ok(())
+    }
+}
 
+impl SubscriptionClaims {
+    /// The same for a subscription token.
+    pub fn check(&self, topics: &Namespaces) -> Result<(), UnfitField> {
+        match topics.of(&self.topic) {
+            Ok(namespace) => self.options.check(namespace.publication_format, ["info", "data"]),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl GrantOptions {
     /// Checks info and data for a topic whose publications have this format. `fields` are their names in the error.
     pub fn check(&self, format: PublicationFormat, fields: [&'static str; 2]) -> Result<(), UnfitField> {
         let [info, data] = fields;

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use fanwire_hub::permission::may_subscribe;
-use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, UnfitField};
+use fanwire_hub::{ConnectionClaims, Expiry, NameError, TokenError, UnfitField};
 use fanwire_protocol::centrifuge::{Command, ConnectRequest, SubscribeRequest, frame_of};
 use fanwire_protocol::{ErrorCode, events};
 use hyper::body::Incoming;
@@ -151,14 +151,11 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
     if asked.subscription_tokens.len() > subscriptions_max {
         return Err(limit("subscription tokens"));
     }
-    for grant in claims.iter().flat_map(|claims| &claims.topics) {
-        let namespace =
-            settings.topics.of(&grant.topic).map_err(|error| name_refusal(error, &grant.topic))?;
-        let checked = grant.options.check(namespace.publication_format, GrantOptions::FIELDS_IN_SUBS);
-        checked.map_err(unfit_refusal)?;
-    }
-    for topic in &topics {
+    for topic in granted.iter().copied().chain(topics.iter().map(|topic| &**topic)) {
         settings.topics.of(topic).map_err(|error| name_refusal(error, topic))?;
+    }
+    if let Some(claims) = &claims {
+        claims.check(settings.client.info_format, &settings.topics).map_err(unfit_refusal)?;
     }
     let mut tokens = HashMap::new();
     for token in asked.subscription_tokens {
@@ -167,10 +164,7 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
         let verified = gate.node.tokens.verify_subscription(&token, gate.node.now().unix());
         let claims = verified.map_err(token_refusal)?;
         still_good(gate, claims.expiry)?;
-        if let Ok(namespace) = settings.topics.of(&claims.topic) {
-            let checked = claims.options.check(namespace.publication_format, GrantOptions::FIELDS);
-            checked.map_err(unfit_refusal)?;
-        }
+        claims.check(&settings.topics).map_err(unfit_refusal)?;
         if *claims.user == *user {
             tokens.entry(claims.topic).or_insert(token);
         }
@@ -215,7 +209,6 @@ fn connection_claims(gate: &Gate, token: &str) -> Result<Option<ConnectionClaims
             return Err(Refusal::new(StatusCode::FORBIDDEN, ErrorCode::PERMISSION_DENIED, message));
         }
         still_good(gate, claims.expiry)?;
-        client.info_format.check_info(&claims.info).map_err(|unfit| unfit_refusal(unfit.of("info")))?;
         return Ok(Some(claims));
     }
     if client.insecure || client.allow_anonymous_connect_without_token {

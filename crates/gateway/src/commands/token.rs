@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fanwire_hub::{Expiry, TokenError};
+use fanwire_hub::{Expiry, Namespaces, PublicationFormat, TokenError};
 use fanwire_server::auth::Tokens;
 use fanwire_server::settings::{Expected, TokenSettings};
 use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header};
@@ -48,6 +48,8 @@ fn subscription(arguments: SubscriptionToken) -> Result<(), Failure> {
 struct Keys {
     connection: TokenSettings,
     subscription: Option<TokenSettings>,
+    topics: Namespaces,
+    info_format: PublicationFormat,
 }
 
 impl Keys {
@@ -60,7 +62,12 @@ impl Keys {
         let settings = result
             .map_err(|problems| Failure::Usage(listed("The configuration is wrong:", &problems)))?
             .settings;
-        Ok(Self { connection: settings.connection_tokens, subscription: settings.subscription_tokens })
+        Ok(Self {
+            connection: settings.connection_tokens,
+            subscription: settings.subscription_tokens,
+            topics: settings.topics,
+            info_format: settings.client.info_format,
+        })
     }
 }
 
@@ -139,7 +146,7 @@ fn check(arguments: CheckToken) -> Result<(), Failure> {
         token => token.to_owned(),
     };
     let token = token.trim();
-    let Keys { mut connection, mut subscription } = Keys::load(arguments.config)?;
+    let Keys { mut connection, mut subscription, topics, info_format } = Keys::load(arguments.config)?;
     if let Some(secret) = arguments.secret {
         connection.hmac_secret = Some(secret.into());
         subscription = None;
@@ -149,13 +156,16 @@ fn check(arguments: CheckToken) -> Result<(), Failure> {
     let claims = payload(token);
     let is_subscription = claims.as_ref().is_some_and(|claims| claims.get("channel").is_some());
     let verified = if is_subscription {
-        tokens.verify_subscription(token, unix_now()).map(|claims| (claims.user, claims.expiry))
+        let verified = tokens.verify_subscription(token, unix_now());
+        verified.map(|claims| (claims.check(&topics), claims.user, claims.expiry))
     } else {
-        tokens.verify_connection(token, unix_now()).map(|claims| (claims.user, claims.expiry))
+        let verified = tokens.verify_connection(token, unix_now());
+        verified.map(|claims| (claims.check(info_format, &topics), claims.user, claims.expiry))
     };
     let kind = if is_subscription { "subscription" } else { "connection" };
     let verdict = match &verified {
-        Ok((user, expiry)) => {
+        Ok((Err(unfit), ..)) => format!("refused: a {kind} token that is valid, but {unfit}"),
+        Ok((Ok(()), user, expiry)) => {
             let whose =
                 if user.is_empty() { "of the anonymous user".into() } else { format!("of user \"{user}\"") };
             format!("valid: a {kind} token {whose}, {}", until(*expiry))
@@ -167,7 +177,10 @@ fn check(arguments: CheckToken) -> Result<(), Failure> {
     if let Some(claims) = claims {
         say(printable::lines(&format!("{:#}", Value::Object(claims))))?;
     }
-    verified.map(drop).map_err(|_| Failure::Told)
+    match verified {
+        Ok((Ok(()), ..)) => Ok(()),
+        _ => Err(Failure::Told),
+    }
 }
 
 /// What the token says of itself, whether it is true or not.

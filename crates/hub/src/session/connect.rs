@@ -62,9 +62,9 @@ impl Session {
     ) -> Result<Connecting, Refusal> {
         let claims = claims(context, &request.token)?;
         let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| ErrorCode::EXPIRED)?;
-        context.settings.info_format.check_info(&claims.info).map_err(|unfit| unfit.of("info"))?;
         self.grants = fingerprint(&claims.topics);
         let plans = plan_topics(context, &claims, request.subs)?;
+        claims.check(context.settings.info_format, context.topics)?;
         let client = self.client;
         self.info = Some(Arc::new(ClientInfo {
             user: claims.user,
@@ -196,7 +196,7 @@ fn plan_topics(
         Ok(())
     };
     for TopicGrant { topic, options } in &claims.topics {
-        options.check(context.namespace(topic)?.publication_format, GrantOptions::FIELDS_IN_SUBS)?;
+        context.namespace(topic)?;
         add(topic, options.clone(), asked.remove(&**topic))?;
     }
     if let Some(personal) = context.settings.personal_topic.as_ref().filter(|_| !claims.user.is_empty()) {

@@ -119,7 +119,7 @@ impl Session {
             None => (GrantOptions::default(), None),
             Some(claims) => {
                 let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| ErrorCode::EXPIRED)?;
-                claims.options.check(namespace.publication_format, GrantOptions::FIELDS)?;
+                claims.check(context.topics)?;
                 (claims.options, ttl)
             }
         };
