@@ -6,11 +6,14 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use hyper::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use hyper::http::uri::Authority;
 use hyper::{StatusCode, Uri};
 
 use crate::http::{Answer, text};
+
+/// The headers of a browser that an answer depends on where requests are judged here.
+pub(crate) const VARY_ON: HeaderValue = HeaderValue::from_static("Origin, Sec-Fetch-Site");
 
 /// The values of `Host` that are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,8 +130,6 @@ fn address(host: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
 
     fn judge(headers: &[(&'static str, &'static str)], hosts: Hosts) -> Result<(), Foreign> {

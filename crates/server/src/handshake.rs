@@ -9,7 +9,7 @@ use fanwire_hub::session::{Manner, Pings};
 use fanwire_protocol::websocket::{Agreement, Deflate};
 use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
 };
 use hyper::{Request, StatusCode, Version};
 
@@ -71,6 +71,8 @@ pub(crate) fn accept<B>(
     for (name, value) in response.headers() {
         write_header(&mut head, name, value);
     }
+    // A page of another origin may be refused.
+    write_header(&mut head, &VARY, "Origin");
     if let Some(subprotocol) = subprotocol {
         write_header(&mut head, &SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::mpsc;
 
@@ -13,7 +13,7 @@ use crate::handle::{Arrival, Node};
 use crate::origin::{AllowedOrigins, Origin};
 use crate::shard::{Adopted, Purpose};
 use crate::turns::Turns;
-use crate::{api, dev, handshake, listen};
+use crate::{api, dev, foreign, handshake, listen};
 
 /// A whole response.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -71,6 +71,29 @@ impl From<Result<Stay, Box<Answer>>> for Outcome {
 }
 
 pub(crate) async fn route(gate: &Gate, request: Request<Incoming>) -> Outcome {
+    let vary = vary(gate, &request);
+    let mut outcome = lead(gate, request).await;
+    if let (Outcome::Response(response), Some(vary)) = (&mut outcome, vary) {
+        response.headers_mut().append(VARY, vary);
+    }
+    outcome
+}
+
+/// The headers that the answer depends on, so that no cache gives it to pages of other origins. The API says it itself.
+fn vary(gate: &Gate, request: &Request<Incoming>) -> Option<HeaderValue> {
+    let settings = &gate.node.settings;
+    let path = request.uri().path();
+    let judges_origins = path == settings.websocket.path
+        || path == settings.sse.path
+        || Some(path) == settings.websocket.echo_path.as_deref();
+    match settings.dev {
+        _ if is_api_call(gate, request) => None,
+        Some(_) => Some(foreign::VARY_ON),
+        None => judges_origins.then(|| HeaderValue::from_static("Origin")),
+    }
+}
+
+async fn lead(gate: &Gate, request: Request<Incoming>) -> Outcome {
     let settings = &gate.node.settings;
     let path = request.uri().path();
     if settings.dev.is_some()

@@ -28,6 +28,7 @@ use crate::metrics;
 use crate::tasks::Task;
 use crate::tls::Tls;
 use crate::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
+use crate::validity;
 
 /// How long to wait when a connection cannot be accepted, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -67,11 +68,13 @@ async fn serve_connection(node: &Node, stream: TcpStream, seat: Arc<Seat>) {
 
 async fn answer(node: &Node, stream: TcpStream, watch: Watch) {
     let service = service_fn(async |request| {
+        let validity = validity::check(&request, watch.begun());
         watch.written().await;
         let group = if is_api_call(node, &request) { Group::Api } else { Group::Request };
-        let mut answer = match watch.asked(group) {
-            true => serve(node, request).await,
-            false => watch.refusal(group),
+        let mut answer = match (watch.asked(group), validity) {
+            (true, Ok(())) => serve(node, request).await,
+            (true, Err(invalid)) => invalid.answer(),
+            (false, _) => watch.refusal(group),
         };
         // Callers keep their connections until a node that drains is gone.
         watch.answered(&mut answer, false);

@@ -13,6 +13,8 @@ mod listener;
 mod admission;
 pub mod tls;
 mod unreadable;
+mod framing;
+mod validity;
 mod http;
 mod handshake;
 mod origin;

@@ -81,8 +81,8 @@ pub(crate) async fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<S
     if let Origin::Allowed(origin) = origin {
         write_header(&mut head, &ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         write_header(&mut head, &ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
-        write_header(&mut head, &VARY, "origin");
     }
+    write_header(&mut head, &VARY, "Origin");
     head.extend_from_slice(b"\r\n");
     events::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut head);
     Ok(Stay { head: head.into(), purpose: Purpose::Listener(frame_of(&commands)), arrival })
@@ -250,6 +250,7 @@ fn preflight(request: &Request<Incoming>, origin: &Origin<'_>) -> Answer {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
     headers.insert(ACCESS_CONTROL_MAX_AGE, CACHED_SECONDS);
+    headers.insert(VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
     if let Some(asked) = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
     }

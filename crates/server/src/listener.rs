@@ -32,6 +32,7 @@ use crate::tasks::Task;
 use crate::tls::{self, Handshake, Stream, Tls};
 use crate::turns::OnePerPoll;
 use crate::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
+use crate::validity;
 
 /// How long to wait when a connection cannot be accepted, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -273,13 +274,15 @@ impl Door {
             answering.borrow_mut().get_or_insert_with(|| Answering::new(self));
             let (gate, stays, one_per_poll, watch) = (gate.clone(), stays.clone(), &one_per_poll, &watch);
             Box::pin(async move {
+                let validity = validity::check(&request, watch.begun());
                 watch.written().await;
                 one_per_poll.pass().await;
                 watch.asks_for(|from| proxies.client_of(from, request.headers()));
                 let group = if http::is_api_call(&gate, &request) { Group::Api } else { Group::Request };
-                let outcome = match watch.asked(group) {
-                    true => http::route(&gate, request).await,
-                    false => Outcome::Response(watch.refusal(group)),
+                let outcome = match (watch.asked(group), validity) {
+                    (true, Ok(())) => http::route(&gate, request).await,
+                    (true, Err(invalid)) => Outcome::Response(invalid.answer()),
+                    (false, _) => Outcome::Response(watch.refusal(group)),
                 };
                 match outcome {
                     Outcome::Response(mut response) => {

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, timeout_at};
 
 use super::{Group, Reason, Seat};
+use crate::framing::Framing;
 use crate::http::{Answer, text};
 
 /// How long a peer may take for each step.
@@ -67,6 +68,9 @@ struct State {
     blocked_since: Option<Instant>,
     /// A request waits until the answers before it are taken.
     is_held: bool,
+    framing: Framing,
+    /// Requests that were begun.
+    requests: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +87,24 @@ impl Watch {
     /// Watches a connection whose first head has to be there in time.
     pub(crate) fn new(seat: Arc<Seat>, times: Times, head_until: Instant) -> Self {
         let phase = Phase::Head { until: head_until };
-        let state = State { seat, times, phase, group: Group::Request, blocked_since: None, is_held: false };
+        let state = State {
+            seat,
+            times,
+            phase,
+            group: Group::Request,
+            blocked_since: None,
+            is_held: false,
+            framing: Framing::default(),
+            requests: 0,
+        };
         Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Notes that a request has come. Returns false if its head had both `Content-Length` and `Transfer-Encoding`.
+    pub(crate) fn begun(&self) -> bool {
+        let mut state = self.state();
+        state.requests += 1;
+        state.framing.doubtful() != Some(state.requests)
     }
 
     /// Notes the client of a request; see [`Seat::asks_for`].
@@ -162,12 +182,13 @@ impl Watch {
     }
 
     /// Notes the result of a read: `None` if nothing was there.
-    fn read(&self, bytes: Option<usize>) {
+    fn read(&self, bytes: Option<&[u8]>) {
         let mut state = self.state();
         match bytes {
             None => state.seat.waits_for_peer(true),
             Some(bytes) => {
-                if bytes > 0
+                state.framing.read(bytes);
+                if !bytes.is_empty()
                     && let Phase::Idle { .. } = state.phase
                 {
                     state.phase = Phase::Head { until: Instant::now() + state.times.head };
@@ -248,7 +269,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         }
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.watch.read(result.is_ready().then(|| buffer.filled().len() - before));
+        self.watch.read(result.is_ready().then(|| &buffer.filled()[before..]));
         result
     }
 }

@@ -112,6 +112,8 @@ pub(super) enum Refusal {
     OnlyPost,
     #[error("There is no such method in this API.")]
     UnknownMethod,
+    #[error("Bad Request: the path has two slashes in a row; the API takes one, as in /api/publish.")]
+    EmptyPart,
     #[error(
         "Unauthorized: no key is configured, so the API is closed. Set api.keys, \
          or try things out with 'fanwire serve --dev'."
@@ -153,7 +155,7 @@ impl Refusal {
             Self::UnknownMethod => StatusCode::NOT_FOUND,
             Self::NoKeys | Self::NoKey | Self::WrongKey => StatusCode::UNAUTHORIZED,
             Self::Foreign(_) => StatusCode::FORBIDDEN,
-            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::EmptyPart | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooLong(_) | Self::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
         }

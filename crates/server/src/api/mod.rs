@@ -27,7 +27,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue, VARY};
 use hyper::http::request::Parts;
 use hyper::{Method as HttpMethod, Request, StatusCode};
 
@@ -47,8 +47,9 @@ pub(crate) use method::LABELS as METHOD_LABELS;
 pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
     let started = Instant::now();
     let (head, mut body) = request.into_parts();
-    let route = Route::of(&node.settings.api.path, head.uri.path());
-    match answer(node, &head, route.as_ref(), &mut body).await {
+    let path = head.uri.path().strip_prefix(&*node.settings.api.path).unwrap_or_default();
+    let route = Route::of(path);
+    let mut answer = match answer(node, &head, route.as_ref(), &mut body).await {
         Ok(answer) => answer,
         Err(refusal) => {
             let label = route.map_or(method::OTHER, |route| route.label());
@@ -61,7 +62,11 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
             }
             answer
         }
+    };
+    if node.settings.api.insecure {
+        answer.headers_mut().insert(VARY, foreign::VARY_ON);
     }
+    answer
 }
 
 /// What a path asks for.
@@ -73,12 +78,12 @@ enum Route {
 }
 
 impl Route {
-    /// `None` for a method that nobody knows.
-    fn of(root: &str, path: &str) -> Option<Self> {
-        match path.strip_prefix(root)?.trim_start_matches('/') {
-            "" => Some(Self::Pipeline),
-            "batch" => Some(Self::Batch),
-            name => Method::named(name).map(Self::Method),
+    /// `path` is what stands behind `api.path`. `None` for a method that nobody knows.
+    fn of(path: &str) -> Option<Self> {
+        match path {
+            "" | "/" => Some(Self::Pipeline),
+            "/batch" => Some(Self::Batch),
+            _ => Method::named(path.strip_prefix('/')?).map(Self::Method),
         }
     }
 
@@ -98,6 +103,9 @@ async fn answer(
     body: &mut Incoming,
 ) -> Result<Answer, Refusal> {
     let settings = &node.settings.api;
+    if head.uri.path().contains("//") {
+        return Err(Refusal::EmptyPart);
+    }
     if settings.insecure {
         let hosts = if node.settings.dev.is_some() { Hosts::Loopback } else { Hosts::Private };
         foreign::check(&head.headers, &head.uri, hosts).map_err(Refusal::Foreign)?;
@@ -154,17 +162,18 @@ mod tests {
 
     #[test]
     fn paths_name_methods() {
-        let route = |path| Route::of("/api", path);
-        assert_eq!(route("/api"), Some(Route::Pipeline));
-        assert_eq!(route("/api/"), Some(Route::Pipeline));
-        assert_eq!(route("/api/publish"), Some(Route::Method(Method::Publish)));
-        assert_eq!(route("/api/presence_stats"), Some(Route::Method(Method::PresenceStats)));
-        assert_eq!(route("/api/map_publish"), Some(Route::Method(Method::NotServed)));
-        assert_eq!(route("/api/batch"), Some(Route::Batch));
-        assert_eq!(route("/api/PUBLISH"), None);
-        assert_eq!(route("/api/publish/"), None);
-        assert_eq!(route("/api/no_such_method"), None);
-        assert_eq!(Route::of("", "/publish"), Some(Route::Method(Method::Publish)));
+        let route = Route::of;
+        assert_eq!(route(""), Some(Route::Pipeline));
+        assert_eq!(route("/"), Some(Route::Pipeline));
+        assert_eq!(route("/publish"), Some(Route::Method(Method::Publish)));
+        assert_eq!(route("/presence_stats"), Some(Route::Method(Method::PresenceStats)));
+        assert_eq!(route("/map_publish"), Some(Route::Method(Method::NotServed)));
+        assert_eq!(route("/batch"), Some(Route::Batch));
+        assert_eq!(route("/PUBLISH"), None);
+        assert_eq!(route("/publish/"), None);
+        assert_eq!(route("//publish"), None);
+        assert_eq!(route("//"), None);
+        assert_eq!(route("/no_such_method"), None);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod storm;
 mod frames;
 mod compression;
 mod http;
+mod validity;
 mod sse;
 mod users;
 

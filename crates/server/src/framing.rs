@@ -1,0 +1,186 @@
+//! Finds request heads that have both `Content-Length` and `Transfer-Encoding`. Two servers may take such a request for
+//! one and for two (RFC 9112, section 6.3), and hyper removes the length before anybody sees it.
+//!
+//! It reads all bytes of a connection, from head to head, and keeps no more of them than the beginning of a line. It
+//! judges nothing else: what hyper refuses ends the connection.
+
+/// Longer than the name of each header that counts and any length.
+const LINE_BYTES_KEPT: usize = 64;
+
+#[derive(Debug, Default)]
+pub(crate) struct Framing {
+    place: Place,
+    /// The beginning of the line that is being read.
+    line: Vec<u8>,
+    length: Option<u64>,
+    is_chunked: bool,
+    heads: u64,
+    doubtful: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    RequestLine,
+    Header,
+    /// So many bytes are left of it.
+    Body(u64),
+    ChunkSize,
+    /// With its line break.
+    Chunk(u64),
+    Trailer,
+}
+
+impl Framing {
+    /// Returns the number of the first request that has both headers, counted from 1.
+    pub(crate) fn doubtful(&self) -> Option<u64> {
+        self.doubtful
+    }
+
+    /// Reads the next bytes of the connection.
+    pub(crate) fn read(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match self.place {
+                Place::Body(left) => {
+                    let left = skip(&mut bytes, left);
+                    self.place = if left == 0 { Place::RequestLine } else { Place::Body(left) };
+                }
+                Place::Chunk(left) => {
+                    let left = skip(&mut bytes, left);
+                    self.place = if left == 0 { Place::ChunkSize } else { Place::Chunk(left) };
+                }
+                Place::RequestLine | Place::Header | Place::ChunkSize | Place::Trailer => {
+                    let end = memchr::memchr(b'\n', bytes);
+                    let part = &bytes[..end.unwrap_or(bytes.len())];
+                    let room = LINE_BYTES_KEPT - self.line.len();
+                    self.line.extend_from_slice(&part[..part.len().min(room)]);
+                    let Some(end) = end else { return };
+                    bytes = &bytes[end + 1..];
+                    self.place = self.after_line();
+                    self.line.clear();
+                }
+            }
+        }
+    }
+
+    fn after_line(&mut self) -> Place {
+        let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
+        match self.place {
+            // Empty lines before a request are skipped (RFC 9112, section 2.2).
+            Place::RequestLine if line.is_empty() => Place::RequestLine,
+            Place::RequestLine => {
+                self.length = None;
+                self.is_chunked = false;
+                Place::Header
+            }
+            Place::Header if line.is_empty() => self.after_head(),
+            Place::Header => {
+                let mut parts = line.splitn(2, |byte| *byte == b':');
+                let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+                if name.eq_ignore_ascii_case(b"transfer-encoding") {
+                    self.is_chunked = true;
+                } else if name.eq_ignore_ascii_case(b"content-length") {
+                    let value = std::str::from_utf8(value).unwrap_or_default();
+                    // hyper refuses what is no number, and nothing comes behind it.
+                    self.length = Some(value.trim_matches([' ', '\t']).parse().unwrap_or(u64::MAX));
+                }
+                Place::Header
+            }
+            Place::ChunkSize => {
+                let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+                let size = std::str::from_utf8(&line[..digits]).ok();
+                match size.and_then(|size| u64::from_str_radix(size, 16).ok()).unwrap_or(u64::MAX) {
+                    0 => Place::Trailer,
+                    size => Place::Chunk(size.saturating_add(2)),
+                }
+            }
+            Place::Trailer if line.is_empty() => Place::RequestLine,
+            place => place,
+        }
+    }
+
+    fn after_head(&mut self) -> Place {
+        self.heads += 1;
+        if self.is_chunked && self.length.is_some() {
+            self.doubtful.get_or_insert(self.heads);
+        }
+        match self.length {
+            _ if self.is_chunked => Place::ChunkSize,
+            Some(length) if length > 0 => Place::Body(length),
+            _ => Place::RequestLine,
+        }
+    }
+}
+
+/// Takes up to `left` bytes from the front and returns how many are left to take.
+fn skip(bytes: &mut &[u8], left: u64) -> u64 {
+    let taken = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+    *bytes = &bytes[taken..];
+    left - taken as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    fn doubtful(requests: &[&str]) -> Option<u64> {
+        let mut framing = Framing::default();
+        framing.read(requests.concat().as_bytes());
+        framing.doubtful()
+    }
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    /// Its body looks like a head with both.
+    const POST: &str = "POST / HTTP/1.1\r\nContent-Length: 58\r\n\r\n\r\n\r\nX\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n..";
+    const CHUNKED: &str = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n\
+                           19;a=b\r\n\r\nContent-Length: 3\r\n\r\n..\r\n1\r\n\n\r\n0\r\nContent-Length: 1\r\n\r\n";
+    const BOTH: &str = "POST / HTTP/1.1\r\nCONTENT-LENGTH: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    const BOTH_TURNED: &str = "POST / HTTP/1.1\nTransfer-Encoding:chunked\nContent-Length:  5 \n\n0\r\n\r\n";
+
+    #[test]
+    fn requests_with_both_are_found_by_their_number() {
+        assert_eq!(doubtful(&[GET, POST, CHUNKED, GET]), None);
+        assert_eq!(doubtful(&[BOTH]), Some(1));
+        assert_eq!(doubtful(&[BOTH_TURNED, BOTH]), Some(1));
+        assert_eq!(doubtful(&["\r\n\r\n", POST, CHUNKED, POST, BOTH]), Some(4));
+        let padded = BOTH_TURNED.replace("  5", &format!("{}5", " ".repeat(100)));
+        assert_eq!(doubtful(&[GET, &padded]), Some(2));
+    }
+
+    proptest! {
+        #[test]
+        fn requests_may_come_in_any_parts(
+            requests in vec(select(vec![GET, POST, CHUNKED, BOTH, BOTH_TURNED, "\r\n"]), 0..8),
+            cuts in vec(1..40usize, 1..20),
+        ) {
+            let text = requests.concat();
+            let mut framing = Framing::default();
+            let mut rest = text.as_bytes();
+            for cut in cuts.iter().cycle() {
+                let (part, after) = rest.split_at(rest.len().min(*cut));
+                framing.read(part);
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            let heads = requests.iter().filter(|request| **request != "\r\n");
+            let expected = heads.clone().position(|request| [BOTH, BOTH_TURNED].contains(request));
+            prop_assert_eq!(framing.doubtful(), expected.map(|index| index as u64 + 1));
+            prop_assert_eq!(framing.heads, heads.count() as u64);
+            prop_assert_eq!(framing.place, Place::RequestLine);
+        }
+
+        #[test]
+        fn random_bytes_never_panic(parts: Vec<Vec<u8>>) {
+            let mut framing = Framing::default();
+            framing.read(b"POST / HTTP/1.1\r\n");
+            parts.iter().for_each(|part| framing.read(part));
+            prop_assert!(framing.line.len() <= LINE_BYTES_KEPT);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Requests that two servers may read in two ways, refused with 400 before anything is done: what stands in front of the
+//! node may have decided about another request than the one that arrives here.
+
+use hyper::header::{CONNECTION, HOST, HeaderValue};
+use hyper::{Request, StatusCode, Version};
+
+use crate::http::{Answer, text};
+
+/// Why a request is not valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Invalid {
+    #[error("Bad Request: it has both Content-Length and Transfer-Encoding; one of them says where it ends.")]
+    TwoLengths,
+    #[error("Bad Request: it has no Host header, which HTTP/1.1 asks for.")]
+    NoHost,
+    #[error("Bad Request: it has more than one Host header.")]
+    ManyHosts,
+}
+
+/// Judges a request by its headers, of which `Content-Length` may be gone: `has_one_length` says so.
+pub(crate) fn check<B>(request: &Request<B>, has_one_length: bool) -> Result<(), Invalid> {
+    if !has_one_length {
+        return Err(Invalid::TwoLengths);
+    }
+    match request.headers().get_all(HOST).iter().count() {
+        0 if request.version() > Version::HTTP_10 => Err(Invalid::NoHost),
+        0 | 1 => Ok(()),
+        _ => Err(Invalid::ManyHosts),
+    }
+}
+
+impl Invalid {
+    /// The last answer on its connection, as nobody knows what follows.
+    pub(crate) fn answer(self) -> Answer {
+        let mut answer = text(StatusCode::BAD_REQUEST, self.to_string());
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        answer
+    }
+}
