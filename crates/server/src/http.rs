@@ -5,8 +5,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::sync::mpsc;
 
 use crate::handle::{Arrival, Node};
@@ -174,6 +174,16 @@ pub(crate) fn respond(status: StatusCode, content_type: &'static str, body: Byte
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// Returns true if the client wants the connection closed after this request.
+pub(crate) fn is_last(request: &Request<Incoming>) -> bool {
+    let connection = request.headers().get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let mut words = connection.flat_map(|value| value.split(',').map(str::trim));
+    match request.version() {
+        Version::HTTP_11 => words.any(|word| word.eq_ignore_ascii_case("close")),
+        _ => !words.any(|word| word.eq_ignore_ascii_case("keep-alive")),
+    }
 }
 
 pub(crate) fn is_below(path: &str, root: &str) -> bool {

@@ -22,7 +22,7 @@ use crate::admission::{FirstByte, Group, Seat, Watch, Watched, first_byte};
 use crate::api;
 use crate::cluster::Standing;
 use crate::handle::Node;
-use crate::http::{Answer, is_below, respond, text};
+use crate::http::{Answer, is_below, is_last, respond, text};
 use crate::inbox::Inbox;
 use crate::metrics;
 use crate::tasks::Task;
@@ -70,14 +70,15 @@ async fn answer(node: &Node, stream: TcpStream, watch: Watch) {
     let service = service_fn(async |request| {
         let validity = validity::check(&request, watch.begun());
         watch.written().await;
+        // Callers keep their connections until a node that drains is gone.
+        let is_last = is_last(&request);
         let group = if is_api_call(node, &request) { Group::Api } else { Group::Request };
         let mut answer = match (watch.asked(group), validity) {
             (true, Ok(())) => serve(node, request).await,
             (true, Err(invalid)) => invalid.answer(),
             (false, _) => watch.refusal(group),
         };
-        // Callers keep their connections until a node that drains is gone.
-        watch.answered(&mut answer, false);
+        watch.answered(&mut answer, is_last);
         Ok::<_, Infallible>(answer)
     });
     let mut connection = pin!(

@@ -278,6 +278,7 @@ impl Door {
                 watch.written().await;
                 one_per_poll.pass().await;
                 watch.asks_for(|from| proxies.client_of(from, request.headers()));
+                let is_last = http::is_last(&request) || gate.node.is_draining();
                 let group = if http::is_api_call(&gate, &request) { Group::Api } else { Group::Request };
                 let outcome = match (watch.asked(group), validity) {
                     (true, Ok(())) => http::route(&gate, request).await,
@@ -286,7 +287,7 @@ impl Door {
                 };
                 match outcome {
                     Outcome::Response(mut response) => {
-                        watch.answered(&mut response, gate.node.is_draining());
+                        watch.answered(&mut response, is_last);
                         Ok::<Response<Full<Bytes>>, Infallible>(response)
                     }
                     Outcome::Stay(stay) => {

@@ -26,6 +26,18 @@ async fn callers_of_the_api_keep_their_connections_beyond_the_time_for_a_head() 
 }
 
 #[tokio::test]
+async fn who_asks_to_close_is_not_told_otherwise() {
+    let gateway = TestGateway::start(settings(1)).await;
+    for address in [gateway.address, gateway.internal_address] {
+        let mut socket = RawSocket::open(address).await;
+        socket.send("GET /nowhere HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await;
+        let response = socket.response().await;
+        assert_eq!((response.header("connection"), response.header("keep-alive")), (Some("close"), None));
+        socket.ended().await;
+    }
+}
+
+#[tokio::test]
 async fn others_are_kept_for_less() {
     let mut settings = settings(1);
     settings.admission.idle_timeout = SHORT;
