@@ -7,8 +7,8 @@ from harness import RawSocket
 
 # Below the bound of commands that may wait, and of the bytes of a frame.
 FRAME_COMMANDS = 400
-# For the nodes of such suites, whose connections answer no pings.
-NO_PINGS = {"ping_interval": "0s", "pong_timeout": "0s"}
+# For the clients of such suites: they answer no pings, and give more commands than others may.
+BULK = {"ping_interval": "0s", "pong_timeout": "0s", "commands_per_second_max": 0}
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import concurrent.futures
 import socket
 
-from bulk import NO_PINGS, command_all
+from bulk import BULK, command_all
 from cluster import Cluster
 from harness import RawSocket, until
 from redis_server import reply, request
@@ -17,7 +17,7 @@ TOPICS = 2000
 # What allocators keep, and what was not touched during the warm-up.
 KEPT_BYTES_MAX = 4 << 20
 SETTINGS = {
-    "client": NO_PINGS,
+    "client": BULK,
     "topics": {
         "namespaces": [
             {"name": "present", "presence": True, "join_leave": True, "allow_subscribe_for_client": True},

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import uuid
 
-from bulk import NO_PINGS, subscribed
+from bulk import BULK, subscribed
 from cluster import Cluster
 from harness import DEADLINE
 from redis_server import request
@@ -65,7 +65,7 @@ class Tap:
 
 
 def test_a_node_receives_its_own_topics_and_nothing_else():
-    with Cluster(2, {"client": NO_PINGS}) as cluster:
+    with Cluster(2, {"client": BULK}) as cluster:
         few = traffic_of(cluster)
         for _ in range(6):
             cluster.add()

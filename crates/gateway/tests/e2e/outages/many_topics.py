@@ -3,7 +3,7 @@
 import random
 import time
 
-from bulk import NO_PINGS, subscribed
+from bulk import BULK, subscribed
 from cluster import Cluster
 from harness import until
 from observe import cpu_seconds
@@ -21,7 +21,7 @@ def joined_topics(redis):
 
 
 def test_fifty_thousand_topics_are_joined_again():
-    with Cluster(1, {"client": {"subscriptions_max": TOPICS // CONNECTIONS, **NO_PINGS}}) as cluster:
+    with Cluster(1, {"client": {"subscriptions_max": TOPICS // CONNECTIONS, **BULK}}) as cluster:
         node, redis = cluster.node(0), cluster.redis
         # With history, so that each position is checked as well.
         topics = [f"short:{number}" for number in range(TOPICS)]

@@ -10,13 +10,13 @@ from observe import LogMark, UnreadyServer, log_lines, readiness, redis_settings
 from redis_server import RedisServer
 
 DOCUMENTATION = pathlib.Path(__file__).resolve().parents[5] / "docs/operations.md"
-USER = {"username": "fanwire", "password": "PASSWORD", "prefix": "myapp"}
+USER = {"username": "fanwire", "password": "one that nobody guesses", "prefix": "myapp"}
 
 
 def least_rights():
     """The rules of the user that the documentation describes."""
     command = DOCUMENTATION.read_text().split("ACL SETUSER ")[1].split("\n```")[0]
-    return shlex.split(command.replace("\\\n", " "))
+    return [word.replace("PASSWORD", USER["password"]) for word in shlex.split(command.replace("\\\n", " "))]
 
 
 @pytest.fixture
