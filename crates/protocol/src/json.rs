@@ -3,6 +3,7 @@
 //! Whatever passes these functions is one JSON value, nested at most `JSON_DEPTH_MAX` deep where a peer chose the
 //! depth, and holds no line break once written, since a line break ends a message.
 
+pub mod fields;
 pub mod payload;
 
 use std::collections::HashMap;

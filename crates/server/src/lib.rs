@@ -33,7 +33,6 @@ mod cluster;
 mod handle;
 pub mod auth;
 mod overrides;
-mod fields;
 
 mod api;
 mod internal;

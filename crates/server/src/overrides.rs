@@ -4,7 +4,7 @@ use fanwire_hub::Overrides;
 use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
 
-use crate::fields::nested;
+use fanwire_protocol::json::fields::nested;
 
 /// What is not named stays as the namespace has it.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]

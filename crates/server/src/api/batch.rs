@@ -18,8 +18,8 @@ use super::error::{ApiError, Refusal};
 use super::method::{self, Method};
 use super::parallel::side_by_side;
 use super::room::Room;
-use crate::fields::{FieldError, object};
 use crate::handle::Node;
+use fanwire_protocol::json::fields::{FieldError, object};
 
 /// Commands of one batch that are carried out at the same time.
 const BATCH_WIDTH: usize = 1024;

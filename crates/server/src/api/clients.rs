@@ -15,9 +15,9 @@ use serde::Deserialize;
 use super::decode::{self, payload};
 use super::error::ApiError;
 use super::history::StreamPosition;
-use crate::fields::nested;
 use crate::handle::{Audience, Node};
 use crate::overrides::OverrideOptions;
+use fanwire_protocol::json::fields::nested;
 
 /// Codes that an API call may close a connection with.
 const DISCONNECT_CODES: std::ops::RangeInclusive<u16> = 3000..=4999;
@@ -187,7 +187,7 @@ impl TryFrom<DisconnectWith> for Disconnect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fields::object;
+    use fanwire_protocol::json::fields::object;
 
     const ID: &str = "0b8c4c5e-3a43-4e8e-9d5f-6a3f0a7c1d22";
 

@@ -15,8 +15,8 @@ use super::method::Method;
 use super::presence;
 use super::publish::{self, PublishRequest};
 use super::room::Room;
-use crate::fields::{FieldError, object};
 use crate::handle::Node;
+use fanwire_protocol::json::fields::{FieldError, object};
 
 /// A command that was understood.
 #[derive(Clone, Debug)]

@@ -11,9 +11,9 @@ use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::PATIENCE;
-use crate::fields::FieldError;
 use crate::foreign::Foreign;
 use crate::http::{Answer, text};
+use fanwire_protocol::json::fields::FieldError;
 
 /// Why a command was not carried out. Client libraries compare it whole, so the standard codes keep their text
 /// wherever we have nothing to add.

@@ -9,8 +9,8 @@ use super::error::ApiError;
 use super::method::Method;
 use super::overview::{self, ChannelsRequest, ChannelsResult, InfoResult};
 use crate::cluster::{Answers, CallType, ORDER_BYTES_MAX, Outcome};
-use crate::fields::{FieldError, object};
 use crate::handle::Node;
+use fanwire_protocol::json::fields::{FieldError, object};
 
 /// A call that was understood.
 #[derive(Clone, Debug)]

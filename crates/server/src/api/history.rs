@@ -10,9 +10,9 @@ use serde::Deserialize;
 use super::command::{Reply, result};
 use super::error::ApiError;
 use super::room::Room;
-use crate::fields::nested;
 use crate::handle::Node;
 use crate::node::HistoryCall;
+use fanwire_protocol::json::fields::nested;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]

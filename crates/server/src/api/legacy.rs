@@ -11,8 +11,8 @@ use super::command::{self, Command, Envelope, Reply};
 use super::error::{ApiError, Refusal};
 use super::method::Method;
 use super::room::Room;
-use crate::fields::object;
 use crate::handle::Node;
+use fanwire_protocol::json::fields::object;
 
 /// A command that was understood, or the error that it is answered with.
 #[derive(Debug)]

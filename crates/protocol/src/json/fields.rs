@@ -13,14 +13,14 @@ use serde::{Deserialize, Deserializer};
 /// Why a text is not the object that was asked for. Nothing that was sent is repeated but names of known fields.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}, at line {line} column {column}")]
-pub(crate) struct FieldError {
-    pub(crate) why: Why,
-    line: usize,
-    column: usize,
+pub struct FieldError {
+    pub why: Why,
+    pub line: usize,
+    pub column: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Why {
+pub enum Why {
     #[error("this is not JSON")]
     NotJson,
     #[error("this is not a JSON object")]
@@ -36,7 +36,7 @@ pub(crate) enum Why {
 }
 
 /// Reads a text that is one object.
-pub(crate) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, FieldError> {
+pub fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, FieldError> {
     let place = Place::default();
     let mut from = serde_json::Deserializer::from_str(text);
     let read = from.deserialize_map(Fields { place: &place, is: PhantomData });
@@ -44,7 +44,7 @@ pub(crate) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, FieldEr
 }
 
 /// Reads a field that is an object or `null`.
-pub(crate) fn nested<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+pub fn nested<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     struct Nested<T>(T);
 
     impl<'de, T: Deserialize<'de>> Deserialize<'de> for Nested<T> {
@@ -234,7 +234,7 @@ mod tests {
         /// Whatever comes is read or refused, and what serde reads is read the same.
         #[test]
         fn it_reads_all_that_exact_names_mean(text in "[{}\\[\\]:,\" a]{0,4}(\\{\"(channel|data|since|x)\":(\"a\"|1|null|\\{\\})(,\"(channel|data|since)\":(\"b\"|\\{\\}))?\\})?[} ]{0,2}") {
-            let exact = serde_json::from_str::<fanwire_protocol::json::Object<Request<'_>>>(&text);
+            let exact = serde_json::from_str::<crate::json::Object<Request<'_>>>(&text);
             match (read(&text), exact) {
                 (Ok(request), Ok(exact)) => prop_assert_eq!(format!("{request:?}"), format!("{:?}", exact.0)),
                 (Err(_), Err(_)) => {}
