@@ -64,5 +64,5 @@ def test_presence_of_a_large_topic(trial):
             member = crowd.websocket(f"member{number}", info=info)
             member.send(commands({"id": 2, "subscribe": {"channel": TOPIC}}))
             member.read_reply(2)
-        with trial.attack("400 presences of 4 MB, 4 clients, unread") as attack:
-            attack.crowd(4, lambda: ask(attack, presence, reads=False))
+        with trial.attack("400 presences of 4 MB, 16 clients, unread") as attack:
+            attack.crowd(16, lambda: ask(attack, presence, reads=False))
