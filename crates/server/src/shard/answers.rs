@@ -110,10 +110,6 @@ impl Shard {
     /// Answers what has waited too long for room, and lets go of those who hold it. Called about once a second.
     pub(super) fn keep_reads_going(&mut self) {
         self.let_go_of_stalled();
-        // Whoever waits here is not read from meanwhile.
-        for key in self.reads.in_turn().collect::<Vec<_>>() {
-            self.with_session(key.slot, |session, context| session.extend_pong(context));
-        }
         while let Some((key, Question { topic, request, .. })) = self.reads.next_overdue(self.now.millis) {
             let error = ErrorCode::TOO_MANY_REQUESTS;
             match request {

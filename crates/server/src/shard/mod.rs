@@ -412,7 +412,7 @@ impl Shard {
         while let Some(slots) = self.wheel.advance(self.now.millis) {
             for slot in slots {
                 let Some(connection) = self.connections.get(slot as usize) else { continue };
-                let is_unheard = self.is_unheard(connection);
+                let is_unheard = self.is_unheard(slot, connection);
                 match connection.role {
                     Role::Client(_) => self.with_session(slot, |session, context| {
                         if is_unheard {
@@ -435,11 +435,14 @@ impl Shard {
     }
 
     /// The node has not heard all that a client sent, and its pong may be in it: bytes lie unread, which have their own
-    /// bound in each turn, or topics' owners still work on what it asked. A client that takes none of its answers has no
-    /// such excuse.
-    fn is_unheard(&self, connection: &Connection) -> bool {
-        let is_waiting = || connection.session().is_some_and(|session| session.is_busy());
-        connection.to_read || connection.is_held_back() && is_waiting()
+    /// bound in each turn, or what it asked is still to be answered. A client that takes none of its answers has no such
+    /// excuse.
+    fn is_unheard(&self, slot: u32, connection: &Connection) -> bool {
+        let waits_for_answers = || {
+            connection.session().is_some_and(|session| session.is_busy())
+                || connection.replied_bytes == 0 && self.reads.holds_up(connection.key(slot))
+        };
+        connection.to_read || connection.is_held_back() && waits_for_answers()
     }
 
     fn count(&self) {

