@@ -194,18 +194,21 @@ impl Crowd {
         if !self.files.are_out(others) {
             return false;
         }
-        let mut state = self.state();
-        // The newcomer itself may be the only silent one, if another shard has the others.
-        let is_crowded = state.pools[Group::Silent as usize].count > 1;
-        let groups = &Group::ALL[usize::from(!is_crowded)..];
-        groups.iter().any(|group| self.evict(&mut state, *group, Reason::Files))
+        self.evict_any()
     }
 
     /// Notes that no connection could be accepted, most likely for want of files, and ends one that the node waits for.
     pub(crate) fn accept_failed(&self, error: &io::Error) {
         self.drops.accept_failed(error);
+        self.evict_any();
+    }
+
+    fn evict_any(&self) -> bool {
         let mut state = self.state();
-        Group::ALL.iter().any(|group| self.evict(&mut state, *group, Reason::Files));
+        // A single silent one has just come, most likely: if another shard has the others, it is the newcomer itself.
+        let is_crowded = state.pools[Group::Silent as usize].count > 1;
+        let groups = &Group::ALL[usize::from(!is_crowded)..];
+        groups.iter().any(|group| self.evict(&mut state, *group, Reason::Files))
     }
 
     /// Connections of a group.
