@@ -25,7 +25,10 @@ pub struct ClientSettings {
     pub pending_commands_max: usize,
     /// Commands of one client in a second, on average; more are answered error 111. 0 sets no limit.
     pub commands_per_second_max: u32,
-    /// Commands that a client may give at once after it was quiet. At least 1.
+    /// Commands of one user in a second, on average, by all of its clients on one shard; more are answered error 111. 0
+    /// sets no limit.
+    pub user_commands_per_second_max: u32,
+    /// Commands that a client, or a user, may give at once after it was quiet. At least 1.
     pub commands_burst_max: u32,
     /// Publications in one history result.
     pub history_page_max: usize,
@@ -73,6 +76,7 @@ impl Default for ClientSettings {
             queue_bytes_max: 1 << 20,
             pending_commands_max: 512,
             commands_per_second_max: 500,
+            user_commands_per_second_max: 0,
             commands_burst_max: 2000,
             history_page_max: 300,
             recovery_max: 300,

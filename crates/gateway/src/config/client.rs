@@ -36,7 +36,10 @@ section! {
         pending_commands_max: usize = defaults::PENDING_COMMANDS_MAX,
         /// Commands of one client in a second, on average; more are answered with error 111. 0 sets no limit.
         commands_per_second_max: u32 = defaults::COMMANDS_PER_SECOND_MAX,
-        /// Commands that a client may give at once after it was quiet; at least subscriptions_max.
+        /// Commands of one user in a second, on average, by all of its clients on one shard of a node; more are answered
+        /// with error 111. Anonymous clients are nobody's. 0 sets no limit.
+        user_commands_per_second_max: u32 = 0,
+        /// Commands that a client, or a user, may give at once after it was quiet; at least subscriptions_max.
         commands_burst_max: u32 = defaults::COMMANDS_BURST_MAX,
         /// Publications in one history result.
         history_page_max: usize = defaults::HISTORY_PAGE_MAX,
@@ -130,7 +133,8 @@ impl Client {
         if self.rpc_ping.enabled && self.rpc_ping.method.is_empty() {
             checks.error("client.rpc_ping.method", "is empty");
         }
-        if self.commands_per_second_max > 0 && (self.commands_burst_max as usize) < self.subscriptions_max {
+        let has_rate = self.commands_per_second_max > 0 || self.user_commands_per_second_max > 0;
+        if has_rate && (self.commands_burst_max as usize) < self.subscriptions_max {
             checks.error(
                 "client.commands_burst_max",
                 format!(
@@ -150,6 +154,7 @@ impl Client {
             pending_commands_max: checks
                 .at_least_one("client.pending_commands_max", self.pending_commands_max),
             commands_per_second_max: self.commands_per_second_max,
+            user_commands_per_second_max: self.user_commands_per_second_max,
             commands_burst_max: self.commands_burst_max,
             history_page_max: checks.at_least_one("client.history_page_max", self.history_page_max),
             answer_bytes_max: checks.at_least_one("client.answer_bytes_max", self.answer_bytes_max.0),

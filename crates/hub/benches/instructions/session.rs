@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, Joined, TopicRequest};
 use fanwire_hub::registry::{Registry, Subscriber};
-use fanwire_hub::session::{Context, Manner, Now, Pings, Session, Verify};
+use fanwire_hub::session::{Context, Manner, Now, Pings, Session, UserRates, Verify};
 use fanwire_hub::{
     ClientSettings, ConnectionClaims, Expiry, NameRules, Namespace, Namespaces, SlowPolicy,
     SubscriptionClaims, TokenError,
@@ -78,6 +78,7 @@ struct Shard {
     settings: ClientSettings,
     topics: Namespaces,
     registry: Registry,
+    user_rates: UserRates,
     effects: Vec<Effect>,
     now: Now,
 }
@@ -106,6 +107,7 @@ impl Shard {
             settings: ClientSettings::default(),
             topics: Namespaces::new(NameRules::default(), namespace, []),
             registry,
+            user_rates: UserRates::default(),
             effects: Vec::new(),
             now: Now { millis: 5_000, unix_millis: 1_700_000_000_000 },
         }
@@ -151,6 +153,7 @@ impl Shard {
             tokens: &OneToken,
             version: "bench",
             registry: &mut self.registry,
+            user_rates: &mut self.user_rates,
             effects: &mut self.effects,
             connection: ConnectionKey { slot: 0, generation: 1 },
             now: self.now,

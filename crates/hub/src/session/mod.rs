@@ -34,6 +34,7 @@ use timing::Timing;
 use work::Work;
 
 pub use control::{Control, ServerSubscribe};
+pub use rate::UserRates;
 
 /// Proves tokens.
 pub trait Verify {
@@ -66,6 +67,7 @@ pub struct Context<'a> {
     /// What the server calls itself in the connect result.
     pub version: &'a str,
     pub registry: &'a mut Registry,
+    pub user_rates: &'a mut UserRates,
     pub effects: &'a mut Vec<Effect>,
     pub connection: ConnectionKey,
     pub now: Now,
@@ -484,6 +486,7 @@ mod tests {
         let topics = Namespaces::default();
         let now = Now { millis: 0, unix_millis: 0 };
         let mut registry = Registry::default();
+        let mut user_rates = UserRates::default();
         let mut effects = Vec::new();
         let mut context = Context {
             settings: &settings,
@@ -491,6 +494,7 @@ mod tests {
             tokens: &NoTokens,
             version: "test",
             registry: &mut registry,
+            user_rates: &mut user_rates,
             effects: &mut effects,
             connection: ConnectionKey { slot: 0, generation: 0 },
             now,

@@ -1,9 +1,12 @@
-//! How fast a client may give commands. A token bucket, in memory that only a client has that gives many.
+//! How fast a client, and where that is set a user, may give commands. A token bucket, in memory that only those have who
+//! give many.
 //!
 //! The first commands between two pings are not counted one by one, so a client that gives a few has no bucket. When
 //! counting begins they are charged as if all of them had just come.
 
-use super::{Context, Session};
+use std::collections::HashMap;
+
+use super::{Context, Now, Session};
 
 /// Commands between two pings for which no bucket is kept.
 const UNCOUNTED_MAX: u64 = 64;
@@ -14,34 +17,95 @@ pub(super) struct Bucket {
     full_at_nanos: u64,
 }
 
+/// Tokens that come in a second, and those that a bucket holds.
+#[derive(Clone, Copy)]
+struct Limit {
+    per_second: u64,
+    burst: u64,
+}
+
+/// The buckets of a shard's users, where `user_commands_per_second_max` is set: of those who gave commands lately.
+#[derive(Debug, Default)]
+pub struct UserRates(HashMap<Box<str>, Bucket>);
+
+impl Limit {
+    fn token_nanos(self) -> u64 {
+        1_000_000_000 / self.per_second.min(1_000_000_000)
+    }
+}
+
+impl Bucket {
+    fn full(now_nanos: u64) -> Self {
+        Self { full_at_nanos: now_nanos }
+    }
+
+    /// Takes a token; `false` if there is none.
+    fn take(&mut self, now_nanos: u64, limit: Limit) -> bool {
+        let full_at = self.full_at_nanos.max(now_nanos) + limit.token_nanos();
+        let has_token = full_at <= now_nanos + limit.burst * limit.token_nanos();
+        if has_token {
+            self.full_at_nanos = full_at;
+        }
+        has_token
+    }
+}
+
+impl UserRates {
+    fn take(&mut self, user: &str, now: Now, limit: Limit) -> bool {
+        let now = nanos(now);
+        if let Some(bucket) = self.0.get_mut(user) {
+            return bucket.take(now, limit);
+        }
+        self.0.entry(user.into()).or_insert(Bucket::full(now)).take(now, limit)
+    }
+
+    /// Forgets users who may give a whole burst again, and gives their memory back.
+    pub fn sweep(&mut self, now: Now) {
+        let now = nanos(now);
+        self.0.retain(|_, bucket| bucket.full_at_nanos > now);
+        if self.0.len() < self.0.capacity() / 4 {
+            self.0.shrink_to(2 * self.0.len());
+        }
+    }
+}
+
 impl Session {
     /// Takes a token for one command. `false`: there is none left, and the command is to be refused.
-    pub(super) fn may_command(&mut self, context: &Context<'_>) -> bool {
-        let rate = u64::from(context.settings.commands_per_second_max);
-        let burst = u64::from(context.settings.commands_burst_max);
-        if rate == 0 {
+    pub(super) fn may_command(&mut self, context: &mut Context<'_>) -> bool {
+        self.has_token(context) && self.user_has_token(context)
+    }
+
+    fn has_token(&mut self, context: &Context<'_>) -> bool {
+        let limit = Limit {
+            per_second: context.settings.commands_per_second_max.into(),
+            burst: context.settings.commands_burst_max.into(),
+        };
+        if limit.per_second == 0 {
             return true;
         }
-        let uncounted_max = UNCOUNTED_MAX.min(burst / 2);
+        let uncounted_max = UNCOUNTED_MAX.min(limit.burst / 2);
         if u64::from(self.uncounted) < uncounted_max {
             self.uncounted += 1;
             return true;
         }
-        let now = nanos(context);
-        let token_nanos = 1_000_000_000 / rate.min(1_000_000_000);
-        let charged = Bucket { full_at_nanos: now + uncounted_max * token_nanos };
-        let bucket = self.work().bucket.get_or_insert(charged);
-        let full_at = bucket.full_at_nanos.max(now) + token_nanos;
-        let has_token = full_at <= now + burst * token_nanos;
-        if has_token {
-            bucket.full_at_nanos = full_at;
-        }
-        has_token
+        let now = nanos(context.now);
+        let charged = Bucket { full_at_nanos: now + uncounted_max * limit.token_nanos() };
+        self.work().bucket.get_or_insert(charged).take(now, limit)
+    }
+
+    fn user_has_token(&self, context: &mut Context<'_>) -> bool {
+        let limit = Limit {
+            per_second: context.settings.user_commands_per_second_max.into(),
+            burst: context.settings.commands_burst_max.into(),
+        };
+        // Anonymous clients are nobody's.
+        let user = self.user();
+        limit.per_second == 0 || user.is_empty() || context.user_rates.take(user, context.now, limit)
     }
 
     /// Frees the bucket of a client that has not given many commands lately.
     pub(super) fn rest_bucket(&mut self, context: &Context<'_>) {
-        let now = nanos(context);
+        let now = nanos(context.now);
         if let Some(work) = &mut self.work {
             work.bucket.take_if(|bucket| bucket.full_at_nanos <= now);
         }
@@ -52,6 +116,6 @@ impl Session {
     }
 }
 
-fn nanos(context: &Context<'_>) -> u64 {
-    context.now.millis.saturating_mul(1_000_000)
+fn nanos(now: Now) -> u64 {
+    now.millis.saturating_mul(1_000_000)
 }

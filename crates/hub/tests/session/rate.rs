@@ -70,3 +70,20 @@ fn a_topic_can_be_left_at_any_rate() {
     let refused_if_counted = r#""unsubscribe":{"channel":"news"}"#;
     assert_ne!(shard.outcome(client, refused_if_counted), REFUSED);
 }
+
+#[test]
+fn clients_of_one_user_share_its_rate_where_one_is_set() {
+    let mut shard = shard(0, 4);
+    shard.settings.user_commands_per_second_max = 10;
+    let (one, two, other) = (shard.connect("42"), shard.connect("42"), shard.connect("43"));
+    assert_eq!(done(&mut shard, one, 3), 3);
+    assert_eq!(done(&mut shard, two, 3), 1);
+    assert_eq!(done(&mut shard, other, 5), 4);
+    // A sweep forgets only those who may give a whole burst again.
+    shard.wait(Duration::from_millis(100));
+    shard.user_rates.sweep(shard.now);
+    assert_eq!(done(&mut shard, two, 3), 1);
+    shard.wait(Duration::from_secs(1));
+    shard.user_rates.sweep(shard.now);
+    assert_eq!(done(&mut shard, one, 5), 4);
+}

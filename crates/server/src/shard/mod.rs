@@ -26,7 +26,7 @@ use fanwire_broker::Event;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
 use fanwire_hub::outbox::Outbox;
 use fanwire_hub::registry::Registry;
-use fanwire_hub::session::{Context, Now, Session, Verify};
+use fanwire_hub::session::{Context, Now, Session, UserRates, Verify};
 use fanwire_hub::wheel::Wheel;
 use fanwire_hub::{ConnectionClaims, SubscriptionClaims, TokenError};
 use fanwire_protocol::websocket::{Deflater, Inflater};
@@ -94,6 +94,7 @@ pub(crate) struct Shard {
     connections: Slab<Connection>,
     clients: FxHashMap<ClientId, u32>,
     registry: Registry,
+    user_rates: UserRates,
     topics: Rc<Topics>,
     users: Users,
     outbox: Outbox,
@@ -139,6 +140,7 @@ impl Shard {
             connections: Slab::new(),
             clients: FxHashMap::default(),
             registry: Registry::default(),
+            user_rates: UserRates::default(),
             users: Users::new(settings.client.user_connections_max, topics.clone(), node.clone()),
             topics,
             outbox: Outbox::default(),
@@ -378,6 +380,7 @@ impl Shard {
                 tokens: &Proof(&self.node),
                 version: VERSION,
                 registry: &mut self.registry,
+                user_rates: &mut self.user_rates,
                 effects: &mut effects,
                 connection: ConnectionKey { slot, generation: connection.generation },
                 now: self.now,
@@ -431,6 +434,7 @@ impl Shard {
             self.next_sweep_millis = self.now.millis + SWEEP_INTERVAL_MILLIS;
             self.topics.sweep();
             self.keep_reads_going();
+            self.user_rates.sweep(self.now);
         }
     }
 

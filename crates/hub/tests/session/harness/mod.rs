@@ -11,7 +11,7 @@ use std::time::Duration;
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, Effect, Joined, Membership, TopicRequest};
 use fanwire_hub::registry::Registry;
-use fanwire_hub::session::{Context, Control, Manner, Now, Pings, Session};
+use fanwire_hub::session::{Context, Control, Manner, Now, Pings, Session, UserRates};
 use fanwire_hub::{ClientSettings, NameRules, Namespace, Namespaces};
 use fanwire_protocol::centrifuge::{Encoding, commands};
 use fanwire_protocol::{ClientId, Disconnect, Epoch, ErrorCode, Position, Publication, TopicName};
@@ -29,6 +29,7 @@ pub(crate) struct TestShard {
     pub(crate) tokens: Tokens,
     pub(crate) now: Now,
     pub(crate) registry: Registry,
+    pub(crate) user_rates: UserRates,
     sessions: Vec<Session>,
     /// Subscribe requests that the topics' owners have not answered yet.
     asked: Vec<(u32, TopicName, Membership)>,
@@ -60,6 +61,7 @@ impl TestShard {
             tokens: Tokens::default(),
             now: Now { millis: 5_000, unix_millis: START * 1000 },
             registry: Registry::default(),
+            user_rates: UserRates::default(),
             sessions: Vec::new(),
             asked: Vec::new(),
         }
@@ -211,6 +213,7 @@ impl TestShard {
             tokens: &self.tokens,
             version: "test",
             registry: &mut self.registry,
+            user_rates: &mut self.user_rates,
             effects: &mut effects,
             connection: ConnectionKey { slot: client, generation: 1 },
             now: self.now,
