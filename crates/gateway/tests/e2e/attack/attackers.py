@@ -46,9 +46,9 @@ class Attackers:
             thread.start()
             self.threads.append(thread)
 
-    def socket(self):
+    def socket(self, port=None):
         """Returns a connection that lasts as long as the attack, unless it is dropped before."""
-        connection = socket.create_connection(("127.0.0.1", self.server.port), timeout=PATIENCE)
+        connection = socket.create_connection(("127.0.0.1", port or self.server.port), timeout=PATIENCE)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sockets.append(connection)
         return connection

@@ -2,12 +2,23 @@
 
 import contextlib
 
+from attackers import get
+
 
 def test_silent_sockets(trial):
     trial.serve()
     with trial.attack("6,000 sockets that say nothing") as attack:
         for _ in range(6000):
             attack.socket()
+
+
+def test_metrics_that_nobody_reads(trial):
+    server = trial.serve()
+    with trial.attack("300 connections that pipeline GET /metrics and read nothing") as attack:
+        for _ in range(300):
+            connection = attack.socket(server.internal_port)
+            with contextlib.suppress(OSError):
+                connection.sendall(get("/metrics") * 100)
 
 
 def test_heads_that_drip(trial):
