@@ -106,12 +106,15 @@ def test_each_node_knows_all_nodes(cluster, clients, fresh):
 def test_joins_and_leaves_reach_clients_of_all_nodes_once(cluster, clients, fresh):
     topic = fresh("open")
     watchers = [clients(index, f"watcher {index}") for index in range(3)]
+    # Joins and leaves are told after the replies. Each has come before the next step, so all have one order.
     for watcher in watchers:
         watcher.subscribe(topic)
+        watcher.is_told("join")
     guests = [clients(index, f"guest {index}") for index in range(3)]
-    for guest in guests:
+    for count, guest in enumerate(guests, 1):
         guest.subscribe(topic)
         guest.unsubscribe(topic)
+        watchers[0].wait(lambda: len(watchers[0].of("leave", topic)) == count)
     cluster.node(0).publish(topic, "end")
 
     came = [guest.id for guest in guests]
