@@ -10,8 +10,9 @@ const LINE_BYTES_KEPT: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Framing {
     place: Place,
-    /// The beginning of the line that is being read.
+    /// The beginning of the line that is being read, without blanks in a value and zeros before a number.
     line: Vec<u8>,
+    has_colon: bool,
     length: Option<u64>,
     is_chunked: bool,
     heads: u64,
@@ -52,13 +53,33 @@ impl Framing {
                 Place::RequestLine | Place::Header | Place::ChunkSize | Place::Trailer => {
                     let end = memchr::memchr(b'\n', bytes);
                     let part = &bytes[..end.unwrap_or(bytes.len())];
-                    let room = LINE_BYTES_KEPT - self.line.len();
-                    self.line.extend_from_slice(&part[..part.len().min(room)]);
+                    self.keep(part);
                     let Some(end) = end else { return };
                     bytes = &bytes[end + 1..];
                     self.place = self.after_line();
                     self.line.clear();
+                    self.has_colon = false;
                 }
+            }
+        }
+    }
+
+    /// Keeps the beginning of a line, in which blanks and zeros may take any room.
+    fn keep(&mut self, part: &[u8]) {
+        for &byte in part {
+            if self.line.len() == LINE_BYTES_KEPT {
+                return;
+            }
+            let says_nothing = match self.place {
+                Place::Header if self.has_colon => {
+                    matches!(byte, b' ' | b'\t') || byte == b'0' && self.line.last() == Some(&b':')
+                }
+                Place::ChunkSize => byte == b'0' && self.line.is_empty(),
+                _ => false,
+            };
+            if !says_nothing {
+                self.has_colon |= byte == b':';
+                self.line.push(byte);
             }
         }
     }
@@ -80,16 +101,21 @@ impl Framing {
                 if name.eq_ignore_ascii_case(b"transfer-encoding") {
                     self.is_chunked = true;
                 } else if name.eq_ignore_ascii_case(b"content-length") {
+                    // Zeros were left out. hyper refuses what is no number, and nothing comes behind it.
                     let value = std::str::from_utf8(value).unwrap_or_default();
-                    // hyper refuses what is no number, and nothing comes behind it.
-                    self.length = Some(value.trim_matches([' ', '\t']).parse().unwrap_or(u64::MAX));
+                    self.length = Some(if value.is_empty() { 0 } else { value.parse().unwrap_or(u64::MAX) });
                 }
                 Place::Header
             }
             Place::ChunkSize => {
                 let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-                let size = std::str::from_utf8(&line[..digits]).ok();
-                match size.and_then(|size| u64::from_str_radix(size, 16).ok()).unwrap_or(u64::MAX) {
+                // Without zeros nothing is left of 0.
+                let size = match std::str::from_utf8(&line[..digits]) {
+                    Ok("") => Some(0),
+                    Ok(size) => u64::from_str_radix(size, 16).ok(),
+                    Err(_) => None,
+                };
+                match size.unwrap_or(u64::MAX) {
                     0 => Place::Trailer,
                     size => Place::Chunk(size.saturating_add(2)),
                 }
@@ -149,6 +175,12 @@ mod tests {
         assert_eq!(doubtful(&["\r\n\r\n", POST, CHUNKED, POST, BOTH]), Some(4));
         let padded = BOTH_TURNED.replace("  5", &format!("{}5", " ".repeat(100)));
         assert_eq!(doubtful(&[GET, &padded]), Some(2));
+        // Blanks and zeros in a length before it hide nothing.
+        for filler in [" ".repeat(100), "0".repeat(100)] {
+            let long = POST.replace(" 58", &format!(" {filler}58"));
+            let chunked = CHUNKED.replace("19;", &format!("{}19;", "0".repeat(100)));
+            assert_eq!(doubtful(&[&long, &chunked, BOTH]), Some(3));
+        }
     }
 
     proptest! {

@@ -211,7 +211,7 @@ impl Session {
 
     /// There is an answer that further commands may have to wait for.
     pub fn lets_commands_wait(&self) -> bool {
-        self.work.is_some()
+        self.work.as_ref().is_some_and(|work| work.connecting.is_some() || !work.subscribing.is_empty())
     }
 
     /// Handles one command of the client.

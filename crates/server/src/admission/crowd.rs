@@ -112,7 +112,7 @@ struct Member {
     source: Source,
     /// Grows with every connection and every step of it: the lower, the longer the peer has been waited for.
     age: u64,
-    /// When the node began to wait for the peer, if it does.
+    /// When this step of it began. A peer that sends a little does not begin it again.
     since: Instant,
     /// The node waits for the peer.
     is_victim: bool,
@@ -309,7 +309,7 @@ impl State {
         self.set_victim(key, false);
         let age = self.age();
         let member = &mut self.members[key];
-        member.age = age;
+        (member.age, member.since) = (age, Instant::now());
     }
 
     fn set_source(&mut self, key: usize, source: Source) {
@@ -328,7 +328,6 @@ impl State {
         member.is_victim = is_victim;
         let victims = &mut self.pools[member.group as usize].victims;
         if is_victim {
-            member.since = Instant::now();
             victims.insert(member.source, member.age, key);
         } else {
             victims.remove(member.source, member.age);

@@ -64,7 +64,7 @@ impl Shard {
             self.count_recovered(key, joined);
         }
         self.answer(key, answer);
-        self.reads.enter_turns(key, self.now.millis);
+        self.reads.queue(key, self.now.millis);
     }
 
     /// An answer is longer than was allowed: it is asked for again, with more.
@@ -110,7 +110,7 @@ impl Shard {
     /// Answers what has waited too long for room, and lets go of those who hold it. Called about once a second.
     pub(super) fn keep_reads_going(&mut self) {
         self.let_go_of_stalled();
-        while let Some((key, Question { topic, request, .. })) = self.reads.next_overdue(self.now.millis) {
+        for (key, Question { topic, request, .. }) in self.reads.take_overdue(self.now.millis) {
             let error = ErrorCode::TOO_MANY_REQUESTS;
             match request {
                 TopicRequest::History { command, .. } => {
@@ -120,10 +120,13 @@ impl Shard {
                     self.answer(key, Answer::Presence { command, result: Err(error) });
                 }
                 request => {
-                    // Without room for it, what was missed is not recovered, unless it is nothing.
-                    let allowance = self.reads.nothing();
                     let owner = self.node.owner_of(topic.as_str());
-                    owner.send(Message::Read(topic, self.address(key), request, allowance));
+                    let from = self.address(key);
+                    owner.send(match request.is_read() {
+                        // Without room for it, what was missed is not recovered, unless it is nothing.
+                        true => Message::Read(topic, from, request, self.reads.nothing()),
+                        false => Message::Topic(topic, from, request),
+                    });
                 }
             }
         }

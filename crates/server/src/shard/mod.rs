@@ -119,6 +119,8 @@ pub(crate) struct Shard {
     stalled: Stalled,
     /// Bytes of commands that wait for earlier ones of their clients.
     waiting_bytes: usize,
+    /// It was more than may be, and connections may have been left unread for that.
+    waiting_was_full: bool,
     /// Bytes of replies that were made in this turn.
     turn_bytes: usize,
     next_sweep_millis: u64,
@@ -160,6 +162,7 @@ impl Shard {
             reads: Reads::new(&settings.client),
             stalled: Stalled::default(),
             waiting_bytes: 0,
+            waiting_was_full: false,
             turn_bytes: 0,
             next_sweep_millis: 0,
             departures: None,
@@ -388,6 +391,7 @@ impl Shard {
             let before = session.waiting_bytes();
             act(session, &mut context);
             self.waiting_bytes = self.waiting_bytes + session.waiting_bytes() - before;
+            self.waiting_was_full |= self.waiting_bytes > read::WAITING_BYTES_MAX;
             self.apply(slot, &mut effects);
             self.schedule(slot);
         }
@@ -434,6 +438,7 @@ impl Shard {
             self.next_sweep_millis = self.now.millis + SWEEP_INTERVAL_MILLIS;
             self.topics.sweep();
             self.keep_reads_going();
+            self.resume_where_commands_may_wait();
             self.user_rates.sweep(self.now);
         }
     }
@@ -443,7 +448,7 @@ impl Shard {
     /// excuse.
     fn is_unheard(&self, slot: u32, connection: &Connection) -> bool {
         let waits_for_answers = || {
-            connection.session().is_some_and(|session| session.is_busy())
+            connection.session().is_some_and(|session| session.is_busy() || session.lets_commands_wait())
                 || connection.replied_bytes == 0 && self.reads.holds_up(connection.key(slot))
         };
         connection.to_read || connection.is_held_back() && waits_for_answers()

@@ -18,7 +18,7 @@ use super::{
 
 /// Commands of all clients of a shard that wait for an earlier one of theirs, in bytes, before nothing more is read from
 /// a client that would let one wait.
-const WAITING_BYTES_MAX: usize = 8 << 20;
+pub(super) const WAITING_BYTES_MAX: usize = 8 << 20;
 
 /// What a client may have before it where the shard's room for answers is scarce.
 const SCARCE_REPLIED_BYTES_MAX: usize = 16 << 10;
@@ -151,6 +151,18 @@ impl Shard {
         {
             connection.is_paused = false;
             connection.read_on(slot, &mut self.to_read);
+        }
+    }
+
+    /// Has clients read again that were left unread because too much of others waited on the shard. Called about once a
+    /// second.
+    pub(super) fn resume_where_commands_may_wait(&mut self) {
+        if !self.waiting_was_full || self.waiting_bytes > WAITING_BYTES_MAX {
+            return;
+        }
+        self.waiting_was_full = false;
+        for slot in self.connections.iter().map(|(slot, _)| slot as u32).collect::<Vec<_>>() {
+            self.resume(slot);
         }
     }
 

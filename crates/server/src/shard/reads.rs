@@ -2,8 +2,8 @@
 //!
 //! A question is asked when its answer has room in the shard's bound, which counts what is on its way from topics'
 //! owners and every reply that a socket has not taken. Most answers are short, so each question is first asked with
-//! room for little; the owner says when the answer is longer, and then it waits for its turn as a long one. Connections
-//! take turns, so whoever asks much waits behind whoever asks little.
+//! room for little; the owner says when the answer is longer, and then it waits in a queue of its own, which short ones
+//! do not wait for. Connections take turns in both.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,8 +42,9 @@ pub(super) struct Reads {
     pub(super) replied: usize,
     /// Connections that wait for an answer that is read.
     busy: FxHashMap<ConnectionKey, Busy>,
-    /// Those that have something to ask, and since when it is their turn.
-    turns: VecDeque<(ConnectionKey, u64)>,
+    /// Those that have something to ask, and since when they wait for room: those whose next answer is short, and the
+    /// others.
+    queues: [VecDeque<(ConnectionKey, u64)>; 2],
 }
 
 #[derive(Debug, Default)]
@@ -52,12 +53,12 @@ struct Busy {
     on_their_way: usize,
     /// Questions that were asked and not answered.
     asked: usize,
-    /// The one of them, if it is a command that reads: replies keep their order, so nothing else is asked meanwhile.
+    /// One of them is a command that reads: replies keep their order, so no other command is asked meanwhile.
     reads_alone: bool,
     /// What came behind a command that reads, too.
     waiting: VecDeque<Question>,
-    /// It is in `turns`.
-    in_turn: bool,
+    /// It is in one of the queues.
+    is_queued: bool,
 }
 
 /// What is asked of a topic's owner.
@@ -106,7 +107,7 @@ impl Reads {
             on_their_way: Arc::default(),
             replied: 0,
             busy: FxHashMap::default(),
-            turns: VecDeque::new(),
+            queues: Default::default(),
         }
     }
 
@@ -124,14 +125,16 @@ impl Reads {
         } else {
             waiting.push_back(question)
         }
-        self.enter_turns(key, now_millis);
+        self.queue(key, now_millis);
     }
 
-    /// Gives a connection its turn, if it has something to ask.
-    pub(super) fn enter_turns(&mut self, key: ConnectionKey, now_millis: u64) {
+    /// Gives a connection a turn, if it has something to ask. It waits for room since then.
+    pub(super) fn queue(&mut self, key: ConnectionKey, since_millis: u64) {
         let Some(busy) = self.busy.get_mut(&key) else { return };
-        if !busy.waiting.is_empty() && !std::mem::replace(&mut busy.in_turn, true) {
-            self.turns.push_back((key, now_millis));
+        if let Some(first) = busy.waiting.front()
+            && !std::mem::replace(&mut busy.is_queued, true)
+        {
+            self.queues[usize::from(first.is_long)].push_back((key, since_millis));
         }
     }
 
@@ -141,46 +144,77 @@ impl Reads {
         asker: impl Fn(ConnectionKey) -> Option<Asker>,
         now_millis: u64,
     ) -> Option<(ConnectionKey, Question, Option<Allowance>)> {
-        while let Some(&(key, _)) = self.turns.front() {
+        [false, true].into_iter().find_map(|is_long| self.next_in(is_long, &asker, now_millis))
+    }
+
+    fn next_in(
+        &mut self,
+        is_long: bool,
+        asker: &impl Fn(ConnectionKey) -> Option<Asker>,
+        now_millis: u64,
+    ) -> Option<(ConnectionKey, Question, Option<Allowance>)> {
+        let queue = usize::from(is_long);
+        while let Some(&(key, since)) = self.queues[queue].front() {
             let Some(asker) = asker(key) else {
-                self.turns.pop_front();
+                self.queues[queue].pop_front();
                 self.busy.remove(&key);
                 continue;
             };
-            let Some(bytes) = self.bytes_for_first(key, asker) else {
-                // It has its turn again when it has taken, or been sent, what it asked for before.
-                self.leave_turns(key);
-                continue;
-            };
-            if !self.has_room(key, bytes) {
+            let bytes = self.bytes_for_first(key, asker);
+            let first = self.busy.get(&key).and_then(|busy| busy.waiting.front());
+            let is_here = first.is_some_and(|first| first.is_long == is_long);
+            if is_here && bytes.is_some_and(|bytes| !self.has_room(is_long, bytes)) {
                 return None;
             }
-            let question = self.take_first(key, now_millis)?;
-            if !question.request.is_read() {
+            self.queues[queue].pop_front();
+            let Some(busy) = self.busy.get_mut(&key) else { continue };
+            busy.is_queued = false;
+            // It has its turn again when it has taken, or been sent, what it asked for before.
+            let Some(bytes) = bytes else { continue };
+            if !is_here {
+                // An answer turned out to be long while the connection waited here.
+                self.queue(key, since);
+                continue;
+            }
+            let question = busy.waiting.pop_front()?;
+            let is_read = question.request.is_read();
+            if is_read {
+                busy.on_their_way += bytes;
+                busy.asked += 1;
+                busy.reads_alone |= !question.recovers();
+            }
+            self.queue(key, now_millis);
+            if !is_read {
                 self.forget_if_idle(key);
                 return Some((key, question, None));
             }
-            let may_grow = !question.is_long && bytes == SHORT_BYTES;
-            let allowance = Allowance::new(bytes, may_grow, &self.on_their_way);
-            if let Some(busy) = self.busy.get_mut(&key) {
-                busy.on_their_way += bytes;
-                busy.asked += 1;
-                busy.reads_alone = !question.recovers();
-            }
-            return Some((key, question, Some(allowance)));
+            let may_grow = !is_long && bytes == SHORT_BYTES;
+            return Some((key, question, Some(Allowance::new(bytes, may_grow, &self.on_their_way))));
         }
         None
     }
 
-    /// A question that has waited too long for room, with the connection that asks.
-    pub(super) fn next_overdue(&mut self, now_millis: u64) -> Option<(ConnectionKey, Question)> {
-        let &(key, since) = self.turns.front()?;
-        if since + PATIENCE_MILLIS > now_millis {
-            return None;
+    /// What has waited too long for room, with the connections that ask: all that such a connection would ask.
+    pub(super) fn take_overdue(&mut self, now_millis: u64) -> Vec<(ConnectionKey, Question)> {
+        let mut overdue = Vec::new();
+        let Self { queues, busy, .. } = self;
+        for queue in queues {
+            queue.retain(|&(key, since)| {
+                let Some(busy) = busy.get_mut(&key) else { return false };
+                if since + PATIENCE_MILLIS > now_millis {
+                    return true;
+                }
+                busy.is_queued = false;
+                // A subscribe is asked all the same, with room for nothing.
+                busy.asked += busy.waiting.iter().filter(|question| question.recovers()).count();
+                overdue.extend(busy.waiting.drain(..).map(|question| (key, question)));
+                false
+            });
         }
-        let question = self.take_first(key, now_millis)?;
-        self.forget_if_idle(key);
-        Some((key, question))
+        for &(key, _) in &overdue {
+            self.forget_if_idle(key);
+        }
+        overdue
     }
 
     /// Room for no publication at all.
@@ -190,7 +224,10 @@ impl Reads {
 
     /// Questions have waited for room long enough to look for clients that hold it and take nothing.
     pub(super) fn is_pressing(&self, now_millis: u64) -> bool {
-        self.turns.front().is_some_and(|(_, since)| since + PRESSURE_MILLIS <= now_millis)
+        let is_late = |queue: &VecDeque<(ConnectionKey, u64)>| {
+            queue.front().is_some_and(|(_, since)| since + PRESSURE_MILLIS <= now_millis)
+        };
+        self.queues.iter().any(is_late)
     }
 
     /// An answer came, for which so much was allowed.
@@ -198,7 +235,7 @@ impl Reads {
         if let Some(busy) = self.busy.get_mut(&key) {
             busy.on_their_way = busy.on_their_way.saturating_sub(bytes);
             busy.asked = busy.asked.saturating_sub(1);
-            busy.reads_alone = false;
+            busy.reads_alone &= busy.asked > 0;
         }
         self.forget_if_idle(key);
     }
@@ -241,30 +278,14 @@ impl Reads {
     }
 
     /// Long answers leave a quarter of the bound to short ones.
-    fn has_room(&self, key: ConnectionKey, bytes: usize) -> bool {
-        let is_long = self.busy.get(&key).and_then(|busy| busy.waiting.front()).is_some_and(|q| q.is_long);
+    fn has_room(&self, is_long: bool, bytes: usize) -> bool {
         let bytes_max = if is_long { self.bytes_max / 4 * 3 } else { self.bytes_max };
         bytes == 0 || self.used() + bytes <= bytes_max
-    }
-
-    /// Takes the first question of the connection whose turn it is, which may have another turn.
-    fn take_first(&mut self, key: ConnectionKey, now_millis: u64) -> Option<Question> {
-        self.leave_turns(key);
-        let question = self.busy.get_mut(&key)?.waiting.pop_front();
-        self.enter_turns(key, now_millis);
-        question
     }
 
     fn forget_if_idle(&mut self, key: ConnectionKey) {
         if self.busy.get(&key).is_some_and(|busy| busy.asked == 0 && busy.waiting.is_empty()) {
             self.busy.remove(&key);
-        }
-    }
-
-    fn leave_turns(&mut self, key: ConnectionKey) {
-        self.turns.pop_front();
-        if let Some(busy) = self.busy.get_mut(&key) {
-            busy.in_turn = false;
         }
     }
 }
@@ -327,7 +348,7 @@ mod tests {
             assert_eq!(reads.used(), allowances.len() * SHORT_BYTES);
             let Some((key, allowance)) = allowances.pop() else { break };
             reads.answered(key, allowance.bytes());
-            reads.enter_turns(key, 0);
+            reads.queue(key, 0);
         }
         assert_eq!(asked, [(1, 0), (2, 9), (1, 1), (1, 2)]);
         assert_eq!(reads.used(), 0);
@@ -345,9 +366,9 @@ mod tests {
         // The answer has come, and has to be taken first.
         reads.answered(key(1), allowance.bytes());
         drop(allowance);
-        reads.enter_turns(key(1), 0);
+        reads.queue(key(1), 0);
         assert!(reads.next(|_| Some(Asker { unread: 1, ..ALONE }), 0).is_none());
-        reads.enter_turns(key(1), 0);
+        reads.queue(key(1), 0);
         assert!(reads.next(|_| Some(ALONE), 0).is_some());
         assert!(reads.holds_up(key(1)));
     }
@@ -373,17 +394,19 @@ mod tests {
         reads.replied = 0;
         allowances.extend(reads.next(|_| Some(ALONE), 0));
         // Those that wait give up.
-        let mut overdue = 0;
-        while reads.next_overdue(PATIENCE_MILLIS).is_some() {
-            overdue += 1;
-        }
-        assert_eq!(overdue + allowances.len() + 1, 100);
         // Short ones still go.
         for number in 0..1000 {
-            reads.enter(key(1000 + number), presence(number), 0);
+            reads.enter(key(1000 + number), presence(number), 1);
         }
-        let short: Vec<_> = std::iter::from_fn(|| reads.next(|_| Some(ALONE), 0)).collect();
+        let short: Vec<_> = std::iter::from_fn(|| reads.next(|_| Some(ALONE), 1)).collect();
         assert_eq!(short.len(), BYTES_MAX / 4 / SHORT_BYTES);
+        // Those that wait give up together, whoever has gone meanwhile and stands before them.
+        let gone: Vec<_> = reads.queues[1].iter().map(|&(key, _)| key).take(10).collect();
+        gone.into_iter().for_each(|key| assert_eq!(reads.forget(key).count(), 0));
+        let overdue = reads.take_overdue(PATIENCE_MILLIS);
+        assert_eq!(overdue.len() + 10 + allowances.len() + 1, 100);
+        assert_eq!(reads.take_overdue(PATIENCE_MILLIS + 1).len(), 1000 - short.len());
+        assert!(reads.queues.iter().all(VecDeque::is_empty));
     }
 
     #[test]
@@ -412,7 +435,7 @@ mod tests {
         assert_eq!(command(&question), 1);
         assert!(reads.next(|_| Some(ALONE), 0).is_none());
         reads.answered(key(1), allowance.unwrap().bytes());
-        reads.enter_turns(key(1), 0);
+        reads.queue(key(1), 0);
         let (_, question, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
         assert!(matches!(question.request, TopicRequest::Publish { .. }) && allowance.is_none());
         let (_, question, _allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
@@ -430,7 +453,7 @@ mod tests {
         reads.enter(key(2), presence(1), 0);
         assert_eq!(reads.forget(key(1)).count(), 0);
         assert!(reads.next(|_| None, 0).is_none());
-        assert!(reads.busy.is_empty() && reads.turns.is_empty());
+        assert!(reads.busy.is_empty() && reads.queues.iter().all(VecDeque::is_empty));
         reads.enter(key(3), presence(1), 0);
         let (_, _, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
         reads.answered(key(3), allowance.unwrap().bytes());

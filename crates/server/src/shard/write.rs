@@ -175,7 +175,7 @@ impl Shard {
                 self.counters.dropped.add(written.dropped as u64);
                 if written.settled > 0 {
                     self.reads.replied -= written.settled;
-                    self.reads.enter_turns(key, self.now.millis);
+                    self.reads.queue(key, self.now.millis);
                 }
                 if connection.is_held_back() && written.bytes > 0 {
                     self.with_session(slot, |session, context| session.extend_pong(context));
