@@ -20,6 +20,21 @@ use super::{Backend, Client, RawSocket, eventually, redis_settings};
 
 const SECRET: &str = "a secret of the tests";
 
+/// A namespace in which every client may do everything.
+pub(crate) fn open() -> Namespace {
+    Namespace {
+        allow_subscribe_for_client: true,
+        allow_subscribe_for_anonymous: true,
+        allow_publish_for_client: true,
+        allow_publish_for_anonymous: true,
+        allow_presence_for_client: true,
+        allow_presence_for_anonymous: true,
+        allow_history_for_client: true,
+        allow_history_for_anonymous: true,
+        ..Namespace::default()
+    }
+}
+
 /// A node that anybody may use in every way, with these namespaces:
 ///
 /// - none: nothing is kept;
@@ -30,17 +45,7 @@ const SECRET: &str = "a secret of the tests";
 /// - `stream`: as `newest`, but publications are kept, and whoever wishes so has a position and recovers;
 /// - `room`: presence, and everybody is told of joins and leaves.
 pub(crate) fn settings(shards: usize) -> Settings {
-    let open = Namespace {
-        allow_subscribe_for_client: true,
-        allow_subscribe_for_anonymous: true,
-        allow_publish_for_client: true,
-        allow_publish_for_anonymous: true,
-        allow_presence_for_client: true,
-        allow_presence_for_anonymous: true,
-        allow_history_for_client: true,
-        allow_history_for_anonymous: true,
-        ..Namespace::default()
-    };
+    let open = open();
     let hour = Duration::from_secs(3600);
     let history = Namespace {
         name: "history".into(),

@@ -11,7 +11,7 @@ use fanwire_server::Settings;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::common::{Client, RawSocket, TEXT, TestGateway, frame, identity, settings, token};
+use crate::common::{Client, RawSocket, TEXT, TestGateway, frame, identity, open, settings, token};
 
 pub(crate) const ROOM: &str = "any:room";
 
@@ -28,16 +28,8 @@ pub(crate) fn any(shards: usize) -> Settings {
             meta_ttl: Duration::from_secs(60),
         }),
         force_recovery: true,
-        allow_subscribe_for_client: true,
-        allow_subscribe_for_anonymous: true,
-        allow_publish_for_client: true,
-        allow_publish_for_anonymous: true,
-        allow_presence_for_client: true,
-        allow_presence_for_anonymous: true,
-        allow_history_for_client: true,
-        allow_history_for_anonymous: true,
         publication_format: PublicationFormat::NotEmpty,
-        ..Namespace::default()
+        ..open()
     };
     let mut settings = settings(shards);
     settings.client.info_format = PublicationFormat::NotEmpty;
