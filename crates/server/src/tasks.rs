@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+/// The tasks, those that clients depend on first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Accepts connections of clients for one shard.
@@ -48,8 +49,8 @@ const PROBATION: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     restarts: [AtomicU64; Task::ALL.len()],
-    /// The last panic.
-    last: Mutex<Option<(Task, Instant)>>,
+    /// The last panic of each task.
+    last: Mutex<[Option<Instant>; Task::ALL.len()]>,
 }
 
 impl Tasks {
@@ -69,7 +70,7 @@ impl Tasks {
                 }
             }
             self.restarts[task as usize].fetch_add(1, Relaxed);
-            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((task, Instant::now()));
+            self.last.lock().unwrap_or_else(PoisonError::into_inner)[task as usize] = Some(Instant::now());
             tracing::error!(task = task.label(), "a task panicked and is started again");
             tokio::time::sleep(PAUSE).await;
         }
@@ -80,10 +81,11 @@ impl Tasks {
         Task::ALL.map(|task| (task, self.restarts[task as usize].load(Relaxed)))
     }
 
-    /// Returns the task that panicked a moment ago.
+    /// Returns the first of the tasks that panicked a moment ago.
     pub(crate) fn unsteady(&self) -> Option<Task> {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.filter(|(_, at)| at.elapsed() < PROBATION).map(|(task, _)| task)
+        let is_unsteady = |task: &Task| last[*task as usize].is_some_and(|at| at.elapsed() < PROBATION);
+        Task::ALL.into_iter().find(is_unsteady)
     }
 }
 
@@ -119,6 +121,21 @@ mod tests {
         });
         assert_eq!(result.await, 3);
         assert_eq!(tasks.restarts()[..2], [(Task::Accept, 2), (Task::Internal, 0)]);
+        assert_eq!(tasks.unsteady(), Some(Task::Accept));
+    }
+
+    #[tokio::test]
+    async fn a_panic_that_clients_notice_is_not_hidden_by_a_later_one() {
+        let tasks = Tasks::default();
+        for task in [Task::Accept, Task::Summary] {
+            let mut starts = 0;
+            let start = || {
+                starts += 1;
+                let start = starts;
+                async move { assert!(start > 1, "planted") }
+            };
+            tasks.keep(task, start).await;
+        }
         assert_eq!(tasks.unsteady(), Some(Task::Accept));
     }
 
