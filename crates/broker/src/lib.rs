@@ -15,6 +15,8 @@ mod members;
 mod memory;
 mod redis;
 
+pub mod planted;
+
 pub use engine::{Engine, EngineError, Usage};
 pub use event::Event;
 pub use history::{History, HistoryQuery, Limit, Recovery, Since, UNPUBLISHED_META_TTL_MAX};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use fanwire_broker::Incompatible;
+use fanwire_broker::{Incompatible, planted};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
@@ -107,7 +107,8 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let node = Node::new(id, settings.clone(), tokens, tls.clone(), inboxes, cluster.clone());
     let membership = cluster
         .zip(arrivals)
-        .map(|(cluster, arrivals)| tokio::spawn(cluster::run(node.clone(), cluster, arrivals)));
+        .map(|(cluster, arrivals)| planted::run("membership", cluster::run(node.clone(), cluster, arrivals)))
+        .map(tokio::spawn);
 
     let (phase, phases) = watch::channel(Phase::Serving);
     let (listens, listening) = mpsc::channel(1);
@@ -217,7 +218,7 @@ fn run_shard(
             drop(listens);
         });
         tokio::select! {
-            () = shard.run(outlet, adopted) => {}
+            () = planted::run("shard", shard.run(outlet, adopted)) => {}
             () = broken => return Err(io::Error::other("a topic's task panicked")),
             // The node has drained its connections by then.
             _ = phases.wait_for(|phase| *phase == Phase::Stopped) => {}

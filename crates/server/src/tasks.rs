@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use fanwire_broker::planted;
 use tokio::sync::Notify;
 
 /// The tasks, those that clients depend on first.
@@ -58,7 +59,7 @@ impl Tasks {
     pub(crate) async fn keep<F: Future>(&self, task: Task, mut start: impl FnMut() -> F) -> F::Output {
         loop {
             {
-                let mut running = pin!(start());
+                let mut running = pin!(planted::run(task.label(), start()));
                 let ended = poll_fn(|context| {
                     match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(context))) {
                         Ok(poll) => poll.map(Some),

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::end_to_end::{pytest, target_folder};
-use crate::process::{self, cargo};
+use crate::process::{self, Outcome, cargo};
 use crate::report::{Report, Stop};
 use crate::tools;
 
 /// Planted faults first: if they are not found, the cases below prove nothing.
-const SUITES: [&str; 9] = [
+const SUITES: [&str; 10] = [
     "attack/planted.py",
     "attack/floods.py",
     "attack/amplification.py",
@@ -19,9 +19,10 @@ const SUITES: [&str; 9] = [
     "attack/logs.py",
     "attack/descriptors.py",
     "attack/shared_redis.py",
+    "attack/tasks.py",
 ];
 
-/// Two and a half minutes on two cores, and as much again for a machine that does more than this.
+/// Three minutes on two cores, and as much again for a machine that does more than this.
 const DEADLINE: Duration = Duration::from_secs(300);
 /// Figures take longer phases, and an old binary takes long to recover.
 const REPORT_DEADLINE: Duration = Duration::from_secs(1800);
@@ -40,19 +41,18 @@ pub(crate) struct Arguments {
     report: Option<PathBuf>,
 }
 
-/// Installs and builds what the attacks need, and runs them.
+/// Installs what the attacks need, and runs them.
 pub(crate) fn run(report: &mut Report, arguments: &Arguments) -> Result<(), Stop> {
     report.prepare("programs", tools::system)?;
     report.prepare("Python clients", tools::python_packages)?;
-    if arguments.binary.is_none() {
-        let build = cargo(&["build", "--package", "fanwire"]);
-        report.prepare("build", || process::run(build, BUILD_DEADLINE))?;
-    }
-    run_built(report, arguments)
+    run_installed(report, arguments)
 }
 
-/// Runs the attacks when everything is installed and built, as after the tests of `cargo xtask ci`.
-pub(crate) fn run_built(report: &mut Report, arguments: &Arguments) -> Result<(), Stop> {
+/// Builds the servers and attacks them when everything is installed, as after the tests of `cargo xtask ci`.
+pub(crate) fn run_installed(report: &mut Report, arguments: &Arguments) -> Result<(), Stop> {
+    if arguments.binary.is_none() {
+        report.prepare("build", build)?;
+    }
     report.step("attacks", || {
         let mut attacks = pytest(&SUITES);
         if let Some(filter) = &arguments.filter {
@@ -60,12 +60,33 @@ pub(crate) fn run_built(report: &mut Report, arguments: &Arguments) -> Result<()
         }
         let debug_build = target_folder().join("debug/fanwire");
         attacks.env("GATEWAY_BIN", absolute(arguments.binary.as_deref().unwrap_or(&debug_build))?);
+        if arguments.binary.is_none() {
+            attacks.env("PLANTED_BIN", planted_binary());
+        }
         let Some(file) = &arguments.report else {
             return process::run(attacks, DEADLINE);
         };
         attacks.env("ATTACK_REPORT", absolute(file)?);
         process::run(attacks, REPORT_DEADLINE)
     })
+}
+
+/// Where tasks panic on demand.
+fn planted_binary() -> PathBuf {
+    target_folder().join("debug/fanwire-planted")
+}
+
+/// Builds the server with the feature `planted-faults`, copies it, and builds the usual one in its place. The two share
+/// what they depend on, which they would not with a profile or a target folder for each.
+fn build() -> Result<Outcome, String> {
+    let built = target_folder().join("debug/fanwire");
+    let usual = ["build", "--package", "fanwire"];
+    let planted = [&usual[..], &["--features", "planted-faults"]].concat();
+    process::run(cargo(&planted), BUILD_DEADLINE)?;
+    let copied = std::fs::copy(&built, planted_binary());
+    let outcome = process::run(cargo(&usual), BUILD_DEADLINE);
+    copied.map_err(|error| format!("{}: {error}", built.display()))?;
+    outcome
 }
 
 /// The suites run in a folder of their own, so that relative paths would mean something else there.

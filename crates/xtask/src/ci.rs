@@ -18,7 +18,7 @@ pub(crate) fn run(report: &mut Report) -> Result<(), Stop> {
     });
     // Among the suites, metrics.py holds the metrics against `promtool check metrics`.
     let tests = test::run(report, None);
-    let attacked = attack::run_built(report, &attack::Arguments::default());
+    let attacked = attack::run_installed(report, &attack::Arguments::default());
     let charted = chart::run(report);
     let counted = instructions::compare(report, None);
     let fuzzed = fuzz::run(report, None, FUZZ_SECONDS);

@@ -35,6 +35,7 @@ use tokio::task::JoinHandle;
 use crate::engine::{EngineError, Usage};
 use crate::history::{History, HistoryQuery, Limit, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
 use crate::members::Member;
+use crate::planted;
 use crate::presence::PresenceStats;
 use crate::publish::{Publish, Published};
 use alarm::Alarm;
@@ -157,7 +158,7 @@ impl Redis {
             async move {
                 let run = Arc::clone(&subscriptions).run(connector, Arc::clone(&health), subscriptions_index);
                 tokio::select! {
-                    () = run => {}
+                    () = planted::run("subscriptions", run) => {}
                     () = health.until_refused() => {
                         subscriptions.detach();
                         armed.disarm();
@@ -431,7 +432,7 @@ fn spawn_kept(
     let (health, armed) = (Arc::clone(health), alarm.arm(name));
     tokio::spawn(async move {
         tokio::select! {
-            () = task => {}
+            () = planted::run(name, task) => {}
             () = health.until_refused() => armed.disarm(),
         }
     })

@@ -66,6 +66,8 @@ def die_with_parent():
 class Server:
     """A running server with its own ports and configuration file."""
 
+    # The program.
+    binary = BINARY
     # Variables of its environment, beside those of this process.
     variables = {}
 
@@ -134,7 +136,7 @@ class Server:
         assert threading.current_thread() is threading.main_thread(), "servers are started by the main thread"
         with open(self.log_file, "a") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--config", str(self.config_file)],
+                [self.binary, "serve", "--config", str(self.config_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=output or log,
                 stderr=output or log,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use std::{fmt, io, thread};
 
 use fanwire_broker::{
-    HistoryOptions, Incompatible, LinkError, LinkState, Peer, Publish, Redis, RedisSettings,
+    HistoryOptions, Incompatible, LinkError, LinkState, Peer, Publish, Redis, RedisSettings, planted,
 };
 use fanwire_protocol::{ClientId, ErrorCode, TopicName};
 use serde_json::value::RawValue;
@@ -94,7 +94,7 @@ impl Thread {
         let (stop, stopped) = oneshot::channel::<()>();
         thread::Builder::new().name("redis".to_owned()).spawn(move || {
             // An error is the end as well.
-            let _ = runtime.block_on(stopped);
+            let _ = runtime.block_on(planted::run("redis", stopped));
         })?;
         Ok(Self { runtime: handle, _stop: stop })
     }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use fanwire_broker::{
-    Engine, Event, HistoryOptions, MemorySettings, Publish, Redis, UNPUBLISHED_META_TTL_MAX, Usage,
+    Engine, Event, HistoryOptions, MemorySettings, Publish, Redis, UNPUBLISHED_META_TTL_MAX, Usage, planted,
 };
 use fanwire_hub::delivery::{Delivery, Message as Content};
 use fanwire_hub::effect::{Answer, TopicRequest};
@@ -316,7 +316,7 @@ impl Topics {
             let alarm = Alarm(self.broken.clone());
             tokio::task::spawn_local(async move {
                 let _alarm = alarm;
-                work.await;
+                planted::run("topic", work).await;
             });
         }
     }

@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import pathlib
+import ssl
 import struct
 import sys
 import time
@@ -91,16 +92,19 @@ class Crowd:
     def __init__(self, asked):
         self.asked = asked
         self.phase = Phase()
+        # Whom they talk to is certain, and certificates are not what is attacked.
+        self.tls = ssl._create_unverified_context() if asked["encrypted"] else None
         self.clients = [Client(self, number) for number in range(asked["clients"])]
 
     async def run(self):
         tasks = [client.live() for client in self.clients]
-        tasks += [self.connect_anew(), self.ask_health(), self.sample_memory(), self.follow_orders()]
+        tasks += [self.connect_anew(), self.sample_memory(), self.follow_orders()]
         tasks += [self.publish()] if self.asked["publishing"] else []
+        tasks += [self.ask_health()] if self.asked["asking_health"] else []
         await asyncio.gather(*tasks)
 
-    async def open(self, port=None):
-        return await asyncio.open_connection("127.0.0.1", port or self.asked["port"])
+    async def open(self):
+        return await asyncio.open_connection("127.0.0.1", self.asked["port"], ssl=self.tls)
 
     async def follow_orders(self):
         loop = asyncio.get_running_loop()
@@ -129,7 +133,8 @@ class Crowd:
             for path in ("/livez", "/readyz"):
                 with self.phase.request("health checks"):
                     async with asyncio.timeout(PATIENCE):
-                        reader, writer = await self.open(self.asked["internal_port"])
+                        port = self.asked["internal_port"]
+                        reader, writer = await asyncio.open_connection("127.0.0.1", port)
                         with contextlib.closing(writer):
                             writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
                             expect_status(await reader.readuntil(b"\r\n\r\n"), 200)

@@ -141,7 +141,7 @@ class Bystanders:
     """A process of `bystanders.py`: `clients` that ping, one that connects again and again, a publisher and a health
     checker. `port` replaces the server's client port, for a proxy in front of it."""
 
-    def __init__(self, server, clients=20, publishing=True, port=None):
+    def __init__(self, server, clients=20, publishing=True, asking_health=True, port=None):
         asked = {
             "port": port or server.port,
             "internal_port": server.internal_port,
@@ -151,8 +151,10 @@ class Bystanders:
             "topic": TOPIC,
             "clients": clients,
             "publishing": publishing,
+            "asking_health": asking_health,
+            "encrypted": "tls" in server.config["server"],
         }
-        self.kinds = ["pings", "connects", "health checks"] + ["publishes"] * publishing
+        self.kinds = ["pings", "connects"] + ["publishes"] * publishing + ["health checks"] * asking_health
         self.process = subprocess.Popen(
             [sys.executable, pathlib.Path(__file__).with_name("bystanders.py"), json.dumps(asked)],
             stdin=subprocess.PIPE,
