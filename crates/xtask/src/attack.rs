@@ -9,11 +9,12 @@ use crate::report::{Report, Stop};
 use crate::tools;
 
 /// Planted faults first: if they are not found, the cases below prove nothing.
-const SUITES: [&str; 10] = [
+const SUITES: [&str; 11] = [
     "attack/planted.py",
     "attack/floods.py",
     "attack/amplification.py",
     "attack/sockets.py",
+    "attack/tls.py",
     "attack/names.py",
     "attack/content.py",
     "attack/logs.py",
