@@ -116,13 +116,13 @@ pub struct Namespaces {
 pub enum NameError {
     #[error("the topic's name is empty")]
     Empty,
-    #[error("the topic's name is longer than topics.length_max")]
+    #[error("the topic's name is longer than topics.length_max; use a shorter one")]
     TooLong,
-    #[error("names that begin with ! are the cluster's own")]
+    #[error("names that begin with ! are the cluster's own; use another")]
     Reserved,
     #[error("no namespace of this name is configured")]
     UnknownNamespace,
-    #[error("the topic's name does not match its namespace's topic_regex, or is not ASCII")]
+    #[error("the topic's name does not match its namespace's topic_regex, or is not ASCII; use another")]
     NotAllowed,
     #[error(
         "the user's name has a separator of [topics] in it, such as \",\" or \"#\", so it has no personal topic"

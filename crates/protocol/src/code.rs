@@ -1,6 +1,7 @@
 //! Every number the protocol uses to say that something went wrong, with its text and what the client does next.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 /// Why a command was refused: the `error` of a reply. Numbers up to 399 are the protocol's; applications use 400 to 1999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,6 +116,12 @@ impl Disconnect {
         Self::PERMISSION_DENIED,
         Self::NOT_AVAILABLE,
     ];
+
+    /// A bad request, with what is wrong and what to do. There is room for 110 bytes.
+    pub fn bad_request(why: impl Display) -> Self {
+        let Self { code, reason } = Self::BAD_REQUEST;
+        Self { code, reason: format!("{reason}: {why}").into() }
+    }
 
     /// Client libraries give up only on these ranges; every other close makes them come back.
     pub fn is_terminal(&self) -> bool {

@@ -27,8 +27,9 @@ macro_rules! bad {
 const NOT_FOUND: &str = r#"{"error":{"code":104,"message":"not found"}}"#;
 const NO_TOPIC: &str = bad!("channel is empty; send the name of a topic");
 const NO_TOPICS: &str = bad!("channels is empty; name at least one");
-const NOT_ALLOWED: &str =
-    bad!("channel: the topic's name does not match its namespace's topic_regex, or is not ASCII");
+const NOT_ALLOWED: &str = bad!(
+    "channel: the topic's name does not match its namespace's topic_regex, or is not ASCII; use another"
+);
 const NOBODY: &str = bad!("user, client and session are empty; send one of them");
 const NOT_BASE64: &str = bad!("b64data is not Base64 with padding");
 const INFO_NOT_BASE64: &str = bad!("b64info is not Base64 with padding");

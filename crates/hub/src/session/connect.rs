@@ -9,12 +9,13 @@ use fanwire_protocol::centrifuge::{ConnectRequest, ConnectResult, Reply, Subscri
 use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, TopicName};
 use rustc_hash::FxHasher;
 
+use super::refusal::unfit_token;
 use super::subscribe::{Origin, Plan};
 use super::timing::{AlreadyOver, token_ttl};
-use super::{Context, Phase, Pings, Refusal, Session, unfit_token};
+use super::{Context, Phase, Pings, Refusal, Session};
 use crate::effect::{Effect, KnownPosition};
 use crate::permission::may_subscribe;
-use crate::{ConnectionClaims, Expiry, GrantOptions, TokenError, TopicGrant};
+use crate::{ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TopicGrant};
 
 /// A connect command whose answer is being put together.
 #[derive(Debug)]
@@ -30,8 +31,7 @@ pub(super) struct Connecting {
     error: Option<ErrorCode>,
 }
 
-/// Said instead of a plain "bad request", since a newcomer meets it first.
-const NO_TOKEN: &str = "bad request: no token, and client.allow_anonymous_connect_without_token is off";
+const NO_TOKEN: &str = "no token, and client.allow_anonymous_connect_without_token is off";
 
 impl Session {
     pub(super) fn connect(&mut self, context: &mut Context<'_>, id: u32, request: ConnectRequest) {
@@ -45,12 +45,12 @@ impl Session {
                     user => context.effects.push(Effect::Register { user: user.into(), single }),
                 }
             }
-            Err(Refusal::Error(error)) => {
-                context.refuse(id, error);
+            Err(Refusal::Unfit(unfit)) => self.close(context, unfit_token(unfit)),
+            Err(Refusal::Close(why)) => self.close(context, why),
+            Err(refusal) => {
+                self.refuse(context, id, refusal);
                 self.refuse_connection(context);
             }
-            Err(Refusal::Field(unfit)) => self.close(context, unfit_token(unfit)),
-            Err(Refusal::Close(why)) => self.close(context, why),
         }
     }
 
@@ -154,7 +154,7 @@ fn claims(context: &Context<'_>, token: &str) -> Result<ConnectionClaims, Refusa
     let settings = context.settings;
     if token.is_empty() {
         if !settings.insecure && !settings.allow_anonymous_connect_without_token {
-            return Err(Disconnect { reason: NO_TOKEN.into(), ..Disconnect::BAD_REQUEST }.into());
+            return Err(Disconnect::bad_request(NO_TOKEN).into());
         }
         return Ok(ConnectionClaims {
             user: "".into(),
@@ -196,23 +196,25 @@ fn plan_topics(
         Ok(())
     };
     for TopicGrant { topic, options } in &claims.topics {
-        context.namespace(topic)?;
+        context.namespace(topic).map_err(|error| Refusal::name("channels or subs of the token", error))?;
         add(topic, options.clone(), asked.remove(&**topic))?;
     }
     if let Some(personal) = context.settings.personal_topic.as_ref().filter(|_| !claims.user.is_empty()) {
         let topic = context.topics.personal_topic(&personal.namespace, &claims.user);
-        let topic = topic.map_err(|error| {
-            let reason = format!("{}: {error}", Disconnect::BAD_REQUEST.reason);
-            Disconnect { reason: reason.into(), ..Disconnect::BAD_REQUEST }
-        })?;
-        context.namespace(&topic)?;
+        let topic = topic.map_err(Disconnect::bad_request)?;
+        context
+            .namespace(&topic)
+            .map_err(|error| Refusal::name("sub of the token, for its own topic", error))?;
         let asked = asked.remove(&topic);
         add(&topic, GrantOptions::default(), asked)?;
     }
     for (topic, request) in asked {
         let namespace = match context.namespace(&topic) {
             Ok(namespace) => namespace,
-            Err(ErrorCode::UNKNOWN_TOPIC) => return Err(Disconnect::BAD_REQUEST.into()),
+            Err(NameError::UnknownNamespace) => {
+                let why = "subs has a topic whose namespace is not configured; leave it out";
+                return Err(Disconnect::bad_request(why).into());
+            }
             Err(_) => continue,
         };
         if may_subscribe(context.settings, context.topics, namespace, &topic, &claims.user) {

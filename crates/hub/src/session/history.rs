@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fanwire_protocol::centrifuge::{HistoryRequest, HistoryResult, Reply};
 use fanwire_protocol::{ErrorCode, Position, Publication};
 
-use super::{Context, Session, named};
+use super::{Context, Refusal, Session, named};
 use crate::effect::{KnownPosition, TopicRequest};
 use crate::permission::{Asker, may_read_history};
 
@@ -16,21 +16,23 @@ impl Session {
             Err(why) => return self.close(context, why),
         };
         let since = request.since.map(|since| KnownPosition { offset: since.offset, epoch: since.epoch });
-        let allowed = context.namespace(topic.as_str()).and_then(|namespace| {
+        let allowed = context.namespace(topic.as_str()).map_err(Refusal::from).and_then(|namespace| {
             let subscribed = self.subscription(context, topic.as_str()).is_some();
             let asker = Asker::new(context.topics, namespace, topic.as_str(), self.user(), subscribed);
             if namespace.history.is_none() {
-                Err(ErrorCode::NOT_AVAILABLE)
+                Err(ErrorCode::NOT_AVAILABLE.into())
             } else if !may_read_history(context.settings, namespace, asker) {
-                Err(ErrorCode::PERMISSION_DENIED)
+                Err(ErrorCode::PERMISSION_DENIED.into())
             } else if request.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
-                Err(ErrorCode::BAD_REQUEST)
+                let why =
+                    "reverse goes back from since.offset, which is 0; leave out since to begin at the newest";
+                Err(Refusal::bad_request(why))
             } else {
                 Ok(())
             }
         });
-        if let Err(error) = allowed {
-            return context.refuse(id, error);
+        if let Err(refusal) = allowed {
+            return self.refuse(context, id, refusal);
         }
         let page_max = context.settings.history_page_max;
         let limit = usize::try_from(request.limit).map_or(page_max, |limit| limit.min(page_max));

@@ -10,6 +10,7 @@ mod presence;
 mod publish;
 mod rate;
 mod refresh;
+mod refusal;
 mod subscribe;
 mod subscription;
 mod timing;
@@ -27,8 +28,9 @@ use crate::delivery::Wire;
 use crate::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use crate::registry::{Moved, Registry};
 use crate::{
-    ClientSettings, ConnectionClaims, Namespace, Namespaces, SubscriptionClaims, TokenError, UnfitField,
+    ClientSettings, ConnectionClaims, NameError, Namespace, Namespaces, SubscriptionClaims, TokenError,
 };
+use refusal::{Refusal, named};
 use subscription::{Subscription, Subscriptions};
 use timing::Timing;
 use work::Work;
@@ -74,21 +76,12 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    fn namespace(&self, topic: &str) -> Result<&'a Namespace, ErrorCode> {
-        Ok(self.topics.of(topic)?)
+    fn namespace(&self, topic: &str) -> Result<&'a Namespace, NameError> {
+        self.topics.of(topic)
     }
 
     fn reply(&mut self, reply: Reply) {
         self.effects.push(Effect::Reply(reply));
-    }
-
-    fn refuse(&mut self, command: u32, error: ErrorCode) {
-        self.reply(Reply::error(command, error));
-    }
-
-    fn refuse_field(&mut self, command: u32, unfit: UnfitField) {
-        let error = ErrorCode::BAD_REQUEST;
-        self.reply(Reply::error_because(command, error, format!("{}: {unfit}", error.message)));
     }
 }
 
@@ -219,15 +212,27 @@ impl Session {
         let (id, request) = command.into_request();
         match (self.phase, request) {
             (Phase::Closed, _) => {}
-            (Phase::Refused, _) => self.close(context, Disconnect::BAD_REQUEST),
+            (Phase::Refused, _) => {
+                let why = "connect was refused; open a new connection";
+                self.close(context, Disconnect::bad_request(why));
+            }
             (_, None) if id == 0 => self.pong(context),
-            (_, None) => self.close(context, Disconnect::BAD_REQUEST),
+            (_, None) => {
+                let why = "the command has no known request; send one, such as subscribe";
+                self.close(context, Disconnect::bad_request(why));
+            }
             (_, Some(request)) if id == 0 && !matches!(request, Request::Send(_)) => {
-                self.close(context, Disconnect::BAD_REQUEST);
+                let why = "id is 0 or missing; number commands from 1";
+                self.close(context, Disconnect::bad_request(why));
             }
             (Phase::Fresh, Some(Request::Connect(request))) => self.connect(context, id, request),
-            (Phase::Fresh, Some(_)) | (_, Some(Request::Connect(_))) => {
-                self.close(context, Disconnect::BAD_REQUEST);
+            (Phase::Fresh, Some(_)) => {
+                let why = "the first command is not connect; send connect first";
+                self.close(context, Disconnect::bad_request(why));
+            }
+            (_, Some(Request::Connect(_))) => {
+                let why = "connect was sent before; send it once in each connection";
+                self.close(context, Disconnect::bad_request(why));
             }
             (Phase::Connecting, Some(request)) => {
                 if self.has_room(context) {
@@ -264,7 +269,10 @@ impl Session {
             return context.refuse(id, ErrorCode::TOO_MANY_REQUESTS);
         }
         match request {
-            Request::Connect(_) | Request::Ping => self.close(context, Disconnect::BAD_REQUEST),
+            Request::Connect(_) | Request::Ping => {
+                let why = "ping is not served; answer the server's pings instead";
+                self.close(context, Disconnect::bad_request(why));
+            }
             Request::Subscribe(request) => self.subscribe(context, id, request),
             Request::Unsubscribe(request) => self.unsubscribe(context, id, &request.channel),
             Request::Publish(request) => self.publish(context, id, request),
@@ -405,37 +413,6 @@ impl Session {
     }
 }
 
-/// How a command that needs checks can fail.
-enum Refusal {
-    Error(ErrorCode),
-    /// Error 107 that names the field and the remedy.
-    Field(UnfitField),
-    Close(Disconnect),
-}
-
-impl From<UnfitField> for Refusal {
-    fn from(unfit: UnfitField) -> Self {
-        Self::Field(unfit)
-    }
-}
-
-/// A token is good, and something in it cannot be shown to clients.
-fn unfit_token(unfit: UnfitField) -> Disconnect {
-    Disconnect { reason: format!("invalid token: {unfit}").into(), ..Disconnect::INVALID_TOKEN }
-}
-
-impl From<ErrorCode> for Refusal {
-    fn from(error: ErrorCode) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl From<Disconnect> for Refusal {
-    fn from(why: Disconnect) -> Self {
-        Self::Close(why)
-    }
-}
-
 /// The topic whose order a request has to keep.
 fn topic_of(request: &Request) -> Option<&str> {
     match request {
@@ -450,11 +427,6 @@ fn topic_of(request: &Request) -> Option<&str> {
             None
         }
     }
-}
-
-/// A topic's name as a checked value; a request without one is a mistake that ends the connection.
-fn named(topic: &str) -> Result<TopicName, Disconnect> {
-    TopicName::new(topic).ok_or(Disconnect::BAD_REQUEST)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fanwire_protocol::centrifuge::{PresenceResult, PresenceStatsResult, Reply};
 use fanwire_protocol::{ClientInfo, ErrorCode, TopicName};
 
-use super::{Context, Session, named};
+use super::{Context, Refusal, Session, named};
 use crate::effect::TopicRequest;
 use crate::permission::{Asker, may_read_presence};
 
@@ -25,18 +25,18 @@ impl Session {
     /// The topic, if the client may know who is in it; otherwise it was told why not.
     fn may_ask_presence(&mut self, context: &mut Context<'_>, id: u32, topic: &str) -> Option<TopicName> {
         let topic = named(topic).map_err(|why| self.close(context, why)).ok()?;
-        let allowed = context.namespace(topic.as_str()).and_then(|namespace| {
+        let allowed = context.namespace(topic.as_str()).map_err(Refusal::from).and_then(|namespace| {
             let subscribed = self.subscription(context, topic.as_str()).is_some();
             let asker = Asker::new(context.topics, namespace, topic.as_str(), self.user(), subscribed);
             if !namespace.presence {
-                Err(ErrorCode::NOT_AVAILABLE)
+                Err(ErrorCode::NOT_AVAILABLE.into())
             } else if !may_read_presence(context.settings, namespace, asker) {
-                Err(ErrorCode::PERMISSION_DENIED)
+                Err(ErrorCode::PERMISSION_DENIED.into())
             } else {
                 Ok(())
             }
         });
-        allowed.map_err(|error| context.refuse(id, error)).ok()?;
+        allowed.map_err(|refusal| self.refuse(context, id, refusal)).ok()?;
         Some(topic)
     }
 }

@@ -19,11 +19,8 @@ impl Session {
             let asker = Asker::new(context.topics, namespace, topic.as_str(), self.user(), subscribed);
             check(context, namespace, asker, &request)
         });
-        match checked {
-            Ok(()) => {}
-            Err(Refusal::Error(error)) => return context.refuse(id, error),
-            Err(Refusal::Field(unfit)) => return context.refuse_field(id, unfit),
-            Err(Refusal::Close(why)) => return self.close(context, why),
+        if let Err(refusal) = checked {
+            return self.refuse(context, id, refusal);
         }
         let Some(info) = self.info_in(context, topic.as_str()) else {
             return self.close(context, Disconnect::BAD_REQUEST);
@@ -39,7 +36,7 @@ fn check(
     request: &PublishRequest,
 ) -> Result<(), Refusal> {
     if request.kind != 0 {
-        return Err(ErrorCode::BAD_REQUEST.into());
+        return Err(Refusal::bad_request("type is not 0; leave it out"));
     }
     namespace.publication_format.check(&request.data).map_err(|unfit| unfit.of("data"))?;
     if !may_publish(context.settings, namespace, asker) {

@@ -4,14 +4,16 @@ use fanwire_protocol::centrifuge::{ExpiryResult, Reply, SubRefreshRequest, SubRe
 use fanwire_protocol::{Disconnect, ErrorCode};
 
 use super::connect::fingerprint;
+use super::refusal::{no_channel, unfit_token};
 use super::timing::{AlreadyOver, token_ttl};
-use super::{Context, Session, unfit_token};
+use super::{Context, Refusal, Session};
 use crate::TokenError;
 
 impl Session {
     pub(super) fn refresh(&mut self, context: &mut Context<'_>, id: u32, token: &str) {
         if token.is_empty() {
-            return self.close(context, Disconnect::BAD_REQUEST);
+            let why = "token is empty; send a new connection token";
+            return self.close(context, Disconnect::bad_request(why));
         }
         let claims = match context.tokens.connection(token, context.now.unix()) {
             Ok(claims) => claims,
@@ -44,14 +46,18 @@ impl Session {
 
     pub(super) fn sub_refresh(&mut self, context: &mut Context<'_>, id: u32, request: &SubRefreshRequest) {
         if request.channel.is_empty() {
-            return self.close(context, Disconnect::BAD_REQUEST);
+            return self.close(context, no_channel());
         }
         let topic = context.registry.find(&request.channel);
         let Some(topic) = topic.filter(|&topic| self.subscriptions.find(topic).is_some()) else {
             return context.refuse(id, ErrorCode::PERMISSION_DENIED);
         };
-        if request.token.is_empty() || request.kind != 0 {
-            return context.refuse(id, ErrorCode::BAD_REQUEST);
+        if request.token.is_empty() {
+            let why = "token is empty; send a new subscription token";
+            return self.refuse(context, id, Refusal::bad_request(why));
+        }
+        if request.kind != 0 {
+            return self.refuse(context, id, Refusal::bad_request("type is not 0; leave it out"));
         }
         let claims = match context.tokens.subscription(&request.token, context.now.unix()) {
             Ok(claims) => claims,

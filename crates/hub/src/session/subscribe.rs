@@ -16,7 +16,7 @@ use crate::effect::{Completion, Effect, Joined, KnownPosition, Membership, Topic
 use crate::permission::{Asker, may_read_history, may_read_presence, may_subscribe};
 use crate::queue::SlowPolicy;
 use crate::registry::Subscriber;
-use crate::{GrantOptions, Namespace, RecoveryMode, SubscriptionClaims, TokenError};
+use crate::{GrantOptions, NameError, Namespace, RecoveryMode, SubscriptionClaims, TokenError};
 
 /// Who wants the subscription, and so who is told of it.
 #[derive(Debug)]
@@ -80,9 +80,7 @@ impl Session {
     pub(super) fn subscribe(&mut self, context: &mut Context<'_>, id: u32, request: SubscribeRequest) {
         match self.plan_subscription(context, id, request) {
             Ok((topic, plan)) => self.join(context, topic, plan),
-            Err(Refusal::Error(error)) => context.refuse(id, error),
-            Err(Refusal::Field(unfit)) => context.refuse_field(id, unfit),
-            Err(Refusal::Close(why)) => self.close(context, why),
+            Err(refusal) => self.refuse(context, id, refusal),
         }
     }
 
@@ -95,10 +93,11 @@ impl Session {
     ) -> Result<(TopicName, Plan), Refusal> {
         let topic = named(&request.channel)?;
         if !matches!(&*request.delta, "" | "fossil") {
-            return Err(Disconnect::BAD_REQUEST.into());
+            let why = "delta is unknown; send \"fossil\" or leave it out";
+            return Err(Disconnect::bad_request(why).into());
         }
         if topic.as_str().len() > context.topics.rules.length_max {
-            return Err(ErrorCode::BAD_REQUEST.into());
+            return Err(NameError::TooLong.into());
         }
         if self.is_subscribed_or_about_to(context, topic.as_str()) {
             return Err(ErrorCode::ALREADY_SUBSCRIBED.into());
@@ -113,7 +112,7 @@ impl Session {
         }
         let claims = self.subscription_claims(context, namespace, topic.as_str(), &request.token)?;
         if request.tf.is_some() {
-            return Err(ErrorCode::BAD_REQUEST.into());
+            return Err(Refusal::bad_request("tf is not served; leave it out"));
         }
         let (options, ttl) = match claims {
             None => (GrantOptions::default(), None),

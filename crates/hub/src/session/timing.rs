@@ -111,7 +111,8 @@ impl Session {
     /// The client answered a ping.
     pub(super) fn pong(&mut self, context: &mut Context<'_>) {
         if !std::mem::take(&mut self.timing.is_pinged) {
-            return self.close(context, Disconnect::BAD_REQUEST);
+            let why = "an empty command, which is a pong, without a ping; send one for each ping";
+            return self.close(context, Disconnect::bad_request(why));
         }
         self.timing.pong_by = NEVER;
     }

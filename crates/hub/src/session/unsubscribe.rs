@@ -3,6 +3,7 @@
 use fanwire_protocol::centrifuge::{Empty, Reply};
 use fanwire_protocol::{Disconnect, TopicName, Unsubscribed};
 
+use super::refusal::no_channel;
 use super::subscription::Subscription;
 use super::{Context, Session};
 use crate::effect::{Effect, Membership};
@@ -11,7 +12,7 @@ use crate::registry::TopicSlot;
 impl Session {
     pub(super) fn unsubscribe(&mut self, context: &mut Context<'_>, id: u32, topic: &str) {
         if topic.is_empty() {
-            return self.close(context, Disconnect::BAD_REQUEST);
+            return self.close(context, no_channel());
         }
         if let Some(slot) = context.registry.find(topic) {
             self.remove_subscription(context, slot);

@@ -4,8 +4,6 @@ use fanwire_protocol::Disconnect;
 
 use super::harness::{Outcome, TestShard};
 
-const CLOSED: &[&str] = &["unregister 42", "close 3501 bad request"];
-
 /// Every request, without its id, in the order in which they are looked for.
 const REQUESTS: [&str; 12] = [
     r#""connect":{}"#,
@@ -27,32 +25,37 @@ fn the_first_command_is_connect() {
     for request in &REQUESTS[1..] {
         let mut shard = TestShard::default();
         let client = shard.open();
-        shard.check(client, &format!(r#"{{"id":1,{request}}}"#), &["close 3501 bad request"]);
+        let why = "close 3501 bad request: the first command is not connect; send connect first";
+        shard.check(client, &format!(r#"{{"id":1,{request}}}"#), &[why]);
     }
     let mut shard = TestShard::default();
     let client = shard.open();
-    shard.check(client, "{}", &["close 3501 bad request"]);
+    let why =
+        "close 3501 bad request: an empty command, which is a pong, without a ping; send one for each ping";
+    shard.check(client, "{}", &[why]);
 }
 
 #[test]
 fn there_is_one_connect() {
     let mut shard = TestShard::default();
     let client = shard.connect("42");
-    shard.check(client, r#"{"id":2,"connect":{"token":"42"}}"#, CLOSED);
+    let why = "close 3501 bad request: connect was sent before; send it once in each connection";
+    shard.check(client, r#"{"id":2,"connect":{"token":"42"}}"#, &["unregister 42", why]);
 
     // The second may come before the first is answered, too.
     let client = shard.open();
     let twice = r#"{"id":1,"connect":{"token":"42"}}{"id":2,"connect":{"token":"42"}}"#;
-    shard.check(client, twice, &["register 42", "unregister 42", "close 3501 bad request"]);
+    shard.check(client, twice, &["register 42", "unregister 42", why]);
 }
 
 #[test]
 fn every_command_but_send_has_an_id() {
     for request in &REQUESTS {
         let mut shard = TestShard::default();
+        let closed = ["unregister 42", "close 3501 bad request: id is 0 or missing; number commands from 1"];
         let (client, expected) = match *request == REQUESTS[0] {
-            true => (shard.open(), &CLOSED[1..]),
-            false => (shard.connect("42"), CLOSED),
+            true => (shard.open(), &closed[1..]),
+            false => (shard.connect("42"), &closed[..]),
         };
         let frame = format!("{{{request}}}");
         match request.starts_with(r#""send""#) {
@@ -66,14 +69,16 @@ fn every_command_but_send_has_an_id() {
 fn a_command_without_a_request_is_a_mistake() {
     let mut shard = TestShard::default();
     let client = shard.connect("42");
-    shard.check(client, r#"{"id":2}"#, CLOSED);
+    let why = "close 3501 bad request: the command has no known request; send one, such as subscribe";
+    shard.check(client, r#"{"id":2}"#, &["unregister 42", why]);
 }
 
 #[test]
 fn the_wire_ping_is_not_served() {
     let mut shard = TestShard::default();
     let client = shard.connect("42");
-    shard.check(client, r#"{"id":2,"ping":{}}"#, CLOSED);
+    let why = "close 3501 bad request: ping is not served; answer the server's pings instead";
+    shard.check(client, r#"{"id":2,"ping":{}}"#, &["unregister 42", why]);
 }
 
 #[test]
@@ -116,7 +121,8 @@ fn an_empty_topic_is_a_mistake_in_every_request() {
             let mut shard = TestShard::default();
             let client = shard.connect("42");
             let frame = format!(r#"{{"id":2,{method}{{"channel":""{rest}}}"#);
-            shard.check(client, &frame, CLOSED);
+            let why = "close 3501 bad request: channel is empty; send the name of a topic";
+            shard.check(client, &frame, &["unregister 42", why]);
         }
     }
 }

@@ -163,7 +163,7 @@ fn after_an_error_the_client_has_five_seconds_to_go() {
         [r#"{"id":2,"subscribe":{"channel":"news"}}"#, r#"{"id":2,"connect":{"token":"42"}}"#, "{}"]
     {
         let (mut shard, client) = refused();
-        shard.check(client, command, &["close 3501 bad request"]);
+        shard.check(client, command, &["close 3501 bad request: connect was refused; open a new connection"]);
     }
     let (mut shard, client) = refused();
     let before = shard.now.millis;

@@ -3,6 +3,7 @@
 mod harness;
 
 mod commands;
+mod bad_requests;
 mod connect;
 mod timing;
 mod refresh;

@@ -303,8 +303,7 @@ impl Shard {
         match command {
             Ok(command) => self.with_session(slot, |session, context| session.command(context, command)),
             Err(malformed) => {
-                let reason = format!("bad request: {}", malformed.reason());
-                let why = Disconnect { reason: reason.into(), ..Disconnect::BAD_REQUEST };
+                let why = Disconnect::bad_request(malformed.reason());
                 self.with_session(slot, |session, context| session.close(context, why));
             }
         }

@@ -4,8 +4,8 @@
 //! topic's name. Moved places have no line: they are the shard's own business.
 
 use fanwire_hub::effect::{Effect, KnownPosition, Membership, TopicRequest, Wanted};
-use fanwire_protocol::ClientInfo;
-use fanwire_protocol::centrifuge::{Encoding, Reply, encode};
+use fanwire_protocol::centrifuge::{Encoding, Error, Reply, encode};
+use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode};
 
 use super::Outcome;
 
@@ -18,10 +18,18 @@ const ID: &str = "00000000-0000-4000-8000-00000000";
 
 pub(super) fn line(effect: &Effect) -> Option<String> {
     Some(match effect {
-        Effect::Reply(reply) => json(reply),
+        Effect::Reply(reply) => {
+            let plain = |error: &Error| error.message == ErrorCode::BAD_REQUEST.message;
+            assert!(!reply.error.as_ref().is_some_and(plain), "a bad request is told why");
+            json(reply)
+        }
         Effect::Open(reply) => format!("open {}", json(reply)),
         Effect::Ping => "ping".into(),
-        Effect::Close(why) => format!("close {} {}", why.code, why.reason),
+        Effect::Close(why) => {
+            assert!(why.reason.len() <= Disconnect::REASON_BYTES_MAX, "{why:?} is cut");
+            assert_ne!(why, &Disconnect::BAD_REQUEST, "a bad request is told why");
+            format!("close {} {}", why.code, why.reason)
+        }
         Effect::Register { user, single } => {
             format!("register {user}{}", if *single { " alone" } else { "" })
         }
