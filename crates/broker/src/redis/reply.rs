@@ -72,6 +72,33 @@ pub(super) fn page(value: Value) -> Option<Page> {
     Some(Page { top, outcome, publications })
 }
 
+/// What `members.lua` answers.
+pub(super) struct MembersPage {
+    /// Nodes whose members have all been read.
+    pub(super) done: usize,
+    /// The cursor in the next node's.
+    pub(super) next: Vec<u8>,
+    /// Bodies of members.
+    pub(super) members: Vec<Bytes>,
+}
+
+/// A page of members.
+pub(super) fn members_page(value: Value) -> Option<MembersPage> {
+    let Value::Array(values) = value else { return None };
+    let [Value::Int(done), Value::BulkString(next), Value::Array(entries)] =
+        <[Value; 3]>::try_from(values).ok()?
+    else {
+        return None;
+    };
+    let mut members = Vec::with_capacity(entries.len() / 2);
+    let mut entries = entries.into_iter();
+    while let Some(client) = entries.next() {
+        let (Value::BulkString(_), Value::BulkString(body)) = (client, entries.next()?) else { return None };
+        members.push(Bytes::from(body));
+    }
+    Some(MembersPage { done: usize::try_from(done).ok()?, next, members })
+}
+
 /// The pairs of a hash, whichever protocol version they came by.
 pub(super) fn pairs(value: Value) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let bytes = |value| match value {
@@ -103,6 +130,20 @@ mod tests {
             assert_eq!(position(&text(bad)), None, "{bad}");
         }
         assert_eq!(position(&Value::Nil), None);
+    }
+
+    #[test]
+    fn pages_of_members_of_another_shape_are_refused() {
+        let with = |done, entries| {
+            members_page(Value::Array(vec![Value::Int(done), text("0"), Value::Array(entries)]))
+        };
+        assert_eq!(with(1, vec![text("client"), text("body")]).unwrap().members, ["body"]);
+        assert!(with(0, vec![]).is_some());
+        assert!(with(-1, vec![]).is_none());
+        assert!(with(0, vec![text("client")]).is_none());
+        assert!(with(0, vec![text("client"), Value::Int(1)]).is_none());
+        assert!(members_page(Value::Array(vec![Value::Int(0), text("0")])).is_none());
+        assert!(members_page(Value::Okay).is_none());
     }
 
     #[test]

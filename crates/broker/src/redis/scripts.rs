@@ -16,6 +16,7 @@ pub(super) struct Scripts {
     pub(super) recover: Script,
     pub(super) history: Script,
     pub(super) admit: Script,
+    pub(super) members: Script,
     pub(super) remove: Script,
     pub(super) clean: Script,
     pub(super) prefixes: Script,
@@ -43,6 +44,7 @@ impl Scripts {
             recover: script(&[TOPIC, TOUCH, SCAN, include_str!("scripts/recover.lua")]),
             history: script(&[TOPIC, TOUCH, SCAN, include_str!("scripts/history.lua")]),
             admit: script(&[include_str!("scripts/admit.lua")]),
+            members: script(&[include_str!("scripts/members.lua")]),
             remove: script(&[LEAVE, include_str!("scripts/remove.lua")]),
             clean: script(&[LEAVE, include_str!("scripts/clean.lua")]),
             prefixes: script(&[CLOCK, include_str!("scripts/prefixes.lua")]),
@@ -52,7 +54,7 @@ impl Scripts {
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 12] {
+    pub(super) fn all(&self) -> [&Script; 13] {
         [
             &self.publish,
             &self.publish_once,
@@ -60,6 +62,7 @@ impl Scripts {
             &self.recover,
             &self.history,
             &self.admit,
+            &self.members,
             &self.remove,
             &self.clean,
             &self.prefixes,

@@ -1,9 +1,9 @@
-//! Who is present: what all nodes whose lease lasts have written.
+//! Reading who is present: what all nodes whose lease lasts have written, page by page, so that no more is read than
+//! the answer may take.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use fanwire_protocol::{ANSWER_OVERHEAD_BYTES, ClientInfo, TopicName};
 use redis::Value;
 
@@ -13,10 +13,17 @@ use crate::presence::PresenceStats;
 use crate::redis::frame::Content;
 use crate::redis::keys::Incarnation;
 use crate::redis::link::Ready;
-use crate::redis::reply;
+use crate::redis::reply::{self, MembersPage};
 
-/// Up to so many members the number of users is exact; above it a user on several nodes counts on each.
-const USERS_EXACT_MAX: usize = 10_000;
+/// Up to so many bytes of members, as answers count them, the number of users is exact; above it a user on several
+/// nodes counts on each.
+const USERS_EXACT_BYTES_MAX: usize = 2 << 20;
+
+/// What is read of members at once. A page may take a few members more.
+const PAGE_BYTES_MAX: usize = 256 << 10;
+
+/// The nodes that have members in a topic and are alive.
+type Alive = Vec<(Incarnation, PresenceStats)>;
 
 impl Presence {
     /// All that are present on live nodes.
@@ -27,42 +34,39 @@ impl Presence {
     ) -> Result<Vec<Arc<ClientInfo>>, EngineError> {
         let mut link = self.links.of_topic(topic)?;
         let alive = self.alive(&mut link, topic).await?;
-        let clients = alive.iter().map(|(_, stats)| stats.clients).fold(0, usize::saturating_add);
-        // What they say of themselves comes on top: that is known when they are read.
-        if clients.saturating_mul(ANSWER_OVERHEAD_BYTES) > bytes_max {
-            return Err(EngineError::TooLong);
-        }
-        let nodes = alive.into_iter().map(|(node, _)| node).collect::<Vec<_>>();
-        let present = self.load(&mut link, topic, &nodes).await?;
-        let bytes = present.iter().map(|info| info.answer_bytes()).fold(0, usize::saturating_add);
-        if bytes > bytes_max { Err(EngineError::TooLong) } else { Ok(present) }
+        let mut present = Vec::new();
+        self.read(&mut link, topic, &alive, bytes_max, |info| present.push(info)).await?;
+        Ok(present)
     }
 
     pub(in crate::redis) async fn stats(&self, topic: &TopicName) -> Result<PresenceStats, EngineError> {
         let mut link = self.links.of_topic(topic)?;
         let alive = self.alive(&mut link, topic).await?;
-        let clients = alive.iter().map(|(_, stats)| stats.clients).sum();
-        let users = alive.iter().map(|(_, stats)| stats.users).sum();
-        if alive.len() < 2 || clients > USERS_EXACT_MAX {
+        let clients = total_clients(&alive);
+        let users = alive.iter().map(|(_, stats)| stats.users).fold(0, usize::saturating_add);
+        if alive.len() < 2 {
             return Ok(PresenceStats { clients, users });
         }
-        let nodes = alive.into_iter().map(|(node, _)| node).collect::<Vec<_>>();
-        let members = self.load(&mut link, topic, &nodes).await?;
-        let users = members.iter().map(|info| &*info.user).collect::<HashSet<_>>().len();
-        Ok(PresenceStats { clients: members.len(), users })
+        let (mut read, mut names) = (0, HashSet::new());
+        let result = self.read(&mut link, topic, &alive, USERS_EXACT_BYTES_MAX, |info| {
+            read += 1;
+            if !names.contains(&info.user) {
+                names.insert(info.user.clone());
+            }
+        });
+        match result.await {
+            Ok(()) => Ok(PresenceStats { clients: read, users: names.len() }),
+            Err(EngineError::TooLong) => Ok(PresenceStats { clients, users }),
+            Err(error) => Err(error),
+        }
     }
 
-    /// The nodes that have members in the topic and are alive.
-    async fn alive(
-        &self,
-        link: &mut Ready,
-        topic: &TopicName,
-    ) -> Result<Vec<(Incarnation, PresenceStats)>, EngineError> {
+    async fn alive(&self, link: &mut Ready, topic: &TopicName) -> Result<Alive, EngineError> {
         let mut command = redis::cmd("HGETALL");
         let counts = link.command(command.arg(self.keys.member_counts(topic))).await?;
         let counts = reply::pairs(counts).ok_or_else(|| link.nonsense())?;
         // Whoever else writes there writes what is not counted.
-        let counts: Vec<_> = counts.iter().filter_map(|(node, counts)| parse_counts(node, counts)).collect();
+        let counts: Alive = counts.iter().filter_map(|(node, counts)| parse_counts(node, counts)).collect();
         if counts.is_empty() {
             return Ok(counts);
         }
@@ -75,32 +79,58 @@ impl Presence {
         Ok(alive.map(|(counts, _)| counts).collect())
     }
 
-    async fn load(
+    /// Calls `take` with each member once. Stops with [`EngineError::TooLong`] when all of them take more than
+    /// `bytes_max`, as answers count them.
+    async fn read(
         &self,
         link: &mut Ready,
         topic: &TopicName,
-        nodes: &[Incarnation],
-    ) -> Result<Vec<Arc<ClientInfo>>, EngineError> {
-        if nodes.is_empty() {
-            return Ok(Vec::new());
+        alive: &Alive,
+        bytes_max: usize,
+        mut take: impl FnMut(Arc<ClientInfo>),
+    ) -> Result<(), EngineError> {
+        if total_clients(alive).saturating_mul(ANSWER_OVERHEAD_BYTES) > bytes_max {
+            return Err(EngineError::TooLong);
         }
-        let mut commands = redis::pipe();
-        for node in nodes {
-            commands.hgetall(self.keys.members(topic, *node));
-        }
-        let mut present = Vec::new();
-        for members in link.pipeline(&commands).await? {
-            let members = reply::pairs(members).ok_or_else(|| link.nonsense())?;
-            // A member that cannot be read is of a node of another version. The others are not worth less for it.
-            present.extend(members.into_iter().filter_map(|(_, body)| {
-                match Content::parse(Bytes::from(body), 0) {
-                    Ok(Content::Member(info)) => Some(info),
-                    _ => None,
+        let keys: Vec<_> = alive.iter().map(|(node, _)| self.keys.members(topic, *node)).collect();
+        let mut keys: Vec<_> = keys.iter().map(String::as_bytes).collect();
+        let (mut cursor, mut bytes) = (b"0".to_vec(), 0_usize);
+        let mut taken = HashSet::new();
+        while !keys.is_empty() {
+            let page_bytes = (bytes_max - bytes).min(PAGE_BYTES_MAX).to_string();
+            let page = link.script(&self.scripts.members, &keys, &[&cursor, page_bytes.as_bytes()]).await?;
+            let page = reply::members_page(page).filter(|page| page.done <= keys.len());
+            let MembersPage { done, next, members } = page.ok_or_else(|| link.nonsense())?;
+            keys.drain(..done);
+            cursor = next;
+            if members.is_empty() && !keys.is_empty() {
+                return Err(link.nonsense());
+            }
+            for body in members {
+                let body_bytes = body.len();
+                bytes += match Content::parse(body, 0) {
+                    Ok(Content::Member(info)) if taken.insert(info.client) => {
+                        let bytes = info.answer_bytes();
+                        take(info);
+                        bytes
+                    }
+                    // It was in an earlier page too.
+                    Ok(Content::Member(_)) => 0,
+                    // A member that cannot be read is of a node of another version. The others are not worth less
+                    // for it.
+                    _ => ANSWER_OVERHEAD_BYTES + body_bytes,
+                };
+                if bytes > bytes_max {
+                    return Err(EngineError::TooLong);
                 }
-            }));
+            }
         }
-        Ok(present)
+        Ok(())
     }
+}
+
+fn total_clients(alive: &Alive) -> usize {
+    alive.iter().map(|(_, stats)| stats.clients).fold(0, usize::saturating_add)
 }
 
 fn parse_counts(node: &[u8], counts: &[u8]) -> Option<(Incarnation, PresenceStats)> {
