@@ -8,14 +8,14 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use std::{mem, panic, thread};
 
-use fanwire_server::LOG_LINES_DROPPED;
+use fanwire_server::count_dropped_log_line;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::failure::Failure;
@@ -44,7 +44,7 @@ pub(crate) fn queue(bytes_max: usize) -> Result<&'static Queues, Failure> {
         stderr: Output::start("stderr", io::stderr(), bytes_max).map_err(failed)?,
     };
     let queues = QUEUES.get_or_init(|| queues);
-    panic::set_hook(Box::new(|panic| queues.stderr.push(told(panic).as_bytes())));
+    panic::set_hook(Box::new(|panic| queues.stderr.push(Rank::VITAL, told(panic).as_bytes())));
     Ok(queues)
 }
 
@@ -67,7 +67,7 @@ fn told(panic: &PanicHookInfo<'_>) -> String {
 /// Writes to standard output. A reader that has gone, as in `fanwire … | head`, is no failure.
 pub(crate) fn say(text: impl Display) -> Result<(), Failure> {
     if let Some(queues) = QUEUES.get() {
-        queues.stdout.push(format!("{text}\n").as_bytes());
+        queues.stdout.push(Rank::VITAL, format!("{text}\n").as_bytes());
         return Ok(());
     }
     let mut stdout = io::stdout();
@@ -84,7 +84,7 @@ pub(crate) fn complain(text: impl Display) {
     let text = text.to_string();
     let text = printable::lines(&text);
     match QUEUES.get() {
-        Some(queues) => queues.stderr.push(format!("{text}\n").as_bytes()),
+        Some(queues) => queues.stderr.push(Rank::VITAL, format!("{text}\n").as_bytes()),
         None => drop(writeln!(io::stderr(), "{text}")),
     }
 }
@@ -103,7 +103,8 @@ impl Drop for FlushAtEnd {
     }
 }
 
-/// One of the two streams, as a queue bounded in bytes. What does not fit is dropped and counted.
+/// One of the two streams, as a queue bounded in bytes. What does not fit is dropped and counted. A line may fill the
+/// queue only as far as its rank allows, so a flood of lines of one rank leaves room for those above it.
 #[derive(Clone, Debug)]
 pub(crate) struct Output(Arc<Shared>);
 
@@ -116,7 +117,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct Queue {
-    waiting: Vec<u8>,
+    waiting: Lines,
     /// Bytes that the thread is writing.
     writing: usize,
     /// Of both together.
@@ -124,6 +125,40 @@ struct Queue {
     /// Lines that were dropped since the log last said so.
     dropped: u64,
     form: Form,
+}
+
+/// Lines in the order in which they came.
+#[derive(Debug, Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    /// Where each line ends, and its level.
+    ends: Vec<(usize, Level)>,
+}
+
+/// How much a line matters.
+#[derive(Clone, Copy, Debug)]
+struct Rank {
+    level: Level,
+    /// The part of the queue that may be full with this line in it.
+    eighths: usize,
+}
+
+impl Rank {
+    /// Errors, panics and what the program says of itself.
+    const VITAL: Self = Self { level: Level::ERROR, eighths: 8 };
+
+    fn of(event: &Metadata<'_>) -> Self {
+        let level = *event.level();
+        let eighths = match level {
+            // This crate logs that the node is ready, goes down and has stopped.
+            _ if event.target().starts_with(concat!(env!("CARGO_PKG_NAME"), "::")) => 8,
+            Level::ERROR => 8,
+            Level::WARN => 7,
+            Level::INFO => 6,
+            _ => 4,
+        };
+        Self { level, eighths }
+    }
 }
 
 /// How log lines look.
@@ -153,7 +188,7 @@ impl Form {
 
 impl Output {
     fn start(name: &'static str, stream: impl AsFd + Send + 'static, bytes_max: usize) -> io::Result<Self> {
-        let queue = Queue { waiting: Vec::new(), writing: 0, bytes_max, dropped: 0, form: Form::Text };
+        let queue = Queue { waiting: Lines::default(), writing: 0, bytes_max, dropped: 0, form: Form::Text };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
         let output = Self(shared.clone());
         thread::Builder::new().name(name.to_owned()).spawn(move || shared.write_on(&stream))?;
@@ -168,14 +203,18 @@ impl Output {
         Log { output: self.clone(), form }
     }
 
-    fn push(&self, lines: &[u8]) {
+    /// Queues one line, or lines that belong together.
+    fn push(&self, rank: Rank, line: &[u8]) {
         let mut queue = self.0.lock();
-        if queue.waiting.len() + queue.writing + lines.len() > queue.bytes_max {
-            queue.drop_lines(lines);
+        let bytes = queue.waiting.bytes.len() + queue.writing + line.len();
+        if bytes > queue.bytes_max / 8 * rank.eighths {
+            queue.count_dropped([rank.level]);
             return;
         }
-        let was_empty = queue.waiting.is_empty();
-        queue.waiting.extend_from_slice(lines);
+        let was_empty = queue.waiting.bytes.is_empty();
+        queue.waiting.bytes.extend_from_slice(line);
+        let end = queue.waiting.bytes.len();
+        queue.waiting.ends.push((end, rank.level));
         drop(queue);
         if was_empty {
             self.0.changed.notify_all();
@@ -184,16 +223,17 @@ impl Output {
 
     fn flush(&self, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
-        let is_busy = |queue: &mut Queue| !queue.waiting.is_empty() || queue.writing > 0;
+        let is_busy = |queue: &mut Queue| !queue.waiting.bytes.is_empty() || queue.writing > 0;
         drop(self.0.changed.wait_timeout_while(self.0.lock(), left, is_busy));
     }
 }
 
 impl Queue {
-    fn drop_lines(&mut self, bytes: &[u8]) {
-        let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        self.dropped += lines;
-        LOG_LINES_DROPPED.fetch_add(lines, Ordering::Relaxed);
+    fn count_dropped(&mut self, levels: impl IntoIterator<Item = Level>) {
+        for level in levels {
+            self.dropped += 1;
+            count_dropped_log_line(level);
+        }
     }
 }
 
@@ -205,33 +245,36 @@ impl Shared {
 
     /// The thread's work, without end.
     fn write_on(&self, stream: &impl AsFd) {
-        let mut batch = Vec::new();
+        let mut batch = Lines::default();
         loop {
             let mut queue = self.lock();
-            while queue.waiting.is_empty() {
+            while queue.waiting.bytes.is_empty() {
                 queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             mem::swap(&mut batch, &mut queue.waiting);
-            queue.writing = batch.len();
+            queue.writing = batch.bytes.len();
             let dropped = mem::take(&mut queue.dropped);
             let form = queue.form;
             drop(queue);
 
             if dropped > 0 {
-                batch.extend_from_slice(form.notice(dropped).as_bytes());
+                batch.bytes.extend_from_slice(form.notice(dropped).as_bytes());
             }
-            let written = write(stream, &batch);
+            let written = write(stream, &batch.bytes);
             let mut queue = self.lock();
             queue.writing = 0;
-            if written < batch.len() {
+            if written < batch.bytes.len() {
                 queue.dropped += dropped;
-                queue.drop_lines(&batch[written..]);
+                queue.count_dropped(
+                    batch.ends.iter().filter(|(end, _)| *end > written).map(|(_, level)| *level),
+                );
             }
             drop(queue);
             self.changed.notify_all();
-            batch.clear();
-            if batch.capacity() > KEPT_BYTES_MAX {
-                batch = Vec::new();
+            batch.bytes.clear();
+            batch.ends.clear();
+            if batch.bytes.capacity() > KEPT_BYTES_MAX {
+                batch = Lines::default();
             }
         }
     }
@@ -263,23 +306,34 @@ pub(crate) struct Log {
 }
 
 impl<'a> MakeWriter<'a> for Log {
-    type Writer = &'a Self;
+    type Writer = Event<'a>;
 
-    fn make_writer(&'a self) -> &'a Self {
-        self
+    fn make_writer(&'a self) -> Event<'a> {
+        Event { log: self, rank: Rank::VITAL }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Event<'a> {
+        Event { log: self, rank: Rank::of(event) }
     }
 }
 
+/// Takes one event.
+#[derive(Debug)]
+pub(crate) struct Event<'a> {
+    log: &'a Log,
+    rank: Rank,
+}
+
 /// The formatter writes each event in one call. One event is one line, whatever its values hold.
-impl Write for &Log {
+impl Write for Event<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let text = text.strip_suffix('\n').unwrap_or(&text);
-        let text = match self.form {
+        let text = match self.log.form {
             Form::Text | Form::Json => printable::one_line(text),
             Form::Coloured => printable::coloured_line(text),
         };
-        self.output.push(format!("{text}\n").as_bytes());
+        self.log.output.push(self.rank, format!("{text}\n").as_bytes());
         Ok(event.len())
     }
 

@@ -119,7 +119,7 @@ fn an_error_at_start_waits_for_nobody() {
 
 #[test]
 fn lines_that_nobody_reads_are_dropped_counted_and_told() {
-    const DROPPED: &str = "fanwire_log_lines_dropped_total";
+    const DROPPED: &str = r#"fanwire_log_lines_dropped_total{level="debug"}"#;
     let (mut reader, stdout) = full_pipe();
     let bound = ("FANWIRE_LOG__QUEUE_BYTES_MAX", "4KiB");
     let mut node =

@@ -40,6 +40,6 @@ mod metrics;
 mod counters;
 
 pub use cluster::JoinError;
-pub use metrics::LOG_LINES_DROPPED;
+pub use metrics::count_dropped_log_line;
 pub use run::{Failed, Running, StartError, start};
 pub use settings::Settings;

@@ -4,13 +4,13 @@
 //! never a topic, a user, a client or an address.
 
 mod http;
+mod log;
 mod process;
 mod redis;
 mod tls;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanwire_broker::RedisStats;
@@ -26,15 +26,14 @@ use crate::counters::{ByCode, Counter, Counters};
 use crate::tasks::Task;
 use crate::tls::TlsStats;
 
+pub use log::count_dropped_log_line;
+
 /// The scrape's content type, which names the version of its format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// From a publish in memory to a call that waits for another machine.
 const API_SECONDS: [f64; 13] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5];
-
-/// Log lines that could not be written. The program that sets logs up counts them here: a process has one log.
-pub static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) struct Metrics {
     shards: Vec<Arc<Counters>>,
@@ -111,9 +110,7 @@ impl Metrics {
         families.extend(http::collect(&snapshot.crowds));
         families.extend(snapshot.redis.iter().flat_map(|stats| redis::collect(stats, snapshot.overruns)));
         families.extend(snapshot.tls.iter().flat_map(|stats| tls::collect(stats, &self.shards)));
-        let dropped = sample(MetricType::COUNTER, &[], LOG_LINES_DROPPED.load(Ordering::Relaxed) as f64);
-        let help = "Log lines that were dropped, as nobody read the log or it could not be written.";
-        families.push(family("fanwire_log_lines_dropped_total", help, MetricType::COUNTER, vec![dropped]));
+        families.push(log::collect());
         families.extend(process::collect());
         let encoded = TextEncoder::new().encode_to_string(&families);
         encoded.expect("every family has a name and a sample, and text is UTF-8")

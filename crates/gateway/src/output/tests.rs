@@ -5,6 +5,19 @@ use std::process::{Command, Stdio};
 
 use super::*;
 
+/// A pipe that takes nothing before it is read.
+fn full_pipe() -> (std::fs::File, std::os::fd::OwnedFd) {
+    let (reader, writer) = pipe();
+    fill(&writer);
+    (reader, writer)
+}
+
+fn fill(writer: impl AsFd) {
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&writer, &[b' '; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).unwrap();
+}
+
 fn pipe() -> (std::fs::File, std::os::fd::OwnedFd) {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     (reader.into(), writer)
@@ -18,7 +31,7 @@ fn lines_come_out_whole_and_in_order_from_many_threads() {
         .map(|thread| {
             let output = output.clone();
             thread::spawn(move || {
-                (0..500).for_each(|line| output.push(format!("{thread} {line}\n").as_bytes()));
+                (0..500).for_each(|line| output.push(Rank::VITAL, format!("{thread} {line}\n").as_bytes()));
             })
         })
         .collect();
@@ -42,7 +55,7 @@ fn a_non_blocking_pipe_is_waited_for() {
     rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
     let output = Output::start("test", writer, 1 << 20).unwrap();
     let line = [b"x".repeat(200_000), b"\n".to_vec()].concat();
-    output.push(&line);
+    output.push(Rank::VITAL, &line);
     let mut read = vec![0; line.len()];
     reader.read_exact(&mut read).unwrap();
     assert_eq!(read, line);
@@ -52,12 +65,43 @@ fn a_non_blocking_pipe_is_waited_for() {
 fn flushing_ends_when_all_is_written_or_the_time_is_up() {
     let (_reader, writer) = pipe();
     let output = Output::start("test", writer, 1 << 20).unwrap();
-    output.push(b"short\n");
+    output.push(Rank::VITAL, b"short\n");
     output.flush(Instant::now() + Duration::from_secs(60));
     assert_eq!(output.0.lock().writing, 0);
-    output.push(&b"x".repeat(200_000));
+    output.push(Rank::VITAL, &b"x".repeat(200_000));
     output.flush(Instant::now() + Duration::from_millis(50));
     assert!(output.0.lock().writing > 0);
+}
+
+#[test]
+fn a_flood_leaves_room_for_lines_that_matter_more() {
+    let (reader, writer) = full_pipe();
+    let output = Output::start("test", writer, 1 << 20).unwrap();
+    let log = output.log(1 << 16, Form::Text);
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(Level::TRACE).with_ansi(false).with_writer(log).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        // Each fills what its rank may have several times over.
+        (0..2000).for_each(|_| tracing::trace!(target: "fanwire_server", "flood"));
+        (0..2000).for_each(|_| tracing::debug!(target: "fanwire_server", "flood"));
+        tracing::info!(target: "fanwire_server", "first info");
+        (0..2000).for_each(|_| tracing::info!(target: "fanwire_server", "flood"));
+        tracing::warn!(target: "fanwire_server", "first warning");
+        (0..2000).for_each(|_| tracing::warn!(target: "fanwire_server", "flood"));
+        tracing::error!(target: "fanwire_server", "an error");
+        tracing::info!(target: "fanwire::commands::serve", "stopped");
+    });
+    let lines = thread::spawn(move || {
+        let lines = BufReader::new(reader).lines().map(Result::unwrap);
+        lines.take_while(|line| line != "end").collect::<Vec<_>>()
+    });
+    output.flush(Instant::now() + Duration::from_secs(60));
+    output.push(Rank::VITAL, b"end\n");
+    let lines = lines.join().unwrap();
+    for kept in ["first info", "first warning", "an error", "stopped"] {
+        assert!(lines.iter().any(|line| line.ends_with(kept)), "{kept}");
+    }
+    assert!(lines.iter().map(|line| line.len() + 1).sum::<usize>() < 2 << 16);
 }
 
 #[test]
@@ -135,10 +179,7 @@ fn a_panic_waits_for_nobody_and_is_written_in_one_line() {
 
 /// The child of the test above. It does not return.
 fn panic_with_a_full_pipe() {
-    let stderr = io::stderr();
-    rustix::fs::fcntl_setfl(&stderr, rustix::fs::OFlags::NONBLOCK).unwrap();
-    while rustix::io::write(&stderr, &[b' '; 4096]).is_ok() {}
-    rustix::fs::fcntl_setfl(&stderr, rustix::fs::OFlags::empty()).unwrap();
+    fill(io::stderr());
 
     queue(1 << 20).unwrap();
     let at_end = FlushAtEnd;

@@ -84,7 +84,7 @@ impl Node {
         .unwrap_or_default()
     }
 
-    /// The value of a metric without labels.
+    /// The value of a metric, which is named with its labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = self.internal("/metrics");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
