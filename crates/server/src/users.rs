@@ -3,6 +3,7 @@
 //! A user's name picks the shard that owns it, so counting and limiting a user's connections needs no lock.
 
 mod connections;
+mod singles;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -14,7 +15,7 @@ use fanwire_broker::EngineError;
 use fanwire_hub::effect::{Answer, Completion};
 use fanwire_hub::session::Control;
 use fanwire_protocol::{ClientId, ClientInfo, Disconnect};
-use rustc_hash::FxHashSet;
+use singles::Singles;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -57,6 +58,11 @@ pub(crate) enum UserMessage {
         user: Box<str>,
         here: Option<ClientId>,
     },
+    /// The other nodes could not be told of such a connection.
+    Unsent {
+        user: Box<str>,
+        here: ClientId,
+    },
     /// Some of those may have been missed.
     AllHeard,
     /// An order of the API for the user's connections.
@@ -77,8 +83,7 @@ pub(crate) struct Users {
     /// Those that the engine did not admit, and that wait for other nodes to confirm what they hold.
     refused: HashMap<Box<str>, Vec<Address>>,
     connections_max: usize,
-    /// Connections that want to be their user's only one, as far as other nodes have not heard of it yet.
-    unheard: FxHashSet<Address>,
+    singles: Singles,
     /// Counts the connections of limited users on all nodes.
     topics: Rc<Topics>,
     node: Node,
@@ -91,7 +96,7 @@ impl Users {
             coming: ConnectionsByUser::default(),
             refused: HashMap::new(),
             connections_max,
-            unheard: FxHashSet::default(),
+            singles: Singles::default(),
             topics,
             node,
         }
@@ -111,8 +116,15 @@ impl Users {
                 let _ = reply.send(self.admitted.count(&user));
             }
             UserMessage::Confirmed { user, elsewhere } => self.confirmed(&user, elsewhere),
-            UserMessage::Single { user, here } => self.keep_single(&user, here),
-            UserMessage::AllHeard => self.unheard = FxHashSet::default(),
+            UserMessage::Single { user, here } => {
+                let others = self.singles.heard(here, self.admitted.of(&user));
+                self.replace(others);
+            }
+            UserMessage::Unsent { user, here } => {
+                let others = self.singles.unsent(here, self.admitted.of(&user));
+                self.replace(others);
+            }
+            UserMessage::AllHeard => self.singles.all_heard(),
             UserMessage::Control { user, filter, control, completion } => {
                 for address in self.admitted.of(&user).chain(self.coming.of(&user)) {
                     self.order(*address, filter.clone(), control.clone(), completion.clone());
@@ -217,23 +229,22 @@ impl Users {
         match &self.node.cluster {
             // Of connections that come at once, on whichever nodes, the last in the cluster's order stays.
             Some(cluster) => {
-                self.unheard.insert(from);
+                self.singles.add(client_of(from));
                 cluster.make_single(user, client_of(from));
             }
-            None => self.keep_single(user, Some(client_of(from))),
+            None => {
+                let others = self.singles.heard(Some(client_of(from)), self.admitted.of(user));
+                self.replace(others);
+            }
         }
     }
 
-    /// Closes all of the user's connections but the one that is named, and those that will be named later.
-    fn keep_single(&mut self, user: &str, here: Option<ClientId>) {
+    /// Closes connections in whose place another has come.
+    fn replace(&self, connections: Vec<Address>) {
         let nothing = Completion(Arc::new(|_| {}));
-        for address in self.admitted.of(user) {
-            if here == Some(client_of(*address)) {
-                self.unheard.remove(address);
-            } else if !self.unheard.contains(address) {
-                let close = Control::Disconnect(Disconnect::CONNECTION_LIMIT);
-                self.order(*address, Arc::default(), close, nothing.clone());
-            }
+        for address in connections {
+            let close = Control::Disconnect(Disconnect::CONNECTION_LIMIT);
+            self.order(address, Arc::default(), close, nothing.clone());
         }
     }
 
@@ -241,7 +252,7 @@ impl Users {
         if self.are_counted() {
             self.topics.dismiss(cluster::user_topic(user), client_of(from));
         }
-        self.unheard.remove(&from);
+        self.singles.remove(client_of(from));
         if !self.coming.remove(user, from) {
             self.admitted.remove(user, from);
         }

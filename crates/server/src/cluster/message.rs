@@ -51,6 +51,11 @@ impl Single {
         let here = is_ours.then_some(ClientId(self.connection));
         Message::User(UserMessage::Single { user: self.user, here })
     }
+
+    /// For the user's owner, on the node that asked, when the others could not be told.
+    pub(super) fn unsent(self) -> Message {
+        Message::User(UserMessage::Unsent { user: self.user, here: ClientId(self.connection) })
+    }
 }
 
 /// What came of it on one node.

@@ -281,7 +281,7 @@ impl Cluster {
                     error = error.message,
                     "a user's connections on other nodes could not be closed"
                 );
-                cluster.0.inboxes.of(&single.user).send(single.heard(true));
+                cluster.0.inboxes.of(&single.user).send(single.unsent());
             }
         });
     }
