@@ -163,6 +163,23 @@ impl Engine {
         }
     }
 
+    /// Like [`Engine::recover`], for a reader that takes what it missed part by part: if not all of it is within `limit`,
+    /// the answer is not complete but too long, and has as many of the first publications as are. A limit of one
+    /// publication, however long, is one that the first of them always fits.
+    pub async fn recover_part(
+        &self,
+        topic: &TopicName,
+        since: Since<'_>,
+        limit: impl Into<Limit>,
+        meta_ttl: Duration,
+    ) -> Result<Recovery, EngineError> {
+        let limit = limit.into();
+        match self {
+            Self::Memory(memory) => Ok(memory.recover_part(topic, since, limit, meta_ttl)),
+            Self::Redis(redis) => redis.recover_part(topic, since, limit, meta_ttl).await,
+        }
+    }
+
     /// A page of what is kept; what has gone is simply not in it. Like [`Engine::recover`], asking keeps the
     /// epoch alive.
     pub async fn history(

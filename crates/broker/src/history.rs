@@ -46,10 +46,18 @@ pub struct Recovery {
     pub top: Position,
     /// With `publications` the reader has everything up to `top`.
     pub complete: bool,
-    /// All that was missed, in order. Empty unless complete.
+    /// All that was missed, in order. Empty unless complete, or a part.
     pub publications: Vec<Arc<Publication>>,
-    /// All of it can be had, but it takes more bytes than the limit. Then it is not complete.
+    /// All of it can be had, but it does not fit the limit. Then it is not complete. For more publications than the
+    /// limit, only [`Engine::recover_part`](crate::Engine::recover_part) says so.
     pub is_too_long: bool,
+}
+
+impl Recovery {
+    /// Returns true if it is a part that is empty because the first publication alone does not fit the limit.
+    pub fn begins_too_long(&self) -> bool {
+        self.is_too_long && self.publications.is_empty()
+    }
 }
 
 /// Asks for a page of history.

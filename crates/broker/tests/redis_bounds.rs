@@ -7,9 +7,12 @@ mod redis_server;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_broker::{Engine, EngineError, Member, Peer, PresenceStats, Redis};
+use fanwire_broker::{
+    Engine, EngineError, HistoryOptions, Limit, Member, Peer, PresenceStats, Publish, Redis, Since,
+};
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use redis_server::{RedisServer, wait_until_up};
 use uuid::Uuid;
@@ -82,6 +85,28 @@ async fn all_that_stay_are_listed_once_while_others_come_and_go() {
         let clients: HashSet<_> = present.iter().map(|info| info.client).collect();
         assert_eq!(clients.len(), present.len(), "a member is listed twice");
         assert!((0..STAY).all(|number| clients.contains(&client(number))), "a member is missing");
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_what_was_missed_is_read_alone() {
+    const PART: Limit = Limit { publications: usize::MAX, bytes: 256 << 10 };
+    let server = RedisServer::start(&[]);
+    let (node, topic, hour) = (up(&server).await, topic("t"), Duration::from_secs(3600));
+    let history = Some(HistoryOptions { size: 100, ttl: hour, meta_ttl: hour });
+    for _ in 0..100 {
+        let publish = Publish { data: vec![b'x'; 100_000].into(), history, ..Publish::default() };
+        node.publish(&topic, publish).await.unwrap();
+    }
+    let mut offset = 0;
+    while offset < 100 {
+        let before = sent_bytes(&server);
+        let part = node.recover_part(&topic, Since { offset, epoch: "" }, PART, hour).await.unwrap();
+        let read = sent_bytes(&server) - before;
+        assert!(read < PART.bytes as u64 + SLACK, "{read} bytes were read");
+        assert_eq!(part.publications.first().unwrap().offset, offset + 1);
+        offset = part.publications.last().unwrap().offset;
+        assert_eq!(part.complete, offset == 100);
     }
 }
 

@@ -130,6 +130,17 @@ impl Memory {
         self.topics.borrow_mut().read(topic, Instant::now(), meta_ttl, read)
     }
 
+    pub(crate) fn recover_part(
+        &self,
+        topic: &TopicName,
+        since: Since<'_>,
+        limit: Limit,
+        meta_ttl: Duration,
+    ) -> Recovery {
+        let read = |stream: &stream::Stream| stream.recover_part(since, limit);
+        self.topics.borrow_mut().read(topic, Instant::now(), meta_ttl, read)
+    }
+
     pub(crate) fn history(
         &self,
         topic: &TopicName,

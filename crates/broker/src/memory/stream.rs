@@ -88,6 +88,16 @@ impl Stream {
         }
     }
 
+    pub(super) fn recover_part(&self, since: Since<'_>, limit: Limit) -> Recovery {
+        let incomplete =
+            Recovery { top: self.top, complete: false, publications: Vec::new(), is_too_long: false };
+        let Some(missed) = self.missed(since, usize::MAX) else { return incomplete };
+        let count = missed.len();
+        let (publications, _) = cut(missed.take(limit.publications), limit.bytes, 0);
+        let complete = publications.len() == count;
+        Recovery { complete, is_too_long: !complete, publications, ..incomplete }
+    }
+
     pub(super) fn history(&self, query: HistoryQuery<'_>) -> Result<History, EngineError> {
         let HistoryQuery { limit, since, reverse } = query;
         if since.is_some_and(|since| !self.epoch_matches(since)) {

@@ -289,10 +289,33 @@ impl Redis {
         limit: impl Into<Limit>,
         meta_ttl: Duration,
     ) -> Result<Recovery, EngineError> {
-        let limit = limit.into();
+        self.read_missed(topic, since, limit.into(), "0", meta_ttl).await
+    }
+
+    /// See [`crate::Engine::recover_part`].
+    pub async fn recover_part(
+        &self,
+        topic: &TopicName,
+        since: Since<'_>,
+        limit: impl Into<Limit>,
+        meta_ttl: Duration,
+    ) -> Result<Recovery, EngineError> {
+        self.read_missed(topic, Some(since), limit.into(), "1", meta_ttl).await
+    }
+
+    /// Runs `recover.lua`; `part` is its last argument.
+    async fn read_missed(
+        &self,
+        topic: &TopicName,
+        since: Option<Since<'_>>,
+        limit: Limit,
+        part: &str,
+        meta_ttl: Duration,
+    ) -> Result<Recovery, EngineError> {
         let (offset, epoch) = since_arguments(since);
         let (publications, bytes) = (limit_argument(limit.publications), limit_argument(limit.bytes));
-        let arguments = [&offset, epoch, &publications, &bytes].map(|argument| argument.as_bytes().to_vec());
+        let arguments = [&offset, epoch, &publications, &bytes, part];
+        let arguments = arguments.map(|argument| argument.as_bytes().to_vec());
         let reply::Page { top, outcome, publications } =
             self.read(topic, &self.0.scripts.recover, meta_ttl, &arguments).await?;
         let is_too_long = outcome == Outcome::TooLong;

@@ -78,7 +78,9 @@ conformance! {
         what_was_trimmed_makes_it_incomplete,
         a_limit_that_is_reached_makes_it_incomplete,
         a_removed_history_recovers_only_from_the_top,
-        what_is_too_long_is_said_and_not_sent;
+        what_is_too_long_is_said_and_not_sent,
+        what_was_missed_is_read_part_by_part,
+        no_part_is_read_of_what_cannot_be_had;
     history:
         a_limit_of_zero_asks_for_the_position_alone,
         pages_go_forward,

@@ -132,3 +132,51 @@ pub(crate) async fn what_is_too_long_is_said_and_not_sent(fixture: Fixture) {
         assert!(!recovery.complete && !recovery.is_too_long);
     }
 }
+
+pub(crate) async fn what_was_missed_is_read_part_by_part(fixture: Fixture) {
+    let topic = fixture.topic("parts");
+    for data in ["1", "2", &LONG, "4", "5"] {
+        fixture.keep(&topic, data).await;
+    }
+    let top = fixture.top(&topic).await;
+    let all = Limit::from(usize::MAX);
+    let short = Limit { publications: usize::MAX, bytes: 500 };
+    let two = Limit { publications: 2, bytes: 500 };
+    // The limit, and what is read after each offset.
+    for (limit, parts) in [
+        (all, [&[1, 2, 3, 4, 5][..], &[2, 3, 4, 5], &[3, 4, 5], &[4, 5], &[5], &[]]),
+        (short, [&[1, 2][..], &[2], &[], &[4, 5], &[5], &[]]),
+        (two, [&[1, 2][..], &[2], &[], &[4, 5], &[5], &[]]),
+        (1.into(), [&[1][..], &[2], &[3], &[4], &[5], &[]]),
+        (0.into(), [&[][..], &[], &[], &[], &[], &[]]),
+    ] {
+        for (offset, part) in (0..).zip(parts) {
+            let since = Since { offset, epoch: top.epoch.as_str() };
+            let recovery = fixture.engine.recover_part(&topic, since, limit, META_TTL).await.unwrap();
+            assert_eq!(offsets(&recovery.publications), part, "after {offset} within {limit:?}");
+            let complete = offset + part.len() as u64 == 5;
+            assert_eq!(
+                (recovery.complete, recovery.is_too_long),
+                (complete, !complete),
+                "{offset} {limit:?}"
+            );
+            assert_eq!(recovery.top, top);
+        }
+    }
+}
+
+pub(crate) async fn no_part_is_read_of_what_cannot_be_had(fixture: Fixture) {
+    let (topic, top) = three_kept(&fixture).await;
+    for data in ["4", "5", "6", "7"] {
+        fixture.keep(&topic, data).await;
+    }
+    let epoch = top.epoch.as_str();
+    // Five are kept: 3 to 7.
+    for (offset, epoch) in [(1, epoch), (0, ""), (8, epoch), (u64::MAX, ""), (3, "abcdefgh"), (3, "_")] {
+        let since = Since { offset, epoch };
+        let recovery = fixture.engine.recover_part(&topic, since, 2, META_TTL).await.unwrap();
+        assert!(!recovery.complete && !recovery.is_too_long, "after {offset} of {epoch:?}");
+        assert_eq!(recovery.publications, []);
+        assert_eq!(recovery.top.offset, 7);
+    }
+}

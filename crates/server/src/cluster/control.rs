@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use fanwire_broker::{Event, LinkState, Publish, Since, UNPUBLISHED_META_TTL_MAX};
+use fanwire_broker::{Event, LinkState, Publish, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
 use fanwire_protocol::{Disconnect, Epoch, Publication};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
@@ -18,6 +18,7 @@ use crate::api;
 use crate::handle::Node;
 use crate::inbox::Message;
 use crate::node::follow::{Follow, Step};
+use crate::node::repair::PART;
 use crate::users::UserMessage;
 
 /// What arrives for the cluster itself.
@@ -185,14 +186,17 @@ impl Listener {
         }
     }
 
-    /// Reads the orders that may have been missed.
+    /// Reads the orders that may have been missed, or the first part of them.
     async fn repair(&mut self) {
         let shared = &self.cluster.0;
         let Some(asked) = self.follow.ask() else { return };
         let since = Since { offset: asked.since.offset, epoch: asked.since.epoch.as_str() };
-        let recover =
-            shared.redis.recover(&shared.control, Some(since), ORDERS_KEPT.size, ORDERS_KEPT.meta_ttl);
-        match recover.await {
+        let read = |limit| shared.redis.recover_part(&shared.control, since, limit, ORDERS_KEPT.meta_ttl);
+        let mut answer = read(PART).await;
+        if answer.as_ref().is_ok_and(Recovery::begins_too_long) {
+            answer = read(1.into()).await;
+        }
+        match answer {
             Ok(answer) => {
                 let repaired = self.follow.repair(asked, answer, Instant::now());
                 if repaired.foreign > 0 {

@@ -99,6 +99,8 @@ pub(crate) struct Repaired {
     pub deliver: Vec<Stamped>,
     /// Publications that arrived and are not in the stream. They were dropped.
     pub foreign: u64,
+    /// The answer was a part of what is missing. The stream is asked for the rest at once.
+    pub is_part: bool,
 }
 
 impl Follow {
@@ -161,12 +163,13 @@ impl Follow {
         }
     }
 
-    /// Takes the stream's answer to a question.
+    /// Takes the stream's answer to a question: all that is missing, or the first part of it.
     pub(crate) fn repair(&mut self, asked: Asked, answer: Recovery, now: Instant) -> Repaired {
-        let has_moved = if answer.complete {
-            self.position.is_none_or(|position| position.epoch != asked.since.epoch)
-        } else {
+        let lost = !answer.complete && !answer.is_too_long;
+        let has_moved = if lost {
             self.position != Some(asked.since)
+        } else {
+            self.position.is_none_or(|position| position.epoch != asked.since.epoch)
         };
         if has_moved {
             // The answer is to a question that is not asked any more.
@@ -174,7 +177,6 @@ impl Follow {
             self.pace.asked(true, now);
             return Repaired::default();
         }
-        let lost = !answer.complete;
         let mut repaired = Repaired { lost, ..Repaired::default() };
         let dropped = self.drop_foreign(asked, answer.top);
         let waiting = std::mem::take(&mut self.waiting);
@@ -190,7 +192,9 @@ impl Follow {
                     repaired.deliver.push(Stamped { epoch, publication });
                 }
             }
-            at.offset = at.offset.max(top);
+            if answer.complete {
+                at.offset = at.offset.max(top);
+            }
             self.position = Some(at);
         } else {
             // Whoever has a position is told, and everybody goes on with what comes next.
@@ -198,11 +202,17 @@ impl Follow {
             let next = of_stream.next().map_or(top, |first| first.publication.offset.saturating_sub(1));
             self.position = Some(Position { epoch, offset: next.min(top) });
         }
-        self.pace.asked(lost || repaired.deliver.is_empty(), now);
+        let has_advanced = self.position.is_some_and(|at| at.offset > asked.since.offset);
+        let is_part = answer.is_too_long && has_advanced;
+        self.pace.asked(lost || (repaired.deliver.is_empty() && !is_part), now);
         for stamped in waiting {
             if self.take(stamped.epoch, &stamped.publication) == Step::Deliver {
                 repaired.deliver.push(stamped);
             }
+        }
+        if answer.is_too_long && self.position.is_some_and(|at| at.offset < top) {
+            self.doubt();
+            repaired.is_part = is_part;
         }
         repaired
     }

@@ -6,7 +6,7 @@
 
 pub(crate) mod follow;
 mod jobs;
-mod repair;
+pub(crate) mod repair;
 mod subscribe;
 
 use std::cell::{Cell, RefCell};
@@ -40,10 +40,6 @@ pub(crate) use jobs::{Admission, HistoryCall, Publisher, TopicCall};
 /// Publications that go to the engine together at most.
 const GROUP_MAX: usize = 256;
 
-/// Topics that are repaired at the same time. After an outage all of them want to be, and each may bring its whole
-/// history.
-const REPAIRS_MAX: usize = 32;
-
 /// Data of publications that may wait for the engine on one shard; further ones are answered error 111.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
@@ -65,7 +61,8 @@ pub(crate) struct Topics {
     topics: RefCell<HashMap<TopicName, Topic>>,
     /// Topics whose repair failed, or is not due yet, to be tried again. Each once: they count as being repaired.
     unrepaired: RefCell<Vec<TopicName>>,
-    repairs: Semaphore,
+    /// For parts of streams that are read to repair topics.
+    parts: Semaphore,
     /// Topics into which nothing had been published when they were subscribed, by the time at which that is to be
     /// looked at again.
     fresh: RefCell<VecDeque<(Instant, TopicName)>>,
@@ -118,7 +115,7 @@ impl Topics {
             events,
             topics: RefCell::default(),
             unrepaired: RefCell::default(),
-            repairs: Semaphore::new(REPAIRS_MAX),
+            parts: Semaphore::new(repair::PARTS_MAX),
             fresh: RefCell::default(),
             begun: RefCell::default(),
             waiting_bytes: Cell::new(0),

@@ -3,28 +3,34 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use fanwire_broker::{Engine, EngineError, Since};
+use fanwire_broker::{Engine, EngineError, Limit, Recovery, Since};
 use fanwire_hub::HistoryBounds;
 use fanwire_protocol::TopicName;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use super::Topics;
 use super::follow::{Follow, Repaired};
 use crate::inbox::{Inbox, Message};
 
+/// Parts of streams that one shard reads at the same time. After an outage all topics want to be repaired.
+pub(super) const PARTS_MAX: usize = 32;
+
+/// What is read of a stream at once. A publication that is longer is read while the shard reads nothing else.
+pub(crate) const PART: Limit = Limit { publications: usize::MAX, bytes: 256 << 10 };
+
 impl Topics {
-    /// The repair that doubt has asked for. What fails is tried again with a later sweep.
+    /// A part of the repair that doubt has asked for; the rest is asked for anew. What fails is tried again with a later
+    /// sweep.
     pub(super) async fn repair(self: &Rc<Self>, name: &TopicName) {
-        // The semaphore is never closed.
-        let _permit = self.repairs.acquire().await;
-        self.wait_for_room().await;
+        let room = self.room_for_part().await;
         let is_wanted = self.topics.borrow_mut().get_mut(name).is_some_and(|topic| {
             topic.repairing = false;
             topic.follow.is_doubtful() && topic.total > 0
         });
         let history = self.namespace(name).ok().and_then(|namespace| namespace.history);
         let (true, Some(history)) = (is_wanted, history) else { return };
-        if let Err(error) = self.repair_now(name, history).await {
+        if let Err(error) = self.repair_part(name, history, room).await {
             tracing::debug!(%error, topic = %name, "a stream could not be asked for what was missed");
             return self.postpone_repair(name);
         }
@@ -37,26 +43,57 @@ impl Topics {
         name: &TopicName,
         history: HistoryBounds,
     ) -> Result<(), EngineError> {
-        let Some(asked) = self.following(name, Follow::ask).flatten() else { return Ok(()) };
-        let since = Since { offset: asked.since.offset, epoch: asked.since.epoch.as_str() };
-        match self.engine.recover(name, Some(since), history.size, history.meta_ttl).await {
-            Ok(answer) => {
-                self.counters.position_checks.add(1);
-                if !answer.complete || !answer.publications.is_empty() {
-                    self.count_repair(answer.complete);
-                }
-                if let Some(repaired) =
-                    self.following(name, |follow| follow.repair(asked, answer, Instant::now()))
-                {
-                    self.deliver_repaired(name, repaired);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.following(name, Follow::doubt);
-                Err(error)
+        loop {
+            let room = self.room_for_part().await;
+            if !self.repair_part(name, history, room).await? {
+                return Ok(());
             }
         }
+    }
+
+    /// Reads and delivers the first part of what may have been missed. Returns true if there is more. `room` is kept
+    /// until what was read is delivered.
+    async fn repair_part(
+        self: &Rc<Self>,
+        name: &TopicName,
+        history: HistoryBounds,
+        mut room: SemaphorePermit<'_>,
+    ) -> Result<bool, EngineError> {
+        let Some(asked) = self.following(name, Follow::ask).flatten() else { return Ok(false) };
+        let since = Since { offset: asked.since.offset, epoch: asked.since.epoch.as_str() };
+        let mut answer = self.engine.recover_part(name, since, PART, history.meta_ttl).await;
+        if answer.as_ref().is_ok_and(Recovery::begins_too_long) {
+            drop(room);
+            room = self.room_for_all_parts().await;
+            answer = self.engine.recover_part(name, since, 1, history.meta_ttl).await;
+        }
+        let answer = answer.inspect_err(|_| {
+            self.following(name, Follow::doubt);
+        })?;
+        self.counters.position_checks.add(1);
+        let has_missed = !answer.complete || !answer.publications.is_empty();
+        let is_had = answer.complete || answer.is_too_long;
+        let repaired = self.following(name, |follow| follow.repair(asked, answer, Instant::now()));
+        let repaired = repaired.unwrap_or_default();
+        let is_part = repaired.is_part;
+        if has_missed && !is_part {
+            self.count_repair(is_had);
+        }
+        self.deliver_repaired(name, repaired);
+        drop(room);
+        Ok(is_part)
+    }
+
+    /// Waits until a part of a stream may be read.
+    async fn room_for_part(&self) -> SemaphorePermit<'_> {
+        let room = self.parts.acquire().await.expect("the semaphore is never closed");
+        self.wait_for_room().await;
+        room
+    }
+
+    /// Waits until nothing else is read.
+    async fn room_for_all_parts(&self) -> SemaphorePermit<'_> {
+        self.parts.acquire_many(PARTS_MAX as u32).await.expect("the semaphore is never closed")
     }
 
     /// Delivers what a repair found, after the word that some of it cannot be had.

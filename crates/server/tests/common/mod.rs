@@ -16,7 +16,7 @@ pub(crate) use client::{Client, identity};
 pub(crate) use forgery::forge;
 pub(crate) use frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, fragment, frame};
 pub(crate) use gateway::{TestGateway, open, settings, token};
-pub(crate) use redis::redis_settings;
+pub(crate) use redis::{OwnRedis, redis_settings};
 pub(crate) use socket::{RawSocket, WEBSOCKET_HANDSHAKE};
 pub(crate) use trust::{Authority, CertificateFiles, Trust};
 pub(crate) use wait::{eventually, within};

@@ -25,3 +25,4 @@ mod flood;
 mod closing;
 
 mod cluster;
+mod repair;

@@ -1,8 +1,9 @@
 -- All that a reader missed, if it can be had. Follows topic.lua, touch.lua and scan.lua.
 --
--- ARGV: 5 the reader's offset, or '' to ask for the top alone, 6 its epoch, '' for any, 7 limit, 8 bytes.
--- Returns epoch, top, 1 if the answer is complete, 2 if it only takes too many bytes, else 0, and the missed entries:
--- offset, body, offset, body...
+-- ARGV: 5 the reader's offset, or '' to ask for the top alone, 6 its epoch, '' for any, 7 limit, 8 bytes, 9 '1' if the
+--       first of the missed entries are wanted where not all fit.
+-- Returns epoch, top, 1 if the answer is complete, 2 if it only does not fit, else 0, and the missed entries: offset,
+-- body, offset, body...
 
 local topic = touch()
 if not topic then return redis.error_reply(FOREIGN) end
@@ -15,12 +16,14 @@ if (ARGV[6] ~= '' and ARGV[6] ~= topic.epoch) or offset > topic.offset then retu
 if offset == topic.offset then return answer(1, {}) end
 
 local missed, bytes, bytes_max, flag = {}, 0, tonumber(ARGV[8]), 1
+local is_part = ARGV[9] == '1'
 scan('XRANGE', '(' .. ARGV[5] .. '-0', '+', limit + 1, function(id, fields)
   local follows = fields[3] == 'j' and tonumber(fields[4]) or tonumber(id) - 1
   bytes = bytes + #fields[2] + OVERHEAD_BYTES
-  if follows ~= offset or #missed == 2 * limit then
+  local is_over_limit = #missed == 2 * limit
+  if follows ~= offset or (is_over_limit and not is_part) then
     flag = 0
-  elseif bytes > bytes_max then
+  elseif is_over_limit or bytes > bytes_max then
     flag = 2
   else
     offset = tonumber(id)
@@ -29,6 +32,7 @@ scan('XRANGE', '(' .. ARGV[5] .. '-0', '+', limit + 1, function(id, fields)
   end
   return flag == 1
 end)
+if flag == 2 and is_part then return answer(2, missed) end
 if flag ~= 1 then return answer(flag, {}) end
 if offset ~= topic.offset then return answer(0, {}) end
 return answer(1, missed)

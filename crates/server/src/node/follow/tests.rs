@@ -26,6 +26,11 @@ fn answer(number: u64, top: u64, complete: bool, offsets: impl IntoIterator<Item
     }
 }
 
+/// The first of what came after a position, where all up to `top` can be had.
+fn part(number: u64, top: u64, offsets: impl IntoIterator<Item = u64>) -> Recovery {
+    Recovery { is_too_long: true, ..answer(number, top, false, offsets) }
+}
+
 fn offsets(repaired: &Repaired) -> Vec<u64> {
     repaired.deliver.iter().map(|stamped| stamped.publication.offset).collect()
 }
@@ -61,6 +66,60 @@ fn a_hole_is_filled() {
     let repaired = repair(&mut follow, asked, answer(1, 7, true, [5, 6, 7]));
     assert_eq!((repaired.lost, offsets(&repaired)), (false, vec![5, 6, 7, 8]));
     assert_eq!(follow.position(), Some(at(1, 8)));
+}
+
+#[test]
+fn a_large_hole_is_filled_part_by_part() {
+    let mut follow = following(1, 4);
+    assert_eq!(follow.take(epoch(1), &publication(9)), Step::Early);
+    let asked = follow.ask().unwrap();
+    let repaired = repair(&mut follow, asked, part(1, 9, [5, 6]));
+    assert_eq!((repaired.lost, repaired.is_part, offsets(&repaired)), (false, true, vec![5, 6]));
+    assert!(follow.due().unwrap() <= Instant::now());
+    // What follows the part is delivered at once, and what comes too early waits.
+    assert_eq!(follow.take(epoch(1), &publication(7)), Step::Deliver);
+    assert_eq!(follow.take(epoch(1), &publication(10)), Step::Early);
+    let asked = follow.ask().unwrap();
+    assert_eq!(asked.since, at(1, 7));
+    let repaired = repair(&mut follow, asked, part(1, 10, [8]));
+    // The rest of it had arrived.
+    assert_eq!((repaired.lost, repaired.is_part, offsets(&repaired)), (false, false, vec![8, 9, 10]));
+    assert!(!follow.is_doubtful());
+}
+
+#[test]
+fn a_hole_of_which_the_rest_is_gone_is_a_loss() {
+    let mut follow = following(1, 4);
+    follow.doubt();
+    let asked = follow.ask().unwrap();
+    assert!(repair(&mut follow, asked, part(1, 9, [5, 6])).is_part);
+    let asked = follow.ask().unwrap();
+    let repaired = repair(&mut follow, asked, answer(1, 20, false, []));
+    assert_eq!((repaired.lost, offsets(&repaired)), (true, vec![]));
+    assert_eq!(follow.position(), Some(at(1, 20)));
+}
+
+#[test]
+fn a_part_that_others_have_delivered_is_gone_on_from() {
+    let mut follow = following(1, 4);
+    follow.doubt();
+    let (first, second) = (follow.ask().unwrap(), follow.ask().unwrap());
+    assert!(repair(&mut follow, first, part(1, 9, [5, 6])).is_part);
+    let repaired = repair(&mut follow, second, part(1, 9, [5, 6]));
+    assert_eq!((repaired.is_part, offsets(&repaired)), (true, vec![]));
+    assert!(!follow.pace.is_slow());
+}
+
+#[test]
+fn parts_that_lead_nowhere_are_asked_for_later_and_later() {
+    let mut follow = following(1, 4);
+    let now = Instant::now();
+    follow.doubt();
+    for _ in 0..3 {
+        let asked = follow.ask().unwrap();
+        assert!(!follow.repair(asked, part(1, 9, []), now).is_part);
+    }
+    assert!(follow.due().unwrap() > now);
 }
 
 #[test]
@@ -284,7 +343,12 @@ proptest! {
     #[test]
     fn whatever_arrives_all_is_delivered(
         arrivals in prop::collection::vec((1..60_u64, any::<bool>()), 0..120),
+        part_max in 1..30_u64,
     ) {
+        let after = |since: u64, top: u64| match since + part_max {
+            last if last < top => part(1, top, since + 1..=last),
+            _ => answer(1, top, true, since + 1..=top),
+        };
         let mut follow = following(1, 0);
         let mut delivered = Vec::new();
         let mut top = 0;
@@ -295,13 +359,13 @@ proptest! {
             }
             if asks && follow.is_doubtful() {
                 let asked = follow.ask().unwrap();
-                delivered.extend(offsets(&repair(&mut follow, asked, answer(1, top, true, asked.since.offset + 1..=top))));
+                delivered.extend(offsets(&repair(&mut follow, asked, after(asked.since.offset, top))));
             }
         }
         follow.doubt();
         while follow.is_doubtful() {
             let asked = follow.ask().unwrap();
-            delivered.extend(offsets(&repair(&mut follow, asked, answer(1, top, true, asked.since.offset + 1..=top))));
+            delivered.extend(offsets(&repair(&mut follow, asked, after(asked.since.offset, top))));
         }
         prop_assert_eq!(delivered, (1..=top).collect::<Vec<_>>());
     }
