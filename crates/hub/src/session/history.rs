@@ -24,8 +24,7 @@ impl Session {
             } else if !may_read_history(context.settings, namespace, asker) {
                 Err(ErrorCode::PERMISSION_DENIED.into())
             } else if request.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
-                let why =
-                    "reverse goes back from since.offset, which is 0; leave out since to begin at the newest";
+                let why = "since.offset is 0, and nothing comes before it; leave out reverse";
                 Err(Refusal::bad_request(why))
             } else {
                 Ok(())

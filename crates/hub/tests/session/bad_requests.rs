@@ -51,7 +51,7 @@ fn fields_that_cannot_be_are_named() {
         (r#""publish":{"channel":"news","data":1,"type":1}"#, "type is not 0; leave it out"),
         (
             r#""history":{"channel":"news","reverse":true,"since":{}}"#,
-            "reverse goes back from since.offset, which is 0; leave out since to begin at the newest",
+            "since.offset is 0, and nothing comes before it; leave out reverse",
         ),
         (r#""sub_refresh":{"channel":"on"}"#, "token is empty; send a new subscription token"),
         (r#""sub_refresh":{"channel":"on","token":"on","type":1}"#, "type is not 0; leave it out"),
