@@ -38,4 +38,5 @@ mod timers;
 mod shutdown;
 
 mod encrypted;
+mod tls_handshakes;
 mod certificate;
