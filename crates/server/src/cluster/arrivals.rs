@@ -6,37 +6,55 @@
 use std::sync::Arc;
 
 use fanwire_broker::{Deliver, Event};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use super::control::Arrivals;
+use super::queue::queue;
 use super::{ANSWERS, CONTROL};
 use crate::inbox::{Inboxes, Message};
 
-/// Other nodes' calls that wait to be done, and answers that wait to be taken. Beyond it calls are read from what is
-/// kept, and answers count as none.
-const WAITING_MAX: usize = 10_000;
+/// Other nodes' calls that wait to be done, in bytes. Beyond it orders are read from what is kept, and questions count
+/// as not asked.
+const CALLS_BYTES_MAX: usize = 16 << 20;
+
+/// Other nodes' answers that wait to be taken, in bytes. Beyond it answers count as none.
+const ANSWERS_BYTES_MAX: usize = 32 << 20;
+
+/// What an event is counted for beside what it carries.
+const EVENT_BYTES: usize = 256;
 
 /// What the engine is to call, and where events of the cluster's own topics arrive.
 pub(super) fn deliver(inboxes: Inboxes) -> (Deliver, Arrivals) {
-    let (call, calls) = mpsc::channel(WAITING_MAX);
-    let (answer, answers) = mpsc::channel(WAITING_MAX);
+    let (call, calls) = queue(CALLS_BYTES_MAX);
+    let (answer, answers) = queue(ANSWERS_BYTES_MAX);
     let missed = Arc::new(Notify::new());
     let arrivals = Arrivals { calls, missed: missed.clone(), answers };
     let deliver = move |event: Event| {
         let topic = event.topic().as_str();
         if topic == CONTROL {
-            if call.try_send(event).is_err() {
+            let bytes = bytes(&event);
+            if !call.try_send(event, bytes) {
                 missed.notify_one();
             }
         } else if topic.starts_with(ANSWERS) {
+            let bytes = bytes(&event);
             if let Event::Publication { publication, .. } = event {
-                let _ = answer.try_send(publication);
+                let _ = answer.try_send(publication, bytes);
             }
         } else {
             to_owner(&inboxes, event);
         }
     };
     (Arc::new(deliver), arrivals)
+}
+
+fn bytes(event: &Event) -> usize {
+    let carried = match event {
+        Event::Publication { publication, .. } => publication.answer_bytes(),
+        Event::Join { info, .. } | Event::Leave { info, .. } => info.answer_bytes(),
+        Event::Interrupted { .. } => 0,
+    };
+    EVENT_BYTES + carried
 }
 
 fn to_owner(inboxes: &Inboxes, event: Event) {
@@ -54,7 +72,7 @@ fn to_owner(inboxes: &Inboxes, event: Event) {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use fanwire_protocol::{Epoch, Publication, TopicName};
+    use fanwire_protocol::{ANSWER_OVERHEAD_BYTES, Epoch, Publication, TopicName};
 
     use super::*;
     use crate::inbox::Inbox;
@@ -95,11 +113,35 @@ mod tests {
         deliver(publication("!control", 1, 1));
         deliver(publication("!node:1", 0, 1));
         assert!(outlet.try_receive().is_none());
-        assert!(arrivals.calls.try_recv().is_ok());
-        assert!(arrivals.answers.try_recv().is_ok());
-        for offset in 2..20_000 {
-            deliver(publication("!control", offset, 1));
+        assert!(arrivals.calls.receive().await.is_some());
+        assert!(arrivals.answers.receive().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_the_cluster_is_bounded_in_bytes() {
+        const CALL_BYTES: usize = 64 << 10;
+        const ANSWER_BYTES: usize = 4 << 20;
+        let (inbox, _outlet) = Inbox::new();
+        let (deliver, arrivals) = deliver(Inboxes::new(vec![inbox]));
+        let Arrivals { mut calls, missed, mut answers } = arrivals;
+        for offset in 1..=1000 {
+            deliver(publication("!control", offset, CALL_BYTES));
         }
-        arrivals.missed.notified().await;
+        for _ in 0..50 {
+            deliver(publication("!node:1", 0, ANSWER_BYTES));
+        }
+        missed.notified().await;
+        // When the others have gone, all that waits is there.
+        drop(deliver);
+        let (mut calls_waited, mut answers_waited) = (0, 0);
+        while calls.receive().await.is_some() {
+            calls_waited += 1;
+        }
+        while answers.receive().await.is_some() {
+            answers_waited += 1;
+        }
+        let each = |data: usize| data + EVENT_BYTES + ANSWER_OVERHEAD_BYTES;
+        assert_eq!(calls_waited, CALLS_BYTES_MAX / each(CALL_BYTES));
+        assert_eq!(answers_waited, ANSWERS_BYTES_MAX / each(ANSWER_BYTES));
     }
 }

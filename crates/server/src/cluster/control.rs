@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use fanwire_broker::{Event, LinkState, Publish, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
 use fanwire_protocol::{Disconnect, Epoch, Publication};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::held::{HELD, held_here};
 use super::message::{Answer, Call, Outcome, SINGLE, Single};
+use super::queue::Receiver;
 use super::{Cluster, ORDERS_KEPT, answers_topic};
 use crate::api;
 use crate::handle::Node;
@@ -25,10 +26,10 @@ use crate::users::UserMessage;
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     /// Events of `!control`.
-    pub calls: mpsc::Receiver<Event>,
+    pub calls: Receiver<Event>,
     /// Some of those did not fit.
     pub missed: Arc<Notify>,
-    pub answers: mpsc::Receiver<Arc<Publication>>,
+    pub answers: Receiver<Arc<Publication>>,
 }
 
 /// How long a call of another node may take; nobody waits for it any more by then.
@@ -93,7 +94,7 @@ async fn return_from_the_dead(node: &Node, cluster: &Cluster) {
     }
 }
 
-async fn listen(node: Node, cluster: Cluster, mut calls: mpsc::Receiver<Event>, missed: Arc<Notify>) {
+async fn listen(node: Node, cluster: Cluster, mut calls: Receiver<Event>, missed: Arc<Notify>) {
     let mut listener =
         Listener { node, calls: Arc::new(Semaphore::new(CALLS_MAX)), follow: Follow::default(), cluster };
     listener.begin().await;
@@ -102,7 +103,7 @@ async fn listen(node: Node, cluster: Cluster, mut calls: mpsc::Receiver<Event>, 
     loop {
         let due = listener.follow.due();
         tokio::select! {
-            event = calls.recv() => match event {
+            event = calls.receive() => match event {
                 Some(event) => listener.take(event).await,
                 None => return,
             },
@@ -113,8 +114,8 @@ async fn listen(node: Node, cluster: Cluster, mut calls: mpsc::Receiver<Event>, 
     }
 }
 
-async fn take_answers(cluster: &Cluster, mut answers: mpsc::Receiver<Arc<Publication>>) {
-    while let Some(publication) = answers.recv().await {
+async fn take_answers(cluster: &Cluster, mut answers: Receiver<Arc<Publication>>) {
+    while let Some(publication) = answers.receive().await {
         match serde_json::from_slice::<Answer>(&publication.data) {
             Ok(answer) => {
                 let waiting = cluster.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);

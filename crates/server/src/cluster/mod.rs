@@ -7,6 +7,7 @@ mod arrivals;
 mod control;
 mod held;
 mod message;
+mod queue;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
