@@ -19,8 +19,18 @@ pub struct Segment(u32);
 #[derive(Clone, Debug)]
 pub struct Parcel {
     bytes: Bytes,
-    /// What the bytes consist of, where some of it may give way in a queue.
-    messages: Option<Box<Messages>>,
+    content: Content,
+}
+
+/// What a parcel counts as where it has to wait.
+#[derive(Clone, Debug)]
+enum Content {
+    /// What topics bring to everybody alike.
+    Shared,
+    /// A reply to one client.
+    Reply,
+    /// Messages of which some may give way.
+    Messages(Box<Messages>),
 }
 
 /// The messages of one topic.
@@ -34,15 +44,19 @@ pub struct Messages {
 
 impl From<Bytes> for Parcel {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, messages: None }
+        Self { bytes, content: Content::Shared }
     }
 }
 
 impl Parcel {
+    pub fn reply(bytes: Bytes) -> Self {
+        Self { bytes, content: Content::Reply }
+    }
+
     /// `bytes` are those of the messages, one after the other.
     pub fn new(bytes: Bytes, messages: Messages) -> Self {
         debug_assert_eq!(bytes.len(), messages.all.iter().map(|(message, _)| message.len()).sum::<usize>());
-        Self { bytes, messages: Some(Box::new(messages)) }
+        Self { bytes, content: Content::Messages(Box::new(messages)) }
     }
 
     pub fn bytes(&self) -> &Bytes {
@@ -53,23 +67,28 @@ impl Parcel {
     /// way.
     pub fn queue(&self, mut taken: usize, queue: &mut Queue, bytes_max: usize) -> Result<usize, Full> {
         let whole = [(self.bytes.clone(), false)];
-        let messages = self.messages.as_deref();
+        let all = match &self.content {
+            Content::Shared | Content::Reply => &whole[..],
+            Content::Messages(messages) => &messages.all,
+        };
+        let is_reply = matches!(self.content, Content::Reply);
         let mut dropped = 0;
-        for (message, is_publication) in messages.map_or(&whole[..], |messages| &messages.all) {
+        for (message, is_publication) in all {
             if taken >= message.len() {
                 taken -= message.len();
                 continue;
             }
             let rest = message.slice(taken..);
-            dropped += match messages {
+            dropped += match &self.content {
                 _ if taken > 0 => {
-                    queue.push_rest(rest);
+                    queue.push_rest(rest, is_reply);
                     0
                 }
-                Some(Messages { topic, policy, .. }) if *is_publication => {
-                    queue.push_publication(*topic, *policy, rest, bytes_max)?
+                Content::Messages(messages) if *is_publication => {
+                    queue.push_publication(messages.topic, messages.policy, rest, bytes_max)?
                 }
-                _ => queue.push(rest, bytes_max)?,
+                Content::Reply => queue.push_reply(rest, bytes_max)?,
+                Content::Shared | Content::Messages(_) => queue.push(rest, bytes_max)?,
             };
             taken = 0;
         }

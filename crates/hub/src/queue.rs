@@ -44,6 +44,8 @@ struct Chunk {
 #[derive(Clone, Copy, Debug)]
 enum Role {
     Kept,
+    /// Kept, and counted in `reply_bytes`.
+    Reply,
     /// In `droppable`.
     Droppable,
     /// In `latest`.
@@ -58,6 +60,10 @@ pub struct Queue {
     /// Chunks that were not dropped.
     messages: usize,
     bytes: usize,
+    /// Bytes of replies among them.
+    reply_bytes: usize,
+    /// Bytes that were written since the queue exists.
+    written: u64,
     /// Part of the first chunk was written: the rest has to follow, or the peer could not read what comes next.
     begun: bool,
     /// Chunks that may be dropped, the oldest first.
@@ -80,6 +86,11 @@ impl Queue {
     /// long it is.
     pub fn push(&mut self, bytes: Bytes, bytes_max: usize) -> Result<usize, Full> {
         self.push_as(Role::Kept, bytes, bytes_max)
+    }
+
+    /// Adds a reply to the client itself.
+    pub fn push_reply(&mut self, bytes: Bytes, bytes_max: usize) -> Result<usize, Full> {
+        self.push_as(Role::Reply, bytes, bytes_max)
     }
 
     /// Adds a publication of a topic with a policy, and says how many gave way.
@@ -107,9 +118,9 @@ impl Queue {
     }
 
     /// Adds the rest of something whose beginning was written, to an empty queue.
-    pub fn push_rest(&mut self, rest: Bytes) {
+    pub fn push_rest(&mut self, rest: Bytes, is_reply: bool) {
         debug_assert!(self.is_empty());
-        self.append(Role::Kept, rest);
+        self.append(if is_reply { Role::Reply } else { Role::Kept }, rest);
         self.begun = true;
     }
 
@@ -118,6 +129,8 @@ impl Queue {
         self.chunks.truncate(usize::from(self.begun));
         self.bytes = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
         self.messages = self.chunks.len();
+        let is_reply = self.chunks.front().is_some_and(|first| matches!(first.role, Role::Reply));
+        self.reply_bytes = if is_reply { self.bytes } else { 0 };
         self.droppable.clear();
         self.latest.clear();
     }
@@ -141,7 +154,11 @@ impl Queue {
     /// Forgets bytes that were written.
     pub fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
+        self.written += written as u64;
         while let Some(chunk) = self.chunks.front_mut() {
+            if matches!(chunk.role, Role::Reply) {
+                self.reply_bytes -= written.min(chunk.bytes.len());
+            }
             if written < chunk.bytes.len() {
                 if written > 0 {
                     chunk.bytes.advance(written);
@@ -167,6 +184,16 @@ impl Queue {
         self.bytes
     }
 
+    /// Bytes of replies that wait.
+    pub fn reply_bytes(&self) -> usize {
+        self.reply_bytes
+    }
+
+    /// Bytes that were written since something began to wait.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     fn push_as(&mut self, role: Role, bytes: Bytes, bytes_max: usize) -> Result<usize, Full> {
         let mut dropped = 0;
         while self.bytes > 0
@@ -184,6 +211,7 @@ impl Queue {
         let number = self.first + self.chunks.len() as u64;
         match role {
             Role::Kept => {}
+            Role::Reply => self.reply_bytes += bytes.len(),
             Role::Droppable => self.droppable.push_back(number),
             Role::Latest(topic) => drop(self.latest.insert(topic, number)),
         }
@@ -211,7 +239,7 @@ impl Queue {
         self.latest.clear();
         for (number, chunk) in self.chunks.iter().enumerate() {
             match chunk.role {
-                Role::Kept => {}
+                Role::Kept | Role::Reply => {}
                 Role::Droppable => self.droppable.push_back(number as u64),
                 Role::Latest(topic) => drop(self.latest.insert(topic, number as u64)),
             }
@@ -221,11 +249,12 @@ impl Queue {
     /// The first chunk gives way no more: it is being written, or was.
     fn settle_first(&mut self) {
         let Some(chunk) = self.chunks.front_mut() else { return };
-        match std::mem::replace(&mut chunk.role, Role::Kept) {
-            Role::Kept => {}
+        match chunk.role {
+            Role::Kept | Role::Reply => return,
             Role::Droppable => drop(self.droppable.pop_front()),
             Role::Latest(topic) => drop(self.latest.remove(&topic)),
         }
+        chunk.role = Role::Kept;
     }
 }
 
@@ -295,7 +324,7 @@ mod tests {
     #[test]
     fn a_stuck_queue_does_not_grow() {
         let (mut queue, topics) = (Queue::default(), topics());
-        queue.push_rest(Bytes::from_static(b"stuck"));
+        queue.push_rest(Bytes::from_static(b"stuck"), false);
         for number in 0..10_000 {
             let (topic, policy) = match number % 2 {
                 0 => (topics[0], SlowPolicy::DropOldest),
@@ -324,9 +353,10 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Push(Vec<u8>),
+        Reply(Vec<u8>),
         Publication(usize, SlowPolicy, Vec<u8>),
         /// The rest of something that was written in part, where nothing waits.
-        Rest(Vec<u8>),
+        Rest(Vec<u8>, bool),
         /// This many of the bytes that one write would be given, in percent.
         Written(usize),
         Keep,
@@ -337,18 +367,23 @@ mod tests {
         let policy =
             prop_oneof![Just(SlowPolicy::Close), Just(SlowPolicy::DropOldest), Just(SlowPolicy::KeepLatest)];
         prop_oneof![
-            3 => message().prop_map(Step::Push),
+            2 => message().prop_map(Step::Push),
+            2 => message().prop_map(Step::Reply),
             6 => (0..3_usize, policy, message()).prop_map(|(topic, policy, message)| Step::Publication(topic, policy, message)),
-            1 => message().prop_map(Step::Rest),
+            1 => (message(), any::<bool>()).prop_map(|(message, is_reply)| Step::Rest(message, is_reply)),
             2 => (0..=100_usize).prop_map(Step::Written),
             1 => Just(Step::Keep),
         ]
     }
 
+    /// In place of a topic.
+    const REPLY: usize = 99;
+
     /// The queue as a plain list.
     #[derive(Default)]
     struct Model {
         messages: Vec<(Vec<u8>, SlowPolicy, usize)>,
+        written: u64,
         begun: bool,
     }
 
@@ -402,15 +437,20 @@ mod tests {
                         let pushed = queue.push(message.clone().into(), BYTES_MAX);
                         prop_assert_eq!(pushed, model.push(message, SlowPolicy::Close, 0, BYTES_MAX));
                     }
+                    Step::Reply(message) => {
+                        let pushed = queue.push_reply(message.clone().into(), BYTES_MAX);
+                        prop_assert_eq!(pushed, model.push(message, SlowPolicy::Close, REPLY, BYTES_MAX));
+                    }
                     Step::Publication(topic, policy, message) => {
                         let pushed =
                             queue.push_publication(topics[topic], policy, message.clone().into(), BYTES_MAX);
                         prop_assert_eq!(pushed, model.push(message, policy, topic, BYTES_MAX));
                     }
-                    Step::Rest(message) => {
+                    Step::Rest(message, is_reply) => {
                         if model.messages.is_empty() {
-                            queue.push_rest(message.clone().into());
-                            model.messages.push((message, SlowPolicy::Close, 0));
+                            queue.push_rest(message.clone().into(), is_reply);
+                            let topic = if is_reply { REPLY } else { 0 };
+                            model.messages.push((message, SlowPolicy::Close, topic));
                             model.begun = true;
                         }
                     }
@@ -418,6 +458,7 @@ mod tests {
                         let given: usize = model.messages.iter().take(Queue::SLICES_MAX).map(|(bytes, ..)| bytes.len()).sum();
                         let mut written = given * percent / 100;
                         queue.advance(written);
+                        model.written += written as u64;
                         while written > 0 {
                             let first = &mut model.messages[0].0;
                             let taken = written.min(first.len());
@@ -437,6 +478,9 @@ mod tests {
                 let all: Vec<Vec<u8>> = model.messages.iter().map(|(bytes, ..)| bytes.clone()).collect();
                 prop_assert_eq!(filled(&queue), all.iter().take(Queue::SLICES_MAX).cloned().collect::<Vec<_>>());
                 prop_assert_eq!(queue.bytes(), all.iter().map(Vec::len).sum::<usize>());
+                let replies = model.messages.iter().filter(|(_, _, of)| *of == REPLY);
+                prop_assert_eq!(queue.reply_bytes(), replies.map(|(bytes, ..)| bytes.len()).sum::<usize>());
+                prop_assert_eq!(queue.written(), model.written);
                 prop_assert_eq!(queue.is_empty(), all.is_empty());
             }
             let all: Vec<Vec<u8>> = model.messages.into_iter().map(|(bytes, ..)| bytes).collect();

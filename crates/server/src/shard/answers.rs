@@ -2,6 +2,7 @@
 //! room for the answers.
 
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, Joined, TopicRequest};
+use fanwire_hub::session::Session;
 use fanwire_protocol::{Disconnect, ErrorCode, TopicName};
 use rustc_hash::FxHashMap;
 
@@ -12,10 +13,33 @@ use crate::allowance::Allowance;
 use crate::inbox::{Address, Message};
 
 /// Whoever holds less is not looked at where room for answers is missed.
-const STALLED_BYTES_MIN: u32 = 4 << 10;
+const HELD_BYTES_MIN: u32 = 4 << 10;
 
-/// Clients that took nothing of what waits for them when they were last looked at, by what waited.
-pub(super) type Stalled = FxHashMap<ConnectionKey, usize>;
+/// Where others wait for room, whoever would need longer to take what it holds gives way.
+const HELD_MILLIS_MAX: u64 = 5000;
+
+/// How long a client is watched before that is judged: a socket takes bytes in bursts.
+const WATCHED_MILLIS_MIN: u64 = 1900;
+
+/// Clients that hold room while others wait for it.
+pub(super) type Holders = FxHashMap<ConnectionKey, Holder>;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Holder {
+    since_millis: u64,
+    /// Its progress then.
+    progress: u64,
+}
+
+impl Holder {
+    /// It would take too long for what is left, as far as can be said yet.
+    fn is_too_slow(self, left: u32, progress: u64, now_millis: u64) -> bool {
+        let watched_millis = now_millis - self.since_millis;
+        let taken = progress.saturating_sub(self.progress);
+        watched_millis >= WATCHED_MILLIS_MIN
+            && u64::from(left).saturating_mul(watched_millis) > taken.saturating_mul(HELD_MILLIS_MAX)
+    }
+}
 
 impl Shard {
     /// Sends a request of a session to the owner of its topic, or lets it wait for its turn.
@@ -133,21 +157,26 @@ impl Shard {
         self.ask_in_turn();
     }
 
-    /// Where others wait for room, ends connections that hold it and took nothing for a second, the largest first.
+    /// Where others wait for room, ends connections that hold it and take too little, the largest first. Called about
+    /// once a second.
     fn let_go_of_stalled(&mut self) {
-        let before = std::mem::take(&mut self.stalled);
+        let before = std::mem::take(&mut self.holders);
         if !self.reads.is_pressing(self.now.millis) {
             return;
         }
         let mut stalled = Vec::new();
         for (slot, connection) in &self.connections {
-            if connection.is_blocked && connection.replied_bytes >= STALLED_BYTES_MIN {
-                let (key, queued) = (connection.key(slot as u32), connection.queued_bytes());
-                if before.get(&key).is_some_and(|before| queued >= *before) {
-                    stalled.push((connection.replied_bytes, key.slot));
-                }
-                self.stalled.insert(key, queued);
+            let is_connecting = connection.session().is_some_and(Session::is_connecting);
+            if connection.replied_bytes < HELD_BYTES_MIN || is_connecting {
+                continue;
             }
+            let key = connection.key(slot as u32);
+            let (since_millis, progress) = (self.now.millis, connection.progress());
+            let holder = before.get(&key).copied().unwrap_or(Holder { since_millis, progress });
+            if holder.is_too_slow(connection.replied_bytes, progress, self.now.millis) {
+                stalled.push((connection.replied_bytes, key.slot));
+            }
+            self.holders.insert(key, holder);
         }
         stalled.sort_unstable_by(|a, b| b.cmp(a));
         for (_, slot) in stalled {
@@ -158,7 +187,7 @@ impl Shard {
         }
     }
 
-    /// Ends a connection that takes nothing, and frees what waits for it at once: it would not read a goodbye.
+    /// Ends a connection that takes too little, and frees what waits for it at once: it would not read a goodbye.
     fn cut_off(&mut self, slot: u32) {
         self.end(slot);
         let is_open =
@@ -179,4 +208,25 @@ fn asker(connection: &Connection, unread_max: usize) -> Option<Asker> {
     } else {
         Asker { unread: replied, unread_max, recovered: 0 }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_needs_more_than_five_seconds_for_the_rest_is_too_slow() {
+        let holder = Holder { since_millis: 1000, progress: 50_000 };
+        for (left, taken, watched_millis, is_too_slow) in [
+            (1_000_000, 0, 1000, false),
+            (5000, 0, 2000, true),
+            (1_000_000, 20_000, 2000, true),
+            (50_000, 20_000, 2000, false),
+            (50_001, 20_000, 2000, true),
+            (1_000_000, 1_200_000, 6000, false),
+        ] {
+            let judged = holder.is_too_slow(left, 50_000 + taken, 1000 + watched_millis);
+            assert_eq!(judged, is_too_slow, "{left} {taken} {watched_millis}");
+        }
+    }
 }

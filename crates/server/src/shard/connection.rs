@@ -32,7 +32,7 @@ pub(super) struct Connection {
     pub(super) held: Option<Box<Queue>>,
     pub(super) reader: Reader,
     pub(super) generation: u32,
-    /// Bytes of replies since everything was last written; of a client that is being connected, with what is recovered.
+    /// Bytes of replies that the socket has not taken; of a client that is being connected, with what is recovered.
     pub(super) replied_bytes: u32,
     /// It is in the list of sockets to read again.
     pub(super) to_read: bool,
@@ -232,12 +232,29 @@ impl Connection {
             self.socket.flush()?;
         }
         let mut written = self.write_chain(outbox, queue_bytes_max)?;
-        let is_connecting = || self.session().is_some_and(|session| session.is_connecting());
-        // What was recovered for a connect waits elsewhere.
-        if self.replied_bytes > 0 && self.is_flushed() && !is_connecting() {
-            written.settled = std::mem::take(&mut self.replied_bytes) as usize;
+        if self.replied_bytes > 0 {
+            written.settled = self.settle(written.bytes);
         }
         Ok(written)
+    }
+
+    /// Forgets replies that the socket has taken, after `written` more bytes; returns their bytes.
+    fn settle(&mut self, written: u64) -> usize {
+        // What was recovered for a connect waits elsewhere.
+        if self.session().is_some_and(Session::is_connecting) {
+            return 0;
+        }
+        let replied = self.replied_bytes as usize;
+        let queued = self.queue.as_ref().map_or(0, |queue| queue.reply_bytes());
+        let left = queued + self.socket.unsent_replies(replied.saturating_sub(queued), written);
+        let settled = replied.saturating_sub(left);
+        self.replied_bytes -= settled as u32;
+        settled
+    }
+
+    /// Grows with what the peer takes, as long as something waits for it.
+    pub(super) fn progress(&self) -> u64 {
+        self.socket.sent().unwrap_or_else(|| self.queue.as_ref().map_or(0, |queue| queue.written()))
     }
 
     fn write_chain(&mut self, outbox: &Outbox, queue_bytes_max: usize) -> Result<Written, WriteError> {
@@ -318,7 +335,7 @@ pub(super) struct Written {
     pub(super) bytes: u64,
     /// Publications that gave way to newer ones.
     pub(super) dropped: usize,
-    /// Bytes of replies that all went to the kernel, with this write or before it.
+    /// Bytes of replies that went to the kernel, with this write or before it.
     pub(super) settled: usize,
 }
 
@@ -326,5 +343,58 @@ impl Written {
     fn add(&mut self, bytes: usize) {
         self.calls += 1;
         self.bytes += bytes as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream};
+
+    use fanwire_hub::outbox::Parcel;
+
+    use super::*;
+
+    fn connected() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        (Connection::new(Socket::new(socket, None), 1, Role::Echo), peer)
+    }
+
+    fn write(connection: &mut Connection, parcel: Parcel) {
+        let mut outbox = Outbox::default();
+        let segment = outbox.segment(parcel);
+        outbox.link(0, &mut connection.chain, segment);
+        assert!(connection.write(&outbox, 64 << 20).is_ok());
+    }
+
+    /// A client that never catches up with its topics has taken its replies all the same.
+    #[test]
+    fn replies_are_taken_though_more_waits_behind_them() {
+        let (mut connection, mut peer) = connected();
+        while connection.queued_bytes() == 0 {
+            write(&mut connection, Parcel::from(Bytes::from(vec![0; 1 << 20])));
+        }
+        connection.replied_bytes = 5000;
+        write(&mut connection, Parcel::reply(Bytes::from(vec![1; 5000])));
+        assert_eq!(connection.replied_bytes, 5000);
+        // More than the kernel takes.
+        write(&mut connection, Parcel::from(Bytes::from(vec![0; 32 << 20])));
+        let mut piece = vec![0; 64 << 10];
+        let mut received_reply = false;
+        while connection.replied_bytes > 0 {
+            let count = peer.read(&mut piece).unwrap();
+            received_reply |= piece[..count].contains(&1);
+            connection.is_blocked = false;
+            assert!(connection.write(&Outbox::default(), usize::MAX).is_ok());
+        }
+        assert!(connection.queued_bytes() > 0);
+        // The kernel has it, and the peer gets it.
+        while !received_reply {
+            let count = peer.read(&mut piece).unwrap();
+            received_reply = piece[..count].contains(&1);
+        }
     }
 }

@@ -26,13 +26,19 @@ pub(super) struct Encrypted {
     /// The peer was told that nothing more comes. From then on the session is not asked what came, since it has no
     /// right to complain.
     is_finished: bool,
+    /// Encrypted bytes that the kernel took.
+    sent: u64,
+    /// Bytes of replies that may be among those the kernel did not take.
+    replies: usize,
+    /// Bytes that came behind the last of them.
+    behind_replies: u64,
 }
 
 impl Encrypted {
     /// Goes on with a session whose handshake is done.
     pub(super) fn new(socket: TcpStream, mut session: ServerConnection) -> Self {
         session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
-        Self { socket, session, failure: None, is_finished: false }
+        Self { socket, session, failure: None, is_finished: false, sent: 0, replies: 0, behind_replies: 0 }
     }
 
     /// Takes what was decrypted already, then reads on. What the buffer has no room for stays in the session, and no
@@ -117,12 +123,26 @@ impl Encrypted {
         !self.session.wants_write()
     }
 
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The session does not say what is left in it. It is less than it may hold, so a reply is out when that much came
+    /// behind it.
+    pub(super) fn unsent_replies(&mut self, given: usize, written: u64) -> usize {
+        let is_more = given > self.replies;
+        self.behind_replies = if is_more { 0 } else { self.behind_replies + written };
+        let is_out = self.is_flushed() || self.behind_replies >= UNSENT_BYTES_MAX as u64;
+        self.replies = if is_out { 0 } else { given };
+        self.replies
+    }
+
     /// Hands over what is encrypted; false if the socket takes no more of it until it is told to be writable.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
         while self.session.wants_write() {
             match self.session.write_tls(&mut self.socket) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(_) => {}
+                Ok(count) => self.sent += count as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

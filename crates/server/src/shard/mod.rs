@@ -43,7 +43,7 @@ use crate::node::Topics;
 use crate::turns::Turns;
 use crate::users::Users;
 pub(crate) use adopt::{Adopted, Purpose};
-use answers::Stalled;
+use answers::Holders;
 use connection::{Connection, Role};
 use departures::Departures;
 use fanout::Groups;
@@ -116,7 +116,7 @@ pub(crate) struct Shard {
     generation: u32,
     queued_bytes: usize,
     reads: Reads,
-    stalled: Stalled,
+    holders: Holders,
     /// Bytes of commands that wait for earlier ones of their clients.
     waiting_bytes: usize,
     /// It was more than may be, and connections may have been left unread for that.
@@ -160,7 +160,7 @@ impl Shard {
             generation: 0,
             queued_bytes: 0,
             reads: Reads::new(&settings.client),
-            stalled: Stalled::default(),
+            holders: Holders::default(),
             waiting_bytes: 0,
             waiting_was_full: false,
             turn_bytes: 0,

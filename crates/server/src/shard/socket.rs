@@ -115,6 +115,23 @@ impl Socket {
         }
     }
 
+    /// Bytes of replies that may not be with the kernel, after `written` more bytes: at most those that the socket was
+    /// `given` and that were not sent before.
+    pub(super) fn unsent_replies(&mut self, given: usize, written: u64) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Encrypted(encrypted) => encrypted.unsent_replies(given, written),
+        }
+    }
+
+    /// Bytes that the kernel has taken, where the socket counts them.
+    pub(super) fn sent(&self) -> Option<u64> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Encrypted(encrypted) => Some(encrypted.sent()),
+        }
+    }
+
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),

@@ -5,6 +5,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
+use fanwire_hub::outbox::Parcel;
 use fanwire_hub::session::Pings;
 use fanwire_protocol::centrifuge::Reply;
 use fanwire_protocol::{Disconnect, ErrorCode, events, websocket};
@@ -126,7 +127,7 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(slot as usize)
             && !bytes.is_empty()
         {
-            let segment = self.outbox.segment(bytes);
+            let segment = self.outbox.segment(Parcel::reply(bytes));
             self.outbox.link(slot, &mut connection.chain, segment);
         }
     }
@@ -175,6 +176,9 @@ impl Shard {
                 self.counters.dropped.add(written.dropped as u64);
                 if written.settled > 0 {
                     self.reads.replied -= written.settled;
+                    if connection.replied_bytes == 0 {
+                        self.holders.remove(&key);
+                    }
                     self.reads.queue(key, self.now.millis);
                 }
                 if connection.is_held_back() && written.bytes > 0 {

@@ -1,9 +1,11 @@
 //! Answers are bounded in bytes: whoever asks for much gets it in pieces, and whoever does not read holds little.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use fanwire_server::Settings;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use crate::common::{Client, TestGateway, eventually, settings, within};
 
@@ -265,7 +267,10 @@ async fn a_crowd_that_asks_and_does_not_read_holds_little_and_gives_way() {
 /// Those that hold the room and take nothing are let go, and those who read get everything.
 #[tokio::test]
 async fn whoever_reads_is_answered_and_whoever_does_not_is_let_go() {
-    let (gateway, _witness) = with_stream(bounded(1), 150, 20_000).await;
+    let mut settings = bounded(1);
+    // The kernel takes half of it at most.
+    settings.client.answer_bytes_max = 3 << 20;
+    let (gateway, _witness) = with_stream(settings, 150, 20_000).await;
     let mut crowd = Vec::new();
     for _ in 0..60 {
         let mut client = Client::connect_small(gateway.address).await;
@@ -282,4 +287,35 @@ async fn whoever_reads_is_answered_and_whoever_does_not_is_let_go() {
     eventually("some are let go", async || gateway.metric_of(CLOSED, r#"code="3008""#).await > 0.0).await;
     drop(crowd);
     eventually("nothing waits", async || gateway.metric(QUEUE_BYTES).await == 0.0).await;
+}
+
+/// Those that take a little again and again, so that what they hold would be held for long, make room as well.
+#[tokio::test]
+async fn whoever_takes_little_gives_way_to_those_who_wait() {
+    const CROWD: usize = 30;
+    let mut settings = bounded(1);
+    settings.client.answer_bytes_max = 3 << 20;
+    let (gateway, mut witness) = with_stream(settings, 150, 20_000).await;
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..CROWD {
+        let mut client = Client::connect_small(gateway.address).await;
+        client.commands((0..10).map(|_| ("history", everything()))).await;
+        crowd.spawn(async move {
+            // 40 KB a second: what waits for it would take a minute.
+            let (mut stream, mut piece) = (client.socket.into_stream(), vec![0; 16 << 10]);
+            while stream.read(&mut piece).await.is_ok_and(|count| count > 0) {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+            }
+        });
+    }
+    eventually("the crowd holds the room", async || {
+        gateway.metric(QUEUE_BYTES).await > ANSWERS_BYTES_MAX / 4.0
+    })
+    .await;
+    // Room goes to others of the crowd as well.
+    eventually("a long answer", async || {
+        let page = witness.request("history", everything()).await;
+        page.is_ok_and(|page| numbers(&page).len() > 100)
+    })
+    .await;
 }
