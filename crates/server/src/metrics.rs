@@ -7,6 +7,7 @@ mod http;
 mod log;
 mod process;
 mod redis;
+mod shards;
 mod tls;
 
 use std::fmt;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_broker::RedisStats;
-use fanwire_hub::delivery::Wire;
 use fanwire_protocol::json;
 use prometheus::core::Collector;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
@@ -22,7 +22,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
 
 use crate::admission::Crowd;
 use crate::api::METHOD_LABELS;
-use crate::counters::{ByCode, Counter, Counters};
+use crate::counters::Counters;
 use crate::tasks::Task;
 use crate::tls::TlsStats;
 
@@ -92,8 +92,7 @@ impl Metrics {
 
     /// All of it in Prometheus' text format.
     pub(crate) fn encode(&self, snapshot: &Snapshot) -> String {
-        let mut families: Vec<MetricFamily> =
-            FAMILIES.iter().map(|family| family.collect(&self.shards)).collect();
+        let mut families = shards::collect(&self.shards);
         families.extend(self.api_requests.collect());
         families.extend(self.api_seconds.collect());
         let draining = sample(MetricType::GAUGE, &[], f64::from(u8::from(snapshot.is_draining)));
@@ -120,272 +119,6 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
-    }
-}
-
-/// A number that is summed over the shards.
-struct Family {
-    name: &'static str,
-    help: &'static str,
-    kind: MetricType,
-    value: Value,
-}
-
-/// Finds what a shard counts.
-type Find<T> = fn(&Counters) -> &T;
-
-enum Value {
-    One(Find<Counter>),
-    ByWire(Find<[Counter; Wire::COUNT]>),
-    ByCode(Find<ByCode>),
-    /// Two numbers told apart by the label `result`.
-    Results(&'static [(&'static str, Find<Counter>)]),
-    /// 1, and a label that says everything.
-    Info(&'static str, &'static str),
-}
-
-const FAMILIES: [Family; 31] = [
-    Family {
-        name: "fanwire_build_info",
-        help: "Always 1; the label names the version that runs.",
-        kind: MetricType::GAUGE,
-        value: Value::Info("version", env!("CARGO_PKG_VERSION")),
-    },
-    Family {
-        name: "fanwire_connections",
-        help: "Open client connections.",
-        kind: MetricType::GAUGE,
-        value: Value::ByWire(|shard| &shard.connections),
-    },
-    Family {
-        name: "fanwire_connections_opened_total",
-        help: "Client connections that were accepted.",
-        kind: MetricType::COUNTER,
-        value: Value::ByWire(|shard| &shard.connections_opened),
-    },
-    Family {
-        name: "fanwire_connections_closed_total",
-        help: "Client connections that ended, by the code the server closed them with; other: the client left.",
-        kind: MetricType::COUNTER,
-        value: Value::ByCode(|shard| &shard.connections_closed),
-    },
-    Family {
-        name: "fanwire_connections_rejected_total",
-        help: "Client connections that a limit of the node or its shutdown kept out.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.connections_rejected),
-    },
-    Family {
-        name: "fanwire_connections_compressed",
-        help: "Open WebSocket connections whose messages are compressed.",
-        kind: MetricType::GAUGE,
-        value: Value::One(|shard| &shard.connections_compressed),
-    },
-    Family {
-        name: "fanwire_clients",
-        help: "Clients that are connected, their connect command answered.",
-        kind: MetricType::GAUGE,
-        value: Value::One(|shard| &shard.clients),
-    },
-    Family {
-        name: "fanwire_users",
-        help: "Different users among the clients.",
-        kind: MetricType::GAUGE,
-        value: Value::One(|shard| &shard.users),
-    },
-    Family {
-        name: "fanwire_subscriptions",
-        help: "Subscriptions of all clients.",
-        kind: MetricType::GAUGE,
-        value: Value::One(|shard| &shard.subscriptions),
-    },
-    Family {
-        name: "fanwire_topics",
-        help: "Topics that have subscribers.",
-        kind: MetricType::GAUGE,
-        value: Value::One(|shard| &shard.topics),
-    },
-    Family {
-        name: "fanwire_commands_received_total",
-        help: "Commands from clients.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.commands_received),
-    },
-    Family {
-        name: "fanwire_publications_total",
-        help: "Publications taken in, from clients and from the API.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.publications),
-    },
-    Family {
-        name: "fanwire_messages_delivered_total",
-        help: "Publications, joins and leaves written to subscribers or queued for them.",
-        kind: MetricType::COUNTER,
-        value: Value::ByWire(|shard| &shard.deliveries),
-    },
-    Family {
-        name: "fanwire_publications_dropped_total",
-        help: "Publications that gave way to newer ones while they waited for a slow client, as the namespace's \
-               slow_policy says.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.dropped),
-    },
-    Family {
-        name: "fanwire_replies_total",
-        help: "Replies to clients' commands, and pushes that are no delivery.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.replies),
-    },
-    Family {
-        name: "fanwire_reply_errors_total",
-        help: "Commands of clients that were answered with an error.",
-        kind: MetricType::COUNTER,
-        value: Value::ByCode(|shard| &shard.errors),
-    },
-    Family {
-        name: "fanwire_unsubscribes_total",
-        help: "Subscriptions that the server ended.",
-        kind: MetricType::COUNTER,
-        value: Value::ByCode(|shard| &shard.unsubscribes),
-    },
-    Family {
-        name: "fanwire_recoveries_total",
-        help: "Subscriptions that asked for what they had missed; failed: not all of it was left; too_long: it was \
-               more than client.recovery_bytes_max, or the shard had no room for it.",
-        kind: MetricType::COUNTER,
-        value: Value::Results(&[
-            ("complete", |shard| &shard.recoveries),
-            ("failed", |shard| &shard.recoveries_failed),
-            ("too_long", |shard| &shard.recoveries_too_long),
-        ]),
-    },
-    Family {
-        name: "fanwire_position_checks_total",
-        help: "Times that this node compared what it had delivered of a topic with the topic's stream.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.position_checks),
-    },
-    Family {
-        name: "fanwire_repairs_total",
-        help: "Times that this node had missed something of a topic's stream and read it; failed: some of it was gone, \
-               and subscribers with a position were told.",
-        kind: MetricType::COUNTER,
-        value: Value::Results(&[
-            ("complete", |shard| &shard.repairs),
-            ("failed", |shard| &shard.repairs_failed),
-        ]),
-    },
-    Family {
-        name: "fanwire_socket_writes_total",
-        help: "Writes to clients' sockets.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.writes),
-    },
-    Family {
-        name: "fanwire_sent_bytes_total",
-        help: "Bytes written to clients' sockets.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.bytes_sent),
-    },
-    Family {
-        name: "fanwire_compression_input_bytes_total",
-        help: "Bytes of messages that were compressed, each counted once, however many clients got it.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.bytes_uncompressed),
-    },
-    Family {
-        name: "fanwire_compression_output_bytes_total",
-        help: "Bytes that those messages were compressed to.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.bytes_compressed),
-    },
-    Family {
-        name: "fanwire_received_bytes_total",
-        help: "Bytes read from clients' sockets.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.bytes_received),
-    },
-    Family {
-        name: "fanwire_send_queue_bytes",
-        help: "Bytes that wait for slow clients.",
-        kind: MetricType::GAUGE,
-        value: Value::One(|shard| &shard.queued_bytes),
-    },
-    Family {
-        name: "fanwire_memory_engine_streams",
-        help: "Topics that have a position in the embedded engine; 0 with Redis.",
-        kind: MetricType::GAUGE,
-        value: Value::One(|shard| &shard.engine_streams),
-    },
-    Family {
-        name: "fanwire_memory_engine_publications",
-        help: "Publications that the embedded engine keeps; 0 with Redis.",
-        kind: MetricType::GAUGE,
-        value: Value::One(|shard| &shard.engine_publications),
-    },
-    Family {
-        name: "fanwire_memory_engine_bytes",
-        help: "What names, positions and publications take in the embedded engine, of engine.memory.history_bytes_max.",
-        kind: MetricType::GAUGE,
-        value: Value::One(|shard| &shard.engine_bytes),
-    },
-    Family {
-        name: "fanwire_memory_engine_publications_evicted_total",
-        help: "Publications that left history before their time because engine.memory.history_bytes_max was reached.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.publications_evicted),
-    },
-    Family {
-        name: "fanwire_memory_engine_positions_forgotten_total",
-        help: "Positions that were forgotten for the same reason; their clients are not recovered.",
-        kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.positions_forgotten),
-    },
-];
-
-/// Transport and protocol of each wire, in the order in which shards count them.
-const WIRES: [(Wire, &str, &str); Wire::COUNT] = [
-    (Wire::JsonFrames, "websocket", "json"),
-    (Wire::ProtobufFrames, "websocket", "protobuf"),
-    (Wire::Events, "sse", "json"),
-];
-
-impl Family {
-    fn collect(&self, shards: &[Arc<Counters>]) -> MetricFamily {
-        family(self.name, self.help, self.kind, self.samples(shards))
-    }
-
-    fn samples(&self, shards: &[Arc<Counters>]) -> Vec<proto::Metric> {
-        let sample = |labels: &[(&str, &str)], value: u64| sample(self.kind, labels, value as f64);
-        let sum = |value: &dyn Fn(&Counters) -> u64| shards.iter().map(|shard| value(shard)).sum::<u64>();
-        match self.value {
-            Value::One(counter) => vec![sample(&[], sum(&|shard| counter(shard).value()))],
-            Value::ByWire(counters) => WIRES
-                .iter()
-                .map(|&(wire, transport, protocol)| {
-                    let labels = [("transport", transport), ("protocol", protocol)];
-                    sample(&labels, sum(&|shard| counters(shard)[wire as usize].value()))
-                })
-                .collect(),
-            Value::ByCode(counters) => {
-                let mut codes: Vec<(String, u64)> = Vec::new();
-                for shard in shards {
-                    // Every shard lists the same codes in the same order.
-                    for (place, (code, count)) in counters(shard).iter().enumerate() {
-                        match codes.get_mut(place) {
-                            Some((_, total)) => *total += count,
-                            None => codes.push((code, count)),
-                        }
-                    }
-                }
-                codes.iter().map(|(code, count)| sample(&[("code", code)], *count)).collect()
-            }
-            Value::Results(results) => results
-                .iter()
-                .map(|(result, counter)| sample(&[("result", result)], sum(&|shard| counter(shard).value())))
-                .collect(),
-            Value::Info(label, value) => vec![sample(&[(label, value)], 1)],
-        }
     }
 }
 
@@ -424,6 +157,8 @@ mod tests {
     use std::collections::HashSet;
     use std::io::Write as _;
     use std::process::{Command, Stdio};
+
+    use fanwire_hub::delivery::Wire;
 
     use super::*;
     use crate::tls::Handshake;
@@ -510,7 +245,7 @@ mod tests {
             assert!(names.insert(name.to_owned()), "{name} is there twice");
             assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
         }
-        assert!(names.len() > FAMILIES.len());
+        assert!(names.len() > shards::FAMILIES.len());
     }
 
     /// Prometheus' own check, where its tool is installed.
