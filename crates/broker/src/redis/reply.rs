@@ -73,30 +73,32 @@ pub(super) fn page(value: Value) -> Option<Page> {
 }
 
 /// What `members.lua` answers.
-pub(super) struct MembersPage {
-    /// Nodes whose members have all been read.
-    pub(super) done: usize,
-    /// The cursor in the next node's.
-    pub(super) next: Vec<u8>,
-    /// Bodies of members.
-    pub(super) members: Vec<Bytes>,
+#[derive(Debug, PartialEq)]
+pub(super) enum Members {
+    /// There are more than is wanted.
+    TooLong,
+    /// A page: nodes whose members have all been read, the cursor in the next node's, and bodies of members.
+    Page { done: usize, next: Vec<u8>, bodies: Vec<Bytes> },
 }
 
-/// A page of members.
-pub(super) fn members_page(value: Value) -> Option<MembersPage> {
+/// A page of members, if it is within what is wanted.
+pub(super) fn members(value: Value) -> Option<Members> {
     let Value::Array(values) = value else { return None };
     let [Value::Int(done), Value::BulkString(next), Value::Array(entries)] =
         <[Value; 3]>::try_from(values).ok()?
     else {
         return None;
     };
-    let mut members = Vec::with_capacity(entries.len() / 2);
+    if done == -1 {
+        return Some(Members::TooLong);
+    }
+    let mut bodies = Vec::with_capacity(entries.len() / 2);
     let mut entries = entries.into_iter();
     while let Some(client) = entries.next() {
         let (Value::BulkString(_), Value::BulkString(body)) = (client, entries.next()?) else { return None };
-        members.push(Bytes::from(body));
+        bodies.push(Bytes::from(body));
     }
-    Some(MembersPage { done: usize::try_from(done).ok()?, next, members })
+    Some(Members::Page { done: usize::try_from(done).ok()?, next, bodies })
 }
 
 /// The pairs of a hash, whichever protocol version they came by.
@@ -134,16 +136,17 @@ mod tests {
 
     #[test]
     fn pages_of_members_of_another_shape_are_refused() {
-        let with = |done, entries| {
-            members_page(Value::Array(vec![Value::Int(done), text("0"), Value::Array(entries)]))
-        };
-        assert_eq!(with(1, vec![text("client"), text("body")]).unwrap().members, ["body"]);
+        let with =
+            |done, entries| members(Value::Array(vec![Value::Int(done), text("0"), Value::Array(entries)]));
+        let page = Members::Page { done: 1, next: b"0".to_vec(), bodies: vec!["body".into()] };
+        assert_eq!(with(1, vec![text("client"), text("body")]), Some(page));
+        assert_eq!(with(-1, vec![]), Some(Members::TooLong));
         assert!(with(0, vec![]).is_some());
-        assert!(with(-1, vec![]).is_none());
+        assert!(with(-2, vec![]).is_none());
         assert!(with(0, vec![text("client")]).is_none());
         assert!(with(0, vec![text("client"), Value::Int(1)]).is_none());
-        assert!(members_page(Value::Array(vec![Value::Int(0), text("0")])).is_none());
-        assert!(members_page(Value::Okay).is_none());
+        assert!(members(Value::Array(vec![Value::Int(0), text("0")])).is_none());
+        assert!(members(Value::Okay).is_none());
     }
 
     #[test]

@@ -13,13 +13,13 @@ use crate::presence::PresenceStats;
 use crate::redis::frame::Content;
 use crate::redis::keys::Incarnation;
 use crate::redis::link::Ready;
-use crate::redis::reply::{self, MembersPage};
+use crate::redis::reply::{self, Members};
 
 /// Up to so many bytes of members, as answers count them, the number of users is exact; above it a user on several
 /// nodes counts on each.
 const USERS_EXACT_BYTES_MAX: usize = 2 << 20;
 
-/// What is read of members at once. A page may take a few members more.
+/// What is read of members at once. A page may take more if it is what Redis hands out in one step.
 const PAGE_BYTES_MAX: usize = 256 << 10;
 
 /// The nodes that have members in a topic and are alive.
@@ -97,16 +97,20 @@ impl Presence {
         let (mut cursor, mut bytes) = (b"0".to_vec(), 0_usize);
         let mut taken = HashSet::new();
         while !keys.is_empty() {
-            let page_bytes = (bytes_max - bytes).min(PAGE_BYTES_MAX).to_string();
-            let page = link.script(&self.scripts.members, &keys, &[&cursor, page_bytes.as_bytes()]).await?;
-            let page = reply::members_page(page).filter(|page| page.done <= keys.len());
-            let MembersPage { done, next, members } = page.ok_or_else(|| link.nonsense())?;
+            let arguments = [PAGE_BYTES_MAX, bytes_max - bytes].map(|bytes| bytes.to_string());
+            let arguments = [&cursor, arguments[0].as_bytes(), arguments[1].as_bytes()];
+            let answer = reply::members(link.script(&self.scripts.members, &keys, &arguments).await?);
+            let (done, next, bodies) = match answer {
+                Some(Members::Page { done, next, bodies }) if done <= keys.len() => (done, next, bodies),
+                Some(Members::TooLong) => return Err(EngineError::TooLong),
+                _ => return Err(link.nonsense()),
+            };
             keys.drain(..done);
             cursor = next;
-            if members.is_empty() && !keys.is_empty() {
+            if bodies.is_empty() && !keys.is_empty() {
                 return Err(link.nonsense());
             }
-            for body in members {
+            for body in bodies {
                 let body_bytes = body.len();
                 bytes += match Content::parse(body, 0) {
                     Ok(Content::Member(info)) if taken.insert(info.client) => {

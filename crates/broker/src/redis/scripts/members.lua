@@ -1,25 +1,25 @@
--- Reads a page of a topic's members: what does not fit the page is not read.
+-- Reads a page of a topic's members. Redis hands out members by the step, of which it alone knows the length: a step that
+-- does not fit is not sent, unless it is the only one of its page.
 --
 -- KEYS: the members of each node, from the first that was not read whole.
--- ARGV: 1 the cursor in the first of them, 2 bytes.
--- Returns how many of KEYS are read whole, the cursor in the next, and the page: client, body, client, body... Only the
--- last page may be empty, and a member may be in more than one.
+-- ARGV: 1 the cursor in the first of them, 2 bytes of a page, 3 bytes of all that is still wanted.
+-- Returns how many of KEYS are read whole, or -1 if there is more than is wanted; the cursor in the next; and the page:
+-- client, body, client, body... Only the last page may be empty, and a member may be in more than one.
 
--- Members that are read at once: few at first, since each may be long.
+-- Members in a step: few at first, since each may be long.
 local FIRST_MEMBERS, MEMBERS_MAX = 2, 64
 
-local cursor, left, piece = ARGV[1], tonumber(ARGV[2]), FIRST_MEMBERS
-local page = {}
+local cursor, page_bytes_max, bytes_max = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local page, bytes, step = {}, 0, FIRST_MEMBERS
 for index, key in ipairs(KEYS) do
   repeat
-    local found = redis.call('HSCAN', key, cursor, 'COUNT', piece)
+    local found = redis.call('HSCAN', key, cursor, 'COUNT', step)
+    for _, text in ipairs(found[2]) do bytes = bytes + #text end
+    if bytes > bytes_max then return { -1, '0', {} } end
+    if bytes > page_bytes_max and #page > 0 then return { index - 1, cursor, page } end
+    for _, text in ipairs(found[2]) do page[#page + 1] = text end
     cursor = found[1]
-    for _, text in ipairs(found[2]) do
-      page[#page + 1] = text
-      left = left - #text
-    end
-    if left < 0 then return { cursor == '0' and index or index - 1, cursor, page } end
-    piece = math.min(2 * piece, MEMBERS_MAX)
+    step = math.min(2 * step, MEMBERS_MAX)
   until cursor == '0'
 end
 return { #KEYS, '0', page }
