@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use fanwire_hub::delivery::Wire;
 use fanwire_protocol::{Disconnect, ErrorCode, Unsubscribed};
 
-use crate::tls::Handshake;
+use crate::accept::tls::Handshake;
 
 /// A number with one writer.
 #[derive(Debug, Default)]

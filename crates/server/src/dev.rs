@@ -10,10 +10,10 @@ use jsonwebtoken::{EncodingKey, Header};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+use crate::accept::foreign::{self, Foreign, Hosts};
 use crate::chat::{self, PageFile};
-use crate::foreign::{self, Foreign, Hosts};
-use crate::handle::Node;
 use crate::http::{Answer, only_get, respond, text};
+use crate::node::Node;
 use crate::settings::DevSettings;
 
 const TOKEN_PATH: &str = "/dev/token";

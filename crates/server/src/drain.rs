@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::handle::Node;
 use crate::inbox::Message;
+use crate::node::Node;
 use crate::settings::ShutdownSettings;
 
 /// How far a node is on its way out.

@@ -9,11 +9,13 @@ use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, V
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::sync::mpsc;
 
-use crate::handle::{Arrival, Node};
-use crate::origin::{AllowedOrigins, Origin};
+use crate::accept::foreign;
+use crate::accept::origin::{AllowedOrigins, Origin};
+use crate::node::{Arrival, Node};
 use crate::shard::{Adopted, Purpose};
+use crate::transport::{sse, websocket};
 use crate::turns::Turns;
-use crate::{api, dev, foreign, handshake, listen};
+use crate::{api, dev};
 
 /// A whole response.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -108,7 +110,7 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Outcome {
         return websocket(gate, request, true).into();
     }
     if path == settings.sse.path {
-        return listen::listen(gate, &request).await.into();
+        return sse::listen(gate, &request).await.into();
     }
     if is_api_call(gate, &request) {
         return Outcome::Response(api::serve(&gate.node, request).await);
@@ -132,9 +134,9 @@ pub(crate) fn is_api_call(gate: &Gate, request: &Request<Incoming>) -> bool {
 
 fn websocket(gate: &Gate, mut request: Request<Incoming>, echo: bool) -> Result<Stay, Box<Answer>> {
     only_get(&request)?;
-    let (manner, subprotocol) = handshake::manner(&request);
-    let compression = gate.node.settings.websocket.deflate.and_then(|_| handshake::compression(&request));
-    let head = handshake::accept(&mut request, subprotocol, compression.as_ref()).map_err(|error| {
+    let (manner, subprotocol) = websocket::manner(&request);
+    let compression = gate.node.settings.websocket.deflate.and_then(|_| websocket::compression(&request));
+    let head = websocket::accept(&mut request, subprotocol, compression.as_ref()).map_err(|error| {
         let mut response = text(error.status(), error.to_string());
         for (name, value) in error.headers() {
             response.headers_mut().insert(name, value);

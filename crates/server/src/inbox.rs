@@ -18,7 +18,7 @@ use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::allowance::Allowance;
-use crate::node::{Publisher, TopicCall};
+use crate::topics::{Publisher, TopicCall};
 use crate::users::UserMessage;
 
 /// A connection anywhere on the node.

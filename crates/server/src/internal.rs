@@ -18,17 +18,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::admission::{FirstByte, Group, Seat, Watch, Watched, first_byte};
+use crate::accept::admission::{FirstByte, Group, Seat, Watch, Watched, first_byte};
+use crate::accept::tls::Tls;
+use crate::accept::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
+use crate::accept::validity;
 use crate::api;
-use crate::cluster::Standing;
-use crate::handle::Node;
 use crate::http::{Answer, is_below, is_last, respond, text};
 use crate::inbox::Inbox;
 use crate::metrics;
+use crate::node::Node;
+use crate::peers::Standing;
 use crate::tasks::Task;
-use crate::tls::Tls;
-use crate::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
-use crate::validity;
 
 /// How long to wait when a connection cannot be accepted, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

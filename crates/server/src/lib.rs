@@ -8,18 +8,9 @@ mod run;
 mod tasks;
 mod drain;
 
-mod bind;
-mod listener;
-mod admission;
-pub mod tls;
-mod unreadable;
-mod framing;
-mod validity;
+mod accept;
 mod http;
-mod handshake;
-mod origin;
-mod foreign;
-mod listen;
+mod transport;
 mod dev;
 mod chat;
 
@@ -27,10 +18,10 @@ mod turns;
 mod shard;
 mod inbox;
 mod allowance;
-mod node;
+mod topics;
 mod users;
-mod cluster;
-mod handle;
+mod peers;
+mod node;
 pub mod auth;
 mod overrides;
 
@@ -39,7 +30,8 @@ mod internal;
 mod metrics;
 mod counters;
 
-pub use cluster::JoinError;
+pub use accept::tls;
 pub use metrics::count_dropped_log_line;
+pub use peers::JoinError;
 pub use run::{Failed, Running, StartError, start};
 pub use settings::Settings;

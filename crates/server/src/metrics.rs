@@ -20,11 +20,11 @@ use prometheus::core::Collector;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
 
-use crate::admission::Crowd;
+use crate::accept::admission::Crowd;
+use crate::accept::tls::TlsStats;
 use crate::api::METHOD_LABELS;
 use crate::counters::Counters;
 use crate::tasks::Task;
-use crate::tls::TlsStats;
 
 pub use log::count_dropped_log_line;
 
@@ -161,7 +161,7 @@ mod tests {
     use fanwire_hub::delivery::Wire;
 
     use super::*;
-    use crate::tls::Handshake;
+    use crate::accept::tls::Handshake;
 
     fn shards() -> Vec<Arc<Counters>> {
         let shards: Vec<Arc<Counters>> = vec![Arc::default(), Arc::default()];

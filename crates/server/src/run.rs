@@ -13,20 +13,21 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 use uuid::Uuid;
 
+use crate::accept::origin::AllowedOrigins;
+use crate::accept::tls::{self, CertificateError, Tls};
+use crate::accept::{bind, serve};
 use crate::auth::{KeyError, Tokens};
-use crate::cluster::{self, Cluster, JoinError};
 use crate::counters::{Counter, Counters};
 use crate::drain::{Phase, drain};
-use crate::handle::Node;
 use crate::http::Gate;
 use crate::inbox::{Inbox, Inboxes, Outlet};
-use crate::origin::AllowedOrigins;
+use crate::internal;
+use crate::node::Node;
+use crate::peers::{self, Cluster, JoinError};
 use crate::settings::{EngineSettings, Settings};
 use crate::shard::Shard;
 use crate::tasks::Task;
-use crate::tls::{self, CertificateError, Tls};
 use crate::turns::Turns;
-use crate::{bind, internal, listener};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -107,7 +108,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let node = Node::new(id, settings.clone(), tokens, tls.clone(), inboxes, cluster.clone());
     let membership = cluster
         .zip(arrivals)
-        .map(|(cluster, arrivals)| planted::run("membership", cluster::run(node.clone(), cluster, arrivals)))
+        .map(|(cluster, arrivals)| planted::run("membership", peers::run(node.clone(), cluster, arrivals)))
         .map(tokio::spawn);
 
     let (phase, phases) = watch::channel(Phase::Serving);
@@ -211,7 +212,7 @@ fn run_shard(
         let shard = Shard::new(index, node.clone(), turns.clone())?;
         let origins = AllowedOrigins::new(&node.settings.origins);
         let gate = Rc::new(Gate { node, origins, shard: index, turns, adopted: adopt });
-        let accept = listener::accept(TcpListener::from_std(listener)?, gate, phases.clone());
+        let accept = serve::accept(TcpListener::from_std(listener)?, gate, phases.clone());
         let broken = shard.broken();
         let accepting = tokio::task::spawn_local(async move {
             accept.await;

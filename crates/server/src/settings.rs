@@ -9,7 +9,7 @@ use fanwire_hub::{ClientSettings, Namespaces};
 pub use ipnet::IpNet;
 use secrecy::SecretString;
 
-use crate::admission::{Limit, Limits, Shares, Times};
+use crate::accept::admission::{Limit, Limits, Shares, Times};
 
 #[derive(Clone, Debug)]
 pub struct Settings {

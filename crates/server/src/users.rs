@@ -19,10 +19,10 @@ use singles::Singles;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::cluster;
-use crate::handle::Node;
 use crate::inbox::{Address, Filter, Inbox, Message, Order, Recipients};
-use crate::node::{Admission, Topics};
+use crate::node::Node;
+use crate::peers;
+use crate::topics::{Admission, Topics};
 
 #[derive(Debug)]
 pub(crate) enum UserMessage {
@@ -167,7 +167,7 @@ impl Users {
         let owner = self.node.owner_of(user).clone();
         let admission =
             Admission { from, info: Arc::new(info), connections_max: self.connections_max, owner };
-        self.topics.admit(cluster::user_topic(user), admission);
+        self.topics.admit(peers::user_topic(user), admission);
     }
 
     fn counted(&mut self, user: Box<str>, from: Address, result: Result<bool, EngineError>) {
@@ -216,7 +216,7 @@ impl Users {
 
     fn refuse(&self, user: &str, from: Address, why: Disconnect) {
         // The engine may have admitted it without its answer having arrived.
-        self.topics.dismiss(cluster::user_topic(user), client_of(from));
+        self.topics.dismiss(peers::user_topic(user), client_of(from));
         self.answer(from, Err(why));
     }
 
@@ -250,7 +250,7 @@ impl Users {
 
     fn unregister(&mut self, user: &str, from: Address) {
         if self.are_counted() {
-            self.topics.dismiss(cluster::user_topic(user), client_of(from));
+            self.topics.dismiss(peers::user_topic(user), client_of(from));
         }
         self.singles.remove(client_of(from));
         if !self.coming.remove(user, from) {

@@ -18,7 +18,7 @@ use super::error::{ApiError, Refusal};
 use super::method::{self, Method};
 use super::parallel::side_by_side;
 use super::room::Room;
-use crate::handle::Node;
+use crate::node::Node;
 use fanwire_protocol::json::fields::{FieldError, object};
 
 /// Commands of one batch that are carried out at the same time.

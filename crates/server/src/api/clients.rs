@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::decode::{self, payload};
 use super::error::ApiError;
 use super::history::StreamPosition;
-use crate::handle::{Audience, Node};
+use crate::node::{Audience, Node};
 use crate::overrides::OverrideOptions;
 use fanwire_protocol::json::fields::nested;
 

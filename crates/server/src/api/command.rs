@@ -8,14 +8,14 @@ use fanwire_protocol::json::{is_default, null_is_default};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::cluster_command::{self, Everywhere};
 use super::error::ApiError;
-use super::everywhere::{self, Everywhere};
 use super::history::{self, HistoryRequest};
 use super::method::Method;
 use super::presence;
 use super::publish::{self, PublishRequest};
 use super::room::Room;
-use crate::handle::Node;
+use crate::node::Node;
 use fanwire_protocol::json::fields::{FieldError, object};
 
 /// A command that was understood.
@@ -115,7 +115,7 @@ impl Command {
             Self::PresenceStats(request) => result(&presence::stats(node, &request.channel).await?),
             Self::History(request) => history::history(node, room, request).await,
             Self::HistoryRemove(request) => result(&history::remove(node, &request.channel).await?),
-            Self::Everywhere(request, parameters) => everywhere::run(node, request, &parameters).await,
+            Self::Everywhere(request, parameters) => cluster_command::run(node, request, &parameters).await,
             Self::NotServed(_) => Err(ApiError::NOT_FOUND),
         };
         let reply = match instead {

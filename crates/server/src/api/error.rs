@@ -10,9 +10,9 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::PATIENCE;
-use crate::foreign::Foreign;
+use crate::accept::foreign::Foreign;
 use crate::http::{Answer, text};
+use crate::peers::PATIENCE;
 use fanwire_protocol::json::fields::FieldError;
 
 /// Why a command was not carried out. Client libraries compare it whole, so the standard codes keep their text

@@ -11,7 +11,7 @@ use super::command::{self, Command, Envelope, Reply};
 use super::error::{ApiError, Refusal};
 use super::method::Method;
 use super::room::Room;
-use crate::handle::Node;
+use crate::node::Node;
 use fanwire_protocol::json::fields::object;
 
 /// A command that was understood, or the error that it is answered with.

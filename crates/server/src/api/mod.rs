@@ -12,7 +12,7 @@ mod decode;
 
 mod batch;
 mod command;
-mod everywhere;
+mod cluster_command;
 mod legacy;
 mod parallel;
 mod room;
@@ -31,16 +31,16 @@ use hyper::header::{CONNECTION, HeaderMap, HeaderValue, VARY};
 use hyper::http::request::Parts;
 use hyper::{Method as HttpMethod, Request, StatusCode};
 
-use crate::foreign::{self, Hosts};
-use crate::handle::Node;
+use crate::accept::foreign::{self, Hosts};
 use crate::http::{Answer, respond};
+use crate::node::Node;
 use command::{Command, Envelope};
 use error::Refusal;
 use method::Method;
 use room::Room;
 
+pub(crate) use cluster_command::run_here;
 pub(crate) use error::ApiError;
-pub(crate) use everywhere::run_here;
 pub(crate) use method::LABELS as METHOD_LABELS;
 
 /// Answers a request at or below `api.path`, on whichever port it came.

@@ -8,7 +8,7 @@ use wildmatch::WildMatch;
 
 use super::error::ApiError;
 use crate::counters::{Counter, Counters};
-use crate::handle::{Node, VERSION};
+use crate::node::{Node, VERSION};
 
 /// Longest pattern that topics are matched against, in bytes.
 const PATTERN_BYTES_MAX: usize = 1024;

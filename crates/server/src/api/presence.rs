@@ -7,7 +7,7 @@ use fanwire_protocol::{ErrorCode, TopicName};
 use super::command::{Reply, result};
 use super::error::ApiError;
 use super::room::Room;
-use crate::handle::Node;
+use crate::node::Node;
 
 /// What to do where the list is too long.
 pub(super) const INSTEAD: &str = "ask for presence_stats, or for fewer topics in one request";

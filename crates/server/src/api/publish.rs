@@ -13,7 +13,7 @@ use super::command::{Envelope, Reply, result};
 use super::decode::payload;
 use super::error::ApiError;
 use super::parallel::side_by_side;
-use crate::handle::Node;
+use crate::node::Node;
 
 /// Topics of one broadcast that are published into at the same time.
 const BROADCAST_WIDTH: usize = 64;

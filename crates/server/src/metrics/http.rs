@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{family, sample};
-use crate::admission::{Crowd, Group, Port, Reason};
+use crate::accept::admission::{Crowd, Group, Port, Reason};
 
 pub(super) fn collect(crowds: &[Arc<Crowd>]) -> Vec<MetricFamily> {
     let sum = |port: Port, number: &dyn Fn(&Crowd) -> u64| -> f64 {
@@ -45,7 +45,7 @@ pub(super) fn collect(crowds: &[Arc<Crowd>]) -> Vec<MetricFamily> {
 /// A listener with one silent connection, which another had to give way to.
 #[cfg(test)]
 pub(super) fn example() -> Arc<Crowd> {
-    use crate::admission::{Files, Limit, Limits};
+    use crate::accept::admission::{Files, Limit, Limits};
 
     let limit = Limit { max: 1, patience: std::time::Duration::ZERO };
     let limits = Limits { silent: limit, requests: limit, api: limit };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{family, sample};
+use crate::accept::tls::{Handshake, TlsStats};
 use crate::counters::Counters;
-use crate::tls::{Handshake, TlsStats};
 
 pub(super) fn collect(stats: &TlsStats, shards: &[Arc<Counters>]) -> Vec<MetricFamily> {
     let counter = |name, help, label, values: &[(&str, u64)]| {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::connection::{Connection, Role};
 use super::{READ_TIME_PER_CONNECTION, Shard, socket};
-use crate::handle::Arrival;
+use crate::node::Arrival;
 
 /// A socket whose HTTP request asked for a connection that stays.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 mod adopt;
 mod answers;
 mod connection;
-mod departures;
+mod drain_schedule;
 mod encrypted;
 mod fanout;
 mod gathered;
@@ -37,15 +37,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::counters::Counters;
-use crate::handle::{Node, VERSION};
 use crate::inbox::{Address, Message, Order, Outlet, Recipients, Survey};
-use crate::node::Topics;
+use crate::node::{Node, VERSION};
+use crate::topics::Topics;
 use crate::turns::Turns;
 use crate::users::Users;
 pub(crate) use adopt::{Adopted, Purpose};
 use answers::Holders;
 use connection::{Connection, Role};
-use departures::Departures;
+use drain_schedule::Departures;
 use fanout::Groups;
 use gathered::Gathered;
 use readiness::Readiness;

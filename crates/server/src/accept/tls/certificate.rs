@@ -156,7 +156,7 @@ fn is_encrypted(pem: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::made;
+    use crate::accept::tls::made;
 
     fn files(certificate: &str, key: &str) -> Files {
         Files { certificate: certificate.into(), key: key.as_bytes().to_vec().into() }

@@ -16,16 +16,16 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::admission::{Crowd, Files, Port};
+use crate::accept::admission::{Crowd, Files, Port};
+use crate::accept::tls::Tls;
 use crate::auth::Tokens;
-use crate::cluster::Cluster;
 use crate::counters::Counters;
 use crate::inbox::{Filter, Inbox, Inboxes, Message, Order, Recipients, Survey};
 use crate::metrics::Metrics;
-use crate::node::{HistoryCall, Publisher, TopicCall, history_options};
+use crate::peers::Cluster;
 use crate::settings::Settings;
 use crate::tasks::Tasks;
-use crate::tls::Tls;
+use crate::topics::{HistoryCall, Publisher, TopicCall, history_options};
 use crate::users::UserMessage;
 
 /// What the server calls itself in connect results and in `info`.

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, timeout_at};
 
 use super::{Group, Reason, Seat};
-use crate::framing::Framing;
+use crate::accept::framing::Framing;
 use crate::http::{Answer, text};
 
 /// How long a peer may take for each step.

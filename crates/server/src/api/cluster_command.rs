@@ -8,8 +8,8 @@ use super::command::{Reply, result};
 use super::error::ApiError;
 use super::method::Method;
 use super::overview::{self, ChannelsRequest, ChannelsResult, InfoResult};
-use crate::cluster::{Answers, CallType, ORDER_BYTES_MAX, Outcome};
-use crate::handle::Node;
+use crate::node::Node;
+use crate::peers::{Answers, CallType, ORDER_BYTES_MAX, Outcome};
 use fanwire_protocol::json::fields::{FieldError, object};
 
 /// A call that was understood.

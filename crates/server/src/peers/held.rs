@@ -11,9 +11,9 @@ use tokio::time::timeout;
 
 use super::message::Outcome;
 use super::{CallType, Cluster, user_topic};
-use crate::handle::Node;
 use crate::inbox::Message;
-use crate::node::TopicCall;
+use crate::node::Node;
+use crate::topics::TopicCall;
 use crate::users::UserMessage;
 
 /// The method of the question, answered by [`held_here`].

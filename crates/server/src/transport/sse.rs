@@ -23,10 +23,10 @@ use rand::Rng;
 use serde_json::json;
 use tokio::task::yield_now;
 
-use crate::handshake::write_header;
+use crate::accept::origin::Origin;
 use crate::http::{Answer, Gate, Stay, only_get, refused_origin, respond};
-use crate::origin::Origin;
 use crate::shard::Purpose;
+use crate::transport::websocket::write_header;
 
 /// The head of the stream. It ends with the connection, so it needs neither length nor chunks, and proxies are
 /// asked not to collect it.

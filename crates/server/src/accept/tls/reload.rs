@@ -117,7 +117,7 @@ mod tests {
     use std::task::Poll;
 
     use super::*;
-    use crate::tls::made;
+    use crate::accept::tls::made;
 
     fn started() -> (made::Files, Tls) {
         let files = made::Files::new();

@@ -24,15 +24,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use crate::admission::{Crowd, FirstByte, Group, Proxies, Reason, Seat, Times, Watch, Watched, first_byte};
+use crate::accept::admission::{
+    Crowd, FirstByte, Group, Proxies, Reason, Seat, Times, Watch, Watched, first_byte,
+};
+use crate::accept::tls::{self, Handshake, Stream, Tls};
+use crate::accept::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
+use crate::accept::validity;
 use crate::drain::Phase;
 use crate::http::{self, Gate, Outcome, Stay};
 use crate::shard::Adopted;
 use crate::tasks::Task;
-use crate::tls::{self, Handshake, Stream, Tls};
 use crate::turns::OnePerPoll;
-use crate::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
-use crate::validity;
 
 /// How long to wait when a connection cannot be accepted, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
