@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::accept::foreign::{self, Foreign, Hosts};
 use crate::chat::{self, PageFile};
-use crate::http::{Answer, only_get, respond, text};
 use crate::node::Node;
+use crate::response::{HttpResponse, only_get, respond, text};
 use crate::settings::DevSettings;
 
 const TOKEN_PATH: &str = "/dev/token";
@@ -36,7 +36,7 @@ pub(crate) fn check(request: &Request<Incoming>) -> Result<(), Foreign> {
 }
 
 /// `None` if the path is not one of development's.
-pub(crate) fn serve(dev: &DevSettings, node: &Node, request: &Request<Incoming>) -> Option<Answer> {
+pub(crate) fn serve(dev: &DevSettings, node: &Node, request: &Request<Incoming>) -> Option<HttpResponse> {
     let path = request.uri().path();
     let file = chat::file(path);
     if file.is_none() && path != TOKEN_PATH {
@@ -48,7 +48,7 @@ pub(crate) fn serve(dev: &DevSettings, node: &Node, request: &Request<Incoming>)
     Some(file.map_or_else(|| token(dev, node, request), page))
 }
 
-fn page(file: &PageFile) -> Answer {
+fn page(file: &PageFile) -> HttpResponse {
     let mut response = respond(StatusCode::OK, file.content_type, Bytes::from_static(file.body.as_bytes()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(chat::CONTENT_SECURITY_POLICY));
@@ -60,7 +60,7 @@ fn page(file: &PageFile) -> Answer {
 
 /// `GET /dev/token?name=Ann&user=42` answers `{"token":"..."}`: what an application's own backend would make
 /// after it has proved who the user is. Here everybody may be anybody.
-fn token(dev: &DevSettings, node: &Node, request: &Request<Incoming>) -> Answer {
+fn token(dev: &DevSettings, node: &Node, request: &Request<Incoming>) -> HttpResponse {
     let query = request.uri().query().unwrap_or("");
     let parameter = |wanted: &str| {
         let value = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == wanted);

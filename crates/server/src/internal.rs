@@ -23,11 +23,11 @@ use crate::accept::tls::Tls;
 use crate::accept::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
 use crate::accept::validity;
 use crate::api;
-use crate::http::{Answer, is_below, is_last, respond, text};
 use crate::inbox::Inbox;
 use crate::metrics;
 use crate::node::Node;
 use crate::peers::Standing;
+use crate::response::{HttpResponse, is_below, is_last, respond, text};
 use crate::tasks::Task;
 
 /// How long to wait when a connection cannot be accepted, most likely for want of descriptors.
@@ -107,7 +107,7 @@ fn is_api_call(node: &Node, request: &Request<Incoming>) -> bool {
     api.on_internal_port && is_below(request.uri().path(), &api.path)
 }
 
-pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
+pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> HttpResponse {
     let api = &node.settings.api;
     if is_api_call(node, &request) {
         return api::serve(node, request).await;
@@ -216,7 +216,7 @@ fn cluster_check(standing: Standing, trouble: Option<String>) -> Check {
     Check { name: "redis", passed, note: notes.collect::<Vec<_>>().join("; ") }
 }
 
-fn readiness(checks: &[Check], verbose: bool) -> Answer {
+fn readiness(checks: &[Check], verbose: bool) -> HttpResponse {
     let ready = checks.iter().all(|check| check.passed);
     let (status, verdict) =
         if ready { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };

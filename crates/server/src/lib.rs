@@ -9,7 +9,8 @@ mod tasks;
 mod drain;
 
 mod accept;
-mod http;
+mod route;
+mod response;
 mod transport;
 mod dev;
 mod chat;

@@ -19,7 +19,6 @@ use crate::accept::{bind, serve};
 use crate::auth::{KeyError, Tokens};
 use crate::counters::{Counter, Counters};
 use crate::drain::{Phase, drain};
-use crate::http::Gate;
 use crate::inbox::{Inbox, Inboxes, Outlet};
 use crate::internal;
 use crate::node::Node;
@@ -27,6 +26,7 @@ use crate::peers::{self, Cluster, JoinError};
 use crate::settings::{EngineSettings, Settings};
 use crate::shard::Shard;
 use crate::tasks::Task;
+use crate::transport::Gate;
 use crate::turns::Turns;
 
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use hyper::http::uri::Authority;
 use hyper::{StatusCode, Uri};
 
-use crate::http::{Answer, text};
+use crate::response::{HttpResponse, text};
 
 /// The headers of a browser that an answer depends on where requests are judged here.
 pub(crate) const VARY_ON: HeaderValue = HeaderValue::from_static("Origin, Sec-Fetch-Site");
@@ -42,7 +42,7 @@ pub(crate) enum Foreign {
 }
 
 impl Foreign {
-    pub(crate) fn answer(self) -> Answer {
+    pub(crate) fn answer(self) -> HttpResponse {
         tracing::debug!(reason = ?self, "request of a foreign page refused");
         text(StatusCode::FORBIDDEN, self.to_string())
     }

@@ -1,4 +1,4 @@
-//! What comes through a shard's own listening socket, until a connection stays.
+//! The HTTP connections of a shard's own listening socket, until a request of theirs opens a connection of the shard.
 //!
 //! Every shard listens on the same address (SO_REUSEPORT), so the kernel spreads connections and no shard hands
 //! one to another.
@@ -31,9 +31,10 @@ use crate::accept::tls::{self, Handshake, Stream, Tls};
 use crate::accept::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
 use crate::accept::validity;
 use crate::drain::Phase;
-use crate::http::{self, Gate, Outcome, Stay};
-use crate::shard::Adopted;
+use crate::response::is_last;
+use crate::route::{is_api_call, route};
 use crate::tasks::Task;
+use crate::transport::{Adopted, Gate, Routed};
 use crate::turns::OnePerPoll;
 
 /// How long to wait when a connection cannot be accepted, most likely for want of descriptors.
@@ -262,11 +263,11 @@ impl Door {
         }
     }
 
-    /// Answers requests until one asks for a connection that stays; then takes the socket back from hyper, with
-    /// whatever was read too far, and gives it to the shard.
+    /// Answers requests until one opens a connection of the shard. Then it takes the socket back from hyper, with
+    /// the bytes that were read after the request, and gives it to the shard.
     async fn answer(self: &Rc<Self>, stream: impl Stream, watch: Watch, answering: Option<Answering>) {
         let gate = &self.gate;
-        let stays = Rc::new(RefCell::new(None));
+        let opened = Rc::new(RefCell::new(None));
         let answering = RefCell::new(answering);
         let is_asked = Cell::new(false);
         let one_per_poll = OnePerPoll::default();
@@ -274,26 +275,26 @@ impl Door {
         let service = service_fn(|request: Request<Incoming>| {
             is_asked.set(true);
             answering.borrow_mut().get_or_insert_with(|| Answering::new(self));
-            let (gate, stays, one_per_poll, watch) = (gate.clone(), stays.clone(), &one_per_poll, &watch);
+            let (gate, opened, one_per_poll, watch) = (gate.clone(), opened.clone(), &one_per_poll, &watch);
             Box::pin(async move {
                 let validity = validity::check(&request, watch.begun());
                 watch.written().await;
                 one_per_poll.pass().await;
                 watch.asks_for(|from| proxies.client_of(from, request.headers()));
-                let is_last = http::is_last(&request) || gate.node.is_draining();
-                let group = if http::is_api_call(&gate, &request) { Group::Api } else { Group::Request };
+                let is_last = is_last(&request) || gate.node.is_draining();
+                let group = if is_api_call(&gate, &request) { Group::Api } else { Group::Request };
                 let outcome = match (watch.asked(group), validity) {
-                    (true, Ok(())) => http::route(&gate, request).await,
-                    (true, Err(invalid)) => Outcome::Response(invalid.answer()),
-                    (false, _) => Outcome::Response(watch.refusal(group)),
+                    (true, Ok(())) => route(&gate, request).await,
+                    (true, Err(invalid)) => Routed::Response(invalid.answer()),
+                    (false, _) => Routed::Response(watch.refusal(group)),
                 };
                 match outcome {
-                    Outcome::Response(mut response) => {
+                    Routed::Response(mut response) => {
                         watch.answered(&mut response, is_last);
                         Ok::<Response<Full<Bytes>>, Infallible>(response)
                     }
-                    Outcome::Stay(stay) => {
-                        *stays.borrow_mut() = Some(stay);
+                    Routed::Opening(opening) => {
+                        *opened.borrow_mut() = Some(opening);
                         // hyper is to write nothing more.
                         std::future::pending().await
                     }
@@ -320,18 +321,16 @@ impl Door {
             one_per_poll.begin();
             // Errors are the peer's: a request that could not be read, or a connection cut.
             let served = connection.poll_without_shutdown(context).map(|_| ());
-            let is_over = stays.borrow().is_some() || watch.poll_expired(context, time.as_mut()).is_ready();
+            let is_over = opened.borrow().is_some() || watch.poll_expired(context, time.as_mut()).is_ready();
             if is_over { Poll::Ready(()) } else { served }
         })
         .await;
         let parts = connection.into_parts();
         let stream = parts.io.into_inner().into_inner().into_inner();
-        let Some(Stay { head, purpose, arrival }) = stays.take() else { return stream.end().await };
+        let Some(opening) = opened.take() else { return stream.end().await };
         let (socket, session) = stream.into_parts();
         match socket.into_std() {
-            Ok(socket) => {
-                gate.adopt(Adopted { socket, session, head, early: parts.read_buf, purpose, arrival })
-            }
+            Ok(socket) => gate.adopt(Adopted { socket, session, early: parts.read_buf, opening }),
             Err(error) => tracing::debug!(%error, "a socket could not be taken back"),
         }
     }

@@ -4,7 +4,7 @@
 use hyper::header::{CONNECTION, HOST, HeaderValue};
 use hyper::{Request, StatusCode, Version};
 
-use crate::http::{Answer, text};
+use crate::response::{HttpResponse, text};
 
 /// Why a request is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +31,7 @@ pub(crate) fn check<B>(request: &Request<B>, has_one_length: bool) -> Result<(),
 
 impl Invalid {
     /// The last answer on its connection, as nobody knows what follows.
-    pub(crate) fn answer(self) -> Answer {
+    pub(crate) fn answer(self) -> HttpResponse {
         let mut answer = text(StatusCode::BAD_REQUEST, self.to_string());
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         answer

@@ -11,8 +11,8 @@ use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use serde::{Deserialize, Serialize};
 
 use crate::accept::foreign::Foreign;
-use crate::http::{Answer, text};
 use crate::peers::PATIENCE;
+use crate::response::{HttpResponse, text};
 use fanwire_protocol::json::fields::FieldError;
 
 /// Why a command was not carried out. Client libraries compare it whole, so the standard codes keep their text
@@ -161,7 +161,7 @@ impl Refusal {
         }
     }
 
-    pub(super) fn into_answer(self) -> Answer {
+    pub(super) fn into_answer(self) -> HttpResponse {
         let mut answer = text(self.status(), self.to_string());
         let header = match self.status() {
             StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, "POST")),

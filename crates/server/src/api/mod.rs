@@ -32,8 +32,8 @@ use hyper::http::request::Parts;
 use hyper::{Method as HttpMethod, Request, StatusCode};
 
 use crate::accept::foreign::{self, Hosts};
-use crate::http::{Answer, respond};
 use crate::node::Node;
+use crate::response::{HttpResponse, respond};
 use command::{Command, Envelope};
 use error::Refusal;
 use method::Method;
@@ -44,7 +44,7 @@ pub(crate) use error::ApiError;
 pub(crate) use method::LABELS as METHOD_LABELS;
 
 /// Answers a request at or below `api.path`, on whichever port it came.
-pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> Answer {
+pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> HttpResponse {
     let started = Instant::now();
     let (head, mut body) = request.into_parts();
     let path = head.uri.path().strip_prefix(&*node.settings.api.path).unwrap_or_default();
@@ -101,7 +101,7 @@ async fn answer(
     head: &Parts,
     route: Option<&Route>,
     body: &mut Incoming,
-) -> Result<Answer, Refusal> {
+) -> Result<HttpResponse, Refusal> {
     let settings = &node.settings.api;
     if head.uri.path().contains("//") {
         return Err(Refusal::EmptyPart);
@@ -143,12 +143,12 @@ fn asks_for_statuses(headers: &HeaderMap) -> bool {
         .is_some_and(|mode| mode.as_bytes().eq_ignore_ascii_case(b"transport"))
 }
 
-fn json(status: StatusCode, body: &impl serde::Serialize) -> Answer {
+fn json(status: StatusCode, body: &impl serde::Serialize) -> HttpResponse {
     let body = serde_json::to_vec(body).expect("results are JSON already, and errors are text and numbers");
     json_bytes(status, body.into())
 }
 
-fn json_bytes(status: StatusCode, body: Bytes) -> Answer {
+fn json_bytes(status: StatusCode, body: Bytes) -> HttpResponse {
     respond(status, "application/json", body)
 }
 

@@ -1,49 +1,23 @@
 //! Sockets that become a shard's own: from the request that asked for a connection that stays to the first bytes read.
 
-use std::net::TcpStream;
 use std::time::Instant;
 
-use bytes::Bytes;
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::session::{Manner, Pings, Session};
 use fanwire_protocol::ClientId;
-use fanwire_protocol::websocket::Deflate;
-use rustls::ServerConnection;
 use socket2::SockRef;
 use uuid::Uuid;
 
 use super::connection::{Connection, Role};
 use super::{READ_TIME_PER_CONNECTION, Shard, socket};
-use crate::node::Arrival;
-
-/// A socket whose HTTP request asked for a connection that stays.
-#[derive(Debug)]
-pub(crate) struct Adopted {
-    pub socket: TcpStream,
-    /// What encrypts it, if anything does.
-    pub session: Option<Box<ServerConnection>>,
-    /// The response to the request, which is still to be sent.
-    pub head: Bytes,
-    /// What the peer sent after its request.
-    pub early: Bytes,
-    pub purpose: Purpose,
-    pub arrival: Arrival,
-}
-
-#[derive(Debug)]
-pub(crate) enum Purpose {
-    /// A client that speaks the protocol.
-    Client(Manner, Option<Deflate>),
-    /// A client that only listens: its commands were read from the request, and are written as by a client.
-    Listener(Vec<u8>),
-    Echo(Option<Deflate>),
-}
+use crate::transport::{Adopted, Opening, Purpose};
 
 impl Shard {
     /// Takes a socket for its life.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, session, head, early, purpose, arrival } = adopted;
+        let Adopted { socket, session, early, opening } = adopted;
+        let Opening { head, purpose, arrival } = opening;
         if let Purpose::Listener(_) = purpose
             && let Err(error) =
                 SockRef::from(&socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)

@@ -2,3 +2,101 @@
 
 pub(crate) mod websocket;
 pub(crate) mod sse;
+
+use std::net::TcpStream;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use fanwire_hub::session::Manner;
+use fanwire_protocol::websocket::Deflate;
+use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use rustls::ServerConnection;
+use tokio::sync::mpsc;
+
+use crate::accept::origin::AllowedOrigins;
+use crate::node::{Arrival, Node};
+use crate::response::{HttpResponse, text};
+use crate::turns::Turns;
+
+/// What requests on a shard's listener need.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub node: Node,
+    pub origins: AllowedOrigins,
+    pub shard: usize,
+    /// What requests wait for, so that they leave the shard time for its clients.
+    pub turns: Rc<Turns>,
+    pub adopted: mpsc::UnboundedSender<Adopted>,
+}
+
+impl Gate {
+    /// Gives a socket to the shard.
+    pub(crate) fn adopt(&self, adopted: Adopted) {
+        // A shard that is gone takes no more sockets, and the socket closes.
+        let _ = self.adopted.send(adopted);
+    }
+
+    /// Gives a place to one more client, or the answer that sends it away.
+    pub(crate) fn admit(&self) -> Result<Arrival, Box<HttpResponse>> {
+        // Also while the node goes down: an EventSource that is refused does not come back by itself.
+        self.node.admit().map_err(|limit| {
+            self.node.counters[self.shard].connections_rejected.add(1);
+            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, limit);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            Box::new(response)
+        })
+    }
+}
+
+/// A request that was routed: answered, or about to become a connection of the shard.
+pub(crate) enum Routed {
+    Response(HttpResponse),
+    Opening(Opening),
+}
+
+/// A connection that a request opens.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// The response to the request, which is still to be sent.
+    pub head: Bytes,
+    pub purpose: Purpose,
+    pub arrival: Arrival,
+}
+
+impl From<Result<Opening, Box<HttpResponse>>> for Routed {
+    fn from(result: Result<Opening, Box<HttpResponse>>) -> Self {
+        match result {
+            Ok(opening) => Self::Opening(opening),
+            Err(response) => Self::Response(*response),
+        }
+    }
+}
+
+/// A socket whose HTTP request opened a connection, handed to the shard.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    pub socket: TcpStream,
+    /// What encrypts it, if anything does.
+    pub session: Option<Box<ServerConnection>>,
+    /// What the peer sent after its request.
+    pub early: Bytes,
+    pub opening: Opening,
+}
+
+/// How the shard speaks on a connection.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// A client that speaks the protocol.
+    Client(Manner, Option<Deflate>),
+    /// A client that only listens: its commands were read from the request, and are written as by a client.
+    Listener(Vec<u8>),
+    Echo(Option<Deflate>),
+}
+
+pub(crate) fn write_header(head: &mut Vec<u8>, name: &HeaderName, value: impl AsRef<[u8]>) {
+    head.extend_from_slice(name.as_str().as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value.as_ref());
+    head.extend_from_slice(b"\r\n");
+}

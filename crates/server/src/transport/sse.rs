@@ -23,10 +23,9 @@ use rand::Rng;
 use serde_json::json;
 use tokio::task::yield_now;
 
+use super::{Gate, Opening, Purpose, write_header};
 use crate::accept::origin::Origin;
-use crate::http::{Answer, Gate, Stay, only_get, refused_origin, respond};
-use crate::shard::Purpose;
-use crate::transport::websocket::write_header;
+use crate::response::{HttpResponse, only_get, refused_origin, respond};
 
 /// The head of the stream. It ends with the connection, so it needs neither length nor chunks, and proxies are
 /// asked not to collect it.
@@ -61,7 +60,8 @@ impl Refusal {
     }
 }
 
-pub(crate) async fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<Stay, Box<Answer>> {
+/// Answers the request to open a stream.
+pub(crate) async fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
     let origin = gate.origins.judge(request.headers());
     if origin == Origin::Refused {
         return Err(Box::new(refused_origin()));
@@ -85,7 +85,7 @@ pub(crate) async fn listen(gate: &Gate, request: &Request<Incoming>) -> Result<S
     write_header(&mut head, &VARY, "Origin");
     head.extend_from_slice(b"\r\n");
     events::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut head);
-    Ok(Stay { head: head.into(), purpose: Purpose::Listener(frame_of(&commands)), arrival })
+    Ok(Opening { head: head.into(), purpose: Purpose::Listener(frame_of(&commands)), arrival })
 }
 
 /// Reads the query in one pass, whatever it holds.
@@ -243,9 +243,9 @@ fn name_refusal(error: NameError, topic: &str) -> Refusal {
 }
 
 /// A browser asks before it sends a token in a header to another origin.
-fn preflight(request: &Request<Incoming>, origin: &Origin<'_>) -> Answer {
+fn preflight(request: &Request<Incoming>, origin: &Origin<'_>) -> HttpResponse {
     const CACHED_SECONDS: HeaderValue = HeaderValue::from_static("300");
-    let mut response = allow_origin(Answer::default(), origin);
+    let mut response = allow_origin(HttpResponse::default(), origin);
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
@@ -258,7 +258,7 @@ fn preflight(request: &Request<Incoming>, origin: &Origin<'_>) -> Answer {
 }
 
 /// Lets the page that asked read the answer.
-fn allow_origin(mut response: Answer, origin: &Origin<'_>) -> Answer {
+fn allow_origin(mut response: HttpResponse, origin: &Origin<'_>) -> HttpResponse {
     if let Origin::Allowed(origin) = origin {
         let headers = response.headers_mut();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, (*origin).clone());

@@ -7,15 +7,20 @@ use bytes::Bytes;
 use fanwire_hub::delivery::Wire;
 use fanwire_hub::session::{Manner, Pings};
 use fanwire_protocol::websocket::{Agreement, Deflate};
+use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
 };
 use hyper::{Request, StatusCode, Version};
 
+use super::{Gate, Opening, Purpose, write_header};
+use crate::accept::origin::Origin;
+use crate::response::{HttpResponse, only_get, refused_origin, text};
+
 /// Why a request is not a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum HandshakeError {
+enum UpgradeError {
     #[error(
         "This is a WebSocket endpoint: the request needs the headers 'Connection: Upgrade' and 'Upgrade: websocket'."
     )]
@@ -32,8 +37,8 @@ pub(crate) enum HandshakeError {
     BadKey,
 }
 
-impl HandshakeError {
-    pub(crate) fn status(self) -> StatusCode {
+impl UpgradeError {
+    fn status(self) -> StatusCode {
         match self {
             Self::NotAnUpgrade | Self::Version => StatusCode::UPGRADE_REQUIRED,
             Self::OldHttp => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -42,7 +47,7 @@ impl HandshakeError {
     }
 
     /// What tells a client how to do better.
-    pub(crate) fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
+    fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
         match self {
             Self::NotAnUpgrade => vec![
                 (CONNECTION, HeaderValue::from_static("Upgrade")),
@@ -58,15 +63,40 @@ impl HandshakeError {
 const PROTOBUF: &str = "centrifuge-protobuf";
 const JSON: &str = "centrifuge-json";
 
+/// Answers the request to open a WebSocket.
+pub(crate) fn open(
+    gate: &Gate,
+    mut request: Request<Incoming>,
+    echo: bool,
+) -> Result<Opening, Box<HttpResponse>> {
+    only_get(&request)?;
+    let (mode, subprotocol) = manner(&request);
+    let agreed = gate.node.settings.websocket.deflate.and_then(|_| compression(&request));
+    let head = accept(&mut request, subprotocol, agreed.as_ref()).map_err(|error| {
+        let mut response = text(error.status(), error.to_string());
+        for (name, value) in error.headers() {
+            response.headers_mut().insert(name, value);
+        }
+        Box::new(response)
+    })?;
+    if gate.origins.judge(request.headers()) == Origin::Refused {
+        return Err(Box::new(refused_origin()));
+    }
+    let arrival = gate.admit()?;
+    let deflate = agreed.map(|agreement| agreement.deflate);
+    let purpose = if echo { Purpose::Echo(deflate) } else { Purpose::Client(mode, deflate) };
+    Ok(Opening { head, purpose, arrival })
+}
+
 /// Checks a handshake and makes the head of its response, which repeats what was agreed on.
-pub(crate) fn accept<B>(
+fn accept<B>(
     request: &mut Request<B>,
     subprotocol: Option<&'static str>,
     compression: Option<&Agreement>,
-) -> Result<Bytes, HandshakeError> {
+) -> Result<Bytes, UpgradeError> {
     check(request)?;
     let (response, _upgraded) =
-        fastwebsockets::upgrade::upgrade(&mut *request).map_err(|_| HandshakeError::BadKey)?;
+        fastwebsockets::upgrade::upgrade(&mut *request).map_err(|_| UpgradeError::BadKey)?;
     let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
     for (name, value) in response.headers() {
         write_header(&mut head, name, value);
@@ -83,45 +113,38 @@ pub(crate) fn accept<B>(
     Ok(head.into())
 }
 
-pub(crate) fn write_header(head: &mut Vec<u8>, name: &HeaderName, value: impl AsRef<[u8]>) {
-    head.extend_from_slice(name.as_str().as_bytes());
-    head.extend_from_slice(b": ");
-    head.extend_from_slice(value.as_ref());
-    head.extend_from_slice(b"\r\n");
-}
-
-fn check<B>(request: &Request<B>) -> Result<(), HandshakeError> {
+fn check<B>(request: &Request<B>) -> Result<(), UpgradeError> {
     let headers = request.headers();
     if request.version() < Version::HTTP_11 {
-        return Err(HandshakeError::OldHttp);
+        return Err(UpgradeError::OldHttp);
     }
     if !has_token(headers, &CONNECTION, "upgrade") || !has_token(headers, &UPGRADE, "websocket") {
-        return Err(HandshakeError::NotAnUpgrade);
+        return Err(UpgradeError::NotAnUpgrade);
     }
     let versions: Vec<_> = headers.get_all(SEC_WEBSOCKET_VERSION).iter().collect();
     if versions != ["13"] {
-        return Err(HandshakeError::Version);
+        return Err(UpgradeError::Version);
     }
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
-    let key = keys.next().ok_or(HandshakeError::NoKey)?;
+    let key = keys.next().ok_or(UpgradeError::NoKey)?;
     if keys.next().is_some() {
-        return Err(HandshakeError::ManyKeys);
+        return Err(UpgradeError::ManyKeys);
     }
     match BASE64_STANDARD.decode(key.as_bytes()) {
         Ok(nonce) if nonce.len() == 16 => Ok(()),
-        _ => Err(HandshakeError::BadKey),
+        _ => Err(UpgradeError::BadKey),
     }
 }
 
 /// How messages are to be compressed, if the client offers a way that suits.
-pub(crate) fn compression<B>(request: &Request<B>) -> Option<Agreement> {
+fn compression<B>(request: &Request<B>) -> Option<Agreement> {
     let headers = request.headers().get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
     Deflate::negotiate(headers.filter_map(|header| header.to_str().ok()))
 }
 
 /// How the client wants to speak, and the sub-protocol to confirm. An empty header, as some clients send, says
 /// nothing.
-pub(crate) fn manner<B>(request: &Request<B>) -> (Manner, Option<&'static str>) {
+fn manner<B>(request: &Request<B>) -> (Manner, Option<&'static str>) {
     let headers = request.headers();
     let query = request.uri().query().unwrap_or("");
     let asks = |name: &str, value: &str| {
@@ -201,14 +224,14 @@ mod tests {
         let mut doubled = GOOD.to_vec();
         doubled.push(GOOD[3]);
         let cases = [
-            (with("connection", Some("close")), HandshakeError::NotAnUpgrade, 426),
-            (with("upgrade", None), HandshakeError::NotAnUpgrade, 426),
-            (with("sec-websocket-version", Some("8")), HandshakeError::Version, 426),
-            (with("sec-websocket-version", None), HandshakeError::Version, 426),
-            (with("sec-websocket-key", None), HandshakeError::NoKey, 400),
-            (with("sec-websocket-key", Some("c2hvcnQ=")), HandshakeError::BadKey, 400),
-            (with("sec-websocket-key", Some("!")), HandshakeError::BadKey, 400),
-            (doubled, HandshakeError::ManyKeys, 400),
+            (with("connection", Some("close")), UpgradeError::NotAnUpgrade, 426),
+            (with("upgrade", None), UpgradeError::NotAnUpgrade, 426),
+            (with("sec-websocket-version", Some("8")), UpgradeError::Version, 426),
+            (with("sec-websocket-version", None), UpgradeError::Version, 426),
+            (with("sec-websocket-key", None), UpgradeError::NoKey, 400),
+            (with("sec-websocket-key", Some("c2hvcnQ=")), UpgradeError::BadKey, 400),
+            (with("sec-websocket-key", Some("!")), UpgradeError::BadKey, 400),
+            (doubled, UpgradeError::ManyKeys, 400),
         ];
         for (headers, error, status) in cases {
             assert_eq!(accept(&mut request(&headers), None, None), Err(error), "{headers:?}");

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, timeout_at};
 
 use super::{Group, Reason, Seat};
 use crate::accept::framing::Framing;
-use crate::http::{Answer, text};
+use crate::response::{HttpResponse, text};
 
 /// How long a peer may take for each step.
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +124,7 @@ impl Watch {
     }
 
     /// The answer to a request that was not taken.
-    pub(crate) fn refusal(&self, group: Group) -> Answer {
+    pub(crate) fn refusal(&self, group: Group) -> HttpResponse {
         let setting = group.reason().setting(self.state().seat.crowd().port);
         let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, format!("{setting} is reached."));
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -132,7 +132,7 @@ impl Watch {
     }
 
     /// Notes that a request is answered, and tells the peer for how long the connection is kept.
-    pub(crate) fn answered(&self, response: &mut Answer, wants_to_close: bool) {
+    pub(crate) fn answered(&self, response: &mut HttpResponse, wants_to_close: bool) {
         const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
         let mut state = self.state();
         let idle = if state.group == Group::Api { state.times.idle_api } else { state.times.idle };

@@ -1,0 +1,49 @@
+//! Whole HTTP responses, and what of a request they depend on.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Version};
+
+pub(crate) type HttpResponse = Response<Full<Bytes>>;
+
+pub(crate) fn only_get(request: &Request<Incoming>) -> Result<(), Box<HttpResponse>> {
+    if request.method() == Method::GET {
+        return Ok(());
+    }
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "This takes GET requests only.");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    Err(Box::new(response))
+}
+
+pub(crate) fn refused_origin() -> HttpResponse {
+    text(StatusCode::FORBIDDEN, "Pages of this origin may not connect: it is not in client.allowed_origins.")
+}
+
+pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> HttpResponse {
+    let mut body = body.into();
+    body.push('\n');
+    respond(status, "text/plain; charset=utf-8", body.into())
+}
+
+pub(crate) fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> HttpResponse {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Returns true if the client wants the connection closed after this request.
+pub(crate) fn is_last(request: &Request<Incoming>) -> bool {
+    let connection = request.headers().get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let mut words = connection.flat_map(|value| value.split(',').map(str::trim));
+    match request.version() {
+        Version::HTTP_11 => words.any(|word| word.eq_ignore_ascii_case("close")),
+        _ => !words.any(|word| word.eq_ignore_ascii_case("keep-alive")),
+    }
+}
+
+pub(crate) fn is_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
