@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::inbox::Message;
+use crate::message::Message;
 use crate::node::Node;
 use crate::settings::ShutdownSettings;
 

@@ -7,146 +7,11 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use fanwire_broker::{Event, Publish};
-use fanwire_hub::delivery::Delivery;
-use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
-use fanwire_hub::session::Control;
-use fanwire_protocol::{ClientId, Disconnect, TopicName};
-use rustc_hash::FxHashSet;
-use tokio::sync::{mpsc, oneshot};
+use fanwire_protocol::TopicName;
+use tokio::sync::mpsc;
 
-use crate::allowance::Allowance;
-use crate::topics::{Publisher, TopicCall};
-use crate::users::UserMessage;
-
-/// A connection anywhere on the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Address {
-    pub shard: u16,
-    pub connection: ConnectionKey,
-}
-
-#[derive(Debug)]
-pub(crate) enum Message {
-    /// For every subscriber of the topic on this shard.
-    Deliver(Arc<Delivery>),
-    /// The topic's stream has a hole: subscriptions with a position have to start over.
-    Lost(TopicName),
-    /// For one session.
-    Answer(ConnectionKey, Answer),
-    /// The same, to a question that reads.
-    ReadAnswer(ConnectionKey, Answer, Allowance),
-    /// The answer would be longer than was allowed; the question may be asked again.
-    Larger(ConnectionKey, TopicName, TopicRequest, Allowance),
-    Control(Order),
-    /// For the topic's owner, from a session.
-    Topic(TopicName, Address, TopicRequest),
-    /// The same, where the answer is read from the topic.
-    Read(TopicName, Address, TopicRequest, Allowance),
-    /// For the topic's owner, from the API.
-    Call(TopicName, TopicCall),
-    Publish(TopicName, Box<Publish>, Publisher),
-    /// For the topic's owner, from an engine outside this process.
-    Event(Event),
-    /// There are topics of which something was not sent.
-    Missed,
-    /// For the user's owner.
-    User(UserMessage),
-    Survey(Survey),
-    /// Drop this when everything before it has been dealt with.
-    Barrier(oneshot::Sender<()>),
-    /// Close every client, which is to come back.
-    Close(Disconnect),
-    /// Close every client, evenly over this time.
-    Drain(Duration),
-}
-
-impl Message {
-    /// It comes from what a client asked.
-    fn is_request(&self) -> bool {
-        matches!(
-            self,
-            Self::Topic(..)
-                | Self::Read(..)
-                | Self::Answer(..)
-                | Self::ReadAnswer(..)
-                | Self::Larger(..)
-                | Self::User(_)
-        )
-    }
-
-    /// It reaches sessions of the shard, in the order in which it was sent.
-    pub(crate) fn is_for_sessions(&self) -> bool {
-        match self {
-            Self::Deliver(_)
-            | Self::Lost(_)
-            | Self::Answer(..)
-            | Self::ReadAnswer(..)
-            | Self::Larger(..)
-            | Self::Control(_)
-            | Self::Barrier(_)
-            | Self::Close(_)
-            | Self::Drain(_) => true,
-            Self::Topic(..)
-            | Self::Read(..)
-            | Self::Call(..)
-            | Self::Publish(..)
-            | Self::Event(_)
-            | Self::Missed
-            | Self::User(_)
-            | Self::Survey(_) => false,
-        }
-    }
-
-    /// What it is counted for if it is part of the fan-out.
-    pub(crate) fn bytes(&self) -> Option<usize> {
-        let data = match self {
-            Self::Deliver(delivery) => delivery.data_bytes(),
-            Self::Event(Event::Publication { publication, .. }) => publication.data.len(),
-            Self::Event(_) => 0,
-            _ => return None,
-        };
-        Some(data + DELIVERY_BYTES)
-    }
-}
-
-/// An order of the API for the sessions of one shard.
-#[derive(Clone, Debug)]
-pub(crate) struct Order {
-    pub to: Recipients,
-    pub control: Control,
-    pub completion: Completion,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Recipients {
-    /// A session that its user's owner knows; with a client id, only if it is that client.
-    Connection(ConnectionKey, Arc<Filter>),
-    /// The session of this client, if it is on the shard.
-    Client(ClientId),
-}
-
-/// Which of a user's sessions an order is for.
-#[derive(Debug, Default)]
-pub(crate) struct Filter {
-    pub only: Option<ClientId>,
-    pub except: FxHashSet<ClientId>,
-}
-
-impl Filter {
-    pub(crate) fn takes(&self, client: ClientId) -> bool {
-        self.only.is_none_or(|only| only == client) && !self.except.contains(&client)
-    }
-}
-
-/// A question to every shard.
-#[derive(Debug)]
-pub(crate) enum Survey {
-    /// Topics with subscribers on the shard, and how many.
-    Topics(mpsc::UnboundedSender<Vec<(TopicName, usize)>>),
-}
+use crate::message::Message;
 
 /// The inboxes of all shards, and who owns what.
 #[derive(Clone, Debug)]
@@ -177,9 +42,6 @@ pub(crate) struct Inbox {
     /// Topics with history of which something was not sent to the shard. Clients choose their names.
     missed: Arc<Mutex<HashSet<TopicName>>>,
 }
-
-/// What a waiting delivery is counted for beside its data.
-const DELIVERY_BYTES: usize = 256;
 
 impl Inbox {
     /// Publications that wait for a shard's fan-out, in bytes. Beyond it publishers wait, and clients that

@@ -17,6 +17,7 @@ mod chat;
 
 mod turns;
 mod shard;
+mod message;
 mod inbox;
 mod allowance;
 mod topics;

@@ -20,13 +20,15 @@ use crate::accept::admission::{Crowd, Files, Port};
 use crate::accept::tls::Tls;
 use crate::auth::Tokens;
 use crate::counters::Counters;
-use crate::inbox::{Filter, Inbox, Inboxes, Message, Order, Recipients, Survey};
+use crate::inbox::{Inbox, Inboxes};
+use crate::message::{
+    Filter, HistoryCall, Message, Order, Publisher, Recipients, Survey, TopicCall, UserMessage,
+};
 use crate::metrics::Metrics;
 use crate::peers::Cluster;
 use crate::settings::Settings;
 use crate::tasks::Tasks;
-use crate::topics::{HistoryCall, Publisher, TopicCall, history_options};
-use crate::users::UserMessage;
+use crate::topics::history_options;
 
 /// What the server calls itself in connect results and in `info`.
 pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " Fanwire");

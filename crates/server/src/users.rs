@@ -16,63 +16,13 @@ use fanwire_hub::effect::{Answer, Completion};
 use fanwire_hub::session::Control;
 use fanwire_protocol::{ClientId, ClientInfo, Disconnect};
 use singles::Singles;
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::inbox::{Address, Filter, Inbox, Message, Order, Recipients};
+use crate::inbox::Inbox;
+use crate::message::{Address, Admission, Filter, Message, Order, Recipients, UserMessage};
 use crate::node::Node;
 use crate::peers;
-use crate::topics::{Admission, Topics};
-
-#[derive(Debug)]
-pub(crate) enum UserMessage {
-    /// A connection of the user connects; answered to it.
-    Register {
-        user: Box<str>,
-        from: Address,
-        single: bool,
-    },
-    Unregister {
-        user: Box<str>,
-        from: Address,
-    },
-    /// The engine has counted the user's connections on all nodes, and has admitted this one, or has not.
-    Counted {
-        user: Box<str>,
-        from: Address,
-        result: Result<bool, EngineError>,
-    },
-    /// Another node asks how many admitted connections of the user are here.
-    Held {
-        user: Box<str>,
-        reply: oneshot::Sender<usize>,
-    },
-    /// So many connections of the user were confirmed by other nodes.
-    Confirmed {
-        user: Box<str>,
-        elsewhere: usize,
-    },
-    /// A connection of the user, here if it is named, is to be its only one on all nodes. These arrive in one order on
-    /// all of them.
-    Single {
-        user: Box<str>,
-        here: Option<ClientId>,
-    },
-    /// The other nodes could not be told of such a connection.
-    Unsent {
-        user: Box<str>,
-        here: ClientId,
-    },
-    /// Some of those may have been missed.
-    AllHeard,
-    /// An order of the API for the user's connections.
-    Control {
-        user: Box<str>,
-        filter: Arc<Filter>,
-        control: Control,
-        completion: Completion,
-    },
-}
+use crate::topics::Topics;
 
 #[derive(Debug)]
 pub(crate) struct Users {
@@ -164,9 +114,7 @@ impl Users {
         let client = client_of(from);
         let info =
             ClientInfo { user: user.into(), client, connection: Bytes::new(), subscription: Bytes::new() };
-        let owner = self.node.owner_of(user).clone();
-        let admission =
-            Admission { from, info: Arc::new(info), connections_max: self.connections_max, owner };
+        let admission = Admission { from, info: Arc::new(info), connections_max: self.connections_max };
         self.topics.admit(peers::user_topic(user), admission);
     }
 

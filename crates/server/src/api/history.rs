@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::command::{Reply, result};
 use super::error::ApiError;
 use super::room::Room;
+use crate::message::HistoryCall;
 use crate::node::Node;
-use crate::topics::HistoryCall;
 use fanwire_protocol::json::fields::nested;
 
 #[derive(Clone, Debug, Default, Deserialize)]

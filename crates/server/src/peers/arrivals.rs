@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 use super::control::Arrivals;
 use super::queue::queue;
 use super::{ANSWERS, CONTROL};
-use crate::inbox::{Inboxes, Message};
+use crate::inbox::Inboxes;
+use crate::message::Message;
 
 /// Other nodes' calls that wait to be done, in bytes. Beyond it orders are read from what is kept, and questions count
 /// as not asked.

@@ -16,11 +16,10 @@ use super::message::{Answer, Call, Outcome, SINGLE, Single};
 use super::queue::Receiver;
 use super::{Cluster, ORDERS_KEPT, answers_topic};
 use crate::api;
-use crate::inbox::Message;
+use crate::message::{Message, UserMessage};
 use crate::node::Node;
 use crate::topics::follow::{Follow, Step};
 use crate::topics::repair::PART;
-use crate::users::UserMessage;
 
 /// What arrives for the cluster itself.
 #[derive(Debug)]

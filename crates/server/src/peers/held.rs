@@ -11,10 +11,8 @@ use tokio::time::timeout;
 
 use super::message::Outcome;
 use super::{CallType, Cluster, user_topic};
-use crate::inbox::Message;
+use crate::message::{Message, TopicCall, UserMessage};
 use crate::node::Node;
-use crate::topics::TopicCall;
-use crate::users::UserMessage;
 
 /// The method of the question, answered by [`held_here`].
 pub(super) const HELD: &str = "!held";

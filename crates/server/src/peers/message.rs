@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 use super::ORDERS_KEPT;
 use crate::api::ApiError;
-use crate::inbox::Message;
-use crate::users::UserMessage;
+use crate::message::{Message, UserMessage};
 
 /// Asks a node to do a call of the API for its own clients.
 #[derive(Debug, Deserialize, Serialize)]

@@ -10,7 +10,7 @@ use super::Shard;
 use super::connection::{Connection, Peer, Role};
 use super::reads::{Asker, Question};
 use crate::allowance::Allowance;
-use crate::inbox::{Address, Message};
+use crate::message::{Address, Message};
 
 /// Whoever holds less is not looked at where room for answers is missed.
 const HELD_BYTES_MIN: u32 = 4 << 10;

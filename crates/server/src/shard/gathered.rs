@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use crate::inbox::Message;
+use crate::message::Message;
 
 #[derive(Debug, Default)]
 pub(super) struct Gathered {

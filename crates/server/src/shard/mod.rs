@@ -37,7 +37,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::counters::Counters;
-use crate::inbox::{Address, Message, Order, Outlet, Recipients, Survey};
+use crate::inbox::Outlet;
+use crate::message::{Address, Message, Order, Recipients, Survey};
 use crate::node::{Node, VERSION};
 use crate::topics::Topics;
 use crate::transport::Adopted;

@@ -12,8 +12,7 @@ use fanwire_protocol::{Disconnect, ErrorCode, events, websocket};
 
 use super::connection::{Connection, Peer, Role, WriteError};
 use super::{CLOSE_PATIENCE, Shard, WRITES_PER_TURN};
-use crate::inbox::Message;
-use crate::users::UserMessage;
+use crate::message::{Message, UserMessage};
 
 /// Pings, framed: an empty JSON object, an empty Protobuf message after its length, a ping frame, a comment.
 const PING_JSON: Bytes = Bytes::from_static(b"\x81\x02{}");

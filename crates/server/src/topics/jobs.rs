@@ -3,63 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanwire_broker::{
-    EngineError, History, HistoryQuery, Limit, Member, PresenceStats, Publish, Published, Since,
-};
+use fanwire_broker::{EngineError, History, HistoryQuery, Limit, Member, Publish, Published, Since};
 use fanwire_hub::HistoryBounds;
-use fanwire_hub::effect::{Answer, KnownPosition, Membership, TopicRequest, Wanted};
+use fanwire_hub::effect::{Answer, Membership, TopicRequest, Wanted};
 use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, TopicName};
-use tokio::sync::oneshot;
 
 use super::{GROUP_MAX, Topics, waiting_bytes};
 use crate::allowance::Allowance;
-use crate::inbox::{Address, Inbox, Message};
-use crate::users::UserMessage;
-
-/// What the API asks of a topic. The asker may have gone when the answer comes.
-#[derive(Debug)]
-pub(crate) enum TopicCall {
-    Presence {
-        bytes_max: usize,
-        reply: oneshot::Sender<Result<Vec<Arc<ClientInfo>>, ErrorCode>>,
-    },
-    PresenceStats {
-        reply: oneshot::Sender<Result<PresenceStats, ErrorCode>>,
-    },
-    History {
-        query: HistoryCall,
-        reply: oneshot::Sender<Result<History, ErrorCode>>,
-    },
-    RemoveHistory {
-        reply: oneshot::Sender<Result<(), ErrorCode>>,
-    },
-    /// Dropped when everything before it has been done.
-    Barrier(oneshot::Sender<()>),
-}
-
-#[derive(Debug)]
-pub(crate) struct HistoryCall {
-    pub limit: Limit,
-    pub since: Option<KnownPosition>,
-    pub reverse: bool,
-}
-
-/// Who is told what became of a publish.
-#[derive(Debug)]
-pub(crate) enum Publisher {
-    Client(Address, u32),
-    Backend(oneshot::Sender<Result<Published, ErrorCode>>),
-}
-
-/// A connection of a user who may have only so many, on all nodes together.
-#[derive(Debug)]
-pub(crate) struct Admission {
-    pub from: Address,
-    pub info: Arc<ClientInfo>,
-    pub connections_max: usize,
-    /// The user's owner, to be told what the engine says.
-    pub owner: Inbox,
-}
+use crate::message::{Address, Admission, HistoryCall, Message, Publisher, TopicCall, UserMessage};
 
 /// What a topic's owner does next.
 #[derive(Debug)]
@@ -226,10 +177,11 @@ impl Topics {
     }
 
     async fn do_admit(&self, name: &TopicName, admission: Admission) {
-        let Admission { from, info, connections_max, owner } = admission;
+        let Admission { from, info, connections_max } = admission;
         let user = info.user.clone();
         let result = self.engine.admit(name, info, connections_max).await;
-        owner.send(Message::User(UserMessage::Counted { user, from, result }));
+        // This shard owns the user too.
+        self.inboxes[self.shard].send(Message::User(UserMessage::Counted { user, from, result }));
     }
 
     async fn presence(&self, name: &TopicName, bytes_max: usize) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {

@@ -29,13 +29,12 @@ use tokio::time::Instant;
 
 use crate::allowance::Allowance;
 use crate::counters::Counters;
-use crate::inbox::{Address, Inbox, Message};
+use crate::inbox::Inbox;
+use crate::message::{Address, Admission, Message, Publisher, TopicCall};
 use crate::settings::{EngineSettings, Settings};
 use crate::tasks::Alarm;
 use follow::{Follow, Stamped, Step};
 use jobs::{Job, Subscribe};
-
-pub(crate) use jobs::{Admission, HistoryCall, Publisher, TopicCall};
 
 /// Publications that go to the engine together at most.
 const GROUP_MAX: usize = 256;

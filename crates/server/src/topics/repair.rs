@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::Topics;
 use super::follow::{Follow, Repaired};
-use crate::inbox::{Inbox, Message};
+use crate::inbox::Inbox;
+use crate::message::Message;
 
 /// Parts of streams that one shard reads at the same time. After an outage all topics want to be repaired.
 pub(super) const PARTS_MAX: usize = 32;

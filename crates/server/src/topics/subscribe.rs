@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use super::Topics;
 use super::follow::Follow;
 use super::jobs::{Job, Subscribe, error};
-use crate::inbox::{Address, Message};
+use crate::message::{Address, Message};
 
 /// How often what a client missed is compared with what was delivered meanwhile, before it counts as lost.
 const ATTEMPTS_MAX: usize = 16;

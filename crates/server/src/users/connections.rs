@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use rustc_hash::FxHashSet;
 
-use crate::inbox::Address;
+use crate::message::Address;
 
 #[derive(Debug, Default)]
 pub(super) struct ConnectionsByUser(HashMap<Box<str>, Connections>);

@@ -5,7 +5,7 @@ use fanwire_protocol::ClientId;
 use rustc_hash::FxHashSet;
 
 use super::client_of;
-use crate::inbox::Address;
+use crate::message::Address;
 
 /// This node's connections whose turn in the order is yet to come. They stay when others are heard before them.
 #[derive(Debug, Default)]

@@ -1,0 +1,237 @@
+//! The messages to a shard: deliveries, answers and orders for its sessions, requests to the owners of topics and users.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanwire_broker::{EngineError, Event, History, Limit, PresenceStats, Publish, Published};
+use fanwire_hub::delivery::Delivery;
+use fanwire_hub::effect::{Answer, Completion, ConnectionKey, KnownPosition, TopicRequest};
+use fanwire_hub::session::Control;
+use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, TopicName};
+use rustc_hash::FxHashSet;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::allowance::Allowance;
+
+/// What a waiting delivery is counted for beside its data.
+const DELIVERY_BYTES: usize = 256;
+
+/// A connection anywhere on the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Address {
+    pub shard: u16,
+    pub connection: ConnectionKey,
+}
+
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// For every subscriber of the topic on this shard.
+    Deliver(Arc<Delivery>),
+    /// The topic's stream has a hole: subscriptions with a position have to start over.
+    Lost(TopicName),
+    /// For one session.
+    Answer(ConnectionKey, Answer),
+    /// The same, to a question that reads.
+    ReadAnswer(ConnectionKey, Answer, Allowance),
+    /// The answer would be longer than was allowed; the question may be asked again.
+    Larger(ConnectionKey, TopicName, TopicRequest, Allowance),
+    Control(Order),
+    /// For the topic's owner, from a session.
+    Topic(TopicName, Address, TopicRequest),
+    /// The same, where the answer is read from the topic.
+    Read(TopicName, Address, TopicRequest, Allowance),
+    /// For the topic's owner, from the API.
+    Call(TopicName, TopicCall),
+    Publish(TopicName, Box<Publish>, Publisher),
+    /// For the topic's owner, from an engine outside this process.
+    Event(Event),
+    /// There are topics of which something was not sent.
+    Missed,
+    /// For the user's owner.
+    User(UserMessage),
+    Survey(Survey),
+    /// Drop this when everything before it has been dealt with.
+    Barrier(oneshot::Sender<()>),
+    /// Close every client, which is to come back.
+    Close(Disconnect),
+    /// Close every client, evenly over this time.
+    Drain(Duration),
+}
+
+impl Message {
+    /// It comes from what a client asked.
+    pub(crate) fn is_request(&self) -> bool {
+        matches!(
+            self,
+            Self::Topic(..)
+                | Self::Read(..)
+                | Self::Answer(..)
+                | Self::ReadAnswer(..)
+                | Self::Larger(..)
+                | Self::User(_)
+        )
+    }
+
+    /// It reaches sessions of the shard, in the order in which it was sent.
+    pub(crate) fn is_for_sessions(&self) -> bool {
+        match self {
+            Self::Deliver(_)
+            | Self::Lost(_)
+            | Self::Answer(..)
+            | Self::ReadAnswer(..)
+            | Self::Larger(..)
+            | Self::Control(_)
+            | Self::Barrier(_)
+            | Self::Close(_)
+            | Self::Drain(_) => true,
+            Self::Topic(..)
+            | Self::Read(..)
+            | Self::Call(..)
+            | Self::Publish(..)
+            | Self::Event(_)
+            | Self::Missed
+            | Self::User(_)
+            | Self::Survey(_) => false,
+        }
+    }
+
+    /// What it is counted for if it is part of the fan-out.
+    pub(crate) fn bytes(&self) -> Option<usize> {
+        let data = match self {
+            Self::Deliver(delivery) => delivery.data_bytes(),
+            Self::Event(Event::Publication { publication, .. }) => publication.data.len(),
+            Self::Event(_) => 0,
+            _ => return None,
+        };
+        Some(data + DELIVERY_BYTES)
+    }
+}
+
+/// An order of the API for the sessions of one shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub to: Recipients,
+    pub control: Control,
+    pub completion: Completion,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Recipients {
+    /// A session that its user's owner knows; with a client id, only if it is that client.
+    Connection(ConnectionKey, Arc<Filter>),
+    /// The session of this client, if it is on the shard.
+    Client(ClientId),
+}
+
+/// Which of a user's sessions an order is for.
+#[derive(Debug, Default)]
+pub(crate) struct Filter {
+    pub only: Option<ClientId>,
+    pub except: FxHashSet<ClientId>,
+}
+
+impl Filter {
+    pub(crate) fn takes(&self, client: ClientId) -> bool {
+        self.only.is_none_or(|only| only == client) && !self.except.contains(&client)
+    }
+}
+
+/// A question to every shard.
+#[derive(Debug)]
+pub(crate) enum Survey {
+    /// Topics with subscribers on the shard, and how many.
+    Topics(mpsc::UnboundedSender<Vec<(TopicName, usize)>>),
+}
+
+/// What the API asks of a topic. The asker may have gone when the answer comes.
+#[derive(Debug)]
+pub(crate) enum TopicCall {
+    Presence {
+        bytes_max: usize,
+        reply: oneshot::Sender<Result<Vec<Arc<ClientInfo>>, ErrorCode>>,
+    },
+    PresenceStats {
+        reply: oneshot::Sender<Result<PresenceStats, ErrorCode>>,
+    },
+    History {
+        query: HistoryCall,
+        reply: oneshot::Sender<Result<History, ErrorCode>>,
+    },
+    RemoveHistory {
+        reply: oneshot::Sender<Result<(), ErrorCode>>,
+    },
+    /// Dropped when everything before it has been done.
+    Barrier(oneshot::Sender<()>),
+}
+
+#[derive(Debug)]
+pub(crate) struct HistoryCall {
+    pub limit: Limit,
+    pub since: Option<KnownPosition>,
+    pub reverse: bool,
+}
+
+/// Who is told what became of a publish.
+#[derive(Debug)]
+pub(crate) enum Publisher {
+    Client(Address, u32),
+    Backend(oneshot::Sender<Result<Published, ErrorCode>>),
+}
+
+/// A connection of a user who may have only so many, on all nodes together.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub from: Address,
+    pub info: Arc<ClientInfo>,
+    pub connections_max: usize,
+}
+
+#[derive(Debug)]
+pub(crate) enum UserMessage {
+    /// A connection of the user connects; answered to it.
+    Register {
+        user: Box<str>,
+        from: Address,
+        single: bool,
+    },
+    Unregister {
+        user: Box<str>,
+        from: Address,
+    },
+    /// The engine has counted the user's connections on all nodes, and has admitted this one, or has not.
+    Counted {
+        user: Box<str>,
+        from: Address,
+        result: Result<bool, EngineError>,
+    },
+    /// Another node asks how many admitted connections of the user are here.
+    Held {
+        user: Box<str>,
+        reply: oneshot::Sender<usize>,
+    },
+    /// So many connections of the user were confirmed by other nodes.
+    Confirmed {
+        user: Box<str>,
+        elsewhere: usize,
+    },
+    /// A connection of the user, here if it is named, is to be its only one on all nodes. These arrive in one order on
+    /// all of them.
+    Single {
+        user: Box<str>,
+        here: Option<ClientId>,
+    },
+    /// The other nodes could not be told of such a connection.
+    Unsent {
+        user: Box<str>,
+        here: ClientId,
+    },
+    /// Some of those may have been missed.
+    AllHeard,
+    /// An order of the API for the user's connections.
+    Control {
+        user: Box<str>,
+        filter: Arc<Filter>,
+        control: Control,
+        completion: Completion,
+    },
+}
