@@ -4,7 +4,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use secrecy::ExposeSecret;
 
-use super::error::Refusal;
+use super::refusal::Refusal;
 use crate::settings::ApiSettings;
 
 const SCHEME: &str = "apikey";

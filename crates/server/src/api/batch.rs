@@ -13,10 +13,12 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::command::{self, Command, Reply};
-use super::error::{ApiError, Refusal};
+use super::command::{self, Command};
+use super::error::ApiError;
 use super::method::{self, Method};
 use super::parallel::side_by_side;
+use super::refusal::Refusal;
+use super::reply::{self, Reply};
 use super::room::Room;
 use crate::node::Node;
 use fanwire_protocol::json::fields::{FieldError, object};
@@ -100,7 +102,7 @@ impl Batch {
             command::in_order(node, room, self.commands).await
         };
         let replies = names.into_iter().zip(replies).map(|(name, reply)| BatchReply(name, reply)).collect();
-        command::result(&Replies { replies })
+        reply::result(&Replies { replies })
     }
 }
 

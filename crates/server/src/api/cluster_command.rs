@@ -4,12 +4,12 @@ use fanwire_protocol::ErrorCode;
 use serde_json::value::RawValue;
 
 use super::clients::{DisconnectRequest, RefreshRequest, SubscribeRequest, UnsubscribeRequest, Whom};
-use super::command::{Reply, result};
 use super::error::ApiError;
 use super::method::Method;
 use super::overview::{self, ChannelsRequest, ChannelsResult, InfoResult};
+use super::reply::{Reply, result};
 use crate::node::Node;
-use crate::peers::{Answers, CallType, ORDER_BYTES_MAX, Outcome};
+use crate::peers::{Answers, CallType, ORDER_BYTES_MAX, Outcome, PATIENCE};
 use fanwire_protocol::json::fields::{FieldError, object};
 
 /// A call that was understood.
@@ -111,7 +111,7 @@ fn done_by_all((name, here): (&str, Outcome), there: Answers) -> Reply {
     for (name, outcome) in there.outcomes {
         outcome.map_err(|error| error.on_node(&name))?;
     }
-    if there.missing.is_empty() { Ok(result) } else { Err(ApiError::not_done_by(&there.missing)) }
+    if there.missing.is_empty() { Ok(result) } else { Err(ApiError::not_done_by(&there.missing, PATIENCE)) }
 }
 
 /// Makes one answer of those of all nodes.

@@ -3,10 +3,10 @@
 
 use std::time::Instant;
 
-use fanwire_protocol::ErrorCode;
-use fanwire_protocol::json::{is_default, null_is_default};
-use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
+use fanwire_protocol::json::fields::{FieldError, object};
+use fanwire_protocol::json::null_is_default;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::cluster_command::{self, Everywhere};
 use super::error::ApiError;
@@ -14,9 +14,9 @@ use super::history::{self, HistoryRequest};
 use super::method::Method;
 use super::presence;
 use super::publish::{self, PublishRequest};
+use super::reply::{Reply, result};
 use super::room::Room;
 use crate::node::Node;
-use fanwire_protocol::json::fields::{FieldError, object};
 
 /// A command that was understood.
 #[derive(Clone, Debug)]
@@ -39,26 +39,6 @@ pub(super) enum Command {
 pub(super) struct ChannelRequest {
     #[serde(alias = "topic", deserialize_with = "null_is_default")]
     pub(super) channel: String,
-}
-
-/// How a command went.
-pub(super) type Reply = Result<Box<RawValue>, ApiError>;
-
-/// A reply on the wire: exactly one of result and error.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Envelope<'a, T> {
-    #[serde(skip_serializing_if = "is_default")]
-    pub(super) id: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) result: Option<&'a T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) error: Option<&'a ApiError>,
-}
-
-impl<'a, T> From<&'a Result<T, ApiError>> for Envelope<'a, T> {
-    fn from(reply: &'a Result<T, ApiError>) -> Self {
-        Self { id: 0, result: reply.as_ref().ok(), error: reply.as_ref().err() }
-    }
 }
 
 impl Command {
@@ -189,11 +169,6 @@ impl Begun {
     }
 }
 
-/// A result as JSON.
-pub(super) fn result(result: &impl Serialize) -> Reply {
-    to_raw_value(result).map_err(|_| ErrorCode::INTERNAL.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,17 +231,5 @@ mod tests {
         for (method, parameters) in wrong {
             assert!(Command::decode(method, parameters).is_err(), "{method:?} {parameters}");
         }
-    }
-
-    #[test]
-    fn envelopes_hold_exactly_one() {
-        let text = |reply: Reply, id| {
-            let envelope = Envelope { id, ..Envelope::from(&reply) };
-            serde_json::to_string(&envelope).unwrap()
-        };
-        let empty = || result(&serde_json::json!({}));
-        assert_eq!(text(empty(), 0), r#"{"result":{}}"#);
-        assert_eq!(text(empty(), 7), r#"{"id":7,"result":{}}"#);
-        assert_eq!(text(Err(ApiError::NOT_FOUND), 0), r#"{"error":{"code":104,"message":"not found"}}"#);
     }
 }

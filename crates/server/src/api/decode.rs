@@ -5,7 +5,8 @@ use fanwire_protocol::json::{self, NotJson};
 use serde::de::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::error::{ApiError, Refusal};
+use super::error::ApiError;
+use super::refusal::Refusal;
 
 /// A body as text that may be parsed.
 pub(super) fn text(body: &[u8]) -> Result<&str, Refusal> {

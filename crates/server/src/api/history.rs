@@ -7,8 +7,8 @@ use fanwire_protocol::centrifuge::{Empty, HistoryResult};
 use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
 
-use super::command::{Reply, result};
 use super::error::ApiError;
+use super::reply::{Reply, result};
 use super::room::Room;
 use crate::message::HistoryCall;
 use crate::node::Node;

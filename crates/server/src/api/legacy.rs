@@ -7,9 +7,11 @@ use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::command::{self, Command, Envelope, Reply};
-use super::error::{ApiError, Refusal};
+use super::command::{self, Command};
+use super::error::ApiError;
 use super::method::Method;
+use super::refusal::Refusal;
+use super::reply::{Envelope, Reply};
 use super::room::Room;
 use crate::node::Node;
 use fanwire_protocol::json::fields::object;

@@ -7,6 +7,8 @@
 mod auth;
 mod body;
 mod error;
+mod refusal;
+mod reply;
 mod method;
 mod decode;
 
@@ -34,9 +36,10 @@ use hyper::{Method as HttpMethod, Request, StatusCode};
 use crate::accept::foreign::{self, Hosts};
 use crate::node::Node;
 use crate::response::{HttpResponse, respond};
-use command::{Command, Envelope};
-use error::Refusal;
+use command::Command;
 use method::Method;
+use refusal::Refusal;
+use reply::Envelope;
 use room::Room;
 
 pub(crate) use cluster_command::run_here;

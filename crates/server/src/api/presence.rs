@@ -4,8 +4,8 @@ use fanwire_hub::Namespace;
 use fanwire_protocol::centrifuge::{PresenceResult, PresenceStatsResult};
 use fanwire_protocol::{ErrorCode, TopicName};
 
-use super::command::{Reply, result};
 use super::error::ApiError;
+use super::reply::{Reply, result};
 use super::room::Room;
 use crate::node::Node;
 

@@ -9,10 +9,10 @@ use fanwire_protocol::Tags;
 use fanwire_protocol::json::{self, is_default, null_is_default};
 use serde::{Deserialize, Serialize};
 
-use super::command::{Envelope, Reply, result};
 use super::decode::payload;
 use super::error::ApiError;
 use super::parallel::side_by_side;
+use super::reply::{Envelope, Reply, result};
 use crate::node::Node;
 
 /// Topics of one broadcast that are published into at the same time.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use fanwire_protocol::ErrorCode;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::command::Reply;
 use super::error::ApiError;
+use super::reply::Reply;
 
 /// Commands of one request that read at the same time. Each may read as much as is left, so this is also how many times
 /// that much a request can hold.
