@@ -28,6 +28,7 @@ pub mod auth;
 mod overrides;
 
 mod api;
+mod cluster;
 mod internal;
 mod metrics;
 mod counters;

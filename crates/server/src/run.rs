@@ -20,14 +20,14 @@ use crate::auth::{KeyError, Tokens};
 use crate::counters::{Counter, Counters};
 use crate::drain::{Phase, drain};
 use crate::inbox::{Inbox, Inboxes, Outlet};
-use crate::internal;
 use crate::node::Node;
-use crate::peers::{self, Cluster, JoinError};
+use crate::peers::{Cluster, JoinError};
 use crate::settings::{EngineSettings, Settings};
 use crate::shard::Shard;
 use crate::tasks::Task;
 use crate::transport::Gate;
 use crate::turns::Turns;
+use crate::{cluster, internal};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -108,7 +108,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let node = Node::new(id, settings.clone(), tokens, tls.clone(), inboxes, cluster.clone());
     let membership = cluster
         .zip(arrivals)
-        .map(|(cluster, arrivals)| planted::run("membership", peers::run(node.clone(), cluster, arrivals)))
+        .map(|(cluster, arrivals)| planted::run("membership", cluster::run(node.clone(), cluster, arrivals)))
         .map(tokio::spawn);
 
     let (phase, phases) = watch::channel(Phase::Serving);

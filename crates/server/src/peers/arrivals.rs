@@ -6,13 +6,23 @@
 use std::sync::Arc;
 
 use fanwire_broker::{Deliver, Event};
+use fanwire_protocol::Publication;
 use tokio::sync::Notify;
 
-use super::control::Arrivals;
-use super::queue::queue;
-use super::{ANSWERS, CONTROL};
+use super::names::{ANSWERS, CONTROL};
+use super::queue::{Receiver, queue};
 use crate::inbox::Inboxes;
 use crate::message::Message;
+
+/// What arrives for the cluster itself.
+#[derive(Debug)]
+pub(crate) struct Arrivals {
+    /// Events of `!control`.
+    pub calls: Receiver<Event>,
+    /// Some of those did not fit.
+    pub missed: Arc<Notify>,
+    pub answers: Receiver<Arc<Publication>>,
+}
 
 /// Other nodes' calls that wait to be done, in bytes. Beyond it orders are read from what is kept, and questions count
 /// as not asked.
@@ -73,7 +83,7 @@ fn to_owner(inboxes: &Inboxes, event: Event) {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use fanwire_protocol::{ANSWER_OVERHEAD_BYTES, Epoch, Publication, TopicName};
+    use fanwire_protocol::{ANSWER_OVERHEAD_BYTES, Epoch, TopicName};
 
     use super::*;
     use crate::inbox::Inbox;

@@ -4,30 +4,29 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use fanwire_protocol::ErrorCode;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::message::Outcome;
-use super::{CallType, Cluster, user_topic};
-use crate::message::{Message, TopicCall, UserMessage};
-use crate::node::Node;
+use super::call::Outcome;
+use super::{CallType, Cluster};
+use crate::message::{Message, UserMessage};
 
-/// The method of the question, answered by [`held_here`].
-pub(super) const HELD: &str = "!held";
+/// The method of the question, see [`HeldQuestion`].
+pub(crate) const HELD: &str = "!held";
 
 /// How long the other nodes may take to answer. A connection waits for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Asks a node for the number of the user's connections that it has admitted.
 #[derive(Debug, Deserialize, Serialize)]
-struct Question<'a> {
-    user: &'a str,
+pub(crate) struct HeldQuestion<'a> {
+    pub user: &'a str,
 }
 
+/// The answer to a [`HeldQuestion`].
 #[derive(Debug, Deserialize, Serialize)]
-struct Held {
-    connections: usize,
+pub(crate) struct Held {
+    pub connections: usize,
 }
 
 impl Cluster {
@@ -37,7 +36,7 @@ impl Cluster {
         let cluster = self.clone();
         self.0.thread.runtime.spawn(async move {
             let parameters =
-                serde_json::value::to_raw_value(&Question { user: &user }).expect("it is made for JSON");
+                serde_json::value::to_raw_value(&HeldQuestion { user: &user }).expect("it is made for JSON");
             let mut elsewhere = 0_usize;
             let count = |_, outcome: Outcome| {
                 let held = outcome.ok().and_then(|held| serde_json::from_str::<Held>(held.get()).ok());
@@ -51,18 +50,4 @@ impl Cluster {
             owner.send(Message::User(UserMessage::Confirmed { user, elsewhere }));
         });
     }
-}
-
-/// Answers another node: the user's connections on this one that were admitted.
-pub(super) async fn held_here(node: &Node, parameters: &str) -> Outcome {
-    let Question { user } = serde_json::from_str(parameters).map_err(|_| ErrorCode::BAD_REQUEST)?;
-    let owner = node.owner_of(user);
-    // A connection that was admitted before the question may not be known here yet.
-    let (reached, barrier) = oneshot::channel();
-    owner.send(Message::Call(user_topic(user), TopicCall::Barrier(reached)));
-    let _ = barrier.await;
-    let (reply, held) = oneshot::channel();
-    owner.send(Message::User(UserMessage::Held { user: user.into(), reply }));
-    let connections = held.await.map_err(|_| ErrorCode::INTERNAL)?;
-    serde_json::value::to_raw_value(&Held { connections }).map_err(|_| ErrorCode::INTERNAL.into())
 }

@@ -1,13 +1,13 @@
-//! The other nodes: what the API asks about clients is done on every node that has them.
+//! Calls to the other nodes: orders to clients and questions about them reach every node.
 //!
 //! Nodes talk through two topics of the cluster's own. `!control` carries orders, which are kept so that a node that
 //! was cut off does them when it is back, and questions, which are not. `!node:ID` carries the answers to one node.
 
-mod arrivals;
-mod control;
-mod held;
-mod message;
+mod names;
+mod call;
 mod queue;
+mod arrivals;
+mod held;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -16,9 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fmt, io, thread};
 
-use fanwire_broker::{
-    HistoryOptions, Incompatible, LinkError, LinkState, Peer, Publish, Redis, RedisSettings, planted,
-};
+use fanwire_broker::{Incompatible, LinkError, LinkState, Peer, Publish, Redis, RedisSettings, planted};
 use fanwire_protocol::{ClientId, ErrorCode, TopicName};
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
@@ -27,27 +25,16 @@ use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use crate::inbox::Inboxes;
-use message::{Answer, Call, SINGLE, Single};
+use names::{CONTROL, answers_topic};
 
-pub(crate) use control::run;
-pub(crate) use message::Outcome;
-
-/// How long other nodes may take to answer. An order that takes longer is done all the same.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) use arrivals::Arrivals;
+pub(crate) use call::{Answer, Call, Outcome, SINGLE, Single};
+pub(crate) use held::{HELD, Held, HeldQuestion};
+pub(crate) use names::{ORDER_BYTES_MAX, ORDERS_KEPT, PATIENCE, user_topic};
+pub(crate) use queue::Receiver;
 
 /// How long a node that goes tries to say so.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
-
-/// An order's parameters; longer ones are answered error 107.
-pub(crate) const ORDER_BYTES_MAX: usize = 64 * 1024;
-
-/// How orders are kept for nodes that are cut off for a while.
-const ORDERS_KEPT: HistoryOptions = HistoryOptions {
-    size: 10_000,
-    ttl: Duration::from_secs(5 * 60),
-    // Long beyond any quiet time, after which a new epoch would look like a loss.
-    meta_ttl: Duration::from_secs(30 * 24 * 60 * 60),
-};
 
 /// A handle on the cluster that this node is part of. Cheap to clone.
 #[derive(Clone)]
@@ -139,7 +126,7 @@ impl Cluster {
         id: Uuid,
         name: &str,
         inboxes: Inboxes,
-    ) -> Result<(Self, control::Arrivals), JoinError> {
+    ) -> Result<(Self, Arrivals), JoinError> {
         let (deliver, arrivals) = arrivals::deliver(inboxes.clone());
         let thread = Thread::start()?;
         let redis = {
@@ -164,6 +151,31 @@ impl Cluster {
 
     pub(crate) fn redis(&self) -> &Redis {
         &self.0.redis
+    }
+
+    /// This node's id in the cluster.
+    pub(crate) fn id(&self) -> Uuid {
+        self.0.id
+    }
+
+    /// The topic of orders and questions.
+    pub(crate) fn control_topic(&self) -> &TopicName {
+        &self.0.control
+    }
+
+    /// The topic of answers to this node.
+    pub(crate) fn answers_topic(&self) -> &TopicName {
+        &self.0.answers
+    }
+
+    /// Notes that orders of other nodes arrive.
+    pub(crate) fn set_listening(&self) {
+        self.0.is_listening.store(true, Relaxed);
+    }
+
+    /// Notes whether some connections to Redis have been missing for a while, and others not.
+    pub(crate) fn set_wedged(&self, wedged: bool) {
+        self.0.wedged.store(wedged, Relaxed);
     }
 
     /// How this node stands with Redis.
@@ -269,6 +281,25 @@ impl Cluster {
         Ok(missing.into_values().collect())
     }
 
+    /// Hands an answer to the call that waits for it.
+    pub(crate) fn take_answer(&self, answer: Answer) {
+        let waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asker) = waiting.get(&answer.number) {
+            // A call that was given up needs no answer.
+            let _ = asker.send(answer);
+        }
+    }
+
+    /// Answers a call of another node.
+    pub(crate) async fn answer(&self, to: Uuid, number: u64, outcome: Outcome) {
+        let answer = Answer::new(self.0.id, number, outcome);
+        let data = serde_json::to_vec(&answer).expect("its parts are JSON");
+        let publish = Publish { data: data.into(), ..Publish::default() };
+        if let Err(error) = self.0.redis.publish(&answers_topic(to), publish).await {
+            tracing::debug!(%error, "another node's call could not be answered");
+        }
+    }
+
     /// Makes a connection of this node its user's only one, some time soon; every node is told, this one too.
     pub(crate) fn make_single(&self, user: &str, connection: ClientId) {
         let single = Single { user: user.into(), connection: connection.0 };
@@ -304,19 +335,6 @@ impl Cluster {
         self.0.redis.publish(&self.0.control, publish).await.map_err(|_| ErrorCode::INTERNAL)?;
         Ok(())
     }
-}
-
-const CONTROL: &str = "!control";
-const ANSWERS: &str = "!node:";
-const USER: &str = "!user:";
-
-/// The topic whose members are a user's connections on all nodes.
-pub(crate) fn user_topic(user: &str) -> TopicName {
-    TopicName::new(&format!("{USER}{user}")).expect("the name is not empty")
-}
-
-fn answers_topic(node: Uuid) -> TopicName {
-    TopicName::new(&format!("{ANSWERS}{}", node.simple())).expect("the name is not empty")
 }
 
 /// Takes answers to a call for as long as it is waited for.

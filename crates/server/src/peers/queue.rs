@@ -40,7 +40,7 @@ pub(crate) struct Receiver<T> {
 
 impl<T> Receiver<T> {
     /// Waits for an item; `None` when the sender has gone. Safe to cancel.
-    pub(super) async fn receive(&mut self) -> Option<T> {
+    pub(crate) async fn receive(&mut self) -> Option<T> {
         let (item, bytes) = self.receiver.recv().await?;
         self.waiting_bytes.fetch_sub(bytes, Relaxed);
         Some(item)

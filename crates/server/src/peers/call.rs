@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::ORDERS_KEPT;
+use super::names::ORDERS_KEPT;
 use crate::api::ApiError;
 use crate::message::{Message, UserMessage};
 
 /// Asks a node to do a call of the API for its own clients.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Call<'a> {
+pub(crate) struct Call<'a> {
     /// The node that asks.
     pub from: Uuid,
     /// When it asked, in seconds since 1970 by Redis' clock.
@@ -28,17 +28,17 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// It is older than orders are kept, so whom it was for has gone or come anew. `now` is Redis' time.
-    pub(super) fn is_overdue(&self, now: Duration) -> bool {
+    pub(crate) fn is_overdue(&self, now: Duration) -> bool {
         now.as_secs().saturating_sub(self.sent) > ORDERS_KEPT.ttl.as_secs()
     }
 }
 
 /// The method of a call that every node does, the asking one too: [`Single`].
-pub(super) const SINGLE: &str = "!single";
+pub(crate) const SINGLE: &str = "!single";
 
 /// Says that a connection of the asking node is to be its user's only one.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Single {
+pub(crate) struct Single {
     pub user: Box<str>,
     /// The asking node's name for the connection.
     pub connection: Uuid,
@@ -46,20 +46,20 @@ pub(super) struct Single {
 
 impl Single {
     /// For the user's owner. `is_ours` says that this node asked.
-    pub(super) fn heard(self, is_ours: bool) -> Message {
+    pub(crate) fn heard(self, is_ours: bool) -> Message {
         let here = is_ours.then_some(ClientId(self.connection));
         Message::User(UserMessage::Single { user: self.user, here })
     }
 
     /// For the user's owner, on the node that asked, when the others could not be told.
-    pub(super) fn unsent(self) -> Message {
+    pub(crate) fn unsent(self) -> Message {
         Message::User(UserMessage::Unsent { user: self.user, here: ClientId(self.connection) })
     }
 }
 
 /// What came of it on one node.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The node that answers.
     pub node: Uuid,
     pub number: u64,
@@ -74,7 +74,7 @@ pub(super) struct Answer {
 pub(crate) type Outcome = Result<Box<RawValue>, ApiError>;
 
 impl Answer {
-    pub(super) fn new(node: Uuid, number: u64, outcome: Outcome) -> Self {
+    pub(crate) fn new(node: Uuid, number: u64, outcome: Outcome) -> Self {
         let (result, error) = match outcome {
             Ok(result) => (Some(result), None),
             Err(error) => (None, Some(error)),
@@ -83,7 +83,7 @@ impl Answer {
     }
 
     /// `None` if it says neither.
-    pub(super) fn into_outcome(self) -> Option<Outcome> {
+    pub(crate) fn into_outcome(self) -> Option<Outcome> {
         self.error.map(Err).or(self.result.map(Ok))
     }
 }

@@ -1,0 +1,197 @@
+//! Carries out the calls of other nodes, in the order in which they were sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanwire_broker::{Event, LinkState, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
+use fanwire_protocol::{Epoch, ErrorCode, Publication};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::{Instant, interval_at, sleep_until, timeout};
+
+use crate::api;
+use crate::message::{Message, TopicCall, UserMessage};
+use crate::node::Node;
+use crate::peers::{
+    Call, Cluster, HELD, Held, HeldQuestion, ORDERS_KEPT, Outcome, Receiver, SINGLE, Single, user_topic,
+};
+use crate::topics::follow::{Follow, Step};
+use crate::topics::repair::PART;
+
+/// How long a call of another node may take; nobody waits for it any more by then.
+const CALL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Calls of other nodes that are done at the same time.
+const CALLS_MAX: usize = 1024;
+
+/// How often orders are compared with what is kept of them, whatever happens.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+const _: () = assert!(CHECK_INTERVAL.as_secs() < UNPUBLISHED_META_TTL_MAX.as_secs());
+
+/// Between attempts to reach the engine.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Follows the calls of other nodes for as long as it is polled.
+pub(super) async fn follow(node: Node, cluster: Cluster, mut calls: Receiver<Event>, missed: Arc<Notify>) {
+    let mut follower = CommandFollower {
+        node,
+        calls: Arc::new(Semaphore::new(CALLS_MAX)),
+        follow: Follow::default(),
+        cluster,
+    };
+    follower.begin().await;
+    // Keeps alive where the orders stand, too.
+    let mut checks = interval_at(Instant::now() + CHECK_INTERVAL, CHECK_INTERVAL);
+    loop {
+        let due = follower.follow.due();
+        tokio::select! {
+            event = calls.receive() => match event {
+                Some(event) => follower.take(event).await,
+                None => return,
+            },
+            () = missed.notified() => follower.follow.doubt(),
+            _ = checks.tick() => follower.follow.doubt(),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => follower.repair().await,
+        }
+    }
+}
+
+struct CommandFollower {
+    node: Node,
+    cluster: Cluster,
+    /// How far the orders have been followed.
+    follow: Follow,
+    calls: Arc<Semaphore>,
+}
+
+impl CommandFollower {
+    /// Subscribes, for good, and finds out where the orders stand.
+    async fn begin(&mut self) {
+        let (redis, control) = (self.cluster.redis(), self.cluster.control_topic());
+        // Calls may go through any of the connections.
+        if redis.state().wait_for(|state| *state == LinkState::Up).await.is_err() {
+            return;
+        }
+        loop {
+            let top = async {
+                // Whether this node may join is known only then.
+                redis.peers().await?;
+                redis.subscribe(self.cluster.answers_topic()).await?;
+                redis.subscribe(control).await?;
+                redis.recover(control, None, 0, ORDERS_KEPT.meta_ttl).await
+            };
+            match top.await {
+                Ok(answer) => {
+                    self.follow.begin(answer.top);
+                    self.cluster.set_listening();
+                    return;
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    async fn take(&mut self, event: Event) {
+        match event {
+            Event::Publication { publication, epoch: None, .. } => self.call(&publication).await,
+            Event::Publication { publication, epoch: Some(epoch), .. } => {
+                self.order(epoch, publication).await;
+            }
+            Event::Interrupted { .. } => {
+                self.follow.doubt();
+                // What is not kept may have been missed for good.
+                for inbox in self.node.inboxes.all.iter() {
+                    inbox.send(Message::User(UserMessage::AllHeard));
+                }
+            }
+            Event::Join { .. } | Event::Leave { .. } => {}
+        }
+    }
+
+    async fn order(&mut self, epoch: Epoch, publication: Arc<Publication>) {
+        if self.follow.take(epoch, &publication) == Step::Deliver {
+            self.call(&publication).await;
+        }
+    }
+
+    /// Reads the orders that may have been missed, or the first part of them.
+    async fn repair(&mut self) {
+        let (redis, control) = (self.cluster.redis(), self.cluster.control_topic());
+        let Some(asked) = self.follow.ask() else { return };
+        let since = Since { offset: asked.since.offset, epoch: asked.since.epoch.as_str() };
+        let read = |limit| redis.recover_part(control, since, limit, ORDERS_KEPT.meta_ttl);
+        let mut answer = read(PART).await;
+        if answer.as_ref().is_ok_and(Recovery::begins_too_long) {
+            answer = read(1.into()).await;
+        }
+        match answer {
+            Ok(answer) => {
+                let repaired = self.follow.repair(asked, answer, Instant::now());
+                if repaired.foreign > 0 {
+                    redis.note_foreign(control, repaired.foreign);
+                }
+                if repaired.lost {
+                    tracing::warn!("orders of other nodes for clients of this one may have been lost");
+                }
+                for stamped in repaired.deliver {
+                    self.call(&stamped.publication).await;
+                }
+            }
+            Err(_) => {
+                self.follow.doubt();
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Begins a call of another node. Calls begin in order; none waits for the one before it to end.
+    async fn call(&self, publication: &Publication) {
+        let call: Call<'_> = match serde_json::from_slice(&publication.data) {
+            Ok(call) => call,
+            Err(error) => return tracing::warn!(%error, "another node says what cannot be read"),
+        };
+        let is_ours = call.from == self.cluster.id();
+        if call.method == SINGLE {
+            match serde_json::from_str::<Single>(call.parameters.get()) {
+                Ok(single) => self.node.owner_of(&single.user).send(single.heard(is_ours)),
+                Err(error) => tracing::warn!(%error, "another node says what cannot be read"),
+            }
+            return;
+        }
+        let time = self.cluster.redis().time();
+        if is_ours || time.is_some_and(|now| call.is_overdue(now)) {
+            return;
+        }
+        // The semaphore is never closed.
+        let Ok(permit) = self.calls.clone().acquire_owned().await else { return };
+        let (node, cluster) = (self.node.clone(), self.cluster.clone());
+        let (from, number) = (call.from, call.number);
+        let (method, parameters) = (call.method.to_owned(), call.parameters.to_owned());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let outcome = async {
+                match &*method {
+                    HELD => held_here(&node, parameters.get()).await,
+                    method => api::run_here(&node, method, parameters.get()).await,
+                }
+            };
+            let outcome = timeout(CALL_PATIENCE, outcome).await;
+            if let (Ok(outcome), Some(number)) = (outcome, number) {
+                cluster.answer(from, number, outcome).await;
+            }
+        });
+    }
+}
+
+/// Answers another node: the user's connections on this one that were admitted.
+async fn held_here(node: &Node, parameters: &str) -> Outcome {
+    let HeldQuestion { user } = serde_json::from_str(parameters).map_err(|_| ErrorCode::BAD_REQUEST)?;
+    let owner = node.owner_of(user);
+    // A connection that was admitted before the question may not be known here yet.
+    let (reached, barrier) = oneshot::channel();
+    owner.send(Message::Call(user_topic(user), TopicCall::Barrier(reached)));
+    let _ = barrier.await;
+    let (reply, held) = oneshot::channel();
+    owner.send(Message::User(UserMessage::Held { user: user.into(), reply }));
+    let connections = held.await.map_err(|_| ErrorCode::INTERNAL)?;
+    serde_json::value::to_raw_value(&Held { connections }).map_err(|_| ErrorCode::INTERNAL.into())
+}

@@ -1,0 +1,72 @@
+//! This node's part in its cluster: it carries out the calls of other nodes and takes their answers.
+
+mod commands;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanwire_broker::LinkState;
+use fanwire_protocol::{Disconnect, Publication};
+use tokio::time::{Instant, sleep_until};
+
+use crate::message::Message;
+use crate::node::Node;
+use crate::peers::{Answer, Arrivals, Cluster, Receiver};
+
+/// Connections that are missing for so long while others are there are not just being opened anew.
+const WEDGED_AFTER: Duration = Duration::from_secs(5);
+
+/// Does this node's part in the cluster for as long as it is polled.
+pub(crate) async fn run(node: Node, cluster: Cluster, arrivals: Arrivals) {
+    let Arrivals { calls, missed, answers } = arrivals;
+    tokio::join!(
+        commands::follow(node.clone(), cluster.clone(), calls, missed),
+        take_answers(&cluster, answers),
+        reconnect_after_fencing(&node, &cluster),
+        watch_links(&cluster)
+    );
+}
+
+/// Notices connections that stay away while others are there.
+async fn watch_links(cluster: &Cluster) {
+    let mut state = cluster.redis().state();
+    let mut partial_since = None;
+    loop {
+        // Every failed attempt is a change, so the time counts from the first.
+        partial_since = match &*state.borrow_and_update() {
+            LinkState::Partial(_) => partial_since.or_else(|| Some(Instant::now())),
+            _ => None,
+        };
+        let wedged_at = partial_since.map(|since| since + WEDGED_AFTER);
+        cluster.set_wedged(wedged_at.is_some_and(|at| at <= Instant::now()));
+        tokio::select! {
+            changed = state.changed() => if changed.is_err() { return },
+            () = sleep_until(wedged_at.unwrap_or_else(Instant::now)),
+                if wedged_at.is_some_and(|at| at > Instant::now()) => {}
+        }
+    }
+}
+
+/// Others took this node for dead and said that its clients left: they have to connect anew, and find what they
+/// missed.
+async fn reconnect_after_fencing(node: &Node, cluster: &Cluster) {
+    let mut fenced = cluster.redis().fenced();
+    while fenced.changed().await.is_ok() {
+        tracing::warn!(
+            connections = node.connections(),
+            "this node was out of reach for longer than its lease, so its clients have to connect anew"
+        );
+        for inbox in node.inboxes.all.iter() {
+            inbox.send(Message::Close(Disconnect::INSUFFICIENT_STATE));
+        }
+    }
+}
+
+async fn take_answers(cluster: &Cluster, mut answers: Receiver<Arc<Publication>>) {
+    while let Some(publication) = answers.receive().await {
+        match serde_json::from_slice::<Answer>(&publication.data) {
+            Ok(answer) => cluster.take_answer(answer),
+            Err(error) => tracing::warn!(%error, "another node answers what cannot be read"),
+        }
+    }
+}
