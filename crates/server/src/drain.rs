@@ -65,7 +65,7 @@ fn longest_window(connections: u64) -> Duration {
 
 /// Waits until no client is there, nor about to be.
 async fn deserted(node: &Node) {
-    while !node.is_deserted() {
+    while !node.permits.is_deserted() {
         sleep(LOOK_INTERVAL).await;
     }
 }

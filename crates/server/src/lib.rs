@@ -23,6 +23,7 @@ mod allowance;
 mod topics;
 mod users;
 mod peers;
+mod permit;
 mod node;
 pub mod auth;
 mod overrides;

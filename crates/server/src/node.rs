@@ -1,10 +1,7 @@
 //! A handle on the running node: what the HTTP API, the internal port and the shards share.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed},
-};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use fanwire_broker::{History, HistoryOptions, PresenceStats, Publish, Published};
@@ -26,11 +23,12 @@ use crate::message::{
 };
 use crate::metrics::Metrics;
 use crate::peers::Cluster;
+use crate::permit::Permits;
 use crate::settings::Settings;
 use crate::tasks::Tasks;
 use crate::topics::history_options;
 
-/// What the server calls itself in connect results and in `info`.
+/// The server's name in connect results and in `info`.
 pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " Fanwire");
 
 /// Cheap to clone.
@@ -57,14 +55,10 @@ pub(crate) struct Shared {
     /// The node's long-lived tasks.
     pub tasks: Tasks,
     pub metrics: Metrics,
-    /// Client connections at most, where there is a limit.
-    connections_max: Option<usize>,
+    /// Gives out permits for client connections.
+    pub permits: Permits,
     started: Instant,
     draining: AtomicBool,
-    /// Connections that were admitted and that no shard counts yet.
-    arriving: AtomicU64,
-    /// The second for which new connections are being counted, and their number so far.
-    admitted: Mutex<(u64, usize)>,
 }
 
 impl std::ops::Deref for Node {
@@ -72,16 +66,6 @@ impl std::ops::Deref for Node {
 
     fn deref(&self) -> &Shared {
         &self.0
-    }
-}
-
-/// The place of a connection that was admitted, until a shard counts it or it does not come to be.
-#[derive(Debug)]
-pub(crate) struct Arrival(Node);
-
-impl Drop for Arrival {
-    fn drop(&mut self) {
-        self.0.arriving.fetch_sub(1, AcqRel);
     }
 }
 
@@ -96,15 +80,14 @@ pub(crate) struct Audience {
 
 impl Node {
     pub(crate) fn new(
-        id: Uuid,
         settings: Arc<Settings>,
         tokens: Tokens,
         tls: Option<Tls>,
         inboxes: Inboxes,
         cluster: Option<Cluster>,
+        counters: Vec<Arc<Counters>>,
+        metrics: Metrics,
     ) -> Self {
-        let counters: Vec<_> = inboxes.all.iter().map(|_| Arc::<Counters>::default()).collect();
-        let metrics = Metrics::new(counters.clone());
         let shares = settings.files();
         let files = |share| Arc::new(Files::new(share));
         let client_files = files(shares.map_or(usize::MAX, |shares| shares.clients + shares.http));
@@ -112,12 +95,10 @@ impl Node {
         let crowds = inboxes.all.iter().map(|_| crowd()).collect();
         let internal_files = files(shares.map_or(usize::MAX, |shares| shares.internal));
         let internal_crowd = Crowd::new(Port::Internal, settings.internal_limits(), internal_files);
-        let connections_max = match settings.admission.connections_max {
-            0 => shares.map(|shares| shares.clients),
-            max => Some(max),
-        };
+        let open_files_max = shares.map(|shares| shares.clients);
+        let permits = Permits::new(&settings.admission, open_files_max, counters.clone());
         Self(Arc::new(Shared {
-            id,
+            id: cluster.as_ref().map_or_else(Uuid::new_v4, Cluster::id),
             settings,
             tokens,
             tls,
@@ -128,11 +109,9 @@ impl Node {
             internal_crowd,
             tasks: Tasks::default(),
             metrics,
-            connections_max,
+            permits,
             started: Instant::now(),
             draining: AtomicBool::new(false),
-            arriving: AtomicU64::new(0),
-            admitted: Mutex::default(),
         }))
     }
 
@@ -156,44 +135,6 @@ impl Node {
     /// Client connections of the whole node.
     pub(crate) fn connections(&self) -> u64 {
         self.counters.iter().flat_map(|counters| &counters.connections).map(|counter| counter.value()).sum()
-    }
-
-    /// Sockets that shards own: client connections, those that are closing, and echo connections.
-    pub(crate) fn sockets(&self) -> u64 {
-        self.counters.iter().map(|counters| counters.sockets.value()).sum()
-    }
-
-    /// Whether no client is there, nor about to be.
-    pub(crate) fn is_deserted(&self) -> bool {
-        // In this order: a shard counts a connection before it lets go of its place.
-        let arriving = self.arriving.load(Acquire);
-        arriving + self.sockets() == 0
-    }
-
-    /// Gives a place to one more connection, or says which limit leaves none.
-    pub(crate) fn admit(&self) -> Result<Arrival, &'static str> {
-        let admission = &self.settings.admission;
-        // A shard counts a connection before it lets go of the place, so nobody is missed in between.
-        let arriving = self.arriving.fetch_add(1, AcqRel);
-        let arrival = Arrival(self.clone());
-        if self.connections_max.is_some_and(|max| self.sockets() + arriving >= max as u64) {
-            return Err(match admission.connections_max {
-                0 => "The limit of open files is reached.",
-                _ => "server.connections_max is reached.",
-            });
-        }
-        if admission.connections_per_second_max > 0 {
-            let second = self.started.elapsed().as_secs();
-            let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
-            if admitted.0 != second {
-                *admitted = (second, 0);
-            }
-            if admitted.1 >= admission.connections_per_second_max {
-                return Err("server.connections_per_second_max is reached.");
-            }
-            admitted.1 += 1;
-        }
-        Ok(arrival)
     }
 
     /// A topic with its namespace.

@@ -16,10 +16,12 @@ use uuid::Uuid;
 use crate::accept::origin::AllowedOrigins;
 use crate::accept::tls::{self, CertificateError, Tls};
 use crate::accept::{bind, serve};
+use crate::api::METHOD_LABELS;
 use crate::auth::{KeyError, Tokens};
 use crate::counters::{Counter, Counters};
 use crate::drain::{Phase, drain};
 use crate::inbox::{Inbox, Inboxes, Outlet};
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peers::{Cluster, JoinError};
 use crate::settings::{EngineSettings, Settings};
@@ -86,7 +88,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let tokens = Tokens::new(&settings.connection_tokens, settings.subscription_tokens.as_ref())?;
     let tls = settings.tls.as_ref().map(Tls::new).transpose()?;
     let (inboxes, outlets): (Vec<_>, Vec<_>) = (0..settings.shards).map(|_| Inbox::new()).unzip();
-    let (inboxes, id) = (Inboxes::new(inboxes), Uuid::new_v4());
+    let inboxes = Inboxes::new(inboxes);
 
     let internal_failed = |error| StartError::Listen {
         address: settings.internal_address,
@@ -101,11 +103,13 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let joined = match &settings.engine {
         EngineSettings::Memory(_) => None,
         EngineSettings::Redis(redis) => {
-            Some(Cluster::start(redis.clone(), id, &settings.name, inboxes.clone())?)
+            Some(Cluster::start(redis.clone(), Uuid::new_v4(), &settings.name, inboxes.clone())?)
         }
     };
     let (cluster, arrivals) = joined.unzip();
-    let node = Node::new(id, settings.clone(), tokens, tls.clone(), inboxes, cluster.clone());
+    let counters: Vec<Arc<Counters>> = inboxes.all.iter().map(|_| Arc::default()).collect();
+    let metrics = Metrics::new(counters.clone(), &METHOD_LABELS);
+    let node = Node::new(settings.clone(), tokens, tls.clone(), inboxes, cluster.clone(), counters, metrics);
     let membership = cluster
         .zip(arrivals)
         .map(|(cluster, arrivals)| planted::run("membership", cluster::run(node.clone(), cluster, arrivals)))

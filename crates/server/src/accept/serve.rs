@@ -97,7 +97,7 @@ impl Door {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     self.open(stream, peer, None);
-                    if self.crowd.spare_files(self.gate.node.sockets() as usize) {
+                    if self.crowd.spare_files(self.gate.node.permits.sockets() as usize) {
                         tokio::task::yield_now().await;
                     }
                 }

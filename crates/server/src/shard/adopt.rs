@@ -17,7 +17,7 @@ impl Shard {
     /// Takes a socket for its life.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
         let Adopted { socket, session, early, opening } = adopted;
-        let Opening { head, purpose, arrival } = opening;
+        let Opening { head, purpose, permit } = opening;
         if let Purpose::Listener(_) = purpose
             && let Err(error) =
                 SockRef::from(&socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)
@@ -62,7 +62,7 @@ impl Shard {
             self.counters.connections_opened[wire].add(1);
             self.counters.connections_compressed.add(u64::from(deflate.is_some()));
         }
-        drop(arrival);
+        drop(permit);
         self.send(slot, head);
         self.schedule(slot);
         if !commands.is_empty()

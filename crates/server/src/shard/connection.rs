@@ -13,7 +13,8 @@ use fanwire_protocol::centrifuge::{Command, Encoding, Malformed, commands_from};
 use fanwire_protocol::websocket::{Deflate, Reader};
 use smallvec::SmallVec;
 
-use super::socket::{Socket, Taken};
+use super::io::WriteProgress;
+use super::socket::Socket;
 use super::to_read::ToRead;
 
 /// The order of the fields is that in memory: what a delivery looks at comes first, up to the first of the role. The kernel
@@ -304,8 +305,8 @@ impl Connection {
             let mut slices = [IoSlice::new(&[]); Queue::SLICES_MAX];
             let used = queue.fill(&mut slices);
             match self.socket.write(&slices[..used])? {
-                Taken::Nothing => self.is_blocked = true,
-                Taken::Bytes(taken) => {
+                WriteProgress::Nothing => self.is_blocked = true,
+                WriteProgress::Bytes(taken) => {
                     written.add(taken);
                     queue.advance(taken);
                 }

@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use mio::net::TcpStream;
 use rustls::ServerConnection;
 
-use super::socket::{Input, Taken};
+use super::io::{Input, WriteProgress};
 
 /// Encrypted bytes that the kernel did not take yet; what goes beyond waits in the connection's queue, where it
 /// counts.
@@ -110,13 +110,13 @@ impl Encrypted {
     }
 
     /// Encrypts as much as may wait, and hands it over.
-    pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Taken> {
+    pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<WriteProgress> {
         if !self.flush()? {
-            return Ok(Taken::Nothing);
+            return Ok(WriteProgress::Nothing);
         }
         let taken = self.session.writer().write_vectored(slices)?;
         self.flush()?;
-        Ok(Taken::Bytes(taken))
+        Ok(WriteProgress::Bytes(taken))
     }
 
     pub(super) fn is_flushed(&self) -> bool {

@@ -10,6 +10,7 @@ mod drain_schedule;
 mod encrypted;
 mod fanout;
 mod gathered;
+mod io;
 mod read;
 mod readiness;
 mod reads;

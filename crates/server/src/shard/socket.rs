@@ -8,41 +8,13 @@ use rustix::net::SendFlags;
 use rustls::ServerConnection;
 
 use super::encrypted::Encrypted;
+use super::io::{Input, WriteProgress};
 
 #[derive(Debug)]
 pub(super) enum Socket {
     Plain(TcpStream),
     /// Apart, so that a plain connection does not grow by it.
     Encrypted(Box<Encrypted>),
-}
-
-/// What a read came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Input {
-    /// This many bytes, and there may be more.
-    Some(usize),
-    /// This many bytes, and no more until the socket is told to be readable.
-    All(usize),
-    /// The peer sends no more.
-    End,
-}
-
-/// What a write came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// This many bytes are the socket's now.
-    Bytes(usize),
-    /// It takes nothing until it is told to be writable.
-    Nothing,
-}
-
-impl Taken {
-    pub(super) fn bytes(self) -> usize {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Nothing => 0,
-        }
-    }
 }
 
 impl Socket {
@@ -86,7 +58,7 @@ impl Socket {
     }
 
     /// One system call for all slices, of which there is at least one.
-    pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Taken> {
+    pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<WriteProgress> {
         let socket = match self {
             Self::Plain(socket) => socket,
             Self::Encrypted(encrypted) => return encrypted.write(slices),
@@ -98,8 +70,8 @@ impl Socket {
                 many => socket.write_vectored(many),
             };
             match result {
-                Ok(taken) => return Ok(Taken::Bytes(taken)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Taken::Nothing),
+                Ok(taken) => return Ok(WriteProgress::Bytes(taken)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(WriteProgress::Nothing),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

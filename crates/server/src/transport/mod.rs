@@ -15,7 +15,8 @@ use rustls::ServerConnection;
 use tokio::sync::mpsc;
 
 use crate::accept::origin::AllowedOrigins;
-use crate::node::{Arrival, Node};
+use crate::node::Node;
+use crate::permit::AdmissionPermit;
 use crate::response::{HttpResponse, text};
 use crate::turns::Turns;
 
@@ -38,9 +39,9 @@ impl Gate {
     }
 
     /// Gives a place to one more client, or the answer that sends it away.
-    pub(crate) fn admit(&self) -> Result<Arrival, Box<HttpResponse>> {
+    pub(crate) fn admit(&self) -> Result<AdmissionPermit, Box<HttpResponse>> {
         // Also while the node goes down: an EventSource that is refused does not come back by itself.
-        self.node.admit().map_err(|limit| {
+        self.node.permits.admit().map_err(|limit| {
             self.node.counters[self.shard].connections_rejected.add(1);
             let mut response = text(StatusCode::SERVICE_UNAVAILABLE, limit);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -61,7 +62,7 @@ pub(crate) struct Opening {
     /// The response to the request, which is still to be sent.
     pub head: Bytes,
     pub purpose: Purpose,
-    pub arrival: Arrival,
+    pub permit: AdmissionPermit,
 }
 
 impl From<Result<Opening, Box<HttpResponse>>> for Routed {

@@ -76,7 +76,7 @@ pub(crate) async fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Ope
         let body = json!({"error": {"code": error.code, "message": message}}).to_string();
         Box::new(allow_origin(respond(status, "application/json", body.into()), &origin))
     })?;
-    let arrival = gate.admit().map_err(|response| Box::new(allow_origin(*response, &origin)))?;
+    let permit = gate.admit().map_err(|response| Box::new(allow_origin(*response, &origin)))?;
     let mut head = HEAD.to_vec();
     if let Origin::Allowed(origin) = origin {
         write_header(&mut head, &ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -85,7 +85,7 @@ pub(crate) async fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Ope
     write_header(&mut head, &VARY, "Origin");
     head.extend_from_slice(b"\r\n");
     events::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut head);
-    Ok(Opening { head: head.into(), purpose: Purpose::Listener(frame_of(&commands)), arrival })
+    Ok(Opening { head: head.into(), purpose: Purpose::Listener(frame_of(&commands)), permit })
 }
 
 /// Reads the query in one pass, whatever it holds.

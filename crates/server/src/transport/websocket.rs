@@ -82,10 +82,10 @@ pub(crate) fn open(
     if gate.origins.judge(request.headers()) == Origin::Refused {
         return Err(Box::new(refused_origin()));
     }
-    let arrival = gate.admit()?;
+    let permit = gate.admit()?;
     let deflate = agreed.map(|agreement| agreement.deflate);
     let purpose = if echo { Purpose::Echo(deflate) } else { Purpose::Client(mode, deflate) };
-    Ok(Opening { head, purpose, arrival })
+    Ok(Opening { head, purpose, permit })
 }
 
 /// Checks a handshake and makes the head of its response, which repeats what was agreed on.
