@@ -180,7 +180,7 @@ pub(crate) enum Publisher {
 
 /// A connection of a user who may have only so many, on all nodes together.
 #[derive(Debug)]
-pub(crate) struct Admission {
+pub(crate) struct UserAdmission {
     pub from: Address,
     pub info: Arc<ClientInfo>,
     pub connections_max: usize,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::counters::Counters;
-use crate::settings::Admission;
+use crate::settings::AdmissionSettings;
 
 /// Gives out permits. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl Drop for AdmissionPermit {
 impl Permits {
     /// Without a limit in the settings, `open_files_max` connections are admitted.
     pub(crate) fn new(
-        settings: &Admission,
+        settings: &AdmissionSettings,
         open_files_max: Option<usize>,
         counters: Vec<Arc<Counters>>,
     ) -> Self {

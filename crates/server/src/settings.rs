@@ -31,7 +31,7 @@ pub struct Settings {
     pub connection_tokens: TokenSettings,
     /// For subscription tokens; `None` uses `connection_tokens`.
     pub subscription_tokens: Option<TokenSettings>,
-    pub admission: Admission,
+    pub admission: AdmissionSettings,
     pub websocket: WebSocketSettings,
     pub sse: SseSettings,
     pub api: ApiSettings,
@@ -45,7 +45,7 @@ impl Settings {
     pub(crate) fn limits(&self) -> Limits {
         /// Some round trips of a phone.
         const PATIENCE: Duration = Duration::from_secs(1);
-        let Admission { silent_connections_max, http_connections_max, .. } = self.admission;
+        let AdmissionSettings { silent_connections_max, http_connections_max, .. } = self.admission;
         // A TLS handshake waits for its client in between; a request comes as a whole, or almost.
         let in_request = if self.tls.is_some() { PATIENCE } else { Duration::ZERO };
         Limits {
@@ -77,8 +77,9 @@ impl Settings {
     }
 
     pub(crate) fn times(&self) -> Times {
-        let Admission { request_header_timeout: head, idle_timeout: idle, write_timeout: write, .. } =
-            self.admission;
+        let AdmissionSettings {
+            request_header_timeout: head, idle_timeout: idle, write_timeout: write, ..
+        } = self.admission;
         Times { head, idle, idle_api: self.api.idle_timeout, write }
     }
 
@@ -109,7 +110,7 @@ pub struct Origins {
 
 /// Limits on what may come in.
 #[derive(Clone, Debug)]
-pub struct Admission {
+pub struct AdmissionSettings {
     /// Client connections on this node; more are answered 503. 0 sets no limit.
     pub connections_max: usize,
     /// New client connections a second on this node; more are answered 503. 0 sets no limit.
@@ -169,7 +170,7 @@ pub struct ApiSettings {
     /// Needs no key. For development.
     pub insecure: bool,
     /// Callers' connections on one shard, and on the internal port. At the limit one that the node waits for is dropped,
-    /// as for [`Admission::http_connections_max`].
+    /// as for [`AdmissionSettings::http_connections_max`].
     pub connections_max: usize,
     /// How long a caller's connection is kept between two calls.
     pub idle_timeout: Duration,

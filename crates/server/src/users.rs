@@ -19,7 +19,7 @@ use singles::Singles;
 use uuid::Uuid;
 
 use crate::inbox::Inbox;
-use crate::message::{Address, Admission, Filter, Message, Order, Recipients, UserMessage};
+use crate::message::{Address, Filter, Message, Order, Recipients, UserAdmission, UserMessage};
 use crate::node::Node;
 use crate::peers;
 use crate::topics::Topics;
@@ -114,7 +114,7 @@ impl Users {
         let client = client_of(from);
         let info =
             ClientInfo { user: user.into(), client, connection: Bytes::new(), subscription: Bytes::new() };
-        let admission = Admission { from, info: Arc::new(info), connections_max: self.connections_max };
+        let admission = UserAdmission { from, info: Arc::new(info), connections_max: self.connections_max };
         self.topics.admit(peers::user_topic(user), admission);
     }
 

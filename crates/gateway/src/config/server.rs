@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use fanwire_server::settings::{Admission, IpNet};
+use fanwire_server::settings::{AdmissionSettings, IpNet};
 
 use super::checks::Checks;
 use super::defaults;
@@ -104,7 +104,7 @@ impl Server {
         }
     }
 
-    pub(super) fn admission(&self, internal: &Internal, checks: &mut Checks) -> Admission {
+    pub(super) fn admission(&self, internal: &Internal, checks: &mut Checks) -> AdmissionSettings {
         checks.at_least_one("server.backlog", self.backlog as usize);
         for (key, number) in [
             ("server.silent_connections_max", self.silent_connections_max),
@@ -113,7 +113,7 @@ impl Server {
         ] {
             checks.connections(key, number);
         }
-        Admission {
+        AdmissionSettings {
             connections_max: self.connections_max,
             connections_per_second_max: self.connections_per_second_max,
             trusted_proxies: trusted_proxies(&self.trusted_proxies, checks),

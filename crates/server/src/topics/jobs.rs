@@ -10,7 +10,7 @@ use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, TopicName};
 
 use super::{GROUP_MAX, Topics, waiting_bytes};
 use crate::allowance::Allowance;
-use crate::message::{Address, Admission, HistoryCall, Message, Publisher, TopicCall, UserMessage};
+use crate::message::{Address, HistoryCall, Message, Publisher, TopicCall, UserAdmission, UserMessage};
 
 /// What a topic's owner does next.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) enum Job {
     Call(TopicCall),
     /// Asks the stream for what may have been missed.
     Repair,
-    Admit(Admission),
+    Admit(UserAdmission),
     Dismiss(ClientId),
 }
 
@@ -176,8 +176,8 @@ impl Topics {
         }
     }
 
-    async fn do_admit(&self, name: &TopicName, admission: Admission) {
-        let Admission { from, info, connections_max } = admission;
+    async fn do_admit(&self, name: &TopicName, admission: UserAdmission) {
+        let UserAdmission { from, info, connections_max } = admission;
         let user = info.user.clone();
         let result = self.engine.admit(name, info, connections_max).await;
         // This shard owns the user too.

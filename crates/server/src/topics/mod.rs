@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use crate::allowance::Allowance;
 use crate::counters::Counters;
 use crate::inbox::Inbox;
-use crate::message::{Address, Admission, Message, Publisher, TopicCall};
+use crate::message::{Address, Message, Publisher, TopicCall, UserAdmission};
 use crate::settings::{EngineSettings, Settings};
 use crate::tasks::Alarm;
 use follow::{Follow, Stamped, Step};
@@ -193,7 +193,7 @@ impl Topics {
     }
 
     /// Admits a connection, which is told, to the cluster's own `topic` that counts its user's.
-    pub(crate) fn admit(self: &Rc<Self>, topic: TopicName, admission: Admission) {
+    pub(crate) fn admit(self: &Rc<Self>, topic: TopicName, admission: UserAdmission) {
         self.enqueue(topic, Job::Admit(admission));
     }
 

@@ -8,8 +8,8 @@ use fanwire_hub::{
     ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces, RecoveryMode, SlowPolicy,
 };
 use fanwire_server::settings::{
-    Admission, ApiSettings, EngineSettings, MemoryEngineSettings, Origins, ShutdownSettings, SseSettings,
-    TokenSettings, WebSocketSettings,
+    AdmissionSettings, ApiSettings, EngineSettings, MemoryEngineSettings, Origins, ShutdownSettings,
+    SseSettings, TokenSettings, WebSocketSettings,
 };
 use fanwire_server::{Running, Settings, start};
 use jsonwebtoken::{EncodingKey, Header};
@@ -95,7 +95,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
             ..TokenSettings::default()
         },
         subscription_tokens: None,
-        admission: Admission {
+        admission: AdmissionSettings {
             connections_max: 0,
             connections_per_second_max: 0,
             trusted_proxies: Vec::new(),
