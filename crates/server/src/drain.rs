@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::message::Message;
+use crate::message::ShardMessage;
 use crate::node::Node;
 use crate::settings::ShutdownSettings;
 
@@ -41,7 +41,7 @@ pub(crate) async fn drain(node: &Node, phase: &watch::Sender<Phase>, mut listeni
     // Nobody receives it only if every shard has ended.
     let _ = phase.send(Phase::Leaving);
     for inbox in node.inboxes.all.iter() {
-        inbox.send(Message::Drain(window));
+        inbox.send(ShardMessage::Drain(window));
     }
     let gone = async {
         // A request that is being answered may still bring a client.

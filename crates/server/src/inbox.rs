@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fanwire_protocol::TopicName;
 use tokio::sync::mpsc;
 
-use crate::message::Message;
+use crate::message::ShardMessage;
 
 /// The inboxes of all shards, and who owns what.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ impl Inboxes {
 /// The sending side of a shard's inbox.
 #[derive(Clone, Debug)]
 pub(crate) struct Inbox {
-    sender: mpsc::UnboundedSender<Message>,
+    sender: mpsc::UnboundedSender<ShardMessage>,
     waiting_bytes: Arc<AtomicUsize>,
     waiting_requests: Arc<AtomicUsize>,
     overruns: Arc<AtomicU64>,
@@ -66,7 +66,7 @@ impl Inbox {
     }
 
     /// Only a node that is going down has inboxes that nobody reads; nothing can be done for the message then.
-    pub(crate) fn send(&self, message: Message) {
+    pub(crate) fn send(&self, message: ShardMessage) {
         if let Some(bytes) = message.bytes() {
             self.waiting_bytes.fetch_add(bytes, Relaxed);
         } else if message.is_request() {
@@ -88,7 +88,7 @@ impl Inbox {
         let is_first = missed.is_empty();
         missed.insert(topic);
         if is_first {
-            self.send(Message::Missed);
+            self.send(ShardMessage::Missed);
         }
     }
 
@@ -108,14 +108,14 @@ impl Inbox {
 /// The receiving side.
 #[derive(Debug)]
 pub(crate) struct Outlet {
-    receiver: mpsc::UnboundedReceiver<Message>,
+    receiver: mpsc::UnboundedReceiver<ShardMessage>,
     waiting_bytes: Arc<AtomicUsize>,
     waiting_requests: Arc<AtomicUsize>,
 }
 
 impl Outlet {
     /// Waits for a message; safe to cancel.
-    pub(crate) async fn receive(&mut self) -> Option<Message> {
+    pub(crate) async fn receive(&mut self) -> Option<ShardMessage> {
         let message = self.receiver.recv().await;
         self.note(message.as_ref());
         message
@@ -125,13 +125,13 @@ impl Outlet {
         self.receiver.is_empty()
     }
 
-    pub(crate) fn try_receive(&mut self) -> Option<Message> {
+    pub(crate) fn try_receive(&mut self) -> Option<ShardMessage> {
         let message = self.receiver.try_recv().ok();
         self.note(message.as_ref());
         message
     }
 
-    fn note(&self, message: Option<&Message>) {
+    fn note(&self, message: Option<&ShardMessage>) {
         let Some(message) = message else { return };
         if let Some(bytes) = message.bytes() {
             self.waiting_bytes.fetch_sub(bytes, Relaxed);

@@ -24,7 +24,7 @@ pub(crate) struct Address {
 }
 
 #[derive(Debug)]
-pub(crate) enum Message {
+pub(crate) enum ShardMessage {
     /// For every subscriber of the topic on this shard.
     Deliver(Arc<Delivery>),
     /// The topic's stream has a hole: subscriptions with a position have to start over.
@@ -58,7 +58,7 @@ pub(crate) enum Message {
     Drain(Duration),
 }
 
-impl Message {
+impl ShardMessage {
     /// It comes from what a client asked.
     pub(crate) fn is_request(&self) -> bool {
         matches!(

@@ -19,7 +19,7 @@ use crate::auth::Tokens;
 use crate::counters::Counters;
 use crate::inbox::{Inbox, Inboxes};
 use crate::message::{
-    Filter, HistoryCall, Message, Order, Publisher, Recipients, Survey, TopicCall, UserMessage,
+    Filter, HistoryCall, Order, Publisher, Recipients, ShardMessage, Survey, TopicCall, UserMessage,
 };
 use crate::metrics::Metrics;
 use crate::peers::Cluster;
@@ -168,7 +168,7 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let (reply, answer) = oneshot::channel();
-        let message = Message::Publish(topic.clone(), Box::new(publish), Publisher::Backend(reply));
+        let message = ShardMessage::Publish(topic.clone(), Box::new(publish), Publisher::Backend(reply));
         self.owner_of(topic.as_str()).send(message);
         // Only a node that is going down drops a call without an answer.
         Ok(async move { answer.await.unwrap_or(Err(ErrorCode::INTERNAL)) })
@@ -211,7 +211,7 @@ impl Node {
         call: impl FnOnce(oneshot::Sender<Result<T, ErrorCode>>) -> TopicCall,
     ) -> Result<T, ErrorCode> {
         let (reply, answer) = oneshot::channel();
-        self.owner_of(topic.as_str()).send(Message::Call(topic, call(reply)));
+        self.owner_of(topic.as_str()).send(ShardMessage::Call(topic, call(reply)));
         // Only a node that is going down drops a call without an answer.
         answer.await.unwrap_or(Err(ErrorCode::INTERNAL))
     }
@@ -227,13 +227,13 @@ impl Node {
             (Some(user), only) => {
                 let filter = Arc::new(Filter { only, except: audience.except.into_iter().collect() });
                 let inbox = self.owner_of(&user);
-                inbox.send(Message::User(UserMessage::Control { user, filter, control, completion }));
+                inbox.send(ShardMessage::User(UserMessage::Control { user, filter, control, completion }));
             }
             (None, Some(client)) => {
                 for inbox in self.inboxes.all.iter() {
                     let to = Recipients::Client(client);
                     let (control, completion) = (control.clone(), completion.clone());
-                    inbox.send(Message::Control(Order { to, control, completion }));
+                    inbox.send(ShardMessage::Control(Order { to, control, completion }));
                 }
                 drop(completion);
             }
@@ -250,7 +250,7 @@ impl Node {
     pub(crate) async fn topics(&self) -> FxHashMap<TopicName, usize> {
         let (reply, mut answers) = mpsc::unbounded_channel();
         for inbox in self.inboxes.all.iter() {
-            inbox.send(Message::Survey(Survey::Topics(reply.clone())));
+            inbox.send(ShardMessage::Survey(Survey::Topics(reply.clone())));
         }
         drop(reply);
         let mut all = FxHashMap::default();

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use crate::api;
-use crate::message::{Message, TopicCall, UserMessage};
+use crate::message::{ShardMessage, TopicCall, UserMessage};
 use crate::node::Node;
 use crate::peers::{
     Call, Cluster, HELD, Held, HeldQuestion, ORDERS_KEPT, Outcome, Receiver, SINGLE, Single, user_topic,
@@ -100,7 +100,7 @@ impl CommandFollower {
                 self.follow.doubt();
                 // What is not kept may have been missed for good.
                 for inbox in self.node.inboxes.all.iter() {
-                    inbox.send(Message::User(UserMessage::AllHeard));
+                    inbox.send(ShardMessage::User(UserMessage::AllHeard));
                 }
             }
             Event::Join { .. } | Event::Leave { .. } => {}
@@ -188,10 +188,10 @@ async fn held_here(node: &Node, parameters: &str) -> Outcome {
     let owner = node.owner_of(user);
     // A connection that was admitted before the question may not be known here yet.
     let (reached, barrier) = oneshot::channel();
-    owner.send(Message::Call(user_topic(user), TopicCall::Barrier(reached)));
+    owner.send(ShardMessage::Call(user_topic(user), TopicCall::Barrier(reached)));
     let _ = barrier.await;
     let (reply, held) = oneshot::channel();
-    owner.send(Message::User(UserMessage::Held { user: user.into(), reply }));
+    owner.send(ShardMessage::User(UserMessage::Held { user: user.into(), reply }));
     let connections = held.await.map_err(|_| ErrorCode::INTERNAL)?;
     serde_json::value::to_raw_value(&Held { connections }).map_err(|_| ErrorCode::INTERNAL.into())
 }

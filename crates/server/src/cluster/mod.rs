@@ -9,7 +9,7 @@ use fanwire_broker::LinkState;
 use fanwire_protocol::{Disconnect, Publication};
 use tokio::time::{Instant, sleep_until};
 
-use crate::message::Message;
+use crate::message::ShardMessage;
 use crate::node::Node;
 use crate::peers::{Answer, Arrivals, Cluster, Receiver};
 
@@ -57,7 +57,7 @@ async fn reconnect_after_fencing(node: &Node, cluster: &Cluster) {
             "this node was out of reach for longer than its lease, so its clients have to connect anew"
         );
         for inbox in node.inboxes.all.iter() {
-            inbox.send(Message::Close(Disconnect::INSUFFICIENT_STATE));
+            inbox.send(ShardMessage::Close(Disconnect::INSUFFICIENT_STATE));
         }
     }
 }

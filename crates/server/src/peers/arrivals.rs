@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::names::{ANSWERS, CONTROL};
 use super::queue::{Receiver, queue};
 use crate::inbox::Inboxes;
-use crate::message::Message;
+use crate::message::ShardMessage;
 
 /// What arrives for the cluster itself.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ fn bytes(event: &Event) -> usize {
 fn to_owner(inboxes: &Inboxes, event: Event) {
     let inbox = inboxes.of(event.topic().as_str());
     if !inbox.is_full() || matches!(event, Event::Interrupted { .. }) {
-        return inbox.send(Message::Event(event));
+        return inbox.send(ShardMessage::Event(event));
     }
     let kept = match event {
         Event::Publication { topic, epoch: Some(_), .. } => Some(topic),
@@ -108,13 +108,13 @@ mod tests {
             assert_eq!(inbox.overruns(), (round + 1) * 16);
             let mut told = 0;
             while let Some(message) = outlet.try_receive() {
-                told += usize::from(matches!(message, Message::Missed));
+                told += usize::from(matches!(message, ShardMessage::Missed));
             }
             assert_eq!(told, 1);
             assert_eq!(inbox.take_missed(), [TopicName::new("a").unwrap()].into());
         }
         deliver(publication("a", 10, 1));
-        assert!(matches!(outlet.try_receive(), Some(Message::Event(Event::Publication { .. }))));
+        assert!(matches!(outlet.try_receive(), Some(ShardMessage::Event(Event::Publication { .. }))));
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::names::ORDERS_KEPT;
 use crate::api::ApiError;
-use crate::message::{Message, UserMessage};
+use crate::message::{ShardMessage, UserMessage};
 
 /// Asks a node to do a call of the API for its own clients.
 #[derive(Debug, Deserialize, Serialize)]
@@ -46,14 +46,14 @@ pub(crate) struct Single {
 
 impl Single {
     /// For the user's owner. `is_ours` says that this node asked.
-    pub(crate) fn heard(self, is_ours: bool) -> Message {
+    pub(crate) fn heard(self, is_ours: bool) -> ShardMessage {
         let here = is_ours.then_some(ClientId(self.connection));
-        Message::User(UserMessage::Single { user: self.user, here })
+        ShardMessage::User(UserMessage::Single { user: self.user, here })
     }
 
     /// For the user's owner, on the node that asked, when the others could not be told.
-    pub(crate) fn unsent(self) -> Message {
-        Message::User(UserMessage::Unsent { user: self.user, here: ClientId(self.connection) })
+    pub(crate) fn unsent(self) -> ShardMessage {
+        ShardMessage::User(UserMessage::Unsent { user: self.user, here: ClientId(self.connection) })
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::call::Outcome;
 use super::{CallType, Cluster};
-use crate::message::{Message, UserMessage};
+use crate::message::{ShardMessage, UserMessage};
 
 /// The method of the question, see [`HeldQuestion`].
 pub(crate) const HELD: &str = "!held";
@@ -47,7 +47,7 @@ impl Cluster {
             // Without an answer nothing is confirmed.
             let _ = timeout(PATIENCE, asked).await;
             let owner = cluster.0.inboxes.of(&user);
-            owner.send(Message::User(UserMessage::Confirmed { user, elsewhere }));
+            owner.send(ShardMessage::User(UserMessage::Confirmed { user, elsewhere }));
         });
     }
 }

@@ -10,7 +10,7 @@ use super::Shard;
 use super::connection::{Connection, Peer, Role};
 use super::reads::{Asker, Question};
 use crate::allowance::Allowance;
-use crate::message::{Address, Message};
+use crate::message::{Address, ShardMessage};
 
 /// Whoever holds less is not looked at where room for answers is missed.
 const HELD_BYTES_MIN: u32 = 4 << 10;
@@ -51,7 +51,7 @@ impl Shard {
             self.ask_in_turn();
         } else {
             let owner = self.node.owner_of(topic.as_str());
-            owner.send(Message::Topic(topic, self.address(key), request));
+            owner.send(ShardMessage::Topic(topic, self.address(key), request));
         }
     }
 
@@ -67,8 +67,8 @@ impl Shard {
             let from = Address { shard: *index, connection: key };
             let owner = node.owner_of(topic.as_str());
             owner.send(match allowance {
-                Some(allowance) => Message::Read(topic, from, request, allowance),
-                None => Message::Topic(topic, from, request),
+                Some(allowance) => ShardMessage::Read(topic, from, request, allowance),
+                None => ShardMessage::Topic(topic, from, request),
             });
         }
     }
@@ -77,7 +77,7 @@ impl Shard {
     pub(super) fn forget_reads(&mut self, key: ConnectionKey) {
         for Question { topic, request, .. } in self.reads.forget(key) {
             let owner = self.node.owner_of(topic.as_str());
-            owner.send(Message::Topic(topic, self.address(key), request));
+            owner.send(ShardMessage::Topic(topic, self.address(key), request));
         }
     }
 
@@ -148,8 +148,8 @@ impl Shard {
                     let from = self.address(key);
                     owner.send(match request.is_read() {
                         // Without room for it, what was missed is not recovered, unless it is nothing.
-                        true => Message::Read(topic, from, request, self.reads.nothing()),
-                        false => Message::Topic(topic, from, request),
+                        true => ShardMessage::Read(topic, from, request, self.reads.nothing()),
+                        false => ShardMessage::Topic(topic, from, request),
                     });
                 }
             }

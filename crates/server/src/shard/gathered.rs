@@ -4,11 +4,11 @@
 
 use std::collections::VecDeque;
 
-use crate::message::Message;
+use crate::message::ShardMessage;
 
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    messages: VecDeque<Message>,
+    messages: VecDeque<ShardMessage>,
     bytes: usize,
 }
 
@@ -16,12 +16,12 @@ impl Gathered {
     pub(super) const MESSAGES_MAX: usize = 4096;
     pub(super) const BYTES_MAX: usize = 4 << 20;
 
-    pub(super) fn push(&mut self, message: Message) {
+    pub(super) fn push(&mut self, message: ShardMessage) {
         self.bytes += message.bytes().unwrap_or(0);
         self.messages.push_back(message);
     }
 
-    pub(super) fn pop(&mut self) -> Option<Message> {
+    pub(super) fn pop(&mut self) -> Option<ShardMessage> {
         let message = self.messages.pop_front()?;
         self.bytes -= message.bytes().unwrap_or(0);
         if self.messages.is_empty() {

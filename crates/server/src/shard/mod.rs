@@ -39,7 +39,7 @@ use tokio::time::Instant;
 
 use crate::counters::Counters;
 use crate::inbox::Outlet;
-use crate::message::{Address, Message, Order, Recipients, Survey};
+use crate::message::{Address, Order, Recipients, ShardMessage, Survey};
 use crate::node::{Node, VERSION};
 use crate::topics::Topics;
 use crate::transport::Adopted;
@@ -227,7 +227,7 @@ impl Shard {
         self.outbox.is_empty() && self.to_read.is_empty() && self.gathered.is_empty()
     }
 
-    fn take_messages(&mut self, first: Option<Message>, outlet: &mut Outlet) {
+    fn take_messages(&mut self, first: Option<ShardMessage>, outlet: &mut Outlet) {
         // What is said in this turn is no batch that others would have to wait for.
         let is_writing = !self.outbox.is_empty();
         while !is_writing
@@ -262,15 +262,15 @@ impl Shard {
 
     /// While a batch is being written, deliveries wait for the next, and what is for sessions waits behind them. What
     /// is for the owner of a topic or a user has no place in that order, and publishers wait for its answers.
-    fn has_to_wait(&self, message: &Message) -> bool {
-        matches!(message, Message::Deliver(_)) || message.is_for_sessions() && !self.gathered.is_empty()
+    fn has_to_wait(&self, message: &ShardMessage) -> bool {
+        matches!(message, ShardMessage::Deliver(_)) || message.is_for_sessions() && !self.gathered.is_empty()
     }
 
-    fn message(&mut self, message: Message) {
+    fn message(&mut self, message: ShardMessage) {
         let message = match message {
-            Message::Deliver(delivery) => return self.groups.add(delivery),
+            ShardMessage::Deliver(delivery) => return self.groups.add(delivery),
             // What comes of it comes through the inbox too.
-            Message::Event(event) => return self.topics.event(event),
+            ShardMessage::Event(event) => return self.topics.event(event),
             message => message,
         };
         if message.is_for_sessions() {
@@ -278,34 +278,38 @@ impl Shard {
             self.link_groups();
         }
         match message {
-            Message::Deliver(_) | Message::Event(_) => {}
-            Message::Lost(topic) => self.lose_positions(topic.as_str()),
-            Message::Answer(key, answer) => self.answer(key, answer),
-            Message::ReadAnswer(key, answer, allowance) => self.take_read_answer(key, answer, &allowance),
-            Message::Larger(key, topic, request, allowance) => {
+            ShardMessage::Deliver(_) | ShardMessage::Event(_) => {}
+            ShardMessage::Lost(topic) => self.lose_positions(topic.as_str()),
+            ShardMessage::Answer(key, answer) => self.answer(key, answer),
+            ShardMessage::ReadAnswer(key, answer, allowance) => {
+                self.take_read_answer(key, answer, &allowance)
+            }
+            ShardMessage::Larger(key, topic, request, allowance) => {
                 self.ask_again(key, topic, request, &allowance);
             }
-            Message::Control(order) => self.order(order),
-            Message::Topic(topic, from, request) => self.topics.request(topic, from, request, None),
-            Message::Read(topic, from, request, allowance) => {
+            ShardMessage::Control(order) => self.order(order),
+            ShardMessage::Topic(topic, from, request) => self.topics.request(topic, from, request, None),
+            ShardMessage::Read(topic, from, request, allowance) => {
                 self.topics.request(topic, from, request, Some(allowance));
             }
-            Message::Call(topic, call) => self.topics.call(topic, call),
-            Message::Publish(topic, publish, publisher) => self.topics.publish(topic, *publish, publisher),
-            Message::User(message) => self.users.handle(message),
-            Message::Survey(Survey::Topics(reply)) => {
+            ShardMessage::Call(topic, call) => self.topics.call(topic, call),
+            ShardMessage::Publish(topic, publish, publisher) => {
+                self.topics.publish(topic, *publish, publisher)
+            }
+            ShardMessage::User(message) => self.users.handle(message),
+            ShardMessage::Survey(Survey::Topics(reply)) => {
                 let topics = self.registry.topics().map(|t| (t.name.clone(), t.subscribers.len())).collect();
                 // Whoever asked may have given up.
                 let _ = reply.send(topics);
             }
-            Message::Missed => {
+            ShardMessage::Missed => {
                 for topic in self.node.inboxes.all[usize::from(self.index)].take_missed() {
                     self.topics.event(Event::Interrupted { topic });
                 }
             }
-            Message::Barrier(reached) => drop(reached),
-            Message::Close(why) => self.close_all(&why),
-            Message::Drain(window) => self.drain(window),
+            ShardMessage::Barrier(reached) => drop(reached),
+            ShardMessage::Close(why) => self.close_all(&why),
+            ShardMessage::Drain(window) => self.drain(window),
         }
     }
 

@@ -12,7 +12,7 @@ use fanwire_protocol::{Disconnect, ErrorCode, events, websocket};
 
 use super::connection::{Connection, Peer, Role, WriteError};
 use super::{CLOSE_PATIENCE, Shard, WRITES_PER_TURN};
-use crate::message::{Message, UserMessage};
+use crate::message::{ShardMessage, UserMessage};
 
 /// Pings, framed: an empty JSON object, an empty Protobuf message after its length, a ping frame, a comment.
 const PING_JSON: Bytes = Bytes::from_static(b"\x81\x02{}");
@@ -52,11 +52,11 @@ impl Shard {
                 Effect::Register { user, single } => {
                     let message =
                         UserMessage::Register { user: user.clone(), from: self.address(key), single };
-                    self.node.owner_of(&user).send(Message::User(message));
+                    self.node.owner_of(&user).send(ShardMessage::User(message));
                 }
                 Effect::Unregister { user } => {
                     let message = UserMessage::Unregister { user: user.clone(), from: self.address(key) };
-                    self.node.owner_of(&user).send(Message::User(message));
+                    self.node.owner_of(&user).send(ShardMessage::User(message));
                 }
                 Effect::Topic(_, TopicRequest::Publish { command, .. }) if self.node.is_behind() => {
                     let answer = Answer::Published { command, result: Err(ErrorCode::TOO_MANY_REQUESTS) };

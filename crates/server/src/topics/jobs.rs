@@ -10,7 +10,7 @@ use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, TopicName};
 
 use super::{GROUP_MAX, Topics, waiting_bytes};
 use crate::allowance::Allowance;
-use crate::message::{Address, HistoryCall, Message, Publisher, TopicCall, UserAdmission, UserMessage};
+use crate::message::{Address, HistoryCall, Publisher, ShardMessage, TopicCall, UserAdmission, UserMessage};
 
 /// What a topic's owner does next.
 #[derive(Debug)]
@@ -181,7 +181,7 @@ impl Topics {
         let user = info.user.clone();
         let result = self.engine.admit(name, info, connections_max).await;
         // This shard owns the user too.
-        self.inboxes[self.shard].send(Message::User(UserMessage::Counted { user, from, result }));
+        self.inboxes[self.shard].send(ShardMessage::User(UserMessage::Counted { user, from, result }));
     }
 
     async fn presence(&self, name: &TopicName, bytes_max: usize) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use crate::allowance::Allowance;
 use crate::counters::Counters;
 use crate::inbox::Inbox;
-use crate::message::{Address, Message, Publisher, TopicCall, UserAdmission};
+use crate::message::{Address, Publisher, ShardMessage, TopicCall, UserAdmission};
 use crate::settings::{EngineSettings, Settings};
 use crate::tasks::Alarm;
 use follow::{Follow, Stamped, Step};
@@ -388,10 +388,10 @@ impl Topics {
     /// One message for every shard that has subscribers.
     fn send(&self, topic: TopicName, content: Content) {
         let delivery = Arc::new(Delivery::new(topic.clone(), content));
-        self.send_to_members(&topic, || Message::Deliver(delivery.clone()));
+        self.send_to_members(&topic, || ShardMessage::Deliver(delivery.clone()));
     }
 
-    fn send_to_members(&self, name: &TopicName, message: impl Fn() -> Message) {
+    fn send_to_members(&self, name: &TopicName, message: impl Fn() -> ShardMessage) {
         if let Some(topic) = self.topics.borrow().get(name) {
             for (inbox, _) in self.inboxes.iter().zip(&topic.members).filter(|(_, members)| **members > 0) {
                 inbox.send(message());
@@ -423,14 +423,14 @@ impl Topics {
 
     fn answer(&self, to: Address, answer: Answer, allowance: Option<Allowance>) {
         self.inboxes[usize::from(to.shard)].send(match allowance {
-            Some(allowance) => Message::ReadAnswer(to.connection, answer, allowance),
-            None => Message::Answer(to.connection, answer),
+            Some(allowance) => ShardMessage::ReadAnswer(to.connection, answer, allowance),
+            None => ShardMessage::Answer(to.connection, answer),
         });
     }
 
     /// Lets a session's shard ask again, where the answer may be longer.
     fn ask_for_more(&self, to: Address, topic: TopicName, request: TopicRequest, allowance: Allowance) {
-        let message = Message::Larger(to.connection, topic, request, allowance);
+        let message = ShardMessage::Larger(to.connection, topic, request, allowance);
         self.inboxes[usize::from(to.shard)].send(message);
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Topics;
 use super::follow::{Follow, Repaired};
 use crate::inbox::Inbox;
-use crate::message::Message;
+use crate::message::ShardMessage;
 
 /// Parts of streams that one shard reads at the same time. After an outage all topics want to be repaired.
 pub(super) const PARTS_MAX: usize = 32;
@@ -105,7 +105,7 @@ impl Topics {
             redis.note_foreign(name, repaired.foreign);
         }
         if repaired.lost {
-            self.send_to_members(name, || Message::Lost(name.clone()));
+            self.send_to_members(name, || ShardMessage::Lost(name.clone()));
         }
         for stamped in repaired.deliver {
             self.send_stamped(name.clone(), stamped);

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use super::Topics;
 use super::follow::Follow;
 use super::jobs::{Job, Subscribe, error};
-use crate::message::{Address, Message};
+use crate::message::{Address, ShardMessage};
 
 /// How often what a client missed is compared with what was delivered meanwhile, before it counts as lost.
 const ATTEMPTS_MAX: usize = 16;
@@ -116,7 +116,7 @@ impl Topics {
     async fn pass_old_events(&self, name: &TopicName) {
         if self.are_shared() {
             let (reach, reached) = oneshot::channel();
-            self.inboxes[self.shard].send(Message::Barrier(reach));
+            self.inboxes[self.shard].send(ShardMessage::Barrier(reach));
             // Dropped either way.
             let _ = reached.await;
             self.following(name, |follow| *follow = Follow::default());
