@@ -88,7 +88,7 @@ impl Inbox {
         let is_first = missed.is_empty();
         missed.insert(topic);
         if is_first {
-            self.send(ShardMessage::Missed);
+            self.send(ShardMessage::GapsNoted);
         }
     }
 

@@ -28,7 +28,7 @@ pub(crate) enum ShardMessage {
     /// For every subscriber of the topic on this shard.
     Deliver(Arc<Delivery>),
     /// The topic's stream has a hole: subscriptions with a position have to start over.
-    Lost(TopicName),
+    Unrecoverable(TopicName),
     /// For one session.
     Answer(ConnectionKey, Answer),
     /// The same, to a question that reads.
@@ -46,7 +46,7 @@ pub(crate) enum ShardMessage {
     /// For the topic's owner, from an engine outside this process.
     Event(Event),
     /// There are topics of which something was not sent.
-    Missed,
+    GapsNoted,
     /// For the user's owner.
     User(UserMessage),
     Survey(Survey),
@@ -76,7 +76,7 @@ impl ShardMessage {
     pub(crate) fn is_for_sessions(&self) -> bool {
         match self {
             Self::Deliver(_)
-            | Self::Lost(_)
+            | Self::Unrecoverable(_)
             | Self::Answer(..)
             | Self::ReadAnswer(..)
             | Self::Larger(..)
@@ -89,7 +89,7 @@ impl ShardMessage {
             | Self::Call(..)
             | Self::Publish(..)
             | Self::Event(_)
-            | Self::Missed
+            | Self::GapsNoted
             | Self::User(_)
             | Self::Survey(_) => false,
         }

@@ -108,7 +108,7 @@ mod tests {
             assert_eq!(inbox.overruns(), (round + 1) * 16);
             let mut told = 0;
             while let Some(message) = outlet.try_receive() {
-                told += usize::from(matches!(message, ShardMessage::Missed));
+                told += usize::from(matches!(message, ShardMessage::GapsNoted));
             }
             assert_eq!(told, 1);
             assert_eq!(inbox.take_missed(), [TopicName::new("a").unwrap()].into());

@@ -279,7 +279,7 @@ impl Shard {
         }
         match message {
             ShardMessage::Deliver(_) | ShardMessage::Event(_) => {}
-            ShardMessage::Lost(topic) => self.lose_positions(topic.as_str()),
+            ShardMessage::Unrecoverable(topic) => self.lose_positions(topic.as_str()),
             ShardMessage::Answer(key, answer) => self.answer(key, answer),
             ShardMessage::ReadAnswer(key, answer, allowance) => {
                 self.take_read_answer(key, answer, &allowance)
@@ -302,7 +302,7 @@ impl Shard {
                 // Whoever asked may have given up.
                 let _ = reply.send(topics);
             }
-            ShardMessage::Missed => {
+            ShardMessage::GapsNoted => {
                 for topic in self.node.inboxes.all[usize::from(self.index)].take_missed() {
                     self.topics.event(Event::Interrupted { topic });
                 }

@@ -42,7 +42,7 @@ enum Doubt {
     /// A publication of another epoch came.
     Epoch,
     /// Something may have been missed.
-    Missed,
+    Gap,
 }
 
 /// Publications that could be the stream's own but found no room to wait.
@@ -135,7 +135,7 @@ impl Follow {
 
     /// Something may have been missed.
     pub(crate) fn doubt(&mut self) {
-        self.doubt = Some(Doubt::Missed);
+        self.doubt = Some(Doubt::Gap);
     }
 
     /// The question to ask the stream now. What raises doubt from here on raises it anew.
@@ -151,7 +151,7 @@ impl Follow {
         match self.position {
             Some(at) if at.epoch == epoch && offset <= at.offset => Step::Repeated,
             Some(at) if at.epoch != epoch || offset != at.offset + 1 => {
-                let doubt = if at.epoch == epoch { Doubt::Missed } else { Doubt::Epoch };
+                let doubt = if at.epoch == epoch { Doubt::Gap } else { Doubt::Epoch };
                 self.doubt = self.doubt.max(Some(doubt));
                 self.keep(doubt, Stamped { epoch, publication: publication.clone() });
                 Step::Early
@@ -224,7 +224,7 @@ impl Follow {
         match doubt {
             // Repeated publications of other streams get no memory: this stream's own can be read.
             Doubt::Epoch if self.pace.is_slow() || !has_room => self.unkept += 1,
-            Doubt::Missed if !has_room => self.crowded_out.add(stamped.publication.offset),
+            Doubt::Gap if !has_room => self.crowded_out.add(stamped.publication.offset),
             _ => {
                 self.waiting_bytes += bytes;
                 self.arrived += 1;

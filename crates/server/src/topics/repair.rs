@@ -105,7 +105,7 @@ impl Topics {
             redis.note_foreign(name, repaired.foreign);
         }
         if repaired.lost {
-            self.send_to_members(name, || ShardMessage::Lost(name.clone()));
+            self.send_to_members(name, || ShardMessage::Unrecoverable(name.clone()));
         }
         for stamped in repaired.deliver {
             self.send_stamped(name.clone(), stamped);

@@ -28,7 +28,7 @@ impl Pace {
     pub(super) fn due(&self, doubt: Doubt) -> Instant {
         let pause = match doubt {
             Doubt::Epoch => self.pause,
-            Doubt::Missed => self.pause.min(Self::MISSED_PAUSE_MAX),
+            Doubt::Gap => self.pause.min(Self::MISSED_PAUSE_MAX),
         };
         self.asked.map_or_else(Instant::now, |asked| asked + pause)
     }
