@@ -35,7 +35,7 @@ pub(crate) enum ShardMessage {
     ReadAnswer(ConnectionKey, Answer, Allowance),
     /// The answer would be longer than was allowed; the question may be asked again.
     Larger(ConnectionKey, TopicName, TopicRequest, Allowance),
-    Control(Order),
+    Control(SessionOrder),
     /// For the topic's owner, from a session.
     Topic(TopicName, Address, TopicRequest),
     /// The same, where the answer is read from the topic.
@@ -109,7 +109,7 @@ impl ShardMessage {
 
 /// An order of the API for the sessions of one shard.
 #[derive(Clone, Debug)]
-pub(crate) struct Order {
+pub(crate) struct SessionOrder {
     pub to: Recipients,
     pub control: Control,
     pub completion: Completion,

@@ -19,7 +19,7 @@ use crate::auth::Tokens;
 use crate::counters::Counters;
 use crate::inbox::{Inbox, Inboxes};
 use crate::message::{
-    Filter, HistoryCall, Order, Publisher, Recipients, ShardMessage, Survey, TopicCall, UserMessage,
+    Filter, HistoryCall, Publisher, Recipients, SessionOrder, ShardMessage, Survey, TopicCall, UserMessage,
 };
 use crate::metrics::Metrics;
 use crate::peers::Cluster;
@@ -233,7 +233,7 @@ impl Node {
                 for inbox in self.inboxes.all.iter() {
                     let to = Recipients::Client(client);
                     let (control, completion) = (control.clone(), completion.clone());
-                    inbox.send(ShardMessage::Control(Order { to, control, completion }));
+                    inbox.send(ShardMessage::Control(SessionOrder { to, control, completion }));
                 }
                 drop(completion);
             }

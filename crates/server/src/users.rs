@@ -19,7 +19,7 @@ use singles::Singles;
 use uuid::Uuid;
 
 use crate::inbox::Inbox;
-use crate::message::{Address, Filter, Order, Recipients, ShardMessage, UserAdmission, UserMessage};
+use crate::message::{Address, Filter, Recipients, SessionOrder, ShardMessage, UserAdmission, UserMessage};
 use crate::node::Node;
 use crate::peers;
 use crate::topics::Topics;
@@ -208,7 +208,7 @@ impl Users {
 
     fn order(&self, address: Address, filter: Arc<Filter>, control: Control, completion: Completion) {
         let to = Recipients::Connection(address.connection, filter);
-        self.inbox(address).send(ShardMessage::Control(Order { to, control, completion }));
+        self.inbox(address).send(ShardMessage::Control(SessionOrder { to, control, completion }));
     }
 
     fn inbox(&self, address: Address) -> &Inbox {

@@ -39,7 +39,7 @@ use tokio::time::Instant;
 
 use crate::counters::Counters;
 use crate::inbox::Outlet;
-use crate::message::{Address, Order, Recipients, ShardMessage, Survey};
+use crate::message::{Address, Recipients, SessionOrder, ShardMessage, Survey};
 use crate::node::{Node, VERSION};
 use crate::topics::Topics;
 use crate::transport::Adopted;
@@ -325,7 +325,7 @@ impl Shard {
         }
     }
 
-    fn order(&mut self, order: Order) {
+    fn order(&mut self, order: SessionOrder) {
         let slot = match &order.to {
             Recipients::Connection(key, filter) => {
                 let connection = self.connections.get(key.slot as usize).filter(|c| c.is(*key));
