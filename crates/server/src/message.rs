@@ -42,7 +42,7 @@ pub(crate) enum ShardMessage {
     Read(TopicName, Address, TopicRequest, Allowance),
     /// For the topic's owner, from the API.
     Call(TopicName, TopicCall),
-    Publish(TopicName, Box<Publish>, Publisher),
+    Publish(TopicName, Box<Publish>, PublishCaller),
     /// For the topic's owner, from an engine outside this process.
     Event(Event),
     /// There are topics of which something was not sent.
@@ -173,7 +173,7 @@ pub(crate) struct HistoryCall {
 
 /// Who is told what became of a publish.
 #[derive(Debug)]
-pub(crate) enum Publisher {
+pub(crate) enum PublishCaller {
     Client(Address, u32),
     Backend(oneshot::Sender<Result<Published, ErrorCode>>),
 }

@@ -19,7 +19,8 @@ use crate::auth::Tokens;
 use crate::counters::Counters;
 use crate::inbox::{Inbox, Inboxes};
 use crate::message::{
-    Filter, HistoryCall, Publisher, Recipients, SessionOrder, ShardMessage, Survey, TopicCall, UserMessage,
+    Filter, HistoryCall, PublishCaller, Recipients, SessionOrder, ShardMessage, Survey, TopicCall,
+    UserMessage,
 };
 use crate::metrics::Metrics;
 use crate::peers::Cluster;
@@ -168,7 +169,7 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let (reply, answer) = oneshot::channel();
-        let message = ShardMessage::Publish(topic.clone(), Box::new(publish), Publisher::Backend(reply));
+        let message = ShardMessage::Publish(topic.clone(), Box::new(publish), PublishCaller::Backend(reply));
         self.owner_of(topic.as_str()).send(message);
         // Only a node that is going down drops a call without an answer.
         Ok(async move { answer.await.unwrap_or(Err(ErrorCode::INTERNAL)) })

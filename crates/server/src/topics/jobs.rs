@@ -10,7 +10,9 @@ use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, TopicName};
 
 use super::{GROUP_MAX, Topics, waiting_bytes};
 use crate::allowance::Allowance;
-use crate::message::{Address, HistoryCall, Publisher, ShardMessage, TopicCall, UserAdmission, UserMessage};
+use crate::message::{
+    Address, HistoryCall, PublishCaller, ShardMessage, TopicCall, UserAdmission, UserMessage,
+};
 
 /// What a topic's owner does next.
 #[derive(Debug)]
@@ -18,7 +20,7 @@ pub(super) enum Job {
     Subscribe(Subscribe),
     Unsubscribe(Address, Membership),
     UpdatePresence(Arc<ClientInfo>, bool),
-    Publish(Publish, Publisher),
+    Publish(Publish, PublishCaller),
     /// What a client's command asks.
     Read(Address, TopicRequest, Option<Allowance>),
     Call(TopicCall),
@@ -72,7 +74,7 @@ impl Topics {
     }
 
     /// Publishes, and with it everything that waits to be published right behind it.
-    async fn do_publish(self: &Rc<Self>, name: &TopicName, publish: Publish, publisher: Publisher) {
+    async fn do_publish(self: &Rc<Self>, name: &TopicName, publish: Publish, publisher: PublishCaller) {
         let (following, followers) = self.following_publishes(name);
         self.counters.publications.add(1 + following.len() as u64);
         let bytes = waiting_bytes(&publish) + following.iter().map(waiting_bytes).sum::<usize>();
@@ -90,7 +92,7 @@ impl Topics {
         self.deliver_events();
     }
 
-    fn following_publishes(&self, name: &TopicName) -> (Vec<Publish>, Vec<Publisher>) {
+    fn following_publishes(&self, name: &TopicName) -> (Vec<Publish>, Vec<PublishCaller>) {
         let jobs = self.following_jobs(name, |job| matches!(job, Job::Publish(..)));
         let publishes = jobs.into_iter().filter_map(|job| match job {
             Job::Publish(publish, publisher) => Some((publish, publisher)),
@@ -107,12 +109,12 @@ impl Topics {
         topic.jobs.drain(..count).collect()
     }
 
-    pub(super) fn tell(&self, publisher: Publisher, result: Result<Published, ErrorCode>) {
+    pub(super) fn tell(&self, publisher: PublishCaller, result: Result<Published, ErrorCode>) {
         match publisher {
-            Publisher::Client(address, command) => {
+            PublishCaller::Client(address, command) => {
                 self.answer(address, Answer::Published { command, result: result.map(|_| ()) }, None);
             }
-            Publisher::Backend(reply) => {
+            PublishCaller::Backend(reply) => {
                 // A caller that has gone needs no answer.
                 let _ = reply.send(result);
             }

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use crate::allowance::Allowance;
 use crate::counters::Counters;
 use crate::inbox::Inbox;
-use crate::message::{Address, Publisher, ShardMessage, TopicCall, UserAdmission};
+use crate::message::{Address, PublishCaller, ShardMessage, TopicCall, UserAdmission};
 use crate::settings::{EngineSettings, Settings};
 use crate::tasks::Alarm;
 use follow::{Follow, Stamped, Step};
@@ -146,7 +146,7 @@ impl Topics {
     ) {
         let job = match request {
             TopicRequest::Publish { command, data, info } => {
-                let publisher = Publisher::Client(from, command);
+                let publisher = PublishCaller::Client(from, command);
                 return match self.history_of(&topic) {
                     Ok(history) => {
                         let publish = Publish { data, info: Some(info), history, ..Publish::default() };
@@ -172,7 +172,7 @@ impl Topics {
         self.enqueue(topic, Job::Call(call));
     }
 
-    pub(crate) fn publish(self: &Rc<Self>, topic: TopicName, publish: Publish, publisher: Publisher) {
+    pub(crate) fn publish(self: &Rc<Self>, topic: TopicName, publish: Publish, publisher: PublishCaller) {
         let waiting = self.waiting_bytes.get() + waiting_bytes(&publish);
         if waiting > WAITING_BYTES_MAX {
             return self.tell(publisher, Err(ErrorCode::TOO_MANY_REQUESTS));
