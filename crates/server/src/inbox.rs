@@ -52,7 +52,7 @@ impl Inbox {
     /// its clients, so those who ask faster than the node answers wait in their own sockets.
     pub(crate) const WAITING_REQUESTS_MAX: usize = 4096;
 
-    pub(crate) fn new() -> (Self, Outlet) {
+    pub(crate) fn new() -> (Self, InboxReceiver) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (waiting_bytes, waiting_requests) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let inbox = Self {
@@ -62,7 +62,7 @@ impl Inbox {
             overruns: Arc::default(),
             missed: Arc::default(),
         };
-        (inbox, Outlet { receiver, waiting_bytes, waiting_requests })
+        (inbox, InboxReceiver { receiver, waiting_bytes, waiting_requests })
     }
 
     /// Only a node that is going down has inboxes that nobody reads; nothing can be done for the message then.
@@ -107,13 +107,13 @@ impl Inbox {
 
 /// The receiving side.
 #[derive(Debug)]
-pub(crate) struct Outlet {
+pub(crate) struct InboxReceiver {
     receiver: mpsc::UnboundedReceiver<ShardMessage>,
     waiting_bytes: Arc<AtomicUsize>,
     waiting_requests: Arc<AtomicUsize>,
 }
 
-impl Outlet {
+impl InboxReceiver {
     /// Waits for a message; safe to cancel.
     pub(crate) async fn receive(&mut self) -> Option<ShardMessage> {
         let message = self.receiver.recv().await;

@@ -20,7 +20,7 @@ use crate::api::METHOD_LABELS;
 use crate::auth::{KeyError, Tokens};
 use crate::counters::{Counter, Counters};
 use crate::drain::{Phase, drain};
-use crate::inbox::{Inbox, Inboxes, Outlet};
+use crate::inbox::{Inbox, InboxReceiver, Inboxes};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peers::{Cluster, JoinError};
@@ -87,7 +87,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let settings = Arc::new(settings);
     let tokens = Tokens::new(&settings.connection_tokens, settings.subscription_tokens.as_ref())?;
     let tls = settings.tls.as_ref().map(Tls::new).transpose()?;
-    let (inboxes, outlets): (Vec<_>, Vec<_>) = (0..settings.shards).map(|_| Inbox::new()).unzip();
+    let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..settings.shards).map(|_| Inbox::new()).unzip();
     let inboxes = Inboxes::new(inboxes);
 
     let internal_failed = |error| StartError::Listen {
@@ -119,13 +119,13 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let (listens, listening) = mpsc::channel(1);
     let (end, ended) = mpsc::unbounded_channel();
     let mut shards = Vec::new();
-    for ((index, outlet), listener) in outlets.into_iter().enumerate().zip(listeners) {
+    for ((index, receiver), listener) in receivers.into_iter().enumerate().zip(listeners) {
         let (node, phases, listens) = (node.clone(), phases.clone(), listens.clone());
         let end = EndOfShard { index, tell: end.clone() };
         let thread = thread::Builder::new().name(format!("shard-{index}"));
         let shard = thread.spawn(move || {
             let _end = end;
-            if let Err(error) = run_shard(index, node, outlet, listener, listens, phases) {
+            if let Err(error) = run_shard(index, node, receiver, listener, listens, phases) {
                 tracing::error!(%error, shard = index, "a shard ended");
             }
         });
@@ -203,7 +203,7 @@ fn bind_clients(settings: &Settings) -> Result<(SocketAddr, Vec<std::net::TcpLis
 fn run_shard(
     index: usize,
     node: Node,
-    outlet: Outlet,
+    receiver: InboxReceiver,
     listener: std::net::TcpListener,
     listens: mpsc::Sender<()>,
     mut phases: watch::Receiver<Phase>,
@@ -223,7 +223,7 @@ fn run_shard(
             drop(listens);
         });
         tokio::select! {
-            () = planted::run("shard", shard.run(outlet, adopted)) => {}
+            () = planted::run("shard", shard.run(receiver, adopted)) => {}
             () = broken => return Err(io::Error::other("a topic's task panicked")),
             // The node has drained its connections by then.
             _ = phases.wait_for(|phase| *phase == Phase::Stopped) => {}

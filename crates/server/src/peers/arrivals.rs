@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_shard_that_is_behind_learns_of_each_topic_that_it_missed_however_often() {
-        let (inbox, mut outlet) = Inbox::new();
+        let (inbox, mut receiver) = Inbox::new();
         let (deliver, _arrivals) = deliver(Inboxes::new(vec![inbox.clone()]));
         let full = || publication("other", 1, Inbox::WAITING_BYTES_MAX);
         for round in 0..3 {
@@ -107,23 +107,23 @@ mod tests {
             }
             assert_eq!(inbox.overruns(), (round + 1) * 16);
             let mut told = 0;
-            while let Some(message) = outlet.try_receive() {
+            while let Some(message) = receiver.try_receive() {
                 told += usize::from(matches!(message, ShardMessage::GapsNoted));
             }
             assert_eq!(told, 1);
             assert_eq!(inbox.take_missed(), [TopicName::new("a").unwrap()].into());
         }
         deliver(publication("a", 10, 1));
-        assert!(matches!(outlet.try_receive(), Some(ShardMessage::Event(Event::Publication { .. }))));
+        assert!(matches!(receiver.try_receive(), Some(ShardMessage::Event(Event::Publication { .. }))));
     }
 
     #[tokio::test]
     async fn the_clusters_own_topics_are_no_shards() {
-        let (inbox, mut outlet) = Inbox::new();
+        let (inbox, mut receiver) = Inbox::new();
         let (deliver, mut arrivals) = deliver(Inboxes::new(vec![inbox]));
         deliver(publication("!control", 1, 1));
         deliver(publication("!node:1", 0, 1));
-        assert!(outlet.try_receive().is_none());
+        assert!(receiver.try_receive().is_none());
         assert!(arrivals.calls.receive().await.is_some());
         assert!(arrivals.answers.receive().await.is_some());
     }
@@ -132,7 +132,7 @@ mod tests {
     async fn what_waits_for_the_cluster_is_bounded_in_bytes() {
         const CALL_BYTES: usize = 64 << 10;
         const ANSWER_BYTES: usize = 4 << 20;
-        let (inbox, _outlet) = Inbox::new();
+        let (inbox, _receiver) = Inbox::new();
         let (deliver, arrivals) = deliver(Inboxes::new(vec![inbox]));
         let Arrivals { mut calls, missed, mut answers } = arrivals;
         for offset in 1..=1000 {

@@ -38,7 +38,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::counters::Counters;
-use crate::inbox::Outlet;
+use crate::inbox::InboxReceiver;
 use crate::message::{Address, Recipients, SessionOrder, ShardMessage, Survey};
 use crate::node::{Node, VERSION};
 use crate::topics::Topics;
@@ -181,14 +181,18 @@ impl Shard {
     /// clients sent, what is due, who has to go, and then writes. All of what waits in the inbox is grouped before
     /// anything is written, and while a batch is being written, in slices, the next one is gathered: so overload
     /// makes larger batches, and clients, timers and publishers never wait for more than a slice.
-    pub(crate) async fn run(mut self, mut outlet: Outlet, mut adopted: mpsc::UnboundedReceiver<Adopted>) {
+    pub(crate) async fn run(
+        mut self,
+        mut inbox: InboxReceiver,
+        mut adopted: mpsc::UnboundedReceiver<Adopted>,
+    ) {
         loop {
             let mut first = None;
             let mut socket = None;
-            if self.is_idle() && outlet.is_empty() {
+            if self.is_idle() && inbox.is_empty() {
                 let next_tick = Instant::now() + self.until_next_tick();
                 tokio::select! {
-                    message = outlet.receive() => match message {
+                    message = inbox.receive() => match message {
                         Some(message) => first = Some(message),
                         None => return,
                     },
@@ -205,7 +209,7 @@ impl Shard {
             self.now = self.node.now();
             self.turns.begin();
             self.turn_bytes = 0;
-            self.take_messages(first, &mut outlet);
+            self.take_messages(first, &mut inbox);
             while let Some(adopted) = socket.take().or_else(|| adopted.try_recv().ok()) {
                 self.adopt(adopted);
             }
@@ -227,7 +231,7 @@ impl Shard {
         self.outbox.is_empty() && self.to_read.is_empty() && self.gathered.is_empty()
     }
 
-    fn take_messages(&mut self, first: Option<ShardMessage>, outlet: &mut Outlet) {
+    fn take_messages(&mut self, first: Option<ShardMessage>, inbox: &mut InboxReceiver) {
         // What is said in this turn is no batch that others would have to wait for.
         let is_writing = !self.outbox.is_empty();
         while !is_writing
@@ -243,7 +247,7 @@ impl Shard {
             if is_full || self.turn_bytes >= REPLY_BYTES_PER_TURN {
                 break;
             }
-            let Some(message) = next.take().or_else(|| outlet.try_receive()) else {
+            let Some(message) = next.take().or_else(|| inbox.try_receive()) else {
                 // What waited to be published goes to the engine together. One in memory delivers it at once.
                 if self.topics.publish_begun() {
                     continue;
