@@ -82,8 +82,8 @@ impl Shard {
             connection.read_later(slot, &mut self.to_read);
         }
         // It was on its way when the others were counted.
-        if let Some(departures) = &mut self.departures {
-            departures.add(ConnectionKey { slot, generation: self.generation });
+        if let Some(schedule) = &mut self.drain_schedule {
+            schedule.add(ConnectionKey { slot, generation: self.generation });
         }
     }
 }

@@ -47,7 +47,7 @@ use crate::turns::Turns;
 use crate::users::Users;
 use answers::Holders;
 use connection::{Connection, Role};
-use drain_schedule::Departures;
+use drain_schedule::DrainSchedule;
 use fanout::Groups;
 use gathered::Gathered;
 use readiness::Readiness;
@@ -127,7 +127,7 @@ pub(crate) struct Shard {
     turn_bytes: usize,
     next_sweep_millis: u64,
     /// Set when the node goes down.
-    departures: Option<Departures>,
+    drain_schedule: Option<DrainSchedule>,
 }
 
 impl Shard {
@@ -167,7 +167,7 @@ impl Shard {
             waiting_was_full: false,
             turn_bytes: 0,
             next_sweep_millis: 0,
-            departures: None,
+            drain_schedule: None,
             node,
         })
     }
@@ -215,7 +215,7 @@ impl Shard {
             }
             self.take_input();
             self.take_timers();
-            self.take_departures();
+            self.close_due();
             self.write_some();
             self.ask_in_turn();
             self.count();
@@ -369,12 +369,12 @@ impl Shard {
     fn drain(&mut self, window: Duration) {
         let all = self.connections.iter();
         let all = all.map(|(slot, connection)| connection.key(slot as u32)).collect();
-        self.departures = Some(Departures::new(all, Duration::from_millis(self.now.millis), window));
+        self.drain_schedule = Some(DrainSchedule::new(all, Duration::from_millis(self.now.millis), window));
     }
 
-    fn take_departures(&mut self) {
+    fn close_due(&mut self) {
         let now = Duration::from_millis(self.now.millis);
-        while let Some(key) = self.departures.as_mut().and_then(|departures| departures.take_due(now)) {
+        while let Some(key) = self.drain_schedule.as_mut().and_then(|schedule| schedule.take_due(now)) {
             if self.connections.get(key.slot as usize).is_some_and(|connection| connection.is(key)) {
                 self.close(key.slot, &Disconnect::SHUTDOWN);
             }
