@@ -75,7 +75,7 @@ impl Inbox {
         let _ = self.sender.send(message);
     }
 
-    pub(crate) fn is_full(&self) -> bool {
+    pub(crate) fn is_fanout_full(&self) -> bool {
         self.waiting_bytes.load(Relaxed) > Self::WAITING_BYTES_MAX
     }
 
@@ -100,7 +100,7 @@ impl Inbox {
         self.overruns.load(Relaxed)
     }
 
-    pub(crate) fn is_crowded(&self) -> bool {
+    pub(crate) fn are_requests_full(&self) -> bool {
         self.waiting_requests.load(Relaxed) > Self::WAITING_REQUESTS_MAX
     }
 }

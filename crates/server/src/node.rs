@@ -162,7 +162,7 @@ impl Node {
     ) -> Result<impl Future<Output = Result<Published, ErrorCode>> + use<>, ErrorCode> {
         const PATIENCE: Duration = Duration::from_secs(2);
         let deadline = Instant::now() + PATIENCE;
-        while self.is_behind() {
+        while self.is_fanout_full() {
             if Instant::now() > deadline {
                 return Err(ErrorCode::TOO_MANY_REQUESTS);
             }
@@ -175,14 +175,14 @@ impl Node {
         Ok(async move { answer.await.unwrap_or(Err(ErrorCode::INTERNAL)) })
     }
 
-    /// Some shard is behind with what clients asked: no more is to be read from them.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.inboxes.all.iter().any(Inbox::is_crowded)
+    /// Returns true if a shard has so many requests of clients before it that no more are to be read.
+    pub(crate) fn are_requests_full(&self) -> bool {
+        self.inboxes.all.iter().any(Inbox::are_requests_full)
     }
 
-    /// Some shard has too many publications before it to take more.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.inboxes.all.iter().any(Inbox::is_full)
+    /// Returns true if a shard has so many publications before it that no more are to be made.
+    pub(crate) fn is_fanout_full(&self) -> bool {
+        self.inboxes.all.iter().any(Inbox::is_fanout_full)
     }
 
     /// Who is present, or [`ErrorCode::LIMIT_EXCEEDED`] where that takes more bytes.

@@ -70,7 +70,7 @@ fn bytes(event: &Event) -> usize {
 
 fn to_owner(inboxes: &Inboxes, event: Event) {
     let inbox = inboxes.of(event.topic().as_str());
-    if !inbox.is_full() || matches!(event, Event::Interrupted { .. }) {
+    if !inbox.is_fanout_full() || matches!(event, Event::Interrupted { .. }) {
         return inbox.send(ShardMessage::Event(event));
     }
     let kept = match event {

@@ -117,7 +117,7 @@ impl Topics {
         const PATIENCE: u32 = 2000;
         const PAUSE: Duration = Duration::from_millis(1);
         for _ in 0..PATIENCE {
-            if !self.inboxes.iter().any(Inbox::is_full) {
+            if !self.inboxes.iter().any(Inbox::is_fanout_full) {
                 return;
             }
             tokio::time::sleep(PAUSE).await;
