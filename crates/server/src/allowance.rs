@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Goes along with the question and comes back with the answer. Wherever it is dropped, its bytes are free again.
 #[derive(Debug)]
-pub(crate) struct Allowance {
+pub(crate) struct ReadAllowance {
     bytes: usize,
     may_grow: bool,
     on_their_way: Arc<AtomicUsize>,
 }
 
-impl Allowance {
+impl ReadAllowance {
     /// With `may_grow`, an answer that is longer is not cut or refused: it is asked for again, with more.
     pub(crate) fn new(bytes: usize, may_grow: bool, on_their_way: &Arc<AtomicUsize>) -> Self {
         on_their_way.fetch_add(bytes, Relaxed);
@@ -27,7 +27,7 @@ impl Allowance {
     }
 }
 
-impl Drop for Allowance {
+impl Drop for ReadAllowance {
     fn drop(&mut self) {
         self.on_their_way.fetch_sub(self.bytes, Relaxed);
     }

@@ -11,7 +11,7 @@ use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, TopicName};
 use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::allowance::Allowance;
+use crate::allowance::ReadAllowance;
 
 /// What a waiting delivery is counted for beside its data.
 const DELIVERY_BYTES: usize = 256;
@@ -32,14 +32,14 @@ pub(crate) enum ShardMessage {
     /// For one session.
     Answer(ConnectionKey, Answer),
     /// The same, to a question that reads.
-    ReadAnswer(ConnectionKey, Answer, Allowance),
+    ReadAnswer(ConnectionKey, Answer, ReadAllowance),
     /// The answer would be longer than was allowed; the question may be asked again.
-    Larger(ConnectionKey, TopicName, TopicRequest, Allowance),
+    Larger(ConnectionKey, TopicName, TopicRequest, ReadAllowance),
     Control(SessionOrder),
     /// For the topic's owner, from a session.
     Topic(TopicName, Address, TopicRequest),
     /// The same, where the answer is read from the topic.
-    Read(TopicName, Address, TopicRequest, Allowance),
+    Read(TopicName, Address, TopicRequest, ReadAllowance),
     /// For the topic's owner, from the API.
     Call(TopicName, TopicCall),
     Publish(TopicName, Box<Publish>, PublishCaller),

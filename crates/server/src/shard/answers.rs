@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use super::Shard;
 use super::connection::{Connection, Peer, Role};
 use super::reads::{Asker, Question};
-use crate::allowance::Allowance;
+use crate::allowance::ReadAllowance;
 use crate::message::{Address, ShardMessage};
 
 /// Whoever holds less is not looked at where room for answers is missed.
@@ -82,7 +82,12 @@ impl Shard {
     }
 
     /// An answer that was read from a topic.
-    pub(super) fn take_read_answer(&mut self, key: ConnectionKey, mut answer: Answer, allowance: &Allowance) {
+    pub(super) fn take_read_answer(
+        &mut self,
+        key: ConnectionKey,
+        mut answer: Answer,
+        allowance: &ReadAllowance,
+    ) {
         self.reads.answered(key, allowance.bytes());
         if let Answer::Subscribed { result: Ok(joined), .. } = &mut answer {
             self.count_recovered(key, joined);
@@ -97,7 +102,7 @@ impl Shard {
         key: ConnectionKey,
         topic: TopicName,
         request: TopicRequest,
-        allowance: &Allowance,
+        allowance: &ReadAllowance,
     ) {
         self.reads.answered(key, allowance.bytes());
         if self.connections.get(key.slot as usize).is_some_and(|c| c.is(key) && c.session().is_some()) {

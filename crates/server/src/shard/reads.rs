@@ -14,7 +14,7 @@ use fanwire_hub::effect::{ConnectionKey, TopicRequest};
 use fanwire_protocol::TopicName;
 use rustc_hash::FxHashMap;
 
-use crate::allowance::Allowance;
+use crate::allowance::ReadAllowance;
 
 /// Answers of one shard that are in work, unless single ones may be so long that not four of them fit.
 const BYTES_MAX: usize = 24 << 20;
@@ -143,7 +143,7 @@ impl Reads {
         &mut self,
         asker: impl Fn(ConnectionKey) -> Option<Asker>,
         now_millis: u64,
-    ) -> Option<(ConnectionKey, Question, Option<Allowance>)> {
+    ) -> Option<(ConnectionKey, Question, Option<ReadAllowance>)> {
         [false, true].into_iter().find_map(|is_long| self.next_in(is_long, &asker, now_millis))
     }
 
@@ -152,7 +152,7 @@ impl Reads {
         is_long: bool,
         asker: &impl Fn(ConnectionKey) -> Option<Asker>,
         now_millis: u64,
-    ) -> Option<(ConnectionKey, Question, Option<Allowance>)> {
+    ) -> Option<(ConnectionKey, Question, Option<ReadAllowance>)> {
         let queue = usize::from(is_long);
         while let Some(&(key, since)) = self.queues[queue].front() {
             let Some(asker) = asker(key) else {
@@ -189,7 +189,7 @@ impl Reads {
                 return Some((key, question, None));
             }
             let may_grow = !is_long && bytes == SHORT_BYTES;
-            return Some((key, question, Some(Allowance::new(bytes, may_grow, &self.on_their_way))));
+            return Some((key, question, Some(ReadAllowance::new(bytes, may_grow, &self.on_their_way))));
         }
         None
     }
@@ -218,8 +218,8 @@ impl Reads {
     }
 
     /// Room for no publication at all.
-    pub(super) fn nothing(&self) -> Allowance {
-        Allowance::new(0, false, &self.on_their_way)
+    pub(super) fn nothing(&self) -> ReadAllowance {
+        ReadAllowance::new(0, false, &self.on_their_way)
     }
 
     /// Questions have waited for room long enough to look for clients that hold it and take nothing.

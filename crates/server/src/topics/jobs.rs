@@ -9,7 +9,7 @@ use fanwire_hub::effect::{Answer, Membership, TopicRequest, Wanted};
 use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, TopicName};
 
 use super::{GROUP_MAX, Topics, waiting_bytes};
-use crate::allowance::Allowance;
+use crate::allowance::ReadAllowance;
 use crate::message::{
     Address, HistoryCall, PublishCaller, ShardMessage, TopicCall, UserAdmission, UserMessage,
 };
@@ -22,7 +22,7 @@ pub(super) enum Job {
     UpdatePresence(Arc<ClientInfo>, bool),
     Publish(Publish, PublishCaller),
     /// What a client's command asks.
-    Read(Address, TopicRequest, Option<Allowance>),
+    Read(Address, TopicRequest, Option<ReadAllowance>),
     Call(TopicCall),
     /// Asks the stream for what may have been missed.
     Repair,
@@ -37,7 +37,7 @@ pub(super) struct Subscribe {
     pub membership: Membership,
     pub wanted: Wanted,
     /// For what is recovered.
-    pub allowance: Option<Allowance>,
+    pub allowance: Option<ReadAllowance>,
 }
 
 impl Subscribe {
@@ -47,13 +47,13 @@ impl Subscribe {
 
     /// What was missed may be asked for again, with more room for it.
     pub(super) fn may_grow(&self) -> bool {
-        self.allowance.as_ref().is_some_and(Allowance::may_grow)
+        self.allowance.as_ref().is_some_and(ReadAllowance::may_grow)
     }
 }
 
 /// What is not allowed a number of bytes reads nothing.
-fn bytes_max(allowance: Option<&Allowance>) -> usize {
-    allowance.map_or(0, Allowance::bytes)
+fn bytes_max(allowance: Option<&ReadAllowance>) -> usize {
+    allowance.map_or(0, ReadAllowance::bytes)
 }
 
 impl Topics {
@@ -126,7 +126,7 @@ impl Topics {
         name: &TopicName,
         from: Address,
         request: TopicRequest,
-        allowance: Option<Allowance>,
+        allowance: Option<ReadAllowance>,
     ) {
         let bytes_max = bytes_max(allowance.as_ref());
         let (answer, is_too_long) = match &request {

@@ -27,7 +27,7 @@ use fanwire_protocol::{ClientId, ErrorCode, Position, Publication, TopicName};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::allowance::Allowance;
+use crate::allowance::ReadAllowance;
 use crate::counters::Counters;
 use crate::inbox::Inbox;
 use crate::message::{Address, PublishCaller, ShardMessage, TopicCall, UserAdmission};
@@ -142,7 +142,7 @@ impl Topics {
         topic: TopicName,
         from: Address,
         request: TopicRequest,
-        allowance: Option<Allowance>,
+        allowance: Option<ReadAllowance>,
     ) {
         let job = match request {
             TopicRequest::Publish { command, data, info } => {
@@ -421,7 +421,7 @@ impl Topics {
         Ok(self.namespace(name)?.history.map(history_options))
     }
 
-    fn answer(&self, to: Address, answer: Answer, allowance: Option<Allowance>) {
+    fn answer(&self, to: Address, answer: Answer, allowance: Option<ReadAllowance>) {
         self.inboxes[usize::from(to.shard)].send(match allowance {
             Some(allowance) => ShardMessage::ReadAnswer(to.connection, answer, allowance),
             None => ShardMessage::Answer(to.connection, answer),
@@ -429,7 +429,7 @@ impl Topics {
     }
 
     /// Lets a session's shard ask again, where the answer may be longer.
-    fn ask_for_more(&self, to: Address, topic: TopicName, request: TopicRequest, allowance: Allowance) {
+    fn ask_for_more(&self, to: Address, topic: TopicName, request: TopicRequest, allowance: ReadAllowance) {
         let message = ShardMessage::Larger(to.connection, topic, request, allowance);
         self.inboxes[usize::from(to.shard)].send(message);
     }
