@@ -10,20 +10,42 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fanwire_protocol::TopicName;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use crate::condition::Condition;
 use crate::message::ShardMessage;
 
 /// The inboxes of all shards, and who owns what.
 #[derive(Clone, Debug)]
 pub(crate) struct Inboxes {
     pub all: Arc<[Inbox]>,
+    /// Notified when the fan-out of a shard is no longer full.
+    room: Arc<Condition>,
     /// Keyed by a secret of this process, so that no client can choose names that all fall to one shard.
     names: RandomState,
 }
 
 impl Inboxes {
-    pub(crate) fn new(all: Vec<Inbox>) -> Self {
-        Self { all: all.into(), names: RandomState::new() }
+    /// One inbox for each shard, with its receiver.
+    pub(crate) fn new(shards: usize) -> (Self, Vec<InboxReceiver>) {
+        let room = Arc::<Condition>::default();
+        let (all, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| Inbox::new(room.clone())).unzip();
+        (Self { all: all.into(), room, names: RandomState::new() }, receivers)
+    }
+
+    /// Returns true if a shard has so many requests of clients before it that no more are to be read.
+    pub(crate) fn are_requests_full(&self) -> bool {
+        self.all.iter().any(Inbox::are_requests_full)
+    }
+
+    /// Returns true if a shard has so many publications before it that no more are to be made.
+    pub(crate) fn is_fanout_full(&self) -> bool {
+        self.all.iter().any(Inbox::is_fanout_full)
+    }
+
+    /// Waits until more publications may be made. Returns false if they may not by the deadline.
+    pub(crate) async fn wait_for_room(&self, deadline: Instant) -> bool {
+        self.room.wait_until(deadline, || !self.is_fanout_full()).await
     }
 
     /// The inbox of the shard that owns the topic or the user of that name.
@@ -52,7 +74,7 @@ impl Inbox {
     /// its clients, so those who ask faster than the node answers wait in their own sockets.
     pub(crate) const WAITING_REQUESTS_MAX: usize = 4096;
 
-    pub(crate) fn new() -> (Self, InboxReceiver) {
+    fn new(room: Arc<Condition>) -> (Self, InboxReceiver) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (waiting_bytes, waiting_requests) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let inbox = Self {
@@ -62,7 +84,7 @@ impl Inbox {
             overruns: Arc::default(),
             missed: Arc::default(),
         };
-        (inbox, InboxReceiver { receiver, waiting_bytes, waiting_requests })
+        (inbox, InboxReceiver { receiver, waiting_bytes, waiting_requests, room })
     }
 
     /// Only a node that is going down has inboxes that nobody reads; nothing can be done for the message then.
@@ -111,6 +133,7 @@ pub(crate) struct InboxReceiver {
     receiver: mpsc::UnboundedReceiver<ShardMessage>,
     waiting_bytes: Arc<AtomicUsize>,
     waiting_requests: Arc<AtomicUsize>,
+    room: Arc<Condition>,
 }
 
 impl InboxReceiver {
@@ -134,9 +157,53 @@ impl InboxReceiver {
     fn note(&self, message: Option<&ShardMessage>) {
         let Some(message) = message else { return };
         if let Some(bytes) = message.bytes() {
-            self.waiting_bytes.fetch_sub(bytes, Relaxed);
+            let before = self.waiting_bytes.fetch_sub(bytes, Relaxed);
+            if before > Inbox::WAITING_BYTES_MAX && before - bytes <= Inbox::WAITING_BYTES_MAX {
+                self.room.notify();
+            }
         } else if message.is_request() {
             self.waiting_requests.fetch_sub(1, Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fanwire_broker::Event;
+    use fanwire_protocol::Publication;
+
+    use super::*;
+
+    fn publication(bytes: usize) -> ShardMessage {
+        let publication = Publication { data: vec![0; bytes].into(), info: None, tags: None, offset: 0 };
+        let topic = TopicName::new("a").unwrap();
+        ShardMessage::Event(Event::Publication { topic, publication: publication.into(), epoch: None })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn publishers_go_on_at_the_instant_at_which_the_last_full_inbox_has_room() {
+        let began = Instant::now();
+        let (inboxes, mut receivers) = Inboxes::new(2);
+        for inbox in inboxes.all.iter() {
+            inbox.send(publication(1));
+            inbox.send(publication(Inbox::WAITING_BYTES_MAX));
+        }
+        let publishers: Vec<_> = (0..3)
+            .map(|_| {
+                let inboxes = inboxes.clone();
+                tokio::spawn(async move { inboxes.wait_for_room(began + Duration::from_secs(2)).await })
+            })
+            .collect();
+        for receiver in &mut receivers {
+            tokio::task::yield_now().await;
+            assert!(publishers.iter().all(|publisher| !publisher.is_finished()));
+            while receiver.try_receive().is_some() {}
+        }
+        for publisher in publishers {
+            assert!(publisher.await.unwrap());
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 }

@@ -17,6 +17,7 @@ mod chat;
 
 mod turns;
 mod shard;
+mod condition;
 mod message;
 mod inbox;
 mod allowance;

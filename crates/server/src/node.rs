@@ -161,28 +161,14 @@ impl Node {
         publish: Publish,
     ) -> Result<impl Future<Output = Result<Published, ErrorCode>> + use<>, ErrorCode> {
         const PATIENCE: Duration = Duration::from_secs(2);
-        let deadline = Instant::now() + PATIENCE;
-        while self.is_fanout_full() {
-            if Instant::now() > deadline {
-                return Err(ErrorCode::TOO_MANY_REQUESTS);
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        if !self.inboxes.wait_for_room(tokio::time::Instant::now() + PATIENCE).await {
+            return Err(ErrorCode::TOO_MANY_REQUESTS);
         }
         let (reply, answer) = oneshot::channel();
         let message = ShardMessage::Publish(topic.clone(), Box::new(publish), PublishCaller::Backend(reply));
         self.owner_of(topic.as_str()).send(message);
         // Only a node that is going down drops a call without an answer.
         Ok(async move { answer.await.unwrap_or(Err(ErrorCode::INTERNAL)) })
-    }
-
-    /// Returns true if a shard has so many requests of clients before it that no more are to be read.
-    pub(crate) fn are_requests_full(&self) -> bool {
-        self.inboxes.all.iter().any(Inbox::are_requests_full)
-    }
-
-    /// Returns true if a shard has so many publications before it that no more are to be made.
-    pub(crate) fn is_fanout_full(&self) -> bool {
-        self.inboxes.all.iter().any(Inbox::is_fanout_full)
     }
 
     /// Who is present, or [`ErrorCode::LIMIT_EXCEEDED`] where that takes more bytes.

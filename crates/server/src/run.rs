@@ -20,7 +20,7 @@ use crate::api::METHOD_LABELS;
 use crate::auth::{KeyError, Tokens};
 use crate::counters::{Counter, Counters};
 use crate::drain::{Phase, drain};
-use crate::inbox::{Inbox, InboxReceiver, Inboxes};
+use crate::inbox::{InboxReceiver, Inboxes};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peers::{Cluster, JoinError};
@@ -87,8 +87,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let settings = Arc::new(settings);
     let tokens = Tokens::new(&settings.connection_tokens, settings.subscription_tokens.as_ref())?;
     let tls = settings.tls.as_ref().map(Tls::new).transpose()?;
-    let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..settings.shards).map(|_| Inbox::new()).unzip();
-    let inboxes = Inboxes::new(inboxes);
+    let (inboxes, receivers) = Inboxes::new(settings.shards);
 
     let internal_failed = |error| StartError::Listen {
         address: settings.internal_address,

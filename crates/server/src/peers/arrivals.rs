@@ -96,8 +96,9 @@ mod tests {
 
     #[test]
     fn a_shard_that_is_behind_learns_of_each_topic_that_it_missed_however_often() {
-        let (inbox, mut receiver) = Inbox::new();
-        let (deliver, _arrivals) = deliver(Inboxes::new(vec![inbox.clone()]));
+        let (inboxes, mut receivers) = Inboxes::new(1);
+        let (inbox, receiver) = (inboxes.all[0].clone(), &mut receivers[0]);
+        let (deliver, _arrivals) = deliver(inboxes);
         let full = || publication("other", 1, Inbox::WAITING_BYTES_MAX);
         for round in 0..3 {
             deliver(full());
@@ -119,11 +120,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_clusters_own_topics_are_no_shards() {
-        let (inbox, mut receiver) = Inbox::new();
-        let (deliver, mut arrivals) = deliver(Inboxes::new(vec![inbox]));
+        let (inboxes, mut receivers) = Inboxes::new(1);
+        let (deliver, mut arrivals) = deliver(inboxes);
         deliver(publication("!control", 1, 1));
         deliver(publication("!node:1", 0, 1));
-        assert!(receiver.try_receive().is_none());
+        assert!(receivers[0].try_receive().is_none());
         assert!(arrivals.calls.receive().await.is_some());
         assert!(arrivals.answers.receive().await.is_some());
     }
@@ -132,8 +133,8 @@ mod tests {
     async fn what_waits_for_the_cluster_is_bounded_in_bytes() {
         const CALL_BYTES: usize = 64 << 10;
         const ANSWER_BYTES: usize = 4 << 20;
-        let (inbox, _receiver) = Inbox::new();
-        let (deliver, arrivals) = deliver(Inboxes::new(vec![inbox]));
+        let (inboxes, _receivers) = Inboxes::new(1);
+        let (deliver, arrivals) = deliver(inboxes);
         let Arrivals { mut calls, missed, mut answers } = arrivals;
         for offset in 1..=1000 {
             deliver(publication("!control", offset, CALL_BYTES));

@@ -136,7 +136,7 @@ impl Shard {
         let settings = &node.settings;
         let deflate = settings.websocket.deflate;
         let redis = node.cluster.as_ref().map(|cluster| cluster.redis().clone());
-        let topics = Topics::new(index, settings.clone(), redis, node.inboxes.all.clone(), counters.clone());
+        let topics = Topics::new(index, settings.clone(), redis, node.inboxes.clone(), counters.clone());
         Ok(Self {
             index: index as u16,
             turns,

@@ -45,7 +45,7 @@ impl Shard {
         let began = Instant::now();
         for count in 0..READS_PER_TURN {
             // Clients that ask faster than the node answers are left to wait in their own sockets.
-            if bytes > READ_BYTES_PER_TURN || self.node.are_requests_full() {
+            if bytes > READ_BYTES_PER_TURN || self.node.inboxes.are_requests_full() {
                 return;
             }
             // The first is one of those that go on, the second one that has just become readable.

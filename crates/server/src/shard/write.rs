@@ -58,7 +58,9 @@ impl Shard {
                     let message = UserMessage::Unregister { user: user.clone(), from: self.address(key) };
                     self.node.owner_of(&user).send(ShardMessage::User(message));
                 }
-                Effect::Topic(_, TopicRequest::Publish { command, .. }) if self.node.is_fanout_full() => {
+                Effect::Topic(_, TopicRequest::Publish { command, .. })
+                    if self.node.inboxes.is_fanout_full() =>
+                {
                     let answer = Answer::Published { command, result: Err(ErrorCode::TOO_MANY_REQUESTS) };
                     self.with_session(slot, |session, context| session.answer(context, answer));
                 }

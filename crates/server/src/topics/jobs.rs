@@ -183,7 +183,7 @@ impl Topics {
         let user = info.user.clone();
         let result = self.engine.admit(name, info, connections_max).await;
         // This shard owns the user too.
-        self.inboxes[self.shard].send(ShardMessage::User(UserMessage::Counted { user, from, result }));
+        self.inboxes.all[self.shard].send(ShardMessage::User(UserMessage::Counted { user, from, result }));
     }
 
     async fn presence(&self, name: &TopicName, bytes_max: usize) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {

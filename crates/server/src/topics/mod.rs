@@ -28,8 +28,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::allowance::ReadAllowance;
+use crate::condition::Condition;
 use crate::counters::Counters;
-use crate::inbox::Inbox;
+use crate::inbox::Inboxes;
 use crate::message::{Address, PublishCaller, ShardMessage, TopicCall, UserAdmission};
 use crate::settings::{EngineSettings, Settings};
 use crate::tasks::Alarm;
@@ -67,9 +68,11 @@ pub(crate) struct Topics {
     fresh: RefCell<VecDeque<(Instant, TopicName)>>,
     /// Topics that were at rest and have something to publish, to be begun once everything that waits is there.
     begun: RefCell<Vec<TopicName>>,
+    /// Notified when a stream was followed: the position up to which it was delivered may have changed.
+    positions: Condition,
     /// Publications that wait for the engine.
     waiting_bytes: Cell<usize>,
-    inboxes: Arc<[Inbox]>,
+    inboxes: Inboxes,
     settings: Arc<Settings>,
     counters: Arc<Counters>,
     /// A topic's task has panicked.
@@ -103,7 +106,7 @@ impl Topics {
         shard: usize,
         settings: Arc<Settings>,
         redis: Option<Redis>,
-        inboxes: Arc<[Inbox]>,
+        inboxes: Inboxes,
         counters: Arc<Counters>,
     ) -> Rc<Self> {
         let events = Rc::<RefCell<VecDeque<Event>>>::default();
@@ -117,6 +120,7 @@ impl Topics {
             parts: Semaphore::new(repair::PARTS_MAX),
             fresh: RefCell::default(),
             begun: RefCell::default(),
+            positions: Condition::default(),
             waiting_bytes: Cell::new(0),
             inboxes,
             settings,
@@ -393,7 +397,8 @@ impl Topics {
 
     fn send_to_members(&self, name: &TopicName, message: impl Fn() -> ShardMessage) {
         if let Some(topic) = self.topics.borrow().get(name) {
-            for (inbox, _) in self.inboxes.iter().zip(&topic.members).filter(|(_, members)| **members > 0) {
+            for (inbox, _) in self.inboxes.all.iter().zip(&topic.members).filter(|(_, members)| **members > 0)
+            {
                 inbox.send(message());
             }
         }
@@ -402,7 +407,10 @@ impl Topics {
     /// Acts on how far the topic's stream was delivered, where one is kept.
     fn following<T>(&self, name: &TopicName, act: impl FnOnce(&mut Follow) -> T) -> Option<T> {
         let mut topics = self.topics.borrow_mut();
-        topics.get_mut(name).filter(|topic| topic.keeps).map(|topic| act(&mut topic.follow))
+        let topic = topics.get_mut(name).filter(|topic| topic.keeps)?;
+        let result = act(&mut topic.follow);
+        self.positions.notify();
+        Some(result)
     }
 
     fn position(&self, name: &TopicName) -> Option<Position> {
@@ -422,7 +430,7 @@ impl Topics {
     }
 
     fn answer(&self, to: Address, answer: Answer, allowance: Option<ReadAllowance>) {
-        self.inboxes[usize::from(to.shard)].send(match allowance {
+        self.inboxes.all[usize::from(to.shard)].send(match allowance {
             Some(allowance) => ShardMessage::ReadAnswer(to.connection, answer, allowance),
             None => ShardMessage::Answer(to.connection, answer),
         });
@@ -431,7 +439,7 @@ impl Topics {
     /// Lets a session's shard ask again, where the answer may be longer.
     fn ask_for_more(&self, to: Address, topic: TopicName, request: TopicRequest, allowance: ReadAllowance) {
         let message = ShardMessage::Larger(to.connection, topic, request, allowance);
-        self.inboxes[usize::from(to.shard)].send(message);
+        self.inboxes.all[usize::from(to.shard)].send(message);
     }
 }
 

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::Topics;
 use super::follow::{Follow, Repaired};
-use crate::inbox::Inbox;
 use crate::message::ShardMessage;
 
 /// Parts of streams that one shard reads at the same time. After an outage all topics want to be repaired.
@@ -114,14 +113,8 @@ impl Topics {
 
     /// Shards that are behind already are not given a whole history on top.
     async fn wait_for_room(&self) {
-        const PATIENCE: u32 = 2000;
-        const PAUSE: Duration = Duration::from_millis(1);
-        for _ in 0..PATIENCE {
-            if !self.inboxes.iter().any(Inbox::is_fanout_full) {
-                return;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        const PATIENCE: Duration = Duration::from_secs(2);
+        self.inboxes.wait_for_room(Instant::now() + PATIENCE).await;
     }
 
     fn count_repair(&self, complete: bool) {

@@ -17,6 +17,7 @@ use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
 use fanwire_protocol::{ErrorCode, Position, Publication, TopicName};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Topics;
 use super::follow::Follow;
@@ -116,7 +117,7 @@ impl Topics {
     async fn pass_old_events(&self, name: &TopicName) {
         if self.are_shared() {
             let (reach, reached) = oneshot::channel();
-            self.inboxes[self.shard].send(ShardMessage::Barrier(reach));
+            self.inboxes.all[self.shard].send(ShardMessage::Barrier(reach));
             // Dropped either way.
             let _ = reached.await;
             self.following(name, |follow| *follow = Follow::default());
@@ -290,14 +291,9 @@ impl Topics {
 
     /// Waits a moment for events that are on their way.
     async fn wait_while(&self, name: &TopicName, is_so: impl Fn(Position) -> bool) {
-        const PATIENCE: u32 = 100;
-        const PAUSE: Duration = Duration::from_millis(1);
-        for _ in 0..PATIENCE {
-            if !self.position(name).is_some_and(&is_so) {
-                return;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        const PATIENCE: Duration = Duration::from_millis(100);
+        let is_over = || !self.position(name).is_some_and(&is_so);
+        self.positions.wait_until(Instant::now() + PATIENCE, is_over).await;
     }
 
     fn newest_of(&self, name: &TopicName) -> Option<Arc<Publication>> {
@@ -336,7 +332,7 @@ impl Topics {
         let mut topics = self.topics.borrow_mut();
         let topic = topics.entry(name.clone()).or_default();
         if topic.members.is_empty() {
-            topic.members = vec![0; self.inboxes.len()].into();
+            topic.members = vec![0; self.inboxes.all.len()].into();
         }
         topic.members[usize::from(from.shard)] += 1;
         topic.total += 1;
