@@ -10,7 +10,7 @@ use std::time::Duration;
 use fanwire_broker::{Incompatible, planted};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::LocalSet;
 use uuid::Uuid;
 
 use crate::accept::origin::AllowedOrigins;
@@ -26,7 +26,7 @@ use crate::node::Node;
 use crate::peers::{Cluster, JoinError};
 use crate::settings::{EngineSettings, Settings};
 use crate::shard::Shard;
-use crate::tasks::Task;
+use crate::tasks::{OwnedTask, Task};
 use crate::transport::Gate;
 use crate::turns::Turns;
 use crate::{cluster, internal};
@@ -45,7 +45,7 @@ pub enum StartError {
     Shard(io::Error),
 }
 
-/// A node at work. When it is dropped its shards end at once; only [`Running::shutdown`] tells clients.
+/// A running node. Dropping it ends its shards and tasks at once; only [`Running::shutdown`] tells clients.
 #[derive(Debug)]
 pub struct Running {
     node: Node,
@@ -55,10 +55,10 @@ pub struct Running {
     listening: mpsc::Receiver<()>,
     ended: mpsc::UnboundedReceiver<usize>,
     shards: Vec<thread::JoinHandle<()>>,
-    internal: JoinHandle<()>,
-    summary: JoinHandle<()>,
-    certificate: Option<JoinHandle<()>>,
-    membership: Option<JoinHandle<()>>,
+    internal: OwnedTask,
+    summary: OwnedTask,
+    certificate: Option<OwnedTask>,
+    membership: Option<OwnedTask>,
 }
 
 /// Why a node cannot go on.
@@ -112,7 +112,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let membership = cluster
         .zip(arrivals)
         .map(|(cluster, arrivals)| planted::run("membership", cluster::run(node.clone(), cluster, arrivals)))
-        .map(tokio::spawn);
+        .map(OwnedTask::spawn);
 
     let (phase, phases) = watch::channel(Phase::Serving);
     let (listens, listening) = mpsc::channel(1);
@@ -132,16 +132,16 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     }
     let internal_listener = TcpListener::from_std(internal_listener).map_err(internal_failed)?;
     let kept = node.clone();
-    let internal = tokio::spawn(async move {
+    let internal = OwnedTask::spawn(async move {
         kept.tasks.keep(Task::Internal, || internal::listen(kept.clone(), &internal_listener)).await;
     });
     let kept = node.clone();
-    let summary = tokio::spawn(async move {
+    let summary = OwnedTask::spawn(async move {
         kept.tasks.keep(Task::Summary, || summarize(kept.clone())).await;
     });
     let certificate = tls.zip(settings.tls.clone()).map(|(tls, settings)| {
         let kept = node.clone();
-        tokio::spawn(async move {
+        OwnedTask::spawn(async move {
             kept.tasks.keep(Task::Certificate, || tls::follow(tls.clone(), settings.clone())).await;
         })
     });
@@ -264,7 +264,7 @@ impl Running {
         let left = async {
             match &mut self.membership {
                 // It ends by itself only if it panics.
-                Some(membership) => drop(membership.await),
+                Some(membership) => membership.ended().await,
                 None => std::future::pending().await,
             }
         };
@@ -296,20 +296,15 @@ impl Running {
     /// for them up to `shutdown.timeout`, and stops.
     pub async fn shutdown(self) {
         let Self { node, phase, listening, shards, internal, summary, certificate, membership, .. } = self;
-        summary.abort();
+        drop(summary);
         drain(&node, &phase, listening).await;
         // Clients and what they left behind are gone, and shards still do what is asked of them.
-        if let Some(membership) = membership {
-            membership.abort();
-        }
+        drop(membership);
         if let Some(cluster) = &node.cluster {
             cluster.leave().await;
         }
         let _ = phase.send(Phase::Stopped);
-        internal.abort();
-        if let Some(certificate) = certificate {
-            certificate.abort();
-        }
+        drop((internal, certificate));
         let joined =
             tokio::task::spawn_blocking(move || shards.into_iter().for_each(|shard| drop(shard.join())));
         if let Err(error) = joined.await {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use fanwire_broker::planted;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 /// The tasks, those that clients depend on first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,27 @@ impl Tasks {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let is_unsteady = |task: &Task| last[*task as usize].is_some_and(|at| at.elapsed() < PROBATION);
         Task::ALL.into_iter().find(is_unsteady)
+    }
+}
+
+/// A task that is aborted when its owner drops this.
+#[derive(Debug)]
+pub(crate) struct OwnedTask(JoinHandle<()>);
+
+impl OwnedTask {
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task))
+    }
+
+    /// Waits for the end of the task, also by a panic. Cancel-safe.
+    pub(crate) async fn ended(&mut self) {
+        let _ = (&mut self.0).await;
+    }
+}
+
+impl Drop for OwnedTask {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -83,6 +83,18 @@ async fn clients_that_do_not_follow_are_not_waited_for_without_end() {
 }
 
 #[tokio::test]
+async fn nothing_of_a_dropped_node_lives_on() {
+    let gateway = TestGateway::start(settings(1)).await;
+    let (address, internal_address) = (gateway.address, gateway.internal_address);
+    let mut kept = RawSocket::open(internal_address).await;
+    drop(gateway);
+    kept.ended().await;
+    for address in [address, internal_address] {
+        eventually("the port is free", async || tokio::net::TcpStream::connect(address).await.is_err()).await;
+    }
+}
+
+#[tokio::test]
 async fn a_window_is_used_evenly_and_who_waits_in_it_is_served() {
     const CLIENTS: usize = 300;
     /// What this many clients take of a longer window.
