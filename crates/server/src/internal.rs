@@ -6,11 +6,9 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderValue};
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -21,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::accept::admission::{FirstByte, Group, Seat, Watch, Watched, first_byte};
 use crate::accept::tls::Tls;
 use crate::accept::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
-use crate::accept::validity;
+use crate::accept::{accept_all, requests};
 use crate::api;
 use crate::inbox::Inbox;
 use crate::metrics;
@@ -30,31 +28,22 @@ use crate::peers::Standing;
 use crate::response::{HttpResponse, is_below, is_last, respond, text};
 use crate::tasks::Task;
 
-/// How long to wait when a connection cannot be accepted, most likely for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// Accepts for as long as it is polled. Dropping it ends its connections.
 pub(crate) async fn listen(node: Node, listener: &TcpListener) {
     let mut connections = JoinSet::new();
-    loop {
-        node.internal_crowd.can_enter().await;
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let seat = Arc::new(node.internal_crowd.enter(peer.ip()));
-                let (served, watched) = (node.clone(), seat.clone());
-                let task = connections.spawn(async move { serve_connection(&served, stream, watched).await });
-                seat.is_served_by(task);
-                if node.internal_crowd.spare_files(0) {
-                    tokio::task::yield_now().await;
-                }
-            }
-            Err(error) => {
-                node.internal_crowd.accept_failed(&error);
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-        while connections.try_join_next().is_some() {}
-    }
+    accept_all(
+        listener,
+        &node.internal_crowd,
+        || 0,
+        |stream, peer| {
+            while connections.try_join_next().is_some() {}
+            let seat = Arc::new(node.internal_crowd.enter(peer.ip()));
+            let (served, watched) = (node.clone(), seat.clone());
+            let task = connections.spawn(async move { serve_connection(&served, stream, watched).await });
+            seat.is_served_by(task);
+        },
+    )
+    .await;
 }
 
 async fn serve_connection(node: &Node, stream: TcpStream, seat: Arc<Seat>) {
@@ -70,25 +59,20 @@ async fn answer(node: &Node, stream: TcpStream, watch: Watch) {
     let service = service_fn(async |request| {
         // However many requests a peer sends at once, others, such as for health, come between them.
         tokio::task::yield_now().await;
-        let validity = validity::check(&request, watch.begun());
-        watch.written().await;
+        let group = if is_api_call(node, &request) { Group::Api } else { Group::Request };
+        let admitted = requests::admit(&watch, &request, group, std::future::ready(())).await;
         // Callers keep their connections until a node that drains is gone.
         let is_last = is_last(&request);
-        let group = if is_api_call(node, &request) { Group::Api } else { Group::Request };
-        let mut answer = match (watch.asked(group), validity) {
-            (true, Ok(())) => serve(node, request).await,
-            (true, Err(invalid)) => invalid.answer(),
-            (false, _) => watch.refusal(group),
+        let mut answer = match admitted {
+            Ok(()) => serve(node, request).await,
+            Err(refusal) => refusal,
         };
         watch.answered(&mut answer, is_last);
         Ok::<_, Infallible>(answer)
     });
     let mut connection = pin!(
-        http1::Builder::new()
-            // Who sends no more after a request still reads its answer.
-            .half_close(true)
+        requests::http1()
             .max_buf_size(REQUEST_HEAD_BYTES_MAX)
-            .max_header_size(REQUEST_HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(Explaining::new(Watched::new(stream, watch.clone()))), service)
     );
     let mut time = pin!(sleep_until(Instant::now()));

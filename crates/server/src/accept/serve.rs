@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
@@ -28,17 +27,14 @@ use crate::accept::admission::{
     Crowd, FirstByte, Group, Proxies, Reason, Seat, Times, Watch, Watched, first_byte,
 };
 use crate::accept::tls::{self, Handshake, Stream, Tls};
-use crate::accept::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
-use crate::accept::validity;
+use crate::accept::unreadable::Explaining;
+use crate::accept::{accept_all, requests};
 use crate::drain::Phase;
 use crate::response::is_last;
 use crate::route::{is_api_call, route};
 use crate::tasks::Task;
 use crate::transport::{Adopted, Gate, Routed};
 use crate::turns::OnePerPoll;
-
-/// How long to wait when a connection cannot be accepted, most likely for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a node that goes down still accepts what waits in the kernel's queue.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
@@ -92,21 +88,8 @@ impl Door {
 
     /// Cancel-safe.
     async fn accept_all(self: &Rc<Self>, listener: &TcpListener) {
-        loop {
-            self.crowd.can_enter().await;
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    self.open(stream, peer, None);
-                    if self.crowd.spare_files(self.gate.node.permits.sockets() as usize) {
-                        tokio::task::yield_now().await;
-                    }
-                }
-                Err(error) => {
-                    self.crowd.accept_failed(&error);
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+        let sockets = || self.gate.node.permits.sockets() as usize;
+        accept_all(listener, &self.crowd, sockets, |stream, peer| self.open(stream, peer, None)).await;
     }
 
     /// Accepts what waits in the kernel's queue, which closing the listener would reset.
@@ -117,6 +100,9 @@ impl Door {
             match listener.accept() {
                 Ok((stream, peer)) => {
                     stream.set_nonblocking(true)?;
+                    if stream.set_nodelay(true).is_err() {
+                        continue;
+                    }
                     // Nobody has read what it asks, and the node must not be gone before somebody does.
                     let has_begun = matches!(stream.peek(&mut [0]), Ok(1..));
                     let answering = has_begun.then(|| Answering::new(self));
@@ -153,10 +139,6 @@ impl Door {
         seat: Arc<Seat>,
         answering: Option<Answering>,
     ) {
-        // Without it small messages wait for the acknowledgement of earlier ones.
-        if stream.set_nodelay(true).is_err() {
-            return;
-        }
         let deadline = Instant::now() + self.times.head;
         let mut first = first_byte(&stream, &seat, deadline).await;
         if first == FirstByte::Came && self.proxies().trust(peer) {
@@ -277,18 +259,18 @@ impl Door {
             answering.borrow_mut().get_or_insert_with(|| Answering::new(self));
             let (gate, opened, one_per_poll, watch) = (gate.clone(), opened.clone(), &one_per_poll, &watch);
             Box::pin(async move {
-                let validity = validity::check(&request, watch.begun());
-                watch.written().await;
-                one_per_poll.pass().await;
-                watch.asks_for(|from| proxies.client_of(from, request.headers()));
-                let is_last = is_last(&request) || gate.node.is_draining();
                 let group = if is_api_call(&gate, &request) { Group::Api } else { Group::Request };
-                let outcome = match (watch.asked(group), validity) {
-                    (true, Ok(())) => route(&gate, request).await,
-                    (true, Err(invalid)) => Routed::Response(invalid.answer()),
-                    (false, _) => Routed::Response(watch.refusal(group)),
+                let turn = async {
+                    one_per_poll.pass().await;
+                    watch.asks_for(|from| proxies.client_of(from, request.headers()));
                 };
-                match outcome {
+                let admitted = requests::admit(watch, &request, group, turn).await;
+                let is_last = is_last(&request) || gate.node.is_draining();
+                let routed = match admitted {
+                    Ok(()) => route(&gate, request).await,
+                    Err(refusal) => Routed::Response(refusal),
+                };
+                match routed {
                     Routed::Response(mut response) => {
                         watch.answered(&mut response, is_last);
                         Ok::<Response<Full<Bytes>>, Infallible>(response)
@@ -301,10 +283,7 @@ impl Door {
                 }
             })
         });
-        let mut connection = http1::Builder::new()
-            // Who sends no more after a request still reads its answer.
-            .half_close(true)
-            .max_header_size(REQUEST_HEAD_BYTES_MAX)
+        let mut connection = requests::http1()
             .serve_connection(TokioIo::new(Explaining::new(Watched::new(stream, watch.clone()))), service);
         let mut time = pin!(sleep_until(Instant::now()));
         let mut phase = self.phase.clone();
