@@ -41,20 +41,20 @@ const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Accepts until the node leaves, and ends when whoever has begun to ask for something is answered.
 pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: watch::Receiver<Phase>) {
-    let door = Rc::new(Door::new(gate, phase.clone()));
+    let acceptor = Rc::new(Acceptor::new(gate, phase.clone()));
     tokio::select! {
-        () = door.gate.node.tasks.keep(Task::Accept, || door.accept_all(&listener)) => {}
+        () = acceptor.gate.node.tasks.keep(Task::Accept, || acceptor.accept_all(&listener)) => {}
         // Without a sender the node ends at once.
         _ = phase.wait_for(|phase| *phase >= Phase::Leaving) => {}
     }
-    if timeout(QUEUE_PATIENCE, door.accept_waiting(listener)).await.is_err() {
+    if timeout(QUEUE_PATIENCE, acceptor.accept_waiting(listener)).await.is_err() {
         tracing::debug!("a listener was closed while connections waited for it");
     }
-    door.all_answered().await;
+    acceptor.all_answered().await;
 }
 
 /// What the connections of one listener share until they stay or end.
-struct Door {
+struct Acceptor {
     gate: Rc<Gate>,
     phase: watch::Receiver<Phase>,
     crowd: Arc<Crowd>,
@@ -64,12 +64,12 @@ struct Door {
 }
 
 /// A node that leaves waits for this connection.
-struct Answering(Rc<Door>);
+struct Answering(Rc<Acceptor>);
 
 impl Answering {
-    fn new(door: &Rc<Door>) -> Self {
-        door.answering.send_modify(|count| *count += 1);
-        Self(door.clone())
+    fn new(acceptor: &Rc<Acceptor>) -> Self {
+        acceptor.answering.send_modify(|count| *count += 1);
+        Self(acceptor.clone())
     }
 }
 
@@ -79,7 +79,7 @@ impl Drop for Answering {
     }
 }
 
-impl Door {
+impl Acceptor {
     fn new(gate: Rc<Gate>, phase: watch::Receiver<Phase>) -> Self {
         let crowd = gate.node.crowds[gate.shard].clone();
         let times = gate.node.settings.times();
@@ -117,11 +117,13 @@ impl Door {
     }
 
     fn open(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, answering: Option<Answering>) {
-        let door = self.clone();
+        let acceptor = self.clone();
         let seat = Arc::new(self.crowd.enter(peer.ip()));
         let watched = seat.clone();
         let task =
-            tokio::task::spawn_local(async move { door.serve(stream, peer.ip(), watched, answering).await });
+            tokio::task::spawn_local(
+                async move { acceptor.serve(stream, peer.ip(), watched, answering).await },
+            );
         seat.is_served_by(task.abort_handle());
     }
 
