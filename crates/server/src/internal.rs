@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::accept::admission::{FirstByte, Group, Seat, Watch, Watched, first_byte};
+use crate::accept::admission::{FirstByte, Group, HttpConnection, Watch, Watched, first_byte};
 use crate::accept::tls::Tls;
 use crate::accept::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
 use crate::accept::{accept_all, requests};
@@ -33,25 +33,26 @@ pub(crate) async fn listen(node: Node, listener: &TcpListener) {
     let mut connections = JoinSet::new();
     accept_all(
         listener,
-        &node.internal_crowd,
+        &node.internal_connections,
         || 0,
         |stream, peer| {
             while connections.try_join_next().is_some() {}
-            let seat = Arc::new(node.internal_crowd.enter(peer.ip()));
-            let (served, watched) = (node.clone(), seat.clone());
+            let connection = Arc::new(node.internal_connections.enter(peer.ip()));
+            let (served, watched) = (node.clone(), connection.clone());
             let task = connections.spawn(async move { serve_connection(&served, stream, watched).await });
-            seat.is_served_by(task);
+            connection.is_served_by(task);
         },
     )
     .await;
 }
 
-async fn serve_connection(node: &Node, stream: TcpStream, seat: Arc<Seat>) {
+async fn serve_connection(node: &Node, stream: TcpStream, connection: Arc<HttpConnection>) {
     let times = node.settings.internal_times();
     let deadline = Instant::now() + times.head;
-    if first_byte(&stream, &seat, deadline).await == FirstByte::Came && seat.begin(deadline).await {
+    if first_byte(&stream, &connection, deadline).await == FirstByte::Came && connection.begin(deadline).await
+    {
         // Apart, so that a connection that sends nothing holds little.
-        Box::pin(answer(node, stream, Watch::new(seat, times, deadline))).await;
+        Box::pin(answer(node, stream, Watch::new(connection, times, deadline))).await;
     }
 }
 
@@ -121,7 +122,7 @@ fn metrics_text(node: &Node) -> String {
     node.metrics.encode(&metrics::Snapshot {
         is_draining: node.is_draining(),
         restarts: node.tasks.restarts(),
-        crowds: node.crowds.iter().chain([&node.internal_crowd]).cloned().collect(),
+        http_connections: node.http_connections.iter().chain([&node.internal_connections]).cloned().collect(),
         redis: node.cluster.as_ref().map(|cluster| cluster.redis().stats()),
         tls: node.tls.as_ref().map(Tls::stats),
         overruns: node.inboxes.all.iter().map(Inbox::overruns).sum(),

@@ -20,7 +20,7 @@ use prometheus::core::Collector;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
 
-use crate::accept::admission::Crowd;
+use crate::accept::admission::HttpConnections;
 use crate::accept::tls::TlsStats;
 use crate::counters::Counters;
 use crate::tasks::Task;
@@ -47,7 +47,7 @@ pub(crate) struct Snapshot {
     /// How often long-lived tasks were started again.
     pub restarts: [(Task, u64); Task::ALL.len()],
     /// HTTP connections of every listener.
-    pub crowds: Vec<Arc<Crowd>>,
+    pub http_connections: Vec<Arc<HttpConnections>>,
     /// Where there is Redis.
     pub redis: Option<RedisStats>,
     /// Where the client port is encrypted.
@@ -106,7 +106,7 @@ impl Metrics {
             .map(|(task, count)| sample(MetricType::COUNTER, &[("task", task.label())], count as f64));
         let help = "Long-lived tasks that panicked and were started again.";
         families.push(family("fanwire_task_restarts_total", help, MetricType::COUNTER, restarts.into()));
-        families.extend(http::collect(&snapshot.crowds));
+        families.extend(http::collect(&snapshot.http_connections));
         families.extend(snapshot.redis.iter().flat_map(|stats| redis::collect(stats, snapshot.overruns)));
         families.extend(snapshot.tls.iter().flat_map(|stats| tls::collect(stats, &self.shards)));
         families.push(log::collect());
@@ -182,7 +182,7 @@ mod tests {
         Snapshot {
             is_draining: false,
             restarts: Task::ALL.map(|task| (task, 1)),
-            crowds: vec![http::example(), http::example()],
+            http_connections: vec![http::example(), http::example()],
             redis: Some(redis::example()),
             tls: Some(tls::example()),
             overruns: 9,

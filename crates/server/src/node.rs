@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::accept::admission::{Crowd, Files, Port};
+use crate::accept::admission::{Files, HttpConnections, Port};
 use crate::accept::tls::Tls;
 use crate::auth::Tokens;
 use crate::counters::Counters;
@@ -50,9 +50,9 @@ pub(crate) struct Shared {
     /// One for each shard.
     pub counters: Vec<Arc<Counters>>,
     /// The HTTP connections of each shard's listener.
-    pub crowds: Vec<Arc<Crowd>>,
+    pub http_connections: Vec<Arc<HttpConnections>>,
     /// Those of the internal port.
-    pub internal_crowd: Arc<Crowd>,
+    pub internal_connections: Arc<HttpConnections>,
     /// The node's long-lived tasks.
     pub tasks: Tasks,
     pub metrics: Metrics,
@@ -92,10 +92,11 @@ impl Node {
         let shares = settings.files();
         let files = |share| Arc::new(Files::new(share));
         let client_files = files(shares.map_or(usize::MAX, |shares| shares.clients + shares.http));
-        let crowd = || Crowd::new(Port::Client, settings.limits(), client_files.clone());
-        let crowds = inboxes.all.iter().map(|_| crowd()).collect();
+        let connections = || HttpConnections::new(Port::Client, settings.limits(), client_files.clone());
+        let http_connections = inboxes.all.iter().map(|_| connections()).collect();
         let internal_files = files(shares.map_or(usize::MAX, |shares| shares.internal));
-        let internal_crowd = Crowd::new(Port::Internal, settings.internal_limits(), internal_files);
+        let internal_connections =
+            HttpConnections::new(Port::Internal, settings.internal_limits(), internal_files);
         let open_files_max = shares.map(|shares| shares.clients);
         let permits = Permits::new(&settings.admission, open_files_max, counters.clone());
         Self(Arc::new(Shared {
@@ -106,8 +107,8 @@ impl Node {
             inboxes,
             cluster,
             counters,
-            crowds,
-            internal_crowd,
+            http_connections,
+            internal_connections,
             tasks: Tasks::default(),
             metrics,
             permits,

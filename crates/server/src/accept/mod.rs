@@ -14,34 +14,34 @@ pub(crate) mod origin;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use admission::Crowd;
+use admission::HttpConnections;
 use tokio::net::{TcpListener, TcpStream};
 
 /// The pause after a connection that could not be accepted, most likely because no descriptors were left.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections for as long as it is polled, as far as the crowd has room. `other_files` are open sockets of the
-/// port that are no HTTP connections. Cancel-safe.
+/// Accepts connections for as long as it is polled, as far as there is room for them. `other_files` are open sockets
+/// of the port that are no HTTP connections. Cancel-safe.
 pub(crate) async fn accept_all(
     listener: &TcpListener,
-    crowd: &Crowd,
+    connections: &HttpConnections,
     other_files: impl Fn() -> usize,
     mut open: impl FnMut(TcpStream, SocketAddr),
 ) {
     loop {
-        crowd.can_enter().await;
+        connections.can_enter().await;
         match listener.accept().await {
             Ok((stream, peer)) => {
                 // Without it small messages wait for the acknowledgement of earlier ones.
                 if stream.set_nodelay(true).is_ok() {
                     open(stream, peer);
                 }
-                if crowd.spare_files(other_files()) {
+                if connections.spare_files(other_files()) {
                     tokio::task::yield_now().await;
                 }
             }
             Err(error) => {
-                crowd.accept_failed(&error);
+                connections.accept_failed(&error);
                 tokio::time::sleep(PAUSE).await;
             }
         }

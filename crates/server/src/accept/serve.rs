@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::accept::admission::{
-    Crowd, FirstByte, Group, Proxies, Reason, Seat, Times, Watch, Watched, first_byte,
+    FirstByte, Group, HttpConnection, HttpConnections, Proxies, Reason, Times, Watch, Watched, first_byte,
 };
 use crate::accept::tls::{self, Handshake, Stream, Tls};
 use crate::accept::unreadable::Explaining;
@@ -57,7 +57,7 @@ pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: wat
 struct Acceptor {
     gate: Rc<Gate>,
     phase: watch::Receiver<Phase>,
-    crowd: Arc<Crowd>,
+    connections: Arc<HttpConnections>,
     times: Times,
     /// Connections of which somebody waits for an answer.
     answering: watch::Sender<usize>,
@@ -81,22 +81,22 @@ impl Drop for Answering {
 
 impl Acceptor {
     fn new(gate: Rc<Gate>, phase: watch::Receiver<Phase>) -> Self {
-        let crowd = gate.node.crowds[gate.shard].clone();
+        let connections = gate.node.http_connections[gate.shard].clone();
         let times = gate.node.settings.times();
-        Self { gate, phase, crowd, times, answering: watch::Sender::new(0) }
+        Self { gate, phase, connections, times, answering: watch::Sender::new(0) }
     }
 
     /// Cancel-safe.
     async fn accept_all(self: &Rc<Self>, listener: &TcpListener) {
         let sockets = || self.gate.node.permits.sockets() as usize;
-        accept_all(listener, &self.crowd, sockets, |stream, peer| self.open(stream, peer, None)).await;
+        accept_all(listener, &self.connections, sockets, |stream, peer| self.open(stream, peer, None)).await;
     }
 
     /// Accepts what waits in the kernel's queue, which closing the listener would reset.
     async fn accept_waiting(self: &Rc<Self>, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
         loop {
-            self.crowd.can_enter().await;
+            self.connections.can_enter().await;
             match listener.accept() {
                 Ok((stream, peer)) => {
                     stream.set_nonblocking(true)?;
@@ -118,13 +118,13 @@ impl Acceptor {
 
     fn open(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, answering: Option<Answering>) {
         let acceptor = self.clone();
-        let seat = Arc::new(self.crowd.enter(peer.ip()));
-        let watched = seat.clone();
+        let connection = Arc::new(self.connections.enter(peer.ip()));
+        let watched = connection.clone();
         let task =
             tokio::task::spawn_local(
                 async move { acceptor.serve(stream, peer.ip(), watched, answering).await },
             );
-        seat.is_served_by(task.abort_handle());
+        connection.is_served_by(task.abort_handle());
     }
 
     /// Waits for what was begun, and for what begins meanwhile; what is kept open between requests ends by itself once
@@ -138,24 +138,24 @@ impl Acceptor {
         self: &Rc<Self>,
         mut stream: TcpStream,
         peer: IpAddr,
-        seat: Arc<Seat>,
+        connection: Arc<HttpConnection>,
         answering: Option<Answering>,
     ) {
         let deadline = Instant::now() + self.times.head;
-        let mut first = first_byte(&stream, &seat, deadline).await;
+        let mut first = first_byte(&stream, &connection, deadline).await;
         if first == FirstByte::Came && self.proxies().trust(peer) {
             // Apart, as it is large.
-            first = Box::pin(self.skip_proxy_header(&mut stream, peer, &seat, deadline)).await;
+            first = Box::pin(self.skip_proxy_header(&mut stream, peer, &connection, deadline)).await;
         }
         match first {
-            FirstByte::Came if seat.begin(deadline).await => {
+            FirstByte::Came if connection.begin(deadline).await => {
                 // Apart, so that a connection that sends nothing holds little.
                 let served =
-                    self.gate.turns.paced(self.serve_begun(stream, seat.clone(), deadline, answering));
+                    self.gate.turns.paced(self.serve_begun(stream, connection.clone(), deadline, answering));
                 let mut served = Box::pin(served);
                 poll_fn(|context| {
                     // Something happened: from here on the connection waits for its turn, not for its peer.
-                    seat.waits_for_peer(false);
+                    connection.waits_for_peer(false);
                     served.as_mut().poll(context)
                 })
                 .await;
@@ -171,20 +171,20 @@ impl Acceptor {
         &self,
         stream: &mut TcpStream,
         peer: IpAddr,
-        seat: &Seat,
+        connection: &HttpConnection,
         deadline: Instant,
     ) -> FirstByte {
         match timeout_at(deadline, self.proxies().sent_ahead(stream, peer)).await {
             Ok(Ok(from)) => {
-                seat.comes_from(from);
-                first_byte(stream, seat, deadline).await
+                connection.comes_from(from);
+                first_byte(stream, connection, deadline).await
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, %peer, "a PROXY header could not be read");
                 FirstByte::Left
             }
             Err(_) => {
-                seat.dropped(Reason::HeadTimeout);
+                connection.dropped(Reason::HeadTimeout);
                 FirstByte::TimedOut
             }
         }
@@ -198,14 +198,14 @@ impl Acceptor {
     async fn serve_begun(
         self: &Rc<Self>,
         stream: TcpStream,
-        seat: Arc<Seat>,
+        connection: Arc<HttpConnection>,
         deadline: Instant,
         answering: Option<Answering>,
     ) {
         match &self.gate.node.tls {
-            None => self.answer(stream, Watch::new(seat, self.times, deadline), answering).await,
+            None => self.answer(stream, Watch::new(connection, self.times, deadline), answering).await,
             // Apart, as it is several times as large: plain connections would leave a heap of holes behind.
-            Some(tls) => Box::pin(self.answer_encrypted(tls, stream, seat, deadline, answering)).await,
+            Some(tls) => Box::pin(self.answer_encrypted(tls, stream, connection, deadline, answering)).await,
         }
     }
 
@@ -215,7 +215,7 @@ impl Acceptor {
         self: &Rc<Self>,
         tls: &Tls,
         stream: TcpStream,
-        seat: Arc<Seat>,
+        connection: Arc<HttpConnection>,
         deadline: Instant,
         answering: Option<Answering>,
     ) {
@@ -224,20 +224,20 @@ impl Acceptor {
         let watched = poll_fn(|context| {
             let shaken = shaking.as_mut().poll(context);
             if shaken.is_pending() {
-                seat.waits_for_peer(true);
+                connection.waits_for_peer(true);
             }
             shaken
         });
         let (outcome, stream) = match timeout_at(deadline, watched).await {
             Ok(shaken) => shaken,
             Err(_) => {
-                seat.dropped(Reason::HeadTimeout);
+                connection.dropped(Reason::HeadTimeout);
                 (Handshake::TimedOut, None)
             }
         };
         self.count_handshake(outcome);
         if let Some(stream) = stream {
-            self.answer(stream, Watch::new(seat, self.times, deadline), Some(answering)).await;
+            self.answer(stream, Watch::new(connection, self.times, deadline), Some(answering)).await;
         }
     }
 

@@ -5,22 +5,34 @@ use std::sync::Arc;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{family, sample};
-use crate::accept::admission::{Crowd, Group, Port, Reason};
+use crate::accept::admission::{Group, HttpConnections, Port, Reason};
 
-pub(super) fn collect(crowds: &[Arc<Crowd>]) -> Vec<MetricFamily> {
-    let sum = |port: Port, number: &dyn Fn(&Crowd) -> u64| -> f64 {
-        crowds.iter().filter(|crowd| crowd.port == port).map(|crowd| number(crowd)).sum::<u64>() as f64
+pub(super) fn collect(http_connections: &[Arc<HttpConnections>]) -> Vec<MetricFamily> {
+    let sum = |port: Port, number: &dyn Fn(&HttpConnections) -> u64| -> f64 {
+        http_connections
+            .iter()
+            .filter(|connections| connections.port == port)
+            .map(|connections| number(connections))
+            .sum::<u64>() as f64
     };
     let mut open = Vec::new();
     let mut dropped = Vec::new();
     for port in Port::ALL {
         for group in Group::ALL {
             let labels = [("port", port.label()), ("state", group.label())];
-            open.push(sample(MetricType::GAUGE, &labels, sum(port, &|crowd| crowd.count(group) as u64)));
+            open.push(sample(
+                MetricType::GAUGE,
+                &labels,
+                sum(port, &|connections| connections.count(group) as u64),
+            ));
         }
         for reason in Reason::ALL {
             let labels = [("port", port.label()), ("reason", reason.label())];
-            dropped.push(sample(MetricType::COUNTER, &labels, sum(port, &|crowd| crowd.dropped(reason))));
+            dropped.push(sample(
+                MetricType::COUNTER,
+                &labels,
+                sum(port, &|connections| connections.dropped(reason)),
+            ));
         }
     }
     vec![
@@ -44,15 +56,15 @@ pub(super) fn collect(crowds: &[Arc<Crowd>]) -> Vec<MetricFamily> {
 
 /// A listener with one silent connection, which another had to give way to.
 #[cfg(test)]
-pub(super) fn example() -> Arc<Crowd> {
+pub(super) fn example() -> Arc<HttpConnections> {
     use crate::accept::admission::{Files, Limit, Limits};
 
     let limit = Limit { max: 1, patience: std::time::Duration::ZERO };
     let limits = Limits { silent: limit, requests: limit, api: limit };
-    let crowd = Crowd::new(Port::Client, limits, Arc::new(Files::new(usize::MAX)));
+    let connections = HttpConnections::new(Port::Client, limits, Arc::new(Files::new(usize::MAX)));
     for _ in 0..2 {
-        // A seat that is never given back.
-        std::mem::forget(crowd.enter(std::net::Ipv4Addr::LOCALHOST.into()));
+        // It is never given up.
+        std::mem::forget(connections.enter(std::net::Ipv4Addr::LOCALHOST.into()));
     }
-    crowd
+    connections
 }

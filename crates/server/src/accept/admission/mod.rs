@@ -3,7 +3,7 @@
 //!
 //! A connection that a shard owns, a WebSocket or a stream, is none of these any more.
 
-mod crowd;
+mod connections;
 mod drops;
 mod files;
 mod proxies;
@@ -11,7 +11,7 @@ mod source;
 mod victims;
 mod watch;
 
-pub(crate) use crowd::{Crowd, Group, Limit, Limits, Seat};
+pub(crate) use connections::{Group, HttpConnection, HttpConnections, Limit, Limits};
 pub(crate) use drops::{Port, Reason};
 pub(crate) use files::{Files, Shares};
 pub(crate) use proxies::Proxies;

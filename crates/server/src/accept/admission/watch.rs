@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, timeout_at};
 
-use super::{Group, Reason, Seat};
+use super::{Group, HttpConnection, Reason};
 use crate::accept::framing::Framing;
 use crate::response::{HttpResponse, text};
 
@@ -43,12 +43,16 @@ pub(crate) enum FirstByte {
 }
 
 /// Waits until a peer has sent something.
-pub(crate) async fn first_byte(stream: &TcpStream, seat: &Seat, deadline: Instant) -> FirstByte {
+pub(crate) async fn first_byte(
+    stream: &TcpStream,
+    connection: &HttpConnection,
+    deadline: Instant,
+) -> FirstByte {
     match timeout_at(deadline, stream.peek(&mut [0])).await {
         Ok(Ok(1..)) => FirstByte::Came,
         Ok(_) => FirstByte::Left,
         Err(_) => {
-            seat.dropped(Reason::HeadTimeout);
+            connection.dropped(Reason::HeadTimeout);
             FirstByte::TimedOut
         }
     }
@@ -60,7 +64,7 @@ pub(crate) struct Watch(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    seat: Arc<Seat>,
+    connection: Arc<HttpConnection>,
     times: Times,
     phase: Phase,
     group: Group,
@@ -85,10 +89,10 @@ enum Phase {
 
 impl Watch {
     /// Watches a connection whose first head has to be there in time.
-    pub(crate) fn new(seat: Arc<Seat>, times: Times, head_until: Instant) -> Self {
+    pub(crate) fn new(connection: Arc<HttpConnection>, times: Times, head_until: Instant) -> Self {
         let phase = Phase::Head { until: head_until };
         let state = State {
-            seat,
+            connection,
             times,
             phase,
             group: Group::Request,
@@ -107,16 +111,16 @@ impl Watch {
         state.framing.doubtful() != Some(state.requests)
     }
 
-    /// Notes the client of a request; see [`Seat::asks_for`].
+    /// Notes the client of a request; see [`HttpConnection::asks_for`].
     pub(crate) fn asks_for(&self, of: impl FnOnce(IpAddr) -> IpAddr) {
-        self.state().seat.asks_for(of);
+        self.state().connection.asks_for(of);
     }
 
     /// Notes that a whole request head is there. Returns false if too many requests of its group are being worked on.
     pub(crate) fn asked(&self, group: Group) -> bool {
         let mut state = self.state();
         state.phase = Phase::Work;
-        if !state.seat.work(group) {
+        if !state.connection.work(group) {
             return false;
         }
         state.group = group;
@@ -125,7 +129,7 @@ impl Watch {
 
     /// The answer to a request that was not taken.
     pub(crate) fn refusal(&self, group: Group) -> HttpResponse {
-        let setting = group.reason().setting(self.state().seat.crowd().port);
+        let setting = group.reason().setting(self.state().connection.connections().port);
         let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, format!("{setting} is reached."));
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         answer
@@ -137,8 +141,8 @@ impl Watch {
         let mut state = self.state();
         let idle = if state.group == Group::Api { state.times.idle_api } else { state.times.idle };
         state.phase = Phase::Idle { until: Instant::now() + idle };
-        state.seat.renew();
-        if wants_to_close || state.seat.crowd().is_half_full(state.group) {
+        state.connection.renew();
+        if wants_to_close || state.connection.connections().is_half_full(state.group) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if !response.headers().contains_key(CONNECTION) {
@@ -168,7 +172,7 @@ impl Watch {
         while sleep.as_mut().poll(context).is_ready() {
             if Instant::now() >= deadline {
                 if let Some(reason) = reason {
-                    self.state().seat.dropped(reason);
+                    self.state().connection.dropped(reason);
                 }
                 return Poll::Ready(());
             }
@@ -185,16 +189,16 @@ impl Watch {
     fn read(&self, bytes: Option<&[u8]>) {
         let mut state = self.state();
         match bytes {
-            None => state.seat.waits_for_peer(true),
+            None => state.connection.waits_for_peer(true),
             Some(bytes) => {
                 state.framing.read(bytes);
                 if !bytes.is_empty()
                     && let Phase::Idle { .. } = state.phase
                 {
                     state.phase = Phase::Head { until: Instant::now() + state.times.head };
-                    state.seat.renew();
+                    state.connection.renew();
                 }
-                state.seat.waits_for_peer(false);
+                state.connection.waits_for_peer(false);
             }
         }
     }
@@ -203,9 +207,9 @@ impl Watch {
         let mut state = self.state();
         if !is_taken {
             state.blocked_since.get_or_insert_with(Instant::now);
-            state.seat.waits_for_peer(true);
+            state.connection.waits_for_peer(true);
         } else if state.blocked_since.take().is_some() {
-            state.seat.waits_for_peer(false);
+            state.connection.waits_for_peer(false);
             if std::mem::take(&mut state.is_held) {
                 context.waker().wake_by_ref();
             }

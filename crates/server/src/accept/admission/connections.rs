@@ -74,7 +74,7 @@ impl Group {
 }
 
 #[derive(Debug)]
-pub(crate) struct Crowd {
+pub(crate) struct HttpConnections {
     pub(crate) port: Port,
     drops: Drops,
     files: Arc<Files>,
@@ -121,14 +121,14 @@ struct Member {
     task: Option<AbortHandle>,
 }
 
-/// One connection's seat in its crowd, which it gives back when it is dropped.
+/// A connection's place among those of its listener, given up when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    crowd: Arc<Crowd>,
+pub(crate) struct HttpConnection {
+    connections: Arc<HttpConnections>,
     key: usize,
 }
 
-impl Crowd {
+impl HttpConnections {
     /// `files` are those of the port, which its listeners share.
     pub(crate) fn new(port: Port, limits: Limits, files: Arc<Files>) -> Arc<Self> {
         let pool = |limit| Pool { limit, count: 0, victims: Victims::default() };
@@ -163,8 +163,8 @@ impl Crowd {
         }
     }
 
-    /// Gives a seat to a connection that was just accepted.
-    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Seat {
+    /// Enters a connection that was just accepted.
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> HttpConnection {
         let mut state = self.state();
         let age = state.age();
         let member = Member {
@@ -185,7 +185,7 @@ impl Crowd {
         if state.is_over(Group::Silent) {
             self.make_room(&mut state, Group::Silent, Some(address.into()));
         }
-        Seat { crowd: self.clone(), key }
+        HttpConnection { connections: self.clone(), key }
     }
 
     /// Ends a connection that the node waits for if the port has more files than its share. `others` are its sockets that
@@ -335,46 +335,46 @@ impl State {
     }
 }
 
-impl Seat {
+impl HttpConnection {
     /// Names the task that serves the connection, which is aborted when the connection has to give way.
     pub(crate) fn is_served_by(&self, task: AbortHandle) {
-        self.crowd.state().members[self.key].task = Some(task);
+        self.connections.state().members[self.key].task = Some(task);
     }
 
     /// Notes where the connection comes from if not from its peer.
     pub(crate) fn comes_from(&self, address: IpAddr) {
-        let mut state = self.crowd.state();
+        let mut state = self.connections.state();
         state.members[self.key].from = address;
         state.set_source(self.key, address.into());
     }
 
     /// Notes the client of a request, which `of` derives from the address that the connection comes from.
     pub(crate) fn asks_for(&self, of: impl FnOnce(IpAddr) -> IpAddr) {
-        let mut state = self.crowd.state();
+        let mut state = self.connections.state();
         let client = of(state.members[self.key].from);
         state.set_source(self.key, client.into());
     }
 
-    pub(crate) fn crowd(&self) -> &Arc<Crowd> {
-        &self.crowd
+    pub(crate) fn connections(&self) -> &Arc<HttpConnections> {
+        &self.connections
     }
 
     /// Waits for room among the requests. Until then the connection counts as one that has sent nothing. Returns false
     /// if there is none until the deadline.
     pub(crate) async fn begin(&self, deadline: Instant) -> bool {
-        if self.crowd.admit(self.key, Group::Request) {
+        if self.connections.admit(self.key, Group::Request) {
             return true;
         }
-        let _waiting = Waiting::new(&self.crowd);
+        let _waiting = Waiting::new(&self.connections);
         let admitted = timeout_at(deadline, async {
-            while !self.crowd.admit(self.key, Group::Request) {
-                self.crowd.room.notified().await;
+            while !self.connections.admit(self.key, Group::Request) {
+                self.connections.room.notified().await;
             }
         });
         let is_admitted = admitted.await.is_ok();
         if is_admitted {
             // There may be room for more.
-            self.crowd.room.notify_one();
+            self.connections.room.notify_one();
         } else {
             self.dropped(Reason::Request);
         }
@@ -383,40 +383,40 @@ impl Seat {
 
     /// The node works for the connection from here on, in this group. Returns false if the group is full.
     pub(crate) fn work(&self, group: Group) -> bool {
-        self.crowd.admit(self.key, group)
+        self.connections.admit(self.key, group)
     }
 
     /// Notes that the node waits for the peer to send or take something, or no longer does.
     pub(crate) fn waits_for_peer(&self, waits: bool) {
-        let mut state = self.crowd.state();
+        let mut state = self.connections.state();
         state.set_victim(self.key, waits);
         if waits {
             let group = state.members[self.key].group;
-            self.crowd.tell_of_room(&state, group);
+            self.connections.tell_of_room(&state, group);
         }
     }
 
     /// The peer begins to be waited for anew.
     pub(crate) fn renew(&self) {
-        self.crowd.state().renew(self.key);
+        self.connections.state().renew(self.key);
     }
 
     /// Counts the connection as dropped. Its task ends it.
     pub(crate) fn dropped(&self, why: Reason) {
-        self.crowd.drops.count(why);
+        self.connections.drops.count(why);
     }
 }
 
-impl Drop for Seat {
+impl Drop for HttpConnection {
     fn drop(&mut self) {
-        let mut state = self.crowd.state();
+        let mut state = self.connections.state();
         state.set_victim(self.key, false);
         let member = state.members.remove(self.key);
-        self.crowd.files.close();
+        self.connections.files.close();
         if !member.is_ending {
             state.pools[member.group as usize].count -= 1;
         }
-        self.crowd.tell_of_room(&state, member.group);
+        self.connections.tell_of_room(&state, member.group);
         if state.members.is_empty() {
             state.members.shrink_to_fit();
         }
@@ -424,12 +424,12 @@ impl Drop for Seat {
 }
 
 /// A connection that waits for room.
-struct Waiting<'a>(&'a Crowd);
+struct Waiting<'a>(&'a HttpConnections);
 
 impl<'a> Waiting<'a> {
-    fn new(crowd: &'a Crowd) -> Self {
-        crowd.state().waiting += 1;
-        Self(crowd)
+    fn new(connections: &'a HttpConnections) -> Self {
+        connections.state().waiting += 1;
+        Self(connections)
     }
 }
 
