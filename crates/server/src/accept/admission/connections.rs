@@ -16,8 +16,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::drops::Drops;
+use super::eviction::EvictionOrder;
 use super::files::Files;
-use super::victims::Victims;
 use super::{Port, Reason, Source};
 
 /// The limits of one listener.
@@ -78,7 +78,7 @@ pub(crate) struct HttpConnections {
     pub(crate) port: Port,
     drops: Drops,
     files: Arc<Files>,
-    state: Mutex<State>,
+    state: Mutex<ConnectionsState>,
     /// Room may have come up among the requests.
     room: Notify,
     /// More may be accepted, most likely.
@@ -86,8 +86,8 @@ pub(crate) struct HttpConnections {
 }
 
 #[derive(Debug)]
-struct State {
-    members: Slab<Member>,
+struct ConnectionsState {
+    entries: Slab<Entry>,
     pools: [Pool; Group::ALL.len()],
     next_age: u64,
     /// Connections that wait for room among the requests.
@@ -99,12 +99,12 @@ struct Pool {
     limit: Limit,
     /// Connections in it, without those that were told to end.
     count: usize,
-    /// Those of them that the node waits for, by their places among the members.
-    victims: Victims<usize>,
+    /// Those of them that the node waits for, by their places among the entries.
+    evictable: EvictionOrder<usize>,
 }
 
 #[derive(Debug)]
-struct Member {
+struct Entry {
     group: Group,
     /// Where it comes from, as far as a trusted proxy's header tells.
     from: IpAddr,
@@ -115,7 +115,7 @@ struct Member {
     /// When this step of it began. A peer that sends a little does not begin it again.
     since: Instant,
     /// The node waits for the peer.
-    is_victim: bool,
+    is_evictable: bool,
     /// It was told to end, and does not count any more.
     is_ending: bool,
     task: Option<AbortHandle>,
@@ -131,9 +131,9 @@ pub(crate) struct HttpConnection {
 impl HttpConnections {
     /// `files` are those of the port, which its listeners share.
     pub(crate) fn new(port: Port, limits: Limits, files: Arc<Files>) -> Arc<Self> {
-        let pool = |limit| Pool { limit, count: 0, victims: Victims::default() };
+        let pool = |limit| Pool { limit, count: 0, evictable: EvictionOrder::default() };
         let pools = [pool(limits.silent), pool(limits.requests), pool(limits.api)];
-        let state = State { members: Slab::new(), pools, next_age: 0, waiting: 0 };
+        let state = ConnectionsState { entries: Slab::new(), pools, next_age: 0, waiting: 0 };
         Arc::new(Self {
             port,
             drops: Drops::new(port),
@@ -167,21 +167,21 @@ impl HttpConnections {
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> HttpConnection {
         let mut state = self.state();
         let age = state.age();
-        let member = Member {
+        let entry = Entry {
             group: Group::Silent,
             from: address,
             source: address.into(),
             age,
             since: Instant::now(),
-            is_victim: false,
+            is_evictable: false,
             is_ending: false,
             task: None,
         };
-        let key = state.members.insert(member);
+        let key = state.entries.insert(entry);
         self.files.open();
         state.pools[Group::Silent as usize].count += 1;
         // It is among those to choose from: if all are its own source's, the oldest goes.
-        state.set_victim(key, true);
+        state.set_evictable(key, true);
         if state.is_over(Group::Silent) {
             self.make_room(&mut state, Group::Silent, Some(address.into()));
         }
@@ -228,29 +228,29 @@ impl HttpConnections {
         2 * pool.count > pool.limit.max
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ConnectionsState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends a connection of a group for a newcomer. Returns false if all are worked for, or not waited for long enough.
-    fn make_room(&self, state: &mut State, group: Group, newcomer: Option<Source>) -> bool {
+    fn make_room(&self, state: &mut ConnectionsState, group: Group, newcomer: Option<Source>) -> bool {
         let pool = &state.pools[group as usize];
-        let Some((&key, count)) = pool.victims.first() else { return false };
+        let Some((&key, count)) = pool.evictable.first() else { return false };
         let is_unfair =
-            newcomer.is_some_and(|newcomer| count > pool.victims.of(newcomer) + pool.limit.max / FAIR_PART);
-        if !is_unfair && state.members[key].since.elapsed() < pool.limit.patience {
+            newcomer.is_some_and(|newcomer| count > pool.evictable.of(newcomer) + pool.limit.max / FAIR_PART);
+        if !is_unfair && state.entries[key].since.elapsed() < pool.limit.patience {
             return false;
         }
         self.evict(state, group, group.reason())
     }
 
     /// Ends a connection of a group that the node waits for. Returns false if there is none.
-    fn evict(&self, state: &mut State, group: Group, why: Reason) -> bool {
-        let Some(key) = state.pools[group as usize].victims.pop() else { return false };
+    fn evict(&self, state: &mut ConnectionsState, group: Group, why: Reason) -> bool {
+        let Some(key) = state.pools[group as usize].evictable.pop() else { return false };
         state.pools[group as usize].count -= 1;
-        let member = &mut state.members[key];
-        (member.is_victim, member.is_ending) = (false, true);
-        if let Some(task) = &member.task {
+        let entry = &mut state.entries[key];
+        (entry.is_evictable, entry.is_ending) = (false, true);
+        if let Some(task) = &entry.task {
             task.abort();
         }
         self.drops.count(why);
@@ -261,14 +261,14 @@ impl HttpConnections {
     /// connections that the node works for.
     fn admit(&self, key: usize, group: Group) -> bool {
         let mut state = self.state();
-        if state.members[key].group != group {
-            let newcomer = state.members[key].source;
+        if state.entries[key].group != group {
+            let newcomer = state.entries[key].source;
             if state.is_full(group) && !self.make_room(&mut state, group, Some(newcomer)) {
                 return false;
             }
-            state.set_victim(key, false);
-            let is_ending = state.members[key].is_ending;
-            let left = std::mem::replace(&mut state.members[key].group, group);
+            state.set_evictable(key, false);
+            let is_ending = state.entries[key].is_ending;
+            let left = std::mem::replace(&mut state.entries[key].group, group);
             if !is_ending {
                 state.pools[left as usize].count -= 1;
                 state.pools[group as usize].count += 1;
@@ -279,7 +279,7 @@ impl HttpConnections {
         true
     }
 
-    fn tell_of_room(&self, state: &State, group: Group) {
+    fn tell_of_room(&self, state: &ConnectionsState, group: Group) {
         match group {
             Group::Silent if state.is_full(group) => self.calm.notify_one(),
             Group::Request if state.waiting > 0 => self.room.notify_one(),
@@ -288,7 +288,7 @@ impl HttpConnections {
     }
 }
 
-impl State {
+impl ConnectionsState {
     fn age(&mut self) -> u64 {
         self.next_age += 1;
         self.next_age
@@ -306,31 +306,31 @@ impl State {
 
     /// Waits for a connection anew, as the youngest.
     fn renew(&mut self, key: usize) {
-        self.set_victim(key, false);
+        self.set_evictable(key, false);
         let age = self.age();
-        let member = &mut self.members[key];
-        (member.age, member.since) = (age, Instant::now());
+        let entry = &mut self.entries[key];
+        (entry.age, entry.since) = (age, Instant::now());
     }
 
     fn set_source(&mut self, key: usize, source: Source) {
-        let was_victim = self.members[key].is_victim;
-        self.set_victim(key, false);
-        self.members[key].source = source;
-        self.set_victim(key, was_victim);
+        let was_evictable = self.entries[key].is_evictable;
+        self.set_evictable(key, false);
+        self.entries[key].source = source;
+        self.set_evictable(key, was_evictable);
     }
 
     /// Enters a connection among those that may give way, or takes it out.
-    fn set_victim(&mut self, key: usize, is_victim: bool) {
-        let member = &mut self.members[key];
-        if member.is_victim == is_victim || member.is_ending {
+    fn set_evictable(&mut self, key: usize, is_evictable: bool) {
+        let entry = &mut self.entries[key];
+        if entry.is_evictable == is_evictable || entry.is_ending {
             return;
         }
-        member.is_victim = is_victim;
-        let victims = &mut self.pools[member.group as usize].victims;
-        if is_victim {
-            victims.insert(member.source, member.age, key);
+        entry.is_evictable = is_evictable;
+        let evictable = &mut self.pools[entry.group as usize].evictable;
+        if is_evictable {
+            evictable.insert(entry.source, entry.age, key);
         } else {
-            victims.remove(member.source, member.age);
+            evictable.remove(entry.source, entry.age);
         }
     }
 }
@@ -338,20 +338,20 @@ impl State {
 impl HttpConnection {
     /// Names the task that serves the connection, which is aborted when the connection has to give way.
     pub(crate) fn is_served_by(&self, task: AbortHandle) {
-        self.connections.state().members[self.key].task = Some(task);
+        self.connections.state().entries[self.key].task = Some(task);
     }
 
     /// Notes where the connection comes from if not from its peer.
     pub(crate) fn comes_from(&self, address: IpAddr) {
         let mut state = self.connections.state();
-        state.members[self.key].from = address;
+        state.entries[self.key].from = address;
         state.set_source(self.key, address.into());
     }
 
     /// Notes the client of a request, which `of` derives from the address that the connection comes from.
     pub(crate) fn asks_for(&self, of: impl FnOnce(IpAddr) -> IpAddr) {
         let mut state = self.connections.state();
-        let client = of(state.members[self.key].from);
+        let client = of(state.entries[self.key].from);
         state.set_source(self.key, client.into());
     }
 
@@ -389,9 +389,9 @@ impl HttpConnection {
     /// Notes that the node waits for the peer to send or take something, or no longer does.
     pub(crate) fn waits_for_peer(&self, waits: bool) {
         let mut state = self.connections.state();
-        state.set_victim(self.key, waits);
+        state.set_evictable(self.key, waits);
         if waits {
-            let group = state.members[self.key].group;
+            let group = state.entries[self.key].group;
             self.connections.tell_of_room(&state, group);
         }
     }
@@ -410,15 +410,15 @@ impl HttpConnection {
 impl Drop for HttpConnection {
     fn drop(&mut self) {
         let mut state = self.connections.state();
-        state.set_victim(self.key, false);
-        let member = state.members.remove(self.key);
+        state.set_evictable(self.key, false);
+        let entry = state.entries.remove(self.key);
         self.connections.files.close();
-        if !member.is_ending {
-            state.pools[member.group as usize].count -= 1;
+        if !entry.is_ending {
+            state.pools[entry.group as usize].count -= 1;
         }
-        self.connections.tell_of_room(&state, member.group);
-        if state.members.is_empty() {
-            state.members.shrink_to_fit();
+        self.connections.tell_of_room(&state, entry.group);
+        if state.entries.is_empty() {
+            state.entries.shrink_to_fit();
         }
     }
 }

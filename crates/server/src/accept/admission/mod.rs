@@ -8,7 +8,7 @@ mod drops;
 mod files;
 mod proxies;
 mod source;
-mod victims;
+mod eviction;
 mod watch;
 
 pub(crate) use connections::{Group, HttpConnection, HttpConnections, Limit, Limits};
