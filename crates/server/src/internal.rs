@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::accept::admission::{FirstByte, Group, HttpConnection, Watch, Watched, first_byte};
+use crate::accept::admission::{ConnectionGroup, FirstByte, HttpConnection, Watch, Watched, first_byte};
 use crate::accept::tls::Tls;
 use crate::accept::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
 use crate::accept::{accept_all, requests};
@@ -60,7 +60,7 @@ async fn answer(node: &Node, stream: TcpStream, watch: Watch) {
     let service = service_fn(async |request| {
         // However many requests a peer sends at once, others, such as for health, come between them.
         tokio::task::yield_now().await;
-        let group = if is_api_call(node, &request) { Group::Api } else { Group::Request };
+        let group = if is_api_call(node, &request) { ConnectionGroup::Api } else { ConnectionGroup::Request };
         let admitted = requests::admit(&watch, &request, group, std::future::ready(())).await;
         // Callers keep their connections until a node that drains is gone.
         let is_last = is_last(&request);

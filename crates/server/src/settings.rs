@@ -9,7 +9,7 @@ use fanwire_hub::{ClientSettings, Namespaces};
 pub use ipnet::IpNet;
 use secrecy::SecretString;
 
-use crate::accept::admission::{Limit, Limits, Shares, Times};
+use crate::accept::admission::{GroupLimit, GroupLimits, Shares, Times};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -42,16 +42,16 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> GroupLimits {
         /// Some round trips of a phone.
         const PATIENCE: Duration = Duration::from_secs(1);
         let AdmissionSettings { silent_connections_max, http_connections_max, .. } = self.admission;
         // A TLS handshake waits for its client in between; a request comes as a whole, or almost.
         let in_request = if self.tls.is_some() { PATIENCE } else { Duration::ZERO };
-        Limits {
-            silent: Limit { max: silent_connections_max, patience: PATIENCE },
-            requests: Limit { max: http_connections_max, patience: in_request },
-            api: Limit { max: self.api.connections_max, patience: Duration::ZERO },
+        GroupLimits {
+            silent: GroupLimit { max: silent_connections_max, patience: PATIENCE },
+            requests: GroupLimit { max: http_connections_max, patience: in_request },
+            api: GroupLimit { max: self.api.connections_max, patience: Duration::ZERO },
         }
     }
 
@@ -71,9 +71,9 @@ impl Settings {
         self.files().map(|shares| shares.clients)
     }
 
-    pub(crate) fn internal_limits(&self) -> Limits {
+    pub(crate) fn internal_limits(&self) -> GroupLimits {
         let requests = self.admission.internal_connections_max;
-        Limits { requests: Limit { max: requests, patience: Duration::ZERO }, ..self.limits() }
+        GroupLimits { requests: GroupLimit { max: requests, patience: Duration::ZERO }, ..self.limits() }
     }
 
     pub(crate) fn times(&self) -> Times {

@@ -6,7 +6,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 
-use super::admission::{Group, Watch};
+use super::admission::{ConnectionGroup, Watch};
 use super::unreadable::REQUEST_HEAD_BYTES_MAX;
 use super::validity::{self, Invalid};
 use crate::response::HttpResponse;
@@ -24,7 +24,7 @@ pub(crate) fn http1() -> http1::Builder {
 pub(crate) async fn admit(
     watch: &Watch,
     request: &Request<Incoming>,
-    group: Group,
+    group: ConnectionGroup,
     turn: impl Future<Output = ()>,
 ) -> Result<(), HttpResponse> {
     let validity = validity::check(request, watch.begun());

@@ -24,7 +24,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::accept::admission::{
-    FirstByte, Group, HttpConnection, HttpConnections, Proxies, Reason, Times, Watch, Watched, first_byte,
+    ConnectionGroup, FirstByte, HttpConnection, HttpConnections, Proxies, Reason, Times, Watch, Watched,
+    first_byte,
 };
 use crate::accept::tls::{self, Handshake, Stream, Tls};
 use crate::accept::unreadable::Explaining;
@@ -261,7 +262,11 @@ impl Acceptor {
             answering.borrow_mut().get_or_insert_with(|| Answering::new(self));
             let (gate, opened, one_per_poll, watch) = (gate.clone(), opened.clone(), &one_per_poll, &watch);
             Box::pin(async move {
-                let group = if is_api_call(&gate, &request) { Group::Api } else { Group::Request };
+                let group = if is_api_call(&gate, &request) {
+                    ConnectionGroup::Api
+                } else {
+                    ConnectionGroup::Request
+                };
                 let turn = async {
                     one_per_poll.pass().await;
                     watch.asks_for(|from| proxies.client_of(from, request.headers()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{family, sample};
-use crate::accept::admission::{Group, HttpConnections, Port, Reason};
+use crate::accept::admission::{ConnectionGroup, HttpConnections, Port, Reason};
 
 pub(super) fn collect(http_connections: &[Arc<HttpConnections>]) -> Vec<MetricFamily> {
     let sum = |port: Port, number: &dyn Fn(&HttpConnections) -> u64| -> f64 {
@@ -18,7 +18,7 @@ pub(super) fn collect(http_connections: &[Arc<HttpConnections>]) -> Vec<MetricFa
     let mut open = Vec::new();
     let mut dropped = Vec::new();
     for port in Port::ALL {
-        for group in Group::ALL {
+        for group in ConnectionGroup::ALL {
             let labels = [("port", port.label()), ("state", group.label())];
             open.push(sample(
                 MetricType::GAUGE,
@@ -57,10 +57,10 @@ pub(super) fn collect(http_connections: &[Arc<HttpConnections>]) -> Vec<MetricFa
 /// A listener with one silent connection, which another had to give way to.
 #[cfg(test)]
 pub(super) fn example() -> Arc<HttpConnections> {
-    use crate::accept::admission::{Files, Limit, Limits};
+    use crate::accept::admission::{Files, GroupLimit, GroupLimits};
 
-    let limit = Limit { max: 1, patience: std::time::Duration::ZERO };
-    let limits = Limits { silent: limit, requests: limit, api: limit };
+    let limit = GroupLimit { max: 1, patience: std::time::Duration::ZERO };
+    let limits = GroupLimits { silent: limit, requests: limit, api: limit };
     let connections = HttpConnections::new(Port::Client, limits, Arc::new(Files::new(usize::MAX)));
     for _ in 0..2 {
         // It is never given up.

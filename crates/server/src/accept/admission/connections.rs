@@ -22,14 +22,14 @@ use super::{Port, Reason, Source};
 
 /// The limits of one listener.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub silent: Limit,
-    pub requests: Limit,
-    pub api: Limit,
+pub(crate) struct GroupLimits {
+    pub silent: GroupLimit,
+    pub requests: GroupLimit,
+    pub api: GroupLimit,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limit {
+pub(crate) struct GroupLimit {
     /// Connections at most.
     pub max: usize,
     /// How long a connection is waited for before it gives way to one of its own source. In a storm of honest clients
@@ -44,7 +44,7 @@ const FAIR_PART: usize = 4;
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Group {
+pub(crate) enum ConnectionGroup {
     /// Nothing was received, and nothing but the descriptor and a small task is held.
     Silent,
     /// From the first byte on.
@@ -53,7 +53,7 @@ pub(crate) enum Group {
     Api,
 }
 
-impl Group {
+impl ConnectionGroup {
     pub(crate) const ALL: [Self; 3] = [Self::Silent, Self::Request, Self::Api];
 
     pub(crate) fn label(self) -> &'static str {
@@ -88,7 +88,7 @@ pub(crate) struct HttpConnections {
 #[derive(Debug)]
 struct ConnectionsState {
     entries: Slab<Entry>,
-    pools: [Pool; Group::ALL.len()],
+    pools: [Pool; ConnectionGroup::ALL.len()],
     next_age: u64,
     /// Connections that wait for room among the requests.
     waiting: usize,
@@ -96,7 +96,7 @@ struct ConnectionsState {
 
 #[derive(Debug)]
 struct Pool {
-    limit: Limit,
+    limit: GroupLimit,
     /// Connections in it, without those that were told to end.
     count: usize,
     /// Those of them that the node waits for, by their places among the entries.
@@ -105,7 +105,7 @@ struct Pool {
 
 #[derive(Debug)]
 struct Entry {
-    group: Group,
+    group: ConnectionGroup,
     /// Where it comes from, as far as a trusted proxy's header tells.
     from: IpAddr,
     /// The client that it counts for.
@@ -130,7 +130,7 @@ pub(crate) struct HttpConnection {
 
 impl HttpConnections {
     /// `files` are those of the port, which its listeners share.
-    pub(crate) fn new(port: Port, limits: Limits, files: Arc<Files>) -> Arc<Self> {
+    pub(crate) fn new(port: Port, limits: GroupLimits, files: Arc<Files>) -> Arc<Self> {
         let pool = |limit| Pool { limit, count: 0, evictable: EvictionOrder::default() };
         let pools = [pool(limits.silent), pool(limits.requests), pool(limits.api)];
         let state = ConnectionsState { entries: Slab::new(), pools, next_age: 0, waiting: 0 };
@@ -150,8 +150,8 @@ impl HttpConnections {
         loop {
             {
                 let mut state = self.state();
-                let is_over =
-                    state.is_over(Group::Silent) && !self.make_room(&mut state, Group::Silent, None);
+                let is_over = state.is_over(ConnectionGroup::Silent)
+                    && !self.make_room(&mut state, ConnectionGroup::Silent, None);
                 if state.waiting == 0 && !is_over {
                     return;
                 }
@@ -168,7 +168,7 @@ impl HttpConnections {
         let mut state = self.state();
         let age = state.age();
         let entry = Entry {
-            group: Group::Silent,
+            group: ConnectionGroup::Silent,
             from: address,
             source: address.into(),
             age,
@@ -179,11 +179,11 @@ impl HttpConnections {
         };
         let key = state.entries.insert(entry);
         self.files.open();
-        state.pools[Group::Silent as usize].count += 1;
+        state.pools[ConnectionGroup::Silent as usize].count += 1;
         // It is among those to choose from: if all are its own source's, the oldest goes.
         state.set_evictable(key, true);
-        if state.is_over(Group::Silent) {
-            self.make_room(&mut state, Group::Silent, Some(address.into()));
+        if state.is_over(ConnectionGroup::Silent) {
+            self.make_room(&mut state, ConnectionGroup::Silent, Some(address.into()));
         }
         HttpConnection { connections: self.clone(), key }
     }
@@ -206,13 +206,13 @@ impl HttpConnections {
     fn evict_any(&self) -> bool {
         let mut state = self.state();
         // A single silent one has just come, most likely: if another shard has the others, it is the newcomer itself.
-        let is_crowded = state.pools[Group::Silent as usize].count > 1;
-        let groups = &Group::ALL[usize::from(!is_crowded)..];
+        let is_crowded = state.pools[ConnectionGroup::Silent as usize].count > 1;
+        let groups = &ConnectionGroup::ALL[usize::from(!is_crowded)..];
         groups.iter().any(|group| self.evict(&mut state, *group, Reason::Files))
     }
 
     /// Connections of a group.
-    pub(crate) fn count(&self, group: Group) -> usize {
+    pub(crate) fn count(&self, group: ConnectionGroup) -> usize {
         self.state().pools[group as usize].count
     }
 
@@ -222,7 +222,7 @@ impl HttpConnections {
     }
 
     /// More than half of a group's limit is in use.
-    pub(crate) fn is_half_full(&self, group: Group) -> bool {
+    pub(crate) fn is_half_full(&self, group: ConnectionGroup) -> bool {
         let state = self.state();
         let pool = &state.pools[group as usize];
         2 * pool.count > pool.limit.max
@@ -233,7 +233,12 @@ impl HttpConnections {
     }
 
     /// Ends a connection of a group for a newcomer. Returns false if all are worked for, or not waited for long enough.
-    fn make_room(&self, state: &mut ConnectionsState, group: Group, newcomer: Option<Source>) -> bool {
+    fn make_room(
+        &self,
+        state: &mut ConnectionsState,
+        group: ConnectionGroup,
+        newcomer: Option<Source>,
+    ) -> bool {
         let pool = &state.pools[group as usize];
         let Some((&key, count)) = pool.evictable.first() else { return false };
         let is_unfair =
@@ -245,7 +250,7 @@ impl HttpConnections {
     }
 
     /// Ends a connection of a group that the node waits for. Returns false if there is none.
-    fn evict(&self, state: &mut ConnectionsState, group: Group, why: Reason) -> bool {
+    fn evict(&self, state: &mut ConnectionsState, group: ConnectionGroup, why: Reason) -> bool {
         let Some(key) = state.pools[group as usize].evictable.pop() else { return false };
         state.pools[group as usize].count -= 1;
         let entry = &mut state.entries[key];
@@ -259,7 +264,7 @@ impl HttpConnections {
 
     /// Moves a connection into a group, in which another may have to give way. Returns false if it is full of
     /// connections that the node works for.
-    fn admit(&self, key: usize, group: Group) -> bool {
+    fn admit(&self, key: usize, group: ConnectionGroup) -> bool {
         let mut state = self.state();
         if state.entries[key].group != group {
             let newcomer = state.entries[key].source;
@@ -279,10 +284,10 @@ impl HttpConnections {
         true
     }
 
-    fn tell_of_room(&self, state: &ConnectionsState, group: Group) {
+    fn tell_of_room(&self, state: &ConnectionsState, group: ConnectionGroup) {
         match group {
-            Group::Silent if state.is_full(group) => self.calm.notify_one(),
-            Group::Request if state.waiting > 0 => self.room.notify_one(),
+            ConnectionGroup::Silent if state.is_full(group) => self.calm.notify_one(),
+            ConnectionGroup::Request if state.waiting > 0 => self.room.notify_one(),
             _ => {}
         }
     }
@@ -294,12 +299,12 @@ impl ConnectionsState {
         self.next_age
     }
 
-    fn is_full(&self, group: Group) -> bool {
+    fn is_full(&self, group: ConnectionGroup) -> bool {
         let pool = &self.pools[group as usize];
         pool.count >= pool.limit.max
     }
 
-    fn is_over(&self, group: Group) -> bool {
+    fn is_over(&self, group: ConnectionGroup) -> bool {
         let pool = &self.pools[group as usize];
         pool.count > pool.limit.max
     }
@@ -362,12 +367,12 @@ impl HttpConnection {
     /// Waits for room among the requests. Until then the connection counts as one that has sent nothing. Returns false
     /// if there is none until the deadline.
     pub(crate) async fn begin(&self, deadline: Instant) -> bool {
-        if self.connections.admit(self.key, Group::Request) {
+        if self.connections.admit(self.key, ConnectionGroup::Request) {
             return true;
         }
         let _waiting = Waiting::new(&self.connections);
         let admitted = timeout_at(deadline, async {
-            while !self.connections.admit(self.key, Group::Request) {
+            while !self.connections.admit(self.key, ConnectionGroup::Request) {
                 self.connections.room.notified().await;
             }
         });
@@ -382,7 +387,7 @@ impl HttpConnection {
     }
 
     /// The node works for the connection from here on, in this group. Returns false if the group is full.
-    pub(crate) fn work(&self, group: Group) -> bool {
+    pub(crate) fn work(&self, group: ConnectionGroup) -> bool {
         self.connections.admit(self.key, group)
     }
 

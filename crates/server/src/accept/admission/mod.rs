@@ -11,7 +11,7 @@ mod source;
 mod eviction;
 mod watch;
 
-pub(crate) use connections::{Group, HttpConnection, HttpConnections, Limit, Limits};
+pub(crate) use connections::{ConnectionGroup, GroupLimit, GroupLimits, HttpConnection, HttpConnections};
 pub(crate) use drops::{Port, Reason};
 pub(crate) use files::{Files, Shares};
 pub(crate) use proxies::Proxies;

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, timeout_at};
 
-use super::{Group, HttpConnection, Reason};
+use super::{ConnectionGroup, HttpConnection, Reason};
 use crate::accept::framing::Framing;
 use crate::response::{HttpResponse, text};
 
@@ -67,7 +67,7 @@ struct State {
     connection: Arc<HttpConnection>,
     times: Times,
     phase: Phase,
-    group: Group,
+    group: ConnectionGroup,
     /// Since when the peer has taken nothing of what it was sent.
     blocked_since: Option<Instant>,
     /// A request waits until the answers before it are taken.
@@ -95,7 +95,7 @@ impl Watch {
             connection,
             times,
             phase,
-            group: Group::Request,
+            group: ConnectionGroup::Request,
             blocked_since: None,
             is_held: false,
             framing: Framing::default(),
@@ -117,7 +117,7 @@ impl Watch {
     }
 
     /// Notes that a whole request head is there. Returns false if too many requests of its group are being worked on.
-    pub(crate) fn asked(&self, group: Group) -> bool {
+    pub(crate) fn asked(&self, group: ConnectionGroup) -> bool {
         let mut state = self.state();
         state.phase = Phase::Work;
         if !state.connection.work(group) {
@@ -128,7 +128,7 @@ impl Watch {
     }
 
     /// The answer to a request that was not taken.
-    pub(crate) fn refusal(&self, group: Group) -> HttpResponse {
+    pub(crate) fn refusal(&self, group: ConnectionGroup) -> HttpResponse {
         let setting = group.reason().setting(self.state().connection.connections().port);
         let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, format!("{setting} is reached."));
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -139,7 +139,7 @@ impl Watch {
     pub(crate) fn answered(&self, response: &mut HttpResponse, wants_to_close: bool) {
         const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
         let mut state = self.state();
-        let idle = if state.group == Group::Api { state.times.idle_api } else { state.times.idle };
+        let idle = if state.group == ConnectionGroup::Api { state.times.idle_api } else { state.times.idle };
         state.phase = Phase::Idle { until: Instant::now() + idle };
         state.connection.renew();
         if wants_to_close || state.connection.connections().is_half_full(state.group) {

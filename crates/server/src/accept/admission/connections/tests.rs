@@ -7,13 +7,13 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-const LIMITS: Limits = Limits { silent: limit(3), requests: limit(2), api: limit(1) };
+const LIMITS: GroupLimits = GroupLimits { silent: limit(3), requests: limit(2), api: limit(1) };
 
-const fn limit(max: usize) -> Limit {
-    Limit { max, patience: Duration::ZERO }
+const fn limit(max: usize) -> GroupLimit {
+    GroupLimit { max, patience: Duration::ZERO }
 }
 
-fn connections(limits: Limits) -> Arc<HttpConnections> {
+fn connections(limits: GroupLimits) -> Arc<HttpConnections> {
     HttpConnections::new(Port::Client, limits, Arc::new(Files::new(usize::MAX)))
 }
 
@@ -48,7 +48,7 @@ fn soon() -> Instant {
 }
 
 fn counts(connections: &HttpConnections) -> [usize; 3] {
-    Group::ALL.map(|group| connections.count(group))
+    ConnectionGroup::ALL.map(|group| connections.count(group))
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn a_connection_waits_for_room_until_one_is_waited_for_or_leaves() {
 }
 
 async fn storm(patience: Duration) -> (Arc<HttpConnections>, Vec<Guest>) {
-    let connections = connections(Limits { requests: Limit { max: 4, patience }, ..LIMITS });
+    let connections = connections(GroupLimits { requests: GroupLimit { max: 4, patience }, ..LIMITS });
     let mut storm = Vec::new();
     for from in [1, 1, 2, 2] {
         let guest = Guest::begun(&connections, from).await;
@@ -129,14 +129,14 @@ async fn a_source_with_more_than_its_part_gives_way_to_others_at_once() {
 
 #[tokio::test]
 async fn no_more_are_accepted_while_too_many_have_just_come() {
-    let silent = Limit { max: 2, patience: Duration::from_millis(50) };
-    let connections = connections(Limits { silent, ..LIMITS });
+    let silent = GroupLimit { max: 2, patience: Duration::from_millis(50) };
+    let connections = connections(GroupLimits { silent, ..LIMITS });
     let mut guests: Vec<Guest> = (0..3).map(|_| Guest::enter(&connections, 1)).collect();
     assert_eq!(counts(&connections), [3, 0, 0]);
     connections.can_enter().await;
     assert!(!guests[0].is_there().await, "it was waited for long enough");
-    let patient = Limit { max: 2, patience: Duration::from_secs(3600) };
-    let connections = self::connections(Limits { silent: patient, ..LIMITS });
+    let patient = GroupLimit { max: 2, patience: Duration::from_secs(3600) };
+    let connections = self::connections(GroupLimits { silent: patient, ..LIMITS });
     let guests: Vec<Guest> = (0..3).map(|_| Guest::enter(&connections, 1)).collect();
     assert!(timeout(Duration::ZERO, connections.can_enter()).await.is_err());
     assert!(guests[1].connection.begin(soon()).await);
@@ -163,13 +163,13 @@ async fn no_more_are_accepted_while_some_wait_for_room() {
 async fn callers_of_the_api_have_room_of_their_own() {
     let connections = connections(LIMITS);
     let mut first = Guest::begun(&connections, 1).await;
-    assert!(first.connection.work(Group::Api));
+    assert!(first.connection.work(ConnectionGroup::Api));
     assert_eq!(counts(&connections), [0, 0, 1]);
     let second = Guest::begun(&connections, 1).await;
-    assert!(!second.connection.work(Group::Api), "the first is worked for");
+    assert!(!second.connection.work(ConnectionGroup::Api), "the first is worked for");
     first.connection.renew();
     first.connection.waits_for_peer(true);
-    assert!(second.connection.work(Group::Api));
+    assert!(second.connection.work(ConnectionGroup::Api));
     assert!(!first.is_there().await);
     assert_eq!((counts(&connections), connections.dropped(Reason::Api)), ([0, 0, 1], 1));
 }
@@ -177,7 +177,7 @@ async fn callers_of_the_api_have_room_of_their_own() {
 #[tokio::test]
 async fn a_port_without_files_spares_some_for_newcomers() {
     const FILES: usize = 4;
-    let limits = Limits { silent: limit(10), requests: limit(10), api: limit(10) };
+    let limits = GroupLimits { silent: limit(10), requests: limit(10), api: limit(10) };
     let connections = HttpConnections::new(Port::Client, limits, Arc::new(Files::new(FILES)));
     let mut worked = Guest::begun(&connections, 1).await;
     let mut waited = Guest::begun(&connections, 1).await;
