@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::accept::admission::{Files, HttpConnections, Port};
+use crate::accept::admission::{HttpConnections, OpenFiles, Port};
 use crate::accept::tls::Tls;
 use crate::auth::Tokens;
 use crate::counters::Counters;
@@ -90,7 +90,7 @@ impl Node {
         metrics: Metrics,
     ) -> Self {
         let shares = settings.files();
-        let files = |share| Arc::new(Files::new(share));
+        let files = |share| Arc::new(OpenFiles::new(share));
         let client_files = files(shares.map_or(usize::MAX, |shares| shares.clients + shares.http));
         let connections = || HttpConnections::new(Port::Client, settings.limits(), client_files.clone());
         let http_connections = inboxes.all.iter().map(|_| connections()).collect();

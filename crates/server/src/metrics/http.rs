@@ -57,11 +57,11 @@ pub(super) fn collect(http_connections: &[Arc<HttpConnections>]) -> Vec<MetricFa
 /// A listener with one silent connection, which another had to give way to.
 #[cfg(test)]
 pub(super) fn example() -> Arc<HttpConnections> {
-    use crate::accept::admission::{Files, GroupLimit, GroupLimits};
+    use crate::accept::admission::{GroupLimit, GroupLimits, OpenFiles};
 
     let limit = GroupLimit { max: 1, patience: std::time::Duration::ZERO };
     let limits = GroupLimits { silent: limit, requests: limit, api: limit };
-    let connections = HttpConnections::new(Port::Client, limits, Arc::new(Files::new(usize::MAX)));
+    let connections = HttpConnections::new(Port::Client, limits, Arc::new(OpenFiles::new(usize::MAX)));
     for _ in 0..2 {
         // It is never given up.
         std::mem::forget(connections.enter(std::net::Ipv4Addr::LOCALHOST.into()));

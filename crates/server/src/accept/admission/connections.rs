@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::drops::Drops;
 use super::eviction::EvictionOrder;
-use super::files::Files;
+use super::files::OpenFiles;
 use super::{Port, Reason, Source};
 
 /// The limits of one listener.
@@ -77,7 +77,7 @@ impl ConnectionGroup {
 pub(crate) struct HttpConnections {
     pub(crate) port: Port,
     drops: Drops,
-    files: Arc<Files>,
+    files: Arc<OpenFiles>,
     state: Mutex<ConnectionsState>,
     /// Room may have come up among the requests.
     room: Notify,
@@ -130,7 +130,7 @@ pub(crate) struct HttpConnection {
 
 impl HttpConnections {
     /// `files` are those of the port, which its listeners share.
-    pub(crate) fn new(port: Port, limits: GroupLimits, files: Arc<Files>) -> Arc<Self> {
+    pub(crate) fn new(port: Port, limits: GroupLimits, files: Arc<OpenFiles>) -> Arc<Self> {
         let pool = |limit| Pool { limit, count: 0, evictable: EvictionOrder::default() };
         let pools = [pool(limits.silent), pool(limits.requests), pool(limits.api)];
         let state = ConnectionsState { entries: Slab::new(), pools, next_age: 0, waiting: 0 };

@@ -29,12 +29,12 @@ impl Shares {
 
 /// The open HTTP connections of one port, and how many files it may have.
 #[derive(Debug)]
-pub(crate) struct Files {
+pub(crate) struct OpenFiles {
     max: usize,
     open: AtomicUsize,
 }
 
-impl Files {
+impl OpenFiles {
     pub(crate) fn new(max: usize) -> Self {
         Self { max, open: AtomicUsize::new(0) }
     }

@@ -13,7 +13,7 @@ mod watch;
 
 pub(crate) use connections::{ConnectionGroup, GroupLimit, GroupLimits, HttpConnection, HttpConnections};
 pub(crate) use drops::{Port, Reason};
-pub(crate) use files::{Files, Shares};
+pub(crate) use files::{OpenFiles, Shares};
 pub(crate) use proxies::Proxies;
 pub(crate) use source::Source;
 pub(crate) use watch::{FirstByte, Times, Watch, Watched, first_byte};

@@ -63,18 +63,18 @@ pub enum CertificateProblem {
 
 impl Certificate {
     pub fn read(settings: &TlsSettings) -> Result<Self, CertificateError> {
-        Files::read(settings)?.certificate()
+        PemFiles::read(settings)?.certificate()
     }
 }
 
 /// What the two files hold.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(super) struct PemFiles {
     certificate: Vec<u8>,
     key: SecretSlice<u8>,
 }
 
-impl Files {
+impl PemFiles {
     pub(super) fn read(settings: &TlsSettings) -> Result<Self, CertificateError> {
         Ok(Self {
             certificate: read(&settings.certificate_file).map_err(in_certificate)?,
@@ -158,8 +158,8 @@ mod tests {
     use super::*;
     use crate::accept::tls::made;
 
-    fn files(certificate: &str, key: &str) -> Files {
-        Files { certificate: certificate.into(), key: key.as_bytes().to_vec().into() }
+    fn files(certificate: &str, key: &str) -> PemFiles {
+        PemFiles { certificate: certificate.into(), key: key.as_bytes().to_vec().into() }
     }
 
     #[test]

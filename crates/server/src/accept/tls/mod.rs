@@ -20,7 +20,7 @@ use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use tokio::sync::Notify;
 
 pub(crate) use accept::{Handshake, Stream, shake_hands};
-use certificate::Files;
+use certificate::PemFiles;
 pub use certificate::{Certificate, CertificateError, CertificateProblem};
 pub(crate) use reload::follow;
 pub use validity::Validity;
@@ -84,7 +84,7 @@ impl ResolvesServerCert for Current {
 
 impl Tls {
     pub(crate) fn new(settings: &TlsSettings) -> Result<Self, CertificateError> {
-        let files = Files::read(settings)?;
+        let files = PemFiles::read(settings)?;
         let current = Arc::new(Current(RwLock::new(Arc::new(files.certificate()?))));
         let mut config = versions().with_no_client_auth().with_cert_resolver(current.clone());
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();

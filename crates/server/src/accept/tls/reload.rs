@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::Tls;
-use super::certificate::{Certificate, CertificateError, Files};
+use super::certificate::{Certificate, CertificateError, PemFiles};
 use crate::settings::TlsSettings;
 
 /// Certificate and key are written one after the other: what does not fit together is looked at again before it is
@@ -102,7 +102,7 @@ async fn wait(tls: &Tls, interval: Option<Duration>) -> Occasion {
 /// Reads beside the runtime: the files may be on a disk that does not answer.
 async fn look(settings: &TlsSettings) -> Found {
     let settings = settings.clone();
-    let look = move || match Files::read(&settings) {
+    let look = move || match PemFiles::read(&settings) {
         Ok(files) => Found { known: Known::Content(files.fingerprint()), certificate: files.certificate() },
         Err(error) => Found { known: Known::Nothing(error.to_string()), certificate: Err(error) },
     };

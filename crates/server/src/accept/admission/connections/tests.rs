@@ -14,7 +14,7 @@ const fn limit(max: usize) -> GroupLimit {
 }
 
 fn connections(limits: GroupLimits) -> Arc<HttpConnections> {
-    HttpConnections::new(Port::Client, limits, Arc::new(Files::new(usize::MAX)))
+    HttpConnections::new(Port::Client, limits, Arc::new(OpenFiles::new(usize::MAX)))
 }
 
 /// A connection, and the task that has to end when it is taken away.
@@ -178,7 +178,7 @@ async fn callers_of_the_api_have_room_of_their_own() {
 async fn a_port_without_files_spares_some_for_newcomers() {
     const FILES: usize = 4;
     let limits = GroupLimits { silent: limit(10), requests: limit(10), api: limit(10) };
-    let connections = HttpConnections::new(Port::Client, limits, Arc::new(Files::new(FILES)));
+    let connections = HttpConnections::new(Port::Client, limits, Arc::new(OpenFiles::new(FILES)));
     let mut worked = Guest::begun(&connections, 1).await;
     let mut waited = Guest::begun(&connections, 1).await;
     waited.connection.waits_for_peer(true);
