@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::drops::Drops;
 use super::eviction::EvictionOrder;
 use super::files::OpenFiles;
-use super::{Port, Reason, Source};
+use super::{ClientNetwork, Port, Reason};
 
 /// The limits of one listener.
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +32,12 @@ pub(crate) struct GroupLimits {
 pub(crate) struct GroupLimit {
     /// Connections at most.
     pub max: usize,
-    /// How long a connection is waited for before it gives way to one of its own source. In a storm of honest clients
+    /// How long a connection is waited for before it gives way to one of its own network. In a storm of honest clients
     /// many are waited for although they do what they should, and none would be served if each pushed out another.
     pub patience: Duration,
 }
 
-/// A source that is waited for this part of a group more often than another gives way to it at once.
+/// A network that is waited for this part of a group more often than another gives way to it at once.
 const FAIR_PART: usize = 4;
 
 /// Between two looks at connections that have been waited for long enough.
@@ -109,7 +109,7 @@ struct Entry {
     /// Where it comes from, as far as a trusted proxy's header tells.
     from: IpAddr,
     /// The client that it counts for.
-    source: Source,
+    network: ClientNetwork,
     /// Grows with every connection and every step of it: the lower, the longer the peer has been waited for.
     age: u64,
     /// When this step of it began. A peer that sends a little does not begin it again.
@@ -170,7 +170,7 @@ impl HttpConnections {
         let entry = Entry {
             group: ConnectionGroup::Silent,
             from: address,
-            source: address.into(),
+            network: address.into(),
             age,
             since: Instant::now(),
             is_evictable: false,
@@ -180,7 +180,7 @@ impl HttpConnections {
         let key = state.entries.insert(entry);
         self.files.open();
         state.pools[ConnectionGroup::Silent as usize].count += 1;
-        // It is among those to choose from: if all are its own source's, the oldest goes.
+        // It is among those to choose from: if all are its own network's, the oldest goes.
         state.set_evictable(key, true);
         if state.is_over(ConnectionGroup::Silent) {
             self.make_room(&mut state, ConnectionGroup::Silent, Some(address.into()));
@@ -237,7 +237,7 @@ impl HttpConnections {
         &self,
         state: &mut ConnectionsState,
         group: ConnectionGroup,
-        newcomer: Option<Source>,
+        newcomer: Option<ClientNetwork>,
     ) -> bool {
         let pool = &state.pools[group as usize];
         let Some((&key, count)) = pool.evictable.first() else { return false };
@@ -267,7 +267,7 @@ impl HttpConnections {
     fn admit(&self, key: usize, group: ConnectionGroup) -> bool {
         let mut state = self.state();
         if state.entries[key].group != group {
-            let newcomer = state.entries[key].source;
+            let newcomer = state.entries[key].network;
             if state.is_full(group) && !self.make_room(&mut state, group, Some(newcomer)) {
                 return false;
             }
@@ -317,10 +317,10 @@ impl ConnectionsState {
         (entry.age, entry.since) = (age, Instant::now());
     }
 
-    fn set_source(&mut self, key: usize, source: Source) {
+    fn set_network(&mut self, key: usize, network: ClientNetwork) {
         let was_evictable = self.entries[key].is_evictable;
         self.set_evictable(key, false);
-        self.entries[key].source = source;
+        self.entries[key].network = network;
         self.set_evictable(key, was_evictable);
     }
 
@@ -333,9 +333,9 @@ impl ConnectionsState {
         entry.is_evictable = is_evictable;
         let evictable = &mut self.pools[entry.group as usize].evictable;
         if is_evictable {
-            evictable.insert(entry.source, entry.age, key);
+            evictable.insert(entry.network, entry.age, key);
         } else {
-            evictable.remove(entry.source, entry.age);
+            evictable.remove(entry.network, entry.age);
         }
     }
 }
@@ -350,14 +350,14 @@ impl HttpConnection {
     pub(crate) fn comes_from(&self, address: IpAddr) {
         let mut state = self.connections.state();
         state.entries[self.key].from = address;
-        state.set_source(self.key, address.into());
+        state.set_network(self.key, address.into());
     }
 
     /// Notes the client of a request, which `of` derives from the address that the connection comes from.
     pub(crate) fn asks_for(&self, of: impl FnOnce(IpAddr) -> IpAddr) {
         let mut state = self.connections.state();
         let client = of(state.entries[self.key].from);
-        state.set_source(self.key, client.into());
+        state.set_network(self.key, client.into());
     }
 
     pub(crate) fn connections(&self) -> &Arc<HttpConnections> {

@@ -7,13 +7,13 @@ mod connections;
 mod drops;
 mod files;
 mod proxies;
-mod source;
+mod network;
 mod eviction;
 mod watch;
 
 pub(crate) use connections::{ConnectionGroup, GroupLimit, GroupLimits, HttpConnection, HttpConnections};
 pub(crate) use drops::{Port, Reason};
 pub(crate) use files::{OpenFiles, Shares};
+pub(crate) use network::ClientNetwork;
 pub(crate) use proxies::Proxies;
-pub(crate) use source::Source;
 pub(crate) use watch::{FirstByte, Times, Watch, Watched, first_byte};
