@@ -60,13 +60,13 @@ pub(crate) async fn first_byte(
 
 /// A handle on the watch over one connection. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Watch(Arc<Mutex<State>>);
+pub(crate) struct Watch(Arc<Mutex<WatchState>>);
 
 #[derive(Debug)]
-struct State {
+struct WatchState {
     connection: Arc<HttpConnection>,
     times: Times,
-    phase: Phase,
+    phase: HttpPhase,
     group: ConnectionGroup,
     /// Since when the peer has taken nothing of what it was sent.
     blocked_since: Option<Instant>,
@@ -78,7 +78,7 @@ struct State {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum HttpPhase {
     /// A request head is being read.
     Head { until: Instant },
     /// A request is being answered.
@@ -90,8 +90,8 @@ enum Phase {
 impl Watch {
     /// Watches a connection whose first head has to be there in time.
     pub(crate) fn new(connection: Arc<HttpConnection>, times: Times, head_until: Instant) -> Self {
-        let phase = Phase::Head { until: head_until };
-        let state = State {
+        let phase = HttpPhase::Head { until: head_until };
+        let state = WatchState {
             connection,
             times,
             phase,
@@ -119,7 +119,7 @@ impl Watch {
     /// Notes that a whole request head is there. Returns false if too many requests of its group are being worked on.
     pub(crate) fn asked(&self, group: ConnectionGroup) -> bool {
         let mut state = self.state();
-        state.phase = Phase::Work;
+        state.phase = HttpPhase::Work;
         if !state.connection.work(group) {
             return false;
         }
@@ -140,7 +140,7 @@ impl Watch {
         const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
         let mut state = self.state();
         let idle = if state.group == ConnectionGroup::Api { state.times.idle_api } else { state.times.idle };
-        state.phase = Phase::Idle { until: Instant::now() + idle };
+        state.phase = HttpPhase::Idle { until: Instant::now() + idle };
         state.connection.renew();
         if wants_to_close || state.connection.connections().is_half_full(state.group) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -181,7 +181,7 @@ impl Watch {
         Poll::Pending
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WatchState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -193,9 +193,9 @@ impl Watch {
             Some(bytes) => {
                 state.framing.read(bytes);
                 if !bytes.is_empty()
-                    && let Phase::Idle { .. } = state.phase
+                    && let HttpPhase::Idle { .. } = state.phase
                 {
-                    state.phase = Phase::Head { until: Instant::now() + state.times.head };
+                    state.phase = HttpPhase::Head { until: Instant::now() + state.times.head };
                     state.connection.renew();
                 }
                 state.connection.waits_for_peer(false);
@@ -224,16 +224,16 @@ impl Watch {
     }
 }
 
-impl State {
+impl WatchState {
     /// When the peer's time is up, and the reason to count.
     fn deadline(&self) -> Option<(Instant, Option<Reason>)> {
         let blocked = self.blocked_since.map(|since| (since + self.times.write, Some(Reason::WriteTimeout)));
         let phase = match self.phase {
             // A peer that does not read is not waited for to send.
             _ if blocked.is_some() => None,
-            Phase::Head { until } => Some((until, Some(Reason::HeadTimeout))),
-            Phase::Idle { until } => Some((until, None)),
-            Phase::Work => None,
+            HttpPhase::Head { until } => Some((until, Some(Reason::HeadTimeout))),
+            HttpPhase::Idle { until } => Some((until, None)),
+            HttpPhase::Work => None,
         };
         blocked.or(phase)
     }
