@@ -12,7 +12,7 @@ use crate::settings::ShutdownSettings;
 
 /// How far a node is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
+pub(crate) enum DrainPhase {
     Serving,
     /// Listeners close; who is there is sent away.
     Leaving,
@@ -29,7 +29,7 @@ const TOPICS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Returns when the last client is gone and has left its topics, or when the time for that is up. `listening` has no
 /// sender left once no shard listens any more and every request is answered.
-pub(crate) async fn drain(node: &Node, phase: &watch::Sender<Phase>, mut listening: mpsc::Receiver<()>) {
+pub(crate) async fn drain(node: &Node, phase: &watch::Sender<DrainPhase>, mut listening: mpsc::Receiver<()>) {
     node.start_draining();
     let ShutdownSettings { propagation, window, timeout: last } = node.settings.shutdown;
     // Backends call a node without clients too.
@@ -39,7 +39,7 @@ pub(crate) async fn drain(node: &Node, phase: &watch::Sender<Phase>, mut listeni
     let window = window.min(longest_window(connections));
     tracing::info!(connections, ?window, "sending clients away");
     // Nobody receives it only if every shard has ended.
-    let _ = phase.send(Phase::Leaving);
+    let _ = phase.send(DrainPhase::Leaving);
     for inbox in node.inboxes.all.iter() {
         inbox.send(ShardMessage::Drain(window));
     }

@@ -19,7 +19,7 @@ use crate::accept::{bind, serve};
 use crate::api::METHOD_LABELS;
 use crate::auth::{KeyError, Tokens};
 use crate::counters::{Counter, Counters};
-use crate::drain::{Phase, drain};
+use crate::drain::{DrainPhase, drain};
 use crate::inbox::{InboxReceiver, Inboxes};
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -51,7 +51,7 @@ pub struct Running {
     node: Node,
     client_address: SocketAddr,
     internal_address: SocketAddr,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<DrainPhase>,
     listening: mpsc::Receiver<()>,
     ended: mpsc::UnboundedReceiver<usize>,
     shards: Vec<thread::JoinHandle<()>>,
@@ -114,7 +114,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         .map(|(cluster, arrivals)| planted::run("membership", cluster::run(node.clone(), cluster, arrivals)))
         .map(OwnedTask::spawn);
 
-    let (phase, phases) = watch::channel(Phase::Serving);
+    let (phase, phases) = watch::channel(DrainPhase::Serving);
     let (listens, listening) = mpsc::channel(1);
     let (end, ended) = mpsc::unbounded_channel();
     let mut shards = Vec::new();
@@ -205,7 +205,7 @@ fn run_shard(
     receiver: InboxReceiver,
     listener: std::net::TcpListener,
     listens: mpsc::Sender<()>,
-    mut phases: watch::Receiver<Phase>,
+    mut phases: watch::Receiver<DrainPhase>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
@@ -225,7 +225,7 @@ fn run_shard(
             () = planted::run("shard", shard.run(receiver, adopted)) => {}
             () = broken => return Err(io::Error::other("a topic's task panicked")),
             // The node has drained its connections by then.
-            _ = phases.wait_for(|phase| *phase == Phase::Stopped) => {}
+            _ = phases.wait_for(|phase| *phase == DrainPhase::Stopped) => {}
         }
         accepting.abort();
         Ok(())
@@ -303,7 +303,7 @@ impl Running {
         if let Some(cluster) = &node.cluster {
             cluster.leave().await;
         }
-        let _ = phase.send(Phase::Stopped);
+        let _ = phase.send(DrainPhase::Stopped);
         drop((internal, certificate));
         let joined =
             tokio::task::spawn_blocking(move || shards.into_iter().for_each(|shard| drop(shard.join())));

@@ -30,7 +30,7 @@ use crate::accept::admission::{
 use crate::accept::tls::{self, Handshake, Stream, Tls};
 use crate::accept::unreadable::Explaining;
 use crate::accept::{accept_all, requests};
-use crate::drain::Phase;
+use crate::drain::DrainPhase;
 use crate::response::is_last;
 use crate::route::{is_api_call, route};
 use crate::tasks::Task;
@@ -41,12 +41,12 @@ use crate::turns::OnePerPoll;
 const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Accepts until the node leaves, and ends when whoever has begun to ask for something is answered.
-pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: watch::Receiver<Phase>) {
+pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: watch::Receiver<DrainPhase>) {
     let acceptor = Rc::new(Acceptor::new(gate, phase.clone()));
     tokio::select! {
         () = acceptor.gate.node.tasks.keep(Task::Accept, || acceptor.accept_all(&listener)) => {}
         // Without a sender the node ends at once.
-        _ = phase.wait_for(|phase| *phase >= Phase::Leaving) => {}
+        _ = phase.wait_for(|phase| *phase >= DrainPhase::Leaving) => {}
     }
     if timeout(QUEUE_PATIENCE, acceptor.accept_waiting(listener)).await.is_err() {
         tracing::debug!("a listener was closed while connections waited for it");
@@ -57,7 +57,7 @@ pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: wat
 /// What the connections of one listener share until they stay or end.
 struct Acceptor {
     gate: Rc<Gate>,
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<DrainPhase>,
     connections: Arc<HttpConnections>,
     times: Times,
     /// Connections of which somebody waits for an answer.
@@ -81,7 +81,7 @@ impl Drop for Answering {
 }
 
 impl Acceptor {
-    fn new(gate: Rc<Gate>, phase: watch::Receiver<Phase>) -> Self {
+    fn new(gate: Rc<Gate>, phase: watch::Receiver<DrainPhase>) -> Self {
         let connections = gate.node.http_connections[gate.shard].clone();
         let times = gate.node.settings.times();
         Self { gate, phase, connections, times, answering: watch::Sender::new(0) }
@@ -294,7 +294,7 @@ impl Acceptor {
             .serve_connection(TokioIo::new(Explaining::new(Watched::new(stream, watch.clone()))), service);
         let mut time = pin!(sleep_until(Instant::now()));
         let mut phase = self.phase.clone();
-        let mut leaving = pin!(phase.wait_for(|phase| *phase >= Phase::Leaving));
+        let mut leaving = pin!(phase.wait_for(|phase| *phase >= DrainPhase::Leaving));
         let mut is_leaving = false;
         poll_fn(|context| {
             if !is_leaving && leaving.as_mut().poll(context).is_ready() {
