@@ -13,8 +13,8 @@ use fanwire_protocol::centrifuge::{Command, Encoding, Malformed, commands_from};
 use fanwire_protocol::websocket::{Deflate, Reader};
 use smallvec::SmallVec;
 
-use super::io::WriteProgress;
 use super::socket::Socket;
+use super::socket_io::WriteProgress;
 use super::to_read::ToRead;
 
 /// The order of the fields is that in memory: what a delivery looks at comes first, up to the first of the role. The kernel

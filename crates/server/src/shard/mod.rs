@@ -10,7 +10,7 @@ mod drain_schedule;
 mod encrypted;
 mod fanout;
 mod gathered;
-mod io;
+mod socket_io;
 mod read;
 mod readiness;
 mod reads;

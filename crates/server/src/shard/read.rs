@@ -11,7 +11,7 @@ use fanwire_protocol::centrifuge::{Command, Malformed, commands};
 use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, Stop, close_frame, framed};
 
 use super::connection::{Bounds, Connection, Peer, Role, encoding};
-use super::socket::Input;
+use super::socket_io::Input;
 use super::{
     READ_BYTES, READ_BYTES_PER_TURN, READ_TIME_PER_CONNECTION, READ_TIME_PER_TURN, READS_PER_TURN, Shard,
 };
