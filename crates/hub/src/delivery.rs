@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::{self, Encoding, Reply};
+use fanwire_protocol::plain::sse;
 use fanwire_protocol::websocket::{self, Deflater, Opcode};
-use fanwire_protocol::{ClientInfo, Epoch, Publication, TopicName, events};
+use fanwire_protocol::{ClientInfo, Epoch, Publication, TopicName};
 
 /// How a connection wants its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +92,7 @@ impl Delivery {
         let reply = match (&self.message, wire) {
             (Message::Publication(publication, _), Wire::Events) => {
                 let mut text = Vec::with_capacity(publication.data.len() + 64);
-                events::publication(&self.topic, publication, &mut text);
+                sse::publication(&self.topic, publication, &mut text);
                 return text.into();
             }
             (Message::Publication(publication, epoch), _) => {

@@ -8,8 +8,8 @@ pub mod publication;
 pub mod topic;
 
 pub mod centrifuge;
-pub mod events;
 pub mod json;
+pub mod plain;
 pub mod proxy;
 pub mod websocket;
 

@@ -8,8 +8,9 @@ use fanwire_protocol::centrifuge::{
     Command, ConnectRequest, Encoding, PublishRequest, Reply, SubscribeRequest, SubscribeResult, commands,
     encode,
 };
+use fanwire_protocol::plain::sse;
 use fanwire_protocol::websocket::framed;
-use fanwire_protocol::{ClientId, ClientInfo, Publication, Tags, TopicName, events};
+use fanwire_protocol::{ClientId, ClientInfo, Publication, Tags, TopicName};
 use prost::Message;
 
 use crate::harness::{Case, repeat};
@@ -124,7 +125,7 @@ fn encode_events(rounds: u64, publication: &Publication) -> u64 {
     let topic = topic();
     repeat(rounds, 1, || {
         let mut text = Vec::with_capacity(publication.data.len() + 64);
-        events::publication(&topic, black_box(publication), &mut text);
+        sse::publication(&topic, black_box(publication), &mut text);
         black_box(text);
     })
 }

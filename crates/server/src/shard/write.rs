@@ -8,7 +8,8 @@ use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use fanwire_hub::outbox::Parcel;
 use fanwire_hub::session::Pings;
 use fanwire_protocol::centrifuge::Reply;
-use fanwire_protocol::{Disconnect, ErrorCode, events, websocket};
+use fanwire_protocol::plain::sse;
+use fanwire_protocol::{Disconnect, ErrorCode, websocket};
 
 use super::connection::{Connection, Peer, Role, WriteError};
 use super::{CLOSE_PATIENCE, Shard, WRITES_PER_TURN};
@@ -223,7 +224,7 @@ impl Shard {
         let goodbye = match connection.session().map(|session| session.wire()) {
             Some(Wire::Events) => {
                 let mut text = Vec::new();
-                events::disconnect(why, &mut text);
+                sse::disconnect(why, &mut text);
                 text.into()
             }
             Some(Wire::JsonFrames | Wire::ProtobufFrames) | None => {
@@ -299,6 +300,6 @@ fn ping(wire: Wire, pings: Pings) -> Bytes {
         (Pings::Messages, Wire::JsonFrames) => PING_JSON,
         (Pings::Messages, Wire::ProtobufFrames) => PING_PROTOBUF,
         (Pings::Frames, _) => PING_FRAME,
-        (Pings::Keepalive, _) | (_, Wire::Events) => Bytes::from_static(events::KEEPALIVE),
+        (Pings::Keepalive, _) | (_, Wire::Events) => Bytes::from_static(sse::KEEPALIVE),
     }
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use fanwire_hub::permission::may_subscribe;
 use fanwire_hub::{ConnectionClaims, Expiry, NameError, TokenError, UnfitField};
+use fanwire_protocol::ErrorCode;
 use fanwire_protocol::centrifuge::{Command, ConnectRequest, SubscribeRequest, frame_of};
-use fanwire_protocol::{ErrorCode, events};
+use fanwire_protocol::plain::sse;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -84,7 +85,7 @@ pub(crate) async fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Ope
     }
     write_header(&mut head, &VARY, "Origin");
     head.extend_from_slice(b"\r\n");
-    events::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut head);
+    sse::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut head);
     Ok(Opening { head: head.into(), purpose: Purpose::Listener(frame_of(&commands)), permit })
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, Publication, TopicName, events};
+use fanwire_protocol::plain::sse;
+use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, Publication, TopicName};
 
 fn news() -> TopicName {
     TopicName::new("news").expect("the name is not empty")
@@ -20,7 +21,7 @@ fn check(write: impl FnOnce(&mut Vec<u8>), expected: &str) {
 
 #[track_caller]
 fn check_publication(publication: &Publication, expected: &str) {
-    check(|to| events::publication(&news(), publication, to), expected);
+    check(|to| sse::publication(&news(), publication, to), expected);
 }
 
 #[test]
@@ -65,11 +66,11 @@ fn what_is_not_json_is_written_in_base64() {
 #[test]
 fn errors() {
     check(
-        |to| events::error(ErrorCode::PERMISSION_DENIED, &news(), to),
+        |to| sse::error(ErrorCode::PERMISSION_DENIED, &news(), to),
         "event: error\ndata: {\"topic\":\"news\",\"code\":103,\"message\":\"permission denied\"}\n\n",
     );
     check(
-        |to| events::error(ErrorCode::TOO_MANY_REQUESTS, &news(), to),
+        |to| sse::error(ErrorCode::TOO_MANY_REQUESTS, &news(), to),
         "event: error\ndata: {\"topic\":\"news\",\"code\":111,\"message\":\"too many requests\",\"temporary\":true}\n\n",
     );
 }
@@ -77,16 +78,16 @@ fn errors() {
 #[test]
 fn disconnects() {
     check(
-        |to| events::disconnect(&Disconnect::SHUTDOWN, to),
+        |to| sse::disconnect(&Disconnect::SHUTDOWN, to),
         "event: disconnect\ndata: {\"code\":3001,\"reason\":\"shutdown\",\"reconnect\":true}\n\n",
     );
     check(
-        |to| events::disconnect(&Disconnect { code: 4500, reason: "a\nb".into() }, to),
+        |to| sse::disconnect(&Disconnect { code: 4500, reason: "a\nb".into() }, to),
         "event: disconnect\ndata: {\"code\":4500,\"reason\":\"a\\nb\",\"reconnect\":false}\n\n",
     );
 }
 
 #[test]
 fn retry() {
-    check(|to| events::retry(Duration::from_millis(1500), to), "retry: 1500\n\n");
+    check(|to| sse::retry(Duration::from_millis(1500), to), "retry: 1500\n\n");
 }
