@@ -6,7 +6,7 @@
 pub mod decode;
 pub mod encode;
 pub mod message;
-pub mod reply;
+pub mod replies;
 
 pub use decode::{Commands, Malformed, Request, commands, commands_from};
 pub use encode::{encode, frame_of};
