@@ -10,8 +10,8 @@ use prost::Message as _;
 use serde_json::StreamDeserializer;
 use serde_json::de::SliceRead;
 
-use super::Encoding;
-use super::message::*;
+use super::encoding::Encoding;
+use super::request::*;
 use crate::json;
 
 /// The commands in one frame.

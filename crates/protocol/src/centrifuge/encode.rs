@@ -2,8 +2,9 @@
 
 use prost::Message as _;
 
-use super::Encoding;
-use super::message::{Command, Reply};
+use super::encoding::Encoding;
+use super::reply::Reply;
+use super::request::Command;
 use crate::json;
 
 /// Commands as a Protobuf client would send them in one frame.

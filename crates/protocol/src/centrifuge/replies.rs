@@ -1,6 +1,6 @@
 //! Replies made from the words that the rest of the gateway uses.
 
-use super::message::*;
+use super::reply::*;
 use crate::{Disconnect, Epoch, ErrorCode, TopicName, Unsubscribed};
 
 impl Reply {

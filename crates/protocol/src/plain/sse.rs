@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::centrifuge::message::ClientInfo;
+use crate::centrifuge::reply::ClientInfo;
 use crate::json::{self, is_default};
 use crate::{Disconnect, ErrorCode, Publication, Tags, TopicName};
 
