@@ -5,12 +5,14 @@
 
 mod deflate;
 mod extension;
+mod mask;
 mod read;
 mod utf8;
 mod write;
 
 pub use deflate::{Deflater, InflateError, Inflater};
 pub use extension::{Agreement, Deflate};
+pub use mask::mask;
 pub use read::{Limits, Message, Reader, Stop, Violation};
 pub use write::{FrameHeader, close_frame, frame_header, framed, write_frame};
 

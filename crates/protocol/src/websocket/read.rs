@@ -8,6 +8,7 @@ use std::mem;
 use std::ops::ControlFlow;
 
 use super::deflate::{InflateError, Inflater};
+use super::mask::mask;
 use super::utf8::{NotUtf8, TextInPieces};
 use super::write::DEFLATED;
 use super::{CONTROL_BYTES_MAX, Opcode};
@@ -357,7 +358,7 @@ impl Frame {
 
     /// Unmasks the next piece of the payload (RFC 6455 section 5.3).
     fn unmask(&mut self, piece: &mut [u8]) {
-        fastwebsockets::unmask(piece, self.key);
+        mask(piece, self.key);
         self.key.rotate_left(piece.len() % 4);
         self.missing -= piece.len() as u64;
     }
