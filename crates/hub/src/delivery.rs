@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use fanwire_protocol::centrifuge::{self, Encoding, Reply};
+use fanwire_protocol::centrifuge::{self, Encoding, ReplyMessage};
 use fanwire_protocol::plain::sse;
 use fanwire_protocol::websocket::{self, Deflater, Opcode};
 use fanwire_protocol::{ClientInfo, Epoch, Publication, TopicName};
@@ -24,7 +24,7 @@ impl Wire {
     pub const COUNT: usize = 3;
 
     /// A reply as this wire carries it, framed. `None` where the wire has no form for it.
-    pub fn reply(self, reply: &Reply) -> Option<Bytes> {
+    pub fn reply(self, reply: &ReplyMessage) -> Option<Bytes> {
         let framed =
             |opcode, encoding| websocket::framed(opcode, |to| centrifuge::encode(encoding, reply, to));
         match self {
@@ -96,10 +96,10 @@ impl Delivery {
                 return text.into();
             }
             (Message::Publication(publication, epoch), _) => {
-                Reply::push_publication(&self.topic, publication, *epoch)
+                ReplyMessage::push_publication(&self.topic, publication, *epoch)
             }
-            (Message::Join(info), _) => Reply::push_join(&self.topic, info),
-            (Message::Leave(info), _) => Reply::push_leave(&self.topic, info),
+            (Message::Join(info), _) => ReplyMessage::push_join(&self.topic, info),
+            (Message::Leave(info), _) => ReplyMessage::push_leave(&self.topic, info),
         };
         wire.reply(&reply).unwrap_or_default()
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::centrifuge::Reply;
+use fanwire_protocol::centrifuge::ReplyMessage;
 use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, Position, Publication, TopicName};
 
 use crate::registry::Moved;
@@ -20,9 +20,9 @@ pub struct ConnectionKey {
 /// What a session wants done.
 #[derive(Debug)]
 pub enum Effect {
-    Reply(Reply),
+    Reply(ReplyMessage),
     /// The reply to connect: goes out before anything that its subscriptions received meanwhile.
-    Open(Reply),
+    Open(ReplyMessage),
     Ping,
     /// Nothing follows. The session has given its subscriptions back already.
     Close(Disconnect),

@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::{
-    ConnectResult, Empty, Encoding, ExpiryResult, HistoryResult, PresenceResult, PresenceStatsResult, Reply,
-    RpcResult, SubRefreshResult, Subscribe, SubscribeResult, encode,
+    ConnectResult, Empty, Encoding, ExpiryResult, HistoryResult, PresenceResult, PresenceStatsResult,
+    ReplyMessage, RpcResult, SubRefreshResult, SubscribePush, SubscribeResult, encode,
 };
 use fanwire_protocol::{
     ClientId, ClientInfo, Disconnect, Epoch, ErrorCode, Publication, TopicName, Unsubscribed, centrifuge,
@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 
 const CLIENT: &str = "00000000-0000-0000-0000-000000000007";
 
-fn encoded(encoding: Encoding, reply: &Reply) -> Vec<u8> {
+fn encoded(encoding: Encoding, reply: &ReplyMessage) -> Vec<u8> {
     let mut to = Vec::new();
     encode(encoding, reply, &mut to);
     to
@@ -28,7 +28,7 @@ fn encoded(encoding: Encoding, reply: &Reply) -> Vec<u8> {
 
 /// One reply, as a JSON object and as a Protobuf message without its length.
 #[track_caller]
-fn check(reply: &Reply, json: &str, protobuf: &[u8]) {
+fn check(reply: &ReplyMessage, json: &str, protobuf: &[u8]) {
     assert_eq!(String::from_utf8_lossy(&encoded(Encoding::Json, reply)), json);
     let message = encoded(Encoding::Protobuf, reply);
     let (length, message) = message.split_first().expect("there is at least a length");
@@ -62,18 +62,18 @@ fn publication(data: &'static [u8]) -> Publication {
 
 #[test]
 fn ping() {
-    check(&Reply::ping(), "{}", b"");
+    check(&ReplyMessage::ping(), "{}", b"");
 }
 
 #[test]
 fn errors() {
     check(
-        &Reply::error(3, ErrorCode::PERMISSION_DENIED),
+        &ReplyMessage::error(3, ErrorCode::PERMISSION_DENIED),
         r#"{"id":3,"error":{"code":103,"message":"permission denied"}}"#,
         b"\x08\x03\x12\x15\x08\x67\x12\x11permission denied",
     );
     check(
-        &Reply::error(3, ErrorCode::INTERNAL),
+        &ReplyMessage::error(3, ErrorCode::INTERNAL),
         r#"{"id":3,"error":{"code":100,"message":"internal server error","temporary":true}}"#,
         b"\x08\x03\x12\x1b\x08\x64\x12\x15internal server error\x18\x01",
     );
@@ -81,42 +81,50 @@ fn errors() {
 
 #[test]
 fn empty_results_are_there() {
-    let reply = || Reply { id: 4, ..Reply::default() };
-    check(&Reply { publish: Some(Empty {}), ..reply() }, r#"{"id":4,"publish":{}}"#, b"\x08\x04\x42\x00");
+    let reply = || ReplyMessage { id: 4, ..ReplyMessage::default() };
     check(
-        &Reply { unsubscribe: Some(Empty {}), ..reply() },
+        &ReplyMessage { publish: Some(Empty {}), ..reply() },
+        r#"{"id":4,"publish":{}}"#,
+        b"\x08\x04\x42\x00",
+    );
+    check(
+        &ReplyMessage { unsubscribe: Some(Empty {}), ..reply() },
         r#"{"id":4,"unsubscribe":{}}"#,
         b"\x08\x04\x3a\x00",
     );
-    check(&Reply { ping: Some(Empty {}), ..reply() }, r#"{"id":4,"ping":{}}"#, b"\x08\x04\x62\x00");
+    check(&ReplyMessage { ping: Some(Empty {}), ..reply() }, r#"{"id":4,"ping":{}}"#, b"\x08\x04\x62\x00");
     check(
-        &Reply { subscribe: Some(SubscribeResult::default()), ..reply() },
+        &ReplyMessage { subscribe: Some(SubscribeResult::default()), ..reply() },
         r#"{"id":4,"subscribe":{}}"#,
         b"\x08\x04\x32\x00",
     );
-    check(&Reply { rpc: Some(RpcResult::default()), ..reply() }, r#"{"id":4,"rpc":{}}"#, b"\x08\x04\x6a\x00");
     check(
-        &Reply { refresh: Some(ExpiryResult::default()), ..reply() },
+        &ReplyMessage { rpc: Some(RpcResult::default()), ..reply() },
+        r#"{"id":4,"rpc":{}}"#,
+        b"\x08\x04\x6a\x00",
+    );
+    check(
+        &ReplyMessage { refresh: Some(ExpiryResult::default()), ..reply() },
         r#"{"id":4,"refresh":{}}"#,
         b"\x08\x04\x72\x00",
     );
     check(
-        &Reply { sub_refresh: Some(SubRefreshResult::default()), ..reply() },
+        &ReplyMessage { sub_refresh: Some(SubRefreshResult::default()), ..reply() },
         r#"{"id":4,"sub_refresh":{}}"#,
         b"\x08\x04\x7a\x00",
     );
     check(
-        &Reply { presence: Some(PresenceResult::default()), ..reply() },
+        &ReplyMessage { presence: Some(PresenceResult::default()), ..reply() },
         r#"{"id":4,"presence":{"presence":{}}}"#,
         b"\x08\x04\x4a\x00",
     );
     check(
-        &Reply { presence_stats: Some(PresenceStatsResult::default()), ..reply() },
+        &ReplyMessage { presence_stats: Some(PresenceStatsResult::default()), ..reply() },
         r#"{"id":4,"presence_stats":{"num_clients":0,"num_users":0}}"#,
         b"\x08\x04\x52\x00",
     );
     check(
-        &Reply { history: Some(HistoryResult::default()), ..reply() },
+        &ReplyMessage { history: Some(HistoryResult::default()), ..reply() },
         r#"{"id":4,"history":{"publications":[],"epoch":"","offset":0}}"#,
         b"\x08\x04\x5a\x00",
     );
@@ -140,7 +148,7 @@ fn connect_result() {
         time: 1,
     };
     check(
-        &Reply { id: 1, connect: Some(result), ..Reply::default() },
+        &ReplyMessage { id: 1, connect: Some(result), ..ReplyMessage::default() },
         concat!(
             r#"{"id":1,"connect":{"client":"c","version":"v","expires":true,"ttl":300,"data":{},"#,
             r#""subs":{"n":{"recoverable":true,"epoch":"e","positioned":true}},"ping":25,"pong":true,"time":1}}"#
@@ -152,7 +160,7 @@ fn connect_result() {
         .concat(),
     );
     check(
-        &Reply { id: 1, connect: Some(ConnectResult::default()), ..Reply::default() },
+        &ReplyMessage { id: 1, connect: Some(ConnectResult::default()), ..ReplyMessage::default() },
         r#"{"id":1,"connect":{"client":"","version":""}}"#,
         b"\x08\x01\x2a\x00",
     );
@@ -165,7 +173,10 @@ fn subscribe_result() {
         ttl: 5,
         recoverable: true,
         epoch: "e".to_owned(),
-        publications: vec![centrifuge::Publication::from(&Publication { offset: 2, ..publication(b"1") })],
+        publications: vec![centrifuge::PublicationMessage::from(&Publication {
+            offset: 2,
+            ..publication(b"1")
+        })],
         recovered: true,
         offset: 1,
         positioned: true,
@@ -173,7 +184,7 @@ fn subscribe_result() {
         was_recovering: true,
     };
     check(
-        &Reply { id: 2, subscribe: Some(result), ..Reply::default() },
+        &ReplyMessage { id: 2, subscribe: Some(result), ..ReplyMessage::default() },
         concat!(
             r#"{"id":2,"subscribe":{"expires":true,"ttl":5,"recoverable":true,"epoch":"e","#,
             r#""publications":[{"data":1,"offset":2}],"recovered":true,"offset":1,"positioned":true,"#,
@@ -189,36 +200,43 @@ fn subscribe_result() {
 
 #[test]
 fn other_results() {
-    let reply = || Reply { id: 4, ..Reply::default() };
-    let presence = HashMap::from([("x".to_owned(), centrifuge::ClientInfo::from(&anonymous()))]);
+    let reply = || ReplyMessage { id: 4, ..ReplyMessage::default() };
+    let presence = HashMap::from([("x".to_owned(), centrifuge::ClientInfoMessage::from(&anonymous()))]);
     check(
-        &Reply { presence: Some(PresenceResult { presence }), ..reply() },
+        &ReplyMessage { presence: Some(PresenceResult { presence }), ..reply() },
         &format!(r#"{{"id":4,"presence":{{"presence":{{"x":{{"user":"","client":"{CLIENT}"}}}}}}}}"#),
         &[b"\x08\x04\x4a\x2d\x0a\x2b\x0a\x01x\x12\x26\x12\x24".as_slice(), CLIENT.as_bytes()].concat(),
     );
     check(
-        &Reply { presence_stats: Some(PresenceStatsResult { num_clients: 3, num_users: 2 }), ..reply() },
+        &ReplyMessage {
+            presence_stats: Some(PresenceStatsResult { num_clients: 3, num_users: 2 }),
+            ..reply()
+        },
         r#"{"id":4,"presence_stats":{"num_clients":3,"num_users":2}}"#,
         b"\x08\x04\x52\x04\x08\x03\x10\x02",
     );
-    let publications = vec![centrifuge::Publication::from(&Publication { offset: 1, ..publication(b"{}") })];
+    let publications =
+        vec![centrifuge::PublicationMessage::from(&Publication { offset: 1, ..publication(b"{}") })];
     check(
-        &Reply { history: Some(HistoryResult { publications, epoch: "e".to_owned(), offset: 9 }), ..reply() },
+        &ReplyMessage {
+            history: Some(HistoryResult { publications, epoch: "e".to_owned(), offset: 9 }),
+            ..reply()
+        },
         r#"{"id":4,"history":{"publications":[{"data":{},"offset":1}],"epoch":"e","offset":9}}"#,
         b"\x08\x04\x5a\x0d\x0a\x06\x22\x02{}\x30\x01\x12\x01e\x18\x09",
     );
     check(
-        &Reply { rpc: Some(RpcResult { data: Bytes::from_static(b"[1]") }), ..reply() },
+        &ReplyMessage { rpc: Some(RpcResult { data: Bytes::from_static(b"[1]") }), ..reply() },
         r#"{"id":4,"rpc":{"data":[1]}}"#,
         b"\x08\x04\x6a\x05\x0a\x03[1]",
     );
     check(
-        &Reply { refresh: Some(ExpiryResult { expires: true, ttl: 60 }), ..reply() },
+        &ReplyMessage { refresh: Some(ExpiryResult { expires: true, ttl: 60 }), ..reply() },
         r#"{"id":4,"refresh":{"expires":true,"ttl":60}}"#,
         b"\x08\x04\x72\x04\x18\x01\x20\x3c",
     );
     check(
-        &Reply { sub_refresh: Some(SubRefreshResult { expires: true, ttl: 60 }), ..reply() },
+        &ReplyMessage { sub_refresh: Some(SubRefreshResult { expires: true, ttl: 60 }), ..reply() },
         r#"{"id":4,"sub_refresh":{"expires":true,"ttl":60}}"#,
         b"\x08\x04\x7a\x04\x08\x01\x10\x3c",
     );
@@ -227,12 +245,16 @@ fn other_results() {
 #[test]
 fn publications() {
     check(
-        &Reply::push_publication(&news(), &publication(b"{\"a\":1}"), None),
+        &ReplyMessage::push_publication(&news(), &publication(b"{\"a\":1}"), None),
         r#"{"push":{"channel":"news","pub":{"data":{"a":1}}}}"#,
         b"\x22\x11\x12\x04news\x22\x09\x22\x07{\"a\":1}",
     );
     check(
-        &Reply::push_publication(&news(), &Publication { offset: 1, ..publication(b"1") }, Some(epoch())),
+        &ReplyMessage::push_publication(
+            &news(),
+            &Publication { offset: 1, ..publication(b"1") },
+            Some(epoch()),
+        ),
         r#"{"push":{"channel":"news","pub":{"data":1,"offset":1,"epoch":"abcdEFGH"}}}"#,
         b"\x22\x17\x12\x04news\x22\x0f\x22\x011\x30\x01\x72\x08abcdEFGH",
     );
@@ -244,7 +266,7 @@ fn publications() {
         offset: 300,
     };
     check(
-        &Reply::push_publication(&news(), &full, None),
+        &ReplyMessage::push_publication(&news(), &full, None),
         &format!(
             concat!(
                 r#"{{"push":{{"channel":"news","pub":{{"data":[1, 2],"#,
@@ -261,7 +283,7 @@ fn publications() {
         .concat(),
     );
     check(
-        &Reply::push_publication(&news(), &publication(b""), None),
+        &ReplyMessage::push_publication(&news(), &publication(b""), None),
         r#"{"push":{"channel":"news","pub":{}}}"#,
         b"\x22\x08\x12\x04news\x22\x00",
     );
@@ -270,24 +292,24 @@ fn publications() {
 #[test]
 fn other_pushes() {
     check(
-        &Reply::push_join(&news(), &anonymous()),
+        &ReplyMessage::push_join(&news(), &anonymous()),
         &format!(r#"{{"push":{{"channel":"news","join":{{"info":{{"user":"","client":"{CLIENT}"}}}}}}}}"#),
         &[b"\x22\x30\x12\x04news\x2a\x28\x0a\x26\x12\x24".as_slice(), CLIENT.as_bytes()].concat(),
     );
     check(
-        &Reply::push_leave(&news(), &anonymous()),
+        &ReplyMessage::push_leave(&news(), &anonymous()),
         &format!(r#"{{"push":{{"channel":"news","leave":{{"info":{{"user":"","client":"{CLIENT}"}}}}}}}}"#),
         &[b"\x22\x30\x12\x04news\x32\x28\x0a\x26\x12\x24".as_slice(), CLIENT.as_bytes()].concat(),
     );
     check(
-        &Reply::push_unsubscribe(&news(), &Unsubscribed::INSUFFICIENT_STATE),
+        &ReplyMessage::push_unsubscribe(&news(), &Unsubscribed::INSUFFICIENT_STATE),
         r#"{"push":{"channel":"news","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#,
         b"\x22\x1f\x12\x04news\x3a\x17\x10\xc4\x13\x1a\x12insufficient state",
     );
     check(
-        &Reply::push_subscribe(
+        &ReplyMessage::push_subscribe(
             &news(),
-            Subscribe {
+            SubscribePush {
                 recoverable: true,
                 epoch: "e".to_owned(),
                 offset: 7,
@@ -302,29 +324,30 @@ fn other_pushes() {
         b"\x22\x15\x12\x04news\x4a\x0d\x08\x01\x22\x01e\x28\x07\x30\x01\x3a\x02{}",
     );
     check(
-        &Reply::push_subscribe(&news(), Subscribe::default()),
+        &ReplyMessage::push_subscribe(&news(), SubscribePush::default()),
         r#"{"push":{"channel":"news","subscribe":{}}}"#,
         b"\x22\x08\x12\x04news\x4a\x00",
     );
     check(
-        &Reply::push_disconnect(&Disconnect::SHUTDOWN),
+        &ReplyMessage::push_disconnect(&Disconnect::SHUTDOWN),
         r#"{"push":{"disconnect":{"code":3001,"reason":"shutdown"}}}"#,
         b"\x22\x0f\x5a\x0d\x08\xb9\x17\x12\x08shutdown",
     );
     check(
-        &Reply::push_refresh(true, 60),
+        &ReplyMessage::push_refresh(true, 60),
         r#"{"push":{"refresh":{"expires":true,"ttl":60}}}"#,
         b"\x22\x06\x62\x04\x08\x01\x10\x3c",
     );
-    check(&Reply::push_refresh(false, 0), r#"{"push":{"refresh":{}}}"#, b"\x22\x02\x62\x00");
+    check(&ReplyMessage::push_refresh(false, 0), r#"{"push":{"refresh":{}}}"#, b"\x22\x02\x62\x00");
 }
 
 #[test]
 fn what_is_not_json_is_written_in_base64() {
-    let json = |reply: &Reply| String::from_utf8(encoded(Encoding::Json, reply)).expect("JSON is UTF-8");
+    let json =
+        |reply: &ReplyMessage| String::from_utf8(encoded(Encoding::Json, reply)).expect("JSON is UTF-8");
     let binary = publication(b"\xff\x00");
     assert_eq!(
-        json(&Reply::push_publication(&news(), &Publication { offset: 7, ..binary.clone() }, None)),
+        json(&ReplyMessage::push_publication(&news(), &Publication { offset: 7, ..binary.clone() }, None)),
         r#"{"push":{"channel":"news","pub":{"data":null,"b64data":"/wA=","offset":7}}}"#
     );
     let member = || ClientInfo {
@@ -336,33 +359,34 @@ fn what_is_not_json_is_written_in_base64() {
         r#"{{"user":"42","client":"{CLIENT}","conn_info":null,"b64conn_info":"ew==","chan_info":null,"b64chan_info":"/w=="}}"#
     );
     assert_eq!(
-        json(&Reply::push_join(&news(), &member())),
+        json(&ReplyMessage::push_join(&news(), &member())),
         format!(r#"{{"push":{{"channel":"news","join":{{"info":{info}}}}}}}"#)
     );
     assert_eq!(
-        json(&Reply::push_leave(&news(), &member())),
+        json(&ReplyMessage::push_leave(&news(), &member())),
         format!(r#"{{"push":{{"channel":"news","leave":{{"info":{info}}}}}}}"#)
     );
     let presence = HashMap::from([("a".to_owned(), (&member()).into())]);
     assert_eq!(
-        json(&Reply { id: 2, presence: Some(PresenceResult { presence }), ..Reply::default() }),
+        json(&ReplyMessage { id: 2, presence: Some(PresenceResult { presence }), ..ReplyMessage::default() }),
         format!(r#"{{"id":2,"presence":{{"presence":{{"a":{info}}}}}}}"#)
     );
-    let publications = || vec![centrifuge::Publication::from(&Publication { offset: 7, ..binary.clone() })];
+    let publications =
+        || vec![centrifuge::PublicationMessage::from(&Publication { offset: 7, ..binary.clone() })];
     let history = HistoryResult { publications: publications(), epoch: "e".into(), offset: 7 };
     assert_eq!(
-        json(&Reply { id: 2, history: Some(history), ..Reply::default() }),
+        json(&ReplyMessage { id: 2, history: Some(history), ..ReplyMessage::default() }),
         r#"{"id":2,"history":{"publications":[{"data":null,"b64data":"/wA=","offset":7}],"epoch":"e","offset":7}}"#
     );
     let data = Bytes::from_static(b"1\n2");
     let result =
         SubscribeResult { publications: publications(), data: data.clone(), ..SubscribeResult::default() };
     assert_eq!(
-        json(&Reply { id: 2, subscribe: Some(result), ..Reply::default() }),
+        json(&ReplyMessage { id: 2, subscribe: Some(result), ..ReplyMessage::default() }),
         r#"{"id":2,"subscribe":{"publications":[{"data":null,"b64data":"/wA=","offset":7}],"data":null,"b64data":"MQoy"}}"#
     );
     assert_eq!(
-        json(&Reply::push_subscribe(&news(), Subscribe { data, ..Subscribe::default() })),
+        json(&ReplyMessage::push_subscribe(&news(), SubscribePush { data, ..SubscribePush::default() })),
         r#"{"push":{"channel":"news","subscribe":{"data":null,"b64data":"MQoy"}}}"#
     );
 }
@@ -380,10 +404,10 @@ proptest! {
         let info = Some(Arc::new(ClientInfo { user: user.clone().into(), ..info() }));
         let publication = Publication { data: data.clone(), info, tags: Some(Arc::new(tags.clone())), offset };
         let topic = TopicName::new(&topic).expect("the name is not empty");
-        let reply = Reply::push_publication(&topic, &publication, Some(epoch()));
+        let reply = ReplyMessage::push_publication(&topic, &publication, Some(epoch()));
 
         let protobuf = encoded(Encoding::Protobuf, &reply);
-        prop_assert_eq!(Reply::decode_length_delimited(&protobuf[..]).expect("own messages decode"), reply.clone());
+        prop_assert_eq!(ReplyMessage::decode_length_delimited(&protobuf[..]).expect("own messages decode"), reply.clone());
 
         let line = encoded(Encoding::Json, &reply);
         prop_assert!(!line.contains(&b'\n'));
@@ -412,7 +436,7 @@ proptest! {
     ) {
         let data = Bytes::from(data);
         let publication = Publication { data: data.clone(), info: None, tags: None, offset: 1 };
-        let line = encoded(Encoding::Json, &Reply::push_publication(&news(), &publication, None));
+        let line = encoded(Encoding::Json, &ReplyMessage::push_publication(&news(), &publication, None));
         prop_assert!(!line.iter().any(|byte| matches!(byte, b'\n' | b'\r')));
         // Raw, since a parser that builds values would stop at some depth.
         let fields = |json| serde_json::from_str::<HashMap<String, &RawValue>>(json).expect("an object");

@@ -163,7 +163,7 @@ fn operations() {
         Some(Request::History(HistoryRequest {
             channel: channel(),
             limit: -1,
-            since: Some(StreamPosition { offset: 5, epoch: "e".to_owned() }),
+            since: Some(StreamPositionMessage { offset: 5, epoch: "e".to_owned() }),
             reverse: true,
         })),
     );
@@ -280,7 +280,7 @@ fn json_is_read_as_leniently_as_clients_need() {
             r#"{"id":1,"history":{"since":{"offset":null,"epoch":null}}}"#,
             1,
             Some(Request::History(HistoryRequest {
-                since: Some(StreamPosition::default()),
+                since: Some(StreamPositionMessage::default()),
                 ..Default::default()
             })),
         ),

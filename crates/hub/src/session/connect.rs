@@ -5,7 +5,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::centrifuge::{ConnectRequest, ConnectResult, Reply, SubscribeRequest, SubscribeResult};
+use fanwire_protocol::centrifuge::{
+    ConnectRequest, ConnectResult, ReplyMessage, SubscribeRequest, SubscribeResult,
+};
 use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, TopicName};
 use rustc_hash::FxHasher;
 
@@ -138,7 +140,11 @@ impl Session {
         self.phase = Phase::Open;
         self.begin_pings(context);
         self.expire_after(context, connecting.ttl);
-        let reply = Reply { id: connecting.command, connect: Some(connecting.result), ..Reply::default() };
+        let reply = ReplyMessage {
+            id: connecting.command,
+            connect: Some(connecting.result),
+            ..ReplyMessage::default()
+        };
         context.effects.push(Effect::Open(reply));
         for (id, request) in queued {
             if self.phase == Phase::Open {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::centrifuge::Reply;
+use fanwire_protocol::centrifuge::ReplyMessage;
 use fanwire_protocol::{Disconnect, TopicName, Unsubscribed};
 
 use super::subscribe::{Origin, Plan};
@@ -60,7 +60,7 @@ impl Session {
                     self.set_connection_info(context, info.clone());
                 }
                 self.expire_after(context, ttl);
-                context.reply(Reply::push_refresh(ttl.is_some(), ttl.unwrap_or(0)));
+                context.reply(ReplyMessage::push_refresh(ttl.is_some(), ttl.unwrap_or(0)));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanwire_protocol::centrifuge::{HistoryRequest, HistoryResult, Reply};
+use fanwire_protocol::centrifuge::{HistoryRequest, HistoryResult, ReplyMessage};
 use fanwire_protocol::{ErrorCode, Position, Publication};
 
 use super::{Context, Refusal, Session, named};
@@ -55,7 +55,7 @@ pub(super) fn reply(
                 epoch: position.epoch.to_string(),
                 offset: position.offset,
             };
-            context.reply(Reply { id, history: Some(history), ..Reply::default() });
+            context.reply(ReplyMessage { id, history: Some(history), ..ReplyMessage::default() });
         }
         Err(error) => context.refuse(id, error),
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use fanwire_protocol::centrifuge::{Command, Empty, Reply, Request};
+use fanwire_protocol::centrifuge::{Command, Empty, ReplyMessage, Request};
 use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, TopicName};
 
 use crate::delivery::Wire;
@@ -80,7 +80,7 @@ impl<'a> Context<'a> {
         self.topics.of(topic)
     }
 
-    fn reply(&mut self, reply: Reply) {
+    fn reply(&mut self, reply: ReplyMessage) {
         self.effects.push(Effect::Reply(reply));
     }
 }
@@ -283,7 +283,11 @@ impl Session {
                 // Only the built-in method exists; with none configured there is nothing to call at all.
                 match &context.settings.rpc_ping_method {
                     Some(method) if *method == request.method => {
-                        context.reply(Reply { id, rpc: Some(Default::default()), ..Reply::default() });
+                        context.reply(ReplyMessage {
+                            id,
+                            rpc: Some(Default::default()),
+                            ..ReplyMessage::default()
+                        });
                     }
                     Some(_) => context.refuse(id, ErrorCode::METHOD_NOT_FOUND),
                     None => context.refuse(id, ErrorCode::NOT_AVAILABLE),
@@ -313,7 +317,11 @@ impl Session {
             }
             Answer::Published { command, result } => match result {
                 Ok(()) => {
-                    context.reply(Reply { id: command, publish: Some(Empty {}), ..Reply::default() });
+                    context.reply(ReplyMessage {
+                        id: command,
+                        publish: Some(Empty {}),
+                        ..ReplyMessage::default()
+                    });
                 }
                 Err(error) => context.refuse(command, error),
             },

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanwire_protocol::centrifuge::{PresenceResult, PresenceStatsResult, Reply};
+use fanwire_protocol::centrifuge::{PresenceResult, PresenceStatsResult, ReplyMessage};
 use fanwire_protocol::{ClientInfo, ErrorCode, TopicName};
 
 use super::{Context, Refusal, Session, named};
@@ -45,7 +45,11 @@ pub(super) fn reply(context: &mut Context<'_>, id: u32, result: Result<Vec<Arc<C
     match result {
         Ok(clients) => {
             let presence = clients.iter().map(|info| (info.client.to_string(), (&**info).into())).collect();
-            context.reply(Reply { id, presence: Some(PresenceResult { presence }), ..Reply::default() });
+            context.reply(ReplyMessage {
+                id,
+                presence: Some(PresenceResult { presence }),
+                ..ReplyMessage::default()
+            });
         }
         Err(error) => context.refuse(id, error),
     }
@@ -55,7 +59,7 @@ pub(super) fn reply_stats(context: &mut Context<'_>, id: u32, result: Result<(us
     match result {
         Ok((clients, users)) => {
             let stats = PresenceStatsResult { num_clients: clients as u32, num_users: users as u32 };
-            context.reply(Reply { id, presence_stats: Some(stats), ..Reply::default() });
+            context.reply(ReplyMessage { id, presence_stats: Some(stats), ..ReplyMessage::default() });
         }
         Err(error) => context.refuse(id, error),
     }

@@ -1,6 +1,6 @@
 //! New tokens for old: for the connection and for a subscription.
 
-use fanwire_protocol::centrifuge::{ExpiryResult, Reply, SubRefreshRequest, SubRefreshResult};
+use fanwire_protocol::centrifuge::{ExpiryResult, ReplyMessage, SubRefreshRequest, SubRefreshResult};
 use fanwire_protocol::{Disconnect, ErrorCode};
 
 use super::connect::fingerprint;
@@ -41,7 +41,7 @@ impl Session {
         }
         self.expire_after(context, ttl);
         let result = ExpiryResult { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };
-        context.reply(Reply { id, refresh: Some(result), ..Reply::default() });
+        context.reply(ReplyMessage { id, refresh: Some(result), ..ReplyMessage::default() });
     }
 
     pub(super) fn sub_refresh(&mut self, context: &mut Context<'_>, id: u32, request: &SubRefreshRequest) {
@@ -78,6 +78,6 @@ impl Session {
         }
         self.note_subscription_end();
         let result = SubRefreshResult { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };
-        context.reply(Reply { id, sub_refresh: Some(result), ..Reply::default() });
+        context.reply(ReplyMessage { id, sub_refresh: Some(result), ..ReplyMessage::default() });
     }
 }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use fanwire_protocol::centrifuge::Reply;
+use fanwire_protocol::centrifuge::ReplyMessage;
 use fanwire_protocol::{Disconnect, ErrorCode, TopicName};
 
 use super::{Context, Session};
@@ -72,12 +72,12 @@ impl Session {
 
 impl Context<'_> {
     pub(super) fn refuse(&mut self, command: u32, error: ErrorCode) {
-        self.reply(Reply::error(command, error));
+        self.reply(ReplyMessage::error(command, error));
     }
 
     fn refuse_because(&mut self, command: u32, why: &str) {
         let error = ErrorCode::BAD_REQUEST;
-        self.reply(Reply::error_because(command, error, format!("{}: {why}", error.message)));
+        self.reply(ReplyMessage::error_because(command, error, format!("{}: {why}", error.message)));
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::{
-    Publication, Reply, Request, Subscribe, SubscribeRequest, SubscribeResult,
+    PublicationMessage, ReplyMessage, Request, SubscribePush, SubscribeRequest, SubscribeResult,
 };
 use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, TopicName, Unsubscribed};
 
@@ -238,14 +238,18 @@ impl Session {
                 let result = subscribe_result(&subscribing, &joined);
                 match subscribing.origin {
                     Origin::Command(id) => {
-                        context.reply(Reply { id, subscribe: Some(result), ..Reply::default() });
+                        context.reply(ReplyMessage {
+                            id,
+                            subscribe: Some(result),
+                            ..ReplyMessage::default()
+                        });
                     }
                     Origin::Connect => self.connect_subscribed(context, &topic, Ok(result)),
                     Origin::Api(_) => {
-                        context.reply(Reply::push_subscribe(&topic, pushed(result)));
+                        context.reply(ReplyMessage::push_subscribe(&topic, pushed(result)));
                         // The push has no room for what the client missed.
                         for publication in joined.recovered.iter().flatten() {
-                            context.reply(Reply::push_publication(&topic, publication, None));
+                            context.reply(ReplyMessage::push_publication(&topic, publication, None));
                         }
                     }
                 }
@@ -365,7 +369,7 @@ fn wanted(namespace: &Namespace, traits: Traits, known: Option<KnownPosition>, o
 
 fn subscribe_result(subscribing: &Subscribing, joined: &Joined) -> SubscribeResult {
     let recovered = joined.recovered.is_some();
-    let publications: Vec<Publication> =
+    let publications: Vec<PublicationMessage> =
         joined.recovered.iter().flatten().map(|publication| (&**publication).into()).collect();
     let position = joined.position.filter(|_| subscribing.traits.positioned);
     let top = position.map_or(0, |position| position.offset);
@@ -386,8 +390,8 @@ fn subscribe_result(subscribing: &Subscribing, joined: &Joined) -> SubscribeResu
 }
 
 /// The same as a push, for a subscription that the client did not ask for.
-fn pushed(result: SubscribeResult) -> Subscribe {
-    Subscribe {
+fn pushed(result: SubscribeResult) -> SubscribePush {
+    SubscribePush {
         recoverable: result.recoverable,
         epoch: result.epoch,
         offset: result.offset,

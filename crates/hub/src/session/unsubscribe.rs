@@ -1,6 +1,6 @@
 //! Ending a subscription: by the client's command, by the server, or with the connection.
 
-use fanwire_protocol::centrifuge::{Empty, Reply};
+use fanwire_protocol::centrifuge::{Empty, ReplyMessage};
 use fanwire_protocol::{Disconnect, TopicName, Unsubscribed};
 
 use super::refusal::no_channel;
@@ -18,7 +18,7 @@ impl Session {
             self.remove_subscription(context, slot);
         }
         // Not being subscribed is what the client wanted.
-        context.reply(Reply { id, unsubscribe: Some(Empty {}), ..Reply::default() });
+        context.reply(ReplyMessage { id, unsubscribe: Some(Empty {}), ..ReplyMessage::default() });
     }
 
     /// Ends a subscription for the server and tells the client, which is told even if it was not subscribed.
@@ -27,7 +27,7 @@ impl Session {
             self.remove_subscription(context, slot);
         }
         if let Some(name) = TopicName::new(topic) {
-            context.reply(Reply::push_unsubscribe(&name, why));
+            context.reply(ReplyMessage::push_unsubscribe(&name, why));
         }
     }
 
@@ -39,7 +39,7 @@ impl Session {
     ) {
         let name = context.registry.topic(topic).name.clone();
         self.remove_subscription(context, topic);
-        context.reply(Reply::push_unsubscribe(&name, why));
+        context.reply(ReplyMessage::push_unsubscribe(&name, why));
     }
 
     /// The topic's stream was lost on the way: a subscription with a position has to start over.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::{
-    Command, ConnectRequest, Encoding, PublishRequest, Reply, SubscribeRequest, SubscribeResult, commands,
-    encode,
+    Command, ConnectRequest, Encoding, PublishRequest, ReplyMessage, SubscribeRequest, SubscribeResult,
+    commands, encode,
 };
 use fanwire_protocol::plain::sse;
 use fanwire_protocol::websocket::framed;
@@ -114,7 +114,7 @@ const PAYLOAD_BYTES: usize = 128;
 /// Of everyday length for a signed token.
 const TOKEN_BYTES: usize = 180;
 
-fn encode_frames(rounds: u64, encoding: Encoding, reply: &Reply) -> u64 {
+fn encode_frames(rounds: u64, encoding: Encoding, reply: &ReplyMessage) -> u64 {
     repeat(rounds, 1, || {
         let frame = framed(encoding.opcode(), |to| encode(encoding, black_box(reply), to));
         black_box(frame);
@@ -141,11 +141,11 @@ fn decode(rounds: u64, encoding: Encoding, frame: &[u8]) -> u64 {
     })
 }
 
-fn publication_reply(publication: &Publication) -> Reply {
-    Reply::push_publication(&topic(), publication, None)
+fn publication_reply(publication: &Publication) -> ReplyMessage {
+    ReplyMessage::push_publication(&topic(), publication, None)
 }
 
-fn subscribed() -> Reply {
+fn subscribed() -> ReplyMessage {
     let result = SubscribeResult {
         recoverable: true,
         positioned: true,
@@ -153,7 +153,7 @@ fn subscribed() -> Reply {
         epoch: "abcdefgh".into(),
         ..Default::default()
     };
-    Reply { id: 2, subscribe: Some(result), ..Default::default() }
+    ReplyMessage { id: 2, subscribe: Some(result), ..Default::default() }
 }
 
 fn plain() -> Publication {

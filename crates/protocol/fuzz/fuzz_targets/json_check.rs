@@ -2,7 +2,7 @@
 //! what it takes as JSON, the rest in Base64.
 #![no_main]
 
-use fanwire_protocol::centrifuge::{Encoding, Reply, encode};
+use fanwire_protocol::centrifuge::{Encoding, ReplyMessage, encode};
 use fanwire_protocol::json::{self, NotJson};
 use fanwire_protocol::{Publication, TopicName};
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +31,7 @@ fuzz_target!(|payload: &[u8]| {
     let topic = TopicName::new("t").expect("the name is not empty");
     let publication = Publication { data: payload.to_owned().into(), info: None, tags: None, offset: 0 };
     let mut to = Vec::new();
-    encode(Encoding::Json, &Reply::push_publication(&topic, &publication, None), &mut to);
+    encode(Encoding::Json, &ReplyMessage::push_publication(&topic, &publication, None), &mut to);
     assert!(!to.iter().any(|byte| matches!(byte, b'\n' | b'\r')));
     // The payload is three levels down in its reply, which is the receiver's matter.
     assert!(matches!(json::check(&to), Ok(()) | Err(NotJson::TooDeep)));

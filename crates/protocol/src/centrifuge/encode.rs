@@ -3,7 +3,7 @@
 use prost::Message as _;
 
 use super::encoding::Encoding;
-use super::reply::Reply;
+use super::reply::ReplyMessage;
 use super::request::Command;
 use crate::json;
 
@@ -14,7 +14,7 @@ pub fn frame_of(commands: &[Command]) -> Vec<u8> {
 
 /// Appends a reply: in JSON the object alone, so that whoever joins several puts a line break between them; in
 /// Protobuf the message after its length. Every reply has a form in both, whatever bytes its payloads are.
-pub fn encode(encoding: Encoding, reply: &Reply, to: &mut Vec<u8>) {
+pub fn encode(encoding: Encoding, reply: &ReplyMessage, to: &mut Vec<u8>) {
     match encoding {
         Encoding::Json => json::write(reply, to),
         Encoding::Protobuf => {

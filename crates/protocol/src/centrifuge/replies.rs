@@ -3,7 +3,7 @@
 use super::reply::*;
 use crate::{Disconnect, Epoch, ErrorCode, TopicName, Unsubscribed};
 
-impl Reply {
+impl ReplyMessage {
     /// The server's ping: a reply without anything in it.
     pub fn ping() -> Self {
         Self::default()
@@ -26,57 +26,59 @@ impl Reply {
         publication: &crate::Publication,
         first: Option<Epoch>,
     ) -> Self {
-        let mut publication = Publication::from(publication);
+        let mut publication = PublicationMessage::from(publication);
         if let Some(epoch) = first {
             epoch.as_str().clone_into(&mut publication.epoch);
         }
-        Push { publication: Some(publication), ..Push::to(topic) }.into()
+        PushMessage { publication: Some(publication), ..PushMessage::to(topic) }.into()
     }
 
     pub fn push_join(topic: &TopicName, info: &crate::ClientInfo) -> Self {
-        Push { join: Some(Presence { info: Some(info.into()) }), ..Push::to(topic) }.into()
+        PushMessage { join: Some(JoinLeaveMessage { info: Some(info.into()) }), ..PushMessage::to(topic) }
+            .into()
     }
 
     pub fn push_leave(topic: &TopicName, info: &crate::ClientInfo) -> Self {
-        Push { leave: Some(Presence { info: Some(info.into()) }), ..Push::to(topic) }.into()
+        PushMessage { leave: Some(JoinLeaveMessage { info: Some(info.into()) }), ..PushMessage::to(topic) }
+            .into()
     }
 
     pub fn push_unsubscribe(topic: &TopicName, unsubscribed: &Unsubscribed) -> Self {
         let unsubscribe = Unsubscribe { code: unsubscribed.code, reason: unsubscribed.reason.to_owned() };
-        Push { unsubscribe: Some(unsubscribe), ..Push::to(topic) }.into()
+        PushMessage { unsubscribe: Some(unsubscribe), ..PushMessage::to(topic) }.into()
     }
 
     /// A server-side subscription that started after the connection was made.
-    pub fn push_subscribe(topic: &TopicName, subscribe: Subscribe) -> Self {
-        Push { subscribe: Some(subscribe), ..Push::to(topic) }.into()
+    pub fn push_subscribe(topic: &TopicName, subscribe: SubscribePush) -> Self {
+        PushMessage { subscribe: Some(subscribe), ..PushMessage::to(topic) }.into()
     }
 
     /// For transports whose end carries no code.
     pub fn push_disconnect(disconnect: &Disconnect) -> Self {
         let disconnect =
             DisconnectPush { code: disconnect.code.into(), reason: disconnect.reason.clone().into_owned() };
-        Push { disconnect: Some(disconnect), ..Push::default() }.into()
+        PushMessage { disconnect: Some(disconnect), ..PushMessage::default() }.into()
     }
 
     /// The server moved the end of the connection's credentials, to `ttl` seconds from now when they expire at all.
     pub fn push_refresh(expires: bool, ttl: u32) -> Self {
-        Push { refresh: Some(Refresh { expires, ttl }), ..Push::default() }.into()
+        PushMessage { refresh: Some(Refresh { expires, ttl }), ..PushMessage::default() }.into()
     }
 }
 
-impl Push {
+impl PushMessage {
     fn to(topic: &TopicName) -> Self {
         Self { channel: topic.as_str().to_owned(), ..Self::default() }
     }
 }
 
-impl From<Push> for Reply {
-    fn from(push: Push) -> Self {
+impl From<PushMessage> for ReplyMessage {
+    fn from(push: PushMessage) -> Self {
         Self { push: Some(push), ..Self::default() }
     }
 }
 
-impl From<&crate::ClientInfo> for ClientInfo {
+impl From<&crate::ClientInfo> for ClientInfoMessage {
     fn from(info: &crate::ClientInfo) -> Self {
         Self {
             user: info.user.as_ref().to_owned(),
@@ -87,11 +89,11 @@ impl From<&crate::ClientInfo> for ClientInfo {
     }
 }
 
-impl From<&crate::Publication> for Publication {
+impl From<&crate::Publication> for PublicationMessage {
     fn from(publication: &crate::Publication) -> Self {
         Self {
             data: publication.data.clone(),
-            info: publication.info.as_deref().map(ClientInfo::from),
+            info: publication.info.as_deref().map(ClientInfoMessage::from),
             offset: publication.offset,
             tags: publication.tags.as_deref().cloned().unwrap_or_default(),
             epoch: String::new(),

@@ -14,7 +14,7 @@ use crate::json::{self, is_default};
 ///
 /// Result numbers are one above their request's, as `error` and `push` come first.
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
-pub struct Reply {
+pub struct ReplyMessage {
     #[prost(uint32, tag = "1")]
     #[serde(skip_serializing_if = "is_default")]
     pub id: u32,
@@ -23,7 +23,7 @@ pub struct Reply {
     pub error: Option<Error>,
     #[prost(message, optional, tag = "4")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub push: Option<Push>,
+    pub push: Option<PushMessage>,
     #[prost(message, optional, tag = "5")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect: Option<ConnectResult>,
@@ -72,25 +72,25 @@ pub struct Error {
 
 /// Something the client did not ask for just now: exactly one payload field is set.
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
-pub struct Push {
+pub struct PushMessage {
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "is_default")]
     pub channel: String,
     #[prost(message, optional, tag = "4")]
     #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
-    pub publication: Option<Publication>,
+    pub publication: Option<PublicationMessage>,
     #[prost(message, optional, tag = "5")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub join: Option<Presence>,
+    pub join: Option<JoinLeaveMessage>,
     #[prost(message, optional, tag = "6")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub leave: Option<Presence>,
+    pub leave: Option<JoinLeaveMessage>,
     #[prost(message, optional, tag = "7")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsubscribe: Option<Unsubscribe>,
     #[prost(message, optional, tag = "9")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub subscribe: Option<Subscribe>,
+    pub subscribe: Option<SubscribePush>,
     #[prost(message, optional, tag = "11")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disconnect: Option<DisconnectPush>,
@@ -100,7 +100,7 @@ pub struct Push {
 }
 
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
-pub struct ClientInfo {
+pub struct ClientInfoMessage {
     /// Always in JSON, though empty for an anonymous client.
     #[prost(string, tag = "1")]
     pub user: String,
@@ -115,13 +115,13 @@ pub struct ClientInfo {
 }
 
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
-pub struct Publication {
+pub struct PublicationMessage {
     #[prost(bytes = "bytes", tag = "4")]
     #[serde(flatten, serialize_with = "json::payload::data")]
     pub data: Bytes,
     #[prost(message, optional, tag = "5")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub info: Option<ClientInfo>,
+    pub info: Option<ClientInfoMessage>,
     #[prost(uint64, tag = "6")]
     #[serde(skip_serializing_if = "is_default")]
     pub offset: u64,
@@ -136,10 +136,10 @@ pub struct Publication {
 
 /// A join or a leave.
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
-pub struct Presence {
+pub struct JoinLeaveMessage {
     #[prost(message, optional, tag = "1")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub info: Option<ClientInfo>,
+    pub info: Option<ClientInfoMessage>,
 }
 
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
@@ -152,7 +152,7 @@ pub struct Unsubscribe {
 
 /// A server-side subscription started after the connection was made.
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
-pub struct Subscribe {
+pub struct SubscribePush {
     #[prost(bool, tag = "1")]
     #[serde(skip_serializing_if = "is_default")]
     pub recoverable: bool,
@@ -237,7 +237,7 @@ pub struct SubscribeResult {
     pub epoch: String,
     #[prost(message, repeated, tag = "7")]
     #[serde(skip_serializing_if = "is_default")]
-    pub publications: Vec<Publication>,
+    pub publications: Vec<PublicationMessage>,
     #[prost(bool, tag = "8")]
     #[serde(skip_serializing_if = "is_default")]
     pub recovered: bool,
@@ -258,7 +258,7 @@ pub struct SubscribeResult {
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
 pub struct PresenceResult {
     #[prost(map = "string, message", tag = "1")]
-    pub presence: HashMap<String, ClientInfo>,
+    pub presence: HashMap<String, ClientInfoMessage>,
 }
 
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
@@ -272,7 +272,7 @@ pub struct PresenceStatsResult {
 #[derive(Clone, PartialEq, prost::Message, Serialize)]
 pub struct HistoryResult {
     #[prost(message, repeated, tag = "1")]
-    pub publications: Vec<Publication>,
+    pub publications: Vec<PublicationMessage>,
     #[prost(string, tag = "2")]
     pub epoch: String,
     #[prost(uint64, tag = "3")]

@@ -192,7 +192,7 @@ pub struct HistoryRequest {
     pub limit: i32,
     #[prost(message, optional, tag = "8")]
     #[serde(deserialize_with = "json::object")]
-    pub since: Option<StreamPosition>,
+    pub since: Option<StreamPositionMessage>,
     #[prost(bool, tag = "9")]
     #[serde(deserialize_with = "json::null_is_default")]
     pub reverse: bool,
@@ -200,7 +200,7 @@ pub struct HistoryRequest {
 
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
-pub struct StreamPosition {
+pub struct StreamPositionMessage {
     #[prost(uint64, tag = "1")]
     #[serde(deserialize_with = "json::null_is_default")]
     pub offset: u64,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::centrifuge::reply::ClientInfo;
+use crate::centrifuge::reply::ClientInfoMessage;
 use crate::json::{self, is_default};
 use crate::{Disconnect, ErrorCode, Publication, Tags, TopicName};
 
@@ -34,7 +34,7 @@ pub fn publication(topic: &TopicName, publication: &Publication, to: &mut Vec<u8
         #[serde(skip_serializing_if = "Option::is_none")]
         tags: Option<&'a Tags>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        info: Option<ClientInfo>,
+        info: Option<ClientInfoMessage>,
     }
 
     write(
@@ -44,7 +44,7 @@ pub fn publication(topic: &TopicName, publication: &Publication, to: &mut Vec<u8
             data: publication.data.clone(),
             offset: publication.offset,
             tags: publication.tags.as_deref().filter(|tags| !tags.is_empty()),
-            info: publication.info.as_deref().map(ClientInfo::from),
+            info: publication.info.as_deref().map(ClientInfoMessage::from),
         },
         to,
     );

@@ -7,7 +7,7 @@ use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use fanwire_hub::outbox::Parcel;
 use fanwire_hub::session::Pings;
-use fanwire_protocol::centrifuge::Reply;
+use fanwire_protocol::centrifuge::ReplyMessage;
 use fanwire_protocol::plain::sse;
 use fanwire_protocol::{Disconnect, ErrorCode, websocket};
 
@@ -70,7 +70,7 @@ impl Shard {
         }
     }
 
-    fn reply(&mut self, slot: u32, wire: Wire, reply: &Reply) {
+    fn reply(&mut self, slot: u32, wire: Wire, reply: &ReplyMessage) {
         self.counters.replies.add(1);
         if let Some(error) = &reply.error {
             self.counters.errors.count(error.code);
@@ -110,7 +110,7 @@ impl Shard {
     }
 
     /// The reply to connect goes before what the connection's subscriptions have brought already.
-    fn open(&mut self, slot: u32, wire: Wire, reply: &Reply) {
+    fn open(&mut self, slot: u32, wire: Wire, reply: &ReplyMessage) {
         self.reply(slot, wire, reply);
         // A reply that has no form on the wire closes the connection.
         let connection = self.connections.get_mut(slot as usize).filter(|c| c.session().is_some());

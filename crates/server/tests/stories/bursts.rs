@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hasher};
 
-use fanwire_protocol::centrifuge::{Command, ConnectRequest, PublishRequest, Reply, SubscribeRequest};
+use fanwire_protocol::centrifuge::{Command, ConnectRequest, PublishRequest, ReplyMessage, SubscribeRequest};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -30,10 +30,10 @@ async fn connect_protobuf(mut socket: RawSocket) -> RawSocket {
     socket
 }
 
-fn replies(mut bytes: &[u8]) -> Vec<Reply> {
+fn replies(mut bytes: &[u8]) -> Vec<ReplyMessage> {
     let mut replies = Vec::new();
     while !bytes.is_empty() {
-        replies.push(Reply::decode_length_delimited(&mut bytes).unwrap());
+        replies.push(ReplyMessage::decode_length_delimited(&mut bytes).unwrap());
     }
     replies
 }
@@ -44,7 +44,11 @@ pub(crate) async fn publish_protobuf(gateway: &TestGateway, topic: &str, data: V
     assert!(reply.publish.is_some(), "{reply:?}");
 }
 
-pub(crate) async fn try_to_publish_protobuf(gateway: &TestGateway, topic: &str, data: Vec<u8>) -> Reply {
+pub(crate) async fn try_to_publish_protobuf(
+    gateway: &TestGateway,
+    topic: &str,
+    data: Vec<u8>,
+) -> ReplyMessage {
     let mut socket = connect_protobuf(RawSocket::open(gateway.address).await).await;
     let publish = PublishRequest { channel: topic.into(), data: data.into(), ..PublishRequest::default() };
     socket.send(protobuf(Command { id: 2, publish: Some(publish), ..Command::default() })).await;

@@ -4,7 +4,7 @@
 //! topic's name. Moved places have no line: they are the shard's own business.
 
 use fanwire_hub::effect::{Effect, KnownPosition, Membership, TopicRequest, Wanted};
-use fanwire_protocol::centrifuge::{Encoding, Error, Reply, encode};
+use fanwire_protocol::centrifuge::{Encoding, Error, ReplyMessage, encode};
 use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode};
 
 use super::Outcome;
@@ -58,7 +58,7 @@ fn number<N: std::str::FromStr>(text: &str) -> N {
     digits.parse().ok().expect("a code follows")
 }
 
-fn json(reply: &Reply) -> String {
+fn json(reply: &ReplyMessage) -> String {
     let mut bytes = Vec::new();
     encode(Encoding::Json, reply, &mut bytes);
     let text = String::from_utf8(bytes).expect("JSON is UTF-8");

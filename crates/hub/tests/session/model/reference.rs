@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fanwire_hub::effect::{Effect, TopicRequest};
-use fanwire_protocol::centrifuge::Reply;
+use fanwire_protocol::centrifuge::ReplyMessage;
 
 use super::Saying;
 
@@ -118,7 +118,7 @@ impl Reference {
         }
     }
 
-    fn answered(&mut self, reply: &Reply) {
+    fn answered(&mut self, reply: &ReplyMessage) {
         let said = self.said.get_mut(&reply.id).expect("it answers what was said");
         said.answers += 1;
         assert_eq!(said.answers, 1, "{reply:?}");
