@@ -6,6 +6,10 @@ pub mod code;
 pub mod position;
 pub mod publication;
 pub mod topic;
+pub mod reason;
+pub mod request;
+pub mod reply;
+pub mod wire;
 
 pub mod centrifuge;
 pub mod json;

@@ -8,10 +8,13 @@ pub mod request;
 pub mod reply;
 pub mod decode;
 pub mod encode;
+pub mod requests;
 pub mod replies;
+pub mod codes;
 
 pub use decode::{Commands, Malformed, Request, commands, commands_from};
 pub use encode::{encode, frame_of};
 pub use encoding::Encoding;
 pub use reply::*;
 pub use request::*;
+pub use requests::{Requests, requests};

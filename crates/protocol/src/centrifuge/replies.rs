@@ -1,7 +1,168 @@
-//! Replies made from the words that the rest of the gateway uses.
+//! Replies and pushes as messages.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::codes::{self, Code};
 use super::reply::*;
-use crate::{Disconnect, Epoch, ErrorCode, TopicName, Unsubscribed};
+use super::request::Empty;
+use crate::reason::Refused;
+use crate::reply::{Connected, Outcome, Push, Reply, Subscribed};
+use crate::{ClientInfo, Disconnect, Epoch, ErrorCode, Publication, TopicName, Unsubscribed};
+
+impl From<&Reply> for ReplyMessage {
+    fn from(reply: &Reply) -> Self {
+        let message = Self { id: reply.id, ..Self::default() };
+        let outcome = match &reply.result {
+            Ok(outcome) => outcome,
+            Err(refused) => return Self { error: Some(refused.into()), ..message },
+        };
+        match outcome {
+            Outcome::Connected(connected) => Self { connect: Some((&**connected).into()), ..message },
+            Outcome::Subscribed(subscribed) => Self { subscribe: Some(subscribed.into()), ..message },
+            Outcome::Unsubscribed => Self { unsubscribe: Some(Empty {}), ..message },
+            Outcome::Published => Self { publish: Some(Empty {}), ..message },
+            Outcome::Presence(clients) => {
+                let presence =
+                    clients.iter().map(|info| (info.client.to_string(), (&**info).into())).collect();
+                Self { presence: Some(PresenceResult { presence }), ..message }
+            }
+            Outcome::PresenceStats { clients, users } => {
+                let stats = PresenceStatsResult { num_clients: *clients as u32, num_users: *users as u32 };
+                Self { presence_stats: Some(stats), ..message }
+            }
+            Outcome::History { top, publications } => {
+                let history = HistoryResult {
+                    publications: messages(publications),
+                    epoch: top.epoch.to_string(),
+                    offset: top.offset,
+                };
+                Self { history: Some(history), ..message }
+            }
+            Outcome::Called(data) => Self { rpc: Some(RpcResult { data: data.clone() }), ..message },
+            Outcome::Refreshed { ttl } => {
+                let refresh = ExpiryResult { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };
+                Self { refresh: Some(refresh), ..message }
+            }
+            Outcome::SubRefreshed { ttl } => {
+                let refresh = SubRefreshResult { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };
+                Self { sub_refresh: Some(refresh), ..message }
+            }
+        }
+    }
+}
+
+impl From<&Push> for ReplyMessage {
+    fn from(push: &Push) -> Self {
+        let push = match push {
+            Push::Publication { topic, publication, epoch } => {
+                let mut publication = PublicationMessage::from(&**publication);
+                if let Some(epoch) = epoch {
+                    epoch.as_str().clone_into(&mut publication.epoch);
+                }
+                PushMessage { publication: Some(publication), ..PushMessage::to(topic) }
+            }
+            Push::Join { topic, info } => PushMessage { join: Some(info.into()), ..PushMessage::to(topic) },
+            Push::Leave { topic, info } => PushMessage { leave: Some(info.into()), ..PushMessage::to(topic) },
+            Push::Subscribed { topic, subscription } => {
+                PushMessage { subscribe: Some(subscription.into()), ..PushMessage::to(topic) }
+            }
+            Push::Unsubscribed { topic, reason } => {
+                let (code, reason) = codes::unsubscribed(*reason);
+                let unsubscribe = Unsubscribe { code, reason: reason.to_owned() };
+                PushMessage { unsubscribe: Some(unsubscribe), ..PushMessage::to(topic) }
+            }
+            Push::Refreshed { ttl } => {
+                let refresh = Refresh { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };
+                PushMessage { refresh: Some(refresh), ..PushMessage::default() }
+            }
+        };
+        Self { push: Some(push), ..Self::default() }
+    }
+}
+
+impl From<&Refused> for Error {
+    fn from(refused: &Refused) -> Self {
+        let Code { number, text, temporary } = codes::error(refused.error);
+        let message = match &refused.mistake {
+            None => text.to_owned(),
+            Some(mistake) => format!("{text}: {}", codes::mistake(mistake)),
+        };
+        Self { code: number, message, temporary }
+    }
+}
+
+impl From<&Connected> for ConnectResult {
+    fn from(connected: &Connected) -> Self {
+        let subs = connected.topics.iter();
+        Self {
+            client: connected.client.to_string(),
+            version: connected.version.to_owned(),
+            expires: connected.ttl.is_some(),
+            ttl: connected.ttl.unwrap_or(0),
+            data: Bytes::new(),
+            subs: subs.map(|(topic, subscribed)| (topic.as_str().to_owned(), subscribed.into())).collect(),
+            // 0 would say that there are none.
+            ping: connected.ping_interval.map_or(0, |interval| interval.as_secs().max(1) as u32),
+            pong: connected.pong,
+            time: connected.time_millis.unwrap_or(0),
+        }
+    }
+}
+
+impl From<&Subscribed> for SubscribeResult {
+    fn from(subscribed: &Subscribed) -> Self {
+        Self {
+            expires: subscribed.ttl.is_some(),
+            ttl: subscribed.ttl.unwrap_or(0),
+            recoverable: subscribed.recoverable,
+            epoch: epoch(subscribed),
+            publications: subscribed.recovered.as_deref().map(messages).unwrap_or_default(),
+            recovered: subscribed.recovered.is_some(),
+            offset: offset(subscribed),
+            positioned: subscribed.positioned,
+            data: subscribed.data.clone(),
+            was_recovering: subscribed.was_recovering,
+        }
+    }
+}
+
+/// The push has no room for publications.
+impl From<&Subscribed> for SubscribePush {
+    fn from(subscribed: &Subscribed) -> Self {
+        Self {
+            recoverable: subscribed.recoverable,
+            epoch: epoch(subscribed),
+            offset: offset(subscribed),
+            positioned: subscribed.positioned,
+            data: subscribed.data.clone(),
+        }
+    }
+}
+
+fn epoch(subscribed: &Subscribed) -> String {
+    subscribed.top.map(|top| top.epoch.to_string()).unwrap_or_default()
+}
+
+/// The offset from which clients go on through the publications; they drop what is not above it. For a client that
+/// recovers everything it is the offset that it asked from.
+fn offset(subscribed: &Subscribed) -> u64 {
+    match subscribed.recovered.iter().flatten().next() {
+        Some(first) => first.offset.saturating_sub(1),
+        None => subscribed.top.map_or(0, |top| top.offset),
+    }
+}
+
+fn messages(publications: &[Arc<Publication>]) -> Vec<PublicationMessage> {
+    publications.iter().map(|publication| (&**publication).into()).collect()
+}
+
+impl From<&Arc<ClientInfo>> for JoinLeaveMessage {
+    fn from(info: &Arc<ClientInfo>) -> Self {
+        Self { info: Some((&**info).into()) }
+    }
+}
 
 impl ReplyMessage {
     /// The server's ping: a reply without anything in it.

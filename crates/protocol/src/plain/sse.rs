@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::centrifuge::codes;
 use crate::centrifuge::reply::ClientInfoMessage;
 use crate::json::{self, is_default};
-use crate::{Disconnect, ErrorCode, Publication, Tags, TopicName};
+use crate::{Publication, Tags, TopicName};
 
 /// A comment, which `EventSource` ignores: keeps the connection from looking idle to whatever is between.
 pub const KEEPALIVE: &[u8] = b":\n\n";
@@ -50,29 +51,6 @@ pub fn publication(topic: &TopicName, publication: &Publication, to: &mut Vec<u8
     );
 }
 
-/// Appends the refusal of a topic, while others of the same stream may go on:
-///
-/// ```text
-/// event: error
-/// data: {"topic":"news","code":103,"message":"permission denied"}
-/// ```
-///
-/// with `"temporary":true` when asking again later may help. An event named `error` reaches the same listener as a
-/// lost connection does; only the former has `data`.
-pub fn error(error: ErrorCode, topic: &TopicName, to: &mut Vec<u8>) {
-    #[derive(Serialize)]
-    struct Event<'a> {
-        topic: &'a str,
-        code: u32,
-        message: &'a str,
-        #[serde(skip_serializing_if = "is_default")]
-        temporary: bool,
-    }
-
-    let ErrorCode { code, message, temporary } = error;
-    write(Some("error"), &Event { topic: topic.as_str(), code, message, temporary }, to);
-}
-
 /// Appends the last event of a stream that the server ends:
 ///
 /// ```text
@@ -82,7 +60,7 @@ pub fn error(error: ErrorCode, topic: &TopicName, to: &mut Vec<u8>) {
 ///
 /// `EventSource` connects anew by itself after any end of the stream, so a page has to close it where `reconnect` is
 /// false.
-pub fn disconnect(disconnect: &Disconnect, to: &mut Vec<u8>) {
+pub fn disconnect(number: u16, text: &str, to: &mut Vec<u8>) {
     #[derive(Serialize)]
     struct Event<'a> {
         code: u16,
@@ -90,8 +68,7 @@ pub fn disconnect(disconnect: &Disconnect, to: &mut Vec<u8>) {
         reconnect: bool,
     }
 
-    let event =
-        Event { code: disconnect.code, reason: &disconnect.reason, reconnect: !disconnect.is_terminal() };
+    let event = Event { code: number, reason: text, reconnect: codes::reconnects(number) };
     write(Some("disconnect"), &event, to);
 }
 

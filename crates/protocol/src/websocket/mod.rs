@@ -45,3 +45,6 @@ impl Opcode {
 
 /// The longest payload of a control frame (RFC 6455 section 5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
+
+/// The longest reason in a close frame, beside the code (RFC 6455 section 5.5).
+pub const REASON_BYTES_MAX: usize = CONTROL_BYTES_MAX - size_of::<u16>();

@@ -60,7 +60,7 @@ impl Default for Limits {
 }
 
 /// How a peer broke the protocol. The connection is to be closed with `close_code`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Violation {
     #[error("frame is not masked")]
     NotMasked,

@@ -224,7 +224,7 @@ impl Shard {
         let goodbye = match connection.session().map(|session| session.wire()) {
             Some(Wire::Events) => {
                 let mut text = Vec::new();
-                sse::disconnect(why, &mut text);
+                sse::disconnect(why.code, &why.reason, &mut text);
                 text.into()
             }
             Some(Wire::JsonFrames | Wire::ProtobufFrames) | None => {

@@ -1,0 +1,113 @@
+//! From commands to requests.
+
+use std::fmt;
+
+use super::decode::{Commands, Malformed, commands_from};
+use super::encoding::Encoding;
+use super::request::*;
+use crate::reason::{Mistake, Unserved};
+use crate::request::{Ask, Connect, History, Publish, Request, StreamPosition, SubRefresh, Subscribe};
+
+/// The requests in one frame, from a place in it on; see [`Requests::taken`]. What was found good of the frame as a whole
+/// is not looked at again, so it costs nothing to stop after each request.
+pub fn requests(encoding: Encoding, frame: &[u8], taken: usize) -> Requests<'_> {
+    Requests(commands_from(encoding, frame, taken))
+}
+
+/// Iterates over the requests of a frame; see [`requests`].
+pub struct Requests<'a>(Commands<'a>);
+
+impl Requests<'_> {
+    /// Returns how many bytes of the frame the requests so far took, with the white space behind them: none before the
+    /// first, all when no other follows.
+    pub fn taken(&self) -> usize {
+        self.0.taken()
+    }
+}
+
+impl Iterator for Requests<'_> {
+    type Item = Result<Request, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.0.next()?.map(Request::from))
+    }
+}
+
+impl fmt::Debug for Requests<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Of several requests in one command the first in this order counts. Without a request, id 0 makes it a pong and any
+/// other id a mistake; only `send` goes without an id.
+impl From<Command> for Request {
+    fn from(command: Command) -> Self {
+        let id = command.id;
+        let ask = if let Some(connect) = command.connect {
+            Ask::Connect(connect.into())
+        } else if let Some(Empty {}) = command.ping {
+            Ask::Ping
+        } else if let Some(subscribe) = command.subscribe {
+            Ask::Subscribe(subscribe.into())
+        } else if let Some(UnsubscribeRequest { channel }) = command.unsubscribe {
+            Ask::Unsubscribe { topic: channel }
+        } else if let Some(PublishRequest { channel, data, kind }) = command.publish {
+            Ask::Publish(Publish { topic: channel, data, is_unserved: kind != 0 })
+        } else if let Some(PresenceRequest { channel }) = command.presence {
+            Ask::Presence { topic: channel }
+        } else if let Some(PresenceStatsRequest { channel }) = command.presence_stats {
+            Ask::PresenceStats { topic: channel }
+        } else if let Some(HistoryRequest { channel, limit, since, reverse }) = command.history {
+            let limit = usize::try_from(limit).ok();
+            let since = since.map(|StreamPositionMessage { offset, epoch }| StreamPosition { offset, epoch });
+            Ask::History(History { topic: channel, limit, since, reverse })
+        } else if let Some(RpcRequest { data, method }) = command.rpc {
+            Ask::Call { method, data }
+        } else if let Some(SendRequest { data }) = command.send {
+            return Self { id, ask: Ask::Send { data } };
+        } else if let Some(RefreshRequest { token }) = command.refresh {
+            Ask::Refresh { token }
+        } else if let Some(SubRefreshRequest { channel, token, kind }) = command.sub_refresh {
+            Ask::SubRefresh(SubRefresh { topic: channel, token, is_unserved: kind != 0 })
+        } else if id == 0 {
+            return Self { id, ask: Ask::Pong };
+        } else {
+            Ask::Wrong(Mistake::NoRequest)
+        };
+        Self { id, ask: if id == 0 { Ask::Wrong(Mistake::NoId) } else { ask } }
+    }
+}
+
+impl From<ConnectRequest> for Connect {
+    fn from(ConnectRequest { token, subs, .. }: ConnectRequest) -> Self {
+        let position = |request: SubscribeRequest| since(request.recover, request.offset, request.epoch);
+        Self { token, topics: subs.into_iter().map(|(topic, request)| (topic, position(request))).collect() }
+    }
+}
+
+impl From<SubscribeRequest> for Subscribe {
+    fn from(request: SubscribeRequest) -> Self {
+        let unserved = if !matches!(&*request.delta, "" | "fossil") {
+            Some(Unserved::Delta)
+        } else if request.kind != 0 {
+            Some(Unserved::Kind)
+        } else {
+            request.tf.is_some().then_some(Unserved::TagFilter)
+        };
+        Self {
+            topic: request.channel,
+            token: request.token,
+            since: since(request.recover, request.offset, request.epoch),
+            positioned: request.positioned,
+            recoverable: request.recoverable,
+            join_leave: request.join_leave,
+            or_refuse: request.flag & SubscribeRequest::FLAG_REJECT_UNRECOVERED != 0,
+            unserved,
+        }
+    }
+}
+
+fn since(recover: bool, offset: u64, epoch: String) -> Option<StreamPosition> {
+    recover.then_some(StreamPosition { offset, epoch })
+}

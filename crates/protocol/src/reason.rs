@@ -1,0 +1,209 @@
+//! Reasons: why a request is refused, why a connection or a subscription ends. They say what happened; the numbers and
+//! the sentences that a client reads are its wire's, see [`crate::centrifuge::codes`].
+
+use std::borrow::Cow;
+use std::fmt::Display;
+
+use crate::websocket::Violation;
+
+/// The reason for which a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RequestError {
+    Internal,
+    Unauthorized,
+    UnknownTopic,
+    PermissionDenied,
+    MethodNotFound,
+    AlreadySubscribed,
+    LimitExceeded,
+    BadRequest,
+    NotAvailable,
+    /// The token's own time is over.
+    TokenExpired,
+    /// What the token grants is over.
+    Expired,
+    TooManyRequests,
+    UnrecoverablePosition,
+}
+
+impl RequestError {
+    pub const ALL: [Self; 13] = [
+        Self::Internal,
+        Self::Unauthorized,
+        Self::UnknownTopic,
+        Self::PermissionDenied,
+        Self::MethodNotFound,
+        Self::AlreadySubscribed,
+        Self::LimitExceeded,
+        Self::BadRequest,
+        Self::NotAvailable,
+        Self::TokenExpired,
+        Self::Expired,
+        Self::TooManyRequests,
+        Self::UnrecoverablePosition,
+    ];
+
+    /// Returns true if the same request may succeed later without any change.
+    pub const fn is_temporary(self) -> bool {
+        matches!(self, Self::Internal | Self::TooManyRequests)
+    }
+}
+
+/// A refused request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub error: RequestError,
+    /// Goes with [`RequestError::BadRequest`].
+    pub mistake: Option<Box<Mistake>>,
+}
+
+impl From<RequestError> for Refused {
+    fn from(error: RequestError) -> Self {
+        Self { error, mistake: None }
+    }
+}
+
+impl From<Mistake> for Refused {
+    fn from(mistake: Mistake) -> Self {
+        Self { error: RequestError::BadRequest, mistake: Some(mistake.into()) }
+    }
+}
+
+/// A mistake in a request or in a token. A wire says it with the names of its own fields; a text says what is wrong and
+/// what to do, without the field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    NoTopic,
+    /// The topic of a request cannot be.
+    TopicName(Cow<'static, str>),
+    /// A topic that the connection token grants cannot be.
+    TokenTopicName(Cow<'static, str>),
+    /// The personal topic of the token's user cannot be.
+    TokenUserName(Cow<'static, str>),
+    /// The user of the token cannot have a personal topic.
+    NoPersonalTopic(Cow<'static, str>),
+    /// Connect asks for a topic whose namespace is not configured.
+    UnknownNamespace,
+    NoToken,
+    EmptyConnectionToken,
+    EmptySubscriptionToken,
+    /// The data of a publication does not fit.
+    Data(Cow<'static, str>),
+    /// Something in a token does not fit, by the token's own names.
+    Token(Cow<'static, str>),
+    Unserved(Unserved),
+    /// History in reverse from the position before the first publication.
+    ReverseFromStart,
+    /// The first request is not connect.
+    NoConnect,
+    SecondConnect,
+    /// A request after connect was refused.
+    AfterRefusal,
+    PongUnasked,
+    PingUnserved,
+    NoRequest,
+    NoId,
+    Malformed(Cow<'static, str>),
+}
+
+/// Something that a client may ask for by the protocol, and that is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unserved {
+    /// An unknown format of deltas.
+    Delta,
+    /// A topic that is not a stream.
+    Kind,
+    TagFilter,
+}
+
+/// The reason for which the server ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    Shutdown,
+    ServerError,
+    Expired,
+    SubscriptionExpired,
+    Slow,
+    InsufficientState,
+    ForceReconnect,
+    NoPong,
+    TooManyRequests,
+    /// The limit of a user's connections, as far as the nodes that hold them did not confirm them. They may be gone.
+    ConnectionLimitUnconfirmed,
+    InvalidToken,
+    BadRequest,
+    Stale,
+    ForceDisconnect,
+    ConnectionLimit,
+    TopicLimit,
+    PermissionDenied,
+    NotAvailable,
+    /// The peer broke the framing.
+    Framing(Violation),
+    /// The application's API gave this number; the words are its own.
+    ByApplication(u16),
+}
+
+impl CloseReason {
+    /// Returns true if nothing that waits for the client is worth sending.
+    pub fn discards_queue(self) -> bool {
+        self == Self::Slow
+    }
+}
+
+/// The end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    pub reason: CloseReason,
+    pub detail: Option<Box<Detail>>,
+}
+
+/// More about the end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    Mistake(Mistake),
+    /// The application's own words.
+    Words(String),
+}
+
+impl Close {
+    /// A bad request.
+    pub fn mistake(mistake: Mistake) -> Self {
+        Self { reason: CloseReason::BadRequest, detail: Some(Detail::Mistake(mistake).into()) }
+    }
+
+    /// A token that is good, but holds something that cannot be shown to clients.
+    pub fn unfit_token(why: impl Display) -> Self {
+        let mistake = Mistake::Token(why.to_string().into());
+        Self { reason: CloseReason::InvalidToken, detail: Some(Detail::Mistake(mistake).into()) }
+    }
+
+    /// An end that the application wants, by a number and words of its own.
+    pub fn by_application(number: u16, words: String) -> Self {
+        Self { reason: CloseReason::ByApplication(number), detail: Some(Detail::Words(words).into()) }
+    }
+}
+
+impl From<CloseReason> for Close {
+    fn from(reason: CloseReason) -> Self {
+        Self { reason, detail: None }
+    }
+}
+
+/// The reason for which the server ends one subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unsubscribed {
+    ByServer,
+    InsufficientState,
+    Expired,
+}
+
+impl Unsubscribed {
+    /// Returns true if the client is to subscribe again.
+    pub fn resubscribes(self) -> bool {
+        match self {
+            Self::ByServer => false,
+            Self::InsufficientState | Self::Expired => true,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Replies and pushes: the things the server tells a client, in the words of no wire.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::reason::{Refused, Unsubscribed};
+use crate::{ClientId, ClientInfo, Epoch, Position, Publication, TopicName};
+
+/// The answer to the request of the same id.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    pub id: u32,
+    pub result: Result<Outcome, Refused>,
+}
+
+/// The outcome of a request that was carried out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    Connected(Box<Connected>),
+    Subscribed(Subscribed),
+    Unsubscribed,
+    Published,
+    Presence(Vec<Arc<ClientInfo>>),
+    PresenceStats {
+        clients: usize,
+        users: usize,
+    },
+    History {
+        top: Position,
+        publications: Vec<Arc<Publication>>,
+    },
+    /// The result of a method; empty: none.
+    Called(Bytes),
+    /// Seconds until the connection expires; `None`: never.
+    Refreshed {
+        ttl: Option<u32>,
+    },
+    /// The same for a subscription.
+    SubRefreshed {
+        ttl: Option<u32>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connected {
+    pub client: ClientId,
+    /// The server's version.
+    pub version: &'static str,
+    /// Seconds until the connection expires; `None`: never.
+    pub ttl: Option<u32>,
+    /// Between the server's own pings; `None`: it sends none that the client sees.
+    pub ping_interval: Option<Duration>,
+    /// The client has to answer pings.
+    pub pong: bool,
+    /// The server's clock, in milliseconds since 1970.
+    pub time_millis: Option<i64>,
+    /// Subscriptions that the server made.
+    pub topics: Vec<(TopicName, Subscribed)>,
+}
+
+/// A subscription as its client is told of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Subscribed {
+    /// Seconds until it expires; `None`: never.
+    pub ttl: Option<u32>,
+    pub positioned: bool,
+    pub recoverable: bool,
+    pub was_recovering: bool,
+    /// The stream's end; known if it is positioned.
+    pub top: Option<Position>,
+    /// The publications since the client's position; `None`: it is not recovered.
+    pub recovered: Option<Vec<Arc<Publication>>>,
+    /// From its credentials; empty: none.
+    pub data: Bytes,
+}
+
+/// Something that a client is told without having asked for it just now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Push {
+    /// `epoch` goes along with the first publication of a stream.
+    Publication {
+        topic: TopicName,
+        publication: Arc<Publication>,
+        epoch: Option<Epoch>,
+    },
+    Join {
+        topic: TopicName,
+        info: Arc<ClientInfo>,
+    },
+    Leave {
+        topic: TopicName,
+        info: Arc<ClientInfo>,
+    },
+    /// The server subscribed the client. Recovered publications follow, each as a push.
+    Subscribed {
+        topic: TopicName,
+        subscription: Subscribed,
+    },
+    Unsubscribed {
+        topic: TopicName,
+        reason: Unsubscribed,
+    },
+    /// The server moved the end of the connection's credentials; `None`: to never.
+    Refreshed {
+        ttl: Option<u32>,
+    },
+}
+
+impl Push {
+    /// Returns true if it goes only to subscribers that are told of joins and leaves.
+    pub fn is_join_or_leave(&self) -> bool {
+        matches!(self, Self::Join { .. } | Self::Leave { .. })
+    }
+}

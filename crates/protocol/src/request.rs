@@ -1,0 +1,148 @@
+//! Requests: the things a client asks of the server, in the words of no wire.
+
+use bytes::Bytes;
+
+use crate::reason::{Mistake, Unserved};
+
+/// One request of a client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Comes back in the reply; 0 where none is wanted.
+    pub id: u32,
+    pub ask: Ask,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// The answer to a ping of the server.
+    Pong,
+    Ping,
+    /// A request that is understood, and cannot be.
+    Wrong(Mistake),
+    Connect(Connect),
+    Subscribe(Subscribe),
+    Unsubscribe {
+        topic: String,
+    },
+    Publish(Publish),
+    Presence {
+        topic: String,
+    },
+    PresenceStats {
+        topic: String,
+    },
+    History(History),
+    Call {
+        method: String,
+        data: Bytes,
+    },
+    Send {
+        data: Bytes,
+    },
+    Refresh {
+        token: String,
+    },
+    SubRefresh(SubRefresh),
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Connect {
+    /// Empty: none.
+    pub token: String,
+    /// Topics to be subscribed to before the reply, each once, with the positions to recover from.
+    pub topics: Vec<(String, Option<StreamPosition>)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Subscribe {
+    pub topic: String,
+    /// Empty: none.
+    pub token: String,
+    /// The position to recover from.
+    pub since: Option<StreamPosition>,
+    pub positioned: bool,
+    pub recoverable: bool,
+    pub join_leave: bool,
+    /// Without recovery, there is to be no subscription at all.
+    pub or_refuse: bool,
+    /// The first that matters to the session.
+    pub unserved: Option<Unserved>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Publish {
+    pub topic: String,
+    pub data: Bytes,
+    /// The topic is meant to be another kind than a stream.
+    pub is_unserved: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SubRefresh {
+    pub topic: String,
+    pub token: String,
+    /// Something other than a new token is meant.
+    pub is_unserved: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    pub topic: String,
+    /// Publications at most; `None`: as many as are allowed.
+    pub limit: Option<usize>,
+    pub since: Option<StreamPosition>,
+    pub reverse: bool,
+}
+
+/// A place in a stream as a client knows it. Its epoch is any text; empty matches every epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamPosition {
+    pub offset: u64,
+    pub epoch: String,
+}
+
+impl Request {
+    /// Returns the memory that the texts and the data take.
+    pub fn bytes(&self) -> usize {
+        let since = |since: &Option<StreamPosition>| since.as_ref().map_or(0, |since| since.epoch.len());
+        match &self.ask {
+            Ask::Pong | Ask::Ping | Ask::Wrong(_) => 0,
+            Ask::Connect(connect) => {
+                let topics = connect.topics.iter().map(|(topic, position)| topic.len() + since(position));
+                connect.token.len() + topics.sum::<usize>()
+            }
+            Ask::Subscribe(subscribe) => {
+                subscribe.topic.len() + subscribe.token.len() + since(&subscribe.since)
+            }
+            Ask::Unsubscribe { topic } | Ask::Presence { topic } | Ask::PresenceStats { topic } => {
+                topic.len()
+            }
+            Ask::Publish(publish) => publish.topic.len() + publish.data.len(),
+            Ask::History(history) => history.topic.len() + since(&history.since),
+            Ask::Call { method, data } => method.len() + data.len(),
+            Ask::Send { data } => data.len(),
+            Ask::Refresh { token } => token.len(),
+            Ask::SubRefresh(refresh) => refresh.topic.len() + refresh.token.len(),
+        }
+    }
+
+    /// Returns the topic whose order the request has to keep.
+    pub fn topic(&self) -> Option<&str> {
+        match &self.ask {
+            Ask::Subscribe(subscribe) => Some(&subscribe.topic),
+            Ask::Publish(publish) => Some(&publish.topic),
+            Ask::Unsubscribe { topic } | Ask::Presence { topic } | Ask::PresenceStats { topic } => {
+                Some(topic)
+            }
+            Ask::History(history) => Some(&history.topic),
+            Ask::SubRefresh(refresh) => Some(&refresh.topic),
+            Ask::Pong
+            | Ask::Ping
+            | Ask::Wrong(_)
+            | Ask::Connect(_)
+            | Ask::Call { .. }
+            | Ask::Send { .. }
+            | Ask::Refresh { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Wires: the ways in which clients are spoken to. Everything in which they differ is here.
+
+use bytes::Bytes;
+
+use crate::centrifuge::{self, Encoding, ReplyMessage, Requests, codes};
+use crate::plain::sse;
+use crate::reason::{Close, CloseReason};
+use crate::reply::{Push, Reply};
+use crate::websocket;
+
+pub use crate::centrifuge::Malformed;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Wire {
+    /// Centrifuge JSON in WebSocket text frames.
+    CentrifugeJson,
+    /// Centrifuge Protobuf in WebSocket binary frames.
+    CentrifugeProtobuf,
+    /// Server-Sent Events.
+    Sse,
+}
+
+/// The way in which a client is pinged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pings {
+    /// By the wire's own messages, which the client answers.
+    Messages,
+    /// By WebSocket ping frames, which every WebSocket client answers by itself.
+    Frames,
+    /// The client cannot answer: something is sent, so that a dead connection shows.
+    Keepalive,
+}
+
+/// The way in which a connection is spoken to, as agreed when it opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransportMode {
+    pub wire: Wire,
+    pub pings: Pings,
+}
+
+/// The form that something has on a wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    Bytes(Bytes),
+    /// Clients of the wire are not told.
+    Nothing,
+    /// Clients of the wire can be told only by the end of the connection.
+    Close(CloseReason),
+}
+
+/// Pings: an empty JSON object, an empty Protobuf message after its length, each framed, and a ping frame.
+const PING_JSON: Bytes = Bytes::from_static(b"\x81\x02{}");
+const PING_PROTOBUF: Bytes = Bytes::from_static(b"\x82\x01\x00");
+const PING_FRAME: Bytes = Bytes::from_static(b"\x89\x00");
+
+impl Wire {
+    pub const ALL: [Self; 3] = [Self::CentrifugeJson, Self::CentrifugeProtobuf, Self::Sse];
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Returns the names of the transport and of the encoding, for metrics.
+    pub fn labels(self) -> (&'static str, &'static str) {
+        match self {
+            Self::CentrifugeJson => ("websocket", "json"),
+            Self::CentrifugeProtobuf => ("websocket", "protobuf"),
+            Self::Sse => ("sse", "json"),
+        }
+    }
+
+    /// Returns true if anything is expected from the client once the connection is open.
+    pub fn reads(self) -> bool {
+        match self {
+            Self::CentrifugeJson | Self::CentrifugeProtobuf => true,
+            Self::Sse => false,
+        }
+    }
+
+    /// Returns true if its messages may be compressed as WebSocket messages are.
+    pub fn is_compressible(self) -> bool {
+        match self {
+            Self::CentrifugeJson | Self::CentrifugeProtobuf => true,
+            Self::Sse => false,
+        }
+    }
+
+    /// Returns the requests in a message, from the place in it up to which it was `taken`.
+    pub fn requests(self, message: &[u8], taken: usize) -> Requests<'_> {
+        match self {
+            Self::CentrifugeJson => centrifuge::requests(Encoding::Json, message, taken),
+            // A URL's requests are written down as commands of the other wire.
+            Self::CentrifugeProtobuf | Self::Sse => centrifuge::requests(Encoding::Protobuf, message, taken),
+        }
+    }
+
+    pub fn reply(self, reply: &Reply) -> Form {
+        match self {
+            Self::CentrifugeJson => Form::Bytes(framed(Encoding::Json, &reply.into())),
+            Self::CentrifugeProtobuf => Form::Bytes(framed(Encoding::Protobuf, &reply.into())),
+            Self::Sse if reply.result.is_err() => Form::Close(CloseReason::ServerError),
+            Self::Sse => Form::Nothing,
+        }
+    }
+
+    pub fn push(self, push: &Push) -> Form {
+        match self {
+            Self::CentrifugeJson => Form::Bytes(framed(Encoding::Json, &push.into())),
+            Self::CentrifugeProtobuf => Form::Bytes(framed(Encoding::Protobuf, &push.into())),
+            Self::Sse => match push {
+                Push::Publication { topic, publication, .. } => {
+                    let mut event = Vec::with_capacity(publication.data.len() + 64);
+                    sse::publication(topic, publication, &mut event);
+                    Form::Bytes(event.into())
+                }
+                // Such a client cannot subscribe by itself: it comes back as a whole, or is told to stay away.
+                Push::Unsubscribed { reason, .. } => Form::Close(match reason.resubscribes() {
+                    true => CloseReason::ForceReconnect,
+                    false => CloseReason::ForceDisconnect,
+                }),
+                Push::Join { .. } | Push::Leave { .. } | Push::Subscribed { .. } | Push::Refreshed { .. } => {
+                    Form::Nothing
+                }
+            },
+        }
+    }
+
+    pub fn ping(self, pings: Pings) -> Bytes {
+        match (pings, self) {
+            (Pings::Messages, Self::CentrifugeJson) => PING_JSON,
+            (Pings::Messages, Self::CentrifugeProtobuf) => PING_PROTOBUF,
+            (Pings::Frames, _) => PING_FRAME,
+            (Pings::Keepalive, _) | (_, Self::Sse) => Bytes::from_static(sse::KEEPALIVE),
+        }
+    }
+
+    /// Returns the last bytes of a connection that the server ends.
+    pub fn goodbye(self, close: &Close) -> Bytes {
+        match self {
+            Self::CentrifugeJson | Self::CentrifugeProtobuf => {
+                let (number, text) = codes::close(close);
+                websocket::close_frame(number, &text)
+            }
+            Self::Sse => {
+                let (number, text) = codes::close(close);
+                let mut event = Vec::new();
+                sse::disconnect(number, &text, &mut event);
+                event.into()
+            }
+        }
+    }
+}
+
+fn framed(encoding: Encoding, message: &ReplyMessage) -> Bytes {
+    websocket::framed(encoding.opcode(), |to| centrifuge::encode(encoding, message, to))
+}
