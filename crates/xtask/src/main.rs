@@ -15,6 +15,7 @@ mod fuzz;
 mod instructions;
 mod process;
 mod report;
+mod structure;
 mod test;
 mod tools;
 
@@ -45,6 +46,11 @@ enum Verb {
     /// Everything that has to hold before a change lands: format, lints, tests, metrics, attacks, chart,
     /// costs in instructions, a short fuzz run.
     Ci,
+    /// Check what the compiler does not: circles between files, crates that must not do input or output, the walks of
+    /// docs/architecture.md.
+    ///
+    /// Names of types with several definitions and files over 500 lines are told, and do not fail.
+    Structure,
     /// Attack the built binary beside honest clients, which must not be closed, refused or kept waiting.
     ///
     /// Each case compares the same clients without the attack and under it, and watches the server's memory. The table
@@ -91,6 +97,7 @@ fn main() -> ExitCode {
         Verb::Test { filter } => test::run(&mut report, filter.as_deref()),
         Verb::Attack(arguments) => attack::run(&mut report, arguments),
         Verb::Ci => ci::run(&mut report),
+        Verb::Structure => structure::run(&mut report),
         Verb::Chart => chart::run(&mut report),
         Verb::Bench { save: true, .. } => instructions::save(&mut report),
         Verb::Bench { list: true, .. } => {
