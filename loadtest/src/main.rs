@@ -4,7 +4,7 @@
 //! One thread and one epoll set drive all clients, so the tool stays cheaper than what it measures; its own CPU is reported
 //! beside the server's. It knows nothing of a server but the wire protocol and the configuration it starts it with.
 //!
-//!     cargo build --release -p fanwire -p fanwire-loadtest && target/release/fanwire-loadtest fanout
+//!     cargo build --profile dist -p fanwire -p fanwire-loadtest && target/dist/fanwire-loadtest fanout
 //!
 //! Exit codes: 0 all well; 1 a turn failed, by a lost, doubled, reordered or corrupted message, a lost connection or a server
 //! that ended; 2 the run could not be made; 130 it was

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: named runs of the load tool against the release build, whose results `docs/performance.md` cites,
+//! `cargo xtask bench`: named runs of the load tool against the build for production, whose results `docs/performance.md` cites,
 //! and the Redis engine's own benchmark.
 
 use std::path::PathBuf;
@@ -151,8 +151,8 @@ pub(crate) fn run(report: &mut Report, names: &[String], arguments: &[String]) -
 fn load_test(report: &mut Report, runs: &[&Run], arguments: &[String]) -> Result<(), Stop> {
     report.prepare("programs", tools::load_test)?;
     report.prepare("peers of the load test", tools::peer_packages)?;
-    report.prepare("release build", || {
-        let build = cargo(&["build", "--release", "-p", "fanwire", "-p", "fanwire-loadtest"]);
+    report.prepare("build for production", || {
+        let build = cargo(&["build", "--profile", "dist", "-p", "fanwire", "-p", "fanwire-loadtest"]);
         process::run(build, BUILD_DEADLINE)
     })?;
     report.prepare("folder of results", || {
@@ -160,13 +160,13 @@ fn load_test(report: &mut Report, runs: &[&Run], arguments: &[String]) -> Result
             .map_err(|error| format!("cannot make {RESULTS}: {error}"))?;
         Ok(process::Outcome::DONE)
     })?;
-    let release = target_folder().join("release");
-    let tool = release.join("fanwire-loadtest");
+    let built = target_folder().join("dist");
+    let tool = built.join("fanwire-loadtest");
     let mut result = Ok(());
     for run in runs {
         let passed = report.step(run.name, || {
             let mut load = command(&tool, &[]);
-            load.args(run.arguments.split_whitespace()).arg("--server").arg(release.join("fanwire"));
+            load.args(run.arguments.split_whitespace()).arg("--server").arg(built.join("fanwire"));
             load.arg("--json").arg(result_of(run)).args(arguments);
             process::run_group(load, RUN_DEADLINE)
         });

@@ -58,7 +58,7 @@ enum Verb {
     Attack(attack::Arguments),
     /// Check the Helm chart and the files of `deploy/`: lint, render, validate, and test what came out.
     Chart,
-    /// Measure the release build with the load tool, or count instructions and compare them with the baseline.
+    /// Measure the build for production with the load tool, or count instructions and compare them with the baseline.
     ///
     /// Each run is stored in loadtest/results, and a page is made of all that are there. All of them take more than an
     /// hour, and the machine should do nothing else meanwhile. The secrets of an external server are best given as

@@ -51,7 +51,7 @@ pub(crate) fn save(report: &mut Report) -> Result<(), Stop> {
 fn count(report: &mut Report, filter: Option<&str>) -> Result<Counts, Stop> {
     report.prepare("valgrind", tools::valgrind)?;
     let mut programs = Vec::new();
-    report.prepare("release build", || {
+    report.prepare("optimized build", || {
         programs = count::build()?;
         Ok(Outcome::DONE)
     })?;
