@@ -1,9 +1,7 @@
-//! How the program ends: the text on standard error and the exit code.
+//! Failures of commands, each with its text and its exit code.
 
 use std::fmt::Display;
 use std::process::ExitCode;
-
-use crate::output::complain;
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +18,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) fn report(&self) -> ExitCode {
-        let text = self.to_string();
-        if !text.is_empty() {
-            complain(text);
-        }
+    pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Run(_) | Self::Told => ExitCode::from(1),
             Self::Usage(_) => ExitCode::from(2),

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
+use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use std::{mem, panic, thread};
@@ -87,6 +88,15 @@ pub(crate) fn complain(text: impl Display) {
         Some(queues) => queues.stderr.push(Rank::VITAL, format!("{text}\n").as_bytes()),
         None => drop(writeln!(io::stderr(), "{text}")),
     }
+}
+
+/// Writes why a command failed to standard error, and returns the exit code.
+pub(crate) fn report(failure: &Failure) -> ExitCode {
+    let text = failure.to_string();
+    if !text.is_empty() {
+        complain(text);
+    }
+    failure.exit_code()
 }
 
 /// Waits a bounded time, when dropped, until all that was queued is written. `main` holds it, so that a panic of the

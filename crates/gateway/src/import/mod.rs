@@ -11,8 +11,10 @@ use std::path::Path;
 use figment::value::{Dict, Value};
 
 use crate::config::{judge, write_file};
-use rules::{LEFT_OUT, NAMESPACE_LEFT_OUT, NAMESPACE_RULES, RULES, Rule, TOKEN_RULES};
+use rules::{NAMESPACE_LEFT_OUT, NAMESPACE_RULES, Rule, reason_of, rule_of};
 use value::convert;
+
+pub(crate) use rules::name_here;
 
 /// What came of a translation.
 #[derive(Debug)]
@@ -33,7 +35,6 @@ pub(crate) struct LeftOut {
     pub(crate) reason: String,
 }
 
-const TOKEN_SECTIONS: [&str; 2] = ["client.token", "client.subscription_token"];
 const REDIS_ADDRESS: &str = "engine.redis.address";
 const PUBLICATION_FORMAT: &str = "topics.publication_format";
 const TLS: &str = "http_server.tls";
@@ -55,38 +56,6 @@ pub(crate) fn translate(values: &Dict, folder: &Path) -> Translation {
     let (problems, warnings) = work.without_refused_keys();
     work.publication_format();
     Translation { text: write_file(&work.ours), left_out: work.left_out, problems, warnings }
-}
-
-/// What a setting of Centrifugo is called here, when that differs.
-pub(crate) fn name_here(theirs: &str) -> Option<String> {
-    let option = || {
-        let name = theirs.strip_prefix("topics.")?.rsplit('.').next()?;
-        NAMESPACE_RULES.iter().find(|rule| rule.theirs == name).map(|rule| rule.ours.to_owned())
-    };
-    let inside = format!("{theirs}.");
-    let section = || {
-        let rule = RULES.iter().find(|rule| rule.theirs.starts_with(&inside))?;
-        rule.ours.split('.').next().map(str::to_owned)
-    };
-    let ours = rule_of(theirs).map(|(_, ours)| ours).or_else(option).or_else(section);
-    ours.filter(|ours| ours != theirs)
-}
-
-/// The rule of a key outside namespaces, and where its value goes.
-fn rule_of(theirs: &str) -> Option<(&'static Rule, String)> {
-    let rule = RULES.iter().find(|rule| rule.theirs == theirs).map(|rule| (rule, rule.ours.to_owned()));
-    rule.or_else(|| {
-        let (section, name) =
-            theirs.rsplit_once('.').filter(|(section, _)| TOKEN_SECTIONS.contains(section))?;
-        let rule = TOKEN_RULES.iter().find(|rule| rule.theirs == name)?;
-        Some((rule, format!("{section}.{}", rule.ours)))
-    })
-}
-
-fn reason_of(theirs: &str) -> Option<&'static str> {
-    let in_token_section = theirs.rsplit_once('.').filter(|(section, _)| TOKEN_SECTIONS.contains(section));
-    let key = in_token_section.map_or(theirs, |(_, name)| name);
-    LEFT_OUT.iter().find(|(left, _)| *left == key).map(|(_, reason)| *reason)
 }
 
 struct Work<'a> {
@@ -316,6 +285,7 @@ fn remove(table: &mut toml::Table, path: &str) -> bool {
 mod tests {
     use figment::providers::{Format, Yaml};
 
+    use super::rules::{RULES, TOKEN_RULES};
     use super::*;
 
     fn check(theirs: &str, ours: &str, left_out: &[&str]) {

@@ -30,6 +30,40 @@ pub(super) enum How {
     Words(&'static [(&'static str, &'static str)]),
 }
 
+const TOKEN_SECTIONS: [&str; 2] = ["client.token", "client.subscription_token"];
+
+/// What a setting of Centrifugo is called here, when that differs.
+pub(crate) fn name_here(theirs: &str) -> Option<String> {
+    let option = || {
+        let name = theirs.strip_prefix("topics.")?.rsplit('.').next()?;
+        NAMESPACE_RULES.iter().find(|rule| rule.theirs == name).map(|rule| rule.ours.to_owned())
+    };
+    let inside = format!("{theirs}.");
+    let section = || {
+        let rule = RULES.iter().find(|rule| rule.theirs.starts_with(&inside))?;
+        rule.ours.split('.').next().map(str::to_owned)
+    };
+    let ours = rule_of(theirs).map(|(_, ours)| ours).or_else(option).or_else(section);
+    ours.filter(|ours| ours != theirs)
+}
+
+/// The rule of a key outside namespaces, and where its value goes.
+pub(super) fn rule_of(theirs: &str) -> Option<(&'static Rule, String)> {
+    let rule = RULES.iter().find(|rule| rule.theirs == theirs).map(|rule| (rule, rule.ours.to_owned()));
+    rule.or_else(|| {
+        let (section, name) =
+            theirs.rsplit_once('.').filter(|(section, _)| TOKEN_SECTIONS.contains(section))?;
+        let rule = TOKEN_RULES.iter().find(|rule| rule.theirs == name)?;
+        Some((rule, format!("{section}.{}", rule.ours)))
+    })
+}
+
+pub(super) fn reason_of(theirs: &str) -> Option<&'static str> {
+    let in_token_section = theirs.rsplit_once('.').filter(|(section, _)| TOKEN_SECTIONS.contains(section));
+    let key = in_token_section.map_or(theirs, |(_, name)| name);
+    LEFT_OUT.iter().find(|(left, _)| *left == key).map(|(_, reason)| *reason)
+}
+
 const fn rule(theirs: &'static str, ours: &'static str, how: How) -> Rule {
     Rule { theirs, ours, how }
 }
@@ -165,7 +199,7 @@ const TRANSPORTS: &str = "clients connect by WebSocket or by EventSource on sse.
 const BY_ITSELF: &str = "the server arranges this by itself";
 
 /// Keys, or sections as a whole, without a counterpart.
-pub(super) const LEFT_OUT: &[(&str, &str)] = &[
+const LEFT_OUT: &[(&str, &str)] = &[
     ("engine.redis.cluster_address", ONE_SERVER),
     ("engine.redis.sentinel_address", ONE_SERVER),
     ("engine.redis.sentinel_user", ONE_SERVER),
