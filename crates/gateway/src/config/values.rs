@@ -1,6 +1,8 @@
 //! Values that carry their unit or their secrecy: durations, sizes, shard counts, secrets.
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -48,7 +50,7 @@ impl fmt::Display for Period {
     }
 }
 
-impl std::str::FromStr for Period {
+impl FromStr for Period {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -64,36 +66,6 @@ impl std::str::FromStr for Period {
 }
 
 const PERIOD_UNITS: &str = "units are ms, s, m, h and d, as in \"500ms\", \"25s\", \"5m\", \"720h\"";
-
-impl<'de> Deserialize<'de> for Period {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PeriodVisitor;
-        impl Visitor<'_> for PeriodVisitor {
-            type Value = Period;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration such as \"25s\", \"5m\" or \"500ms\"")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Period, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Period, E> {
-                number.to_string().parse().map_err(E::custom)
-            }
-
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Period, E> {
-                number.to_string().parse().map_err(E::custom)
-            }
-
-            fn visit_f64<E: Error>(self, number: f64) -> Result<Period, E> {
-                number.to_string().parse().map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(PeriodVisitor)
-    }
-}
 
 impl Serialize for Period {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -117,40 +89,17 @@ impl fmt::Display for Size {
     }
 }
 
-impl std::str::FromStr for Size {
+impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with('-') {
+            return Err("a size is not negative".to_owned());
+        }
         let bytes: Result<bytesize::ByteSize, _> = text.parse();
         bytes.ok().and_then(|size| usize::try_from(size.as_u64()).ok()).map(Self).ok_or_else(|| {
             format!("`{text}` is not a size; units are B, KB, KiB, MB, MiB, GB and GiB, as in \"64KiB\"")
         })
-    }
-}
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct SizeVisitor;
-        impl Visitor<'_> for SizeVisitor {
-            type Value = Size;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a size such as \"64KiB\" or \"1MB\"")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Size, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_u64<E: Error>(self, bytes: u64) -> Result<Size, E> {
-                usize::try_from(bytes).map(Size).map_err(E::custom)
-            }
-
-            fn visit_i64<E: Error>(self, bytes: i64) -> Result<Size, E> {
-                usize::try_from(bytes).map(Size).map_err(|_| E::custom("a size is not negative"))
-            }
-        }
-        deserializer.deserialize_any(SizeVisitor)
     }
 }
 
@@ -168,45 +117,16 @@ pub(crate) enum Shards {
     Count(usize),
 }
 
-impl std::str::FromStr for Shards {
+impl FromStr for Shards {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            _ => text
-                .parse()
-                .map(Self::Count)
-                .map_err(|_| format!("`{text}` is neither \"auto\" nor a number")),
+        match text.parse() {
+            _ if text == "auto" => Ok(Self::Auto),
+            Ok(count) => Ok(Self::Count(count)),
+            Err(_) if text.parse::<i64>().is_ok() => Err("a number of shards is not negative".to_owned()),
+            Err(_) => Err(format!("`{text}` is neither \"auto\" nor a number")),
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for Shards {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ShardsVisitor;
-        impl Visitor<'_> for ShardsVisitor {
-            type Value = Shards;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"auto\" or a number")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Shards, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_u64<E: Error>(self, count: u64) -> Result<Shards, E> {
-                usize::try_from(count).map(Shards::Count).map_err(E::custom)
-            }
-
-            fn visit_i64<E: Error>(self, count: i64) -> Result<Shards, E> {
-                usize::try_from(count)
-                    .map(Shards::Count)
-                    .map_err(|_| E::custom("a number of shards is not negative"))
-            }
-        }
-        deserializer.deserialize_any(ShardsVisitor)
     }
 }
 
@@ -216,6 +136,64 @@ impl Serialize for Shards {
             Self::Auto => serializer.serialize_str("auto"),
             Self::Count(count) => count.serialize(serializer),
         }
+    }
+}
+
+/// A value that is read from its text, or from a whole number as if it were text.
+trait FromText: FromStr<Err = String> {
+    /// For the error when neither is there.
+    const EXPECTED: &'static str;
+}
+
+impl FromText for Period {
+    const EXPECTED: &'static str = "a duration such as \"25s\", \"5m\" or \"500ms\"";
+}
+
+impl FromText for Size {
+    const EXPECTED: &'static str = "a size such as \"64KiB\" or \"1MB\"";
+}
+
+impl FromText for Shards {
+    const EXPECTED: &'static str = "\"auto\" or a number";
+}
+
+struct TextVisitor<T>(PhantomData<T>);
+
+impl<T: FromText> Visitor<'_> for TextVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Shards {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor(PhantomData))
     }
 }
 
@@ -239,19 +217,7 @@ impl Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct SecretVisitor;
-        impl Visitor<'_> for SecretVisitor {
-            type Value = Secret;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text in quotes")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Secret, E> {
-                Ok(Secret::new(text.to_owned()))
-            }
-        }
-        deserializer.deserialize_str(SecretVisitor)
+        String::deserialize(deserializer).map(Self::new)
     }
 }
 
@@ -300,6 +266,26 @@ mod tests {
         assert!("64 kilometres".parse::<Size>().is_err());
         assert_eq!(Size(4 << 20).to_string(), "4MiB");
         assert_eq!(Size(1000).to_string(), "1000B");
+    }
+
+    #[test]
+    fn numbers_are_read_as_their_text() {
+        fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
+            serde_json::from_str(text).map_err(|error: serde_json::Error| error.to_string())
+        }
+        assert_eq!(read("18446744073709551615"), Ok(Size(usize::MAX)));
+        assert_eq!(read("3"), Ok(Shards::Count(3)));
+        for (found, expected) in [
+            (read::<Period>("8").map(drop), "8 has no unit"),
+            (read::<Period>("1.5").map(drop), "expected a duration such as"),
+            (read::<Size>("-1").map(drop), "a size is not negative"),
+            (read::<Size>("1.5").map(drop), "expected a size such as"),
+            (read::<Shards>("-1").map(drop), "a number of shards is not negative"),
+            (read::<Shards>("true").map(drop), "expected \"auto\" or a number"),
+        ] {
+            let error = found.unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]
