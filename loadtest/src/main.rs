@@ -18,6 +18,7 @@ mod dialect;
 mod error;
 mod http;
 mod interrupt;
+mod load;
 mod measure;
 mod progress;
 mod publish;
@@ -26,6 +27,7 @@ mod scenario;
 mod settings;
 mod subject;
 mod target;
+mod url;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,5 @@
 //! What every scenario takes on its command line: subjects, rounds, where servers are, where results go.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,6 +8,7 @@ use crate::error::{Doing, LoadError};
 use crate::report::BoundRule;
 use crate::report::command::REDACTED;
 use crate::subject::Subject;
+use crate::url::Url;
 
 /// Options that all scenarios share.
 #[derive(Args, Clone, Debug)]
@@ -97,15 +97,6 @@ pub(crate) struct ExternalSettings {
     pub(crate) pid: Vec<u32>,
 }
 
-/// As much of a URL as is needed to connect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Url {
-    /// Name or address, and port.
-    pub(crate) host: String,
-    /// Without a slash at its end.
-    pub(crate) path: String,
-}
-
 impl Settings {
     /// Both programs are built into one folder.
     pub(crate) fn server_binary(&self) -> Result<PathBuf, LoadError> {
@@ -133,46 +124,6 @@ impl ExternalSettings {
     }
 }
 
-impl Url {
-    /// The host without its port.
-    pub(crate) fn name(&self) -> &str {
-        self.host.rsplit_once(':').map_or(&*self.host, |(name, _)| name)
-    }
-
-    pub(crate) fn is_loopback(&self) -> bool {
-        let name = self.name();
-        name == "localhost" || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-    }
-
-    /// The host's first IPv4 address.
-    pub(crate) fn address(&self) -> Result<SocketAddrV4, LoadError> {
-        let mut addresses = self.host.to_socket_addrs().doing(format!("look up {}", self.host))?;
-        let first = addresses.find_map(|address| match address {
-            SocketAddr::V4(address) => Some(address),
-            SocketAddr::V6(_) => None,
-        });
-        first.ok_or_else(|| LoadError::Unsupported(format!("{} has no IPv4 address", self.host)))
-    }
-}
-
-impl std::str::FromStr for Url {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let rest = text.strip_prefix("ws://").or_else(|| text.strip_prefix("http://"));
-        let rest = rest.ok_or("must begin with ws:// or http://")?;
-        let (host, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-        let port = host.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-        let host = match port {
-            Some(Ok(_)) => host.to_owned(),
-            Some(Err(_)) => return Err("has a wrong port".to_owned()),
-            None if host.is_empty() => return Err("has no host".to_owned()),
-            None => format!("{host}:80"),
-        };
-        Ok(Self { host, path: path.trim_end_matches('/').to_owned() })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,16 +141,5 @@ mod tests {
         let text = "401 to key hush: connect to inner.example:8000, 127.0.0.1:9000";
         let shown = external.presentable(text);
         assert_eq!(shown, "401 to key REDACTED: connect to HOST:8000, 127.0.0.1:9000");
-    }
-
-    #[test]
-    fn urls_are_taken_apart() {
-        let url = |host: &str, path: &str| Ok(Url { host: host.to_owned(), path: path.to_owned() });
-        assert_eq!("ws://a:8000/connection/websocket".parse(), url("a:8000", "/connection/websocket"));
-        assert_eq!("http://127.0.0.1:9/api/".parse(), url("127.0.0.1:9", "/api"));
-        assert_eq!("http://b".parse(), url("b:80", ""));
-        for wrong in ["", "b", "wss://b", "ws://", "ws://b:port/x"] {
-            assert!(wrong.parse::<Url>().is_err(), "{wrong}");
-        }
     }
 }

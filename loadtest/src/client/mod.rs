@@ -14,116 +14,27 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::time::TimeSpec;
 use socket2::SockRef;
 
-use crate::client::frame::{FRAME_BYTES_MAX, FrameError, Opcode, read_header, write_masked};
-use crate::client::inflate::{Inflater, NotInflated};
-use crate::dialect::{Dialect, Framing, Progress, Say, Units};
-use crate::measure::histogram::Recorder;
-use crate::measure::payload::{PayloadReader, Times};
+use crate::client::frame::{FRAME_BYTES_MAX, Opcode, read_header, write_masked};
+use crate::dialect::{Framing, Progress, Say, Units};
+use crate::measure::payload::Times;
 use crate::measure::process::monotonic_nanoseconds;
 use crate::measure::sequence::StreamChecks;
 
 pub(crate) mod clients;
 pub(crate) mod frame;
-pub(crate) mod inflate;
-mod units;
+mod inflate;
+mod lost;
+mod shared;
+pub(crate) mod units;
 
 pub(crate) use clients::{Clients, HANDSHAKES_IN_FLIGHT_MAX};
+pub(crate) use lost::Lost;
+pub(crate) use shared::Shared;
 
 /// One `recv` takes at most this much; a full one is followed by another.
 const RECV_BYTES_MAX: usize = 256 * 1024;
-/// What is shown of an answer that was not the expected one.
-const SHOWN_BYTES_MAX: usize = 200;
 /// A normal closure (RFC 6455 section 7.4.1).
 const CLOSE_NORMAL: u16 = 1000;
-
-/// Why a client is no longer there.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Lost {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("the server ended the connection")]
-    Ended,
-    #[error("the server closed with {code} {reason:?}")]
-    Closed { code: u16, reason: String },
-    #[error("the server answered {0:?}")]
-    Refused(String),
-    #[error("the server does not speak {0}")]
-    NotOffered(&'static str),
-    #[error("{0}")]
-    Frame(#[from] FrameError),
-    #[error("{0}")]
-    Inflate(#[from] NotInflated),
-    #[error("an event, a line or a command is longer than any here can be")]
-    TooLong,
-    #[error("the server does not read: a small write did not fit")]
-    Unread,
-    #[error("{0}")]
-    Token(#[from] jsonwebtoken::errors::Error),
-}
-
-impl Lost {
-    /// Something else was expected.
-    pub(crate) fn refused(answer: &[u8]) -> Self {
-        let shown = &answer[..answer.len().min(SHOWN_BYTES_MAX)];
-        Self::Refused(String::from_utf8_lossy(shown).into_owned())
-    }
-}
-
-/// What all clients of a run share: how they speak, and what they count together.
-pub(crate) struct Shared {
-    pub(crate) dialect: Box<dyn Dialect>,
-    /// Clients that were subscribed to everything, whatever became of them.
-    pub(crate) live: usize,
-    pub(crate) received: u64,
-    /// Those of the received messages that came compressed.
-    pub(crate) compressed: u64,
-    /// Those that were not as they had been written.
-    pub(crate) corrupted: u64,
-    pub(crate) pings: u64,
-    /// What came to subscribed clients and was neither a measured message nor a ping.
-    pub(crate) others: u64,
-    /// How many messages there are of each stream so far.
-    pub(crate) published: Vec<u64>,
-    /// How long each measured message is, once that is known.
-    pub(crate) payload_bytes: usize,
-    pub(crate) latency: Recorder,
-    /// From when a message was to be sent, so that waiting to be sent counts too.
-    pub(crate) latency_from_due: Recorder,
-    /// From when a burst was to be published to when it was.
-    pub(crate) published_late: Recorder,
-    pub(crate) set_up: Recorder,
-    /// One client in this many has its latency measured: reading the clock for all would cost more than it tells.
-    pub(crate) latency_every: usize,
-    payload: PayloadReader,
-    /// Taken out while it lends what it inflated.
-    inflater: Option<Inflater>,
-    /// What is said in return, until it is sent.
-    out: Vec<u8>,
-}
-
-impl Shared {
-    pub(crate) fn new(dialect: Box<dyn Dialect>) -> Self {
-        Self {
-            dialect,
-            live: 0,
-            received: 0,
-            compressed: 0,
-            corrupted: 0,
-            pings: 0,
-            others: 0,
-            published: Vec::new(),
-            payload_bytes: 0,
-            latency: Recorder::new(),
-            latency_from_due: Recorder::new(),
-            published_late: Recorder::new(),
-            set_up: Recorder::new(),
-            latency_every: 1,
-            payload: PayloadReader::new(),
-            inflater: Some(Inflater::new()),
-            out: Vec::new(),
-        }
-    }
-}
 
 /// The one buffer that every client of a run reads into: a kept part of a frame, then what was received.
 pub(crate) fn read_buffer() -> Box<[u8]> {

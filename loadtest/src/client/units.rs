@@ -2,8 +2,6 @@
 
 use memchr::memchr;
 
-use crate::dialect::varint;
-
 /// The message behind its length, and the rest; `None` if there is no whole one.
 pub(super) fn length_prefixed(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = varint(payload)?;
@@ -23,6 +21,18 @@ pub(super) fn nats_command(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     }
     let (command, rest) = payload.split_at_checked(whole)?;
     Some((command.trim_ascii_end(), rest))
+}
+
+/// The number at the start and what follows it; `None` if it is cut or longer than 64 bits.
+pub(crate) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (place, byte) in bytes.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[place + 1..]));
+        }
+    }
+    None
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use jsonwebtoken::EncodingKey;
 use serde::Serialize;
 
 use crate::client::Lost;
+use crate::client::units::varint;
 use crate::dialect::{Audience, Dialect, Framing, Progress, Say, Units, websocket_request};
 
 /// Longer than any run, so that no client has to refresh its token.
@@ -255,18 +256,6 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     out.push(value as u8);
-}
-
-/// The number at the start and what follows it; `None` if it is cut or longer than 64 bits.
-pub(crate) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0;
-    for (place, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * place);
-        if byte & 0x80 == 0 {
-            return Some((value, &bytes[place + 1..]));
-        }
-    }
-    None
 }
 
 #[cfg(test)]

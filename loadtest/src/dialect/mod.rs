@@ -18,7 +18,7 @@ mod socketio;
 mod sse;
 mod ws;
 
-pub(crate) use centrifuge::{Centrifuge, Encoding, Tokens, varint};
+pub(crate) use centrifuge::{Centrifuge, Encoding, Tokens};
 pub(crate) use nats::Nats;
 pub(crate) use nchan::Nchan;
 pub(crate) use raw::Raw;

@@ -1,6 +1,6 @@
 //! A command line as a report shows it: reports are published, so secrets, paths and the names of hosts stay out of it.
 
-use crate::settings::Url;
+use crate::url::Url;
 
 /// Stands where something was left out.
 pub(crate) const REDACTED: &str = "REDACTED";

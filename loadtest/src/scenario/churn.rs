@@ -10,9 +10,10 @@ use clap::Args;
 use crate::client::Lost;
 use crate::dialect::Seats;
 use crate::error::LoadError;
+use crate::load::described;
 use crate::measure::meter::{Meter, server_memory};
 use crate::report::{BoundRule, Report, Series, Turn};
-use crate::scenario::{Bench, Outline, Plan, Stage, described};
+use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
 use crate::subject::Subject;
 

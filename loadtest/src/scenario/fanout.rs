@@ -3,9 +3,10 @@
 use clap::Args;
 
 use crate::error::LoadError;
+use crate::load::{Load, described};
 use crate::report::{BoundRule, Report};
 use crate::scenario::flow::{FullCore, Route, send};
-use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
+use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
 
 /// Of a bare send's CPU, one message at a time and in bursts.

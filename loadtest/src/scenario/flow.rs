@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use crate::client::Clients;
 use crate::dialect::Audience;
 use crate::error::LoadError;
+use crate::load::Load;
 use crate::measure::meter::{Meter, Used};
 use crate::measure::pace::Pace;
 use crate::measure::process::{CpuUse, Placement, monotonic_nanoseconds, resident_bytes_roughly};
 use crate::measure::sequence::Faults;
 use crate::publish::Messages;
 use crate::report::{Series, Turn};
-use crate::scenario::{Bench, Load, Stage};
+use crate::scenario::{Bench, Stage};
 use crate::target::Part;
 
 /// A turn without a delivery for this long beyond the pace is over, and what is missing is lost.

@@ -9,10 +9,11 @@ use clap::Args;
 
 use crate::dialect::Seats;
 use crate::error::LoadError;
+use crate::load::described;
 use crate::measure::meter::{Meter, server_memory};
 use crate::measure::process::Memory;
 use crate::report::{BoundRule, Report, Turn};
-use crate::scenario::{Bench, Outline, Plan, Stage, described};
+use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
 use crate::subject::{Server, Subject};
 use crate::target::fanwire::NAMESPACE_WITHOUT_PRESENCE;

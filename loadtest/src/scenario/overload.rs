@@ -1,10 +1,11 @@
 //! `overload`: one topic is offered more than one write per message could carry; does anything get lost, and how late is it?
 
 use crate::error::LoadError;
+use crate::load::described;
 use crate::report::{BoundRule, Report};
 use crate::scenario::fanout::FanoutArguments;
 use crate::scenario::flow::{FullCore, Route, send};
-use crate::scenario::{Bench, Outline, Plan, Stage, described};
+use crate::scenario::{Bench, Outline, Plan, Stage};
 
 const P99_MS_MAX: f64 = 25.0;
 

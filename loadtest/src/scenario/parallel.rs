@@ -10,13 +10,14 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::error::LoadError;
+use crate::load::{Load, described, payload_bytes};
 use crate::measure::histogram::Recorder;
 use crate::measure::meter::Meter;
 use crate::measure::process::monotonic_nanoseconds;
 use crate::publish::{Messages, Publisher};
 use crate::report::{BoundRule, Report, Spread, Turn};
 use crate::scenario::flow::SETTLE;
-use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
+use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
 use crate::subject::Subject;
 
@@ -41,7 +42,7 @@ pub(crate) struct ParallelArguments {
     #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) publications: u32,
     /// Bytes of a message, without the protocol's envelope
-    #[arg(long, default_value_t = 128, value_name = "BYTES", value_parser = super::payload_bytes)]
+    #[arg(long, default_value_t = 128, value_name = "BYTES", value_parser = payload_bytes)]
     pub(crate) payload: usize,
     #[command(flatten)]
     pub(crate) settings: Settings,

@@ -6,10 +6,11 @@ use clap::Args;
 
 use crate::client::Lost;
 use crate::error::LoadError;
+use crate::load::{Load, described};
 use crate::measure::meter::server_memory;
 use crate::report::{BoundRule, Report, Series, Turn};
 use crate::scenario::flow::{FullCore, RESIDENT_MEMORY, Route, send};
-use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
+use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
 use crate::subject::{Server, Subject};
 use crate::target::fanwire::QUEUE_BYTES_MAX;

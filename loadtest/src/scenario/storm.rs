@@ -4,9 +4,10 @@ use clap::Args;
 
 use crate::client::HANDSHAKES_IN_FLIGHT_MAX;
 use crate::error::LoadError;
+use crate::load::described;
 use crate::measure::meter::Meter;
 use crate::report::{BoundRule, Machine, Report, Turn};
-use crate::scenario::{Bench, Outline, Plan, Stage, described};
+use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
 use crate::subject::Subject;
 

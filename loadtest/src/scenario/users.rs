@@ -4,9 +4,10 @@ use clap::Args;
 
 use crate::dialect::Seats;
 use crate::error::LoadError;
+use crate::load::{Load, described};
 use crate::report::Report;
 use crate::scenario::flow::{FullCore, Route, send};
-use crate::scenario::{Bench, Load, Outline, Plan, Stage, described};
+use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
 
 /// What to do.

@@ -8,9 +8,10 @@ use crate::error::LoadError;
 use crate::measure::process::Placement;
 use crate::publish::Publisher;
 use crate::publish::http::{CentrifugeApi, HttpPublisher};
-use crate::settings::{ExternalSettings, Url};
+use crate::settings::ExternalSettings;
 use crate::subject::{Subject, Wire};
 use crate::target::{Part, Setup, Target};
+use crate::url::Url;
 
 /// Where it is, and how it is spoken to.
 #[derive(Debug)]

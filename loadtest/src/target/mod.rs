@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use crate::dialect::{Audience, Dialect};
 use crate::error::LoadError;
+use crate::load::Load;
 use crate::measure::process::{Cores, Placement};
 use crate::publish::Publisher;
-use crate::scenario::Load;
 use crate::settings::Settings;
 use crate::subject::{Server, Subject};
 use crate::target::node::Package;

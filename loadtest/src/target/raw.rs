@@ -17,11 +17,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::client::frame::write_text;
 use crate::dialect::{Audience, Dialect, Raw};
 use crate::error::{Doing, LoadError};
+use crate::load::Load;
 use crate::measure::pace::Pace;
 use crate::measure::payload::{self, Numbers};
 use crate::measure::process::{Placement, monotonic_nanoseconds};
 use crate::publish::Publisher;
-use crate::scenario::Load;
 use crate::target::{Part, Setup, Target};
 
 /// Room for every handshake in flight and more.

@@ -1,0 +1,42 @@
+//! The reasons for which a client is gone.
+
+use std::io;
+
+use crate::client::frame::FrameError;
+use crate::client::inflate::NotInflated;
+
+/// What is shown of an answer that was not the expected one.
+const SHOWN_BYTES_MAX: usize = 200;
+
+/// Why a client is no longer there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Lost {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the server ended the connection")]
+    Ended,
+    #[error("the server closed with {code} {reason:?}")]
+    Closed { code: u16, reason: String },
+    #[error("the server answered {0:?}")]
+    Refused(String),
+    #[error("the server does not speak {0}")]
+    NotOffered(&'static str),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Inflate(#[from] NotInflated),
+    #[error("an event, a line or a command is longer than any here can be")]
+    TooLong,
+    #[error("the server does not read: a small write did not fit")]
+    Unread,
+    #[error("{0}")]
+    Token(#[from] jsonwebtoken::errors::Error),
+}
+
+impl Lost {
+    /// Something else was expected.
+    pub(crate) fn refused(answer: &[u8]) -> Self {
+        let shown = &answer[..answer.len().min(SHOWN_BYTES_MAX)];
+        Self::Refused(String::from_utf8_lossy(shown).into_owned())
+    }
+}
