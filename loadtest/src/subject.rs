@@ -11,7 +11,7 @@ use crate::measure::process::Placement;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Subject {
     pub(crate) server: Server,
-    pub(crate) wire: Wire,
+    pub(crate) wire: SubjectWire,
     /// permessage-deflate, offered by every client.
     pub(crate) deflate: bool,
     /// The Redis engine, with a Redis that is started for it.
@@ -37,7 +37,7 @@ pub(crate) enum Server {
 
 /// What clients are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wire {
+pub(crate) enum SubjectWire {
     Json,
     Protobuf,
     /// Server-Sent Events.
@@ -61,12 +61,12 @@ const NODES_MAX: usize = 16;
 impl Subject {
     /// The server alone, with nothing turned on.
     pub(crate) fn plain(server: Server) -> Self {
-        Self { server, wire: Wire::Json, deflate: false, redis: false, shards: None, nodes: 1 }
+        Self { server, wire: SubjectWire::Json, deflate: false, redis: false, shards: None, nodes: 1 }
     }
 
     /// Whether a client can be connected and in no topic: where the request names the topics, it cannot.
     pub(crate) fn connects_without_topics(&self) -> bool {
-        self.wire != Wire::Events && !matches!(self.server, Server::Raw | Server::Nchan)
+        self.wire != SubjectWire::Events && !matches!(self.server, Server::Raw | Server::Nchan)
     }
 
     /// Whoever is told how many shards to have has all cores for them.
@@ -85,13 +85,17 @@ impl Subject {
         let ours = self.server == Server::Fanwire;
         match name {
             "redis" if ours && value.is_none() => self.redis = true,
-            "sse" if ours && value.is_none() && self.wire == Wire::Json => self.wire = Wire::Events,
+            "sse" if ours && value.is_none() && self.wire == SubjectWire::Json => {
+                self.wire = SubjectWire::Events
+            }
             "shards" if ours || self.server == Server::Raw => self.shards = Some(number(SHARDS_MAX)?),
             "nodes" if ours => self.nodes = number(NODES_MAX)?,
             "protobuf" | "deflate" if !matches!(self.server, Server::Fanwire | Server::Centrifuge) => {
                 return Err(format!("+{name} is of servers that speak the Centrifuge protocol"));
             }
-            "protobuf" if value.is_none() && self.wire == Wire::Json => self.wire = Wire::Protobuf,
+            "protobuf" if value.is_none() && self.wire == SubjectWire::Json => {
+                self.wire = SubjectWire::Protobuf
+            }
             "deflate" if value.is_none() => self.deflate = true,
             "shards" => return Err("+shards is of fanwire and raw".to_owned()),
             "redis" | "sse" | "nodes" if !ours => {
@@ -120,7 +124,7 @@ impl FromStr for Subject {
         if subject.nodes > 1 && !subject.redis {
             return Err("+nodes needs +redis: nodes meet in Redis".to_owned());
         }
-        if subject.wire == Wire::Events && subject.deflate {
+        if subject.wire == SubjectWire::Events && subject.deflate {
             return Err("+deflate is of WebSocket, not of +sse".to_owned());
         }
         Ok(subject)
@@ -133,9 +137,9 @@ impl fmt::Display for Subject {
             SERVERS.iter().find(|(_, server)| *server == self.server).expect("every server has a name");
         formatter.write_str(name)?;
         match self.wire {
-            Wire::Json => {}
-            Wire::Protobuf => formatter.write_str("+protobuf")?,
-            Wire::Events => formatter.write_str("+sse")?,
+            SubjectWire::Json => {}
+            SubjectWire::Protobuf => formatter.write_str("+protobuf")?,
+            SubjectWire::Events => formatter.write_str("+sse")?,
         }
         if self.deflate {
             formatter.write_str("+deflate")?;

@@ -32,19 +32,19 @@ Without a command it serves, as `fanwire serve` does.";
 #[command(name = "fanwire", version, about = ABOUT, after_help = EXAMPLES, args_conflicts_with_subcommands = true, max_term_width = 100)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(crate) command: Option<CliCommand>,
     #[command(flatten)]
     pub(crate) serve: Serve,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Run a node until SIGTERM or SIGINT.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Serve),
     /// Check configuration files and the environment, and tell every mistake at once.
     #[command(after_help = CHECK_NOTES)]
-    Check(Check),
+    Check(CheckArguments),
     /// Make and check the tokens (JWT) that clients connect and subscribe with.
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Token {
@@ -102,7 +102,7 @@ pub(crate) struct Serve {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Check {
+pub(crate) struct CheckArguments {
     /// Configuration files, layered in this order; none checks the environment alone.
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
@@ -140,7 +140,7 @@ pub(crate) struct ConnectionToken {
     #[arg(short, long)]
     pub(crate) topic: Vec<String>,
     #[command(flatten)]
-    pub(crate) claims: Claims,
+    pub(crate) claims: TokenClaims,
     #[command(flatten)]
     pub(crate) key: SigningKey,
 }
@@ -154,13 +154,13 @@ pub(crate) struct SubscriptionToken {
     #[arg(short, long)]
     pub(crate) topic: String,
     #[command(flatten)]
-    pub(crate) claims: Claims,
+    pub(crate) claims: TokenClaims,
     #[command(flatten)]
     pub(crate) key: SigningKey,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Claims {
+pub(crate) struct TokenClaims {
     /// How long it is valid, such as 30m or 12h; 0s for ever.
     #[arg(long, default_value = "1h", value_name = "DURATION")]
     pub(crate) ttl: Period,

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Arguments, Command};
+use cli::{Arguments, CliCommand};
 use commands::{check, config as config_command, serve, token};
 
 fn main() -> ExitCode {
@@ -21,10 +21,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         None => serve::run(arguments.serve),
-        Some(Command::Serve(serve)) => serve::run(serve),
-        Some(Command::Check(files)) => check::run(files),
-        Some(Command::Token { command }) => token::run(command),
-        Some(Command::Config { command }) => config_command::run(command),
+        Some(CliCommand::Serve(serve)) => serve::run(serve),
+        Some(CliCommand::Check(files)) => check::run(files),
+        Some(CliCommand::Token { command }) => token::run(command),
+        Some(CliCommand::Config { command }) => config_command::run(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

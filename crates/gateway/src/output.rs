@@ -116,17 +116,17 @@ impl Drop for FlushAtEnd {
 /// One of the two streams, as a queue bounded in bytes. What does not fit is dropped and counted. A line may fill the
 /// queue only as far as its rank allows, so a flood of lines of one rank leaves room for those above it.
 #[derive(Clone, Debug)]
-pub(crate) struct Output(Arc<Shared>);
+pub(crate) struct Output(Arc<OutputShared>);
 
 #[derive(Debug)]
-struct Shared {
-    queue: Mutex<Queue>,
+struct OutputShared {
+    queue: Mutex<LogQueue>,
     /// The queue got its first bytes, or all of them are written.
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct Queue {
+struct LogQueue {
     waiting: Lines,
     /// Bytes that the thread is writing.
     writing: usize,
@@ -198,8 +198,9 @@ impl Form {
 
 impl Output {
     fn start(name: &'static str, stream: impl AsFd + Send + 'static, bytes_max: usize) -> io::Result<Self> {
-        let queue = Queue { waiting: Lines::default(), writing: 0, bytes_max, dropped: 0, form: Form::Text };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
+        let queue =
+            LogQueue { waiting: Lines::default(), writing: 0, bytes_max, dropped: 0, form: Form::Text };
+        let shared = Arc::new(OutputShared { queue: Mutex::new(queue), changed: Condvar::new() });
         let output = Self(shared.clone());
         thread::Builder::new().name(name.to_owned()).spawn(move || shared.write_on(&stream))?;
         Ok(output)
@@ -233,12 +234,12 @@ impl Output {
 
     fn flush(&self, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
-        let is_busy = |queue: &mut Queue| !queue.waiting.bytes.is_empty() || queue.writing > 0;
+        let is_busy = |queue: &mut LogQueue| !queue.waiting.bytes.is_empty() || queue.writing > 0;
         drop(self.0.changed.wait_timeout_while(self.0.lock(), left, is_busy));
     }
 }
 
-impl Queue {
+impl LogQueue {
     fn count_dropped(&mut self, levels: impl IntoIterator<Item = Level>) {
         for level in levels {
             self.dropped += 1;
@@ -247,9 +248,9 @@ impl Queue {
     }
 }
 
-impl Shared {
+impl OutputShared {
     /// Nothing that panics runs under this lock.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, LogQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -316,26 +317,26 @@ pub(crate) struct Log {
 }
 
 impl<'a> MakeWriter<'a> for Log {
-    type Writer = Event<'a>;
+    type Writer = LogEvent<'a>;
 
-    fn make_writer(&'a self) -> Event<'a> {
-        Event { log: self, rank: Rank::VITAL }
+    fn make_writer(&'a self) -> LogEvent<'a> {
+        LogEvent { log: self, rank: Rank::VITAL }
     }
 
-    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Event<'a> {
-        Event { log: self, rank: Rank::of(event) }
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> LogEvent<'a> {
+        LogEvent { log: self, rank: Rank::of(event) }
     }
 }
 
 /// Takes one event.
 #[derive(Debug)]
-pub(crate) struct Event<'a> {
+pub(crate) struct LogEvent<'a> {
     log: &'a Log,
     rank: Rank,
 }
 
 /// The formatter writes each event in one call. One event is one line, whatever its values hold.
-impl Write for Event<'_> {
+impl Write for LogEvent<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let text = text.strip_suffix('\n').unwrap_or(&text);

@@ -9,7 +9,7 @@ use crate::measure::process::Placement;
 use crate::publish::Publisher;
 use crate::publish::http::{CentrifugeApi, HttpPublisher};
 use crate::settings::ExternalSettings;
-use crate::subject::{Subject, Wire};
+use crate::subject::{Subject, SubjectWire};
 use crate::target::{Part, Setup, Target};
 use crate::url::Url;
 
@@ -59,8 +59,8 @@ impl Target for External {
 
     fn dialect(&self, audience: Rc<Audience>) -> Result<Box<dyn Dialect>, LoadError> {
         let encoding = match self.subject.wire {
-            Wire::Protobuf => Encoding::Protobuf,
-            Wire::Json | Wire::Events => Encoding::Json,
+            SubjectWire::Protobuf => Encoding::Protobuf,
+            SubjectWire::Json | SubjectWire::Events => Encoding::Json,
         };
         Ok(Box::new(Centrifuge {
             host: self.clients.host.clone(),

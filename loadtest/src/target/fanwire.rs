@@ -13,7 +13,7 @@ use crate::http::{call, write_post};
 use crate::measure::process::Placement;
 use crate::publish::Publisher;
 use crate::publish::http::{CentrifugeApi, HttpPublisher};
-use crate::subject::{Subject, Wire};
+use crate::subject::{Subject, SubjectWire};
 use crate::target::process::{ServerProcess, free_addresses};
 use crate::target::redis::{Redis, Use};
 use crate::target::{Part, Setup, Target, installed, node_of};
@@ -128,9 +128,9 @@ impl Target for Fanwire {
         let host = self.first().address.to_string();
         let tokens = Self::tokens();
         let encoding = match self.subject.wire {
-            Wire::Json => Encoding::Json,
-            Wire::Protobuf => Encoding::Protobuf,
-            Wire::Events => {
+            SubjectWire::Json => Encoding::Json,
+            SubjectWire::Protobuf => Encoding::Protobuf,
+            SubjectWire::Events => {
                 return Ok(Box::new(Events { host, path: EVENTS_PATH.to_owned(), tokens, audience }));
             }
         };
@@ -154,7 +154,7 @@ impl Target for Fanwire {
 
     /// A stream of events begins before it is subscribed, so presence is asked.
     fn settle(&mut self, audience: &Audience, clients: usize) -> Result<(), LoadError> {
-        if self.subject.wire != Wire::Events {
+        if self.subject.wire != SubjectWire::Events {
             return Ok(());
         }
         let topics: std::collections::BTreeSet<usize> =

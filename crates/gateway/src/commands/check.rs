@@ -4,12 +4,12 @@ use fanwire_server::Settings;
 use fanwire_server::settings::EngineSettings;
 use fanwire_server::tls::Certificate;
 
-use crate::cli::Check;
+use crate::cli::CheckArguments;
 use crate::config::{Loaded, Sources, load};
 use crate::failure::Failure;
 use crate::output::{complain, say};
 
-pub(crate) fn run(arguments: Check) -> Result<(), Failure> {
+pub(crate) fn run(arguments: CheckArguments) -> Result<(), Failure> {
     let sources = Sources {
         dev: arguments.dev,
         files: arguments.files,

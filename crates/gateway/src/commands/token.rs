@@ -12,7 +12,7 @@ use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header};
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
-use crate::cli::{self, Algorithm, CheckToken, Claims, ConnectionToken, SigningKey, SubscriptionToken};
+use crate::cli::{self, Algorithm, CheckToken, ConnectionToken, SigningKey, SubscriptionToken, TokenClaims};
 use crate::config::{Sources, load};
 use crate::failure::{Failure, listed};
 use crate::output::{complain, say};
@@ -27,7 +27,7 @@ pub(crate) fn run(command: cli::Token) -> Result<(), Failure> {
 }
 
 fn connection(arguments: ConnectionToken) -> Result<(), Failure> {
-    let keys = Keys::load(arguments.key.config)?;
+    let keys = SigningKeys::load(arguments.key.config)?;
     let mut claims = claims(&arguments.user, &arguments.claims, &keys.connection);
     if !arguments.topic.is_empty() {
         claims.insert("channels".into(), json!(arguments.topic));
@@ -36,7 +36,7 @@ fn connection(arguments: ConnectionToken) -> Result<(), Failure> {
 }
 
 fn subscription(arguments: SubscriptionToken) -> Result<(), Failure> {
-    let keys = Keys::load(arguments.key.config)?;
+    let keys = SigningKeys::load(arguments.key.config)?;
     let settings = keys.subscription.as_ref().unwrap_or(&keys.connection);
     let mut claims = claims(&arguments.user, &arguments.claims, settings);
     claims.insert("channel".into(), json!(arguments.topic));
@@ -45,14 +45,14 @@ fn subscription(arguments: SubscriptionToken) -> Result<(), Failure> {
 }
 
 /// What the configuration and the environment say about tokens.
-struct Keys {
+struct SigningKeys {
     connection: TokenSettings,
     subscription: Option<TokenSettings>,
     topics: Namespaces,
     info_format: PublicationFormat,
 }
 
-impl Keys {
+impl SigningKeys {
     fn load(files: Vec<PathBuf>) -> Result<Self, Failure> {
         let environment = std::env::vars_os().collect();
         let (result, warnings) = load(Sources { files, environment, ..Sources::default() });
@@ -72,7 +72,7 @@ impl Keys {
 }
 
 /// The claims of both kinds, with what the configuration expects of `aud` and `iss` where it names it exactly.
-fn claims(user: &str, claims: &Claims, settings: &TokenSettings) -> Map<String, Value> {
+fn claims(user: &str, claims: &TokenClaims, settings: &TokenSettings) -> Map<String, Value> {
     let now = unix_now();
     let mut map = Map::new();
     if !user.is_empty() {
@@ -146,7 +146,8 @@ fn check(arguments: CheckToken) -> Result<(), Failure> {
         token => token.to_owned(),
     };
     let token = token.trim();
-    let Keys { mut connection, mut subscription, topics, info_format } = Keys::load(arguments.config)?;
+    let SigningKeys { mut connection, mut subscription, topics, info_format } =
+        SigningKeys::load(arguments.config)?;
     if let Some(secret) = arguments.secret {
         connection.hmac_secret = Some(secret.into());
         subscription = None;

@@ -8,7 +8,7 @@ use super::values::Period;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum ConfigSource {
     Dev,
     File(PathBuf),
     /// An environment variable, by its whole name.
@@ -17,7 +17,7 @@ pub(crate) enum Source {
     Flag(&'static str),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dev => f.write_str("--dev"),
@@ -31,7 +31,7 @@ impl fmt::Display for Source {
 /// One thing to mend. Its text never holds a value that may be secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
-    pub(crate) source: Option<Source>,
+    pub(crate) source: Option<ConfigSource>,
     /// Empty when the problem is with the source itself.
     pub(crate) key: String,
     pub(crate) text: String,
@@ -43,7 +43,7 @@ impl fmt::Display for Problem {
             (None, "") => write!(f, "{}", self.text),
             (None, key) => write!(f, "{key}: {}", self.text),
             (Some(source), "") => write!(f, "{source}: {}", self.text),
-            (Some(source @ Source::File(_)), key) => write!(f, "{source}: {key}: {}", self.text),
+            (Some(source @ ConfigSource::File(_)), key) => write!(f, "{source}: {key}: {}", self.text),
             (Some(source), key) => write!(f, "{source} ({key}): {}", self.text),
         }
     }

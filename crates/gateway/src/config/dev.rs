@@ -6,14 +6,14 @@ use figment::value::Dict;
 use serde::Deserialize;
 
 use super::Config;
-use super::checks::{Checks, Source};
+use super::checks::{Checks, ConfigSource};
 use super::layer::Layer;
 
 const OPENED: &str = include_str!("dev.toml");
 
 pub(super) fn layer() -> Layer {
     let values: Dict = Toml::from_str(OPENED).expect("dev.toml is TOML, which a test sees");
-    Layer { source: Source::Dev, values }
+    Layer { source: ConfigSource::Dev, values }
 }
 
 /// Adds what layers cannot: the chat room's namespace beside configured ones, and a secret made anew at every start.

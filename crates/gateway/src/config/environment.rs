@@ -8,7 +8,7 @@ use std::ffi::OsString;
 
 use figment::value::{Dict, Value};
 
-use super::checks::{Problem, Source};
+use super::checks::{ConfigSource, Problem};
 use super::layer::{Layer, is_known};
 
 const PREFIX: &str = "FANWIRE_";
@@ -75,8 +75,10 @@ impl Environment {
         }
         let mut told = Vec::new();
         for reading in readings(text, &path) {
-            let mut layer =
-                Layer { source: Source::Variable(name.to_owned()), values: nested(&path, reading.value) };
+            let mut layer = Layer {
+                source: ConfigSource::Variable(name.to_owned()),
+                values: nested(&path, reading.value),
+            };
             let problems = layer.clean();
             if problems.is_empty() {
                 self.layers.push(layer);
@@ -90,7 +92,7 @@ impl Environment {
     }
 
     fn refuse(&mut self, name: &str, text: &str) {
-        let source = Some(Source::Variable(name.to_owned()));
+        let source = Some(ConfigSource::Variable(name.to_owned()));
         self.problems.push(Problem { source, key: String::new(), text: text.to_owned() });
     }
 }

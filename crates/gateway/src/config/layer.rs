@@ -6,13 +6,13 @@ use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 use serde::Deserialize;
 
-use super::checks::{Problem, Source};
+use super::checks::{ConfigSource, Problem};
 use super::{Config, WITHOUT_MEANING, outline};
 
 /// The values of one source. Later layers win over earlier ones.
 #[derive(Clone, Debug)]
 pub(super) struct Layer {
-    pub(super) source: Source,
+    pub(super) source: ConfigSource,
     pub(super) values: Dict,
 }
 
@@ -211,7 +211,7 @@ mod tests {
     fn problems(text: &str) -> Vec<String> {
         let mut data = Toml::string(text).data().unwrap();
         let values = data.remove(&Profile::Default).unwrap_or_default();
-        let mut layer = Layer { source: Source::File("a.toml".into()), values };
+        let mut layer = Layer { source: ConfigSource::File("a.toml".into()), values };
         let found = layer.clean().iter().map(Problem::to_string).collect();
         assert!(layer.clean().is_empty());
         found

@@ -8,7 +8,7 @@ use figment::Figment;
 use figment::providers::{Format, Json, Toml, Yaml};
 use figment::value::{Dict, Value};
 
-use super::checks::{Checks, Problem, Source};
+use super::checks::{Checks, ConfigSource, Problem};
 use super::environment::Environment;
 use super::layer::{Layer, shown};
 use super::section::Item;
@@ -48,9 +48,9 @@ pub(crate) fn load(sources: Sources) -> (Result<Loaded, Vec<Problem>>, Vec<Strin
     }
     for file in sources.files {
         match read_file(&file) {
-            Ok(values) => layers.push(Layer { source: Source::File(file), values }),
+            Ok(values) => layers.push(Layer { source: ConfigSource::File(file), values }),
             Err(text) => {
-                problems.push(Problem { source: Some(Source::File(file)), key: String::new(), text })
+                problems.push(Problem { source: Some(ConfigSource::File(file)), key: String::new(), text })
             }
         }
     }
@@ -59,10 +59,10 @@ pub(crate) fn load(sources: Sources) -> (Result<Loaded, Vec<Problem>>, Vec<Strin
     problems.append(&mut environment.problems);
     let mut warnings = environment.warnings;
     layers.extend(sources.flags.into_iter().map(|flag| Layer {
-        source: Source::Flag(flag.name),
+        source: ConfigSource::Flag(flag.name),
         values: Dict::from([(flag.section.into(), Dict::from([(flag.key.into(), flag.value)]).into())]),
     }));
-    let result = build(layers, problems, sources.dev, Files::Read, &mut warnings);
+    let result = build(layers, problems, sources.dev, ConfigFiles::Read, &mut warnings);
     (result, warnings)
 }
 
@@ -90,15 +90,15 @@ pub(crate) fn read_file(file: &Path) -> Result<Dict, String> {
 /// Returns the problems and warnings of a file alone, without any other source. The files that it names may be on
 /// another machine.
 pub(crate) fn judge(values: Dict, file: PathBuf) -> (Vec<Problem>, Vec<String>) {
-    let layer = Layer { source: Source::File(file), values };
+    let layer = Layer { source: ConfigSource::File(file), values };
     let mut warnings = Vec::new();
-    let built = build(vec![layer], Vec::new(), false, Files::Named, &mut warnings);
+    let built = build(vec![layer], Vec::new(), false, ConfigFiles::Named, &mut warnings);
     (built.err().unwrap_or_default(), warnings)
 }
 
 /// What is done about files that the configuration names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Files {
+enum ConfigFiles {
     Read,
     Named,
 }
@@ -107,7 +107,7 @@ fn build(
     mut layers: Vec<Layer>,
     mut problems: Vec<Problem>,
     dev: bool,
-    files: Files,
+    files: ConfigFiles,
     warnings: &mut Vec<String>,
 ) -> Result<Loaded, Vec<Problem>> {
     for layer in &mut layers {
@@ -130,7 +130,7 @@ fn build(
     let mut settings = config.settings(&mut checks);
     settings.connection_tokens.dev_secret = dev.as_ref().map(|dev| dev.token_secret.clone());
     settings.dev = dev;
-    if let Some(settings) = settings.tls.as_ref().filter(|_| files == Files::Read) {
+    if let Some(settings) = settings.tls.as_ref().filter(|_| files == ConfigFiles::Read) {
         tls::check_files(settings, &mut checks);
     }
     risks::warn(&settings, settings.dev.is_some(), &mut checks);

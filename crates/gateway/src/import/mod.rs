@@ -47,24 +47,24 @@ const UNKNOWN_AT_TOP: &str =
 
 /// `folder` is where relative paths of key files begin.
 pub(crate) fn translate(values: &Dict, folder: &Path) -> Translation {
-    let mut work = Work { folder, ours: toml::Table::new(), left_out: Vec::new() };
-    work.children("", values);
-    work.redis_address(values);
-    work.internal_port(values);
-    work.encryption(values);
-    work.skipped_signatures();
-    let (problems, warnings) = work.without_refused_keys();
-    work.publication_format();
-    Translation { text: write_file(&work.ours), left_out: work.left_out, problems, warnings }
+    let mut translator = Translator { folder, ours: toml::Table::new(), left_out: Vec::new() };
+    translator.children("", values);
+    translator.redis_address(values);
+    translator.internal_port(values);
+    translator.encryption(values);
+    translator.skipped_signatures();
+    let (problems, warnings) = translator.without_refused_keys();
+    translator.publication_format();
+    Translation { text: write_file(&translator.ours), left_out: translator.left_out, problems, warnings }
 }
 
-struct Work<'a> {
+struct Translator<'a> {
     folder: &'a Path,
     ours: toml::Table,
     left_out: Vec<LeftOut>,
 }
 
-impl Work<'_> {
+impl Translator<'_> {
     fn children(&mut self, section: &str, values: &Dict) {
         for (name, value) in values {
             let name = name.to_lowercase();
