@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, and the words that explain it.
+//! The command line: commands, options and their help.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,8 +11,8 @@ const EXAMPLES: &str = "\
 Examples:
   fanwire serve --dev                      try it: everything open, this machine only
   fanwire serve --config fanwire.toml      run a node
-  fanwire check fanwire.toml               tell every mistake of a configuration
-  fanwire config default > fanwire.toml    begin a configuration
+  fanwire check fanwire.toml               report all mistakes in a configuration
+  fanwire config default > fanwire.toml    start a configuration
   fanwire token connection --user 42 --config fanwire.toml
 
 Environment:
@@ -20,13 +20,13 @@ Environment:
   client.ping_interval. Append _FILE to read the value, such as a secret, from a file.
 
 Exit codes:
-  0  all is well
-  1  something failed at run time; for `check` and `token check`: it is not right
+  0  success
+  1  a failure at run time; for `check` and `token check`: not valid
   2  the command line or the configuration is wrong";
 
 const ABOUT: &str = "\
 A realtime gateway: backends publish over HTTP, clients receive over WebSocket or EventSource.
-Without a command it serves, as `fanwire serve` does.";
+Without a command it runs `fanwire serve`.";
 
 #[derive(Debug, Parser)]
 #[command(name = "fanwire", version, about = ABOUT, after_help = EXAMPLES, args_conflicts_with_subcommands = true, max_term_width = 100)]
@@ -42,10 +42,10 @@ pub(crate) enum CliCommand {
     /// Run a node until SIGTERM or SIGINT.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Serve),
-    /// Check configuration files and the environment, and tell every mistake at once.
+    /// Check configuration files and the environment, and report all mistakes at once.
     #[command(after_help = CHECK_NOTES)]
     Check(CheckArguments),
-    /// Make and check the tokens (JWT) that clients connect and subscribe with.
+    /// Make and check tokens (JWT) for connections and subscriptions.
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Token {
         #[command(subcommand)]
@@ -61,7 +61,7 @@ pub(crate) enum CliCommand {
 
 const CHECK_NOTES: &str = "\
 Reads what `serve` would read, in the same order, and starts nothing.
-Exits with 0 when all is fine and with 1 when something is not.";
+Exits with 0 if the configuration is valid, and with 1 if it is not.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -70,12 +70,13 @@ Examples:
   FANWIRE_API__KEYS_FILE=/run/secrets/api-keys fanwire serve --config fanwire.toml
 
 A later source wins: defaults < files in their order < environment < flags.
-The first SIGTERM or SIGINT closes all clients within shutdown.timeout, a second one stops at once.";
+The first SIGTERM or SIGINT shuts the node down within the times of [shutdown],
+a second one stops it immediately.";
 
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Options of serve")]
 pub(crate) struct Serve {
-    /// A configuration file (.toml, .yaml, .yml or .json); repeat it, later files win.
+    /// A configuration file (.toml, .yaml, .yml or .json); repeat it for more, later files win.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Vec<PathBuf>,
     /// Open everything, on this machine only: a chat page, no tokens, no API key.
@@ -93,17 +94,17 @@ pub(crate) struct Serve {
     /// Threads that own connections: "auto" or a number [server.shards].
     #[arg(long, value_name = "COUNT")]
     pub(crate) shards: Option<String>,
-    /// What is logged: "error", "warn", "info", "debug", "trace", or by part [log.level].
+    /// The log level: "error", "warn", "info", "debug", "trace", or levels by part [log.level].
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
-    /// How log lines look: "auto", "text" or "json" [log.format].
+    /// The log format: "auto", "text" or "json" [log.format].
     #[arg(long, value_name = "FORMAT", hide_possible_values = true, value_parser = clap::builder::PossibleValuesParser::new(LogFormat::WORDS))]
     pub(crate) log_format: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
-    /// Configuration files, layered in this order; none checks the environment alone.
+    /// Configuration files, in this order; without any, the environment alone is checked.
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Check as for `serve --dev`.
@@ -113,12 +114,12 @@ pub(crate) struct CheckArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {
-    /// Make a connection token: who the client is, and what it is subscribed to by the server.
+    /// Make a connection token, for a user and the topics that the server subscribes it to.
     #[command(after_help = CONNECTION_EXAMPLES)]
     Connection(ConnectionToken),
-    /// Make a subscription token: the right of one user to one topic.
+    /// Make a subscription token, for one user and one topic.
     Subscription(SubscriptionToken),
-    /// Check a token of either kind and print what it says.
+    /// Check a token of either kind and print its claims.
     #[command(
         after_help = "Exits with 0 when the token is valid now, and with 1 when it is expired or invalid."
     )]
@@ -133,7 +134,7 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(crate) struct ConnectionToken {
-    /// The user; empty for an anonymous one.
+    /// The user; empty for the anonymous user.
     #[arg(short, long, default_value = "")]
     pub(crate) user: String,
     /// A topic that the server subscribes the client to; repeat it for more.
@@ -147,7 +148,7 @@ pub(crate) struct ConnectionToken {
 
 #[derive(Debug, Args)]
 pub(crate) struct SubscriptionToken {
-    /// The user; empty for an anonymous one.
+    /// The user; empty for the anonymous user.
     #[arg(short, long, default_value = "")]
     pub(crate) user: String,
     /// The topic.
@@ -161,10 +162,10 @@ pub(crate) struct SubscriptionToken {
 
 #[derive(Debug, Args)]
 pub(crate) struct TokenClaims {
-    /// How long it is valid, such as 30m or 12h; 0s for ever.
+    /// The lifetime of the token, such as 30m or 12h; 0s for a token that never expires.
     #[arg(long, default_value = "1h", value_name = "DURATION")]
     pub(crate) ttl: Period,
-    /// What other clients see of this one, as JSON.
+    /// Information about the client that other clients see, as JSON.
     #[arg(long, value_name = "JSON", value_parser = json)]
     pub(crate) info: Option<serde_json::Value>,
 }
@@ -172,7 +173,7 @@ pub(crate) struct TokenClaims {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The key")]
 pub(crate) struct SigningKey {
-    /// Take hmac_secret from this configuration; the environment counts as for `serve`.
+    /// Read hmac_secret from this configuration; the environment is read as for `serve`.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Vec<PathBuf>,
     /// Sign with this secret. Other users of the machine can see it while the command runs.
@@ -181,7 +182,7 @@ pub(crate) struct SigningKey {
     /// Sign with this private key, in PEM; needs --algorithm.
     #[arg(long, value_name = "FILE", requires = "algorithm")]
     pub(crate) private_key: Option<PathBuf>,
-    /// The algorithm; HS256 for secrets when it is left out.
+    /// The algorithm; HS256 by default, which signs with a secret.
     #[arg(long, value_enum, ignore_case = true)]
     pub(crate) algorithm: Option<Algorithm>,
 }
@@ -190,7 +191,7 @@ pub(crate) struct SigningKey {
 pub(crate) struct CheckToken {
     /// The token; "-" reads it from standard input.
     pub(crate) token: String,
-    /// Take the keys from this configuration; the environment counts as for `serve`.
+    /// Read the keys from this configuration; the environment is read as for `serve`.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Vec<PathBuf>,
     /// Check with this secret instead. Other users of the machine can see it while the command runs.
@@ -222,9 +223,9 @@ pub(crate) enum Algorithm {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
-    /// Print every key with its description and default, as a file to begin with.
+    /// Print every key with its description and default, as a file to start from.
     Default,
-    /// Translate another server's configuration to ours, on standard output.
+    /// Translate another server's configuration, and print the result.
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Import {
         #[command(subcommand)]
@@ -246,7 +247,7 @@ const IMPORT_NOTES: &str = "\
 Example:
   fanwire config import centrifugo config.json > fanwire.toml
 
-What has no counterpart is listed on standard error, one line for each key with the reason.";
+Settings without a counterpart are listed on standard error, one a line with the reason.";
 
 fn json(text: &str) -> Result<serde_json::Value, String> {
     serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))

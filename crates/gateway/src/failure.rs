@@ -3,30 +3,30 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-/// Why a command did not succeed.
+/// The failure of a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// Exit code 1.
     #[error("{0}")]
     Run(String),
-    /// Exit code 2: what was asked for, or the configuration, is wrong.
+    /// Exit code 2: the command line or the configuration is wrong.
     #[error("{0}")]
     Usage(String),
-    /// Exit code 1, and all has been said.
+    /// Exit code 1; the failure is already reported.
     #[error("")]
-    Told,
+    Reported,
 }
 
 impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Run(_) | Self::Told => ExitCode::from(1),
+            Self::Run(_) | Self::Reported => ExitCode::from(1),
             Self::Usage(_) => ExitCode::from(2),
         }
     }
 }
 
-/// One line for each, under a heading.
+/// Returns the items under a heading, one on each line.
 pub(crate) fn listed(heading: &str, items: impl IntoIterator<Item = impl Display>) -> String {
     items.into_iter().fold(heading.to_owned(), |text, item| format!("{text}\n  {item}"))
 }

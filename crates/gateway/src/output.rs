@@ -1,7 +1,7 @@
-//! Standard output and standard error. Commands that end by themselves write to them directly. `serve` queues what it
-//! writes, and a thread for each of the two does the writing, so that no other thread waits for a reader.
+//! Standard output and standard error. Commands that end by themselves write to them directly. `serve` queues its
+//! output, and one thread for each of the two writes it, so that no other thread waits for a reader.
 //!
-//! `tracing-appender` would bound lines and not bytes, drops without a word in the log, and takes log lines alone.
+//! `tracing-appender` limits lines and not bytes, does not report dropped lines in the log, and writes log lines only.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
@@ -22,10 +22,10 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::failure::Failure;
 use crate::printable;
 
-/// How long the program's end waits for what is queued.
+/// Time for which the end of the program waits for queued output.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A larger buffer is returned once it is written.
+/// A larger buffer is freed once it is written.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 
 static QUEUES: OnceLock<Queues> = OnceLock::new();
@@ -37,7 +37,7 @@ pub(crate) struct Queues {
     pub(crate) stderr: Output,
 }
 
-/// From here on the program queues what it writes. Panics are told on standard error, which is queued too.
+/// Starts to queue the program's output. Panics are written to standard error, which is queued too.
 pub(crate) fn queue(bytes_max: usize) -> Result<&'static Queues, Failure> {
     let failed = |error| Failure::Run(format!("cannot start a thread for the logs: {error}"));
     let queues = Queues {
@@ -49,7 +49,7 @@ pub(crate) fn queue(bytes_max: usize) -> Result<&'static Queues, Failure> {
     Ok(queues)
 }
 
-/// A panic in one line, and its backtrace where that is wanted.
+/// Returns a panic as one line, followed by its backtrace if that is enabled.
 fn told(panic: &PanicHookInfo<'_>) -> String {
     let thread = thread::current();
     let name = thread.name().unwrap_or("unnamed");
@@ -65,7 +65,7 @@ fn told(panic: &PanicHookInfo<'_>) -> String {
     text
 }
 
-/// Writes to standard output. A reader that has gone, as in `fanwire … | head`, is no failure.
+/// Writes to standard output. A closed pipe, as in `fanwire … | head`, is no failure.
 pub(crate) fn say(text: impl Display) -> Result<(), Failure> {
     if let Some(queues) = QUEUES.get() {
         queues.stdout.push(Rank::VITAL, format!("{text}\n").as_bytes());
@@ -80,7 +80,7 @@ pub(crate) fn say(text: impl Display) -> Result<(), Failure> {
     }
 }
 
-/// Writes to standard error. What cannot be written there cannot be told anywhere.
+/// Writes to standard error. A failure to write there cannot be reported anywhere.
 pub(crate) fn complain(text: impl Display) {
     let text = text.to_string();
     let text = printable::lines(&text);
@@ -90,7 +90,7 @@ pub(crate) fn complain(text: impl Display) {
     }
 }
 
-/// Writes why a command failed to standard error, and returns the exit code.
+/// Writes a failure to standard error, and returns the exit code.
 pub(crate) fn report(failure: &Failure) -> ExitCode {
     let text = failure.to_string();
     if !text.is_empty() {
@@ -99,7 +99,7 @@ pub(crate) fn report(failure: &Failure) -> ExitCode {
     failure.exit_code()
 }
 
-/// Waits a bounded time, when dropped, until all that was queued is written. `main` holds it, so that a panic of the
+/// Waits when dropped, for a limited time, until all queued output is written. `main` holds it, so that a panic of the
 /// main thread is written as well.
 pub(crate) struct FlushAtEnd;
 
@@ -113,54 +113,54 @@ impl Drop for FlushAtEnd {
     }
 }
 
-/// One of the two streams, as a queue bounded in bytes. What does not fit is dropped and counted. A line may fill the
-/// queue only as far as its rank allows, so a flood of lines of one rank leaves room for those above it.
+/// One of the two streams, with a queue limited in bytes. Lines that do not fit are dropped and counted. A line may
+/// fill the queue only as far as its rank allows, so a flood of lines of one rank leaves room for higher ranks.
 #[derive(Clone, Debug)]
 pub(crate) struct Output(Arc<OutputShared>);
 
 #[derive(Debug)]
 struct OutputShared {
     queue: Mutex<LogQueue>,
-    /// The queue got its first bytes, or all of them are written.
+    /// Notified when the queue gets its first bytes, and when all of them are written.
     changed: Condvar,
 }
 
 #[derive(Debug)]
 struct LogQueue {
     waiting: Lines,
-    /// Bytes that the thread is writing.
+    /// The number of bytes that the thread is writing.
     writing: usize,
-    /// Of both together.
+    /// The limit of waiting and writing together.
     bytes_max: usize,
-    /// Lines that were dropped since the log last said so.
+    /// Lines dropped since the last notice in the log.
     dropped: u64,
     form: Form,
 }
 
-/// Lines in the order in which they came.
+/// Lines in order of arrival.
 #[derive(Debug, Default)]
 struct Lines {
     bytes: Vec<u8>,
-    /// Where each line ends, and its level.
+    /// The end of each line, and its level.
     ends: Vec<(usize, Level)>,
 }
 
-/// How much a line matters.
+/// The importance of a line.
 #[derive(Clone, Copy, Debug)]
 struct Rank {
     level: Level,
-    /// The part of the queue that may be full with this line in it.
+    /// The part of the queue that may be full, with this line included.
     eighths: usize,
 }
 
 impl Rank {
-    /// Errors, panics and what the program says of itself.
+    /// Errors, panics and messages of the program about itself.
     const VITAL: Self = Self { level: Level::ERROR, eighths: 8 };
 
     fn of(event: &Metadata<'_>) -> Self {
         let level = *event.level();
         let eighths = match level {
-            // This crate logs that the node is ready, goes down and has stopped.
+            // This crate logs that the node is ready, shuts down and has stopped.
             _ if event.target().starts_with(concat!(env!("CARGO_PKG_NAME"), "::")) => 8,
             Level::ERROR => 8,
             Level::WARN => 7,
@@ -171,17 +171,17 @@ impl Rank {
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Form {
     Text,
-    /// Text with colours.
+    /// Text in colour.
     Coloured,
     Json,
 }
 
 impl Form {
-    /// The line that says how many lines were dropped.
+    /// Returns the line that reports how many lines were dropped.
     fn notice(self, lines: u64) -> String {
         let time = humantime::format_rfc3339_micros(SystemTime::now());
         match self {
@@ -206,7 +206,7 @@ impl Output {
         Ok(output)
     }
 
-    /// Makes it the log, with this bound and form.
+    /// Makes this stream the log, with a limit and a format.
     pub(crate) fn log(&self, bytes_max: usize, form: Form) -> Log {
         let mut queue = self.0.lock();
         queue.bytes_max = bytes_max;
@@ -254,7 +254,7 @@ impl OutputShared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread's work, without end.
+    /// The loop of the writing thread.
     fn write_on(&self, stream: &impl AsFd) {
         let mut batch = Lines::default();
         loop {
@@ -291,7 +291,7 @@ impl OutputShared {
     }
 }
 
-/// Returns how many bytes were written before an error, such as a reader that has gone or a full disk.
+/// Returns how many bytes were written before an error, such as a closed pipe or a full disk.
 fn write(stream: &impl AsFd, bytes: &[u8]) -> usize {
     let mut written = 0;
     while written < bytes.len() {
@@ -309,7 +309,7 @@ fn write(stream: &impl AsFd, bytes: &[u8]) -> usize {
     written
 }
 
-/// Takes events from the formatter.
+/// Receives events from the formatter.
 #[derive(Debug)]
 pub(crate) struct Log {
     output: Output,
@@ -328,14 +328,14 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// Takes one event.
+/// Receives one event.
 #[derive(Debug)]
 pub(crate) struct LogEvent<'a> {
     log: &'a Log,
     rank: Rank,
 }
 
-/// The formatter writes each event in one call. One event is one line, whatever its values hold.
+/// The formatter writes each event in one call. One event becomes one line, whatever its values contain.
 impl Write for LogEvent<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);

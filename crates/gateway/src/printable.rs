@@ -1,20 +1,21 @@
-//! Text that cannot steer a terminal or forge a line. Names, tokens and errors of peers end up in logs and messages.
+//! Escapes text so that it cannot control a terminal or forge a line. Logs and messages contain names, tokens and
+//! errors from peers.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Escapes all that is not shown as itself, as in JSON: `\n`, `\u001b`. Applied to JSON, it changes no value, as such
-/// characters stand in strings alone.
+/// Escapes characters that are not printable, as in JSON: `\n`, `\u001b`. Applied to JSON, it changes no value, since
+/// such characters occur in strings only.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
-/// As `one_line`, but line breaks stay.
+/// Like `one_line`, but keeps line breaks.
 pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |character| character == '\n')
 }
 
-/// As `one_line`, but the escape character stays: text with the colours of a formatter that escapes it in values.
+/// Like `one_line`, but keeps the escape character, for the colours of a formatter that escapes it in values.
 pub(crate) fn coloured_line(text: &str) -> Cow<'_, str> {
     escaped(text, |character| character == '\x1b')
 }
@@ -30,7 +31,7 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
             '\n' if is_escaped(character) => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            // Writing to a string does not fail. All of these have four digits.
+            // Writing to a string does not fail. All of these characters have four digits.
             _ if is_escaped(character) => drop(write!(out, "\\u{:04x}", u32::from(character))),
             _ => out.push(character),
         }

@@ -49,7 +49,7 @@ fn import_tells_them_of_what_it_copies() {
     assert!(out.contains("<SECRET>"), "{out}");
     for expected in [
         "warning: the translation: client.token.hmac_secret: looks like a reference",
-        "warning: the translation: api.keys: is a word of examples",
+        "warning: the translation: api.keys: is a word from examples",
         "warning: the translation: client.insecure: is on",
         "warning: the translation: api.insecure: is on",
     ] {

@@ -1,4 +1,4 @@
-//! `fanwire check`: every mistake of a configuration, or a few words on what it would do.
+//! `fanwire check`: reports all mistakes of a configuration, or a summary of it.
 
 use fanwire_server::Settings;
 use fanwire_server::settings::EngineSettings;
@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: CheckArguments) -> Result<(), Failure> {
                 1 => "1 error".to_owned(),
                 count => format!("{count} errors"),
             });
-            Err(Failure::Told)
+            Err(Failure::Reported)
         }
     }
 }
@@ -89,7 +89,7 @@ fn summary(loaded: &Loaded, warnings: usize) -> String {
     .join("\n")
 }
 
-/// The certificate was read once, and may be gone since.
+/// The certificate was read before, and its file may be gone since.
 fn encryption(settings: &Settings) -> String {
     match settings.tls.as_ref().map(Certificate::read) {
         None => "without TLS".to_owned(),

@@ -60,13 +60,13 @@ fn sources(arguments: Serve) -> Sources {
     }
 }
 
-/// Returns when a signal asked for the end and all clients are closed, or a second signal cut that short.
+/// Returns when all clients are closed after a signal, or at a second signal.
 async fn serve(loaded: Loaded, is_dev: bool) -> Result<(), Failure> {
     let catch =
         |kind| signal(kind).map_err(|error| Failure::Run(format!("cannot wait for signals: {error}")));
     let mut terminate = catch(SignalKind::terminate())?;
     let mut interrupt = catch(SignalKind::interrupt())?;
-    // Without a certificate to reload, a hang-up ends the program as ever.
+    // Without a certificate to reload, SIGHUP ends the program, as is its default.
     let mut hangup = loaded.settings.tls.is_some().then(|| catch(SignalKind::hangup())).transpose()?;
 
     let settings = loaded.settings;
@@ -85,15 +85,15 @@ async fn serve(loaded: Loaded, is_dev: bool) -> Result<(), Failure> {
             failed = running.failed() => return Err(Failure::Run(failed.to_string())),
         }
     };
-    info!(signal = name, ?propagation, ?window, ?timeout, "going down; another signal stops at once");
+    info!(signal = name, ?propagation, ?window, ?timeout, "shutting down; a second signal stops immediately");
     tokio::select! {
         () = running.shutdown() => {
             info!("stopped");
             Ok(())
         }
         name = either(&mut terminate, &mut interrupt) => {
-            warn!(signal = name, "stopped at once");
-            Err(Failure::Told)
+            warn!(signal = name, "stopped immediately");
+            Err(Failure::Reported)
         }
     }
 }
@@ -135,7 +135,8 @@ fn start_log(log: &Log, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Raises the soft limit of open files to the hard one: containers often start with 1024, and every client needs one.
+/// Raises the soft limit of open files to the hard one: containers often start with 1024, and every client needs a
+/// file.
 fn raise_file_limit(settings: &mut Settings) -> Result<(), Failure> {
     let before = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum });
@@ -159,7 +160,7 @@ fn raise_file_limit(settings: &mut Settings) -> Result<(), Failure> {
     }
 }
 
-/// What `--dev` opened, taken from the settings that hold in the end.
+/// Everything that `--dev` opens, as the final settings have it.
 struct Opened {
     open: Vec<&'static str>,
     websocket_path: String,
@@ -207,9 +208,9 @@ impl Opened {
     EventSource  http{s}://{clients}{sse_path}?topic=chat:lobby
     Metrics      http://{internal}/metrics
 
-  Open, to this machine only:
+  Open to this machine only:
 {open}
-  Publish into the lobby:
+  Publish to the lobby:
 
     curl http{api_s}://{api}{api_path}/publish{key} -d '{{\"channel\":\"chat:lobby\",\"data\":{{\"text\":\"Hello from curl\"}}}}'
 ",

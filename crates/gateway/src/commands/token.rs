@@ -44,7 +44,7 @@ fn subscription(arguments: SubscriptionToken) -> Result<(), Failure> {
     sign(&claims, secret, private_key, algorithm, settings)
 }
 
-/// What the configuration and the environment say about tokens.
+/// The settings for tokens, from the configuration and the environment.
 struct SigningKeys {
     connection: TokenSettings,
     subscription: Option<TokenSettings>,
@@ -71,7 +71,7 @@ impl SigningKeys {
     }
 }
 
-/// The claims of both kinds, with what the configuration expects of `aud` and `iss` where it names it exactly.
+/// Returns the claims for either kind of token. `aud` and `iss` are set if the configuration requires exact values.
 fn claims(user: &str, claims: &TokenClaims, settings: &TokenSettings) -> Map<String, Value> {
     let now = unix_now();
     let mut map = Map::new();
@@ -119,7 +119,7 @@ fn sign(
             EncodingKey::from_secret(secret.as_bytes())
         }
     };
-    // A public key in place of the private one is noticed only here.
+    // Only here a public key in place of the private one is noticed.
     let token = jsonwebtoken::encode(&Header::new(algorithm), claims, &key).map_err(|_| {
         Failure::Usage(format!("the key cannot sign: it is not a private key for {algorithm:?}"))
     })?;
@@ -180,11 +180,11 @@ fn check(arguments: CheckToken) -> Result<(), Failure> {
     }
     match verified {
         Ok((Ok(()), ..)) => Ok(()),
-        _ => Err(Failure::Told),
+        _ => Err(Failure::Reported),
     }
 }
 
-/// What the token says of itself, whether it is true or not.
+/// Returns the claims of a token without verifying it.
 fn payload(token: &str) -> Option<Map<String, Value>> {
     let part = token.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
@@ -207,7 +207,7 @@ fn until(expiry: Expiry) -> String {
     }
 }
 
-/// The end of the year 9999, beyond which dates are not written in RFC 3339.
+/// The end of the year 9999. RFC 3339 has no later dates.
 const LAST_YEAR_WITH_FOUR_DIGITS: i64 = 253_402_300_799;
 
 fn unix_now() -> i64 {

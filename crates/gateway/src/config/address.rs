@@ -1,5 +1,5 @@
-//! The address of a server to connect to: a host and a port, and nothing else. What does not parse is not printed,
-//! since the usual mistake is a URL with a password in it.
+//! The address of a server to connect to: a host and a port, and nothing else. Text that cannot be parsed is not
+//! printed, since the usual mistake is a URL with a password in it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -38,7 +38,7 @@ impl FromStr for HostPort {
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         if bracketed.is_none() && host.contains(':') {
             return Err(format!(
-                "an IPv6 address must stand in brackets, with the port behind, as in {EXAMPLES}"
+                "an IPv6 address must be in brackets, followed by the port, as in {EXAMPLES}"
             ));
         }
         let is_host = match bracketed {
@@ -51,7 +51,7 @@ impl FromStr for HostPort {
         if !is_host {
             return Err(format!("has no usable host; it must be host:port, as in {EXAMPLES}"));
         }
-        // `parse` takes a sign.
+        // `parse` accepts a sign.
         let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
         match port.parse() {
             Ok(port) if is_number && port != 0 => Ok(Self { host: bracketed.unwrap_or(host).into(), port }),
@@ -111,9 +111,9 @@ mod tests {
             ("[hunter2]:6379", "no usable host"),
             ("a hunter2:6379", "no usable host"),
             ("a,hunter2:6379", "no usable host"),
-            ("::1", "must stand in brackets"),
-            ("host1:1,hunter2:6379", "must stand in brackets"),
-            ("[::1]", "must stand in brackets"),
+            ("::1", "must be in brackets"),
+            ("host1:1,hunter2:6379", "must be in brackets"),
+            ("[::1]", "must be in brackets"),
             ("host:0", "no usable port"),
             ("host:hunter2", "no usable port"),
             ("host:70000", "no usable port"),

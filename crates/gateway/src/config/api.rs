@@ -10,28 +10,29 @@ use super::values::{Period, Secret, Size};
 section! {
     /// The HTTP API for backends: publish, broadcast, presence, history and the rest.
     Api {
-        /// Where it answers: `/api/publish` and so on.
+        /// The path of the API: calls go to `/api/publish` and so on.
         path: String = defaults::API_PATH.into(),
-        /// The port that it answers on: "client", "internal" or "both".
+        /// The port that serves it: "client", "internal" or "both".
         on: ApiPort = ApiPort::Both,
-        /// Any of these opens it, as the header `X-API-Key: KEY`. Without one every call is answered 401.
+        /// Keys of callers, sent in the header `X-API-Key: KEY`. Without any key here every call receives 401.
         keys: Vec<Secret> = Vec::new(),
-        /// Calls need no key. For development only.
+        /// Allows calls without a key. For development only.
         insecure: bool = false,
-        /// Connections of callers on one shard, and on the internal port. At the limit a connection that waits for its
-        /// caller is dropped, chosen as for server.silent_connections_max; if none does, the call is answered 503.
-        /// While more than half are in use, answers say "connection: close".
+        /// Maximum number of API connections, for each shard and for the internal port. At the limit a connection that
+        /// is waiting for its caller is dropped, chosen as for server.silent_connections_max; if none is, the call
+        /// receives 503. While more than half are in use, responses carry "connection: close".
         connections_max: usize = defaults::API_CONNECTIONS_MAX,
-        /// How long a caller's connection is kept between two calls. Answers announce it: "keep-alive: timeout=75".
+        /// Time for which a caller's connection is kept open between two calls. Responses announce it: "keep-alive:
+        /// timeout=75".
         idle_timeout: Period = defaults::API_IDLE_TIMEOUT,
-        /// A request's body; a larger one is answered 413.
+        /// Maximum size of a request body; a larger one receives 413.
         body_bytes_max: Size = defaults::API_BODY_BYTES_MAX,
-        /// Commands in one batch or pipeline, and topics in one broadcast.
+        /// Maximum number of commands in one batch or pipeline, and of topics in one broadcast.
         commands_max: usize = defaults::API_COMMANDS_MAX,
-        /// Topics in one `channels` answer.
+        /// Maximum number of topics in one `channels` response.
         topics_max: usize = defaults::API_TOPICS_MAX,
-        /// Bytes in the answers to all commands of one request. A command whose answer is too long is answered error
-        /// 106, which says how to ask for less.
+        /// Maximum bytes in the responses to all commands of one request. A command whose response is too long receives
+        /// error 106, which says how to ask for less.
         answer_bytes_max: Size = defaults::API_ANSWER_BYTES_MAX,
         /// "body": errors are bodies with status 200, as SDKs expect; "transport": errors are HTTP statuses.
         error_mode: ErrorMode = ErrorMode::Body,
@@ -39,7 +40,7 @@ section! {
 }
 
 choice! {
-    /// Where the API answers.
+    /// The ports that serve the API.
     ApiPort {
         Client = "client",
         Internal = "internal",
@@ -48,7 +49,7 @@ choice! {
 }
 
 choice! {
-    /// How the API tells of errors.
+    /// The form of API errors.
     ErrorMode {
         Body = "body",
         Transport = "transport",

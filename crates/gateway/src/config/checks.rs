@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, gathered so that one run tells it all.
+//! The problems of a configuration, collected so that one run reports all of them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::values::Period;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ConfigSource {
     Dev,
     File(PathBuf),
-    /// An environment variable, by its whole name.
+    /// An environment variable, by its full name.
     Variable(String),
     /// A flag, with its dashes.
     Flag(&'static str),
@@ -28,11 +28,11 @@ impl fmt::Display for ConfigSource {
     }
 }
 
-/// One thing to mend. Its text never holds a value that may be secret.
+/// A mistake to correct. Its text never holds a value that may be secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) source: Option<ConfigSource>,
-    /// Empty when the problem is with the source itself.
+    /// Empty if the problem is the source itself.
     pub(crate) key: String,
     pub(crate) text: String,
 }
@@ -49,12 +49,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Collects what the sections find while they turn themselves into settings.
+/// Collects the problems that sections find while they are turned into settings.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
-    /// Keys and what is wrong with them.
+    /// Keys, each with its mistake.
     pub(crate) errors: Vec<(String, String)>,
-    /// Keys and what is probably not meant so.
+    /// Keys, each with a doubtful choice.
     pub(crate) warnings: Vec<(String, String)>,
 }
 
@@ -74,7 +74,7 @@ impl Checks {
         number
     }
 
-    /// A limit on connections. Each needs an open file, of which no process may have so many.
+    /// Checks a limit on connections. Each needs an open file, and no process may open more than this many.
     pub(crate) fn connections(&mut self, key: &str, number: usize) -> usize {
         const MAX: usize = 1 << 30;
         if !(1..=MAX).contains(&number) {
@@ -90,7 +90,7 @@ impl Checks {
         period.0
     }
 
-    /// Whether it is one of the periods from `min` to `max`; an error says which these are.
+    /// Returns true if the period is `min` to `max`, and reports an error otherwise.
     pub(crate) fn within(&mut self, key: &str, period: Period, min: Period, max: Period) -> bool {
         let is_within = (min..=max).contains(&period);
         if !is_within {
@@ -99,7 +99,7 @@ impl Checks {
         is_within
     }
 
-    /// A path of the HTTP server: it begins with a slash, ends without one and is free of queries.
+    /// Checks a path of the HTTP server: it begins with a slash, ends without one, and has no query.
     pub(crate) fn path(&mut self, key: &str, path: &str) -> String {
         let is_plain =
             path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%'));

@@ -1,4 +1,4 @@
-//! `[client]`: who may connect, and what holds for every client.
+//! `[client]`: access of clients, and the limits of each one.
 
 use fanwire_hub::{ClientSettings, PersonalTopic, PublicationFormat};
 use fanwire_server::settings::Origins;
@@ -11,66 +11,69 @@ use super::token::Token;
 use super::values::{Period, Size};
 
 section! {
-    /// Who may connect, and the limits of each client.
+    /// Access of clients, and the limits of each one.
     Client {
-        /// Web pages that may connect: origins such as "https://example.com" without a path. `*` stands for any characters,
-        /// as in "https://*.example.com" and "http://localhost:*"; "*" alone takes every page. "null" takes pages without
-        /// an origin: files and sandboxed frames. Programs that send no `Origin` header always may.
+        /// Web pages that may connect: origins such as "https://example.com", without a path. `*` stands for any
+        /// characters, as in "https://*.example.com" and "http://localhost:*"; "*" alone allows every page. "null"
+        /// allows pages without an origin: files and sandboxed frames. Programs that send no `Origin` header may always
+        /// connect.
         allowed_origins: Vec<String> = Vec::new(),
-        /// Between the server's pings, in whole seconds. "0s" sends none.
+        /// Interval between pings from the server, in whole seconds. "0s" sends none.
         ping_interval: Period = defaults::PING_INTERVAL,
-        /// How long a client may take to answer a ping; less than ping_interval. "0s" asks for no answer.
+        /// Time allowed for the answer to a ping; less than ping_interval. "0s" requires no answer.
         pong_timeout: Period = defaults::PONG_TIMEOUT,
-        /// How long a connection may live without a successful connect command.
+        /// Time allowed for a connection to stay open without a successful connect command.
         stale_close_delay: Period = defaults::STALE_CLOSE_DELAY,
-        /// How long an expired connection lives on while its client fetches a new token.
+        /// Time for which an expired connection stays open while its client fetches a new token.
         expired_close_delay: Period = defaults::EXPIRED_CLOSE_DELAY,
         /// The same for a subscription.
         expired_subscription_close_delay: Period = defaults::EXPIRED_CLOSE_DELAY,
-        /// Subscriptions of one client.
+        /// Maximum number of subscriptions of one client.
         subscriptions_max: usize = defaults::SUBSCRIPTIONS_MAX,
-        /// Bytes that wait for one slow client before it is closed with code 3008. A waiting message counts 64 bytes
-        /// more than it has; one message alone always fits.
+        /// Maximum bytes that wait for one slow client; beyond them it is closed with code 3008. A waiting message
+        /// counts 64 bytes more than its length; one message alone always fits.
         queue_bytes_max: Size = defaults::QUEUE_BYTES_MAX,
-        /// Commands of one client that wait for an earlier answer before it is closed with code 3013.
+        /// Maximum number of commands of one client that wait for an earlier answer; beyond it the client is closed
+        /// with code 3013.
         pending_commands_max: usize = defaults::PENDING_COMMANDS_MAX,
-        /// Commands of one client in a second, on average; more are answered with error 111. 0 sets no limit.
+        /// Commands allowed to one client per second, on average; further ones receive error 111. 0 sets no limit.
         commands_per_second_max: u32 = defaults::COMMANDS_PER_SECOND_MAX,
-        /// Commands of one user in a second, on average, by all of its clients on one shard of a node; more are answered
-        /// with error 111. Anonymous clients are nobody's. 0 sets no limit.
+        /// Commands allowed to one user per second, on average, over all of its clients on one shard of a node; further
+        /// ones receive error 111. Anonymous clients have no such limit. 0 sets no limit.
         user_commands_per_second_max: u32 = 0,
-        /// Commands that a client, or a user, may give at once after it was quiet; at least subscriptions_max.
+        /// Commands that a client, or a user, may send at once after a quiet time; at least subscriptions_max.
         commands_burst_max: u32 = defaults::COMMANDS_BURST_MAX,
-        /// Publications in one history result.
+        /// Maximum number of publications in one history result.
         history_page_max: usize = defaults::HISTORY_PAGE_MAX,
-        /// Bytes of publications in one history result, which ends early there but has at least one, and of clients in
-        /// one presence result; a longer list is answered error 106.
+        /// Maximum bytes of publications in one history result, which ends early there but has at least one, and of
+        /// clients in one presence result; a longer list receives error 106.
         answer_bytes_max: Size = defaults::ANSWER_BYTES_MAX,
-        /// Publications that recovery may replay; a client that missed more is told so.
+        /// Maximum number of publications that recovery replays; a client that missed more is told that it was not
+        /// recovered.
         recovery_max: usize = defaults::RECOVERY_MAX,
-        /// Bytes of publications that one subscribe, or one connect with all its subscriptions, may recover; a client that
-        /// missed more is told so. A client that was closed with code 3008 has missed what waited for it, so this is to
-        /// be several times queue_bytes_max.
+        /// Maximum bytes of publications that one subscribe, or one connect with all its subscriptions, recovers; a
+        /// client that missed more is told that it was not recovered. A client that was closed with code 3008 has
+        /// missed everything that waited for it, so set this to several times queue_bytes_max.
         recovery_bytes_max: Size = defaults::RECOVERY_BYTES_MAX,
-        /// Connections of one user, on all nodes of a cluster together. 0 sets no limit.
+        /// Maximum number of connections of one user, on all nodes of a cluster together. 0 sets no limit.
         user_connections_max: usize = 0,
-        /// Tell clients the server's time when they connect.
+        /// Sends the server's time to clients when they connect.
         include_server_time: bool = false,
-        /// Clients without a token connect as the anonymous user.
+        /// Lets clients without a token connect as the anonymous user.
         allow_anonymous_connect_without_token: bool = false,
-        /// Refuse tokens without a user.
+        /// Refuses tokens without a user.
         disallow_anonymous_connection_tokens: bool = false,
-        /// Everything is allowed to everybody. For development only.
+        /// Allows everything to every client. For development only.
         insecure: bool = false,
         sections {
-            /// How connection tokens (JWT) are verified. A token whose algorithm has no key here is invalid.
+            /// Verification of connection tokens (JWT). A token whose algorithm has no key here is invalid.
             token: Token,
-            /// Keys of their own for subscription tokens; without them [client.token] serves both.
+            /// Separate keys for subscription tokens; without them [client.token] serves both.
             subscription_token: Token,
-            /// Subscribes every user to a topic of its own, such as `#42`. Users whose name has a separator in it, as `1,2`,
-            /// cannot connect: `#1,2` belongs to users 1 and 2.
+            /// Subscribes every user to a topic of its own, such as `#42`. Users whose name contains a separator, such
+            /// as `1,2`, cannot connect: `#1,2` belongs to users 1 and 2.
             personal_topic: PersonalTopicConfig,
-            /// Answers one RPC method with an empty result, for clients that measure their way to the server.
+            /// Answers one RPC method with an empty result, for clients that measure the round trip to the server.
             rpc_ping: RpcPing,
         }
     }
@@ -118,7 +121,7 @@ impl Client {
 
     pub(super) fn settings(&self, info_format: PublicationFormat, checks: &mut Checks) -> ClientSettings {
         if !self.ping_interval.is_whole_seconds() {
-            checks.error("client.ping_interval", "must be whole seconds, which is how clients are told");
+            checks.error("client.ping_interval", "must be whole seconds, as clients receive it in seconds");
         }
         let pings = self.ping_interval != Period::OFF;
         if pings && self.pong_timeout >= self.ping_interval {

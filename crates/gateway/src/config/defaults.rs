@@ -1,4 +1,4 @@
-//! Every default of the configuration, with its reason where the number alone does not tell it.
+//! The defaults of the configuration, with the reason where a number needs one.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,9 +9,9 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
 pub(crate) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-/// What clients of the Centrifuge protocol try first.
+/// The port that clients of the Centrifuge protocol expect.
 pub(crate) const PORT: u16 = 8000;
-/// Health and metrics are for this machine until somebody says otherwise.
+/// Health and metrics are for this machine only by default.
 pub(crate) const INTERNAL_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(crate) const INTERNAL_PORT: u16 = 9000;
 
@@ -21,17 +21,17 @@ pub(crate) const BACKLOG: u32 = 4096;
 pub(crate) const SILENT_CONNECTIONS_MAX: usize = 4096;
 pub(crate) const HTTP_CONNECTIONS_MAX: usize = 512;
 pub(crate) const INTERNAL_CONNECTIONS_MAX: usize = 256;
-/// Two lost packets on a phone's link and their retransmissions fit.
+/// Long enough for two lost packets on a phone's link and their retransmissions.
 pub(crate) const REQUEST_HEADER_TIMEOUT: Period = Period::from_secs(10);
-/// A page asks for its next connection at once, or much later.
+/// A page sends its next request at once, or much later.
 pub(crate) const IDLE_TIMEOUT: Period = Period::from_secs(10);
-/// A phone that passes through a tunnel is back by then.
+/// Longer than a phone passes through a tunnel.
 pub(crate) const WRITE_TIMEOUT: Period = Period::from_secs(30);
 
 /// Certificates are renewed days before they end.
 pub(crate) const TLS_RELOAD_INTERVAL: Period = Period::from_secs(60);
 
-/// Some 5,000 lines: a burst, not a reader that has stopped.
+/// Some 5,000 lines: enough for a burst.
 pub(crate) const LOG_QUEUE_BYTES_MAX: Size = Size(MIB);
 
 pub(crate) const HISTORY_BYTES_MAX: Size = Size(256 * MIB);
@@ -48,21 +48,21 @@ pub(crate) const REDIS_ANSWER_TIMEOUT: Period = Period::from_secs(3);
 pub(crate) const REDIS_PROBE_INTERVAL: Period = Period::from_secs(1);
 pub(crate) const REDIS_RETRY_MIN: Period = Period::from_millis(50);
 pub(crate) const REDIS_RETRY_MAX: Period = Period::from_secs(1);
-/// A page that is loaded anew is back by then.
+/// Longer than a page takes to reload.
 pub(crate) const REDIS_LEAVE_DELAY: Period = Period::from_secs(5);
 
-/// A Redis on this machine, as it comes.
+/// A Redis on this machine with its default port.
 pub(crate) fn redis_address() -> HostPort {
     HostPort { host: "127.0.0.1".into(), port: 6379 }
 }
 
-/// Off: only a balancer in front needs it, and only its operator knows how long it takes.
+/// Off: only a load balancer in front needs it, and only its operator knows the time.
 pub(crate) const SHUTDOWN_PROPAGATION: Period = Period::OFF;
-/// 20,000 clients are 670 handshakes a second on the other nodes.
+/// With 20,000 clients the other nodes get 670 handshakes a second.
 pub(crate) const SHUTDOWN_WINDOW: Period = Period::from_secs(30);
 pub(crate) const SHUTDOWN_TIMEOUT: Period = Period::from_secs(30);
 
-/// Below the 30 s and 60 s after which proxies and phone networks drop a silent connection.
+/// Less than the 30 s and 60 s after which proxies and phone networks drop a silent connection.
 pub(crate) const PING_INTERVAL: Period = Period::from_secs(25);
 pub(crate) const PONG_TIMEOUT: Period = Period::from_secs(8);
 const _: () = assert!(PONG_TIMEOUT.0.as_secs() < PING_INTERVAL.0.as_secs());
@@ -82,15 +82,15 @@ pub(crate) const COMMANDS_BURST_MAX: u32 = 2000;
 pub(crate) const HISTORY_PAGE_MAX: usize = 300;
 pub(crate) const ANSWER_BYTES_MAX: Size = Size(MIB);
 pub(crate) const RECOVERY_MAX: usize = 300;
-/// What waited for a client, and what the kernels on both sides held of it.
+/// Enough for the queue of a client and the buffers of the kernels on both sides.
 pub(crate) const RECOVERY_BYTES_MAX: Size = Size(4 * MIB);
 pub(crate) const RPC_PING_METHOD: &str = "ping";
 
 pub(crate) const WEBSOCKET_PATH: &str = "/connection/websocket";
 pub(crate) const MESSAGE_BYTES_MAX: Size = Size(64 * KIB);
-/// Most of what there is to be had, for a third of the time.
+/// Most of the possible gain, for a third of the time.
 pub(crate) const DEFLATE_LEVEL: u8 = 1;
-/// Less is saved below it than the headers of a packet take.
+/// Below it compression saves less than the headers of a packet.
 pub(crate) const DEFLATE_MIN_BYTES: Size = Size(256);
 pub(crate) const SSE_PATH: &str = "/subscribe";
 
@@ -102,7 +102,7 @@ pub(crate) const API_IDLE_TIMEOUT: Period = Period::from_secs(75);
 pub(crate) const API_BODY_BYTES_MAX: Size = Size(4 * MIB);
 pub(crate) const API_COMMANDS_MAX: usize = 1000;
 pub(crate) const API_TOPICS_MAX: usize = 10_000;
-/// A full page of history of the longest publications that clients can make, or some thousand of a few kilobytes.
+/// A full page of history with the longest publications of clients, or some thousand of a few kilobytes.
 pub(crate) const API_ANSWER_BYTES_MAX: Size = Size(16 * MIB);
 
 pub(crate) const TOPIC_LENGTH_MAX: usize = 255;

@@ -1,4 +1,4 @@
-//! `--dev`: a layer above the defaults that opens everything, held to this machine.
+//! `--dev`: a layer above the defaults that opens everything to this machine only.
 
 use fanwire_server::settings::DevSettings;
 use figment::providers::{Format, Toml};
@@ -16,7 +16,7 @@ pub(super) fn layer() -> Layer {
     Layer { source: ConfigSource::Dev, values }
 }
 
-/// Adds what layers cannot: the chat room's namespace beside configured ones, and a secret made anew at every start.
+/// Adds what layers cannot: the chat room's namespace beside configured ones, and a new secret at every start.
 pub(super) fn complete(config: &mut Config, checks: &mut Checks) -> DevSettings {
     for (key, address) in
         [("server.address", config.server.address), ("internal.address", config.internal.address)]

@@ -1,4 +1,4 @@
-//! `[engine]` and `[shutdown]`: where publications are kept, and how a node goes.
+//! `[engine]` and `[shutdown]`: the store of publications, and the times of a shutdown.
 
 use fanwire_server::settings::{EngineSettings, MemoryEngineSettings, ShutdownSettings};
 
@@ -9,10 +9,10 @@ use super::section::{choice, section};
 use super::values::{Period, Size};
 
 section! {
-    /// What carries publications and keeps history and presence.
+    /// The engine carries publications, and keeps history and presence.
     Engine {
-        /// "memory" is embedded and serves one node; what it keeps is gone when the node stops. "redis" makes one
-        /// cluster of any number of nodes that use the same Redis.
+        /// "memory" is embedded and serves one node; its data is lost when the node stops. "redis" makes one cluster of
+        /// all nodes that use the same Redis.
         r#type: EngineType = EngineType::Memory,
         sections {
             /// The embedded engine.
@@ -24,7 +24,7 @@ section! {
 }
 
 choice! {
-    /// The engines there are.
+    /// The available engines.
     EngineType {
         Memory = "memory",
         Redis = "redis",
@@ -34,23 +34,24 @@ choice! {
 section! {
     /// The embedded engine.
     MemoryEngine {
-        /// Names, positions and publications of all topics; beyond it new topics that nobody subscribes to go first.
+        /// Maximum bytes of names, positions and publications of all topics; beyond them new topics without subscribers
+        /// are dropped first.
         history_bytes_max: Size = defaults::HISTORY_BYTES_MAX,
-        /// How long a publication's idempotency key is remembered.
+        /// Time for which a publication's idempotency key is remembered.
         idempotency_ttl: Period = defaults::IDEMPOTENCY_TTL,
     }
 }
 
 section! {
-    /// How a node goes.
+    /// The times of a shutdown.
     Shutdown {
-        /// How long the node goes on taking clients while balancers learn that it goes: as long as yours take to
-        /// notice that /readyz fails.
+        /// Time for which the node still accepts clients while load balancers learn of the shutdown: as long as yours
+        /// take to notice that /readyz fails.
         propagation: Period = defaults::SHUTDOWN_PROPAGATION,
-        /// Over how long clients are sent away, evenly, to come back elsewhere; at least 100 go each second, so few
-        /// take less. Those whose turn has not come are served as before.
+        /// Time over which clients are disconnected, evenly, so that they reconnect to other nodes; at least 100 are
+        /// each second, so a few take less. The others are served as before until their turn comes.
         window: Period = defaults::SHUTDOWN_WINDOW,
-        /// How long the last of them may take to go. A second signal ends all of it at once.
+        /// Time allowed for the last of them to disconnect. A second signal stops the node immediately.
         timeout: Period = defaults::SHUTDOWN_TIMEOUT,
     }
 }
@@ -66,7 +67,7 @@ impl Engine {
         }
     }
 
-    /// The section of the engine that is not used, and the word for the one that is.
+    /// Returns the section of the engine that is not used, and the name of the one that is.
     pub(super) fn unused_section(&self) -> (&'static str, &'static str) {
         match self.r#type {
             EngineType::Memory => ("engine.redis", "memory"),

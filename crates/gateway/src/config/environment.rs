@@ -1,7 +1,7 @@
 //! `FANWIRE_` variables: each is a layer of its own, so that a mistake names its variable.
 //!
-//! What arrives is text, and it stays text wherever the setting takes text: a secret of `0012` or `true` is kept to
-//! the letter. Only a setting that refuses the text gets it read as a number, truth value, list or table.
+//! A variable's value is text, and stays text where the setting takes text: a secret of `0012` or `true` is kept as it
+//! is. Only if the setting refuses the text is it read as a number, truth value, list or table.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use super::layer::{Layer, is_known};
 const PREFIX: &str = "FANWIRE_";
 const FILE_SUFFIX: &str = "_FILE";
 
-/// What the environment says.
+/// The layers, problems and warnings of the environment.
 #[derive(Debug, Default)]
 pub(super) struct Environment {
     pub(super) layers: Vec<Layer>,
@@ -60,7 +60,7 @@ impl Environment {
         }
     }
 
-    /// `plain` names the key; `name` is the variable that a problem is told of.
+    /// Reads the value of the key that `plain` names; problems name the variable `name`.
     fn read_value(&mut self, name: &str, plain: &str, text: &str) {
         let path = path_of(plain);
         if path.iter().any(String::is_empty) {
@@ -112,11 +112,11 @@ fn nested(path: &[String], value: Value) -> Dict {
 
 struct Reading {
     value: Value,
-    /// Whether a problem with this reading is worth telling, unless a later one is too.
+    /// Problems with this reading are reported, unless a later likely reading has some, too.
     likely: bool,
 }
 
-/// What a text may mean, in the order of trial: itself, what it says as JSON or TOML, a list.
+/// Returns the possible readings of a text in the order of trial: the text itself, JSON or TOML, a list.
 fn readings(text: &str, path: &[String]) -> Vec<Reading> {
     let toml = || toml::from_str::<BTreeMap<String, Value>>(&format!("value = {text}")).ok()?.remove("value");
     let parsed: Option<Value> = serde_json::from_str(text).ok().or_else(toml);
@@ -128,8 +128,8 @@ fn readings(text: &str, path: &[String]) -> Vec<Reading> {
     all
 }
 
-/// The items of a list with commas, blanks or line breaks between them. Each may stand in quotes, and all in brackets.
-/// Keys of the API may hold blanks and single quotes.
+/// Splits a list at commas, blanks and line breaks. Each item may be in quotes, and all in brackets. Keys of the API
+/// may contain blanks and single quotes.
 fn items<'t>(text: &'t str, path: &[String]) -> Vec<&'t str> {
     let are_keys = path.join(".") == "api.keys";
     let ends = |letter: char| match are_keys {
@@ -143,7 +143,7 @@ fn items<'t>(text: &'t str, path: &[String]) -> Vec<&'t str> {
     items.filter(|item| !item.is_empty()).collect()
 }
 
-/// The variables that Kubernetes sets in every container for a Service called `fanwire` or `fanwire-…`.
+/// Returns true for variables that Kubernetes sets in every container for a Service called `fanwire` or `fanwire-…`.
 fn is_service_link(name: &str, value: &str) -> bool {
     const SCHEMES: [&str; 3] = ["tcp://", "udp://", "sctp://"];
     if name.contains("__") {

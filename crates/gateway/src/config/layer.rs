@@ -1,5 +1,5 @@
-//! One source of values, read alone: what is unknown or of the wrong kind is taken out and reported, so that the
-//! layers can then be merged without a doubt about who said what.
+//! One source of values, read alone: values that are unknown or of the wrong kind are removed and reported before
+//! layers are merged, so that each problem names its source.
 
 use figment::error::{Actual, Kind};
 use figment::value::{Dict, Map, Value};
@@ -17,14 +17,14 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// Whether this layer says something about `key`, itself or as a whole.
+    /// Returns true if this layer sets `key`, or something inside of it.
     pub(super) fn sets(&self, key: &str) -> bool {
         let mut path = key.split('.');
         let Some(value) = path.next().and_then(|first| self.values.get(first)) else { return false };
         find(value, path).is_some()
     }
 
-    /// Takes out what does not fit and reports it.
+    /// Removes values that do not fit, and returns the problems.
     pub(super) fn clean(&mut self) -> Vec<Problem> {
         without_empty(&mut self.values);
         let mut problems = Vec::new();
@@ -35,7 +35,7 @@ impl Layer {
                 remove(&mut self.values, &path);
             }
         }
-        // serde stops at the first mistake: note it, take it out, look again.
+        // serde stops at the first mistake: report it, remove it, try again.
         while let Err(error) = Config::deserialize(&Value::from(self.values.clone())) {
             problems.push(self.problem(&error.path, describe(&error)));
             if !remove(&mut self.values, &error.path) {
@@ -60,7 +60,7 @@ impl Provider for Layer {
     }
 }
 
-/// `topics.namespaces[0].name`.
+/// Returns a path as text, as in `topics.namespaces[0].name`.
 pub(super) fn shown(path: &[String]) -> String {
     let mut text = String::new();
     for part in path {
@@ -76,7 +76,7 @@ pub(super) fn shown(path: &[String]) -> String {
     text
 }
 
-/// Whether `path`, with any index left out, is a key or a section.
+/// Returns true if `path` without its indexes is a key or a section.
 pub(super) fn is_known(path: &[String]) -> bool {
     let names: Vec<&str> =
         path.iter().map(String::as_str).filter(|part| part.parse::<usize>().is_err()).collect();
@@ -104,7 +104,7 @@ fn describe(error: &figment::Error) -> String {
     }
 }
 
-/// The nearest known key, or where a key of this name does exist.
+/// Suggests the nearest known key, or the sections that have a key of this name.
 fn hint(name: &str, known: &[&str], path: &[String]) -> String {
     if let Some(ours) = crate::import::name_here(&shown(path)) {
         return format!("; that is Centrifugo's name, here it is `{ours}`");
@@ -131,7 +131,7 @@ fn elsewhere(path: &[String]) -> String {
     if places.is_empty() { String::new() } else { format!("; there is {}", places.join(" and ")) }
 }
 
-/// serde's names of types, for people who write configuration files.
+/// Translates serde's names of types for people who write configuration files.
 fn in_words(expected: &str) -> &str {
     match expected {
         "u16" => "a whole number from 0 to 65535",
@@ -146,7 +146,7 @@ fn in_words(expected: &str) -> &str {
     }
 }
 
-/// The kind alone: the value may be a secret in the wrong place.
+/// Names the kind alone, since the value may be a secret in the wrong place.
 fn kind_of(actual: &Actual) -> &'static str {
     match actual {
         Actual::Bool(_) => "true or false",
@@ -160,7 +160,7 @@ fn kind_of(actual: &Actual) -> &'static str {
     }
 }
 
-/// YAML's `key:` and JSON's `null` say nothing, so they leave the default.
+/// Removes YAML's `key:` and JSON's `null`, which leave the default.
 fn without_empty(values: &mut Dict) {
     values.retain(|_, value| !matches!(value, Value::Empty(..)));
     for value in values.values_mut() {
@@ -184,7 +184,7 @@ fn find<'v, 'p>(value: &'v Value, mut path: impl Iterator<Item = &'p str>) -> Op
     })
 }
 
-/// Removes the value at `path`; an item of a list takes its list with it, so that other items keep their place.
+/// Removes the value at `path`. For an item of a list it removes the whole list, so that no item changes its index.
 fn remove(values: &mut Dict, path: &[String]) -> bool {
     let Some((name, rest)) = path.split_first() else { return false };
     let inside = match (values.get_mut(name), rest) {

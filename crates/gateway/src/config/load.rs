@@ -1,4 +1,4 @@
-//! From sources to settings: defaults < `--dev` < files < environment < flags.
+//! Reads all sources into settings: defaults < `--dev` < files < environment < flags.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::layer::{Layer, shown};
 use super::section::Item;
 use super::{Config, dev, outline, risks, tls};
 
-/// Where values come from, the weakest first.
+/// The sources of values, the weakest first.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     pub(crate) dev: bool,
@@ -32,14 +32,14 @@ pub(crate) struct Flag {
     pub(crate) value: Value,
 }
 
-/// A configuration without a mistake.
+/// A configuration without mistakes.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
     pub(crate) settings: Settings,
 }
 
-/// Reads everything. The warnings are there whether it succeeds or not.
+/// Reads all sources. Warnings are returned on success and on failure.
 pub(crate) fn load(sources: Sources) -> (Result<Loaded, Vec<Problem>>, Vec<String>) {
     let mut layers = Vec::new();
     let mut problems = Vec::new();
@@ -66,12 +66,12 @@ pub(crate) fn load(sources: Sources) -> (Result<Loaded, Vec<Problem>>, Vec<Strin
     (result, warnings)
 }
 
-/// The values of a file of any of the three kinds.
+/// Reads the values of a file in TOML, YAML or JSON.
 pub(crate) fn read_file(file: &Path) -> Result<Dict, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
     let value = match file.extension().and_then(|extension| extension.to_str()) {
         Some("toml") => Toml::from_str::<Value>(&text).map_err(|error| {
-            // The error's own text quotes the line, which may hold a secret.
+            // The error's full text quotes the line, which may hold a secret.
             let place =
                 error.span().map_or(String::new(), |span| format!("line {}: ", line_of(&text, span.start)));
             format!("{place}{}", error.message().trim().replace('\n', "; "))
@@ -87,8 +87,7 @@ pub(crate) fn read_file(file: &Path) -> Result<Dict, String> {
     }
 }
 
-/// Returns the problems and warnings of a file alone, without any other source. The files that it names may be on
-/// another machine.
+/// Returns the problems and warnings of a file alone, without any other source. Files that it names need not exist.
 pub(crate) fn judge(values: Dict, file: PathBuf) -> (Vec<Problem>, Vec<String>) {
     let layer = Layer { source: ConfigSource::File(file), values };
     let mut warnings = Vec::new();
@@ -96,7 +95,7 @@ pub(crate) fn judge(values: Dict, file: PathBuf) -> (Vec<Problem>, Vec<String>) 
     (built.err().unwrap_or_default(), warnings)
 }
 
-/// What is done about files that the configuration names.
+/// The treatment of files that the configuration names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConfigFiles {
     Read,
@@ -146,7 +145,7 @@ fn build(
     if problems.is_empty() { Ok(Loaded { config, settings }) } else { Err(problems) }
 }
 
-/// Keys of the engine that is not chosen are valid, but who set them expects something of them.
+/// Warns of keys of the engine that is not chosen: they are valid and have no effect.
 fn warn_of_unused_engine(config: &Config, layers: &[Layer], checks: &mut Checks) {
     let (section, used) = config.engine.unused_section();
     for item in outline() {

@@ -1,4 +1,4 @@
-//! `[log]`: what is logged and how it looks.
+//! `[log]`: the level and the format of the log.
 
 use tracing_subscriber::EnvFilter;
 
@@ -14,18 +14,18 @@ section! {
         format: LogFormat = LogFormat::Auto,
         /// "error", "warn", "info", "debug", "trace" or "off"; also by part: "info,fanwire_server=debug".
         level: String = "info".into(),
-        /// Log lines that wait to be written, in bytes. Further lines are dropped, counted in
+        /// Maximum bytes of log lines that wait to be written. Further lines are dropped, counted in
         /// `fanwire_log_lines_dropped_total`, and reported in the log once it is read again. Lines at debug and trace
-        /// fill half of it, at info three quarters, at warn seven eighths.
+        /// may fill half of it, at info three quarters, at warn seven eighths.
         queue_bytes_max: Size = LOG_QUEUE_BYTES_MAX,
     }
 }
 
-/// A long line has to fit.
+/// A long line must fit.
 const QUEUE_BYTES_MIN: Size = Size(4 << 10);
 
 choice! {
-    /// How log lines look.
+    /// The format of log lines.
     LogFormat {
         Auto = "auto",
         Text = "text",
@@ -40,7 +40,7 @@ impl Log {
         }
         const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
         let directive_is_level = |directive: &str| {
-            // A bare word is a target to EnvFilter, so that `level = "inof"` would silence everything else.
+            // EnvFilter reads a bare word as a target, so `level = "inof"` would silence everything else.
             directive.contains(['=', '[']) || LEVELS.contains(&directive.to_ascii_lowercase().as_str())
         };
         if !self.level.split(',').map(str::trim).all(directive_is_level) {

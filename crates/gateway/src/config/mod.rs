@@ -1,7 +1,7 @@
 //! The configuration: a raw `Config` that mirrors the file, read in layers, then checked settings, built once.
 //!
-//! Every problem of every layer is found in one run and says where it is; no text printed from here holds a
-//! value that may be secret.
+//! One run finds all problems of all layers and says where they are; no text printed from here holds a value that may
+//! be secret.
 
 mod section;
 
@@ -48,18 +48,18 @@ section! {
     /// The whole file.
     Config {
         sections {
-            /// Where clients connect, and how many may.
+            /// The port for clients, and the limits on its connections.
             server: Server,
-            /// Where health, metrics and the API answer. Not for the public.
+            /// The port for health, metrics and the API. Not for the public.
             internal: Internal,
-            /// Logs, on standard output.
+            /// The log, on standard output.
             log: Log,
-            /// What carries publications and keeps history and presence.
+            /// The engine carries publications, and keeps history and presence.
             engine: Engine,
-            /// What happens on SIGTERM and SIGINT. The three together must be less than what the service manager grants
-            /// before it kills: 30 s in Kubernetes, unless it is told otherwise.
+            /// The times of a shutdown, on SIGTERM and SIGINT. Together they must be shorter than the service manager
+            /// waits before it kills the process: 30 s in Kubernetes by default.
             shutdown: Shutdown,
-            /// Who may connect, and the limits of each client.
+            /// Access of clients, and the limits of each one.
             client: Client,
             /// The WebSocket transport: JSON, or Protobuf when a client asks for it.
             websocket: WebSocket,
@@ -73,10 +73,10 @@ section! {
     }
 }
 
-/// Keys that exist in a section of the same shape but mean nothing here.
+/// Keys that belong to another section of the same type and have no meaning here.
 const WITHOUT_MEANING: [&str; 2] = ["topics.default.name", "client.token.enabled"];
 
-/// Every section and key in the order of the reference page.
+/// Returns every section and key in the order of the reference page.
 pub(crate) fn outline() -> Vec<Item> {
     let mut items = Vec::new();
     Config::default().outline("", &[], &mut items);
@@ -85,7 +85,7 @@ pub(crate) fn outline() -> Vec<Item> {
 }
 
 impl Config {
-    /// The settings a node starts with. They are only to be used when `checks` found no error.
+    /// Returns the settings that a node starts with. They can be used only if `checks` has no error.
     fn settings(&self, checks: &mut Checks) -> Settings {
         self.log.check(checks);
         let (connection_tokens, subscription_tokens) = self.client.tokens(checks);
@@ -124,7 +124,7 @@ impl Config {
         settings
     }
 
-    /// No two routes of the client port may share a path, nor lie inside the API's.
+    /// Checks that no two routes of the client port share a path, and that none lies inside the API's.
     fn check_paths(&self, checks: &mut Checks) {
         let mut routes = vec![("api.path", &self.api.path), ("websocket.path", &self.websocket.path)];
         routes.extend(self.websocket.echo_path.as_ref().map(|path| ("websocket.echo_path", path)));

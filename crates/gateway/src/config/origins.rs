@@ -1,12 +1,12 @@
-//! An entry of `client.allowed_origins`, brought into the form in which browsers name a page's origin (RFC 6454,
-//! section 6.2). What can never match a page is refused with the entry that was meant.
+//! Entries of `client.allowed_origins`, converted to the form in which browsers send a page's origin (RFC 6454, section
+//! 6.2). An entry that can match no page is an error, which names the entry that was meant.
 
 use url::Url;
 
-/// An entry that can be used.
+/// A valid entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Judged {
-    /// As browsers send it: in small letters, without the scheme's own port, international names in Punycode.
+    /// As browsers send it: in lowercase, without the scheme's default port, international names in Punycode.
     pub(super) origin: String,
     pub(super) warning: Option<String>,
 }
@@ -17,7 +17,7 @@ impl Judged {
     }
 }
 
-/// Judges an entry: `*`, `null`, or `scheme://host` and `scheme://host:port`, in which `*` stands for any characters.
+/// Checks an entry: `*`, `null`, or `scheme://host` and `scheme://host:port`, in which `*` stands for any characters.
 pub(super) fn judge(entry: &str) -> Result<Judged, String> {
     let unquoted = entry.trim_matches(['"', '\'', '`']);
     if unquoted != entry && !unquoted.is_empty() {
@@ -89,14 +89,14 @@ fn is_scheme(scheme: &str) -> bool {
 
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rsplit_once(':') {
-        // The last colon may be one of an IPv6 address.
+        // The last colon may belong to an IPv6 address.
         Some((_, port)) if port.contains(']') => (authority, None),
         Some((host, port)) => (host, Some(port)),
         None => (authority, None),
     }
 }
 
-/// Returns the host as browsers write it, label by label where it has stars.
+/// Returns the host as browsers send it, label by label if it has stars.
 fn as_sent(host: &str) -> Option<String> {
     let whole = |host: &str| Some(Url::parse(&format!("https://{host}")).ok()?.host_str()?.to_owned());
     if !host.contains('*') {
@@ -106,9 +106,9 @@ fn as_sent(host: &str) -> Option<String> {
         let is_plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_*".contains(&byte));
         match is_plain {
             true => Some(label.to_owned()),
-            // A star inside of a label that is written in Punycode would stand for nothing known.
+            // In a label in Punycode a star would stand for unknown letters.
             false if label.contains('*') => None,
-            // Alone it might be taken for an IPv4 address.
+            // A number alone would be parsed as an IPv4 address.
             false => whole(&format!("x.{label}"))?.strip_prefix("x.").map(str::to_owned),
         }
     };
@@ -116,10 +116,10 @@ fn as_sent(host: &str) -> Option<String> {
     labels.map(|labels| labels.join("."))
 }
 
-/// Returns a host that somebody else may own and that the glob matches as well.
+/// Returns a host that the glob matches as well and that somebody else may own.
 fn stranger(glob: &str) -> Option<String> {
     if glob == "*" {
-        // Every page, plainly so.
+        // Matches every page, and says so.
         return None;
     }
     let is_open_at_end = glob.ends_with('*');

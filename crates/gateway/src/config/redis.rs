@@ -1,4 +1,4 @@
-//! `[engine.redis]`: where Redis is, and every time and bound of the engine that uses it.
+//! `[engine.redis]`: the address of Redis, and the times and limits of the engine that uses it.
 
 use fanwire_server::settings::RedisSettings;
 
@@ -9,57 +9,58 @@ use super::section::section;
 use super::values::{Period, Secret};
 
 section! {
-    /// The engine that nodes share. It takes the keys of this section.
+    /// The engine that nodes share.
     RedisEngine {
-        /// The primary, as "host:port"; an IPv6 address stands in brackets, as in "[::1]:6379".
+        /// The primary, as "host:port"; an IPv6 address needs brackets, as in "[::1]:6379".
         address: HostPort = defaults::redis_address(),
         /// The user to authenticate as; needs password. Not set: Redis' default user.
         username: Option<String> = None,
-        /// The user's password. Not set: Redis asks for none.
+        /// The user's password. Not set: Redis requires none.
         password: Option<Secret> = None,
-        /// The number of the database that holds the keys. Clusters in different databases do not hear each other.
+        /// The number of the database that holds the keys. Clusters in different databases are independent.
         database: u32 = 0,
-        /// Begins every key and channel. Nodes with the same one are one cluster; it keeps apart those that share a
-        /// Redis.
+        /// The prefix of every key and channel. Nodes with the same prefix form one cluster; clusters that share a
+        /// Redis need different ones.
         prefix: String = defaults::REDIS_PREFIX.into(),
-        /// Start even though a cluster with another prefix lives in this Redis. That is refused otherwise, since
-        /// mostly it is the same cluster, and this node has a wrong setting.
+        /// Starts even though a cluster with another prefix uses this Redis. That is refused otherwise, since usually
+        /// it is the same cluster, and this node's setting is wrong.
         allow_other_prefixes: bool = false,
-        /// How long this node's clients are present after its last sign of life, which it gives three times as often.
-        /// Must be equal on all nodes.
+        /// Time for which this node's clients stay present after its last heartbeat; it sends three heartbeats in that
+        /// time. Must be equal on all nodes.
         lease: Period = defaults::REDIS_LEASE,
-        /// Connections for commands. There are two more, for the node's signs of life and for what Redis sends.
+        /// Number of connections for commands. There are two more, for the node's heartbeats and for messages from
+        /// Redis.
         command_links: usize = defaults::REDIS_COMMAND_LINKS,
-        /// How long one attempt to connect may take.
+        /// Time allowed for one attempt to connect.
         connect_timeout: Period = defaults::REDIS_CONNECT_TIMEOUT,
-        /// How long a command may wait for its answer. A connection that does not answer for so long is given up.
+        /// Time allowed for the reply to a command. A connection without a reply in that time is dropped.
         answer_timeout: Period = defaults::REDIS_ANSWER_TIMEOUT,
-        /// How often each connection is asked whether it still works.
+        /// Interval at which each connection is tested.
         probe_interval: Period = defaults::REDIS_PROBE_INTERVAL,
-        /// The pause after the first attempt to connect that failed; each further one is twice as long.
+        /// Pause after the first failed attempt to connect; each further one is twice as long.
         retry_min: Period = defaults::REDIS_RETRY_MIN,
         /// The longest of these pauses.
         retry_max: Period = defaults::REDIS_RETRY_MAX,
-        /// How long a publication's idempotency key is remembered.
+        /// Time for which a publication's idempotency key is remembered.
         idempotency_ttl: Period = defaults::IDEMPOTENCY_TTL,
-        /// How long this node still hears of a topic after its last subscriber left; who comes back meanwhile costs
-        /// Redis nothing.
+        /// Time for which this node still receives a topic after its last subscriber has left; a subscriber that
+        /// returns in that time costs Redis nothing.
         leave_delay: Period = defaults::REDIS_LEAVE_DELAY,
     }
 }
 
-/// In front of every key: a word, not a text.
+/// Every key contains the prefix, so it is short.
 const PREFIX_BYTES_MAX: usize = 64;
 
-/// More than one core of Redis can serve; it guards against a typing error.
+/// Guards against a typing error: one core of Redis cannot serve more.
 const COMMAND_LINKS_MAX: usize = 64;
 
-/// Shorter, and a pause of one of both processes is taken for a failure.
+/// With a shorter lease a pause of either process looks like a failure.
 const LEASE_MIN: Period = Period::from_secs(3);
-/// What a dead node leaves behind stays for as long.
+/// The presence of a dead node's clients stays for as long.
 const LEASE_MAX: Period = Period::from_secs(3600);
 
-/// For what is waited for or repeated: not so short that waiting burns a core, not so long that a failure lasts.
+/// Bounds of timeouts and intervals: shorter ones would keep a core busy, longer ones would prolong a failure.
 const WAIT_MIN: Period = Period::from_millis(10);
 const WAIT_MAX: Period = Period::from_secs(60);
 
@@ -106,11 +107,11 @@ impl RedisEngine {
 
     fn check_user(&self, checks: &mut Checks) {
         if self.password.as_ref().is_some_and(Secret::is_empty) {
-            checks.error("engine.redis.password", "is empty; leave it out if Redis asks for none");
+            checks.error("engine.redis.password", "is empty; leave it out if Redis requires none");
         }
         match &self.username {
             Some(name) if name.is_empty() => {
-                checks.error("engine.redis.username", "is empty; leave it out to be Redis' default user");
+                checks.error("engine.redis.username", "is empty; leave it out for Redis' default user");
             }
             Some(_) if self.password.is_none() => {
                 checks.error("engine.redis.username", "needs engine.redis.password as well");

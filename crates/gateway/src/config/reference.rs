@@ -1,4 +1,4 @@
-//! The configuration written out: the commented default file, and files made from other servers' settings.
+//! The configuration as text: the commented default file, and files translated from other servers' settings.
 
 use std::fmt::Write;
 
@@ -8,15 +8,15 @@ use super::section::Item;
 const HEAD: &str = "\
 # Configuration of Fanwire.
 #
-# Every key is here with its default, behind a `#`. To change one, take the `#` away.
+# Every key is listed with its default, commented out. To change one, remove the `#`.
 # A later source wins: this file < further files < environment < flags. The environment joins sections
 # and keys by two underscores: FANWIRE_CLIENT__PING_INTERVAL=20s. Appending _FILE to a variable's name reads
-# its value from a file, for secrets. `fanwire check FILE` tells every mistake at once.
+# its value from a file, for secrets. `fanwire check FILE` reports all mistakes at once.
 #
-# Durations have units (500ms, 25s, 5m, 720h), sizes too (64KiB, 1MB).
+# Durations and sizes have units: 500ms, 25s, 5m, 720h; 64KiB, 1MB.
 ";
 
-/// The default file, as `fanwire config default` prints it.
+/// Returns the default file, as `fanwire config default` prints it.
 pub(crate) fn reference() -> String {
     let mut page = HEAD.to_owned();
     for item in outline() {
@@ -38,7 +38,7 @@ pub(crate) fn reference() -> String {
     page
 }
 
-/// A file that sets `values`, in the order of the reference.
+/// Returns a file that sets `values`, in the order of the reference.
 pub(crate) fn write_file(values: &toml::Table) -> String {
     let mut page = String::new();
     let outline = outline();

@@ -1,5 +1,5 @@
-//! Settings that are valid and let strangers in: switches for development, and secrets that can be guessed. Each is a
-//! warning of `check`, of `config import` and at start.
+//! Settings that are valid and insecure: switches for development, and secrets that can be guessed. Each is a warning
+//! of `check`, of `config import` and at start.
 
 use std::net::IpAddr;
 
@@ -9,13 +9,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::checks::Checks;
 
-/// A token's signature can be tried against guesses offline. As long as the hash of HS256 (RFC 7518, section 3.2).
+/// Secrets of tokens can be guessed offline. As long as the hash of HS256 (RFC 7518, section 3.2).
 const TOKEN_SECRET_BYTES_MIN: usize = 32;
 
-/// Guesses of an API key have to be sent.
+/// API keys can be guessed only by sending requests.
 const API_KEY_BYTES_MIN: usize = 16;
 
-/// Warns of what is configured. `--dev` opens everything on purpose, and its banner says so.
+/// Warns of insecure settings. `--dev` opens everything on purpose, and its banner says so.
 pub(super) fn warn(settings: &Settings, is_dev: bool, checks: &mut Checks) {
     if !is_dev {
         warn_of_open_doors(settings, checks);
@@ -30,7 +30,7 @@ pub(super) fn warn(settings: &Settings, is_dev: bool, checks: &mut Checks) {
     if let EngineSettings::Redis(redis) = &settings.engine
         && let Some(password) = &redis.password
     {
-        // Its length is a matter of Redis.
+        // Its length is the choice of whoever runs Redis.
         weigh(password, "engine.redis.password", 0, checks);
     }
 }
@@ -68,7 +68,7 @@ fn warn_of_tokens(tokens: &TokenSettings, section: &str, checks: &mut Checks) {
     if tokens.insecure_skip_signature {
         checks.warn(
             format!("{section}.insecure_skip_signature"),
-            "is on: every client may be any user with any permission, as nothing proves its token. For development only",
+            "is on: every client may be any user with any permission, since signatures are not verified. For development only",
         );
     }
     for (name, secret) in
@@ -80,12 +80,12 @@ fn warn_of_tokens(tokens: &TokenSettings, section: &str, checks: &mut Checks) {
     }
 }
 
-/// Warns of a secret that may be guessed. The warning does not hold it.
+/// Warns of a secret that can be guessed. The warning does not contain it.
 fn weigh(secret: &SecretString, key: &str, bytes_min: usize, checks: &mut Checks) {
     let secret = secret.expose_secret().trim();
     let bytes = secret.len();
     if secret.is_empty() {
-        // An error elsewhere.
+        // Other checks report it as an error.
     } else if is_reference(secret) {
         let variable = key.to_uppercase().replace('.', "__");
         checks.warn(
@@ -98,7 +98,7 @@ fn weigh(secret: &SecretString, key: &str, bytes_min: usize, checks: &mut Checks
     } else if is_example(secret) {
         checks.warn(
             key,
-            "is a word of examples, which strangers try first. `openssl rand -hex 32` makes a secret",
+            "is a word from examples, which attackers try first. `openssl rand -hex 32` makes a secret",
         );
     } else if bytes < bytes_min {
         checks.warn(
@@ -110,7 +110,7 @@ fn weigh(secret: &SecretString, key: &str, bytes_min: usize, checks: &mut Checks
     }
 }
 
-/// Returns true for what templates, shells and other programs replace by a value.
+/// Returns true for placeholders that templates, shells and other programs replace by a value.
 fn is_reference(secret: &str) -> bool {
     let is_within = |open: &str, close: &str| secret.starts_with(open) && secret.ends_with(close);
     let is_name = |name: &str| {
@@ -118,7 +118,7 @@ fn is_reference(secret: &str) -> bool {
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./:".contains(&byte))
     };
     let after = |prefix: &str| {
-        // In any case, as in ENV:NAME.
+        // In upper or lower case, as in ENV:NAME.
         let (start, rest) = secret.split_at_checked(prefix.len()).unwrap_or_default();
         start.eq_ignore_ascii_case(prefix) && is_name(rest.trim_start_matches('/'))
     };
@@ -188,10 +188,10 @@ mod tests {
             ("ENV:FANWIRE_SECRET_OF_ALL_THE_NODES_HERE", "reference"),
             ("file:///run/secrets/token_hmac_secret_key", "reference"),
             ("%SECRET%", "reference"),
-            ("changeme", "a word of examples"),
-            ("please-CHANGE_ME-before-you-go-to-production", "a word of examples"),
-            ("secret", "a word of examples"),
-            ("my-secret", "a word of examples"),
+            ("changeme", "a word from examples"),
+            ("please-CHANGE_ME-before-you-go-to-production", "a word from examples"),
+            ("secret", "a word from examples"),
+            ("my-secret", "a word from examples"),
             ("x", "has 1 bytes and can be guessed; use 32 or more"),
             ("0123456789abcdef0123456789abcde", "has 31 bytes"),
         ] {

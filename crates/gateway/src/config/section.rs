@@ -1,5 +1,5 @@
-//! How a section of the configuration is declared: one macro makes the type that serde reads, its defaults and
-//! its part of the outline, so that a key cannot exist without a description and a default.
+//! The declaration of sections: one macro makes the type that serde reads, its defaults and its part of the outline, so
+//! that every key has a description and a default.
 
 /// One line of the outline, in the order of the reference page.
 #[derive(Clone, Debug)]
@@ -9,7 +9,7 @@ pub(crate) enum Item {
 }
 
 impl Item {
-    /// `client.ping_interval`; the section's own path for a section.
+    /// Returns the path of a key, such as `client.ping_interval`, or of a section.
     pub(crate) fn path(&self) -> String {
         match self {
             Self::Section { path, .. } => path.clone(),
@@ -18,12 +18,12 @@ impl Item {
     }
 }
 
-/// A part of the configuration that can list its keys.
+/// A section of the configuration, which lists its keys.
 pub(crate) trait Section {
     fn outline(&self, path: &str, about: &'static [&'static str], items: &mut Vec<Item>);
 }
 
-/// `[[topics.namespaces]]`: a table that repeats, outlined once with the defaults of an entry.
+/// A repeated table such as `[[topics.namespaces]]`, outlined once with the defaults of an entry.
 impl<T: Section + Default> Section for Vec<T> {
     fn outline(&self, path: &str, about: &'static [&'static str], items: &mut Vec<Item>) {
         let place = items.len();
@@ -87,7 +87,7 @@ macro_rules! section {
     };
 }
 
-/// Declares a closed set of words. serde's derive would also take a variant's number, which no file should say.
+/// Declares a closed set of words. serde's derive would also accept a variant's number.
 macro_rules! choice {
     (
         $(#[doc = $doc:literal])+

@@ -1,4 +1,4 @@
-//! `[server]` and `[internal]`: the two listeners, and how much may come in.
+//! `[server]` and `[internal]`: the two listeners, and the limits on their connections.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,43 +11,44 @@ use super::tls::Tls;
 use super::values::{Period, Shards};
 
 section! {
-    /// Where clients connect, and how many may.
+    /// The port for clients, and the limits on its connections.
     Server {
-        /// The address to listen on. "127.0.0.1" takes clients of this machine only, "::" takes IPv6 as well.
+        /// The address to listen on. "127.0.0.1" accepts clients on this machine only, "::" accepts IPv6 as well.
         address: IpAddr = defaults::ADDRESS,
-        /// The port for clients; 0 takes any free one.
+        /// The port for clients; 0 chooses a free one.
         port: u16 = defaults::PORT,
-        /// This node's name in logs and in the API's `info`. Not set: the host's name and the port, as in
-        /// `web-1:8000`; with port 0 the host's name alone.
+        /// This node's name in logs and in the API's `info`. Not set: the host name and the port, as in `web-1:8000`;
+        /// with port 0 the host name alone.
         name: Option<String> = None,
         /// Threads that own connections: "auto" is one for each core, or a number.
         shards: Shards = Shards::Auto,
-        /// Connections that the kernel holds ready for each shard until it accepts them.
+        /// Maximum number of connections that the kernel holds for each shard until it accepts them.
         backlog: u32 = defaults::BACKLOG,
-        /// Client connections on this node; more are answered 503. 0 allows as many as the limit of open files
-        /// (ulimit -n) does, with some kept back for HTTP, health and the node itself.
+        /// Maximum number of client connections on this node; additional ones receive 503. 0 allows as many as the
+        /// limit of open files (ulimit -n) does, less a reserve for HTTP, health and the node itself.
         connections_max: usize = 0,
-        /// New client connections in a second on this node; more are answered 503. 0 sets no limit.
+        /// Maximum number of new client connections per second on this node; additional ones receive 503. 0 sets no
+        /// limit.
         connections_per_second_max: usize = 0,
-        /// Proxies before this port that are trusted to name their clients: networks such as "10.0.0.0/8", or
-        /// addresses. They may send a header of the PROXY protocol ahead of a connection (version 1 or 2), and
+        /// Proxies in front of this port that are trusted to name their clients: networks such as "10.0.0.0/8", or
+        /// addresses. They may send a PROXY protocol header (version 1 or 2) at the start of a connection, and
         /// "X-Forwarded-For" in requests. From others the first is a bad request, and the second is ignored.
         trusted_proxies: Vec<String> = Vec::new(),
-        /// Connections of one shard, or of the internal port, that have sent nothing yet. At the limit the oldest
-        /// connection of the address with the most of them is dropped (of the /64 for IPv6).
+        /// Maximum number of connections of one shard, or of the internal port, that have sent nothing yet. At the
+        /// limit the oldest connection of the address with the most of them is dropped (of the /64 for IPv6).
         silent_connections_max: usize = defaults::SILENT_CONNECTIONS_MAX,
-        /// Connections of one shard that are in a TLS handshake or a request, or kept between requests. At the limit
-        /// a connection that waits for its client is dropped, chosen as above. An open WebSocket or stream does not
-        /// count, and callers of the API have their own limit, api.connections_max. While more than half are in use,
-        /// answers say "connection: close".
+        /// Maximum number of connections of one shard that are in a TLS handshake or a request, or kept open between
+        /// requests. At the limit a connection that is waiting for its client is dropped, chosen as above. Open
+        /// WebSockets and streams do not count, and callers of the API have their own limit, api.connections_max. While
+        /// more than half are in use, responses carry "connection: close".
         http_connections_max: usize = defaults::HTTP_CONNECTIONS_MAX,
-        /// How long a client may take from the first byte of a request to the end of its head. For the first request
-        /// it counts from the connection on, TLS handshake included.
+        /// Time allowed from the first byte of a request to the end of its head. For the first request it starts with
+        /// the connection and includes the TLS handshake.
         request_header_timeout: Period = defaults::REQUEST_HEADER_TIMEOUT,
-        /// How long a connection is kept between two requests. Answers announce it: "keep-alive: timeout=10".
-        /// Callers of the API have their own, api.idle_timeout.
+        /// Time for which a connection is kept open between two requests. Responses announce it: "keep-alive:
+        /// timeout=10". Callers of the API have their own, api.idle_timeout.
         idle_timeout: Period = defaults::IDLE_TIMEOUT,
-        /// How long a connection is kept while its client reads nothing of an answer, on both ports.
+        /// Time for which a connection is kept open while its client reads nothing of a response, on both ports.
         write_timeout: Period = defaults::WRITE_TIMEOUT,
         sections {
             /// TLS on the client port, 1.2 and 1.3. Off unless both files are set.
@@ -57,19 +58,19 @@ section! {
 }
 
 section! {
-    /// Where health, metrics and the API answer. Not for the public.
+    /// The port for health, metrics and the API. Not for the public.
     Internal {
-        /// The address to listen on. In a container, "0.0.0.0" lets its neighbours in.
+        /// The address to listen on. In a container, "0.0.0.0" accepts connections from outside it.
         address: IpAddr = defaults::INTERNAL_ADDRESS,
-        /// The port; 0 takes any free one.
+        /// The port; 0 chooses a free one.
         port: u16 = defaults::INTERNAL_PORT,
-        /// Connections that ask for health and metrics, with the same effect as server.http_connections_max. They are
-        /// kept between requests for api.idle_timeout.
+        /// Maximum number of connections that ask for health and metrics, with the same effect as
+        /// server.http_connections_max. They are kept open between requests for api.idle_timeout.
         connections_max: usize = defaults::INTERNAL_CONNECTIONS_MAX,
     }
 }
 
-/// The host may have more shards than this in no sensible machine; it guards against a typing error.
+/// Guards against a typing error: no sensible machine needs more shards.
 const SHARDS_MAX: usize = 1024;
 
 impl Server {
@@ -129,13 +130,13 @@ impl Server {
     }
 }
 
-/// Tells nodes apart that share a host. Which port 0 becomes is not known before it is too late for a name.
+/// Returns a name that differs between the nodes of a host. With port 0 the real port is known too late for the name.
 fn default_name(host: &str, port: u16) -> String {
     if port == 0 { host.to_owned() } else { format!("{host}:{port}") }
 }
 
 impl Internal {
-    /// Where the internal port listens, which cannot be where clients connect.
+    /// Returns the internal port's socket address, which must differ from the clients'.
     pub(super) fn checked_socket(&self, server: &Server, checks: &mut Checks) -> SocketAddr {
         let overlap = self.address == server.address
             || self.address.is_unspecified()
@@ -154,7 +155,7 @@ fn trusted_proxies(texts: &[String], checks: &mut Checks) -> Vec<IpNet> {
         let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
         match text.parse::<IpNet>().ok().or_else(address) {
             Some(network) if network.prefix_len() == 0 => {
-                checks.error(KEY, format!("\"{text}\" trusts every client to name another; name your proxies"));
+                checks.error(KEY, format!("\"{text}\" trusts every client to name another; list your proxies"));
             }
             Some(network) => networks.push(network),
             None => checks.error(

@@ -1,4 +1,4 @@
-//! `[server.tls]`: the certificate with which the client port encrypts.
+//! `[server.tls]`: the certificate of the client port.
 
 use std::path::PathBuf;
 
@@ -13,12 +13,12 @@ use super::values::Period;
 section! {
     /// TLS on the client port, 1.2 and 1.3. Off unless both files are set.
     Tls {
-        /// The certificate in PEM: the node's own first, then those that lead to a known issuer.
+        /// The certificates in PEM: the node's own first, then those that lead to a known issuer.
         certificate_file: Option<PathBuf> = None,
         /// The certificate's private key in PEM, without a passphrase.
         key_file: Option<PathBuf> = None,
-        /// How often the files are looked at. What has changed is used for new connections; SIGHUP has them read at
-        /// once. "0s" leaves it to SIGHUP.
+        /// Interval at which the files are checked for changes. New connections use changed files; SIGHUP reloads them
+        /// immediately. "0s" reloads them on SIGHUP only.
         reload_interval: Period = defaults::TLS_RELOAD_INTERVAL,
     }
 }
@@ -53,7 +53,7 @@ impl Tls {
     }
 }
 
-/// Reads the files, to see that a node could start with them.
+/// Reads the files to check that a node can start with them.
 pub(super) fn check_files(settings: &TlsSettings, checks: &mut Checks) {
     match Certificate::read(settings) {
         Ok(certificate) => {

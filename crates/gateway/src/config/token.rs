@@ -9,15 +9,15 @@ use super::section::section;
 use super::values::Secret;
 
 section! {
-    /// How tokens are verified.
+    /// Verification of tokens.
     Token {
         /// Turns the section on.
         enabled: bool = false,
         /// The secret for HS256, HS384 and HS512. `openssl rand -hex 32` makes one.
         hmac_secret: Option<Secret> = None,
-        /// Still taken while a new hmac_secret is rolled out.
+        /// The secret before hmac_secret, still accepted while the new one is rolled out.
         hmac_previous_secret: Option<Secret> = None,
-        /// Until when it is taken, in seconds since 1970. Not set: without end.
+        /// Time until which that is accepted, in seconds since 1970. Not set: without end.
         hmac_previous_secret_valid_until: Option<i64> = None,
         /// The public key for RS256, RS384 and RS512, in PEM.
         rsa_public_key: Option<String> = None,
@@ -25,23 +25,23 @@ section! {
         ecdsa_public_key: Option<String> = None,
         /// The public key for EdDSA, in PEM.
         ed25519_public_key: Option<String> = None,
-        /// What the claim `aud` must be, or contain.
+        /// The value that the claim `aud` must have or contain.
         audience: Option<String> = None,
         /// The same as a regular expression.
         audience_regex: Option<String> = None,
-        /// What the claim `iss` must be.
+        /// The value that the claim `iss` must have.
         issuer: Option<String> = None,
         /// The same as a regular expression.
         issuer_regex: Option<String> = None,
         /// The claim that holds the user. Not set: `sub`.
         user_claim: Option<String> = None,
-        /// Take any signature. For development only: everybody can then be anybody.
+        /// Accepts any signature. For development only: every client can then be any user.
         insecure_skip_signature: bool = false,
     }
 }
 
 impl Client {
-    /// Both kinds' settings; their keys were read once to see that they can be used.
+    /// Returns the settings of both kinds of token. Their keys are read once to check that they can be used.
     pub(super) fn tokens(&self, checks: &mut Checks) -> (TokenSettings, Option<TokenSettings>) {
         let connection = self.token.settings("client.token", checks);
         let subscription = self
@@ -96,7 +96,7 @@ impl Token {
     }
 }
 
-/// `Tokens` names one unusable key; each is taken out and the rest tried again, so that all are named.
+/// Reports all unusable keys. `Tokens` names one at a time, so each is removed and the rest tried again.
 fn report_unusable_keys(mut settings: TokenSettings, section: &str, checks: &mut Checks) {
     while let Err(error) = Tokens::new(&settings, None) {
         checks.error(format!("{section}.{}", error.setting), error.problem.to_string());

@@ -1,4 +1,4 @@
-//! `[topics]`: the rules of names, and what each namespace's topics allow and keep.
+//! `[topics]`: the rules of names, and the options of each namespace.
 
 use std::collections::HashSet;
 
@@ -12,24 +12,24 @@ use super::values::Period;
 section! {
     /// Names of topics, and defaults for all of them.
     Topics {
-        /// Longest name, in bytes.
+        /// Maximum length of a name, in bytes.
         length_max: usize = defaults::TOPIC_LENGTH_MAX,
-        /// In front of a name: only a subscription token opens the topic.
+        /// The prefix of private topics, which need a subscription token.
         private_prefix: String = defaults::PRIVATE_PREFIX.into(),
         /// Ends the namespace in a name, as in `chat:lobby`.
         namespace_boundary: String = defaults::NAMESPACE_BOUNDARY.into(),
         /// Begins the list of users in a name, as in `dialog#12,43`.
         user_boundary: String = defaults::USER_BOUNDARY.into(),
-        /// Between those users.
+        /// Separates those users.
         user_separator: String = defaults::USER_SEPARATOR.into(),
-        /// How long a stream's position outlives its last use, where a namespace does not say.
+        /// Time for which a stream's position is kept after its last use, unless a namespace sets it.
         history_meta_ttl: Period = defaults::HISTORY_META_TTL,
-        /// What data must be where a namespace does not say: "json", "json_object", "not_empty" (any bytes but none) or
-        /// "binary" (any bytes). JSON clients receive bytes that are not JSON as "b64data". With either of the first two, what
-        /// tokens and the API say of a client has to be JSON, too.
+        /// Required format of data, unless a namespace sets it: "json", "json_object", "not_empty" (one byte or more)
+        /// or "binary" (any bytes). JSON clients receive bytes that are not JSON as "b64data". With either of the first
+        /// two, the information about a client in tokens and from the API must be JSON, too.
         publication_format: PublicationFormat = PublicationFormat::Json,
         sections {
-            /// Topics without a namespace. Everything is off until it is turned on.
+            /// Topics without a namespace. Every option is off by default.
             default: Namespace,
             /// Topics whose name begins with the namespace's name, as in `chat:lobby`. Repeat for each namespace.
             namespaces: Vec<Namespace>,
@@ -38,72 +38,73 @@ section! {
 }
 
 section! {
-    /// What the topics of a namespace allow and keep.
+    /// The options of the topics in a namespace.
     Namespace {
-        /// What stands before the boundary: two or more letters, digits, `-`, `_` or `.`.
+        /// The part of a name before the boundary: two or more letters, digits, `-`, `_` or `.`.
         name: String = String::new(),
-        /// Keep who is subscribed.
+        /// Keeps the list of subscribers.
         presence: bool = false,
-        /// Tell of clients that come and go.
+        /// Sends a join when a client subscribes, and a leave when it unsubscribes.
         join_leave: bool = false,
-        /// Send joins and leaves to every subscriber, not only to those that ask.
+        /// Sends joins and leaves to every subscriber, not only to those that ask.
         force_push_join_leave: bool = false,
-        /// Publications kept. 0 keeps none; needs history_ttl.
+        /// Number of publications kept. 0 keeps none; needs history_ttl.
         history_size: usize = 0,
-        /// How long they are kept after the last one, in whole seconds. "0s" keeps none.
+        /// Time for which they are kept after the last one, in whole seconds. "0s" keeps none.
         history_ttl: Period = Period::OFF,
-        /// How long the stream's position outlives its last use; at least history_ttl. Not set: as in [topics].
+        /// Time for which the stream's position is kept after its last use; at least history_ttl. Not set: as in
+        /// [topics].
         history_meta_ttl: Option<Period> = None,
-        /// Every subscription has a position that is watched; needs history.
+        /// Watches the position of every subscription; needs history.
         force_positioning: bool = false,
-        /// Clients may ask for that.
+        /// Lets clients ask for that.
         allow_positioning: bool = false,
-        /// Every subscription recovers what it missed; needs history.
+        /// Recovers missed publications for every subscription; needs history.
         force_recovery: bool = false,
-        /// Clients may ask for that.
+        /// Lets clients ask for that.
         allow_recovery: bool = false,
-        /// What recovery gives: "stream" everything missed, "cache" the newest publication only.
+        /// Publications that recovery sends: "stream" all that were missed, "cache" the newest one only.
         recovery_mode: RecoveryMode = RecoveryMode::Stream,
-        /// In cache mode, send the newest publication even to clients that do not ask; needs force_recovery.
+        /// In cache mode, sends the newest publication even to clients that do not ask; needs force_recovery.
         auto_cache_recover: bool = false,
-        /// Clients with a user may subscribe without a subscription token.
+        /// Lets clients with a user subscribe without a subscription token.
         allow_subscribe_for_client: bool = false,
-        /// Lifts "with a user" from that.
+        /// Extends that to anonymous clients.
         allow_subscribe_for_anonymous: bool = false,
-        /// Clients with a user may publish, subscribed or not, but for topics that are private or list other users.
+        /// Lets clients with a user publish, subscribed or not, except to topics that are private or list other users.
         allow_publish_for_client: bool = false,
-        /// Subscribers with a user may publish.
+        /// Lets subscribers with a user publish.
         allow_publish_for_subscriber: bool = false,
-        /// Lifts "with a user" from both.
+        /// Extends both to anonymous clients.
         allow_publish_for_anonymous: bool = false,
-        /// Clients with a user may ask who is subscribed, in the same topics.
+        /// Lets clients with a user ask for presence, in the same topics.
         allow_presence_for_client: bool = false,
-        /// Subscribers with a user may.
+        /// Lets subscribers with a user do so.
         allow_presence_for_subscriber: bool = false,
-        /// Lifts "with a user" from both.
+        /// Extends both to anonymous clients.
         allow_presence_for_anonymous: bool = false,
-        /// Clients with a user may read history, in the same topics.
+        /// Lets clients with a user read history, in the same topics.
         allow_history_for_client: bool = false,
-        /// Subscribers with a user may.
+        /// Lets subscribers with a user do so.
         allow_history_for_subscriber: bool = false,
-        /// Lifts "with a user" from both.
+        /// Extends both to anonymous clients.
         allow_history_for_anonymous: bool = false,
-        /// Honour the list of users in names: `dialog#12,43` is for users 12 and 43 only.
+        /// Applies the list of users in names: `dialog#12,43` is for users 12 and 43 only.
         allow_user_limited_topics: bool = false,
-        /// A regular expression for what follows the namespace in a name. Not set: names are ASCII.
+        /// A regular expression for the part of a name after the namespace. Not set: names are ASCII.
         topic_regex: Option<String> = None,
-        /// What data must be. Not set: as in [topics].
+        /// Required format of data. Not set: as in [topics].
         publication_format: Option<PublicationFormat> = None,
-        /// What becomes of publications that wait for a client too slow to take them: "close" keeps them, and closes the
-        /// client with code 3008 at client.queue_bytes_max; "drop_oldest" drops the oldest at that bound; "keep_latest"
-        /// lets only the newest of each topic wait. A subscription with a position in the stream never has a gap: its
-        /// client is closed, and recovers.
+        /// Handling of publications that wait for a slow client: "close" keeps them, and closes the client with code
+        /// 3008 at client.queue_bytes_max; "drop_oldest" drops the oldest at that limit; "keep_latest" keeps only the
+        /// newest of each topic. A subscription with a position in the stream never has a gap: its client is closed,
+        /// and recovers.
         slow_policy: SlowPolicy = SlowPolicy::Close,
     }
 }
 
 choice! {
-    /// What recovery gives a client that comes back.
+    /// Publications that recovery sends to a client that reconnects.
     RecoveryMode {
         Stream = "stream",
         Cache = "cache",
@@ -111,7 +112,7 @@ choice! {
 }
 
 choice! {
-    /// What a publication's data has to be.
+    /// Required format of a publication's data.
     PublicationFormat {
         NotEmpty = "not_empty",
         Json = "json",
@@ -121,7 +122,7 @@ choice! {
 }
 
 choice! {
-    /// What becomes of publications that wait for a slow client.
+    /// Handling of publications that wait for a slow client.
     SlowPolicy {
         Close = "close",
         DropOldest = "drop_oldest",
@@ -179,7 +180,7 @@ impl Topics {
             if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
                 checks.error(*key, "must be one or more visible ASCII characters");
             } else if text.starts_with('!') {
-                checks.error(*key, "begins with !, as the cluster's own topics do; choose another character");
+                checks.error(*key, "begins with !, which is reserved for the cluster's own topics");
             } else if let Some((other, _)) = parts[..index].iter().find(|(_, earlier)| earlier == text) {
                 checks.error(*key, format!("is the same as {other}"));
             }
@@ -221,9 +222,7 @@ impl Topics {
             let forced = if config.force_recovery { "force_recovery" } else { "force_positioning" };
             checks.error(
                 at("slow_policy"),
-                format!(
-                    "drops publications, and {forced} promises that none is missed: leave one of them out"
-                ),
+                format!("drops publications, and {forced} rules that out; remove one of them"),
             );
         }
         hub::Namespace {

@@ -1,4 +1,4 @@
-//! `[websocket]` and `[sse]`: how clients reach their session.
+//! `[websocket]` and `[sse]`: the transports of clients.
 
 use fanwire_server::settings::{DeflateSettings, SseSettings, WebSocketSettings};
 
@@ -10,31 +10,32 @@ use super::values::Size;
 section! {
     /// The WebSocket transport: JSON, or Protobuf when a client asks for it.
     WebSocket {
-        /// Where it answers.
+        /// The path that serves it.
         path: String = defaults::WEBSOCKET_PATH.into(),
-        /// One whole message from a client; a larger one closes the connection with code 1009.
+        /// Maximum size of one whole message from a client; a larger one closes the connection with code 1009.
         message_bytes_max: Size = defaults::MESSAGE_BYTES_MAX,
-        /// A route that sends every message back, for protocol test suites. Not set: there is none.
+        /// A path that sends every message back, for protocol test suites. Not set: there is none.
         echo_path: Option<String> = None,
         sections {
-            /// Compression of messages, permessage-deflate, for clients that offer it; browsers do. A publication is
-            /// compressed once for all of them, and connections take no memory for it.
+            /// Compression of messages (permessage-deflate) for clients that offer it, as browsers do. A publication is
+            /// compressed once for all of them, and connections need no memory for it.
             deflate: Deflate,
         }
     }
 }
 
 section! {
-    /// Compression of messages, permessage-deflate, for clients that offer it; browsers do. A publication is
-    /// compressed once for all of them, and connections take no memory for it.
+    /// Compression of messages (permessage-deflate) for clients that offer it, as browsers do. A publication is
+    /// compressed once for all of them, and connections need no memory for it.
     Deflate {
-        /// It saves bandwidth and costs time, most of it for what clients send and what goes to one client only.
-        /// Compressing secrets together with what others may choose leaks them through the length of messages, TLS or
-        /// not (CRIME, BREACH): do not switch it on where one reply mixes secrets with other people's data.
+        /// Compression saves bandwidth and costs CPU time, most of it for messages from clients and for messages to one
+        /// client only. Compressing secrets together with data that others choose reveals them through the length of
+        /// messages, even with TLS (CRIME, BREACH): leave it off where one reply mixes secrets with other people's
+        /// data.
         enabled: bool = false,
-        /// 1, the fastest, to 9, the smallest.
+        /// From 1, the fastest, to 9, the smallest.
         level: u8 = defaults::DEFLATE_LEVEL,
-        /// Shorter messages are sent as they are, and so is what compressing does not make shorter.
+        /// Shorter messages are sent as they are, as are messages that compression does not make shorter.
         min_bytes: Size = defaults::DEFLATE_MIN_BYTES,
     }
 }
@@ -42,7 +43,7 @@ section! {
 section! {
     /// Server-sent events, for a browser's own EventSource: `/subscribe?topic=news`.
     Sse {
-        /// Where it answers.
+        /// The path that serves it.
         path: String = defaults::SSE_PATH.into(),
     }
 }
@@ -59,7 +60,7 @@ impl WebSocket {
 }
 
 impl Deflate {
-    /// `None` when it is off; what it would be is checked all the same.
+    /// Returns `None` when it is off; its values are checked all the same.
     fn settings(&self, checks: &mut Checks) -> Option<DeflateSettings> {
         if !(1..=9).contains(&self.level) {
             checks.error("websocket.deflate.level", "must be 1 to 9");

@@ -1,4 +1,4 @@
-//! Values that carry their unit or their secrecy: durations, sizes, shard counts, secrets.
+//! Types of values: durations, sizes, shard counts, secrets.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -27,7 +27,7 @@ impl Period {
         Self(Duration::from_millis(millis))
     }
 
-    /// Settings that "0s" turns off.
+    /// Returns `None` for "0s", which turns a setting off.
     pub(crate) fn unless_off(self) -> Option<Duration> {
         (!self.0.is_zero()).then_some(self.0)
     }
@@ -109,7 +109,7 @@ impl Serialize for Size {
     }
 }
 
-/// How many threads own connections.
+/// The number of threads that own connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shards {
     /// One for each core that the process may use.
@@ -197,7 +197,7 @@ impl<'de> Deserialize<'de> for Shards {
     }
 }
 
-/// Text that is never printed: neither by `Debug` nor by serde.
+/// Text that neither `Debug` nor serde prints.
 #[derive(Clone, Debug)]
 pub(crate) struct Secret(SecretString);
 

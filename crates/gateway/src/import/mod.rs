@@ -1,6 +1,6 @@
-//! `fanwire config import centrifugo`: a Centrifugo v6 configuration in our words.
+//! `fanwire config import centrifugo`: translates a Centrifugo v6 configuration.
 //!
-//! Every key of the original ends in the translation or in the list of what was left out, with the reason.
+//! Every key of the original is either in the translation or in the list of omitted keys, with the reason.
 
 mod redis;
 mod rules;
@@ -16,16 +16,16 @@ use value::convert;
 
 pub(crate) use rules::name_here;
 
-/// What came of a translation.
+/// The result of a translation.
 #[derive(Debug)]
 pub(crate) struct Translation {
-    /// Our configuration, in TOML.
+    /// The translated configuration, in TOML.
     pub(crate) text: String,
-    /// What it does not hold, and why.
+    /// Omitted keys, each with its reason.
     pub(crate) left_out: Vec<LeftOut>,
-    /// What is still wrong with it; empty unless the original contradicts itself.
+    /// Remaining mistakes; empty unless the original contradicts itself.
     pub(crate) problems: Vec<String>,
-    /// What is valid and probably not meant so.
+    /// Settings that are valid and doubtful.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -39,13 +39,13 @@ const REDIS_ADDRESS: &str = "engine.redis.address";
 const PUBLICATION_FORMAT: &str = "topics.publication_format";
 const TLS: &str = "http_server.tls";
 const TLS_SWITCH: &str = "http_server.tls.enabled";
-/// Where clients connect there when nothing is said.
+/// Centrifugo's default port for clients.
 const PORT_THERE: i64 = 8000;
 const UNKNOWN: &str = "not a setting of Centrifugo v6";
 const UNKNOWN_AT_TOP: &str =
     "not a setting of Centrifugo v6; files of older versions are converted to version 6 first";
 
-/// `folder` is where relative paths of key files begin.
+/// Translates a configuration. Relative paths of key files begin at `folder`.
 pub(crate) fn translate(values: &Dict, folder: &Path) -> Translation {
     let mut translator = Translator { folder, ours: toml::Table::new(), left_out: Vec::new() };
     translator.children("", values);
@@ -80,9 +80,9 @@ impl Translator<'_> {
             return;
         }
         match (key, value) {
-            // Looked at when all is known, or with their section.
+            // Translated later, or with their section.
             ("http_api.external" | REDIS_ADDRESS | TLS_SWITCH, _) | (_, Value::Empty(..)) => {}
-            // The default of every setting that takes text.
+            // The default of every text setting.
             (_, Value::String(_, text)) if text.is_empty() => {}
             (TLS, Value::Dict(_, keys)) if !is_on(keys) => self.leave_out(key, "is turned off there"),
             ("channel.without_namespace", Value::Dict(_, options)) => {
@@ -122,7 +122,7 @@ impl Translator<'_> {
             } else if matches!(value, Value::Empty(..)) || value.as_str() == Some("") {
                 // The default, as in `visit`.
             } else if name == "subscription_type" && value.as_str() == Some("stream") {
-                // The only kind there is here.
+                // The only kind that Fanwire has.
             } else {
                 let reason = NAMESPACE_LEFT_OUT.iter().find(|(left, _)| *left == name);
                 self.leave_out(&key, reason.map_or(UNKNOWN, |(_, reason)| reason));
@@ -131,7 +131,7 @@ impl Translator<'_> {
         namespace
     }
 
-    /// `None` where there is nothing to carry: it stays at its default, or was left out.
+    /// Returns the converted value, or `None` if the setting keeps its default or is omitted.
     fn carried(&mut self, key: &str, value: &Value, rule: &Rule) -> Option<toml::Value> {
         match convert(value, rule.how, self.folder) {
             Ok(carried) => carried,
@@ -142,7 +142,7 @@ impl Translator<'_> {
         }
     }
 
-    /// What the address says of user, password and database wins over the keys for these.
+    /// Translates the address of Redis. A user, password and database in it win over the keys for these.
     fn redis_address(&mut self, values: &Dict) {
         let inside = |values: &Dict, name: &str| values.get(name).and_then(Value::as_dict).cloned();
         let redis = inside(values, "engine").and_then(|engine| inside(&engine, "redis"));
@@ -157,8 +157,8 @@ impl Translator<'_> {
         }
     }
 
-    /// There the internal port, once it is another than the clients', listens where clients connect unless told
-    /// otherwise, and takes the API with it unless that is `external`.
+    /// Translates the internal port. In Centrifugo, an internal port other than the clients' listens on the clients'
+    /// address by default, and serves the API unless that is `external`.
     fn internal_port(&mut self, values: &Dict) {
         let clients = get(&self.ours, "server.port").and_then(toml::Value::as_integer).unwrap_or(PORT_THERE);
         match get(&self.ours, "internal.port").and_then(toml::Value::as_integer) {
@@ -177,7 +177,7 @@ impl Translator<'_> {
         set(&mut self.ours, "api.on", if is_external { "client" } else { "internal" }.into());
     }
 
-    /// There a certificate may come in other ways than by files.
+    /// Reports TLS without files, which Centrifugo supports.
     fn encryption(&mut self, values: &Dict) {
         let section = |values: &Dict, name: &str| values.get(name).and_then(Value::as_dict).cloned();
         let tls = section(values, "http_server").and_then(|server| section(&server, "tls"));
@@ -189,7 +189,7 @@ impl Translator<'_> {
         }
     }
 
-    /// There one switch serves both kinds of token.
+    /// Copies the switch to subscription tokens: Centrifugo has one for both kinds of token.
     fn skipped_signatures(&mut self) {
         let skip = get(&self.ours, "client.token.insecure_skip_signature").cloned();
         if let Some(skip) = skip.filter(|_| get(&self.ours, "client.subscription_token").is_some()) {
@@ -197,15 +197,15 @@ impl Translator<'_> {
         }
     }
 
-    /// There topics take any bytes unless told otherwise; here they take JSON.
+    /// Sets Centrifugo's default format of publications, which is any bytes; Fanwire's is JSON.
     fn publication_format(&mut self) {
         if get(&self.ours, PUBLICATION_FORMAT).is_none() {
             set(&mut self.ours, PUBLICATION_FORMAT, "not_empty".into());
         }
     }
 
-    /// Takes out what our own check refuses, key by key, so that what is written can be used. Returns the problems and
-    /// warnings that are left.
+    /// Removes keys that the check refuses, one by one, so that the result can be used. Returns the remaining problems
+    /// and warnings.
     fn without_refused_keys(&mut self) -> (Vec<String>, Vec<String>) {
         loop {
             let values = Value::serialize(&self.ours).ok().and_then(Value::into_dict).unwrap_or_default();
@@ -223,7 +223,7 @@ impl Translator<'_> {
     }
 }
 
-/// A section that does nothing unless it is enabled.
+/// Returns true if a section is enabled.
 fn is_on(section: &Dict) -> bool {
     section.get("enabled").and_then(Value::to_bool_lossy) == Some(true)
 }
@@ -248,8 +248,8 @@ fn get<'t>(table: &'t toml::Table, path: &str) -> Option<&'t toml::Value> {
     parts.try_fold(first, |value, part| value.get(part))
 }
 
-/// Removes what is at a path such as `topics.namespaces[1].history_ttl` or `client.allowed_origins[2]`. A namespace goes
-/// with its name.
+/// Removes the value at a path such as `topics.namespaces[1].history_ttl` or `client.allowed_origins[2]`. Removing a
+/// namespace's name removes the namespace.
 fn remove(table: &mut toml::Table, path: &str) -> bool {
     let indexed = |part: &str| {
         let (list, index) = part.strip_suffix(']')?.split_once('[')?;
@@ -378,7 +378,7 @@ mod tests {
         check(
             "http_server: {tls: {enabled: true, cert_pem: /etc/tls.crt, key_pem: /etc/tls.key, client_ca_pem: x}}",
             "[server.tls]\ncertificate_file = \"/etc/tls.crt\"\nkey_file = \"/etc/tls.key\"",
-            &["http_server.tls.client_ca_pem: clients prove who they are"],
+            &["http_server.tls.client_ca_pem: clients authenticate with tokens"],
         );
         check(
             "http_server: {tls: {enabled: false, cert_pem: /etc/tls.crt, key_pem: /etc/tls.key}}",

@@ -1,5 +1,5 @@
-//! `engine.redis.address` of Centrifugo: a list of servers, each an address or a URL that says more than that. No
-//! reason given here repeats a value, since it may hold a password.
+//! `engine.redis.address` of Centrifugo: a list of servers, each an address or a URL. Reasons do not repeat a value,
+//! since it may contain a password.
 
 use figment::value::Value;
 
@@ -12,7 +12,7 @@ const OPTIONS: &str = "has options, which have no counterpart; set engine.redis.
 const DATABASE: &str = "has a database that is not a number";
 const ENCODING: &str = "has a user or a password that is not percent-encoded";
 
-/// What the address says, as keys of `[engine.redis]` with their values.
+/// Returns the parts of the address as keys of `[engine.redis]` with their values.
 pub(super) fn server(value: &Value) -> Result<Vec<(&'static str, toml::Value)>, &'static str> {
     let servers = texts(value).ok_or("is not a list of texts")?;
     match &*servers {
@@ -22,7 +22,7 @@ pub(super) fn server(value: &Value) -> Result<Vec<(&'static str, toml::Value)>, 
     }
 }
 
-/// `redis://[[user]:password@]host:port[/database]`, or `host:port` alone.
+/// Parses `redis://[[user]:password@]host:port[/database]`, or `host:port` alone.
 fn read(server: &str) -> Result<Vec<(&'static str, toml::Value)>, &'static str> {
     let rest = match server.split_once("://") {
         None => return Ok(vec![("address", server.into())]),

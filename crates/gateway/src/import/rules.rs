@@ -1,4 +1,4 @@
-//! What each setting of Centrifugo v6 is called here, and why the others have no counterpart.
+//! The settings of Centrifugo v6, each with its counterpart here or the reason for which it has none.
 
 use How::*;
 
@@ -10,7 +10,7 @@ pub(super) struct Rule {
     pub(super) how: How,
 }
 
-/// How the value is carried over.
+/// The conversion of a value.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum How {
     Flag,
@@ -26,13 +26,13 @@ pub(super) enum How {
     Pem,
     /// The path of a file.
     Path,
-    /// Words that differ between the servers; what is not listed stays as it is.
+    /// Words that differ between the servers; others stay as they are.
     Words(&'static [(&'static str, &'static str)]),
 }
 
 const TOKEN_SECTIONS: [&str; 2] = ["client.token", "client.subscription_token"];
 
-/// What a setting of Centrifugo is called here, when that differs.
+/// Returns the name here of a setting of Centrifugo, if it differs.
 pub(crate) fn name_here(theirs: &str) -> Option<String> {
     let option = || {
         let name = theirs.strip_prefix("topics.")?.rsplit('.').next()?;
@@ -47,7 +47,7 @@ pub(crate) fn name_here(theirs: &str) -> Option<String> {
     ours.filter(|ours| ours != theirs)
 }
 
-/// The rule of a key outside namespaces, and where its value goes.
+/// Returns the rule for a key outside namespaces, and the key that gets the value.
 pub(super) fn rule_of(theirs: &str) -> Option<(&'static Rule, String)> {
     let rule = RULES.iter().find(|rule| rule.theirs == theirs).map(|rule| (rule, rule.ours.to_owned()));
     rule.or_else(|| {
@@ -186,19 +186,19 @@ pub(super) const NAMESPACE_RULES: &[Rule] = &[
 ];
 
 const ENGINES: &str = "one engine does everything: set engine.type";
-const ONE_SERVER: &str = "Redis is one server so far, without Sentinel and Cluster";
+const ONE_SERVER: &str = "Redis is one server; Sentinel and Cluster are not supported yet";
 const REDIS_TLS: &str = "connections to Redis are not encrypted yet";
 const LEASE: &str = "presence lasts as long as the node's lease: engine.redis.lease";
 const HOOKS: &str = "events are not sent to a backend yet";
 const KINDS: &str = "map and shared-poll topics are not there yet";
-const DELTAS: &str = "publications are always sent whole so far";
+const DELTAS: &str = "publications are always sent whole";
 const TLS: &str = "TLS is for the client port, with files: server.tls; put a proxy in front for more";
 const HTTP: &str = "put a proxy in front for HTTP/2 and HTTP/3";
-const CLIENT_CERTIFICATES: &str = "clients prove who they are by tokens only";
+const CLIENT_CERTIFICATES: &str = "clients authenticate with tokens only";
 const TRANSPORTS: &str = "clients connect by WebSocket or by EventSource on sse.path so far";
 const BY_ITSELF: &str = "the server arranges this by itself";
 
-/// Keys, or sections as a whole, without a counterpart.
+/// Keys and whole sections without a counterpart.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("engine.redis.cluster_address", ONE_SERVER),
     ("engine.redis.sentinel_address", ONE_SERVER),
@@ -211,7 +211,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("engine.redis.tls", REDIS_TLS),
     ("engine.redis.io_timeout", "engine.redis.answer_timeout goes with the lease; see both"),
     ("engine.redis.client_name", BY_ITSELF),
-    ("engine.redis.force_resp2", "Redis is spoken to in RESP3"),
+    ("engine.redis.force_resp2", "Redis is always used with RESP3"),
     ("engine.redis.history_use_lists", "history is always kept in streams"),
     ("engine.redis.presence_ttl", LEASE),
     ("engine.redis.presence_hash_field_ttl", LEASE),
@@ -280,7 +280,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("log.file", "logs go to standard output"),
     ("node.info_metrics_aggregate_interval", "the API's info has no metrics"),
     ("pid_file", "leave that to the service manager"),
-    ("enable_unreleased_features", "there are none behind a switch"),
+    ("enable_unreleased_features", "there are no unreleased features"),
 ];
 
 /// Options of namespaces without a counterpart.

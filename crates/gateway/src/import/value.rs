@@ -1,4 +1,4 @@
-//! One value of a Centrifugo configuration, read as loosely as Centrifugo reads it, in our form.
+//! Converts values of a Centrifugo configuration, read as leniently as Centrifugo reads them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use figment::value::{Num, Value};
 use super::rules::How;
 use crate::config::{Period, Size};
 
-/// `None` says that the value stands for the default: an empty text, or zero where ours means something else.
+/// Converts a value. `None` stands for the default: an empty text, or zero where it means something else here.
 pub(super) fn convert(value: &Value, how: How, folder: &Path) -> Result<Option<toml::Value>, String> {
     if matches!(value, Value::Empty(..)) || value.as_str() == Some("") {
         return Ok(None);
@@ -32,7 +32,7 @@ pub(super) fn convert(value: &Value, how: How, folder: &Path) -> Result<Option<t
             .ok_or("is neither a PEM key, nor one in base64, nor the path of one"),
         How::Path => match text(value) {
             Some(text) if is_pem(&text) => {
-                Err("is the PEM itself; write it into a file and set that file's path")
+                Err("is the PEM itself; write it to a file and set the path of that file")
             }
             Some(text) => Ok(folder.join(text).to_string_lossy().into_owned().into()),
             None => Err("is not a path"),
@@ -58,12 +58,12 @@ fn whole(value: &Value) -> Option<i64> {
     }
 }
 
-/// figment keeps signed and unsigned numbers apart.
+/// Reads a whole number, which figment keeps as signed or unsigned.
 fn integer(number: Num) -> Option<i128> {
     number.to_i128().or_else(|| number.to_u128()?.try_into().ok())
 }
 
-/// YAML takes some texts for numbers; there they are texts again.
+/// Reads a text. YAML reads some texts as numbers, and Centrifugo turns these back into texts.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::Bool(_, value) => Some(value.to_string()),
@@ -87,7 +87,7 @@ pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// Texts as Go writes them, or nanoseconds. What is below zero turns a thing off.
+/// Reads a duration: a text as Go writes it, or nanoseconds. A negative one turns a setting off.
 fn duration(value: &Value) -> Option<Period> {
     let Some(text) = value.as_str() else {
         return whole(value).map(|nanos| Period(Duration::from_nanos(nanos.max(0).unsigned_abs())));

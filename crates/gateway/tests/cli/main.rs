@@ -21,9 +21,9 @@ fn help_tells_what_one_needs() {
     }
     fanwire(&["--version"]).exits(0).says(concat!("fanwire ", env!("CARGO_PKG_VERSION")));
     fanwire(&["serve", "--help"]).exits(0).says("A later source wins");
-    fanwire(&["check", "--help"]).exits(0).says("Exits with 0 when all is fine");
+    fanwire(&["check", "--help"]).exits(0).says("Exits with 0 if the configuration is valid");
     fanwire(&["token", "connection", "--help"]).exits(0).says("--private-key");
-    fanwire(&["config", "import", "centrifugo", "--help"]).exits(0).says("one line for each key");
+    fanwire(&["config", "import", "centrifugo", "--help"]).exits(0).says("one a line with the reason");
 }
 
 #[test]
