@@ -1,4 +1,4 @@
-//! The command line: one command for each scenario, each with the defaults that its figures are published for.
+//! The command line: one command for each scenario, with the defaults of its published figures.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::scenario::storm::StormArguments;
 use crate::scenario::users::UsersArguments;
 use crate::target::raw::{self, RawArguments};
 
-/// Measures what connections and deliveries cost a realtime server on this machine.
+/// Measures the cost of connections and deliveries in a realtime server on this machine.
 ///
 /// Servers take turns, A B A B, each started afresh on one core while this program drives all clients from another. Every
 /// figure is a median over the rounds with its range. A message that is lost, doubled or out of order makes the run fail.
@@ -37,18 +37,18 @@ Examples:
 Exit codes: 0 all well; 1 a turn failed: a message or a connection was lost, a message came doubled or out of order, a
 server ended; 2 the run could not be made.";
 
-/// What to do.
+/// The command to run.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
     /// One topic, many subscribers: CPU and latency per delivery, beside a bare send
     Fanout(FanoutArguments),
-    /// One topic is offered a million deliveries a second: nothing may be lost
+    /// A million deliveries a second to one topic: nothing may be lost
     Overload(FanoutArguments),
     /// Many small topics, each client in a few of them
     Rooms(RoomsArguments),
     /// A topic for each user, one receiver for each message
     Users(UsersArguments),
-    /// Some clients stop reading: the others must not notice
+    /// Some clients stop reading: the others must not be affected
     Slow(SlowArguments),
     /// Several nodes on one Redis, clients spread over them
     Cluster(ClusterArguments),
@@ -56,29 +56,29 @@ pub(crate) enum Task {
     Idle(IdleArguments),
     /// All clients connect at once: nobody may be refused
     Storm(StormArguments),
-    /// Clients come and go a million times: memory and Redis keys must come back
+    /// Clients connect and leave a million times: memory and Redis keys must be freed
     Churn(ChurnArguments),
-    /// One publication to very many, one shard beside two, on all cores
+    /// One publication to many subscribers, one shard beside two, on all cores
     Parallel(ParallelArguments),
     /// Make one page with plots from stored reports
     Page(PageArguments),
-    /// The baseline's server, started by the other commands
+    /// The server of the baseline, started by the other commands
     #[command(name = raw::ROLE, hide = true)]
     RawServer(RawArguments),
 }
 
-/// What to put on a page.
+/// The reports of a page, and its file.
 #[derive(Args, Debug)]
 pub(crate) struct PageArguments {
-    /// Reports that were stored by --json, in the order of the page
+    /// Reports stored by --json, in the order of the page
     #[arg(required = true, value_name = "FILE")]
     pub(crate) reports: Vec<PathBuf>,
-    /// Where the page goes
+    /// The file of the page
     #[arg(long, value_name = "FILE")]
     pub(crate) html: PathBuf,
 }
 
-/// Defaults that differ from one scenario to the next: command, option, value.
+/// Defaults that differ between scenarios: command, option, value.
 const DEFAULTS: [(&str, &str, &str); 17] = [
     ("fanout", "subjects", "raw,fanwire"),
     ("overload", "subjects", "fanwire,fanwire+redis"),
@@ -88,7 +88,7 @@ const DEFAULTS: [(&str, &str, &str); 17] = [
     ("rooms", "publishers", "16"),
     ("users", "rate", "5000"),
     ("users", "publishers", "16"),
-    // Enough for a stalled client's queue to fill, through what the kernel keeps for it.
+    // Enough to fill a stalled client's queue in the server, after the kernel's buffers.
     ("slow", "payload", "4096"),
     ("slow", "seconds", "15"),
     ("cluster", "subjects", "fanwire+redis,fanwire+redis+nodes=2,fanwire+redis+nodes=3"),
@@ -100,7 +100,7 @@ const DEFAULTS: [(&str, &str, &str); 17] = [
     ("parallel", "subjects", "fanwire+shards=1,fanwire+shards=2,raw+shards=1,raw+shards=2"),
 ];
 
-/// Reads the program's arguments; a wrong one ends it with a message.
+/// Reads the program's arguments. A wrong one ends the program with a message.
 pub(crate) fn read() -> Task {
     let mut matches = command().get_matches();
     match Arguments::from_arg_matches_mut(&mut matches) {
@@ -112,7 +112,7 @@ pub(crate) fn read() -> Task {
 fn command() -> clap::Command {
     DEFAULTS.iter().fold(Arguments::command(), |command, (scenario, option, value)| {
         command.mut_subcommand(scenario, |scenario| {
-            // The last one counts, so that a given line can be varied by adding to it.
+            // The last value of an option counts, so that a line can be varied by adding to it.
             scenario.args_override_self(true).mut_arg(option, |argument| argument.default_value(*value))
         })
     })

@@ -1,8 +1,8 @@
-//! Why a run could not be made; what a run found wrong with the server is in its report instead.
+//! Errors that prevent a run. Faults of the server that a run finds are in its report instead.
 
 use std::io;
 
-/// Stops the run: the reader of the message decides what to do, so it names what was being done.
+/// An error that stops the run. Its message names the action that failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
     #[error("{doing}: {source}")]
@@ -30,17 +30,17 @@ pub(crate) enum LoadError {
 }
 
 impl LoadError {
-    /// Whatever is measured next would fail in the same way.
+    /// Returns true if the next turns would fail in the same way.
     pub(crate) fn ends_the_run(&self) -> bool {
         matches!(self, Self::Unsupported(_) | Self::FileLimit { .. })
     }
 
-    /// A server did not get as far as being measured.
+    /// The error of a server that did not start.
     pub(crate) fn not_started(self) -> Self {
         if self.ends_the_run() { self } else { Self::NotStarted(Box::new(self)) }
     }
 
-    /// For a report, which is published: a log may tell what is nobody's business.
+    /// Returns the text for a report, which is published: a log may contain private details.
     pub(crate) fn without_log(&self) -> String {
         match self {
             Self::Logged { error, .. } | Self::NotStarted(error) => error.without_log(),
@@ -49,7 +49,7 @@ impl LoadError {
     }
 }
 
-/// Says what was being done when an I/O call failed.
+/// Adds the action that failed to an I/O error.
 pub(crate) trait Doing<T> {
     fn doing(self, what: impl Into<String>) -> Result<T, LoadError>;
 }

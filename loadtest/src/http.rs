@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as the tool needs to call its own server: requests with a body, answers with a length.
+//! The part of HTTP/1.1 that the tool needs to call a server: requests with a body, responses with a length.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpStream};
@@ -8,17 +8,17 @@ use memchr::memmem;
 
 use crate::error::{Doing, LoadError};
 
-/// The longest head and body of an answer together.
+/// Maximum size of a response's head and body together.
 const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
-/// A single call that takes longer has failed.
+/// Time allowed for a single call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One complete answer at the start of a buffer.
+/// A complete response at the start of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Response<'a> {
     pub(crate) status: u16,
     pub(crate) body: &'a [u8],
-    /// How much of the buffer it took.
+    /// Its length in the buffer.
     pub(crate) bytes: usize,
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn write_post(out: &mut Vec<u8>, host: &str, path: &str, api_key: &st
     out.extend_from_slice(body);
 }
 
-/// Reads the answer at the start of `bytes`; `None` if more bytes are needed.
+/// Reads the response at the start of `bytes`, or returns `None` if more bytes are needed.
 pub(crate) fn read_response(bytes: &[u8]) -> Result<Option<Response<'_>>, LoadError> {
     let unreadable = || LoadError::Unreadable(format!("the answer {:?}", String::from_utf8_lossy(bytes)));
     let Some(head_bytes) = memmem::find(bytes, b"\r\n\r\n") else {

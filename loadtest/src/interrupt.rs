@@ -1,4 +1,5 @@
-//! An end on demand: SIGINT and SIGTERM let what was started be ended and tidied away; the second of them ends at once.
+//! Interruption: after SIGINT or SIGTERM the tool stops its servers and removes their files; a second signal ends it
+//! immediately.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -8,12 +9,12 @@ use signal_hook::flag;
 
 use crate::error::{Doing, LoadError};
 
-/// As shells say it of a program that SIGINT ended.
+/// The exit code of shells for a program that SIGINT ended.
 pub(crate) const EXIT_CODE: u8 = 130;
 
 static IS_ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// From now on a signal is noted.
+/// Installs the handlers of signals.
 pub(crate) fn listen() -> Result<(), LoadError> {
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first signal finds the flag unset and sets it.
@@ -24,7 +25,7 @@ pub(crate) fn listen() -> Result<(), LoadError> {
     Ok(())
 }
 
-/// An error once a signal has come.
+/// Returns an error after a signal.
 pub(crate) fn check() -> Result<(), LoadError> {
     if IS_ASKED.load(Ordering::Relaxed) { Err(LoadError::Interrupted) } else { Ok(()) }
 }

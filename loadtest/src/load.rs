@@ -1,14 +1,14 @@
-//! The load of a turn: how much is published, how often and by how many.
+//! The load of a turn: rate, size and number of messages, and number of publishers.
 
 use clap::Args;
 
 use crate::measure::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
 
-/// Bursts per second: one in a longest turn, and more than any server here can take.
+/// Bounds of bursts per second: one in the longest turn, and more than any server here can handle.
 const RATE_MIN: f64 = 1.0 / 3600.0;
 const RATE_MAX: f64 = 100_000.0;
 
-/// What is sent in a turn.
+/// The messages of a turn.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Load")]
 pub(crate) struct Load {
@@ -21,10 +21,10 @@ pub(crate) struct Load {
     /// Messages that are published together
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) burst: u32,
-    /// How long each turn sends
+    /// Seconds for which each turn sends
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,
-    /// Kept connections that publish, each with one request under way
+    /// Persistent connections that publish, each with one request in flight
     #[arg(long, default_value_t = 4, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) publishers: u32,
 }
@@ -38,12 +38,12 @@ impl Load {
         self.first_sequence(self.bursts())
     }
 
-    /// The sequence number that a burst begins with, if all are of one stream.
+    /// Returns the first sequence number of a burst, if all bursts are of one stream.
     pub(crate) fn first_sequence(&self, burst: u32) -> u64 {
         u64::from(burst) * u64::from(self.burst)
     }
 
-    /// The same load on another command line.
+    /// Returns the arguments for the same load on another command line.
     pub(crate) fn to_arguments(&self) -> Vec<String> {
         let Self { rate, payload, burst, seconds, publishers } = self;
         vec![
@@ -55,7 +55,7 @@ impl Load {
         ]
     }
 
-    /// From the first burst to the last.
+    /// Returns the time from the first burst to the last.
     pub(crate) fn planned_seconds(&self) -> f64 {
         f64::from(self.bursts() - 1) / self.rate
     }
@@ -71,7 +71,7 @@ impl Load {
     }
 }
 
-/// A load by name, as a report wants it.
+/// Returns the parts of a load by name, for a report.
 pub(crate) fn described(parts: &[(&str, String)]) -> Vec<(String, String)> {
     parts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
 }

@@ -1,14 +1,13 @@
-//! Loads a realtime server on one machine and says what a connection and a delivery cost, beside a bare `send` and beside
-//! other servers.
+//! Loads a realtime server on one machine and measures the cost of a connection and of a delivery, compared with a bare
+//! `send` and with other servers.
 //!
-//! One thread and one epoll set drive all clients, so the tool stays cheaper than what it measures; its own CPU is reported
-//! beside the server's. It knows nothing of a server but the wire protocol and the configuration it starts it with.
+//! One thread and one epoll set drive all clients, so the tool costs less than the server; its own CPU is reported beside
+//! the server's. It knows only the wire protocol of a server and the configuration it starts it with.
 //!
 //!     cargo build --profile dist -p fanwire -p fanwire-loadtest && target/dist/fanwire-loadtest fanout
 //!
-//! Exit codes: 0 all well; 1 a turn failed, by a lost, doubled, reordered or corrupted message, a lost connection or a server
-//! that ended; 2 the run could not be made; 130 it was
-//! interrupted.
+//! Exit codes: 0 success; 1 a turn failed, by a lost, duplicated, reordered or corrupted message, a lost connection or a
+//! server that ended; 2 the run was not possible; 130 interrupted.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
@@ -56,7 +55,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns whether all was well with what was measured.
+/// Returns true if no turn failed.
 fn run(task: &Task) -> Result<bool, LoadError> {
     match task {
         Task::Fanout(arguments) => {
@@ -95,7 +94,7 @@ fn run(task: &Task) -> Result<bool, LoadError> {
     }
 }
 
-/// Makes the run, which stores its JSON itself, and tells what it found.
+/// Makes the run, which stores its JSON itself, and prints the results.
 fn measure(
     settings: &Settings,
     run: impl FnOnce(&mut Bench<'_>) -> Result<Report, LoadError>,

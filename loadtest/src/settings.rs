@@ -1,4 +1,4 @@
-//! What every scenario takes on its command line: subjects, rounds, where servers are, where results go.
+//! Options of every scenario: subjects, rounds, servers and results.
 
 use std::path::PathBuf;
 
@@ -13,11 +13,11 @@ use crate::url::Url;
 /// Options that all scenarios share.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Settings {
-    /// Who is measured, in turn; the first is what the others are compared with
+    /// The measured subjects, in turn; the others are compared with the first
     ///
-    ///   raw         a bare loop of sends: what the machine allows; with +shards=N, one in each of N threads
+    ///   raw         a bare loop of sends: the limit of the machine; with +shards=N, one in each of N threads
     ///   fanwire     the built server, with any of +redis +sse +protobuf +deflate +shards=N +nodes=N
-    ///   centrifuge  a server of the Centrifuge protocol that runs already, with +protobuf +deflate
+    ///   centrifuge  a running server of the Centrifuge protocol, with +protobuf +deflate
     ///   nchan, nats, ws, socketio
     ///               peers, if they are installed
     #[arg(
@@ -30,7 +30,7 @@ pub(crate) struct Settings {
         help_heading = "Subjects"
     )]
     pub(crate) subjects: Vec<Subject>,
-    /// How often each subject takes its turn
+    /// Number of turns of each subject
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Subjects")]
     pub(crate) rounds: u32,
     /// The built server [default: `fanwire` beside this program]
@@ -41,27 +41,27 @@ pub(crate) struct Settings {
     pub(crate) redis: PathBuf,
     #[command(flatten)]
     pub(crate) external: ExternalSettings,
-    /// A bound to tell as met or not, such as "fanwire/raw:server CPU per delivery<=1.2"
+    /// A bound to report as met or not met, such as "fanwire/raw:server CPU per delivery<=1.2"
     #[arg(long, value_name = "RULE", help_heading = "Results")]
     pub(crate) bound: Vec<BoundRule>,
-    /// Store everything that was measured as JSON
+    /// Store all measurements as JSON in this file
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub(crate) json: Option<PathBuf>,
-    /// Store one page with plots, which needs no network
+    /// Store one page with plots in this file; it needs no network
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub(crate) html: Option<PathBuf>,
 }
 
-/// The subject `centrifuge`: a server that somebody else started.
+/// The subject `centrifuge`: an external server.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ExternalSettings {
-    /// Where its clients connect: ws://HOST:PORT/PATH
+    /// The URL for its clients: ws://HOST:PORT/PATH
     #[arg(long, value_name = "URL", help_heading = "A server of the Centrifuge protocol")]
     pub(crate) centrifuge: Option<Url>,
-    /// Its HTTP API, which has `publish` and `batch`: http://HOST:PORT/PATH
+    /// The URL of its HTTP API, which has `publish` and `batch`: http://HOST:PORT/PATH
     #[arg(long, value_name = "URL", help_heading = "A server of the Centrifuge protocol")]
     pub(crate) api: Option<Url>,
-    /// The API's key
+    /// The key of the API
     #[arg(
         long,
         env = "FANWIRE_LOADTEST_API_KEY",
@@ -92,13 +92,13 @@ pub(crate) struct ExternalSettings {
         help_heading = "A server of the Centrifuge protocol"
     )]
     pub(crate) namespace: String,
-    /// Its processes, if they are on this machine, for CPU and memory
+    /// Its processes, if they are on this machine, to measure CPU and memory
     #[arg(long, value_name = "PID", help_heading = "A server of the Centrifuge protocol")]
     pub(crate) pid: Vec<u32>,
 }
 
 impl Settings {
-    /// Both programs are built into one folder.
+    /// Returns the built server, which is in the folder of this program by default.
     pub(crate) fn server_binary(&self) -> Result<PathBuf, LoadError> {
         match &self.server {
             Some(path) => Ok(path.clone()),
@@ -108,7 +108,7 @@ impl Settings {
 }
 
 impl ExternalSettings {
-    /// A text for a report, without secrets and the names of hosts that may have got into it.
+    /// Returns a text for a report, with secrets and names of hosts removed.
     pub(crate) fn presentable(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in [&self.api_key, &self.token_secret].into_iter().filter(|secret| !secret.is_empty()) {

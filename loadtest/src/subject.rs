@@ -1,22 +1,22 @@
-//! Who is measured, as text: a server and what is turned on, as in `fanwire+redis+protobuf`.
+//! Subjects as text: a server and its options, as in `fanwire+redis+protobuf`.
 //!
-//! The text is the subject's name in the report, so it reads back to the same subject.
+//! The text is the subject's name in the report, and parses to the same subject.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::measure::process::Placement;
 
-/// A server and how it is run and spoken to.
+/// A server and its options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Subject {
     pub(crate) server: Server,
     pub(crate) wire: SubjectWire,
     /// permessage-deflate, offered by every client.
     pub(crate) deflate: bool,
-    /// The Redis engine, with a Redis that is started for it.
+    /// The Redis engine, with a Redis of its own.
     pub(crate) redis: bool,
-    /// `None`: one, or what the scenario says.
+    /// `None`: one, or the scenario's number.
     pub(crate) shards: Option<usize>,
     pub(crate) nodes: usize,
 }
@@ -24,10 +24,10 @@ pub(crate) struct Subject {
 /// The servers that this tool knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
-    /// A bare loop of `send` calls: what the machine allows.
+    /// A bare loop of `send` calls: the limit of the machine.
     Raw,
     Fanwire,
-    /// Any server of the Centrifuge protocol, started by somebody else.
+    /// An external server of the Centrifuge protocol.
     Centrifuge,
     Nchan,
     Nats,
@@ -35,7 +35,7 @@ pub(crate) enum Server {
     SocketIo,
 }
 
-/// What clients are sent.
+/// The wire of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SubjectWire {
     Json,
@@ -59,17 +59,17 @@ const SHARDS_MAX: usize = 256;
 const NODES_MAX: usize = 16;
 
 impl Subject {
-    /// The server alone, with nothing turned on.
+    /// Returns the server without options.
     pub(crate) fn plain(server: Server) -> Self {
         Self { server, wire: SubjectWire::Json, deflate: false, redis: false, shards: None, nodes: 1 }
     }
 
-    /// Whether a client can be connected and in no topic: where the request names the topics, it cannot.
+    /// Returns true if a client can connect without a topic. It cannot if the request names the topics.
     pub(crate) fn connects_without_topics(&self) -> bool {
         self.wire != SubjectWire::Events && !matches!(self.server, Server::Raw | Server::Nchan)
     }
 
-    /// Whoever is told how many shards to have has all cores for them.
+    /// Returns true if the subject uses all cores: one with a number of shards does.
     pub(crate) fn placement(&self) -> Placement {
         if self.shards.is_some() { Placement::AllCores } else { Placement::ServerCore }
     }

@@ -1,21 +1,21 @@
-//! URLs of servers that somebody else started.
+//! URLs of external servers.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _};
 use std::str::FromStr;
 
 use crate::error::{Doing, LoadError};
 
-/// As much of a URL as is needed to connect.
+/// The parts of a URL that are needed to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Url {
     /// Name or address, and port.
     pub(crate) host: String,
-    /// Without a slash at its end.
+    /// Without a slash at the end.
     pub(crate) path: String,
 }
 
 impl Url {
-    /// The host without its port.
+    /// Returns the host without its port.
     pub(crate) fn name(&self) -> &str {
         self.host.rsplit_once(':').map_or(&*self.host, |(name, _)| name)
     }
@@ -25,7 +25,7 @@ impl Url {
         name == "localhost" || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
     }
 
-    /// The host's first IPv4 address.
+    /// Returns the host's first IPv4 address.
     pub(crate) fn address(&self) -> Result<SocketAddrV4, LoadError> {
         let mut addresses = self.host.to_socket_addrs().doing(format!("look up {}", self.host))?;
         let first = addresses.find_map(|address| match address {

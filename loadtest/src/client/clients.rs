@@ -1,6 +1,6 @@
 //! All simulated clients of a run, and the publishers beside them, behind one epoll set and one thread.
 //!
-//! The loop has no timers and no tasks: whoever drives it calls `turn` and does its own work in between.
+//! The loop has no timers and no tasks: its caller calls `turn` and does its own work in between.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -30,20 +30,20 @@ pub(crate) const HANDSHAKES_IN_FLIGHT_MAX: usize = 512;
 const CONNECTIONS_PER_SOURCE: usize = 10_000;
 /// Few, so that a publisher on the same thread is at most a third of a millisecond late.
 const EVENTS_PER_TURN: usize = 64;
-/// Set-up without a single step forward for this long has failed.
+/// Set-up without progress for this long has failed.
 const SET_UP_STALL_MAX: Duration = Duration::from_secs(10);
-/// How many reasons for lost connections are kept word for word.
+/// Maximum number of reasons for lost connections that are kept as text.
 const REASONS_MAX: usize = 3;
-/// Clients that read on have heard everything when nothing more came for this long.
+/// Resumed clients have received everything when nothing more arrived for this long.
 const RESUMED_QUIET: Duration = Duration::from_secs(1);
-/// Tokens from here on are publishers' places.
+/// The first token of a publisher.
 const FIRST_PUBLISHER: usize = usize::MAX / 2;
 /// With more clients than this, only some have their latency measured.
 const LATENCY_OF_ALL_MAX: usize = 200;
-/// Of more clients one in this many: a prime, so that no pattern of topics or nodes falls in with it.
+/// Of more clients one in this many is measured: a prime, so that no pattern of topics or nodes coincides with it.
 const LATENCY_SAMPLE_EVERY: usize = 37;
 
-/// Which streams the messages to a topic may carry: `lanes` for each topic.
+/// The streams of the messages to a topic: `lanes` for each topic.
 #[derive(Clone, Debug)]
 pub(crate) struct Streams {
     pub(crate) audience: Rc<Audience>,
@@ -52,7 +52,7 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// What `lane` sends to `topic`.
+    /// Returns the stream of `lane` in `topic`.
     pub(crate) fn of(&self, topic: usize, lane: u32) -> u32 {
         topic as u32 * self.lanes + lane
     }
@@ -73,18 +73,18 @@ pub(crate) struct Clients {
     clients: Vec<Client>,
     publishers: Vec<Box<dyn Publisher>>,
     lost: usize,
-    /// Those of the lost that were never subscribed.
+    /// Lost clients that were never subscribed.
     never_live: usize,
     reasons: Vec<String>,
-    /// Clients that were stalled once, and went.
+    /// Clients that were stalled at some time and are gone.
     stalled_gone: Vec<Lost>,
-    /// How long it was awake with nothing to do.
+    /// Time spent awake with nothing to do.
     pub(crate) waited: Duration,
     pub(crate) shared: Shared,
 }
 
 impl Clients {
-    /// Nobody yet.
+    /// Makes a set without clients.
     pub(crate) fn new(
         addresses: Vec<SocketAddrV4>,
         dialect: Box<dyn Dialect>,
@@ -108,8 +108,8 @@ impl Clients {
         })
     }
 
-    /// Connects `count` clients, at most `in_flight` at a time, and returns when each is subscribed or lost, or when there
-    /// is no step forward any more.
+    /// Connects `count` clients, at most `in_flight` at a time. Returns when each is subscribed or lost, or when there is no
+    /// more progress.
     pub(crate) fn connect(&mut self, count: usize, in_flight: usize) -> Result<(), LoadError> {
         if count > LATENCY_OF_ALL_MAX {
             self.shared.latency_every = LATENCY_SAMPLE_EVERY;
@@ -132,12 +132,12 @@ impl Clients {
         }
     }
 
-    /// How many clients were subscribed once or never will be: each counts once, whatever becomes of it later.
+    /// Returns how many clients were subscribed or never will be: each counts once, whatever happens to it later.
     pub(crate) fn settled(&self) -> usize {
         self.shared.live + self.never_live
     }
 
-    /// An error with the first reasons, unless that many clients are subscribed.
+    /// Returns an error with the first reasons unless that many clients are subscribed.
     pub(crate) fn require(&self, wanted: usize) -> Result<(), LoadError> {
         if self.shared.live >= wanted && self.lost == 0 {
             return Ok(());
@@ -146,8 +146,7 @@ impl Clients {
         Err(LoadError::SetUp { wanted, live: self.shared.live, lost: self.lost, reasons })
     }
 
-    /// Starts client `number` in a place that nobody holds, at most the next one. `source` is one of the loopback
-    /// addresses.
+    /// Starts client `number` in a free place, at most the next one. `source` selects the loopback address.
     pub(crate) fn start_at(&mut self, place: usize, number: usize, source: usize) -> Result<(), LoadError> {
         let client = self.begin(place, source, number)?;
         if place == self.clients.len() {
@@ -158,7 +157,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Takes a publisher into the epoll set.
+    /// Adds a publisher to the epoll set.
     pub(crate) fn add_publisher(&mut self, mut publisher: Box<dyn Publisher>) -> Result<(), LoadError> {
         let token = Token(FIRST_PUBLISHER + self.publishers.len());
         self.poll
@@ -179,8 +178,8 @@ impl Clients {
         self.serve_ready()
     }
 
-    /// The same without sleeping: a sleeper has to be woken by the server's `send`, which costs the server's core a
-    /// microsecond and more, and is no cost of clients that are elsewhere.
+    /// Does the same without sleeping: the server's `send` would have to wake a sleeping client, which costs the server's
+    /// core a microsecond and more, and clients on other machines cost nothing of the kind.
     pub(crate) fn turn_awake(&mut self, timeout: Duration) -> Result<(), LoadError> {
         let started = Instant::now();
         loop {
@@ -205,7 +204,7 @@ impl Clients {
     }
 
     fn serve_ready(&mut self) -> Result<(), LoadError> {
-        // Taken out while clients are served.
+        // The events are moved out while clients are served.
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
             let place = event.token().0;
@@ -224,13 +223,13 @@ impl Clients {
         Ok(())
     }
 
-    /// A client that is lost is gone; whether that was wanted decides what it counts as.
+    /// Marks a lost client as gone, and counts it unless the loss was wanted.
     fn conclude(&mut self, place: usize, served: Result<(), Lost>) {
         let Err(lost) = served else { return };
         let client = &mut self.clients[place];
         let (is_leaving, was_stalled) = (client.is_leaving(), client.was_stalled());
         self.never_live += usize::from(client.is_setting_up());
-        // The connection is over; an error while taking it off the set changes nothing.
+        // The connection is over; an error while removing it from the set changes nothing.
         let _ = self.poll.registry().deregister(client.stream_mut());
         client.mark_gone();
         if was_stalled {
@@ -243,7 +242,7 @@ impl Clients {
         }
     }
 
-    /// Goes on for `span`, calling nobody.
+    /// Serves clients for `span`.
     pub(crate) fn run_for(&mut self, span: Duration) -> Result<(), LoadError> {
         let end = Instant::now() + span;
         while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
@@ -252,7 +251,7 @@ impl Clients {
         Ok(())
     }
 
-    /// How many clients were started.
+    /// Returns how many clients were started.
     pub(crate) fn count(&self) -> usize {
         self.clients.len()
     }
@@ -265,32 +264,34 @@ impl Clients {
         self.clients[place].is_live()
     }
 
-    /// Whether the client in this place is gone; says so once.
+    /// Returns true once if the client in this place is gone.
     pub(crate) fn take_gone(&mut self, place: usize) -> bool {
         self.clients[place].take_gone()
     }
 
-    /// The number of the client in this place.
+    /// Returns the number of the client in this place.
     pub(crate) fn number(&self, place: usize) -> usize {
         self.clients[place].number()
     }
 
-    /// One client says goodbye; it is gone when the server ends the connection, at once where it cannot say anything.
+    /// Closes one client by its protocol. It is gone when the server ends the connection, or at once if the protocol has no
+    /// close.
     pub(crate) fn leave(&mut self, place: usize) -> Result<(), Lost> {
         self.clients[place].leave(&mut self.shared)
     }
 
-    /// One client goes without a word, at once.
+    /// Ends one client's connection at once, without a close.
     pub(crate) fn vanish(&mut self, place: usize) -> Result<(), Lost> {
         self.clients[place].vanish()
     }
 
-    /// The client in this place stops reading.
+    /// Stops the client in this place from reading.
     pub(crate) fn stall(&mut self, place: usize) {
         self.clients[place].stall();
     }
 
-    /// Stalled clients read on until nothing more comes. Returns for each why it is gone, `None` if it is still connected.
+    /// Lets stalled clients read until nothing more arrives. Returns for each the reason for which it is gone, or `None` if
+    /// it is still connected.
     pub(crate) fn resume_stalled(&mut self) -> Result<Vec<Option<Lost>>, LoadError> {
         let places: Vec<usize> =
             (0..self.clients.len()).filter(|place| self.clients[*place].is_stalled()).collect();
@@ -298,7 +299,7 @@ impl Clients {
             let client = &mut self.clients[*place];
             client.resume();
             let mut read = Ok(());
-            // No event tells of what came while it was stalled, nor of an end behind it.
+            // No event reports data that arrived while it was stalled, nor an end after it.
             while read.is_ok() && client.has_more() {
                 read = client.readable(&mut self.buffer, &mut self.shared);
             }
@@ -317,8 +318,8 @@ impl Clients {
         Ok(gone.into_iter().map(Some).chain(std::iter::repeat_with(|| None).take(connected)).collect())
     }
 
-    /// Takes all clients out of the epoll set, so that what they are sent wakes nobody: the sender runs the wake-up's
-    /// callback, and the shards of a server would fight for the set's lock.
+    /// Removes all clients from the epoll set, so that messages wake nobody: the sender runs the wake-up's callback, and the
+    /// shards of a server would compete for the set's lock.
     pub(crate) fn unwatch(&mut self) -> Result<(), LoadError> {
         for client in self.clients.iter_mut().filter(|client| !client.is_gone()) {
             self.poll
@@ -329,7 +330,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Puts all clients back into the epoll set, which then tells what has come meanwhile.
+    /// Adds all clients to the epoll set again, which then reports data that arrived meanwhile.
     pub(crate) fn watch(&mut self) -> Result<(), LoadError> {
         for (place, client) in self.clients.iter_mut().enumerate().filter(|(_, client)| !client.is_gone()) {
             register(&self.poll, client, place)?;
@@ -337,8 +338,8 @@ impl Clients {
         Ok(())
     }
 
-    /// What has arrived on each connection is taken, outside of the loop; returns when the kernel had received it. A
-    /// connection that has ended is lost, and one on which nothing came has no stamp.
+    /// Reads from each connection, outside of the loop. Returns the times at which the kernel received the data. A
+    /// connection that has ended is lost, and one without data has no time.
     pub(crate) fn take_stamped(&mut self) -> Vec<Duration> {
         let mut stamps = Vec::with_capacity(self.clients.len());
         for place in 0..self.clients.len() {
@@ -354,18 +355,18 @@ impl Clients {
         stamps
     }
 
-    /// From now on the kernel notes when each connection received something.
+    /// Makes the kernel record when each connection receives data.
     pub(crate) fn stamp(&self) -> Result<(), LoadError> {
         let on = |client: &Client| setsockopt(client.stream(), ReceiveTimestampns, &true);
         self.clients.iter().try_for_each(on).doing("ask for receive timestamps")
     }
 
-    /// How many of them are gone against their will, and the first reasons.
+    /// Returns how many clients were lost, and the first reasons.
     pub(crate) fn losses(&self) -> (usize, &[String]) {
         (self.lost, &self.reasons)
     }
 
-    /// What is wrong on all connections that read, if nothing more arrives.
+    /// Returns the faults of all connections that read, if nothing more arrives.
     pub(crate) fn faults(&self) -> Faults {
         let mut faults = Faults::default();
         for client in self.clients.iter().filter(|client| !client.is_stalled()) {
@@ -375,7 +376,7 @@ impl Clients {
         faults
     }
 
-    /// A non-blocking connect, in the epoll set.
+    /// Starts a non-blocking connect in the epoll set.
     fn begin(&mut self, place: usize, source: usize, number: usize) -> Result<Client, LoadError> {
         let server = self.addresses[node_of(number, self.addresses.len())];
         let stream = begin_connect(server, source).doing(format!("connect to {server}"))?;
@@ -392,7 +393,8 @@ fn register(poll: &Poll, client: &mut Client, place: usize) -> Result<(), LoadEr
         .doing("add a socket to the epoll set")
 }
 
-/// The readiness set is edge-triggered: a hang-up behind the last bytes brings no further event, so it is honoured here.
+/// Serves a readiness event. The set is edge-triggered: a hang-up after the last bytes causes no further event, so it is
+/// handled here.
 fn serve(client: &mut Client, event: &Event, buffer: &mut [u8], shared: &mut Shared) -> Result<(), Lost> {
     if client.is_stalled() {
         return Ok(());
@@ -406,13 +408,13 @@ fn serve(client: &mut Client, event: &Event, buffer: &mut [u8], shared: &mut Sha
     if event.is_read_closed() || event.is_error() { Err(Lost::Ended) } else { Ok(()) }
 }
 
-/// The first source leaves the choice of the address to the kernel; the port it chooses always.
+/// Starts to connect. The kernel always chooses the port, and for the first source the address too.
 fn begin_connect(server: SocketAddrV4, source: usize) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if source > 0 && server.ip().is_loopback() {
         let address = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + source as u32);
-        // Without this the port would have to be free for all destinations.
+        // Without this option the port would have to be free for all destinations.
         setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::from((address, 0)).into())?;
     }

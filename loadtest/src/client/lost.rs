@@ -1,14 +1,14 @@
-//! The reasons for which a client is gone.
+//! Reasons for the loss of a client.
 
 use std::io;
 
 use crate::client::frame::FrameError;
 use crate::client::inflate::NotInflated;
 
-/// What is shown of an answer that was not the expected one.
+/// Maximum part of an unexpected answer that is shown.
 const SHOWN_BYTES_MAX: usize = 200;
 
-/// Why a client is no longer there.
+/// The reason for the loss of a client.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Lost {
     #[error("{0}")]
@@ -34,7 +34,7 @@ pub(crate) enum Lost {
 }
 
 impl Lost {
-    /// Something else was expected.
+    /// The reason for an unexpected answer.
     pub(crate) fn refused(answer: &[u8]) -> Self {
         let shown = &answer[..answer.len().min(SHOWN_BYTES_MAX)];
         Self::Refused(String::from_utf8_lossy(shown).into_owned())

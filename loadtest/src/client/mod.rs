@@ -1,7 +1,7 @@
-//! One simulated client: a socket and the few steps from connecting to being subscribed.
+//! One simulated client: a socket, and the steps from connecting to being subscribed.
 //!
-//! An idle client holds no buffer; what is kept of a cut frame goes as soon as the frame is whole. Each readiness event
-//! costs one `recv`, and of a frame only the header and the message's numbers are looked at.
+//! An idle client has no buffer; the kept part of a frame is freed as soon as the frame is complete. Each readiness event
+//! costs one `recv`, and of a frame only the header and the message's numbers are read.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
@@ -31,17 +31,17 @@ pub(crate) use clients::{Clients, HANDSHAKES_IN_FLIGHT_MAX};
 pub(crate) use lost::Lost;
 pub(crate) use shared::Shared;
 
-/// One `recv` takes at most this much; a full one is followed by another.
+/// Maximum size of one `recv`; a full one is followed by another.
 const RECV_BYTES_MAX: usize = 256 * 1024;
 /// A normal closure (RFC 6455 section 7.4.1).
 const CLOSE_NORMAL: u16 = 1000;
 
-/// The one buffer that every client of a run reads into: a kept part of a frame, then what was received.
+/// Makes the one buffer that every client of a run reads into: a kept part of a frame, then received bytes.
 pub(crate) fn read_buffer() -> Box<[u8]> {
     vec![0; kept_bytes_max() + RECV_BYTES_MAX].into_boxed_slice()
 }
 
-/// A socket, how far its set-up is, and which messages came.
+/// A socket, its stage, and the checks of its messages.
 #[derive(Debug)]
 pub(crate) struct Client {
     /// `None` when it is gone.
@@ -49,7 +49,7 @@ pub(crate) struct Client {
     /// Its number in the run, from which its user and its topics follow.
     number: usize,
     stage: Stage,
-    /// The dialect's own.
+    /// For the dialect alone.
     step: u8,
     gone_is_told: bool,
     was_stalled: bool,
@@ -64,20 +64,20 @@ pub(crate) struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Connecting,
-    /// Waits for the response's head.
+    /// Waiting for the response's head.
     Opening,
-    /// Waits for answers.
+    /// Waiting for answers.
     Greeting,
     Live,
-    /// Reads nothing.
+    /// Not reading.
     Stalled,
-    /// Said goodbye, and waits for the server to end the connection.
+    /// Closed by its protocol, and waiting for the server to end the connection.
     Leaving,
     Gone,
 }
 
 impl Client {
-    /// Owns a socket whose connect is under way.
+    /// Makes a client from a socket that is connecting.
     pub(crate) fn new(stream: TcpStream, number: usize, checks: StreamChecks) -> Self {
         Self {
             stream: Some(stream),
@@ -93,7 +93,7 @@ impl Client {
         }
     }
 
-    /// The socket of a client that is not gone.
+    /// Returns the socket of a client that is not gone.
     pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
         self.stream.as_mut().expect("a client has its socket until it is gone")
     }
@@ -110,7 +110,7 @@ impl Client {
         self.stage == Stage::Gone
     }
 
-    /// Whether it is gone; says so once.
+    /// Returns true once if the client is gone.
     pub(crate) fn take_gone(&mut self) -> bool {
         self.stage == Stage::Gone && !std::mem::replace(&mut self.gone_is_told, true)
     }
@@ -123,12 +123,12 @@ impl Client {
         self.stage == Stage::Stalled
     }
 
-    /// At any time.
+    /// Returns true if the client was stalled at any time.
     pub(crate) fn was_stalled(&self) -> bool {
         self.was_stalled
     }
 
-    /// Its last answer has not come.
+    /// Returns true until its last answer has arrived.
     pub(crate) fn is_setting_up(&self) -> bool {
         matches!(self.stage, Stage::Connecting | Stage::Opening | Stage::Greeting)
     }
@@ -137,7 +137,7 @@ impl Client {
         self.stage == Stage::Leaving
     }
 
-    /// Closes the socket, if that is still open.
+    /// Closes the socket if it is still open.
     pub(crate) fn mark_gone(&mut self) {
         self.stage = Stage::Gone;
         self.stream = None;
@@ -145,19 +145,19 @@ impl Client {
         self.cut = Vec::new();
     }
 
-    /// From now on it reads nothing.
+    /// Stops reading.
     pub(crate) fn stall(&mut self) {
         self.stage = Stage::Stalled;
         self.was_stalled = true;
     }
 
-    /// A stalled client reads on, to learn what became of it.
+    /// Starts reading again.
     pub(crate) fn resume(&mut self) {
         self.stage = Stage::Live;
     }
 
-    /// Says goodbye in the protocol's way; the server ends the connection then. Who listens to events has no words for it,
-    /// and ends the connection itself.
+    /// Closes the connection by the protocol; the server then ends it. A stream of events has no close, so its client ends
+    /// the connection itself.
     pub(crate) fn leave(&mut self, shared: &mut Shared) -> Result<(), Lost> {
         if shared.dialect.framing() == Framing::Events {
             self.mark_gone();
@@ -168,14 +168,14 @@ impl Client {
         self.send_all(&mut shared.out)
     }
 
-    /// Ends the connection without a word, and without leaving the port in use.
+    /// Ends the connection without a close, and without leaving the port in use.
     pub(crate) fn vanish(&mut self) -> Result<(), Lost> {
         SockRef::from(self.stream()).set_linger(Some(Duration::ZERO))?;
         self.mark_gone();
         Ok(())
     }
 
-    /// The socket can be written: matters only once, when its connect is done.
+    /// Handles a writable socket, which matters only once, when its connect is done.
     pub(crate) fn writable(&mut self, shared: &mut Shared) -> Result<(), Lost> {
         if self.stage != Stage::Connecting {
             return Ok(());
@@ -190,7 +190,7 @@ impl Client {
         self.send_all(&mut shared.out)
     }
 
-    /// The socket can be read: takes what is there in one `recv`, unless that fills the buffer.
+    /// Handles a readable socket: reads by one `recv`, or more if that fills the buffer.
     pub(crate) fn readable(&mut self, buffer: &mut [u8], shared: &mut Shared) -> Result<(), Lost> {
         while self.stage != Stage::Stalled {
             let kept = self.kept.len();
@@ -210,7 +210,7 @@ impl Client {
         Ok(())
     }
 
-    /// Like `readable`, once; returns when the kernel had received the last of it, if it was asked to note that.
+    /// Like `readable`, but reads once and returns the time at which the kernel received the last of it, if it records that.
     pub(crate) fn readable_stamped(
         &mut self,
         buffer: &mut [u8],
@@ -227,12 +227,12 @@ impl Client {
         Ok(stamp)
     }
 
-    /// Whether a read would find something, be it the end.
+    /// Returns true if a read would return data or the end.
     pub(crate) fn has_more(&self) -> bool {
         !matches!(self.stream().peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Takes what was kept and what came together.
+    /// Handles kept and received bytes together.
     fn received(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<(), Lost> {
         let rest = &bytes[self.take(bytes, shared)?..];
         if rest.len() > kept_bytes_max() {
@@ -243,7 +243,7 @@ impl Client {
         self.send_all(&mut shared.out)
     }
 
-    /// Returns how many bytes are done with.
+    /// Returns how many bytes were consumed.
     fn take(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<usize, Lost> {
         let mut at = 0;
         if self.stage == Stage::Opening {
@@ -316,7 +316,7 @@ impl Client {
         Ok(at)
     }
 
-    /// A frame may carry many messages.
+    /// Handles the messages of a frame.
     fn take_units(
         &mut self,
         mut payload: &[u8],
@@ -393,7 +393,7 @@ impl Client {
         }
     }
 
-    /// What a client says is far smaller than a socket's buffer, so it goes in one write or the server is stuck.
+    /// Sends queued bytes. They are far fewer than a socket's buffer, so one write sends them, or the server does not read.
     fn send_all(&mut self, out: &mut Vec<u8>) -> Result<(), Lost> {
         if out.is_empty() {
             return Ok(());
@@ -412,18 +412,19 @@ impl Client {
         }
     }
 
-    /// Whoever has answered something is taken by the kernel for one who will answer again, and its acknowledgements wait
-    /// for that: the server's core then makes them, at the next message. By chance some clients would be in that mode
-    /// and others not, and those of the baseline never, so all are put in the mode of one who only listens.
+    /// Turns off delayed acknowledgements. After a client has sent something, the kernel expects it to send again and delays
+    /// its acknowledgements: the server's core then makes them, at the next message. Some clients would be in that mode by
+    /// chance, and those of the baseline never, so none is.
     fn acknowledge_when_read(&self) {
         if let (Stage::Live, Some(stream)) = (self.stage, &self.stream) {
-            // Fails only for a socket that is lost, which the next read tells.
+            // Fails only for a lost socket, which the next read reports.
             let _ = SockRef::from(stream).set_tcp_quickack(true);
         }
     }
 }
 
-/// One `recvmsg`: how many bytes, and when the kernel received them; `None` if there is nothing.
+/// Calls `recvmsg` once. Returns the number of bytes and the time at which the kernel received them, or `None` if there are
+/// none.
 fn receive_stamped(stream: &TcpStream, buffer: &mut [u8]) -> Result<Option<(usize, Option<Duration>)>, Lost> {
     let mut control = nix::cmsg_space!(TimeSpec);
     let mut parts = [io::IoSliceMut::new(buffer)];
@@ -441,7 +442,7 @@ fn receive_stamped(stream: &TcpStream, buffer: &mut [u8]) -> Result<Option<(usiz
     Ok(Some((message.bytes, stamp)))
 }
 
-/// A whole frame less its last byte.
+/// The size of a whole frame less its last byte.
 const fn kept_bytes_max() -> usize {
     FRAME_BYTES_MAX + 10
 }

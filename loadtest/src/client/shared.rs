@@ -1,39 +1,39 @@
-//! Shared state of all clients of a run.
+//! The shared state of all clients of a run.
 
 use crate::client::inflate::Inflater;
 use crate::dialect::Dialect;
 use crate::measure::histogram::Recorder;
 use crate::measure::payload::PayloadReader;
 
-/// What all clients of a run share: how they speak, and what they count together.
+/// The dialect, counters and buffers of all clients of a run.
 pub(crate) struct Shared {
     pub(crate) dialect: Box<dyn Dialect>,
-    /// Clients that were subscribed to everything, whatever became of them.
+    /// Clients that were subscribed to all their topics at some time.
     pub(crate) live: usize,
     pub(crate) received: u64,
-    /// Those of the received messages that came compressed.
+    /// Received messages that were compressed.
     pub(crate) compressed: u64,
-    /// Those that were not as they had been written.
+    /// Received messages whose bytes are not as written.
     pub(crate) corrupted: u64,
     pub(crate) pings: u64,
-    /// What came to subscribed clients and was neither a measured message nor a ping.
+    /// Messages to subscribed clients that were neither measured messages nor pings.
     pub(crate) others: u64,
-    /// How many messages there are of each stream so far.
+    /// The number of messages of each stream so far.
     pub(crate) published: Vec<u64>,
-    /// How long each measured message is, once that is known.
+    /// The length of each measured message, once it is known.
     pub(crate) payload_bytes: usize,
     pub(crate) latency: Recorder,
-    /// From when a message was to be sent, so that waiting to be sent counts too.
+    /// Latency from the due time of a message, which includes the wait before sending.
     pub(crate) latency_from_due: Recorder,
-    /// From when a burst was to be published to when it was.
+    /// Time from the due time of a burst to its publication.
     pub(crate) published_late: Recorder,
     pub(crate) set_up: Recorder,
-    /// One client in this many has its latency measured: reading the clock for all would cost more than it tells.
+    /// The latency of one client in this many is measured: reading the clock for all would cost too much.
     pub(crate) latency_every: usize,
     pub(super) payload: PayloadReader,
-    /// Taken out while it lends what it inflated.
+    /// `None` while an inflated message is borrowed from it.
     pub(super) inflater: Option<Inflater>,
-    /// What is said in return, until it is sent.
+    /// Answers to be sent.
     pub(super) out: Vec<u8>,
 }
 

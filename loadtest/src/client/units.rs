@@ -1,16 +1,15 @@
-//! Where one message ends and the next begins, for the protocols in which a frame is not one message.
+//! Splits frames into messages, for protocols in which a frame is not one message.
 
 use memchr::memchr;
 
-/// The message behind its length, and the rest; `None` if there is no whole one.
+/// Returns the message after its length, and the rest, or `None` if it is incomplete.
 pub(super) fn length_prefixed(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = varint(payload)?;
     rest.split_at_checked(usize::try_from(length).ok()?)
 }
 
-/// A NATS command with its payload and without the last CR LF, and the rest; `None` if there is no whole one.
-///
-/// `MSG subject sid [reply] bytes` is followed by as many bytes; all others end with their line.
+/// Returns a NATS command with its payload and without the last CR LF, and the rest, or `None` if it is incomplete. `MSG
+/// subject sid [reply] bytes` is followed by that many bytes; all others end with their line.
 pub(super) fn nats_command(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = memchr(b'\n', payload)? + 1;
     let mut whole = line;
@@ -23,7 +22,7 @@ pub(super) fn nats_command(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((command.trim_ascii_end(), rest))
 }
 
-/// The number at the start and what follows it; `None` if it is cut or longer than 64 bits.
+/// Returns the number at the start and the bytes after it, or `None` if it is incomplete or longer than 64 bits.
 pub(crate) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0;
     for (place, byte) in bytes.iter().take(10).enumerate() {

@@ -1,7 +1,6 @@
-//! What clients say above the bytes: one implementation for each protocol, one value for all clients of a run.
+//! Protocols of clients: one implementation for each protocol, one value for all clients of a run.
 //!
-//! A dialect sees only what happens seldom: answers, pings, refusals. Measured messages are recognised by their marker
-//! before it is asked.
+//! A dialect handles rare messages only: answers, pings, refusals. Measured messages are recognised by their marker before.
 
 use std::rc::Rc;
 
@@ -26,22 +25,22 @@ pub(crate) use socketio::SocketIo;
 pub(crate) use sse::Events;
 pub(crate) use ws::Ws;
 
-/// The seam between clients and protocols.
+/// The protocol of a client.
 pub(crate) trait Dialect {
-    /// How bytes become messages.
+    /// The division of bytes into messages.
     fn framing(&self) -> Framing;
 
-    /// What the client says when its socket stands: a request as a rule, which leaves it `Waiting` for the response's
-    /// head. `Live` if it says nothing and waits for nothing.
+    /// Writes the first bytes of a connected client: usually a request, after which it is `Waiting` for the response's head.
+    /// Returns `Live` if it sends nothing and waits for nothing.
     fn hello(&self, client: usize, out: &mut Vec<u8>) -> Result<Progress, Lost>;
 
-    /// The response's head has come, with status 101 or 200. Most servers speak first.
+    /// Handles the response's head, with status 101 or 200. Most servers speak first.
     fn opened(&self, _client: usize, _head: &[u8], _say: &mut Say<'_>) -> Result<Progress, Lost> {
         Ok(Progress::Waiting)
     }
 
-    /// Something that is not a measured message: an answer, a ping, anything else. `step` is the client's own, zero at
-    /// first, for the dialect to count its answers.
+    /// Handles a message that is not measured: an answer, a ping, anything else. `step` belongs to the client and is zero at
+    /// first; the dialect counts its answers in it.
     fn message(
         &self,
         _client: usize,
@@ -53,42 +52,43 @@ pub(crate) trait Dialect {
     }
 }
 
-/// Where a client is after something came.
+/// The state of a client after a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Set-up goes on.
+    /// Set-up continues.
     Waiting,
-    /// Subscribed to everything; said once.
+    /// Subscribed to all topics; returned once.
     Live,
-    /// The server wanted to know whether the client is there; the answer, if there is one, is queued.
+    /// The message was a ping; the answer, if there is one, is queued.
     Ping,
-    /// Something to be counted and left.
+    /// A message to be counted and ignored.
     Other,
 }
 
-/// How bytes become messages.
+/// The division of bytes into messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// WebSocket frames, compressed or not.
     WebSocket(Units),
-    /// Server-Sent Events: what an empty line ends.
+    /// Server-Sent Events, each of which ends with an empty line.
     Events,
 }
 
-/// How messages lie in a frame.
+/// The division of a frame into messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Units {
-    /// The whole frame is one.
+    /// One message, the whole frame.
     Whole,
-    /// One a line.
+    /// One message a line.
     Lines,
-    /// Each behind its length as a varint.
+    /// Messages, each after its length as a varint.
     LengthPrefixed,
-    /// NATS commands, which end with CR LF, `MSG` with as many bytes as it says and CR LF again. Frames may cut them.
+    /// NATS commands, which end with CR LF; `MSG` is followed by the bytes that it announces and CR LF again. Frames may cut
+    /// them.
     NatsCommands,
 }
 
-/// What a client says in return.
+/// The answers of a client.
 #[derive(Debug)]
 pub(crate) struct Say<'a> {
     out: &'a mut Vec<u8>,
@@ -108,29 +108,29 @@ impl<'a> Say<'a> {
     }
 }
 
-/// Who is subscribed to what. A topic is a number, from which its name is made.
+/// The subscriptions of clients. A topic is a number, from which its name is made.
 #[derive(Clone, Debug)]
 pub(crate) struct Audience {
-    /// In front of every name: a namespace as a rule.
+    /// The prefix of every name: usually a namespace.
     pub(crate) prefix: String,
     pub(crate) seats: Seats,
 }
 
-/// Which topics a client is in.
+/// The assignment of clients to topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seats {
-    /// Everybody in the topics 0 to this, exclusive; in none if it is 0.
+    /// All clients in this many topics.
     All { topics: usize },
-    /// Each client in as many rooms, so that all rooms are equally full.
+    /// Each client in `per_client` rooms, so that all rooms are equally full.
     Rooms { rooms: usize, per_client: usize },
     /// One topic of its own for each client.
     Own,
-    /// One topic each, over and over the same ones.
+    /// One topic for each client, in turn.
     Rotating { topics: usize },
 }
 
 impl Audience {
-    /// Everybody in the first `topics` topics.
+    /// Makes an audience with these seats.
     pub(crate) fn new(prefix: &str, seats: Seats) -> Rc<Self> {
         Rc::new(Self { prefix: prefix.to_owned(), seats })
     }
@@ -139,7 +139,7 @@ impl Audience {
         format!("{}topic-{topic}", self.prefix)
     }
 
-    /// The topics of one client.
+    /// Returns the topics of one client.
     pub(crate) fn topics_of(&self, client: usize) -> impl Iterator<Item = usize> + use<> {
         let (first, count, modulus) = match self.seats {
             Seats::All { topics } => (0, topics, topics),
@@ -150,7 +150,7 @@ impl Audience {
         (first..first + count).map(move |topic| topic % modulus)
     }
 
-    /// How many of the first `clients` clients are in a topic.
+    /// Returns how many of the first `clients` clients are in a topic.
     pub(crate) fn members(&self, topic: usize, clients: usize) -> usize {
         let (topics, seats) = match self.seats {
             Seats::All { topics } => (topics, clients * topics),
@@ -158,17 +158,17 @@ impl Audience {
             Seats::Own => (clients, clients),
             Seats::Rotating { topics } => (topics, clients),
         };
-        // Seats are handed out to the topics in turn.
+        // Topics get seats in turn.
         if topic < topics { seats / topics + usize::from(topic < seats % topics) } else { 0 }
     }
 
-    /// The names of one client's topics.
+    /// Returns the names of one client's topics.
     pub(crate) fn topic_names_of(&self, client: usize) -> impl Iterator<Item = String> {
         self.topics_of(client).map(|topic| self.topic_name(topic))
     }
 }
 
-/// A WebSocket handshake; `headers` are whole lines with their ends.
+/// Appends a WebSocket handshake; `headers` are whole lines with their ends.
 pub(crate) fn websocket_request(out: &mut Vec<u8>, host: &str, path: &str, client: usize, headers: &str) {
     let key = base64::engine::general_purpose::STANDARD.encode((client as u128).to_be_bytes());
     out.extend_from_slice(

@@ -1,12 +1,11 @@
-//! A NATS client over WebSocket: the text commands of its protocol in binary frames, which need not begin or end where
-//! commands do.
+//! A NATS client over WebSocket: text commands in binary frames, whose boundaries need not be those of commands.
 
 use std::rc::Rc;
 
 use crate::client::Lost;
 use crate::dialect::{Audience, Dialect, Framing, Progress, Say, Units, websocket_request};
 
-/// How clients and publishers introduce themselves. Without `verbose` nothing that goes well is answered.
+/// The first command of clients and publishers. Without `verbose` only failures are answered.
 pub(crate) const CONNECT: &str = concat!(
     r#"CONNECT {"verbose":false,"pedantic":false,"lang":"loadtest","version":"1","protocol":1}"#,
     "\r\n"
@@ -14,7 +13,7 @@ pub(crate) const CONNECT: &str = concat!(
 pub(crate) const PING: &str = "PING\r\n";
 pub(crate) const PONG: &str = "PONG\r\n";
 
-/// What all clients of a run have in common.
+/// The dialect of all clients of a run.
 pub(crate) struct Nats {
     pub(crate) host: String,
     pub(crate) audience: Rc<Audience>,
@@ -52,7 +51,7 @@ impl Dialect for Nats {
                 *step = STEP_SUBSCRIBING;
                 Ok(Progress::Waiting)
             }
-            // Commands are done in their order, so this follows the subscriptions.
+            // Commands are handled in order, so this one follows the subscriptions.
             (b"PONG", STEP_SUBSCRIBING) => {
                 *step = STEP_LIVE;
                 Ok(Progress::Live)

@@ -1,17 +1,17 @@
-//! A WebSocket subscriber of Nchan: the path names its topics, and every frame is a message as it was published.
+//! A WebSocket subscriber of Nchan: the path names its topics, and every frame is one published message.
 
 use std::rc::Rc;
 
 use crate::client::Lost;
 use crate::dialect::{Audience, Dialect, Framing, Progress, Say, Units, websocket_request};
 
-/// Several topics of one connection are Nchan's "multiplexed channel".
+/// Separates the topics of one connection, which are a "multiplexed channel" of Nchan.
 const TOPIC_DELIMITER: &str = ",";
 
-/// What all clients of a run have in common.
+/// The dialect of all clients of a run.
 pub(crate) struct Nchan {
     pub(crate) host: String,
-    /// In front of the topics.
+    /// The part of the path before the topics.
     pub(crate) path: &'static str,
     pub(crate) audience: Rc<Audience>,
 }
@@ -31,7 +31,7 @@ impl Dialect for Nchan {
         Ok(Progress::Waiting)
     }
 
-    /// Nchan answers when the subscription stands.
+    /// Nchan responds when the client is subscribed.
     fn opened(&self, _client: usize, _head: &[u8], _say: &mut Say<'_>) -> Result<Progress, Lost> {
         Ok(Progress::Live)
     }

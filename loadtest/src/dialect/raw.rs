@@ -1,9 +1,9 @@
-//! The baseline's clients: they say nothing and are sent bare frames.
+//! The clients of the baseline: they send nothing and receive bare frames.
 
 use crate::client::Lost;
 use crate::dialect::{Dialect, Framing, Progress, Units};
 
-/// Live as soon as the socket stands.
+/// A client that is live as soon as it is connected.
 #[derive(Debug)]
 pub(crate) struct Raw;
 

@@ -9,19 +9,19 @@ use crate::dialect::{Audience, Dialect, Framing, Progress, Say, Units, websocket
 
 const PATH: &str = "/socket.io/?EIO=4&transport=websocket";
 
-/// Packets of both protocols: Engine.IO's type, for its messages followed by Socket.IO's.
+/// Packets of both protocols: the type of Engine.IO, followed in its messages by the type of Socket.IO.
 mod packet {
     pub(super) const OPEN: &[u8] = b"0{";
     pub(super) const PING: &[u8] = b"2";
     pub(super) const PONG: &[u8] = b"3";
     pub(super) const CONNECT: &[u8] = b"40";
-    /// An event that wants the acknowledgement number 0.
+    /// An event that asks for acknowledgement number 0.
     pub(super) const EVENT: &str = "420";
     pub(super) const ACKNOWLEDGEMENT: &[u8] = b"430";
     pub(super) const DISCONNECT: &[u8] = b"41";
 }
 
-/// What all clients of a run have in common.
+/// The dialect of all clients of a run.
 pub(crate) struct SocketIo {
     pub(crate) host: String,
     pub(crate) audience: Rc<Audience>,

@@ -1,4 +1,4 @@
-//! A listener of Server-Sent Events: one request, and from then on only events come.
+//! A client of Server-Sent Events: one request, after which the server sends events only.
 
 use std::rc::Rc;
 
@@ -6,7 +6,7 @@ use crate::client::Lost;
 use crate::dialect::Tokens;
 use crate::dialect::{Audience, Dialect, Framing, Progress, Say};
 
-/// `GET /subscribe?topic=...` with the token in a header.
+/// Sends `GET /subscribe?topic=...` with the token in a header.
 pub(crate) struct Events {
     pub(crate) host: String,
     pub(crate) path: String,

@@ -1,4 +1,4 @@
-//! A client of `peers/ws.js`: one message names its topics, its echo says that it is subscribed.
+//! A client of `peers/ws.js`: one message names its topics, and the echo confirms the subscription.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::client::Lost;
 use crate::dialect::{Audience, Dialect, Framing, Progress, Say, Units, websocket_request};
 
-/// What all clients of a run have in common.
+/// The dialect of all clients of a run.
 pub(crate) struct Ws {
     pub(crate) host: String,
     pub(crate) audience: Rc<Audience>,

@@ -1,18 +1,17 @@
-//! Times are recorded into a fixed number of buckets, so a long run takes no more memory than a short one.
+//! Histograms of times, with a fixed number of buckets, so a long run needs no more memory than a short one.
 
 use hdrhistogram::Histogram;
 
 use crate::report::NamedHistogram;
 
-/// The longest time that is told apart from longer ones: ten minutes.
+/// Longer times count as this one: ten minutes.
 const LONGEST_NANOSECONDS: u64 = 600_000_000_000;
-/// Each bucket is a thousandth of its value wide, from which percentiles are told.
+/// Each bucket is a thousandth of its value wide. Percentiles are computed from them.
 const SIGNIFICANT_DIGITS: u8 = 3;
-/// Buckets that are stored are a hundredth of their value wide: a plot shows no more, and files are several times
-/// shorter.
+/// Stored buckets are a hundredth of their value wide: a plot shows no more, and files are several times shorter.
 const SIGNIFICANT_DIGITS_STORED: u8 = 2;
 
-/// Takes times in nanoseconds.
+/// Records times in nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Recorder(Histogram<u64>);
 
@@ -29,7 +28,7 @@ impl Recorder {
         self.0.is_empty()
     }
 
-    /// In milliseconds, so far.
+    /// Returns percentiles so far, in milliseconds.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         self.0.value_at_quantile(share) as f64 / 1e6
     }

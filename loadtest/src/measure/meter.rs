@@ -1,4 +1,4 @@
-//! CPU and memory of a target's parts and of this process, from a start to now.
+//! CPU and memory of a target's parts and of this process, from the start to now.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ pub(crate) struct Meter {
     started: Instant,
 }
 
-/// What was used since the start.
+/// The usage since the start.
 #[derive(Clone, Debug)]
 pub(crate) struct Used {
-    /// By the name of the part; the measured one first.
+    /// By the name of the part, the measured one first.
     parts: Vec<(&'static str, CpuUse)>,
     pub(crate) client: CpuUse,
     pub(crate) seconds: f64,

@@ -1,4 +1,4 @@
-//! What is measured and how: processes, times, messages and their order.
+//! Measurements: processes, times, messages and their order.
 
 pub(crate) mod histogram;
 pub(crate) mod meter;

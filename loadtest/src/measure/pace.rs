@@ -1,12 +1,12 @@
-//! When the next message is due: one schedule for the raw baseline and for the publisher, so both offer the same load.
+//! The schedule of messages: the same for the raw baseline and for the publisher, so both offer the same load.
 //!
-//! Due times are fixed at the start. Whoever falls behind catches up at once, so the offered load never shrinks.
+//! Due times are fixed at the start. A sender that falls behind catches up at once, so the offered load never shrinks.
 
 use std::time::Duration;
 
 use crate::measure::process::monotonic_nanoseconds;
 
-/// Counts bursts and says when each is due.
+/// Counts bursts and schedules each.
 #[derive(Debug)]
 pub(crate) struct Pace {
     started: u64,
@@ -16,13 +16,13 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// `total` bursts, the first one now.
+    /// Makes a schedule of `total` bursts, the first one now.
     pub(crate) fn start(bursts_per_second: f64, total: u32) -> Self {
         let interval = (1e9 / bursts_per_second) as u64;
         Self { started: monotonic_nanoseconds(), interval, sent: 0, total }
     }
 
-    /// How long until the next burst is due, zero if it is; `None` when all were sent.
+    /// Returns the time until the next burst is due, zero if it is, or `None` when all were sent.
     pub(crate) fn wait(&self) -> Option<Duration> {
         if self.sent == self.total {
             return None;
@@ -30,12 +30,12 @@ impl Pace {
         Some(Duration::from_nanos(self.due().saturating_sub(monotonic_nanoseconds())))
     }
 
-    /// When the next burst is to be sent, by the monotonic clock.
+    /// Returns the due time of the next burst, by the monotonic clock.
     pub(crate) fn due(&self) -> u64 {
         self.started + u64::from(self.sent) * self.interval
     }
 
-    /// The burst that was due has been sent; returns its number.
+    /// Marks the due burst as sent, and returns its number.
     pub(crate) fn advance(&mut self) -> u32 {
         self.sent += 1;
         self.sent - 1

@@ -1,8 +1,8 @@
-//! The measured message: a JSON object of an exact size that carries its sequence number, its stream, when it was sent, when
-//! that was due, and words.
+//! The measured message: a JSON object of an exact size with its sequence number, its stream, the time it was sent, the time
+//! it was due, and words.
 //!
-//! A stream is what one publisher sends to one topic; its numbers are consecutive, so each is checked alone. The writer and
-//! the reader agree on the bytes, so the reader only looks for a marker and never parses JSON.
+//! A stream is the messages of one publisher to one topic; its numbers are consecutive, so each stream is checked alone. The
+//! writer and the reader agree on the bytes, so the reader looks for a marker and never parses JSON.
 
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -20,14 +20,14 @@ const DUE_FIELD: &[u8] = br#","d":"#;
 const WORDS_FIELD: &[u8] = br#","x":""#;
 const END: &[u8] = b"\"}";
 
-/// What a message carries besides its words.
+/// The numbers of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Numbers {
     pub(crate) stream: u32,
     pub(crate) sequence: u64,
     /// Nanoseconds of the monotonic clock, like `due`.
     pub(crate) sent_at: u64,
-    /// When the pace wanted it to be sent.
+    /// The time at which it was due.
     pub(crate) due: u64,
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn write(out: &mut Vec<u8>, numbers: &Numbers, bytes: usize) {
     out.extend_from_slice(END);
 }
 
-/// What a message is filled with: words in a fixed pseudo-random order, since a run of one letter would compress to nothing.
+/// The filling of messages: words in a fixed pseudo-random order, since a repeated letter would compress to nothing.
 static WORDS: LazyLock<String> = LazyLock::new(|| {
     let mut random: u64 = 0x2545_f491_4f6c_dd1d;
     let mut text = String::with_capacity(PAYLOAD_BYTES_MAX + 16);
@@ -60,31 +60,31 @@ static WORDS: LazyLock<String> = LazyLock::new(|| {
     text
 });
 
-/// So many that messages of a few hundred bytes compress to about a half, as JSON of applications does.
+/// Enough words that messages of a few hundred bytes compress to about a half, as JSON of applications does.
 const VOCABULARY: [&str; 24] = [
     "the", "of", "and", "to", "in", "is", "was", "for", "order", "price", "player", "minute", "message",
     "from", "update", "open", "user", "room", "station", "arrives", "sensor", "value", "position", "again",
 ];
 
-/// What a measured message says.
+/// A measured message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Measured<'a> {
     pub(crate) sequence: u64,
     pub(crate) stream: u32,
-    /// From its first byte on; what was wrapped around it may follow.
+    /// The message from its first byte on; parts of the server's envelope may follow.
     whole: &'a [u8],
-    /// What follows the two numbers.
+    /// The bytes after the two numbers.
     behind: &'a [u8],
 }
 
-/// What a client looks at only if it is one of the sample.
+/// Times that only clients of the sample read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) sent_at: u64,
     pub(crate) due: u64,
 }
 
-/// Finds the measured message in what a server wrapped around it.
+/// Finds the measured message in a server's envelope.
 #[derive(Debug)]
 pub(crate) struct PayloadReader {
     marker: memmem::Finder<'static>,
@@ -95,7 +95,7 @@ impl PayloadReader {
         Self { marker: memmem::Finder::new(MARKER) }
     }
 
-    /// `None` if this is no measured message.
+    /// Returns `None` if this is not a measured message.
     pub(crate) fn read<'a>(&self, message: &'a [u8]) -> Option<Measured<'a>> {
         let whole = &message[self.marker.find(message)?..];
         let (sequence, rest) = leading_number(&whole[MARKER.len()..])?;
@@ -105,7 +105,7 @@ impl PayloadReader {
 }
 
 impl Measured<'_> {
-    /// When the message was sent and when that was due, if all of its `bytes` are as they were written.
+    /// Returns the times at which the message was sent and due, if all of its `bytes` are as written.
     pub(crate) fn intact(&self, bytes: usize) -> Option<Times> {
         let (sent_at, rest) = leading_number(self.behind.strip_prefix(TIME_FIELD)?)?;
         let (due, rest) = leading_number(rest.strip_prefix(DUE_FIELD)?)?;

@@ -1,6 +1,6 @@
-//! What the kernel says about a process: CPU time in nanoseconds, memory, and where it may run.
+//! The kernel's figures of a process: CPU time in nanoseconds, memory, and the cores it may use.
 //!
-//! Every figure comes from /proc, so a server is measured from outside and needs no code of its own for it.
+//! Every figure is from /proc, so a server is measured from outside and needs no code for it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::error::{Doing, LoadError};
 /// Files that are not sockets to the server: standard streams, the epoll set, /proc, the publisher.
 const FILES_BESIDE_CONNECTIONS: u64 = 64;
 
-/// CPU time a process has used so far.
+/// CPU time of a process so far.
 #[derive(Debug)]
 pub(crate) struct CpuSnapshot {
     on_cpu_by_thread: HashMap<u32, u64>,
@@ -28,7 +28,7 @@ pub(crate) struct CpuSnapshot {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CpuUse {
     pub(crate) nanoseconds: u64,
-    /// Part of it outside the kernel, 0 to 1, from the 10 ms ticks of /proc/PID/stat: coarse in short runs.
+    /// The share outside the kernel, 0 to 1, from the 10 ms ticks of /proc/PID/stat: coarse in short runs.
     pub(crate) user_share: f64,
 }
 
@@ -37,7 +37,7 @@ impl CpuUse {
         self.nanoseconds as f64 / 1e3
     }
 
-    /// Both together; the share outside the kernel is weighted by time.
+    /// Returns the sum; the share outside the kernel is weighted by time.
     pub(crate) fn plus(self, other: Self) -> Self {
         let nanoseconds = self.nanoseconds + other.nanoseconds;
         let user = self.nanoseconds as f64 * self.user_share + other.nanoseconds as f64 * other.user_share;
@@ -66,7 +66,8 @@ impl CpuSnapshot {
         Ok(Self { on_cpu_by_thread, user_ticks, system_ticks })
     }
 
-    /// A thread that ended in between took its count with it; servers whose threads live as long as they do lose nothing.
+    /// Returns the CPU time since an earlier snapshot. The time of a thread that ended meanwhile is missing; servers whose
+    /// threads live as long as the process lose nothing.
     pub(crate) fn since(&self, earlier: &Self) -> CpuUse {
         let nanoseconds = self
             .on_cpu_by_thread
@@ -87,12 +88,12 @@ impl CpuSnapshot {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) resident: u64,
-    /// Heap and stacks without mapped files: what connections can grow.
+    /// Heap and stacks without mapped files: the part that grows with connections.
     pub(crate) anonymous: u64,
 }
 
 impl Memory {
-    /// From smaps_rollup, which walks the page tables; VmRSS of /proc/PID/status may lag by many pages per thread.
+    /// Reads smaps_rollup, which walks the page tables; VmRSS of /proc/PID/status may lag by many pages per thread.
     pub(crate) fn of(pid: u32) -> Result<Self, LoadError> {
         let path = format!("/proc/{pid}/smaps_rollup");
         let text = fs::read_to_string(&path).doing(format!("read {path}"))?;
@@ -100,7 +101,7 @@ impl Memory {
     }
 }
 
-/// Resident bytes as the kernel counts them on the way: cheaper and coarser than `Memory`.
+/// Returns resident bytes as the kernel counts them: cheaper and coarser than `Memory`.
 pub(crate) fn resident_bytes_roughly(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -108,27 +109,27 @@ pub(crate) fn resident_bytes_roughly(pid: u32) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Where a server's process may run.
+/// The cores that a server's process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
-    /// The server's core alone.
+    /// The server's core only.
     ServerCore,
-    /// Every core, the client's too.
+    /// Every core, including the client's.
     AllCores,
 }
 
-/// Which core the server gets and which one this process keeps.
+/// The core of the server and the core of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cores {
     pub(crate) server: usize,
     pub(crate) client: usize,
-    /// All that this process was given.
+    /// All cores that this process was given.
     allowed: CpuSet,
 }
 
 impl Cores {
-    /// The first and the last core this process may use; they are the same on a machine with one. From now on this
-    /// process keeps to the last one.
+    /// Chooses the first and the last core this process may use, which are the same on a machine with one, and binds this
+    /// process to the last one.
     pub(crate) fn choose() -> Result<Self, LoadError> {
         let allowed = sched_getaffinity(None).doing("read the CPU affinity")?;
         let mut usable = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
@@ -138,12 +139,12 @@ impl Cores {
         Ok(Self { server, client, allowed })
     }
 
-    /// Whether the server cannot come onto this process' core.
+    /// Returns true if the server cannot run on this process' core.
     pub(crate) fn are_apart(self) -> bool {
         self.server != self.client
     }
 
-    /// Starts the command in its place. A child inherits the affinity of the thread that starts it, so all of its threads
+    /// Starts the command on its cores. A child inherits the affinity of the thread that starts it, so all of its threads
     /// are bound from their first instruction.
     pub(crate) fn spawn(self, placement: Placement, command: &mut Command) -> Result<Child, LoadError> {
         pin_this_thread(&match placement {
@@ -155,7 +156,7 @@ impl Cores {
         child.doing(format!("start {}", command.get_program().to_string_lossy()))
     }
 
-    /// In words; `None` is somebody else's choice.
+    /// Returns the placement in words; `None` is an external server's.
     pub(crate) fn described(self, placement: Option<Placement>) -> String {
         match placement {
             Some(Placement::ServerCore) => format!("core {}", self.server),
@@ -171,7 +172,7 @@ fn only(core: usize) -> CpuSet {
     set
 }
 
-/// Raises the soft limit of open files to the hard one and says whether `connections` fit into it.
+/// Raises the soft limit of open files to the hard one, and checks that it suffices for `connections`.
 pub(crate) fn reserve_files(connections: usize) -> Result<(), LoadError> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
@@ -183,7 +184,7 @@ pub(crate) fn reserve_files(connections: usize) -> Result<(), LoadError> {
     }
 }
 
-/// The machine-wide monotonic clock, comparable between processes; nanoseconds.
+/// Returns the machine-wide monotonic clock, comparable between processes, in nanoseconds.
 pub(crate) fn monotonic_nanoseconds() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let elapsed = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32);
@@ -194,12 +195,13 @@ fn pin_this_thread(cores: &CpuSet) -> Result<(), LoadError> {
     sched_setaffinity(None, cores).doing(format!("pin to {cores:?}"))
 }
 
-/// The first number of schedstat is the time spent on a CPU, in nanoseconds.
+/// Parses schedstat, whose first number is the time spent on a CPU, in nanoseconds.
 fn parse_schedstat(text: &str) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }
 
-/// `utime` and `stime`, fields 14 and 15; the name in field 2 may hold spaces, so counting starts behind its bracket.
+/// Parses `utime` and `stime`, fields 14 and 15; the name in field 2 may contain spaces, so counting starts after its
+/// bracket.
 fn parse_stat(text: &str) -> Option<(u64, u64)> {
     let (_, fields) = text.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);

@@ -1,18 +1,18 @@
-//! One connection's proof that every message of every stream came once and in order.
+//! Checks that every message of every stream arrives on a connection once and in order.
 //!
-//! Costs one comparison per message and no allocation as long as nothing is wrong. Nobody can be sent something before it
-//! was published, so a number that does not exist yet is a fault too.
+//! The check costs one comparison per message and no allocation as long as nothing is wrong. A message cannot be delivered
+//! before it is published, so a number that does not exist yet is a fault too.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// Watches the streams of one connection.
+/// Checks the streams of one connection.
 #[derive(Debug)]
 pub(crate) struct StreamChecks {
-    /// One as a rule: as many as publishers where they share a topic, or as topics.
+    /// Usually one: as many as publishers that share a topic, or as topics.
     checks: Box<[(u32, SequenceCheck)]>,
-    /// Messages of streams that the connection is not subscribed to.
+    /// Number of messages of streams that the connection is not subscribed to.
     foreign: u64,
 }
 
@@ -22,7 +22,7 @@ impl StreamChecks {
         Self { checks: checks.collect(), foreign: 0 }
     }
 
-    /// Takes the next message; `published` says how many there are of each stream so far.
+    /// Checks the next message; `published` has the number of messages of each stream so far.
     pub(crate) fn accept(&mut self, stream: u32, sequence: u64, published: &[u64]) {
         match self.checks.iter_mut().find(|(known, _)| *known == stream) {
             Some((_, check)) => check.accept(sequence, count(published, stream)),
@@ -30,7 +30,7 @@ impl StreamChecks {
         }
     }
 
-    /// What is wrong if nothing more arrives.
+    /// Returns the faults if nothing more arrives.
     pub(crate) fn faults(&self, published: &[u64]) -> Faults {
         let mut faults = Faults { unknown: self.foreign, ..Faults::default() };
         for (stream, check) in &self.checks {
@@ -44,32 +44,32 @@ fn count(published: &[u64], stream: u32) -> u64 {
     published.get(stream as usize).copied().unwrap_or(0)
 }
 
-/// Watches the sequence numbers 0, 1, 2, ... of one stream.
+/// Checks the sequence numbers 0, 1, 2, ... of one stream.
 #[derive(Debug, Default)]
 struct SequenceCheck {
     next: u64,
     disorder: Option<Box<Disorder>>,
 }
 
-/// Made when the first message is out of place.
+/// Made when the first message is out of order.
 #[derive(Debug, Default)]
 struct Disorder {
-    /// Skipped so far; bounded, since numbers from `published` on are refused.
+    /// Numbers skipped so far; bounded, since numbers from `published` on are refused.
     missing: BTreeSet<u64>,
     duplicated: u64,
     reordered: u64,
     unknown: u64,
 }
 
-/// What went wrong, in messages, summed over connections.
+/// Faults in messages, summed over connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Faults {
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
     pub(crate) reordered: u64,
-    /// Numbers that nobody published.
+    /// Numbers that were not published.
     pub(crate) unknown: u64,
-    /// Messages whose bytes are not as they were written, as far as the sampled clients can tell.
+    /// Messages whose bytes are not as written, on sampled clients.
     #[serde(default)]
     pub(crate) corrupted: u64,
 }
@@ -118,7 +118,7 @@ impl Faults {
         *self == Self::default()
     }
 
-    /// "3 LOST, 1 DUPLICATED"; empty if clean.
+    /// Returns a text such as "3 LOST, 1 DUPLICATED", empty if clean.
     pub(crate) fn describe(&self) -> String {
         let Self { lost, duplicated, reordered, unknown, corrupted } = *self;
         let named = [

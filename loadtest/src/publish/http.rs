@@ -1,6 +1,6 @@
-//! Publishing by HTTP POST on a kept connection, whatever the server's API looks like.
+//! Publishing by HTTP POST on a persistent connection, for any API.
 //!
-//! What a request says is the server's own (`Api`); sending, keeping and reading answers is the same for all.
+//! Requests depend on the server (`Api`); sending, keeping and reading responses is the same for all.
 
 use std::net::SocketAddrV4;
 
@@ -11,16 +11,16 @@ use crate::error::LoadError;
 use crate::http::{read_response, write_post};
 use crate::publish::{Kept, Messages, Publisher};
 
-/// What a server's way of publishing looks like.
+/// The requests and responses of a server's API.
 pub(crate) trait Api {
-    /// Appends the requests that publish these messages; returns how many there are.
+    /// Appends the requests that publish these messages, and returns how many there are.
     fn write(&self, out: &mut Vec<u8>, topic: &str, messages: &Messages) -> usize;
 
-    /// Whether the answer says that all was published.
+    /// Returns true if the response confirms all publications.
     fn is_accepted(&self, status: u16, body: &[u8]) -> bool;
 }
 
-/// One kept connection and the requests on it that have no answer yet.
+/// A persistent connection and its requests that have no response yet.
 pub(crate) struct HttpPublisher<A> {
     kept: Kept,
     api: A,
@@ -71,11 +71,11 @@ impl<A: Api> Publisher for HttpPublisher<A> {
     }
 }
 
-/// The HTTP API that servers of the Centrifuge protocol share: `publish` for one message, `batch` for several.
+/// The HTTP API of servers of the Centrifuge protocol: `publish` for one message, `batch` for several.
 #[derive(Clone, Debug)]
 pub(crate) struct CentrifugeApi {
     pub(crate) host: String,
-    /// In front of `/publish`.
+    /// The path before `/publish`.
     pub(crate) path: String,
     pub(crate) key: String,
 }

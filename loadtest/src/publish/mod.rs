@@ -1,6 +1,6 @@
-//! Backends: kept connections that publish numbered messages, on the same thread and epoll set as the clients.
+//! Publishers: persistent connections that publish numbered messages, on the same thread and epoll set as the clients.
 //!
-//! A publisher never blocks. It reads every answer, and a refusal ends the turn.
+//! A publisher never blocks. It reads every response, and a refusal ends the turn.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddrV4;
@@ -17,34 +17,34 @@ pub(crate) mod post;
 
 const RECV_BYTES: usize = 16 * 1024;
 
-/// One kept connection and where publications go.
+/// A persistent connection that publishes.
 pub(crate) trait Publisher {
     /// For the epoll set.
     fn stream(&mut self) -> &mut TcpStream;
 
-    /// The socket can be read or written: takes the answers that are there, sends what did not fit before.
+    /// Handles a readable or writable socket: reads responses, and sends bytes that did not fit before.
     fn ready(&mut self) -> Result<(), LoadError>;
 
-    /// Publishes all of the messages to one topic, together if the server has a way to.
+    /// Publishes all of the messages to one topic, together if the server supports that.
     fn publish(&mut self, topic: &str, messages: &Messages) -> Result<(), LoadError>;
 
-    /// Publications that have no answer yet.
+    /// Returns the number of publications that have no response yet.
     fn outstanding(&self) -> usize;
 }
 
-/// Consecutive messages of one stream, written as they are sent.
+/// Consecutive messages of one stream, written when they are sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Messages {
     pub(crate) stream: u32,
     pub(crate) first: u64,
     pub(crate) count: u32,
     pub(crate) payload_bytes: usize,
-    /// When they were to be published, by the monotonic clock.
+    /// The time at which they were due, by the monotonic clock.
     pub(crate) due: u64,
 }
 
 impl Messages {
-    /// Appends the message at `place`, below `count`; it carries the time of this call.
+    /// Appends the message at `place`, below `count`, with the time of this call.
     pub(crate) fn write(&self, place: u32, out: &mut Vec<u8>) {
         let sequence = self.first + u64::from(place);
         let numbers =
@@ -53,13 +53,13 @@ impl Messages {
     }
 }
 
-/// A connection without delay, which never blocks once it stands, with what is on its way in both directions.
+/// A connection without delay, which does not block once it is connected, with its buffers.
 #[derive(Debug)]
 pub(crate) struct Kept {
     stream: TcpStream,
-    /// What is to be sent is appended here.
+    /// Bytes to be sent.
     unsent: Vec<u8>,
-    /// What came and was not taken yet.
+    /// Received bytes that are not consumed yet.
     received: Vec<u8>,
 }
 
@@ -87,7 +87,7 @@ impl Kept {
         Ok(())
     }
 
-    /// Receives all that is there.
+    /// Receives all available bytes.
     fn fill(&mut self) -> Result<(), LoadError> {
         let mut part = [0; RECV_BYTES];
         loop {

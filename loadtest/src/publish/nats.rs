@@ -1,7 +1,7 @@
-//! Publishing by NATS' own protocol on a kept TCP connection, as a backend does: a `PUB` for each message, those of a burst
-//! in one write.
+//! Publishing by the NATS protocol on a persistent TCP connection, as a backend does: a `PUB` for each message, those of a
+//! burst in one write.
 //!
-//! NATS answers no publication, so each call ends with a `PING`, whose `PONG` says that the server has come so far.
+//! NATS does not confirm publications, so each call ends with a `PING`, whose `PONG` confirms them.
 
 use std::net::SocketAddrV4;
 
@@ -12,10 +12,10 @@ use crate::dialect::nats::{CONNECT, PING, PONG};
 use crate::error::LoadError;
 use crate::publish::{Kept, Messages, Publisher};
 
-/// `INFO` is the longest line a server says.
+/// `INFO` is the longest line that a server sends.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// One kept connection and the pings on it that have no answer yet.
+/// A persistent connection and its pings that have no answer yet.
 pub(crate) struct NatsPublisher {
     kept: Kept,
     commands: Commands,
@@ -65,10 +65,10 @@ impl Publisher for NatsPublisher {
     }
 }
 
-/// Both directions of the protocol, without the socket.
+/// The protocol in both directions, without the socket.
 #[derive(Debug, Default)]
 struct Commands {
-    /// Pings without an answer, one for each call.
+    /// Number of pings without an answer, one for each call.
     outstanding: usize,
 }
 

@@ -1,24 +1,24 @@
-//! Publishing by a bare POST: the path names the topic and the body is what subscribers get, as Nchan and the small
-//! servers on Node.js take it.
+//! Publishing by a bare POST: the path names the topic and the body is the message, as for Nchan and the small servers on
+//! Node.js.
 
 use std::io::Write as _;
 
 use crate::publish::Messages;
 use crate::publish::http::Api;
 
-/// The topic is appended.
+/// The path, to which the topic is appended.
 pub(crate) const PATH: &str = "/publish/";
 
-/// How several messages for one topic are sent.
+/// The form of several messages for one topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Burst {
-    /// A request for each, all of them in one write.
+    /// One request for each, all in one write.
     Pipelined,
-    /// One request, in which each is a line.
+    /// One request with one line for each.
     Lines,
 }
 
-/// What the requests to one server have in common.
+/// The common parts of the requests to one server.
 #[derive(Clone, Debug)]
 pub(crate) struct PostApi {
     pub(crate) host: String,
@@ -50,7 +50,7 @@ impl Api for PostApi {
         }
     }
 
-    /// Nchan says 201 or 202, depending on whether anybody is subscribed.
+    /// Nchan responds with 201 if the topic has subscribers, and with 202 otherwise.
     fn is_accepted(&self, status: u16, _body: &[u8]) -> bool {
         (200..300).contains(&status)
     }

@@ -1,7 +1,7 @@
-//! Bounds that a run is held against: `fanwire/raw:server CPU per delivery<=1.2`.
+//! Bounds on the figures of a run, such as `fanwire/raw:server CPU per delivery<=1.2`.
 //!
-//! A bound says met or not met in the report. It never fails a run: only wrong deliveries do. What was not measured, or
-//! was measured under another load than the stated one, is never met.
+//! The report says whether a bound is met. A bound never fails a run: only wrong deliveries do. A figure that was not
+//! measured, or was measured under another load than the stated one, never meets it.
 
 use std::str::FromStr;
 
@@ -9,21 +9,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::{Report, Turn, names};
 
-/// A bound and what was measured.
+/// A bound and the measured value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bound {
     pub(crate) name: String,
     pub(crate) measured: Option<f64>,
     pub(crate) at_most: f64,
-    /// Of both numbers.
+    /// The unit of both numbers.
     pub(crate) unit: String,
     pub(crate) met: bool,
-    /// "met", "not met", "not measured" or "not judged", and why.
+    /// "met", "not met", "not measured" or "not judged", and the reason.
     #[serde(default)]
     pub(crate) verdict: String,
 }
 
-/// A figure of one subject, alone or beside another's, and the most it may be.
+/// A figure of one subject, alone or compared with another's, and its maximum.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct BoundRule {
     subject: String,
@@ -40,7 +40,7 @@ enum Beside {
 }
 
 impl BoundRule {
-    /// The figure's median itself.
+    /// The median of the figure itself.
     pub(crate) fn absolute(subject: &str, figure: &str, at_most: f64) -> Self {
         let figure = names::figure(figure).expect("scenarios hold their own figures against bounds");
         Self { subject: subject.to_owned(), beside: Beside::Nobody, figure, at_most }
@@ -57,7 +57,7 @@ impl BoundRule {
         Self { beside: Beside::Minus(minus.to_owned()), ..Self::absolute(subject, figure, at_most) }
     }
 
-    /// Whose figures are needed.
+    /// Returns the subjects whose figures are needed.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = &str> {
         let beside = match &self.beside {
             Beside::Nobody => None,

@@ -1,15 +1,15 @@
-//! A command line as a report shows it: reports are published, so secrets, paths and the names of hosts stay out of it.
+//! Command lines for reports. Reports are published, so secrets, paths and names of hosts are removed.
 
 use crate::url::Url;
 
-/// Stands where something was left out.
+/// Replaces removed values.
 pub(crate) const REDACTED: &str = "REDACTED";
 
 const SECRETS: [&str; 2] = ["--api-key", "--token-secret"];
 const FILES: [&str; 4] = ["--server", "--redis", "--json", "--html"];
 const URLS: [&str; 2] = ["--centrifuge", "--api"];
 
-/// The words of a command line without what is only its maker's.
+/// Returns the words of a command line without private values.
 pub(crate) fn presentable(words: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut words = words.into_iter();
     let mut shown: Vec<String> = words.next().iter().map(|program| file_name(program)).collect();

@@ -1,4 +1,4 @@
-//! A report as a file: everything that was measured, and the summary that follows from it.
+//! A report as a file: all measurements, and their summary.
 
 use std::fs;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::error::{Doing, LoadError};
 use crate::report::{Report, Summarised};
 
-/// Stores everything a run has found so far.
+/// Stores the report of a run so far.
 pub(crate) fn write(path: &Path, report: &Report) -> Result<(), LoadError> {
     let mut summary = report.summaries();
-    // Those of the turns add up to them, and they are most of a file.
+    // They are the sums of the turns' histograms, and would be most of the file.
     for histogram in summary.iter_mut().flat_map(|subject| &mut subject.histograms) {
         histogram.buckets.clear();
     }
@@ -20,7 +20,7 @@ pub(crate) fn write(path: &Path, report: &Report) -> Result<(), LoadError> {
     replace(path, &json)
 }
 
-/// Writes a file beside the old one and puts it in its place, so that there is a whole one at any time.
+/// Writes a new file beside the old one and renames it, so that there is a complete one at any time.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
@@ -29,7 +29,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
         .doing(format!("write {}", path.display()))
 }
 
-/// Reads what `write` stored; the summary is made anew when it is needed.
+/// Reads a stored report; the summary is computed again when it is needed.
 pub(crate) fn read(path: &Path) -> Result<Report, LoadError> {
     let bytes = fs::read(path).doing(format!("read {}", path.display()))?;
     serde_json::from_slice(&bytes)

@@ -1,4 +1,4 @@
-//! Where a run was made and by what: a figure without it means nothing.
+//! The machine and programs of a run, without which a figure means nothing.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::measure::process::Cores;
 
-/// The machine, and this program's place on it.
+/// The machine, and the core of this program.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
@@ -14,12 +14,12 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     pub(crate) cores: usize,
     pub(crate) memory_bytes: u64,
-    /// The longest queue of connections that wait to be accepted (net.core.somaxconn).
+    /// Maximum number of connections that wait to be accepted (net.core.somaxconn).
     pub(crate) backlog_max: String,
-    /// Where this program ran all clients.
+    /// The core on which this program ran all clients.
     #[serde(default)]
     pub(crate) client_core: usize,
-    /// How this program was built.
+    /// The build profile of this program.
     #[serde(default)]
     pub(crate) load_tool: String,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Machine {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ServerNote {
     pub(crate) subject: String,
-    /// Of all programs that it consists of; empty if not known.
+    /// The versions of all its programs; empty if not known.
     pub(crate) versions: Vec<String>,
     pub(crate) placement: String,
 }
@@ -59,7 +59,7 @@ const BUILD: &str =
     if cfg!(debug_assertions) { "DEBUG BUILD, figures are not to be compared" } else { "release build" };
 
 impl ServerNote {
-    /// "fanwire+redis: fanwire 0.1.0, Redis 7.0; core 0".
+    /// Returns a text such as "fanwire+redis: fanwire 0.1.0, Redis 7.0; core 0".
     pub(crate) fn described(&self) -> String {
         let versions =
             if self.versions.is_empty() { "version unknown".to_owned() } else { self.versions.join(", ") };
@@ -67,7 +67,7 @@ impl ServerNote {
     }
 }
 
-/// The rest of a release's name tells more of its maker than of what it does.
+/// Returns the first two numbers of a release; the rest names its maker.
 fn major_and_minor(release: &str) -> String {
     let mut numbers = release.trim().splitn(3, '.');
     let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();

@@ -1,7 +1,6 @@
-//! What a run found, in one shape for all scenarios: turns with figures, histograms and series, and the bounds they are
-//! held against.
+//! The report of a run, in one form for all scenarios: turns with figures, histograms and series, and bounds.
 //!
-//! Everything that was measured is in it, so the text, the JSON and the page are views of the same values.
+//! It contains all measurements, so the text, the JSON and the page are views of the same values.
 
 use std::collections::BTreeMap;
 
@@ -20,21 +19,21 @@ pub(crate) use machine::{Machine, ServerNote};
 
 use crate::measure::sequence::Faults;
 
-/// One scenario, all of its turns.
+/// One scenario with all of its turns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) scenario: String,
-    /// One sentence: what the scenario does and what its main figure means.
+    /// One sentence about the scenario and its main figure.
     pub(crate) about: String,
-    /// The load by name, as a person reads it.
+    /// The parts of the load by name, for people.
     pub(crate) load: Vec<(String, String)>,
     pub(crate) machine: Machine,
     /// The servers that took part, in the order of their first turns.
     #[serde(default)]
     pub(crate) servers: Vec<ServerNote>,
-    /// The command line that made it, as far as it may be shown.
+    /// The command line of the run, without private values.
     pub(crate) command: Vec<String>,
-    /// In the order of their turns; the first is the one that others are compared with.
+    /// In the order of their turns; the others are compared with the first.
     pub(crate) subjects: Vec<String>,
     pub(crate) turns: Vec<Turn>,
     pub(crate) bounds: Vec<Bound>,
@@ -50,14 +49,14 @@ pub(crate) struct Turn {
     pub(crate) histograms: Vec<NamedHistogram>,
     pub(crate) series: Vec<Series>,
     pub(crate) faults: Faults,
-    /// Connections that ended although nobody wanted it.
+    /// Connections that ended unintentionally.
     pub(crate) connections_lost: u64,
-    /// Why the turn failed, word for word: the first lost connections, and whatever else went wrong.
+    /// Reasons for the failure of the turn: the first lost connections, and anything else that went wrong.
     pub(crate) reasons: Vec<String>,
-    /// Why the turn was not the load that was asked for; its figures are of another one then.
+    /// Reasons for which the turn had another load than the stated one; its figures are of that load.
     #[serde(default)]
     pub(crate) not_at_pace: Option<String>,
-    /// What to know when reading the figures.
+    /// Notes for readers of the figures.
     pub(crate) notes: Vec<String>,
 }
 
@@ -71,13 +70,13 @@ pub(crate) struct Figure {
     pub(crate) value: f64,
 }
 
-/// A distribution with its raw buckets, so that those of several turns can be added up.
+/// A distribution with its raw buckets, so that several turns can be added up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct NamedHistogram {
     pub(crate) name: String,
-    /// Of the buckets and of the percentiles: "ns".
+    /// The unit of buckets and percentiles: "ns".
     pub(crate) unit: String,
-    /// Upper bound and count of each bucket that holds something, in rising order.
+    /// Upper bound and count of each bucket that is not empty, in rising order.
     pub(crate) buckets: Vec<(u64, u64)>,
     pub(crate) count: u64,
     pub(crate) min: u64,
@@ -88,17 +87,17 @@ pub(crate) struct NamedHistogram {
     pub(crate) p999: u64,
 }
 
-/// A value that moves during a turn.
+/// A value over time during a turn.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Series {
     pub(crate) name: String,
     pub(crate) unit: String,
-    /// What x counts: "s" or "cycles".
+    /// The unit of x: "s" or "cycles".
     pub(crate) x_unit: String,
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// A report as others read it: with the summary that follows from it.
+/// A report with its summary.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Summarised<'a> {
     #[serde(flatten)]
@@ -106,7 +105,7 @@ pub(crate) struct Summarised<'a> {
     pub(crate) summary: Vec<Summary>,
 }
 
-/// What the rounds of one subject come to.
+/// The summary of one subject's rounds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {
     pub(crate) subject: String,
@@ -121,12 +120,12 @@ pub(crate) struct SummaryFigure {
     pub(crate) name: String,
     pub(crate) unit: String,
     pub(crate) spread: Spread,
-    /// Divided by the first subject's: the medians, and the range of the single rounds.
+    /// The ratio to the first subject: of the medians, with the range of the single rounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio_to_first: Option<Spread>,
 }
 
-/// Median and range of a few rounds; the range shows the noise that a ratio must be read with.
+/// Median and range of a few rounds; the range shows the noise.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -135,22 +134,22 @@ pub(crate) struct Spread {
 }
 
 impl Report {
-    /// Every message came once and in order, no connection was lost, nothing else went wrong.
+    /// Returns true if every message arrived once and in order, no connection was lost, and nothing else went wrong.
     pub(crate) fn is_clean(&self) -> bool {
         self.turns.iter().all(Turn::is_clean)
     }
 
-    /// One for each subject, in their order.
+    /// Returns the summaries of the subjects, in their order.
     pub(crate) fn summaries(&self) -> Vec<Summary> {
         self.subjects.iter().map(|subject| self.summary(subject)).collect()
     }
 
-    /// The rounds of one figure; `None` if the subject has no such figure.
+    /// Returns the rounds of one figure, or `None` if the subject has no such figure.
     pub(crate) fn spread(&self, subject: &str, figure: &str) -> Option<Spread> {
         Spread::of(self.turns_of(subject).filter_map(|turn| turn.value(figure)))
     }
 
-    /// One subject's figure divided by another's: the medians, with the range of the single rounds.
+    /// Returns the ratio of two subjects' figures: of the medians, with the range of the single rounds.
     pub(crate) fn ratio(&self, above: &str, below: &str, figure: &str) -> Option<Spread> {
         let below_by_round: BTreeMap<u32, f64> =
             self.turns_of(below).filter_map(|turn| Some((turn.round, turn.value(figure)?))).collect();
@@ -204,7 +203,7 @@ impl Turn {
         self.figures.iter().find(|known| known.name == figure).map(|known| known.value)
     }
 
-    /// Adds a figure; what cannot be told (a division by nothing) is left out.
+    /// Adds a figure, unless it is not a number (a division by zero).
     pub(crate) fn figure(&mut self, name: &str, unit: &str, value: f64) {
         debug_assert_eq!(names::figure(name), Some(name), "bounds must be able to name it");
         if value.is_finite() {
@@ -214,7 +213,7 @@ impl Turn {
 }
 
 impl NamedHistogram {
-    /// The percentiles follow from the buckets, which are sorted by their upper bounds.
+    /// Computes the percentiles from the buckets, which are sorted by their upper bounds.
     pub(crate) fn of(name: &str, unit: &str, buckets: Vec<(u64, u64)>, min: u64, max: u64) -> Self {
         let count = buckets.iter().map(|(_, count)| count).sum();
         let mut histogram = Self {
@@ -233,7 +232,7 @@ impl NamedHistogram {
         histogram
     }
 
-    /// The smallest bound that at least this share of the values is not above.
+    /// Returns the smallest bound that at least this share of the values does not exceed.
     pub(crate) fn quantile(&self, share: f64) -> u64 {
         let wanted = (self.count as f64 * share).ceil() as u64;
         let mut seen = 0;
@@ -246,7 +245,7 @@ impl NamedHistogram {
         self.max
     }
 
-    /// Both together; their buckets come from the same scale.
+    /// Returns the sum of both; their buckets have the same scale.
     pub(crate) fn merged(&self, other: &Self) -> Self {
         let mut buckets: BTreeMap<u64, u64> = self.buckets.iter().copied().collect();
         for (bound, count) in &other.buckets {
@@ -262,7 +261,7 @@ impl NamedHistogram {
 }
 
 impl Spread {
-    /// `None` without values.
+    /// Returns `None` without values.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);

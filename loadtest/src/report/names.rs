@@ -1,6 +1,6 @@
-//! The names of all figures, so that a bound on one that does not exist is refused before a run instead of after it.
+//! The names of all figures, so that a bound on an unknown one is refused before the run.
 
-/// In the scenarios that send, then in those about connections.
+/// Figures of the scenarios that send, then of those about connections.
 const FIGURES: [&str; 60] = [
     "server CPU per delivery",
     "client CPU per delivery",
@@ -64,7 +64,8 @@ const FIGURES: [&str; 60] = [
     "cycles per second",
 ];
 
-/// The figure of this name, however its words are put together: `Server-CPU_per delivery` is `server CPU per delivery`.
+/// Returns the figure of this name, whatever its case and separators: `Server-CPU_per delivery` is `server CPU per
+/// delivery`.
 pub(crate) fn figure(words: &str) -> Option<&'static str> {
     let plain = |text: &str| text.replace(['-', '_'], " ").to_lowercase();
     let wanted = plain(words);

@@ -1,13 +1,13 @@
-//! Reports as one HTML file that needs nothing else: style, script and data are inside it, and it opens from a disk.
+//! Reports as one HTML file with style, script and data, which opens without a server.
 //!
-//! Names and texts in a report may come from a server that was measured, so the data lies in the file as inert JSON, and
-//! the script puts it into the page as text alone.
+//! Names and texts in a report may come from a measured server, so the data is inert JSON in the file, and the script adds
+//! it to the page as text only.
 
 use super::{Report, Summarised};
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page/style.css");
-/// In the order in which they use each other.
+/// In order of their dependencies.
 const SCRIPTS: [&str; 4] = [
     include_str!("page/figures.js"),
     include_str!("page/elements.js"),
@@ -15,13 +15,13 @@ const SCRIPTS: [&str; 4] = [
     include_str!("page/page.js"),
 ];
 
-/// The page of these reports, in their order.
+/// Returns the page of these reports, in their order.
 pub(crate) fn render(reports: &[Report]) -> String {
     let script = format!("'use strict';\n(() => {{\n{}\n}})();", SCRIPTS.join("\n"));
     fill(TEMPLATE, &[("{{style}}", STYLE), ("{{data}}", &inert_json(reports)), ("{{script}}", &script)])
 }
 
-/// JSON that cannot end the element that it lies in, nor open a comment: both begin with `<`.
+/// Returns JSON that can neither end its element nor open a comment: both begin with `<`.
 fn inert_json(reports: &[Report]) -> String {
     let without_buckets: Vec<Report> = reports.iter().map(without_buckets).collect();
     let summarised: Vec<Summarised<'_>> = reports
@@ -33,7 +33,7 @@ fn inert_json(reports: &[Report]) -> String {
     json.replace('<', "\\u003c")
 }
 
-/// A report whose turns have percentiles alone: the page draws what the rounds add up to, which is in the summary.
+/// Returns a report whose turns have percentiles only: the page draws the sums of the rounds, which are in the summary.
 fn without_buckets(report: &Report) -> Report {
     let mut report = report.clone();
     for histogram in report.turns.iter_mut().flat_map(|turn| &mut turn.histograms) {
@@ -42,7 +42,7 @@ fn without_buckets(report: &Report) -> Report {
     report
 }
 
-/// Puts each part at its place, in their order; what was put in is never looked at again.
+/// Inserts each part at its place, in order; inserted parts are not searched again.
 fn fill(template: &str, parts: &[(&str, &str)]) -> String {
     let mut page =
         String::with_capacity(template.len() + parts.iter().map(|(_, part)| part.len()).sum::<usize>());
@@ -64,7 +64,7 @@ mod tests {
 
     const HOSTILE: &str = "</script><script>document.title='taken'</script><!--{{script}}\u{2028}";
 
-    /// What the page's script will read.
+    /// Returns the data for the page's script.
     fn embedded(page: &str) -> &str {
         let (_, data) = page.split_once(r#"<script type="application/json" id="data">"#).unwrap();
         data.split_once("</script>").unwrap().0

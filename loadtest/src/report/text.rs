@@ -1,8 +1,8 @@
-//! The report as a person reads it in a terminal: one row for each figure, one column for each subject.
+//! The report as text for a terminal: one row for each figure, one column for each subject.
 
 use crate::report::{Report, Spread, Summary, Turn};
 
-/// Everything but the raw histograms and series.
+/// Returns the report without the raw histograms and series.
 pub(crate) fn render(report: &Report) -> String {
     let load: Vec<String> = report.load.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let mut text = format!(
@@ -39,7 +39,7 @@ pub(crate) fn render(report: &Report) -> String {
     text
 }
 
-/// What there is to know about a subject's turns, and in which rounds.
+/// Returns the notes on a subject's turns, each with its rounds.
 fn notes(report: &Report) -> Vec<(&str, String, String)> {
     let mut noted: Vec<(&str, String, Vec<String>)> = Vec::new();
     for turn in &report.turns {
@@ -58,7 +58,7 @@ fn notes(report: &Report) -> Vec<(&str, String, String)> {
     noted.into_iter().map(|(subject, note, rounds)| (subject, note, told(rounds))).collect()
 }
 
-/// One line for the end of a turn: its first figures, and what was wrong.
+/// Returns one line for the end of a turn: its first figures and its faults.
 pub(crate) fn turn_line(turn: &Turn) -> String {
     const FIGURES_SHOWN: usize = 5;
     let figures: Vec<String> = turn
@@ -84,7 +84,7 @@ fn failure(turn: &Turn) -> String {
     parts.join("; ")
 }
 
-/// A heading, then each figure in the order in which it is first met.
+/// Returns a heading, then each figure in order of its first occurrence.
 fn rows(summaries: &[Summary]) -> Vec<Vec<String>> {
     let mut names: Vec<(&str, &str)> = Vec::new();
     for figure in summaries.iter().flat_map(|summary| &summary.figures) {
@@ -101,7 +101,7 @@ fn rows(summaries: &[Summary]) -> Vec<Vec<String>> {
             row.push(figure.map_or_else(
                 || "-".to_owned(),
                 |figure| {
-                    // How many there were is no figure of merit.
+                    // A count is no measurement, so it has no ratio.
                     let ratio = figure.ratio_to_first.filter(|_| figure.unit != "count");
                     let ratio = ratio.map(|ratio| format!("  x{}", digits(ratio.median)));
                     format!("{}{}", spread(figure.spread), ratio.unwrap_or_default())
@@ -117,7 +117,7 @@ fn spread(Spread { median, min, max }: Spread) -> String {
     if min == max { digits(median) } else { format!("{} [{}-{}]", digits(median), digits(min), digits(max)) }
 }
 
-/// Three significant digits are more than a measurement has here.
+/// Formats a number with three significant digits, more than a measurement has here.
 fn digits(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -128,7 +128,7 @@ fn digits(value: f64) -> String {
     }
 }
 
-/// Columns as wide as their widest cell.
+/// Aligns columns at the width of their widest cell.
 fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =

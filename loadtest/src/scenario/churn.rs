@@ -1,7 +1,7 @@
-//! `churn`: clients connect, subscribe and leave, over and over, always new users; does everything they took come back?
+//! `churn`: clients connect, subscribe and leave, over and over, always new users; is all their memory freed?
 //!
-//! Half of them say goodbye, half just go. The server's memory at the end is compared with that after a warm-up, its Redis'
-//! keys with those before anybody came.
+//! Half of them close, half just disconnect. The server's memory at the end is compared with that after a warm-up, the keys
+//! in Redis with those before the first client.
 
 use std::time::{Duration, Instant};
 
@@ -20,28 +20,28 @@ use crate::subject::Subject;
 const GROWTH_MAX: f64 = 0.05;
 /// Points of each series.
 const SAMPLES: u32 = 200;
-/// Loopback addresses to come from: ports of one would run out.
+/// Number of loopback addresses of clients: one would run out of ports.
 const SOURCES: usize = 16;
-/// Nobody coming or going for so long means that the server does not go on.
+/// Without any client that connects or leaves for this long the server has stopped.
 const STALL_MAX: Duration = Duration::from_secs(10);
 const TURN_MAX: Duration = Duration::from_millis(100);
 
-/// What to do.
+/// Options of the scenario.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ChurnArguments {
-    /// Clients that come and go after the warm-up
+    /// Clients that connect and leave after the warm-up
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cycles: u32,
-    /// Clients that come and go before the start is measured
+    /// Clients that connect and leave before the first measurement
     #[arg(long, default_value_t = 50_000, value_name = "CYCLES")]
     pub(crate) warm_up: u32,
-    /// Topics that clients subscribe to in turn; with fewer than clients at a time, topics have several members
+    /// Topics that clients subscribe to in turn; with fewer topics than clients at a time, topics have several members
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) topics: u32,
-    /// Clients at a time
+    /// Clients at one time
     #[arg(long, default_value_t = 64, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) at_once: u32,
-    /// How long the server rests before it is measured; longer than topics outlive their last subscriber
+    /// Seconds of rest before the server is measured; longer than it keeps topics after their last subscriber
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub(crate) rest: u32,
     #[command(flatten)]
@@ -148,7 +148,7 @@ fn turn(arguments: &ChurnArguments, bench: &mut Bench<'_>, subject: &Subject) ->
     Ok(turn)
 }
 
-/// Clients that come and go, each under the next number.
+/// Clients that connect and leave, each under the next number.
 #[derive(Debug)]
 struct Churn {
     at_once: usize,
@@ -158,7 +158,7 @@ struct Churn {
 }
 
 impl Churn {
-    /// Goes on until `cycles` more clients have come and gone; nobody is there before and after.
+    /// Runs until `cycles` more clients have connected and left; there is none before and after.
     fn run(
         &mut self,
         stage: &mut Stage,
@@ -180,7 +180,7 @@ impl Churn {
                 return Err(stage.target.explain(LoadError::Server(told)));
             }
             stage.clients.turn(Some(TURN_MAX)).map_err(|error| stage.target.explain(error))?;
-            // All of them: a client that went during this turn is not in any later event.
+            // Checks all of them: a client that left during this turn is not in any later event.
             for place in 0..self.at_once.min(cycles) {
                 if stage.clients.is_live(place) {
                     self.leave(stage, place)?;
@@ -203,7 +203,7 @@ impl Churn {
         stage.clients.start_at(place, number, number % SOURCES)
     }
 
-    /// Every other client of each topic says goodbye.
+    /// Ends a client's connection. Every other client of each topic closes it by the protocol.
     fn leave(&self, stage: &mut Stage, place: usize) -> Result<(), LoadError> {
         let of_its_topic = stage.clients.number(place) / self.topics;
         let left: Result<(), Lost> = if of_its_topic.is_multiple_of(2) {
@@ -215,7 +215,7 @@ impl Churn {
     }
 }
 
-/// What is held at one time.
+/// The resources in use at one time.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     resident: u64,

@@ -1,6 +1,7 @@
-//! `cluster`: several nodes on one Redis, clients spread over all of them, publishing to any; what do nodes and Redis pay?
+//! `cluster`: several nodes on one Redis, clients spread over all of them, publishing to any; what does it cost nodes and
+//! Redis?
 //!
-//! All nodes and Redis share the server's core, so CPU per delivery tells more than the rate.
+//! All nodes and Redis share the server's core, so CPU per delivery says more than the rate.
 
 use clap::Args;
 
@@ -12,10 +13,10 @@ use crate::scenario::flow::{FullCore, Route, send};
 use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
 
-/// What to do.
+/// Options of the scenario.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ClusterArguments {
-    /// Connections, each on the node that its number is mixed to
+    /// Connections, spread over the nodes by their numbers
     #[arg(long, default_value_t = 1000, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) subscribers: u32,
     /// Topics, each client in one of them; each has subscribers on every node

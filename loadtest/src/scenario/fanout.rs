@@ -1,4 +1,4 @@
-//! `fanout`: one topic, many subscribers, messages at a pace; what does a delivery cost, beside a bare send?
+//! `fanout`: one topic, many subscribers, messages at a fixed rate; what does a delivery cost, compared with a bare send?
 
 use clap::Args;
 
@@ -9,19 +9,19 @@ use crate::scenario::flow::{FullCore, Route, send};
 use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
 
-/// Of a bare send's CPU, one message at a time and in bursts.
+/// Multiples of a bare send's CPU, one message at a time and in bursts.
 const CPU_OF_RAW_MAX: f64 = 1.2;
 const CPU_OF_RAW_IN_BURSTS_MAX: f64 = 1.3;
-/// Of the peers' CPU.
+/// Multiple of the peers' CPU.
 const CPU_OF_PEERS_MAX: [(&str, f64); 3] = [("nchan", 0.75), ("ws", 0.75), ("socketio", 0.55)];
-/// Of plain WebSocket's CPU.
+/// Multiple of plain WebSocket's CPU.
 const CPU_OF_EVENTS_MAX: f64 = 1.15;
 const CPU_OF_DEFLATE_MAX: f64 = 1.1;
-/// Of a bare send's latency, one message at a time.
+/// Multiple of a bare send's latency, one message at a time.
 const P50_OF_RAW_MAX: f64 = 1.2;
 const P99_OF_RAW_MAX: f64 = 2.0;
 
-/// What to do.
+/// Options of the scenario.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct FanoutArguments {
     /// Connections, all subscribed to one topic

@@ -1,6 +1,6 @@
-//! The measured part of every scenario that sends: messages at a pace until all have arrived, and what that cost.
+//! The measured part of every scenario that sends: messages at a fixed rate until all have arrived, and their cost.
 //!
-//! A message that is lost, doubled or out of order on any connection is in the turn's faults.
+//! A message that is lost, duplicated or out of order on any connection is a fault of the turn.
 
 use std::time::{Duration, Instant};
 
@@ -17,33 +17,33 @@ use crate::report::{Series, Turn};
 use crate::scenario::{Bench, Stage};
 use crate::target::Part;
 
-/// A turn without a delivery for this long beyond the pace is over, and what is missing is lost.
+/// A turn without a delivery for this long after the schedule is over, and missing messages are lost.
 const STALL_MAX: Duration = Duration::from_secs(5);
-/// A message that comes twice comes within this time.
+/// A duplicate arrives within this time.
 pub(crate) const SETTLE: Duration = Duration::from_millis(200);
-/// Falling behind by more than this share of the planned time, or of a second if that is less, means that the turn had
-/// another load than the stated one.
+/// A turn that falls behind by more than this share of the planned time, or of a second if that is less, had another load
+/// than the stated one.
 const BEHIND_SHARE_MAX: f64 = 0.02;
-/// A server or a client that needs more of its core has no time left, so that the pace was not its own.
+/// A server or a client that needs more of its core has no time left, so the turn measures its limit.
 const CORE_SHARE_MAX: f64 = 0.97;
-/// How often the server's memory is looked at while it sends.
+/// Interval at which the server's memory is read while it sends.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 /// The series of a turn that sends.
 pub(crate) const RESIDENT_MEMORY: &str = "server resident memory";
-/// Of the pseudo-random order in which topics get messages; any odd number would do.
+/// The seed of the pseudo-random order of topics; any odd number serves.
 const ORDER_SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Which topic gets the next burst, and by which publisher.
+/// The choice of the topic and the publisher of the next burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// The first topic, by whichever publisher is free: each is a lane of its own.
+    /// The first topic, by any free publisher: each is a lane of its own.
     Shared,
     /// All of the first topics, in a fixed pseudo-random order; each always by the same publisher.
     Spread { topics: usize },
 }
 
 impl Route {
-    /// How many publishers send to the same topic.
+    /// Returns how many publishers send to the same topic.
     pub(crate) fn lanes(self, load: &Load) -> u32 {
         match self {
             Self::Shared => load.publishers,
@@ -52,16 +52,16 @@ impl Route {
     }
 }
 
-/// What a core without time left says about a turn.
+/// The meaning of a core without time left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FullCore {
-    /// It had another load than the stated one.
+    /// The turn had another load than the stated one.
     SpoilsTheTurn,
-    /// Nothing: the server is offered more than it can do one by one.
+    /// None: the server gets more messages than it can handle one by one.
     IsThePoint,
 }
 
-/// Connects the publishers, sends the whole load, and waits for what is on its way.
+/// Connects the publishers, sends the whole load, and waits for the last messages.
 pub(crate) fn send(
     bench: &mut Bench<'_>,
     stage: &mut Stage,
@@ -89,7 +89,7 @@ pub(crate) fn send(
     turn.figure("deliveries", "count", deliveries as f64);
     turn.figure("deliveries expected", "count", expected as f64);
     turn.figure("deliveries per second", "1/s", deliveries as f64 / seconds);
-    // How much longer it took than the pace asked for.
+    // The time beyond the schedule.
     let behind = (seconds - load.planned_seconds()).max(0.0);
     turn.figure("behind the pace", "s", behind);
     turn.not_at_pace = behind_told(behind, load.planned_seconds());
@@ -105,7 +105,7 @@ fn behind_told(behind: f64, planned: f64) -> Option<String> {
         .then(|| format!("{behind:.2} s behind after {planned:.1} s"))
 }
 
-/// All parts of a server share its core, if it has just one.
+/// Returns true if all parts of a server share one core.
 fn full_core_told(used: &Used, server_has_one_core: bool) -> Option<String> {
     let share = |cpu: CpuUse| cpu.microseconds() / 1e6 / used.seconds;
     let servers = used.all().map(share).sum::<f64>();
@@ -115,7 +115,7 @@ fn full_core_told(used: &Used, server_has_one_core: bool) -> Option<String> {
     Some(format!("the {whose} core was busy for {:.0} % of the time", 100.0 * share))
 }
 
-/// What `deliver` saw.
+/// The observations of `deliver`.
 struct Delivered {
     used: Used,
     expected: u64,
@@ -177,12 +177,12 @@ fn deliver(
     })
 }
 
-/// Hands bursts to publishers when they are due. A burst that finds none free waits, and the pace falls behind.
+/// Gives due bursts to publishers. A burst that finds none free waits, and the turn falls behind.
 struct Sender {
     /// `None` if the target sends by itself.
     pace: Option<Pace>,
     route: Route,
-    /// Deliveries that are due for what was published so far.
+    /// Deliveries expected for the messages published so far.
     expected: u64,
     next_publisher: usize,
     random: u64,
@@ -211,8 +211,8 @@ impl Sender {
         Ok(Self { pace, route, expected, next_publisher: 0, random: ORDER_SEED, held: None, readers_of })
     }
 
-    /// Publishes what is due. Says how soon to call again, `None` when all is published and answered; a publisher that
-    /// becomes free ends the wait by itself.
+    /// Publishes due bursts. Returns the time until the next call, or `None` when all are published and confirmed; a
+    /// publisher that becomes free ends the wait by itself.
     fn step(&mut self, stage: &mut Stage, load: &Load) -> Result<Option<Duration>, LoadError> {
         let Some(pace) = &mut self.pace else { return Ok(None) };
         let Some(wait) = pace.wait() else {
@@ -263,7 +263,7 @@ impl Sender {
     }
 }
 
-/// How many clients of each topic read what they are sent.
+/// Returns how many clients of each topic read.
 fn readers_of(clients: &Clients, audience: &Audience, topics: usize) -> Vec<u64> {
     let mut readers: Vec<u64> =
         (0..topics).map(|topic| audience.members(topic, clients.count()) as u64).collect();
@@ -275,7 +275,7 @@ fn readers_of(clients: &Clients, audience: &Audience, topics: usize) -> Vec<u64>
     readers
 }
 
-/// The figures that every scenario that sends has.
+/// Returns the figures of every scenario that sends.
 fn turn_of(stage: &Stage, used: &Used) -> Turn {
     let clients = &stage.clients;
     let mut turn = Turn::default();
@@ -335,7 +335,7 @@ fn state(clients: &Clients, used: &Used, expected: u64, resident: Option<u64>) -
         let latency = &shared.latency;
         parts.push(format!("p50 {:.1} p99 {:.1} ms", latency.quantile_ms(0.5), latency.quantile_ms(0.99)));
     }
-    // What has not come yet may still be on its way.
+    // Missing messages may still be on their way.
     let faults = Faults { lost: 0, ..clients.faults() };
     if !faults.is_clean() {
         parts.push(faults.describe());

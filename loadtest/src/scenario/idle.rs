@@ -1,7 +1,7 @@
-//! `idle`: many clients connect, authenticate, subscribe to one topic with presence, and then only answer pings.
+//! `idle`: many clients connect, authenticate, subscribe to one topic with presence, and then answer pings only.
 //!
-//! Says what a connection costs to set up, what it holds in memory, and what it takes of a core while nothing happens.
-//! What the parts of a connection hold is told from outside: by servers with one part more each.
+//! Measures the cost of setting up a connection, its memory, and its CPU while nothing happens. The memory of a connection's
+//! parts is measured from outside, by servers with one part more each.
 
 use std::time::Duration;
 
@@ -23,24 +23,24 @@ const FURTHER_BYTES_MAX: f64 = 100.0;
 const SET_UP_CPU_US_MAX: f64 = 120.0;
 const IDLE_CPU_US_PER_SECOND_MAX: f64 = 1.0;
 
-/// Of every server here, by default or by its configuration.
+/// The ping interval of every server here, by default or by its configuration.
 const PING_INTERVAL_S: u32 = 25;
-/// Time for the server to let go of what only the handshakes needed.
+/// Time for the server to free the memory of handshakes.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// What to do.
+/// Options of the scenario.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct IdleArguments {
     /// Connections to hold, each a user of its own with a signed token
     #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) connections: u32,
-    /// How long to watch them; two ping intervals exactly, so that each connection has two pings
+    /// Seconds of watching; exactly two ping intervals, so that each connection gets two pings
     #[arg(long, default_value_t = 2 * PING_INTERVAL_S, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) window: u32,
-    /// Subscriptions of each connection beyond the first, for the cost of one; 0 leaves that out
+    /// Additional subscriptions of each connection, to measure the cost of one; 0 skips that
     #[arg(long, default_value_t = 0, value_name = "TOPICS", value_parser = clap::value_parser!(u32).range(0..=127))]
     pub(crate) further: u32,
-    /// Tell what session, subscription and presence hold, by a server of its own for each
+    /// Measure session, subscription and presence, by a separate server for each
     #[arg(long)]
     pub(crate) split: bool,
     #[command(flatten)]
@@ -136,7 +136,7 @@ fn turn(arguments: &IdleArguments, bench: &mut Bench<'_>, subject: &Subject) -> 
     Ok(turn)
 }
 
-/// Clients that are all subscribed, and what the server grew by.
+/// Subscribed clients, and the growth of the server.
 struct Crowd {
     stage: Stage,
     before: Memory,
@@ -145,7 +145,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// Connects the clients and waits until the server is at rest; what set-up cost goes into `turn`.
+    /// Connects the clients and waits until the server is at rest; adds the cost of set-up to `turn`.
     fn gather(
         bench: &mut Bench<'_>,
         subject: &Subject,
@@ -192,7 +192,7 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Of resident and of anonymous memory; below zero if the server gave back more than the clients took.
+    /// Returns the growth of resident and of anonymous memory; below zero if the server freed more than the clients needed.
     fn growth(&self) -> Result<(f64, f64), LoadError> {
         let now = server_memory(&self.stage.target.parts())?.unwrap_or_default();
         let resident = now.resident as f64 - self.before.resident as f64;
@@ -200,7 +200,7 @@ impl Crowd {
     }
 }
 
-/// Every client stayed, and the server counts every one.
+/// Checks that every client stayed, and that the server counts every one.
 fn conclude(stage: &Stage, clients: usize, turn: &mut Turn) -> Result<(), LoadError> {
     let (lost, reasons) = stage.clients.losses();
     turn.connections_lost = lost as u64;

@@ -1,6 +1,6 @@
-//! What every scenario shares: turns in rounds, a target with its clients, the load, and the making of the report.
+//! The common parts of scenarios: turns in rounds, a target with its clients, and the report.
 //!
-//! Each scenario is a file that says who connects, what is sent, and which figures follow.
+//! Each scenario is a file with its clients, its messages and its figures.
 
 use std::rc::Rc;
 
@@ -30,22 +30,22 @@ pub(crate) mod slow;
 pub(crate) mod storm;
 pub(crate) mod users;
 
-/// What a scenario runs with.
+/// The environment of a scenario.
 #[derive(Debug)]
 pub(crate) struct Bench<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) cores: Cores,
     pub(crate) progress: Progress,
-    /// Those that took part so far.
+    /// The servers so far.
     servers: Vec<ServerNote>,
 }
 
-/// What a report says besides its turns.
+/// The parts of a report besides its turns.
 pub(crate) struct Outline {
     pub(crate) scenario: &'static str,
     pub(crate) about: String,
     pub(crate) load: Vec<(String, String)>,
-    /// What the scenario's own bounds are, left out where a subject takes no part; those of the command line come on top.
+    /// The scenario's own bounds, omitted if a subject takes no part; those of the command line are added.
     pub(crate) bounds: Vec<BoundRule>,
 }
 
@@ -54,13 +54,13 @@ impl<'a> Bench<'a> {
         Ok(Self { settings, cores: Cores::choose()?, progress: Progress::new(), servers: Vec::new() })
     }
 
-    /// The subjects of the command line under their own names.
+    /// Returns the subjects of the command line under their names.
     pub(crate) fn subjects(&self) -> Vec<(String, Subject)> {
         self.settings.subjects.iter().map(|subject| (subject.to_string(), subject.clone())).collect()
     }
 
-    /// Every entry takes its turn, round by round, so that drift of the machine hits all. What was found is stored after
-    /// each round. A turn that cannot be made to its end has failed, and the others go on.
+    /// Runs the turns of all entries, round by round, so that drift of the machine affects all. The report is stored after
+    /// each round. A turn that cannot be finished has failed, and the others continue.
     pub(crate) fn run<T>(
         &mut self,
         outline: Outline,
@@ -86,7 +86,7 @@ impl<'a> Bench<'a> {
             for (name, entry) in entries {
                 self.progress.begin(format!("round {round} of {rounds}, {name}"));
                 let taken = take_turn(self, entry);
-                // Whatever became of the turn.
+                // Even if the turn failed.
                 interrupt::check()?;
                 let mut turn = match taken {
                     Ok(turn) => {
@@ -94,7 +94,7 @@ impl<'a> Bench<'a> {
                         turn
                     }
                     Err(error) if error.ends_the_run() => return Err(error),
-                    // Nothing was measured yet: more likely the command line is wrong than the server.
+                    // Before the first measurement the command line is more likely wrong than the server.
                     Err(error @ LoadError::NotStarted(_)) if round == 1 => return Err(error),
                     Err(error) => {
                         self.progress.done(&format!("FAILED: {error}"));
@@ -115,7 +115,7 @@ impl<'a> Bench<'a> {
         Ok(report)
     }
 
-    /// What the report says of a server, once.
+    /// Adds a server to the report, once.
     fn note_server(&mut self, subject: &Subject, target: &dyn Target) {
         let subject = subject.to_string();
         if self.servers.iter().all(|known| known.subject != subject) {
@@ -125,7 +125,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The scenario's bounds on subjects that take part, then those of the command line.
+/// Returns the scenario's bounds on subjects that take part, then those of the command line.
 fn rules(
     own: Vec<BoundRule>,
     wanted: &[BoundRule],
@@ -141,29 +141,29 @@ fn rules(
     Ok(own.into_iter().filter(|rule| absent(rule).is_none()).chain(wanted.iter().cloned()).collect())
 }
 
-/// Who comes to a turn, and what is sent there.
+/// The clients and the load of a turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan<'a> {
     pub(crate) clients: usize,
     pub(crate) seats: Seats,
-    /// `None`: the target's own.
+    /// `None`: the target's default.
     pub(crate) topic_prefix: Option<&'a str>,
-    /// For a target that sends by itself; `None` where such a target cannot take part.
+    /// For a target that sends by itself; `None` if such a target cannot take part.
     pub(crate) load: Option<&'a Load>,
     /// Publishers that send to the same topic.
     pub(crate) lanes: u32,
 }
 
 impl Plan<'_> {
-    /// Everybody in one topic, of a target that does not send by itself.
+    /// Makes a plan for clients in one topic of a target that does not send by itself.
     pub(crate) fn one_topic(clients: u32, lanes: u32) -> Self {
         let (clients, seats) = (clients as usize, Seats::All { topics: 1 });
         Self { clients, seats, topic_prefix: None, load: None, lanes }
     }
 }
 
-/// A target and its clients. The target goes first: the side that closes first keeps the ports for a minute, and that has
-/// to be the server, whose port is new in each turn.
+/// A target and its clients. The target is dropped first: the side that closes first keeps the ports for a minute, which
+/// must be the server, whose port is new in each turn.
 pub(crate) struct Stage {
     pub(crate) subject: Subject,
     pub(crate) target: Box<dyn Target>,
@@ -172,7 +172,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// The target runs; nobody is connected.
+    /// Starts the target, without clients.
     pub(crate) fn start(
         bench: &mut Bench<'_>,
         subject: &Subject,
@@ -194,7 +194,7 @@ impl Stage {
         Ok(Self { subject: subject.clone(), target, clients, streams })
     }
 
-    /// The target runs, and all clients are subscribed.
+    /// Starts the target and subscribes all clients.
     pub(crate) fn open(bench: &mut Bench<'_>, subject: &Subject, plan: &Plan<'_>) -> Result<Self, LoadError> {
         let mut stage = Self::start(bench, subject, plan)?;
         bench.progress.live(&format!("connecting {} clients", plan.clients));
@@ -202,7 +202,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Every client is subscribed, or it is an error.
+    /// Subscribes all clients, or returns an error.
     pub(crate) fn connect(&mut self, clients: usize) -> Result<(), LoadError> {
         self.clients
             .connect(clients, HANDSHAKES_IN_FLIGHT_MAX)

@@ -1,4 +1,4 @@
-//! `overload`: one topic is offered more than one write per message could carry; does anything get lost, and how late is it?
+//! `overload`: one topic gets more messages than one write per message could deliver; is anything lost, and how late is it?
 
 use crate::error::LoadError;
 use crate::load::described;
@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &FanoutArguments, bench: &mut Bench<'_>) -> Result<
         let mut stage = Stage::open(bench, subject, &plan)?;
         let mut turn = send(bench, &mut stage, load, Route::Shared, FullCore::IsThePoint)?;
         turn.figure("deliveries per second planned", "1/s", planned);
-        // A publisher that waits for a busy server publishes late, and latency from its write does not tell of that.
+        // A publisher that waits for a busy server publishes late, which latency from its write does not show.
         let (late, from_due) = (&stage.clients.shared.published_late, &stage.clients.shared.latency_from_due);
         for (name, recorder) in [("published late", late), ("latency from due time", from_due)] {
             if !recorder.is_empty() {

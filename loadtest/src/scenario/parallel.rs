@@ -1,9 +1,9 @@
-//! `parallel`: one publication to very many subscribers who do not read meanwhile; do shards share the work? The baseline's
-//! threads tell what the machine itself makes of two cores.
+//! `parallel`: one publication to many subscribers that do not read meanwhile; do shards share the work? The baseline's
+//! threads show what the machine gains from two cores.
 //!
-//! The kernel notes when each connection received its message, and on loopback that is when it was sent. So this process
-//! can sleep while the server has all cores, and read afterwards. Meanwhile its sockets are in no epoll set: the server's
-//! threads would do the waking, and share the set's lock.
+//! The kernel records when each connection received its message, which on loopback is when it was sent. So this process can
+//! sleep while the server has all cores, and read afterwards. Meanwhile its sockets are in no epoll set: the server's
+//! threads would do the waking, and compete for the set's lock.
 
 use std::time::Duration;
 
@@ -21,18 +21,18 @@ use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
 use crate::subject::Subject;
 
-/// Of the time and of the CPU with one shard.
+/// Multiples of the time and of the CPU with one shard.
 const SPREAD_RATIO_MAX: f64 = 0.6;
 const CPU_RATIO_MAX: f64 = 1.0;
-/// The server is done when it used next to nothing for so long.
+/// The server is done when it used almost no CPU for this long.
 const REST: Duration = Duration::from_millis(250);
 const REST_CPU_US_MAX: f64 = 5_000.0;
-/// Publications before the timed ones, until the kernel notes times.
+/// Publications before the timed ones, until the kernel records times.
 const WARM_UPS_MAX: u32 = 10;
-/// A fan-out that is not over by then is given up.
+/// Time allowed for a fan-out.
 const REST_CHECKS_MAX: u32 = 40;
 
-/// What to do.
+/// Options of the scenario.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ParallelArguments {
     /// Connections, all subscribed to one topic
@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &ParallelArguments, bench: &mut Bench<'_>) -> Resul
 
 fn turn(arguments: &ParallelArguments, bench: &mut Bench<'_>, subject: &Subject) -> Result<Turn, LoadError> {
     let clients = arguments.subscribers as usize;
-    // One message, which a target that sends by itself sends whenever it is told to begin.
+    // One message, which a target that sends by itself sends at each `begin`.
     let load = Load { rate: 1.0, payload: arguments.payload, burst: 1, seconds: 1, publishers: 1 };
     let plan = Plan { load: Some(&load), ..Plan::one_topic(arguments.subscribers, 1) };
     let mut stage = Stage::open(bench, subject, &plan)?;
@@ -88,7 +88,7 @@ fn turn(arguments: &ParallelArguments, bench: &mut Bench<'_>, subject: &Subject)
         let volley = Volley::fire(stage, publisher.as_deref_mut(), volleys - 1, arguments.payload);
         volley.map_err(|error| stage.target.explain(error))
     };
-    // The kernel begins to note times a while after it was asked to; these also warm the server up.
+    // The kernel begins to record times with a delay; these publications also warm the server up.
     for _ in 0..WARM_UPS_MAX {
         bench.progress.live("publishing until all messages have a time stamp");
         if fire(&mut stage)?.stamps.len() == clients {
@@ -123,7 +123,7 @@ fn turn(arguments: &ParallelArguments, bench: &mut Bench<'_>, subject: &Subject)
         }
     }
 
-    // A ping behind a message moves its time stamp.
+    // A ping after a message changes its time stamp.
     let pings = stage.clients.shared.pings - pings;
     if pings > 0 {
         let told = format!("{pings} pings came between the publications: time fewer of them in a turn");
@@ -149,9 +149,9 @@ fn turn(arguments: &ParallelArguments, bench: &mut Bench<'_>, subject: &Subject)
     Ok(turn)
 }
 
-/// One publication, and what became of it.
+/// One publication and its result.
 struct Volley {
-    /// When each client's message was received by the kernel.
+    /// The times at which the kernel received each client's message.
     stamps: Vec<Duration>,
     received: u64,
     cpu_us: f64,
@@ -183,7 +183,8 @@ impl Volley {
     }
 }
 
-/// This process sleeps: it must not take a core from the server. A server that has not answered may not have begun.
+/// Sleeps until the server is done, since this process must not take a core from it. A server that has not responded may not
+/// have begun.
 fn wait_until_at_rest(
     meter: &Meter,
     mut publisher: Option<&mut (dyn Publisher + 'static)>,

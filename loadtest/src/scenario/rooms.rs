@@ -1,4 +1,4 @@
-//! `rooms`: many small topics, each client in a few of them; what does a delivery cost when there is little to share?
+//! `rooms`: many small topics, each client in a few of them; what does a delivery cost if little is shared?
 
 use clap::Args;
 
@@ -10,7 +10,7 @@ use crate::scenario::flow::{FullCore, Route, send};
 use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
 
-/// What to do.
+/// Options of the scenario.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RoomsArguments {
     /// Topics

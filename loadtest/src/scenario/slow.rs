@@ -1,6 +1,6 @@
-//! `slow`: some clients stop reading; do the others notice, and does the server's memory stay bounded?
+//! `slow`: some clients stop reading; are the others affected, and does the server's memory stay bounded?
 //!
-//! Turns with and without stalled clients alternate. A stalled client may be closed as too slow; nobody else may.
+//! Turns with and without stalled clients alternate. A stalled client may be closed as too slow; no other may.
 
 use clap::Args;
 
@@ -15,20 +15,20 @@ use crate::settings::Settings;
 use crate::subject::{Server, Subject};
 use crate::target::fanwire::QUEUE_BYTES_MAX;
 
-/// How much the others' latency may move.
+/// Maximum change of the others' latency.
 const P99_RATIO_MAX: f64 = 1.1;
-/// Memory that two turns may differ by for other reasons.
+/// Maximum difference in memory between two turns for other reasons.
 const MEMORY_NOISE_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 /// The close code of the Centrifuge protocol for a client that does not read fast enough.
 const CLOSE_SLOW: u16 = 3008;
 
-/// What to do.
+/// Options of the scenario.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SlowArguments {
     /// Connections, all subscribed to one topic
     #[arg(long, default_value_t = 1000, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub(crate) subscribers: u32,
-    /// How many of them, in percent, stop reading once they are subscribed
+    /// Percentage of them that stops reading once subscribed
     #[arg(long, default_value_t = 1.0, value_name = "PERCENT", value_parser = percent)]
     pub(crate) stalled: f64,
     #[command(flatten)]
@@ -38,7 +38,7 @@ pub(crate) struct SlowArguments {
 }
 
 impl SlowArguments {
-    /// At least one.
+    /// Returns the number of stalled clients, at least one.
     fn stalled_clients(&self) -> usize {
         ((f64::from(self.subscribers) * self.stalled / 100.0).round() as usize).max(1)
     }
@@ -83,7 +83,7 @@ fn turn(
 ) -> Result<Turn, LoadError> {
     let SlowArguments { subscribers, load, .. } = arguments;
     let clients = *subscribers as usize;
-    // The baseline takes no part: it cannot have a socket that does not take everything.
+    // The baseline takes no part: it needs sockets that accept everything.
     let plan = Plan::one_topic(*subscribers, Route::Shared.lanes(load));
     let mut stage = Stage::open(bench, subject, &plan)?;
     // Evenly among the others. Those of them whose latency is sampled drop out of the sample.
@@ -109,7 +109,7 @@ fn turn(
         match outcome {
             None => connected += 1,
             Some(Lost::Closed { code: CLOSE_SLOW, .. }) => closed_slow += 1,
-            // Where the close frame did not fit into what the client does not read.
+            // The close frame did not fit into the client's full buffer.
             Some(Lost::Ended | Lost::Io(_)) => ended += 1,
             Some(other) => turn.reasons.push(format!("a stalled client: {other}")),
         }

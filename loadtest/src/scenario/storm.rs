@@ -1,4 +1,4 @@
-//! `storm`: all clients come at once, as after a restart; is anybody refused, how long does it take, what does it cost?
+//! `storm`: all clients connect at once, as after a restart; is any refused, how long does it take, what does it cost?
 
 use clap::Args;
 
@@ -14,13 +14,13 @@ use crate::subject::Subject;
 const SERVER_CPU_US_MAX: f64 = 120.0;
 const SLOWEST_S_MAX: f64 = 3.0;
 
-/// What to do.
+/// Options of the scenario.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StormArguments {
     /// Clients that connect, each a user of its own with a signed token, and subscribe to one topic with presence
     #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) connections: u32,
-    /// Of the calmer variant: handshakes under way at a time
+    /// Handshakes at one time in the calmer variant
     #[arg(long, default_value_t = HANDSHAKES_IN_FLIGHT_MAX as u32, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) in_flight: u32,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `users`: a topic for each user, messages to one user at a time; what does a publication cost with nobody to share it?
+//! `users`: a topic for each user, messages to one user at a time; what does a publication cost that is not shared?
 
 use clap::Args;
 
@@ -10,7 +10,7 @@ use crate::scenario::flow::{FullCore, Route, send};
 use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
 
-/// What to do.
+/// Options of the scenario.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct UsersArguments {
     /// Connections, each with a topic of its own

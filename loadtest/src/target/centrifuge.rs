@@ -1,4 +1,4 @@
-//! A server of the Centrifuge protocol that somebody else started: nothing of it is known but what the command line says.
+//! An external server of the Centrifuge protocol, known by the options of the command line only.
 
 use std::net::SocketAddrV4;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::subject::{Subject, SubjectWire};
 use crate::target::{Part, Setup, Target};
 use crate::url::Url;
 
-/// Where it is, and how it is spoken to.
+/// The addresses and the wire of the server.
 #[derive(Debug)]
 pub(crate) struct External {
     subject: Subject,

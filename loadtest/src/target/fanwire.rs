@@ -1,6 +1,6 @@
-//! The built `fanwire` with a configuration of its own: one node or several, the memory engine or a Redis of their own.
+//! The built `fanwire` with a configuration of its own: one or more nodes, with the memory engine or a Redis of their own.
 //!
-//! Key names of the configuration and paths of the server are in this file only.
+//! Only this file contains keys of the configuration and paths of the server.
 
 use std::fs;
 use std::net::SocketAddrV4;
@@ -24,17 +24,17 @@ const API_KEY: &str = "an-api-key-that-only-this-load-test-uses";
 
 /// The namespace of all measured topics: presence on, everything else at its default.
 pub(crate) const NAMESPACE: &str = "load:";
-/// The same without presence, to tell what presence costs.
+/// The same without presence, to measure the cost of presence.
 pub(crate) const NAMESPACE_WITHOUT_PRESENCE: &str = "plain:";
 
-/// What may wait for one client: the server's default.
+/// Maximum queue of one client: the server's default.
 pub(crate) const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
 const WEBSOCKET_PATH: &str = "/connection/websocket";
 const EVENTS_PATH: &str = "/subscribe";
 const API_PATH: &str = "/api";
 
-/// Clients of events cannot tell when they are subscribed; this is how long the server has for it.
+/// Time allowed for subscribing clients of events, which cannot see when they are subscribed.
 const PRESENCE_DEADLINE: Duration = Duration::from_secs(10);
 const PRESENCE_RECHECK: Duration = Duration::from_millis(20);
 
@@ -55,7 +55,7 @@ struct Node {
 }
 
 impl Fanwire {
-    /// Returns when every node says that it is ready.
+    /// Returns when every node is ready.
     pub(crate) fn start(setup: &Setup<'_>) -> Result<Self, LoadError> {
         let subject = setup.subject;
         let placement = subject.placement();
@@ -152,7 +152,7 @@ impl Target for Fanwire {
         Ok(Some(Box::new(HttpPublisher::connect(address, api)?)))
     }
 
-    /// A stream of events begins before it is subscribed, so presence is asked.
+    /// Waits until presence lists all clients of events, whose streams begin before they are subscribed.
     fn settle(&mut self, audience: &Audience, clients: usize) -> Result<(), LoadError> {
         if self.subject.wire != SubjectWire::Events {
             return Ok(());
@@ -203,7 +203,7 @@ impl Target for Fanwire {
     }
 }
 
-/// One shard unless the subject says otherwise, since the server has one core then.
+/// Returns the number of shards: one by default, since the server has one core then.
 fn configuration(
     subject: &Subject,
     address: SocketAddrV4,

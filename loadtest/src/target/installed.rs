@@ -1,4 +1,4 @@
-//! Finds what peers are made of, and says how to get what is missing.
+//! Finds the programs and packages of peers. Errors say how to install missing ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 
 use crate::error::LoadError;
 
-/// Where Debian keeps programs that are no user's commands.
+/// Debian's folder for programs of administrators.
 const FURTHER_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 const UNKNOWN: &str = "version unknown";
 
-/// A program in one of the folders of `PATH`, or where administrators have theirs.
+/// Finds a program in the folders of `PATH` or of administrators.
 pub(crate) fn program(name: &str) -> Result<PathBuf, LoadError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -21,17 +21,17 @@ pub(crate) fn program(name: &str) -> Result<PathBuf, LoadError> {
         .ok_or_else(|| missing(name))
 }
 
-/// A file that has to be there.
+/// Checks that a file exists.
 pub(crate) fn file(path: &Path) -> Result<&Path, LoadError> {
     if path.exists() { Ok(path) } else { Err(missing(&path.display().to_string())) }
 }
 
-/// The servers in JavaScript and what they depend on.
+/// Returns the folder of the servers in JavaScript, with their dependencies.
 pub(crate) fn peers_folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/peers"))
 }
 
-/// What a program says of itself: its first line.
+/// Returns the first line of a program's version.
 pub(crate) fn version(program: &Path, argument: &str) -> String {
     let output = Command::new(program).arg(argument).stdin(Stdio::null()).output();
     let told = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
@@ -40,7 +40,7 @@ pub(crate) fn version(program: &Path, argument: &str) -> String {
     first.map_or_else(|| UNKNOWN.to_owned(), str::to_owned)
 }
 
-/// The version of a Debian package.
+/// Returns the version of a Debian package.
 pub(crate) fn package_version(package: &str) -> String {
     let output = Command::new("dpkg-query").args(["--show", package]).stdin(Stdio::null()).output();
     let told = output.map(|output| output.stdout).unwrap_or_default();
@@ -48,7 +48,7 @@ pub(crate) fn package_version(package: &str) -> String {
     if told.is_empty() { format!("{package}, {UNKNOWN}") } else { told }
 }
 
-/// The version of an installed package that a server in JavaScript depends on.
+/// Returns the version of an installed package that a server in JavaScript depends on.
 pub(crate) fn node_package_version(package: &str) -> String {
     let file = peers_folder().join("node_modules").join(package).join("package.json");
     let parsed =

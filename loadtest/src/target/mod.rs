@@ -1,6 +1,6 @@
-//! A server that runs and can be measured: its processes, where clients connect, how they speak, how it is published to.
+//! A running server to measure: its processes, addresses, dialect and publishers.
 //!
-//! Dropping a target ends what it started.
+//! Dropping a target ends its processes.
 
 use std::net::SocketAddrV4;
 use std::rc::Rc;
@@ -24,81 +24,81 @@ pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod redis;
 
-/// What a target is started for.
+/// The parameters of a target.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup<'a> {
     pub(crate) subject: &'a Subject,
     pub(crate) settings: &'a Settings,
     pub(crate) cores: Cores,
-    /// How many clients will come.
+    /// The number of clients that will connect.
     pub(crate) clients: usize,
-    /// What a target that sends by itself is to send; `None` where such a target cannot take part.
+    /// The load for a target that sends by itself; `None` if such a target cannot take part.
     pub(crate) load: Option<&'a Load>,
 }
 
-/// One process of a target, by the part that it plays.
+/// One process of a target, with its role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
-    /// "server", "redis", ...: parts of one name are counted together. The first part is the one being measured.
+    /// "server", "redis", ...: processes of one name are counted together. The first one is measured.
     pub(crate) name: &'static str,
     pub(crate) pid: u32,
 }
 
 /// A running server.
 pub(crate) trait Target {
-    /// Its processes, the measured ones first; empty if they are not on this machine.
+    /// Returns its processes, the measured ones first; empty if they are not on this machine.
     fn parts(&self) -> Vec<Part>;
 
-    /// What its programs call themselves; empty if nobody knows.
+    /// Returns the versions of its programs; empty if not known.
     fn versions(&self) -> Vec<String>;
 
-    /// Where it runs; `None` if somebody else started it.
+    /// Returns the cores it may use; `None` for an external server.
     fn placement(&self) -> Option<Placement> {
         Some(Placement::ServerCore)
     }
 
-    /// Where clients connect; each client has its node (`node_of`).
+    /// Returns the addresses for clients; each client has its node (`node_of`).
     fn addresses(&self) -> Result<Vec<SocketAddrV4>, LoadError>;
 
-    /// What stands in front of every topic's name.
+    /// Returns the prefix of every topic's name.
     fn topic_prefix(&self) -> &str {
         ""
     }
 
-    /// How clients speak.
+    /// Returns the dialect of clients.
     fn dialect(&self, audience: Rc<Audience>) -> Result<Box<dyn Dialect>, LoadError>;
 
-    /// One more connection to publish by; `None` if the target sends by itself, after `begin`.
+    /// Opens one more connection for publishing; `None` if the target sends by itself, after `begin`.
     fn publisher(&self, index: usize) -> Result<Option<Box<dyn Publisher>>, LoadError>;
 
-    /// All clients are set up as far as they can tell: returns when the server has done its part too.
+    /// Waits until the server has set up all clients, which may be later than they can see.
     fn settle(&mut self, _audience: &Audience, _clients: usize) -> Result<(), LoadError> {
         Ok(())
     }
 
-    /// For a target that sends by itself: it does from now on.
+    /// Starts a target that sends by itself.
     fn begin(&mut self) -> Result<(), LoadError> {
         Ok(())
     }
 
-    /// How many clients the server believes to be in a topic, if it can say.
+    /// Returns how many clients the server counts in a topic, if it can.
     fn present(&self, _topic: &str) -> Result<Option<u64>, LoadError> {
         Ok(None)
     }
 
-    /// Keys in the server's Redis, and bytes it uses; `None` without one.
+    /// Returns the number of keys in the server's Redis and its memory; `None` without a Redis.
     fn redis_use(&self) -> Result<Option<redis::Use>, LoadError> {
         Ok(None)
     }
 
-    /// Adds the server's own words to an error that may be its fault.
+    /// Adds the server's log to an error that may be its fault.
     fn explain(&self, error: LoadError) -> LoadError {
         error
     }
 }
 
-/// Which of several nodes a client or a publisher belongs to. Numbers are mixed: topics follow from them too, so any pattern
-/// would put all members of a topic on the same node.
+/// Returns the node of a client or a publisher. Numbers are mixed: topics depend on them too, so a regular pattern would put
+/// all members of a topic on the same node.
 pub(crate) fn node_of(number: usize, nodes: usize) -> usize {
     // The finalizer of SplitMix64.
     let mut mixed = (number as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -107,7 +107,7 @@ pub(crate) fn node_of(number: usize, nodes: usize) -> usize {
     ((mixed ^ (mixed >> 31)) % nodes as u64) as usize
 }
 
-/// Starts a subject afresh and returns when it is ready.
+/// Starts a subject and returns when it is ready.
 pub(crate) fn start(setup: &Setup<'_>) -> Result<Box<dyn Target>, LoadError> {
     Ok(match setup.subject.server {
         Server::Raw => Box::new(raw::RawServer::start(setup)?),
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use crate::dialect::Seats;
 
-    /// How many clients of each topic are on each node.
+    /// Returns how many clients of each topic are on each node.
     fn placed(seats: Seats, topics: usize, nodes: usize, clients: usize) -> Vec<Vec<usize>> {
         let audience = Audience::new("", seats);
         let mut placed = vec![vec![0; nodes]; topics];

@@ -1,4 +1,4 @@
-//! NATS: one server process, subscribers over WebSocket, publishers over its own protocol.
+//! NATS: one server process, subscribers over WebSocket, publishers over the NATS protocol.
 
 use std::fs;
 use std::net::{SocketAddrV4, TcpStream};
@@ -23,7 +23,7 @@ pub(crate) struct Nats {
 }
 
 impl Nats {
-    /// Returns when both listeners take connections.
+    /// Returns when both listeners accept connections.
     pub(crate) fn start(setup: &Setup<'_>) -> Result<Self, LoadError> {
         let program = installed::program(PROGRAM)?;
         let [address, websocket] = free_addresses()?;

@@ -1,6 +1,6 @@
 //! Nchan, in an nginx of its own: one worker, messages in memory, WebSocket subscribers, publications by POST.
 //!
-//! nginx is a master and its worker, and the master ends the worker before itself: killed, it would leave it behind.
+//! nginx is a master and a worker. The master ends the worker before itself; if it were killed, the worker would stay.
 
 use std::fs;
 use std::net::{SocketAddrV4, TcpStream};
@@ -17,12 +17,12 @@ use crate::target::{Part, Setup, Target, installed};
 
 const PROGRAM: &str = "nginx";
 const CONFIGURATION: &str = include_str!("../../peers/nchan.conf");
-/// Where Debian's package `libnginx-mod-nchan` puts it.
+/// The path of the module in Debian's package `libnginx-mod-nchan`.
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 const SUBSCRIBE_PATH: &str = "/subscribe/";
-/// Publishers and nginx' own files.
+/// Connections of publishers, and nginx' own files.
 const CONNECTIONS_BESIDE_CLIENTS: usize = 512;
-/// nginx ends idle clients when less than a sixteenth of its connections are free; an eighth more are enough.
+/// nginx closes idle clients when less than a sixteenth of its connections are free, so it gets an eighth more.
 const SPARE_PART: usize = 8;
 
 /// A running nginx; dropping it ends master and worker.
@@ -33,7 +33,7 @@ pub(crate) struct Nchan {
 }
 
 impl Nchan {
-    /// Returns when the worker takes connections.
+    /// Returns when the worker accepts connections.
     pub(crate) fn start(setup: &Setup<'_>) -> Result<Self, LoadError> {
         let program = installed::program(PROGRAM)?;
         installed::file(Path::new(MODULE))?;
@@ -62,7 +62,7 @@ impl Target for Nchan {
     fn versions(&self) -> Vec<String> {
         let nginx = installed::program(PROGRAM).map(|program| installed::version(&program, "-v"));
         let nginx = nginx.iter().map(|told| told.trim_start_matches("nginx version: ").to_owned());
-        // The module tells its version to nobody, but its package has it.
+        // The module does not report its version, but its package has one.
         nginx.chain([installed::package_version("libnginx-mod-nchan")]).collect()
     }
 
@@ -99,7 +99,7 @@ fn configuration(address: SocketAddrV4, clients: usize) -> String {
         .replace("{connections}", &connections.to_string())
 }
 
-/// The worker is started by the master's only thread.
+/// Returns the worker, a child of the master's only thread.
 fn children_of(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()

@@ -13,7 +13,7 @@ use crate::target::{Part, Setup, Target, installed};
 
 const PROGRAM: &str = "node";
 
-/// What a server is built on.
+/// The library of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Package {
     Ws,
@@ -39,7 +39,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Returns when the server takes connections.
+    /// Returns when the server accepts connections.
     pub(crate) fn start(package: Package, setup: &Setup<'_>) -> Result<Self, LoadError> {
         let program = installed::program(PROGRAM)?;
         let (name, script) = package.names();

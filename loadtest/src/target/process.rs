@@ -1,4 +1,4 @@
-//! A server process with a folder of its own: started on its cores, watched until it is ready, killed with the run.
+//! A server process with a folder of its own: started on its cores, watched until it is ready, killed at the end of the run.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -17,7 +17,7 @@ const READY_DEADLINE: Duration = Duration::from_secs(10);
 const READY_RECHECK: Duration = Duration::from_millis(20);
 const END_DEADLINE: Duration = Duration::from_secs(10);
 const END_RECHECK: Duration = Duration::from_millis(5);
-/// How much of the server's log is shown when it failed.
+/// Maximum part of the server's log that is shown after a failure.
 const LOG_LINES_SHOWN: usize = 20;
 
 /// A running process and its folder; dropping it kills the process.
@@ -28,8 +28,8 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts `program` on the server's core, with its standard streams in a log; `prepare` writes what it needs into the
-    /// folder and says its arguments.
+    /// Starts `program` on the server's core, with its standard streams in a log; `prepare` writes files into the folder and
+    /// returns the arguments.
     pub(crate) fn start(
         program: &Path,
         cores: Cores,
@@ -49,7 +49,7 @@ impl ServerProcess {
         let log_too = log.try_clone().doing("create the server's log")?;
         let mut command = Command::new(program);
         command.stdin(Stdio::null()).stdout(log).stderr(log_too);
-        // Fanwire would take them as its configuration, and nobody may get the secrets for an external server.
+        // Fanwire would read them as its configuration, and no server may get the secrets for an external one.
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"FANWIRE_") {
                 command.env_remove(name);
@@ -63,7 +63,7 @@ impl ServerProcess {
         self.child.id()
     }
 
-    /// Asks `is_ready` until it says so; a process that ends or takes too long is an error with its last words.
+    /// Calls `is_ready` until it returns true. A process that ends or takes too long is an error with the end of its log.
     pub(crate) fn wait_until(&mut self, mut is_ready: impl FnMut() -> bool) -> Result<(), LoadError> {
         let started = Instant::now();
         while !is_ready() {
@@ -80,12 +80,12 @@ impl ServerProcess {
         Ok(())
     }
 
-    /// Asks the process to end, as dropping it does not, and waits until it has.
+    /// Terminates the process, which dropping kills, and waits for its end.
     pub(crate) fn end(&mut self) {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
-        // It can only be gone, which the next look tells.
+        // It can only be gone, which the wait reports.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let asked = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < END_DEADLINE {
@@ -93,7 +93,7 @@ impl ServerProcess {
         }
     }
 
-    /// Adds the process' own words, and its end, to an error that may be its fault.
+    /// Adds the process' log, and its exit, to an error that may be its fault.
     pub(crate) fn explain(&self, error: LoadError) -> LoadError {
         let error = if has_ended(self.pid()) {
             LoadError::Server(format!("has ended: {}", error.without_log()))
@@ -116,17 +116,17 @@ impl Drop for ServerProcess {
     }
 }
 
-/// A child that has ended stays a zombie until it is waited for.
+/// Waits for an ended child, which is a zombie until then.
 fn has_ended(pid: u32) -> bool {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     text.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
-/// Addresses that nobody uses now, each another. Another process may take one before the server does; then the server says
-/// so and the run is made again.
+/// Returns different addresses that are not in use. Another process may take one before the server does; then the server
+/// fails and the run is repeated.
 pub(crate) fn free_addresses<const N: usize>() -> Result<[SocketAddrV4; N], LoadError> {
     let mut addresses = [SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0); N];
-    // All are held until the last is found, or the kernel might give one twice.
+    // All are held until the last is found, since the kernel might return one twice.
     let mut listeners = Vec::with_capacity(N);
     for address in &mut addresses {
         let listener = TcpListener::bind(*address).doing("find a free port")?;

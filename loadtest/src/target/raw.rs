@@ -1,8 +1,8 @@
-//! The baseline: a process that does nothing but send ready-made frames to sockets, one non-blocking `send` each.
+//! The baseline: a process that only sends prepared frames to sockets, by one non-blocking `send` each.
 //!
-//! It offers the same bytes at the same pace as the server beside it, so a ratio to it says what the server adds. A burst
-//! goes out as one concatenated send, the least that a burst can cost. With shards, each is a thread that sends to its part
-//! of the sockets.
+//! It sends the same bytes at the same rate as the server beside it, so a ratio to it shows what the server adds. A burst is
+//! one concatenated send, the lowest possible cost of a burst. With shards, each is a thread that sends to its part of the
+//! sockets.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -24,17 +24,17 @@ use crate::measure::process::{Placement, monotonic_nanoseconds};
 use crate::publish::Publisher;
 use crate::target::{Part, Setup, Target};
 
-/// Room for every handshake in flight and more.
+/// More than the handshakes in flight.
 const BACKLOG: i32 = 4096;
 
-/// The name of the role in which this program starts itself.
+/// The command with which this program starts itself as the baseline.
 pub(crate) const ROLE: &str = "raw-server";
 
-/// The baseline's only topic, and what stands around its messages.
+/// The baseline's only topic, and the envelope of its messages.
 const TOPIC: &str = "load:topic-0";
 const STREAM: u32 = 0;
 
-/// What the baseline is to send, on its command line.
+/// Options of the baseline.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RawArguments {
     #[arg(long)]
@@ -45,7 +45,7 @@ pub(crate) struct RawArguments {
     load: Load,
 }
 
-/// The parent's side: a running baseline process; dropping it kills the process.
+/// The parent's side of a running baseline process; dropping it kills the process.
 #[derive(Debug)]
 pub(crate) struct RawServer {
     child: Child,
@@ -109,7 +109,7 @@ impl Target for RawServer {
         answer(&mut self.answers).map(drop)
     }
 
-    /// The load's first message leaves now, or the first of the same load once more.
+    /// Starts the load, or repeats it.
     fn begin(&mut self) -> Result<(), LoadError> {
         writeln!(self.orders, "begin").doing("tell the baseline to begin")
     }
@@ -123,8 +123,8 @@ impl Drop for RawServer {
     }
 }
 
-/// The child's side: says its port, accepts, says so; at each order sends at the pace; the sockets stay open until the parent
-/// is done with them.
+/// The child's side: prints its port, accepts, and reports that; sends the load at each order. The sockets stay open until
+/// the parent ends.
 pub(crate) fn serve(RawArguments { clients, shards, load }: &RawArguments) -> Result<(), LoadError> {
     let listener = listen().doing("listen")?;
     tell(listener.local_addr().doing("listen")?.port())?;
@@ -171,7 +171,7 @@ fn send_all(load: &Load, sent_before: u64, senders: &mut Senders<'_>) -> Result<
     Ok(())
 }
 
-/// This thread and those beside it, each with its part of the sockets.
+/// The sending threads, each with its part of the sockets.
 struct Senders<'a> {
     own: &'a mut [TcpStream],
     others: Vec<OtherSender>,
@@ -181,7 +181,7 @@ impl Senders<'_> {
     /// Returns when all have sent.
     fn send(&mut self, burst: &[u8]) -> Result<(), LoadError> {
         for other in &self.others {
-            // Its answer will say what happened to it.
+            // Its answer will report the failure.
             let _ = other.bursts.send(burst.to_vec());
         }
         send_to_each(burst, self.own)?;
@@ -190,7 +190,7 @@ impl Senders<'_> {
     }
 }
 
-/// A thread that waits for bursts. It lives as long as the process: the CPU time of an ended thread cannot be read.
+/// A thread that waits for bursts. It runs as long as the process: the CPU time of an ended thread cannot be read.
 struct OtherSender {
     bursts: mpsc::Sender<Vec<u8>>,
     answers: mpsc::Receiver<Result<(), LoadError>>,

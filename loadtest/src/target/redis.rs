@@ -1,4 +1,4 @@
-//! A Redis of a run's own, without persistence, on a free port.
+//! A Redis for one run, without persistence, on a free port.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpStream};
@@ -14,7 +14,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// `INFO memory` is about 2 KiB.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// What a Redis holds.
+/// The contents of a Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Use {
     pub(crate) keys: u64,
@@ -50,7 +50,7 @@ impl Redis {
         self.address
     }
 
-    /// "Redis 7.0.15".
+    /// Returns a text such as "Redis 7.0.15".
     pub(crate) fn version(program: &Path) -> String {
         let told = installed::version(program, "--version");
         let number = told.split_whitespace().find_map(|word| word.strip_prefix("v="));
@@ -69,12 +69,12 @@ impl Redis {
     }
 }
 
-/// One inline command on a connection of its own; the answer as it comes.
+/// Sends one inline command on a new connection, and returns the reply as text.
 fn ask(address: SocketAddrV4, command: &str) -> Result<String, LoadError> {
     let doing = || format!("ask Redis at {address}");
     let mut stream = TcpStream::connect_timeout(&address.into(), ANSWER_TIMEOUT).doing(doing())?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT)).doing(doing())?;
-    // Redis ends the connection after QUIT, so the answer is whatever comes before that.
+    // Redis ends the connection after QUIT, so the reply is everything before the end.
     stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).doing(doing())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX as u64).read_to_end(&mut answer).doing(doing())?;
