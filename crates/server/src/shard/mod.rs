@@ -8,6 +8,7 @@ mod answers;
 mod connection;
 mod departures;
 mod encrypted;
+mod fair_queue;
 mod fanout;
 mod gathered;
 mod read;
