@@ -9,10 +9,11 @@ use crate::report::{Report, Stop};
 use crate::tools;
 
 /// Planted faults first: if they are not found, the cases below prove nothing.
-const SUITES: [&str; 11] = [
+const SUITES: [&str; 12] = [
     "attack/planted.py",
     "attack/floods.py",
     "attack/amplification.py",
+    "attack/trickle.py",
     "attack/sockets.py",
     "attack/tls.py",
     "attack/names.py",

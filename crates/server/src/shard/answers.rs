@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::Shard;
 use super::connection::{Connection, Peer, Role};
+use super::fair_queue::User;
 use super::reads::{Asker, Question};
 use crate::allowance::ReadAllowance;
 use crate::message::{Address, ShardMessage};
@@ -21,7 +22,7 @@ const HELD_MILLIS_MAX: u64 = 5000;
 /// How long a client is watched before that is judged: a socket takes bytes in bursts.
 const WATCHED_MILLIS_MIN: u64 = 1900;
 
-/// Clients that hold room while others wait for it.
+/// Clients that hold room while it is scarce.
 pub(super) type Holders = FxHashMap<ConnectionKey, Holder>;
 
 #[derive(Clone, Copy, Debug)]
@@ -47,12 +48,18 @@ impl Shard {
         let Effect::Topic(topic, request) = effect else { return };
         let is_command = matches!(request, TopicRequest::Publish { .. } | TopicRequest::PresenceStats { .. });
         if request.is_read() || (is_command && self.reads.holds_up(key)) {
-            self.reads.enter(key, Question::new(topic, request), self.now.millis);
+            self.reads.enter(key, self.user(key), Question::new(topic, request), self.now.millis);
             self.ask_in_turn();
         } else {
             let owner = self.node.owner_of(topic.as_str());
             owner.send(ShardMessage::Topic(topic, self.address(key), request));
         }
+    }
+
+    /// Returns the user of a connection.
+    fn user(&self, key: ConnectionKey) -> User {
+        let session = self.connections.get(key.slot as usize).and_then(Connection::session);
+        User::new(session.map_or("", Session::user))
     }
 
     /// Asks what there is room for.
@@ -106,7 +113,7 @@ impl Shard {
     ) {
         self.reads.answered(key, allowance.bytes());
         if self.connections.get(key.slot as usize).is_some_and(|c| c.is(key) && c.session().is_some()) {
-            self.reads.enter(key, Question::again(topic, request), self.now.millis);
+            self.reads.enter(key, self.user(key), Question::again(topic, request), self.now.millis);
         }
     }
 
@@ -162,13 +169,14 @@ impl Shard {
         self.ask_in_turn();
     }
 
-    /// Where others wait for room, ends connections that hold it and take too little, the largest first. Called about
-    /// once a second.
+    /// Watches connections that hold room where it is scarce. Where others wait for it, ends those that take too little,
+    /// the largest first. Called about once a second.
     fn let_go_of_stalled(&mut self) {
         let before = std::mem::take(&mut self.holders);
-        if !self.reads.is_pressing(self.now.millis) {
+        if !self.reads.is_scarce() {
             return;
         }
+        let is_pressing = self.reads.is_pressing(self.now.millis);
         let mut stalled = Vec::new();
         for (slot, connection) in &self.connections {
             let is_connecting = connection.session().is_some_and(Session::is_connecting);
@@ -178,7 +186,7 @@ impl Shard {
             let key = connection.key(slot as u32);
             let (since_millis, progress) = (self.now.millis, connection.progress());
             let holder = before.get(&key).copied().unwrap_or(Holder { since_millis, progress });
-            if holder.is_too_slow(connection.replied_bytes, progress, self.now.millis) {
+            if is_pressing && holder.is_too_slow(connection.replied_bytes, progress, self.now.millis) {
                 stalled.push((connection.replied_bytes, key.slot));
             }
             self.holders.insert(key, holder);

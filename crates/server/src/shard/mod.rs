@@ -8,6 +8,7 @@ mod answers;
 mod connection;
 mod drain_schedule;
 mod encrypted;
+mod fair_queue;
 mod fanout;
 mod gathered;
 mod socket_io;

@@ -3,7 +3,7 @@
 //! A question is asked when its answer has room in the shard's bound, which counts what is on its way from topics'
 //! owners and every reply that a socket has not taken. Most answers are short, so each question is first asked with
 //! room for little; the owner says when the answer is longer, and then it waits in a queue of its own, which short ones
-//! do not wait for. Connections take turns in both.
+//! do not wait for. In both users take turns, and so do the connections of each.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use fanwire_hub::effect::{ConnectionKey, TopicRequest};
 use fanwire_protocol::TopicName;
 use rustc_hash::FxHashMap;
 
+use super::fair_queue::{FairQueue, User, Waiter};
 use crate::allowance::ReadAllowance;
 
 /// Answers of one shard that are in work, unless single ones may be so long that not four of them fit.
@@ -42,13 +43,13 @@ pub(super) struct Reads {
     pub(super) replied: usize,
     /// Connections that wait for an answer that is read.
     busy: FxHashMap<ConnectionKey, Busy>,
-    /// Those that have something to ask, and since when they wait for room: those whose next answer is short, and the
-    /// others.
-    queues: [VecDeque<(ConnectionKey, u64)>; 2],
+    /// Those that have something to ask: those whose next answer is short, and the others.
+    queues: [FairQueue; 2],
 }
 
 #[derive(Debug, Default)]
 struct Busy {
+    user: User,
     /// Bytes of its answers on their way.
     on_their_way: usize,
     /// Questions that were asked and not answered.
@@ -117,8 +118,9 @@ impl Reads {
     }
 
     /// Lets a question of a connection wait for its turn.
-    pub(super) fn enter(&mut self, key: ConnectionKey, question: Question, now_millis: u64) {
-        let waiting = &mut self.busy.entry(key).or_default().waiting;
+    pub(super) fn enter(&mut self, key: ConnectionKey, user: User, question: Question, now_millis: u64) {
+        let Busy { user: asking, waiting, .. } = self.busy.entry(key).or_default();
+        *asking = user;
         // What is asked again was asked before the others.
         if question.is_long {
             waiting.push_front(question)
@@ -134,7 +136,7 @@ impl Reads {
         if let Some(first) = busy.waiting.front()
             && !std::mem::replace(&mut busy.is_queued, true)
         {
-            self.queues[usize::from(first.is_long)].push_back((key, since_millis));
+            self.queues[usize::from(first.is_long)].push(key, busy.user, since_millis);
         }
     }
 
@@ -154,7 +156,7 @@ impl Reads {
         now_millis: u64,
     ) -> Option<(ConnectionKey, Question, Option<ReadAllowance>)> {
         let queue = usize::from(is_long);
-        while let Some(&(key, since)) = self.queues[queue].front() {
+        while let Some(Waiter { key, since_millis: since, .. }) = self.queues[queue].front() {
             let Some(asker) = asker(key) else {
                 self.queues[queue].pop_front();
                 self.busy.remove(&key);
@@ -199,7 +201,7 @@ impl Reads {
         let mut overdue = Vec::new();
         let Self { queues, busy, .. } = self;
         for queue in queues {
-            queue.retain(|&(key, since)| {
+            queue.retain(|Waiter { key, since_millis: since, .. }| {
                 let Some(busy) = busy.get_mut(&key) else { return false };
                 if since + PATIENCE_MILLIS > now_millis {
                     return true;
@@ -224,10 +226,8 @@ impl Reads {
 
     /// Questions have waited for room long enough to look for clients that hold it and take nothing.
     pub(super) fn is_pressing(&self, now_millis: u64) -> bool {
-        let is_late = |queue: &VecDeque<(ConnectionKey, u64)>| {
-            queue.front().is_some_and(|(_, since)| since + PRESSURE_MILLIS <= now_millis)
-        };
-        self.queues.iter().any(is_late)
+        let since = now_millis.checked_sub(PRESSURE_MILLIS);
+        since.is_some_and(|since| self.queues.iter().any(|queue| queue.has_waited_since(since)))
     }
 
     /// An answer came, for which so much was allowed.
@@ -310,6 +310,10 @@ mod tests {
         Reads::new(&settings)
     }
 
+    fn nobody() -> User {
+        User::default()
+    }
+
     fn key(slot: u32) -> ConnectionKey {
         ConnectionKey { slot, generation: 1 }
     }
@@ -333,9 +337,9 @@ mod tests {
     fn connections_take_turns() {
         let mut reads = reads();
         for number in 0..3 {
-            reads.enter(key(1), presence(number), 0);
+            reads.enter(key(1), nobody(), presence(number), 0);
         }
-        reads.enter(key(2), presence(9), 0);
+        reads.enter(key(2), nobody(), presence(9), 0);
         let mut asked = Vec::new();
         let mut allowances = Vec::new();
         loop {
@@ -357,8 +361,8 @@ mod tests {
     #[test]
     fn a_connection_has_one_long_answer_in_work() {
         let mut reads = reads();
-        reads.enter(key(1), long(2), 0);
-        reads.enter(key(1), long(1), 0);
+        reads.enter(key(1), nobody(), long(2), 0);
+        reads.enter(key(1), nobody(), long(1), 0);
         let (_, question, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
         let allowance = allowance.unwrap();
         assert_eq!((command(&question), allowance.bytes(), allowance.may_grow()), (1, LONG, false));
@@ -378,7 +382,7 @@ mod tests {
         let mut reads = reads();
         let mut allowances = Vec::new();
         for slot in 0..100 {
-            reads.enter(key(slot), long(0), 0);
+            reads.enter(key(slot), nobody(), long(0), 0);
         }
         allowances.extend(std::iter::from_fn(|| reads.next(|_| Some(ALONE), 0)));
         assert_eq!(allowances.len() * LONG, BYTES_MAX / 4 * 3);
@@ -396,23 +400,27 @@ mod tests {
         // Those that wait give up.
         // Short ones still go.
         for number in 0..1000 {
-            reads.enter(key(1000 + number), presence(number), 1);
+            reads.enter(key(1000 + number), nobody(), presence(number), 1);
         }
         let short: Vec<_> = std::iter::from_fn(|| reads.next(|_| Some(ALONE), 1)).collect();
         assert_eq!(short.len(), BYTES_MAX / 4 / SHORT_BYTES);
         // Those that wait give up together, whoever has gone meanwhile and stands before them.
-        let gone: Vec<_> = reads.queues[1].iter().map(|&(key, _)| key).take(10).collect();
-        gone.into_iter().for_each(|key| assert_eq!(reads.forget(key).count(), 0));
+        let mut gone = Vec::new();
+        reads.queues[1].retain(|waiter| {
+            gone.push(waiter.key);
+            true
+        });
+        gone.into_iter().take(10).for_each(|key| assert_eq!(reads.forget(key).count(), 0));
         let overdue = reads.take_overdue(PATIENCE_MILLIS);
         assert_eq!(overdue.len() + 10 + allowances.len() + 1, 100);
         assert_eq!(reads.take_overdue(PATIENCE_MILLIS + 1).len(), 1000 - short.len());
-        assert!(reads.queues.iter().all(VecDeque::is_empty));
+        assert!(reads.queues.iter().all(|queue| queue.front().is_none()));
     }
 
     #[test]
     fn what_comes_behind_a_command_that_reads_is_asked_behind_it() {
         let mut reads = reads();
-        reads.enter(key(1), presence(1), 0);
+        reads.enter(key(1), nobody(), presence(1), 0);
         let (_, _, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
         let publish = |data: &'static str| {
             let info = ClientInfo {
@@ -424,13 +432,13 @@ mod tests {
             let request = TopicRequest::Publish { command: 2, data: data.into(), info: info.into() };
             Question::new(TopicName::new("a").unwrap(), request)
         };
-        reads.enter(key(1), publish("1"), 0);
-        reads.enter(key(1), presence(3), 0);
-        reads.enter(key(1), publish("2"), 0);
+        reads.enter(key(1), nobody(), publish("1"), 0);
+        reads.enter(key(1), nobody(), presence(3), 0);
+        reads.enter(key(1), nobody(), publish("2"), 0);
         assert!(reads.next(|_| Some(ALONE), 0).is_none());
         // The answer is longer, and is asked for again before the others.
         reads.answered(key(1), allowance.unwrap().bytes());
-        reads.enter(key(1), long(1), 0);
+        reads.enter(key(1), nobody(), long(1), 0);
         let (_, question, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
         assert_eq!(command(&question), 1);
         assert!(reads.next(|_| Some(ALONE), 0).is_none());
@@ -449,12 +457,12 @@ mod tests {
     #[test]
     fn nothing_is_kept_of_connections_that_have_gone() {
         let mut reads = reads();
-        reads.enter(key(1), presence(1), 0);
-        reads.enter(key(2), presence(1), 0);
+        reads.enter(key(1), nobody(), presence(1), 0);
+        reads.enter(key(2), nobody(), presence(1), 0);
         assert_eq!(reads.forget(key(1)).count(), 0);
         assert!(reads.next(|_| None, 0).is_none());
-        assert!(reads.busy.is_empty() && reads.queues.iter().all(VecDeque::is_empty));
-        reads.enter(key(3), presence(1), 0);
+        assert!(reads.busy.is_empty() && reads.queues.iter().all(|queue| queue.front().is_none()));
+        reads.enter(key(3), nobody(), presence(1), 0);
         let (_, _, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
         reads.answered(key(3), allowance.unwrap().bytes());
         assert!(reads.busy.is_empty());

@@ -9,12 +9,12 @@ SMALLER = 300, 60_000
 TOPIC = "wild:large"
 
 
-def fill(server, count, size):
-    """Gives the topic a history of large publications."""
-    publications = [{"publish": {"channel": TOPIC, "data": "x" * size}}]
+def fill(server, count, size, topic=TOPIC):
+    """Gives a topic a history of large publications."""
+    publications = [{"publish": {"channel": topic, "data": "x" * size}}]
     for _ in range(count):
         server.post("/api/batch", json.dumps({"commands": publications}).encode())
-    assert len(server.api("history", {"channel": TOPIC, "limit": 1})["publications"]) == 1
+    assert len(server.api("history", {"channel": topic, "limit": 1})["publications"]) == 1
 
 
 def ask(attack, request, reads=True):

@@ -24,6 +24,7 @@ PING_INTERVAL = 0.05
 PUBLISH_INTERVAL = 0.05
 CONNECT_INTERVAL = 0.2
 HEALTH_INTERVAL = 0.2
+READ_INTERVAL = 0.5
 MEMORY_INTERVAL = 0.02
 # A request that takes longer counts as refused.
 PATIENCE = 8
@@ -101,6 +102,7 @@ class Crowd:
         tasks += [self.connect_anew(), self.sample_memory(), self.follow_orders()]
         tasks += [self.publish()] if self.asked["publishing"] else []
         tasks += [self.ask_health()] if self.asked["asking_health"] else []
+        tasks += [self.read_answers(token) for token in self.asked["readers"]]
         await asyncio.gather(*tasks)
 
     async def open(self):
@@ -127,6 +129,24 @@ class Crowd:
                 async with asyncio.timeout(PATIENCE):
                     await Client(self, "new").visit()
             await asyncio.sleep(CONNECT_INTERVAL)
+
+    async def read_answers(self, token):
+        """Reads all that one topic keeps, again and again, which is one answer."""
+        topic, count = self.asked["reading"]
+        client = Client(self, "that reads", token)
+        while True:
+            with self.phase.request("long answers"):
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        if not client.is_ready:
+                            await client.open()
+                            client.is_ready = True
+                        await client.read_history(topic, count)
+                except BaseException:
+                    client.leave()
+                    client.is_ready = False
+                    raise
+            await asyncio.sleep(READ_INTERVAL)
 
     async def ask_health(self):
         while True:
@@ -182,8 +202,9 @@ class Crowd:
 class Client:
     """A client that keeps to the protocol."""
 
-    def __init__(self, crowd, name):
+    def __init__(self, crowd, name, token=None):
         self.crowd, self.name = crowd, name
+        self.token = token or crowd.asked["token"]
         self.is_ready = False
         self.unanswered = collections.deque()
         self.next_offset = None
@@ -217,11 +238,18 @@ class Client:
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
         expect_status(await self.reader.readuntil(b"\r\n\r\n"), 101)
-        connect = {"id": 1, "connect": {"token": self.crowd.asked["token"]}}
+        connect = {"id": 1, "connect": {"token": self.token}}
         subscribe = {"id": 2, "subscribe": {"channel": self.crowd.asked["topic"]}}
         self.send(TEXT, f"{json.dumps(connect)}\n{json.dumps(subscribe)}".encode())
         subscribed = await self.reply(2)
         self.next_offset = subscribed["subscribe"].get("offset", 0) + 1
+
+    async def read_history(self, topic, count):
+        history = {"channel": topic, "limit": -1}
+        self.send(TEXT, json.dumps({"id": 3, "history": history}).encode())
+        publications = (await self.reply(3))["history"]["publications"]
+        if len(publications) != count:
+            raise Closed(f"{len(publications)} of {count} publications")
 
     def leave(self):
         if self.writer:
@@ -233,6 +261,8 @@ class Client:
     async def reply(self, wanted):
         while True:
             for message in await self.messages():
+                if not message:
+                    self.send(TEXT, b"{}")
                 if message.get("id") == wanted:
                     if "error" in message:
                         raise Closed(f"command {wanted} answered {message['error']}")

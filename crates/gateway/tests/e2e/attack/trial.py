@@ -36,6 +36,7 @@ SERVED_MIN = 5
 SERVED_DEADLINE = 15
 MEMORY_DEADLINE = 10
 
+READERS = 4
 TOPIC = "calm:news"
 EVERYTHING = {
     f"allow_{what}_for_client": True for what in ("subscribe", "publish", "history", "presence")
@@ -139,9 +140,10 @@ class Trial:
 
 class Bystanders:
     """A process of `bystanders.py`: `clients` that ping, one that connects again and again, a publisher and a health
-    checker. `port` replaces the server's client port, for a proxy in front of it."""
+    checker. `port` replaces the server's client port, for a proxy in front of it. `reading` is a topic and how many
+    publications it keeps: `READERS` clients more read all of them, again and again."""
 
-    def __init__(self, server, clients=20, publishing=True, asking_health=True, port=None):
+    def __init__(self, server, clients=20, publishing=True, asking_health=True, reading=None, port=None):
         asked = {
             "port": port or server.port,
             "internal_port": server.internal_port,
@@ -152,9 +154,12 @@ class Bystanders:
             "clients": clients,
             "publishing": publishing,
             "asking_health": asking_health,
+            "reading": reading,
+            "readers": [server.token(f"reader{number}") for number in range(READERS if reading else 0)],
             "encrypted": "tls" in server.config["server"],
         }
         self.kinds = ["pings", "connects"] + ["publishes"] * publishing + ["health checks"] * asking_health
+        self.kinds += ["long answers"] * bool(reading)
         self.process = subprocess.Popen(
             [sys.executable, pathlib.Path(__file__).with_name("bystanders.py"), json.dumps(asked)],
             stdin=subprocess.PIPE,

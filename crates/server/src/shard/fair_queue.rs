@@ -1,0 +1,134 @@
+//! A queue in which users take turns, however many connections each of them has in it.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
+
+use fanwire_hub::effect::ConnectionKey;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
+/// A user's name, or that of all anonymous clients, as a number. Names that make the same number share their turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct User(u64);
+
+impl User {
+    pub(super) fn new(name: &str) -> Self {
+        Self(FxBuildHasher.hash_one(name))
+    }
+}
+
+/// A connection that waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiter {
+    pub(super) key: ConnectionKey,
+    pub(super) since_millis: u64,
+    user: User,
+    /// A user has one turn in each.
+    round: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct FairQueue {
+    /// In the order of their rounds, and in a round in that of their arrival.
+    waiters: VecDeque<Waiter>,
+    /// Of each user that waits, the number of its waiters and the round of the last.
+    users: FxHashMap<User, (usize, u64)>,
+    /// The round of the last turn.
+    round: u64,
+}
+
+impl FairQueue {
+    pub(super) fn push(&mut self, key: ConnectionKey, user: User, since_millis: u64) {
+        let (count, last) = self.users.entry(user).or_insert((0, self.round));
+        *count += 1;
+        *last = (*last).max(self.round) + 1;
+        let round = *last;
+        let place = self.waiters.partition_point(|waiter| waiter.round <= round);
+        self.waiters.insert(place, Waiter { key, since_millis, user, round });
+    }
+
+    pub(super) fn front(&self) -> Option<Waiter> {
+        self.waiters.front().copied()
+    }
+
+    pub(super) fn pop_front(&mut self) {
+        let Some(waiter) = self.waiters.pop_front() else { return };
+        self.round = waiter.round;
+        forget(&mut self.users, waiter.user);
+    }
+
+    /// Removes those that are not to be kept.
+    pub(super) fn retain(&mut self, mut is_kept: impl FnMut(Waiter) -> bool) {
+        let users = &mut self.users;
+        self.waiters.retain(|waiter| {
+            let is_kept = is_kept(*waiter);
+            if !is_kept {
+                forget(users, waiter.user);
+            }
+            is_kept
+        });
+    }
+
+    /// Some waiter is there since then, or longer.
+    pub(super) fn has_waited_since(&self, millis: u64) -> bool {
+        self.waiters.iter().any(|waiter| waiter.since_millis <= millis)
+    }
+}
+
+fn forget(users: &mut FxHashMap<User, (usize, u64)>, user: User) {
+    if let Some((count, _)) = users.get_mut(&user) {
+        *count -= 1;
+        if *count == 0 {
+            users.remove(&user);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(queue: &mut FairQueue, user: &str, slots: impl IntoIterator<Item = u32>) {
+        for slot in slots {
+            queue.push(ConnectionKey { slot, generation: 1 }, User::new(user), u64::from(slot));
+        }
+    }
+
+    fn pop(queue: &mut FairQueue, count: usize) -> Vec<u32> {
+        let slot = |_| {
+            let waiter = queue.front();
+            queue.pop_front();
+            waiter.map(|waiter| waiter.key.slot)
+        };
+        (0..count).map_while(slot).collect()
+    }
+
+    #[test]
+    fn users_take_turns_and_each_keeps_its_order() {
+        let mut queue = FairQueue::default();
+        push(&mut queue, "crowd", 0..6);
+        push(&mut queue, "one", [10, 11]);
+        assert_eq!(pop(&mut queue, 3), [0, 10, 1]);
+        // What comes back waits behind the others of its user, and who comes newly behind one of each.
+        push(&mut queue, "crowd", [6]);
+        push(&mut queue, "two", [20]);
+        assert_eq!(pop(&mut queue, 9), [11, 2, 20, 3, 4, 5, 6]);
+        assert!(queue.users.is_empty());
+        // Nobody has a turn in advance, or is owed one.
+        push(&mut queue, "one", [12]);
+        push(&mut queue, "crowd", [7, 8]);
+        assert_eq!(pop(&mut queue, 9), [12, 7, 8]);
+    }
+
+    #[test]
+    fn whoever_is_removed_is_forgotten() {
+        let mut queue = FairQueue::default();
+        push(&mut queue, "one", 0..4);
+        push(&mut queue, "two", 4..6);
+        assert!(queue.has_waited_since(0));
+        queue.retain(|waiter| waiter.since_millis > 1 && waiter.user == User::new("one"));
+        assert!(queue.has_waited_since(2) && !queue.has_waited_since(1));
+        assert_eq!(queue.users.len(), 1);
+        assert_eq!(pop(&mut queue, 9), [2, 3]);
+        assert!(queue.users.is_empty());
+    }
+}
