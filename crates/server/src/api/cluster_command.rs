@@ -9,7 +9,7 @@ use super::method::Method;
 use super::overview::{self, ChannelsRequest, ChannelsResult, InfoResult};
 use super::reply::{Reply, result};
 use crate::node::Node;
-use crate::peers::{Answers, CallType, ORDER_BYTES_MAX, Outcome, PATIENCE};
+use crate::peers::{Answers, CallResult, CallType, ORDER_BYTES_MAX, PATIENCE};
 use fanwire_protocol::json::fields::{FieldError, object};
 
 /// A call that was understood.
@@ -106,7 +106,7 @@ impl Everywhere {
 }
 
 /// An order's result, or the first error with the node that it comes from.
-fn done_by_all((name, here): (&str, Outcome), there: Answers) -> Reply {
+fn done_by_all((name, here): (&str, CallResult), there: Answers) -> Reply {
     let result = here.map_err(|error| error.on_node(name))?;
     for (name, outcome) in there.outcomes {
         outcome.map_err(|error| error.on_node(&name))?;
@@ -115,7 +115,7 @@ fn done_by_all((name, here): (&str, Outcome), there: Answers) -> Reply {
 }
 
 /// Makes one answer of those of all nodes.
-fn merged(method: Method, outcomes: impl Iterator<Item = Outcome>, topics_max: usize) -> Reply {
+fn merged(method: Method, outcomes: impl Iterator<Item = CallResult>, topics_max: usize) -> Reply {
     match method {
         Method::Channels => result(&ChannelsResult::merged(read(outcomes)?, topics_max)?),
         _ => result(&InfoResult::merged(read(outcomes)?)),
@@ -123,9 +123,11 @@ fn merged(method: Method, outcomes: impl Iterator<Item = Outcome>, topics_max: u
 }
 
 /// Every node's result, or the first error.
-fn read<T: serde::de::DeserializeOwned>(outcomes: impl Iterator<Item = Outcome>) -> Result<Vec<T>, ApiError> {
+fn read<T: serde::de::DeserializeOwned>(
+    outcomes: impl Iterator<Item = CallResult>,
+) -> Result<Vec<T>, ApiError> {
     let read =
-        |outcome: Outcome| serde_json::from_str(outcome?.get()).map_err(|_| ErrorCode::INTERNAL.into());
+        |outcome: CallResult| serde_json::from_str(outcome?.get()).map_err(|_| ErrorCode::INTERNAL.into());
     outcomes.map(read).collect()
 }
 
@@ -137,7 +139,7 @@ mod tests {
     fn an_order_fails_if_a_node_has_not_done_it_and_names_the_node() {
         let done = || Ok(RawValue::from_string("{}".to_owned()).unwrap());
         let failed = || Err(ErrorCode::INTERNAL.into());
-        let check = |here: Outcome, there: Vec<Outcome>, missing: &[&str], expected: &str| {
+        let check = |here: CallResult, there: Vec<CallResult>, missing: &[&str], expected: &str| {
             let outcomes = there.into_iter().map(|outcome| ("b".into(), outcome)).collect();
             let missing = missing.iter().map(|name| (*name).into()).collect();
             let reply = done_by_all(("a", here), Answers { outcomes, missing });
