@@ -90,7 +90,7 @@ impl Thread {
 
 /// How a node stands with Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum RedisStatus {
     /// It has not been reached yet.
     Connecting,
     /// It was reached, and the node is not part of the cluster yet.
@@ -179,16 +179,16 @@ impl Cluster {
     }
 
     /// How this node stands with Redis.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn status(&self) -> RedisStatus {
         // Before orders of other nodes arrive it is not safe to have clients.
         let is_listening = self.0.is_listening.load(Relaxed);
         match &*self.0.redis.state().borrow() {
-            LinkState::Up if !is_listening => Standing::Joining,
-            _ if !is_listening => Standing::Connecting,
-            LinkState::Up => Standing::Joined,
-            LinkState::Partial(_) if self.0.wedged.load(Relaxed) => Standing::Wedged,
-            LinkState::Partial(_) => Standing::Joined,
-            LinkState::Down(_) | LinkState::Refused(_) => Standing::Degraded,
+            LinkState::Up if !is_listening => RedisStatus::Joining,
+            _ if !is_listening => RedisStatus::Connecting,
+            LinkState::Up => RedisStatus::Joined,
+            LinkState::Partial(_) if self.0.wedged.load(Relaxed) => RedisStatus::Wedged,
+            LinkState::Partial(_) => RedisStatus::Joined,
+            LinkState::Down(_) | LinkState::Refused(_) => RedisStatus::Degraded,
         }
     }
 
