@@ -13,13 +13,13 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::answer_budget::AnswerBudget;
 use super::command::{self, Command};
 use super::error::ApiError;
 use super::method::{self, Method};
 use super::parallel::side_by_side;
 use super::refusal::Refusal;
 use super::reply::{self, Reply};
-use super::room::Room;
 use crate::node::Node;
 use fanwire_protocol::json::fields::{FieldError, object};
 
@@ -38,10 +38,10 @@ pub(super) struct Batch {
 struct BatchReply(&'static str, Reply);
 
 /// Answers `{"replies":[...]}`, in the order of the commands.
-pub(super) async fn run(node: &Node, room: &Room, text: &str) -> Result<Reply, Refusal> {
+pub(super) async fn run(node: &Node, budget: &AnswerBudget, text: &str) -> Result<Reply, Refusal> {
     let started = Instant::now();
     let reply = match decode(text, node.settings.api.commands_max)? {
-        Ok(batch) => batch.run(node, room).await,
+        Ok(batch) => batch.run(node, budget).await,
         Err(error) => Err(error),
     };
     node.metrics.api_request(method::BATCH, reply.as_ref().err().map(ApiError::code), started.elapsed());
@@ -78,7 +78,7 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, Ap
 }
 
 impl Batch {
-    async fn run(self, node: &Node, room: &Room) -> Reply {
+    async fn run(self, node: &Node, budget: &AnswerBudget) -> Reply {
         #[derive(Serialize)]
         struct Replies {
             replies: Vec<BatchReply>,
@@ -94,12 +94,12 @@ impl Batch {
             .collect();
         let replies = if self.parallel {
             let commands = self.commands.into_iter().map(|command| {
-                let (node, room) = (node.clone(), room.clone());
-                async move { command?.run(&node, &room).await }
+                let (node, budget) = (node.clone(), budget.clone());
+                async move { command?.run(&node, &budget).await }
             });
             side_by_side(BATCH_WIDTH, commands).await
         } else {
-            command::in_order(node, room, self.commands).await
+            command::in_order(node, budget, self.commands).await
         };
         let replies = names.into_iter().zip(replies).map(|(name, reply)| BatchReply(name, reply)).collect();
         reply::result(&Replies { replies })

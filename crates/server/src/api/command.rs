@@ -8,6 +8,7 @@ use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::answer_budget::AnswerBudget;
 use super::cluster_command::{self, Everywhere};
 use super::error::ApiError;
 use super::history::{self, HistoryRequest};
@@ -15,7 +16,6 @@ use super::method::Method;
 use super::presence;
 use super::publish::{self, PublishRequest};
 use super::reply::{Reply, result};
-use super::room::Room;
 use crate::node::Node;
 
 /// A command that was understood.
@@ -74,32 +74,32 @@ impl Command {
         }
     }
 
-    pub(super) async fn run(self, node: &Node, room: &Room) -> Reply {
-        self.begin(node, room).await.finish(node).await
+    pub(super) async fn run(self, node: &Node, budget: &AnswerBudget) -> Reply {
+        self.begin(node, budget).await.finish(node).await
     }
 
-    async fn begin(self, node: &Node, room: &Room) -> Begun {
+    async fn begin(self, node: &Node, budget: &AnswerBudget) -> Begun {
         let (method, started) = (self.method(), Instant::now());
-        Begun { method, started, state: self.carry_out(node, room).await }
+        Begun { method, started, state: self.carry_out(node, budget).await }
     }
 
-    async fn carry_out(self, node: &Node, room: &Room) -> Result<State, ApiError> {
+    async fn carry_out(self, node: &Node, budget: &AnswerBudget) -> Result<State, ApiError> {
         let instead = self.instead();
-        let _turn = if instead.is_some() { room.turn().await } else { None };
+        let _turn = if instead.is_some() { budget.turn().await } else { None };
         let reply = match self {
             Self::Publish(request) => {
                 return Ok(State::Publishing(publish::publish(node, request).await?));
             }
             Self::Broadcast(request) => publish::broadcast(node, request).await,
-            Self::Presence(request) => presence::presence(node, room, &request.channel).await,
+            Self::Presence(request) => presence::presence(node, budget, &request.channel).await,
             Self::PresenceStats(request) => result(&presence::stats(node, &request.channel).await?),
-            Self::History(request) => history::history(node, room, request).await,
+            Self::History(request) => history::history(node, budget, request).await,
             Self::HistoryRemove(request) => result(&history::remove(node, &request.channel).await?),
             Self::Everywhere(request, parameters) => cluster_command::run(node, request, &parameters).await,
             Self::NotServed(_) => Err(ApiError::NOT_FOUND),
         };
         let reply = match instead {
-            Some(instead) => room.take(reply, instead),
+            Some(instead) => budget.take(reply, instead),
             None => reply,
         };
         reply.map(State::Done)
@@ -120,7 +120,7 @@ impl Command {
 /// another do not wait for each other's answers: what goes into one topic keeps its order and goes out together.
 pub(super) async fn in_order(
     node: &Node,
-    room: &Room,
+    budget: &AnswerBudget,
     commands: impl IntoIterator<Item = Result<Command, ApiError>>,
 ) -> Vec<Reply> {
     let mut replies = Vec::new();
@@ -130,7 +130,7 @@ pub(super) async fn in_order(
             finish(node, &mut begun, &mut replies).await;
         }
         match command {
-            Ok(command) => begun.push(command.begin(node, room).await),
+            Ok(command) => begun.push(command.begin(node, budget).await),
             Err(error) => replies.push(Err(error)),
         }
     }

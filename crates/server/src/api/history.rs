@@ -7,9 +7,9 @@ use fanwire_protocol::centrifuge::{Empty, HistoryResult};
 use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
 
+use super::answer_budget::AnswerBudget;
 use super::error::ApiError;
 use super::reply::{Reply, result};
-use super::room::Room;
 use crate::message::HistoryCall;
 use crate::node::Node;
 use fanwire_protocol::json::fields::nested;
@@ -48,14 +48,14 @@ impl From<StreamPosition> for KnownPosition {
 pub(super) const INSTEAD: &str =
     "ask for a page at a time, with limit, and since with the last page's last offset";
 
-pub(super) async fn history(node: &Node, room: &Room, request: HistoryRequest) -> Reply {
+pub(super) async fn history(node: &Node, budget: &AnswerBudget, request: HistoryRequest) -> Reply {
     let (topic, namespace) = node.topic(&request.channel)?;
     if namespace.history.is_none() {
         return Err(ErrorCode::NOT_AVAILABLE.into());
     }
-    let History { top, publications, is_cut } = node.history(topic, request.call(room.left())?).await?;
+    let History { top, publications, is_cut } = node.history(topic, request.call(budget.left())?).await?;
     if is_cut {
-        return Err(room.too_long(INSTEAD));
+        return Err(budget.too_long(INSTEAD));
     }
     result(&HistoryResult {
         publications: publications.iter().map(|publication| (&**publication).into()).collect(),

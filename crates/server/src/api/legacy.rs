@@ -7,12 +7,12 @@ use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::answer_budget::AnswerBudget;
 use super::command::{self, Command};
 use super::error::ApiError;
 use super::method::Method;
 use super::refusal::Refusal;
 use super::reply::{Envelope, Reply};
-use super::room::Room;
 use crate::node::Node;
 use fanwire_protocol::json::fields::object;
 
@@ -25,10 +25,11 @@ pub(super) struct Numbered {
 }
 
 /// Answers one line of JSON for each command.
-pub(super) async fn run(node: &Node, room: &Room, text: &str) -> Result<Vec<u8>, Refusal> {
+pub(super) async fn run(node: &Node, budget: &AnswerBudget, text: &str) -> Result<Vec<u8>, Refusal> {
     let commands = decode(text, node.settings.api.commands_max)?;
     let ids: Vec<u32> = commands.iter().map(|numbered| numbered.id).collect();
-    let replies = command::in_order(node, room, commands.into_iter().map(|numbered| numbered.command)).await;
+    let replies =
+        command::in_order(node, budget, commands.into_iter().map(|numbered| numbered.command)).await;
     let mut lines = Vec::new();
     for (id, reply) in ids.into_iter().zip(replies) {
         write(id, &reply, &mut lines);

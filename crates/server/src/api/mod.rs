@@ -17,7 +17,7 @@ mod command;
 mod cluster_command;
 mod legacy;
 mod parallel;
-mod room;
+mod answer_budget;
 
 mod clients;
 mod history;
@@ -36,11 +36,11 @@ use hyper::{Method as HttpMethod, Request, StatusCode};
 use crate::accept::foreign::{self, Hosts};
 use crate::node::Node;
 use crate::response::{HttpResponse, respond};
+use answer_budget::AnswerBudget;
 use command::Command;
 use method::Method;
 use refusal::Refusal;
 use reply::Envelope;
-use room::Room;
 
 pub(crate) use cluster_command::run_here;
 pub(crate) use error::ApiError;
@@ -120,22 +120,22 @@ async fn answer(
     let route = route.ok_or(Refusal::UnknownMethod)?;
     let body = body::read(body, settings.body_bytes_max).await?;
     let text = decode::text(&body)?;
-    let room = Room::new(settings.answer_bytes_max);
+    let budget = AnswerBudget::new(settings.answer_bytes_max);
     let statuses = settings.transport_errors || asks_for_statuses(&head.headers);
     match route {
         Route::Method(method) => {
             let command = Command::decode(*method, text).map_err(Refusal::malformed)?;
-            Ok(match command.run(node, &room).await {
+            Ok(match command.run(node, &budget).await {
                 Err(error) if statuses => json(error.status(), &error),
                 reply => json(StatusCode::OK, &Envelope::from(&reply)),
             })
         }
-        Route::Batch => Ok(match batch::run(node, &room, text).await? {
+        Route::Batch => Ok(match batch::run(node, &budget, text).await? {
             Ok(replies) => json(StatusCode::OK, &replies),
             Err(error) if statuses => json(error.status(), &error),
             reply => json(StatusCode::OK, &Envelope::from(&reply)),
         }),
-        Route::Pipeline => Ok(json_bytes(StatusCode::OK, legacy::run(node, &room, text).await?.into())),
+        Route::Pipeline => Ok(json_bytes(StatusCode::OK, legacy::run(node, &budget, text).await?.into())),
     }
 }
 
