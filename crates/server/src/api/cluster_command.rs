@@ -14,7 +14,7 @@ use fanwire_protocol::json::fields::{FieldError, object};
 
 /// A call that was understood.
 #[derive(Clone, Debug)]
-pub(super) enum Everywhere {
+pub(super) enum ClusterCommand {
     Subscribe(Whom, SubscribeRequest),
     Unsubscribe(Whom, UnsubscribeRequest),
     Disconnect(Whom, DisconnectRequest),
@@ -25,7 +25,7 @@ pub(super) enum Everywhere {
 
 /// Does a call on all nodes. The answer comes when it has been done. An order that a node did not do in time fails and
 /// names the node; a question is answered by those that do.
-pub(super) async fn run(node: &Node, request: Everywhere, parameters: &RawValue) -> Reply {
+pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawValue) -> Reply {
     if node.cluster.is_some()
         && request.call_type() == CallType::Order
         && parameters.get().len() > ORDER_BYTES_MAX
@@ -55,10 +55,10 @@ pub(super) async fn run(node: &Node, request: Everywhere, parameters: &RawValue)
 /// Does a call of another node on this one.
 pub(crate) async fn run_here(node: &Node, method: &str, parameters: &str) -> Reply {
     let method = Method::named(method).ok_or(ApiError::NOT_FOUND)?;
-    Everywhere::decode(method, parameters)?.ok_or(ApiError::NOT_FOUND)?.run_here(node).await
+    ClusterCommand::decode(method, parameters)?.ok_or(ApiError::NOT_FOUND)?.run_here(node).await
 }
 
-impl Everywhere {
+impl ClusterCommand {
     /// `None` for a method that concerns no other node.
     pub(super) fn decode(method: Method, parameters: &str) -> Result<Option<Self>, FieldError> {
         Ok(Some(match method {

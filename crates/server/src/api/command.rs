@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer_budget::AnswerBudget;
-use super::cluster_command::{self, Everywhere};
+use super::cluster_command::{self, ClusterCommand};
 use super::error::ApiError;
 use super::history::{self, HistoryRequest};
 use super::method::Method;
@@ -28,7 +28,7 @@ pub(super) enum Command {
     History(HistoryRequest),
     HistoryRemove(ChannelRequest),
     /// What concerns clients of every node, with its parameters as they came.
-    Everywhere(Everywhere, Box<RawValue>),
+    ClusterCommand(ClusterCommand, Box<RawValue>),
     /// A method that is known and answered with error 104, calls of extensions among them.
     NotServed(Method),
 }
@@ -43,9 +43,9 @@ pub(super) struct ChannelRequest {
 
 impl Command {
     pub(super) fn decode(method: Method, parameters: &str) -> Result<Self, FieldError> {
-        if let Some(request) = Everywhere::decode(method, parameters)? {
+        if let Some(request) = ClusterCommand::decode(method, parameters)? {
             let parameters = RawValue::from_string(parameters.trim().to_owned());
-            return Ok(Self::Everywhere(request, parameters.expect("it was read as an object")));
+            return Ok(Self::ClusterCommand(request, parameters.expect("it was read as an object")));
         }
         Ok(match method {
             Method::Publish => Self::Publish(object(parameters)?),
@@ -69,7 +69,7 @@ impl Command {
             Self::PresenceStats(_) => Method::PresenceStats,
             Self::History(_) => Method::History,
             Self::HistoryRemove(_) => Method::HistoryRemove,
-            Self::Everywhere(request, _) => request.method(),
+            Self::ClusterCommand(request, _) => request.method(),
             Self::NotServed(method) => *method,
         }
     }
@@ -95,7 +95,9 @@ impl Command {
             Self::PresenceStats(request) => result(&presence::stats(node, &request.channel).await?),
             Self::History(request) => history::history(node, budget, request).await,
             Self::HistoryRemove(request) => result(&history::remove(node, &request.channel).await?),
-            Self::Everywhere(request, parameters) => cluster_command::run(node, request, &parameters).await,
+            Self::ClusterCommand(request, parameters) => {
+                cluster_command::run(node, request, &parameters).await
+            }
             Self::NotServed(_) => Err(ApiError::NOT_FOUND),
         };
         let reply = match instead {
@@ -110,7 +112,7 @@ impl Command {
         match self {
             Self::History(_) => Some(history::INSTEAD),
             Self::Presence(_) => Some(presence::INSTEAD),
-            Self::Everywhere(Everywhere::Channels(_), _) => Some("ask with a narrower pattern"),
+            Self::ClusterCommand(ClusterCommand::Channels(_), _) => Some("ask with a narrower pattern"),
             _ => None,
         }
     }
