@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::answer_budget::AnswerBudget;
-use super::command::{self, Command};
+use super::command::{self, ApiCommand};
 use super::error::ApiError;
 use super::method::{self, Method};
 use super::parallel::side_by_side;
@@ -29,7 +29,7 @@ const BATCH_WIDTH: usize = 1024;
 /// A batch that was understood, but for commands that are answered with an error.
 #[derive(Debug)]
 pub(super) struct Batch {
-    commands: Vec<Result<Command, ApiError>>,
+    commands: Vec<Result<ApiCommand, ApiError>>,
     parallel: bool,
 }
 
@@ -107,11 +107,11 @@ impl Batch {
 }
 
 /// `{"publish":{...}}`; a command that names no method of ours is answered, not refused.
-fn decode_command(command: &RawValue) -> Result<Result<Command, ApiError>, FieldError> {
+fn decode_command(command: &RawValue) -> Result<Result<ApiCommand, ApiError>, FieldError> {
     let Methods(methods) = object(command.get())?;
     for method in Method::served() {
         if let Some(Some(parameters)) = methods.get(method.name()) {
-            return Command::decode(method, parameters.get()).map(Ok);
+            return ApiCommand::decode(method, parameters.get()).map(Ok);
         }
     }
     Ok(Err(ApiError::NOT_FOUND))
@@ -164,7 +164,7 @@ mod tests {
 
     fn shape(text: &str) -> Vec<Result<Method, u32>> {
         let batch = decode(text, 100).unwrap().unwrap();
-        let method = |command: Result<Command, ApiError>| {
+        let method = |command: Result<ApiCommand, ApiError>| {
             command.map(|command| command.method()).map_err(|error| error.code())
         };
         batch.commands.into_iter().map(method).collect()

@@ -20,7 +20,7 @@ use crate::node::Node;
 
 /// A command that was understood.
 #[derive(Clone, Debug)]
-pub(super) enum Command {
+pub(super) enum ApiCommand {
     Publish(PublishRequest),
     Broadcast(PublishRequest),
     Presence(ChannelRequest),
@@ -28,7 +28,7 @@ pub(super) enum Command {
     History(HistoryRequest),
     HistoryRemove(ChannelRequest),
     /// What concerns clients of every node, with its parameters as they came.
-    ClusterCommand(ClusterCommand, Box<RawValue>),
+    Cluster(ClusterCommand, Box<RawValue>),
     /// A method that is known and answered with error 104, calls of extensions among them.
     NotServed(Method),
 }
@@ -41,11 +41,11 @@ pub(super) struct ChannelRequest {
     pub(super) channel: String,
 }
 
-impl Command {
+impl ApiCommand {
     pub(super) fn decode(method: Method, parameters: &str) -> Result<Self, FieldError> {
         if let Some(request) = ClusterCommand::decode(method, parameters)? {
             let parameters = RawValue::from_string(parameters.trim().to_owned());
-            return Ok(Self::ClusterCommand(request, parameters.expect("it was read as an object")));
+            return Ok(Self::Cluster(request, parameters.expect("it was read as an object")));
         }
         Ok(match method {
             Method::Publish => Self::Publish(object(parameters)?),
@@ -69,7 +69,7 @@ impl Command {
             Self::PresenceStats(_) => Method::PresenceStats,
             Self::History(_) => Method::History,
             Self::HistoryRemove(_) => Method::HistoryRemove,
-            Self::ClusterCommand(request, _) => request.method(),
+            Self::Cluster(request, _) => request.method(),
             Self::NotServed(method) => *method,
         }
     }
@@ -78,33 +78,31 @@ impl Command {
         self.begin(node, budget).await.finish(node).await
     }
 
-    async fn begin(self, node: &Node, budget: &AnswerBudget) -> Begun {
+    async fn begin(self, node: &Node, budget: &AnswerBudget) -> StartedCommand {
         let (method, started) = (self.method(), Instant::now());
-        Begun { method, started, state: self.carry_out(node, budget).await }
+        StartedCommand { method, started, state: self.carry_out(node, budget).await }
     }
 
-    async fn carry_out(self, node: &Node, budget: &AnswerBudget) -> Result<State, ApiError> {
+    async fn carry_out(self, node: &Node, budget: &AnswerBudget) -> Result<CommandState, ApiError> {
         let instead = self.instead();
         let _turn = if instead.is_some() { budget.turn().await } else { None };
         let reply = match self {
             Self::Publish(request) => {
-                return Ok(State::Publishing(publish::publish(node, request).await?));
+                return Ok(CommandState::Publishing(publish::publish(node, request).await?));
             }
             Self::Broadcast(request) => publish::broadcast(node, request).await,
             Self::Presence(request) => presence::presence(node, budget, &request.channel).await,
             Self::PresenceStats(request) => result(&presence::stats(node, &request.channel).await?),
             Self::History(request) => history::history(node, budget, request).await,
             Self::HistoryRemove(request) => result(&history::remove(node, &request.channel).await?),
-            Self::ClusterCommand(request, parameters) => {
-                cluster_command::run(node, request, &parameters).await
-            }
+            Self::Cluster(request, parameters) => cluster_command::run(node, request, &parameters).await,
             Self::NotServed(_) => Err(ApiError::NOT_FOUND),
         };
         let reply = match instead {
             Some(instead) => budget.take(reply, instead),
             None => reply,
         };
-        reply.map(State::Done)
+        reply.map(CommandState::Done)
     }
 
     /// What to do instead where the answer is too long; `None` for a command whose answer never is.
@@ -112,7 +110,7 @@ impl Command {
         match self {
             Self::History(_) => Some(history::INSTEAD),
             Self::Presence(_) => Some(presence::INSTEAD),
-            Self::ClusterCommand(ClusterCommand::Channels(_), _) => Some("ask with a narrower pattern"),
+            Self::Cluster(ClusterCommand::Channels(_), _) => Some("ask with a narrower pattern"),
             _ => None,
         }
     }
@@ -123,46 +121,48 @@ impl Command {
 pub(super) async fn in_order(
     node: &Node,
     budget: &AnswerBudget,
-    commands: impl IntoIterator<Item = Result<Command, ApiError>>,
+    commands: impl IntoIterator<Item = Result<ApiCommand, ApiError>>,
 ) -> Vec<Reply> {
     let mut replies = Vec::new();
-    let mut begun = Vec::new();
+    let mut started = Vec::new();
     for command in commands {
-        if !matches!(command, Ok(Command::Publish(_))) {
-            finish(node, &mut begun, &mut replies).await;
+        if !matches!(command, Ok(ApiCommand::Publish(_))) {
+            finish(node, &mut started, &mut replies).await;
         }
         match command {
-            Ok(command) => begun.push(command.begin(node, budget).await),
+            Ok(command) => started.push(command.begin(node, budget).await),
             Err(error) => replies.push(Err(error)),
         }
     }
-    finish(node, &mut begun, &mut replies).await;
+    finish(node, &mut started, &mut replies).await;
     replies
 }
 
-async fn finish(node: &Node, begun: &mut Vec<Begun>, replies: &mut Vec<Reply>) {
-    for command in begun.drain(..) {
+async fn finish(node: &Node, started: &mut Vec<StartedCommand>, replies: &mut Vec<Reply>) {
+    for command in started.drain(..) {
         replies.push(command.finish(node).await);
     }
 }
 
 /// A command that was carried out, or a publication on its way.
-struct Begun {
+struct StartedCommand {
     method: Method,
     started: Instant,
-    state: Result<State, ApiError>,
+    state: Result<CommandState, ApiError>,
 }
 
-enum State {
-    Publishing(publish::Begun),
+enum CommandState {
+    Publishing(publish::PendingPublish),
     Done(Box<RawValue>),
 }
 
-impl Begun {
+impl StartedCommand {
     async fn finish(self, node: &Node) -> Reply {
         let reply = match self.state {
-            Ok(State::Publishing(publishing)) => publishing.await.and_then(|published| result(&published)),
-            Ok(State::Done(reply)) => Ok(reply),
+            Ok(CommandState::Publishing(publishing)) => {
+                publishing.await.and_then(|published| result(&published))
+            }
+            Ok(CommandState::Done(reply)) => Ok(reply),
             Err(error) => Err(error),
         };
         let code = reply.as_ref().err().map(ApiError::code);
@@ -188,7 +188,7 @@ mod tests {
             "pattern":null,"method":null,"params":null,"label_filter":{"a":[1]},"all_users":true}"#;
         for method in all_methods() {
             for parameters in ["{}", " { } ", nulls] {
-                let command = Command::decode(method, parameters);
+                let command = ApiCommand::decode(method, parameters);
                 assert!(command.is_ok_and(|command| command.method() == method), "{method:?} {parameters}");
             }
         }
@@ -198,7 +198,7 @@ mod tests {
     fn no_method_takes_anything_but_an_object() {
         for method in all_methods() {
             for parameters in ["", " ", "hello", "[]", "[{}]", "1", "null", "{", "{}}", "{} {}", "\"\""] {
-                assert!(Command::decode(method, parameters).is_err(), "{method:?} {parameters}");
+                assert!(ApiCommand::decode(method, parameters).is_err(), "{method:?} {parameters}");
             }
         }
     }
@@ -231,7 +231,7 @@ mod tests {
             (Method::Channels, r#"{"pattern":[]}"#),
         ];
         for (method, parameters) in wrong {
-            assert!(Command::decode(method, parameters).is_err(), "{method:?} {parameters}");
+            assert!(ApiCommand::decode(method, parameters).is_err(), "{method:?} {parameters}");
         }
     }
 }

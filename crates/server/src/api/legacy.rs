@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer_budget::AnswerBudget;
-use super::command::{self, Command};
+use super::command::{self, ApiCommand};
 use super::error::ApiError;
 use super::method::Method;
 use super::refusal::Refusal;
@@ -21,7 +21,7 @@ use fanwire_protocol::json::fields::object;
 pub(super) struct Numbered {
     /// Comes back in the reply; 0 is none.
     id: u32,
-    command: Result<Command, ApiError>,
+    command: Result<ApiCommand, ApiError>,
 }
 
 /// Answers one line of JSON for each command.
@@ -83,7 +83,7 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Vec<Numbered>, R
         // Older PHP clients write an empty object as `[]`. Parameters of wrong types inside an object are the one command's
         // error.
         let parameters = params.map(RawValue::get).filter(|params| params.starts_with('{')).unwrap_or("{}");
-        let command = Command::decode(method, parameters).map_err(ApiError::from);
+        let command = ApiCommand::decode(method, parameters).map_err(ApiError::from);
         commands.push(Numbered { id, command });
     }
     if commands.is_empty() {

@@ -37,7 +37,7 @@ use crate::accept::foreign::{self, Hosts};
 use crate::node::Node;
 use crate::response::{HttpResponse, respond};
 use answer_budget::AnswerBudget;
-use command::Command;
+use command::ApiCommand;
 use method::Method;
 use refusal::Refusal;
 use reply::Envelope;
@@ -124,7 +124,7 @@ async fn answer(
     let statuses = settings.transport_errors || asks_for_statuses(&head.headers);
     match route {
         Route::Method(method) => {
-            let command = Command::decode(*method, text).map_err(Refusal::malformed)?;
+            let command = ApiCommand::decode(*method, text).map_err(Refusal::malformed)?;
             Ok(match command.run(node, &budget).await {
                 Err(error) if statuses => json(error.status(), &error),
                 reply => json(StatusCode::OK, &Envelope::from(&reply)),
@@ -247,7 +247,7 @@ mod tests {
     fn read_as_everything(body: &[u8]) {
         let Ok(text) = decode::text(body) else { return };
         for method in Method::served() {
-            let _ = Command::decode(method, text);
+            let _ = ApiCommand::decode(method, text);
         }
         let _ = batch::decode(text, 3);
         let _ = legacy::decode(text, 3);

@@ -53,10 +53,10 @@ pub(super) struct PublishResult {
 }
 
 /// A publication on its way.
-pub(super) type Begun = Pin<Box<dyn Future<Output = Result<PublishResult, ApiError>> + Send>>;
+pub(super) type PendingPublish = Pin<Box<dyn Future<Output = Result<PublishResult, ApiError>> + Send>>;
 
 /// Begins to publish. What is begun for one topic is published in that order.
-pub(super) async fn publish(node: &Node, request: PublishRequest) -> Result<Begun, ApiError> {
+pub(super) async fn publish(node: &Node, request: PublishRequest) -> Result<PendingPublish, ApiError> {
     let (publish, keep) = request.content()?;
     publish_into(node, &request.channel, request.data_field(), publish, keep).await
 }
@@ -127,7 +127,7 @@ async fn publish_into(
     field: &'static str,
     publish: Publish,
     keep: Keep,
-) -> Result<Begun, ApiError> {
+) -> Result<PendingPublish, ApiError> {
     let (topic, namespace) = node.topic(topic)?;
     let checked = namespace.publication_format.check(&publish.data);
     checked.map_err(|unfit| unfit.of(field))?;
