@@ -7,7 +7,7 @@ use fanwire_protocol::ErrorCode;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::ApiError;
-use super::reply::Reply;
+use super::reply::ApiReply;
 
 /// Commands of one request that read at the same time. Each may read as much as is left, so this is also how many times
 /// that much a request can hold.
@@ -42,7 +42,7 @@ impl AnswerBudget {
     }
 
     /// Takes what a reply needs, or refuses it with a sentence that says what to do instead.
-    pub(super) fn take(&self, reply: Reply, instead: &str) -> Reply {
+    pub(super) fn take(&self, reply: ApiReply, instead: &str) -> ApiReply {
         let reply = reply?;
         let length = reply.get().len();
         match self.0.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(length)) {

@@ -19,7 +19,7 @@ use super::error::ApiError;
 use super::method::{self, Method};
 use super::parallel::side_by_side;
 use super::refusal::Refusal;
-use super::reply::{self, Reply};
+use super::reply::{self, ApiReply};
 use crate::node::Node;
 use fanwire_protocol::json::fields::{FieldError, object};
 
@@ -35,10 +35,10 @@ pub(super) struct Batch {
 
 /// The answer to one command, under its method's name.
 #[derive(Debug)]
-struct BatchReply(&'static str, Reply);
+struct BatchReply(&'static str, ApiReply);
 
 /// Answers `{"replies":[...]}`, in the order of the commands.
-pub(super) async fn run(node: &Node, budget: &AnswerBudget, text: &str) -> Result<Reply, Refusal> {
+pub(super) async fn run(node: &Node, budget: &AnswerBudget, text: &str) -> Result<ApiReply, Refusal> {
     let started = Instant::now();
     let reply = match decode(text, node.settings.api.commands_max)? {
         Ok(batch) => batch.run(node, budget).await,
@@ -78,7 +78,7 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, Ap
 }
 
 impl Batch {
-    async fn run(self, node: &Node, budget: &AnswerBudget) -> Reply {
+    async fn run(self, node: &Node, budget: &AnswerBudget) -> ApiReply {
         #[derive(Serialize)]
         struct Replies {
             replies: Vec<BatchReply>,

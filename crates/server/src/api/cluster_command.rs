@@ -7,7 +7,7 @@ use super::clients::{DisconnectRequest, RefreshRequest, SubscribeRequest, Unsubs
 use super::error::ApiError;
 use super::method::Method;
 use super::overview::{self, ChannelsRequest, ChannelsResult, InfoResult};
-use super::reply::{Reply, result};
+use super::reply::{ApiReply, result};
 use crate::node::Node;
 use crate::peers::{Answers, CallResult, CallType, ORDER_BYTES_MAX, PATIENCE};
 use fanwire_protocol::json::fields::{FieldError, object};
@@ -25,7 +25,7 @@ pub(super) enum ClusterCommand {
 
 /// Does a call on all nodes. The answer comes when it has been done. An order that a node did not do in time fails and
 /// names the node; a question is answered by those that do.
-pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawValue) -> Reply {
+pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawValue) -> ApiReply {
     if node.cluster.is_some()
         && request.call_type() == CallType::Order
         && parameters.get().len() > ORDER_BYTES_MAX
@@ -53,7 +53,7 @@ pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawVa
 }
 
 /// Does a call of another node on this one.
-pub(crate) async fn run_here(node: &Node, method: &str, parameters: &str) -> Reply {
+pub(crate) async fn run_here(node: &Node, method: &str, parameters: &str) -> ApiReply {
     let method = Method::named(method).ok_or(ApiError::NOT_FOUND)?;
     ClusterCommand::decode(method, parameters)?.ok_or(ApiError::NOT_FOUND)?.run_here(node).await
 }
@@ -93,7 +93,7 @@ impl ClusterCommand {
         }
     }
 
-    async fn run_here(self, node: &Node) -> Reply {
+    async fn run_here(self, node: &Node) -> ApiReply {
         match self {
             Self::Subscribe(whom, request) => result(&request.run(node, whom).await?),
             Self::Unsubscribe(whom, request) => result(&request.run(node, whom).await?),
@@ -106,7 +106,7 @@ impl ClusterCommand {
 }
 
 /// An order's result, or the first error with the node that it comes from.
-fn done_by_all((name, here): (&str, CallResult), there: Answers) -> Reply {
+fn done_by_all((name, here): (&str, CallResult), there: Answers) -> ApiReply {
     let result = here.map_err(|error| error.on_node(name))?;
     for (name, outcome) in there.outcomes {
         outcome.map_err(|error| error.on_node(&name))?;
@@ -115,7 +115,7 @@ fn done_by_all((name, here): (&str, CallResult), there: Answers) -> Reply {
 }
 
 /// Makes one answer of those of all nodes.
-fn merged(method: Method, outcomes: impl Iterator<Item = CallResult>, topics_max: usize) -> Reply {
+fn merged(method: Method, outcomes: impl Iterator<Item = CallResult>, topics_max: usize) -> ApiReply {
     match method {
         Method::Channels => result(&ChannelsResult::merged(read(outcomes)?, topics_max)?),
         _ => result(&InfoResult::merged(read(outcomes)?)),

@@ -15,7 +15,7 @@ use super::history::{self, HistoryRequest};
 use super::method::Method;
 use super::presence;
 use super::publish::{self, PublishRequest};
-use super::reply::{Reply, result};
+use super::reply::{ApiReply, result};
 use crate::node::Node;
 
 /// A command that was understood.
@@ -74,7 +74,7 @@ impl ApiCommand {
         }
     }
 
-    pub(super) async fn run(self, node: &Node, budget: &AnswerBudget) -> Reply {
+    pub(super) async fn run(self, node: &Node, budget: &AnswerBudget) -> ApiReply {
         self.begin(node, budget).await.finish(node).await
     }
 
@@ -122,7 +122,7 @@ pub(super) async fn in_order(
     node: &Node,
     budget: &AnswerBudget,
     commands: impl IntoIterator<Item = Result<ApiCommand, ApiError>>,
-) -> Vec<Reply> {
+) -> Vec<ApiReply> {
     let mut replies = Vec::new();
     let mut started = Vec::new();
     for command in commands {
@@ -138,7 +138,7 @@ pub(super) async fn in_order(
     replies
 }
 
-async fn finish(node: &Node, started: &mut Vec<StartedCommand>, replies: &mut Vec<Reply>) {
+async fn finish(node: &Node, started: &mut Vec<StartedCommand>, replies: &mut Vec<ApiReply>) {
     for command in started.drain(..) {
         replies.push(command.finish(node).await);
     }
@@ -157,7 +157,7 @@ enum CommandState {
 }
 
 impl StartedCommand {
-    async fn finish(self, node: &Node) -> Reply {
+    async fn finish(self, node: &Node) -> ApiReply {
         let reply = match self.state {
             Ok(CommandState::Publishing(publishing)) => {
                 publishing.await.and_then(|published| result(&published))

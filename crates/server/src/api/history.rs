@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::answer_budget::AnswerBudget;
 use super::error::ApiError;
-use super::reply::{Reply, result};
+use super::reply::{ApiReply, result};
 use crate::message::HistoryCall;
 use crate::node::Node;
 use fanwire_protocol::json::fields::nested;
@@ -48,7 +48,7 @@ impl From<StreamPosition> for KnownPosition {
 pub(super) const INSTEAD: &str =
     "ask for a page at a time, with limit, and since with the last page's last offset";
 
-pub(super) async fn history(node: &Node, budget: &AnswerBudget, request: HistoryRequest) -> Reply {
+pub(super) async fn history(node: &Node, budget: &AnswerBudget, request: HistoryRequest) -> ApiReply {
     let (topic, namespace) = node.topic(&request.channel)?;
     if namespace.history.is_none() {
         return Err(ErrorCode::NOT_AVAILABLE.into());

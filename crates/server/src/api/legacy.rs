@@ -12,7 +12,7 @@ use super::command::{self, ApiCommand};
 use super::error::ApiError;
 use super::method::Method;
 use super::refusal::Refusal;
-use super::reply::{Envelope, Reply};
+use super::reply::{ApiReply, Envelope};
 use crate::node::Node;
 use fanwire_protocol::json::fields::object;
 
@@ -92,7 +92,7 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Vec<Numbered>, R
     Ok(commands)
 }
 
-fn write(id: u32, reply: &Reply, lines: &mut Vec<u8>) {
+fn write(id: u32, reply: &ApiReply, lines: &mut Vec<u8>) {
     if !lines.is_empty() {
         lines.push(b'\n');
     }

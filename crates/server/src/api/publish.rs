@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::decode::payload;
 use super::error::ApiError;
 use super::parallel::side_by_side;
-use super::reply::{Envelope, Reply, result};
+use super::reply::{ApiReply, Envelope, result};
 use crate::node::Node;
 
 /// Topics of one broadcast that are published into at the same time.
@@ -61,7 +61,7 @@ pub(super) async fn publish(node: &Node, request: PublishRequest) -> Result<Pend
     publish_into(node, &request.channel, request.data_field(), publish, keep).await
 }
 
-pub(super) async fn broadcast(node: &Node, request: PublishRequest) -> Reply {
+pub(super) async fn broadcast(node: &Node, request: PublishRequest) -> ApiReply {
     #[derive(Serialize)]
     struct BroadcastResult<'a> {
         responses: Vec<Envelope<'a, PublishResult>>,
