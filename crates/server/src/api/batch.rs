@@ -18,7 +18,7 @@ use super::command::{self, ApiCommand};
 use super::error::ApiError;
 use super::method::{self, Method};
 use super::parallel::side_by_side;
-use super::refusal::Refusal;
+use super::refusal::HttpRefusal;
 use super::reply::{self, ApiReply};
 use crate::node::Node;
 use fanwire_protocol::json::fields::{FieldError, object};
@@ -38,7 +38,7 @@ pub(super) struct Batch {
 struct BatchReply(&'static str, ApiReply);
 
 /// Answers `{"replies":[...]}`, in the order of the commands.
-pub(super) async fn run(node: &Node, budget: &AnswerBudget, text: &str) -> Result<ApiReply, Refusal> {
+pub(super) async fn run(node: &Node, budget: &AnswerBudget, text: &str) -> Result<ApiReply, HttpRefusal> {
     let started = Instant::now();
     let reply = match decode(text, node.settings.api.commands_max)? {
         Ok(batch) => batch.run(node, budget).await,
@@ -48,7 +48,7 @@ pub(super) async fn run(node: &Node, budget: &AnswerBudget, text: &str) -> Resul
     Ok(reply)
 }
 
-pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, ApiError>, Refusal> {
+pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, ApiError>, HttpRefusal> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Request<'a> {
@@ -58,7 +58,7 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, Ap
         parallel: bool,
     }
 
-    let Request { commands, parallel } = object(text).map_err(Refusal::malformed)?;
+    let Request { commands, parallel } = object(text).map_err(HttpRefusal::malformed)?;
     if commands.len() > commands_max {
         let message = format!("more than {commands_max} commands, the limit that api.commands_max sets");
         return Ok(Err(ApiError::bad_request(message)));
@@ -71,7 +71,7 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, Ap
             let Some(command) = command else {
                 return Ok(Err(ApiError::bad_request(format!("command {number} is null"))));
             };
-            decode_command(command).map_err(|error| Refusal::malformed_command(number, error))
+            decode_command(command).map_err(|error| HttpRefusal::malformed_command(number, error))
         })
         .collect::<Result<_, _>>()?;
     Ok(Ok(Batch { commands, parallel }))
@@ -221,11 +221,11 @@ mod tests {
             r#"{"commands":[{"publish":{}},{"publish":{"channel":1}}]}"#,
             r#"{"commands":[],"parallel":1}"#,
         ] {
-            assert!(matches!(decode(text, 10), Err(Refusal::Malformed(_))), "{text}");
+            assert!(matches!(decode(text, 10), Err(HttpRefusal::Malformed(_))), "{text}");
         }
         let second = decode(r#"{"commands":[{"publish":{}},{"publish":{"channel":1}}]}"#, 10);
         let why = r#"command 2: the field "channel" has a wrong type: expected a string"#;
-        assert_eq!(second.unwrap_err(), Refusal::Malformed(why.into()));
+        assert_eq!(second.unwrap_err(), HttpRefusal::Malformed(why.into()));
         let twice = decode(r#"{"commands":[{"publish":{},"Publish":{}}]}"#, 10).unwrap_err();
         assert!(twice.to_string().contains(r#"command 1: the field "publish" is doubled"#), "{twice}");
     }
