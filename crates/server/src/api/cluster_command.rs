@@ -3,10 +3,10 @@
 use fanwire_protocol::ErrorCode;
 use serde_json::value::RawValue;
 
-use super::clients::{DisconnectRequest, RefreshRequest, SubscribeRequest, UnsubscribeRequest, Whom};
+use super::clients::{ApiDisconnect, ApiRefresh, ApiSubscribe, ApiUnsubscribe, Whom};
 use super::error::ApiError;
 use super::method::Method;
-use super::overview::{self, ChannelsRequest, ChannelsResult, InfoResult};
+use super::overview::{self, ApiChannels, ChannelsResult, InfoResult};
 use super::reply::{ApiReply, result};
 use crate::node::Node;
 use crate::peers::{Answers, CallResult, CallType, ORDER_BYTES_MAX, PATIENCE};
@@ -15,11 +15,11 @@ use fanwire_protocol::json::fields::{FieldError, object};
 /// A call that was understood.
 #[derive(Clone, Debug)]
 pub(super) enum ClusterCommand {
-    Subscribe(Whom, SubscribeRequest),
-    Unsubscribe(Whom, UnsubscribeRequest),
-    Disconnect(Whom, DisconnectRequest),
-    Refresh(Whom, RefreshRequest),
-    Channels(ChannelsRequest),
+    Subscribe(Whom, ApiSubscribe),
+    Unsubscribe(Whom, ApiUnsubscribe),
+    Disconnect(Whom, ApiDisconnect),
+    Refresh(Whom, ApiRefresh),
+    Channels(ApiChannels),
     Info,
 }
 

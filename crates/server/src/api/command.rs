@@ -11,22 +11,22 @@ use serde_json::value::RawValue;
 use super::answer_budget::AnswerBudget;
 use super::cluster_command::{self, ClusterCommand};
 use super::error::ApiError;
-use super::history::{self, HistoryRequest};
+use super::history::{self, ApiHistory};
 use super::method::Method;
 use super::presence;
-use super::publish::{self, PublishRequest};
+use super::publish::{self, ApiPublish};
 use super::reply::{ApiReply, result};
 use crate::node::Node;
 
 /// A command that was understood.
 #[derive(Clone, Debug)]
 pub(super) enum ApiCommand {
-    Publish(PublishRequest),
-    Broadcast(PublishRequest),
-    Presence(ChannelRequest),
-    PresenceStats(ChannelRequest),
-    History(HistoryRequest),
-    HistoryRemove(ChannelRequest),
+    Publish(ApiPublish),
+    Broadcast(ApiPublish),
+    Presence(ApiTopic),
+    PresenceStats(ApiTopic),
+    History(ApiHistory),
+    HistoryRemove(ApiTopic),
     /// What concerns clients of every node, with its parameters as they came.
     Cluster(ClusterCommand, Box<RawValue>),
     /// A method that is known and answered with error 104, calls of extensions among them.
@@ -36,7 +36,7 @@ pub(super) enum ApiCommand {
 /// What is asked of one topic and needs nothing else.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct ChannelRequest {
+pub(super) struct ApiTopic {
     #[serde(alias = "topic", deserialize_with = "null_is_default")]
     pub(super) channel: String,
 }
