@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::health::Health;
 use super::keys::Incarnation;
-use super::link::Links;
-use super::registry::{Beat, Peer, Registry};
+use super::nodes::{Beat, Peer, Registry};
+use super::server::health::Health;
+use super::server::link::Links;
 use super::settings::RedisSettings;
 use crate::engine::EngineError;
 

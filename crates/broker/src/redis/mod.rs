@@ -1,28 +1,23 @@
 //! The Redis engine: topics live in Redis, and every node that uses it sees the same.
 //!
 //! A [`Redis`] is a handle on tasks that keep connections open for as long as it lives. Calls go through command
-//! connections ([`link`]), events come through one of their own ([`subscriptions`]), in the order in which Redis did
-//! things. Nothing waits for a Redis that is known to be gone, and nothing is done twice to be sure.
+//! connections ([`server::link`]), events come through one of their own ([`server::subscriptions`]), in the order in
+//! which Redis did things. Nothing waits for a Redis that is known to be gone, and nothing is done twice to be sure.
 
 mod alarm;
-mod cleaner;
 mod clock;
-mod connection;
 mod frame;
-mod health;
-mod interests;
 mod keys;
 mod lease;
-mod link;
+mod nodes;
 mod presence;
-mod probe;
 mod publish;
-mod registry;
+mod reaper;
 mod reply;
 mod scripts;
+mod server;
 mod settings;
 mod stats;
-mod subscriptions;
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,28 +34,28 @@ use crate::planted;
 use crate::presence::PresenceStats;
 use crate::publish::{Publish, Published};
 use alarm::Alarm;
-use cleaner::Cleaner;
 use clock::Clock;
-use connection::Connector;
-use health::{Health, Seldom};
 use keys::Keys;
 use lease::Lease;
-use link::Links;
+use nodes::Registry;
 use presence::Presence;
-use probe::Probe;
 use publish::Publisher;
-use registry::Registry;
+use reaper::Cleaner;
 use reply::Outcome;
 use scripts::{Script, Scripts};
+use server::connection::Connector;
+use server::health::{Health, Seldom};
+use server::link::Links;
+use server::probe::Probe;
+use server::subscriptions::Subscriptions;
 use stats::Counters;
-use subscriptions::Subscriptions;
 
-pub use connection::LinkError;
-pub use health::LinkState;
-pub use registry::{Incompatible, Peer};
+pub use nodes::{Incompatible, Peer};
+pub use server::connection::LinkError;
+pub use server::health::LinkState;
+pub use server::subscriptions::Deliver;
 pub use settings::RedisSettings;
 pub use stats::{CallKind, CallStats, LATENCY_BOUNDS, LinkRole, LinkStats, RedisStats};
-pub use subscriptions::Deliver;
 
 /// The engine that keeps topics in Redis. Cloning shares it.
 #[derive(Clone)]

@@ -18,13 +18,13 @@ use redis::{Pipeline, Value};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::Instant;
 
-use super::cleaner::{Cleaner, add_script, run};
 use super::frame::member_body;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
-use super::link::{Links, Ready};
-use super::registry::{BACKSTOP, Peer, Registry};
+use super::nodes::{BACKSTOP, Peer, Registry};
+use super::reaper::{Cleaner, add_script, run};
 use super::scripts::Scripts;
+use super::server::link::{Links, Ready};
 use crate::engine::EngineError;
 use crate::members::Member;
 use crate::presence::PresenceStats;

@@ -12,8 +12,8 @@ use crate::engine::EngineError;
 use crate::presence::PresenceStats;
 use crate::redis::frame::Content;
 use crate::redis::keys::Incarnation;
-use crate::redis::link::Ready;
 use crate::redis::reply::{self, Members};
+use crate::redis::server::link::Ready;
 
 /// Up to so many bytes of members, as answers count them, the number of users is exact; above it a user on several
 /// nodes counts on each.

@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use super::{COMMAND_MEMBERS_MAX, Presence, Put, counts, expire, put_members};
 use crate::engine::EngineError;
-use crate::redis::cleaner::run;
 use crate::redis::keys::Incarnation;
-use crate::redis::link::Ready;
+use crate::redis::reaper::run;
+use crate::redis::server::link::Ready;
 
 /// How often everything is written anew, so that the backstop is never reached by a node that lives.
 const RENEWAL: Duration = Duration::from_secs(8 * 60 * 60);

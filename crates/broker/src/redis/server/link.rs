@@ -18,23 +18,23 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error, refused};
-use super::frame::Lineage;
 use super::health::{Health, Seldom};
-use super::scripts::{Script, Scripts};
-use super::settings::RedisSettings;
-use super::stats::{CallKind, Counters};
 use crate::engine::EngineError;
+use crate::redis::frame::Lineage;
+use crate::redis::scripts::{Script, Scripts};
+use crate::redis::settings::RedisSettings;
+use crate::redis::stats::{CallKind, Counters};
 
 /// Some command connections, for calls of one kind. Cloning shares them.
 #[derive(Clone, Debug)]
-pub(super) struct Links {
+pub(in crate::redis) struct Links {
     links: Arc<[watch::Receiver<Option<Ready>>]>,
     kind: CallKind,
 }
 
 /// A command connection in use. Cloning shares it.
 #[derive(Clone)]
-pub(super) struct Ready {
+pub(in crate::redis) struct Ready {
     /// What its calls are counted as.
     kind: CallKind,
     connection: MultiplexedConnection,
@@ -47,7 +47,7 @@ pub(super) struct Ready {
 }
 
 /// Keeps one command connection open.
-pub(super) struct Keeper {
+pub(in crate::redis) struct Keeper {
     index: usize,
     connector: Arc<Connector>,
     health: Arc<Health>,
@@ -60,7 +60,7 @@ pub(super) struct Keeper {
 
 impl Links {
     /// The links, and what has to run for each. `indexes` are what [`Health`] knows them by.
-    pub(super) fn new(
+    pub(in crate::redis) fn new(
         indexes: Range<usize>,
         connector: &Arc<Connector>,
         health: &Arc<Health>,
@@ -88,17 +88,17 @@ impl Links {
     }
 
     /// The same connections, for calls that are counted as of that kind.
-    pub(super) fn of_kind(&self, kind: CallKind) -> Self {
+    pub(in crate::redis) fn of_kind(&self, kind: CallKind) -> Self {
         Self { kind, ..self.clone() }
     }
 
     /// The connection for what concerns the topic.
-    pub(super) fn of_topic(&self, topic: &TopicName) -> Result<Ready, EngineError> {
+    pub(in crate::redis) fn of_topic(&self, topic: &TopicName) -> Result<Ready, EngineError> {
         self.link(self.index_of(topic))
     }
 
     /// Topics by the link that is theirs.
-    pub(super) fn by_link(&self, topics: Vec<TopicName>) -> HashMap<usize, Vec<TopicName>> {
+    pub(in crate::redis) fn by_link(&self, topics: Vec<TopicName>) -> HashMap<usize, Vec<TopicName>> {
         let mut by_link: HashMap<usize, Vec<TopicName>> = HashMap::new();
         for topic in topics {
             by_link.entry(self.index_of(&topic)).or_default().push(topic);
@@ -106,34 +106,34 @@ impl Links {
         by_link
     }
 
-    pub(super) fn index_of(&self, topic: &TopicName) -> usize {
+    pub(in crate::redis) fn index_of(&self, topic: &TopicName) -> usize {
         // Nothing is stored by this hash: who crafts names for one link makes that link busy, no more.
         let hash = FxBuildHasher.hash_one(topic.as_str());
         (hash >> 32) as usize % self.links.len()
     }
 
-    pub(super) fn link(&self, index: usize) -> Result<Ready, EngineError> {
+    pub(in crate::redis) fn link(&self, index: usize) -> Result<Ready, EngineError> {
         let ready = self.links[index].borrow().clone().ok_or(EngineError::Unavailable)?;
         Ok(Ready { kind: self.kind, ..ready })
     }
 
     /// Any connection that is there.
-    pub(super) fn any(&self) -> Result<Ready, EngineError> {
+    pub(in crate::redis) fn any(&self) -> Result<Ready, EngineError> {
         (0..self.links.len()).find_map(|index| self.link(index).ok()).ok_or(EngineError::Unavailable)
     }
 
     /// Says when connections come and go, seen from the first.
-    pub(super) fn watch_first(&self) -> watch::Receiver<Option<Ready>> {
+    pub(in crate::redis) fn watch_first(&self) -> watch::Receiver<Option<Ready>> {
         self.links[0].clone()
     }
 }
 
 impl Ready {
-    pub(super) fn lineage(&self) -> Lineage {
+    pub(in crate::redis) fn lineage(&self) -> Lineage {
         self.lineage
     }
 
-    pub(super) async fn command(&mut self, command: &Cmd) -> Result<Value, EngineError> {
+    pub(in crate::redis) async fn command(&mut self, command: &Cmd) -> Result<Value, EngineError> {
         let asked = Instant::now();
         let answer = self.connection.send_packed_command(command).await;
         let answer = answer.map_err(|error| failure(&error)).and_then(|value| self.accept(value, command));
@@ -142,13 +142,16 @@ impl Ready {
     }
 
     /// Runs several commands in one round trip; the first refusal is the result.
-    pub(super) async fn pipeline(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
+    pub(in crate::redis) async fn pipeline(
+        &mut self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Value>, EngineError> {
         let answers = self.answers(pipeline).await?;
         self.accept_all(answers, pipeline)
     }
 
     /// Runs several commands in one round trip, of which each has its own answer: [`Ready::accept`] them.
-    pub(super) async fn answers(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
+    pub(in crate::redis) async fn answers(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
         let asked = Instant::now();
         let answers = self.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
         let is_ok = answers.as_ref().is_ok_and(|answers| answers.iter().all(|answer| !is_refusal(answer)));
@@ -157,7 +160,7 @@ impl Ready {
     }
 
     /// Runs a script.
-    pub(super) async fn script(
+    pub(in crate::redis) async fn script(
         &mut self,
         script: &Script,
         keys: &[&[u8]],
@@ -169,7 +172,7 @@ impl Ready {
 
     /// Runs a script, which the server may refuse: [`Ready::accept`] the answer. Loads it first if the server has
     /// forgotten it, in which case it has not been run.
-    pub(super) async fn attempt(
+    pub(in crate::redis) async fn attempt(
         &mut self,
         script: &Script,
         keys: &[&[u8]],
@@ -189,12 +192,12 @@ impl Ready {
     }
 
     /// Makes the server know all scripts again.
-    pub(super) async fn load_scripts(&mut self) -> Result<(), EngineError> {
+    pub(in crate::redis) async fn load_scripts(&mut self) -> Result<(), EngineError> {
         load(&mut self.connection, &self.scripts).await.map_err(|_| EngineError::Unavailable)
     }
 
     /// The value, unless the command was refused.
-    pub(super) fn accept(&self, answer: Value, command: &Cmd) -> Result<Value, EngineError> {
+    pub(in crate::redis) fn accept(&self, answer: Value, command: &Cmd) -> Result<Value, EngineError> {
         match answer {
             Value::ServerError(error) => Err(self.refusal(&error, command)),
             value => Ok(value),
@@ -202,7 +205,7 @@ impl Ready {
     }
 
     /// The answers to all commands; the first refusal is the result.
-    pub(super) fn accept_all(
+    pub(in crate::redis) fn accept_all(
         &self,
         answers: Vec<Value>,
         commands: &Pipeline,
@@ -212,7 +215,7 @@ impl Ready {
     }
 
     /// An answer that makes no sense, from a server that is perhaps no Redis.
-    pub(super) fn nonsense(&self) -> EngineError {
+    pub(in crate::redis) fn nonsense(&self) -> EngineError {
         if self.refusals.is_due() {
             tracing::warn!("Redis gave an answer that makes no sense");
         }
@@ -259,7 +262,7 @@ impl std::fmt::Debug for Ready {
 
 impl Keeper {
     /// Connects, and connects again, for ever.
-    pub(super) async fn run(self) {
+    pub(in crate::redis) async fn run(self) {
         let mut backoff = Backoff::new(&self.settings);
         loop {
             let error = match self.connect().await {
@@ -322,12 +325,12 @@ impl Drop for Keeper {
 }
 
 /// Whether the script was not run because the server does not know it.
-pub(super) fn is_unknown_script(answer: &Value) -> bool {
+pub(in crate::redis) fn is_unknown_script(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if error.code() == "NOSCRIPT")
 }
 
 /// Returns true if the server refused for lack of rights.
-pub(super) fn is_not_permitted(error: &ServerError) -> bool {
+pub(in crate::redis) fn is_not_permitted(error: &ServerError) -> bool {
     let details = error.details().unwrap_or_default();
     // Inside a script it is an error like any other.
     error.code() == "NOPERM" || details.contains("ACL failure") || details.contains("can't run this command")

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::connection::LinkError;
-use super::registry::Incompatible;
+use crate::redis::nodes::Incompatible;
 
 /// Whether the engine can do what it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum LinkState {
     Refused(Incompatible),
 }
 
-pub(super) struct Health {
+pub(in crate::redis) struct Health {
     address: String,
     state: watch::Sender<LinkState>,
     missing: Mutex<Missing>,
@@ -43,7 +43,7 @@ struct Missing {
 }
 
 impl Health {
-    pub(super) fn new(address: String, links: usize) -> Self {
+    pub(in crate::redis) fn new(address: String, links: usize) -> Self {
         let missing = Missing {
             links: vec![Some(LinkError::NotYet); links],
             were_up: vec![false; links],
@@ -55,18 +55,18 @@ impl Health {
         Self { address, state, missing: Mutex::new(missing) }
     }
 
-    pub(super) fn watch(&self) -> watch::Receiver<LinkState> {
+    pub(in crate::redis) fn watch(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
     }
 
     /// Which connections are there, and how many times one came back.
-    pub(super) fn links(&self) -> (Vec<bool>, u64) {
+    pub(in crate::redis) fn links(&self) -> (Vec<bool>, u64) {
         let missing = self.missing();
         (missing.links.iter().map(Option::is_none).collect(), missing.reconnects)
     }
 
     /// The connection is there.
-    pub(super) fn up(&self, link: usize) {
+    pub(in crate::redis) fn up(&self, link: usize) {
         let mut missing = self.missing();
         if self.is_refused() {
             return;
@@ -85,7 +85,7 @@ impl Health {
 
     /// The connection is missing. Logged if that is news: one line, however many connections are missing and
     /// however often each of them tries.
-    pub(super) fn down(&self, link: usize, error: LinkError) {
+    pub(in crate::redis) fn down(&self, link: usize, error: LinkError) {
         let mut missing = self.missing();
         if self.is_refused() {
             return;
@@ -113,13 +113,13 @@ impl Health {
     }
 
     /// The node must not join the cluster. What becomes of connections after this changes nothing.
-    pub(super) fn refuse(&self, reason: Incompatible) {
+    pub(in crate::redis) fn refuse(&self, reason: Incompatible) {
         let _missing = self.missing();
         tracing::error!(address = self.address, %reason, "this node does not join the cluster");
         self.state.send_replace(LinkState::Refused(reason));
     }
 
-    pub(super) async fn until_refused(&self) {
+    pub(in crate::redis) async fn until_refused(&self) {
         let mut state = self.watch();
         let refused = state.wait_for(|state| matches!(state, LinkState::Refused(_)));
         refused.await.expect("the sender is borrowed meanwhile");
@@ -153,16 +153,16 @@ impl fmt::Debug for Health {
 
 /// Lets a repeating log line through once in a while.
 #[derive(Debug)]
-pub(super) struct Seldom(Mutex<Option<Instant>>);
+pub(in crate::redis) struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {
     const PAUSE: Duration = Duration::from_secs(10);
 
-    pub(super) fn new() -> Self {
+    pub(in crate::redis) fn new() -> Self {
         Self(Mutex::new(None))
     }
 
-    pub(super) fn is_due(&self) -> bool {
+    pub(in crate::redis) fn is_due(&self) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = last.is_none_or(|last| last.elapsed() >= Self::PAUSE);
         if is_due {

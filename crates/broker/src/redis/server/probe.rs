@@ -13,13 +13,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use super::connection::LinkError;
-use super::frame::parse_offset;
-use super::keys::Keys;
 use super::link::Links;
-use super::stats::Counters;
 use crate::engine::EngineError;
+use crate::redis::frame::parse_offset;
+use crate::redis::keys::Keys;
+use crate::redis::stats::Counters;
 
-pub(super) struct Probe {
+pub(in crate::redis) struct Probe {
     channel: String,
     interval: Duration,
     links: Links,
@@ -35,7 +35,7 @@ impl Probe {
     /// How soon to try again while there is no connection to publish through.
     const UNSENT_PAUSE: Duration = Duration::from_millis(50);
 
-    pub(super) fn new(
+    pub(in crate::redis) fn new(
         node: Uuid,
         keys: &Keys,
         interval: Duration,
@@ -47,12 +47,12 @@ impl Probe {
         Self { channel, interval, links, counters, started: Instant::now(), arrived: Notify::new() }
     }
 
-    pub(super) fn channel(&self) -> &str {
+    pub(in crate::redis) fn channel(&self) -> &str {
         &self.channel
     }
 
     /// Something came through the channel.
-    pub(super) fn receive(&self, payload: &[u8]) {
+    pub(in crate::redis) fn receive(&self, payload: &[u8]) {
         let sent = parse_offset(payload).map(Duration::from_nanos);
         let Some(took) = sent.and_then(|sent| self.started.elapsed().checked_sub(sent)) else { return };
         self.counters.round_trip(took);
@@ -61,7 +61,7 @@ impl Probe {
 
     /// Probes a connection that has joined the channel, and says when it has been heard for the first time. Returns
     /// why it is of no use: too many probes in a row were published and did not arrive.
-    pub(super) async fn run(&self, on_first: impl FnOnce()) -> LinkError {
+    pub(in crate::redis) async fn run(&self, on_first: impl FnOnce()) -> LinkError {
         // What came late through a connection before says nothing about this one.
         tokio::select! {
             biased;

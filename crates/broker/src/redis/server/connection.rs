@@ -15,8 +15,8 @@ use redis::{
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 
-use super::frame::Lineage;
-use super::settings::RedisSettings;
+use crate::redis::frame::Lineage;
+use crate::redis::settings::RedisSettings;
 
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +60,7 @@ pub enum LinkError {
 
 /// Opens connections, all alike.
 #[derive(Debug)]
-pub(super) struct Connector {
+pub(in crate::redis) struct Connector {
     client: Client,
     connect_timeout: Duration,
     answer_timeout: Duration,
@@ -69,16 +69,16 @@ pub(super) struct Connector {
 }
 
 /// An open connection.
-pub(super) struct Opened {
-    pub(super) connection: MultiplexedConnection,
-    pub(super) lineage: Lineage,
+pub(in crate::redis) struct Opened {
+    pub(in crate::redis) connection: MultiplexedConnection,
+    pub(in crate::redis) lineage: Lineage,
     /// Notified once the connection is closed.
-    pub(super) lost: Arc<Notify>,
+    pub(in crate::redis) lost: Arc<Notify>,
 }
 
 /// Pauses between attempts: each twice the last, up to a bound, with jitter so that nodes do not return at once.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(in crate::redis) struct Backoff {
     min: Duration,
     max: Duration,
     next: Duration,
@@ -88,7 +88,7 @@ impl Connector {
     /// Commands that may wait for one connection to take them.
     const WAITING_MAX: usize = 1024;
 
-    pub(super) fn new(settings: &RedisSettings) -> Result<Self, LinkError> {
+    pub(in crate::redis) fn new(settings: &RedisSettings) -> Result<Self, LinkError> {
         let mut redis = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
             .set_db(settings.database)
@@ -124,7 +124,7 @@ impl Connector {
     }
 
     /// Opens a connection. `on_push` gets what the server sends unasked, in order; it must not block.
-    pub(super) async fn open(
+    pub(in crate::redis) async fn open(
         &self,
         on_push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Result<Opened, LinkError> {
@@ -168,7 +168,7 @@ impl Connector {
 }
 
 /// Asks the server whether it is a primary, and which. Serves as probe too.
-pub(super) async fn identify(connection: &mut MultiplexedConnection) -> Result<Lineage, LinkError> {
+pub(in crate::redis) async fn identify(connection: &mut MultiplexedConnection) -> Result<Lineage, LinkError> {
     let info = info(connection, "replication").await?;
     if field(&info, "role") != Some("master") {
         return Err(LinkError::NotPrimary);
@@ -178,18 +178,18 @@ pub(super) async fn identify(connection: &mut MultiplexedConnection) -> Result<L
 }
 
 impl Backoff {
-    pub(super) fn new(settings: &RedisSettings) -> Self {
+    pub(in crate::redis) fn new(settings: &RedisSettings) -> Self {
         Self { min: settings.retry_min, max: settings.retry_max, next: settings.retry_min }
     }
 
     /// After a connection that lasted so long. One that is lost at once counts as an attempt like any other.
-    pub(super) fn held(&mut self, lasted: Duration) {
+    pub(in crate::redis) fn held(&mut self, lasted: Duration) {
         if lasted > self.max {
             self.next = self.min;
         }
     }
 
-    pub(super) async fn pause(&mut self) {
+    pub(in crate::redis) async fn pause(&mut self) {
         let jitter = rand::rng().random_range(0.5..1.0);
         tokio::time::sleep(self.next.mul_f64(jitter)).await;
         self.next = (self.next * 2).min(self.max);
@@ -222,7 +222,7 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The error for a command that every connection needs and the server refuses.
-pub(super) fn refused(command: &str, code: &str) -> LinkError {
+pub(in crate::redis) fn refused(command: &str, code: &str) -> LinkError {
     match code {
         "NOPERM" => LinkError::NotPermitted(command.to_owned()),
         code => LinkError::Refused(format!("{command}: {code}")),
@@ -230,7 +230,7 @@ pub(super) fn refused(command: &str, code: &str) -> LinkError {
 }
 
 /// Why a command on an open connection had no answer.
-pub(super) fn lost_error(error: &RedisError) -> LinkError {
+pub(in crate::redis) fn lost_error(error: &RedisError) -> LinkError {
     if error.is_timeout() { LinkError::Silent } else { LinkError::Closed }
 }
 

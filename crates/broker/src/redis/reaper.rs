@@ -9,10 +9,10 @@ use redis::{Pipeline, Value};
 
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
-use super::link::{Links, Ready, is_unknown_script};
 use super::milliseconds;
-use super::registry::{CLEANING_MAX, Registry};
+use super::nodes::{CLEANING_MAX, Registry};
 use super::scripts::{Script, Scripts};
+use super::server::link::{Links, Ready, is_unknown_script};
 use crate::engine::EngineError;
 
 pub(super) struct Cleaner {

@@ -16,20 +16,20 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error, refused};
-use super::frame::{Content, Frame, Lineage};
 use super::health::{Health, Seldom};
 use super::interests::{Interests, Wanted};
-use super::keys::Keys;
 use super::probe::Probe;
-use super::settings::RedisSettings;
-use super::stats::{CallKind, Counters};
 use crate::engine::EngineError;
 use crate::event::Event;
+use crate::redis::frame::{Content, Frame, Lineage};
+use crate::redis::keys::Keys;
+use crate::redis::settings::RedisSettings;
+use crate::redis::stats::{CallKind, Counters};
 
 /// Takes the engine's events, in the order of each topic. Must not block.
 pub type Deliver = Arc<dyn Fn(Event) + Send + Sync>;
 
-pub(super) struct Subscriptions {
+pub(in crate::redis) struct Subscriptions {
     keys: Arc<Keys>,
     settings: Arc<RedisSettings>,
     deliver: Deliver,
@@ -43,7 +43,7 @@ pub(super) struct Subscriptions {
 }
 
 impl Subscriptions {
-    pub(super) fn new(
+    pub(in crate::redis) fn new(
         keys: Arc<Keys>,
         settings: Arc<RedisSettings>,
         deliver: Deliver,
@@ -63,12 +63,12 @@ impl Subscriptions {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::redis) fn len(&self) -> usize {
         self.interests().len()
     }
 
     /// Wants the topic's events; returns once they will come.
-    pub(super) async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
+    pub(in crate::redis) async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
         let wanted = self.interests().want(topic);
         match wanted {
             Wanted::Unavailable => Err(EngineError::Unavailable),
@@ -81,14 +81,19 @@ impl Subscriptions {
     }
 
     /// Wants the topic's events no more. Its channel is left later, with others.
-    pub(super) fn unsubscribe(&self, topic: &TopicName) {
+    pub(in crate::redis) fn unsubscribe(&self, topic: &TopicName) {
         if self.interests().unwant(topic) {
             self.changed.notify_one();
         }
     }
 
     /// Connects, and connects again, for ever. `index` is what [`Health`] knows this connection by.
-    pub(super) async fn run(self: Arc<Self>, connector: Arc<Connector>, health: Arc<Health>, index: usize) {
+    pub(in crate::redis) async fn run(
+        self: Arc<Self>,
+        connector: Arc<Connector>,
+        health: Arc<Health>,
+        index: usize,
+    ) {
         let mut backoff = Backoff::new(&self.settings);
         loop {
             // What is on its way through a connection that was given up must not come between what the next brings.
@@ -215,7 +220,7 @@ impl Subscriptions {
     }
 
     /// The connection is lost, or is not to be used: whoever waits is told so.
-    pub(super) fn detach(&self) {
+    pub(in crate::redis) fn detach(&self) {
         self.interests().detach();
     }
 

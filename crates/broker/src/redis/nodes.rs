@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::clock::Clock;
 use super::frame::parse_offset;
 use super::keys::{Incarnation, Keys};
-use super::link::{Links, Ready, is_not_permitted};
 use super::milliseconds;
 use super::scripts::{Script, Scripts};
+use super::server::link::{Links, Ready, is_not_permitted};
 use super::settings::RedisSettings;
 use crate::engine::EngineError;
 
