@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
-use crate::event::Event;
 #[cfg(doc)]
-use crate::history::UNPUBLISHED_META_TTL_MAX;
-use crate::history::{History, HistoryQuery, Limit, Recovery, Since};
-use crate::members::Member;
+use crate::contract::UNPUBLISHED_META_TTL_MAX;
+use crate::contract::{
+    EngineError, Event, History, HistoryQuery, Limit, Member, PresenceStats, Publish, Published, Recovery,
+    Since, Usage,
+};
 use crate::memory::{Memory, MemorySettings};
-use crate::presence::PresenceStats;
-use crate::publish::{Publish, Published};
 use crate::redis::Redis;
 
 /// Where topics are kept. Each shard owns one, for the topics that it owns.
@@ -26,46 +25,6 @@ pub enum Engine {
     Memory(Memory),
     /// In Redis, shared with other nodes. All shards of a node hold the same one.
     Redis(Redis),
-}
-
-/// Why an engine did not do what it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EngineError {
-    /// The engine cannot be reached now. Whether the call took effect is not known.
-    #[error("the engine is unavailable")]
-    Unavailable,
-    /// The position that was given belongs to another epoch of the topic.
-    #[error("the position belongs to another epoch of the topic")]
-    UnrecoverablePosition,
-    /// Something that is not the engine's stands where its own should be.
-    #[error("something that is not the engine's stands where its own should be")]
-    Foreign,
-    /// The answer would be longer than was asked for.
-    #[error("the answer is too long")]
-    TooLong,
-    /// The engine has no memory left for what was to be kept.
-    #[error("the engine has no memory left")]
-    Full,
-    /// The engine did not do it, or gave an answer that makes no sense.
-    #[error("the engine refused the call")]
-    Refused,
-}
-
-/// What an engine holds at this moment, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Topics with anything at all in this process: a subscription, and in memory a stream or presence.
-    pub topics: usize,
-    /// Topics that have a position in this process.
-    pub streams: usize,
-    /// Publications kept in history.
-    pub publications: usize,
-    /// What names, positions and publications take.
-    pub bytes: usize,
-    /// Publications that left history before their time since the start, because the bound of memory was reached.
-    pub evicted: u64,
-    /// Positions that were forgotten for the same reason.
-    pub forgotten: u64,
 }
 
 impl Engine {

@@ -12,22 +12,7 @@ use fanwire_protocol::{ClientId, ClientInfo};
 use rustc_hash::FxBuildHasher;
 
 use crate::capacity::shrunk_capacity;
-use crate::presence::PresenceStats;
-
-/// A client that is present.
-#[derive(Clone, Debug)]
-pub struct Member {
-    pub info: Arc<ClientInfo>,
-    /// Subscribers are told when it becomes absent, exactly once, by whatever makes it so:
-    /// [`Engine::remove_presence`](crate::Engine::remove_presence), or the death of its node.
-    pub announce_leave: bool,
-}
-
-impl Member {
-    pub fn new(info: Arc<ClientInfo>, announce_leave: bool) -> Self {
-        Self { info, announce_leave }
-    }
-}
+use crate::contract::{Member, PresenceStats};
 
 #[derive(Default)]
 pub(crate) struct Members {

@@ -20,12 +20,10 @@ use bytes::Bytes;
 use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
 use tokio::time::Instant;
 
-use crate::engine::{EngineError, Usage};
-use crate::event::Event;
-use crate::history::{History, HistoryQuery, Limit, Recovery, Since};
-use crate::members::Member;
-use crate::presence::PresenceStats;
-use crate::publish::{Publish, Published};
+use crate::contract::{
+    EngineError, Event, History, HistoryQuery, Limit, Member, PresenceStats, Publish, Published, Recovery,
+    Since, Usage,
+};
 use idempotency::Idempotency;
 use topics::{Appended, Topics};
 

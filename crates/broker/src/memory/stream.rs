@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use fanwire_protocol::{Epoch, Position, Publication};
 
-use crate::engine::EngineError;
-use crate::history::{History, HistoryQuery, Limit, Recovery, Since};
+use crate::contract::{EngineError, History, HistoryQuery, Limit, Recovery, Since};
 
 pub(super) struct Stream {
     top: Position,

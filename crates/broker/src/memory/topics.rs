@@ -16,10 +16,8 @@ use super::retention::Retention;
 use super::stream::{Stream, Version};
 use super::{MemorySettings, deadline};
 use crate::capacity::shrunk_capacity;
-use crate::engine::Usage;
-use crate::history::UNPUBLISHED_META_TTL_MAX;
-use crate::members::{Member, Members};
-use crate::publish::HistoryOptions;
+use crate::contract::{HistoryOptions, Member, UNPUBLISHED_META_TTL_MAX, Usage};
+use crate::members::Members;
 
 pub(super) struct Topics {
     /// Clients choose topic names, so this is no place for a fast hash.

@@ -20,7 +20,7 @@ use bytes::{Buf, Bytes};
 use fanwire_protocol::{ClientId, ClientInfo, Epoch, Publication, Tags};
 use uuid::Uuid;
 
-use crate::members::Member;
+use crate::contract::Member;
 
 /// One life of the primary that wrote: the first characters of its replication id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::nodes::{Beat, Peer, Registry};
 use super::server::health::Health;
 use super::server::link::Links;
 use super::settings::RedisSettings;
-use crate::engine::EngineError;
+use crate::contract::EngineError;
 
 pub(super) struct Lease {
     registry: Arc<Registry>,

@@ -27,12 +27,11 @@ use fanwire_protocol::{ClientId, ClientInfo, Epoch, TopicName};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::engine::{EngineError, Usage};
-use crate::history::{History, HistoryQuery, Limit, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
-use crate::members::Member;
+use crate::contract::{
+    EngineError, History, HistoryQuery, Limit, Member, PresenceStats, Publish, Published, Recovery, Since,
+    UNPUBLISHED_META_TTL_MAX, Usage,
+};
 use crate::planted;
-use crate::presence::PresenceStats;
-use crate::publish::{Publish, Published};
 use alarm::Alarm;
 use clock::Clock;
 use keys::Keys;

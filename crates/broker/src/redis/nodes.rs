@@ -14,7 +14,7 @@ use super::milliseconds;
 use super::scripts::{Script, Scripts};
 use super::server::link::{Links, Ready, is_not_permitted};
 use super::settings::RedisSettings;
-use crate::engine::EngineError;
+use crate::contract::EngineError;
 
 /// A node of the cluster, for one run of its process.
 #[derive(Clone, Debug, PartialEq, Eq)]

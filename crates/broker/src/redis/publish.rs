@@ -17,8 +17,7 @@ use super::scripts::{Script, Scripts};
 use super::server::link::{Links, Ready, is_unknown_script};
 use super::settings::RedisSettings;
 use super::{fresh_epoch, limit_argument, milliseconds, reply};
-use crate::engine::EngineError;
-use crate::publish::{HistoryOptions, Publish, Published};
+use crate::contract::{EngineError, HistoryOptions, Publish, Published};
 
 pub(super) struct Publisher {
     keys: Arc<Keys>,

@@ -13,7 +13,7 @@ use super::milliseconds;
 use super::nodes::{CLEANING_MAX, Registry};
 use super::scripts::{Script, Scripts};
 use super::server::link::{Links, Ready, is_unknown_script};
-use crate::engine::EngineError;
+use crate::contract::EngineError;
 
 pub(super) struct Cleaner {
     registry: Arc<Registry>,

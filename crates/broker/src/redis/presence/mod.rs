@@ -25,9 +25,7 @@ use super::nodes::{BACKSTOP, Peer, Registry};
 use super::reaper::{Cleaner, add_script, run};
 use super::scripts::Scripts;
 use super::server::link::{Links, Ready};
-use crate::engine::EngineError;
-use crate::members::Member;
-use crate::presence::PresenceStats;
+use crate::contract::{EngineError, Member, PresenceStats};
 use own::Own;
 
 /// Members in one command, and the bytes from which on it is given no more.

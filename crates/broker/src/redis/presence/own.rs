@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
 use crate::capacity::shrunk_capacity;
-use crate::members::{Member, Members};
-use crate::presence::PresenceStats;
+use crate::contract::{Member, PresenceStats};
+use crate::members::Members;
 use crate::redis::keys::Incarnation;
 
 pub(super) struct Own {

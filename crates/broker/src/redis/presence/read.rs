@@ -8,8 +8,7 @@ use fanwire_protocol::{ANSWER_OVERHEAD_BYTES, ClientInfo, TopicName};
 use redis::Value;
 
 use super::Presence;
-use crate::engine::EngineError;
-use crate::presence::PresenceStats;
+use crate::contract::{EngineError, PresenceStats};
 use crate::redis::frame::Content;
 use crate::redis::keys::Incarnation;
 use crate::redis::reply::{self, Members};

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{COMMAND_MEMBERS_MAX, Presence, Put, counts, expire, put_members};
-use crate::engine::EngineError;
+use crate::contract::EngineError;
 use crate::redis::keys::Incarnation;
 use crate::redis::reaper::run;
 use crate::redis::server::link::Ready;

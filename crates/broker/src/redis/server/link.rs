@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error, refused};
 use super::health::{Health, Seldom};
-use crate::engine::EngineError;
+use crate::contract::EngineError;
 use crate::redis::frame::Lineage;
 use crate::redis::scripts::{Script, Scripts};
 use crate::redis::settings::RedisSettings;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::connection::LinkError;
 use super::link::Links;
-use crate::engine::EngineError;
+use crate::contract::EngineError;
 use crate::redis::frame::parse_offset;
 use crate::redis::keys::Keys;
 use crate::redis::stats::Counters;

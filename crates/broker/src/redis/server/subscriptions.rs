@@ -19,8 +19,7 @@ use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_er
 use super::health::{Health, Seldom};
 use super::interests::{Interests, Wanted};
 use super::probe::Probe;
-use crate::engine::EngineError;
-use crate::event::Event;
+use crate::contract::{EngineError, Event};
 use crate::redis::frame::{Content, Frame, Lineage};
 use crate::redis::keys::Keys;
 use crate::redis::settings::RedisSettings;
