@@ -5,10 +5,12 @@
 //! which Redis did things. Nothing waits for a Redis that is known to be gone, and nothing is done twice to be sure.
 
 mod alarm;
+mod arguments;
 mod clock;
 mod frame;
 mod keys;
 mod lease;
+mod log_limit;
 mod nodes;
 mod presence;
 mod publish;
@@ -23,7 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_protocol::{ClientId, ClientInfo, Epoch, TopicName};
+use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -33,9 +35,11 @@ use crate::contract::{
 };
 use crate::planted;
 use alarm::Alarm;
+use arguments::{fresh_epoch, limit_argument, milliseconds, since_arguments};
 use clock::Clock;
 use keys::Keys;
 use lease::Lease;
+use log_limit::Seldom;
 use nodes::Registry;
 use presence::Presence;
 use publish::Publisher;
@@ -43,17 +47,17 @@ use reaper::Cleaner;
 use reply::Outcome;
 use scripts::{Script, Scripts};
 use server::connection::Connector;
-use server::health::{Health, Seldom};
+use server::health::Health;
 use server::link::Links;
 use server::probe::Probe;
 use server::subscriptions::Subscriptions;
 use stats::Counters;
 
-pub use nodes::{Incompatible, Peer};
+pub use nodes::Peer;
 pub use server::connection::LinkError;
 pub use server::health::LinkState;
 pub use server::subscriptions::Deliver;
-pub use settings::RedisSettings;
+pub use settings::{Incompatible, RedisSettings};
 pub use stats::{CallKind, CallStats, LATENCY_BOUNDS, LinkRole, LinkStats, RedisStats};
 
 /// The engine that keeps topics in Redis. Cloning shares it.
@@ -453,25 +457,4 @@ fn spawn_kept(
             () = health.until_refused() => armed.disarm(),
         }
     })
-}
-
-/// Offset and epoch; an empty offset says that there is none.
-fn since_arguments(since: Option<Since<'_>>) -> (String, &str) {
-    since.map_or_else(Default::default, |since| (since.offset.to_string(), since.epoch))
-}
-
-/// What a script can still count exactly.
-fn limit_argument(limit: usize) -> String {
-    const LIMIT_MAX: usize = 1 << 40;
-    limit.min(LIMIT_MAX).to_string()
-}
-
-/// What Redis takes as a TTL.
-fn milliseconds(ttl: Duration) -> u64 {
-    const TTL_MAX: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
-    u64::try_from(ttl.as_millis()).unwrap_or(TTL_MAX).clamp(1, TTL_MAX)
-}
-
-fn fresh_epoch() -> Epoch {
-    Epoch::from_random(rand::random())
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use redis::Value;
 use uuid::Uuid;
 
+use super::arguments::milliseconds;
 use super::clock::Clock;
 use super::frame::parse_offset;
 use super::keys::{Incarnation, Keys};
-use super::milliseconds;
 use super::scripts::{Script, Scripts};
 use super::server::link::{Links, Ready, is_not_permitted};
-use super::settings::RedisSettings;
+use super::settings::{Incompatible, RedisSettings};
 use crate::contract::EngineError;
 
 /// A node of the cluster, for one run of its process.
@@ -23,29 +23,6 @@ pub struct Peer {
     pub id: Uuid,
     /// For people. Two nodes may have the same.
     pub name: Box<str>,
-}
-
-/// Why a node must not join the cluster that it found.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Incompatible {
-    /// The lease differs from that of the nodes that live.
-    #[error(
-        "engine.redis.lease is {ours:?} here and {theirs:?} on the nodes of this cluster; give all nodes the same"
-    )]
-    Lease { ours: Duration, theirs: Duration },
-    /// Another version of this program keeps its data in another way.
-    #[error(
-        "this version keeps its data in Redis in layout {ours}, the nodes of this cluster in layout {theirs}; \
-         stop them before this one is started, or give this one another engine.redis.prefix"
-    )]
-    Layout { ours: u32, theirs: u32 },
-    /// A cluster lives in this Redis, and none under this node's prefix.
-    #[error(
-        "this Redis already serves a cluster with prefix \"{theirs}\"; this node has \"{ours}\". Set \
-         engine.redis.prefix to the same on all nodes, or engine.redis.allow_other_prefixes if two clusters share \
-         this Redis"
-    )]
-    Prefix { ours: Box<str>, theirs: Box<str> },
 }
 
 /// What became of an attempt to renew a lease.

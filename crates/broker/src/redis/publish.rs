@@ -10,13 +10,14 @@ use std::time::Duration;
 use fanwire_protocol::{Position, TopicName};
 use redis::{Arg, Cmd, Pipeline, Value};
 
+use super::arguments::{fresh_epoch, limit_argument, milliseconds};
 use super::clock::Clock;
 use super::frame;
 use super::keys::Keys;
+use super::reply;
 use super::scripts::{Script, Scripts};
 use super::server::link::{Links, Ready, is_unknown_script};
 use super::settings::RedisSettings;
-use super::{fresh_epoch, limit_argument, milliseconds, reply};
 use crate::contract::{EngineError, HistoryOptions, Publish, Published};
 
 pub(super) struct Publisher {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use fanwire_protocol::TopicName;
 use redis::{Pipeline, Value};
 
+use super::arguments::milliseconds;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
-use super::milliseconds;
 use super::nodes::{CLEANING_MAX, Registry};
 use super::scripts::{Script, Scripts};
 use super::server::link::{Links, Ready, is_unknown_script};

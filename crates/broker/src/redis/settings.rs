@@ -70,3 +70,26 @@ impl Default for RedisSettings {
         }
     }
 }
+
+/// Why a node must not join the cluster that it found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Incompatible {
+    /// The lease differs from that of the nodes that live.
+    #[error(
+        "engine.redis.lease is {ours:?} here and {theirs:?} on the nodes of this cluster; give all nodes the same"
+    )]
+    Lease { ours: Duration, theirs: Duration },
+    /// Another version of this program keeps its data in another way.
+    #[error(
+        "this version keeps its data in Redis in layout {ours}, the nodes of this cluster in layout {theirs}; \
+         stop them before this one is started, or give this one another engine.redis.prefix"
+    )]
+    Layout { ours: u32, theirs: u32 },
+    /// A cluster lives in this Redis, and none under this node's prefix.
+    #[error(
+        "this Redis already serves a cluster with prefix \"{theirs}\"; this node has \"{ours}\". Set \
+         engine.redis.prefix to the same on all nodes, or engine.redis.allow_other_prefixes if two clusters share \
+         this Redis"
+    )]
+    Prefix { ours: Box<str>, theirs: Box<str> },
+}

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::mem::Discriminant;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 use super::connection::LinkError;
-use crate::redis::nodes::Incompatible;
+use crate::redis::settings::Incompatible;
 
 /// Whether the engine can do what it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,27 +148,6 @@ impl Missing {
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Health").field("state", &*self.state.borrow()).finish_non_exhaustive()
-    }
-}
-
-/// Lets a repeating log line through once in a while.
-#[derive(Debug)]
-pub(in crate::redis) struct Seldom(Mutex<Option<Instant>>);
-
-impl Seldom {
-    const PAUSE: Duration = Duration::from_secs(10);
-
-    pub(in crate::redis) fn new() -> Self {
-        Self(Mutex::new(None))
-    }
-
-    pub(in crate::redis) fn is_due(&self) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| last.elapsed() >= Self::PAUSE);
-        if is_due {
-            *last = Some(Instant::now());
-        }
-        is_due
     }
 }
 

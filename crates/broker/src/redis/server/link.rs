@@ -18,9 +18,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error, refused};
-use super::health::{Health, Seldom};
+use super::health::Health;
 use crate::contract::EngineError;
 use crate::redis::frame::Lineage;
+use crate::redis::log_limit::Seldom;
 use crate::redis::scripts::{Script, Scripts};
 use crate::redis::settings::RedisSettings;
 use crate::redis::stats::{CallKind, Counters};

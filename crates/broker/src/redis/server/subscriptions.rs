@@ -16,12 +16,13 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error, refused};
-use super::health::{Health, Seldom};
+use super::health::Health;
 use super::interests::{Interests, Wanted};
 use super::probe::Probe;
 use crate::contract::{EngineError, Event};
 use crate::redis::frame::{Content, Frame, Lineage};
 use crate::redis::keys::Keys;
+use crate::redis::log_limit::Seldom;
 use crate::redis::settings::RedisSettings;
 use crate::redis::stats::{CallKind, Counters};
 
