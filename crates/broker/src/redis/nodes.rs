@@ -176,9 +176,10 @@ impl Registry {
             milliseconds(BACKSTOP).to_string(),
         ];
         let arguments: Vec<_> = arguments.iter().map(String::as_bytes).collect();
-        let (answer, command) =
-            link.attempt(&self.scripts.prefixes, &[Keys::PREFIXES.as_bytes()], &arguments).await?;
-        if let Value::ServerError(error) = &answer
+        let mut commands = redis::pipe();
+        commands.add_command(self.scripts.prefixes.call(&[Keys::PREFIXES], &arguments));
+        let answers = link.run(&commands).await?;
+        if let Some(Value::ServerError(error)) = answers.first()
             && is_not_permitted(error)
         {
             self.prefixes_are_closed.store(true, Relaxed);
@@ -189,8 +190,8 @@ impl Registry {
             );
             return Ok(None);
         }
-        let answer = link.accept(answer, &command)?;
-        let other = text(&answer).ok_or_else(|| link.nonsense())?;
+        let answers = link.accept_all(answers, &commands)?;
+        let other = answers.first().and_then(text).ok_or_else(|| link.nonsense())?;
         let refusal =
             || Incompatible::Prefix { ours: prefix.clone(), theirs: String::from_utf8_lossy(other).into() };
         Ok((!other.is_empty()).then(refusal))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_protocol::{Position, TopicName};
-use redis::{Arg, Cmd, Pipeline, Value};
+use redis::{Arg, Cmd, Value};
 
 use super::arguments::{fresh_epoch, limit_argument, milliseconds};
 use super::clock::Clock;
@@ -16,7 +16,7 @@ use super::frame;
 use super::keys::Keys;
 use super::reply;
 use super::scripts::{Script, Scripts};
-use super::server::link::{Links, Ready, is_unknown_script};
+use super::server::link::{Links, Ready};
 use super::settings::RedisSettings;
 use crate::contract::{EngineError, HistoryOptions, Publish, Published};
 
@@ -138,7 +138,7 @@ impl Group<'_> {
             expected.push((answer, publications));
             commands.add_command(command);
         }
-        let answers = answers(&mut link, &commands).await?;
+        let answers = link.run(&commands).await?;
         for ((answer, command), (expected, publications)) in
             answers.into_iter().zip(commands.cmd_iter()).zip(expected)
         {
@@ -166,7 +166,7 @@ impl Group<'_> {
             publish.history == Some(options) && publish.idempotency_key.is_none() && publish.version == 0
         };
         let script = &self.publisher.scripts.publish;
-        let mut command = call(script, &[&self.meta, &self.stream]);
+        let mut command = script.call(&[&self.meta, &self.stream], &[]);
         self.put_options(&mut command, link, options);
         let (mut publications, mut bytes) = (0, 0);
         for publish in rest.iter().take_while(is_alike).take(Publisher::RUN_MAX) {
@@ -193,7 +193,7 @@ impl Group<'_> {
         let mut script_keys = vec![self.meta.as_str(), &self.stream];
         script_keys.extend(key.as_deref());
         let script = &scripts.publish_once;
-        let mut command = call(script, &script_keys);
+        let mut command = script.call(&script_keys, &[]);
         self.put_options(&mut command, link, options);
         let body = body(publish);
         let bytes = body.len();
@@ -216,7 +216,7 @@ impl Group<'_> {
         let frame = live_frame(publish);
         let bytes = frame.len();
         let script = &scripts.publish_live_once;
-        let mut command = call(script, &[&keys.idempotency(self.topic, key)]);
+        let mut command = script.call(&[keys.idempotency(self.topic, key)], &[]);
         command.arg(&self.channel).arg(frame).arg(milliseconds(settings.idempotency_ttl));
         Step { command, script: Some(script), publications: 1, bytes, answer: Answer::Suppressible }
     }
@@ -267,25 +267,6 @@ fn bring_code(steps: &mut [Step<'_>]) {
     }
 }
 
-/// Runs the commands. Scripts that the server does not know have not been run, so they are loaded and run then. That
-/// concerns single commands, and round trips in the middle of which somebody makes the server forget its scripts.
-async fn answers(link: &mut Ready, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
-    let mut answers = link.answers(commands).await?;
-    if !answers.iter().any(is_unknown_script) {
-        return Ok(answers);
-    }
-    link.load_scripts().await?;
-    let mut again = redis::pipe();
-    for (command, _) in commands.cmd_iter().zip(&answers).filter(|(_, answer)| is_unknown_script(answer)) {
-        again.add_command(command.clone());
-    }
-    let second = link.answers(&again).await?;
-    for (answer, second) in answers.iter_mut().filter(|answer| is_unknown_script(answer)).zip(second) {
-        *answer = second;
-    }
-    Ok(answers)
-}
-
 /// What became of the first publication of a step.
 fn published(
     link: &Ready,
@@ -304,12 +285,6 @@ fn published(
     };
     let (suppressed, position) = published.ok_or_else(|| link.nonsense())?;
     Ok(Published { position, suppressed })
-}
-
-fn call(script: &Script, keys: &[&str]) -> Cmd {
-    let mut command = redis::cmd("EVALSHA");
-    command.arg(&script.hash).arg(keys.len()).arg(keys);
-    command
 }
 
 fn body(publish: &Publish) -> Vec<u8> {

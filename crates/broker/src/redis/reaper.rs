@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use fanwire_protocol::TopicName;
-use redis::{Pipeline, Value};
+use redis::Value;
 
 use super::arguments::milliseconds;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
 use super::nodes::{CLEANING_MAX, Registry};
-use super::scripts::{Script, Scripts};
-use super::server::link::{Links, Ready, is_unknown_script};
+use super::scripts::Scripts;
+use super::server::link::Links;
 use crate::contract::EngineError;
 
 pub(super) struct Cleaner {
@@ -137,11 +137,11 @@ impl Cleaner {
             let script_keys = [keys.members(topic, dead), keys.member_counts(topic)];
             let channel = keys.channel(topic);
             let arguments = [channel.as_bytes(), incarnation.as_bytes(), members_max.as_bytes()];
-            add_script(&mut commands, &self.scripts.clean, &script_keys, &arguments);
+            commands.add_command(self.scripts.clean.call(&script_keys, &arguments));
         }
         // Others wait for as long as this goes on.
         commands.cmd("PEXPIRE").arg(keys.cleaning(dead)).arg(milliseconds(CLEANING_MAX));
-        let answers = run(&mut link, &commands).await?;
+        let answers = link.run(&commands).await?;
         let mut left = Vec::new();
         for ((topic, command), answer) in topics.into_iter().zip(commands.cmd_iter()).zip(answers) {
             match link.accept(answer, command) {
@@ -156,20 +156,6 @@ impl Cleaner {
         }
         Ok(left)
     }
-}
-
-/// Runs commands of which each does the same if it is done twice. Each has its own answer.
-pub(super) async fn run(link: &mut Ready, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
-    let answers = link.answers(commands).await?;
-    if !answers.iter().any(is_unknown_script) {
-        return Ok(answers);
-    }
-    link.load_scripts().await?;
-    link.answers(commands).await
-}
-
-pub(super) fn add_script(commands: &mut Pipeline, script: &Script, keys: &[String], arguments: &[&[u8]]) {
-    commands.cmd("EVALSHA").arg(&script.hash).arg(keys.len()).arg(keys).arg(arguments);
 }
 
 fn read_topic(name: &Value) -> Option<TopicName> {

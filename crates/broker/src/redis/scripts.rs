@@ -1,5 +1,7 @@
 //! The Lua scripts, each put together from parts and named by its hash.
 
+use redis::{Cmd, ToRedisArgs};
+
 /// A script: what it does, and the hash by which it is called.
 #[derive(Debug)]
 pub(super) struct Script {
@@ -23,6 +25,15 @@ pub(super) struct Scripts {
     pub(super) beat: Script,
     pub(super) peers: Script,
     pub(super) claim: Script,
+}
+
+impl Script {
+    /// A call of the script. Further arguments may follow.
+    pub(super) fn call<K: ToRedisArgs>(&self, keys: &[K], arguments: &[&[u8]]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.hash).arg(keys.len()).arg(keys).arg(arguments);
+        command
+    }
 }
 
 impl Scripts {

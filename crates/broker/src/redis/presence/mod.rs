@@ -22,7 +22,7 @@ use super::frame::member_body;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
 use super::nodes::{BACKSTOP, Peer, Registry};
-use super::reaper::{Cleaner, add_script, run};
+use super::reaper::Cleaner;
 use super::scripts::Scripts;
 use super::server::link::{Links, Ready};
 use crate::contract::{EngineError, Member, PresenceStats};
@@ -229,9 +229,8 @@ impl Presence {
             if !was_listed {
                 self.put_topic(&mut commands, topic, write.incarnation);
             }
-            add_script(&mut commands, &self.scripts.admit, &script_keys, &arguments);
-            let answers = run(&mut link, &commands).await?;
-            match link.accept_all(answers, &commands)?.last() {
+            commands.add_command(self.scripts.admit.call(&script_keys, &arguments));
+            match link.pipeline(&commands).await?.last() {
                 // A node that joined since, or one that has died.
                 Some(Value::Int(-1)) if !is_fresh => nodes_age_max = Duration::ZERO,
                 Some(Value::Int(0)) => break false,
@@ -303,7 +302,7 @@ impl Presence {
         let mut arguments =
             vec![channel.as_bytes(), incarnation.as_bytes(), counts.as_bytes(), ttl.as_bytes()];
         arguments.extend(clients.iter().map(AsRef::as_ref));
-        add_script(commands, &self.scripts.remove, &keys, &arguments);
+        commands.add_command(self.scripts.remove.call(&keys, &arguments));
     }
 
     /// Begins to write single members, with a change of the table.
@@ -364,9 +363,7 @@ impl Write<'_> {
     }
 
     async fn finish(self, commands: Pipeline) -> Result<(), EngineError> {
-        let mut link = self.link()?;
-        let answers = run(&mut link, &commands).await?;
-        link.accept_all(answers, &commands)?;
+        self.link()?.pipeline(&commands).await?;
         let is_void = self.is_void();
         self.settle();
         if is_void { Err(EngineError::Unavailable) } else { Ok(()) }

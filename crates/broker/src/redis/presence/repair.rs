@@ -13,7 +13,6 @@ use uuid::Uuid;
 use super::{COMMAND_MEMBERS_MAX, Presence, Put, counts, expire, put_members};
 use crate::contract::EngineError;
 use crate::redis::keys::Incarnation;
-use crate::redis::reaper::run;
 use crate::redis::server::link::Ready;
 
 /// How often everything is written anew, so that the backstop is never reached by a node that lives.
@@ -115,7 +114,7 @@ impl<'a> Rewrite<'a> {
         for (topic, _) in &self.topics {
             commands.hkeys(self.presence.keys.members(topic, self.incarnation));
         }
-        let there = link.answers(&commands).await?;
+        let there = link.run(&commands).await?;
         for ((index, there), command) in there.into_iter().enumerate().zip(commands.cmd_iter()) {
             // One topic in whose way something stands must not keep the others from being written.
             if let Ok(Value::Array(there)) = link.accept(there, command) {
@@ -190,7 +189,7 @@ impl<'a> Rewrite<'a> {
         if commands.is_empty() {
             return Ok(());
         }
-        let answers = run(link, &commands).await?;
+        let answers = link.run(&commands).await?;
         for ((answer, command), index) in answers.into_iter().zip(commands.cmd_iter()).zip(topics) {
             if link.accept(answer, command).is_err() {
                 self.topics[index].1 = Progress::Refused;

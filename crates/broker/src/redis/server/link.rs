@@ -142,24 +142,6 @@ impl Ready {
         answer
     }
 
-    /// Runs several commands in one round trip; the first refusal is the result.
-    pub(in crate::redis) async fn pipeline(
-        &mut self,
-        pipeline: &Pipeline,
-    ) -> Result<Vec<Value>, EngineError> {
-        let answers = self.answers(pipeline).await?;
-        self.accept_all(answers, pipeline)
-    }
-
-    /// Runs several commands in one round trip, of which each has its own answer: [`Ready::accept`] them.
-    pub(in crate::redis) async fn answers(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
-        let asked = Instant::now();
-        let answers = self.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
-        let is_ok = answers.as_ref().is_ok_and(|answers| answers.iter().all(|answer| !is_refusal(answer)));
-        self.counters.call(self.kind, asked.elapsed(), is_ok);
-        answers.map_err(|error| failure(&error))
-    }
-
     /// Runs a script.
     pub(in crate::redis) async fn script(
         &mut self,
@@ -167,34 +149,53 @@ impl Ready {
         keys: &[&[u8]],
         arguments: &[&[u8]],
     ) -> Result<Value, EngineError> {
-        let (answer, command) = self.attempt(script, keys, arguments).await?;
-        self.accept(answer, &command)
+        let mut commands = redis::pipe();
+        commands.add_command(script.call(keys, arguments));
+        self.pipeline(&commands).await?.pop().ok_or_else(|| self.nonsense())
     }
 
-    /// Runs a script, which the server may refuse: [`Ready::accept`] the answer. Loads it first if the server has
-    /// forgotten it, in which case it has not been run.
-    pub(in crate::redis) async fn attempt(
+    /// Runs several commands in one round trip; the first refusal is the result.
+    pub(in crate::redis) async fn pipeline(
         &mut self,
-        script: &Script,
-        keys: &[&[u8]],
-        arguments: &[&[u8]],
-    ) -> Result<(Value, Cmd), EngineError> {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(&script.hash).arg(keys.len()).arg(keys).arg(arguments);
-        let asked = Instant::now();
-        let mut answer = self.connection.send_packed_command(&command).await;
-        if answer.as_ref().is_ok_and(is_unknown_script) {
-            self.load_scripts().await?;
-            answer = self.connection.send_packed_command(&command).await;
-        }
-        let is_ok = answer.as_ref().is_ok_and(|answer| !is_refusal(answer));
-        self.counters.call(self.kind, asked.elapsed(), is_ok);
-        Ok((answer.map_err(|error| failure(&error))?, command))
+        commands: &Pipeline,
+    ) -> Result<Vec<Value>, EngineError> {
+        let answers = self.run(commands).await?;
+        self.accept_all(answers, commands)
     }
 
-    /// Makes the server know all scripts again.
-    pub(in crate::redis) async fn load_scripts(&mut self) -> Result<(), EngineError> {
-        load(&mut self.connection, &self.scripts).await.map_err(|_| EngineError::Unavailable)
+    /// Runs several commands in one round trip and returns the answer to each: [`Ready::accept`] them.
+    ///
+    /// Commands whose script the server has forgotten have not run. Their scripts are loaded and these commands, and
+    /// no others, are sent a second time.
+    pub(in crate::redis) async fn run(&mut self, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
+        let asked = Instant::now();
+        let answers = self.send_and_load(commands).await;
+        let is_ok = answers.as_ref().is_ok_and(|answers| !answers.iter().any(is_refusal));
+        self.counters.call(self.kind, asked.elapsed(), is_ok);
+        answers
+    }
+
+    async fn send_and_load(&mut self, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
+        let mut answers = self.send(commands).await?;
+        if !answers.iter().any(is_unknown_script) {
+            return Ok(answers);
+        }
+        load(&mut self.connection, &self.scripts).await.map_err(|_| EngineError::Unavailable)?;
+        let mut again = redis::pipe();
+        for (command, _) in commands.cmd_iter().zip(&answers).filter(|(_, answer)| is_unknown_script(answer))
+        {
+            again.add_command(command.clone());
+        }
+        let second = self.send(&again).await?;
+        for (answer, second) in answers.iter_mut().filter(|answer| is_unknown_script(answer)).zip(second) {
+            *answer = second;
+        }
+        Ok(answers)
+    }
+
+    async fn send(&mut self, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
+        let answers = self.connection.send_packed_commands(commands, 0, commands.len()).await;
+        answers.map_err(|error| failure(&error))
     }
 
     /// The value, unless the command was refused.
@@ -326,7 +327,7 @@ impl Drop for Keeper {
 }
 
 /// Whether the script was not run because the server does not know it.
-pub(in crate::redis) fn is_unknown_script(answer: &Value) -> bool {
+fn is_unknown_script(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if error.code() == "NOSCRIPT")
 }
 
@@ -338,7 +339,7 @@ pub(in crate::redis) fn is_not_permitted(error: &ServerError) -> bool {
 }
 
 fn is_refusal(answer: &Value) -> bool {
-    matches!(answer, Value::ServerError(_)) && !is_unknown_script(answer)
+    matches!(answer, Value::ServerError(_))
 }
 
 /// The name of the command.
