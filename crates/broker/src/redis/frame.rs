@@ -50,8 +50,6 @@ pub(super) enum Content {
     Publication(Publication),
     Join(Arc<ClientInfo>),
     Leave(Arc<ClientInfo>),
-    /// Something about the stream itself.
-    Control,
     /// A client that is present.
     Member(Arc<ClientInfo>),
 }
@@ -79,7 +77,6 @@ mod kind {
     pub(super) const PUBLICATION: u8 = 1;
     pub(super) const JOIN: u8 = 2;
     pub(super) const LEAVE: u8 = 3;
-    pub(super) const CONTROL: u8 = 4;
     /// A client that is present, and goes without a word.
     pub(super) const MEMBER: u8 = 5;
     /// A client that is present, whose leave is to be said. `scripts/leave.lua` makes a leave of it.
@@ -174,7 +171,6 @@ impl Content {
             }
             kind::JOIN => fields.info.map(Self::Join).ok_or(FrameError::NoClient),
             kind::LEAVE => fields.info.map(Self::Leave).ok_or(FrameError::NoClient),
-            kind::CONTROL => Ok(Self::Control),
             kind::MEMBER | kind::ANNOUNCED_MEMBER => {
                 fields.info.map(Self::Member).ok_or(FrameError::NoClient)
             }
@@ -381,7 +377,9 @@ mod tests {
         assert_eq!(parse(b"\x01abcdefgh012345670\n\x01\x04\0"), Err(FrameError::MalformedStamp));
         assert_eq!(parse(b"\x01\n\x01\x02\0"), Err(FrameError::NoClient));
         assert_eq!(parse(b"\x01\n\x01\x04\x01\xff\xff\xff\xff\x0f"), Err(FrameError::CutShort));
-        assert_eq!(parse(b"\x01\n\x01\x04\x63\x03abc\0"), Ok(Content::Control));
+        assert_eq!(parse(b"\x01\n\x01\x04\x63\x03abc\0"), Err(FrameError::UnknownKind(4)));
+        let empty = Publication { data: Bytes::new(), info: None, tags: None, offset: 0 };
+        assert_eq!(parse(b"\x01\n\x01\x01\x63\x03abc\0"), Ok(Content::Publication(empty)));
     }
 
     proptest! {

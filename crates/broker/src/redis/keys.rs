@@ -97,7 +97,7 @@ impl Keys {
         format!("{}n:{{!}}", self.prefix)
     }
 
-    /// Hash: the nodes, to their id, name and applications.
+    /// Hash: the nodes, to their id, name and application.
     pub(super) fn node_details(&self) -> String {
         format!("{}nd:{{!}}", self.prefix)
     }

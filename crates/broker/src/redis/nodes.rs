@@ -45,8 +45,8 @@ pub(super) enum Beat {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Dead {
     pub(super) name: Box<str>,
-    /// Those in which it may have members.
-    pub(super) applications: Vec<Box<str>>,
+    /// The one in which it may have members.
+    pub(super) application: Box<str>,
 }
 
 /// The nodes, as one of them sees and changes them.
@@ -120,8 +120,8 @@ impl Registry {
         let Value::Array(values) = &answer else { return Err(link.nonsense()) };
         let peers = values.chunks_exact(2).filter_map(|pair| {
             let incarnation = Incarnation::parse(text(&pair[0])?)?;
-            let (peer, applications) = read_details(&pair[1])?;
-            applications.contains(&self.settings.application).then_some((incarnation, peer))
+            let (peer, application) = read_details(&pair[1])?;
+            (*application == *self.settings.application).then_some((incarnation, peer))
         });
         Ok(peers.collect())
     }
@@ -222,13 +222,11 @@ impl Registry {
             Value::Array(values) => match values.as_slice() {
                 [Value::Int(0), _, _] => Ok(None),
                 [Value::Int(_), Value::Int(others), details] => {
-                    let known = read_details(details)
-                        .map(|(peer, applications)| Dead { name: peer.name, applications });
-                    let unknown = || Dead {
-                        name: Box::default(),
-                        applications: vec![self.settings.application.clone()],
+                    let (name, application) = match read_details(details) {
+                        Some((peer, application)) => (peer.name, application.into()),
+                        None => (Box::default(), self.settings.application.clone()),
                     };
-                    Ok(Some((*others, known.unwrap_or_else(unknown))))
+                    Ok(Some((*others, Dead { name, application })))
                 }
                 _ => Err(link.nonsense()),
             },
@@ -264,7 +262,7 @@ impl Registry {
         Some(Incompatible::Lease { ours: self.settings.lease, theirs })
     }
 
-    /// What the node says of itself: id, name and applications, by zeros.
+    /// What the node says of itself: id, name and application, separated by zeros.
     fn details(&self) -> String {
         format!("{}\0{}\0{}", self.node.id.simple(), self.node.name, self.settings.application)
     }
@@ -292,9 +290,27 @@ fn text(value: &Value) -> Option<&[u8]> {
     }
 }
 
-/// A node and its applications.
-fn read_details(value: &Value) -> Option<(Peer, Vec<Box<str>>)> {
+/// A node and its application, the first if there are several.
+fn read_details(value: &Value) -> Option<(Peer, &str)> {
     let mut parts = std::str::from_utf8(text(value)?).ok()?.split('\0');
     let peer = Peer { id: Uuid::try_parse(parts.next()?).ok()?, name: parts.next()?.into() };
-    Some((peer, parts.map(Into::into).collect()))
+    Some((peer, parts.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_of_several_applications_are_read_as_of_the_first() {
+        let details = |text: &str| Value::BulkString(text.into());
+        let id = Uuid::from_u128(7);
+        let peer = Peer { id, name: "n".into() };
+        for applications in ["a", "a\0b"] {
+            let value = details(&format!("{}\0n\0{applications}", id.simple()));
+            assert_eq!(read_details(&value), Some((peer.clone(), "a")));
+        }
+        assert_eq!(read_details(&details(&format!("{}\0n", id.simple()))), None);
+        assert_eq!(read_details(&details("")), None);
+    }
 }

@@ -65,9 +65,7 @@ impl Cleaner {
     async fn clean_up_after(&self, dead: Incarnation, cleaner: Incarnation) -> Result<(), EngineError> {
         let Some(node) = self.registry.claim(dead, cleaner).await? else { return Ok(()) };
         tracing::warn!(node = %node.name, "a node is dead: its members are taken out");
-        for application in node.applications {
-            self.clean_application(&self.keys.of_application(&application), dead).await?;
-        }
+        self.clean_application(&self.keys.of_application(&node.application), dead).await?;
         self.registry.forget(dead).await
     }
 

@@ -250,7 +250,7 @@ impl Subscriptions {
             }
             Ok(Frame { content: Content::Join(info), .. }) => (self.deliver)(Event::Join { topic, info }),
             Ok(Frame { content: Content::Leave(info), .. }) => (self.deliver)(Event::Leave { topic, info }),
-            Ok(Frame { content: Content::Control | Content::Member(_), .. }) => {
+            Ok(Frame { content: Content::Member(_), .. }) => {
                 (self.deliver)(Event::Interrupted { topic });
             }
             Err(error) => {
