@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 /// Lets a repeating log line through once in a while.
 #[derive(Debug)]
-pub(super) struct Seldom(Mutex<Option<Instant>>);
+pub(super) struct LogRateLimit(Mutex<Option<Instant>>);
 
-impl Seldom {
+impl LogRateLimit {
     const PAUSE: Duration = Duration::from_secs(10);
 
     pub(super) fn new() -> Self {

@@ -39,7 +39,7 @@ use arguments::{fresh_epoch, limit_argument, milliseconds, since_arguments};
 use clock::Clock;
 use keys::Keys;
 use lease::Lease;
-use log_limit::Seldom;
+use log_limit::LogRateLimit;
 use nodes::Registry;
 use presence::Presence;
 use publish::Publisher;
@@ -76,7 +76,7 @@ struct Inner {
     counters: Arc<Counters>,
     clock: Arc<Clock>,
     settings: Arc<RedisSettings>,
-    foreign: Seldom,
+    foreign: LogRateLimit,
     tasks: Vec<JoinHandle<()>>,
     alarm: Alarm,
 }
@@ -179,7 +179,7 @@ impl Redis {
             counters,
             clock,
             settings,
-            foreign: Seldom::new(),
+            foreign: LogRateLimit::new(),
             tasks,
             alarm,
         })))

@@ -21,7 +21,7 @@ use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_er
 use super::health::Health;
 use crate::contract::EngineError;
 use crate::redis::frame::Lineage;
-use crate::redis::log_limit::Seldom;
+use crate::redis::log_limit::LogRateLimit;
 use crate::redis::scripts::{Script, Scripts};
 use crate::redis::settings::RedisSettings;
 use crate::redis::stats::{CallKind, Counters};
@@ -43,7 +43,7 @@ pub(in crate::redis) struct Ready {
     scripts: Arc<Scripts>,
     /// Ends the connection: the server turned out not to be what it was.
     suspect: Arc<Notify>,
-    refusals: Arc<Seldom>,
+    refusals: Arc<LogRateLimit>,
     counters: Arc<Counters>,
 }
 
@@ -55,7 +55,7 @@ pub(in crate::redis) struct Keeper {
     scripts: Arc<Scripts>,
     settings: Arc<RedisSettings>,
     ready: watch::Sender<Option<Ready>>,
-    refusals: Arc<Seldom>,
+    refusals: Arc<LogRateLimit>,
     counters: Arc<Counters>,
 }
 
@@ -69,7 +69,7 @@ impl Links {
         settings: &Arc<RedisSettings>,
         counters: &Arc<Counters>,
     ) -> (Self, Vec<Keeper>) {
-        let refusals = Arc::new(Seldom::new());
+        let refusals = Arc::new(LogRateLimit::new());
         let (mut links, mut keepers) = (Vec::new(), Vec::new());
         for index in indexes {
             let (ready, link) = watch::channel(None);

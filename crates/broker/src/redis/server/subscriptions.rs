@@ -22,7 +22,7 @@ use super::probe::Probe;
 use crate::contract::{EngineError, Event};
 use crate::redis::frame::{Content, Frame, Lineage};
 use crate::redis::keys::Keys;
-use crate::redis::log_limit::Seldom;
+use crate::redis::log_limit::LogRateLimit;
 use crate::redis::settings::RedisSettings;
 use crate::redis::stats::{CallKind, Counters};
 
@@ -39,7 +39,7 @@ pub(in crate::redis) struct Subscriptions {
     interests: Mutex<Interests>,
     /// There may be something to join or leave.
     changed: Notify,
-    malformed: Seldom,
+    malformed: LogRateLimit,
 }
 
 impl Subscriptions {
@@ -59,7 +59,7 @@ impl Subscriptions {
             counters,
             interests,
             changed: Notify::new(),
-            malformed: Seldom::new(),
+            malformed: LogRateLimit::new(),
         }
     }
 
