@@ -12,7 +12,7 @@ use super::clock::Clock;
 use super::frame::parse_offset;
 use super::keys::{Incarnation, Keys};
 use super::scripts::{Script, Scripts};
-use super::server::link::{Links, Ready, is_not_permitted};
+use super::server::link::{CommandLink, Links, is_not_permitted};
 use super::settings::{Incompatible, RedisSettings};
 use crate::contract::EngineError;
 
@@ -162,7 +162,7 @@ impl Registry {
     /// Returns why the node's prefix is not to be taken. Where the node has no right to look, it takes it.
     async fn announce_prefix(
         &self,
-        link: &mut Ready,
+        link: &mut CommandLink,
         joins: bool,
     ) -> Result<Option<Incompatible>, EngineError> {
         if self.prefixes_are_closed.load(Relaxed) {
@@ -200,7 +200,7 @@ impl Registry {
     /// Returns how many others live, and who is dead.
     async fn claim_with(
         &self,
-        link: &mut Ready,
+        link: &mut CommandLink,
         dead: Incarnation,
         cleaner: Incarnation,
     ) -> Result<Option<(i64, Dead)>, EngineError> {
@@ -269,7 +269,7 @@ impl Registry {
 }
 
 async fn run(
-    link: &mut Ready,
+    link: &mut CommandLink,
     script: &Script,
     keys: &[String],
     arguments: &[String],

@@ -16,7 +16,7 @@ use super::frame;
 use super::keys::Keys;
 use super::reply;
 use super::scripts::{Script, Scripts};
-use super::server::link::{Links, Ready};
+use super::server::link::{CommandLink, Links};
 use super::settings::RedisSettings;
 use crate::contract::{EngineError, HistoryOptions, Publish, Published};
 
@@ -150,7 +150,7 @@ impl Group<'_> {
     }
 
     /// The first step of what is to be published.
-    fn step(&self, link: &Ready, rest: &[Publish]) -> Step<'_> {
+    fn step(&self, link: &CommandLink, rest: &[Publish]) -> Step<'_> {
         let publish = &rest[0];
         match (publish.history, &publish.idempotency_key) {
             (Some(options), None) if publish.version == 0 => self.keep(link, rest, options),
@@ -161,7 +161,7 @@ impl Group<'_> {
     }
 
     /// All of the next that are to be kept alike.
-    fn keep(&self, link: &Ready, rest: &[Publish], options: HistoryOptions) -> Step<'_> {
+    fn keep(&self, link: &CommandLink, rest: &[Publish], options: HistoryOptions) -> Step<'_> {
         let is_alike = |publish: &&Publish| {
             publish.history == Some(options) && publish.idempotency_key.is_none() && publish.version == 0
         };
@@ -183,7 +183,7 @@ impl Group<'_> {
 
     fn keep_once(
         &self,
-        link: &Ready,
+        link: &CommandLink,
         publish: &Publish,
         options: HistoryOptions,
         key: Option<&str>,
@@ -222,7 +222,7 @@ impl Group<'_> {
     }
 
     /// The arguments of `append.lua`, up to the bodies.
-    fn put_options(&self, command: &mut Cmd, link: &Ready, options: HistoryOptions) {
+    fn put_options(&self, command: &mut Cmd, link: &CommandLink, options: HistoryOptions) {
         let ttl = milliseconds(options.ttl);
         command
             .arg(&self.channel)
@@ -269,7 +269,7 @@ fn bring_code(steps: &mut [Step<'_>]) {
 
 /// What became of the first publication of a step.
 fn published(
-    link: &Ready,
+    link: &CommandLink,
     expected: Answer,
     publications: usize,
     answer: &Value,

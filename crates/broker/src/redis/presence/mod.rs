@@ -24,7 +24,7 @@ use super::lease::Lease;
 use super::nodes::{BACKSTOP, Peer, Registry};
 use super::reaper::Cleaner;
 use super::scripts::Scripts;
-use super::server::link::{Links, Ready};
+use super::server::link::{CommandLink, Links};
 use crate::contract::{EngineError, Member, PresenceStats};
 use own::Own;
 
@@ -353,7 +353,7 @@ impl Write<'_> {
     }
 
     /// What to send the topic's commands through. Something of it may be in Redis from now on.
-    fn link(&self) -> Result<Ready, EngineError> {
+    fn link(&self) -> Result<CommandLink, EngineError> {
         let link = self.presence.links.of_topic(self.topic)?;
         let mut own = self.presence.own();
         if own.incarnation == self.incarnation {

@@ -12,7 +12,7 @@ use crate::contract::{EngineError, PresenceStats};
 use crate::redis::frame::Content;
 use crate::redis::keys::Incarnation;
 use crate::redis::reply::{self, Members};
-use crate::redis::server::link::Ready;
+use crate::redis::server::link::CommandLink;
 
 /// Up to so many bytes of members, as answers count them, the number of users is exact; above it a user on several
 /// nodes counts on each.
@@ -60,7 +60,7 @@ impl Presence {
         }
     }
 
-    async fn alive(&self, link: &mut Ready, topic: &TopicName) -> Result<Alive, EngineError> {
+    async fn alive(&self, link: &mut CommandLink, topic: &TopicName) -> Result<Alive, EngineError> {
         let mut command = redis::cmd("HGETALL");
         let counts = link.command(command.arg(self.keys.member_counts(topic))).await?;
         let counts = reply::pairs(counts).ok_or_else(|| link.nonsense())?;
@@ -82,7 +82,7 @@ impl Presence {
     /// `bytes_max`, as answers count them.
     async fn read(
         &self,
-        link: &mut Ready,
+        link: &mut CommandLink,
         topic: &TopicName,
         alive: &Alive,
         bytes_max: usize,

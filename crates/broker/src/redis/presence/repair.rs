@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{COMMAND_MEMBERS_MAX, Presence, Put, counts, expire, put_members};
 use crate::contract::EngineError;
 use crate::redis::keys::Incarnation;
-use crate::redis::server::link::Ready;
+use crate::redis::server::link::CommandLink;
 
 /// How often everything is written anew, so that the backstop is never reached by a node that lives.
 const RENEWAL: Duration = Duration::from_secs(8 * 60 * 60);
@@ -106,7 +106,7 @@ impl<'a> Rewrite<'a> {
         Self { presence, incarnation, topics, round: Round::default() }
     }
 
-    async fn run(&mut self, link: &mut Ready) -> Result<(), EngineError> {
+    async fn run(&mut self, link: &mut CommandLink) -> Result<(), EngineError> {
         if self.topics.is_empty() {
             return Ok(());
         }
@@ -127,7 +127,7 @@ impl<'a> Rewrite<'a> {
     /// Everything of the topic, given which clients are there already.
     async fn put_topic(
         &mut self,
-        link: &mut Ready,
+        link: &mut CommandLink,
         index: usize,
         there: &[Value],
     ) -> Result<(), EngineError> {
@@ -173,7 +173,7 @@ impl<'a> Rewrite<'a> {
     }
 
     /// Takes note that all commands so far are the topic's, or of those before.
-    async fn send_if_full(&mut self, link: &mut Ready, index: usize) -> Result<(), EngineError> {
+    async fn send_if_full(&mut self, link: &mut CommandLink, index: usize) -> Result<(), EngineError> {
         self.round.topics.resize(self.round.commands.len(), index);
         if self.round.members < MEMBERS_MAX && self.round.bytes < ROUND_BYTES_MAX {
             return Ok(());
@@ -181,7 +181,7 @@ impl<'a> Rewrite<'a> {
         self.send(link).await
     }
 
-    async fn send(&mut self, link: &mut Ready) -> Result<(), EngineError> {
+    async fn send(&mut self, link: &mut CommandLink) -> Result<(), EngineError> {
         let Round { commands, topics, last_of, .. } = std::mem::take(&mut self.round);
         if self.presence.lease.held() != Some(self.incarnation) {
             return Err(EngineError::Unavailable);

@@ -29,13 +29,13 @@ use crate::redis::stats::{CallKind, Counters};
 /// Some command connections, for calls of one kind. Cloning shares them.
 #[derive(Clone, Debug)]
 pub(in crate::redis) struct Links {
-    links: Arc<[watch::Receiver<Option<Ready>>]>,
+    links: Arc<[watch::Receiver<Option<CommandLink>>]>,
     kind: CallKind,
 }
 
 /// A command connection in use. Cloning shares it.
 #[derive(Clone)]
-pub(in crate::redis) struct Ready {
+pub(in crate::redis) struct CommandLink {
     /// What its calls are counted as.
     kind: CallKind,
     connection: MultiplexedConnection,
@@ -54,7 +54,7 @@ pub(in crate::redis) struct Keeper {
     health: Arc<Health>,
     scripts: Arc<Scripts>,
     settings: Arc<RedisSettings>,
-    ready: watch::Sender<Option<Ready>>,
+    ready: watch::Sender<Option<CommandLink>>,
     refusals: Arc<LogRateLimit>,
     counters: Arc<Counters>,
 }
@@ -94,7 +94,7 @@ impl Links {
     }
 
     /// The connection for what concerns the topic.
-    pub(in crate::redis) fn of_topic(&self, topic: &TopicName) -> Result<Ready, EngineError> {
+    pub(in crate::redis) fn of_topic(&self, topic: &TopicName) -> Result<CommandLink, EngineError> {
         self.link(self.index_of(topic))
     }
 
@@ -113,23 +113,23 @@ impl Links {
         (hash >> 32) as usize % self.links.len()
     }
 
-    pub(in crate::redis) fn link(&self, index: usize) -> Result<Ready, EngineError> {
+    pub(in crate::redis) fn link(&self, index: usize) -> Result<CommandLink, EngineError> {
         let ready = self.links[index].borrow().clone().ok_or(EngineError::Unavailable)?;
-        Ok(Ready { kind: self.kind, ..ready })
+        Ok(CommandLink { kind: self.kind, ..ready })
     }
 
     /// Any connection that is there.
-    pub(in crate::redis) fn any(&self) -> Result<Ready, EngineError> {
+    pub(in crate::redis) fn any(&self) -> Result<CommandLink, EngineError> {
         (0..self.links.len()).find_map(|index| self.link(index).ok()).ok_or(EngineError::Unavailable)
     }
 
     /// Says when connections come and go, seen from the first.
-    pub(in crate::redis) fn watch_first(&self) -> watch::Receiver<Option<Ready>> {
+    pub(in crate::redis) fn watch_first(&self) -> watch::Receiver<Option<CommandLink>> {
         self.links[0].clone()
     }
 }
 
-impl Ready {
+impl CommandLink {
     pub(in crate::redis) fn lineage(&self) -> Lineage {
         self.lineage
     }
@@ -163,7 +163,7 @@ impl Ready {
         self.accept_all(answers, commands)
     }
 
-    /// Runs several commands in one round trip and returns the answer to each: [`Ready::accept`] them.
+    /// Runs several commands in one round trip and returns the answer to each: [`CommandLink::accept`] them.
     ///
     /// Commands whose script the server has forgotten have not run. Their scripts are loaded and these commands, and
     /// no others, are sent a second time.
@@ -256,9 +256,9 @@ impl Ready {
     }
 }
 
-impl std::fmt::Debug for Ready {
+impl std::fmt::Debug for CommandLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ready").field("lineage", &self.lineage).finish_non_exhaustive()
+        f.debug_struct("CommandLink").field("lineage", &self.lineage).finish_non_exhaustive()
     }
 }
 
@@ -292,7 +292,7 @@ impl Keeper {
     async fn hold(&self, opened: Opened) -> LinkError {
         let Opened { mut connection, lineage, lost } = opened;
         let suspect = Arc::new(Notify::new());
-        self.ready.send_replace(Some(Ready {
+        self.ready.send_replace(Some(CommandLink {
             kind: CallKind::Other,
             connection: connection.clone(),
             lineage,
