@@ -11,14 +11,14 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::keys::Incarnation;
-use super::nodes::{Beat, Peer, Registry};
+use super::nodes::{Beat, NodeTable, Peer};
 use super::server::health::Health;
 use super::server::link::Links;
 use super::settings::RedisSettings;
 use crate::contract::EngineError;
 
 pub(super) struct Lease {
-    registry: Arc<Registry>,
+    nodes: Arc<NodeTable>,
     links: Links,
     health: Arc<Health>,
     length: Duration,
@@ -60,13 +60,13 @@ impl Lease {
     const MARGIN: Duration = Duration::from_millis(5);
 
     pub(super) fn new(
-        registry: Arc<Registry>,
+        nodes: Arc<NodeTable>,
         links: Links,
         health: Arc<Health>,
         settings: &RedisSettings,
     ) -> Self {
         Self {
-            registry,
+            nodes,
             links,
             health,
             length: settings.lease,
@@ -109,7 +109,7 @@ impl Lease {
     /// The nodes that live, after this one has joined.
     pub(super) async fn peers(&self) -> Result<Vec<(Incarnation, Peer)>, EngineError> {
         self.hold().await?;
-        self.registry.peers().await
+        self.nodes.peers().await
     }
 
     pub(super) fn beats(&self) -> watch::Receiver<Beats> {
@@ -167,7 +167,7 @@ impl Lease {
             (status.incarnation, status.began)
         };
         let usual = started + self.length / 3;
-        match self.registry.beat(incarnation, began.is_none()).await {
+        match self.nodes.beat(incarnation, began.is_none()).await {
             Ok(Beat::Held { since, next_end, ended }) => {
                 let may_clean = self.held_from(started, since) + self.patience;
                 let mut next = usual;

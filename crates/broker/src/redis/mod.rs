@@ -40,7 +40,7 @@ use clock::Clock;
 use keys::Keys;
 use lease::Lease;
 use log_limit::LogRateLimit;
-use nodes::Registry;
+use nodes::NodeTable;
 use presence::Presence;
 use publish::Publisher;
 use reaper::Cleaner;
@@ -119,7 +119,7 @@ impl Redis {
         );
         let (presence_links, vital_links) =
             (links.of_kind(CallKind::Presence), vital_links.of_kind(CallKind::Presence));
-        let registry = Registry::new(
+        let nodes = NodeTable::new(
             node,
             Arc::clone(&keys),
             vital_links.clone(),
@@ -127,21 +127,17 @@ impl Redis {
             Arc::clone(&settings),
             Arc::clone(&clock),
         );
-        let registry = Arc::new(registry);
-        let lease = Lease::new(Arc::clone(&registry), vital_links, Arc::clone(&health), &settings);
+        let nodes = Arc::new(nodes);
+        let lease = Lease::new(Arc::clone(&nodes), vital_links, Arc::clone(&health), &settings);
         let lease = Arc::new(lease);
-        let cleaner = Cleaner::new(
-            Arc::clone(&registry),
-            Arc::clone(&keys),
-            presence_links.clone(),
-            Arc::clone(&scripts),
-        );
+        let cleaner =
+            Cleaner::new(Arc::clone(&nodes), Arc::clone(&keys), presence_links.clone(), Arc::clone(&scripts));
         let cleaner = Arc::new(cleaner);
         let presence = Arc::new(Presence::new(
             Arc::clone(&keys),
             presence_links,
             Arc::clone(&scripts),
-            registry,
+            nodes,
             Arc::clone(&lease),
             Arc::clone(&cleaner),
         ));

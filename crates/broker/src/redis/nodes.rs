@@ -50,7 +50,7 @@ pub(super) struct Dead {
 }
 
 /// The nodes, as one of them sees and changes them.
-pub(super) struct Registry {
+pub(super) struct NodeTable {
     node: Peer,
     keys: Arc<Keys>,
     links: Links,
@@ -73,7 +73,7 @@ pub(super) const BACKSTOP: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long others wait for one that takes out a dead node's members before they do it too.
 pub(super) const CLEANING_MAX: Duration = Duration::from_secs(5);
 
-impl Registry {
+impl NodeTable {
     pub(super) fn new(
         node: Peer,
         keys: Arc<Keys>,
@@ -137,7 +137,7 @@ impl Registry {
         Ok(self.claim_with(&mut link, dead, cleaner).await?.map(|(_, dead)| dead))
     }
 
-    /// Ends this node's own lease, as [`Registry::claim`] would. The last to leave takes the cluster's prefix with
+    /// Ends this node's own lease, as [`NodeTable::claim`] would. The last to leave takes the cluster's prefix with
     /// it, so that the next cluster may have another.
     pub(super) async fn resign(&self, incarnation: Incarnation) -> Result<(), EngineError> {
         let mut link = self.links.any()?;

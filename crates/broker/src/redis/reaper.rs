@@ -10,13 +10,13 @@ use redis::Value;
 use super::arguments::milliseconds;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
-use super::nodes::{CLEANING_MAX, Registry};
+use super::nodes::{CLEANING_MAX, NodeTable};
 use super::scripts::Scripts;
 use super::server::link::Links;
 use crate::contract::EngineError;
 
 pub(super) struct Cleaner {
-    registry: Arc<Registry>,
+    nodes: Arc<NodeTable>,
     keys: Arc<Keys>,
     links: Links,
     scripts: Arc<Scripts>,
@@ -28,8 +28,8 @@ impl Cleaner {
     /// Topics in one round trip.
     const TOPICS: usize = 128;
 
-    pub(super) fn new(registry: Arc<Registry>, keys: Arc<Keys>, links: Links, scripts: Arc<Scripts>) -> Self {
-        Self { registry, keys, links, scripts }
+    pub(super) fn new(nodes: Arc<NodeTable>, keys: Arc<Keys>, links: Links, scripts: Arc<Scripts>) -> Self {
+        Self { nodes, keys, links, scripts }
     }
 
     /// Cleans up after those whose lease has ended, for ever.
@@ -49,7 +49,7 @@ impl Cleaner {
     /// Takes all of a node's members out of all topics of this application, and forgets the node.
     pub(super) async fn clean(&self, dead: Incarnation) -> Result<(), EngineError> {
         self.clean_application(&self.keys, dead).await?;
-        self.registry.forget(dead).await
+        self.nodes.forget(dead).await
     }
 
     /// Takes all of a node's members out of topics of this application. Returns the topics in which nothing is left
@@ -63,10 +63,10 @@ impl Cleaner {
     }
 
     async fn clean_up_after(&self, dead: Incarnation, cleaner: Incarnation) -> Result<(), EngineError> {
-        let Some(node) = self.registry.claim(dead, cleaner).await? else { return Ok(()) };
+        let Some(node) = self.nodes.claim(dead, cleaner).await? else { return Ok(()) };
         tracing::warn!(node = %node.name, "a node is dead: its members are taken out");
         self.clean_application(&self.keys.of_application(&node.application), dead).await?;
-        self.registry.forget(dead).await
+        self.nodes.forget(dead).await
     }
 
     async fn clean_application(&self, keys: &Keys, dead: Incarnation) -> Result<(), EngineError> {

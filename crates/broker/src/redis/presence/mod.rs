@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::frame::member_body;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
-use super::nodes::{BACKSTOP, Peer, Registry};
+use super::nodes::{BACKSTOP, NodeTable, Peer};
 use super::reaper::Cleaner;
 use super::scripts::Scripts;
 use super::server::link::{CommandLink, Links};
@@ -36,7 +36,7 @@ pub(super) struct Presence {
     keys: Arc<Keys>,
     links: Links,
     scripts: Arc<Scripts>,
-    registry: Arc<Registry>,
+    nodes: Arc<NodeTable>,
     lease: Arc<Lease>,
     cleaner: Arc<Cleaner>,
     /// Never locked while the lease's status is.
@@ -63,7 +63,7 @@ impl Presence {
         keys: Arc<Keys>,
         links: Links,
         scripts: Arc<Scripts>,
-        registry: Arc<Registry>,
+        nodes: Arc<NodeTable>,
         lease: Arc<Lease>,
         cleaner: Arc<Cleaner>,
     ) -> Self {
@@ -72,7 +72,7 @@ impl Presence {
             keys,
             links,
             scripts,
-            registry,
+            nodes,
             lease,
             cleaner,
             own,
@@ -180,7 +180,7 @@ impl Presence {
         let Some(incarnation) = self.lease.end().await else { return Ok(()) };
         let _none_repairs = self.repairing.lock().await;
         // From here on the members are nobody's.
-        self.registry.resign(incarnation).await?;
+        self.nodes.resign(incarnation).await?;
         let (doubtful, leftovers) = {
             let mut own = self.own();
             let doubtful = own.doubtful().into_iter().map(|(topic, _)| topic).collect();
@@ -271,7 +271,7 @@ impl Presence {
         }
         let asked = Instant::now();
         let own = self.lease.incarnation();
-        let peers = self.registry.peers().await?;
+        let peers = self.nodes.peers().await?;
         let incarnations: Arc<[_]> =
             peers.into_iter().map(|(incarnation, _)| incarnation).filter(|peer| *peer != own).collect();
         let live = LiveNodes { asked, incarnations: Arc::clone(&incarnations) };
