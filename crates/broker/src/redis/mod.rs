@@ -41,7 +41,7 @@ use keys::Keys;
 use lease::Lease;
 use log_limit::LogRateLimit;
 use nodes::NodeTable;
-use presence::Presence;
+use presence::PresenceStore;
 use publish::Publisher;
 use reaper::Cleaner;
 use reply::Outcome;
@@ -71,7 +71,7 @@ struct Inner {
     links: Links,
     publisher: Publisher,
     subscriptions: Arc<Subscriptions>,
-    presence: Arc<Presence>,
+    presence: Arc<PresenceStore>,
     health: Arc<Health>,
     counters: Arc<Counters>,
     clock: Arc<Clock>,
@@ -133,7 +133,7 @@ impl Redis {
         let cleaner =
             Cleaner::new(Arc::clone(&nodes), Arc::clone(&keys), presence_links.clone(), Arc::clone(&scripts));
         let cleaner = Arc::new(cleaner);
-        let presence = Arc::new(Presence::new(
+        let presence = Arc::new(PresenceStore::new(
             Arc::clone(&keys),
             presence_links,
             Arc::clone(&scripts),

@@ -32,7 +32,7 @@ use own::Own;
 const COMMAND_MEMBERS_MAX: usize = 500;
 const COMMAND_BYTES_MAX: usize = 256 << 10;
 
-pub(super) struct Presence {
+pub(super) struct PresenceStore {
     keys: Arc<Keys>,
     links: Links,
     scripts: Arc<Scripts>,
@@ -55,7 +55,7 @@ struct LiveNodes {
     incarnations: Arc<[Incarnation]>,
 }
 
-impl Presence {
+impl PresenceStore {
     /// For how long the list of nodes that live is believed.
     const LIVE_NODES_AGE_MAX: Duration = Duration::from_secs(1);
 
@@ -327,7 +327,7 @@ impl Presence {
 /// A write of single members of a topic. Unless it is told that all went well, the topic becomes doubtful: if the
 /// call is dropped half-way nobody knows either.
 struct Write<'a> {
-    presence: &'a Presence,
+    presence: &'a PresenceStore,
     topic: &'a TopicName,
     incarnation: Incarnation,
     is_settled: bool,
@@ -386,9 +386,11 @@ impl Drop for Write<'_> {
     }
 }
 
-impl fmt::Debug for Presence {
+impl fmt::Debug for PresenceStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presence").field("incarnation", &self.lease.incarnation()).finish_non_exhaustive()
+        f.debug_struct("PresenceStore")
+            .field("incarnation", &self.lease.incarnation())
+            .finish_non_exhaustive()
     }
 }
 

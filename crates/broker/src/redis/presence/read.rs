@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fanwire_protocol::{ANSWER_OVERHEAD_BYTES, ClientInfo, TopicName};
 use redis::Value;
 
-use super::Presence;
+use super::PresenceStore;
 use crate::contract::{EngineError, PresenceStats};
 use crate::redis::frame::Content;
 use crate::redis::keys::Incarnation;
@@ -24,7 +24,7 @@ const PAGE_BYTES_MAX: usize = 256 << 10;
 /// The nodes that have members in a topic and are alive.
 type Alive = Vec<(Incarnation, PresenceStats)>;
 
-impl Presence {
+impl PresenceStore {
     /// All that are present on live nodes.
     pub(in crate::redis) async fn list(
         &self,

@@ -10,7 +10,7 @@ use redis::{Pipeline, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{COMMAND_MEMBERS_MAX, Presence, Put, counts, expire, put_members};
+use super::{COMMAND_MEMBERS_MAX, PresenceStore, Put, counts, expire, put_members};
 use crate::contract::EngineError;
 use crate::redis::keys::Incarnation;
 use crate::redis::server::link::CommandLink;
@@ -25,7 +25,7 @@ const MEMBERS_MAX: usize = 2000;
 /// The bytes from which on a round trip is given no more.
 const ROUND_BYTES_MAX: usize = 2 << 20;
 
-impl Presence {
+impl PresenceStore {
     /// Repairs what is doubtful after each sign of life, for ever.
     pub(in crate::redis) async fn run(self: Arc<Self>) {
         let mut beats = self.lease.beats();
@@ -72,7 +72,7 @@ impl Presence {
 
 /// Topics that are being written as a whole. Those that are not done when this is dropped are doubtful again.
 struct Rewrite<'a> {
-    presence: &'a Presence,
+    presence: &'a PresenceStore,
     incarnation: Incarnation,
     topics: Vec<(TopicName, Progress)>,
     /// What goes to Redis next.
@@ -99,7 +99,7 @@ struct Round {
 }
 
 impl<'a> Rewrite<'a> {
-    fn begin(presence: &'a Presence, incarnation: Incarnation, topics: &[TopicName]) -> Self {
+    fn begin(presence: &'a PresenceStore, incarnation: Incarnation, topics: &[TopicName]) -> Self {
         let mut own = presence.own();
         let topics = topics.iter().filter(|topic| own.incarnation == incarnation && own.begin_rewrite(topic));
         let topics = topics.map(|topic| (topic.clone(), Progress::Open)).collect();
