@@ -51,7 +51,7 @@ use server::health::Health;
 use server::link::Links;
 use server::probe::Probe;
 use server::subscriptions::Subscriptions;
-use stats::Counters;
+use stats::RedisCounters;
 
 pub use nodes::Peer;
 pub use server::connection::LinkError;
@@ -73,7 +73,7 @@ struct Inner {
     subscriptions: Arc<Subscriptions>,
     presence: Arc<PresenceStore>,
     health: Arc<Health>,
-    counters: Arc<Counters>,
+    counters: Arc<RedisCounters>,
     clock: Arc<Clock>,
     settings: Arc<RedisSettings>,
     foreign: LogRateLimit,
@@ -94,7 +94,7 @@ impl Redis {
         let settings = Arc::new(settings);
         let scripts = Arc::new(Scripts::new());
 
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(RedisCounters::default());
         let clock = Arc::new(Clock::new());
         let links_at = |indexes| Links::new(indexes, &connector, &health, &scripts, &settings, &counters);
         let (links, keepers) = links_at(0..count);

@@ -119,7 +119,7 @@ impl CallStats {
 
 /// Where everything is counted, from any thread.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct RedisCounters {
     calls: [CallCounters; CallKind::ALL.len()],
     messages: AtomicU64,
     message_bytes: AtomicU64,
@@ -141,7 +141,7 @@ struct CallCounters {
     buckets: [AtomicU64; LATENCY_BOUNDS.len() + 1],
 }
 
-impl Counters {
+impl RedisCounters {
     const LATELY: Duration = Duration::from_secs(60);
     const NOT_PERMITTED_LATELY: Duration = Duration::from_secs(20);
 
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn calls_are_counted_by_kind_and_by_how_long_they_took() {
-        let counters = Counters::default();
+        let counters = RedisCounters::default();
         counters.call(CallKind::Publish, Duration::from_micros(250), true);
         counters.call(CallKind::Publish, Duration::from_micros(251), false);
         counters.call(CallKind::Other, Duration::from_secs(9), true);

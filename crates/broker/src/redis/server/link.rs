@@ -24,7 +24,7 @@ use crate::redis::frame::Lineage;
 use crate::redis::log_limit::LogRateLimit;
 use crate::redis::scripts::{Script, Scripts};
 use crate::redis::settings::RedisSettings;
-use crate::redis::stats::{CallKind, Counters};
+use crate::redis::stats::{CallKind, RedisCounters};
 
 /// Some command connections, for calls of one kind. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub(in crate::redis) struct CommandLink {
     /// Ends the connection: the server turned out not to be what it was.
     suspect: Arc<Notify>,
     refusals: Arc<LogRateLimit>,
-    counters: Arc<Counters>,
+    counters: Arc<RedisCounters>,
 }
 
 /// Keeps one command connection open.
@@ -56,7 +56,7 @@ pub(in crate::redis) struct Keeper {
     settings: Arc<RedisSettings>,
     ready: watch::Sender<Option<CommandLink>>,
     refusals: Arc<LogRateLimit>,
-    counters: Arc<Counters>,
+    counters: Arc<RedisCounters>,
 }
 
 impl Links {
@@ -67,7 +67,7 @@ impl Links {
         health: &Arc<Health>,
         scripts: &Arc<Scripts>,
         settings: &Arc<RedisSettings>,
-        counters: &Arc<Counters>,
+        counters: &Arc<RedisCounters>,
     ) -> (Self, Vec<Keeper>) {
         let refusals = Arc::new(LogRateLimit::new());
         let (mut links, mut keepers) = (Vec::new(), Vec::new());

@@ -17,13 +17,13 @@ use super::link::Links;
 use crate::contract::EngineError;
 use crate::redis::frame::parse_offset;
 use crate::redis::keys::Keys;
-use crate::redis::stats::Counters;
+use crate::redis::stats::RedisCounters;
 
 pub(in crate::redis) struct Probe {
     channel: String,
     interval: Duration,
     links: Links,
-    counters: Arc<Counters>,
+    counters: Arc<RedisCounters>,
     /// Probes carry the nanoseconds since then.
     started: Instant,
     arrived: Notify,
@@ -40,7 +40,7 @@ impl Probe {
         keys: &Keys,
         interval: Duration,
         links: Links,
-        counters: Arc<Counters>,
+        counters: Arc<RedisCounters>,
     ) -> Self {
         let topic = TopicName::new(&format!("!probe:{}", node.simple())).expect("the name is not empty");
         let channel = keys.channel(&topic);

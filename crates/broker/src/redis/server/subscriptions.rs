@@ -24,7 +24,7 @@ use crate::redis::frame::{Content, Frame, Lineage};
 use crate::redis::keys::Keys;
 use crate::redis::log_limit::LogRateLimit;
 use crate::redis::settings::RedisSettings;
-use crate::redis::stats::{CallKind, Counters};
+use crate::redis::stats::{CallKind, RedisCounters};
 
 /// Takes the engine's events, in the order of each topic. Must not block.
 pub type Deliver = Arc<dyn Fn(Event) + Send + Sync>;
@@ -34,7 +34,7 @@ pub(in crate::redis) struct Subscriptions {
     settings: Arc<RedisSettings>,
     deliver: Deliver,
     probe: Probe,
-    counters: Arc<Counters>,
+    counters: Arc<RedisCounters>,
     /// Never held while an event is delivered, so a delivery may call the engine.
     interests: Mutex<Interests>,
     /// There may be something to join or leave.
@@ -48,7 +48,7 @@ impl Subscriptions {
         settings: Arc<RedisSettings>,
         deliver: Deliver,
         probe: Probe,
-        counters: Arc<Counters>,
+        counters: Arc<RedisCounters>,
     ) -> Self {
         let interests = Mutex::new(Interests::new(settings.leave_delay));
         Self {
