@@ -6,9 +6,9 @@ use tokio::sync::watch;
 
 /// The first task that ended. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Alarm(Arc<watch::Sender<Option<&'static str>>>);
+pub(super) struct TaskAlarm(Arc<watch::Sender<Option<&'static str>>>);
 
-impl Alarm {
+impl TaskAlarm {
     pub(super) fn new() -> Self {
         Self(Arc::new(watch::Sender::new(None)))
     }
@@ -33,7 +33,7 @@ impl Alarm {
 #[derive(Debug)]
 pub(super) struct Armed {
     name: Option<&'static str>,
-    alarm: Alarm,
+    alarm: TaskAlarm,
 }
 
 impl Armed {
@@ -59,7 +59,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_panics_raises_the_alarm_and_one_that_may_end_does_not() {
-        let alarm = Alarm::new();
+        let alarm = TaskAlarm::new();
         alarm.arm("one").disarm();
         let armed = alarm.arm("other");
         let task = tokio::spawn(async move {

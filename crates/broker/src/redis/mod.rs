@@ -34,7 +34,7 @@ use crate::contract::{
     UNPUBLISHED_META_TTL_MAX, Usage,
 };
 use crate::planted;
-use alarm::Alarm;
+use alarm::TaskAlarm;
 use arguments::{fresh_epoch, limit_argument, milliseconds, since_arguments};
 use clock::Clock;
 use keys::Keys;
@@ -78,7 +78,7 @@ struct Inner {
     settings: Arc<RedisSettings>,
     foreign: LogRateLimit,
     tasks: Vec<JoinHandle<()>>,
-    alarm: Alarm,
+    alarm: TaskAlarm,
 }
 
 impl Redis {
@@ -143,7 +143,7 @@ impl Redis {
         ));
 
         let keepers = keepers.into_iter().chain(vital_keepers);
-        let alarm = Alarm::new();
+        let alarm = TaskAlarm::new();
         let mut tasks: Vec<_> =
             keepers.map(|keeper| spawn_kept("link", &alarm, &health, keeper.run())).collect();
         let subscriber = {
@@ -442,7 +442,7 @@ impl Drop for Inner {
 /// Spawns a task that ends only once the node must not join the cluster. Any other end raises the alarm.
 fn spawn_kept(
     name: &'static str,
-    alarm: &Alarm,
+    alarm: &TaskAlarm,
     health: &Arc<Health>,
     task: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<()> {
