@@ -50,7 +50,7 @@ use server::connection::Connector;
 use server::health::Health;
 use server::link::Links;
 use server::probe::Probe;
-use server::subscriptions::Subscriptions;
+use server::subscriptions::ChannelSubscriptions;
 use stats::RedisCounters;
 
 pub use nodes::Peer;
@@ -70,7 +70,7 @@ struct Inner {
     /// For reading history.
     links: Links,
     publisher: Publisher,
-    subscriptions: Arc<Subscriptions>,
+    subscriptions: Arc<ChannelSubscriptions>,
     presence: Arc<PresenceStore>,
     health: Arc<Health>,
     counters: Arc<RedisCounters>,
@@ -102,7 +102,7 @@ impl Redis {
         let (vital_links, vital_keepers) = links_at(vital_index..vital_index + 1);
         let probe =
             Probe::new(node.id, &keys, settings.probe_interval, vital_links.clone(), Arc::clone(&counters));
-        let subscriptions = Subscriptions::new(
+        let subscriptions = ChannelSubscriptions::new(
             Arc::clone(&keys),
             Arc::clone(&settings),
             deliver,

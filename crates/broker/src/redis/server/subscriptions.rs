@@ -29,7 +29,7 @@ use crate::redis::stats::{CallKind, RedisCounters};
 /// Takes the engine's events, in the order of each topic. Must not block.
 pub type Deliver = Arc<dyn Fn(Event) + Send + Sync>;
 
-pub(in crate::redis) struct Subscriptions {
+pub(in crate::redis) struct ChannelSubscriptions {
     keys: Arc<Keys>,
     settings: Arc<RedisSettings>,
     deliver: Deliver,
@@ -42,7 +42,7 @@ pub(in crate::redis) struct Subscriptions {
     malformed: LogRateLimit,
 }
 
-impl Subscriptions {
+impl ChannelSubscriptions {
     pub(in crate::redis) fn new(
         keys: Arc<Keys>,
         settings: Arc<RedisSettings>,
@@ -274,9 +274,9 @@ impl Subscriptions {
     }
 }
 
-impl fmt::Debug for Subscriptions {
+impl fmt::Debug for ChannelSubscriptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscriptions").field("topics", &self.len()).finish_non_exhaustive()
+        f.debug_struct("ChannelSubscriptions").field("topics", &self.len()).finish_non_exhaustive()
     }
 }
 
