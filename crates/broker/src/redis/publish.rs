@@ -29,7 +29,7 @@ pub(super) struct Publisher {
 }
 
 /// What is the same for all publications of a group.
-struct Group<'a> {
+struct PublishGroup<'a> {
     publisher: &'a Publisher,
     topic: &'a TopicName,
     meta: String,
@@ -38,19 +38,19 @@ struct Group<'a> {
 }
 
 /// One command, which publishes the next publications of a group.
-struct Step<'a> {
+struct PublishStep<'a> {
     command: Cmd,
     /// What the command calls by its hash.
     script: Option<&'a Script>,
     publications: usize,
     /// What the bodies take.
     bytes: usize,
-    answer: Answer,
+    answer: StepReply,
 }
 
 /// What a step's command answers.
 #[derive(Clone, Copy)]
-enum Answer {
+enum StepReply {
     /// The position of the first; the others follow.
     Position,
     Suppressible,
@@ -102,7 +102,7 @@ impl Publisher {
         publications: &[Publish],
     ) -> Vec<Result<Published, EngineError>> {
         let (meta, stream) = (self.keys.meta(topic), self.keys.stream(topic));
-        let group = Group { publisher: self, topic, meta, stream, channel: self.keys.channel(topic) };
+        let group = PublishGroup { publisher: self, topic, meta, stream, channel: self.keys.channel(topic) };
         let mut results = Vec::with_capacity(publications.len());
         while let Some(rest) = publications.get(results.len()..)
             && !rest.is_empty()
@@ -115,7 +115,7 @@ impl Publisher {
     }
 }
 
-impl Group<'_> {
+impl PublishGroup<'_> {
     /// Publishes as many of `rest` as go in one round trip, at least one, and adds their results.
     async fn publish_round(
         &self,
@@ -123,7 +123,7 @@ impl Group<'_> {
         results: &mut Vec<Result<Published, EngineError>>,
     ) -> Result<(), EngineError> {
         let mut link = self.publisher.links.of_topic(self.topic)?;
-        let mut steps: Vec<Step<'_>> = Vec::new();
+        let mut steps: Vec<PublishStep<'_>> = Vec::new();
         let (mut taken, mut bytes) = (0, 0);
         while taken < rest.len() && steps.len() < Publisher::ROUND_MAX && bytes < Publisher::ROUND_BYTES_MAX {
             let step = self.step(&link, &rest[taken..]);
@@ -134,7 +134,7 @@ impl Group<'_> {
         bring_code(&mut steps);
         let mut commands = redis::pipe();
         let mut expected = Vec::with_capacity(steps.len());
-        for Step { command, answer, publications, .. } in steps {
+        for PublishStep { command, answer, publications, .. } in steps {
             expected.push((answer, publications));
             commands.add_command(command);
         }
@@ -150,7 +150,7 @@ impl Group<'_> {
     }
 
     /// The first step of what is to be published.
-    fn step(&self, link: &CommandLink, rest: &[Publish]) -> Step<'_> {
+    fn step(&self, link: &CommandLink, rest: &[Publish]) -> PublishStep<'_> {
         let publish = &rest[0];
         match (publish.history, &publish.idempotency_key) {
             (Some(options), None) if publish.version == 0 => self.keep(link, rest, options),
@@ -161,7 +161,7 @@ impl Group<'_> {
     }
 
     /// All of the next that are to be kept alike.
-    fn keep(&self, link: &CommandLink, rest: &[Publish], options: HistoryOptions) -> Step<'_> {
+    fn keep(&self, link: &CommandLink, rest: &[Publish], options: HistoryOptions) -> PublishStep<'_> {
         let is_alike = |publish: &&Publish| {
             publish.history == Some(options) && publish.idempotency_key.is_none() && publish.version == 0
         };
@@ -178,7 +178,7 @@ impl Group<'_> {
             bytes += body.len();
             command.arg(body);
         }
-        Step { command, script: Some(script), publications, bytes, answer: Answer::Position }
+        PublishStep { command, script: Some(script), publications, bytes, answer: StepReply::Position }
     }
 
     fn keep_once(
@@ -187,7 +187,7 @@ impl Group<'_> {
         publish: &Publish,
         options: HistoryOptions,
         key: Option<&str>,
-    ) -> Step<'_> {
+    ) -> PublishStep<'_> {
         let Publisher { keys, scripts, settings, .. } = self.publisher;
         let key = key.map(|key| keys.idempotency(self.topic, key));
         let mut script_keys = vec![self.meta.as_str(), &self.stream];
@@ -200,25 +200,25 @@ impl Group<'_> {
         let version = if publish.version == 0 { String::new() } else { publish.version.to_string() };
         command.arg(body).arg(version).arg(&*publish.version_epoch);
         command.arg(milliseconds(settings.idempotency_ttl));
-        Step { command, script: Some(script), publications: 1, bytes, answer: Answer::Suppressible }
+        PublishStep { command, script: Some(script), publications: 1, bytes, answer: StepReply::Suppressible }
     }
 
-    fn send(&self, publish: &Publish) -> Step<'_> {
+    fn send(&self, publish: &Publish) -> PublishStep<'_> {
         let frame = live_frame(publish);
         let bytes = frame.len();
         let mut command = redis::cmd("PUBLISH");
         command.arg(&self.channel).arg(frame);
-        Step { command, script: None, publications: 1, bytes, answer: Answer::Receivers }
+        PublishStep { command, script: None, publications: 1, bytes, answer: StepReply::Receivers }
     }
 
-    fn send_once(&self, publish: &Publish, key: &str) -> Step<'_> {
+    fn send_once(&self, publish: &Publish, key: &str) -> PublishStep<'_> {
         let Publisher { keys, scripts, settings, .. } = self.publisher;
         let frame = live_frame(publish);
         let bytes = frame.len();
         let script = &scripts.publish_live_once;
         let mut command = script.call(&[keys.idempotency(self.topic, key)], &[]);
         command.arg(&self.channel).arg(frame).arg(milliseconds(settings.idempotency_ttl));
-        Step { command, script: Some(script), publications: 1, bytes, answer: Answer::Suppressible }
+        PublishStep { command, script: Some(script), publications: 1, bytes, answer: StepReply::Suppressible }
     }
 
     /// The arguments of `append.lua`, up to the bodies.
@@ -246,7 +246,7 @@ impl Published {
 
 /// Where there are several steps, lets each script's first call bring the code along. A server that has forgotten
 /// its scripts would refuse that call otherwise, and do what comes after it.
-fn bring_code(steps: &mut [Step<'_>]) {
+fn bring_code(steps: &mut [PublishStep<'_>]) {
     if steps.len() < 2 {
         return;
     }
@@ -270,18 +270,18 @@ fn bring_code(steps: &mut [Step<'_>]) {
 /// What became of the first publication of a step.
 fn published(
     link: &CommandLink,
-    expected: Answer,
+    expected: StepReply,
     publications: usize,
     answer: &Value,
 ) -> Result<Published, EngineError> {
     let has_room = |first: &Position| first.offset.checked_add(publications as u64).is_some();
     let published = match (expected, answer) {
-        (Answer::Position, answer) => {
+        (StepReply::Position, answer) => {
             reply::position(answer).filter(has_room).map(|position| (false, Some(position)))
         }
-        (Answer::Suppressible, answer) => reply::suppressible(answer),
-        (Answer::Receivers, Value::Int(_)) => Some((false, None)),
-        (Answer::Receivers, _) => None,
+        (StepReply::Suppressible, answer) => reply::suppressible(answer),
+        (StepReply::Receivers, Value::Int(_)) => Some((false, None)),
+        (StepReply::Receivers, _) => None,
     };
     let (suppressed, position) = published.ok_or_else(|| link.nonsense())?;
     Ok(Published { position, suppressed })
