@@ -44,7 +44,7 @@ use nodes::NodeTable;
 use presence::PresenceStore;
 use publish::Publisher;
 use reaper::Cleaner;
-use reply::Outcome;
+use reply::Completeness;
 use scripts::{Script, Scripts};
 use server::connection::Connector;
 use server::health::Health;
@@ -310,10 +310,10 @@ impl Redis {
         let (publications, bytes) = (limit_argument(limit.publications), limit_argument(limit.bytes));
         let arguments = [&offset, epoch, &publications, &bytes, part];
         let arguments = arguments.map(|argument| argument.as_bytes().to_vec());
-        let reply::Page { top, outcome, publications } =
+        let reply::Page { top, completeness, publications } =
             self.read(topic, &self.0.scripts.recover, meta_ttl, &arguments).await?;
-        let is_too_long = outcome == Outcome::TooLong;
-        Ok(Recovery { top, complete: outcome == Outcome::Yes, publications, is_too_long })
+        let is_too_long = completeness == Completeness::TooLong;
+        Ok(Recovery { top, complete: completeness == Completeness::Yes, publications, is_too_long })
     }
 
     pub(crate) async fn history(
@@ -328,12 +328,12 @@ impl Redis {
         let (publications, bytes) = (limit_argument(publications), limit_argument(bytes));
         let arguments = [&offset, epoch, &publications, reverse, &bytes];
         let arguments = arguments.map(|argument| argument.as_bytes().to_vec());
-        let reply::Page { top, outcome, publications } =
+        let reply::Page { top, completeness, publications } =
             self.read(topic, &self.0.scripts.history, meta_ttl, &arguments).await?;
-        match outcome {
-            Outcome::No => Err(EngineError::UnrecoverablePosition),
-            Outcome::Yes | Outcome::TooLong => {
-                Ok(History { top, publications, is_cut: outcome == Outcome::TooLong })
+        match completeness {
+            Completeness::No => Err(EngineError::UnrecoverablePosition),
+            Completeness::Yes | Completeness::TooLong => {
+                Ok(History { top, publications, is_cut: completeness == Completeness::TooLong })
             }
         }
     }

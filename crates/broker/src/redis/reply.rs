@@ -11,13 +11,13 @@ use super::frame::{Content, parse_offset};
 /// What the reading scripts answer.
 pub(super) struct Page {
     pub(super) top: Position,
-    pub(super) outcome: Outcome,
+    pub(super) completeness: Completeness,
     pub(super) publications: Vec<Arc<Publication>>,
 }
 
 /// What a reading script says of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Completeness {
     /// It is not complete, or the position that was given is of another epoch.
     No,
     Yes,
@@ -63,13 +63,13 @@ pub(super) fn page(value: Value) -> Option<Page> {
         };
         publications.push(Arc::new(publication));
     }
-    let outcome = match flag {
-        0 => Outcome::No,
-        1 => Outcome::Yes,
-        2 => Outcome::TooLong,
+    let completeness = match flag {
+        0 => Completeness::No,
+        1 => Completeness::Yes,
+        2 => Completeness::TooLong,
         _ => return None,
     };
-    Some(Page { top, outcome, publications })
+    Some(Page { top, completeness, publications })
 }
 
 /// What `members.lua` answers.
