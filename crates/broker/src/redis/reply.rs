@@ -74,7 +74,7 @@ pub(super) fn page(value: Value) -> Option<Page> {
 
 /// What `members.lua` answers.
 #[derive(Debug, PartialEq)]
-pub(super) enum Members {
+pub(super) enum MembersPage {
     /// There are more than is wanted.
     TooLong,
     /// A page: nodes whose members have all been read, the cursor in the next node's, and bodies of members.
@@ -82,7 +82,7 @@ pub(super) enum Members {
 }
 
 /// A page of members, if it is within what is wanted.
-pub(super) fn members(value: Value) -> Option<Members> {
+pub(super) fn members(value: Value) -> Option<MembersPage> {
     let Value::Array(values) = value else { return None };
     let [Value::Int(done), Value::BulkString(next), Value::Array(entries)] =
         <[Value; 3]>::try_from(values).ok()?
@@ -90,7 +90,7 @@ pub(super) fn members(value: Value) -> Option<Members> {
         return None;
     };
     if done == -1 {
-        return Some(Members::TooLong);
+        return Some(MembersPage::TooLong);
     }
     let mut bodies = Vec::with_capacity(entries.len() / 2);
     let mut entries = entries.into_iter();
@@ -98,7 +98,7 @@ pub(super) fn members(value: Value) -> Option<Members> {
         let (Value::BulkString(_), Value::BulkString(body)) = (client, entries.next()?) else { return None };
         bodies.push(Bytes::from(body));
     }
-    Some(Members::Page { done: usize::try_from(done).ok()?, next, bodies })
+    Some(MembersPage::Page { done: usize::try_from(done).ok()?, next, bodies })
 }
 
 /// The pairs of a hash, whichever protocol version they came by.
@@ -138,9 +138,9 @@ mod tests {
     fn pages_of_members_of_another_shape_are_refused() {
         let with =
             |done, entries| members(Value::Array(vec![Value::Int(done), text("0"), Value::Array(entries)]));
-        let page = Members::Page { done: 1, next: b"0".to_vec(), bodies: vec!["body".into()] };
+        let page = MembersPage::Page { done: 1, next: b"0".to_vec(), bodies: vec!["body".into()] };
         assert_eq!(with(1, vec![text("client"), text("body")]), Some(page));
-        assert_eq!(with(-1, vec![]), Some(Members::TooLong));
+        assert_eq!(with(-1, vec![]), Some(MembersPage::TooLong));
         assert!(with(0, vec![]).is_some());
         assert!(with(-2, vec![]).is_none());
         assert!(with(0, vec![text("client")]).is_none());

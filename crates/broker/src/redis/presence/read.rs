@@ -11,7 +11,7 @@ use super::PresenceStore;
 use crate::contract::{EngineError, PresenceStats};
 use crate::redis::frame::Content;
 use crate::redis::keys::Incarnation;
-use crate::redis::reply::{self, Members};
+use crate::redis::reply::{self, MembersPage};
 use crate::redis::server::link::CommandLink;
 
 /// Up to so many bytes of members, as answers count them, the number of users is exact; above it a user on several
@@ -100,8 +100,8 @@ impl PresenceStore {
             let arguments = [&cursor, arguments[0].as_bytes(), arguments[1].as_bytes()];
             let answer = reply::members(link.script(&self.scripts.members, &keys, &arguments).await?);
             let (done, next, bodies) = match answer {
-                Some(Members::Page { done, next, bodies }) if done <= keys.len() => (done, next, bodies),
-                Some(Members::TooLong) => return Err(EngineError::TooLong),
+                Some(MembersPage::Page { done, next, bodies }) if done <= keys.len() => (done, next, bodies),
+                Some(MembersPage::TooLong) => return Err(EngineError::TooLong),
                 _ => return Err(link.nonsense()),
             };
             keys.drain(..done);
