@@ -28,10 +28,10 @@ pub(super) struct Lineage([u8; 8]);
 
 /// What a frame says.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Frame {
+pub(super) struct EventFrame {
     /// `None` for what is not kept.
     pub(super) stamp: Option<Stamp>,
-    pub(super) content: Content,
+    pub(super) content: FrameContent,
 }
 
 /// Where a frame stands in its topic's stream.
@@ -46,7 +46,7 @@ pub(super) struct Stamp {
 
 /// What a body says.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Content {
+pub(super) enum FrameContent {
     Publication(Publication),
     Join(Arc<ClientInfo>),
     Leave(Arc<ClientInfo>),
@@ -56,7 +56,7 @@ pub(super) enum Content {
 
 /// Why bytes are not a frame or a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FrameError {
+pub(super) enum EventFrameError {
     #[error("version {0} is unknown")]
     UnknownVersion(u8),
     #[error("kind {0} is unknown")]
@@ -145,42 +145,42 @@ pub(super) fn leave_frame(info: &ClientInfo) -> Vec<u8> {
     frame
 }
 
-impl Frame {
+impl EventFrame {
     /// What is variable shares the memory of `bytes`.
-    pub(super) fn parse(mut bytes: Bytes) -> Result<Self, FrameError> {
+    pub(super) fn parse(mut bytes: Bytes) -> Result<Self, EventFrameError> {
         check_version(&mut bytes)?;
         let end = bytes.iter().take(STAMP_BYTES_MAX + 1).position(|byte| *byte == b'\n');
-        let stamp = bytes.split_to(end.ok_or(FrameError::MalformedStamp)?);
+        let stamp = bytes.split_to(end.ok_or(EventFrameError::MalformedStamp)?);
         bytes.advance(1);
         let stamp = if stamp.is_empty() { None } else { Some(Stamp::parse(&stamp)?) };
-        let content = Content::parse(bytes, stamp.map_or(0, |stamp| stamp.offset))?;
+        let content = FrameContent::parse(bytes, stamp.map_or(0, |stamp| stamp.offset))?;
         Ok(Self { stamp, content })
     }
 }
 
-impl Content {
+impl FrameContent {
     /// Parses a body; a publication gets `offset`. What is variable shares the memory of `bytes`.
-    pub(super) fn parse(mut bytes: Bytes, offset: u64) -> Result<Self, FrameError> {
+    pub(super) fn parse(mut bytes: Bytes, offset: u64) -> Result<Self, EventFrameError> {
         check_version(&mut bytes)?;
-        let kind = bytes.try_get_u8().map_err(|_| FrameError::CutShort)?;
-        let fields = Fields::parse(&mut bytes)?;
+        let kind = bytes.try_get_u8().map_err(|_| EventFrameError::CutShort)?;
+        let fields = FrameFields::parse(&mut bytes)?;
         match kind {
             kind::PUBLICATION => {
                 let tags = (!fields.tags.is_empty()).then(|| Arc::new(fields.tags));
                 Ok(Self::Publication(Publication { data: bytes, info: fields.info, tags, offset }))
             }
-            kind::JOIN => fields.info.map(Self::Join).ok_or(FrameError::NoClient),
-            kind::LEAVE => fields.info.map(Self::Leave).ok_or(FrameError::NoClient),
+            kind::JOIN => fields.info.map(Self::Join).ok_or(EventFrameError::NoClient),
+            kind::LEAVE => fields.info.map(Self::Leave).ok_or(EventFrameError::NoClient),
             kind::MEMBER | kind::ANNOUNCED_MEMBER => {
-                fields.info.map(Self::Member).ok_or(FrameError::NoClient)
+                fields.info.map(Self::Member).ok_or(EventFrameError::NoClient)
             }
-            unknown => Err(FrameError::UnknownKind(unknown)),
+            unknown => Err(EventFrameError::UnknownKind(unknown)),
         }
     }
 }
 
 impl Stamp {
-    fn parse(text: &[u8]) -> Result<Self, FrameError> {
+    fn parse(text: &[u8]) -> Result<Self, EventFrameError> {
         let parse = || {
             let (epoch, rest) = text.split_at_checked(Epoch::LENGTH)?;
             let (lineage, rest) = rest.split_at_checked(8)?;
@@ -192,7 +192,7 @@ impl Stamp {
             let offset = parse_offset(offset).filter(|offset| *offset > 0)?;
             Some(Self { epoch: Epoch::parse(epoch)?, lineage: Lineage::parse(lineage)?, offset, jumped_from })
         };
-        parse().ok_or(FrameError::MalformedStamp)
+        parse().ok_or(EventFrameError::MalformedStamp)
     }
 }
 
@@ -205,30 +205,30 @@ pub(super) fn parse_offset(digits: &[u8]) -> Option<u64> {
 }
 
 #[derive(Default)]
-struct Fields {
+struct FrameFields {
     info: Option<Arc<ClientInfo>>,
     tags: Tags,
 }
 
-impl Fields {
-    fn parse(bytes: &mut Bytes) -> Result<Self, FrameError> {
+impl FrameFields {
+    fn parse(bytes: &mut Bytes) -> Result<Self, EventFrameError> {
         let mut client = None;
         let mut user = None;
         let (mut connection, mut subscription) = (Bytes::new(), Bytes::new());
         let mut tags = Tags::new();
         loop {
-            let field = bytes.try_get_u8().map_err(|_| FrameError::CutShort)?;
+            let field = bytes.try_get_u8().map_err(|_| EventFrameError::CutShort)?;
             if field == field::END {
                 break;
             }
             let length = take_length(bytes)?;
             if length > bytes.len() {
-                return Err(FrameError::CutShort);
+                return Err(EventFrameError::CutShort);
             }
             let mut value = bytes.split_to(length);
             match field {
                 field::CLIENT => {
-                    let id = Uuid::from_slice(&value).map_err(|_| FrameError::MalformedField)?;
+                    let id = Uuid::from_slice(&value).map_err(|_| EventFrameError::MalformedField)?;
                     client = Some(ClientId(id));
                 }
                 field::USER => user = Some(Box::from(take_text(&value)?)),
@@ -237,7 +237,7 @@ impl Fields {
                 field::TAG => {
                     let length = take_length(&mut value)?;
                     if length > value.len() {
-                        return Err(FrameError::MalformedField);
+                        return Err(EventFrameError::MalformedField);
                     }
                     let name = value.split_to(length);
                     tags.insert(take_text(&name)?.to_owned(), take_text(&value)?.to_owned());
@@ -249,35 +249,35 @@ impl Fields {
             (Some(client), Some(user)) => {
                 Some(Arc::new(ClientInfo { user, client, connection, subscription }))
             }
-            (None, Some(_)) => return Err(FrameError::NoClient),
+            (None, Some(_)) => return Err(EventFrameError::NoClient),
             (_, None) => None,
         };
         Ok(Self { info, tags })
     }
 }
 
-fn check_version(bytes: &mut Bytes) -> Result<(), FrameError> {
+fn check_version(bytes: &mut Bytes) -> Result<(), EventFrameError> {
     match bytes.try_get_u8() {
         Ok(VERSION) => Ok(()),
-        Ok(unknown) => Err(FrameError::UnknownVersion(unknown)),
-        Err(_) => Err(FrameError::CutShort),
+        Ok(unknown) => Err(EventFrameError::UnknownVersion(unknown)),
+        Err(_) => Err(EventFrameError::CutShort),
     }
 }
 
-fn take_length(bytes: &mut Bytes) -> Result<usize, FrameError> {
+fn take_length(bytes: &mut Bytes) -> Result<usize, EventFrameError> {
     let mut length = 0_u64;
     for shift in [0, 7, 14, 21, 28] {
-        let byte = bytes.try_get_u8().map_err(|_| FrameError::CutShort)?;
+        let byte = bytes.try_get_u8().map_err(|_| EventFrameError::CutShort)?;
         length |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return usize::try_from(length).map_err(|_| FrameError::MalformedField);
+            return usize::try_from(length).map_err(|_| EventFrameError::MalformedField);
         }
     }
-    Err(FrameError::MalformedField)
+    Err(EventFrameError::MalformedField)
 }
 
-fn take_text(bytes: &[u8]) -> Result<&str, FrameError> {
-    std::str::from_utf8(bytes).map_err(|_| FrameError::MalformedField)
+fn take_text(bytes: &[u8]) -> Result<&str, EventFrameError> {
+    std::str::from_utf8(bytes).map_err(|_| EventFrameError::MalformedField)
 }
 
 fn put_body(into: &mut Vec<u8>, kind: u8, info: Option<&ClientInfo>, tags: Option<&Tags>, data: &[u8]) {
@@ -360,26 +360,27 @@ mod tests {
     fn a_stamp_says_where_and_after_which_jump() {
         let body = publication_body(b"d", None, None);
         let frame = [b"\x01abcdefgh01234567".as_slice(), b"1048582 5\n", &body].concat();
-        let stamp = Frame::parse(frame.into()).unwrap().stamp.unwrap();
+        let stamp = EventFrame::parse(frame.into()).unwrap().stamp.unwrap();
         assert_eq!((stamp.epoch.as_str(), stamp.lineage), ("abcdefgh", Lineage(*b"01234567")));
         assert_eq!((stamp.offset, stamp.jumped_from), (1_048_582, Some(5)));
     }
 
     #[test]
     fn what_is_unknown_is_an_error_and_unknown_fields_are_not() {
-        let parse = |bytes: &'static [u8]| Frame::parse(Bytes::from_static(bytes)).map(|frame| frame.content);
-        assert_eq!(parse(b""), Err(FrameError::CutShort));
-        assert_eq!(parse(b"\x02\n\x01\x04\0"), Err(FrameError::UnknownVersion(2)));
-        assert_eq!(parse(b"\x01\n\x07\x04\0"), Err(FrameError::UnknownVersion(7)));
-        assert_eq!(parse(b"\x01\n\x01\x63\0"), Err(FrameError::UnknownKind(0x63)));
-        assert_eq!(parse(b"\x01abc\n\x01\x04\0"), Err(FrameError::MalformedStamp));
-        assert_eq!(parse(b"\x01abcdefgh01234567+5\n\x01\x04\0"), Err(FrameError::MalformedStamp));
-        assert_eq!(parse(b"\x01abcdefgh012345670\n\x01\x04\0"), Err(FrameError::MalformedStamp));
-        assert_eq!(parse(b"\x01\n\x01\x02\0"), Err(FrameError::NoClient));
-        assert_eq!(parse(b"\x01\n\x01\x04\x01\xff\xff\xff\xff\x0f"), Err(FrameError::CutShort));
-        assert_eq!(parse(b"\x01\n\x01\x04\x63\x03abc\0"), Err(FrameError::UnknownKind(4)));
+        let parse =
+            |bytes: &'static [u8]| EventFrame::parse(Bytes::from_static(bytes)).map(|frame| frame.content);
+        assert_eq!(parse(b""), Err(EventFrameError::CutShort));
+        assert_eq!(parse(b"\x02\n\x01\x04\0"), Err(EventFrameError::UnknownVersion(2)));
+        assert_eq!(parse(b"\x01\n\x07\x04\0"), Err(EventFrameError::UnknownVersion(7)));
+        assert_eq!(parse(b"\x01\n\x01\x63\0"), Err(EventFrameError::UnknownKind(0x63)));
+        assert_eq!(parse(b"\x01abc\n\x01\x04\0"), Err(EventFrameError::MalformedStamp));
+        assert_eq!(parse(b"\x01abcdefgh01234567+5\n\x01\x04\0"), Err(EventFrameError::MalformedStamp));
+        assert_eq!(parse(b"\x01abcdefgh012345670\n\x01\x04\0"), Err(EventFrameError::MalformedStamp));
+        assert_eq!(parse(b"\x01\n\x01\x02\0"), Err(EventFrameError::NoClient));
+        assert_eq!(parse(b"\x01\n\x01\x04\x01\xff\xff\xff\xff\x0f"), Err(EventFrameError::CutShort));
+        assert_eq!(parse(b"\x01\n\x01\x04\x63\x03abc\0"), Err(EventFrameError::UnknownKind(4)));
         let empty = Publication { data: Bytes::new(), info: None, tags: None, offset: 0 };
-        assert_eq!(parse(b"\x01\n\x01\x01\x63\x03abc\0"), Ok(Content::Publication(empty)));
+        assert_eq!(parse(b"\x01\n\x01\x01\x63\x03abc\0"), Ok(FrameContent::Publication(empty)));
     }
 
     proptest! {
@@ -390,22 +391,22 @@ mod tests {
             tags in btree_map(".*", ".*", 0..4),
         ) {
             let frame = publication_frame(&data, info.as_ref(), Some(&tags));
-            let parsed = Frame::parse(frame.into()).unwrap();
+            let parsed = EventFrame::parse(frame.into()).unwrap();
             let tags = (!tags.is_empty()).then(|| Arc::new(tags));
             let expected = Publication { data: data.into(), info: info.map(Arc::new), tags, offset: 0 };
-            prop_assert_eq!(parsed, Frame { stamp: None, content: Content::Publication(expected) });
+            prop_assert_eq!(parsed, EventFrame { stamp: None, content: FrameContent::Publication(expected) });
         }
 
         #[test]
         fn clients_are_read_as_written(info in client_info()) {
-            let parse = |frame: Vec<u8>| Frame::parse(frame.into()).unwrap().content;
-            prop_assert_eq!(parse(join_frame(&info)), Content::Join(Arc::new(info.clone())));
-            prop_assert_eq!(parse(leave_frame(&info)), Content::Leave(Arc::new(info.clone())));
+            let parse = |frame: Vec<u8>| EventFrame::parse(frame.into()).unwrap().content;
+            prop_assert_eq!(parse(join_frame(&info)), FrameContent::Join(Arc::new(info.clone())));
+            prop_assert_eq!(parse(leave_frame(&info)), FrameContent::Leave(Arc::new(info.clone())));
             let info = Arc::new(info);
             for announce_leave in [false, true] {
                 let body = member_body(&Member { info: Arc::clone(&info), announce_leave });
-                let member = Content::parse(body.clone().into(), 0).unwrap();
-                prop_assert_eq!(member, Content::Member(Arc::clone(&info)));
+                let member = FrameContent::parse(body.clone().into(), 0).unwrap();
+                prop_assert_eq!(member, FrameContent::Member(Arc::clone(&info)));
                 // As scripts make a leave.
                 let leave = [b"\x01\n\x01\x03", &body[2..]].concat();
                 prop_assert_eq!(&leave, &leave_frame(&info));
@@ -415,16 +416,16 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = Frame::parse(bytes.clone().into());
-            let _ = Frame::parse([b"\x01\n\x01\x01".as_slice(), &bytes].concat().into());
-            let _ = Frame::parse([b"\x01abcdefgh01234567".as_slice(), &bytes].concat().into());
+            let _ = EventFrame::parse(bytes.clone().into());
+            let _ = EventFrame::parse([b"\x01\n\x01\x01".as_slice(), &bytes].concat().into());
+            let _ = EventFrame::parse([b"\x01abcdefgh01234567".as_slice(), &bytes].concat().into());
         }
 
         #[test]
         fn a_cut_frame_is_an_error_or_loses_data_alone(info in client_info(), cut in 0..100_usize) {
             let whole = publication_frame(b"", Some(&info), None);
             let cut = cut.min(whole.len() - 1);
-            prop_assert!(Frame::parse(whole[..cut].to_vec().into()).is_err());
+            prop_assert!(EventFrame::parse(whole[..cut].to_vec().into()).is_err());
         }
     }
 }

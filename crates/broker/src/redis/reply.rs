@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fanwire_protocol::{Epoch, Position, Publication};
 use redis::Value;
 
-use super::frame::{Content, parse_offset};
+use super::frame::{FrameContent, parse_offset};
 
 /// What the reading scripts answer.
 pub(super) struct Page {
@@ -57,7 +57,8 @@ pub(super) fn page(value: Value) -> Option<Page> {
         let (Value::BulkString(offset), Value::BulkString(body)) = (offset, entries.next()?) else {
             return None;
         };
-        let Ok(Content::Publication(publication)) = Content::parse(Bytes::from(body), parse_offset(&offset)?)
+        let Ok(FrameContent::Publication(publication)) =
+            FrameContent::parse(Bytes::from(body), parse_offset(&offset)?)
         else {
             return None;
         };

@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::PresenceStore;
 use crate::contract::{EngineError, PresenceStats};
-use crate::redis::frame::Content;
+use crate::redis::frame::FrameContent;
 use crate::redis::keys::Incarnation;
 use crate::redis::reply::{self, MembersPage};
 use crate::redis::server::link::CommandLink;
@@ -111,14 +111,14 @@ impl PresenceStore {
             }
             for body in bodies {
                 let body_bytes = body.len();
-                bytes += match Content::parse(body, 0) {
-                    Ok(Content::Member(info)) if taken.insert(info.client) => {
+                bytes += match FrameContent::parse(body, 0) {
+                    Ok(FrameContent::Member(info)) if taken.insert(info.client) => {
                         let bytes = info.answer_bytes();
                         take(info);
                         bytes
                     }
                     // It was in an earlier page too.
-                    Ok(Content::Member(_)) => 0,
+                    Ok(FrameContent::Member(_)) => 0,
                     // A member that cannot be read is of a node of another version. The others are not worth less
                     // for it.
                     _ => ANSWER_OVERHEAD_BYTES + body_bytes,

@@ -20,7 +20,7 @@ use super::health::Health;
 use super::interests::{Interests, Wanted};
 use super::probe::Probe;
 use crate::contract::{EngineError, Event};
-use crate::redis::frame::{Content, Frame, Lineage};
+use crate::redis::frame::{EventFrame, FrameContent, Lineage};
 use crate::redis::keys::Keys;
 use crate::redis::log_limit::LogRateLimit;
 use crate::redis::settings::RedisSettings;
@@ -239,8 +239,8 @@ impl ChannelSubscriptions {
         }
         self.counters.message(channel.len() + payload.len());
         let Some(topic) = self.wanted_topic(&channel) else { return };
-        match Frame::parse(Bytes::from(payload)) {
-            Ok(Frame { stamp, content: Content::Publication(publication) }) => {
+        match EventFrame::parse(Bytes::from(payload)) {
+            Ok(EventFrame { stamp, content: FrameContent::Publication(publication) }) => {
                 if stamp.is_some_and(|stamp| stamp.jumped_from.is_some()) {
                     // The offsets between do not exist, or were lost. Only the stream can tell.
                     (self.deliver)(Event::Interrupted { topic: topic.clone() });
@@ -248,9 +248,13 @@ impl ChannelSubscriptions {
                 let epoch = stamp.map(|stamp| stamp.epoch);
                 (self.deliver)(Event::Publication { topic, publication: Arc::new(publication), epoch });
             }
-            Ok(Frame { content: Content::Join(info), .. }) => (self.deliver)(Event::Join { topic, info }),
-            Ok(Frame { content: Content::Leave(info), .. }) => (self.deliver)(Event::Leave { topic, info }),
-            Ok(Frame { content: Content::Member(_), .. }) => {
+            Ok(EventFrame { content: FrameContent::Join(info), .. }) => {
+                (self.deliver)(Event::Join { topic, info })
+            }
+            Ok(EventFrame { content: FrameContent::Leave(info), .. }) => {
+                (self.deliver)(Event::Leave { topic, info })
+            }
+            Ok(EventFrame { content: FrameContent::Member(_), .. }) => {
                 (self.deliver)(Event::Interrupted { topic });
             }
             Err(error) => {
