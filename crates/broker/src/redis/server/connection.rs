@@ -69,7 +69,7 @@ pub(in crate::redis) struct Connector {
 }
 
 /// An open connection.
-pub(in crate::redis) struct Opened {
+pub(in crate::redis) struct OpenedLink {
     pub(in crate::redis) connection: MultiplexedConnection,
     pub(in crate::redis) lineage: Lineage,
     /// Notified once the connection is closed.
@@ -127,7 +127,7 @@ impl Connector {
     pub(in crate::redis) async fn open(
         &self,
         on_push: impl Fn(PushInfo) + Send + Sync + 'static,
-    ) -> Result<Opened, LinkError> {
+    ) -> Result<OpenedLink, LinkError> {
         let lost = Arc::new(Notify::new());
         let on_lost = Arc::clone(&lost);
         let config = AsyncConnectionConfig::new()
@@ -147,7 +147,7 @@ impl Connector {
         check_version(&mut connection).await?;
         self.check_policy(&mut connection).await?;
         let lineage = identify(&mut connection).await?;
-        Ok(Opened { connection, lineage, lost })
+        Ok(OpenedLink { connection, lineage, lost })
     }
 
     /// Warns if Redis, once its memory is full, would take away what is in use: all that is ours expires, so any policy

@@ -17,7 +17,7 @@ use rustc_hash::FxBuildHasher;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error, refused};
+use super::connection::{Backoff, Connector, LinkError, OpenedLink, identify, lost_error, refused};
 use super::health::Health;
 use crate::contract::EngineError;
 use crate::redis::frame::Lineage;
@@ -282,15 +282,15 @@ impl Keeper {
         }
     }
 
-    async fn connect(&self) -> Result<Opened, LinkError> {
+    async fn connect(&self) -> Result<OpenedLink, LinkError> {
         let mut opened = self.connector.open(|_| ()).await?;
         load(&mut opened.connection, &self.scripts).await?;
         Ok(opened)
     }
 
     /// Lends the connection out until it is lost.
-    async fn hold(&self, opened: Opened) -> LinkError {
-        let Opened { mut connection, lineage, lost } = opened;
+    async fn hold(&self, opened: OpenedLink) -> LinkError {
+        let OpenedLink { mut connection, lineage, lost } = opened;
         let suspect = Arc::new(Notify::new());
         self.ready.send_replace(Some(CommandLink {
             kind: CallKind::Other,

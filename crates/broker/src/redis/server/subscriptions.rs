@@ -15,7 +15,7 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error, refused};
+use super::connection::{Backoff, Connector, LinkError, OpenedLink, identify, lost_error, refused};
 use super::health::Health;
 use super::interests::{Interests, Wanted};
 use super::probe::Probe;
@@ -120,7 +120,7 @@ impl ChannelSubscriptions {
         self: &Arc<Self>,
         connector: &Connector,
         is_current: &Arc<AtomicBool>,
-    ) -> Result<Opened, LinkError> {
+    ) -> Result<OpenedLink, LinkError> {
         let (receiver, is_current) = (Arc::clone(self), Arc::clone(is_current));
         let on_push = move |push| {
             if is_current.load(Ordering::Acquire) {
@@ -134,8 +134,8 @@ impl ChannelSubscriptions {
 
     /// Keeps the connection until it is lost, or is found to bring nothing. It is not taken to be there before it has
     /// brought something.
-    async fn hold(&self, opened: Opened, on_heard: impl FnOnce()) -> LinkError {
-        let Opened { mut connection, lineage, lost } = opened;
+    async fn hold(&self, opened: OpenedLink, on_heard: impl FnOnce()) -> LinkError {
+        let OpenedLink { mut connection, lineage, lost } = opened;
         tokio::select! {
             () = lost.notified() => LinkError::Closed,
             error = self.probe.run(on_heard) => error,
