@@ -74,13 +74,13 @@ impl PresenceStore {
 struct Rewrite<'a> {
     presence: &'a PresenceStore,
     incarnation: Incarnation,
-    topics: Vec<(TopicName, Progress)>,
+    topics: Vec<(TopicName, RewriteProgress)>,
     /// What goes to Redis next.
     round: Round,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum RewriteProgress {
     Open,
     /// Redis has refused some of it.
     Refused,
@@ -102,7 +102,7 @@ impl<'a> Rewrite<'a> {
     fn begin(presence: &'a PresenceStore, incarnation: Incarnation, topics: &[TopicName]) -> Self {
         let mut own = presence.own();
         let topics = topics.iter().filter(|topic| own.incarnation == incarnation && own.begin_rewrite(topic));
-        let topics = topics.map(|topic| (topic.clone(), Progress::Open)).collect();
+        let topics = topics.map(|topic| (topic.clone(), RewriteProgress::Open)).collect();
         Self { presence, incarnation, topics, round: Round::default() }
     }
 
@@ -192,7 +192,7 @@ impl<'a> Rewrite<'a> {
         let answers = link.run(&commands).await?;
         for ((answer, command), index) in answers.into_iter().zip(commands.cmd_iter()).zip(topics) {
             if link.accept(answer, command).is_err() {
-                self.topics[index].1 = Progress::Refused;
+                self.topics[index].1 = RewriteProgress::Refused;
             }
         }
         if self.presence.lease.held() != Some(self.incarnation) {
@@ -200,8 +200,8 @@ impl<'a> Rewrite<'a> {
         }
         for index in last_of {
             let progress = &mut self.topics[index].1;
-            if *progress == Progress::Open {
-                *progress = Progress::Done;
+            if *progress == RewriteProgress::Open {
+                *progress = RewriteProgress::Done;
             }
         }
         Ok(())
@@ -220,7 +220,7 @@ impl Drop for Rewrite<'_> {
         let mut own = self.presence.own();
         let is_void = own.incarnation != self.incarnation;
         for (topic, progress) in self.topics.drain(..) {
-            let is_done = progress == Progress::Done;
+            let is_done = progress == RewriteProgress::Done;
             if !is_void {
                 own.end_rewrite(&topic, !is_done);
             } else if !is_done {
