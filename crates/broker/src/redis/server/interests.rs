@@ -19,14 +19,14 @@ pub(super) struct Interests {
     attached: bool,
     /// Clients choose topic names, so this is no place for a fast hash.
     topics: HashMap<TopicName, Interest>,
-    /// Topics in [`Phase::Queued`], each once.
+    /// Topics in [`ChannelState::Queued`], each once.
     joining: VecDeque<TopicName>,
     /// Topics with `leave_at`, each once, by that time.
     leaving: BTreeSet<(Instant, TopicName)>,
 }
 
 /// What becomes of a subscribe.
-pub(super) enum Wanted {
+pub(super) enum JoinState {
     /// There is no connection.
     Unavailable,
     Joined,
@@ -35,7 +35,7 @@ pub(super) enum Wanted {
 }
 
 struct Interest {
-    phase: Phase,
+    state: ChannelState,
     /// Events are delivered.
     wanted: bool,
     /// A subscribe has succeeded, so after a loss the topic is joined again.
@@ -46,7 +46,7 @@ struct Interest {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ChannelState {
     Queued,
     Joining,
     Joined,
@@ -71,22 +71,22 @@ impl Interests {
         self.topics.len()
     }
 
-    pub(super) fn want(&mut self, topic: &TopicName) -> Wanted {
+    pub(super) fn want(&mut self, topic: &TopicName) -> JoinState {
         if !self.attached {
-            return Wanted::Unavailable;
+            return JoinState::Unavailable;
         }
         let interest = self.topics.entry(topic.clone()).or_insert_with(|| {
             self.joining.push_back(topic.clone());
             Interest::new()
         });
         interest.wanted = true;
-        if interest.phase == Phase::Joined {
+        if interest.state == ChannelState::Joined {
             interest.confirmed = true;
-            return Wanted::Joined;
+            return JoinState::Joined;
         }
         let (confirm, confirmation) = oneshot::channel();
         interest.waiting.push(confirm);
-        Wanted::Joining(confirmation)
+        JoinState::Joining(confirmation)
     }
 
     /// Returns whether there is something new to leave. Each time the channel is kept for another while.
@@ -95,7 +95,7 @@ impl Interests {
         interest.wanted = false;
         interest.confirmed = false;
         interest.waiting.clear();
-        if interest.phase != Phase::Joined {
+        if interest.state != ChannelState::Joined {
             return false;
         }
         let leave_at = Instant::now() + self.leave_delay;
@@ -125,7 +125,7 @@ impl Interests {
         self.joining = VecDeque::new();
         self.leaving = BTreeSet::new();
         self.topics.retain(|_, interest| {
-            interest.phase = Phase::Queued;
+            interest.state = ChannelState::Queued;
             interest.leave_at = None;
             interest.waiting = Vec::new();
             interest.confirmed
@@ -140,7 +140,7 @@ impl Interests {
         {
             let interest = self.topics.get_mut(&topic).expect("what is queued is in the table");
             if interest.wanted {
-                interest.phase = Phase::Joining;
+                interest.state = ChannelState::Joining;
                 batch.push(topic);
             } else {
                 self.topics.remove(&topic);
@@ -154,7 +154,7 @@ impl Interests {
         let mut interrupted = Vec::new();
         for topic in topics {
             let interest = self.topics.get_mut(&topic).expect("what is joining is in the table");
-            interest.phase = Phase::Joined;
+            interest.state = ChannelState::Joined;
             if !interest.wanted {
                 let leave_at = Instant::now() + self.leave_delay;
                 interest.leave_at = Some(leave_at);
@@ -188,7 +188,7 @@ impl Interests {
             let interest = self.topics.get_mut(&topic).expect("what is to be left is in the table");
             interest.leave_at = None;
             if !interest.wanted {
-                interest.phase = Phase::Leaving;
+                interest.state = ChannelState::Leaving;
                 batch.push(topic);
             }
         }
@@ -199,7 +199,7 @@ impl Interests {
         for topic in topics {
             let interest = self.topics.get_mut(&topic).expect("what is being left is in the table");
             if interest.wanted {
-                interest.phase = Phase::Queued;
+                interest.state = ChannelState::Queued;
                 self.joining.push_back(topic);
             } else {
                 self.topics.remove(&topic);
@@ -221,7 +221,13 @@ impl Interests {
 impl Interest {
     /// Queued to be joined.
     fn new() -> Self {
-        Self { phase: Phase::Queued, wanted: true, confirmed: false, leave_at: None, waiting: Vec::new() }
+        Self {
+            state: ChannelState::Queued,
+            wanted: true,
+            confirmed: false,
+            leave_at: None,
+            waiting: Vec::new(),
+        }
     }
 }
 
@@ -244,8 +250,8 @@ mod tests {
     /// Wants the topic, and returns what tells when it is joined.
     fn want(interests: &mut Interests, topic: &TopicName) -> oneshot::Receiver<()> {
         match interests.want(topic) {
-            Wanted::Joining(confirmation) => confirmation,
-            Wanted::Joined | Wanted::Unavailable => panic!("{topic} is not to be joined"),
+            JoinState::Joining(confirmation) => confirmation,
+            JoinState::Joined | JoinState::Unavailable => panic!("{topic} is not to be joined"),
         }
     }
 
@@ -269,7 +275,7 @@ mod tests {
         interests.joined(batch);
         first.try_recv().unwrap();
         second.try_recv().unwrap();
-        assert!(matches!(interests.want(&t), Wanted::Joined));
+        assert!(matches!(interests.want(&t), JoinState::Joined));
     }
 
     #[tokio::test(start_paused = true)]
@@ -320,7 +326,7 @@ mod tests {
         join(&mut interests, &t);
         assert!(interests.unwant(&t));
         tokio::time::advance(DELAY / 2).await;
-        assert!(matches!(interests.want(&t), Wanted::Joined));
+        assert!(matches!(interests.want(&t), JoinState::Joined));
         assert!(!interests.unwant(&t), "it is noted already");
         tokio::time::advance(DELAY / 2).await;
         assert_eq!(interests.take_leaves(), []);
@@ -340,7 +346,7 @@ mod tests {
         let _lost = interests.take_joins();
         interests.detach();
         confirmation.try_recv().unwrap_err();
-        assert!(matches!(interests.want(&joined), Wanted::Unavailable));
+        assert!(matches!(interests.want(&joined), JoinState::Unavailable));
         assert_eq!((interests.len(), interests.next_leave()), (1, None));
 
         interests.attach();

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::connection::{Backoff, Connector, LinkError, OpenedLink, identify, lost_error, refused};
 use super::health::Health;
-use super::interests::{Interests, Wanted};
+use super::interests::{Interests, JoinState};
 use super::probe::Probe;
 use crate::contract::{EngineError, Event};
 use crate::redis::frame::{EventFrame, FrameContent, Lineage};
@@ -71,9 +71,9 @@ impl ChannelSubscriptions {
     pub(in crate::redis) async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
         let wanted = self.interests().want(topic);
         match wanted {
-            Wanted::Unavailable => Err(EngineError::Unavailable),
-            Wanted::Joined => Ok(()),
-            Wanted::Joining(confirmation) => {
+            JoinState::Unavailable => Err(EngineError::Unavailable),
+            JoinState::Joined => Ok(()),
+            JoinState::Joining(confirmation) => {
                 self.changed.notify_one();
                 confirmation.await.map_err(|_| EngineError::Unavailable)
             }
