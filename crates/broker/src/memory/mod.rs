@@ -25,7 +25,7 @@ use crate::contract::{
     Since, Usage,
 };
 use idempotency::Idempotency;
-use topics::{Appended, Topics};
+use topics::{Appended, TopicTable};
 
 /// Bounds of one memory engine. A node with several shards has one engine on each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Default for MemorySettings {
 /// The engine that keeps topics in this process.
 pub struct Memory {
     deliver: Box<dyn Fn(Event)>,
-    topics: RefCell<Topics>,
+    topics: RefCell<TopicTable>,
     idempotency: RefCell<Idempotency>,
 }
 
@@ -63,7 +63,7 @@ impl Memory {
     pub(crate) fn new(settings: MemorySettings, deliver: Box<dyn Fn(Event)>) -> Self {
         Self {
             deliver,
-            topics: RefCell::new(Topics::new(&settings)),
+            topics: RefCell::new(TopicTable::new(&settings)),
             idempotency: RefCell::new(Idempotency::new(&settings)),
         }
     }

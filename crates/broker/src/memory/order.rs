@@ -9,12 +9,12 @@ use std::time::Duration;
 use fanwire_protocol::TopicName;
 use tokio::time::Instant;
 
-pub(super) struct Order<K>(BTreeSet<(K, TopicName)>);
+pub(super) struct TopicOrder<K>(BTreeSet<(K, TopicName)>);
 
-/// A topic's place in one [`Order`].
+/// A topic's place in one [`TopicOrder`].
 pub(super) struct Place<K>(Option<K>);
 
-impl<K: Copy + Ord> Order<K> {
+impl<K: Copy + Ord> TopicOrder<K> {
     pub(super) fn new() -> Self {
         Self(BTreeSet::new())
     }
@@ -44,7 +44,7 @@ impl<K: Copy + Ord> Order<K> {
     }
 }
 
-impl Order<u64> {
+impl TopicOrder<u64> {
     /// The first topic, if its second has come.
     pub(super) fn first_past(&self, second: u64) -> Option<TopicName> {
         let (first, topic) = self.0.first()?;

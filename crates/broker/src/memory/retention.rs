@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::deadline;
 use super::life::{Life, RETURN_AFTER, YOUNG_FOR, publication_bytes};
-use super::order::{Order, second_of};
+use super::order::{TopicOrder, second_of};
 
 /// Invariants: a stream is in `streams_due` once, in `history_due` and `sizes` exactly when it keeps publications, and in
 /// at most one of `young` and `unused`; the counts are those of the streams.
@@ -25,11 +25,11 @@ pub(super) struct Retention {
     bytes_max: usize,
     /// Second 0.
     start: Instant,
-    history_due: Order<u64>,
-    streams_due: Order<u64>,
-    sizes: Order<(Reverse<u32>, u64)>,
-    young: Order<Reverse<u64>>,
-    unused: Order<u64>,
+    history_due: TopicOrder<u64>,
+    streams_due: TopicOrder<u64>,
+    sizes: TopicOrder<(Reverse<u32>, u64)>,
+    young: TopicOrder<Reverse<u64>>,
+    unused: TopicOrder<u64>,
     young_bytes: usize,
     unused_bytes: usize,
     pub(super) streams: usize,
@@ -44,11 +44,11 @@ impl Retention {
         Self {
             bytes_max,
             start: Instant::now(),
-            history_due: Order::new(),
-            streams_due: Order::new(),
-            sizes: Order::new(),
-            young: Order::new(),
-            unused: Order::new(),
+            history_due: TopicOrder::new(),
+            streams_due: TopicOrder::new(),
+            sizes: TopicOrder::new(),
+            young: TopicOrder::new(),
+            unused: TopicOrder::new(),
             young_bytes: 0,
             unused_bytes: 0,
             streams: 0,

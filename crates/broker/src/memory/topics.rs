@@ -19,9 +19,9 @@ use crate::capacity::shrunk_capacity;
 use crate::contract::{HistoryOptions, Member, UNPUBLISHED_META_TTL_MAX, Usage};
 use crate::members::Members;
 
-pub(super) struct Topics {
+pub(super) struct TopicTable {
     /// Clients choose topic names, so this is no place for a fast hash.
-    topics: HashMap<TopicName, Topic>,
+    topics: HashMap<TopicName, TopicEntry>,
     retention: Retention,
     /// Publications and positions that the bound cost, since the start.
     evicted: u64,
@@ -38,13 +38,13 @@ pub(super) enum Appended {
 
 /// Boxed parts: most topics have only one or two of them.
 #[derive(Default)]
-struct Topic {
+struct TopicEntry {
     subscribed: bool,
     stream: Option<Box<Life>>,
     members: Option<Box<Members>>,
 }
 
-impl Topics {
+impl TopicTable {
     pub(super) fn new(settings: &MemorySettings) -> Self {
         Self {
             topics: HashMap::new(),
@@ -236,7 +236,7 @@ impl Topics {
     }
 
     /// Changes a topic if it is known, and forgets it if that leaves nothing of it.
-    fn change(&mut self, topic: &TopicName, change: impl FnOnce(&mut Topic)) {
+    fn change(&mut self, topic: &TopicName, change: impl FnOnce(&mut TopicEntry)) {
         if let Entry::Occupied(mut entry) = self.topics.entry(topic.clone()) {
             change(entry.get_mut());
             if entry.get().is_empty() {
@@ -246,7 +246,7 @@ impl Topics {
     }
 }
 
-impl Topic {
+impl TopicEntry {
     fn is_empty(&self) -> bool {
         !self.subscribed && self.stream.is_none() && self.members.is_none()
     }
