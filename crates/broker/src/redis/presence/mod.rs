@@ -2,7 +2,7 @@
 //! costs nothing while it stays, and a dead node's members are absent at once when its lease ends.
 //!
 //! What this node's members are is known here ([`own`]); Redis has a copy. Whatever may have made the copy differ, a
-//! call without an answer or a Redis that lost its data, makes the topic *doubtful*, and it is written anew
+//! call without an answer or a Redis that lost its data, makes the topic *dirty*, and it is written anew
 //! ([`repair`]). Nothing is written unless the lease is held.
 
 mod own;
@@ -139,7 +139,7 @@ impl PresenceStore {
                 let is_admitted = own.others(topic, member.info.client) < clients_max;
                 if is_admitted {
                     own.add(topic, member);
-                    own.doubt(topic);
+                    own.mark_dirty(topic);
                 }
                 Ok(is_admitted)
             }
@@ -181,14 +181,14 @@ impl PresenceStore {
         let _none_repairs = self.repairing.lock().await;
         // From here on the members are nobody's.
         self.nodes.resign(incarnation).await?;
-        let (doubtful, leftovers) = {
+        let (dirty, leftovers) = {
             let mut own = self.own();
-            let doubtful = own.doubtful().into_iter().map(|(topic, _)| topic).collect();
+            let dirty = own.dirty().into_iter().map(|(topic, _)| topic).collect();
             let leftovers = own.take_leftovers();
             *own = Own::new(incarnation);
-            (doubtful, leftovers)
+            (dirty, leftovers)
         };
-        self.cleaner.take_out(incarnation, doubtful).await?;
+        self.cleaner.take_out(incarnation, dirty).await?;
         self.cleaner.clean(incarnation).await?;
         for (before, topics) in leftovers {
             self.cleaner.take_out(before, topics).await?;
@@ -253,7 +253,7 @@ impl PresenceStore {
         if is_empty {
             let mut commands = redis::pipe();
             commands.srem(self.keys.member_topics(write.incarnation), topic.as_str());
-            // If this fails the topic is doubtful, and the answer the same.
+            // If this fails the topic is dirty, and the answer the same.
             let _ = write.finish(commands).await;
         } else {
             write.settle();
@@ -324,7 +324,7 @@ impl PresenceStore {
     }
 }
 
-/// A write of single members of a topic. Unless it is told that all went well, the topic becomes doubtful: if the
+/// A write of single members of a topic. Unless it is told that all went well, the topic becomes dirty: if the
 /// call is dropped half-way nobody knows either.
 struct Write<'a> {
     presence: &'a PresenceStore,

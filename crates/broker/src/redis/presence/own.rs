@@ -18,7 +18,7 @@ pub(super) struct Own {
     topics: HashMap<TopicName, Present>,
     /// Topics of which Redis' copy may be wrong. One without members of which nothing was ever sent is not among them:
     /// clients that come and go while Redis is away leave nothing behind.
-    doubtful: HashSet<TopicName>,
+    dirty: HashSet<TopicName>,
     /// What may have been left behind under incarnations that are over.
     leftovers: Vec<(Incarnation, TopicName)>,
 }
@@ -40,15 +40,15 @@ struct Present {
 
 impl Own {
     pub(super) fn new(incarnation: Incarnation) -> Self {
-        Self { incarnation, topics: HashMap::new(), doubtful: HashSet::new(), leftovers: Vec::new() }
+        Self { incarnation, topics: HashMap::new(), dirty: HashSet::new(), leftovers: Vec::new() }
     }
 
     /// Loses everything, as the members of another incarnation.
     pub(super) fn begin_again(&mut self, incarnation: Incarnation) {
-        let Self { incarnation: before, doubtful, leftovers, .. } =
+        let Self { incarnation: before, dirty, leftovers, .. } =
             std::mem::replace(self, Self::new(incarnation));
         self.leftovers = leftovers;
-        self.leftovers.extend(doubtful.into_iter().map(|topic| (before, topic)));
+        self.leftovers.extend(dirty.into_iter().map(|topic| (before, topic)));
     }
 
     /// Takes note of a write of single members that begins.
@@ -63,14 +63,14 @@ impl Own {
         self.present(topic).is_sent = true;
     }
 
-    pub(super) fn end_write(&mut self, topic: &TopicName, mut is_doubtful: bool) {
+    pub(super) fn end_write(&mut self, topic: &TopicName, mut is_dirty: bool) {
         if let Some(present) = self.topics.get_mut(topic) {
             // A node that leaves empties the table while writes are under way: they are not counted in what comes after.
             present.writes = present.writes.saturating_sub(1);
-            is_doubtful |= present.writes == 0 && std::mem::take(&mut present.is_disordered);
+            is_dirty |= present.writes == 0 && std::mem::take(&mut present.is_disordered);
         }
-        if is_doubtful {
-            self.doubtful.insert(topic.clone());
+        if is_dirty {
+            self.dirty.insert(topic.clone());
         }
         self.forget_if_unused(topic);
     }
@@ -88,7 +88,7 @@ impl Own {
 
     /// Whether anything of the client may be in Redis.
     pub(super) fn may_have(&self, topic: &TopicName, client: ClientId) -> bool {
-        self.doubtful.contains(topic)
+        self.dirty.contains(topic)
             || self
                 .topics
                 .get(topic)
@@ -118,17 +118,17 @@ impl Own {
         self.topics.get_mut(topic).is_some_and(|present| std::mem::replace(&mut present.is_listed, is_listed))
     }
 
-    pub(super) fn doubt(&mut self, topic: &TopicName) {
-        self.doubtful.insert(topic.clone());
+    pub(super) fn mark_dirty(&mut self, topic: &TopicName) {
+        self.dirty.insert(topic.clone());
     }
 
-    pub(super) fn doubt_all(&mut self) {
-        self.doubtful.extend(self.topics.keys().cloned());
+    pub(super) fn mark_all_dirty(&mut self) {
+        self.dirty.extend(self.topics.keys().cloned());
     }
 
-    /// The doubtful topics, and how many members each has.
-    pub(super) fn doubtful(&self) -> Vec<(TopicName, usize)> {
-        self.doubtful.iter().map(|topic| (topic.clone(), self.stats(topic).clients)).collect()
+    /// The dirty topics, and how many members each has.
+    pub(super) fn dirty(&self) -> Vec<(TopicName, usize)> {
+        self.dirty.iter().map(|topic| (topic.clone(), self.stats(topic).clients)).collect()
     }
 
     pub(super) fn leave_behind(&mut self, incarnation: Incarnation, topic: TopicName) {
@@ -148,32 +148,32 @@ impl Own {
     }
 
     /// Takes note that all of the topic is going to be written, unless that is not needed, or not yet possible. From
-    /// now on only new doubts count.
+    /// now on only what makes it dirty again counts.
     pub(super) fn begin_rewrite(&mut self, topic: &TopicName) -> bool {
-        if self.topics.get(topic).is_some_and(|present| present.writes > 0) || !self.doubtful.remove(topic) {
+        if self.topics.get(topic).is_some_and(|present| present.writes > 0) || !self.dirty.remove(topic) {
             return false;
         }
-        if let Some(capacity) = shrunk_capacity(self.doubtful.len(), self.doubtful.capacity()) {
-            self.doubtful.shrink_to(capacity);
+        if let Some(capacity) = shrunk_capacity(self.dirty.len(), self.dirty.capacity()) {
+            self.dirty.shrink_to(capacity);
         }
         let present = self.topics.entry(topic.clone()).or_default();
         (present.is_rewritten, present.is_sent) = (true, true);
         true
     }
 
-    pub(super) fn end_rewrite(&mut self, topic: &TopicName, is_doubtful: bool) {
+    pub(super) fn end_rewrite(&mut self, topic: &TopicName, is_dirty: bool) {
         if let Some(present) = self.topics.get_mut(topic) {
             present.is_rewritten = false;
         }
-        if is_doubtful {
-            self.doubtful.insert(topic.clone());
+        if is_dirty {
+            self.dirty.insert(topic.clone());
         }
         self.forget_if_unused(topic);
     }
 
     fn present(&mut self, topic: &TopicName) -> &mut Present {
-        // What is doubtful though it is not in the table was sent before.
-        let is_sent = self.doubtful.contains(topic);
+        // What is dirty though it is not in the table was sent before.
+        let is_sent = self.dirty.contains(topic);
         self.topics.entry(topic.clone()).or_insert_with(|| Present { is_sent, ..Present::default() })
     }
 
@@ -182,7 +182,7 @@ impl Own {
             |present: &&Present| present.members.is_empty() && present.writes == 0 && !present.is_rewritten;
         if let Some(present) = self.topics.get(topic).filter(is_unused) {
             if !present.is_sent {
-                self.doubtful.remove(topic);
+                self.dirty.remove(topic);
             }
             self.topics.remove(topic);
             if let Some(capacity) = shrunk_capacity(self.topics.len(), self.topics.capacity()) {
@@ -235,30 +235,30 @@ mod tests {
             own.begin_write(&topic);
             own.end_write(&topic, true);
             own.add(&topic, member(number + 1000));
-            own.doubt(&topic);
-            assert_eq!(own.doubtful(), [(topic.clone(), 2)]);
+            own.mark_dirty(&topic);
+            assert_eq!(own.dirty(), [(topic.clone(), 2)]);
             remove_in_vain(&mut own, &topic, number);
             remove_in_vain(&mut own, &topic, number + 1000);
-            assert_eq!((own.doubtful(), own.topics.len()), (vec![], 0));
+            assert_eq!((own.dirty(), own.topics.len()), (vec![], 0));
         }
     }
 
     #[test]
-    fn what_redis_may_have_stays_doubtful() {
+    fn what_redis_may_have_stays_dirty() {
         let (mut own, topic) = (Own::new(Incarnation::random()), topic("t"));
         own.begin_write(&topic);
         own.add(&topic, member(1));
         own.send(&topic);
         own.end_write(&topic, false);
         remove_in_vain(&mut own, &topic, 1);
-        assert_eq!(own.doubtful(), [(topic.clone(), 0)]);
+        assert_eq!(own.dirty(), [(topic.clone(), 0)]);
         // Even if others come and go.
         add_in_vain(&mut own, &topic, 2);
         remove_in_vain(&mut own, &topic, 2);
-        assert_eq!(own.doubtful(), [(topic.clone(), 0)]);
+        assert_eq!(own.dirty(), [(topic.clone(), 0)]);
         assert!(own.begin_rewrite(&topic));
         own.end_rewrite(&topic, false);
-        assert_eq!((own.doubtful(), own.topics.len()), (vec![], 0));
+        assert_eq!((own.dirty(), own.topics.len()), (vec![], 0));
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
         let (first, second) = (Incarnation::random(), Incarnation::random());
         let mut own = Own::new(first);
         for (incarnation, name) in [(second, "t"), (Incarnation::random(), "u")] {
-            own.doubt(&topic(name));
+            own.mark_dirty(&topic(name));
             own.begin_again(incarnation);
         }
         let expected = [(first, vec![topic("t")]), (second, vec![topic("u")])];

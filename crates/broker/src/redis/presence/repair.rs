@@ -1,4 +1,4 @@
-//! Writes doubtful topics anew: afterwards Redis has exactly the members that this node knows of, and those that it
+//! Writes dirty topics anew: afterwards Redis has exactly the members that this node knows of, and those that it
 //! had beyond them have left, with the leaves that were to be said.
 
 use std::collections::{HashMap, HashSet};
@@ -26,7 +26,7 @@ const MEMBERS_MAX: usize = 2000;
 const ROUND_BYTES_MAX: usize = 2 << 20;
 
 impl PresenceStore {
-    /// Repairs what is doubtful after each sign of life, for ever.
+    /// Repairs what is dirty after each sign of life, for ever.
     pub(in crate::redis) async fn run(self: Arc<Self>) {
         let mut beats = self.lease.beats();
         let mut renewed = Instant::now();
@@ -35,18 +35,18 @@ impl PresenceStore {
             let lapses_now = beats.borrow_and_update().lapses;
             if renewed.elapsed() >= RENEWAL || lapses_now != lapses {
                 (renewed, lapses) = (Instant::now(), lapses_now);
-                self.own().doubt_all();
+                self.own().mark_all_dirty();
             }
             self.repair().await;
         }
     }
 
-    /// What fails remains doubtful.
+    /// What fails remains dirty.
     async fn repair(&self) {
         let _alone = self.repairing.lock().await;
-        let (leftovers, doubtful) = {
+        let (leftovers, dirty) = {
             let mut own = self.own();
-            (own.take_leftovers(), own.doubtful())
+            (own.take_leftovers(), own.dirty())
         };
         for (dead, topics) in leftovers {
             let finished = self.cleaner.take_out(dead, topics.clone()).await.unwrap_or_default();
@@ -55,7 +55,7 @@ impl PresenceStore {
                 own.leave_behind(dead, topic);
             }
         }
-        let members: HashMap<TopicName, usize> = doubtful.into_iter().collect();
+        let members: HashMap<TopicName, usize> = dirty.into_iter().collect();
         for (link, topics) in self.links.by_link(members.keys().cloned().collect()) {
             for batch in batches(topics, &members) {
                 // Without the lease or the link there is nothing to do until the next time.
@@ -70,7 +70,7 @@ impl PresenceStore {
     }
 }
 
-/// Topics that are being written as a whole. Those that are not done when this is dropped are doubtful again.
+/// Topics that are being written as a whole. Those that are not done when this is dropped are dirty again.
 struct Rewrite<'a> {
     presence: &'a PresenceStore,
     incarnation: Incarnation,
