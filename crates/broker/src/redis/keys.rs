@@ -113,7 +113,7 @@ impl Keys {
     }
 
     /// String: exists while somebody takes the dead node's members out.
-    pub(super) fn cleaning(&self, incarnation: Incarnation) -> String {
+    pub(super) fn reaping(&self, incarnation: Incarnation) -> String {
         format!("{}l:{{!}}:{incarnation}", self.prefix)
     }
 
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(keys.of_application("a").member_topics(incarnation), format!("fanwire:a:px:{node}"));
         assert_eq!(keys.lease(incarnation), format!("fanwire:n:{{!}}:{node}"));
         assert_eq!(keys.tombstone(incarnation), format!("fanwire:t:{{!}}:{node}"));
-        assert_eq!(keys.cleaning(incarnation), format!("fanwire:l:{{!}}:{node}"));
+        assert_eq!(keys.reaping(incarnation), format!("fanwire:l:{{!}}:{node}"));
         let of_all = [keys.nodes(), keys.node_details(), keys.cluster_settings()];
         assert_eq!(of_all, ["fanwire:n:{!}", "fanwire:nd:{!}", "fanwire:cs:{!}"]);
         assert_eq!(Incarnation::parse(incarnation.to_string().as_bytes()), Some(incarnation));

@@ -43,7 +43,7 @@ use log_limit::LogRateLimit;
 use nodes::NodeTable;
 use presence::PresenceStore;
 use publish::Publisher;
-use reaper::Cleaner;
+use reaper::Reaper;
 use reply::Completeness;
 use scripts::{Script, Scripts};
 use server::connection::Connector;
@@ -130,16 +130,16 @@ impl Redis {
         let nodes = Arc::new(nodes);
         let lease = Lease::new(Arc::clone(&nodes), vital_links, Arc::clone(&health), &settings);
         let lease = Arc::new(lease);
-        let cleaner =
-            Cleaner::new(Arc::clone(&nodes), Arc::clone(&keys), presence_links.clone(), Arc::clone(&scripts));
-        let cleaner = Arc::new(cleaner);
+        let reaper =
+            Reaper::new(Arc::clone(&nodes), Arc::clone(&keys), presence_links.clone(), Arc::clone(&scripts));
+        let reaper = Arc::new(reaper);
         let presence = Arc::new(PresenceStore::new(
             Arc::clone(&keys),
             presence_links,
             Arc::clone(&scripts),
             nodes,
             Arc::clone(&lease),
-            Arc::clone(&cleaner),
+            Arc::clone(&reaper),
         ));
 
         let keepers = keepers.into_iter().chain(vital_keepers);
@@ -162,7 +162,7 @@ impl Redis {
         };
         tasks.push(tokio::spawn(subscriber));
         tasks.push(spawn_kept("presence", &alarm, &health, Arc::clone(&presence).run()));
-        tasks.push(spawn_kept("cleaner", &alarm, &health, cleaner.run(Arc::clone(&lease))));
+        tasks.push(spawn_kept("reaper", &alarm, &health, reaper.run(Arc::clone(&lease))));
         tasks.push(spawn_kept("lease", &alarm, &health, lease.run()));
         Ok(Self(Arc::new(Inner {
             keys,

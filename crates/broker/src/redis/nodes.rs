@@ -71,7 +71,7 @@ fn layout(database: i64) -> u32 {
 pub(super) const BACKSTOP: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long others wait for one that takes out a dead node's members before they do it too.
-pub(super) const CLEANING_MAX: Duration = Duration::from_secs(5);
+pub(super) const REAPING_MAX: Duration = Duration::from_secs(5);
 
 impl NodeTable {
     pub(super) fn new(
@@ -126,15 +126,15 @@ impl NodeTable {
         Ok(peers.collect())
     }
 
-    /// Takes a node whose lease has ended for dead, and takes on to clean up after it. `None` if it lives, or another
+    /// Takes a node whose lease has ended for dead, and takes on to reap it. `None` if it lives, or another
     /// does that.
     pub(super) async fn claim(
         &self,
         dead: Incarnation,
-        cleaner: Incarnation,
+        reaper: Incarnation,
     ) -> Result<Option<Dead>, EngineError> {
         let mut link = self.links.any()?;
-        Ok(self.claim_with(&mut link, dead, cleaner).await?.map(|(_, dead)| dead))
+        Ok(self.claim_with(&mut link, dead, reaper).await?.map(|(_, dead)| dead))
     }
 
     /// Ends this node's own lease, as [`NodeTable::claim`] would. The last to leave takes the cluster's prefix with
@@ -154,7 +154,7 @@ impl NodeTable {
         let mut commands = redis::pipe();
         commands.zrem(self.keys.nodes(), dead.to_string());
         commands.hdel(self.keys.node_details(), dead.to_string());
-        commands.del(self.keys.cleaning(dead));
+        commands.del(self.keys.reaping(dead));
         self.links.any()?.pipeline(&commands).await?;
         Ok(())
     }
@@ -202,19 +202,19 @@ impl NodeTable {
         &self,
         link: &mut CommandLink,
         dead: Incarnation,
-        cleaner: Incarnation,
+        reaper: Incarnation,
     ) -> Result<Option<(i64, Dead)>, EngineError> {
         let keys = [
             self.keys.nodes(),
             self.keys.lease(dead),
             self.keys.tombstone(dead),
-            self.keys.cleaning(dead),
+            self.keys.reaping(dead),
             self.keys.node_details(),
         ];
         let arguments = [
             dead.to_string(),
-            cleaner.to_string(),
-            milliseconds(CLEANING_MAX).to_string(),
+            reaper.to_string(),
+            milliseconds(REAPING_MAX).to_string(),
             milliseconds(BACKSTOP).to_string(),
         ];
         let answer = run(link, &self.scripts.claim, &keys, &arguments).await?;

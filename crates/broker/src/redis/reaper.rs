@@ -10,19 +10,19 @@ use redis::Value;
 use super::arguments::milliseconds;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
-use super::nodes::{CLEANING_MAX, NodeTable};
+use super::nodes::{NodeTable, REAPING_MAX};
 use super::scripts::Scripts;
 use super::server::link::Links;
 use crate::contract::EngineError;
 
-pub(super) struct Cleaner {
+pub(super) struct Reaper {
     nodes: Arc<NodeTable>,
     keys: Arc<Keys>,
     links: Links,
     scripts: Arc<Scripts>,
 }
 
-impl Cleaner {
+impl Reaper {
     /// Members taken out in one call of the script, which keeps Redis from everything else for about a millisecond.
     const MEMBERS: usize = 500;
     /// Topics in one round trip.
@@ -38,7 +38,7 @@ impl Cleaner {
         while beats.changed().await.is_ok() {
             let ended = beats.borrow_and_update().ended.clone();
             for dead in ended {
-                if let Err(error) = self.clean_up_after(dead, lease.incarnation()).await {
+                if let Err(error) = self.claim_and_reap(dead, lease.incarnation()).await {
                     // The next beat brings it up again.
                     tracing::debug!(%error, "a dead node's members are not all taken out yet");
                 }
@@ -47,8 +47,8 @@ impl Cleaner {
     }
 
     /// Takes all of a node's members out of all topics of this application, and forgets the node.
-    pub(super) async fn clean(&self, dead: Incarnation) -> Result<(), EngineError> {
-        self.clean_application(&self.keys, dead).await?;
+    pub(super) async fn reap(&self, dead: Incarnation) -> Result<(), EngineError> {
+        self.reap_application(&self.keys, dead).await?;
         self.nodes.forget(dead).await
     }
 
@@ -62,14 +62,14 @@ impl Cleaner {
         self.take_out_of(&self.keys, dead, topics).await
     }
 
-    async fn clean_up_after(&self, dead: Incarnation, cleaner: Incarnation) -> Result<(), EngineError> {
-        let Some(node) = self.nodes.claim(dead, cleaner).await? else { return Ok(()) };
+    async fn claim_and_reap(&self, dead: Incarnation, reaper: Incarnation) -> Result<(), EngineError> {
+        let Some(node) = self.nodes.claim(dead, reaper).await? else { return Ok(()) };
         tracing::warn!(node = %node.name, "a node is dead: its members are taken out");
-        self.clean_application(&self.keys.of_application(&node.application), dead).await?;
+        self.reap_application(&self.keys.of_application(&node.application), dead).await?;
         self.nodes.forget(dead).await
     }
 
-    async fn clean_application(&self, keys: &Keys, dead: Incarnation) -> Result<(), EngineError> {
+    async fn reap_application(&self, keys: &Keys, dead: Incarnation) -> Result<(), EngineError> {
         loop {
             let mut command = redis::cmd("SRANDMEMBER");
             command.arg(keys.member_topics(dead)).arg(Self::TOPICS);
@@ -135,10 +135,10 @@ impl Cleaner {
             let script_keys = [keys.members(topic, dead), keys.member_counts(topic)];
             let channel = keys.channel(topic);
             let arguments = [channel.as_bytes(), incarnation.as_bytes(), members_max.as_bytes()];
-            commands.add_command(self.scripts.clean.call(&script_keys, &arguments));
+            commands.add_command(self.scripts.reap.call(&script_keys, &arguments));
         }
         // Others wait for as long as this goes on.
-        commands.cmd("PEXPIRE").arg(keys.cleaning(dead)).arg(milliseconds(CLEANING_MAX));
+        commands.cmd("PEXPIRE").arg(keys.reaping(dead)).arg(milliseconds(REAPING_MAX));
         let answers = link.run(&commands).await?;
         let mut left = Vec::new();
         for ((topic, command), answer) in topics.into_iter().zip(commands.cmd_iter()).zip(answers) {

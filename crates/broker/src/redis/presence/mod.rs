@@ -22,7 +22,7 @@ use super::frame::member_body;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
 use super::nodes::{BACKSTOP, NodeTable, Peer};
-use super::reaper::Cleaner;
+use super::reaper::Reaper;
 use super::scripts::Scripts;
 use super::server::link::{CommandLink, Links};
 use crate::contract::{EngineError, Member, PresenceStats};
@@ -38,7 +38,7 @@ pub(super) struct PresenceStore {
     scripts: Arc<Scripts>,
     nodes: Arc<NodeTable>,
     lease: Arc<Lease>,
-    cleaner: Arc<Cleaner>,
+    reaper: Arc<Reaper>,
     /// Never locked while the lease's status is.
     own: Mutex<Own>,
     /// Some topics are not being rewritten any more.
@@ -65,7 +65,7 @@ impl PresenceStore {
         scripts: Arc<Scripts>,
         nodes: Arc<NodeTable>,
         lease: Arc<Lease>,
-        cleaner: Arc<Cleaner>,
+        reaper: Arc<Reaper>,
     ) -> Self {
         let own = Mutex::new(Own::new(lease.incarnation()));
         Self {
@@ -74,7 +74,7 @@ impl PresenceStore {
             scripts,
             nodes,
             lease,
-            cleaner,
+            reaper,
             own,
             rewritten: Notify::new(),
             repairing: AsyncMutex::default(),
@@ -188,10 +188,10 @@ impl PresenceStore {
             *own = Own::new(incarnation);
             (dirty, leftovers)
         };
-        self.cleaner.take_out(incarnation, dirty).await?;
-        self.cleaner.clean(incarnation).await?;
+        self.reaper.take_out(incarnation, dirty).await?;
+        self.reaper.reap(incarnation).await?;
         for (before, topics) in leftovers {
-            self.cleaner.take_out(before, topics).await?;
+            self.reaper.take_out(before, topics).await?;
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ impl PresenceStore {
             (own.take_leftovers(), own.dirty())
         };
         for (dead, topics) in leftovers {
-            let finished = self.cleaner.take_out(dead, topics.clone()).await.unwrap_or_default();
+            let finished = self.reaper.take_out(dead, topics.clone()).await.unwrap_or_default();
             let mut own = self.own();
             for topic in topics.into_iter().filter(|topic| !finished.contains(topic)) {
                 own.leave_behind(dead, topic);

@@ -40,7 +40,7 @@ for _, incarnation in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, '
   if #incarnation == 32 and not string.find(incarnation, '[^0-9a-f]') then
     ended[#ended + 1] = incarnation
   else
-    -- No node wrote this. Nobody would ever clean up after it, and it would stand before those who are dead.
+    -- No node wrote this. Nobody would ever reap it, and it would stand before those who are dead.
     redis.call('ZREM', KEYS[1], incarnation)
   end
 end
