@@ -185,8 +185,8 @@ impl Lease {
                 next
             }
             // It was about to leave in any case.
-            Ok(Beat::Dead) if self.is_over() => usual,
-            Ok(Beat::Dead) => {
+            Ok(Beat::Fenced) if self.is_over() => usual,
+            Ok(Beat::Fenced) => {
                 self.begin_again();
                 if began.is_none() {
                     // Nobody can know an incarnation that has never been: the server makes no sense.

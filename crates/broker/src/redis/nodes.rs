@@ -37,13 +37,13 @@ pub(super) enum Beat {
         ended: Vec<Incarnation>,
     },
     /// The node was taken for dead.
-    Dead,
+    Fenced,
     Refused(Incompatible),
 }
 
 /// A node that was taken for dead, as far as it is known.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Dead {
+pub(super) struct DeadNode {
     pub(super) name: Box<str>,
     /// The one in which it may have members.
     pub(super) application: Box<str>,
@@ -132,7 +132,7 @@ impl NodeTable {
         &self,
         dead: Incarnation,
         reaper: Incarnation,
-    ) -> Result<Option<Dead>, EngineError> {
+    ) -> Result<Option<DeadNode>, EngineError> {
         let mut link = self.links.any()?;
         Ok(self.claim_with(&mut link, dead, reaper).await?.map(|(_, dead)| dead))
     }
@@ -203,7 +203,7 @@ impl NodeTable {
         link: &mut CommandLink,
         dead: Incarnation,
         reaper: Incarnation,
-    ) -> Result<Option<(i64, Dead)>, EngineError> {
+    ) -> Result<Option<(i64, DeadNode)>, EngineError> {
         let keys = [
             self.keys.nodes(),
             self.keys.lease(dead),
@@ -226,7 +226,7 @@ impl NodeTable {
                         Some((peer, application)) => (peer.name, application.into()),
                         None => (Box::default(), self.settings.application.clone()),
                     };
-                    Ok(Some((*others, Dead { name, application })))
+                    Ok(Some((*others, DeadNode { name, application })))
                 }
                 _ => Err(link.nonsense()),
             },
@@ -237,7 +237,7 @@ impl NodeTable {
     fn read_beat(&self, answer: &Value) -> Option<Beat> {
         let Value::Array(values) = answer else { return None };
         match (text(values.first()?)?, &values[1..]) {
-            (b"dead", []) => Some(Beat::Dead),
+            (b"fenced", []) => Some(Beat::Fenced),
             (b"refused", [settings]) => self.refusal(text(settings)?).map(Beat::Refused),
             (b"held", [since, Value::Int(next_end), Value::Array(ended), Value::Int(now)]) => {
                 self.clock.set(*now);

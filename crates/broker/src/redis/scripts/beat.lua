@@ -3,14 +3,14 @@
 -- KEYS: 1 nodes, 2 what they say of themselves, 3 lease, 4 tombstone, 5 the cluster's settings.
 -- ARGV: 1 incarnation, 2 lease (ms), 3 what it says of itself, 4 settings, 5 '1' if the node joins, 6 TTL (ms) of what outlives
 --       leases.
--- Returns 'dead', or 'refused' and the settings of those who live, or 'held', since when the lease has lasted, in how
+-- Returns 'fenced', or 'refused' and the settings of those who live, or 'held', since when the lease has lasted, in how
 -- many ms the next lease of another ends (0 if there is none), some of those whose lease has ended, and the time.
 
 local SOME = 16
 
 -- A command that needs no memory goes first: after it Redis takes the others too, even when it is full.
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
-if redis.call('EXISTS', KEYS[4]) == 1 then return { 'dead' } end
+if redis.call('EXISTS', KEYS[4]) == 1 then return { 'fenced' } end
 
 local now = clock()
 local settings = redis.call('GET', KEYS[5])
