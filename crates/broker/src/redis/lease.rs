@@ -11,7 +11,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::keys::Incarnation;
-use super::nodes::{Beat, NodeTable, Peer};
+use super::nodes::{Heartbeat, NodeTable, Peer};
 use super::server::health::Health;
 use super::server::link::Links;
 use super::settings::RedisSettings;
@@ -30,13 +30,13 @@ pub(super) struct Lease {
     renewing: AsyncMutex<()>,
     /// Somebody waits for the lease.
     wanted: Notify,
-    beats: watch::Sender<Beats>,
+    heartbeats: watch::Sender<Heartbeats>,
     fenced: watch::Sender<u64>,
 }
 
 /// What attempts to renew the lease have found. Sent after each, whatever became of it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Beats {
+pub(super) struct Heartbeats {
     /// How many times the lease had vanished though nobody took the node for dead: Redis has lost things.
     pub(super) lapses: u64,
     /// Nodes whose lease has ended, as far as this node may take out their members.
@@ -74,7 +74,7 @@ impl Lease {
             status: Mutex::new(Status::new()),
             renewing: AsyncMutex::default(),
             wanted: Notify::new(),
-            beats: watch::Sender::default(),
+            heartbeats: watch::Sender::default(),
             fenced: watch::Sender::default(),
         }
     }
@@ -95,14 +95,14 @@ impl Lease {
         if let Some(incarnation) = self.held() {
             return Ok(incarnation);
         }
-        let mut beats = self.beats();
+        let mut heartbeats = self.heartbeats();
         self.links.any()?;
         if self.is_over() {
             return Err(EngineError::Unavailable);
         }
         self.wanted.notify_one();
         // It may be one that was under way, which is as good.
-        beats.changed().await.map_err(|_| EngineError::Unavailable)?;
+        heartbeats.changed().await.map_err(|_| EngineError::Unavailable)?;
         self.held().ok_or(EngineError::Unavailable)
     }
 
@@ -112,8 +112,8 @@ impl Lease {
         self.nodes.peers().await
     }
 
-    pub(super) fn beats(&self) -> watch::Receiver<Beats> {
-        self.beats.subscribe()
+    pub(super) fn heartbeats(&self) -> watch::Receiver<Heartbeats> {
+        self.heartbeats.subscribe()
     }
 
     /// How many times the node was taken for dead.
@@ -167,8 +167,8 @@ impl Lease {
             (status.incarnation, status.began)
         };
         let usual = started + self.length / 3;
-        match self.nodes.beat(incarnation, began.is_none()).await {
-            Ok(Beat::Held { since, next_end, ended }) => {
+        match self.nodes.heartbeat(incarnation, began.is_none()).await {
+            Ok(Heartbeat::Held { since, next_end, ended }) => {
                 let may_clean = self.held_from(started, since) + self.patience;
                 let mut next = usual;
                 if let Some(next_end) = next_end {
@@ -178,19 +178,19 @@ impl Lease {
                 if !is_allowed && !ended.is_empty() {
                     next = next.min(may_clean);
                 }
-                self.tell(|beats| {
-                    beats.lapses += u64::from(began.is_some_and(|began| began != since));
-                    beats.ended = if is_allowed { ended } else { Vec::new() };
+                self.tell(|heartbeats| {
+                    heartbeats.lapses += u64::from(began.is_some_and(|began| began != since));
+                    heartbeats.ended = if is_allowed { ended } else { Vec::new() };
                 });
                 next
             }
             // It was about to leave in any case.
-            Ok(Beat::Fenced) if self.is_over() => usual,
-            Ok(Beat::Fenced) => {
+            Ok(Heartbeat::Fenced) if self.is_over() => usual,
+            Ok(Heartbeat::Fenced) => {
                 self.begin_again();
                 if began.is_none() {
                     // Nobody can know an incarnation that has never been: the server makes no sense.
-                    self.tell(|beats| beats.ended.clear());
+                    self.tell(|heartbeats| heartbeats.ended.clear());
                     return usual;
                 }
                 tracing::warn!(
@@ -199,13 +199,13 @@ impl Lease {
                 self.fenced.send_modify(|times| *times += 1);
                 started
             }
-            Ok(Beat::Refused(reason)) => {
+            Ok(Heartbeat::Refused(reason)) => {
                 self.give_up();
                 self.health.refuse(reason);
                 usual
             }
             Err(_) => {
-                self.tell(|beats| beats.ended.clear());
+                self.tell(|heartbeats| heartbeats.ended.clear());
                 usual
             }
         }
@@ -232,8 +232,8 @@ impl Lease {
         *status = Status { is_over: status.is_over, ..Status::new() };
     }
 
-    fn tell(&self, change: impl FnOnce(&mut Beats)) {
-        self.beats.send_modify(change);
+    fn tell(&self, change: impl FnOnce(&mut Heartbeats)) {
+        self.heartbeats.send_modify(change);
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {

@@ -98,7 +98,7 @@ impl Redis {
         let clock = Arc::new(Clock::new());
         let links_at = |indexes| Links::new(indexes, &connector, &health, &scripts, &settings, &counters);
         let (links, keepers) = links_at(0..count);
-        // Signs of life must not wait behind what is published.
+        // Heartbeats must not wait behind what is published.
         let (vital_links, vital_keepers) = links_at(vital_index..vital_index + 1);
         let probe =
             Probe::new(node.id, &keys, settings.probe_interval, vital_links.clone(), Arc::clone(&counters));

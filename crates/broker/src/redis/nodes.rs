@@ -27,7 +27,7 @@ pub struct Peer {
 
 /// What became of an attempt to renew a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Beat {
+pub(super) enum Heartbeat {
     Held {
         /// When the lease began that has lasted since, in milliseconds of Redis' clock.
         since: u64,
@@ -87,10 +87,14 @@ impl NodeTable {
     }
 
     /// Renews the lease. One that joins has to fit to the cluster that it finds.
-    pub(super) async fn beat(&self, incarnation: Incarnation, joins: bool) -> Result<Beat, EngineError> {
+    pub(super) async fn heartbeat(
+        &self,
+        incarnation: Incarnation,
+        joins: bool,
+    ) -> Result<Heartbeat, EngineError> {
         let mut link = self.links.any()?;
         if let Some(reason) = self.announce_prefix(&mut link, joins).await? {
-            return Ok(Beat::Refused(reason));
+            return Ok(Heartbeat::Refused(reason));
         }
         let keys = [
             self.keys.nodes(),
@@ -108,8 +112,8 @@ impl NodeTable {
             flag(joins),
             milliseconds(BACKSTOP).to_string(),
         ];
-        let answer = run(&mut link, &self.scripts.beat, &keys, &arguments).await?;
-        self.read_beat(&answer).ok_or_else(|| link.nonsense())
+        let answer = run(&mut link, &self.scripts.heartbeat, &keys, &arguments).await?;
+        self.read_heartbeat(&answer).ok_or_else(|| link.nonsense())
     }
 
     /// The nodes of this application whose lease lasts.
@@ -234,14 +238,14 @@ impl NodeTable {
         }
     }
 
-    fn read_beat(&self, answer: &Value) -> Option<Beat> {
+    fn read_heartbeat(&self, answer: &Value) -> Option<Heartbeat> {
         let Value::Array(values) = answer else { return None };
         match (text(values.first()?)?, &values[1..]) {
-            (b"fenced", []) => Some(Beat::Fenced),
-            (b"refused", [settings]) => self.refusal(text(settings)?).map(Beat::Refused),
+            (b"fenced", []) => Some(Heartbeat::Fenced),
+            (b"refused", [settings]) => self.refusal(text(settings)?).map(Heartbeat::Refused),
             (b"held", [since, Value::Int(next_end), Value::Array(ended), Value::Int(now)]) => {
                 self.clock.set(*now);
-                Some(Beat::Held {
+                Some(Heartbeat::Held {
                     since: parse_offset(text(since)?)?,
                     next_end: u64::try_from(*next_end).ok().filter(|end| *end > 0).map(Duration::from_millis),
                     ended: ended.iter().filter_map(|ended| Incarnation::parse(text(ended)?)).collect(),

@@ -34,12 +34,12 @@ impl Reaper {
 
     /// Cleans up after those whose lease has ended, for ever.
     pub(super) async fn run(self: Arc<Self>, lease: Arc<Lease>) {
-        let mut beats = lease.beats();
-        while beats.changed().await.is_ok() {
-            let ended = beats.borrow_and_update().ended.clone();
+        let mut heartbeats = lease.heartbeats();
+        while heartbeats.changed().await.is_ok() {
+            let ended = heartbeats.borrow_and_update().ended.clone();
             for dead in ended {
                 if let Err(error) = self.claim_and_reap(dead, lease.incarnation()).await {
-                    // The next beat brings it up again.
+                    // The next heartbeat brings it up again.
                     tracing::debug!(%error, "a dead node's members are not all taken out yet");
                 }
             }

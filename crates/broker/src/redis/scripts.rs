@@ -22,7 +22,7 @@ pub(super) struct Scripts {
     pub(super) remove: Script,
     pub(super) reap: Script,
     pub(super) prefixes: Script,
-    pub(super) beat: Script,
+    pub(super) heartbeat: Script,
     pub(super) peers: Script,
     pub(super) claim: Script,
 }
@@ -59,7 +59,7 @@ impl Scripts {
             remove: script(&[LEAVE, include_str!("scripts/remove.lua")]),
             reap: script(&[LEAVE, include_str!("scripts/reap.lua")]),
             prefixes: script(&[CLOCK, include_str!("scripts/prefixes.lua")]),
-            beat: script(&[CLOCK, include_str!("scripts/beat.lua")]),
+            heartbeat: script(&[CLOCK, include_str!("scripts/heartbeat.lua")]),
             peers: script(&[CLOCK, include_str!("scripts/peers.lua")]),
             claim: script(&[CLOCK, include_str!("scripts/claim.lua")]),
         }
@@ -77,7 +77,7 @@ impl Scripts {
             &self.remove,
             &self.reap,
             &self.prefixes,
-            &self.beat,
+            &self.heartbeat,
             &self.peers,
             &self.claim,
         ]

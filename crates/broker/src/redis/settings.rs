@@ -22,7 +22,7 @@ pub struct RedisSettings {
     /// The application whose topics these are; part of every key and channel. Default: `default`.
     pub application: Box<str>,
     /// Connections for commands about topics, not less than one; a topic always uses the same. One more is for the
-    /// node's signs of life. Default: 2.
+    /// node's heartbeats. Default: 2.
     pub command_links: usize,
     /// How long one attempt to connect may take. Default: 2 s.
     pub connect_timeout: Duration,
@@ -42,7 +42,7 @@ pub struct RedisSettings {
     /// Takes a Redis in which another cluster lives, under another prefix. Without it that is refused, since it is
     /// mostly one cluster of which a node has a wrong setting. Default: no.
     pub allow_other_prefixes: bool,
-    /// How long the members of this node are present after its last sign of life, which it gives three times as
+    /// How long the members of this node are present after its last heartbeat, which it gives three times as
     /// often. Must be equal on all nodes. Default: 15 s.
     pub lease: Duration,
 }

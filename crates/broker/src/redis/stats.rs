@@ -29,7 +29,7 @@ pub struct RedisStats {
     pub round_trip: Option<Duration>,
     /// Topics whose channels are joined, are to be, or are kept for a while after they were left.
     pub topics: usize,
-    /// The connections: first those for commands, of which the last is for the node's signs of life, then the one for
+    /// The connections: first those for commands, of which the last is for the node's heartbeats, then the one for
     /// subscriptions.
     pub links: Vec<LinkStats>,
 }

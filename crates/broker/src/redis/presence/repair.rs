@@ -26,13 +26,13 @@ const MEMBERS_MAX: usize = 2000;
 const ROUND_BYTES_MAX: usize = 2 << 20;
 
 impl PresenceStore {
-    /// Repairs what is dirty after each sign of life, for ever.
+    /// Repairs what is dirty after each heartbeat, for ever.
     pub(in crate::redis) async fn run(self: Arc<Self>) {
-        let mut beats = self.lease.beats();
+        let mut heartbeats = self.lease.heartbeats();
         let mut renewed = Instant::now();
         let mut lapses = 0;
-        while beats.changed().await.is_ok() {
-            let lapses_now = beats.borrow_and_update().lapses;
+        while heartbeats.changed().await.is_ok() {
+            let lapses_now = heartbeats.borrow_and_update().lapses;
             if renewed.elapsed() >= RENEWAL || lapses_now != lapses {
                 (renewed, lapses) = (Instant::now(), lapses_now);
                 self.own().mark_all_dirty();

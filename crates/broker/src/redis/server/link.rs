@@ -1,7 +1,7 @@
 //! The connections for commands: each kept open by a task for as long as the engine lives.
 //!
 //! Most are for topics: the topic's hash picks the connection, so that one publisher's calls for a topic stay in
-//! order. One is for what must not wait behind that, the node's signs of life. A command runs on
+//! order. One is for what must not wait behind that, the node's heartbeats. A command runs on
 //! the connection whose lineage it carries. While a connection is missing, its commands fail at once; none is ever
 //! repeated after its connection was lost, since it may have been done.
 
