@@ -1,8 +1,7 @@
 //! Publish and subscribe, history and presence of topics, in engines behind one enum.
 //!
 //! The caller owns topics: it calls an engine for one topic from one place, in order, and receives that topic's
-//! events in order. Nothing here knows sessions, sockets or HTTP. What every engine must do is written down in
-//! `tests/conformance`.
+//! events in order. The crate knows no sessions, sockets or HTTP. `tests/conformance` specifies every engine.
 
 mod contract;
 mod engine;

@@ -1,14 +1,14 @@
-//! The bytes of everything that is published or kept: parsing never panics, whatever they are.
+//! The encoding of everything that is published or stored. Parsing does not panic on any bytes.
 //!
-//! A *body* is what a publisher says: version 1, a kind, fields, and data up to the end.
+//! A *body* is the publisher's part: version 1, a kind, fields, and data up to the end.
 //!
 //! ```text
 //! 01 kind (field length bytes)* 00 data          length: LEB128
 //! ```
 //!
-//! A reader skips fields that it does not know, which leaves room for more, such as a trace context. Streams and
-//! presence keep bodies. A *frame*, which is what travels through a channel, puts in front what Redis says: version 1
-//! and a stamp that is empty for what is not kept.
+//! A reader skips unknown fields, which leaves room for more, such as a trace context. Streams and presence store
+//! bodies. A *frame* is sent through a channel. It is a body after version 1 and a stamp by Redis, which is empty if
+//! the body is not stored.
 //!
 //! ```text
 //! 01 [epoch (8) lineage (8) offset [' ' offset before a jump]] '\n' body
@@ -22,52 +22,52 @@ use uuid::Uuid;
 
 use crate::contract::Member;
 
-/// One life of the primary that wrote: the first characters of its replication id.
+/// The lineage of a primary: the first characters of its replication id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lineage([u8; 8]);
 
-/// What a frame says.
+/// A parsed frame.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct EventFrame {
-    /// `None` for what is not kept.
+    /// `None` if the body is not stored.
     pub(super) stamp: Option<Stamp>,
     pub(super) content: FrameContent,
 }
 
-/// Where a frame stands in its topic's stream.
+/// A frame's position in its topic's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) epoch: Epoch,
     pub(super) lineage: Lineage,
     pub(super) offset: u64,
-    /// If offsets jumped, the last one before.
+    /// The last offset before a jump of offsets.
     pub(super) jumped_from: Option<u64>,
 }
 
-/// What a body says.
+/// A parsed body.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum FrameContent {
     Publication(Publication),
     Join(Arc<ClientInfo>),
     Leave(Arc<ClientInfo>),
-    /// A client that is present.
+    /// A present client.
     Member(Arc<ClientInfo>),
 }
 
-/// Why bytes are not a frame or a body.
+/// An error of parsing a frame or a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EventFrameError {
     #[error("version {0} is unknown")]
     UnknownVersion(u8),
     #[error("kind {0} is unknown")]
     UnknownKind(u8),
-    #[error("it is cut short")]
+    #[error("the frame is truncated")]
     CutShort,
-    #[error("its stamp is malformed")]
+    #[error("the stamp is malformed")]
     MalformedStamp,
-    #[error("one of its fields is malformed")]
+    #[error("a field is malformed")]
     MalformedField,
-    #[error("it does not say which client it is about")]
+    #[error("the client is missing")]
     NoClient,
 }
 
@@ -77,17 +77,17 @@ mod kind {
     pub(super) const PUBLICATION: u8 = 1;
     pub(super) const JOIN: u8 = 2;
     pub(super) const LEAVE: u8 = 3;
-    /// A client that is present, and goes without a word.
+    /// A present client whose leave is not announced.
     pub(super) const MEMBER: u8 = 5;
-    /// A client that is present, whose leave is to be said. `scripts/leave.lua` makes a leave of it.
+    /// A present client whose leave is announced. `scripts/leave.lua` converts it to a leave.
     pub(super) const ANNOUNCED_MEMBER: u8 = 6;
 }
 
 mod field {
     pub(super) const END: u8 = 0;
-    /// The client's id, 16 bytes: who published, joined, left or is present.
+    /// The id of the client that published, joined, left or is present: 16 bytes.
     pub(super) const CLIENT: u8 = 1;
-    /// Its user. With it the body has a client info.
+    /// The client's user. With it the body has a client info.
     pub(super) const USER: u8 = 2;
     pub(super) const CONNECTION: u8 = 3;
     pub(super) const SUBSCRIPTION: u8 = 4;
@@ -99,7 +99,7 @@ mod field {
 const STAMP_BYTES_MAX: usize = 16 + 20 + 1 + 20;
 
 impl Lineage {
-    /// From a replication id.
+    /// Reads a replication id.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let letters = *text.first_chunk()?;
         letters.iter().all(u8::is_ascii_alphanumeric).then_some(Self(letters))
@@ -110,14 +110,14 @@ impl Lineage {
     }
 }
 
-/// The body of a publication, for a script to stamp.
+/// Encodes a publication's body, for a script to stamp.
 pub(super) fn publication_body(data: &[u8], info: Option<&ClientInfo>, tags: Option<&Tags>) -> Vec<u8> {
     let mut body = Vec::with_capacity(data.len() + 128);
     put_body(&mut body, kind::PUBLICATION, info, tags, data);
     body
 }
 
-/// What is present of a client.
+/// Encodes a member's body.
 pub(super) fn member_body(member: &Member) -> Vec<u8> {
     let kind = if member.announce_leave { kind::ANNOUNCED_MEMBER } else { kind::MEMBER };
     let mut body = Vec::with_capacity(128);
@@ -125,7 +125,7 @@ pub(super) fn member_body(member: &Member) -> Vec<u8> {
     body
 }
 
-/// The frame of a publication that is not kept.
+/// Encodes the frame of a publication that is not stored.
 pub(super) fn publication_frame(data: &[u8], info: Option<&ClientInfo>, tags: Option<&Tags>) -> Vec<u8> {
     let mut frame = Vec::with_capacity(data.len() + 128);
     frame.extend([VERSION, b'\n']);
@@ -146,7 +146,7 @@ pub(super) fn leave_frame(info: &ClientInfo) -> Vec<u8> {
 }
 
 impl EventFrame {
-    /// What is variable shares the memory of `bytes`.
+    /// Parses a frame. Its data shares the memory of `bytes`.
     pub(super) fn parse(mut bytes: Bytes) -> Result<Self, EventFrameError> {
         check_version(&mut bytes)?;
         let end = bytes.iter().take(STAMP_BYTES_MAX + 1).position(|byte| *byte == b'\n');
@@ -159,7 +159,7 @@ impl EventFrame {
 }
 
 impl FrameContent {
-    /// Parses a body; a publication gets `offset`. What is variable shares the memory of `bytes`.
+    /// Parses a body; a publication gets `offset`. Its data shares the memory of `bytes`.
     pub(super) fn parse(mut bytes: Bytes, offset: u64) -> Result<Self, EventFrameError> {
         check_version(&mut bytes)?;
         let kind = bytes.try_get_u8().map_err(|_| EventFrameError::CutShort)?;
@@ -188,7 +188,7 @@ impl Stamp {
                 Some(space) => (&rest[..space], Some(parse_offset(&rest[space + 1..])?)),
                 None => (rest, None),
             };
-            // 0 is the offset of what has no stamp.
+            // Offset 0 means that there is no stamp.
             let offset = parse_offset(offset).filter(|offset| *offset > 0)?;
             Some(Self { epoch: Epoch::parse(epoch)?, lineage: Lineage::parse(lineage)?, offset, jumped_from })
         };
@@ -196,7 +196,7 @@ impl Stamp {
     }
 }
 
-/// A decimal number, and nothing but digits.
+/// Parses a decimal number that consists of digits alone.
 pub(super) fn parse_offset(digits: &[u8]) -> Option<u64> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;

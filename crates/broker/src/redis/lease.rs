@@ -1,8 +1,8 @@
-//! This node's lease: while it lasts the node's members count, and nobody else touches them.
+//! This node's lease. While it lasts, the node's members count and no other node removes them.
 //!
-//! One task renews it three times in its length. Whoever writes under the lease asks [`Lease::hold`] first, which
-//! knows by this node's own clock when it may have ended; then it is renewed before anything is written. A node that
-//! learns that it was taken for dead goes on as another [`Incarnation`]. What belongs to the old one is lost.
+//! One task renews it three times in its length. A writer under the lease calls [`Lease::hold`] first, which knows by
+//! this node's own clock when the lease may have ended, and renews it before anything is written. A node that learns
+//! that it was fenced continues as another [`Incarnation`] and loses the state of the old one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,41 +22,42 @@ pub(super) struct Lease {
     links: Links,
     health: Arc<Health>,
     length: Duration,
-    /// For how long the lease has to be held before this node takes others for dead: as long as they may take to
-    /// come back when all have lost Redis.
+    /// The time that this node has to hold its lease before it fences others: the time that they may need to return
+    /// after all nodes have lost Redis.
     patience: Duration,
     status: Mutex<Status>,
-    /// Held while the lease is being renewed.
+    /// Locked while the lease is being renewed.
     renewing: AsyncMutex<()>,
-    /// Somebody waits for the lease.
+    /// Notified when a caller waits for the lease.
     wanted: Notify,
     heartbeats: watch::Sender<Heartbeats>,
     fenced: watch::Sender<u64>,
 }
 
-/// What attempts to renew the lease have found. Sent after each, whatever became of it.
+/// The results of heartbeats. Sent after each, successful or not.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heartbeats {
-    /// How many times the lease had vanished though nobody took the node for dead: Redis has lost things.
+    /// How many times the lease had vanished although the node was not fenced: Redis has lost data.
     pub(super) lapses: u64,
-    /// Nodes whose lease has ended, as far as this node may take out their members.
+    /// Nodes whose lease has ended, if this node may remove their members.
     pub(super) ended: Vec<Incarnation>,
 }
 
 struct Status {
     incarnation: Incarnation,
-    /// By this node's clock, counted from before the attempt, so that it ends here before it does in Redis.
+    /// The end by this node's clock, counted from before the heartbeat, so that the lease ends here before it does in
+    /// Redis.
     ends: Option<Instant>,
-    /// Since when the lease was held on a connection that was there all the time.
+    /// The time since which the lease was held without a loss of the connection.
     held_since: Option<Instant>,
-    /// When the lease began that was held last, by Redis' clock. There is one once the node has joined.
+    /// The beginning of the last held lease by Redis' clock. `None` until the node has joined.
     began: Option<u64>,
-    /// The node has left, or must not join.
+    /// The node has left or must not join.
     is_over: bool,
 }
 
 impl Lease {
-    /// How long after another's lease should have ended one looks.
+    /// The delay after the end of another node's lease until this node looks at it.
     const MARGIN: Duration = Duration::from_millis(5);
 
     pub(super) fn new(
@@ -83,14 +84,15 @@ impl Lease {
         self.status().incarnation
     }
 
-    /// Under which incarnation to write, if the lease certainly lasts.
+    /// Returns the incarnation to write under if the lease certainly lasts.
     pub(super) fn held(&self) -> Option<Incarnation> {
         let status = self.status();
         let is_held = !status.is_over && status.ends.is_some_and(|ends| Instant::now() < ends);
         is_held.then_some(status.incarnation)
     }
 
-    /// Under which incarnation to write; renews the lease first if it may have ended. Does not wait for a connection.
+    /// Returns the incarnation to write under; renews the lease first if it may have ended. Does not wait for a
+    /// connection.
     pub(super) async fn hold(&self) -> Result<Incarnation, EngineError> {
         if let Some(incarnation) = self.held() {
             return Ok(incarnation);
@@ -101,12 +103,12 @@ impl Lease {
             return Err(EngineError::Unavailable);
         }
         self.wanted.notify_one();
-        // It may be one that was under way, which is as good.
+        // It may be a heartbeat that was already in flight, which is as good.
         heartbeats.changed().await.map_err(|_| EngineError::Unavailable)?;
         self.held().ok_or(EngineError::Unavailable)
     }
 
-    /// The nodes that live, after this one has joined.
+    /// Returns the live nodes, after this one has joined.
     pub(super) async fn peers(&self) -> Result<Vec<(Incarnation, Peer)>, EngineError> {
         self.hold().await?;
         self.nodes.peers().await
@@ -116,7 +118,7 @@ impl Lease {
         self.heartbeats.subscribe()
     }
 
-    /// How many times the node was taken for dead.
+    /// Returns how many times the node was fenced.
     pub(super) fn fenced(&self) -> watch::Receiver<u64> {
         self.fenced.subscribe()
     }
@@ -125,16 +127,15 @@ impl Lease {
         self.status().is_over
     }
 
-    /// From here on the lease is not renewed any more: one attempt that is under way is waited for. Returns what the
-    /// lease was held as, if it was.
+    /// Stops renewals, after a heartbeat in flight has finished. Returns the incarnation if the lease was ever held.
     pub(super) async fn end(&self) -> Option<Incarnation> {
         self.give_up();
-        let _none_under_way = self.renewing.lock().await;
+        let _none_in_flight = self.renewing.lock().await;
         let status = self.status();
         status.began.map(|_| status.incarnation)
     }
 
-    /// Renews the lease for as long as the node is to live.
+    /// Renews the lease until the node leaves.
     pub(super) async fn run(self: Arc<Self>) {
         let mut link = self.links.watch_first();
         loop {
@@ -152,14 +153,14 @@ impl Lease {
                     if changed.is_err() {
                         return;
                     }
-                    // What other nodes could do meanwhile is not known.
+                    // Other nodes may have been unable to send heartbeats meanwhile.
                     self.status().held_since = None;
                 }
             }
         }
     }
 
-    /// Tries once; returns when to try again.
+    /// Sends one heartbeat; returns the time of the next.
     async fn renew(&self) -> Instant {
         let started = Instant::now();
         let (incarnation, began) = {
@@ -184,17 +185,17 @@ impl Lease {
                 });
                 next
             }
-            // It was about to leave in any case.
+            // The node is leaving anyway.
             Ok(Heartbeat::Fenced) if self.is_over() => usual,
             Ok(Heartbeat::Fenced) => {
                 self.begin_again();
                 if began.is_none() {
-                    // Nobody can know an incarnation that has never been: the server makes no sense.
+                    // An incarnation that never joined cannot be fenced: the answer is invalid.
                     self.tell(|heartbeats| heartbeats.ended.clear());
                     return usual;
                 }
                 tracing::warn!(
-                    "this node was taken for dead while it was paused or cut off: its clients connect anew"
+                    "this node was fenced while it was paused or disconnected; its clients reconnect"
                 );
                 self.fenced.send_modify(|times| *times += 1);
                 started
@@ -211,7 +212,7 @@ impl Lease {
         }
     }
 
-    /// The lease that began then is held from `started` on; returns since when without interruption.
+    /// Notes that the lease that began at `began` is held from `started`; returns since when without a loss.
     fn held_from(&self, started: Instant, began: u64) -> Instant {
         let mut status = self.status();
         let is_same = status.began.replace(began) == Some(began);
@@ -226,7 +227,7 @@ impl Lease {
         self.tell(|_| ());
     }
 
-    /// As another.
+    /// Continues as another incarnation.
     fn begin_again(&self) {
         let mut status = self.status();
         *status = Status { is_over: status.is_over, ..Status::new() };

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lets a repeating log line through once in a while.
+/// Allows a repeating log line once in [`LogRateLimit::PAUSE`].
 #[derive(Debug)]
 pub(super) struct LogRateLimit(Mutex<Option<Instant>>);
 

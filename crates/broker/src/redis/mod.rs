@@ -1,8 +1,8 @@
-//! The Redis engine: topics live in Redis, and every node that uses it sees the same.
+//! The Redis engine: topics live in Redis, shared by all nodes that use it.
 //!
-//! A [`Redis`] is a handle on tasks that keep connections open for as long as it lives. Calls go through command
-//! connections ([`server::link`]), events come through one of their own ([`server::subscriptions`]), in the order in
-//! which Redis did things. Nothing waits for a Redis that is known to be gone, and nothing is done twice to be sure.
+//! A [`Redis`] is a handle to tasks that keep connections open as long as it lives. Calls go through connections for
+//! commands ([`server::link`]). Events arrive through a connection of their own ([`server::subscriptions`]), in the
+//! order in which Redis sent them. Calls fail at once while Redis is lost, and no call is repeated after a loss.
 
 mod alarm;
 mod arguments;
@@ -82,8 +82,8 @@ struct Inner {
 }
 
 impl Redis {
-    /// Starts an engine for `node`, which connects in the background, on the runtime that this is called in.
-    /// `deliver` gets the events of subscribed topics from there.
+    /// Starts an engine for `node`, which connects in the background on the current runtime. `deliver` receives the
+    /// events of subscribed topics from that runtime.
     pub fn start(settings: RedisSettings, node: Peer, deliver: Deliver) -> Result<Self, LinkError> {
         let count = settings.command_links.max(1);
         let (vital_index, subscriptions_index) = (count, count + 1);
@@ -98,7 +98,7 @@ impl Redis {
         let clock = Arc::new(Clock::new());
         let links_at = |indexes| Links::new(indexes, &connector, &health, &scripts, &settings, &counters);
         let (links, keepers) = links_at(0..count);
-        // Heartbeats must not wait behind what is published.
+        // Heartbeats must not wait behind publications.
         let (vital_links, vital_keepers) = links_at(vital_index..vital_index + 1);
         let probe =
             Probe::new(node.id, &keys, settings.probe_interval, vital_links.clone(), Arc::clone(&counters));
@@ -181,17 +181,17 @@ impl Redis {
         })))
     }
 
-    /// Whether Redis can be used, now and whenever it changes.
+    /// Returns the state of the connections, and follows its changes.
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.0.health.watch()
     }
 
-    /// Waits until a task of the engine has ended, which only a defect of ours brings about, and names it. Cancel-safe.
+    /// Waits until a task of the engine has ended, which only a bug can cause, and returns its name. Cancel-safe.
     pub async fn failed(&self) -> &'static str {
         self.0.alarm.raised().await
     }
 
-    /// What has been counted, for metrics.
+    /// Returns the counters, for metrics.
     pub fn stats(&self) -> RedisStats {
         let (links, reconnects) = self.0.health.links();
         let subscriptions = links.len() - 1;
@@ -202,12 +202,12 @@ impl Redis {
         self.0.counters.stats(reconnects, self.0.subscriptions.len(), links.collect())
     }
 
-    /// A command that Redis refused in the last seconds because its user has no right to it, in a sentence.
+    /// Returns a sentence about a command that Redis refused in the last seconds for lack of rights.
     pub fn not_permitted(&self) -> Option<String> {
         self.0.counters.not_permitted_lately()
     }
 
-    /// Counts publications of the topic that arrived and that its stream does not know, and says so in the log.
+    /// Counts and logs received publications that the topic's stream does not know.
     pub fn note_foreign(&self, topic: &TopicName, publications: u64) {
         let Inner { counters, foreign, settings, .. } = &*self.0;
         counters.foreign(publications);
@@ -216,31 +216,31 @@ impl Redis {
                 %topic,
                 publications,
                 prefix = &*settings.prefix,
-                "publications arrive through Redis that are not in the topic's history, and are dropped. Probably \
-                 nodes of an earlier version use this engine.redis.prefix in another database, or several servers \
-                 answer at engine.redis.address. Give each cluster a prefix of its own"
+                "dropped publications that are not in the topic's history. Nodes of an earlier version may use this \
+                 engine.redis.prefix in another database, or several servers may answer at engine.redis.address. \
+                 Give each cluster its own prefix"
             );
         }
     }
 
-    /// The time since 1970 by Redis' clock, once the node has joined.
+    /// Returns the time since 1970 by Redis' clock, once the node has joined.
     pub fn time(&self) -> Option<Duration> {
         self.0.clock.now()
     }
 
-    /// The nodes that live at this moment, with this one: those whose lease has not ended.
+    /// Returns the live nodes, this one included: those whose lease has not ended.
     pub async fn peers(&self) -> Result<Vec<Peer>, EngineError> {
         self.0.presence.peers().await
     }
 
-    /// How many times this node was taken for dead while it lived, because it was paused or cut off for longer
-    /// than its lease. Its members were taken out then, and their leaves said: its clients have to connect anew.
+    /// Returns how many times other nodes fenced this one, because it was paused or disconnected for longer than its
+    /// lease. Its members were removed and their leaves announced, so its clients have to reconnect.
     pub fn fenced(&self) -> watch::Receiver<u64> {
         self.0.presence.fenced()
     }
 
-    /// Takes this node out of the cluster: members that are still there leave, as announced, and the others no
-    /// longer wait for it. Meant to be the last call, when its clients are gone.
+    /// Removes this node from the cluster with its remaining members. Meant to be the last call, after its clients have
+    /// disconnected.
     pub async fn leave(&self) -> Result<(), EngineError> {
         self.0.presence.leave().await
     }
@@ -339,7 +339,7 @@ impl Redis {
     }
 
     pub(crate) async fn remove_history(&self, topic: &TopicName) -> Result<(), EngineError> {
-        // Trimming leaves the stream its TTL and its last id, which deleting would not.
+        // Unlike DEL, XTRIM keeps the stream's TTL and last id.
         let mut command = redis::cmd("XTRIM");
         command.arg(self.0.keys.stream(topic)).arg("MAXLEN").arg(0);
         self.0.links.of_topic(topic)?.command(&command).await?;
@@ -395,7 +395,7 @@ impl Redis {
         Usage { topics: self.0.subscriptions.len(), ..Usage::default() }
     }
 
-    /// Runs a reading script; `arguments` follow those of `touch.lua`.
+    /// Runs a read script; `arguments` follow those of `touch.lua`.
     async fn read(
         &self,
         topic: &TopicName,
@@ -439,7 +439,7 @@ impl Drop for Inner {
     }
 }
 
-/// Spawns a task that ends only once the node must not join the cluster. Any other end raises the alarm.
+/// Spawns a task that ends only when the node must not join the cluster. Any other end raises the alarm.
 fn spawn_kept(
     name: &'static str,
     alarm: &TaskAlarm,

@@ -1,4 +1,4 @@
-//! Which nodes there are: what Redis is asked and told about nodes as such, all of it by scripts and by Redis' clock.
+//! The table of nodes in Redis, read and changed by scripts that use Redis' clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -19,37 +19,37 @@ use crate::contract::EngineError;
 /// A node of the cluster, for one run of its process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Made at random when the process starts.
+    /// Random, created when the process starts.
     pub id: Uuid,
-    /// For people. Two nodes may have the same.
+    /// For people. Two nodes may have the same name.
     pub name: Box<str>,
 }
 
-/// What became of an attempt to renew a lease.
+/// The result of a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Heartbeat {
     Held {
-        /// When the lease began that has lasted since, in milliseconds of Redis' clock.
+        /// The beginning of the lease, in milliseconds of Redis' clock.
         since: u64,
-        /// When the next lease of another node ends, unless it is renewed.
+        /// The time until the next lease of another node ends, unless it is renewed.
         next_end: Option<Duration>,
-        /// Nodes whose lease has ended, not necessarily all.
+        /// Some of the nodes whose lease has ended.
         ended: Vec<Incarnation>,
     },
-    /// The node was taken for dead.
+    /// Another node ended the lease.
     Fenced,
     Refused(Incompatible),
 }
 
-/// A node that was taken for dead, as far as it is known.
+/// A dead node, which was fenced.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DeadNode {
     pub(super) name: Box<str>,
-    /// The one in which it may have members.
+    /// The application in which it may have members.
     pub(super) application: Box<str>,
 }
 
-/// The nodes, as one of them sees and changes them.
+/// The table of nodes, for one node.
 pub(super) struct NodeTable {
     node: Peer,
     keys: Arc<Keys>,
@@ -57,20 +57,20 @@ pub(super) struct NodeTable {
     scripts: Arc<Scripts>,
     settings: Arc<RedisSettings>,
     clock: Arc<Clock>,
-    /// The user may not touch [`Keys::PREFIXES`].
+    /// The user has no right to [`Keys::PREFIXES`].
     prefixes_are_closed: AtomicBool,
 }
 
-/// How names and contents of keys are to be understood. A version of this program that changes that changes this.
-/// Where the names of channels carry the database it is 2: versions that did not name it hear nothing of this one.
+/// The version of names and contents of keys. It changes with them. It is 2 if names of channels contain the database,
+/// since versions without it receive no messages of this one.
 fn layout(database: i64) -> u32 {
     if database == 0 { 1 } else { 2 }
 }
 
-/// What outlives leases lives as long as this if nobody takes care of it any more.
+/// The TTL of data that outlives leases, for the case that no node is left to remove it.
 pub(super) const BACKSTOP: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long others wait for one that takes out a dead node's members before they do it too.
+/// The time that other nodes wait for the one that removes a dead node's members.
 pub(super) const REAPING_MAX: Duration = Duration::from_secs(5);
 
 impl NodeTable {
@@ -86,7 +86,7 @@ impl NodeTable {
         Self { node, keys, links, scripts, settings, clock, prefixes_are_closed }
     }
 
-    /// Renews the lease. One that joins has to fit to the cluster that it finds.
+    /// Renews the lease. A joining node has to match the cluster's settings.
     pub(super) async fn heartbeat(
         &self,
         incarnation: Incarnation,
@@ -116,7 +116,7 @@ impl NodeTable {
         self.read_heartbeat(&answer).ok_or_else(|| link.nonsense())
     }
 
-    /// The nodes of this application whose lease lasts.
+    /// Returns the live nodes of this application.
     pub(super) async fn peers(&self) -> Result<Vec<(Incarnation, Peer)>, EngineError> {
         let mut link = self.links.any()?;
         let keys = [self.keys.nodes(), self.keys.node_details()];
@@ -130,8 +130,7 @@ impl NodeTable {
         Ok(peers.collect())
     }
 
-    /// Takes a node whose lease has ended for dead, and takes on to reap it. `None` if it lives, or another
-    /// does that.
+    /// Fences a node whose lease has ended, for this node to reap. `None` if it lives or another node reaps it.
     pub(super) async fn claim(
         &self,
         dead: Incarnation,
@@ -141,8 +140,8 @@ impl NodeTable {
         Ok(self.claim_with(&mut link, dead, reaper).await?.map(|(_, dead)| dead))
     }
 
-    /// Ends this node's own lease, as [`NodeTable::claim`] would. The last to leave takes the cluster's prefix with
-    /// it, so that the next cluster may have another.
+    /// Ends this node's own lease, as [`NodeTable::claim`] would. The last node removes the cluster's prefix, so that
+    /// the next cluster may have another.
     pub(super) async fn resign(&self, incarnation: Incarnation) -> Result<(), EngineError> {
         let mut link = self.links.any()?;
         let others = self.claim_with(&mut link, incarnation, incarnation).await?;
@@ -153,7 +152,7 @@ impl NodeTable {
         Ok(())
     }
 
-    /// Forgets a dead node of which nothing is left.
+    /// Removes a dead node without members from the table.
     pub(super) async fn forget(&self, dead: Incarnation) -> Result<(), EngineError> {
         let mut commands = redis::pipe();
         commands.zrem(self.keys.nodes(), dead.to_string());
@@ -163,7 +162,7 @@ impl NodeTable {
         Ok(())
     }
 
-    /// Returns why the node's prefix is not to be taken. Where the node has no right to look, it takes it.
+    /// Returns an error if another cluster has another prefix. A node without the right to look accepts its prefix.
     async fn announce_prefix(
         &self,
         link: &mut CommandLink,
@@ -201,7 +200,7 @@ impl NodeTable {
         Ok((!other.is_empty()).then(refusal))
     }
 
-    /// Returns how many others live, and who is dead.
+    /// Returns the number of other live nodes, and the dead node.
     async fn claim_with(
         &self,
         link: &mut CommandLink,
@@ -255,7 +254,7 @@ impl NodeTable {
         }
     }
 
-    /// What is wrong, seen from the settings of those who live.
+    /// Returns the mismatch with the settings of the live nodes.
     fn refusal(&self, settings: &[u8]) -> Option<Incompatible> {
         let (theirs, lease) = std::str::from_utf8(settings).ok()?.split_once(':')?;
         let (ours, theirs) = (layout(self.settings.database), theirs.parse().ok()?);
@@ -266,7 +265,7 @@ impl NodeTable {
         Some(Incompatible::Lease { ours: self.settings.lease, theirs })
     }
 
-    /// What the node says of itself: id, name and application, separated by zeros.
+    /// This node's details: id, name and application, separated by zeros.
     fn details(&self) -> String {
         format!("{}\0{}\0{}", self.node.id.simple(), self.node.name, self.settings.application)
     }
@@ -294,7 +293,7 @@ fn text(value: &Value) -> Option<&[u8]> {
     }
 }
 
-/// A node and its application, the first if there are several.
+/// Reads a node and its application, the first if there are several.
 fn read_details(value: &Value) -> Option<(Peer, &str)> {
     let mut parts = std::str::from_utf8(text(value)?).ok()?.split('\0');
     let peer = Peer { id: Uuid::try_parse(parts.next()?).ok()?, name: parts.next()?.into() };

@@ -1,8 +1,8 @@
-//! Publishing. One publication is a group of one, and a group goes to Redis in one round trip if it is not huge.
+//! Publishing. One publication is a group of one, and a group is one round trip to Redis unless it is very large.
 //!
-//! A group does what its publications would do one by one, in their order. Those that follow each other and are to
-//! be kept alike go into history by one call of a script, which costs Redis a third of as many calls. So that no
-//! command of a round trip fails and is done after those behind it, each script comes with its code the first time.
+//! A group has the effect of its publications one by one, in order. Consecutive publications with equal history options
+//! are stored by one call of a script, which costs Redis a third of single calls. Each script's first call in a round
+//! trip of several commands contains its code, since a call that fails and is repeated would run after later ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) struct Publisher {
     clock: Arc<Clock>,
 }
 
-/// What is the same for all publications of a group.
+/// The values that all publications of a group share.
 struct PublishGroup<'a> {
     publisher: &'a Publisher,
     topic: &'a TopicName,
@@ -37,35 +37,35 @@ struct PublishGroup<'a> {
     channel: String,
 }
 
-/// One command, which publishes the next publications of a group.
+/// One command that publishes the next publications of a group.
 struct PublishStep<'a> {
     command: Cmd,
-    /// What the command calls by its hash.
+    /// The script that the command calls by its hash.
     script: Option<&'a Script>,
     publications: usize,
-    /// What the bodies take.
+    /// The bytes of the bodies.
     bytes: usize,
     answer: StepReply,
 }
 
-/// What a step's command answers.
+/// The kind of answer of a step's command.
 #[derive(Clone, Copy)]
 enum StepReply {
-    /// The position of the first; the others follow.
+    /// The position of the first publication; the others follow.
     Position,
     Suppressible,
-    /// How many connections it was sent to.
+    /// The number of receiving connections.
     Receivers,
 }
 
 impl Publisher {
-    /// Publications in one call of a script, which keeps Redis from everything else for about a millisecond.
+    /// The most publications in one call of a script, which blocks Redis for about a millisecond.
     const RUN_MAX: usize = 256;
-    /// The bytes from which on a script is given no further publication.
+    /// The bytes at which a call of a script gets no further publication.
     const RUN_BYTES_MAX: usize = 1 << 20;
-    /// Commands in one round trip.
+    /// The most commands in one round trip.
     const ROUND_MAX: usize = 256;
-    /// The bytes from which on a round trip is given no further command.
+    /// The bytes at which a round trip gets no further command.
     const ROUND_BYTES_MAX: usize = 4 << 20;
 
     pub(super) fn new(
@@ -78,7 +78,7 @@ impl Publisher {
         Self { keys, settings, scripts, links, clock }
     }
 
-    /// Publishes what is neither kept nor numbered: a frame as it is.
+    /// Publishes a frame without history.
     pub(super) async fn send(&self, topic: &TopicName, frame: Vec<u8>) -> Result<(), EngineError> {
         let mut command = redis::cmd("PUBLISH");
         command.arg(self.keys.channel(topic)).arg(frame);
@@ -95,7 +95,7 @@ impl Publisher {
         results.pop().expect("there are as many results as publications")
     }
 
-    /// As many results as publications. Once the link is lost nothing further is tried.
+    /// Returns one result for each publication. After a loss of the link all further ones fail.
     pub(super) async fn publish_group(
         &self,
         topic: &TopicName,
@@ -116,7 +116,7 @@ impl Publisher {
 }
 
 impl PublishGroup<'_> {
-    /// Publishes as many of `rest` as go in one round trip, at least one, and adds their results.
+    /// Publishes as many of `rest` as fit in one round trip, at least one, and adds their results.
     async fn publish_round(
         &self,
         rest: &[Publish],
@@ -149,7 +149,7 @@ impl PublishGroup<'_> {
         Ok(())
     }
 
-    /// The first step of what is to be published.
+    /// Returns the first step of the remaining publications.
     fn step(&self, link: &CommandLink, rest: &[Publish]) -> PublishStep<'_> {
         let publish = &rest[0];
         match (publish.history, &publish.idempotency_key) {
@@ -160,7 +160,7 @@ impl PublishGroup<'_> {
         }
     }
 
-    /// All of the next that are to be kept alike.
+    /// A step of the next publications with equal history options.
     fn keep(&self, link: &CommandLink, rest: &[Publish], options: HistoryOptions) -> PublishStep<'_> {
         let is_alike = |publish: &&Publish| {
             publish.history == Some(options) && publish.idempotency_key.is_none() && publish.version == 0
@@ -227,7 +227,7 @@ impl PublishGroup<'_> {
         command
             .arg(&self.channel)
             .arg(limit_argument(options.size))
-            // Whatever is published later in the bucket lives as long as was asked for too.
+            // Later publications of the bucket need the full TTL too.
             .arg(milliseconds(options.ttl.saturating_add(options.ttl / TTL_BUCKETS)))
             .arg(milliseconds(options.meta_ttl))
             .arg(fresh_epoch().as_str())
@@ -237,15 +237,15 @@ impl PublishGroup<'_> {
 }
 
 impl Published {
-    /// What became of the publication that many after this one, in one run.
+    /// The result of a later publication of the same step.
     fn nth(self, number: u64) -> Self {
         let following = |position: Position| Position { offset: position.offset + number, ..position };
         Self { position: self.position.map(following), ..self }
     }
 }
 
-/// Where there are several steps, lets each script's first call bring the code along. A server that has forgotten
-/// its scripts would refuse that call otherwise, and do what comes after it.
+/// Adds the code to each script's first call if there are several steps. A server that has forgotten its scripts would
+/// otherwise refuse that call and run later ones first.
 fn bring_code(steps: &mut [PublishStep<'_>]) {
     if steps.len() < 2 {
         return;
@@ -267,7 +267,7 @@ fn bring_code(steps: &mut [PublishStep<'_>]) {
     }
 }
 
-/// What became of the first publication of a step.
+/// Returns the result of a step's first publication.
 fn published(
     link: &CommandLink,
     expected: StepReply,
@@ -295,12 +295,12 @@ fn live_frame(publish: &Publish) -> Vec<u8> {
     frame::publication_frame(&publish.data, publish.info.as_deref(), publish.tags.as_deref())
 }
 
-/// How many times in a TTL a stream's expiry is set, however much is published.
+/// The number of times in a TTL that publishing sets a stream's expiry.
 const TTL_BUCKETS: u32 = 8;
 
-/// Changes so many times in a TTL, at the same moments for all nodes. Eight characters.
+/// Returns eight characters that change [`TTL_BUCKETS`] times in a TTL, at the same moments on all nodes.
 fn ttl_bucket(ttl: u64, now: Option<Duration>) -> String {
-    // Before the time is known no two are the same.
+    // Each is different until the time is known.
     let Some(now) = now else { return fresh_epoch().as_str().to_owned() };
     let bucket = now.as_millis() * u128::from(TTL_BUCKETS) / u128::from(ttl.max(1));
     format!("{:08x}", bucket as u32)

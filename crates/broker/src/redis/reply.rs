@@ -1,4 +1,4 @@
-//! Reading what commands and scripts answer. A server that answers something else is not trusted to be Redis.
+//! Parses the answers of commands and scripts. Unexpected answers are refused.
 
 use std::sync::Arc;
 
@@ -8,31 +8,31 @@ use redis::Value;
 
 use super::frame::{FrameContent, parse_offset};
 
-/// What the reading scripts answer.
+/// The answer of a read script.
 pub(super) struct Page {
     pub(super) top: Position,
     pub(super) completeness: Completeness,
     pub(super) publications: Vec<Arc<Publication>>,
 }
 
-/// What a reading script says of the page.
+/// The completeness of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Completeness {
-    /// It is not complete, or the position that was given is of another epoch.
+    /// The page is not complete, or the given position is of another epoch.
     No,
     Yes,
-    /// It would be, but for the bytes that it takes.
+    /// The page ended at the limit's bytes.
     TooLong,
 }
 
-/// A position in one text: epoch and offset.
+/// Parses a position from one text: epoch and offset.
 pub(super) fn position(value: &Value) -> Option<Position> {
     let Value::BulkString(text) = value else { return None };
     let (epoch, offset) = text.split_at_checked(Epoch::LENGTH)?;
     Some(Position { epoch: Epoch::parse(epoch)?, offset: parse_offset(offset)? })
 }
 
-/// Whether a publish was suppressed, and the position, if there is one.
+/// Parses the answer to a publish that may be suppressed: the suppression, and the position if there is one.
 pub(super) fn suppressible(value: &Value) -> Option<(bool, Option<Position>)> {
     let Value::Array(values) = value else { return None };
     let [Value::Int(suppressed), first] = values.as_slice() else { return None };
@@ -43,7 +43,7 @@ pub(super) fn suppressible(value: &Value) -> Option<(bool, Option<Position>)> {
     Some((*suppressed != 0, position))
 }
 
-/// A page with its top. An entry that cannot be read makes all of it unreadable: a hole must not pass unseen.
+/// Parses a page with its top. One unreadable entry makes the page unreadable, so that no gap goes unnoticed.
 pub(super) fn page(value: Value) -> Option<Page> {
     let Value::Array(values) = value else { return None };
     let [epoch, top, Value::Int(flag), Value::Array(entries)] = <[Value; 4]>::try_from(values).ok()? else {
@@ -73,16 +73,16 @@ pub(super) fn page(value: Value) -> Option<Page> {
     Some(Page { top, completeness, publications })
 }
 
-/// What `members.lua` answers.
+/// The answer of `members.lua`.
 #[derive(Debug, PartialEq)]
 pub(super) enum MembersPage {
-    /// There are more than is wanted.
+    /// The members exceed the limit.
     TooLong,
-    /// A page: nodes whose members have all been read, the cursor in the next node's, and bodies of members.
+    /// A page: the number of nodes that are done, the cursor in the next one, and bodies of members.
     Page { done: usize, next: Vec<u8>, bodies: Vec<Bytes> },
 }
 
-/// A page of members, if it is within what is wanted.
+/// Parses a page of members.
 pub(super) fn members(value: Value) -> Option<MembersPage> {
     let Value::Array(values) = value else { return None };
     let [Value::Int(done), Value::BulkString(next), Value::Array(entries)] =
@@ -102,7 +102,7 @@ pub(super) fn members(value: Value) -> Option<MembersPage> {
     Some(MembersPage::Page { done: usize::try_from(done).ok()?, next, bodies })
 }
 
-/// The pairs of a hash, whichever protocol version they came by.
+/// Parses the pairs of a hash.
 pub(super) fn pairs(value: Value) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let bytes = |value| match value {
         Value::BulkString(bytes) => Some(bytes),

@@ -1,15 +1,15 @@
-//! The Lua scripts, each put together from parts and named by its hash.
+//! The Lua scripts, each composed of parts and called by its hash.
 
 use redis::{Cmd, ToRedisArgs};
 
-/// A script: what it does, and the hash by which it is called.
+/// A script's code and hash.
 #[derive(Debug)]
 pub(super) struct Script {
     pub(super) code: String,
     pub(super) hash: String,
 }
 
-/// All scripts that a command connection must know.
+/// All scripts, which every command connection loads.
 #[derive(Debug)]
 pub(super) struct Scripts {
     pub(super) publish: Script,
@@ -28,7 +28,7 @@ pub(super) struct Scripts {
 }
 
 impl Script {
-    /// A call of the script. Further arguments may follow.
+    /// Returns a call of the script, to which further arguments may be added.
     pub(super) fn call<K: ToRedisArgs>(&self, keys: &[K], arguments: &[&[u8]]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.hash).arg(keys.len()).arg(keys).arg(arguments);

@@ -1,9 +1,9 @@
-//! Presence under leases: each node keeps its own members in Redis, and they count while its lease lasts. A member
-//! costs nothing while it stays, and a dead node's members are absent at once when its lease ends.
+//! Presence under leases: each node stores its own members in Redis, and they count while its lease lasts. A member
+//! that stays costs nothing, and a dead node's members are absent as soon as its lease ends.
 //!
-//! What this node's members are is known here ([`own`]); Redis has a copy. Whatever may have made the copy differ, a
-//! call without an answer or a Redis that lost its data, makes the topic *dirty*, and it is written anew
-//! ([`repair`]). Nothing is written unless the lease is held.
+//! This node's members are known here ([`own`]); Redis has a copy. Events after which the copy may differ, such as a
+//! call without an answer or a loss of data in Redis, make the topic *dirty*, and it is rewritten ([`repair`]).
+//! Nothing is written unless the lease is held.
 
 mod own;
 mod read;
@@ -28,7 +28,7 @@ use super::server::link::{CommandLink, Links};
 use crate::contract::{EngineError, Member, PresenceStats};
 use own::Own;
 
-/// Members in one command, and the bytes from which on it is given no more.
+/// The most members in one command, and the bytes at which it gets no more.
 const COMMAND_MEMBERS_MAX: usize = 500;
 const COMMAND_BYTES_MAX: usize = 256 << 10;
 
@@ -39,16 +39,16 @@ pub(super) struct PresenceStore {
     nodes: Arc<NodeTable>,
     lease: Arc<Lease>,
     reaper: Arc<Reaper>,
-    /// Never locked while the lease's status is.
+    /// Not locked while the lease's status is locked.
     own: Mutex<Own>,
-    /// Some topics are not being rewritten any more.
+    /// Notified when topics are no longer being rewritten.
     rewritten: Notify,
-    /// One repair at a time, and none while the node leaves.
+    /// Locked during a repair, and while the node leaves.
     repairing: AsyncMutex<()>,
     live: Mutex<Option<LiveNodes>>,
 }
 
-/// The nodes that lived a moment ago.
+/// The nodes that were live a moment ago.
 #[derive(Clone)]
 struct LiveNodes {
     asked: Instant,
@@ -56,7 +56,7 @@ struct LiveNodes {
 }
 
 impl PresenceStore {
-    /// For how long the list of nodes that live is believed.
+    /// The longest time that the list of live nodes is used.
     const LIVE_NODES_AGE_MAX: Duration = Duration::from_secs(1);
 
     pub(super) fn new(
@@ -91,7 +91,7 @@ impl PresenceStore {
         self.lease.fenced()
     }
 
-    /// Adds members of one topic. If it fails, those in front may have been added.
+    /// Adds members of one topic. After an error the first of them may have been added.
     pub(super) async fn add(&self, topic: &TopicName, members: &[Member]) -> Result<(), EngineError> {
         for members in members.chunks(COMMAND_MEMBERS_MAX) {
             self.add_some(topic, members).await?;
@@ -119,13 +119,13 @@ impl PresenceStore {
             put_members(&mut commands, &key, &mut members);
         }
         commands.hset(self.keys.member_counts(topic), write.incarnation.to_string(), counts(stats));
-        // Both may have been deleted meanwhile, by whomever, and be new again.
+        // Another program may have deleted both keys meanwhile, so their TTL is set again.
         expire(&mut commands, &self.keys.member_counts(topic));
         write.finish(commands).await
     }
 
-    /// Adds the client unless `clients_max` others are there. Without Redis, or if it has no memory for one more,
-    /// nobody knows of more than this node's.
+    /// Adds the client unless `clients_max` others are present. If Redis is unavailable or full, only clients of this
+    /// node count.
     pub(super) async fn admit(
         &self,
         topic: &TopicName,
@@ -154,7 +154,7 @@ impl PresenceStore {
         let write = self.begin_write(topic, |own| own.remove(topic, client));
         let possible = write.until_possible().await;
         if write.is_void() {
-            // Who took this node for dead has taken the client out.
+            // The node that fenced this one has removed the client.
             return Ok(());
         }
         possible?;
@@ -175,11 +175,11 @@ impl PresenceStore {
         write.finish(commands).await
     }
 
-    /// Takes the node out of the cluster, and its members out of presence.
+    /// Removes the node from the cluster, and its members from presence.
     pub(super) async fn leave(&self) -> Result<(), EngineError> {
         let Some(incarnation) = self.lease.end().await else { return Ok(()) };
         let _none_repairs = self.repairing.lock().await;
-        // From here on the members are nobody's.
+        // From here on other nodes may reap this node's members.
         self.nodes.resign(incarnation).await?;
         let (dirty, leftovers) = {
             let mut own = self.own();
@@ -225,13 +225,13 @@ impl PresenceStore {
             arguments.push(if is_fresh { b"1" } else { b"0" });
             arguments.extend(nodes.iter().map(String::as_bytes));
             let mut commands = redis::pipe();
-            // Whoever takes out the members of a dead node has to know of the topic before it has one.
+            // A reaper has to know of the topic before it has a member.
             if !was_listed {
                 self.put_topic(&mut commands, topic, write.incarnation);
             }
             commands.add_command(self.scripts.admit.call(&script_keys, &arguments));
             match link.pipeline(&commands).await?.last() {
-                // A node that joined since, or one that has died.
+                // An unlisted node: one that has joined since, or a dead one.
                 Some(Value::Int(-1)) if !is_fresh => nodes_age_max = Duration::ZERO,
                 Some(Value::Int(0)) => break false,
                 Some(Value::Int(1)) => break true,
@@ -253,7 +253,7 @@ impl PresenceStore {
         if is_empty {
             let mut commands = redis::pipe();
             commands.srem(self.keys.member_topics(write.incarnation), topic.as_str());
-            // If this fails the topic is dirty, and the answer the same.
+            // If this fails the topic is dirty and the result is the same.
             let _ = write.finish(commands).await;
         } else {
             write.settle();
@@ -261,7 +261,7 @@ impl PresenceStore {
         Ok(false)
     }
 
-    /// The nodes that live, without this one.
+    /// Returns the other live nodes.
     async fn live_nodes(&self, age_max: Duration) -> Result<Arc<[Incarnation]>, EngineError> {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(LiveNodes { asked, incarnations }) = live
@@ -279,8 +279,8 @@ impl PresenceStore {
         Ok(incarnations)
     }
 
-    /// Makes the topic known as one in which the node has members. It is on another server than the topic's keys
-    /// may be, so it can be no part of a script.
+    /// Adds the topic to those with members of the node. Its key may be on another server than the topic's keys, so a
+    /// script cannot do it.
     fn put_topic(&self, commands: &mut Pipeline, topic: &TopicName, incarnation: Incarnation) {
         let topics = self.keys.member_topics(incarnation);
         commands.sadd(&topics, topic.as_str());
@@ -305,7 +305,7 @@ impl PresenceStore {
         commands.add_command(self.scripts.remove.call(&keys, &arguments));
     }
 
-    /// Begins to write single members, with a change of the table.
+    /// Begins a write of single members, and changes the table.
     fn begin_write<'a>(&'a self, topic: &'a TopicName, change: impl FnOnce(&mut Own)) -> Write<'a> {
         let mut own = self.own();
         own.begin_write(topic);
@@ -313,7 +313,7 @@ impl PresenceStore {
         Write { presence: self, topic, incarnation: own.incarnation, is_settled: false }
     }
 
-    /// The table of the incarnation that the node has now.
+    /// Returns the table of the node's current incarnation.
     fn own(&self) -> MutexGuard<'_, Own> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let incarnation = self.lease.incarnation();
@@ -324,8 +324,8 @@ impl PresenceStore {
     }
 }
 
-/// A write of single members of a topic. Unless it is told that all went well, the topic becomes dirty: if the
-/// call is dropped half-way nobody knows either.
+/// A write of single members of a topic. The topic becomes dirty unless the write is settled: a call that is dropped
+/// half-way may or may not have taken effect.
 struct Write<'a> {
     presence: &'a PresenceStore,
     topic: &'a TopicName,
@@ -334,7 +334,7 @@ struct Write<'a> {
 }
 
 impl Write<'_> {
-    /// Waits until the lease is held and nobody writes all of the topic.
+    /// Waits until the lease is held and the topic is not being rewritten.
     async fn until_possible(&self) -> Result<(), EngineError> {
         loop {
             let rewritten = self.presence.rewritten.notified();
@@ -347,12 +347,12 @@ impl Write<'_> {
         if held == self.incarnation { Ok(()) } else { Err(EngineError::Unavailable) }
     }
 
-    /// The node was taken for dead since the write began.
+    /// Returns true if the node was fenced since the write began.
     fn is_void(&self) -> bool {
         self.presence.own().incarnation != self.incarnation
     }
 
-    /// What to send the topic's commands through. Something of it may be in Redis from now on.
+    /// Returns the topic's link. From now on Redis may have some of the topic.
     fn link(&self) -> Result<CommandLink, EngineError> {
         let link = self.presence.links.of_topic(self.topic)?;
         let mut own = self.presence.own();
@@ -369,7 +369,7 @@ impl Write<'_> {
         if is_void { Err(EngineError::Unavailable) } else { Ok(()) }
     }
 
-    /// Redis has done it, which is in vain if the lease had ended meanwhile.
+    /// Notes that Redis has run the write. The write counts only if the lease is still held.
     fn settle(mut self) {
         self.is_settled = self.presence.lease.held() == Some(self.incarnation);
     }
@@ -394,13 +394,13 @@ impl fmt::Debug for PresenceStore {
     }
 }
 
-/// What one command was given.
+/// The contents of one command.
 struct Put {
     members: usize,
     bytes: usize,
 }
 
-/// One command with the next members.
+/// Adds one command with the next members.
 fn put_members<'a>(
     commands: &mut Pipeline,
     key: &str,

@@ -1,5 +1,4 @@
-//! Reading who is present: what all nodes whose lease lasts have written, page by page, so that no more is read than
-//! the answer may take.
+//! Reads the members of all live nodes, page by page, so that not more is read than the answer may hold.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,18 +13,17 @@ use crate::redis::keys::Incarnation;
 use crate::redis::reply::{self, MembersPage};
 use crate::redis::server::link::CommandLink;
 
-/// Up to so many bytes of members, as answers count them, the number of users is exact; above it a user on several
-/// nodes counts on each.
+/// The bytes of members up to which the number of users is exact. Above it a user on several nodes counts once on each.
 const USERS_EXACT_BYTES_MAX: usize = 2 << 20;
 
-/// What is read of members at once. A page may take more if it is what Redis hands out in one step.
+/// The bytes of a page. A page of a single step of Redis may exceed them.
 const PAGE_BYTES_MAX: usize = 256 << 10;
 
-/// The nodes that have members in a topic and are alive.
+/// The live nodes with members in a topic.
 type Alive = Vec<(Incarnation, PresenceStats)>;
 
 impl PresenceStore {
-    /// All that are present on live nodes.
+    /// Returns the members of all live nodes.
     pub(in crate::redis) async fn list(
         &self,
         topic: &TopicName,
@@ -64,7 +62,7 @@ impl PresenceStore {
         let mut command = redis::cmd("HGETALL");
         let counts = link.command(command.arg(self.keys.member_counts(topic))).await?;
         let counts = reply::pairs(counts).ok_or_else(|| link.nonsense())?;
-        // Whoever else writes there writes what is not counted.
+        // Unreadable counts are of another program.
         let counts: Alive = counts.iter().filter_map(|(node, counts)| parse_counts(node, counts)).collect();
         if counts.is_empty() {
             return Ok(counts);
@@ -78,8 +76,8 @@ impl PresenceStore {
         Ok(alive.map(|(counts, _)| counts).collect())
     }
 
-    /// Calls `take` with each member once. Stops with [`EngineError::TooLong`] when all of them take more than
-    /// `bytes_max`, as answers count them.
+    /// Calls `take` with each member once. Stops with [`EngineError::TooLong`] if the members exceed `bytes_max`, as
+    /// counted by answers.
     async fn read(
         &self,
         link: &mut CommandLink,
@@ -117,10 +115,9 @@ impl PresenceStore {
                         take(info);
                         bytes
                     }
-                    // It was in an earlier page too.
+                    // It was in an earlier page.
                     Ok(FrameContent::Member(_)) => 0,
-                    // A member that cannot be read is of a node of another version. The others are not worth less
-                    // for it.
+                    // An unreadable member is of a node of another version. The others still count.
                     _ => ANSWER_OVERHEAD_BYTES + body_bytes,
                 };
                 if bytes > bytes_max {

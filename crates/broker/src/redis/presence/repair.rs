@@ -1,5 +1,5 @@
-//! Writes dirty topics anew: afterwards Redis has exactly the members that this node knows of, and those that it
-//! had beyond them have left, with the leaves that were to be said.
+//! Rewrites dirty topics: afterwards Redis has exactly the members that this node knows, and others have left, with
+//! their announced leaves.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use crate::contract::EngineError;
 use crate::redis::keys::Incarnation;
 use crate::redis::server::link::CommandLink;
 
-/// How often everything is written anew, so that the backstop is never reached by a node that lives.
+/// The interval at which all topics are rewritten, so that keys of a live node do not expire by the backstop.
 const RENEWAL: Duration = Duration::from_secs(8 * 60 * 60);
-/// Topics that are written anew at a time. Who wants to write single members of one of them waits.
+/// The most topics in one rewrite. Writes of single members of these topics wait.
 const TOPICS_MAX: usize = 128;
-/// The members from which on no further topic is written anew at that time, and those from which on a round trip is
-/// given no more: a topic of very many is written in several.
+/// The members at which a rewrite gets no further topic and a round trip no further command. A very large topic is
+/// written in several round trips.
 const MEMBERS_MAX: usize = 2000;
-/// The bytes from which on a round trip is given no more.
+/// The bytes at which a round trip gets no further command.
 const ROUND_BYTES_MAX: usize = 2 << 20;
 
 impl PresenceStore {
-    /// Repairs what is dirty after each heartbeat, for ever.
+    /// Repairs dirty topics after each heartbeat, forever.
     pub(in crate::redis) async fn run(self: Arc<Self>) {
         let mut heartbeats = self.lease.heartbeats();
         let mut renewed = Instant::now();
@@ -41,7 +41,7 @@ impl PresenceStore {
         }
     }
 
-    /// What fails remains dirty.
+    /// Rewrites dirty topics. Topics that fail stay dirty.
     async fn repair(&self) {
         let _alone = self.repairing.lock().await;
         let (leftovers, dirty) = {
@@ -58,7 +58,7 @@ impl PresenceStore {
         let members: HashMap<TopicName, usize> = dirty.into_iter().collect();
         for (link, topics) in self.links.by_link(members.keys().cloned().collect()) {
             for batch in batches(topics, &members) {
-                // Without the lease or the link there is nothing to do until the next time.
+                // Without the lease or the link the rest waits for the next heartbeat.
                 let Some(incarnation) = self.lease.held() else { return };
                 let Ok(mut link) = self.links.link(link) else { break };
                 let mut rewrite = Rewrite::begin(self, incarnation, &batch);
@@ -70,19 +70,19 @@ impl PresenceStore {
     }
 }
 
-/// Topics that are being written as a whole. Those that are not done when this is dropped are dirty again.
+/// Topics that are being rewritten. Topics that are not done when this is dropped are dirty again.
 struct Rewrite<'a> {
     presence: &'a PresenceStore,
     incarnation: Incarnation,
     topics: Vec<(TopicName, RewriteProgress)>,
-    /// What goes to Redis next.
+    /// The commands to send next.
     round: Round,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RewriteProgress {
     Open,
-    /// Redis has refused some of it.
+    /// Redis has refused a command.
     Refused,
     Done,
 }
@@ -90,9 +90,9 @@ enum RewriteProgress {
 #[derive(Default)]
 struct Round {
     commands: Pipeline,
-    /// For each command the index of its topic.
+    /// The index of each command's topic.
     topics: Vec<usize>,
-    /// The topics of which nothing comes after this round.
+    /// The topics that end with this round.
     last_of: Vec<usize>,
     members: usize,
     bytes: usize,
@@ -116,7 +116,7 @@ impl<'a> Rewrite<'a> {
         }
         let there = link.run(&commands).await?;
         for ((index, there), command) in there.into_iter().enumerate().zip(commands.cmd_iter()) {
-            // One topic in whose way something stands must not keep the others from being written.
+            // A topic whose key has another program's value must not prevent the others.
             if let Ok(Value::Array(there)) = link.accept(there, command) {
                 self.put_topic(link, index, &there).await?;
             }
@@ -124,7 +124,7 @@ impl<'a> Rewrite<'a> {
         self.send(link).await
     }
 
-    /// Everything of the topic, given which clients are there already.
+    /// Adds the commands of a topic. `there` are the clients that Redis has.
     async fn put_topic(
         &mut self,
         link: &mut CommandLink,
@@ -133,7 +133,7 @@ impl<'a> Rewrite<'a> {
     ) -> Result<(), EngineError> {
         let (presence, incarnation) = (self.presence, self.incarnation);
         let topic = &self.topics[index].0.clone();
-        // Whoever comes or goes from here on waits, and is written then.
+        // Later changes of members wait for the end of the rewrite.
         let (stats, members) = {
             let mut own = presence.own();
             let stats = own.stats(topic);
@@ -172,7 +172,7 @@ impl<'a> Rewrite<'a> {
         Ok(())
     }
 
-    /// Takes note that all commands so far are the topic's, or of those before.
+    /// Assigns the new commands to the topic, and sends the round if it is full.
     async fn send_if_full(&mut self, link: &mut CommandLink, index: usize) -> Result<(), EngineError> {
         self.round.topics.resize(self.round.commands.len(), index);
         if self.round.members < MEMBERS_MAX && self.round.bytes < ROUND_BYTES_MAX {
@@ -231,7 +231,7 @@ impl Drop for Rewrite<'_> {
     }
 }
 
-/// Topics that are written anew one after the other, in parts of which each is bounded.
+/// Splits topics into batches of bounded size.
 fn batches(topics: Vec<TopicName>, members: &HashMap<TopicName, usize>) -> Vec<Vec<TopicName>> {
     let mut batches: Vec<Vec<TopicName>> = Vec::new();
     let mut members_in_last = MEMBERS_MAX;

@@ -1,7 +1,7 @@
-//! Which topics are wanted, and how far the connection for subscriptions is in line with that.
+//! The topics that are wanted, and the state of their channels.
 //!
-//! Topics whose channels have to be joined or left wait in queues and are taken in batches; whoever takes a batch says
-//! when it is done. What is lost with a connection begins anew with the next.
+//! Topics whose channels have to be joined or left wait in queues. The connection's task takes them in batches and
+//! reports each finished batch. After a loss the next connection joins all confirmed topics again.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -13,11 +13,11 @@ use tokio::time::Instant;
 use crate::capacity::shrunk_capacity;
 
 pub(super) struct Interests {
-    /// How long a channel is kept after its topic was left.
+    /// The time from the end of a subscription until the channel is left.
     leave_delay: Duration,
-    /// A connection exists that is brought in line.
+    /// A connection exists.
     attached: bool,
-    /// Clients choose topic names, so this is no place for a fast hash.
+    /// Clients choose topic names, so a fast hash is not safe here.
     topics: HashMap<TopicName, Interest>,
     /// Topics in [`ChannelState::Queued`], each once.
     joining: VecDeque<TopicName>,
@@ -25,22 +25,22 @@ pub(super) struct Interests {
     leaving: BTreeSet<(Instant, TopicName)>,
 }
 
-/// What becomes of a subscribe.
+/// The result of a subscribe.
 pub(super) enum JoinState {
-    /// There is no connection.
+    /// No connection exists.
     Unavailable,
     Joined,
-    /// Told when the topic is joined; dropped when the connection is lost before that.
+    /// Completes when the topic is joined; closed if the connection is lost before.
     Joining(oneshot::Receiver<()>),
 }
 
 struct Interest {
     state: ChannelState,
-    /// Events are delivered.
+    /// The topic is subscribed, so events are delivered.
     wanted: bool,
-    /// A subscribe has succeeded, so after a loss the topic is joined again.
+    /// A subscribe has succeeded, so the topic is joined again after a loss.
     confirmed: bool,
-    /// From when on the channel may be left, unless it is wanted by then.
+    /// The time to leave the channel, unless it is wanted by then.
     leave_at: Option<Instant>,
     waiting: Vec<oneshot::Sender<()>>,
 }
@@ -89,7 +89,7 @@ impl Interests {
         JoinState::Joining(confirmation)
     }
 
-    /// Returns whether there is something new to leave. Each time the channel is kept for another while.
+    /// Returns true if there is a new channel to leave. Each call postpones the leave.
     pub(super) fn unwant(&mut self, topic: &TopicName) -> bool {
         let Some(interest) = self.topics.get_mut(topic) else { return false };
         interest.wanted = false;
@@ -107,19 +107,19 @@ impl Interests {
         before.is_none()
     }
 
-    /// The topic of that name, if its events are wanted.
+    /// Returns the topic of that name if it is wanted.
     pub(super) fn wanted(&self, name: &str) -> Option<TopicName> {
         let (topic, interest) = self.topics.get_key_value(name)?;
         interest.wanted.then(|| topic.clone())
     }
 
-    /// There is a new connection: everything has to be joined again.
+    /// Notes a new connection: all topics have to be joined again.
     pub(super) fn attach(&mut self) {
         self.attached = true;
         self.joining.extend(self.topics.keys().cloned());
     }
 
-    /// The connection is lost. Forgets what nobody was promised, and thereby answers who still waits.
+    /// Notes a lost connection. Removes topics that were never confirmed, which fails their waiting subscribes.
     pub(super) fn detach(&mut self) {
         self.attached = false;
         self.joining = VecDeque::new();
@@ -138,7 +138,7 @@ impl Interests {
         while batch.len() < Self::BATCH
             && let Some(topic) = self.joining.pop_front()
         {
-            let interest = self.topics.get_mut(&topic).expect("what is queued is in the table");
+            let interest = self.topics.get_mut(&topic).expect("queued topics are in the table");
             if interest.wanted {
                 interest.state = ChannelState::Joining;
                 batch.push(topic);
@@ -149,11 +149,11 @@ impl Interests {
         batch
     }
 
-    /// Returns the topics of which events may have been missed.
+    /// Notes joined topics; returns those whose events may have been missed.
     pub(super) fn joined(&mut self, topics: Vec<TopicName>) -> Vec<TopicName> {
         let mut interrupted = Vec::new();
         for topic in topics {
-            let interest = self.topics.get_mut(&topic).expect("what is joining is in the table");
+            let interest = self.topics.get_mut(&topic).expect("joining topics are in the table");
             interest.state = ChannelState::Joined;
             if !interest.wanted {
                 let leave_at = Instant::now() + self.leave_delay;
@@ -163,7 +163,7 @@ impl Interests {
             }
             let was_confirmed = std::mem::replace(&mut interest.confirmed, true);
             for confirm in interest.waiting.drain(..) {
-                // Who does not wait any more need not be told.
+                // The caller may have stopped waiting.
                 let _ = confirm.send(());
             }
             if was_confirmed {
@@ -173,7 +173,7 @@ impl Interests {
         interrupted
     }
 
-    /// When there may next be something to leave.
+    /// The time at which the next channel may be left.
     pub(super) fn next_leave(&self) -> Option<Instant> {
         self.leaving.first().map(|(due, _)| *due)
     }
@@ -185,7 +185,7 @@ impl Interests {
             && self.next_leave().is_some_and(|due| due <= now)
             && let Some((_, topic)) = self.leaving.pop_first()
         {
-            let interest = self.topics.get_mut(&topic).expect("what is to be left is in the table");
+            let interest = self.topics.get_mut(&topic).expect("topics to leave are in the table");
             interest.leave_at = None;
             if !interest.wanted {
                 interest.state = ChannelState::Leaving;
@@ -197,7 +197,7 @@ impl Interests {
 
     pub(super) fn left(&mut self, topics: Vec<TopicName>) {
         for topic in topics {
-            let interest = self.topics.get_mut(&topic).expect("what is being left is in the table");
+            let interest = self.topics.get_mut(&topic).expect("leaving topics are in the table");
             if interest.wanted {
                 interest.state = ChannelState::Queued;
                 self.joining.push_back(topic);
@@ -219,7 +219,7 @@ impl Interests {
 }
 
 impl Interest {
-    /// Queued to be joined.
+    /// A topic that is queued to be joined.
     fn new() -> Self {
         Self {
             state: ChannelState::Queued,

@@ -1,9 +1,9 @@
-//! The connections for commands: each kept open by a task for as long as the engine lives.
+//! The connections for commands. A task keeps each of them open as long as the engine lives.
 //!
-//! Most are for topics: the topic's hash picks the connection, so that one publisher's calls for a topic stay in
-//! order. One is for what must not wait behind that, the node's heartbeats. A command runs on
-//! the connection whose lineage it carries. While a connection is missing, its commands fail at once; none is ever
-//! repeated after its connection was lost, since it may have been done.
+//! Most carry commands about topics: the topic's hash selects the connection, so that the calls of one publisher for a
+//! topic stay in order. One carries the node's heartbeats, which must not wait. A command runs on the connection whose
+//! lineage it carries. Commands of a missing connection fail at once. No command is repeated after its connection was
+//! lost, since it may have run.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -41,7 +41,7 @@ pub(in crate::redis) struct CommandLink {
     connection: MultiplexedConnection,
     lineage: Lineage,
     scripts: Arc<Scripts>,
-    /// Ends the connection: the server turned out not to be what it was.
+    /// Ends the connection because the server is no longer the same primary.
     suspect: Arc<Notify>,
     refusals: Arc<LogRateLimit>,
     counters: Arc<RedisCounters>,
@@ -60,7 +60,7 @@ pub(in crate::redis) struct Keeper {
 }
 
 impl Links {
-    /// The links, and what has to run for each. `indexes` are what [`Health`] knows them by.
+    /// Creates the links, and a keeper to run for each. [`Health`] knows them by `indexes`.
     pub(in crate::redis) fn new(
         indexes: Range<usize>,
         connector: &Arc<Connector>,
@@ -88,17 +88,17 @@ impl Links {
         (Self { links: links.into(), kind: CallKind::Other }, keepers)
     }
 
-    /// The same connections, for calls that are counted as of that kind.
+    /// Returns the same connections for calls of another kind.
     pub(in crate::redis) fn of_kind(&self, kind: CallKind) -> Self {
         Self { kind, ..self.clone() }
     }
 
-    /// The connection for what concerns the topic.
+    /// Returns the connection of the topic.
     pub(in crate::redis) fn of_topic(&self, topic: &TopicName) -> Result<CommandLink, EngineError> {
         self.link(self.index_of(topic))
     }
 
-    /// Topics by the link that is theirs.
+    /// Groups topics by their links.
     pub(in crate::redis) fn by_link(&self, topics: Vec<TopicName>) -> HashMap<usize, Vec<TopicName>> {
         let mut by_link: HashMap<usize, Vec<TopicName>> = HashMap::new();
         for topic in topics {
@@ -108,7 +108,7 @@ impl Links {
     }
 
     pub(in crate::redis) fn index_of(&self, topic: &TopicName) -> usize {
-        // Nothing is stored by this hash: who crafts names for one link makes that link busy, no more.
+        // This hash stores nothing: crafted names can only load one link more than others.
         let hash = FxBuildHasher.hash_one(topic.as_str());
         (hash >> 32) as usize % self.links.len()
     }
@@ -118,12 +118,12 @@ impl Links {
         Ok(CommandLink { kind: self.kind, ..ready })
     }
 
-    /// Any connection that is there.
+    /// Returns any open connection.
     pub(in crate::redis) fn any(&self) -> Result<CommandLink, EngineError> {
         (0..self.links.len()).find_map(|index| self.link(index).ok()).ok_or(EngineError::Unavailable)
     }
 
-    /// Says when connections come and go, seen from the first.
+    /// Watches the first connection, as a sign of all.
     pub(in crate::redis) fn watch_first(&self) -> watch::Receiver<Option<CommandLink>> {
         self.links[0].clone()
     }
@@ -163,10 +163,10 @@ impl CommandLink {
         self.accept_all(answers, commands)
     }
 
-    /// Runs several commands in one round trip and returns the answer to each: [`CommandLink::accept`] them.
+    /// Runs several commands in one round trip. Returns the answer to each, for [`CommandLink::accept`].
     ///
-    /// Commands whose script the server has forgotten have not run. Their scripts are loaded and these commands, and
-    /// no others, are sent a second time.
+    /// Commands whose script the server has forgotten have not run. This loads the scripts and sends only these
+    /// commands a second time.
     pub(in crate::redis) async fn run(&mut self, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
         let asked = Instant::now();
         let answers = self.send_and_load(commands).await;
@@ -198,7 +198,7 @@ impl CommandLink {
         answers.map_err(|error| failure(&error))
     }
 
-    /// The value, unless the command was refused.
+    /// Returns the value unless the command was refused.
     pub(in crate::redis) fn accept(&self, answer: Value, command: &Cmd) -> Result<Value, EngineError> {
         match answer {
             Value::ServerError(error) => Err(self.refusal(&error, command)),
@@ -206,7 +206,7 @@ impl CommandLink {
         }
     }
 
-    /// The answers to all commands; the first refusal is the result.
+    /// Returns the answers to all commands, or the first refusal.
     pub(in crate::redis) fn accept_all(
         &self,
         answers: Vec<Value>,
@@ -216,17 +216,17 @@ impl CommandLink {
         answers.map(|(answer, command)| self.accept(answer, command)).collect()
     }
 
-    /// An answer that makes no sense, from a server that is perhaps no Redis.
+    /// Logs an invalid answer, which may come from a server that is not Redis, and returns its error.
     pub(in crate::redis) fn nonsense(&self) -> EngineError {
         if self.refusals.is_due() {
-            tracing::warn!("Redis gave an answer that makes no sense");
+            tracing::warn!("invalid answer from Redis");
         }
         EngineError::Refused
     }
 
     fn refusal(&self, error: &ServerError, command: &Cmd) -> EngineError {
         let details = error.details().unwrap_or_default();
-        // Before Redis 7 what went wrong inside a script is told only by the text.
+        // Before Redis 7 only the text of an error inside a script tells its kind.
         let code = match error.code() {
             "ERR" if details.contains("WRONGTYPE") => "WRONGTYPE",
             "ERR" if details.contains("OOM command") => "OOM",
@@ -250,7 +250,7 @@ impl CommandLink {
             ));
         }
         if self.refusals.is_due() {
-            tracing::warn!(command = name, code, details, ?keys, "Redis refuses a command");
+            tracing::warn!(command = name, code, details, ?keys, "Redis refused a command");
         }
         refusal
     }
@@ -263,7 +263,7 @@ impl std::fmt::Debug for CommandLink {
 }
 
 impl Keeper {
-    /// Connects, and connects again, for ever.
+    /// Connects, and reconnects after each loss, forever.
     pub(in crate::redis) async fn run(self) {
         let mut backoff = Backoff::new(&self.settings);
         loop {
@@ -288,7 +288,7 @@ impl Keeper {
         Ok(opened)
     }
 
-    /// Lends the connection out until it is lost.
+    /// Makes the connection available until it is lost.
     async fn hold(&self, opened: OpenedLink) -> LinkError {
         let OpenedLink { mut connection, lineage, lost } = opened;
         let suspect = Arc::new(Notify::new());
@@ -320,13 +320,13 @@ impl Keeper {
 }
 
 impl Drop for Keeper {
-    /// Nobody uses a connection that is not kept.
+    /// Makes the connection unavailable.
     fn drop(&mut self) {
         self.ready.send_replace(None);
     }
 }
 
-/// Whether the script was not run because the server does not know it.
+/// Returns true if a script did not run because the server does not know it.
 fn is_unknown_script(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if error.code() == "NOSCRIPT")
 }
@@ -334,7 +334,7 @@ fn is_unknown_script(answer: &Value) -> bool {
 /// Returns true if the server refused for lack of rights.
 pub(in crate::redis) fn is_not_permitted(error: &ServerError) -> bool {
     let details = error.details().unwrap_or_default();
-    // Inside a script it is an error like any other.
+    // Inside a script it is an ordinary error.
     error.code() == "NOPERM" || details.contains("ACL failure") || details.contains("can't run this command")
 }
 
@@ -342,7 +342,7 @@ fn is_refusal(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(_))
 }
 
-/// The name of the command.
+/// Returns the name of the command.
 fn name_of(command: &Cmd) -> String {
     match command.args_iter().next() {
         Some(Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
@@ -350,7 +350,7 @@ fn name_of(command: &Cmd) -> String {
     }
 }
 
-/// The keys or the channel that the command is about, and nothing else of it.
+/// Returns the keys or the channel of the command, and no other argument.
 fn keys_of(command: &Cmd) -> Vec<String> {
     let mut words = command.args_iter().filter_map(|word| match word {
         Arg::Simple(word) => Some(String::from_utf8_lossy(word).into_owned()),
@@ -365,13 +365,13 @@ fn keys_of(command: &Cmd) -> Vec<String> {
     }
 }
 
-/// No answer, or none that can be read, in which case the connection ends by itself.
+/// The error of a missing or unreadable answer. An unreadable answer also ends the connection.
 fn failure(error: &RedisError) -> EngineError {
-    tracing::debug!(%error, "a command has no answer");
+    tracing::debug!(%error, "no answer to a command");
     EngineError::Unavailable
 }
 
-/// The client library can load scripts too, but panics if the server names them by another hash.
+/// Loads all scripts. The client library can load scripts too, but panics if the server returns another hash.
 async fn load(connection: &mut MultiplexedConnection, scripts: &Scripts) -> Result<(), LinkError> {
     let mut commands = redis::pipe();
     for script in scripts.all() {
@@ -382,7 +382,7 @@ async fn load(connection: &mut MultiplexedConnection, scripts: &Scripts) -> Resu
         match answer {
             Value::BulkString(hash) if hash == script.hash.as_bytes() => {}
             Value::ServerError(error) => return Err(refused("SCRIPT LOAD", error.code())),
-            _ => return Err(LinkError::Refused("SCRIPT LOAD is answered with another hash".to_owned())),
+            _ => return Err(LinkError::Refused("SCRIPT LOAD returned another hash".to_owned())),
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! One Redis server: its connections, what they are used for, and whether they can be used.
+//! One Redis server: its connections, their use, and their state.
 
 pub(super) mod connection;
 pub(super) mod health;

@@ -1,8 +1,8 @@
-//! The connection for subscriptions: which channels are joined, and what arrives through them.
+//! The connection for subscriptions: joins channels and receives their messages.
 //!
-//! What the engine's owner wants is a table ([`Interests`]); one task brings the connection in line with it, in
-//! batches. A call to subscribe returns when the channel's join is confirmed. When the connection is lost all of that
-//! is done again for everything that was wanted, and the owner of each topic is told that events may have been missed.
+//! A table ([`Interests`]) holds the topics that are subscribed; one task joins and leaves channels accordingly, in
+//! batches. A call to subscribe returns when the channel's join is confirmed. After a loss the task joins all
+//! subscribed channels again, and the owner of each topic receives a gap.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ use crate::redis::log_limit::LogRateLimit;
 use crate::redis::settings::RedisSettings;
 use crate::redis::stats::{CallKind, RedisCounters};
 
-/// Takes the engine's events, in the order of each topic. Must not block.
+/// Receives the engine's events, in the order of each topic. Must not block.
 pub type Deliver = Arc<dyn Fn(Event) + Send + Sync>;
 
 pub(in crate::redis) struct ChannelSubscriptions {
@@ -35,9 +35,9 @@ pub(in crate::redis) struct ChannelSubscriptions {
     deliver: Deliver,
     probe: Probe,
     counters: Arc<RedisCounters>,
-    /// Never held while an event is delivered, so a delivery may call the engine.
+    /// Not held while an event is delivered, so a delivery may call the engine.
     interests: Mutex<Interests>,
-    /// There may be something to join or leave.
+    /// Notified when there may be a channel to join or leave.
     changed: Notify,
     malformed: LogRateLimit,
 }
@@ -67,7 +67,7 @@ impl ChannelSubscriptions {
         self.interests().len()
     }
 
-    /// Wants the topic's events; returns once they will come.
+    /// Subscribes to the topic's events; returns once its channel is joined.
     pub(in crate::redis) async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
         let wanted = self.interests().want(topic);
         match wanted {
@@ -80,14 +80,14 @@ impl ChannelSubscriptions {
         }
     }
 
-    /// Wants the topic's events no more. Its channel is left later, with others.
+    /// Unsubscribes from the topic's events. Its channel is left later, with others.
     pub(in crate::redis) fn unsubscribe(&self, topic: &TopicName) {
         if self.interests().unwant(topic) {
             self.changed.notify_one();
         }
     }
 
-    /// Connects, and connects again, for ever. `index` is what [`Health`] knows this connection by.
+    /// Connects, and reconnects after each loss, forever. [`Health`] knows this connection by `index`.
     pub(in crate::redis) async fn run(
         self: Arc<Self>,
         connector: Arc<Connector>,
@@ -96,7 +96,7 @@ impl ChannelSubscriptions {
     ) {
         let mut backoff = Backoff::new(&self.settings);
         loop {
-            // What is on its way through a connection that was given up must not come between what the next brings.
+            // Late messages of an abandoned connection must not mix with those of the next.
             let is_current = Arc::new(AtomicBool::new(true));
             let error = match self.connect(&connector, &is_current).await {
                 Ok(opened) => {
@@ -115,7 +115,7 @@ impl ChannelSubscriptions {
         }
     }
 
-    /// Opens a connection that has joined the node's own channel, so it is known that joining is allowed.
+    /// Opens a connection and joins the probe's channel, which shows that joining is permitted.
     async fn connect(
         self: &Arc<Self>,
         connector: &Connector,
@@ -132,8 +132,7 @@ impl ChannelSubscriptions {
         Ok(opened)
     }
 
-    /// Keeps the connection until it is lost, or is found to bring nothing. It is not taken to be there before it has
-    /// brought something.
+    /// Uses the connection until it is lost or delivers nothing. It counts as open once it has delivered a message.
     async fn hold(&self, opened: OpenedLink, on_heard: impl FnOnce()) -> LinkError {
         let OpenedLink { mut connection, lineage, lost } = opened;
         tokio::select! {
@@ -143,13 +142,13 @@ impl ChannelSubscriptions {
         }
     }
 
-    /// Joins and leaves what is to be, and asks in between whether the server is still what it was.
+    /// Joins and leaves channels, and checks periodically that the server is still the same primary.
     async fn keep_in_line(&self, connection: &mut MultiplexedConnection, lineage: Lineage) -> LinkError {
         let mut checks =
             interval_at(Instant::now() + self.settings.probe_interval, self.settings.probe_interval);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Joins go first: somebody waits for them.
+            // Joins go first, since callers wait for them.
             let joins = self.interests().take_joins();
             if !joins.is_empty() {
                 match self.join(connection, joins).await {
@@ -205,7 +204,7 @@ impl ChannelSubscriptions {
         Ok(())
     }
 
-    /// Returns once all of them are joined.
+    /// Joins channels; returns once all of them are joined.
     async fn subscribe_channels(
         &self,
         connection: &mut MultiplexedConnection,
@@ -219,12 +218,12 @@ impl ChannelSubscriptions {
         done.map_err(|error| command_error(&format!("SUBSCRIBE of channel {named}"), &error))
     }
 
-    /// The connection is lost, or is not to be used: whoever waits is told so.
+    /// Notes that the connection is lost or must not be used. Waiting calls fail.
     pub(in crate::redis) fn detach(&self) {
         self.interests().detach();
     }
 
-    /// Runs in the connection's own task, for one message after the other.
+    /// Handles one message, in the connection's own task.
     fn receive(&self, push: PushInfo) {
         if push.kind != PushKind::Message {
             return;
@@ -242,7 +241,7 @@ impl ChannelSubscriptions {
         match EventFrame::parse(Bytes::from(payload)) {
             Ok(EventFrame { stamp, content: FrameContent::Publication(publication) }) => {
                 if stamp.is_some_and(|stamp| stamp.jumped_from.is_some()) {
-                    // The offsets between do not exist, or were lost. Only the stream can tell.
+                    // The offsets between were lost or never existed. Only the stream can tell.
                     (self.deliver)(Event::Interrupted { topic: topic.clone() });
                 }
                 let epoch = stamp.map(|stamp| stamp.epoch);
@@ -260,9 +259,9 @@ impl ChannelSubscriptions {
             Err(error) => {
                 self.counters.malformed();
                 if self.malformed.is_due() {
-                    tracing::warn!(%topic, %error, "something that cannot be read arrived through Redis");
+                    tracing::warn!(%topic, %error, "received a message that cannot be parsed");
                 }
-                // It may have been a publication, by a node of another version.
+                // It may be a publication of a node of another version.
                 (self.deliver)(Event::Interrupted { topic });
             }
         }
@@ -284,7 +283,7 @@ impl fmt::Debug for ChannelSubscriptions {
     }
 }
 
-/// Why channels could not be joined or left. The server may have refused, say for lack of rights.
+/// The error of a failed join or leave. The server may have refused it for lack of rights.
 fn command_error(command: &str, error: &redis::RedisError) -> LinkError {
     match error.code() {
         Some(code) => refused(command, code),
