@@ -1,82 +1,40 @@
-//! The engine: every call that a topic's owner makes, sent on to the engine that was chosen at start.
+//! The engine enum: forwards each call of a topic's owner to the engine chosen at start.
 //!
-//! Calls are async because an engine may have to ask another process. A call that was dropped half-way may or
-//! may not have taken effect.
+//! Calls are async because an engine may ask another process. A dropped call may or may not have taken effect.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
-use crate::event::Event;
 #[cfg(doc)]
-use crate::history::UNPUBLISHED_META_TTL_MAX;
-use crate::history::{History, HistoryQuery, Limit, Recovery, Since};
-use crate::members::Member;
+use crate::contract::UNPUBLISHED_META_TTL_MAX;
+use crate::contract::{
+    EngineError, Event, History, HistoryQuery, Limit, Member, PresenceStats, Publish, Published, Recovery,
+    Since, Usage,
+};
 use crate::memory::{Memory, MemorySettings};
-use crate::presence::PresenceStats;
-use crate::publish::{Publish, Published};
 use crate::redis::Redis;
 
-/// Where topics are kept. Each shard owns one, for the topics that it owns.
+/// The store of topics. Each shard owns one, for its own topics.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "there are no more engines than shards")]
 pub enum Engine {
-    /// In this process: the default, and the reference for the others.
+    /// In this process. The default, and the reference for others.
     Memory(Memory),
-    /// In Redis, shared with other nodes. All shards of a node hold the same one.
+    /// In Redis, shared with other nodes. All shards of a node share it.
     Redis(Redis),
 }
 
-/// Why an engine did not do what it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EngineError {
-    /// The engine cannot be reached now. Whether the call took effect is not known.
-    #[error("the engine is unavailable")]
-    Unavailable,
-    /// The position that was given belongs to another epoch of the topic.
-    #[error("the position belongs to another epoch of the topic")]
-    UnrecoverablePosition,
-    /// Something that is not the engine's stands where its own should be.
-    #[error("something that is not the engine's stands where its own should be")]
-    Foreign,
-    /// The answer would be longer than was asked for.
-    #[error("the answer is too long")]
-    TooLong,
-    /// The engine has no memory left for what was to be kept.
-    #[error("the engine has no memory left")]
-    Full,
-    /// The engine did not do it, or gave an answer that makes no sense.
-    #[error("the engine refused the call")]
-    Refused,
-}
-
-/// What an engine holds at this moment, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Topics with anything at all in this process: a subscription, and in memory a stream or presence.
-    pub topics: usize,
-    /// Topics that have a position in this process.
-    pub streams: usize,
-    /// Publications kept in history.
-    pub publications: usize,
-    /// What names, positions and publications take.
-    pub bytes: usize,
-    /// Publications that left history before their time since the start, because the bound of memory was reached.
-    pub evicted: u64,
-    /// Positions that were forgotten for the same reason.
-    pub forgotten: u64,
-}
-
 impl Engine {
-    /// An engine in memory. `deliver` gets each event of a subscribed topic before the call that caused it
-    /// returns.
+    /// Creates an engine in memory. `deliver` receives each event of a subscribed topic before the call that caused
+    /// it returns.
     pub fn memory(settings: MemorySettings, deliver: Box<dyn Fn(Event)>) -> Self {
         Self::Memory(Memory::new(settings, deliver))
     }
 
-    /// From now on the topic's events are delivered. Subscribing twice is the same as once. A subscription lasts
-    /// until it is ended, through losses of the engine too, which deliver [`Event::Interrupted`].
+    /// Starts delivery of the topic's events. Subscribing twice has no further effect. A subscription outlives losses
+    /// of the engine, which deliver [`Event::Interrupted`].
     pub async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => {
@@ -87,10 +45,10 @@ impl Engine {
         }
     }
 
-    /// From now on the topic's events are no longer delivered.
+    /// Ends delivery of the topic's events.
     ///
-    /// An engine in another process may have events on their way. Those that it had before this call may be
-    /// dropped, and those of a time without subscription may arrive if it ends at once.
+    /// Events of another process may be in flight. Events from before this call may be dropped, and events of a short
+    /// time without subscription may be delivered after the next subscribe.
     pub async fn unsubscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => memory.unsubscribe(topic),
@@ -99,7 +57,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Keeps a publication, if it asks for it, and delivers it to whoever is subscribed, as one step.
+    /// Stores a publication if it has history options and delivers it to subscribers, in one step.
     pub async fn publish(&self, topic: &TopicName, publish: Publish) -> Result<Published, EngineError> {
         match self {
             Self::Memory(memory) => Ok(memory.publish(topic, publish)),
@@ -107,8 +65,8 @@ impl Engine {
         }
     }
 
-    /// Publishes several, in their order, in fewer steps than one call for each would take. Each has its own
-    /// result, and one that fails keeps no other from being published.
+    /// Publishes several publications in order, in fewer steps than one call for each. Each has its own result, and a
+    /// failed one does not prevent others.
     pub async fn publish_group(
         &self,
         topic: &TopicName,
@@ -122,7 +80,7 @@ impl Engine {
         }
     }
 
-    /// Tells subscribers that a client joined.
+    /// Delivers a join to subscribers.
     pub async fn publish_join(&self, topic: &TopicName, info: Arc<ClientInfo>) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => {
@@ -133,7 +91,7 @@ impl Engine {
         }
     }
 
-    /// Tells subscribers that a client left which was not present; see [`Engine::remove_presence`].
+    /// Delivers the leave of a client that is not in presence; see [`Engine::remove_presence`].
     pub async fn publish_leave(&self, topic: &TopicName, info: Arc<ClientInfo>) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => {
@@ -144,11 +102,11 @@ impl Engine {
         }
     }
 
-    /// What was published after `since`, if all of it is still there and is within `limit`.
+    /// Returns the publications after `since`, if all of them are available and within `limit`.
     ///
-    /// Without `since` only the top is returned, always complete. Asking starts the topic's epoch if it has
-    /// none, and keeps it for another `meta_ttl`. As long as nothing was ever published in the topic that is at most
-    /// [`UNPUBLISHED_META_TTL_MAX`], so whoever has to rely on the epoch for longer asks again meanwhile.
+    /// Without `since` it returns the top alone, which is always complete. A read starts the topic's epoch if there is
+    /// none, and keeps it for another `meta_ttl`: at most [`UNPUBLISHED_META_TTL_MAX`] while the topic has never had a
+    /// publication. A caller that relies on the epoch for longer reads again in time.
     pub async fn recover(
         &self,
         topic: &TopicName,
@@ -163,9 +121,9 @@ impl Engine {
         }
     }
 
-    /// Like [`Engine::recover`], for a reader that takes what it missed part by part: if not all of it is within `limit`,
-    /// the answer is not complete but too long, and has as many of the first publications as are. A limit of one
-    /// publication, however long, is one that the first of them always fits.
+    /// Like [`Engine::recover`], for a reader that reads in parts: an answer that exceeds `limit` is not complete but
+    /// too long, and holds as many of the first publications as fit. A limit of one publication of any length always
+    /// fits the first.
     pub async fn recover_part(
         &self,
         topic: &TopicName,
@@ -180,8 +138,8 @@ impl Engine {
         }
     }
 
-    /// A page of what is kept; what has gone is simply not in it. Like [`Engine::recover`], asking keeps the
-    /// epoch alive.
+    /// Returns a page of history. Expired publications are left out. Like [`Engine::recover`], a read keeps the epoch
+    /// alive.
     pub async fn history(
         &self,
         topic: &TopicName,
@@ -194,7 +152,7 @@ impl Engine {
         }
     }
 
-    /// Drops what is kept. Epoch and top stay, so positions remain comparable.
+    /// Removes the topic's history. Epoch and top stay, so positions remain comparable.
     pub async fn remove_history(&self, topic: &TopicName) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => {
@@ -205,7 +163,7 @@ impl Engine {
         }
     }
 
-    /// Makes clients present in the topic, or replaces what is known of them. If it fails, some may be.
+    /// Adds clients to the topic's presence, or replaces their info. After an error some may be present.
     pub async fn add_presence(&self, topic: &TopicName, members: Vec<Member>) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => {
@@ -216,8 +174,8 @@ impl Engine {
         }
     }
 
-    /// Makes a client present unless `clients_max` others are; says whether it is. While the engine is unavailable
-    /// only those of this process are counted.
+    /// Adds a client unless `clients_max` others are present; returns whether it was added. While the engine is
+    /// unavailable only clients of this process are counted.
     pub async fn admit(
         &self,
         topic: &TopicName,
@@ -230,7 +188,7 @@ impl Engine {
         }
     }
 
-    /// Makes a client absent, and tells subscribers if that was to be announced. It need not have been present.
+    /// Removes a client, and delivers its leave if that was requested. The client may be absent already.
     pub async fn remove_presence(&self, topic: &TopicName, client: ClientId) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => {
@@ -241,8 +199,8 @@ impl Engine {
         }
     }
 
-    /// The clients that are present, in no particular order; [`EngineError::TooLong`] if they take more than
-    /// `bytes_max`, as [`ClientInfo::answer_bytes`] counts them.
+    /// Returns the present clients in no particular order, or [`EngineError::TooLong`] if they exceed `bytes_max`, as
+    /// counted by [`ClientInfo::answer_bytes`].
     pub async fn presence(
         &self,
         topic: &TopicName,
@@ -254,7 +212,7 @@ impl Engine {
         }
     }
 
-    /// How many clients and users are present.
+    /// Returns the number of present clients and users.
     pub async fn presence_stats(&self, topic: &TopicName) -> Result<PresenceStats, EngineError> {
         match self {
             Self::Memory(memory) => Ok(memory.presence_stats(topic)),
@@ -262,17 +220,17 @@ impl Engine {
         }
     }
 
-    /// Releases what has expired, a bounded amount per call; meant to be called about once a second. What has
-    /// expired is never seen, swept or not.
+    /// Releases a bounded amount of expired data; meant to be called about once a second. Expired data is never
+    /// returned, swept or not.
     pub fn sweep(&self) {
         match self {
             Self::Memory(memory) => memory.sweep(),
-            // Redis expires by itself.
+            // Redis expires its data itself.
             Self::Redis(_) => {}
         }
     }
 
-    /// What the engine holds in this process.
+    /// Returns the engine's contents in this process.
     pub fn usage(&self) -> Usage {
         match self {
             Self::Memory(memory) => memory.usage(),

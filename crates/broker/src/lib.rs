@@ -1,14 +1,10 @@
 //! Publish and subscribe, history and presence of topics, in engines behind one enum.
 //!
 //! The caller owns topics: it calls an engine for one topic from one place, in order, and receives that topic's
-//! events in order. Nothing here knows sessions, sockets or HTTP. What every engine must do is written down in
-//! `tests/conformance`.
+//! events in order. The crate knows no sessions, sockets or HTTP. `tests/conformance` specifies every engine.
 
+mod contract;
 mod engine;
-mod event;
-mod history;
-mod presence;
-mod publish;
 
 mod capacity;
 mod members;
@@ -17,13 +13,12 @@ mod redis;
 
 pub mod planted;
 
-pub use engine::{Engine, EngineError, Usage};
-pub use event::Event;
-pub use history::{History, HistoryQuery, Limit, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
-pub use members::Member;
+pub use contract::{
+    EngineError, Event, History, HistoryOptions, HistoryQuery, Limit, Member, PresenceStats, Publish,
+    Published, Recovery, Since, UNPUBLISHED_META_TTL_MAX, Usage,
+};
+pub use engine::Engine;
 pub use memory::{Memory, MemorySettings};
-pub use presence::PresenceStats;
-pub use publish::{HistoryOptions, Publish, Published};
 pub use redis::{
     CallKind, CallStats, Deliver, Incompatible, LATENCY_BOUNDS, LinkError, LinkRole, LinkState, LinkStats,
     Peer, Redis, RedisSettings, RedisStats,

@@ -1,7 +1,7 @@
-//! The clients present in one topic, as far as this process knows them, and how many users they are.
+//! The clients present in one topic that this process knows, and the number of their users.
 //!
-//! The tables hold what a client said of itself by reference and hash the part that they are about, so a member costs
-//! two table slots of nine bytes each and no copy of its ids; what is unusual has tables of its own.
+//! The tables hold client infos by reference and hash one id of them, so a member costs two table slots of nine bytes
+//! each and no copy of its ids. Unusual cases have tables of their own.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -12,32 +12,17 @@ use fanwire_protocol::{ClientId, ClientInfo};
 use rustc_hash::FxBuildHasher;
 
 use crate::capacity::shrunk_capacity;
-use crate::presence::PresenceStats;
-
-/// A client that is present.
-#[derive(Clone, Debug)]
-pub struct Member {
-    pub info: Arc<ClientInfo>,
-    /// Subscribers are told when it becomes absent, exactly once, by whatever makes it so:
-    /// [`Engine::remove_presence`](crate::Engine::remove_presence), or the death of its node.
-    pub announce_leave: bool,
-}
-
-impl Member {
-    pub fn new(info: Arc<ClientInfo>, announce_leave: bool) -> Self {
-        Self { info, announce_leave }
-    }
-}
+use crate::contract::{Member, PresenceStats};
 
 #[derive(Default)]
 pub(crate) struct Members {
-    /// The gateway makes client ids at random, so the fast hash is safe from crafted collisions.
+    /// The gateway makes client ids at random, so a fast hash is safe from crafted collisions.
     clients: HashSet<ByClient, FxBuildHasher>,
-    /// Those of them whose leave is to be told.
+    /// Clients whose leave is announced.
     announced: HashSet<ByClient, FxBuildHasher>,
-    /// What any one of the user's clients said, which may have left since. User ids come from outside: no fast hash.
+    /// The info of one client of each user; that client may have left. User ids come from outside: no fast hash.
     users: HashSet<ByUser>,
-    /// Clients beyond the first, of users who have more than one.
+    /// The number of clients beyond the first, of users with more than one.
     further: HashMap<ByUser, u32>,
 }
 
@@ -46,7 +31,7 @@ impl Members {
         self.clients.is_empty()
     }
 
-    /// All of them, or `None` if they take more than that many bytes.
+    /// Returns all members, or `None` if they exceed `bytes_max`.
     pub(crate) fn list(&self, bytes_max: usize) -> Option<Vec<Arc<ClientInfo>>> {
         let mut left = bytes_max;
         let fits = |ByClient(info): &ByClient| {
@@ -62,7 +47,7 @@ impl Members {
             .map(|client| Member { info: client.0.clone(), announce_leave: self.announced.contains(client) })
     }
 
-    /// How many are present beside the client.
+    /// The number of members other than the client.
     pub(crate) fn others(&self, client: ClientId) -> usize {
         self.clients.len() - usize::from(self.clients.contains(&client))
     }
@@ -71,7 +56,7 @@ impl Members {
         PresenceStats { clients: self.clients.len(), users: self.users.len() }
     }
 
-    /// How many there would be with that client.
+    /// The numbers after adding that client.
     pub(crate) fn stats_with(&self, info: &ClientInfo) -> PresenceStats {
         let PresenceStats { mut clients, mut users } = self.stats();
         match self.clients.get(&info.client) {
@@ -94,7 +79,7 @@ impl Members {
         self.clients.contains(&client)
     }
 
-    /// Adds a client, or replaces what it said before.
+    /// Adds a client, or replaces its info.
     pub(crate) fn add(&mut self, member: Member) {
         let Member { info, announce_leave } = member;
         if let Some(ByClient(before)) = self.clients.replace(ByClient(info.clone())) {
@@ -112,7 +97,7 @@ impl Members {
         }
     }
 
-    /// Removes a client, and returns it if it was present.
+    /// Removes a client and returns it if it was present.
     pub(crate) fn remove(&mut self, client: ClientId) -> Option<Member> {
         let ByClient(info) = self.clients.take(&client)?;
         let announce_leave = self.announced.remove(&client);
@@ -126,7 +111,7 @@ impl Members {
         Some(Member { info, announce_leave })
     }
 
-    /// Counts one client of the user less.
+    /// Removes one client of the user from the counts.
     fn remove_user(&mut self, user: &str) {
         match self.further.get_mut(user) {
             Some(1) => drop(self.further.remove(user)),
@@ -142,7 +127,7 @@ fn shrink<T: Eq + Hash, S: BuildHasher>(set: &mut HashSet<T, S>) {
     }
 }
 
-/// What a member said of itself, compared and found by its client id.
+/// A client's info, compared by its client id.
 struct ByClient(Arc<ClientInfo>);
 
 impl Borrow<ClientId> for ByClient {
@@ -165,7 +150,7 @@ impl PartialEq for ByClient {
 
 impl Eq for ByClient {}
 
-/// A client's info, compared and found by its user.
+/// A client's info, compared by its user.
 struct ByUser(Arc<ClientInfo>);
 
 impl Borrow<str> for ByUser {

@@ -1,4 +1,4 @@
-//! Tasks that panic on demand, for `cargo xtask attack`. Only with the feature `planted-faults`, which no release has.
+//! Tasks that panic on demand, for `cargo xtask attack`. Only with the feature `planted-faults`, never in a release.
 
 #[cfg(all(feature = "planted-faults", not(debug_assertions)))]
 compile_error!("the feature planted-faults is for tests: no release has it");

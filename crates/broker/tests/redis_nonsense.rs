@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fanwire_broker::{
-    Engine, EngineError, HistoryOptions, LinkError, LinkState, Peer, Publish, Published, Redis, RedisSettings,
+    Engine, EngineError, HistoryOptions, LinkError, LinkState, Member, Peer, Publish, Published, Redis,
+    RedisSettings,
 };
-use fanwire_protocol::TopicName;
+use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
@@ -231,6 +232,38 @@ async fn a_refusal_names_keys_and_nothing_else_of_a_command() {
     let lines = lines.lock().unwrap();
     assert!(lines.iter().any(|line| line.contains("fanwire:default:s:{t}")), "{lines:?}");
     assert!(lines.iter().all(|line| !line.contains("secret")), "{lines:?}");
+}
+
+/// A server that has forgotten a script is sent the commands again that it did not run, and no others.
+#[tokio::test]
+async fn what_ran_beside_a_forgotten_script_is_not_repeated() {
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let noted = Arc::clone(&seen);
+    let server = Server::start(move |command| {
+        let is_script = command.starts_with("EVALSHA");
+        if is_script && command.contains("fanwire:prefixes") {
+            text("")
+        } else if is_script && command.contains("fanwire:cs:{!}") {
+            format!("*5\r\n{}{}:0\r\n*0\r\n:1000\r\n", text("held"), text("1"))
+        } else if is_script && command.contains(":p:{t}:") {
+            let is_known = noted.lock().unwrap().iter().any(|command| command == "removal");
+            noted.lock().unwrap().push("removal".to_owned());
+            if is_known { ":1\r\n" } else { "-NOSCRIPT No matching script.\r\n" }.to_owned()
+        } else if command.starts_with("SREM") {
+            noted.lock().unwrap().push("SREM".to_owned());
+            ":1\r\n".to_owned()
+        } else {
+            usual(command)
+        }
+    });
+    let redis = server.engine();
+    wait_until_up(&redis).await;
+    let (engine, client) = (Engine::Redis(redis), ClientId(Uuid::new_v4()));
+    let (connection, subscription) = Default::default();
+    let info = ClientInfo { user: "u".into(), client, connection, subscription };
+    engine.add_presence(&topic(), vec![Member::new(Arc::new(info), false)]).await.unwrap();
+    engine.remove_presence(&topic(), client).await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), ["removal", "SREM", "removal"]);
 }
 
 /// What a good server answers.

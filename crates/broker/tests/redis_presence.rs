@@ -380,7 +380,7 @@ async fn who_leaves_says_so_at_once() {
 #[tokio::test]
 async fn who_leaves_is_not_taken_for_dead() {
     let server = RedisServer::start(&[]);
-    // So that a beat is under way most of the time.
+    // So that a heartbeat is under way most of the time.
     let settings = RedisSettings { lease: Duration::from_millis(30), ..settings(&server) };
     for _ in 0..50 {
         let node = Node::start("a", settings.clone());
@@ -710,7 +710,7 @@ async fn members_that_stay_cost_redis_nothing() {
     tokio::time::sleep(LEASE * 3).await;
     let commands = commands(&server);
     println!("2000 members cost {commands} commands in {:?}", LEASE * 3);
-    // About ten beats, of less than twenty commands each, and some probes.
+    // About ten heartbeats, of less than twenty commands each, and some probes.
     assert!(commands < 300, "{commands} commands");
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use fanwire_hub::delivery::Wire;
 use fanwire_protocol::{Disconnect, ErrorCode, Unsubscribed};
 
-use crate::accept::tls::Handshake;
+use crate::accept::tls::TlsHandshake;
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ pub(crate) struct Counters {
     /// Open connections of clients whose messages are compressed.
     pub connections_compressed: Counter,
     /// TLS handshakes, by how they ended.
-    pub handshakes: [Counter; Handshake::ALL.len()],
+    pub handshakes: [Counter; TlsHandshake::ALL.len()],
     /// Clients whose connect was answered.
     pub clients: Counter,
     pub subscriptions: Counter,

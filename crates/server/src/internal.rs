@@ -24,7 +24,7 @@ use crate::api;
 use crate::inbox::Inbox;
 use crate::metrics;
 use crate::node::Node;
-use crate::peers::Standing;
+use crate::peers::RedisStatus;
 use crate::response::{HttpResponse, is_below, is_last, respond, text};
 use crate::tasks::Task;
 
@@ -167,7 +167,7 @@ fn checks(node: &Node) -> Vec<Check> {
     let mut checks =
         vec![Check::new("not-draining", !node.is_draining()), tasks_check(node.tasks.unsteady())];
     if let Some(cluster) = &node.cluster {
-        checks.push(cluster_check(cluster.standing(), cluster.trouble()));
+        checks.push(cluster_check(cluster.status(), cluster.trouble()));
     }
     checks
 }
@@ -189,13 +189,13 @@ fn tasks_check(unsteady: Option<Task>) -> Check {
 /// them, taking every node out would only add a storm of clients to the trouble.
 ///
 /// `trouble` is a sentence about the fault in the work with Redis.
-fn cluster_check(standing: Standing, trouble: Option<String>) -> Check {
-    let (passed, note) = match standing {
-        Standing::Joined => (true, ""),
-        Standing::Degraded => (true, "degraded: Redis does not answer"),
-        Standing::Connecting => (false, "not connected yet"),
-        Standing::Joining => (false, "connected, joining the cluster"),
-        Standing::Wedged => (false, "some connections of this node are missing"),
+fn cluster_check(status: RedisStatus, trouble: Option<String>) -> Check {
+    let (passed, note) = match status {
+        RedisStatus::Joined => (true, ""),
+        RedisStatus::Degraded => (true, "degraded: Redis does not answer"),
+        RedisStatus::Connecting => (false, "not connected yet"),
+        RedisStatus::Joining => (false, "connected, joining the cluster"),
+        RedisStatus::Wedged => (false, "some connections of this node are missing"),
     };
     let notes = [note.to_owned()].into_iter().chain(trouble).filter(|note| !note.is_empty());
     Check { name: "redis", passed, note: notes.collect::<Vec<_>>().join("; ") }
@@ -240,22 +240,22 @@ mod tests {
 
     #[tokio::test]
     async fn losing_redis_keeps_a_node_ready_and_losing_the_way_to_it_does_not() {
-        async fn check(standing: Standing, trouble: &str, status: u16, body: &str) {
+        async fn check(redis: RedisStatus, trouble: &str, status: u16, body: &str) {
             let trouble = (!trouble.is_empty()).then(|| trouble.to_owned());
-            let answer = readiness(&[cluster_check(standing, trouble)], true);
+            let answer = readiness(&[cluster_check(redis, trouble)], true);
             assert_eq!(answer.status(), status);
             assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
         }
 
-        check(Standing::Joined, "", 200, "[+] redis ok\nok\n").await;
-        check(Standing::Joined, "something", 200, "[+] redis ok (something)\nok\n").await;
-        check(Standing::Degraded, "", 200, "[+] redis ok (degraded: Redis does not answer)\nok\n").await;
+        check(RedisStatus::Joined, "", 200, "[+] redis ok\nok\n").await;
+        check(RedisStatus::Joined, "something", 200, "[+] redis ok (something)\nok\n").await;
+        check(RedisStatus::Degraded, "", 200, "[+] redis ok (degraded: Redis does not answer)\nok\n").await;
         let connecting = "[-] redis failed (not connected yet; no answer)\nnot ready\n";
-        check(Standing::Connecting, "no answer", 503, connecting).await;
+        check(RedisStatus::Connecting, "no answer", 503, connecting).await;
         let joining = "[-] redis failed (connected, joining the cluster)\nnot ready\n";
-        check(Standing::Joining, "", 503, joining).await;
+        check(RedisStatus::Joining, "", 503, joining).await;
         let wedged = "[-] redis failed (some connections of this node are missing)\nnot ready\n";
-        check(Standing::Wedged, "", 503, wedged).await;
+        check(RedisStatus::Wedged, "", 503, wedged).await;
     }
 
     #[tokio::test]

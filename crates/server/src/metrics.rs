@@ -161,7 +161,7 @@ mod tests {
     use fanwire_hub::delivery::Wire;
 
     use super::*;
-    use crate::accept::tls::Handshake;
+    use crate::accept::tls::TlsHandshake;
     use crate::api::METHOD_LABELS;
 
     fn shards() -> Vec<Arc<Counters>> {
@@ -173,7 +173,7 @@ mod tests {
             shard.errors.count(103);
             shard.recoveries_failed.add(3);
             shard.bytes_sent.add(1 << 40);
-            shard.handshakes[Handshake::TimedOut as usize].add(4);
+            shard.handshakes[TlsHandshake::TimedOut as usize].add(4);
         }
         shards
     }

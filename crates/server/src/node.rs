@@ -34,10 +34,10 @@ pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " Fanwire");
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Node(Arc<Shared>);
+pub(crate) struct Node(Arc<NodeShared>);
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct NodeShared {
     /// Made at random for this run.
     pub id: Uuid,
     pub settings: Arc<Settings>,
@@ -63,9 +63,9 @@ pub(crate) struct Shared {
 }
 
 impl std::ops::Deref for Node {
-    type Target = Shared;
+    type Target = NodeShared;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &NodeShared {
         &self.0
     }
 }
@@ -99,7 +99,7 @@ impl Node {
             HttpConnections::new(Port::Internal, settings.internal_limits(), internal_files);
         let open_files_max = shares.map(|shares| shares.clients);
         let permits = Permits::new(&settings.admission, open_files_max, counters.clone());
-        Self(Arc::new(Shared {
+        Self(Arc::new(NodeShared {
             id: cluster.as_ref().map_or_else(Uuid::new_v4, Cluster::id),
             settings,
             tokens,

@@ -1,7 +1,7 @@
-//! The results of publishes that carried an idempotency key, for as long as a repeat must find them.
+//! The results of publishes with an idempotency key, kept until the key expires.
 //!
-//! All keys live equally long, so the order of arrival is the order of expiry. Memory is bounded: beyond the
-//! bound the oldest keys are forgotten before their time.
+//! All keys have the same lifetime, so the order of arrival is the order of expiry. Memory is bounded: above the bound
+//! the oldest keys are removed early.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{MemorySettings, deadline};
 use crate::capacity::shrunk_capacity;
 
-/// Keys of one topic say nothing about another.
+/// A key belongs to one topic.
 pub(super) type Key = (TopicName, Box<str>);
 
 pub(super) struct Idempotency {
@@ -21,7 +21,7 @@ pub(super) struct Idempotency {
     bytes_max: usize,
     bytes: usize,
     results: HashMap<Rc<Key>, Remembered>,
-    /// By expiry. May hold a key twice: its expired life, not yet swept, and the present one.
+    /// By expiry. May hold a key twice: an expired entry that is not swept yet, and the current one.
     order: VecDeque<(Instant, Rc<Key>)>,
 }
 
@@ -31,10 +31,10 @@ struct Remembered {
 }
 
 impl Idempotency {
-    /// What one key takes beside its text: an entry in each table and the shared key, rounded up.
+    /// Bytes of one key beside its text: an entry in each table and the shared key, rounded up.
     const OVERHEAD: usize = 160;
 
-    /// How many expired keys each new key clears away, so that the sweep is never the one that falls behind.
+    /// The number of expired keys that each new key removes, so that removal keeps up with additions.
     const CLEARED_PER_KEY: usize = 2;
 
     pub(super) fn new(settings: &MemorySettings) -> Self {
@@ -47,7 +47,7 @@ impl Idempotency {
         }
     }
 
-    /// What the first publish with this key returned, if that is remembered.
+    /// Returns the result of the first publish with this key, if it is still known.
     pub(super) fn first_result(&self, now: Instant, key: &Key) -> Option<Option<Position>> {
         self.results.get(key).filter(|first| first.expires > now).map(|first| first.position)
     }
@@ -64,7 +64,7 @@ impl Idempotency {
         }
     }
 
-    /// Forgets expired keys, at most `max` of them.
+    /// Removes at most `max` expired keys.
     pub(super) fn sweep(&mut self, now: Instant, max: usize) {
         self.clear(now, max);
         if let Some(capacity) = shrunk_capacity(self.results.len(), self.results.capacity()) {
@@ -87,7 +87,7 @@ impl Idempotency {
     fn forget_oldest(&mut self) {
         let Some((expires, key)) = self.order.pop_front() else { return };
         self.bytes -= Self::bytes(&key);
-        // A later life of the same key keeps its result.
+        // A newer entry of the same key keeps its result.
         if self.results.get(&key).is_some_and(|result| result.expires == expires) {
             self.results.remove(&key);
         }

@@ -1,4 +1,4 @@
-//! A stream, how long it lives, and what it counts for where memory is short.
+//! A stream with its lifetime and its place among the streams to evict.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -9,41 +9,41 @@ use tokio::time::Instant;
 use super::order::Place;
 use super::stream::Stream;
 
-/// A topic that nobody has come back to for so long after it was made may be one that nobody ever will.
+/// The age from which a further use marks a stream as returned to.
 pub(super) const RETURN_AFTER: Duration = Duration::from_secs(60);
 
-/// How long a topic is young.
+/// The age up to which a stream is young.
 pub(super) const YOUNG_FOR: Duration = Duration::from_secs(10 * 60);
 
 pub(super) struct Life {
     pub(super) stream: Stream,
-    /// What the stream takes, as far as it is counted.
+    /// The counted bytes of the stream.
     pub(super) bytes: usize,
     pub(super) created: Instant,
-    /// Streams that were made before have lower numbers.
+    /// Increases with each stream that is created.
     pub(super) number: u64,
-    /// Somebody used it again at least [`RETURN_AFTER`] after it was made.
+    /// The stream was used again at least [`RETURN_AFTER`] after it was created.
     pub(super) has_returned: bool,
-    /// When the publications go, all together.
+    /// The expiry of all publications.
     pub(super) history_expires: Instant,
     pub(super) history_due: Place<u64>,
-    /// When epoch and top go.
+    /// The expiry of epoch and top.
     pub(super) expires: Instant,
     pub(super) due: Place<u64>,
-    /// Among the streams that keep publications, the largest first, then those that expire first.
+    /// Place among streams with publications: the largest first, then those that expire first.
     pub(super) size: Place<(Reverse<u32>, u64)>,
-    /// Among the young streams that nobody uses, the youngest first.
+    /// Place among unused young streams: the youngest first.
     pub(super) young: Place<Reverse<u64>>,
-    /// Among the older streams that nobody has come back to, the oldest first.
+    /// Place among unused older streams: the oldest first.
     pub(super) unused: Place<u64>,
 }
 
 impl Life {
-    /// What a stream takes beside its name and publications: it, its places in the orders, and the topic's entry in
-    /// the table. Measured, with what an allocator adds.
+    /// Bytes of a stream beside its name and publications: the value, its places in the orders, and the topic's entry
+    /// in the table. Measured, allocator overhead included.
     const OVERHEAD: usize = 560;
 
-    /// A new stream, to live as long as its opener says.
+    /// Creates a stream. The caller sets its expiry.
     pub(super) fn new(topic: &TopicName, number: u64, now: Instant) -> Self {
         Self {
             stream: Stream::new(Epoch::from_random(rand::random())),
@@ -62,9 +62,9 @@ impl Life {
     }
 }
 
-/// What a kept publication takes. Info and tags are counted as if nothing shared them.
+/// The bytes of a stored publication. Info and tags are counted as if they were not shared.
 pub(super) fn publication_bytes(publication: &Publication) -> usize {
-    /// The structs, their reference counts, and what an allocator adds to each.
+    /// The structs, their reference counts, and allocator overhead.
     const OVERHEAD: usize = 160;
     const OVERHEAD_INFO: usize = 160;
     const OVERHEAD_TAG: usize = 96;

@@ -1,8 +1,7 @@
 //! The memory engine: topics live in this process, on the thread that owns the engine.
 //!
-//! State is borrowed for the length of one call and never while an event is delivered, so a delivery may call
-//! the engine. Everything that can grow has a bound in [`MemorySettings`], or is bounded by the caller's
-//! subscriptions; a topic in which nothing is left is forgotten.
+//! State is borrowed for one call and never while an event is delivered, so a delivery may call the engine.
+//! [`MemorySettings`] or the caller's subscriptions bound everything that can grow. An empty topic is removed.
 
 mod idempotency;
 mod life;
@@ -20,24 +19,22 @@ use bytes::Bytes;
 use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
 use tokio::time::Instant;
 
-use crate::engine::{EngineError, Usage};
-use crate::event::Event;
-use crate::history::{History, HistoryQuery, Limit, Recovery, Since};
-use crate::members::Member;
-use crate::presence::PresenceStats;
-use crate::publish::{Publish, Published};
+use crate::contract::{
+    EngineError, Event, History, HistoryQuery, Limit, Member, PresenceStats, Publish, Published, Recovery,
+    Since, Usage,
+};
 use idempotency::Idempotency;
-use topics::{Appended, Topics};
+use topics::{Appended, TopicTable};
 
 /// Bounds of one memory engine. A node with several shards has one engine on each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemorySettings {
-    /// How long an idempotency key is remembered. Default: 5 minutes.
+    /// Lifetime of an idempotency key. Default: 5 minutes.
     pub idempotency_ttl: Duration,
-    /// Memory for idempotency keys. Beyond it the oldest are forgotten before their time. Default: 64 MiB.
+    /// Memory for idempotency keys. Above it the oldest are removed early. Default: 64 MiB.
     pub idempotency_bytes_max: usize,
-    /// Memory for topics' streams: publications, names and positions. Beyond it the module `retention` says which go
-    /// first; readers notice by position, as with any history that has gone. Default: 1 GiB.
+    /// Memory for topics' streams: publications, names and positions. Above it streams are evicted in the order that
+    /// the module `retention` describes; readers notice by position, as with expired history. Default: 1 GiB.
     pub history_bytes_max: usize,
 }
 
@@ -54,18 +51,18 @@ impl Default for MemorySettings {
 /// The engine that keeps topics in this process.
 pub struct Memory {
     deliver: Box<dyn Fn(Event)>,
-    topics: RefCell<Topics>,
+    topics: RefCell<TopicTable>,
     idempotency: RefCell<Idempotency>,
 }
 
 impl Memory {
-    /// How many topics, publications and idempotency keys one sweep releases at most: about 10 ms of work.
+    /// The most topics, publications and idempotency keys that one sweep releases: about 10 ms of work.
     const SWEEP_MAX: usize = 50_000;
 
     pub(crate) fn new(settings: MemorySettings, deliver: Box<dyn Fn(Event)>) -> Self {
         Self {
             deliver,
-            topics: RefCell::new(Topics::new(&settings)),
+            topics: RefCell::new(TopicTable::new(&settings)),
             idempotency: RefCell::new(Idempotency::new(&settings)),
         }
     }
@@ -92,8 +89,8 @@ impl Memory {
         let (publication, position) = match publish.history {
             None => (Arc::new(publication), None),
             Some(options) => {
-                // What is kept must own its bytes: a slice would keep the request alive that it came in, which
-                // may be a batch of megabytes.
+                // Stored data must own its bytes: a slice would keep the whole request in memory, which may be a
+                // batch of megabytes.
                 publication.data = Bytes::copy_from_slice(&publication.data);
                 let version = stream::Version { number: publish.version, epoch: publish.version_epoch };
                 match self.topics.borrow_mut().append(topic, now, publication, version, options) {
@@ -218,7 +215,7 @@ impl fmt::Debug for Memory {
     }
 }
 
-/// When something ends that lives for `ttl` from now. A configured "for ever" must not overflow the clock.
+/// The end of a lifetime of `ttl` from now. A very long TTL must not overflow the clock.
 fn deadline(now: Instant, ttl: Duration) -> Instant {
     const TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     now + ttl.min(TTL_MAX)

@@ -1,7 +1,6 @@
-//! Topics in an order, from which the first is taken.
+//! Topics sorted by a key.
 //!
-//! Each topic has at most one place in an order, and remembers it in a [`Place`], without which it could not be found
-//! again.
+//! Each topic has at most one entry in an order and keeps its key in a [`Place`], by which the entry is found.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,17 +8,17 @@ use std::time::Duration;
 use fanwire_protocol::TopicName;
 use tokio::time::Instant;
 
-pub(super) struct Order<K>(BTreeSet<(K, TopicName)>);
+pub(super) struct TopicOrder<K>(BTreeSet<(K, TopicName)>);
 
-/// A topic's place in one [`Order`].
+/// A topic's place in one [`TopicOrder`].
 pub(super) struct Place<K>(Option<K>);
 
-impl<K: Copy + Ord> Order<K> {
+impl<K: Copy + Ord> TopicOrder<K> {
     pub(super) fn new() -> Self {
         Self(BTreeSet::new())
     }
 
-    /// Gives the topic a place instead of the one that it had.
+    /// Moves the topic to a new place.
     pub(super) fn set(&mut self, topic: &TopicName, place: &mut Place<K>, key: K) {
         if place.0 != Some(key) {
             self.cancel(topic, place);
@@ -28,7 +27,7 @@ impl<K: Copy + Ord> Order<K> {
         }
     }
 
-    /// Takes the topic out, if it is in.
+    /// Removes the topic if it has a place.
     pub(super) fn cancel(&mut self, topic: &TopicName, place: &mut Place<K>) {
         if let Some(key) = place.0.take() {
             self.0.remove(&(key, topic.clone()));
@@ -44,8 +43,8 @@ impl<K: Copy + Ord> Order<K> {
     }
 }
 
-impl Order<u64> {
-    /// The first topic, if its second has come.
+impl TopicOrder<u64> {
+    /// Returns the first topic if its second has passed.
     pub(super) fn first_past(&self, second: u64) -> Option<TopicName> {
         let (first, topic) = self.0.first()?;
         (*first <= second).then(|| topic.clone())
@@ -64,8 +63,8 @@ impl<K> Default for Place<K> {
     }
 }
 
-/// Whole seconds, rounded up, make most changes of a place no change at all: a busy topic moves once a second, not at
-/// every publication.
+/// Returns the whole seconds since `start`, rounded up. A busy topic moves once a second instead of at every
+/// publication.
 pub(super) fn second_of(start: Instant, at: Instant) -> u64 {
     let since_start = at.saturating_duration_since(start);
     since_start.as_secs() + u64::from(since_start > Duration::from_secs(since_start.as_secs()))

@@ -1,13 +1,13 @@
-//! What all streams keep together, when it ends, and which of it goes first where memory is short.
+//! The bound of memory of all streams, their expiry, and the order of eviction.
 //!
-//! Everything counts: publications, names and positions. Over the bound, streams pay in this order:
+//! Publications, names and positions count. Above the bound, streams are evicted in this order:
 //! 1. young ones without a subscriber, the youngest first, while these take more than an eighth of the bound;
-//! 2. older ones that nobody has come back to, the oldest first, while these take more than an eighth;
-//! 3. the one with the largest history, and of about equal ones that which expires first;
+//! 2. older ones that were never used again, the oldest first, while these take more than an eighth;
+//! 3. the one with the largest history, and of roughly equal ones the first to expire;
 //! 4. the position that expires first.
 //!
-//! A stream pays with its oldest publications and, once it has none, with its position. So a flood of new names costs
-//! the flood, and a flood of publications costs the topics that it goes to.
+//! A stream loses its oldest publications first and then its position. So a flood of new names evicts itself, and a
+//! flood of publications evicts those of its own topics.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -17,25 +17,25 @@ use tokio::time::Instant;
 
 use super::deadline;
 use super::life::{Life, RETURN_AFTER, YOUNG_FOR, publication_bytes};
-use super::order::{Order, second_of};
+use super::order::{TopicOrder, second_of};
 
-/// Invariants: a stream is in `streams_due` once, in `history_due` and `sizes` exactly when it keeps publications, and in
-/// at most one of `young` and `unused`; the counts are those of the streams.
+/// Invariants: a stream is in `streams_due` once, in `history_due` and `sizes` exactly when it has publications, and in
+/// at most one of `young` and `unused`; the counts are sums over all streams.
 pub(super) struct Retention {
     bytes_max: usize,
     /// Second 0.
     start: Instant,
-    history_due: Order<u64>,
-    streams_due: Order<u64>,
-    sizes: Order<(Reverse<u32>, u64)>,
-    young: Order<Reverse<u64>>,
-    unused: Order<u64>,
+    history_due: TopicOrder<u64>,
+    streams_due: TopicOrder<u64>,
+    sizes: TopicOrder<(Reverse<u32>, u64)>,
+    young: TopicOrder<Reverse<u64>>,
+    unused: TopicOrder<u64>,
     young_bytes: usize,
     unused_bytes: usize,
     pub(super) streams: usize,
     pub(super) publications: usize,
     pub(super) bytes: usize,
-    /// Streams that were ever made.
+    /// The number of streams ever created.
     made: u64,
 }
 
@@ -44,11 +44,11 @@ impl Retention {
         Self {
             bytes_max,
             start: Instant::now(),
-            history_due: Order::new(),
-            streams_due: Order::new(),
-            sizes: Order::new(),
-            young: Order::new(),
-            unused: Order::new(),
+            history_due: TopicOrder::new(),
+            streams_due: TopicOrder::new(),
+            sizes: TopicOrder::new(),
+            young: TopicOrder::new(),
+            unused: TopicOrder::new(),
             young_bytes: 0,
             unused_bytes: 0,
             streams: 0,
@@ -67,7 +67,7 @@ impl Retention {
         life
     }
 
-    /// Somebody reads or publishes: the stream stays for another `meta_ttl`.
+    /// Notes a read or publish: the stream stays for another `meta_ttl`.
     pub(super) fn use_again(
         &mut self,
         topic: &TopicName,
@@ -84,7 +84,7 @@ impl Retention {
         self.streams_due.set(topic, &mut life.due, second_of(self.start, life.expires));
     }
 
-    /// Puts a stream where it belongs among those that pay first, after what decides about that has changed.
+    /// Updates a stream's place among `young` and `unused`.
     pub(super) fn classify(&mut self, topic: &TopicName, life: &mut Life, is_subscribed: bool, now: Instant) {
         self.declassify(topic, life);
         if is_subscribed || life.has_returned {
@@ -110,7 +110,7 @@ impl Retention {
         }
     }
 
-    /// Counts a publication that the stream keeps from now on.
+    /// Counts a publication added to the stream.
     pub(super) fn keep(
         &mut self,
         topic: &TopicName,
@@ -125,7 +125,7 @@ impl Retention {
         self.place_by_size(topic, life);
     }
 
-    /// Takes the oldest publication out of a stream; `false` if it has none.
+    /// Removes a stream's oldest publication; returns false if it has none.
     pub(super) fn release_oldest(&mut self, topic: &TopicName, life: &mut Life) -> bool {
         let Some(oldest) = life.stream.pop_oldest() else { return false };
         self.publications -= 1;
@@ -138,7 +138,7 @@ impl Retention {
         true
     }
 
-    /// Drops all publications of a stream and keeps its position; returns how many they were.
+    /// Removes all publications of a stream but not its position; returns their number.
     pub(super) fn release_history(&mut self, topic: &TopicName, life: &mut Life) -> usize {
         self.history_due.cancel(topic, &mut life.history_due);
         self.sizes.cancel(topic, &mut life.size);
@@ -149,7 +149,7 @@ impl Retention {
         publications.len()
     }
 
-    /// Takes a stream out of everything; returns how many publications it kept.
+    /// Removes a stream from all orders and counts; returns the number of its publications.
     pub(super) fn forget(&mut self, topic: &TopicName, life: &mut Life) -> usize {
         let publications = self.release_history(topic, life);
         self.declassify(topic, life);
@@ -159,7 +159,7 @@ impl Retention {
         publications
     }
 
-    /// Changes what a stream takes.
+    /// Changes the counted bytes of a stream.
     pub(super) fn set_bytes(&mut self, life: &mut Life, bytes: usize) {
         let counts = [
             Some(&mut self.bytes),
@@ -181,12 +181,12 @@ impl Retention {
         self.bytes > self.bytes_max
     }
 
-    /// The oldest of the young streams.
+    /// Returns the oldest of the young streams.
     pub(super) fn oldest_young(&self) -> Option<TopicName> {
         self.young.last()
     }
 
-    /// The stream that pays next.
+    /// Returns the next stream to evict from.
     pub(super) fn payer(&self) -> Option<TopicName> {
         let share = self.bytes_max / 8;
         if self.young_bytes > share {

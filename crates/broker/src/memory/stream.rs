@@ -1,7 +1,7 @@
 //! A topic's stream: its epoch, its top, and the newest publications. Knows no clock.
 //!
-//! The publications are always an unbroken run of offsets that ends at the top, or none at all. So what a
-//! reader has missed is either a slice of the run, or is not complete.
+//! The publications are an unbroken run of offsets that ends at the top, or none. So the publications that a reader
+//! missed are either a slice of the run or not complete.
 
 use std::collections::VecDeque;
 use std::collections::vec_deque::Iter;
@@ -9,17 +9,16 @@ use std::sync::Arc;
 
 use fanwire_protocol::{Epoch, Position, Publication};
 
-use crate::engine::EngineError;
-use crate::history::{History, HistoryQuery, Limit, Recovery, Since};
+use crate::contract::{EngineError, History, HistoryQuery, Limit, Recovery, Since};
 
 pub(super) struct Stream {
     top: Position,
     publications: VecDeque<Arc<Publication>>,
-    /// The newest version that was published; number 0 before the first.
+    /// The newest published version; number 0 before the first.
     version: Version,
 }
 
-/// A publisher's own version of what it publishes. Numbers compare only under equal epochs; 0 is no version.
+/// A publisher's version of its data. Only numbers of equal epochs compare; 0 is no version.
 pub(super) struct Version {
     pub(super) number: u64,
     pub(super) epoch: Box<str>,
@@ -42,17 +41,17 @@ impl Stream {
         self.publications.len()
     }
 
-    /// Whether the stream has already seen this version or a later one.
+    /// Returns true if the stream has seen this version or a later one.
     pub(super) fn has_seen(&self, version: &Version) -> bool {
         version.number > 0 && version.epoch == self.version.epoch && version.number <= self.version.number
     }
 
-    /// What the publisher's name for its versions takes.
+    /// The bytes of the version epoch.
     pub(super) fn version_bytes(&self) -> usize {
         self.version.epoch.len()
     }
 
-    /// Gives the publication the next offset and keeps it.
+    /// Gives the publication the next offset and stores it.
     pub(super) fn append(&mut self, mut publication: Publication, version: Version) -> Arc<Publication> {
         self.top.offset += 1;
         publication.offset = self.top.offset;
@@ -64,12 +63,12 @@ impl Stream {
         publication
     }
 
-    /// Gives up the oldest publication.
+    /// Removes the oldest publication.
     pub(super) fn pop_oldest(&mut self) -> Option<Arc<Publication>> {
         self.publications.pop_front()
     }
 
-    /// Gives up all publications, and their memory.
+    /// Removes all publications and releases their memory.
     pub(super) fn take_all(&mut self) -> VecDeque<Arc<Publication>> {
         std::mem::take(&mut self.publications)
     }
@@ -117,7 +116,7 @@ impl Stream {
         Ok(History { top: self.top, publications, is_cut })
     }
 
-    /// All that a reader at `since` has missed; `None` if it cannot be had in full.
+    /// Returns all publications after `since`; `None` if some are missing.
     fn missed(&self, since: Since<'_>, limit: usize) -> Option<Iter<'_, Arc<Publication>>> {
         if !self.epoch_matches(since) {
             return None;
@@ -131,14 +130,14 @@ impl Stream {
         since.epoch.is_empty() || since.epoch == self.top.epoch.as_str()
     }
 
-    /// How many of the kept publications have offsets up to `offset`.
+    /// The number of stored publications with offsets up to `offset`.
     fn seen(&self, offset: u64) -> usize {
         let newer = self.top.offset.saturating_sub(offset);
         self.publications.len().saturating_sub(usize::try_from(newer).unwrap_or(usize::MAX))
     }
 }
 
-/// As many of the first as fit, but at least so many, and whether some do not.
+/// Returns the first publications that fit, at least `at_least`, and true if some do not fit.
 fn cut<'p>(
     publications: impl Iterator<Item = &'p Arc<Publication>>,
     bytes_max: usize,

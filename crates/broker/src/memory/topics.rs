@@ -1,7 +1,6 @@
-//! All topics of the engine: who subscribes, who is present, and the stream.
+//! All topics of the engine: subscription, members and stream.
 //!
-//! A topic in the table holds something. What has expired is dropped when it is next looked at, or by the sweep,
-//! whichever comes first.
+//! A topic in the table is not empty. Expired data is removed at the next access or by the sweep.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,37 +15,35 @@ use super::retention::Retention;
 use super::stream::{Stream, Version};
 use super::{MemorySettings, deadline};
 use crate::capacity::shrunk_capacity;
-use crate::engine::Usage;
-use crate::history::UNPUBLISHED_META_TTL_MAX;
-use crate::members::{Member, Members};
-use crate::publish::HistoryOptions;
+use crate::contract::{HistoryOptions, Member, UNPUBLISHED_META_TTL_MAX, Usage};
+use crate::members::Members;
 
-pub(super) struct Topics {
-    /// Clients choose topic names, so this is no place for a fast hash.
-    topics: HashMap<TopicName, Topic>,
+pub(super) struct TopicTable {
+    /// Clients choose topic names, so a fast hash is not safe here.
+    topics: HashMap<TopicName, TopicEntry>,
     retention: Retention,
-    /// Publications and positions that the bound cost, since the start.
+    /// Publications and positions evicted since the start.
     evicted: u64,
     forgotten: u64,
 }
 
-/// What became of a publication for the history.
+/// The result of an append.
 pub(super) enum Appended {
-    /// It is kept, at this position.
+    /// The publication is stored at this position.
     Kept(Arc<Publication>, Position),
-    /// It is not newer than the last one; the stream's top is here.
+    /// The version is not newer than the last one. The position is the stream's top.
     OldVersion(Position),
 }
 
-/// Boxed parts: most topics have only one or two of them.
+/// The parts are boxed, since most topics have only one or two of them.
 #[derive(Default)]
-struct Topic {
+struct TopicEntry {
     subscribed: bool,
     stream: Option<Box<Life>>,
     members: Option<Box<Members>>,
 }
 
-impl Topics {
+impl TopicTable {
     pub(super) fn new(settings: &MemorySettings) -> Self {
         Self {
             topics: HashMap::new(),
@@ -78,7 +75,7 @@ impl Topics {
         self.topics.get(topic).is_some_and(|state| state.subscribed)
     }
 
-    /// Keeps a publication under the next offset, unless its version is old.
+    /// Stores a publication under the next offset, unless its version is old.
     pub(super) fn append(
         &mut self,
         topic: &TopicName,
@@ -101,7 +98,7 @@ impl Topics {
         Appended::Kept(publication, position)
     }
 
-    /// Reads the topic's stream, which begins now if there is none.
+    /// Reads the topic's stream, which is created if there is none.
     pub(super) fn read<R>(
         &mut self,
         topic: &TopicName,
@@ -147,7 +144,7 @@ impl Topics {
         self.topics.get(topic)?.members.as_deref()
     }
 
-    /// Releases what has expired until about `max` topics and publications are gone; returns how many are.
+    /// Releases about `max` expired topics and publications at most; returns how many.
     pub(super) fn sweep(&mut self, now: Instant, max: usize) -> usize {
         let mut released = 0;
         while released < max
@@ -179,7 +176,7 @@ impl Topics {
         }
     }
 
-    /// The topic's stream, new if there is none, without anything that has expired, for another `meta_ttl`.
+    /// Returns the topic's stream, created if there is none, without expired data, kept for another `meta_ttl`.
     fn open(&mut self, topic: &TopicName, now: Instant, meta_ttl: Duration) -> (&mut Life, &mut Retention) {
         let Self { topics, retention, .. } = self;
         let state = topics.entry(topic.clone()).or_default();
@@ -197,7 +194,7 @@ impl Topics {
         (life, retention)
     }
 
-    /// Gives up what goes first until the engine is within its bound.
+    /// Evicts until the engine is within its bound.
     fn enforce_bound(&mut self, now: Instant) {
         if !self.retention.is_over() {
             return;
@@ -217,7 +214,7 @@ impl Topics {
         }
     }
 
-    /// Takes those out of the young streams that are young no more.
+    /// Reclassifies streams that are no longer young.
     fn let_grow_old(&mut self, now: Instant) {
         while let Some(topic) = self.retention.oldest_young() {
             let state = self.topics.get_mut(&topic).expect("the young are streams");
@@ -229,7 +226,7 @@ impl Topics {
         }
     }
 
-    /// Forgets the topic's position and history; returns how many publications that were.
+    /// Removes the topic's position and history; returns the number of publications.
     fn drop_stream(&mut self, topic: &TopicName) -> usize {
         let mut life = self.topics.get_mut(topic).and_then(|state| state.stream.take());
         let dropped = self.retention.forget(topic, life.as_mut().expect("only streams are due"));
@@ -237,8 +234,8 @@ impl Topics {
         dropped
     }
 
-    /// Changes a topic if it is known, and forgets it if that leaves nothing of it.
-    fn change(&mut self, topic: &TopicName, change: impl FnOnce(&mut Topic)) {
+    /// Changes a topic if it is known, and removes it if it is empty afterwards.
+    fn change(&mut self, topic: &TopicName, change: impl FnOnce(&mut TopicEntry)) {
         if let Entry::Occupied(mut entry) = self.topics.entry(topic.clone()) {
             change(entry.get_mut());
             if entry.get().is_empty() {
@@ -248,7 +245,7 @@ impl Topics {
     }
 }
 
-impl Topic {
+impl TopicEntry {
     fn is_empty(&self) -> bool {
         !self.subscribed && self.stream.is_none() && self.members.is_none()
     }

@@ -1,19 +1,19 @@
-//! The end of a task that must not end.
+//! An alarm that reports tasks that have ended and must not.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// The first task that ended. Cheap to clone.
+/// The name of the first task that ended. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Alarm(Arc<watch::Sender<Option<&'static str>>>);
+pub(super) struct TaskAlarm(Arc<watch::Sender<Option<&'static str>>>);
 
-impl Alarm {
+impl TaskAlarm {
     pub(super) fn new() -> Self {
         Self(Arc::new(watch::Sender::new(None)))
     }
 
-    /// Returns a guard for a task of this name, to be dropped with it.
+    /// Returns a guard that the named task holds until it ends.
     pub(super) fn arm(&self, name: &'static str) -> Armed {
         Armed { name: Some(name), alarm: self.clone() }
     }
@@ -21,7 +21,7 @@ impl Alarm {
     /// Waits until a task has ended, and returns its name. Cancel-safe.
     pub(super) async fn raised(&self) -> &'static str {
         let mut receiver = self.0.subscribe();
-        // The sender lives as long as this handle.
+        // This handle keeps the sender alive.
         match receiver.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(name)) => name,
             _ => std::future::pending().await,
@@ -29,15 +29,15 @@ impl Alarm {
     }
 }
 
-/// Raises the alarm when it is dropped, also by a panic.
+/// Raises the alarm when it is dropped, also on panic.
 #[derive(Debug)]
 pub(super) struct Armed {
     name: Option<&'static str>,
-    alarm: Alarm,
+    alarm: TaskAlarm,
 }
 
 impl Armed {
-    /// The task may end.
+    /// Allows the task to end.
     pub(super) fn disarm(mut self) {
         self.name = None;
     }
@@ -59,7 +59,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_panics_raises_the_alarm_and_one_that_may_end_does_not() {
-        let alarm = Alarm::new();
+        let alarm = TaskAlarm::new();
         alarm.arm("one").disarm();
         let armed = alarm.arm("other");
         let task = tokio::spawn(async move {

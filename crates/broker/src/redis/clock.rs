@@ -1,21 +1,21 @@
-//! Redis' clock. It is told with every renewal of the lease and counted on by a clock that nobody sets, so nothing that
-//! nodes decide together depends on how their own clocks are set.
+//! Redis' clock. Each heartbeat reads it, and a monotonic clock continues it, so the nodes' own clocks have no
+//! influence on what they decide together.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(super) struct Clock {
-    /// What is counted from.
+    /// The base of the monotonic clock.
     started: Instant,
-    /// Redis' time at that moment, in milliseconds since 1970.
+    /// Redis' time at `started`, in milliseconds since 1970.
     origin: AtomicI64,
-    /// The node's own clock is wrong, and that has been logged.
+    /// The node's own clock is wrong, which has been logged.
     is_wrong: AtomicBool,
 }
 
 impl Clock {
     const UNKNOWN: i64 = i64::MIN;
-    /// A difference that is worth a line in the log.
+    /// The largest difference that is not logged.
     const DIFFERENCE_MAX: Duration = Duration::from_secs(10);
 
     pub(super) fn new() -> Self {
@@ -26,13 +26,13 @@ impl Clock {
         }
     }
 
-    /// Redis has just told its time, in milliseconds since 1970.
+    /// Sets the time that Redis has just returned, in milliseconds since 1970.
     pub(super) fn set(&self, now: i64) {
         self.origin.store(now.saturating_sub(self.elapsed()), Relaxed);
         self.compare(Duration::from_millis(now.try_into().unwrap_or_default()));
     }
 
-    /// The time since 1970, once Redis has told it.
+    /// Returns the time since 1970, once it is known.
     pub(super) fn now(&self) -> Option<Duration> {
         let origin = Some(self.origin.load(Relaxed)).filter(|origin| *origin != Self::UNKNOWN)?;
         let now = origin.saturating_add(self.elapsed());
@@ -43,7 +43,7 @@ impl Clock {
         self.started.elapsed().as_millis().try_into().unwrap_or(i64::MAX)
     }
 
-    /// Logs once that the node's own clock is wrong.
+    /// Logs once if the node's own clock is wrong.
     fn compare(&self, redis: Duration) {
         let own = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let difference = own.abs_diff(redis);
@@ -51,8 +51,8 @@ impl Clock {
         if is_wrong && !self.is_wrong.swap(is_wrong, Relaxed) {
             tracing::warn!(
                 seconds = difference.as_secs(),
-                "this node's clock and Redis' differ. Nodes go by Redis' clock, but tokens and expire_at are compared \
-                 with this node's: set both right"
+                "this node's clock and Redis' differ. Nodes use Redis' clock, but tokens and expire_at are compared \
+                 with this node's clock. Set both right"
             );
         }
         self.is_wrong.store(is_wrong, Relaxed);

@@ -1,14 +1,14 @@
-//! The bytes of everything that is published or kept: parsing never panics, whatever they are.
+//! The encoding of everything that is published or stored. Parsing does not panic on any bytes.
 //!
-//! A *body* is what a publisher says: version 1, a kind, fields, and data up to the end.
+//! A *body* is the publisher's part: version 1, a kind, fields, and data up to the end.
 //!
 //! ```text
 //! 01 kind (field length bytes)* 00 data          length: LEB128
 //! ```
 //!
-//! A reader skips fields that it does not know, which leaves room for more, such as a trace context. Streams and
-//! presence keep bodies. A *frame*, which is what travels through a channel, puts in front what Redis says: version 1
-//! and a stamp that is empty for what is not kept.
+//! A reader skips unknown fields, which leaves room for more, such as a trace context. Streams and presence store
+//! bodies. A *frame* is sent through a channel. It is a body after version 1 and a stamp by Redis, which is empty if
+//! the body is not stored.
 //!
 //! ```text
 //! 01 [epoch (8) lineage (8) offset [' ' offset before a jump]] '\n' body
@@ -20,56 +20,54 @@ use bytes::{Buf, Bytes};
 use fanwire_protocol::{ClientId, ClientInfo, Epoch, Publication, Tags};
 use uuid::Uuid;
 
-use crate::members::Member;
+use crate::contract::Member;
 
-/// One life of the primary that wrote: the first characters of its replication id.
+/// The lineage of a primary: the first characters of its replication id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lineage([u8; 8]);
 
-/// What a frame says.
+/// A parsed frame.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Frame {
-    /// `None` for what is not kept.
+pub(super) struct EventFrame {
+    /// `None` if the body is not stored.
     pub(super) stamp: Option<Stamp>,
-    pub(super) content: Content,
+    pub(super) content: FrameContent,
 }
 
-/// Where a frame stands in its topic's stream.
+/// A frame's position in its topic's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) epoch: Epoch,
     pub(super) lineage: Lineage,
     pub(super) offset: u64,
-    /// If offsets jumped, the last one before.
+    /// The last offset before a jump of offsets.
     pub(super) jumped_from: Option<u64>,
 }
 
-/// What a body says.
+/// A parsed body.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Content {
+pub(super) enum FrameContent {
     Publication(Publication),
     Join(Arc<ClientInfo>),
     Leave(Arc<ClientInfo>),
-    /// Something about the stream itself.
-    Control,
-    /// A client that is present.
+    /// A present client.
     Member(Arc<ClientInfo>),
 }
 
-/// Why bytes are not a frame or a body.
+/// An error of parsing a frame or a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FrameError {
+pub(super) enum EventFrameError {
     #[error("version {0} is unknown")]
     UnknownVersion(u8),
     #[error("kind {0} is unknown")]
     UnknownKind(u8),
-    #[error("it is cut short")]
+    #[error("the frame is truncated")]
     CutShort,
-    #[error("its stamp is malformed")]
+    #[error("the stamp is malformed")]
     MalformedStamp,
-    #[error("one of its fields is malformed")]
+    #[error("a field is malformed")]
     MalformedField,
-    #[error("it does not say which client it is about")]
+    #[error("the client is missing")]
     NoClient,
 }
 
@@ -79,18 +77,17 @@ mod kind {
     pub(super) const PUBLICATION: u8 = 1;
     pub(super) const JOIN: u8 = 2;
     pub(super) const LEAVE: u8 = 3;
-    pub(super) const CONTROL: u8 = 4;
-    /// A client that is present, and goes without a word.
+    /// A present client whose leave is not announced.
     pub(super) const MEMBER: u8 = 5;
-    /// A client that is present, whose leave is to be said. `scripts/leave.lua` makes a leave of it.
+    /// A present client whose leave is announced. `scripts/leave.lua` converts it to a leave.
     pub(super) const ANNOUNCED_MEMBER: u8 = 6;
 }
 
 mod field {
     pub(super) const END: u8 = 0;
-    /// The client's id, 16 bytes: who published, joined, left or is present.
+    /// The id of the client that published, joined, left or is present: 16 bytes.
     pub(super) const CLIENT: u8 = 1;
-    /// Its user. With it the body has a client info.
+    /// The client's user. With it the body has a client info.
     pub(super) const USER: u8 = 2;
     pub(super) const CONNECTION: u8 = 3;
     pub(super) const SUBSCRIPTION: u8 = 4;
@@ -102,7 +99,7 @@ mod field {
 const STAMP_BYTES_MAX: usize = 16 + 20 + 1 + 20;
 
 impl Lineage {
-    /// From a replication id.
+    /// Reads a replication id.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let letters = *text.first_chunk()?;
         letters.iter().all(u8::is_ascii_alphanumeric).then_some(Self(letters))
@@ -113,14 +110,14 @@ impl Lineage {
     }
 }
 
-/// The body of a publication, for a script to stamp.
+/// Encodes a publication's body, for a script to stamp.
 pub(super) fn publication_body(data: &[u8], info: Option<&ClientInfo>, tags: Option<&Tags>) -> Vec<u8> {
     let mut body = Vec::with_capacity(data.len() + 128);
     put_body(&mut body, kind::PUBLICATION, info, tags, data);
     body
 }
 
-/// What is present of a client.
+/// Encodes a member's body.
 pub(super) fn member_body(member: &Member) -> Vec<u8> {
     let kind = if member.announce_leave { kind::ANNOUNCED_MEMBER } else { kind::MEMBER };
     let mut body = Vec::with_capacity(128);
@@ -128,7 +125,7 @@ pub(super) fn member_body(member: &Member) -> Vec<u8> {
     body
 }
 
-/// The frame of a publication that is not kept.
+/// Encodes the frame of a publication that is not stored.
 pub(super) fn publication_frame(data: &[u8], info: Option<&ClientInfo>, tags: Option<&Tags>) -> Vec<u8> {
     let mut frame = Vec::with_capacity(data.len() + 128);
     frame.extend([VERSION, b'\n']);
@@ -148,43 +145,42 @@ pub(super) fn leave_frame(info: &ClientInfo) -> Vec<u8> {
     frame
 }
 
-impl Frame {
-    /// What is variable shares the memory of `bytes`.
-    pub(super) fn parse(mut bytes: Bytes) -> Result<Self, FrameError> {
+impl EventFrame {
+    /// Parses a frame. Its data shares the memory of `bytes`.
+    pub(super) fn parse(mut bytes: Bytes) -> Result<Self, EventFrameError> {
         check_version(&mut bytes)?;
         let end = bytes.iter().take(STAMP_BYTES_MAX + 1).position(|byte| *byte == b'\n');
-        let stamp = bytes.split_to(end.ok_or(FrameError::MalformedStamp)?);
+        let stamp = bytes.split_to(end.ok_or(EventFrameError::MalformedStamp)?);
         bytes.advance(1);
         let stamp = if stamp.is_empty() { None } else { Some(Stamp::parse(&stamp)?) };
-        let content = Content::parse(bytes, stamp.map_or(0, |stamp| stamp.offset))?;
+        let content = FrameContent::parse(bytes, stamp.map_or(0, |stamp| stamp.offset))?;
         Ok(Self { stamp, content })
     }
 }
 
-impl Content {
-    /// Parses a body; a publication gets `offset`. What is variable shares the memory of `bytes`.
-    pub(super) fn parse(mut bytes: Bytes, offset: u64) -> Result<Self, FrameError> {
+impl FrameContent {
+    /// Parses a body; a publication gets `offset`. Its data shares the memory of `bytes`.
+    pub(super) fn parse(mut bytes: Bytes, offset: u64) -> Result<Self, EventFrameError> {
         check_version(&mut bytes)?;
-        let kind = bytes.try_get_u8().map_err(|_| FrameError::CutShort)?;
-        let fields = Fields::parse(&mut bytes)?;
+        let kind = bytes.try_get_u8().map_err(|_| EventFrameError::CutShort)?;
+        let fields = FrameFields::parse(&mut bytes)?;
         match kind {
             kind::PUBLICATION => {
                 let tags = (!fields.tags.is_empty()).then(|| Arc::new(fields.tags));
                 Ok(Self::Publication(Publication { data: bytes, info: fields.info, tags, offset }))
             }
-            kind::JOIN => fields.info.map(Self::Join).ok_or(FrameError::NoClient),
-            kind::LEAVE => fields.info.map(Self::Leave).ok_or(FrameError::NoClient),
-            kind::CONTROL => Ok(Self::Control),
+            kind::JOIN => fields.info.map(Self::Join).ok_or(EventFrameError::NoClient),
+            kind::LEAVE => fields.info.map(Self::Leave).ok_or(EventFrameError::NoClient),
             kind::MEMBER | kind::ANNOUNCED_MEMBER => {
-                fields.info.map(Self::Member).ok_or(FrameError::NoClient)
+                fields.info.map(Self::Member).ok_or(EventFrameError::NoClient)
             }
-            unknown => Err(FrameError::UnknownKind(unknown)),
+            unknown => Err(EventFrameError::UnknownKind(unknown)),
         }
     }
 }
 
 impl Stamp {
-    fn parse(text: &[u8]) -> Result<Self, FrameError> {
+    fn parse(text: &[u8]) -> Result<Self, EventFrameError> {
         let parse = || {
             let (epoch, rest) = text.split_at_checked(Epoch::LENGTH)?;
             let (lineage, rest) = rest.split_at_checked(8)?;
@@ -192,15 +188,15 @@ impl Stamp {
                 Some(space) => (&rest[..space], Some(parse_offset(&rest[space + 1..])?)),
                 None => (rest, None),
             };
-            // 0 is the offset of what has no stamp.
+            // Offset 0 means that there is no stamp.
             let offset = parse_offset(offset).filter(|offset| *offset > 0)?;
             Some(Self { epoch: Epoch::parse(epoch)?, lineage: Lineage::parse(lineage)?, offset, jumped_from })
         };
-        parse().ok_or(FrameError::MalformedStamp)
+        parse().ok_or(EventFrameError::MalformedStamp)
     }
 }
 
-/// A decimal number, and nothing but digits.
+/// Parses a decimal number that consists of digits alone.
 pub(super) fn parse_offset(digits: &[u8]) -> Option<u64> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -209,30 +205,30 @@ pub(super) fn parse_offset(digits: &[u8]) -> Option<u64> {
 }
 
 #[derive(Default)]
-struct Fields {
+struct FrameFields {
     info: Option<Arc<ClientInfo>>,
     tags: Tags,
 }
 
-impl Fields {
-    fn parse(bytes: &mut Bytes) -> Result<Self, FrameError> {
+impl FrameFields {
+    fn parse(bytes: &mut Bytes) -> Result<Self, EventFrameError> {
         let mut client = None;
         let mut user = None;
         let (mut connection, mut subscription) = (Bytes::new(), Bytes::new());
         let mut tags = Tags::new();
         loop {
-            let field = bytes.try_get_u8().map_err(|_| FrameError::CutShort)?;
+            let field = bytes.try_get_u8().map_err(|_| EventFrameError::CutShort)?;
             if field == field::END {
                 break;
             }
             let length = take_length(bytes)?;
             if length > bytes.len() {
-                return Err(FrameError::CutShort);
+                return Err(EventFrameError::CutShort);
             }
             let mut value = bytes.split_to(length);
             match field {
                 field::CLIENT => {
-                    let id = Uuid::from_slice(&value).map_err(|_| FrameError::MalformedField)?;
+                    let id = Uuid::from_slice(&value).map_err(|_| EventFrameError::MalformedField)?;
                     client = Some(ClientId(id));
                 }
                 field::USER => user = Some(Box::from(take_text(&value)?)),
@@ -241,7 +237,7 @@ impl Fields {
                 field::TAG => {
                     let length = take_length(&mut value)?;
                     if length > value.len() {
-                        return Err(FrameError::MalformedField);
+                        return Err(EventFrameError::MalformedField);
                     }
                     let name = value.split_to(length);
                     tags.insert(take_text(&name)?.to_owned(), take_text(&value)?.to_owned());
@@ -253,35 +249,35 @@ impl Fields {
             (Some(client), Some(user)) => {
                 Some(Arc::new(ClientInfo { user, client, connection, subscription }))
             }
-            (None, Some(_)) => return Err(FrameError::NoClient),
+            (None, Some(_)) => return Err(EventFrameError::NoClient),
             (_, None) => None,
         };
         Ok(Self { info, tags })
     }
 }
 
-fn check_version(bytes: &mut Bytes) -> Result<(), FrameError> {
+fn check_version(bytes: &mut Bytes) -> Result<(), EventFrameError> {
     match bytes.try_get_u8() {
         Ok(VERSION) => Ok(()),
-        Ok(unknown) => Err(FrameError::UnknownVersion(unknown)),
-        Err(_) => Err(FrameError::CutShort),
+        Ok(unknown) => Err(EventFrameError::UnknownVersion(unknown)),
+        Err(_) => Err(EventFrameError::CutShort),
     }
 }
 
-fn take_length(bytes: &mut Bytes) -> Result<usize, FrameError> {
+fn take_length(bytes: &mut Bytes) -> Result<usize, EventFrameError> {
     let mut length = 0_u64;
     for shift in [0, 7, 14, 21, 28] {
-        let byte = bytes.try_get_u8().map_err(|_| FrameError::CutShort)?;
+        let byte = bytes.try_get_u8().map_err(|_| EventFrameError::CutShort)?;
         length |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return usize::try_from(length).map_err(|_| FrameError::MalformedField);
+            return usize::try_from(length).map_err(|_| EventFrameError::MalformedField);
         }
     }
-    Err(FrameError::MalformedField)
+    Err(EventFrameError::MalformedField)
 }
 
-fn take_text(bytes: &[u8]) -> Result<&str, FrameError> {
-    std::str::from_utf8(bytes).map_err(|_| FrameError::MalformedField)
+fn take_text(bytes: &[u8]) -> Result<&str, EventFrameError> {
+    std::str::from_utf8(bytes).map_err(|_| EventFrameError::MalformedField)
 }
 
 fn put_body(into: &mut Vec<u8>, kind: u8, info: Option<&ClientInfo>, tags: Option<&Tags>, data: &[u8]) {
@@ -364,24 +360,27 @@ mod tests {
     fn a_stamp_says_where_and_after_which_jump() {
         let body = publication_body(b"d", None, None);
         let frame = [b"\x01abcdefgh01234567".as_slice(), b"1048582 5\n", &body].concat();
-        let stamp = Frame::parse(frame.into()).unwrap().stamp.unwrap();
+        let stamp = EventFrame::parse(frame.into()).unwrap().stamp.unwrap();
         assert_eq!((stamp.epoch.as_str(), stamp.lineage), ("abcdefgh", Lineage(*b"01234567")));
         assert_eq!((stamp.offset, stamp.jumped_from), (1_048_582, Some(5)));
     }
 
     #[test]
     fn what_is_unknown_is_an_error_and_unknown_fields_are_not() {
-        let parse = |bytes: &'static [u8]| Frame::parse(Bytes::from_static(bytes)).map(|frame| frame.content);
-        assert_eq!(parse(b""), Err(FrameError::CutShort));
-        assert_eq!(parse(b"\x02\n\x01\x04\0"), Err(FrameError::UnknownVersion(2)));
-        assert_eq!(parse(b"\x01\n\x07\x04\0"), Err(FrameError::UnknownVersion(7)));
-        assert_eq!(parse(b"\x01\n\x01\x63\0"), Err(FrameError::UnknownKind(0x63)));
-        assert_eq!(parse(b"\x01abc\n\x01\x04\0"), Err(FrameError::MalformedStamp));
-        assert_eq!(parse(b"\x01abcdefgh01234567+5\n\x01\x04\0"), Err(FrameError::MalformedStamp));
-        assert_eq!(parse(b"\x01abcdefgh012345670\n\x01\x04\0"), Err(FrameError::MalformedStamp));
-        assert_eq!(parse(b"\x01\n\x01\x02\0"), Err(FrameError::NoClient));
-        assert_eq!(parse(b"\x01\n\x01\x04\x01\xff\xff\xff\xff\x0f"), Err(FrameError::CutShort));
-        assert_eq!(parse(b"\x01\n\x01\x04\x63\x03abc\0"), Ok(Content::Control));
+        let parse =
+            |bytes: &'static [u8]| EventFrame::parse(Bytes::from_static(bytes)).map(|frame| frame.content);
+        assert_eq!(parse(b""), Err(EventFrameError::CutShort));
+        assert_eq!(parse(b"\x02\n\x01\x04\0"), Err(EventFrameError::UnknownVersion(2)));
+        assert_eq!(parse(b"\x01\n\x07\x04\0"), Err(EventFrameError::UnknownVersion(7)));
+        assert_eq!(parse(b"\x01\n\x01\x63\0"), Err(EventFrameError::UnknownKind(0x63)));
+        assert_eq!(parse(b"\x01abc\n\x01\x04\0"), Err(EventFrameError::MalformedStamp));
+        assert_eq!(parse(b"\x01abcdefgh01234567+5\n\x01\x04\0"), Err(EventFrameError::MalformedStamp));
+        assert_eq!(parse(b"\x01abcdefgh012345670\n\x01\x04\0"), Err(EventFrameError::MalformedStamp));
+        assert_eq!(parse(b"\x01\n\x01\x02\0"), Err(EventFrameError::NoClient));
+        assert_eq!(parse(b"\x01\n\x01\x04\x01\xff\xff\xff\xff\x0f"), Err(EventFrameError::CutShort));
+        assert_eq!(parse(b"\x01\n\x01\x04\x63\x03abc\0"), Err(EventFrameError::UnknownKind(4)));
+        let empty = Publication { data: Bytes::new(), info: None, tags: None, offset: 0 };
+        assert_eq!(parse(b"\x01\n\x01\x01\x63\x03abc\0"), Ok(FrameContent::Publication(empty)));
     }
 
     proptest! {
@@ -392,22 +391,22 @@ mod tests {
             tags in btree_map(".*", ".*", 0..4),
         ) {
             let frame = publication_frame(&data, info.as_ref(), Some(&tags));
-            let parsed = Frame::parse(frame.into()).unwrap();
+            let parsed = EventFrame::parse(frame.into()).unwrap();
             let tags = (!tags.is_empty()).then(|| Arc::new(tags));
             let expected = Publication { data: data.into(), info: info.map(Arc::new), tags, offset: 0 };
-            prop_assert_eq!(parsed, Frame { stamp: None, content: Content::Publication(expected) });
+            prop_assert_eq!(parsed, EventFrame { stamp: None, content: FrameContent::Publication(expected) });
         }
 
         #[test]
         fn clients_are_read_as_written(info in client_info()) {
-            let parse = |frame: Vec<u8>| Frame::parse(frame.into()).unwrap().content;
-            prop_assert_eq!(parse(join_frame(&info)), Content::Join(Arc::new(info.clone())));
-            prop_assert_eq!(parse(leave_frame(&info)), Content::Leave(Arc::new(info.clone())));
+            let parse = |frame: Vec<u8>| EventFrame::parse(frame.into()).unwrap().content;
+            prop_assert_eq!(parse(join_frame(&info)), FrameContent::Join(Arc::new(info.clone())));
+            prop_assert_eq!(parse(leave_frame(&info)), FrameContent::Leave(Arc::new(info.clone())));
             let info = Arc::new(info);
             for announce_leave in [false, true] {
                 let body = member_body(&Member { info: Arc::clone(&info), announce_leave });
-                let member = Content::parse(body.clone().into(), 0).unwrap();
-                prop_assert_eq!(member, Content::Member(Arc::clone(&info)));
+                let member = FrameContent::parse(body.clone().into(), 0).unwrap();
+                prop_assert_eq!(member, FrameContent::Member(Arc::clone(&info)));
                 // As scripts make a leave.
                 let leave = [b"\x01\n\x01\x03", &body[2..]].concat();
                 prop_assert_eq!(&leave, &leave_frame(&info));
@@ -417,16 +416,16 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = Frame::parse(bytes.clone().into());
-            let _ = Frame::parse([b"\x01\n\x01\x01".as_slice(), &bytes].concat().into());
-            let _ = Frame::parse([b"\x01abcdefgh01234567".as_slice(), &bytes].concat().into());
+            let _ = EventFrame::parse(bytes.clone().into());
+            let _ = EventFrame::parse([b"\x01\n\x01\x01".as_slice(), &bytes].concat().into());
+            let _ = EventFrame::parse([b"\x01abcdefgh01234567".as_slice(), &bytes].concat().into());
         }
 
         #[test]
         fn a_cut_frame_is_an_error_or_loses_data_alone(info in client_info(), cut in 0..100_usize) {
             let whole = publication_frame(b"", Some(&info), None);
             let cut = cut.min(whole.len() - 1);
-            prop_assert!(Frame::parse(whole[..cut].to_vec().into()).is_err());
+            prop_assert!(EventFrame::parse(whole[..cut].to_vec().into()).is_err());
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The names of all keys and channels.
 //!
-//! Nodes belong to the prefix, topics to an application under it. Everything of one topic carries the topic as hash
-//! tag, so that a cluster keeps it on one server, and everything about the nodes carries `!`. The tag ends at the
-//! first closing brace, hence braces in names are percent-encoded.
+//! Nodes belong to the prefix, topics to an application under it. All keys of a topic have the topic as hash tag, so
+//! that a cluster stores them on one server, and all keys about nodes have the tag `!`. A tag ends at the first
+//! closing brace, so braces in names are percent-encoded.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,8 +10,8 @@ use std::fmt;
 use fanwire_protocol::TopicName;
 use uuid::Uuid;
 
-/// One life of a node in the cluster: what members and leases belong to. It ends for good when the node is taken for
-/// dead, and a node that was takes another.
+/// The identity of a node in the cluster, to which members and leases belong. It ends when the node is fenced; the node
+/// then takes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Incarnation(Uuid);
 
@@ -37,27 +37,26 @@ pub(super) struct Keys {
     prefix: String,
     /// Prefix and application, each followed by a colon.
     base: String,
-    /// What every channel begins with, up to the topic.
+    /// The beginning of every channel, up to the topic.
     channel: String,
     database: i64,
 }
 
 impl Keys {
-    /// Sorted set: the prefixes under which a cluster lives, by the end of the last lease. The same for all of them,
-    /// of course.
+    /// Sorted set: the prefixes of live clusters, by the end of their last lease. The same key for all prefixes.
     pub(super) const PREFIXES: &str = "fanwire:prefixes";
 
     pub(super) fn new(prefix: &str, application: &str, database: i64) -> Self {
         Self::under(format!("{}:", encode(prefix)), application, database)
     }
 
-    /// Those of an application under the same prefix.
+    /// Returns the keys of an application under the same prefix.
     pub(super) fn of_application(&self, application: &str) -> Self {
         Self::under(self.prefix.clone(), application, self.database)
     }
 
-    /// The channel of the topic's events. Redis tells keys of different databases apart but not channels, so their
-    /// names do.
+    /// The channel of the topic's events. Redis separates keys by database but not channels, so their names contain the
+    /// database.
     pub(super) fn channel(&self, topic: &TopicName) -> String {
         format!("{}{}}}", self.channel, encode(topic.as_str()))
     }
@@ -72,7 +71,7 @@ impl Keys {
         self.of_topic("s", topic)
     }
 
-    /// String: the result of the publish with that idempotency key.
+    /// String: the result of the first publish with that idempotency key.
     pub(super) fn idempotency(&self, topic: &TopicName, key: &str) -> String {
         format!("{}:{key}", self.of_topic("i", topic))
     }
@@ -82,12 +81,12 @@ impl Keys {
         format!("{}:{incarnation}", self.of_topic("p", topic))
     }
 
-    /// Hash: the nodes that have members in the topic, to how many clients and users.
+    /// Hash: the nodes with members in the topic, to their numbers of clients and users.
     pub(super) fn member_counts(&self, topic: &TopicName) -> String {
         self.of_topic("pn", topic)
     }
 
-    /// Set: the topics in which the node has members.
+    /// Set: the topics with members of the node.
     pub(super) fn member_topics(&self, incarnation: Incarnation) -> String {
         format!("{}px:{incarnation}", self.base)
     }
@@ -97,7 +96,7 @@ impl Keys {
         format!("{}n:{{!}}", self.prefix)
     }
 
-    /// Hash: the nodes, to their id, name and applications.
+    /// Hash: the nodes, to their id, name and application.
     pub(super) fn node_details(&self) -> String {
         format!("{}nd:{{!}}", self.prefix)
     }
@@ -107,22 +106,22 @@ impl Keys {
         format!("{}n:{{!}}:{incarnation}", self.prefix)
     }
 
-    /// String: exists once the node was taken for dead.
+    /// String: exists once the node was fenced.
     pub(super) fn tombstone(&self, incarnation: Incarnation) -> String {
         format!("{}t:{{!}}:{incarnation}", self.prefix)
     }
 
-    /// String: exists while somebody takes the dead node's members out.
-    pub(super) fn cleaning(&self, incarnation: Incarnation) -> String {
+    /// String: exists while another node removes the dead node's members.
+    pub(super) fn reaping(&self, incarnation: Incarnation) -> String {
         format!("{}l:{{!}}:{incarnation}", self.prefix)
     }
 
-    /// String: the settings in which all nodes have to agree.
+    /// String: the settings that must be equal on all nodes.
     pub(super) fn cluster_settings(&self) -> String {
         format!("{}cs:{{!}}", self.prefix)
     }
 
-    /// The name of the topic that the channel belongs to, if it is one of ours.
+    /// Returns the topic's name if the channel belongs to this prefix, application and database.
     pub(super) fn topic_of<'a>(&self, channel: &'a [u8]) -> Option<Cow<'a, str>> {
         let name = channel.strip_prefix(self.channel.as_bytes())?.strip_suffix(b"}")?;
         decode(std::str::from_utf8(name).ok()?)
@@ -147,7 +146,7 @@ fn encode(name: &str) -> Cow<'_, str> {
     name.replace('%', "%25").replace('{', "%7B").replace('}', "%7D").into()
 }
 
-/// `None` for what [`encode`] never makes.
+/// Returns `None` for names that [`encode`] does not produce.
 fn decode(name: &str) -> Option<Cow<'_, str>> {
     let mut parts = name.split('%');
     let first = parts.next().unwrap_or_default();
@@ -191,7 +190,7 @@ mod tests {
         assert_eq!(keys.of_application("a").member_topics(incarnation), format!("fanwire:a:px:{node}"));
         assert_eq!(keys.lease(incarnation), format!("fanwire:n:{{!}}:{node}"));
         assert_eq!(keys.tombstone(incarnation), format!("fanwire:t:{{!}}:{node}"));
-        assert_eq!(keys.cleaning(incarnation), format!("fanwire:l:{{!}}:{node}"));
+        assert_eq!(keys.reaping(incarnation), format!("fanwire:l:{{!}}:{node}"));
         let of_all = [keys.nodes(), keys.node_details(), keys.cluster_settings()];
         assert_eq!(of_all, ["fanwire:n:{!}", "fanwire:nd:{!}", "fanwire:cs:{!}"]);
         assert_eq!(Incarnation::parse(incarnation.to_string().as_bytes()), Some(incarnation));

@@ -1,8 +1,8 @@
-//! This node's lease: while it lasts the node's members count, and nobody else touches them.
+//! This node's lease. While it lasts, the node's members count and no other node removes them.
 //!
-//! One task renews it three times in its length. Whoever writes under the lease asks [`Lease::hold`] first, which
-//! knows by this node's own clock when it may have ended; then it is renewed before anything is written. A node that
-//! learns that it was taken for dead goes on as another [`Incarnation`]. What belongs to the old one is lost.
+//! One task renews it three times in its length. A writer under the lease calls [`Lease::hold`] first, which knows by
+//! this node's own clock when the lease may have ended, and renews it before anything is written. A node that learns
+//! that it was fenced continues as another [`Incarnation`] and loses the state of the old one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,63 +10,64 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::health::Health;
 use super::keys::Incarnation;
-use super::link::Links;
-use super::registry::{Beat, Peer, Registry};
+use super::nodes::{Heartbeat, NodeTable, Peer};
+use super::server::health::Health;
+use super::server::link::Links;
 use super::settings::RedisSettings;
-use crate::engine::EngineError;
+use crate::contract::EngineError;
 
 pub(super) struct Lease {
-    registry: Arc<Registry>,
+    nodes: Arc<NodeTable>,
     links: Links,
     health: Arc<Health>,
     length: Duration,
-    /// For how long the lease has to be held before this node takes others for dead: as long as they may take to
-    /// come back when all have lost Redis.
+    /// The time that this node has to hold its lease before it fences others: the time that they may need to return
+    /// after all nodes have lost Redis.
     patience: Duration,
     status: Mutex<Status>,
-    /// Held while the lease is being renewed.
+    /// Locked while the lease is being renewed.
     renewing: AsyncMutex<()>,
-    /// Somebody waits for the lease.
+    /// Notified when a caller waits for the lease.
     wanted: Notify,
-    beats: watch::Sender<Beats>,
+    heartbeats: watch::Sender<Heartbeats>,
     fenced: watch::Sender<u64>,
 }
 
-/// What attempts to renew the lease have found. Sent after each, whatever became of it.
+/// The results of heartbeats. Sent after each, successful or not.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Beats {
-    /// How many times the lease had vanished though nobody took the node for dead: Redis has lost things.
+pub(super) struct Heartbeats {
+    /// How many times the lease had vanished although the node was not fenced: Redis has lost data.
     pub(super) lapses: u64,
-    /// Nodes whose lease has ended, as far as this node may take out their members.
+    /// Nodes whose lease has ended, if this node may remove their members.
     pub(super) ended: Vec<Incarnation>,
 }
 
 struct Status {
     incarnation: Incarnation,
-    /// By this node's clock, counted from before the attempt, so that it ends here before it does in Redis.
+    /// The end by this node's clock, counted from before the heartbeat, so that the lease ends here before it does in
+    /// Redis.
     ends: Option<Instant>,
-    /// Since when the lease was held on a connection that was there all the time.
+    /// The time since which the lease was held without a loss of the connection.
     held_since: Option<Instant>,
-    /// When the lease began that was held last, by Redis' clock. There is one once the node has joined.
+    /// The beginning of the last held lease by Redis' clock. `None` until the node has joined.
     began: Option<u64>,
-    /// The node has left, or must not join.
+    /// The node has left or must not join.
     is_over: bool,
 }
 
 impl Lease {
-    /// How long after another's lease should have ended one looks.
+    /// The delay after the end of another node's lease until this node looks at it.
     const MARGIN: Duration = Duration::from_millis(5);
 
     pub(super) fn new(
-        registry: Arc<Registry>,
+        nodes: Arc<NodeTable>,
         links: Links,
         health: Arc<Health>,
         settings: &RedisSettings,
     ) -> Self {
         Self {
-            registry,
+            nodes,
             links,
             health,
             length: settings.lease,
@@ -74,7 +75,7 @@ impl Lease {
             status: Mutex::new(Status::new()),
             renewing: AsyncMutex::default(),
             wanted: Notify::new(),
-            beats: watch::Sender::default(),
+            heartbeats: watch::Sender::default(),
             fenced: watch::Sender::default(),
         }
     }
@@ -83,40 +84,41 @@ impl Lease {
         self.status().incarnation
     }
 
-    /// Under which incarnation to write, if the lease certainly lasts.
+    /// Returns the incarnation to write under if the lease certainly lasts.
     pub(super) fn held(&self) -> Option<Incarnation> {
         let status = self.status();
         let is_held = !status.is_over && status.ends.is_some_and(|ends| Instant::now() < ends);
         is_held.then_some(status.incarnation)
     }
 
-    /// Under which incarnation to write; renews the lease first if it may have ended. Does not wait for a connection.
+    /// Returns the incarnation to write under; renews the lease first if it may have ended. Does not wait for a
+    /// connection.
     pub(super) async fn hold(&self) -> Result<Incarnation, EngineError> {
         if let Some(incarnation) = self.held() {
             return Ok(incarnation);
         }
-        let mut beats = self.beats();
+        let mut heartbeats = self.heartbeats();
         self.links.any()?;
         if self.is_over() {
             return Err(EngineError::Unavailable);
         }
         self.wanted.notify_one();
-        // It may be one that was under way, which is as good.
-        beats.changed().await.map_err(|_| EngineError::Unavailable)?;
+        // It may be a heartbeat that was already in flight, which is as good.
+        heartbeats.changed().await.map_err(|_| EngineError::Unavailable)?;
         self.held().ok_or(EngineError::Unavailable)
     }
 
-    /// The nodes that live, after this one has joined.
+    /// Returns the live nodes, after this one has joined.
     pub(super) async fn peers(&self) -> Result<Vec<(Incarnation, Peer)>, EngineError> {
         self.hold().await?;
-        self.registry.peers().await
+        self.nodes.peers().await
     }
 
-    pub(super) fn beats(&self) -> watch::Receiver<Beats> {
-        self.beats.subscribe()
+    pub(super) fn heartbeats(&self) -> watch::Receiver<Heartbeats> {
+        self.heartbeats.subscribe()
     }
 
-    /// How many times the node was taken for dead.
+    /// Returns how many times the node was fenced.
     pub(super) fn fenced(&self) -> watch::Receiver<u64> {
         self.fenced.subscribe()
     }
@@ -125,16 +127,15 @@ impl Lease {
         self.status().is_over
     }
 
-    /// From here on the lease is not renewed any more: one attempt that is under way is waited for. Returns what the
-    /// lease was held as, if it was.
+    /// Stops renewals, after a heartbeat in flight has finished. Returns the incarnation if the lease was ever held.
     pub(super) async fn end(&self) -> Option<Incarnation> {
         self.give_up();
-        let _none_under_way = self.renewing.lock().await;
+        let _none_in_flight = self.renewing.lock().await;
         let status = self.status();
         status.began.map(|_| status.incarnation)
     }
 
-    /// Renews the lease for as long as the node is to live.
+    /// Renews the lease until the node leaves.
     pub(super) async fn run(self: Arc<Self>) {
         let mut link = self.links.watch_first();
         loop {
@@ -152,14 +153,14 @@ impl Lease {
                     if changed.is_err() {
                         return;
                     }
-                    // What other nodes could do meanwhile is not known.
+                    // Other nodes may have been unable to send heartbeats meanwhile.
                     self.status().held_since = None;
                 }
             }
         }
     }
 
-    /// Tries once; returns when to try again.
+    /// Sends one heartbeat; returns the time of the next.
     async fn renew(&self) -> Instant {
         let started = Instant::now();
         let (incarnation, began) = {
@@ -167,8 +168,8 @@ impl Lease {
             (status.incarnation, status.began)
         };
         let usual = started + self.length / 3;
-        match self.registry.beat(incarnation, began.is_none()).await {
-            Ok(Beat::Held { since, next_end, ended }) => {
+        match self.nodes.heartbeat(incarnation, began.is_none()).await {
+            Ok(Heartbeat::Held { since, next_end, ended }) => {
                 let may_clean = self.held_from(started, since) + self.patience;
                 let mut next = usual;
                 if let Some(next_end) = next_end {
@@ -178,40 +179,40 @@ impl Lease {
                 if !is_allowed && !ended.is_empty() {
                     next = next.min(may_clean);
                 }
-                self.tell(|beats| {
-                    beats.lapses += u64::from(began.is_some_and(|began| began != since));
-                    beats.ended = if is_allowed { ended } else { Vec::new() };
+                self.tell(|heartbeats| {
+                    heartbeats.lapses += u64::from(began.is_some_and(|began| began != since));
+                    heartbeats.ended = if is_allowed { ended } else { Vec::new() };
                 });
                 next
             }
-            // It was about to leave in any case.
-            Ok(Beat::Dead) if self.is_over() => usual,
-            Ok(Beat::Dead) => {
+            // The node is leaving anyway.
+            Ok(Heartbeat::Fenced) if self.is_over() => usual,
+            Ok(Heartbeat::Fenced) => {
                 self.begin_again();
                 if began.is_none() {
-                    // Nobody can know an incarnation that has never been: the server makes no sense.
-                    self.tell(|beats| beats.ended.clear());
+                    // An incarnation that never joined cannot be fenced: the answer is invalid.
+                    self.tell(|heartbeats| heartbeats.ended.clear());
                     return usual;
                 }
                 tracing::warn!(
-                    "this node was taken for dead while it was paused or cut off: its clients connect anew"
+                    "this node was fenced while it was paused or disconnected; its clients reconnect"
                 );
                 self.fenced.send_modify(|times| *times += 1);
                 started
             }
-            Ok(Beat::Refused(reason)) => {
+            Ok(Heartbeat::Refused(reason)) => {
                 self.give_up();
                 self.health.refuse(reason);
                 usual
             }
             Err(_) => {
-                self.tell(|beats| beats.ended.clear());
+                self.tell(|heartbeats| heartbeats.ended.clear());
                 usual
             }
         }
     }
 
-    /// The lease that began then is held from `started` on; returns since when without interruption.
+    /// Notes that the lease that began at `began` is held from `started`; returns since when without a loss.
     fn held_from(&self, started: Instant, began: u64) -> Instant {
         let mut status = self.status();
         let is_same = status.began.replace(began) == Some(began);
@@ -226,14 +227,14 @@ impl Lease {
         self.tell(|_| ());
     }
 
-    /// As another.
+    /// Continues as another incarnation.
     fn begin_again(&self) {
         let mut status = self.status();
         *status = Status { is_over: status.is_over, ..Status::new() };
     }
 
-    fn tell(&self, change: impl FnOnce(&mut Beats)) {
-        self.beats.send_modify(change);
+    fn tell(&self, change: impl FnOnce(&mut Heartbeats)) {
+        self.heartbeats.send_modify(change);
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {

@@ -1,66 +1,64 @@
-//! The Redis engine: topics live in Redis, and every node that uses it sees the same.
+//! The Redis engine: topics live in Redis, shared by all nodes that use it.
 //!
-//! A [`Redis`] is a handle on tasks that keep connections open for as long as it lives. Calls go through command
-//! connections ([`link`]), events come through one of their own ([`subscriptions`]), in the order in which Redis did
-//! things. Nothing waits for a Redis that is known to be gone, and nothing is done twice to be sure.
+//! A [`Redis`] is a handle to tasks that keep connections open as long as it lives. Calls go through connections for
+//! commands ([`server::link`]). Events arrive through a connection of their own ([`server::subscriptions`]), in the
+//! order in which Redis sent them. Calls fail at once while Redis is lost, and no call is repeated after a loss.
 
 mod alarm;
-mod cleaner;
+mod arguments;
 mod clock;
-mod connection;
 mod frame;
-mod health;
-mod interests;
 mod keys;
 mod lease;
-mod link;
+mod log_limit;
+mod nodes;
 mod presence;
-mod probe;
 mod publish;
-mod registry;
+mod reaper;
 mod reply;
 mod scripts;
+mod server;
 mod settings;
 mod stats;
-mod subscriptions;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_protocol::{ClientId, ClientInfo, Epoch, TopicName};
+use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::engine::{EngineError, Usage};
-use crate::history::{History, HistoryQuery, Limit, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
-use crate::members::Member;
+use crate::contract::{
+    EngineError, History, HistoryQuery, Limit, Member, PresenceStats, Publish, Published, Recovery, Since,
+    UNPUBLISHED_META_TTL_MAX, Usage,
+};
 use crate::planted;
-use crate::presence::PresenceStats;
-use crate::publish::{Publish, Published};
-use alarm::Alarm;
-use cleaner::Cleaner;
+use alarm::TaskAlarm;
+use arguments::{fresh_epoch, limit_argument, milliseconds, since_arguments};
 use clock::Clock;
-use connection::Connector;
-use health::{Health, Seldom};
 use keys::Keys;
 use lease::Lease;
-use link::Links;
-use presence::Presence;
-use probe::Probe;
+use log_limit::LogRateLimit;
+use nodes::NodeTable;
+use presence::PresenceStore;
 use publish::Publisher;
-use registry::Registry;
-use reply::Outcome;
+use reaper::Reaper;
+use reply::Completeness;
 use scripts::{Script, Scripts};
-use stats::Counters;
-use subscriptions::Subscriptions;
+use server::connection::Connector;
+use server::health::Health;
+use server::link::Links;
+use server::probe::Probe;
+use server::subscriptions::ChannelSubscriptions;
+use stats::RedisCounters;
 
-pub use connection::LinkError;
-pub use health::LinkState;
-pub use registry::{Incompatible, Peer};
-pub use settings::RedisSettings;
+pub use nodes::Peer;
+pub use server::connection::LinkError;
+pub use server::health::LinkState;
+pub use server::subscriptions::Deliver;
+pub use settings::{Incompatible, RedisSettings};
 pub use stats::{CallKind, CallStats, LATENCY_BOUNDS, LinkRole, LinkStats, RedisStats};
-pub use subscriptions::Deliver;
 
 /// The engine that keeps topics in Redis. Cloning shares it.
 #[derive(Clone)]
@@ -72,20 +70,20 @@ struct Inner {
     /// For reading history.
     links: Links,
     publisher: Publisher,
-    subscriptions: Arc<Subscriptions>,
-    presence: Arc<Presence>,
+    subscriptions: Arc<ChannelSubscriptions>,
+    presence: Arc<PresenceStore>,
     health: Arc<Health>,
-    counters: Arc<Counters>,
+    counters: Arc<RedisCounters>,
     clock: Arc<Clock>,
     settings: Arc<RedisSettings>,
-    foreign: Seldom,
+    foreign: LogRateLimit,
     tasks: Vec<JoinHandle<()>>,
-    alarm: Alarm,
+    alarm: TaskAlarm,
 }
 
 impl Redis {
-    /// Starts an engine for `node`, which connects in the background, on the runtime that this is called in.
-    /// `deliver` gets the events of subscribed topics from there.
+    /// Starts an engine for `node`, which connects in the background on the current runtime. `deliver` receives the
+    /// events of subscribed topics from that runtime.
     pub fn start(settings: RedisSettings, node: Peer, deliver: Deliver) -> Result<Self, LinkError> {
         let count = settings.command_links.max(1);
         let (vital_index, subscriptions_index) = (count, count + 1);
@@ -96,15 +94,15 @@ impl Redis {
         let settings = Arc::new(settings);
         let scripts = Arc::new(Scripts::new());
 
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(RedisCounters::default());
         let clock = Arc::new(Clock::new());
         let links_at = |indexes| Links::new(indexes, &connector, &health, &scripts, &settings, &counters);
         let (links, keepers) = links_at(0..count);
-        // Signs of life must not wait behind what is published.
+        // Heartbeats must not wait behind publications.
         let (vital_links, vital_keepers) = links_at(vital_index..vital_index + 1);
         let probe =
             Probe::new(node.id, &keys, settings.probe_interval, vital_links.clone(), Arc::clone(&counters));
-        let subscriptions = Subscriptions::new(
+        let subscriptions = ChannelSubscriptions::new(
             Arc::clone(&keys),
             Arc::clone(&settings),
             deliver,
@@ -121,7 +119,7 @@ impl Redis {
         );
         let (presence_links, vital_links) =
             (links.of_kind(CallKind::Presence), vital_links.of_kind(CallKind::Presence));
-        let registry = Registry::new(
+        let nodes = NodeTable::new(
             node,
             Arc::clone(&keys),
             vital_links.clone(),
@@ -129,27 +127,23 @@ impl Redis {
             Arc::clone(&settings),
             Arc::clone(&clock),
         );
-        let registry = Arc::new(registry);
-        let lease = Lease::new(Arc::clone(&registry), vital_links, Arc::clone(&health), &settings);
+        let nodes = Arc::new(nodes);
+        let lease = Lease::new(Arc::clone(&nodes), vital_links, Arc::clone(&health), &settings);
         let lease = Arc::new(lease);
-        let cleaner = Cleaner::new(
-            Arc::clone(&registry),
-            Arc::clone(&keys),
-            presence_links.clone(),
-            Arc::clone(&scripts),
-        );
-        let cleaner = Arc::new(cleaner);
-        let presence = Arc::new(Presence::new(
+        let reaper =
+            Reaper::new(Arc::clone(&nodes), Arc::clone(&keys), presence_links.clone(), Arc::clone(&scripts));
+        let reaper = Arc::new(reaper);
+        let presence = Arc::new(PresenceStore::new(
             Arc::clone(&keys),
             presence_links,
             Arc::clone(&scripts),
-            registry,
+            nodes,
             Arc::clone(&lease),
-            Arc::clone(&cleaner),
+            Arc::clone(&reaper),
         ));
 
         let keepers = keepers.into_iter().chain(vital_keepers);
-        let alarm = Alarm::new();
+        let alarm = TaskAlarm::new();
         let mut tasks: Vec<_> =
             keepers.map(|keeper| spawn_kept("link", &alarm, &health, keeper.run())).collect();
         let subscriber = {
@@ -168,7 +162,7 @@ impl Redis {
         };
         tasks.push(tokio::spawn(subscriber));
         tasks.push(spawn_kept("presence", &alarm, &health, Arc::clone(&presence).run()));
-        tasks.push(spawn_kept("cleaner", &alarm, &health, cleaner.run(Arc::clone(&lease))));
+        tasks.push(spawn_kept("reaper", &alarm, &health, reaper.run(Arc::clone(&lease))));
         tasks.push(spawn_kept("lease", &alarm, &health, lease.run()));
         Ok(Self(Arc::new(Inner {
             keys,
@@ -181,23 +175,23 @@ impl Redis {
             counters,
             clock,
             settings,
-            foreign: Seldom::new(),
+            foreign: LogRateLimit::new(),
             tasks,
             alarm,
         })))
     }
 
-    /// Whether Redis can be used, now and whenever it changes.
+    /// Returns the state of the connections, and follows its changes.
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.0.health.watch()
     }
 
-    /// Waits until a task of the engine has ended, which only a defect of ours brings about, and names it. Cancel-safe.
+    /// Waits until a task of the engine has ended, which only a bug can cause, and returns its name. Cancel-safe.
     pub async fn failed(&self) -> &'static str {
         self.0.alarm.raised().await
     }
 
-    /// What has been counted, for metrics.
+    /// Returns the counters, for metrics.
     pub fn stats(&self) -> RedisStats {
         let (links, reconnects) = self.0.health.links();
         let subscriptions = links.len() - 1;
@@ -208,12 +202,12 @@ impl Redis {
         self.0.counters.stats(reconnects, self.0.subscriptions.len(), links.collect())
     }
 
-    /// A command that Redis refused in the last seconds because its user has no right to it, in a sentence.
+    /// Returns a sentence about a command that Redis refused in the last seconds for lack of rights.
     pub fn not_permitted(&self) -> Option<String> {
         self.0.counters.not_permitted_lately()
     }
 
-    /// Counts publications of the topic that arrived and that its stream does not know, and says so in the log.
+    /// Counts and logs received publications that the topic's stream does not know.
     pub fn note_foreign(&self, topic: &TopicName, publications: u64) {
         let Inner { counters, foreign, settings, .. } = &*self.0;
         counters.foreign(publications);
@@ -222,31 +216,31 @@ impl Redis {
                 %topic,
                 publications,
                 prefix = &*settings.prefix,
-                "publications arrive through Redis that are not in the topic's history, and are dropped. Probably \
-                 nodes of an earlier version use this engine.redis.prefix in another database, or several servers \
-                 answer at engine.redis.address. Give each cluster a prefix of its own"
+                "dropped publications that are not in the topic's history. Nodes of an earlier version may use this \
+                 engine.redis.prefix in another database, or several servers may answer at engine.redis.address. \
+                 Give each cluster its own prefix"
             );
         }
     }
 
-    /// The time since 1970 by Redis' clock, once the node has joined.
+    /// Returns the time since 1970 by Redis' clock, once the node has joined.
     pub fn time(&self) -> Option<Duration> {
         self.0.clock.now()
     }
 
-    /// The nodes that live at this moment, with this one: those whose lease has not ended.
+    /// Returns the live nodes, this one included: those whose lease has not ended.
     pub async fn peers(&self) -> Result<Vec<Peer>, EngineError> {
         self.0.presence.peers().await
     }
 
-    /// How many times this node was taken for dead while it lived, because it was paused or cut off for longer
-    /// than its lease. Its members were taken out then, and their leaves said: its clients have to connect anew.
+    /// Returns how many times other nodes fenced this one, because it was paused or disconnected for longer than its
+    /// lease. Its members were removed and their leaves announced, so its clients have to reconnect.
     pub fn fenced(&self) -> watch::Receiver<u64> {
         self.0.presence.fenced()
     }
 
-    /// Takes this node out of the cluster: members that are still there leave, as announced, and the others no
-    /// longer wait for it. Meant to be the last call, when its clients are gone.
+    /// Removes this node from the cluster with its remaining members. Meant to be the last call, after its clients have
+    /// disconnected.
     pub async fn leave(&self) -> Result<(), EngineError> {
         self.0.presence.leave().await
     }
@@ -316,10 +310,10 @@ impl Redis {
         let (publications, bytes) = (limit_argument(limit.publications), limit_argument(limit.bytes));
         let arguments = [&offset, epoch, &publications, &bytes, part];
         let arguments = arguments.map(|argument| argument.as_bytes().to_vec());
-        let reply::Page { top, outcome, publications } =
+        let reply::Page { top, completeness, publications } =
             self.read(topic, &self.0.scripts.recover, meta_ttl, &arguments).await?;
-        let is_too_long = outcome == Outcome::TooLong;
-        Ok(Recovery { top, complete: outcome == Outcome::Yes, publications, is_too_long })
+        let is_too_long = completeness == Completeness::TooLong;
+        Ok(Recovery { top, complete: completeness == Completeness::Yes, publications, is_too_long })
     }
 
     pub(crate) async fn history(
@@ -334,18 +328,18 @@ impl Redis {
         let (publications, bytes) = (limit_argument(publications), limit_argument(bytes));
         let arguments = [&offset, epoch, &publications, reverse, &bytes];
         let arguments = arguments.map(|argument| argument.as_bytes().to_vec());
-        let reply::Page { top, outcome, publications } =
+        let reply::Page { top, completeness, publications } =
             self.read(topic, &self.0.scripts.history, meta_ttl, &arguments).await?;
-        match outcome {
-            Outcome::No => Err(EngineError::UnrecoverablePosition),
-            Outcome::Yes | Outcome::TooLong => {
-                Ok(History { top, publications, is_cut: outcome == Outcome::TooLong })
+        match completeness {
+            Completeness::No => Err(EngineError::UnrecoverablePosition),
+            Completeness::Yes | Completeness::TooLong => {
+                Ok(History { top, publications, is_cut: completeness == Completeness::TooLong })
             }
         }
     }
 
     pub(crate) async fn remove_history(&self, topic: &TopicName) -> Result<(), EngineError> {
-        // Trimming leaves the stream its TTL and its last id, which deleting would not.
+        // Unlike DEL, XTRIM keeps the stream's TTL and last id.
         let mut command = redis::cmd("XTRIM");
         command.arg(self.0.keys.stream(topic)).arg("MAXLEN").arg(0);
         self.0.links.of_topic(topic)?.command(&command).await?;
@@ -401,7 +395,7 @@ impl Redis {
         Usage { topics: self.0.subscriptions.len(), ..Usage::default() }
     }
 
-    /// Runs a reading script; `arguments` follow those of `touch.lua`.
+    /// Runs a read script; `arguments` follow those of `touch.lua`.
     async fn read(
         &self,
         topic: &TopicName,
@@ -445,10 +439,10 @@ impl Drop for Inner {
     }
 }
 
-/// Spawns a task that ends only once the node must not join the cluster. Any other end raises the alarm.
+/// Spawns a task that ends only when the node must not join the cluster. Any other end raises the alarm.
 fn spawn_kept(
     name: &'static str,
-    alarm: &Alarm,
+    alarm: &TaskAlarm,
     health: &Arc<Health>,
     task: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<()> {
@@ -459,25 +453,4 @@ fn spawn_kept(
             () = health.until_refused() => armed.disarm(),
         }
     })
-}
-
-/// Offset and epoch; an empty offset says that there is none.
-fn since_arguments(since: Option<Since<'_>>) -> (String, &str) {
-    since.map_or_else(Default::default, |since| (since.offset.to_string(), since.epoch))
-}
-
-/// What a script can still count exactly.
-fn limit_argument(limit: usize) -> String {
-    const LIMIT_MAX: usize = 1 << 40;
-    limit.min(LIMIT_MAX).to_string()
-}
-
-/// What Redis takes as a TTL.
-fn milliseconds(ttl: Duration) -> u64 {
-    const TTL_MAX: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
-    u64::try_from(ttl.as_millis()).unwrap_or(TTL_MAX).clamp(1, TTL_MAX)
-}
-
-fn fresh_epoch() -> Epoch {
-    Epoch::from_random(rand::random())
 }

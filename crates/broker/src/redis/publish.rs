@@ -1,24 +1,24 @@
-//! Publishing. One publication is a group of one, and a group goes to Redis in one round trip if it is not huge.
+//! Publishing. One publication is a group of one, and a group is one round trip to Redis unless it is very large.
 //!
-//! A group does what its publications would do one by one, in their order. Those that follow each other and are to
-//! be kept alike go into history by one call of a script, which costs Redis a third of as many calls. So that no
-//! command of a round trip fails and is done after those behind it, each script comes with its code the first time.
+//! A group has the effect of its publications one by one, in order. Consecutive publications with equal history options
+//! are stored by one call of a script, which costs Redis a third of single calls. Each script's first call in a round
+//! trip of several commands contains its code, since a call that fails and is repeated would run after later ones.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_protocol::{Position, TopicName};
-use redis::{Arg, Cmd, Pipeline, Value};
+use redis::{Arg, Cmd, Value};
 
+use super::arguments::{fresh_epoch, limit_argument, milliseconds};
 use super::clock::Clock;
 use super::frame;
 use super::keys::Keys;
-use super::link::{Links, Ready, is_unknown_script};
+use super::reply;
 use super::scripts::{Script, Scripts};
+use super::server::link::{CommandLink, Links};
 use super::settings::RedisSettings;
-use super::{fresh_epoch, limit_argument, milliseconds, reply};
-use crate::engine::EngineError;
-use crate::publish::{HistoryOptions, Publish, Published};
+use crate::contract::{EngineError, HistoryOptions, Publish, Published};
 
 pub(super) struct Publisher {
     keys: Arc<Keys>,
@@ -28,8 +28,8 @@ pub(super) struct Publisher {
     clock: Arc<Clock>,
 }
 
-/// What is the same for all publications of a group.
-struct Group<'a> {
+/// The values that all publications of a group share.
+struct PublishGroup<'a> {
     publisher: &'a Publisher,
     topic: &'a TopicName,
     meta: String,
@@ -37,35 +37,35 @@ struct Group<'a> {
     channel: String,
 }
 
-/// One command, which publishes the next publications of a group.
-struct Step<'a> {
+/// One command that publishes the next publications of a group.
+struct PublishStep<'a> {
     command: Cmd,
-    /// What the command calls by its hash.
+    /// The script that the command calls by its hash.
     script: Option<&'a Script>,
     publications: usize,
-    /// What the bodies take.
+    /// The bytes of the bodies.
     bytes: usize,
-    answer: Answer,
+    answer: StepReply,
 }
 
-/// What a step's command answers.
+/// The kind of answer of a step's command.
 #[derive(Clone, Copy)]
-enum Answer {
-    /// The position of the first; the others follow.
+enum StepReply {
+    /// The position of the first publication; the others follow.
     Position,
     Suppressible,
-    /// How many connections it was sent to.
+    /// The number of receiving connections.
     Receivers,
 }
 
 impl Publisher {
-    /// Publications in one call of a script, which keeps Redis from everything else for about a millisecond.
+    /// The most publications in one call of a script, which blocks Redis for about a millisecond.
     const RUN_MAX: usize = 256;
-    /// The bytes from which on a script is given no further publication.
+    /// The bytes at which a call of a script gets no further publication.
     const RUN_BYTES_MAX: usize = 1 << 20;
-    /// Commands in one round trip.
+    /// The most commands in one round trip.
     const ROUND_MAX: usize = 256;
-    /// The bytes from which on a round trip is given no further command.
+    /// The bytes at which a round trip gets no further command.
     const ROUND_BYTES_MAX: usize = 4 << 20;
 
     pub(super) fn new(
@@ -78,7 +78,7 @@ impl Publisher {
         Self { keys, settings, scripts, links, clock }
     }
 
-    /// Publishes what is neither kept nor numbered: a frame as it is.
+    /// Publishes a frame without history.
     pub(super) async fn send(&self, topic: &TopicName, frame: Vec<u8>) -> Result<(), EngineError> {
         let mut command = redis::cmd("PUBLISH");
         command.arg(self.keys.channel(topic)).arg(frame);
@@ -95,14 +95,14 @@ impl Publisher {
         results.pop().expect("there are as many results as publications")
     }
 
-    /// As many results as publications. Once the link is lost nothing further is tried.
+    /// Returns one result for each publication. After a loss of the link all further ones fail.
     pub(super) async fn publish_group(
         &self,
         topic: &TopicName,
         publications: &[Publish],
     ) -> Vec<Result<Published, EngineError>> {
         let (meta, stream) = (self.keys.meta(topic), self.keys.stream(topic));
-        let group = Group { publisher: self, topic, meta, stream, channel: self.keys.channel(topic) };
+        let group = PublishGroup { publisher: self, topic, meta, stream, channel: self.keys.channel(topic) };
         let mut results = Vec::with_capacity(publications.len());
         while let Some(rest) = publications.get(results.len()..)
             && !rest.is_empty()
@@ -115,15 +115,15 @@ impl Publisher {
     }
 }
 
-impl Group<'_> {
-    /// Publishes as many of `rest` as go in one round trip, at least one, and adds their results.
+impl PublishGroup<'_> {
+    /// Publishes as many of `rest` as fit in one round trip, at least one, and adds their results.
     async fn publish_round(
         &self,
         rest: &[Publish],
         results: &mut Vec<Result<Published, EngineError>>,
     ) -> Result<(), EngineError> {
         let mut link = self.publisher.links.of_topic(self.topic)?;
-        let mut steps: Vec<Step<'_>> = Vec::new();
+        let mut steps: Vec<PublishStep<'_>> = Vec::new();
         let (mut taken, mut bytes) = (0, 0);
         while taken < rest.len() && steps.len() < Publisher::ROUND_MAX && bytes < Publisher::ROUND_BYTES_MAX {
             let step = self.step(&link, &rest[taken..]);
@@ -134,11 +134,11 @@ impl Group<'_> {
         bring_code(&mut steps);
         let mut commands = redis::pipe();
         let mut expected = Vec::with_capacity(steps.len());
-        for Step { command, answer, publications, .. } in steps {
+        for PublishStep { command, answer, publications, .. } in steps {
             expected.push((answer, publications));
             commands.add_command(command);
         }
-        let answers = answers(&mut link, &commands).await?;
+        let answers = link.run(&commands).await?;
         for ((answer, command), (expected, publications)) in
             answers.into_iter().zip(commands.cmd_iter()).zip(expected)
         {
@@ -149,8 +149,8 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// The first step of what is to be published.
-    fn step(&self, link: &Ready, rest: &[Publish]) -> Step<'_> {
+    /// Returns the first step of the remaining publications.
+    fn step(&self, link: &CommandLink, rest: &[Publish]) -> PublishStep<'_> {
         let publish = &rest[0];
         match (publish.history, &publish.idempotency_key) {
             (Some(options), None) if publish.version == 0 => self.keep(link, rest, options),
@@ -160,13 +160,13 @@ impl Group<'_> {
         }
     }
 
-    /// All of the next that are to be kept alike.
-    fn keep(&self, link: &Ready, rest: &[Publish], options: HistoryOptions) -> Step<'_> {
+    /// A step of the next publications with equal history options.
+    fn keep(&self, link: &CommandLink, rest: &[Publish], options: HistoryOptions) -> PublishStep<'_> {
         let is_alike = |publish: &&Publish| {
             publish.history == Some(options) && publish.idempotency_key.is_none() && publish.version == 0
         };
         let script = &self.publisher.scripts.publish;
-        let mut command = call(script, &[&self.meta, &self.stream]);
+        let mut command = script.call(&[&self.meta, &self.stream], &[]);
         self.put_options(&mut command, link, options);
         let (mut publications, mut bytes) = (0, 0);
         for publish in rest.iter().take_while(is_alike).take(Publisher::RUN_MAX) {
@@ -178,56 +178,56 @@ impl Group<'_> {
             bytes += body.len();
             command.arg(body);
         }
-        Step { command, script: Some(script), publications, bytes, answer: Answer::Position }
+        PublishStep { command, script: Some(script), publications, bytes, answer: StepReply::Position }
     }
 
     fn keep_once(
         &self,
-        link: &Ready,
+        link: &CommandLink,
         publish: &Publish,
         options: HistoryOptions,
         key: Option<&str>,
-    ) -> Step<'_> {
+    ) -> PublishStep<'_> {
         let Publisher { keys, scripts, settings, .. } = self.publisher;
         let key = key.map(|key| keys.idempotency(self.topic, key));
         let mut script_keys = vec![self.meta.as_str(), &self.stream];
         script_keys.extend(key.as_deref());
         let script = &scripts.publish_once;
-        let mut command = call(script, &script_keys);
+        let mut command = script.call(&script_keys, &[]);
         self.put_options(&mut command, link, options);
         let body = body(publish);
         let bytes = body.len();
         let version = if publish.version == 0 { String::new() } else { publish.version.to_string() };
         command.arg(body).arg(version).arg(&*publish.version_epoch);
         command.arg(milliseconds(settings.idempotency_ttl));
-        Step { command, script: Some(script), publications: 1, bytes, answer: Answer::Suppressible }
+        PublishStep { command, script: Some(script), publications: 1, bytes, answer: StepReply::Suppressible }
     }
 
-    fn send(&self, publish: &Publish) -> Step<'_> {
+    fn send(&self, publish: &Publish) -> PublishStep<'_> {
         let frame = live_frame(publish);
         let bytes = frame.len();
         let mut command = redis::cmd("PUBLISH");
         command.arg(&self.channel).arg(frame);
-        Step { command, script: None, publications: 1, bytes, answer: Answer::Receivers }
+        PublishStep { command, script: None, publications: 1, bytes, answer: StepReply::Receivers }
     }
 
-    fn send_once(&self, publish: &Publish, key: &str) -> Step<'_> {
+    fn send_once(&self, publish: &Publish, key: &str) -> PublishStep<'_> {
         let Publisher { keys, scripts, settings, .. } = self.publisher;
         let frame = live_frame(publish);
         let bytes = frame.len();
         let script = &scripts.publish_live_once;
-        let mut command = call(script, &[&keys.idempotency(self.topic, key)]);
+        let mut command = script.call(&[keys.idempotency(self.topic, key)], &[]);
         command.arg(&self.channel).arg(frame).arg(milliseconds(settings.idempotency_ttl));
-        Step { command, script: Some(script), publications: 1, bytes, answer: Answer::Suppressible }
+        PublishStep { command, script: Some(script), publications: 1, bytes, answer: StepReply::Suppressible }
     }
 
     /// The arguments of `append.lua`, up to the bodies.
-    fn put_options(&self, command: &mut Cmd, link: &Ready, options: HistoryOptions) {
+    fn put_options(&self, command: &mut Cmd, link: &CommandLink, options: HistoryOptions) {
         let ttl = milliseconds(options.ttl);
         command
             .arg(&self.channel)
             .arg(limit_argument(options.size))
-            // Whatever is published later in the bucket lives as long as was asked for too.
+            // Later publications of the bucket need the full TTL too.
             .arg(milliseconds(options.ttl.saturating_add(options.ttl / TTL_BUCKETS)))
             .arg(milliseconds(options.meta_ttl))
             .arg(fresh_epoch().as_str())
@@ -237,16 +237,16 @@ impl Group<'_> {
 }
 
 impl Published {
-    /// What became of the publication that many after this one, in one run.
+    /// The result of a later publication of the same step.
     fn nth(self, number: u64) -> Self {
         let following = |position: Position| Position { offset: position.offset + number, ..position };
         Self { position: self.position.map(following), ..self }
     }
 }
 
-/// Where there are several steps, lets each script's first call bring the code along. A server that has forgotten
-/// its scripts would refuse that call otherwise, and do what comes after it.
-fn bring_code(steps: &mut [Step<'_>]) {
+/// Adds the code to each script's first call if there are several steps. A server that has forgotten its scripts would
+/// otherwise refuse that call and run later ones first.
+fn bring_code(steps: &mut [PublishStep<'_>]) {
     if steps.len() < 2 {
         return;
     }
@@ -267,49 +267,24 @@ fn bring_code(steps: &mut [Step<'_>]) {
     }
 }
 
-/// Runs the commands. Scripts that the server does not know have not been run, so they are loaded and run then. That
-/// concerns single commands, and round trips in the middle of which somebody makes the server forget its scripts.
-async fn answers(link: &mut Ready, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
-    let mut answers = link.answers(commands).await?;
-    if !answers.iter().any(is_unknown_script) {
-        return Ok(answers);
-    }
-    link.load_scripts().await?;
-    let mut again = redis::pipe();
-    for (command, _) in commands.cmd_iter().zip(&answers).filter(|(_, answer)| is_unknown_script(answer)) {
-        again.add_command(command.clone());
-    }
-    let second = link.answers(&again).await?;
-    for (answer, second) in answers.iter_mut().filter(|answer| is_unknown_script(answer)).zip(second) {
-        *answer = second;
-    }
-    Ok(answers)
-}
-
-/// What became of the first publication of a step.
+/// Returns the result of a step's first publication.
 fn published(
-    link: &Ready,
-    expected: Answer,
+    link: &CommandLink,
+    expected: StepReply,
     publications: usize,
     answer: &Value,
 ) -> Result<Published, EngineError> {
     let has_room = |first: &Position| first.offset.checked_add(publications as u64).is_some();
     let published = match (expected, answer) {
-        (Answer::Position, answer) => {
+        (StepReply::Position, answer) => {
             reply::position(answer).filter(has_room).map(|position| (false, Some(position)))
         }
-        (Answer::Suppressible, answer) => reply::suppressible(answer),
-        (Answer::Receivers, Value::Int(_)) => Some((false, None)),
-        (Answer::Receivers, _) => None,
+        (StepReply::Suppressible, answer) => reply::suppressible(answer),
+        (StepReply::Receivers, Value::Int(_)) => Some((false, None)),
+        (StepReply::Receivers, _) => None,
     };
     let (suppressed, position) = published.ok_or_else(|| link.nonsense())?;
     Ok(Published { position, suppressed })
-}
-
-fn call(script: &Script, keys: &[&str]) -> Cmd {
-    let mut command = redis::cmd("EVALSHA");
-    command.arg(&script.hash).arg(keys.len()).arg(keys);
-    command
 }
 
 fn body(publish: &Publish) -> Vec<u8> {
@@ -320,12 +295,12 @@ fn live_frame(publish: &Publish) -> Vec<u8> {
     frame::publication_frame(&publish.data, publish.info.as_deref(), publish.tags.as_deref())
 }
 
-/// How many times in a TTL a stream's expiry is set, however much is published.
+/// The number of times in a TTL that publishing sets a stream's expiry.
 const TTL_BUCKETS: u32 = 8;
 
-/// Changes so many times in a TTL, at the same moments for all nodes. Eight characters.
+/// Returns eight characters that change [`TTL_BUCKETS`] times in a TTL, at the same moments on all nodes.
 fn ttl_bucket(ttl: u64, now: Option<Duration>) -> String {
-    // Before the time is known no two are the same.
+    // Each is different until the time is known.
     let Some(now) = now else { return fresh_epoch().as_str().to_owned() };
     let bucket = now.as_millis() * u128::from(TTL_BUCKETS) / u128::from(ttl.max(1));
     format!("{:08x}", bucket as u32)

@@ -1,4 +1,4 @@
-//! Reading what commands and scripts answer. A server that answers something else is not trusted to be Redis.
+//! Parses the answers of commands and scripts. Unexpected answers are refused.
 
 use std::sync::Arc;
 
@@ -6,33 +6,33 @@ use bytes::Bytes;
 use fanwire_protocol::{Epoch, Position, Publication};
 use redis::Value;
 
-use super::frame::{Content, parse_offset};
+use super::frame::{FrameContent, parse_offset};
 
-/// What the reading scripts answer.
+/// The answer of a read script.
 pub(super) struct Page {
     pub(super) top: Position,
-    pub(super) outcome: Outcome,
+    pub(super) completeness: Completeness,
     pub(super) publications: Vec<Arc<Publication>>,
 }
 
-/// What a reading script says of the page.
+/// The completeness of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It is not complete, or the position that was given is of another epoch.
+pub(super) enum Completeness {
+    /// The page is not complete, or the given position is of another epoch.
     No,
     Yes,
-    /// It would be, but for the bytes that it takes.
+    /// The page ended at the limit's bytes.
     TooLong,
 }
 
-/// A position in one text: epoch and offset.
+/// Parses a position from one text: epoch and offset.
 pub(super) fn position(value: &Value) -> Option<Position> {
     let Value::BulkString(text) = value else { return None };
     let (epoch, offset) = text.split_at_checked(Epoch::LENGTH)?;
     Some(Position { epoch: Epoch::parse(epoch)?, offset: parse_offset(offset)? })
 }
 
-/// Whether a publish was suppressed, and the position, if there is one.
+/// Parses the answer to a publish that may be suppressed: the suppression, and the position if there is one.
 pub(super) fn suppressible(value: &Value) -> Option<(bool, Option<Position>)> {
     let Value::Array(values) = value else { return None };
     let [Value::Int(suppressed), first] = values.as_slice() else { return None };
@@ -43,7 +43,7 @@ pub(super) fn suppressible(value: &Value) -> Option<(bool, Option<Position>)> {
     Some((*suppressed != 0, position))
 }
 
-/// A page with its top. An entry that cannot be read makes all of it unreadable: a hole must not pass unseen.
+/// Parses a page with its top. One unreadable entry makes the page unreadable, so that no gap goes unnoticed.
 pub(super) fn page(value: Value) -> Option<Page> {
     let Value::Array(values) = value else { return None };
     let [epoch, top, Value::Int(flag), Value::Array(entries)] = <[Value; 4]>::try_from(values).ok()? else {
@@ -57,32 +57,33 @@ pub(super) fn page(value: Value) -> Option<Page> {
         let (Value::BulkString(offset), Value::BulkString(body)) = (offset, entries.next()?) else {
             return None;
         };
-        let Ok(Content::Publication(publication)) = Content::parse(Bytes::from(body), parse_offset(&offset)?)
+        let Ok(FrameContent::Publication(publication)) =
+            FrameContent::parse(Bytes::from(body), parse_offset(&offset)?)
         else {
             return None;
         };
         publications.push(Arc::new(publication));
     }
-    let outcome = match flag {
-        0 => Outcome::No,
-        1 => Outcome::Yes,
-        2 => Outcome::TooLong,
+    let completeness = match flag {
+        0 => Completeness::No,
+        1 => Completeness::Yes,
+        2 => Completeness::TooLong,
         _ => return None,
     };
-    Some(Page { top, outcome, publications })
+    Some(Page { top, completeness, publications })
 }
 
-/// What `members.lua` answers.
+/// The answer of `members.lua`.
 #[derive(Debug, PartialEq)]
-pub(super) enum Members {
-    /// There are more than is wanted.
+pub(super) enum MembersPage {
+    /// The members exceed the limit.
     TooLong,
-    /// A page: nodes whose members have all been read, the cursor in the next node's, and bodies of members.
+    /// A page: the number of nodes that are done, the cursor in the next one, and bodies of members.
     Page { done: usize, next: Vec<u8>, bodies: Vec<Bytes> },
 }
 
-/// A page of members, if it is within what is wanted.
-pub(super) fn members(value: Value) -> Option<Members> {
+/// Parses a page of members.
+pub(super) fn members(value: Value) -> Option<MembersPage> {
     let Value::Array(values) = value else { return None };
     let [Value::Int(done), Value::BulkString(next), Value::Array(entries)] =
         <[Value; 3]>::try_from(values).ok()?
@@ -90,7 +91,7 @@ pub(super) fn members(value: Value) -> Option<Members> {
         return None;
     };
     if done == -1 {
-        return Some(Members::TooLong);
+        return Some(MembersPage::TooLong);
     }
     let mut bodies = Vec::with_capacity(entries.len() / 2);
     let mut entries = entries.into_iter();
@@ -98,10 +99,10 @@ pub(super) fn members(value: Value) -> Option<Members> {
         let (Value::BulkString(_), Value::BulkString(body)) = (client, entries.next()?) else { return None };
         bodies.push(Bytes::from(body));
     }
-    Some(Members::Page { done: usize::try_from(done).ok()?, next, bodies })
+    Some(MembersPage::Page { done: usize::try_from(done).ok()?, next, bodies })
 }
 
-/// The pairs of a hash, whichever protocol version they came by.
+/// Parses the pairs of a hash.
 pub(super) fn pairs(value: Value) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let bytes = |value| match value {
         Value::BulkString(bytes) => Some(bytes),
@@ -138,9 +139,9 @@ mod tests {
     fn pages_of_members_of_another_shape_are_refused() {
         let with =
             |done, entries| members(Value::Array(vec![Value::Int(done), text("0"), Value::Array(entries)]));
-        let page = Members::Page { done: 1, next: b"0".to_vec(), bodies: vec!["body".into()] };
+        let page = MembersPage::Page { done: 1, next: b"0".to_vec(), bodies: vec!["body".into()] };
         assert_eq!(with(1, vec![text("client"), text("body")]), Some(page));
-        assert_eq!(with(-1, vec![]), Some(Members::TooLong));
+        assert_eq!(with(-1, vec![]), Some(MembersPage::TooLong));
         assert!(with(0, vec![]).is_some());
         assert!(with(-2, vec![]).is_none());
         assert!(with(0, vec![text("client")]).is_none());

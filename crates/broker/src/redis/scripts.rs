@@ -1,13 +1,15 @@
-//! The Lua scripts, each put together from parts and named by its hash.
+//! The Lua scripts, each composed of parts and called by its hash.
 
-/// A script: what it does, and the hash by which it is called.
+use redis::{Cmd, ToRedisArgs};
+
+/// A script's code and hash.
 #[derive(Debug)]
 pub(super) struct Script {
     pub(super) code: String,
     pub(super) hash: String,
 }
 
-/// All scripts that a command connection must know.
+/// All scripts, which every command connection loads.
 #[derive(Debug)]
 pub(super) struct Scripts {
     pub(super) publish: Script,
@@ -18,11 +20,20 @@ pub(super) struct Scripts {
     pub(super) admit: Script,
     pub(super) members: Script,
     pub(super) remove: Script,
-    pub(super) clean: Script,
+    pub(super) reap: Script,
     pub(super) prefixes: Script,
-    pub(super) beat: Script,
+    pub(super) heartbeat: Script,
     pub(super) peers: Script,
     pub(super) claim: Script,
+}
+
+impl Script {
+    /// Returns a call of the script, to which further arguments may be added.
+    pub(super) fn call<K: ToRedisArgs>(&self, keys: &[K], arguments: &[&[u8]]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.hash).arg(keys.len()).arg(keys).arg(arguments);
+        command
+    }
 }
 
 impl Scripts {
@@ -46,9 +57,9 @@ impl Scripts {
             admit: script(&[include_str!("scripts/admit.lua")]),
             members: script(&[include_str!("scripts/members.lua")]),
             remove: script(&[LEAVE, include_str!("scripts/remove.lua")]),
-            clean: script(&[LEAVE, include_str!("scripts/clean.lua")]),
+            reap: script(&[LEAVE, include_str!("scripts/reap.lua")]),
             prefixes: script(&[CLOCK, include_str!("scripts/prefixes.lua")]),
-            beat: script(&[CLOCK, include_str!("scripts/beat.lua")]),
+            heartbeat: script(&[CLOCK, include_str!("scripts/heartbeat.lua")]),
             peers: script(&[CLOCK, include_str!("scripts/peers.lua")]),
             claim: script(&[CLOCK, include_str!("scripts/claim.lua")]),
         }
@@ -64,9 +75,9 @@ impl Scripts {
             &self.admit,
             &self.members,
             &self.remove,
-            &self.clean,
+            &self.reap,
             &self.prefixes,
-            &self.beat,
+            &self.heartbeat,
             &self.peers,
             &self.claim,
         ]

@@ -1,49 +1,49 @@
-//! Where Redis is, and every time and bound of the engine that uses it.
+//! Settings of the Redis engine, and the errors of nodes whose settings do not fit together.
 
 use std::time::Duration;
 
 use secrecy::SecretString;
 
-/// Settings of one Redis engine. A node has one engine, however many shards it has.
+/// Settings of one Redis engine. A node has one engine for all of its shards.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
     /// Host name or address. Default: `127.0.0.1`.
     pub host: Box<str>,
     /// Default: 6379.
     pub port: u16,
-    /// The user to authenticate as; without it, Redis' default user. Default: none.
+    /// The user to authenticate as; `None` is Redis' default user. Default: none.
     pub username: Option<Box<str>>,
     /// Default: none.
     pub password: Option<SecretString>,
-    /// The number of the database for keys. Unless it is 0 the names of channels carry it. Default: 0.
+    /// The number of the database for keys. Names of channels contain it unless it is 0. Default: 0.
     pub database: i64,
-    /// Begins every key and channel, and keeps clusters apart that share a Redis. Default: `fanwire`.
+    /// The prefix of every key and channel, which separates clusters that share a Redis. Default: `fanwire`.
     pub prefix: Box<str>,
-    /// The application whose topics these are; part of every key and channel. Default: `default`.
+    /// The application of the topics; part of every key and channel. Default: `default`.
     pub application: Box<str>,
-    /// Connections for commands about topics, not less than one; a topic always uses the same. One more is for the
-    /// node's signs of life. Default: 2.
+    /// The number of connections for commands about topics, at least one; a topic always uses the same one. One more
+    /// carries the node's heartbeats. Default: 2.
     pub command_links: usize,
-    /// How long one attempt to connect may take. Default: 2 s.
+    /// The timeout of one attempt to connect. Default: 2 s.
     pub connect_timeout: Duration,
-    /// How long a command may wait for its answer. A probe that waits as long ends its connection, and so does
-    /// the kernel if what was sent is not acknowledged. Default: 3 s.
+    /// The timeout of a command. A probe that times out ends its connection, and so does the kernel if sent data is not
+    /// acknowledged. Default: 3 s.
     pub answer_timeout: Duration,
-    /// How often each connection is probed. Default: 1 s.
+    /// The interval of probes on each connection. Default: 1 s.
     pub probe_interval: Duration,
     /// The first pause between attempts to connect; doubles up to `retry_max`, with jitter. Default: 50 ms.
     pub retry_min: Duration,
     /// The longest pause between attempts to connect. Default: 1 s.
     pub retry_max: Duration,
-    /// How long an idempotency key is remembered. Default: 5 minutes.
+    /// The lifetime of an idempotency key. Default: 5 minutes.
     pub idempotency_ttl: Duration,
-    /// How long a topic's channel is kept after it was left; who comes back meanwhile costs nothing. Default: 5 s.
+    /// The time that a topic's channel stays joined after its last subscriber left. Default: 5 s.
     pub leave_delay: Duration,
-    /// Takes a Redis in which another cluster lives, under another prefix. Without it that is refused, since it is
-    /// mostly one cluster of which a node has a wrong setting. Default: no.
+    /// Allows another cluster in the same Redis under another prefix. Otherwise the node does not join, since usually
+    /// one node of a single cluster has a wrong prefix. Default: false.
     pub allow_other_prefixes: bool,
-    /// How long the members of this node are present after its last sign of life, which it gives three times as
-    /// often. Must be equal on all nodes. Default: 15 s.
+    /// The time that members of this node stay present after its last heartbeat. It sends three heartbeats in this
+    /// time. Must be equal on all nodes. Default: 15 s.
     pub lease: Duration,
 }
 
@@ -69,4 +69,27 @@ impl Default for RedisSettings {
             lease: Duration::from_secs(15),
         }
     }
+}
+
+/// A reason that a node must not join the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Incompatible {
+    /// The lease differs from that of live nodes.
+    #[error(
+        "engine.redis.lease is {ours:?} here and {theirs:?} on the nodes of this cluster; give all nodes the same"
+    )]
+    Lease { ours: Duration, theirs: Duration },
+    /// Live nodes store their data in another layout.
+    #[error(
+        "this version uses data layout {ours} in Redis, the nodes of this cluster use layout {theirs}; stop them \
+         before this one starts, or give this one another engine.redis.prefix"
+    )]
+    Layout { ours: u32, theirs: u32 },
+    /// This Redis serves a cluster, but none with this node's prefix.
+    #[error(
+        "this Redis already serves a cluster with prefix \"{theirs}\"; this node has \"{ours}\". Set \
+         engine.redis.prefix to the same on all nodes, or engine.redis.allow_other_prefixes if two clusters share \
+         this Redis"
+    )]
+    Prefix { ours: Box<str>, theirs: Box<str> },
 }

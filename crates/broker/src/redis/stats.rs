@@ -1,35 +1,34 @@
-//! What the engine counts about itself, for metrics. Counting is an addition or two for each call and message;
-//! nobody waits for anybody.
+//! Counters of the engine, for metrics. A call or message costs one or two atomic additions.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Totals since the start, and what is the case now.
+/// Totals since the start, and current values.
 #[derive(Clone, Debug)]
 pub struct RedisStats {
-    /// Calls to Redis, for each kind in the order of [`CallKind::ALL`].
+    /// Calls to Redis by kind, in the order of [`CallKind::ALL`].
     pub calls: [CallStats; CallKind::ALL.len()],
-    /// Connections that were opened anew after they had been lost.
+    /// Connections that were reopened after a loss.
     pub reconnects: u64,
-    /// Messages that arrived through the subscription connection, without the engine's own probes.
+    /// Messages received through the subscription connection, without the engine's own probes.
     pub messages: u64,
-    /// The names of those messages' channels and their payloads, without the protocol around them.
+    /// Bytes of those messages' channel names and payloads, without protocol overhead.
     pub message_bytes: u64,
-    /// Those of the messages that could not be read.
+    /// Messages that could not be parsed.
     pub malformed: u64,
-    /// Publications that arrived and that their topic's stream does not know.
+    /// Received publications that their topic's stream does not know.
     pub foreign: u64,
-    /// Such publications arrived within the last minute.
+    /// True if such publications were received within the last minute.
     pub foreign_lately: bool,
-    /// Probes through the node's own channel that were published and did not arrive in time.
+    /// Probes of the subscription connection that did not arrive in time.
     pub probes_missed: u64,
-    /// How long the last probe that arrived was on its way: from before it was published until it was received,
-    /// behind everything else that this node is sent. `None` before the first.
+    /// The round trip of the last probe that arrived: from before it was published until it was received, behind all
+    /// other messages to this node. `None` before the first.
     pub round_trip: Option<Duration>,
-    /// Topics whose channels are joined, are to be, or are kept for a while after they were left.
+    /// Topics whose channels are joined, are being joined, or are about to be left.
     pub topics: usize,
-    /// The connections: first those for commands, of which the last is for the node's signs of life, then the one for
+    /// The connections: first those for commands, of which the last carries heartbeats, then the one for
     /// subscriptions.
     pub links: Vec<LinkStats>,
 }
@@ -37,46 +36,45 @@ pub struct RedisStats {
 /// The calls of one kind. A pipeline or a script is one call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CallStats {
-    /// How many of them Redis refused, or left without an answer. Those that had no connection to go through are
-    /// not counted at all.
+    /// Calls that Redis refused or did not answer. Calls without a connection are not counted at all.
     pub errors: u64,
-    /// How long all of them took together, until their answer or until it was no longer awaited.
+    /// The total time of all calls, until the answer or the timeout.
     pub time: Duration,
-    /// How many took not longer than the bound of the same index in [`LATENCY_BOUNDS`], and longer than the bound
-    /// before; the last number is of those above all bounds. Together they are all calls of the kind.
+    /// The number of calls up to the bound of the same index in [`LATENCY_BOUNDS`] and above the bound before it; the
+    /// last number counts calls above all bounds. The sum is the number of all calls of the kind.
     pub buckets: [u64; LATENCY_BOUNDS.len() + 1],
 }
 
-/// What a call is for.
+/// The purpose of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallKind {
     /// Publications, joins and leaves. A group of publications is one call.
     Publish,
     /// Reading and removing history, and recovery.
     History,
-    /// Members, and the node's lease.
+    /// Members and leases.
     Presence,
-    /// Joining and leaving channels, up to hundreds in one call.
+    /// Joining and leaving channels, up to some hundreds in one call.
     Subscribe,
-    /// What keeps connections: probes and loading scripts.
+    /// Probes and loading scripts.
     Other,
 }
 
 /// One connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkStats {
-    /// What it is for.
+    /// Its purpose.
     pub role: LinkRole,
-    /// Whether it is there.
+    /// True if it is open.
     pub is_up: bool,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkRole {
-    /// Everything that is asked of Redis.
+    /// Commands and their answers.
     Commands,
-    /// What Redis sends unasked.
+    /// Messages of subscribed channels.
     Subscriptions,
 }
 
@@ -98,7 +96,7 @@ impl CallKind {
     /// Every kind.
     pub const ALL: [Self; 5] = [Self::Publish, Self::History, Self::Presence, Self::Subscribe, Self::Other];
 
-    /// The kind in one word.
+    /// Returns the kind in one word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Publish => "publish",
@@ -111,23 +109,23 @@ impl CallKind {
 }
 
 impl CallStats {
-    /// How many calls there were.
+    /// Returns the number of calls.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 }
 
-/// Where everything is counted, from any thread.
+/// Counters, incremented from any thread.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct RedisCounters {
     calls: [CallCounters; CallKind::ALL.len()],
     messages: AtomicU64,
     message_bytes: AtomicU64,
     malformed: AtomicU64,
     foreign: AtomicU64,
-    /// When such publications were last counted.
+    /// The time at which foreign publications were last counted.
     foreign_at: Mutex<Option<Instant>>,
-    /// The last command that the user had no right to, and when that was.
+    /// The last command that was not permitted, and its time.
     not_permitted: Mutex<Option<(Instant, String)>>,
     probes_missed: AtomicU64,
     /// In nanoseconds; 0 before the first.
@@ -141,7 +139,7 @@ struct CallCounters {
     buckets: [AtomicU64; LATENCY_BOUNDS.len() + 1],
 }
 
-impl Counters {
+impl RedisCounters {
     const LATELY: Duration = Duration::from_secs(60);
     const NOT_PERMITTED_LATELY: Duration = Duration::from_secs(20);
 
@@ -173,7 +171,7 @@ impl Counters {
         *self.not_permitted.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), what));
     }
 
-    /// The command that was not permitted in the last seconds. A node that lacks a right is refused something all the time.
+    /// Returns the command that was not permitted in the last seconds. A node that lacks a right is refused regularly.
     pub(super) fn not_permitted_lately(&self) -> Option<String> {
         let last = self.not_permitted.lock().unwrap_or_else(PoisonError::into_inner);
         last.as_ref()
@@ -189,7 +187,7 @@ impl Counters {
         self.round_trip.store(nanoseconds(took).max(1), Ordering::Relaxed);
     }
 
-    /// With what is counted elsewhere.
+    /// Returns all numbers, with those counted elsewhere.
     pub(super) fn stats(&self, reconnects: u64, topics: usize, links: Vec<LinkStats>) -> RedisStats {
         let round_trip = read(&self.round_trip);
         let foreign_at = *self.foreign_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -219,7 +217,7 @@ impl CallCounters {
     }
 }
 
-/// Numbers are read one by one, so they need not agree with each other to the last call.
+/// Numbers are read one by one, so they may differ from each other by the latest calls.
 fn add(number: &AtomicU64, more: u64) {
     number.fetch_add(more, Ordering::Relaxed);
 }
@@ -238,7 +236,7 @@ mod tests {
 
     #[test]
     fn calls_are_counted_by_kind_and_by_how_long_they_took() {
-        let counters = Counters::default();
+        let counters = RedisCounters::default();
         counters.call(CallKind::Publish, Duration::from_micros(250), true);
         counters.call(CallKind::Publish, Duration::from_micros(251), false);
         counters.call(CallKind::Other, Duration::from_secs(9), true);

@@ -27,7 +27,7 @@ use crate::accept::admission::{
     ConnectionGroup, FirstByte, HttpConnection, HttpConnections, Proxies, Reason, Times, Watch, Watched,
     first_byte,
 };
-use crate::accept::tls::{self, Handshake, Stream, Tls};
+use crate::accept::tls::{self, ServerStream, Tls, TlsHandshake};
 use crate::accept::unreadable::Explaining;
 use crate::accept::{accept_all, requests};
 use crate::drain::DrainPhase;
@@ -162,8 +162,8 @@ impl Acceptor {
                 .await;
             }
             FirstByte::Came => {}
-            FirstByte::Left => self.count_handshake(Handshake::Left),
-            FirstByte::TimedOut => self.count_handshake(Handshake::TimedOut),
+            FirstByte::Left => self.count_handshake(TlsHandshake::Left),
+            FirstByte::TimedOut => self.count_handshake(TlsHandshake::TimedOut),
         }
     }
 
@@ -233,7 +233,7 @@ impl Acceptor {
             Ok(shaken) => shaken,
             Err(_) => {
                 connection.dropped(Reason::HeadTimeout);
-                (Handshake::TimedOut, None)
+                (TlsHandshake::TimedOut, None)
             }
         };
         self.count_handshake(outcome);
@@ -242,7 +242,7 @@ impl Acceptor {
         }
     }
 
-    fn count_handshake(&self, outcome: Handshake) {
+    fn count_handshake(&self, outcome: TlsHandshake) {
         if self.gate.node.tls.is_some() {
             self.gate.node.counters[self.gate.shard].handshakes[outcome as usize].add(1);
         }
@@ -250,7 +250,7 @@ impl Acceptor {
 
     /// Answers requests until one opens a connection of the shard. Then it takes the socket back from hyper, with
     /// the bytes that were read after the request, and gives it to the shard.
-    async fn answer(self: &Rc<Self>, stream: impl Stream, watch: Watch, answering: Option<Answering>) {
+    async fn answer(self: &Rc<Self>, stream: impl ServerStream, watch: Watch, answering: Option<Answering>) {
         let gate = &self.gate;
         let opened = Rc::new(RefCell::new(None));
         let answering = RefCell::new(answering);

@@ -4,18 +4,22 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use secrecy::ExposeSecret;
 
-use super::refusal::Refusal;
+use super::refusal::HttpRefusal;
 use crate::settings::ApiSettings;
 
 const SCHEME: &str = "apikey";
 
 /// Passes a request that carries a key in any of the three places.
-pub(super) fn check(settings: &ApiSettings, headers: &HeaderMap, query: Option<&str>) -> Result<(), Refusal> {
+pub(super) fn check(
+    settings: &ApiSettings,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<(), HttpRefusal> {
     if settings.insecure {
         return Ok(());
     }
     if settings.keys.is_empty() {
-        return Err(Refusal::NoKeys);
+        return Err(HttpRefusal::NoKeys);
     }
     let own_header = headers.get_all("x-api-key").iter().map(|value| value.as_bytes().to_vec());
     let authorization = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
@@ -26,14 +30,14 @@ pub(super) fn check(settings: &ApiSettings, headers: &HeaderMap, query: Option<&
         .filter_map(|(name, key)| (name == "api_key").then(|| key.into_owned().into_bytes()));
     let sent: Vec<Vec<u8>> = own_header.chain(authorization).chain(parameters).collect();
     if sent.is_empty() {
-        return Err(Refusal::NoKey);
+        return Err(HttpRefusal::NoKey);
     }
     // Every key is compared with every other, so that time does not tell which one it was.
     let matches = sent.iter().flat_map(|sent| settings.keys.iter().map(move |key| (sent, key)));
     let found = matches
         .filter(|(sent, key)| verify_slices_are_equal(sent, key.expose_secret().as_bytes()).is_ok())
         .count();
-    if found > 0 { Ok(()) } else { Err(Refusal::WrongKey) }
+    if found > 0 { Ok(()) } else { Err(HttpRefusal::WrongKey) }
 }
 
 #[cfg(test)]
@@ -86,7 +90,7 @@ mod tests {
             check(&[("authorization", "Bearer old key")], None),
             check(&[("authorization", "old key")], None),
         ] {
-            assert_eq!(nothing, Err(Refusal::NoKey));
+            assert_eq!(nothing, Err(HttpRefusal::NoKey));
         }
         for wrong in [
             check(&[("x-api-key", "old")], None),
@@ -96,16 +100,16 @@ mod tests {
             check(&[], Some("api_key=wrong")),
             check(&[], Some("api_key")),
         ] {
-            assert_eq!(wrong, Err(Refusal::WrongKey));
+            assert_eq!(wrong, Err(HttpRefusal::WrongKey));
         }
     }
 
     #[test]
     fn without_keys_it_is_closed_unless_it_is_open_to_all() {
         let mut headers = HeaderMap::new();
-        assert_eq!(check(&settings(&[], false), &headers, None), Err(Refusal::NoKeys));
+        assert_eq!(check(&settings(&[], false), &headers, None), Err(HttpRefusal::NoKeys));
         headers.insert("x-api-key", HeaderValue::from_static(""));
-        assert_eq!(check(&settings(&[], false), &headers, None), Err(Refusal::NoKeys));
+        assert_eq!(check(&settings(&[], false), &headers, None), Err(HttpRefusal::NoKeys));
         assert_eq!(check(&settings(&[], true), &HeaderMap::new(), None), Ok(()));
         assert_eq!(check(&settings(&["key"], true), &HeaderMap::new(), None), Ok(()));
     }

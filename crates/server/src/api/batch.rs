@@ -13,13 +13,13 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::command::{self, Command};
+use super::answer_budget::AnswerBudget;
+use super::command::{self, ApiCommand};
 use super::error::ApiError;
 use super::method::{self, Method};
 use super::parallel::side_by_side;
-use super::refusal::Refusal;
-use super::reply::{self, Reply};
-use super::room::Room;
+use super::refusal::HttpRefusal;
+use super::reply::{self, ApiReply};
 use crate::node::Node;
 use fanwire_protocol::json::fields::{FieldError, object};
 
@@ -29,26 +29,26 @@ const BATCH_WIDTH: usize = 1024;
 /// A batch that was understood, but for commands that are answered with an error.
 #[derive(Debug)]
 pub(super) struct Batch {
-    commands: Vec<Result<Command, ApiError>>,
+    commands: Vec<Result<ApiCommand, ApiError>>,
     parallel: bool,
 }
 
 /// The answer to one command, under its method's name.
 #[derive(Debug)]
-struct BatchReply(&'static str, Reply);
+struct BatchReply(&'static str, ApiReply);
 
 /// Answers `{"replies":[...]}`, in the order of the commands.
-pub(super) async fn run(node: &Node, room: &Room, text: &str) -> Result<Reply, Refusal> {
+pub(super) async fn run(node: &Node, budget: &AnswerBudget, text: &str) -> Result<ApiReply, HttpRefusal> {
     let started = Instant::now();
     let reply = match decode(text, node.settings.api.commands_max)? {
-        Ok(batch) => batch.run(node, room).await,
+        Ok(batch) => batch.run(node, budget).await,
         Err(error) => Err(error),
     };
     node.metrics.api_request(method::BATCH, reply.as_ref().err().map(ApiError::code), started.elapsed());
     Ok(reply)
 }
 
-pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, ApiError>, Refusal> {
+pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, ApiError>, HttpRefusal> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Request<'a> {
@@ -58,7 +58,7 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, Ap
         parallel: bool,
     }
 
-    let Request { commands, parallel } = object(text).map_err(Refusal::malformed)?;
+    let Request { commands, parallel } = object(text).map_err(HttpRefusal::malformed)?;
     if commands.len() > commands_max {
         let message = format!("more than {commands_max} commands, the limit that api.commands_max sets");
         return Ok(Err(ApiError::bad_request(message)));
@@ -71,14 +71,14 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Result<Batch, Ap
             let Some(command) = command else {
                 return Ok(Err(ApiError::bad_request(format!("command {number} is null"))));
             };
-            decode_command(command).map_err(|error| Refusal::malformed_command(number, error))
+            decode_command(command).map_err(|error| HttpRefusal::malformed_command(number, error))
         })
         .collect::<Result<_, _>>()?;
     Ok(Ok(Batch { commands, parallel }))
 }
 
 impl Batch {
-    async fn run(self, node: &Node, room: &Room) -> Reply {
+    async fn run(self, node: &Node, budget: &AnswerBudget) -> ApiReply {
         #[derive(Serialize)]
         struct Replies {
             replies: Vec<BatchReply>,
@@ -94,12 +94,12 @@ impl Batch {
             .collect();
         let replies = if self.parallel {
             let commands = self.commands.into_iter().map(|command| {
-                let (node, room) = (node.clone(), room.clone());
-                async move { command?.run(&node, &room).await }
+                let (node, budget) = (node.clone(), budget.clone());
+                async move { command?.run(&node, &budget).await }
             });
             side_by_side(BATCH_WIDTH, commands).await
         } else {
-            command::in_order(node, room, self.commands).await
+            command::in_order(node, budget, self.commands).await
         };
         let replies = names.into_iter().zip(replies).map(|(name, reply)| BatchReply(name, reply)).collect();
         reply::result(&Replies { replies })
@@ -107,11 +107,11 @@ impl Batch {
 }
 
 /// `{"publish":{...}}`; a command that names no method of ours is answered, not refused.
-fn decode_command(command: &RawValue) -> Result<Result<Command, ApiError>, FieldError> {
+fn decode_command(command: &RawValue) -> Result<Result<ApiCommand, ApiError>, FieldError> {
     let Methods(methods) = object(command.get())?;
     for method in Method::served() {
         if let Some(Some(parameters)) = methods.get(method.name()) {
-            return Command::decode(method, parameters.get()).map(Ok);
+            return ApiCommand::decode(method, parameters.get()).map(Ok);
         }
     }
     Ok(Err(ApiError::NOT_FOUND))
@@ -164,7 +164,7 @@ mod tests {
 
     fn shape(text: &str) -> Vec<Result<Method, u32>> {
         let batch = decode(text, 100).unwrap().unwrap();
-        let method = |command: Result<Command, ApiError>| {
+        let method = |command: Result<ApiCommand, ApiError>| {
             command.map(|command| command.method()).map_err(|error| error.code())
         };
         batch.commands.into_iter().map(method).collect()
@@ -221,11 +221,11 @@ mod tests {
             r#"{"commands":[{"publish":{}},{"publish":{"channel":1}}]}"#,
             r#"{"commands":[],"parallel":1}"#,
         ] {
-            assert!(matches!(decode(text, 10), Err(Refusal::Malformed(_))), "{text}");
+            assert!(matches!(decode(text, 10), Err(HttpRefusal::Malformed(_))), "{text}");
         }
         let second = decode(r#"{"commands":[{"publish":{}},{"publish":{"channel":1}}]}"#, 10);
         let why = r#"command 2: the field "channel" has a wrong type: expected a string"#;
-        assert_eq!(second.unwrap_err(), Refusal::Malformed(why.into()));
+        assert_eq!(second.unwrap_err(), HttpRefusal::Malformed(why.into()));
         let twice = decode(r#"{"commands":[{"publish":{},"Publish":{}}]}"#, 10).unwrap_err();
         assert!(twice.to_string().contains(r#"command 1: the field "publish" is doubled"#), "{twice}");
     }

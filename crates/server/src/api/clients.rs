@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::decode::{self, payload};
 use super::error::ApiError;
-use super::history::StreamPosition;
+use super::history::ApiPosition;
 use crate::node::{Audience, Node};
 use crate::overrides::OverrideOptions;
 use fanwire_protocol::json::fields::nested;
@@ -36,7 +36,7 @@ pub(super) struct Whom {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct SubscribeRequest {
+pub(super) struct ApiSubscribe {
     #[serde(alias = "topic", deserialize_with = "null_is_default")]
     channel: String,
     /// Seconds since 1970; 0 is never.
@@ -51,21 +51,21 @@ pub(super) struct SubscribeRequest {
     #[serde(deserialize_with = "null_is_default")]
     b64data: String,
     #[serde(deserialize_with = "nested")]
-    recover_since: Option<StreamPosition>,
+    recover_since: Option<ApiPosition>,
     #[serde(rename = "override", deserialize_with = "nested")]
     overrides: Option<OverrideOptions>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct UnsubscribeRequest {
+pub(super) struct ApiUnsubscribe {
     #[serde(alias = "topic", deserialize_with = "null_is_default")]
     channel: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct DisconnectRequest {
+pub(super) struct ApiDisconnect {
     /// Clients of the user that stay.
     #[serde(deserialize_with = "null_is_default")]
     whitelist: Vec<String>,
@@ -84,7 +84,7 @@ struct DisconnectWith {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct RefreshRequest {
+pub(super) struct ApiRefresh {
     #[serde(deserialize_with = "null_is_default")]
     expired: bool,
     #[serde(deserialize_with = "null_is_default")]
@@ -93,7 +93,7 @@ pub(super) struct RefreshRequest {
     info: Bytes,
 }
 
-impl SubscribeRequest {
+impl ApiSubscribe {
     pub(super) async fn run(self, node: &Node, whom: Whom) -> Result<Empty, ApiError> {
         let (topic, namespace) = node.topic(&self.channel)?;
         let expiry = expiry(self.expire_at);
@@ -112,14 +112,14 @@ impl SubscribeRequest {
     }
 }
 
-impl UnsubscribeRequest {
+impl ApiUnsubscribe {
     pub(super) async fn run(self, node: &Node, whom: Whom) -> Result<Empty, ApiError> {
         let (topic, _) = node.topic(&self.channel)?;
         order(node, whom, Vec::new(), Control::Unsubscribe { topic, why: Unsubscribed::SERVER }).await
     }
 }
 
-impl DisconnectRequest {
+impl ApiDisconnect {
     pub(super) async fn run(self, node: &Node, whom: Whom) -> Result<Empty, ApiError> {
         let why = self.disconnect.map_or(Ok(Disconnect::FORCE_DISCONNECT), Disconnect::try_from)?;
         // What is no client's id is the id of no client.
@@ -128,7 +128,7 @@ impl DisconnectRequest {
     }
 }
 
-impl RefreshRequest {
+impl ApiRefresh {
     pub(super) async fn run(self, node: &Node, whom: Whom) -> Result<Empty, ApiError> {
         let control = if self.expired {
             Control::Disconnect(Disconnect::EXPIRED)
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn requests_name_whom_they_are_for() {
         let text = r#"{"user":"42","client":null,"channel":"a","info":{"b": 1},"data":null}"#;
-        let (whom, request): (Whom, SubscribeRequest) = (object(text).unwrap(), object(text).unwrap());
+        let (whom, request): (Whom, ApiSubscribe) = (object(text).unwrap(), object(text).unwrap());
         assert_eq!((&*whom.user, &*whom.client, &*request.channel), ("42", "", "a"));
         assert_eq!((&*request.info, &*request.data), (&b"{\"b\": 1}"[..], &b""[..]));
     }

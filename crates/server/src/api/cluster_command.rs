@@ -3,29 +3,29 @@
 use fanwire_protocol::ErrorCode;
 use serde_json::value::RawValue;
 
-use super::clients::{DisconnectRequest, RefreshRequest, SubscribeRequest, UnsubscribeRequest, Whom};
+use super::clients::{ApiDisconnect, ApiRefresh, ApiSubscribe, ApiUnsubscribe, Whom};
 use super::error::ApiError;
 use super::method::Method;
-use super::overview::{self, ChannelsRequest, ChannelsResult, InfoResult};
-use super::reply::{Reply, result};
+use super::overview::{self, ApiChannels, ChannelsResult, InfoResult};
+use super::reply::{ApiReply, result};
 use crate::node::Node;
-use crate::peers::{Answers, CallType, ORDER_BYTES_MAX, Outcome, PATIENCE};
+use crate::peers::{Answers, CallResult, CallType, ORDER_BYTES_MAX, PATIENCE};
 use fanwire_protocol::json::fields::{FieldError, object};
 
 /// A call that was understood.
 #[derive(Clone, Debug)]
-pub(super) enum Everywhere {
-    Subscribe(Whom, SubscribeRequest),
-    Unsubscribe(Whom, UnsubscribeRequest),
-    Disconnect(Whom, DisconnectRequest),
-    Refresh(Whom, RefreshRequest),
-    Channels(ChannelsRequest),
+pub(super) enum ClusterCommand {
+    Subscribe(Whom, ApiSubscribe),
+    Unsubscribe(Whom, ApiUnsubscribe),
+    Disconnect(Whom, ApiDisconnect),
+    Refresh(Whom, ApiRefresh),
+    Channels(ApiChannels),
     Info,
 }
 
 /// Does a call on all nodes. The answer comes when it has been done. An order that a node did not do in time fails and
 /// names the node; a question is answered by those that do.
-pub(super) async fn run(node: &Node, request: Everywhere, parameters: &RawValue) -> Reply {
+pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawValue) -> ApiReply {
     if node.cluster.is_some()
         && request.call_type() == CallType::Order
         && parameters.get().len() > ORDER_BYTES_MAX
@@ -53,12 +53,12 @@ pub(super) async fn run(node: &Node, request: Everywhere, parameters: &RawValue)
 }
 
 /// Does a call of another node on this one.
-pub(crate) async fn run_here(node: &Node, method: &str, parameters: &str) -> Reply {
+pub(crate) async fn run_here(node: &Node, method: &str, parameters: &str) -> ApiReply {
     let method = Method::named(method).ok_or(ApiError::NOT_FOUND)?;
-    Everywhere::decode(method, parameters)?.ok_or(ApiError::NOT_FOUND)?.run_here(node).await
+    ClusterCommand::decode(method, parameters)?.ok_or(ApiError::NOT_FOUND)?.run_here(node).await
 }
 
-impl Everywhere {
+impl ClusterCommand {
     /// `None` for a method that concerns no other node.
     pub(super) fn decode(method: Method, parameters: &str) -> Result<Option<Self>, FieldError> {
         Ok(Some(match method {
@@ -93,7 +93,7 @@ impl Everywhere {
         }
     }
 
-    async fn run_here(self, node: &Node) -> Reply {
+    async fn run_here(self, node: &Node) -> ApiReply {
         match self {
             Self::Subscribe(whom, request) => result(&request.run(node, whom).await?),
             Self::Unsubscribe(whom, request) => result(&request.run(node, whom).await?),
@@ -106,7 +106,7 @@ impl Everywhere {
 }
 
 /// An order's result, or the first error with the node that it comes from.
-fn done_by_all((name, here): (&str, Outcome), there: Answers) -> Reply {
+fn done_by_all((name, here): (&str, CallResult), there: Answers) -> ApiReply {
     let result = here.map_err(|error| error.on_node(name))?;
     for (name, outcome) in there.outcomes {
         outcome.map_err(|error| error.on_node(&name))?;
@@ -115,7 +115,7 @@ fn done_by_all((name, here): (&str, Outcome), there: Answers) -> Reply {
 }
 
 /// Makes one answer of those of all nodes.
-fn merged(method: Method, outcomes: impl Iterator<Item = Outcome>, topics_max: usize) -> Reply {
+fn merged(method: Method, outcomes: impl Iterator<Item = CallResult>, topics_max: usize) -> ApiReply {
     match method {
         Method::Channels => result(&ChannelsResult::merged(read(outcomes)?, topics_max)?),
         _ => result(&InfoResult::merged(read(outcomes)?)),
@@ -123,9 +123,11 @@ fn merged(method: Method, outcomes: impl Iterator<Item = Outcome>, topics_max: u
 }
 
 /// Every node's result, or the first error.
-fn read<T: serde::de::DeserializeOwned>(outcomes: impl Iterator<Item = Outcome>) -> Result<Vec<T>, ApiError> {
+fn read<T: serde::de::DeserializeOwned>(
+    outcomes: impl Iterator<Item = CallResult>,
+) -> Result<Vec<T>, ApiError> {
     let read =
-        |outcome: Outcome| serde_json::from_str(outcome?.get()).map_err(|_| ErrorCode::INTERNAL.into());
+        |outcome: CallResult| serde_json::from_str(outcome?.get()).map_err(|_| ErrorCode::INTERNAL.into());
     outcomes.map(read).collect()
 }
 
@@ -137,7 +139,7 @@ mod tests {
     fn an_order_fails_if_a_node_has_not_done_it_and_names_the_node() {
         let done = || Ok(RawValue::from_string("{}".to_owned()).unwrap());
         let failed = || Err(ErrorCode::INTERNAL.into());
-        let check = |here: Outcome, there: Vec<Outcome>, missing: &[&str], expected: &str| {
+        let check = |here: CallResult, there: Vec<CallResult>, missing: &[&str], expected: &str| {
             let outcomes = there.into_iter().map(|outcome| ("b".into(), outcome)).collect();
             let missing = missing.iter().map(|name| (*name).into()).collect();
             let reply = done_by_all(("a", here), Answers { outcomes, missing });

@@ -8,27 +8,27 @@ use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::cluster_command::{self, Everywhere};
+use super::answer_budget::AnswerBudget;
+use super::cluster_command::{self, ClusterCommand};
 use super::error::ApiError;
-use super::history::{self, HistoryRequest};
+use super::history::{self, ApiHistory};
 use super::method::Method;
 use super::presence;
-use super::publish::{self, PublishRequest};
-use super::reply::{Reply, result};
-use super::room::Room;
+use super::publish::{self, ApiPublish};
+use super::reply::{ApiReply, result};
 use crate::node::Node;
 
 /// A command that was understood.
 #[derive(Clone, Debug)]
-pub(super) enum Command {
-    Publish(PublishRequest),
-    Broadcast(PublishRequest),
-    Presence(ChannelRequest),
-    PresenceStats(ChannelRequest),
-    History(HistoryRequest),
-    HistoryRemove(ChannelRequest),
+pub(super) enum ApiCommand {
+    Publish(ApiPublish),
+    Broadcast(ApiPublish),
+    Presence(ApiTopic),
+    PresenceStats(ApiTopic),
+    History(ApiHistory),
+    HistoryRemove(ApiTopic),
     /// What concerns clients of every node, with its parameters as they came.
-    Everywhere(Everywhere, Box<RawValue>),
+    Cluster(ClusterCommand, Box<RawValue>),
     /// A method that is known and answered with error 104, calls of extensions among them.
     NotServed(Method),
 }
@@ -36,16 +36,16 @@ pub(super) enum Command {
 /// What is asked of one topic and needs nothing else.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct ChannelRequest {
+pub(super) struct ApiTopic {
     #[serde(alias = "topic", deserialize_with = "null_is_default")]
     pub(super) channel: String,
 }
 
-impl Command {
+impl ApiCommand {
     pub(super) fn decode(method: Method, parameters: &str) -> Result<Self, FieldError> {
-        if let Some(request) = Everywhere::decode(method, parameters)? {
+        if let Some(request) = ClusterCommand::decode(method, parameters)? {
             let parameters = RawValue::from_string(parameters.trim().to_owned());
-            return Ok(Self::Everywhere(request, parameters.expect("it was read as an object")));
+            return Ok(Self::Cluster(request, parameters.expect("it was read as an object")));
         }
         Ok(match method {
             Method::Publish => Self::Publish(object(parameters)?),
@@ -69,40 +69,40 @@ impl Command {
             Self::PresenceStats(_) => Method::PresenceStats,
             Self::History(_) => Method::History,
             Self::HistoryRemove(_) => Method::HistoryRemove,
-            Self::Everywhere(request, _) => request.method(),
+            Self::Cluster(request, _) => request.method(),
             Self::NotServed(method) => *method,
         }
     }
 
-    pub(super) async fn run(self, node: &Node, room: &Room) -> Reply {
-        self.begin(node, room).await.finish(node).await
+    pub(super) async fn run(self, node: &Node, budget: &AnswerBudget) -> ApiReply {
+        self.begin(node, budget).await.finish(node).await
     }
 
-    async fn begin(self, node: &Node, room: &Room) -> Begun {
+    async fn begin(self, node: &Node, budget: &AnswerBudget) -> StartedCommand {
         let (method, started) = (self.method(), Instant::now());
-        Begun { method, started, state: self.carry_out(node, room).await }
+        StartedCommand { method, started, state: self.carry_out(node, budget).await }
     }
 
-    async fn carry_out(self, node: &Node, room: &Room) -> Result<State, ApiError> {
+    async fn carry_out(self, node: &Node, budget: &AnswerBudget) -> Result<CommandState, ApiError> {
         let instead = self.instead();
-        let _turn = if instead.is_some() { room.turn().await } else { None };
+        let _turn = if instead.is_some() { budget.turn().await } else { None };
         let reply = match self {
             Self::Publish(request) => {
-                return Ok(State::Publishing(publish::publish(node, request).await?));
+                return Ok(CommandState::Publishing(publish::publish(node, request).await?));
             }
             Self::Broadcast(request) => publish::broadcast(node, request).await,
-            Self::Presence(request) => presence::presence(node, room, &request.channel).await,
+            Self::Presence(request) => presence::presence(node, budget, &request.channel).await,
             Self::PresenceStats(request) => result(&presence::stats(node, &request.channel).await?),
-            Self::History(request) => history::history(node, room, request).await,
+            Self::History(request) => history::history(node, budget, request).await,
             Self::HistoryRemove(request) => result(&history::remove(node, &request.channel).await?),
-            Self::Everywhere(request, parameters) => cluster_command::run(node, request, &parameters).await,
+            Self::Cluster(request, parameters) => cluster_command::run(node, request, &parameters).await,
             Self::NotServed(_) => Err(ApiError::NOT_FOUND),
         };
         let reply = match instead {
-            Some(instead) => room.take(reply, instead),
+            Some(instead) => budget.take(reply, instead),
             None => reply,
         };
-        reply.map(State::Done)
+        reply.map(CommandState::Done)
     }
 
     /// What to do instead where the answer is too long; `None` for a command whose answer never is.
@@ -110,7 +110,7 @@ impl Command {
         match self {
             Self::History(_) => Some(history::INSTEAD),
             Self::Presence(_) => Some(presence::INSTEAD),
-            Self::Everywhere(Everywhere::Channels(_), _) => Some("ask with a narrower pattern"),
+            Self::Cluster(ClusterCommand::Channels(_), _) => Some("ask with a narrower pattern"),
             _ => None,
         }
     }
@@ -120,47 +120,49 @@ impl Command {
 /// another do not wait for each other's answers: what goes into one topic keeps its order and goes out together.
 pub(super) async fn in_order(
     node: &Node,
-    room: &Room,
-    commands: impl IntoIterator<Item = Result<Command, ApiError>>,
-) -> Vec<Reply> {
+    budget: &AnswerBudget,
+    commands: impl IntoIterator<Item = Result<ApiCommand, ApiError>>,
+) -> Vec<ApiReply> {
     let mut replies = Vec::new();
-    let mut begun = Vec::new();
+    let mut started = Vec::new();
     for command in commands {
-        if !matches!(command, Ok(Command::Publish(_))) {
-            finish(node, &mut begun, &mut replies).await;
+        if !matches!(command, Ok(ApiCommand::Publish(_))) {
+            finish(node, &mut started, &mut replies).await;
         }
         match command {
-            Ok(command) => begun.push(command.begin(node, room).await),
+            Ok(command) => started.push(command.begin(node, budget).await),
             Err(error) => replies.push(Err(error)),
         }
     }
-    finish(node, &mut begun, &mut replies).await;
+    finish(node, &mut started, &mut replies).await;
     replies
 }
 
-async fn finish(node: &Node, begun: &mut Vec<Begun>, replies: &mut Vec<Reply>) {
-    for command in begun.drain(..) {
+async fn finish(node: &Node, started: &mut Vec<StartedCommand>, replies: &mut Vec<ApiReply>) {
+    for command in started.drain(..) {
         replies.push(command.finish(node).await);
     }
 }
 
 /// A command that was carried out, or a publication on its way.
-struct Begun {
+struct StartedCommand {
     method: Method,
     started: Instant,
-    state: Result<State, ApiError>,
+    state: Result<CommandState, ApiError>,
 }
 
-enum State {
-    Publishing(publish::Begun),
+enum CommandState {
+    Publishing(publish::PendingPublish),
     Done(Box<RawValue>),
 }
 
-impl Begun {
-    async fn finish(self, node: &Node) -> Reply {
+impl StartedCommand {
+    async fn finish(self, node: &Node) -> ApiReply {
         let reply = match self.state {
-            Ok(State::Publishing(publishing)) => publishing.await.and_then(|published| result(&published)),
-            Ok(State::Done(reply)) => Ok(reply),
+            Ok(CommandState::Publishing(publishing)) => {
+                publishing.await.and_then(|published| result(&published))
+            }
+            Ok(CommandState::Done(reply)) => Ok(reply),
             Err(error) => Err(error),
         };
         let code = reply.as_ref().err().map(ApiError::code);
@@ -186,7 +188,7 @@ mod tests {
             "pattern":null,"method":null,"params":null,"label_filter":{"a":[1]},"all_users":true}"#;
         for method in all_methods() {
             for parameters in ["{}", " { } ", nulls] {
-                let command = Command::decode(method, parameters);
+                let command = ApiCommand::decode(method, parameters);
                 assert!(command.is_ok_and(|command| command.method() == method), "{method:?} {parameters}");
             }
         }
@@ -196,7 +198,7 @@ mod tests {
     fn no_method_takes_anything_but_an_object() {
         for method in all_methods() {
             for parameters in ["", " ", "hello", "[]", "[{}]", "1", "null", "{", "{}}", "{} {}", "\"\""] {
-                assert!(Command::decode(method, parameters).is_err(), "{method:?} {parameters}");
+                assert!(ApiCommand::decode(method, parameters).is_err(), "{method:?} {parameters}");
             }
         }
     }
@@ -229,7 +231,7 @@ mod tests {
             (Method::Channels, r#"{"pattern":[]}"#),
         ];
         for (method, parameters) in wrong {
-            assert!(Command::decode(method, parameters).is_err(), "{method:?} {parameters}");
+            assert!(ApiCommand::decode(method, parameters).is_err(), "{method:?} {parameters}");
         }
     }
 }

@@ -6,15 +6,15 @@ use serde::de::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
-use super::refusal::Refusal;
+use super::refusal::HttpRefusal;
 
 /// A body as text that may be parsed.
-pub(super) fn text(body: &[u8]) -> Result<&str, Refusal> {
+pub(super) fn text(body: &[u8]) -> Result<&str, HttpRefusal> {
     // Depth comes first: clients parse recursively, so nothing deeper may be passed on to them.
     if json::is_too_deep(body) {
-        return Err(Refusal::Malformed(NotJson::TooDeep.to_string().into()));
+        return Err(HttpRefusal::Malformed(NotJson::TooDeep.to_string().into()));
     }
-    std::str::from_utf8(body).map_err(|_| Refusal::Malformed("the body is not UTF-8".into()))
+    std::str::from_utf8(body).map_err(|_| HttpRefusal::Malformed("the body is not UTF-8".into()))
 }
 
 /// Reads a payload where `null` says that there is none.
@@ -41,13 +41,13 @@ mod tests {
         assert_eq!(text(b"{}"), Ok("{}"));
         assert_eq!(text(b"{} {}"), Ok("{} {}"));
         assert_eq!(text(b""), Ok(""));
-        assert!(matches!(text(b"\xff"), Err(Refusal::Malformed(_))));
+        assert!(matches!(text(b"\xff"), Err(HttpRefusal::Malformed(_))));
         for depth in [json::JSON_DEPTH_MAX + 1, 1_000_000] {
-            assert!(matches!(text("[".repeat(depth).as_bytes()), Err(Refusal::Malformed(_))));
+            assert!(matches!(text("[".repeat(depth).as_bytes()), Err(HttpRefusal::Malformed(_))));
             // In any of several commands.
             assert!(matches!(
                 text(format!("{{}}{}", "[".repeat(depth)).as_bytes()),
-                Err(Refusal::Malformed(_))
+                Err(HttpRefusal::Malformed(_))
             ));
         }
     }

@@ -7,23 +7,23 @@ use fanwire_protocol::centrifuge::{Empty, HistoryResult};
 use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
 
+use super::answer_budget::AnswerBudget;
 use super::error::ApiError;
-use super::reply::{Reply, result};
-use super::room::Room;
+use super::reply::{ApiReply, result};
 use crate::message::HistoryCall;
 use crate::node::Node;
 use fanwire_protocol::json::fields::nested;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct HistoryRequest {
+pub(super) struct ApiHistory {
     #[serde(alias = "topic", deserialize_with = "null_is_default")]
     channel: String,
     /// 0: the position only; negative: everything that is kept.
     #[serde(deserialize_with = "null_is_default")]
     limit: i64,
     #[serde(deserialize_with = "nested")]
-    since: Option<StreamPosition>,
+    since: Option<ApiPosition>,
     #[serde(deserialize_with = "null_is_default")]
     reverse: bool,
 }
@@ -31,15 +31,15 @@ pub(super) struct HistoryRequest {
 /// A place in a stream as a backend knows it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct StreamPosition {
+pub(super) struct ApiPosition {
     #[serde(deserialize_with = "null_is_default")]
     offset: u64,
     #[serde(deserialize_with = "null_is_default")]
     epoch: String,
 }
 
-impl From<StreamPosition> for KnownPosition {
-    fn from(StreamPosition { offset, epoch }: StreamPosition) -> Self {
+impl From<ApiPosition> for KnownPosition {
+    fn from(ApiPosition { offset, epoch }: ApiPosition) -> Self {
         Self { offset, epoch }
     }
 }
@@ -48,14 +48,14 @@ impl From<StreamPosition> for KnownPosition {
 pub(super) const INSTEAD: &str =
     "ask for a page at a time, with limit, and since with the last page's last offset";
 
-pub(super) async fn history(node: &Node, room: &Room, request: HistoryRequest) -> Reply {
+pub(super) async fn history(node: &Node, budget: &AnswerBudget, request: ApiHistory) -> ApiReply {
     let (topic, namespace) = node.topic(&request.channel)?;
     if namespace.history.is_none() {
         return Err(ErrorCode::NOT_AVAILABLE.into());
     }
-    let History { top, publications, is_cut } = node.history(topic, request.call(room.left())?).await?;
+    let History { top, publications, is_cut } = node.history(topic, request.call(budget.left())?).await?;
     if is_cut {
-        return Err(room.too_long(INSTEAD));
+        return Err(budget.too_long(INSTEAD));
     }
     result(&HistoryResult {
         publications: publications.iter().map(|publication| (&**publication).into()).collect(),
@@ -73,7 +73,7 @@ pub(super) async fn remove(node: &Node, channel: &str) -> Result<Empty, ApiError
     Ok(Empty {})
 }
 
-impl HistoryRequest {
+impl ApiHistory {
     fn call(self, bytes: usize) -> Result<HistoryCall, ApiError> {
         let since = self.since.map(KnownPosition::from);
         if self.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn call(request: &str) -> Result<HistoryCall, ApiError> {
-        serde_json::from_str::<HistoryRequest>(request).unwrap().call(1000)
+        serde_json::from_str::<ApiHistory>(request).unwrap().call(1000)
     }
 
     #[test]

@@ -7,12 +7,12 @@ use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::command::{self, Command};
+use super::answer_budget::AnswerBudget;
+use super::command::{self, ApiCommand};
 use super::error::ApiError;
 use super::method::Method;
-use super::refusal::Refusal;
-use super::reply::{Envelope, Reply};
-use super::room::Room;
+use super::refusal::HttpRefusal;
+use super::reply::{ApiReply, Envelope};
 use crate::node::Node;
 use fanwire_protocol::json::fields::object;
 
@@ -21,14 +21,15 @@ use fanwire_protocol::json::fields::object;
 pub(super) struct Numbered {
     /// Comes back in the reply; 0 is none.
     id: u32,
-    command: Result<Command, ApiError>,
+    command: Result<ApiCommand, ApiError>,
 }
 
 /// Answers one line of JSON for each command.
-pub(super) async fn run(node: &Node, room: &Room, text: &str) -> Result<Vec<u8>, Refusal> {
+pub(super) async fn run(node: &Node, budget: &AnswerBudget, text: &str) -> Result<Vec<u8>, HttpRefusal> {
     let commands = decode(text, node.settings.api.commands_max)?;
     let ids: Vec<u32> = commands.iter().map(|numbered| numbered.id).collect();
-    let replies = command::in_order(node, room, commands.into_iter().map(|numbered| numbered.command)).await;
+    let replies =
+        command::in_order(node, budget, commands.into_iter().map(|numbered| numbered.command)).await;
     let mut lines = Vec::new();
     for (id, reply) in ids.into_iter().zip(replies) {
         write(id, &reply, &mut lines);
@@ -36,7 +37,7 @@ pub(super) async fn run(node: &Node, room: &Room, text: &str) -> Result<Vec<u8>,
     Ok(lines)
 }
 
-pub(super) fn decode(text: &str, commands_max: usize) -> Result<Vec<Numbered>, Refusal> {
+pub(super) fn decode(text: &str, commands_max: usize) -> Result<Vec<Numbered>, HttpRefusal> {
     #[derive(Deserialize)]
     struct Line<'a> {
         #[serde(default, deserialize_with = "null_is_default")]
@@ -66,32 +67,32 @@ pub(super) fn decode(text: &str, commands_max: usize) -> Result<Vec<Numbered>, R
     for command in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
         let number = commands.len() + 1;
         let Ok(command) = command else {
-            return Err(Refusal::Malformed(format!("command {number}: this is not JSON").into()));
+            return Err(HttpRefusal::Malformed(format!("command {number}: this is not JSON").into()));
         };
         if commands.len() == commands_max {
-            return Err(Refusal::TooMany(commands_max));
+            return Err(HttpRefusal::TooMany(commands_max));
         }
         let Line { id, method, params } =
-            object(command.get()).map_err(|error| Refusal::malformed_command(number, error))?;
+            object(command.get()).map_err(|error| HttpRefusal::malformed_command(number, error))?;
         let method = match method {
             Name::Number(number) => Method::numbered(number),
             Name::Text(name) => Method::named(&name.to_ascii_lowercase()).ok_or_else(|| {
-                Refusal::Malformed(format!("command {number}: there is no such method").into())
+                HttpRefusal::Malformed(format!("command {number}: there is no such method").into())
             })?,
         };
         // Older PHP clients write an empty object as `[]`. Parameters of wrong types inside an object are the one command's
         // error.
         let parameters = params.map(RawValue::get).filter(|params| params.starts_with('{')).unwrap_or("{}");
-        let command = Command::decode(method, parameters).map_err(ApiError::from);
+        let command = ApiCommand::decode(method, parameters).map_err(ApiError::from);
         commands.push(Numbered { id, command });
     }
     if commands.is_empty() {
-        return Err(Refusal::Malformed("the body has no command".into()));
+        return Err(HttpRefusal::Malformed("the body has no command".into()));
     }
     Ok(commands)
 }
 
-fn write(id: u32, reply: &Reply, lines: &mut Vec<u8>) {
+fn write(id: u32, reply: &ApiReply, lines: &mut Vec<u8>) {
     if !lines.is_empty() {
         lines.push(b'\n');
     }
@@ -173,7 +174,7 @@ mod tests {
             r#"{"method":"info"},{"method":"info"}"#,
             r#"{"method":"info"}[]"#,
         ] {
-            assert!(matches!(decode(text, 10), Err(Refusal::Malformed(_))), "{text}");
+            assert!(matches!(decode(text, 10), Err(HttpRefusal::Malformed(_))), "{text}");
         }
     }
 
@@ -181,7 +182,7 @@ mod tests {
     fn too_many_commands_name_the_limit() {
         let text = |count| r#"{"method":"info"}"#.repeat(count);
         assert_eq!(decode(&text(3), 3).unwrap().len(), 3);
-        assert_eq!(decode(&text(4), 3).unwrap_err(), Refusal::TooMany(3));
+        assert_eq!(decode(&text(4), 3).unwrap_err(), HttpRefusal::TooMany(3));
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod command;
 mod cluster_command;
 mod legacy;
 mod parallel;
-mod room;
+mod answer_budget;
 
 mod clients;
 mod history;
@@ -36,11 +36,11 @@ use hyper::{Method as HttpMethod, Request, StatusCode};
 use crate::accept::foreign::{self, Hosts};
 use crate::node::Node;
 use crate::response::{HttpResponse, respond};
-use command::Command;
+use answer_budget::AnswerBudget;
+use command::ApiCommand;
 use method::Method;
-use refusal::Refusal;
+use refusal::HttpRefusal;
 use reply::Envelope;
-use room::Room;
 
 pub(crate) use cluster_command::run_here;
 pub(crate) use error::ApiError;
@@ -51,13 +51,13 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> HttpRespon
     let started = Instant::now();
     let (head, mut body) = request.into_parts();
     let path = head.uri.path().strip_prefix(&*node.settings.api.path).unwrap_or_default();
-    let route = Route::of(path);
+    let route = ApiRoute::of(path);
     let mut answer = match answer(node, &head, route.as_ref(), &mut body).await {
         Ok(answer) => answer,
         Err(refusal) => {
             let label = route.map_or(method::OTHER, |route| route.label());
             node.metrics.api_request(label, Some(refusal.status().as_u16().into()), started.elapsed());
-            let mut answer = refusal.into_answer();
+            let mut answer = refusal.into_response();
             if !body.is_end_stream() {
                 // Whoever still sends has to be able to read why it should not.
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -74,13 +74,13 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> HttpRespon
 
 /// What a path asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
+enum ApiRoute {
     Method(Method),
     Batch,
     Pipeline,
 }
 
-impl Route {
+impl ApiRoute {
     /// `path` is what stands behind `api.path`. `None` for a method that nobody knows.
     fn of(path: &str) -> Option<Self> {
         match path {
@@ -102,40 +102,40 @@ impl Route {
 async fn answer(
     node: &Node,
     head: &Parts,
-    route: Option<&Route>,
+    route: Option<&ApiRoute>,
     body: &mut Incoming,
-) -> Result<HttpResponse, Refusal> {
+) -> Result<HttpResponse, HttpRefusal> {
     let settings = &node.settings.api;
     if head.uri.path().contains("//") {
-        return Err(Refusal::EmptyPart);
+        return Err(HttpRefusal::EmptyPart);
     }
     if settings.insecure {
         let hosts = if node.settings.dev.is_some() { Hosts::Loopback } else { Hosts::Private };
-        foreign::check(&head.headers, &head.uri, hosts).map_err(Refusal::Foreign)?;
+        foreign::check(&head.headers, &head.uri, hosts).map_err(HttpRefusal::Foreign)?;
     }
     if head.method != HttpMethod::POST {
-        return Err(Refusal::OnlyPost);
+        return Err(HttpRefusal::OnlyPost);
     }
     auth::check(settings, &head.headers, head.uri.query())?;
-    let route = route.ok_or(Refusal::UnknownMethod)?;
+    let route = route.ok_or(HttpRefusal::UnknownMethod)?;
     let body = body::read(body, settings.body_bytes_max).await?;
     let text = decode::text(&body)?;
-    let room = Room::new(settings.answer_bytes_max);
+    let budget = AnswerBudget::new(settings.answer_bytes_max);
     let statuses = settings.transport_errors || asks_for_statuses(&head.headers);
     match route {
-        Route::Method(method) => {
-            let command = Command::decode(*method, text).map_err(Refusal::malformed)?;
-            Ok(match command.run(node, &room).await {
+        ApiRoute::Method(method) => {
+            let command = ApiCommand::decode(*method, text).map_err(HttpRefusal::malformed)?;
+            Ok(match command.run(node, &budget).await {
                 Err(error) if statuses => json(error.status(), &error),
                 reply => json(StatusCode::OK, &Envelope::from(&reply)),
             })
         }
-        Route::Batch => Ok(match batch::run(node, &room, text).await? {
+        ApiRoute::Batch => Ok(match batch::run(node, &budget, text).await? {
             Ok(replies) => json(StatusCode::OK, &replies),
             Err(error) if statuses => json(error.status(), &error),
             reply => json(StatusCode::OK, &Envelope::from(&reply)),
         }),
-        Route::Pipeline => Ok(json_bytes(StatusCode::OK, legacy::run(node, &room, text).await?.into())),
+        ApiRoute::Pipeline => Ok(json_bytes(StatusCode::OK, legacy::run(node, &budget, text).await?.into())),
     }
 }
 
@@ -165,13 +165,13 @@ mod tests {
 
     #[test]
     fn paths_name_methods() {
-        let route = Route::of;
-        assert_eq!(route(""), Some(Route::Pipeline));
-        assert_eq!(route("/"), Some(Route::Pipeline));
-        assert_eq!(route("/publish"), Some(Route::Method(Method::Publish)));
-        assert_eq!(route("/presence_stats"), Some(Route::Method(Method::PresenceStats)));
-        assert_eq!(route("/map_publish"), Some(Route::Method(Method::NotServed)));
-        assert_eq!(route("/batch"), Some(Route::Batch));
+        let route = ApiRoute::of;
+        assert_eq!(route(""), Some(ApiRoute::Pipeline));
+        assert_eq!(route("/"), Some(ApiRoute::Pipeline));
+        assert_eq!(route("/publish"), Some(ApiRoute::Method(Method::Publish)));
+        assert_eq!(route("/presence_stats"), Some(ApiRoute::Method(Method::PresenceStats)));
+        assert_eq!(route("/map_publish"), Some(ApiRoute::Method(Method::NotServed)));
+        assert_eq!(route("/batch"), Some(ApiRoute::Batch));
         assert_eq!(route("/PUBLISH"), None);
         assert_eq!(route("/publish/"), None);
         assert_eq!(route("//publish"), None);
@@ -247,7 +247,7 @@ mod tests {
     fn read_as_everything(body: &[u8]) {
         let Ok(text) = decode::text(body) else { return };
         for method in Method::served() {
-            let _ = Command::decode(method, text);
+            let _ = ApiCommand::decode(method, text);
         }
         let _ = batch::decode(text, 3);
         let _ = legacy::decode(text, 3);

@@ -15,7 +15,7 @@ const PATTERN_BYTES_MAX: usize = 1024;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct ChannelsRequest {
+pub(super) struct ApiChannels {
     /// With `*` for any characters and `?` for any one; empty for all topics.
     #[serde(deserialize_with = "null_is_default")]
     pub(super) pattern: String,

@@ -4,18 +4,18 @@ use fanwire_hub::Namespace;
 use fanwire_protocol::centrifuge::{PresenceResult, PresenceStatsResult};
 use fanwire_protocol::{ErrorCode, TopicName};
 
+use super::answer_budget::AnswerBudget;
 use super::error::ApiError;
-use super::reply::{Reply, result};
-use super::room::Room;
+use super::reply::{ApiReply, result};
 use crate::node::Node;
 
 /// What to do where the list is too long.
 pub(super) const INSTEAD: &str = "ask for presence_stats, or for fewer topics in one request";
 
-pub(super) async fn presence(node: &Node, room: &Room, channel: &str) -> Reply {
+pub(super) async fn presence(node: &Node, budget: &AnswerBudget, channel: &str) -> ApiReply {
     let topic = with_presence(node.topic(channel)?)?;
-    let clients = node.presence(topic, room.left()).await.map_err(|error| match error {
-        ErrorCode::LIMIT_EXCEEDED => room.too_long(INSTEAD),
+    let clients = node.presence(topic, budget.left()).await.map_err(|error| match error {
+        ErrorCode::LIMIT_EXCEEDED => budget.too_long(INSTEAD),
         error => error.into(),
     })?;
     let presence = clients.iter().map(|info| (info.client.to_string(), (&**info).into())).collect();

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::decode::payload;
 use super::error::ApiError;
 use super::parallel::side_by_side;
-use super::reply::{Envelope, Reply, result};
+use super::reply::{ApiReply, Envelope, result};
 use crate::node::Node;
 
 /// Topics of one broadcast that are published into at the same time.
@@ -21,7 +21,7 @@ const BROADCAST_WIDTH: usize = 64;
 /// `publish` names one topic, `broadcast` several.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct PublishRequest {
+pub(super) struct ApiPublish {
     #[serde(alias = "topic", deserialize_with = "null_is_default")]
     channel: String,
     #[serde(alias = "topics", deserialize_with = "null_is_default")]
@@ -53,15 +53,15 @@ pub(super) struct PublishResult {
 }
 
 /// A publication on its way.
-pub(super) type Begun = Pin<Box<dyn Future<Output = Result<PublishResult, ApiError>> + Send>>;
+pub(super) type PendingPublish = Pin<Box<dyn Future<Output = Result<PublishResult, ApiError>> + Send>>;
 
 /// Begins to publish. What is begun for one topic is published in that order.
-pub(super) async fn publish(node: &Node, request: PublishRequest) -> Result<Begun, ApiError> {
+pub(super) async fn publish(node: &Node, request: ApiPublish) -> Result<PendingPublish, ApiError> {
     let (publish, keep) = request.content()?;
     publish_into(node, &request.channel, request.data_field(), publish, keep).await
 }
 
-pub(super) async fn broadcast(node: &Node, request: PublishRequest) -> Reply {
+pub(super) async fn broadcast(node: &Node, request: ApiPublish) -> ApiReply {
     #[derive(Serialize)]
     struct BroadcastResult<'a> {
         responses: Vec<Envelope<'a, PublishResult>>,
@@ -94,7 +94,7 @@ enum Keep {
     No,
 }
 
-impl PublishRequest {
+impl ApiPublish {
     fn data_field(&self) -> &'static str {
         if self.b64data.is_empty() { "data" } else { "b64data" }
     }
@@ -127,7 +127,7 @@ async fn publish_into(
     field: &'static str,
     publish: Publish,
     keep: Keep,
-) -> Result<Begun, ApiError> {
+) -> Result<PendingPublish, ApiError> {
     let (topic, namespace) = node.topic(topic)?;
     let checked = namespace.publication_format.check(&publish.data);
     checked.map_err(|unfit| unfit.of(field))?;
@@ -154,7 +154,7 @@ mod tests {
     use fanwire_protocol::{Epoch, Position};
 
     fn content(request: &str) -> Result<(Publish, Keep), ApiError> {
-        serde_json::from_str::<PublishRequest>(request).unwrap().content()
+        serde_json::from_str::<ApiPublish>(request).unwrap().content()
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::response::{HttpResponse, text};
 
 /// The text is the body of the response. It repeats nothing of the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum HttpRefusal {
     #[error("The API takes POST requests only.")]
     OnlyPost,
     #[error("There is no such method in this API.")]
@@ -43,7 +43,7 @@ pub(super) enum Refusal {
     TooSlow(Duration),
 }
 
-impl Refusal {
+impl HttpRefusal {
     /// A body that has to be one object and is not, or has a field that cannot be read.
     pub(super) fn malformed(error: FieldError) -> Self {
         Self::Malformed(error.to_string().into())
@@ -66,7 +66,7 @@ impl Refusal {
         }
     }
 
-    pub(super) fn into_answer(self) -> HttpResponse {
+    pub(super) fn into_response(self) -> HttpResponse {
         let mut answer = text(self.status(), self.to_string());
         let header = match self.status() {
             StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, "POST")),
@@ -87,25 +87,25 @@ mod tests {
 
     #[test]
     fn refusals_say_what_to_change_and_how() {
-        let answer = Refusal::OnlyPost.into_answer();
+        let answer = HttpRefusal::OnlyPost.into_response();
         assert_eq!(
             (answer.status().as_u16(), &answer.headers()["allow"]),
             (405, &HeaderValue::from_static("POST"))
         );
-        for refusal in [Refusal::NoKeys, Refusal::NoKey, Refusal::WrongKey] {
+        for refusal in [HttpRefusal::NoKeys, HttpRefusal::NoKey, HttpRefusal::WrongKey] {
             assert!(refusal.to_string().contains("api.keys"), "{refusal}");
-            let answer = refusal.into_answer();
+            let answer = refusal.into_response();
             assert_eq!(answer.status(), 401);
             assert_eq!(answer.headers()["www-authenticate"], "apikey");
         }
-        assert!(Refusal::NoKeys.to_string().contains("fanwire serve --dev"));
-        assert_eq!(Refusal::TooLong(10).status(), 413);
-        assert!(Refusal::TooLong(10).to_string().contains("10 bytes, the limit that api.body_bytes_max"));
-        assert_eq!(Refusal::TooMany(7).status(), 413);
-        assert!(Refusal::TooMany(7).to_string().contains("7 commands, the limit that api.commands_max"));
-        assert_eq!(Refusal::Malformed("x".into()).status(), 400);
+        assert!(HttpRefusal::NoKeys.to_string().contains("fanwire serve --dev"));
+        assert_eq!(HttpRefusal::TooLong(10).status(), 413);
+        assert!(HttpRefusal::TooLong(10).to_string().contains("10 bytes, the limit that api.body_bytes_max"));
+        assert_eq!(HttpRefusal::TooMany(7).status(), 413);
+        assert!(HttpRefusal::TooMany(7).to_string().contains("7 commands, the limit that api.commands_max"));
+        assert_eq!(HttpRefusal::Malformed("x".into()).status(), 400);
         assert_eq!(
-            Refusal::TooSlow(Duration::from_secs(3)).to_string(),
+            HttpRefusal::TooSlow(Duration::from_secs(3)).to_string(),
             "The body did not arrive within 3 seconds."
         );
     }

@@ -8,7 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::error::ApiError;
 
 /// The result of a command in JSON, or its error.
-pub(super) type Reply = Result<Box<RawValue>, ApiError>;
+pub(super) type ApiReply = Result<Box<RawValue>, ApiError>;
 
 /// A reply on the wire: exactly one of result and error.
 #[derive(Clone, Debug, Serialize)]
@@ -28,7 +28,7 @@ impl<'a, T> From<&'a Result<T, ApiError>> for Envelope<'a, T> {
 }
 
 /// A result as JSON.
-pub(super) fn result(result: &impl Serialize) -> Reply {
+pub(super) fn result(result: &impl Serialize) -> ApiReply {
     to_raw_value(result).map_err(|_| ErrorCode::INTERNAL.into())
 }
 
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn envelopes_hold_exactly_one() {
-        let text = |reply: Reply, id| {
+        let text = |reply: ApiReply, id| {
             let envelope = Envelope { id, ..Envelope::from(&reply) };
             serde_json::to_string(&envelope).unwrap()
         };

@@ -12,7 +12,7 @@ use crate::api;
 use crate::message::{ShardMessage, TopicCall, UserMessage};
 use crate::node::Node;
 use crate::peers::{
-    Call, Cluster, HELD, Held, HeldQuestion, ORDERS_KEPT, Outcome, Receiver, SINGLE, Single, user_topic,
+    Call, CallResult, Cluster, HELD, Held, HeldQuestion, ORDERS_KEPT, Receiver, SINGLE, Single, user_topic,
 };
 use crate::topics::follow::{Follow, Step};
 use crate::topics::repair::PART;
@@ -183,7 +183,7 @@ impl CommandFollower {
 }
 
 /// Answers another node: the user's connections on this one that were admitted.
-async fn held_here(node: &Node, parameters: &str) -> Outcome {
+async fn held_here(node: &Node, parameters: &str) -> CallResult {
     let HeldQuestion { user } = serde_json::from_str(parameters).map_err(|_| ErrorCode::BAD_REQUEST)?;
     let owner = node.owner_of(user);
     // A connection that was admitted before the question may not be known here yet.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::message::ShardMessage;
 use crate::node::Node;
-use crate::peers::{Answer, Arrivals, Cluster, Receiver};
+use crate::peers::{Arrivals, CallAnswer, Cluster, Receiver};
 
 /// Connections that are missing for so long while others are there are not just being opened anew.
 const WEDGED_AFTER: Duration = Duration::from_secs(5);
@@ -64,7 +64,7 @@ async fn reconnect_after_fencing(node: &Node, cluster: &Cluster) {
 
 async fn take_answers(cluster: &Cluster, mut answers: Receiver<Arc<Publication>>) {
     while let Some(publication) = answers.receive().await {
-        match serde_json::from_slice::<Answer>(&publication.data) {
+        match serde_json::from_slice::<CallAnswer>(&publication.data) {
             Ok(answer) => cluster.take_answer(answer),
             Err(error) => tracing::warn!(%error, "another node answers what cannot be read"),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{family, sample};
-use crate::accept::tls::{Handshake, TlsStats};
+use crate::accept::tls::{TlsHandshake, TlsStats};
 use crate::counters::Counters;
 
 pub(super) fn collect(stats: &TlsStats, shards: &[Arc<Counters>]) -> Vec<MetricFamily> {
@@ -14,7 +14,7 @@ pub(super) fn collect(stats: &TlsStats, shards: &[Arc<Counters>]) -> Vec<MetricF
             values.iter().map(|&(value, count)| sample(MetricType::COUNTER, &[(label, value)], count as f64));
         family(name, help, MetricType::COUNTER, samples.collect())
     };
-    let handshakes = Handshake::ALL.map(|(outcome, label)| {
+    let handshakes = TlsHandshake::ALL.map(|(outcome, label)| {
         (label, shards.iter().map(|shard| shard.handshakes[outcome as usize].value()).sum())
     });
     vec![

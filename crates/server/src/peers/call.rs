@@ -59,7 +59,7 @@ impl Single {
 
 /// What came of it on one node.
 #[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Answer {
+pub(crate) struct CallAnswer {
     /// The node that answers.
     pub node: Uuid,
     pub number: u64,
@@ -71,10 +71,10 @@ pub(crate) struct Answer {
 }
 
 /// A result in JSON, or why there is none.
-pub(crate) type Outcome = Result<Box<RawValue>, ApiError>;
+pub(crate) type CallResult = Result<Box<RawValue>, ApiError>;
 
-impl Answer {
-    pub(crate) fn new(node: Uuid, number: u64, outcome: Outcome) -> Self {
+impl CallAnswer {
+    pub(crate) fn new(node: Uuid, number: u64, outcome: CallResult) -> Self {
         let (result, error) = match outcome {
             Ok(result) => (Some(result), None),
             Err(error) => (None, Some(error)),
@@ -83,7 +83,7 @@ impl Answer {
     }
 
     /// `None` if it says neither.
-    pub(crate) fn into_outcome(self) -> Option<Outcome> {
+    pub(crate) fn into_outcome(self) -> Option<CallResult> {
         self.error.map(Err).or(self.result.map(Ok))
     }
 }
@@ -110,8 +110,8 @@ mod tests {
         }
         for outcome in [Ok(parameters.clone()), Err(ErrorCode::BAD_REQUEST.into())] {
             let expected = format!("{outcome:?}");
-            let text = serde_json::to_string(&Answer::new(Uuid::from_u128(1), 7, outcome)).unwrap();
-            let read: Answer = serde_json::from_str(&text).unwrap();
+            let text = serde_json::to_string(&CallAnswer::new(Uuid::from_u128(1), 7, outcome)).unwrap();
+            let read: CallAnswer = serde_json::from_str(&text).unwrap();
             assert_eq!((read.number, format!("{:?}", read.into_outcome().unwrap())), (7, expected));
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::call::Outcome;
+use super::call::CallResult;
 use super::{CallType, Cluster};
 use crate::message::{ShardMessage, UserMessage};
 
@@ -38,7 +38,7 @@ impl Cluster {
             let parameters =
                 serde_json::value::to_raw_value(&HeldQuestion { user: &user }).expect("it is made for JSON");
             let mut elsewhere = 0_usize;
-            let count = |_, outcome: Outcome| {
+            let count = |_, outcome: CallResult| {
                 let held = outcome.ok().and_then(|held| serde_json::from_str::<Held>(held.get()).ok());
                 elsewhere = elsewhere.saturating_add(held.map_or(0, |held| held.connections));
                 if elsewhere >= enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -28,7 +28,7 @@ use crate::inbox::Inboxes;
 use names::{CONTROL, answers_topic};
 
 pub(crate) use arrivals::Arrivals;
-pub(crate) use call::{Answer, Call, Outcome, SINGLE, Single};
+pub(crate) use call::{Call, CallAnswer, CallResult, SINGLE, Single};
 pub(crate) use held::{HELD, Held, HeldQuestion};
 pub(crate) use names::{ORDER_BYTES_MAX, ORDERS_KEPT, PATIENCE, user_topic};
 pub(crate) use queue::Receiver;
@@ -38,9 +38,9 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A handle on the cluster that this node is part of. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Cluster(Arc<Shared>);
+pub(crate) struct Cluster(Arc<ClusterShared>);
 
-struct Shared {
+struct ClusterShared {
     redis: Redis,
     id: Uuid,
     /// Where all nodes listen.
@@ -50,7 +50,7 @@ struct Shared {
     inboxes: Inboxes,
     thread: Thread,
     /// Calls that wait for answers, by number.
-    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<Answer>>>,
+    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<CallAnswer>>>,
     next_call: AtomicU64,
     /// Other nodes' orders arrive.
     is_listening: AtomicBool,
@@ -90,7 +90,7 @@ impl Thread {
 
 /// How a node stands with Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum RedisStatus {
     /// It has not been reached yet.
     Connecting,
     /// It was reached, and the node is not part of the cluster yet.
@@ -114,7 +114,7 @@ pub(crate) enum CallType {
 /// The names of the other nodes, with what they answered.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    pub outcomes: Vec<(Box<str>, Outcome)>,
+    pub outcomes: Vec<(Box<str>, CallResult)>,
     /// Nodes that did not answer in time.
     pub missing: Vec<Box<str>>,
 }
@@ -134,7 +134,7 @@ impl Cluster {
             Redis::start(settings, Peer { id, name: name.into() }, deliver)?
         };
         let topic = |name: String| TopicName::new(&name).expect("no name here is empty");
-        let cluster = Self(Arc::new(Shared {
+        let cluster = Self(Arc::new(ClusterShared {
             redis,
             id,
             control: topic(CONTROL.to_owned()),
@@ -179,16 +179,16 @@ impl Cluster {
     }
 
     /// How this node stands with Redis.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn status(&self) -> RedisStatus {
         // Before orders of other nodes arrive it is not safe to have clients.
         let is_listening = self.0.is_listening.load(Relaxed);
         match &*self.0.redis.state().borrow() {
-            LinkState::Up if !is_listening => Standing::Joining,
-            _ if !is_listening => Standing::Connecting,
-            LinkState::Up => Standing::Joined,
-            LinkState::Partial(_) if self.0.wedged.load(Relaxed) => Standing::Wedged,
-            LinkState::Partial(_) => Standing::Joined,
-            LinkState::Down(_) | LinkState::Refused(_) => Standing::Degraded,
+            LinkState::Up if !is_listening => RedisStatus::Joining,
+            _ if !is_listening => RedisStatus::Connecting,
+            LinkState::Up => RedisStatus::Joined,
+            LinkState::Partial(_) if self.0.wedged.load(Relaxed) => RedisStatus::Wedged,
+            LinkState::Partial(_) => RedisStatus::Joined,
+            LinkState::Down(_) | LinkState::Refused(_) => RedisStatus::Degraded,
         }
     }
 
@@ -255,7 +255,7 @@ impl Cluster {
         method: &str,
         parameters: &RawValue,
         patience: Duration,
-        mut take: impl FnMut(Box<str>, Outcome) -> ControlFlow<()>,
+        mut take: impl FnMut(Box<str>, CallResult) -> ControlFlow<()>,
     ) -> Result<Vec<Box<str>>, ErrorCode> {
         let peers = self.peers().await?.into_iter().filter(|peer| peer.id != self.0.id);
         let mut missing: HashMap<Uuid, Box<str>> = peers.map(|peer| (peer.id, peer.name)).collect();
@@ -264,7 +264,7 @@ impl Cluster {
         }
         let number = self.0.next_call.fetch_add(1, Relaxed);
         let (answer, mut answers) = mpsc::unbounded_channel();
-        let _waiting = Waiting::new(self, number, answer);
+        let _waiting = WaitingCall::new(self, number, answer);
         let call = Call { from: self.0.id, sent: self.seconds(), number: Some(number), method, parameters };
         self.send(call_type, &call).await?;
 
@@ -282,7 +282,7 @@ impl Cluster {
     }
 
     /// Hands an answer to the call that waits for it.
-    pub(crate) fn take_answer(&self, answer: Answer) {
+    pub(crate) fn take_answer(&self, answer: CallAnswer) {
         let waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(asker) = waiting.get(&answer.number) {
             // A call that was given up needs no answer.
@@ -291,8 +291,8 @@ impl Cluster {
     }
 
     /// Answers a call of another node.
-    pub(crate) async fn answer(&self, to: Uuid, number: u64, outcome: Outcome) {
-        let answer = Answer::new(self.0.id, number, outcome);
+    pub(crate) async fn answer(&self, to: Uuid, number: u64, outcome: CallResult) {
+        let answer = CallAnswer::new(self.0.id, number, outcome);
         let data = serde_json::to_vec(&answer).expect("its parts are JSON");
         let publish = Publish { data: data.into(), ..Publish::default() };
         if let Err(error) = self.0.redis.publish(&answers_topic(to), publish).await {
@@ -338,19 +338,19 @@ impl Cluster {
 }
 
 /// Takes answers to a call for as long as it is waited for.
-struct Waiting<'a> {
+struct WaitingCall<'a> {
     cluster: &'a Cluster,
     number: u64,
 }
 
-impl<'a> Waiting<'a> {
-    fn new(cluster: &'a Cluster, number: u64, answer: mpsc::UnboundedSender<Answer>) -> Self {
+impl<'a> WaitingCall<'a> {
+    fn new(cluster: &'a Cluster, number: u64, answer: mpsc::UnboundedSender<CallAnswer>) -> Self {
         cluster.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, answer);
         Self { cluster, number }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingCall<'_> {
     fn drop(&mut self) {
         self.cluster.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }

@@ -1,9 +1,9 @@
-//! Presence under leases: each node keeps its own members in Redis, and they count while its lease lasts. A member
-//! costs nothing while it stays, and a dead node's members are absent at once when its lease ends.
+//! Presence under leases: each node stores its own members in Redis, and they count while its lease lasts. A member
+//! that stays costs nothing, and a dead node's members are absent as soon as its lease ends.
 //!
-//! What this node's members are is known here ([`own`]); Redis has a copy. Whatever may have made the copy differ, a
-//! call without an answer or a Redis that lost its data, makes the topic *doubtful*, and it is written anew
-//! ([`repair`]). Nothing is written unless the lease is held.
+//! This node's members are known here ([`own`]); Redis has a copy. Events after which the copy may differ, such as a
+//! call without an answer or a loss of data in Redis, make the topic *dirty*, and it is rewritten ([`repair`]).
+//! Nothing is written unless the lease is held.
 
 mod own;
 mod read;
@@ -18,65 +18,63 @@ use redis::{Pipeline, Value};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::Instant;
 
-use super::cleaner::{Cleaner, add_script, run};
 use super::frame::member_body;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
-use super::link::{Links, Ready};
-use super::registry::{BACKSTOP, Peer, Registry};
+use super::nodes::{BACKSTOP, NodeTable, Peer};
+use super::reaper::Reaper;
 use super::scripts::Scripts;
-use crate::engine::EngineError;
-use crate::members::Member;
-use crate::presence::PresenceStats;
+use super::server::link::{CommandLink, Links};
+use crate::contract::{EngineError, Member, PresenceStats};
 use own::Own;
 
-/// Members in one command, and the bytes from which on it is given no more.
+/// The most members in one command, and the bytes at which it gets no more.
 const COMMAND_MEMBERS_MAX: usize = 500;
 const COMMAND_BYTES_MAX: usize = 256 << 10;
 
-pub(super) struct Presence {
+pub(super) struct PresenceStore {
     keys: Arc<Keys>,
     links: Links,
     scripts: Arc<Scripts>,
-    registry: Arc<Registry>,
+    nodes: Arc<NodeTable>,
     lease: Arc<Lease>,
-    cleaner: Arc<Cleaner>,
-    /// Never locked while the lease's status is.
+    reaper: Arc<Reaper>,
+    /// Not locked while the lease's status is locked.
     own: Mutex<Own>,
-    /// Some topics are not being rewritten any more.
+    /// Notified when topics are no longer being rewritten.
     rewritten: Notify,
-    /// One repair at a time, and none while the node leaves.
+    /// Locked during a repair, and while the node leaves.
     repairing: AsyncMutex<()>,
     live: Mutex<Option<LiveNodes>>,
 }
 
-/// The nodes that lived a moment ago.
+/// The nodes that were live a moment ago.
 #[derive(Clone)]
 struct LiveNodes {
     asked: Instant,
     incarnations: Arc<[Incarnation]>,
 }
 
-impl Presence {
-    /// For how long the list of nodes that live is believed.
+impl PresenceStore {
+    /// The longest time that the list of live nodes is used.
     const LIVE_NODES_AGE_MAX: Duration = Duration::from_secs(1);
 
     pub(super) fn new(
         keys: Arc<Keys>,
         links: Links,
         scripts: Arc<Scripts>,
-        registry: Arc<Registry>,
+        nodes: Arc<NodeTable>,
         lease: Arc<Lease>,
-        cleaner: Arc<Cleaner>,
+        reaper: Arc<Reaper>,
     ) -> Self {
         let own = Mutex::new(Own::new(lease.incarnation()));
         Self {
             keys,
             links,
             scripts,
-            registry,
+            nodes,
             lease,
-            cleaner,
+            reaper,
             own,
             rewritten: Notify::new(),
             repairing: AsyncMutex::default(),
@@ -93,7 +91,7 @@ impl Presence {
         self.lease.fenced()
     }
 
-    /// Adds members of one topic. If it fails, those in front may have been added.
+    /// Adds members of one topic. After an error the first of them may have been added.
     pub(super) async fn add(&self, topic: &TopicName, members: &[Member]) -> Result<(), EngineError> {
         for members in members.chunks(COMMAND_MEMBERS_MAX) {
             self.add_some(topic, members).await?;
@@ -121,13 +119,13 @@ impl Presence {
             put_members(&mut commands, &key, &mut members);
         }
         commands.hset(self.keys.member_counts(topic), write.incarnation.to_string(), counts(stats));
-        // Both may have been deleted meanwhile, by whomever, and be new again.
+        // Another program may have deleted both keys meanwhile, so their TTL is set again.
         expire(&mut commands, &self.keys.member_counts(topic));
         write.finish(commands).await
     }
 
-    /// Adds the client unless `clients_max` others are there. Without Redis, or if it has no memory for one more,
-    /// nobody knows of more than this node's.
+    /// Adds the client unless `clients_max` others are present. If Redis is unavailable or full, only clients of this
+    /// node count.
     pub(super) async fn admit(
         &self,
         topic: &TopicName,
@@ -141,7 +139,7 @@ impl Presence {
                 let is_admitted = own.others(topic, member.info.client) < clients_max;
                 if is_admitted {
                     own.add(topic, member);
-                    own.doubt(topic);
+                    own.mark_dirty(topic);
                 }
                 Ok(is_admitted)
             }
@@ -156,7 +154,7 @@ impl Presence {
         let write = self.begin_write(topic, |own| own.remove(topic, client));
         let possible = write.until_possible().await;
         if write.is_void() {
-            // Who took this node for dead has taken the client out.
+            // The node that fenced this one has removed the client.
             return Ok(());
         }
         possible?;
@@ -177,23 +175,23 @@ impl Presence {
         write.finish(commands).await
     }
 
-    /// Takes the node out of the cluster, and its members out of presence.
+    /// Removes the node from the cluster, and its members from presence.
     pub(super) async fn leave(&self) -> Result<(), EngineError> {
         let Some(incarnation) = self.lease.end().await else { return Ok(()) };
         let _none_repairs = self.repairing.lock().await;
-        // From here on the members are nobody's.
-        self.registry.resign(incarnation).await?;
-        let (doubtful, leftovers) = {
+        // From here on other nodes may reap this node's members.
+        self.nodes.resign(incarnation).await?;
+        let (dirty, leftovers) = {
             let mut own = self.own();
-            let doubtful = own.doubtful().into_iter().map(|(topic, _)| topic).collect();
+            let dirty = own.dirty().into_iter().map(|(topic, _)| topic).collect();
             let leftovers = own.take_leftovers();
             *own = Own::new(incarnation);
-            (doubtful, leftovers)
+            (dirty, leftovers)
         };
-        self.cleaner.take_out(incarnation, doubtful).await?;
-        self.cleaner.clean(incarnation).await?;
+        self.reaper.take_out(incarnation, dirty).await?;
+        self.reaper.reap(incarnation).await?;
         for (before, topics) in leftovers {
-            self.cleaner.take_out(before, topics).await?;
+            self.reaper.take_out(before, topics).await?;
         }
         Ok(())
     }
@@ -227,14 +225,13 @@ impl Presence {
             arguments.push(if is_fresh { b"1" } else { b"0" });
             arguments.extend(nodes.iter().map(String::as_bytes));
             let mut commands = redis::pipe();
-            // Whoever takes out the members of a dead node has to know of the topic before it has one.
+            // A reaper has to know of the topic before it has a member.
             if !was_listed {
                 self.put_topic(&mut commands, topic, write.incarnation);
             }
-            add_script(&mut commands, &self.scripts.admit, &script_keys, &arguments);
-            let answers = run(&mut link, &commands).await?;
-            match link.accept_all(answers, &commands)?.last() {
-                // A node that joined since, or one that has died.
+            commands.add_command(self.scripts.admit.call(&script_keys, &arguments));
+            match link.pipeline(&commands).await?.last() {
+                // An unlisted node: one that has joined since, or a dead one.
                 Some(Value::Int(-1)) if !is_fresh => nodes_age_max = Duration::ZERO,
                 Some(Value::Int(0)) => break false,
                 Some(Value::Int(1)) => break true,
@@ -256,7 +253,7 @@ impl Presence {
         if is_empty {
             let mut commands = redis::pipe();
             commands.srem(self.keys.member_topics(write.incarnation), topic.as_str());
-            // If this fails the topic is doubtful, and the answer the same.
+            // If this fails the topic is dirty and the result is the same.
             let _ = write.finish(commands).await;
         } else {
             write.settle();
@@ -264,7 +261,7 @@ impl Presence {
         Ok(false)
     }
 
-    /// The nodes that live, without this one.
+    /// Returns the other live nodes.
     async fn live_nodes(&self, age_max: Duration) -> Result<Arc<[Incarnation]>, EngineError> {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(LiveNodes { asked, incarnations }) = live
@@ -274,7 +271,7 @@ impl Presence {
         }
         let asked = Instant::now();
         let own = self.lease.incarnation();
-        let peers = self.registry.peers().await?;
+        let peers = self.nodes.peers().await?;
         let incarnations: Arc<[_]> =
             peers.into_iter().map(|(incarnation, _)| incarnation).filter(|peer| *peer != own).collect();
         let live = LiveNodes { asked, incarnations: Arc::clone(&incarnations) };
@@ -282,8 +279,8 @@ impl Presence {
         Ok(incarnations)
     }
 
-    /// Makes the topic known as one in which the node has members. It is on another server than the topic's keys
-    /// may be, so it can be no part of a script.
+    /// Adds the topic to those with members of the node. Its key may be on another server than the topic's keys, so a
+    /// script cannot do it.
     fn put_topic(&self, commands: &mut Pipeline, topic: &TopicName, incarnation: Incarnation) {
         let topics = self.keys.member_topics(incarnation);
         commands.sadd(&topics, topic.as_str());
@@ -305,10 +302,10 @@ impl Presence {
         let mut arguments =
             vec![channel.as_bytes(), incarnation.as_bytes(), counts.as_bytes(), ttl.as_bytes()];
         arguments.extend(clients.iter().map(AsRef::as_ref));
-        add_script(commands, &self.scripts.remove, &keys, &arguments);
+        commands.add_command(self.scripts.remove.call(&keys, &arguments));
     }
 
-    /// Begins to write single members, with a change of the table.
+    /// Begins a write of single members, and changes the table.
     fn begin_write<'a>(&'a self, topic: &'a TopicName, change: impl FnOnce(&mut Own)) -> Write<'a> {
         let mut own = self.own();
         own.begin_write(topic);
@@ -316,7 +313,7 @@ impl Presence {
         Write { presence: self, topic, incarnation: own.incarnation, is_settled: false }
     }
 
-    /// The table of the incarnation that the node has now.
+    /// Returns the table of the node's current incarnation.
     fn own(&self) -> MutexGuard<'_, Own> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let incarnation = self.lease.incarnation();
@@ -327,17 +324,17 @@ impl Presence {
     }
 }
 
-/// A write of single members of a topic. Unless it is told that all went well, the topic becomes doubtful: if the
-/// call is dropped half-way nobody knows either.
+/// A write of single members of a topic. The topic becomes dirty unless the write is settled: a call that is dropped
+/// half-way may or may not have taken effect.
 struct Write<'a> {
-    presence: &'a Presence,
+    presence: &'a PresenceStore,
     topic: &'a TopicName,
     incarnation: Incarnation,
     is_settled: bool,
 }
 
 impl Write<'_> {
-    /// Waits until the lease is held and nobody writes all of the topic.
+    /// Waits until the lease is held and the topic is not being rewritten.
     async fn until_possible(&self) -> Result<(), EngineError> {
         loop {
             let rewritten = self.presence.rewritten.notified();
@@ -350,13 +347,13 @@ impl Write<'_> {
         if held == self.incarnation { Ok(()) } else { Err(EngineError::Unavailable) }
     }
 
-    /// The node was taken for dead since the write began.
+    /// Returns true if the node was fenced since the write began.
     fn is_void(&self) -> bool {
         self.presence.own().incarnation != self.incarnation
     }
 
-    /// What to send the topic's commands through. Something of it may be in Redis from now on.
-    fn link(&self) -> Result<Ready, EngineError> {
+    /// Returns the topic's link. From now on Redis may have some of the topic.
+    fn link(&self) -> Result<CommandLink, EngineError> {
         let link = self.presence.links.of_topic(self.topic)?;
         let mut own = self.presence.own();
         if own.incarnation == self.incarnation {
@@ -366,15 +363,13 @@ impl Write<'_> {
     }
 
     async fn finish(self, commands: Pipeline) -> Result<(), EngineError> {
-        let mut link = self.link()?;
-        let answers = run(&mut link, &commands).await?;
-        link.accept_all(answers, &commands)?;
+        self.link()?.pipeline(&commands).await?;
         let is_void = self.is_void();
         self.settle();
         if is_void { Err(EngineError::Unavailable) } else { Ok(()) }
     }
 
-    /// Redis has done it, which is in vain if the lease had ended meanwhile.
+    /// Notes that Redis has run the write. The write counts only if the lease is still held.
     fn settle(mut self) {
         self.is_settled = self.presence.lease.held() == Some(self.incarnation);
     }
@@ -391,19 +386,21 @@ impl Drop for Write<'_> {
     }
 }
 
-impl fmt::Debug for Presence {
+impl fmt::Debug for PresenceStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presence").field("incarnation", &self.lease.incarnation()).finish_non_exhaustive()
+        f.debug_struct("PresenceStore")
+            .field("incarnation", &self.lease.incarnation())
+            .finish_non_exhaustive()
     }
 }
 
-/// What one command was given.
+/// The contents of one command.
 struct Put {
     members: usize,
     bytes: usize,
 }
 
-/// One command with the next members.
+/// Adds one command with the next members.
 fn put_members<'a>(
     commands: &mut Pipeline,
     key: &str,

@@ -1,76 +1,77 @@
-//! The members of this node: the truth, of which Redis has a copy.
+//! The members of this node, of which Redis has a copy.
 //!
-//! The table belongs to one incarnation; when that is taken for dead everything in it is lost. A topic is in the table
-//! while it has members, or while it is being written.
+//! The table belongs to one incarnation and is lost when that is fenced. A topic is in the table while it has members
+//! or is being written.
 
 use std::collections::{HashMap, HashSet};
 
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
 use crate::capacity::shrunk_capacity;
-use crate::members::{Member, Members};
-use crate::presence::PresenceStats;
+use crate::contract::{Member, PresenceStats};
+use crate::members::Members;
 use crate::redis::keys::Incarnation;
 
 pub(super) struct Own {
     pub(super) incarnation: Incarnation,
-    /// Clients choose topic names, so this is no place for a fast hash.
+    /// Clients choose topic names, so a fast hash is not safe here.
     topics: HashMap<TopicName, Present>,
-    /// Topics of which Redis' copy may be wrong. One without members of which nothing was ever sent is not among them:
-    /// clients that come and go while Redis is away leave nothing behind.
-    doubtful: HashSet<TopicName>,
-    /// What may have been left behind under incarnations that are over.
+    /// Topics whose copy in Redis may be wrong. A topic without members of which nothing was sent is not dirty, so
+    /// clients that come and go while Redis is lost leave nothing behind.
+    dirty: HashSet<TopicName>,
+    /// Topics that may have members of earlier incarnations.
     leftovers: Vec<(Incarnation, TopicName)>,
 }
 
 #[derive(Default)]
 struct Present {
     members: Members,
-    /// Changes of single members that Redis has not answered yet.
+    /// The number of writes that Redis has not answered yet.
     writes: usize,
-    /// Some of those were under way at the same time, so that nobody knows which of their counts came last.
+    /// Writes were in flight at the same time, so the order of their counts is unknown.
     is_disordered: bool,
-    /// All of the topic is being written. Whoever wants to write a single member waits.
+    /// The topic is being rewritten. Writes of single members wait.
     is_rewritten: bool,
-    /// The topic is among those that Redis knows the node to have members in.
+    /// The topic is in Redis' list of topics with members of the node.
     is_listed: bool,
-    /// Something of the topic was sent to Redis under this incarnation, and may be there.
+    /// Some of the topic was sent to Redis under this incarnation and may be stored.
     is_sent: bool,
 }
 
 impl Own {
     pub(super) fn new(incarnation: Incarnation) -> Self {
-        Self { incarnation, topics: HashMap::new(), doubtful: HashSet::new(), leftovers: Vec::new() }
+        Self { incarnation, topics: HashMap::new(), dirty: HashSet::new(), leftovers: Vec::new() }
     }
 
-    /// Loses everything, as the members of another incarnation.
+    /// Starts over as another incarnation without members.
     pub(super) fn begin_again(&mut self, incarnation: Incarnation) {
-        let Self { incarnation: before, doubtful, leftovers, .. } =
+        let Self { incarnation: before, dirty, leftovers, .. } =
             std::mem::replace(self, Self::new(incarnation));
         self.leftovers = leftovers;
-        self.leftovers.extend(doubtful.into_iter().map(|topic| (before, topic)));
+        self.leftovers.extend(dirty.into_iter().map(|topic| (before, topic)));
     }
 
-    /// Takes note of a write of single members that begins.
+    /// Notes the beginning of a write of single members.
     pub(super) fn begin_write(&mut self, topic: &TopicName) {
         let present = self.present(topic);
         present.is_disordered |= present.writes > 0;
         present.writes += 1;
     }
 
-    /// Takes note that Redis may have something of the topic from now on.
+    /// Notes that Redis may have some of the topic from now on.
     pub(super) fn send(&mut self, topic: &TopicName) {
         self.present(topic).is_sent = true;
     }
 
-    pub(super) fn end_write(&mut self, topic: &TopicName, mut is_doubtful: bool) {
+    pub(super) fn end_write(&mut self, topic: &TopicName, mut is_dirty: bool) {
         if let Some(present) = self.topics.get_mut(topic) {
-            // A node that leaves empties the table while writes are under way: they are not counted in what comes after.
+            // A node that leaves empties the table while writes are under way: they are not counted in what comes
+            // after.
             present.writes = present.writes.saturating_sub(1);
-            is_doubtful |= present.writes == 0 && std::mem::take(&mut present.is_disordered);
+            is_dirty |= present.writes == 0 && std::mem::take(&mut present.is_disordered);
         }
-        if is_doubtful {
-            self.doubtful.insert(topic.clone());
+        if is_dirty {
+            self.dirty.insert(topic.clone());
         }
         self.forget_if_unused(topic);
     }
@@ -86,9 +87,9 @@ impl Own {
         }
     }
 
-    /// Whether anything of the client may be in Redis.
+    /// Returns true if Redis may have some data of the client.
     pub(super) fn may_have(&self, topic: &TopicName, client: ClientId) -> bool {
-        self.doubtful.contains(topic)
+        self.dirty.contains(topic)
             || self
                 .topics
                 .get(topic)
@@ -104,7 +105,7 @@ impl Own {
         self.topics.get(topic).map_or(one, |present| present.members.stats_with(info))
     }
 
-    /// How many members there are beside the client.
+    /// Returns the number of members other than the client.
     pub(super) fn others(&self, topic: &TopicName, client: ClientId) -> usize {
         self.topics.get(topic).map_or(0, |present| present.members.others(client))
     }
@@ -113,22 +114,22 @@ impl Own {
         self.topics.get(topic).map(|present| present.members.iter().collect()).unwrap_or_default()
     }
 
-    /// Notes whether the topic is listed, and returns whether it was.
+    /// Sets whether the topic is listed, and returns the value before.
     pub(super) fn list(&mut self, topic: &TopicName, is_listed: bool) -> bool {
         self.topics.get_mut(topic).is_some_and(|present| std::mem::replace(&mut present.is_listed, is_listed))
     }
 
-    pub(super) fn doubt(&mut self, topic: &TopicName) {
-        self.doubtful.insert(topic.clone());
+    pub(super) fn mark_dirty(&mut self, topic: &TopicName) {
+        self.dirty.insert(topic.clone());
     }
 
-    pub(super) fn doubt_all(&mut self) {
-        self.doubtful.extend(self.topics.keys().cloned());
+    pub(super) fn mark_all_dirty(&mut self) {
+        self.dirty.extend(self.topics.keys().cloned());
     }
 
-    /// The doubtful topics, and how many members each has.
-    pub(super) fn doubtful(&self) -> Vec<(TopicName, usize)> {
-        self.doubtful.iter().map(|topic| (topic.clone(), self.stats(topic).clients)).collect()
+    /// Returns the dirty topics and their numbers of members.
+    pub(super) fn dirty(&self) -> Vec<(TopicName, usize)> {
+        self.dirty.iter().map(|topic| (topic.clone(), self.stats(topic).clients)).collect()
     }
 
     pub(super) fn leave_behind(&mut self, incarnation: Incarnation, topic: TopicName) {
@@ -147,33 +148,32 @@ impl Own {
         self.topics.get(topic).is_some_and(|present| present.is_rewritten)
     }
 
-    /// Takes note that all of the topic is going to be written, unless that is not needed, or not yet possible. From
-    /// now on only new doubts count.
+    /// Begins a rewrite and clears the dirty mark. Returns false if none is needed, or if writes are in flight.
     pub(super) fn begin_rewrite(&mut self, topic: &TopicName) -> bool {
-        if self.topics.get(topic).is_some_and(|present| present.writes > 0) || !self.doubtful.remove(topic) {
+        if self.topics.get(topic).is_some_and(|present| present.writes > 0) || !self.dirty.remove(topic) {
             return false;
         }
-        if let Some(capacity) = shrunk_capacity(self.doubtful.len(), self.doubtful.capacity()) {
-            self.doubtful.shrink_to(capacity);
+        if let Some(capacity) = shrunk_capacity(self.dirty.len(), self.dirty.capacity()) {
+            self.dirty.shrink_to(capacity);
         }
         let present = self.topics.entry(topic.clone()).or_default();
         (present.is_rewritten, present.is_sent) = (true, true);
         true
     }
 
-    pub(super) fn end_rewrite(&mut self, topic: &TopicName, is_doubtful: bool) {
+    pub(super) fn end_rewrite(&mut self, topic: &TopicName, is_dirty: bool) {
         if let Some(present) = self.topics.get_mut(topic) {
             present.is_rewritten = false;
         }
-        if is_doubtful {
-            self.doubtful.insert(topic.clone());
+        if is_dirty {
+            self.dirty.insert(topic.clone());
         }
         self.forget_if_unused(topic);
     }
 
     fn present(&mut self, topic: &TopicName) -> &mut Present {
-        // What is doubtful though it is not in the table was sent before.
-        let is_sent = self.doubtful.contains(topic);
+        // A dirty topic that is not in the table was sent before.
+        let is_sent = self.dirty.contains(topic);
         self.topics.entry(topic.clone()).or_insert_with(|| Present { is_sent, ..Present::default() })
     }
 
@@ -182,7 +182,7 @@ impl Own {
             |present: &&Present| present.members.is_empty() && present.writes == 0 && !present.is_rewritten;
         if let Some(present) = self.topics.get(topic).filter(is_unused) {
             if !present.is_sent {
-                self.doubtful.remove(topic);
+                self.dirty.remove(topic);
             }
             self.topics.remove(topic);
             if let Some(capacity) = shrunk_capacity(self.topics.len(), self.topics.capacity()) {
@@ -212,7 +212,7 @@ mod tests {
         Member { info: Arc::new(info), announce_leave: true }
     }
 
-    /// Adds the member, and finds out that Redis does not know it.
+    /// Adds the member without success in Redis.
     fn add_in_vain(own: &mut Own, topic: &TopicName, number: u128) {
         own.begin_write(topic);
         own.add(topic, member(number));
@@ -235,30 +235,30 @@ mod tests {
             own.begin_write(&topic);
             own.end_write(&topic, true);
             own.add(&topic, member(number + 1000));
-            own.doubt(&topic);
-            assert_eq!(own.doubtful(), [(topic.clone(), 2)]);
+            own.mark_dirty(&topic);
+            assert_eq!(own.dirty(), [(topic.clone(), 2)]);
             remove_in_vain(&mut own, &topic, number);
             remove_in_vain(&mut own, &topic, number + 1000);
-            assert_eq!((own.doubtful(), own.topics.len()), (vec![], 0));
+            assert_eq!((own.dirty(), own.topics.len()), (vec![], 0));
         }
     }
 
     #[test]
-    fn what_redis_may_have_stays_doubtful() {
+    fn what_redis_may_have_stays_dirty() {
         let (mut own, topic) = (Own::new(Incarnation::random()), topic("t"));
         own.begin_write(&topic);
         own.add(&topic, member(1));
         own.send(&topic);
         own.end_write(&topic, false);
         remove_in_vain(&mut own, &topic, 1);
-        assert_eq!(own.doubtful(), [(topic.clone(), 0)]);
+        assert_eq!(own.dirty(), [(topic.clone(), 0)]);
         // Even if others come and go.
         add_in_vain(&mut own, &topic, 2);
         remove_in_vain(&mut own, &topic, 2);
-        assert_eq!(own.doubtful(), [(topic.clone(), 0)]);
+        assert_eq!(own.dirty(), [(topic.clone(), 0)]);
         assert!(own.begin_rewrite(&topic));
         own.end_rewrite(&topic, false);
-        assert_eq!((own.doubtful(), own.topics.len()), (vec![], 0));
+        assert_eq!((own.dirty(), own.topics.len()), (vec![], 0));
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
         let (first, second) = (Incarnation::random(), Incarnation::random());
         let mut own = Own::new(first);
         for (incarnation, name) in [(second, "t"), (Incarnation::random(), "u")] {
-            own.doubt(&topic(name));
+            own.mark_dirty(&topic(name));
             own.begin_again(incarnation);
         }
         let expected = [(first, vec![topic("t")]), (second, vec![topic("u")])];

@@ -1,5 +1,4 @@
-//! Reading who is present: what all nodes whose lease lasts have written, page by page, so that no more is read than
-//! the answer may take.
+//! Reads the members of all live nodes, page by page, so that not more is read than the answer may hold.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,26 +6,24 @@ use std::sync::Arc;
 use fanwire_protocol::{ANSWER_OVERHEAD_BYTES, ClientInfo, TopicName};
 use redis::Value;
 
-use super::Presence;
-use crate::engine::EngineError;
-use crate::presence::PresenceStats;
-use crate::redis::frame::Content;
+use super::PresenceStore;
+use crate::contract::{EngineError, PresenceStats};
+use crate::redis::frame::FrameContent;
 use crate::redis::keys::Incarnation;
-use crate::redis::link::Ready;
-use crate::redis::reply::{self, Members};
+use crate::redis::reply::{self, MembersPage};
+use crate::redis::server::link::CommandLink;
 
-/// Up to so many bytes of members, as answers count them, the number of users is exact; above it a user on several
-/// nodes counts on each.
+/// The bytes of members up to which the number of users is exact. Above it a user on several nodes counts once on each.
 const USERS_EXACT_BYTES_MAX: usize = 2 << 20;
 
-/// What is read of members at once. A page may take more if it is what Redis hands out in one step.
+/// The bytes of a page. A page of a single step of Redis may exceed them.
 const PAGE_BYTES_MAX: usize = 256 << 10;
 
-/// The nodes that have members in a topic and are alive.
+/// The live nodes with members in a topic.
 type Alive = Vec<(Incarnation, PresenceStats)>;
 
-impl Presence {
-    /// All that are present on live nodes.
+impl PresenceStore {
+    /// Returns the members of all live nodes.
     pub(in crate::redis) async fn list(
         &self,
         topic: &TopicName,
@@ -61,11 +58,11 @@ impl Presence {
         }
     }
 
-    async fn alive(&self, link: &mut Ready, topic: &TopicName) -> Result<Alive, EngineError> {
+    async fn alive(&self, link: &mut CommandLink, topic: &TopicName) -> Result<Alive, EngineError> {
         let mut command = redis::cmd("HGETALL");
         let counts = link.command(command.arg(self.keys.member_counts(topic))).await?;
         let counts = reply::pairs(counts).ok_or_else(|| link.nonsense())?;
-        // Whoever else writes there writes what is not counted.
+        // Unreadable counts are of another program.
         let counts: Alive = counts.iter().filter_map(|(node, counts)| parse_counts(node, counts)).collect();
         if counts.is_empty() {
             return Ok(counts);
@@ -79,11 +76,11 @@ impl Presence {
         Ok(alive.map(|(counts, _)| counts).collect())
     }
 
-    /// Calls `take` with each member once. Stops with [`EngineError::TooLong`] when all of them take more than
-    /// `bytes_max`, as answers count them.
+    /// Calls `take` with each member once. Stops with [`EngineError::TooLong`] if the members exceed `bytes_max`, as
+    /// counted by answers.
     async fn read(
         &self,
-        link: &mut Ready,
+        link: &mut CommandLink,
         topic: &TopicName,
         alive: &Alive,
         bytes_max: usize,
@@ -101,8 +98,8 @@ impl Presence {
             let arguments = [&cursor, arguments[0].as_bytes(), arguments[1].as_bytes()];
             let answer = reply::members(link.script(&self.scripts.members, &keys, &arguments).await?);
             let (done, next, bodies) = match answer {
-                Some(Members::Page { done, next, bodies }) if done <= keys.len() => (done, next, bodies),
-                Some(Members::TooLong) => return Err(EngineError::TooLong),
+                Some(MembersPage::Page { done, next, bodies }) if done <= keys.len() => (done, next, bodies),
+                Some(MembersPage::TooLong) => return Err(EngineError::TooLong),
                 _ => return Err(link.nonsense()),
             };
             keys.drain(..done);
@@ -112,16 +109,15 @@ impl Presence {
             }
             for body in bodies {
                 let body_bytes = body.len();
-                bytes += match Content::parse(body, 0) {
-                    Ok(Content::Member(info)) if taken.insert(info.client) => {
+                bytes += match FrameContent::parse(body, 0) {
+                    Ok(FrameContent::Member(info)) if taken.insert(info.client) => {
                         let bytes = info.answer_bytes();
                         take(info);
                         bytes
                     }
-                    // It was in an earlier page too.
-                    Ok(Content::Member(_)) => 0,
-                    // A member that cannot be read is of a node of another version. The others are not worth less
-                    // for it.
+                    // It was in an earlier page.
+                    Ok(FrameContent::Member(_)) => 0,
+                    // An unreadable member is of a node of another version. The others still count.
                     _ => ANSWER_OVERHEAD_BYTES + body_bytes,
                 };
                 if bytes > bytes_max {

@@ -1,5 +1,5 @@
-//! Writes doubtful topics anew: afterwards Redis has exactly the members that this node knows of, and those that it
-//! had beyond them have left, with the leaves that were to be said.
+//! Rewrites dirty topics: afterwards Redis has exactly the members that this node knows, and others have left, with
+//! their announced leaves.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,56 +10,55 @@ use redis::{Pipeline, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{COMMAND_MEMBERS_MAX, Presence, Put, counts, expire, put_members};
-use crate::engine::EngineError;
-use crate::redis::cleaner::run;
+use super::{COMMAND_MEMBERS_MAX, PresenceStore, Put, counts, expire, put_members};
+use crate::contract::EngineError;
 use crate::redis::keys::Incarnation;
-use crate::redis::link::Ready;
+use crate::redis::server::link::CommandLink;
 
-/// How often everything is written anew, so that the backstop is never reached by a node that lives.
+/// The interval at which all topics are rewritten, so that keys of a live node do not expire by the backstop.
 const RENEWAL: Duration = Duration::from_secs(8 * 60 * 60);
-/// Topics that are written anew at a time. Who wants to write single members of one of them waits.
+/// The most topics in one rewrite. Writes of single members of these topics wait.
 const TOPICS_MAX: usize = 128;
-/// The members from which on no further topic is written anew at that time, and those from which on a round trip is
-/// given no more: a topic of very many is written in several.
+/// The members at which a rewrite gets no further topic and a round trip no further command. A very large topic is
+/// written in several round trips.
 const MEMBERS_MAX: usize = 2000;
-/// The bytes from which on a round trip is given no more.
+/// The bytes at which a round trip gets no further command.
 const ROUND_BYTES_MAX: usize = 2 << 20;
 
-impl Presence {
-    /// Repairs what is doubtful after each sign of life, for ever.
+impl PresenceStore {
+    /// Repairs dirty topics after each heartbeat, forever.
     pub(in crate::redis) async fn run(self: Arc<Self>) {
-        let mut beats = self.lease.beats();
+        let mut heartbeats = self.lease.heartbeats();
         let mut renewed = Instant::now();
         let mut lapses = 0;
-        while beats.changed().await.is_ok() {
-            let lapses_now = beats.borrow_and_update().lapses;
+        while heartbeats.changed().await.is_ok() {
+            let lapses_now = heartbeats.borrow_and_update().lapses;
             if renewed.elapsed() >= RENEWAL || lapses_now != lapses {
                 (renewed, lapses) = (Instant::now(), lapses_now);
-                self.own().doubt_all();
+                self.own().mark_all_dirty();
             }
             self.repair().await;
         }
     }
 
-    /// What fails remains doubtful.
+    /// Rewrites dirty topics. Topics that fail stay dirty.
     async fn repair(&self) {
         let _alone = self.repairing.lock().await;
-        let (leftovers, doubtful) = {
+        let (leftovers, dirty) = {
             let mut own = self.own();
-            (own.take_leftovers(), own.doubtful())
+            (own.take_leftovers(), own.dirty())
         };
         for (dead, topics) in leftovers {
-            let finished = self.cleaner.take_out(dead, topics.clone()).await.unwrap_or_default();
+            let finished = self.reaper.take_out(dead, topics.clone()).await.unwrap_or_default();
             let mut own = self.own();
             for topic in topics.into_iter().filter(|topic| !finished.contains(topic)) {
                 own.leave_behind(dead, topic);
             }
         }
-        let members: HashMap<TopicName, usize> = doubtful.into_iter().collect();
+        let members: HashMap<TopicName, usize> = dirty.into_iter().collect();
         for (link, topics) in self.links.by_link(members.keys().cloned().collect()) {
             for batch in batches(topics, &members) {
-                // Without the lease or the link there is nothing to do until the next time.
+                // Without the lease or the link the rest waits for the next heartbeat.
                 let Some(incarnation) = self.lease.held() else { return };
                 let Ok(mut link) = self.links.link(link) else { break };
                 let mut rewrite = Rewrite::begin(self, incarnation, &batch);
@@ -71,19 +70,19 @@ impl Presence {
     }
 }
 
-/// Topics that are being written as a whole. Those that are not done when this is dropped are doubtful again.
+/// Topics that are being rewritten. Topics that are not done when this is dropped are dirty again.
 struct Rewrite<'a> {
-    presence: &'a Presence,
+    presence: &'a PresenceStore,
     incarnation: Incarnation,
-    topics: Vec<(TopicName, Progress)>,
-    /// What goes to Redis next.
+    topics: Vec<(TopicName, RewriteProgress)>,
+    /// The commands to send next.
     round: Round,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum RewriteProgress {
     Open,
-    /// Redis has refused some of it.
+    /// Redis has refused a command.
     Refused,
     Done,
 }
@@ -91,23 +90,23 @@ enum Progress {
 #[derive(Default)]
 struct Round {
     commands: Pipeline,
-    /// For each command the index of its topic.
+    /// The index of each command's topic.
     topics: Vec<usize>,
-    /// The topics of which nothing comes after this round.
+    /// The topics that end with this round.
     last_of: Vec<usize>,
     members: usize,
     bytes: usize,
 }
 
 impl<'a> Rewrite<'a> {
-    fn begin(presence: &'a Presence, incarnation: Incarnation, topics: &[TopicName]) -> Self {
+    fn begin(presence: &'a PresenceStore, incarnation: Incarnation, topics: &[TopicName]) -> Self {
         let mut own = presence.own();
         let topics = topics.iter().filter(|topic| own.incarnation == incarnation && own.begin_rewrite(topic));
-        let topics = topics.map(|topic| (topic.clone(), Progress::Open)).collect();
+        let topics = topics.map(|topic| (topic.clone(), RewriteProgress::Open)).collect();
         Self { presence, incarnation, topics, round: Round::default() }
     }
 
-    async fn run(&mut self, link: &mut Ready) -> Result<(), EngineError> {
+    async fn run(&mut self, link: &mut CommandLink) -> Result<(), EngineError> {
         if self.topics.is_empty() {
             return Ok(());
         }
@@ -115,9 +114,9 @@ impl<'a> Rewrite<'a> {
         for (topic, _) in &self.topics {
             commands.hkeys(self.presence.keys.members(topic, self.incarnation));
         }
-        let there = link.answers(&commands).await?;
+        let there = link.run(&commands).await?;
         for ((index, there), command) in there.into_iter().enumerate().zip(commands.cmd_iter()) {
-            // One topic in whose way something stands must not keep the others from being written.
+            // A topic whose key has another program's value must not prevent the others.
             if let Ok(Value::Array(there)) = link.accept(there, command) {
                 self.put_topic(link, index, &there).await?;
             }
@@ -125,16 +124,16 @@ impl<'a> Rewrite<'a> {
         self.send(link).await
     }
 
-    /// Everything of the topic, given which clients are there already.
+    /// Adds the commands of a topic. `there` are the clients that Redis has.
     async fn put_topic(
         &mut self,
-        link: &mut Ready,
+        link: &mut CommandLink,
         index: usize,
         there: &[Value],
     ) -> Result<(), EngineError> {
         let (presence, incarnation) = (self.presence, self.incarnation);
         let topic = &self.topics[index].0.clone();
-        // Whoever comes or goes from here on waits, and is written then.
+        // Later changes of members wait for the end of the rewrite.
         let (stats, members) = {
             let mut own = presence.own();
             let stats = own.stats(topic);
@@ -173,8 +172,8 @@ impl<'a> Rewrite<'a> {
         Ok(())
     }
 
-    /// Takes note that all commands so far are the topic's, or of those before.
-    async fn send_if_full(&mut self, link: &mut Ready, index: usize) -> Result<(), EngineError> {
+    /// Assigns the new commands to the topic, and sends the round if it is full.
+    async fn send_if_full(&mut self, link: &mut CommandLink, index: usize) -> Result<(), EngineError> {
         self.round.topics.resize(self.round.commands.len(), index);
         if self.round.members < MEMBERS_MAX && self.round.bytes < ROUND_BYTES_MAX {
             return Ok(());
@@ -182,7 +181,7 @@ impl<'a> Rewrite<'a> {
         self.send(link).await
     }
 
-    async fn send(&mut self, link: &mut Ready) -> Result<(), EngineError> {
+    async fn send(&mut self, link: &mut CommandLink) -> Result<(), EngineError> {
         let Round { commands, topics, last_of, .. } = std::mem::take(&mut self.round);
         if self.presence.lease.held() != Some(self.incarnation) {
             return Err(EngineError::Unavailable);
@@ -190,10 +189,10 @@ impl<'a> Rewrite<'a> {
         if commands.is_empty() {
             return Ok(());
         }
-        let answers = run(link, &commands).await?;
+        let answers = link.run(&commands).await?;
         for ((answer, command), index) in answers.into_iter().zip(commands.cmd_iter()).zip(topics) {
             if link.accept(answer, command).is_err() {
-                self.topics[index].1 = Progress::Refused;
+                self.topics[index].1 = RewriteProgress::Refused;
             }
         }
         if self.presence.lease.held() != Some(self.incarnation) {
@@ -201,8 +200,8 @@ impl<'a> Rewrite<'a> {
         }
         for index in last_of {
             let progress = &mut self.topics[index].1;
-            if *progress == Progress::Open {
-                *progress = Progress::Done;
+            if *progress == RewriteProgress::Open {
+                *progress = RewriteProgress::Done;
             }
         }
         Ok(())
@@ -221,7 +220,7 @@ impl Drop for Rewrite<'_> {
         let mut own = self.presence.own();
         let is_void = own.incarnation != self.incarnation;
         for (topic, progress) in self.topics.drain(..) {
-            let is_done = progress == Progress::Done;
+            let is_done = progress == RewriteProgress::Done;
             if !is_void {
                 own.end_rewrite(&topic, !is_done);
             } else if !is_done {
@@ -232,7 +231,7 @@ impl Drop for Rewrite<'_> {
     }
 }
 
-/// Topics that are written anew one after the other, in parts of which each is bounded.
+/// Splits topics into batches of bounded size.
 fn batches(topics: Vec<TopicName>, members: &HashMap<TopicName, usize>) -> Vec<Vec<TopicName>> {
     let mut batches: Vec<Vec<TopicName>> = Vec::new();
     let mut members_in_last = MEMBERS_MAX;

@@ -1,15 +1,14 @@
--- Makes a client present unless too many others are.
+-- Adds a client to presence unless too many others are present.
 --
 -- KEYS: 1 the node's members, 2 counts.
--- ARGV: 1 client, 2 body, 3 incarnation, 4 the node's users with the client, 5 how many other members the node knows
---       of, 6 how many others there may be without the client, 7 TTL (ms), 8 '1' if nodes that are not listed are
---       dead, 9... the other nodes that live.
--- Returns 1 if it is present, 0 if not, -1 if there is a node that is not listed.
+-- ARGV: 1 client, 2 body, 3 incarnation, 4 the node's users with the client, 5 the number of other members that the
+--       node knows, 6 the most other members, 7 TTL (ms), 8 '1' if unlisted nodes are dead, 9... the other live nodes.
+-- Returns 1 if the client was added, 0 if not, -1 if there is an unlisted node.
 
 local lives = {}
 for i = 9, #ARGV do lives[ARGV[i]] = true end
 
--- The node may know more of its members than Redis does, after Redis lost some.
+-- After a loss of data in Redis the node may know more of its members.
 local own = redis.call('HLEN', KEYS[1]) - redis.call('HEXISTS', KEYS[1], ARGV[1])
 own = math.max(own, tonumber(ARGV[5]))
 local others = own

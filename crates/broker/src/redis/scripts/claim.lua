@@ -1,10 +1,9 @@
--- Lets one node at a time take out the members of one whose lease has ended, which is dead for good from then on.
--- Follows clock.lua.
+-- Fences a node whose lease has ended, and lets one node at a time remove its members. Follows clock.lua.
 --
--- KEYS: 1 nodes, 2 its lease, 3 its tombstone, 4 cleaning, 5 the nodes' names.
--- ARGV: 1 incarnation, 2 who cleans, 3 for how long others wait (ms), 4 TTL (ms) of what outlives leases.
--- Who cleans may be the node itself, which ends its lease by that.
--- Returns whether it is the caller's turn, how many others live, and what the dead node said of itself.
+-- KEYS: 1 nodes, 2 its lease, 3 its tombstone, 4 reaping, 5 the nodes' details.
+-- ARGV: 1 incarnation, 2 the reaper, 3 the time that others wait (ms), 4 TTL (ms) of data that outlives leases.
+-- The reaper may be the node itself, which thereby ends its lease.
+-- Returns 1 if the caller is to reap, the number of other live nodes, and the dead node's details.
 
 local NOT_NOW = { 0, 0, '' }
 
@@ -12,11 +11,11 @@ local now = clock()
 if ARGV[2] ~= ARGV[1] then
   local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
   if not ends or tonumber(ends) > now then return NOT_NOW end
-  local cleans = redis.call('GET', KEYS[4])
-  if cleans and cleans ~= ARGV[2] then return NOT_NOW end
+  local reaps = redis.call('GET', KEYS[4])
+  if reaps and reaps ~= ARGV[2] then return NOT_NOW end
 end
 redis.call('DEL', KEYS[2])
--- If this is not finished, another finds that the lease has ended.
+-- If the caller does not finish, another node finds that the lease has ended.
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('SET', KEYS[4], ARGV[2], 'PX', ARGV[3])

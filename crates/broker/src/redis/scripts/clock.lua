@@ -1,4 +1,4 @@
--- Redis' own clock, for every script about leases. Prefixed to those scripts.
+-- Redis' own clock. Prefixed to the scripts about leases.
 
 -- Milliseconds.
 local function clock()

@@ -1,7 +1,7 @@
--- A page of what is kept. Follows topic.lua, touch.lua and scan.lua.
+-- Reads a page of history. Follows topic.lua, touch.lua and scan.lua.
 --
--- ARGV: 5 the offset that the page begins after, or '', 6 its epoch, '' for any, 7 limit, 8 '1' for newest first,
--- 9 bytes. The first publication always fits.
+-- ARGV: 5 the offset after which the page begins, or '', 6 its epoch, '' for any, 7 limit, 8 '1' for newest first,
+-- 9 the most bytes. The first publication always fits.
 -- Returns epoch, top, 0 if the epoch did not match, 1 if it did, 2 if the page ended at the bytes, and the page:
 -- offset, body, offset, body...
 

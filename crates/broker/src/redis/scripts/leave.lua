@@ -1,7 +1,7 @@
--- What is said when a member goes. Prefixed to the scripts that take members out; whoever deletes a member says its
--- leave, in the same step, so it is said once.
+-- Publishes the leave of a removed member. Prefixed to the scripts that remove members: a member is deleted and its
+-- leave published in one step, so the leave is published once.
 
--- The kind of body of a member whose leave is to be said, see frame.rs.
+-- The body's kind of a member whose leave is announced, see frame.rs.
 local ANNOUNCED = 6
 
 local function say_leave(channel, body)

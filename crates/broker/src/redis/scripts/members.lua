@@ -1,12 +1,12 @@
--- Reads a page of a topic's members. Redis hands out members by the step, of which it alone knows the length: a step that
--- does not fit is not sent, unless it is the only one of its page.
+-- Reads a page of a topic's members. Redis returns members in steps of unknown length: a step that does not fit is not
+-- returned, unless it is the only one of its page.
 --
--- KEYS: the members of each node, from the first that was not read whole.
--- ARGV: 1 the cursor in the first of them, 2 bytes of a page, 3 bytes of all that is still wanted.
--- Returns how many of KEYS are read whole, or -1 if there is more than is wanted; the cursor in the next; and the page:
--- client, body, client, body... Only the last page may be empty, and a member may be in more than one.
+-- KEYS: the members of each node, from the first that is not fully read.
+-- ARGV: 1 the cursor in the first of them, 2 the bytes of a page, 3 the bytes that may still be read.
+-- Returns how many of KEYS are fully read, or -1 if the bytes are exceeded; the cursor in the next; and the page:
+-- client, body, client, body... Only the last page may be empty, and a member may be in more than one page.
 
--- Members in a step: few at first, since each may be long.
+-- The members in a step: few at first, since each may be long.
 local FIRST_MEMBERS, MEMBERS_MAX = 2, 64
 
 local cursor, page_bytes_max, bytes_max = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])

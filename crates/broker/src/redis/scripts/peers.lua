@@ -1,6 +1,6 @@
--- The nodes whose lease lasts. Follows clock.lua.
+-- Returns the live nodes. Follows clock.lua.
 --
--- KEYS: 1 nodes, 2 what they say of themselves. Returns incarnation, what it said of itself; incarnation...
+-- KEYS: 1 nodes, 2 their details. Returns incarnation, details, incarnation, details...
 
 local peers = {}
 for _, incarnation in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. clock(), '+inf')) do

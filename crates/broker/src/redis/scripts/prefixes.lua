@@ -1,4 +1,4 @@
--- Says that a cluster lives under a prefix, unless it is new and others live. Follows clock.lua.
+-- Registers a cluster's prefix, unless it is new and other clusters are live. Follows clock.lua.
 --
 -- KEYS: 1 prefixes. ARGV: 1 prefix, 2 lease (ms), 3 '1' if others are refused, 4 TTL (ms).
 -- Returns the prefix of another cluster, or ''.

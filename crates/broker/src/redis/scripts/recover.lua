@@ -1,8 +1,8 @@
--- All that a reader missed, if it can be had. Follows topic.lua, touch.lua and scan.lua.
+-- Reads the entries that a reader missed, if all are available. Follows topic.lua, touch.lua and scan.lua.
 --
--- ARGV: 5 the reader's offset, or '' to ask for the top alone, 6 its epoch, '' for any, 7 limit, 8 bytes, 9 '1' if the
---       first of the missed entries are wanted where not all fit.
--- Returns epoch, top, 1 if the answer is complete, 2 if it only does not fit, else 0, and the missed entries: offset,
+-- ARGV: 5 the reader's offset, or '' to ask for the top alone, 6 its epoch, '' for any, 7 limit, 8 the most bytes,
+--       9 '1' to return the first of the missed entries if not all fit.
+-- Returns epoch, top, 1 if the answer is complete, 2 if it exceeds the limit, else 0, and the missed entries: offset,
 -- body, offset, body...
 
 local topic = touch()

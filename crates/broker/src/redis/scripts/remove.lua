@@ -1,8 +1,8 @@
--- Takes clients out of a topic, as far as they are there. Follows leave.lua.
+-- Removes clients from a topic. Clients may be absent. Follows leave.lua.
 --
 -- KEYS: 1 the node's members, 2 counts.
 -- ARGV: 1 channel, 2 incarnation, 3 the node's new counts, or '', 4 TTL of the counts (ms), 5... clients.
--- Returns how many were there.
+-- Returns the number of removed clients.
 
 local bodies = {}
 for i = 5, #ARGV do
@@ -12,7 +12,7 @@ for i = 5, #ARGV do
     bodies[#bodies + 1] = body
   end
 end
--- What has been deleted must be said, even if the counts cannot be kept.
+-- The leaves of deleted clients must be published, even if the counts cannot be stored.
 local counted
 if ARGV[3] == '' then
   counted = redis.pcall('HDEL', KEYS[2], ARGV[2])

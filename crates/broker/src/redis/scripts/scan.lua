@@ -1,12 +1,12 @@
--- Reads entries of a stream piece by piece, for the reading scripts: what does not fit an answer is not read.
+-- Reads entries of a stream in pieces, for the read scripts: entries that do not fit the answer are not read.
 
--- What is around a publication in an answer, as every engine counts it.
+-- The overhead of a publication in an answer, as every engine counts it.
 local OVERHEAD_BYTES = 64
 
--- Entries that are read at once: few at first, since each may be long.
+-- The entries in a piece: few at first, since each may be long.
 local FIRST_ENTRIES, ENTRIES_MAX = 2, 64
 
--- Calls `take` with the id and the fields of each entry until it returns false, or there were `limit` of them.
+-- Calls `take` with the id and the fields of each entry, until it returns false or `limit` is reached.
 -- `command` is XRANGE or XREVRANGE, `from` and `to` are its arguments.
 local function scan(command, from, to, limit, take)
   local piece = FIRST_ENTRIES

@@ -1,4 +1,4 @@
--- A topic's meta key, for every script that needs the position. Prefixed to those scripts.
+-- Reads a topic's meta key. Prefixed to the scripts that need the position.
 --
 -- KEYS: 1 meta, 2 stream.
 -- Meta is '1' (its format), epoch (8), lineage (8), TTL bucket (8), top offset in decimal, and, if versions are
@@ -7,7 +7,7 @@
 local FOREIGN = 'FOREIGN the key of a position holds something else'
 local META = '^1(%w%w%w%w%w%w%w%w)(%w%w%w%w%w%w%w%w)(%w%w%w%w%w%w%w%w)(%d+)(.*)$'
 
--- The topic as it is kept; without lineage if it is new, nil if the key is not ours.
+-- Returns the stored topic; without lineage if it is new, nil if the key has another program's value.
 local function open(fresh_epoch)
   local meta = redis.call('GET', KEYS[1])
   if not meta then return { epoch = fresh_epoch, offset = 0, version = '' } end
@@ -16,12 +16,12 @@ local function open(fresh_epoch)
   return { epoch = epoch, lineage = lineage, bucket = bucket, offset = tonumber(offset), version = version }
 end
 
--- No bucket that a publish could have.
+-- Not a bucket of any publish.
 local NO_BUCKET = 'zzzzzzzz'
 
--- Keeps a new topic's position, and deletes what is left of a stream whose position is gone. Fails, before anything is
--- done, if that is not a stream. The deletion comes last: once a script has written, whatever it was, Redis takes
--- everything else from it, even when its memory is full.
+-- Stores a new topic's position, and deletes a stream whose position is gone. Fails before any write if that key is not
+-- a stream. The deletion comes last: once a script has written, Redis accepts its other writes even if its memory is
+-- full.
 local function begin(topic, lineage, ttl)
   redis.call('XLEN', KEYS[2])
   redis.call('SET', KEYS[1], '1' .. topic.epoch .. lineage .. NO_BUCKET .. '0', 'PX', ttl)

@@ -1,8 +1,8 @@
--- Keeps a topic's position alive, and starts its epoch if it has none. Follows topic.lua in the reading scripts.
+-- Keeps a topic's position alive, and starts its epoch if it has none. Follows topic.lua in the read scripts.
 --
--- ARGV: 1 fresh epoch, 2 the caller's lineage, 3 meta TTL (ms), 4 the same as long as nothing was published.
+-- ARGV: 1 fresh epoch, 2 the caller's lineage, 3 meta TTL (ms), 4 the same without any publication.
 
--- The topic, or nil if the key is not ours.
+-- Returns the topic, or nil if the key has another program's value.
 local function touch()
   local topic = open(ARGV[1])
   if not topic then return nil end

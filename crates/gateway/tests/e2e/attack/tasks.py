@@ -44,7 +44,7 @@ ENDING = {
     "link": "the task link of the Redis engine ended",
     "subscriptions": "the task subscriptions of the Redis engine ended",
     "presence": "the task presence of the Redis engine ended",
-    "cleaner": "the task cleaner of the Redis engine ended",
+    "reaper": "the task reaper of the Redis engine ended",
     "lease": "the task lease of the Redis engine ended",
 }
 

@@ -95,7 +95,7 @@ def test_it_is_no_redis(name):
     with contextlib.closing(stranger.listener):
         with UnreadyServer(redis_settings(f"127.0.0.1:{stranger.port}")) as node:
             attempts, began = stranger.attempts, time.monotonic()
-            assert_refused_and_said(node, "Redis cannot be used")
+            assert_refused_and_said(node, "Redis is unavailable")
             rate = (stranger.attempts - attempts) / (time.monotonic() - began)
             assert rate < ATTEMPTS_PER_SECOND_MAX, f"{rate:.1f} attempts in a second"
 

@@ -116,12 +116,12 @@ def test_a_node_that_starts_without_redis():
         with UnreadyServer(redis_settings(redis.address)) as node:
             mark = LogMark([node])
             mark.begin[node] = 0
-            said = until(lambda: mark.lines(node, "Redis cannot be used"), "it says what is missing")
+            said = until(lambda: mark.lines(node, "Redis is unavailable"), "it says what is missing")
             assert readiness(node)[0] == 503
             before, began = cpu_seconds(node.process), time.monotonic()
             until(lambda: time.monotonic() - began > 2, "some attempts have failed")
             assert cpu_seconds(node.process) - before < 0.4, "a node that waits for Redis costs next to nothing"
-            assert mark.lines(node, "Redis cannot be used") == said, "it is said once"
+            assert mark.lines(node, "Redis is unavailable") == said, "it is said once"
             redis.start()
             until(lambda: readiness(node)[0] == 200, "the node is ready", LEASE)
             node.publish("open:first", 1)

@@ -17,7 +17,7 @@ const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
 /// How a handshake ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Handshake {
+pub(crate) enum TlsHandshake {
     Full,
     /// The client came back, and nothing had to be signed.
     Resumed,
@@ -30,7 +30,7 @@ pub(crate) enum Handshake {
     TimedOut,
 }
 
-impl Handshake {
+impl TlsHandshake {
     /// With their labels, in the order in which shards count them.
     pub(crate) const ALL: [(Self, &str); 6] = [
         (Self::Full, "full"),
@@ -44,12 +44,15 @@ impl Handshake {
 
 /// Makes a connection ready for requests, for as long as it is polled. There is no stream where the handshake did not
 /// succeed, which anybody can bring about.
-pub(crate) async fn shake_hands(tls: &Tls, stream: TcpStream) -> (Handshake, Option<TlsStream<TcpStream>>) {
+pub(crate) async fn shake_hands(
+    tls: &Tls,
+    stream: TcpStream,
+) -> (TlsHandshake, Option<TlsStream<TcpStream>>) {
     let acceptor = TlsAcceptor::from(tls.0.config.clone());
     match acceptor.accept(stream).await {
         Ok(stream) => match stream.get_ref().1.handshake_kind() {
-            Some(HandshakeKind::Resumed) => (Handshake::Resumed, Some(stream)),
-            _ => (Handshake::Full, Some(stream)),
+            Some(HandshakeKind::Resumed) => (TlsHandshake::Resumed, Some(stream)),
+            _ => (TlsHandshake::Full, Some(stream)),
         },
         Err(error) => {
             tracing::debug!(%error, "a TLS handshake failed");
@@ -58,16 +61,16 @@ pub(crate) async fn shake_hands(tls: &Tls, stream: TcpStream) -> (Handshake, Opt
     }
 }
 
-fn failure(error: &io::Error) -> Handshake {
+fn failure(error: &io::Error) -> TlsHandshake {
     match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::AlertReceived(_)) => Handshake::Refused,
-        Some(_) => Handshake::Invalid,
-        None => Handshake::Left,
+        Some(rustls::Error::AlertReceived(_)) => TlsHandshake::Refused,
+        Some(_) => TlsHandshake::Invalid,
+        None => TlsHandshake::Left,
     }
 }
 
 /// What requests are read from, encrypted or not.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
+pub(crate) trait ServerStream: AsyncRead + AsyncWrite + Unpin {
     /// Taken apart, for whoever goes on with it without tokio.
     fn into_parts(self) -> (TcpStream, Option<Box<ServerConnection>>);
 
@@ -75,7 +78,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
     async fn end(self);
 }
 
-impl Stream for TcpStream {
+impl ServerStream for TcpStream {
     fn into_parts(self) -> (TcpStream, Option<Box<ServerConnection>>) {
         (self, None)
     }
@@ -83,7 +86,7 @@ impl Stream for TcpStream {
     async fn end(self) {}
 }
 
-impl Stream for TlsStream<TcpStream> {
+impl ServerStream for TlsStream<TcpStream> {
     fn into_parts(self) -> (TcpStream, Option<Box<ServerConnection>>) {
         let (stream, session) = self.into_inner();
         (stream, Some(Box::new(session)))

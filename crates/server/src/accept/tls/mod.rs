@@ -19,7 +19,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use tokio::sync::Notify;
 
-pub(crate) use accept::{Handshake, Stream, shake_hands};
+pub(crate) use accept::{ServerStream, TlsHandshake, shake_hands};
 use certificate::PemFiles;
 pub use certificate::{Certificate, CertificateError, CertificateProblem};
 pub(crate) use reload::follow;
@@ -39,10 +39,10 @@ const TICKETS: usize = 1;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Tls(Arc<Shared>);
+pub(crate) struct Tls(Arc<TlsShared>);
 
 #[derive(Debug)]
-struct Shared {
+struct TlsShared {
     config: Arc<ServerConfig>,
     current: Arc<Current>,
     /// What the files held when they were first read.
@@ -95,7 +95,7 @@ impl Tls {
             // Clients then come back by whole handshakes.
             Err(error) => tracing::warn!(%error, "TLS session tickets cannot be made"),
         }
-        Ok(Self(Arc::new(Shared {
+        Ok(Self(Arc::new(TlsShared {
             config: Arc::new(config),
             current,
             fingerprint: files.fingerprint(),

@@ -1,59 +1,59 @@
-//! Takes out the members of nodes that have died. Any node may; whoever deletes a member says its leave in the same
-//! step, so that it makes no difference if two do it at once, or if one dies half-way.
+//! Removes the members of dead nodes. Any node may do so: a script deletes a member and publishes its leave in one
+//! step, so two nodes may reap at once, and one may die half-way.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use fanwire_protocol::TopicName;
-use redis::{Pipeline, Value};
+use redis::Value;
 
+use super::arguments::milliseconds;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
-use super::link::{Links, Ready, is_unknown_script};
-use super::milliseconds;
-use super::registry::{CLEANING_MAX, Registry};
-use super::scripts::{Script, Scripts};
-use crate::engine::EngineError;
+use super::nodes::{NodeTable, REAPING_MAX};
+use super::scripts::Scripts;
+use super::server::link::Links;
+use crate::contract::EngineError;
 
-pub(super) struct Cleaner {
-    registry: Arc<Registry>,
+pub(super) struct Reaper {
+    nodes: Arc<NodeTable>,
     keys: Arc<Keys>,
     links: Links,
     scripts: Arc<Scripts>,
 }
 
-impl Cleaner {
-    /// Members taken out in one call of the script, which keeps Redis from everything else for about a millisecond.
+impl Reaper {
+    /// The most members removed by one call of the script, which blocks Redis for about a millisecond.
     const MEMBERS: usize = 500;
-    /// Topics in one round trip.
+    /// The most topics in one round trip.
     const TOPICS: usize = 128;
 
-    pub(super) fn new(registry: Arc<Registry>, keys: Arc<Keys>, links: Links, scripts: Arc<Scripts>) -> Self {
-        Self { registry, keys, links, scripts }
+    pub(super) fn new(nodes: Arc<NodeTable>, keys: Arc<Keys>, links: Links, scripts: Arc<Scripts>) -> Self {
+        Self { nodes, keys, links, scripts }
     }
 
-    /// Cleans up after those whose lease has ended, for ever.
+    /// Reaps nodes whose lease has ended, forever.
     pub(super) async fn run(self: Arc<Self>, lease: Arc<Lease>) {
-        let mut beats = lease.beats();
-        while beats.changed().await.is_ok() {
-            let ended = beats.borrow_and_update().ended.clone();
+        let mut heartbeats = lease.heartbeats();
+        while heartbeats.changed().await.is_ok() {
+            let ended = heartbeats.borrow_and_update().ended.clone();
             for dead in ended {
-                if let Err(error) = self.clean_up_after(dead, lease.incarnation()).await {
-                    // The next beat brings it up again.
-                    tracing::debug!(%error, "a dead node's members are not all taken out yet");
+                if let Err(error) = self.claim_and_reap(dead, lease.incarnation()).await {
+                    // The next heartbeat reports the node again.
+                    tracing::debug!(%error, "some members of a dead node remain");
                 }
             }
         }
     }
 
-    /// Takes all of a node's members out of all topics of this application, and forgets the node.
-    pub(super) async fn clean(&self, dead: Incarnation) -> Result<(), EngineError> {
-        self.clean_application(&self.keys, dead).await?;
-        self.registry.forget(dead).await
+    /// Removes all members of a node of this application, and the node from the table.
+    pub(super) async fn reap(&self, dead: Incarnation) -> Result<(), EngineError> {
+        self.reap_application(&self.keys, dead).await?;
+        self.nodes.forget(dead).await
     }
 
-    /// Takes all of a node's members out of topics of this application. Returns the topics in which nothing is left
-    /// that could be taken out: one that stands in the way does not keep the others from it.
+    /// Removes all members of a node from some topics of this application. Returns the finished topics. A topic that
+    /// fails does not prevent the others.
     pub(super) async fn take_out(
         &self,
         dead: Incarnation,
@@ -62,16 +62,14 @@ impl Cleaner {
         self.take_out_of(&self.keys, dead, topics).await
     }
 
-    async fn clean_up_after(&self, dead: Incarnation, cleaner: Incarnation) -> Result<(), EngineError> {
-        let Some(node) = self.registry.claim(dead, cleaner).await? else { return Ok(()) };
-        tracing::warn!(node = %node.name, "a node is dead: its members are taken out");
-        for application in node.applications {
-            self.clean_application(&self.keys.of_application(&application), dead).await?;
-        }
-        self.registry.forget(dead).await
+    async fn claim_and_reap(&self, dead: Incarnation, reaper: Incarnation) -> Result<(), EngineError> {
+        let Some(node) = self.nodes.claim(dead, reaper).await? else { return Ok(()) };
+        tracing::warn!(node = %node.name, "node is dead; removing its members from presence");
+        self.reap_application(&self.keys.of_application(&node.application), dead).await?;
+        self.nodes.forget(dead).await
     }
 
-    async fn clean_application(&self, keys: &Keys, dead: Incarnation) -> Result<(), EngineError> {
+    async fn reap_application(&self, keys: &Keys, dead: Incarnation) -> Result<(), EngineError> {
         loop {
             let mut command = redis::cmd("SRANDMEMBER");
             command.arg(keys.member_topics(dead)).arg(Self::TOPICS);
@@ -87,7 +85,7 @@ impl Cleaner {
             let mut command = redis::cmd("SREM");
             command.arg(keys.member_topics(dead));
             let mut are_any_finished = false;
-            // Names that cannot be read go too: the next time would bring nothing else.
+            // Unreadable names are removed too: otherwise they would come back each time.
             for name in names.iter().filter(is_finished) {
                 if let Value::BulkString(name) = name {
                     command.arg(name);
@@ -121,7 +119,7 @@ impl Cleaner {
         Ok(finished)
     }
 
-    /// Returns the topics in which there are more.
+    /// Returns the topics that have more members.
     async fn take_some_out(
         &self,
         keys: &Keys,
@@ -137,16 +135,16 @@ impl Cleaner {
             let script_keys = [keys.members(topic, dead), keys.member_counts(topic)];
             let channel = keys.channel(topic);
             let arguments = [channel.as_bytes(), incarnation.as_bytes(), members_max.as_bytes()];
-            add_script(&mut commands, &self.scripts.clean, &script_keys, &arguments);
+            commands.add_command(self.scripts.reap.call(&script_keys, &arguments));
         }
-        // Others wait for as long as this goes on.
-        commands.cmd("PEXPIRE").arg(keys.cleaning(dead)).arg(milliseconds(CLEANING_MAX));
-        let answers = run(&mut link, &commands).await?;
+        // Other nodes wait while this continues.
+        commands.cmd("PEXPIRE").arg(keys.reaping(dead)).arg(milliseconds(REAPING_MAX));
+        let answers = link.run(&commands).await?;
         let mut left = Vec::new();
         for ((topic, command), answer) in topics.into_iter().zip(commands.cmd_iter()).zip(answers) {
             match link.accept(answer, command) {
                 Ok(Value::Int(members)) if members > 0 => left.push(topic),
-                // What is not a node's stays as it is.
+                // Another program's value stays.
                 Ok(Value::Int(_)) | Err(EngineError::Foreign) => {
                     finished.insert(topic);
                 }
@@ -156,20 +154,6 @@ impl Cleaner {
         }
         Ok(left)
     }
-}
-
-/// Runs commands of which each does the same if it is done twice. Each has its own answer.
-pub(super) async fn run(link: &mut Ready, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
-    let answers = link.answers(commands).await?;
-    if !answers.iter().any(is_unknown_script) {
-        return Ok(answers);
-    }
-    link.load_scripts().await?;
-    link.answers(commands).await
-}
-
-pub(super) fn add_script(commands: &mut Pipeline, script: &Script, keys: &[String], arguments: &[&[u8]]) {
-    commands.cmd("EVALSHA").arg(&script.hash).arg(keys.len()).arg(keys).arg(arguments);
 }
 
 fn read_topic(name: &Value) -> Option<TopicName> {

@@ -1,9 +1,9 @@
-//! The connections for commands: each kept open by a task for as long as the engine lives.
+//! The connections for commands. A task keeps each of them open as long as the engine lives.
 //!
-//! Most are for topics: the topic's hash picks the connection, so that one publisher's calls for a topic stay in
-//! order. One is for what must not wait behind that, the node's signs of life. A command runs on
-//! the connection whose lineage it carries. While a connection is missing, its commands fail at once; none is ever
-//! repeated after its connection was lost, since it may have been done.
+//! Most carry commands about topics: the topic's hash selects the connection, so that the calls of one publisher for a
+//! topic stay in order. One carries the node's heartbeats, which must not wait. A command runs on the connection whose
+//! lineage it carries. Commands of a missing connection fail at once. No command is repeated after its connection was
+//! lost, since it may have run.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -17,58 +17,59 @@ use rustc_hash::FxBuildHasher;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error, refused};
-use super::frame::Lineage;
-use super::health::{Health, Seldom};
-use super::scripts::{Script, Scripts};
-use super::settings::RedisSettings;
-use super::stats::{CallKind, Counters};
-use crate::engine::EngineError;
+use super::connection::{Backoff, Connector, LinkError, OpenedLink, identify, lost_error, refused};
+use super::health::Health;
+use crate::contract::EngineError;
+use crate::redis::frame::Lineage;
+use crate::redis::log_limit::LogRateLimit;
+use crate::redis::scripts::{Script, Scripts};
+use crate::redis::settings::RedisSettings;
+use crate::redis::stats::{CallKind, RedisCounters};
 
 /// Some command connections, for calls of one kind. Cloning shares them.
 #[derive(Clone, Debug)]
-pub(super) struct Links {
-    links: Arc<[watch::Receiver<Option<Ready>>]>,
+pub(in crate::redis) struct Links {
+    links: Arc<[watch::Receiver<Option<CommandLink>>]>,
     kind: CallKind,
 }
 
 /// A command connection in use. Cloning shares it.
 #[derive(Clone)]
-pub(super) struct Ready {
+pub(in crate::redis) struct CommandLink {
     /// What its calls are counted as.
     kind: CallKind,
     connection: MultiplexedConnection,
     lineage: Lineage,
     scripts: Arc<Scripts>,
-    /// Ends the connection: the server turned out not to be what it was.
+    /// Ends the connection because the server is no longer the same primary.
     suspect: Arc<Notify>,
-    refusals: Arc<Seldom>,
-    counters: Arc<Counters>,
+    refusals: Arc<LogRateLimit>,
+    counters: Arc<RedisCounters>,
 }
 
 /// Keeps one command connection open.
-pub(super) struct Keeper {
+pub(in crate::redis) struct Keeper {
     index: usize,
     connector: Arc<Connector>,
     health: Arc<Health>,
     scripts: Arc<Scripts>,
     settings: Arc<RedisSettings>,
-    ready: watch::Sender<Option<Ready>>,
-    refusals: Arc<Seldom>,
-    counters: Arc<Counters>,
+    ready: watch::Sender<Option<CommandLink>>,
+    refusals: Arc<LogRateLimit>,
+    counters: Arc<RedisCounters>,
 }
 
 impl Links {
-    /// The links, and what has to run for each. `indexes` are what [`Health`] knows them by.
-    pub(super) fn new(
+    /// Creates the links, and a keeper to run for each. [`Health`] knows them by `indexes`.
+    pub(in crate::redis) fn new(
         indexes: Range<usize>,
         connector: &Arc<Connector>,
         health: &Arc<Health>,
         scripts: &Arc<Scripts>,
         settings: &Arc<RedisSettings>,
-        counters: &Arc<Counters>,
+        counters: &Arc<RedisCounters>,
     ) -> (Self, Vec<Keeper>) {
-        let refusals = Arc::new(Seldom::new());
+        let refusals = Arc::new(LogRateLimit::new());
         let (mut links, mut keepers) = (Vec::new(), Vec::new());
         for index in indexes {
             let (ready, link) = watch::channel(None);
@@ -87,18 +88,18 @@ impl Links {
         (Self { links: links.into(), kind: CallKind::Other }, keepers)
     }
 
-    /// The same connections, for calls that are counted as of that kind.
-    pub(super) fn of_kind(&self, kind: CallKind) -> Self {
+    /// Returns the same connections for calls of another kind.
+    pub(in crate::redis) fn of_kind(&self, kind: CallKind) -> Self {
         Self { kind, ..self.clone() }
     }
 
-    /// The connection for what concerns the topic.
-    pub(super) fn of_topic(&self, topic: &TopicName) -> Result<Ready, EngineError> {
+    /// Returns the connection of the topic.
+    pub(in crate::redis) fn of_topic(&self, topic: &TopicName) -> Result<CommandLink, EngineError> {
         self.link(self.index_of(topic))
     }
 
-    /// Topics by the link that is theirs.
-    pub(super) fn by_link(&self, topics: Vec<TopicName>) -> HashMap<usize, Vec<TopicName>> {
+    /// Groups topics by their links.
+    pub(in crate::redis) fn by_link(&self, topics: Vec<TopicName>) -> HashMap<usize, Vec<TopicName>> {
         let mut by_link: HashMap<usize, Vec<TopicName>> = HashMap::new();
         for topic in topics {
             by_link.entry(self.index_of(&topic)).or_default().push(topic);
@@ -106,34 +107,34 @@ impl Links {
         by_link
     }
 
-    pub(super) fn index_of(&self, topic: &TopicName) -> usize {
-        // Nothing is stored by this hash: who crafts names for one link makes that link busy, no more.
+    pub(in crate::redis) fn index_of(&self, topic: &TopicName) -> usize {
+        // This hash stores nothing: crafted names can only load one link more than others.
         let hash = FxBuildHasher.hash_one(topic.as_str());
         (hash >> 32) as usize % self.links.len()
     }
 
-    pub(super) fn link(&self, index: usize) -> Result<Ready, EngineError> {
+    pub(in crate::redis) fn link(&self, index: usize) -> Result<CommandLink, EngineError> {
         let ready = self.links[index].borrow().clone().ok_or(EngineError::Unavailable)?;
-        Ok(Ready { kind: self.kind, ..ready })
+        Ok(CommandLink { kind: self.kind, ..ready })
     }
 
-    /// Any connection that is there.
-    pub(super) fn any(&self) -> Result<Ready, EngineError> {
+    /// Returns any open connection.
+    pub(in crate::redis) fn any(&self) -> Result<CommandLink, EngineError> {
         (0..self.links.len()).find_map(|index| self.link(index).ok()).ok_or(EngineError::Unavailable)
     }
 
-    /// Says when connections come and go, seen from the first.
-    pub(super) fn watch_first(&self) -> watch::Receiver<Option<Ready>> {
+    /// Watches the first connection, as a sign of all.
+    pub(in crate::redis) fn watch_first(&self) -> watch::Receiver<Option<CommandLink>> {
         self.links[0].clone()
     }
 }
 
-impl Ready {
-    pub(super) fn lineage(&self) -> Lineage {
+impl CommandLink {
+    pub(in crate::redis) fn lineage(&self) -> Lineage {
         self.lineage
     }
 
-    pub(super) async fn command(&mut self, command: &Cmd) -> Result<Value, EngineError> {
+    pub(in crate::redis) async fn command(&mut self, command: &Cmd) -> Result<Value, EngineError> {
         let asked = Instant::now();
         let answer = self.connection.send_packed_command(command).await;
         let answer = answer.map_err(|error| failure(&error)).and_then(|value| self.accept(value, command));
@@ -141,68 +142,72 @@ impl Ready {
         answer
     }
 
-    /// Runs several commands in one round trip; the first refusal is the result.
-    pub(super) async fn pipeline(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
-        let answers = self.answers(pipeline).await?;
-        self.accept_all(answers, pipeline)
-    }
-
-    /// Runs several commands in one round trip, of which each has its own answer: [`Ready::accept`] them.
-    pub(super) async fn answers(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
-        let asked = Instant::now();
-        let answers = self.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
-        let is_ok = answers.as_ref().is_ok_and(|answers| answers.iter().all(|answer| !is_refusal(answer)));
-        self.counters.call(self.kind, asked.elapsed(), is_ok);
-        answers.map_err(|error| failure(&error))
-    }
-
     /// Runs a script.
-    pub(super) async fn script(
+    pub(in crate::redis) async fn script(
         &mut self,
         script: &Script,
         keys: &[&[u8]],
         arguments: &[&[u8]],
     ) -> Result<Value, EngineError> {
-        let (answer, command) = self.attempt(script, keys, arguments).await?;
-        self.accept(answer, &command)
+        let mut commands = redis::pipe();
+        commands.add_command(script.call(keys, arguments));
+        self.pipeline(&commands).await?.pop().ok_or_else(|| self.nonsense())
     }
 
-    /// Runs a script, which the server may refuse: [`Ready::accept`] the answer. Loads it first if the server has
-    /// forgotten it, in which case it has not been run.
-    pub(super) async fn attempt(
+    /// Runs several commands in one round trip; the first refusal is the result.
+    pub(in crate::redis) async fn pipeline(
         &mut self,
-        script: &Script,
-        keys: &[&[u8]],
-        arguments: &[&[u8]],
-    ) -> Result<(Value, Cmd), EngineError> {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(&script.hash).arg(keys.len()).arg(keys).arg(arguments);
+        commands: &Pipeline,
+    ) -> Result<Vec<Value>, EngineError> {
+        let answers = self.run(commands).await?;
+        self.accept_all(answers, commands)
+    }
+
+    /// Runs several commands in one round trip. Returns the answer to each, for [`CommandLink::accept`].
+    ///
+    /// Commands whose script the server has forgotten have not run. This loads the scripts and sends only these
+    /// commands a second time.
+    pub(in crate::redis) async fn run(&mut self, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
         let asked = Instant::now();
-        let mut answer = self.connection.send_packed_command(&command).await;
-        if answer.as_ref().is_ok_and(is_unknown_script) {
-            self.load_scripts().await?;
-            answer = self.connection.send_packed_command(&command).await;
-        }
-        let is_ok = answer.as_ref().is_ok_and(|answer| !is_refusal(answer));
+        let answers = self.send_and_load(commands).await;
+        let is_ok = answers.as_ref().is_ok_and(|answers| !answers.iter().any(is_refusal));
         self.counters.call(self.kind, asked.elapsed(), is_ok);
-        Ok((answer.map_err(|error| failure(&error))?, command))
+        answers
     }
 
-    /// Makes the server know all scripts again.
-    pub(super) async fn load_scripts(&mut self) -> Result<(), EngineError> {
-        load(&mut self.connection, &self.scripts).await.map_err(|_| EngineError::Unavailable)
+    async fn send_and_load(&mut self, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
+        let mut answers = self.send(commands).await?;
+        if !answers.iter().any(is_unknown_script) {
+            return Ok(answers);
+        }
+        load(&mut self.connection, &self.scripts).await.map_err(|_| EngineError::Unavailable)?;
+        let mut again = redis::pipe();
+        for (command, _) in commands.cmd_iter().zip(&answers).filter(|(_, answer)| is_unknown_script(answer))
+        {
+            again.add_command(command.clone());
+        }
+        let second = self.send(&again).await?;
+        for (answer, second) in answers.iter_mut().filter(|answer| is_unknown_script(answer)).zip(second) {
+            *answer = second;
+        }
+        Ok(answers)
     }
 
-    /// The value, unless the command was refused.
-    pub(super) fn accept(&self, answer: Value, command: &Cmd) -> Result<Value, EngineError> {
+    async fn send(&mut self, commands: &Pipeline) -> Result<Vec<Value>, EngineError> {
+        let answers = self.connection.send_packed_commands(commands, 0, commands.len()).await;
+        answers.map_err(|error| failure(&error))
+    }
+
+    /// Returns the value unless the command was refused.
+    pub(in crate::redis) fn accept(&self, answer: Value, command: &Cmd) -> Result<Value, EngineError> {
         match answer {
             Value::ServerError(error) => Err(self.refusal(&error, command)),
             value => Ok(value),
         }
     }
 
-    /// The answers to all commands; the first refusal is the result.
-    pub(super) fn accept_all(
+    /// Returns the answers to all commands, or the first refusal.
+    pub(in crate::redis) fn accept_all(
         &self,
         answers: Vec<Value>,
         commands: &Pipeline,
@@ -211,17 +216,17 @@ impl Ready {
         answers.map(|(answer, command)| self.accept(answer, command)).collect()
     }
 
-    /// An answer that makes no sense, from a server that is perhaps no Redis.
-    pub(super) fn nonsense(&self) -> EngineError {
+    /// Logs an invalid answer, which may come from a server that is not Redis, and returns its error.
+    pub(in crate::redis) fn nonsense(&self) -> EngineError {
         if self.refusals.is_due() {
-            tracing::warn!("Redis gave an answer that makes no sense");
+            tracing::warn!("invalid answer from Redis");
         }
         EngineError::Refused
     }
 
     fn refusal(&self, error: &ServerError, command: &Cmd) -> EngineError {
         let details = error.details().unwrap_or_default();
-        // Before Redis 7 what went wrong inside a script is told only by the text.
+        // Before Redis 7 only the text of an error inside a script tells its kind.
         let code = match error.code() {
             "ERR" if details.contains("WRONGTYPE") => "WRONGTYPE",
             "ERR" if details.contains("OOM command") => "OOM",
@@ -245,21 +250,21 @@ impl Ready {
             ));
         }
         if self.refusals.is_due() {
-            tracing::warn!(command = name, code, details, ?keys, "Redis refuses a command");
+            tracing::warn!(command = name, code, details, ?keys, "Redis refused a command");
         }
         refusal
     }
 }
 
-impl std::fmt::Debug for Ready {
+impl std::fmt::Debug for CommandLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ready").field("lineage", &self.lineage).finish_non_exhaustive()
+        f.debug_struct("CommandLink").field("lineage", &self.lineage).finish_non_exhaustive()
     }
 }
 
 impl Keeper {
-    /// Connects, and connects again, for ever.
-    pub(super) async fn run(self) {
+    /// Connects, and reconnects after each loss, forever.
+    pub(in crate::redis) async fn run(self) {
         let mut backoff = Backoff::new(&self.settings);
         loop {
             let error = match self.connect().await {
@@ -277,17 +282,17 @@ impl Keeper {
         }
     }
 
-    async fn connect(&self) -> Result<Opened, LinkError> {
+    async fn connect(&self) -> Result<OpenedLink, LinkError> {
         let mut opened = self.connector.open(|_| ()).await?;
         load(&mut opened.connection, &self.scripts).await?;
         Ok(opened)
     }
 
-    /// Lends the connection out until it is lost.
-    async fn hold(&self, opened: Opened) -> LinkError {
-        let Opened { mut connection, lineage, lost } = opened;
+    /// Makes the connection available until it is lost.
+    async fn hold(&self, opened: OpenedLink) -> LinkError {
+        let OpenedLink { mut connection, lineage, lost } = opened;
         let suspect = Arc::new(Notify::new());
-        self.ready.send_replace(Some(Ready {
+        self.ready.send_replace(Some(CommandLink {
             kind: CallKind::Other,
             connection: connection.clone(),
             lineage,
@@ -315,29 +320,29 @@ impl Keeper {
 }
 
 impl Drop for Keeper {
-    /// Nobody uses a connection that is not kept.
+    /// Makes the connection unavailable.
     fn drop(&mut self) {
         self.ready.send_replace(None);
     }
 }
 
-/// Whether the script was not run because the server does not know it.
-pub(super) fn is_unknown_script(answer: &Value) -> bool {
+/// Returns true if a script did not run because the server does not know it.
+fn is_unknown_script(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if error.code() == "NOSCRIPT")
 }
 
 /// Returns true if the server refused for lack of rights.
-pub(super) fn is_not_permitted(error: &ServerError) -> bool {
+pub(in crate::redis) fn is_not_permitted(error: &ServerError) -> bool {
     let details = error.details().unwrap_or_default();
-    // Inside a script it is an error like any other.
+    // Inside a script it is an ordinary error.
     error.code() == "NOPERM" || details.contains("ACL failure") || details.contains("can't run this command")
 }
 
 fn is_refusal(answer: &Value) -> bool {
-    matches!(answer, Value::ServerError(_)) && !is_unknown_script(answer)
+    matches!(answer, Value::ServerError(_))
 }
 
-/// The name of the command.
+/// Returns the name of the command.
 fn name_of(command: &Cmd) -> String {
     match command.args_iter().next() {
         Some(Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
@@ -345,7 +350,7 @@ fn name_of(command: &Cmd) -> String {
     }
 }
 
-/// The keys or the channel that the command is about, and nothing else of it.
+/// Returns the keys or the channel of the command, and no other argument.
 fn keys_of(command: &Cmd) -> Vec<String> {
     let mut words = command.args_iter().filter_map(|word| match word {
         Arg::Simple(word) => Some(String::from_utf8_lossy(word).into_owned()),
@@ -360,13 +365,13 @@ fn keys_of(command: &Cmd) -> Vec<String> {
     }
 }
 
-/// No answer, or none that can be read, in which case the connection ends by itself.
+/// The error of a missing or unreadable answer. An unreadable answer also ends the connection.
 fn failure(error: &RedisError) -> EngineError {
-    tracing::debug!(%error, "a command has no answer");
+    tracing::debug!(%error, "no answer to a command");
     EngineError::Unavailable
 }
 
-/// The client library can load scripts too, but panics if the server names them by another hash.
+/// Loads all scripts. The client library can load scripts too, but panics if the server returns another hash.
 async fn load(connection: &mut MultiplexedConnection, scripts: &Scripts) -> Result<(), LinkError> {
     let mut commands = redis::pipe();
     for script in scripts.all() {
@@ -377,7 +382,7 @@ async fn load(connection: &mut MultiplexedConnection, scripts: &Scripts) -> Resu
         match answer {
             Value::BulkString(hash) if hash == script.hash.as_bytes() => {}
             Value::ServerError(error) => return Err(refused("SCRIPT LOAD", error.code())),
-            _ => return Err(LinkError::Refused("SCRIPT LOAD is answered with another hash".to_owned())),
+            _ => return Err(LinkError::Refused("SCRIPT LOAD returned another hash".to_owned())),
         }
     }
     Ok(())

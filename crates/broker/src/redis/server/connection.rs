@@ -1,6 +1,6 @@
-//! Opening one connection to Redis, and asking it who it is.
+//! Opens connections to Redis and checks the server.
 //!
-//! A connection that was opened is to a primary that we can use: its version, role and lineage are known.
+//! An opened connection leads to a usable primary: its version, role and lineage are known.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,80 +15,80 @@ use redis::{
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 
-use super::frame::Lineage;
-use super::settings::RedisSettings;
+use crate::redis::frame::Lineage;
+use crate::redis::settings::RedisSettings;
 
-/// Why there is no connection.
+/// The reason for a missing connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// No connection has been tried yet.
+    /// No attempt has finished yet.
     #[error("not connected yet")]
     NotYet,
-    /// Nothing answers at the address.
+    /// No server answers at the address.
     #[error("cannot connect: {0}")]
     Unreachable(String),
-    /// The connection was closed from the other side.
+    /// The server closed the connection.
     #[error("the connection was closed")]
     Closed,
-    /// A connection exists, but nothing comes back.
+    /// The connection exists, but no answer arrives.
     #[error("no answer in time")]
     Silent,
-    /// The connection answers, but what is published does not arrive through it.
-    #[error("what is published does not arrive")]
+    /// The connection answers, but published messages do not arrive through it.
+    #[error("published messages do not arrive")]
     Deaf,
-    /// User or password are wrong or missing.
-    #[error("Redis refuses user or password")]
+    /// The user or password is wrong or missing.
+    #[error("Redis refuses the user or password")]
     WrongPassword,
-    /// The server is older than what this engine needs, or is no Redis at all.
-    #[error("Redis 6.2 or later is needed, this is {0}")]
+    /// The server is too old, or is not Redis.
+    #[error("Redis 6.2 or later is required, this is {0}")]
     WrongVersion(String),
-    /// The server is a replica, or has become another primary.
-    #[error("the server is not the primary that it was or should be")]
+    /// The server is a replica, or another primary than before.
+    #[error("the server is a replica, or another primary than before")]
     NotPrimary,
     /// The server is reading its data from disk.
     #[error("Redis is loading its data")]
     Loading,
     /// The user lacks a right. The text names the command, and the channel if there is one.
     #[error(
-        "Redis does not permit {0} to engine.redis.username: docs/operations.md lists the rights that are needed"
+        "Redis does not permit {0} to engine.redis.username; docs/operations.md lists the required rights"
     )]
     NotPermitted(String),
-    /// Anything else that the server answered.
+    /// Another error of the server.
     #[error("Redis refuses: {0}")]
     Refused(String),
 }
 
-/// Opens connections, all alike.
+/// Opens connections with the same settings.
 #[derive(Debug)]
-pub(super) struct Connector {
+pub(in crate::redis) struct Connector {
     client: Client,
     connect_timeout: Duration,
     answer_timeout: Duration,
-    /// The policy for full memory of which was warned last, so that each connection does not warn anew.
+    /// The last maxmemory policy that was warned about, so that each connection does not warn again.
     policy_told: Mutex<String>,
 }
 
 /// An open connection.
-pub(super) struct Opened {
-    pub(super) connection: MultiplexedConnection,
-    pub(super) lineage: Lineage,
-    /// Notified once the connection is closed.
-    pub(super) lost: Arc<Notify>,
+pub(in crate::redis) struct OpenedLink {
+    pub(in crate::redis) connection: MultiplexedConnection,
+    pub(in crate::redis) lineage: Lineage,
+    /// Notified when the connection is closed.
+    pub(in crate::redis) lost: Arc<Notify>,
 }
 
-/// Pauses between attempts: each twice the last, up to a bound, with jitter so that nodes do not return at once.
+/// Pauses between attempts: each twice the last up to a bound, with jitter so that nodes do not reconnect at once.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(in crate::redis) struct Backoff {
     min: Duration,
     max: Duration,
     next: Duration,
 }
 
 impl Connector {
-    /// Commands that may wait for one connection to take them.
+    /// The most commands that wait for one connection to take them.
     const WAITING_MAX: usize = 1024;
 
-    pub(super) fn new(settings: &RedisSettings) -> Result<Self, LinkError> {
+    pub(in crate::redis) fn new(settings: &RedisSettings) -> Result<Self, LinkError> {
         let mut redis = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
             .set_db(settings.database)
@@ -99,7 +99,7 @@ impl Connector {
         if let Some(password) = &settings.password {
             redis = redis.set_password(password.expose_secret());
         }
-        // The kernel counts these in whole seconds, and refuses 0.
+        // The kernel counts whole seconds and refuses 0.
         const SECOND: Duration = Duration::from_secs(1);
         let keepalive = TcpKeepalive::new()
             .with_time(settings.answer_timeout.max(SECOND))
@@ -123,11 +123,11 @@ impl Connector {
         })
     }
 
-    /// Opens a connection. `on_push` gets what the server sends unasked, in order; it must not block.
-    pub(super) async fn open(
+    /// Opens a connection. `on_push` receives pushed messages in order and must not block.
+    pub(in crate::redis) async fn open(
         &self,
         on_push: impl Fn(PushInfo) + Send + Sync + 'static,
-    ) -> Result<Opened, LinkError> {
+    ) -> Result<OpenedLink, LinkError> {
         let lost = Arc::new(Notify::new());
         let on_lost = Arc::clone(&lost);
         let config = AsyncConnectionConfig::new()
@@ -147,18 +147,18 @@ impl Connector {
         check_version(&mut connection).await?;
         self.check_policy(&mut connection).await?;
         let lineage = identify(&mut connection).await?;
-        Ok(Opened { connection, lineage, lost })
+        Ok(OpenedLink { connection, lineage, lost })
     }
 
-    /// Warns if Redis, once its memory is full, would take away what is in use: all that is ours expires, so any policy
-    /// but one does that. It works until then.
+    /// Warns if Redis would evict data in use once its memory is full. All keys of this engine expire, so every
+    /// policy but one does. Until then it works.
     async fn check_policy(&self, connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
         let info = info(connection, "memory").await?;
         let policy = field(&info, "maxmemory_policy").unwrap_or_default();
         let mut told = self.policy_told.lock().unwrap_or_else(PoisonError::into_inner);
         if *told != policy && !policy.is_empty() && policy != "noeviction" {
             tracing::warn!(
-                "maxmemory-policy of Redis is {policy}: once its memory is full it drops history, presence and the \
+                "maxmemory-policy of Redis is {policy}: once its memory is full it evicts history, presence and the \
                  leases of nodes; set maxmemory-policy to noeviction"
             );
         }
@@ -167,29 +167,29 @@ impl Connector {
     }
 }
 
-/// Asks the server whether it is a primary, and which. Serves as probe too.
-pub(super) async fn identify(connection: &mut MultiplexedConnection) -> Result<Lineage, LinkError> {
+/// Returns the lineage of a primary, or an error for other servers. Also serves as a probe.
+pub(in crate::redis) async fn identify(connection: &mut MultiplexedConnection) -> Result<Lineage, LinkError> {
     let info = info(connection, "replication").await?;
     if field(&info, "role") != Some("master") {
         return Err(LinkError::NotPrimary);
     }
     let lineage = field(&info, "master_replid").and_then(|id| Lineage::parse(id.as_bytes()));
-    lineage.ok_or_else(|| LinkError::Refused("INFO without a replication id".to_owned()))
+    lineage.ok_or_else(|| LinkError::Refused("INFO has no replication id".to_owned()))
 }
 
 impl Backoff {
-    pub(super) fn new(settings: &RedisSettings) -> Self {
+    pub(in crate::redis) fn new(settings: &RedisSettings) -> Self {
         Self { min: settings.retry_min, max: settings.retry_max, next: settings.retry_min }
     }
 
-    /// After a connection that lasted so long. One that is lost at once counts as an attempt like any other.
-    pub(super) fn held(&mut self, lasted: Duration) {
+    /// Starts over after a connection that lasted. One that is lost at once counts as a failed attempt.
+    pub(in crate::redis) fn held(&mut self, lasted: Duration) {
         if lasted > self.max {
             self.next = self.min;
         }
     }
 
-    pub(super) async fn pause(&mut self) {
+    pub(in crate::redis) async fn pause(&mut self) {
         let jitter = rand::rng().random_range(0.5..1.0);
         tokio::time::sleep(self.next.mul_f64(jitter)).await;
         self.next = (self.next * 2).min(self.max);
@@ -213,7 +213,7 @@ async fn info(connection: &mut MultiplexedConnection, section: &str) -> Result<S
             Err(LinkError::Loading)
         }
         Value::ServerError(error) => Err(refused("INFO", error.code())),
-        _ => Err(LinkError::Refused("INFO is answered with no text".to_owned())),
+        _ => Err(LinkError::Refused("the answer to INFO is not text".to_owned())),
     }
 }
 
@@ -221,28 +221,28 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
-/// The error for a command that every connection needs and the server refuses.
-pub(super) fn refused(command: &str, code: &str) -> LinkError {
+/// The error of a refused command that every connection needs.
+pub(in crate::redis) fn refused(command: &str, code: &str) -> LinkError {
     match code {
         "NOPERM" => LinkError::NotPermitted(command.to_owned()),
         code => LinkError::Refused(format!("{command}: {code}")),
     }
 }
 
-/// Why a command on an open connection had no answer.
-pub(super) fn lost_error(error: &RedisError) -> LinkError {
+/// The error of a command on an open connection without an answer.
+pub(in crate::redis) fn lost_error(error: &RedisError) -> LinkError {
     if error.is_timeout() { LinkError::Silent } else { LinkError::Closed }
 }
 
 fn open_error(error: &RedisError) -> LinkError {
     match error.kind() {
         ErrorKind::AuthenticationFailed => LinkError::WrongPassword,
-        ErrorKind::RESP3NotSupported => LinkError::WrongVersion("one without RESP3".to_owned()),
+        ErrorKind::RESP3NotSupported => LinkError::WrongVersion("a version without RESP3".to_owned()),
         ErrorKind::Server(ServerErrorKind::BusyLoading) => LinkError::Loading,
         _ if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) => LinkError::WrongPassword,
         _ if error.is_timeout() => LinkError::Silent,
         ErrorKind::Io => LinkError::Unreachable(error.to_string()),
-        ErrorKind::Parse => LinkError::WrongVersion("something that does not speak its protocol".to_owned()),
+        ErrorKind::Parse => LinkError::WrongVersion("a server of another protocol".to_owned()),
         _ => LinkError::Refused(error.to_string()),
     }
 }

@@ -1,7 +1,7 @@
-//! Which topics are wanted, and how far the connection for subscriptions is in line with that.
+//! The topics that are wanted, and the state of their channels.
 //!
-//! Topics whose channels have to be joined or left wait in queues and are taken in batches; whoever takes a batch says
-//! when it is done. What is lost with a connection begins anew with the next.
+//! Topics whose channels have to be joined or left wait in queues. The connection's task takes them in batches and
+//! reports each finished batch. After a loss the next connection joins all confirmed topics again.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -13,40 +13,40 @@ use tokio::time::Instant;
 use crate::capacity::shrunk_capacity;
 
 pub(super) struct Interests {
-    /// How long a channel is kept after its topic was left.
+    /// The time from the end of a subscription until the channel is left.
     leave_delay: Duration,
-    /// A connection exists that is brought in line.
+    /// A connection exists.
     attached: bool,
-    /// Clients choose topic names, so this is no place for a fast hash.
+    /// Clients choose topic names, so a fast hash is not safe here.
     topics: HashMap<TopicName, Interest>,
-    /// Topics in [`Phase::Queued`], each once.
+    /// Topics in [`ChannelState::Queued`], each once.
     joining: VecDeque<TopicName>,
     /// Topics with `leave_at`, each once, by that time.
     leaving: BTreeSet<(Instant, TopicName)>,
 }
 
-/// What becomes of a subscribe.
-pub(super) enum Wanted {
-    /// There is no connection.
+/// The result of a subscribe.
+pub(super) enum JoinState {
+    /// No connection exists.
     Unavailable,
     Joined,
-    /// Told when the topic is joined; dropped when the connection is lost before that.
+    /// Completes when the topic is joined; closed if the connection is lost before.
     Joining(oneshot::Receiver<()>),
 }
 
 struct Interest {
-    phase: Phase,
-    /// Events are delivered.
+    state: ChannelState,
+    /// The topic is subscribed, so events are delivered.
     wanted: bool,
-    /// A subscribe has succeeded, so after a loss the topic is joined again.
+    /// A subscribe has succeeded, so the topic is joined again after a loss.
     confirmed: bool,
-    /// From when on the channel may be left, unless it is wanted by then.
+    /// The time to leave the channel, unless it is wanted by then.
     leave_at: Option<Instant>,
     waiting: Vec<oneshot::Sender<()>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ChannelState {
     Queued,
     Joining,
     Joined,
@@ -71,31 +71,31 @@ impl Interests {
         self.topics.len()
     }
 
-    pub(super) fn want(&mut self, topic: &TopicName) -> Wanted {
+    pub(super) fn want(&mut self, topic: &TopicName) -> JoinState {
         if !self.attached {
-            return Wanted::Unavailable;
+            return JoinState::Unavailable;
         }
         let interest = self.topics.entry(topic.clone()).or_insert_with(|| {
             self.joining.push_back(topic.clone());
             Interest::new()
         });
         interest.wanted = true;
-        if interest.phase == Phase::Joined {
+        if interest.state == ChannelState::Joined {
             interest.confirmed = true;
-            return Wanted::Joined;
+            return JoinState::Joined;
         }
         let (confirm, confirmation) = oneshot::channel();
         interest.waiting.push(confirm);
-        Wanted::Joining(confirmation)
+        JoinState::Joining(confirmation)
     }
 
-    /// Returns whether there is something new to leave. Each time the channel is kept for another while.
+    /// Returns true if there is a new channel to leave. Each call postpones the leave.
     pub(super) fn unwant(&mut self, topic: &TopicName) -> bool {
         let Some(interest) = self.topics.get_mut(topic) else { return false };
         interest.wanted = false;
         interest.confirmed = false;
         interest.waiting.clear();
-        if interest.phase != Phase::Joined {
+        if interest.state != ChannelState::Joined {
             return false;
         }
         let leave_at = Instant::now() + self.leave_delay;
@@ -107,25 +107,25 @@ impl Interests {
         before.is_none()
     }
 
-    /// The topic of that name, if its events are wanted.
+    /// Returns the topic of that name if it is wanted.
     pub(super) fn wanted(&self, name: &str) -> Option<TopicName> {
         let (topic, interest) = self.topics.get_key_value(name)?;
         interest.wanted.then(|| topic.clone())
     }
 
-    /// There is a new connection: everything has to be joined again.
+    /// Notes a new connection: all topics have to be joined again.
     pub(super) fn attach(&mut self) {
         self.attached = true;
         self.joining.extend(self.topics.keys().cloned());
     }
 
-    /// The connection is lost. Forgets what nobody was promised, and thereby answers who still waits.
+    /// Notes a lost connection. Removes topics that were never confirmed, which fails their waiting subscribes.
     pub(super) fn detach(&mut self) {
         self.attached = false;
         self.joining = VecDeque::new();
         self.leaving = BTreeSet::new();
         self.topics.retain(|_, interest| {
-            interest.phase = Phase::Queued;
+            interest.state = ChannelState::Queued;
             interest.leave_at = None;
             interest.waiting = Vec::new();
             interest.confirmed
@@ -138,9 +138,9 @@ impl Interests {
         while batch.len() < Self::BATCH
             && let Some(topic) = self.joining.pop_front()
         {
-            let interest = self.topics.get_mut(&topic).expect("what is queued is in the table");
+            let interest = self.topics.get_mut(&topic).expect("queued topics are in the table");
             if interest.wanted {
-                interest.phase = Phase::Joining;
+                interest.state = ChannelState::Joining;
                 batch.push(topic);
             } else {
                 self.topics.remove(&topic);
@@ -149,12 +149,12 @@ impl Interests {
         batch
     }
 
-    /// Returns the topics of which events may have been missed.
+    /// Notes joined topics; returns those whose events may have been missed.
     pub(super) fn joined(&mut self, topics: Vec<TopicName>) -> Vec<TopicName> {
         let mut interrupted = Vec::new();
         for topic in topics {
-            let interest = self.topics.get_mut(&topic).expect("what is joining is in the table");
-            interest.phase = Phase::Joined;
+            let interest = self.topics.get_mut(&topic).expect("joining topics are in the table");
+            interest.state = ChannelState::Joined;
             if !interest.wanted {
                 let leave_at = Instant::now() + self.leave_delay;
                 interest.leave_at = Some(leave_at);
@@ -163,7 +163,7 @@ impl Interests {
             }
             let was_confirmed = std::mem::replace(&mut interest.confirmed, true);
             for confirm in interest.waiting.drain(..) {
-                // Who does not wait any more need not be told.
+                // The caller may have stopped waiting.
                 let _ = confirm.send(());
             }
             if was_confirmed {
@@ -173,7 +173,7 @@ impl Interests {
         interrupted
     }
 
-    /// When there may next be something to leave.
+    /// The time at which the next channel may be left.
     pub(super) fn next_leave(&self) -> Option<Instant> {
         self.leaving.first().map(|(due, _)| *due)
     }
@@ -185,10 +185,10 @@ impl Interests {
             && self.next_leave().is_some_and(|due| due <= now)
             && let Some((_, topic)) = self.leaving.pop_first()
         {
-            let interest = self.topics.get_mut(&topic).expect("what is to be left is in the table");
+            let interest = self.topics.get_mut(&topic).expect("topics to leave are in the table");
             interest.leave_at = None;
             if !interest.wanted {
-                interest.phase = Phase::Leaving;
+                interest.state = ChannelState::Leaving;
                 batch.push(topic);
             }
         }
@@ -197,9 +197,9 @@ impl Interests {
 
     pub(super) fn left(&mut self, topics: Vec<TopicName>) {
         for topic in topics {
-            let interest = self.topics.get_mut(&topic).expect("what is being left is in the table");
+            let interest = self.topics.get_mut(&topic).expect("leaving topics are in the table");
             if interest.wanted {
-                interest.phase = Phase::Queued;
+                interest.state = ChannelState::Queued;
                 self.joining.push_back(topic);
             } else {
                 self.topics.remove(&topic);
@@ -219,9 +219,15 @@ impl Interests {
 }
 
 impl Interest {
-    /// Queued to be joined.
+    /// A topic that is queued to be joined.
     fn new() -> Self {
-        Self { phase: Phase::Queued, wanted: true, confirmed: false, leave_at: None, waiting: Vec::new() }
+        Self {
+            state: ChannelState::Queued,
+            wanted: true,
+            confirmed: false,
+            leave_at: None,
+            waiting: Vec::new(),
+        }
     }
 }
 
@@ -244,8 +250,8 @@ mod tests {
     /// Wants the topic, and returns what tells when it is joined.
     fn want(interests: &mut Interests, topic: &TopicName) -> oneshot::Receiver<()> {
         match interests.want(topic) {
-            Wanted::Joining(confirmation) => confirmation,
-            Wanted::Joined | Wanted::Unavailable => panic!("{topic} is not to be joined"),
+            JoinState::Joining(confirmation) => confirmation,
+            JoinState::Joined | JoinState::Unavailable => panic!("{topic} is not to be joined"),
         }
     }
 
@@ -269,7 +275,7 @@ mod tests {
         interests.joined(batch);
         first.try_recv().unwrap();
         second.try_recv().unwrap();
-        assert!(matches!(interests.want(&t), Wanted::Joined));
+        assert!(matches!(interests.want(&t), JoinState::Joined));
     }
 
     #[tokio::test(start_paused = true)]
@@ -320,7 +326,7 @@ mod tests {
         join(&mut interests, &t);
         assert!(interests.unwant(&t));
         tokio::time::advance(DELAY / 2).await;
-        assert!(matches!(interests.want(&t), Wanted::Joined));
+        assert!(matches!(interests.want(&t), JoinState::Joined));
         assert!(!interests.unwant(&t), "it is noted already");
         tokio::time::advance(DELAY / 2).await;
         assert_eq!(interests.take_leaves(), []);
@@ -340,7 +346,7 @@ mod tests {
         let _lost = interests.take_joins();
         interests.detach();
         confirmation.try_recv().unwrap_err();
-        assert!(matches!(interests.want(&joined), Wanted::Unavailable));
+        assert!(matches!(interests.want(&joined), JoinState::Unavailable));
         assert_eq!((interests.len(), interests.next_leave()), (1, None));
 
         interests.attach();

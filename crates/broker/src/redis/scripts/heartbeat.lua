@@ -1,16 +1,16 @@
--- Renews a node's lease, unless the node is dead or must not join. Follows clock.lua.
+-- Renews a node's lease, unless the node is fenced or must not join. Follows clock.lua.
 --
--- KEYS: 1 nodes, 2 what they say of themselves, 3 lease, 4 tombstone, 5 the cluster's settings.
--- ARGV: 1 incarnation, 2 lease (ms), 3 what it says of itself, 4 settings, 5 '1' if the node joins, 6 TTL (ms) of what outlives
---       leases.
--- Returns 'dead', or 'refused' and the settings of those who live, or 'held', since when the lease has lasted, in how
--- many ms the next lease of another ends (0 if there is none), some of those whose lease has ended, and the time.
+-- KEYS: 1 nodes, 2 their details, 3 lease, 4 tombstone, 5 the cluster's settings.
+-- ARGV: 1 incarnation, 2 lease (ms), 3 its details, 4 settings, 5 '1' if the node joins, 6 TTL (ms) of data that
+--       outlives leases.
+-- Returns 'fenced', or 'refused' and the settings of live nodes, or 'held', the beginning of the lease, the ms until
+-- the next lease of another node ends (0 if there is none), some of the nodes whose lease has ended, and the time.
 
 local SOME = 16
 
--- A command that needs no memory goes first: after it Redis takes the others too, even when it is full.
+-- A command that needs no memory goes first: after it a full Redis accepts the others too.
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
-if redis.call('EXISTS', KEYS[4]) == 1 then return { 'dead' } end
+if redis.call('EXISTS', KEYS[4]) == 1 then return { 'fenced' } end
 
 local now = clock()
 local settings = redis.call('GET', KEYS[5])
@@ -24,7 +24,7 @@ redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
--- Whoever joins where nobody else lives decides.
+-- A node that joins without other live nodes sets the settings.
 if ARGV[5] == '1' or not settings or settings == ARGV[4] then redis.call('SET', KEYS[5], ARGV[4], 'PX', ARGV[2]) end
 
 local ends_in = 0
@@ -40,7 +40,7 @@ for _, incarnation in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, '
   if #incarnation == 32 and not string.find(incarnation, '[^0-9a-f]') then
     ended[#ended + 1] = incarnation
   else
-    -- No node wrote this. Nobody would ever clean up after it, and it would stand before those who are dead.
+    -- Not an incarnation. No node would reap it, and it would hide dead nodes behind it.
     redis.call('ZREM', KEYS[1], incarnation)
   end
 end

@@ -1,49 +1,49 @@
-//! Whether Redis can be used: all connections of the engine seen as one, said once when it changes.
+//! The state of all connections of the engine as one, logged once when it changes.
 
 use std::fmt;
 use std::mem::Discriminant;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 use super::connection::LinkError;
-use super::registry::Incompatible;
+use crate::redis::settings::Incompatible;
 
-/// Whether the engine can do what it is asked.
+/// The state of the engine's connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkState {
-    /// All connections are there.
+    /// All connections are open.
     Up,
-    /// Some are missing while others are there: why the last attempt for one of them failed. What goes through
-    /// those that are there works. This passes within a second or so, unless something is wrong with this node.
+    /// Some connections are missing, with the error of the last failed attempt. Calls through open connections work.
+    /// This lasts about a second unless this node has a problem.
     Partial(LinkError),
-    /// All are missing: why the last attempt failed.
+    /// All connections are missing, with the error of the last attempt.
     Down(LinkError),
-    /// This node must not join the cluster that is there. It is final: the engine does nothing any more.
+    /// This node must not join the cluster. This is final: the engine has stopped.
     Refused(Incompatible),
 }
 
-pub(super) struct Health {
+pub(in crate::redis) struct Health {
     address: String,
     state: watch::Sender<LinkState>,
     missing: Mutex<Missing>,
 }
 
 struct Missing {
-    /// For each connection why it is missing.
+    /// For each missing connection the reason.
     links: Vec<Option<LinkError>>,
-    /// The connections that have been there.
+    /// The connections that have been open before.
     were_up: Vec<bool>,
     reconnects: u64,
-    /// Since when any is missing.
+    /// The time since which a connection is missing.
     since: Instant,
-    /// The reason that was logged last.
+    /// The last logged reason.
     told: Option<Discriminant<LinkError>>,
 }
 
 impl Health {
-    pub(super) fn new(address: String, links: usize) -> Self {
+    pub(in crate::redis) fn new(address: String, links: usize) -> Self {
         let missing = Missing {
             links: vec![Some(LinkError::NotYet); links],
             were_up: vec![false; links],
@@ -55,18 +55,18 @@ impl Health {
         Self { address, state, missing: Mutex::new(missing) }
     }
 
-    pub(super) fn watch(&self) -> watch::Receiver<LinkState> {
+    pub(in crate::redis) fn watch(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
     }
 
-    /// Which connections are there, and how many times one came back.
-    pub(super) fn links(&self) -> (Vec<bool>, u64) {
+    /// Returns which connections are open, and the number of reconnects.
+    pub(in crate::redis) fn links(&self) -> (Vec<bool>, u64) {
         let missing = self.missing();
         (missing.links.iter().map(Option::is_none).collect(), missing.reconnects)
     }
 
-    /// The connection is there.
-    pub(super) fn up(&self, link: usize) {
+    /// Notes that the connection is open.
+    pub(in crate::redis) fn up(&self, link: usize) {
         let mut missing = self.missing();
         if self.is_refused() {
             return;
@@ -83,9 +83,9 @@ impl Health {
         }
     }
 
-    /// The connection is missing. Logged if that is news: one line, however many connections are missing and
-    /// however often each of them tries.
-    pub(super) fn down(&self, link: usize, error: LinkError) {
+    /// Notes that the connection is missing. Changes are logged: one line for all connections and all of their
+    /// attempts.
+    pub(in crate::redis) fn down(&self, link: usize, error: LinkError) {
         let mut missing = self.missing();
         if self.is_refused() {
             return;
@@ -97,10 +97,10 @@ impl Health {
         if before == LinkState::Up {
             missing.since = Instant::now();
             missing.told = None;
-            tracing::warn!(address = self.address, %error, "Redis is lost, trying to reconnect");
+            tracing::warn!(address = self.address, %error, "Redis is lost; reconnecting");
             return;
         }
-        // Why a lost connection does not come back goes without saying, unless somebody has to do something.
+        // Failed attempts after a loss are expected. They are logged only if an operator has to act.
         let passes = matches!(
             error,
             LinkError::Unreachable(_) | LinkError::Closed | LinkError::Silent | LinkError::Loading
@@ -108,18 +108,18 @@ impl Health {
         let kind = Some(std::mem::discriminant(&error));
         if missing.told != kind && (!passes || !missing.were_up[link]) {
             missing.told = kind;
-            tracing::warn!(address = self.address, %error, "Redis cannot be used, trying on");
+            tracing::warn!(address = self.address, %error, "Redis is unavailable; retrying");
         }
     }
 
-    /// The node must not join the cluster. What becomes of connections after this changes nothing.
-    pub(super) fn refuse(&self, reason: Incompatible) {
+    /// Notes that the node must not join the cluster. Later changes of connections have no effect.
+    pub(in crate::redis) fn refuse(&self, reason: Incompatible) {
         let _missing = self.missing();
         tracing::error!(address = self.address, %reason, "this node does not join the cluster");
         self.state.send_replace(LinkState::Refused(reason));
     }
 
-    pub(super) async fn until_refused(&self) {
+    pub(in crate::redis) async fn until_refused(&self) {
         let mut state = self.watch();
         let refused = state.wait_for(|state| matches!(state, LinkState::Refused(_)));
         refused.await.expect("the sender is borrowed meanwhile");
@@ -148,27 +148,6 @@ impl Missing {
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Health").field("state", &*self.state.borrow()).finish_non_exhaustive()
-    }
-}
-
-/// Lets a repeating log line through once in a while.
-#[derive(Debug)]
-pub(super) struct Seldom(Mutex<Option<Instant>>);
-
-impl Seldom {
-    const PAUSE: Duration = Duration::from_secs(10);
-
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(None))
-    }
-
-    pub(super) fn is_due(&self) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| last.elapsed() >= Self::PAUSE);
-        if is_due {
-            *last = Some(Instant::now());
-        }
-        is_due
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which nodes there are: what Redis is asked and told about nodes as such, all of it by scripts and by Redis' clock.
+//! The table of nodes in Redis, read and changed by scripts that use Redis' clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -7,96 +7,73 @@ use std::time::Duration;
 use redis::Value;
 use uuid::Uuid;
 
+use super::arguments::milliseconds;
 use super::clock::Clock;
 use super::frame::parse_offset;
 use super::keys::{Incarnation, Keys};
-use super::link::{Links, Ready, is_not_permitted};
-use super::milliseconds;
 use super::scripts::{Script, Scripts};
-use super::settings::RedisSettings;
-use crate::engine::EngineError;
+use super::server::link::{CommandLink, Links, is_not_permitted};
+use super::settings::{Incompatible, RedisSettings};
+use crate::contract::EngineError;
 
 /// A node of the cluster, for one run of its process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Made at random when the process starts.
+    /// Random, created when the process starts.
     pub id: Uuid,
-    /// For people. Two nodes may have the same.
+    /// For people. Two nodes may have the same name.
     pub name: Box<str>,
 }
 
-/// Why a node must not join the cluster that it found.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Incompatible {
-    /// The lease differs from that of the nodes that live.
-    #[error(
-        "engine.redis.lease is {ours:?} here and {theirs:?} on the nodes of this cluster; give all nodes the same"
-    )]
-    Lease { ours: Duration, theirs: Duration },
-    /// Another version of this program keeps its data in another way.
-    #[error(
-        "this version keeps its data in Redis in layout {ours}, the nodes of this cluster in layout {theirs}; \
-         stop them before this one is started, or give this one another engine.redis.prefix"
-    )]
-    Layout { ours: u32, theirs: u32 },
-    /// A cluster lives in this Redis, and none under this node's prefix.
-    #[error(
-        "this Redis already serves a cluster with prefix \"{theirs}\"; this node has \"{ours}\". Set \
-         engine.redis.prefix to the same on all nodes, or engine.redis.allow_other_prefixes if two clusters share \
-         this Redis"
-    )]
-    Prefix { ours: Box<str>, theirs: Box<str> },
-}
-
-/// What became of an attempt to renew a lease.
+/// The result of a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Beat {
+pub(super) enum Heartbeat {
     Held {
-        /// When the lease began that has lasted since, in milliseconds of Redis' clock.
+        /// The beginning of the lease, in milliseconds of Redis' clock.
         since: u64,
-        /// When the next lease of another node ends, unless it is renewed.
+        /// The time until the next lease of another node ends, unless it is renewed.
         next_end: Option<Duration>,
-        /// Nodes whose lease has ended, not necessarily all.
+        /// Some of the nodes whose lease has ended.
         ended: Vec<Incarnation>,
     },
-    /// The node was taken for dead.
-    Dead,
+    /// Another node ended the lease.
+    Fenced,
     Refused(Incompatible),
 }
 
-/// A node that was taken for dead, as far as it is known.
+/// A dead node, which was fenced.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Dead {
+pub(super) struct DeadNode {
     pub(super) name: Box<str>,
-    /// Those in which it may have members.
-    pub(super) applications: Vec<Box<str>>,
+    /// The application in which it may have members.
+    pub(super) application: Box<str>,
 }
 
-/// The nodes, as one of them sees and changes them.
-pub(super) struct Registry {
+/// The table of nodes, for one node.
+pub(super) struct NodeTable {
     node: Peer,
     keys: Arc<Keys>,
     links: Links,
     scripts: Arc<Scripts>,
     settings: Arc<RedisSettings>,
     clock: Arc<Clock>,
-    /// The user may not touch [`Keys::PREFIXES`].
+    /// The user has no right to [`Keys::PREFIXES`].
     prefixes_are_closed: AtomicBool,
 }
 
-/// How names and contents of keys are to be understood. A version of this program that changes that changes this.
-/// Where the names of channels carry the database it is 2: versions that did not name it hear nothing of this one.
+/// The version of names and contents of keys. It changes with them. It is 2 if names of channels contain the database,
+/// since versions without it receive no messages of this one.
 fn layout(database: i64) -> u32 {
     if database == 0 { 1 } else { 2 }
 }
 
-/// What outlives leases lives as long as this if nobody takes care of it any more.
+/// The TTL of data that outlives leases, for the case that no node is left to remove it.
 pub(super) const BACKSTOP: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long others wait for one that takes out a dead node's members before they do it too.
-pub(super) const CLEANING_MAX: Duration = Duration::from_secs(5);
+/// The time that other nodes wait for the one that removes a dead node's members.
+pub(super) const REAPING_MAX: Duration = Duration::from_secs(5);
 
-impl Registry {
+impl NodeTable {
     pub(super) fn new(
         node: Peer,
         keys: Arc<Keys>,
@@ -109,11 +86,15 @@ impl Registry {
         Self { node, keys, links, scripts, settings, clock, prefixes_are_closed }
     }
 
-    /// Renews the lease. One that joins has to fit to the cluster that it finds.
-    pub(super) async fn beat(&self, incarnation: Incarnation, joins: bool) -> Result<Beat, EngineError> {
+    /// Renews the lease. A joining node has to match the cluster's settings.
+    pub(super) async fn heartbeat(
+        &self,
+        incarnation: Incarnation,
+        joins: bool,
+    ) -> Result<Heartbeat, EngineError> {
         let mut link = self.links.any()?;
         if let Some(reason) = self.announce_prefix(&mut link, joins).await? {
-            return Ok(Beat::Refused(reason));
+            return Ok(Heartbeat::Refused(reason));
         }
         let keys = [
             self.keys.nodes(),
@@ -131,11 +112,11 @@ impl Registry {
             flag(joins),
             milliseconds(BACKSTOP).to_string(),
         ];
-        let answer = run(&mut link, &self.scripts.beat, &keys, &arguments).await?;
-        self.read_beat(&answer).ok_or_else(|| link.nonsense())
+        let answer = run(&mut link, &self.scripts.heartbeat, &keys, &arguments).await?;
+        self.read_heartbeat(&answer).ok_or_else(|| link.nonsense())
     }
 
-    /// The nodes of this application whose lease lasts.
+    /// Returns the live nodes of this application.
     pub(super) async fn peers(&self) -> Result<Vec<(Incarnation, Peer)>, EngineError> {
         let mut link = self.links.any()?;
         let keys = [self.keys.nodes(), self.keys.node_details()];
@@ -143,25 +124,24 @@ impl Registry {
         let Value::Array(values) = &answer else { return Err(link.nonsense()) };
         let peers = values.chunks_exact(2).filter_map(|pair| {
             let incarnation = Incarnation::parse(text(&pair[0])?)?;
-            let (peer, applications) = read_details(&pair[1])?;
-            applications.contains(&self.settings.application).then_some((incarnation, peer))
+            let (peer, application) = read_details(&pair[1])?;
+            (*application == *self.settings.application).then_some((incarnation, peer))
         });
         Ok(peers.collect())
     }
 
-    /// Takes a node whose lease has ended for dead, and takes on to clean up after it. `None` if it lives, or another
-    /// does that.
+    /// Fences a node whose lease has ended, for this node to reap. `None` if it lives or another node reaps it.
     pub(super) async fn claim(
         &self,
         dead: Incarnation,
-        cleaner: Incarnation,
-    ) -> Result<Option<Dead>, EngineError> {
+        reaper: Incarnation,
+    ) -> Result<Option<DeadNode>, EngineError> {
         let mut link = self.links.any()?;
-        Ok(self.claim_with(&mut link, dead, cleaner).await?.map(|(_, dead)| dead))
+        Ok(self.claim_with(&mut link, dead, reaper).await?.map(|(_, dead)| dead))
     }
 
-    /// Ends this node's own lease, as [`Registry::claim`] would. The last to leave takes the cluster's prefix with
-    /// it, so that the next cluster may have another.
+    /// Ends this node's own lease, as [`NodeTable::claim`] would. The last node removes the cluster's prefix, so that
+    /// the next cluster may have another.
     pub(super) async fn resign(&self, incarnation: Incarnation) -> Result<(), EngineError> {
         let mut link = self.links.any()?;
         let others = self.claim_with(&mut link, incarnation, incarnation).await?;
@@ -172,20 +152,20 @@ impl Registry {
         Ok(())
     }
 
-    /// Forgets a dead node of which nothing is left.
+    /// Removes a dead node without members from the table.
     pub(super) async fn forget(&self, dead: Incarnation) -> Result<(), EngineError> {
         let mut commands = redis::pipe();
         commands.zrem(self.keys.nodes(), dead.to_string());
         commands.hdel(self.keys.node_details(), dead.to_string());
-        commands.del(self.keys.cleaning(dead));
+        commands.del(self.keys.reaping(dead));
         self.links.any()?.pipeline(&commands).await?;
         Ok(())
     }
 
-    /// Returns why the node's prefix is not to be taken. Where the node has no right to look, it takes it.
+    /// Returns an error if another cluster has another prefix. A node without the right to look accepts its prefix.
     async fn announce_prefix(
         &self,
-        link: &mut Ready,
+        link: &mut CommandLink,
         joins: bool,
     ) -> Result<Option<Incompatible>, EngineError> {
         if self.prefixes_are_closed.load(Relaxed) {
@@ -199,9 +179,10 @@ impl Registry {
             milliseconds(BACKSTOP).to_string(),
         ];
         let arguments: Vec<_> = arguments.iter().map(String::as_bytes).collect();
-        let (answer, command) =
-            link.attempt(&self.scripts.prefixes, &[Keys::PREFIXES.as_bytes()], &arguments).await?;
-        if let Value::ServerError(error) = &answer
+        let mut commands = redis::pipe();
+        commands.add_command(self.scripts.prefixes.call(&[Keys::PREFIXES], &arguments));
+        let answers = link.run(&commands).await?;
+        if let Some(Value::ServerError(error)) = answers.first()
             && is_not_permitted(error)
         {
             self.prefixes_are_closed.store(true, Relaxed);
@@ -212,31 +193,31 @@ impl Registry {
             );
             return Ok(None);
         }
-        let answer = link.accept(answer, &command)?;
-        let other = text(&answer).ok_or_else(|| link.nonsense())?;
+        let answers = link.accept_all(answers, &commands)?;
+        let other = answers.first().and_then(text).ok_or_else(|| link.nonsense())?;
         let refusal =
             || Incompatible::Prefix { ours: prefix.clone(), theirs: String::from_utf8_lossy(other).into() };
         Ok((!other.is_empty()).then(refusal))
     }
 
-    /// Returns how many others live, and who is dead.
+    /// Returns the number of other live nodes, and the dead node.
     async fn claim_with(
         &self,
-        link: &mut Ready,
+        link: &mut CommandLink,
         dead: Incarnation,
-        cleaner: Incarnation,
-    ) -> Result<Option<(i64, Dead)>, EngineError> {
+        reaper: Incarnation,
+    ) -> Result<Option<(i64, DeadNode)>, EngineError> {
         let keys = [
             self.keys.nodes(),
             self.keys.lease(dead),
             self.keys.tombstone(dead),
-            self.keys.cleaning(dead),
+            self.keys.reaping(dead),
             self.keys.node_details(),
         ];
         let arguments = [
             dead.to_string(),
-            cleaner.to_string(),
-            milliseconds(CLEANING_MAX).to_string(),
+            reaper.to_string(),
+            milliseconds(REAPING_MAX).to_string(),
             milliseconds(BACKSTOP).to_string(),
         ];
         let answer = run(link, &self.scripts.claim, &keys, &arguments).await?;
@@ -244,13 +225,11 @@ impl Registry {
             Value::Array(values) => match values.as_slice() {
                 [Value::Int(0), _, _] => Ok(None),
                 [Value::Int(_), Value::Int(others), details] => {
-                    let known = read_details(details)
-                        .map(|(peer, applications)| Dead { name: peer.name, applications });
-                    let unknown = || Dead {
-                        name: Box::default(),
-                        applications: vec![self.settings.application.clone()],
+                    let (name, application) = match read_details(details) {
+                        Some((peer, application)) => (peer.name, application.into()),
+                        None => (Box::default(), self.settings.application.clone()),
                     };
-                    Ok(Some((*others, known.unwrap_or_else(unknown))))
+                    Ok(Some((*others, DeadNode { name, application })))
                 }
                 _ => Err(link.nonsense()),
             },
@@ -258,14 +237,14 @@ impl Registry {
         }
     }
 
-    fn read_beat(&self, answer: &Value) -> Option<Beat> {
+    fn read_heartbeat(&self, answer: &Value) -> Option<Heartbeat> {
         let Value::Array(values) = answer else { return None };
         match (text(values.first()?)?, &values[1..]) {
-            (b"dead", []) => Some(Beat::Dead),
-            (b"refused", [settings]) => self.refusal(text(settings)?).map(Beat::Refused),
+            (b"fenced", []) => Some(Heartbeat::Fenced),
+            (b"refused", [settings]) => self.refusal(text(settings)?).map(Heartbeat::Refused),
             (b"held", [since, Value::Int(next_end), Value::Array(ended), Value::Int(now)]) => {
                 self.clock.set(*now);
-                Some(Beat::Held {
+                Some(Heartbeat::Held {
                     since: parse_offset(text(since)?)?,
                     next_end: u64::try_from(*next_end).ok().filter(|end| *end > 0).map(Duration::from_millis),
                     ended: ended.iter().filter_map(|ended| Incarnation::parse(text(ended)?)).collect(),
@@ -275,7 +254,7 @@ impl Registry {
         }
     }
 
-    /// What is wrong, seen from the settings of those who live.
+    /// Returns the mismatch with the settings of the live nodes.
     fn refusal(&self, settings: &[u8]) -> Option<Incompatible> {
         let (theirs, lease) = std::str::from_utf8(settings).ok()?.split_once(':')?;
         let (ours, theirs) = (layout(self.settings.database), theirs.parse().ok()?);
@@ -286,14 +265,14 @@ impl Registry {
         Some(Incompatible::Lease { ours: self.settings.lease, theirs })
     }
 
-    /// What the node says of itself: id, name and applications, by zeros.
+    /// This node's details: id, name and application, separated by zeros.
     fn details(&self) -> String {
         format!("{}\0{}\0{}", self.node.id.simple(), self.node.name, self.settings.application)
     }
 }
 
 async fn run(
-    link: &mut Ready,
+    link: &mut CommandLink,
     script: &Script,
     keys: &[String],
     arguments: &[String],
@@ -314,9 +293,27 @@ fn text(value: &Value) -> Option<&[u8]> {
     }
 }
 
-/// A node and its applications.
-fn read_details(value: &Value) -> Option<(Peer, Vec<Box<str>>)> {
+/// Reads a node and its application, the first if there are several.
+fn read_details(value: &Value) -> Option<(Peer, &str)> {
     let mut parts = std::str::from_utf8(text(value)?).ok()?.split('\0');
     let peer = Peer { id: Uuid::try_parse(parts.next()?).ok()?, name: parts.next()?.into() };
-    Some((peer, parts.map(Into::into).collect()))
+    Some((peer, parts.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_of_several_applications_are_read_as_of_the_first() {
+        let details = |text: &str| Value::BulkString(text.into());
+        let id = Uuid::from_u128(7);
+        let peer = Peer { id, name: "n".into() };
+        for applications in ["a", "a\0b"] {
+            let value = details(&format!("{}\0n\0{applications}", id.simple()));
+            assert_eq!(read_details(&value), Some((peer.clone(), "a")));
+        }
+        assert_eq!(read_details(&details(&format!("{}\0n", id.simple()))), None);
+        assert_eq!(read_details(&details("")), None);
+    }
 }

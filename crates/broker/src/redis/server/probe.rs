@@ -1,8 +1,8 @@
-//! A channel of the node's own: what is published there through the connections for commands has to arrive through
-//! the one for subscriptions.
+//! A probe of the subscription connection: messages published to the node's own channel through command connections
+//! have to arrive through it.
 //!
-//! So a connection is found out that answers and yet brings nothing: one that is half open, or leads to a server that
-//! is no longer the one that commands go to.
+//! The probe detects a connection that answers but delivers nothing: a half-open one, or one to another server than
+//! that of the commands.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,56 +13,56 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use super::connection::LinkError;
-use super::frame::parse_offset;
-use super::keys::Keys;
 use super::link::Links;
-use super::stats::Counters;
-use crate::engine::EngineError;
+use crate::contract::EngineError;
+use crate::redis::frame::parse_offset;
+use crate::redis::keys::Keys;
+use crate::redis::stats::RedisCounters;
 
-pub(super) struct Probe {
+pub(in crate::redis) struct Probe {
     channel: String,
     interval: Duration,
     links: Links,
-    counters: Arc<Counters>,
-    /// Probes carry the nanoseconds since then.
+    counters: Arc<RedisCounters>,
+    /// A probe contains the nanoseconds since this time.
     started: Instant,
     arrived: Notify,
 }
 
 impl Probe {
-    /// One that is missed may be late, behind much else or because this node was paused.
+    /// A single missed probe may only be late, behind other messages or because this node was paused.
     const MISSED_MAX: u32 = 2;
-    /// How soon to try again while there is no connection to publish through.
+    /// The pause while there is no connection to publish through.
     const UNSENT_PAUSE: Duration = Duration::from_millis(50);
 
-    pub(super) fn new(
+    pub(in crate::redis) fn new(
         node: Uuid,
         keys: &Keys,
         interval: Duration,
         links: Links,
-        counters: Arc<Counters>,
+        counters: Arc<RedisCounters>,
     ) -> Self {
         let topic = TopicName::new(&format!("!probe:{}", node.simple())).expect("the name is not empty");
         let channel = keys.channel(&topic);
         Self { channel, interval, links, counters, started: Instant::now(), arrived: Notify::new() }
     }
 
-    pub(super) fn channel(&self) -> &str {
+    pub(in crate::redis) fn channel(&self) -> &str {
         &self.channel
     }
 
-    /// Something came through the channel.
-    pub(super) fn receive(&self, payload: &[u8]) {
+    /// Handles a message of the channel.
+    pub(in crate::redis) fn receive(&self, payload: &[u8]) {
         let sent = parse_offset(payload).map(Duration::from_nanos);
         let Some(took) = sent.and_then(|sent| self.started.elapsed().checked_sub(sent)) else { return };
         self.counters.round_trip(took);
         self.arrived.notify_one();
     }
 
-    /// Probes a connection that has joined the channel, and says when it has been heard for the first time. Returns
-    /// why it is of no use: too many probes in a row were published and did not arrive.
-    pub(super) async fn run(&self, on_first: impl FnOnce()) -> LinkError {
-        // What came late through a connection before says nothing about this one.
+    /// Probes a connection that has joined the channel, and calls `on_first` when the first probe arrives. Returns an
+    /// error when several probes in a row were published and did not arrive.
+    pub(in crate::redis) async fn run(&self, on_first: impl FnOnce()) -> LinkError {
+        // Late probes of an earlier connection do not count.
         tokio::select! {
             biased;
             () = self.arrived.notified() => {}
@@ -73,7 +73,7 @@ impl Probe {
         loop {
             match self.send().await {
                 Ok(()) => {}
-                // Not this connection's fault.
+                // The command connection is missing, not this one.
                 Err(EngineError::Unavailable) => {
                     sleep(Self::UNSENT_PAUSE).await;
                     continue;
@@ -81,7 +81,7 @@ impl Probe {
                 Err(_) => return self.refused(),
             }
             let next = Instant::now() + self.interval;
-            // A late one is as good: what counts is that something arrives.
+            // A late probe counts too, since it shows that messages arrive.
             if timeout_at(next, self.arrived.notified()).await.is_ok() {
                 missed = 0;
                 if let Some(on_first) = on_first.take() {

@@ -7,7 +7,7 @@ use fanwire_protocol::ErrorCode;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::ApiError;
-use super::reply::Reply;
+use super::reply::ApiReply;
 
 /// Commands of one request that read at the same time. Each may read as much as is left, so this is also how many times
 /// that much a request can hold.
@@ -15,22 +15,22 @@ const READS_AT_ONCE: usize = 4;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Room(Arc<Shared>);
+pub(super) struct AnswerBudget(Arc<AnswerBudgetShared>);
 
 #[derive(Debug)]
-struct Shared {
+struct AnswerBudgetShared {
     bytes_max: usize,
     left: AtomicUsize,
     reads: Semaphore,
 }
 
-impl Room {
+impl AnswerBudget {
     pub(super) fn new(bytes_max: usize) -> Self {
         let (left, reads) = (bytes_max.into(), Semaphore::new(READS_AT_ONCE));
-        Self(Arc::new(Shared { bytes_max, left, reads }))
+        Self(Arc::new(AnswerBudgetShared { bytes_max, left, reads }))
     }
 
-    /// Waits for the turn of a command whose answer may be long. To be kept until [`Room::take`].
+    /// Waits for the turn of a command whose answer may be long. To be kept until [`AnswerBudget::take`].
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.0.reads.acquire().await.ok()
@@ -42,7 +42,7 @@ impl Room {
     }
 
     /// Takes what a reply needs, or refuses it with a sentence that says what to do instead.
-    pub(super) fn take(&self, reply: Reply, instead: &str) -> Reply {
+    pub(super) fn take(&self, reply: ApiReply, instead: &str) -> ApiReply {
         let reply = reply?;
         let length = reply.get().len();
         match self.0.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(length)) {
@@ -71,14 +71,14 @@ mod tests {
     #[test]
     fn replies_share_the_room_and_a_short_one_still_fits() {
         let reply = |length: usize| Ok(RawValue::from_string("1".repeat(length)).unwrap());
-        let room = Room::new(100);
-        assert!(room.take(reply(60), "ask for less").is_ok());
-        let error = room.clone().take(reply(41), "ask for less").unwrap_err();
+        let budget = AnswerBudget::new(100);
+        assert!(budget.take(reply(60), "ask for less").is_ok());
+        let error = budget.clone().take(reply(41), "ask for less").unwrap_err();
         assert_eq!(error.code(), 106);
         let text = serde_json::to_string(&error).unwrap();
         assert!(text.contains("100 bytes") && text.contains("api.answer_bytes_max"), "{text}");
         assert!(text.contains("ask for less"), "{text}");
-        assert!(room.take(reply(40), "ask for less").is_ok());
-        assert_eq!(room.left(), 0);
+        assert!(budget.take(reply(40), "ask for less").is_ok());
+        assert_eq!(budget.left(), 0);
     }
 }

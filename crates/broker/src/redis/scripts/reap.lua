@@ -1,7 +1,7 @@
--- Takes some of a dead node's members out of a topic. Follows leave.lua.
+-- Removes some of a dead node's members from a topic. Follows leave.lua.
 --
--- KEYS: 1 the node's members, 2 counts. ARGV: 1 channel, 2 incarnation, 3 how many at most.
--- Returns how many are left.
+-- KEYS: 1 the node's members, 2 counts. ARGV: 1 channel, 2 incarnation, 3 the most members to remove.
+-- Returns the number of remaining members.
 
 local members = redis.call('HRANDFIELD', KEYS[1], ARGV[3], 'WITHVALUES')
 for i = 1, #members, 2 do

@@ -1,8 +1,8 @@
-//! The connection for subscriptions: which channels are joined, and what arrives through them.
+//! The connection for subscriptions: joins channels and receives their messages.
 //!
-//! What the engine's owner wants is a table ([`Interests`]); one task brings the connection in line with it, in
-//! batches. A call to subscribe returns when the channel's join is confirmed. When the connection is lost all of that
-//! is done again for everything that was wanted, and the owner of each topic is told that events may have been missed.
+//! A table ([`Interests`]) holds the topics that are subscribed; one task joins and leaves channels accordingly, in
+//! batches. A call to subscribe returns when the channel's join is confirmed. After a loss the task joins all
+//! subscribed channels again, and the owner of each topic receives a gap.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,40 +15,40 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-use super::connection::{Backoff, Connector, LinkError, Opened, identify, lost_error, refused};
-use super::frame::{Content, Frame, Lineage};
-use super::health::{Health, Seldom};
-use super::interests::{Interests, Wanted};
-use super::keys::Keys;
+use super::connection::{Backoff, Connector, LinkError, OpenedLink, identify, lost_error, refused};
+use super::health::Health;
+use super::interests::{Interests, JoinState};
 use super::probe::Probe;
-use super::settings::RedisSettings;
-use super::stats::{CallKind, Counters};
-use crate::engine::EngineError;
-use crate::event::Event;
+use crate::contract::{EngineError, Event};
+use crate::redis::frame::{EventFrame, FrameContent, Lineage};
+use crate::redis::keys::Keys;
+use crate::redis::log_limit::LogRateLimit;
+use crate::redis::settings::RedisSettings;
+use crate::redis::stats::{CallKind, RedisCounters};
 
-/// Takes the engine's events, in the order of each topic. Must not block.
+/// Receives the engine's events, in the order of each topic. Must not block.
 pub type Deliver = Arc<dyn Fn(Event) + Send + Sync>;
 
-pub(super) struct Subscriptions {
+pub(in crate::redis) struct ChannelSubscriptions {
     keys: Arc<Keys>,
     settings: Arc<RedisSettings>,
     deliver: Deliver,
     probe: Probe,
-    counters: Arc<Counters>,
-    /// Never held while an event is delivered, so a delivery may call the engine.
+    counters: Arc<RedisCounters>,
+    /// Not held while an event is delivered, so a delivery may call the engine.
     interests: Mutex<Interests>,
-    /// There may be something to join or leave.
+    /// Notified when there may be a channel to join or leave.
     changed: Notify,
-    malformed: Seldom,
+    malformed: LogRateLimit,
 }
 
-impl Subscriptions {
-    pub(super) fn new(
+impl ChannelSubscriptions {
+    pub(in crate::redis) fn new(
         keys: Arc<Keys>,
         settings: Arc<RedisSettings>,
         deliver: Deliver,
         probe: Probe,
-        counters: Arc<Counters>,
+        counters: Arc<RedisCounters>,
     ) -> Self {
         let interests = Mutex::new(Interests::new(settings.leave_delay));
         Self {
@@ -59,39 +59,44 @@ impl Subscriptions {
             counters,
             interests,
             changed: Notify::new(),
-            malformed: Seldom::new(),
+            malformed: LogRateLimit::new(),
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::redis) fn len(&self) -> usize {
         self.interests().len()
     }
 
-    /// Wants the topic's events; returns once they will come.
-    pub(super) async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
+    /// Subscribes to the topic's events; returns once its channel is joined.
+    pub(in crate::redis) async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
         let wanted = self.interests().want(topic);
         match wanted {
-            Wanted::Unavailable => Err(EngineError::Unavailable),
-            Wanted::Joined => Ok(()),
-            Wanted::Joining(confirmation) => {
+            JoinState::Unavailable => Err(EngineError::Unavailable),
+            JoinState::Joined => Ok(()),
+            JoinState::Joining(confirmation) => {
                 self.changed.notify_one();
                 confirmation.await.map_err(|_| EngineError::Unavailable)
             }
         }
     }
 
-    /// Wants the topic's events no more. Its channel is left later, with others.
-    pub(super) fn unsubscribe(&self, topic: &TopicName) {
+    /// Unsubscribes from the topic's events. Its channel is left later, with others.
+    pub(in crate::redis) fn unsubscribe(&self, topic: &TopicName) {
         if self.interests().unwant(topic) {
             self.changed.notify_one();
         }
     }
 
-    /// Connects, and connects again, for ever. `index` is what [`Health`] knows this connection by.
-    pub(super) async fn run(self: Arc<Self>, connector: Arc<Connector>, health: Arc<Health>, index: usize) {
+    /// Connects, and reconnects after each loss, forever. [`Health`] knows this connection by `index`.
+    pub(in crate::redis) async fn run(
+        self: Arc<Self>,
+        connector: Arc<Connector>,
+        health: Arc<Health>,
+        index: usize,
+    ) {
         let mut backoff = Backoff::new(&self.settings);
         loop {
-            // What is on its way through a connection that was given up must not come between what the next brings.
+            // Late messages of an abandoned connection must not mix with those of the next.
             let is_current = Arc::new(AtomicBool::new(true));
             let error = match self.connect(&connector, &is_current).await {
                 Ok(opened) => {
@@ -110,12 +115,12 @@ impl Subscriptions {
         }
     }
 
-    /// Opens a connection that has joined the node's own channel, so it is known that joining is allowed.
+    /// Opens a connection and joins the probe's channel, which shows that joining is permitted.
     async fn connect(
         self: &Arc<Self>,
         connector: &Connector,
         is_current: &Arc<AtomicBool>,
-    ) -> Result<Opened, LinkError> {
+    ) -> Result<OpenedLink, LinkError> {
         let (receiver, is_current) = (Arc::clone(self), Arc::clone(is_current));
         let on_push = move |push| {
             if is_current.load(Ordering::Acquire) {
@@ -127,10 +132,9 @@ impl Subscriptions {
         Ok(opened)
     }
 
-    /// Keeps the connection until it is lost, or is found to bring nothing. It is not taken to be there before it has
-    /// brought something.
-    async fn hold(&self, opened: Opened, on_heard: impl FnOnce()) -> LinkError {
-        let Opened { mut connection, lineage, lost } = opened;
+    /// Uses the connection until it is lost or delivers nothing. It counts as open once it has delivered a message.
+    async fn hold(&self, opened: OpenedLink, on_heard: impl FnOnce()) -> LinkError {
+        let OpenedLink { mut connection, lineage, lost } = opened;
         tokio::select! {
             () = lost.notified() => LinkError::Closed,
             error = self.probe.run(on_heard) => error,
@@ -138,13 +142,13 @@ impl Subscriptions {
         }
     }
 
-    /// Joins and leaves what is to be, and asks in between whether the server is still what it was.
+    /// Joins and leaves channels, and checks periodically that the server is still the same primary.
     async fn keep_in_line(&self, connection: &mut MultiplexedConnection, lineage: Lineage) -> LinkError {
         let mut checks =
             interval_at(Instant::now() + self.settings.probe_interval, self.settings.probe_interval);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Joins go first: somebody waits for them.
+            // Joins go first, since callers wait for them.
             let joins = self.interests().take_joins();
             if !joins.is_empty() {
                 match self.join(connection, joins).await {
@@ -200,7 +204,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Returns once all of them are joined.
+    /// Joins channels; returns once all of them are joined.
     async fn subscribe_channels(
         &self,
         connection: &mut MultiplexedConnection,
@@ -214,12 +218,12 @@ impl Subscriptions {
         done.map_err(|error| command_error(&format!("SUBSCRIBE of channel {named}"), &error))
     }
 
-    /// The connection is lost, or is not to be used: whoever waits is told so.
-    pub(super) fn detach(&self) {
+    /// Notes that the connection is lost or must not be used. Waiting calls fail.
+    pub(in crate::redis) fn detach(&self) {
         self.interests().detach();
     }
 
-    /// Runs in the connection's own task, for one message after the other.
+    /// Handles one message, in the connection's own task.
     fn receive(&self, push: PushInfo) {
         if push.kind != PushKind::Message {
             return;
@@ -234,26 +238,30 @@ impl Subscriptions {
         }
         self.counters.message(channel.len() + payload.len());
         let Some(topic) = self.wanted_topic(&channel) else { return };
-        match Frame::parse(Bytes::from(payload)) {
-            Ok(Frame { stamp, content: Content::Publication(publication) }) => {
+        match EventFrame::parse(Bytes::from(payload)) {
+            Ok(EventFrame { stamp, content: FrameContent::Publication(publication) }) => {
                 if stamp.is_some_and(|stamp| stamp.jumped_from.is_some()) {
-                    // The offsets between do not exist, or were lost. Only the stream can tell.
+                    // The offsets between were lost or never existed. Only the stream can tell.
                     (self.deliver)(Event::Interrupted { topic: topic.clone() });
                 }
                 let epoch = stamp.map(|stamp| stamp.epoch);
                 (self.deliver)(Event::Publication { topic, publication: Arc::new(publication), epoch });
             }
-            Ok(Frame { content: Content::Join(info), .. }) => (self.deliver)(Event::Join { topic, info }),
-            Ok(Frame { content: Content::Leave(info), .. }) => (self.deliver)(Event::Leave { topic, info }),
-            Ok(Frame { content: Content::Control | Content::Member(_), .. }) => {
+            Ok(EventFrame { content: FrameContent::Join(info), .. }) => {
+                (self.deliver)(Event::Join { topic, info })
+            }
+            Ok(EventFrame { content: FrameContent::Leave(info), .. }) => {
+                (self.deliver)(Event::Leave { topic, info })
+            }
+            Ok(EventFrame { content: FrameContent::Member(_), .. }) => {
                 (self.deliver)(Event::Interrupted { topic });
             }
             Err(error) => {
                 self.counters.malformed();
                 if self.malformed.is_due() {
-                    tracing::warn!(%topic, %error, "something that cannot be read arrived through Redis");
+                    tracing::warn!(%topic, %error, "received a message that cannot be parsed");
                 }
-                // It may have been a publication, by a node of another version.
+                // It may be a publication of a node of another version.
                 (self.deliver)(Event::Interrupted { topic });
             }
         }
@@ -269,13 +277,13 @@ impl Subscriptions {
     }
 }
 
-impl fmt::Debug for Subscriptions {
+impl fmt::Debug for ChannelSubscriptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscriptions").field("topics", &self.len()).finish_non_exhaustive()
+        f.debug_struct("ChannelSubscriptions").field("topics", &self.len()).finish_non_exhaustive()
     }
 }
 
-/// Why channels could not be joined or left. The server may have refused, say for lack of rights.
+/// The error of a failed join or leave. The server may have refused it for lack of rights.
 fn command_error(command: &str, error: &redis::RedisError) -> LinkError {
     match error.code() {
         Some(code) => refused(command, code),
