@@ -7,6 +7,7 @@ mod config;
 mod failure;
 mod import;
 mod output;
+mod pages;
 mod printable;
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! What only `--dev` serves: the chat room and the tokens that its page connects with.
+//! Development: a page, and the tokens that it connects with.
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -11,55 +11,54 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use crate::accept::foreign::{self, Foreign, Hosts};
-use crate::chat::{self, PageFile};
 use crate::node::Node;
 use crate::response::{HttpResponse, only_get, respond, text};
-use crate::settings::DevSettings;
+use crate::settings::{DevSettings, StaticFile};
 
 const TOKEN_PATH: &str = "/dev/token";
 
-/// How long a token of the chat room is good, in seconds: short, so that refreshing it is seen to work.
+/// Lifetime of the page's tokens, in seconds: short, so that refreshing them is seen to work.
 const TOKEN_TTL: i64 = 3600;
 
-/// Longest name and user id that a token is made for, in characters.
+/// Maximum length of the name and the user id in a token, in characters.
 const NAME_LENGTH_MAX: usize = 64;
 
-/// Passes what comes from this machine. WebSocket and streams judge their origins themselves, and a page is shown to
-/// whoever follows a link to it.
-pub(crate) fn check(request: &Request<Incoming>) -> Result<(), Foreign> {
+/// Refuses requests that are not from this machine. WebSocket and streams check origins themselves, and a link to the
+/// page may be anywhere.
+pub(crate) fn check(dev: &DevSettings, request: &Request<Incoming>) -> Result<(), Foreign> {
     let (headers, uri) = (request.headers(), request.uri());
     match uri.path() {
         TOKEN_PATH => foreign::check(headers, uri, Hosts::Loopback),
-        path if chat::file(path).is_some() => foreign::check_host(headers, uri, Hosts::Loopback),
+        path if dev.pages.file(path).is_some() => foreign::check_host(headers, uri, Hosts::Loopback),
         _ => foreign::check_host(headers, uri, Hosts::Loopback).and_then(|()| foreign::check_site(headers)),
     }
 }
 
-/// `None` if the path is not one of development's.
+/// Serves the page and its tokens. Returns `None` for other paths.
 pub(crate) fn serve(dev: &DevSettings, node: &Node, request: &Request<Incoming>) -> Option<HttpResponse> {
     let path = request.uri().path();
-    let file = chat::file(path);
+    let file = dev.pages.file(path);
     if file.is_none() && path != TOKEN_PATH {
         return None;
     }
     if let Err(refusal) = only_get(request) {
         return Some(*refusal);
     }
-    Some(file.map_or_else(|| token(dev, node, request), page))
+    Some(file.map_or_else(|| token(dev, node, request), |file| page(dev, file)))
 }
 
-fn page(file: &PageFile) -> HttpResponse {
+fn page(dev: &DevSettings, file: &StaticFile) -> HttpResponse {
     let mut response = respond(StatusCode::OK, file.content_type, Bytes::from_static(file.body.as_bytes()));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(chat::CONTENT_SECURITY_POLICY));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(dev.pages.security_policy));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
 
-/// `GET /dev/token?name=Ann&user=42` answers `{"token":"..."}`: what an application's own backend would make
-/// after it has proved who the user is. Here everybody may be anybody.
+/// Answers `GET /dev/token?name=Ann&user=42` with `{"token":"..."}`. An application's backend makes such a token after it
+/// has authenticated the user; here everybody can be any user.
 fn token(dev: &DevSettings, node: &Node, request: &Request<Incoming>) -> HttpResponse {
     let query = request.uri().query().unwrap_or("");
     let parameter = |wanted: &str| {
@@ -77,7 +76,7 @@ fn token(dev: &DevSettings, node: &Node, request: &Request<Incoming>) -> HttpRes
             response
         }
         Err(error) => {
-            tracing::error!(%error, "a token for the chat room could not be made");
+            tracing::error!(%error, "cannot make a token for the page");
             text(StatusCode::INTERNAL_SERVER_ERROR, "The token could not be made.")
         }
     }

@@ -13,7 +13,6 @@ mod route;
 mod response;
 mod transport;
 mod dev;
-mod chat;
 
 mod turns;
 mod shard;

@@ -35,8 +35,8 @@ fn vary(gate: &Gate, request: &Request<Incoming>) -> Option<HeaderValue> {
 async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
     let settings = &gate.node.settings;
     let path = request.uri().path();
-    if settings.dev.is_some()
-        && let Err(foreign) = dev::check(&request)
+    if let Some(dev) = &settings.dev
+        && let Err(foreign) = dev::check(dev, &request)
     {
         return Routed::Response(foreign.answer());
     }

@@ -37,7 +37,7 @@ pub struct Settings {
     pub api: ApiSettings,
     pub engine: EngineSettings,
     pub shutdown: ShutdownSettings,
-    /// Serves the chat room and its tokens. Set by `--dev` alone, which also holds the listeners to loopback.
+    /// Serves a page and its tokens. Set by `--dev` alone, which also holds the listeners to loopback.
     pub dev: Option<DevSettings>,
 }
 
@@ -218,8 +218,33 @@ impl ShutdownSettings {
 
 #[derive(Clone, Debug)]
 pub struct DevSettings {
-    /// Signs the chat room's tokens; made anew at every start, and [`TokenSettings::dev_secret`] too.
+    /// Signs the tokens of the page; new at every start, and [`TokenSettings::dev_secret`] too.
     pub token_secret: SecretString,
+    /// The page.
+    pub pages: StaticFiles,
+}
+
+/// Files that are served as they are.
+#[derive(Clone, Copy, Debug)]
+pub struct StaticFiles {
+    pub files: &'static [StaticFile],
+    /// The content security policy of all files.
+    pub security_policy: &'static str,
+}
+
+/// A file, with the path that serves it.
+#[derive(Debug)]
+pub struct StaticFile {
+    pub path: &'static str,
+    pub content_type: &'static str,
+    pub body: &'static str,
+}
+
+impl StaticFiles {
+    /// Returns the file with this path.
+    pub fn file(&self, path: &str) -> Option<&'static StaticFile> {
+        self.files.iter().find(|file| file.path == path)
+    }
 }
 
 /// How tokens are verified. A token whose algorithm has no key here is invalid.

@@ -36,7 +36,7 @@ pub(super) fn complete(config: &mut Config, checks: &mut Checks) -> DevSettings 
     }
     let secret: [u8; 32] = rand::random();
     let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-    DevSettings { token_secret: secret.into() }
+    DevSettings { token_secret: secret.into(), pages: crate::pages::CHAT }
 }
 
 #[cfg(test)]
