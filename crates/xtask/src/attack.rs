@@ -8,7 +8,7 @@ use crate::process::{self, Outcome, cargo};
 use crate::report::{Report, Stop};
 use crate::tools;
 
-/// Planted faults first: if they are not found, the cases below prove nothing.
+/// Planted faults run first: if they are not found, the other cases prove nothing.
 const SUITES: [&str; 12] = [
     "attack/planted.py",
     "attack/floods.py",
@@ -24,9 +24,9 @@ const SUITES: [&str; 12] = [
     "attack/tasks.py",
 ];
 
-/// Three minutes on two cores, and as much again for a machine that does more than this.
+/// Three minutes on two cores, and two more for a busy machine.
 const DEADLINE: Duration = Duration::from_secs(300);
-/// Figures take longer phases, and an old binary takes long to recover.
+/// Figures need longer phases, and an old binary recovers slowly.
 const REPORT_DEADLINE: Duration = Duration::from_secs(1800);
 const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
 
@@ -73,7 +73,7 @@ pub(crate) fn run_installed(report: &mut Report, arguments: &Arguments) -> Resul
     })
 }
 
-/// Where tasks panic on demand.
+/// The server whose tasks panic on demand.
 fn planted_binary() -> PathBuf {
     target_folder().join("debug/fanwire-planted")
 }

@@ -12,14 +12,13 @@ use crate::tools;
 /// Arguments of the load tool, stored under a name.
 struct Run {
     name: &'static str,
-    /// What is measured, in the words of a table's row.
+    /// The measured quantity, as in a table's row.
     about: &'static str,
     /// The scenario and its options, between spaces.
     arguments: &'static str,
 }
 
-/// Every row of the table that the project is held against, quick ones first. Each has five rounds or nine, where bounds are
-/// close, or says how many.
+/// Every row of the table of goals, quick ones first. Each has five rounds, or nine where bounds are close, or says how many.
 const RUNS: [Run; 17] = [
     Run {
         name: "fanout-1000",
@@ -72,7 +71,7 @@ const RUNS: [Run; 17] = [
     },
     Run {
         name: "cluster",
-        about: "what one, two and three nodes and their Redis pay",
+        about: "the cost of one, two and three nodes and their Redis",
         arguments: "cluster --rounds 5 --subjects fanwire+redis,fanwire+redis+nodes=2,fanwire+redis+nodes=3",
     },
     Run {
@@ -116,14 +115,14 @@ const RUNS: [Run; 17] = [
 
 /// Measures the engine that keeps topics in Redis, without a server around it.
 const ENGINE: &str = "engine";
-/// Where results lie, from the root of the work tree.
+/// The folder of results, from the root of the work tree.
 const RESULTS: &str = "loadtest/results";
 const PAGE: &str = "loadtest/results/report.html";
 const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
 const RUN_DEADLINE: Duration = Duration::from_secs(3600);
 const PAGE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Says which runs there are.
+/// Prints the runs.
 pub(crate) fn list() {
     for Run { name, about, arguments } in &RUNS {
         println!("{name:16} {about}\n{:16} fanwire-loadtest {arguments}", "");
@@ -131,11 +130,11 @@ pub(crate) fn list() {
     println!("{ENGINE:16} the engine that keeps topics in Redis, alone");
 }
 
-/// Makes the named runs, or all; `arguments` are added to each, and stand above its own.
+/// Makes the named runs, or all; `arguments` are added to each and override its own.
 pub(crate) fn run(report: &mut Report, names: &[String], arguments: &[String]) -> Result<(), Stop> {
     let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
     report.prepare("names of runs", || match names.iter().find(|name| !is_known(name)) {
-        Some(unknown) => Err(format!("no run is called {unknown}; cargo xtask bench --list tells them")),
+        Some(unknown) => Err(format!("no run is called {unknown}; cargo xtask bench --list prints all")),
         None => Ok(process::Outcome::DONE),
     })?;
     let runs: Vec<&Run> = RUNS.iter().filter(|run| wanted(run.name)).collect();

@@ -1,5 +1,5 @@
-//! `cargo xtask chart`: whether the chart and the files of `deploy/` are what Kubernetes, compose, nginx and the gateway
-//! take, without a cluster.
+//! `cargo xtask chart`: checks the chart and the files of `deploy/` against Kubernetes, compose, nginx and the gateway,
+//! without a cluster.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub(crate) fn run(report: &mut Report) -> Result<(), Stop> {
     report.prepare("programs", tools::system)?;
     report.prepare("Python packages", tools::python_packages)?;
     report.prepare("Helm", tools::helm)?;
-    // It judges the configuration that the chart renders.
+    // It checks the configuration that the chart renders.
     report.prepare("gateway", || process::run(cargo(&["build", "-p", "fanwire"]), BUILD_DEADLINE))?;
 
     let yaml = report.step("YAML", lint_yaml);

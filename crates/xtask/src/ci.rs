@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: what has to hold before a change lands, within half an hour on two cold cores.
+//! `cargo xtask ci`: every check that a change must pass, within half an hour on two cold cores.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(1200);
 const FUZZ_SECONDS: u32 = 10;
 
 pub(crate) fn run(report: &mut Report) -> Result<(), Stop> {
-    // Nothing stops the run: one report tells of everything that has to be mended.
+    // Nothing stops the run: one report has all faults.
     let format = report.step("format", || process::run(cargo(&["fmt", "--all", "--check"]), CHECK_DEADLINE));
     let lints = report.step("lints", || {
         let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];

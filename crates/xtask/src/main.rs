@@ -1,7 +1,7 @@
-//! `cargo xtask`: the developers' verbs. CI runs nothing that a developer cannot run by the same words.
+//! `cargo xtask`: the commands for developers. CI runs the same ones.
 //!
-//! A verb is a plain function over a [`Report`]: it runs steps in the order one reads, each under a heading,
-//! and the report ends with the line `N passed, N failed` that tells a person and CI how it went.
+//! A command is a plain function over a [`Report`]: it runs steps in order, each under a heading, and the report ends with
+//! the line `N passed, N failed`.
 
 // A developers' program talks to its terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::Report;
 
-/// The developers' verbs of Fanwire.
+/// Fanwire's commands for developers.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -37,45 +37,45 @@ struct Arguments {
 enum Verb {
     /// Run every test: the workspace's own, then real clients against the built binary.
     ///
-    /// Installs what the tests need where it may (packages as root on Debian, Node and Python
-    /// packages inside the work tree), and says what to install where it may not.
+    /// Installs what the tests need if it may (packages as root on Debian, Node and Python packages inside the work tree),
+    /// and otherwise says what to install.
     Test {
         /// Only tests, or end-to-end suites, whose name contains this.
         filter: Option<String>,
     },
-    /// Everything that has to hold before a change lands: format, lints, tests, metrics, attacks, chart,
-    /// costs in instructions, a short fuzz run.
+    /// Run every check that a change must pass: format, lints, structure, tests, metrics, attacks, chart, instruction counts,
+    /// a short fuzz run.
     Ci,
-    /// Check what the compiler does not: circles between files, crates that must not do input or output, the walks of
+    /// Check the structure: no circles between files, no input or output in pure crates, true walks in
     /// docs/architecture.md.
     ///
-    /// Names of types with several definitions and files over 500 lines are told, and do not fail.
+    /// Names of types with several definitions and files over 500 lines are printed and do not fail.
     Structure,
-    /// Attack the built binary beside honest clients, which must not be closed, refused or kept waiting.
+    /// Attack the built binary beside honest clients, which must not be closed, refused or delayed.
     ///
     /// Each case compares the same clients without the attack and under it, and watches the server's memory. The table
     /// at the end has a row for each.
     Attack(attack::Arguments),
-    /// Check the Helm chart and the files of `deploy/`: lint, render, validate, and test what came out.
+    /// Check the Helm chart and the files of `deploy/`: lint, render, validate, and test the result.
     Chart,
     /// Measure the build for production with the load tool, or count instructions and compare them with the baseline.
     ///
-    /// Each run is stored in loadtest/results, and a page is made of all that are there. All of them take more than an
-    /// hour, and the machine should do nothing else meanwhile. The secrets of an external server are best given as
-    /// FANWIRE_LOADTEST_API_KEY and FANWIRE_LOADTEST_TOKEN_SECRET.
+    /// Each run is stored in loadtest/results, and a page shows all stored runs. All runs together take more than an hour, and
+    /// the machine should do nothing else meanwhile. Give the secrets of an external server as FANWIRE_LOADTEST_API_KEY and
+    /// FANWIRE_LOADTEST_TOKEN_SECRET.
     Bench {
         /// Only these runs (see --list). With `--compare`, only cases whose name contains this.
         names: Vec<String>,
-        /// Say which runs there are.
+        /// List the runs.
         #[arg(long, conflicts_with_all = ["compare", "save", "names", "arguments"])]
         list: bool,
-        /// Count the instructions of codec, parser, sessions and fan-out; fail where they are more than they were.
+        /// Count the instructions of codec, parser, sessions and fan-out; fail if they grew.
         #[arg(long, conflicts_with = "arguments")]
         compare: bool,
-        /// Count them and make them the baseline for `--compare`, a file to commit.
+        /// Count the instructions and save them as the baseline for `--compare`, a file to commit.
         #[arg(long, conflicts_with_all = ["names", "arguments"])]
         save: bool,
-        /// Passed on to the load tool, above the run's own: `-- --rounds 1 --json one.json`.
+        /// Arguments for the load tool that override the run's own: `-- --rounds 1 --json one.json`.
         #[arg(last = true)]
         arguments: Vec<String>,
     },
@@ -83,7 +83,7 @@ enum Verb {
     Fuzz {
         /// Only this target; without it, all of them.
         target: Option<String>,
-        /// How long each target runs.
+        /// Seconds for each target.
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
@@ -92,7 +92,7 @@ enum Verb {
 fn main() -> ExitCode {
     let verb = Arguments::parse().verb;
     let mut report = Report::new();
-    // A verb stops at the first thing that makes the rest pointless; the report then says what that was.
+    // A command stops when the rest makes no sense; the report says why.
     let _ = match &verb {
         Verb::Test { filter } => test::run(&mut report, filter.as_deref()),
         Verb::Attack(arguments) => attack::run(&mut report, arguments),

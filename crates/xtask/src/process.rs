@@ -11,13 +11,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many lines before its end, or before a runner's closing line, are told again of a program that failed.
-const LINES_TOLD_AGAIN: usize = 60;
+/// Lines of a failed program that are printed again: those before its end, or before a runner's closing line.
+const LINES_REPEATED: usize = 60;
 
-/// How a program ended, and the tests it told of.
+/// The end of a program, and the tests that it reported.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// Tests passed and failed; `None` when the program spoke of no tests.
+    /// Tests passed and failed; `None` if the program reported no tests.
     tests: Option<(u64, u64)>,
     exited_well: bool,
     /// Of a program that failed, the lines that are likely to say why.
@@ -28,8 +28,8 @@ impl Outcome {
     /// There was nothing to run.
     pub(crate) const DONE: Self = Self { tests: None, exited_well: true, said: Vec::new() };
 
-    /// Passed and failed. A program that speaks of no tests counts as one; one that exits badly has failed
-    /// even when none of its tests did.
+    /// Returns passed and failed tests. A program that reports no tests counts as one; one that exits with an error has
+    /// failed even if none of its tests did.
     pub(crate) fn counts(&self) -> (u64, u64) {
         match (self.tests, self.exited_well) {
             (None, true) => (1, 0),
@@ -39,13 +39,13 @@ impl Outcome {
         }
     }
 
-    /// What is to be told again of it: why it failed, or nothing.
+    /// Returns the lines to print again: why it failed, or nothing.
     pub(crate) fn said(self) -> Vec<String> {
         self.said
     }
 }
 
-/// Options of the load tool whose values are nobody's business.
+/// Options of the load tool with secret values.
 const SECRETS: [&str; 2] = ["--api-key", "--token-secret"];
 const REDACTED: &str = "REDACTED";
 
@@ -76,7 +76,7 @@ pub(crate) fn run(command: Command, deadline: Duration) -> Result<Outcome, Strin
 }
 
 /// Like `run` for a program that starts servers: at the deadline everything in its process group is killed. An interrupt
-/// from the keyboard does not reach that group; its program ends when nobody takes its output any more.
+/// from the keyboard does not reach that group; its program ends when its output is closed.
 pub(crate) fn run_group(mut command: Command, deadline: Duration) -> Result<Outcome, String> {
     command.process_group(0);
     run_until(command, deadline, |leader| {
@@ -121,7 +121,7 @@ fn run_until(
     let lines: Vec<String> = lines.try_iter().collect();
     match ended {
         Ok(exited_well) => Ok(outcome(&lines, exited_well)),
-        Err(why) => Err(format!("{why}; before that:\n{}", told_again(&lines).concat())),
+        Err(why) => Err(format!("{why}; before that:\n{}", repeated(&lines).concat())),
     }
 }
 
@@ -132,25 +132,24 @@ fn outcome(lines: &[String], exited_well: bool) -> Outcome {
         .reduce(|(passed, failed), more| (passed + more.0, failed + more.1));
     let mut outcome = Outcome { tests, exited_well, said: Vec::new() };
     if outcome.counts().1 > 0 {
-        outcome.said = told_again(lines);
+        outcome.said = repeated(lines);
     }
     outcome
 }
 
-/// The lines before each closing line that tells of failed tests, and the last ones.
-fn told_again(lines: &[String]) -> Vec<String> {
+/// Returns the lines before each closing line that reports failed tests, and the last lines.
+fn repeated(lines: &[String]) -> Vec<String> {
     let has_failed = |line: &String| counted(line).is_some_and(|(_, failed)| failed > 0);
     let mut end = 0;
     let mut said = Vec::new();
     for (at, _) in lines.iter().enumerate().filter(|(at, line)| at + 1 == lines.len() || has_failed(line)) {
-        said.extend_from_slice(&lines[end.max((at + 1).saturating_sub(LINES_TOLD_AGAIN))..=at]);
+        said.extend_from_slice(&lines[end.max((at + 1).saturating_sub(LINES_REPEATED))..=at]);
         end = at + 1;
     }
     said
 }
 
-/// What a program prints, or why it cannot be had. Only what it writes to standard error is shown; at the deadline it is
-/// killed.
+/// Returns the output of a program, or why it failed. Only its standard error is shown; at the deadline it is killed.
 pub(crate) fn capture(mut command: Command, deadline: Duration) -> Result<String, String> {
     let mut child = command
         .stdout(Stdio::piped())
@@ -168,7 +167,7 @@ pub(crate) fn capture(mut command: Command, deadline: Duration) -> Result<String
     read.map_err(|error| format!("cannot read what {} prints: {error}", command.get_program().display()))
 }
 
-/// What a program prints, without showing it; `None` when it cannot be run or fails.
+/// Returns the output of a program without showing it; `None` if it cannot be run or fails.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = command(program, arguments).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -274,23 +273,23 @@ mod tests {
     }
 
     #[test]
-    fn of_what_failed_the_lines_before_each_verdict_are_told_again() {
+    fn lines_before_each_verdict_of_a_failed_program_are_printed_again() {
         let filler = |from: usize, count: usize| (from..from + count).map(|number| format!("line {number}"));
         let mut lines: Vec<String> = filler(0, 100).collect();
         lines.push("test result: FAILED. 3 passed; 2 failed;".to_owned());
         lines.push("test result: ok. 9 passed; 0 failed;".to_owned());
         lines.extend(filler(200, 100));
         let said = outcome(&lines, false).said();
-        assert_eq!(said.len(), 2 * LINES_TOLD_AGAIN);
-        assert_eq!(said[LINES_TOLD_AGAIN - 1], lines[100]);
+        assert_eq!(said.len(), 2 * LINES_REPEATED);
+        assert_eq!(said[LINES_REPEATED - 1], lines[100]);
         assert_eq!(said.last(), lines.last());
 
         assert_eq!(
             outcome(&lines[..=101], false).said().len(),
-            LINES_TOLD_AGAIN + 1,
-            "nothing is told twice"
+            LINES_REPEATED + 1,
+            "no line is printed twice"
         );
-        assert!(outcome(&lines[101..], true).said().is_empty(), "what went well is not told again");
+        assert!(outcome(&lines[101..], true).said().is_empty(), "a success is not printed again");
         assert!(outcome(&[], false).said().is_empty());
     }
 

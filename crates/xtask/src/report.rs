@@ -1,11 +1,11 @@
-//! What ran, how long it took and how many tests passed. Every step is counted exactly once.
+//! The steps of a run, their times and their tests. Every step is counted exactly once.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::process::Outcome;
 
-/// The rest of a verb makes no sense any more.
+/// The rest of a command makes no sense.
 #[derive(Debug)]
 pub(crate) struct Stop;
 
@@ -20,7 +20,7 @@ struct Step {
     took: Duration,
     passed: u64,
     failed: u64,
-    /// Of a step that failed, why.
+    /// Why the step failed.
     said: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl Report {
         self.note(step)
     }
 
-    /// Like [`Self::step`] for what has to be there before tests: a failure counts, success does not.
+    /// Like [`Self::step`] for the preparation of tests: a failure counts, success does not.
     pub(crate) fn prepare(
         &mut self,
         name: &str,
@@ -50,11 +50,11 @@ impl Report {
         self.note(Step { passed: 0, ..step })
     }
 
-    /// Prints again what failed, then the time of each step and the closing line: whoever sees only the end of a long
-    /// run sees why it failed.
+    /// Prints again what failed, then the time of each step and the closing line, so that the end of a long run says why
+    /// it failed.
     pub(crate) fn finish(self) -> ExitCode {
         for step in self.steps.iter().filter(|step| step.failed > 0) {
-            println!("\n=== What {} said when it failed ===", step.name);
+            println!("\n=== Output of {}, which failed ===", step.name);
             for line in &step.said {
                 println!("{}", line.trim_end());
             }

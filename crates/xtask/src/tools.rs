@@ -1,4 +1,4 @@
-//! Installs what the tests need, where this user may, and otherwise says exactly what is missing.
+//! Installs what the tests need if this user may, and otherwise says exactly what is missing.
 //!
 //! System packages need root on a Debian system. Node and Python packages go into git-ignored folders of
 //! the work tree, pinned by their lock files, and are installed again only when those files change.
@@ -48,7 +48,7 @@ pub(crate) fn load_test() -> Result<Outcome, String> {
     install_packages(missing_load_test_packages)
 }
 
-/// What counts instructions.
+/// Valgrind, which counts instructions.
 pub(crate) fn valgrind() -> Result<Outcome, String> {
     install_packages(|| if find("valgrind").is_none() { vec!["valgrind"] } else { Vec::new() })
 }
@@ -109,7 +109,7 @@ pub(crate) fn helm() -> Result<Outcome, String> {
     })
 }
 
-/// Where [`helm`] puts it.
+/// The place where [`helm`] installs Helm.
 pub(crate) fn helm_program() -> PathBuf {
     helm_folder().join("helm")
 }
@@ -165,7 +165,7 @@ fn install_packages(missing_packages: impl Fn() -> Vec<&'static str>) -> Result<
     }
 }
 
-/// What the folder's `package-lock.json` names.
+/// The packages of the folder's `package-lock.json`.
 fn install_node_packages(folder: &Path) -> Result<Outcome, String> {
     let lock = folder.join("package-lock.json");
     let installed = folder.join("node_modules/.installed-from");

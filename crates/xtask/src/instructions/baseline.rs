@@ -1,4 +1,4 @@
-//! What every case cost when it was last accepted: a file that is committed with the code that it speaks of.
+//! The cost of every case when it was last accepted: a file that is committed with the code it measures.
 
 use std::fmt;
 use std::fs;
@@ -16,7 +16,7 @@ pub(super) struct Baseline {
     instructions: Counts,
 }
 
-/// What decides, beside our own code, how many instructions there are.
+/// The tools that change the number of instructions, beside our own code.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Tools {
     pub(super) rustc: String,

@@ -1,4 +1,4 @@
-//! Builds the programs of cases, and counts under callgrind what one operation of each case costs.
+//! Builds the programs of cases, and counts the instructions of one operation of each case under callgrind.
 //!
 //! Each case runs twice, the second time with twice the rounds. The difference is its work alone, without what it
 //! takes to start and to set up.
@@ -32,7 +32,7 @@ const CASE_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Builds the programs and says where they are.
 pub(super) fn build() -> Result<Vec<PathBuf>, String> {
-    /// What matters in one of cargo's messages.
+    /// The part of cargo's messages that is read.
     #[derive(Deserialize)]
     struct Built {
         executable: Option<PathBuf>,
@@ -95,7 +95,7 @@ pub(super) fn count(programs: &[PathBuf], filter: Option<&str>) -> Result<Counts
     counts.into_inner().expect("nobody fails while noting a count")
 }
 
-/// Where the profiles lie that the counts were taken from.
+/// The folder of the profiles that the counts are taken from.
 pub(super) fn profiles_folder() -> PathBuf {
     target_folder().join("instructions")
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench --compare`: what codec, parser and fan-out cost in instructions, beside what they cost before.
+//! `cargo xtask bench --compare`: the instructions of codec, parser, sessions and fan-out, compared with a baseline.
 //!
 //! Instructions are counted, not timed, so the same code gives the same figures on a busy machine and on an idle
 //! one, and a loss of a few percent shows in one run.
@@ -14,8 +14,8 @@ use crate::tools;
 use baseline::{Baseline, Tools, Unlike};
 use count::Counts;
 
-/// By how much a case may be over its baseline, in percent. Counting itself is exact, but code that nobody touched
-/// is compiled a little differently when code beside it changes.
+/// A case may exceed its baseline by this many percent. Counting itself is exact, but unchanged code is compiled a little
+/// differently when code beside it changes.
 const TOLERANCE_PERCENT: f64 = 3.0;
 /// The same where the baseline was made with another compiler or C library, which change figures by themselves.
 const TOLERANCE_WITH_OTHER_TOOLS_PERCENT: f64 = 15.0;
@@ -30,7 +30,7 @@ pub(crate) fn compare(report: &mut Report, filter: Option<&str>) -> Result<(), S
         if !unlike.is_empty() {
             let unlike: Vec<String> = unlike.iter().map(Unlike::to_string).collect();
             let unlike = unlike.join("; ");
-            println!("The baseline was made with other tools, so more is let pass: {unlike}.\n");
+            println!("The baseline was made with other tools, so the tolerance is wider: {unlike}.\n");
         }
         println!("{}", table::of(&baseline, &counts, filter, tolerance));
         verdict(&baseline, &counts, tolerance)
@@ -78,8 +78,8 @@ fn verdict(baseline: &Baseline, counts: &Counts, tolerance_percent: f64) -> Resu
         0 => Ok(Outcome::DONE),
         worse => Err(format!(
             "{worse} of {} cases are more than {tolerance_percent} % over the baseline.\n\
-             Where each spends its instructions is in {}, for callgrind_annotate. A cost that is meant is accepted \
-             by `cargo xtask bench --save`.",
+             Where each spends its instructions is in {}, for callgrind_annotate. To accept a higher cost, run \
+              `cargo xtask bench --save`.",
             counts.len(),
             count::profiles_folder().display()
         )),

@@ -1,7 +1,7 @@
-//! `cargo xtask structure`: rules about files and crates that the compiler does not hold.
+//! `cargo xtask structure`: rules about files and crates that the compiler does not check.
 //!
 //! Files that are not parent and child do not import one another in a circle, crates without input and output are built
-//! from such crates alone, and the architecture's walks are true. Names with several meanings and long files are told.
+//! from such crates alone, and the architecture's walks are true. Names with several meanings and long files are printed.
 
 mod dependencies;
 mod imports;

@@ -28,10 +28,10 @@ pub(super) struct Module {
     /// The place of the parent in [`Crate::modules`].
     pub(super) parent: Option<usize>,
     pub(super) children: HashMap<String, usize>,
-    /// What the module defines, its types included.
+    /// The names that the module defines, its types included.
     pub(super) items: HashSet<String>,
     pub(super) types: Vec<String>,
-    /// What `use` brings into the module, by its name there.
+    /// Paths of `use` items, by the name they have in the module.
     pub(super) uses: HashMap<String, NamePath>,
     /// Paths of `use path::*`.
     pub(super) globs: Vec<NamePath>,

@@ -1,4 +1,4 @@
-//! Names of types that have several meanings, and long files. Both are told, not judged.
+//! Names of types that have several meanings, and long files. Both are printed and do not fail.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,7 +42,7 @@ fn definitions(crates: &[&Crate]) -> BTreeMap<String, Vec<String>> {
     definitions
 }
 
-/// Returns the files of the work tree that are longer than they had better be.
+/// Returns the files of the work tree with more than [`LINES_MAX`] lines.
 pub(super) fn long_files() -> Result<String, String> {
     let arguments = ["ls-files", "--", "*.rs", "*.py", "*.mjs", "*.js", "*.lua"];
     let files = output("git", &arguments).ok_or("git cannot list the files of the work tree")?;
