@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::centrifuge::ReplyMessage;
-use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, Position, Publication, TopicName};
+use fanwire_protocol::reason::{Close, CloseReason, RequestError};
+use fanwire_protocol::reply::{Push, Reply};
+use fanwire_protocol::request::StreamPosition;
+use fanwire_protocol::{ClientInfo, Position, Publication, TopicName};
 
 use crate::registry::Moved;
 
@@ -20,12 +22,13 @@ pub struct ConnectionKey {
 /// What a session wants done.
 #[derive(Debug)]
 pub enum Effect {
-    Reply(ReplyMessage),
+    Reply(Reply),
+    Push(Push),
     /// The reply to connect: goes out before anything that its subscriptions received meanwhile.
-    Open(ReplyMessage),
+    Open(Reply),
     Ping,
     /// Nothing follows. The session has given its subscriptions back already.
-    Close(Disconnect),
+    Close(Close),
     /// Count the connection as one of its user's; answered by [`Answer::Registered`].
     Register {
         user: Box<str>,
@@ -40,6 +43,10 @@ pub enum Effect {
     /// Another subscription has a new place in its topic.
     Moved(Moved),
 }
+
+// Effects and answers are moved by value, a few times each.
+const _: () = assert!(size_of::<Effect>() <= 112);
+const _: () = assert!(size_of::<Answer>() <= 88);
 
 impl Effect {
     /// Gives a subscription back to the topic's owner.
@@ -58,13 +65,6 @@ pub struct Membership {
     pub join_leave: bool,
 }
 
-/// A place in a stream as a client knows it. Its epoch is any text; empty matches every epoch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KnownPosition {
-    pub offset: u64,
-    pub epoch: String,
-}
-
 /// What a new subscription wants to know of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -73,16 +73,16 @@ pub enum Wanted {
     Position,
     /// What came after the known position; if that cannot be said, `or_refuse` makes no subscription at all.
     Missed {
-        known: KnownPosition,
+        known: StreamPosition,
         or_refuse: bool,
     },
     /// The newest publication, unless it is at the known position.
-    Newest(KnownPosition),
+    Newest(StreamPosition),
 }
 
 impl Wanted {
     /// From where the stream is to be recovered.
-    pub fn known(&self) -> Option<&KnownPosition> {
+    pub fn known(&self) -> Option<&StreamPosition> {
         match self {
             Self::Nothing | Self::Position => None,
             Self::Missed { known, .. } | Self::Newest(known) => Some(known),
@@ -119,7 +119,7 @@ pub enum TopicRequest {
     History {
         command: u32,
         limit: usize,
-        since: Option<KnownPosition>,
+        since: Option<StreamPosition>,
         reverse: bool,
     },
 }
@@ -141,28 +141,28 @@ impl TopicRequest {
 /// What a session is told in return.
 #[derive(Debug)]
 pub enum Answer {
-    Registered(Result<(), Disconnect>),
+    Registered(Result<(), CloseReason>),
     Subscribed {
         topic: TopicName,
         /// Given back, so that a subscription whose connection has gone can be undone.
         membership: Membership,
-        result: Result<Joined, ErrorCode>,
+        result: Result<Joined, RequestError>,
     },
     Published {
         command: u32,
-        result: Result<(), ErrorCode>,
+        result: Result<(), RequestError>,
     },
     Presence {
         command: u32,
-        result: Result<Vec<Arc<ClientInfo>>, ErrorCode>,
+        result: Result<Vec<Arc<ClientInfo>>, RequestError>,
     },
     PresenceStats {
         command: u32,
-        result: Result<(usize, usize), ErrorCode>,
+        result: Result<(usize, usize), RequestError>,
     },
     History {
         command: u32,
-        result: Result<(Position, Vec<Arc<Publication>>), ErrorCode>,
+        result: Result<(Position, Vec<Arc<Publication>>), RequestError>,
     },
 }
 
@@ -186,7 +186,7 @@ pub struct Joined {
 
 /// Tells the caller of an API request how its part went: called on a failure, dropped when all is done.
 #[derive(Clone)]
-pub struct Completion(pub Arc<dyn Fn(ErrorCode) + Send + Sync>);
+pub struct Completion(pub Arc<dyn Fn(RequestError) + Send + Sync>);
 
 impl fmt::Debug for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

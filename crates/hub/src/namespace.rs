@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use fanwire_protocol::ErrorCode;
+use fanwire_protocol::reason::RequestError;
 use regex::Regex;
 use rustc_hash::FxHashMap;
 
@@ -130,15 +130,15 @@ pub enum NameError {
     NotPersonal,
 }
 
-impl From<NameError> for ErrorCode {
+impl From<NameError> for RequestError {
     fn from(error: NameError) -> Self {
         match error {
-            NameError::UnknownNamespace => Self::UNKNOWN_TOPIC,
+            NameError::UnknownNamespace => Self::UnknownTopic,
             NameError::Empty
             | NameError::TooLong
             | NameError::Reserved
             | NameError::NotAllowed
-            | NameError::NotPersonal => Self::BAD_REQUEST,
+            | NameError::NotPersonal => Self::BadRequest,
         }
     }
 }

@@ -261,10 +261,10 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use fanwire_protocol::TopicName;
+    use fanwire_protocol::wire::Wire;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::delivery::Wire;
     use crate::registry::{Registry, Subscriber};
 
     fn filled(queue: &Queue) -> Vec<Vec<u8>> {
@@ -341,7 +341,7 @@ mod tests {
         let mut registry = Registry::default();
         let subscriber = Subscriber {
             connection: 0,
-            wire: Wire::JsonFrames,
+            wire: Wire::CentrifugeJson,
             joins: false,
             positioned: false,
             slow: SlowPolicy::Close,

@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 
 use fanwire_protocol::TopicName;
+use fanwire_protocol::wire::Wire;
 use slab::Slab;
 
-use crate::delivery::Wire;
 use crate::queue::SlowPolicy;
 
 /// A topic's place in the registry.
@@ -124,7 +124,7 @@ mod tests {
     const TOPICS: [&str; 3] = ["a", "b", "c"];
 
     fn subscriber(connection: u32) -> Subscriber {
-        let (wire, slow) = (Wire::JsonFrames, SlowPolicy::Close);
+        let (wire, slow) = (Wire::CentrifugeJson, SlowPolicy::Close);
         Subscriber { connection, wire, joins: false, positioned: false, slow }
     }
 

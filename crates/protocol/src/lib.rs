@@ -2,7 +2,6 @@
 //!
 //! Nothing here knows a socket, a clock or a runtime, so all of it can be fuzzed and measured alone.
 
-pub mod code;
 pub mod position;
 pub mod publication;
 pub mod topic;
@@ -17,7 +16,6 @@ pub mod plain;
 pub mod proxy;
 pub mod websocket;
 
-pub use code::{Disconnect, ErrorCode, Unsubscribed};
 pub use position::{Epoch, Position};
 pub use publication::{ANSWER_OVERHEAD_BYTES, ClientId, ClientInfo, Publication, Tags};
 pub use topic::TopicName;

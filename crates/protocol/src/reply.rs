@@ -109,6 +109,18 @@ pub enum Push {
 }
 
 impl Push {
+    /// Returns the topic whose subscribers it is for, if it is for one topic's.
+    pub fn topic(&self) -> Option<&TopicName> {
+        match self {
+            Self::Publication { topic, .. }
+            | Self::Join { topic, .. }
+            | Self::Leave { topic, .. }
+            | Self::Subscribed { topic, .. }
+            | Self::Unsubscribed { topic, .. } => Some(topic),
+            Self::Refreshed { .. } => None,
+        }
+    }
+
     /// Returns true if it goes only to subscribers that are told of joins and leaves.
     pub fn is_join_or_leave(&self) -> bool {
         matches!(self, Self::Join { .. } | Self::Leave { .. })

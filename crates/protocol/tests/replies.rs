@@ -8,12 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::{
     ConnectResult, Empty, Encoding, ExpiryResult, HistoryResult, PresenceResult, PresenceStatsResult,
-    ReplyMessage, RpcResult, SubRefreshResult, SubscribePush, SubscribeResult, encode,
+    PushMessage, ReplyMessage, RpcResult, SubRefreshResult, SubscribePush, SubscribeResult, encode,
 };
-use fanwire_protocol::{
-    ClientId, ClientInfo, Disconnect, Epoch, ErrorCode, Publication, TopicName, Unsubscribed, centrifuge,
-    json,
-};
+use fanwire_protocol::reason::{RequestError, Unsubscribed};
+use fanwire_protocol::reply::{Push, Reply};
+use fanwire_protocol::{ClientId, ClientInfo, Epoch, Publication, TopicName, centrifuge, json};
 use proptest::prelude::*;
 use prost::Message;
 use serde_json::value::RawValue;
@@ -33,6 +32,37 @@ fn check(reply: &ReplyMessage, json: &str, protobuf: &[u8]) {
     let message = encoded(Encoding::Protobuf, reply);
     let (length, message) = message.split_first().expect("there is at least a length");
     assert_eq!((usize::from(*length), message), (protobuf.len(), protobuf));
+}
+
+fn refused(id: u32, error: RequestError) -> ReplyMessage {
+    (&Reply { id, result: Err(error.into()) }).into()
+}
+
+fn push_publication(topic: &TopicName, publication: &Publication, epoch: Option<Epoch>) -> ReplyMessage {
+    let publication = Arc::new(publication.clone());
+    (&Push::Publication { topic: topic.clone(), publication, epoch }).into()
+}
+
+fn push_join(topic: &TopicName, info: &ClientInfo) -> ReplyMessage {
+    (&Push::Join { topic: topic.clone(), info: Arc::new(info.clone()) }).into()
+}
+
+fn push_leave(topic: &TopicName, info: &ClientInfo) -> ReplyMessage {
+    (&Push::Leave { topic: topic.clone(), info: Arc::new(info.clone()) }).into()
+}
+
+fn push_unsubscribe(topic: &TopicName, reason: Unsubscribed) -> ReplyMessage {
+    (&Push::Unsubscribed { topic: topic.clone(), reason }).into()
+}
+
+fn push_subscribe(topic: &TopicName, subscribe: SubscribePush) -> ReplyMessage {
+    let channel = topic.as_str().to_owned();
+    let push = PushMessage { channel, subscribe: Some(subscribe), ..PushMessage::default() };
+    ReplyMessage { push: Some(push), ..ReplyMessage::default() }
+}
+
+fn push_refresh(expires: bool, ttl: u32) -> ReplyMessage {
+    (&Push::Refreshed { ttl: expires.then_some(ttl) }).into()
 }
 
 fn news() -> TopicName {
@@ -62,18 +92,18 @@ fn publication(data: &'static [u8]) -> Publication {
 
 #[test]
 fn ping() {
-    check(&ReplyMessage::ping(), "{}", b"");
+    check(&ReplyMessage::default(), "{}", b"");
 }
 
 #[test]
 fn errors() {
     check(
-        &ReplyMessage::error(3, ErrorCode::PERMISSION_DENIED),
+        &refused(3, RequestError::PermissionDenied),
         r#"{"id":3,"error":{"code":103,"message":"permission denied"}}"#,
         b"\x08\x03\x12\x15\x08\x67\x12\x11permission denied",
     );
     check(
-        &ReplyMessage::error(3, ErrorCode::INTERNAL),
+        &refused(3, RequestError::Internal),
         r#"{"id":3,"error":{"code":100,"message":"internal server error","temporary":true}}"#,
         b"\x08\x03\x12\x1b\x08\x64\x12\x15internal server error\x18\x01",
     );
@@ -245,16 +275,12 @@ fn other_results() {
 #[test]
 fn publications() {
     check(
-        &ReplyMessage::push_publication(&news(), &publication(b"{\"a\":1}"), None),
+        &push_publication(&news(), &publication(b"{\"a\":1}"), None),
         r#"{"push":{"channel":"news","pub":{"data":{"a":1}}}}"#,
         b"\x22\x11\x12\x04news\x22\x09\x22\x07{\"a\":1}",
     );
     check(
-        &ReplyMessage::push_publication(
-            &news(),
-            &Publication { offset: 1, ..publication(b"1") },
-            Some(epoch()),
-        ),
+        &push_publication(&news(), &Publication { offset: 1, ..publication(b"1") }, Some(epoch())),
         r#"{"push":{"channel":"news","pub":{"data":1,"offset":1,"epoch":"abcdEFGH"}}}"#,
         b"\x22\x17\x12\x04news\x22\x0f\x22\x011\x30\x01\x72\x08abcdEFGH",
     );
@@ -266,7 +292,7 @@ fn publications() {
         offset: 300,
     };
     check(
-        &ReplyMessage::push_publication(&news(), &full, None),
+        &push_publication(&news(), &full, None),
         &format!(
             concat!(
                 r#"{{"push":{{"channel":"news","pub":{{"data":[1, 2],"#,
@@ -283,7 +309,7 @@ fn publications() {
         .concat(),
     );
     check(
-        &ReplyMessage::push_publication(&news(), &publication(b""), None),
+        &push_publication(&news(), &publication(b""), None),
         r#"{"push":{"channel":"news","pub":{}}}"#,
         b"\x22\x08\x12\x04news\x22\x00",
     );
@@ -292,22 +318,22 @@ fn publications() {
 #[test]
 fn other_pushes() {
     check(
-        &ReplyMessage::push_join(&news(), &anonymous()),
+        &push_join(&news(), &anonymous()),
         &format!(r#"{{"push":{{"channel":"news","join":{{"info":{{"user":"","client":"{CLIENT}"}}}}}}}}"#),
         &[b"\x22\x30\x12\x04news\x2a\x28\x0a\x26\x12\x24".as_slice(), CLIENT.as_bytes()].concat(),
     );
     check(
-        &ReplyMessage::push_leave(&news(), &anonymous()),
+        &push_leave(&news(), &anonymous()),
         &format!(r#"{{"push":{{"channel":"news","leave":{{"info":{{"user":"","client":"{CLIENT}"}}}}}}}}"#),
         &[b"\x22\x30\x12\x04news\x32\x28\x0a\x26\x12\x24".as_slice(), CLIENT.as_bytes()].concat(),
     );
     check(
-        &ReplyMessage::push_unsubscribe(&news(), &Unsubscribed::INSUFFICIENT_STATE),
+        &push_unsubscribe(&news(), Unsubscribed::InsufficientState),
         r#"{"push":{"channel":"news","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#,
         b"\x22\x1f\x12\x04news\x3a\x17\x10\xc4\x13\x1a\x12insufficient state",
     );
     check(
-        &ReplyMessage::push_subscribe(
+        &push_subscribe(
             &news(),
             SubscribePush {
                 recoverable: true,
@@ -324,21 +350,16 @@ fn other_pushes() {
         b"\x22\x15\x12\x04news\x4a\x0d\x08\x01\x22\x01e\x28\x07\x30\x01\x3a\x02{}",
     );
     check(
-        &ReplyMessage::push_subscribe(&news(), SubscribePush::default()),
+        &push_subscribe(&news(), SubscribePush::default()),
         r#"{"push":{"channel":"news","subscribe":{}}}"#,
         b"\x22\x08\x12\x04news\x4a\x00",
     );
     check(
-        &ReplyMessage::push_disconnect(&Disconnect::SHUTDOWN),
-        r#"{"push":{"disconnect":{"code":3001,"reason":"shutdown"}}}"#,
-        b"\x22\x0f\x5a\x0d\x08\xb9\x17\x12\x08shutdown",
-    );
-    check(
-        &ReplyMessage::push_refresh(true, 60),
+        &push_refresh(true, 60),
         r#"{"push":{"refresh":{"expires":true,"ttl":60}}}"#,
         b"\x22\x06\x62\x04\x08\x01\x10\x3c",
     );
-    check(&ReplyMessage::push_refresh(false, 0), r#"{"push":{"refresh":{}}}"#, b"\x22\x02\x62\x00");
+    check(&push_refresh(false, 0), r#"{"push":{"refresh":{}}}"#, b"\x22\x02\x62\x00");
 }
 
 #[test]
@@ -347,7 +368,7 @@ fn what_is_not_json_is_written_in_base64() {
         |reply: &ReplyMessage| String::from_utf8(encoded(Encoding::Json, reply)).expect("JSON is UTF-8");
     let binary = publication(b"\xff\x00");
     assert_eq!(
-        json(&ReplyMessage::push_publication(&news(), &Publication { offset: 7, ..binary.clone() }, None)),
+        json(&push_publication(&news(), &Publication { offset: 7, ..binary.clone() }, None)),
         r#"{"push":{"channel":"news","pub":{"data":null,"b64data":"/wA=","offset":7}}}"#
     );
     let member = || ClientInfo {
@@ -359,11 +380,11 @@ fn what_is_not_json_is_written_in_base64() {
         r#"{{"user":"42","client":"{CLIENT}","conn_info":null,"b64conn_info":"ew==","chan_info":null,"b64chan_info":"/w=="}}"#
     );
     assert_eq!(
-        json(&ReplyMessage::push_join(&news(), &member())),
+        json(&push_join(&news(), &member())),
         format!(r#"{{"push":{{"channel":"news","join":{{"info":{info}}}}}}}"#)
     );
     assert_eq!(
-        json(&ReplyMessage::push_leave(&news(), &member())),
+        json(&push_leave(&news(), &member())),
         format!(r#"{{"push":{{"channel":"news","leave":{{"info":{info}}}}}}}"#)
     );
     let presence = HashMap::from([("a".to_owned(), (&member()).into())]);
@@ -386,7 +407,7 @@ fn what_is_not_json_is_written_in_base64() {
         r#"{"id":2,"subscribe":{"publications":[{"data":null,"b64data":"/wA=","offset":7}],"data":null,"b64data":"MQoy"}}"#
     );
     assert_eq!(
-        json(&ReplyMessage::push_subscribe(&news(), SubscribePush { data, ..SubscribePush::default() })),
+        json(&push_subscribe(&news(), SubscribePush { data, ..SubscribePush::default() })),
         r#"{"push":{"channel":"news","subscribe":{"data":null,"b64data":"MQoy"}}}"#
     );
 }
@@ -404,7 +425,7 @@ proptest! {
         let info = Some(Arc::new(ClientInfo { user: user.clone().into(), ..info() }));
         let publication = Publication { data: data.clone(), info, tags: Some(Arc::new(tags.clone())), offset };
         let topic = TopicName::new(&topic).expect("the name is not empty");
-        let reply = ReplyMessage::push_publication(&topic, &publication, Some(epoch()));
+        let reply = push_publication(&topic, &publication, Some(epoch()));
 
         let protobuf = encoded(Encoding::Protobuf, &reply);
         prop_assert_eq!(ReplyMessage::decode_length_delimited(&protobuf[..]).expect("own messages decode"), reply.clone());
@@ -436,7 +457,7 @@ proptest! {
     ) {
         let data = Bytes::from(data);
         let publication = Publication { data: data.clone(), info: None, tags: None, offset: 1 };
-        let line = encoded(Encoding::Json, &ReplyMessage::push_publication(&news(), &publication, None));
+        let line = encoded(Encoding::Json, &push_publication(&news(), &publication, None));
         prop_assert!(!line.iter().any(|byte| matches!(byte, b'\n' | b'\r')));
         // Raw, since a parser that builds values would stop at some depth.
         let fields = |json| serde_json::from_str::<HashMap<String, &RawValue>>(json).expect("an object");

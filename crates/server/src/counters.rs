@@ -4,8 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use fanwire_hub::delivery::Wire;
-use fanwire_protocol::{Disconnect, ErrorCode, Unsubscribed};
+use fanwire_protocol::centrifuge::codes;
+use fanwire_protocol::wire::Wire;
 
 use crate::accept::tls::TlsHandshake;
 
@@ -116,7 +116,7 @@ pub(crate) struct Counters {
 impl Default for Counters {
     fn default() -> Self {
         let websocket = [1000u32, 1001, 1002, 1003, 1007, 1009, 1011];
-        let closes = websocket.into_iter().chain(Disconnect::ALL.map(|why| u32::from(why.code)));
+        let closes = websocket.into_iter().chain(codes::CLOSE_NUMBERS.map(u32::from));
         Self {
             sockets: Counter::default(),
             connections: Default::default(),
@@ -139,8 +139,8 @@ impl Default for Counters {
             bytes_sent: Counter::default(),
             bytes_uncompressed: Counter::default(),
             bytes_compressed: Counter::default(),
-            errors: ByCode::new(ErrorCode::ALL.iter().map(|error| error.code)),
-            unsubscribes: ByCode::new(Unsubscribed::ALL.iter().map(|why| why.code)),
+            errors: ByCode::new(codes::ERROR_NUMBERS.into_iter()),
+            unsubscribes: ByCode::new(codes::UNSUBSCRIBE_NUMBERS.into_iter()),
             recoveries: Counter::default(),
             recoveries_failed: Counter::default(),
             recoveries_too_long: Counter::default(),

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use fanwire_broker::{EngineError, Event, History, Limit, PresenceStats, Publish, Published};
 use fanwire_hub::delivery::Delivery;
-use fanwire_hub::effect::{Answer, Completion, ConnectionKey, KnownPosition, TopicRequest};
+use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
 use fanwire_hub::session::Control;
-use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, TopicName};
+use fanwire_protocol::reason::{CloseReason, RequestError};
+use fanwire_protocol::request::StreamPosition;
+use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, oneshot};
 
@@ -53,10 +55,13 @@ pub(crate) enum ShardMessage {
     /// Drop this when everything before it has been dealt with.
     Barrier(oneshot::Sender<()>),
     /// Close every client, which is to come back.
-    Close(Disconnect),
+    Close(CloseReason),
     /// Close every client, evenly over this time.
     Drain(Duration),
 }
+
+// Inboxes hold thousands of them.
+const _: () = assert!(size_of::<ShardMessage>() <= 120);
 
 impl ShardMessage {
     /// It comes from what a client asked.
@@ -148,17 +153,17 @@ pub(crate) enum Survey {
 pub(crate) enum TopicCall {
     Presence {
         bytes_max: usize,
-        reply: oneshot::Sender<Result<Vec<Arc<ClientInfo>>, ErrorCode>>,
+        reply: oneshot::Sender<Result<Vec<Arc<ClientInfo>>, RequestError>>,
     },
     PresenceStats {
-        reply: oneshot::Sender<Result<PresenceStats, ErrorCode>>,
+        reply: oneshot::Sender<Result<PresenceStats, RequestError>>,
     },
     History {
         query: HistoryCall,
-        reply: oneshot::Sender<Result<History, ErrorCode>>,
+        reply: oneshot::Sender<Result<History, RequestError>>,
     },
     RemoveHistory {
-        reply: oneshot::Sender<Result<(), ErrorCode>>,
+        reply: oneshot::Sender<Result<(), RequestError>>,
     },
     /// Dropped when everything before it has been done.
     Barrier(oneshot::Sender<()>),
@@ -167,7 +172,7 @@ pub(crate) enum TopicCall {
 #[derive(Debug)]
 pub(crate) struct HistoryCall {
     pub limit: Limit,
-    pub since: Option<KnownPosition>,
+    pub since: Option<StreamPosition>,
     pub reverse: bool,
 }
 
@@ -175,7 +180,7 @@ pub(crate) struct HistoryCall {
 #[derive(Debug)]
 pub(crate) enum PublishCaller {
     Client(Address, u32),
-    Backend(oneshot::Sender<Result<Published, ErrorCode>>),
+    Backend(oneshot::Sender<Result<Published, RequestError>>),
 }
 
 /// A connection of a user who may have only so many, on all nodes together.

@@ -158,7 +158,7 @@ mod tests {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
 
-    use fanwire_hub::delivery::Wire;
+    use fanwire_protocol::wire::Wire;
 
     use super::*;
     use crate::accept::tls::TlsHandshake;
@@ -167,7 +167,7 @@ mod tests {
     fn shards() -> Vec<Arc<Counters>> {
         let shards: Vec<Arc<Counters>> = vec![Arc::default(), Arc::default()];
         for shard in &shards {
-            shard.connections[Wire::ProtobufFrames as usize].add(2);
+            shard.connections[Wire::CentrifugeProtobuf as usize].add(2);
             shard.connections_closed.count(3008);
             shard.connections_closed.count(u32::MAX);
             shard.errors.count(103);

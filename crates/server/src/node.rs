@@ -8,7 +8,8 @@ use fanwire_broker::{History, HistoryOptions, PresenceStats, Publish, Published}
 use fanwire_hub::effect::Completion;
 use fanwire_hub::session::{Control, Now};
 use fanwire_hub::{NameError, Namespace};
-use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, TopicName};
+use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -160,52 +161,56 @@ impl Node {
         &self,
         topic: TopicName,
         publish: Publish,
-    ) -> Result<impl Future<Output = Result<Published, ErrorCode>> + use<>, ErrorCode> {
+    ) -> Result<impl Future<Output = Result<Published, RequestError>> + use<>, RequestError> {
         const PATIENCE: Duration = Duration::from_secs(2);
         if !self.inboxes.wait_for_room(tokio::time::Instant::now() + PATIENCE).await {
-            return Err(ErrorCode::TOO_MANY_REQUESTS);
+            return Err(RequestError::TooManyRequests);
         }
         let (reply, answer) = oneshot::channel();
         let message = ShardMessage::Publish(topic.clone(), Box::new(publish), PublishCaller::Backend(reply));
         self.owner_of(topic.as_str()).send(message);
         // Only a node that is going down drops a call without an answer.
-        Ok(async move { answer.await.unwrap_or(Err(ErrorCode::INTERNAL)) })
+        Ok(async move { answer.await.unwrap_or(Err(RequestError::Internal)) })
     }
 
-    /// Who is present, or [`ErrorCode::LIMIT_EXCEEDED`] where that takes more bytes.
+    /// Who is present, or [`RequestError::LimitExceeded`] where that takes more bytes.
     pub(crate) async fn presence(
         &self,
         topic: TopicName,
         bytes_max: usize,
-    ) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {
+    ) -> Result<Vec<Arc<ClientInfo>>, RequestError> {
         self.call(topic, |reply| TopicCall::Presence { bytes_max, reply }).await
     }
 
-    pub(crate) async fn presence_stats(&self, topic: TopicName) -> Result<PresenceStats, ErrorCode> {
+    pub(crate) async fn presence_stats(&self, topic: TopicName) -> Result<PresenceStats, RequestError> {
         self.call(topic, |reply| TopicCall::PresenceStats { reply }).await
     }
 
-    pub(crate) async fn history(&self, topic: TopicName, query: HistoryCall) -> Result<History, ErrorCode> {
+    pub(crate) async fn history(
+        &self,
+        topic: TopicName,
+        query: HistoryCall,
+    ) -> Result<History, RequestError> {
         self.call(topic, |reply| TopicCall::History { query, reply }).await
     }
 
-    pub(crate) async fn remove_history(&self, topic: TopicName) -> Result<(), ErrorCode> {
+    pub(crate) async fn remove_history(&self, topic: TopicName) -> Result<(), RequestError> {
         self.call(topic, |reply| TopicCall::RemoveHistory { reply }).await
     }
 
     async fn call<T>(
         &self,
         topic: TopicName,
-        call: impl FnOnce(oneshot::Sender<Result<T, ErrorCode>>) -> TopicCall,
-    ) -> Result<T, ErrorCode> {
+        call: impl FnOnce(oneshot::Sender<Result<T, RequestError>>) -> TopicCall,
+    ) -> Result<T, RequestError> {
         let (reply, answer) = oneshot::channel();
         self.owner_of(topic.as_str()).send(ShardMessage::Call(topic, call(reply)));
         // Only a node that is going down drops a call without an answer.
-        answer.await.unwrap_or(Err(ErrorCode::INTERNAL))
+        answer.await.unwrap_or(Err(RequestError::Internal))
     }
 
     /// Has an order carried out by every session that it is for, and waits for that.
-    pub(crate) async fn control(&self, audience: Audience, control: Control) -> Result<(), ErrorCode> {
+    pub(crate) async fn control(&self, audience: Audience, control: Control) -> Result<(), RequestError> {
         let (failed, mut failures) = mpsc::unbounded_channel();
         let completion = Completion(Arc::new(move |error| {
             // The receiver lives until every copy of the completion is dropped.
@@ -225,7 +230,7 @@ impl Node {
                 }
                 drop(completion);
             }
-            (None, None) => return Err(ErrorCode::BAD_REQUEST),
+            (None, None) => return Err(RequestError::BadRequest),
         }
         let mut result = Ok(());
         while let Some(error) = failures.recv().await {

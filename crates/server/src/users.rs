@@ -14,7 +14,8 @@ use connections::ConnectionsByUser;
 use fanwire_broker::EngineError;
 use fanwire_hub::effect::{Answer, Completion};
 use fanwire_hub::session::Control;
-use fanwire_protocol::{ClientId, ClientInfo, Disconnect};
+use fanwire_protocol::reason::CloseReason;
+use fanwire_protocol::{ClientId, ClientInfo};
 use singles::Singles;
 use uuid::Uuid;
 
@@ -99,7 +100,7 @@ impl Users {
             self.make_single(&user, from);
             self.answer(from, Ok(()));
         } else if self.is_full(&user) {
-            self.answer(from, Err(Disconnect::CONNECTION_LIMIT));
+            self.answer(from, Err(CloseReason::ConnectionLimit));
         } else if self.are_counted() {
             self.coming.add(&user, from);
             self.have_counted(&user, from);
@@ -126,7 +127,7 @@ impl Users {
         match result {
             Ok(true) => {}
             // This node holds them itself.
-            _ if self.is_full(&user) => return self.refuse(&user, from, Disconnect::CONNECTION_LIMIT),
+            _ if self.is_full(&user) => return self.refuse(&user, from, CloseReason::ConnectionLimit),
             Ok(false) => return self.have_confirmed(user, from),
             Err(error) => {
                 // A limit is no reason to turn everybody away.
@@ -141,7 +142,7 @@ impl Users {
     /// time is on its way for each user, however many connections wait for the answer.
     fn have_confirmed(&mut self, user: Box<str>, from: Address) {
         let Some(cluster) = &self.node.cluster else {
-            return self.refuse(&user, from, Disconnect::CONNECTION_LIMIT);
+            return self.refuse(&user, from, CloseReason::ConnectionLimit);
         };
         let waiting = self.refused.entry(user.clone()).or_default();
         waiting.push(from);
@@ -152,23 +153,23 @@ impl Users {
 
     fn confirmed(&mut self, user: &str, elsewhere: usize) {
         let is_full = self.admitted.count(user) + elsewhere >= self.connections_max;
-        let why =
-            if is_full { Disconnect::CONNECTION_LIMIT } else { Disconnect::CONNECTION_LIMIT_UNCONFIRMED };
+        let reason =
+            if is_full { CloseReason::ConnectionLimit } else { CloseReason::ConnectionLimitUnconfirmed };
         for from in self.refused.remove(user).unwrap_or_default() {
-            self.refuse(user, from, why.clone());
+            self.refuse(user, from, reason);
         }
         if self.refused.is_empty() {
             self.refused = HashMap::new();
         }
     }
 
-    fn refuse(&self, user: &str, from: Address, why: Disconnect) {
+    fn refuse(&self, user: &str, from: Address, reason: CloseReason) {
         // The engine may have admitted it without its answer having arrived.
         self.topics.dismiss(peers::user_topic(user), client_of(from));
-        self.answer(from, Err(why));
+        self.answer(from, Err(reason));
     }
 
-    fn answer(&self, to: Address, result: Result<(), Disconnect>) {
+    fn answer(&self, to: Address, result: Result<(), CloseReason>) {
         self.inbox(to).send(ShardMessage::Answer(to.connection, Answer::Registered(result)));
     }
 
@@ -191,7 +192,7 @@ impl Users {
     fn replace(&self, connections: Vec<Address>) {
         let nothing = Completion(Arc::new(|_| {}));
         for address in connections {
-            let close = Control::Disconnect(Disconnect::CONNECTION_LIMIT);
+            let close = Control::Disconnect(CloseReason::ConnectionLimit.into());
             self.order(address, Arc::default(), close, nothing.clone());
         }
     }

@@ -5,11 +5,13 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_hub::delivery::{Delivery, Message, Wire};
+use fanwire_hub::delivery::Delivery;
 use fanwire_hub::outbox::{Chain, Outbox, Segment};
 use fanwire_hub::queue::{Queue, SlowPolicy};
 use fanwire_hub::registry::{Registry, Subscriber, TopicSlot};
 use fanwire_hub::wheel::Wheel;
+use fanwire_protocol::reply::Push;
+use fanwire_protocol::wire::Wire;
 use fanwire_protocol::{Publication, TopicName};
 
 use crate::harness::{Case, repeat};
@@ -18,33 +20,33 @@ pub(crate) const CASES: [Case; 10] = [
     Case {
         name: "delivery: encoded as JSON frame",
         rounds: 5_000,
-        run: |rounds| encode(rounds, Wire::JsonFrames),
+        run: |rounds| encode(rounds, Wire::CentrifugeJson),
     },
     Case {
         name: "delivery: encoded as Protobuf frame",
         rounds: 5_000,
-        run: |rounds| encode(rounds, Wire::ProtobufFrames),
+        run: |rounds| encode(rounds, Wire::CentrifugeProtobuf),
     },
-    Case { name: "delivery: encoded as event", rounds: 5_000, run: |rounds| encode(rounds, Wire::Events) },
+    Case { name: "delivery: encoded as event", rounds: 5_000, run: |rounds| encode(rounds, Wire::Sse) },
     Case {
         name: "fan-out: one segment to 1,000 subscribers, each",
         rounds: 100,
-        run: |rounds| fan_out(rounds, 1_000, 1, &[Wire::JsonFrames]),
+        run: |rounds| fan_out(rounds, 1_000, 1, &[Wire::CentrifugeJson]),
     },
     Case {
         name: "fan-out: one segment to 10,000 subscribers, each",
         rounds: 10,
-        run: |rounds| fan_out(rounds, 10_000, 1, &[Wire::JsonFrames]),
+        run: |rounds| fan_out(rounds, 10_000, 1, &[Wire::CentrifugeJson]),
     },
     Case {
         name: "fan-out: three wires, 1,000 subscribers, each",
         rounds: 100,
-        run: |rounds| fan_out(rounds, 1_000, 1, &[Wire::JsonFrames, Wire::ProtobufFrames, Wire::Events]),
+        run: |rounds| fan_out(rounds, 1_000, 1, &[Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Sse]),
     },
     Case {
         name: "fan-out: four segments to 1,000 subscribers, each",
         rounds: 50,
-        run: |rounds| fan_out(rounds, 1_000, 4, &[Wire::JsonFrames]),
+        run: |rounds| fan_out(rounds, 1_000, 4, &[Wire::CentrifugeJson]),
     },
     Case { name: "queue: a message in and out", rounds: 200, run: queue },
     Case { name: "queue: a publication in place of the oldest", rounds: 20_000, run: drop_oldest },
@@ -57,8 +59,8 @@ fn encode(rounds: u64, wire: Wire) -> u64 {
     let topic = topic();
     let publication = Arc::new(Publication { data: payload(), info: None, tags: None, offset: 7 });
     repeat(rounds, 1, || {
-        let message = Message::Publication(Arc::clone(&publication), None);
-        let delivery = Delivery::new(topic.clone(), message);
+        let publication = Arc::clone(&publication);
+        let delivery = Delivery::new(Push::Publication { topic: topic.clone(), publication, epoch: None });
         black_box(delivery.bytes(wire));
     })
 }
@@ -123,7 +125,7 @@ fn drop_oldest(rounds: u64) -> u64 {
     const BYTES_MAX: usize = 64 * 1024;
     let bytes = payload();
     let mut registry = Registry::default();
-    let (slot, _) = registry.add(&topic(), subscriber(0, Wire::JsonFrames));
+    let (slot, _) = registry.add(&topic(), subscriber(0, Wire::CentrifugeJson));
     let mut queue = Queue::default();
     let mut push = || {
         let bytes = black_box(bytes.clone());

@@ -3,17 +3,15 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, Joined, TopicRequest};
 use fanwire_hub::registry::{Registry, Subscriber};
-use fanwire_hub::session::{Context, Manner, Now, Pings, Session, UserRates, Verify};
+use fanwire_hub::session::{Context, Now, Session, UserRates, Verify};
 use fanwire_hub::{
     ClientSettings, ConnectionClaims, Expiry, NameRules, Namespace, Namespaces, SlowPolicy,
     SubscriptionClaims, TokenError,
 };
-use fanwire_protocol::centrifuge::{
-    Command, ConnectRequest, PublishRequest, SubscribeRequest, UnsubscribeRequest,
-};
+use fanwire_protocol::request::{Ask, Connect, Publish, Request, Subscribe};
+use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use fanwire_protocol::{ClientId, TopicName};
 
 use crate::harness::{Case, repeat};
@@ -40,9 +38,7 @@ fn subscribe(rounds: u64) -> u64 {
     let mut session = shard.connected();
     repeat(rounds, 1, || {
         shard.subscribe(&mut session);
-        let unsubscribe = UnsubscribeRequest { channel: TOPIC.into() };
-        let command = Command { id: 3, unsubscribe: Some(unsubscribe), ..Default::default() };
-        shard.command(&mut session, command);
+        shard.request(&mut session, 3, Ask::Unsubscribe { topic: TOPIC.into() });
         assert_eq!(session.subscriptions_count(), 0);
     })
 }
@@ -53,8 +49,8 @@ fn publish(rounds: u64) -> u64 {
     shard.subscribe(&mut session);
     repeat(rounds, 1, || {
         let data = Bytes::from_static(b"{}");
-        let publish = PublishRequest { channel: TOPIC.into(), data, ..Default::default() };
-        shard.command(&mut session, Command { id: 4, publish: Some(publish), ..Default::default() });
+        let publish = Publish { topic: TOPIC.into(), data, ..Default::default() };
+        shard.request(&mut session, 4, Ask::Publish(publish));
         assert!(matches!(shard.effects[..], [Effect::Topic(_, TopicRequest::Publish { command: 4, .. })]));
         shard.answer(&mut session, Answer::Published { command: 4, result: Ok(()) });
         assert!(matches!(shard.effects[..], [Effect::Reply(_)]));
@@ -68,7 +64,7 @@ fn ping(rounds: u64) -> u64 {
         shard.now.millis = session.deadline();
         shard.with(&mut session, |session, context| session.tick(context));
         assert!(matches!(shard.effects[..], [Effect::Ping]));
-        shard.command(&mut session, Command::default());
+        shard.request(&mut session, 0, Ask::Pong);
         assert!(shard.effects.is_empty());
     })
 }
@@ -97,7 +93,7 @@ impl Shard {
         let topic = TopicName::new(TOPIC).expect("the name is not empty");
         let other = Subscriber {
             connection: 1,
-            wire: Wire::JsonFrames,
+            wire: Wire::CentrifugeJson,
             joins: false,
             positioned: false,
             slow: SlowPolicy::Close,
@@ -115,18 +111,18 @@ impl Shard {
 
     fn connected(&mut self) -> Session {
         let client = ClientId::parse("00000000-0000-4000-8000-000000000001").expect("it is a UUID");
-        let manner = Manner { wire: Wire::JsonFrames, pings: Pings::Messages };
-        let mut session = Session::new(client, manner, &self.settings, self.now);
-        let connect = ConnectRequest { token: "valid".into(), ..Default::default() };
-        self.command(&mut session, Command { id: 1, connect: Some(connect), ..Default::default() });
+        let mode = TransportMode { wire: Wire::CentrifugeJson, pings: Pings::Messages };
+        let mut session = Session::new(client, mode, &self.settings, self.now);
+        let connect = Connect { token: "valid".into(), ..Default::default() };
+        self.request(&mut session, 1, Ask::Connect(connect));
         self.answer(&mut session, Answer::Registered(Ok(())));
         assert!(session.is_open());
         session
     }
 
     fn subscribe(&mut self, session: &mut Session) {
-        let subscribe = SubscribeRequest { channel: TOPIC.into(), ..Default::default() };
-        self.command(session, Command { id: 2, subscribe: Some(subscribe), ..Default::default() });
+        let subscribe = Subscribe { topic: TOPIC.into(), ..Default::default() };
+        self.request(session, 2, Ask::Subscribe(subscribe));
         let Some(Effect::Topic(topic, TopicRequest::Subscribe { membership, .. })) = self.effects.pop()
         else {
             unreachable!("the topic's owner is asked")
@@ -135,10 +131,11 @@ impl Shard {
         assert_eq!(session.subscriptions_count(), 1);
     }
 
-    fn command(&mut self, session: &mut Session, command: Command) {
+    fn request(&mut self, session: &mut Session, id: u32, ask: Ask) {
         // Slow enough to be allowed.
         self.now.millis += 10;
-        self.with(session, |session, context| session.command(context, black_box(command)));
+        let request = Request { id, ask };
+        self.with(session, |session, context| session.request(context, black_box(request)));
     }
 
     fn answer(&mut self, session: &mut Session, answer: Answer) {

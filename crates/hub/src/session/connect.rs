@@ -5,17 +5,17 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::centrifuge::{
-    ConnectRequest, ConnectResult, ReplyMessage, SubscribeRequest, SubscribeResult,
-};
-use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, TopicName};
+use fanwire_protocol::reason::{Close, CloseReason, Mistake, RequestError};
+use fanwire_protocol::reply::{Connected, Outcome, Reply, Subscribed};
+use fanwire_protocol::request::{Connect, StreamPosition};
+use fanwire_protocol::wire::Pings;
+use fanwire_protocol::{ClientInfo, TopicName};
 use rustc_hash::FxHasher;
 
-use super::refusal::unfit_token;
 use super::subscribe::{Origin, Plan};
 use super::timing::{AlreadyOver, token_ttl};
-use super::{Context, Phase, Pings, Refusal, Session};
-use crate::effect::{Effect, KnownPosition};
+use super::{Context, Phase, Refusal, Session};
+use crate::effect::Effect;
 use crate::permission::may_subscribe;
 use crate::{ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TopicGrant};
 
@@ -23,20 +23,16 @@ use crate::{ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, Topic
 #[derive(Debug)]
 pub(super) struct Connecting {
     command: u32,
-    result: ConnectResult,
-    /// Lifetime of the credentials, in seconds.
-    ttl: Option<u32>,
+    result: Box<Connected>,
     /// Subscriptions to make once the user is registered.
     plans: Vec<(TopicName, Plan)>,
     /// Subscriptions on their way.
     outstanding: usize,
-    error: Option<ErrorCode>,
+    error: Option<RequestError>,
 }
 
-const NO_TOKEN: &str = "no token, and client.allow_anonymous_connect_without_token is off";
-
 impl Session {
-    pub(super) fn connect(&mut self, context: &mut Context<'_>, id: u32, request: ConnectRequest) {
+    pub(super) fn connect(&mut self, context: &mut Context<'_>, id: u32, request: Connect) {
         match self.plan_connection(context, id, request) {
             Ok(connecting) => {
                 self.phase = Phase::Connecting;
@@ -47,7 +43,7 @@ impl Session {
                     user => context.effects.push(Effect::Register { user: user.into(), single }),
                 }
             }
-            Err(Refusal::Unfit(unfit)) => self.close(context, unfit_token(unfit)),
+            Err(Refusal::Unfit(unfit)) => self.close(context, Close::unfit_token(unfit)),
             Err(Refusal::Close(why)) => self.close(context, why),
             Err(refusal) => {
                 self.refuse(context, id, refusal);
@@ -60,12 +56,12 @@ impl Session {
         &mut self,
         context: &Context<'_>,
         command: u32,
-        request: ConnectRequest,
+        request: Connect,
     ) -> Result<Connecting, Refusal> {
         let claims = claims(context, &request.token)?;
-        let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| ErrorCode::EXPIRED)?;
+        let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| RequestError::Expired)?;
         self.grants = fingerprint(&claims.topics);
-        let plans = plan_topics(context, &claims, request.subs)?;
+        let plans = plan_topics(context, &claims, request.topics)?;
         claims.check(context.settings.info_format, context.topics)?;
         let client = self.client;
         self.info = Some(Arc::new(ClientInfo {
@@ -75,26 +71,25 @@ impl Session {
             subscription: Bytes::new(),
         }));
         let settings = context.settings;
-        let pinged = settings.ping_interval.filter(|_| self.manner.pings == Pings::Messages);
-        let result = ConnectResult {
-            client: client.to_string(),
-            version: context.version.to_owned(),
-            expires: ttl.is_some(),
-            ttl: ttl.unwrap_or(0),
-            ping: pinged.map_or(0, |interval| interval.as_secs().max(1) as u32),
+        let pinged = settings.ping_interval.filter(|_| self.mode.pings == Pings::Messages);
+        let result = Box::new(Connected {
+            client,
+            version: context.version,
+            ttl,
+            ping_interval: pinged,
             pong: pinged.is_some() && settings.pong_timeout.is_some(),
-            time: if settings.include_server_time { context.now.unix_millis } else { 0 },
-            ..ConnectResult::default()
-        };
-        Ok(Connecting { command, result, ttl, plans, outstanding: 0, error: None })
+            time_millis: settings.include_server_time.then_some(context.now.unix_millis),
+            topics: Vec::new(),
+        });
+        Ok(Connecting { command, result, plans, outstanding: 0, error: None })
     }
 
     /// The user's connections were counted: make the server-side subscriptions, or give up.
-    pub(super) fn registered(&mut self, context: &mut Context<'_>, result: Result<(), Disconnect>) {
-        if let Err(why) = result {
+    pub(super) fn registered(&mut self, context: &mut Context<'_>, result: Result<(), CloseReason>) {
+        if let Err(reason) = result {
             // The user was not counted, so nothing is to be given back.
             self.info = None;
-            return self.close(context, why);
+            return self.close(context, reason);
         }
         let Some(connecting) = self.work().connecting.as_mut() else { return };
         let plans = std::mem::take(&mut connecting.plans);
@@ -110,14 +105,12 @@ impl Session {
         &mut self,
         context: &mut Context<'_>,
         topic: &TopicName,
-        result: Result<SubscribeResult, ErrorCode>,
+        result: Result<Subscribed, RequestError>,
     ) {
         let Some(connecting) = self.work().connecting.as_mut() else { return };
         connecting.outstanding -= 1;
         match result {
-            Ok(result) => {
-                connecting.result.subs.insert(topic.as_str().to_owned(), result);
-            }
+            Ok(subscribed) => connecting.result.topics.push((topic.clone(), subscribed)),
             Err(error) => connecting.error = Some(error),
         }
         self.finish_connect(context);
@@ -139,16 +132,12 @@ impl Session {
         work.release(&queued);
         self.phase = Phase::Open;
         self.begin_pings(context);
-        self.expire_after(context, connecting.ttl);
-        let reply = ReplyMessage {
-            id: connecting.command,
-            connect: Some(connecting.result),
-            ..ReplyMessage::default()
-        };
-        context.effects.push(Effect::Open(reply));
-        for (id, request) in queued {
+        self.expire_after(context, connecting.result.ttl);
+        let result = Ok(Outcome::Connected(connecting.result));
+        context.effects.push(Effect::Open(Reply { id: connecting.command, result }));
+        for request in queued {
             if self.phase == Phase::Open {
-                self.request(context, id, request);
+                self.serve(context, request);
             }
         }
         self.rest();
@@ -160,7 +149,7 @@ fn claims(context: &Context<'_>, token: &str) -> Result<ConnectionClaims, Refusa
     let settings = context.settings;
     if token.is_empty() {
         if !settings.insecure && !settings.allow_anonymous_connect_without_token {
-            return Err(Disconnect::bad_request(NO_TOKEN).into());
+            return Err(Close::mistake(Mistake::NoToken).into());
         }
         return Ok(ConnectionClaims {
             user: "".into(),
@@ -170,12 +159,12 @@ fn claims(context: &Context<'_>, token: &str) -> Result<ConnectionClaims, Refusa
         });
     }
     let claims = context.tokens.connection(token, context.now.unix()).map_err(|error| match error {
-        TokenError::Expired => Refusal::Error(ErrorCode::TOKEN_EXPIRED),
-        TokenError::Invalid(_) => Refusal::Close(Disconnect::INVALID_TOKEN),
-        TokenError::Unavailable => Refusal::Error(ErrorCode::INTERNAL),
+        TokenError::Expired => Refusal::Error(RequestError::TokenExpired),
+        TokenError::Invalid(_) => Refusal::Close(CloseReason::InvalidToken.into()),
+        TokenError::Unavailable => Refusal::Error(RequestError::Internal),
     })?;
     if claims.user.is_empty() && settings.disallow_anonymous_connection_tokens && !settings.insecure {
-        return Err(Disconnect::PERMISSION_DENIED.into());
+        return Err(CloseReason::PermissionDenied.into());
     }
     Ok(claims)
 }
@@ -185,53 +174,48 @@ fn claims(context: &Context<'_>, token: &str) -> Result<ConnectionClaims, Refusa
 fn plan_topics(
     context: &Context<'_>,
     claims: &ConnectionClaims,
-    mut asked: HashMap<String, SubscribeRequest>,
+    asked: Vec<(String, Option<StreamPosition>)>,
 ) -> Result<Vec<(TopicName, Plan)>, Refusal> {
     let subscriptions_max = context.settings.subscriptions_max;
+    let mut asked: HashMap<String, Option<StreamPosition>> = asked.into_iter().collect();
     let mut plans: Vec<(TopicName, Plan)> = Vec::new();
     let mut planned = HashSet::new();
-    let mut add = |topic: &str, options: GrantOptions, asked: Option<SubscribeRequest>| {
+    let mut add = |topic: &str, options: GrantOptions, since: Option<StreamPosition>| {
         let Some(name) = TopicName::new(topic).filter(|name| planned.insert(name.clone())) else {
             return Ok(());
         };
         // Checked for each, so that a list that is too long costs no more than the longest that is accepted.
         if plans.len() == subscriptions_max {
-            return Err(Disconnect::TOPIC_LIMIT);
+            return Err(CloseReason::TopicLimit);
         }
-        plans.push((name, Plan::by_server(Origin::Connect, options, asked.and_then(known_position))));
+        plans.push((name, Plan::by_server(Origin::Connect, options, since)));
         Ok(())
     };
     for TopicGrant { topic, options } in &claims.topics {
-        context.namespace(topic).map_err(|error| Refusal::name("channels or subs of the token", error))?;
-        add(topic, options.clone(), asked.remove(&**topic))?;
+        context.namespace(topic).map_err(|error| Refusal::name(error, Mistake::TokenTopicName))?;
+        add(topic, options.clone(), asked.remove(&**topic).flatten())?;
     }
     if let Some(personal) = context.settings.personal_topic.as_ref().filter(|_| !claims.user.is_empty()) {
         let topic = context.topics.personal_topic(&personal.namespace, &claims.user);
-        let topic = topic.map_err(Disconnect::bad_request)?;
-        context
-            .namespace(&topic)
-            .map_err(|error| Refusal::name("sub of the token, for its own topic", error))?;
-        let asked = asked.remove(&topic);
-        add(&topic, GrantOptions::default(), asked)?;
+        let topic =
+            topic.map_err(|error| Close::mistake(Mistake::NoPersonalTopic(error.to_string().into())))?;
+        context.namespace(&topic).map_err(|error| Refusal::name(error, Mistake::TokenUserName))?;
+        let since = asked.remove(&topic).flatten();
+        add(&topic, GrantOptions::default(), since)?;
     }
-    for (topic, request) in asked {
+    for (topic, since) in asked {
         let namespace = match context.namespace(&topic) {
             Ok(namespace) => namespace,
             Err(NameError::UnknownNamespace) => {
-                let why = "subs has a topic whose namespace is not configured; leave it out";
-                return Err(Disconnect::bad_request(why).into());
+                return Err(Close::mistake(Mistake::UnknownNamespace).into());
             }
             Err(_) => continue,
         };
         if may_subscribe(context.settings, context.topics, namespace, &topic, &claims.user) {
-            add(&topic, GrantOptions::default(), Some(request))?;
+            add(&topic, GrantOptions::default(), since)?;
         }
     }
     Ok(plans)
-}
-
-fn known_position(request: SubscribeRequest) -> Option<KnownPosition> {
-    request.recover.then_some(KnownPosition { offset: request.offset, epoch: request.epoch })
 }
 
 /// Tells grants apart; equal grants, in whatever order, have equal fingerprints on this node.

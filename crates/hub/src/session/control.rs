@@ -3,23 +3,25 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::centrifuge::ReplyMessage;
-use fanwire_protocol::{Disconnect, TopicName, Unsubscribed};
+use fanwire_protocol::TopicName;
+use fanwire_protocol::reason::{Close, CloseReason, Unsubscribed};
+use fanwire_protocol::reply::Push;
+use fanwire_protocol::request::StreamPosition;
 
 use super::subscribe::{Origin, Plan};
 use super::timing::{AlreadyOver, ttl};
 use super::{Context, Phase, Session};
-use crate::effect::{Completion, KnownPosition};
+use crate::effect::Completion;
 use crate::{Expiry, GrantOptions};
 
 /// An order of the server's API. It is carried out when the last copy of its completion is dropped.
 #[derive(Clone, Debug)]
 pub enum Control {
-    Disconnect(Disconnect),
+    Disconnect(Close),
     Subscribe(Arc<ServerSubscribe>),
     Unsubscribe {
         topic: TopicName,
-        why: Unsubscribed,
+        reason: Unsubscribed,
     },
     /// The connection's credentials now end at another time; `info` replaces the connection's when given.
     Refresh {
@@ -34,7 +36,7 @@ pub struct ServerSubscribe {
     pub topic: TopicName,
     pub options: GrantOptions,
     pub expiry: Expiry,
-    pub recover_since: Option<KnownPosition>,
+    pub recover_since: Option<StreamPosition>,
 }
 
 impl Session {
@@ -47,20 +49,20 @@ impl Session {
             (Phase::Open, Control::Subscribe(subscribe)) => {
                 self.subscribe_by_server(context, subscribe, completion)
             }
-            (Phase::Open, Control::Unsubscribe { topic, why }) => match self.subscribing(topic.as_str()) {
-                Some(place) => self.work().subscribing[place].end_with = Some(why.clone()),
-                None => self.unsubscribe_topic(context, topic.as_str(), why),
+            (Phase::Open, Control::Unsubscribe { topic, reason }) => match self.subscribing(topic.as_str()) {
+                Some(place) => self.work().subscribing[place].end_with = Some(*reason),
+                None => self.unsubscribe_topic(context, topic.as_str(), *reason),
             },
             (Phase::Open, Control::Refresh { expiry, info }) => {
                 let ttl = match ttl(*expiry, context.now) {
                     Ok(ttl) => ttl,
-                    Err(AlreadyOver) => return self.close(context, Disconnect::EXPIRED),
+                    Err(AlreadyOver) => return self.close(context, CloseReason::Expired),
                 };
                 if let Some(info) = info {
                     self.set_connection_info(context, info.clone());
                 }
                 self.expire_after(context, ttl);
-                context.reply(ReplyMessage::push_refresh(ttl.is_some(), ttl.unwrap_or(0)));
+                context.push(Push::Refreshed { ttl });
             }
         }
     }
@@ -77,7 +79,7 @@ impl Session {
             return;
         }
         if self.is_at_limit(context) {
-            return self.close(context, Disconnect::TOPIC_LIMIT);
+            return self.close(context, CloseReason::TopicLimit);
         }
         let plan = Plan::by_server(Origin::Api(completion), options.clone(), recover_since.clone());
         self.join(context, topic.clone(), plan.living(ttl));

@@ -21,10 +21,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use fanwire_protocol::centrifuge::{Command, Empty, ReplyMessage, Request};
-use fanwire_protocol::{ClientId, ClientInfo, Disconnect, ErrorCode, TopicName};
+use fanwire_protocol::reason::{Close, CloseReason, Mistake, RequestError};
+use fanwire_protocol::reply::Outcome;
+use fanwire_protocol::request::{Ask, Request};
+use fanwire_protocol::wire::{Pings, TransportMode, Wire};
+use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
-use crate::delivery::Wire;
 use crate::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use crate::registry::{Moved, Registry};
 use crate::{
@@ -67,7 +69,7 @@ pub struct Context<'a> {
     pub topics: &'a Namespaces,
     pub tokens: &'a dyn Verify,
     /// What the server calls itself in the connect result.
-    pub version: &'a str,
+    pub version: &'static str,
     pub registry: &'a mut Registry,
     pub user_rates: &'a mut UserRates,
     pub effects: &'a mut Vec<Effect>,
@@ -79,28 +81,6 @@ impl<'a> Context<'a> {
     fn namespace(&self, topic: &str) -> Result<&'a Namespace, NameError> {
         self.topics.of(topic)
     }
-
-    fn reply(&mut self, reply: ReplyMessage) {
-        self.effects.push(Effect::Reply(reply));
-    }
-}
-
-/// How a session speaks with its client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Manner {
-    pub wire: Wire,
-    pub pings: Pings,
-}
-
-/// How a client is pinged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pings {
-    /// By the protocol's own empty messages, which the client answers.
-    Messages,
-    /// By WebSocket ping frames, which every WebSocket client answers by itself.
-    Frames,
-    /// The transport cannot answer: something is sent, so that a dead connection shows.
-    Keepalive,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +108,7 @@ pub struct Session {
     /// What the connection token granted, to notice that a new one grants something else.
     grants: u64,
     phase: Phase,
-    manner: Manner,
+    mode: TransportMode,
     /// Commands since the last ping, as far as no bucket counts them.
     uncounted: u8,
 }
@@ -140,7 +120,7 @@ impl Session {
     /// Bytes of commands that wait for an earlier one, from which on no further command is to be given to the session.
     const WAITING_BYTES_MAX: usize = 64 << 10;
 
-    pub fn new(client: ClientId, manner: Manner, settings: &ClientSettings, now: Now) -> Self {
+    pub fn new(client: ClientId, mode: TransportMode, settings: &ClientSettings, now: Now) -> Self {
         Self {
             client,
             info: None,
@@ -150,7 +130,7 @@ impl Session {
             asked: 0,
             grants: 0,
             phase: Phase::Fresh,
-            manner,
+            mode,
             uncounted: 0,
         }
     }
@@ -160,11 +140,11 @@ impl Session {
     }
 
     pub fn wire(&self) -> Wire {
-        self.manner.wire
+        self.mode.wire
     }
 
     pub fn pings(&self) -> Pings {
-        self.manner.pings
+        self.mode.pings
     }
 
     /// Empty until connect, and for the anonymous user.
@@ -207,95 +187,80 @@ impl Session {
         self.work.as_ref().is_some_and(|work| work.connecting.is_some() || !work.subscribing.is_empty())
     }
 
-    /// Handles one command of the client.
-    pub fn command(&mut self, context: &mut Context<'_>, command: Command) {
-        let (id, request) = command.into_request();
-        match (self.phase, request) {
+    /// Handles one request of the client.
+    pub fn request(&mut self, context: &mut Context<'_>, request: Request) {
+        let Request { id, ask } = request;
+        match (self.phase, ask) {
             (Phase::Closed, _) => {}
-            (Phase::Refused, _) => {
-                let why = "connect was refused; open a new connection";
-                self.close(context, Disconnect::bad_request(why));
-            }
-            (_, None) if id == 0 => self.pong(context),
-            (_, None) => {
-                let why = "the command has no known request; send one, such as subscribe";
-                self.close(context, Disconnect::bad_request(why));
-            }
-            (_, Some(request)) if id == 0 && !matches!(request, Request::Send(_)) => {
-                let why = "id is 0 or missing; number commands from 1";
-                self.close(context, Disconnect::bad_request(why));
-            }
-            (Phase::Fresh, Some(Request::Connect(request))) => self.connect(context, id, request),
-            (Phase::Fresh, Some(_)) => {
-                let why = "the first command is not connect; send connect first";
-                self.close(context, Disconnect::bad_request(why));
-            }
-            (_, Some(Request::Connect(_))) => {
-                let why = "connect was sent before; send it once in each connection";
-                self.close(context, Disconnect::bad_request(why));
-            }
-            (Phase::Connecting, Some(request)) => {
+            (Phase::Refused, _) => self.close(context, Close::mistake(Mistake::AfterRefusal)),
+            (_, Ask::Pong) => self.pong(context),
+            (_, Ask::Wrong(mistake)) => self.close(context, Close::mistake(mistake)),
+            (Phase::Fresh, Ask::Connect(connect)) => self.connect(context, id, connect),
+            (Phase::Fresh, _) => self.close(context, Close::mistake(Mistake::NoConnect)),
+            (_, Ask::Connect(_)) => self.close(context, Close::mistake(Mistake::SecondConnect)),
+            (Phase::Connecting, ask) => {
                 if self.has_room(context) {
+                    let request = Request { id, ask };
                     let work = self.work();
                     work.waiting_bytes += request.bytes();
-                    work.queued.push_back((id, request));
+                    work.queued.push_back(request);
                 }
             }
-            (Phase::Open, Some(request)) => self.request(context, id, request),
+            (Phase::Open, ask) => self.serve(context, Request { id, ask }),
         }
     }
 
-    fn request(&mut self, context: &mut Context<'_>, id: u32, request: Request) {
-        if let Some(topic) = topic_of(&request)
+    /// Serves a request of an open session, or lets it wait for an earlier one of its topic.
+    fn serve(&mut self, context: &mut Context<'_>, request: Request) {
+        if let Some(topic) = request.topic()
             && let Some(place) = self.subscribing(topic)
         {
             match request {
                 // Nothing between would end the first subscription, so the second is refused at once.
-                Request::Subscribe(request) if self.work().subscribing[place].waiting.is_empty() => {
-                    self.subscribe(context, id, request);
+                Request { id, ask: Ask::Subscribe(subscribe) }
+                    if self.work().subscribing[place].waiting.is_empty() =>
+                {
+                    self.subscribe(context, id, subscribe);
                 }
                 request => {
                     if self.has_room(context) {
                         let work = self.work();
                         work.waiting_bytes += request.bytes();
-                        work.subscribing[place].waiting.push_back((id, request));
+                        work.subscribing[place].waiting.push_back(request);
                     }
                 }
             }
             return;
         }
+        let Request { id, ask } = request;
         // To leave a topic frees something, and clients take a refusal of it for a broken connection.
-        if !self.may_command(context) && !matches!(request, Request::Unsubscribe(_)) {
-            return context.refuse(id, ErrorCode::TOO_MANY_REQUESTS);
+        if !self.may_command(context) && !matches!(ask, Ask::Unsubscribe { .. }) {
+            return context.refuse(id, RequestError::TooManyRequests);
         }
-        match request {
-            Request::Connect(_) | Request::Ping => {
-                let why = "ping is not served; answer the server's pings instead";
-                self.close(context, Disconnect::bad_request(why));
-            }
-            Request::Subscribe(request) => self.subscribe(context, id, request),
-            Request::Unsubscribe(request) => self.unsubscribe(context, id, &request.channel),
-            Request::Publish(request) => self.publish(context, id, request),
-            Request::Presence(request) => self.presence(context, id, &request.channel),
-            Request::PresenceStats(request) => self.presence_stats(context, id, &request.channel),
-            Request::History(request) => self.history(context, id, request),
-            Request::Rpc(request) => {
+        match ask {
+            Ask::Subscribe(subscribe) => self.subscribe(context, id, subscribe),
+            Ask::Unsubscribe { topic } => self.unsubscribe(context, id, &topic),
+            Ask::Publish(publish) => self.publish(context, id, publish),
+            Ask::Presence { topic } => self.presence(context, id, &topic),
+            Ask::PresenceStats { topic } => self.presence_stats(context, id, &topic),
+            Ask::History(history) => self.history(context, id, history),
+            Ask::Call { method, .. } => {
                 // Only the built-in method exists; with none configured there is nothing to call at all.
                 match &context.settings.rpc_ping_method {
-                    Some(method) if *method == request.method => {
-                        context.reply(ReplyMessage {
-                            id,
-                            rpc: Some(Default::default()),
-                            ..ReplyMessage::default()
-                        });
+                    Some(built_in) if *built_in == method => {
+                        context.reply(id, Outcome::Called(Bytes::new()));
                     }
-                    Some(_) => context.refuse(id, ErrorCode::METHOD_NOT_FOUND),
-                    None => context.refuse(id, ErrorCode::NOT_AVAILABLE),
+                    Some(_) => context.refuse(id, RequestError::MethodNotFound),
+                    None => context.refuse(id, RequestError::NotAvailable),
                 }
             }
-            Request::Send(_) => self.close(context, Disconnect::NOT_AVAILABLE),
-            Request::Refresh(request) => self.refresh(context, id, &request.token),
-            Request::SubRefresh(request) => self.sub_refresh(context, id, &request),
+            Ask::Send { .. } => self.close(context, CloseReason::NotAvailable),
+            Ask::Refresh { token } => self.refresh(context, id, &token),
+            Ask::SubRefresh(refresh) => self.sub_refresh(context, id, &refresh),
+            // The others were handled before.
+            Ask::Ping | Ask::Pong | Ask::Wrong(_) | Ask::Connect(_) => {
+                self.close(context, Close::mistake(Mistake::PingUnserved));
+            }
         }
     }
 
@@ -315,19 +280,20 @@ impl Session {
             Answer::Subscribed { topic, membership, result } => {
                 self.subscribed(context, topic, membership, result);
             }
-            Answer::Published { command, result } => match result {
-                Ok(()) => {
-                    context.reply(ReplyMessage {
-                        id: command,
-                        publish: Some(Empty {}),
-                        ..ReplyMessage::default()
-                    });
-                }
-                Err(error) => context.refuse(command, error),
-            },
-            Answer::Presence { command, result } => presence::reply(context, command, result),
-            Answer::PresenceStats { command, result } => presence::reply_stats(context, command, result),
-            Answer::History { command, result } => history::reply(context, command, result),
+            Answer::Published { command, result } => {
+                context.answer(command, result.map(|()| Outcome::Published));
+            }
+            Answer::Presence { command, result } => {
+                context.answer(command, result.map(Outcome::Presence));
+            }
+            Answer::PresenceStats { command, result } => {
+                let stats = |(clients, users)| Outcome::PresenceStats { clients, users };
+                context.answer(command, result.map(stats));
+            }
+            Answer::History { command, result } => {
+                let history = |(top, publications)| Outcome::History { top, publications };
+                context.answer(command, result.map(history));
+            }
         }
     }
 
@@ -352,10 +318,10 @@ impl Session {
     }
 
     /// Ends the session and closes the connection.
-    pub fn close(&mut self, context: &mut Context<'_>, why: Disconnect) {
+    pub fn close(&mut self, context: &mut Context<'_>, close: impl Into<Close>) {
         if self.phase != Phase::Closed {
             self.end(context);
-            context.effects.push(Effect::Close(why));
+            context.effects.push(Effect::Close(close.into()));
         }
     }
 
@@ -381,7 +347,7 @@ impl Session {
         let waiting = self.work.as_ref().map_or(0, |work| work.waiting());
         let has_room = waiting < context.settings.pending_commands_max;
         if !has_room {
-            self.close(context, Disconnect::TOO_MANY_REQUESTS);
+            self.close(context, CloseReason::TooManyRequests);
         }
         has_room
     }
@@ -421,25 +387,9 @@ impl Session {
     }
 }
 
-/// The topic whose order a request has to keep.
-fn topic_of(request: &Request) -> Option<&str> {
-    match request {
-        Request::Subscribe(request) => Some(&request.channel),
-        Request::Unsubscribe(request) => Some(&request.channel),
-        Request::Publish(request) => Some(&request.channel),
-        Request::Presence(request) => Some(&request.channel),
-        Request::PresenceStats(request) => Some(&request.channel),
-        Request::History(request) => Some(&request.channel),
-        Request::SubRefresh(request) => Some(&request.channel),
-        Request::Connect(_) | Request::Ping | Request::Rpc(_) | Request::Send(_) | Request::Refresh(_) => {
-            None
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use fanwire_protocol::centrifuge::{ConnectRequest, SubscribeRequest};
+    use fanwire_protocol::request::{Connect, Subscribe};
 
     use super::*;
     use crate::effect::{Joined, TopicRequest};
@@ -480,15 +430,14 @@ mod tests {
             now,
         };
         let client = ClientId::parse("00000000-0000-4000-8000-000000000001").unwrap();
-        let manner = Manner { wire: Wire::JsonFrames, pings: Pings::Messages };
-        let mut session = Session::new(client, manner, &settings, now);
+        let mode = TransportMode { wire: Wire::CentrifugeJson, pings: Pings::Messages };
+        let mut session = Session::new(client, mode, &settings, now);
 
-        let connect = ConnectRequest::default();
-        session.command(&mut context, Command { id: 1, connect: Some(connect), ..Command::default() });
+        session.request(&mut context, Request { id: 1, ask: Ask::Connect(Connect::default()) });
         assert!(session.is_open() && session.work.is_none());
 
-        let subscribe = SubscribeRequest { channel: "news".into(), ..SubscribeRequest::default() };
-        session.command(&mut context, Command { id: 2, subscribe: Some(subscribe), ..Command::default() });
+        let subscribe = Subscribe { topic: "news".into(), ..Subscribe::default() };
+        session.request(&mut context, Request { id: 2, ask: Ask::Subscribe(subscribe) });
         assert!(session.work.is_some());
         let Some(Effect::Topic(topic, TopicRequest::Subscribe { membership, .. })) = context.effects.pop()
         else {

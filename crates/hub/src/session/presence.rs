@@ -1,9 +1,7 @@
 //! Asking who is in a topic.
 
-use std::sync::Arc;
-
-use fanwire_protocol::centrifuge::{PresenceResult, PresenceStatsResult, ReplyMessage};
-use fanwire_protocol::{ClientInfo, ErrorCode, TopicName};
+use fanwire_protocol::TopicName;
+use fanwire_protocol::reason::RequestError;
 
 use super::{Context, Refusal, Session, named};
 use crate::effect::TopicRequest;
@@ -29,38 +27,14 @@ impl Session {
             let subscribed = self.subscription(context, topic.as_str()).is_some();
             let asker = Asker::new(context.topics, namespace, topic.as_str(), self.user(), subscribed);
             if !namespace.presence {
-                Err(ErrorCode::NOT_AVAILABLE.into())
+                Err(RequestError::NotAvailable.into())
             } else if !may_read_presence(context.settings, namespace, asker) {
-                Err(ErrorCode::PERMISSION_DENIED.into())
+                Err(RequestError::PermissionDenied.into())
             } else {
                 Ok(())
             }
         });
         allowed.map_err(|refusal| self.refuse(context, id, refusal)).ok()?;
         Some(topic)
-    }
-}
-
-pub(super) fn reply(context: &mut Context<'_>, id: u32, result: Result<Vec<Arc<ClientInfo>>, ErrorCode>) {
-    match result {
-        Ok(clients) => {
-            let presence = clients.iter().map(|info| (info.client.to_string(), (&**info).into())).collect();
-            context.reply(ReplyMessage {
-                id,
-                presence: Some(PresenceResult { presence }),
-                ..ReplyMessage::default()
-            });
-        }
-        Err(error) => context.refuse(id, error),
-    }
-}
-
-pub(super) fn reply_stats(context: &mut Context<'_>, id: u32, result: Result<(usize, usize), ErrorCode>) {
-    match result {
-        Ok((clients, users)) => {
-            let stats = PresenceStatsResult { num_clients: clients as u32, num_users: users as u32 };
-            context.reply(ReplyMessage { id, presence_stats: Some(stats), ..ReplyMessage::default() });
-        }
-        Err(error) => context.refuse(id, error),
     }
 }

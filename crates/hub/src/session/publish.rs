@@ -1,7 +1,7 @@
 //! Publishing by a client.
 
-use fanwire_protocol::centrifuge::PublishRequest;
-use fanwire_protocol::{Disconnect, ErrorCode};
+use fanwire_protocol::reason::{CloseReason, Mistake, RequestError, Unserved};
+use fanwire_protocol::request::Publish;
 
 use super::{Context, Refusal, Session, named};
 use crate::Namespace;
@@ -9,8 +9,8 @@ use crate::effect::TopicRequest;
 use crate::permission::{Asker, may_publish};
 
 impl Session {
-    pub(super) fn publish(&mut self, context: &mut Context<'_>, id: u32, request: PublishRequest) {
-        let topic = match named(&request.channel) {
+    pub(super) fn publish(&mut self, context: &mut Context<'_>, id: u32, request: Publish) {
+        let topic = match named(&request.topic) {
             Ok(topic) => topic,
             Err(why) => return self.close(context, why),
         };
@@ -23,7 +23,7 @@ impl Session {
             return self.refuse(context, id, refusal);
         }
         let Some(info) = self.info_in(context, topic.as_str()) else {
-            return self.close(context, Disconnect::BAD_REQUEST);
+            return self.close(context, CloseReason::BadRequest);
         };
         self.ask(context, topic, TopicRequest::Publish { command: id, data: request.data, info });
     }
@@ -33,14 +33,15 @@ fn check(
     context: &Context<'_>,
     namespace: &Namespace,
     asker: Asker<'_>,
-    request: &PublishRequest,
+    request: &Publish,
 ) -> Result<(), Refusal> {
-    if request.kind != 0 {
-        return Err(Refusal::bad_request("type is not 0; leave it out"));
+    if request.is_unserved {
+        return Err(Mistake::Unserved(Unserved::Kind).into());
     }
-    namespace.publication_format.check(&request.data).map_err(|unfit| unfit.of("data"))?;
+    let format = namespace.publication_format;
+    format.check(&request.data).map_err(|unfit| Mistake::Data(unfit.to_string().into()))?;
     if !may_publish(context.settings, namespace, asker) {
-        return Err(ErrorCode::PERMISSION_DENIED.into());
+        return Err(RequestError::PermissionDenied.into());
     }
     Ok(())
 }

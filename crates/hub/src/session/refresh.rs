@@ -1,83 +1,80 @@
 //! New tokens for old: for the connection and for a subscription.
 
-use fanwire_protocol::centrifuge::{ExpiryResult, ReplyMessage, SubRefreshRequest, SubRefreshResult};
-use fanwire_protocol::{Disconnect, ErrorCode};
+use fanwire_protocol::reason::{Close, CloseReason, Mistake, RequestError, Unserved};
+use fanwire_protocol::reply::Outcome;
+use fanwire_protocol::request::SubRefresh;
 
 use super::connect::fingerprint;
-use super::refusal::{no_channel, unfit_token};
+use super::refusal::no_topic;
 use super::timing::{AlreadyOver, token_ttl};
-use super::{Context, Refusal, Session};
+use super::{Context, Session};
 use crate::TokenError;
 
 impl Session {
     pub(super) fn refresh(&mut self, context: &mut Context<'_>, id: u32, token: &str) {
         if token.is_empty() {
-            let why = "token is empty; send a new connection token";
-            return self.close(context, Disconnect::bad_request(why));
+            return self.close(context, Close::mistake(Mistake::EmptyConnectionToken));
         }
         let claims = match context.tokens.connection(token, context.now.unix()) {
             Ok(claims) => claims,
-            Err(TokenError::Expired) => return self.close(context, Disconnect::EXPIRED),
-            Err(TokenError::Invalid(_)) => return self.close(context, Disconnect::INVALID_TOKEN),
-            Err(TokenError::Unavailable) => return context.refuse(id, ErrorCode::INTERNAL),
+            Err(TokenError::Expired) => return self.close(context, CloseReason::Expired),
+            Err(TokenError::Invalid(_)) => return self.close(context, CloseReason::InvalidToken),
+            Err(TokenError::Unavailable) => return context.refuse(id, RequestError::Internal),
         };
         if *claims.user != *self.user() {
-            return self.close(context, Disconnect::INVALID_TOKEN);
+            return self.close(context, CloseReason::InvalidToken);
         }
         if let Err(unfit) = context.settings.info_format.check_info(&claims.info) {
-            return self.close(context, unfit_token(unfit.of("info")));
+            return self.close(context, Close::unfit_token(unfit.of("info")));
         }
         let ttl = match token_ttl(claims.expiry, context) {
             Ok(ttl) => ttl,
-            Err(AlreadyOver) => return context.refuse(id, ErrorCode::EXPIRED),
+            Err(AlreadyOver) => return context.refuse(id, RequestError::Expired),
         };
         if fingerprint(&claims.topics) != self.grants {
             // The client comes back and gets the new set of subscriptions.
-            return self.close(context, Disconnect::INSUFFICIENT_STATE);
+            return self.close(context, CloseReason::InsufficientState);
         }
         // A token that says nothing of the client leaves what an earlier one said.
         if !claims.info.is_empty() {
             self.set_connection_info(context, claims.info);
         }
         self.expire_after(context, ttl);
-        let result = ExpiryResult { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };
-        context.reply(ReplyMessage { id, refresh: Some(result), ..ReplyMessage::default() });
+        context.reply(id, Outcome::Refreshed { ttl });
     }
 
-    pub(super) fn sub_refresh(&mut self, context: &mut Context<'_>, id: u32, request: &SubRefreshRequest) {
-        if request.channel.is_empty() {
-            return self.close(context, no_channel());
+    pub(super) fn sub_refresh(&mut self, context: &mut Context<'_>, id: u32, request: &SubRefresh) {
+        if request.topic.is_empty() {
+            return self.close(context, no_topic());
         }
-        let topic = context.registry.find(&request.channel);
+        let topic = context.registry.find(&request.topic);
         let Some(topic) = topic.filter(|&topic| self.subscriptions.find(topic).is_some()) else {
-            return context.refuse(id, ErrorCode::PERMISSION_DENIED);
+            return context.refuse(id, RequestError::PermissionDenied);
         };
         if request.token.is_empty() {
-            let why = "token is empty; send a new subscription token";
-            return self.refuse(context, id, Refusal::bad_request(why));
+            return context.refuse(id, Mistake::EmptySubscriptionToken);
         }
-        if request.kind != 0 {
-            return self.refuse(context, id, Refusal::bad_request("type is not 0; leave it out"));
+        if request.is_unserved {
+            return context.refuse(id, Mistake::Unserved(Unserved::Kind));
         }
         let claims = match context.tokens.subscription(&request.token, context.now.unix()) {
             Ok(claims) => claims,
-            Err(TokenError::Expired) => return context.refuse(id, ErrorCode::EXPIRED),
-            Err(TokenError::Invalid(_)) => return self.close(context, Disconnect::INVALID_TOKEN),
-            Err(TokenError::Unavailable) => return context.refuse(id, ErrorCode::INTERNAL),
+            Err(TokenError::Expired) => return context.refuse(id, RequestError::Expired),
+            Err(TokenError::Invalid(_)) => return self.close(context, CloseReason::InvalidToken),
+            Err(TokenError::Unavailable) => return context.refuse(id, RequestError::Internal),
         };
-        if !self.is_for(&claims, &request.channel) {
-            return self.close(context, Disconnect::INVALID_TOKEN);
+        if !self.is_for(&claims, &request.topic) {
+            return self.close(context, CloseReason::InvalidToken);
         }
         let ttl = match token_ttl(claims.expiry, context) {
             Ok(ttl) => ttl,
-            Err(AlreadyOver) => return context.refuse(id, ErrorCode::EXPIRED),
+            Err(AlreadyOver) => return context.refuse(id, RequestError::Expired),
         };
         let close_at = Self::subscription_close_at(context, ttl);
         if let Some(subscription) = self.subscriptions.find_mut(topic) {
             subscription.close_at = close_at;
         }
         self.note_subscription_end();
-        let result = SubRefreshResult { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };
-        context.reply(ReplyMessage { id, sub_refresh: Some(result), ..ReplyMessage::default() });
+        context.reply(id, Outcome::SubRefreshed { ttl });
     }
 }

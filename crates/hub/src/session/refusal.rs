@@ -1,49 +1,50 @@
-//! How commands are refused: with an error reply or the end of the connection. A bad request is told which field is
-//! wrong and what to do.
+//! Refusals of requests: an error reply or the end of the connection. A bad request comes with the mistake in it.
 
 use std::borrow::Cow;
 
-use fanwire_protocol::centrifuge::ReplyMessage;
-use fanwire_protocol::{Disconnect, ErrorCode, TopicName};
+use fanwire_protocol::TopicName;
+use fanwire_protocol::reason::{Close, CloseReason, Mistake, Refused, RequestError};
+use fanwire_protocol::reply::{Outcome, Push, Reply};
 
 use super::{Context, Session};
+use crate::effect::Effect;
 use crate::{NameError, UnfitField};
 
-/// How a command that needs checks can fail.
+/// The ways in which a request that needs checks can fail.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    Error(ErrorCode),
-    /// Error 107 with a sentence that names the field and the remedy.
-    BadRequest(Cow<'static, str>),
+    Error(RequestError),
+    Mistake(Mistake),
     /// Something in a token cannot be shown to clients.
     Unfit(UnfitField),
-    Close(Disconnect),
+    Close(Close),
 }
 
 impl Refusal {
-    pub(super) fn bad_request(why: &'static str) -> Self {
-        Self::BadRequest(why.into())
-    }
-
-    /// A name that cannot be, and where it stood.
-    pub(super) fn name(place: &str, error: NameError) -> Self {
-        match ErrorCode::from(error) {
-            ErrorCode::BAD_REQUEST => Self::BadRequest(format!("{place}: {error}").into()),
+    /// A name that cannot be, and the place in which it stood.
+    pub(super) fn name(error: NameError, place: fn(Cow<'static, str>) -> Mistake) -> Self {
+        match RequestError::from(error) {
+            RequestError::BadRequest => Self::Mistake(place(error.to_string().into())),
             other => Self::Error(other),
         }
     }
 }
 
-impl From<ErrorCode> for Refusal {
-    fn from(error: ErrorCode) -> Self {
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
         Self::Error(error)
     }
 }
 
-/// The name of a topic is in the field `channel`.
+impl From<Mistake> for Refusal {
+    fn from(mistake: Mistake) -> Self {
+        Self::Mistake(mistake)
+    }
+}
+
 impl From<NameError> for Refusal {
     fn from(error: NameError) -> Self {
-        Self::name("channel", error)
+        Self::name(error, Mistake::TopicName)
     }
 }
 
@@ -53,9 +54,15 @@ impl From<UnfitField> for Refusal {
     }
 }
 
-impl From<Disconnect> for Refusal {
-    fn from(why: Disconnect) -> Self {
-        Self::Close(why)
+impl From<Close> for Refusal {
+    fn from(close: Close) -> Self {
+        Self::Close(close)
+    }
+}
+
+impl From<CloseReason> for Refusal {
+    fn from(reason: CloseReason) -> Self {
+        Self::Close(reason.into())
     }
 }
 
@@ -63,35 +70,38 @@ impl Session {
     pub(super) fn refuse(&mut self, context: &mut Context<'_>, id: u32, refusal: Refusal) {
         match refusal {
             Refusal::Error(error) => context.refuse(id, error),
-            Refusal::BadRequest(why) => context.refuse_because(id, &why),
-            Refusal::Unfit(unfit) => context.refuse_because(id, &unfit.to_string()),
-            Refusal::Close(why) => self.close(context, why),
+            Refusal::Mistake(mistake) => context.refuse(id, mistake),
+            Refusal::Unfit(unfit) => context.refuse(id, Mistake::Token(unfit.to_string().into())),
+            Refusal::Close(close) => self.close(context, close),
         }
     }
 }
 
 impl Context<'_> {
-    pub(super) fn refuse(&mut self, command: u32, error: ErrorCode) {
-        self.reply(ReplyMessage::error(command, error));
+    pub(super) fn reply(&mut self, id: u32, outcome: Outcome) {
+        self.effects.push(Effect::Reply(Reply { id, result: Ok(outcome) }));
     }
 
-    fn refuse_because(&mut self, command: u32, why: &str) {
-        let error = ErrorCode::BAD_REQUEST;
-        self.reply(ReplyMessage::error_because(command, error, format!("{}: {why}", error.message)));
+    pub(super) fn refuse(&mut self, id: u32, refused: impl Into<Refused>) {
+        self.effects.push(Effect::Reply(Reply { id, result: Err(refused.into()) }));
+    }
+
+    /// Replies with an owner's answer.
+    pub(super) fn answer(&mut self, id: u32, result: Result<Outcome, RequestError>) {
+        self.effects.push(Effect::Reply(Reply { id, result: result.map_err(Refused::from) }));
+    }
+
+    pub(super) fn push(&mut self, push: Push) {
+        self.effects.push(Effect::Push(push));
     }
 }
 
-/// The end of a connection whose token is good, but holds something that cannot be shown to clients.
-pub(super) fn unfit_token(unfit: UnfitField) -> Disconnect {
-    Disconnect { reason: format!("invalid token: {unfit}").into(), ..Disconnect::INVALID_TOKEN }
-}
-
-/// The end of a connection that sent a request without a topic.
-pub(super) fn no_channel() -> Disconnect {
-    Disconnect::bad_request("channel is empty; send the name of a topic")
+/// Returns the end of a connection that sent a request without a topic.
+pub(super) fn no_topic() -> Close {
+    Close::mistake(Mistake::NoTopic)
 }
 
 /// Returns a topic's name as a checked value.
-pub(super) fn named(topic: &str) -> Result<TopicName, Disconnect> {
-    TopicName::new(topic).ok_or_else(no_channel)
+pub(super) fn named(topic: &str) -> Result<TopicName, Close> {
+    TopicName::new(topic).ok_or_else(no_topic)
 }

@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::centrifuge::{
-    PublicationMessage, ReplyMessage, Request, SubscribePush, SubscribeRequest, SubscribeResult,
-};
-use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode, TopicName, Unsubscribed};
+use fanwire_protocol::reason::{Close, CloseReason, Mistake, RequestError, Unserved, Unsubscribed};
+use fanwire_protocol::reply::{Outcome, Push, Subscribed};
+use fanwire_protocol::request::{Request, StreamPosition, Subscribe};
+use fanwire_protocol::{ClientInfo, TopicName};
 
 use super::subscription::{Subscription, Traits};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Phase, Refusal, Session, named};
-use crate::effect::{Completion, Effect, Joined, KnownPosition, Membership, TopicRequest, Wanted};
+use crate::effect::{Completion, Effect, Joined, Membership, TopicRequest, Wanted};
 use crate::permission::{Asker, may_read_history, may_read_presence, may_subscribe};
 use crate::queue::SlowPolicy;
 use crate::registry::Subscriber;
@@ -37,13 +37,13 @@ pub(super) struct Plan {
     wishes: Wishes,
     /// Seconds until the credentials end.
     ttl: Option<u32>,
-    known: Option<KnownPosition>,
-    reject_unrecovered: bool,
+    known: Option<StreamPosition>,
+    or_refuse: bool,
 }
 
 impl Plan {
-    pub(super) fn by_server(origin: Origin, options: GrantOptions, known: Option<KnownPosition>) -> Self {
-        Self { origin, options, wishes: Wishes::default(), ttl: None, known, reject_unrecovered: false }
+    pub(super) fn by_server(origin: Origin, options: GrantOptions, known: Option<StreamPosition>) -> Self {
+        Self { origin, options, wishes: Wishes::default(), ttl: None, known, or_refuse: false }
     }
 
     pub(super) fn living(self, ttl: Option<u32>) -> Self {
@@ -70,14 +70,31 @@ pub(super) struct Subscribing {
     has_own_info: bool,
     /// It asks for what it missed.
     was_recovering: bool,
-    /// Later commands for the topic.
-    pub(super) waiting: VecDeque<(u32, Request)>,
+    /// Later requests for the topic.
+    pub(super) waiting: VecDeque<Request>,
     /// The server wants the subscription ended as soon as it is made.
     pub(super) end_with: Option<Unsubscribed>,
 }
 
+impl Subscribing {
+    /// Returns the subscription as its client is told of it.
+    fn into_subscribed(self, joined: Joined) -> (Origin, Subscribed) {
+        let Traits { positioned, recoverable, .. } = self.traits;
+        let subscribed = Subscribed {
+            ttl: self.ttl,
+            positioned,
+            recoverable,
+            was_recovering: self.was_recovering,
+            top: joined.position.filter(|_| positioned),
+            recovered: joined.recovered,
+            data: self.data,
+        };
+        (self.origin, subscribed)
+    }
+}
+
 impl Session {
-    pub(super) fn subscribe(&mut self, context: &mut Context<'_>, id: u32, request: SubscribeRequest) {
+    pub(super) fn subscribe(&mut self, context: &mut Context<'_>, id: u32, request: Subscribe) {
         match self.plan_subscription(context, id, request) {
             Ok((topic, plan)) => self.join(context, topic, plan),
             Err(refusal) => self.refuse(context, id, refusal),
@@ -89,35 +106,33 @@ impl Session {
         &self,
         context: &Context<'_>,
         id: u32,
-        request: SubscribeRequest,
+        request: Subscribe,
     ) -> Result<(TopicName, Plan), Refusal> {
-        let topic = named(&request.channel)?;
-        if !matches!(&*request.delta, "" | "fossil") {
-            let why = "delta is unknown; send \"fossil\" or leave it out";
-            return Err(Disconnect::bad_request(why).into());
+        let topic = named(&request.topic)?;
+        if request.unserved == Some(Unserved::Delta) {
+            return Err(Close::mistake(Mistake::Unserved(Unserved::Delta)).into());
         }
         if topic.as_str().len() > context.topics.rules.length_max {
             return Err(NameError::TooLong.into());
         }
         if self.is_subscribed_or_about_to(context, topic.as_str()) {
-            return Err(ErrorCode::ALREADY_SUBSCRIBED.into());
+            return Err(RequestError::AlreadySubscribed.into());
         }
         if self.is_at_limit(context) {
-            return Err(ErrorCode::LIMIT_EXCEEDED.into());
+            return Err(RequestError::LimitExceeded.into());
         }
         let namespace = context.namespace(topic.as_str())?;
-        if request.kind != 0 {
-            // Map and shared-poll topics are not served.
-            return Err(ErrorCode::PERMISSION_DENIED.into());
+        if request.unserved == Some(Unserved::Kind) {
+            return Err(RequestError::PermissionDenied.into());
         }
         let claims = self.subscription_claims(context, namespace, topic.as_str(), &request.token)?;
-        if request.tf.is_some() {
-            return Err(Refusal::bad_request("tf is not served; leave it out"));
+        if let Some(unserved) = request.unserved {
+            return Err(Mistake::Unserved(unserved).into());
         }
         let (options, ttl) = match claims {
             None => (GrantOptions::default(), None),
             Some(claims) => {
-                let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| ErrorCode::EXPIRED)?;
+                let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| RequestError::Expired)?;
                 claims.check(context.topics)?;
                 (claims.options, ttl)
             }
@@ -131,8 +146,8 @@ impl Session {
                 join_leave: request.join_leave,
             },
             ttl,
-            known: request.recover.then_some(KnownPosition { offset: request.offset, epoch: request.epoch }),
-            reject_unrecovered: request.flag & SubscribeRequest::FLAG_REJECT_UNRECOVERED != 0,
+            known: request.since,
+            or_refuse: request.or_refuse,
         };
         Ok((topic, plan))
     }
@@ -147,14 +162,14 @@ impl Session {
     ) -> Result<Option<SubscriptionClaims>, Refusal> {
         if token.is_empty() {
             let may = may_subscribe(context.settings, context.topics, namespace, topic, self.user());
-            return if may { Ok(None) } else { Err(ErrorCode::PERMISSION_DENIED.into()) };
+            return if may { Ok(None) } else { Err(RequestError::PermissionDenied.into()) };
         }
         let claims = context.tokens.subscription(token, context.now.unix()).map_err(|error| match error {
-            TokenError::Expired => ErrorCode::TOKEN_EXPIRED,
-            TokenError::Invalid(_) => ErrorCode::PERMISSION_DENIED,
-            TokenError::Unavailable => ErrorCode::INTERNAL,
+            TokenError::Expired => RequestError::TokenExpired,
+            TokenError::Invalid(_) => RequestError::PermissionDenied,
+            TokenError::Unavailable => RequestError::Internal,
         })?;
-        if self.is_for(&claims, topic) { Ok(Some(claims)) } else { Err(Disconnect::INVALID_TOKEN.into()) }
+        if self.is_for(&claims, topic) { Ok(Some(claims)) } else { Err(CloseReason::InvalidToken.into()) }
     }
 
     pub(super) fn is_subscribed_or_about_to(&self, context: &Context<'_>, topic: &str) -> bool {
@@ -176,12 +191,12 @@ impl Session {
 
     /// Asks the topic's owner for the subscription.
     pub(super) fn join(&mut self, context: &mut Context<'_>, topic: TopicName, plan: Plan) {
-        let Plan { origin, options, wishes, ttl, known, reject_unrecovered } = plan;
+        let Plan { origin, options, wishes, ttl, known, or_refuse } = plan;
         // Every plan was made for a topic that has a namespace.
         let Ok(namespace) = context.namespace(topic.as_str()) else { return };
         let Some(client_info) = self.info.clone() else { return };
         let traits = traits(context, namespace, &options, &wishes, &origin, &client_info.user);
-        let wanted = wanted(namespace, traits, known, reject_unrecovered);
+        let wanted = wanted(namespace, traits, known, or_refuse);
         let has_own_info = !options.info.is_empty();
         let info = match has_own_info {
             false => client_info,
@@ -211,7 +226,7 @@ impl Session {
         context: &mut Context<'_>,
         topic: TopicName,
         membership: Membership,
-        result: Result<Joined, ErrorCode>,
+        result: Result<Joined, RequestError>,
     ) {
         let Some(place) = self.subscribing(topic.as_str()) else {
             // Connect failed meanwhile, and nobody waits for this subscription any more.
@@ -235,32 +250,20 @@ impl Session {
             },
             Ok(joined) => {
                 self.add_subscription(context, &topic, &subscribing, membership);
-                let result = subscribe_result(&subscribing, &joined);
-                match subscribing.origin {
-                    Origin::Command(id) => {
-                        context.reply(ReplyMessage {
-                            id,
-                            subscribe: Some(result),
-                            ..ReplyMessage::default()
-                        });
-                    }
-                    Origin::Connect => self.connect_subscribed(context, &topic, Ok(result)),
-                    Origin::Api(_) => {
-                        context.reply(ReplyMessage::push_subscribe(&topic, pushed(result)));
-                        // The push has no room for what the client missed.
-                        for publication in joined.recovered.iter().flatten() {
-                            context.reply(ReplyMessage::push_publication(&topic, publication, None));
-                        }
-                    }
+                let (origin, subscribed) = subscribing.into_subscribed(joined);
+                match origin {
+                    Origin::Command(id) => context.reply(id, Outcome::Subscribed(subscribed)),
+                    Origin::Connect => self.connect_subscribed(context, &topic, Ok(subscribed)),
+                    Origin::Api(_) => push_subscribed(context, &topic, subscribed),
                 }
             }
         }
-        if let Some(why) = end_with {
-            self.unsubscribe_topic(context, topic.as_str(), &why);
+        if let Some(reason) = end_with {
+            self.unsubscribe_topic(context, topic.as_str(), reason);
         }
-        for (id, request) in waiting {
+        for request in waiting {
             if self.phase == Phase::Open {
-                self.request(context, id, request);
+                self.serve(context, request);
             }
         }
         self.rest();
@@ -276,7 +279,7 @@ impl Session {
         let traits = subscribing.traits;
         let subscriber = Subscriber {
             connection: context.connection.slot,
-            wire: self.manner.wire,
+            wire: self.mode.wire,
             joins: traits.joins,
             positioned: traits.positioned,
             slow: traits.slow,
@@ -352,7 +355,7 @@ fn traits(
     }
 }
 
-fn wanted(namespace: &Namespace, traits: Traits, known: Option<KnownPosition>, or_refuse: bool) -> Wanted {
+fn wanted(namespace: &Namespace, traits: Traits, known: Option<StreamPosition>, or_refuse: bool) -> Wanted {
     if !traits.positioned {
         return Wanted::Nothing;
     }
@@ -361,41 +364,17 @@ fn wanted(namespace: &Namespace, traits: Traits, known: Option<KnownPosition>, o
         (RecoveryMode::Stream, Some(known)) => Wanted::Missed { known, or_refuse },
         (RecoveryMode::Cache, Some(known)) => Wanted::Newest(known),
         (RecoveryMode::Cache, None) if traits.recoverable && namespace.auto_cache_recover => {
-            Wanted::Newest(KnownPosition::default())
+            Wanted::Newest(StreamPosition::default())
         }
         (_, None) => Wanted::Position,
     }
 }
 
-fn subscribe_result(subscribing: &Subscribing, joined: &Joined) -> SubscribeResult {
-    let recovered = joined.recovered.is_some();
-    let publications: Vec<PublicationMessage> =
-        joined.recovered.iter().flatten().map(|publication| (&**publication).into()).collect();
-    let position = joined.position.filter(|_| subscribing.traits.positioned);
-    let top = position.map_or(0, |position| position.offset);
-    SubscribeResult {
-        expires: subscribing.ttl.is_some(),
-        ttl: subscribing.ttl.unwrap_or(0),
-        recoverable: subscribing.traits.recoverable,
-        positioned: subscribing.traits.positioned,
-        epoch: position.map(|position| position.epoch.to_string()).unwrap_or_default(),
-        // Clients go on from here through the publications and drop what is not above it. For a client that
-        // recovers everything it is the offset that it asked from.
-        offset: publications.first().map_or(top, |first| first.offset.saturating_sub(1)),
-        recovered,
-        was_recovering: subscribing.was_recovering,
-        publications,
-        data: subscribing.data.clone(),
-    }
-}
-
-/// The same as a push, for a subscription that the client did not ask for.
-fn pushed(result: SubscribeResult) -> SubscribePush {
-    SubscribePush {
-        recoverable: result.recoverable,
-        epoch: result.epoch,
-        offset: result.offset,
-        positioned: result.positioned,
-        data: result.data,
+/// Tells the client of a subscription that it did not ask for, and then of what it missed.
+fn push_subscribed(context: &mut Context<'_>, topic: &TopicName, subscription: Subscribed) {
+    let recovered = subscription.recovered.clone();
+    context.push(Push::Subscribed { topic: topic.clone(), subscription });
+    for publication in recovered.into_iter().flatten() {
+        context.push(Push::Publication { topic: topic.clone(), publication, epoch: None });
     }
 }

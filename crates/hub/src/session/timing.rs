@@ -1,9 +1,10 @@
 //! When a session is due for something: a ping, a missing pong, the end of its credentials.
 
-use fanwire_protocol::{Disconnect, Unsubscribed};
+use fanwire_protocol::reason::{Close, CloseReason, Mistake, Unsubscribed};
+use fanwire_protocol::wire::Pings;
 use rand::Rng;
 
-use super::{Context, Now, Phase, Pings, Session};
+use super::{Context, Now, Phase, Session};
 use crate::effect::Effect;
 use crate::{ClientSettings, Expiry};
 
@@ -75,13 +76,13 @@ impl Session {
         self.rest_bucket(context);
         if self.timing.close_at <= now {
             let why = match self.phase {
-                Phase::Fresh | Phase::Connecting | Phase::Refused => Disconnect::STALE,
-                Phase::Open | Phase::Closed => Disconnect::EXPIRED,
+                Phase::Fresh | Phase::Connecting | Phase::Refused => CloseReason::Stale,
+                Phase::Open | Phase::Closed => CloseReason::Expired,
             };
             return self.close(context, why);
         }
         if self.timing.pong_by <= now {
-            return self.close(context, Disconnect::NO_PONG);
+            return self.close(context, CloseReason::NoPong);
         }
         if self.timing.ping_at <= now
             && let Some(interval) = context.settings.ping_interval
@@ -101,8 +102,7 @@ impl Session {
 
     fn ping(&mut self, context: &mut Context<'_>) {
         self.timing.is_pinged = true;
-        if let Some(timeout) = context.settings.pong_timeout.filter(|_| self.manner.pings != Pings::Keepalive)
-        {
+        if let Some(timeout) = context.settings.pong_timeout.filter(|_| self.mode.pings != Pings::Keepalive) {
             self.timing.pong_by = context.now.millis + timeout.as_millis() as u64;
         }
         context.effects.push(Effect::Ping);
@@ -111,8 +111,7 @@ impl Session {
     /// The client answered a ping.
     pub(super) fn pong(&mut self, context: &mut Context<'_>) {
         if !std::mem::take(&mut self.timing.is_pinged) {
-            let why = "an empty command, which is a pong, without a ping; send one for each ping";
-            return self.close(context, Disconnect::bad_request(why));
+            return self.close(context, Close::mistake(Mistake::PongUnasked));
         }
         self.timing.pong_by = NEVER;
     }
@@ -120,7 +119,7 @@ impl Session {
     /// A pong of the client's transport. It may come unasked (RFC 6455 section 5.5.3), and is no answer to the
     /// protocol's own pings.
     pub fn transport_pong(&mut self) {
-        if self.manner.pings == Pings::Frames {
+        if self.mode.pings == Pings::Frames {
             self.timing.is_pinged = false;
             self.timing.pong_by = NEVER;
         }
@@ -182,9 +181,9 @@ impl Session {
         let over: Vec<_> = self.subscriptions.iter().filter(|s| is_over(s.close_at)).cloned().collect();
         for subscription in over {
             if subscription.traits.server_side {
-                return self.close(context, Disconnect::SUBSCRIPTION_EXPIRED);
+                return self.close(context, CloseReason::SubscriptionExpired);
             }
-            self.unsubscribe_by_server(context, subscription.topic, &Unsubscribed::EXPIRED);
+            self.unsubscribe_by_server(context, subscription.topic, Unsubscribed::Expired);
         }
         self.note_subscription_end();
     }

@@ -1,9 +1,10 @@
 //! Ending a subscription: by the client's command, by the server, or with the connection.
 
-use fanwire_protocol::centrifuge::{Empty, ReplyMessage};
-use fanwire_protocol::{Disconnect, TopicName, Unsubscribed};
+use fanwire_protocol::TopicName;
+use fanwire_protocol::reason::{CloseReason, Unsubscribed};
+use fanwire_protocol::reply::{Outcome, Push};
 
-use super::refusal::no_channel;
+use super::refusal::no_topic;
 use super::subscription::Subscription;
 use super::{Context, Session};
 use crate::effect::{Effect, Membership};
@@ -12,22 +13,22 @@ use crate::registry::TopicSlot;
 impl Session {
     pub(super) fn unsubscribe(&mut self, context: &mut Context<'_>, id: u32, topic: &str) {
         if topic.is_empty() {
-            return self.close(context, no_channel());
+            return self.close(context, no_topic());
         }
         if let Some(slot) = context.registry.find(topic) {
             self.remove_subscription(context, slot);
         }
         // Not being subscribed is what the client wanted.
-        context.reply(ReplyMessage { id, unsubscribe: Some(Empty {}), ..ReplyMessage::default() });
+        context.reply(id, Outcome::Unsubscribed);
     }
 
     /// Ends a subscription for the server and tells the client, which is told even if it was not subscribed.
-    pub(super) fn unsubscribe_topic(&mut self, context: &mut Context<'_>, topic: &str, why: &Unsubscribed) {
+    pub(super) fn unsubscribe_topic(&mut self, context: &mut Context<'_>, topic: &str, reason: Unsubscribed) {
         if let Some(slot) = context.registry.find(topic) {
             self.remove_subscription(context, slot);
         }
-        if let Some(name) = TopicName::new(topic) {
-            context.reply(ReplyMessage::push_unsubscribe(&name, why));
+        if let Some(topic) = TopicName::new(topic) {
+            context.push(Push::Unsubscribed { topic, reason });
         }
     }
 
@@ -35,20 +36,20 @@ impl Session {
         &mut self,
         context: &mut Context<'_>,
         topic: TopicSlot,
-        why: &Unsubscribed,
+        reason: Unsubscribed,
     ) {
         let name = context.registry.topic(topic).name.clone();
         self.remove_subscription(context, topic);
-        context.reply(ReplyMessage::push_unsubscribe(&name, why));
+        context.push(Push::Unsubscribed { topic: name, reason });
     }
 
     /// The topic's stream was lost on the way: a subscription with a position has to start over.
     pub fn lose_position(&mut self, context: &mut Context<'_>, topic: TopicSlot) {
         let Some(subscription) = self.subscriptions.find(topic) else { return };
         if subscription.traits.server_side {
-            return self.close(context, Disconnect::INSUFFICIENT_STATE);
+            return self.close(context, CloseReason::InsufficientState);
         }
-        self.unsubscribe_by_server(context, topic, &Unsubscribed::INSUFFICIENT_STATE);
+        self.unsubscribe_by_server(context, topic, Unsubscribed::InsufficientState);
     }
 
     fn remove_subscription(&mut self, context: &mut Context<'_>, topic: TopicSlot) {

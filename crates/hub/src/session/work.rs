@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use fanwire_protocol::centrifuge::Request;
+use fanwire_protocol::request::Request;
 
 use super::connect::Connecting;
 use super::rate::Bucket;
@@ -12,19 +12,19 @@ use super::subscribe::Subscribing;
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) connecting: Option<Connecting>,
-    /// Commands that came before the connect reply.
-    pub(super) queued: VecDeque<(u32, Request)>,
+    /// Requests that came before the connect reply.
+    pub(super) queued: VecDeque<Request>,
     pub(super) subscribing: Vec<Subscribing>,
-    /// What the commands that wait here take.
+    /// Bytes of the requests that wait here.
     pub(super) waiting_bytes: usize,
     /// Set while the client has given many commands lately.
     pub(super) bucket: Option<Bucket>,
 }
 
 impl Work {
-    /// Takes commands out of those that wait.
-    pub(super) fn release(&mut self, waiting: &VecDeque<(u32, Request)>) {
-        let bytes: usize = waiting.iter().map(|(_, request)| request.bytes()).sum();
+    /// Takes requests out of those that wait.
+    pub(super) fn release(&mut self, waiting: &VecDeque<Request>) {
+        let bytes: usize = waiting.iter().map(Request::bytes).sum();
         self.waiting_bytes -= bytes;
     }
 

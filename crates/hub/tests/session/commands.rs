@@ -1,6 +1,6 @@
 //! Which commands are valid at all, and in which order: ids, the first connect, the second, empty commands.
 
-use fanwire_protocol::Disconnect;
+use fanwire_protocol::reason::CloseReason;
 
 use super::harness::{Outcome, TestShard};
 
@@ -212,14 +212,14 @@ fn commands_that_wait_are_bounded_in_bytes() {
 fn nothing_is_taken_from_a_client_that_was_closed() {
     let mut shard = TestShard::default();
     let client = shard.connect("42");
-    let closed = shard.with(client, |session, context| session.close(context, Disconnect::SHUTDOWN));
+    let closed = shard.with(client, |session, context| session.close(context, CloseReason::Shutdown));
     assert_eq!(closed, ["unregister 42", "close 3001 shutdown"]);
     assert!(shard.session(client).is_over());
     for request in &REQUESTS {
         let command = format!(r#"{{"id":2,{request}}}"#);
         shard.check(client, &command, &[]);
     }
-    let closed_again = shard.with(client, |session, context| session.close(context, Disconnect::SHUTDOWN));
+    let closed_again = shard.with(client, |session, context| session.close(context, CloseReason::Shutdown));
     assert_eq!(closed_again, [""; 0]);
     assert_eq!(shard.end(client), [""; 0]);
 }

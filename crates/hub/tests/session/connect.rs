@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_hub::delivery::Wire;
-use fanwire_hub::session::{Manner, Pings};
 use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, Namespace, PublicationFormat, TopicGrant, Unfit};
-use fanwire_protocol::Disconnect;
+use fanwire_protocol::reason::CloseReason;
+use fanwire_protocol::websocket::REASON_BYTES_MAX;
+use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 
 use super::harness::{Outcome, START, TestShard, tokens::user};
 
@@ -41,7 +41,7 @@ fn who_has_no_token_is_told_what_to_set() {
         lines,
         ["close 3501 bad request: no token, and client.allow_anonymous_connect_without_token is off"]
     );
-    assert!(lines[0].len() - "close 3501 ".len() <= Disconnect::REASON_BYTES_MAX);
+    assert!(lines[0].len() - "close 3501 ".len() <= REASON_BYTES_MAX);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn insecure_lets_everybody_in_but_looks_at_tokens() {
 
 #[test]
 fn the_reply_says_what_the_client_has_to_know() {
-    let reply = |manner: Manner, token: &str, set: fn(&mut TestShard)| {
+    let reply = |manner: TransportMode, token: &str, set: fn(&mut TestShard)| {
         let mut shard = TestShard::default();
         set(&mut shard);
         let client = shard.open_as(manner);
@@ -110,9 +110,9 @@ fn the_reply_says_what_the_client_has_to_know() {
         let text = lines[0].strip_prefix(r#"open {"id":1,"connect":{"client":"client-1","version":"test""#);
         text.and_then(|text| text.strip_suffix("}}")).expect("it begins with id and version").to_owned()
     };
-    let messages = Manner { wire: Wire::ProtobufFrames, pings: Pings::Messages };
-    let frames = Manner { wire: Wire::JsonFrames, pings: Pings::Frames };
-    let keepalive = Manner { wire: Wire::Events, pings: Pings::Keepalive };
+    let messages = TransportMode { wire: Wire::CentrifugeProtobuf, pings: Pings::Messages };
+    let frames = TransportMode { wire: Wire::CentrifugeJson, pings: Pings::Frames };
+    let keepalive = TransportMode { wire: Wire::Sse, pings: Pings::Keepalive };
 
     assert_eq!(reply(messages, "42", |_| {}), r#","ping":25,"pong":true"#);
     assert_eq!(reply(messages, "42", |shard| shard.settings.pong_timeout = None), r#","ping":25"#);
@@ -135,7 +135,7 @@ fn a_user_with_too_many_connections_is_closed() {
     let client = shard.open();
     shard.check(client, r#"{"id":1,"connect":{"token":"42"}}"#, &["register 42"]);
     // It was not counted, so there is nothing to give back.
-    let lines = shard.registered(client, Err(Disconnect::CONNECTION_LIMIT));
+    let lines = shard.registered(client, Err(CloseReason::ConnectionLimit));
     assert_eq!(lines, ["close 3504 connection limit"]);
 }
 
@@ -202,7 +202,7 @@ fn what_a_token_says_of_its_client_has_to_be_json_unless_a_setting_says_otherwis
         (in_subs(GrantOptions { data: bytes(), ..Default::default() }), "data in subs", Unfit::NotJson),
     ] {
         let reason = format!("invalid token: {field} {why}");
-        assert!(reason.len() <= Disconnect::REASON_BYTES_MAX, "{reason}");
+        assert!(reason.len() <= REASON_BYTES_MAX, "{reason}");
         let mut shard = TestShard::default();
         shard.tokens.add_connection("unfit", claims.clone());
         let client = shard.open();

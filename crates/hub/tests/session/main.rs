@@ -16,5 +16,4 @@ mod operations;
 mod ordering;
 mod rate;
 mod server_side;
-mod codes;
 mod model;

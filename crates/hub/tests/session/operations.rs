@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanwire_hub::effect::Answer;
 use fanwire_hub::{HistoryBounds, Namespace, PublicationFormat, Unfit};
-use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, Publication};
+use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::{ClientId, ClientInfo, Publication};
 
 use super::harness::Outcome::{Asks, Error};
 use super::harness::{TestShard, position};
@@ -115,7 +116,7 @@ fn a_publish_is_answered() {
     let published = |result| Answer::Published { command: 2, result };
     assert_eq!(shard.answer(client, published(Ok(()))), [r#"{"id":2,"publish":{}}"#]);
     assert_eq!(
-        shard.answer(client, published(Err(ErrorCode::TOO_MANY_REQUESTS))),
+        shard.answer(client, published(Err(RequestError::TooManyRequests))),
         [r#"{"id":2,"error":{"code":111,"message":"too many requests","temporary":true}}"#]
     );
 }
@@ -150,7 +151,7 @@ fn presence_is_answered() {
     );
     assert_eq!(shard.answer(client, presence(Ok(Vec::new()))), [r#"{"id":2,"presence":{"presence":{}}}"#]);
     assert_eq!(
-        shard.answer(client, presence(Err(ErrorCode::INTERNAL))),
+        shard.answer(client, presence(Err(RequestError::Internal))),
         [r#"{"id":2,"error":{"code":100,"message":"internal server error","temporary":true}}"#]
     );
 }
@@ -167,7 +168,7 @@ fn presence_stats_are_answered() {
         assert_eq!(shard.answer(client, stats(Ok((clients, users)))), [expected]);
     }
     assert_eq!(
-        shard.answer(client, stats(Err(ErrorCode::INTERNAL))),
+        shard.answer(client, stats(Err(RequestError::Internal))),
         [r#"{"id":2,"error":{"code":100,"message":"internal server error","temporary":true}}"#]
     );
 }
@@ -244,7 +245,7 @@ fn history_is_answered() {
         [r#"{"id":2,"history":{"publications":[],"epoch":"abcdefgh","offset":0}}"#]
     );
     assert_eq!(
-        shard.answer(client, history(Err(ErrorCode::UNRECOVERABLE_POSITION))),
+        shard.answer(client, history(Err(RequestError::UnrecoverablePosition))),
         [r#"{"id":2,"error":{"code":112,"message":"unrecoverable position"}}"#]
     );
 }

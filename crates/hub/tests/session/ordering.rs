@@ -3,14 +3,14 @@
 use fanwire_hub::effect::{Answer, Joined};
 use fanwire_hub::session::Control;
 use fanwire_hub::{NameRules, Namespace, Namespaces};
-use fanwire_protocol::{ErrorCode, Unsubscribed};
+use fanwire_protocol::reason::{RequestError, Unsubscribed};
 
 use super::harness::{TestShard, topic};
 
 const SUBSCRIBE: &str = r#"{"id":2,"subscribe":{"channel":"news"}}"#;
 
 fn unsubscribe_by_server() -> Control {
-    Control::Unsubscribe { topic: topic("news"), why: Unsubscribed::SERVER }
+    Control::Unsubscribe { topic: topic("news"), reason: Unsubscribed::ByServer }
 }
 
 const SERVER_UNSUBSCRIBE: &str =
@@ -106,7 +106,7 @@ fn what_waited_goes_on_after_a_refused_subscribe() {
     shard.check(client, SUBSCRIBE, &["news: subscribe 42"]);
     shard.check(client, burst, &[]);
     assert_eq!(
-        shard.subscribed(client, "news", Err(ErrorCode::INTERNAL)),
+        shard.subscribed(client, "news", Err(RequestError::Internal)),
         [
             r#"{"id":2,"error":{"code":100,"message":"internal server error","temporary":true}}"#,
             r#"{"id":3,"unsubscribe":{}}"#,
@@ -153,7 +153,7 @@ fn a_client_that_leaves_gives_everything_back() {
     let other = shard.connect("43");
     shard.check(other, SUBSCRIBE, &["news: subscribe 43"]);
     assert_eq!(shard.end(other), ["unregister 43"]);
-    assert_eq!(shard.subscribed(other, "news", Err(ErrorCode::INTERNAL)), [""; 0]);
+    assert_eq!(shard.subscribed(other, "news", Err(RequestError::Internal)), [""; 0]);
     assert_eq!(shard.answer(other, Answer::Published { command: 2, result: Ok(()) }), [""; 0]);
 }
 
@@ -166,9 +166,11 @@ fn the_server_unsubscribes() {
     assert_eq!(lines, ["news: unsubscribe 42", SERVER_UNSUBSCRIBE]);
     // It is said even to a client that is not subscribed.
     assert_eq!(shard.control(client, &unsubscribe_by_server()), [SERVER_UNSUBSCRIBE]);
-    let why = Unsubscribed { code: 2100, reason: "moved" };
-    let lines = shard.control(client, &Control::Unsubscribe { topic: topic("other"), why });
-    assert_eq!(lines, [r#"{"push":{"channel":"other","unsubscribe":{"code":2100,"reason":"moved"}}}"#]);
+    let reason = Unsubscribed::Expired;
+    let lines = shard.control(client, &Control::Unsubscribe { topic: topic("other"), reason });
+    let expired =
+        r#"{"push":{"channel":"other","unsubscribe":{"code":2501,"reason":"subscription expired"}}}"#;
+    assert_eq!(lines, [expired]);
 }
 
 #[test]
@@ -187,7 +189,7 @@ fn the_server_unsubscribes_what_is_on_its_way() {
     );
     let (mut shard, client) = on_its_way();
     assert_eq!(
-        shard.subscribed(client, "news", Err(ErrorCode::INTERNAL)),
+        shard.subscribed(client, "news", Err(RequestError::Internal)),
         [
             r#"{"id":2,"error":{"code":100,"message":"internal server error","temporary":true}}"#,
             SERVER_UNSUBSCRIBE

@@ -2,7 +2,7 @@
 
 use fanwire_hub::effect::Joined;
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
-use fanwire_protocol::ErrorCode;
+use fanwire_protocol::reason::RequestError;
 
 use super::harness::{TestShard, at, recovered};
 
@@ -106,7 +106,7 @@ fn a_client_may_ask_for_an_error_instead() {
             &["news: subscribe 42, wants what came after 5@abcdefgh or nothing"],
         );
         assert_eq!(
-            shard.subscribed(client, "news", Err(ErrorCode::UNRECOVERABLE_POSITION)),
+            shard.subscribed(client, "news", Err(RequestError::UnrecoverablePosition)),
             [r#"{"id":2,"error":{"code":112,"message":"unrecoverable position"}}"#]
         );
     }

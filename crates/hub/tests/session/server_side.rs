@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use fanwire_hub::effect::{Answer, Completion, Joined, KnownPosition};
+use fanwire_hub::effect::{Answer, Completion, Joined};
 use fanwire_hub::session::{Control, ServerSubscribe};
 use fanwire_hub::{
     ConnectionClaims, Expiry, GrantOptions, HistoryBounds, Namespace, Overrides, PersonalTopic, TopicGrant,
 };
-use fanwire_protocol::{Disconnect, ErrorCode};
+use fanwire_protocol::reason::{CloseReason, RequestError};
+use fanwire_protocol::request::StreamPosition;
 
 use super::harness::Outcome::{Close, Error};
 use super::harness::tokens::{grant, user};
@@ -91,7 +92,7 @@ fn a_subscription_that_fails_fails_the_connect() {
         .add_connection("token", ConnectionClaims { topics: vec![grant("a"), grant("b")], ..user("42") });
     let (client, lines) = connect(&mut shard, r#""token":"token""#);
     assert_eq!(lines, ["a: subscribe 42", "b: subscribe 42"]);
-    assert_eq!(shard.subscribed(client, "a", Err(ErrorCode::INTERNAL)), [""; 0]);
+    assert_eq!(shard.subscribed(client, "a", Err(RequestError::Internal)), [""; 0]);
     assert_eq!(
         shard.joined(client, "b", Joined::default()),
         [
@@ -282,7 +283,7 @@ fn a_topic_of_its_own_recovers_and_is_subscribed_once() {
 fn an_older_connection_gives_way() {
     let mut shard = TestShard::default();
     let client = shard.connect("42");
-    let lines = shard.control(client, &Control::Disconnect(Disconnect::CONNECTION_LIMIT));
+    let lines = shard.control(client, &Control::Disconnect(CloseReason::ConnectionLimit.into()));
     assert_eq!(lines, ["unregister 42", "close 3504 connection limit"]);
 }
 
@@ -334,7 +335,7 @@ fn the_api_subscribes() {
 fn the_api_subscribes_with_what_was_missed() {
     let mut shard = TestShard::new(recoverable(), []);
     let client = shard.connect("42");
-    let since = KnownPosition { offset: 5, epoch: "abcdefgh".into() };
+    let since = StreamPosition { offset: 5, epoch: "abcdefgh".into() };
     let lines =
         api_subscribe(&mut shard, client, ServerSubscribe { recover_since: Some(since), ..api("news") });
     assert_eq!(lines, ["news: subscribe 42, wants what came after 5@abcdefgh"]);
@@ -369,16 +370,16 @@ fn the_api_hears_of_a_subscription_that_fails() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let (tell, done) = (heard.clone(), Arc::new(()));
     let held = done.clone();
-    let completion = Completion(Arc::new(move |error: ErrorCode| {
+    let completion = Completion(Arc::new(move |error: RequestError| {
         let _ = &held;
-        tell.lock().expect("nobody panicked").push(error.code);
+        tell.lock().expect("nobody panicked").push(error);
     }));
     let control = Control::Subscribe(Arc::new(api("news")));
     assert_eq!(shard.control_with(client, &control, completion), ["news: subscribe 42"]);
     // The order is not carried out before the owner has answered.
     assert_eq!(Arc::strong_count(&done), 2);
-    assert_eq!(shard.subscribed(client, "news", Err(ErrorCode::INTERNAL)), [""; 0]);
-    assert_eq!(*heard.lock().expect("nobody panicked"), [100]);
+    assert_eq!(shard.subscribed(client, "news", Err(RequestError::Internal)), [""; 0]);
+    assert_eq!(*heard.lock().expect("nobody panicked"), [RequestError::Internal]);
     assert_eq!(Arc::strong_count(&done), 1);
 }
 
@@ -396,9 +397,9 @@ fn the_api_unsubscribes_what_it_subscribed() {
     let client = shard.connect("42");
     assert_eq!(api_subscribe(&mut shard, client, api("news")), ["news: subscribe 42"]);
     assert_eq!(shard.joined(client, "news", Joined::default()).len(), 1);
-    let why = fanwire_protocol::Unsubscribed::SERVER;
+    let reason = fanwire_protocol::reason::Unsubscribed::ByServer;
     assert_eq!(
-        shard.control(client, &Control::Unsubscribe { topic: topic("news"), why }),
+        shard.control(client, &Control::Unsubscribe { topic: topic("news"), reason }),
         [
             "news: unsubscribe 42",
             r#"{"push":{"channel":"news","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}"#,
@@ -432,10 +433,13 @@ fn the_api_refreshes() {
 
 #[test]
 fn the_api_disconnects_at_any_time_and_does_the_rest_to_connected_clients() {
-    let disconnect = Control::Disconnect(Disconnect::FORCE_DISCONNECT);
+    let disconnect = Control::Disconnect(CloseReason::ForceDisconnect.into());
     let rest = [
         Control::Subscribe(Arc::new(api("news"))),
-        Control::Unsubscribe { topic: topic("news"), why: fanwire_protocol::Unsubscribed::SERVER },
+        Control::Unsubscribe {
+            topic: topic("news"),
+            reason: fanwire_protocol::reason::Unsubscribed::ByServer,
+        },
         Control::Refresh { expiry: Expiry::At(START), info: None },
     ];
     let mut shard = TestShard::default();

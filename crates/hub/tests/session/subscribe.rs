@@ -2,7 +2,7 @@
 
 use fanwire_hub::effect::Joined;
 use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, Namespace, PublicationFormat, SubscriptionClaims};
-use fanwire_protocol::ErrorCode;
+use fanwire_protocol::reason::RequestError;
 use regex::Regex;
 
 use super::harness::Outcome::{self, Asks, Close, Error};
@@ -138,7 +138,7 @@ fn subscriptions_are_bounded_those_on_their_way_included() {
     shard.settings.subscriptions_max = 2;
     let client = prepared(&mut shard);
     assert_eq!(
-        shard.subscribed(client, "soon", Err(ErrorCode::INTERNAL)),
+        shard.subscribed(client, "soon", Err(RequestError::Internal)),
         [r#"{"id":3,"error":{"code":100,"message":"internal server error","temporary":true}}"#]
     );
     assert_eq!(shard.outcome(client, r#""subscribe":{"channel":"news"}"#), Asks);
@@ -238,8 +238,8 @@ fn an_insecure_server_forgets_the_expiry_of_a_subscription() {
 #[test]
 fn the_owner_may_refuse() {
     for (error, text) in [
-        (ErrorCode::INTERNAL, r#""code":100,"message":"internal server error","temporary":true"#),
-        (ErrorCode::UNRECOVERABLE_POSITION, r#""code":112,"message":"unrecoverable position""#),
+        (RequestError::Internal, r#""code":100,"message":"internal server error","temporary":true"#),
+        (RequestError::UnrecoverablePosition, r#""code":112,"message":"unrecoverable position""#),
     ] {
         let mut shard = shard();
         let client = shard.connect("42");

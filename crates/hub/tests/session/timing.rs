@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::Joined;
-use fanwire_hub::session::{Control, Manner, Pings, ServerSubscribe};
+use fanwire_hub::session::{Control, ServerSubscribe};
 use fanwire_hub::{Expiry, GrantOptions, SubscriptionClaims};
+use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 
 use super::harness::tokens::to;
 use super::harness::{START, TestShard, topic};
@@ -124,7 +124,7 @@ fn without_pings_nothing_is_ever_due() {
 #[test]
 fn frames_are_answered_by_the_transport() {
     let mut shard = TestShard::default();
-    let client = shard.open_as(Manner { wire: Wire::JsonFrames, pings: Pings::Frames });
+    let client = shard.open_as(TransportMode { wire: Wire::CentrifugeJson, pings: Pings::Frames });
     shard.check(client, r#"{"id":1,"connect":{"token":"42"}}"#, &["register 42"]);
     assert_eq!(shard.registered(client, Ok(())).len(), 1);
     assert_eq!(shard.next(client), ["ping"]);
@@ -138,7 +138,7 @@ fn frames_are_answered_by_the_transport() {
 #[test]
 fn a_transport_that_cannot_answer_is_not_waited_for() {
     let mut shard = TestShard::default();
-    let client = shard.open_as(Manner { wire: Wire::Events, pings: Pings::Keepalive });
+    let client = shard.open_as(TransportMode { wire: Wire::Sse, pings: Pings::Keepalive });
     shard.check(client, r#"{"id":1,"connect":{"token":"42"}}"#, &["register 42"]);
     assert_eq!(shard.registered(client, Ok(())).len(), 1);
     for _ in 0..3 {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::{
-    Command, ConnectRequest, Encoding, PublishRequest, ReplyMessage, SubscribeRequest, SubscribeResult,
-    commands, encode,
+    self, Command, ConnectRequest, Encoding, PublishRequest, ReplyMessage, SubscribeRequest, SubscribeResult,
+    encode,
 };
 use fanwire_protocol::plain::sse;
+use fanwire_protocol::reply::Push;
 use fanwire_protocol::websocket::framed;
 use fanwire_protocol::{ClientId, ClientInfo, Publication, Tags, TopicName};
 use prost::Message;
@@ -133,16 +134,17 @@ fn encode_events(rounds: u64, publication: &Publication) -> u64 {
 fn decode(rounds: u64, encoding: Encoding, frame: &[u8]) -> u64 {
     repeat(rounds, 1, || {
         let mut requests = 0;
-        for command in commands(encoding, black_box(frame)) {
-            let (_, request) = command.expect("the frame is well formed").into_request();
-            requests += black_box(request).iter().count();
+        for request in centrifuge::requests(encoding, black_box(frame), 0) {
+            black_box(request.expect("the frame is well formed"));
+            requests += 1;
         }
         assert_eq!(requests, 1);
     })
 }
 
 fn publication_reply(publication: &Publication) -> ReplyMessage {
-    ReplyMessage::push_publication(&topic(), publication, None)
+    let publication = Arc::new(publication.clone());
+    (&Push::Publication { topic: topic(), publication, epoch: None }).into()
 }
 
 fn subscribed() -> ReplyMessage {

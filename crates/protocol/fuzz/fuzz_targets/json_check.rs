@@ -2,8 +2,9 @@
 //! what it takes as JSON, the rest in Base64.
 #![no_main]
 
-use fanwire_protocol::centrifuge::{Encoding, ReplyMessage, encode};
+use fanwire_protocol::centrifuge::{Encoding, encode};
 use fanwire_protocol::json::{self, NotJson};
+use fanwire_protocol::reply::Push;
 use fanwire_protocol::{Publication, TopicName};
 use libfuzzer_sys::fuzz_target;
 
@@ -30,8 +31,9 @@ fuzz_target!(|payload: &[u8]| {
 
     let topic = TopicName::new("t").expect("the name is not empty");
     let publication = Publication { data: payload.to_owned().into(), info: None, tags: None, offset: 0 };
+    let push = Push::Publication { topic, publication: publication.into(), epoch: None };
     let mut to = Vec::new();
-    encode(Encoding::Json, &ReplyMessage::push_publication(&topic, &publication, None), &mut to);
+    encode(Encoding::Json, &(&push).into(), &mut to);
     assert!(!to.iter().any(|byte| matches!(byte, b'\n' | b'\r')));
     // The payload is three levels down in its reply, which is the receiver's matter.
     assert!(matches!(json::check(&to), Ok(()) | Err(NotJson::TooDeep)));

@@ -47,7 +47,21 @@ pub const fn error(error: RequestError) -> Code {
 
 /// Returns the number and the text of a close. The application's words may be longer than a close frame holds.
 pub fn close(close: &Close) -> (u16, Cow<'_, str>) {
-    let (number, text) = match close.reason {
+    let (number, text) = close_code(close.reason);
+    match close.detail.as_deref() {
+        None => (number, text),
+        Some(Detail::Words(words)) => (number, words.into()),
+        Some(Detail::Mistake(detail)) => (number, format!("{text}: {}", mistake(detail)).into()),
+    }
+}
+
+/// Returns the number of a close.
+pub fn close_number(reason: CloseReason) -> u16 {
+    close_code(reason).0
+}
+
+fn close_code(reason: CloseReason) -> (u16, Cow<'static, str>) {
+    let (number, text) = match reason {
         CloseReason::Shutdown => (3001, "shutdown"),
         CloseReason::ServerError => (3004, "internal server error"),
         CloseReason::Expired => (3005, "connection expired"),
@@ -69,11 +83,7 @@ pub fn close(close: &Close) -> (u16, Cow<'_, str>) {
         CloseReason::Framing(violation) => return (violation.close_code(), violation.to_string().into()),
         CloseReason::ByApplication(number) => (number, ""),
     };
-    match close.detail.as_deref() {
-        None => (number, text.into()),
-        Some(Detail::Words(words)) => (number, words.into()),
-        Some(Detail::Mistake(detail)) => (number, format!("{text}: {}", mistake(detail)).into()),
-    }
+    (number, text.into())
 }
 
 /// Returns the number and the text of the end of a subscription. Below 2500 it is final; from 2500 on the client

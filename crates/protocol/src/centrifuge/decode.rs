@@ -13,6 +13,7 @@ use serde_json::de::SliceRead;
 use super::encoding::Encoding;
 use super::request::*;
 use crate::json;
+use crate::reason::Mistake;
 
 /// The commands in one frame.
 ///
@@ -61,6 +62,12 @@ impl Malformed {
             _ => error.column(),
         };
         Self(format!("{what} at line {line} column {column}").into())
+    }
+}
+
+impl From<Malformed> for Mistake {
+    fn from(Malformed(why): Malformed) -> Self {
+        Self::Malformed(why)
     }
 }
 
@@ -147,63 +154,4 @@ fn next_protobuf(rest: &mut &[u8]) -> Result<Command, Malformed> {
     *rest = after;
     // Its text names our fields and never repeats what came.
     Command::decode(message).map_err(|error| Malformed(error.to_string().into()))
-}
-
-/// What a command asks for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Request {
-    Connect(ConnectRequest),
-    Ping,
-    Subscribe(SubscribeRequest),
-    Unsubscribe(UnsubscribeRequest),
-    Publish(PublishRequest),
-    Presence(PresenceRequest),
-    PresenceStats(PresenceStatsRequest),
-    History(HistoryRequest),
-    Rpc(RpcRequest),
-    Send(SendRequest),
-    Refresh(RefreshRequest),
-    SubRefresh(SubRefreshRequest),
-}
-
-impl Request {
-    /// What it takes, about: its length in Protobuf.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Connect(request) => request.encoded_len(),
-            Self::Ping => 0,
-            Self::Subscribe(request) => request.encoded_len(),
-            Self::Unsubscribe(request) => request.encoded_len(),
-            Self::Publish(request) => request.encoded_len(),
-            Self::Presence(request) => request.encoded_len(),
-            Self::PresenceStats(request) => request.encoded_len(),
-            Self::History(request) => request.encoded_len(),
-            Self::Rpc(request) => request.encoded_len(),
-            Self::Send(request) => request.encoded_len(),
-            Self::Refresh(request) => request.encoded_len(),
-            Self::SubRefresh(request) => request.encoded_len(),
-        }
-    }
-}
-
-impl Command {
-    /// The id and the request; of several requests the first in the order of [`Request`] counts. Without a request,
-    /// id 0 makes it a pong and any other id a mistake.
-    pub fn into_request(self) -> (u32, Option<Request>) {
-        let request = self
-            .connect
-            .map(Request::Connect)
-            .or(self.ping.map(|Empty {}| Request::Ping))
-            .or(self.subscribe.map(Request::Subscribe))
-            .or(self.unsubscribe.map(Request::Unsubscribe))
-            .or(self.publish.map(Request::Publish))
-            .or(self.presence.map(Request::Presence))
-            .or(self.presence_stats.map(Request::PresenceStats))
-            .or(self.history.map(Request::History))
-            .or(self.rpc.map(Request::Rpc))
-            .or(self.send.map(Request::Send))
-            .or(self.refresh.map(Request::Refresh))
-            .or(self.sub_refresh.map(Request::SubRefresh));
-        (self.id, request)
-    }
 }

@@ -12,7 +12,7 @@ pub mod requests;
 pub mod replies;
 pub mod codes;
 
-pub use decode::{Commands, Malformed, Request, commands, commands_from};
+pub use decode::{Commands, Malformed, commands, commands_from};
 pub use encode::{encode, frame_of};
 pub use encoding::Encoding;
 pub use reply::*;

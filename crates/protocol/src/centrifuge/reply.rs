@@ -91,9 +91,6 @@ pub struct PushMessage {
     #[prost(message, optional, tag = "9")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscribe: Option<SubscribePush>,
-    #[prost(message, optional, tag = "11")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disconnect: Option<DisconnectPush>,
     #[prost(message, optional, tag = "12")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refresh: Option<Refresh>,
@@ -168,14 +165,6 @@ pub struct SubscribePush {
     #[prost(bytes = "bytes", tag = "7")]
     #[serde(flatten, serialize_with = "json::payload::data")]
     pub data: Bytes,
-}
-
-#[derive(Clone, PartialEq, prost::Message, Serialize)]
-pub struct DisconnectPush {
-    #[prost(uint32, tag = "1")]
-    pub code: u32,
-    #[prost(string, tag = "2")]
-    pub reason: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message, Serialize)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use fanwire_protocol::ErrorCode;
+use fanwire_protocol::reason::RequestError;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::ApiError;
@@ -54,7 +54,7 @@ impl AnswerBudget {
     pub(super) fn too_long(&self, instead: &str) -> ApiError {
         let bytes_max = self.0.bytes_max;
         ApiError::with_sentence(
-            ErrorCode::LIMIT_EXCEEDED,
+            RequestError::LimitExceeded,
             format!(
                 "the request's answer is longer than {bytes_max} bytes, the limit that api.answer_bytes_max sets; {instead}"
             ),

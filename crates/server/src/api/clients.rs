@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_hub::effect::KnownPosition;
 use fanwire_hub::session::{Control, ServerSubscribe};
 use fanwire_hub::{Expiry, GrantOptions, Overrides};
+use fanwire_protocol::ClientId;
 use fanwire_protocol::centrifuge::Empty;
 use fanwire_protocol::json::null_is_default;
-use fanwire_protocol::{ClientId, Disconnect, ErrorCode, Unsubscribed};
+use fanwire_protocol::reason::{Close, CloseReason};
+use fanwire_protocol::reason::{RequestError, Unsubscribed};
+use fanwire_protocol::request::StreamPosition;
+use fanwire_protocol::websocket::REASON_BYTES_MAX;
 use serde::Deserialize;
 
 use super::decode::{self, payload};
@@ -98,7 +101,7 @@ impl ApiSubscribe {
         let (topic, namespace) = node.topic(&self.channel)?;
         let expiry = expiry(self.expire_at);
         if matches!(expiry, Expiry::At(unix) if unix <= node.now().unix()) {
-            return Err(ErrorCode::EXPIRED.into());
+            return Err(RequestError::Expired.into());
         }
         let options = GrantOptions {
             info: payload(self.info, &self.b64info, "b64info")?,
@@ -106,7 +109,7 @@ impl ApiSubscribe {
             overrides: self.overrides.map(Overrides::from).unwrap_or_default(),
         };
         options.check(namespace.publication_format, ["info or b64info", "data or b64data"])?;
-        let recover_since = self.recover_since.map(KnownPosition::from);
+        let recover_since = self.recover_since.map(StreamPosition::from);
         let subscribe = Arc::new(ServerSubscribe { topic, options, expiry, recover_since });
         order(node, whom, Vec::new(), Control::Subscribe(subscribe)).await
     }
@@ -115,23 +118,23 @@ impl ApiSubscribe {
 impl ApiUnsubscribe {
     pub(super) async fn run(self, node: &Node, whom: Whom) -> Result<Empty, ApiError> {
         let (topic, _) = node.topic(&self.channel)?;
-        order(node, whom, Vec::new(), Control::Unsubscribe { topic, why: Unsubscribed::SERVER }).await
+        order(node, whom, Vec::new(), Control::Unsubscribe { topic, reason: Unsubscribed::ByServer }).await
     }
 }
 
 impl ApiDisconnect {
     pub(super) async fn run(self, node: &Node, whom: Whom) -> Result<Empty, ApiError> {
-        let why = self.disconnect.map_or(Ok(Disconnect::FORCE_DISCONNECT), Disconnect::try_from)?;
+        let close = self.disconnect.map_or(Ok(CloseReason::ForceDisconnect.into()), Close::try_from)?;
         // What is no client's id is the id of no client.
         let except = self.whitelist.iter().filter_map(|client| ClientId::parse(client)).collect();
-        order(node, whom, except, Control::Disconnect(why)).await
+        order(node, whom, except, Control::Disconnect(close)).await
     }
 }
 
 impl ApiRefresh {
     pub(super) async fn run(self, node: &Node, whom: Whom) -> Result<Empty, ApiError> {
         let control = if self.expired {
-            Control::Disconnect(Disconnect::EXPIRED)
+            Control::Disconnect(CloseReason::Expired.into())
         } else {
             let info = (!self.info.is_empty()).then_some(self.info);
             Control::Refresh { expiry: expiry(self.expire_at), info }
@@ -166,7 +169,7 @@ fn expiry(expire_at: i64) -> Expiry {
     if expire_at == 0 { Expiry::Never } else { Expiry::At(expire_at) }
 }
 
-impl TryFrom<DisconnectWith> for Disconnect {
+impl TryFrom<DisconnectWith> for Close {
     type Error = ApiError;
 
     fn try_from(DisconnectWith { code, mut reason }: DisconnectWith) -> Result<Self, ApiError> {
@@ -175,18 +178,19 @@ impl TryFrom<DisconnectWith> for Disconnect {
             let (first, last) = (DISCONNECT_CODES.start(), DISCONNECT_CODES.end());
             ApiError::bad_request(format!("disconnect.code has to be {first} to {last}"))
         })?;
-        let mut length = reason.len().min(Self::REASON_BYTES_MAX);
+        let mut length = reason.len().min(REASON_BYTES_MAX);
         while !reason.is_char_boundary(length) {
             length -= 1;
         }
         reason.truncate(length);
-        Ok(Self { code, reason: reason.into() })
+        Ok(Self::by_application(code, reason))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fanwire_protocol::centrifuge::codes;
     use fanwire_protocol::json::fields::object;
 
     const ID: &str = "0b8c4c5e-3a43-4e8e-9d5f-6a3f0a7c1d22";
@@ -218,8 +222,8 @@ mod tests {
     #[test]
     fn codes_and_reasons_of_disconnects_are_checked() {
         let disconnect = |code, reason: &str| {
-            Disconnect::try_from(DisconnectWith { code, reason: reason.into() })
-                .map(|why| (why.code, why.reason.into_owned()))
+            Close::try_from(DisconnectWith { code, reason: reason.into() })
+                .map(|close| (codes::close(&close).0, codes::close(&close).1.into_owned()))
                 .map_err(|error| error.code())
         };
         assert_eq!(disconnect(4000, "bye"), Ok((4000, "bye".into())));

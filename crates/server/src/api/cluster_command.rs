@@ -1,6 +1,6 @@
 //! Calls that concern clients, wherever they are: done on this node, then on the others.
 
-use fanwire_protocol::ErrorCode;
+use fanwire_protocol::reason::RequestError;
 use serde_json::value::RawValue;
 
 use super::clients::{ApiDisconnect, ApiRefresh, ApiSubscribe, ApiUnsubscribe, Whom};
@@ -39,7 +39,7 @@ pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawVa
     let Some(cluster) = &node.cluster else { return here };
     match &here {
         // What is wrong here is wrong everywhere. What failed here may be done elsewhere.
-        Err(error) if error.code() != ErrorCode::INTERNAL.code => return here,
+        Err(error) if error.error() != RequestError::Internal => return here,
         _ => {}
     }
     let there = cluster.ask(call_type, method.name(), parameters).await?;
@@ -127,7 +127,7 @@ fn read<T: serde::de::DeserializeOwned>(
     outcomes: impl Iterator<Item = CallResult>,
 ) -> Result<Vec<T>, ApiError> {
     let read =
-        |outcome: CallResult| serde_json::from_str(outcome?.get()).map_err(|_| ErrorCode::INTERNAL.into());
+        |outcome: CallResult| serde_json::from_str(outcome?.get()).map_err(|_| RequestError::Internal.into());
     outcomes.map(read).collect()
 }
 
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn an_order_fails_if_a_node_has_not_done_it_and_names_the_node() {
         let done = || Ok(RawValue::from_string("{}".to_owned()).unwrap());
-        let failed = || Err(ErrorCode::INTERNAL.into());
+        let failed = || Err(RequestError::Internal.into());
         let check = |here: CallResult, there: Vec<CallResult>, missing: &[&str], expected: &str| {
             let outcomes = there.into_iter().map(|outcome| ("b".into(), outcome)).collect();
             let missing = missing.iter().map(|name| (*name).into()).collect();

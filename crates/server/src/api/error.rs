@@ -5,33 +5,39 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use fanwire_hub::{NameError, UnfitField};
-use fanwire_protocol::ErrorCode;
+use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::json::fields::FieldError;
+use fanwire_protocol::reason::RequestError;
 use hyper::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Why a command was not carried out. Client libraries compare it whole, so the standard codes keep their text
 /// wherever we have nothing to add.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct ApiError {
-    code: u32,
+    #[serde(rename = "code", serialize_with = "serialize_number", deserialize_with = "deserialize_number")]
+    error: RequestError,
     message: Cow<'static, str>,
 }
 
 impl ApiError {
     /// 104 has a text of its own here.
     pub(super) const NOT_FOUND: Self =
-        Self { code: ErrorCode::METHOD_NOT_FOUND.code, message: Cow::Borrowed("not found") };
+        Self { error: RequestError::MethodNotFound, message: Cow::Borrowed("not found") };
 
     /// A bad request, with the name of the field and what to do.
     pub(super) fn bad_request(why: impl Display) -> Self {
-        let ErrorCode { message, .. } = ErrorCode::BAD_REQUEST;
-        Self::with_sentence(ErrorCode::BAD_REQUEST, format!("{message}: {why}"))
+        Self::because(RequestError::BadRequest, why)
     }
 
     /// An error whose standard text does not say enough.
-    pub(super) fn with_sentence(error: ErrorCode, message: String) -> Self {
-        Self { code: error.code, message: message.into() }
+    pub(super) fn with_sentence(error: RequestError, message: String) -> Self {
+        Self { error, message: message.into() }
+    }
+
+    /// The standard text, and a sentence behind it.
+    fn because(error: RequestError, why: impl Display) -> Self {
+        Self::with_sentence(error, format!("{}: {why}", codes::error(error).text))
     }
 
     /// The same error, with the node that it comes from.
@@ -41,29 +47,38 @@ impl ApiError {
 
     /// The error for an order that these nodes have not carried out in time.
     pub(super) fn not_done_by(nodes: &[Box<str>], patience: Duration) -> Self {
-        let ErrorCode { message, .. } = ErrorCode::INTERNAL;
         let nodes = nodes.join(", ");
         let why = format!(
             "no answer from {nodes} within {} s. A node that is back carries out the order then",
             patience.as_secs()
         );
-        Self::with_sentence(ErrorCode::INTERNAL, format!("{message}: {why}"))
+        Self::because(RequestError::Internal, why)
     }
 
+    pub(super) fn error(&self) -> RequestError {
+        self.error
+    }
+
+    /// The number, for clients and for metrics.
     pub(super) fn code(&self) -> u32 {
-        self.code
+        codes::error(self.error).number
     }
 
     /// The HTTP status that says the same.
     pub(super) fn status(&self) -> StatusCode {
-        match self.code {
-            102 | 104 => StatusCode::NOT_FOUND,
-            103 => StatusCode::FORBIDDEN,
-            106 | 107 | 108 | 110 => StatusCode::BAD_REQUEST,
-            111 => StatusCode::TOO_MANY_REQUESTS,
-            112 => StatusCode::RANGE_NOT_SATISFIABLE,
-            113 => StatusCode::CONFLICT,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        match self.error {
+            RequestError::UnknownTopic | RequestError::MethodNotFound => StatusCode::NOT_FOUND,
+            RequestError::PermissionDenied => StatusCode::FORBIDDEN,
+            RequestError::LimitExceeded
+            | RequestError::BadRequest
+            | RequestError::NotAvailable
+            | RequestError::Expired => StatusCode::BAD_REQUEST,
+            RequestError::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            RequestError::UnrecoverablePosition => StatusCode::RANGE_NOT_SATISFIABLE,
+            RequestError::Internal
+            | RequestError::Unauthorized
+            | RequestError::AlreadySubscribed
+            | RequestError::TokenExpired => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -83,21 +98,32 @@ impl From<FieldError> for ApiError {
 /// The name of a topic is in the field `channel` or `channels`.
 impl From<NameError> for ApiError {
     fn from(error: NameError) -> Self {
-        match (error, ErrorCode::from(error)) {
+        match (error, RequestError::from(error)) {
             (NameError::Empty, _) => Self::bad_request("channel is empty; send the name of a topic"),
-            (_, ErrorCode::BAD_REQUEST) => Self::bad_request(format!("channel: {error}")),
+            (_, RequestError::BadRequest) => Self::bad_request(format!("channel: {error}")),
             (_, code) => code.into(),
         }
     }
 }
 
-impl From<ErrorCode> for ApiError {
-    fn from(error: ErrorCode) -> Self {
-        if error == ErrorCode::METHOD_NOT_FOUND {
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        if error == RequestError::MethodNotFound {
             return Self::NOT_FOUND;
         }
-        Self { code: error.code, message: error.message.into() }
+        Self { error, message: codes::error(error).text.into() }
     }
+}
+
+fn serialize_number<S: Serializer>(error: &RequestError, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u32(codes::error(*error).number)
+}
+
+/// Reads the number in another node's answer. A newer node may know more of them.
+fn deserialize_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RequestError, D::Error> {
+    let number = u32::deserialize(deserializer)?;
+    let known = RequestError::ALL.into_iter().find(|error| codes::error(*error).number == number);
+    Ok(known.unwrap_or(RequestError::Internal))
 }
 
 #[cfg(test)]
@@ -107,29 +133,28 @@ mod tests {
     #[test]
     fn errors_have_their_statuses() {
         let cases = [
-            (ErrorCode::INTERNAL, 500),
-            (ErrorCode::UNKNOWN_TOPIC, 404),
-            (ErrorCode::PERMISSION_DENIED, 403),
-            (ErrorCode::METHOD_NOT_FOUND, 404),
-            (ErrorCode::LIMIT_EXCEEDED, 400),
-            (ErrorCode::BAD_REQUEST, 400),
-            (ErrorCode::NOT_AVAILABLE, 400),
-            (ErrorCode::EXPIRED, 400),
-            (ErrorCode::TOO_MANY_REQUESTS, 429),
-            (ErrorCode::UNRECOVERABLE_POSITION, 416),
+            (RequestError::Internal, 500),
+            (RequestError::UnknownTopic, 404),
+            (RequestError::PermissionDenied, 403),
+            (RequestError::MethodNotFound, 404),
+            (RequestError::LimitExceeded, 400),
+            (RequestError::BadRequest, 400),
+            (RequestError::NotAvailable, 400),
+            (RequestError::Expired, 400),
+            (RequestError::TooManyRequests, 429),
+            (RequestError::UnrecoverablePosition, 416),
         ];
         for (error, status) in cases {
             assert_eq!(ApiError::from(error).status(), status, "{error:?}");
         }
-        assert_eq!(ApiError { code: 113, message: "conflict".into() }.status(), 409);
     }
 
     #[test]
     fn standard_errors_keep_their_text() {
-        let text = |error: ErrorCode| serde_json::to_string(&ApiError::from(error)).unwrap();
-        assert_eq!(text(ErrorCode::INTERNAL), r#"{"code":100,"message":"internal server error"}"#);
-        assert_eq!(text(ErrorCode::UNKNOWN_TOPIC), r#"{"code":102,"message":"unknown channel"}"#);
-        assert_eq!(text(ErrorCode::METHOD_NOT_FOUND), r#"{"code":104,"message":"not found"}"#);
-        assert_eq!(text(ErrorCode::BAD_REQUEST), r#"{"code":107,"message":"bad request"}"#);
+        let text = |error: RequestError| serde_json::to_string(&ApiError::from(error)).unwrap();
+        assert_eq!(text(RequestError::Internal), r#"{"code":100,"message":"internal server error"}"#);
+        assert_eq!(text(RequestError::UnknownTopic), r#"{"code":102,"message":"unknown channel"}"#);
+        assert_eq!(text(RequestError::MethodNotFound), r#"{"code":104,"message":"not found"}"#);
+        assert_eq!(text(RequestError::BadRequest), r#"{"code":107,"message":"bad request"}"#);
     }
 }

@@ -1,10 +1,10 @@
 //! What a topic brought before.
 
 use fanwire_broker::{History, Limit};
-use fanwire_hub::effect::KnownPosition;
-use fanwire_protocol::ErrorCode;
 use fanwire_protocol::centrifuge::{Empty, HistoryResult};
 use fanwire_protocol::json::null_is_default;
+use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::request::StreamPosition;
 use serde::Deserialize;
 
 use super::answer_budget::AnswerBudget;
@@ -38,7 +38,7 @@ pub(super) struct ApiPosition {
     epoch: String,
 }
 
-impl From<ApiPosition> for KnownPosition {
+impl From<ApiPosition> for StreamPosition {
     fn from(ApiPosition { offset, epoch }: ApiPosition) -> Self {
         Self { offset, epoch }
     }
@@ -51,7 +51,7 @@ pub(super) const INSTEAD: &str =
 pub(super) async fn history(node: &Node, budget: &AnswerBudget, request: ApiHistory) -> ApiReply {
     let (topic, namespace) = node.topic(&request.channel)?;
     if namespace.history.is_none() {
-        return Err(ErrorCode::NOT_AVAILABLE.into());
+        return Err(RequestError::NotAvailable.into());
     }
     let History { top, publications, is_cut } = node.history(topic, request.call(budget.left())?).await?;
     if is_cut {
@@ -67,7 +67,7 @@ pub(super) async fn history(node: &Node, budget: &AnswerBudget, request: ApiHist
 pub(super) async fn remove(node: &Node, channel: &str) -> Result<Empty, ApiError> {
     let (topic, namespace) = node.topic(channel)?;
     if namespace.history.is_none() {
-        return Err(ErrorCode::NOT_AVAILABLE.into());
+        return Err(RequestError::NotAvailable.into());
     }
     node.remove_history(topic).await?;
     Ok(Empty {})
@@ -75,7 +75,7 @@ pub(super) async fn remove(node: &Node, channel: &str) -> Result<Empty, ApiError
 
 impl ApiHistory {
     fn call(self, bytes: usize) -> Result<HistoryCall, ApiError> {
-        let since = self.since.map(KnownPosition::from);
+        let since = self.since.map(StreamPosition::from);
         if self.reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
             return Err(ApiError::bad_request(
                 "since.offset is 0, and nothing comes before it; leave out reverse",
@@ -102,8 +102,8 @@ mod tests {
         assert_eq!(limit(r#"{"limit":7}"#), 7);
         assert_eq!(limit(r#"{"limit":-1}"#), usize::MAX);
         let since = call(r#"{"since":{"offset":3,"epoch":"e"},"reverse":true}"#).unwrap().since.unwrap();
-        assert_eq!(since, KnownPosition { offset: 3, epoch: "e".into() });
-        assert_eq!(call(r#"{"since":{}}"#).unwrap().since, Some(KnownPosition::default()));
+        assert_eq!(since, StreamPosition { offset: 3, epoch: "e".into() });
+        assert_eq!(call(r#"{"since":{}}"#).unwrap().since, Some(StreamPosition::default()));
     }
 
     #[test]

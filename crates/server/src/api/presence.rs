@@ -1,8 +1,9 @@
 //! Who is in a topic.
 
 use fanwire_hub::Namespace;
+use fanwire_protocol::TopicName;
 use fanwire_protocol::centrifuge::{PresenceResult, PresenceStatsResult};
-use fanwire_protocol::{ErrorCode, TopicName};
+use fanwire_protocol::reason::RequestError;
 
 use super::answer_budget::AnswerBudget;
 use super::error::ApiError;
@@ -15,7 +16,7 @@ pub(super) const INSTEAD: &str = "ask for presence_stats, or for fewer topics in
 pub(super) async fn presence(node: &Node, budget: &AnswerBudget, channel: &str) -> ApiReply {
     let topic = with_presence(node.topic(channel)?)?;
     let clients = node.presence(topic, budget.left()).await.map_err(|error| match error {
-        ErrorCode::LIMIT_EXCEEDED => budget.too_long(INSTEAD),
+        RequestError::LimitExceeded => budget.too_long(INSTEAD),
         error => error.into(),
     })?;
     let presence = clients.iter().map(|info| (info.client.to_string(), (&**info).into())).collect();
@@ -28,6 +29,6 @@ pub(super) async fn stats(node: &Node, channel: &str) -> Result<PresenceStatsRes
     Ok(PresenceStatsResult { num_clients: number(stats.clients), num_users: number(stats.users) })
 }
 
-fn with_presence((topic, namespace): (TopicName, &Namespace)) -> Result<TopicName, ErrorCode> {
-    if namespace.presence { Ok(topic) } else { Err(ErrorCode::NOT_AVAILABLE) }
+fn with_presence((topic, namespace): (TopicName, &Namespace)) -> Result<TopicName, RequestError> {
+    if namespace.presence { Ok(topic) } else { Err(RequestError::NotAvailable) }
 }

@@ -1,7 +1,7 @@
 //! The reply to one command, as Rust and as JSON.
 
-use fanwire_protocol::ErrorCode;
 use fanwire_protocol::json::is_default;
+use fanwire_protocol::reason::RequestError;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -29,7 +29,7 @@ impl<'a, T> From<&'a Result<T, ApiError>> for Envelope<'a, T> {
 
 /// A result as JSON.
 pub(super) fn result(result: &impl Serialize) -> ApiReply {
-    to_raw_value(result).map_err(|_| ErrorCode::INTERNAL.into())
+    to_raw_value(result).map_err(|_| RequestError::Internal.into())
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_broker::{Event, LinkState, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
-use fanwire_protocol::{Epoch, ErrorCode, Publication};
+use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::{Epoch, Publication};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
@@ -184,7 +185,7 @@ impl CommandFollower {
 
 /// Answers another node: the user's connections on this one that were admitted.
 async fn held_here(node: &Node, parameters: &str) -> CallResult {
-    let HeldQuestion { user } = serde_json::from_str(parameters).map_err(|_| ErrorCode::BAD_REQUEST)?;
+    let HeldQuestion { user } = serde_json::from_str(parameters).map_err(|_| RequestError::BadRequest)?;
     let owner = node.owner_of(user);
     // A connection that was admitted before the question may not be known here yet.
     let (reached, barrier) = oneshot::channel();
@@ -192,6 +193,6 @@ async fn held_here(node: &Node, parameters: &str) -> CallResult {
     let _ = barrier.await;
     let (reply, held) = oneshot::channel();
     owner.send(ShardMessage::User(UserMessage::Held { user: user.into(), reply }));
-    let connections = held.await.map_err(|_| ErrorCode::INTERNAL)?;
-    serde_json::value::to_raw_value(&Held { connections }).map_err(|_| ErrorCode::INTERNAL.into())
+    let connections = held.await.map_err(|_| RequestError::Internal)?;
+    serde_json::value::to_raw_value(&Held { connections }).map_err(|_| RequestError::Internal.into())
 }

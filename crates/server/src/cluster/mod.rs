@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_broker::LinkState;
-use fanwire_protocol::{Disconnect, Publication};
+use fanwire_protocol::Publication;
+use fanwire_protocol::reason::CloseReason;
 use tokio::time::{Instant, sleep_until};
 
 use crate::message::ShardMessage;
@@ -57,7 +58,7 @@ async fn reconnect_after_fencing(node: &Node, cluster: &Cluster) {
             "this node was out of reach for longer than its lease, so its clients have to connect anew"
         );
         for inbox in node.inboxes.all.iter() {
-            inbox.send(ShardMessage::Close(Disconnect::INSUFFICIENT_STATE));
+            inbox.send(ShardMessage::Close(CloseReason::InsufficientState));
         }
     }
 }

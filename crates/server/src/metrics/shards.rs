@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanwire_hub::delivery::Wire;
+use fanwire_protocol::wire::Wire;
 use prometheus::proto::{self, MetricFamily, MetricType};
 
 use super::{family, sample};
@@ -232,13 +232,6 @@ pub(super) const FAMILIES: [Family; 31] = [
     },
 ];
 
-/// Transport and protocol of each wire, in the order in which shards count them.
-const WIRES: [(Wire, &str, &str); Wire::COUNT] = [
-    (Wire::JsonFrames, "websocket", "json"),
-    (Wire::ProtobufFrames, "websocket", "protobuf"),
-    (Wire::Events, "sse", "json"),
-];
-
 impl Family {
     fn collect(&self, shards: &[Arc<Counters>]) -> MetricFamily {
         family(self.name, self.help, self.kind, self.samples(shards))
@@ -249,9 +242,10 @@ impl Family {
         let sum = |value: &dyn Fn(&Counters) -> u64| shards.iter().map(|shard| value(shard)).sum::<u64>();
         match self.value {
             Value::One(counter) => vec![sample(&[], sum(&|shard| counter(shard).value()))],
-            Value::ByWire(counters) => WIRES
-                .iter()
-                .map(|&(wire, transport, protocol)| {
+            Value::ByWire(counters) => Wire::ALL
+                .into_iter()
+                .map(|wire| {
+                    let (transport, protocol) = wire.labels();
                     let labels = [("transport", transport), ("protocol", protocol)];
                     sample(&labels, sum(&|shard| counters(shard)[wire as usize].value()))
                 })

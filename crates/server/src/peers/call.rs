@@ -90,7 +90,7 @@ impl CallAnswer {
 
 #[cfg(test)]
 mod tests {
-    use fanwire_protocol::ErrorCode;
+    use fanwire_protocol::reason::RequestError;
 
     use super::*;
 
@@ -108,7 +108,7 @@ mod tests {
                 assert_eq!(read.is_overdue(Duration::from_secs(now)), is_overdue);
             }
         }
-        for outcome in [Ok(parameters.clone()), Err(ErrorCode::BAD_REQUEST.into())] {
+        for outcome in [Ok(parameters.clone()), Err(RequestError::BadRequest.into())] {
             let expected = format!("{outcome:?}");
             let text = serde_json::to_string(&CallAnswer::new(Uuid::from_u128(1), 7, outcome)).unwrap();
             let read: CallAnswer = serde_json::from_str(&text).unwrap();

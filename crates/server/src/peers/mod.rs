@@ -17,7 +17,9 @@ use std::time::Duration;
 use std::{fmt, io, thread};
 
 use fanwire_broker::{Incompatible, LinkError, LinkState, Peer, Publish, Redis, RedisSettings, planted};
-use fanwire_protocol::{ClientId, ErrorCode, TopicName};
+use fanwire_protocol::centrifuge::codes;
+use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::{ClientId, TopicName};
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -234,7 +236,7 @@ impl Cluster {
         call_type: CallType,
         method: &str,
         parameters: &RawValue,
-    ) -> Result<Answers, ErrorCode> {
+    ) -> Result<Answers, RequestError> {
         let mut outcomes = Vec::new();
         let take = |node, outcome| {
             outcomes.push((node, outcome));
@@ -256,7 +258,7 @@ impl Cluster {
         parameters: &RawValue,
         patience: Duration,
         mut take: impl FnMut(Box<str>, CallResult) -> ControlFlow<()>,
-    ) -> Result<Vec<Box<str>>, ErrorCode> {
+    ) -> Result<Vec<Box<str>>, RequestError> {
         let peers = self.peers().await?.into_iter().filter(|peer| peer.id != self.0.id);
         let mut missing: HashMap<Uuid, Box<str>> = peers.map(|peer| (peer.id, peer.name)).collect();
         if missing.is_empty() && call_type == CallType::Question {
@@ -310,7 +312,7 @@ impl Cluster {
             let call = Call { from, sent, number: None, method: SINGLE, parameters: &parameters };
             if let Err(error) = cluster.send(CallType::Order, &call).await {
                 tracing::warn!(
-                    error = error.message,
+                    error = codes::error(error).text,
                     "a user's connections on other nodes could not be closed"
                 );
                 cluster.0.inboxes.of(&single.user).send(single.unsent());
@@ -319,8 +321,8 @@ impl Cluster {
     }
 
     /// All nodes that are alive, this one included.
-    pub(crate) async fn peers(&self) -> Result<Vec<Peer>, ErrorCode> {
-        self.0.redis.peers().await.map_err(|_| ErrorCode::INTERNAL)
+    pub(crate) async fn peers(&self) -> Result<Vec<Peer>, RequestError> {
+        self.0.redis.peers().await.map_err(|_| RequestError::Internal)
     }
 
     /// Redis' time, which is known once the node has joined, and nodes that have not are asked nothing.
@@ -328,11 +330,11 @@ impl Cluster {
         self.0.redis.time().unwrap_or_default().as_secs()
     }
 
-    async fn send(&self, call_type: CallType, call: &Call<'_>) -> Result<(), ErrorCode> {
+    async fn send(&self, call_type: CallType, call: &Call<'_>) -> Result<(), RequestError> {
         let data = serde_json::to_vec(call).expect("its parts are JSON");
         let history = (call_type == CallType::Order).then_some(ORDERS_KEPT);
         let publish = Publish { data: data.into(), history, ..Publish::default() };
-        self.0.redis.publish(&self.0.control, publish).await.map_err(|_| ErrorCode::INTERNAL)?;
+        self.0.redis.publish(&self.0.control, publish).await.map_err(|_| RequestError::Internal)?;
         Ok(())
     }
 }

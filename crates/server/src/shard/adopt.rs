@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::ConnectionKey;
-use fanwire_hub::session::{Manner, Pings, Session};
+use fanwire_hub::session::Session;
 use fanwire_protocol::ClientId;
+use fanwire_protocol::wire::Wire;
+use fanwire_protocol::wire::{Pings, TransportMode};
 use socket2::SockRef;
 use uuid::Uuid;
 
@@ -35,14 +36,14 @@ impl Shard {
                 deflate = agreed;
                 Role::Echo
             }
-            Purpose::Client(manner, agreed) => {
+            Purpose::Client(mode, agreed) => {
                 deflate = agreed;
-                Role::Client(Session::new(ClientId(Uuid::new_v4()), manner, settings, self.now))
+                Role::Client(Session::new(ClientId(Uuid::new_v4()), mode, settings, self.now))
             }
             Purpose::Listener(asked) => {
                 commands = asked;
-                let manner = Manner { wire: Wire::Events, pings: Pings::Keepalive };
-                Role::Client(Session::new(ClientId(Uuid::new_v4()), manner, settings, self.now))
+                let mode = TransportMode { wire: Wire::Sse, pings: Pings::Keepalive };
+                Role::Client(Session::new(ClientId(Uuid::new_v4()), mode, settings, self.now))
             }
         };
         let entry = self.connections.vacant_entry();

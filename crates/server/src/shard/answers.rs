@@ -3,7 +3,8 @@
 
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, Joined, TopicRequest};
 use fanwire_hub::session::Session;
-use fanwire_protocol::{Disconnect, ErrorCode, TopicName};
+use fanwire_protocol::TopicName;
+use fanwire_protocol::reason::{CloseReason, RequestError};
 use rustc_hash::FxHashMap;
 
 use super::Shard;
@@ -147,7 +148,7 @@ impl Shard {
     pub(super) fn keep_reads_going(&mut self) {
         self.let_go_of_stalled();
         for (key, Question { topic, request, .. }) in self.reads.take_overdue(self.now.millis) {
-            let error = ErrorCode::TOO_MANY_REQUESTS;
+            let error = RequestError::TooManyRequests;
             match request {
                 TopicRequest::History { command, .. } => {
                     self.answer(key, Answer::History { command, result: Err(error) });
@@ -206,7 +207,7 @@ impl Shard {
         let is_open =
             self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. }));
         if is_open {
-            self.start_closing(slot, Peer::IsDone, Some(Disconnect::SLOW.code));
+            self.start_closing(slot, Peer::IsDone, Some(CloseReason::Slow));
         }
         self.remove(slot);
     }

@@ -4,13 +4,13 @@
 use std::io::{self, IoSlice};
 
 use bytes::{Bytes, BytesMut};
-use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::outbox::{Chain, Outbox};
 use fanwire_hub::queue::{Full, Queue};
 use fanwire_hub::session::Session;
-use fanwire_protocol::centrifuge::{Command, Encoding, Malformed, commands_from};
+use fanwire_protocol::request::Request;
 use fanwire_protocol::websocket::{Deflate, Reader};
+use fanwire_protocol::wire::Malformed;
 use smallvec::SmallVec;
 
 use super::socket::Socket;
@@ -170,22 +170,22 @@ impl Connection {
         (deferred.frame, deferred.taken) = (Some(frame.into()), taken);
     }
 
-    /// The first command that waits.
-    pub(super) fn next_deferred_command(&mut self) -> Option<Result<Command, Malformed>> {
-        let (encoding, is_over) = self.session().map(|session| (encoding(session), session.is_over()))?;
+    /// Takes the first request that waits.
+    pub(super) fn next_deferred_request(&mut self) -> Option<Result<Request, Malformed>> {
+        let (wire, is_over) = self.session().map(|session| (session.wire(), session.is_over()))?;
         let deferred = self.deferred.as_mut()?;
         let frame = deferred.frame.as_deref()?;
         // What stands in one frame behind a refused connect, or a mistake, is not looked at.
         if deferred.taken > 0 && is_over {
             return None;
         }
-        let mut commands = commands_from(encoding, frame, deferred.taken);
-        let command = commands.next();
-        deferred.taken = commands.taken();
+        let mut requests = wire.requests(frame, deferred.taken);
+        let request = requests.next();
+        deferred.taken = requests.taken();
         if deferred.taken == frame.len() {
             deferred.frame = None;
         }
-        command
+        request
     }
 
     /// Does nothing more of what the client asked. What was not looked at stays: its answer to a close may be in it.
@@ -318,15 +318,6 @@ impl Connection {
     /// Whether everything that was to be written is with the kernel.
     pub(super) fn is_flushed(&self) -> bool {
         self.chain.is_empty() && self.queue.is_none() && self.socket.is_flushed()
-    }
-}
-
-/// How a client writes its commands.
-pub(super) fn encoding(session: &Session) -> Encoding {
-    match session.wire() {
-        // A listener's commands were made from its request.
-        Wire::ProtobufFrames | Wire::Events => Encoding::Protobuf,
-        Wire::JsonFrames => Encoding::Json,
     }
 }
 

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_hub::delivery::{Delivery, Wire};
+use fanwire_hub::delivery::Delivery;
 use fanwire_hub::outbox::{Messages, Outbox, Parcel, Segment};
 use fanwire_hub::queue::SlowPolicy;
 use fanwire_hub::registry::{Subscriber, TopicSlot};
+use fanwire_protocol::TopicName;
+use fanwire_protocol::reason::CloseReason;
 use fanwire_protocol::websocket::Deflater;
-use fanwire_protocol::{Disconnect, TopicName};
+use fanwire_protocol::wire::Wire;
 
 use super::Shard;
 use super::gathered::Gathered;
@@ -43,12 +45,13 @@ impl Groups {
     }
 
     pub(super) fn add(&mut self, delivery: Arc<Delivery>) {
+        let Some(topic) = delivery.push.topic() else { return };
         self.deliveries += 1;
         self.bytes += delivery.data_bytes();
-        match self.places.get(&delivery.topic) {
+        match self.places.get(topic) {
             Some(place) => self.groups[*place].push(delivery),
             None => {
-                self.places.insert(delivery.topic.clone(), self.groups.len());
+                self.places.insert(topic.clone(), self.groups.len());
                 self.groups.push(vec![delivery]);
             }
         }
@@ -83,23 +86,18 @@ impl Shard {
     pub(super) fn link_groups(&mut self) {
         let mut closed = Vec::new();
         for deliveries in self.groups.take() {
-            let Some(first) = deliveries.first() else { continue };
+            let Some(topic) = deliveries.first().and_then(|first| first.push.topic()) else { continue };
             // Nothing is kept for a topic whose last subscriber here has left.
-            if let Some(topic) = self.registry.find(first.topic.as_str()) {
+            if let Some(topic) = self.registry.find(topic.as_str()) {
                 self.link_group(topic, &deliveries, &mut closed);
             }
         }
-        for (slot, why) in closed {
-            self.close(slot, &why);
+        for slot in closed {
+            self.close(slot, CloseReason::Slow);
         }
     }
 
-    fn link_group(
-        &mut self,
-        topic: TopicSlot,
-        deliveries: &[Arc<Delivery>],
-        closed: &mut Vec<(u32, Disconnect)>,
-    ) {
+    fn link_group(&mut self, topic: TopicSlot, deliveries: &[Arc<Delivery>], closed: &mut Vec<u32>) {
         let Self { registry, connections, outbox, counters, node, deflater, .. } = self;
         let mut shares: [[[[Option<Share>; 2]; SlowPolicy::COUNT]; 2]; Wire::COUNT] = Default::default();
         let mut longest = [None; Wire::COUNT];
@@ -126,7 +124,7 @@ impl Shard {
                 // A server-side subscription brings something before the connect reply could be sent.
                 let queue_bytes_max = node.settings.client.queue_bytes_max;
                 if connection.hold(outbox.bytes(segment).clone(), queue_bytes_max).is_err() {
-                    closed.push((subscriber.connection, Disconnect::SLOW));
+                    closed.push(subscriber.connection);
                 }
             }
         }
@@ -150,15 +148,15 @@ fn share(
     kind: &Subscriber,
     mut deflater: Option<&mut Deflater>,
 ) -> Share {
-    let wanted = deliveries.iter().filter(|delivery| kind.joins || !delivery.message.is_join_or_leave());
+    let wanted = deliveries.iter().filter(|delivery| kind.joins || !delivery.push.is_join_or_leave());
     let mut all = Vec::with_capacity(deliveries.len());
     for delivery in wanted {
         let encoded = match &mut deflater {
-            Some(deflater) => delivery.deflated(kind.wire, deflater),
+            Some(deflater) => delivery.compressed(kind.wire, |plain| deflater.frame(plain)),
             None => delivery.bytes(kind.wire),
         };
         if !encoded.is_empty() {
-            all.push((encoded, !delivery.message.is_join_or_leave()));
+            all.push((encoded, !delivery.push.is_join_or_leave()));
         }
     }
     let bytes = match all[..] {

@@ -31,8 +31,9 @@ use fanwire_hub::registry::Registry;
 use fanwire_hub::session::{Context, Now, Session, UserRates, Verify};
 use fanwire_hub::wheel::Wheel;
 use fanwire_hub::{ConnectionClaims, SubscriptionClaims, TokenError};
+use fanwire_protocol::ClientId;
+use fanwire_protocol::reason::CloseReason;
 use fanwire_protocol::websocket::{Deflater, Inflater};
-use fanwire_protocol::{ClientId, Disconnect};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use tokio::sync::mpsc;
@@ -313,7 +314,7 @@ impl Shard {
                 }
             }
             ShardMessage::Barrier(reached) => drop(reached),
-            ShardMessage::Close(why) => self.close_all(&why),
+            ShardMessage::Close(reason) => self.close_all(reason),
             ShardMessage::Drain(window) => self.drain(window),
         }
     }
@@ -359,10 +360,10 @@ impl Shard {
         }
     }
 
-    fn close_all(&mut self, why: &Disconnect) {
+    fn close_all(&mut self, reason: CloseReason) {
         let clients: Vec<u32> = self.clients.values().copied().collect();
         for slot in clients {
-            self.close(slot, why);
+            self.close(slot, reason);
         }
     }
 
@@ -377,7 +378,7 @@ impl Shard {
         let now = Duration::from_millis(self.now.millis);
         while let Some(key) = self.drain_schedule.as_mut().and_then(|schedule| schedule.take_due(now)) {
             if self.connections.get(key.slot as usize).is_some_and(|connection| connection.is(key)) {
-                self.close(key.slot, &Disconnect::SHUTDOWN);
+                self.close(key.slot, CloseReason::Shutdown);
             }
         }
     }

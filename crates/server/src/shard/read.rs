@@ -4,13 +4,13 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
-use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::ConnectionKey;
-use fanwire_protocol::Disconnect;
-use fanwire_protocol::centrifuge::{Command, Malformed, commands};
+use fanwire_protocol::reason::{Close, CloseReason, Mistake};
+use fanwire_protocol::request::Request;
 use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, Stop, close_frame, framed};
+use fanwire_protocol::wire::Malformed;
 
-use super::connection::{Bounds, Connection, Peer, Role, encoding};
+use super::connection::{Bounds, Connection, Peer, Role};
 use super::socket_io::Input;
 use super::{
     READ_BYTES, READ_BYTES_PER_TURN, READ_TIME_PER_CONNECTION, READ_TIME_PER_TURN, READS_PER_TURN, Shard,
@@ -125,8 +125,8 @@ impl Shard {
                 connection.is_paused = true;
                 return;
             }
-            match connection.next_deferred_command() {
-                Some(command) => self.take_command(key.slot, command),
+            match connection.next_deferred_request() {
+                Some(command) => self.take_request(key.slot, command),
                 None => {
                     connection.forget_commands();
                     break;
@@ -201,7 +201,7 @@ impl Shard {
         let mut taken = Taken::default();
         let Some(connection) = self.connections.get_mut(slot as usize) else { return taken };
         if let Role::Client(session) = &connection.role
-            && session.wire() == Wire::Events
+            && !session.wire().reads()
         {
             // Nothing is expected from a client that only listens.
             return taken;
@@ -231,8 +231,7 @@ impl Shard {
             Ok(unread) => taken.unread = unread,
             Err(_) if matches!(connection.role, Role::Closing { .. }) => {}
             Err(violation) => {
-                let why = Disconnect { code: violation.close_code(), reason: violation.to_string().into() };
-                self.close(slot, &why);
+                self.close(slot, CloseReason::Framing(violation));
                 if let Some(Connection { role: Role::Closing { peer, .. }, .. }) =
                     self.connections.get_mut(slot as usize)
                 {
@@ -278,9 +277,9 @@ impl Shard {
 
     fn take_commands(&mut self, slot: u32, frame: &[u8]) {
         let Some(session) = self.connections.get(slot as usize).and_then(|c| c.session()) else { return };
-        let mut commands = commands(encoding(session), frame);
+        let mut requests = session.wire().requests(frame, 0);
         loop {
-            let taken = commands.taken();
+            let taken = requests.taken();
             let has_enough = self.has_enough(slot);
             let Some(connection) = self.connections.get_mut(slot as usize) else { return };
             // What stands in one frame behind a refused connect, or a mistake, is not looked at.
@@ -293,18 +292,18 @@ impl Shard {
                 connection.defer_commands(frame, taken);
                 return connection.read_on(slot, &mut self.to_read);
             }
-            let Some(command) = commands.next() else { return };
-            self.take_command(slot, command);
+            let Some(request) = requests.next() else { return };
+            self.take_request(slot, request);
         }
     }
 
-    fn take_command(&mut self, slot: u32, command: Result<Command, Malformed>) {
+    fn take_request(&mut self, slot: u32, request: Result<Request, Malformed>) {
         self.counters.commands_received.add(1);
-        match command {
-            Ok(command) => self.with_session(slot, |session, context| session.command(context, command)),
+        match request {
+            Ok(request) => self.with_session(slot, |session, context| session.request(context, request)),
             Err(malformed) => {
-                let why = Disconnect::bad_request(malformed.reason());
-                self.with_session(slot, |session, context| session.close(context, why));
+                let close = Close::mistake(Mistake::from(malformed));
+                self.with_session(slot, |session, context| session.close(context, close));
             }
         }
     }

@@ -3,22 +3,18 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use fanwire_hub::outbox::Parcel;
-use fanwire_hub::session::Pings;
-use fanwire_protocol::centrifuge::ReplyMessage;
-use fanwire_protocol::plain::sse;
-use fanwire_protocol::{Disconnect, ErrorCode, websocket};
+use fanwire_protocol::centrifuge::codes;
+use fanwire_protocol::reason::Close;
+use fanwire_protocol::reason::{CloseReason, RequestError};
+use fanwire_protocol::reply::{Push, Reply};
+use fanwire_protocol::websocket;
+use fanwire_protocol::wire::{Form, Wire};
 
 use super::connection::{Connection, Peer, Role, WriteError};
 use super::{CLOSE_PATIENCE, Shard, WRITES_PER_TURN};
 use crate::message::{ShardMessage, UserMessage};
-
-/// Pings, framed: an empty JSON object, an empty Protobuf message after its length, a ping frame, a comment.
-const PING_JSON: Bytes = Bytes::from_static(b"\x81\x02{}");
-const PING_PROTOBUF: Bytes = Bytes::from_static(b"\x82\x01\x00");
-const PING_FRAME: Bytes = Bytes::from_static(b"\x89\x00");
 
 /// The longest frame that is compressed for one connection alone: about 60 us at level 1, half a millisecond at level 6.
 /// A client may ask for many long replies, and all others of the shard wait meanwhile.
@@ -38,7 +34,8 @@ impl Shard {
             let is_closing = self.connections.get(slot as usize).is_none_or(|c| c.session().is_none());
             match effect {
                 // An earlier effect closed the connection, after which nothing is said.
-                Effect::Reply(_) | Effect::Open(_) | Effect::Ping | Effect::Close(_) if is_closing => {}
+                Effect::Reply(_) | Effect::Push(_) | Effect::Open(_) | Effect::Ping | Effect::Close(_)
+                    if is_closing => {}
                 Effect::Moved(moved) => {
                     if let Some(Connection { role: Role::Client(session), .. }) =
                         self.connections.get_mut(moved.connection as usize)
@@ -47,9 +44,10 @@ impl Shard {
                     }
                 }
                 Effect::Reply(reply) => self.reply(slot, wire, &reply),
+                Effect::Push(push) => self.push(slot, wire, &push),
                 Effect::Open(reply) => self.open(slot, wire, &reply),
-                Effect::Ping => self.send(slot, ping(wire, pings)),
-                Effect::Close(why) => self.close(slot, &why),
+                Effect::Ping => self.send(slot, wire.ping(pings)),
+                Effect::Close(close) => self.close(slot, close),
                 Effect::Register { user, single } => {
                     let message =
                         UserMessage::Register { user: user.clone(), from: self.address(key), single };
@@ -62,7 +60,7 @@ impl Shard {
                 Effect::Topic(_, TopicRequest::Publish { command, .. })
                     if self.node.inboxes.is_fanout_full() =>
                 {
-                    let answer = Answer::Published { command, result: Err(ErrorCode::TOO_MANY_REQUESTS) };
+                    let answer = Answer::Published { command, result: Err(RequestError::TooManyRequests) };
                     self.with_session(slot, |session, context| session.answer(context, answer));
                 }
                 effect @ Effect::Topic(..) => self.request(key, effect),
@@ -70,28 +68,31 @@ impl Shard {
         }
     }
 
-    fn reply(&mut self, slot: u32, wire: Wire, reply: &ReplyMessage) {
+    fn reply(&mut self, slot: u32, wire: Wire, reply: &Reply) {
         self.counters.replies.add(1);
-        if let Some(error) = &reply.error {
-            self.counters.errors.count(error.code);
+        if let Err(refused) = &reply.result {
+            self.counters.errors.count(codes::error(refused.error).number);
         }
-        let unsubscribed = reply.push.as_ref().and_then(|push| push.unsubscribe.as_ref());
-        if let Some(unsubscribed) = unsubscribed {
-            self.counters.unsubscribes.count(unsubscribed.code);
+        self.tell(slot, wire.reply(reply));
+    }
+
+    fn push(&mut self, slot: u32, wire: Wire, push: &Push) {
+        self.counters.replies.add(1);
+        if let Push::Unsubscribed { reason, .. } = push {
+            self.counters.unsubscribes.count(codes::unsubscribed(*reason).0);
         }
-        match wire.reply(reply) {
-            Some(frame) => {
+        self.tell(slot, wire.push(push));
+    }
+
+    fn tell(&mut self, slot: u32, form: Form) {
+        match form {
+            Form::Bytes(frame) => {
                 let frame = self.deflated(slot, frame);
                 self.turn_bytes += frame.len();
                 self.send(slot, frame);
             }
-            // A listener cannot subscribe again by itself: it comes back as a whole, or is told to stay away.
-            None if reply.error.is_some() => self.close(slot, &Disconnect::SERVER_ERROR),
-            None => match unsubscribed.map(|unsubscribed| unsubscribed.code) {
-                Some(2500..) => self.close(slot, &Disconnect::FORCE_RECONNECT),
-                Some(_) => self.close(slot, &Disconnect::FORCE_DISCONNECT),
-                None => {}
-            },
+            Form::Nothing => {}
+            Form::Close(reason) => self.close(slot, reason),
         }
     }
 
@@ -110,7 +111,7 @@ impl Shard {
     }
 
     /// The reply to connect goes before what the connection's subscriptions have brought already.
-    fn open(&mut self, slot: u32, wire: Wire, reply: &ReplyMessage) {
+    fn open(&mut self, slot: u32, wire: Wire, reply: &Reply) {
         self.reply(slot, wire, reply);
         // A reply that has no form on the wire closes the connection.
         let connection = self.connections.get_mut(slot as usize).filter(|c| c.session().is_some());
@@ -189,7 +190,7 @@ impl Shard {
                 self.remove_if_done(slot);
                 self.resume(slot);
             }
-            Err(WriteError::Slow) => self.close(slot, &Disconnect::SLOW),
+            Err(WriteError::Slow) => self.close(slot, CloseReason::Slow),
             Err(WriteError::Gone) => {
                 self.end(slot);
                 self.remove(slot);
@@ -203,17 +204,19 @@ impl Shard {
     }
 
     /// Ends the session, says why, and starts to close.
-    pub(super) fn close(&mut self, slot: u32, why: &Disconnect) {
+    pub(super) fn close(&mut self, slot: u32, close: impl Into<Close>) {
+        let close = close.into();
         self.end(slot);
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         if matches!(connection.role, Role::Closing { .. }) {
             return;
         }
         if let Some(session) = connection.session() {
-            tracing::debug!(client = %session.client(), user = session.user(), code = why.code, reason = %why.reason, "closing");
+            let (code, reason) = codes::close(&close);
+            tracing::debug!(client = %session.client(), user = session.user(), code, %reason, "closing");
         }
         // Nothing that waited is worth sending to a client that was closed for being slow.
-        if [Disconnect::CONNECTION_CLOSED.code, Disconnect::SLOW.code].contains(&why.code) {
+        if close.reason.discards_queue() {
             connection.chain = Default::default();
             self.queued_bytes -= connection.queued_bytes();
             if let Some(queue) = &mut connection.queue {
@@ -221,24 +224,22 @@ impl Shard {
             }
             self.queued_bytes += connection.queued_bytes();
         }
-        let goodbye = match connection.session().map(|session| session.wire()) {
-            Some(Wire::Events) => {
-                let mut text = Vec::new();
-                sse::disconnect(why.code, &why.reason, &mut text);
-                text.into()
-            }
-            Some(Wire::JsonFrames | Wire::ProtobufFrames) | None => {
-                websocket::close_frame(why.code, &why.reason)
+        let goodbye = match connection.session() {
+            Some(session) => session.wire().goodbye(&close),
+            None => {
+                let (code, reason) = codes::close(&close);
+                websocket::close_frame(code, &reason)
             }
         };
         self.send(slot, goodbye);
-        self.start_closing(slot, Peer::MayFollow, Some(why.code));
+        self.start_closing(slot, Peer::MayFollow, Some(close.reason));
     }
 
-    /// From here on nothing is taken from the connection; `code` is the server's, if it was the server who closed.
-    pub(super) fn start_closing(&mut self, slot: u32, peer: Peer, code: Option<u16>) {
+    /// Takes nothing more from the connection. `reason` is the server's, if it was the server who closed.
+    pub(super) fn start_closing(&mut self, slot: u32, peer: Peer, reason: Option<CloseReason>) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        self.counters.connections_closed.count(code.map_or(u32::MAX, u32::from));
+        let code = reason.map_or(u32::MAX, |reason| codes::close_number(reason).into());
+        self.counters.connections_closed.count(code);
         if let Role::Client(session) = &connection.role {
             self.clients.remove(&session.client());
             let connections = &self.counters.connections[session.wire() as usize];
@@ -292,14 +293,5 @@ impl Shard {
             self.connections.shrink_to_fit();
             self.clients.shrink_to_fit();
         }
-    }
-}
-
-fn ping(wire: Wire, pings: Pings) -> Bytes {
-    match (pings, wire) {
-        (Pings::Messages, Wire::JsonFrames) => PING_JSON,
-        (Pings::Messages, Wire::ProtobufFrames) => PING_PROTOBUF,
-        (Pings::Frames, _) => PING_FRAME,
-        (Pings::Keepalive, _) | (_, Wire::Events) => Bytes::from_static(sse::KEEPALIVE),
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use fanwire_broker::{EngineError, History, HistoryQuery, Limit, Member, Publish, Published, Since};
 use fanwire_hub::HistoryBounds;
 use fanwire_hub::effect::{Answer, Membership, TopicRequest, Wanted};
-use fanwire_protocol::{ClientId, ClientInfo, ErrorCode, TopicName};
+use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
 use super::{GROUP_MAX, Topics, waiting_bytes};
 use crate::allowance::ReadAllowance;
@@ -109,7 +110,7 @@ impl Topics {
         topic.jobs.drain(..count).collect()
     }
 
-    pub(super) fn tell(&self, publisher: PublishCaller, result: Result<Published, ErrorCode>) {
+    pub(super) fn tell(&self, publisher: PublishCaller, result: Result<Published, RequestError>) {
         match publisher {
             PublishCaller::Client(address, command) => {
                 self.answer(address, Answer::Published { command, result: result.map(|_| ()) }, None);
@@ -132,7 +133,7 @@ impl Topics {
         let (answer, is_too_long) = match &request {
             TopicRequest::Presence { command } => {
                 let result = self.presence(name, bytes_max).await;
-                let is_too_long = matches!(result, Err(ErrorCode::LIMIT_EXCEEDED));
+                let is_too_long = matches!(result, Err(RequestError::LimitExceeded));
                 (Answer::Presence { command: *command, result }, is_too_long)
             }
             TopicRequest::PresenceStats { command } => {
@@ -186,12 +187,17 @@ impl Topics {
         self.inboxes.all[self.shard].send(ShardMessage::User(UserMessage::Counted { user, from, result }));
     }
 
-    async fn presence(&self, name: &TopicName, bytes_max: usize) -> Result<Vec<Arc<ClientInfo>>, ErrorCode> {
+    async fn presence(
+        &self,
+        name: &TopicName,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<ClientInfo>>, RequestError> {
         self.engine.presence(name, bytes_max).await.map_err(error)
     }
 
-    async fn history(&self, name: &TopicName, query: HistoryCall) -> Result<History, ErrorCode> {
-        let HistoryBounds { meta_ttl, .. } = self.namespace(name)?.history.ok_or(ErrorCode::NOT_AVAILABLE)?;
+    async fn history(&self, name: &TopicName, query: HistoryCall) -> Result<History, RequestError> {
+        let HistoryBounds { meta_ttl, .. } =
+            self.namespace(name)?.history.ok_or(RequestError::NotAvailable)?;
         let since = query.since.as_ref().map(|since| Since { offset: since.offset, epoch: &since.epoch });
         let query = HistoryQuery { limit: query.limit, since, reverse: query.reverse };
         self.engine.history(name, query, meta_ttl).await.map_err(error)
@@ -209,12 +215,12 @@ fn page_bytes(page: &History) -> usize {
     page.publications.iter().map(|publication| publication.answer_bytes()).sum()
 }
 
-pub(super) fn error(error: EngineError) -> ErrorCode {
+pub(super) fn error(error: EngineError) -> RequestError {
     match error {
-        EngineError::UnrecoverablePosition => ErrorCode::UNRECOVERABLE_POSITION,
-        EngineError::TooLong => ErrorCode::LIMIT_EXCEEDED,
+        EngineError::UnrecoverablePosition => RequestError::UnrecoverablePosition,
+        EngineError::TooLong => RequestError::LimitExceeded,
         EngineError::Unavailable | EngineError::Foreign | EngineError::Full | EngineError::Refused => {
-            ErrorCode::INTERNAL
+            RequestError::Internal
         }
     }
 }

@@ -20,10 +20,12 @@ use std::task::{Context, Waker};
 use fanwire_broker::{
     Engine, Event, HistoryOptions, MemorySettings, Publish, Redis, UNPUBLISHED_META_TTL_MAX, Usage, planted,
 };
-use fanwire_hub::delivery::{Delivery, Message as Content};
+use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, TopicRequest};
 use fanwire_hub::{HistoryBounds, Namespace};
-use fanwire_protocol::{ClientId, ErrorCode, Position, Publication, TopicName};
+use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::reply::Push;
+use fanwire_protocol::{ClientId, Position, Publication, TopicName};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
@@ -179,7 +181,7 @@ impl Topics {
     pub(crate) fn publish(self: &Rc<Self>, topic: TopicName, publish: Publish, publisher: PublishCaller) {
         let waiting = self.waiting_bytes.get() + waiting_bytes(&publish);
         if waiting > WAITING_BYTES_MAX {
-            return self.tell(publisher, Err(ErrorCode::TOO_MANY_REQUESTS));
+            return self.tell(publisher, Err(RequestError::TooManyRequests));
         }
         self.waiting_bytes.set(waiting);
         if !self.push_job(&topic, Job::Publish(publish, publisher)) {
@@ -358,7 +360,7 @@ impl Topics {
     fn deliver(self: &Rc<Self>, event: Event) {
         match event {
             Event::Publication { topic, publication, epoch: None } => {
-                self.send(topic, Content::Publication(publication, None));
+                self.send(Push::Publication { topic, publication, epoch: None });
             }
             Event::Publication { topic, publication, epoch: Some(epoch) } => {
                 let step = self.following(&topic, |follow| follow.take(epoch, &publication));
@@ -367,11 +369,11 @@ impl Topics {
                     Some(Step::Early) => self.enqueue_repair(&topic),
                     Some(Step::Repeated) => {}
                     // A node that is set to keep nothing still gets what others keep.
-                    None => self.send(topic, Content::Publication(publication, None)),
+                    None => self.send(Push::Publication { topic, publication, epoch: None }),
                 }
             }
-            Event::Join { topic, info } => self.send(topic, Content::Join(info)),
-            Event::Leave { topic, info } => self.send(topic, Content::Leave(info)),
+            Event::Join { topic, info } => self.send(Push::Join { topic, info }),
+            Event::Leave { topic, info } => self.send(Push::Leave { topic, info }),
             Event::Interrupted { topic } => {
                 self.following(&topic, Follow::doubt);
                 self.enqueue_repair(&topic);
@@ -385,14 +387,16 @@ impl Topics {
         {
             topic.newest = Some(publication.clone());
         }
-        let first = (publication.offset == 1).then_some(epoch);
-        self.send(topic, Content::Publication(publication, first));
+        let epoch = (publication.offset == 1).then_some(epoch);
+        self.send(Push::Publication { topic, publication, epoch });
     }
 
     /// One message for every shard that has subscribers.
-    fn send(&self, topic: TopicName, content: Content) {
-        let delivery = Arc::new(Delivery::new(topic.clone(), content));
-        self.send_to_members(&topic, || ShardMessage::Deliver(delivery.clone()));
+    fn send(&self, push: Push) {
+        let delivery = Arc::new(Delivery::new(push));
+        if let Some(topic) = delivery.push.topic() {
+            self.send_to_members(topic, || ShardMessage::Deliver(delivery.clone()));
+        }
     }
 
     fn send_to_members(&self, name: &TopicName, message: impl Fn() -> ShardMessage) {
@@ -421,11 +425,11 @@ impl Topics {
         self.topics.borrow().get(name).map_or(0, |topic| topic.total)
     }
 
-    fn namespace(&self, name: &TopicName) -> Result<&Namespace, ErrorCode> {
-        self.settings.topics.of(name.as_str()).map_err(|_| ErrorCode::UNKNOWN_TOPIC)
+    fn namespace(&self, name: &TopicName) -> Result<&Namespace, RequestError> {
+        self.settings.topics.of(name.as_str()).map_err(|_| RequestError::UnknownTopic)
     }
 
-    fn history_of(&self, name: &TopicName) -> Result<Option<HistoryOptions>, ErrorCode> {
+    fn history_of(&self, name: &TopicName) -> Result<Option<HistoryOptions>, RequestError> {
         Ok(self.namespace(name)?.history.map(history_options))
     }
 

@@ -12,9 +12,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use fanwire_broker::{HistoryQuery, Limit, Member, Recovery, Since};
-use fanwire_hub::effect::{Answer, Joined, KnownPosition, Membership, TopicRequest, Wanted};
+use fanwire_hub::effect::{Answer, Joined, Membership, TopicRequest, Wanted};
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
-use fanwire_protocol::{ErrorCode, Position, Publication, TopicName};
+use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::request::StreamPosition;
+use fanwire_protocol::{Position, Publication, TopicName};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -79,7 +81,7 @@ impl Topics {
     }
 
     /// Makes those present who want to be, all together.
-    async fn make_present(&self, name: &TopicName, group: &[Subscribe]) -> Result<(), ErrorCode> {
+    async fn make_present(&self, name: &TopicName, group: &[Subscribe]) -> Result<(), RequestError> {
         let memberships = group.iter().map(|subscribe| &subscribe.membership);
         let members: Vec<Member> = memberships
             .filter(|membership| membership.presence)
@@ -92,7 +94,7 @@ impl Topics {
     }
 
     /// Makes sure that the topic's events arrive, and that it is known where its stream stands.
-    async fn prepare(&self, name: &TopicName) -> Result<Option<HistoryBounds>, ErrorCode> {
+    async fn prepare(&self, name: &TopicName) -> Result<Option<HistoryBounds>, RequestError> {
         let &Namespace { history, recovery_mode, .. } = self.namespace(name)?;
         if let Some(topic) = self.topics.borrow_mut().get_mut(name) {
             topic.keeps = history.is_some();
@@ -128,7 +130,7 @@ impl Topics {
         self: &Rc<Self>,
         name: &TopicName,
         subscribe: Subscribe,
-        present: Result<(), ErrorCode>,
+        present: Result<(), RequestError>,
         history: Option<HistoryBounds>,
     ) {
         let result = match present.err().filter(|_| subscribe.membership.presence) {
@@ -167,7 +169,7 @@ impl Topics {
         name: &TopicName,
         subscribe: &Subscribe,
         history: Option<HistoryBounds>,
-    ) -> Result<Joined, ErrorCode> {
+    ) -> Result<Joined, RequestError> {
         let Some(history) = history else { return Ok(Joined::default()) };
         let bytes_max = subscribe.bytes_max();
         match &subscribe.wanted {
@@ -179,7 +181,7 @@ impl Topics {
     }
 
     /// Counts what became of a recovery, and refuses a subscription that is worth nothing without it.
-    fn judge(&self, wanted: &Wanted, result: Result<Joined, ErrorCode>) -> Result<Joined, ErrorCode> {
+    fn judge(&self, wanted: &Wanted, result: Result<Joined, RequestError>) -> Result<Joined, RequestError> {
         let or_refuse = match wanted {
             Wanted::Nothing | Wanted::Position => return result,
             Wanted::Missed { or_refuse, .. } => *or_refuse,
@@ -193,7 +195,7 @@ impl Topics {
             None => counters.recoveries_failed.add(1),
         }
         if joined.recovered.is_none() && or_refuse {
-            return Err(ErrorCode::UNRECOVERABLE_POSITION);
+            return Err(RequestError::UnrecoverablePosition);
         }
         Ok(joined)
     }
@@ -204,10 +206,10 @@ impl Topics {
     async fn missed(
         self: &Rc<Self>,
         name: &TopicName,
-        known: &KnownPosition,
+        known: &StreamPosition,
         bytes_max: usize,
         history: HistoryBounds,
-    ) -> Result<Joined, ErrorCode> {
+    ) -> Result<Joined, RequestError> {
         let since = Since { offset: known.offset, epoch: &known.epoch };
         let mut answer = self.read_after(name, since, bytes_max, history).await?;
         for _ in 0..ATTEMPTS_MAX {
@@ -250,7 +252,7 @@ impl Topics {
         since: Since<'_>,
         bytes: usize,
         history: HistoryBounds,
-    ) -> Result<Recovery, ErrorCode> {
+    ) -> Result<Recovery, RequestError> {
         let limit = Limit { publications: self.settings.client.recovery_max, bytes };
         self.engine.recover(name, Some(since), limit, history.meta_ttl).await.map_err(error)
     }
@@ -259,10 +261,10 @@ impl Topics {
     async fn newest(
         self: &Rc<Self>,
         name: &TopicName,
-        known: &KnownPosition,
+        known: &StreamPosition,
         bytes_max: usize,
         history: HistoryBounds,
-    ) -> Result<Joined, ErrorCode> {
+    ) -> Result<Joined, RequestError> {
         let query = HistoryQuery { limit: 1.into(), since: None, reverse: true };
         for _ in 0..ATTEMPTS_MAX {
             let page = self.engine.history(name, query, history.meta_ttl).await.map_err(error)?;

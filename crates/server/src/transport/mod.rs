@@ -7,8 +7,8 @@ use std::net::TcpStream;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use fanwire_hub::session::Manner;
 use fanwire_protocol::websocket::Deflate;
+use fanwire_protocol::wire::TransportMode;
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use rustls::ServerConnection;
@@ -89,7 +89,7 @@ pub(crate) struct Adopted {
 #[derive(Debug)]
 pub(crate) enum Purpose {
     /// A client that speaks the protocol.
-    Client(Manner, Option<Deflate>),
+    Client(TransportMode, Option<Deflate>),
     /// A client that only listens: its commands were read from the request, and are written as by a client.
     Listener(Vec<u8>),
     Echo(Option<Deflate>),

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use fanwire_hub::permission::may_subscribe;
 use fanwire_hub::{ConnectionClaims, Expiry, NameError, TokenError, UnfitField};
-use fanwire_protocol::ErrorCode;
-use fanwire_protocol::centrifuge::{Command, ConnectRequest, SubscribeRequest, frame_of};
+use fanwire_protocol::centrifuge::{Command, ConnectRequest, SubscribeRequest, codes, frame_of};
 use fanwire_protocol::plain::sse;
+use fanwire_protocol::reason::RequestError;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -51,12 +51,12 @@ struct Asked<'q> {
 /// A refusal before the stream begins.
 struct Refusal {
     status: StatusCode,
-    error: ErrorCode,
+    error: RequestError,
     message: String,
 }
 
 impl Refusal {
-    fn new(status: StatusCode, error: ErrorCode, message: impl Into<String>) -> Self {
+    fn new(status: StatusCode, error: RequestError, message: impl Into<String>) -> Self {
         Self { status, error, message: message.into() }
     }
 }
@@ -74,7 +74,7 @@ pub(crate) async fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Ope
     let asked = asked(request, gate.node.settings.client.subscriptions_max);
     let commands = commands(gate, asked).await.map_err(|refusal| {
         let Refusal { status, error, message } = refusal;
-        let body = json!({"error": {"code": error.code, "message": message}}).to_string();
+        let body = json!({"error": {"code": codes::error(error).number, "message": message}}).to_string();
         Box::new(allow_origin(respond(status, "application/json", body.into()), &origin))
     })?;
     let permit = gate.admit().map_err(|response| Box::new(allow_origin(*response, &origin)))?;
@@ -128,7 +128,7 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
     let settings = &gate.node.settings;
     if asked.topics.is_empty() {
         let message = "name at least one topic: ?topic=news&topic=weather";
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::BAD_REQUEST, message));
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, RequestError::BadRequest, message));
     }
     let claims = connection_claims(gate, &asked.token)?;
     let user = claims.as_ref().map_or("", |claims| &claims.user);
@@ -144,7 +144,7 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
     let subscriptions_max = settings.client.subscriptions_max;
     let limit = |what| {
         let message = format!("more {what} than client.subscriptions_max = {subscriptions_max}");
-        Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::LIMIT_EXCEEDED, message)
+        Refusal::new(StatusCode::BAD_REQUEST, RequestError::LimitExceeded, message)
     };
     if topics.len() + granted.len() + usize::from(personal.is_some()) > subscriptions_max {
         return Err(limit("topics"));
@@ -178,7 +178,7 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
         let token = tokens.remove(&*topic);
         if token.is_none() && !may_subscribe(&settings.client, &settings.topics, namespace, &topic, user) {
             let message = format!("permission denied: {topic}");
-            return Err(Refusal::new(StatusCode::FORBIDDEN, ErrorCode::PERMISSION_DENIED, message));
+            return Err(Refusal::new(StatusCode::FORBIDDEN, RequestError::PermissionDenied, message));
         }
         let token = token.unwrap_or_default().into_owned();
         let subscribe = SubscribeRequest { channel: topic.into_owned(), token, ..Default::default() };
@@ -193,7 +193,7 @@ fn still_good(gate: &Gate, expiry: Expiry) -> Result<(), Refusal> {
     match expiry {
         Expiry::At(unix) if unix <= gate.node.now().unix() && !gate.node.settings.client.insecure => {
             let message = "what the token grants has expired";
-            Err(Refusal::new(StatusCode::UNAUTHORIZED, ErrorCode::EXPIRED, message))
+            Err(Refusal::new(StatusCode::UNAUTHORIZED, RequestError::Expired, message))
         }
         Expiry::At(_) | Expiry::Never => Ok(()),
     }
@@ -207,7 +207,7 @@ fn connection_claims(gate: &Gate, token: &str) -> Result<Option<ConnectionClaims
             gate.node.tokens.verify_connection(token, gate.node.now().unix()).map_err(token_refusal)?;
         if claims.user.is_empty() && client.disallow_anonymous_connection_tokens && !client.insecure {
             let message = "client.disallow_anonymous_connection_tokens is on and the token names no user";
-            return Err(Refusal::new(StatusCode::FORBIDDEN, ErrorCode::PERMISSION_DENIED, message));
+            return Err(Refusal::new(StatusCode::FORBIDDEN, RequestError::PermissionDenied, message));
         }
         still_good(gate, claims.expiry)?;
         return Ok(Some(claims));
@@ -217,29 +217,29 @@ fn connection_claims(gate: &Gate, token: &str) -> Result<Option<ConnectionClaims
     }
     let message = "no token, and client.allow_anonymous_connect_without_token is off: \
         send ?token=JWT or 'Authorization: Bearer JWT'";
-    Err(Refusal::new(StatusCode::UNAUTHORIZED, ErrorCode::UNAUTHORIZED, message))
+    Err(Refusal::new(StatusCode::UNAUTHORIZED, RequestError::Unauthorized, message))
 }
 
 fn token_refusal(error: TokenError) -> Refusal {
     let (status, code) = match error {
-        TokenError::Expired => (StatusCode::UNAUTHORIZED, ErrorCode::TOKEN_EXPIRED),
-        TokenError::Invalid(_) => (StatusCode::UNAUTHORIZED, ErrorCode::UNAUTHORIZED),
-        TokenError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::INTERNAL),
+        TokenError::Expired => (StatusCode::UNAUTHORIZED, RequestError::TokenExpired),
+        TokenError::Invalid(_) => (StatusCode::UNAUTHORIZED, RequestError::Unauthorized),
+        TokenError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, RequestError::Internal),
     };
     Refusal::new(status, code, error.to_string())
 }
 
 /// The token is good, and something in it cannot be shown to clients.
 fn unfit_refusal(unfit: UnfitField) -> Refusal {
-    Refusal::new(StatusCode::UNAUTHORIZED, ErrorCode::UNAUTHORIZED, format!("invalid token: {unfit}"))
+    Refusal::new(StatusCode::UNAUTHORIZED, RequestError::Unauthorized, format!("invalid token: {unfit}"))
 }
 
 fn name_refusal(error: NameError, topic: &str) -> Refusal {
     match error {
         NameError::UnknownNamespace => {
-            Refusal::new(StatusCode::NOT_FOUND, ErrorCode::UNKNOWN_TOPIC, format!("{error}: {topic}"))
+            Refusal::new(StatusCode::NOT_FOUND, RequestError::UnknownTopic, format!("{error}: {topic}"))
         }
-        _ => Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::BAD_REQUEST, error.to_string()),
+        _ => Refusal::new(StatusCode::BAD_REQUEST, RequestError::BadRequest, error.to_string()),
     }
 }
 

@@ -4,9 +4,8 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use fanwire_hub::delivery::Wire;
-use fanwire_hub::session::{Manner, Pings};
 use fanwire_protocol::websocket::{Agreement, Deflate};
+use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
@@ -70,7 +69,7 @@ pub(crate) fn open(
     echo: bool,
 ) -> Result<Opening, Box<HttpResponse>> {
     only_get(&request)?;
-    let (mode, subprotocol) = manner(&request);
+    let (mode, subprotocol) = mode(&request);
     let agreed = gate.node.settings.websocket.deflate.and_then(|_| compression(&request));
     let head = accept(&mut request, subprotocol, agreed.as_ref()).map_err(|error| {
         let mut response = text(error.status(), error.to_string());
@@ -144,23 +143,23 @@ fn compression<B>(request: &Request<B>) -> Option<Agreement> {
 
 /// How the client wants to speak, and the sub-protocol to confirm. An empty header, as some clients send, says
 /// nothing.
-fn manner<B>(request: &Request<B>) -> (Manner, Option<&'static str>) {
+fn mode<B>(request: &Request<B>) -> (TransportMode, Option<&'static str>) {
     let headers = request.headers();
     let query = request.uri().query().unwrap_or("");
     let asks = |name: &str, value: &str| {
         form_urlencoded::parse(query.as_bytes()).any(|(n, v)| n == name && v == value)
     };
     let (wire, subprotocol) = if has_token(headers, &SEC_WEBSOCKET_PROTOCOL, PROTOBUF) {
-        (Wire::ProtobufFrames, Some(PROTOBUF))
+        (Wire::CentrifugeProtobuf, Some(PROTOBUF))
     } else if has_token(headers, &SEC_WEBSOCKET_PROTOCOL, JSON) {
-        (Wire::JsonFrames, Some(JSON))
+        (Wire::CentrifugeJson, Some(JSON))
     } else if asks("format", "protobuf") || asks("cf_protocol", "protobuf") {
-        (Wire::ProtobufFrames, None)
+        (Wire::CentrifugeProtobuf, None)
     } else {
-        (Wire::JsonFrames, None)
+        (Wire::CentrifugeJson, None)
     };
     let pings = if asks("cf_ws_frame_ping_pong", "true") { Pings::Frames } else { Pings::Messages };
-    (Manner { wire, pings }, subprotocol)
+    (TransportMode { wire, pings }, subprotocol)
 }
 
 /// Whether a comma-separated header holds a word, in any case.
@@ -244,15 +243,15 @@ mod tests {
         let form = |uri: &str, protocols: &[(&'static str, &'static str)]| {
             let mut request = request(protocols);
             *request.uri_mut() = uri.parse().unwrap();
-            let (manner, subprotocol) = manner(&request);
-            (manner.wire, subprotocol)
+            let (mode, subprotocol) = mode(&request);
+            (mode.wire, subprotocol)
         };
         let named = |name| [("sec-websocket-protocol", name)];
-        assert_eq!(form("/", &named("x, centrifuge-protobuf")), (Wire::ProtobufFrames, Some(PROTOBUF)));
-        assert_eq!(form("/", &named("centrifuge-json")), (Wire::JsonFrames, Some(JSON)));
-        assert_eq!(form("/", &named("")), (Wire::JsonFrames, None));
-        assert_eq!(form("/?format=protobuf", &[]), (Wire::ProtobufFrames, None));
-        assert_eq!(form("/?cf_protocol=protobuf&x=1", &[]), (Wire::ProtobufFrames, None));
-        assert_eq!(form("/?cf_protocol_version=v2", &[]), (Wire::JsonFrames, None));
+        assert_eq!(form("/", &named("x, centrifuge-protobuf")), (Wire::CentrifugeProtobuf, Some(PROTOBUF)));
+        assert_eq!(form("/", &named("centrifuge-json")), (Wire::CentrifugeJson, Some(JSON)));
+        assert_eq!(form("/", &named("")), (Wire::CentrifugeJson, None));
+        assert_eq!(form("/?format=protobuf", &[]), (Wire::CentrifugeProtobuf, None));
+        assert_eq!(form("/?cf_protocol=protobuf&x=1", &[]), (Wire::CentrifugeProtobuf, None));
+        assert_eq!(form("/?cf_protocol_version=v2", &[]), (Wire::CentrifugeJson, None));
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::common::{CLOSE, RawSocket, TEXT, TestGateway, frame, settings};
+use crate::common::{CLOSE, Client, RawSocket, TEXT, TestGateway, eventually, frame, settings};
 
 fn close(code: u16) -> Vec<u8> {
     frame(CLOSE, code.to_be_bytes())
@@ -119,4 +119,30 @@ async fn a_websocket_without_any_command_closes_as_well() {
     socket.send(close(1000)).await;
     assert_eq!(socket.closed().await.0, 1000);
     socket.ended().await;
+}
+
+/// The numbers 3000 and 3008 are the application's own here: what waits for the client is not dropped for them.
+#[tokio::test]
+async fn a_client_that_the_api_closes_gets_what_waits_for_it_whatever_the_number() {
+    const WAITING: f64 = 100_000.0;
+    for code in [3000, 3008] {
+        let gateway = TestGateway::start(settings(1)).await;
+        let mut backend = gateway.backend().await;
+        let mut slow = Client::connect_small(gateway.address).await;
+        slow.subscribe("news").await;
+        let text = "x".repeat(4096);
+        let mut published = 0;
+        while gateway.metric("fanwire_send_queue_bytes").await < WAITING {
+            let data = json!({"number": published, "text": text});
+            backend.call("publish", json!({"channel": "news", "data": data})).await;
+            published += 1;
+        }
+        let disconnect = json!({"code": code, "reason": "its own"});
+        backend.call("disconnect", json!({"client": slow.id(), "disconnect": disconnect})).await;
+        eventually("it is closed", async || gateway.metric("fanwire_clients").await == 0.0).await;
+        for number in 0..published {
+            assert_eq!(slow.publication().await.1["data"]["number"], number);
+        }
+        assert_eq!(slow.closed().await, (code, "its own".into()));
+    }
 }

@@ -3,9 +3,13 @@
 //! A reply is its JSON, with the client's id written as `client-N`. A request to a topic's owner begins with the
 //! topic's name. Moved places have no line: they are the shard's own business.
 
-use fanwire_hub::effect::{Effect, KnownPosition, Membership, TopicRequest, Wanted};
-use fanwire_protocol::centrifuge::{Encoding, Error, ReplyMessage, encode};
-use fanwire_protocol::{ClientInfo, Disconnect, ErrorCode};
+use fanwire_hub::effect::{Effect, Membership, TopicRequest, Wanted};
+use fanwire_protocol::ClientInfo;
+use fanwire_protocol::centrifuge::codes;
+use fanwire_protocol::reason::{CloseReason, RequestError};
+use fanwire_protocol::request::StreamPosition;
+use fanwire_protocol::websocket::REASON_BYTES_MAX;
+use fanwire_protocol::wire::{Form, Wire};
 
 use super::Outcome;
 
@@ -19,16 +23,20 @@ const ID: &str = "00000000-0000-4000-8000-00000000";
 pub(super) fn line(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Reply(reply) => {
-            let plain = |error: &Error| error.message == ErrorCode::BAD_REQUEST.message;
-            assert!(!reply.error.as_ref().is_some_and(plain), "a bad request is told why");
-            json(reply)
+            if let Err(refused) = &reply.result {
+                let is_bad = refused.error == RequestError::BadRequest;
+                assert_eq!(is_bad, refused.mistake.is_some(), "a bad request is told why");
+            }
+            json(Wire::CentrifugeJson.reply(reply))
         }
-        Effect::Open(reply) => format!("open {}", json(reply)),
+        Effect::Push(push) => json(Wire::CentrifugeJson.push(push)),
+        Effect::Open(reply) => format!("open {}", json(Wire::CentrifugeJson.reply(reply))),
         Effect::Ping => "ping".into(),
         Effect::Close(why) => {
-            assert!(why.reason.len() <= Disconnect::REASON_BYTES_MAX, "{why:?} is cut");
-            assert_ne!(why, &Disconnect::BAD_REQUEST, "a bad request is told why");
-            format!("close {} {}", why.code, why.reason)
+            let (number, text) = codes::close(why);
+            assert!(text.len() <= REASON_BYTES_MAX, "{why:?} is cut");
+            assert_ne!(why, &CloseReason::BadRequest.into(), "a bad request is told why");
+            format!("close {number} {text}")
         }
         Effect::Register { user, single } => {
             format!("register {user}{}", if *single { " alone" } else { "" })
@@ -58,10 +66,14 @@ fn number<N: std::str::FromStr>(text: &str) -> N {
     digits.parse().ok().expect("a code follows")
 }
 
-fn json(reply: &ReplyMessage) -> String {
-    let mut bytes = Vec::new();
-    encode(Encoding::Json, reply, &mut bytes);
-    let text = String::from_utf8(bytes).expect("JSON is UTF-8");
+fn json(form: Form) -> String {
+    let Form::Bytes(frame) = form else { panic!("{form:?} are no bytes") };
+    let header = match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    let text = String::from_utf8(frame[header..].to_vec()).expect("JSON is UTF-8");
     let mut parts = text.split(ID);
     let mut named = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -119,7 +131,7 @@ fn who(info: &ClientInfo) -> String {
     format!("{user}{connection}{subscription}")
 }
 
-fn at(known: &KnownPosition) -> String {
+fn at(known: &StreamPosition) -> String {
     format!("{}@{}", known.offset, known.epoch)
 }
 

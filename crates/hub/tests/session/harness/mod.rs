@@ -8,20 +8,21 @@ pub(crate) mod tokens;
 
 use std::time::Duration;
 
-use fanwire_hub::delivery::Wire;
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, Effect, Joined, Membership, TopicRequest};
 use fanwire_hub::registry::Registry;
-use fanwire_hub::session::{Context, Control, Manner, Now, Pings, Session, UserRates};
+use fanwire_hub::session::{Context, Control, Now, Session, UserRates};
 use fanwire_hub::{ClientSettings, NameRules, Namespace, Namespaces};
-use fanwire_protocol::centrifuge::{Encoding, commands};
-use fanwire_protocol::{ClientId, Disconnect, Epoch, ErrorCode, Position, Publication, TopicName};
+use fanwire_protocol::reason::{CloseReason, RequestError};
+use fanwire_protocol::wire::{Pings, TransportMode, Wire};
+use fanwire_protocol::{ClientId, Epoch, Position, Publication, TopicName};
 
 use tokens::Tokens;
 
 /// Unix time at which every test begins, in seconds.
 pub(crate) const START: i64 = 1_700_000_000;
 
-pub(crate) const MESSAGES: Manner = Manner { wire: Wire::JsonFrames, pings: Pings::Messages };
+pub(crate) const MESSAGES: TransportMode =
+    TransportMode { wire: Wire::CentrifugeJson, pings: Pings::Messages };
 
 pub(crate) struct TestShard {
     pub(crate) settings: ClientSettings,
@@ -72,10 +73,10 @@ impl TestShard {
         self.open_as(MESSAGES)
     }
 
-    pub(crate) fn open_as(&mut self, manner: Manner) -> u32 {
+    pub(crate) fn open_as(&mut self, mode: TransportMode) -> u32 {
         let number = self.sessions.len() as u32 + 1;
         let client = ClientId::parse(&lines::client_id(number)).expect("the number makes a UUID");
-        self.sessions.push(Session::new(client, manner, &self.settings, self.now));
+        self.sessions.push(Session::new(client, mode, &self.settings, self.now));
         number
     }
 
@@ -91,9 +92,9 @@ impl TestShard {
     /// A frame of the client, as its shard hands it over: command by command until the session is over.
     pub(crate) fn say(&mut self, client: u32, frame: &str) -> Vec<String> {
         let mut lines = Vec::new();
-        for command in commands(Encoding::Json, frame.as_bytes()) {
-            let command = command.expect("the frame is well formed");
-            lines.extend(self.with(client, |session, context| session.command(context, command)));
+        for request in Wire::CentrifugeJson.requests(frame.as_bytes(), 0) {
+            let request = request.expect("the frame is well formed");
+            lines.extend(self.with(client, |session, context| session.request(context, request)));
             if self.session(client).is_over() {
                 break;
             }
@@ -117,7 +118,7 @@ impl TestShard {
         self.with(client, |session, context| session.answer(context, answer))
     }
 
-    pub(crate) fn registered(&mut self, client: u32, result: Result<(), Disconnect>) -> Vec<String> {
+    pub(crate) fn registered(&mut self, client: u32, result: Result<(), CloseReason>) -> Vec<String> {
         self.answer(client, Answer::Registered(result))
     }
 
@@ -130,7 +131,7 @@ impl TestShard {
         &mut self,
         client: u32,
         topic: &str,
-        result: Result<Joined, ErrorCode>,
+        result: Result<Joined, RequestError>,
     ) -> Vec<String> {
         let place = self.asked.iter().position(|(by, name, _)| *by == client && name.as_str() == topic);
         let (_, topic, membership) = self.asked.remove(place.expect("the client asked for the topic"));

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fanwire_hub::effect::{Effect, TopicRequest};
-use fanwire_protocol::centrifuge::ReplyMessage;
+use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::reply::{Outcome, Push, Reply};
 
 use super::Saying;
 
@@ -78,23 +79,22 @@ impl Reference {
         match effect {
             Effect::Open(reply) => {
                 assert_eq!(self.standing, Standing::Connecting);
-                let connect = reply.connect.as_ref().expect("it is the reply to connect");
+                let Ok(Outcome::Connected(connected)) = &reply.result else { panic!("{reply:?}") };
                 self.standing = Standing::Open;
-                self.topics.extend(connect.subs.keys().cloned());
+                self.topics.extend(connected.topics.iter().map(|(topic, _)| topic.to_string()));
                 assert!(self.on_their_way.is_empty(), "the reply waits for every subscription");
             }
             Effect::Reply(reply) if reply.id == CONNECT => {
-                assert!(reply.error.is_some(), "{reply:?}");
+                assert!(reply.result.is_err(), "{reply:?}");
                 self.standing = Standing::Gone;
             }
             Effect::Reply(reply) => {
                 assert_eq!(self.standing, Standing::Open, "nothing overtakes the connect reply: {reply:?}");
-                match &reply.push {
-                    Some(push) => {
-                        self.pushed(&push.channel, push.subscribe.is_some(), push.unsubscribe.is_some())
-                    }
-                    None => self.answered(reply),
-                }
+                self.answered(reply);
+            }
+            Effect::Push(push) => {
+                assert_eq!(self.standing, Standing::Open, "nothing overtakes the connect reply: {push:?}");
+                self.pushed(push);
             }
             Effect::Close(_) => self.standing = Standing::Gone,
             Effect::Topic(topic, TopicRequest::Subscribe { .. }) => {
@@ -106,54 +106,58 @@ impl Reference {
         }
     }
 
-    fn pushed(&mut self, topic: &str, subscribe: bool, unsubscribe: bool) {
-        match (subscribe, unsubscribe) {
-            (true, false) => assert!(self.topics.insert(topic.to_owned()), "{topic} is new"),
+    fn pushed(&mut self, push: &Push) {
+        match push {
+            Push::Subscribed { topic, .. } => {
+                assert!(self.topics.insert(topic.to_string()), "{topic} is new");
+            }
             // It is pushed even to a client that is not subscribed.
-            (false, true) => {
-                self.topics.remove(topic);
-                self.to_be_told.remove(topic);
+            Push::Unsubscribed { topic, .. } => {
+                self.topics.remove(topic.as_str());
+                self.to_be_told.remove(topic.as_str());
             }
             _ => panic!("nothing else is pushed"),
         }
     }
 
-    fn answered(&mut self, reply: &ReplyMessage) {
+    fn answered(&mut self, reply: &Reply) {
         let said = self.said.get_mut(&reply.id).expect("it answers what was said");
         said.answers += 1;
         assert_eq!(said.answers, 1, "{reply:?}");
         let Said { topic, what, .. } = *said;
         let is_there = self.topics.contains(topic);
         let is_on_its_way = self.on_their_way.contains(topic);
-        let error = reply.error.as_ref().map(|error| error.code);
         let waiting = |what| {
             let mut earlier = self.said.range(..reply.id).map(|(_, said)| said);
             earlier.any(|said| said.topic == topic && said.what == what && said.answers == 0)
         };
         let (waiting_subscribe, waiting_unsubscribe) =
             (waiting(Saying::Subscribe), waiting(Saying::Unsubscribe));
-        match (what, error) {
-            (Saying::Subscribe, None) => {
-                assert!(reply.subscribe.is_some() && !is_there, "{reply:?}");
+        match (what, reply.result.as_ref().map_err(|refused| refused.error)) {
+            (Saying::Subscribe, Ok(Outcome::Subscribed(_))) => {
+                assert!(!is_there, "{reply:?}");
                 self.topics.insert(topic.to_owned());
             }
             // Who is told at once that a subscription is on its way is told before that one's answer.
-            (Saying::Subscribe, Some(105)) if is_on_its_way => {
+            (Saying::Subscribe, Err(RequestError::AlreadySubscribed)) if is_on_its_way => {
                 return assert!(!waiting_unsubscribe, "{reply:?} did not wait for what ends the first");
             }
-            (Saying::Subscribe, Some(105)) => assert!(is_there, "{topic} is not there"),
-            (Saying::Subscribe, Some(106)) => {
+            (Saying::Subscribe, Err(RequestError::AlreadySubscribed)) => {
+                assert!(is_there, "{topic} is not there")
+            }
+            (Saying::Subscribe, Err(RequestError::LimitExceeded)) => {
                 assert_eq!(self.topics.len() + self.on_their_way.len(), self.subscriptions_max);
             }
             // The topic is private, or its owner refused.
-            (Saying::Subscribe, Some(103)) => assert!(topic.starts_with('$')),
-            (Saying::Subscribe, Some(100)) => assert!(!is_there),
-            (Saying::Unsubscribe, None) => {
-                assert!(reply.unsubscribe.is_some());
+            (Saying::Subscribe, Err(RequestError::PermissionDenied)) => assert!(topic.starts_with('$')),
+            (Saying::Subscribe, Err(RequestError::Internal)) => assert!(!is_there),
+            (Saying::Unsubscribe, Ok(Outcome::Unsubscribed)) => {
                 self.topics.remove(topic);
             }
-            (Saying::Publish, None) => assert!(reply.publish.is_some()),
-            (Saying::Publish, Some(103)) => assert!(!is_there, "a subscriber may publish to {topic}"),
+            (Saying::Publish, Ok(Outcome::Published)) => {}
+            (Saying::Publish, Err(RequestError::PermissionDenied)) => {
+                assert!(!is_there, "a subscriber may publish to {topic}")
+            }
             _ => panic!("no such answer: {reply:?}"),
         }
         assert!(

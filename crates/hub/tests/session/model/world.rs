@@ -6,7 +6,9 @@ use std::sync::Arc;
 use fanwire_hub::effect::{Answer, Completion, Effect, TopicRequest};
 use fanwire_hub::session::{Context, Control, ServerSubscribe, Session};
 use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, HistoryBounds, Namespace};
-use fanwire_protocol::{Disconnect, ErrorCode, TopicName, Unsubscribed};
+use fanwire_protocol::TopicName;
+use fanwire_protocol::reason::{CloseReason, RequestError, Unsubscribed};
+use fanwire_protocol::wire::Wire;
 
 use super::reference::{CONNECT, Reference, Standing};
 use super::{Saying, Step};
@@ -93,7 +95,9 @@ impl World {
                     self.leave(client);
                 }
             }
-            Step::Kick { client } => self.control(client, &Control::Disconnect(Disconnect::FORCE_RECONNECT)),
+            Step::Kick { client } => {
+                self.control(client, &Control::Disconnect(CloseReason::ForceReconnect.into()))
+            }
             Step::ServerSubscribe { client, topic } => {
                 let subscribe = ServerSubscribe {
                     topic: self::topic(TOPICS[topic % TOPICS.len()]),
@@ -108,7 +112,7 @@ impl World {
                 if let Some(client) = self.pick(client) {
                     self.client_mut(client).is_unsubscribed(topic.as_str());
                 }
-                self.control(client, &Control::Unsubscribe { topic, why: Unsubscribed::SERVER });
+                self.control(client, &Control::Unsubscribe { topic, reason: Unsubscribed::ByServer });
             }
             Step::Lose { topic } => self.lose(TOPICS[topic % TOPICS.len()]),
             Step::Work { topic, accept } => {
@@ -203,10 +207,9 @@ impl World {
     }
 
     fn command(&mut self, client: u32, frame: &str) {
-        use fanwire_protocol::centrifuge::{Encoding, commands};
-        for command in commands(Encoding::Json, frame.as_bytes()) {
-            let command = command.expect("the frame is well formed");
-            self.act(client, |session, context| session.command(context, command));
+        for request in Wire::CentrifugeJson.requests(frame.as_bytes(), 0) {
+            let request = request.expect("the frame is well formed");
+            self.act(client, |session, context| session.request(context, request));
         }
     }
 
@@ -241,7 +244,7 @@ impl World {
                 if accept {
                     assert!(owner.members.insert(client), "client {client} is in {topic} once");
                 }
-                let result = if accept { Ok(at(1)) } else { Err(ErrorCode::INTERNAL) };
+                let result = if accept { Ok(at(1)) } else { Err(RequestError::Internal) };
                 let topic = self::topic(topic);
                 owner.answers.push_back((client, Answer::Subscribed { topic, membership, result }));
             }
@@ -281,7 +284,7 @@ impl World {
                 if accept {
                     assert!(self.registered.insert(client), "client {client} is counted once");
                 }
-                let result = if accept { Ok(()) } else { Err(Disconnect::CONNECTION_LIMIT) };
+                let result = if accept { Ok(()) } else { Err(CloseReason::ConnectionLimit) };
                 self.act(client, |session, context| session.answer(context, Answer::Registered(result)));
             }
         }
@@ -296,7 +299,12 @@ impl World {
                 Effect::Topic(topic, request) => self.owner(&topic).requests.push_back((client, request)),
                 Effect::Register { .. } => self.registrations.push_back(Registration::Register(client)),
                 Effect::Unregister { .. } => self.registrations.push_back(Registration::Unregister(client)),
-                Effect::Reply(_) | Effect::Open(_) | Effect::Close(_) | Effect::Ping | Effect::Moved(_) => {}
+                Effect::Reply(_)
+                | Effect::Push(_)
+                | Effect::Open(_)
+                | Effect::Close(_)
+                | Effect::Ping
+                | Effect::Moved(_) => {}
             }
         }
     }
