@@ -87,6 +87,8 @@ async fn nothing_of_a_dropped_node_lives_on() {
     let gateway = TestGateway::start(settings(1)).await;
     let (address, internal_address) = (gateway.address, gateway.internal_address);
     let mut kept = RawSocket::open(internal_address).await;
+    kept.send("GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert_eq!(kept.response().await.status, 200);
     drop(gateway);
     kept.ended().await;
     for address in [address, internal_address] {
