@@ -14,7 +14,7 @@ mod response;
 mod transport;
 mod dev;
 
-mod turns;
+mod request_budget;
 mod shard;
 mod condition;
 mod message;

@@ -24,11 +24,11 @@ use crate::inbox::{InboxReceiver, Inboxes};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peers::{Cluster, JoinError};
+use crate::request_budget::RequestBudget;
 use crate::settings::{EngineSettings, Settings};
 use crate::shard::Shard;
 use crate::tasks::{OwnedTask, Task};
 use crate::transport::Gate;
-use crate::turns::Turns;
 use crate::{cluster, internal};
 
 #[derive(Debug, thiserror::Error)]
@@ -211,10 +211,10 @@ fn run_shard(
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         let (adopt, adopted) = mpsc::unbounded_channel();
-        let turns = Rc::<Turns>::default();
-        let shard = Shard::new(index, node.clone(), turns.clone())?;
+        let budget = Rc::<RequestBudget>::default();
+        let shard = Shard::new(index, node.clone(), budget.clone())?;
         let origins = AllowedOrigins::new(&node.settings.origins);
-        let gate = Rc::new(Gate { node, origins, shard: index, turns, adopted: adopt });
+        let gate = Rc::new(Gate { node, origins, shard: index, budget, adopted: adopt });
         let accept = serve::accept(TcpListener::from_std(listener)?, gate, phases.clone());
         let broken = shard.broken();
         let accepting = tokio::task::spawn_local(async move {

@@ -31,11 +31,11 @@ use crate::accept::tls::{self, ServerStream, Tls, TlsHandshake};
 use crate::accept::unreadable::Explaining;
 use crate::accept::{accept_all, requests};
 use crate::drain::DrainPhase;
+use crate::request_budget::OnePerPoll;
 use crate::response::is_last;
 use crate::route::{is_api_call, route};
 use crate::tasks::Task;
 use crate::transport::{Adopted, Gate, Routed};
-use crate::turns::OnePerPoll;
 
 /// How long a node that goes down still accepts what waits in the kernel's queue.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
@@ -152,7 +152,7 @@ impl Acceptor {
             FirstByte::Came if connection.begin(deadline).await => {
                 // Apart, so that a connection that sends nothing holds little.
                 let served =
-                    self.gate.turns.paced(self.serve_begun(stream, connection.clone(), deadline, answering));
+                    self.gate.budget.paced(self.serve_begun(stream, connection.clone(), deadline, answering));
                 let mut served = Box::pin(served);
                 poll_fn(|context| {
                     // Something happened: from here on the connection waits for its turn, not for its peer.

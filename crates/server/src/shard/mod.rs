@@ -43,9 +43,9 @@ use crate::counters::Counters;
 use crate::inbox::InboxReceiver;
 use crate::message::{Address, Recipients, SessionOrder, ShardMessage, Survey};
 use crate::node::{Node, VERSION};
+use crate::request_budget::RequestBudget;
 use crate::topics::Topics;
 use crate::transport::Adopted;
-use crate::turns::Turns;
 use crate::users::Users;
 use answers::Holders;
 use connection::{Connection, Role};
@@ -94,7 +94,7 @@ pub(crate) struct Shard {
     node: Node,
     counters: Arc<Counters>,
     /// The share of requests in the time between two turns of the loop.
-    turns: Rc<Turns>,
+    budget: Rc<RequestBudget>,
     connections: Slab<Connection>,
     clients: FxHashMap<ClientId, u32>,
     registry: Registry,
@@ -133,7 +133,7 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(index: usize, node: Node, turns: Rc<Turns>) -> io::Result<Self> {
+    pub(crate) fn new(index: usize, node: Node, budget: Rc<RequestBudget>) -> io::Result<Self> {
         let counters = node.counters[index].clone();
         let settings = &node.settings;
         let deflate = settings.websocket.deflate;
@@ -141,7 +141,7 @@ impl Shard {
         let topics = Topics::new(index, settings.clone(), redis, node.inboxes.clone(), counters.clone());
         Ok(Self {
             index: index as u16,
-            turns,
+            budget,
             counters,
             connections: Slab::new(),
             clients: FxHashMap::default(),
@@ -200,7 +200,7 @@ impl Shard {
                     },
                     Some(adopted) = adopted.recv() => socket = Some(adopted),
                     () = self.readiness.wait() => {}
-                    () = self.turns.used_up() => {}
+                    () = self.budget.used_up() => {}
                     () = tokio::time::sleep_until(next_tick) => {}
                 }
             } else {
@@ -209,7 +209,7 @@ impl Shard {
                 tokio::task::yield_now().await;
             }
             self.now = self.node.now();
-            self.turns.begin();
+            self.budget.begin();
             self.turn_bytes = 0;
             self.take_messages(first, &mut inbox);
             while let Some(adopted) = socket.take().or_else(|| adopted.try_recv().ok()) {

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use crate::accept::origin::AllowedOrigins;
 use crate::node::Node;
 use crate::permit::AdmissionPermit;
+use crate::request_budget::RequestBudget;
 use crate::response::{HttpResponse, text};
-use crate::turns::Turns;
 
 /// What requests on a shard's listener need.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Gate {
     pub origins: AllowedOrigins,
     pub shard: usize,
     /// What requests wait for, so that they leave the shard time for its clients.
-    pub turns: Rc<Turns>,
+    pub budget: Rc<RequestBudget>,
     pub adopted: mpsc::UnboundedSender<Adopted>,
 }
 

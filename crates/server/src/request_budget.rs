@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore};
 const SHARE: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub(crate) struct RequestBudget {
     /// One permit while the share lasts, none once it is used. Waiters get it in the order in which they came.
     turn: Semaphore,
     used: Cell<Duration>,
@@ -26,7 +26,7 @@ pub(crate) struct Turns {
     used_up: Notify,
 }
 
-impl Default for Turns {
+impl Default for RequestBudget {
     fn default() -> Self {
         Self {
             turn: Semaphore::new(1),
@@ -37,7 +37,7 @@ impl Default for Turns {
     }
 }
 
-impl Turns {
+impl RequestBudget {
     /// Runs a future of which each poll takes a turn.
     pub(crate) async fn paced<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
@@ -121,10 +121,14 @@ mod tests {
     use super::*;
 
     /// A task that notes its number at each of its polls, which use up a whole share each.
-    fn costly(turns: &Rc<Turns>, polled: &Rc<RefCell<Vec<u32>>>, number: u32) -> tokio::task::JoinHandle<()> {
-        let (turns, polled) = (turns.clone(), polled.clone());
+    fn costly(
+        budget: &Rc<RequestBudget>,
+        polled: &Rc<RefCell<Vec<u32>>>,
+        number: u32,
+    ) -> tokio::task::JoinHandle<()> {
+        let (budget, polled) = (budget.clone(), polled.clone());
         spawn_local(async move {
-            turns
+            budget
                 .paced(async {
                     loop {
                         polled.borrow_mut().push(number);
@@ -140,15 +144,15 @@ mod tests {
     async fn costly_polls_are_one_a_share_and_first_come_first_served() {
         LocalSet::new()
             .run_until(async {
-                let turns = Rc::new(Turns::default());
+                let budget = Rc::new(RequestBudget::default());
                 let polled = Rc::new(RefCell::new(Vec::new()));
-                let tasks = [1, 2, 3].map(|number| costly(&turns, &polled, number));
+                let tasks = [1, 2, 3].map(|number| costly(&budget, &polled, number));
                 for share in 1..=9 {
                     for _ in 0..10 {
                         yield_now().await;
                     }
                     assert_eq!(polled.borrow().len(), share, "one more, however often they could run");
-                    turns.begin();
+                    budget.begin();
                 }
                 assert_eq!(*polled.borrow(), [1, 2, 3, 1, 2, 3, 1, 2, 3]);
                 // One that goes away while it waits, or before it uses its turn, holds nobody up.
@@ -156,7 +160,7 @@ mod tests {
                 tasks[1].abort();
                 for _ in 0..3 {
                     yield_now().await;
-                    turns.begin();
+                    budget.begin();
                 }
                 assert!(polled.borrow()[9..].ends_with(&[3, 3]), "{polled:?}");
             })
@@ -167,12 +171,12 @@ mod tests {
     async fn a_loop_that_waits_is_woken_when_a_share_is_used_up() {
         LocalSet::new()
             .run_until(async {
-                let turns = Rc::new(Turns::default());
+                let budget = Rc::new(RequestBudget::default());
                 let polled = Rc::default();
-                let _task = costly(&turns, &polled, 1);
+                let _task = costly(&budget, &polled, 1);
                 for _ in 0..3 {
-                    turns.used_up().await;
-                    turns.begin();
+                    budget.used_up().await;
+                    budget.begin();
                 }
                 assert!(polled.borrow().len() >= 3);
             })
