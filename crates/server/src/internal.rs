@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::accept::admission::{ConnectionGroup, FirstByte, HttpConnection, Watch, Watched, first_byte};
 use crate::accept::tls::Tls;
-use crate::accept::unreadable::{Explaining, REQUEST_HEAD_BYTES_MAX};
+use crate::accept::unreadable::{ErrorPages, REQUEST_HEAD_BYTES_MAX};
 use crate::accept::{accept_all, requests};
 use crate::api;
 use crate::inbox::Inbox;
@@ -74,7 +74,7 @@ async fn answer(node: &Node, stream: TcpStream, watch: Watch) {
     let mut connection = pin!(
         requests::http1()
             .max_buf_size(REQUEST_HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(Explaining::new(Watched::new(stream, watch.clone()))), service)
+            .serve_connection(TokioIo::new(ErrorPages::new(Watched::new(stream, watch.clone()))), service)
     );
     let mut time = pin!(sleep_until(Instant::now()));
     let served = poll_fn(|context| {

@@ -28,7 +28,7 @@ use crate::accept::admission::{
     first_byte,
 };
 use crate::accept::tls::{self, ServerStream, Tls, TlsHandshake};
-use crate::accept::unreadable::Explaining;
+use crate::accept::unreadable::ErrorPages;
 use crate::accept::{accept_all, requests};
 use crate::drain::DrainPhase;
 use crate::request_budget::OnePerPoll;
@@ -291,7 +291,7 @@ impl Acceptor {
             })
         });
         let mut connection = requests::http1()
-            .serve_connection(TokioIo::new(Explaining::new(Watched::new(stream, watch.clone()))), service);
+            .serve_connection(TokioIo::new(ErrorPages::new(Watched::new(stream, watch.clone()))), service);
         let mut time = pin!(sleep_until(Instant::now()));
         let mut phase = self.phase.clone();
         let mut leaving = pin!(phase.wait_for(|phase| *phase >= DrainPhase::Leaving));

@@ -15,7 +15,7 @@ const REQUEST_HEADERS_MAX: usize = 100;
 
 /// A stream below hyper that puts sentences into hyper's own answers.
 #[derive(Debug)]
-pub(crate) struct Explaining<S> {
+pub(crate) struct ErrorPages<S> {
     stream: S,
     instead: Option<Instead>,
 }
@@ -28,7 +28,7 @@ struct Instead {
     replaced: usize,
 }
 
-impl<S> Explaining<S> {
+impl<S> ErrorPages<S> {
     pub(crate) fn new(stream: S) -> Self {
         Self { stream, instead: None }
     }
@@ -38,7 +38,7 @@ impl<S> Explaining<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Explaining<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ErrorPages<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -48,7 +48,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Explaining<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Explaining<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ErrorPages<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -153,7 +153,7 @@ mod tests {
         let all = slices.concat();
         let slices: Vec<Vec<u8>> = slices.iter().map(|slice| slice.as_bytes().to_vec()).collect();
         let write = async {
-            let mut stream = Explaining::new(near);
+            let mut stream = ErrorPages::new(near);
             if vectored {
                 let slices: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
                 let mut left = &mut slices.clone()[..];
