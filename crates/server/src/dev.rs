@@ -10,7 +10,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use crate::accept::foreign::{self, Foreign, Hosts};
+use crate::accept::cross_site::{self, CrossSite, Hosts};
 use crate::node::Node;
 use crate::response::{HttpResponse, only_get, respond, text};
 use crate::settings::{DevSettings, StaticFile};
@@ -25,12 +25,13 @@ const NAME_LENGTH_MAX: usize = 64;
 
 /// Refuses requests that are not from this machine. WebSocket and streams check origins themselves, and a link to the
 /// page may be anywhere.
-pub(crate) fn check(dev: &DevSettings, request: &Request<Incoming>) -> Result<(), Foreign> {
+pub(crate) fn check(dev: &DevSettings, request: &Request<Incoming>) -> Result<(), CrossSite> {
     let (headers, uri) = (request.headers(), request.uri());
     match uri.path() {
-        TOKEN_PATH => foreign::check(headers, uri, Hosts::Loopback),
-        path if dev.pages.file(path).is_some() => foreign::check_host(headers, uri, Hosts::Loopback),
-        _ => foreign::check_host(headers, uri, Hosts::Loopback).and_then(|()| foreign::check_site(headers)),
+        TOKEN_PATH => cross_site::check(headers, uri, Hosts::Loopback),
+        path if dev.pages.file(path).is_some() => cross_site::check_host(headers, uri, Hosts::Loopback),
+        _ => cross_site::check_host(headers, uri, Hosts::Loopback)
+            .and_then(|()| cross_site::check_site(headers)),
     }
 }
 

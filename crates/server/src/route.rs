@@ -4,7 +4,7 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderValue, VARY};
 use hyper::{Request, StatusCode};
 
-use crate::accept::foreign;
+use crate::accept::cross_site;
 use crate::response::{is_below, text};
 use crate::transport::{Gate, Routed, sse, websocket};
 use crate::{api, dev};
@@ -27,7 +27,7 @@ fn vary(gate: &Gate, request: &Request<Incoming>) -> Option<HeaderValue> {
         || Some(path) == settings.websocket.echo_path.as_deref();
     match settings.dev {
         _ if is_api_call(gate, request) => None,
-        Some(_) => Some(foreign::VARY_ON),
+        Some(_) => Some(cross_site::VARY_ON),
         None => judges_origins.then(|| HeaderValue::from_static("Origin")),
     }
 }
@@ -36,9 +36,9 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
     let settings = &gate.node.settings;
     let path = request.uri().path();
     if let Some(dev) = &settings.dev
-        && let Err(foreign) = dev::check(dev, &request)
+        && let Err(cross_site) = dev::check(dev, &request)
     {
-        return Routed::Response(foreign.answer());
+        return Routed::Response(cross_site.answer());
     }
     if path == settings.websocket.path {
         return websocket::open(gate, request, false).into();

@@ -8,7 +8,7 @@ pub mod tls;
 pub(crate) mod unreadable;
 pub(crate) mod framing;
 pub(crate) mod validity;
-pub(crate) mod foreign;
+pub(crate) mod cross_site;
 pub(crate) mod origin;
 
 use std::net::SocketAddr;

@@ -33,7 +33,7 @@ use hyper::header::{CONNECTION, HeaderMap, HeaderValue, VARY};
 use hyper::http::request::Parts;
 use hyper::{Method as HttpMethod, Request, StatusCode};
 
-use crate::accept::foreign::{self, Hosts};
+use crate::accept::cross_site::{self, Hosts};
 use crate::node::Node;
 use crate::response::{HttpResponse, respond};
 use answer_budget::AnswerBudget;
@@ -67,7 +67,7 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> HttpRespon
         }
     };
     if node.settings.api.insecure {
-        answer.headers_mut().insert(VARY, foreign::VARY_ON);
+        answer.headers_mut().insert(VARY, cross_site::VARY_ON);
     }
     answer
 }
@@ -111,7 +111,7 @@ async fn answer(
     }
     if settings.insecure {
         let hosts = if node.settings.dev.is_some() { Hosts::Loopback } else { Hosts::Private };
-        foreign::check(&head.headers, &head.uri, hosts).map_err(HttpRefusal::Foreign)?;
+        cross_site::check(&head.headers, &head.uri, hosts).map_err(HttpRefusal::CrossSite)?;
     }
     if head.method != HttpMethod::POST {
         return Err(HttpRefusal::OnlyPost);

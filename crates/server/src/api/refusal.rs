@@ -7,7 +7,7 @@ use fanwire_protocol::json::fields::FieldError;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 
-use crate::accept::foreign::Foreign;
+use crate::accept::cross_site::CrossSite;
 use crate::response::{HttpResponse, text};
 
 /// The text is the body of the response. It repeats nothing of the request.
@@ -32,7 +32,7 @@ pub(super) enum HttpRefusal {
     #[error("Unauthorized: the request's key is none of api.keys.")]
     WrongKey,
     #[error(transparent)]
-    Foreign(Foreign),
+    CrossSite(CrossSite),
     #[error("Bad Request: {0}.")]
     Malformed(Cow<'static, str>),
     #[error("The body is longer than {0} bytes, the limit that api.body_bytes_max sets.")]
@@ -59,7 +59,7 @@ impl HttpRefusal {
             Self::OnlyPost => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownMethod => StatusCode::NOT_FOUND,
             Self::NoKeys | Self::NoKey | Self::WrongKey => StatusCode::UNAUTHORIZED,
-            Self::Foreign(_) => StatusCode::FORBIDDEN,
+            Self::CrossSite(_) => StatusCode::FORBIDDEN,
             Self::EmptyPart | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooLong(_) | Self::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,

@@ -26,7 +26,7 @@ pub(crate) enum Hosts {
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Foreign {
+pub(crate) enum CrossSite {
     #[error(
         "Forbidden: the Host of this request is no name of this machine. \
          With --dev use localhost, 127.0.0.1 or [::1]."
@@ -41,46 +41,46 @@ pub(crate) enum Foreign {
     Page,
 }
 
-impl Foreign {
+impl CrossSite {
     pub(crate) fn answer(self) -> HttpResponse {
-        tracing::debug!(reason = ?self, "request of a foreign page refused");
+        tracing::debug!(reason = ?self, "request of a cross_site page refused");
         text(StatusCode::FORBIDDEN, self.to_string())
     }
 }
 
-/// Passes a request that no foreign page sent: from a program, or from a page of this machine or of the node itself.
-pub(crate) fn check(headers: &HeaderMap, uri: &Uri, hosts: Hosts) -> Result<(), Foreign> {
+/// Passes a request that no cross_site page sent: from a program, or from a page of this machine or of the node itself.
+pub(crate) fn check(headers: &HeaderMap, uri: &Uri, hosts: Hosts) -> Result<(), CrossSite> {
     check_host(headers, uri, hosts)?;
     check_site(headers)?;
     check_origin(headers)
 }
 
 /// Passes a request whose `Host` is the node's own. A request without one, in HTTP/1.0, is not from a browser.
-pub(crate) fn check_host(headers: &HeaderMap, uri: &Uri, hosts: Hosts) -> Result<(), Foreign> {
+pub(crate) fn check_host(headers: &HeaderMap, uri: &Uri, hosts: Hosts) -> Result<(), CrossSite> {
     let named = headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or(""));
     let mut all = named.chain(uri.authority().map(Authority::as_str));
     if all.all(|authority| hosts.include(authority)) {
         return Ok(());
     }
     Err(match hosts {
-        Hosts::Loopback => Foreign::Host,
-        Hosts::Private => Foreign::PublicHost,
+        Hosts::Loopback => CrossSite::Host,
+        Hosts::Private => CrossSite::PublicHost,
     })
 }
 
 /// Refuses what a page of another site sends without its origin, as images and links do.
-pub(crate) fn check_site(headers: &HeaderMap) -> Result<(), Foreign> {
+pub(crate) fn check_site(headers: &HeaderMap) -> Result<(), CrossSite> {
     const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
     let is_foreign = !headers.contains_key(ORIGIN)
         && headers
             .get_all(SEC_FETCH_SITE)
             .iter()
             .any(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"));
-    if is_foreign { Err(Foreign::Page) } else { Ok(()) }
+    if is_foreign { Err(CrossSite::Page) } else { Ok(()) }
 }
 
 /// Refuses the origins of other machines' pages. A page of the node itself has the node's `Host`, checked before.
-fn check_origin(headers: &HeaderMap) -> Result<(), Foreign> {
+fn check_origin(headers: &HeaderMap) -> Result<(), CrossSite> {
     let own = headers.get(HOST).and_then(|host| host.to_str().ok());
     let is_own = |origin: &str| {
         let Some((scheme, authority)) = origin.split_once("://") else { return false };
@@ -90,7 +90,7 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Foreign> {
                 || Hosts::Loopback.include(authority))
     };
     let all_own = headers.get_all(ORIGIN).iter().all(|origin| origin.to_str().is_ok_and(is_own));
-    if all_own { Ok(()) } else { Err(Foreign::Page) }
+    if all_own { Ok(()) } else { Err(CrossSite::Page) }
 }
 
 impl Hosts {
@@ -132,7 +132,7 @@ fn address(host: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn judge(headers: &[(&'static str, &'static str)], hosts: Hosts) -> Result<(), Foreign> {
+    fn judge(headers: &[(&'static str, &'static str)], hosts: Hosts) -> Result<(), CrossSite> {
         let pairs = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
@@ -170,7 +170,7 @@ mod tests {
             "metadata.home.arpa",
             "a.test",
         ] {
-            assert_eq!(judge(&[("host", host)], Hosts::Loopback), Err(Foreign::Host), "{host}");
+            assert_eq!(judge(&[("host", host)], Hosts::Loopback), Err(CrossSite::Host), "{host}");
             assert_eq!(judge(&[("host", host)], Hosts::Private), Ok(()), "{host}");
         }
         for host in [
@@ -185,14 +185,14 @@ mod tests {
             "[localhost]",
             "a b",
         ] {
-            assert_eq!(judge(&[("host", host)], Hosts::Loopback), Err(Foreign::Host), "{host}");
-            assert_eq!(judge(&[("host", host)], Hosts::Private), Err(Foreign::PublicHost), "{host}");
+            assert_eq!(judge(&[("host", host)], Hosts::Loopback), Err(CrossSite::Host), "{host}");
+            assert_eq!(judge(&[("host", host)], Hosts::Private), Err(CrossSite::PublicHost), "{host}");
         }
         let both = [("host", "localhost"), ("host", "evil.example")];
-        assert_eq!(judge(&both, Hosts::Loopback), Err(Foreign::Host));
+        assert_eq!(judge(&both, Hosts::Loopback), Err(CrossSite::Host));
         let absolute = Uri::from_static("http://evil.example/dev/token");
         let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("localhost"))]);
-        assert_eq!(check(&headers, &absolute, Hosts::Loopback), Err(Foreign::Host));
+        assert_eq!(check(&headers, &absolute, Hosts::Loopback), Err(CrossSite::Host));
         assert_eq!(judge(&[], Hosts::Loopback), Ok(()));
     }
 
@@ -209,7 +209,7 @@ mod tests {
             assert_eq!(origin("localhost:8000", own, Hosts::Loopback), Ok(()), "{own}");
             assert_eq!(origin("10.0.0.1:9000", own, Hosts::Private), Ok(()), "{own}");
         }
-        for foreign in [
+        for cross_site in [
             "https://evil.example",
             "null",
             "",
@@ -221,26 +221,34 @@ mod tests {
             "chrome-extension://localhost",
             "http://fanwire",
         ] {
-            assert_eq!(origin("localhost:8000", foreign, Hosts::Loopback), Err(Foreign::Page), "{foreign}");
-            assert_eq!(origin("10.0.0.2:9000", foreign, Hosts::Private), Err(Foreign::Page), "{foreign}");
+            assert_eq!(
+                origin("localhost:8000", cross_site, Hosts::Loopback),
+                Err(CrossSite::Page),
+                "{cross_site}"
+            );
+            assert_eq!(
+                origin("10.0.0.2:9000", cross_site, Hosts::Private),
+                Err(CrossSite::Page),
+                "{cross_site}"
+            );
         }
         assert_eq!(origin("10.0.0.1:9000", "http://10.0.0.1:9000", Hosts::Private), Ok(()));
-        assert_eq!(origin("10.0.0.1:9000", "http://10.0.0.1:80", Hosts::Private), Err(Foreign::Page));
+        assert_eq!(origin("10.0.0.1:9000", "http://10.0.0.1:80", Hosts::Private), Err(CrossSite::Page));
         let rebound = origin("evil.example:9000", "http://evil.example:9000", Hosts::Private);
-        assert_eq!(rebound, Err(Foreign::PublicHost));
+        assert_eq!(rebound, Err(CrossSite::PublicHost));
         let two = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "https://evil.example")];
-        assert_eq!(judge(&two, Hosts::Loopback), Err(Foreign::Page));
+        assert_eq!(judge(&two, Hosts::Loopback), Err(CrossSite::Page));
     }
 
     #[test]
     fn a_foreign_site_without_an_origin_is_refused() {
         let site = |site| judge(&[("host", "localhost"), ("sec-fetch-site", site)], Hosts::Loopback);
-        assert_eq!(site("cross-site"), Err(Foreign::Page));
-        assert_eq!(site("Cross-Site"), Err(Foreign::Page));
+        assert_eq!(site("cross-site"), Err(CrossSite::Page));
+        assert_eq!(site("Cross-Site"), Err(CrossSite::Page));
         for own in ["same-origin", "same-site", "none"] {
             assert_eq!(site(own), Ok(()));
         }
-        // To a browser a page of localhost is foreign to 127.0.0.1.
+        // To a browser a page of localhost is cross_site to 127.0.0.1.
         let loopback =
             [("host", "127.0.0.1"), ("origin", "http://localhost:3000"), ("sec-fetch-site", "cross-site")];
         assert_eq!(judge(&loopback, Hosts::Loopback), Ok(()));
