@@ -98,7 +98,7 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> HttpRespon
         return api::serve(node, request).await;
     }
     let path = request.uri().path();
-    let Some(place) = Place::at(path) else {
+    let Some(route) = InternalRoute::at(path) else {
         let api = if api.on_internal_port { format!(", {}", api.path) } else { String::new() };
         return text(
             StatusCode::NOT_FOUND,
@@ -110,11 +110,11 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> HttpRespon
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return answer;
     }
-    match place {
+    match route {
         // No check of what the node depends on: restarting it would mend none of that.
-        Place::Alive => text(StatusCode::OK, "ok"),
-        Place::Ready => readiness(&checks(node), is_verbose(request.uri().query())),
-        Place::Metrics => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics_text(node).into()),
+        InternalRoute::Alive => text(StatusCode::OK, "ok"),
+        InternalRoute::Ready => readiness(&checks(node), is_verbose(request.uri().query())),
+        InternalRoute::Metrics => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics_text(node).into()),
     }
 }
 
@@ -130,13 +130,13 @@ fn metrics_text(node: &Node) -> String {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum InternalRoute {
     Alive,
     Ready,
     Metrics,
 }
 
-impl Place {
+impl InternalRoute {
     fn at(path: &str) -> Option<Self> {
         match path {
             "/livez" => Some(Self::Alive),
@@ -149,23 +149,23 @@ impl Place {
 
 /// One thing that has to be so before clients are sent to this node.
 #[derive(Clone, Debug)]
-struct Check {
+struct HealthCheck {
     name: &'static str,
     passed: bool,
     /// What else there is to say.
     note: String,
 }
 
-impl Check {
+impl HealthCheck {
     fn new(name: &'static str, passed: bool) -> Self {
         Self { name, passed, note: String::new() }
     }
 }
 
-fn checks(node: &Node) -> Vec<Check> {
+fn checks(node: &Node) -> Vec<HealthCheck> {
     // Listeners are bound and an engine in memory is there before this port answers at all.
     let mut checks =
-        vec![Check::new("not-draining", !node.is_draining()), tasks_check(node.tasks.unsteady())];
+        vec![HealthCheck::new("not-draining", !node.is_draining()), tasks_check(node.tasks.unsteady())];
     if let Some(cluster) = &node.cluster {
         checks.push(cluster_check(cluster.status(), cluster.trouble()));
     }
@@ -173,7 +173,7 @@ fn checks(node: &Node) -> Vec<Check> {
 }
 
 /// A node whose task panicked a moment ago may do so again.
-fn tasks_check(unsteady: Option<Task>) -> Check {
+fn tasks_check(unsteady: Option<Task>) -> HealthCheck {
     let (passed, note) = match unsteady {
         None => (true, ""),
         Some(Task::Accept) => (false, "accepting clients panicked"),
@@ -182,14 +182,14 @@ fn tasks_check(unsteady: Option<Task>) -> Check {
         Some(Task::Summary) => (true, "the summary panicked"),
         Some(Task::Certificate) => (true, "reading the certificate panicked"),
     };
-    Check { name: "tasks", passed, note: note.to_owned() }
+    HealthCheck { name: "tasks", passed, note: note.to_owned() }
 }
 
 /// A node that has never reached Redis, or alone does not, is not to be sent clients. When Redis is gone for all of
 /// them, taking every node out would only add a storm of clients to the trouble.
 ///
 /// `trouble` is a sentence about the fault in the work with Redis.
-fn cluster_check(status: RedisStatus, trouble: Option<String>) -> Check {
+fn cluster_check(status: RedisStatus, trouble: Option<String>) -> HealthCheck {
     let (passed, note) = match status {
         RedisStatus::Joined => (true, ""),
         RedisStatus::Degraded => (true, "degraded: Redis does not answer"),
@@ -198,15 +198,15 @@ fn cluster_check(status: RedisStatus, trouble: Option<String>) -> Check {
         RedisStatus::Wedged => (false, "some connections of this node are missing"),
     };
     let notes = [note.to_owned()].into_iter().chain(trouble).filter(|note| !note.is_empty());
-    Check { name: "redis", passed, note: notes.collect::<Vec<_>>().join("; ") }
+    HealthCheck { name: "redis", passed, note: notes.collect::<Vec<_>>().join("; ") }
 }
 
-fn readiness(checks: &[Check], verbose: bool) -> HttpResponse {
+fn readiness(checks: &[HealthCheck], verbose: bool) -> HttpResponse {
     let ready = checks.iter().all(|check| check.passed);
     let (status, verdict) =
         if ready { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
     let mut lines = Vec::new();
-    for Check { name, passed, note } in checks.iter().filter(|check| verbose || !check.passed) {
+    for HealthCheck { name, passed, note } in checks.iter().filter(|check| verbose || !check.passed) {
         let verdict = if *passed { format!("[+] {name} ok") } else { format!("[-] {name} failed") };
         lines.push(if note.is_empty() { verdict } else { format!("{verdict} ({note})") });
     }
@@ -226,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn readiness_names_what_failed_and_on_demand_what_did_not() {
         async fn check(passed: [bool; 2], verbose: bool, status: u16, body: &str) {
-            let checks = [Check::new("one", passed[0]), Check::new("two", passed[1])];
+            let checks = [HealthCheck::new("one", passed[0]), HealthCheck::new("two", passed[1])];
             let answer = readiness(&checks, verbose);
             assert_eq!(answer.status(), status);
             assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);

@@ -43,12 +43,12 @@ pub(crate) enum CrossSite {
 
 impl CrossSite {
     pub(crate) fn answer(self) -> HttpResponse {
-        tracing::debug!(reason = ?self, "request of a cross_site page refused");
+        tracing::debug!(reason = ?self, "request of another site's page refused");
         text(StatusCode::FORBIDDEN, self.to_string())
     }
 }
 
-/// Passes a request that no cross_site page sent: from a program, or from a page of this machine or of the node itself.
+/// Passes a request that no other site's page sent: from a program, or from a page of this machine or of the node.
 pub(crate) fn check(headers: &HeaderMap, uri: &Uri, hosts: Hosts) -> Result<(), CrossSite> {
     check_host(headers, uri, hosts)?;
     check_site(headers)?;
@@ -248,7 +248,7 @@ mod tests {
         for own in ["same-origin", "same-site", "none"] {
             assert_eq!(site(own), Ok(()));
         }
-        // To a browser a page of localhost is cross_site to 127.0.0.1.
+        // To a browser a page of localhost is one of another site than 127.0.0.1.
         let loopback =
             [("host", "127.0.0.1"), ("origin", "http://localhost:3000"), ("sec-fetch-site", "cross-site")];
         assert_eq!(judge(&loopback, Hosts::Loopback), Ok(()));

@@ -9,7 +9,7 @@ const LINE_BYTES_KEPT: usize = 64;
 
 #[derive(Debug, Default)]
 pub(crate) struct Framing {
-    place: Place,
+    state: FramingState,
     /// The beginning of the line that is being read, without blanks in a value and zeros before a number.
     line: Vec<u8>,
     has_colon: bool,
@@ -20,7 +20,7 @@ pub(crate) struct Framing {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
+enum FramingState {
     #[default]
     RequestLine,
     Header,
@@ -41,22 +41,25 @@ impl Framing {
     /// Reads the next bytes of the connection.
     pub(crate) fn read(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            match self.place {
-                Place::Body(left) => {
+            match self.state {
+                FramingState::Body(left) => {
                     let left = skip(&mut bytes, left);
-                    self.place = if left == 0 { Place::RequestLine } else { Place::Body(left) };
+                    self.state = if left == 0 { FramingState::RequestLine } else { FramingState::Body(left) };
                 }
-                Place::Chunk(left) => {
+                FramingState::Chunk(left) => {
                     let left = skip(&mut bytes, left);
-                    self.place = if left == 0 { Place::ChunkSize } else { Place::Chunk(left) };
+                    self.state = if left == 0 { FramingState::ChunkSize } else { FramingState::Chunk(left) };
                 }
-                Place::RequestLine | Place::Header | Place::ChunkSize | Place::Trailer => {
+                FramingState::RequestLine
+                | FramingState::Header
+                | FramingState::ChunkSize
+                | FramingState::Trailer => {
                     let end = memchr::memchr(b'\n', bytes);
                     let part = &bytes[..end.unwrap_or(bytes.len())];
                     self.keep(part);
                     let Some(end) = end else { return };
                     bytes = &bytes[end + 1..];
-                    self.place = self.after_line();
+                    self.state = self.after_line();
                     self.line.clear();
                     self.has_colon = false;
                 }
@@ -70,11 +73,11 @@ impl Framing {
             if self.line.len() == LINE_BYTES_KEPT {
                 return;
             }
-            let says_nothing = match self.place {
-                Place::Header if self.has_colon => {
+            let says_nothing = match self.state {
+                FramingState::Header if self.has_colon => {
                     matches!(byte, b' ' | b'\t') || byte == b'0' && self.line.last() == Some(&b':')
                 }
-                Place::ChunkSize => byte == b'0' && self.line.is_empty(),
+                FramingState::ChunkSize => byte == b'0' && self.line.is_empty(),
                 _ => false,
             };
             if !says_nothing {
@@ -84,18 +87,18 @@ impl Framing {
         }
     }
 
-    fn after_line(&mut self) -> Place {
+    fn after_line(&mut self) -> FramingState {
         let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
-        match self.place {
+        match self.state {
             // Empty lines before a request are skipped (RFC 9112, section 2.2).
-            Place::RequestLine if line.is_empty() => Place::RequestLine,
-            Place::RequestLine => {
+            FramingState::RequestLine if line.is_empty() => FramingState::RequestLine,
+            FramingState::RequestLine => {
                 self.length = None;
                 self.is_chunked = false;
-                Place::Header
+                FramingState::Header
             }
-            Place::Header if line.is_empty() => self.after_head(),
-            Place::Header => {
+            FramingState::Header if line.is_empty() => self.after_head(),
+            FramingState::Header => {
                 let mut parts = line.splitn(2, |byte| *byte == b':');
                 let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
                 if name.eq_ignore_ascii_case(b"transfer-encoding") {
@@ -105,9 +108,9 @@ impl Framing {
                     let value = std::str::from_utf8(value).unwrap_or_default();
                     self.length = Some(if value.is_empty() { 0 } else { value.parse().unwrap_or(u64::MAX) });
                 }
-                Place::Header
+                FramingState::Header
             }
-            Place::ChunkSize => {
+            FramingState::ChunkSize => {
                 let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
                 // Without zeros nothing is left of 0.
                 let size = match std::str::from_utf8(&line[..digits]) {
@@ -116,24 +119,24 @@ impl Framing {
                     Err(_) => None,
                 };
                 match size.unwrap_or(u64::MAX) {
-                    0 => Place::Trailer,
-                    size => Place::Chunk(size.saturating_add(2)),
+                    0 => FramingState::Trailer,
+                    size => FramingState::Chunk(size.saturating_add(2)),
                 }
             }
-            Place::Trailer if line.is_empty() => Place::RequestLine,
-            place => place,
+            FramingState::Trailer if line.is_empty() => FramingState::RequestLine,
+            state => state,
         }
     }
 
-    fn after_head(&mut self) -> Place {
+    fn after_head(&mut self) -> FramingState {
         self.heads += 1;
         if self.is_chunked && self.length.is_some() {
             self.doubtful.get_or_insert(self.heads);
         }
         match self.length {
-            _ if self.is_chunked => Place::ChunkSize,
-            Some(length) if length > 0 => Place::Body(length),
-            _ => Place::RequestLine,
+            _ if self.is_chunked => FramingState::ChunkSize,
+            Some(length) if length > 0 => FramingState::Body(length),
+            _ => FramingState::RequestLine,
         }
     }
 }
@@ -204,7 +207,7 @@ mod tests {
             let expected = heads.clone().position(|request| [BOTH, BOTH_TURNED].contains(request));
             prop_assert_eq!(framing.doubtful(), expected.map(|index| index as u64 + 1));
             prop_assert_eq!(framing.heads, heads.count() as u64);
-            prop_assert_eq!(framing.place, Place::RequestLine);
+            prop_assert_eq!(framing.state, FramingState::RequestLine);
         }
 
         #[test]
