@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::peers::{
     Call, CallResult, Cluster, HELD, Held, HeldQuestion, ORDERS_KEPT, Receiver, SINGLE, Single, user_topic,
 };
-use crate::topics::follow::{Follow, Step};
+use crate::topics::follow::{Follow, NextStep};
 use crate::topics::repair::PART;
 
 /// How long a call of another node may take; nobody waits for it any more by then.
@@ -49,8 +49,8 @@ pub(super) async fn follow(node: Node, cluster: Cluster, mut calls: Receiver<Eve
                 Some(event) => follower.take(event).await,
                 None => return,
             },
-            () = missed.notified() => follower.follow.doubt(),
-            _ = checks.tick() => follower.follow.doubt(),
+            () = missed.notified() => follower.follow.mark_dirty(),
+            _ = checks.tick() => follower.follow.mark_dirty(),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => follower.repair().await,
         }
     }
@@ -98,7 +98,7 @@ impl CommandFollower {
                 self.order(epoch, publication).await;
             }
             Event::Interrupted { .. } => {
-                self.follow.doubt();
+                self.follow.mark_dirty();
                 // What is not kept may have been missed for good.
                 for inbox in self.node.inboxes.all.iter() {
                     inbox.send(ShardMessage::User(UserMessage::AllHeard));
@@ -109,7 +109,7 @@ impl CommandFollower {
     }
 
     async fn order(&mut self, epoch: Epoch, publication: Arc<Publication>) {
-        if self.follow.take(epoch, &publication) == Step::Deliver {
+        if self.follow.take(epoch, &publication) == NextStep::Deliver {
             self.call(&publication).await;
         }
     }
@@ -138,7 +138,7 @@ impl CommandFollower {
                 }
             }
             Err(_) => {
-                self.follow.doubt();
+                self.follow.mark_dirty();
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -23,7 +23,7 @@ use pace::Pace;
 pub(crate) struct Follow {
     position: Option<Position>,
     /// The reason to ask the stream, if there is one.
-    doubt: Option<Doubt>,
+    dirty: Option<DirtyReason>,
     pace: Pace,
     /// Publications that came too early.
     waiting: VecDeque<Stamped>,
@@ -38,7 +38,7 @@ pub(crate) struct Follow {
 
 /// The reason to ask a stream. The greater one outweighs the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Doubt {
+enum DirtyReason {
     /// A publication of another epoch came.
     Epoch,
     /// Something may have been missed.
@@ -73,7 +73,7 @@ pub(crate) struct Stamped {
 
 /// What to do with a publication that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum NextStep {
     Deliver,
     /// It was delivered before.
     Repeated,
@@ -83,7 +83,7 @@ pub(crate) enum Step {
 
 /// A question to the stream: what came after `since`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct StreamQuestion {
     pub since: Position,
     /// How many publications had begun to wait.
     arrived: u64,
@@ -119,52 +119,56 @@ impl Follow {
     pub(crate) fn begin(&mut self, position: Position) {
         let begun = *self.position.get_or_insert(position);
         if begun.epoch != position.epoch {
-            self.doubt();
+            self.mark_dirty();
         }
     }
 
     /// The stream has to be asked.
-    pub(crate) fn is_doubtful(&self) -> bool {
-        self.doubt.is_some()
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty.is_some()
     }
 
     /// When the stream is to be asked, if it has to be.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.doubt.map(|doubt| self.pace.due(doubt))
+        self.dirty.map(|reason| self.pace.due(reason))
     }
 
     /// Something may have been missed.
-    pub(crate) fn doubt(&mut self) {
-        self.doubt = Some(Doubt::Gap);
+    pub(crate) fn mark_dirty(&mut self) {
+        self.dirty = Some(DirtyReason::Gap);
     }
 
-    /// The question to ask the stream now. What raises doubt from here on raises it anew.
-    pub(crate) fn ask(&mut self) -> Option<Asked> {
+    /// The question to ask the stream now. A change from here on makes the stream dirty anew.
+    pub(crate) fn ask(&mut self) -> Option<StreamQuestion> {
         let since = self.position?;
-        // Doubt that came before the beginning is for when it has begun.
-        self.doubt = None;
-        Some(Asked { since, arrived: self.arrived, crowded_out: std::mem::take(&mut self.crowded_out) })
+        // DirtyReason that came before the beginning is for when it has begun.
+        self.dirty = None;
+        Some(StreamQuestion {
+            since,
+            arrived: self.arrived,
+            crowded_out: std::mem::take(&mut self.crowded_out),
+        })
     }
 
-    pub(crate) fn take(&mut self, epoch: Epoch, publication: &Arc<Publication>) -> Step {
+    pub(crate) fn take(&mut self, epoch: Epoch, publication: &Arc<Publication>) -> NextStep {
         let offset = publication.offset;
         match self.position {
-            Some(at) if at.epoch == epoch && offset <= at.offset => Step::Repeated,
+            Some(at) if at.epoch == epoch && offset <= at.offset => NextStep::Repeated,
             Some(at) if at.epoch != epoch || offset != at.offset + 1 => {
-                let doubt = if at.epoch == epoch { Doubt::Gap } else { Doubt::Epoch };
-                self.doubt = self.doubt.max(Some(doubt));
-                self.keep(doubt, Stamped { epoch, publication: publication.clone() });
-                Step::Early
+                let reason = if at.epoch == epoch { DirtyReason::Gap } else { DirtyReason::Epoch };
+                self.dirty = self.dirty.max(Some(reason));
+                self.keep(reason, Stamped { epoch, publication: publication.clone() });
+                NextStep::Early
             }
             _ => {
                 self.position = Some(Position { epoch, offset });
-                Step::Deliver
+                NextStep::Deliver
             }
         }
     }
 
     /// Takes the stream's answer to a question: all that is missing, or the first part of it.
-    pub(crate) fn repair(&mut self, asked: Asked, answer: Recovery, now: Instant) -> Repaired {
+    pub(crate) fn repair(&mut self, asked: StreamQuestion, answer: Recovery, now: Instant) -> Repaired {
         let lost = !answer.complete && !answer.is_too_long;
         let has_moved = if lost {
             self.position != Some(asked.since)
@@ -173,7 +177,7 @@ impl Follow {
         };
         if has_moved {
             // The answer is to a question that is not asked any more.
-            self.doubt();
+            self.mark_dirty();
             self.pace.asked(true, now);
             return Repaired::default();
         }
@@ -206,25 +210,25 @@ impl Follow {
         let is_part = answer.is_too_long && has_advanced;
         self.pace.asked(lost || (repaired.deliver.is_empty() && !is_part), now);
         for stamped in waiting {
-            if self.take(stamped.epoch, &stamped.publication) == Step::Deliver {
+            if self.take(stamped.epoch, &stamped.publication) == NextStep::Deliver {
                 repaired.deliver.push(stamped);
             }
         }
         if answer.is_too_long && self.position.is_some_and(|at| at.offset < top) {
-            self.doubt();
+            self.mark_dirty();
             repaired.is_part = is_part;
         }
         repaired
     }
 
     /// Keeps a publication until the stream was asked, if there is room.
-    fn keep(&mut self, doubt: Doubt, stamped: Stamped) {
+    fn keep(&mut self, reason: DirtyReason, stamped: Stamped) {
         let bytes = stamped.publication.data.len() + Self::WAITING_BYTES_EACH;
         let has_room = self.waiting_bytes + bytes <= Self::WAITING_BYTES_MAX;
-        match doubt {
+        match reason {
             // Repeated publications of other streams get no memory: this stream's own can be read.
-            Doubt::Epoch if self.pace.is_slow() || !has_room => self.unkept += 1,
-            Doubt::Gap if !has_room => self.crowded_out.add(stamped.publication.offset),
+            DirtyReason::Epoch if self.pace.is_slow() || !has_room => self.unkept += 1,
+            DirtyReason::Gap if !has_room => self.crowded_out.add(stamped.publication.offset),
             _ => {
                 self.waiting_bytes += bytes;
                 self.arrived += 1;
@@ -235,7 +239,7 @@ impl Follow {
 
     /// Drops publications that had arrived before the stream was asked and are not in it. Returns how many, with those
     /// that were not kept.
-    fn drop_foreign(&mut self, asked: Asked, top: Position) -> u64 {
+    fn drop_foreign(&mut self, asked: StreamQuestion, top: Position) -> u64 {
         let first = self.arrived - self.waiting.len() as u64;
         let known = asked.arrived.saturating_sub(first);
         let (before, mut number) = (self.waiting.len(), 0);

@@ -18,7 +18,7 @@ use crate::message::{
 /// What a topic's owner does next.
 #[derive(Debug)]
 pub(super) enum Job {
-    Subscribe(Subscribe),
+    Subscribe(SubscribeJob),
     Unsubscribe(Address, Membership),
     UpdatePresence(Arc<ClientInfo>, bool),
     Publish(Publish, PublishCaller),
@@ -33,7 +33,7 @@ pub(super) enum Job {
 
 /// A subscription that a client wants.
 #[derive(Debug)]
-pub(super) struct Subscribe {
+pub(super) struct SubscribeJob {
     pub from: Address,
     pub membership: Membership,
     pub wanted: Wanted,
@@ -41,7 +41,7 @@ pub(super) struct Subscribe {
     pub allowance: Option<ReadAllowance>,
 }
 
-impl Subscribe {
+impl SubscribeJob {
     pub(super) fn bytes_max(&self) -> usize {
         bytes_max(self.allowance.as_ref())
     }

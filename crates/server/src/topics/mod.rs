@@ -36,8 +36,8 @@ use crate::inbox::Inboxes;
 use crate::message::{Address, PublishCaller, ShardMessage, TopicCall, UserAdmission};
 use crate::settings::{EngineSettings, Settings};
 use crate::tasks::Alarm;
-use follow::{Follow, Stamped, Step};
-use jobs::{Job, Subscribe};
+use follow::{Follow, NextStep, Stamped};
+use jobs::{Job, SubscribeJob};
 
 /// Publications that go to the engine together at most.
 const GROUP_MAX: usize = 256;
@@ -162,7 +162,7 @@ impl Topics {
                 };
             }
             TopicRequest::Subscribe { membership, wanted } => {
-                Job::Subscribe(Subscribe { from, membership, wanted, allowance })
+                Job::Subscribe(SubscribeJob { from, membership, wanted, allowance })
             }
             TopicRequest::Unsubscribe { membership } => Job::Unsubscribe(from, membership),
             TopicRequest::UpdatePresence { info, join_leave } => Job::UpdatePresence(info, join_leave),
@@ -247,7 +247,7 @@ impl Topics {
             let due = if is_due { self.fresh.borrow_mut().pop_front() } else { None };
             let Some((_, topic)) = due else { return };
             if self.position(&topic).is_some_and(|position| position.offset == 0) {
-                self.following(&topic, Follow::doubt);
+                self.following(&topic, Follow::mark_dirty);
                 self.enqueue_repair(&topic);
                 self.note_fresh(topic);
             }
@@ -283,7 +283,7 @@ impl Topics {
         }
     }
 
-    /// Has the topic, which is doubtful, repaired with the next sweep.
+    /// Has the topic, which is dirty, repaired with the next sweep.
     fn postpone_repair(&self, name: &TopicName) {
         let mut topics = self.topics.borrow_mut();
         let is_wanted =
@@ -365,9 +365,9 @@ impl Topics {
             Event::Publication { topic, publication, epoch: Some(epoch) } => {
                 let step = self.following(&topic, |follow| follow.take(epoch, &publication));
                 match step {
-                    Some(Step::Deliver) => self.send_stamped(topic, Stamped { epoch, publication }),
-                    Some(Step::Early) => self.enqueue_repair(&topic),
-                    Some(Step::Repeated) => {}
+                    Some(NextStep::Deliver) => self.send_stamped(topic, Stamped { epoch, publication }),
+                    Some(NextStep::Early) => self.enqueue_repair(&topic),
+                    Some(NextStep::Repeated) => {}
                     // A node that is set to keep nothing still gets what others keep.
                     None => self.send(Push::Publication { topic, publication, epoch: None }),
                 }
@@ -375,7 +375,7 @@ impl Topics {
             Event::Join { topic, info } => self.send(Push::Join { topic, info }),
             Event::Leave { topic, info } => self.send(Push::Leave { topic, info }),
             Event::Interrupted { topic } => {
-                self.following(&topic, Follow::doubt);
+                self.following(&topic, Follow::mark_dirty);
                 self.enqueue_repair(&topic);
             }
         }

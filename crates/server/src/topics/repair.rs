@@ -20,13 +20,13 @@ pub(super) const PARTS_MAX: usize = 32;
 pub(crate) const PART: Limit = Limit { publications: usize::MAX, bytes: 256 << 10 };
 
 impl Topics {
-    /// A part of the repair that doubt has asked for; the rest is asked for anew. What fails is tried again with a later
+    /// A part of the repair of a dirty stream; the rest is asked for anew. What fails is tried again with a later
     /// sweep.
     pub(super) async fn repair(self: &Rc<Self>, name: &TopicName) {
         let room = self.room_for_part().await;
         let is_wanted = self.topics.borrow_mut().get_mut(name).is_some_and(|topic| {
             topic.repairing = false;
-            topic.follow.is_doubtful() && topic.total > 0
+            topic.follow.is_dirty() && topic.total > 0
         });
         let history = self.namespace(name).ok().and_then(|namespace| namespace.history);
         let (true, Some(history)) = (is_wanted, history) else { return };
@@ -68,7 +68,7 @@ impl Topics {
             answer = self.engine.recover_part(name, since, 1, history.meta_ttl).await;
         }
         let answer = answer.inspect_err(|_| {
-            self.following(name, Follow::doubt);
+            self.following(name, Follow::mark_dirty);
         })?;
         self.counters.position_checks.add(1);
         let has_missed = !answer.complete || !answer.publications.is_empty();

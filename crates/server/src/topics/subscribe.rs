@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::Topics;
 use super::follow::Follow;
-use super::jobs::{Job, Subscribe, error};
+use super::jobs::{Job, SubscribeJob, error};
 use crate::message::{Address, ShardMessage};
 
 /// How often what a client missed is compared with what was delivered meanwhile, before it counts as lost.
@@ -31,13 +31,13 @@ const ATTEMPTS_MAX: usize = 16;
 
 impl Topics {
     /// Makes a subscription, and those that wait right behind it.
-    pub(super) async fn do_subscribes(self: &Rc<Self>, name: &TopicName, first: Subscribe) {
+    pub(super) async fn do_subscribes(self: &Rc<Self>, name: &TopicName, first: SubscribeJob) {
         let jobs = self.following_jobs(name, |job| matches!(job, Job::Subscribe(_)));
         let following = jobs.into_iter().filter_map(|job| match job {
             Job::Subscribe(subscribe) => Some(subscribe),
             _ => None,
         });
-        let group: Vec<Subscribe> = [first].into_iter().chain(following).collect();
+        let group: Vec<SubscribeJob> = [first].into_iter().chain(following).collect();
         match self.prepare(name).await {
             Ok(history) => {
                 let present = self.make_present(name, &group).await;
@@ -48,14 +48,14 @@ impl Topics {
                 side_by_side(group.into_iter().map(each)).await;
             }
             Err(error) => {
-                for Subscribe { from, membership, allowance, .. } in group {
+                for SubscribeJob { from, membership, allowance, .. } in group {
                     let answer = Answer::Subscribed { topic: name.clone(), membership, result: Err(error) };
                     self.answer(from, answer, allowance);
                 }
             }
         }
         self.leave_if_last(name).await;
-        // What was doubtful while nobody was subscribed is asked for now.
+        // A stream that got dirty while nobody was subscribed is asked now.
         self.enqueue_repair(name);
     }
 
@@ -81,7 +81,7 @@ impl Topics {
     }
 
     /// Makes those present who want to be, all together.
-    async fn make_present(&self, name: &TopicName, group: &[Subscribe]) -> Result<(), RequestError> {
+    async fn make_present(&self, name: &TopicName, group: &[SubscribeJob]) -> Result<(), RequestError> {
         let memberships = group.iter().map(|subscribe| &subscribe.membership);
         let members: Vec<Member> = memberships
             .filter(|membership| membership.presence)
@@ -129,7 +129,7 @@ impl Topics {
     async fn do_subscribe(
         self: &Rc<Self>,
         name: &TopicName,
-        subscribe: Subscribe,
+        subscribe: SubscribeJob,
         present: Result<(), RequestError>,
         history: Option<HistoryBounds>,
     ) {
@@ -139,7 +139,7 @@ impl Topics {
         };
         let is_too_long = result.as_ref().is_ok_and(|joined| joined.is_too_long);
         let may_grow = subscribe.may_grow();
-        let Subscribe { from, membership, wanted, allowance } = subscribe;
+        let SubscribeJob { from, membership, wanted, allowance } = subscribe;
         let allowance = match allowance {
             Some(allowance) if is_too_long && may_grow => {
                 self.undo_presence(name, &membership).await;
@@ -167,7 +167,7 @@ impl Topics {
     async fn join(
         self: &Rc<Self>,
         name: &TopicName,
-        subscribe: &Subscribe,
+        subscribe: &SubscribeJob,
         history: Option<HistoryBounds>,
     ) -> Result<Joined, RequestError> {
         let Some(history) = history else { return Ok(Joined::default()) };

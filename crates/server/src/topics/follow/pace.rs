@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Doubt;
+use super::DirtyReason;
 
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -25,10 +25,10 @@ impl Pace {
     const QUIET: Duration = Duration::from_secs(1);
 
     /// When to ask for that reason. A time in the past is now.
-    pub(super) fn due(&self, doubt: Doubt) -> Instant {
-        let pause = match doubt {
-            Doubt::Epoch => self.pause,
-            Doubt::Gap => self.pause.min(Self::MISSED_PAUSE_MAX),
+    pub(super) fn due(&self, reason: DirtyReason) -> Instant {
+        let pause = match reason {
+            DirtyReason::Epoch => self.pause,
+            DirtyReason::Gap => self.pause.min(Self::MISSED_PAUSE_MAX),
         };
         self.asked.map_or_else(Instant::now, |asked| asked + pause)
     }

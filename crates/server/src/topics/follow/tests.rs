@@ -35,7 +35,7 @@ fn offsets(repaired: &Repaired) -> Vec<u64> {
     repaired.deliver.iter().map(|stamped| stamped.publication.offset).collect()
 }
 
-fn repair(follow: &mut Follow, asked: Asked, answer: Recovery) -> Repaired {
+fn repair(follow: &mut Follow, asked: StreamQuestion, answer: Recovery) -> Repaired {
     follow.repair(asked, answer, Instant::now())
 }
 
@@ -48,21 +48,21 @@ fn following(number: u64, offset: u64) -> Follow {
 #[test]
 fn what_follows_is_delivered_once() {
     let mut follow = following(1, 4);
-    assert_eq!(follow.take(epoch(1), &publication(5)), Step::Deliver);
-    assert_eq!(follow.take(epoch(1), &publication(5)), Step::Repeated);
-    assert_eq!(follow.take(epoch(1), &publication(2)), Step::Repeated);
+    assert_eq!(follow.take(epoch(1), &publication(5)), NextStep::Deliver);
+    assert_eq!(follow.take(epoch(1), &publication(5)), NextStep::Repeated);
+    assert_eq!(follow.take(epoch(1), &publication(2)), NextStep::Repeated);
     assert_eq!(follow.position(), Some(at(1, 5)));
-    assert!(!follow.is_doubtful());
+    assert!(!follow.is_dirty());
 }
 
 #[test]
 fn a_hole_is_filled() {
     let mut follow = following(1, 4);
-    assert_eq!(follow.take(epoch(1), &publication(7)), Step::Early);
-    assert!(follow.is_doubtful());
+    assert_eq!(follow.take(epoch(1), &publication(7)), NextStep::Early);
+    assert!(follow.is_dirty());
     let asked = follow.ask().unwrap();
     assert_eq!(asked.since, at(1, 4));
-    assert_eq!(follow.take(epoch(1), &publication(8)), Step::Early);
+    assert_eq!(follow.take(epoch(1), &publication(8)), NextStep::Early);
     let repaired = repair(&mut follow, asked, answer(1, 7, true, [5, 6, 7]));
     assert_eq!((repaired.lost, offsets(&repaired)), (false, vec![5, 6, 7, 8]));
     assert_eq!(follow.position(), Some(at(1, 8)));
@@ -71,26 +71,26 @@ fn a_hole_is_filled() {
 #[test]
 fn a_large_hole_is_filled_part_by_part() {
     let mut follow = following(1, 4);
-    assert_eq!(follow.take(epoch(1), &publication(9)), Step::Early);
+    assert_eq!(follow.take(epoch(1), &publication(9)), NextStep::Early);
     let asked = follow.ask().unwrap();
     let repaired = repair(&mut follow, asked, part(1, 9, [5, 6]));
     assert_eq!((repaired.lost, repaired.is_part, offsets(&repaired)), (false, true, vec![5, 6]));
     assert!(follow.due().unwrap() <= Instant::now());
     // What follows the part is delivered at once, and what comes too early waits.
-    assert_eq!(follow.take(epoch(1), &publication(7)), Step::Deliver);
-    assert_eq!(follow.take(epoch(1), &publication(10)), Step::Early);
+    assert_eq!(follow.take(epoch(1), &publication(7)), NextStep::Deliver);
+    assert_eq!(follow.take(epoch(1), &publication(10)), NextStep::Early);
     let asked = follow.ask().unwrap();
     assert_eq!(asked.since, at(1, 7));
     let repaired = repair(&mut follow, asked, part(1, 10, [8]));
     // The rest of it had arrived.
     assert_eq!((repaired.lost, repaired.is_part, offsets(&repaired)), (false, false, vec![8, 9, 10]));
-    assert!(!follow.is_doubtful());
+    assert!(!follow.is_dirty());
 }
 
 #[test]
 fn a_hole_of_which_the_rest_is_gone_is_a_loss() {
     let mut follow = following(1, 4);
-    follow.doubt();
+    follow.mark_dirty();
     let asked = follow.ask().unwrap();
     assert!(repair(&mut follow, asked, part(1, 9, [5, 6])).is_part);
     let asked = follow.ask().unwrap();
@@ -102,7 +102,7 @@ fn a_hole_of_which_the_rest_is_gone_is_a_loss() {
 #[test]
 fn a_part_that_others_have_delivered_is_gone_on_from() {
     let mut follow = following(1, 4);
-    follow.doubt();
+    follow.mark_dirty();
     let (first, second) = (follow.ask().unwrap(), follow.ask().unwrap());
     assert!(repair(&mut follow, first, part(1, 9, [5, 6])).is_part);
     let repaired = repair(&mut follow, second, part(1, 9, [5, 6]));
@@ -114,7 +114,7 @@ fn a_part_that_others_have_delivered_is_gone_on_from() {
 fn parts_that_lead_nowhere_are_asked_for_later_and_later() {
     let mut follow = following(1, 4);
     let now = Instant::now();
-    follow.doubt();
+    follow.mark_dirty();
     for _ in 0..3 {
         let asked = follow.ask().unwrap();
         assert!(!follow.repair(asked, part(1, 9, []), now).is_part);
@@ -125,9 +125,9 @@ fn parts_that_lead_nowhere_are_asked_for_later_and_later() {
 #[test]
 fn what_arrived_meanwhile_is_not_delivered_again() {
     let mut follow = following(1, 4);
-    follow.doubt();
+    follow.mark_dirty();
     let asked = follow.ask().unwrap();
-    assert_eq!(follow.take(epoch(1), &publication(5)), Step::Deliver);
+    assert_eq!(follow.take(epoch(1), &publication(5)), NextStep::Deliver);
     let repaired = repair(&mut follow, asked, answer(1, 6, true, [5, 6]));
     assert_eq!((repaired.lost, offsets(&repaired)), (false, vec![6]));
 }
@@ -135,7 +135,7 @@ fn what_arrived_meanwhile_is_not_delivered_again() {
 #[test]
 fn a_loss_is_said_and_what_comes_next_is_delivered() {
     let mut follow = following(1, 4);
-    assert_eq!(follow.take(epoch(1), &publication(9)), Step::Early);
+    assert_eq!(follow.take(epoch(1), &publication(9)), NextStep::Early);
     let asked = follow.ask().unwrap();
     let repaired = repair(&mut follow, asked, answer(1, 9, false, []));
     assert_eq!((repaired.lost, offsets(&repaired)), (true, vec![9]));
@@ -145,7 +145,7 @@ fn a_loss_is_said_and_what_comes_next_is_delivered() {
 #[test]
 fn another_epoch_is_a_loss() {
     let mut follow = following(1, 4);
-    assert_eq!(follow.take(epoch(2), &publication(1)), Step::Early);
+    assert_eq!(follow.take(epoch(2), &publication(1)), NextStep::Early);
     let asked = follow.ask().unwrap();
     let repaired = repair(&mut follow, asked, answer(2, 1, false, []));
     assert_eq!((repaired.lost, offsets(&repaired)), (true, vec![1]));
@@ -155,8 +155,8 @@ fn another_epoch_is_a_loss() {
 #[test]
 fn offsets_that_jumped_are_followed_when_the_stream_says_so() {
     let mut follow = following(1, 4);
-    follow.doubt();
-    assert_eq!(follow.take(epoch(1), &publication(1_048_581)), Step::Early);
+    follow.mark_dirty();
+    assert_eq!(follow.take(epoch(1), &publication(1_048_581)), NextStep::Early);
     let asked = follow.ask().unwrap();
     let repaired = repair(&mut follow, asked, answer(1, 1_048_581, true, [1_048_581]));
     assert_eq!((repaired.lost, offsets(&repaired)), (false, vec![1_048_581]));
@@ -172,33 +172,33 @@ fn too_much_at_once_is_asked_for_again() {
     follow.take(epoch(1), &large(2));
     let asked = follow.ask().unwrap();
     for offset in 3..10 {
-        assert_eq!(follow.take(epoch(1), &large(offset)), Step::Early);
+        assert_eq!(follow.take(epoch(1), &large(offset)), NextStep::Early);
     }
     assert!(follow.waiting_bytes <= Follow::WAITING_BYTES_MAX);
     let repaired = repair(&mut follow, asked, answer(1, 2, true, [1, 2]));
     assert_eq!(offsets(&repaired), [1, 2, 3]);
-    assert!(follow.is_doubtful());
+    assert!(follow.is_dirty());
 }
 
 #[test]
-fn doubt_from_before_the_beginning_stays() {
+fn a_dirty_stream_stays_dirty_when_it_begins() {
     let mut follow = Follow::default();
-    follow.doubt();
+    follow.mark_dirty();
     assert_eq!(follow.ask(), None);
     follow.begin(at(1, 3));
-    assert!(follow.is_doubtful());
+    assert!(follow.is_dirty());
     assert_eq!(follow.ask().map(|asked| asked.since), Some(at(1, 3)));
-    assert!(!follow.is_doubtful());
+    assert!(!follow.is_dirty());
 }
 
 #[test]
 fn an_answer_that_comes_too_late_to_matter_is_asked_for_again() {
     let mut follow = following(1, 4);
-    follow.doubt();
+    follow.mark_dirty();
     let asked = follow.ask().unwrap();
-    assert_eq!(follow.take(epoch(1), &publication(5)), Step::Deliver);
+    assert_eq!(follow.take(epoch(1), &publication(5)), NextStep::Deliver);
     assert!(!repair(&mut follow, asked, answer(1, 5, false, [])).lost);
-    assert!(follow.is_doubtful());
+    assert!(follow.is_dirty());
     let asked = follow.ask().unwrap();
     assert!(repair(&mut follow, asked, answer(2, 0, false, [])).lost);
     // Of two that asked at the same time, the second learns nothing from the old stream's answer.
@@ -211,12 +211,12 @@ fn what_the_stream_does_not_know_is_dropped_and_counted() {
     // Of another stream, and of this one above its top.
     for (number, offset) in [(2, 1), (2, 5), (1, 99)] {
         let mut follow = following(1, 4);
-        assert_eq!(follow.take(epoch(number), &publication(offset)), Step::Early);
+        assert_eq!(follow.take(epoch(number), &publication(offset)), NextStep::Early);
         let asked = follow.ask().unwrap();
         let repaired = repair(&mut follow, asked, answer(1, 4, true, []));
         assert_eq!(repaired, Repaired { foreign: 1, ..Repaired::default() });
         assert_eq!((follow.due(), follow.waiting_bytes, follow.waiting.len()), (None, 0, 0));
-        assert_eq!(follow.take(epoch(1), &publication(5)), Step::Deliver);
+        assert_eq!(follow.take(epoch(1), &publication(5)), NextStep::Deliver);
     }
 }
 
@@ -224,9 +224,9 @@ fn what_the_stream_does_not_know_is_dropped_and_counted() {
 fn what_arrives_after_the_question_is_asked_for_again() {
     for (number, offset) in [(2, 1), (1, 9)] {
         let mut follow = following(1, 4);
-        follow.doubt();
+        follow.mark_dirty();
         let asked = follow.ask().unwrap();
-        assert_eq!(follow.take(epoch(number), &publication(offset)), Step::Early);
+        assert_eq!(follow.take(epoch(number), &publication(offset)), NextStep::Early);
         let repaired = repair(&mut follow, asked, answer(1, 4, true, []));
         assert_eq!(repaired, Repaired::default());
         let asked = follow.ask().unwrap();
@@ -239,18 +239,18 @@ fn what_arrives_after_the_question_is_asked_for_again() {
 fn a_loss_leaves_the_position_within_the_stream() {
     let mut follow = following(1, 4);
     let asked = follow.ask().unwrap();
-    assert_eq!(follow.take(epoch(1), &publication(1 << 40)), Step::Early);
+    assert_eq!(follow.take(epoch(1), &publication(1 << 40)), NextStep::Early);
     assert!(repair(&mut follow, asked, answer(1, 9, false, [])).lost);
     assert_eq!(follow.position(), Some(at(1, 9)));
-    assert!(follow.is_doubtful());
+    assert!(follow.is_dirty());
 }
 
 #[test]
-fn beginning_elsewhere_than_where_one_is_raises_doubt() {
+fn beginning_elsewhere_than_where_one_is_makes_it_dirty() {
     let mut follow = Follow::default();
-    assert_eq!(follow.take(epoch(2), &publication(7)), Step::Deliver);
+    assert_eq!(follow.take(epoch(2), &publication(7)), NextStep::Deliver);
     follow.begin(at(1, 4));
-    assert!(follow.is_doubtful());
+    assert!(follow.is_dirty());
     let asked = follow.ask().unwrap();
     assert!(repair(&mut follow, asked, answer(1, 4, false, [])).lost);
     assert_eq!(follow.position(), Some(at(1, 4)));
@@ -307,8 +307,8 @@ fn nothing_that_arrives_makes_a_node_ask_without_end() {
     let many = |follow: &mut Follow, tick| _ = follow.take(epoch(2 + tick % 900), &publication(1));
     let asked = asked_in(60, many);
     assert!((4..=20).contains(&asked), "asked {asked} times because of many other streams");
-    let doubt = |follow: &mut Follow, _| follow.doubt();
-    let asked = asked_in(60, doubt);
+    let mark = |follow: &mut Follow, _| follow.mark_dirty();
+    let asked = asked_in(60, mark);
     assert!((50..=75).contains(&asked), "asked {asked} times because something may be missing");
 }
 
@@ -354,16 +354,16 @@ proptest! {
         let mut top = 0;
         for (offset, asks) in arrivals {
             top = top.max(offset);
-            if follow.take(epoch(1), &publication(offset)) == Step::Deliver {
+            if follow.take(epoch(1), &publication(offset)) == NextStep::Deliver {
                 delivered.push(offset);
             }
-            if asks && follow.is_doubtful() {
+            if asks && follow.is_dirty() {
                 let asked = follow.ask().unwrap();
                 delivered.extend(offsets(&repair(&mut follow, asked, after(asked.since.offset, top))));
             }
         }
-        follow.doubt();
-        while follow.is_doubtful() {
+        follow.mark_dirty();
+        while follow.is_dirty() {
             let asked = follow.ask().unwrap();
             delivered.extend(offsets(&repair(&mut follow, asked, after(asked.since.offset, top))));
         }
