@@ -114,9 +114,9 @@ impl Drop for OwnedTask {
 
 /// Tells the owner of a task when the task panics. To be dropped with the task.
 #[derive(Debug)]
-pub(crate) struct Alarm(pub Rc<Notify>);
+pub(crate) struct PanicAlarm(pub Rc<Notify>);
 
-impl Drop for Alarm {
+impl Drop for PanicAlarm {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.notify_one();
@@ -165,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_told_and_an_end_is_not() {
         let told = Rc::<Notify>::default();
-        let alarm = || Alarm(told.clone());
+        let alarm = || PanicAlarm(told.clone());
         tokio::task::LocalSet::new()
             .run_until(async {
                 let ended = alarm();

@@ -35,7 +35,7 @@ use crate::counters::Counters;
 use crate::inbox::Inboxes;
 use crate::message::{Address, PublishCaller, ShardMessage, TopicCall, UserAdmission};
 use crate::settings::{EngineSettings, Settings};
-use crate::tasks::Alarm;
+use crate::tasks::PanicAlarm;
 use follow::{Follow, NextStep, Stamped};
 use jobs::{Job, SubscribeJob};
 
@@ -315,7 +315,7 @@ impl Topics {
         // An engine in memory answers at once, and then no task is needed.
         let mut work = Box::pin(self.clone().work(name));
         if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            let alarm = Alarm(self.broken.clone());
+            let alarm = PanicAlarm(self.broken.clone());
             tokio::task::spawn_local(async move {
                 let _alarm = alarm;
                 planted::run("topic", work).await;
