@@ -142,7 +142,7 @@ impl Node {
 
     /// A topic with its namespace.
     pub(crate) fn topic(&self, name: &str) -> Result<(TopicName, &Namespace), NameError> {
-        let namespace = self.settings.topics.of(name)?;
+        let namespace = self.settings.namespaces.of(name)?;
         Ok((TopicName::new(name).ok_or(NameError::Empty)?, namespace))
     }
 

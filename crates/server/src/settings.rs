@@ -26,7 +26,7 @@ pub struct Settings {
     /// Threads that own connections, at least 1.
     pub shards: usize,
     pub client: ClientSettings,
-    pub topics: Namespaces,
+    pub namespaces: Namespaces,
     pub origins: Origins,
     pub connection_tokens: TokenSettings,
     /// For subscription tokens; `None` uses `connection_tokens`.

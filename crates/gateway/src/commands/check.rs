@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: CheckArguments) -> Result<(), Failure> {
 
 fn summary(loaded: &Loaded, warnings: usize) -> String {
     let settings = &loaded.settings;
-    let mut namespaces: Vec<&str> = settings.topics.named().map(|namespace| &*namespace.name).collect();
+    let mut namespaces: Vec<&str> = settings.namespaces.named().map(|namespace| &*namespace.name).collect();
     namespaces.sort_unstable();
     let tokens = &settings.connection_tokens;
     let algorithms: Vec<&str> = [

@@ -65,7 +65,7 @@ impl SigningKeys {
         Ok(Self {
             connection: settings.connection_tokens,
             subscription: settings.subscription_tokens,
-            topics: settings.topics,
+            topics: settings.namespaces,
             info_format: settings.client.info_format,
         })
     }

@@ -108,7 +108,7 @@ impl Config {
             internal_address: self.internal.checked_socket(&self.server, checks),
             shards: self.server.checked_shards(checks),
             client: self.client.settings(self.topics.publication_format.into(), checks),
-            topics: self.topics.settings(checks),
+            namespaces: self.topics.settings(checks),
             origins: self.client.origins(checks),
             connection_tokens,
             subscription_tokens,
@@ -151,7 +151,7 @@ mod tests {
         assert!(checks.errors.is_empty() && checks.warnings.is_empty(), "{checks:?}");
         assert_eq!(format!("{:?}", settings.client), format!("{:?}", fanwire_hub::ClientSettings::default()));
         assert_eq!(
-            format!("{:?}", settings.topics.rules),
+            format!("{:?}", settings.namespaces.rules),
             format!("{:?}", fanwire_hub::NameRules::default())
         );
     }

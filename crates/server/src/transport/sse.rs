@@ -136,7 +136,7 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
         claims.iter().flat_map(|claims| &claims.topics).map(|grant| &*grant.topic).collect();
     let personal = settings.client.personal_topic.as_ref().filter(|_| !user.is_empty());
     if let Some(personal) = personal {
-        let topic = settings.topics.personal_topic(&personal.namespace, user);
+        let topic = settings.namespaces.personal_topic(&personal.namespace, user);
         topic.map_err(|error| name_refusal(error, user))?;
     }
     // The connection token subscribes to what it grants already.
@@ -153,10 +153,10 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
         return Err(limit("subscription tokens"));
     }
     for topic in granted.iter().copied().chain(topics.iter().map(|topic| &**topic)) {
-        settings.topics.of(topic).map_err(|error| name_refusal(error, topic))?;
+        settings.namespaces.of(topic).map_err(|error| name_refusal(error, topic))?;
     }
     if let Some(claims) = &claims {
-        claims.check(settings.client.info_format, &settings.topics).map_err(unfit_refusal)?;
+        claims.check(settings.client.info_format, &settings.namespaces).map_err(unfit_refusal)?;
     }
     let mut tokens = HashMap::new();
     for token in asked.subscription_tokens {
@@ -165,7 +165,7 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
         let verified = gate.node.tokens.verify_subscription(&token, gate.node.now().unix());
         let claims = verified.map_err(token_refusal)?;
         still_good(gate, claims.expiry)?;
-        claims.check(&settings.topics).map_err(unfit_refusal)?;
+        claims.check(&settings.namespaces).map_err(unfit_refusal)?;
         if *claims.user == *user {
             tokens.entry(claims.topic).or_insert(token);
         }
@@ -174,9 +174,10 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
         ConnectRequest { token: asked.token.into_owned(), name: "sse".to_owned(), ..Default::default() };
     let mut commands = vec![Command { id: 1, connect: Some(connect), ..Default::default() }];
     for topic in topics {
-        let namespace = settings.topics.of(&topic).map_err(|error| name_refusal(error, &topic))?;
+        let namespace = settings.namespaces.of(&topic).map_err(|error| name_refusal(error, &topic))?;
         let token = tokens.remove(&*topic);
-        if token.is_none() && !may_subscribe(&settings.client, &settings.topics, namespace, &topic, user) {
+        if token.is_none() && !may_subscribe(&settings.client, &settings.namespaces, namespace, &topic, user)
+        {
             let message = format!("permission denied: {topic}");
             return Err(Refusal::new(StatusCode::FORBIDDEN, RequestError::PermissionDenied, message));
         }

@@ -28,11 +28,12 @@ pub(crate) fn api_settings(shards: usize) -> Settings {
     let format = |name: &str, publication_format| Namespace {
         name: name.into(),
         publication_format,
-        ..settings.topics.default.clone()
+        ..settings.namespaces.default.clone()
     };
     let more = [format("object", PublicationFormat::JsonObject), format("binary", PublicationFormat::Binary)];
-    let named: Vec<_> = settings.topics.named().cloned().chain(more).collect();
-    settings.topics = Namespaces::new(settings.topics.rules.clone(), settings.topics.default.clone(), named);
+    let named: Vec<_> = settings.namespaces.named().cloned().chain(more).collect();
+    settings.namespaces =
+        Namespaces::new(settings.namespaces.rules.clone(), settings.namespaces.default.clone(), named);
     settings
 }
 

@@ -88,7 +88,11 @@ pub(crate) fn settings(shards: usize) -> Settings {
             commands_per_second_max: 0,
             ..ClientSettings::default()
         },
-        topics: Namespaces::new(NameRules::default(), open, [history, cache, room, newest, latest, stream]),
+        namespaces: Namespaces::new(
+            NameRules::default(),
+            open,
+            [history, cache, room, newest, latest, stream],
+        ),
         origins: Origins::default(),
         connection_tokens: TokenSettings {
             hmac_secret: Some(SecretString::from(SECRET)),

@@ -121,7 +121,7 @@ async fn a_great_burst_reaches_everybody_byte_by_byte() {
     settings.client.pong_timeout = None;
     settings.client.ping_interval = None;
     // A stream of events begins before its subscription is made: presence tells when all are there.
-    settings.topics.default.presence = true;
+    settings.namespaces.default.presence = true;
     let gateway = TestGateway::start(settings).await;
     let small = || RawSocket::open_small(gateway.address, RECEIVE_BYTES);
     let mut frames = Vec::new();

@@ -253,11 +253,11 @@ async fn who_wants_to_be_the_only_one_is_not_refused_for_those_whom_it_replaces(
 #[tokio::test]
 async fn a_subscribe_that_is_refused_is_no_leave() {
     let nodes = cluster(|settings| {
-        let mut both = settings.topics.of("room:1").unwrap().clone();
-        both.history = settings.topics.of("history:1").unwrap().history;
+        let mut both = settings.namespaces.of("room:1").unwrap().clone();
+        both.history = settings.namespaces.of("history:1").unwrap().history;
         both.force_recovery = true;
         both.name = "both".into();
-        settings.topics = Namespaces::new(NameRules::default(), settings.topics.default.clone(), [both]);
+        settings.namespaces = Namespaces::new(NameRules::default(), settings.namespaces.default.clone(), [both]);
     })
     .await;
     let mut watcher = nodes[0].client().await;

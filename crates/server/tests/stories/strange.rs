@@ -33,7 +33,7 @@ pub(crate) fn any(shards: usize) -> Settings {
     };
     let mut settings = settings(shards);
     settings.client.info_format = PublicationFormat::NotEmpty;
-    settings.topics = Namespaces::new(NameRules::default(), Namespace::default(), [open]);
+    settings.namespaces = Namespaces::new(NameRules::default(), Namespace::default(), [open]);
     settings
 }
 
