@@ -22,7 +22,7 @@ use serde::de::IgnoredAny;
 
 use crate::settings::{Expected, TokenSettings};
 use claims::Claims;
-use keys::Keys;
+use keys::VerifyingKeys;
 
 pub use keys::{KeyError, KeyProblem};
 
@@ -90,7 +90,7 @@ impl Tokens {
 /// The rules for one kind of tokens.
 #[derive(Debug)]
 struct Verifier {
-    keys: Keys,
+    keys: VerifyingKeys,
     audience: Option<Expected>,
     issuer: Option<Expected>,
     user_claim: Option<String>,
@@ -100,7 +100,7 @@ struct Verifier {
 impl Verifier {
     fn new(settings: &TokenSettings, section: &'static str) -> Result<Self, KeyError> {
         Ok(Self {
-            keys: Keys::new(settings, section)?,
+            keys: VerifyingKeys::new(settings, section)?,
             audience: settings.audience.clone(),
             issuer: settings.issuer.clone(),
             user_claim: settings.user_claim.clone(),
@@ -121,7 +121,7 @@ impl Verifier {
             return Err(TokenError::Invalid("it is not three parts with points between them"));
         };
         let header = decode(header, "its header is not base64url")?;
-        let Object(header): Object<Header<'_>> = serde_json::from_slice(&header)
+        let Object(header): Object<JwtHeader<'_>> = serde_json::from_slice(&header)
             .map_err(|_| TokenError::Invalid("its header is not a JSON object with `alg`"))?;
         if header.crit.is_some() {
             // RFC 7515, section 4.1.11: what must be understood and is not makes the token invalid.
@@ -165,7 +165,7 @@ impl Verifier {
 
 /// What the signature's check needs to know; `kid` and `typ` change nothing here.
 #[derive(Deserialize)]
-struct Header<'a> {
+struct JwtHeader<'a> {
     #[serde(borrow)]
     alg: Cow<'a, str>,
     crit: Option<IgnoredAny>,

@@ -68,7 +68,7 @@ pub enum KeyProblem {
 
 /// One place per family. The keys' `Debug` is redacted by their crate.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct VerifyingKeys {
     hmac: Option<DecodingKey>,
     hmac_previous: Option<PreviousKey>,
     dev: Option<DecodingKey>,
@@ -91,7 +91,7 @@ struct EcdsaKey {
     algorithm: Algorithm,
 }
 
-impl Keys {
+impl VerifyingKeys {
     pub(super) fn new(settings: &TokenSettings, section: &'static str) -> Result<Self, KeyError> {
         let named = |setting| move |problem| KeyError { section, setting, problem };
         let hmac_previous = settings.hmac_previous_secret.as_ref().map(hmac).transpose();
