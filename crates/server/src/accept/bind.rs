@@ -19,7 +19,7 @@ pub(crate) fn bind_alone(address: SocketAddr, backlog: u32) -> io::Result<std::n
     Ok(socket.into())
 }
 
-/// Whether nobody else has the address. Nothing listens meanwhile, so no client is turned away.
+/// Fails if another process has the address. It does not listen, so no client is refused meanwhile.
 pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
     bound(address, false).map(drop)
 }

@@ -1,8 +1,9 @@
-//! Refuses what a strange web page makes a browser send. `--dev` and an API with `api.insecure` ask for no key, so that
-//! the browser of anybody who reaches the node would call it for any page.
+//! Refuses requests that a page of another site makes a browser send. `--dev` and an API with `api.insecure` ask for no
+//! key, so without this any page could call the node through its visitors' browsers.
 //!
-//! A browser names the page in `Origin`, or at least says `Sec-Fetch-Site: cross-site`. A page whose own name was pointed
-//! at the node (DNS rebinding) passes both, as browsers take it for a page of the node. Its name is in `Host`.
+//! A browser names the page in `Origin`, or at least sends `Sec-Fetch-Site: cross-site`. A page whose own name was
+//! pointed at the node (DNS rebinding) passes both tests, since the browser takes it for a page of the node. Its name is
+//! in `Host`.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -24,7 +25,7 @@ pub(crate) enum Hosts {
     Private,
 }
 
-/// Why a request is refused.
+/// The reasons to refuse a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CrossSite {
     #[error(

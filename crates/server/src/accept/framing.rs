@@ -1,10 +1,10 @@
-//! Finds request heads that have both `Content-Length` and `Transfer-Encoding`. Two servers may take such a request for
-//! one and for two (RFC 9112, section 6.3), and hyper removes the length before anybody sees it.
+//! Finds request heads that have both `Content-Length` and `Transfer-Encoding`. One server may read such a request as
+//! one and another as two (RFC 9112, section 6.3), and hyper removes the length before the node sees it.
 //!
-//! It reads all bytes of a connection, from head to head, and keeps no more of them than the beginning of a line. It
-//! judges nothing else: what hyper refuses ends the connection.
+//! It reads all bytes of a connection, from head to head, and keeps only the beginning of a line. It checks nothing
+//! else: a request that hyper refuses ends the connection.
 
-/// Longer than the name of each header that counts and any length.
+/// Longer than the name of either header, and than any length.
 const LINE_BYTES_KEPT: usize = 64;
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ enum FramingState {
     #[default]
     RequestLine,
     Header,
-    /// So many bytes are left of it.
+    /// The number of its bytes that are left.
     Body(u64),
     ChunkSize,
     /// With its line break.

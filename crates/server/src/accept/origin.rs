@@ -1,5 +1,5 @@
-//! Which web pages may connect. Browsers name the page's origin in every request that a page makes, and nobody
-//! else does; so a request without it passes, and a page has to be allowed by name.
+//! The web pages that may connect. A browser names the page's origin in every request that the page makes, and no other
+//! client does. So a request without an origin passes, and a page has to be allowed by name.
 
 use hyper::header::{HeaderMap, HeaderValue, ORIGIN};
 use wildmatch::WildMatch;
@@ -16,7 +16,7 @@ struct Pattern {
     any_port: bool,
 }
 
-/// What a request's `Origin` header amounts to.
+/// The verdict on a request's `Origin` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin<'r> {
     /// Not a browser's page.

@@ -1,7 +1,6 @@
 //! The HTTP connections of a shard's own listening socket, until a request of theirs opens a connection of the shard.
 //!
-//! Every shard listens on the same address (SO_REUSEPORT), so the kernel spreads connections and no shard hands
-//! one to another.
+//! Every shard listens on the same address (SO_REUSEPORT), so the kernel spreads connections over the shards.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -37,10 +36,10 @@ use crate::route::{is_api_call, route};
 use crate::tasks::Task;
 use crate::transport::{Adopted, Gate, Routed};
 
-/// How long a node that goes down still accepts what waits in the kernel's queue.
+/// The time for which a node that shuts down still accepts connections from the kernel's queue.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Accepts until the node leaves, and ends when whoever has begun to ask for something is answered.
+/// Accepts until the node leaves, and returns when all requests that have begun are answered.
 pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: watch::Receiver<DrainPhase>) {
     let acceptor = Rc::new(Acceptor::new(gate, phase.clone()));
     tokio::select! {
@@ -54,17 +53,17 @@ pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: wat
     acceptor.all_answered().await;
 }
 
-/// What the connections of one listener share until they stay or end.
+/// The state that the connections of one listener share.
 struct Acceptor {
     gate: Rc<Gate>,
     phase: watch::Receiver<DrainPhase>,
     connections: Arc<HttpConnections>,
     times: Times,
-    /// Connections of which somebody waits for an answer.
+    /// The number of connections that wait for an answer.
     answering: watch::Sender<usize>,
 }
 
-/// A node that leaves waits for this connection.
+/// Makes a node that leaves wait for this connection.
 struct Answering(Rc<Acceptor>);
 
 impl Answering {
@@ -93,7 +92,7 @@ impl Acceptor {
         accept_all(listener, &self.connections, sockets, |stream, peer| self.open(stream, peer, None)).await;
     }
 
-    /// Accepts what waits in the kernel's queue, which closing the listener would reset.
+    /// Accepts the connections in the kernel's queue, which closing the listener would reset.
     async fn accept_waiting(self: &Rc<Self>, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
         loop {
@@ -104,7 +103,7 @@ impl Acceptor {
                     if stream.set_nodelay(true).is_err() {
                         continue;
                     }
-                    // Nobody has read what it asks, and the node must not be gone before somebody does.
+                    // Its request has not been read, and the node must not end before it is.
                     let has_begun = matches!(stream.peek(&mut [0]), Ok(1..));
                     let answering = has_begun.then(|| Answering::new(self));
                     self.open(TcpStream::from_std(stream)?, peer, answering);
@@ -112,7 +111,7 @@ impl Acceptor {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(_) => return Ok(()),
             }
-            // Those that came before it get room meanwhile.
+            // Earlier connections go on meanwhile.
             tokio::task::yield_now().await;
         }
     }
@@ -128,7 +127,7 @@ impl Acceptor {
         connection.is_served_by(task.abort_handle());
     }
 
-    /// Waits for what was begun, and for what begins meanwhile; what is kept open between requests ends by itself once
+    /// Waits for all answers, also to requests that begin meanwhile. Connections that are idle end by themselves once
     /// the node leaves.
     async fn all_answered(&self) {
         // The sender is never dropped before.
@@ -145,17 +144,17 @@ impl Acceptor {
         let deadline = Instant::now() + self.times.head;
         let mut first = first_byte(&stream, &connection, deadline).await;
         if first == FirstByte::Came && self.proxies().trust(peer) {
-            // Apart, as it is large.
+            // Boxed, as it is large.
             first = Box::pin(self.skip_proxy_header(&mut stream, peer, &connection, deadline)).await;
         }
         match first {
             FirstByte::Came if connection.begin(deadline).await => {
-                // Apart, so that a connection that sends nothing holds little.
+                // Boxed, so that a connection that sends nothing holds little memory.
                 let served =
                     self.gate.budget.paced(self.serve_begun(stream, connection.clone(), deadline, answering));
                 let mut served = Box::pin(served);
                 poll_fn(|context| {
-                    // Something happened: from here on the connection waits for its turn, not for its peer.
+                    // The connection waits for its turn now, not for its peer.
                     connection.waits_for_peer(false);
                     served.as_mut().poll(context)
                 })
@@ -167,7 +166,7 @@ impl Acceptor {
         }
     }
 
-    /// Takes the header that a trusted proxy may have sent ahead, and waits for the client's own first byte.
+    /// Takes the header that a trusted proxy may send first, and waits for the client's own first byte.
     async fn skip_proxy_header(
         &self,
         stream: &mut TcpStream,
@@ -195,7 +194,7 @@ impl Acceptor {
         Proxies(&self.gate.node.settings.admission.trusted_proxies)
     }
 
-    /// Serves a connection that has sent something.
+    /// Serves a connection that has sent a byte.
     async fn serve_begun(
         self: &Rc<Self>,
         stream: TcpStream,
@@ -205,13 +204,13 @@ impl Acceptor {
     ) {
         match &self.gate.node.tls {
             None => self.answer(stream, Watch::new(connection, self.times, deadline), answering).await,
-            // Apart, as it is several times as large: plain connections would leave a heap of holes behind.
+            // Boxed, as it is several times as large: plain connections would fragment the heap.
             Some(tls) => Box::pin(self.answer_encrypted(tls, stream, connection, deadline, answering)).await,
         }
     }
 
-    /// The handshake and the head of the first request have one time for both. Who has begun a handshake waits for an
-    /// answer, as if the request had come already.
+    /// The handshake and the first request's head share one deadline. A client that has begun a handshake waits for an
+    /// answer, as if its request had arrived.
     async fn answer_encrypted(
         self: &Rc<Self>,
         tls: &Tls,
@@ -299,13 +298,13 @@ impl Acceptor {
         poll_fn(|context| {
             if !is_leaving && leaving.as_mut().poll(context).is_ready() {
                 is_leaving = true;
-                // One that has not been served yet still is, once.
+                // A connection without a request so far gets one answer.
                 if is_asked.get() {
                     Pin::new(&mut connection).graceful_shutdown();
                 }
             }
             one_per_poll.begin();
-            // Errors are the peer's: a request that could not be read, or a connection cut.
+            // Errors are the peer's: an unreadable request or a broken connection.
             let served = connection.poll_without_shutdown(context).map(|_| ());
             let is_over = opened.borrow().is_some() || watch.poll_expired(context, time.as_mut()).is_ready();
             if is_over { Poll::Ready(()) } else { served }

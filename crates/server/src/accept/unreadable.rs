@@ -1,5 +1,5 @@
-//! Answers to requests that cannot be read as HTTP. hyper answers those by itself, with a status and no body; a sentence
-//! takes that answer's place, so that its reader learns what to change.
+//! Answers to requests that cannot be read as HTTP. hyper answers them with a status and no body. This puts a sentence
+//! into the answer that says what to change.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -147,7 +147,7 @@ mod tests {
     const TOO_LARGE: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: Sun, 29 Nov 2026 09:06:56 GMT\r\n\r\n";
     const FOUND: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody";
 
-    /// What arrives of what hyper writes, through a pipe that takes a few bytes at a time.
+    /// Returns the bytes that arrive when hyper writes through a pipe that takes a few bytes at a time.
     async fn arrives(slices: &[&str], vectored: bool) -> String {
         let (near, mut far) = duplex(7);
         let all = slices.concat();

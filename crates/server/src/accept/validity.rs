@@ -1,12 +1,12 @@
-//! Requests that two servers may read in two ways, refused with 400 before anything is done: what stands in front of the
-//! node may have decided about another request than the one that arrives here.
+//! Refuses requests that two servers may read in two ways with 400: a proxy in front of the node may have decided about
+//! another request than the node would serve.
 
 use hyper::header::{CONNECTION, HOST, HeaderValue};
 use hyper::{Request, StatusCode, Version};
 
 use crate::response::{HttpResponse, text};
 
-/// Why a request is not valid.
+/// The reasons for which a request is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Invalid {
     #[error("Bad Request: it has both Content-Length and Transfer-Encoding; one of them says where it ends.")]

@@ -1,4 +1,4 @@
-//! How long the answer to one request may become: one bound for all of its commands, kept while topics are read.
+//! The bytes that the answer to one request may have: one bound for all of its commands, kept while topics are read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -30,7 +30,7 @@ impl AnswerBudget {
         Self(Arc::new(AnswerBudgetShared { bytes_max, left, reads }))
     }
 
-    /// Waits for the turn of a command whose answer may be long. To be kept until [`AnswerBudget::take`].
+    /// Waits for the turn of a command whose answer may be long. Keep it until [`AnswerBudget::take`].
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.0.reads.acquire().await.ok()

@@ -1,4 +1,4 @@
-//! Who may call: whoever has one of the configured keys. A key is never repeated, logged or told by timing.
+//! Checks the key of a request. A key is never repeated, logged or revealed by timing.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use hyper::header::{AUTHORIZATION, HeaderMap};

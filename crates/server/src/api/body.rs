@@ -12,8 +12,8 @@ use super::refusal::HttpRefusal;
 /// From the head of a request to the end of its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long, and how much of, a refused body is still taken from its sender. Closing a connection while the peer
-/// sends would destroy the answer before the peer could read it.
+/// The time for which, and the bytes up to which, a refused body is still read. Closing a connection while the peer
+/// sends would destroy the answer before the peer reads it.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 const DISCARD_BYTES_MAX: usize = 64 << 20;
 

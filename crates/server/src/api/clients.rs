@@ -1,5 +1,5 @@
-//! Orders for clients: subscribe, unsubscribe, disconnect, refresh. Whoever is not there needs no order, so that
-//! is no error.
+//! Controlling clients: `subscribe`, `unsubscribe`, `disconnect`, `refresh`. It is no error if the client or user is not
+//! connected.
 
 use std::sync::Arc;
 

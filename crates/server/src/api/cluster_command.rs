@@ -1,4 +1,4 @@
-//! Calls that concern clients, wherever they are: done on this node, then on the others.
+//! Commands about clients, on whichever node they are: carried out on this node, then on the others.
 
 use fanwire_protocol::reason::RequestError;
 use serde_json::value::RawValue;
@@ -12,7 +12,7 @@ use crate::node::Node;
 use crate::peers::{Answers, CallResult, CallType, ORDER_BYTES_MAX, PATIENCE};
 use fanwire_protocol::json::fields::{FieldError, object};
 
-/// A call that was understood.
+/// A decoded command.
 #[derive(Clone, Debug)]
 pub(super) enum ClusterCommand {
     Subscribe(Whom, ApiSubscribe),
@@ -23,8 +23,8 @@ pub(super) enum ClusterCommand {
     Info,
 }
 
-/// Does a call on all nodes. The answer comes when it has been done. An order that a node did not do in time fails and
-/// names the node; a question is answered by those that do.
+/// Carries out a command on all nodes, and returns when that is done. An order that a node did not carry out in time
+/// fails and names the node; a question is answered by the nodes that reply.
 pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawValue) -> ApiReply {
     if node.cluster.is_some()
         && request.call_type() == CallType::Order
@@ -38,7 +38,7 @@ pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawVa
     let here = request.run_here(node).await;
     let Some(cluster) = &node.cluster else { return here };
     match &here {
-        // What is wrong here is wrong everywhere. What failed here may be done elsewhere.
+        // A mistake in the command is the same on every node. A failure of this node is its own.
         Err(error) if error.error() != RequestError::Internal => return here,
         _ => {}
     }
@@ -52,14 +52,14 @@ pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawVa
     }
 }
 
-/// Does a call of another node on this one.
+/// Carries out a command of another node on this one.
 pub(crate) async fn run_here(node: &Node, method: &str, parameters: &str) -> ApiReply {
     let method = Method::named(method).ok_or(ApiError::NOT_FOUND)?;
     ClusterCommand::decode(method, parameters)?.ok_or(ApiError::NOT_FOUND)?.run_here(node).await
 }
 
 impl ClusterCommand {
-    /// `None` for a method that concerns no other node.
+    /// Returns `None` for a method that concerns this node alone.
     pub(super) fn decode(method: Method, parameters: &str) -> Result<Option<Self>, FieldError> {
         Ok(Some(match method {
             Method::Subscribe => Self::Subscribe(object(parameters)?, object(parameters)?),
@@ -105,7 +105,7 @@ impl ClusterCommand {
     }
 }
 
-/// An order's result, or the first error with the node that it comes from.
+/// Returns an order's result, or the first error with the node that it comes from.
 fn done_by_all((name, here): (&str, CallResult), there: Answers) -> ApiReply {
     let result = here.map_err(|error| error.on_node(name))?;
     for (name, outcome) in there.outcomes {
@@ -114,7 +114,7 @@ fn done_by_all((name, here): (&str, CallResult), there: Answers) -> ApiReply {
     if there.missing.is_empty() { Ok(result) } else { Err(ApiError::not_done_by(&there.missing, PATIENCE)) }
 }
 
-/// Makes one answer of those of all nodes.
+/// Merges the answers of all nodes into one.
 fn merged(method: Method, outcomes: impl Iterator<Item = CallResult>, topics_max: usize) -> ApiReply {
     match method {
         Method::Channels => result(&ChannelsResult::merged(read(outcomes)?, topics_max)?),
@@ -122,7 +122,7 @@ fn merged(method: Method, outcomes: impl Iterator<Item = CallResult>, topics_max
     }
 }
 
-/// Every node's result, or the first error.
+/// Returns every node's result, or the first error.
 fn read<T: serde::de::DeserializeOwned>(
     outcomes: impl Iterator<Item = CallResult>,
 ) -> Result<Vec<T>, ApiError> {

@@ -1,5 +1,5 @@
-//! One command: from its method and parameters to a result in JSON, or an error. Counted and timed here, wherever
-//! it came from.
+//! One command: from its method and parameters to a result in JSON or an error. All commands are counted and timed
+//! here.
 
 use std::time::Instant;
 
@@ -27,13 +27,13 @@ pub(super) enum ApiCommand {
     PresenceStats(ApiTopic),
     History(ApiHistory),
     HistoryRemove(ApiTopic),
-    /// What concerns clients of every node, with its parameters as they came.
+    /// A command about clients of all nodes, with its parameters as they came.
     Cluster(ClusterCommand, Box<RawValue>),
     /// A method that is known and answered with error 104, calls of extensions among them.
     NotServed(Method),
 }
 
-/// What is asked of one topic and needs nothing else.
+/// The parameters of a command that names a topic and nothing else.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ApiTopic {
@@ -105,7 +105,7 @@ impl ApiCommand {
         reply.map(CommandState::Done)
     }
 
-    /// What to do instead where the answer is too long; `None` for a command whose answer never is.
+    /// The advice for a caller whose answer is too long; `None` for a command whose answer never is.
     fn instead(&self) -> Option<&'static str> {
         match self {
             Self::History(_) => Some(history::INSTEAD),
@@ -116,8 +116,8 @@ impl ApiCommand {
     }
 }
 
-/// Runs commands in their order, those that could not be understood to their errors. Publications that follow one
-/// another do not wait for each other's answers: what goes into one topic keeps its order and goes out together.
+/// Runs commands in order; one that could not be decoded has its error as its reply. Consecutive publications do not
+/// wait for each other's answers: those of one topic keep their order and are published together.
 pub(super) async fn in_order(
     node: &Node,
     budget: &AnswerBudget,

@@ -1,4 +1,4 @@
-//! What all requests have in common on their way from JSON: the body's text, and payloads in either form.
+//! Decodes what all requests share: the text of the body, and payloads in either form.
 
 use bytes::Bytes;
 use fanwire_protocol::json::{self, NotJson};

@@ -11,8 +11,8 @@ use fanwire_protocol::reason::RequestError;
 use hyper::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Why a command was not carried out. Client libraries compare it whole, so the standard codes keep their text
-/// wherever we have nothing to add.
+/// The reason for which a command failed. Client libraries compare it whole, so the standard codes keep their text
+/// where there is nothing to add.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct ApiError {
     #[serde(rename = "code", serialize_with = "serialize_number", deserialize_with = "deserialize_number")]

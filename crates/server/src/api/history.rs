@@ -1,4 +1,4 @@
-//! What a topic brought before.
+//! `history` and `history_remove`: the publications that a topic keeps.
 
 use fanwire_broker::{History, Limit};
 use fanwire_protocol::centrifuge::{Empty, HistoryResult};
@@ -44,7 +44,7 @@ impl From<ApiPosition> for StreamPosition {
     }
 }
 
-/// What to do where a page is too long.
+/// The advice for a caller whose page is too long.
 pub(super) const INSTEAD: &str =
     "ask for a page at a time, with limit, and since with the last page's last offset";
 

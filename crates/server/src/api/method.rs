@@ -1,6 +1,6 @@
 //! The methods' names and numbers.
 
-/// What a command asks for.
+/// The methods of commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
     Publish,

@@ -1,8 +1,8 @@
 //! The HTTP API for backends: `POST /api/METHOD`, several commands at once, and the older `POST /api`.
 //!
-//! One request is one walk: route, key, body, commands, answer. Whatever is refused before the commands is an HTTP
-//! status with a sentence; whatever a command is refused is an error in its answer. Its "channel" is our topic,
-//! and stays in this folder.
+//! A request passes route, key, body, commands and answer, in this order. A refusal before the commands is an HTTP
+//! status with a sentence; a command that fails has an error in its reply. The "channel" of this API is a topic; the
+//! word stays in this folder.
 
 mod auth;
 mod body;
@@ -59,7 +59,7 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> HttpRespon
             node.metrics.api_request(label, Some(refusal.status().as_u16().into()), started.elapsed());
             let mut answer = refusal.into_response();
             if !body.is_end_stream() {
-                // Whoever still sends has to be able to read why it should not.
+                // A caller that still sends has to be able to read the refusal.
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 body::discard(body);
             }
@@ -72,7 +72,7 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> HttpRespon
     answer
 }
 
-/// What a path asks for.
+/// The routes below `api.path`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ApiRoute {
     Method(Method),
@@ -81,7 +81,7 @@ enum ApiRoute {
 }
 
 impl ApiRoute {
-    /// `path` is what stands behind `api.path`. `None` for a method that nobody knows.
+    /// `path` is the part behind `api.path`. Returns `None` for an unknown method.
     fn of(path: &str) -> Option<Self> {
         match path {
             "" | "/" => Some(Self::Pipeline),

@@ -1,4 +1,4 @@
-//! What is going on: active topics, and the node itself.
+//! `channels` and `info`: active topics, and the nodes.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ struct ChannelResult {
 }
 
 impl ChannelsResult {
-    /// What several nodes have, together.
+    /// Merges the results of several nodes.
     pub(super) fn merged(results: Vec<Self>, topics_max: usize) -> Result<Self, ApiError> {
         let mut channels = BTreeMap::<String, ChannelResult>::new();
         for (name, ChannelResult { num_clients }) in results.into_iter().flat_map(|result| result.channels) {

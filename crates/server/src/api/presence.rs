@@ -1,4 +1,4 @@
-//! Who is in a topic.
+//! `presence` and `presence_stats`: the clients in a topic.
 
 use fanwire_hub::Namespace;
 use fanwire_protocol::TopicName;
@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::reply::{ApiReply, result};
 use crate::node::Node;
 
-/// What to do where the list is too long.
+/// The advice for a caller whose list is too long.
 pub(super) const INSTEAD: &str = "ask for presence_stats, or for fewer topics in one request";
 
 pub(super) async fn presence(node: &Node, budget: &AnswerBudget, channel: &str) -> ApiReply {

@@ -43,7 +43,7 @@ pub(super) struct ApiPublish {
     version_epoch: Box<str>,
 }
 
-/// Where the publication stands in its topic's stream; empty when it was not kept.
+/// The position of the publication in its topic's stream; empty if it was not kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct PublishResult {
     #[serde(skip_serializing_if = "is_default")]

@@ -18,17 +18,17 @@ use crate::peers::{
 use crate::topics::follow::{Follow, NextStep};
 use crate::topics::repair::PART;
 
-/// How long a call of another node may take; nobody waits for it any more by then.
+/// The time limit for a call of another node. The asking node has given up by then.
 const CALL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Calls of other nodes that are done at the same time.
+/// The most calls of other nodes that are carried out at the same time.
 const CALLS_MAX: usize = 1024;
 
-/// How often orders are compared with what is kept of them, whatever happens.
+/// The interval at which orders are compared with the stream, whatever happens.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 const _: () = assert!(CHECK_INTERVAL.as_secs() < UNPUBLISHED_META_TTL_MAX.as_secs());
 
-/// Between attempts to reach the engine.
+/// The pause between attempts to reach the engine.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows the calls of other nodes for as long as it is polled.
@@ -40,7 +40,7 @@ pub(super) async fn follow(node: Node, cluster: Cluster, mut calls: Receiver<Eve
         cluster,
     };
     follower.begin().await;
-    // Keeps alive where the orders stand, too.
+    // It also keeps the position of the stream alive.
     let mut checks = interval_at(Instant::now() + CHECK_INTERVAL, CHECK_INTERVAL);
     loop {
         let due = follower.follow.due();
@@ -59,13 +59,13 @@ pub(super) async fn follow(node: Node, cluster: Cluster, mut calls: Receiver<Eve
 struct CommandFollower {
     node: Node,
     cluster: Cluster,
-    /// How far the orders have been followed.
+    /// The position up to which the orders were followed.
     follow: Follow,
     calls: Arc<Semaphore>,
 }
 
 impl CommandFollower {
-    /// Subscribes, for good, and finds out where the orders stand.
+    /// Subscribes for good, and reads the position of the orders.
     async fn begin(&mut self) {
         let (redis, control) = (self.cluster.redis(), self.cluster.control_topic());
         // Calls may go through any of the connections.
@@ -74,7 +74,7 @@ impl CommandFollower {
         }
         loop {
             let top = async {
-                // Whether this node may join is known only then.
+                // This fails unless the node may join.
                 redis.peers().await?;
                 redis.subscribe(self.cluster.answers_topic()).await?;
                 redis.subscribe(control).await?;
@@ -99,7 +99,7 @@ impl CommandFollower {
             }
             Event::Interrupted { .. } => {
                 self.follow.mark_dirty();
-                // What is not kept may have been missed for good.
+                // Messages that are not kept may be lost.
                 for inbox in self.node.inboxes.all.iter() {
                     inbox.send(ShardMessage::User(UserMessage::AllHeard));
                 }
@@ -114,7 +114,7 @@ impl CommandFollower {
         }
     }
 
-    /// Reads the orders that may have been missed, or the first part of them.
+    /// Reads the orders that may be missing, or the first part of them.
     async fn repair(&mut self) {
         let (redis, control) = (self.cluster.redis(), self.cluster.control_topic());
         let Some(asked) = self.follow.ask() else { return };
@@ -131,7 +131,7 @@ impl CommandFollower {
                     redis.note_foreign(control, repaired.foreign);
                 }
                 if repaired.lost {
-                    tracing::warn!("orders of other nodes for clients of this one may have been lost");
+                    tracing::warn!("orders of other nodes to clients of this node may be lost");
                 }
                 for stamped in repaired.deliver {
                     self.call(&stamped.publication).await;
@@ -144,17 +144,17 @@ impl CommandFollower {
         }
     }
 
-    /// Begins a call of another node. Calls begin in order; none waits for the one before it to end.
+    /// Starts a call of another node. Calls start in order, and none waits for the end of another.
     async fn call(&self, publication: &Publication) {
         let call: Call<'_> = match serde_json::from_slice(&publication.data) {
             Ok(call) => call,
-            Err(error) => return tracing::warn!(%error, "another node says what cannot be read"),
+            Err(error) => return tracing::warn!(%error, "a call of another node cannot be decoded"),
         };
         let is_ours = call.from == self.cluster.id();
         if call.method == SINGLE {
             match serde_json::from_str::<Single>(call.parameters.get()) {
                 Ok(single) => self.node.owner_of(&single.user).send(single.heard(is_ours)),
-                Err(error) => tracing::warn!(%error, "another node says what cannot be read"),
+                Err(error) => tracing::warn!(%error, "a call of another node cannot be decoded"),
             }
             return;
         }
@@ -183,11 +183,11 @@ impl CommandFollower {
     }
 }
 
-/// Answers another node: the user's connections on this one that were admitted.
+/// Answers another node: the number of the user's connections that were admitted here.
 async fn held_here(node: &Node, parameters: &str) -> CallResult {
     let HeldQuestion { user } = serde_json::from_str(parameters).map_err(|_| RequestError::BadRequest)?;
     let owner = node.owner_of(user);
-    // A connection that was admitted before the question may not be known here yet.
+    // The barrier waits for connections that were admitted before the question.
     let (reached, barrier) = oneshot::channel();
     owner.send(ShardMessage::Call(user_topic(user), TopicCall::Barrier(reached)));
     let _ = barrier.await;

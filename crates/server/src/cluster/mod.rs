@@ -14,10 +14,10 @@ use crate::message::ShardMessage;
 use crate::node::Node;
 use crate::peers::{Arrivals, CallAnswer, Cluster, Receiver};
 
-/// Connections that are missing for so long while others are there are not just being opened anew.
+/// The time after which connections that are missing, while others are there, count as broken.
 const WEDGED_AFTER: Duration = Duration::from_secs(5);
 
-/// Does this node's part in the cluster for as long as it is polled.
+/// Carries out calls and takes answers for as long as it is polled.
 pub(crate) async fn run(node: Node, cluster: Cluster, arrivals: Arrivals) {
     let Arrivals { calls, missed, answers } = arrivals;
     tokio::join!(
@@ -28,7 +28,7 @@ pub(crate) async fn run(node: Node, cluster: Cluster, arrivals: Arrivals) {
     );
 }
 
-/// Notices connections that stay away while others are there.
+/// Notes connections to Redis that stay away while others are there.
 async fn watch_links(cluster: &Cluster) {
     let mut state = cluster.redis().state();
     let mut partial_since = None;
@@ -48,14 +48,14 @@ async fn watch_links(cluster: &Cluster) {
     }
 }
 
-/// Others took this node for dead and said that its clients left: they have to connect anew, and find what they
+/// Has all clients reconnect after other nodes fenced this one: their leaves were announced, and they recover what they
 /// missed.
 async fn reconnect_after_fencing(node: &Node, cluster: &Cluster) {
     let mut fenced = cluster.redis().fenced();
     while fenced.changed().await.is_ok() {
         tracing::warn!(
             connections = node.connections(),
-            "this node was out of reach for longer than its lease, so its clients have to connect anew"
+            "this node was fenced: it was out of reach for longer than its lease; its clients reconnect"
         );
         for inbox in node.inboxes.all.iter() {
             inbox.send(ShardMessage::Close(CloseReason::InsufficientState));
@@ -67,7 +67,7 @@ async fn take_answers(cluster: &Cluster, mut answers: Receiver<Arc<Publication>>
     while let Some(publication) = answers.receive().await {
         match serde_json::from_slice::<CallAnswer>(&publication.data) {
             Ok(answer) => cluster.take_answer(answer),
-            Err(error) => tracing::warn!(%error, "another node answers what cannot be read"),
+            Err(error) => tracing::warn!(%error, "an answer of another node cannot be decoded"),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! From the engine's connection to where events belong: the owner of their topic, or the cluster.
+//! Sends the events of the engine on: to the owner of their topic, or to the cluster.
 //!
-//! This runs on the connection's own task for one event after the other, and never waits. A shard that is too far
-//! behind is spared: a publication that is kept counts as missed, which its owner repairs; one that is not is dropped.
+//! This runs on the connection's own task, for one event after the other, and never waits. A shard whose fan-out is full
+//! gets no publication: one that is kept counts as missed, and its owner repairs that; any other is dropped.
 
 use std::sync::Arc;
 
@@ -14,27 +14,27 @@ use super::queue::{Receiver, queue};
 use crate::inbox::Inboxes;
 use crate::message::ShardMessage;
 
-/// What arrives for the cluster itself.
+/// The messages for the cluster itself.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     /// Events of `!control`.
     pub calls: Receiver<Event>,
-    /// Some of those did not fit.
+    /// Notified when some of them did not fit.
     pub missed: Arc<Notify>,
     pub answers: Receiver<Arc<Publication>>,
 }
 
-/// Other nodes' calls that wait to be done, in bytes. Beyond it orders are read from what is kept, and questions count
-/// as not asked.
+/// The bound on waiting calls of other nodes, in bytes. Beyond it orders are read from their stream, and questions are
+/// dropped.
 const CALLS_BYTES_MAX: usize = 16 << 20;
 
-/// Other nodes' answers that wait to be taken, in bytes. Beyond it answers count as none.
+/// The bound on waiting answers of other nodes, in bytes. Further answers are dropped.
 const ANSWERS_BYTES_MAX: usize = 32 << 20;
 
-/// What an event is counted for beside what it carries.
+/// The bytes that an event counts for beside its content.
 const EVENT_BYTES: usize = 256;
 
-/// What the engine is to call, and where events of the cluster's own topics arrive.
+/// Returns the function for the engine to call, and the receivers of the cluster's own topics.
 pub(super) fn deliver(inboxes: Inboxes) -> (Deliver, Arrivals) {
     let (call, calls) = queue(CALLS_BYTES_MAX);
     let (answer, answers) = queue(ANSWERS_BYTES_MAX);

@@ -1,4 +1,4 @@
-//! What nodes say to each other: calls of the API as they came, and their answers, in JSON.
+//! The messages between nodes, in JSON: calls of the API as they came, and their answers.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use super::names::ORDERS_KEPT;
 use crate::api::ApiError;
 use crate::message::{ShardMessage, UserMessage};
 
-/// Asks a node to do a call of the API for its own clients.
+/// Asks a node to carry out a call of the API for its own clients.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Call<'a> {
     /// The node that asks.
     pub from: Uuid,
-    /// When it asked, in seconds since 1970 by Redis' clock.
+    /// The time of the call, in seconds since 1970 by Redis' clock.
     pub sent: u64,
-    /// The asker's number for it; without one no answer is wanted.
+    /// The asking node's number for it; without one no answer is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<u64>,
     pub method: &'a str,
@@ -27,16 +27,16 @@ pub(crate) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// It is older than orders are kept, so whom it was for has gone or come anew. `now` is Redis' time.
+    /// Returns true if it is older than orders are kept: its clients have left or reconnected. `now` is Redis' time.
     pub(crate) fn is_overdue(&self, now: Duration) -> bool {
         now.as_secs().saturating_sub(self.sent) > ORDERS_KEPT.ttl.as_secs()
     }
 }
 
-/// The method of a call that every node does, the asking one too: [`Single`].
+/// The method of a call that every node carries out, the asking one too: [`Single`].
 pub(crate) const SINGLE: &str = "!single";
 
-/// Says that a connection of the asking node is to be its user's only one.
+/// Makes a connection of the asking node its user's only one.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Single {
     pub user: Box<str>,
@@ -45,19 +45,19 @@ pub(crate) struct Single {
 }
 
 impl Single {
-    /// For the user's owner. `is_ours` says that this node asked.
+    /// The message for the user's owner. `is_ours` means that this node asked.
     pub(crate) fn heard(self, is_ours: bool) -> ShardMessage {
         let here = is_ours.then_some(ClientId(self.connection));
         ShardMessage::User(UserMessage::Single { user: self.user, here })
     }
 
-    /// For the user's owner, on the node that asked, when the others could not be told.
+    /// The message for the user's owner on the asking node, if the call could not be sent.
     pub(crate) fn unsent(self) -> ShardMessage {
         ShardMessage::User(UserMessage::Unsent { user: self.user, here: ClientId(self.connection) })
     }
 }
 
-/// What came of it on one node.
+/// One node's answer to a call.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct CallAnswer {
     /// The node that answers.
@@ -70,7 +70,7 @@ pub(crate) struct CallAnswer {
     pub error: Option<ApiError>,
 }
 
-/// A result in JSON, or why there is none.
+/// A result in JSON, or an error.
 pub(crate) type CallResult = Result<Box<RawValue>, ApiError>;
 
 impl CallAnswer {

@@ -1,5 +1,5 @@
-//! Counting a user's connections by asking the nodes that hold them, as what Redis says of a dead node is true for as
-//! long as its lease lasts.
+//! Counts a user's connections by asking the nodes that hold them: Redis counts those of a dead node until its lease
+//! ends.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::message::{ShardMessage, UserMessage};
 /// The method of the question, see [`HeldQuestion`].
 pub(crate) const HELD: &str = "!held";
 
-/// How long the other nodes may take to answer. A connection waits for it.
+/// The time that other nodes have for an answer. A connection waits for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks a node for the number of the user's connections that it has admitted.
@@ -30,8 +30,8 @@ pub(crate) struct Held {
 }
 
 impl Cluster {
-    /// Asks the other nodes how many connections of the user they hold, until `enough` are confirmed or the time is
-    /// up. The user's owner is told how many were.
+    /// Asks the other nodes how many connections of the user they hold, until `enough` are confirmed or the time is over.
+    /// The user's owner gets the number.
     pub(crate) fn confirm_connections(&self, user: Box<str>, enough: usize) {
         let cluster = self.clone();
         self.0.thread.runtime.spawn(async move {

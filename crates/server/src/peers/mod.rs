@@ -1,7 +1,7 @@
 //! Calls to the other nodes: orders to clients and questions about them reach every node.
 //!
-//! Nodes talk through two topics of the cluster's own. `!control` carries orders, which are kept so that a node that
-//! was cut off does them when it is back, and questions, which are not. `!node:ID` carries the answers to one node.
+//! Nodes talk through two topics of the cluster's own. `!control` carries orders and questions. Orders are kept, so a
+//! node that was cut off carries them out when it is back; questions are not. `!node:ID` carries the answers to one node.
 
 mod names;
 mod call;
@@ -35,7 +35,7 @@ pub(crate) use held::{HELD, Held, HeldQuestion};
 pub(crate) use names::{ORDER_BYTES_MAX, ORDERS_KEPT, PATIENCE, user_topic};
 pub(crate) use queue::Receiver;
 
-/// How long a node that goes tries to say so.
+/// The time that a node which leaves has to tell the others.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A handle on the cluster that this node is part of. Cheap to clone.
@@ -45,22 +45,22 @@ pub(crate) struct Cluster(Arc<ClusterShared>);
 struct ClusterShared {
     redis: Redis,
     id: Uuid,
-    /// Where all nodes listen.
+    /// The topic of orders and questions to all nodes.
     control: TopicName,
-    /// Where answers to this node arrive.
+    /// The topic of answers to this node.
     answers: TopicName,
     inboxes: Inboxes,
     thread: Thread,
     /// Calls that wait for answers, by number.
     waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<CallAnswer>>>,
     next_call: AtomicU64,
-    /// Other nodes' orders arrive.
+    /// Orders of other nodes arrive.
     is_listening: AtomicBool,
     /// Some connections have been missing for a while, and others not.
     wedged: AtomicBool,
 }
 
-/// Why a node cannot even try to join its cluster.
+/// The reasons for which a node cannot try to join its cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     #[error("engine.redis: {0}")]
@@ -69,8 +69,8 @@ pub enum JoinError {
     Thread(#[from] io::Error),
 }
 
-/// Where everything that Redis sends is read: one thread beside the shards and the control runtime, so that neither
-/// health nor the API waits for a flood of messages.
+/// The thread that reads everything that Redis sends, beside the shards and the control runtime, so that neither health
+/// nor the API waits for a flood of messages.
 struct Thread {
     runtime: Handle,
     /// The thread ends when this is dropped.
@@ -90,26 +90,26 @@ impl Thread {
     }
 }
 
-/// How a node stands with Redis.
+/// The state of a node's connection to Redis and to its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RedisStatus {
-    /// It has not been reached yet.
+    /// Redis has not been reached yet.
     Connecting,
-    /// It was reached, and the node is not part of the cluster yet.
+    /// Redis was reached; the node is not part of the cluster yet.
     Joining,
     Joined,
-    /// It does not answer, to any node as far as this one can tell.
+    /// Redis does not answer, as far as this node can tell to no node.
     Degraded,
-    /// It answers, but not on every connection that this node needs.
+    /// Redis answers, but not on every connection that this node needs.
     Wedged,
 }
 
-/// Whether a call of the API changes something, or wants to know something.
+/// The two kinds of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallType {
-    /// Kept for nodes that are cut off.
+    /// Changes something. It is kept for nodes that are cut off.
     Order,
-    /// Worth nothing when it comes late.
+    /// Reads something. It is worth nothing when it comes late.
     Question,
 }
 
@@ -180,7 +180,7 @@ impl Cluster {
         self.0.wedged.store(wedged, Relaxed);
     }
 
-    /// How this node stands with Redis.
+    /// The state of this node's connection to Redis and to its cluster.
     pub(crate) fn status(&self) -> RedisStatus {
         // Before orders of other nodes arrive it is not safe to have clients.
         let is_listening = self.0.is_listening.load(Relaxed);
@@ -208,11 +208,14 @@ impl Cluster {
         missing.or_else(|| self.0.redis.not_permitted()).or_else(foreign)
     }
 
-    /// Leaves, and takes whatever is left of this node out of presence. Without it that happens when the lease ends.
+    /// Leaves the cluster, and removes the rest of this node's members from presence. Without it that happens when the
+    /// lease ends.
     pub(crate) async fn leave(&self) {
         let left = timeout(LEAVE_PATIENCE, self.0.redis.leave()).await;
         if !matches!(left, Ok(Ok(()))) {
-            tracing::warn!("the cluster could not be told that this node goes; it will notice");
+            tracing::warn!(
+                "the other nodes could not be told that this node leaves; they notice when its lease ends"
+            );
         }
     }
 
@@ -224,13 +227,13 @@ impl Cluster {
                 return why.clone();
             }
             if state.changed().await.is_err() {
-                // The engine has gone, and with it the node.
+                // The engine has ended, and the node with it.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Has a call of the API done on every other node, and returns what became of it.
+    /// Sends a call of the API to every other node, and returns the answers.
     pub(crate) async fn ask(
         &self,
         call_type: CallType,
@@ -249,8 +252,8 @@ impl Cluster {
         Ok(Answers { outcomes, missing })
     }
 
-    /// Sends a call to all other nodes and hands their answers to `take`, until it breaks or the time is up. Returns
-    /// the names of the nodes that have not answered by then.
+    /// Sends a call to all other nodes and hands their answers to `take`, until it breaks or the time is over. Returns
+    /// the names of the nodes that have not answered.
     async fn gather(
         &self,
         call_type: CallType,
@@ -302,7 +305,7 @@ impl Cluster {
         }
     }
 
-    /// Makes a connection of this node its user's only one, some time soon; every node is told, this one too.
+    /// Makes a connection of this node its user's only one. All nodes are told, this one too.
     pub(crate) fn make_single(&self, user: &str, connection: ClientId) {
         let single = Single { user: user.into(), connection: connection.0 };
         let cluster = self.clone();
@@ -325,7 +328,7 @@ impl Cluster {
         self.0.redis.peers().await.map_err(|_| RequestError::Internal)
     }
 
-    /// Redis' time, which is known once the node has joined, and nodes that have not are asked nothing.
+    /// Redis' time. It is known once the node has joined; before that no calls are made.
     fn seconds(&self) -> u64 {
         self.0.redis.time().unwrap_or_default().as_secs()
     }
@@ -339,7 +342,7 @@ impl Cluster {
     }
 }
 
-/// Takes answers to a call for as long as it is waited for.
+/// Takes the answers to a call while it waits for them.
 struct WaitingCall<'a> {
     cluster: &'a Cluster,
     number: u64,

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 /// The topic of orders and questions.
 pub(super) const CONTROL: &str = "!control";
-/// What names of topics with answers begin with.
+/// The prefix of topics with answers to one node.
 pub(super) const ANSWERS: &str = "!node:";
-/// What names of topics begin with whose members are a user's connections.
+/// The prefix of topics whose members are a user's connections.
 const USER: &str = "!user:";
 
 /// The topic whose members are a user's connections on all nodes.
@@ -23,13 +23,13 @@ pub(super) fn answers_topic(node: Uuid) -> TopicName {
     TopicName::new(&format!("{ANSWERS}{}", node.simple())).expect("the name is not empty")
 }
 
-/// How long other nodes may take to answer. An order that takes longer is done all the same.
+/// The time that other nodes have for an answer. An order that takes longer is still carried out.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An order's parameters; longer ones are answered error 107.
 pub(crate) const ORDER_BYTES_MAX: usize = 64 * 1024;
 
-/// How orders are kept for nodes that are cut off for a while.
+/// The history of orders, for nodes that are cut off for a while.
 pub(crate) const ORDERS_KEPT: HistoryOptions = HistoryOptions {
     size: 10_000,
     ttl: Duration::from_secs(5 * 60),

@@ -20,13 +20,13 @@ use crate::permit::AdmissionPermit;
 use crate::request_budget::RequestBudget;
 use crate::response::{HttpResponse, text};
 
-/// What requests on a shard's listener need.
+/// The things that requests on a shard's listener need.
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub node: Node,
     pub origins: AllowedOrigins,
     pub shard: usize,
-    /// What requests wait for, so that they leave the shard time for its clients.
+    /// The budget of requests, which leaves the shard time for its clients.
     pub budget: Rc<RequestBudget>,
     pub adopted: mpsc::UnboundedSender<Adopted>,
 }
@@ -34,13 +34,13 @@ pub(crate) struct Gate {
 impl Gate {
     /// Gives a socket to the shard.
     pub(crate) fn adopt(&self, adopted: Adopted) {
-        // A shard that is gone takes no more sockets, and the socket closes.
+        // A shard that has ended takes no sockets, and this one closes.
         let _ = self.adopted.send(adopted);
     }
 
-    /// Gives a place to one more client, or the answer that sends it away.
+    /// Returns a permit for one more client, or the response that refuses it.
     pub(crate) fn admit(&self) -> Result<AdmissionPermit, Box<HttpResponse>> {
-        // Also while the node goes down: an EventSource that is refused does not come back by itself.
+        // Also while the node shuts down: a refused EventSource does not come back by itself.
         self.node.permits.admit().map_err(|limit| {
             self.node.counters[self.shard].connections_rejected.add(1);
             let mut response = text(StatusCode::SERVICE_UNAVAILABLE, limit);
@@ -78,14 +78,14 @@ impl From<Result<Opening, Box<HttpResponse>>> for Routed {
 #[derive(Debug)]
 pub(crate) struct Adopted {
     pub socket: TcpStream,
-    /// What encrypts it, if anything does.
+    /// The TLS session, if the socket is encrypted.
     pub session: Option<Box<ServerConnection>>,
-    /// What the peer sent after its request.
+    /// The bytes that the peer sent after its request.
     pub early: Bytes,
     pub opening: Opening,
 }
 
-/// How the shard speaks on a connection.
+/// The protocol of a connection.
 #[derive(Debug)]
 pub(crate) enum Purpose {
     /// A client that speaks the protocol.

@@ -1,5 +1,5 @@
-//! The WebSocket handshake (RFC 6455 section 4.2): checks with an answer for each mistake, which form of the protocol
-//! the client speaks, and whether its messages are compressed.
+//! The upgrade to a WebSocket (RFC 6455 section 4.2): checks the request, with an answer for each mistake, and agrees on
+//! the form of the protocol and on compression.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -17,7 +17,7 @@ use super::{Gate, Opening, Purpose, write_header};
 use crate::accept::origin::Origin;
 use crate::response::{HttpResponse, only_get, refused_origin, text};
 
-/// Why a request is not a handshake.
+/// The reasons for which a request cannot be upgraded to a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum UpgradeError {
     #[error(
@@ -45,7 +45,7 @@ impl UpgradeError {
         }
     }
 
-    /// What tells a client how to do better.
+    /// The headers that tell a client what to change.
     fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
         match self {
             Self::NotAnUpgrade => vec![
@@ -135,14 +135,14 @@ fn check<B>(request: &Request<B>) -> Result<(), UpgradeError> {
     }
 }
 
-/// How messages are to be compressed, if the client offers a way that suits.
+/// Returns the agreement on compression, if the client offers one that the node accepts.
 fn compression<B>(request: &Request<B>) -> Option<Agreement> {
     let headers = request.headers().get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
     Deflate::negotiate(headers.filter_map(|header| header.to_str().ok()))
 }
 
-/// How the client wants to speak, and the sub-protocol to confirm. An empty header, as some clients send, says
-/// nothing.
+/// Returns the mode that the client asks for, and the sub-protocol to confirm. Some clients send an empty header, which
+/// counts as none.
 fn mode<B>(request: &Request<B>) -> (TransportMode, Option<&'static str>) {
     let headers = request.headers();
     let query = request.uri().query().unwrap_or("");
@@ -162,7 +162,7 @@ fn mode<B>(request: &Request<B>) -> (TransportMode, Option<&'static str>) {
     (TransportMode { wire, pings }, subprotocol)
 }
 
-/// Whether a comma-separated header holds a word, in any case.
+/// Returns true if a comma-separated header holds a word, in any case.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(token))

@@ -1,9 +1,9 @@
 //! The HTTP connections of one listener, in three groups with a limit each: those that have sent nothing, those with a
 //! request, and callers of the API.
 //!
-//! A group that is full makes room for a newcomer: one of its connections that the node waits for is ended. A
-//! connection that the node works for is never ended, so an honest request is always answered. Where all are worked
-//! for, newcomers wait, and no more are accepted meanwhile: a storm of honest clients queues in the kernel.
+//! A full group makes room for a new connection by ending one of which the node waits for the peer. A connection that
+//! the node works for is never ended, so an honest request is always answered. If the node works for all of them, new
+//! connections wait and no more are accepted: a storm of honest clients queues in the kernel.
 
 use std::io;
 use std::net::IpAddr;
@@ -32,15 +32,15 @@ pub(crate) struct GroupLimits {
 pub(crate) struct GroupLimit {
     /// Connections at most.
     pub max: usize,
-    /// How long a connection is waited for before it gives way to one of its own network. In a storm of honest clients
-    /// many are waited for although they do what they should, and none would be served if each pushed out another.
+    /// The time that a connection has before it gives way to one of its own network. In a storm of honest clients the
+    /// node waits for many of them, and none would be served if each pushed out another.
     pub patience: Duration,
 }
 
-/// A network that is waited for this part of a group more often than another gives way to it at once.
+/// A network gives way to another at once if it has more waiting connections by this part of the group.
 const FAIR_PART: usize = 4;
 
-/// Between two looks at connections that have been waited for long enough.
+/// The interval between two looks for connections whose time is over.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,13 +106,13 @@ struct Pool {
 #[derive(Debug)]
 struct Entry {
     group: ConnectionGroup,
-    /// Where it comes from, as far as a trusted proxy's header tells.
+    /// The address that it comes from, as far as a trusted proxy's header tells.
     from: IpAddr,
     /// The client that it counts for.
     network: ClientNetwork,
     /// Grows with every connection and every step of it: the lower, the longer the peer has been waited for.
     age: u64,
-    /// When this step of it began. A peer that sends a little does not begin it again.
+    /// The start of its current step. A peer that sends a little does not start it again.
     since: Instant,
     /// The node waits for the peer.
     is_evictable: bool,

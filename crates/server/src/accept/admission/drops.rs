@@ -1,4 +1,4 @@
-//! Connections that the node ended before their peer wished it, by reason.
+//! Counts the connections that the node ended, by reason.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,16 +23,16 @@ impl Port {
     }
 }
 
-/// Why a connection was ended.
+/// The reasons for which the node ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// It had sent nothing and gave way to another.
+    /// It had sent nothing, and made room for another.
     Silent,
-    /// It had no whole request, or did not take its answer, and gave way to another.
+    /// It had no whole request or did not take its answer, and made room for another.
     Request,
-    /// The same, and its last call was one of the API.
+    /// Like `Request`, and its last request was a call of the API.
     Api,
-    /// The node has no files left, and the connection gave way to another.
+    /// It made room for another when no files were left.
     Files,
     /// It sent no whole request head in time.
     HeadTimeout,
@@ -55,7 +55,7 @@ impl Reason {
         }
     }
 
-    /// The setting that decides it.
+    /// The setting with the limit.
     pub(super) fn setting(self, port: Port) -> &'static str {
         match (self, port) {
             (Self::Silent, _) => "server.silent_connections_max",
@@ -68,22 +68,22 @@ impl Reason {
         }
     }
 
-    /// Browsers open connections ahead and leave them unused: that is not worth a line.
+    /// Browsers open connections ahead and leave them unused, which is not worth a log line.
     fn is_usual(self) -> bool {
         self == Self::HeadTimeout
     }
 }
 
-/// Between two lines of the log for the same reason.
+/// The least interval between two log lines for one reason.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Drops {
     port: Port,
     counts: [AtomicU64; Reason::ALL.len()],
-    /// When each reason was logged last, and its count then.
+    /// The time of each reason's last log line, and its count then.
     logged: Mutex<[Option<(Instant, u64)>; Reason::ALL.len()]>,
-    /// When a failure to accept was logged last.
+    /// The time of the last log line about a failure to accept.
     failure_logged: Mutex<Option<Instant>>,
 }
 

@@ -1,7 +1,7 @@
-//! Which HTTP connections a listener keeps: the limits on them, the connection that gives way when a limit is
-//! reached, and the time a peer may take for each step.
+//! The limits on a listener's HTTP connections, the choice of the one that makes room when a limit is reached, and the
+//! time that a peer has for each step.
 //!
-//! A connection that a shard owns, a WebSocket or a stream, is none of these any more.
+//! A connection that a shard owns (a WebSocket or a stream) does not count here.
 
 mod connections;
 mod drops;

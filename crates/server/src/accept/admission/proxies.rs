@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Between two looks at a header that came in pieces. Proxies send it at once, in one piece.
+/// The interval between two looks at a header that arrives in pieces. Proxies send it at once, in one piece.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ impl Proxies<'_> {
                 Start::Header(header) => break header,
                 Start::Other => return Ok(peer),
                 Start::Invalid => return Err(io::ErrorKind::InvalidData.into()),
-                // The peer left, or will send more, of which the socket does not tell while it holds the beginning.
+                // The peer left or will send more. The socket does not report that while it holds the beginning.
                 Start::Incomplete if length == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Start::Incomplete => tokio::time::sleep(LOOK_INTERVAL).await,
             }
@@ -55,7 +55,7 @@ impl Proxies<'_> {
         let lists: Vec<&str> = lists.collect();
         let mut forwarded = lists.iter().rev().flat_map(|list| list.rsplit(','));
         while self.trust(client) {
-            // What comes before something unreadable was not written by a proxy that is trusted.
+            // A trusted proxy did not write the addresses before an unreadable one.
             let Some(address) = forwarded.next().and_then(address) else { break };
             client = address;
         }
@@ -95,7 +95,7 @@ mod tests {
     fn the_last_address_that_is_no_trusted_proxys_is_the_clients() {
         check(&[], "::ffff:10.1.2.3");
         check(&["192.0.2.1"], "192.0.2.1");
-        // Anybody may write the beginning.
+        // Any client can write the beginning.
         check(&["8.8.8.8, 192.0.2.1"], "192.0.2.1");
         check(&["8.8.8.8,192.0.2.1 ,10.0.0.9"], "192.0.2.1");
         check(&["8.8.8.8", "192.0.2.1", "10.0.0.9, 2001:db8:5::1"], "192.0.2.1");

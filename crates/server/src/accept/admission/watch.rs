@@ -1,7 +1,7 @@
-//! The deadlines of one HTTP connection, and what the node waits for.
+//! The deadlines of one HTTP connection, and the side that each step waits for.
 //!
-//! All bytes pass through [`Watched`], which sees what the node waits for: a read that finds nothing waits for the
-//! peer's request, and a write that is not taken waits for the peer to read.
+//! All bytes pass through [`Watched`]. A read that finds nothing waits for the peer's request, and a write that the
+//! kernel does not take waits for the peer to read.
 
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use super::{ConnectionGroup, HttpConnection, Reason};
 use crate::accept::framing::Framing;
 use crate::response::{HttpResponse, text};
 
-/// How long a peer may take for each step.
+/// The time that a peer has for each step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     /// From the first byte of a request to the end of its head; for the first request, from accept.
@@ -29,7 +29,7 @@ pub(crate) struct Times {
     pub idle: Duration,
     /// The same after a call of the API.
     pub idle_api: Duration,
-    /// Until something of an answer is taken.
+    /// Until the peer takes some of its answer.
     pub write: Duration,
 }
 
@@ -68,9 +68,9 @@ struct WatchState {
     times: Times,
     phase: HttpPhase,
     group: ConnectionGroup,
-    /// Since when the peer has taken nothing of what it was sent.
+    /// The time since which the peer has taken nothing.
     blocked_since: Option<Instant>,
-    /// A request waits until the answers before it are taken.
+    /// A request waits until the peer has taken the answers before it.
     is_held: bool,
     framing: Framing,
     /// Requests that were begun.
@@ -83,12 +83,12 @@ enum HttpPhase {
     Head { until: Instant },
     /// A request is being answered.
     Work,
-    /// The next request is waited for.
+    /// The next request is awaited.
     Idle { until: Instant },
 }
 
 impl Watch {
-    /// Watches a connection whose first head has to be there in time.
+    /// Watches a connection whose first request head has a deadline.
     pub(crate) fn new(connection: Arc<HttpConnection>, times: Times, head_until: Instant) -> Self {
         let phase = HttpPhase::Head { until: head_until };
         let state = WatchState {
@@ -116,7 +116,7 @@ impl Watch {
         self.state().connection.asks_for(of);
     }
 
-    /// Notes that a whole request head is there. Returns false if too many requests of its group are being worked on.
+    /// Notes that a whole request head is there. Returns false if its group has too many requests in progress.
     pub(crate) fn asked(&self, group: ConnectionGroup) -> bool {
         let mut state = self.state();
         state.phase = HttpPhase::Work;
@@ -127,7 +127,7 @@ impl Watch {
         true
     }
 
-    /// The answer to a request that was not taken.
+    /// The response to a request that was not admitted.
     pub(crate) fn refusal(&self, group: ConnectionGroup) -> HttpResponse {
         let setting = group.reason().setting(self.state().connection.connections().port);
         let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, format!("{setting} is reached."));
@@ -135,7 +135,7 @@ impl Watch {
         answer
     }
 
-    /// Notes that a request is answered, and tells the peer for how long the connection is kept.
+    /// Notes that a request is answered, and tells the peer how long the connection is kept.
     pub(crate) fn answered(&self, response: &mut HttpResponse, wants_to_close: bool) {
         const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
         let mut state = self.state();
@@ -151,7 +151,7 @@ impl Watch {
         }
     }
 
-    /// Waits until the peer has taken the answers before, which are all in memory.
+    /// Waits until the peer has taken the earlier answers, which are all in memory.
     pub(crate) async fn written(&self) {
         std::future::poll_fn(|_| {
             let mut state = self.state();
@@ -162,7 +162,7 @@ impl Watch {
         .await;
     }
 
-    /// Is ready once the peer has used up its time, and counts that. To be polled after the connection.
+    /// Is ready once the peer's time is over, and counts that. Poll it after the connection.
     pub(crate) fn poll_expired(&self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
         let Some((deadline, reason)) = self.state().deadline() else { return Poll::Pending };
         // A later deadline is looked at when the earlier one has passed: no timer is set for each request.
@@ -225,7 +225,7 @@ impl Watch {
 }
 
 impl WatchState {
-    /// When the peer's time is up, and the reason to count.
+    /// The end of the peer's time, and the reason to count.
     fn deadline(&self) -> Option<(Instant, Option<Reason>)> {
         let blocked = self.blocked_since.map(|since| (since + self.times.write, Some(Reason::WriteTimeout)));
         let phase = match self.phase {
@@ -239,7 +239,7 @@ impl WatchState {
     }
 }
 
-/// A stream that tells its watch what becomes of every read and write.
+/// A stream that reports the result of every read and write to its watch.
 #[derive(Debug)]
 pub(crate) struct Watched<S> {
     stream: S,
@@ -267,7 +267,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // What is asked behind an answer that nobody takes would become one more.
+        // A request read behind an answer that the peer does not take would become another such answer.
         if self.watch.holds_reading() {
             return Poll::Pending;
         }

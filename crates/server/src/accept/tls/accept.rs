@@ -12,10 +12,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::Tls;
 
-/// How long a peer may take to be told that its connection ends.
+/// The time that a peer has to take the end of its connection.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
-/// How a handshake ended.
+/// The outcomes of handshakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TlsHandshake {
     Full,
@@ -23,7 +23,7 @@ pub(crate) enum TlsHandshake {
     Resumed,
     /// The client does not take what it was presented: a name or an issuer that it does not know, most likely.
     Refused,
-    /// What came is not TLS, or nothing that both sides speak.
+    /// The peer did not speak TLS, or no version and cipher that the node speaks.
     Invalid,
     /// The client went away.
     Left,
@@ -69,7 +69,7 @@ fn failure(error: &io::Error) -> TlsHandshake {
     }
 }
 
-/// What requests are read from, encrypted or not.
+/// A stream of requests, encrypted or not.
 pub(crate) trait ServerStream: AsyncRead + AsyncWrite + Unpin {
     /// Taken apart, for whoever goes on with it without tokio.
     fn into_parts(self) -> (TcpStream, Option<Box<ServerConnection>>);

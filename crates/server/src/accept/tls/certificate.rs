@@ -26,7 +26,7 @@ pub struct Certificate {
     pub validity: Validity,
 }
 
-/// Which setting's file is at fault, and why.
+/// The setting whose file is at fault, and the reason.
 #[derive(Debug, thiserror::Error)]
 #[error("server.tls.{setting}: {problem}")]
 pub struct CertificateError {
@@ -67,7 +67,7 @@ impl Certificate {
     }
 }
 
-/// What the two files hold.
+/// The content of the two files.
 #[derive(Debug)]
 pub(super) struct PemFiles {
     certificate: Vec<u8>,

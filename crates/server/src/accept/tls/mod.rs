@@ -1,5 +1,5 @@
-//! TLS on the client port: what handshakes need, one for all shards. The certificate can be replaced while the node
-//! runs; connections that are there keep what they agreed on.
+//! TLS on the client port, one configuration for all shards. The certificate can be replaced while the node runs; open
+//! connections keep the one they have.
 
 mod accept;
 mod certificate;
@@ -45,7 +45,7 @@ pub(crate) struct Tls(Arc<TlsShared>);
 struct TlsShared {
     config: Arc<ServerConfig>,
     current: Arc<Current>,
-    /// What the files held when they were first read.
+    /// The fingerprint of the files when they were first read.
     fingerprint: [[u8; 32]; 2],
     /// Somebody wants the files to be read now.
     asked: Notify,
@@ -53,7 +53,7 @@ struct TlsShared {
     reloads_failed: AtomicU64,
 }
 
-/// What is shown of the certificate.
+/// The figures of the certificate that metrics show.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TlsStats {
     /// In seconds since 1970.
@@ -62,7 +62,7 @@ pub(crate) struct TlsStats {
     pub reloads_failed: u64,
 }
 
-/// What the next handshake presents. The lock guards the certificate alone, and is held to copy or replace a pointer.
+/// The certificate for the next handshake. The lock guards it alone, and is held to copy or replace a pointer.
 #[derive(Debug)]
 struct Current(RwLock<Arc<Certificate>>);
 

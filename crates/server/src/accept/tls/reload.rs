@@ -21,7 +21,7 @@ pub(crate) async fn follow(tls: Tls, settings: TlsSettings) {
     }
 }
 
-/// Why the files are looked at.
+/// The reasons to look at the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Occasion {
     /// It is time. What is known already is left alone.
@@ -71,11 +71,11 @@ impl Follower {
     }
 }
 
-/// What was found last, whether it could be used or not: an error is told once for each change.
+/// The last content that was found, usable or not: an error is logged once for each change.
 #[derive(Debug, PartialEq, Eq)]
 enum Known {
     Content([[u8; 32]; 2]),
-    /// Why there was no content.
+    /// The reason for which there was no content.
     Nothing(String),
 }
 

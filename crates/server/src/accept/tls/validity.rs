@@ -1,5 +1,4 @@
-//! When a certificate holds, read from its DER form: the two times and nothing else. What it says otherwise is for
-//! clients to judge.
+//! The time in which a certificate is valid, read from its DER form. Clients judge the rest of it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,7 +28,7 @@ impl Validity {
         Some(Self { from, until })
     }
 
-    /// When it ends; no earlier than 1970.
+    /// The end of the validity, no earlier than 1970.
     pub fn until(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(u64::try_from(self.until).unwrap_or(0))
     }
@@ -39,7 +38,7 @@ impl Validity {
         (self.until - now()).div_euclid(24 * 3600)
     }
 
-    /// What keeps clients from taking the certificate now.
+    /// The reason for which clients refuse the certificate now, if there is one.
     pub fn fault(&self) -> Option<&'static str> {
         match now() {
             now if now > self.until => Some("the certificate has expired"),
