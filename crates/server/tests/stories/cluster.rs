@@ -257,7 +257,8 @@ async fn a_subscribe_that_is_refused_is_no_leave() {
         both.history = settings.namespaces.of("history:1").unwrap().history;
         both.force_recovery = true;
         both.name = "both".into();
-        settings.namespaces = Namespaces::new(NameRules::default(), settings.namespaces.default.clone(), [both]);
+        settings.namespaces =
+            Namespaces::new(NameRules::default(), settings.namespaces.default.clone(), [both]);
     })
     .await;
     let mut watcher = nodes[0].client().await;
