@@ -5,42 +5,32 @@
 
 use std::collections::VecDeque;
 
-use flate2::{Decompress, FlushDecompress, Status};
+use fanwire_protocol::websocket::{InflateError, Inflater};
 
-use crate::client::frame::FRAME_BYTES_MAX;
+use crate::client::FRAME_BYTES_MAX;
 
-/// Different messages that are on their way to clients at one time; beyond it one is inflated again.
+/// Maximum number of different messages that are on their way to clients at one time; older ones are inflated again.
 const REMEMBERED: usize = 64;
-/// Ends every message that permessage-deflate makes, and is left out on the wire (RFC 7692 section 7.2.1).
-const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// The bytes are no message of permessage-deflate, or make one that is too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a compressed message cannot be inflated")]
-pub(crate) struct NotInflated;
-
-/// Remembers what the last messages were.
-#[derive(Debug)]
-pub(crate) struct Inflater {
-    inflate: Decompress,
+/// Inflates messages, and remembers the last ones.
+#[derive(Debug, Default)]
+pub(crate) struct InflatedMessages {
+    inflater: Inflater,
     /// The newest first.
-    remembered: VecDeque<Message>,
-    pub(crate) inflated: u64,
+    remembered: VecDeque<InflatedMessage>,
+    /// The number of messages inflated so far.
+    inflated: u64,
 }
 
 #[derive(Debug, Default)]
-struct Message {
+struct InflatedMessage {
     compressed: Vec<u8>,
     plain: Vec<u8>,
 }
 
-impl Inflater {
-    pub(crate) fn new() -> Self {
-        Self { inflate: Decompress::new(false), remembered: VecDeque::new(), inflated: 0 }
-    }
-
-    /// What was compressed.
-    pub(crate) fn inflate(&mut self, compressed: &[u8]) -> Result<&[u8], NotInflated> {
+impl InflatedMessages {
+    /// Returns the message of a compressed payload.
+    pub(crate) fn inflate(&mut self, compressed: &[u8]) -> Result<&[u8], InflateError> {
         let known = self.remembered.iter().position(|message| message.compressed == compressed);
         let place = match known {
             Some(place) => place,
@@ -52,34 +42,14 @@ impl Inflater {
         Ok(&self.remembered[place].plain)
     }
 
-    fn remember(&mut self, compressed: &[u8]) -> Result<(), NotInflated> {
+    fn remember(&mut self, compressed: &[u8]) -> Result<(), InflateError> {
+        let plain = self.inflater.inflate(compressed, FRAME_BYTES_MAX)?;
         let mut message = if self.remembered.len() < REMEMBERED { None } else { self.remembered.pop_back() }
             .unwrap_or_default();
         message.compressed.clear();
         message.compressed.extend_from_slice(compressed);
         message.plain.clear();
-        self.inflate.reset(false);
-        let whole = [compressed, &TAIL].concat();
-        let mut taken = 0;
-        while taken < whole.len() {
-            if message.plain.len() == message.plain.capacity() {
-                if message.plain.len() >= FRAME_BYTES_MAX {
-                    return Err(NotInflated);
-                }
-                message.plain.reserve(message.plain.len().max(4096));
-            }
-            let before = self.inflate.total_in();
-            let status = self
-                .inflate
-                .decompress_vec(&whole[taken..], &mut message.plain, FlushDecompress::Sync)
-                .map_err(|_| NotInflated)?;
-            let step = (self.inflate.total_in() - before) as usize;
-            taken += step;
-            let is_stuck = step == 0 && message.plain.len() < message.plain.capacity();
-            if status == Status::StreamEnd || is_stuck {
-                break;
-            }
-        }
+        message.plain.extend_from_slice(plain);
         self.inflated += 1;
         self.remembered.push_front(message);
         Ok(())
@@ -99,14 +69,12 @@ mod tests {
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(plain).unwrap();
         encoder.flush().unwrap();
-        let mut bytes = encoder.get_ref().clone();
-        assert_eq!(bytes.split_off(bytes.len() - 4), TAIL);
-        bytes
+        encoder.get_ref().strip_suffix(&[0, 0, 0xff, 0xff]).unwrap().to_vec()
     }
 
     #[test]
     fn the_same_bytes_are_inflated_once() {
-        let mut inflater = Inflater::new();
+        let mut inflater = InflatedMessages::default();
         for round in 0..3 {
             for (number, length) in [10, 5000, 60_000].into_iter().enumerate() {
                 let plain: Vec<u8> = (0..length).map(|byte| (byte % 97) as u8).collect();
@@ -118,7 +86,7 @@ mod tests {
 
     #[test]
     fn old_messages_make_room() {
-        let mut inflater = Inflater::new();
+        let mut inflater = InflatedMessages::default();
         for number in 0..REMEMBERED + 10 {
             let plain = format!("message {number}");
             assert_eq!(inflater.inflate(&compressed(plain.as_bytes())), Ok(plain.as_bytes()));
@@ -128,10 +96,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_or_too_long_is_refused() {
-        let mut inflater = Inflater::new();
-        assert_eq!(inflater.inflate(&[0xff; 20]), Err(NotInflated));
+        let mut inflater = InflatedMessages::default();
+        assert_eq!(inflater.inflate(&[0xff; 20]), Err(InflateError::NotDeflate));
         let bomb = compressed(&vec![0; 4 * FRAME_BYTES_MAX]);
-        assert_eq!(inflater.inflate(&bomb), Err(NotInflated));
+        assert_eq!(inflater.inflate(&bomb), Err(InflateError::TooBig));
         assert_eq!(inflater.inflate(&compressed(b"fine")), Ok(&b"fine"[..]));
     }
 }

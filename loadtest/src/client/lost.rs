@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::client::frame::FrameError;
-use crate::client::inflate::NotInflated;
+use fanwire_protocol::websocket::InflateError;
+use fanwire_protocol::websocket::client::ServerFrameError;
 
 /// Maximum part of an unexpected answer that is shown.
 const SHOWN_BYTES_MAX: usize = 200;
@@ -22,9 +22,9 @@ pub(crate) enum Lost {
     #[error("the server does not speak {0}")]
     NotOffered(&'static str),
     #[error("{0}")]
-    Frame(#[from] FrameError),
-    #[error("{0}")]
-    Inflate(#[from] NotInflated),
+    Frame(#[from] ServerFrameError),
+    #[error("a compressed message cannot be inflated: {0}")]
+    Inflate(#[from] InflateError),
     #[error("an event, a line or a command is longer than any here can be")]
     TooLong,
     #[error("the server does not read: a small write did not fit")]

@@ -7,6 +7,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
+use fanwire_protocol::websocket::Opcode;
+use fanwire_protocol::websocket::client::ServerFrame;
 use memchr::{memchr, memmem};
 use mio::net::TcpStream;
 use nix::errno::Errno;
@@ -14,18 +16,16 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::time::TimeSpec;
 use socket2::SockRef;
 
-use crate::client::frame::{FRAME_BYTES_MAX, Opcode, read_header, write_masked};
-use crate::dialect::{Framing, Progress, Say, Units};
+use crate::dialect::{Framing, Progress, Say, Units, write_frame};
 use crate::measure::payload::Times;
 use crate::measure::process::monotonic_nanoseconds;
 use crate::measure::sequence::StreamChecks;
 
 pub(crate) mod clients;
-pub(crate) mod frame;
 mod inflate;
 mod lost;
 mod shared;
-pub(crate) mod units;
+mod units;
 
 pub(crate) use clients::{Clients, HANDSHAKES_IN_FLIGHT_MAX};
 pub(crate) use lost::Lost;
@@ -33,6 +33,8 @@ pub(crate) use shared::Shared;
 
 /// Maximum size of one `recv`; a full one is followed by another.
 const RECV_BYTES_MAX: usize = 256 * 1024;
+/// The largest frame that a test message or a reply can need.
+const FRAME_BYTES_MAX: usize = 256 * 1024;
 /// A normal closure (RFC 6455 section 7.4.1).
 const CLOSE_NORMAL: u16 = 1000;
 
@@ -163,7 +165,7 @@ impl Client {
             self.mark_gone();
             return Ok(());
         }
-        write_masked(&mut shared.out, Opcode::Close, &CLOSE_NORMAL.to_be_bytes());
+        write_frame(Opcode::Close, &CLOSE_NORMAL.to_be_bytes(), &mut shared.out);
         self.stage = Stage::Leaving;
         self.send_all(&mut shared.out)
     }
@@ -288,11 +290,11 @@ impl Client {
         now: Option<u64>,
         shared: &mut Shared,
     ) -> Result<usize, Lost> {
-        while let Some(header) = read_header(&bytes[at..])? {
+        while let Some(header) = ServerFrame::read(&bytes[at..], FRAME_BYTES_MAX)? {
             let start = at + header.header_bytes;
             let Some(payload) = bytes.get(start..start + header.payload_bytes) else { break };
             match header.opcode {
-                Opcode::Text | Opcode::Binary if header.is_compressed => {
+                Opcode::Text | Opcode::Binary if header.is_deflated => {
                     let received = shared.received;
                     let mut inflater = shared.inflater.take().expect("it is put back below");
                     let taken = match inflater.inflate(payload) {
@@ -306,9 +308,10 @@ impl Client {
                 Opcode::Text | Opcode::Binary => self.take_units(payload, units, now, shared)?,
                 Opcode::Ping => {
                     shared.pings += 1;
-                    write_masked(&mut shared.out, Opcode::Pong, payload);
+                    write_frame(Opcode::Pong, payload, &mut shared.out);
                 }
-                Opcode::Pong => {}
+                // No header of a fragment is accepted.
+                Opcode::Pong | Opcode::Continuation => {}
                 Opcode::Close => return Err(closed(payload)),
             }
             at = start + header.payload_bytes;

@@ -1,6 +1,6 @@
 //! The shared state of all clients of a run.
 
-use crate::client::inflate::Inflater;
+use crate::client::inflate::InflatedMessages;
 use crate::dialect::Dialect;
 use crate::measure::histogram::Recorder;
 use crate::measure::payload::PayloadReader;
@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     pub(crate) latency_every: usize,
     pub(super) payload: PayloadReader,
     /// `None` while an inflated message is borrowed from it.
-    pub(super) inflater: Option<Inflater>,
+    pub(super) inflater: Option<InflatedMessages>,
     /// Answers to be sent.
     pub(super) out: Vec<u8>,
 }
@@ -55,7 +55,7 @@ impl Shared {
             set_up: Recorder::new(),
             latency_every: 1,
             payload: PayloadReader::new(),
-            inflater: Some(Inflater::new()),
+            inflater: Some(InflatedMessages::default()),
             out: Vec::new(),
         }
     }

@@ -2,9 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 
+use fanwire_protocol::centrifuge::Encoding;
+use fanwire_protocol::websocket;
+
 use super::*;
-use crate::client::frame::write_text;
-use crate::dialect::{Audience, Centrifuge, Encoding, Seats, Tokens};
+use crate::dialect::{Audience, Centrifuge, Seats, Tokens};
 use crate::measure::payload::{self, Numbers};
 
 struct Pair {
@@ -67,7 +69,7 @@ impl Pair {
 
 fn text(message: &str) -> Vec<u8> {
     let mut frame = Vec::new();
-    write_text(&mut frame, message.as_bytes());
+    websocket::write_frame(Opcode::Text, message.as_bytes(), &mut frame);
     frame
 }
 

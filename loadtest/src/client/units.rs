@@ -4,8 +4,13 @@ use memchr::memchr;
 
 /// Returns the message after its length, and the rest, or `None` if it is incomplete.
 pub(super) fn length_prefixed(payload: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = varint(payload)?;
-    rest.split_at_checked(usize::try_from(length).ok()?)
+    // The end of every frame: a failure to read a length would allocate its error.
+    if payload.is_empty() {
+        return None;
+    }
+    let mut rest = payload;
+    let length = prost::decode_length_delimiter(&mut rest).ok()?;
+    rest.split_at_checked(length)
 }
 
 /// Returns a NATS command with its payload and without the last CR LF, and the rest, or `None` if it is incomplete. `MSG
@@ -20,18 +25,6 @@ pub(super) fn nats_command(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     }
     let (command, rest) = payload.split_at_checked(whole)?;
     Some((command.trim_ascii_end(), rest))
-}
-
-/// Returns the number at the start and the bytes after it, or `None` if it is incomplete or longer than 64 bits.
-pub(crate) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0;
-    for (place, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * place);
-        if byte & 0x80 == 0 {
-            return Some((value, &bytes[place + 1..]));
-        }
-    }
-    None
 }
 
 #[cfg(test)]

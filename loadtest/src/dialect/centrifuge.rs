@@ -1,45 +1,25 @@
-//! The Centrifuge client protocol over WebSocket, in JSON and in Protobuf: connect with a token, subscribe, answer pings.
-//!
-//! Any server that speaks it is driven by this file, ours and others alike.
+//! Clients of the Centrifuge protocol over WebSocket, in JSON and in Protobuf: they connect with a token, subscribe, and
+//! answer pings. They serve for Fanwire and for other servers of the protocol.
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use fanwire_protocol::centrifuge::{Command, ConnectRequest, Encoding, ReplyMessage, SubscribeRequest};
 use jsonwebtoken::EncodingKey;
+use prost::Message as _;
 use serde::Serialize;
 
 use crate::client::Lost;
-use crate::client::units::varint;
 use crate::dialect::{Audience, Dialect, Framing, Progress, Say, Units, websocket_request};
 
 /// Longer than any run, so that no client has to refresh its token.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What clients of a run offer when compression is measured.
+/// The offer of clients when compression is measured.
 const DEFLATE_OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n";
 const PROTOBUF_OFFER: &str = "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n";
 
-/// Fields of the Protobuf definitions (`client.proto`) that are met here.
-mod field {
-    pub(super) const ID: u8 = 1;
-    pub(super) const REPLY_ERROR: u8 = 2;
-    pub(super) const CONNECT: u8 = 4;
-    pub(super) const SUBSCRIBE: u8 = 5;
-    pub(super) const REPLY_CONNECT: u8 = 5;
-    pub(super) const REPLY_SUBSCRIBE: u8 = 6;
-    pub(super) const CONNECT_TOKEN: u8 = 1;
-    pub(super) const CONNECT_NAME: u8 = 4;
-    pub(super) const SUBSCRIBE_CHANNEL: u8 = 1;
-}
-
 const CLIENT_NAME: &str = "loadtest";
-
-/// How commands and replies are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    Json,
-    Protobuf,
-}
 
 /// Makes the tokens of a run's users.
 pub(crate) struct Tokens {
@@ -51,7 +31,7 @@ impl Tokens {
         Self { key: EncodingKey::from_secret(secret.as_bytes()) }
     }
 
-    /// Every client is a user of its own: the case that costs a server most.
+    /// Returns the token of a client. Every client is a user of its own: the case that costs a server most.
     pub(crate) fn connection(&self, client: usize) -> Result<String, Lost> {
         #[derive(Serialize)]
         struct Claims {
@@ -66,7 +46,7 @@ impl Tokens {
     }
 }
 
-/// What all clients of a run have in common.
+/// The dialect of all clients of a run.
 pub(crate) struct Centrifuge {
     pub(crate) host: String,
     pub(crate) path: String,
@@ -76,7 +56,7 @@ pub(crate) struct Centrifuge {
     pub(crate) deflate: bool,
 }
 
-/// The first answer is to connect, every further one to a subscribe; they are asked for together.
+/// The first answer is to connect, every further one to a subscribe; the subscribes are sent together.
 const STEP_CONNECTING: u8 = 0;
 
 impl Dialect for Centrifuge {
@@ -127,7 +107,7 @@ impl Dialect for Centrifuge {
             Answer::Connected if *step == STEP_CONNECTING => {
                 *step += 1;
                 for (place, topic) in self.audience.topic_names_of(client).enumerate() {
-                    self.subscribe(place + 2, &topic, say);
+                    self.subscribe(place as u32 + 2, &topic, say);
                 }
                 Ok(if topics == 0 { Progress::Live } else { Progress::Waiting })
             }
@@ -143,7 +123,7 @@ impl Dialect for Centrifuge {
     }
 }
 
-/// What a message that is not measured can be.
+/// The kinds of messages that are not measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Ping,
@@ -160,29 +140,29 @@ impl Centrifuge {
                 format!(r#"{{"id":1,"connect":{{"token":"{token}","name":"{CLIENT_NAME}"}}}}"#).as_bytes(),
             ),
             Encoding::Protobuf => {
-                let mut request = Vec::new();
-                put_bytes(&mut request, field::CONNECT_TOKEN, token.as_bytes());
-                put_bytes(&mut request, field::CONNECT_NAME, CLIENT_NAME.as_bytes());
-                say.binary(&command(1, field::CONNECT, &request));
+                let request =
+                    ConnectRequest { token, name: CLIENT_NAME.to_owned(), ..ConnectRequest::default() };
+                let command = Command { id: 1, connect: Some(request), ..Command::default() };
+                say.binary(&command.encode_length_delimited_to_vec());
             }
         }
         Ok(())
     }
 
-    fn subscribe(&self, id: usize, topic: &str, say: &mut Say<'_>) {
+    fn subscribe(&self, id: u32, topic: &str, say: &mut Say<'_>) {
         match self.encoding {
             Encoding::Json => {
                 say.text(format!(r#"{{"id":{id},"subscribe":{{"channel":"{topic}"}}}}"#).as_bytes());
             }
             Encoding::Protobuf => {
-                let mut request = Vec::new();
-                put_bytes(&mut request, field::SUBSCRIBE_CHANNEL, topic.as_bytes());
-                say.binary(&command(id as u64, field::SUBSCRIBE, &request));
+                let request = SubscribeRequest { channel: topic.to_owned(), ..SubscribeRequest::default() };
+                let command = Command { id, subscribe: Some(request), ..Command::default() };
+                say.binary(&command.encode_length_delimited_to_vec());
             }
         }
     }
 
-    /// A ping is an empty message, and so is its answer.
+    /// Answers a ping. Both are empty messages.
     fn pong(&self, say: &mut Say<'_>) {
         match self.encoding {
             Encoding::Json => say.text(b"{}"),
@@ -198,7 +178,7 @@ impl Centrifuge {
     }
 }
 
-/// Answers are few, so they may be parsed in full.
+/// Parses an answer in full, since answers are few.
 fn read_json(message: &[u8]) -> Result<Answer, Lost> {
     if message == b"{}" {
         return Ok(Answer::Ping);
@@ -215,47 +195,19 @@ fn read_json(message: &[u8]) -> Result<Answer, Lost> {
     }
 }
 
-/// A reply is its id and one field that says what it is.
 fn read_protobuf(message: &[u8]) -> Result<Answer, Lost> {
-    let mut rest = message;
-    if let Some((&tag, behind)) = rest.split_first()
-        && tag == field::ID << 3
-    {
-        rest = varint(behind).ok_or_else(|| Lost::refused(message))?.1;
+    let reply = ReplyMessage::decode(message).map_err(|_| Lost::refused(message))?;
+    if reply.connect.is_some() {
+        Ok(Answer::Connected)
+    } else if reply.subscribe.is_some() {
+        Ok(Answer::Subscribed)
+    } else if reply.error.is_some() {
+        Err(Lost::refused(message))
+    } else if reply == ReplyMessage::default() {
+        Ok(Answer::Ping)
+    } else {
+        Ok(Answer::Other)
     }
-    match rest.first().map(|tag| tag >> 3) {
-        None => Ok(Answer::Ping),
-        Some(field::REPLY_CONNECT) => Ok(Answer::Connected),
-        Some(field::REPLY_SUBSCRIBE) => Ok(Answer::Subscribed),
-        Some(field::REPLY_ERROR) => Err(Lost::refused(message)),
-        Some(_) => Ok(Answer::Other),
-    }
-}
-
-/// A command behind its length, as it stands in a frame.
-fn command(id: u64, request_field: u8, request: &[u8]) -> Vec<u8> {
-    let mut command = vec![field::ID << 3];
-    put_varint(&mut command, id);
-    put_bytes(&mut command, request_field, request);
-    let mut framed = Vec::new();
-    put_varint(&mut framed, command.len() as u64);
-    framed.extend_from_slice(&command);
-    framed
-}
-
-fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
-    const LENGTH_DELIMITED: u8 = 2;
-    out.push(field << 3 | LENGTH_DELIMITED);
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 #[cfg(test)]
@@ -317,15 +269,5 @@ mod tests {
         let granted =
             b"HTTP/1.1 101 Switching Protocols\r\nsec-websocket-extensions: permessage-deflate\r\n\r\n";
         assert!(dialect.opened(0, granted, &mut Say::new(&mut out)).is_ok());
-    }
-
-    #[test]
-    fn varints_are_written_and_read() {
-        for value in [0, 1, 127, 128, 300, u64::MAX] {
-            let mut out = Vec::new();
-            put_varint(&mut out, value);
-            assert_eq!(varint(&out), Some((value, &[][..])));
-            assert_eq!(varint(&out[..out.len() - 1]), None);
-        }
     }
 }

@@ -5,9 +5,10 @@
 use std::rc::Rc;
 
 use base64::Engine as _;
+use fanwire_protocol::websocket::Opcode;
+use fanwire_protocol::websocket::client::write_masked;
 
 use crate::client::Lost;
-use crate::client::frame::{Opcode, write_masked};
 
 mod centrifuge;
 pub(crate) mod nats;
@@ -17,7 +18,7 @@ mod socketio;
 mod sse;
 mod ws;
 
-pub(crate) use centrifuge::{Centrifuge, Encoding, Tokens};
+pub(crate) use centrifuge::{Centrifuge, Tokens};
 pub(crate) use nats::Nats;
 pub(crate) use nchan::Nchan;
 pub(crate) use raw::Raw;
@@ -100,12 +101,21 @@ impl<'a> Say<'a> {
     }
 
     pub(crate) fn text(&mut self, payload: &[u8]) {
-        write_masked(self.out, Opcode::Text, payload);
+        write_frame(Opcode::Text, payload, self.out);
     }
 
     pub(crate) fn binary(&mut self, payload: &[u8]) {
-        write_masked(self.out, Opcode::Binary, payload);
+        write_frame(Opcode::Binary, payload, self.out);
     }
+}
+
+/// A fixed key: masking protects proxies from scripts, and there are neither here. It is not zero, so that the server
+/// has the work of unmasking.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// Appends one masked frame.
+pub(crate) fn write_frame(opcode: Opcode, payload: &[u8], to: &mut Vec<u8>) {
+    write_masked(opcode, payload, MASK, to);
 }
 
 /// The subscriptions of clients. A topic is a number, from which its name is made.

@@ -3,7 +3,9 @@
 use std::net::SocketAddrV4;
 use std::rc::Rc;
 
-use crate::dialect::{Audience, Centrifuge, Dialect, Encoding, Tokens};
+use fanwire_protocol::centrifuge::Encoding;
+
+use crate::dialect::{Audience, Centrifuge, Dialect, Tokens};
 use crate::error::LoadError;
 use crate::measure::process::Placement;
 use crate::publish::Publisher;

@@ -7,7 +7,9 @@ use std::net::SocketAddrV4;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::dialect::{Audience, Centrifuge, Dialect, Encoding, Events, Tokens};
+use fanwire_protocol::centrifuge::Encoding;
+
+use crate::dialect::{Audience, Centrifuge, Dialect, Events, Tokens};
 use crate::error::{Doing, LoadError};
 use crate::http::{call, write_post};
 use crate::measure::process::Placement;

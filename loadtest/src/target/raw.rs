@@ -12,9 +12,9 @@ use std::sync::mpsc;
 use std::thread;
 
 use clap::Args;
+use fanwire_protocol::websocket::{Opcode, write_frame};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::client::frame::write_text;
 use crate::dialect::{Audience, Dialect, Raw};
 use crate::error::{Doing, LoadError};
 use crate::load::Load;
@@ -164,7 +164,7 @@ fn send_all(load: &Load, sent_before: u64, senders: &mut Senders<'_>) -> Result<
             let numbers = Numbers { stream: STREAM, sequence, sent_at: monotonic_nanoseconds(), due };
             payload::write(&mut message, &numbers, load.payload);
             message.extend_from_slice(b"}}}");
-            write_text(&mut burst, &message);
+            write_frame(Opcode::Text, &message, &mut burst);
         }
         senders.send(&burst)?;
     }

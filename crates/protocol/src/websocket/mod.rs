@@ -3,6 +3,7 @@
 //! No socket and no buffer lives here: a connection between messages keeps one pointer, and what a peer declares
 //! but does not send costs nothing.
 
+pub mod client;
 mod deflate;
 mod extension;
 mod mask;
