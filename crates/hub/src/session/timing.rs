@@ -1,8 +1,8 @@
 //! When a session is due for something: a ping, a missing pong, the end of its credentials.
 
+use fanwire_protocol::ClientId;
 use fanwire_protocol::reason::{Close, CloseReason, Mistake, Unsubscribed};
 use fanwire_protocol::wire::Pings;
-use rand::Rng;
 
 use super::{Context, Now, Phase, Session};
 use crate::effect::Effect;
@@ -132,12 +132,13 @@ impl Session {
         }
     }
 
-    /// The first ping comes at a random moment in the second half of the interval, so that clients that
-    /// connected together are not pinged together.
+    /// The first ping comes at a moment in the second half of the interval, so that clients that connected together are
+    /// not pinged together. The moment follows from the client's id, which is random.
     pub(super) fn begin_pings(&mut self, context: &Context<'_>) {
         if let Some(interval) = context.settings.ping_interval {
             let interval = interval.as_millis() as u64;
-            self.timing.ping_at = context.now.millis + rand::rng().random_range(interval / 2..=interval);
+            let choices = interval - interval / 2 + 1;
+            self.timing.ping_at = context.now.millis + interval / 2 + share(self.client, choices);
         }
     }
 
@@ -187,4 +188,13 @@ impl Session {
         }
         self.note_subscription_end();
     }
+}
+
+/// Returns a number below `choices` that follows from the client's id: ids that differ have any of them, however little
+/// they differ.
+fn share(client: ClientId, choices: u64) -> u64 {
+    // Fibonacci hashing: the multiplication carries the low bits, which differ in any case, to the high ones.
+    let (_, low) = client.0.as_u64_pair();
+    let spread = low.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    ((u128::from(spread) * u128::from(choices)) >> 64) as u64
 }

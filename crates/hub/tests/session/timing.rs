@@ -36,6 +36,26 @@ fn the_first_ping_comes_at_random_in_the_second_half_of_the_interval() {
 }
 
 #[test]
+fn the_first_ping_follows_from_the_client_s_id() {
+    // One shard after another gives the same ids.
+    let delay = || {
+        let mut shard = TestShard::default();
+        let client = shard.connect("42");
+        shard.session(client).deadline() - shard.now.millis
+    };
+    assert_eq!(delay(), delay());
+
+    let mut shard = TestShard::default();
+    let mut tenths = [0; 10];
+    for _ in 0..1000 {
+        let client = shard.connect("42");
+        let delay = shard.session(client).deadline() - shard.now.millis;
+        tenths[(delay - 12_500) as usize * 10 / 12_501] += 1;
+    }
+    assert!(tenths.iter().all(|count| (70..=130).contains(count)), "{tenths:?}");
+}
+
+#[test]
 fn pings_come_once_an_interval_while_they_are_answered() {
     let (mut shard, client) = pinged();
     for _ in 0..5 {
