@@ -6,7 +6,6 @@
 mod contract;
 mod engine;
 
-mod capacity;
 mod members;
 mod memory;
 mod redis;

@@ -5,13 +5,13 @@
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::{ClientId, ClientInfo};
 use rustc_hash::FxBuildHasher;
 
-use crate::capacity::shrunk_capacity;
 use crate::contract::{Member, PresenceStats};
 
 #[derive(Default)]
@@ -102,12 +102,10 @@ impl Members {
         let ByClient(info) = self.clients.take(&client)?;
         let announce_leave = self.announced.remove(&client);
         self.remove_user(&info.user);
-        shrink(&mut self.clients);
-        shrink(&mut self.announced);
-        shrink(&mut self.users);
-        if let Some(capacity) = shrunk_capacity(self.further.len(), self.further.capacity()) {
-            self.further.shrink_to(capacity);
-        }
+        self.clients.give_back();
+        self.announced.give_back();
+        self.users.give_back();
+        self.further.give_back();
         Some(Member { info, announce_leave })
     }
 
@@ -118,12 +116,6 @@ impl Members {
             Some(further) => *further -= 1,
             None => drop(self.users.remove(user)),
         }
-    }
-}
-
-fn shrink<T: Eq + Hash, S: BuildHasher>(set: &mut HashSet<T, S>) {
-    if let Some(capacity) = shrunk_capacity(set.len(), set.capacity()) {
-        set.shrink_to(capacity);
     }
 }
 

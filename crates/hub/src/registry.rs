@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use fanwire_protocol::TopicName;
+use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::wire::Wire;
 use slab::Slab;
 
@@ -84,17 +85,16 @@ impl Registry {
             self.give_back();
             return None;
         }
-        if topic.subscribers.capacity() > 4 * topic.subscribers.len().max(4) {
-            topic.subscribers.shrink_to(2 * topic.subscribers.len());
-        }
+        topic.subscribers.give_back();
         let moved = topic.subscribers.get(place as usize)?;
         Some(Moved { connection: moved.connection, topic: slot, place })
     }
 
     /// Gives memory back after many topics ended. The list of topics can only be cut behind its last one.
     fn give_back(&mut self) {
-        if self.slots.capacity() > 4 * self.slots.len().max(64) {
-            self.slots.shrink_to(2 * self.slots.len());
+        let before = self.slots.capacity();
+        self.slots.give_back();
+        if self.slots.capacity() < before {
             self.topics.shrink_to_fit();
         }
     }

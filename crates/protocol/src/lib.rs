@@ -5,6 +5,7 @@
 pub mod position;
 pub mod publication;
 pub mod topic;
+pub mod capacity;
 pub mod reason;
 pub mod request;
 pub mod reply;

@@ -7,11 +7,11 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::{Position, TopicName};
 use tokio::time::Instant;
 
 use super::{MemorySettings, deadline};
-use crate::capacity::shrunk_capacity;
 
 /// A key belongs to one topic.
 pub(super) type Key = (TopicName, Box<str>);
@@ -67,12 +67,8 @@ impl Idempotency {
     /// Removes at most `max` expired keys.
     pub(super) fn sweep(&mut self, now: Instant, max: usize) {
         self.clear(now, max);
-        if let Some(capacity) = shrunk_capacity(self.results.len(), self.results.capacity()) {
-            self.results.shrink_to(capacity);
-        }
-        if let Some(capacity) = shrunk_capacity(self.order.len(), self.order.capacity()) {
-            self.order.shrink_to(capacity);
-        }
+        self.results.give_back();
+        self.order.give_back();
     }
 
     fn clear(&mut self, now: Instant, max: usize) {

@@ -7,6 +7,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::{ClientId, Position, Publication, TopicName};
 use tokio::time::Instant;
 
@@ -14,7 +15,6 @@ use super::life::{Life, YOUNG_FOR};
 use super::retention::Retention;
 use super::stream::{Stream, Version};
 use super::{MemorySettings, deadline};
-use crate::capacity::shrunk_capacity;
 use crate::contract::{HistoryOptions, Member, UNPUBLISHED_META_TTL_MAX, Usage};
 use crate::members::Members;
 
@@ -159,9 +159,7 @@ impl TopicTable {
             let life = life.expect("only streams have history due");
             released += 1 + self.retention.release_history(&topic, life);
         }
-        if let Some(capacity) = shrunk_capacity(self.topics.len(), self.topics.capacity()) {
-            self.topics.shrink_to(capacity);
-        }
+        self.topics.give_back();
         released
     }
 

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use fanwire_protocol::capacity::GiveBack;
+
 use super::{Context, Now, Session};
 
 /// Commands between two pings for which no bucket is kept.
@@ -63,9 +65,7 @@ impl UserRates {
     pub fn sweep(&mut self, now: Now) {
         let now = nanos(now);
         self.0.retain(|_, bucket| bucket.full_at_nanos > now);
-        if self.0.len() < self.0.capacity() / 4 {
-            self.0.shrink_to(2 * self.0.len());
-        }
+        self.0.give_back();
     }
 }
 
@@ -118,4 +118,23 @@ impl Session {
 
 fn nanos(now: Now) -> u64 {
     now.millis.saturating_mul(1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_one_user_is_kept_as_it_is() {
+        let limit = Limit { per_second: 1, burst: 10 };
+        let now = Now { millis: 0, unix_millis: 0 };
+        let mut rates = UserRates::default();
+        rates.0.reserve(20);
+        assert!(rates.take("42", now, limit));
+        let capacity = rates.0.capacity();
+        for _ in 0..3 {
+            rates.sweep(now);
+            assert_eq!((rates.0.len(), rates.0.capacity()), (1, capacity));
+        }
+    }
 }

@@ -23,6 +23,7 @@ use fanwire_broker::{
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, TopicRequest};
 use fanwire_hub::{HistoryBounds, Namespace};
+use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::reply::Push;
 use fanwire_protocol::{ClientId, Position, Publication, TopicName};
@@ -340,10 +341,7 @@ impl Topics {
             topic.jobs = VecDeque::new();
             if topic.total == 0 {
                 topics.remove(name);
-                if topics.capacity() > 4 * topics.len().max(64) {
-                    let kept = 2 * topics.len();
-                    topics.shrink_to(kept);
-                }
+                topics.give_back();
             }
         }
         job

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use fanwire_protocol::capacity::GiveBack;
 use rustc_hash::FxHashSet;
 
 use crate::message::Address;
@@ -54,9 +55,7 @@ impl ConnectionsByUser {
         let (was_there, is_empty) = connections.remove(address);
         if is_empty {
             self.0.remove(user);
-            if self.0.capacity() > 4 * self.0.len().max(64) {
-                self.0.shrink_to(2 * self.0.len());
-            }
+            self.0.give_back();
         }
         was_there
     }
@@ -78,9 +77,7 @@ impl Connections {
             Self::One(only) => (*only == address, *only == address),
             Self::Many(addresses) => {
                 let was_there = addresses.remove(&address);
-                if addresses.capacity() > 4 * addresses.len().max(64) {
-                    addresses.shrink_to(2 * addresses.len());
-                }
+                addresses.give_back();
                 (was_there, addresses.is_empty())
             }
         }

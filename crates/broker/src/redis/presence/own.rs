@@ -5,9 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
-use crate::capacity::shrunk_capacity;
 use crate::contract::{Member, PresenceStats};
 use crate::members::Members;
 use crate::redis::keys::Incarnation;
@@ -153,9 +153,7 @@ impl Own {
         if self.topics.get(topic).is_some_and(|present| present.writes > 0) || !self.dirty.remove(topic) {
             return false;
         }
-        if let Some(capacity) = shrunk_capacity(self.dirty.len(), self.dirty.capacity()) {
-            self.dirty.shrink_to(capacity);
-        }
+        self.dirty.give_back();
         let present = self.topics.entry(topic.clone()).or_default();
         (present.is_rewritten, present.is_sent) = (true, true);
         true
@@ -185,9 +183,7 @@ impl Own {
                 self.dirty.remove(topic);
             }
             self.topics.remove(topic);
-            if let Some(capacity) = shrunk_capacity(self.topics.len(), self.topics.capacity()) {
-                self.topics.shrink_to(capacity);
-            }
+            self.topics.give_back();
         }
     }
 }

@@ -7,10 +7,9 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use fanwire_protocol::TopicName;
+use fanwire_protocol::capacity::GiveBack;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-
-use crate::capacity::shrunk_capacity;
 
 pub(super) struct Interests {
     /// The time from the end of a subscription until the channel is left.
@@ -209,12 +208,8 @@ impl Interests {
     }
 
     fn shrink(&mut self) {
-        if let Some(capacity) = shrunk_capacity(self.topics.len(), self.topics.capacity()) {
-            self.topics.shrink_to(capacity);
-        }
-        if let Some(capacity) = shrunk_capacity(self.joining.len(), self.joining.capacity()) {
-            self.joining.shrink_to(capacity);
-        }
+        self.topics.give_back();
+        self.joining.give_back();
     }
 }
 
