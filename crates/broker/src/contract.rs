@@ -64,7 +64,7 @@ pub enum Event {
     /// Events may have been missed: the connection to the engine was lost for a while, or the stream changed in a
     /// way that no single event describes. The receiver compares its position by [`crate::Engine::recover`]. The
     /// memory engine never delivers a gap.
-    Interrupted { topic: TopicName },
+    Gap { topic: TopicName },
 }
 
 impl Event {
@@ -74,7 +74,7 @@ impl Event {
             Self::Publication { topic, .. }
             | Self::Join { topic, .. }
             | Self::Leave { topic, .. }
-            | Self::Interrupted { topic } => topic,
+            | Self::Gap { topic } => topic,
         }
     }
 }

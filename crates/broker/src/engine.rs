@@ -34,7 +34,7 @@ impl Engine {
     }
 
     /// Starts delivery of the topic's events. Subscribing twice has no further effect. A subscription outlives losses
-    /// of the engine, which deliver [`Event::Interrupted`].
+    /// of the engine, which deliver [`Event::Gap`].
     pub async fn subscribe(&self, topic: &TopicName) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => {

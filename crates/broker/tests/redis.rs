@@ -63,7 +63,7 @@ impl Node {
             Event::Publication { publication, .. } => String::from_utf8(publication.data.to_vec()).unwrap(),
             Event::Join { info, .. } => format!("+{}", info.user),
             Event::Leave { info, .. } => format!("-{}", info.user),
-            Event::Interrupted { topic } => format!("interrupted {topic}"),
+            Event::Gap { topic } => format!("interrupted {topic}"),
         };
         self.delivered.lock().unwrap().iter().map(tell).collect()
     }

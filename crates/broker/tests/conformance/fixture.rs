@@ -192,7 +192,7 @@ pub(crate) fn told(events: &[Event]) -> Vec<String> {
         Event::Publication { publication, .. } => String::from_utf8(publication.data.to_vec()).unwrap(),
         Event::Join { info, .. } => format!("+{}", info.user),
         Event::Leave { info, .. } => format!("-{}", info.user),
-        Event::Interrupted { .. } => "interrupted".to_owned(),
+        Event::Gap { .. } => "interrupted".to_owned(),
     };
     events.iter().map(tell).collect()
 }

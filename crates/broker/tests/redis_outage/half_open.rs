@@ -40,7 +40,7 @@ impl Proxied {
         let (arrived, interrupted) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let counts = (Arc::clone(&arrived), Arc::clone(&interrupted));
         let redis = start(&settings, move |event| {
-            let count = if matches!(event, Event::Interrupted { .. }) { &counts.1 } else { &counts.0 };
+            let count = if matches!(event, Event::Gap { .. }) { &counts.1 } else { &counts.0 };
             count.fetch_add(1, Ordering::Relaxed);
         });
         wait_until_up(&redis).await;

@@ -104,7 +104,7 @@ async fn a_node_that_was_too_slow_is_told() {
         let deliver = move |event| {
             drop(gate.lock().unwrap());
             match event {
-                Event::Interrupted { .. } => interrupted.fetch_add(1, Ordering::Relaxed),
+                Event::Gap { .. } => interrupted.fetch_add(1, Ordering::Relaxed),
                 _ => arrived.fetch_add(1, Ordering::Relaxed),
             };
         };
@@ -142,7 +142,7 @@ async fn many_topics_are_joined_again_soon() {
     let interrupted = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&interrupted);
     let redis = start(&server.settings(), move |event| {
-        assert!(matches!(event, Event::Interrupted { .. }), "{event:?}");
+        assert!(matches!(event, Event::Gap { .. }), "{event:?}");
         count.fetch_add(1, Ordering::Relaxed);
     });
     wait_until_up(&redis).await;

@@ -178,7 +178,7 @@ async fn follow(
             (Event::Publication { publication, .. }, None) => {
                 topics.borrow_mut().get_mut(&topic).unwrap().take(&publication);
             }
-            (Event::Interrupted { .. }, Some(position)) => {
+            (Event::Gap { .. }, Some(position)) => {
                 catch_up(&engine, &topic, position, &topics).await;
             }
             _ => {}

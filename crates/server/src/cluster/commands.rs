@@ -97,7 +97,7 @@ impl CommandFollower {
             Event::Publication { publication, epoch: Some(epoch), .. } => {
                 self.order(epoch, publication).await;
             }
-            Event::Interrupted { .. } => {
+            Event::Gap { .. } => {
                 self.follow.mark_dirty();
                 // Messages that are not kept may be lost.
                 for inbox in self.node.inboxes.all.iter() {

@@ -63,14 +63,14 @@ fn bytes(event: &Event) -> usize {
     let carried = match event {
         Event::Publication { publication, .. } => publication.answer_bytes(),
         Event::Join { info, .. } | Event::Leave { info, .. } => info.answer_bytes(),
-        Event::Interrupted { .. } => 0,
+        Event::Gap { .. } => 0,
     };
     EVENT_BYTES + carried
 }
 
 fn to_owner(inboxes: &Inboxes, event: Event) {
     let inbox = inboxes.of(event.topic().as_str());
-    if !inbox.is_fanout_full() || matches!(event, Event::Interrupted { .. }) {
+    if !inbox.is_fanout_full() || matches!(event, Event::Gap { .. }) {
         return inbox.send(ShardMessage::Event(event));
     }
     let kept = match event {

@@ -310,7 +310,7 @@ impl Shard {
             }
             ShardMessage::GapsNoted => {
                 for topic in self.node.inboxes.all[usize::from(self.index)].take_missed() {
-                    self.topics.event(Event::Interrupted { topic });
+                    self.topics.event(Event::Gap { topic });
                 }
             }
             ShardMessage::Barrier(reached) => drop(reached),

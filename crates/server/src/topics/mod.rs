@@ -372,7 +372,7 @@ impl Topics {
             }
             Event::Join { topic, info } => self.send(Push::Join { topic, info }),
             Event::Leave { topic, info } => self.send(Push::Leave { topic, info }),
-            Event::Interrupted { topic } => {
+            Event::Gap { topic } => {
                 self.following(&topic, Follow::mark_dirty);
                 self.enqueue_repair(&topic);
             }

@@ -150,7 +150,7 @@ impl Interests {
 
     /// Notes joined topics; returns those whose events may have been missed.
     pub(super) fn joined(&mut self, topics: Vec<TopicName>) -> Vec<TopicName> {
-        let mut interrupted = Vec::new();
+        let mut gaps = Vec::new();
         for topic in topics {
             let interest = self.topics.get_mut(&topic).expect("joining topics are in the table");
             interest.state = ChannelState::Joined;
@@ -166,10 +166,10 @@ impl Interests {
                 let _ = confirm.send(());
             }
             if was_confirmed {
-                interrupted.push(topic);
+                gaps.push(topic);
             }
         }
-        interrupted
+        gaps
     }
 
     /// The time at which the next channel may be left.

@@ -183,9 +183,9 @@ impl ChannelSubscriptions {
     ) -> Result<(), LinkError> {
         let channels: Vec<String> = topics.iter().map(|topic| self.keys.channel(topic)).collect();
         self.subscribe_channels(connection, &channels).await?;
-        let interrupted = self.interests().joined(topics);
-        for topic in interrupted {
-            (self.deliver)(Event::Interrupted { topic });
+        let gaps = self.interests().joined(topics);
+        for topic in gaps {
+            (self.deliver)(Event::Gap { topic });
         }
         Ok(())
     }
@@ -242,7 +242,7 @@ impl ChannelSubscriptions {
             Ok(EventFrame { stamp, content: FrameContent::Publication(publication) }) => {
                 if stamp.is_some_and(|stamp| stamp.jumped_from.is_some()) {
                     // The offsets between were lost or never existed. Only the stream can tell.
-                    (self.deliver)(Event::Interrupted { topic: topic.clone() });
+                    (self.deliver)(Event::Gap { topic: topic.clone() });
                 }
                 let epoch = stamp.map(|stamp| stamp.epoch);
                 (self.deliver)(Event::Publication { topic, publication: Arc::new(publication), epoch });
@@ -254,7 +254,7 @@ impl ChannelSubscriptions {
                 (self.deliver)(Event::Leave { topic, info })
             }
             Ok(EventFrame { content: FrameContent::Member(_), .. }) => {
-                (self.deliver)(Event::Interrupted { topic });
+                (self.deliver)(Event::Gap { topic });
             }
             Err(error) => {
                 self.counters.malformed();
@@ -262,7 +262,7 @@ impl ChannelSubscriptions {
                     tracing::warn!(%topic, %error, "received a message that cannot be parsed");
                 }
                 // It may be a publication of a node of another version.
-                (self.deliver)(Event::Interrupted { topic });
+                (self.deliver)(Event::Gap { topic });
             }
         }
     }
