@@ -136,20 +136,20 @@ pub struct Since<'a> {
 
 /// The limit of one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
+pub struct ReadLimit {
     pub publications: usize,
     /// As counted by [`Publication::answer_bytes`]. An engine may count the overhead slightly differently.
     pub bytes: usize,
 }
 
-impl From<usize> for Limit {
+impl From<usize> for ReadLimit {
     /// A number of publications of any length.
     fn from(publications: usize) -> Self {
         Self { publications, bytes: usize::MAX }
     }
 }
 
-impl Default for Limit {
+impl Default for ReadLimit {
     fn default() -> Self {
         Self::from(0)
     }
@@ -181,7 +181,7 @@ impl Recovery {
 pub struct HistoryQuery<'a> {
     /// The limit of the page. A limit of 0 publications asks for the position alone. Otherwise a page holds at least
     /// one publication of any length, if there is one.
-    pub limit: Limit,
+    pub limit: ReadLimit,
     /// Only offsets above it, or below it in reverse order.
     pub since: Option<Since<'a>>,
     /// Newest first.

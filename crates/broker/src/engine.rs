@@ -10,8 +10,8 @@ use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 #[cfg(doc)]
 use crate::contract::UNPUBLISHED_META_TTL_MAX;
 use crate::contract::{
-    EngineError, Event, History, HistoryQuery, Limit, Member, PresenceStats, Publish, Published, Recovery,
-    Since, Usage,
+    EngineError, Event, History, HistoryQuery, Member, PresenceStats, Publish, Published, ReadLimit,
+    Recovery, Since, Usage,
 };
 use crate::memory::{Memory, MemorySettings};
 use crate::redis::Redis;
@@ -111,7 +111,7 @@ impl Engine {
         &self,
         topic: &TopicName,
         since: Option<Since<'_>>,
-        limit: impl Into<Limit>,
+        limit: impl Into<ReadLimit>,
         meta_ttl: Duration,
     ) -> Result<Recovery, EngineError> {
         let limit = limit.into();
@@ -128,7 +128,7 @@ impl Engine {
         &self,
         topic: &TopicName,
         since: Since<'_>,
-        limit: impl Into<Limit>,
+        limit: impl Into<ReadLimit>,
         meta_ttl: Duration,
     ) -> Result<Recovery, EngineError> {
         let limit = limit.into();

@@ -13,8 +13,8 @@ mod redis;
 pub mod planted;
 
 pub use contract::{
-    EngineError, Event, History, HistoryOptions, HistoryQuery, Limit, Member, PresenceStats, Publish,
-    Published, Recovery, Since, UNPUBLISHED_META_TTL_MAX, Usage,
+    EngineError, Event, History, HistoryOptions, HistoryQuery, Member, PresenceStats, Publish, Published,
+    ReadLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX, Usage,
 };
 pub use engine::Engine;
 pub use memory::{Memory, MemorySettings};

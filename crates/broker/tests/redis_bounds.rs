@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, EngineError, HistoryOptions, Limit, Member, Peer, PresenceStats, Publish, Redis, Since,
+    Engine, EngineError, HistoryOptions, Member, Peer, PresenceStats, Publish, ReadLimit, Redis, Since,
 };
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use redis_server::{RedisServer, wait_until_up};
@@ -90,7 +90,7 @@ async fn all_that_stay_are_listed_once_while_others_come_and_go() {
 
 #[tokio::test]
 async fn a_part_of_what_was_missed_is_read_alone() {
-    const PART: Limit = Limit { publications: usize::MAX, bytes: 256 << 10 };
+    const PART: ReadLimit = ReadLimit { publications: usize::MAX, bytes: 256 << 10 };
     let server = RedisServer::start(&[]);
     let (node, topic, hour) = (up(&server).await, topic("t"), Duration::from_secs(3600));
     let history = Some(HistoryOptions { size: 100, ttl: hour, meta_ttl: hour });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_broker::{EngineError, Event, History, Limit, PresenceStats, Publish, Published};
+use fanwire_broker::{EngineError, Event, History, PresenceStats, Publish, Published, ReadLimit};
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
 use fanwire_hub::session::Control;
@@ -171,7 +171,7 @@ pub(crate) enum TopicCall {
 
 #[derive(Debug)]
 pub(crate) struct HistoryCall {
-    pub limit: Limit,
+    pub limit: ReadLimit,
     pub since: Option<StreamPosition>,
     pub reverse: bool,
 }

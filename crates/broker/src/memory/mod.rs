@@ -20,8 +20,8 @@ use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
 use tokio::time::Instant;
 
 use crate::contract::{
-    EngineError, Event, History, HistoryQuery, Limit, Member, PresenceStats, Publish, Published, Recovery,
-    Since, Usage,
+    EngineError, Event, History, HistoryQuery, Member, PresenceStats, Publish, Published, ReadLimit,
+    Recovery, Since, Usage,
 };
 use idempotency::Idempotency;
 use topics::{Appended, TopicTable};
@@ -120,7 +120,7 @@ impl Memory {
         &self,
         topic: &TopicName,
         since: Option<Since<'_>>,
-        limit: Limit,
+        limit: ReadLimit,
         meta_ttl: Duration,
     ) -> Recovery {
         let read = |stream: &stream::Stream| stream.recover(since, limit);
@@ -131,7 +131,7 @@ impl Memory {
         &self,
         topic: &TopicName,
         since: Since<'_>,
-        limit: Limit,
+        limit: ReadLimit,
         meta_ttl: Duration,
     ) -> Recovery {
         let read = |stream: &stream::Stream| stream.recover_part(since, limit);

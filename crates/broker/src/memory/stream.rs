@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use fanwire_protocol::{Epoch, Position, Publication};
 
-use crate::contract::{EngineError, History, HistoryQuery, Limit, Recovery, Since};
+use crate::contract::{EngineError, History, HistoryQuery, ReadLimit, Recovery, Since};
 
 pub(super) struct Stream {
     top: Position,
@@ -73,7 +73,7 @@ impl Stream {
         std::mem::take(&mut self.publications)
     }
 
-    pub(super) fn recover(&self, since: Option<Since<'_>>, limit: Limit) -> Recovery {
+    pub(super) fn recover(&self, since: Option<Since<'_>>, limit: ReadLimit) -> Recovery {
         let top = self.top;
         let incomplete =
             |is_too_long| Recovery { top, complete: false, publications: Vec::new(), is_too_long };
@@ -87,7 +87,7 @@ impl Stream {
         }
     }
 
-    pub(super) fn recover_part(&self, since: Since<'_>, limit: Limit) -> Recovery {
+    pub(super) fn recover_part(&self, since: Since<'_>, limit: ReadLimit) -> Recovery {
         let incomplete =
             Recovery { top: self.top, complete: false, publications: Vec::new(), is_too_long: false };
         let Some(missed) = self.missed(since, usize::MAX) else { return incomplete };

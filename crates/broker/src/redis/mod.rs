@@ -30,8 +30,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::contract::{
-    EngineError, History, HistoryQuery, Limit, Member, PresenceStats, Publish, Published, Recovery, Since,
-    UNPUBLISHED_META_TTL_MAX, Usage,
+    EngineError, History, HistoryQuery, Member, PresenceStats, Publish, Published, ReadLimit, Recovery,
+    Since, UNPUBLISHED_META_TTL_MAX, Usage,
 };
 use crate::planted;
 use alarm::TaskAlarm;
@@ -280,7 +280,7 @@ impl Redis {
         &self,
         topic: &TopicName,
         since: Option<Since<'_>>,
-        limit: impl Into<Limit>,
+        limit: impl Into<ReadLimit>,
         meta_ttl: Duration,
     ) -> Result<Recovery, EngineError> {
         self.read_missed(topic, since, limit.into(), "0", meta_ttl).await
@@ -291,7 +291,7 @@ impl Redis {
         &self,
         topic: &TopicName,
         since: Since<'_>,
-        limit: impl Into<Limit>,
+        limit: impl Into<ReadLimit>,
         meta_ttl: Duration,
     ) -> Result<Recovery, EngineError> {
         self.read_missed(topic, Some(since), limit.into(), "1", meta_ttl).await
@@ -302,7 +302,7 @@ impl Redis {
         &self,
         topic: &TopicName,
         since: Option<Since<'_>>,
-        limit: Limit,
+        limit: ReadLimit,
         part: &str,
         meta_ttl: Duration,
     ) -> Result<Recovery, EngineError> {
@@ -324,7 +324,7 @@ impl Redis {
     ) -> Result<History, EngineError> {
         let (offset, epoch) = since_arguments(query.since);
         let reverse = if query.reverse { "1" } else { "0" };
-        let Limit { publications, bytes } = query.limit;
+        let ReadLimit { publications, bytes } = query.limit;
         let (publications, bytes) = (limit_argument(publications), limit_argument(bytes));
         let arguments = [&offset, epoch, &publications, reverse, &bytes];
         let arguments = arguments.map(|argument| argument.as_bytes().to_vec());

@@ -1,6 +1,6 @@
 //! Pages of history, and what stays of it.
 
-use fanwire_broker::{EngineError, HistoryOptions, HistoryQuery, Limit, Publish, Since};
+use fanwire_broker::{EngineError, HistoryOptions, HistoryQuery, Publish, ReadLimit, Since};
 use fanwire_protocol::{Position, TopicName};
 
 use crate::fixture::{Fixture, HISTORY, LONG, META_TTL, kept, offsets};
@@ -81,7 +81,7 @@ pub(crate) async fn pages_end_at_their_bytes(fixture: Fixture) {
         (1, 0, &[1], &[5], false),
         (0, 0, &[], &[], false),
     ] {
-        let limit = Limit { publications, bytes };
+        let limit = ReadLimit { publications, bytes };
         for (reverse, expected) in [(false, forward), (true, backward)] {
             let page = fixture.history(&topic, HistoryQuery { limit, since: None, reverse }).await;
             assert_eq!(
@@ -92,7 +92,7 @@ pub(crate) async fn pages_end_at_their_bytes(fixture: Fixture) {
         }
     }
     let since = Some(Since { offset: 4, epoch: "" });
-    let limit = Limit { publications: 100, bytes: 0 };
+    let limit = ReadLimit { publications: 100, bytes: 0 };
     let page = fixture.history(&topic, HistoryQuery { limit, since, reverse: false }).await;
     assert_eq!((offsets(&page.publications), page.is_cut), (vec![5], false));
     let page = fixture.history(&topic, HistoryQuery { limit, since, reverse: true }).await;
@@ -108,7 +108,7 @@ pub(crate) async fn pages_that_are_cut_are_gone_on_from(fixture: Fixture) {
         fixture.publish(&topic, Publish { history, ..kept(&data) }).await;
     }
     for bytes in [0, 1000, 7000, 50_000] {
-        let limit = Limit { publications: 80, bytes };
+        let limit = ReadLimit { publications: 80, bytes };
         let (mut all, mut offset) = (Vec::new(), 0);
         loop {
             let query = HistoryQuery { limit, since: Some(Since { offset, epoch: "" }), reverse: false };

@@ -1,6 +1,6 @@
 //! What a reader that comes back is told: all that it missed, or that it cannot be had.
 
-use fanwire_broker::{Limit, Recovery, Since};
+use fanwire_broker::{ReadLimit, Recovery, Since};
 use fanwire_protocol::{Position, TopicName};
 
 use crate::fixture::{Fixture, LONG, META_TTL, offsets};
@@ -117,7 +117,7 @@ pub(crate) async fn what_is_too_long_is_said_and_not_sent(fixture: Fixture) {
     for (offset, bytes, complete) in
         [(0, 4500, true), (1, 3500, true), (0, 3900, false), (2, 1900, false), (3, 0, false), (4, 0, true)]
     {
-        let limit = Limit { publications: 100, bytes };
+        let limit = ReadLimit { publications: 100, bytes };
         let since = Since { offset, epoch: top.epoch.as_str() };
         let recovery = fixture.engine.recover(&topic, Some(since), limit, META_TTL).await.unwrap();
         assert_eq!((recovery.complete, recovery.is_too_long), (complete, !complete), "{offset} {bytes}");
@@ -125,7 +125,7 @@ pub(crate) async fn what_is_too_long_is_said_and_not_sent(fixture: Fixture) {
         assert_eq!(recovery.top, top);
     }
     // What cannot be had at all is not said to be too long.
-    let limit = Limit { publications: 1, bytes: 10_000 };
+    let limit = ReadLimit { publications: 1, bytes: 10_000 };
     for (offset, epoch) in [(0, ""), (2, "abcdefgh"), (9, "")] {
         let since = Since { offset, epoch };
         let recovery = fixture.engine.recover(&topic, Some(since), limit, META_TTL).await.unwrap();
@@ -139,9 +139,9 @@ pub(crate) async fn what_was_missed_is_read_part_by_part(fixture: Fixture) {
         fixture.keep(&topic, data).await;
     }
     let top = fixture.top(&topic).await;
-    let all = Limit::from(usize::MAX);
-    let short = Limit { publications: usize::MAX, bytes: 500 };
-    let two = Limit { publications: 2, bytes: 500 };
+    let all = ReadLimit::from(usize::MAX);
+    let short = ReadLimit { publications: usize::MAX, bytes: 500 };
+    let two = ReadLimit { publications: 2, bytes: 500 };
     // The limit, and what is read after each offset.
     for (limit, parts) in [
         (all, [&[1, 2, 3, 4, 5][..], &[2, 3, 4, 5], &[3, 4, 5], &[4, 5], &[5], &[]]),

@@ -1,6 +1,6 @@
 //! `history` and `history_remove`: the publications that a topic keeps.
 
-use fanwire_broker::{History, Limit};
+use fanwire_broker::{History, ReadLimit};
 use fanwire_protocol::centrifuge::{Empty, HistoryResult};
 use fanwire_protocol::json::null_is_default;
 use fanwire_protocol::reason::RequestError;
@@ -82,7 +82,7 @@ impl ApiHistory {
             ));
         }
         let publications = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let limit = Limit { publications, bytes };
+        let limit = ReadLimit { publications, bytes };
         Ok(HistoryCall { limit, since, reverse: self.reverse })
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanwire_broker::{EngineError, History, HistoryQuery, Limit, Member, Publish, Published, Since};
+use fanwire_broker::{EngineError, History, HistoryQuery, Member, Publish, Published, ReadLimit, Since};
 use fanwire_hub::HistoryBounds;
 use fanwire_hub::effect::{Answer, Membership, TopicRequest, Wanted};
 use fanwire_protocol::reason::RequestError;
@@ -142,7 +142,7 @@ impl Topics {
                 (Answer::PresenceStats { command: *command, result }, false)
             }
             TopicRequest::History { command, limit, since, reverse } => {
-                let limit = Limit { publications: *limit, bytes: bytes_max };
+                let limit = ReadLimit { publications: *limit, bytes: bytes_max };
                 let query = HistoryCall { limit, since: since.clone(), reverse: *reverse };
                 let result = self.history(name, query).await;
                 let is_cut = result.as_ref().is_ok_and(|page| page.is_cut || page_bytes(page) > bytes_max);

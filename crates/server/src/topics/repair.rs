@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use fanwire_broker::{Engine, EngineError, Limit, Recovery, Since};
+use fanwire_broker::{Engine, EngineError, ReadLimit, Recovery, Since};
 use fanwire_hub::HistoryBounds;
 use fanwire_protocol::TopicName;
 use tokio::sync::SemaphorePermit;
@@ -17,7 +17,7 @@ use crate::message::ShardMessage;
 pub(super) const PARTS_MAX: usize = 32;
 
 /// What is read of a stream at once. A publication that is longer is read while the shard reads nothing else.
-pub(crate) const PART: Limit = Limit { publications: usize::MAX, bytes: 256 << 10 };
+pub(crate) const PART: ReadLimit = ReadLimit { publications: usize::MAX, bytes: 256 << 10 };
 
 impl Topics {
     /// A part of the repair of a dirty stream; the rest is asked for anew. What fails is tried again with a later

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use fanwire_broker::{HistoryQuery, Limit, Member, Recovery, Since};
+use fanwire_broker::{HistoryQuery, Member, ReadLimit, Recovery, Since};
 use fanwire_hub::effect::{Answer, Joined, Membership, TopicRequest, Wanted};
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
 use fanwire_protocol::reason::RequestError;
@@ -253,7 +253,7 @@ impl Topics {
         bytes: usize,
         history: HistoryBounds,
     ) -> Result<Recovery, RequestError> {
-        let limit = Limit { publications: self.settings.client.recovery_max, bytes };
+        let limit = ReadLimit { publications: self.settings.client.recovery_max, bytes };
         self.engine.recover(name, Some(since), limit, history.meta_ttl).await.map_err(error)
     }
 
