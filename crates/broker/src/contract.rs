@@ -190,7 +190,7 @@ pub struct HistoryQuery<'a> {
 
 /// A page of history.
 #[derive(Clone, Debug, PartialEq)]
-pub struct History {
+pub struct HistoryPage {
     /// The stream's top, independent of the page.
     pub top: Position,
     pub publications: Vec<Arc<Publication>>,

@@ -10,7 +10,7 @@ use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 #[cfg(doc)]
 use crate::contract::UNPUBLISHED_META_TTL_MAX;
 use crate::contract::{
-    EngineError, Event, History, HistoryQuery, Member, PresenceStats, Publish, Published, ReadLimit,
+    EngineError, Event, HistoryPage, HistoryQuery, Member, PresenceStats, Publish, Published, ReadLimit,
     Recovery, Since, Usage,
 };
 use crate::memory::{Memory, MemorySettings};
@@ -145,7 +145,7 @@ impl Engine {
         topic: &TopicName,
         query: HistoryQuery<'_>,
         meta_ttl: Duration,
-    ) -> Result<History, EngineError> {
+    ) -> Result<HistoryPage, EngineError> {
         match self {
             Self::Memory(memory) => memory.history(topic, query, meta_ttl),
             Self::Redis(redis) => redis.history(topic, query, meta_ttl).await,

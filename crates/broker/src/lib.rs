@@ -13,7 +13,7 @@ mod redis;
 pub mod planted;
 
 pub use contract::{
-    EngineError, Event, History, HistoryOptions, HistoryQuery, Member, PresenceStats, Publish, Published,
+    EngineError, Event, HistoryOptions, HistoryPage, HistoryQuery, Member, PresenceStats, Publish, Published,
     ReadLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX, Usage,
 };
 pub use engine::Engine;

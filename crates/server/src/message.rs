@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_broker::{EngineError, Event, History, PresenceStats, Publish, Published, ReadLimit};
+use fanwire_broker::{EngineError, Event, HistoryPage, PresenceStats, Publish, Published, ReadLimit};
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
 use fanwire_hub::session::Control;
@@ -160,7 +160,7 @@ pub(crate) enum TopicCall {
     },
     History {
         query: HistoryCall,
-        reply: oneshot::Sender<Result<History, RequestError>>,
+        reply: oneshot::Sender<Result<HistoryPage, RequestError>>,
     },
     RemoveHistory {
         reply: oneshot::Sender<Result<(), RequestError>>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
-use fanwire_broker::{History, HistoryOptions, PresenceStats, Publish, Published};
+use fanwire_broker::{HistoryOptions, HistoryPage, PresenceStats, Publish, Published};
 use fanwire_hub::effect::Completion;
 use fanwire_hub::session::{Control, Now};
 use fanwire_hub::{NameError, Namespace};
@@ -190,7 +190,7 @@ impl Node {
         &self,
         topic: TopicName,
         query: HistoryCall,
-    ) -> Result<History, RequestError> {
+    ) -> Result<HistoryPage, RequestError> {
         self.call(topic, |reply| TopicCall::History { query, reply }).await
     }
 

@@ -20,7 +20,7 @@ use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
 use tokio::time::Instant;
 
 use crate::contract::{
-    EngineError, Event, History, HistoryQuery, Member, PresenceStats, Publish, Published, ReadLimit,
+    EngineError, Event, HistoryPage, HistoryQuery, Member, PresenceStats, Publish, Published, ReadLimit,
     Recovery, Since, Usage,
 };
 use idempotency::Idempotency;
@@ -143,7 +143,7 @@ impl Memory {
         topic: &TopicName,
         query: HistoryQuery<'_>,
         meta_ttl: Duration,
-    ) -> Result<History, EngineError> {
+    ) -> Result<HistoryPage, EngineError> {
         let read = |stream: &stream::Stream| stream.history(query);
         self.topics.borrow_mut().read(topic, Instant::now(), meta_ttl, read)
     }

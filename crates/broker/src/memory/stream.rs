@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use fanwire_protocol::{Epoch, Position, Publication};
 
-use crate::contract::{EngineError, History, HistoryQuery, ReadLimit, Recovery, Since};
+use crate::contract::{EngineError, HistoryPage, HistoryQuery, ReadLimit, Recovery, Since};
 
 pub(super) struct Stream {
     top: Position,
@@ -97,7 +97,7 @@ impl Stream {
         Recovery { complete, is_too_long: !complete, publications, ..incomplete }
     }
 
-    pub(super) fn history(&self, query: HistoryQuery<'_>) -> Result<History, EngineError> {
+    pub(super) fn history(&self, query: HistoryQuery<'_>) -> Result<HistoryPage, EngineError> {
         let HistoryQuery { limit, since, reverse } = query;
         if since.is_some_and(|since| !self.epoch_matches(since)) {
             return Err(EngineError::UnrecoverablePosition);
@@ -113,7 +113,7 @@ impl Stream {
         } else {
             cut(publications.take(limit.publications), limit.bytes, 1)
         };
-        Ok(History { top: self.top, publications, is_cut })
+        Ok(HistoryPage { top: self.top, publications, is_cut })
     }
 
     /// Returns all publications after `since`; `None` if some are missing.

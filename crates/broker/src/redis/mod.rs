@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::contract::{
-    EngineError, History, HistoryQuery, Member, PresenceStats, Publish, Published, ReadLimit, Recovery,
+    EngineError, HistoryPage, HistoryQuery, Member, PresenceStats, Publish, Published, ReadLimit, Recovery,
     Since, UNPUBLISHED_META_TTL_MAX, Usage,
 };
 use crate::planted;
@@ -321,7 +321,7 @@ impl Redis {
         topic: &TopicName,
         query: HistoryQuery<'_>,
         meta_ttl: Duration,
-    ) -> Result<History, EngineError> {
+    ) -> Result<HistoryPage, EngineError> {
         let (offset, epoch) = since_arguments(query.since);
         let reverse = if query.reverse { "1" } else { "0" };
         let ReadLimit { publications, bytes } = query.limit;
@@ -333,7 +333,7 @@ impl Redis {
         match completeness {
             Completeness::No => Err(EngineError::UnrecoverablePosition),
             Completeness::Yes | Completeness::TooLong => {
-                Ok(History { top, publications, is_cut: completeness == Completeness::TooLong })
+                Ok(HistoryPage { top, publications, is_cut: completeness == Completeness::TooLong })
             }
         }
     }

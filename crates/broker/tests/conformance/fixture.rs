@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, Event, History, HistoryOptions, HistoryQuery, Member, MemorySettings, Peer, Publish, Published,
-    Recovery, Redis, RedisSettings, Since,
+    Engine, Event, HistoryOptions, HistoryPage, HistoryQuery, Member, MemorySettings, Peer, Publish,
+    Published, Recovery, Redis, RedisSettings, Since,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, Publication, TopicName};
 use uuid::Uuid;
@@ -112,7 +112,7 @@ impl Fixture {
         self.engine.recover(topic, Some(Since { offset, epoch }), 100, META_TTL).await.unwrap()
     }
 
-    pub(crate) async fn history(&self, topic: &TopicName, query: HistoryQuery<'_>) -> History {
+    pub(crate) async fn history(&self, topic: &TopicName, query: HistoryQuery<'_>) -> HistoryPage {
         self.engine.history(topic, query, META_TTL).await.unwrap()
     }
 

@@ -1,6 +1,6 @@
 //! `history` and `history_remove`: the publications that a topic keeps.
 
-use fanwire_broker::{History, ReadLimit};
+use fanwire_broker::{HistoryPage, ReadLimit};
 use fanwire_protocol::centrifuge::{Empty, HistoryResult};
 use fanwire_protocol::json::null_is_default;
 use fanwire_protocol::reason::RequestError;
@@ -53,7 +53,7 @@ pub(super) async fn history(node: &Node, budget: &AnswerBudget, request: ApiHist
     if namespace.history.is_none() {
         return Err(RequestError::NotAvailable.into());
     }
-    let History { top, publications, is_cut } = node.history(topic, request.call(budget.left())?).await?;
+    let HistoryPage { top, publications, is_cut } = node.history(topic, request.call(budget.left())?).await?;
     if is_cut {
         return Err(budget.too_long(INSTEAD));
     }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanwire_broker::{EngineError, History, HistoryQuery, Member, Publish, Published, ReadLimit, Since};
+use fanwire_broker::{EngineError, HistoryPage, HistoryQuery, Member, Publish, Published, ReadLimit, Since};
 use fanwire_hub::HistoryBounds;
 use fanwire_hub::effect::{Answer, Membership, TopicRequest, Wanted};
 use fanwire_protocol::reason::RequestError;
@@ -146,7 +146,7 @@ impl Topics {
                 let query = HistoryCall { limit, since: since.clone(), reverse: *reverse };
                 let result = self.history(name, query).await;
                 let is_cut = result.as_ref().is_ok_and(|page| page.is_cut || page_bytes(page) > bytes_max);
-                let result = result.map(|History { top, publications, .. }| (top, publications));
+                let result = result.map(|HistoryPage { top, publications, .. }| (top, publications));
                 (Answer::History { command: *command, result }, is_cut)
             }
             // Nothing else is queued as a read.
@@ -195,7 +195,7 @@ impl Topics {
         self.engine.presence(name, bytes_max).await.map_err(error)
     }
 
-    async fn history(&self, name: &TopicName, query: HistoryCall) -> Result<History, RequestError> {
+    async fn history(&self, name: &TopicName, query: HistoryCall) -> Result<HistoryPage, RequestError> {
         let HistoryBounds { meta_ttl, .. } =
             self.namespace(name)?.history.ok_or(RequestError::NotAvailable)?;
         let since = query.since.as_ref().map(|since| Since { offset: since.offset, epoch: &since.epoch });
@@ -211,7 +211,7 @@ impl Topics {
     }
 }
 
-fn page_bytes(page: &History) -> usize {
+fn page_bytes(page: &HistoryPage) -> usize {
     page.publications.iter().map(|publication| publication.answer_bytes()).sum()
 }
 
