@@ -187,7 +187,7 @@ impl Retention {
     }
 
     /// Returns the next stream to evict from.
-    pub(super) fn payer(&self) -> Option<TopicName> {
+    pub(super) fn victim(&self) -> Option<TopicName> {
         let share = self.bytes_max / 8;
         if self.young_bytes > share {
             self.young.first()

@@ -199,10 +199,10 @@ impl TopicTable {
         }
         self.let_grow_old(now);
         while self.retention.is_over()
-            && let Some(topic) = self.retention.payer()
+            && let Some(topic) = self.retention.victim()
         {
             let life = self.topics.get_mut(&topic).and_then(|state| state.stream.as_mut());
-            let life = life.expect("only streams pay");
+            let life = life.expect("victims are streams");
             if self.retention.release_oldest(&topic, life) {
                 self.evicted += 1;
             } else {
