@@ -14,7 +14,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-static FILES: [StaticFile; 8] = [
+static FILES: [StaticFile; 9] = [
     StaticFile { path: "/", content_type: HTML, body: include_str!("chat/index.html") },
     StaticFile { path: "/chat.css", content_type: CSS, body: include_str!("chat/chat.css") },
     StaticFile { path: "/favicon.svg", content_type: SVG, body: include_str!("chat/favicon.svg") },
@@ -23,13 +23,14 @@ static FILES: [StaticFile; 8] = [
     StaticFile { path: "/room.js", content_type: SCRIPT, body: include_str!("chat/room.js") },
     StaticFile { path: "/connection.js", content_type: SCRIPT, body: include_str!("chat/connection.js") },
     StaticFile { path: "/view.js", content_type: SCRIPT, body: include_str!("chat/view.js") },
+    StaticFile { path: "/elements.js", content_type: SCRIPT, body: include_str!("chat/elements.js") },
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What stands in `text` between each `marker` and the quotation mark that follows it.
+    /// Returns the parts of `text` between each `marker` and the next quotation mark.
     fn quoted_after<'a>(text: &'a str, marker: &str) -> Vec<&'a str> {
         text.split(marker).skip(1).filter_map(|rest| rest.split(['"', '\'']).next()).collect()
     }

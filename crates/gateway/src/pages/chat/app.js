@@ -1,5 +1,5 @@
-// Who the reader is, which rooms are open, and what happens in them: it joins the connection to the rooms and tells its
-// one observer when something changed. It touches no element of the page.
+// The state of the page: the user, the open rooms and their messages. It connects rooms to the connection, and notifies
+// one observer of changes. It touches no element of the page.
 
 import { Connection } from './connection.js';
 import { randomId, Room } from './room.js';
@@ -13,10 +13,10 @@ const OWN_CLIENTS_MAX = 50;
 
 export const me = {
   user: recall(localStorage, 'chat.user') ?? `u-${randomId()}`,
-  // A window keeps its own name, so that one person can talk to oneself under two; new windows start with the latest.
+  // Each window keeps its own name, so that one person can use two names; new windows start with the latest.
   name: recall(sessionStorage, 'chat.name') ?? recall(localStorage, 'chat.name'),
   client: null,
-  /** The latest clients that this window has been: messages written before a reconnect or reload are still its own. */
+  /** The latest client ids of this window: messages written before a reconnect or reload are still its own. */
   clients: recallList(sessionStorage, 'chat.clients'),
 };
 
@@ -38,8 +38,8 @@ export const connection = new Connection({
 
 let observer;
 
-/** Opens the rooms; connecting waits until there is a name. The observer is told `changed`, and `messageArrived` when
- *  someone else's message came into the room that is being read. */
+/** Opens the rooms, and connects once there is a name. Calls the observer's `changed` on changes, and
+ *  `messageArrived` on messages of others in the open room. */
 export function start(theObserver) {
   observer = theObserver;
   remember(localStorage, 'chat.user', me.user);
@@ -56,7 +56,7 @@ export function setName(name) {
   connection.reconnect();
 }
 
-/** Makes a room the one that is read, and joins it if need be; a name that cannot be a room leads to the first room. */
+/** Opens a room, and joins it if necessary. A name that is not valid opens the first room. */
 export function openRoom(name) {
   const possible = rooms.has(name) || (roomNameProblem(name) === '' && rooms.size < ROOMS_MAX);
   if (currentRoom) currentRoom.firstUnread = null;
@@ -74,7 +74,7 @@ export function leaveRoom(room) {
   observer.changed();
 }
 
-/** A name the reader typed, as it will stand in the topic. */
+/** Converts a typed name to the form in the topic. */
 export function roomNameFrom(typed) {
   return typed.trim().toLowerCase().replace(/^#/, '').replace(/\s+/g, '-');
 }
@@ -104,7 +104,7 @@ export function discard(room, item) {
   observer.changed();
 }
 
-/** Another window of the same person counts as that person, unless it goes by another name. */
+/** Returns true also for another window of the same user, unless it uses another name. */
 export function isOwn(person) {
   return (
     person !== null &&
@@ -173,12 +173,12 @@ async function loadPresence(room) {
     const { presence } = await connection.request('presence', { channel: room.topic });
     room.presenceArrived(presence);
   } catch {
-    // Joins and leaves still tell who comes and goes; the next subscription asks again.
+    // Joins and leaves still update the list; the next subscription asks again.
   }
   observer.changed();
 }
 
-/** Reads what the server still has, then sends what waited: only now is it certain which messages had arrived. */
+/** Reads history, then sends waiting messages: only now it is known which of them had arrived. */
 async function loadHistory(room) {
   const returning = room.holdsMessages();
   try {
@@ -202,8 +202,8 @@ function sendWaiting(room) {
   for (const item of room.waiting()) deliver(room, item);
 }
 
-/** A message that was lost with its connection is sent again after catching up, unless it turns out to have arrived;
- *  its id lets every reader drop a repetition. */
+/** Sends a message. If its connection is lost, it is sent again after history is read, unless it had arrived; readers
+ *  drop duplicates by its id. */
 async function deliver(room, item) {
   item.delivery = 'sending';
   let outcome = 'accepted';
@@ -216,7 +216,7 @@ async function deliver(room, item) {
     outcome = error.lost ? 'waiting' : 'failed';
     item.problem = error.message;
   }
-  // The message itself may have come back before the answer, and is then done with.
+  // The message itself may have arrived before the answer, and then needs nothing more.
   if (item.delivery === 'sending') item.delivery = outcome;
   observer.changed();
 }
@@ -254,6 +254,6 @@ function remember(storage, key, value) {
   try {
     storage.setItem(key, value);
   } catch {
-    // Storage may be full or forbidden; the page then forgets with the window.
+    // Storage may be full or forbidden; the value is then kept until the window closes.
   }
 }

@@ -1,5 +1,6 @@
-// The chat room page, started by index.html: what the reader does with keyboard, mouse and finger. Read on in app.js
-// (what happens), room.js (what is known), connection.js (the protocol) and view.js (what is drawn).
+// The chat room page, started by index.html: input by keyboard, mouse and touch. The other parts are app.js (the
+// state), room.js (one room), connection.js (the protocol), view.js (the drawing) and elements.js (elements of the
+// page).
 
 import {
   connection,
@@ -15,7 +16,8 @@ import {
   setName,
   start,
 } from './app.js';
-import { draw, find, hash, setText, timelineView } from './view.js';
+import { find, hash, setText } from './elements.js';
+import { draw, timelineView } from './view.js';
 
 const NAME_LENGTH_MAX = 40;
 const TEXT_LENGTH_MAX = 2000;
@@ -82,7 +84,7 @@ function listen() {
   };
   const area = find('timeline-scroll');
   area.addEventListener('scroll', () => timelineView.scrolled(), { passive: true });
-  // A keyboard that slides in or a window that grows must not push the latest message out of sight.
+  // When a keyboard appears or the window grows, the latest message stays visible.
   new ResizeObserver(() => timelineView.stay()).observe(area);
   find('new-messages').onclick = () => {
     timelineView.follow();
@@ -91,7 +93,7 @@ function listen() {
   };
 }
 
-/** The address names the room, so that a link opens it and the back button works. */
+/** Opens the room that the address names, so that links and the back button work. */
 function followAddress() {
   const composer = find('composer-text');
   drafts.set(currentRoom, composer.value);
@@ -203,7 +205,7 @@ function listenToDrawers() {
     drawer.media.addEventListener('change', closeDrawers);
   }
   find('scrim').onclick = closeDrawers;
-  // Choosing the room that is open already changes no address, but shows it all the same.
+  // Choosing the open room does not change the address, but shows the room.
   find('room-list').addEventListener('click', (event) => {
     if (event.target.closest('.room-button')) closeDrawers();
   });
@@ -231,7 +233,7 @@ function closeDrawers() {
   open.opener.focus();
 }
 
-/** Alt with an arrow goes to the next room, as in other chat programs. */
+/** Opens the next room on Alt with an arrow, as other chat programs do. */
 function switchRoomByKey(event) {
   const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
   if (!event.altKey || !step || document.querySelector('dialog[open]')) return;
@@ -246,7 +248,7 @@ async function copyCommand() {
     () => true,
     () => false,
   );
-  // The clipboard exists on secure origins only; elsewhere the line is selected, ready to be copied by hand.
+  // The clipboard exists on secure origins only; elsewhere the line is selected, to be copied by hand.
   if (!copied) getSelection().selectAllChildren(find('command'));
   setText(button, copied ? 'Copied' : 'Selected');
   setTimeout(() => setText(button, 'Copy'), COPIED_SHOWN_MS);

@@ -1,13 +1,13 @@
-// The gateway's client protocol over one WebSocket at a time, JSON encoding. It knows nothing of chat, and its invariant
-// is that a subscription once asked for is kept, with its position, until it is given up or the server ends it for good.
+// The client protocol of the gateway over one WebSocket at a time, in JSON. It knows nothing of chat. Invariant: a
+// subscription is kept, with its position, until the page unsubscribes or the server ends it for good.
 
 const BACKOFF_MIN_MS = 500;
 const BACKOFF_MAX_MS = 20_000;
 const CONNECT_TIMEOUT_MS = 10_000;
 const COMMAND_TIMEOUT_MS = 10_000;
 const PING_SLACK_MS = 10_000;
-/** A connection that ends sooner than this does not count as a success, or a server that accepts and closes at once
- *  would be called without pause. */
+/** A connection that ends sooner than this does not count as a success: otherwise the page would reconnect without a
+ *  pause to a server that accepts and closes at once. */
 const STABLE_AFTER_MS = 5_000;
 
 /** Browsers' timers overflow above 24 days. */
@@ -21,8 +21,8 @@ const CLOSE_INVALID_TOKEN = 3500;
 const UNSUBSCRIBE_RESUBSCRIBE_MIN = 2500;
 const UNSUBSCRIBE_STATE_INVALIDATED = 2502;
 
-/** A command that got an error for an answer, or (code 0) none at all. `lost` says that the connection ended first, so
- *  nobody knows whether the server acted on it. */
+/** A command whose answer is an error or, with code 0, that has no answer. With `lost`, the connection ended first, and
+ *  the server may have executed the command. */
 export class CommandError extends Error {
   constructor({ code, message, temporary = false, lost = false }) {
     super(message);
@@ -32,8 +32,9 @@ export class CommandError extends Error {
   }
 }
 
-/** One client of the gateway: connects, comes back by itself, and keeps its subscriptions, with their positions, over
- *  any number of sockets. States: connecting, connected, waiting (for the next attempt), stopped (until `reconnect`). */
+/** One client of the gateway: it connects and reconnects by itself, and keeps its subscriptions, with their
+ *  positions, over any number of sockets. States: connecting, connected, waiting (for the next attempt), stopped
+ *  (until `reconnect`). */
 export class Connection {
   #endpoint;
   #fetchToken;
@@ -63,25 +64,25 @@ export class Connection {
     return this.#state;
   }
 
-  /** Connects anew, whatever the present state: at the start, under another name, or because the reader asks. */
+  /** Connects again in any state: at the start, under another name, or on demand. */
   reconnect() {
     this.#attempt = 0;
     this.#tokenRefused = false;
     this.#open();
   }
 
-  /** Ends a wait: there is reason to think that the next attempt will succeed. */
+  /** Ends a wait, since the next attempt is likely to succeed. */
   hurry() {
     if (this.#state.name === 'waiting') this.#open();
   }
 
-  /** Gives up the socket without waiting for it to notice that the network has gone. */
+  /** Closes the socket without waiting until it notices that the network is down. */
   networkLost() {
-    if (this.#socket) this.#closed(0, 'the network is gone');
+    if (this.#socket) this.#closed(0, 'the network is down');
   }
 
-  /** Keeps a subscription until `unsubscribe`. The listener is told `subscribed`, `published`, `joined`, `left`,
-   *  `removed` (by the server, for good) and `lost` (for now). */
+  /** Keeps a subscription until `unsubscribe`. Calls `subscribed`, `published`, `joined`, `left`, `removed` (by the
+   *  server, for good) and `lost` (for now) of the listener. */
   subscribe(topic, listener) {
     const subscription = { topic, listener, position: null, active: false, attempt: 0, timer: undefined };
     this.#subscriptions.set(topic, subscription);
@@ -160,7 +161,7 @@ export class Connection {
     this.#refreshTimer = setTimeout(() => this.#refresh(), delay);
   }
 
-  /** Brings a new token before the server, which waits a while after expiry, ends the connection. */
+  /** Sends a new token before the server ends the connection, some time after the old one expires. */
   async #refresh() {
     const turn = this.#turn;
     const token = await this.#fetchToken().catch(() => null);
@@ -181,14 +182,14 @@ export class Connection {
     else this.#stop(error.code, error.message);
   }
 
-  /** Decides by the close code whether to come back: codes 3500-3999 and 4500-4999 are final, all others are not. */
+  /** Reconnects or stops, by the close code: codes 3500-3999 and 4500-4999 are final, all others are not. */
   #closed(code, reason) {
     if (code === CLOSE_STATE_INVALIDATED) {
       for (const subscription of this.#subscriptions.values()) subscription.position = null;
     }
     const final =
       (code >= 3500 && code < 4000) || (code >= 4500 && code < 5000) || code === CLOSE_MESSAGE_TOO_BIG;
-    // Every attempt fetches a new token, so one refusal may be about the old one; two in a row are not.
+    // Every attempt fetches a new token, so one refusal may concern the old one, but not two in a row.
     const tokenWorthAnother = code === CLOSE_INVALID_TOKEN && !this.#tokenRefused;
     if (final && !tokenWorthAnother) {
       this.#stop(code, reason);
@@ -207,7 +208,7 @@ export class Connection {
     this.#setState({ name: 'stopped', code, reason });
   }
 
-  /** Lets go of the socket and of all that depends on it; what it may still say is not heard. */
+  /** Drops the socket and everything that depends on it; later events of it are ignored. */
   #detach() {
     this.#turn += 1;
     clearTimeout(this.#watchdog);
@@ -246,7 +247,7 @@ export class Connection {
       (error) => {
         if (error.lost || !current()) return;
         if (error.code === 0) {
-          // Without an answer the two sides no longer agree on what is subscribed; a new socket settles it.
+          // Without an answer the two sides may disagree about the subscription; a new socket resolves that.
           this.#closed(0, error.message);
         } else if (error.code === ERROR_ALREADY_SUBSCRIBED) {
           this.#send(
@@ -302,7 +303,8 @@ export class Connection {
     }
   }
 
-  /** Callbacks, not promises: an answer must take effect before the pushes that follow it in the same frame. */
+  /** Sends a command. Takes callbacks, not promises: an answer must take effect before later pushes in the same
+   *  frame. */
   #send(method, body, done, fail) {
     this.#lastCommandId += 1;
     const id = this.#lastCommandId;
@@ -323,7 +325,7 @@ export class Connection {
       try {
         reply = JSON.parse(line);
       } catch {
-        this.#closed(0, 'the server sent something unreadable');
+        this.#closed(0, 'the server sent a message that is not valid');
         return;
       }
       this.#handle(reply);
@@ -346,11 +348,11 @@ export class Connection {
     }
   }
 
-  /** Any frame shows that the server lives; too long without one, and the socket is dead though open. */
+  /** Restarts the timer that closes the socket if no frame arrives: an open socket may be dead. */
   #watch() {
     clearTimeout(this.#watchdog);
     if (this.#silenceMax === Infinity) return;
-    this.#watchdog = setTimeout(() => this.#closed(0, 'the server fell silent'), this.#silenceMax);
+    this.#watchdog = setTimeout(() => this.#closed(0, 'the server stopped sending'), this.#silenceMax);
   }
 
   #setState(state) {
@@ -359,7 +361,7 @@ export class Connection {
   }
 }
 
-/** Full jitter, so that a crowd cut off together does not come back together. */
+/** Full jitter, so that clients that were disconnected together do not reconnect together. */
 function backoff(attempt) {
   const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** attempt);
   return BACKOFF_MIN_MS + Math.random() * (ceiling - BACKOFF_MIN_MS);

@@ -1,5 +1,5 @@
-// What is known of one room: its messages, each once and in order, who is in it, and where something may be missing. It
-// neither draws nor sends; whatever peers can make grow here has a limit.
+// The state of one room: its messages, each once and in order, its members, and gaps. It neither draws nor sends.
+// Everything that peers can make grow has a limit.
 
 const TOPIC_PREFIX = 'chat:';
 const ITEMS_MAX = 500;
@@ -7,14 +7,14 @@ const PEOPLE_PER_NOTICE_MAX = 50;
 const NAME_SHOWN_MAX = 40;
 const TEXT_SHOWN_MAX = 4000;
 const MESSAGE_ID_LENGTH_MAX = 64;
-/** A sender's clock is believed unless it runs ahead of this one by more. */
+/** A sender's time is accepted unless it is ahead of this clock by more. */
 const CLOCK_AHEAD_MAX_MS = 60_000;
 
-/** Items are sorted by `order`: a message's era (how many epochs of the stream were seen before) and offset. What has no
- *  offset stands half a step behind the latest that has. */
+/** Items are sorted by `order`: a message's era (the number of earlier epochs of the stream) and offset. An item
+ *  without an offset follows the latest one with an offset by half a step. */
 const ERA_SPAN = 2 ** 40;
 const UNPLACED_ORDER = Number.MAX_SAFE_INTEGER;
-/** Who was there when the connection broke and returns within this time has not "joined". */
+/** A member before the connection was lost that returns within this time has not "joined". */
 const FAMILIAR_MS = 60_000;
 const NOTICE_MERGE_MS = 120_000;
 
@@ -35,7 +35,7 @@ export class Room {
   #epoch = null;
   #era = 0;
   #top = 0;
-  /** Where the unbroken run of known messages ended, if the server could not say what came after. */
+  /** The end of the complete messages, if the server could not send those after it. */
   #brokenAfter = null;
   #byOffset = new Map();
   #byId = new Map();
@@ -43,8 +43,8 @@ export class Room {
   #membersWhileLoading = null;
   #keys = 0;
 
-  /** The subscription is in place (again). Returns whether history has to be read, because the server could not tell
-   *  everything that was missed. */
+  /** Handles a subscription. Returns true if history must be read, because the server could not send all missed
+   *  messages. */
   subscribed({ position, recovered }) {
     const first = this.#epoch === null;
     if (!recovered && this.holdsMessages()) this.#brokenAfter ??= { era: this.#era, offset: this.#top };
@@ -73,12 +73,12 @@ export class Room {
     this.trouble = reason;
   }
 
-  /** Whether anything of the server's is known here, apart from what this page itself wants to send. */
+  /** Returns true if there are messages from the server, not only messages that this page is about to send. */
   holdsMessages() {
     return this.items.some((item) => item.kind === 'message' && item.order !== UNPLACED_ORDER);
   }
 
-  /** Takes in a publication and returns its item if it is news; null for what is known already. */
+  /** Adds a publication. Returns its item if it is new, and null if it is known. */
   receive(publication, { live }) {
     const message = readPublication(publication, { live });
     const offset = publication.offset ?? 0;
@@ -89,7 +89,7 @@ export class Room {
     const known = message.id && this.#byId.get(message.id);
     if (known && known.order !== UNPLACED_ORDER) return null;
     const item = known || { kind: 'message', key: this.#nextKey() };
-    // One's own message keeps the time at which it was written.
+    // An own message keeps the time at which it was written.
     Object.assign(item, message, { order, place, delivery: '', time: item.time ?? message.time });
     if (offset) this.#byOffset.set(place, item);
     if (message.id) this.#byId.set(message.id, item);
@@ -98,8 +98,8 @@ export class Room {
     return known ? null : item;
   }
 
-  /** Takes in a page of history, newest first, and marks the gap if the page does not reach what was known before.
-   *  Returns the items that are news. */
+  /** Adds a page of history, newest first, and marks a gap if the page does not reach the known messages. Returns the
+   *  new items. */
   fill({ publications, epoch, offset }) {
     if (epoch !== this.#epoch) return [];
     const news = publications
@@ -118,14 +118,14 @@ export class Room {
     return news;
   }
 
-  /** History cannot be read: all that can be said is where the known part ended. */
+  /** Marks a gap at the end of the known messages, since history cannot be read. */
   fillFailed() {
     this.historyWanted = false;
     if (this.#brokenAfter) this.#addGap(this.#brokenAfter.era * ERA_SPAN + this.#brokenAfter.offset + 0.25);
     this.#brokenAfter = null;
   }
 
-  /** Adds a message of this page, shown before the server has it. */
+  /** Adds a message of this page, before the server has it. */
   compose(author, text) {
     const id = randomId();
     const item = {
@@ -151,12 +151,12 @@ export class Room {
     this.#forget(item);
   }
 
-  /** Own messages that are to be sent as soon as possible. */
+  /** Returns own messages to be sent as soon as possible. */
   waiting() {
     return this.items.filter((item) => item.delivery === 'waiting');
   }
 
-  // Presence: joins and leaves that arrive while the full list is being read are applied again on top of it.
+  // Presence: joins and leaves that arrive while the full list is read are applied to it again.
 
   presenceRequested() {
     this.#membersWhileLoading = [];
@@ -190,7 +190,7 @@ export class Room {
     this.#membersWhileLoading?.push(apply);
   }
 
-  /** Joins and leaves that follow one another share a line, and leaving only to return leaves no trace. */
+  /** Adds a join or a leave. Consecutive ones share a line, and a leave followed by a join is removed. */
   #note(person, event) {
     const last = this.items.filter((item) => item.order !== UNPLACED_ORDER).at(-1);
     const merged =
@@ -215,7 +215,7 @@ export class Room {
     this.#settle();
   }
 
-  /** The stream began anew: offsets start again, and what was accepted but never came back stays where it is. */
+  /** Handles a new stream: offsets start again, and accepted messages that did not arrive keep their place. */
   #startEra() {
     for (const item of this.items) {
       if (item.delivery === 'accepted') Object.assign(item, { order: this.#orderOfLatest(), delivery: '' });
@@ -253,7 +253,7 @@ export class Room {
   }
 }
 
-/** Reads a publication of anyone's making: `{"text": ...}` of a person or a backend, or any other JSON. */
+/** Reads a publication: `{"text": ...}` from a person or a backend, or any other JSON. */
 function readPublication({ data, info, time }, { live }) {
   const author = info ? readPerson(info) : null;
   const plain = typeof data === 'string' ? data : typeof data?.text === 'string' ? data.text : null;
@@ -285,7 +285,7 @@ function shorten(text, lengthMax) {
   return text.length > lengthMax ? `${text.slice(0, lengthMax)}…` : text;
 }
 
-/** `crypto.randomUUID` would do, but exists on secure origins only, and a phone opens this page by address. */
+/** Returns a random id. `crypto.randomUUID` exists on secure origins only, and a phone opens this page by address. */
 export function randomId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) =>
     byte.toString(16).padStart(2, '0'),

@@ -1,5 +1,4 @@
-// Draws what app.js holds. Everything that peers wrote becomes a text node or, for links, the address of an http(s) link;
-// there is no other way from a message into the document.
+// Draws the state of app.js, with the elements of elements.js.
 
 import {
   connection,
@@ -13,6 +12,17 @@ import {
   sendAgain,
 } from './app.js';
 import { CLOSE_MESSAGE_TOO_BIG } from './connection.js';
+import {
+  crossIcon,
+  element,
+  find,
+  paintAvatar,
+  paintName,
+  replaceKeyed,
+  setText,
+  tagOf,
+  withLinks,
+} from './elements.js';
 import { personKey } from './room.js';
 
 const DRAW_INTERVAL_MS = 16;
@@ -25,18 +35,17 @@ const NAMES_PER_NOTICE_MAX = 6;
 const STOP_REASONS = {
   [CLOSE_MESSAGE_TOO_BIG]: 'The last message was too large for the server.',
   3500: "The server did not accept this page's token.",
-  3501: 'The server did not understand this page. Reload it, it may be out of date.',
-  3502: 'The server waited too long for this page to sign in.',
+  3501: 'The server did not understand this page. It may be out of date: reload it.',
+  3502: 'This page did not sign in in time.',
   3503: 'The server ended this connection on purpose.',
   3504: 'Too many windows are connected under this user. Close one, then reconnect.',
   3505: 'Too many rooms are open. Leave some, then reconnect.',
   3506: 'The server and this page disagree about the message format.',
-  3507: 'The server does not permit this connection.',
+  3507: 'The server does not allow this connection.',
   3508: 'The server does not offer what this page asked for.',
   3509: 'The server saw too many errors from this page.',
 };
 
-export const find = (id) => document.getElementById(id);
 const clockFormat = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit' });
 const dayFormat = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' });
 const fullFormat = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'medium' });
@@ -45,7 +54,8 @@ const listFormat = new Intl.ListFormat('en', { type: 'conjunction' });
 let drawTimer;
 let countdownTimer;
 
-/** Many messages may arrive at once: they are drawn together. A timer, because animation frames stop in hidden tabs. */
+/** Draws soon, so that messages that arrive together are drawn once. Uses a timer, since animation frames stop in
+ *  hidden tabs. */
 export function draw() {
   drawTimer ??= setTimeout(() => {
     drawTimer = undefined;
@@ -64,7 +74,7 @@ function drawConnection() {
     connected: ['Connected', '', ''],
     waiting: [
       'Reconnecting…',
-      `Connection lost${state.reason ? `: ${state.reason}` : ''}. Next try in ${seconds} s. What you write now is sent then.`,
+      `Connection lost${state.reason ? `: ${state.reason}` : ''}. Next try in ${seconds} s. Messages you write now are sent then.`,
       'Try now',
     ],
     stopped: [
@@ -195,8 +205,8 @@ function drawPeople() {
   replaceKeyed(find('people-list'), rows);
 }
 
-/** The conversation, and the one rule of scrolling: who is at the end stays at the end, who reads further up is left in
- *  peace and told how much has come. */
+/** The conversation. A reader at the end stays at the end; for one who reads further up nothing scrolls, and new
+ *  messages are counted. */
 export const timelineView = {
   below: 0,
   following: true,
@@ -263,8 +273,8 @@ export const timelineView = {
     setText(
       find('empty-text'),
       loading
-        ? 'Messages appear as soon as the connection stands.'
-        : 'Say hello, or let a backend speak first.',
+        ? "Messages appear once you're connected."
+        : 'Say hello, or publish from a backend.',
     );
     find('empty-action').hidden = loading;
   },
@@ -275,7 +285,7 @@ export const timelineView = {
     area.scrollTop = area.scrollHeight;
   },
 
-  /** Shows a room where reading stopped, if something came since. */
+  /** Scrolls to the first unread message. */
   openAtUnread() {
     this.follow();
     this.draw();
@@ -402,7 +412,7 @@ function dayText(time) {
   return wanted === yesterday.toDateString() ? 'Yesterday' : dayFormat.format(time);
 }
 
-/** Names that more than one user of the room goes by: they are shown with a tag. */
+/** Returns names that more than one user of the room has; they are shown with a tag. */
 function ambiguousNames(room) {
   const usersByName = new Map([[me.name, new Set([me.user])]]);
   const authors = room.items
@@ -418,44 +428,6 @@ function ambiguousNames(room) {
   return new Set([...usersByName].filter(([, users]) => users.size > 1).map(([name]) => name));
 }
 
-/** FNV-1a, then mixed: neighbouring ids get colours that lie apart. */
-export function hash(text) {
-  let value = 0x811c9dc5;
-  for (let index = 0; index < text.length; index += 1)
-    value = Math.imul(value ^ text.charCodeAt(index), 0x01000193);
-  return Math.imul(value ^ (value >>> 15), 0x2c1b3c6d) >>> 0;
-}
-
-function tagOf(person) {
-  return `#${hash(person.user).toString(16).padStart(8, '0').slice(0, 4)}`;
-}
-
-function paintName(node, person) {
-  if (person) node.style.setProperty('--hue', hash(person.user) % 360);
-  return node;
-}
-
-function paintAvatar(node, person) {
-  const words = person?.name.split(/\s+/) ?? [];
-  const initials =
-    words.length > 1
-      ? [words[0], words.at(-1)].map((word) => [...word][0]).join('')
-      : [...(words[0] ?? '')].slice(0, 2).join('');
-  setText(node, person ? initials.toUpperCase() : '{ }');
-  node.classList.toggle('machine', person === null);
-  return paintName(node, person);
-}
-
-function withLinks(text) {
-  return text
-    .split(/(https?:\/\/[^\s<>"']*[^\s<>"'.,;:!?)\]])/)
-    .map((part, index) =>
-      index % 2 === 0
-        ? part
-        : element('a', { href: part, text: part, target: '_blank', rel: 'noopener noreferrer nofollow' }),
-    );
-}
-
 function publishCommand(room) {
   const body = JSON.stringify({ channel: room.topic, data: { text: 'Hello from curl' } });
   return `curl ${location.origin}/api/publish -d '${body}'`;
@@ -463,54 +435,4 @@ function publishCommand(room) {
 
 function countText(count) {
   return count > 99 ? '99+' : String(count);
-}
-
-function crossIcon() {
-  const icon = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');
-  icon.setAttribute('viewBox', '0 0 24 24');
-  icon.setAttribute('aria-hidden', 'true');
-  path.setAttribute('d', 'm6 6 12 12M18 6 6 18');
-  icon.append(path);
-  return icon;
-}
-
-function element(tag, { class: className, text, ...attributes } = {}, children = []) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children.filter(Boolean));
-  return node;
-}
-
-/** Writes only what differs, so that screen readers hear only what is new and a selection survives. */
-export function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-/** Makes the children of `parent` follow `rows`, building only those whose look changed. */
-function replaceKeyed(parent, rows) {
-  const existing = new Map([...parent.children].map((node) => [node.dataset.key, node]));
-  let cursor = parent.firstChild;
-  for (const { key, look, build } of rows) {
-    const wanted = JSON.stringify(look);
-    let node = existing.get(key);
-    existing.delete(key);
-    if (node?.dataset.look !== wanted) {
-      const fresh = build();
-      fresh.dataset.key = key;
-      fresh.dataset.look = wanted;
-      if (node) {
-        const focused = node.contains(document.activeElement);
-        if (cursor === node) cursor = fresh;
-        node.replaceWith(fresh);
-        if (focused) fresh.querySelector('button')?.focus();
-      }
-      node = fresh;
-    }
-    if (node === cursor) cursor = cursor.nextSibling;
-    else parent.insertBefore(node, cursor);
-  }
-  for (const node of existing.values()) node.remove();
 }

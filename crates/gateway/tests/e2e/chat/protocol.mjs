@@ -151,7 +151,7 @@ describe('chat page and the protocol', () => {
     [3501, 'did not understand'],
     [3503, 'on purpose'],
     [3504, 'Too many windows'],
-    [3507, 'not permit'],
+    [3507, 'not allow'],
     [4500, 'as scripted'],
   ]) {
     check(`close code ${code} ends with a message and a way back`, async () => {
@@ -202,7 +202,7 @@ describe('chat page and the protocol', () => {
     await window.connected();
     assert.equal(script.connections.length, 1);
     await window.page.clock.runFor(1_500);
-    await window.shows('#banner', 'fell silent');
+    await window.shows('#banner', 'stopped sending');
     await connectedAgain();
   });
 
