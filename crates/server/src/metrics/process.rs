@@ -1,5 +1,7 @@
-//! What the process takes from its machine, under the names that every Prometheus client library uses. Where the
-//! system has no `/proc`, there is nothing to tell.
+//! Resources of the process, under the names that every Prometheus client library uses. Without `/proc` there are none.
+//!
+//! The prometheus crate has a collector of its own, which counts CPU time in whole seconds: too coarse for the rate of a
+//! lightly loaded node.
 
 use std::fs;
 
@@ -7,7 +9,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use super::{family, sample};
 
-/// In what Linux counts a process's time for others to read, whatever its own clock (proc(5), sysconf(3)).
+/// The unit of times in `/proc` on Linux, whatever the kernel's own clock (proc(5), sysconf(3)).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 pub(super) fn collect() -> Vec<MetricFamily> {
