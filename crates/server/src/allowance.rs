@@ -1,9 +1,9 @@
-//! How long an answer that is read from a topic may become, counted for the client's shard while it is on its way.
+//! The bytes that an answer read from a topic may have, counted for the client's shard while it is on its way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Goes along with the question and comes back with the answer. Wherever it is dropped, its bytes are free again.
+/// Travels with the request and comes back with the answer. Dropping it anywhere frees its bytes.
 #[derive(Debug)]
 pub(crate) struct ReadAllowance {
     bytes: usize,
@@ -12,7 +12,7 @@ pub(crate) struct ReadAllowance {
 }
 
 impl ReadAllowance {
-    /// With `may_grow`, an answer that is longer is not cut or refused: it is asked for again, with more.
+    /// With `may_grow`, a longer answer is not cut or refused: it is asked for again, with a larger allowance.
     pub(crate) fn new(bytes: usize, may_grow: bool, on_their_way: &Arc<AtomicUsize>) -> Self {
         on_their_way.fetch_add(bytes, Relaxed);
         Self { bytes, may_grow, on_their_way: on_their_way.clone() }

@@ -1,7 +1,7 @@
-//! Proves who a client is: verifies connection and subscription tokens (JWT) and reads what they grant.
+//! Verifies connection and subscription tokens (JWT) and reads what they grant.
 //!
-//! No claim is used before the signature was verified, with a key that was configured for the very family of
-//! algorithms which the token's header names. Time comes in as an argument, and there is no leeway: a token is
+//! No claim is used before the signature is verified, with a key that was configured for the family of algorithms which
+//! the token's header names. Time comes in as an argument, and there is no leeway: a token is
 //! good from `nbf` on and until, but not at, `exp`.
 
 mod claims;
@@ -140,7 +140,7 @@ impl Verifier {
             .map_err(|_| TokenError::Invalid("its claims are not UTF-8"))
     }
 
-    /// Whether the token comes from and is meant for those it should.
+    /// Fails unless issuer and audience are the expected ones.
     fn check_parties(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
         if let Some(expected) = &self.issuer
             && !claims.issuer()?.is_some_and(|issuer| expected.accepts(&issuer))
@@ -163,7 +163,7 @@ impl Verifier {
     }
 }
 
-/// What the signature's check needs to know; `kid` and `typ` change nothing here.
+/// The fields that the check of the signature needs. `kid` and `typ` are ignored.
 #[derive(Deserialize)]
 struct JwtHeader<'a> {
     #[serde(borrow)]

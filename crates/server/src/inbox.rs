@@ -1,4 +1,4 @@
-//! How the parts of a node reach each other: every shard has one inbox, and everything for it goes through there.
+//! Every shard has one inbox, and all messages to the shard go through it.
 //!
 //! Messages from one sender arrive in order. A topic's owner therefore sends the answer to a subscribe and the
 //! topic's publications through the same inbox, and neither can overtake the other.
@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use crate::condition::Condition;
 use crate::message::ShardMessage;
 
-/// The inboxes of all shards, and who owns what.
+/// The inboxes of all shards.
 #[derive(Clone, Debug)]
 pub(crate) struct Inboxes {
     pub all: Arc<[Inbox]>,
     /// Notified when the fan-out of a shard is no longer full.
     room: Arc<Condition>,
-    /// Keyed by a secret of this process, so that no client can choose names that all fall to one shard.
+    /// Maps names to shards, with a secret of this process: no client can choose names that all fall to one shard.
     names: RandomState,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Inbox {
     waiting_bytes: Arc<AtomicUsize>,
     waiting_requests: Arc<AtomicUsize>,
     overruns: Arc<AtomicU64>,
-    /// Topics with history of which something was not sent to the shard. Clients choose their names.
+    /// Topics with history for which an event was not sent to the shard. Clients choose their names.
     missed: Arc<Mutex<HashSet<TopicName>>>,
 }
 
@@ -70,8 +70,8 @@ impl Inbox {
     /// publish are answered error 111.
     pub(crate) const WAITING_BYTES_MAX: usize = 64 << 20;
 
-    /// What clients asked and were answered, as far as a shard has not come to it. Beyond it no shard reads from
-    /// its clients, so those who ask faster than the node answers wait in their own sockets.
+    /// Requests of clients, and answers to them, that wait for a shard. Beyond it no shard reads from its clients, so
+    /// clients that ask faster than the node answers wait in their own sockets.
     pub(crate) const WAITING_REQUESTS_MAX: usize = 4096;
 
     fn new(room: Arc<Condition>) -> (Self, InboxReceiver) {
@@ -87,7 +87,7 @@ impl Inbox {
         (inbox, InboxReceiver { receiver, waiting_bytes, waiting_requests, room })
     }
 
-    /// Only a node that is going down has inboxes that nobody reads; nothing can be done for the message then.
+    /// The message is dropped if the shard has ended, which happens only while a node shuts down.
     pub(crate) fn send(&self, message: ShardMessage) {
         if let Some(bytes) = message.bytes() {
             self.waiting_bytes.fetch_add(bytes, Relaxed);
@@ -101,8 +101,8 @@ impl Inbox {
         self.waiting_bytes.load(Relaxed) > Self::WAITING_BYTES_MAX
     }
 
-    /// The shard is too far behind to be sent an event. It is told once of all topics that have something to repair,
-    /// and again of those that miss something after it has taken note.
+    /// Counts an event that is not sent because the shard's fan-out is full. `kept` is its topic if that has history: the
+    /// shard gets one message for all of those, and another for topics noted after it has taken them.
     pub(crate) fn overrun(&self, kept: Option<TopicName>) {
         self.overruns.fetch_add(1, Relaxed);
         let Some(topic) = kept else { return };

@@ -1,5 +1,5 @@
-//! The internal port: health, metrics and, where it is set so, the API. It runs beside the shards, so it answers
-//! when they are busy.
+//! The internal port: health, metrics and, if the settings say so, the API. It runs beside the shards, so it answers
+//! while they are busy.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -51,18 +51,18 @@ async fn serve_connection(node: &Node, stream: TcpStream, connection: Arc<HttpCo
     let deadline = Instant::now() + times.head;
     if first_byte(&stream, &connection, deadline).await == FirstByte::Came && connection.begin(deadline).await
     {
-        // Apart, so that a connection that sends nothing holds little.
+        // Boxed, so that a connection that sends nothing holds little memory.
         Box::pin(answer(node, stream, Watch::new(connection, times, deadline))).await;
     }
 }
 
 async fn answer(node: &Node, stream: TcpStream, watch: Watch) {
     let service = service_fn(async |request| {
-        // However many requests a peer sends at once, others, such as for health, come between them.
+        // Requests of other peers, such as for health, come between those that a peer sends at once.
         tokio::task::yield_now().await;
         let group = if is_api_call(node, &request) { ConnectionGroup::Api } else { ConnectionGroup::Request };
         let admitted = requests::admit(&watch, &request, group, std::future::ready(())).await;
-        // Callers keep their connections until a node that drains is gone.
+        // Callers keep their connections until a draining node has ended.
         let is_last = is_last(&request);
         let mut answer = match admitted {
             Ok(()) => serve(node, request).await,
@@ -111,7 +111,7 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> HttpRespon
         return answer;
     }
     match route {
-        // No check of what the node depends on: restarting it would mend none of that.
+        // It checks nothing that the node depends on, since a restart would not repair that.
         InternalRoute::Alive => text(StatusCode::OK, "ok"),
         InternalRoute::Ready => readiness(&checks(node), is_verbose(request.uri().query())),
         InternalRoute::Metrics => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics_text(node).into()),
@@ -147,12 +147,12 @@ impl InternalRoute {
     }
 }
 
-/// One thing that has to be so before clients are sent to this node.
+/// A condition for sending clients to this node.
 #[derive(Clone, Debug)]
 struct HealthCheck {
     name: &'static str,
     passed: bool,
-    /// What else there is to say.
+    /// Details.
     note: String,
 }
 
@@ -163,7 +163,7 @@ impl HealthCheck {
 }
 
 fn checks(node: &Node) -> Vec<HealthCheck> {
-    // Listeners are bound and an engine in memory is there before this port answers at all.
+    // Listeners are bound and an engine in memory is there before this port answers.
     let mut checks =
         vec![HealthCheck::new("not-draining", !node.is_draining()), tasks_check(node.tasks.unsteady())];
     if let Some(cluster) = &node.cluster {
@@ -172,7 +172,7 @@ fn checks(node: &Node) -> Vec<HealthCheck> {
     checks
 }
 
-/// A node whose task panicked a moment ago may do so again.
+/// Fails while a task that clients depend on has panicked lately, since it may do so again.
 fn tasks_check(unsteady: Option<Task>) -> HealthCheck {
     let (passed, note) = match unsteady {
         None => (true, ""),
@@ -185,8 +185,8 @@ fn tasks_check(unsteady: Option<Task>) -> HealthCheck {
     HealthCheck { name: "tasks", passed, note: note.to_owned() }
 }
 
-/// A node that has never reached Redis, or alone does not, is not to be sent clients. When Redis is gone for all of
-/// them, taking every node out would only add a storm of clients to the trouble.
+/// Fails for a node that has never reached Redis, or that alone does not. If Redis is gone for all nodes, they stay
+/// ready: taking every node out would only add a storm of clients.
 ///
 /// `trouble` is a sentence about the fault in the work with Redis.
 fn cluster_check(status: RedisStatus, trouble: Option<String>) -> HealthCheck {

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::allowance::ReadAllowance;
 
-/// What a waiting delivery is counted for beside its data.
+/// The bytes that a waiting delivery counts for beside its data.
 const DELIVERY_BYTES: usize = 256;
 
 /// A connection anywhere on the node.
@@ -29,13 +29,13 @@ pub(crate) struct Address {
 pub(crate) enum ShardMessage {
     /// For every subscriber of the topic on this shard.
     Deliver(Arc<Delivery>),
-    /// The topic's stream has a hole: subscriptions with a position have to start over.
+    /// The topic's stream has a gap that cannot be filled: subscriptions with a position start over.
     Unrecoverable(TopicName),
     /// For one session.
     Answer(ConnectionKey, Answer),
-    /// The same, to a question that reads.
+    /// For one session: the answer to a request that reads.
     ReadAnswer(ConnectionKey, Answer, ReadAllowance),
-    /// The answer would be longer than was allowed; the question may be asked again.
+    /// The answer would exceed its allowance; the session's shard may ask again.
     Larger(ConnectionKey, TopicName, TopicRequest, ReadAllowance),
     Control(SessionOrder),
     /// For the topic's owner, from a session.
@@ -47,16 +47,16 @@ pub(crate) enum ShardMessage {
     Publish(TopicName, Box<Publish>, PublishCaller),
     /// For the topic's owner, from an engine outside this process.
     Event(Event),
-    /// There are topics of which something was not sent.
+    /// The inbox has noted topics with gaps.
     GapsNoted,
     /// For the user's owner.
     User(UserMessage),
     Survey(Survey),
-    /// Drop this when everything before it has been dealt with.
+    /// Dropped when everything before it is done.
     Barrier(oneshot::Sender<()>),
-    /// Close every client, which is to come back.
+    /// Closes every client with this reason.
     Close(CloseReason),
-    /// Close every client, evenly over this time.
+    /// Closes every client, evenly over this time.
     Drain(Duration),
 }
 
@@ -64,7 +64,7 @@ pub(crate) enum ShardMessage {
 const _: () = assert!(size_of::<ShardMessage>() <= 120);
 
 impl ShardMessage {
-    /// It comes from what a client asked.
+    /// Returns true if it follows from a request of a client.
     pub(crate) fn is_request(&self) -> bool {
         matches!(
             self,
@@ -77,7 +77,7 @@ impl ShardMessage {
         )
     }
 
-    /// It reaches sessions of the shard, in the order in which it was sent.
+    /// Returns true if it is for sessions of the shard. Those messages keep their order.
     pub(crate) fn is_for_sessions(&self) -> bool {
         match self {
             Self::Deliver(_)
@@ -100,7 +100,7 @@ impl ShardMessage {
         }
     }
 
-    /// What it is counted for if it is part of the fan-out.
+    /// The bytes that it counts for, if it is part of the fan-out.
     pub(crate) fn bytes(&self) -> Option<usize> {
         let data = match self {
             Self::Deliver(delivery) => delivery.data_bytes(),
@@ -128,7 +128,7 @@ pub(crate) enum Recipients {
     Client(ClientId),
 }
 
-/// Which of a user's sessions an order is for.
+/// The sessions of a user that an order is for.
 #[derive(Debug, Default)]
 pub(crate) struct Filter {
     pub only: Option<ClientId>,
@@ -148,7 +148,7 @@ pub(crate) enum Survey {
     Topics(mpsc::UnboundedSender<Vec<(TopicName, usize)>>),
 }
 
-/// What the API asks of a topic. The asker may have gone when the answer comes.
+/// A call of the API to a topic's owner. The caller may have left when the answer comes.
 #[derive(Debug)]
 pub(crate) enum TopicCall {
     Presence {
@@ -165,7 +165,7 @@ pub(crate) enum TopicCall {
     RemoveHistory {
         reply: oneshot::Sender<Result<(), RequestError>>,
     },
-    /// Dropped when everything before it has been done.
+    /// Dropped when everything before it is done.
     Barrier(oneshot::Sender<()>),
 }
 
@@ -176,14 +176,14 @@ pub(crate) struct HistoryCall {
     pub reverse: bool,
 }
 
-/// Who is told what became of a publish.
+/// The caller that gets the result of a publish.
 #[derive(Debug)]
 pub(crate) enum PublishCaller {
     Client(Address, u32),
     Backend(oneshot::Sender<Result<Published, RequestError>>),
 }
 
-/// A connection of a user who may have only so many, on all nodes together.
+/// A connection of a user whose connections are limited on all nodes together.
 #[derive(Debug)]
 pub(crate) struct UserAdmission {
     pub from: Address,
@@ -193,7 +193,7 @@ pub(crate) struct UserAdmission {
 
 #[derive(Debug)]
 pub(crate) enum UserMessage {
-    /// A connection of the user connects; answered to it.
+    /// Admits a connection of the user; the connection gets the answer.
     Register {
         user: Box<str>,
         from: Address,
@@ -203,34 +203,34 @@ pub(crate) enum UserMessage {
         user: Box<str>,
         from: Address,
     },
-    /// The engine has counted the user's connections on all nodes, and has admitted this one, or has not.
+    /// The engine has counted the user's connections on all nodes. True if it has admitted this one.
     Counted {
         user: Box<str>,
         from: Address,
         result: Result<bool, EngineError>,
     },
-    /// Another node asks how many admitted connections of the user are here.
+    /// Asks for the number of the user's admitted connections on this node, for another node.
     Held {
         user: Box<str>,
         reply: oneshot::Sender<usize>,
     },
-    /// So many connections of the user were confirmed by other nodes.
+    /// The number of the user's connections that other nodes have confirmed.
     Confirmed {
         user: Box<str>,
         elsewhere: usize,
     },
-    /// A connection of the user, here if it is named, is to be its only one on all nodes. These arrive in one order on
-    /// all of them.
+    /// Makes a connection the user's only one on all nodes. `here` names it if it is on this node. These arrive in the
+    /// same order on all nodes.
     Single {
         user: Box<str>,
         here: Option<ClientId>,
     },
-    /// The other nodes could not be told of such a connection.
+    /// The other nodes could not be told of a single connection.
     Unsent {
         user: Box<str>,
         here: ClientId,
     },
-    /// Some of those may have been missed.
+    /// Messages about single connections may have been missed.
     AllHeard,
     /// An order of the API for the user's connections.
     Control {

@@ -1,6 +1,6 @@
-//! Every number the node shows to Prometheus: its name, its text, its labels and where it comes from.
+//! The metrics for Prometheus: names, texts, labels and sources.
 //!
-//! What shards count is summed when a scrape asks, so counting costs them nothing. Labels come from closed sets:
+//! The counters of shards are summed when a scrape asks, so counting is cheap for them. Labels come from closed sets:
 //! never a topic, a user, a client or an address.
 
 mod http;
@@ -40,19 +40,19 @@ pub(crate) struct Metrics {
     api_seconds: HistogramVec,
 }
 
-/// What is counted elsewhere.
+/// The figures that are counted elsewhere.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub is_draining: bool,
-    /// How often long-lived tasks were started again.
+    /// The restarts of long-lived tasks.
     pub restarts: [(Task, u64); Task::ALL.len()],
     /// HTTP connections of every listener.
     pub http_connections: Vec<Arc<HttpConnections>>,
-    /// Where there is Redis.
+    /// With the Redis engine.
     pub redis: Option<RedisStats>,
-    /// Where the client port is encrypted.
+    /// With TLS on the client port.
     pub tls: Option<TlsStats>,
-    /// Events of Redis that shards were too far behind to be sent.
+    /// Events of Redis that were not sent to shards whose fan-out was full.
     pub overruns: u64,
 }
 

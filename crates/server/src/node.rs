@@ -1,4 +1,4 @@
-//! A handle on the running node: what the HTTP API, the internal port and the shards share.
+//! A handle on the running node, shared by the HTTP API, the internal port and the shards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -39,14 +39,14 @@ pub(crate) struct Node(Arc<NodeShared>);
 
 #[derive(Debug)]
 pub(crate) struct NodeShared {
-    /// Made at random for this run.
+    /// Random, for this run.
     pub id: Uuid,
     pub settings: Arc<Settings>,
     pub tokens: Tokens,
-    /// What the client port is encrypted with, if it is.
+    /// TLS on the client port, if it is encrypted.
     pub tls: Option<Tls>,
     pub inboxes: Inboxes,
-    /// The engine, if it is one that nodes share, and the other nodes.
+    /// The shared engine and the other nodes, with the Redis engine.
     pub cluster: Option<Cluster>,
     /// One for each shard.
     pub counters: Vec<Arc<Counters>>,
@@ -71,12 +71,12 @@ impl std::ops::Deref for Node {
     }
 }
 
-/// Whom an order of the API is for. At least one of user and client is named.
+/// The clients that an order of the API is for. User, client or both are named.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Audience {
     pub user: Option<Box<str>>,
     pub client: Option<ClientId>,
-    /// Clients of the user that are left alone.
+    /// Clients of the user that are exempt.
     pub except: Vec<ClientId>,
 }
 
@@ -146,7 +146,7 @@ impl Node {
         Ok((TopicName::new(name).ok_or(NameError::Empty)?, namespace))
     }
 
-    /// How a namespace's publications are kept; `None` where they are not.
+    /// The bounds on a namespace's history; `None` without history.
     pub(crate) fn history_options(namespace: &Namespace) -> Option<HistoryOptions> {
         namespace.history.map(history_options)
     }
@@ -155,8 +155,8 @@ impl Node {
         self.inboxes.of(name)
     }
 
-    /// Begins to publish; waits while the node's fan-out is too far behind, and gives up with error 111. What is begun
-    /// for one topic is published in that order.
+    /// Starts to publish. Waits while the node's fan-out is full, and gives up with error 111. Publications of one topic
+    /// keep the order in which they were started.
     pub(crate) async fn publish(
         &self,
         topic: TopicName,
@@ -169,11 +169,11 @@ impl Node {
         let (reply, answer) = oneshot::channel();
         let message = ShardMessage::Publish(topic.clone(), Box::new(publish), PublishCaller::Backend(reply));
         self.owner_of(topic.as_str()).send(message);
-        // Only a node that is going down drops a call without an answer.
+        // Only a node that shuts down drops a call without an answer.
         Ok(async move { answer.await.unwrap_or(Err(RequestError::Internal)) })
     }
 
-    /// Who is present, or [`RequestError::LimitExceeded`] where that takes more bytes.
+    /// The clients in a topic, or [`RequestError::LimitExceeded`] if they take more than `bytes_max`.
     pub(crate) async fn presence(
         &self,
         topic: TopicName,
@@ -205,11 +205,11 @@ impl Node {
     ) -> Result<T, RequestError> {
         let (reply, answer) = oneshot::channel();
         self.owner_of(topic.as_str()).send(ShardMessage::Call(topic, call(reply)));
-        // Only a node that is going down drops a call without an answer.
+        // Only a node that shuts down drops a call without an answer.
         answer.await.unwrap_or(Err(RequestError::Internal))
     }
 
-    /// Has an order carried out by every session that it is for, and waits for that.
+    /// Sends an order to every session that it is for, and waits until it is carried out.
     pub(crate) async fn control(&self, audience: Audience, control: Control) -> Result<(), RequestError> {
         let (failed, mut failures) = mpsc::unbounded_channel();
         let completion = Completion(Arc::new(move |error| {
@@ -239,7 +239,7 @@ impl Node {
         result
     }
 
-    /// Every topic that has subscribers on this node, with their number.
+    /// The topics with subscribers on this node, and the number of subscribers.
     pub(crate) async fn topics(&self) -> FxHashMap<TopicName, usize> {
         let (reply, mut answers) = mpsc::unbounded_channel();
         for inbox in self.inboxes.all.iter() {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use fanwire_protocol::json::fields::nested;
 
-/// What is not named stays as the namespace has it.
+/// An option that is not named stays as in the namespace.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct OverrideOptions {

@@ -1,4 +1,4 @@
-//! Permits for client connections: how many there may be, and how many may come in a second.
+//! Permits for client connections: limits on their number and on new ones in a second.
 
 use std::sync::atomic::{
     AtomicU64,
@@ -67,7 +67,7 @@ impl Permits {
         }))
     }
 
-    /// A permit for one more connection, or the sentence that names the limit in its way.
+    /// Returns a permit for one more connection, or the sentence that names the limit.
     pub(crate) fn admit(&self) -> Result<AdmissionPermit, &'static str> {
         let shared = &*self.0;
         // A shard counts a connection before it drops the permit, so none is missed in between.

@@ -1,4 +1,4 @@
-//! Whole HTTP responses, and what of a request they depend on.
+//! Whole HTTP responses, and the parts of a request that they depend on.
 
 use bytes::Bytes;
 use http_body_util::Full;

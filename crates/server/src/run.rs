@@ -61,28 +61,28 @@ pub struct Running {
     membership: Option<OwnedTask>,
 }
 
-/// Why a node cannot go on.
+/// The failures after which a node cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failed {
-    /// A defect of ours: topics and clients of that shard are gone, and only a new process serves them again.
-    #[error("shard {0} ended, and with it the node; its last words are in the log")]
+    /// A defect: the shard's topics and clients are gone, and only a new process serves them again.
+    #[error("shard {0} ended, so the node stops; the log has the reason")]
     Shard(usize),
-    /// A defect of ours: the node does not hear its cluster any more.
-    #[error("the node's part in its cluster ended, and with it the node; its last words are in the log")]
+    /// A defect: the node no longer follows its cluster.
+    #[error("the node's part in its cluster ended, so the node stops; the log has the reason")]
     Membership,
-    /// A defect of ours: what the node does in Redis stopped.
-    #[error("the task {0} of the Redis engine ended, and with it the node; its last words are in the log")]
+    /// A defect: a task of the Redis engine ended.
+    #[error("the task {0} of the Redis engine ended, so the node stops; the log has the reason")]
     Redis(&'static str),
-    /// The cluster is set in another way than this node.
+    /// The cluster has other settings than this node.
     #[error("this node cannot join its cluster: {0}")]
     Refused(Incompatible),
 }
 
-/// How often the log says what the node is doing.
+/// The interval of the log line with the node's figures.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Starts a node: binds its listeners, then starts its shards. To be called within a tokio runtime, which
-/// serves the internal port and stays out of the shards' way.
+/// Starts a node: binds its listeners, then starts its shards. Call it within a tokio runtime, which serves the internal
+/// port beside the shards.
 pub fn start(settings: Settings) -> Result<Running, StartError> {
     let settings = Arc::new(settings);
     let tokens = Tokens::new(&settings.connection_tokens, settings.subscription_tokens.as_ref())?;
@@ -160,7 +160,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     })
 }
 
-/// One line a minute instead of one for every connection.
+/// Logs one line a minute, instead of one for every connection.
 async fn summarize(node: Node) {
     let sum = |counter: fn(&Counters) -> &Counter| -> u64 {
         node.counters.iter().map(|counters| counter(counters).value()).sum()
@@ -180,7 +180,7 @@ async fn summarize(node: Node) {
     }
 }
 
-/// One socket for each shard, all on one address.
+/// Binds a socket for each shard, all on one address.
 fn bind_clients(settings: &Settings) -> Result<(SocketAddr, Vec<std::net::TcpListener>), StartError> {
     let failed = |error| StartError::Listen {
         address: settings.client_address,
@@ -188,7 +188,7 @@ fn bind_clients(settings: &Settings) -> Result<(SocketAddr, Vec<std::net::TcpLis
         error,
     };
     let backlog = settings.admission.backlog;
-    // Another program on the same port would get a share of the connections: find out before joining it.
+    // Another program on the same port would share the connections, so this checks first that there is none.
     bind::check_free(settings.client_address).map_err(failed)?;
     let first = bind::bind(settings.client_address, backlog).map_err(failed)?;
     let address = first.local_addr().map_err(failed)?;
@@ -232,7 +232,7 @@ fn run_shard(
     })
 }
 
-/// Tells that a shard's thread is over, however it ended.
+/// Reports the end of a shard's thread, however it ended.
 struct EndOfShard {
     index: usize,
     tell: mpsc::UnboundedSender<usize>,
@@ -240,13 +240,13 @@ struct EndOfShard {
 
 impl Drop for EndOfShard {
     fn drop(&mut self) {
-        // Nobody listens any more once the node is being shut down.
+        // A node that shuts down does not receive it.
         let _ = self.tell.send(self.index);
     }
 }
 
 impl Running {
-    /// Waits for what the node cannot go on after. Cancel-safe.
+    /// Waits for a failure after which the node cannot go on. Cancel-safe.
     pub async fn failed(&mut self) -> Failed {
         let cluster = self.node.cluster.clone();
         let refused = async {
@@ -276,7 +276,7 @@ impl Running {
         }
     }
 
-    /// Where clients connect; tells the port when port 0 was asked for.
+    /// The address of the client port, with the port that was bound if the settings say 0.
     pub fn client_address(&self) -> SocketAddr {
         self.client_address
     }
@@ -285,20 +285,20 @@ impl Running {
         self.internal_address
     }
 
-    /// Has the certificate's files read now. The log says what came of it.
+    /// Reads the certificate's files again. The result is in the log.
     pub fn reload_certificate(&self) {
         if let Some(tls) = &self.node.tls {
             tls.reload();
         }
     }
 
-    /// Lets balancers learn that the node goes, sends clients away over `shutdown.window` to come back elsewhere, waits
-    /// for them up to `shutdown.timeout`, and stops.
+    /// Lets load balancers learn that the node leaves, closes its clients over `shutdown.window` so that they reconnect
+    /// elsewhere, waits for them up to `shutdown.timeout`, and stops.
     pub async fn shutdown(self) {
         let Self { node, phase, listening, shards, internal, summary, certificate, membership, .. } = self;
         drop(summary);
         drain(&node, &phase, listening).await;
-        // Clients and what they left behind are gone, and shards still do what is asked of them.
+        // Clients and their subscriptions are gone, and shards still serve requests.
         drop(membership);
         if let Some(cluster) = &node.cluster {
             cluster.leave().await;

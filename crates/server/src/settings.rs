@@ -1,4 +1,4 @@
-//! Everything a node needs to know to start, checked. The gateway builds it from the configuration.
+//! The checked settings of a node. The gateway builds them from the configuration.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,11 +17,11 @@ pub struct Settings {
     pub files_max: Option<u64>,
     /// The node's name in `info` and in logs.
     pub name: String,
-    /// Where clients connect.
+    /// The address of the client port.
     pub client_address: SocketAddr,
-    /// Encrypts what clients send and get; `None` where something in front does.
+    /// TLS on the client port; `None` if a proxy in front does it.
     pub tls: Option<TlsSettings>,
-    /// Where health, metrics and the API answer.
+    /// The address of the internal port.
     pub internal_address: SocketAddr,
     /// Threads that own connections, at least 1.
     pub shards: usize,
@@ -57,7 +57,7 @@ impl Settings {
 
     /// Returns the shares of the limit on open files, where there is one.
     pub(crate) fn files(&self) -> Option<Shares> {
-        /// Those that do not carry commands: signs of life, subscriptions, and two that are being replaced.
+        /// Connections without commands: heartbeats, subscriptions, and two that are being replaced.
         const OTHER_LINKS: usize = 4;
         let links = match &self.engine {
             EngineSettings::Memory(_) => 0,
@@ -83,24 +83,24 @@ impl Settings {
         Times { head, idle, idle_api: self.api.idle_timeout, write }
     }
 
-    /// Whoever scrapes metrics keeps its connection as callers of the API do.
+    /// A scraper of metrics keeps its connection like a caller of the API.
     pub(crate) fn internal_times(&self) -> Times {
         Times { idle: self.api.idle_timeout, ..self.times() }
     }
 }
 
-/// Where the certificate of the client port is.
+/// The certificate of the client port.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
     /// PEM: the node's own certificate first, then those that lead to a known issuer.
     pub certificate_file: PathBuf,
     /// PEM, without a passphrase.
     pub key_file: PathBuf,
-    /// How often the files are looked at; `None` looks only when it is asked for.
+    /// The interval at which the files are looked at; `None` reloads on request alone.
     pub reload_interval: Option<Duration>,
 }
 
-/// Which web pages may connect.
+/// The web pages that may connect.
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
     /// Globs such as `https://*.example.com`; `*` takes every page. Requests without an `Origin` header,
@@ -127,11 +127,11 @@ pub struct AdmissionSettings {
     pub internal_connections_max: usize,
     /// From the first byte of a request to the end of its head; for the first request, from accept.
     pub request_header_timeout: Duration,
-    /// How long a connection is kept between two requests, unless they are calls of the API.
+    /// The time that a connection is kept between two requests, unless they are calls of the API.
     pub idle_timeout: Duration,
-    /// How long a peer may take nothing of what it was sent.
+    /// The time that a peer may take nothing of what it was sent.
     pub write_timeout: Duration,
-    /// How many connections the kernel holds ready for each shard.
+    /// The connections that the kernel queues for each shard.
     pub backlog: u32,
 }
 
@@ -161,7 +161,7 @@ pub struct SseSettings {
 
 #[derive(Clone, Debug)]
 pub struct ApiSettings {
-    /// Where it answers, without a final slash: `/api`.
+    /// Its path, without a final slash: `/api`.
     pub path: String,
     pub on_client_port: bool,
     pub on_internal_port: bool,
@@ -172,7 +172,7 @@ pub struct ApiSettings {
     /// Callers' connections on one shard, and on the internal port. At the limit one that the node waits for is dropped,
     /// as for [`AdmissionSettings::http_connections_max`].
     pub connections_max: usize,
-    /// How long a caller's connection is kept between two calls.
+    /// The time that a caller's connection is kept between two calls.
     pub idle_timeout: Duration,
     /// A request's body; a larger one is answered 413.
     pub body_bytes_max: usize,
@@ -186,7 +186,7 @@ pub struct ApiSettings {
     pub transport_errors: bool,
 }
 
-/// Where topics are kept.
+/// The engine, which keeps the topics.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "a node has one")]
 pub enum EngineSettings {
@@ -203,12 +203,12 @@ pub struct MemoryEngineSettings {
 
 #[derive(Clone, Debug)]
 pub struct ShutdownSettings {
-    /// How long the node goes on accepting clients while those who send them, a balancer, learn that it goes.
+    /// The time for which the node still accepts clients, until load balancers have learnt that it leaves.
     pub propagation: Duration,
     /// The time over which clients are closed evenly. A node with few takes less: at least
     /// [`ShutdownSettings::CLOSES_PER_SECOND_MIN`] are closed in a second.
     pub window: Duration,
-    /// How long the last of them may take to go once they are told.
+    /// The time that the last clients have to leave once they are closed.
     pub timeout: Duration,
 }
 
@@ -247,14 +247,14 @@ impl StaticFiles {
     }
 }
 
-/// How tokens are verified. A token whose algorithm has no key here is invalid.
+/// The keys that verify tokens. A token whose algorithm has no key here is invalid.
 #[derive(Clone, Debug, Default)]
 pub struct TokenSettings {
     /// HS256, HS384, HS512.
     pub hmac_secret: Option<SecretString>,
     /// Still taken while a new secret is rolled out.
     pub hmac_previous_secret: Option<SecretString>,
-    /// Until when, in seconds since 1970; `None` is without end.
+    /// The last second in which it is accepted, since 1970; `None` is without end.
     pub hmac_previous_secret_valid_until: Option<i64>,
     /// Signs the tokens of `--dev`, so that none of them is good where the configured secret is.
     pub dev_secret: Option<SecretString>,
@@ -272,7 +272,7 @@ pub struct TokenSettings {
     pub insecure_skip_signature: bool,
 }
 
-/// What a claim has to say.
+/// The value that a claim has to have.
 #[derive(Clone, Debug)]
 pub enum Expected {
     Exactly(String),

@@ -1,4 +1,4 @@
-//! Long-lived tasks that hold no state: one that panics is started again, and readiness knows.
+//! Long-lived tasks without state: one that panics is started again, and readiness shows it.
 //!
 //! Tasks whose state a panic may have broken (a shard, a topic, the node's part in its cluster, those of the Redis
 //! engine) end the node instead: see [`crate::run::Failed`].
@@ -42,10 +42,10 @@ impl Task {
     }
 }
 
-/// Between a panic and the next start, so that a task that panics at once uses no core.
+/// The pause between a panic and the next start, so that a task that panics at once uses no core.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a task has to run without a panic before the node is ready again.
+/// The time that a task has to run without a panic before the node is ready again.
 const PROBATION: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
@@ -78,12 +78,12 @@ impl Tasks {
         }
     }
 
-    /// Returns how often each task was started again.
+    /// The number of times that each task was started again.
     pub(crate) fn restarts(&self) -> [(Task, u64); Task::ALL.len()] {
         Task::ALL.map(|task| (task, self.restarts[task as usize].load(Relaxed)))
     }
 
-    /// Returns the first of the tasks that panicked a moment ago.
+    /// The first task that panicked within the probation.
     pub(crate) fn unsteady(&self) -> Option<Task> {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let is_unsteady = |task: &Task| last[*task as usize].is_some_and(|at| at.elapsed() < PROBATION);
@@ -112,7 +112,7 @@ impl Drop for OwnedTask {
     }
 }
 
-/// Tells the owner of a task when the task panics. To be dropped with the task.
+/// Tells the owner of a task when the task panics. Drop it with the task.
 #[derive(Debug)]
 pub(crate) struct PanicAlarm(pub Rc<Notify>);
 

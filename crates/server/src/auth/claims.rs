@@ -88,7 +88,7 @@ impl<'a> Claims<'a> {
         if ended || early { Err(TokenError::Expired) } else { Ok(()) }
     }
 
-    /// When what the token grants ends: `expire_at` if it is there, where 0 means never, or else `exp`.
+    /// The end of the grant: `expire_at` if it is there, where 0 means never, or else `exp`.
     pub(super) fn expiry(&self) -> Result<Expiry, TokenError> {
         let expire_at: Option<f64> = read(self.expire_at, "its claim `expire_at` is not a number")?;
         Ok(match expire_at {
@@ -111,7 +111,7 @@ impl<'a> Claims<'a> {
         Ok(read(self.client, "its claim `client` is not a string")?.unwrap_or_default())
     }
 
-    /// What a subscription token grants.
+    /// The grant of a subscription token.
     pub(super) fn options(&self) -> Result<GrantOptions, TokenError> {
         let overrides: Option<Object<OverrideOptions>> =
             read(self.overrides, "its claim `override` is not an object of options with values")?;
@@ -122,8 +122,8 @@ impl<'a> Claims<'a> {
         })
     }
 
-    /// What a connection token subscribes to. A topic in `subs` has the options it has there, wherever else it
-    /// stands.
+    /// The topics that a connection token subscribes to. A topic in `subs` has its options from there, also if it is
+    /// elsewhere too.
     pub(super) fn topics(&self) -> Result<Vec<TopicGrant>, TokenError> {
         let channels: Vec<Box<str>> =
             read(self.channels, "its claim `channels` is not an array of strings")?.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The keys that signatures are verified with, read and judged at start.
+//! The keys that verify signatures, read and checked at start.
 //!
 //! Each key has a place of its own and serves the algorithms of its own family only: a public key can never be
 //! taken for a secret, whatever a token's header says.
@@ -11,7 +11,7 @@ use fanwire_hub::TokenError;
 
 use crate::settings::TokenSettings;
 
-/// What the provider verifies with; it refuses all tokens of a smaller or larger key.
+/// The sizes that the provider accepts; it refuses all tokens of a smaller or larger key.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// A key that cannot be used. Its text holds no part of the key.
@@ -23,7 +23,7 @@ pub struct KeyError {
     pub problem: KeyProblem,
 }
 
-/// What is wrong with a key, and the remedy.
+/// The mistakes in keys, each with its remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyProblem {
     #[error("the secret is empty; make one with `openssl rand -hex 32`, or remove the setting")]
@@ -117,7 +117,7 @@ impl VerifyingKeys {
         })
     }
 
-    /// Whether one of the keys for `algorithm` made `signature` over `message`.
+    /// Returns true if one of the keys for `algorithm` made `signature` over `message`.
     pub(super) fn verify(
         &self,
         algorithm: Algorithm,

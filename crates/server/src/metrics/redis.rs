@@ -1,4 +1,4 @@
-//! What a node that shares its topics through Redis does there, and how it fares.
+//! The metrics of the Redis engine.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use prometheus::proto::{self, Bucket, Histogram, Metric, MetricFamily, MetricTyp
 
 use super::{family, sample};
 
-/// `overruns` are events that shards were too far behind to be sent.
+/// `overruns` are events that were not sent to shards whose fan-out was full.
 pub(super) fn collect(stats: &RedisStats, overruns: u64) -> Vec<MetricFamily> {
     let counter = |name, help, value: u64| {
         family(name, help, MetricType::COUNTER, vec![sample(MetricType::COUNTER, &[], value as f64)])

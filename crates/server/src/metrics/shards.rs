@@ -1,4 +1,4 @@
-//! What every shard counts, summed over the shards.
+//! The counters of shards, summed over the shards.
 
 use std::sync::Arc;
 

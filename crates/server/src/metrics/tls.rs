@@ -1,4 +1,4 @@
-//! How the client port's encryption fares: handshakes, and the certificate's age and care.
+//! The metrics of TLS on the client port: handshakes, and the certificate's validity and reloads.
 
 use std::sync::Arc;
 

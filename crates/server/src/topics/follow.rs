@@ -1,9 +1,9 @@
-//! Following a stream: what is delivered next, what is a repeat, and what shows that something is missing.
+//! Follows a stream: decides which publication is next, which is a repeat and which shows a gap.
 //!
-//! Offsets are delivered one after the other. Whatever does not follow waits while the stream is asked for what is
-//! between; what cannot be had is said, never skipped. The stream's answer also tells which publications are not its
-//! own: those are dropped. A stream that is asked in vain is asked again only after a pause, so that nothing that
-//! arrives, from whomever, makes a node ask without end.
+//! Offsets are delivered one after the other. A publication that comes too early waits while the stream is asked for
+//! those before it. A gap that cannot be filled is reported, never skipped. The stream's answer also tells which
+//! publications are not its own: those are dropped. A stream that was asked in vain is asked again only after a pause,
+//! so that no sender can make a node ask without end.
 
 mod pace;
 #[cfg(test)]
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use pace::Pace;
 
-/// How far a stream has been delivered.
+/// The position up to which a stream was delivered, and the state of its repair.
 #[derive(Debug, Default)]
 pub(crate) struct Follow {
     position: Option<Position>,
@@ -28,7 +28,7 @@ pub(crate) struct Follow {
     /// Publications that came too early.
     waiting: VecDeque<Stamped>,
     waiting_bytes: usize,
-    /// How many publications have begun to wait.
+    /// The number of publications that have begun to wait.
     arrived: u64,
     /// Publications of another epoch that were not kept.
     unkept: u64,
@@ -71,13 +71,13 @@ pub(crate) struct Stamped {
     pub publication: Arc<Publication>,
 }
 
-/// What to do with a publication that came.
+/// The decision on a publication that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextStep {
     Deliver,
     /// It was delivered before.
     Repeated,
-    /// It has to wait until the stream was asked.
+    /// It waits until the stream has answered.
     Early,
 }
 
@@ -85,17 +85,17 @@ pub(crate) enum NextStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StreamQuestion {
     pub since: Position,
-    /// How many publications had begun to wait.
+    /// The number of publications that had begun to wait.
     arrived: u64,
     crowded_out: CrowdedOut,
 }
 
-/// What came of asking the stream.
+/// The result of asking the stream.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Repaired {
-    /// Some of what is missing cannot be had.
+    /// Some missing publications are lost.
     pub lost: bool,
-    /// What is delivered now, in order; if something was lost, after it.
+    /// The publications to deliver now, in order; if some are lost, after the report of that.
     pub deliver: Vec<Stamped>,
     /// Publications that arrived and are not in the stream. They were dropped.
     pub foreign: u64,
@@ -108,7 +108,7 @@ impl Follow {
     /// with a further question.
     pub(crate) const WAITING_BYTES_MAX: usize = 1 << 20;
 
-    /// What a waiting publication is counted for beside its data.
+    /// The bytes that a waiting publication counts for beside its data.
     const WAITING_BYTES_EACH: usize = 128;
 
     pub(crate) fn position(&self) -> Option<Position> {
@@ -123,17 +123,17 @@ impl Follow {
         }
     }
 
-    /// The stream has to be asked.
+    /// Returns true if the stream has to be asked.
     pub(crate) fn is_dirty(&self) -> bool {
         self.dirty.is_some()
     }
 
-    /// When the stream is to be asked, if it has to be.
+    /// The time at which to ask the stream, if it has to be asked.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.dirty.map(|reason| self.pace.due(reason))
     }
 
-    /// Something may have been missed.
+    /// Notes that publications may be missing.
     pub(crate) fn mark_dirty(&mut self) {
         self.dirty = Some(DirtyReason::Gap);
     }
@@ -141,7 +141,7 @@ impl Follow {
     /// The question to ask the stream now. A change from here on makes the stream dirty anew.
     pub(crate) fn ask(&mut self) -> Option<StreamQuestion> {
         let since = self.position?;
-        // DirtyReason that came before the beginning is for when it has begun.
+        // A stream that was dirty before it began stays so until it has begun.
         self.dirty = None;
         Some(StreamQuestion {
             since,
@@ -176,7 +176,7 @@ impl Follow {
             self.position.is_none_or(|position| position.epoch != asked.since.epoch)
         };
         if has_moved {
-            // The answer is to a question that is not asked any more.
+            // The answer is to an earlier question.
             self.mark_dirty();
             self.pace.asked(true, now);
             return Repaired::default();
@@ -201,7 +201,7 @@ impl Follow {
             }
             self.position = Some(at);
         } else {
-            // Whoever has a position is told, and everybody goes on with what comes next.
+            // Subscribers with a position are told, and all go on with the next publication.
             let mut of_stream = waiting.iter().filter(|stamped| stamped.epoch == epoch);
             let next = of_stream.next().map_or(top, |first| first.publication.offset.saturating_sub(1));
             self.position = Some(Position { epoch, offset: next.min(top) });

@@ -1,4 +1,4 @@
-//! What a topic's owner is asked, and the plain part of doing it: publishes and reads, each one call of the engine.
+//! The jobs of a topic's owner, and those of them that are one call of the engine: publishes and reads.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::message::{
     Address, HistoryCall, PublishCaller, ShardMessage, TopicCall, UserAdmission, UserMessage,
 };
 
-/// What a topic's owner does next.
+/// A job of a topic's owner.
 #[derive(Debug)]
 pub(super) enum Job {
     Subscribe(SubscribeJob),
     Unsubscribe(Address, Membership),
     UpdatePresence(Arc<ClientInfo>, bool),
     Publish(Publish, PublishCaller),
-    /// What a client's command asks.
+    /// A read for a client's command.
     Read(Address, TopicRequest, Option<ReadAllowance>),
     Call(TopicCall),
-    /// Asks the stream for what may have been missed.
+    /// Asks the stream for publications that may be missing.
     Repair,
     Admit(UserAdmission),
     Dismiss(ClientId),
@@ -37,7 +37,7 @@ pub(super) struct SubscribeJob {
     pub from: Address,
     pub membership: Membership,
     pub wanted: Wanted,
-    /// For what is recovered.
+    /// For the recovered publications.
     pub allowance: Option<ReadAllowance>,
 }
 
@@ -46,13 +46,13 @@ impl SubscribeJob {
         bytes_max(self.allowance.as_ref())
     }
 
-    /// What was missed may be asked for again, with more room for it.
+    /// Returns true if missed publications may be asked for again, with a larger allowance.
     pub(super) fn may_grow(&self) -> bool {
         self.allowance.as_ref().is_some_and(ReadAllowance::may_grow)
     }
 }
 
-/// What is not allowed a number of bytes reads nothing.
+/// Without an allowance nothing is read.
 fn bytes_max(allowance: Option<&ReadAllowance>) -> usize {
     allowance.map_or(0, ReadAllowance::bytes)
 }
@@ -74,7 +74,7 @@ impl Topics {
         }
     }
 
-    /// Publishes, and with it everything that waits to be published right behind it.
+    /// Publishes, together with the publishes that wait right behind it.
     async fn do_publish(self: &Rc<Self>, name: &TopicName, publish: Publish, publisher: PublishCaller) {
         let (following, followers) = self.following_publishes(name);
         self.counters.publications.add(1 + following.len() as u64);
@@ -203,7 +203,7 @@ impl Topics {
         self.engine.history(name, query, meta_ttl).await.map_err(error)
     }
 
-    /// For what is done on the way out, when nobody is left to tell.
+    /// Ignores the result of a call for which no client waits.
     pub(super) fn ignore(&self, result: Result<(), EngineError>) {
         if let Err(error) = result {
             tracing::debug!(%error, "the engine did not follow a departure");

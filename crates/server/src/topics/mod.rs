@@ -1,4 +1,4 @@
-//! Where hub and broker meet: the owner of a topic on this node.
+//! The owner of a topic on this node: hub and broker meet here.
 //!
 //! A topic's name picks the shard that owns it. Only the owner calls the engine for the topic, one call after the
 //! other, and only the owner sends the topic's publications to the shards that have subscribers. What is asked
@@ -43,33 +43,33 @@ use jobs::{Job, SubscribeJob};
 /// Publications that go to the engine together at most.
 const GROUP_MAX: usize = 256;
 
-/// Data of publications that may wait for the engine on one shard; further ones are answered error 111.
+/// The bound on publications that wait for the engine on one shard, in bytes. Further ones get error 111.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
-/// Topics without publications that are remembered; beyond it the oldest may be told of a loss that is none.
+/// The most topics without publications that are remembered. Beyond it subscribers of the oldest may get a false gap
+/// notification.
 const FRESH_MAX: usize = 1 << 20;
 
 /// Topics that are renewed in one sweep.
 const RENEWALS_MAX: usize = 4096;
 
-/// What a waiting publication is counted for beside its data.
+/// The bytes that a waiting publication counts for beside its data.
 const WAITING_BYTES_EACH: usize = 512;
 
 /// The topics that one shard owns.
 pub(crate) struct Topics {
     shard: usize,
     engine: Engine,
-    /// What an engine in memory delivered during the call that is being made.
+    /// The events that an engine in memory delivered during the current call.
     events: Rc<RefCell<VecDeque<Event>>>,
     topics: RefCell<HashMap<TopicName, Topic>>,
-    /// Topics whose repair failed, or is not due yet, to be tried again. Each once: they count as being repaired.
+    /// Topics whose repair failed or is not due yet, each once. They count as being repaired.
     unrepaired: RefCell<Vec<TopicName>>,
-    /// For parts of streams that are read to repair topics.
+    /// Bounds the parts of streams that are read for repairs.
     parts: Semaphore,
-    /// Topics into which nothing had been published when they were subscribed, by the time at which that is to be
-    /// looked at again.
+    /// Topics that had no publication when they were subscribed, by the time of the next look at them.
     fresh: RefCell<VecDeque<(Instant, TopicName)>>,
-    /// Topics that were at rest and have something to publish, to be begun once everything that waits is there.
+    /// Idle topics with something to publish. They start once all messages in the inbox are taken.
     begun: RefCell<Vec<TopicName>>,
     /// Notified when a stream was followed: the position up to which it was delivered may have changed.
     positions: Condition,
@@ -82,29 +82,29 @@ pub(crate) struct Topics {
     broken: Rc<Notify>,
 }
 
-/// A topic that has subscribers on this node, or something to do.
+/// A topic with local subscribers or pending work.
 #[derive(Debug, Default)]
 struct Topic {
     /// Subscriptions on each shard.
     members: Box<[u32]>,
     total: usize,
-    /// The namespace keeps a stream, as far as anybody has subscribed.
+    /// The namespace has history. Set by the first subscription.
     keeps: bool,
-    /// New subscribers want what was delivered last.
+    /// New subscribers get the newest publication.
     keeps_newest: bool,
-    /// How far the stream was delivered, in a topic with history.
+    /// The position up to which the stream was delivered, in a topic with history.
     follow: Follow,
-    /// What was delivered last, where that is kept.
+    /// The publication that was delivered last, if new subscribers get it.
     newest: Option<Arc<Publication>>,
     jobs: VecDeque<Job>,
-    /// Its jobs are being done.
+    /// A task is doing its jobs.
     busy: bool,
     /// A repair is among its jobs, or postponed.
     repairing: bool,
 }
 
 impl Topics {
-    /// `redis` is the engine that the settings ask for, if they ask for that one.
+    /// `redis` is the Redis engine, if the settings ask for it.
     pub(crate) fn new(
         shard: usize,
         settings: Arc<Settings>,
@@ -138,12 +138,12 @@ impl Topics {
         async move { broken.notified().await }
     }
 
-    /// Other nodes have the same topics.
+    /// Returns true if other nodes have the same topics.
     pub(crate) fn are_shared(&self) -> bool {
         matches!(self.engine, Engine::Redis(_))
     }
 
-    /// What a session asks; answered to it. `allowance` comes with what is read.
+    /// Does what a session asks, and answers it. `allowance` comes with reads.
     pub(crate) fn request(
         self: &Rc<Self>,
         topic: TopicName,
@@ -174,7 +174,7 @@ impl Topics {
         self.enqueue(topic, job);
     }
 
-    /// What the API asks.
+    /// Does what the API asks.
     pub(crate) fn call(self: &Rc<Self>, topic: TopicName, call: TopicCall) {
         self.enqueue(topic, Job::Call(call));
     }
@@ -190,8 +190,8 @@ impl Topics {
         }
     }
 
-    /// Hands publications that waited together to the engine together, and says whether there were any. To be called
-    /// after [`Topics::publish`].
+    /// Hands publications that waited together to the engine together. Returns true if there were any. Call it after
+    /// [`Topics::publish`].
     pub(crate) fn publish_begun(self: &Rc<Self>) -> bool {
         let begun = self.begun.take();
         let some = !begun.is_empty();
@@ -199,35 +199,36 @@ impl Topics {
         some
     }
 
-    /// Admits a connection, which is told, to the cluster's own `topic` that counts its user's.
+    /// Admits a connection to the cluster's own `topic` that counts its user's connections. The user's owner gets the
+    /// answer.
     pub(crate) fn admit(self: &Rc<Self>, topic: TopicName, admission: UserAdmission) {
         self.enqueue(topic, Job::Admit(admission));
     }
 
-    /// Counts a connection that was admitted no more.
+    /// Removes an admitted connection from the count.
     pub(crate) fn dismiss(self: &Rc<Self>, topic: TopicName, client: ClientId) {
         self.enqueue(topic, Job::Dismiss(client));
     }
 
-    /// Takes what arrived from an engine outside this process.
+    /// Handles an event from the Redis engine.
     pub(crate) fn event(self: &Rc<Self>, event: Event) {
-        // What nobody wants any more may still arrive.
+        // Events may arrive after the last subscriber has left.
         if self.topics.borrow().contains_key(event.topic()) {
             self.deliver(event);
         }
     }
 
-    /// Topics that have subscribers, or something to do.
+    /// The number of topics with local subscribers or pending work.
     pub(crate) fn len(&self) -> usize {
         self.topics.borrow().len()
     }
 
-    /// What the engine of this shard holds.
+    /// The usage of this shard's engine.
     pub(crate) fn usage(&self) -> Usage {
         self.engine.usage()
     }
 
-    /// Releases what has expired in the engine, and tries failed repairs again; called about once a second.
+    /// Releases expired data in the engine, and tries failed repairs again. Called about once a second.
     pub(crate) fn sweep(self: &Rc<Self>) {
         self.engine.sweep();
         for name in self.unrepaired.take() {
@@ -239,8 +240,8 @@ impl Topics {
         self.renew_fresh();
     }
 
-    /// An engine forgets soon where the stream of a topic stands that nobody publishes into. Subscribers must not be
-    /// told of a loss for that, so it is asked again in time.
+    /// An engine soon forgets the position of a stream without publications. Its subscribers must not get a false gap
+    /// notification, so the stream is asked again in time.
     fn renew_fresh(self: &Rc<Self>) {
         let now = Instant::now();
         for _ in 0..RENEWALS_MAX {
@@ -255,7 +256,7 @@ impl Topics {
         }
     }
 
-    /// Renews the topic later, if nothing was published into it.
+    /// Renews the topic later, if it has no publication then.
     fn note_fresh(&self, topic: TopicName) {
         if self.position(&topic).is_some_and(|position| position.offset == 0) {
             let mut fresh = self.fresh.borrow_mut();
@@ -284,7 +285,7 @@ impl Topics {
         }
     }
 
-    /// Has the topic, which is dirty, repaired with the next sweep.
+    /// Repairs the dirty topic with the next sweep.
     fn postpone_repair(&self, name: &TopicName) {
         let mut topics = self.topics.borrow_mut();
         let is_wanted =
@@ -300,7 +301,7 @@ impl Topics {
         }
     }
 
-    /// Says whether the topic was busy, or is about to be.
+    /// Returns true if the topic was busy, or is about to be.
     fn push_job(&self, name: &TopicName, job: Job) -> bool {
         let mut topics = self.topics.borrow_mut();
         let topic = topics.entry(name.clone()).or_default();
@@ -313,7 +314,7 @@ impl Topics {
     }
 
     fn start(self: &Rc<Self>, name: TopicName) {
-        // An engine in memory answers at once, and then no task is needed.
+        // An engine in memory answers at once, so that no task is needed.
         let mut work = Box::pin(self.clone().work(name));
         if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             let alarm = PanicAlarm(self.broken.clone());
@@ -347,7 +348,7 @@ impl Topics {
         job
     }
 
-    /// Sends on what an engine in memory delivered.
+    /// Delivers the events of an engine in memory.
     fn deliver_events(self: &Rc<Self>) {
         loop {
             let Some(event) = self.events.borrow_mut().pop_front() else { return };
@@ -366,7 +367,7 @@ impl Topics {
                     Some(NextStep::Deliver) => self.send_stamped(topic, Stamped { epoch, publication }),
                     Some(NextStep::Early) => self.enqueue_repair(&topic),
                     Some(NextStep::Repeated) => {}
-                    // A node that is set to keep nothing still gets what others keep.
+                    // A node without history in its settings still gets publications that other nodes keep.
                     None => self.send(Push::Publication { topic, publication, epoch: None }),
                 }
             }
@@ -389,7 +390,7 @@ impl Topics {
         self.send(Push::Publication { topic, publication, epoch });
     }
 
-    /// One message for every shard that has subscribers.
+    /// Sends one message to every shard with subscribers.
     fn send(&self, push: Push) {
         let delivery = Arc::new(Delivery::new(push));
         if let Some(topic) = delivery.push.topic() {
@@ -406,7 +407,7 @@ impl Topics {
         }
     }
 
-    /// Acts on how far the topic's stream was delivered, where one is kept.
+    /// Acts on the position of the topic's stream, if it has history.
     fn following<T>(&self, name: &TopicName, act: impl FnOnce(&mut Follow) -> T) -> Option<T> {
         let mut topics = self.topics.borrow_mut();
         let topic = topics.get_mut(name).filter(|topic| topic.keeps)?;
@@ -438,7 +439,7 @@ impl Topics {
         });
     }
 
-    /// Lets a session's shard ask again, where the answer may be longer.
+    /// Lets a session's shard ask again with a larger allowance.
     fn ask_for_more(&self, to: Address, topic: TopicName, request: TopicRequest, allowance: ReadAllowance) {
         let message = ShardMessage::Larger(to.connection, topic, request, allowance);
         self.inboxes.all[usize::from(to.shard)].send(message);

@@ -1,4 +1,4 @@
-//! Asking a topic's stream for what may have been missed, once for all subscribers of the node.
+//! Asks a topic's stream for publications that may be missing, once for all subscribers of the node.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,12 +16,11 @@ use crate::message::ShardMessage;
 /// Parts of streams that one shard reads at the same time. After an outage all topics want to be repaired.
 pub(super) const PARTS_MAX: usize = 32;
 
-/// What is read of a stream at once. A publication that is longer is read while the shard reads nothing else.
+/// The part of a stream that is read at once. A longer publication is read while the shard reads nothing else.
 pub(crate) const PART: ReadLimit = ReadLimit { publications: usize::MAX, bytes: 256 << 10 };
 
 impl Topics {
-    /// A part of the repair of a dirty stream; the rest is asked for anew. What fails is tried again with a later
-    /// sweep.
+    /// Repairs the first part of a dirty stream, and enqueues the rest. A failed repair is tried again with a later sweep.
     pub(super) async fn repair(self: &Rc<Self>, name: &TopicName) {
         let room = self.room_for_part().await;
         let is_wanted = self.topics.borrow_mut().get_mut(name).is_some_and(|topic| {
@@ -37,7 +36,7 @@ impl Topics {
         self.enqueue_repair(name);
     }
 
-    /// Brings what was delivered in line with the stream.
+    /// Repairs the whole stream.
     pub(super) async fn repair_now(
         self: &Rc<Self>,
         name: &TopicName,
@@ -51,8 +50,8 @@ impl Topics {
         }
     }
 
-    /// Reads and delivers the first part of what may have been missed. Returns true if there is more. `room` is kept
-    /// until what was read is delivered.
+    /// Reads and delivers the first part of the missing publications. Returns true if there are more. `room` is kept until
+    /// they are delivered.
     async fn repair_part(
         self: &Rc<Self>,
         name: &TopicName,
@@ -96,7 +95,7 @@ impl Topics {
         self.parts.acquire_many(PARTS_MAX as u32).await.expect("the semaphore is never closed")
     }
 
-    /// Delivers what a repair found, after the word that some of it cannot be had.
+    /// Delivers the publications that a repair found, after the report of lost ones.
     fn deliver_repaired(&self, name: &TopicName, repaired: Repaired) {
         if repaired.foreign > 0
             && let Engine::Redis(redis) = &self.engine
@@ -111,7 +110,7 @@ impl Topics {
         }
     }
 
-    /// Shards that are behind already are not given a whole history on top.
+    /// Waits until no shard's fan-out is full, so that a repair does not add to it.
     async fn wait_for_room(&self) {
         const PATIENCE: Duration = Duration::from_secs(2);
         self.inboxes.wait_for_room(Instant::now() + PATIENCE).await;

@@ -1,8 +1,8 @@
-//! Making and ending subscriptions. What a client missed and what it will be sent meet exactly at the position that
-//! was delivered last, since deliveries and answers leave from here in order.
+//! Makes and ends subscriptions. The publications that a client missed and those that it will get meet at the position
+//! that was delivered last, since deliveries and answers leave from here in order.
 //!
-//! Subscriptions that wait behind one another are made side by side: when a node has died, thousands come back to one
-//! topic, and an engine in another process takes its time for each.
+//! Subscriptions that wait behind one another are made concurrently: when a node has died, thousands of clients come
+//! back to one topic, and the Redis engine needs some time for each.
 
 use std::cmp::Ordering;
 use std::future::{Future, poll_fn};
@@ -26,7 +26,7 @@ use super::follow::Follow;
 use super::jobs::{Job, SubscribeJob, error};
 use crate::message::{Address, ShardMessage};
 
-/// How often what a client missed is compared with what was delivered meanwhile, before it counts as lost.
+/// The attempts to join a client's missed publications to those delivered meanwhile, before they count as lost.
 const ATTEMPTS_MAX: usize = 16;
 
 impl Topics {
@@ -80,7 +80,7 @@ impl Topics {
         self.leave_if_last(name).await;
     }
 
-    /// Makes those present who want to be, all together.
+    /// Enters members into presence, all in one call.
     async fn make_present(&self, name: &TopicName, group: &[SubscribeJob]) -> Result<(), RequestError> {
         let memberships = group.iter().map(|subscribe| &subscribe.membership);
         let members: Vec<Member> = memberships
@@ -93,7 +93,7 @@ impl Topics {
         self.engine.add_presence(name, members).await.map_err(error)
     }
 
-    /// Makes sure that the topic's events arrive, and that it is known where its stream stands.
+    /// Makes sure that the topic's events arrive and that the position of its stream is known.
     async fn prepare(&self, name: &TopicName) -> Result<Option<HistoryBounds>, RequestError> {
         let &Namespace { history, recovery_mode, .. } = self.namespace(name)?;
         if let Some(topic) = self.topics.borrow_mut().get_mut(name) {
@@ -114,8 +114,7 @@ impl Topics {
         Ok(history)
     }
 
-    /// Events of an earlier subscription that still wait in the inbox are not for new subscribers, who would find a
-    /// hole behind them.
+    /// Waits until events of an earlier subscription have left the inbox: new subscribers would find a gap behind them.
     async fn pass_old_events(&self, name: &TopicName) {
         if self.are_shared() {
             let (reach, reached) = oneshot::channel();
@@ -162,8 +161,8 @@ impl Topics {
         }
     }
 
-    /// The position of a new subscription, and what its client missed. The position is always read after the last wait:
-    /// what was delivered during one went to others only.
+    /// Returns the position of a new subscription and the publications that its client missed. The position is read after
+    /// the last wait, since deliveries during a wait go to the other subscribers only.
     async fn join(
         self: &Rc<Self>,
         name: &TopicName,
@@ -180,7 +179,7 @@ impl Topics {
         }
     }
 
-    /// Counts what became of a recovery, and refuses a subscription that is worth nothing without it.
+    /// Counts the result of a recovery, and refuses a subscription that needs it if it failed.
     fn judge(&self, wanted: &Wanted, result: Result<Joined, RequestError>) -> Result<Joined, RequestError> {
         let or_refuse = match wanted {
             Wanted::Nothing | Wanted::Position => return result,
@@ -200,9 +199,8 @@ impl Topics {
         Ok(joined)
     }
 
-    /// Everything after the known position, up to what was delivered last. Where the two ends do not meet, one of
-    /// them is moved: what the stream has and the owner has not is delivered to the others first, and what was
-    /// delivered meanwhile is read too.
+    /// Returns the publications after the known position, up to the one delivered last. If the stream is ahead, the other
+    /// subscribers get its publications first; if the owner is ahead, the rest is read too.
     async fn missed(
         self: &Rc<Self>,
         name: &TopicName,
@@ -236,7 +234,7 @@ impl Topics {
                     let bytes_left = bytes_max.saturating_sub(bytes(&answer.publications));
                     let more = self.read_after(name, since, bytes_left, history).await?;
                     if more.top == top {
-                        // The stream has gone back behind what was delivered.
+                        // The stream has gone back behind the position that was delivered.
                         self.repair_now(name, history).await.map_err(error)?;
                     }
                     answer = joined(answer, more);
@@ -257,7 +255,7 @@ impl Topics {
         self.engine.recover(name, Some(since), limit, history.meta_ttl).await.map_err(error)
     }
 
-    /// The newest publication, which has to be the one that was delivered last.
+    /// Returns the newest publication, which has to be the one that was delivered last.
     async fn newest(
         self: &Rc<Self>,
         name: &TopicName,
@@ -270,7 +268,7 @@ impl Topics {
             let page = self.engine.history(name, query, history.meta_ttl).await.map_err(error)?;
             let is_behind =
                 |position: Position| position.epoch == page.top.epoch && position.offset < page.top.offset;
-            // What the stream has already is mostly on its way.
+            // The stream's newest publication is mostly on its way.
             self.wait_while(name, is_behind).await;
             let position = self.position(name).unwrap_or(page.top);
             if position.epoch != page.top.epoch || is_behind(position) {
@@ -302,7 +300,7 @@ impl Topics {
         self.topics.borrow().get(name).and_then(|topic| topic.newest.clone())
     }
 
-    /// Takes a client out of presence that nobody was told had come.
+    /// Removes a client from presence whose join was not published.
     async fn undo_presence(&self, name: &TopicName, membership: &Membership) {
         if membership.presence {
             let info = &membership.info;
@@ -344,7 +342,7 @@ impl Topics {
         if let Some(topic) = self.topics.borrow_mut().get_mut(name)
             && let Some(members) = topic.members.get_mut(usize::from(from.shard))
         {
-            // Every subscription that was made is given back once.
+            // Every subscription that was made ends once.
             debug_assert!(*members > 0 && topic.total > 0);
             *members = members.saturating_sub(1);
             topic.total = topic.total.saturating_sub(1);
@@ -352,7 +350,7 @@ impl Topics {
     }
 }
 
-/// Two answers of which the second was asked for what came after the first.
+/// Joins two answers, of which the second continues the first.
 fn joined(mut first: Recovery, second: Recovery) -> Recovery {
     first.publications.extend(second.publications);
     Recovery {
@@ -371,8 +369,8 @@ fn bytes(publications: &[Arc<Publication>]) -> usize {
     publications.iter().map(|publication| publication.answer_bytes()).sum()
 }
 
-/// Runs all of them. Those that have something to wait for are tasks from then on, the others leave no memory behind:
-/// many small things that stay, made while many large ones wait, would keep the large ones' places from being used again.
+/// Runs all futures. Those that have to wait become tasks; the others leave no memory behind, since small allocations made
+/// among many large ones would fragment the heap.
 async fn side_by_side<F: Future<Output = ()> + 'static>(futures: impl Iterator<Item = F>) {
     let mut running = JoinSet::new();
     for future in futures {

@@ -64,7 +64,7 @@ impl Follower {
                 self.tls.0.reloads.fetch_add(1, Relaxed);
             }
             Err(error) => {
-                tracing::error!(%error, "the TLS certificate was not reloaded; the one from before stays in use");
+                tracing::error!(%error, "the TLS certificate was not reloaded; the previous one stays in use");
                 self.tls.0.reloads_failed.fetch_add(1, Relaxed);
             }
         }

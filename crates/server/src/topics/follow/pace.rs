@@ -1,4 +1,4 @@
-//! How soon a stream may be asked again: at once as long as it has what is missing, and later and later while it does
+//! The pause before a stream is asked again: none while it has the missing publications, and a growing one while it does
 //! not.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::DirtyReason;
 
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// When the stream was last asked in vain.
+    /// The time at which the stream was last asked in vain.
     asked: Option<Instant>,
     pause: Duration,
 }
@@ -21,10 +21,10 @@ impl Pace {
     pub(super) const PAUSE_MAX: Duration = Duration::from_secs(8);
     /// The longest pause where the stream may have what is missing.
     pub(super) const MISSED_PAUSE_MAX: Duration = Duration::from_secs(1);
-    /// Questions in vain that lie further apart are none too many.
+    /// Questions in vain that are further apart do not count.
     const QUIET: Duration = Duration::from_secs(1);
 
-    /// When to ask for that reason. A time in the past is now.
+    /// The time at which to ask for that reason. A time in the past is now.
     pub(super) fn due(&self, reason: DirtyReason) -> Instant {
         let pause = match reason {
             DirtyReason::Epoch => self.pause,
