@@ -22,6 +22,5 @@ pub use credentials::{
     ConnectionClaims, Expiry, GrantOptions, Overrides, SubscriptionClaims, TokenError, TopicGrant,
 };
 pub use format::{PublicationFormat, Unfit, UnfitField};
-pub use namespace::{HistoryBounds, NameError, NameRules, Namespace, Namespaces, RecoveryMode};
-pub use queue::SlowPolicy;
+pub use namespace::{HistoryBounds, NameError, NameRules, Namespace, Namespaces, RecoveryMode, SlowPolicy};
 pub use settings::{ClientSettings, PersonalTopic};

@@ -9,7 +9,6 @@ use regex::Regex;
 use rustc_hash::FxHashMap;
 
 use crate::format::PublicationFormat;
-use crate::queue::SlowPolicy;
 
 /// What a topic's namespace allows and keeps. Everything is off by default.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +48,22 @@ pub struct Namespace {
     pub publication_format: PublicationFormat,
     /// For subscribers without a position in the stream: those are closed always.
     pub slow_policy: SlowPolicy,
+}
+
+/// What becomes of a topic's publications that wait for a client too slow to take them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowPolicy {
+    /// They wait; at the bound the client is closed, and may recover what it missed.
+    #[default]
+    Close,
+    /// They wait; at the bound the oldest are dropped.
+    DropOldest,
+    /// Only the newest of each topic waits.
+    KeepLatest,
+}
+
+impl SlowPolicy {
+    pub const COUNT: usize = 3;
 }
 
 /// How much of a topic's stream is kept.

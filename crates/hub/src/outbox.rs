@@ -6,7 +6,8 @@
 
 use bytes::Bytes;
 
-use crate::queue::{Full, Queue, SlowPolicy};
+use crate::namespace::SlowPolicy;
+use crate::queue::{Full, Queue};
 use crate::registry::TopicSlot;
 
 const NONE: u32 = u32::MAX;

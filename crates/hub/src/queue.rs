@@ -11,23 +11,8 @@ use std::io::IoSlice;
 use bytes::{Buf, Bytes};
 use rustc_hash::FxHashMap;
 
+use crate::namespace::SlowPolicy;
 use crate::registry::TopicSlot;
-
-/// What becomes of a topic's publications that wait for a client too slow to take them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SlowPolicy {
-    /// They wait; at the bound the client is closed, and may recover what it missed.
-    #[default]
-    Close,
-    /// They wait; at the bound the oldest are dropped.
-    DropOldest,
-    /// Only the newest of each topic waits.
-    KeepLatest,
-}
-
-impl SlowPolicy {
-    pub const COUNT: usize = 3;
-}
 
 /// The bound was reached: the connection has to be closed as slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::wire::Wire;
 use slab::Slab;
 
-use crate::queue::SlowPolicy;
+use crate::namespace::SlowPolicy;
 
 /// A topic's place in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,9 +5,10 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fanwire_hub::SlowPolicy;
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::outbox::{Chain, Outbox, Segment};
-use fanwire_hub::queue::{Queue, SlowPolicy};
+use fanwire_hub::queue::Queue;
 use fanwire_hub::registry::{Registry, Subscriber, TopicSlot};
 use fanwire_hub::wheel::Wheel;
 use fanwire_protocol::reply::Push;

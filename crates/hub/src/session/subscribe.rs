@@ -13,8 +13,8 @@ use super::subscription::{Subscription, Traits};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Phase, Refusal, Session, named};
 use crate::effect::{Completion, Effect, Joined, Membership, TopicRequest, Wanted};
+use crate::namespace::SlowPolicy;
 use crate::permission::{Asker, may_read_history, may_read_presence, may_subscribe};
-use crate::queue::SlowPolicy;
 use crate::registry::Subscriber;
 use crate::{GrantOptions, NameError, Namespace, RecoveryMode, SubscriptionClaims, TokenError};
 

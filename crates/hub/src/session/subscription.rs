@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fanwire_protocol::ClientInfo;
 
-use crate::queue::SlowPolicy;
+use crate::namespace::SlowPolicy;
 use crate::registry::TopicSlot;
 
 /// What a subscription is and gets.

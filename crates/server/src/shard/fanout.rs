@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fanwire_hub::SlowPolicy;
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::outbox::{Messages, Outbox, Parcel, Segment};
-use fanwire_hub::queue::SlowPolicy;
 use fanwire_hub::registry::{Subscriber, TopicSlot};
 use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::CloseReason;
