@@ -2,8 +2,6 @@
 
 use fanwire_protocol::json::{self, NotJson};
 
-use crate::{ConnectionClaims, GrantOptions, Namespaces, SubscriptionClaims, TopicGrant};
-
 /// What the data of a topic's publications has to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PublicationFormat {
@@ -72,37 +70,5 @@ impl PublicationFormat {
             Self::Json | Self::JsonObject if !info.is_empty() => Self::Json.check(info),
             _ => Ok(()),
         }
-    }
-}
-
-impl ConnectionClaims {
-    /// Checks everything in the token that clients are sent. Topics without a namespace are passed over.
-    pub fn check(&self, info_format: PublicationFormat, topics: &Namespaces) -> Result<(), UnfitField> {
-        info_format.check_info(&self.info).map_err(|unfit| unfit.of("info"))?;
-        for TopicGrant { topic, options } in &self.topics {
-            if let Ok(namespace) = topics.of(topic) {
-                options.check(namespace.publication_format, ["info in subs", "data in subs"])?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl SubscriptionClaims {
-    /// The same for a subscription token.
-    pub fn check(&self, topics: &Namespaces) -> Result<(), UnfitField> {
-        match topics.of(&self.topic) {
-            Ok(namespace) => self.options.check(namespace.publication_format, ["info", "data"]),
-            Err(_) => Ok(()),
-        }
-    }
-}
-
-impl GrantOptions {
-    /// Checks info and data for a topic whose publications have this format. `fields` are their names in the error.
-    pub fn check(&self, format: PublicationFormat, fields: [&'static str; 2]) -> Result<(), UnfitField> {
-        let [info, data] = fields;
-        format.check_info(&self.info).map_err(|unfit| unfit.of(info))?;
-        format.check_info(&self.data).map_err(|unfit| unfit.of(data))
     }
 }
