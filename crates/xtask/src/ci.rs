@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::process::{self, cargo};
 use crate::report::{Report, Stop};
-use crate::{attack, chart, fuzz, instructions, test};
+use crate::{attack, chart, fuzz, instructions, structure, test};
 
 const CHECK_DEADLINE: Duration = Duration::from_secs(1200);
 const FUZZ_SECONDS: u32 = 10;
@@ -16,11 +16,12 @@ pub(crate) fn run(report: &mut Report) -> Result<(), Stop> {
         let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         process::run(cargo(&arguments), CHECK_DEADLINE)
     });
+    let structured = structure::run(report);
     // Among the suites, metrics.py holds the metrics against `promtool check metrics`.
     let tests = test::run(report, None);
     let attacked = attack::run_installed(report, &attack::Arguments::default());
     let charted = chart::run(report);
     let counted = instructions::compare(report, None);
     let fuzzed = fuzz::run(report, None, FUZZ_SECONDS);
-    format.and(lints).and(tests).and(attacked).and(charted).and(counted).and(fuzzed)
+    format.and(lints).and(structured).and(tests).and(attacked).and(charted).and(counted).and(fuzzed)
 }
