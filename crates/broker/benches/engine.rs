@@ -1,7 +1,7 @@
-//! What the Redis engine costs, and what it costs Redis: `cargo xtask bench engine [-- SCENARIO...]`.
+//! The cost of the Redis engine, here and in Redis: `cargo xtask bench engine [-- SCENARIO...]`.
 //!
-//! Starts a Redis of its own. CPU times hold up on a machine that is shared, rates do not: they are the least that
-//! this machine can do. Everything that is compared is measured in the same run.
+//! Starts its own Redis. CPU times are reliable on a shared machine. Rates are not: they are a lower bound for this
+//! machine. Values that are compared are measured in the same run.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a developers' program talks to its terminal")]
 
@@ -25,7 +25,7 @@ const PAYLOAD_BYTES: usize = 200;
 const SCENARIOS: [&str; 4] = ["publish", "deliver", "presence", "presence-one"];
 
 fn main() {
-    // Cargo adds arguments of its own.
+    // Cargo adds its own arguments.
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -45,7 +45,7 @@ fn main() {
     }
 }
 
-/// Into 100 topics, each of which has one call under way at a time, as with their owners.
+/// Into 100 topics with one call in flight each, as with owners.
 async fn publish(server: &RedisServer) {
     const TOPICS: usize = 100;
     const ROUND: Duration = Duration::from_secs(3);
@@ -61,7 +61,7 @@ async fn publish(server: &RedisServer) {
     let redis = start(server, |_| ()).await;
     let topics = topics(TOPICS);
     let mut costs = vec![Vec::new(); ways.len()];
-    // In turns, so that what else the machine does falls on all alike.
+    // In turns, so that other load on the machine affects all alike.
     for _ in 0..ROUNDS {
         for ((_, history, group), costs) in ways.into_iter().zip(&mut costs) {
             let cost = Cost::begin(server);
@@ -93,7 +93,7 @@ async fn publish(server: &RedisServer) {
     }
 }
 
-/// From 1,000 topics that somebody else publishes into, a bounded number on their way.
+/// From 1,000 topics with another publisher, and a bounded number of publications in flight.
 async fn deliver(server: &RedisServer) {
     const TOPICS: usize = 1000;
     const MESSAGES: usize = 1_000_000;
@@ -143,7 +143,7 @@ async fn deliver(server: &RedisServer) {
     println!("last round trip    {:>10.2} ms", stats.round_trip.unwrap().as_secs_f64() * 1e3);
 }
 
-/// 100,000 members in so many topics.
+/// 100,000 members in a number of topics.
 async fn presence(server: &RedisServer, topic_count: usize) {
     const MEMBERS: usize = 100_000;
     const JOINING: usize = 200;
@@ -193,7 +193,7 @@ async fn presence(server: &RedisServer, topic_count: usize) {
     println!("Redis CPU while idle   {idle_after:>10.2} ms a second, {idle_before:.2} without members");
 }
 
-/// What many of the same took.
+/// The cost of many equal calls.
 #[derive(Clone, Copy)]
 struct Cost {
     rate: f64,
@@ -225,7 +225,7 @@ impl Running {
     }
 }
 
-/// The median of each figure, in a row.
+/// A row of the medians of each figure.
 fn median(mut costs: Vec<Cost>) -> String {
     let middle = costs.len() / 2;
     costs.sort_by(|a, b| a.rate.total_cmp(&b.rate));

@@ -1,4 +1,4 @@
-//! What is particular to the memory engine: its bounds, that memory returns, and deliveries that call back.
+//! The memory engine's own behaviour: its bounds, the release of memory, and deliveries that call the engine.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
@@ -151,7 +151,7 @@ async fn too_much_history_costs_the_largest_and_among_equals_what_expires_first(
     assert_eq!(kept_offsets(&engine, "small").await, [1]);
     assert_eq!(kept_offsets(&engine, "early").await, [1, 2, 3, 4, 5, 6]);
     assert_eq!(kept_offsets(&engine, "late").await, [2, 3, 4, 5, 6, 7, 8, 9, 10]);
-    // As large as the other, which expires first.
+    // As large as the other, which expires earlier.
     for _ in 0..2 {
         keep(&engine, "early", vec![0; 1000]).await;
     }
@@ -160,7 +160,7 @@ async fn too_much_history_costs_the_largest_and_among_equals_what_expires_first(
     assert_eq!(engine.usage().evicted, 4);
     assert_eq!(engine.usage().forgotten, 0);
 
-    // A reader that missed what is gone is told so; one that had seen it is not disturbed.
+    // A reader that missed evicted publications notices; one that has seen them does not.
     let first = kept_offsets(&engine, "late").await[0];
     for (offset, complete) in [(first - 2, false), (first - 1, true)] {
         let since = Since { offset, epoch: "" };
@@ -188,7 +188,7 @@ async fn a_publication_above_the_limit_is_delivered_and_not_kept() {
     assert_eq!(kept_offsets(&engine, "t").await, [2]);
 }
 
-/// Whoever makes names pays with them: topics that were there before keep what they have, used or not.
+/// A flood of new names evicts itself: earlier topics keep their data, used or not.
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_names_costs_the_flood() {
     const BYTES_MAX: usize = 1 << 20;
@@ -199,7 +199,7 @@ async fn a_flood_of_names_costs_the_flood() {
         let publish = Publish { data: "data".into(), history: Some(options), ..Publish::default() };
         engine.publish(&topic(name), publish).await.unwrap().position.unwrap()
     };
-    // One is read again later, one has a subscriber, one is only published to, and one is as young as the flood.
+    // One is read again later, one has a subscriber, one is only published to, one is as young as the flood.
     publish("known").await;
     tokio::time::advance(90 * SECOND).await;
     publish("known").await;
@@ -222,7 +222,7 @@ async fn a_flood_of_names_costs_the_flood() {
     assert_eq!(publish("once").await, Position { offset: 2, ..once });
     assert_eq!(publish("young").await, Position { offset: 2, ..young });
 
-    // What the flood left grows old, and gives way to what is new.
+    // The rest of the flood grows old, and is evicted for new topics.
     tokio::time::advance(11 * 60 * SECOND).await;
     let new = publish("new").await;
     publish("newer").await;

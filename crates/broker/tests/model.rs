@@ -1,4 +1,4 @@
-//! Random calls to the memory engine, compared step by step with a reference too plain to be wrong.
+//! Random calls to the memory engine, compared step by step with a simple reference.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
@@ -21,7 +21,7 @@ const TOPICS: usize = 3;
 const META_TTL: u64 = 12;
 const IDEMPOTENCY_TTL: u64 = 6;
 
-/// All times are in half seconds, so that some fall between the engine's whole ones.
+/// All times are half seconds, so that some fall between the engine's whole seconds.
 #[derive(Clone, Debug)]
 enum Step {
     Subscribe { topic: usize },
@@ -35,7 +35,7 @@ enum Step {
     Sweep,
 }
 
-/// How a reader names an epoch.
+/// The epoch that a reader sends.
 #[derive(Clone, Copy, Debug)]
 enum Named {
     Empty,
@@ -70,11 +70,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 1..120)
 }
 
-/// One topic of the reference: a list, and the times at which things in it end.
+/// One topic of the reference: a list with expiry times.
 #[derive(Default)]
 struct Topic {
     subscribed: bool,
-    /// Known from the engine's first answer about it.
+    /// Known from the engine's first answer.
     epoch: Option<Epoch>,
     former: Option<Epoch>,
     top: u64,
@@ -86,7 +86,7 @@ struct Topic {
 }
 
 impl Topic {
-    /// Lets go of what has ended, and keeps the rest alive.
+    /// Removes expired data, and keeps the rest alive.
     fn ask(&mut self, now: u64) {
         if self.expires <= now {
             self.former = self.epoch.take().or(self.former);
@@ -100,7 +100,7 @@ impl Topic {
         self.expires = now + META_TTL;
     }
 
-    /// Compares a position with the reference; a new epoch must be one that was never seen.
+    /// Compares a position with the reference; a new epoch must not have been used before.
     fn check_position(&mut self, position: Position, epochs: &mut HashSet<Epoch>) {
         match self.epoch {
             Some(epoch) => assert_eq!(position.epoch, epoch),
@@ -297,7 +297,7 @@ impl Run {
         assert_eq!(listed(&answer.publications), page);
     }
 
-    /// After everything has ended nothing is left.
+    /// Nothing is left after everything has expired.
     async fn end(&mut self) {
         for topic in 0..TOPICS {
             self.step(Step::Unsubscribe { topic }).await;

@@ -1,4 +1,4 @@
-//! What the engine reads from Redis is bounded in bytes, whatever is kept there.
+//! Reads from Redis are bounded in bytes, independent of the stored data.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
@@ -17,7 +17,7 @@ use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use redis_server::{RedisServer, wait_until_up};
 use uuid::Uuid;
 
-/// Commands, probes, and the protocol around what is read.
+/// Commands, probes, and protocol overhead.
 const SLACK: u64 = 64 << 10;
 
 #[tokio::test]
@@ -44,13 +44,13 @@ async fn members_that_take_too_much_are_not_read() {
     let stats = a.presence_stats(&topic).await.unwrap();
     let read = sent_bytes(&server) - before;
     assert!(read < (2 << 20) + SLACK, "{read} bytes were read to count users");
-    // It is not known that they are the same users.
+    // The users are not compared.
     assert_eq!(stats, PresenceStats { clients: 200, users: 200 });
 
     assert_eq!(a.presence(&topic, usize::MAX).await.unwrap().len(), 200);
 }
 
-/// Many pages, of a hash that Redis makes larger meanwhile.
+/// Many pages of a hash that Redis enlarges meanwhile.
 #[tokio::test]
 async fn all_that_stay_are_listed_once_while_others_come_and_go() {
     const STAY: u128 = 2000;
@@ -133,7 +133,7 @@ fn member(number: u128, user: &str, bytes: usize) -> Member {
     Member::new(info.into(), false)
 }
 
-/// What Redis has sent since its start.
+/// The bytes that Redis has sent since its start.
 fn sent_bytes(server: &RedisServer) -> u64 {
     let info: String = server.ask("INFO stats");
     let line = info.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));

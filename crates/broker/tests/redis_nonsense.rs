@@ -1,4 +1,4 @@
-//! The Redis engine against servers that are not what they should be: named errors, no panic, no haste.
+//! The Redis engine with invalid servers: named errors, no panic, no rapid retries.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
@@ -104,7 +104,7 @@ async fn answers_that_make_no_sense_are_refused() {
     }
 }
 
-/// What cannot be read at all ends the connection, at once or when nothing comes after it.
+/// An unreadable answer ends the connection, at once or after the timeout.
 #[tokio::test]
 async fn answers_that_cannot_be_read_end_their_connection() {
     let nested = format!("{}:1\r\n", "*1\r\n".repeat(5000));
@@ -140,7 +140,7 @@ async fn answers_that_cannot_be_read_end_their_connection() {
     }
 }
 
-/// Probes are answered, and never arrive.
+/// Probes are answered but do not arrive.
 #[tokio::test]
 async fn a_server_that_delivers_nothing_is_named() {
     let server = Server::start(|command| match command.split(' ').next() {
@@ -178,7 +178,7 @@ async fn a_server_that_refuses_probes_is_named() {
     assert!((1..20).contains(&attempts), "{attempts} attempts");
 }
 
-/// Whatever else comes through the subscription connection is harmless.
+/// Other values on the subscription connection are harmless.
 #[tokio::test]
 async fn messages_that_make_no_sense_are_harmless() {
     let server = Server::start(|command| match command.split(' ').next() {
@@ -193,7 +193,7 @@ async fn messages_that_make_no_sense_are_harmless() {
         _ => usual(command),
     });
     let redis = engine(RedisSettings { probe_interval: Duration::from_millis(50), ..server.settings() });
-    // Several connections have brought nothing but that.
+    // Several connections have delivered nothing else.
     let deadline = Instant::now() + Duration::from_secs(10);
     while redis.stats().probes_missed < 5 {
         assert!(Instant::now() < deadline, "{:?}", redis.stats());
@@ -234,7 +234,7 @@ async fn a_refusal_names_keys_and_nothing_else_of_a_command() {
     assert!(lines.iter().all(|line| !line.contains("secret")), "{lines:?}");
 }
 
-/// A server that has forgotten a script is sent the commands again that it did not run, and no others.
+/// After a forgotten script only the commands that did not run are sent again.
 #[tokio::test]
 async fn what_ran_beside_a_forgotten_script_is_not_repeated() {
     let seen = Arc::<Mutex<Vec<String>>>::default();
@@ -266,7 +266,7 @@ async fn what_ran_beside_a_forgotten_script_is_not_repeated() {
     assert_eq!(*seen.lock().unwrap(), ["removal", "SREM", "removal"]);
 }
 
-/// What a good server answers.
+/// The answer of a valid server.
 fn usual(command: &str) -> String {
     match command {
         "INFO server" => text("redis_version:7.0.0\r\n"),
@@ -281,7 +281,7 @@ fn usual(command: &str) -> String {
     }
 }
 
-/// Whether a script about a position is to be run.
+/// Returns true for a script about a position.
 fn is_about_history(command: &str) -> bool {
     command.starts_with("EVAL") && command.contains(":m:{")
 }
@@ -309,13 +309,13 @@ fn text(text: &str) -> String {
     format!("${}\r\n{text}\r\n", text.len())
 }
 
-/// Answers commands by a script, and delivers what is published, by which a node probes its connection.
+/// Answers commands by a function, and delivers publications, so that probes arrive.
 struct Server {
     port: u16,
     accepted: Arc<AtomicUsize>,
 }
 
-/// Where what is published goes. One connection joins whatever channels there are.
+/// The receiver of publications. One connection joins all channels.
 type Joined = Arc<Mutex<Option<TcpStream>>>;
 
 impl Server {
@@ -328,7 +328,7 @@ impl Server {
             for stream in listener.incoming() {
                 count.fetch_add(1, Ordering::Relaxed);
                 let (stream, answer, joined) = (stream.unwrap(), answer.clone(), Arc::clone(&joined));
-                // Ends when the engine closes the connection, whichever side notices.
+                // Ends when the engine closes the connection.
                 std::thread::spawn(move || while_open(stream, answer, &joined));
             }
         });
@@ -343,7 +343,7 @@ impl Server {
         engine(self.settings())
     }
 
-    /// Why the engine does not use this server. It must not try again and again without a pause.
+    /// The error with which the engine refuses this server. It must not retry without a pause.
     async fn refused(&self) -> LinkError {
         let redis = self.engine();
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -379,7 +379,7 @@ fn while_open(stream: TcpStream, answer: impl Fn(&str) -> String, joined: &Joine
                 }
                 continue;
             }
-            // What is answered otherwise is not delivered.
+            // Publications with another answer are not delivered.
             ["PUBLISH", channel, payload] if answer == ":1\r\n" => {
                 if let Some(joined) = &mut *joined.lock().unwrap() {
                     let message = format!(">3\r\n{}{}{}", text("message"), text(channel), text(payload));

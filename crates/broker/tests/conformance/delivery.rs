@@ -1,4 +1,4 @@
-//! Which events are delivered, in which order, and what is in them.
+//! The delivered events, their order and their contents.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What time takes away: first the history of a topic, all at once, and much later its position.
+//! Expiry: first the whole history of a topic, and much later its position.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! An engine under test with its events and its clock, and short ways to say what scenarios say often.
+//! An engine under test with its events and its clock, and helpers for scenarios.
 
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::redis_server::{RedisServer, wait_until_up};
 
-/// Whole seconds, and far enough apart that an engine with a real clock can be judged too.
+/// Whole seconds, far enough apart for an engine with a real clock.
 pub(crate) const HISTORY_TTL: Duration = Duration::from_secs(4);
 pub(crate) const META_TTL: Duration = Duration::from_secs(10);
 pub(crate) const IDEMPOTENCY_TTL: Duration = Duration::from_secs(3);
@@ -23,7 +23,7 @@ pub(crate) const HISTORY: HistoryOptions = HistoryOptions { size: 5, ttl: HISTOR
 pub(crate) struct Fixture {
     pub(crate) engine: Engine,
     delivered: Arc<Mutex<Vec<Event>>>,
-    /// With it, time is real.
+    /// With a server, time is real.
     server: Option<RedisServer>,
 }
 
@@ -36,7 +36,7 @@ impl Fixture {
         Self { engine, delivered, server: None }
     }
 
-    /// With a user of the server who has no right that the documentation does not ask for.
+    /// With a user of the server who has only the documented rights.
     pub(crate) async fn redis() -> Self {
         let server = RedisServer::start(&[]);
         allow_least(&server);
@@ -50,12 +50,12 @@ impl Fixture {
         Self { engine: Engine::Redis(redis), delivered, server: Some(server) }
     }
 
-    /// A topic of this fixture's own.
+    /// A topic of this fixture alone.
     pub(crate) fn topic(&self, name: &str) -> TopicName {
         TopicName::new(name).unwrap()
     }
 
-    /// Lets time pass, with the sweeps that a node makes.
+    /// Lets time pass, with a node's sweeps.
     pub(crate) async fn pass(&self, duration: Duration) {
         if self.server.is_some() {
             tokio::time::sleep(duration).await;
@@ -68,18 +68,18 @@ impl Fixture {
         tokio::time::advance(Duration::from_nanos(duration.subsec_nanos().into())).await;
     }
 
-    /// All events that the calls made so far have caused, since this was last asked.
+    /// All events of earlier calls since the last call of this function.
     pub(crate) async fn events(&self) -> Vec<Event> {
         self.settle().await;
         std::mem::take(&mut *self.delivered.lock().unwrap())
     }
 
-    /// Waits until what the calls made so far have caused is delivered.
+    /// Waits until all events of earlier calls are delivered.
     pub(crate) async fn settle(&self) {
         if self.server.is_none() {
             return;
         }
-        // Events arrive in the order in which Redis did things, whatever their topic.
+        // Events arrive in Redis' order, across topics.
         let barrier = self.topic("the last of all events");
         self.engine.subscribe(&barrier).await.unwrap();
         self.publish(&barrier, live("")).await;
@@ -93,7 +93,7 @@ impl Fixture {
         self.delivered.lock().unwrap().retain(|event| !is_barrier(event));
     }
 
-    /// Publishes into history.
+    /// Publishes with history.
     pub(crate) async fn keep(&self, topic: &TopicName, data: &str) -> Position {
         let published = self.publish(topic, kept(data)).await;
         assert!(!published.suppressed);
@@ -116,7 +116,7 @@ impl Fixture {
         self.engine.history(topic, query, META_TTL).await.unwrap()
     }
 
-    /// The offsets of everything that is kept.
+    /// The offsets of all stored publications.
     pub(crate) async fn kept_offsets(&self, topic: &TopicName) -> Vec<u64> {
         offsets(
             &self
@@ -130,7 +130,7 @@ impl Fixture {
 /// A thousand bytes.
 pub(crate) static LONG: LazyLock<String> = LazyLock::new(|| "x".repeat(1000));
 
-/// Makes the user that the documentation describes, who has the rights that a node needs and no other.
+/// Creates the documented user, who has the rights that a node needs and no other.
 fn allow_least(server: &RedisServer) {
     let documentation = include_str!("../../../../docs/operations.md");
     let rule = documentation.split("ACL SETUSER ").nth(1).and_then(|rest| rest.split("\n```").next());
@@ -139,7 +139,7 @@ fn allow_least(server: &RedisServer) {
     redis::cmd("ACL").arg("SETUSER").arg(words).exec(&mut server.client().get_connection().unwrap()).unwrap();
 }
 
-/// Settings of a node that is that user.
+/// Settings of a node with that user.
 fn least_settings(server: &RedisServer) -> RedisSettings {
     RedisSettings {
         username: Some("fanwire".into()),
@@ -149,12 +149,12 @@ fn least_settings(server: &RedisServer) -> RedisSettings {
     }
 }
 
-/// A publication for the history.
+/// A publication with history.
 pub(crate) fn kept(data: &str) -> Publish {
     Publish { history: Some(HISTORY), ..live(data) }
 }
 
-/// A publication that is only delivered.
+/// A publication without history.
 pub(crate) fn live(data: &str) -> Publish {
     Publish { data: Bytes::copy_from_slice(data.as_bytes()), ..Publish::default() }
 }
@@ -172,12 +172,12 @@ pub(crate) fn info(user: &str, number: u128) -> Arc<ClientInfo> {
     })
 }
 
-/// One member, whose leave nobody is told of.
+/// One member whose leave is not announced.
 pub(crate) fn quiet(user: &str, number: u128) -> Vec<Member> {
     vec![Member::new(info(user, number), false)]
 }
 
-/// One member, whose leave is announced.
+/// One member whose leave is announced.
 pub(crate) fn announced(user: &str, number: u128) -> Vec<Member> {
     vec![Member::new(info(user, number), true)]
 }
@@ -186,7 +186,7 @@ pub(crate) fn offsets(publications: &[Arc<Publication>]) -> Vec<u64> {
     publications.iter().map(|publication| publication.offset).collect()
 }
 
-/// What was delivered, in few words: publications by payload, `+user` and `-user`.
+/// An event in short: a publication's payload, `+user` or `-user`.
 pub(crate) fn told(events: &[Event]) -> Vec<String> {
     let tell = |event: &Event| match event {
         Event::Publication { publication, .. } => String::from_utf8(publication.data.to_vec()).unwrap(),

@@ -1,4 +1,4 @@
-//! Pages of history, and what stays of it.
+//! Pages of history, and its removal.
 
 use fanwire_broker::{EngineError, HistoryOptions, HistoryQuery, Publish, ReadLimit, Since};
 use fanwire_protocol::{Position, TopicName};
@@ -72,7 +72,7 @@ pub(crate) async fn pages_end_at_their_bytes(fixture: Fixture) {
     for _ in 0..5 {
         fixture.keep(&topic, &LONG).await;
     }
-    // Each takes its data and a little more. One always comes.
+    // Each takes its data and some overhead. One always fits.
     for (publications, bytes, forward, backward, is_cut) in [
         (100, 5500, &[1, 2, 3, 4, 5][..], &[5, 4, 3, 2, 1][..], false),
         (100, 3500, &[1, 2, 3], &[5, 4, 3], true),
@@ -99,7 +99,7 @@ pub(crate) async fn pages_end_at_their_bytes(fixture: Fixture) {
     assert_eq!((offsets(&page.publications), page.is_cut), (vec![3], true));
 }
 
-/// Whoever pages on from the last offset of each page gets everything once, wherever pages end.
+/// A reader that continues from the last offset of each page gets everything once.
 pub(crate) async fn pages_that_are_cut_are_gone_on_from(fixture: Fixture) {
     let topic = fixture.topic("paged");
     let history = Some(HistoryOptions { size: 200, ..HISTORY });
@@ -154,7 +154,7 @@ pub(crate) async fn removing_what_was_never_there_is_no_error(fixture: Fixture) 
     assert_eq!(fixture.keep(&topic, "1").await.offset, 1);
 }
 
-/// Seven publications, of which 3 to 7 are kept.
+/// Seven publications, of which 3 to 7 are stored.
 async fn seven_published(fixture: &Fixture) -> (TopicName, Position) {
     let topic = fixture.topic("seven");
     for data in ["1", "2", "3", "4", "5", "6"] {
@@ -164,7 +164,7 @@ async fn seven_published(fixture: &Fixture) -> (TopicName, Position) {
     (topic, top)
 }
 
-/// That page holds exactly these offsets.
+/// Checks that the page holds exactly these offsets.
 async fn check(
     fixture: &Fixture,
     topic: &TopicName,

@@ -1,7 +1,6 @@
-//! What every engine must do, as one list of scenarios that is run against each of them.
+//! The specification of every engine: one list of scenarios that runs against each of them.
 //!
-//! Scenarios see an engine through [`fixture::Fixture`] alone, which brings the engine, its events and the
-//! passing of time.
+//! Scenarios use an engine only through [`fixture::Fixture`], which holds the engine, its events and its clock.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
@@ -29,7 +28,7 @@ macro_rules! conformance {
             )+)+
         }
 
-        /// Time is real here, so those that wait take as long as they say.
+        /// Time is real here, so scenarios that wait take that long.
         mod redis {
             $($(
                 #[tokio::test]

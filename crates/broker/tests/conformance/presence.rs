@@ -1,4 +1,4 @@
-//! Who is present in a topic, by name and by count.
+//! Presence in a topic, by name and by number.
 
 use fanwire_broker::{EngineError, Event, Member, PresenceStats};
 use fanwire_protocol::TopicName;
@@ -25,7 +25,7 @@ pub(crate) async fn clients_are_present_until_removed(fixture: Fixture) {
     check(&fixture, &topic, &[], 0).await;
 }
 
-/// More than an engine puts into one command.
+/// More than one command of an engine.
 pub(crate) async fn many_become_present_together(fixture: Fixture) {
     const CLIENTS: u32 = 1200;
     let topic = fixture.topic("t");
@@ -128,7 +128,7 @@ pub(crate) async fn an_announced_leave_is_told_once(fixture: Fixture) {
     let events = fixture.events().await;
     assert_eq!(events, [Event::Leave { topic: topic.clone(), info: info("a", 1) }]);
     check(&fixture, &topic, &[("b", 2)], 1).await;
-    // Who comes back can leave again.
+    // A client that returns can leave again.
     fixture.engine.add_presence(&topic, announced("a", 1)).await.unwrap();
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     assert_eq!(told(&fixture.events().await), ["-a"]);
@@ -140,7 +140,7 @@ pub(crate) async fn a_leave_that_is_not_announced_is_not_told(fixture: Fixture) 
     fixture.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     assert_eq!(told(&fixture.events().await), [""; 0]);
-    // What was said last counts.
+    // The last value counts.
     fixture.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
     fixture.engine.add_presence(&topic, announced("a", 1)).await.unwrap();
     fixture.engine.add_presence(&topic, announced("b", 2)).await.unwrap();
@@ -171,14 +171,14 @@ pub(crate) async fn only_so_many_are_admitted(fixture: Fixture) {
         assert!(fixture.engine.admit(&topic, info("a", number), 3).await.unwrap());
     }
     assert!(!fixture.engine.admit(&topic, info("a", 4), 3).await.unwrap());
-    // One that is there does not take another's place.
+    // A present client takes no further place.
     assert!(fixture.engine.admit(&topic, info("b", 2), 3).await.unwrap());
     check(&fixture, &topic, &[("a", 1), ("b", 2), ("a", 3)], 2).await;
     fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
     assert!(fixture.engine.admit(&topic, info("c", 4), 3).await.unwrap());
     assert!(!fixture.engine.admit(&topic, info("d", 5), 3).await.unwrap());
     check(&fixture, &topic, &[("b", 2), ("a", 3), ("c", 4)], 3).await;
-    // Others may come all the same, and are counted.
+    // Others may still be added, and are counted.
     fixture.engine.add_presence(&topic, quiet("e", 6)).await.unwrap();
     assert!(!fixture.engine.admit(&topic, info("d", 5), 4).await.unwrap());
     assert!(fixture.engine.admit(&topic, info("d", 5), 5).await.unwrap());
@@ -193,7 +193,7 @@ pub(crate) async fn who_was_admitted_goes_without_a_word(fixture: Fixture) {
     check(&fixture, &topic, &[], 0).await;
 }
 
-/// Exactly these clients are present, as that many users.
+/// Checks that exactly these clients of that many users are present.
 async fn check(fixture: &Fixture, topic: &TopicName, expected: &[(&str, u128)], users: usize) {
     let mut present = fixture.engine.presence(topic, usize::MAX).await.unwrap();
     present.sort_by_key(|info| info.client);

@@ -78,7 +78,7 @@ pub(crate) async fn a_key_is_forgotten_after_its_time(fixture: Fixture) {
     assert!(!first.suppressed);
     fixture.pass(IDEMPOTENCY_TTL / 2).await;
     assert!(fixture.publish(&topic, with_key(live("2"), "key")).await.suppressed);
-    // A repeat does not prolong the key's life.
+    // A repeat does not extend the key's lifetime.
     fixture.pass(IDEMPOTENCY_TTL / 2).await;
     assert!(!fixture.publish(&topic, with_key(live("3"), "key")).await.suppressed);
     assert!(fixture.publish(&topic, with_key(live("4"), "key")).await.suppressed);
@@ -168,7 +168,7 @@ pub(crate) async fn what_is_suppressed_in_a_group_keeps_no_other_from_being_publ
     assert_eq!(told(&fixture.events().await), ["1", "2", "3", "4"]);
 }
 
-/// More than an engine may do in one step, by number and by size.
+/// More than one step of an engine, by number and by size.
 pub(crate) async fn a_large_group_is_published_whole(fixture: Fixture) {
     let topic = fixture.topic("t");
     fixture.engine.subscribe(&topic).await.unwrap();
@@ -219,7 +219,7 @@ pub(crate) async fn a_group_equals_the_same_publications_one_by_one(fixture: Fix
     }
 }
 
-/// One of few keys and versions, so that they meet.
+/// One of few keys and versions, so that they repeat.
 fn any_publish(random: &mut SmallRng) -> Publish {
     let smaller = HistoryOptions { size: 2, ..HISTORY };
     let mut publish = live(&random.random_range(0..1000).to_string());
@@ -240,7 +240,7 @@ fn any_publish(random: &mut SmallRng) -> Publish {
     publish
 }
 
-/// What was published in the topic: everything but the epoch.
+/// The publications of the topic, without the epoch.
 fn publications<'a>(events: &'a [Event], wanted: &TopicName) -> Vec<&'a Publication> {
     let publication = |event: &'a Event| match event {
         Event::Publication { topic, publication, .. } if topic == wanted => Some(&**publication),

@@ -1,4 +1,4 @@
-//! What a reader that comes back is told: all that it missed, or that it cannot be had.
+//! Recovery of a reader: all missed publications, or none if some are not available.
 
 use fanwire_broker::{ReadLimit, Recovery, Since};
 use fanwire_protocol::{Position, TopicName};
@@ -62,7 +62,7 @@ pub(crate) async fn what_was_trimmed_makes_it_incomplete(fixture: Fixture) {
     for data in ["4", "5", "6", "7"] {
         fixture.keep(&topic, data).await;
     }
-    // Five are kept: 3 to 7.
+    // Five are stored: 3 to 7.
     check(&fixture, &topic, 2, top.epoch.as_str(), Some(&[3, 4, 5, 6, 7])).await;
     check(&fixture, &topic, 1, top.epoch.as_str(), None).await;
     check(&fixture, &topic, 0, "", None).await;
@@ -99,7 +99,7 @@ async fn three_kept(fixture: &Fixture) -> (TopicName, Position) {
     (topic, top)
 }
 
-/// A reader at that position is given exactly `missed`, or told that it cannot have all.
+/// Checks that a reader at that position gets exactly `missed`, or an incomplete answer.
 async fn check(fixture: &Fixture, topic: &TopicName, offset: u64, epoch: &str, missed: Option<&[u64]>) {
     let recovery = fixture.recover(topic, offset, epoch).await;
     assert_eq!(recovery.complete, missed.is_some(), "since {offset} of {epoch:?}");
@@ -113,7 +113,7 @@ pub(crate) async fn what_is_too_long_is_said_and_not_sent(fixture: Fixture) {
         fixture.keep(&topic, &LONG).await;
     }
     let top = fixture.top(&topic).await;
-    // Each takes its data and a little more.
+    // Each takes its data and some overhead.
     for (offset, bytes, complete) in
         [(0, 4500, true), (1, 3500, true), (0, 3900, false), (2, 1900, false), (3, 0, false), (4, 0, true)]
     {
@@ -124,7 +124,7 @@ pub(crate) async fn what_is_too_long_is_said_and_not_sent(fixture: Fixture) {
         assert_eq!(recovery.publications.len() as u64, if complete { 4 - offset } else { 0 });
         assert_eq!(recovery.top, top);
     }
-    // What cannot be had at all is not said to be too long.
+    // A missing publication is not reported as too long.
     let limit = ReadLimit { publications: 1, bytes: 10_000 };
     for (offset, epoch) in [(0, ""), (2, "abcdefgh"), (9, "")] {
         let since = Since { offset, epoch };
@@ -142,7 +142,7 @@ pub(crate) async fn what_was_missed_is_read_part_by_part(fixture: Fixture) {
     let all = ReadLimit::from(usize::MAX);
     let short = ReadLimit { publications: usize::MAX, bytes: 500 };
     let two = ReadLimit { publications: 2, bytes: 500 };
-    // The limit, and what is read after each offset.
+    // The limit, and the offsets read after each offset.
     for (limit, parts) in [
         (all, [&[1, 2, 3, 4, 5][..], &[2, 3, 4, 5], &[3, 4, 5], &[4, 5], &[5], &[]]),
         (short, [&[1, 2][..], &[2], &[], &[4, 5], &[5], &[]]),
@@ -171,7 +171,7 @@ pub(crate) async fn no_part_is_read_of_what_cannot_be_had(fixture: Fixture) {
         fixture.keep(&topic, data).await;
     }
     let epoch = top.epoch.as_str();
-    // Five are kept: 3 to 7.
+    // Five are stored: 3 to 7.
     for (offset, epoch) in [(1, epoch), (0, ""), (8, epoch), (u64::MAX, ""), (3, "abcdefgh"), (3, "_")] {
         let since = Since { offset, epoch };
         let recovery = fixture.engine.recover_part(&topic, since, 2, META_TTL).await.unwrap();

@@ -34,7 +34,7 @@ async fn a_restart_loses_no_subscription_and_is_told() {
     node.wait_for_told(&["1", "interrupted t"]).await;
     assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
 
-    // The restarted server is another lineage, so offsets jump, and a reader from before still gets all.
+    // The restarted server is another lineage, so offsets jump, and an earlier reader still gets all.
     let after = node.keep(&topic, "2").await.unwrap();
     assert_eq!(after.epoch, before.epoch);
     assert!(after.offset > 1_000_000);
@@ -45,7 +45,7 @@ async fn a_restart_loses_no_subscription_and_is_told() {
     let recovery = node.engine.recover(&topic, Some(since), 10, META_TTL).await.unwrap();
     let offsets: Vec<_> = recovery.publications.iter().map(|publication| publication.offset).collect();
     assert_eq!((recovery.complete, offsets), (true, vec![after.offset, next.offset]));
-    // What a lost branch may have handed out is not there.
+    // Offsets that a lost branch may have assigned do not exist.
     let since = Since { offset: before.offset + 1, ..since };
     assert!(!node.engine.recover(&topic, Some(since), 10, META_TTL).await.unwrap().complete);
 }
@@ -69,7 +69,7 @@ async fn a_restart_without_data_is_a_new_epoch() {
     let recovery = node.engine.recover(&topic, Some(since), 10, META_TTL).await.unwrap();
     assert!(!recovery.complete);
     assert_ne!(recovery.top.epoch, before.epoch);
-    // Presence is written anew.
+    // Presence is rewritten.
     wait_for_present(&node, &topic, 1).await;
 }
 
@@ -78,7 +78,7 @@ async fn a_closed_subscriber_connection_is_replaced() {
     let server = RedisServer::start(&[]);
     let node = Node::up(server.settings()).await;
     let topics: Vec<_> = (0..1500).map(|number| topic(&number.to_string())).collect();
-    // All at once, as after a reconnect of many clients.
+    // All at once, as after many clients reconnect.
     let subscribes = tokio::task::LocalSet::new();
     for topic in &topics {
         let (engine, topic) = (Engine::Redis(node.redis.clone()), topic.clone());
@@ -163,7 +163,7 @@ async fn a_wrong_password_is_named_and_tried_without_haste() {
         assert_eq!(node.wait_until_down().await, LinkError::WrongPassword);
         let tried = connections(&server);
         tokio::time::sleep(Duration::from_secs(3)).await;
-        // Four links, each of which soon tries about once a second.
+        // Four links, each of which tries about once a second.
         let tried = connections(&server) - tried;
         assert!((2..40).contains(&tried), "{tried} attempts in three seconds");
         assert_eq!(node.send(&topic("t"), "1").await, Err(EngineError::Unavailable));

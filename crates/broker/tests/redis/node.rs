@@ -18,7 +18,7 @@ pub(crate) const META_TTL: Duration = Duration::from_secs(60);
 pub(crate) const HISTORY: HistoryOptions =
     HistoryOptions { size: 1000, ttl: Duration::from_secs(30), meta_ttl: META_TTL };
 
-/// An engine with what it delivered.
+/// An engine and its delivered events.
 pub(crate) struct Node {
     pub(crate) redis: Redis,
     pub(crate) engine: Engine,
@@ -54,7 +54,7 @@ impl Node {
         self.engine.publish(topic, live(data)).await
     }
 
-    /// What arrived, in few words.
+    /// The delivered events, in short.
     pub(crate) fn told(&self) -> Vec<String> {
         let tell = |event: &Event| match event {
             Event::Publication { publication, .. } => String::from_utf8(publication.data.to_vec()).unwrap(),
@@ -104,7 +104,7 @@ pub(crate) fn client(number: u128) -> ClientId {
     ClientId(Uuid::from_u128(number))
 }
 
-/// One member, whose leave nobody is told of.
+/// One member whose leave is not announced.
 pub(crate) fn quiet(user: &str, number: u128) -> Vec<Member> {
     let info = ClientInfo {
         user: user.into(),
@@ -115,14 +115,14 @@ pub(crate) fn quiet(user: &str, number: u128) -> Vec<Member> {
     vec![Member::new(Arc::new(info), false)]
 }
 
-/// The channels that are joined by somebody, without those of nodes themselves.
+/// The joined channels, without those of probes.
 pub(crate) fn channels(server: &RedisServer) -> Vec<String> {
     let mut channels: Vec<String> = server.ask("PUBSUB CHANNELS");
     channels.retain(|channel| !channel.contains("{!"));
     channels
 }
 
-/// How many connections the server has ever accepted.
+/// The number of connections that the server has accepted.
 pub(crate) fn connections(server: &RedisServer) -> u64 {
     let info: String = server.ask("INFO stats");
     let count = info.lines().find_map(|line| line.strip_prefix("total_connections_received:"));

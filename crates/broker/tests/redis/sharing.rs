@@ -18,12 +18,12 @@ async fn a_group_meets_what_a_single_publication_meets() {
     let before = node.keep(&topic, "1").await.unwrap();
     node.wait_for_told(&["1"]).await;
 
-    // Another lineage: offsets jump once, and a reader from before gets all.
+    // Another lineage: offsets jump once, and an earlier reader still gets all.
     server.kill();
     node.wait_until_down().await;
     server.resume();
     wait_until_up(&node.redis).await;
-    // The topic may be joined anew a moment after the connection is up.
+    // The topic may be joined again a moment after the connection is up.
     node.wait_for_told(&["1", "interrupted t"]).await;
     let jumped = node.keep_group(&topic, &["2", "3", "4"]).await;
     assert_eq!(jumped[0].epoch, before.epoch);
@@ -34,7 +34,7 @@ async fn a_group_meets_what_a_single_publication_meets() {
     let recovery = node.engine.recover(&topic, Some(since), 10, META_TTL).await.unwrap();
     assert_eq!((recovery.complete, recovery.publications.len()), (true, 3));
 
-    // A stream that is ahead of its position: it starts over.
+    // The stream is ahead of its position: it starts over.
     let _: String = server.ask(&format!("XADD fanwire:default:s:{{t}} {}-0 d x", jumped[2].offset + 1));
     let repaired = node.keep_group(&topic, &["5", "6"]).await;
     assert_ne!(repaired[0].epoch, before.epoch);
@@ -42,7 +42,7 @@ async fn a_group_meets_what_a_single_publication_meets() {
     let query = HistoryQuery { limit: 10.into(), ..HistoryQuery::default() };
     assert_eq!(node.engine.history(&topic, query, META_TTL).await.unwrap().publications.len(), 2);
 
-    // Scripts that are forgotten are loaded, and what was published has one order.
+    // Forgotten scripts are loaded, and the publications stay in order.
     node.wait_for_told(&["1", "interrupted t", "interrupted t", "2", "3", "4", "5", "6"]).await;
     let _: String = server.ask("SCRIPT FLUSH");
     let keyed = |publish| Publish { idempotency_key: Some("key".into()), ..publish };
@@ -56,7 +56,7 @@ async fn a_group_meets_what_a_single_publication_meets() {
     eventually(|| node.told().len() == 15, || format!("{:?}", node.told())).await;
     assert_eq!(node.told()[8..], ["a", "7", "b", "8", "c", "9", "d"]);
 
-    // What fails is alone in that.
+    // Only the refused publications fail.
     let _: String = server.ask("CONFIG SET maxmemory 1");
     let group = vec![kept("full"), live("live"), kept("full")];
     let results = node.engine.publish_group(&topic, group.clone()).await;
@@ -156,12 +156,12 @@ async fn presence_is_shared_and_ends_with_the_lease() {
     for node in [&a, &b] {
         node.check_present(&topic, &[1, 2, 3], 2).await;
     }
-    // A node that dies says nothing.
+    // A node that dies announces nothing.
     drop(b);
     wait_for_present(&a, &topic, 1).await;
     a.check_present(&topic, &[1], 1).await;
 
-    // A node that leaves is gone at once.
+    // A node that leaves is removed at once.
     let c = Node::up(settings).await;
     c.engine.add_presence(&topic, quiet("w", 4)).await.unwrap();
     a.check_present(&topic, &[1, 4], 2).await;

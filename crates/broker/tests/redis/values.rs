@@ -1,4 +1,4 @@
-//! Values in Redis that are not as the engine left them, full memory, and expiry.
+//! Unexpected values in Redis, full memory, and expiry.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn an_entry_that_cannot_be_read_is_an_error() {
     let _: String = server.ask("XADD fanwire:default:s:{t} 2-0 d nonsense");
     let query = HistoryQuery { limit: 10.into(), ..HistoryQuery::default() };
     assert_eq!(node.engine.history(&topic, query, META_TTL).await, Err(EngineError::Refused));
-    // The stream is ahead of its position: it starts over rather than being stuck.
+    // The stream is ahead of its position: it starts over.
     let before = node.engine.recover(&topic, None, 0, META_TTL).await.unwrap().top;
     let after = node.keep(&topic, "2").await.unwrap();
     assert_ne!(after.epoch, before.epoch);
@@ -80,14 +80,14 @@ async fn full_memory_is_named_and_nothing_is_half_done() {
     assert_eq!(node.keep(&topic, "2").await, Err(EngineError::Full));
     let keyed = Publish { idempotency_key: Some("key".into()), history: Some(HISTORY), ..live("3") };
     assert_eq!(node.engine.publish(&topic, keyed.clone()).await, Err(EngineError::Full));
-    // Neither is a topic begun that Redis knows nothing of.
+    // An unknown topic is not started either.
     let fresh = self::topic("fresh");
     assert_eq!(node.keep(&fresh, "1").await, Err(EngineError::Full));
     assert_eq!(node.engine.publish(&fresh, keyed.clone()).await, Err(EngineError::Full));
     assert_eq!(node.engine.recover(&fresh, None, 0, META_TTL).await.unwrap_err(), EngineError::Full);
     let query = HistoryQuery::default();
     assert_eq!(node.engine.history(&fresh, query, META_TTL).await.unwrap_err(), EngineError::Full);
-    // Messages that are not kept, and reading, need no memory.
+    // Publications without history and reads need no memory.
     node.send(&topic, "live").await.unwrap();
     assert_eq!(node.engine.recover(&topic, None, 0, META_TTL).await.unwrap().top, before);
 
@@ -103,7 +103,7 @@ async fn a_name_that_was_only_asked_about_is_soon_forgotten() {
     let node = Node::up(server.settings()).await;
     let (topic, month) = (topic("t"), Duration::from_secs(30 * 24 * 60 * 60));
     let lives = || Duration::from_millis(server.ask("PTTL fanwire:default:m:{t}"));
-    // Asking again makes it live longer, and not long.
+    // Another read extends its lifetime, but not by much.
     for _ in 0..2 {
         let _: bool = server.ask("DEL fanwire:default:m:{t}");
         for _ in 0..2 {
@@ -126,7 +126,7 @@ async fn a_name_that_was_only_asked_about_is_soon_forgotten() {
     let _: bool = server.ask("PEXPIRE fanwire:default:m:{t} 5000");
     node.engine.recover(&topic, None, 0, month).await.unwrap();
     assert!(lives() > month - Duration::from_secs(10), "{:?}", lives());
-    // What a caller asks for may be less.
+    // A caller may ask for a shorter time.
     node.engine.recover(&self::topic("u"), None, 0, Duration::from_secs(3)).await.unwrap();
     assert!(server.ask::<i64>("PTTL fanwire:default:m:{u}") <= 3000);
 }
@@ -137,7 +137,7 @@ async fn a_stream_that_was_deleted_expires_too() {
     let node = Node::up(server.settings()).await;
     let topic = topic("t");
     let lives = || Duration::from_millis(server.ask("PTTL fanwire:default:s:{t}"));
-    // More often than there are buckets in this time.
+    // More often than once a bucket.
     for number in 0..5 {
         node.keep(&topic, "1").await.unwrap();
         assert!(lives() >= HISTORY.ttl, "{number}: {:?}", lives());

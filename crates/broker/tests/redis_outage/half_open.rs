@@ -1,4 +1,4 @@
-//! Connections that are there and bring nothing: each is found out in time, and everything is joined again.
+//! Connections that are open but deliver nothing: each is detected in time, and all channels are joined again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,7 +52,7 @@ impl Proxied {
         Self { _server: server, proxy, redis, engine, topics, arrived, interrupted }
     }
 
-    /// Publishes into each topic, and waits until all of it has arrived.
+    /// Publishes into each topic, and waits until all publications have arrived.
     async fn check_topics(&self) {
         let before = self.arrived.load(Ordering::Relaxed);
         for topic in &self.topics {
@@ -62,14 +62,14 @@ impl Proxied {
         eventually(|| arrived() == TOPICS, || format!("{} arrived", arrived())).await;
     }
 
-    /// Waits until a connection is missing, which must not take longer than it may.
+    /// Waits until a connection is missing, within the allowed time.
     async fn wait_until_found(&self) -> LinkError {
         let since = Instant::now();
         let mut state = self.redis.state();
         let found = state.wait_for(|state| *state != LinkState::Up);
         let found = tokio::time::timeout(Duration::from_secs(10), found).await.unwrap().unwrap().clone();
         let took = since.elapsed();
-        // A little for the machine.
+        // Some time for a slow machine.
         let bound = ANSWER_TIMEOUT + 2 * PROBE_INTERVAL + Duration::from_millis(200);
         assert!(took <= bound, "{took:?}");
         match found {
@@ -111,7 +111,7 @@ async fn a_subscription_connection_that_is_half_open_is_replaced() {
     }
 }
 
-/// It answers every command, but what is published does not come.
+/// It answers every command but delivers no messages.
 #[tokio::test]
 async fn a_subscription_connection_that_is_deaf_is_replaced() {
     let node = Proxied::start().await;
@@ -121,7 +121,7 @@ async fn a_subscription_connection_that_is_deaf_is_replaced() {
     assert_eq!(stats.probes_missed, 2);
     assert_eq!(stats.links.iter().filter(|link| link.is_up).count(), 3);
 
-    // A new connection that is as deaf is not taken to be there.
+    // A new connection that is deaf too does not count as open.
     let mut state = node.redis.state();
     let up = state.wait_for(|state| *state == LinkState::Up);
     assert!(tokio::time::timeout(4 * PROBE_INTERVAL, up).await.is_err());

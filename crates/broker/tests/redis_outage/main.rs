@@ -1,4 +1,4 @@
-//! What Redis may do to the engine while it is in use: nothing acknowledged is lost unseen, and nothing stays deaf.
+//! Outages of Redis in use: no acknowledged publication is lost unnoticed, and no subscription stays deaf.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 const PERSISTENT: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
-/// What a topic of a node may be told to have lost.
+/// The loss that a topic of a node may report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     Nothing,
@@ -92,7 +92,7 @@ async fn flushed_data_is_told() {
     .await;
 }
 
-/// Redis closes a connection that does not read what it is sent.
+/// Redis closes a connection that does not read its messages.
 #[tokio::test]
 async fn a_node_that_was_too_slow_is_told() {
     let server = RedisServer::start(&["--client-output-buffer-limit", "pubsub 1mb 1mb 1"]);
@@ -157,7 +157,7 @@ async fn many_topics_are_joined_again_soon() {
     let (killed, worked) = (Instant::now(), thread_time());
     assert_eq!(server.ask::<usize>("CLIENT KILL TYPE pubsub"), 1);
     eventually(|| interrupted.load(Ordering::Relaxed) == TOPICS, || format!("{interrupted:?} told")).await;
-    // The engine's own time, since tests run beside others.
+    // The engine's CPU time, since tests run in parallel.
     let (took, worked) = (killed.elapsed(), thread_time() - worked);
     assert!(worked < Duration::from_millis(1500), "{worked:?} of {took:?}");
     assert_eq!(redis.stats().reconnects, 1);
@@ -189,12 +189,12 @@ async fn joining_that_is_not_allowed_is_named_and_tried_without_haste() {
     let attempts = accepted(&server) - before;
     assert!((2..15).contains(&attempts), "{attempts} attempts in three seconds");
 
-    // It is used as soon as it may be.
+    // It is used as soon as possible.
     let _: String = server.ask("ACL SETUSER gateway &fanwire:*");
     wait_until_up(&redis).await;
 }
 
-/// Traffic, an outage that returns when Redis is there again, and what the nodes were told to have lost.
+/// Traffic during an outage, which returns when Redis is back, and the check of the reported loss.
 async fn check(arguments: &[&str], expected: Expected, outage: impl AsyncFnOnce(&mut RedisServer)) {
     let mut server = RedisServer::start(arguments);
     let settings = RedisSettings {

@@ -1,5 +1,5 @@
-//! A proxy before a Redis server that can stop forwarding without closing anything, as a broken network does, or
-//! forward everything but messages, as a server does that is no longer the one to which they are published.
+//! A proxy before a Redis server that can stop forwarding without closing connections, like a broken network, or
+//! forward everything but messages, like a server other than the one that gets the publications.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     links: Arc<Mutex<Vec<Arc<Link>>>>,
-    /// No message gets through, on whichever connection.
+    /// No message passes, on any connection.
     is_mute: Arc<AtomicBool>,
     has_ended: Arc<AtomicBool>,
 }
@@ -83,13 +83,13 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.has_ended.store(true, Ordering::Relaxed);
-        // Wakes the listener, so that it sees that.
+        // Wakes the listener, so that it notices.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
 impl Link {
-    /// From now on nothing is forwarded that way, and nothing is closed.
+    /// Stops forwarding in that direction without closing anything.
     pub(crate) fn stall(&self, direction: Direction) {
         self.stalled(direction).store(true, Ordering::Relaxed);
     }
@@ -152,7 +152,7 @@ fn pump(
     let _ = to.shutdown(Shutdown::Both);
 }
 
-/// What is complete, perhaps without messages.
+/// The complete values, without messages if they are held back.
 fn take_frames(waiting: &mut Vec<u8>, is_mute: bool) -> Vec<u8> {
     let (mut ready, mut start) = (Vec::new(), 0);
     while let Some(length) = frame_length(&waiting[start..]) {
@@ -166,7 +166,7 @@ fn take_frames(waiting: &mut Vec<u8>, is_mute: bool) -> Vec<u8> {
     ready
 }
 
-/// How long the first value of the protocol is, if it is there as a whole.
+/// The length of the first value of the protocol, if it is complete.
 fn frame_length(bytes: &[u8]) -> Option<usize> {
     let line = bytes.windows(2).position(|end| end == b"\r\n")? + 2;
     let number = || std::str::from_utf8(&bytes[1..line - 2]).ok()?.parse::<i64>().ok();

@@ -1,7 +1,7 @@
-//! Traffic through two nodes that goes on while Redis is away, and the checker of what arrived.
+//! Traffic through two nodes that continues while Redis is lost, and a checker of the received events.
 //!
 //! Each topic has one publisher, which publishes the numbers from 1 and notes those that were acknowledged. Each node
-//! follows each topic as an owner would: what comes after a hole or an interruption is asked for.
+//! follows each topic as an owner would, and recovers after a gap.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ pub(crate) struct Traffic {
     pub(crate) nodes: [Node; 2],
     topics: Vec<TopicName>,
     has_ended: Rc<Cell<bool>>,
-    /// They return what was acknowledged, and the first number that was not used.
+    /// They return the acknowledged numbers, and the first unused number.
     publishers: Vec<JoinHandle<(Vec<u32>, u32)>>,
 }
 
@@ -37,13 +37,13 @@ pub(crate) struct Node {
     followed: Rc<RefCell<HashMap<TopicName, Followed>>>,
 }
 
-/// What a node has received of a topic.
+/// The events of a topic that a node has received.
 #[derive(Default)]
 struct Followed {
     /// Of topics with history.
     position: Option<Position>,
     numbers: Vec<u32>,
-    /// How many times it was told that something is missing for good.
+    /// The number of unrecoverable gaps.
     lost: usize,
 }
 
@@ -75,8 +75,8 @@ impl Traffic {
         eventually(flows, || format!("{:?} after {before:?}", received())).await;
     }
 
-    /// Ends the traffic after an outage, checks what arrived, and returns how many times a topic of a node was
-    /// told to have lost something.
+    /// Ends the traffic after an outage, checks the received events, and returns the number of unrecoverable gaps of
+    /// all topics and nodes.
     pub(crate) async fn check(self, server: &RedisServer) -> usize {
         for node in &self.nodes {
             wait_until_up(&node.redis).await;
@@ -88,7 +88,7 @@ impl Traffic {
         for publisher in self.publishers {
             ended.push(publisher.await.unwrap());
         }
-        // What is published while nobody listens has to be found without anything that follows it.
+        // Publications during a loss have to be recovered without a later publication.
         assert_eq!(server.ask::<usize>("CLIENT KILL TYPE pubsub"), self.nodes.len());
         let mut last_numbers = HashMap::new();
         let mut acknowledged = HashMap::new();

@@ -61,7 +61,7 @@ async fn members_whose_keys_were_deleted_expire_too() {
     node.join(&topic, &["w"]).await;
     check(2);
     delete();
-    // One is left here, so the counts are written.
+    // One stays, so the counts are written.
     node.engine.remove_presence(&topic, client("u")).await.unwrap();
     check(1);
 }
@@ -104,14 +104,14 @@ async fn a_leave_that_redis_did_not_hear_is_said_later() {
         let removed = b.engine.remove_presence(&topic, client(user)).await;
         assert_eq!(removed, Err(EngineError::Unavailable));
     }
-    // One of them comes back: for others it has never been away.
+    // One of them returns: for others it was never absent.
     let added = b.engine.add_presence(&topic, announced("v")).await;
     assert_eq!(added, Err(EngineError::Unavailable));
     server.resume();
     a.wait_for_present(&topic, &["v", "w"], Duration::from_secs(10)).await;
     wait_until_up(&a.redis).await;
     a.settle().await;
-    // The subscription may come back later than the leave was said; it is never said twice.
+    // The leave may be published before the subscription is back; it is not published twice.
     assert!([vec![], vec!["u".to_owned()]].contains(&a.left()), "{:?}", a.left());
     b.engine.remove_presence(&topic, client("w")).await.unwrap();
     a.settle().await;
@@ -129,13 +129,13 @@ async fn a_full_redis_keeps_leases_and_lets_members_leave() {
     tokio::time::sleep(LEASE * 3).await;
     assert_eq!(a.present(&topic).await, ["u", "v"]);
     assert_eq!(b.engine.add_presence(&topic, announced("w")).await, Err(EngineError::Full));
-    // Who may come is decided by what this node knows.
+    // This node decides by its own members.
     assert!(b.engine.admit(&self::topic("!user:u"), info("1"), 1).await.unwrap());
     assert!(!b.engine.admit(&self::topic("!user:u"), info("2"), 1).await.unwrap());
     b.engine.remove_presence(&topic, client("u")).await.unwrap();
     a.wait_for_left(&["u"], Duration::from_secs(5)).await;
     let _: String = server.ask("CONFIG SET maxmemory 0");
-    // Those that found no place are there in the end.
+    // Refused clients are present in the end.
     a.wait_for_present(&self::topic("!user:u"), &["1"], LEASE + CLEANING).await;
     a.wait_for_present(&topic, &["v", "w"], LEASE + CLEANING).await;
     assert_eq!((*a.redis.fenced().borrow(), *b.redis.fenced().borrow()), (0, 0));
@@ -152,7 +152,7 @@ async fn members_that_stay_cost_redis_nothing() {
     tokio::time::sleep(LEASE * 3).await;
     let commands = commands(&server);
     println!("2000 members cost {commands} commands in {:?}", LEASE * 3);
-    // About ten heartbeats, of less than twenty commands each, and some probes.
+    // About ten heartbeats of fewer than twenty commands each, and some probes.
     assert!(commands < 300, "{commands} commands");
 }
 
@@ -179,7 +179,7 @@ async fn nothing_remains_but_what_expires() {
     for key in &left {
         assert!(ttl(&server, key) > 0, "{key}");
     }
-    // The notes that two nodes are gone, and for one lease the settings.
+    // The tombstones of two nodes, and the settings for one lease.
     let kinds: Vec<_> = left.iter().map(|key| key.split(":{!}").next().unwrap()).collect();
     assert!(kinds.iter().filter(|kind| **kind == "fanwire:t").count() == 2, "{left:?}");
     assert!(left.len() <= 3, "{left:?}");

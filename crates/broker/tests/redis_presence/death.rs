@@ -37,7 +37,7 @@ async fn the_members_of_a_dead_node_leave_once() {
     assert_eq!(b.names().await, ["a", "b"]);
     let stats = b.engine.presence_stats(&topic).await.unwrap();
     assert_eq!(stats, PresenceStats { clients: 1, users: 1 });
-    // Nothing of it is left, so nothing more can be said.
+    // No data of it remains, so no further leave can follow.
     let of_kind = |kind: &str| keys(&server).iter().filter(|key| key.contains(kind)).count();
     let is_forgotten = || {
         let nodes: usize = server.ask("ZCARD fanwire:n:{!}");
@@ -105,7 +105,7 @@ async fn two_that_clean_at_once_say_each_leave_once() {
         a.engine.subscribe(topic).await.unwrap();
     }
     drop(c);
-    // Nobody respects that another is at it.
+    // Both ignore that another node is reaping.
     let is_over = Arc::new(AtomicBool::new(false));
     let saboteur = {
         let (is_over, client) = (Arc::clone(&is_over), server.client());
@@ -136,7 +136,7 @@ async fn ten_thousand_members_leave_in_time() {
     let lease = Duration::from_secs(2);
     let settings = RedisSettings { lease, ..settings(&server) };
     let (a, b) = (Node::up("a", settings.clone()).await, Node::up("b", settings).await);
-    // One topic of many, and many of few.
+    // One topic with many members, and many topics with few.
     let (large, small) = (vec![topic("large")], (0..2000).map(|number| topic(&number.to_string())));
     let small: Vec<_> = small.collect();
     let mut expected: HashSet<_> = join_many(&b, &large, 6000).await.into_iter().collect();
@@ -172,20 +172,20 @@ async fn a_paused_node_finds_its_members_gone_and_goes_on_as_another() {
     b.pause(LEASE * 3);
     a.wait_for_left(&["u", "v"], LEASE + CLEANING).await;
     assert_eq!(a.names().await, ["a"]);
-    // What it is asked to write while it is paused comes too late.
+    // Writes requested while it is paused come too late.
     let late = b.node.engine.add_presence(&topic, announced("late")).await;
     assert_eq!(late, Err(EngineError::Unavailable));
     tokio::time::timeout(Duration::from_secs(10), fenced.changed()).await.unwrap().unwrap();
     assert_eq!(*fenced.borrow_and_update(), 1);
     assert_eq!(a.present(&topic).await, [""; 0]);
 
-    // The clients are closed then, and others come.
+    // Its clients are closed then, and others connect.
     for user in ["u", "v", "late"] {
         b.node.engine.remove_presence(&topic, client(user)).await.unwrap();
     }
     b.node.join(&topic, &["w"]).await;
     assert_eq!(a.present(&topic).await, ["w"]);
-    // It is the same node, for who asks.
+    // For others it is the same node.
     let mut after = b.node.redis.peers().await.unwrap();
     let by_id = |peers: &mut Vec<Peer>| peers.sort_by_key(|peer| peer.id);
     let mut before = before;
@@ -198,7 +198,7 @@ async fn a_paused_node_finds_its_members_gone_and_goes_on_as_another() {
     assert!(["u,v", "late,u,v"].contains(&a.left().join(",").as_str()), "{:?}", a.left());
     assert_eq!(a.present(&topic).await, ["w"]);
     assert_eq!(*fenced.borrow_and_update(), 1);
-    // Under the old name nothing is left but the note that it is dead.
+    // Of the old incarnation only the tombstone remains.
     let members = keys(&server).into_iter().filter(|key| key.contains(":p:{t}:")).count();
     assert_eq!(members, 1, "{:?}", keys(&server));
 }
@@ -219,7 +219,7 @@ async fn who_leaves_says_so_at_once() {
     assert_eq!(a.present(&topic).await, [""; 0]);
     assert_eq!(a.names().await, ["a"]);
     a.wait_for_left(&["u", "v", "w"], Duration::from_secs(5)).await;
-    // What comes after that is in vain, and does no harm.
+    // Later calls have no effect.
     b.redis.leave().await.unwrap();
     b.engine.remove_presence(&topic, client("v")).await.unwrap();
     assert_eq!(b.engine.add_presence(&topic, announced("x")).await, Err(EngineError::Unavailable));
@@ -232,7 +232,7 @@ async fn who_leaves_says_so_at_once() {
 #[tokio::test]
 async fn who_leaves_is_not_taken_for_dead() {
     let server = RedisServer::start(&[]);
-    // So that a heartbeat is under way most of the time.
+    // So that a heartbeat is in flight most of the time.
     let settings = RedisSettings { lease: Duration::from_millis(30), ..settings(&server) };
     for _ in 0..50 {
         let node = Node::start("a", settings.clone());
@@ -270,7 +270,7 @@ async fn nobody_is_taken_for_dead_because_redis_was_away() {
 #[tokio::test]
 async fn who_does_not_come_back_after_an_outage_is_dead() {
     let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
-    // Longer than what a connection may take to come back: who has no subscription hears no leave.
+    // Longer than a reconnect may take: a node without a subscription receives no leave.
     let lease = Duration::from_secs(2);
     let settings = RedisSettings { lease, ..settings(&server) };
     let (a, b) = (Node::up("a", settings.clone()).await, Node::up("b", settings).await);

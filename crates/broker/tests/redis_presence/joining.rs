@@ -30,7 +30,7 @@ async fn a_node_with_another_lease_does_not_join() {
     assert_eq!(b.engine.publish(&topic, Publish::default()).await, Err(unavailable));
     assert_eq!(b.redis.peers().await, Err(unavailable));
     b.redis.leave().await.unwrap();
-    // The connections of `a`, and the one that asks.
+    // The connections of `a`, and that of the test.
     let connections = || server.ask::<String>("CLIENT LIST").lines().count();
     eventually(Duration::from_secs(5), || connections() == 5, || format!("{} connections", connections()))
         .await;
@@ -39,7 +39,7 @@ async fn a_node_with_another_lease_does_not_join() {
     tokio::time::sleep(LEASE).await;
     assert_eq!(a.names().await, ["a"]);
 
-    // Once the others are gone it may be different.
+    // After the others have left it may differ.
     a.redis.leave().await.unwrap();
     assert_eq!(Node::up("b", other).await.names().await, ["b"]);
 }
@@ -55,7 +55,7 @@ async fn another_prefix_is_refused_unless_it_is_meant() {
         "this Redis already serves a cluster with prefix \"a\"; this node has \"b\". Set engine.redis.prefix to the \
          same on all nodes, or engine.redis.allow_other_prefixes if two clusters share this Redis"
     );
-    // Another application is no other cluster, and who finds its own cluster is no stranger.
+    // Another application is the same cluster, and a node that finds its own cluster may join.
     let other = RedisSettings { application: "other".into(), ..with("a") };
     let other = Node::up("other", other).await;
     assert_eq!(other.names().await, ["other"]);
@@ -64,7 +64,7 @@ async fn another_prefix_is_refused_unless_it_is_meant() {
     assert_eq!(a.names().await, ["a", "a2"]);
     assert_eq!(b.names().await, ["b", "b2"]);
 
-    // Once all have left, it may be any.
+    // After all have left, any prefix may join.
     for node in [a, a2, other, b, b2] {
         node.redis.leave().await.unwrap();
     }
@@ -92,7 +92,7 @@ async fn all_nodes_together_admit_no_more_than_allowed() {
     let mut admitted = admitted.lock().unwrap().clone();
     admitted.sort();
     assert_eq!(admitted.len(), 10);
-    // Those who found no place leave nothing behind.
+    // Refused clients leave nothing behind.
     let c = Node::up("c", settings(&server)).await;
     assert!(!c.engine.admit(&topic, info("new"), 10).await.unwrap());
     let listed = keys(&server).into_iter().filter(|key| key.contains(":px:")).count();
@@ -100,21 +100,21 @@ async fn all_nodes_together_admit_no_more_than_allowed() {
     drop(c);
     assert_eq!(a.present(&topic).await, admitted);
 
-    // Who is there already is not counted twice.
+    // A present client is not counted twice.
     let again = &admitted[0];
     let is_of_a = again.parse::<u32>().unwrap().is_multiple_of(2);
     let (node, other) = if is_of_a { (a, b) } else { (b, a) };
     assert!(node.engine.admit(&topic, info(again), 10).await.unwrap());
     assert!(!node.engine.admit(&topic, info("new"), 10).await.unwrap());
     node.engine.remove_presence(&topic, client(again)).await.unwrap();
-    // One that has just joined is counted by those who have not heard of it.
+    // A node that has just joined is counted by nodes that do not know it yet.
     let c = Node::up("c", settings(&server)).await;
     assert!(c.engine.admit(&topic, info("new"), 10).await.unwrap());
     for node in [&node, &other] {
         assert!(!node.engine.admit(&topic, info("more"), 10).await.unwrap());
     }
 
-    // What a dead node's client took is free again.
+    // The place of a dead node's client is free again.
     drop(c);
     let died = Instant::now();
     while !other.engine.admit(&topic, info("more"), 10).await.unwrap() {

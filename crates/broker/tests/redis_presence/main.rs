@@ -1,5 +1,5 @@
-//! Presence of several nodes that share a Redis: nodes that die, are paused, leave or must not join, and the leaves that
-//! subscribers receive.
+//! Presence of several nodes that share a Redis: nodes that die, are paused, leave or must not join, and the leaves
+//! that subscribers receive.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 

@@ -15,7 +15,7 @@ use crate::redis_server::{RedisServer, wait_until_up};
 
 pub(crate) const LEASE: Duration = Duration::from_millis(600);
 
-/// How long after the end of a lease the members may take to leave.
+/// The time after the end of a lease within which the members leave.
 pub(crate) const CLEANING: Duration = Duration::from_secs(1);
 
 /// An engine with the joins and leaves that it delivered.
@@ -34,7 +34,7 @@ impl Node {
         Self { engine: Engine::Redis(redis.clone()), redis, delivered }
     }
 
-    /// One that has joined.
+    /// A node that has joined.
     pub(crate) async fn up(name: &str, settings: RedisSettings) -> Self {
         let node = Self::start(name, settings);
         wait_until_up(&node.redis).await;
@@ -48,7 +48,7 @@ impl Node {
         }
     }
 
-    /// Who is present, by user.
+    /// The users present.
     pub(crate) async fn present(&self, topic: &TopicName) -> Vec<String> {
         let present = self.engine.presence(topic, usize::MAX).await.unwrap();
         let mut present: Vec<_> = present.iter().map(|info| info.user.to_string()).collect();
@@ -59,7 +59,7 @@ impl Node {
     pub(crate) async fn wait_for_present(&self, topic: &TopicName, expected: &[&str], within: Duration) {
         let asked = Instant::now();
         loop {
-            // Redis may be away.
+            // Redis may be lost.
             let present = self.engine.presence(topic, usize::MAX).await.ok();
             let users = present.map(|present| {
                 let mut users: Vec<_> = present.iter().map(|info| info.user.to_string()).collect();
@@ -74,7 +74,7 @@ impl Node {
         }
     }
 
-    /// Who left, by user, in any order.
+    /// The users who left, sorted.
     pub(crate) fn left(&self) -> Vec<String> {
         let left = |event: &Event| match event {
             Event::Leave { info, .. } => Some(info.user.to_string()),
@@ -101,7 +101,7 @@ impl Node {
         names
     }
 
-    /// Waits until everything that was published so far has arrived.
+    /// Waits until all earlier publications have arrived.
     pub(crate) async fn settle(&self) {
         let barrier = topic("the last of all events");
         self.engine.subscribe(&barrier).await.unwrap();
@@ -122,7 +122,7 @@ impl Node {
     }
 }
 
-/// A node on a thread of its own, which can be stopped as a whole for a while.
+/// A node on its own thread, which can be paused.
 pub(crate) struct Pausable {
     pub(crate) node: Node,
     pub(crate) pause: mpsc::UnboundedSender<Duration>,
@@ -137,7 +137,7 @@ impl Pausable {
             runtime.block_on(async {
                 let node = Node::up(name, settings).await;
                 started.send((node.redis, node.delivered)).ok().unwrap();
-                // Everything of the node runs on this thread, so nothing of it runs meanwhile.
+                // The whole node runs on this thread, so it is paused meanwhile.
                 while let Some(pause) = pauses.recv().await {
                     thread::sleep(pause);
                 }
@@ -152,7 +152,7 @@ impl Pausable {
     }
 }
 
-/// As many clients in each topic, all at once; returns their users, topic by topic.
+/// Adds clients to each topic at once; returns their users by topic.
 pub(crate) async fn join_many(node: &Node, topics: &[TopicName], clients: usize) -> Vec<String> {
     let at_once = LocalSet::new();
     let mut users = Vec::new();
@@ -171,7 +171,7 @@ pub(crate) async fn join_many(node: &Node, topics: &[TopicName], clients: usize)
 }
 
 pub(crate) fn settings(server: &RedisServer) -> RedisSettings {
-    // Connections come back well within a lease.
+    // Reconnects take much less than a lease.
     let retry_max = Duration::from_millis(200);
     RedisSettings { lease: LEASE, retry_max, ..server.settings() }
 }
@@ -184,7 +184,7 @@ pub(crate) fn topic(name: &str) -> TopicName {
     TopicName::new(name).unwrap()
 }
 
-/// The client of a user who has one.
+/// The client of a user with one client.
 pub(crate) fn client(user: &str) -> ClientId {
     let mut id = [0; 16];
     id[..user.len()].copy_from_slice(user.as_bytes());
@@ -200,12 +200,12 @@ pub(crate) fn info(user: &str) -> Arc<ClientInfo> {
     })
 }
 
-/// One member, whose leave nobody is told of.
+/// One member whose leave is not announced.
 pub(crate) fn quiet(user: &str) -> Vec<Member> {
     vec![Member::new(info(user), false)]
 }
 
-/// One member, whose leave is announced.
+/// One member whose leave is announced.
 pub(crate) fn announced(user: &str) -> Vec<Member> {
     vec![Member::new(info(user), true)]
 }
@@ -219,7 +219,7 @@ pub(crate) fn ttl(server: &RedisServer, key: &str) -> i64 {
     server.ask(&format!("PTTL {key}"))
 }
 
-/// How many commands Redis has run, those inside scripts too.
+/// The number of commands that Redis has run, those of scripts included.
 pub(crate) fn commands(server: &RedisServer) -> u64 {
     let info: String = server.ask("INFO commandstats");
     let calls =

@@ -1,4 +1,4 @@
-//! A Redis server of a test's own: on a free port, with its own folder, gone with the value.
+//! A Redis server for one test: on a free port, with its own folder, stopped when the value is dropped.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ pub(crate) struct RedisServer {
 
 impl RedisServer {
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        // Another process may take the port between the look and the server's start.
+        // Another process may take the port before the server starts.
         for _ in 0..10 {
             let port = free_port();
             let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
@@ -40,7 +40,7 @@ impl RedisServer {
         }
     }
 
-    /// Starts it again, with whatever it has kept.
+    /// Starts it again with its saved data.
     pub(crate) fn resume(&mut self) {
         assert!(self.try_resume());
     }
@@ -97,12 +97,12 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port that nobody uses now. It lies below those that the kernel gives to outgoing connections and to listeners without
-/// a wish, so that a server finds it free again after a pause.
+/// A free port. It is below those that the kernel assigns to outgoing connections and to listeners on port 0, so that a
+/// server finds it free again after a pause.
 fn free_port() -> u16 {
     static LOOKS: AtomicU32 = AtomicU32::new(0);
     loop {
-        // Tests in other processes begin elsewhere.
+        // Tests in other processes begin at other ports.
         let look = std::process::id().wrapping_mul(31).wrapping_add(LOOKS.fetch_add(1, Ordering::Relaxed));
         let port = 20_000 + u16::try_from(look % 12_000).unwrap();
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {

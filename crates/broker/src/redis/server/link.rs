@@ -36,7 +36,7 @@ pub(in crate::redis) struct Links {
 /// A command connection in use. Cloning shares it.
 #[derive(Clone)]
 pub(in crate::redis) struct CommandLink {
-    /// What its calls are counted as.
+    /// The kind of its calls, for counting.
     kind: CallKind,
     connection: MultiplexedConnection,
     lineage: Lineage,

@@ -83,7 +83,7 @@ def test_a_frozen_node(cluster):
 
 
 def test_a_node_that_dies_while_redis_is_away():
-    """Nobody may be taken for dead just because Redis was away, but who has died meanwhile must be."""
+    """No node may be fenced because Redis was lost, but nodes that died meanwhile must be."""
     with RedisServer(append_only=True) as redis, Cluster(NODES, redis=redis) as cluster:
         with Traffic(cluster) as traffic:
             redis.kill()
@@ -92,7 +92,7 @@ def test_a_node_that_dies_while_redis_is_away():
             victim.kill()
             redis.start()
             came_back = time.monotonic()
-            # Every node has a lease's time to come back before it is taken for dead.
+            # Every node has a lease's time to return before it is fenced.
             until_seen(traffic, came_back + LEASE + GHOST_SECONDS)
             traffic.check()
             assert_said_to_leave_once(traffic, gone)

@@ -53,7 +53,7 @@ def test_all_of_it_in_any_order():
     with outage(append_only=True, losses=None) as (cluster, redis, traffic):
 
         def all_beat():
-            """Faults that follow each other must not add up to a lease without a sign of life, which costs a node its
+            """Faults that follow each other must not add up to a lease without a heartbeat, which costs a node its
             clients."""
             until(lambda: all(redis_is_up(node) for node in cluster.nodes), "every node has Redis")
             lasted(BEAT)
