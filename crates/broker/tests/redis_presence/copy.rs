@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use fanwire_broker::{EngineError, LinkState, PresenceStats, RedisSettings};
 
 use crate::node::{
-    CLEANING, LEASE, Node, announced, client, commands, eventually, info, join_many, keys, settings, topic,
+    LEASE, Node, REAPING, announced, client, commands, eventually, info, join_many, keys, settings, topic,
     ttl,
 };
 use crate::redis_server::{RedisServer, wait_until_up};
 
 #[tokio::test]
-async fn a_topic_of_very_many_is_written_anew() {
+async fn a_topic_of_very_many_is_rewritten() {
     let server = RedisServer::start(&[]);
     let node = Node::up("a", settings(&server)).await;
     let topics = [topic("large"), topic("small")];
@@ -67,7 +67,7 @@ async fn members_whose_keys_were_deleted_expire_too() {
 }
 
 #[tokio::test]
-async fn flushed_members_are_back_with_the_next_beat() {
+async fn flushed_members_are_back_with_the_next_heartbeat() {
     let server = RedisServer::start(&[]);
     let (a, b) = (Node::up("a", settings(&server)).await, Node::up("b", settings(&server)).await);
     let topic = topic("t");
@@ -136,8 +136,8 @@ async fn a_full_redis_keeps_leases_and_lets_members_leave() {
     a.wait_for_left(&["u"], Duration::from_secs(5)).await;
     let _: String = server.ask("CONFIG SET maxmemory 0");
     // Refused clients are present in the end.
-    a.wait_for_present(&self::topic("!user:u"), &["1"], LEASE + CLEANING).await;
-    a.wait_for_present(&topic, &["v", "w"], LEASE + CLEANING).await;
+    a.wait_for_present(&self::topic("!user:u"), &["1"], LEASE + REAPING).await;
+    a.wait_for_present(&topic, &["v", "w"], LEASE + REAPING).await;
     assert_eq!((*a.redis.fenced().borrow(), *b.redis.fenced().borrow()), (0, 0));
 }
 

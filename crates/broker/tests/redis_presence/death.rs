@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fanwire_broker::{EngineError, Peer, PresenceStats, RedisSettings};
 
 use crate::node::{
-    CLEANING, LEASE, Node, Pausable, announced, client, eventually, join_many, keys, quiet, settings, topic,
+    LEASE, Node, Pausable, REAPING, announced, client, eventually, join_many, keys, quiet, settings, topic,
 };
 use crate::redis_server::{RedisServer, wait_until_up};
 
@@ -32,7 +32,7 @@ async fn the_members_of_a_dead_node_leave_once() {
     let died = Instant::now();
     a.wait_for_present(&topic, &["stays"], LEASE + Duration::from_millis(100)).await;
     for node in [&a, &b] {
-        node.wait_for_left(&["u", "v"], (LEASE + CLEANING).saturating_sub(died.elapsed())).await;
+        node.wait_for_left(&["u", "v"], (LEASE + REAPING).saturating_sub(died.elapsed())).await;
     }
     assert_eq!(b.names().await, ["a", "b"]);
     let stats = b.engine.presence_stats(&topic).await.unwrap();
@@ -43,7 +43,7 @@ async fn the_members_of_a_dead_node_leave_once() {
         let nodes: usize = server.ask("ZCARD fanwire:n:{!}");
         nodes == 2 && of_kind(":p:{t}:") == 1 && of_kind(":px:") == 1 && of_kind(":l:{!}:") == 0
     };
-    eventually(CLEANING, is_forgotten, || format!("{:?}", keys(&server))).await;
+    eventually(REAPING, is_forgotten, || format!("{:?}", keys(&server))).await;
     tokio::time::sleep(LEASE * 2).await;
     for node in [&a, &b] {
         node.settle().await;
@@ -62,14 +62,14 @@ async fn what_no_node_wrote_hides_no_dead_node() {
         let _: i64 = server.ask(&format!("ZADD fanwire:n:{{!}} {number} stranger{number}"));
     }
     drop(b);
-    a.wait_for_left(&["u"], LEASE * 3 + CLEANING).await;
+    a.wait_for_left(&["u"], LEASE * 3 + REAPING).await;
     let is_alone = || server.ask::<usize>("ZCARD fanwire:n:{!}") == 1;
     eventually(LEASE * 3, is_alone, || server.ask::<Vec<String>>("ZRANGE fanwire:n:{!} 0 -1").join(" "))
         .await;
 }
 
 #[tokio::test]
-async fn a_dead_node_of_another_application_is_cleaned_up_after() {
+async fn a_dead_node_of_another_application_is_reaped() {
     let server = RedisServer::start(&[]);
     let a = Node::up("a", settings(&server)).await;
     let of_other = RedisSettings { application: "other".into(), ..settings(&server) };
@@ -82,19 +82,19 @@ async fn a_dead_node_of_another_application_is_cleaned_up_after() {
     b.join(&topic, &["u"]).await;
     assert_eq!(c.names().await, ["b", "c"]);
     drop(b);
-    c.wait_for_left(&["u"], LEASE + CLEANING).await;
+    c.wait_for_left(&["u"], LEASE + REAPING).await;
     let is_forgotten = || {
         let of_other = keys(&server).iter().filter(|key| key.starts_with("fanwire:other:")).count();
         of_other == 0 && server.ask::<usize>("ZCARD fanwire:n:{!}") == 2
     };
-    eventually(CLEANING, is_forgotten, || format!("{:?}", keys(&server))).await;
+    eventually(REAPING, is_forgotten, || format!("{:?}", keys(&server))).await;
     a.settle().await;
     assert_eq!(a.left(), [""; 0]);
     assert_eq!(a.present(&topic).await, ["stays"]);
 }
 
 #[tokio::test]
-async fn two_that_clean_at_once_say_each_leave_once() {
+async fn two_that_reap_at_once_say_each_leave_once() {
     let server = RedisServer::start(&[]);
     let (a, b) = (Node::up("a", settings(&server)).await, Node::up("b", settings(&server)).await);
     let c = Node::up("c", settings(&server)).await;
@@ -150,7 +150,7 @@ async fn ten_thousand_members_leave_in_time() {
     drop(b);
     let died = Instant::now();
     let count = || a.delivered.lock().unwrap().len();
-    eventually(lease + CLEANING, || count() >= expected.len(), || format!("{} left", count())).await;
+    eventually(lease + REAPING, || count() >= expected.len(), || format!("{} left", count())).await;
     println!("10,000 members left {:?} after their node's death", died.elapsed());
     a.settle().await;
     assert_eq!(a.left().len(), expected.len());
@@ -170,7 +170,7 @@ async fn a_paused_node_finds_its_members_gone_and_goes_on_as_another() {
     let before = b.node.redis.peers().await.unwrap();
 
     b.pause(LEASE * 3);
-    a.wait_for_left(&["u", "v"], LEASE + CLEANING).await;
+    a.wait_for_left(&["u", "v"], LEASE + REAPING).await;
     assert_eq!(a.names().await, ["a"]);
     // Writes requested while it is paused come too late.
     let late = b.node.engine.add_presence(&topic, announced("late")).await;
@@ -230,7 +230,7 @@ async fn who_leaves_says_so_at_once() {
 }
 
 #[tokio::test]
-async fn who_leaves_is_not_taken_for_dead() {
+async fn who_leaves_is_not_fenced() {
     let server = RedisServer::start(&[]);
     // So that a heartbeat is in flight most of the time.
     let settings = RedisSettings { lease: Duration::from_millis(30), ..settings(&server) };
@@ -245,7 +245,7 @@ async fn who_leaves_is_not_taken_for_dead() {
 }
 
 #[tokio::test]
-async fn nobody_is_taken_for_dead_because_redis_was_away() {
+async fn nobody_is_fenced_because_redis_was_away() {
     for persistence in ["no", "yes"] {
         let mut server = RedisServer::start(&["--appendonly", persistence, "--appendfsync", "always"]);
         let nodes = [Node::up("a", settings(&server)).await, Node::up("b", settings(&server)).await];
@@ -282,5 +282,5 @@ async fn who_does_not_come_back_after_an_outage_is_dead() {
     tokio::time::sleep(lease + LEASE).await;
     server.resume();
     wait_until_up(&a.redis).await;
-    a.wait_for_left(&["v"], lease + CLEANING).await;
+    a.wait_for_left(&["v"], lease + REAPING).await;
 }

@@ -118,7 +118,7 @@ async fn all_nodes_together_admit_no_more_than_allowed() {
     drop(c);
     let died = Instant::now();
     while !other.engine.admit(&topic, info("more"), 10).await.unwrap() {
-        assert!(died.elapsed() < LEASE + CLEANING, "nothing is free");
+        assert!(died.elapsed() < LEASE + REAPING, "nothing is free");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(other.present(&topic).await.len(), 10);

@@ -16,7 +16,7 @@ use crate::redis_server::{RedisServer, wait_until_up};
 pub(crate) const LEASE: Duration = Duration::from_millis(600);
 
 /// The time after the end of a lease within which the members leave.
-pub(crate) const CLEANING: Duration = Duration::from_secs(1);
+pub(crate) const REAPING: Duration = Duration::from_secs(1);
 
 /// An engine with the joins and leaves that it delivered.
 pub(crate) struct Node {
