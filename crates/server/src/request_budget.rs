@@ -1,5 +1,5 @@
-//! The share of a shard's time that requests get: HTTP and TLS handshakes run as tasks beside the shard's loop, in the
-//! same thread, and must not keep it from its clients.
+//! The share of a shard's time for requests: HTTP and TLS handshakes run as tasks beside the shard's loop, in the same
+//! thread, and must not keep it from its clients.
 //!
 //! Each poll of such a task waits for a turn, first come, first served. The loop begins a new share in each of its own
 //! turns. A share allows polls until its time is used; the last one may exceed it, so the cost of a single poll is

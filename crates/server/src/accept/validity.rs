@@ -30,7 +30,7 @@ pub(crate) fn check<B>(request: &Request<B>, has_one_length: bool) -> Result<(),
 }
 
 impl Invalid {
-    /// The last answer on its connection, as nobody knows what follows.
+    /// The response, which ends the connection, since the bytes that follow may be part of the request.
     pub(crate) fn answer(self) -> HttpResponse {
         let mut answer = text(StatusCode::BAD_REQUEST, self.to_string());
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -151,7 +151,7 @@ async fn order(node: &Node, whom: Whom, except: Vec<ClientId>, control: Control)
 }
 
 impl Whom {
-    /// `None` if no client can be meant. Sessions belong to transports that are not served, so nobody has one.
+    /// Returns `None` if no client can be meant: sessions belong to transports that are not served, so no client has one.
     fn audience(self, except: Vec<ClientId>) -> Result<Option<Audience>, ApiError> {
         let Self { user, client, session } = self;
         if user.is_empty() && client.is_empty() && session.is_empty() {

@@ -1,4 +1,4 @@
-//! What methods do: publications, presence and orders to clients.
+//! The effects of methods: publications, presence and orders to clients.
 
 use serde_json::{Value, json};
 

@@ -41,7 +41,7 @@ async fn what_cannot_be_read_is_400() {
     assert_eq!(post(&gateway, "publish", nested).await.status, 400);
 }
 
-/// What .NET callers send, and what others call a topic.
+/// .NET callers write names in other cases, and some callers say topic for channel.
 #[tokio::test]
 async fn names_of_fields_come_in_any_case() {
     let gateway = start(1).await;

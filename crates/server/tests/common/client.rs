@@ -143,7 +143,7 @@ impl Client {
         }
     }
 
-    /// How many clients are in a topic.
+    /// The number of clients in a topic.
     pub(crate) async fn present(&mut self, topic: &str) -> u64 {
         let stats = self.request("presence_stats", json!({"channel": topic})).await.unwrap();
         stats["num_clients"].as_u64().unwrap()
@@ -180,7 +180,7 @@ impl Client {
     }
 }
 
-/// Whom a push of the given kind, `join` or `leave`, is about.
+/// The client of a push of the given kind, `join` or `leave`.
 pub(crate) fn identity<'p>(push: &'p Value, kind: &str) -> &'p str {
     push[kind]["info"]["client"].as_str().unwrap_or_else(|| panic!("no {kind}: {push}"))
 }

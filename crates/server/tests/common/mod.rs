@@ -1,5 +1,5 @@
-//! What the tests of a node stand on: a node in this process on a port of its own, a small client, and a bare
-//! socket for everything that no proper client would do. Every wait has a deadline.
+//! Helpers of the tests of a node: a node in this process on a port of its own, a small client, and a bare socket for
+//! everything that no proper client would do. Every wait has a deadline.
 
 mod api;
 mod client;

@@ -16,7 +16,7 @@ pub(crate) const WEBSOCKET_HANDSHAKE: &str = "GET /connection/websocket HTTP/1.1
 
 pub(crate) struct RawSocket {
     stream: Stream,
-    /// What was read and not looked at yet.
+    /// The bytes that were read and not looked at yet.
     received: BytesMut,
 }
 
@@ -72,7 +72,7 @@ impl RawSocket {
         }
     }
 
-    /// What both sides agreed on.
+    /// The TLS session, with the parameters that both sides agreed on.
     pub(crate) fn tls(&mut self) -> &mut TlsStream<TcpStream> {
         match &mut self.stream {
             Stream::Plain(_) => panic!("not encrypted"),
@@ -210,7 +210,7 @@ impl RawSocket {
         }
     }
 
-    /// Nothing more comes, and nothing is left over.
+    /// Checks that nothing more comes and nothing is left over.
     pub(crate) async fn ended(&mut self) {
         assert!(!self.fill().await, "more than expected: {:?}", self.received);
         assert!(self.received.is_empty(), "more than expected: {:?}", self.received);

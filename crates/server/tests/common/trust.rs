@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// What a node of the tests is called.
+/// The name of a node in the tests.
 const NAME: &str = "localhost";
 
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);

@@ -15,10 +15,10 @@ const RECOVERIES: &str = "fanwire_recoveries_total";
 
 const STREAM: &str = "history:long";
 
-/// What a shard has in work of answers that were read, whoever asked for them.
+/// The bytes of answers read from topics that a shard has in progress at most.
 const ANSWERS_BYTES_MAX: f64 = (24 << 20) as f64;
 
-/// What one connection may add to that: the longest answer, and what else it was sent.
+/// The bytes that one connection may add to that: the longest answer and its other messages.
 const SLACK_BYTES: f64 = (4 << 20) as f64;
 
 /// The bounds that a node has by default.

@@ -1,4 +1,4 @@
-//! Who is let in on the client port, and what everybody else is told.
+//! Requests that the client port serves, and the refusals of others.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How long connections are kept between requests.
+//! The time that connections are kept between requests.
 
 use std::time::Duration;
 

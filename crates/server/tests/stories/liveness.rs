@@ -1,4 +1,4 @@
-//! Who is still there is known, and whoever is not is let go of in time.
+//! Clients that vanish are noticed in time, and clients that are there stay.
 
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ async fn other_traffic_is_no_pong_and_a_pong_unasked_is_a_mistake() {
 async fn whoever_still_reads_what_it_asked_for_is_not_taken_for_dead() {
     /// With 64 KB for each answer it is far more than the kernel takes for the client.
     const QUESTIONS: usize = 1000;
-    /// How long the client is busy with each answer.
+    /// The time that the client takes for each answer.
     const PAUSE: Duration = Duration::from_millis(4);
     /// Longer than the client needs for what the kernel has, and shorter than it needs for everything.
     const PATIENCE: Duration = Duration::from_secs(3);

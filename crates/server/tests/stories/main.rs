@@ -1,5 +1,4 @@
-//! What clients of one node live through, over real sockets: each test is one story, and most are told with one
-//! shard and with three.
+//! Stories of a node's clients, over real sockets. Most are told with one shard and with three.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 

@@ -81,7 +81,7 @@ async fn all_see_the_same(shards: usize, namespace: &str) -> BTreeMap<String, Ve
     first
 }
 
-/// What one publisher sent one after the other arrives in this order.
+/// Checks that each publisher's publications arrived in the order in which they were sent.
 fn check_publishers(publications: &[Value]) {
     for publisher in 0..PUBLISHERS {
         let of_publisher = publications.iter().map(|publication| &publication["data"]);

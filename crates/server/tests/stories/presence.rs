@@ -1,4 +1,4 @@
-//! Who is in a topic: told in order, and true at the moment at which a reply says so.
+//! Presence: joins and leaves come in order, and a reply is true at its moment.
 
 use serde_json::json;
 

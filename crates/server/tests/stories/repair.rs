@@ -1,4 +1,4 @@
-//! What a node missed of its topics is read from Redis in parts that are bounded in bytes, and delivered whole.
+//! Publications that a node missed are read from Redis in parts that are bounded in bytes, and delivered whole.
 
 use fanwire_server::settings::EngineSettings;
 use serde_json::{Value, json};

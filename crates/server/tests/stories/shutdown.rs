@@ -1,4 +1,4 @@
-//! A node that goes down tells everybody, ends, and leaves its port free.
+//! A node that shuts down tells its clients, ends, and leaves its port free.
 
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ async fn nothing_of_a_dropped_node_lives_on() {
 #[tokio::test]
 async fn a_window_is_used_evenly_and_who_waits_in_it_is_served() {
     const CLIENTS: usize = 300;
-    /// What this many clients take of a longer window.
+    /// The part of a longer window that this many clients take.
     const WINDOW: Duration = Duration::from_secs(3);
     const TENTHS: usize = 10;
     /// Four ticks of a shard's clock, for a machine that has other things to do.

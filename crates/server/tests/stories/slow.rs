@@ -86,7 +86,7 @@ async fn a_client_that_does_not_read_is_closed_and_others_get_everything() {
     }
 }
 
-/// How many publications of 4 KiB make a reply that no socket buffer holds.
+/// As many publications of 4 KiB as make a reply that no socket buffer holds.
 const PUBLICATIONS: u32 = 2000;
 
 /// A node with a small bound, and in it a topic whose history is far longer than the bound.
@@ -184,7 +184,7 @@ async fn what_a_client_asks_and_does_not_read_is_not_even_looked_at() {
     const CLIENTS: usize = 4;
     /// A frame of 60 KB; a few of them may be with topics' owners at a time.
     const QUESTIONS: usize = 1000;
-    /// What the kernel does not take of the long answer is more than half of it.
+    /// The part of the long answer that the kernel does not take is more than half of it.
     const QUEUE_BYTES_MAX: usize = 4 << 20;
     let (gateway, mut publisher) = with_long_history_and(QUEUE_BYTES_MAX).await;
     let before = gateway.metric(COMMANDS).await;

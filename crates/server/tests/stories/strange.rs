@@ -1,5 +1,5 @@
-//! What members and publishers send that is not JSON: refused where topics ask for JSON, and where they take any bytes,
-//! JSON watchers stay and get all of it in order.
+//! Payloads that are not JSON: topics that ask for JSON refuse them, and in topics that take any bytes JSON clients stay
+//! connected and get all of them in order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -42,8 +42,8 @@ impl TlsHandshake {
     ];
 }
 
-/// Makes a connection ready for requests, for as long as it is polled. There is no stream where the handshake did not
-/// succeed, which anybody can bring about.
+/// Makes a connection ready for requests, for as long as it is polled. Without a successful handshake, which any
+/// client can cause, there is no stream.
 pub(crate) async fn shake_hands(
     tls: &Tls,
     stream: TcpStream,
@@ -71,7 +71,7 @@ fn failure(error: &io::Error) -> TlsHandshake {
 
 /// A stream of requests, encrypted or not.
 pub(crate) trait ServerStream: AsyncRead + AsyncWrite + Unpin {
-    /// Taken apart, for whoever goes on with it without tokio.
+    /// Takes it apart, for use without tokio.
     fn into_parts(self) -> (TcpStream, Option<Box<ServerConnection>>);
 
     /// Ends what is not gone on with.

@@ -105,7 +105,7 @@ impl Tls {
         })))
     }
 
-    /// Has the files read now, whatever the interval.
+    /// Reads the files now, independent of the interval.
     pub(crate) fn reload(&self) {
         self.0.asked.notify_one();
     }

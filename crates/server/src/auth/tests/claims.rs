@@ -1,4 +1,4 @@
-//! What claims say.
+//! The claims of tokens, good and bad.
 
 use fanwire_hub::{GrantOptions, Overrides, TopicGrant};
 use regex::Regex;

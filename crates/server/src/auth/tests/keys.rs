@@ -1,4 +1,4 @@
-//! Which keys are taken, and what is said about the others.
+//! Keys that are accepted, and the errors about others.
 
 use base64::engine::general_purpose::STANDARD;
 

@@ -1,4 +1,4 @@
-//! What signatures prove, and what no signature can mend.
+//! Tokens with good and bad signatures, and tokens that no signature makes good.
 
 use super::*;
 use crate::auth::TOKEN_BYTES_MAX;
