@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-/// Would end the data's element, run, and leave its mark in the page's title.
+/// Would end the data's element, run, and change the title of the page.
 const HOSTILE: &str =
     "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">";
 
@@ -29,7 +29,7 @@ fn a_browser_draws_every_plot_of_every_scenario() {
 
     let body = body(&document);
     let sections: Vec<&str> = body.split(r#"<section class="scenario""#).skip(1).collect();
-    // Server CPU with the client's beneath, latency p99, and the two views of the histogram; then the series.
+    // Server CPU above the client's, latency p99, and the two views of the histogram; then the series.
     for (section, plots) in sections.iter().zip([4, 6]) {
         assert!(section.contains(&format!("data-plots=\"{plots}\"")), "{section}");
         assert_eq!(section.matches(r#"<div class="plot"><svg viewBox="#).count(), plots, "{section}");
@@ -73,7 +73,7 @@ fn a_name_that_looks_like_markup_stays_a_name() {
     assert!(!document.contains("<img src=x"), "markup got into the page");
 }
 
-/// Stores the reports, has the tool make a page of them, and gives back the document after its script has run.
+/// Stores the reports, makes a page of them with the tool, and returns the document after its script has run.
 fn draw(folder: &Path, reports: &[Value]) -> String {
     let page = folder.join("page.html");
     let files: Vec<PathBuf> = (0..reports.len()).map(|index| folder.join(format!("{index}.json"))).collect();
@@ -102,7 +102,7 @@ fn draw(folder: &Path, reports: &[Value]) -> String {
     String::from_utf8(drawn.stdout).unwrap()
 }
 
-/// What the reader sees: all before the data and the script, whose source has the same words.
+/// Returns the visible part: everything before the data and the script, whose source has the same words.
 fn body(document: &str) -> &str {
     document.split_once(r#"<script type="application/json""#).expect("the data is in the page").0
 }

@@ -97,7 +97,7 @@ fn what_is_not_installed_is_named_with_the_way_to_get_it() {
     assert!(text.contains("node is not installed; `cargo xtask bench` installs"), "{text}");
 }
 
-/// The names of this user's processes whose open files lie in the folder, as every server's log does.
+/// Returns the names of this user's processes with open files in the folder, as every server's log is.
 fn processes_with_files_in(folder: &Path) -> Vec<String> {
     let has_file = |process: &Path| {
         let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();

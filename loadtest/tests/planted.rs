@@ -1,4 +1,4 @@
-//! The tool must notice what is wrong: a small server of the Centrifuge protocol drops, doubles or reorders on purpose.
+//! The tool must notice faults: a small server of the Centrifuge protocol drops, duplicates or reorders on purpose.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use support::{Run, figure, run};
 
-/// What the server does to the fifth message on the way to its subscribers.
+/// The server's fault with the fifth message to its subscribers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     Nothing,
@@ -18,17 +18,17 @@ enum Fault {
     Doubled,
     /// Sent after the sixth.
     Reordered,
-    /// Sent to nobody, and the connections are ended.
+    /// Not sent, and the connections are ended.
     CutOff,
-    /// A message that nobody published comes with it.
+    /// Sent with a message that was not published.
     Invented,
-    /// A byte of its words is another.
+    /// Sent with one wrong byte in its words.
     Corrupted,
-    /// Not even answered: the publisher's connection is ended.
+    /// Not answered: the publisher's connection is ended.
     Hung,
 }
 
-/// The message that the fault happens to, in order of publication.
+/// The number of the faulty message, in order of publication.
 const FAULTY: u64 = 5;
 const SUBSCRIBERS: u64 = 3;
 const MESSAGES: u64 = 20;
@@ -73,14 +73,14 @@ fn a_turn_that_breaks_off_has_failed_and_the_run_goes_on() {
     assert_eq!(report["bounds"][0]["verdict"], "not met: 1 of 2 turns failed");
 }
 
-/// The run found something wrong and said so; its report.
+/// Returns the report of a run that found a fault.
 fn failed(run: &Run) -> serde_json::Value {
     assert_eq!(run.output.status.code(), Some(1), "{}", run.text());
     assert!(run.text().contains("FAILED"), "{}", run.text());
     run.report()
 }
 
-/// A run of the tool against a server with this fault.
+/// Runs the tool against a server with this fault.
 fn measured(fault: Fault) -> Run {
     measured_for(fault, 1)
 }
@@ -90,7 +90,7 @@ fn measured_for(fault: Fault, rounds: u32) -> Run {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap();
     let server = Arc::new(Server { fault, state: Mutex::default() });
-    // Ends with the test's process.
+    // The thread ends with the process of the test.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let (server, stream) = (Arc::clone(&server), stream.unwrap());
@@ -124,7 +124,7 @@ struct State {
 }
 
 impl Server {
-    /// A client or a publisher, by its request.
+    /// Serves a client or a publisher, depending on its request.
     fn serve(&self, mut stream: TcpStream) {
         stream.set_nodelay(true).unwrap();
         let mut received = Vec::new();
@@ -154,7 +154,7 @@ impl Server {
         }
     }
 
-    /// Whether there is to be an answer.
+    /// Returns true if there is to be an answer.
     fn publish(&self, data: &str) -> bool {
         let mut state = self.state.lock().unwrap();
         state.published += 1;
@@ -192,7 +192,7 @@ impl Server {
     }
 }
 
-/// The next request's head and body; `None` when the connection ends.
+/// Returns the next request's head and body, or `None` when the connection ends.
 fn read_request(stream: &mut TcpStream, received: &mut Vec<u8>) -> Option<(String, String)> {
     loop {
         let text = String::from_utf8(received.clone()).unwrap();
@@ -214,7 +214,7 @@ fn data_of(body: &str) -> &str {
     body.split_once(r#""data":"#).and_then(|(_, rest)| rest.strip_suffix('}')).expect("a publish request")
 }
 
-/// A text frame of less than 64 KiB.
+/// Returns a text frame of less than 64 KiB.
 fn frame(message: &str) -> Vec<u8> {
     let mut frame = vec![0x81];
     match message.len() {

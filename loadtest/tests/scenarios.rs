@@ -94,7 +94,7 @@ fn idle_connections_are_measured_part_by_part() {
     }
     assert!(figure(&report, "fanwire", "server set-up CPU per connection") > 0.0);
     assert!(figure(&report, "fanwire+redis", "redis set-up CPU per connection") > 0.0);
-    // So few may well fit into what Redis has anyway.
+    // So few may fit into memory that Redis has anyway.
     assert!(figure(&report, "fanwire+redis", "Redis memory per connection").is_finite());
     let events = report["turns"].as_array().unwrap().iter().find(|turn| turn["subject"] == "fanwire+sse");
     assert!(events.unwrap()["notes"][0].as_str().unwrap().contains("not split"), "{report}");
@@ -124,7 +124,7 @@ fn churn_gives_everything_back() {
     assert!(series[0]["points"].as_array().unwrap().len() > 10);
 }
 
-/// The first point of the series of keys is before anybody came.
+/// Returns the first point of the series of keys, which is before the first client.
 fn keys_before(report: &serde_json::Value) -> f64 {
     let series = report["turns"][0]["series"].as_array().unwrap();
     let keys = series.iter().find(|series| series["name"] == "Redis keys").unwrap();

@@ -134,7 +134,7 @@ struct LogQueue {
     bytes_max: usize,
     /// Lines dropped since the last notice in the log.
     dropped: u64,
-    form: Form,
+    style: LogStyle,
 }
 
 /// Lines in order of arrival.
@@ -171,16 +171,16 @@ impl Rank {
     }
 }
 
-/// The format of log lines.
+/// The style of log lines.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Form {
+pub(crate) enum LogStyle {
     Text,
     /// Text in colour.
     Coloured,
     Json,
 }
 
-impl Form {
+impl LogStyle {
     /// Returns the line that reports how many lines were dropped.
     fn notice(self, lines: u64) -> String {
         let time = humantime::format_rfc3339_micros(SystemTime::now());
@@ -199,19 +199,19 @@ impl Form {
 impl Output {
     fn start(name: &'static str, stream: impl AsFd + Send + 'static, bytes_max: usize) -> io::Result<Self> {
         let queue =
-            LogQueue { waiting: Lines::default(), writing: 0, bytes_max, dropped: 0, form: Form::Text };
+            LogQueue { waiting: Lines::default(), writing: 0, bytes_max, dropped: 0, style: LogStyle::Text };
         let shared = Arc::new(OutputShared { queue: Mutex::new(queue), changed: Condvar::new() });
         let output = Self(shared.clone());
         thread::Builder::new().name(name.to_owned()).spawn(move || shared.write_on(&stream))?;
         Ok(output)
     }
 
-    /// Makes this stream the log, with a limit and a format.
-    pub(crate) fn log(&self, bytes_max: usize, form: Form) -> Log {
+    /// Makes this stream the log, with a limit and a style.
+    pub(crate) fn log(&self, bytes_max: usize, style: LogStyle) -> Log {
         let mut queue = self.0.lock();
         queue.bytes_max = bytes_max;
-        queue.form = form;
-        Log { output: self.clone(), form }
+        queue.style = style;
+        Log { output: self.clone(), style }
     }
 
     /// Queues one line, or lines that belong together.
@@ -265,11 +265,11 @@ impl OutputShared {
             mem::swap(&mut batch, &mut queue.waiting);
             queue.writing = batch.bytes.len();
             let dropped = mem::take(&mut queue.dropped);
-            let form = queue.form;
+            let style = queue.style;
             drop(queue);
 
             if dropped > 0 {
-                batch.bytes.extend_from_slice(form.notice(dropped).as_bytes());
+                batch.bytes.extend_from_slice(style.notice(dropped).as_bytes());
             }
             let written = write(stream, &batch.bytes);
             let mut queue = self.lock();
@@ -313,7 +313,7 @@ fn write(stream: &impl AsFd, bytes: &[u8]) -> usize {
 #[derive(Debug)]
 pub(crate) struct Log {
     output: Output,
-    form: Form,
+    style: LogStyle,
 }
 
 impl<'a> MakeWriter<'a> for Log {
@@ -340,9 +340,9 @@ impl Write for LogEvent<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let text = text.strip_suffix('\n').unwrap_or(&text);
-        let text = match self.log.form {
-            Form::Text | Form::Json => printable::one_line(text),
-            Form::Coloured => printable::coloured_line(text),
+        let text = match self.log.style {
+            LogStyle::Text | LogStyle::Json => printable::one_line(text),
+            LogStyle::Coloured => printable::coloured_line(text),
         };
         self.log.output.push(self.rank, format!("{text}\n").as_bytes());
         Ok(event.len())

@@ -1,5 +1,5 @@
-//! What a strange web page makes a browser send reaches neither `--dev` nor an API that needs no key; programs, probes
-//! and pages of this machine are served.
+//! Requests that a foreign web page makes a browser send are refused by `--dev` and by an API that needs no key.
+//! Programs, probes and pages of this machine are served.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -11,7 +11,7 @@ use node::{Node, request};
 
 const SECRET: &str = "the configured secret of thirty-two bytes";
 
-/// The status line of the answer to a request with these headers.
+/// Returns the status line of the response to a request with these headers.
 fn ask(port: u16, line: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     let bytes =
@@ -85,7 +85,7 @@ fn development_answers_no_foreign_page() {
     }
     let head = format!("GET /connection/websocket HTTP/1.1\r\n{}{upgrade}\r\n", with_host(OWN[2], node.port));
     assert_eq!(status(&node.first_line(&head)), "101");
-    // A link to the page may stand anywhere, but the page has no strange name.
+    // A link to the page may be anywhere, but the page has no foreign name.
     let link = format!(
         "Host: 127.0.0.1:{}\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n",
         node.port

@@ -1,5 +1,5 @@
-//! Logs whose reader stops reading, goes away or was never there: the node serves on, ends when it is told to, and
-//! counts what it could not write.
+//! Logs whose reader stops reading, goes away or never existed: the node keeps serving, stops on a signal, and counts
+//! the lines that it could not write.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -15,12 +15,12 @@ use node::{Node, wait_until};
 const TOKENS: (&str, &str) = ("FANWIRE_CLIENT__TOKEN__HMAC_SECRET", "a secret of more than thirty-two bytes");
 const API_KEY: (&str, &str) = ("FANWIRE_API__KEYS", "an API key of more than thirty-two bytes");
 
-/// Both ends of a pipe that no other child inherits.
+/// Returns both ends of a pipe that no other child inherits.
 fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 
-/// A pipe that takes no further byte, both ends.
+/// Returns both ends of a full pipe.
 fn full_pipe() -> (File, OwnedFd) {
     use rustix::fs::{OFlags, fcntl_setfl};
     let (reader, writer) = pipe().unwrap();
@@ -32,7 +32,7 @@ fn full_pipe() -> (File, OwnedFd) {
     (reader.into(), writer)
 }
 
-/// The node answers health and the API, refuses a token, and ends with 0 on SIGTERM.
+/// Checks that the node answers health and the API, refuses a token, and ends with 0 on SIGTERM.
 fn serves_and_ends(mut node: Node) {
     node.wait_until_alive();
     for _ in 0..20 {
@@ -71,7 +71,7 @@ fn a_closed_pipe_ends_nobody() {
     serves_and_ends(start(stdout.into(), stderr.into()));
 }
 
-/// As `fanwire serve 2>&1 | head -1` does.
+/// The reader of `fanwire serve 2>&1 | head -1` goes away.
 #[test]
 fn a_reader_that_leaves_later_ends_nobody() {
     let (reader, stdout) = pipe().unwrap();
@@ -87,7 +87,7 @@ fn a_full_disk_ends_nobody() {
     serves_and_ends(start(full().into(), full().into()));
 }
 
-/// As `fanwire serve >&- 2>&-` does.
+/// `fanwire serve >&- 2>&-` has no streams.
 #[test]
 fn closed_descriptors_end_nobody() {
     let script = r#"exec "$@" >&- 2>&-"#;
@@ -131,7 +131,7 @@ fn lines_that_nobody_reads_are_dropped_counted_and_told() {
     });
     let mut text = String::new();
     let mut buffer = vec![0; 65536];
-    // Reading only when there is something: a refused client makes a line.
+    // A read blocks without data, so a refused client makes a line first.
     while !text.contains("log lines were dropped") {
         node.refused_client();
         let count = reader.read(&mut buffer).unwrap();
@@ -142,7 +142,7 @@ fn lines_that_nobody_reads_are_dropped_counted_and_told() {
     let told: serde_json::Value = serde_json::from_str(told).unwrap();
     assert_eq!(told["level"], "WARN");
     assert!(told["lines"].as_u64().unwrap() > 5, "{told}");
-    // What was queued at the end is still written.
+    // Lines queued at the end are still written.
     node.terminate();
     let rest = std::thread::spawn(move || {
         let mut rest = String::new();

@@ -1,4 +1,4 @@
-//! What is valid and lets strangers in is said by `check`, by `config import` and at start.
+//! Warnings of `check`, of `config import` and at start about valid settings that are insecure.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use node::{Node, wait_until};
 
-/// Runs a command that ends with 0; returns standard output and standard error.
+/// Runs a command that ends with 0, and returns standard output and standard error.
 fn fanwire(arguments: &[&str], environment: &[(&str, &str)]) -> (String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_fanwire"))
         .args(arguments)

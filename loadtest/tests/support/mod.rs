@@ -1,4 +1,4 @@
-//! Runs the built tool and reads what it stored.
+//! Runs the built tool and reads its reports.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
@@ -12,7 +12,7 @@ pub(crate) struct Run {
     folder: TempDir,
 }
 
-/// Runs the tool with these words, and has it store its report.
+/// Runs the tool with these words, and stores its report.
 pub(crate) fn run(words: &[&str]) -> Run {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_fanwire-loadtest"))
@@ -27,19 +27,19 @@ pub(crate) fn run(words: &[&str]) -> Run {
 }
 
 impl Run {
-    /// The run succeeded; its report.
+    /// Returns the report of a run that succeeded.
     pub(crate) fn clean(&self) -> serde_json::Value {
         assert_eq!(self.output.status.code(), Some(0), "{}", self.text());
         self.report()
     }
 
-    /// Both standard streams.
+    /// Returns both standard streams.
     pub(crate) fn text(&self) -> String {
         let Output { stdout, stderr, .. } = &self.output;
         format!("{}{}", String::from_utf8_lossy(stderr), String::from_utf8_lossy(stdout))
     }
 
-    /// What was stored, whatever it says.
+    /// Returns the stored report, of whatever result.
     pub(crate) fn report(&self) -> serde_json::Value {
         let html = std::fs::read_to_string(self.folder.path().join("report.html")).unwrap();
         assert!(html.contains("<html"), "{html}");
@@ -47,7 +47,7 @@ impl Run {
     }
 }
 
-/// A figure of the first turn of a subject.
+/// Returns a figure of the first turn of a subject.
 pub(crate) fn figure(report: &serde_json::Value, subject: &str, name: &str) -> f64 {
     let turns = report["turns"].as_array().unwrap();
     let turn = turns

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::Serve;
 use crate::config::{Flag, Loaded, Log, LogFormat, Sources, load};
 use crate::failure::{Failure, listed};
-use crate::output::{self, Form, Output, complain, say};
+use crate::output::{self, LogStyle, Output, complain, say};
 
 pub(crate) fn run(arguments: Serve) -> Result<(), Failure> {
     let is_dev = arguments.dev;
@@ -119,18 +119,18 @@ fn start_log(log: &Log, output: &Output) -> Result<(), Failure> {
         .parse(&log.level)
         .map_err(|error| Failure::Usage(format!("log.level: {error}")))?;
     let is_terminal = std::io::stdout().is_terminal();
-    let form = match log.format {
-        LogFormat::Text | LogFormat::Auto if is_terminal => Form::Coloured,
-        LogFormat::Text => Form::Text,
-        LogFormat::Auto | LogFormat::Json => Form::Json,
+    let style = match log.format {
+        LogFormat::Text | LogFormat::Auto if is_terminal => LogStyle::Coloured,
+        LogFormat::Text => LogStyle::Text,
+        LogFormat::Auto | LogFormat::Json => LogStyle::Json,
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(output.log(log.queue_bytes_max.0, form));
-    match form {
-        Form::Coloured => builder.with_ansi(true).init(),
-        Form::Text => builder.with_ansi(false).init(),
-        Form::Json => builder.json().flatten_event(true).init(),
+        .with_writer(output.log(log.queue_bytes_max.0, style));
+    match style {
+        LogStyle::Coloured => builder.with_ansi(true).init(),
+        LogStyle::Text => builder.with_ansi(false).init(),
+        LogStyle::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())
 }

@@ -77,7 +77,7 @@ fn flushing_ends_when_all_is_written_or_the_time_is_up() {
 fn a_flood_leaves_room_for_lines_that_matter_more() {
     let (reader, writer) = full_pipe();
     let output = Output::start("test", writer, 1 << 20).unwrap();
-    let log = output.log(1 << 16, Form::Text);
+    let log = output.log(1 << 16, LogStyle::Text);
     let subscriber =
         tracing_subscriber::fmt().with_max_level(Level::TRACE).with_ansi(false).with_writer(log).finish();
     tracing::subscriber::with_default(subscriber, || {
@@ -110,28 +110,33 @@ fn an_event_is_one_line_without_control_characters() {
         "x\n2026-01-01T00:00:00Z  INFO forged\r\t\x1b[31m\u{9b}2J\u{7f}\u{85}\u{202e}\u{2028}";
     // The colours of the formatter itself.
     let own = regex::Regex::new("\x1b\\[[0-9;]*m").unwrap();
-    for form in [Form::Text, Form::Coloured, Form::Json] {
+    for style in [LogStyle::Text, LogStyle::Coloured, LogStyle::Json] {
         let (reader, writer) = pipe();
-        let log = Output::start("test", writer, 1 << 20).unwrap().log(1 << 20, form);
+        let log = Output::start("test", writer, 1 << 20).unwrap().log(1 << 20, style);
         let builder = tracing_subscriber::fmt().with_writer(log);
         let log_hostile = || {
             let error = io::Error::other(HOSTILE);
             tracing::info!(string = HOSTILE, display = %HOSTILE, error = &error as &dyn std::error::Error, "{HOSTILE}");
             tracing::info!("last");
         };
-        match form {
-            Form::Json => tracing::subscriber::with_default(builder.json().finish(), log_hostile),
-            Form::Text => tracing::subscriber::with_default(builder.with_ansi(false).finish(), log_hostile),
-            Form::Coloured => {
+        match style {
+            LogStyle::Json => tracing::subscriber::with_default(builder.json().finish(), log_hostile),
+            LogStyle::Text => {
+                tracing::subscriber::with_default(builder.with_ansi(false).finish(), log_hostile)
+            }
+            LogStyle::Coloured => {
                 tracing::subscriber::with_default(builder.with_ansi(true).finish(), log_hostile)
             }
         }
         let lines: Vec<String> = BufReader::new(reader).lines().take(2).map(Result::unwrap).collect();
-        assert!(lines[1].contains("last"), "{form:?} {lines:?}");
-        let rest =
-            if matches!(form, Form::Coloured) { own.replace_all(&lines[0], "") } else { (&lines[0]).into() };
-        assert!(rest.contains("forged") && !rest.contains("\x1b[31m"), "{form:?} {rest}");
-        assert_eq!(printable::one_line(&rest), rest, "{form:?}");
+        assert!(lines[1].contains("last"), "{style:?} {lines:?}");
+        let rest = if matches!(style, LogStyle::Coloured) {
+            own.replace_all(&lines[0], "")
+        } else {
+            (&lines[0]).into()
+        };
+        assert!(rest.contains("forged") && !rest.contains("\x1b[31m"), "{style:?} {rest}");
+        assert_eq!(printable::one_line(&rest), rest, "{style:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Configuration: what passes, and how each mistake is told.
+//! `check`: valid configurations, and the report of each mistake.
 
 use std::fs;
 use std::path::Path;

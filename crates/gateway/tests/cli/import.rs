@@ -1,4 +1,4 @@
-//! Configurations of Centrifugo: translated, from all formats.
+//! `config import centrifugo`: translations from all formats.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use figment::providers::{Format, Yaml};
 
 use crate::run::{Files, certificate, data, fanwire};
 
-/// The fixture's text with real keys, in a folder with the key files that it names.
+/// Writes the fixture with real keys into a folder, with the key files that it names.
 fn centrifugo(files: &Files) -> (String, String) {
     let server_keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/src/auth/testdata");
     let mut expected = fs::read_to_string(data("translated.toml")).unwrap();

@@ -1,4 +1,4 @@
-//! The built executable as a person meets it: help, checks of configuration, tokens, translations, exit codes.
+//! The command line of the built executable: help, checks of configuration, tokens, translations, exit codes.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 

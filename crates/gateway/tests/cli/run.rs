@@ -1,5 +1,5 @@
-//! Runs of the program, and files for them. Every command runs without the environment of the test, so that only what
-//! a test says is there.
+//! Runs of the program, and files for them. Every command runs without the environment of the test, with only the
+//! variables that a test sets.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// One run of the program: its exit code and what it wrote.
+/// One run of the program: its exit code and its output.
 pub(crate) struct Run {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
@@ -51,7 +51,7 @@ pub(crate) fn fanwire_with(arguments: &[&str], environment: &[(&str, &str)]) -> 
     Run::new(command.args(arguments).env_clear().envs(environment.iter().copied()).output().unwrap())
 }
 
-/// A folder that goes with the test, and files in it.
+/// A folder with files that is removed after the test.
 pub(crate) struct Files(TempDir);
 
 impl Files {

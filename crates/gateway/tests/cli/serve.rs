@@ -1,4 +1,4 @@
-//! `serve`: what it says, what signals do, and how it fails.
+//! `serve`: its output, its signals and its failures.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;

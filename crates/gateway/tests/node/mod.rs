@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long anything may take on a busy machine.
+/// Time allowed for any step on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A process that is killed if the test ends before it does.
+/// A process that is killed if the test ends first.
 pub(crate) struct Node {
     pub(crate) child: Child,
     pub(crate) port: u16,
@@ -30,7 +30,7 @@ impl Node {
         Self::start_by(&[], arguments, environment, stdout, stderr)
     }
 
-    /// Starts it by way of another program, which takes the command line at the end of its own.
+    /// Starts `fanwire` through another program, whose command line ends with that of `fanwire`.
     pub(crate) fn start_by(
         launcher: &[&str],
         arguments: &[&str],
@@ -72,7 +72,7 @@ impl Node {
         }
     }
 
-    /// The answer to `GET path` on the internal port.
+    /// Returns the response to `GET path` on the internal port.
     pub(crate) fn internal(&self, path: &str) -> String {
         request(
             self.internal_port,
@@ -84,7 +84,7 @@ impl Node {
         .unwrap_or_default()
     }
 
-    /// The value of a metric, which is named with its labels.
+    /// Returns the value of a metric, which is named with its labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = self.internal("/metrics");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -95,7 +95,7 @@ impl Node {
         wait_until("the node answers", || self.internal("/livez").starts_with("HTTP/1.1 200"));
     }
 
-    /// The first line of the answer to a request after which the connection stays open.
+    /// Returns the first line of the response to a request after which the connection stays open.
     pub(crate) fn first_line(&self, head: &str) -> String {
         let mut stream = connect(self.port).unwrap();
         stream.write_all(head.as_bytes()).unwrap();
@@ -104,7 +104,7 @@ impl Node {
         line
     }
 
-    /// A WebSocket client whose token is refused; returns when the node has closed it.
+    /// Connects a WebSocket client whose token is refused; returns when the node has closed it.
     pub(crate) fn refused_client(&self) {
         let mut stream = connect(self.port).unwrap();
         let handshake = format!(
@@ -137,7 +137,7 @@ fn connect(port: u16) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// What comes back for these bytes until the server closes.
+/// Sends these bytes, and returns the response until the server closes.
 pub(crate) fn request(port: u16, bytes: &str) -> std::io::Result<String> {
     let mut stream = connect(port)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
