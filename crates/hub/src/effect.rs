@@ -67,12 +67,12 @@ pub struct Membership {
 
 /// What a new subscription wants to know of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum RecoveryRequest {
     Nothing,
     /// Where the stream stands.
     Position,
     /// What came after the known position; if that cannot be said, `or_refuse` makes no subscription at all.
-    Missed {
+    Since {
         known: StreamPosition,
         or_refuse: bool,
     },
@@ -80,12 +80,12 @@ pub enum Wanted {
     Newest(StreamPosition),
 }
 
-impl Wanted {
+impl RecoveryRequest {
     /// From where the stream is to be recovered.
     pub fn known(&self) -> Option<&StreamPosition> {
         match self {
             Self::Nothing | Self::Position => None,
-            Self::Missed { known, .. } | Self::Newest(known) => Some(known),
+            Self::Since { known, .. } | Self::Newest(known) => Some(known),
         }
     }
 }
@@ -95,7 +95,7 @@ impl Wanted {
 pub enum TopicRequest {
     Subscribe {
         membership: Membership,
-        wanted: Wanted,
+        wanted: RecoveryRequest,
     },
     Unsubscribe {
         membership: Membership,

@@ -23,11 +23,11 @@ pub struct Full;
 struct Chunk {
     /// Empty once it was dropped.
     bytes: Bytes,
-    role: Role,
+    kind: ChunkKind,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Role {
+enum ChunkKind {
     Kept,
     /// Kept, and counted in `reply_bytes`.
     Reply,
@@ -70,12 +70,12 @@ impl Queue {
     /// Adds to the end, and says how many publications gave way. One message always fits an empty queue, however
     /// long it is.
     pub fn push(&mut self, bytes: Bytes, bytes_max: usize) -> Result<usize, Full> {
-        self.push_as(Role::Kept, bytes, bytes_max)
+        self.push_as(ChunkKind::Kept, bytes, bytes_max)
     }
 
     /// Adds a reply to the client itself.
     pub fn push_reply(&mut self, bytes: Bytes, bytes_max: usize) -> Result<usize, Full> {
-        self.push_as(Role::Reply, bytes, bytes_max)
+        self.push_as(ChunkKind::Reply, bytes, bytes_max)
     }
 
     /// Adds a publication of a topic with a policy, and says how many gave way.
@@ -86,10 +86,10 @@ impl Queue {
         bytes: Bytes,
         bytes_max: usize,
     ) -> Result<usize, Full> {
-        let role = match policy {
-            SlowPolicy::Close => Role::Kept,
-            SlowPolicy::DropOldest => Role::Droppable,
-            SlowPolicy::KeepLatest => Role::Latest(topic),
+        let kind = match policy {
+            SlowPolicy::Close => ChunkKind::Kept,
+            SlowPolicy::DropOldest => ChunkKind::Droppable,
+            SlowPolicy::KeepLatest => ChunkKind::Latest(topic),
         };
         let replaced = match policy {
             SlowPolicy::KeepLatest => self.latest.remove(&topic),
@@ -98,14 +98,14 @@ impl Queue {
         if let Some(replaced) = replaced {
             self.drop_chunk(replaced);
         }
-        let dropped = self.push_as(role, bytes, bytes_max)?;
+        let dropped = self.push_as(kind, bytes, bytes_max)?;
         Ok(dropped + usize::from(replaced.is_some()))
     }
 
     /// Adds the rest of something whose beginning was written, to an empty queue.
     pub fn push_rest(&mut self, rest: Bytes, is_reply: bool) {
         debug_assert!(self.is_empty());
-        self.append(if is_reply { Role::Reply } else { Role::Kept }, rest);
+        self.append(if is_reply { ChunkKind::Reply } else { ChunkKind::Kept }, rest);
         self.begun = true;
     }
 
@@ -114,7 +114,7 @@ impl Queue {
         self.chunks.truncate(usize::from(self.begun));
         self.bytes = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
         self.messages = self.chunks.len();
-        let is_reply = self.chunks.front().is_some_and(|first| matches!(first.role, Role::Reply));
+        let is_reply = self.chunks.front().is_some_and(|first| matches!(first.kind, ChunkKind::Reply));
         self.reply_bytes = if is_reply { self.bytes } else { 0 };
         self.droppable.clear();
         self.latest.clear();
@@ -141,7 +141,7 @@ impl Queue {
         self.bytes -= written;
         self.written += written as u64;
         while let Some(chunk) = self.chunks.front_mut() {
-            if matches!(chunk.role, Role::Reply) {
+            if matches!(chunk.kind, ChunkKind::Reply) {
                 self.reply_bytes -= written.min(chunk.bytes.len());
             }
             if written < chunk.bytes.len() {
@@ -179,7 +179,7 @@ impl Queue {
         self.written
     }
 
-    fn push_as(&mut self, role: Role, bytes: Bytes, bytes_max: usize) -> Result<usize, Full> {
+    fn push_as(&mut self, kind: ChunkKind, bytes: Bytes, bytes_max: usize) -> Result<usize, Full> {
         let mut dropped = 0;
         while self.bytes > 0
             && self.bytes + bytes.len() + (self.messages + 1) * Self::MESSAGE_BYTES > bytes_max
@@ -188,27 +188,27 @@ impl Queue {
             self.drop_chunk(oldest);
             dropped += 1;
         }
-        self.append(role, bytes);
+        self.append(kind, bytes);
         Ok(dropped)
     }
 
-    fn append(&mut self, role: Role, bytes: Bytes) {
+    fn append(&mut self, kind: ChunkKind, bytes: Bytes) {
         let number = self.first + self.chunks.len() as u64;
-        match role {
-            Role::Kept => {}
-            Role::Reply => self.reply_bytes += bytes.len(),
-            Role::Droppable => self.droppable.push_back(number),
-            Role::Latest(topic) => drop(self.latest.insert(topic, number)),
+        match kind {
+            ChunkKind::Kept => {}
+            ChunkKind::Reply => self.reply_bytes += bytes.len(),
+            ChunkKind::Droppable => self.droppable.push_back(number),
+            ChunkKind::Latest(topic) => drop(self.latest.insert(topic, number)),
         }
         self.bytes += bytes.len();
         self.messages += 1;
-        self.chunks.push_back(Chunk { bytes, role });
+        self.chunks.push_back(Chunk { bytes, kind });
     }
 
     /// Leaves the place of a chunk empty, whose number was taken from where it stood.
     fn drop_chunk(&mut self, number: u64) {
         let chunk = &mut self.chunks[(number - self.first) as usize];
-        chunk.role = Role::Kept;
+        chunk.kind = ChunkKind::Kept;
         self.bytes -= std::mem::take(&mut chunk.bytes).len();
         self.messages -= 1;
         if self.chunks.len() > 2 * self.messages + Self::DROPPED_CHUNKS_MAX {
@@ -223,10 +223,10 @@ impl Queue {
         self.droppable.clear();
         self.latest.clear();
         for (number, chunk) in self.chunks.iter().enumerate() {
-            match chunk.role {
-                Role::Kept | Role::Reply => {}
-                Role::Droppable => self.droppable.push_back(number as u64),
-                Role::Latest(topic) => drop(self.latest.insert(topic, number as u64)),
+            match chunk.kind {
+                ChunkKind::Kept | ChunkKind::Reply => {}
+                ChunkKind::Droppable => self.droppable.push_back(number as u64),
+                ChunkKind::Latest(topic) => drop(self.latest.insert(topic, number as u64)),
             }
         }
     }
@@ -234,12 +234,12 @@ impl Queue {
     /// The first chunk gives way no more: it is being written, or was.
     fn settle_first(&mut self) {
         let Some(chunk) = self.chunks.front_mut() else { return };
-        match chunk.role {
-            Role::Kept | Role::Reply => return,
-            Role::Droppable => drop(self.droppable.pop_front()),
-            Role::Latest(topic) => drop(self.latest.remove(&topic)),
+        match chunk.kind {
+            ChunkKind::Kept | ChunkKind::Reply => return,
+            ChunkKind::Droppable => drop(self.droppable.pop_front()),
+            ChunkKind::Latest(topic) => drop(self.latest.remove(&topic)),
         }
-        chunk.role = Role::Kept;
+        chunk.kind = ChunkKind::Kept;
     }
 }
 

@@ -12,7 +12,7 @@ use fanwire_protocol::wire::Pings;
 use fanwire_protocol::{ClientInfo, TopicName};
 use rustc_hash::FxHasher;
 
-use super::subscribe::{Origin, Plan};
+use super::subscribe::{Initiator, Plan};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Phase, Refusal, Session};
 use crate::effect::Effect;
@@ -188,7 +188,7 @@ fn plan_topics(
         if plans.len() == subscriptions_max {
             return Err(CloseReason::TopicLimit);
         }
-        plans.push((name, Plan::by_server(Origin::Connect, options, since)));
+        plans.push((name, Plan::by_server(Initiator::Connect, options, since)));
         Ok(())
     };
     for TopicGrant { topic, options } in &claims.topics {

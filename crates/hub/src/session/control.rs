@@ -8,7 +8,7 @@ use fanwire_protocol::reason::{Close, CloseReason, Unsubscribed};
 use fanwire_protocol::reply::Push;
 use fanwire_protocol::request::StreamPosition;
 
-use super::subscribe::{Origin, Plan};
+use super::subscribe::{Initiator, Plan};
 use super::timing::{AlreadyOver, ttl};
 use super::{Context, Phase, Session};
 use crate::effect::Completion;
@@ -81,7 +81,7 @@ impl Session {
         if self.is_at_limit(context) {
             return self.close(context, CloseReason::TopicLimit);
         }
-        let plan = Plan::by_server(Origin::Api(completion), options.clone(), recover_since.clone());
+        let plan = Plan::by_server(Initiator::Api(completion), options.clone(), recover_since.clone());
         self.join(context, topic.clone(), plan.living(ttl));
     }
 }

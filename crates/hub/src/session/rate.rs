@@ -21,7 +21,7 @@ pub(super) struct Bucket {
 
 /// Tokens that come in a second, and those that a bucket holds.
 #[derive(Clone, Copy)]
-struct Limit {
+struct RateLimit {
     per_second: u64,
     burst: u64,
 }
@@ -30,7 +30,7 @@ struct Limit {
 #[derive(Debug, Default)]
 pub struct UserRates(HashMap<Box<str>, Bucket>);
 
-impl Limit {
+impl RateLimit {
     fn token_nanos(self) -> u64 {
         1_000_000_000 / self.per_second.min(1_000_000_000)
     }
@@ -42,7 +42,7 @@ impl Bucket {
     }
 
     /// Takes a token; `false` if there is none.
-    fn take(&mut self, now_nanos: u64, limit: Limit) -> bool {
+    fn take(&mut self, now_nanos: u64, limit: RateLimit) -> bool {
         let full_at = self.full_at_nanos.max(now_nanos) + limit.token_nanos();
         let has_token = full_at <= now_nanos + limit.burst * limit.token_nanos();
         if has_token {
@@ -53,7 +53,7 @@ impl Bucket {
 }
 
 impl UserRates {
-    fn take(&mut self, user: &str, now: Now, limit: Limit) -> bool {
+    fn take(&mut self, user: &str, now: Now, limit: RateLimit) -> bool {
         let now = nanos(now);
         if let Some(bucket) = self.0.get_mut(user) {
             return bucket.take(now, limit);
@@ -76,7 +76,7 @@ impl Session {
     }
 
     fn has_token(&mut self, context: &Context<'_>) -> bool {
-        let limit = Limit {
+        let limit = RateLimit {
             per_second: context.settings.commands_per_second_max.into(),
             burst: context.settings.commands_burst_max.into(),
         };
@@ -94,7 +94,7 @@ impl Session {
     }
 
     fn user_has_token(&self, context: &mut Context<'_>) -> bool {
-        let limit = Limit {
+        let limit = RateLimit {
             per_second: context.settings.user_commands_per_second_max.into(),
             burst: context.settings.commands_burst_max.into(),
         };
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_table_of_one_user_is_kept_as_it_is() {
-        let limit = Limit { per_second: 1, burst: 10 };
+        let limit = RateLimit { per_second: 1, burst: 10 };
         let now = Now { millis: 0, unix_millis: 0 };
         let mut rates = UserRates::default();
         rates.0.reserve(20);

@@ -12,7 +12,7 @@ use fanwire_protocol::{ClientInfo, TopicName};
 use super::subscription::{Subscription, Traits};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Phase, Refusal, Session, named};
-use crate::effect::{Completion, Effect, Joined, Membership, TopicRequest, Wanted};
+use crate::effect::{Completion, Effect, Joined, Membership, RecoveryRequest, TopicRequest};
 use crate::namespace::SlowPolicy;
 use crate::permission::{Asker, may_read_history, may_read_presence, may_subscribe};
 use crate::registry::Subscriber;
@@ -20,7 +20,7 @@ use crate::{GrantOptions, NameError, Namespace, RecoveryMode, SubscriptionClaims
 
 /// Who wants the subscription, and so who is told of it.
 #[derive(Debug)]
-pub(super) enum Origin {
+pub(super) enum Initiator {
     /// The client, by the command of this id.
     Command(u32),
     /// The server, as part of connect.
@@ -32,7 +32,7 @@ pub(super) enum Origin {
 /// A subscription that passed every check.
 #[derive(Debug)]
 pub(super) struct Plan {
-    origin: Origin,
+    initiator: Initiator,
     options: GrantOptions,
     wishes: Wishes,
     /// Seconds until the credentials end.
@@ -42,8 +42,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn by_server(origin: Origin, options: GrantOptions, known: Option<StreamPosition>) -> Self {
-        Self { origin, options, wishes: Wishes::default(), ttl: None, known, or_refuse: false }
+    pub(super) fn by_server(
+        initiator: Initiator,
+        options: GrantOptions,
+        known: Option<StreamPosition>,
+    ) -> Self {
+        Self { initiator, options, wishes: Wishes::default(), ttl: None, known, or_refuse: false }
     }
 
     pub(super) fn living(self, ttl: Option<u32>) -> Self {
@@ -63,7 +67,7 @@ struct Wishes {
 #[derive(Debug)]
 pub(super) struct Subscribing {
     pub(super) topic: TopicName,
-    origin: Origin,
+    initiator: Initiator,
     traits: Traits,
     ttl: Option<u32>,
     data: Bytes,
@@ -78,7 +82,7 @@ pub(super) struct Subscribing {
 
 impl Subscribing {
     /// Returns the subscription as its client is told of it.
-    fn into_subscribed(self, joined: Joined) -> (Origin, Subscribed) {
+    fn into_subscribed(self, joined: Joined) -> (Initiator, Subscribed) {
         let Traits { positioned, recoverable, .. } = self.traits;
         let subscribed = Subscribed {
             ttl: self.ttl,
@@ -89,7 +93,7 @@ impl Subscribing {
             recovered: joined.recovered,
             data: self.data,
         };
-        (self.origin, subscribed)
+        (self.initiator, subscribed)
     }
 }
 
@@ -138,7 +142,7 @@ impl Session {
             }
         };
         let plan = Plan {
-            origin: Origin::Command(id),
+            initiator: Initiator::Command(id),
             options,
             wishes: Wishes {
                 positioned: request.positioned,
@@ -191,23 +195,23 @@ impl Session {
 
     /// Asks the topic's owner for the subscription.
     pub(super) fn join(&mut self, context: &mut Context<'_>, topic: TopicName, plan: Plan) {
-        let Plan { origin, options, wishes, ttl, known, or_refuse } = plan;
+        let Plan { initiator, options, wishes, ttl, known, or_refuse } = plan;
         // Every plan was made for a topic that has a namespace.
         let Ok(namespace) = context.namespace(topic.as_str()) else { return };
         let Some(client_info) = self.info.clone() else { return };
-        let traits = traits(context, namespace, &options, &wishes, &origin, &client_info.user);
+        let traits = traits(context, namespace, &options, &wishes, &initiator, &client_info.user);
         let wanted = wanted(namespace, traits, known, or_refuse);
         let has_own_info = !options.info.is_empty();
         let info = match has_own_info {
             false => client_info,
             true => Arc::new(ClientInfo { subscription: options.info, ..ClientInfo::clone(&client_info) }),
         };
-        if let Origin::Command(_) = origin {
+        if let Initiator::Command(_) = initiator {
             self.asked = self.asked.saturating_add(1);
         }
         self.work().subscribing.push(Subscribing {
             topic: topic.clone(),
-            origin,
+            initiator,
             traits,
             ttl,
             data: options.data,
@@ -236,25 +240,25 @@ impl Session {
             return;
         };
         let mut subscribing = self.work().subscribing.swap_remove(place);
-        if let Origin::Command(_) = subscribing.origin {
+        if let Initiator::Command(_) = subscribing.initiator {
             self.asked = self.asked.saturating_sub(1);
         }
         let waiting = std::mem::take(&mut subscribing.waiting);
         self.work().release(&waiting);
         let end_with = subscribing.end_with.take();
         match result {
-            Err(error) => match subscribing.origin {
-                Origin::Command(id) => context.refuse(id, error),
-                Origin::Connect => self.connect_subscribed(context, &topic, Err(error)),
-                Origin::Api(completion) => (completion.0)(error),
+            Err(error) => match subscribing.initiator {
+                Initiator::Command(id) => context.refuse(id, error),
+                Initiator::Connect => self.connect_subscribed(context, &topic, Err(error)),
+                Initiator::Api(completion) => (completion.0)(error),
             },
             Ok(joined) => {
                 self.add_subscription(context, &topic, &subscribing, membership);
-                let (origin, subscribed) = subscribing.into_subscribed(joined);
-                match origin {
-                    Origin::Command(id) => context.reply(id, Outcome::Subscribed(subscribed)),
-                    Origin::Connect => self.connect_subscribed(context, &topic, Ok(subscribed)),
-                    Origin::Api(_) => push_subscribed(context, &topic, subscribed),
+                let (initiator, subscribed) = subscribing.into_subscribed(joined);
+                match initiator {
+                    Initiator::Command(id) => context.reply(id, Outcome::Subscribed(subscribed)),
+                    Initiator::Connect => self.connect_subscribed(context, &topic, Ok(subscribed)),
+                    Initiator::Api(_) => push_subscribed(context, &topic, subscribed),
                 }
             }
         }
@@ -325,7 +329,7 @@ fn traits(
     namespace: &Namespace,
     options: &GrantOptions,
     wishes: &Wishes,
-    origin: &Origin,
+    initiator: &Initiator,
     user: &str,
 ) -> Traits {
     let overrides = options.overrides;
@@ -350,23 +354,28 @@ fn traits(
         joins: join_leave && (force_joins || wishes_joins),
         positioned,
         recoverable,
-        server_side: !matches!(origin, Origin::Command(_)),
+        server_side: !matches!(initiator, Initiator::Command(_)),
         slow: if is_gapless { SlowPolicy::Close } else { namespace.slow_policy },
     }
 }
 
-fn wanted(namespace: &Namespace, traits: Traits, known: Option<StreamPosition>, or_refuse: bool) -> Wanted {
+fn wanted(
+    namespace: &Namespace,
+    traits: Traits,
+    known: Option<StreamPosition>,
+    or_refuse: bool,
+) -> RecoveryRequest {
     if !traits.positioned {
-        return Wanted::Nothing;
+        return RecoveryRequest::Nothing;
     }
     let known = known.filter(|_| traits.recoverable);
     match (namespace.recovery_mode, known) {
-        (RecoveryMode::Stream, Some(known)) => Wanted::Missed { known, or_refuse },
-        (RecoveryMode::Cache, Some(known)) => Wanted::Newest(known),
+        (RecoveryMode::Stream, Some(known)) => RecoveryRequest::Since { known, or_refuse },
+        (RecoveryMode::Cache, Some(known)) => RecoveryRequest::Newest(known),
         (RecoveryMode::Cache, None) if traits.recoverable && namespace.auto_cache_recover => {
-            Wanted::Newest(StreamPosition::default())
+            RecoveryRequest::Newest(StreamPosition::default())
         }
-        (_, None) => Wanted::Position,
+        (_, None) => RecoveryRequest::Position,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fanwire_broker::{EngineError, HistoryPage, HistoryQuery, Member, Publish, Published, ReadLimit, Since};
 use fanwire_hub::HistoryBounds;
-use fanwire_hub::effect::{Answer, Membership, TopicRequest, Wanted};
+use fanwire_hub::effect::{Answer, Membership, RecoveryRequest, TopicRequest};
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
@@ -36,7 +36,7 @@ pub(super) enum Job {
 pub(super) struct SubscribeJob {
     pub from: Address,
     pub membership: Membership,
-    pub wanted: Wanted,
+    pub wanted: RecoveryRequest,
     /// For the recovered publications.
     pub allowance: Option<ReadAllowance>,
 }

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use fanwire_broker::{HistoryQuery, Member, ReadLimit, Recovery, Since};
-use fanwire_hub::effect::{Answer, Joined, Membership, TopicRequest, Wanted};
+use fanwire_hub::effect::{Answer, Joined, Membership, RecoveryRequest, TopicRequest};
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::request::StreamPosition;
@@ -172,19 +172,23 @@ impl Topics {
         let Some(history) = history else { return Ok(Joined::default()) };
         let bytes_max = subscribe.bytes_max();
         match &subscribe.wanted {
-            Wanted::Nothing => Ok(Joined::default()),
-            Wanted::Position => Ok(unrecovered(self.position(name), false)),
-            Wanted::Missed { known, .. } => self.missed(name, known, bytes_max, history).await,
-            Wanted::Newest(known) => self.newest(name, known, bytes_max, history).await,
+            RecoveryRequest::Nothing => Ok(Joined::default()),
+            RecoveryRequest::Position => Ok(unrecovered(self.position(name), false)),
+            RecoveryRequest::Since { known, .. } => self.missed(name, known, bytes_max, history).await,
+            RecoveryRequest::Newest(known) => self.newest(name, known, bytes_max, history).await,
         }
     }
 
     /// Counts the result of a recovery, and refuses a subscription that needs it if it failed.
-    fn judge(&self, wanted: &Wanted, result: Result<Joined, RequestError>) -> Result<Joined, RequestError> {
+    fn judge(
+        &self,
+        wanted: &RecoveryRequest,
+        result: Result<Joined, RequestError>,
+    ) -> Result<Joined, RequestError> {
         let or_refuse = match wanted {
-            Wanted::Nothing | Wanted::Position => return result,
-            Wanted::Missed { or_refuse, .. } => *or_refuse,
-            Wanted::Newest(_) => false,
+            RecoveryRequest::Nothing | RecoveryRequest::Position => return result,
+            RecoveryRequest::Since { or_refuse, .. } => *or_refuse,
+            RecoveryRequest::Newest(_) => false,
         };
         let joined = result?;
         let counters = &self.counters;

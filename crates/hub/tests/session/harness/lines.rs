@@ -3,7 +3,7 @@
 //! A reply is its JSON, with the client's id written as `client-N`. A request to a topic's owner begins with the
 //! topic's name. Moved places have no line: they are the shard's own business.
 
-use fanwire_hub::effect::{Effect, Membership, TopicRequest, Wanted};
+use fanwire_hub::effect::{Effect, Membership, RecoveryRequest, TopicRequest};
 use fanwire_protocol::ClientInfo;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{CloseReason, RequestError};
@@ -87,15 +87,15 @@ fn request_line(request: &TopicRequest) -> String {
     match request {
         TopicRequest::Subscribe { membership, wanted } => {
             let wanted = match wanted {
-                Wanted::Nothing => String::new(),
-                Wanted::Position => ", wants the position".into(),
-                Wanted::Missed { known, or_refuse: false } => {
+                RecoveryRequest::Nothing => String::new(),
+                RecoveryRequest::Position => ", wants the position".into(),
+                RecoveryRequest::Since { known, or_refuse: false } => {
                     format!(", wants what came after {}", at(known))
                 }
-                Wanted::Missed { known, or_refuse: true } => {
+                RecoveryRequest::Since { known, or_refuse: true } => {
                     format!(", wants what came after {} or nothing", at(known))
                 }
-                Wanted::Newest(known) => format!(", wants the newest, has {}", at(known)),
+                RecoveryRequest::Newest(known) => format!(", wants the newest, has {}", at(known)),
             };
             format!("subscribe{}{wanted}", member(membership))
         }
