@@ -146,7 +146,7 @@ impl Shard {
         self.effects.clear();
         let mut context = Context {
             settings: &self.settings,
-            topics: &self.topics,
+            namespaces: &self.topics,
             tokens: &OneToken,
             version: "bench",
             registry: &mut self.registry,

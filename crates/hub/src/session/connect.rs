@@ -62,7 +62,7 @@ impl Session {
         let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| RequestError::Expired)?;
         self.grants = fingerprint(&claims.topics);
         let plans = plan_topics(context, &claims, request.topics)?;
-        claims.check(context.settings.info_format, context.topics)?;
+        claims.check(context.settings.info_format, context.namespaces)?;
         let client = self.client;
         self.info = Some(Arc::new(ClientInfo {
             user: claims.user,
@@ -196,7 +196,7 @@ fn plan_topics(
         add(topic, options.clone(), asked.remove(&**topic).flatten())?;
     }
     if let Some(personal) = context.settings.personal_topic.as_ref().filter(|_| !claims.user.is_empty()) {
-        let topic = context.topics.personal_topic(&personal.namespace, &claims.user);
+        let topic = context.namespaces.personal_topic(&personal.namespace, &claims.user);
         let topic =
             topic.map_err(|error| Close::mistake(Mistake::NoPersonalTopic(error.to_string().into())))?;
         context.namespace(&topic).map_err(|error| Refusal::name(error, Mistake::TokenUserName))?;
@@ -211,7 +211,7 @@ fn plan_topics(
             }
             Err(_) => continue,
         };
-        if may_subscribe(context.settings, context.topics, namespace, &topic, &claims.user) {
+        if may_subscribe(context.settings, context.namespaces, namespace, &topic, &claims.user) {
             add(&topic, GrantOptions::default(), since)?;
         }
     }

@@ -66,7 +66,7 @@ impl Now {
 #[expect(missing_debug_implementations, reason = "a bundle of borrows, made and dropped for one call")]
 pub struct Context<'a> {
     pub settings: &'a ClientSettings,
-    pub topics: &'a Namespaces,
+    pub namespaces: &'a Namespaces,
     pub tokens: &'a dyn Verify,
     /// What the server calls itself in the connect result.
     pub version: &'static str,
@@ -79,7 +79,7 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     fn namespace(&self, topic: &str) -> Result<&'a Namespace, NameError> {
-        self.topics.of(topic)
+        self.namespaces.of(topic)
     }
 }
 
@@ -420,7 +420,7 @@ mod tests {
         let mut effects = Vec::new();
         let mut context = Context {
             settings: &settings,
-            topics: &topics,
+            namespaces: &topics,
             tokens: &NoTokens,
             version: "test",
             registry: &mut registry,

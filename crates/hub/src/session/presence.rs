@@ -25,7 +25,7 @@ impl Session {
         let topic = named(topic).map_err(|why| self.close(context, why)).ok()?;
         let allowed = context.namespace(topic.as_str()).map_err(Refusal::from).and_then(|namespace| {
             let subscribed = self.subscription(context, topic.as_str()).is_some();
-            let asker = Asker::new(context.topics, namespace, topic.as_str(), self.user(), subscribed);
+            let asker = Asker::new(context.namespaces, namespace, topic.as_str(), self.user(), subscribed);
             if !namespace.presence {
                 Err(RequestError::NotAvailable.into())
             } else if !may_read_presence(context.settings, namespace, asker) {

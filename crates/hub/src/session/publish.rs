@@ -16,7 +16,7 @@ impl Session {
         };
         let checked = context.namespace(topic.as_str()).map_err(Refusal::from).and_then(|namespace| {
             let subscribed = self.subscription(context, topic.as_str()).is_some();
-            let asker = Asker::new(context.topics, namespace, topic.as_str(), self.user(), subscribed);
+            let asker = Asker::new(context.namespaces, namespace, topic.as_str(), self.user(), subscribed);
             check(context, namespace, asker, &request)
         });
         if let Err(refusal) = checked {

@@ -116,7 +116,7 @@ impl Session {
         if request.unserved == Some(Unserved::Delta) {
             return Err(Close::mistake(Mistake::Unserved(Unserved::Delta)).into());
         }
-        if topic.as_str().len() > context.topics.rules.length_max {
+        if topic.as_str().len() > context.namespaces.rules.length_max {
             return Err(NameError::TooLong.into());
         }
         if self.is_subscribed_or_about_to(context, topic.as_str()) {
@@ -137,7 +137,7 @@ impl Session {
             None => (GrantOptions::default(), None),
             Some(claims) => {
                 let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| RequestError::Expired)?;
-                claims.check(context.topics)?;
+                claims.check(context.namespaces)?;
                 (claims.options, ttl)
             }
         };
@@ -165,7 +165,7 @@ impl Session {
         token: &str,
     ) -> Result<Option<SubscriptionClaims>, Refusal> {
         if token.is_empty() {
-            let may = may_subscribe(context.settings, context.topics, namespace, topic, self.user());
+            let may = may_subscribe(context.settings, context.namespaces, namespace, topic, self.user());
             return if may { Ok(None) } else { Err(RequestError::PermissionDenied.into()) };
         }
         let claims = context.tokens.subscription(token, context.now.unix()).map_err(|error| match error {

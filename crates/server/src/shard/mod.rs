@@ -391,7 +391,7 @@ impl Shard {
         {
             let mut context = Context {
                 settings: &self.node.settings.client,
-                topics: &self.node.settings.namespaces,
+                namespaces: &self.node.settings.namespaces,
                 tokens: &Proof(&self.node),
                 version: VERSION,
                 registry: &mut self.registry,

@@ -210,7 +210,7 @@ impl TestShard {
         let mut effects = Vec::new();
         let mut context = Context {
             settings: &self.settings,
-            topics: &self.topics,
+            namespaces: &self.topics,
             tokens: &self.tokens,
             version: "test",
             registry: &mut self.registry,
