@@ -4,11 +4,11 @@
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, Joined, TopicRequest};
 use fanwire_hub::session::Session;
 use fanwire_protocol::TopicName;
-use fanwire_protocol::reason::{CloseReason, RequestError};
+use fanwire_protocol::reason::RequestError;
 use rustc_hash::FxHashMap;
 
 use super::Shard;
-use super::connection::{Connection, Peer, Role};
+use super::connection::Connection;
 use super::fair_queue::User;
 use super::reads::{Asker, Question};
 use crate::allowance::ReadAllowance;
@@ -199,17 +199,6 @@ impl Shard {
             }
             self.cut_off(slot);
         }
-    }
-
-    /// Ends a connection that takes too little, and frees what waits for it at once: it would not read a goodbye.
-    fn cut_off(&mut self, slot: u32) {
-        self.end(slot);
-        let is_open =
-            self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. }));
-        if is_open {
-            self.start_closing(slot, Peer::IsDone, Some(CloseReason::Slow));
-        }
-        self.remove(slot);
     }
 }
 

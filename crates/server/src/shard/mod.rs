@@ -6,7 +6,9 @@
 mod adopt;
 mod answers;
 mod connection;
+mod closing;
 mod drain_schedule;
+mod effects;
 mod encrypted;
 mod fair_queue;
 mod fanout;

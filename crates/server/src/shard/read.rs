@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_protocol::reason::{Close, CloseReason, Mistake};
 use fanwire_protocol::request::Request;
-use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, Stop, close_frame, framed};
+use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, Stop, framed};
 use fanwire_protocol::wire::Malformed;
 
 use super::connection::{Bounds, Connection, Peer, Role};
@@ -312,21 +312,6 @@ impl Shard {
         let frame = framed(opcode, |to| to.extend_from_slice(payload));
         let frame = self.deflated(slot, frame);
         self.send(slot, frame);
-    }
-
-    /// The peer closed: answer with the same code (RFC 6455 section 5.5.1) and go.
-    fn follow_close(&mut self, slot: u32, code: Option<u16>) {
-        let frame = code.map_or_else(|| bytes::Bytes::from_static(&[0x88, 0]), |code| close_frame(code, ""));
-        self.end(slot);
-        self.send(slot, frame);
-        self.start_closing(slot, Peer::IsDone, None);
-    }
-
-    /// The peer has gone without a word, or has said all it had to say: it may still read what it asked for.
-    fn leave(&mut self, slot: u32) {
-        self.end(slot);
-        self.write(slot);
-        self.remove(slot);
     }
 }
 

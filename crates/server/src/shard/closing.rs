@@ -1,0 +1,133 @@
+//! The ends of connections: closed by the server, by their peers, or gone.
+
+use fanwire_protocol::centrifuge::codes;
+use fanwire_protocol::reason::{Close, CloseReason};
+use fanwire_protocol::websocket::{self, close_frame};
+
+use super::connection::{Peer, Role};
+use super::{CLOSE_PATIENCE, Shard};
+
+impl Shard {
+    /// Gives back what a connection's session holds, without a word to the client.
+    pub(super) fn end(&mut self, slot: u32) {
+        self.with_session(slot, |session, context| session.end(context));
+    }
+
+    /// Ends the session, says why, and starts to close.
+    pub(super) fn close(&mut self, slot: u32, close: impl Into<Close>) {
+        let close = close.into();
+        self.end(slot);
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if matches!(connection.role, Role::Closing { .. }) {
+            return;
+        }
+        if let Some(session) = connection.session() {
+            let (code, reason) = codes::close(&close);
+            tracing::debug!(client = %session.client(), user = session.user(), code, %reason, "closing");
+        }
+        // Nothing that waited is worth sending to a client that was closed for being slow.
+        if close.reason.discards_queue() {
+            connection.chain = Default::default();
+            self.queued_bytes -= connection.queued_bytes();
+            if let Some(queue) = &mut connection.queue {
+                queue.keep_begun();
+            }
+            self.queued_bytes += connection.queued_bytes();
+        }
+        let goodbye = match connection.session() {
+            Some(session) => session.wire().goodbye(&close),
+            None => {
+                let (code, reason) = codes::close(&close);
+                websocket::close_frame(code, &reason)
+            }
+        };
+        self.send(slot, goodbye);
+        self.start_closing(slot, Peer::MayFollow, Some(close.reason));
+    }
+
+    /// Takes nothing more from the connection. `reason` is the server's, if it was the server who closed.
+    pub(super) fn start_closing(&mut self, slot: u32, peer: Peer, reason: Option<CloseReason>) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let code = reason.map_or(u32::MAX, |reason| codes::close_number(reason).into());
+        self.counters.connections_closed.count(code);
+        if let Role::Client(session) = &connection.role {
+            self.clients.remove(&session.client());
+            let connections = &self.counters.connections[session.wire() as usize];
+            connections.set(connections.value() - 1);
+            let compressed = &self.counters.connections_compressed;
+            compressed.set(compressed.value() - u64::from(connection.deflate.is_some()));
+        }
+        if std::mem::take(&mut connection.is_client) {
+            self.counters.clients.set(self.counters.clients.value() - 1);
+        }
+        connection.held = None;
+        connection.forget_commands();
+        let key = connection.key(slot);
+        let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
+        connection.role = Role::Closing { until_millis, peer };
+        self.forget_reads(key);
+        self.schedule(slot);
+        self.resume(slot);
+    }
+
+    /// Finishes a closing connection once everything is written: at once if the peer has closed, else after it
+    /// follows or its time is up.
+    pub(super) fn remove_if_done(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if let Role::Closing { peer, .. } = connection.role
+            && connection.is_flushed()
+        {
+            if peer == Peer::IsDone {
+                self.remove(slot);
+            } else {
+                connection.socket.finish();
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) {
+        if self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. })) {
+            self.start_closing(slot, Peer::IsDone, None);
+        }
+        let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
+        self.queued_bytes -= connection.queued_bytes();
+        self.reads.replied -= connection.replied_bytes as usize;
+        connection.socket.part();
+        self.readiness.remove(connection.socket.source());
+        self.shrink_if_sparse();
+    }
+
+    /// Gives memory back after many connections left together.
+    fn shrink_if_sparse(&mut self) {
+        if self.connections.is_empty() {
+            self.connections.shrink_to_fit();
+            self.clients.shrink_to_fit();
+        }
+    }
+
+    /// Ends a connection that takes too little, and frees what waits for it at once: it would not read a goodbye.
+    pub(super) fn cut_off(&mut self, slot: u32) {
+        self.end(slot);
+        let is_open =
+            self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. }));
+        if is_open {
+            self.start_closing(slot, Peer::IsDone, Some(CloseReason::Slow));
+        }
+        self.remove(slot);
+    }
+
+    /// The peer closed: answer with the same code (RFC 6455 section 5.5.1) and go.
+    pub(super) fn follow_close(&mut self, slot: u32, code: Option<u16>) {
+        let frame = code.map_or_else(|| bytes::Bytes::from_static(&[0x88, 0]), |code| close_frame(code, ""));
+        self.end(slot);
+        self.send(slot, frame);
+        self.start_closing(slot, Peer::IsDone, None);
+    }
+
+    /// The peer has gone without a word, or has said all it had to say: it may still read what it asked for.
+    pub(super) fn leave(&mut self, slot: u32) {
+        self.end(slot);
+        self.write(slot);
+        self.remove(slot);
+    }
+}
