@@ -55,29 +55,38 @@ impl From<&Reply> for ReplyMessage {
 
 impl From<&Push> for ReplyMessage {
     fn from(push: &Push) -> Self {
-        let push = match push {
+        match push {
             Push::Publication { topic, publication, epoch } => {
                 let mut publication = PublicationMessage::from(&**publication);
                 if let Some(epoch) = epoch {
                     epoch.as_str().clone_into(&mut publication.epoch);
                 }
-                PushMessage { publication: Some(publication), ..PushMessage::to(topic) }
+                PushMessage { publication: Some(publication), ..PushMessage::to(topic) }.into()
             }
-            Push::Join { topic, info } => PushMessage { join: Some(info.into()), ..PushMessage::to(topic) },
-            Push::Leave { topic, info } => PushMessage { leave: Some(info.into()), ..PushMessage::to(topic) },
+            Push::Join { topic, info } => {
+                PushMessage { join: Some(info.into()), ..PushMessage::to(topic) }.into()
+            }
+            Push::Leave { topic, info } => {
+                PushMessage { leave: Some(info.into()), ..PushMessage::to(topic) }.into()
+            }
             Push::Subscribed { topic, subscription } => {
-                PushMessage { subscribe: Some(subscription.into()), ..PushMessage::to(topic) }
+                PushMessage { subscribe: Some(subscription.into()), ..PushMessage::to(topic) }.into()
             }
             Push::Unsubscribed { topic, reason } => {
                 let (code, reason) = codes::unsubscribed(*reason);
                 let unsubscribe = Unsubscribe { code, reason: reason.to_owned() };
-                PushMessage { unsubscribe: Some(unsubscribe), ..PushMessage::to(topic) }
+                PushMessage { unsubscribe: Some(unsubscribe), ..PushMessage::to(topic) }.into()
             }
             Push::Refreshed { ttl } => {
                 let refresh = Refresh { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };
-                PushMessage { refresh: Some(refresh), ..PushMessage::default() }
+                PushMessage { refresh: Some(refresh), ..PushMessage::default() }.into()
             }
-        };
+        }
+    }
+}
+
+impl From<PushMessage> for ReplyMessage {
+    fn from(push: PushMessage) -> Self {
         Self { push: Some(push), ..Self::default() }
     }
 }
