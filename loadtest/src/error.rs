@@ -21,7 +21,7 @@ pub(crate) enum LoadError {
     FileLimit { wanted: usize, needed: u64, limit: u64 },
     #[error("set-up failed: {live} of {wanted} connections are subscribed, {lost} were lost{reasons}")]
     SetUp { wanted: usize, live: usize, lost: usize, reasons: String },
-    #[error("interrupted; what was started is ended")]
+    #[error("interrupted; all started servers are stopped")]
     Interrupted,
     #[error("{0}")]
     NotStarted(Box<LoadError>),

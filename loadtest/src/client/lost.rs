@@ -25,7 +25,7 @@ pub(crate) enum Lost {
     Frame(#[from] ServerFrameError),
     #[error("a compressed message cannot be inflated: {0}")]
     Inflate(#[from] InflateError),
-    #[error("an event, a line or a command is longer than any here can be")]
+    #[error("an event, a line or a command is too long")]
     TooLong,
     #[error("the server does not read: a small write did not fit")]
     Unread,

@@ -43,7 +43,7 @@ impl<A: Api> HttpPublisher<A> {
             self.outstanding = self
                 .outstanding
                 .checked_sub(1)
-                .ok_or_else(|| LoadError::Unreadable("an answer nobody asked for".to_owned()))?;
+                .ok_or_else(|| LoadError::Unreadable("a response without a request".to_owned()))?;
         }
         self.kept.received.drain(..taken);
         Ok(())
