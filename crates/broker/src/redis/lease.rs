@@ -37,7 +37,7 @@ pub(super) struct Lease {
 /// The results of heartbeats. Sent after each, successful or not.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heartbeats {
-    /// How many times the lease had vanished although the node was not fenced: Redis has lost data.
+    /// The number of times that the lease had vanished although the node was not fenced: Redis has lost data.
     pub(super) lapses: u64,
     /// Nodes whose lease has ended, if this node may remove their members.
     pub(super) ended: Vec<Incarnation>,
