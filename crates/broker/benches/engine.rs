@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fanwire_broker::{Engine, Event, HistoryOptions, Member, Peer, Publish, Redis};
+use fanwire_broker::{Engine, Event, HistoryOptions, Member, NewPublication, Peer, Redis};
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use redis_server::{RedisServer, wait_until_up};
 use rustix::time::{ClockId, clock_gettime};
@@ -70,7 +70,7 @@ async fn publish(server: &RedisServer) {
             for topic in &topics {
                 let (engine, topic) = (Engine::Redis(redis.clone()), topic.clone());
                 publishers.push(tokio::task::spawn_local(async move {
-                    let publish = Publish { data: payload(), history, ..Publish::default() };
+                    let publish = NewPublication { data: payload(), history, ..NewPublication::default() };
                     let mut published = 0;
                     while Instant::now() < until {
                         let results = engine.publish_group(&topic, vec![publish.clone(); group]).await;

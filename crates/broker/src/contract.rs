@@ -81,7 +81,7 @@ impl Event {
 
 /// A request to publish.
 #[derive(Clone, Debug, Default)]
-pub struct Publish {
+pub struct NewPublication {
     /// The payload.
     pub data: Bytes,
     /// The publishing client; `None` when a backend publishes.

@@ -10,8 +10,8 @@ use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 #[cfg(doc)]
 use crate::contract::UNPUBLISHED_META_TTL_MAX;
 use crate::contract::{
-    EngineError, Event, HistoryPage, HistoryQuery, Member, PresenceStats, Publish, Published, ReadLimit,
-    Recovery, Since, Usage,
+    EngineError, Event, HistoryPage, HistoryQuery, Member, NewPublication, PresenceStats, Published,
+    ReadLimit, Recovery, Since, Usage,
 };
 use crate::memory::{Memory, MemorySettings};
 use crate::redis::Redis;
@@ -58,7 +58,11 @@ impl Engine {
     }
 
     /// Stores a publication if it has history options and delivers it to subscribers, in one step.
-    pub async fn publish(&self, topic: &TopicName, publish: Publish) -> Result<Published, EngineError> {
+    pub async fn publish(
+        &self,
+        topic: &TopicName,
+        publish: NewPublication,
+    ) -> Result<Published, EngineError> {
         match self {
             Self::Memory(memory) => Ok(memory.publish(topic, publish)),
             Self::Redis(redis) => redis.publish(topic, publish).await,
@@ -70,7 +74,7 @@ impl Engine {
     pub async fn publish_group(
         &self,
         topic: &TopicName,
-        group: Vec<Publish>,
+        group: Vec<NewPublication>,
     ) -> Vec<Result<Published, EngineError>> {
         match self {
             Self::Memory(memory) => {

@@ -13,8 +13,8 @@ mod redis;
 pub mod planted;
 
 pub use contract::{
-    EngineError, Event, HistoryOptions, HistoryPage, HistoryQuery, Member, PresenceStats, Publish, Published,
-    ReadLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX, Usage,
+    EngineError, Event, HistoryOptions, HistoryPage, HistoryQuery, Member, NewPublication, PresenceStats,
+    Published, ReadLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX, Usage,
 };
 pub use engine::Engine;
 pub use memory::{Memory, MemorySettings};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, HistoryOptions, HistoryQuery, Member, MemorySettings, Publish, Published, Since,
+    Engine, HistoryOptions, HistoryQuery, Member, MemorySettings, NewPublication, Published, Since,
     UNPUBLISHED_META_TTL_MAX, Usage,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, TopicName};
@@ -31,8 +31,8 @@ fn topic(name: &str) -> TopicName {
     TopicName::new(name).unwrap()
 }
 
-fn kept(data: impl Into<Bytes>) -> Publish {
-    Publish { data: data.into(), history: Some(HISTORY), ..Publish::default() }
+fn kept(data: impl Into<Bytes>) -> NewPublication {
+    NewPublication { data: data.into(), history: Some(HISTORY), ..NewPublication::default() }
 }
 
 async fn keep(engine: &Engine, name: &str, data: impl Into<Bytes>) -> Position {
@@ -50,7 +50,7 @@ async fn a_name_that_was_only_asked_about_is_soon_forgotten() {
     let engine = engine(MemorySettings::default());
     let month = 30 * 24 * 60 * 60 * SECOND;
     let options = HistoryOptions { meta_ttl: month, ..HISTORY };
-    let published = Publish { history: Some(options), ..Publish::default() };
+    let published = NewPublication { history: Some(options), ..NewPublication::default() };
     let published = engine.publish(&topic("published"), published).await.unwrap().position.unwrap();
     let ask = async |name: &str| engine.recover(&topic(name), None, 0, month).await.unwrap().top;
     ask("published").await;
@@ -104,7 +104,7 @@ async fn topics_without_a_stream_end_at_once() {
     let topic = topic("t");
     engine.unsubscribe(&topic).await.unwrap();
     engine.remove_history(&topic).await.unwrap();
-    engine.publish(&topic, Publish::default()).await.unwrap();
+    engine.publish(&topic, NewPublication::default()).await.unwrap();
     engine.presence(&topic, usize::MAX).await.unwrap();
     engine.remove_presence(&topic, ClientId(Uuid::nil())).await.unwrap();
     assert_eq!(engine.usage().topics, 0);
@@ -196,7 +196,8 @@ async fn a_flood_of_names_costs_the_flood() {
     let month = 30 * 24 * 60 * 60 * SECOND;
     let options = HistoryOptions { size: 10, ttl: month, meta_ttl: month };
     let publish = async |name: &str| {
-        let publish = Publish { data: "data".into(), history: Some(options), ..Publish::default() };
+        let publish =
+            NewPublication { data: "data".into(), history: Some(options), ..NewPublication::default() };
         engine.publish(&topic(name), publish).await.unwrap().position.unwrap()
     };
     // One is read again later, one has a subscriber, one is only published to, one is as young as the flood.
@@ -250,8 +251,11 @@ async fn endless_lifetimes_do_not_overflow_the_clock() {
     let settings = MemorySettings { idempotency_ttl: Duration::MAX, ..MemorySettings::default() };
     let engine = engine(settings);
     let forever = HistoryOptions { size: usize::MAX, ttl: Duration::MAX, meta_ttl: Duration::MAX };
-    let publish =
-        Publish { history: Some(forever), idempotency_key: Some("key".into()), ..Publish::default() };
+    let publish = NewPublication {
+        history: Some(forever),
+        idempotency_key: Some("key".into()),
+        ..NewPublication::default()
+    };
     let first = engine.publish(&topic("t"), publish.clone()).await.unwrap();
     engine.sweep();
     let repeat = engine.publish(&topic("t"), publish).await.unwrap();

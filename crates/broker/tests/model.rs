@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, EngineError, Event, HistoryOptions, HistoryQuery, MemorySettings, Publish, Published, Since,
-    Usage,
+    Engine, EngineError, Event, HistoryOptions, HistoryQuery, MemorySettings, NewPublication, Published,
+    Since, Usage,
 };
 use fanwire_protocol::{Epoch, Position, Publication, TopicName};
 use proptest::collection::vec;
@@ -183,7 +183,7 @@ impl Run {
             Step::Publish { topic, size, ttl, key, version, version_epoch } => {
                 let history =
                     HistoryOptions { size, ttl: half_seconds(ttl), meta_ttl: half_seconds(META_TTL) };
-                let publish = Publish {
+                let publish = NewPublication {
                     history: Some(history),
                     version,
                     version_epoch: version_epoch.to_string().into(),
@@ -208,10 +208,14 @@ impl Run {
         assert_eq!(self.delivered.take(), std::mem::take(&mut self.expected));
     }
 
-    fn publication(&mut self, key: Option<u8>) -> Publish {
+    fn publication(&mut self, key: Option<u8>) -> NewPublication {
         self.published += 1;
         let idempotency_key = key.map(|key| key.to_string().into());
-        Publish { data: self.published.to_string().into(), idempotency_key, ..Publish::default() }
+        NewPublication {
+            data: self.published.to_string().into(),
+            idempotency_key,
+            ..NewPublication::default()
+        }
     }
 
     /// `kept` holds size, ttl, version and version epoch.
@@ -219,7 +223,7 @@ impl Run {
         &mut self,
         index: usize,
         key: Option<u8>,
-        publish: Publish,
+        publish: NewPublication,
         kept: Option<(usize, u64, u64, u8)>,
     ) {
         let data = publish.data.clone();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, EngineError, HistoryOptions, Member, Peer, PresenceStats, Publish, ReadLimit, Redis, Since,
+    Engine, EngineError, HistoryOptions, Member, NewPublication, Peer, PresenceStats, ReadLimit, Redis, Since,
 };
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use redis_server::{RedisServer, wait_until_up};
@@ -95,7 +95,8 @@ async fn a_part_of_what_was_missed_is_read_alone() {
     let (node, topic, hour) = (up(&server).await, topic("t"), Duration::from_secs(3600));
     let history = Some(HistoryOptions { size: 100, ttl: hour, meta_ttl: hour });
     for _ in 0..100 {
-        let publish = Publish { data: vec![b'x'; 100_000].into(), history, ..Publish::default() };
+        let publish =
+            NewPublication { data: vec![b'x'; 100_000].into(), history, ..NewPublication::default() };
         node.publish(&topic, publish).await.unwrap();
     }
     let mut offset = 0;

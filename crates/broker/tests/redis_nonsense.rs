@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fanwire_broker::{
-    Engine, EngineError, HistoryOptions, LinkError, LinkState, Member, Peer, Publish, Published, Redis,
-    RedisSettings,
+    Engine, EngineError, HistoryOptions, LinkError, LinkState, Member, NewPublication, Peer, Published,
+    Redis, RedisSettings,
 };
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use tracing::field::{Field, Visit};
@@ -90,8 +90,13 @@ async fn answers_that_make_no_sense_are_refused() {
         let (engine, topic, minute) = (Engine::Redis(redis.clone()), topic(), Duration::from_secs(60));
         let refused = Err(EngineError::Refused);
         assert_eq!(engine.publish(&topic, kept()).await, refused, "{answer:?}");
-        assert_eq!(engine.publish(&topic, Publish { version: 1, ..kept() }).await, refused, "{answer:?}");
-        let group = vec![kept(), kept(), Publish { version: 1, ..kept() }, Publish::default(), kept()];
+        assert_eq!(
+            engine.publish(&topic, NewPublication { version: 1, ..kept() }).await,
+            refused,
+            "{answer:?}"
+        );
+        let group =
+            vec![kept(), kept(), NewPublication { version: 1, ..kept() }, NewPublication::default(), kept()];
         let results = engine.publish_group(&topic, group).await;
         let live = Ok(Published { position: None, suppressed: false });
         assert_eq!(results, [refused, refused, refused, live, refused], "{answer:?}");
@@ -130,7 +135,7 @@ async fn answers_that_cannot_be_read_end_their_connection() {
         };
         let redis = engine(settings);
         wait_until_up(&redis).await;
-        let group = vec![kept(), Publish::default()];
+        let group = vec![kept(), NewPublication::default()];
         let results = Engine::Redis(redis.clone()).publish_group(&topic(), group).await;
         assert_eq!(results, [Err(EngineError::Unavailable); 2], "{answer:?}");
         let mut state = redis.state();
@@ -227,7 +232,7 @@ async fn a_refusal_names_keys_and_nothing_else_of_a_command() {
     });
     let redis = server.engine();
     wait_until_up(&redis).await;
-    let secret = Publish { data: "secret".into(), ..kept() };
+    let secret = NewPublication { data: "secret".into(), ..kept() };
     assert_eq!(Engine::Redis(redis).publish(&topic(), secret).await, Err(EngineError::Foreign));
     let lines = lines.lock().unwrap();
     assert!(lines.iter().any(|line| line.contains("fanwire:default:s:{t}")), "{lines:?}");
@@ -290,9 +295,12 @@ fn topic() -> TopicName {
     TopicName::new("t").unwrap()
 }
 
-fn kept() -> Publish {
+fn kept() -> NewPublication {
     let minute = Duration::from_secs(60);
-    Publish { history: Some(HistoryOptions { size: 1, ttl: minute, meta_ttl: minute }), ..Publish::default() }
+    NewPublication {
+        history: Some(HistoryOptions { size: 1, ttl: minute, meta_ttl: minute }),
+        ..NewPublication::default()
+    }
 }
 
 fn engine(settings: RedisSettings) -> Redis {
@@ -350,7 +358,7 @@ impl Server {
         let LinkState::Down(error) = redis.state().borrow().clone() else { panic!("the server is used") };
         let accepted = self.accepted.load(Ordering::Relaxed);
         assert!((3..40).contains(&accepted), "{accepted} attempts");
-        let sent = Engine::Redis(redis).publish(&topic(), Publish::default()).await;
+        let sent = Engine::Redis(redis).publish(&topic(), NewPublication::default()).await;
         assert_eq!(sent, Err(EngineError::Unavailable));
         error
     }

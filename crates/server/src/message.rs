@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_broker::{EngineError, Event, HistoryPage, PresenceStats, Publish, Published, ReadLimit};
+use fanwire_broker::{EngineError, Event, HistoryPage, NewPublication, PresenceStats, Published, ReadLimit};
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
 use fanwire_hub::session::Control;
@@ -44,7 +44,7 @@ pub(crate) enum ShardMessage {
     Read(TopicName, Address, TopicRequest, ReadAllowance),
     /// For the topic's owner, from the API.
     Call(TopicName, TopicCall),
-    Publish(TopicName, Box<Publish>, PublishCaller),
+    Publish(TopicName, Box<NewPublication>, PublishCaller),
     /// For the topic's owner, from an engine outside this process.
     Event(Event),
     /// The inbox has noted topics with gaps.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
-use fanwire_broker::{HistoryOptions, HistoryPage, PresenceStats, Publish, Published};
+use fanwire_broker::{HistoryOptions, HistoryPage, NewPublication, PresenceStats, Published};
 use fanwire_hub::effect::Completion;
 use fanwire_hub::session::{Control, Now};
 use fanwire_hub::{NameError, Namespace};
@@ -160,7 +160,7 @@ impl Node {
     pub(crate) async fn publish(
         &self,
         topic: TopicName,
-        publish: Publish,
+        publish: NewPublication,
     ) -> Result<impl Future<Output = Result<Published, RequestError>> + use<>, RequestError> {
         const PATIENCE: Duration = Duration::from_secs(2);
         if !self.inboxes.wait_for_room(tokio::time::Instant::now() + PATIENCE).await {

@@ -20,8 +20,8 @@ use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
 use tokio::time::Instant;
 
 use crate::contract::{
-    EngineError, Event, HistoryPage, HistoryQuery, Member, PresenceStats, Publish, Published, ReadLimit,
-    Recovery, Since, Usage,
+    EngineError, Event, HistoryPage, HistoryQuery, Member, NewPublication, PresenceStats, Published,
+    ReadLimit, Recovery, Since, Usage,
 };
 use idempotency::Idempotency;
 use topics::{Appended, TopicTable};
@@ -75,7 +75,7 @@ impl Memory {
         self.topics.borrow_mut().unsubscribe(topic);
     }
 
-    pub(crate) fn publish(&self, topic: &TopicName, publish: Publish) -> Published {
+    pub(crate) fn publish(&self, topic: &TopicName, publish: NewPublication) -> Published {
         let now = Instant::now();
         let key = publish.idempotency_key.map(|key| (topic.clone(), key));
         if let Some(key) = &key

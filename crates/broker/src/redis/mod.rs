@@ -30,8 +30,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::contract::{
-    EngineError, HistoryPage, HistoryQuery, Member, PresenceStats, Publish, Published, ReadLimit, Recovery,
-    Since, UNPUBLISHED_META_TTL_MAX, Usage,
+    EngineError, HistoryPage, HistoryQuery, Member, NewPublication, PresenceStats, Published, ReadLimit,
+    Recovery, Since, UNPUBLISHED_META_TTL_MAX, Usage,
 };
 use crate::planted;
 use alarm::TaskAlarm;
@@ -255,7 +255,11 @@ impl Redis {
     }
 
     /// See [`crate::Engine::publish`].
-    pub async fn publish(&self, topic: &TopicName, publish: Publish) -> Result<Published, EngineError> {
+    pub async fn publish(
+        &self,
+        topic: &TopicName,
+        publish: NewPublication,
+    ) -> Result<Published, EngineError> {
         self.0.publisher.publish(topic, publish).await
     }
 
@@ -349,7 +353,7 @@ impl Redis {
     pub(crate) async fn publish_group(
         &self,
         topic: &TopicName,
-        group: Vec<Publish>,
+        group: Vec<NewPublication>,
     ) -> Vec<Result<Published, EngineError>> {
         self.0.publisher.publish_group(topic, &group).await
     }

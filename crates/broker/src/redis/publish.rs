@@ -18,7 +18,7 @@ use super::reply;
 use super::scripts::{Script, Scripts};
 use super::server::link::{CommandLink, Links};
 use super::settings::RedisSettings;
-use crate::contract::{EngineError, HistoryOptions, Publish, Published};
+use crate::contract::{EngineError, HistoryOptions, NewPublication, Published};
 
 pub(super) struct Publisher {
     keys: Arc<Keys>,
@@ -89,7 +89,7 @@ impl Publisher {
     pub(super) async fn publish(
         &self,
         topic: &TopicName,
-        publish: Publish,
+        publish: NewPublication,
     ) -> Result<Published, EngineError> {
         let mut results = self.publish_group(topic, &[publish]).await;
         results.pop().expect("there are as many results as publications")
@@ -99,7 +99,7 @@ impl Publisher {
     pub(super) async fn publish_group(
         &self,
         topic: &TopicName,
-        publications: &[Publish],
+        publications: &[NewPublication],
     ) -> Vec<Result<Published, EngineError>> {
         let (meta, stream) = (self.keys.meta(topic), self.keys.stream(topic));
         let group = PublishGroup { publisher: self, topic, meta, stream, channel: self.keys.channel(topic) };
@@ -119,7 +119,7 @@ impl PublishGroup<'_> {
     /// Publishes as many of `rest` as fit in one round trip, at least one, and adds their results.
     async fn publish_round(
         &self,
-        rest: &[Publish],
+        rest: &[NewPublication],
         results: &mut Vec<Result<Published, EngineError>>,
     ) -> Result<(), EngineError> {
         let mut link = self.publisher.links.of_topic(self.topic)?;
@@ -150,7 +150,7 @@ impl PublishGroup<'_> {
     }
 
     /// Returns the first step of the remaining publications.
-    fn step(&self, link: &CommandLink, rest: &[Publish]) -> PublishStep<'_> {
+    fn step(&self, link: &CommandLink, rest: &[NewPublication]) -> PublishStep<'_> {
         let publish = &rest[0];
         match (publish.history, &publish.idempotency_key) {
             (Some(options), None) if publish.version == 0 => self.keep(link, rest, options),
@@ -161,8 +161,8 @@ impl PublishGroup<'_> {
     }
 
     /// A step of the next publications with equal history options.
-    fn keep(&self, link: &CommandLink, rest: &[Publish], options: HistoryOptions) -> PublishStep<'_> {
-        let is_alike = |publish: &&Publish| {
+    fn keep(&self, link: &CommandLink, rest: &[NewPublication], options: HistoryOptions) -> PublishStep<'_> {
+        let is_alike = |publish: &&NewPublication| {
             publish.history == Some(options) && publish.idempotency_key.is_none() && publish.version == 0
         };
         let script = &self.publisher.scripts.publish;
@@ -184,7 +184,7 @@ impl PublishGroup<'_> {
     fn keep_once(
         &self,
         link: &CommandLink,
-        publish: &Publish,
+        publish: &NewPublication,
         options: HistoryOptions,
         key: Option<&str>,
     ) -> PublishStep<'_> {
@@ -203,7 +203,7 @@ impl PublishGroup<'_> {
         PublishStep { command, script: Some(script), publications: 1, bytes, answer: StepReply::Suppressible }
     }
 
-    fn send(&self, publish: &Publish) -> PublishStep<'_> {
+    fn send(&self, publish: &NewPublication) -> PublishStep<'_> {
         let frame = live_frame(publish);
         let bytes = frame.len();
         let mut command = redis::cmd("PUBLISH");
@@ -211,7 +211,7 @@ impl PublishGroup<'_> {
         PublishStep { command, script: None, publications: 1, bytes, answer: StepReply::Receivers }
     }
 
-    fn send_once(&self, publish: &Publish, key: &str) -> PublishStep<'_> {
+    fn send_once(&self, publish: &NewPublication, key: &str) -> PublishStep<'_> {
         let Publisher { keys, scripts, settings, .. } = self.publisher;
         let frame = live_frame(publish);
         let bytes = frame.len();
@@ -287,11 +287,11 @@ fn published(
     Ok(Published { position, suppressed })
 }
 
-fn body(publish: &Publish) -> Vec<u8> {
+fn body(publish: &NewPublication) -> Vec<u8> {
     frame::publication_body(&publish.data, publish.info.as_deref(), publish.tags.as_deref())
 }
 
-fn live_frame(publish: &Publish) -> Vec<u8> {
+fn live_frame(publish: &NewPublication) -> Vec<u8> {
     frame::publication_frame(&publish.data, publish.info.as_deref(), publish.tags.as_deref())
 }
 

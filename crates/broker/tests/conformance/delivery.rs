@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fanwire_broker::{Event, Publish};
+use fanwire_broker::{Event, NewPublication};
 use fanwire_protocol::Publication;
 
 use crate::fixture::{Fixture, info, kept, live, told};
@@ -69,8 +69,11 @@ pub(crate) async fn publications_arrive_whole(fixture: Fixture) {
     let topic = fixture.topic("t");
     fixture.engine.subscribe(&topic).await.unwrap();
     let tags = Arc::new(BTreeMap::from([("kind".to_owned(), "test".to_owned())]));
-    let whole =
-        |publish: Publish| Publish { info: Some(info("u", 1)), tags: Some(Arc::clone(&tags)), ..publish };
+    let whole = |publish: NewPublication| NewPublication {
+        info: Some(info("u", 1)),
+        tags: Some(Arc::clone(&tags)),
+        ..publish
+    };
     fixture.publish(&topic, whole(live("live"))).await;
     let position = fixture.publish(&topic, whole(kept("kept"))).await.position.unwrap();
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanwire_broker::{HistoryQuery, Publish};
+use fanwire_broker::{HistoryQuery, NewPublication};
 use fanwire_protocol::Position;
 
 use crate::fixture::{Fixture, HISTORY_TTL, META_TTL, kept};
@@ -74,7 +74,7 @@ pub(crate) async fn asking_keeps_the_position_alive(fixture: Fixture) {
 
 pub(crate) async fn a_lost_position_loses_versions(fixture: Fixture) {
     let topic = fixture.topic("t");
-    let publish = || Publish { version: 5, ..kept("1") };
+    let publish = || NewPublication { version: 5, ..kept("1") };
     assert!(!fixture.publish(&topic, publish()).await.suppressed);
     fixture.pass(META_TTL + SECOND).await;
     assert!(!fixture.publish(&topic, publish()).await.suppressed);

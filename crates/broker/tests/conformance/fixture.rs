@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, Event, HistoryOptions, HistoryPage, HistoryQuery, Member, MemorySettings, Peer, Publish,
+    Engine, Event, HistoryOptions, HistoryPage, HistoryQuery, Member, MemorySettings, NewPublication, Peer,
     Published, Recovery, Redis, RedisSettings, Since,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, Publication, TopicName};
@@ -100,7 +100,7 @@ impl Fixture {
         published.position.unwrap()
     }
 
-    pub(crate) async fn publish(&self, topic: &TopicName, publish: Publish) -> Published {
+    pub(crate) async fn publish(&self, topic: &TopicName, publish: NewPublication) -> Published {
         self.engine.publish(topic, publish).await.unwrap()
     }
 
@@ -150,13 +150,13 @@ fn least_settings(server: &RedisServer) -> RedisSettings {
 }
 
 /// A publication with history.
-pub(crate) fn kept(data: &str) -> Publish {
-    Publish { history: Some(HISTORY), ..live(data) }
+pub(crate) fn kept(data: &str) -> NewPublication {
+    NewPublication { history: Some(HISTORY), ..live(data) }
 }
 
 /// A publication without history.
-pub(crate) fn live(data: &str) -> Publish {
-    Publish { data: Bytes::copy_from_slice(data.as_bytes()), ..Publish::default() }
+pub(crate) fn live(data: &str) -> NewPublication {
+    NewPublication { data: Bytes::copy_from_slice(data.as_bytes()), ..NewPublication::default() }
 }
 
 pub(crate) fn client(number: u128) -> ClientId {

@@ -1,6 +1,6 @@
 //! Pages of history, and its removal.
 
-use fanwire_broker::{EngineError, HistoryOptions, HistoryQuery, Publish, ReadLimit, Since};
+use fanwire_broker::{EngineError, HistoryOptions, HistoryQuery, NewPublication, ReadLimit, Since};
 use fanwire_protocol::{Position, TopicName};
 
 use crate::fixture::{Fixture, HISTORY, LONG, META_TTL, kept, offsets};
@@ -105,7 +105,7 @@ pub(crate) async fn pages_that_are_cut_are_gone_on_from(fixture: Fixture) {
     let history = Some(HistoryOptions { size: 200, ..HISTORY });
     for number in 0..150_usize {
         let data = "x".repeat(number * 37 % 1000);
-        fixture.publish(&topic, Publish { history, ..kept(&data) }).await;
+        fixture.publish(&topic, NewPublication { history, ..kept(&data) }).await;
     }
     for bytes in [0, 1000, 7000, 50_000] {
         let limit = ReadLimit { publications: 80, bytes };
@@ -134,7 +134,7 @@ pub(crate) async fn only_the_newest_are_kept(fixture: Fixture) {
 pub(crate) async fn a_smaller_size_trims_at_once(fixture: Fixture) {
     let (topic, _) = seven_published(&fixture).await;
     let smaller = HistoryOptions { size: 2, ..HISTORY };
-    fixture.publish(&topic, Publish { history: Some(smaller), ..kept("8") }).await;
+    fixture.publish(&topic, NewPublication { history: Some(smaller), ..kept("8") }).await;
     assert_eq!(fixture.kept_offsets(&topic).await, [7, 8]);
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanwire_broker::{EngineError, Event, HistoryOptions, Publish, Published};
+use fanwire_broker::{EngineError, Event, HistoryOptions, NewPublication, Published};
 use fanwire_protocol::{Position, Publication, Tags, TopicName};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
@@ -220,7 +220,7 @@ pub(crate) async fn a_group_equals_the_same_publications_one_by_one(fixture: Fix
 }
 
 /// One of few keys and versions, so that they repeat.
-fn any_publish(random: &mut SmallRng) -> Publish {
+fn any_publish(random: &mut SmallRng) -> NewPublication {
     let smaller = HistoryOptions { size: 2, ..HISTORY };
     let mut publish = live(&random.random_range(0..1000).to_string());
     publish.history =
@@ -249,15 +249,15 @@ fn publications<'a>(events: &'a [Event], wanted: &TopicName) -> Vec<&'a Publicat
     events.iter().filter_map(publication).collect()
 }
 
-async fn group_of(fixture: &Fixture, topic: &TopicName, group: Vec<Publish>) -> Vec<Published> {
+async fn group_of(fixture: &Fixture, topic: &TopicName, group: Vec<NewPublication>) -> Vec<Published> {
     let results = fixture.engine.publish_group(topic, group).await;
     results.into_iter().collect::<Result<_, EngineError>>().unwrap()
 }
 
-fn with_key(publish: Publish, key: &str) -> Publish {
-    Publish { idempotency_key: Some(key.into()), ..publish }
+fn with_key(publish: NewPublication, key: &str) -> NewPublication {
+    NewPublication { idempotency_key: Some(key.into()), ..publish }
 }
 
-fn with_version(publish: Publish, version: u64, version_epoch: &str) -> Publish {
-    Publish { version, version_epoch: version_epoch.into(), ..publish }
+fn with_version(publish: NewPublication, version: u64, version_epoch: &str) -> NewPublication {
+    NewPublication { version, version_epoch: version_epoch.into(), ..publish }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, EngineError, Event, HistoryOptions, LinkError, LinkState, Member, Peer, PresenceStats, Publish,
-    Published, Redis, RedisSettings,
+    Engine, EngineError, Event, HistoryOptions, LinkError, LinkState, Member, NewPublication, Peer,
+    PresenceStats, Published, Redis, RedisSettings,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, TopicName};
 use uuid::Uuid;
@@ -92,12 +92,12 @@ pub(crate) fn topic(name: &str) -> TopicName {
     TopicName::new(name).unwrap()
 }
 
-pub(crate) fn kept(data: &str) -> Publish {
-    Publish { history: Some(HISTORY), ..live(data) }
+pub(crate) fn kept(data: &str) -> NewPublication {
+    NewPublication { history: Some(HISTORY), ..live(data) }
 }
 
-pub(crate) fn live(data: &str) -> Publish {
-    Publish { data: Bytes::copy_from_slice(data.as_bytes()), ..Publish::default() }
+pub(crate) fn live(data: &str) -> NewPublication {
+    NewPublication { data: Bytes::copy_from_slice(data.as_bytes()), ..NewPublication::default() }
 }
 
 pub(crate) fn client(number: u128) -> ClientId {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanwire_broker::{
-    CallKind, EngineError, HistoryQuery, LinkRole, Publish, Published, RedisSettings, Since,
+    CallKind, EngineError, HistoryQuery, LinkRole, NewPublication, Published, RedisSettings, Since,
 };
 
 use crate::node::{META_TTL, Node, channels, eventually, kept, live, quiet, topic, wait_for_present};
@@ -45,7 +45,7 @@ async fn a_group_meets_what_a_single_publication_meets() {
     // Forgotten scripts are loaded, and the publications stay in order.
     node.wait_for_told(&["1", "interrupted t", "interrupted t", "2", "3", "4", "5", "6"]).await;
     let _: String = server.ask("SCRIPT FLUSH");
-    let keyed = |publish| Publish { idempotency_key: Some("key".into()), ..publish };
+    let keyed = |publish| NewPublication { idempotency_key: Some("key".into()), ..publish };
     let group = vec![live("a"), kept("7"), live("b"), keyed(kept("8")), live("c"), kept("9"), live("d")];
     let results = node.engine.publish_group(&topic, group).await;
     let offsets: Vec<_> = results

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanwire_broker::{
-    EngineError, HistoryOptions, HistoryQuery, LinkState, Publish, Published, UNPUBLISHED_META_TTL_MAX,
+    EngineError, HistoryOptions, HistoryQuery, LinkState, NewPublication, Published, UNPUBLISHED_META_TTL_MAX,
 };
 use fanwire_protocol::Position;
 
@@ -78,7 +78,7 @@ async fn full_memory_is_named_and_nothing_is_half_done() {
     let before = node.keep(&topic, "1").await.unwrap();
     let _: String = server.ask("CONFIG SET maxmemory 1");
     assert_eq!(node.keep(&topic, "2").await, Err(EngineError::Full));
-    let keyed = Publish { idempotency_key: Some("key".into()), history: Some(HISTORY), ..live("3") };
+    let keyed = NewPublication { idempotency_key: Some("key".into()), history: Some(HISTORY), ..live("3") };
     assert_eq!(node.engine.publish(&topic, keyed.clone()).await, Err(EngineError::Full));
     // An unknown topic is not started either.
     let fresh = self::topic("fresh");
@@ -119,7 +119,7 @@ async fn a_name_that_was_only_asked_about_is_soon_forgotten() {
     }
     let before = node.engine.recover(&topic, None, 0, month).await.unwrap().top;
     let options = HistoryOptions { meta_ttl: month, ..HISTORY };
-    let first = Publish { history: Some(options), ..live("1") };
+    let first = NewPublication { history: Some(options), ..live("1") };
     let first = node.engine.publish(&topic, first).await.unwrap().position.unwrap();
     assert_eq!(first, Position { offset: 1, ..before });
     assert!(lives() > month - Duration::from_secs(10), "{:?}", lives());
@@ -154,7 +154,7 @@ async fn a_stream_that_starts_over_knows_the_last_version() {
     let server = RedisServer::start(&[]);
     let node = Node::up(server.settings()).await;
     let topic = topic("t");
-    let version = |version| Publish { version, ..kept("v") };
+    let version = |version| NewPublication { version, ..kept("v") };
     let before = node.engine.publish(&topic, version(5)).await.unwrap().position.unwrap();
     let _: String = server.ask("XADD fanwire:default:s:{t} 9-0 d x");
     let after = node.keep(&topic, "1").await.unwrap();
@@ -170,10 +170,14 @@ async fn everything_of_ours_expires() {
     let (topic, read) = (topic("t"), topic("read"));
     node.engine.subscribe(&topic).await.unwrap();
     node.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
-    let keyed =
-        Publish { idempotency_key: Some("key".into()), version: 3, history: Some(HISTORY), ..live("1") };
+    let keyed = NewPublication {
+        idempotency_key: Some("key".into()),
+        version: 3,
+        history: Some(HISTORY),
+        ..live("1")
+    };
     node.engine.publish(&topic, keyed).await.unwrap();
-    let keyed = Publish { idempotency_key: Some("live".into()), ..live("2") };
+    let keyed = NewPublication { idempotency_key: Some("live".into()), ..live("2") };
     node.engine.publish(&topic, keyed).await.unwrap();
     node.engine.recover(&read, None, 0, META_TTL).await.unwrap();
     let keys: Vec<String> = server.ask("KEYS *");

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fanwire_broker::{Engine, Event, HistoryOptions, Peer, Publish, Redis, RedisSettings, Since};
+use fanwire_broker::{Engine, Event, HistoryOptions, NewPublication, Peer, Redis, RedisSettings, Since};
 use fanwire_protocol::{Position, Publication, TopicName};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{JoinHandle, spawn_local};
@@ -231,8 +231,8 @@ async fn publish(
     (acknowledged, next)
 }
 
-fn number(number: u32, history: Option<HistoryOptions>) -> Publish {
-    Publish { data: number.to_string().into(), history, ..Publish::default() }
+fn number(number: u32, history: Option<HistoryOptions>) -> NewPublication {
+    NewPublication { data: number.to_string().into(), history, ..NewPublication::default() }
 }
 
 fn history(index: usize) -> Option<HistoryOptions> {

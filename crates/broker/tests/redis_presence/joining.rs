@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fanwire_broker::{Engine, EngineError, LinkState, Publish, RedisSettings};
+use fanwire_broker::{Engine, EngineError, LinkState, NewPublication, RedisSettings};
 use tokio::task::LocalSet;
 
 use crate::node::{LEASE, Node, REAPING, announced, client, eventually, info, keys, settings, topic};
@@ -27,7 +27,7 @@ async fn a_node_with_another_lease_does_not_join() {
     assert_eq!(b.engine.admit(&topic, info("u"), 5).await, Err(unavailable));
     assert_eq!(b.engine.presence(&topic, usize::MAX).await, Err(unavailable));
     assert_eq!(b.engine.subscribe(&topic).await, Err(unavailable));
-    assert_eq!(b.engine.publish(&topic, Publish::default()).await, Err(unavailable));
+    assert_eq!(b.engine.publish(&topic, NewPublication::default()).await, Err(unavailable));
     assert_eq!(b.redis.peers().await, Err(unavailable));
     b.redis.leave().await.unwrap();
     // The connections of `a`, and that of the test.

@@ -5,7 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fanwire_broker::{Engine, Event, Incompatible, LinkState, Member, Peer, Publish, Redis, RedisSettings};
+use fanwire_broker::{
+    Engine, Event, Incompatible, LinkState, Member, NewPublication, Peer, Redis, RedisSettings,
+};
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -105,7 +107,7 @@ impl Node {
     pub(crate) async fn settle(&self) {
         let barrier = topic("the last of all events");
         self.engine.subscribe(&barrier).await.unwrap();
-        self.engine.publish(&barrier, Publish::default()).await.unwrap();
+        self.engine.publish(&barrier, NewPublication::default()).await.unwrap();
         let is_barrier =
             |event: &Event| matches!(event, Event::Publication { topic, .. } if *topic == barrier);
         let arrived = || self.delivered.lock().unwrap().iter().any(is_barrier);

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_broker::{Publish, Published};
+use fanwire_broker::{NewPublication, Published};
 use fanwire_protocol::Tags;
 use fanwire_protocol::json::{self, is_default, null_is_default};
 use serde::{Deserialize, Serialize};
@@ -100,7 +100,7 @@ impl ApiPublish {
     }
 
     /// The publication, but for the topic's part in it.
-    fn content(&self) -> Result<(Publish, Keep), ApiError> {
+    fn content(&self) -> Result<(NewPublication, Keep), ApiError> {
         for (name, key) in
             [("idempotency_key", &self.idempotency_key), ("version_epoch", &self.version_epoch)]
         {
@@ -108,13 +108,13 @@ impl ApiPublish {
                 return Err(ApiError::bad_request(format!("{name} is longer than {KEY_BYTES_MAX} bytes")));
             }
         }
-        let publish = Publish {
+        let publish = NewPublication {
             data: payload(self.data.clone(), &self.b64data, "b64data")?,
             tags: (!self.tags.is_empty()).then(|| Arc::new(self.tags.clone())),
             idempotency_key: (!self.idempotency_key.is_empty()).then(|| self.idempotency_key.clone()),
             version: self.version,
             version_epoch: self.version_epoch.clone(),
-            ..Publish::default()
+            ..NewPublication::default()
         };
         Ok((publish, if self.skip_history { Keep::No } else { Keep::AsTheNamespaceSays }))
     }
@@ -125,7 +125,7 @@ async fn publish_into(
     node: &Node,
     topic: &str,
     field: &'static str,
-    publish: Publish,
+    publish: NewPublication,
     keep: Keep,
 ) -> Result<PendingPublish, ApiError> {
     let (topic, namespace) = node.topic(topic)?;
@@ -135,7 +135,7 @@ async fn publish_into(
         Keep::AsTheNamespaceSays => Node::history_options(namespace),
         Keep::No => None,
     };
-    let published = node.publish(topic, Publish { history, ..publish }).await?;
+    let published = node.publish(topic, NewPublication { history, ..publish }).await?;
     Ok(Box::pin(async move { Ok(published.await?.into()) }))
 }
 
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use fanwire_protocol::{Epoch, Position};
 
-    fn content(request: &str) -> Result<(Publish, Keep), ApiError> {
+    fn content(request: &str) -> Result<(NewPublication, Keep), ApiError> {
         serde_json::from_str::<ApiPublish>(request).unwrap().content()
     }
 

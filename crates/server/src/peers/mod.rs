@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fmt, io, thread};
 
-use fanwire_broker::{Incompatible, LinkError, LinkState, Peer, Publish, Redis, RedisSettings, planted};
+use fanwire_broker::{
+    Incompatible, LinkError, LinkState, NewPublication, Peer, Redis, RedisSettings, planted,
+};
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::{ClientId, TopicName};
@@ -299,7 +301,7 @@ impl Cluster {
     pub(crate) async fn answer(&self, to: Uuid, number: u64, outcome: CallResult) {
         let answer = CallAnswer::new(self.0.id, number, outcome);
         let data = serde_json::to_vec(&answer).expect("its parts are JSON");
-        let publish = Publish { data: data.into(), ..Publish::default() };
+        let publish = NewPublication { data: data.into(), ..NewPublication::default() };
         if let Err(error) = self.0.redis.publish(&answers_topic(to), publish).await {
             tracing::debug!(%error, "another node's call could not be answered");
         }
@@ -336,7 +338,7 @@ impl Cluster {
     async fn send(&self, call_type: CallType, call: &Call<'_>) -> Result<(), RequestError> {
         let data = serde_json::to_vec(call).expect("its parts are JSON");
         let history = (call_type == CallType::Order).then_some(ORDERS_KEPT);
-        let publish = Publish { data: data.into(), history, ..Publish::default() };
+        let publish = NewPublication { data: data.into(), history, ..NewPublication::default() };
         self.0.redis.publish(&self.0.control, publish).await.map_err(|_| RequestError::Internal)?;
         Ok(())
     }

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanwire_broker::{EngineError, HistoryPage, HistoryQuery, Member, Publish, Published, ReadLimit, Since};
+use fanwire_broker::{
+    EngineError, HistoryPage, HistoryQuery, Member, NewPublication, Published, ReadLimit, Since,
+};
 use fanwire_hub::HistoryBounds;
 use fanwire_hub::effect::{Answer, Membership, RecoveryRequest, TopicRequest};
 use fanwire_protocol::reason::RequestError;
@@ -21,7 +23,7 @@ pub(super) enum Job {
     Subscribe(SubscribeJob),
     Unsubscribe(Address, Membership),
     UpdatePresence(Arc<ClientInfo>, bool),
-    Publish(Publish, PublishCaller),
+    Publish(NewPublication, PublishCaller),
     /// A read for a client's command.
     Read(Address, TopicRequest, Option<ReadAllowance>),
     Call(TopicCall),
@@ -75,7 +77,12 @@ impl Topics {
     }
 
     /// Publishes, together with the publishes that wait right behind it.
-    async fn do_publish(self: &Rc<Self>, name: &TopicName, publish: Publish, publisher: PublishCaller) {
+    async fn do_publish(
+        self: &Rc<Self>,
+        name: &TopicName,
+        publish: NewPublication,
+        publisher: PublishCaller,
+    ) {
         let (following, followers) = self.following_publishes(name);
         self.counters.publications.add(1 + following.len() as u64);
         let bytes = waiting_bytes(&publish) + following.iter().map(waiting_bytes).sum::<usize>();
@@ -93,7 +100,7 @@ impl Topics {
         self.deliver_events();
     }
 
-    fn following_publishes(&self, name: &TopicName) -> (Vec<Publish>, Vec<PublishCaller>) {
+    fn following_publishes(&self, name: &TopicName) -> (Vec<NewPublication>, Vec<PublishCaller>) {
         let jobs = self.following_jobs(name, |job| matches!(job, Job::Publish(..)));
         let publishes = jobs.into_iter().filter_map(|job| match job {
             Job::Publish(publish, publisher) => Some((publish, publisher)),

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use fanwire_broker::{
-    Engine, Event, HistoryOptions, MemorySettings, Publish, Redis, UNPUBLISHED_META_TTL_MAX, Usage, planted,
+    Engine, Event, HistoryOptions, MemorySettings, NewPublication, Redis, UNPUBLISHED_META_TTL_MAX, Usage,
+    planted,
 };
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, TopicRequest};
@@ -156,7 +157,8 @@ impl Topics {
                 let publisher = PublishCaller::Client(from, command);
                 return match self.history_of(&topic) {
                     Ok(history) => {
-                        let publish = Publish { data, info: Some(info), history, ..Publish::default() };
+                        let publish =
+                            NewPublication { data, info: Some(info), history, ..NewPublication::default() };
                         self.publish(topic, publish, publisher);
                     }
                     Err(error) => self.tell(publisher, Err(error)),
@@ -179,7 +181,12 @@ impl Topics {
         self.enqueue(topic, Job::Call(call));
     }
 
-    pub(crate) fn publish(self: &Rc<Self>, topic: TopicName, publish: Publish, publisher: PublishCaller) {
+    pub(crate) fn publish(
+        self: &Rc<Self>,
+        topic: TopicName,
+        publish: NewPublication,
+        publisher: PublishCaller,
+    ) {
         let waiting = self.waiting_bytes.get() + waiting_bytes(&publish);
         if waiting > WAITING_BYTES_MAX {
             return self.tell(publisher, Err(RequestError::TooManyRequests));
@@ -466,6 +473,6 @@ fn memory_engine(settings: &Settings, events: Rc<RefCell<VecDeque<Event>>>) -> E
     Engine::memory(memory, Box::new(move |event| events.borrow_mut().push_back(event)))
 }
 
-fn waiting_bytes(publish: &Publish) -> usize {
+fn waiting_bytes(publish: &NewPublication) -> usize {
     publish.data.len() + WAITING_BYTES_EACH
 }
