@@ -17,17 +17,15 @@ impl Condition {
 
     /// Waits until `is_met` returns true. Returns false if it does not by the deadline.
     pub(crate) async fn wait_until(&self, deadline: Instant, is_met: impl Fn() -> bool) -> bool {
-        loop {
-            // It is enabled before the test, so no change after the test is missed.
+        while !is_met() {
             let mut notified = pin!(self.0.notified());
+            // Enabled before the second test, so that no change after it is missed.
             notified.as_mut().enable();
-            if is_met() {
-                return true;
-            }
-            if timeout_at(deadline, notified).await.is_err() {
+            if !is_met() && timeout_at(deadline, notified).await.is_err() {
                 return is_met();
             }
         }
+        true
     }
 }
 

@@ -28,11 +28,10 @@ use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::reply::Push;
 use fanwire_protocol::{ClientId, Position, Publication, TopicName};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::allowance::ReadAllowance;
-use crate::condition::Condition;
 use crate::counters::Counters;
 use crate::inbox::Inboxes;
 use crate::message::{Address, PublishCaller, ShardMessage, TopicCall, UserAdmission};
@@ -73,7 +72,7 @@ pub(crate) struct Topics {
     /// Idle topics with something to publish. They start once all messages in the inbox are taken.
     begun: RefCell<Vec<TopicName>>,
     /// Notified when a stream was followed: the position up to which it was delivered may have changed.
-    positions: Condition,
+    positions: watch::Sender<()>,
     /// Publications that wait for the engine.
     waiting_bytes: Cell<usize>,
     inboxes: Inboxes,
@@ -124,7 +123,7 @@ impl Topics {
             parts: Semaphore::new(repair::PARTS_MAX),
             fresh: RefCell::default(),
             begun: RefCell::default(),
-            positions: Condition::default(),
+            positions: watch::Sender::new(()),
             waiting_bytes: Cell::new(0),
             inboxes,
             settings,
@@ -419,7 +418,9 @@ impl Topics {
         let mut topics = self.topics.borrow_mut();
         let topic = topics.get_mut(name).filter(|topic| topic.keeps)?;
         let result = act(&mut topic.follow);
-        self.positions.notify();
+        if self.positions.receiver_count() > 0 {
+            self.positions.send_replace(());
+        }
         Some(result)
     }
 

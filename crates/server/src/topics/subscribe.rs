@@ -19,7 +19,7 @@ use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::{Position, Publication, TopicName};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::timeout;
 
 use super::Topics;
 use super::follow::Follow;
@@ -296,8 +296,10 @@ impl Topics {
     /// Waits a moment for events that are on their way.
     async fn wait_while(&self, name: &TopicName, is_so: impl Fn(Position) -> bool) {
         const PATIENCE: Duration = Duration::from_millis(100);
-        let is_over = || !self.position(name).is_some_and(&is_so);
-        self.positions.wait_until(Instant::now() + PATIENCE, is_over).await;
+        let mut positions = self.positions.subscribe();
+        let is_over = positions.wait_for(|()| !self.position(name).is_some_and(&is_so));
+        // Without them the caller asks the stream again.
+        let _ = timeout(PATIENCE, is_over).await;
     }
 
     fn newest_of(&self, name: &TopicName) -> Option<Arc<Publication>> {
