@@ -8,6 +8,8 @@ pub(crate) mod follow;
 mod jobs;
 pub(crate) mod repair;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};

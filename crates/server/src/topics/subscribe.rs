@@ -294,7 +294,7 @@ impl Topics {
     }
 
     /// Waits a moment for events that are on their way.
-    async fn wait_while(&self, name: &TopicName, is_so: impl Fn(Position) -> bool) {
+    pub(super) async fn wait_while(&self, name: &TopicName, is_so: impl Fn(Position) -> bool) {
         const PATIENCE: Duration = Duration::from_millis(100);
         let mut positions = self.positions.subscribe();
         let is_over = positions.wait_for(|()| !self.position(name).is_some_and(&is_so));

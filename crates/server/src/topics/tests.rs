@@ -1,0 +1,104 @@
+//! A subscription that waits for its stream goes on with the event, not with a clock.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use fanwire_hub::{ClientSettings, NameRules, Namespaces};
+use fanwire_protocol::{Epoch, Publication};
+use tokio::task::{LocalSet, spawn_local, yield_now};
+
+use super::*;
+use crate::settings::{
+    AdmissionSettings, ApiSettings, MemoryEngineSettings, Origins, ShutdownSettings, SseSettings,
+    TokenSettings, WebSocketSettings,
+};
+
+const TIME: Duration = Duration::from_secs(60);
+
+fn settings() -> Settings {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let history = HistoryBounds { size: 10, ttl: TIME, meta_ttl: TIME };
+    let namespace = Namespace { history: Some(history), ..Namespace::default() };
+    Settings {
+        files_max: None,
+        name: "test".into(),
+        client_address: address,
+        tls: None,
+        internal_address: address,
+        shards: 1,
+        client: ClientSettings::default(),
+        namespaces: Namespaces::new(NameRules::default(), namespace, []),
+        origins: Origins::default(),
+        connection_tokens: TokenSettings::default(),
+        subscription_tokens: None,
+        admission: AdmissionSettings {
+            connections_max: 0,
+            connections_per_second_max: 0,
+            trusted_proxies: Vec::new(),
+            silent_connections_max: 1,
+            http_connections_max: 1,
+            internal_connections_max: 1,
+            request_header_timeout: TIME,
+            idle_timeout: TIME,
+            write_timeout: TIME,
+            backlog: 1,
+        },
+        websocket: WebSocketSettings {
+            path: "/ws".into(),
+            message_bytes_max: 1024,
+            echo_path: None,
+            deflate: None,
+        },
+        sse: SseSettings { path: "/sse".into() },
+        api: ApiSettings {
+            path: "/api".into(),
+            on_client_port: false,
+            on_internal_port: false,
+            keys: Vec::new(),
+            insecure: false,
+            connections_max: 1,
+            idle_timeout: TIME,
+            body_bytes_max: 1024,
+            commands_max: 1,
+            topics_max: 1,
+            answer_bytes_max: 1024,
+            transport_errors: false,
+        },
+        engine: EngineSettings::Memory(MemoryEngineSettings {
+            history_bytes_max: 1024,
+            idempotency_ttl: TIME,
+        }),
+        shutdown: ShutdownSettings { propagation: TIME, window: TIME, timeout: TIME },
+        dev: None,
+    }
+}
+
+fn publication(topic: &TopicName, epoch: Epoch, offset: u64) -> Event {
+    let publication = Publication { data: "{}".into(), info: None, tags: None, offset };
+    Event::Publication { topic: topic.clone(), publication: publication.into(), epoch: Some(epoch) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_goes_on_at_the_instant_of_the_event_that_it_waits_for() {
+    let test = async {
+        let (inboxes, _receivers) = Inboxes::new(1);
+        let topics = Topics::new(0, Arc::new(settings()), None, inboxes, Arc::default());
+        let (name, epoch) = (TopicName::new("a").unwrap(), Epoch::parse(b"epoch000").unwrap());
+        let mut topic = Topic { keeps: true, ..Topic::default() };
+        topic.follow.begin(Position { epoch, offset: 1 });
+        topics.topics.borrow_mut().insert(name.clone(), topic);
+
+        let began = Instant::now();
+        let (waits, waits_for) = (topics.clone(), name.clone());
+        let waiting =
+            spawn_local(async move { waits.wait_while(&waits_for, |position| position.offset < 3).await });
+        for offset in 2..=3 {
+            yield_now().await;
+            assert!(!waiting.is_finished());
+            topics.event(publication(&name, epoch, offset));
+        }
+        waiting.await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    };
+    LocalSet::new().run_until(test).await;
+}
