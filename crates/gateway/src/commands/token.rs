@@ -48,7 +48,7 @@ fn subscription(arguments: SubscriptionToken) -> Result<(), Failure> {
 struct SigningKeys {
     connection: TokenSettings,
     subscription: Option<TokenSettings>,
-    topics: Namespaces,
+    namespaces: Namespaces,
     info_format: PublicationFormat,
 }
 
@@ -65,7 +65,7 @@ impl SigningKeys {
         Ok(Self {
             connection: settings.connection_tokens,
             subscription: settings.subscription_tokens,
-            topics: settings.namespaces,
+            namespaces: settings.namespaces,
             info_format: settings.client.info_format,
         })
     }
@@ -146,7 +146,7 @@ fn check(arguments: CheckToken) -> Result<(), Failure> {
         token => token.to_owned(),
     };
     let token = token.trim();
-    let SigningKeys { mut connection, mut subscription, topics, info_format } =
+    let SigningKeys { mut connection, mut subscription, namespaces, info_format } =
         SigningKeys::load(arguments.config)?;
     if let Some(secret) = arguments.secret {
         connection.hmac_secret = Some(secret.into());
@@ -158,10 +158,10 @@ fn check(arguments: CheckToken) -> Result<(), Failure> {
     let is_subscription = claims.as_ref().is_some_and(|claims| claims.get("channel").is_some());
     let verified = if is_subscription {
         let verified = tokens.verify_subscription(token, unix_now());
-        verified.map(|claims| (claims.check(&topics), claims.user, claims.expiry))
+        verified.map(|claims| (claims.check(&namespaces), claims.user, claims.expiry))
     } else {
         let verified = tokens.verify_connection(token, unix_now());
-        verified.map(|claims| (claims.check(info_format, &topics), claims.user, claims.expiry))
+        verified.map(|claims| (claims.check(info_format, &namespaces), claims.user, claims.expiry))
     };
     let kind = if is_subscription { "subscription" } else { "connection" };
     let verdict = match &verified {
