@@ -7,17 +7,39 @@ use fanwire_protocol::reply::Push;
 use fanwire_protocol::wire::{Form, Wire};
 
 /// A publication, a join or a leave on its way to the subscribers of one topic.
+///
+/// It has a form for each wire that some shard asked for. Most have one or two, and the first lies in place, so its cost
+/// does not grow with the number of wires that there are.
 #[derive(Debug)]
 pub struct Delivery {
     pub push: Push,
-    encoded: [OnceLock<Bytes>; Wire::COUNT],
+    first: OnceLock<EncodedForm>,
+}
+
+/// The bytes for one wire.
+#[derive(Debug)]
+struct EncodedForm {
+    wire: Wire,
+    plain: Bytes,
     /// `None` where it would not be shorter.
-    compressed: [OnceLock<Option<Bytes>>; Wire::COUNT],
+    compressed: OnceLock<Option<Bytes>>,
+    /// Another wire in use.
+    next: OnceLock<Box<EncodedForm>>,
+}
+
+impl EncodedForm {
+    fn new(wire: Wire, push: &Push) -> Self {
+        let plain = match wire.push(push) {
+            Form::Bytes(bytes) => bytes,
+            Form::Nothing | Form::Close(_) => Bytes::new(),
+        };
+        Self { wire, plain, compressed: OnceLock::new(), next: OnceLock::new() }
+    }
 }
 
 impl Delivery {
     pub fn new(push: Push) -> Self {
-        Self { push, encoded: Default::default(), compressed: Default::default() }
+        Self { push, first: OnceLock::new() }
     }
 
     /// Returns the bytes of the publication's data.
@@ -30,18 +52,24 @@ impl Delivery {
 
     /// Returns the bytes for a wire; empty where it has no form for them. The first shard that asks encodes, all share.
     pub fn bytes(&self, wire: Wire) -> &Bytes {
-        self.encoded[wire as usize].get_or_init(|| match wire.push(&self.push) {
-            Form::Bytes(bytes) => bytes,
-            Form::Nothing | Form::Close(_) => Bytes::new(),
-        })
+        &self.form(wire).plain
     }
 
     /// The same for connections that are compressed. `compress` returns nothing for bytes that would not get shorter.
     pub fn compressed(&self, wire: Wire, compress: impl FnOnce(&Bytes) -> Option<Bytes>) -> &Bytes {
-        let plain = self.bytes(wire);
-        let compressed = self.compressed[wire as usize]
-            .get_or_init(|| if wire.is_compressible() { compress(plain) } else { None });
+        let EncodedForm { plain, compressed, .. } = self.form(wire);
+        let compressed =
+            compressed.get_or_init(|| if wire.is_compressible() { compress(plain) } else { None });
         compressed.as_ref().unwrap_or(plain)
+    }
+
+    /// Finds the form for a wire, or makes it. Who loses a race for a place goes on to the next.
+    fn form(&self, wire: Wire) -> &EncodedForm {
+        let mut form = self.first.get_or_init(|| EncodedForm::new(wire, &self.push));
+        while form.wire != wire {
+            form = form.next.get_or_init(|| Box::new(EncodedForm::new(wire, &self.push)));
+        }
+        form
     }
 }
 
@@ -143,5 +171,28 @@ mod tests {
         let event = "data: {\"topic\":\"news\",\"data\":null,\"b64data\":\"/w==\",\"offset\":7}\n\n";
         assert_eq!(delivery.bytes(Wire::Sse), event);
         assert!(delivery.bytes(Wire::CentrifugeProtobuf).contains(&0xFF));
+    }
+
+    #[test]
+    fn shards_that_ask_at_once_share_one_form_of_each_wire() {
+        for _ in 0..200 {
+            let delivery = Delivery::new(publication(b"1", 2));
+            let asked: Vec<Vec<usize>> = std::thread::scope(|scope| {
+                let ask = |turn| {
+                    let delivery = &delivery;
+                    move || {
+                        let mut places = [0; Wire::COUNT];
+                        for place in 0..Wire::COUNT {
+                            let wire = (place + turn) % Wire::COUNT;
+                            places[wire] = delivery.bytes(Wire::ALL[wire]).as_ptr() as usize;
+                        }
+                        places.to_vec()
+                    }
+                };
+                let threads: Vec<_> = (0..4).map(|turn| scope.spawn(ask(turn))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(asked.iter().all(|places| *places == asked[0]), "{asked:?}");
+        }
     }
 }

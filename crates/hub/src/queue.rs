@@ -250,7 +250,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::registry::{Registry, Subscriber};
+    use crate::registry::{Registry, SubscriberKind};
 
     fn filled(queue: &Queue) -> Vec<Vec<u8>> {
         let mut slices = [IoSlice::new(&[]); Queue::SLICES_MAX];
@@ -324,15 +324,9 @@ mod tests {
     /// Three topics, whose slots only a registry makes.
     fn topics() -> Vec<TopicSlot> {
         let mut registry = Registry::default();
-        let subscriber = Subscriber {
-            connection: 0,
-            wire: Wire::CentrifugeJson,
-            joins: false,
-            positioned: false,
-            slow: SlowPolicy::Close,
-        };
+        let kind = SubscriberKind { wire: Wire::CentrifugeJson, joins: false, slow: SlowPolicy::Close };
         let names = ["a", "b", "c"].map(|name| TopicName::new(name).unwrap());
-        names.iter().map(|name| registry.add(name, subscriber).0).collect()
+        names.iter().map(|name| registry.add(name, 0, kind, false).0).collect()
     }
 
     #[derive(Clone, Debug)]

@@ -16,19 +16,28 @@ use crate::namespace::SlowPolicy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TopicSlot(u32);
 
+/// The properties by which subscribers get their bytes: those of one kind get the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubscriberKind {
+    pub wire: Wire,
+    /// It is told of joins and leaves.
+    pub joins: bool,
+    /// The fate of publications for which it is too slow.
+    pub slow: SlowPolicy,
+}
+
 /// One connection's part in a topic: all that fan-out reads about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Subscriber {
     /// The connection's slot in its shard.
     pub connection: u32,
-    pub wire: Wire,
-    /// It is told of joins and leaves.
-    pub joins: bool,
+    /// The place of its kind in [`Registry::kinds`].
+    pub kind: u8,
     /// It has a position, which it must be told when it is lost.
     pub positioned: bool,
-    /// What becomes of publications for which it is too slow.
-    pub slow: SlowPolicy,
 }
+
+const _: () = assert!(Wire::COUNT * 2 * SlowPolicy::COUNT <= Registry::KINDS_MAX);
 
 /// A topic with its subscribers on this shard.
 #[derive(Debug)]
@@ -51,9 +60,14 @@ pub struct Registry {
     /// Clients choose these names, so the hash is keyed.
     slots: HashMap<TopicName, TopicSlot>,
     subscriptions: usize,
+    /// The kinds of subscribers so far, few on any shard. None is ever removed.
+    kinds: Vec<SubscriberKind>,
 }
 
 impl Registry {
+    /// Places of kinds: as many as one byte tells apart, so a table of this length needs no check of its bounds.
+    pub const KINDS_MAX: usize = 1 << u8::BITS;
+
     pub fn find(&self, topic: &str) -> Option<TopicSlot> {
         self.slots.get(topic).copied()
     }
@@ -63,7 +77,14 @@ impl Registry {
     }
 
     /// Adds a subscriber and returns its place.
-    pub fn add(&mut self, topic: &TopicName, subscriber: Subscriber) -> (TopicSlot, u32) {
+    pub fn add(
+        &mut self,
+        topic: &TopicName,
+        connection: u32,
+        kind: SubscriberKind,
+        positioned: bool,
+    ) -> (TopicSlot, u32) {
+        let subscriber = Subscriber { connection, kind: self.place_of(kind), positioned };
         let slot = *self.slots.entry(topic.clone()).or_insert_with(|| {
             let key = self.topics.insert(LocalTopic { name: topic.clone(), subscribers: Vec::new() });
             TopicSlot(key as u32)
@@ -72,6 +93,19 @@ impl Registry {
         subscribers.push(subscriber);
         self.subscriptions += 1;
         (slot, subscribers.len() as u32 - 1)
+    }
+
+    /// Returns the kinds of subscribers that the shard has met.
+    pub fn kinds(&self) -> &[SubscriberKind] {
+        &self.kinds
+    }
+
+    fn place_of(&mut self, kind: SubscriberKind) -> u8 {
+        let place = self.kinds.iter().position(|known| *known == kind).unwrap_or_else(|| {
+            self.kinds.push(kind);
+            self.kinds.len() - 1
+        });
+        place as u8
     }
 
     /// Takes the subscriber at `place` out, and the topic with its last one.
@@ -123,10 +157,8 @@ mod tests {
 
     const TOPICS: [&str; 3] = ["a", "b", "c"];
 
-    fn subscriber(connection: u32) -> Subscriber {
-        let (wire, slow) = (Wire::CentrifugeJson, SlowPolicy::Close);
-        Subscriber { connection, wire, joins: false, positioned: false, slow }
-    }
+    const KIND: SubscriberKind =
+        SubscriberKind { wire: Wire::CentrifugeJson, joins: false, slow: SlowPolicy::Close };
 
     /// Fan-out walks through these: eight bytes each.
     const _: () = assert!(size_of::<Subscriber>() == 8);
@@ -141,7 +173,7 @@ mod tests {
                 match places.remove(&(topic, connection)) {
                     None => {
                         let name = TopicName::new(TOPICS[topic]).unwrap();
-                        places.insert((topic, connection), registry.add(&name, subscriber(connection)));
+                        places.insert((topic, connection), registry.add(&name, connection, KIND, false));
                     }
                     Some((slot, place)) => {
                         if let Some(moved) = registry.remove(slot, place) {
@@ -174,10 +206,24 @@ mod tests {
         let mut registry = Registry::default();
         let name = TopicName::new("a").unwrap();
         let slot =
-            (0..10_000).map(|connection| registry.add(&name, subscriber(connection)).0).last().unwrap();
+            (0..10_000).map(|connection| registry.add(&name, connection, KIND, false).0).last().unwrap();
         for place in (10..10_000).rev() {
             assert_eq!(registry.remove(slot, place), None, "the last place leaves nothing to move");
         }
         assert!(registry.topic(slot).subscribers.capacity() <= 64);
+    }
+
+    #[test]
+    fn subscribers_of_one_kind_share_its_place() {
+        let mut registry = Registry::default();
+        let name = TopicName::new("a").unwrap();
+        let joins = SubscriberKind { joins: true, ..KIND };
+        let mut slot = None;
+        for (connection, kind) in (0..).zip([KIND, joins, KIND, joins]) {
+            slot = Some(registry.add(&name, connection, kind, false).0);
+        }
+        let subscribers = &registry.topic(slot.unwrap()).subscribers;
+        assert_eq!(subscribers.iter().map(|s| s.kind).collect::<Vec<_>>(), [0, 1, 0, 1]);
+        assert_eq!(registry.kinds(), [KIND, joins]);
     }
 }

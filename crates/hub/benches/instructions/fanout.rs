@@ -9,7 +9,7 @@ use fanwire_hub::SlowPolicy;
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::outbox::{Chain, Outbox, Segment};
 use fanwire_hub::queue::Queue;
-use fanwire_hub::registry::{Registry, Subscriber, TopicSlot};
+use fanwire_hub::registry::{Registry, SubscriberKind, TopicSlot};
 use fanwire_hub::wheel::Wheel;
 use fanwire_protocol::reply::Push;
 use fanwire_protocol::wire::Wire;
@@ -71,7 +71,7 @@ fn fan_out(rounds: u64, subscribers: usize, segments: usize, wires: &[Wire]) -> 
     let mut registry = Registry::default();
     let mut slot = None;
     for (connection, wire) in (0..subscribers as u32).zip(wires.iter().cycle()) {
-        slot = Some(registry.add(&topic(), subscriber(connection, *wire)).0);
+        slot = Some(registry.add(&topic(), connection, kind(*wire), false).0);
     }
     let slot = slot.expect("there are subscribers");
     let mut chains = vec![Chain::default(); subscribers];
@@ -94,9 +94,9 @@ fn fan_out(rounds: u64, subscribers: usize, segments: usize, wires: &[Wire]) -> 
 
 /// One segment for each wire, made when the first subscriber needs it.
 fn link(registry: &Registry, slot: TopicSlot, outbox: &mut Outbox, chains: &mut [Chain], bytes: &Bytes) {
-    let mut shares: [Option<Segment>; Wire::COUNT] = Default::default();
+    let mut shares: [Option<Segment>; Registry::KINDS_MAX] = [None; Registry::KINDS_MAX];
     for subscriber in &registry.topic(slot).subscribers {
-        let share = &mut shares[subscriber.wire as usize];
+        let share = &mut shares[usize::from(subscriber.kind)];
         let segment = *share.get_or_insert_with(|| outbox.segment(bytes.clone()));
         outbox.link(subscriber.connection, &mut chains[subscriber.connection as usize], segment);
     }
@@ -126,7 +126,7 @@ fn drop_oldest(rounds: u64) -> u64 {
     const BYTES_MAX: usize = 64 * 1024;
     let bytes = payload();
     let mut registry = Registry::default();
-    let (slot, _) = registry.add(&topic(), subscriber(0, Wire::CentrifugeJson));
+    let (slot, _) = registry.add(&topic(), 0, kind(Wire::CentrifugeJson), false);
     let mut queue = Queue::default();
     let mut push = || {
         let bytes = black_box(bytes.clone());
@@ -158,8 +158,8 @@ fn wheel(rounds: u64) -> u64 {
     repeat(rounds, IN_A_TICK as usize, || assert_eq!(tick(), IN_A_TICK as usize))
 }
 
-fn subscriber(connection: u32, wire: Wire) -> Subscriber {
-    Subscriber { connection, wire, joins: false, positioned: false, slow: SlowPolicy::Close }
+fn kind(wire: Wire) -> SubscriberKind {
+    SubscriberKind { wire, joins: false, slow: SlowPolicy::Close }
 }
 
 fn payload() -> Bytes {

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, Joined, TopicRequest};
-use fanwire_hub::registry::{Registry, Subscriber};
+use fanwire_hub::registry::{Registry, SubscriberKind};
 use fanwire_hub::session::{Context, Now, Session, UserRates, Verify};
 use fanwire_hub::{
     ClientSettings, ConnectionClaims, Expiry, NameRules, Namespace, Namespaces, SlowPolicy,
@@ -91,14 +91,8 @@ impl Shard {
         };
         let mut registry = Registry::default();
         let topic = TopicName::new(TOPIC).expect("the name is not empty");
-        let other = Subscriber {
-            connection: 1,
-            wire: Wire::CentrifugeJson,
-            joins: false,
-            positioned: false,
-            slow: SlowPolicy::Close,
-        };
-        registry.add(&topic, other);
+        let kind = SubscriberKind { wire: Wire::CentrifugeJson, joins: false, slow: SlowPolicy::Close };
+        registry.add(&topic, 1, kind, false);
         Self {
             settings: ClientSettings::default(),
             topics: Namespaces::new(NameRules::default(), namespace, []),

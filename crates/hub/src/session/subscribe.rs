@@ -15,7 +15,7 @@ use super::{Context, Phase, Refusal, Session, named};
 use crate::effect::{Completion, Effect, Joined, Membership, RecoveryRequest, TopicRequest};
 use crate::namespace::SlowPolicy;
 use crate::permission::{Asker, may_read_history, may_read_presence, may_subscribe};
-use crate::registry::Subscriber;
+use crate::registry::SubscriberKind;
 use crate::{GrantOptions, NameError, Namespace, RecoveryMode, SubscriptionClaims, TokenError};
 
 /// Who wants the subscription, and so who is told of it.
@@ -281,14 +281,8 @@ impl Session {
         membership: Membership,
     ) {
         let traits = subscribing.traits;
-        let subscriber = Subscriber {
-            connection: context.connection.slot,
-            wire: self.mode.wire,
-            joins: traits.joins,
-            positioned: traits.positioned,
-            slow: traits.slow,
-        };
-        let (slot, place) = context.registry.add(topic, subscriber);
+        let kind = SubscriberKind { wire: self.mode.wire, joins: traits.joins, slow: traits.slow };
+        let (slot, place) = context.registry.add(topic, context.connection.slot, kind, traits.positioned);
         let info = self.info_now(context, topic, traits, membership.info);
         self.subscriptions.add(Subscription {
             topic: slot,

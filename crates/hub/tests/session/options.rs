@@ -1,7 +1,7 @@
 //! What a subscription is and gets: the namespace's options, a token's overrides on top, then the wishes that
 //! the namespace grants.
 
-use fanwire_hub::registry::Subscriber;
+use fanwire_hub::registry::{Subscriber, SubscriberKind};
 use fanwire_hub::{
     GrantOptions, HistoryBounds, Namespace, Overrides, RecoveryMode, SlowPolicy, SubscriptionClaims,
 };
@@ -42,7 +42,8 @@ fn check(
     let lines = shard.joined(client, "news", at(7));
     assert_eq!(lines, [format!(r#"{{"id":2,"subscribe":{{{result}}}}}"#)]);
     let topic = shard.registry.topic(shard.registry.find("news").expect("the topic is there"));
-    let [Subscriber { joins, positioned, .. }] = topic.subscribers[..] else { panic!("{topic:?}") };
+    let [Subscriber { kind, positioned, .. }] = topic.subscribers[..] else { panic!("{topic:?}") };
+    let SubscriberKind { joins, .. } = shard.registry.kinds()[usize::from(kind)];
     assert_eq!((joins, positioned), fanout);
 }
 
@@ -194,7 +195,8 @@ fn slow_policy(namespace: Namespace, overrides: Overrides, wishes: &str) -> Slow
     shard.say(client, &format!(r#"{{"id":2,"subscribe":{{"channel":"news","token":"token"{wishes}}}}}"#));
     shard.joined(client, "news", at(7));
     let topic = shard.registry.topic(shard.registry.find("news").expect("the topic is there"));
-    let [Subscriber { slow, .. }] = topic.subscribers[..] else { panic!("{topic:?}") };
+    let [Subscriber { kind, .. }] = topic.subscribers[..] else { panic!("{topic:?}") };
+    let SubscriberKind { slow, .. } = shard.registry.kinds()[usize::from(kind)];
     slow
 }
 

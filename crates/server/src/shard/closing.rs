@@ -57,7 +57,7 @@ impl Shard {
             let compressed = &self.counters.connections_compressed;
             compressed.set(compressed.value() - u64::from(connection.deflate.is_some()));
         }
-        if std::mem::take(&mut connection.is_client) {
+        if std::mem::take(&mut connection.is_live) {
             self.counters.clients.set(self.counters.clients.value() - 1);
         }
         connection.held = None;

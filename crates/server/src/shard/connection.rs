@@ -43,8 +43,8 @@ pub(super) struct Connection {
     pub(super) read_closed: bool,
     /// The socket took less than it was given, and has not told since that it takes more.
     pub(super) is_blocked: bool,
-    /// It is counted as a connected client.
-    pub(super) is_client: bool,
+    /// Its connect was answered: it is counted as a client, and gets what its topics bring.
+    pub(super) is_live: bool,
     /// Its messages may be compressed, both ways.
     pub(super) deflate: Option<Deflate>,
     pub(super) role: Role,
@@ -125,7 +125,7 @@ impl Connection {
             is_paused: false,
             read_closed: false,
             is_blocked: false,
-            is_client: false,
+            is_live: false,
             deflate: None,
             role,
         }

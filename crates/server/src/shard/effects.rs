@@ -89,7 +89,7 @@ impl Shard {
         // A reply that has no form on the wire closes the connection.
         let connection = self.connections.get_mut(slot as usize).filter(|c| c.session().is_some());
         let Some(connection) = connection else { return };
-        connection.is_client = true;
+        connection.is_live = true;
         self.counters.clients.add(1);
         let held = connection.held.take();
         for bytes in held.into_iter().flat_map(|held| held.into_chunks()) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fanwire_hub::SlowPolicy;
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::outbox::{Messages, Outbox, Parcel, Segment};
-use fanwire_hub::registry::{Subscriber, TopicSlot};
+use fanwire_hub::registry::{Registry, SubscriberKind, TopicSlot};
 use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::CloseReason;
 use fanwire_protocol::websocket::Deflater;
@@ -80,6 +80,19 @@ enum Share {
     },
 }
 
+/// The bytes of a group for one kind of subscriber, made when the first of them needs them.
+#[derive(Clone, Copy, Default)]
+pub(super) struct KindShare {
+    /// The longest message, before it is compressed.
+    longest: Option<usize>,
+    /// For those whose messages are compressed in the second place.
+    shares: [Option<Share>; 2],
+    delivered: u64,
+}
+
+/// A place for every kind; those of kinds that the shard has met are used.
+pub(super) type KindShares = Box<[KindShare; Registry::KINDS_MAX]>;
+
 impl Shard {
     /// Links every group to its topic's subscribers. This is the per-delivery path: a link in the arena, no
     /// copy, no allocation, no encoding.
@@ -98,27 +111,25 @@ impl Shard {
     }
 
     fn link_group(&mut self, topic: TopicSlot, deliveries: &[Arc<Delivery>], closed: &mut Vec<u32>) {
-        let Self { registry, connections, outbox, counters, node, deflater, .. } = self;
-        let mut shares: [[[[Option<Share>; 2]; SlowPolicy::COUNT]; 2]; Wire::COUNT] = Default::default();
-        let mut longest = [None; Wire::COUNT];
-        let mut counts = [0; Wire::COUNT];
+        let Self { registry, connections, outbox, counters, node, deflater, kind_shares, .. } = self;
+        kind_shares[..registry.kinds().len()].fill(KindShare::default());
         for subscriber in &registry.topic(topic).subscribers {
-            let Subscriber { wire, joins, slow, .. } = *subscriber;
+            let KindShare { longest, shares, delivered } = &mut kind_shares[usize::from(subscriber.kind)];
             let connection = &mut connections[subscriber.connection as usize];
+            let kind = || registry.kinds()[usize::from(subscriber.kind)];
             let deflates = connection.deflate.is_some_and(|deflate| {
-                deflate.takes(*longest[wire as usize].get_or_insert_with(|| self::longest(deliveries, wire)))
+                deflate.takes(*longest.get_or_insert_with(|| self::longest(deliveries, kind().wire)))
             });
-            let share = &mut shares[wire as usize][usize::from(joins)][slow as usize][usize::from(deflates)];
-            let share = share.get_or_insert_with(|| {
+            let share = shares[usize::from(deflates)].get_or_insert_with(|| {
                 let deflater = deflater.as_mut().filter(|_| deflates);
-                self::share(outbox, topic, deliveries, subscriber, deflater)
+                self::share(outbox, topic, deliveries, kind(), deflater)
             });
             let (segment, count) = match *share {
                 Share::Messages { segment, count } => (segment, count),
                 Share::Nothing => continue,
             };
-            counts[wire as usize] += count;
-            if connection.session().is_some_and(|session| session.is_open()) {
+            *delivered += count;
+            if connection.is_live {
                 outbox.link(subscriber.connection, &mut connection.chain, segment);
             } else {
                 // A server-side subscription brings something before the connect reply could be sent.
@@ -128,8 +139,8 @@ impl Shard {
                 }
             }
         }
-        for (counter, count) in counters.deliveries.iter().zip(counts) {
-            counter.add(count);
+        for (kind, share) in registry.kinds().iter().zip(&kind_shares[..]) {
+            counters.deliveries[kind.wire as usize].add(share.delivered);
         }
     }
 }
@@ -145,7 +156,7 @@ fn share(
     outbox: &mut Outbox,
     topic: TopicSlot,
     deliveries: &[Arc<Delivery>],
-    kind: &Subscriber,
+    kind: SubscriberKind,
     mut deflater: Option<&mut Deflater>,
 ) -> Share {
     let wanted = deliveries.iter().filter(|delivery| kind.joins || !delivery.push.is_join_or_leave());

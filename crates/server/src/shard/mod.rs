@@ -52,7 +52,7 @@ use crate::users::Users;
 use answers::Holders;
 use connection::{Connection, Role};
 use drain_schedule::DrainSchedule;
-use fanout::Groups;
+use fanout::{Groups, KindShare, KindShares};
 use gathered::Gathered;
 use readiness::Readiness;
 use reads::Reads;
@@ -105,6 +105,8 @@ pub(crate) struct Shard {
     users: Users,
     outbox: Outbox,
     groups: Groups,
+    /// For the group that is being linked, in the order of the registry's kinds.
+    kind_shares: KindShares,
     /// Taken from the inbox while a batch was being written.
     gathered: Gathered,
     effects: Vec<Effect>,
@@ -153,6 +155,7 @@ impl Shard {
             topics,
             outbox: Outbox::default(),
             groups: Groups::new(node.settings.websocket.deflate.is_some()),
+            kind_shares: Box::new([KindShare::default(); Registry::KINDS_MAX]),
             gathered: Gathered::default(),
             effects: Vec::new(),
             wheel: Wheel::new(),
