@@ -1,8 +1,8 @@
 //! `GET /subscribe?topic=a&topic=b`: topics as Server-Sent Events, for a browser's own `EventSource`.
 //!
-//! The same tokens and permissions as elsewhere: `token` (or `Authorization: Bearer`) is the connection token,
-//! each `subscription_token` opens the topic that it names. Whatever can be refused is refused before the stream
-//! begins, with a status and a JSON error. Only what is published from then on is sent; there is no cursor yet.
+//! Tokens and permissions are those of other transports: `token` (or `Authorization: Bearer`) is the connection token,
+//! and each `subscription_token` opens the topic that it names. Refusals come before the stream begins, with a status and
+//! a JSON error. The stream has the publications from then on; there is no cursor yet.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -29,7 +29,7 @@ use crate::accept::origin::Origin;
 use crate::response::{HttpResponse, only_get, refused_origin, respond};
 
 /// The head of the stream. It ends with the connection, so it needs neither length nor chunks, and proxies are
-/// asked not to collect it.
+/// asked not to buffer it.
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\
     content-type: text/event-stream; charset=utf-8\r\n\
     cache-control: private, no-cache, no-store, must-revalidate, max-age=0\r\n\
@@ -39,9 +39,9 @@ const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\
 /// Between these a client waits before it comes back, so that many do not come back together.
 const RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1000..=5000;
 
-/// The content of a query. Its lists hold one entry more than may be asked for at most, which is enough to refuse it.
+/// The content of a query. Its lists hold at most one entry more than the limit, which is enough to refuse it.
 #[derive(Debug, Default)]
-struct Asked<'q> {
+struct Query<'q> {
     /// Each once, in the order of the query.
     topics: Vec<Cow<'q, str>>,
     token: Cow<'q, str>,
@@ -49,13 +49,13 @@ struct Asked<'q> {
 }
 
 /// A refusal before the stream begins.
-struct Refusal {
+struct StreamRefusal {
     status: StatusCode,
     error: RequestError,
     message: String,
 }
 
-impl Refusal {
+impl StreamRefusal {
     fn new(status: StatusCode, error: RequestError, message: impl Into<String>) -> Self {
         Self { status, error, message: message.into() }
     }
@@ -71,9 +71,9 @@ pub(crate) async fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Ope
         return Err(Box::new(preflight(request, &origin)));
     }
     only_get(request)?;
-    let asked = asked(request, gate.node.settings.client.subscriptions_max);
-    let commands = commands(gate, asked).await.map_err(|refusal| {
-        let Refusal { status, error, message } = refusal;
+    let query = query(request, gate.node.settings.client.subscriptions_max);
+    let commands = commands(gate, query).await.map_err(|refusal| {
+        let StreamRefusal { status, error, message } = refusal;
         let body = json!({"error": {"code": codes::error(error).number, "message": message}}).to_string();
         Box::new(allow_origin(respond(status, "application/json", body.into()), &origin))
     })?;
@@ -89,48 +89,48 @@ pub(crate) async fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Ope
     Ok(Opening { head: head.into(), purpose: Purpose::Listener(frame_of(&commands)), permit })
 }
 
-/// Reads the query in one pass, whatever it holds.
-fn asked(request: &Request<Incoming>, subscriptions_max: usize) -> Asked<'_> {
-    let mut asked = query(request.uri().query().unwrap_or(""), subscriptions_max);
+/// Reads the query in one pass. A token in the header comes before one in the query.
+fn query(request: &Request<Incoming>, subscriptions_max: usize) -> Query<'_> {
+    let mut query = parse(request.uri().query().unwrap_or(""), subscriptions_max);
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     if let Some((scheme, token)) = header.and_then(|value| value.split_once(' '))
         && scheme.eq_ignore_ascii_case("bearer")
     {
-        asked.token = token.trim().into();
+        query.token = token.trim().into();
     }
-    asked
+    query
 }
 
-fn query(query: &str, subscriptions_max: usize) -> Asked<'_> {
-    let mut asked = Asked::default();
+fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {
+    let mut query = Query::default();
     let mut known = HashSet::new();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+    for (name, value) in form_urlencoded::parse(text.as_bytes()) {
         match &*name {
-            "topic" if asked.topics.len() <= subscriptions_max && known.insert(value.clone()) => {
-                asked.topics.push(value);
+            "topic" if query.topics.len() <= subscriptions_max && known.insert(value.clone()) => {
+                query.topics.push(value);
             }
-            "subscription_token" if asked.subscription_tokens.len() <= subscriptions_max => {
-                asked.subscription_tokens.push(value);
+            "subscription_token" if query.subscription_tokens.len() <= subscriptions_max => {
+                query.subscription_tokens.push(value);
             }
-            "token" => asked.token = value,
+            "token" => query.token = value,
             _ => {}
         }
     }
-    asked
+    query
 }
 
-/// The commands that a client of the protocol would send for the same, each of them permitted: `EventSource`
-/// comes back after every end of a stream, so what will not be permitted must not begin one.
+/// Returns the commands that a client of the protocol would send for the same, all of them permitted: `EventSource` comes
+/// back after every end of a stream, so a command that is not permitted must not begin one.
 ///
-/// The connection token is verified first: whoever has none costs nothing more. Limits come before names, names before
-/// further signatures, of which each poll verifies one.
-async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal> {
+/// The connection token is verified first: a request without one costs nothing more. Limits come before names, names
+/// before further signatures, of which each poll verifies one.
+async fn commands(gate: &Gate, query: Query<'_>) -> Result<Vec<Command>, StreamRefusal> {
     let settings = &gate.node.settings;
-    if asked.topics.is_empty() {
+    if query.topics.is_empty() {
         let message = "name at least one topic: ?topic=news&topic=weather";
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, RequestError::BadRequest, message));
+        return Err(StreamRefusal::new(StatusCode::BAD_REQUEST, RequestError::BadRequest, message));
     }
-    let claims = connection_claims(gate, &asked.token)?;
+    let claims = connection_claims(gate, &query.token)?;
     let user = claims.as_ref().map_or("", |claims| &claims.user);
     let granted: HashSet<&str> =
         claims.iter().flat_map(|claims| &claims.topics).map(|grant| &*grant.topic).collect();
@@ -140,16 +140,16 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
         topic.map_err(|error| name_refusal(error, user))?;
     }
     // The connection token subscribes to what it grants already.
-    let topics: Vec<_> = asked.topics.into_iter().filter(|topic| !granted.contains(&**topic)).collect();
+    let topics: Vec<_> = query.topics.into_iter().filter(|topic| !granted.contains(&**topic)).collect();
     let subscriptions_max = settings.client.subscriptions_max;
     let limit = |what| {
         let message = format!("more {what} than client.subscriptions_max = {subscriptions_max}");
-        Refusal::new(StatusCode::BAD_REQUEST, RequestError::LimitExceeded, message)
+        StreamRefusal::new(StatusCode::BAD_REQUEST, RequestError::LimitExceeded, message)
     };
     if topics.len() + granted.len() + usize::from(personal.is_some()) > subscriptions_max {
         return Err(limit("topics"));
     }
-    if asked.subscription_tokens.len() > subscriptions_max {
+    if query.subscription_tokens.len() > subscriptions_max {
         return Err(limit("subscription tokens"));
     }
     for topic in granted.iter().copied().chain(topics.iter().map(|topic| &**topic)) {
@@ -159,7 +159,7 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
         claims.check(settings.client.info_format, &settings.namespaces).map_err(unfit_refusal)?;
     }
     let mut tokens = HashMap::new();
-    for token in asked.subscription_tokens {
+    for token in query.subscription_tokens {
         // Each signature waits for a turn of its own.
         yield_now().await;
         let verified = gate.node.tokens.verify_subscription(&token, gate.node.now().unix());
@@ -171,7 +171,7 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
         }
     }
     let connect =
-        ConnectRequest { token: asked.token.into_owned(), name: "sse".to_owned(), ..Default::default() };
+        ConnectRequest { token: query.token.into_owned(), name: "sse".to_owned(), ..Default::default() };
     let mut commands = vec![Command { id: 1, connect: Some(connect), ..Default::default() }];
     for topic in topics {
         let namespace = settings.namespaces.of(&topic).map_err(|error| name_refusal(error, &topic))?;
@@ -179,7 +179,7 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
         if token.is_none() && !may_subscribe(&settings.client, &settings.namespaces, namespace, &topic, user)
         {
             let message = format!("permission denied: {topic}");
-            return Err(Refusal::new(StatusCode::FORBIDDEN, RequestError::PermissionDenied, message));
+            return Err(StreamRefusal::new(StatusCode::FORBIDDEN, RequestError::PermissionDenied, message));
         }
         let token = token.unwrap_or_default().into_owned();
         let subscribe = SubscribeRequest { channel: topic.into_owned(), token, ..Default::default() };
@@ -190,25 +190,25 @@ async fn commands(gate: &Gate, asked: Asked<'_>) -> Result<Vec<Command>, Refusal
 }
 
 /// A token may be good while what it grants has ended.
-fn still_good(gate: &Gate, expiry: Expiry) -> Result<(), Refusal> {
+fn still_good(gate: &Gate, expiry: Expiry) -> Result<(), StreamRefusal> {
     match expiry {
         Expiry::At(unix) if unix <= gate.node.now().unix() && !gate.node.settings.client.insecure => {
             let message = "what the token grants has expired";
-            Err(Refusal::new(StatusCode::UNAUTHORIZED, RequestError::Expired, message))
+            Err(StreamRefusal::new(StatusCode::UNAUTHORIZED, RequestError::Expired, message))
         }
         Expiry::At(_) | Expiry::Never => Ok(()),
     }
 }
 
 /// `None` for a client without a token, where that is allowed.
-fn connection_claims(gate: &Gate, token: &str) -> Result<Option<ConnectionClaims>, Refusal> {
+fn connection_claims(gate: &Gate, token: &str) -> Result<Option<ConnectionClaims>, StreamRefusal> {
     let client = &gate.node.settings.client;
     if !token.is_empty() {
         let claims =
             gate.node.tokens.verify_connection(token, gate.node.now().unix()).map_err(token_refusal)?;
         if claims.user.is_empty() && client.disallow_anonymous_connection_tokens && !client.insecure {
             let message = "client.disallow_anonymous_connection_tokens is on and the token names no user";
-            return Err(Refusal::new(StatusCode::FORBIDDEN, RequestError::PermissionDenied, message));
+            return Err(StreamRefusal::new(StatusCode::FORBIDDEN, RequestError::PermissionDenied, message));
         }
         still_good(gate, claims.expiry)?;
         return Ok(Some(claims));
@@ -218,29 +218,33 @@ fn connection_claims(gate: &Gate, token: &str) -> Result<Option<ConnectionClaims
     }
     let message = "no token, and client.allow_anonymous_connect_without_token is off: \
         send ?token=JWT or 'Authorization: Bearer JWT'";
-    Err(Refusal::new(StatusCode::UNAUTHORIZED, RequestError::Unauthorized, message))
+    Err(StreamRefusal::new(StatusCode::UNAUTHORIZED, RequestError::Unauthorized, message))
 }
 
-fn token_refusal(error: TokenError) -> Refusal {
+fn token_refusal(error: TokenError) -> StreamRefusal {
     let (status, code) = match error {
         TokenError::Expired => (StatusCode::UNAUTHORIZED, RequestError::TokenExpired),
         TokenError::Invalid(_) => (StatusCode::UNAUTHORIZED, RequestError::Unauthorized),
         TokenError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, RequestError::Internal),
     };
-    Refusal::new(status, code, error.to_string())
+    StreamRefusal::new(status, code, error.to_string())
 }
 
 /// The token is good, and something in it cannot be shown to clients.
-fn unfit_refusal(unfit: UnfitField) -> Refusal {
-    Refusal::new(StatusCode::UNAUTHORIZED, RequestError::Unauthorized, format!("invalid token: {unfit}"))
+fn unfit_refusal(unfit: UnfitField) -> StreamRefusal {
+    StreamRefusal::new(
+        StatusCode::UNAUTHORIZED,
+        RequestError::Unauthorized,
+        format!("invalid token: {unfit}"),
+    )
 }
 
-fn name_refusal(error: NameError, topic: &str) -> Refusal {
+fn name_refusal(error: NameError, topic: &str) -> StreamRefusal {
     match error {
         NameError::UnknownNamespace => {
-            Refusal::new(StatusCode::NOT_FOUND, RequestError::UnknownTopic, format!("{error}: {topic}"))
+            StreamRefusal::new(StatusCode::NOT_FOUND, RequestError::UnknownTopic, format!("{error}: {topic}"))
         }
-        _ => Refusal::new(StatusCode::BAD_REQUEST, RequestError::BadRequest, error.to_string()),
+        _ => StreamRefusal::new(StatusCode::BAD_REQUEST, RequestError::BadRequest, error.to_string()),
     }
 }
 
@@ -253,8 +257,8 @@ fn preflight(request: &Request<Incoming>, origin: &Origin<'_>) -> HttpResponse {
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
     headers.insert(ACCESS_CONTROL_MAX_AGE, CACHED_SECONDS);
     headers.insert(VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
-    if let Some(asked) = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS) {
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+    if let Some(wanted) = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
     }
     response
 }
@@ -275,14 +279,14 @@ mod tests {
 
     #[test]
     fn topics_are_read_once_each_and_no_more_than_it_takes_to_refuse_them() {
-        let asked = query("topic=a&topic=b&token=t&topic=a&subscription_token=s", 2);
-        assert_eq!(asked.topics, ["a", "b"]);
-        assert_eq!((&*asked.token, &*asked.subscription_tokens), ("t", &["s".into()][..]));
+        let query = parse("topic=a&topic=b&token=t&topic=a&subscription_token=s", 2);
+        assert_eq!(query.topics, ["a", "b"]);
+        assert_eq!((&*query.token, &*query.subscription_tokens), ("t", &["s".into()][..]));
 
         let many: Vec<String> = (0..1000).map(|n| format!("topic={n}&subscription_token={n}")).collect();
         let many = many.join("&");
-        let asked = query(&many, 2);
-        assert_eq!(asked.topics, ["0", "1", "2"]);
-        assert_eq!(asked.subscription_tokens, ["0", "1", "2"]);
+        let query = parse(&many, 2);
+        assert_eq!(query.topics, ["0", "1", "2"]);
+        assert_eq!(query.subscription_tokens, ["0", "1", "2"]);
     }
 }
