@@ -87,8 +87,9 @@ impl Wire {
     pub fn requests(self, message: &[u8], taken: usize) -> Requests<'_> {
         match self {
             Self::CentrifugeJson => centrifuge::requests(Encoding::Json, message, taken),
-            // A URL's requests are written down as commands of the other wire.
-            Self::CentrifugeProtobuf | Self::Sse => centrifuge::requests(Encoding::Protobuf, message, taken),
+            Self::CentrifugeProtobuf => centrifuge::requests(Encoding::Protobuf, message, taken),
+            // Such a client says nothing: there is no request in it.
+            Self::Sse => centrifuge::requests(Encoding::Protobuf, b"", 0),
         }
     }
 

@@ -4,13 +4,7 @@ use prost::Message as _;
 
 use super::encoding::Encoding;
 use super::reply::ReplyMessage;
-use super::request::Command;
 use crate::json;
-
-/// Commands as a Protobuf client would send them in one frame.
-pub fn frame_of(commands: &[Command]) -> Vec<u8> {
-    commands.iter().flat_map(|command| command.encode_length_delimited_to_vec()).collect()
-}
 
 /// Appends a reply: in JSON the object alone, so that whoever joins several puts a line break between them; in
 /// Protobuf the message after its length. Every reply has a form in both, whatever bytes its payloads are.

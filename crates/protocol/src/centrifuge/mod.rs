@@ -13,7 +13,7 @@ pub mod replies;
 pub mod codes;
 
 pub use decode::{Commands, Malformed, commands, commands_from};
-pub use encode::{encode, frame_of};
+pub use encode::encode;
 pub use encoding::Encoding;
 pub use reply::*;
 pub use request::*;

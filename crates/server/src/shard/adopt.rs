@@ -1,5 +1,6 @@
 //! Sockets that become a shard's own: from the request that asked for a connection that stays to the first bytes read.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use fanwire_hub::effect::ConnectionKey;
@@ -28,7 +29,7 @@ impl Shard {
         }
         let socket = socket::Socket::new(socket, session);
         self.generation = self.generation.wrapping_add(1);
-        let mut commands = Vec::new();
+        let mut first = VecDeque::new();
         let mut deflate = None;
         let settings = &self.node.settings.client;
         let role = match purpose {
@@ -41,7 +42,7 @@ impl Shard {
                 Role::Client(Session::new(ClientId(Uuid::new_v4()), mode, settings, self.now))
             }
             Purpose::Listener(asked) => {
-                commands = asked;
+                first = asked;
                 let mode = TransportMode { wire: Wire::Sse, pings: Pings::Keepalive };
                 Role::Client(Session::new(ClientId(Uuid::new_v4()), mode, settings, self.now))
             }
@@ -66,10 +67,10 @@ impl Shard {
         drop(permit);
         self.send(slot, head);
         self.schedule(slot);
-        if !commands.is_empty()
+        if !first.is_empty()
             && let Some(connection) = self.connections.get_mut(slot as usize)
         {
-            connection.defer_commands(&commands, 0);
+            connection.defer_requests(first);
             connection.read_later(slot, &mut self.to_read);
         }
         if !early.is_empty() {

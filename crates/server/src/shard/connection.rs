@@ -1,6 +1,7 @@
 //! One connection as its shard keeps it: a socket, who it is, and what waits to be written. Idle, it holds no
 //! buffer.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use bytes::{Bytes, BytesMut};
@@ -61,6 +62,8 @@ pub(super) struct Deferred {
     taken: usize,
     /// What came behind it and was not looked at.
     pub(super) unread: BytesMut,
+    /// The requests that the connection was opened with, before anything is read.
+    first: VecDeque<Request>,
 }
 
 #[derive(Debug)]
@@ -160,7 +163,7 @@ impl Connection {
     }
 
     pub(super) fn has_deferred_commands(&self) -> bool {
-        self.deferred.as_ref().is_some_and(|deferred| deferred.frame.is_some())
+        self.deferred.as_ref().is_some_and(|deferred| deferred.frame.is_some() || !deferred.first.is_empty())
     }
 
     /// Keeps a frame, of which commands were done up to `taken`, for a later read.
@@ -170,10 +173,19 @@ impl Connection {
         (deferred.frame, deferred.taken) = (Some(frame.into()), taken);
     }
 
+    /// Keeps the requests that the connection was opened with for a later read.
+    pub(super) fn defer_requests(&mut self, first: VecDeque<Request>) {
+        self.deferred.get_or_insert_default().first = first;
+    }
+
     /// Takes the first request that waits.
     pub(super) fn next_deferred_request(&mut self) -> Option<Result<Request, Malformed>> {
         let (wire, is_over) = self.session().map(|session| (session.wire(), session.is_over()))?;
         let deferred = self.deferred.as_mut()?;
+        if !deferred.first.is_empty() {
+            // The others are not for a session that refused one.
+            return if is_over { None } else { deferred.first.pop_front().map(Ok) };
+        }
         let frame = deferred.frame.as_deref()?;
         // What stands in one frame behind a refused connect, or a mistake, is not looked at.
         if deferred.taken > 0 && is_over {
@@ -191,7 +203,7 @@ impl Connection {
     /// Does nothing more of what the client asked. What was not looked at stays: its answer to a close may be in it.
     pub(super) fn forget_commands(&mut self) {
         if let Some(deferred) = &mut self.deferred {
-            deferred.frame = None;
+            (deferred.frame, deferred.first) = (None, VecDeque::new());
         }
         self.deferred.take_if(|deferred| deferred.unread.is_empty());
     }

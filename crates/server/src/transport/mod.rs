@@ -3,10 +3,12 @@
 pub(crate) mod websocket;
 pub(crate) mod sse;
 
+use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use fanwire_protocol::request::Request;
 use fanwire_protocol::websocket::Deflate;
 use fanwire_protocol::wire::TransportMode;
 use hyper::StatusCode;
@@ -90,8 +92,8 @@ pub(crate) struct Adopted {
 pub(crate) enum Purpose {
     /// A client that speaks the protocol.
     Client(TransportMode, Option<Deflate>),
-    /// A client that only listens: its commands were read from the request, and are written as by a client.
-    Listener(Vec<u8>),
+    /// A client that only listens, with the requests that its HTTP request comes to.
+    Listener(VecDeque<Request>),
     Echo(Option<Deflate>),
 }
 

@@ -5,14 +5,15 @@
 //! a JSON error. The stream has the publications from then on; there is no cursor yet.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use fanwire_hub::permission::may_subscribe;
 use fanwire_hub::{ConnectionClaims, Expiry, NameError, TokenError, UnfitField};
-use fanwire_protocol::centrifuge::{Command, ConnectRequest, SubscribeRequest, codes, frame_of};
+use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::plain::sse;
 use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::request::{self, Ask, Connect, Subscribe};
 use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -72,7 +73,7 @@ pub(crate) async fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Ope
     }
     only_get(request)?;
     let query = query(request, gate.node.settings.client.subscriptions_max);
-    let commands = commands(gate, query).await.map_err(|refusal| {
+    let first = requests(gate, query).await.map_err(|refusal| {
         let StreamRefusal { status, error, message } = refusal;
         let body = json!({"error": {"code": codes::error(error).number, "message": message}}).to_string();
         Box::new(allow_origin(respond(status, "application/json", body.into()), &origin))
@@ -86,7 +87,7 @@ pub(crate) async fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Ope
     write_header(&mut head, &VARY, "Origin");
     head.extend_from_slice(b"\r\n");
     sse::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut head);
-    Ok(Opening { head: head.into(), purpose: Purpose::Listener(frame_of(&commands)), permit })
+    Ok(Opening { head: head.into(), purpose: Purpose::Listener(first), permit })
 }
 
 /// Reads the query in one pass. A token in the header comes before one in the query.
@@ -119,12 +120,12 @@ fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {
     query
 }
 
-/// Returns the commands that a client of the protocol would send for the same, all of them permitted: `EventSource` comes
-/// back after every end of a stream, so a command that is not permitted must not begin one.
+/// Returns the requests that a client of another wire would send for the same, all of them permitted: `EventSource` comes
+/// back after every end of a stream, so a request that is not permitted must not begin one.
 ///
 /// The connection token is verified first: a request without one costs nothing more. Limits come before names, names
 /// before further signatures, of which each poll verifies one.
-async fn commands(gate: &Gate, query: Query<'_>) -> Result<Vec<Command>, StreamRefusal> {
+async fn requests(gate: &Gate, query: Query<'_>) -> Result<VecDeque<request::Request>, StreamRefusal> {
     let settings = &gate.node.settings;
     if query.topics.is_empty() {
         let message = "name at least one topic: ?topic=news&topic=weather";
@@ -170,9 +171,8 @@ async fn commands(gate: &Gate, query: Query<'_>) -> Result<Vec<Command>, StreamR
             tokens.entry(claims.topic).or_insert(token);
         }
     }
-    let connect =
-        ConnectRequest { token: query.token.into_owned(), name: "sse".to_owned(), ..Default::default() };
-    let mut commands = vec![Command { id: 1, connect: Some(connect), ..Default::default() }];
+    let connect = Connect { token: query.token.into_owned(), topics: Vec::new() };
+    let mut requests = VecDeque::from([request::Request { id: 1, ask: Ask::Connect(connect) }]);
     for topic in topics {
         let namespace = settings.namespaces.of(&topic).map_err(|error| name_refusal(error, &topic))?;
         let token = tokens.remove(&*topic);
@@ -182,11 +182,11 @@ async fn commands(gate: &Gate, query: Query<'_>) -> Result<Vec<Command>, StreamR
             return Err(StreamRefusal::new(StatusCode::FORBIDDEN, RequestError::PermissionDenied, message));
         }
         let token = token.unwrap_or_default().into_owned();
-        let subscribe = SubscribeRequest { channel: topic.into_owned(), token, ..Default::default() };
-        let id = commands.len() as u32 + 1;
-        commands.push(Command { id, subscribe: Some(subscribe), ..Default::default() });
+        let subscribe = Subscribe { topic: topic.into_owned(), token, ..Subscribe::default() };
+        let id = requests.len() as u32 + 1;
+        requests.push_back(request::Request { id, ask: Ask::Subscribe(subscribe) });
     }
-    Ok(commands)
+    Ok(requests)
 }
 
 /// A token may be good while what it grants has ended.
