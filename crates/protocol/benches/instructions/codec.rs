@@ -9,14 +9,15 @@ use fanwire_protocol::centrifuge::{
     encode,
 };
 use fanwire_protocol::plain::sse;
-use fanwire_protocol::reply::Push;
+use fanwire_protocol::reply::{Outcome, Push, Reply, Subscribed};
 use fanwire_protocol::websocket::framed;
-use fanwire_protocol::{ClientId, ClientInfo, Publication, Tags, TopicName};
+use fanwire_protocol::wire::Wire;
+use fanwire_protocol::{ClientId, ClientInfo, Epoch, Position, Publication, Tags, TopicName};
 use prost::Message;
 
 use crate::harness::{Case, repeat};
 
-pub(crate) const CASES: [Case; 14] = [
+pub(crate) const CASES: [Case; 16] = [
     Case {
         name: "encode: publication, JSON frame",
         rounds: 5_000,
@@ -52,6 +53,16 @@ pub(crate) const CASES: [Case; 14] = [
         name: "encode: subscribe result, Protobuf frame",
         rounds: 10_000,
         run: |rounds| encode_frames(rounds, Encoding::Protobuf, &subscribed()),
+    },
+    Case {
+        name: "reply: subscribed, JSON",
+        rounds: 5_000,
+        run: |rounds| write_replies(rounds, Wire::CentrifugeJson),
+    },
+    Case {
+        name: "reply: subscribed, Protobuf",
+        rounds: 5_000,
+        run: |rounds| write_replies(rounds, Wire::CentrifugeProtobuf),
     },
     Case {
         name: "decode: connect, JSON",
@@ -119,6 +130,17 @@ fn encode_frames(rounds: u64, encoding: Encoding, reply: &ReplyMessage) -> u64 {
     repeat(rounds, 1, || {
         let frame = framed(encoding.opcode(), |to| encode(encoding, black_box(reply), to));
         black_box(frame);
+    })
+}
+
+/// From the outcome of a request to a frame.
+fn write_replies(rounds: u64, wire: Wire) -> u64 {
+    let top = Position { epoch: Epoch::parse(b"abcdefgh").expect("eight letters"), offset: 7 };
+    let subscribed =
+        Subscribed { recoverable: true, positioned: true, top: Some(top), ..Subscribed::default() };
+    let reply = Reply { id: 2, result: Ok(Outcome::Subscribed(subscribed)) };
+    repeat(rounds, 1, || {
+        black_box(wire.reply(black_box(&reply)));
     })
 }
 
