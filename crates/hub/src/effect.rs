@@ -71,7 +71,7 @@ pub enum RecoveryRequest {
     Nothing,
     /// Where the stream stands.
     Position,
-    /// What came after the known position; if that cannot be said, `or_refuse` makes no subscription at all.
+    /// The publications after the known position. If they cannot all be told, `or_refuse` refuses the subscription.
     Since {
         known: StreamPosition,
         or_refuse: bool,

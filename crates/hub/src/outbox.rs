@@ -23,7 +23,7 @@ pub struct Parcel {
     content: Content,
 }
 
-/// What a parcel counts as where it has to wait.
+/// The kind of a parcel, which decides how it waits in a queue.
 #[derive(Clone, Debug)]
 enum Content {
     /// What topics bring to everybody alike.

@@ -1,4 +1,4 @@
-//! Who may do what in a topic, by namespace and user. Tokens are looked at before; hooks will be.
+//! Permissions in a topic, by namespace and user. A subscription that a token grants does not need them.
 
 use crate::{ClientSettings, Namespace, Namespaces};
 

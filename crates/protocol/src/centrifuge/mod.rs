@@ -1,7 +1,7 @@
 //! The Centrifuge client protocol, version 2, in JSON and Protobuf.
 //!
 //! A client sends commands, the server sends replies; several of either may share one frame.
-//! Its "channel" is our topic, and lives only in this folder.
+//! Its "channel" is our topic. The server's API, which follows the same protocol, and claims of tokens have the word too.
 
 pub mod encoding;
 pub mod request;

@@ -1,8 +1,7 @@
 //! The HTTP API for backends: `POST /api/METHOD`, several commands at once, and the older `POST /api`.
 //!
 //! A request passes route, key, body, commands and answer, in this order. A refusal before the commands is an HTTP
-//! status with a sentence; a command that fails has an error in its reply. The "channel" of this API is a topic; the
-//! word stays in this folder.
+//! status with a sentence; a command that fails has an error in its reply. The "channel" of this API is a topic.
 
 mod auth;
 mod body;

@@ -1,5 +1,5 @@
-//! Questions that read from topics, on their way to the topics' owners and back: asked in turn, as far as the shard has
-//! room for the answers.
+//! Requests of sessions on their way to the topics' owners. Those that read from topics are asked in turn, as far as the
+//! shard has room for the answers.
 
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, Joined, TopicRequest};
 use fanwire_hub::session::Session;
@@ -14,13 +14,13 @@ use super::reads::{Asker, Question};
 use crate::allowance::ReadAllowance;
 use crate::message::{Address, ShardMessage};
 
-/// Whoever holds less is not looked at where room for answers is missed.
+/// Clients that hold less are never closed to make room for answers.
 const HELD_BYTES_MIN: u32 = 4 << 10;
 
-/// Where others wait for room, whoever would need longer to take what it holds gives way.
+/// While others wait for room, a client that would need longer than this to take its answers is closed.
 const HELD_MILLIS_MAX: u64 = 5000;
 
-/// How long a client is watched before that is judged: a socket takes bytes in bursts.
+/// The time for which a client is watched before it is judged, since a socket takes bytes in bursts.
 const WATCHED_MILLIS_MIN: u64 = 1900;
 
 /// Clients that hold room while it is scarce.

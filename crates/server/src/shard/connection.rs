@@ -18,19 +18,19 @@ use super::socket::Socket;
 use super::socket_io::WriteProgress;
 use super::to_read::ToRead;
 
-/// The order of the fields is that in memory: what a delivery looks at comes first, up to the first of the role. The kernel
-/// leaves little in the caches between two deliveries.
+/// The fields lie in memory in this order. A delivery looks at those before the role: the fewer cache lines
+/// these take the better, since the kernel displaces most of the cache between two deliveries.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Connection {
     pub(super) socket: Socket,
-    /// What the outbox holds for it.
+    /// The segments that the outbox holds for the connection.
     pub(super) chain: Chain,
-    /// What the socket did not take.
+    /// The bytes that the socket did not take.
     pub(super) queue: Option<Box<Queue>>,
-    /// What it sent and has to wait.
+    /// Input that has to wait.
     pub(super) deferred: Option<Box<Deferred>>,
-    /// What its subscriptions brought before it was answered.
+    /// Pushes of its subscriptions that came before the reply to connect.
     pub(super) held: Option<Box<Queue>>,
     pub(super) reader: Reader,
     pub(super) generation: u32,

@@ -57,7 +57,7 @@ impl Groups {
         }
     }
 
-    /// What is beyond belongs to the next batch.
+    /// Returns true if further deliveries belong to the next batch.
     pub(super) fn is_full(&self) -> bool {
         self.deliveries >= self.deliveries_max || self.bytes >= self.bytes_max
     }

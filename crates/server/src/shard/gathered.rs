@@ -1,6 +1,7 @@
-//! What is to reach sessions once the batch that is being written is done, in the order in which it was sent.
+//! Messages for sessions that arrive while a batch is being written. They are handled after it, in the order in which they
+//! were sent.
 //!
-//! Bounded: what is beyond waits in the inbox, whose own bound makes publishers wait.
+//! The list is bounded. Further messages wait in the inbox, whose own bound makes publishers wait.
 
 use std::collections::VecDeque;
 

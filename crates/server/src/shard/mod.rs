@@ -185,9 +185,10 @@ impl Shard {
     }
 
     /// The shard's life. Each turn takes, in this order: what other parts of the node sent, new sockets, what
-    /// clients sent, what is due, who has to go, and then writes. All of what waits in the inbox is grouped before
-    /// anything is written, and while a batch is being written, in slices, the next one is gathered: so overload
-    /// makes larger batches, and clients, timers and publishers never wait for more than a slice.
+    /// clients sent, what is due, who has to go, and then writes, and asks what there is room for. What waits in the
+    /// inbox is grouped, up to a bound, before anything is written. While a batch is being written, in slices, the next
+    /// one is gathered: so overload makes larger batches, and clients, timers and publishers never wait for more than
+    /// a slice.
     pub(crate) async fn run(
         mut self,
         mut inbox: InboxReceiver,

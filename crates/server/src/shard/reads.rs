@@ -17,17 +17,18 @@ use rustc_hash::FxHashMap;
 use super::fair_queue::{FairQueue, User, Waiter};
 use crate::allowance::ReadAllowance;
 
-/// Answers of one shard that are in work, unless single ones may be so long that not four of them fit.
+/// The bytes of answers that one shard has in work. It is larger if the settings allow single answers of more than a
+/// quarter of it.
 const BYTES_MAX: usize = 24 << 20;
 
-/// What a question is first asked with.
+/// The room with which a question is first asked.
 const SHORT_BYTES: usize = 32 << 10;
 
-/// How long a question waits for room in the shard's bound. Then it is answered error 111, or what was missed is not
-/// recovered.
+/// The time for which a question waits for room in the shard's bound. Then it is answered error 111, or what was missed
+/// is not recovered.
 const PATIENCE_MILLIS: u64 = 5000;
 
-/// How long one waits before clients that hold the room and take nothing are looked for.
+/// The time for which a question waits before the shard looks for clients that hold the room and take nothing.
 const PRESSURE_MILLIS: u64 = 1000;
 
 #[derive(Debug)]
@@ -56,7 +57,7 @@ struct Busy {
     asked: usize,
     /// One of them is a command that reads: replies keep their order, so no other command is asked meanwhile.
     reads_alone: bool,
-    /// What came behind a command that reads, too.
+    /// Questions that were not asked yet, and the commands that came behind one that reads.
     waiting: VecDeque<Question>,
     /// It is in one of the queues.
     is_queued: bool,
@@ -91,7 +92,7 @@ impl Question {
 pub(super) struct Asker {
     /// Bytes of its answers that it has not taken.
     pub(super) unread: usize,
-    /// What it may have before it at most.
+    /// The bound on `unread`.
     pub(super) unread_max: usize,
     /// Bytes of what was recovered for its connect, which is not answered yet.
     pub(super) recovered: usize,
@@ -196,7 +197,7 @@ impl Reads {
         None
     }
 
-    /// What has waited too long for room, with the connections that ask: all that such a connection would ask.
+    /// Returns the questions of connections that have waited too long for room, with these connections.
     pub(super) fn take_overdue(&mut self, now_millis: u64) -> Vec<(ConnectionKey, Question)> {
         let mut overdue = Vec::new();
         let Self { queues, busy, .. } = self;

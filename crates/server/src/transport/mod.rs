@@ -90,7 +90,7 @@ pub(crate) struct Adopted {
 /// The protocol of a connection.
 #[derive(Debug)]
 pub(crate) enum Purpose {
-    /// A client that speaks the protocol.
+    /// A client that sends its requests over the connection.
     Client(TransportMode, Option<Deflate>),
     /// A client that only listens, with the requests that its HTTP request comes to.
     Listener(VecDeque<Request>),
