@@ -50,13 +50,18 @@ impl Machine {
             memory_bytes: read("/proc/meminfo").lines().find_map(memory).unwrap_or(0) * 1024,
             backlog_max: read("/proc/sys/net/core/somaxconn").trim().to_owned(),
             client_core: cores.client,
-            load_tool: format!("{} {}", env!("CARGO_PKG_VERSION"), BUILD),
+            load_tool: format!("{} {}", env!("CARGO_PKG_VERSION"), build_note(env!("OPT_LEVEL"))),
         }
     }
 }
 
-const BUILD: &str =
-    if cfg!(debug_assertions) { "DEBUG BUILD, figures are not to be compared" } else { "release build" };
+fn build_note(opt_level: &str) -> &'static str {
+    match opt_level {
+        _ if cfg!(debug_assertions) => "DEBUG BUILD, figures are not to be compared",
+        "3" => "build for production",
+        _ => "NOT FULLY OPTIMIZED, figures are not to be compared; build with --profile dist",
+    }
+}
 
 impl ServerNote {
     /// Returns a text such as "fanwire+redis: fanwire 0.1.0, Redis 7.0; core 0".

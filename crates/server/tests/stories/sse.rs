@@ -177,3 +177,21 @@ async fn a_publication_that_is_no_json_comes_in_base64() {
     gateway.client().await.publish(ROOM, json!(1)).await;
     assert_eq!(event(&mut listener).await.1["data"], 1);
 }
+
+/// As for any client, what an API subscribe recovers comes first.
+#[tokio::test]
+async fn a_listener_receives_what_an_api_subscribe_recovers() {
+    let gateway = TestGateway::start(settings(1)).await;
+    let mut backend = gateway.backend().await;
+    backend.publish_all("history:b", 1..4).await;
+    let epoch = backend.call("history", json!({"channel": "history:b"})).await["epoch"].take();
+    let token = token(&json!({"sub": "ann"}));
+    let mut listener = listen(&gateway, &format!("topic=room:a&token={token}")).await;
+    has_listeners(&gateway, "room:a", 1).await;
+    let since = json!({"offset": 1, "epoch": epoch});
+    backend.call("subscribe", json!({"user": "ann", "channel": "history:b", "recover_since": since})).await;
+    for offset in [2, 3] {
+        let (_, data) = event(&mut listener).await;
+        assert_eq!((&data["topic"], &data["offset"]), (&json!("history:b"), &json!(offset)));
+    }
+}
