@@ -53,7 +53,8 @@ pub(super) struct Connection {
 
 const _: () = assert!(size_of::<Connection>() == 176);
 
-/// Input of a client that was not handled yet, as bytes: as commands it would take many times the memory.
+/// Input of a client that was not handled yet. What was read is kept as bytes: as requests it would take many times the
+/// memory.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     /// A frame with commands that wait for their time, or until the client has read, and been sent, more of its answers.
