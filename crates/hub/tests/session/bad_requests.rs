@@ -1,24 +1,10 @@
 //! Bad requests are told which field is wrong and what to do. That none goes without a sentence is asserted in
 //! `harness/lines.rs`, for every effect of every test.
 
-use fanwire_hub::{ConnectionClaims, HistoryBounds, Namespace, PersonalTopic};
+use fanwire_hub::{ConnectionClaims, PersonalTopic};
 
-use super::harness::TestShard;
 use super::harness::tokens::{grant, user};
-
-/// A namespace in which everybody may do everything.
-fn open() -> Namespace {
-    let ttl = std::time::Duration::from_secs(60);
-    Namespace {
-        presence: true,
-        history: Some(HistoryBounds { size: 10, ttl, meta_ttl: ttl }),
-        allow_subscribe_for_client: true,
-        allow_publish_for_client: true,
-        allow_presence_for_client: true,
-        allow_history_for_client: true,
-        ..Namespace::default()
-    }
-}
+use super::harness::{TestShard, open};
 
 fn error(id: u32, why: &str) -> String {
     format!(r#"{{"id":{id},"error":{{"code":107,"message":"bad request: {why}"}}}}"#)

@@ -1,25 +1,15 @@
 //! What a topic's name means: its namespace, its users, its mark of privacy, in every command that has a topic.
 
-use fanwire_hub::{HistoryBounds, NameRules, Namespace, Namespaces};
+use fanwire_hub::{NameRules, Namespace, Namespaces};
 use regex::Regex;
 
+use super::harness;
 use super::harness::Outcome::{Asks, Error};
 use super::harness::TestShard;
 
-/// A namespace in which everybody may do everything.
+/// A namespace under a name, in which everybody may do everything, also in topics that list users.
 fn open(name: &str) -> Namespace {
-    let ttl = std::time::Duration::from_secs(60);
-    Namespace {
-        name: name.into(),
-        presence: true,
-        history: Some(HistoryBounds { size: 10, ttl, meta_ttl: ttl }),
-        allow_subscribe_for_client: true,
-        allow_publish_for_client: true,
-        allow_presence_for_client: true,
-        allow_history_for_client: true,
-        allow_user_limited_topics: true,
-        ..Namespace::default()
-    }
+    Namespace { name: name.into(), allow_user_limited_topics: true, ..harness::open() }
 }
 
 /// Commands that look the topic's namespace up, with `TOPIC` for its name.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, Effect, Joined, Membership, TopicRequest};
 use fanwire_hub::registry::Registry;
 use fanwire_hub::session::{Context, Control, Now, Session, UserRates};
-use fanwire_hub::{ClientSettings, NameRules, Namespace, Namespaces};
+use fanwire_hub::{ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces};
 use fanwire_protocol::reason::{CloseReason, RequestError};
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use fanwire_protocol::{ClientId, Epoch, Position, Publication, TopicName};
@@ -23,6 +23,20 @@ pub(crate) const START: i64 = 1_700_000_000;
 
 pub(crate) const MESSAGES: TransportMode =
     TransportMode { wire: Wire::CentrifugeJson, pings: Pings::Messages };
+
+/// A namespace in which everybody may do everything.
+pub(crate) fn open() -> Namespace {
+    let ttl = Duration::from_secs(60);
+    Namespace {
+        presence: true,
+        history: Some(HistoryBounds { size: 10, ttl, meta_ttl: ttl }),
+        allow_subscribe_for_client: true,
+        allow_publish_for_client: true,
+        allow_presence_for_client: true,
+        allow_history_for_client: true,
+        ..Namespace::default()
+    }
+}
 
 pub(crate) struct TestShard {
     pub(crate) settings: ClientSettings,
