@@ -1,5 +1,7 @@
 //! Requests: the things a client asks of the server, in the words of no wire.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::reason::{Mistake, Unserved};
@@ -92,6 +94,29 @@ pub struct History {
     pub limit: Option<usize>,
     pub since: Option<StreamPosition>,
     pub reverse: bool,
+}
+
+/// A message of a client, or a request in it, that cannot be understood. The client is closed with "bad request".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(Cow<'static, str>);
+
+impl Malformed {
+    /// Takes a few words of our own: nothing that the peer sent is repeated to it.
+    pub fn because(why: impl Into<Cow<'static, str>>) -> Self {
+        Self(why.into())
+    }
+
+    /// Returns these words.
+    pub fn reason(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Malformed> for Mistake {
+    fn from(Malformed(why): Malformed) -> Self {
+        Self::Malformed(why)
+    }
 }
 
 /// A place in a stream as a client knows it. Its epoch is any text; empty matches every epoch.

@@ -2,13 +2,12 @@
 
 use bytes::Bytes;
 
-use crate::centrifuge::{self, Encoding, ReplyMessage, Requests, codes};
+use crate::centrifuge::{self, Commands, Encoding, ReplyMessage, codes};
 use crate::plain::sse;
 use crate::reason::{Close, CloseReason};
 use crate::reply::{Push, Reply};
+use crate::request::{Malformed, Request};
 use crate::websocket;
-
-pub use crate::centrifuge::Malformed;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -83,13 +82,15 @@ impl Wire {
         }
     }
 
-    /// Returns the requests in a message, from the place in it up to which it was `taken`.
+    /// Returns the requests in a message, from the place in it up to which it was `taken`; see [`Requests::taken`].
+    /// What was found good of the message as a whole is not looked at again, so it costs nothing to stop after each
+    /// request.
     pub fn requests(self, message: &[u8], taken: usize) -> Requests<'_> {
+        let commands = |encoding| centrifuge::commands_from(encoding, message, taken);
         match self {
-            Self::CentrifugeJson => centrifuge::requests(Encoding::Json, message, taken),
-            Self::CentrifugeProtobuf => centrifuge::requests(Encoding::Protobuf, message, taken),
-            // Such a client says nothing: there is no request in it.
-            Self::Sse => centrifuge::requests(Encoding::Protobuf, b"", 0),
+            Self::CentrifugeJson => Requests::Centrifuge(commands(Encoding::Json)),
+            Self::CentrifugeProtobuf => Requests::Centrifuge(commands(Encoding::Protobuf)),
+            Self::Sse => Requests::Nothing,
         }
     }
 
@@ -146,6 +147,36 @@ impl Wire {
                 sse::disconnect(number, &text, &mut event);
                 event.into()
             }
+        }
+    }
+}
+
+/// Iterates over the requests of a message; see [`Wire::requests`].
+#[derive(Debug)]
+pub enum Requests<'a> {
+    Centrifuge(Commands<'a>),
+    /// The wire has no requests.
+    Nothing,
+}
+
+impl Requests<'_> {
+    /// Returns how many bytes of the message the requests so far took, with what separates them from the next: none
+    /// before the first, all when no other follows.
+    pub fn taken(&self) -> usize {
+        match self {
+            Self::Centrifuge(commands) => commands.taken(),
+            Self::Nothing => 0,
+        }
+    }
+}
+
+impl Iterator for Requests<'_> {
+    type Item = Result<Request, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Centrifuge(commands) => Some(commands.next()?.map(Request::from)),
+            Self::Nothing => None,
         }
     }
 }

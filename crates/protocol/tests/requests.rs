@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fanwire_protocol::centrifuge::*;
 use fanwire_protocol::json::JSON_DEPTH_MAX;
 use fanwire_protocol::reason::Mistake;
-use fanwire_protocol::request::{self, Ask};
+use fanwire_protocol::request::{self, Ask, Malformed};
 use proptest::prelude::*;
 use prost::Message;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::{
-    self, Command, ConnectRequest, Encoding, PublishRequest, ReplyMessage, SubscribeRequest, SubscribeResult,
+    Command, ConnectRequest, Encoding, PublishRequest, ReplyMessage, SubscribeRequest, SubscribeResult,
     encode,
 };
 use fanwire_protocol::plain::sse;
@@ -69,7 +69,7 @@ pub(crate) const CASES: [Case; 16] = [
         rounds: 2_000,
         run: |rounds| {
             let command = format!(r#"{{"id":1,"connect":{{"token":"{}","name":"js"}}}}"#, token());
-            decode(rounds, Encoding::Json, command.as_bytes())
+            decode(rounds, Wire::CentrifugeJson, command.as_bytes())
         },
     },
     Case {
@@ -78,7 +78,7 @@ pub(crate) const CASES: [Case; 16] = [
         run: |rounds| {
             let connect = ConnectRequest { token: token(), name: "js".into(), ..Default::default() };
             let command = Command { id: 1, connect: Some(connect), ..Default::default() };
-            decode(rounds, Encoding::Protobuf, &command.encode_length_delimited_to_vec())
+            decode(rounds, Wire::CentrifugeProtobuf, &command.encode_length_delimited_to_vec())
         },
     },
     Case {
@@ -86,7 +86,7 @@ pub(crate) const CASES: [Case; 16] = [
         rounds: 2_000,
         run: |rounds| {
             let command = format!(r#"{{"id":2,"subscribe":{{"channel":"{TOPIC}","recoverable":true}}}}"#);
-            decode(rounds, Encoding::Json, command.as_bytes())
+            decode(rounds, Wire::CentrifugeJson, command.as_bytes())
         },
     },
     Case {
@@ -96,7 +96,7 @@ pub(crate) const CASES: [Case; 16] = [
             let subscribe =
                 SubscribeRequest { channel: TOPIC.into(), recoverable: true, ..Default::default() };
             let command = Command { id: 2, subscribe: Some(subscribe), ..Default::default() };
-            decode(rounds, Encoding::Protobuf, &command.encode_length_delimited_to_vec())
+            decode(rounds, Wire::CentrifugeProtobuf, &command.encode_length_delimited_to_vec())
         },
     },
     Case {
@@ -107,7 +107,7 @@ pub(crate) const CASES: [Case; 16] = [
             let command =
                 [format!(r#"{{"id":3,"publish":{{"channel":"{TOPIC}","data":"#).as_bytes(), &payload, b"}}"]
                     .concat();
-            decode(rounds, Encoding::Json, &command)
+            decode(rounds, Wire::CentrifugeJson, &command)
         },
     },
     Case {
@@ -116,7 +116,7 @@ pub(crate) const CASES: [Case; 16] = [
         run: |rounds| {
             let publish = PublishRequest { channel: TOPIC.into(), data: payload(), ..Default::default() };
             let command = Command { id: 3, publish: Some(publish), ..Default::default() };
-            decode(rounds, Encoding::Protobuf, &command.encode_length_delimited_to_vec())
+            decode(rounds, Wire::CentrifugeProtobuf, &command.encode_length_delimited_to_vec())
         },
     },
 ];
@@ -153,10 +153,10 @@ fn encode_events(rounds: u64, publication: &Publication) -> u64 {
     })
 }
 
-fn decode(rounds: u64, encoding: Encoding, frame: &[u8]) -> u64 {
+fn decode(rounds: u64, wire: Wire, frame: &[u8]) -> u64 {
     repeat(rounds, 1, || {
         let mut requests = 0;
-        for request in centrifuge::requests(encoding, black_box(frame), 0) {
+        for request in wire.requests(black_box(frame), 0) {
             black_box(request.expect("the frame is well formed"));
             requests += 1;
         }

@@ -3,7 +3,6 @@
 //! A frame is read only as far as the caller asks, so a frame of many commands costs no more than the caller allows;
 //! after the first malformed one nothing more comes.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use prost::Message as _;
@@ -13,7 +12,7 @@ use serde_json::de::SliceRead;
 use super::encoding::Encoding;
 use super::request::*;
 use crate::json;
-use crate::reason::Mistake;
+use crate::request::Malformed;
 
 /// The commands in one frame.
 ///
@@ -36,39 +35,6 @@ pub fn commands(encoding: Encoding, frame: &[u8]) -> Commands<'_> {
 /// good of the frame as a whole is not looked at again, so it costs nothing to stop after each command.
 pub fn commands_from(encoding: Encoding, frame: &[u8], taken: usize) -> Commands<'_> {
     if taken == 0 { commands(encoding, frame) } else { Commands::over(encoding, frame, taken) }
-}
-
-/// A frame, or a command in it, that cannot be understood. The client is closed with "bad request".
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Malformed(Cow<'static, str>);
-
-impl Malformed {
-    /// What is wrong, in a few words of our own: nothing that the peer sent is repeated.
-    pub fn reason(&self) -> &str {
-        &self.0
-    }
-
-    const fn because(reason: &'static str) -> Self {
-        Self(Cow::Borrowed(reason))
-    }
-
-    /// The error counts from the end of `before`, and clients count from the begin of their frame.
-    fn json(before: &[u8], error: &serde_json::Error) -> Self {
-        let what = if error.is_data() { "field of a wrong type" } else { "not JSON" };
-        let line = error.line() + before.iter().filter(|byte| **byte == b'\n').count();
-        let column = match error.line() {
-            1 => error.column() + before.iter().rev().take_while(|byte| **byte != b'\n').count(),
-            _ => error.column(),
-        };
-        Self(format!("{what} at line {line} column {column}").into())
-    }
-}
-
-impl From<Malformed> for Mistake {
-    fn from(Malformed(why): Malformed) -> Self {
-        Self::Malformed(why)
-    }
 }
 
 /// Iterates over the commands of a frame; see [`commands`].
@@ -121,7 +87,7 @@ impl Iterator for Commands<'_> {
                 match self.frame[self.begin + commands.byte_offset()..].trim_ascii_start().first() {
                     // The derived code would take an array as a command's fields in order.
                     Some(b'{') => {
-                        commands.next()?.map_err(|error| Malformed::json(&self.frame[..self.begin], &error))
+                        commands.next()?.map_err(|error| not_json(&self.frame[..self.begin], &error))
                     }
                     Some(_) => Err(Malformed::because("not a JSON object")),
                     None => return None,
@@ -153,5 +119,16 @@ fn next_protobuf(rest: &mut &[u8]) -> Result<Command, Malformed> {
     };
     *rest = after;
     // Its text names our fields and never repeats what came.
-    Command::decode(message).map_err(|error| Malformed(error.to_string().into()))
+    Command::decode(message).map_err(|error| Malformed::because(error.to_string()))
+}
+
+/// The error counts from the end of `before`, and clients count from the begin of their frame.
+fn not_json(before: &[u8], error: &serde_json::Error) -> Malformed {
+    let what = if error.is_data() { "field of a wrong type" } else { "not JSON" };
+    let line = error.line() + before.iter().filter(|byte| **byte == b'\n').count();
+    let column = match error.line() {
+        1 => error.column() + before.iter().rev().take_while(|byte| **byte != b'\n').count(),
+        _ => error.column(),
+    };
+    Malformed::because(format!("{what} at line {line} column {column}"))
 }

@@ -12,9 +12,8 @@ pub mod requests;
 pub mod replies;
 pub mod codes;
 
-pub use decode::{Commands, Malformed, commands, commands_from};
+pub use decode::{Commands, commands, commands_from};
 pub use encode::encode;
 pub use encoding::Encoding;
 pub use reply::*;
 pub use request::*;
-pub use requests::{Requests, requests};

@@ -1,43 +1,8 @@
 //! From commands to requests.
 
-use std::fmt;
-
-use super::decode::{Commands, Malformed, commands_from};
-use super::encoding::Encoding;
 use super::request::*;
 use crate::reason::{Mistake, Unserved};
 use crate::request::{Ask, Connect, History, Publish, Request, StreamPosition, SubRefresh, Subscribe};
-
-/// The requests in one frame, from a place in it on; see [`Requests::taken`]. What was found good of the frame as a whole
-/// is not looked at again, so it costs nothing to stop after each request.
-pub fn requests(encoding: Encoding, frame: &[u8], taken: usize) -> Requests<'_> {
-    Requests(commands_from(encoding, frame, taken))
-}
-
-/// Iterates over the requests of a frame; see [`requests`].
-pub struct Requests<'a>(Commands<'a>);
-
-impl Requests<'_> {
-    /// Returns how many bytes of the frame the requests so far took, with the white space behind them: none before the
-    /// first, all when no other follows.
-    pub fn taken(&self) -> usize {
-        self.0.taken()
-    }
-}
-
-impl Iterator for Requests<'_> {
-    type Item = Result<Request, Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        Some(self.0.next()?.map(Request::from))
-    }
-}
-
-impl fmt::Debug for Requests<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// Of several requests in one command the first in this order counts. Without a request, id 0 makes it a pong and any
 /// other id a mistake; only `send` goes without an id.

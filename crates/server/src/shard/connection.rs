@@ -9,9 +9,8 @@ use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::outbox::{Chain, Outbox};
 use fanwire_hub::queue::{Full, Queue};
 use fanwire_hub::session::Session;
-use fanwire_protocol::request::Request;
+use fanwire_protocol::request::{Malformed, Request};
 use fanwire_protocol::websocket::{Deflate, Reader};
-use fanwire_protocol::wire::Malformed;
 use smallvec::SmallVec;
 
 use super::socket::Socket;

@@ -6,9 +6,8 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_protocol::reason::{Close, CloseReason, Mistake};
-use fanwire_protocol::request::Request;
+use fanwire_protocol::request::{Malformed, Request};
 use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, Stop, framed};
-use fanwire_protocol::wire::Malformed;
 
 use super::connection::{Bounds, Connection, Peer, Role};
 use super::socket_io::Input;
