@@ -20,6 +20,32 @@ pub enum Wire {
     Sse,
 }
 
+/// The way in which the bytes of a client are cut into messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// WebSocket frames, whose control frames are answered below the wire.
+    WebSocket,
+    /// None: nothing that the client sends counts.
+    Ignored,
+}
+
+/// A message of a client. Text and binary are kept apart, since some wires tell by it what a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientMessage<'a> {
+    Text(&'a str),
+    Binary(&'a [u8]),
+}
+
+impl<'a> ClientMessage<'a> {
+    /// Returns the bytes of either kind.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+}
+
 /// The way in which a client is pinged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pings {
@@ -66,27 +92,29 @@ impl Wire {
         }
     }
 
+    /// Returns the framing of what the client sends once the connection is open.
+    pub fn framing(self) -> Framing {
+        match self {
+            Self::CentrifugeJson | Self::CentrifugeProtobuf => Framing::WebSocket,
+            Self::Sse => Framing::Ignored,
+        }
+    }
+
     /// Returns true if anything is expected from the client once the connection is open.
     pub fn reads(self) -> bool {
-        match self {
-            Self::CentrifugeJson | Self::CentrifugeProtobuf => true,
-            Self::Sse => false,
-        }
+        self.framing() != Framing::Ignored
     }
 
     /// Returns true if its messages may be compressed as WebSocket messages are.
     pub fn is_compressible(self) -> bool {
-        match self {
-            Self::CentrifugeJson | Self::CentrifugeProtobuf => true,
-            Self::Sse => false,
-        }
+        self.framing() == Framing::WebSocket
     }
 
     /// Returns the requests in a message, from the place in it up to which it was `taken`; see [`Requests::taken`].
     /// What was found good of the message as a whole is not looked at again, so it costs nothing to stop after each
     /// request.
-    pub fn requests(self, message: &[u8], taken: usize) -> Requests<'_> {
-        let commands = |encoding| centrifuge::commands_from(encoding, message, taken);
+    pub fn requests(self, message: ClientMessage<'_>, taken: usize) -> Requests<'_> {
+        let commands = |encoding| centrifuge::commands_from(encoding, message.bytes(), taken);
         match self {
             Self::CentrifugeJson => Requests::Centrifuge(commands(Encoding::Json)),
             Self::CentrifugeProtobuf => Requests::Centrifuge(commands(Encoding::Protobuf)),

@@ -9,7 +9,7 @@ use fanwire_protocol::reply::{Connected, Outcome, Push, Reply, Subscribed};
 use fanwire_protocol::request::{
     Ask, Connect, History, Publish, Request, StreamPosition, SubRefresh, Subscribe,
 };
-use fanwire_protocol::wire::{Form, Pings, Wire};
+use fanwire_protocol::wire::{ClientMessage, Form, Framing, Pings, Wire};
 use fanwire_protocol::{ClientId, ClientInfo, Epoch, Position, Publication, TopicName};
 
 fn news() -> TopicName {
@@ -36,7 +36,7 @@ fn publication(offset: u64) -> Arc<Publication> {
 /// The one request in a JSON message.
 #[track_caller]
 fn check(json: &str, id: u32, ask: Ask) {
-    let mut requests = Wire::CentrifugeJson.requests(json.as_bytes(), 0);
+    let mut requests = Wire::CentrifugeJson.requests(ClientMessage::Text(json), 0);
     assert_eq!(requests.next(), Some(Ok(Request { id, ask })), "{json}");
     assert_eq!(requests.taken(), json.len());
     assert_eq!(requests.next(), None);
@@ -330,6 +330,28 @@ fn pings_and_goodbyes() {
     }
     let event = "event: disconnect\ndata: {\"code\":3001,\"reason\":\"shutdown\",\"reconnect\":true}\n\n";
     assert_eq!(Wire::Sse.goodbye(&close), event);
+}
+
+#[test]
+fn every_wire_says_what_it_reads() {
+    for (wire, framing) in [
+        (Wire::CentrifugeJson, Framing::WebSocket),
+        (Wire::CentrifugeProtobuf, Framing::WebSocket),
+        (Wire::Sse, Framing::Ignored),
+    ] {
+        assert_eq!(wire.framing(), framing, "{wire:?}");
+        assert_eq!((wire.reads(), wire.is_compressible()), (wire != Wire::Sse, wire != Wire::Sse));
+    }
+}
+
+#[test]
+fn text_and_binary_reach_the_wire_as_they_are() {
+    let (text, binary) = (ClientMessage::Text("{}"), ClientMessage::Binary(b"{}"));
+    for message in [text, binary] {
+        let requests: Vec<_> = Wire::CentrifugeJson.requests(message, 0).collect();
+        assert_eq!(requests, [Ok(Request { id: 0, ask: Ask::Pong })], "{message:?}");
+        assert_eq!(Wire::Sse.requests(message, 0).next(), None);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use fanwire_protocol::centrifuge::{
 use fanwire_protocol::plain::sse;
 use fanwire_protocol::reply::{Outcome, Push, Reply, Subscribed};
 use fanwire_protocol::websocket::framed;
-use fanwire_protocol::wire::Wire;
+use fanwire_protocol::wire::{ClientMessage, Wire};
 use fanwire_protocol::{ClientId, ClientInfo, Epoch, Position, Publication, Tags, TopicName};
 use prost::Message;
 
@@ -156,7 +156,7 @@ fn encode_events(rounds: u64, publication: &Publication) -> u64 {
 fn decode(rounds: u64, wire: Wire, frame: &[u8]) -> u64 {
     repeat(rounds, 1, || {
         let mut requests = 0;
-        for request in wire.requests(black_box(frame), 0) {
+        for request in wire.requests(ClientMessage::Binary(black_box(frame)), 0) {
             black_box(request.expect("the frame is well formed"));
             requests += 1;
         }

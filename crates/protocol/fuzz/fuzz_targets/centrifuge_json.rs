@@ -3,13 +3,13 @@
 
 use fanwire_protocol::json;
 use fanwire_protocol::request::Ask;
-use fanwire_protocol::wire::Wire;
+use fanwire_protocol::wire::{ClientMessage, Wire};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|frame: &[u8]| {
     let mut refused = false;
     let mut count = 0;
-    for request in Wire::CentrifugeJson.requests(frame, 0) {
+    for request in Wire::CentrifugeJson.requests(ClientMessage::Binary(frame), 0) {
         assert!(!refused, "nothing follows a malformed command");
         count += 1;
         let Ok(request) = request else {

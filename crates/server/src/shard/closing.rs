@@ -1,8 +1,9 @@
 //! The ends of connections: closed by the server, by their peers, or gone.
 
+use bytes::Bytes;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{Close, CloseReason};
-use fanwire_protocol::websocket::{self, close_frame};
+use fanwire_protocol::websocket;
 
 use super::connection::{Peer, Role};
 use super::{CLOSE_PATIENCE, Shard};
@@ -64,7 +65,7 @@ impl Shard {
         connection.forget_commands();
         let key = connection.key(slot);
         let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
-        connection.role = Role::Closing { until_millis, peer };
+        connection.role = Role::Closing { until_millis, framing: connection.framing(), peer };
         self.forget_reads(key);
         self.schedule(slot);
         self.resume(slot);
@@ -116,11 +117,10 @@ impl Shard {
         self.remove(slot);
     }
 
-    /// The peer closed: answer with the same code (RFC 6455 section 5.5.1) and go.
-    pub(super) fn follow_close(&mut self, slot: u32, code: Option<u16>) {
-        let frame = code.map_or_else(|| bytes::Bytes::from_static(&[0x88, 0]), |code| close_frame(code, ""));
+    /// The peer closed: answer as its framing asks, and go.
+    pub(super) fn follow_close(&mut self, slot: u32, answer: Bytes) {
         self.end(slot);
-        self.send(slot, frame);
+        self.send(slot, answer);
         self.start_closing(slot, Peer::IsDone, None);
     }
 

@@ -11,6 +11,7 @@ use fanwire_hub::queue::{Full, Queue};
 use fanwire_hub::session::Session;
 use fanwire_protocol::request::{Malformed, Request};
 use fanwire_protocol::websocket::{Deflate, Reader};
+use fanwire_protocol::wire::{ClientMessage, Framing};
 use smallvec::SmallVec;
 
 use super::socket::Socket;
@@ -56,14 +57,40 @@ const _: () = assert!(size_of::<Connection>() == 176);
 /// memory.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
-    /// A frame with commands that wait for their time, or until the client has read, and been sent, more of its answers.
-    frame: Option<Box<[u8]>>,
-    /// Bytes of it whose commands were done.
+    /// A message with requests that wait for their time, or until the client has read, and been sent, more of its
+    /// answers.
+    message: Option<DeferredMessage>,
+    /// Bytes of it whose requests were done.
     taken: usize,
     /// What came behind it and was not looked at.
     pub(super) unread: BytesMut,
     /// The requests that the connection was opened with, before anything is read.
     first: VecDeque<Request>,
+}
+
+/// A message, kept.
+#[derive(Debug)]
+enum DeferredMessage {
+    Text(Box<str>),
+    Binary(Box<[u8]>),
+}
+
+impl DeferredMessage {
+    fn message(&self) -> ClientMessage<'_> {
+        match self {
+            Self::Text(text) => ClientMessage::Text(text),
+            Self::Binary(bytes) => ClientMessage::Binary(bytes),
+        }
+    }
+}
+
+impl From<ClientMessage<'_>> for DeferredMessage {
+    fn from(message: ClientMessage<'_>) -> Self {
+        match message {
+            ClientMessage::Text(text) => Self::Text(text.into()),
+            ClientMessage::Binary(bytes) => Self::Binary(bytes.into()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -72,8 +99,9 @@ pub(super) enum Role {
     Client(Session),
     /// Gets back what it sends.
     Echo,
-    /// Everything was said; what is left to be written is written, and the peer is given time to go.
-    Closing { until_millis: u64, peer: Peer },
+    /// Everything was said; what is left to be written is written, and the peer is given time to go. What it sends is
+    /// read to see its end, unless it broke the framing.
+    Closing { until_millis: u64, framing: Framing, peer: Peer },
 }
 
 /// How much one client may have before it.
@@ -90,8 +118,6 @@ pub(super) struct Bounds {
 pub(super) enum Peer {
     /// It may follow the close.
     MayFollow,
-    /// It broke the framing: what it sends means nothing.
-    IsUnreadable,
     IsDone,
 }
 
@@ -163,14 +189,16 @@ impl Connection {
     }
 
     pub(super) fn has_deferred_commands(&self) -> bool {
-        self.deferred.as_ref().is_some_and(|deferred| deferred.frame.is_some() || !deferred.first.is_empty())
+        self.deferred
+            .as_ref()
+            .is_some_and(|deferred| deferred.message.is_some() || !deferred.first.is_empty())
     }
 
-    /// Keeps a frame, of which commands were done up to `taken`, for a later read.
-    pub(super) fn defer_commands(&mut self, frame: &[u8], taken: usize) {
+    /// Keeps a message, of which requests were done up to `taken`, for a later read.
+    pub(super) fn defer_message(&mut self, message: ClientMessage<'_>, taken: usize) {
         debug_assert!(!self.has_deferred_commands(), "nothing more is read while something is deferred");
         let deferred = self.deferred.get_or_insert_default();
-        (deferred.frame, deferred.taken) = (Some(frame.into()), taken);
+        (deferred.message, deferred.taken) = (Some(message.into()), taken);
     }
 
     /// Keeps the requests that the connection was opened with for a later read.
@@ -186,16 +214,16 @@ impl Connection {
             // The others are not for a session that refused one.
             return if is_over { None } else { deferred.first.pop_front().map(Ok) };
         }
-        let frame = deferred.frame.as_deref()?;
-        // What stands in one frame behind a refused connect, or a mistake, is not looked at.
+        let message = deferred.message.as_ref()?.message();
+        // What stands in one message behind a refused connect, or a mistake, is not looked at.
         if deferred.taken > 0 && is_over {
             return None;
         }
-        let mut requests = wire.requests(frame, deferred.taken);
+        let mut requests = wire.requests(message, deferred.taken);
         let request = requests.next();
         deferred.taken = requests.taken();
-        if deferred.taken == frame.len() {
-            deferred.frame = None;
+        if deferred.taken == message.bytes().len() {
+            deferred.message = None;
         }
         request
     }
@@ -203,7 +231,7 @@ impl Connection {
     /// Does nothing more of what the client asked. What was not looked at stays: its answer to a close may be in it.
     pub(super) fn forget_commands(&mut self) {
         if let Some(deferred) = &mut self.deferred {
-            (deferred.frame, deferred.first) = (None, VecDeque::new());
+            (deferred.message, deferred.first) = (None, VecDeque::new());
         }
         self.deferred.take_if(|deferred| deferred.unread.is_empty());
     }
@@ -212,6 +240,15 @@ impl Connection {
         match &self.role {
             Role::Client(session) => Some(session),
             Role::Echo | Role::Closing { .. } => None,
+        }
+    }
+
+    /// The framing of what is read from it.
+    pub(super) fn framing(&self) -> Framing {
+        match &self.role {
+            Role::Client(session) => session.wire().framing(),
+            Role::Echo => Framing::WebSocket,
+            Role::Closing { framing, .. } => *framing,
         }
     }
 
@@ -372,6 +409,13 @@ mod tests {
         let segment = outbox.segment(parcel);
         outbox.link(0, &mut connection.chain, segment);
         assert!(connection.write(&outbox, 64 << 20).is_ok());
+    }
+
+    #[test]
+    fn a_message_is_deferred_as_what_it_is() {
+        for message in [ClientMessage::Text("1"), ClientMessage::Binary(b"1")] {
+            assert_eq!(DeferredMessage::from(message).message(), message);
+        }
     }
 
     /// A client that never catches up with its topics has taken its replies all the same.

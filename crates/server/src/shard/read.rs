@@ -1,13 +1,14 @@
-//! What clients send: from readiness to bytes, from bytes to messages, from messages to commands.
+//! What clients send: from readiness to bytes, from bytes to messages, from messages to requests.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_protocol::reason::{Close, CloseReason, Mistake};
 use fanwire_protocol::request::{Malformed, Request};
-use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, Stop, framed};
+use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, Stop, close_frame, framed};
+use fanwire_protocol::wire::{ClientMessage, Framing};
 
 use super::connection::{Bounds, Connection, Peer, Role};
 use super::socket_io::Input;
@@ -113,7 +114,7 @@ impl Shard {
         Instant::now() >= self.read_until
     }
 
-    /// Goes on with a frame that was kept, until the client has enough to be answered or has had its time.
+    /// Goes on with a message that was kept, until the client has enough to be answered or has had its time.
     fn take_deferred_commands(&mut self, key: ConnectionKey) {
         loop {
             let has_enough = self.has_enough(key.slot);
@@ -196,24 +197,24 @@ impl Shard {
     }
 
     fn take_messages_of(&mut self, key: ConnectionKey, bytes: &mut [u8]) -> Taken {
+        let Some(connection) = self.connections.get(key.slot as usize) else { return Taken::default() };
+        match connection.framing() {
+            Framing::WebSocket => self.take_frames(key, bytes),
+            Framing::Ignored => Taken::default(),
+        }
+    }
+
+    /// Takes WebSocket frames.
+    fn take_frames(&mut self, key: ConnectionKey, bytes: &mut [u8]) -> Taken {
         let ConnectionKey { slot, .. } = key;
         let mut taken = Taken::default();
         let Some(connection) = self.connections.get_mut(slot as usize) else { return taken };
-        if let Role::Client(session) = &connection.role
-            && !session.wire().reads()
-        {
-            // Nothing is expected from a client that only listens.
-            return taken;
-        }
-        if let Role::Closing { peer: Peer::IsUnreadable, .. } = connection.role {
-            return taken;
-        }
         let mut reader = std::mem::take(&mut connection.reader);
         let limits = Limits { message_bytes_max: self.node.settings.websocket.message_bytes_max };
         let mut inflater = connection.deflate.and_then(|_| self.inflater.take());
         let outcome = reader.read(bytes, limits, inflater.as_mut(), &mut |message| {
             taken.payload_bytes += message.payload_bytes();
-            match self.take_message(slot, message) {
+            match self.take_websocket_message(slot, message) {
                 // More than one read brings came of it, or it took its time: others get their turn.
                 ControlFlow::Continue(()) if taken.payload_bytes > READ_BYTES || self.is_time_up() => {
                     ControlFlow::Break(Stop::Pause)
@@ -231,17 +232,18 @@ impl Shard {
             Err(_) if matches!(connection.role, Role::Closing { .. }) => {}
             Err(violation) => {
                 self.close(slot, CloseReason::Framing(violation));
-                if let Some(Connection { role: Role::Closing { peer, .. }, .. }) =
+                if let Some(Connection { role: Role::Closing { framing, .. }, .. }) =
                     self.connections.get_mut(slot as usize)
                 {
-                    *peer = Peer::IsUnreadable;
+                    *framing = Framing::Ignored;
                 }
             }
         }
         taken
     }
 
-    fn take_message(&mut self, slot: u32, message: Message<'_>) -> ControlFlow<Stop> {
+    /// Answers a control message, and gives any other to the wire.
+    fn take_websocket_message(&mut self, slot: u32, message: Message<'_>) -> ControlFlow<Stop> {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return ControlFlow::Break(Stop::End);
         };
@@ -253,7 +255,12 @@ impl Shard {
             }
             (Role::Closing { .. }, _) => {}
             (_, Message::Close(reason)) => {
-                self.follow_close(slot, reason.map(|(code, _)| code));
+                // With the same code (RFC 6455 section 5.5.1).
+                let answer = match reason {
+                    Some((code, _)) => close_frame(code, ""),
+                    None => Bytes::from_static(&[0x88, 0]),
+                };
+                self.follow_close(slot, answer);
                 return ControlFlow::Break(Stop::End);
             }
             (_, Message::Ping(data)) => {
@@ -264,8 +271,8 @@ impl Shard {
             (Role::Echo, Message::Pong(_)) => {}
             (Role::Echo, Message::Text(text)) => self.send_frame(slot, Opcode::Text, text.as_bytes()),
             (Role::Echo, Message::Binary(data)) => self.send_frame(slot, Opcode::Binary, data),
-            (Role::Client(_), Message::Text(text)) => self.take_commands(slot, text.as_bytes()),
-            (Role::Client(_), Message::Binary(data)) => self.take_commands(slot, data),
+            (Role::Client(_), Message::Text(text)) => self.take_message(slot, ClientMessage::Text(text)),
+            (Role::Client(_), Message::Binary(data)) => self.take_message(slot, ClientMessage::Binary(data)),
         }
         match self.connections.get(slot as usize) {
             // One message is enough to keep; what else the bytes at hand may become is not made yet.
@@ -274,21 +281,23 @@ impl Shard {
         }
     }
 
-    fn take_commands(&mut self, slot: u32, frame: &[u8]) {
+    /// Takes the requests in a message, until the client has enough to be answered or has had its time.
+    fn take_message(&mut self, slot: u32, message: ClientMessage<'_>) {
         let Some(session) = self.connections.get(slot as usize).and_then(|c| c.session()) else { return };
-        let mut requests = session.wire().requests(frame, 0);
+        let bytes = message.bytes().len();
+        let mut requests = session.wire().requests(message, 0);
         loop {
             let taken = requests.taken();
             let has_enough = self.has_enough(slot);
             let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-            // What stands in one frame behind a refused connect, or a mistake, is not looked at.
+            // What stands in one message behind a refused connect, or a mistake, is not looked at.
             let is_over = || connection.session().is_none_or(|session| session.is_over());
-            if taken > 0 && (taken == frame.len() || is_over()) {
+            if taken > 0 && (taken == bytes || is_over()) {
                 return;
             }
             let is_first = taken == 0;
             if has_enough || !is_first && Instant::now() >= self.read_until {
-                connection.defer_commands(frame, taken);
+                connection.defer_message(message, taken);
                 return connection.read_on(slot, &mut self.to_read);
             }
             let Some(request) = requests.next() else { return };

@@ -13,7 +13,7 @@ use fanwire_hub::registry::Registry;
 use fanwire_hub::session::{Context, Control, Now, Session, UserRates};
 use fanwire_hub::{ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces};
 use fanwire_protocol::reason::{CloseReason, RequestError};
-use fanwire_protocol::wire::{Pings, TransportMode, Wire};
+use fanwire_protocol::wire::{ClientMessage, Pings, TransportMode, Wire};
 use fanwire_protocol::{ClientId, Epoch, Position, Publication, TopicName};
 
 use tokens::Tokens;
@@ -106,7 +106,7 @@ impl TestShard {
     /// A frame of the client, as its shard hands it over: command by command until the session is over.
     pub(crate) fn say(&mut self, client: u32, frame: &str) -> Vec<String> {
         let mut lines = Vec::new();
-        for request in Wire::CentrifugeJson.requests(frame.as_bytes(), 0) {
+        for request in Wire::CentrifugeJson.requests(ClientMessage::Text(frame), 0) {
             let request = request.expect("the frame is well formed");
             lines.extend(self.with(client, |session, context| session.request(context, request)));
             if self.session(client).is_over() {

@@ -8,7 +8,7 @@ use fanwire_hub::session::{Context, Control, ServerSubscribe, Session};
 use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, HistoryBounds, Namespace};
 use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::{CloseReason, RequestError, Unsubscribed};
-use fanwire_protocol::wire::Wire;
+use fanwire_protocol::wire::{ClientMessage, Wire};
 
 use super::reference::{CONNECT, Reference, Standing};
 use super::{Saying, Step};
@@ -207,7 +207,7 @@ impl World {
     }
 
     fn command(&mut self, client: u32, frame: &str) {
-        for request in Wire::CentrifugeJson.requests(frame.as_bytes(), 0) {
+        for request in Wire::CentrifugeJson.requests(ClientMessage::Text(frame), 0) {
             let request = request.expect("the frame is well formed");
             self.act(client, |session, context| session.request(context, request));
         }
