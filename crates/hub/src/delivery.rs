@@ -119,7 +119,7 @@ mod tests {
         ] {
             let delivery = Delivery::new(push);
             assert_eq!(delivery.bytes(Wire::CentrifugeJson), &json_frame(json));
-            for wire in Wire::ALL {
+            for wire in Wire::ALL.into_iter().filter(|wire| wire.connects()) {
                 let bytes = delivery.bytes(wire);
                 assert!(!bytes.is_empty());
                 assert_eq!(bytes.as_ptr(), delivery.bytes(wire).as_ptr());

@@ -7,7 +7,7 @@ use crate::plain::sse;
 use crate::reason::{Close, CloseReason};
 use crate::reply::{Push, Reply};
 use crate::request::{Malformed, Request};
-use crate::websocket;
+use crate::websocket::{self, Opcode};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -18,6 +18,8 @@ pub enum Wire {
     CentrifugeProtobuf,
     /// Server-Sent Events.
     Sse,
+    /// WebSocket messages that come back as they were sent, for protocol test suites.
+    Echo,
 }
 
 /// The way in which the bytes of a client are cut into messages.
@@ -80,7 +82,7 @@ const PING_PROTOBUF: Bytes = Bytes::from_static(b"\x82\x01\x00");
 const PING_FRAME: Bytes = Bytes::from_static(b"\x89\x00");
 
 impl Wire {
-    pub const ALL: [Self; 3] = [Self::CentrifugeJson, Self::CentrifugeProtobuf, Self::Sse];
+    pub const ALL: [Self; 4] = [Self::CentrifugeJson, Self::CentrifugeProtobuf, Self::Sse, Self::Echo];
     pub const COUNT: usize = Self::ALL.len();
 
     /// Returns the names of the transport and of the encoding, for metrics.
@@ -89,13 +91,14 @@ impl Wire {
             Self::CentrifugeJson => ("websocket", "json"),
             Self::CentrifugeProtobuf => ("websocket", "protobuf"),
             Self::Sse => ("sse", "json"),
+            Self::Echo => ("websocket", "echo"),
         }
     }
 
     /// Returns the framing of what the client sends once the connection is open.
     pub fn framing(self) -> Framing {
         match self {
-            Self::CentrifugeJson | Self::CentrifugeProtobuf => Framing::WebSocket,
+            Self::CentrifugeJson | Self::CentrifugeProtobuf | Self::Echo => Framing::WebSocket,
             Self::Sse => Framing::Ignored,
         }
     }
@@ -105,9 +108,27 @@ impl Wire {
         self.framing() != Framing::Ignored
     }
 
+    /// Returns true if the client has to connect, and is then told of topics.
+    pub fn connects(self) -> bool {
+        match self {
+            Self::CentrifugeJson | Self::CentrifugeProtobuf | Self::Sse => true,
+            Self::Echo => false,
+        }
+    }
+
     /// Returns true if its messages may be compressed as WebSocket messages are.
     pub fn is_compressible(self) -> bool {
         self.framing() == Framing::WebSocket
+    }
+
+    /// Returns the answer to a message that is not for a session.
+    pub fn answer(self, message: ClientMessage<'_>) -> Option<Bytes> {
+        let opcode = match (self, message) {
+            (Self::CentrifugeJson | Self::CentrifugeProtobuf | Self::Sse, _) => return None,
+            (Self::Echo, ClientMessage::Text(_)) => Opcode::Text,
+            (Self::Echo, ClientMessage::Binary(_)) => Opcode::Binary,
+        };
+        Some(websocket::framed(opcode, |to| to.extend_from_slice(message.bytes())))
     }
 
     /// Returns the requests in a message, from the place in it up to which it was `taken`; see [`Requests::taken`].
@@ -118,7 +139,7 @@ impl Wire {
         match self {
             Self::CentrifugeJson => Requests::Centrifuge(commands(Encoding::Json)),
             Self::CentrifugeProtobuf => Requests::Centrifuge(commands(Encoding::Protobuf)),
-            Self::Sse => Requests::Nothing,
+            Self::Sse | Self::Echo => Requests::Nothing,
         }
     }
 
@@ -127,7 +148,7 @@ impl Wire {
             Self::CentrifugeJson => Form::Bytes(framed(Encoding::Json, &reply.into())),
             Self::CentrifugeProtobuf => Form::Bytes(framed(Encoding::Protobuf, &reply.into())),
             Self::Sse if reply.result.is_err() => Form::Close(CloseReason::ServerError),
-            Self::Sse => Form::Nothing,
+            Self::Sse | Self::Echo => Form::Nothing,
         }
     }
 
@@ -150,6 +171,7 @@ impl Wire {
                     Form::Nothing
                 }
             },
+            Self::Echo => Form::Nothing,
         }
     }
 
@@ -157,7 +179,7 @@ impl Wire {
         match (pings, self) {
             (Pings::Messages, Self::CentrifugeJson) => PING_JSON,
             (Pings::Messages, Self::CentrifugeProtobuf) => PING_PROTOBUF,
-            (Pings::Frames, _) => PING_FRAME,
+            (Pings::Frames, _) | (Pings::Messages, Self::Echo) => PING_FRAME,
             (Pings::Keepalive, _) | (_, Self::Sse) => Bytes::from_static(sse::KEEPALIVE),
         }
     }
@@ -165,7 +187,7 @@ impl Wire {
     /// Returns the last bytes of a connection that the server ends.
     pub fn goodbye(self, close: &Close) -> Bytes {
         match self {
-            Self::CentrifugeJson | Self::CentrifugeProtobuf => {
+            Self::CentrifugeJson | Self::CentrifugeProtobuf | Self::Echo => {
                 let (number, text) = codes::close(close);
                 websocket::close_frame(number, &text)
             }

@@ -325,7 +325,7 @@ fn pings_and_goodbyes() {
         assert_eq!(wire.ping(pings), expected);
     }
     let close = Close::from(CloseReason::Shutdown);
-    for wire in [Wire::CentrifugeJson, Wire::CentrifugeProtobuf] {
+    for wire in [Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Echo] {
         assert_eq!(wire.goodbye(&close), &b"\x88\x0a\x0b\xb9shutdown"[..]);
     }
     let event = "event: disconnect\ndata: {\"code\":3001,\"reason\":\"shutdown\",\"reconnect\":true}\n\n";
@@ -334,12 +334,13 @@ fn pings_and_goodbyes() {
 
 #[test]
 fn every_wire_says_what_it_reads() {
-    for (wire, framing) in [
-        (Wire::CentrifugeJson, Framing::WebSocket),
-        (Wire::CentrifugeProtobuf, Framing::WebSocket),
-        (Wire::Sse, Framing::Ignored),
+    for (wire, framing, connects) in [
+        (Wire::CentrifugeJson, Framing::WebSocket, true),
+        (Wire::CentrifugeProtobuf, Framing::WebSocket, true),
+        (Wire::Sse, Framing::Ignored, true),
+        (Wire::Echo, Framing::WebSocket, false),
     ] {
-        assert_eq!(wire.framing(), framing, "{wire:?}");
+        assert_eq!((wire.framing(), wire.connects()), (framing, connects), "{wire:?}");
         assert_eq!((wire.reads(), wire.is_compressible()), (wire != Wire::Sse, wire != Wire::Sse));
     }
 }
@@ -350,8 +351,15 @@ fn text_and_binary_reach_the_wire_as_they_are() {
     for message in [text, binary] {
         let requests: Vec<_> = Wire::CentrifugeJson.requests(message, 0).collect();
         assert_eq!(requests, [Ok(Request { id: 0, ask: Ask::Pong })], "{message:?}");
-        assert_eq!(Wire::Sse.requests(message, 0).next(), None);
+        for wire in [Wire::Sse, Wire::Echo] {
+            assert_eq!(wire.requests(message, 0).next(), None);
+        }
+        for wire in [Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Sse] {
+            assert_eq!(wire.answer(message), None);
+        }
     }
+    assert_eq!(Wire::Echo.answer(text).as_deref(), Some(&b"\x81\x02{}"[..]));
+    assert_eq!(Wire::Echo.answer(binary).as_deref(), Some(&b"\x82\x02{}"[..]));
 }
 
 #[test]

@@ -126,7 +126,7 @@ impl Session {
             info: None,
             subscriptions: Subscriptions::default(),
             work: None,
-            timing: Timing::fresh(settings, now),
+            timing: Timing::fresh(mode.wire, settings, now),
             asked: 0,
             grants: 0,
             phase: Phase::Fresh,

@@ -2,7 +2,7 @@
 
 use fanwire_protocol::ClientId;
 use fanwire_protocol::reason::{Close, CloseReason, Mistake, Unsubscribed};
-use fanwire_protocol::wire::Pings;
+use fanwire_protocol::wire::{Pings, Wire};
 
 use super::{Context, Now, Phase, Session};
 use crate::effect::Effect;
@@ -29,11 +29,12 @@ pub(super) struct Timing {
 }
 
 impl Timing {
-    pub(super) fn fresh(settings: &ClientSettings, now: Now) -> Self {
+    pub(super) fn fresh(wire: Wire, settings: &ClientSettings, now: Now) -> Self {
+        let stale_at = now.millis + settings.stale_close_delay.as_millis() as u64;
         Self {
             ping_at: NEVER,
             pong_by: NEVER,
-            close_at: now.millis + settings.stale_close_delay.as_millis() as u64,
+            close_at: if wire.connects() { stale_at } else { NEVER },
             subscription_close_at: 0,
             is_pinged: false,
         }

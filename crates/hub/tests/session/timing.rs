@@ -180,6 +180,14 @@ fn a_connection_without_a_successful_connect_is_stale() {
 }
 
 #[test]
+fn a_connection_that_does_not_connect_is_never_stale() {
+    let mut shard = TestShard::default();
+    let client = shard.open_as(TransportMode { wire: Wire::Echo, pings: Pings::Frames });
+    assert_eq!(shard.session(client).deadline(), u64::MAX);
+    assert_eq!(shard.end(client), [""; 0]);
+}
+
+#[test]
 fn an_expired_connection_is_closed_after_the_delay() {
     let mut shard = TestShard::default();
     shard.settings.ping_interval = None;

@@ -244,6 +244,7 @@ impl Family {
             Value::One(counter) => vec![sample(&[], sum(&|shard| counter(shard).value()))],
             Value::ByWire(counters) => Wire::ALL
                 .into_iter()
+                .filter(|wire| wire.connects())
                 .map(|wire| {
                     let (transport, protocol) = wire.labels();
                     let labels = [("transport", transport), ("protocol", protocol)];

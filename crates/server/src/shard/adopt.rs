@@ -1,55 +1,37 @@
 //! Sockets that become a shard's own: from the request that asked for a connection that stays to the first bytes read.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::session::Session;
 use fanwire_protocol::ClientId;
-use fanwire_protocol::wire::Wire;
-use fanwire_protocol::wire::{Pings, TransportMode};
 use socket2::SockRef;
 use uuid::Uuid;
 
 use super::connection::{Connection, Role};
 use super::{READ_TIME_PER_CONNECTION, Shard, socket};
-use crate::transport::{Adopted, Opening, Purpose};
+use crate::transport::{Adopted, Opening};
 
 impl Shard {
     /// Takes a socket for its life.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
         let Adopted { socket, session, early, opening } = adopted;
-        let Opening { head, purpose, permit } = opening;
-        if let Purpose::Listener(_) = purpose
+        let Opening { head, mode, first, deflate, permit } = opening;
+        let wire = mode.wire;
+        if !wire.reads()
             && let Err(error) =
                 SockRef::from(&socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)
         {
-            // A listener answers no ping: only the kernel can tell that it has vanished.
-            tracing::debug!(%error, "a listener that vanishes will be noticed late");
+            // Such a client answers no ping: only the kernel can tell that it has vanished.
+            tracing::debug!(%error, "a client that vanishes will be noticed late");
         }
         let socket = socket::Socket::new(socket, session);
+        let session = Session::new(ClientId(Uuid::new_v4()), mode, &self.node.settings.client, self.now);
+        let client = session.client();
         self.generation = self.generation.wrapping_add(1);
-        let mut first = VecDeque::new();
-        let mut deflate = None;
-        let settings = &self.node.settings.client;
-        let role = match purpose {
-            Purpose::Echo(agreed) => {
-                deflate = agreed;
-                Role::Echo
-            }
-            Purpose::Client(mode, agreed) => {
-                deflate = agreed;
-                Role::Client(Session::new(ClientId(Uuid::new_v4()), mode, settings, self.now))
-            }
-            Purpose::Listener(asked) => {
-                first = asked;
-                let mode = TransportMode { wire: Wire::Sse, pings: Pings::Keepalive };
-                Role::Client(Session::new(ClientId(Uuid::new_v4()), mode, settings, self.now))
-            }
-        };
         let entry = self.connections.vacant_entry();
         let slot = entry.key() as u32;
-        let connection = entry.insert(Connection::new(socket, self.generation, role));
+        let connection = entry.insert(Connection::new(socket, self.generation, Role::Client(session)));
         connection.deflate = deflate;
         if let Err(error) = self.readiness.add(connection.socket.source(), slot) {
             tracing::warn!(%error, "a socket could not be watched");
@@ -57,13 +39,10 @@ impl Shard {
             return;
         }
         self.counters.sockets.add(1);
-        if let Role::Client(session) = &connection.role {
-            let wire = session.wire() as usize;
-            self.clients.insert(session.client(), slot);
-            self.counters.connections[wire].add(1);
-            self.counters.connections_opened[wire].add(1);
-            self.counters.connections_compressed.add(u64::from(deflate.is_some()));
-        }
+        self.clients.insert(client, slot);
+        self.counters.connections[wire as usize].add(1);
+        self.counters.connections_opened[wire as usize].add(1);
+        self.counters.connections_compressed.add(u64::from(deflate.is_some()));
         drop(permit);
         self.send(slot, head);
         self.schedule(slot);

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{Close, CloseReason};
-use fanwire_protocol::websocket;
 
 use super::connection::{Peer, Role};
 use super::{CLOSE_PATIENCE, Shard};
@@ -19,13 +18,10 @@ impl Shard {
         let close = close.into();
         self.end(slot);
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        if matches!(connection.role, Role::Closing { .. }) {
-            return;
-        }
-        if let Some(session) = connection.session() {
-            let (code, reason) = codes::close(&close);
-            tracing::debug!(client = %session.client(), user = session.user(), code, %reason, "closing");
-        }
+        let Some(session) = connection.session() else { return };
+        let (code, reason) = codes::close(&close);
+        tracing::debug!(client = %session.client(), user = session.user(), code, %reason, "closing");
+        let goodbye = session.wire().goodbye(&close);
         // Nothing that waited is worth sending to a client that was closed for being slow.
         if close.reason.discards_queue() {
             connection.chain = Default::default();
@@ -35,13 +31,6 @@ impl Shard {
             }
             self.queued_bytes += connection.queued_bytes();
         }
-        let goodbye = match connection.session() {
-            Some(session) => session.wire().goodbye(&close),
-            None => {
-                let (code, reason) = codes::close(&close);
-                websocket::close_frame(code, &reason)
-            }
-        };
         self.send(slot, goodbye);
         self.start_closing(slot, Peer::MayFollow, Some(close.reason));
     }

@@ -95,10 +95,8 @@ impl From<ClientMessage<'_>> for DeferredMessage {
 
 #[derive(Debug)]
 pub(super) enum Role {
-    /// A client of topics.
+    /// A client, whose requests go to its session.
     Client(Session),
-    /// Gets back what it sends.
-    Echo,
     /// Everything was said; what is left to be written is written, and the peer is given time to go. What it sends is
     /// read to see its end, unless it broke the framing.
     Closing { until_millis: u64, framing: Framing, peer: Peer },
@@ -239,7 +237,7 @@ impl Connection {
     pub(super) fn session(&self) -> Option<&Session> {
         match &self.role {
             Role::Client(session) => Some(session),
-            Role::Echo | Role::Closing { .. } => None,
+            Role::Closing { .. } => None,
         }
     }
 
@@ -247,7 +245,6 @@ impl Connection {
     pub(super) fn framing(&self) -> Framing {
         match &self.role {
             Role::Client(session) => session.wire().framing(),
-            Role::Echo => Framing::WebSocket,
             Role::Closing { framing, .. } => *framing,
         }
     }
@@ -258,7 +255,6 @@ impl Connection {
             Role::Client(session) => {
                 session.is_busy() || bounds.waiting_is_full && session.lets_commands_wait()
             }
-            Role::Echo => false,
             // What it still sends is dropped, to see its end.
             Role::Closing { .. } => return false,
         };
@@ -401,7 +397,8 @@ mod tests {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
-        (Connection::new(Socket::new(socket, None), 1, Role::Echo), peer)
+        let role = Role::Closing { until_millis: u64::MAX, framing: Framing::Ignored, peer: Peer::MayFollow };
+        (Connection::new(Socket::new(socket, None), 1, role), peer)
     }
 
     fn write(connection: &mut Connection, parcel: Parcel) {

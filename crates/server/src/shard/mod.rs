@@ -425,7 +425,6 @@ impl Shard {
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let deadline = match &connection.role {
             Role::Client(session) => session.deadline(),
-            Role::Echo => u64::MAX,
             Role::Closing { until_millis, .. } => *until_millis,
         };
         if deadline != u64::MAX {
@@ -448,7 +447,7 @@ impl Shard {
                     Role::Closing { until_millis, .. } if until_millis <= self.now.millis => {
                         self.remove(slot)
                     }
-                    Role::Closing { .. } | Role::Echo => self.schedule(slot),
+                    Role::Closing { .. } => self.schedule(slot),
                 }
             }
         }

@@ -254,7 +254,7 @@ impl Shard {
                 return ControlFlow::Break(Stop::End);
             }
             (Role::Closing { .. }, _) => {}
-            (_, Message::Close(reason)) => {
+            (Role::Client(_), Message::Close(reason)) => {
                 // With the same code (RFC 6455 section 5.5.1).
                 let answer = match reason {
                     Some((code, _)) => close_frame(code, ""),
@@ -263,14 +263,11 @@ impl Shard {
                 self.follow_close(slot, answer);
                 return ControlFlow::Break(Stop::End);
             }
-            (_, Message::Ping(data)) => {
+            (Role::Client(_), Message::Ping(data)) => {
                 debug_assert!(data.len() <= CONTROL_BYTES_MAX);
-                self.send_frame(slot, Opcode::Pong, data);
+                self.send(slot, framed(Opcode::Pong, |to| to.extend_from_slice(data)));
             }
             (Role::Client(session), Message::Pong(_)) => session.transport_pong(),
-            (Role::Echo, Message::Pong(_)) => {}
-            (Role::Echo, Message::Text(text)) => self.send_frame(slot, Opcode::Text, text.as_bytes()),
-            (Role::Echo, Message::Binary(data)) => self.send_frame(slot, Opcode::Binary, data),
             (Role::Client(_), Message::Text(text)) => self.take_message(slot, ClientMessage::Text(text)),
             (Role::Client(_), Message::Binary(data)) => self.take_message(slot, ClientMessage::Binary(data)),
         }
@@ -284,8 +281,13 @@ impl Shard {
     /// Takes the requests in a message, until the client has enough to be answered or has had its time.
     fn take_message(&mut self, slot: u32, message: ClientMessage<'_>) {
         let Some(session) = self.connections.get(slot as usize).and_then(|c| c.session()) else { return };
+        let wire = session.wire();
+        if let Some(answer) = wire.answer(message) {
+            let answer = self.deflated(slot, answer);
+            return self.send(slot, answer);
+        }
         let bytes = message.bytes().len();
-        let mut requests = session.wire().requests(message, 0);
+        let mut requests = wire.requests(message, 0);
         loop {
             let taken = requests.taken();
             let has_enough = self.has_enough(slot);
@@ -314,12 +316,6 @@ impl Shard {
                 self.with_session(slot, |session, context| session.close(context, close));
             }
         }
-    }
-
-    fn send_frame(&mut self, slot: u32, opcode: Opcode, payload: &[u8]) {
-        let frame = framed(opcode, |to| to.extend_from_slice(payload));
-        let frame = self.deflated(slot, frame);
-        self.send(slot, frame);
     }
 }
 

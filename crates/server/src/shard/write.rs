@@ -72,7 +72,7 @@ impl Shard {
     pub(super) fn write(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let queue_bytes_max = match connection.role {
-            Role::Client(_) | Role::Echo => self.node.settings.client.queue_bytes_max,
+            Role::Client(_) => self.node.settings.client.queue_bytes_max,
             // The goodbye always fits, and nothing comes after it.
             Role::Closing { .. } => usize::MAX,
         };

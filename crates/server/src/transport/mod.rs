@@ -63,7 +63,11 @@ pub(crate) enum Routed {
 pub(crate) struct Opening {
     /// The response to the request, which is still to be sent.
     pub head: Bytes,
-    pub purpose: Purpose,
+    pub mode: TransportMode,
+    /// The requests that the HTTP request comes to.
+    pub first: VecDeque<Request>,
+    /// The agreement on compression.
+    pub deflate: Option<Deflate>,
     pub permit: AdmissionPermit,
 }
 
@@ -85,16 +89,6 @@ pub(crate) struct Adopted {
     /// The bytes that the peer sent after its request.
     pub early: Bytes,
     pub opening: Opening,
-}
-
-/// The protocol of a connection.
-#[derive(Debug)]
-pub(crate) enum Purpose {
-    /// A client that sends its requests over the connection.
-    Client(TransportMode, Option<Deflate>),
-    /// A client that only listens, with the requests that its HTTP request comes to.
-    Listener(VecDeque<Request>),
-    Echo(Option<Deflate>),
 }
 
 pub(crate) fn write_header(head: &mut Vec<u8>, name: &HeaderName, value: impl AsRef<[u8]>) {

@@ -14,6 +14,7 @@ use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::plain::sse;
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::request::{self, Ask, Connect, Subscribe};
+use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -25,7 +26,7 @@ use rand::Rng;
 use serde_json::json;
 use tokio::task::yield_now;
 
-use super::{Gate, Opening, Purpose, write_header};
+use super::{Gate, Opening, write_header};
 use crate::accept::origin::Origin;
 use crate::response::{HttpResponse, only_get, refused_origin, respond};
 
@@ -87,7 +88,8 @@ pub(crate) async fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Ope
     write_header(&mut head, &VARY, "Origin");
     head.extend_from_slice(b"\r\n");
     sse::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut head);
-    Ok(Opening { head: head.into(), purpose: Purpose::Listener(first), permit })
+    let mode = TransportMode { wire: Wire::Sse, pings: Pings::Keepalive };
+    Ok(Opening { head: head.into(), mode, first, deflate: None, permit })
 }
 
 /// Reads the query in one pass. A token in the header comes before one in the query.

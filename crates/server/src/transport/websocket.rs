@@ -1,6 +1,8 @@
 //! The upgrade to a WebSocket (RFC 6455 section 4.2): checks the request, with an answer for each mistake, and agrees on
 //! the form of the protocol and on compression.
 
+use std::collections::VecDeque;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -13,7 +15,7 @@ use hyper::header::{
 };
 use hyper::{Request, StatusCode, Version};
 
-use super::{Gate, Opening, Purpose, write_header};
+use super::{Gate, Opening, write_header};
 use crate::accept::origin::Origin;
 use crate::response::{HttpResponse, only_get, refused_origin, text};
 
@@ -69,7 +71,10 @@ pub(crate) fn open(
     echo: bool,
 ) -> Result<Opening, Box<HttpResponse>> {
     only_get(&request)?;
-    let (mode, subprotocol) = mode(&request);
+    let (mut mode, subprotocol) = mode(&request);
+    if echo {
+        mode = TransportMode { wire: Wire::Echo, pings: Pings::Frames };
+    }
     let agreed = gate.node.settings.websocket.deflate.and_then(|_| compression(&request));
     let head = accept(&mut request, subprotocol, agreed.as_ref()).map_err(|error| {
         let mut response = text(error.status(), error.to_string());
@@ -83,8 +88,7 @@ pub(crate) fn open(
     }
     let permit = gate.admit()?;
     let deflate = agreed.map(|agreement| agreement.deflate);
-    let purpose = if echo { Purpose::Echo(deflate) } else { Purpose::Client(mode, deflate) };
-    Ok(Opening { head, purpose, permit })
+    Ok(Opening { head, mode, first: VecDeque::new(), deflate, permit })
 }
 
 /// Checks a handshake and makes the head of its response, which repeats what was agreed on.

@@ -159,6 +159,22 @@ async fn the_echo_route_gives_back_what_it_gets() {
 }
 
 #[tokio::test]
+async fn an_echo_is_no_client_and_is_told_of_the_end() {
+    let gateway = TestGateway::start(settings(1)).await;
+    let mut socket = RawSocket::open(gateway.address).await;
+    socket.upgrade(&WEBSOCKET_HANDSHAKE.replace("/connection/websocket", "/echo")).await;
+    socket.send(frame(PING, "there?")).await;
+    let pong = socket.frame().await.unwrap();
+    assert_eq!((pong.opcode, &*pong.payload), (PONG, &b"there?"[..]));
+    assert_eq!(gateway.metric("fanwire_connections").await, 0.0);
+    let goodbye = async {
+        assert_eq!(socket.closed().await, (3001, "shutdown".into()));
+        drop(socket);
+    };
+    tokio::join!(gateway.shutdown(), goodbye);
+}
+
+#[tokio::test]
 async fn a_refused_connect_leaves_the_client_time_to_go() {
     let mut settings = settings(1);
     settings.client.queue_bytes_max = 1000;
