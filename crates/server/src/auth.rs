@@ -87,6 +87,16 @@ impl Tokens {
     }
 }
 
+/// Returns the topic that a subscription token names. Nothing is verified: it says only for which topic the token is to be
+/// verified.
+pub(crate) fn topic_of(token: &str) -> Option<Box<str>> {
+    let (_, rest) = Some(token).filter(|token| token.len() <= TOKEN_BYTES_MAX)?.split_once('.')?;
+    let (payload, _) = rest.split_once('.')?;
+    let payload = String::from_utf8(decode(payload, "").ok()?).ok()?;
+    let topic = Claims::parse(&payload).ok()?.topic().ok()?;
+    Some(topic).filter(|topic| !topic.is_empty())
+}
+
 /// The rules for one kind of tokens.
 #[derive(Debug)]
 struct Verifier {

@@ -62,7 +62,8 @@ pub(crate) struct Counters {
     /// Open connections by wire.
     pub connections: [Counter; Wire::COUNT],
     pub connections_opened: [Counter; Wire::COUNT],
-    /// By the code with which the server closed, 1000 to 1015 for WebSocket's own; "other" when the client left.
+    /// By the code with which the server closed, 1000 to 1015 for WebSocket's own; "other" when the client left, or
+    /// got a status instead of a stream.
     pub connections_closed: ByCode,
     pub connections_rejected: Counter,
     /// Open connections of clients whose messages are compressed.

@@ -62,7 +62,7 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
     match endpoint(settings, &request) {
         Some(Endpoint::WebSocket) => return websocket::open(gate, request, false).into(),
         Some(Endpoint::Echo) => return websocket::open(gate, request, true).into(),
-        Some(Endpoint::Sse) => return sse::open(gate, &request).await.into(),
+        Some(Endpoint::Sse) => return sse::open(gate, &request).into(),
         None => {}
     }
     if is_api_call(gate, &request) {

@@ -11,7 +11,7 @@ use fanwire_hub::{ConnectionClaims, Expiry, SubscriptionClaims, TokenError};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use secrecy::SecretString;
 
-use super::Tokens;
+use super::{TOKEN_BYTES_MAX, Tokens, topic_of};
 use crate::settings::TokenSettings;
 
 const NOW: i64 = 1_700_000_000;
@@ -82,4 +82,19 @@ fn sign(secret: &str, message: String) -> String {
 
 fn encode(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(text)
+}
+
+#[test]
+fn the_topic_of_a_token_is_read_whether_or_not_the_token_is_good() {
+    let topic = |token: &str| topic_of(token).map(String::from);
+    for token in [signed(r#"{"channel":"a"}"#), signed_with("forged", r#"{"channel":"a","exp":1}"#)] {
+        assert_eq!(topic(&token).as_deref(), Some("a"));
+    }
+    for claims in [r#"{"sub":"ann"}"#, r#"{"channel":""}"#, r#"{"channel":7}"#, "[]", "no JSON"] {
+        assert_eq!(topic(&signed(claims)), None, "{claims}");
+    }
+    let long = signed(&format!(r#"{{"channel":"a","info":"{}"}}"#, "x".repeat(TOKEN_BYTES_MAX)));
+    for text in ["", "a", "a.b", "..", "a.!.c", &long] {
+        assert_eq!(topic(text), None, "{text}");
+    }
 }

@@ -54,7 +54,7 @@ pub(super) const FAMILIES: [Family; 31] = [
     },
     Family {
         name: "fanwire_connections_closed_total",
-        help: "Client connections that ended, by the code the server closed them with; other: the client left.",
+        help: "Client connections that ended, by the code the server closed them with; other: the client left, or got a status.",
         kind: MetricType::COUNTER,
         value: Value::ByCode(|shard| &shard.connections_closed),
     },

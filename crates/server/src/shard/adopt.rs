@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::connection::{Connection, Role};
 use super::{READ_TIME_PER_CONNECTION, Shard, socket};
-use crate::transport::{Adopted, Opening};
+use crate::transport::{Adopted, Head, Opening};
 
 impl Shard {
     /// Takes a socket for its life.
@@ -22,7 +22,7 @@ impl Shard {
             && let Err(error) =
                 SockRef::from(&socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)
         {
-            // Such a client answers no ping: only the kernel can tell that it has vanished.
+            // A client that is not read answers no ping: only the kernel can tell that it has vanished.
             tracing::debug!(%error, "a client that vanishes will be noticed late");
         }
         let socket = socket::Socket::new(socket, session);
@@ -44,14 +44,21 @@ impl Shard {
         self.counters.connections_opened[wire as usize].add(1);
         self.counters.connections_compressed.add(u64::from(deflate.is_some()));
         drop(permit);
-        self.send(slot, head);
-        self.schedule(slot);
-        if !first.is_empty()
-            && let Some(connection) = self.connections.get_mut(slot as usize)
-        {
+        let head = match head {
+            Head::Now(head) => Some(head),
+            Head::Decided(decided) => {
+                connection.decide_by(decided, first.len());
+                None
+            }
+        };
+        if !first.is_empty() {
             connection.defer_requests(first);
             connection.read_later(slot, &mut self.to_read);
         }
+        if let Some(head) = head {
+            self.send(slot, head);
+        }
+        self.schedule(slot);
         if !early.is_empty() {
             let mut early = Vec::from(early);
             self.read_until = Instant::now() + READ_TIME_PER_CONNECTION;

@@ -144,6 +144,15 @@ impl Shard {
         }
     }
 
+    /// Forgets the bytes that were counted for an answer which is not sent.
+    pub(super) fn forget_replied(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        self.reads.replied -= std::mem::take(&mut connection.replied_bytes) as usize;
+        let key = connection.key(slot);
+        self.holders.remove(&key);
+        self.reads.queue(key, self.now.millis);
+    }
+
     /// Answers what has waited too long for room, and lets go of those who hold it. Called about once a second.
     pub(super) fn keep_reads_going(&mut self) {
         self.let_go_of_stalled();

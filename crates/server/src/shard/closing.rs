@@ -21,7 +21,7 @@ impl Shard {
         let Some(session) = connection.session() else { return };
         let (code, reason) = codes::close(&close);
         tracing::debug!(client = %session.client(), user = session.user(), code, %reason, "closing");
-        let goodbye = session.wire().goodbye(&close);
+        let wire = session.wire();
         // Nothing that waited is worth sending to a client that was closed for being slow.
         if close.reason.discards_queue() {
             connection.chain = Default::default();
@@ -31,8 +31,19 @@ impl Shard {
             }
             self.queued_bytes += connection.queued_bytes();
         }
+        let goodbye = match connection.take_opening() {
+            Some(opening) => opening.closed(wire, &close),
+            None => wire.goodbye(&close),
+        };
         self.send(slot, goodbye);
         self.start_closing(slot, Peer::MayFollow, Some(close.reason));
+    }
+
+    /// Ends the session, and the connection with the response that refuses it.
+    pub(super) fn refuse(&mut self, slot: u32, response: Bytes) {
+        self.end(slot);
+        self.send(slot, response);
+        self.start_closing(slot, Peer::MayFollow, None);
     }
 
     /// Takes nothing more from the connection. `reason` is the server's, if it was the server who closed.
@@ -50,7 +61,8 @@ impl Shard {
         if std::mem::take(&mut connection.is_live) {
             self.counters.clients.set(self.counters.clients.value() - 1);
         }
-        connection.held = None;
+        connection.take_held();
+        connection.take_opening();
         connection.forget_commands();
         let key = connection.key(slot);
         let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;

@@ -14,9 +14,11 @@ use fanwire_protocol::websocket::{Deflate, Reader};
 use fanwire_protocol::wire::{ClientMessage, Framing};
 use smallvec::SmallVec;
 
+use super::opening::Undecided;
 use super::socket::Socket;
 use super::socket_io::WriteProgress;
 use super::to_read::ToRead;
+use crate::transport::Decided;
 
 /// The fields lie in memory in this order. A delivery looks at those before the role: the fewer cache lines
 /// these take the better, since the kernel displaces most of the cache between two deliveries.
@@ -28,44 +30,61 @@ pub(super) struct Connection {
     pub(super) chain: Chain,
     /// The bytes that the socket did not take.
     pub(super) queue: Option<Box<Queue>>,
-    /// Input that has to wait.
-    pub(super) deferred: Option<Box<Deferred>>,
-    /// Pushes of its subscriptions that came before the reply to connect.
-    pub(super) held: Option<Box<Queue>>,
+    /// What has to wait: few connections have anything, and none for long.
+    pending: Option<Box<Pending>>,
     pub(super) reader: Reader,
     pub(super) generation: u32,
     /// Bytes of replies that the socket has not taken; of a client that is being connected, with what is recovered.
     pub(super) replied_bytes: u32,
     /// It is in the list of sockets to read again.
     pub(super) to_read: bool,
-    /// It has something to read, which is left to the kernel, or in `deferred`, while it has enough to answer.
+    /// It has something to read, which is left to the kernel, or in `pending`, while it has enough to answer.
     pub(super) is_paused: bool,
     /// The peer will send no more than what has arrived.
     pub(super) read_closed: bool,
     /// The socket took less than it was given, and has not told since that it takes more.
     pub(super) is_blocked: bool,
-    /// Its connect was answered: it is counted as a client, and gets what its topics bring.
+    /// Its connect was answered, and its opening decided: it is counted as a client, and gets what its topics bring.
     pub(super) is_live: bool,
     /// Its messages may be compressed, both ways.
     pub(super) deflate: Option<Deflate>,
     pub(super) role: Role,
 }
 
-const _: () = assert!(size_of::<Connection>() == 176);
+// Every idle connection costs as much, 176 bytes at most: eight are left for a wire that keeps state.
+const _: () = assert!(size_of::<Connection>() == 168);
 
-/// Input of a client that was not handled yet. What was read is kept as bytes: as requests it would take many times the
-/// memory.
+/// Input of a client that was not handled yet, and output that may not be sent yet. What was read is kept as bytes: as
+/// requests it would take many times the memory.
 #[derive(Debug, Default)]
-pub(super) struct Deferred {
+struct Pending {
     /// A message with requests that wait for their time, or until the client has read, and been sent, more of its
     /// answers.
     message: Option<DeferredMessage>,
     /// Bytes of it whose requests were done.
     taken: usize,
     /// What came behind it and was not looked at.
-    pub(super) unread: BytesMut,
+    unread: BytesMut,
     /// The requests that the connection was opened with, before anything is read.
     first: VecDeque<Request>,
+    /// The response to the request that opened the connection, while it depends on the answers to those requests.
+    opening: Option<Undecided>,
+    /// Pushes that came before the reply to connect, or before that response.
+    held: Option<Box<Queue>>,
+}
+
+impl Pending {
+    fn has_requests(&self) -> bool {
+        self.message.is_some() || !self.first.is_empty()
+    }
+
+    fn has_input(&self) -> bool {
+        self.has_requests() || !self.unread.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.has_input() && self.opening.is_none() && self.held.is_none()
+    }
 }
 
 /// A message, kept.
@@ -143,8 +162,7 @@ impl Connection {
             socket,
             chain: Chain::default(),
             queue: None,
-            deferred: None,
-            held: None,
+            pending: None,
             reader: Reader::default(),
             generation,
             replied_bytes: 0,
@@ -183,55 +201,95 @@ impl Connection {
 
     /// Something that it sent waits for its time, or until it has read more of its answers.
     pub(super) fn is_held_back(&self) -> bool {
-        self.is_paused || self.deferred.is_some()
+        self.is_paused || self.pending.as_ref().is_some_and(|pending| pending.has_input())
     }
 
     pub(super) fn has_deferred_commands(&self) -> bool {
-        self.deferred
-            .as_ref()
-            .is_some_and(|deferred| deferred.message.is_some() || !deferred.first.is_empty())
+        self.pending.as_ref().is_some_and(|pending| pending.has_requests())
     }
 
     /// Keeps a message, of which requests were done up to `taken`, for a later read.
     pub(super) fn defer_message(&mut self, message: ClientMessage<'_>, taken: usize) {
         debug_assert!(!self.has_deferred_commands(), "nothing more is read while something is deferred");
-        let deferred = self.deferred.get_or_insert_default();
-        (deferred.message, deferred.taken) = (Some(message.into()), taken);
+        let pending = self.pending.get_or_insert_default();
+        (pending.message, pending.taken) = (Some(message.into()), taken);
     }
 
     /// Keeps the requests that the connection was opened with for a later read.
     pub(super) fn defer_requests(&mut self, first: VecDeque<Request>) {
-        self.deferred.get_or_insert_default().first = first;
+        self.pending.get_or_insert_default().first = first;
+    }
+
+    /// Lets the answers to the first requests, so many, decide on the response to the request that opened the connection.
+    pub(super) fn decide_by(&mut self, decided: Box<Decided>, requests: usize) {
+        self.pending.get_or_insert_default().opening = Some(Undecided::new(decided, requests));
+    }
+
+    /// Returns the response that is not decided yet.
+    pub(super) fn opening(&mut self) -> Option<&mut Undecided> {
+        self.pending.as_mut()?.opening.as_mut()
+    }
+
+    pub(super) fn is_undecided(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.opening.is_some())
+    }
+
+    /// Takes the response, which is decided now.
+    pub(super) fn take_opening(&mut self) -> Option<Undecided> {
+        let opening = self.pending.as_mut()?.opening.take();
+        self.free_pending();
+        opening
+    }
+
+    /// Keeps bytes that were read and not looked at.
+    pub(super) fn defer_unread(&mut self, unread: BytesMut) {
+        self.pending.get_or_insert_default().unread = unread;
+    }
+
+    /// Takes them back, if there are any.
+    pub(super) fn take_unread(&mut self) -> Option<BytesMut> {
+        let unread = std::mem::take(&mut self.pending.as_mut()?.unread);
+        self.free_pending();
+        Some(unread).filter(|unread| !unread.is_empty())
     }
 
     /// Takes the first request that waits.
     pub(super) fn next_deferred_request(&mut self) -> Option<Result<Request, Malformed>> {
         let (wire, is_over) = self.session().map(|session| (session.wire(), session.is_over()))?;
-        let deferred = self.deferred.as_mut()?;
-        if !deferred.first.is_empty() {
+        let pending = self.pending.as_mut()?;
+        if !pending.first.is_empty() {
             // The others are not for a session that refused one.
-            return if is_over { None } else { deferred.first.pop_front().map(Ok) };
+            let request = if is_over { None } else { pending.first.pop_front() };
+            if let (Some(opening), Some(request)) = (&mut pending.opening, &request) {
+                opening.asks(request.id);
+            }
+            return request.map(Ok);
         }
-        let message = deferred.message.as_ref()?.message();
+        let message = pending.message.as_ref()?.message();
         // What stands in one message behind a refused connect, or a mistake, is not looked at.
-        if deferred.taken > 0 && is_over {
+        if pending.taken > 0 && is_over {
             return None;
         }
-        let mut requests = wire.requests(message, deferred.taken);
+        let mut requests = wire.requests(message, pending.taken);
         let request = requests.next();
-        deferred.taken = requests.taken();
-        if deferred.taken == message.bytes().len() {
-            deferred.message = None;
+        pending.taken = requests.taken();
+        if pending.taken == message.bytes().len() {
+            pending.message = None;
         }
         request
     }
 
     /// Does nothing more of what the client asked. What was not looked at stays: its answer to a close may be in it.
     pub(super) fn forget_commands(&mut self) {
-        if let Some(deferred) = &mut self.deferred {
-            (deferred.message, deferred.first) = (None, VecDeque::new());
+        if let Some(pending) = &mut self.pending {
+            (pending.message, pending.first) = (None, VecDeque::new());
         }
-        self.deferred.take_if(|deferred| deferred.unread.is_empty());
+        self.free_pending();
+    }
+
+    /// Gives back the memory of what waited, once nothing does.
+    fn free_pending(&mut self) {
+        self.pending.take_if(|pending| pending.is_empty());
     }
 
     pub(super) fn session(&self) -> Option<&Session> {
@@ -253,7 +311,10 @@ impl Connection {
     pub(super) fn has_enough(&self, bounds: Bounds) -> bool {
         let is_busy = match &self.role {
             Role::Client(session) => {
-                session.is_busy() || bounds.waiting_is_full && session.lets_commands_wait()
+                session.is_busy()
+                    || bounds.waiting_is_full && session.lets_commands_wait()
+                    // Its first requests are told apart, and those behind connect are not to count as pending.
+                    || session.is_connecting() && self.is_undecided()
             }
             // What it still sends is dropped, to see its end.
             Role::Closing { .. } => return false,
@@ -268,7 +329,15 @@ impl Connection {
 
     /// Holds something back until the connection is answered.
     pub(super) fn hold(&mut self, bytes: Bytes, queue_bytes_max: usize) -> Result<(), Full> {
-        self.held.get_or_insert_default().push(bytes, queue_bytes_max).map(drop)
+        let pending = self.pending.get_or_insert_default();
+        pending.held.get_or_insert_default().push(bytes, queue_bytes_max).map(drop)
+    }
+
+    /// Takes what was held back.
+    pub(super) fn take_held(&mut self) -> Option<Box<Queue>> {
+        let held = self.pending.as_mut()?.held.take();
+        self.free_pending();
+        held
     }
 
     /// Writes what the outbox holds: one call for all of it in the usual case. What the socket does not take
@@ -413,6 +482,26 @@ mod tests {
         for message in [ClientMessage::Text("1"), ClientMessage::Binary(b"1")] {
             assert_eq!(DeferredMessage::from(message).message(), message);
         }
+    }
+
+    #[test]
+    fn what_waited_is_freed_once_nothing_waits() {
+        let (mut connection, _peer) = connected();
+        let decided = Decided {
+            accepted: Bytes::new(),
+            refused: |_, _| Bytes::new(),
+            headers: Bytes::new(),
+            topics: Vec::new(),
+        };
+        connection.decide_by(Box::new(decided), 1);
+        connection.defer_unread(BytesMut::from("unread"));
+        assert!(connection.hold(Bytes::from_static(b"held"), usize::MAX).is_ok());
+        assert!(connection.is_held_back() && connection.take_unread().is_some());
+        assert!(!connection.is_held_back() && connection.is_undecided());
+        assert!(connection.take_unread().is_none());
+        assert!(connection.take_opening().is_some() && !connection.is_undecided());
+        assert!(connection.take_held().is_some_and(|held| held.into_chunks().eq(["held"])));
+        assert!(connection.pending.is_none());
     }
 
     /// A client that never catches up with its topics has taken its replies all the same.

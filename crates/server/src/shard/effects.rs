@@ -2,15 +2,21 @@
 
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use fanwire_protocol::centrifuge::codes;
-use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::reason::{CloseReason, RequestError};
 use fanwire_protocol::reply::{Push, Reply};
 use fanwire_protocol::wire::{Form, Wire};
 
 use super::Shard;
 use super::connection::{Connection, Role};
+use super::opening::Decision;
 use crate::message::{ShardMessage, UserMessage};
 
 impl Shard {
+    /// The connection's session still decides on its opening.
+    fn is_undecided(&self, slot: u32) -> bool {
+        self.connections.get(slot as usize).is_some_and(|connection| connection.is_undecided())
+    }
+
     /// Does what a session wants done.
     pub(super) fn apply(&mut self, slot: u32, effects: &mut Vec<Effect>) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
@@ -33,6 +39,7 @@ impl Shard {
                 Effect::Reply(reply) => self.reply(slot, wire, &reply),
                 Effect::Push(push) => self.push(slot, wire, &push),
                 Effect::Open(reply) => self.open(slot, wire, &reply),
+                Effect::Ping if self.is_undecided(slot) => {}
                 Effect::Ping => self.send(slot, wire.ping(pings)),
                 Effect::Close(close) => self.close(slot, close),
                 Effect::Register { user, single } => {
@@ -60,6 +67,9 @@ impl Shard {
         if let Err(refused) = &reply.result {
             self.counters.errors.count(codes::error(refused.error).number);
         }
+        if self.is_undecided(slot) {
+            return self.decide(slot, reply);
+        }
         self.tell(slot, wire.reply(reply));
     }
 
@@ -71,12 +81,37 @@ impl Shard {
         self.tell(slot, wire.push(push));
     }
 
+    /// Takes the reply to a first request of a connection whose opening is not decided. The reply itself is not sent.
+    fn decide(&mut self, slot: u32, reply: &Reply) {
+        self.forget_replied(slot);
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let Some(opening) = connection.opening() else { return };
+        match opening.answered(reply) {
+            Decision::Open => {}
+            Decision::Accepted => {
+                if let Some(opening) = connection.take_opening() {
+                    self.send(slot, opening.accepted());
+                    self.go_live(slot);
+                }
+            }
+            Decision::Refused(response) => self.refuse(slot, response),
+            Decision::Closed(reason) => self.close(slot, reason),
+        }
+    }
+
     fn tell(&mut self, slot: u32, form: Form) {
         match form {
             Form::Bytes(frame) => {
                 let frame = self.deflated(slot, frame);
                 self.turn_bytes += frame.len();
-                self.send(slot, frame);
+                if !self.is_undecided(slot) {
+                    return self.send(slot, frame);
+                }
+                let queue_bytes_max = self.node.settings.client.queue_bytes_max;
+                let connection = self.connections.get_mut(slot as usize);
+                if connection.is_some_and(|connection| connection.hold(frame, queue_bytes_max).is_err()) {
+                    self.close(slot, CloseReason::Slow);
+                }
             }
             Form::Nothing => {}
             Form::Close(reason) => self.close(slot, reason),
@@ -86,12 +121,20 @@ impl Shard {
     /// The reply to connect goes before what the connection's subscriptions have brought already.
     fn open(&mut self, slot: u32, wire: Wire, reply: &Reply) {
         self.reply(slot, wire, reply);
+        self.go_live(slot);
+    }
+
+    /// From now on the connection gets what its topics bring, after what they have brought already; not yet if its opening
+    /// is not decided.
+    fn go_live(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         // A reply that has no form on the wire closes the connection.
-        let connection = self.connections.get_mut(slot as usize).filter(|c| c.session().is_some());
-        let Some(connection) = connection else { return };
+        if connection.is_live || connection.session().is_none() || connection.is_undecided() {
+            return;
+        }
         connection.is_live = true;
         self.counters.clients.add(1);
-        let held = connection.held.take();
+        let held = connection.take_held();
         for bytes in held.into_iter().flat_map(|held| held.into_chunks()) {
             self.send(slot, bytes);
         }

@@ -13,6 +13,7 @@ mod encrypted;
 mod fair_queue;
 mod fanout;
 mod gathered;
+mod opening;
 mod socket_io;
 mod read;
 mod readiness;

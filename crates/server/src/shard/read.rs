@@ -73,10 +73,10 @@ impl Shard {
             self.take_deferred_commands(key);
             return 0;
         }
-        if let Some(deferred) = connection.deferred.take() {
+        if let Some(unread) = connection.take_unread() {
             // Behind it, the socket may have more.
             connection.read_on(key.slot, &mut self.to_read);
-            return self.take_unread(key, deferred.unread);
+            return self.take_unread(key, unread);
         }
         let mut read = 0;
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -192,7 +192,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else {
             return;
         };
-        connection.deferred.get_or_insert_default().unread = unread;
+        connection.defer_unread(unread);
         connection.read_on(key.slot, &mut self.to_read);
     }
 

@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use fanwire_protocol::reason::{Close, Refused};
 use fanwire_protocol::request::Request;
 use fanwire_protocol::websocket::Deflate;
 use fanwire_protocol::wire::TransportMode;
@@ -61,14 +62,42 @@ pub(crate) enum Routed {
 /// A connection that a request opens.
 #[derive(Debug)]
 pub(crate) struct Opening {
-    /// The response to the request, which is still to be sent.
-    pub head: Bytes,
     pub mode: TransportMode,
-    /// The requests that the HTTP request comes to.
+    /// The requests that the HTTP request comes to, as a client of another wire would send them. Their ids count from 1.
     pub first: VecDeque<Request>,
+    pub head: Head,
     /// The agreement on compression.
     pub deflate: Option<Deflate>,
     pub permit: AdmissionPermit,
+}
+
+/// The response to the request that opens a connection. The shard sends it.
+#[derive(Debug)]
+pub(crate) enum Head {
+    Now(Bytes),
+    /// Once all first requests are answered.
+    Decided(Box<Decided>),
+}
+
+/// The two responses between which the answers to the first requests decide.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub accepted: Bytes,
+    /// Makes the other, which ends the connection.
+    pub refused: fn(&Self, &OpeningRefusal<'_>) -> Bytes,
+    /// Lines for its head.
+    pub headers: Bytes,
+    /// The topics of the first requests, that of id 2 first.
+    pub topics: Vec<String>,
+}
+
+/// The reason for which a connection does not open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OpeningRefusal<'a> {
+    /// A reply to the first request of this id.
+    Reply(u32, &'a Refused),
+    /// The session closed; the id is that of the first request which it was given last, or 0.
+    Close(u32, &'a Close),
 }
 
 impl From<Result<Opening, Box<HttpResponse>>> for Routed {

@@ -1,18 +1,19 @@
 //! `GET /subscribe?topic=a&topic=b`: topics as Server-Sent Events, for a browser's own `EventSource`.
 //!
-//! Tokens and permissions are those of other transports: `token` (or `Authorization: Bearer`) is the connection token,
-//! and each `subscription_token` opens the topic that it names. Refusals come before the stream begins, with a status and
-//! a JSON error. The stream has the publications from then on; there is no cursor yet.
+//! The request becomes the requests that a client of another wire would send: connect with `token` (or `Authorization:
+//! Bearer`), and a subscribe for each topic, with the `subscription_token` that names it. The session answers them, and the
+//! answers decide on the response: a stream, or a status and a JSON error, since `EventSource` comes back after every end
+//! of a stream. The stream has the publications from then on; there is no cursor yet.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use fanwire_hub::permission::may_subscribe;
-use fanwire_hub::{ConnectionClaims, Expiry, NameError, TokenError, UnfitField};
+use bytes::Bytes;
+use fanwire_hub::{NameError, TokenError};
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::plain::sse;
-use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::reason::{Close, CloseReason, Detail, Mistake, Refused, RequestError};
 use fanwire_protocol::request::{self, Ask, Connect, Subscribe};
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use hyper::body::Incoming;
@@ -24,10 +25,10 @@ use hyper::header::{
 use hyper::{Method, Request, StatusCode};
 use rand::Rng;
 use serde_json::json;
-use tokio::task::yield_now;
 
-use super::{Gate, Opening, write_header};
+use super::{Decided, Gate, Head, Opening, OpeningRefusal, write_header};
 use crate::accept::origin::Origin;
+use crate::auth::topic_of;
 use crate::response::{HttpResponse, only_get, refused_origin, respond};
 
 /// The head of the stream. It ends with the connection, so it needs neither length nor chunks, and proxies are
@@ -41,6 +42,9 @@ const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\
 /// Between these a client waits before it comes back, so that many do not come back together.
 const RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1000..=5000;
 
+/// The id of the first subscribe; connect has 1.
+const FIRST_SUBSCRIBE: u32 = 2;
+
 /// The content of a query. Its lists hold at most one entry more than the limit, which is enough to refuse it.
 #[derive(Debug, Default)]
 struct Query<'q> {
@@ -50,21 +54,8 @@ struct Query<'q> {
     subscription_tokens: Vec<Cow<'q, str>>,
 }
 
-/// A refusal before the stream begins.
-struct StreamRefusal {
-    status: StatusCode,
-    error: RequestError,
-    message: String,
-}
-
-impl StreamRefusal {
-    fn new(status: StatusCode, error: RequestError, message: impl Into<String>) -> Self {
-        Self { status, error, message: message.into() }
-    }
-}
-
 /// Answers the request to open a stream.
-pub(crate) async fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
+pub(crate) fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
     let origin = gate.origins.judge(request.headers());
     if origin == Origin::Refused {
         return Err(Box::new(refused_origin()));
@@ -73,23 +64,30 @@ pub(crate) async fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Ope
         return Err(Box::new(preflight(request, &origin)));
     }
     only_get(request)?;
-    let query = query(request, gate.node.settings.client.subscriptions_max);
-    let first = requests(gate, query).await.map_err(|refusal| {
-        let StreamRefusal { status, error, message } = refusal;
-        let body = json!({"error": {"code": codes::error(error).number, "message": message}}).to_string();
-        Box::new(allow_origin(respond(status, "application/json", body.into()), &origin))
+    let subscriptions_max = gate.node.settings.client.subscriptions_max;
+    let query = query(request, subscriptions_max);
+    query.check(subscriptions_max).map_err(|refusal| {
+        let response = respond(refusal.status(), "application/json", refusal.body().into());
+        Box::new(allow_origin(response, &origin))
     })?;
     let permit = gate.admit().map_err(|response| Box::new(allow_origin(*response, &origin)))?;
-    let mut head = HEAD.to_vec();
+    let topics: Vec<String> = query.topics.iter().map(|topic| topic.to_string()).collect();
+    let mut headers = Vec::new();
     if let Origin::Allowed(origin) = origin {
-        write_header(&mut head, &ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        write_header(&mut head, &ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
+        write_header(&mut headers, &ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        write_header(&mut headers, &ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
     }
-    write_header(&mut head, &VARY, "Origin");
-    head.extend_from_slice(b"\r\n");
-    sse::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut head);
-    let mode = TransportMode { wire: Wire::Sse, pings: Pings::Keepalive };
-    Ok(Opening { head: head.into(), mode, first, deflate: None, permit })
+    write_header(&mut headers, &VARY, "Origin");
+    let mut accepted = [HEAD, &headers[..], &b"\r\n"[..]].concat();
+    sse::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut accepted);
+    let decided = Decided { accepted: accepted.into(), refused, headers: headers.into(), topics };
+    Ok(Opening {
+        mode: TransportMode { wire: Wire::Sse, pings: Pings::Keepalive },
+        first: query.into_requests(),
+        head: Head::Decided(Box::new(decided)),
+        deflate: None,
+        permit,
+    })
 }
 
 /// Reads the query in one pass. A token in the header comes before one in the query.
@@ -122,132 +120,153 @@ fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {
     query
 }
 
-/// Returns the requests that a client of another wire would send for the same, all of them permitted: `EventSource` comes
-/// back after every end of a stream, so a request that is not permitted must not begin one.
-///
-/// The connection token is verified first: a request without one costs nothing more. Limits come before names, names
-/// before further signatures, of which each poll verifies one.
-async fn requests(gate: &Gate, query: Query<'_>) -> Result<VecDeque<request::Request>, StreamRefusal> {
-    let settings = &gate.node.settings;
-    if query.topics.is_empty() {
-        let message = "name at least one topic: ?topic=news&topic=weather";
-        return Err(StreamRefusal::new(StatusCode::BAD_REQUEST, RequestError::BadRequest, message));
+impl Query<'_> {
+    /// Checks what no session has to be asked for.
+    fn check(&self, subscriptions_max: usize) -> Result<(), StreamRefusal> {
+        if self.topics.iter().all(|topic| topic.is_empty()) {
+            let message = "name at least one topic: ?topic=news&topic=weather";
+            return Err(StreamRefusal::new(RequestError::BadRequest, message));
+        }
+        if self.topics.iter().any(|topic| topic.is_empty()) {
+            return Err(StreamRefusal::new(RequestError::BadRequest, "a topic is empty; leave it out"));
+        }
+        let counts = [(self.topics.len(), "topics"), (self.subscription_tokens.len(), "subscription tokens")];
+        match counts.into_iter().find(|(count, _)| *count > subscriptions_max) {
+            None => Ok(()),
+            Some((_, what)) => {
+                let message = format!("more {what} than client.subscriptions_max = {subscriptions_max}");
+                Err(StreamRefusal::new(RequestError::LimitExceeded, message))
+            }
+        }
     }
-    let claims = connection_claims(gate, &query.token)?;
-    let user = claims.as_ref().map_or("", |claims| &claims.user);
-    let granted: HashSet<&str> =
-        claims.iter().flat_map(|claims| &claims.topics).map(|grant| &*grant.topic).collect();
-    let personal = settings.client.personal_topic.as_ref().filter(|_| !user.is_empty());
-    if let Some(personal) = personal {
-        let topic = settings.namespaces.personal_topic(&personal.namespace, user);
-        topic.map_err(|error| name_refusal(error, user))?;
+
+    /// Returns the requests that a client of another wire would send for the same. A subscription token goes with the
+    /// topic that it names; the session verifies it.
+    fn into_requests(self) -> VecDeque<request::Request> {
+        let mut tokens = HashMap::new();
+        for token in self.subscription_tokens {
+            if let Some(topic) = topic_of(&token) {
+                tokens.entry(topic).or_insert(token);
+            }
+        }
+        let connect = Connect { token: self.token.into_owned(), topics: Vec::new() };
+        let connect = request::Request { id: FIRST_SUBSCRIBE - 1, ask: Ask::Connect(connect) };
+        let subscribes = self.topics.into_iter().zip(FIRST_SUBSCRIBE..).map(|(topic, id)| {
+            let token = tokens.remove(&*topic).unwrap_or_default().into_owned();
+            let subscribe = Subscribe { topic: topic.into_owned(), token, ..Subscribe::default() };
+            request::Request { id, ask: Ask::Subscribe(subscribe) }
+        });
+        std::iter::once(connect).chain(subscribes).collect()
     }
-    // The connection token subscribes to what it grants already.
-    let topics: Vec<_> = query.topics.into_iter().filter(|topic| !granted.contains(&**topic)).collect();
-    let subscriptions_max = settings.client.subscriptions_max;
-    let limit = |what| {
-        let message = format!("more {what} than client.subscriptions_max = {subscriptions_max}");
-        StreamRefusal::new(StatusCode::BAD_REQUEST, RequestError::LimitExceeded, message)
+}
+
+/// A refusal before the stream begins.
+#[derive(Debug)]
+struct StreamRefusal {
+    error: RequestError,
+    message: String,
+}
+
+impl StreamRefusal {
+    fn new(error: RequestError, message: impl Into<String>) -> Self {
+        Self { error, message: message.into() }
+    }
+
+    fn of_reply(refused: &Refused) -> Self {
+        let message = match (refused.error, refused.mistake.as_deref()) {
+            (_, Some(mistake)) => sentence(mistake),
+            (RequestError::UnknownTopic, None) => NameError::UnknownNamespace.to_string().into(),
+            (RequestError::TokenExpired, None) => TokenError::Expired.to_string().into(),
+            (RequestError::Expired, None) => "what the token grants has expired".into(),
+            (RequestError::LimitExceeded, None) => "more topics than client.subscriptions_max".into(),
+            (error, None) => codes::error(error).text.into(),
+        };
+        Self::new(refused.error, message)
+    }
+
+    fn of_close(close: &Close) -> Self {
+        let mistake = match close.detail.as_deref() {
+            Some(Detail::Mistake(mistake)) => Some(mistake),
+            Some(Detail::Words(_)) | None => None,
+        };
+        match (close.reason, mistake) {
+            (CloseReason::BadRequest, Some(mistake @ Mistake::NoToken)) => {
+                let message = sentence(mistake);
+                let message = format!("{message}: send ?token=JWT or 'Authorization: Bearer JWT'");
+                Self::new(RequestError::Unauthorized, message)
+            }
+            (CloseReason::BadRequest, Some(mistake)) => {
+                Self::new(RequestError::BadRequest, sentence(mistake))
+            }
+            (CloseReason::TopicLimit, _) => {
+                Self::new(RequestError::LimitExceeded, "more topics than client.subscriptions_max")
+            }
+            (CloseReason::ConnectionLimit, _) => {
+                let message = "more connections of the user than client.user_connections_max or \
+                    client.personal_topic.single_connection allows";
+                Self::new(RequestError::LimitExceeded, message)
+            }
+            (CloseReason::PermissionDenied, _) => {
+                let message = "client.disallow_anonymous_connection_tokens is on and the token names no user";
+                Self::new(RequestError::PermissionDenied, message)
+            }
+            (CloseReason::InvalidToken, _) => Self::new(RequestError::Unauthorized, codes::close(close).1),
+            // The API sent the client away.
+            _ => Self::new(RequestError::PermissionDenied, codes::close(close).1),
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self.error {
+            RequestError::Unauthorized | RequestError::TokenExpired | RequestError::Expired => {
+                StatusCode::UNAUTHORIZED
+            }
+            RequestError::PermissionDenied => StatusCode::FORBIDDEN,
+            RequestError::UnknownTopic => StatusCode::NOT_FOUND,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    fn body(&self) -> String {
+        let code = codes::error(self.error).number;
+        json!({"error": {"code": code, "message": self.message}}).to_string()
+    }
+}
+
+/// Returns the sentence for a mistake, which may have stood in the query.
+fn sentence(mistake: &Mistake) -> Cow<'_, str> {
+    match mistake {
+        Mistake::TopicName(why) => (&**why).into(),
+        mistake => codes::mistake(mistake),
+    }
+}
+
+/// Returns the response to a request whose stream does not begin. Its sentence ends with the topic, if it is about one.
+fn refused(decided: &Decided, refusal: &OpeningRefusal<'_>) -> Bytes {
+    let (id, mut refusal) = match *refusal {
+        OpeningRefusal::Reply(id, refused) => (id, StreamRefusal::of_reply(refused)),
+        OpeningRefusal::Close(id, close) => {
+            let is_of_request = matches!(close.reason, CloseReason::InvalidToken | CloseReason::BadRequest);
+            (if is_of_request { id } else { 0 }, StreamRefusal::of_close(close))
+        }
     };
-    if topics.len() + granted.len() + usize::from(personal.is_some()) > subscriptions_max {
-        return Err(limit("topics"));
+    let place = id.checked_sub(FIRST_SUBSCRIBE);
+    if let Some(topic) = place.and_then(|place| decided.topics.get(place as usize)) {
+        refusal.message = format!("{}: {topic}", refusal.message);
     }
-    if query.subscription_tokens.len() > subscriptions_max {
-        return Err(limit("subscription tokens"));
-    }
-    for topic in granted.iter().copied().chain(topics.iter().map(|topic| &**topic)) {
-        settings.namespaces.of(topic).map_err(|error| name_refusal(error, topic))?;
-    }
-    if let Some(claims) = &claims {
-        claims.check(settings.client.info_format, &settings.namespaces).map_err(unfit_refusal)?;
-    }
-    let mut tokens = HashMap::new();
-    for token in query.subscription_tokens {
-        // Each signature waits for a turn of its own.
-        yield_now().await;
-        let verified = gate.node.tokens.verify_subscription(&token, gate.node.now().unix());
-        let claims = verified.map_err(token_refusal)?;
-        still_good(gate, claims.expiry)?;
-        claims.check(&settings.namespaces).map_err(unfit_refusal)?;
-        if *claims.user == *user {
-            tokens.entry(claims.topic).or_insert(token);
-        }
-    }
-    let connect = Connect { token: query.token.into_owned(), topics: Vec::new() };
-    let mut requests = VecDeque::from([request::Request { id: 1, ask: Ask::Connect(connect) }]);
-    for topic in topics {
-        let namespace = settings.namespaces.of(&topic).map_err(|error| name_refusal(error, &topic))?;
-        let token = tokens.remove(&*topic);
-        if token.is_none() && !may_subscribe(&settings.client, &settings.namespaces, namespace, &topic, user)
-        {
-            let message = format!("permission denied: {topic}");
-            return Err(StreamRefusal::new(StatusCode::FORBIDDEN, RequestError::PermissionDenied, message));
-        }
-        let token = token.unwrap_or_default().into_owned();
-        let subscribe = Subscribe { topic: topic.into_owned(), token, ..Subscribe::default() };
-        let id = requests.len() as u32 + 1;
-        requests.push_back(request::Request { id, ask: Ask::Subscribe(subscribe) });
-    }
-    Ok(requests)
-}
-
-/// A token may be good while what it grants has ended.
-fn still_good(gate: &Gate, expiry: Expiry) -> Result<(), StreamRefusal> {
-    match expiry {
-        Expiry::At(unix) if unix <= gate.node.now().unix() && !gate.node.settings.client.insecure => {
-            let message = "what the token grants has expired";
-            Err(StreamRefusal::new(StatusCode::UNAUTHORIZED, RequestError::Expired, message))
-        }
-        Expiry::At(_) | Expiry::Never => Ok(()),
-    }
-}
-
-/// `None` for a client without a token, where that is allowed.
-fn connection_claims(gate: &Gate, token: &str) -> Result<Option<ConnectionClaims>, StreamRefusal> {
-    let client = &gate.node.settings.client;
-    if !token.is_empty() {
-        let claims =
-            gate.node.tokens.verify_connection(token, gate.node.now().unix()).map_err(token_refusal)?;
-        if claims.user.is_empty() && client.disallow_anonymous_connection_tokens && !client.insecure {
-            let message = "client.disallow_anonymous_connection_tokens is on and the token names no user";
-            return Err(StreamRefusal::new(StatusCode::FORBIDDEN, RequestError::PermissionDenied, message));
-        }
-        still_good(gate, claims.expiry)?;
-        return Ok(Some(claims));
-    }
-    if client.insecure || client.allow_anonymous_connect_without_token {
-        return Ok(None);
-    }
-    let message = "no token, and client.allow_anonymous_connect_without_token is off: \
-        send ?token=JWT or 'Authorization: Bearer JWT'";
-    Err(StreamRefusal::new(StatusCode::UNAUTHORIZED, RequestError::Unauthorized, message))
-}
-
-fn token_refusal(error: TokenError) -> StreamRefusal {
-    let (status, code) = match error {
-        TokenError::Expired => (StatusCode::UNAUTHORIZED, RequestError::TokenExpired),
-        TokenError::Invalid(_) => (StatusCode::UNAUTHORIZED, RequestError::Unauthorized),
-        TokenError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, RequestError::Internal),
-    };
-    StreamRefusal::new(status, code, error.to_string())
-}
-
-/// The token is good, and something in it cannot be shown to clients.
-fn unfit_refusal(unfit: UnfitField) -> StreamRefusal {
-    StreamRefusal::new(
-        StatusCode::UNAUTHORIZED,
-        RequestError::Unauthorized,
-        format!("invalid token: {unfit}"),
+    let (status, body) = (refusal.status(), refusal.body());
+    let mut response = format!(
+        "HTTP/1.1 {status}\r\n\
+         content-type: application/json\r\n\
+         content-length: {}\r\n\
+         connection: close\r\n",
+        body.len()
     )
-}
-
-fn name_refusal(error: NameError, topic: &str) -> StreamRefusal {
-    match error {
-        NameError::UnknownNamespace => {
-            StreamRefusal::new(StatusCode::NOT_FOUND, RequestError::UnknownTopic, format!("{error}: {topic}"))
-        }
-        _ => StreamRefusal::new(StatusCode::BAD_REQUEST, RequestError::BadRequest, error.to_string()),
-    }
+    .into_bytes();
+    response.extend_from_slice(&decided.headers);
+    response.extend_from_slice(b"\r\n");
+    response.extend_from_slice(body.as_bytes());
+    response.into()
 }
 
 /// A browser asks before it sends a token in a header to another origin.
@@ -277,6 +296,9 @@ fn allow_origin(mut response: HttpResponse, origin: &Origin<'_>) -> HttpResponse
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
 
     #[test]
@@ -290,5 +312,83 @@ mod tests {
         let query = parse(&many, 2);
         assert_eq!(query.topics, ["0", "1", "2"]);
         assert_eq!(query.subscription_tokens, ["0", "1", "2"]);
+    }
+
+    fn requests(text: &str) -> Vec<(u32, String, String)> {
+        let read = |request: request::Request| match request.ask {
+            Ask::Connect(connect) => (request.id, String::new(), connect.token),
+            Ask::Subscribe(subscribe) => (request.id, subscribe.topic, subscribe.token),
+            other => panic!("{other:?}"),
+        };
+        parse(text, 10).into_requests().into_iter().map(read).collect()
+    }
+
+    #[test]
+    fn a_subscription_token_goes_with_the_topic_that_it_names() {
+        let token = |claims: &str| format!("e30.{}.c2lnbmF0dXJl", URL_SAFE_NO_PAD.encode(claims));
+        let (for_b, again) = (token(r#"{"channel":"b"}"#), token(r#"{"channel":"b","sub":"1"}"#));
+        let others = [token("{}"), token(r#"{"channel":"z"}"#), "no.token".into()];
+        let text = format!("topic=a&topic=b&token=t&subscription_token={for_b}&subscription_token={again}");
+        let text = others.iter().fold(text, |text, other| format!("{text}&subscription_token={other}"));
+        let expected = [(1, "", "t"), (2, "a", ""), (3, "b", &*for_b)];
+        let expected = expected.map(|(id, topic, token)| (id, topic.to_owned(), token.to_owned()));
+        assert_eq!(requests(&text), expected);
+    }
+
+    fn decided() -> Decided {
+        let headers = Bytes::from_static(b"vary: Origin\r\n");
+        Decided { accepted: Bytes::new(), refused, headers, topics: vec!["a".into(), "b".into()] }
+    }
+
+    /// The status, the code and the sentence.
+    fn read(response: &[u8]) -> (u16, u64, String) {
+        let response = str::from_utf8(response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{head}");
+        assert!(head.contains("\r\nconnection: close\r\n") && head.ends_with("\r\nvary: Origin"), "{head}");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let error = &body["error"];
+        (status, error["code"].as_u64().unwrap(), error["message"].as_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn the_status_follows_from_the_reason() {
+        let token = || Mistake::Token("info is not JSON".into());
+        let replies: [(Refused, _); 9] = [
+            (RequestError::Unauthorized.into(), (401, 101, "unauthorized: b")),
+            (RequestError::TokenExpired.into(), (401, 109, "the token has expired or is not valid yet: b")),
+            (RequestError::Expired.into(), (401, 110, "what the token grants has expired: b")),
+            (RequestError::PermissionDenied.into(), (403, 103, "permission denied: b")),
+            (RequestError::UnknownTopic.into(), (404, 102, "no namespace of this name is configured: b")),
+            (RequestError::LimitExceeded.into(), (400, 106, "more topics than client.subscriptions_max: b")),
+            (RequestError::NotAvailable.into(), (400, 108, "not available: b")),
+            (Mistake::TopicName("too long".into()).into(), (400, 107, "too long: b")),
+            (token().into(), (400, 107, "info is not JSON: b")),
+        ];
+        for (reason, (status, code, message)) in replies {
+            let response = refused(&decided(), &OpeningRefusal::Reply(3, &reason));
+            assert_eq!(read(&response), (status, code, message.to_owned()), "{reason:?}");
+        }
+        let no_token = "no token, and client.allow_anonymous_connect_without_token is off: \
+            send ?token=JWT or 'Authorization: Bearer JWT'";
+        let too_many = "more connections of the user than client.user_connections_max or \
+            client.personal_topic.single_connection allows";
+        let no_user = "client.disallow_anonymous_connection_tokens is on and the token names no user";
+        let by_application = Close::by_application(4500, "not today".to_owned());
+        let closes: [(u32, Close, _); 8] = [
+            (1, Close::mistake(Mistake::NoToken), (401, 101, no_token)),
+            (1, CloseReason::InvalidToken.into(), (401, 101, "invalid token")),
+            (2, CloseReason::InvalidToken.into(), (401, 101, "invalid token: a")),
+            (1, Close::unfit_token("info is not JSON"), (401, 101, "invalid token: info is not JSON")),
+            (1, CloseReason::PermissionDenied.into(), (403, 103, no_user)),
+            (1, CloseReason::ConnectionLimit.into(), (400, 106, too_many)),
+            (1, CloseReason::TopicLimit.into(), (400, 106, "more topics than client.subscriptions_max")),
+            (2, by_application, (403, 103, "not today")),
+        ];
+        for (id, reason, (status, code, message)) in closes {
+            let response = refused(&decided(), &OpeningRefusal::Close(id, &reason));
+            assert_eq!(read(&response), (status, code, message.to_owned()), "{reason:?}");
+        }
     }
 }

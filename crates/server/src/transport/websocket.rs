@@ -15,7 +15,7 @@ use hyper::header::{
 };
 use hyper::{Request, StatusCode, Version};
 
-use super::{Gate, Opening, write_header};
+use super::{Gate, Head, Opening, write_header};
 use crate::accept::origin::Origin;
 use crate::response::{HttpResponse, only_get, refused_origin, text};
 
@@ -88,7 +88,7 @@ pub(crate) fn open(
     }
     let permit = gate.admit()?;
     let deflate = agreed.map(|agreement| agreement.deflate);
-    Ok(Opening { head, mode, first: VecDeque::new(), deflate, permit })
+    Ok(Opening { mode, first: VecDeque::new(), head: Head::Now(head), deflate, permit })
 }
 
 /// Checks a handshake and makes the head of its response, which repeats what was agreed on.

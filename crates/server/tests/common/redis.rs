@@ -43,6 +43,11 @@ impl OwnRedis {
         self.run("CONFIG SET maxclients 1000");
     }
 
+    /// Lets everything that nodes ask wait for so long.
+    pub(crate) fn pause(&mut self, time: Duration) {
+        self.run(&format!("CLIENT PAUSE {}", time.as_millis()));
+    }
+
     fn run(&mut self, command: &str) {
         self.connection.write_all(format!("{command}\r\n").as_bytes()).unwrap();
         let mut answer = [0; 256];

@@ -26,3 +26,4 @@ mod closing;
 
 mod cluster;
 mod repair;
+mod opening;

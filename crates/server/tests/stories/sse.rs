@@ -1,5 +1,6 @@
 //! `GET /subscribe`: topics as Server-Sent Events.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ async fn listen(gateway: &TestGateway, query: &str) -> RawSocket {
 }
 
 /// The next event's name and data; comments are passed over.
-async fn event(socket: &mut RawSocket) -> (String, Value) {
+pub(crate) async fn event(socket: &mut RawSocket) -> (String, Value) {
     loop {
         let text = socket.until("\n\n").await;
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
@@ -32,7 +33,7 @@ async fn event(socket: &mut RawSocket) -> (String, Value) {
     }
 }
 
-/// Waits until the topic has listeners, since a stream begins before its subscriptions are made.
+/// Waits until the topic has so many listeners.
 async fn has_listeners(gateway: &TestGateway, topic: &str, count: u64) {
     let mut observer = gateway.client().await;
     eventually("the listeners are there", async || observer.present(topic).await == count).await;
@@ -78,7 +79,7 @@ async fn what_is_refused_is_refused_before_the_stream_begins() {
         (format!("token={ann}&topic=a&topic=b&topic=c&topic=d"), 400, 106, "client.subscriptions_max"),
         (format!("token={ann}&topic=nobody:a"), 404, 102, "nobody:a"),
         (format!("token={ann}&topic=$secret"), 403, 103, "$secret"),
-        (format!("token={ann}&topic=$secret&subscription_token={for_bob}"), 403, 103, "$secret"),
+        (format!("token={ann}&topic=$secret&subscription_token={for_bob}"), 401, 101, "$secret"),
         ("topic=a".into(), 401, 101, "client.allow_anonymous_connect_without_token"),
         ("topic=a&token=forged".into(), 401, 101, ""),
         (format!("topic=a&token={}", token(&json!({"sub": "ann", "exp": 1}))), 401, 109, ""),
@@ -94,7 +95,7 @@ async fn what_is_refused_is_refused_before_the_stream_begins() {
             101,
             "data in subs is not JSON",
         ),
-        (format!("token={ann}&topic=$secret&subscription_token={unfit}"), 401, 101, "info is not JSON"),
+        (format!("token={ann}&topic=$secret&subscription_token={unfit}"), 400, 107, "info is not JSON"),
     ];
     for (query, status, code, message) in cases {
         let request = format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -111,6 +112,98 @@ async fn what_is_refused_is_refused_before_the_stream_begins() {
         .send(format!("GET /subscribe?topic=a HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {ann}\r\n\r\n"))
         .await;
     assert!(bearer.head().await.starts_with("HTTP/1.1 200 "));
+}
+
+/// The response comes once all topics are subscribed, and what they bring meanwhile comes behind it.
+#[tokio::test]
+async fn nothing_is_missed_from_the_head_on() {
+    for shards in [1, 3] {
+        let gateway = TestGateway::start(settings(shards)).await;
+        let mut backend = gateway.backend().await;
+        let topics: Vec<String> = (0..20).map(|number| format!("history:{number}")).collect();
+        let query: Vec<String> = topics.iter().map(|topic| format!("topic={topic}")).collect();
+        let query = query.join("&");
+        for round in 1..=5 {
+            let mut publish = async || {
+                for topic in &topics {
+                    backend.publish_all(topic, 1..2).await;
+                }
+            };
+            let (mut listener, ()) = tokio::join!(listen(&gateway, &query), publish());
+            publish().await;
+            let mut newest = HashMap::new();
+            while newest.len() < topics.len() || newest.values().any(|newest| *newest < 2 * round) {
+                let (_, data) = event(&mut listener).await;
+                let (topic, offset) = (data["topic"].as_str().unwrap(), data["offset"].as_u64().unwrap());
+                let before = newest.insert(topic.to_owned(), offset);
+                assert!(before.is_none_or(|before| offset == before + 1), "{topic} {before:?} {offset}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_ends_the_connection_and_pages_may_read_it() {
+    let mut settings = settings(1);
+    settings.origins.allowed = vec!["https://a.example".into()];
+    let gateway = TestGateway::start(settings).await;
+    let mut socket = RawSocket::open(gateway.address).await;
+    let origin = "Origin: https://a.example\r\n";
+    socket.send(format!("GET /subscribe?topic=room:a&topic=$b HTTP/1.1\r\nHost: test\r\n{origin}\r\n")).await;
+    let response = socket.response().await;
+    assert_eq!((response.status, response.header("connection")), (403, Some("close")), "{response:?}");
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.header("access-control-allow-origin"), Some("https://a.example"));
+    assert_eq!(response.header("vary"), Some("Origin"));
+    socket.ended().await;
+    // The topic that was granted is left again.
+    has_listeners(&gateway, "room:a", 0).await;
+    drop(socket);
+    gateway.deserted().await;
+}
+
+#[tokio::test]
+async fn topics_of_the_token_may_be_asked_for_too() {
+    let gateway = TestGateway::start(settings(3)).await;
+    let token = token(&json!({"sub": "ann", "channels": ["$granted", "room:a"]}));
+    let mut listener =
+        listen(&gateway, &format!("token={token}&topic=room:a&topic=$granted&topic=room:b")).await;
+    let mut backend = gateway.backend().await;
+    for topic in ["$granted", "room:a", "room:b"] {
+        backend.publish_all(topic, 1..2).await;
+        assert_eq!(event(&mut listener).await.1["topic"], topic);
+    }
+}
+
+#[tokio::test]
+async fn a_user_with_enough_connections_gets_a_status() {
+    let mut settings = settings(3);
+    settings.client.user_connections_max = 1;
+    let gateway = TestGateway::start(settings).await;
+    let query = format!("topic=room:a&token={}", token(&json!({"sub": "ann"})));
+    let first = listen(&gateway, &query).await;
+    let request = format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n");
+    let response = RawSocket::ask(gateway.address, &request).await;
+    assert_eq!(response.status, 400, "{response:?}");
+    assert!(response.body.contains("client.user_connections_max"), "{}", response.body);
+    drop(first);
+    gateway.deserted().await;
+    listen(&gateway, &query).await;
+}
+
+/// `EventSource` comes back after a stream that ends, and not after a status.
+#[tokio::test]
+async fn what_may_succeed_later_ends_a_stream_that_began() {
+    let mut settings = settings(1);
+    (settings.client.commands_per_second_max, settings.client.commands_burst_max) = (1, 2);
+    let gateway = TestGateway::start(settings).await;
+    let mut listener = listen(&gateway, "topic=a&topic=b&topic=c").await;
+    let (name, data) = event(&mut listener).await;
+    assert_eq!(name, "disconnect");
+    assert_eq!(data, json!({"code": 3013, "reason": "too many requests", "reconnect": true}));
+    listener.ended().await;
+    drop(listener);
+    gateway.deserted().await;
 }
 
 #[tokio::test]

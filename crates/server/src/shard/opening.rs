@@ -1,0 +1,145 @@
+//! The opening of a connection that its session decides: the response to the HTTP request waits for the answers to the first
+//! requests, and everything else waits for the response.
+
+use bytes::Bytes;
+use fanwire_protocol::centrifuge::codes;
+use fanwire_protocol::reason::{Close, CloseReason, RequestError};
+use fanwire_protocol::reply::Reply;
+use fanwire_protocol::wire::Wire;
+
+use crate::transport::{Decided, OpeningRefusal};
+
+/// A response that is not decided yet.
+#[derive(Debug)]
+pub(super) struct Undecided {
+    decided: Box<Decided>,
+    /// First requests without an answer.
+    unanswered: usize,
+    /// The id of the one that the session was given last.
+    asked: u32,
+}
+
+/// The consequence of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// More answers are needed.
+    Open,
+    Accepted,
+    /// The connection ends with this response.
+    Refused(Bytes),
+    /// The client may come back: the connection ends as others do.
+    Closed(CloseReason),
+}
+
+impl Undecided {
+    pub(super) fn new(decided: Box<Decided>, requests: usize) -> Self {
+        Self { decided, unanswered: requests, asked: 0 }
+    }
+
+    /// Notes that the session is given the first request of this id.
+    pub(super) fn asks(&mut self, id: u32) {
+        self.asked = id;
+    }
+
+    /// Takes the reply to a first request.
+    pub(super) fn answered(&mut self, reply: &Reply) -> Decision {
+        match &reply.result {
+            Err(refused) if refused.error.is_temporary() => Decision::Closed(match refused.error {
+                RequestError::TooManyRequests => CloseReason::TooManyRequests,
+                _ => CloseReason::ServerError,
+            }),
+            // The connection token subscribes to the topic already.
+            Err(refused) if refused.error != RequestError::AlreadySubscribed => {
+                Decision::Refused(self.refused(&OpeningRefusal::Reply(reply.id, refused)))
+            }
+            Ok(_) | Err(_) => {
+                self.unanswered -= 1;
+                if self.unanswered == 0 { Decision::Accepted } else { Decision::Open }
+            }
+        }
+    }
+
+    /// Returns the response that begins what the client asked for.
+    pub(super) fn accepted(self) -> Bytes {
+        self.decided.accepted
+    }
+
+    /// Returns the last bytes of a connection that closes before it is decided.
+    pub(super) fn closed(self, wire: Wire, close: &Close) -> Bytes {
+        let too_late = Close::from(CloseReason::ServerError);
+        // The client did nothing wrong: it waited for the node.
+        let close = if close.reason == CloseReason::Stale { &too_late } else { close };
+        if codes::reconnects(codes::close_number(close.reason)) {
+            // A client that gets a status does not come back. One whose stream ends does.
+            return [&*self.decided.accepted, &*wire.goodbye(close)].concat().into();
+        }
+        self.refused(&OpeningRefusal::Close(self.asked, close))
+    }
+
+    fn refused(&self, refusal: &OpeningRefusal<'_>) -> Bytes {
+        (self.decided.refused)(&self.decided, refusal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanwire_protocol::reason::{Mistake, Refused};
+    use fanwire_protocol::reply::{Outcome, Subscribed};
+
+    use super::*;
+
+    fn undecided(requests: usize) -> Undecided {
+        fn refused(_: &Decided, refusal: &OpeningRefusal<'_>) -> Bytes {
+            match refusal {
+                OpeningRefusal::Reply(id, _) => format!("refused by the reply to {id}").into(),
+                OpeningRefusal::Close(id, _) => format!("refused by a close at {id}").into(),
+            }
+        }
+        let accepted = Bytes::from_static(b"accepted ");
+        let decided = Decided { accepted, refused, headers: Bytes::new(), topics: Vec::new() };
+        Undecided::new(Box::new(decided), requests)
+    }
+
+    fn answer(undecided: &mut Undecided, id: u32, result: Result<(), Refused>) -> Decision {
+        let result = result.map(|()| Outcome::Subscribed(Subscribed::default()));
+        undecided.answered(&Reply { id, result })
+    }
+
+    #[test]
+    fn a_stream_begins_once_all_is_granted() {
+        let mut undecided = undecided(3);
+        assert_eq!(answer(&mut undecided, 1, Ok(())), Decision::Open);
+        assert_eq!(answer(&mut undecided, 3, Ok(())), Decision::Open);
+        let granted_by_token = Err(RequestError::AlreadySubscribed.into());
+        assert_eq!(answer(&mut undecided, 2, granted_by_token), Decision::Accepted);
+        assert_eq!(undecided.accepted(), "accepted ");
+    }
+
+    #[test]
+    fn what_lasts_is_refused_and_what_passes_ends_a_stream_that_began() {
+        let reply = |refused| answer(&mut undecided(2), 2, Err(refused));
+        for lasting in [RequestError::PermissionDenied.into(), Refused::from(Mistake::NoTopic)] {
+            assert_eq!(reply(lasting), Decision::Refused("refused by the reply to 2".into()));
+        }
+        for (passing, reason) in [
+            (RequestError::Internal, CloseReason::ServerError),
+            (RequestError::TooManyRequests, CloseReason::TooManyRequests),
+        ] {
+            assert_eq!(reply(passing.into()), Decision::Closed(reason));
+        }
+
+        let close = |reason: CloseReason| {
+            let mut undecided = undecided(2);
+            undecided.asks(2);
+            undecided.closed(Wire::Sse, &reason.into())
+        };
+        for lasting in [CloseReason::InvalidToken, CloseReason::ByApplication(4500)] {
+            assert_eq!(close(lasting), "refused by a close at 2");
+        }
+        for passing in [CloseReason::Shutdown, CloseReason::ConnectionLimitUnconfirmed, CloseReason::Stale] {
+            let last = close(passing);
+            assert!(last.starts_with(b"accepted event: disconnect\n"), "{last:?}");
+            assert!(last.ends_with(b"\"reconnect\":true}\n\n"), "{last:?}");
+        }
+    }
+}
