@@ -4,7 +4,7 @@
 //! has no task, no timer and no buffer.
 
 mod adopt;
-mod answers;
+mod answer_room;
 mod connection;
 mod closing;
 mod drain_schedule;
@@ -14,10 +14,10 @@ mod fair_queue;
 mod fanout;
 mod gathered;
 mod opening;
+mod questions;
 mod socket_io;
 mod read;
 mod readiness;
-mod reads;
 mod socket;
 mod to_read;
 mod write;
@@ -50,13 +50,13 @@ use crate::request_budget::RequestBudget;
 use crate::topics::Topics;
 use crate::transport::Adopted;
 use crate::users::Users;
-use answers::Holders;
+use answer_room::Reads;
 use connection::{Connection, Role};
 use drain_schedule::DrainSchedule;
 use fanout::{Groups, KindShare, KindShares};
 use gathered::Gathered;
+use questions::Holders;
 use readiness::Readiness;
-use reads::Reads;
 use to_read::ToRead;
 
 /// Messages taken from the inbox at once: what waits together is written together.

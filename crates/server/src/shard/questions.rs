@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::Shard;
 use super::connection::Connection;
 use super::fair_queue::User;
-use super::reads::{Asker, Question};
+use super::answer_room::{Asker, Question};
 use crate::allowance::ReadAllowance;
 use crate::message::{Address, ShardMessage};
 
