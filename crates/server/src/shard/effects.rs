@@ -7,6 +7,7 @@ use fanwire_protocol::reply::{Push, Reply};
 use fanwire_protocol::wire::{Form, Wire};
 
 use super::Shard;
+use super::answer_room::Question;
 use super::connection::{Connection, Role};
 use super::opening::Decision;
 use crate::message::{ShardMessage, UserMessage};
@@ -57,8 +58,21 @@ impl Shard {
                     let answer = Answer::Published { command, result: Err(RequestError::TooManyRequests) };
                     self.with_session(slot, |session, context| session.answer(context, answer));
                 }
-                effect @ Effect::Topic(..) => self.request(key, effect),
+                effect @ Effect::Topic(..) => self.ask_owner(key, effect),
             }
+        }
+    }
+
+    /// Sends a request of a session to the owner of its topic, or lets it wait until there is room for its answer.
+    pub(super) fn ask_owner(&mut self, key: ConnectionKey, effect: Effect) {
+        let Effect::Topic(topic, request) = effect else { return };
+        let is_command = matches!(request, TopicRequest::Publish { .. } | TopicRequest::PresenceStats { .. });
+        if request.is_read() || (is_command && self.reads.holds_up(key)) {
+            self.reads.enter(key, self.user(key), Question::new(topic, request), self.now.millis);
+            self.ask_in_turn();
+        } else {
+            let owner = self.node.owner_of(topic.as_str());
+            owner.send(ShardMessage::Topic(topic, self.address(key), request));
         }
     }
 

@@ -334,7 +334,7 @@ impl Shard {
             self.resume(key.slot);
         } else if let Answer::Subscribed { topic, membership, result: Ok(_) } = answer {
             // The client left while it was being subscribed.
-            self.request(key, Effect::unsubscribe(topic, membership));
+            self.ask_owner(key, Effect::unsubscribe(topic, membership));
         }
     }
 

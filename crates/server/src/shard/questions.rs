@@ -1,7 +1,7 @@
-//! Requests of sessions on their way to the topics' owners. Those that read from topics are asked in turn, as far as the
-//! shard has room for the answers.
+//! Questions that read from topics: they are asked in turn, as far as the shard has room for the answers, and clients that
+//! hold the room without reading are closed.
 
-use fanwire_hub::effect::{Answer, ConnectionKey, Effect, Joined, TopicRequest};
+use fanwire_hub::effect::{Answer, ConnectionKey, Joined, TopicRequest};
 use fanwire_hub::session::Session;
 use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::RequestError;
@@ -44,21 +44,8 @@ impl Holder {
 }
 
 impl Shard {
-    /// Sends a request of a session to the owner of its topic, or lets it wait for its turn.
-    pub(super) fn request(&mut self, key: ConnectionKey, effect: Effect) {
-        let Effect::Topic(topic, request) = effect else { return };
-        let is_command = matches!(request, TopicRequest::Publish { .. } | TopicRequest::PresenceStats { .. });
-        if request.is_read() || (is_command && self.reads.holds_up(key)) {
-            self.reads.enter(key, self.user(key), Question::new(topic, request), self.now.millis);
-            self.ask_in_turn();
-        } else {
-            let owner = self.node.owner_of(topic.as_str());
-            owner.send(ShardMessage::Topic(topic, self.address(key), request));
-        }
-    }
-
     /// Returns the user of a connection.
-    fn user(&self, key: ConnectionKey) -> User {
+    pub(super) fn user(&self, key: ConnectionKey) -> User {
         let session = self.connections.get(key.slot as usize).and_then(Connection::session);
         User::new(session.map_or("", Session::user))
     }
