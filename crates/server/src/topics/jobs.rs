@@ -213,7 +213,7 @@ impl Topics {
     /// Ignores the result of a call for which no client waits.
     pub(super) fn ignore(&self, result: Result<(), EngineError>) {
         if let Err(error) = result {
-            tracing::debug!(%error, "the engine did not follow a departure");
+            tracing::debug!(%error, "a call to the engine for which no client waits failed");
         }
     }
 }
