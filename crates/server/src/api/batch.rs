@@ -7,6 +7,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::time::Instant;
 
+use fanwire_protocol::json::fields::{FieldError, object};
 use fanwire_protocol::json::null_is_default;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
@@ -21,7 +22,6 @@ use super::parallel::side_by_side;
 use super::refusal::HttpRefusal;
 use super::reply::{self, ApiReply};
 use crate::node::Node;
-use fanwire_protocol::json::fields::{FieldError, object};
 
 /// Commands of one batch that are carried out at the same time.
 const BATCH_WIDTH: usize = 1024;

@@ -8,9 +8,9 @@ use fanwire_hub::session::{Control, ServerSubscribe};
 use fanwire_hub::{Expiry, GrantOptions, Overrides};
 use fanwire_protocol::ClientId;
 use fanwire_protocol::centrifuge::Empty;
+use fanwire_protocol::json::fields::nested;
 use fanwire_protocol::json::null_is_default;
-use fanwire_protocol::reason::{Close, CloseReason};
-use fanwire_protocol::reason::{RequestError, Unsubscribed};
+use fanwire_protocol::reason::{Close, CloseReason, RequestError, Unsubscribed};
 use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::websocket::REASON_BYTES_MAX;
 use serde::Deserialize;
@@ -20,7 +20,6 @@ use super::error::ApiError;
 use super::history::ApiPosition;
 use crate::node::{Audience, Node};
 use crate::overrides::OverrideOptions;
-use fanwire_protocol::json::fields::nested;
 
 /// Codes that an API call may close a connection with.
 const DISCONNECT_CODES: std::ops::RangeInclusive<u16> = 3000..=4999;

@@ -1,5 +1,6 @@
 //! Commands about clients, on whichever node they are: carried out on this node, then on the others.
 
+use fanwire_protocol::json::fields::{FieldError, object};
 use fanwire_protocol::reason::RequestError;
 use serde_json::value::RawValue;
 
@@ -10,7 +11,6 @@ use super::overview::{self, ApiChannels, ChannelsResult, InfoResult};
 use super::reply::{ApiReply, result};
 use crate::node::Node;
 use crate::peers::{Answers, CallResult, CallType, ORDER_BYTES_MAX, PATIENCE};
-use fanwire_protocol::json::fields::{FieldError, object};
 
 /// A decoded command.
 #[derive(Clone, Debug)]

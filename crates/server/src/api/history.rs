@@ -2,6 +2,7 @@
 
 use fanwire_broker::{HistoryPage, ReadLimit};
 use fanwire_protocol::centrifuge::{Empty, HistoryResult};
+use fanwire_protocol::json::fields::nested;
 use fanwire_protocol::json::null_is_default;
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::request::StreamPosition;
@@ -12,7 +13,6 @@ use super::error::ApiError;
 use super::reply::{ApiReply, result};
 use crate::message::HistoryCall;
 use crate::node::Node;
-use fanwire_protocol::json::fields::nested;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use fanwire_protocol::json::fields::object;
 use fanwire_protocol::json::null_is_default;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,7 +15,6 @@ use super::method::Method;
 use super::refusal::HttpRefusal;
 use super::reply::{ApiReply, Envelope};
 use crate::node::Node;
-use fanwire_protocol::json::fields::object;
 
 /// A command that was understood, or the error that it is answered with.
 #[derive(Debug)]
