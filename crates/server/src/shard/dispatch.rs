@@ -1,0 +1,126 @@
+//! The messages of other parts of the node, each handed to the part of the shard that it is for.
+
+use std::time::Duration;
+
+use fanwire_broker::Event;
+use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
+use fanwire_hub::session::Session;
+use fanwire_protocol::reason::CloseReason;
+
+use super::Shard;
+use super::connection::Connection;
+use super::drain_schedule::DrainSchedule;
+use crate::message::{Recipients, SessionOrder, ShardMessage, Survey};
+
+impl Shard {
+    pub(super) fn message(&mut self, message: ShardMessage) {
+        let message = match message {
+            ShardMessage::Deliver(delivery) => return self.groups.add(delivery),
+            // What comes of it comes through the inbox too.
+            ShardMessage::Event(event) => return self.topics.event(event),
+            message => message,
+        };
+        if message.is_for_sessions() {
+            // It may change who is subscribed, and must not overtake what came before it.
+            self.link_groups();
+        }
+        match message {
+            ShardMessage::Deliver(_) | ShardMessage::Event(_) => {}
+            ShardMessage::Unrecoverable(topic) => self.lose_positions(topic.as_str()),
+            ShardMessage::Answer(key, answer) => self.answer(key, answer),
+            ShardMessage::ReadAnswer(key, answer, allowance) => {
+                self.take_read_answer(key, answer, &allowance)
+            }
+            ShardMessage::Larger(key, topic, request, allowance) => {
+                self.ask_again(key, topic, request, &allowance);
+            }
+            ShardMessage::Control(order) => self.order(order),
+            ShardMessage::Topic(topic, from, request) => self.topics.request(topic, from, request, None),
+            ShardMessage::Read(topic, from, request, allowance) => {
+                self.topics.request(topic, from, request, Some(allowance));
+            }
+            ShardMessage::Call(topic, call) => self.topics.call(topic, call),
+            ShardMessage::Publish(topic, publish, publisher) => {
+                self.topics.publish(topic, *publish, publisher)
+            }
+            ShardMessage::User(message) => self.users.handle(message),
+            ShardMessage::Survey(Survey::Topics(reply)) => {
+                let topics = self.registry.topics().map(|t| (t.name.clone(), t.subscribers.len())).collect();
+                // Whoever asked may have given up.
+                let _ = reply.send(topics);
+            }
+            ShardMessage::GapsNoted => {
+                for topic in self.node.inboxes.all[usize::from(self.index)].take_missed() {
+                    self.topics.event(Event::Gap { topic });
+                }
+            }
+            ShardMessage::Barrier(reached) => drop(reached),
+            ShardMessage::Close(reason) => self.close_all(reason),
+            ShardMessage::Drain(window) => self.drain(window),
+        }
+    }
+
+    pub(super) fn answer(&mut self, key: ConnectionKey, answer: Answer) {
+        let is_there =
+            self.connections.get(key.slot as usize).is_some_and(|c| c.is(key) && c.session().is_some());
+        if is_there {
+            self.with_session(key.slot, |session, context| session.answer(context, answer));
+            self.resume(key.slot);
+        } else if let Answer::Subscribed { topic, membership, result: Ok(_) } = answer {
+            // The client left while it was being subscribed.
+            self.ask_owner(key, Effect::unsubscribe(topic, membership));
+        }
+    }
+
+    fn order(&mut self, order: SessionOrder) {
+        let slot = match &order.to {
+            Recipients::Connection(key, filter) => {
+                let connection = self.connections.get(key.slot as usize).filter(|c| c.is(*key));
+                let session = connection.and_then(Connection::session);
+                session.filter(|session| filter.takes(session.client())).map(|_| key.slot)
+            }
+            Recipients::Client(client) => self.clients.get(client).copied(),
+        };
+        if let Some(slot) = slot {
+            // Kept until what follows from the order is on its way to the topics' owners: whoever gave the order
+            // finds it carried out there.
+            let _completion = order.completion.clone();
+            self.with_session(slot, |session, context| {
+                session.control(context, &order.control, order.completion);
+            });
+        }
+    }
+
+    fn lose_positions(&mut self, topic: &str) {
+        let Some(topic) = self.registry.find(topic) else { return };
+        let subscribers = &self.registry.topic(topic).subscribers;
+        let positioned: Vec<u32> =
+            subscribers.iter().filter(|s| s.positioned).map(|s| s.connection).collect();
+        for slot in positioned {
+            self.with_session(slot, |session, context| session.lose_position(context, topic));
+        }
+    }
+
+    fn close_all(&mut self, reason: CloseReason) {
+        let clients: Vec<u32> = self.clients.values().copied().collect();
+        for slot in clients {
+            self.close(slot, reason);
+        }
+    }
+
+    /// Begins to send everybody away, evenly over the window. Until it is their turn they are served as before.
+    fn drain(&mut self, window: Duration) {
+        let all = self.connections.iter();
+        let all = all.map(|(slot, connection)| connection.key(slot as u32)).collect();
+        self.drain_schedule = Some(DrainSchedule::new(all, Duration::from_millis(self.now.millis), window));
+    }
+
+    pub(super) fn close_due(&mut self) {
+        let now = Duration::from_millis(self.now.millis);
+        while let Some(key) = self.drain_schedule.as_mut().and_then(|schedule| schedule.take_due(now)) {
+            if self.connections.get(key.slot as usize).is_some_and(|connection| connection.is(key)) {
+                self.close(key.slot, CloseReason::Shutdown);
+            }
+        }
+    }
+}
