@@ -1,11 +1,11 @@
-//! What a verified token says. The server proves it; the session decides what it may do.
+//! The claims of a verified token. The server proves it; the session decides what it may do.
 
 use bytes::Bytes;
 
 use crate::format::{PublicationFormat, UnfitField};
 use crate::namespace::Namespaces;
 
-/// When something a token granted comes to its end.
+/// The end of something that a token granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
     Never,
@@ -32,7 +32,7 @@ pub struct TopicGrant {
     pub options: GrantOptions,
 }
 
-/// What a token may set for one subscription.
+/// The options that a token may set for one subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GrantOptions {
     /// Shown to others as the subscription's info; empty when not given.
@@ -63,7 +63,7 @@ pub struct SubscriptionClaims {
     pub options: GrantOptions,
 }
 
-/// Why a token was not taken.
+/// The reasons for which a token is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     #[error("the token has expired or is not valid yet")]

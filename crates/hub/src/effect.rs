@@ -1,4 +1,4 @@
-//! What a session wants done, and what it is told in return. Nothing here acts: the shard does.
+//! The effects that a session asks for, and the answers that it gets. Nothing here acts: the shard does.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub struct ConnectionKey {
     pub generation: u32,
 }
 
-/// What a session wants done.
+/// An effect that a session asks for.
 #[derive(Debug)]
 pub enum Effect {
     Reply(Reply),
@@ -65,11 +65,11 @@ pub struct Membership {
     pub join_leave: bool,
 }
 
-/// What a new subscription wants to know of the stream.
+/// The part of the stream that a new subscription asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecoveryRequest {
     Nothing,
-    /// Where the stream stands.
+    /// The stream's position.
     Position,
     /// The publications after the known position. If they cannot all be told, `or_refuse` refuses the subscription.
     Since {
@@ -90,7 +90,7 @@ impl RecoveryRequest {
     }
 }
 
-/// What a topic's owner is asked. `command` comes back in the answer.
+/// A request of a session to a topic's owner. `command` comes back in the answer.
 #[derive(Debug)]
 pub enum TopicRequest {
     Subscribe {
@@ -138,7 +138,7 @@ impl TopicRequest {
     }
 }
 
-/// What a session is told in return.
+/// The answer to an effect that has one.
 #[derive(Debug)]
 pub enum Answer {
     Registered(Result<(), CloseReason>),
@@ -178,7 +178,7 @@ impl Answer {
 pub struct Joined {
     /// Known whenever more than nothing was wanted.
     pub position: Option<Position>,
-    /// What the client missed; `None` when that cannot be said.
+    /// The publications that the client missed; `None` when they cannot be told.
     pub recovered: Option<Vec<Arc<Publication>>>,
     /// It is not recovered, as that takes more bytes than it may.
     pub is_too_long: bool,

@@ -1,8 +1,8 @@
-//! What applications may send through topics. Payloads are checked once, where they come in.
+//! The formats of payloads that applications send through topics. Payloads are checked once, where they come in.
 
 use fanwire_protocol::json::{self, NotJson};
 
-/// What the data of a topic's publications has to be.
+/// The format that the data of a topic's publications must have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PublicationFormat {
     /// Any bytes but none.
@@ -14,7 +14,7 @@ pub enum PublicationFormat {
     Binary,
 }
 
-/// Why a payload is refused, and what its sender can do.
+/// The reasons for which a payload is refused, each with what its sender can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     #[error("is empty; send data, or set publication_format to \"binary\"")]

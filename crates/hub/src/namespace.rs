@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use crate::format::PublicationFormat;
 
-/// What a topic's namespace allows and keeps. Everything is off by default.
+/// The options of a namespace: what its topics allow and keep. Everything is off by default.
 #[derive(Clone, Debug, Default)]
 pub struct Namespace {
     /// Empty for topics without a namespace.
@@ -43,14 +43,14 @@ pub struct Namespace {
     pub allow_history_for_anonymous: bool,
     /// Honour `#` in names: `dialog#12,43` is for users 12 and 43 only.
     pub allow_user_limited_topics: bool,
-    /// What the name must match after the namespace. Without it, names are ASCII only.
+    /// The pattern that a name must match after the namespace. Without it, names are ASCII only.
     pub topic_regex: Option<Regex>,
     pub publication_format: PublicationFormat,
     /// For subscribers without a position in the stream: those are closed always.
     pub slow_policy: SlowPolicy,
 }
 
-/// What becomes of a topic's publications that wait for a client too slow to take them.
+/// The treatment of a topic's publications that wait for a client too slow to take them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowPolicy {
     /// They wait; at the bound the client is closed, and may recover what it missed.
@@ -66,18 +66,18 @@ impl SlowPolicy {
     pub const COUNT: usize = 3;
 }
 
-/// How much of a topic's stream is kept.
+/// The bounds of the part of a topic's stream that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryBounds {
     /// Publications, at least 1.
     pub size: usize,
-    /// How long the publications are kept after the last one.
+    /// The time for which the publications are kept after the last one.
     pub ttl: Duration,
-    /// How long epoch and top offset are kept after the last use; at least `ttl`.
+    /// The time for which epoch and top offset are kept after the last use; at least `ttl`.
     pub meta_ttl: Duration,
 }
 
-/// What recovery gives a client that comes back.
+/// The publications that recovery gives a client that comes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecoveryMode {
     /// Everything it missed, in order, or the word that this is impossible.
@@ -126,7 +126,7 @@ pub struct Namespaces {
     named: FxHashMap<String, Namespace>,
 }
 
-/// Why a name has no options.
+/// The reasons for which a name has no options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     #[error("the topic's name is empty")]
@@ -191,12 +191,12 @@ impl Namespaces {
         if allowed { Ok(namespace) } else { Err(NameError::NotAllowed) }
     }
 
-    /// Whether only a subscription token opens the topic.
+    /// Returns true if only a subscription token opens the topic.
     pub fn is_private(&self, topic: &str) -> bool {
         topic.starts_with(&*self.rules.private_prefix)
     }
 
-    /// Who may subscribe, when the name lists its users.
+    /// Returns the users who may subscribe, when the name lists them.
     pub fn users_of<'t>(&'t self, topic: &'t str) -> Option<impl Iterator<Item = &'t str>> {
         let (_, users) = topic.rsplit_once(&*self.rules.user_boundary)?;
         Some(users.split(&*self.rules.user_separator))

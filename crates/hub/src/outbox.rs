@@ -1,4 +1,4 @@
-//! What a shard is about to write: for every connection a chain of shared segments, one write each.
+//! The bytes that a shard is about to write: for every connection a chain of shared segments, one write each.
 //!
 //! Fan-out and replies only link segments to connections; nothing is copied or allocated per delivery, as the
 //! links live in one arena that is reused. A connection that is in several topics of one batch gets one write,
@@ -26,7 +26,7 @@ pub struct Parcel {
 /// The kind of a parcel, which decides how it waits in a queue.
 #[derive(Clone, Debug)]
 enum Content {
-    /// What topics bring to everybody alike.
+    /// Messages of topics that all of their subscribers get alike.
     Shared,
     /// A reply to one client.
     Reply,

@@ -1,4 +1,4 @@
-//! What waits for one slow connection, bounded in bytes.
+//! The queue of one slow connection, bounded in bytes.
 //!
 //! It exists only while something waits. Its bytes are shared with other connections where fan-out made them,
 //! but each connection's bound counts them in full, and with each message what it takes to keep it: or a client
@@ -61,7 +61,7 @@ impl Queue {
     /// Buffers handed to one vectored write.
     pub const SLICES_MAX: usize = 64;
 
-    /// What a waiting message counts for beside its bytes.
+    /// The bytes that a waiting message counts for beside its own.
     pub const MESSAGE_BYTES: usize = 64;
 
     /// Dropped chunks that stay in place before the queue is tidied up.

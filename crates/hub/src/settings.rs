@@ -9,11 +9,11 @@ use crate::PublicationFormat;
 pub struct ClientSettings {
     /// Between the server's pings; `None` sends none.
     pub ping_interval: Option<Duration>,
-    /// How long a client may take to answer a ping; `None` asks for no answer. Less than `ping_interval`.
+    /// The time that a client may take to answer a ping; `None` asks for no answer. Less than `ping_interval`.
     pub pong_timeout: Option<Duration>,
-    /// How long a connection may live without a successful connect.
+    /// The time for which a connection may live without a successful connect.
     pub stale_close_delay: Duration,
-    /// How long an expired connection may live on while its client fetches a new token.
+    /// The time for which an expired connection may live on while its client fetches a new token.
     pub expired_close_delay: Duration,
     /// The same for a subscription.
     pub expired_subscription_close_delay: Duration,
@@ -49,7 +49,7 @@ pub struct ClientSettings {
     /// Everything is allowed to everybody. For development on loopback.
     pub insecure: bool,
     pub personal_topic: Option<PersonalTopic>,
-    /// What the info of a connection has to be, which is shown in every topic.
+    /// The format that the info of a connection must have, which is shown in every topic.
     pub info_format: PublicationFormat,
     /// Answers the RPC method of this name with an empty result.
     pub rpc_ping_method: Option<String>,
@@ -58,7 +58,7 @@ pub struct ClientSettings {
 /// Subscribes every user to a topic of its own.
 #[derive(Clone, Debug, Default)]
 pub struct PersonalTopic {
-    /// Where the topic lives; empty for topics without a namespace.
+    /// The namespace of the topic; empty for topics without one.
     pub namespace: String,
     /// A user's newer connection closes its older ones.
     pub single_connection: bool,

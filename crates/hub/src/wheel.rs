@@ -59,7 +59,7 @@ impl Wheel {
         Some(connections)
     }
 
-    /// When the next tick ends, in milliseconds since the wheel began.
+    /// Returns the end of the next tick, in milliseconds since the wheel began.
     pub fn next_tick_millis(&self) -> u64 {
         u64::from(self.now + 1) * Self::TICK_MILLIS
     }

@@ -14,11 +14,11 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// How deep arrays and objects from a peer may nest, the outermost counted. Clients parse recursively, so what is
-/// passed on must not be able to exhaust their stacks.
+/// The depth to which arrays and objects from a peer may nest, the outermost counted. Clients parse recursively, so what
+/// is passed on must not be able to exhaust their stacks.
 pub const JSON_DEPTH_MAX: usize = 128;
 
-/// Why a payload is refused where JSON is asked for.
+/// The reasons for which a payload is refused where JSON is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotJson {
     #[error("not one JSON value")]
@@ -27,7 +27,7 @@ pub enum NotJson {
     TooDeep,
 }
 
-/// Whether a payload is one JSON value in UTF-8 that may be passed on. Space around it is allowed.
+/// Checks that a payload is one JSON value in UTF-8 that may be passed on. Space around it is allowed.
 pub fn check(payload: &[u8]) -> Result<(), NotJson> {
     if is_too_deep(payload) {
         return Err(NotJson::TooDeep);
@@ -38,13 +38,13 @@ pub fn check(payload: &[u8]) -> Result<(), NotJson> {
     Ok(())
 }
 
-/// Whether a payload that passed `check` is an object.
+/// Returns true if a payload that passed `check` is an object.
 pub fn is_object(payload: &[u8]) -> bool {
     payload.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// Whether arrays and objects nest deeper than `JSON_DEPTH_MAX`. Right for any JSON up to its first syntax error, where
-/// a parser stops too; to be asked before parsing, since skipping a value takes memory with its depth.
+/// Returns true if arrays and objects nest deeper than `JSON_DEPTH_MAX`. Right for any JSON up to its first syntax
+/// error, where a parser stops too; to be asked before parsing, since skipping a value takes memory with its depth.
 pub fn is_too_deep(json: &[u8]) -> bool {
     // Few messages hold so many brackets at all, and counting them is many times faster than following them.
     if json.len() <= JSON_DEPTH_MAX || opening_brackets(json) <= JSON_DEPTH_MAX {

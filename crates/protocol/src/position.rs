@@ -1,4 +1,4 @@
-//! Where a topic's stream stands: an epoch (which stream) and an offset (how far).
+//! The position of a topic's stream: an epoch (which stream) and an offset (how far).
 
 use std::fmt;
 

@@ -12,7 +12,7 @@ pub struct Header {
     pub client: Option<IpAddr>,
 }
 
-/// What the first bytes of a connection are.
+/// The meaning of a connection's first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     Header(Header),

@@ -1,4 +1,4 @@
-//! What travels through a topic, and who sent it.
+//! Publications, and the clients that send and receive them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,7 +29,7 @@ impl fmt::Debug for ClientId {
     }
 }
 
-/// Who a client is, as other clients may see it in presence, joins, leaves and publications.
+/// A client as others may see it in presence, joins, leaves and publications.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientInfo {
     /// The user it authenticated as; empty when anonymous.
@@ -57,18 +57,18 @@ pub struct Publication {
     pub offset: u64,
 }
 
-/// What is around a publication or a client in an answer, about.
+/// The bytes around a publication or a client in an answer, about.
 pub const ANSWER_OVERHEAD_BYTES: usize = 64;
 
 impl ClientInfo {
-    /// What a client counts for in an answer that is bounded in bytes.
+    /// Returns the bytes that a client counts for in an answer, which is bounded.
     pub fn answer_bytes(&self) -> usize {
         ANSWER_OVERHEAD_BYTES + self.user.len() + self.connection.len() + self.subscription.len()
     }
 }
 
 impl Publication {
-    /// What a publication counts for in an answer that is bounded in bytes.
+    /// Returns the bytes that a publication counts for in an answer, which is bounded.
     pub fn answer_bytes(&self) -> usize {
         let info = self.info.as_ref().map_or(0, |info| info.answer_bytes());
         let tag = |(name, value): (&String, &String)| name.len() + value.len();

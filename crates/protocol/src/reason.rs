@@ -20,7 +20,7 @@ pub enum RequestError {
     NotAvailable,
     /// The token's own time is over.
     TokenExpired,
-    /// What the token grants is over.
+    /// The token's grant has ended.
     Expired,
     TooManyRequests,
     UnrecoverablePosition,

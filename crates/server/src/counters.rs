@@ -1,4 +1,4 @@
-//! What a shard counts while it works: plain numbers that only its own thread writes and a scrape reads.
+//! The counters of a shard: plain numbers that only its own thread writes and a scrape reads.
 //!
 //! A scrape sums the shards, so no delivery touches memory that another core writes.
 
@@ -89,14 +89,14 @@ pub(crate) struct Counters {
     /// Writes to sockets.
     pub writes: Counter,
     pub bytes_sent: Counter,
-    /// What was compressed, before and after; each message once, however many clients got it.
+    /// Bytes before and after compression; each message once, however many clients got it.
     pub bytes_uncompressed: Counter,
     pub bytes_compressed: Counter,
     pub errors: ByCode,
     pub unsubscribes: ByCode,
     pub recoveries: Counter,
     pub recoveries_failed: Counter,
-    /// What was missed took more bytes than may be recovered.
+    /// Recoveries that would have taken more bytes than may be recovered.
     pub recoveries_too_long: Counter,
     /// Times that a topic's owner asked the stream for what it may have missed.
     pub position_checks: Counter,
@@ -105,11 +105,11 @@ pub(crate) struct Counters {
     pub repairs_failed: Counter,
     /// Bytes that wait for slow clients.
     pub queued_bytes: Counter,
-    /// What the embedded engine keeps: topics with a position, publications, and the bytes that all of it takes.
+    /// The content of the embedded engine: topics with a position, publications, and the bytes that all of it takes.
     pub engine_streams: Counter,
     pub engine_publications: Counter,
     pub engine_bytes: Counter,
-    /// What its bound of memory has cost.
+    /// Publications and positions that were given up for its bound of memory.
     pub publications_evicted: Counter,
     pub positions_forgotten: Counter,
 }

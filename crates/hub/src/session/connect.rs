@@ -144,7 +144,7 @@ impl Session {
     }
 }
 
-/// What a token says, or what holds without one.
+/// Returns the claims of a token, or those that hold without one.
 fn claims(context: &Context<'_>, token: &str) -> Result<ConnectionClaims, Refusal> {
     let settings = context.settings;
     if token.is_empty() {

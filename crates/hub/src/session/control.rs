@@ -1,4 +1,4 @@
-//! What the server's API does to a session.
+//! The changes that the server's API makes to a session.
 
 use std::sync::Arc;
 

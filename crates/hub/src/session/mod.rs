@@ -62,13 +62,13 @@ impl Now {
     }
 }
 
-/// What a session works with while it handles one input.
+/// The things that a session works with while it handles one input.
 #[expect(missing_debug_implementations, reason = "a bundle of borrows, made and dropped for one call")]
 pub struct Context<'a> {
     pub settings: &'a ClientSettings,
     pub namespaces: &'a Namespaces,
     pub tokens: &'a dyn Verify,
-    /// What the server calls itself in the connect result.
+    /// The server's version and name, as the connect result gives them.
     pub version: &'static str,
     pub registry: &'a mut Registry,
     pub user_rates: &'a mut UserRates,
@@ -98,14 +98,14 @@ enum Phase {
 #[derive(Debug)]
 pub struct Session {
     client: ClientId,
-    /// Who the client is: set by connect.
+    /// The client's user and info: set by connect.
     info: Option<Arc<ClientInfo>>,
     subscriptions: Subscriptions,
     work: Option<Box<Work>>,
     timing: Timing,
     /// Commands that a topic's owner has not answered yet.
     asked: u16,
-    /// What the connection token granted, to notice that a new one grants something else.
+    /// A fingerprint of the connection token's grants, by which a new token that grants something else is noticed.
     grants: u64,
     phase: Phase,
     mode: TransportMode,
@@ -342,7 +342,7 @@ impl Session {
         }
     }
 
-    /// Whether one more command may wait; if not, the connection is closed.
+    /// Returns true if one more request may wait. If not, the connection is closed.
     fn has_room(&mut self, context: &mut Context<'_>) -> bool {
         let waiting = self.work.as_ref().map_or(0, |work| work.waiting());
         let has_room = waiting < context.settings.pending_commands_max;
@@ -380,7 +380,7 @@ impl Session {
         }
     }
 
-    /// Who the client is in a topic.
+    /// Returns the client's info as a topic shows it.
     fn info_in(&self, context: &Context<'_>, topic: &str) -> Option<Arc<ClientInfo>> {
         let own = self.subscription(context, topic).and_then(|subscription| subscription.info.clone());
         own.or_else(|| self.info.clone())

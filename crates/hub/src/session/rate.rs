@@ -1,5 +1,5 @@
-//! How fast a client, and where that is set a user, may give commands. A token bucket, in memory that only those have who
-//! give many.
+//! The rate at which a client, and where that is set a user, may give commands. A token bucket, in memory that only
+//! those have who give many.
 //!
 //! The first commands between two pings are not counted one by one, so a client that gives a few has no bucket. When
 //! counting begins they are charged as if all of them had just come.

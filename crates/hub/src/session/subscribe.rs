@@ -18,7 +18,7 @@ use crate::permission::{Asker, may_read_history, may_read_presence, may_subscrib
 use crate::registry::SubscriberKind;
 use crate::{GrantOptions, NameError, Namespace, RecoveryMode, SubscriptionClaims, TokenError};
 
-/// Who wants the subscription, and so who is told of it.
+/// The party that wants the subscription, and so is told of it.
 #[derive(Debug)]
 pub(super) enum Initiator {
     /// The client, by the command of this id.
@@ -55,7 +55,7 @@ impl Plan {
     }
 }
 
-/// What a client would like, and gets where its namespace allows it.
+/// The options that a client asks for, and gets where its namespace allows them.
 #[derive(Debug, Default)]
 struct Wishes {
     positioned: bool,
@@ -156,7 +156,7 @@ impl Session {
         Ok((topic, plan))
     }
 
-    /// What opens the topic: a token's claims, or the namespace without any.
+    /// Returns the claims of the token that opens the topic; none where the namespace opens it without one.
     fn subscription_claims(
         &self,
         context: &Context<'_>,
@@ -180,13 +180,13 @@ impl Session {
         self.subscription(context, topic).is_some() || self.subscribing(topic).is_some()
     }
 
-    /// Whether the session has all the subscriptions it may have, those on their way included.
+    /// Returns true if the session has all the subscriptions it may have, those on their way included.
     pub(super) fn is_at_limit(&self, context: &Context<'_>) -> bool {
         let on_their_way = self.work.as_ref().map_or(0, |work| work.subscribing.len());
         self.subscriptions.len() + on_their_way >= context.settings.subscriptions_max
     }
 
-    /// Whether a subscription token speaks of this topic and this client.
+    /// Returns true if a subscription token is for this topic and this client.
     pub(super) fn is_for(&self, claims: &SubscriptionClaims, topic: &str) -> bool {
         *claims.topic == *topic
             && *claims.user == *self.user()
@@ -294,7 +294,7 @@ impl Session {
         self.note_subscription_end();
     }
 
-    /// What a new subscription says of the client. The connection's credentials may have been refreshed while it
+    /// Returns the client's info for a new subscription. The connection's credentials may have been refreshed while it
     /// was on its way, and then the topic's owner has to know.
     fn info_now(
         &self,
@@ -316,7 +316,7 @@ impl Session {
     }
 }
 
-/// What the subscription is and gets: the namespace's options, the token's overrides on top, then the wishes
+/// Returns the traits of a subscription: the namespace's options, the token's overrides on top, then the wishes
 /// that the namespace grants.
 fn traits(
     context: &Context<'_>,

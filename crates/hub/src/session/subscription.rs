@@ -7,7 +7,7 @@ use fanwire_protocol::ClientInfo;
 use crate::namespace::SlowPolicy;
 use crate::registry::TopicSlot;
 
-/// What a subscription is and gets.
+/// The properties of a subscription.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Traits {
     /// Listed in the topic's presence.
@@ -20,7 +20,7 @@ pub(super) struct Traits {
     pub recoverable: bool,
     /// Made by the server: by a token's claim or the API.
     pub server_side: bool,
-    /// What becomes of publications for which the client is too slow.
+    /// The treatment of publications for which the client is too slow.
     pub slow: SlowPolicy,
 }
 

@@ -1,4 +1,4 @@
-//! When a session is due for something: a ping, a missing pong, the end of its credentials.
+//! The times at which a session is due for something: a ping, a missing pong, the end of its credentials.
 
 use fanwire_protocol::ClientId;
 use fanwire_protocol::reason::{Close, CloseReason, Mistake, Unsubscribed};
@@ -41,7 +41,8 @@ impl Timing {
     }
 }
 
-/// What a client is told of an expiry: `None` when there is nothing to tell, an error when it is over already.
+/// Returns the seconds until an expiry, as a client is told of them: `None` when there is nothing to tell, an error when
+/// it is over already.
 pub(super) fn ttl(expiry: Expiry, now: Now) -> Result<Option<u32>, AlreadyOver> {
     match expiry {
         Expiry::Never => Ok(None),
@@ -58,7 +59,7 @@ pub(super) fn token_ttl(expiry: Expiry, context: &Context<'_>) -> Result<Option<
 pub(super) struct AlreadyOver;
 
 impl Session {
-    /// When the session has to be looked at next, in milliseconds since the node started.
+    /// Returns the time at which the session has to be looked at next, in milliseconds since the node started.
     pub fn deadline(&self) -> u64 {
         let Timing { ping_at, pong_by, close_at, subscription_close_at, is_pinged: _ } = self.timing;
         let subscription = match subscription_close_at {

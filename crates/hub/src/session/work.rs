@@ -1,4 +1,4 @@
-//! What waits in a session for an answer, and the commands behind it.
+//! The work of a session: what waits for an answer, and the requests behind it.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use super::connect::Connecting;
 use super::rate::Bucket;
 use super::subscribe::Subscribing;
 
-/// What only a busy session has; an idle one keeps nothing of it.
+/// The state that only a busy session has; an idle one keeps nothing of it.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) connecting: Option<Connecting>,

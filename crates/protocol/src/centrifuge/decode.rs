@@ -40,7 +40,7 @@ pub fn commands_from(encoding: Encoding, frame: &[u8], taken: usize) -> Commands
 /// Iterates over the commands of a frame; see [`commands`].
 pub struct Commands<'a> {
     frame: &'a [u8],
-    /// Where in the frame `rest` begins.
+    /// The offset in the frame at which `rest` begins.
     begin: usize,
     rest: Rest<'a>,
 }
@@ -63,8 +63,8 @@ impl<'a> Commands<'a> {
         Self { frame, begin, rest }
     }
 
-    /// How many bytes of the frame the commands so far took, with the white space behind them: none before the first,
-    /// all when no other follows.
+    /// Returns the bytes of the frame that the commands so far took, with the white space behind them: none before
+    /// the first, all when no other follows.
     pub fn taken(&self) -> usize {
         match &self.rest {
             Rest::Json(commands) => match self.begin + commands.byte_offset() {

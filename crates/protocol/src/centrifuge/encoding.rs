@@ -2,7 +2,7 @@
 
 use crate::websocket::Opcode;
 
-/// How a connection's messages are written, chosen when it opens.
+/// The encoding of a connection's messages, chosen when it opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// Objects, one a line, in text frames.

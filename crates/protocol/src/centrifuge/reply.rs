@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::request::Empty;
 use crate::json::{self, is_default};
 
-/// What the server sends: the answer to the command with the same id, or a push. Empty, it is a ping.
+/// A message of the server: the answer to the command with the same id, or a push. Empty, it is a ping.
 ///
 /// Result numbers are one above their request's, as `error` and `push` come first.
 #[derive(Clone, PartialEq, prost::Message, Serialize)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::json;
 
-/// What a client sends: an id of its own choice and one request. Without either it is a pong.
+/// A message of a client: an id of its own choice and one request. Without either it is a pong.
 #[derive(Clone, PartialEq, prost::Message, Deserialize)]
 #[serde(default)]
 pub struct Command {

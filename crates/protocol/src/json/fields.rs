@@ -10,7 +10,7 @@ use serde::de::value::{BorrowedStrDeserializer, CowStrDeserializer, MapAccessDes
 use serde::de::{DeserializeSeed, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// Why a text is not the object that was asked for. Nothing that was sent is repeated but names of known fields.
+/// A text that is not the object that was asked for. Nothing that was sent is repeated but names of known fields.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}, at line {line} column {column}")]
 pub struct FieldError {
@@ -56,7 +56,7 @@ pub fn nested<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result
     Ok(Option::<Nested<T>>::deserialize(from)?.map(|Nested(fields)| fields))
 }
 
-/// Where in an object its reader is.
+/// The place that a reader has reached in an object.
 #[derive(Default)]
 struct Place<'de> {
     field: RefCell<Option<Cow<'de, str>>>,

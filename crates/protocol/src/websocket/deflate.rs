@@ -11,7 +11,7 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 use super::Opcode;
 use super::write::frame_header;
 
-/// What ends every message and is not sent (section 7.2.1): the lengths of an empty stored block.
+/// The end of every message, which is not sent (section 7.2.1): the lengths of an empty stored block.
 const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
 /// That tail, and an empty last block, at which a decompressor tells its end: a message that was cut does not reach it.
@@ -101,7 +101,7 @@ impl fmt::Debug for Deflater {
     }
 }
 
-/// Why a compressed message is refused.
+/// The reasons for which a compressed message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InflateError {
     #[error("message is not deflate data")]

@@ -5,10 +5,10 @@
 
 use std::num::NonZeroU8;
 
-/// What was agreed with one client.
+/// The compression agreed with one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deflate {
-    /// How far back the client's window reaches, as a power of two.
+    /// The reach of the client's window, as a power of two.
     window_bits: NonZeroU8,
 }
 
@@ -26,7 +26,7 @@ const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover";
 const SERVER_MAX_WINDOW_BITS: &str = "server_max_window_bits";
 const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 
-/// What a window has unless something else is agreed, and the most it can have.
+/// The bits of a window unless something else is agreed, and the most it can have.
 const WINDOW_BITS_MAX: NonZeroU8 = NonZeroU8::new(15).expect("15 is not 0");
 const WINDOW_BITS_MIN: u8 = 8;
 
@@ -37,7 +37,7 @@ impl Deflate {
         headers.into_iter().flat_map(|header| split(header, ',')).find_map(judge)
     }
 
-    /// Whether a message that was this long before it was compressed can be sent compressed. Longer ones may refer
+    /// Returns true if a message that was this long before compression can be sent compressed. Longer ones may refer
     /// back further than the client's window reaches, and are sent as they are, which is always allowed.
     pub fn takes(self, payload_bytes: usize) -> bool {
         self.window_bits == WINDOW_BITS_MAX || payload_bytes <= 1 << self.window_bits.get()

@@ -17,7 +17,7 @@ pub use mask::mask;
 pub use read::{Limits, Message, Reader, Stop, Violation};
 pub use write::{FrameHeader, close_frame, frame_header, framed, write_frame};
 
-/// What a frame carries (RFC 6455 section 5.2).
+/// The kinds of frames (RFC 6455 section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {

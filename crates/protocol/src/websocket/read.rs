@@ -25,7 +25,7 @@ pub enum Message<'a> {
 }
 
 impl Message<'_> {
-    /// What it carries; inflated, if it was compressed.
+    /// Returns the length of its payload; inflated, if it was compressed.
     pub fn payload_bytes(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -36,7 +36,7 @@ impl Message<'_> {
     }
 }
 
-/// What a peer may make the reader hold.
+/// The bounds of what a peer may make the reader hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The longest text or binary message, all its fragments together. A compressed one has to keep it twice: as it
@@ -44,12 +44,12 @@ pub struct Limits {
     pub message_bytes_max: usize,
 }
 
-/// Why a message is the last that a call hands over.
+/// The reasons for which a message is the last that a call hands over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// The connection is not read any further.
     End,
-    /// What follows is to be read later.
+    /// The bytes behind it are read later.
     Pause,
 }
 
@@ -59,7 +59,7 @@ impl Default for Limits {
     }
 }
 
-/// How a peer broke the protocol. The connection is to be closed with `close_code`.
+/// A breach of the protocol by a peer. The connection is to be closed with `close_code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Violation {
     #[error("frame is not masked")]
@@ -118,7 +118,7 @@ impl From<InflateError> for Violation {
     }
 }
 
-/// What one connection remembers between two reads: nothing, unless a frame or a message is incomplete.
+/// The state of one connection between two reads: nothing, unless a frame or a message is incomplete.
 #[derive(Debug, Default)]
 pub struct Reader {
     partial: Option<Box<Partial>>,
@@ -290,7 +290,7 @@ struct Partial {
     header: HeaderInPieces,
     /// The frame whose payload is arriving.
     frame: Option<Frame>,
-    /// What has come of that frame, when it is a control frame: at most 125 bytes.
+    /// The bytes that have come of that frame, when it is a control frame: at most 125.
     control: Vec<u8>,
     /// The message to which that frame, or the next, belongs.
     message: Option<MessageInPieces>,

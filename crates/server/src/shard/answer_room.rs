@@ -63,7 +63,7 @@ struct Busy {
     is_queued: bool,
 }
 
-/// What is asked of a topic's owner.
+/// A question to a topic's owner.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) topic: TopicName,
@@ -141,7 +141,7 @@ impl Reads {
         }
     }
 
-    /// What may be asked now, if anything. `asker` is asked about connections, and knows none that has gone.
+    /// Returns the next question that may be asked now. `asker` knows connections that have not gone.
     pub(super) fn next(
         &mut self,
         asker: impl Fn(ConnectionKey) -> Option<Asker>,

@@ -63,7 +63,7 @@ struct Pending {
     message: Option<DeferredMessage>,
     /// Bytes of it whose requests were done.
     taken: usize,
-    /// What came behind it and was not looked at.
+    /// The bytes that came behind it and were not looked at.
     unread: BytesMut,
     /// The requests that the connection was opened with, before anything is read.
     first: VecDeque<Request>,
@@ -121,7 +121,7 @@ pub(super) enum Role {
     Closing { until_millis: u64, framing: Framing, peer: Peer },
 }
 
-/// How much one client may have before it.
+/// The bounds of what one client may have before it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Bytes of replies.
@@ -130,7 +130,7 @@ pub(super) struct Bounds {
     pub(super) waiting_is_full: bool,
 }
 
-/// What is still expected of the peer of a closing connection.
+/// The progress of a close at the peer of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     /// It may follow the close.
@@ -138,7 +138,7 @@ pub(super) enum Peer {
     IsDone,
 }
 
-/// Why a write ends the connection.
+/// The reasons for which a write ends the connection.
 pub(super) enum WriteError {
     Slow,
     Gone,
@@ -176,7 +176,7 @@ impl Connection {
         }
     }
 
-    /// What it is known by while it is in the slot.
+    /// Returns the key of the connection while it is in the slot.
     pub(super) fn key(&self, slot: u32) -> ConnectionKey {
         ConnectionKey { slot, generation: self.generation }
     }
@@ -429,7 +429,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether everything that was to be written is with the kernel.
+    /// Returns true if everything that was to be written is with the kernel.
     pub(super) fn is_flushed(&self) -> bool {
         self.chain.is_empty() && self.queue.is_none() && self.socket.is_flushed()
     }

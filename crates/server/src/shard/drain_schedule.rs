@@ -62,7 +62,7 @@ mod tests {
         slots.map(|slot| ConnectionKey { slot, generation: 1 }).collect()
     }
 
-    /// How many are due in each step of the window, and who at all.
+    /// Returns the number of connections due in each step of the window, and all that were due.
     fn run(schedule: &mut DrainSchedule, steps: u32, step: Duration) -> (Vec<usize>, Vec<ConnectionKey>) {
         let mut all = Vec::new();
         let counts = (1..=steps)

@@ -21,7 +21,7 @@ const RECEIVED_BYTES_PER_READ: usize = 32 * 1024;
 pub(super) struct Encrypted {
     pub(super) socket: TcpStream,
     session: ServerConnection,
-    /// Why nothing more can be received. It is told when what came before it is taken.
+    /// The error after which nothing more can be received. It is told when what came before it is taken.
     failure: Option<io::Error>,
     /// The peer was told that nothing more comes. From then on the session is not asked what came, since it has no
     /// right to complain.
@@ -249,7 +249,7 @@ mod tests {
         (Encrypted::new(TcpStream::from_std(socket), session), Peer { socket: peer, session: client })
     }
 
-    /// What a shard would read with buffers of this size until the peer's end, and how it ended.
+    /// Returns what a shard would read with buffers of this size until the peer's end, and how it ended.
     fn read_to_end(encrypted: &mut Encrypted, buffer_bytes: usize) -> (Vec<u8>, io::Result<()>) {
         let began = Instant::now();
         let mut bytes = Vec::new();

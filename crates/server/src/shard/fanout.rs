@@ -69,7 +69,7 @@ impl Groups {
     }
 }
 
-/// What one kind of subscriber gets of a group.
+/// The part of a group that one kind of subscriber gets.
 #[derive(Clone, Copy, Debug)]
 enum Share {
     /// Only joins and leaves, which it is not told of.

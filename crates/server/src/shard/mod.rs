@@ -83,7 +83,7 @@ const READ_TIME_PER_CONNECTION: Duration = Duration::from_micros(250);
 /// a request, of which a connection can have only so many.
 const WRITES_PER_TURN: usize = 256;
 
-/// How long a peer may take to follow a close.
+/// The time that a peer may take to follow a close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 const SWEEP_INTERVAL_MILLIS: u64 = 1000;
@@ -114,7 +114,7 @@ pub(crate) struct Shard {
     readiness: Readiness,
     /// Sockets that have more to read than was taken, or were not reached.
     to_read: ToRead,
-    /// When the connection that is being read has had its time.
+    /// The end of the time of the connection that is being read.
     read_until: Clock,
     buffer: Vec<u8>,
     /// For all connections, where compression is on.

@@ -105,7 +105,7 @@ impl Shard {
         }
     }
 
-    /// What is recovered for a connect waits until all of it is there, and is counted meanwhile. All together is
+    /// Counts what is recovered for a connect, which waits until all of it is there. All together is
     /// bounded like one recovery.
     fn count_recovered(&mut self, key: ConnectionKey, joined: &mut Joined) {
         let Some(connection) = self.connections.get(key.slot as usize).filter(|c| c.is(key)) else { return };
@@ -198,7 +198,7 @@ impl Shard {
     }
 }
 
-/// What counts of a connection where it asks; `None` if it is no client any more.
+/// Returns what counts of a connection when it asks; `None` if it is no client any more.
 fn asker(connection: &Connection, unread_max: usize) -> Option<Asker> {
     let session = connection.session()?;
     let replied = connection.replied_bytes as usize;

@@ -1,4 +1,4 @@
-//! What clients send: from readiness to bytes, from bytes to messages, from messages to requests.
+//! The input of clients: from readiness to bytes, from bytes to messages, from messages to requests.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -20,7 +20,7 @@ use super::{
 /// a client that would let one wait.
 pub(super) const WAITING_BYTES_MAX: usize = 8 << 20;
 
-/// What a client may have before it where the shard's room for answers is scarce.
+/// The bytes that a client may have before it while the shard's room for answers is scarce.
 const SCARCE_REPLIED_BYTES_MAX: usize = 16 << 10;
 
 impl Shard {
@@ -319,7 +319,7 @@ impl Shard {
     }
 }
 
-/// What came of bytes of a client.
+/// The outcome of handling bytes of a client.
 #[derive(Clone, Copy, Debug, Default)]
 struct Taken {
     /// Of all messages, inflated.

@@ -13,7 +13,7 @@ pub(super) struct Readiness {
     events: Events,
 }
 
-/// What happened to one socket.
+/// The events of one socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ready {
     pub(super) slot: u32,

@@ -27,7 +27,7 @@ impl Socket {
         }
     }
 
-    /// What the readiness set watches.
+    /// Returns the socket that the readiness set watches.
     pub(super) fn source(&mut self) -> &mut TcpStream {
         match self {
             Self::Plain(socket) => socket,
@@ -35,7 +35,7 @@ impl Socket {
         }
     }
 
-    /// Whether it may have input that the readiness set will not tell of: what came with the handshake.
+    /// Returns true if it may have input that the readiness set will not tell of: what came with the handshake.
     pub(super) fn has_silent_input(&self) -> bool {
         matches!(self, Self::Encrypted(_))
     }
@@ -78,8 +78,8 @@ impl Socket {
         }
     }
 
-    /// Whether the kernel has all that was written. If not, the rest is written by [`Socket::flush`] when the socket
-    /// is told to be writable.
+    /// Returns true if the kernel has all that was written. If not, the rest is written by [`Socket::flush`] when the
+    /// socket is told to be writable.
     pub(super) fn is_flushed(&self) -> bool {
         match self {
             Self::Plain(_) => true,
