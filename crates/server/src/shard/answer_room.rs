@@ -87,9 +87,9 @@ impl Question {
     }
 }
 
-/// A connection, as far as its questions are concerned.
+/// The bytes that bound a connection's next question.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asker {
+pub(super) struct ReadBudget {
     /// Bytes of its answers that it has not taken.
     pub(super) unread: usize,
     /// The bound on `unread`.
@@ -141,29 +141,29 @@ impl Reads {
         }
     }
 
-    /// Returns the next question that may be asked now. `asker` knows connections that have not gone.
+    /// Returns the next question that may be asked now. `budget` knows connections that have not gone.
     pub(super) fn next(
         &mut self,
-        asker: impl Fn(ConnectionKey) -> Option<Asker>,
+        budget: impl Fn(ConnectionKey) -> Option<ReadBudget>,
         now_millis: u64,
     ) -> Option<(ConnectionKey, Question, Option<ReadAllowance>)> {
-        [false, true].into_iter().find_map(|is_long| self.next_in(is_long, &asker, now_millis))
+        [false, true].into_iter().find_map(|is_long| self.next_in(is_long, &budget, now_millis))
     }
 
     fn next_in(
         &mut self,
         is_long: bool,
-        asker: &impl Fn(ConnectionKey) -> Option<Asker>,
+        budget: &impl Fn(ConnectionKey) -> Option<ReadBudget>,
         now_millis: u64,
     ) -> Option<(ConnectionKey, Question, Option<ReadAllowance>)> {
         let queue = usize::from(is_long);
         while let Some(Waiter { key, since_millis: since, .. }) = self.queues[queue].front() {
-            let Some(asker) = asker(key) else {
+            let Some(budget) = budget(key) else {
                 self.queues[queue].pop_front();
                 self.busy.remove(&key);
                 continue;
             };
-            let bytes = self.bytes_for_first(key, asker);
+            let bytes = self.bytes_for_first(key, budget);
             let first = self.busy.get(&key).and_then(|busy| busy.waiting.front());
             let is_here = first.is_some_and(|first| first.is_long == is_long);
             if is_here && bytes.is_some_and(|bytes| !self.has_room(is_long, bytes)) {
@@ -258,7 +258,7 @@ impl Reads {
     }
 
     /// Bytes to allow for the first question of a connection; `None` if it has enough before it.
-    fn bytes_for_first(&self, key: ConnectionKey, asker: Asker) -> Option<usize> {
+    fn bytes_for_first(&self, key: ConnectionKey, budget: ReadBudget) -> Option<usize> {
         let busy = self.busy.get(&key)?;
         let question = busy.waiting.front()?;
         if !question.recovers() && busy.asked > 0 {
@@ -268,13 +268,13 @@ impl Reads {
             return Some(0);
         }
         let bytes_max = match question.recovers() {
-            true => self.recovery_bytes_max.saturating_sub(asker.recovered),
+            true => self.recovery_bytes_max.saturating_sub(budget.recovered),
             false => self.answer_bytes_max,
         };
         let bytes = if question.is_long { bytes_max } else { bytes_max.min(SHORT_BYTES) };
-        let before = asker.unread + busy.on_their_way;
+        let before = budget.unread + busy.on_their_way;
         let may =
-            (before == 0 && busy.asked == 0) || (before + bytes <= asker.unread_max && !self.is_scarce());
+            (before == 0 && busy.asked == 0) || (before + bytes <= budget.unread_max && !self.is_scarce());
         may.then_some(bytes)
     }
 
@@ -300,7 +300,7 @@ mod tests {
     use super::*;
 
     const LONG: usize = 1 << 20;
-    const ALONE: Asker = Asker { unread: 0, unread_max: 512 << 10, recovered: 0 };
+    const ALONE: ReadBudget = ReadBudget { unread: 0, unread_max: 512 << 10, recovered: 0 };
 
     fn reads() -> Reads {
         let settings = ClientSettings {
@@ -372,7 +372,7 @@ mod tests {
         reads.answered(key(1), allowance.bytes());
         drop(allowance);
         reads.queue(key(1), 0);
-        assert!(reads.next(|_| Some(Asker { unread: 1, ..ALONE }), 0).is_none());
+        assert!(reads.next(|_| Some(ReadBudget { unread: 1, ..ALONE }), 0).is_none());
         reads.queue(key(1), 0);
         assert!(reads.next(|_| Some(ALONE), 0).is_some());
         assert!(reads.holds_up(key(1)));

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::Shard;
 use super::connection::Connection;
 use super::fair_queue::User;
-use super::answer_room::{Asker, Question};
+use super::answer_room::{ReadBudget, Question};
 use crate::allowance::ReadAllowance;
 use crate::message::{Address, ShardMessage};
 
@@ -54,11 +54,11 @@ impl Shard {
     pub(super) fn ask_in_turn(&mut self) {
         let Self { reads, connections, node, now, index, .. } = self;
         let unread_max = node.settings.client.queue_bytes_max / 2;
-        let asker = |key: ConnectionKey| {
+        let budget = |key: ConnectionKey| {
             let connection = connections.get(key.slot as usize).filter(|connection| connection.is(key))?;
-            asker(connection, unread_max)
+            read_budget(connection, unread_max)
         };
-        while let Some((key, Question { topic, request, .. }, allowance)) = reads.next(asker, now.millis) {
+        while let Some((key, Question { topic, request, .. }, allowance)) = reads.next(budget, now.millis) {
             let from = Address { shard: *index, connection: key };
             let owner = node.owner_of(topic.as_str());
             owner.send(match allowance {
@@ -199,13 +199,13 @@ impl Shard {
 }
 
 /// Returns what counts of a connection when it asks; `None` if it is no client any more.
-fn asker(connection: &Connection, unread_max: usize) -> Option<Asker> {
+fn read_budget(connection: &Connection, unread_max: usize) -> Option<ReadBudget> {
     let session = connection.session()?;
     let replied = connection.replied_bytes as usize;
     Some(if session.is_connecting() {
-        Asker { unread: 0, unread_max, recovered: replied }
+        ReadBudget { unread: 0, unread_max, recovered: replied }
     } else {
-        Asker { unread: replied, unread_max, recovered: 0 }
+        ReadBudget { unread: replied, unread_max, recovered: 0 }
     })
 }
 
