@@ -37,7 +37,7 @@ pub enum Why {
 
 /// Reads a text that is one object.
 pub fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, FieldError> {
-    let place = Place::default();
+    let place = FieldPlace::default();
     let mut from = serde_json::Deserializer::from_str(text);
     let read = from.deserialize_map(Fields { place: &place, is: PhantomData });
     read.and_then(|fields| from.end().map(|()| fields)).map_err(|error| place.error(&error))
@@ -49,7 +49,7 @@ pub fn nested<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result
 
     impl<'de, T: Deserialize<'de>> Deserialize<'de> for Nested<T> {
         fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-            from.deserialize_map(Fields { place: &Place::default(), is: PhantomData }).map(Self)
+            from.deserialize_map(Fields { place: &FieldPlace::default(), is: PhantomData }).map(Self)
         }
     }
 
@@ -58,13 +58,13 @@ pub fn nested<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result
 
 /// The place that a reader has reached in an object.
 #[derive(Default)]
-struct Place<'de> {
+struct FieldPlace<'de> {
     field: RefCell<Option<Cow<'de, str>>>,
     /// The field's name was accepted.
     is_in_value: Cell<bool>,
 }
 
-impl Place<'_> {
+impl FieldPlace<'_> {
     fn error(self, error: &serde_json::Error) -> FieldError {
         let why = match self.field.into_inner() {
             _ if !error.is_data() => Why::NotJson,
@@ -85,7 +85,7 @@ impl Place<'_> {
 
 /// Reads an object, and notes the place in it.
 struct Fields<'p, 'de, T> {
-    place: &'p Place<'de>,
+    place: &'p FieldPlace<'de>,
     is: PhantomData<T>,
 }
 
@@ -104,7 +104,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<'_, 'de, T> {
 /// The fields of an object with their names in lower case.
 struct InAnyCase<'p, 'de, A> {
     map: A,
-    place: &'p Place<'de>,
+    place: &'p FieldPlace<'de>,
 }
 
 #[derive(Deserialize)]
