@@ -14,7 +14,7 @@ pub(super) struct ToRead {
 
 /// A turn's part of the queue: every connection that waited when it began, once.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct ReadTurn {
     /// One of those behind goes first, so that they move on however many others come.
     first_behind: bool,
     fresh: usize,
@@ -34,11 +34,11 @@ impl ToRead {
         self.behind.push_back(key);
     }
 
-    pub(super) fn begin_turn(&self) -> Turn {
-        Turn { first_behind: true, fresh: self.fresh.len(), behind: self.behind.len() }
+    pub(super) fn begin_turn(&self) -> ReadTurn {
+        ReadTurn { first_behind: true, fresh: self.fresh.len(), behind: self.behind.len() }
     }
 
-    pub(super) fn pop(&mut self, turn: &mut Turn) -> Option<ConnectionKey> {
+    pub(super) fn pop(&mut self, turn: &mut ReadTurn) -> Option<ConnectionKey> {
         if std::mem::take(&mut turn.first_behind) && turn.behind > 0 {
             turn.behind -= 1;
             return self.behind.pop_front();
