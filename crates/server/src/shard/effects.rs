@@ -117,7 +117,7 @@ impl Shard {
         match form {
             Form::Bytes(frame) => {
                 let frame = self.deflated(slot, frame);
-                self.turn_bytes += frame.len();
+                self.reply_bytes += frame.len();
                 if !self.is_undecided(slot) {
                     return self.send(slot, frame);
                 }

@@ -130,7 +130,7 @@ pub(crate) struct Shard {
     /// It was more than may be, and connections may have been left unread for that.
     waiting_was_full: bool,
     /// Bytes of replies that were made in this turn.
-    turn_bytes: usize,
+    reply_bytes: usize,
     next_sweep_millis: u64,
     /// Set when the node goes down.
     drain_schedule: Option<DrainSchedule>,
@@ -172,7 +172,7 @@ impl Shard {
             holders: Holders::default(),
             waiting_bytes: 0,
             waiting_was_full: false,
-            turn_bytes: 0,
+            reply_bytes: 0,
             next_sweep_millis: 0,
             drain_schedule: None,
             node,
@@ -216,7 +216,7 @@ impl Shard {
             }
             self.now = self.node.now();
             self.budget.begin();
-            self.turn_bytes = 0;
+            self.reply_bytes = 0;
             self.take_messages(first, &mut inbox);
             while let Some(adopted) = socket.take().or_else(|| adopted.try_recv().ok()) {
                 self.adopt(adopted);
@@ -244,7 +244,7 @@ impl Shard {
         let is_writing = !self.outbox.is_empty();
         while !is_writing
             && !self.groups.is_full()
-            && self.turn_bytes < REPLY_BYTES_PER_TURN
+            && self.reply_bytes < REPLY_BYTES_PER_TURN
             && let Some(message) = self.gathered.pop()
         {
             self.message(message);
@@ -252,7 +252,7 @@ impl Shard {
         let mut next = first;
         for _ in 0..MESSAGES_PER_TURN {
             let is_full = if is_writing { self.gathered.is_full() } else { self.groups.is_full() };
-            if is_full || self.turn_bytes >= REPLY_BYTES_PER_TURN {
+            if is_full || self.reply_bytes >= REPLY_BYTES_PER_TURN {
                 break;
             }
             let Some(message) = next.take().or_else(|| inbox.try_receive()) else {
