@@ -54,7 +54,7 @@ use connection::{Connection, Role};
 use drain_schedule::DrainSchedule;
 use fanout::{Groups, KindShare, KindShares};
 use gathered::Gathered;
-use questions::Holders;
+use questions::WatchedClients;
 use readiness::Readiness;
 use to_read::ToRead;
 
@@ -124,7 +124,7 @@ pub(crate) struct Shard {
     generation: u32,
     queued_bytes: usize,
     reads: Reads,
-    holders: Holders,
+    watched: WatchedClients,
     /// Bytes of commands that wait for earlier ones of their clients.
     waiting_bytes: usize,
     /// It was more than may be, and connections may have been left unread for that.
@@ -169,7 +169,7 @@ impl Shard {
             generation: 0,
             queued_bytes: 0,
             reads: Reads::new(&settings.client),
-            holders: Holders::default(),
+            watched: WatchedClients::default(),
             waiting_bytes: 0,
             waiting_was_full: false,
             reply_bytes: 0,

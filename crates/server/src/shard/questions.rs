@@ -24,16 +24,16 @@ const HELD_MILLIS_MAX: u64 = 5000;
 const WATCHED_MILLIS_MIN: u64 = 1900;
 
 /// Clients that hold room while it is scarce.
-pub(super) type Holders = FxHashMap<ConnectionKey, Holder>;
+pub(super) type WatchedClients = FxHashMap<ConnectionKey, WatchedClient>;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Holder {
+pub(super) struct WatchedClient {
     since_millis: u64,
     /// Its progress then.
     progress: u64,
 }
 
-impl Holder {
+impl WatchedClient {
     /// It would take too long for what is left, as far as can be said yet.
     fn is_too_slow(self, left: u32, progress: u64, now_millis: u64) -> bool {
         let watched_millis = now_millis - self.since_millis;
@@ -169,7 +169,7 @@ impl Shard {
     /// Watches connections that hold room where it is scarce. Where others wait for it, ends those that take too little,
     /// the largest first. Called about once a second.
     fn let_go_of_stalled(&mut self) {
-        let before = std::mem::take(&mut self.holders);
+        let before = std::mem::take(&mut self.watched);
         if !self.reads.is_scarce() {
             return;
         }
@@ -182,11 +182,11 @@ impl Shard {
             }
             let key = connection.key(slot as u32);
             let (since_millis, progress) = (self.now.millis, connection.progress());
-            let holder = before.get(&key).copied().unwrap_or(Holder { since_millis, progress });
-            if is_pressing && holder.is_too_slow(connection.replied_bytes, progress, self.now.millis) {
+            let watched = before.get(&key).copied().unwrap_or(WatchedClient { since_millis, progress });
+            if is_pressing && watched.is_too_slow(connection.replied_bytes, progress, self.now.millis) {
                 stalled.push((connection.replied_bytes, key.slot));
             }
-            self.holders.insert(key, holder);
+            self.watched.insert(key, watched);
         }
         stalled.sort_unstable_by(|a, b| b.cmp(a));
         for (_, slot) in stalled {
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn whoever_needs_more_than_five_seconds_for_the_rest_is_too_slow() {
-        let holder = Holder { since_millis: 1000, progress: 50_000 };
+        let watched = WatchedClient { since_millis: 1000, progress: 50_000 };
         for (left, taken, watched_millis, is_too_slow) in [
             (1_000_000, 0, 1000, false),
             (5000, 0, 2000, true),
@@ -224,7 +224,7 @@ mod tests {
             (50_001, 20_000, 2000, true),
             (1_000_000, 1_200_000, 6000, false),
         ] {
-            let judged = holder.is_too_slow(left, 50_000 + taken, 1000 + watched_millis);
+            let judged = watched.is_too_slow(left, 50_000 + taken, 1000 + watched_millis);
             assert_eq!(judged, is_too_slow, "{left} {taken} {watched_millis}");
         }
     }

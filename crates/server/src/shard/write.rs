@@ -87,7 +87,7 @@ impl Shard {
                 if written.settled > 0 {
                     self.reads.replied -= written.settled;
                     if connection.replied_bytes == 0 {
-                        self.holders.remove(&key);
+                        self.watched.remove(&key);
                     }
                     self.reads.queue(key, self.now.millis);
                 }
