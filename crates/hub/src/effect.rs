@@ -146,7 +146,7 @@ pub enum Answer {
         topic: TopicName,
         /// Given back, so that a subscription whose connection has gone can be undone.
         membership: Membership,
-        result: Result<Joined, RequestError>,
+        result: Result<SubscriptionStart, RequestError>,
     },
     Published {
         command: u32,
@@ -175,7 +175,7 @@ impl Answer {
 
 /// A subscription as the topic's owner made it: everything after `position` will be delivered.
 #[derive(Debug, Default)]
-pub struct Joined {
+pub struct SubscriptionStart {
     /// Known whenever more than nothing was wanted.
     pub position: Option<Position>,
     /// The publications that the client missed; `None` when they cannot be told.

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use fanwire_hub::effect::{Answer, ConnectionKey, Effect, Joined, TopicRequest};
+use fanwire_hub::effect::{Answer, ConnectionKey, Effect, SubscriptionStart, TopicRequest};
 use fanwire_hub::registry::{Registry, SubscriberKind};
 use fanwire_hub::session::{Context, Now, Session, UserRates, Verify};
 use fanwire_hub::{
@@ -121,7 +121,10 @@ impl Shard {
         else {
             unreachable!("the topic's owner is asked")
         };
-        self.answer(session, Answer::Subscribed { topic, membership, result: Ok(Joined::default()) });
+        self.answer(
+            session,
+            Answer::Subscribed { topic, membership, result: Ok(SubscriptionStart::default()) },
+        );
         assert_eq!(session.subscriptions_count(), 1);
     }
 

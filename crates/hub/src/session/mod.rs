@@ -392,7 +392,7 @@ mod tests {
     use fanwire_protocol::request::{Connect, Subscribe};
 
     use super::*;
-    use crate::effect::{Joined, TopicRequest};
+    use crate::effect::{SubscriptionStart, TopicRequest};
 
     /// Every idle connection costs a session, and every subscription one of these: neither grows unnoticed.
     const _: () = assert!(size_of::<Session>() == 104);
@@ -443,7 +443,7 @@ mod tests {
         else {
             panic!("the topic's owner is asked");
         };
-        let result = Ok(Joined::default());
+        let result = Ok(SubscriptionStart::default());
         session.answer(&mut context, Answer::Subscribed { topic, membership, result });
         assert_eq!(session.subscriptions_count(), 1);
         assert!(session.work.is_none());

@@ -12,7 +12,7 @@ use fanwire_protocol::{ClientInfo, TopicName};
 use super::subscription::{Subscription, Traits};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Phase, Refusal, Session, named};
-use crate::effect::{Completion, Effect, Joined, Membership, RecoveryRequest, TopicRequest};
+use crate::effect::{Completion, Effect, Membership, RecoveryRequest, SubscriptionStart, TopicRequest};
 use crate::namespace::SlowPolicy;
 use crate::permission::{Asker, may_read_history, may_read_presence, may_subscribe};
 use crate::registry::SubscriberKind;
@@ -82,15 +82,15 @@ pub(super) struct Subscribing {
 
 impl Subscribing {
     /// Returns the subscription as its client is told of it.
-    fn into_subscribed(self, joined: Joined) -> (Initiator, Subscribed) {
+    fn into_subscribed(self, start: SubscriptionStart) -> (Initiator, Subscribed) {
         let Traits { positioned, recoverable, .. } = self.traits;
         let subscribed = Subscribed {
             ttl: self.ttl,
             positioned,
             recoverable,
             was_recovering: self.was_recovering,
-            top: joined.position.filter(|_| positioned),
-            recovered: joined.recovered,
+            top: start.position.filter(|_| positioned),
+            recovered: start.recovered,
             data: self.data,
         };
         (self.initiator, subscribed)
@@ -230,7 +230,7 @@ impl Session {
         context: &mut Context<'_>,
         topic: TopicName,
         membership: Membership,
-        result: Result<Joined, RequestError>,
+        result: Result<SubscriptionStart, RequestError>,
     ) {
         let Some(place) = self.subscribing(topic.as_str()) else {
             // Connect failed meanwhile, and nobody waits for this subscription any more.
@@ -252,9 +252,9 @@ impl Session {
                 Initiator::Connect => self.connect_subscribed(context, &topic, Err(error)),
                 Initiator::Api(completion) => (completion.0)(error),
             },
-            Ok(joined) => {
+            Ok(start) => {
                 self.add_subscription(context, &topic, &subscribing, membership);
-                let (initiator, subscribed) = subscribing.into_subscribed(joined);
+                let (initiator, subscribed) = subscribing.into_subscribed(start);
                 match initiator {
                     Initiator::Command(id) => context.reply(id, Outcome::Subscribed(subscribed)),
                     Initiator::Connect => self.connect_subscribed(context, &topic, Ok(subscribed)),

@@ -39,7 +39,7 @@ fn check(
     let token = if overrides == Overrides::default() { "" } else { r#","token":"token""# };
     let command = format!(r#"{{"id":2,"subscribe":{{"channel":"news"{token}{wishes}}}}}"#);
     shard.check(client, &command, &[&format!("news: subscribe 42{asked}")]);
-    let lines = shard.joined(client, "news", at(7));
+    let lines = shard.started(client, "news", at(7));
     assert_eq!(lines, [format!(r#"{{"id":2,"subscribe":{{{result}}}}}"#)]);
     let topic = shard.registry.topic(shard.registry.find("news").expect("the topic is there"));
     let [Subscriber { kind, positioned, .. }] = topic.subscribers[..] else { panic!("{topic:?}") };
@@ -193,7 +193,7 @@ fn slow_policy(namespace: Namespace, overrides: Overrides, wishes: &str) -> Slow
     shard.tokens.add_subscription("token", SubscriptionClaims { options, ..to("news") });
     let client = shard.connect("42");
     shard.say(client, &format!(r#"{{"id":2,"subscribe":{{"channel":"news","token":"token"{wishes}}}}}"#));
-    shard.joined(client, "news", at(7));
+    shard.started(client, "news", at(7));
     let topic = shard.registry.topic(shard.registry.find("news").expect("the topic is there"));
     let [Subscriber { kind, .. }] = topic.subscribers[..] else { panic!("{topic:?}") };
     let SubscriberKind { slow, .. } = shard.registry.kinds()[usize::from(kind)];

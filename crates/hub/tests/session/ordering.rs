@@ -1,6 +1,6 @@
 //! Commands for a topic whose subscription is on its way wait for it; unsubscribing; leaving at any moment.
 
-use fanwire_hub::effect::{Answer, Joined};
+use fanwire_hub::effect::{Answer, SubscriptionStart};
 use fanwire_hub::session::Control;
 use fanwire_hub::{NameRules, Namespace, Namespaces};
 use fanwire_protocol::reason::{RequestError, Unsubscribed};
@@ -23,7 +23,7 @@ fn unsubscribe_gives_the_subscription_back() {
     shard.topics.default.join_leave = true;
     let client = shard.connect("42");
     shard.check(client, SUBSCRIBE, &["news: subscribe 42 +presence +join_leave"]);
-    assert_eq!(shard.joined(client, "news", Joined::default()), [r#"{"id":2,"subscribe":{}}"#]);
+    assert_eq!(shard.started(client, "news", SubscriptionStart::default()), [r#"{"id":2,"subscribe":{}}"#]);
     shard.check(
         client,
         r#"{"id":3,"unsubscribe":{"channel":"news"}}"#,
@@ -58,7 +58,7 @@ fn a_burst_is_done_in_order() {
                    {"id":7,"publish":{"channel":"news","data":1}}"#;
     shard.check(client, burst, &["news: subscribe 42"]);
     assert_eq!(
-        shard.joined(client, "news", Joined::default()),
+        shard.started(client, "news", SubscriptionStart::default()),
         [
             r#"{"id":2,"subscribe":{}}"#,
             "news: unsubscribe 42",
@@ -67,7 +67,7 @@ fn a_burst_is_done_in_order() {
         ]
     );
     assert_eq!(
-        shard.joined(client, "news", Joined::default()),
+        shard.started(client, "news", SubscriptionStart::default()),
         [
             r#"{"id":4,"subscribe":{}}"#,
             "news: publish #5 1 by 42",
@@ -89,7 +89,7 @@ fn a_second_subscribe_is_refused_unless_something_between_ends_the_first() {
     shard.check(client, r#"{"id":4,"publish":{"channel":"news","data":1}}"#, &[]);
     shard.check(client, r#"{"id":5,"subscribe":{"channel":"news"}}"#, &[]);
     assert_eq!(
-        shard.joined(client, "news", Joined::default()),
+        shard.started(client, "news", SubscriptionStart::default()),
         [
             r#"{"id":2,"subscribe":{}}"#.to_owned(),
             r#"{"id":4,"error":{"code":103,"message":"permission denied"}}"#.to_owned(),
@@ -121,8 +121,8 @@ fn other_topics_do_not_wait() {
     let client = shard.connect("42");
     shard.check(client, SUBSCRIBE, &["news: subscribe 42"]);
     shard.check(client, r#"{"id":3,"subscribe":{"channel":"other"}}"#, &["other: subscribe 42"]);
-    assert_eq!(shard.joined(client, "other", Joined::default()), [r#"{"id":3,"subscribe":{}}"#]);
-    assert_eq!(shard.joined(client, "news", Joined::default()), [r#"{"id":2,"subscribe":{}}"#]);
+    assert_eq!(shard.started(client, "other", SubscriptionStart::default()), [r#"{"id":3,"subscribe":{}}"#]);
+    assert_eq!(shard.started(client, "news", SubscriptionStart::default()), [r#"{"id":2,"subscribe":{}}"#]);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn what_waited_stops_when_the_session_closes() {
     shard.check(client, SUBSCRIBE, &["news: subscribe 42"]);
     shard.check(client, burst, &[]);
     assert_eq!(
-        shard.joined(client, "news", Joined::default()),
+        shard.started(client, "news", SubscriptionStart::default()),
         [r#"{"id":2,"subscribe":{}}"#, "news: unsubscribe 42", "unregister 42", "close 3500 invalid token"]
     );
 }
@@ -149,7 +149,7 @@ fn a_client_that_leaves_gives_everything_back() {
     assert_eq!(shard.end(client), ["a: unsubscribe 42", "b: unsubscribe 42", "unregister 42"]);
     assert_eq!(shard.registry.topics_count(), 0);
     // What is made after it has gone is given back as well; what is refused needs not be.
-    assert_eq!(shard.joined(client, "news", Joined::default()), ["news: unsubscribe 42"]);
+    assert_eq!(shard.started(client, "news", SubscriptionStart::default()), ["news: unsubscribe 42"]);
     let other = shard.connect("43");
     shard.check(other, SUBSCRIBE, &["news: subscribe 43"]);
     assert_eq!(shard.end(other), ["unregister 43"]);
@@ -184,7 +184,7 @@ fn the_server_unsubscribes_what_is_on_its_way() {
     };
     let (mut shard, client) = on_its_way();
     assert_eq!(
-        shard.joined(client, "news", Joined::default()),
+        shard.started(client, "news", SubscriptionStart::default()),
         [r#"{"id":2,"subscribe":{}}"#, "news: unsubscribe 42", SERVER_UNSUBSCRIBE]
     );
     let (mut shard, client) = on_its_way();

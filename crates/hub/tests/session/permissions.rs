@@ -45,7 +45,7 @@ fn check_operation(command: &str, set: fn(&mut Namespace, Allow)) {
             let client = shard.connect(token);
             if subscribed {
                 shard.say(client, r#"{"id":2,"subscribe":{"channel":"news"}}"#);
-                shard.joined(client, "news", Default::default());
+                shard.started(client, "news", Default::default());
             }
             // Somebody else's subscription counts for nobody else.
             let somebody = shard.connect("43");
@@ -150,7 +150,7 @@ fn a_subscription_opens_a_topic_whoever_it_names() {
             let client = shard.connect("42");
             let subscribe = format!(r#""subscribe":{{"channel":"{topic}","token":"token"}}"#);
             assert_eq!(shard.outcome(client, &subscribe), Asks);
-            shard.joined(client, topic, Default::default());
+            shard.started(client, topic, Default::default());
             assert_eq!(shard.outcome(client, &operation(name, topic)), Asks, "{name} {topic}");
         }
     }

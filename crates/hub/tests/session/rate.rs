@@ -57,7 +57,7 @@ fn a_command_that_waits_behind_a_subscribe_is_refused_in_its_place() {
     let client = shard.connect("42");
     let frame = r#"{"id":2,"subscribe":{"channel":"news"}}{"id":3,"presence":{"channel":"news"}}{"id":4,"presence":{"channel":"news"}}"#;
     assert_eq!(shard.say(client, frame).len(), 1, "the topic's owner is asked, and the others wait");
-    let lines = shard.joined(client, "news", Default::default());
+    let lines = shard.started(client, "news", Default::default());
     assert!(lines[0].contains(r#""id":2,"subscribe""#), "{lines:?}");
     assert!(lines[2].contains(r#""id":4,"error":{"code":111"#), "{lines:?}");
 }

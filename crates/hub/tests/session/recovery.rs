@@ -1,6 +1,6 @@
 //! Recovery: what the topic's owner is asked, and the exact fields of every result.
 
-use fanwire_hub::effect::Joined;
+use fanwire_hub::effect::SubscriptionStart;
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
 use fanwire_protocol::reason::RequestError;
 
@@ -19,12 +19,12 @@ fn recoverable(mode: RecoveryMode) -> Namespace {
 
 /// What the owner is asked after `request`, and the fields of the result that its answer leads to.
 #[track_caller]
-fn check(namespace: &Namespace, request: &str, asked: &str, joined: Joined, result: &str) {
+fn check(namespace: &Namespace, request: &str, asked: &str, start: SubscriptionStart, result: &str) {
     let mut shard = TestShard::new(namespace.clone(), []);
     let client = shard.connect("42");
     let command = format!(r#"{{"id":2,"subscribe":{{"channel":"news"{request}}}}}"#);
     shard.check(client, &command, &[&format!("news: subscribe 42{asked}")]);
-    let lines = shard.joined(client, "news", joined);
+    let lines = shard.started(client, "news", start);
     assert_eq!(lines, [format!(r#"{{"id":2,"subscribe":{{{result}}}}}"#)], "{request}");
 }
 
@@ -119,7 +119,7 @@ fn nothing_is_recovered_where_that_is_not_allowed() {
     let result = r#""epoch":"abcdefgh","offset":9,"positioned":true"#;
     check(&positioned, RECOVER_FROM_5, ", wants the position", at(9), result);
     let plain = Namespace { force_recovery: false, ..recoverable(RecoveryMode::Stream) };
-    check(&plain, RECOVER_FROM_5, "", Joined::default(), "");
+    check(&plain, RECOVER_FROM_5, "", SubscriptionStart::default(), "");
     // Even if the owner says where the stream stands.
     check(&plain, RECOVER_FROM_5, "", at(9), "");
     let granted = Namespace { allow_recovery: true, ..plain };
@@ -209,7 +209,7 @@ fn a_lost_position_ends_the_subscription() {
         r#"{"id":2,"subscribe":{"channel":"news"}}"#,
         &["news: subscribe 42, wants the position"],
     );
-    assert_eq!(shard.joined(client, "news", at(3)).len(), 1);
+    assert_eq!(shard.started(client, "news", at(3)).len(), 1);
     let news = shard.registry.find("news").expect("somebody is subscribed");
     assert_eq!(
         shard.with(client, |session, context| session.lose_position(context, news)),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanwire_hub::effect::Joined;
+use fanwire_hub::effect::SubscriptionStart;
 use fanwire_hub::{ConnectionClaims, Expiry};
 
 use super::harness::tokens::{grant, user};
@@ -105,7 +105,7 @@ fn refresh_updates_the_presence_of_topics_the_client_is_in() {
     shard.topics.default.allow_subscribe_for_client = true;
     let client = shard.connect("42");
     shard.say(client, r#"{"id":8,"subscribe":{"channel":"news"}}"#);
-    shard.joined(client, "news", Joined::default());
+    shard.started(client, "news", SubscriptionStart::default());
     shard.check(
         client,
         r#"{"id":9,"refresh":{"token":"42 with info"}}"#,
@@ -127,8 +127,8 @@ fn the_topics_of_a_new_token_are_those_of_the_old_in_any_order() {
     let client = shard.open();
     shard.check(client, r#"{"id":1,"connect":{"token":"a b"}}"#, &["register 42"]);
     assert_eq!(shard.registered(client, Ok(())), ["a: subscribe 42", "b: subscribe 42"]);
-    assert_eq!(shard.joined(client, "b", Joined::default()), [""; 0]);
-    assert_eq!(shard.joined(client, "a", Joined::default()).len(), 1);
+    assert_eq!(shard.started(client, "b", SubscriptionStart::default()), [""; 0]);
+    assert_eq!(shard.started(client, "a", SubscriptionStart::default()).len(), 1);
     shard.check(client, r#"{"id":2,"refresh":{"token":"b a"}}"#, &[r#"{"id":2,"refresh":{}}"#]);
     let lines = shard.say(client, r#"{"id":3,"refresh":{"token":"a b c"}}"#);
     assert_eq!(lines.last().map(String::as_str), Some("close 3010 insufficient state"));
@@ -181,7 +181,7 @@ fn sub_refresh_moves_the_end_of_the_subscription() {
     let client = shard.connect("42");
     let command = r#"{"id":2,"subscribe":{"channel":"news","token":"news for a minute"}}"#;
     shard.check(client, command, &["news: subscribe 42"]);
-    assert_eq!(shard.joined(client, "news", Joined::default()).len(), 1);
+    assert_eq!(shard.started(client, "news", SubscriptionStart::default()).len(), 1);
     shard.wait(Duration::from_secs(60));
     shard.check(
         client,
@@ -204,7 +204,7 @@ fn sub_refresh_waits_for_the_subscription() {
     shard.check(client, r#"{"id":2,"subscribe":{"channel":"news"}}"#, &["news: subscribe 42"]);
     shard.check(client, r#"{"id":3,"sub_refresh":{"channel":"news","token":"news"}}"#, &[]);
     assert_eq!(
-        shard.joined(client, "news", Joined::default()),
+        shard.started(client, "news", SubscriptionStart::default()),
         [r#"{"id":2,"subscribe":{}}"#, r#"{"id":3,"sub_refresh":{}}"#]
     );
 }
@@ -222,7 +222,7 @@ fn the_earliest_of_several_ends_is_kept() {
         shard.tokens.add_subscription(topic, claims);
         let command = format!(r#"{{"id":2,"subscribe":{{"channel":"{topic}","token":"{topic}"}}}}"#);
         assert_eq!(shard.say(client, &command).len(), 1);
-        assert_eq!(shard.joined(client, topic, Joined::default()).len(), 1);
+        assert_eq!(shard.started(client, topic, SubscriptionStart::default()).len(), 1);
     }
     let ends = |shard: &TestShard| (shard.session(client).deadline() - 5_000) / 1000 - 25;
     assert_eq!(ends(&shard), 100);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use fanwire_hub::effect::{Answer, Completion, Joined};
+use fanwire_hub::effect::{Answer, Completion, SubscriptionStart};
 use fanwire_hub::session::{Control, ServerSubscribe};
 use fanwire_hub::{
     ConnectionClaims, Expiry, GrantOptions, HistoryBounds, Namespace, Overrides, PersonalTopic, TopicGrant,
@@ -52,10 +52,10 @@ fn a_token_subscribes() {
         ["$secret#43: subscribe 42", "chat:a: subscribe 42 here 7 +presence +join_leave, wants the position"]
     );
     // The reply waits for both, and nothing the client says is done before it.
-    assert_eq!(shard.joined(client, "chat:a", at(3)), [""; 0]);
+    assert_eq!(shard.started(client, "chat:a", at(3)), [""; 0]);
     assert!(!shard.session(client).is_open());
     shard.check(client, r#"{"id":2,"subscribe":{"channel":"chat:a"}}"#, &[]);
-    let lines = shard.joined(client, "$secret#43", Joined::default());
+    let lines = shard.started(client, "$secret#43", SubscriptionStart::default());
     assert_eq!(lines.len(), 2);
     let reply = &lines[0];
     assert!(reply.starts_with(&format!(r#"open {{"id":1,{CONNECTED},"subs":{{"#)), "{reply}");
@@ -94,7 +94,7 @@ fn a_subscription_that_fails_fails_the_connect() {
     assert_eq!(lines, ["a: subscribe 42", "b: subscribe 42"]);
     assert_eq!(shard.subscribed(client, "a", Err(RequestError::Internal)), [""; 0]);
     assert_eq!(
-        shard.joined(client, "b", Joined::default()),
+        shard.started(client, "b", SubscriptionStart::default()),
         [
             r#"{"id":1,"error":{"code":100,"message":"internal server error","temporary":true}}"#,
             "b: unsubscribe 42",
@@ -113,9 +113,9 @@ fn a_client_that_leaves_meanwhile_keeps_nothing() {
         .tokens
         .add_connection("token", ConnectionClaims { topics: vec![grant("a"), grant("b")], ..user("42") });
     let (client, _) = connect(&mut shard, r#""token":"token""#);
-    assert_eq!(shard.joined(client, "a", Joined::default()), [""; 0]);
+    assert_eq!(shard.started(client, "a", SubscriptionStart::default()), [""; 0]);
     assert_eq!(shard.end(client), ["a: unsubscribe 42", "unregister 42"]);
-    assert_eq!(shard.joined(client, "b", Joined::default()), ["b: unsubscribe 42"]);
+    assert_eq!(shard.started(client, "b", SubscriptionStart::default()), ["b: unsubscribe 42"]);
     assert_eq!(shard.registry.topics_count(), 0);
 }
 
@@ -196,7 +196,7 @@ fn connect_recovers_what_was_granted() {
     let known = r#""recover":true,"offset":5,"epoch":"abcdefgh","delta":"fossil""#;
     let (client, lines) = connect(&mut shard, &format!(r#""token":"token","subs":{{"a":{{{known}}}}}"#));
     assert_eq!(lines, ["a: subscribe 42, wants what came after 5@abcdefgh"]);
-    let lines = shard.joined(client, "a", recovered(6, &[6]));
+    let lines = shard.started(client, "a", recovered(6, &[6]));
     let subs = concat!(
         r#""subs":{"a":{"recoverable":true,"epoch":"abcdefgh","publications":[{"data":60,"offset":6}],"#,
         r#""recovered":true,"offset":5,"positioned":true,"was_recovering":true}}"#
@@ -291,7 +291,7 @@ fn an_older_connection_gives_way() {
 fn a_lost_position_of_the_server_s_ends_the_connection() {
     let mut shard = TestShard::new(recoverable(), []);
     let (client, _) = connect(&mut shard, r#""token":"42","subs":{"a":{}}"#);
-    assert_eq!(shard.joined(client, "a", at(1)).len(), 1);
+    assert_eq!(shard.started(client, "a", at(1)).len(), 1);
     let a = shard.registry.find("a").expect("somebody is subscribed");
     assert_eq!(
         shard.with(client, |session, context| session.lose_position(context, a)),
@@ -324,7 +324,7 @@ fn the_api_subscribes() {
     assert_eq!(shard.outcome(client, r#""subscribe":{"channel":"news"}"#), Error(105));
     let push = r#"{"recoverable":true,"epoch":"abcdefgh","offset":7,"positioned":true,"data":1}"#;
     assert_eq!(
-        shard.joined(client, "news", at(7)),
+        shard.started(client, "news", at(7)),
         [format!(r#"{{"push":{{"channel":"news","subscribe":{push}}}}}"#)]
     );
     assert_eq!(api_subscribe(&mut shard, client, api("news")), [""; 0]);
@@ -340,7 +340,7 @@ fn the_api_subscribes_with_what_was_missed() {
         api_subscribe(&mut shard, client, ServerSubscribe { recover_since: Some(since), ..api("news") });
     assert_eq!(lines, ["news: subscribe 42, wants what came after 5@abcdefgh"]);
     assert_eq!(
-        shard.joined(client, "news", recovered(7, &[6, 7])),
+        shard.started(client, "news", recovered(7, &[6, 7])),
         [
             r#"{"push":{"channel":"news","subscribe":{"recoverable":true,"epoch":"abcdefgh","offset":5,"positioned":true}}}"#,
             r#"{"push":{"channel":"news","pub":{"data":60,"offset":6}}}"#,
@@ -396,7 +396,7 @@ fn the_api_unsubscribes_what_it_subscribed() {
     let mut shard = TestShard::default();
     let client = shard.connect("42");
     assert_eq!(api_subscribe(&mut shard, client, api("news")), ["news: subscribe 42"]);
-    assert_eq!(shard.joined(client, "news", Joined::default()).len(), 1);
+    assert_eq!(shard.started(client, "news", SubscriptionStart::default()).len(), 1);
     let reason = fanwire_protocol::reason::Unsubscribed::ByServer;
     assert_eq!(
         shard.control(client, &Control::Unsubscribe { topic: topic("news"), reason }),

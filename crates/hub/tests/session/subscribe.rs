@@ -1,6 +1,6 @@
 //! The subscribe command: every refusal, and which one wins when two apply.
 
-use fanwire_hub::effect::Joined;
+use fanwire_hub::effect::SubscriptionStart;
 use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, Namespace, PublicationFormat, SubscriptionClaims};
 use fanwire_protocol::reason::RequestError;
 use regex::Regex;
@@ -152,7 +152,7 @@ fn a_subscription_of_the_server_counts_as_one() {
     let client = shard.open();
     shard.check(client, r#"{"id":1,"connect":{"token":"42 in news"}}"#, &["register 42"]);
     assert_eq!(shard.registered(client, Ok(())), ["news: subscribe 42"]);
-    assert_eq!(shard.joined(client, "news", Joined::default()).len(), 1);
+    assert_eq!(shard.started(client, "news", SubscriptionStart::default()).len(), 1);
     assert_eq!(shard.outcome(client, r#""subscribe":{"channel":"news"}"#), Error(105));
 }
 
@@ -162,7 +162,7 @@ fn delta_is_answered_without() {
     let client = shard.connect("42");
     let command = r#"{"id":2,"subscribe":{"channel":"news","delta":"fossil","flag":1}}"#;
     shard.check(client, command, &["news: subscribe 42"]);
-    assert_eq!(shard.joined(client, "news", Joined::default()), [r#"{"id":2,"subscribe":{}}"#]);
+    assert_eq!(shard.started(client, "news", SubscriptionStart::default()), [r#"{"id":2,"subscribe":{}}"#]);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_token_says_what_the_client_and_others_are_told() {
         &[r#"news: subscribe 42 {"name":"Ada"} here {"seat":7}"#],
     );
     assert_eq!(
-        shard.joined(client, "news", Joined::default()),
+        shard.started(client, "news", SubscriptionStart::default()),
         [r#"{"id":2,"subscribe":{"expires":true,"ttl":60,"data":{"hello":1}}}"#]
     );
     // Its own publications speak of it in the same words, and so does its departure.
@@ -214,7 +214,10 @@ fn a_token_s_info_and_data_are_json_unless_the_namespace_says_otherwise() {
         shard.check(client, subscribe, &[&refused]);
         shard.topics.default.publication_format = PublicationFormat::NotEmpty;
         assert_eq!(shard.say(client, subscribe).len(), 1);
-        assert!(shard.joined(client, "news", Joined::default())[0].starts_with(r#"{"id":2,"subscribe":{"#));
+        assert!(
+            shard.started(client, "news", SubscriptionStart::default())[0]
+                .starts_with(r#"{"id":2,"subscribe":{"#)
+        );
     }
 }
 
@@ -226,7 +229,10 @@ fn an_insecure_server_forgets_the_expiry_of_a_subscription() {
     for token in ["news for a minute", "news is over"] {
         let command = format!(r#"{{"id":2,"subscribe":{{"channel":"news","token":"{token}"}}}}"#);
         shard.check(client, &command, &["news: subscribe 42"]);
-        assert_eq!(shard.joined(client, "news", Joined::default()), [r#"{"id":2,"subscribe":{}}"#]);
+        assert_eq!(
+            shard.started(client, "news", SubscriptionStart::default()),
+            [r#"{"id":2,"subscribe":{}}"#]
+        );
         shard.check(
             client,
             r#"{"id":3,"unsubscribe":{"channel":"news"}}"#,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanwire_hub::effect::Joined;
+use fanwire_hub::effect::SubscriptionStart;
 use fanwire_hub::session::{Control, ServerSubscribe};
 use fanwire_hub::{Expiry, GrantOptions, SubscriptionClaims};
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
@@ -211,10 +211,10 @@ fn an_expired_subscription_is_ended_after_the_delay() {
         r#"{"id":3,"subscribe":{"channel":"later","token":"later"}}"#,
         &["later: subscribe 42"],
     );
-    assert_eq!(shard.joined(client, "later", Joined::default()).len(), 1);
+    assert_eq!(shard.started(client, "later", SubscriptionStart::default()).len(), 1);
     let command = r#"{"id":3,"subscribe":{"channel":"news","token":"news for a minute"}}"#;
     shard.check(client, command, &["news: subscribe 42"]);
-    let lines = shard.joined(client, "news", Joined::default());
+    let lines = shard.started(client, "news", SubscriptionStart::default());
     assert_eq!(lines, [r#"{"id":3,"subscribe":{"expires":true,"ttl":60}}"#]);
     shard.wait(Duration::from_millis(84_999));
     assert_eq!(shard.tick(client), [""; 0]);
@@ -248,7 +248,7 @@ fn an_expired_subscription_of_the_server_ends_the_connection() {
     };
     let control = Control::Subscribe(subscribe.into());
     assert_eq!(shard.control(client, &control), ["news: subscribe 42"]);
-    let lines = shard.joined(client, "news", Joined::default());
+    let lines = shard.started(client, "news", SubscriptionStart::default());
     assert_eq!(lines, [r#"{"push":{"channel":"news","subscribe":{}}}"#]);
     let before = shard.now.millis;
     assert_eq!(

@@ -1,16 +1,16 @@
 //! Questions that read from topics: they are asked in turn, as far as the shard has room for the answers, and clients that
 //! hold the room without reading are closed.
 
-use fanwire_hub::effect::{Answer, ConnectionKey, Joined, TopicRequest};
+use fanwire_hub::effect::{Answer, ConnectionKey, SubscriptionStart, TopicRequest};
 use fanwire_hub::session::Session;
 use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::RequestError;
 use rustc_hash::FxHashMap;
 
 use super::Shard;
+use super::answer_room::{Question, ReadBudget};
 use super::connection::Connection;
 use super::fair_queue::User;
-use super::answer_room::{ReadBudget, Question};
 use crate::allowance::ReadAllowance;
 use crate::message::{Address, ShardMessage};
 
@@ -84,8 +84,8 @@ impl Shard {
         allowance: &ReadAllowance,
     ) {
         self.reads.answered(key, allowance.bytes());
-        if let Answer::Subscribed { result: Ok(joined), .. } = &mut answer {
-            self.count_recovered(key, joined);
+        if let Answer::Subscribed { result: Ok(start), .. } = &mut answer {
+            self.count_recovered(key, start);
         }
         self.answer(key, answer);
         self.reads.queue(key, self.now.millis);
@@ -107,15 +107,15 @@ impl Shard {
 
     /// Counts what is recovered for a connect, which waits until all of it is there. All together is
     /// bounded like one recovery.
-    fn count_recovered(&mut self, key: ConnectionKey, joined: &mut Joined) {
+    fn count_recovered(&mut self, key: ConnectionKey, start: &mut SubscriptionStart) {
         let Some(connection) = self.connections.get(key.slot as usize).filter(|c| c.is(key)) else { return };
         if !connection.session().is_some_and(|session| session.is_connecting()) {
             return;
         }
-        let bytes = joined.recovered.iter().flatten().map(|publication| publication.answer_bytes()).sum();
+        let bytes = start.recovered.iter().flatten().map(|publication| publication.answer_bytes()).sum();
         let held = connection.replied_bytes as usize;
         if bytes > 0 && held + bytes > self.node.settings.client.recovery_bytes_max {
-            joined.recovered = None;
+            start.recovered = None;
             self.counters.recoveries_too_long.add(1);
         } else {
             self.count_replied(key.slot, bytes);

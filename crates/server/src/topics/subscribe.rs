@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use fanwire_broker::{HistoryQuery, Member, ReadLimit, Recovery, Since};
-use fanwire_hub::effect::{Answer, Joined, Membership, RecoveryRequest, TopicRequest};
+use fanwire_hub::effect::{Answer, Membership, RecoveryRequest, SubscriptionStart, TopicRequest};
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::request::StreamPosition;
@@ -136,7 +136,7 @@ impl Topics {
             Some(error) => Err(error),
             None => self.join(name, &subscribe, history).await,
         };
-        let is_too_long = result.as_ref().is_ok_and(|joined| joined.is_too_long);
+        let is_too_long = result.as_ref().is_ok_and(|start| start.is_too_long);
         let may_grow = subscribe.may_grow();
         let SubscribeJob { from, membership, wanted, allowance } = subscribe;
         let allowance = match allowance {
@@ -168,11 +168,11 @@ impl Topics {
         name: &TopicName,
         subscribe: &SubscribeJob,
         history: Option<HistoryBounds>,
-    ) -> Result<Joined, RequestError> {
-        let Some(history) = history else { return Ok(Joined::default()) };
+    ) -> Result<SubscriptionStart, RequestError> {
+        let Some(history) = history else { return Ok(SubscriptionStart::default()) };
         let bytes_max = subscribe.bytes_max();
         match &subscribe.wanted {
-            RecoveryRequest::Nothing => Ok(Joined::default()),
+            RecoveryRequest::Nothing => Ok(SubscriptionStart::default()),
             RecoveryRequest::Position => Ok(unrecovered(self.position(name), false)),
             RecoveryRequest::Since { known, .. } => self.missed(name, known, bytes_max, history).await,
             RecoveryRequest::Newest(known) => self.newest(name, known, bytes_max, history).await,
@@ -183,24 +183,24 @@ impl Topics {
     fn judge(
         &self,
         wanted: &RecoveryRequest,
-        result: Result<Joined, RequestError>,
-    ) -> Result<Joined, RequestError> {
+        result: Result<SubscriptionStart, RequestError>,
+    ) -> Result<SubscriptionStart, RequestError> {
         let or_refuse = match wanted {
             RecoveryRequest::Nothing | RecoveryRequest::Position => return result,
             RecoveryRequest::Since { or_refuse, .. } => *or_refuse,
             RecoveryRequest::Newest(_) => false,
         };
-        let joined = result?;
+        let start = result?;
         let counters = &self.counters;
-        match joined.recovered {
+        match start.recovered {
             Some(_) => counters.recoveries.add(1),
-            None if joined.is_too_long => counters.recoveries_too_long.add(1),
+            None if start.is_too_long => counters.recoveries_too_long.add(1),
             None => counters.recoveries_failed.add(1),
         }
-        if joined.recovered.is_none() && or_refuse {
+        if start.recovered.is_none() && or_refuse {
             return Err(RequestError::UnrecoverablePosition);
         }
-        Ok(joined)
+        Ok(start)
     }
 
     /// Returns the publications after the known position, up to the one delivered last. If the stream is ahead, the other
@@ -211,7 +211,7 @@ impl Topics {
         known: &StreamPosition,
         bytes_max: usize,
         history: HistoryBounds,
-    ) -> Result<Joined, RequestError> {
+    ) -> Result<SubscriptionStart, RequestError> {
         let since = Since { offset: known.offset, epoch: &known.epoch };
         let mut answer = self.read_after(name, since, bytes_max, history).await?;
         for _ in 0..ATTEMPTS_MAX {
@@ -226,7 +226,7 @@ impl Topics {
             }
             match position.offset.cmp(&answer.top.offset) {
                 Ordering::Equal => {
-                    return Ok(Joined {
+                    return Ok(SubscriptionStart {
                         recovered: Some(answer.publications),
                         ..unrecovered(Some(position), false)
                     });
@@ -266,7 +266,7 @@ impl Topics {
         known: &StreamPosition,
         bytes_max: usize,
         history: HistoryBounds,
-    ) -> Result<Joined, RequestError> {
+    ) -> Result<SubscriptionStart, RequestError> {
         let query = HistoryQuery { limit: 1.into(), since: None, reverse: true };
         for _ in 0..ATTEMPTS_MAX {
             let page = self.engine.history(name, query, history.meta_ttl).await.map_err(error)?;
@@ -287,7 +287,7 @@ impl Topics {
                 let is_too_long = bytes(&recovered) > bytes_max;
                 let is_had = (is_known || !recovered.is_empty()) && !is_too_long;
                 let recovered = is_had.then_some(recovered);
-                return Ok(Joined { recovered, ..unrecovered(Some(position), is_too_long) });
+                return Ok(SubscriptionStart { recovered, ..unrecovered(Some(position), is_too_long) });
             }
         }
         Ok(unrecovered(self.position(name), false))
@@ -367,8 +367,8 @@ fn joined(mut first: Recovery, second: Recovery) -> Recovery {
     }
 }
 
-fn unrecovered(position: Option<Position>, is_too_long: bool) -> Joined {
-    Joined { position, recovered: None, is_too_long }
+fn unrecovered(position: Option<Position>, is_too_long: bool) -> SubscriptionStart {
+    SubscriptionStart { position, recovered: None, is_too_long }
 }
 
 fn bytes(publications: &[Arc<Publication>]) -> usize {

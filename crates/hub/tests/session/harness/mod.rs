@@ -8,7 +8,9 @@ pub(crate) mod tokens;
 
 use std::time::Duration;
 
-use fanwire_hub::effect::{Answer, Completion, ConnectionKey, Effect, Joined, Membership, TopicRequest};
+use fanwire_hub::effect::{
+    Answer, Completion, ConnectionKey, Effect, Membership, SubscriptionStart, TopicRequest,
+};
 use fanwire_hub::registry::Registry;
 use fanwire_hub::session::{Context, Control, Now, Session, UserRates};
 use fanwire_hub::{ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces};
@@ -137,15 +139,15 @@ impl TestShard {
     }
 
     /// The topic's owner makes the oldest subscription that the client asked for.
-    pub(crate) fn joined(&mut self, client: u32, topic: &str, joined: Joined) -> Vec<String> {
-        self.subscribed(client, topic, Ok(joined))
+    pub(crate) fn started(&mut self, client: u32, topic: &str, start: SubscriptionStart) -> Vec<String> {
+        self.subscribed(client, topic, Ok(start))
     }
 
     pub(crate) fn subscribed(
         &mut self,
         client: u32,
         topic: &str,
-        result: Result<Joined, RequestError>,
+        result: Result<SubscriptionStart, RequestError>,
     ) -> Vec<String> {
         let place = self.asked.iter().position(|(by, name, _)| *by == client && name.as_str() == topic);
         let (_, topic, membership) = self.asked.remove(place.expect("the client asked for the topic"));
@@ -157,7 +159,7 @@ impl TestShard {
     pub(crate) fn subscribe(&mut self, client: u32, topic: &str) {
         let lines = self.say(client, &format!(r#"{{"id":2,"subscribe":{{"channel":"{topic}"}}}}"#));
         assert!(lines.len() == 1 && lines[0].starts_with(topic), "{lines:?}");
-        let lines = self.joined(client, topic, Joined::default());
+        let lines = self.started(client, topic, SubscriptionStart::default());
         assert!(lines.len() == 1 && lines[0].contains(r#""subscribe":{"#), "{lines:?}");
     }
 
@@ -256,15 +258,15 @@ pub(crate) fn position(offset: u64) -> Position {
 }
 
 /// A subscription at a position, with nothing missed and nothing recovered.
-pub(crate) fn at(offset: u64) -> Joined {
-    Joined { position: Some(position(offset)), recovered: None, is_too_long: false }
+pub(crate) fn at(offset: u64) -> SubscriptionStart {
+    SubscriptionStart { position: Some(position(offset)), recovered: None, is_too_long: false }
 }
 
 /// A subscription at a position, with what was missed up to there.
-pub(crate) fn recovered(offset: u64, missed: &[u64]) -> Joined {
+pub(crate) fn recovered(offset: u64, missed: &[u64]) -> SubscriptionStart {
     let publication = |&offset: &u64| {
         let data = format!("{offset}0").into();
         std::sync::Arc::new(Publication { data, info: None, tags: None, offset })
     };
-    Joined { recovered: Some(missed.iter().map(publication).collect()), ..at(offset) }
+    SubscriptionStart { recovered: Some(missed.iter().map(publication).collect()), ..at(offset) }
 }
