@@ -95,7 +95,7 @@ impl Session {
         let plans = std::mem::take(&mut connecting.plans);
         connecting.outstanding = plans.len();
         for (topic, plan) in plans {
-            self.join(context, topic, plan);
+            self.request_subscription(context, topic, plan);
         }
         self.finish_connect(context);
     }

@@ -82,6 +82,6 @@ impl Session {
             return self.close(context, CloseReason::TopicLimit);
         }
         let plan = Plan::by_server(Initiator::Api(completion), options.clone(), recover_since.clone());
-        self.join(context, topic.clone(), plan.living(ttl));
+        self.request_subscription(context, topic.clone(), plan.living(ttl));
     }
 }

@@ -100,7 +100,7 @@ impl Subscribing {
 impl Session {
     pub(super) fn subscribe(&mut self, context: &mut Context<'_>, id: u32, request: Subscribe) {
         match self.plan_subscription(context, id, request) {
-            Ok((topic, plan)) => self.join(context, topic, plan),
+            Ok((topic, plan)) => self.request_subscription(context, topic, plan),
             Err(refusal) => self.refuse(context, id, refusal),
         }
     }
@@ -194,7 +194,7 @@ impl Session {
     }
 
     /// Asks the topic's owner for the subscription.
-    pub(super) fn join(&mut self, context: &mut Context<'_>, topic: TopicName, plan: Plan) {
+    pub(super) fn request_subscription(&mut self, context: &mut Context<'_>, topic: TopicName, plan: Plan) {
         let Plan { initiator, options, wishes, ttl, known, or_refuse } = plan;
         // Every plan was made for a topic that has a namespace.
         let Ok(namespace) = context.namespace(topic.as_str()) else { return };
