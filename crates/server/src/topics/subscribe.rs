@@ -26,7 +26,7 @@ use super::follow::Follow;
 use super::jobs::{Job, SubscribeJob, error};
 use crate::message::{Address, ShardMessage};
 
-/// The attempts to join a client's missed publications to those delivered meanwhile, before they count as lost.
+/// The attempts to bring a client's missed publications up to those delivered meanwhile, before they count as lost.
 const ATTEMPTS_MAX: usize = 16;
 
 impl Topics {
@@ -134,7 +134,7 @@ impl Topics {
     ) {
         let result = match present.err().filter(|_| subscribe.membership.presence) {
             Some(error) => Err(error),
-            None => self.join(name, &subscribe, history).await,
+            None => self.recover(name, &subscribe, history).await,
         };
         let is_too_long = result.as_ref().is_ok_and(|start| start.is_too_long);
         let may_grow = subscribe.may_grow();
@@ -163,7 +163,7 @@ impl Topics {
 
     /// Returns the position of a new subscription and the publications that its client missed. The position is read after
     /// the last wait, since deliveries during a wait go to the other subscribers only.
-    async fn join(
+    async fn recover(
         self: &Rc<Self>,
         name: &TopicName,
         subscribe: &SubscribeJob,
@@ -241,7 +241,7 @@ impl Topics {
                         // The stream has gone back behind the position that was delivered.
                         self.repair_now(name, history).await.map_err(error)?;
                     }
-                    answer = joined(answer, more);
+                    answer = concatenated(answer, more);
                 }
             }
         }
@@ -357,7 +357,7 @@ impl Topics {
 }
 
 /// Joins two answers, of which the second continues the first.
-fn joined(mut first: Recovery, second: Recovery) -> Recovery {
+fn concatenated(mut first: Recovery, second: Recovery) -> Recovery {
     first.publications.extend(second.publications);
     Recovery {
         top: second.top,
