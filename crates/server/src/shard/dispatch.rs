@@ -27,7 +27,7 @@ impl Shard {
         match message {
             ShardMessage::Deliver(_) | ShardMessage::Event(_) => {}
             ShardMessage::Unrecoverable(topic) => self.lose_positions(topic.as_str()),
-            ShardMessage::Answer(key, answer) => self.answer(key, answer),
+            ShardMessage::Answer(key, answer) => self.take_answer(key, answer),
             ShardMessage::ReadAnswer(key, answer, allowance) => {
                 self.take_read_answer(key, answer, &allowance)
             }
@@ -60,7 +60,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn answer(&mut self, key: ConnectionKey, answer: Answer) {
+    pub(super) fn take_answer(&mut self, key: ConnectionKey, answer: Answer) {
         let is_there =
             self.connections.get(key.slot as usize).is_some_and(|c| c.is(key) && c.session().is_some());
         if is_there {

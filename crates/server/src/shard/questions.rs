@@ -87,7 +87,7 @@ impl Shard {
         if let Answer::Subscribed { result: Ok(start), .. } = &mut answer {
             self.count_recovered(key, start);
         }
-        self.answer(key, answer);
+        self.take_answer(key, answer);
         self.reads.queue(key, self.now.millis);
     }
 
@@ -147,10 +147,10 @@ impl Shard {
             let error = RequestError::TooManyRequests;
             match request {
                 TopicRequest::History { command, .. } => {
-                    self.answer(key, Answer::History { command, result: Err(error) });
+                    self.take_answer(key, Answer::History { command, result: Err(error) });
                 }
                 TopicRequest::Presence { command } => {
-                    self.answer(key, Answer::Presence { command, result: Err(error) });
+                    self.take_answer(key, Answer::Presence { command, result: Err(error) });
                 }
                 request => {
                     let owner = self.node.owner_of(topic.as_str());
