@@ -35,9 +35,11 @@ impl Shard {
                 self.ask_again(key, topic, request, &allowance);
             }
             ShardMessage::Control(order) => self.order(order),
-            ShardMessage::Topic(topic, from, request) => self.topics.request(topic, from, request, None),
+            ShardMessage::Topic(topic, from, request) => {
+                self.topics.handle_request(topic, from, request, None)
+            }
             ShardMessage::Read(topic, from, request, allowance) => {
-                self.topics.request(topic, from, request, Some(allowance));
+                self.topics.handle_request(topic, from, request, Some(allowance));
             }
             ShardMessage::Call(topic, call) => self.topics.call(topic, call),
             ShardMessage::Publish(topic, publish, publisher) => {

@@ -120,7 +120,7 @@ impl Topics {
     pub(super) fn tell(&self, publisher: PublishCaller, result: Result<Published, RequestError>) {
         match publisher {
             PublishCaller::Client(address, command) => {
-                self.answer(address, Answer::Published { command, result: result.map(|_| ()) }, None);
+                self.send_answer(address, Answer::Published { command, result: result.map(|_| ()) }, None);
             }
             PublishCaller::Backend(reply) => {
                 // A caller that has gone needs no answer.
@@ -163,7 +163,7 @@ impl Topics {
             Some(allowance) if is_too_long && allowance.may_grow() => {
                 self.ask_for_more(from, name.clone(), request, allowance);
             }
-            allowance => self.answer(from, answer, allowance),
+            allowance => self.send_answer(from, answer, allowance),
         }
     }
 

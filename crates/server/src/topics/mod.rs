@@ -146,7 +146,7 @@ impl Topics {
     }
 
     /// Does what a session asks, and answers it. `allowance` comes with reads.
-    pub(crate) fn request(
+    pub(crate) fn handle_request(
         self: &Rc<Self>,
         topic: TopicName,
         from: Address,
@@ -442,7 +442,7 @@ impl Topics {
         Ok(self.namespace(name)?.history.map(history_options))
     }
 
-    fn answer(&self, to: Address, answer: Answer, allowance: Option<ReadAllowance>) {
+    fn send_answer(&self, to: Address, answer: Answer, allowance: Option<ReadAllowance>) {
         self.inboxes.all[usize::from(to.shard)].send(match allowance {
             Some(allowance) => ShardMessage::ReadAnswer(to.connection, answer, allowance),
             None => ShardMessage::Answer(to.connection, answer),

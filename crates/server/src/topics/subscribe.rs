@@ -50,7 +50,7 @@ impl Topics {
             Err(error) => {
                 for SubscribeJob { from, membership, allowance, .. } in group {
                     let answer = Answer::Subscribed { topic: name.clone(), membership, result: Err(error) };
-                    self.answer(from, answer, allowance);
+                    self.send_answer(from, answer, allowance);
                 }
             }
         }
@@ -153,7 +153,7 @@ impl Topics {
             Err(_) => self.undo_presence(name, &membership).await,
         }
         let join = (result.is_ok() && membership.join_leave).then(|| membership.info.clone());
-        self.answer(from, Answer::Subscribed { topic: name.clone(), membership, result }, allowance);
+        self.send_answer(from, Answer::Subscribed { topic: name.clone(), membership, result }, allowance);
         // After the answer, so that a client sees its own join last.
         if let Some(info) = join {
             self.ignore(self.engine.publish_join(name, info).await);
