@@ -281,18 +281,18 @@ impl Session {
                 self.subscribed(context, topic, membership, result);
             }
             Answer::Published { command, result } => {
-                context.answer(command, result.map(|()| Outcome::Published));
+                context.reply_with(command, result.map(|()| Outcome::Published));
             }
             Answer::Presence { command, result } => {
-                context.answer(command, result.map(Outcome::Presence));
+                context.reply_with(command, result.map(Outcome::Presence));
             }
             Answer::PresenceStats { command, result } => {
                 let stats = |(clients, users)| Outcome::PresenceStats { clients, users };
-                context.answer(command, result.map(stats));
+                context.reply_with(command, result.map(stats));
             }
             Answer::History { command, result } => {
                 let history = |(top, publications)| Outcome::History { top, publications };
-                context.answer(command, result.map(history));
+                context.reply_with(command, result.map(history));
             }
         }
     }

@@ -87,7 +87,7 @@ impl Context<'_> {
     }
 
     /// Replies with an owner's answer.
-    pub(super) fn answer(&mut self, id: u32, result: Result<Outcome, RequestError>) {
+    pub(super) fn reply_with(&mut self, id: u32, result: Result<Outcome, RequestError>) {
         self.effects.push(Effect::Reply(Reply { id, result: result.map_err(Refused::from) }));
     }
 
