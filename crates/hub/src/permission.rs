@@ -16,13 +16,14 @@ pub struct Asker<'a> {
 
 impl<'a> Asker<'a> {
     pub fn new(
-        topics: &Namespaces,
+        namespaces: &Namespaces,
         namespace: &Namespace,
         topic: &str,
         user: &'a str,
         subscribed: bool,
     ) -> Self {
-        let is_open = || !topics.is_private(topic) && lists(topics, namespace, topic, user).unwrap_or(true);
+        let is_open =
+            || !namespaces.is_private(topic) && lists(namespaces, namespace, topic, user).unwrap_or(true);
         let admitted = subscribed || is_open();
         Self { user, subscribed, admitted }
     }
@@ -41,26 +42,26 @@ impl<'a> Asker<'a> {
 }
 
 /// Returns whether a topic whose name lists users lists this one; `None` for names without a list.
-fn lists(topics: &Namespaces, namespace: &Namespace, topic: &str, user: &str) -> Option<bool> {
-    let mut users = topics.users_of(topic)?;
+fn lists(namespaces: &Namespaces, namespace: &Namespace, topic: &str, user: &str) -> Option<bool> {
+    let mut users = namespaces.users_of(topic)?;
     Some(namespace.allow_user_limited_topics && !user.is_empty() && users.any(|u| u == user))
 }
 
 /// Returns whether a client may subscribe without a subscription token.
 pub fn may_subscribe(
     settings: &ClientSettings,
-    topics: &Namespaces,
+    namespaces: &Namespaces,
     namespace: &Namespace,
     topic: &str,
     user: &str,
 ) -> bool {
-    if topics.is_private(topic) {
+    if namespaces.is_private(topic) {
         return false;
     }
     // A name that lists users is never open to everybody, whatever else the namespace allows.
     let is_open =
         namespace.allow_subscribe_for_client && (!user.is_empty() || namespace.allow_subscribe_for_anonymous);
-    lists(topics, namespace, topic, user).unwrap_or(is_open) || settings.insecure
+    lists(namespaces, namespace, topic, user).unwrap_or(is_open) || settings.insecure
 }
 
 pub fn may_publish(settings: &ClientSettings, namespace: &Namespace, asker: Asker<'_>) -> bool {

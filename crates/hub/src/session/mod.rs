@@ -413,14 +413,14 @@ mod tests {
     #[test]
     fn an_idle_session_keeps_nothing_of_its_work() {
         let settings = ClientSettings { insecure: true, ..ClientSettings::default() };
-        let topics = Namespaces::default();
+        let namespaces = Namespaces::default();
         let now = Now { millis: 0, unix_millis: 0 };
         let mut registry = Registry::default();
         let mut user_rates = UserRates::default();
         let mut effects = Vec::new();
         let mut context = Context {
             settings: &settings,
-            namespaces: &topics,
+            namespaces: &namespaces,
             tokens: &NoTokens,
             version: "test",
             registry: &mut registry,
