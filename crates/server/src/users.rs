@@ -98,15 +98,15 @@ impl Users {
             // A connection that is to be the only one replaces the others, so they do not count.
             self.admitted.add(&user, from);
             self.make_single(&user, from);
-            self.answer(from, Ok(()));
+            self.send_answer(from, Ok(()));
         } else if self.is_full(&user) {
-            self.answer(from, Err(CloseReason::ConnectionLimit));
+            self.send_answer(from, Err(CloseReason::ConnectionLimit));
         } else if self.are_counted() {
             self.coming.add(&user, from);
             self.have_counted(&user, from);
         } else {
             self.admitted.add(&user, from);
-            self.answer(from, Ok(()));
+            self.send_answer(from, Ok(()));
         }
     }
 
@@ -135,7 +135,7 @@ impl Users {
             }
         }
         self.admitted.add(&user, from);
-        self.answer(from, Ok(()));
+        self.send_answer(from, Ok(()));
     }
 
     /// Asks the other nodes for the connections they hold, as those of a dead one count for a while. One question at a
@@ -166,10 +166,10 @@ impl Users {
     fn refuse(&self, user: &str, from: Address, reason: CloseReason) {
         // The engine may have admitted it without its answer having arrived.
         self.topics.dismiss(peers::user_topic(user), client_of(from));
-        self.answer(from, Err(reason));
+        self.send_answer(from, Err(reason));
     }
 
-    fn answer(&self, to: Address, result: Result<(), CloseReason>) {
+    fn send_answer(&self, to: Address, result: Result<(), CloseReason>) {
         self.inbox(to).send(ShardMessage::Answer(to.connection, Answer::Registered(result)));
     }
 
