@@ -203,7 +203,9 @@ impl Acceptor {
         answering: Option<Answering>,
     ) {
         match &self.gate.node.tls {
-            None => self.answer(stream, Watch::new(connection, self.times, deadline), answering).await,
+            None => {
+                self.serve_requests(stream, Watch::new(connection, self.times, deadline), answering).await
+            }
             // Boxed, as it is several times as large: plain connections would fragment the heap.
             Some(tls) => Box::pin(self.answer_encrypted(tls, stream, connection, deadline, answering)).await,
         }
@@ -237,7 +239,7 @@ impl Acceptor {
         };
         self.count_handshake(outcome);
         if let Some(stream) = stream {
-            self.answer(stream, Watch::new(connection, self.times, deadline), Some(answering)).await;
+            self.serve_requests(stream, Watch::new(connection, self.times, deadline), Some(answering)).await;
         }
     }
 
@@ -249,7 +251,12 @@ impl Acceptor {
 
     /// Answers requests until one opens a connection of the shard. Then it takes the socket back from hyper, with
     /// the bytes that were read after the request, and gives it to the shard.
-    async fn answer(self: &Rc<Self>, stream: impl ServerStream, watch: Watch, answering: Option<Answering>) {
+    async fn serve_requests(
+        self: &Rc<Self>,
+        stream: impl ServerStream,
+        watch: Watch,
+        answering: Option<Answering>,
+    ) {
         let gate = &self.gate;
         let opened = Rc::new(RefCell::new(None));
         let answering = RefCell::new(answering);
