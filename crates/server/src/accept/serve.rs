@@ -320,9 +320,9 @@ impl Acceptor {
         let parts = connection.into_parts();
         let stream = parts.io.into_inner().into_inner().into_inner();
         let Some(opening) = opened.take() else { return stream.end().await };
-        let (socket, session) = stream.into_parts();
+        let (socket, tls) = stream.into_parts();
         match socket.into_std() {
-            Ok(socket) => gate.adopt(Adopted { socket, session, early: parts.read_buf, opening }),
+            Ok(socket) => gate.adopt(Adopted { socket, session: tls, early: parts.read_buf, opening }),
             Err(error) => tracing::debug!(%error, "a socket could not be taken back"),
         }
     }

@@ -20,10 +20,10 @@ const RECEIVED_BYTES_PER_READ: usize = 32 * 1024;
 #[derive(Debug)]
 pub(super) struct Encrypted {
     pub(super) socket: TcpStream,
-    session: ServerConnection,
+    tls: ServerConnection,
     /// The error after which nothing more can be received. It is told when what came before it is taken.
     failure: Option<io::Error>,
-    /// The peer was told that nothing more comes. From then on the session is not asked what came, since it has no
+    /// The peer was told that nothing more comes. From then on the TLS session is not asked what came, since it has no
     /// right to complain.
     is_finished: bool,
     /// Encrypted bytes that the kernel took.
@@ -35,14 +35,14 @@ pub(super) struct Encrypted {
 }
 
 impl Encrypted {
-    /// Goes on with a session whose handshake is done.
-    pub(super) fn new(socket: TcpStream, mut session: ServerConnection) -> Self {
-        session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
-        Self { socket, session, failure: None, is_finished: false, sent: 0, replies: 0, behind_replies: 0 }
+    /// Goes on with a TLS session whose handshake is done.
+    pub(super) fn new(socket: TcpStream, mut tls: ServerConnection) -> Self {
+        tls.set_buffer_limit(Some(UNSENT_BYTES_MAX));
+        Self { socket, tls, failure: None, is_finished: false, sent: 0, replies: 0, behind_replies: 0 }
     }
 
-    /// Takes what was decrypted already, then reads on. What the buffer has no room for stays in the session, and no
-    /// event of the socket will tell of it.
+    /// Takes what was decrypted already, then reads on. What the buffer has no room for stays in the TLS session, and
+    /// no event of the socket will tell of it.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Input> {
         if self.is_finished {
             return self.drop_input(buffer);
@@ -50,7 +50,7 @@ impl Encrypted {
         let mut read = 0;
         let mut received = 0;
         while read < buffer.len() {
-            match self.session.reader().read(&mut buffer[read..]) {
+            match self.tls.reader().read(&mut buffer[read..]) {
                 Ok(0) if read == 0 => return Ok(Input::End),
                 Ok(0) => break,
                 Ok(count) => {
@@ -96,12 +96,12 @@ impl Encrypted {
     /// Reads encrypted bytes once and decrypts what is whole.
     fn receive(&mut self) -> io::Result<usize> {
         let received = loop {
-            match self.session.read_tls(&mut self.socket) {
+            match self.tls.read_tls(&mut self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 received => break received?,
             }
         };
-        let processed = self.session.process_new_packets();
+        let processed = self.tls.process_new_packets();
         // An alert for a peer that broke the rules, if it takes it.
         let flushed = self.flush();
         processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -114,21 +114,21 @@ impl Encrypted {
         if !self.flush()? {
             return Ok(WriteProgress::Nothing);
         }
-        let taken = self.session.writer().write_vectored(slices)?;
+        let taken = self.tls.writer().write_vectored(slices)?;
         self.flush()?;
         Ok(WriteProgress::Bytes(taken))
     }
 
     pub(super) fn is_flushed(&self) -> bool {
-        !self.session.wants_write()
+        !self.tls.wants_write()
     }
 
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// The session does not say what is left in it. It is less than it may hold, so a reply is out when that much came
-    /// behind it.
+    /// The TLS session does not say what is left in it. It is less than it may hold, so a reply is out when that much
+    /// came behind it.
     pub(super) fn unsent_replies(&mut self, given: usize, written: u64) -> usize {
         let is_more = given > self.replies;
         self.behind_replies = if is_more { 0 } else { self.behind_replies + written };
@@ -139,8 +139,8 @@ impl Encrypted {
 
     /// Hands over what is encrypted; false if the socket takes no more of it until it is told to be writable.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
-        while self.session.wants_write() {
-            match self.session.write_tls(&mut self.socket) {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut self.socket) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.sent += count as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -162,7 +162,7 @@ impl Encrypted {
 
     /// Says once that nothing more comes, and whether the socket took it.
     pub(super) fn say_goodbye(&mut self) -> bool {
-        self.session.send_close_notify();
+        self.tls.send_close_notify();
         self.flush().unwrap_or(false)
     }
 }
@@ -196,16 +196,16 @@ mod tests {
 
     struct Peer {
         socket: std::net::TcpStream,
-        session: ClientConnection,
+        tls: ClientConnection,
     }
 
     impl Peer {
         fn encrypted(&mut self, bytes: &[u8]) -> Vec<u8> {
-            self.session.set_buffer_limit(None);
-            self.session.writer().write_all(bytes).unwrap();
+            self.tls.set_buffer_limit(None);
+            self.tls.writer().write_all(bytes).unwrap();
             let mut records = Vec::new();
-            while self.session.wants_write() {
-                self.session.write_tls(&mut records).unwrap();
+            while self.tls.wants_write() {
+                self.tls.write_tls(&mut records).unwrap();
             }
             records
         }
@@ -216,7 +216,7 @@ mod tests {
         }
     }
 
-    /// A session as it comes to a shard, and the other end.
+    /// A TLS session as it comes to a shard, and the other end.
     fn connected(version: &'static SupportedProtocolVersion) -> (Encrypted, Peer) {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed([NAME.to_owned()]).unwrap();
         let provider = Arc::new(default_provider());
@@ -224,7 +224,7 @@ mod tests {
         let config = config.with_protocol_versions(&[version]).unwrap().with_no_client_auth();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
         let config = config.with_single_cert(vec![cert.der().clone()], key).unwrap();
-        let mut session = ServerConnection::new(Arc::new(config)).unwrap();
+        let mut tls = ServerConnection::new(Arc::new(config)).unwrap();
 
         let mut roots = RootCertStore::empty();
         roots.add(cert.der().clone()).unwrap();
@@ -242,11 +242,11 @@ mod tests {
             socket.set_nodelay(true).unwrap();
         }
         thread::scope(|scope| {
-            scope.spawn(|| session.complete_io(&mut socket).unwrap());
+            scope.spawn(|| tls.complete_io(&mut socket).unwrap());
             client.complete_io(&mut peer).unwrap();
         });
         socket.set_nonblocking(true).unwrap();
-        (Encrypted::new(TcpStream::from_std(socket), session), Peer { socket: peer, session: client })
+        (Encrypted::new(TcpStream::from_std(socket), tls), Peer { socket: peer, tls: client })
     }
 
     /// Returns what a shard would read with buffers of this size until the peer's end, and how it ended.

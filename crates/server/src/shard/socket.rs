@@ -19,11 +19,11 @@ pub(super) enum Socket {
 
 impl Socket {
     /// With a TLS session whose handshake is done, or without.
-    pub(super) fn new(socket: std::net::TcpStream, session: Option<Box<ServerConnection>>) -> Self {
+    pub(super) fn new(socket: std::net::TcpStream, tls: Option<Box<ServerConnection>>) -> Self {
         let socket = TcpStream::from_std(socket);
-        match session {
+        match tls {
             None => Self::Plain(socket),
-            Some(session) => Self::Encrypted(Box::new(Encrypted::new(socket, *session))),
+            Some(tls) => Self::Encrypted(Box::new(Encrypted::new(socket, *tls))),
         }
     }
 

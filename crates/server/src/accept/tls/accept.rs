@@ -88,8 +88,8 @@ impl ServerStream for TcpStream {
 
 impl ServerStream for TlsStream<TcpStream> {
     fn into_parts(self) -> (TcpStream, Option<Box<ServerConnection>>) {
-        let (stream, session) = self.into_inner();
-        (stream, Some(Box::new(session)))
+        let (stream, tls) = self.into_inner();
+        (stream, Some(Box::new(tls)))
     }
 
     /// Says that this is the end, without which a peer cannot tell it from a connection that was cut.
