@@ -9,6 +9,7 @@ use fanwire_broker::{
 use fanwire_hub::HistoryBounds;
 use fanwire_hub::effect::{Answer, Membership, RecoveryRequest, TopicRequest};
 use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
 use super::{GROUP_MAX, Topics, waiting_bytes};
@@ -24,8 +25,7 @@ pub(super) enum Job {
     Unsubscribe(Address, Membership),
     UpdatePresence(Arc<ClientInfo>, bool),
     Publish(NewPublication, PublishCaller),
-    /// A read for a client's command.
-    Read(Address, TopicRequest, Option<ReadAllowance>),
+    Read(Address, ReadJob, Option<ReadAllowance>),
     Call(TopicCall),
     /// Asks the stream for publications that may be missing.
     Repair,
@@ -41,6 +41,26 @@ pub(super) struct SubscribeJob {
     pub wanted: RecoveryRequest,
     /// For the recovered publications.
     pub allowance: Option<ReadAllowance>,
+}
+
+/// A read for a client's command.
+#[derive(Debug)]
+pub(super) enum ReadJob {
+    Presence { command: u32 },
+    PresenceStats { command: u32 },
+    History { command: u32, limit: usize, since: Option<StreamPosition>, reverse: bool },
+}
+
+impl From<ReadJob> for TopicRequest {
+    fn from(job: ReadJob) -> Self {
+        match job {
+            ReadJob::Presence { command } => Self::Presence { command },
+            ReadJob::PresenceStats { command } => Self::PresenceStats { command },
+            ReadJob::History { command, limit, since, reverse } => {
+                Self::History { command, limit, since, reverse }
+            }
+        }
+    }
 }
 
 impl SubscribeJob {
@@ -68,7 +88,7 @@ impl Topics {
                 self.ignore(self.engine.add_presence(name, vec![Member::new(info, join_leave)]).await);
             }
             Job::Publish(publish, publisher) => self.do_publish(name, publish, publisher).await,
-            Job::Read(from, request, allowance) => self.do_read(name, from, request, allowance).await,
+            Job::Read(from, read, allowance) => self.do_read(name, from, read, allowance).await,
             Job::Call(call) => self.do_call(name, call).await,
             Job::Repair => self.repair(name).await,
             Job::Admit(admission) => self.do_admit(name, admission).await,
@@ -133,22 +153,22 @@ impl Topics {
         &self,
         name: &TopicName,
         from: Address,
-        request: TopicRequest,
+        read: ReadJob,
         allowance: Option<ReadAllowance>,
     ) {
         let bytes_max = bytes_max(allowance.as_ref());
-        let (answer, is_too_long) = match &request {
-            TopicRequest::Presence { command } => {
+        let (answer, is_too_long) = match &read {
+            ReadJob::Presence { command } => {
                 let result = self.presence(name, bytes_max).await;
                 let is_too_long = matches!(result, Err(RequestError::LimitExceeded));
                 (Answer::Presence { command: *command, result }, is_too_long)
             }
-            TopicRequest::PresenceStats { command } => {
+            ReadJob::PresenceStats { command } => {
                 let stats = self.engine.presence_stats(name).await.map_err(error);
                 let result = stats.map(|stats| (stats.clients, stats.users));
                 (Answer::PresenceStats { command: *command, result }, false)
             }
-            TopicRequest::History { command, limit, since, reverse } => {
+            ReadJob::History { command, limit, since, reverse } => {
                 let limit = ReadLimit { publications: *limit, bytes: bytes_max };
                 let query = HistoryCall { limit, since: since.clone(), reverse: *reverse };
                 let result = self.history(name, query).await;
@@ -156,12 +176,10 @@ impl Topics {
                 let result = result.map(|HistoryPage { top, publications, .. }| (top, publications));
                 (Answer::History { command: *command, result }, is_cut)
             }
-            // Nothing else is queued as a read.
-            _ => return,
         };
         match allowance {
             Some(allowance) if is_too_long && allowance.may_grow() => {
-                self.ask_for_more(from, name.clone(), request, allowance);
+                self.ask_for_more(from, name.clone(), read.into(), allowance);
             }
             allowance => self.send_answer(from, answer, allowance),
         }

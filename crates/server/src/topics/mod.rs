@@ -40,7 +40,7 @@ use crate::message::{Address, PublishCaller, ShardMessage, TopicCall, UserAdmiss
 use crate::settings::{EngineSettings, Settings};
 use crate::tasks::PanicAlarm;
 use follow::{Follow, NextStep, Stamped};
-use jobs::{Job, SubscribeJob};
+use jobs::{Job, ReadJob, SubscribeJob};
 
 /// Publications that go to the engine together at most.
 const GROUP_MAX: usize = 256;
@@ -170,9 +170,13 @@ impl Topics {
             }
             TopicRequest::Unsubscribe { membership } => Job::Unsubscribe(from, membership),
             TopicRequest::UpdatePresence { info, join_leave } => Job::UpdatePresence(info, join_leave),
-            request @ (TopicRequest::Presence { .. }
-            | TopicRequest::PresenceStats { .. }
-            | TopicRequest::History { .. }) => Job::Read(from, request, allowance),
+            TopicRequest::Presence { command } => Job::Read(from, ReadJob::Presence { command }, allowance),
+            TopicRequest::PresenceStats { command } => {
+                Job::Read(from, ReadJob::PresenceStats { command }, allowance)
+            }
+            TopicRequest::History { command, limit, since, reverse } => {
+                Job::Read(from, ReadJob::History { command, limit, since, reverse }, allowance)
+            }
         };
         self.enqueue(topic, job);
     }
