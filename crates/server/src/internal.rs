@@ -123,7 +123,7 @@ fn metrics_text(node: &Node) -> String {
         is_draining: node.is_draining(),
         restarts: node.tasks.restarts(),
         http_connections: node.http_connections.iter().chain([&node.internal_connections]).cloned().collect(),
-        redis: node.cluster.as_ref().map(|cluster| cluster.redis().stats()),
+        redis: node.peers.as_ref().map(|peers| peers.redis().stats()),
         tls: node.tls.as_ref().map(Tls::stats),
         overruns: node.inboxes.all.iter().map(Inbox::overruns).sum(),
     })
@@ -166,8 +166,8 @@ fn checks(node: &Node) -> Vec<HealthCheck> {
     // Listeners are bound and an engine in memory is there before this port answers.
     let mut checks =
         vec![HealthCheck::new("not-draining", !node.is_draining()), tasks_check(node.tasks.unsteady())];
-    if let Some(cluster) = &node.cluster {
-        checks.push(cluster_check(cluster.status(), cluster.trouble()));
+    if let Some(peers) = &node.peers {
+        checks.push(cluster_check(peers.status(), peers.trouble()));
     }
     checks
 }

@@ -24,7 +24,7 @@ use crate::message::{
     UserMessage,
 };
 use crate::metrics::Metrics;
-use crate::peers::Cluster;
+use crate::peers::Peers;
 use crate::permit::Permits;
 use crate::settings::Settings;
 use crate::tasks::Tasks;
@@ -47,7 +47,7 @@ pub(crate) struct NodeShared {
     pub tls: Option<Tls>,
     pub inboxes: Inboxes,
     /// The shared engine and the other nodes, with the Redis engine.
-    pub cluster: Option<Cluster>,
+    pub peers: Option<Peers>,
     /// One for each shard.
     pub counters: Vec<Arc<Counters>>,
     /// The HTTP connections of each shard's listener.
@@ -86,7 +86,7 @@ impl Node {
         tokens: Tokens,
         tls: Option<Tls>,
         inboxes: Inboxes,
-        cluster: Option<Cluster>,
+        peers: Option<Peers>,
         counters: Vec<Arc<Counters>>,
         metrics: Metrics,
     ) -> Self {
@@ -101,12 +101,12 @@ impl Node {
         let open_files_max = shares.map(|shares| shares.clients);
         let permits = Permits::new(&settings.admission, open_files_max, counters.clone());
         Self(Arc::new(NodeShared {
-            id: cluster.as_ref().map_or_else(Uuid::new_v4, Cluster::id),
+            id: peers.as_ref().map_or_else(Uuid::new_v4, Peers::id),
             settings,
             tokens,
             tls,
             inboxes,
-            cluster,
+            peers,
             counters,
             http_connections,
             internal_connections,

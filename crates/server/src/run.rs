@@ -23,7 +23,7 @@ use crate::drain::{DrainPhase, drain};
 use crate::inbox::{InboxReceiver, Inboxes};
 use crate::metrics::Metrics;
 use crate::node::Node;
-use crate::peers::{Cluster, JoinError};
+use crate::peers::{JoinError, Peers};
 use crate::request_budget::RequestBudget;
 use crate::settings::{EngineSettings, Settings};
 use crate::shard::Shard;
@@ -102,16 +102,16 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let joined = match &settings.engine {
         EngineSettings::Memory(_) => None,
         EngineSettings::Redis(redis) => {
-            Some(Cluster::start(redis.clone(), Uuid::new_v4(), &settings.name, inboxes.clone())?)
+            Some(Peers::start(redis.clone(), Uuid::new_v4(), &settings.name, inboxes.clone())?)
         }
     };
-    let (cluster, arrivals) = joined.unzip();
+    let (peers, arrivals) = joined.unzip();
     let counters: Vec<Arc<Counters>> = inboxes.all.iter().map(|_| Arc::default()).collect();
     let metrics = Metrics::new(counters.clone(), &METHOD_LABELS);
-    let node = Node::new(settings.clone(), tokens, tls.clone(), inboxes, cluster.clone(), counters, metrics);
-    let membership = cluster
+    let node = Node::new(settings.clone(), tokens, tls.clone(), inboxes, peers.clone(), counters, metrics);
+    let membership = peers
         .zip(arrivals)
-        .map(|(cluster, arrivals)| planted::run("membership", cluster::run(node.clone(), cluster, arrivals)))
+        .map(|(peers, arrivals)| planted::run("membership", cluster::run(node.clone(), peers, arrivals)))
         .map(OwnedTask::spawn);
 
     let (phase, phases) = watch::channel(DrainPhase::Serving);
@@ -248,16 +248,16 @@ impl Drop for EndOfShard {
 impl Running {
     /// Waits for a failure after which the node cannot go on. Cancel-safe.
     pub async fn failed(&mut self) -> Failed {
-        let cluster = self.node.cluster.clone();
+        let peers = self.node.peers.clone();
         let refused = async {
-            match &cluster {
-                Some(cluster) => cluster.refused().await,
+            match &peers {
+                Some(peers) => peers.refused().await,
                 None => std::future::pending().await,
             }
         };
         let broken = async {
-            match &cluster {
-                Some(cluster) => cluster.redis().failed().await,
+            match &peers {
+                Some(peers) => peers.redis().failed().await,
                 None => std::future::pending().await,
             }
         };
@@ -300,8 +300,8 @@ impl Running {
         drain(&node, &phase, listening).await;
         // Clients and their subscriptions are gone, and shards still serve requests.
         drop(membership);
-        if let Some(cluster) = &node.cluster {
-            cluster.leave().await;
+        if let Some(peers) = &node.peers {
+            peers.leave().await;
         }
         let _ = phase.send(DrainPhase::Stopped);
         drop((internal, certificate));

@@ -141,13 +141,13 @@ impl Users {
     /// Asks the other nodes for the connections they hold, as those of a dead one count for a while. One question at a
     /// time is on its way for each user, however many connections wait for the answer.
     fn have_confirmed(&mut self, user: Box<str>, from: Address) {
-        let Some(cluster) = &self.node.cluster else {
+        let Some(peers) = &self.node.peers else {
             return self.refuse(&user, from, CloseReason::ConnectionLimit);
         };
         let waiting = self.refused.entry(user.clone()).or_default();
         waiting.push(from);
         if waiting.len() == 1 {
-            cluster.confirm_connections(user, self.connections_max);
+            peers.confirm_connections(user, self.connections_max);
         }
     }
 
@@ -175,11 +175,11 @@ impl Users {
 
     /// Closes the user's other connections, on all nodes.
     fn make_single(&mut self, user: &str, from: Address) {
-        match &self.node.cluster {
+        match &self.node.peers {
             // Of connections that come at once, on whichever nodes, the last in the cluster's order stays.
-            Some(cluster) => {
+            Some(peers) => {
                 self.singles.add(client_of(from));
-                cluster.make_single(user, client_of(from));
+                peers.make_single(user, client_of(from));
             }
             None => {
                 let others = self.singles.heard(Some(client_of(from)), self.admitted.of(user));

@@ -26,7 +26,7 @@ pub(super) enum ClusterCommand {
 /// Carries out a command on all nodes, and returns when that is done. An order that a node did not carry out in time
 /// fails and names the node; a question is answered by the nodes that reply.
 pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawValue) -> ApiReply {
-    if node.cluster.is_some()
+    if node.peers.is_some()
         && request.call_type() == CallType::Order
         && parameters.get().len() > ORDER_BYTES_MAX
     {
@@ -36,13 +36,13 @@ pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawVa
     }
     let (method, call_type) = (request.method(), request.call_type());
     let here = request.run_here(node).await;
-    let Some(cluster) = &node.cluster else { return here };
+    let Some(peers) = &node.peers else { return here };
     match &here {
         // A mistake in the command is the same on every node. A failure of this node is its own.
         Err(error) if error.error() != RequestError::Internal => return here,
         _ => {}
     }
-    let there = cluster.ask(call_type, method.name(), parameters).await?;
+    let there = peers.ask(call_type, method.name(), parameters).await?;
     match call_type {
         CallType::Order => done_by_all((&node.settings.name, here), there),
         CallType::Question => {

@@ -13,7 +13,7 @@ use crate::api;
 use crate::message::{ShardMessage, TopicCall, UserMessage};
 use crate::node::Node;
 use crate::peers::{
-    Call, CallResult, Cluster, HELD, Held, HeldQuestion, ORDERS_KEPT, Receiver, SINGLE, Single, user_topic,
+    Call, CallResult, HELD, Held, HeldQuestion, ORDERS_KEPT, Peers, Receiver, SINGLE, Single, user_topic,
 };
 use crate::topics::follow::{Follow, NextStep};
 use crate::topics::repair::PART;
@@ -32,12 +32,12 @@ const _: () = assert!(CHECK_INTERVAL.as_secs() < UNPUBLISHED_META_TTL_MAX.as_sec
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows the calls of other nodes for as long as it is polled.
-pub(super) async fn follow(node: Node, cluster: Cluster, mut calls: Receiver<Event>, missed: Arc<Notify>) {
+pub(super) async fn follow(node: Node, peers: Peers, mut calls: Receiver<Event>, missed: Arc<Notify>) {
     let mut follower = CommandFollower {
         node,
         calls: Arc::new(Semaphore::new(CALLS_MAX)),
         follow: Follow::default(),
-        cluster,
+        peers,
     };
     follower.begin().await;
     // It also keeps the position of the stream alive.
@@ -58,7 +58,7 @@ pub(super) async fn follow(node: Node, cluster: Cluster, mut calls: Receiver<Eve
 
 struct CommandFollower {
     node: Node,
-    cluster: Cluster,
+    peers: Peers,
     /// The position up to which the orders were followed.
     follow: Follow,
     calls: Arc<Semaphore>,
@@ -67,7 +67,7 @@ struct CommandFollower {
 impl CommandFollower {
     /// Subscribes for good, and reads the position of the orders.
     async fn begin(&mut self) {
-        let (redis, control) = (self.cluster.redis(), self.cluster.control_topic());
+        let (redis, control) = (self.peers.redis(), self.peers.control_topic());
         // Calls may go through any of the connections.
         if redis.state().wait_for(|state| *state == LinkState::Up).await.is_err() {
             return;
@@ -76,14 +76,14 @@ impl CommandFollower {
             let top = async {
                 // This fails unless the node may join.
                 redis.peers().await?;
-                redis.subscribe(self.cluster.answers_topic()).await?;
+                redis.subscribe(self.peers.answers_topic()).await?;
                 redis.subscribe(control).await?;
                 redis.recover(control, None, 0, ORDERS_KEPT.meta_ttl).await
             };
             match top.await {
                 Ok(answer) => {
                     self.follow.begin(answer.top);
-                    self.cluster.set_listening();
+                    self.peers.set_listening();
                     return;
                 }
                 Err(_) => tokio::time::sleep(PAUSE).await,
@@ -116,7 +116,7 @@ impl CommandFollower {
 
     /// Reads the orders that may be missing, or the first part of them.
     async fn repair(&mut self) {
-        let (redis, control) = (self.cluster.redis(), self.cluster.control_topic());
+        let (redis, control) = (self.peers.redis(), self.peers.control_topic());
         let Some(asked) = self.follow.ask() else { return };
         let since = Since { offset: asked.since.offset, epoch: asked.since.epoch.as_str() };
         let read = |limit| redis.recover_part(control, since, limit, ORDERS_KEPT.meta_ttl);
@@ -150,7 +150,7 @@ impl CommandFollower {
             Ok(call) => call,
             Err(error) => return tracing::warn!(%error, "a call of another node cannot be decoded"),
         };
-        let is_ours = call.from == self.cluster.id();
+        let is_ours = call.from == self.peers.id();
         if call.method == SINGLE {
             match serde_json::from_str::<Single>(call.parameters.get()) {
                 Ok(single) => self.node.owner_of(&single.user).send(single.heard(is_ours)),
@@ -158,13 +158,13 @@ impl CommandFollower {
             }
             return;
         }
-        let time = self.cluster.redis().time();
+        let time = self.peers.redis().time();
         if is_ours || time.is_some_and(|now| call.is_overdue(now)) {
             return;
         }
         // The semaphore is never closed.
         let Ok(permit) = self.calls.clone().acquire_owned().await else { return };
-        let (node, cluster) = (self.node.clone(), self.cluster.clone());
+        let (node, peers) = (self.node.clone(), self.peers.clone());
         let (from, number) = (call.from, call.number);
         let (method, parameters) = (call.method.to_owned(), call.parameters.to_owned());
         tokio::spawn(async move {
@@ -177,7 +177,7 @@ impl CommandFollower {
             };
             let outcome = timeout(CALL_PATIENCE, outcome).await;
             if let (Ok(outcome), Some(number)) = (outcome, number) {
-                cluster.answer(from, number, outcome).await;
+                peers.answer(from, number, outcome).await;
             }
         });
     }

@@ -12,25 +12,25 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::message::ShardMessage;
 use crate::node::Node;
-use crate::peers::{Arrivals, CallAnswer, Cluster, Receiver};
+use crate::peers::{Arrivals, CallAnswer, Peers, Receiver};
 
 /// The time after which connections that are missing, while others are there, count as broken.
 const WEDGED_AFTER: Duration = Duration::from_secs(5);
 
 /// Carries out calls and takes answers for as long as it is polled.
-pub(crate) async fn run(node: Node, cluster: Cluster, arrivals: Arrivals) {
+pub(crate) async fn run(node: Node, peers: Peers, arrivals: Arrivals) {
     let Arrivals { calls, missed, answers } = arrivals;
     tokio::join!(
-        commands::follow(node.clone(), cluster.clone(), calls, missed),
-        take_answers(&cluster, answers),
-        reconnect_after_fencing(&node, &cluster),
-        watch_links(&cluster)
+        commands::follow(node.clone(), peers.clone(), calls, missed),
+        take_answers(&peers, answers),
+        reconnect_after_fencing(&node, &peers),
+        watch_links(&peers)
     );
 }
 
 /// Notes connections to Redis that stay away while others are there.
-async fn watch_links(cluster: &Cluster) {
-    let mut state = cluster.redis().state();
+async fn watch_links(peers: &Peers) {
+    let mut state = peers.redis().state();
     let mut partial_since = None;
     loop {
         // Every failed attempt is a change, so the time counts from the first.
@@ -39,7 +39,7 @@ async fn watch_links(cluster: &Cluster) {
             _ => None,
         };
         let wedged_at = partial_since.map(|since| since + WEDGED_AFTER);
-        cluster.set_wedged(wedged_at.is_some_and(|at| at <= Instant::now()));
+        peers.set_wedged(wedged_at.is_some_and(|at| at <= Instant::now()));
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return },
             () = sleep_until(wedged_at.unwrap_or_else(Instant::now)),
@@ -50,8 +50,8 @@ async fn watch_links(cluster: &Cluster) {
 
 /// Has all clients reconnect after other nodes fenced this one: their leaves were announced, and they recover what they
 /// missed.
-async fn reconnect_after_fencing(node: &Node, cluster: &Cluster) {
-    let mut fenced = cluster.redis().fenced();
+async fn reconnect_after_fencing(node: &Node, peers: &Peers) {
+    let mut fenced = peers.redis().fenced();
     while fenced.changed().await.is_ok() {
         tracing::warn!(
             connections = node.connections(),
@@ -63,10 +63,10 @@ async fn reconnect_after_fencing(node: &Node, cluster: &Cluster) {
     }
 }
 
-async fn take_answers(cluster: &Cluster, mut answers: Receiver<Arc<Publication>>) {
+async fn take_answers(peers: &Peers, mut answers: Receiver<Arc<Publication>>) {
     while let Some(publication) = answers.receive().await {
         match serde_json::from_slice::<CallAnswer>(&publication.data) {
-            Ok(answer) => cluster.take_answer(answer),
+            Ok(answer) => peers.take_answer(answer),
             Err(error) => tracing::warn!(%error, "an answer of another node cannot be decoded"),
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::call::CallResult;
-use super::{CallType, Cluster};
+use super::{CallType, Peers};
 use crate::message::{ShardMessage, UserMessage};
 
 /// The method of the question, see [`HeldQuestion`].
@@ -29,11 +29,11 @@ pub(crate) struct Held {
     pub connections: usize,
 }
 
-impl Cluster {
+impl Peers {
     /// Asks the other nodes how many connections of the user they hold, until `enough` are confirmed or the time is over.
     /// The user's owner gets the number.
     pub(crate) fn confirm_connections(&self, user: Box<str>, enough: usize) {
-        let cluster = self.clone();
+        let peers = self.clone();
         self.0.thread.runtime.spawn(async move {
             let parameters =
                 serde_json::value::to_raw_value(&HeldQuestion { user: &user }).expect("it is made for JSON");
@@ -43,10 +43,10 @@ impl Cluster {
                 elsewhere = elsewhere.saturating_add(held.map_or(0, |held| held.connections));
                 if elsewhere >= enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            let asked = cluster.gather(CallType::Question, HELD, &parameters, PATIENCE, count);
+            let asked = peers.gather(CallType::Question, HELD, &parameters, PATIENCE, count);
             // Without an answer nothing is confirmed.
             let _ = timeout(PATIENCE, asked).await;
-            let owner = cluster.0.inboxes.of(&user);
+            let owner = peers.0.inboxes.of(&user);
             owner.send(ShardMessage::User(UserMessage::Confirmed { user, elsewhere }));
         });
     }

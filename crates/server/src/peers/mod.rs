@@ -40,11 +40,11 @@ pub(crate) use queue::Receiver;
 /// The time that a node which leaves has to tell the others.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// A handle on the cluster that this node is part of. Cheap to clone.
+/// A handle on the other nodes of the cluster, and on the engine that all share. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Cluster(Arc<ClusterShared>);
+pub(crate) struct Peers(Arc<PeersShared>);
 
-struct ClusterShared {
+struct PeersShared {
     redis: Redis,
     id: Uuid,
     /// The topic of orders and questions to all nodes.
@@ -123,7 +123,7 @@ pub(crate) struct Answers {
     pub missing: Vec<Box<str>>,
 }
 
-impl Cluster {
+impl Peers {
     /// Joins the cluster, in the background; other nodes' calls arrive at the receiver.
     pub(crate) fn start(
         settings: RedisSettings,
@@ -138,7 +138,7 @@ impl Cluster {
             Redis::start(settings, Peer { id, name: name.into() }, deliver)?
         };
         let topic = |name: String| TopicName::new(&name).expect("no name here is empty");
-        let cluster = Self(Arc::new(ClusterShared {
+        let peers = Self(Arc::new(PeersShared {
             redis,
             id,
             control: topic(CONTROL.to_owned()),
@@ -150,7 +150,7 @@ impl Cluster {
             is_listening: AtomicBool::new(false),
             wedged: AtomicBool::new(false),
         }));
-        Ok((cluster, arrivals))
+        Ok((peers, arrivals))
     }
 
     pub(crate) fn redis(&self) -> &Redis {
@@ -264,8 +264,8 @@ impl Cluster {
         patience: Duration,
         mut take: impl FnMut(Box<str>, CallResult) -> ControlFlow<()>,
     ) -> Result<Vec<Box<str>>, RequestError> {
-        let peers = self.peers().await?.into_iter().filter(|peer| peer.id != self.0.id);
-        let mut missing: HashMap<Uuid, Box<str>> = peers.map(|peer| (peer.id, peer.name)).collect();
+        let others = self.alive().await?.into_iter().filter(|peer| peer.id != self.0.id);
+        let mut missing: HashMap<Uuid, Box<str>> = others.map(|peer| (peer.id, peer.name)).collect();
         if missing.is_empty() && call_type == CallType::Question {
             return Ok(Vec::new());
         }
@@ -310,23 +310,23 @@ impl Cluster {
     /// Makes a connection of this node its user's only one. All nodes are told, this one too.
     pub(crate) fn make_single(&self, user: &str, connection: ClientId) {
         let single = Single { user: user.into(), connection: connection.0 };
-        let cluster = self.clone();
+        let peers = self.clone();
         self.0.thread.runtime.spawn(async move {
             let parameters = serde_json::value::to_raw_value(&single).expect("it is made for JSON");
-            let (from, sent) = (cluster.0.id, cluster.seconds());
+            let (from, sent) = (peers.0.id, peers.seconds());
             let call = Call { from, sent, number: None, method: SINGLE, parameters: &parameters };
-            if let Err(error) = cluster.send(CallType::Order, &call).await {
+            if let Err(error) = peers.send(CallType::Order, &call).await {
                 tracing::warn!(
                     error = codes::error(error).text,
                     "a user's connections on other nodes could not be closed"
                 );
-                cluster.0.inboxes.of(&single.user).send(single.unsent());
+                peers.0.inboxes.of(&single.user).send(single.unsent());
             }
         });
     }
 
-    /// All nodes that are alive, this one included.
-    pub(crate) async fn peers(&self) -> Result<Vec<Peer>, RequestError> {
+    /// Returns all nodes that are alive, this one included.
+    async fn alive(&self) -> Result<Vec<Peer>, RequestError> {
         self.0.redis.peers().await.map_err(|_| RequestError::Internal)
     }
 
@@ -346,25 +346,25 @@ impl Cluster {
 
 /// Takes the answers to a call while it waits for them.
 struct WaitingCall<'a> {
-    cluster: &'a Cluster,
+    peers: &'a Peers,
     number: u64,
 }
 
 impl<'a> WaitingCall<'a> {
-    fn new(cluster: &'a Cluster, number: u64, answer: mpsc::UnboundedSender<CallAnswer>) -> Self {
-        cluster.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, answer);
-        Self { cluster, number }
+    fn new(peers: &'a Peers, number: u64, answer: mpsc::UnboundedSender<CallAnswer>) -> Self {
+        peers.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, answer);
+        Self { peers, number }
     }
 }
 
 impl Drop for WaitingCall<'_> {
     fn drop(&mut self) {
-        self.cluster.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        self.peers.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
 }
 
-impl fmt::Debug for Cluster {
+impl fmt::Debug for Peers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster").field("redis", &self.0.redis).finish_non_exhaustive()
+        f.debug_struct("Peers").field("redis", &self.0.redis).finish_non_exhaustive()
     }
 }

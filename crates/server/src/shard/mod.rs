@@ -141,7 +141,7 @@ impl Shard {
         let counters = node.counters[index].clone();
         let settings = &node.settings;
         let deflate = settings.websocket.deflate;
-        let redis = node.cluster.as_ref().map(|cluster| cluster.redis().clone());
+        let redis = node.peers.as_ref().map(|peers| peers.redis().clone());
         let topics = Topics::new(index, settings.clone(), redis, node.inboxes.clone(), counters.clone());
         Ok(Self {
             index: index as u16,
