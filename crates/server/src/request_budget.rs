@@ -1,9 +1,9 @@
 //! The share of a shard's time for requests: HTTP and TLS handshakes run as tasks beside the shard's loop, in the same
 //! thread, and must not keep it from its clients.
 //!
-//! Each poll of such a task waits for a turn, first come, first served. The loop begins a new share in each of its own
-//! turns. A share allows polls until its time is used; the last one may exceed it, so the cost of a single poll is
-//! bounded where it arises: one request a poll, one signature a poll.
+//! Each poll of such a task waits for a permit, first come, first served. The loop begins a new share in each of its
+//! turns. A share allows polls until its time is used; the last one may exceed it, so the cost of a single poll is bounded
+//! where it arises: one request a poll, one signature a poll.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -19,7 +19,7 @@ const SHARE: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct RequestBudget {
     /// One permit while the share lasts, none once it is used. Waiters get it in the order in which they came.
-    turn: Semaphore,
+    permit: Semaphore,
     used: Cell<Duration>,
     is_used_up: Cell<bool>,
     /// Wakes a loop that waits for something to happen: requests wait for it.
@@ -29,7 +29,7 @@ pub(crate) struct RequestBudget {
 impl Default for RequestBudget {
     fn default() -> Self {
         Self {
-            turn: Semaphore::new(1),
+            permit: Semaphore::new(1),
             used: Cell::default(),
             is_used_up: Cell::default(),
             used_up: Notify::new(),
@@ -38,13 +38,13 @@ impl Default for RequestBudget {
 }
 
 impl RequestBudget {
-    /// Runs a future of which each poll takes a turn.
+    /// Runs a future of which each poll waits for the permit.
     pub(crate) async fn paced<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         let mut waiting = pin!(None);
         poll_fn(|context| {
             if waiting.is_none() {
-                waiting.set(Some(self.turn.acquire()));
+                waiting.set(Some(self.permit.acquire()));
             }
             let Some(wait) = waiting.as_mut().as_pin_mut() else { return Poll::Pending };
             let Poll::Ready(permit) = wait.poll(context) else { return Poll::Pending };
@@ -66,7 +66,7 @@ impl RequestBudget {
     pub(crate) fn begin(&self) {
         self.used.set(Duration::ZERO);
         if self.is_used_up.take() {
-            self.turn.add_permits(1);
+            self.permit.add_permits(1);
         }
     }
 
@@ -155,7 +155,7 @@ mod tests {
                     budget.begin();
                 }
                 assert_eq!(*polled.borrow(), [1, 2, 3, 1, 2, 3, 1, 2, 3]);
-                // One that goes away while it waits, or before it uses its turn, holds nobody up.
+                // One that goes away while it waits, or before it uses its permit, holds nobody up.
                 tasks[0].abort();
                 tasks[1].abort();
                 for _ in 0..3 {
