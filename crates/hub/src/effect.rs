@@ -90,7 +90,7 @@ impl RecoveryRequest {
     }
 }
 
-/// A request of a session to a topic's owner. `command` comes back in the answer.
+/// A request of a session to a topic's owner. `id` is the request's, and comes back in the answer.
 #[derive(Debug)]
 pub enum TopicRequest {
     Subscribe {
@@ -106,18 +106,18 @@ pub enum TopicRequest {
         join_leave: bool,
     },
     Publish {
-        command: u32,
+        id: u32,
         data: Bytes,
         info: Arc<ClientInfo>,
     },
     Presence {
-        command: u32,
+        id: u32,
     },
     PresenceStats {
-        command: u32,
+        id: u32,
     },
     History {
-        command: u32,
+        id: u32,
         limit: usize,
         since: Option<StreamPosition>,
         reverse: bool,
@@ -149,26 +149,26 @@ pub enum Answer {
         result: Result<SubscriptionStart, RequestError>,
     },
     Published {
-        command: u32,
+        id: u32,
         result: Result<(), RequestError>,
     },
     Presence {
-        command: u32,
+        id: u32,
         result: Result<Vec<Arc<ClientInfo>>, RequestError>,
     },
     PresenceStats {
-        command: u32,
+        id: u32,
         result: Result<(usize, usize), RequestError>,
     },
     History {
-        command: u32,
+        id: u32,
         result: Result<(Position, Vec<Arc<Publication>>), RequestError>,
     },
 }
 
 impl Answer {
     /// It is what a publish, presence or history command waits for.
-    pub fn is_to_command(&self) -> bool {
+    pub fn is_to_request(&self) -> bool {
         !matches!(self, Self::Registered(_) | Self::Subscribed { .. })
     }
 }

@@ -51,8 +51,8 @@ fn publish(rounds: u64) -> u64 {
         let data = Bytes::from_static(b"{}");
         let publish = Publish { topic: TOPIC.into(), data, ..Default::default() };
         shard.request(&mut session, 4, Ask::Publish(publish));
-        assert!(matches!(shard.effects[..], [Effect::Topic(_, TopicRequest::Publish { command: 4, .. })]));
-        shard.answer(&mut session, Answer::Published { command: 4, result: Ok(()) });
+        assert!(matches!(shard.effects[..], [Effect::Topic(_, TopicRequest::Publish { id: 4, .. })]));
+        shard.answer(&mut session, Answer::Published { id: 4, result: Ok(()) });
         assert!(matches!(shard.effects[..], [Effect::Reply(_)]));
     })
 }

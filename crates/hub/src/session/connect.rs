@@ -22,7 +22,7 @@ use crate::{ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, Topic
 /// A connect command whose answer is being put together.
 #[derive(Debug)]
 pub(super) struct Connecting {
-    command: u32,
+    id: u32,
     result: Box<Connected>,
     /// Subscriptions to make once the user is registered.
     plans: Vec<(TopicName, Plan)>,
@@ -55,7 +55,7 @@ impl Session {
     fn plan_connection(
         &mut self,
         context: &Context<'_>,
-        command: u32,
+        id: u32,
         request: Connect,
     ) -> Result<Connecting, Refusal> {
         let claims = claims(context, &request.token)?;
@@ -81,7 +81,7 @@ impl Session {
             time_millis: settings.include_server_time.then_some(context.now.unix_millis),
             topics: Vec::new(),
         });
-        Ok(Connecting { command, result, plans, outstanding: 0, error: None })
+        Ok(Connecting { id, result, plans, outstanding: 0, error: None })
     }
 
     /// The user's connections were counted: make the server-side subscriptions, or give up.
@@ -122,7 +122,7 @@ impl Session {
             return;
         };
         if let Some(error) = connecting.error {
-            context.refuse(connecting.command, error);
+            context.refuse(connecting.id, error);
             self.end(context);
             // Nothing is left to give back when the connection goes.
             self.info = None;
@@ -134,7 +134,7 @@ impl Session {
         self.begin_pings(context);
         self.expire_after(context, connecting.result.ttl);
         let result = Ok(Outcome::Connected(connecting.result));
-        context.effects.push(Effect::Open(Reply { id: connecting.command, result }));
+        context.effects.push(Effect::Open(Reply { id: connecting.id, result }));
         for request in queued {
             if self.phase == Phase::Open {
                 self.serve(context, request);

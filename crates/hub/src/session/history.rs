@@ -32,10 +32,6 @@ impl Session {
         }
         let page_max = context.settings.history_page_max;
         let limit = request.limit.map_or(page_max, |limit| limit.min(page_max));
-        self.ask(
-            context,
-            topic,
-            TopicRequest::History { command: id, limit, since, reverse: request.reverse },
-        );
+        self.ask(context, topic, TopicRequest::History { id, limit, since, reverse: request.reverse });
     }
 }

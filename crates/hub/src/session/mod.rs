@@ -234,7 +234,7 @@ impl Session {
         }
         let Request { id, ask } = request;
         // To leave a topic frees something, and clients take a refusal of it for a broken connection.
-        if !self.may_command(context) && !matches!(ask, Ask::Unsubscribe { .. }) {
+        if !self.may_request(context) && !matches!(ask, Ask::Unsubscribe { .. }) {
             return context.refuse(id, RequestError::TooManyRequests);
         }
         match ask {
@@ -272,7 +272,7 @@ impl Session {
             }
             return;
         }
-        if answer.is_to_command() {
+        if answer.is_to_request() {
             self.asked = self.asked.saturating_sub(1);
         }
         match answer {
@@ -280,19 +280,19 @@ impl Session {
             Answer::Subscribed { topic, membership, result } => {
                 self.subscribed(context, topic, membership, result);
             }
-            Answer::Published { command, result } => {
-                context.reply_with(command, result.map(|()| Outcome::Published));
+            Answer::Published { id, result } => {
+                context.reply_with(id, result.map(|()| Outcome::Published));
             }
-            Answer::Presence { command, result } => {
-                context.reply_with(command, result.map(Outcome::Presence));
+            Answer::Presence { id, result } => {
+                context.reply_with(id, result.map(Outcome::Presence));
             }
-            Answer::PresenceStats { command, result } => {
+            Answer::PresenceStats { id, result } => {
                 let stats = |(clients, users)| Outcome::PresenceStats { clients, users };
-                context.reply_with(command, result.map(stats));
+                context.reply_with(id, result.map(stats));
             }
-            Answer::History { command, result } => {
+            Answer::History { id, result } => {
                 let history = |(top, publications)| Outcome::History { top, publications };
-                context.reply_with(command, result.map(history));
+                context.reply_with(id, result.map(history));
             }
         }
     }

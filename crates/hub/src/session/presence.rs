@@ -10,13 +10,13 @@ use crate::permission::{Asker, may_read_presence};
 impl Session {
     pub(super) fn presence(&mut self, context: &mut Context<'_>, id: u32, topic: &str) {
         if let Some(topic) = self.may_ask_presence(context, id, topic) {
-            self.ask(context, topic, TopicRequest::Presence { command: id });
+            self.ask(context, topic, TopicRequest::Presence { id });
         }
     }
 
     pub(super) fn presence_stats(&mut self, context: &mut Context<'_>, id: u32, topic: &str) {
         if let Some(topic) = self.may_ask_presence(context, id, topic) {
-            self.ask(context, topic, TopicRequest::PresenceStats { command: id });
+            self.ask(context, topic, TopicRequest::PresenceStats { id });
         }
     }
 

@@ -25,7 +25,7 @@ impl Session {
         let Some(info) = self.info_in(context, topic.as_str()) else {
             return self.close(context, CloseReason::BadRequest);
         };
-        self.ask(context, topic, TopicRequest::Publish { command: id, data: request.data, info });
+        self.ask(context, topic, TopicRequest::Publish { id, data: request.data, info });
     }
 }
 

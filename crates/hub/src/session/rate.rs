@@ -71,7 +71,7 @@ impl UserRates {
 
 impl Session {
     /// Takes a token for one command. `false`: there is none left, and the command is to be refused.
-    pub(super) fn may_command(&mut self, context: &mut Context<'_>) -> bool {
+    pub(super) fn may_request(&mut self, context: &mut Context<'_>) -> bool {
         self.has_token(context) && self.user_has_token(context)
     }
 

@@ -21,8 +21,8 @@ use crate::{GrantOptions, NameError, Namespace, RecoveryMode, SubscriptionClaims
 /// The party that wants the subscription, and so is told of it.
 #[derive(Debug)]
 pub(super) enum Initiator {
-    /// The client, by the command of this id.
-    Command(u32),
+    /// The client, by the request of this id.
+    Request(u32),
     /// The server, as part of connect.
     Connect,
     /// The server, asked by its API.
@@ -142,7 +142,7 @@ impl Session {
             }
         };
         let plan = Plan {
-            initiator: Initiator::Command(id),
+            initiator: Initiator::Request(id),
             options,
             wishes: Wishes {
                 positioned: request.positioned,
@@ -206,7 +206,7 @@ impl Session {
             false => client_info,
             true => Arc::new(ClientInfo { subscription: options.info, ..ClientInfo::clone(&client_info) }),
         };
-        if let Initiator::Command(_) = initiator {
+        if let Initiator::Request(_) = initiator {
             self.asked = self.asked.saturating_add(1);
         }
         self.work().subscribing.push(Subscribing {
@@ -240,7 +240,7 @@ impl Session {
             return;
         };
         let mut subscribing = self.work().subscribing.swap_remove(place);
-        if let Initiator::Command(_) = subscribing.initiator {
+        if let Initiator::Request(_) = subscribing.initiator {
             self.asked = self.asked.saturating_sub(1);
         }
         let waiting = std::mem::take(&mut subscribing.waiting);
@@ -248,7 +248,7 @@ impl Session {
         let end_with = subscribing.end_with.take();
         match result {
             Err(error) => match subscribing.initiator {
-                Initiator::Command(id) => context.refuse(id, error),
+                Initiator::Request(id) => context.refuse(id, error),
                 Initiator::Connect => self.connect_subscribed(context, &topic, Err(error)),
                 Initiator::Api(completion) => (completion.0)(error),
             },
@@ -256,7 +256,7 @@ impl Session {
                 self.add_subscription(context, &topic, &subscribing, membership);
                 let (initiator, subscribed) = subscribing.into_subscribed(start);
                 match initiator {
-                    Initiator::Command(id) => context.reply(id, Outcome::Subscribed(subscribed)),
+                    Initiator::Request(id) => context.reply(id, Outcome::Subscribed(subscribed)),
                     Initiator::Connect => self.connect_subscribed(context, &topic, Ok(subscribed)),
                     Initiator::Api(_) => push_subscribed(context, &topic, subscribed),
                 }
@@ -348,7 +348,7 @@ fn traits(
         joins: join_leave && (force_joins || wishes_joins),
         positioned,
         recoverable,
-        server_side: !matches!(initiator, Initiator::Command(_)),
+        server_side: !matches!(initiator, Initiator::Request(_)),
         slow: if is_gapless { SlowPolicy::Close } else { namespace.slow_policy },
     }
 }

@@ -113,7 +113,7 @@ fn a_publish_is_answered() {
     let (mut shard, client) = connected(open());
     let command = r#"{"id":2,"publish":{"channel":"news","data":{"a": 1}}}"#;
     shard.check(client, command, &[r#"news: publish #2 {"a": 1} by 42"#]);
-    let published = |result| Answer::Published { command: 2, result };
+    let published = |result| Answer::Published { id: 2, result };
     assert_eq!(shard.answer(client, published(Ok(()))), [r#"{"id":2,"publish":{}}"#]);
     assert_eq!(
         shard.answer(client, published(Err(RequestError::TooManyRequests))),
@@ -141,7 +141,7 @@ fn presence_is_answered() {
         subscription: "7".into(),
         ..info("42", "00000000-0000-4000-8000-000000000001")
     };
-    let presence = |result| Answer::Presence { command: 2, result };
+    let presence = |result| Answer::Presence { id: 2, result };
     assert_eq!(
         shard.answer(client, presence(Ok(vec![Arc::new(somebody)]))),
         [concat!(
@@ -160,7 +160,7 @@ fn presence_is_answered() {
 fn presence_stats_are_answered() {
     let (mut shard, client) = connected(open());
     shard.check(client, r#"{"id":2,"presence_stats":{"channel":"news"}}"#, &["news: presence_stats #2"]);
-    let stats = |result| Answer::PresenceStats { command: 2, result };
+    let stats = |result| Answer::PresenceStats { id: 2, result };
     for ((clients, users), expected) in [
         ((3, 2), r#"{"id":2,"presence_stats":{"num_clients":3,"num_users":2}}"#),
         ((0, 0), r#"{"id":2,"presence_stats":{"num_clients":0,"num_users":0}}"#),
@@ -225,7 +225,7 @@ fn nothing_comes_before_the_beginning() {
 fn history_is_answered() {
     let (mut shard, client) = connected(open());
     shard.check(client, r#"{"id":2,"history":{"channel":"news","limit":1}}"#, &["news: history #2 limit 1"]);
-    let history = |result| Answer::History { command: 2, result };
+    let history = |result| Answer::History { id: 2, result };
     let publication = Publication {
         data: r#"{"a": 1}"#.into(),
         info: Some(Arc::new(info("", "00000000-0000-4000-8000-000000000009"))),

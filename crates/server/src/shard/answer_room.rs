@@ -319,17 +319,17 @@ mod tests {
         ConnectionKey { slot, generation: 1 }
     }
 
-    fn presence(command: u32) -> Question {
-        Question::new(TopicName::new("a").unwrap(), TopicRequest::Presence { command })
+    fn presence(id: u32) -> Question {
+        Question::new(TopicName::new("a").unwrap(), TopicRequest::Presence { id })
     }
 
-    fn long(command: u32) -> Question {
-        Question { is_long: true, ..presence(command) }
+    fn long(id: u32) -> Question {
+        Question { is_long: true, ..presence(id) }
     }
 
-    fn command(question: &Question) -> u32 {
+    fn id(question: &Question) -> u32 {
         match question.request {
-            TopicRequest::Presence { command } => command,
+            TopicRequest::Presence { id } => id,
             _ => panic!("not asked here"),
         }
     }
@@ -345,7 +345,7 @@ mod tests {
         let mut allowances = Vec::new();
         loop {
             while let Some((key, question, allowance)) = reads.next(|_| Some(ALONE), 0) {
-                asked.push((key.slot, command(&question)));
+                asked.push((key.slot, id(&question)));
                 let allowance = allowance.unwrap();
                 assert_eq!((allowance.bytes(), allowance.may_grow()), (SHORT_BYTES, true));
                 allowances.push((key, allowance));
@@ -366,7 +366,7 @@ mod tests {
         reads.enter(key(1), nobody(), long(1), 0);
         let (_, question, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
         let allowance = allowance.unwrap();
-        assert_eq!((command(&question), allowance.bytes(), allowance.may_grow()), (1, LONG, false));
+        assert_eq!((id(&question), allowance.bytes(), allowance.may_grow()), (1, LONG, false));
         assert!(reads.next(|_| Some(ALONE), 0).is_none());
         // The answer has come, and has to be taken first.
         reads.answered(key(1), allowance.bytes());
@@ -430,7 +430,7 @@ mod tests {
                 connection: Bytes::new(),
                 subscription: Bytes::new(),
             };
-            let request = TopicRequest::Publish { command: 2, data: data.into(), info: info.into() };
+            let request = TopicRequest::Publish { id: 2, data: data.into(), info: info.into() };
             Question::new(TopicName::new("a").unwrap(), request)
         };
         reads.enter(key(1), nobody(), publish("1"), 0);
@@ -441,14 +441,14 @@ mod tests {
         reads.answered(key(1), allowance.unwrap().bytes());
         reads.enter(key(1), nobody(), long(1), 0);
         let (_, question, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
-        assert_eq!(command(&question), 1);
+        assert_eq!(id(&question), 1);
         assert!(reads.next(|_| Some(ALONE), 0).is_none());
         reads.answered(key(1), allowance.unwrap().bytes());
         reads.queue(key(1), 0);
         let (_, question, allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
         assert!(matches!(question.request, TopicRequest::Publish { .. }) && allowance.is_none());
         let (_, question, _allowance) = reads.next(|_| Some(ALONE), 0).unwrap();
-        assert_eq!(command(&question), 3);
+        assert_eq!(id(&question), 3);
         assert!(reads.next(|_| Some(ALONE), 0).is_none());
         // It goes, and what it published is not lost.
         assert_eq!(reads.forget(key(1)).count(), 1);

@@ -52,10 +52,8 @@ impl Shard {
                     let message = UserMessage::Unregister { user: user.clone(), from: self.address(key) };
                     self.node.owner_of(&user).send(ShardMessage::User(message));
                 }
-                Effect::Topic(_, TopicRequest::Publish { command, .. })
-                    if self.node.inboxes.is_fanout_full() =>
-                {
-                    let answer = Answer::Published { command, result: Err(RequestError::TooManyRequests) };
+                Effect::Topic(_, TopicRequest::Publish { id, .. }) if self.node.inboxes.is_fanout_full() => {
+                    let answer = Answer::Published { id, result: Err(RequestError::TooManyRequests) };
                     self.with_session(slot, |session, context| session.answer(context, answer));
                 }
                 effect @ Effect::Topic(..) => self.ask_owner(key, effect),

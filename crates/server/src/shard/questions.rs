@@ -146,11 +146,11 @@ impl Shard {
         for (key, Question { topic, request, .. }) in self.reads.take_overdue(self.now.millis) {
             let error = RequestError::TooManyRequests;
             match request {
-                TopicRequest::History { command, .. } => {
-                    self.take_answer(key, Answer::History { command, result: Err(error) });
+                TopicRequest::History { id, .. } => {
+                    self.take_answer(key, Answer::History { id, result: Err(error) });
                 }
-                TopicRequest::Presence { command } => {
-                    self.take_answer(key, Answer::Presence { command, result: Err(error) });
+                TopicRequest::Presence { id } => {
+                    self.take_answer(key, Answer::Presence { id, result: Err(error) });
                 }
                 request => {
                     let owner = self.node.owner_of(topic.as_str());

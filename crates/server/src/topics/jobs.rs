@@ -46,19 +46,17 @@ pub(super) struct SubscribeJob {
 /// A read for a client's command.
 #[derive(Debug)]
 pub(super) enum ReadJob {
-    Presence { command: u32 },
-    PresenceStats { command: u32 },
-    History { command: u32, limit: usize, since: Option<StreamPosition>, reverse: bool },
+    Presence { id: u32 },
+    PresenceStats { id: u32 },
+    History { id: u32, limit: usize, since: Option<StreamPosition>, reverse: bool },
 }
 
 impl From<ReadJob> for TopicRequest {
     fn from(job: ReadJob) -> Self {
         match job {
-            ReadJob::Presence { command } => Self::Presence { command },
-            ReadJob::PresenceStats { command } => Self::PresenceStats { command },
-            ReadJob::History { command, limit, since, reverse } => {
-                Self::History { command, limit, since, reverse }
-            }
+            ReadJob::Presence { id } => Self::Presence { id },
+            ReadJob::PresenceStats { id } => Self::PresenceStats { id },
+            ReadJob::History { id, limit, since, reverse } => Self::History { id, limit, since, reverse },
         }
     }
 }
@@ -139,8 +137,8 @@ impl Topics {
 
     pub(super) fn tell(&self, publisher: PublishCaller, result: Result<Published, RequestError>) {
         match publisher {
-            PublishCaller::Client(address, command) => {
-                self.send_answer(address, Answer::Published { command, result: result.map(|_| ()) }, None);
+            PublishCaller::Client(address, id) => {
+                self.send_answer(address, Answer::Published { id, result: result.map(|_| ()) }, None);
             }
             PublishCaller::Backend(reply) => {
                 // A caller that has gone needs no answer.
@@ -158,23 +156,23 @@ impl Topics {
     ) {
         let bytes_max = bytes_max(allowance.as_ref());
         let (answer, is_too_long) = match &read {
-            ReadJob::Presence { command } => {
+            ReadJob::Presence { id } => {
                 let result = self.presence(name, bytes_max).await;
                 let is_too_long = matches!(result, Err(RequestError::LimitExceeded));
-                (Answer::Presence { command: *command, result }, is_too_long)
+                (Answer::Presence { id: *id, result }, is_too_long)
             }
-            ReadJob::PresenceStats { command } => {
+            ReadJob::PresenceStats { id } => {
                 let stats = self.engine.presence_stats(name).await.map_err(error);
                 let result = stats.map(|stats| (stats.clients, stats.users));
-                (Answer::PresenceStats { command: *command, result }, false)
+                (Answer::PresenceStats { id: *id, result }, false)
             }
-            ReadJob::History { command, limit, since, reverse } => {
+            ReadJob::History { id, limit, since, reverse } => {
                 let limit = ReadLimit { publications: *limit, bytes: bytes_max };
                 let query = HistoryCall { limit, since: since.clone(), reverse: *reverse };
                 let result = self.history(name, query).await;
                 let is_cut = result.as_ref().is_ok_and(|page| page.is_cut || page_bytes(page) > bytes_max);
                 let result = result.map(|HistoryPage { top, publications, .. }| (top, publications));
-                (Answer::History { command: *command, result }, is_cut)
+                (Answer::History { id: *id, result }, is_cut)
             }
         };
         match allowance {

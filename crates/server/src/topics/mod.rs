@@ -154,8 +154,8 @@ impl Topics {
         allowance: Option<ReadAllowance>,
     ) {
         let job = match request {
-            TopicRequest::Publish { command, data, info } => {
-                let publisher = PublishCaller::Client(from, command);
+            TopicRequest::Publish { id, data, info } => {
+                let publisher = PublishCaller::Client(from, id);
                 return match self.history_of(&topic) {
                     Ok(history) => {
                         let publish =
@@ -170,12 +170,10 @@ impl Topics {
             }
             TopicRequest::Unsubscribe { membership } => Job::Unsubscribe(from, membership),
             TopicRequest::UpdatePresence { info, join_leave } => Job::UpdatePresence(info, join_leave),
-            TopicRequest::Presence { command } => Job::Read(from, ReadJob::Presence { command }, allowance),
-            TopicRequest::PresenceStats { command } => {
-                Job::Read(from, ReadJob::PresenceStats { command }, allowance)
-            }
-            TopicRequest::History { command, limit, since, reverse } => {
-                Job::Read(from, ReadJob::History { command, limit, since, reverse }, allowance)
+            TopicRequest::Presence { id } => Job::Read(from, ReadJob::Presence { id }, allowance),
+            TopicRequest::PresenceStats { id } => Job::Read(from, ReadJob::PresenceStats { id }, allowance),
+            TopicRequest::History { id, limit, since, reverse } => {
+                Job::Read(from, ReadJob::History { id, limit, since, reverse }, allowance)
             }
         };
         self.enqueue(topic, job);

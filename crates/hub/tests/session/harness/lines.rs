@@ -101,14 +101,14 @@ fn request_line(request: &TopicRequest) -> String {
         }
         TopicRequest::Unsubscribe { membership } => format!("unsubscribe{}", member(membership)),
         TopicRequest::UpdatePresence { info, .. } => format!("update_presence of {}", who(info)),
-        TopicRequest::Publish { command, data, info } => {
-            format!("publish #{command} {} by {}", text(data), who(info))
+        TopicRequest::Publish { id, data, info } => {
+            format!("publish #{id} {} by {}", text(data), who(info))
         }
-        TopicRequest::Presence { command } => format!("presence #{command}"),
-        TopicRequest::PresenceStats { command } => format!("presence_stats #{command}"),
-        TopicRequest::History { command, limit, since, reverse } => {
+        TopicRequest::Presence { id } => format!("presence #{id}"),
+        TopicRequest::PresenceStats { id } => format!("presence_stats #{id}"),
+        TopicRequest::History { id, limit, since, reverse } => {
             let since = since.as_ref().map(|since| format!(" since {}", at(since))).unwrap_or_default();
-            format!("history #{command} limit {limit}{since}{}", if *reverse { " reverse" } else { "" })
+            format!("history #{id} limit {limit}{since}{}", if *reverse { " reverse" } else { "" })
         }
     }
 }

@@ -251,11 +251,11 @@ impl World {
             TopicRequest::Unsubscribe { .. } => {
                 assert!(owner.members.remove(&client), "client {client} leaves {topic} once");
             }
-            TopicRequest::Publish { command, .. } => {
+            TopicRequest::Publish { id, .. } => {
                 assert!(owner.members.contains(&client), "only subscribers may publish to {topic}");
-                let before = owner.published.insert(client, command);
-                assert!(before < Some(command), "publications keep their order");
-                owner.answers.push_back((client, Answer::Published { command, result: Ok(()) }));
+                let before = owner.published.insert(client, id);
+                assert!(before < Some(id), "publications keep their order");
+                owner.answers.push_back((client, Answer::Published { id, result: Ok(()) }));
             }
             other => panic!("nobody said this: {other:?}"),
         }
