@@ -167,7 +167,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// It is what a publish, presence or history command waits for.
+    /// It is what a publish, presence or history request waits for.
     pub fn is_to_request(&self) -> bool {
         !matches!(self, Self::Registered(_) | Self::Subscribed { .. })
     }

@@ -21,14 +21,14 @@ pub struct ClientSettings {
     pub subscriptions_max: usize,
     /// Bytes that wait for one slow client before it is closed with 3008; see [`crate::queue::Queue`].
     pub queue_bytes_max: usize,
-    /// Commands of one client that wait for an earlier answer before it is closed with 3013.
+    /// Requests of one client that wait for an earlier answer before it is closed with 3013.
     pub pending_commands_max: usize,
-    /// Commands of one client in a second, on average; more are answered error 111. 0 sets no limit.
+    /// Requests of one client in a second, on average; more are answered error 111. 0 sets no limit.
     pub commands_per_second_max: u32,
-    /// Commands of one user in a second, on average, by all of its clients on one shard; more are answered error 111. 0
+    /// Requests of one user in a second, on average, by all of its clients on one shard; more are answered error 111. 0
     /// sets no limit.
     pub user_commands_per_second_max: u32,
-    /// Commands that a client, or a user, may give at once after it was quiet. At least 1.
+    /// Requests that a client, or a user, may make at once after it was quiet. At least 1.
     pub commands_burst_max: u32,
     /// Publications in one history result.
     pub history_page_max: usize,

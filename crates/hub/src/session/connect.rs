@@ -1,4 +1,4 @@
-//! The connect command: who the client is, and which topics the server subscribes it to before it answers.
+//! The connect request: who the client is, and which topics the server subscribes it to before it answers.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
@@ -19,7 +19,7 @@ use crate::effect::Effect;
 use crate::permission::may_subscribe;
 use crate::{ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TopicGrant};
 
-/// A connect command whose answer is being put together.
+/// A connect request whose answer is being put together.
 #[derive(Debug)]
 pub(super) struct Connecting {
     id: u32,

@@ -1,7 +1,7 @@
-//! One client's session: which commands it may give, what it is subscribed to, when it is due for something.
+//! One client's session: which requests it may make, what it is subscribed to, when it is due for something.
 //!
-//! Pure rules: commands, answers and the time come in, effects go out. Replies of one topic keep their order:
-//! while a subscribe is on its way to the topic's owner, later commands for that topic wait behind it.
+//! Pure rules: requests, answers and the time come in, effects go out. Replies of one topic keep their order:
+//! while a subscribe is on its way to the topic's owner, later requests for that topic wait behind it.
 
 mod connect;
 mod control;
@@ -85,7 +85,7 @@ impl<'a> Context<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Waits for the connect command.
+    /// Waits for the connect request.
     Fresh,
     /// Waits for answers that the connect reply needs.
     Connecting,
@@ -103,21 +103,21 @@ pub struct Session {
     subscriptions: Subscriptions,
     work: Option<Box<Work>>,
     timing: Timing,
-    /// Commands that a topic's owner has not answered yet.
+    /// Requests that a topic's owner has not answered yet.
     asked: u16,
     /// A fingerprint of the connection token's grants, by which a new token that grants something else is noticed.
     grants: u64,
     phase: Phase,
     mode: TransportMode,
-    /// Commands since the last ping, as far as no bucket counts them.
+    /// Requests since the last ping, as far as no bucket counts them.
     uncounted: u8,
 }
 
 impl Session {
-    /// Commands of one client that topics' owners work on at the same time.
+    /// Requests of one client that topics' owners work on at the same time.
     const ASKED_MAX: u16 = 16;
 
-    /// Bytes of commands that wait for an earlier one, from which on no further command is to be given to the session.
+    /// Bytes of requests that wait for an earlier one, from which on no further request is to be given to the session.
     const WAITING_BYTES_MAX: usize = 64 << 10;
 
     pub fn new(client: ClientId, mode: TransportMode, settings: &ClientSettings, now: Now) -> Self {
@@ -171,18 +171,18 @@ impl Session {
         self.subscriptions.len()
     }
 
-    /// As many commands as may be are with topics' owners: further ones had better wait, so that a client has no
+    /// As many requests as may be are with topics' owners: further ones had better wait, so that a client has no
     /// more than a few answers made for it before it has read any.
     pub fn is_busy(&self) -> bool {
         self.asked >= Self::ASKED_MAX || self.waiting_bytes() >= Self::WAITING_BYTES_MAX
     }
 
-    /// Bytes of commands that wait for an earlier one to be answered.
+    /// Bytes of requests that wait for an earlier one to be answered.
     pub fn waiting_bytes(&self) -> usize {
         self.work.as_ref().map_or(0, |work| work.waiting_bytes)
     }
 
-    /// There is an answer that further commands may have to wait for.
+    /// There is an answer that further requests may have to wait for.
     pub fn lets_commands_wait(&self) -> bool {
         self.work.as_ref().is_some_and(|work| work.connecting.is_some() || !work.subscribing.is_empty())
     }
@@ -325,7 +325,7 @@ impl Session {
         }
     }
 
-    /// Sends a command on to the owner of its topic.
+    /// Sends a request on to the owner of its topic.
     fn ask(&mut self, context: &mut Context<'_>, topic: TopicName, request: TopicRequest) {
         self.asked = self.asked.saturating_add(1);
         context.effects.push(Effect::Topic(topic, request));

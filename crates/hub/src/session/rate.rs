@@ -1,7 +1,7 @@
-//! The rate at which a client, and where that is set a user, may give commands. A token bucket, in memory that only
-//! those have who give many.
+//! The rate at which a client, and where that is set a user, may make requests. A token bucket, in memory that only
+//! those have who make many.
 //!
-//! The first commands between two pings are not counted one by one, so a client that gives a few has no bucket. When
+//! The first requests between two pings are not counted one by one, so a client that makes a few has no bucket. When
 //! counting begins they are charged as if all of them had just come.
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use fanwire_protocol::capacity::GiveBack;
 
 use super::{Context, Now, Session};
 
-/// Commands between two pings for which no bucket is kept.
+/// Requests between two pings for which no bucket is kept.
 const UNCOUNTED_MAX: u64 = 64;
 
 /// A token bucket as the moment at which it is full again.
@@ -26,7 +26,7 @@ struct RateLimit {
     burst: u64,
 }
 
-/// The buckets of a shard's users, where `user_commands_per_second_max` is set: of those who gave commands lately.
+/// The buckets of a shard's users, where `user_commands_per_second_max` is set: of those who made requests lately.
 #[derive(Debug, Default)]
 pub struct UserRates(HashMap<Box<str>, Bucket>);
 
@@ -70,7 +70,7 @@ impl UserRates {
 }
 
 impl Session {
-    /// Takes a token for one command. `false`: there is none left, and the command is to be refused.
+    /// Takes a token for one request. `false`: there is none left, and the request is to be refused.
     pub(super) fn may_request(&mut self, context: &mut Context<'_>) -> bool {
         self.has_token(context) && self.user_has_token(context)
     }
@@ -103,7 +103,7 @@ impl Session {
         limit.per_second == 0 || user.is_empty() || context.user_rates.take(user, context.now, limit)
     }
 
-    /// Frees the bucket of a client that has not given many commands lately.
+    /// Frees the bucket of a client that has not made many requests lately.
     pub(super) fn rest_bucket(&mut self, context: &Context<'_>) {
         let now = nanos(context.now);
         if let Some(work) = &mut self.work {

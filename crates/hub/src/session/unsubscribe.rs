@@ -1,4 +1,4 @@
-//! Ending a subscription: by the client's command, by the server, or with the connection.
+//! Ending a subscription: by the client's request, by the server, or with the connection.
 
 use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::{CloseReason, Unsubscribed};

@@ -17,7 +17,7 @@ pub(super) struct Work {
     pub(super) subscribing: Vec<Subscribing>,
     /// Bytes of the requests that wait here.
     pub(super) waiting_bytes: usize,
-    /// Set while the client has given many commands lately.
+    /// Set while the client has made many requests lately.
     pub(super) bucket: Option<Bucket>,
 }
 

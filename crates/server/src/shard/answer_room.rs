@@ -55,9 +55,9 @@ struct Busy {
     on_their_way: usize,
     /// Questions that were asked and not answered.
     asked: usize,
-    /// One of them is a command that reads: replies keep their order, so no other command is asked meanwhile.
+    /// One of them is a request that reads: replies keep their order, so no other request is asked meanwhile.
     reads_alone: bool,
-    /// Questions that were not asked yet, and the commands that came behind one that reads.
+    /// Questions that were not asked yet, and the requests that came behind one that reads.
     waiting: VecDeque<Question>,
     /// It is in one of the queues.
     is_queued: bool,
@@ -248,7 +248,7 @@ impl Reads {
         waiting.into_iter().filter(|question| !question.request.is_read())
     }
 
-    /// A command of the connection that reads is not answered, or something else waits.
+    /// A request of the connection that reads is not answered, or something else waits.
     pub(super) fn holds_up(&self, key: ConnectionKey) -> bool {
         self.busy.get(&key).is_some_and(|busy| busy.reads_alone || !busy.waiting.is_empty())
     }

@@ -126,7 +126,7 @@ pub(super) enum Role {
 pub(super) struct Bounds {
     /// Bytes of replies.
     pub(super) replied_bytes_max: usize,
-    /// No further command may wait for an earlier one.
+    /// No further request may wait for an earlier one.
     pub(super) waiting_is_full: bool,
 }
 

@@ -68,14 +68,14 @@ const REPLY_BYTES_PER_TURN: usize = 256 * 1024;
 /// Sockets read in one turn, each once, so that fan-out and timers get theirs.
 const READS_PER_TURN: usize = 128;
 
-/// Bytes read in one turn: some thousands of the smallest commands.
+/// Bytes read in one turn: some thousands of the smallest requests.
 const READ_BYTES_PER_TURN: usize = 256 * 1024;
 
-/// Time for reading in one turn, and for what follows from it: commands, signatures, decryption and inflation. At least one
+/// Time for reading in one turn, and for what follows from it: requests, signatures, decryption and inflation. At least one
 /// connection that has just become readable is read, and one that goes on.
 const READ_TIME_PER_TURN: Duration = Duration::from_millis(2);
 
-/// Time for one connection in it, checked after each command and message: some hundred plain commands, or two or three
+/// Time for one connection in it, checked after each request and message: some hundred plain requests, or two or three
 /// signatures.
 const READ_TIME_PER_CONNECTION: Duration = Duration::from_micros(250);
 
@@ -125,7 +125,7 @@ pub(crate) struct Shard {
     queued_bytes: usize,
     reads: Reads,
     watched: WatchedClients,
-    /// Bytes of commands that wait for earlier ones of their clients.
+    /// Bytes of requests that wait for earlier ones of their clients.
     waiting_bytes: usize,
     /// It was more than may be, and connections may have been left unread for that.
     waiting_was_full: bool,

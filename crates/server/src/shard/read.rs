@@ -16,7 +16,7 @@ use super::{
     READ_BYTES, READ_BYTES_PER_TURN, READ_TIME_PER_CONNECTION, READ_TIME_PER_TURN, READS_PER_TURN, Shard,
 };
 
-/// Commands of all clients of a shard that wait for an earlier one of theirs, in bytes, before nothing more is read from
+/// Requests of all clients of a shard that wait for an earlier one of theirs, in bytes, before nothing more is read from
 /// a client that would let one wait.
 pub(super) const WAITING_BYTES_MAX: usize = 8 << 20;
 

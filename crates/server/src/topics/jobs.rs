@@ -43,7 +43,7 @@ pub(super) struct SubscribeJob {
     pub allowance: Option<ReadAllowance>,
 }
 
-/// A read for a client's command.
+/// A read for a client's request.
 #[derive(Debug)]
 pub(super) enum ReadJob {
     Presence { id: u32 },
