@@ -32,7 +32,7 @@ const PATIENCE_MILLIS: u64 = 5000;
 const PRESSURE_MILLIS: u64 = 1000;
 
 #[derive(Debug)]
-pub(super) struct Reads {
+pub(super) struct AnswerRoom {
     bytes_max: usize,
     /// Of one history or presence answer.
     answer_bytes_max: usize,
@@ -98,7 +98,7 @@ pub(super) struct ReadBudget {
     pub(super) recovered: usize,
 }
 
-impl Reads {
+impl AnswerRoom {
     pub(super) fn new(settings: &ClientSettings) -> Self {
         let &ClientSettings { answer_bytes_max, recovery_bytes_max, .. } = settings;
         let longest = answer_bytes_max.max(recovery_bytes_max);
@@ -302,13 +302,13 @@ mod tests {
     const LONG: usize = 1 << 20;
     const ALONE: ReadBudget = ReadBudget { unread: 0, unread_max: 512 << 10, recovered: 0 };
 
-    fn reads() -> Reads {
+    fn reads() -> AnswerRoom {
         let settings = ClientSettings {
             answer_bytes_max: LONG,
             recovery_bytes_max: 4 * LONG,
             ..ClientSettings::default()
         };
-        Reads::new(&settings)
+        AnswerRoom::new(&settings)
     }
 
     fn nobody() -> User {

@@ -49,7 +49,7 @@ use crate::request_budget::RequestBudget;
 use crate::topics::Topics;
 use crate::transport::Adopted;
 use crate::users::Users;
-use answer_room::Reads;
+use answer_room::AnswerRoom;
 use connection::{Connection, Role};
 use drain_schedule::DrainSchedule;
 use fanout::{Groups, KindShare, KindShares};
@@ -123,7 +123,7 @@ pub(crate) struct Shard {
     now: Now,
     generation: u32,
     queued_bytes: usize,
-    reads: Reads,
+    reads: AnswerRoom,
     watched: WatchedClients,
     /// Bytes of requests that wait for earlier ones of their clients.
     waiting_bytes: usize,
@@ -168,7 +168,7 @@ impl Shard {
             now: node.now(),
             generation: 0,
             queued_bytes: 0,
-            reads: Reads::new(&settings.client),
+            reads: AnswerRoom::new(&settings.client),
             watched: WatchedClients::default(),
             waiting_bytes: 0,
             waiting_was_full: false,
