@@ -113,8 +113,8 @@ impl Shard {
             return;
         }
         let bytes = start.recovered.iter().flatten().map(|publication| publication.answer_bytes()).sum();
-        let held = connection.replied_bytes as usize;
-        if bytes > 0 && held + bytes > self.node.settings.client.recovery_bytes_max {
+        let before = connection.replied_bytes as usize;
+        if bytes > 0 && before + bytes > self.node.settings.client.recovery_bytes_max {
             start.recovered = None;
             self.counters.recoveries_too_long.add(1);
         } else {
