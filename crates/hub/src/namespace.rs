@@ -1,4 +1,4 @@
-//! Which options a topic has: the rules of its name, and the namespace it belongs to.
+//! The options of topics: the rules of their names, and the namespaces they belong to.
 //!
 //! Built once from the configuration and never changed; looking a topic up allocates nothing.
 

@@ -1,4 +1,4 @@
-//! Which of a shard's connections are subscribed to which topic.
+//! The subscribers of each topic among a shard's connections.
 //!
 //! A topic is here exactly as long as it has a subscriber on the shard. A subscription and its place in the
 //! topic's list point at each other, so joining and leaving cost the same in a topic of two and of a million.

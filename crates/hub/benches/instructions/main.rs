@@ -1,4 +1,4 @@
-//! What fan-out and sessions cost in instructions; see `harness`.
+//! The cost of fan-out and sessions in instructions; see `harness`.
 
 mod fanout;
 #[path = "../../../protocol/benches/instructions/harness.rs"]

@@ -69,7 +69,7 @@ fn ping(rounds: u64) -> u64 {
     })
 }
 
-/// What sessions work with, and the effects of the last input.
+/// The things that sessions work with, and the effects of the last input.
 struct Shard {
     settings: ClientSettings,
     topics: Namespaces,

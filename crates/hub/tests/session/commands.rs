@@ -175,7 +175,7 @@ fn commands_that_wait_are_bounded() {
     shard.check(client, command, &["unregister 42", "close 3013 too many requests"]);
 }
 
-/// What waits is bounded in bytes as well: beyond it the session wants nothing more, until there is an answer.
+/// Waiting requests are bounded in bytes as well: beyond that the session wants nothing more, until there is an answer.
 #[test]
 fn commands_that_wait_are_bounded_in_bytes() {
     const COMMANDS: usize = 7;

@@ -1,4 +1,4 @@
-//! What a topic's name means: its namespace, its users, its mark of privacy, in every command that has a topic.
+//! The meaning of a topic's name: its namespace, its users, its mark of privacy, in every command that has a topic.
 
 use fanwire_hub::{NameRules, Namespace, Namespaces};
 use regex::Regex;

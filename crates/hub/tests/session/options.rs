@@ -1,4 +1,4 @@
-//! What a subscription is and gets: the namespace's options, a token's overrides on top, then the wishes that
+//! The properties of a subscription: the namespace's options, a token's overrides on top, then the wishes that
 //! the namespace grants.
 
 use fanwire_hub::registry::{Subscriber, SubscriberKind};
@@ -186,7 +186,7 @@ fn an_anonymous_client_s_wishes_need_the_option_for_anonymous_clients() {
     }
 }
 
-/// What becomes of publications for which a subscriber of such a namespace is too slow.
+/// Returns the treatment of publications for which a subscriber of such a namespace is too slow.
 fn slow_policy(namespace: Namespace, overrides: Overrides, wishes: &str) -> SlowPolicy {
     let mut shard = TestShard::new(namespace, []);
     let options = GrantOptions { overrides, ..GrantOptions::default() };

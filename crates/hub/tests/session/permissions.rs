@@ -1,4 +1,4 @@
-//! Who may do what: every combination of the `allow_*` options with every kind of client, against the rule as
+//! Permissions: every combination of the `allow_*` options with every kind of client, against the rule as
 //! the protocol's description words it.
 
 use fanwire_hub::{HistoryBounds, Namespace};
@@ -156,7 +156,7 @@ fn a_subscription_opens_a_topic_whoever_it_names() {
     }
 }
 
-/// Whether `token` may subscribe to `topic` without a subscription token.
+/// Returns the outcome when `token` subscribes to `topic` without a subscription token.
 fn subscribing(topic: &str, token: &str, namespace: &Namespace, insecure: bool) -> Outcome {
     let mut shard = TestShard::new(namespace.clone(), []);
     shard.settings.insecure = insecure;

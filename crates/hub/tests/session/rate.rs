@@ -1,4 +1,4 @@
-//! How fast a client may give commands: exactly as many as the bucket has, and each refusal is an answer in its place.
+//! The rate of a client's commands: exactly as many as the bucket has, and each refusal is an answer in its place.
 
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ fn recoverable(mode: RecoveryMode) -> Namespace {
     }
 }
 
-/// What the owner is asked after `request`, and the fields of the result that its answer leads to.
+/// Checks the question to the owner after `request`, and the fields of the result that its answer leads to.
 #[track_caller]
 fn check(namespace: &Namespace, request: &str, asked: &str, start: SubscriptionStart, result: &str) {
     let mut shard = TestShard::new(namespace.clone(), []);

@@ -21,7 +21,7 @@ fn shard() -> TestShard {
     TestShard::new(open, [closed, lower])
 }
 
-/// What comes of a subscribe command of user 42, who is subscribed to `there` and on the way to `soon`.
+/// Checks a subscribe command of user 42, who is subscribed to `there` and on the way to `soon`.
 #[track_caller]
 fn check(request: &str, expected: Outcome) {
     let mut shard = shard();

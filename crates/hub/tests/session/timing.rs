@@ -1,4 +1,4 @@
-//! What is due when: pings and missing pongs, stale and expired connections, expired subscriptions.
+//! The times at which things are due: pings and missing pongs, stale and expired connections, expired subscriptions.
 
 use std::time::Duration;
 

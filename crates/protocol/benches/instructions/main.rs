@@ -1,4 +1,4 @@
-//! What codec and parser cost in instructions; see `harness`.
+//! The cost of codec and parser in instructions; see `harness`.
 
 mod codec;
 mod harness;

@@ -56,7 +56,7 @@ const FINAL_PING: u8 = FINAL | Opcode::Ping as u8;
 const SMALL_FRAMES: usize = 64;
 const SMALL_BYTES: usize = 40;
 const LARGE_BYTES: usize = 16 * 1024;
-/// What Ethernet carries of a stream at once. It ends inside a character of three bytes.
+/// The bytes of a stream that Ethernet carries at once. They end inside a character of three bytes.
 const SEGMENT_BYTES: usize = 1_448;
 
 /// Reads the same bytes in each round, at most so many at once.

@@ -284,7 +284,7 @@ impl Reader {
     }
 }
 
-/// Whatever of the stream is incomplete.
+/// The incomplete part of the stream.
 #[derive(Debug, Default)]
 struct Partial {
     header: HeaderInPieces,

@@ -47,7 +47,7 @@ pub(super) fn line(effect: &Effect) -> Option<String> {
     })
 }
 
-/// What the lines come to.
+/// Returns the outcome that the lines come to.
 pub(super) fn outcome(lines: &[String]) -> Outcome {
     let last = lines.last().expect("every command leads to something");
     if let Some(code) = last.strip_prefix("close ") {

@@ -52,7 +52,7 @@ pub(crate) struct TestShard {
     asked: Vec<(u32, TopicName, Membership)>,
 }
 
-/// What a command leads to, for tables.
+/// The outcome of a command, for tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Error(u32),
@@ -124,7 +124,7 @@ impl TestShard {
         assert_eq!(self.say(client, frame), expected, "{frame}");
     }
 
-    /// What one command, given without its id, leads to.
+    /// Returns the outcome of one command, given without its id.
     pub(crate) fn outcome(&mut self, client: u32, command: &str) -> Outcome {
         let lines = self.say(client, &format!(r#"{{"id":7,{command}}}"#));
         lines::outcome(&lines)

@@ -23,7 +23,7 @@ impl Tokens {
     }
 }
 
-/// What a plain connection token of a user says.
+/// The claims of a plain connection token of a user.
 pub(crate) fn user(user: &str) -> ConnectionClaims {
     ConnectionClaims { user: user.into(), expiry: Expiry::Never, info: Bytes::new(), topics: Vec::new() }
 }
@@ -33,7 +33,7 @@ pub(crate) fn grant(topic: &str) -> TopicGrant {
     TopicGrant { topic: topic.into(), options: GrantOptions::default() }
 }
 
-/// What a plain subscription token of user 42 says.
+/// The claims of a plain subscription token of user 42.
 pub(crate) fn to(topic: &str) -> SubscriptionClaims {
     SubscriptionClaims {
         user: "42".into(),

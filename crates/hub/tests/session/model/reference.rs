@@ -1,4 +1,4 @@
-//! What one client can conclude from what it said and what it was told: the reference.
+//! The reference: what one client can conclude from what it said and what it was told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,7 @@ struct Said {
 pub(super) struct Reference {
     pub(super) standing: Standing,
     pub(super) subscriptions_max: usize,
-    /// What it was told that it is subscribed to.
+    /// The topics that it was told it is subscribed to.
     pub(super) topics: BTreeSet<String>,
     /// Subscriptions that a topic's owner was asked for, and whose answers have not arrived.
     on_their_way: BTreeSet<String>,

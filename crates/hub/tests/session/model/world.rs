@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    /// What holds at every moment.
+    /// Checks the rules that hold at every moment.
     pub(super) fn check(&self) {
         let registry = self.registry();
         let counted: usize =
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    /// When the last has left, nothing is left.
+    /// Checks that nothing is left when the last has left.
     pub(super) fn everybody_leaves(&mut self) {
         while let Some(client) = self.pick(0) {
             self.leave(client);
