@@ -154,7 +154,7 @@ fn a_client_that_leaves_gives_everything_back() {
     shard.check(other, SUBSCRIBE, &["news: subscribe 43"]);
     assert_eq!(shard.end(other), ["unregister 43"]);
     assert_eq!(shard.subscribed(other, "news", Err(RequestError::Internal)), [""; 0]);
-    assert_eq!(shard.answer(other, Answer::Published { command: 2, result: Ok(()) }), [""; 0]);
+    assert_eq!(shard.answer(other, Answer::Published { id: 2, result: Ok(()) }), [""; 0]);
 }
 
 #[test]

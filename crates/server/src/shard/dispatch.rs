@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use fanwire_broker::Event;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
-use fanwire_hub::session::Session;
 use fanwire_protocol::reason::CloseReason;
 
 use super::Shard;

@@ -136,7 +136,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         self.reads.replied -= std::mem::take(&mut connection.replied_bytes) as usize;
         let key = connection.key(slot);
-        self.holders.remove(&key);
+        self.watched.remove(&key);
         self.reads.queue(key, self.now.millis);
     }
 
