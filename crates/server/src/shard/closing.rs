@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{Close, CloseReason};
 
-use super::connection::{Peer, Role};
+use super::connection::{CloseProgress, Role};
 use super::{CLOSE_PATIENCE, Shard};
 
 impl Shard {
@@ -36,18 +36,18 @@ impl Shard {
             None => wire.goodbye(&close),
         };
         self.send(slot, goodbye);
-        self.start_closing(slot, Peer::MayFollow, Some(close.reason));
+        self.start_closing(slot, CloseProgress::MayFollow, Some(close.reason));
     }
 
     /// Ends the session, and the connection with the response that refuses it.
     pub(super) fn refuse(&mut self, slot: u32, response: Bytes) {
         self.end(slot);
         self.send(slot, response);
-        self.start_closing(slot, Peer::MayFollow, None);
+        self.start_closing(slot, CloseProgress::MayFollow, None);
     }
 
     /// Takes nothing more from the connection. `reason` is the server's, if it was the server who closed.
-    pub(super) fn start_closing(&mut self, slot: u32, peer: Peer, reason: Option<CloseReason>) {
+    pub(super) fn start_closing(&mut self, slot: u32, peer: CloseProgress, reason: Option<CloseReason>) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let code = reason.map_or(u32::MAX, |reason| codes::close_number(reason).into());
         self.counters.connections_closed.count(code);
@@ -79,7 +79,7 @@ impl Shard {
         if let Role::Closing { peer, .. } = connection.role
             && connection.is_flushed()
         {
-            if peer == Peer::IsDone {
+            if peer == CloseProgress::IsDone {
                 self.remove(slot);
             } else {
                 connection.socket.finish();
@@ -89,7 +89,7 @@ impl Shard {
 
     pub(super) fn remove(&mut self, slot: u32) {
         if self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. })) {
-            self.start_closing(slot, Peer::IsDone, None);
+            self.start_closing(slot, CloseProgress::IsDone, None);
         }
         let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
         self.queued_bytes -= connection.queued_bytes();
@@ -113,7 +113,7 @@ impl Shard {
         let is_open =
             self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. }));
         if is_open {
-            self.start_closing(slot, Peer::IsDone, Some(CloseReason::Slow));
+            self.start_closing(slot, CloseProgress::IsDone, Some(CloseReason::Slow));
         }
         self.remove(slot);
     }
@@ -122,7 +122,7 @@ impl Shard {
     pub(super) fn follow_close(&mut self, slot: u32, answer: Bytes) {
         self.end(slot);
         self.send(slot, answer);
-        self.start_closing(slot, Peer::IsDone, None);
+        self.start_closing(slot, CloseProgress::IsDone, None);
     }
 
     /// The peer has gone without a word, or has said all it had to say: it may still read what it asked for.

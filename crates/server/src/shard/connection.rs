@@ -118,7 +118,7 @@ pub(super) enum Role {
     Client(Session),
     /// Everything was said; what is left to be written is written, and the peer is given time to go. What it sends is
     /// read to see its end, unless it broke the framing.
-    Closing { until_millis: u64, framing: Framing, peer: Peer },
+    Closing { until_millis: u64, framing: Framing, peer: CloseProgress },
 }
 
 /// The bounds of what one client may have before it.
@@ -132,7 +132,7 @@ pub(super) struct Bounds {
 
 /// The progress of a close at the peer of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Peer {
+pub(super) enum CloseProgress {
     /// It may follow the close.
     MayFollow,
     IsDone,
@@ -466,7 +466,11 @@ mod tests {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
-        let role = Role::Closing { until_millis: u64::MAX, framing: Framing::Ignored, peer: Peer::MayFollow };
+        let role = Role::Closing {
+            until_millis: u64::MAX,
+            framing: Framing::Ignored,
+            peer: CloseProgress::MayFollow,
+        };
         (Connection::new(Socket::new(socket, None), 1, role), peer)
     }
 

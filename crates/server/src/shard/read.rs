@@ -10,7 +10,7 @@ use fanwire_protocol::request::{Malformed, Request};
 use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, Stop, close_frame, framed};
 use fanwire_protocol::wire::{ClientMessage, Framing};
 
-use super::connection::{Bounds, Connection, Peer, Role};
+use super::connection::{Bounds, CloseProgress, Connection, Role};
 use super::socket_io::Input;
 use super::{
     READ_BYTES, READ_BYTES_PER_TURN, READ_TIME_PER_CONNECTION, READ_TIME_PER_TURN, READS_PER_TURN, Shard,
@@ -249,7 +249,7 @@ impl Shard {
         };
         match (&mut connection.role, message) {
             (Role::Closing { peer, .. }, Message::Close(_)) => {
-                *peer = Peer::IsDone;
+                *peer = CloseProgress::IsDone;
                 self.remove_if_done(slot);
                 return ControlFlow::Break(Stop::End);
             }
