@@ -322,7 +322,7 @@ impl Acceptor {
         let Some(opening) = opened.take() else { return stream.end().await };
         let (socket, tls) = stream.into_parts();
         match socket.into_std() {
-            Ok(socket) => gate.adopt(Adopted { socket, session: tls, early: parts.read_buf, opening }),
+            Ok(socket) => gate.adopt(Adopted { socket, tls, early: parts.read_buf, opening }),
             Err(error) => tracing::debug!(%error, "a socket could not be taken back"),
         }
     }

@@ -15,7 +15,7 @@ use crate::transport::{Adopted, Head, Opening};
 impl Shard {
     /// Takes a socket for its life.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, session, early, opening } = adopted;
+        let Adopted { socket, tls, early, opening } = adopted;
         let Opening { head, mode, first, deflate, permit } = opening;
         let wire = mode.wire;
         if !wire.reads()
@@ -25,7 +25,7 @@ impl Shard {
             // A client that is not read answers no ping: only the kernel can tell that it has vanished.
             tracing::debug!(%error, "a client that vanishes will be noticed late");
         }
-        let socket = socket::Socket::new(socket, session);
+        let socket = socket::Socket::new(socket, tls);
         let session = Session::new(ClientId(Uuid::new_v4()), mode, &self.node.settings.client, self.now);
         let client = session.client();
         self.generation = self.generation.wrapping_add(1);

@@ -114,7 +114,7 @@ impl From<Result<Opening, Box<HttpResponse>>> for Routed {
 pub(crate) struct Adopted {
     pub socket: TcpStream,
     /// The TLS session, if the socket is encrypted.
-    pub session: Option<Box<ServerConnection>>,
+    pub tls: Option<Box<ServerConnection>>,
     /// The bytes that the peer sent after its request.
     pub early: Bytes,
     pub opening: Opening,
