@@ -77,7 +77,7 @@ pub(crate) struct Counters {
     pub topics: Counter,
     /// Users that this shard keeps count of.
     pub users: Counter,
-    pub commands_received: Counter,
+    pub requests_received: Counter,
     pub bytes_received: Counter,
     /// Publications taken in by this shard as the topics' owner.
     pub publications: Counter,
@@ -130,7 +130,7 @@ impl Default for Counters {
             subscriptions: Counter::default(),
             topics: Counter::default(),
             users: Counter::default(),
-            commands_received: Counter::default(),
+            requests_received: Counter::default(),
             bytes_received: Counter::default(),
             publications: Counter::default(),
             deliveries: Default::default(),

@@ -183,7 +183,7 @@ impl Session {
     }
 
     /// There is an answer that further requests may have to wait for.
-    pub fn lets_commands_wait(&self) -> bool {
+    pub fn lets_requests_wait(&self) -> bool {
         self.work.as_ref().is_some_and(|work| work.connecting.is_some() || !work.subscribing.is_empty())
     }
 

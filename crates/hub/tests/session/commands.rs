@@ -193,13 +193,13 @@ fn commands_that_wait_are_bounded_in_bytes() {
             assert_eq!(shard.session(client).waiting_bytes() / 10_000, id);
             shard.check(client, &publish(10 + id), &[]);
         }
-        assert!(shard.session(client).is_busy() && shard.session(client).lets_commands_wait());
+        assert!(shard.session(client).is_busy() && shard.session(client).lets_requests_wait());
     };
     fill(&mut shard);
     let lines = shard.registered(client, Ok(()));
     assert_eq!(lines.len(), 1 + COMMANDS);
     assert_eq!(shard.session(client).waiting_bytes(), 0);
-    assert!(!shard.session(client).is_busy() && !shard.session(client).lets_commands_wait());
+    assert!(!shard.session(client).is_busy() && !shard.session(client).lets_requests_wait());
 
     shard.check(client, r#"{"id":2,"subscribe":{"channel":"a"}}"#, &["a: subscribe 42"]);
     fill(&mut shard);

@@ -98,7 +98,7 @@ pub(super) const FAMILIES: [Family; 31] = [
         name: "fanwire_commands_received_total",
         help: "Commands from clients.",
         kind: MetricType::COUNTER,
-        value: Value::One(|shard| &shard.commands_received),
+        value: Value::One(|shard| &shard.requests_received),
     },
     Family {
         name: "fanwire_publications_total",

@@ -63,7 +63,7 @@ impl Shard {
         }
         connection.take_held();
         connection.take_opening();
-        connection.forget_commands();
+        connection.forget_requests();
         let key = connection.key(slot);
         let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
         connection.role = Role::Closing { until_millis, framing: connection.framing(), peer };

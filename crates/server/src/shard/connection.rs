@@ -204,13 +204,13 @@ impl Connection {
         self.is_paused || self.pending.as_ref().is_some_and(|pending| pending.has_input())
     }
 
-    pub(super) fn has_deferred_commands(&self) -> bool {
+    pub(super) fn has_deferred_requests(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.has_requests())
     }
 
     /// Keeps a message, of which requests were done up to `taken`, for a later read.
     pub(super) fn defer_message(&mut self, message: ClientMessage<'_>, taken: usize) {
-        debug_assert!(!self.has_deferred_commands(), "nothing more is read while something is deferred");
+        debug_assert!(!self.has_deferred_requests(), "nothing more is read while something is deferred");
         let pending = self.pending.get_or_insert_default();
         (pending.message, pending.taken) = (Some(message.into()), taken);
     }
@@ -280,7 +280,7 @@ impl Connection {
     }
 
     /// Does nothing more of what the client asked. What was not looked at stays: its answer to a close may be in it.
-    pub(super) fn forget_commands(&mut self) {
+    pub(super) fn forget_requests(&mut self) {
         if let Some(pending) = &mut self.pending {
             (pending.message, pending.first) = (None, VecDeque::new());
         }
@@ -312,7 +312,7 @@ impl Connection {
         let is_busy = match &self.role {
             Role::Client(session) => {
                 session.is_busy()
-                    || bounds.waiting_is_full && session.lets_commands_wait()
+                    || bounds.waiting_is_full && session.lets_requests_wait()
                     // Its first requests are told apart, and those behind connect are not to count as pending.
                     || session.is_connecting() && self.is_undecided()
             }

@@ -344,7 +344,7 @@ impl Shard {
             self.next_sweep_millis = self.now.millis + SWEEP_INTERVAL_MILLIS;
             self.topics.sweep();
             self.keep_reads_going();
-            self.resume_where_commands_may_wait();
+            self.resume_where_requests_may_wait();
             self.user_rates.sweep(self.now);
         }
     }
@@ -354,7 +354,7 @@ impl Shard {
     /// excuse.
     fn is_unheard(&self, slot: u32, connection: &Connection) -> bool {
         let waits_for_answers = || {
-            connection.session().is_some_and(|session| session.is_busy() || session.lets_commands_wait())
+            connection.session().is_some_and(|session| session.is_busy() || session.lets_requests_wait())
                 || connection.replied_bytes == 0 && self.reads.holds_up(connection.key(slot))
         };
         connection.to_read || connection.is_held_back() && waits_for_answers()

@@ -69,8 +69,8 @@ impl Shard {
             return 0;
         }
         self.read_until = Instant::now() + READ_TIME_PER_CONNECTION;
-        if connection.has_deferred_commands() {
-            self.take_deferred_commands(key);
+        if connection.has_deferred_requests() {
+            self.take_deferred_requests(key);
             return 0;
         }
         if let Some(unread) = connection.take_unread() {
@@ -115,7 +115,7 @@ impl Shard {
     }
 
     /// Goes on with a message that was kept, until the client has enough to be answered or has had its time.
-    fn take_deferred_commands(&mut self, key: ConnectionKey) {
+    fn take_deferred_requests(&mut self, key: ConnectionKey) {
         loop {
             let has_enough = self.has_enough(key.slot);
             let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else {
@@ -126,9 +126,9 @@ impl Shard {
                 return;
             }
             match connection.next_deferred_request() {
-                Some(command) => self.take_request(key.slot, command),
+                Some(request) => self.take_request(key.slot, request),
                 None => {
-                    connection.forget_commands();
+                    connection.forget_requests();
                     break;
                 }
             }
@@ -156,7 +156,7 @@ impl Shard {
 
     /// Has clients read again that were left unread because too much of others waited on the shard. Called about once a
     /// second.
-    pub(super) fn resume_where_commands_may_wait(&mut self) {
+    pub(super) fn resume_where_requests_may_wait(&mut self) {
         if !self.waiting_was_full || self.waiting_bytes > WAITING_BYTES_MAX {
             return;
         }
@@ -273,7 +273,7 @@ impl Shard {
         }
         match self.connections.get(slot as usize) {
             // One message is enough to keep; what else the bytes at hand may become is not made yet.
-            Some(connection) if connection.has_deferred_commands() => ControlFlow::Break(Stop::Pause),
+            Some(connection) if connection.has_deferred_requests() => ControlFlow::Break(Stop::Pause),
             _ => ControlFlow::Continue(()),
         }
     }
@@ -308,7 +308,7 @@ impl Shard {
     }
 
     fn take_request(&mut self, slot: u32, request: Result<Request, Malformed>) {
-        self.counters.commands_received.add(1);
+        self.counters.requests_received.add(1);
         match request {
             Ok(request) => self.with_session(slot, |session, context| session.request(context, request)),
             Err(malformed) => {
