@@ -93,7 +93,7 @@ impl Shard {
         }
         let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
         self.queued_bytes -= connection.queued_bytes();
-        self.reads.replied -= connection.replied_bytes as usize;
+        self.answer_room.replied -= connection.replied_bytes as usize;
         connection.socket.part();
         self.readiness.remove(connection.socket.source());
         self.shrink_if_sparse();

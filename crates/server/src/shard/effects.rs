@@ -65,8 +65,8 @@ impl Shard {
     pub(super) fn ask_owner(&mut self, key: ConnectionKey, effect: Effect) {
         let Effect::Topic(topic, request) = effect else { return };
         let is_command = matches!(request, TopicRequest::Publish { .. } | TopicRequest::PresenceStats { .. });
-        if request.is_read() || (is_command && self.reads.holds_up(key)) {
-            self.reads.enter(key, self.user(key), Question::new(topic, request), self.now.millis);
+        if request.is_read() || (is_command && self.answer_room.holds_up(key)) {
+            self.answer_room.enter(key, self.user(key), Question::new(topic, request), self.now.millis);
             self.ask_in_turn();
         } else {
             let owner = self.node.owner_of(topic.as_str());

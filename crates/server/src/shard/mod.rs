@@ -123,7 +123,7 @@ pub(crate) struct Shard {
     now: Now,
     generation: u32,
     queued_bytes: usize,
-    reads: AnswerRoom,
+    answer_room: AnswerRoom,
     watched: WatchedClients,
     /// Bytes of requests that wait for earlier ones of their clients.
     waiting_bytes: usize,
@@ -168,7 +168,7 @@ impl Shard {
             now: node.now(),
             generation: 0,
             queued_bytes: 0,
-            reads: AnswerRoom::new(&settings.client),
+            answer_room: AnswerRoom::new(&settings.client),
             watched: WatchedClients::default(),
             waiting_bytes: 0,
             waiting_was_full: false,
@@ -355,7 +355,7 @@ impl Shard {
     fn is_unheard(&self, slot: u32, connection: &Connection) -> bool {
         let waits_for_answers = || {
             connection.session().is_some_and(|session| session.is_busy() || session.lets_requests_wait())
-                || connection.replied_bytes == 0 && self.reads.holds_up(connection.key(slot))
+                || connection.replied_bytes == 0 && self.answer_room.holds_up(connection.key(slot))
         };
         connection.to_read || connection.is_held_back() && waits_for_answers()
     }

@@ -52,13 +52,15 @@ impl Shard {
 
     /// Asks what there is room for.
     pub(super) fn ask_in_turn(&mut self) {
-        let Self { reads, connections, node, now, index, .. } = self;
+        let Self { answer_room, connections, node, now, index, .. } = self;
         let unread_max = node.settings.client.queue_bytes_max / 2;
         let budget = |key: ConnectionKey| {
             let connection = connections.get(key.slot as usize).filter(|connection| connection.is(key))?;
             read_budget(connection, unread_max)
         };
-        while let Some((key, Question { topic, request, .. }, allowance)) = reads.next(budget, now.millis) {
+        while let Some((key, Question { topic, request, .. }, allowance)) =
+            answer_room.next(budget, now.millis)
+        {
             let from = Address { shard: *index, connection: key };
             let owner = node.owner_of(topic.as_str());
             owner.send(match allowance {
@@ -70,7 +72,7 @@ impl Shard {
 
     /// Forgets what a connection that goes would have read, and does what else it asked.
     pub(super) fn forget_reads(&mut self, key: ConnectionKey) {
-        for Question { topic, request, .. } in self.reads.forget(key) {
+        for Question { topic, request, .. } in self.answer_room.forget(key) {
             let owner = self.node.owner_of(topic.as_str());
             owner.send(ShardMessage::Topic(topic, self.address(key), request));
         }
@@ -83,12 +85,12 @@ impl Shard {
         mut answer: Answer,
         allowance: &ReadAllowance,
     ) {
-        self.reads.answered(key, allowance.bytes());
+        self.answer_room.answered(key, allowance.bytes());
         if let Answer::Subscribed { result: Ok(start), .. } = &mut answer {
             self.count_recovered(key, start);
         }
         self.take_answer(key, answer);
-        self.reads.queue(key, self.now.millis);
+        self.answer_room.queue(key, self.now.millis);
     }
 
     /// An answer is longer than was allowed: it is asked for again, with more.
@@ -99,9 +101,9 @@ impl Shard {
         request: TopicRequest,
         allowance: &ReadAllowance,
     ) {
-        self.reads.answered(key, allowance.bytes());
+        self.answer_room.answered(key, allowance.bytes());
         if self.connections.get(key.slot as usize).is_some_and(|c| c.is(key) && c.session().is_some()) {
-            self.reads.enter(key, self.user(key), Question::again(topic, request), self.now.millis);
+            self.answer_room.enter(key, self.user(key), Question::again(topic, request), self.now.millis);
         }
     }
 
@@ -127,23 +129,23 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(slot as usize) {
             let before = connection.replied_bytes;
             connection.replied_bytes = before.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
-            self.reads.replied += (connection.replied_bytes - before) as usize;
+            self.answer_room.replied += (connection.replied_bytes - before) as usize;
         }
     }
 
     /// Forgets the bytes that were counted for an answer which is not sent.
     pub(super) fn forget_replied(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        self.reads.replied -= std::mem::take(&mut connection.replied_bytes) as usize;
+        self.answer_room.replied -= std::mem::take(&mut connection.replied_bytes) as usize;
         let key = connection.key(slot);
         self.watched.remove(&key);
-        self.reads.queue(key, self.now.millis);
+        self.answer_room.queue(key, self.now.millis);
     }
 
     /// Answers what has waited too long for room, and lets go of those who hold it. Called about once a second.
     pub(super) fn keep_reads_going(&mut self) {
         self.let_go_of_stalled();
-        for (key, Question { topic, request, .. }) in self.reads.take_overdue(self.now.millis) {
+        for (key, Question { topic, request, .. }) in self.answer_room.take_overdue(self.now.millis) {
             let error = RequestError::TooManyRequests;
             match request {
                 TopicRequest::History { id, .. } => {
@@ -157,7 +159,7 @@ impl Shard {
                     let from = self.address(key);
                     owner.send(match request.is_read() {
                         // Without room for it, what was missed is not recovered, unless it is nothing.
-                        true => ShardMessage::Read(topic, from, request, self.reads.nothing()),
+                        true => ShardMessage::Read(topic, from, request, self.answer_room.nothing()),
                         false => ShardMessage::Topic(topic, from, request),
                     });
                 }
@@ -170,10 +172,10 @@ impl Shard {
     /// the largest first. Called about once a second.
     fn let_go_of_stalled(&mut self) {
         let before = std::mem::take(&mut self.watched);
-        if !self.reads.is_scarce() {
+        if !self.answer_room.is_scarce() {
             return;
         }
-        let is_pressing = self.reads.is_pressing(self.now.millis);
+        let is_pressing = self.answer_room.is_pressing(self.now.millis);
         let mut stalled = Vec::new();
         for (slot, connection) in &self.connections {
             let is_connecting = connection.session().is_some_and(Session::is_connecting);
@@ -190,7 +192,7 @@ impl Shard {
         }
         stalled.sort_unstable_by(|a, b| b.cmp(a));
         for (_, slot) in stalled {
-            if !self.reads.is_scarce() {
+            if !self.answer_room.is_scarce() {
                 return;
             }
             self.cut_off(slot);

@@ -100,13 +100,13 @@ impl Shard {
         let Some(connection) = self.connections.get(slot as usize) else { return false };
         let queue_bytes_max = self.node.settings.client.queue_bytes_max;
         let bounds = Bounds {
-            replied_bytes_max: match self.reads.is_scarce() {
+            replied_bytes_max: match self.answer_room.is_scarce() {
                 true => SCARCE_REPLIED_BYTES_MAX.min(queue_bytes_max / 2),
                 false => queue_bytes_max / 2,
             },
             waiting_is_full: self.waiting_bytes > WAITING_BYTES_MAX,
         };
-        connection.has_enough(bounds) || self.reads.holds_up(connection.key(slot))
+        connection.has_enough(bounds) || self.answer_room.holds_up(connection.key(slot))
     }
 
     /// The connection that is being read has had its time.

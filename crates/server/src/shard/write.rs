@@ -85,11 +85,11 @@ impl Shard {
                 self.counters.bytes_sent.add(written.bytes);
                 self.counters.dropped.add(written.dropped as u64);
                 if written.settled > 0 {
-                    self.reads.replied -= written.settled;
+                    self.answer_room.replied -= written.settled;
                     if connection.replied_bytes == 0 {
                         self.watched.remove(&key);
                     }
-                    self.reads.queue(key, self.now.millis);
+                    self.answer_room.queue(key, self.now.millis);
                 }
                 if connection.is_held_back() && written.bytes > 0 {
                     self.with_session(slot, |session, context| session.extend_pong(context));
