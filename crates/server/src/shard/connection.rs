@@ -70,7 +70,7 @@ struct Pending {
     /// The response to the request that opened the connection, while it depends on the answers to those requests.
     opening: Option<Undecided>,
     /// Pushes that came before the reply to connect, or before that response.
-    held: Option<Box<Queue>>,
+    held_pushes: Option<Box<Queue>>,
 }
 
 impl Pending {
@@ -83,7 +83,7 @@ impl Pending {
     }
 
     fn is_empty(&self) -> bool {
-        !self.has_input() && self.opening.is_none() && self.held.is_none()
+        !self.has_input() && self.opening.is_none() && self.held_pushes.is_none()
     }
 }
 
@@ -330,12 +330,12 @@ impl Connection {
     /// Holds something back until the connection is answered.
     pub(super) fn hold(&mut self, bytes: Bytes, queue_bytes_max: usize) -> Result<(), Full> {
         let pending = self.pending.get_or_insert_default();
-        pending.held.get_or_insert_default().push(bytes, queue_bytes_max).map(drop)
+        pending.held_pushes.get_or_insert_default().push(bytes, queue_bytes_max).map(drop)
     }
 
     /// Takes what was held back.
     pub(super) fn take_held(&mut self) -> Option<Box<Queue>> {
-        let held = self.pending.as_mut()?.held.take();
+        let held = self.pending.as_mut()?.held_pushes.take();
         self.free_pending();
         held
     }
