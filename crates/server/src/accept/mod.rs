@@ -6,7 +6,7 @@ pub(crate) mod requests;
 pub(crate) mod admission;
 pub mod tls;
 pub(crate) mod unreadable;
-pub(crate) mod framing;
+pub(crate) mod request_framing;
 pub(crate) mod validity;
 pub(crate) mod cross_site;
 pub(crate) mod origin;

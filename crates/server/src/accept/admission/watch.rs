@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, timeout_at};
 
 use super::{ConnectionGroup, HttpConnection, Reason};
-use crate::accept::framing::Framing;
+use crate::accept::request_framing::RequestFraming;
 use crate::response::{HttpResponse, text};
 
 /// The time that a peer has for each step.
@@ -72,7 +72,7 @@ struct WatchState {
     blocked_since: Option<Instant>,
     /// A request waits until the peer has taken the answers before it.
     is_held: bool,
-    framing: Framing,
+    framing: RequestFraming,
     /// Requests that were begun.
     requests: u64,
 }
@@ -98,7 +98,7 @@ impl Watch {
             group: ConnectionGroup::Request,
             blocked_since: None,
             is_held: false,
-            framing: Framing::default(),
+            framing: RequestFraming::default(),
             requests: 0,
         };
         Self(Arc::new(Mutex::new(state)))

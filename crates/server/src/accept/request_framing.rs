@@ -8,7 +8,7 @@
 const LINE_BYTES_KEPT: usize = 64;
 
 #[derive(Debug, Default)]
-pub(crate) struct Framing {
+pub(crate) struct RequestFraming {
     state: FramingState,
     /// The beginning of the line that is being read, without blanks in a value and zeros before a number.
     line: Vec<u8>,
@@ -32,7 +32,7 @@ enum FramingState {
     Trailer,
 }
 
-impl Framing {
+impl RequestFraming {
     /// Returns the number of the first request that has both headers, counted from 1.
     pub(crate) fn doubtful(&self) -> Option<u64> {
         self.doubtful
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     fn doubtful(requests: &[&str]) -> Option<u64> {
-        let mut framing = Framing::default();
+        let mut framing = RequestFraming::default();
         framing.read(requests.concat().as_bytes());
         framing.doubtful()
     }
@@ -193,7 +193,7 @@ mod tests {
             cuts in vec(1..40usize, 1..20),
         ) {
             let text = requests.concat();
-            let mut framing = Framing::default();
+            let mut framing = RequestFraming::default();
             let mut rest = text.as_bytes();
             for cut in cuts.iter().cycle() {
                 let (part, after) = rest.split_at(rest.len().min(*cut));
@@ -212,7 +212,7 @@ mod tests {
 
         #[test]
         fn random_bytes_never_panic(parts: Vec<Vec<u8>>) {
-            let mut framing = Framing::default();
+            let mut framing = RequestFraming::default();
             framing.read(b"POST / HTTP/1.1\r\n");
             parts.iter().for_each(|part| framing.read(part));
             prop_assert!(framing.line.len() <= LINE_BYTES_KEPT);
