@@ -15,6 +15,7 @@ use fanwire_protocol::wire::{ClientMessage, Framing};
 use smallvec::SmallVec;
 
 use super::opening::Undecided;
+use super::pending::Pending;
 use super::socket::Socket;
 use super::socket_io::WriteProgress;
 use super::to_read::ToRead;
@@ -53,64 +54,6 @@ pub(super) struct Connection {
 
 // Every idle connection costs as much, 176 bytes at most: eight are left for a wire that keeps state.
 const _: () = assert!(size_of::<Connection>() == 168);
-
-/// Input of a client that was not handled yet, and output that may not be sent yet. What was read is kept as bytes: as
-/// requests it would take many times the memory.
-#[derive(Debug, Default)]
-struct Pending {
-    /// A message with requests that wait for their time, or until the client has read, and been sent, more of its
-    /// answers.
-    message: Option<DeferredMessage>,
-    /// Bytes of it whose requests were done.
-    taken: usize,
-    /// The bytes that came behind it and were not looked at.
-    unread: BytesMut,
-    /// The requests that the connection was opened with, before anything is read.
-    first: VecDeque<Request>,
-    /// The response to the request that opened the connection, while it depends on the answers to those requests.
-    opening: Option<Undecided>,
-    /// Pushes that came before the reply to connect, or before that response.
-    held_pushes: Option<Box<Queue>>,
-}
-
-impl Pending {
-    fn has_requests(&self) -> bool {
-        self.message.is_some() || !self.first.is_empty()
-    }
-
-    fn has_input(&self) -> bool {
-        self.has_requests() || !self.unread.is_empty()
-    }
-
-    fn is_empty(&self) -> bool {
-        !self.has_input() && self.opening.is_none() && self.held_pushes.is_none()
-    }
-}
-
-/// A message, kept.
-#[derive(Debug)]
-enum DeferredMessage {
-    Text(Box<str>),
-    Binary(Box<[u8]>),
-}
-
-impl DeferredMessage {
-    fn message(&self) -> ClientMessage<'_> {
-        match self {
-            Self::Text(text) => ClientMessage::Text(text),
-            Self::Binary(bytes) => ClientMessage::Binary(bytes),
-        }
-    }
-}
-
-impl From<ClientMessage<'_>> for DeferredMessage {
-    fn from(message: ClientMessage<'_>) -> Self {
-        match message {
-            ClientMessage::Text(text) => Self::Text(text.into()),
-            ClientMessage::Binary(bytes) => Self::Binary(bytes.into()),
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) enum Role {
@@ -256,33 +199,13 @@ impl Connection {
     /// Takes the first request that waits.
     pub(super) fn next_deferred_request(&mut self) -> Option<Result<Request, Malformed>> {
         let (wire, is_over) = self.session().map(|session| (session.wire(), session.is_over()))?;
-        let pending = self.pending.as_mut()?;
-        if !pending.first.is_empty() {
-            // The others are not for a session that refused one.
-            let request = if is_over { None } else { pending.first.pop_front() };
-            if let (Some(opening), Some(request)) = (&mut pending.opening, &request) {
-                opening.asks(request.id);
-            }
-            return request.map(Ok);
-        }
-        let message = pending.message.as_ref()?.message();
-        // What stands in one message behind a refused connect, or a mistake, is not looked at.
-        if pending.taken > 0 && is_over {
-            return None;
-        }
-        let mut requests = wire.requests(message, pending.taken);
-        let request = requests.next();
-        pending.taken = requests.taken();
-        if pending.taken == message.bytes().len() {
-            pending.message = None;
-        }
-        request
+        self.pending.as_mut()?.next_request(wire, is_over)
     }
 
     /// Does nothing more of what the client asked. What was not looked at stays: its answer to a close may be in it.
     pub(super) fn forget_requests(&mut self) {
         if let Some(pending) = &mut self.pending {
-            (pending.message, pending.first) = (None, VecDeque::new());
+            pending.forget_requests();
         }
         self.free_pending();
     }
@@ -479,13 +402,6 @@ mod tests {
         let segment = outbox.segment(parcel);
         outbox.link(0, &mut connection.chain, segment);
         assert!(connection.write(&outbox, 64 << 20).is_ok());
-    }
-
-    #[test]
-    fn a_message_is_deferred_as_what_it_is() {
-        for message in [ClientMessage::Text("1"), ClientMessage::Binary(b"1")] {
-            assert_eq!(DeferredMessage::from(message).message(), message);
-        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod fair_queue;
 mod fanout;
 mod gathered;
 mod opening;
+mod pending;
 mod questions;
 mod socket_io;
 mod read;
