@@ -120,7 +120,7 @@ describe('EventSource', () => {
       [401, 109, ['plain:x'], { token: server.token('alice', { exp: now() - 10 }) }],
       [403, 103, ['token:x'], { token }],
       [403, 103, ['plain:x', 'token:x'], { token }],
-      [403, 103, ['token:x'], { token, subscriptionTokens: [server.subscriptionToken('bob', 'token:x')] }],
+      [401, 101, ['token:x'], { token, subscriptionTokens: [server.subscriptionToken('bob', 'token:x')] }],
       [403, 103, ['$open:x'], { token }],
       [404, 102, ['nowhere:x'], { token }],
       [400, 107, ['plain:' + 'x'.repeat(300)], { token }],
