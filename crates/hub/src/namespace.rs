@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::RequestError;
 use regex::Regex;
 use rustc_hash::FxHashMap;
@@ -168,11 +169,16 @@ impl Namespaces {
         self.named.values()
     }
 
+    /// Makes a topic's name of a text, with the options of the topic.
+    pub fn topic(&self, text: &str) -> Result<(TopicName, &Namespace), NameError> {
+        let topic = TopicName::new(text).ok_or(NameError::Empty)?;
+        let namespace = self.of(&topic)?;
+        Ok((topic, namespace))
+    }
+
     /// The options of a topic, or why it cannot exist.
-    pub fn of(&self, topic: &str) -> Result<&Namespace, NameError> {
-        if topic.is_empty() {
-            return Err(NameError::Empty);
-        }
+    pub fn of(&self, topic: &TopicName) -> Result<&Namespace, NameError> {
+        let topic = topic.as_str();
         if topic.len() > self.rules.length_max {
             return Err(NameError::TooLong);
         }
@@ -192,18 +198,22 @@ impl Namespaces {
     }
 
     /// Returns true if only a subscription token opens the topic.
-    pub fn is_private(&self, topic: &str) -> bool {
-        topic.starts_with(&*self.rules.private_prefix)
+    pub fn is_private(&self, topic: &TopicName) -> bool {
+        topic.as_str().starts_with(&*self.rules.private_prefix)
     }
 
     /// Returns the users who may subscribe, when the name lists them.
-    pub fn users_of<'t>(&'t self, topic: &'t str) -> Option<impl Iterator<Item = &'t str>> {
+    pub fn users_of<'t>(&'t self, topic: &'t TopicName) -> Option<impl Iterator<Item = &'t str>> {
+        self.users_in(topic.as_str())
+    }
+
+    fn users_in<'t>(&'t self, topic: &'t str) -> Option<impl Iterator<Item = &'t str>> {
         let (_, users) = topic.rsplit_once(&*self.rules.user_boundary)?;
         Some(users.split(&*self.rules.user_separator))
     }
 
-    /// The topic that belongs to one user: `#42`, or `personal:#42` in a namespace. A separator in the user's name
-    /// would make another topic of it: `#1,2` belongs to users 1 and 2, not to a user "1,2".
+    /// Returns the text for the name of a user's own topic: `#42`, or `personal:#42` in a namespace. A separator in the
+    /// user's name would make another topic of it: `#1,2` belongs to users 1 and 2, not to a user "1,2".
     pub fn personal_topic(&self, namespace: &str, user: &str) -> Result<String, NameError> {
         let NameRules { namespace_boundary, user_boundary, .. } = &self.rules;
         let topic = if namespace.is_empty() {
@@ -212,7 +222,7 @@ impl Namespaces {
             format!("{namespace}{namespace_boundary}{user_boundary}{user}")
         };
         let is_in_namespace = self.split(&topic).0.unwrap_or_default() == namespace;
-        let is_of_user = self.users_of(&topic).is_some_and(|users| users.eq([user]));
+        let is_of_user = self.users_in(&topic).is_some_and(|users| users.eq([user]));
         if is_in_namespace && is_of_user { Ok(topic) } else { Err(NameError::NotPersonal) }
     }
 
@@ -242,7 +252,7 @@ mod tests {
     #[test]
     fn names_find_their_namespace_or_say_why_not() {
         let all = namespaces();
-        let name = |topic: &str| all.of(topic).map(|n| n.name.as_str());
+        let name = |text: &str| all.topic(text).map(|(_, namespace)| namespace.name.as_str());
         assert_eq!(name("news"), Ok(""));
         assert_eq!(name("lower:abc"), Ok("lower"));
         assert_eq!(name("$lower:abc"), Ok("lower"));
@@ -258,7 +268,10 @@ mod tests {
     #[test]
     fn users_come_from_the_last_boundary() {
         let all = namespaces();
-        let users = |topic| all.users_of(topic).map(|users| users.map(str::to_owned).collect::<Vec<_>>());
+        let users = |name: &str| {
+            all.users_of(&TopicName::new(name).unwrap())
+                .map(|users| users.map(str::to_owned).collect::<Vec<_>>())
+        };
         assert_eq!(users("dialog#12,43"), Some(vec!["12".into(), "43".into()]));
         assert_eq!(users("a#b#1"), Some(vec!["1".into()]));
         assert_eq!(users("dialog"), None);

@@ -1,5 +1,7 @@
 //! Permissions in a topic, by namespace and user. A subscription that a token grants does not need them.
 
+use fanwire_protocol::TopicName;
+
 use crate::{ClientSettings, Namespace, Namespaces};
 
 /// A client that asks for something in a topic.
@@ -18,7 +20,7 @@ impl<'a> Asker<'a> {
     pub fn new(
         namespaces: &Namespaces,
         namespace: &Namespace,
-        topic: &str,
+        topic: &TopicName,
         user: &'a str,
         subscribed: bool,
     ) -> Self {
@@ -42,7 +44,7 @@ impl<'a> Asker<'a> {
 }
 
 /// Returns whether a topic whose name lists users lists this one; `None` for names without a list.
-fn lists(namespaces: &Namespaces, namespace: &Namespace, topic: &str, user: &str) -> Option<bool> {
+fn lists(namespaces: &Namespaces, namespace: &Namespace, topic: &TopicName, user: &str) -> Option<bool> {
     let mut users = namespaces.users_of(topic)?;
     Some(namespace.allow_user_limited_topics && !user.is_empty() && users.any(|u| u == user))
 }
@@ -52,7 +54,7 @@ pub fn may_subscribe(
     settings: &ClientSettings,
     namespaces: &Namespaces,
     namespace: &Namespace,
-    topic: &str,
+    topic: &TopicName,
     user: &str,
 ) -> bool {
     if namespaces.is_private(topic) {

@@ -68,7 +68,7 @@ impl Registry {
     /// Places of kinds: as many as one byte tells apart, so a table of this length needs no check of its bounds.
     pub const KINDS_MAX: usize = 1 << u8::BITS;
 
-    pub fn find(&self, topic: &str) -> Option<TopicSlot> {
+    pub fn find(&self, topic: &TopicName) -> Option<TopicSlot> {
         self.slots.get(topic).copied()
     }
 
@@ -157,6 +157,10 @@ mod tests {
 
     const TOPICS: [&str; 3] = ["a", "b", "c"];
 
+    fn named(name: &str) -> TopicName {
+        TopicName::new(name).unwrap()
+    }
+
     const KIND: SubscriberKind =
         SubscriberKind { wire: Wire::CentrifugeJson, joins: false, slow: SlowPolicy::Close };
 
@@ -172,7 +176,7 @@ mod tests {
             for (connection, topic) in steps {
                 match places.remove(&(topic, connection)) {
                     None => {
-                        let name = TopicName::new(TOPICS[topic]).unwrap();
+                        let name = named(TOPICS[topic]);
                         places.insert((topic, connection), registry.add(&name, connection, KIND, false));
                     }
                     Some((slot, place)) => {
@@ -184,7 +188,7 @@ mod tests {
                 }
                 prop_assert_eq!(registry.subscriptions_count(), places.len());
                 for (&(topic, connection), &(slot, place)) in &places {
-                    prop_assert_eq!(registry.find(TOPICS[topic]), Some(slot));
+                    prop_assert_eq!(registry.find(&named(TOPICS[topic])), Some(slot));
                     prop_assert_eq!(registry.topic(slot).name.as_str(), TOPICS[topic]);
                     prop_assert_eq!(registry.topic(slot).subscribers[place as usize].connection, connection);
                 }
@@ -192,7 +196,7 @@ mod tests {
                 let there: Vec<&str> = there.map(|(_, name)| *name).collect();
                 prop_assert_eq!(registry.topics_count(), there.len());
                 for name in TOPICS {
-                    prop_assert_eq!(registry.find(name).is_some(), there.contains(&name));
+                    prop_assert_eq!(registry.find(&named(name)).is_some(), there.contains(&name));
                 }
                 let mut listed: Vec<&str> = registry.topics().map(|topic| topic.name.as_str()).collect();
                 listed.sort_unstable();
@@ -204,7 +208,7 @@ mod tests {
     #[test]
     fn a_topic_that_was_large_gives_its_memory_back() {
         let mut registry = Registry::default();
-        let name = TopicName::new("a").unwrap();
+        let name = named("a");
         let slot =
             (0..10_000).map(|connection| registry.add(&name, connection, KIND, false).0).last().unwrap();
         for place in (10..10_000).rev() {
@@ -216,7 +220,7 @@ mod tests {
     #[test]
     fn subscribers_of_one_kind_share_its_place() {
         let mut registry = Registry::default();
-        let name = TopicName::new("a").unwrap();
+        let name = named("a");
         let joins = SubscriberKind { joins: true, ..KIND };
         let mut slot = None;
         for (connection, kind) in (0..).zip([KIND, joins, KIND, joins]) {

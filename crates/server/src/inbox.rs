@@ -4,7 +4,7 @@
 //! topic's publications through the same inbox, and neither can overtake the other.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,8 +48,17 @@ impl Inboxes {
         self.room.wait_until(deadline, || !self.is_fanout_full()).await
     }
 
-    /// The inbox of the shard that owns the topic or the user of that name.
-    pub(crate) fn of(&self, name: &str) -> &Inbox {
+    /// The inbox of the shard that owns the topic.
+    pub(crate) fn of_topic(&self, topic: &TopicName) -> &Inbox {
+        self.of(topic)
+    }
+
+    /// The inbox of the shard that owns the user.
+    pub(crate) fn of_user(&self, user: &str) -> &Inbox {
+        self.of(user)
+    }
+
+    fn of(&self, name: impl Hash) -> &Inbox {
         &self.all[(self.names.hash_one(name) % self.all.len() as u64) as usize]
     }
 }

@@ -142,8 +142,7 @@ impl Node {
 
     /// A topic with its namespace.
     pub(crate) fn topic(&self, name: &str) -> Result<(TopicName, &Namespace), NameError> {
-        let namespace = self.settings.namespaces.of(name)?;
-        Ok((TopicName::new(name).ok_or(NameError::Empty)?, namespace))
+        self.settings.namespaces.topic(name)
     }
 
     /// The bounds on a namespace's history; `None` without history.
@@ -151,8 +150,14 @@ impl Node {
         namespace.history.map(history_options)
     }
 
-    pub(crate) fn owner_of(&self, name: &str) -> &Inbox {
-        self.inboxes.of(name)
+    /// The inbox of the topic's owner.
+    pub(crate) fn owner_of(&self, topic: &TopicName) -> &Inbox {
+        self.inboxes.of_topic(topic)
+    }
+
+    /// The inbox of the user's owner.
+    pub(crate) fn owner_of_user(&self, user: &str) -> &Inbox {
+        self.inboxes.of_user(user)
     }
 
     /// Starts to publish. Waits while the node's fan-out is full, and gives up with error 111. Publications of one topic
@@ -168,7 +173,7 @@ impl Node {
         }
         let (reply, answer) = oneshot::channel();
         let message = ShardMessage::Publish(topic.clone(), Box::new(publish), PublishCaller::Backend(reply));
-        self.owner_of(topic.as_str()).send(message);
+        self.owner_of(&topic).send(message);
         // Only a node that shuts down drops a call without an answer.
         Ok(async move { answer.await.unwrap_or(Err(RequestError::Internal)) })
     }
@@ -204,7 +209,7 @@ impl Node {
         call: impl FnOnce(oneshot::Sender<Result<T, RequestError>>) -> TopicCall,
     ) -> Result<T, RequestError> {
         let (reply, answer) = oneshot::channel();
-        self.owner_of(topic.as_str()).send(ShardMessage::Call(topic, call(reply)));
+        self.owner_of(&topic).send(ShardMessage::Call(topic, call(reply)));
         // Only a node that shuts down drops a call without an answer.
         answer.await.unwrap_or(Err(RequestError::Internal))
     }
@@ -219,7 +224,7 @@ impl Node {
         match (audience.user, audience.client) {
             (Some(user), only) => {
                 let filter = Arc::new(Filter { only, except: audience.except.into_iter().collect() });
-                let inbox = self.owner_of(&user);
+                let inbox = self.owner_of_user(&user);
                 inbox.send(ShardMessage::User(UserMessage::Control { user, filter, control, completion }));
             }
             (None, Some(client)) => {

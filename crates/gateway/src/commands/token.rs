@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fanwire_hub::{Expiry, Namespaces, PublicationFormat, TokenError};
+use fanwire_hub::{Expiry, Namespaces, PublicationFormat, SubscriptionClaims, TokenError};
 use fanwire_server::auth::Tokens;
 use fanwire_server::settings::{Expected, TokenSettings};
 use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header};
@@ -158,7 +158,11 @@ fn check(arguments: CheckToken) -> Result<(), Failure> {
     let is_subscription = claims.as_ref().is_some_and(|claims| claims.get("channel").is_some());
     let verified = if is_subscription {
         let verified = tokens.verify_subscription(token, unix_now());
-        verified.map(|claims| (claims.check(&namespaces), claims.user, claims.expiry))
+        let unfit = |claims: &SubscriptionClaims| match namespaces.topic(&claims.topic) {
+            Ok((_, namespace)) => claims.check(namespace),
+            Err(_) => Ok(()),
+        };
+        verified.map(|claims| (unfit(&claims), claims.user, claims.expiry))
     } else {
         let verified = tokens.verify_connection(token, unix_now());
         verified.map(|claims| (claims.check(info_format, &namespaces), claims.user, claims.expiry))

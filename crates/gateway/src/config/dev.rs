@@ -57,7 +57,7 @@ mod tests {
         assert!(
             settings.client.insecure && settings.api.insecure && settings.client_address.ip().is_loopback()
         );
-        assert!(settings.namespaces.of("chat:lobby").unwrap().force_recovery);
+        assert!(settings.namespaces.topic("chat:lobby").unwrap().1.force_recovery);
         let page = settings.dev.unwrap().token_secret;
         let verified_with = settings.connection_tokens.dev_secret.unwrap();
         assert_eq!(page.expose_secret(), verified_with.expose_secret());
@@ -77,7 +77,7 @@ mod tests {
         // A token that the page hands out is not good where the configured secret is.
         assert_eq!(settings.dev.unwrap().token_secret.expose_secret().len(), 64);
         assert!(!settings.client.insecure);
-        assert!(settings.namespaces.of("mine:a").is_ok() && settings.namespaces.of("chat:a").is_ok());
+        assert!(settings.namespaces.topic("mine:a").is_ok() && settings.namespaces.topic("chat:a").is_ok());
         let error = dev(&[("FANWIRE_SERVER__ADDRESS", "0.0.0.0")]).unwrap_err();
         assert!(error.contains("FANWIRE_SERVER__ADDRESS") && error.contains("127.0.0.1 or ::1"), "{error}");
     }

@@ -95,7 +95,9 @@ impl Session {
         let plans = std::mem::take(&mut connecting.plans);
         connecting.outstanding = plans.len();
         for (topic, plan) in plans {
-            self.request_subscription(context, topic, plan);
+            // Every plan was made for a topic that has a namespace.
+            let Ok(namespace) = context.namespace(&topic) else { continue };
+            self.request_subscription(context, topic, namespace, plan);
         }
         self.finish_connect(context);
     }
@@ -180,39 +182,42 @@ fn plan_topics(
     let mut asked: HashMap<String, Option<StreamPosition>> = asked.into_iter().collect();
     let mut plans: Vec<(TopicName, Plan)> = Vec::new();
     let mut planned = HashSet::new();
-    let mut add = |topic: &str, options: GrantOptions, since: Option<StreamPosition>| {
-        let Some(name) = TopicName::new(topic).filter(|name| planned.insert(name.clone())) else {
+    let mut add = |topic: TopicName, options: GrantOptions, since: Option<StreamPosition>| {
+        if !planned.insert(topic.clone()) {
             return Ok(());
-        };
+        }
         // Checked for each, so that a list that is too long costs no more than the longest that is accepted.
         if plans.len() == subscriptions_max {
             return Err(CloseReason::TopicLimit);
         }
-        plans.push((name, Plan::by_server(Initiator::Connect, options, since)));
+        plans.push((topic, Plan::by_server(Initiator::Connect, options, since)));
         Ok(())
     };
     for TopicGrant { topic, options } in &claims.topics {
-        context.namespace(topic).map_err(|error| Refusal::name(error, Mistake::TokenTopicName))?;
-        add(topic, options.clone(), asked.remove(&**topic).flatten())?;
+        let since = asked.remove(&**topic).flatten();
+        let (topic, _) =
+            context.namespaces.topic(topic).map_err(|error| Refusal::name(error, Mistake::TokenTopicName))?;
+        add(topic, options.clone(), since)?;
     }
     if let Some(personal) = context.settings.personal_topic.as_ref().filter(|_| !claims.user.is_empty()) {
         let topic = context.namespaces.personal_topic(&personal.namespace, &claims.user);
         let topic =
             topic.map_err(|error| Close::mistake(Mistake::NoPersonalTopic(error.to_string().into())))?;
-        context.namespace(&topic).map_err(|error| Refusal::name(error, Mistake::TokenUserName))?;
         let since = asked.remove(&topic).flatten();
-        add(&topic, GrantOptions::default(), since)?;
+        let (topic, _) =
+            context.namespaces.topic(&topic).map_err(|error| Refusal::name(error, Mistake::TokenUserName))?;
+        add(topic, GrantOptions::default(), since)?;
     }
     for (topic, since) in asked {
-        let namespace = match context.namespace(&topic) {
-            Ok(namespace) => namespace,
+        let (topic, namespace) = match context.namespaces.topic(&topic) {
+            Ok(found) => found,
             Err(NameError::UnknownNamespace) => {
                 return Err(Close::mistake(Mistake::UnknownNamespace).into());
             }
             Err(_) => continue,
         };
         if may_subscribe(context.settings, context.namespaces, namespace, &topic, &claims.user) {
-            add(&topic, GrantOptions::default(), since)?;
+            add(topic, GrantOptions::default(), since)?;
         }
     }
     Ok(plans)

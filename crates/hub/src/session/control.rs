@@ -49,9 +49,9 @@ impl Session {
             (Phase::Open, Control::Subscribe(subscribe)) => {
                 self.subscribe_by_server(context, subscribe, completion)
             }
-            (Phase::Open, Control::Unsubscribe { topic, reason }) => match self.subscribing(topic.as_str()) {
+            (Phase::Open, Control::Unsubscribe { topic, reason }) => match self.subscribing(topic) {
                 Some(place) => self.work().subscribing[place].end_with = Some(*reason),
-                None => self.unsubscribe_topic(context, topic.as_str(), *reason),
+                None => self.unsubscribe_topic(context, topic, *reason),
             },
             (Phase::Open, Control::Refresh { expiry, info }) => {
                 let ttl = match ttl(*expiry, context.now) {
@@ -75,13 +75,15 @@ impl Session {
     ) {
         let ServerSubscribe { topic, options, expiry, recover_since } = subscribe;
         let Ok(ttl) = ttl(*expiry, context.now) else { return };
-        if self.is_subscribed_or_about_to(context, topic.as_str()) {
+        if self.is_subscribed_or_about_to(context, topic) {
             return;
         }
         if self.is_at_limit(context) {
             return self.close(context, CloseReason::TopicLimit);
         }
+        // The API orders no subscription to a topic without a namespace.
+        let Ok(namespace) = context.namespace(topic) else { return };
         let plan = Plan::by_server(Initiator::Api(completion), options.clone(), recover_since.clone());
-        self.request_subscription(context, topic.clone(), plan.living(ttl));
+        self.request_subscription(context, topic.clone(), namespace, plan.living(ttl));
     }
 }

@@ -14,9 +14,9 @@ impl Session {
             Err(why) => return self.close(context, why),
         };
         let since = request.since;
-        let allowed = context.namespace(topic.as_str()).map_err(Refusal::from).and_then(|namespace| {
-            let subscribed = self.subscription(context, topic.as_str()).is_some();
-            let asker = Asker::new(context.namespaces, namespace, topic.as_str(), self.user(), subscribed);
+        let allowed = context.namespace(&topic).map_err(Refusal::from).and_then(|namespace| {
+            let subscribed = self.subscription(context, &topic).is_some();
+            let asker = Asker::new(context.namespaces, namespace, &topic, self.user(), subscribed);
             if namespace.history.is_none() {
                 Err(RequestError::NotAvailable.into())
             } else if !may_read_history(context.settings, namespace, asker) {

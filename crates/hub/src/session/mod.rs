@@ -78,7 +78,7 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    fn namespace(&self, topic: &str) -> Result<&'a Namespace, NameError> {
+    fn namespace(&self, topic: &TopicName) -> Result<&'a Namespace, NameError> {
         self.namespaces.of(topic)
     }
 }
@@ -212,9 +212,7 @@ impl Session {
 
     /// Serves a request of an open session, or lets it wait for an earlier one of its topic.
     fn serve(&mut self, context: &mut Context<'_>, request: Request) {
-        if let Some(topic) = request.topic()
-            && let Some(place) = self.subscribing(topic)
-        {
+        if let Some(place) = self.awaited_by(&request) {
             match request {
                 // Nothing between would end the first subscription, so the second is refused at once.
                 Request { id, ask: Ask::Subscribe(subscribe) }
@@ -352,11 +350,19 @@ impl Session {
         has_room
     }
 
-    fn subscribing(&self, topic: &str) -> Option<usize> {
-        self.work.as_ref()?.subscribing.iter().position(|s| s.topic.as_str() == topic)
+    /// Returns the place of the subscription on its way that a request has to wait for.
+    fn awaited_by(&self, request: &Request) -> Option<usize> {
+        let subscribing = &self.work.as_ref()?.subscribing;
+        // The request's own handling makes the name again, but few requests come while a subscription is on its way.
+        let topic = request.topic().filter(|_| !subscribing.is_empty())?;
+        self.subscribing(&named(topic).ok()?)
     }
 
-    fn subscription(&self, context: &Context<'_>, topic: &str) -> Option<&Subscription> {
+    fn subscribing(&self, topic: &TopicName) -> Option<usize> {
+        self.work.as_ref()?.subscribing.iter().position(|s| s.topic == *topic)
+    }
+
+    fn subscription(&self, context: &Context<'_>, topic: &TopicName) -> Option<&Subscription> {
         self.subscriptions.find(context.registry.find(topic)?)
     }
 
@@ -381,7 +387,7 @@ impl Session {
     }
 
     /// Returns the client's info as a topic shows it.
-    fn info_in(&self, context: &Context<'_>, topic: &str) -> Option<Arc<ClientInfo>> {
+    fn info_in(&self, context: &Context<'_>, topic: &TopicName) -> Option<Arc<ClientInfo>> {
         let own = self.subscription(context, topic).and_then(|subscription| subscription.info.clone());
         own.or_else(|| self.info.clone())
     }

@@ -23,9 +23,9 @@ impl Session {
     /// The topic, if the client may know who is in it; otherwise it was told why not.
     fn may_ask_presence(&mut self, context: &mut Context<'_>, id: u32, topic: &str) -> Option<TopicName> {
         let topic = named(topic).map_err(|why| self.close(context, why)).ok()?;
-        let allowed = context.namespace(topic.as_str()).map_err(Refusal::from).and_then(|namespace| {
-            let subscribed = self.subscription(context, topic.as_str()).is_some();
-            let asker = Asker::new(context.namespaces, namespace, topic.as_str(), self.user(), subscribed);
+        let allowed = context.namespace(&topic).map_err(Refusal::from).and_then(|namespace| {
+            let subscribed = self.subscription(context, &topic).is_some();
+            let asker = Asker::new(context.namespaces, namespace, &topic, self.user(), subscribed);
             if !namespace.presence {
                 Err(RequestError::NotAvailable.into())
             } else if !may_read_presence(context.settings, namespace, asker) {

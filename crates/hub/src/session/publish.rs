@@ -14,15 +14,15 @@ impl Session {
             Ok(topic) => topic,
             Err(why) => return self.close(context, why),
         };
-        let checked = context.namespace(topic.as_str()).map_err(Refusal::from).and_then(|namespace| {
-            let subscribed = self.subscription(context, topic.as_str()).is_some();
-            let asker = Asker::new(context.namespaces, namespace, topic.as_str(), self.user(), subscribed);
+        let checked = context.namespace(&topic).map_err(Refusal::from).and_then(|namespace| {
+            let subscribed = self.subscription(context, &topic).is_some();
+            let asker = Asker::new(context.namespaces, namespace, &topic, self.user(), subscribed);
             check(context, namespace, asker, &request)
         });
         if let Err(refusal) = checked {
             return self.refuse(context, id, refusal);
         }
-        let Some(info) = self.info_in(context, topic.as_str()) else {
+        let Some(info) = self.info_in(context, &topic) else {
             return self.close(context, CloseReason::BadRequest);
         };
         self.ask(context, topic, TopicRequest::Publish { id, data: request.data, info });

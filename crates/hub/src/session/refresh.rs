@@ -5,9 +5,8 @@ use fanwire_protocol::reply::Outcome;
 use fanwire_protocol::request::SubRefresh;
 
 use super::connect::fingerprint;
-use super::refusal::no_topic;
 use super::timing::{AlreadyOver, token_ttl};
-use super::{Context, Session};
+use super::{Context, Session, named};
 use crate::TokenError;
 
 impl Session {
@@ -44,11 +43,11 @@ impl Session {
     }
 
     pub(super) fn sub_refresh(&mut self, context: &mut Context<'_>, id: u32, request: &SubRefresh) {
-        if request.topic.is_empty() {
-            return self.close(context, no_topic());
-        }
-        let topic = context.registry.find(&request.topic);
-        let Some(topic) = topic.filter(|&topic| self.subscriptions.find(topic).is_some()) else {
+        let topic = match named(&request.topic) {
+            Ok(topic) => topic,
+            Err(why) => return self.close(context, why),
+        };
+        let Some(slot) = self.subscription(context, &topic).map(|subscription| subscription.topic) else {
             return context.refuse(id, RequestError::PermissionDenied);
         };
         if request.token.is_empty() {
@@ -63,7 +62,7 @@ impl Session {
             Err(TokenError::Invalid(_)) => return self.close(context, CloseReason::InvalidToken),
             Err(TokenError::Unavailable) => return context.refuse(id, RequestError::Internal),
         };
-        if !self.is_for(&claims, &request.topic) {
+        if !self.is_for(&claims, &topic) {
             return self.close(context, CloseReason::InvalidToken);
         }
         let ttl = match token_ttl(claims.expiry, context) {
@@ -71,7 +70,7 @@ impl Session {
             Err(AlreadyOver) => return context.refuse(id, RequestError::Expired),
         };
         let close_at = Self::subscription_close_at(context, ttl);
-        if let Some(subscription) = self.subscriptions.find_mut(topic) {
+        if let Some(subscription) = self.subscriptions.find_mut(slot) {
             subscription.close_at = close_at;
         }
         self.note_subscription_end();

@@ -96,12 +96,7 @@ impl Context<'_> {
     }
 }
 
-/// Returns the end of a connection that sent a request without a topic.
-pub(super) fn no_topic() -> Close {
-    Close::mistake(Mistake::NoTopic)
-}
-
-/// Returns a topic's name as a checked value.
+/// Makes a topic's name of a request's text. Without a text the connection ends.
 pub(super) fn named(topic: &str) -> Result<TopicName, Close> {
-    TopicName::new(topic).ok_or_else(no_topic)
+    TopicName::new(topic).ok_or_else(|| Close::mistake(Mistake::NoTopic))
 }

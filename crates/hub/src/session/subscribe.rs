@@ -100,18 +100,18 @@ impl Subscribing {
 impl Session {
     pub(super) fn subscribe(&mut self, context: &mut Context<'_>, id: u32, request: Subscribe) {
         match self.plan_subscription(context, id, request) {
-            Ok((topic, plan)) => self.request_subscription(context, topic, plan),
+            Ok((topic, namespace, plan)) => self.request_subscription(context, topic, namespace, plan),
             Err(refusal) => self.refuse(context, id, refusal),
         }
     }
 
     /// The protocol's checks, in its order.
-    fn plan_subscription(
+    fn plan_subscription<'a>(
         &self,
-        context: &Context<'_>,
+        context: &Context<'a>,
         id: u32,
         request: Subscribe,
-    ) -> Result<(TopicName, Plan), Refusal> {
+    ) -> Result<(TopicName, &'a Namespace, Plan), Refusal> {
         let topic = named(&request.topic)?;
         if request.unserved == Some(Unserved::Delta) {
             return Err(Close::mistake(Mistake::Unserved(Unserved::Delta)).into());
@@ -119,17 +119,17 @@ impl Session {
         if topic.as_str().len() > context.namespaces.rules.length_max {
             return Err(NameError::TooLong.into());
         }
-        if self.is_subscribed_or_about_to(context, topic.as_str()) {
+        if self.is_subscribed_or_about_to(context, &topic) {
             return Err(RequestError::AlreadySubscribed.into());
         }
         if self.is_at_limit(context) {
             return Err(RequestError::LimitExceeded.into());
         }
-        let namespace = context.namespace(topic.as_str())?;
+        let namespace = context.namespace(&topic)?;
         if request.unserved == Some(Unserved::Kind) {
             return Err(RequestError::PermissionDenied.into());
         }
-        let claims = self.subscription_claims(context, namespace, topic.as_str(), &request.token)?;
+        let claims = self.subscription_claims(context, namespace, &topic, &request.token)?;
         if let Some(unserved) = request.unserved {
             return Err(Mistake::Unserved(unserved).into());
         }
@@ -137,7 +137,7 @@ impl Session {
             None => (GrantOptions::default(), None),
             Some(claims) => {
                 let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| RequestError::Expired)?;
-                claims.check(context.namespaces)?;
+                claims.check(namespace)?;
                 (claims.options, ttl)
             }
         };
@@ -153,7 +153,7 @@ impl Session {
             known: request.since,
             or_refuse: request.or_refuse,
         };
-        Ok((topic, plan))
+        Ok((topic, namespace, plan))
     }
 
     /// Returns the claims of the token that opens the topic; none where the namespace opens it without one.
@@ -161,7 +161,7 @@ impl Session {
         &self,
         context: &Context<'_>,
         namespace: &Namespace,
-        topic: &str,
+        topic: &TopicName,
         token: &str,
     ) -> Result<Option<SubscriptionClaims>, Refusal> {
         if token.is_empty() {
@@ -176,7 +176,7 @@ impl Session {
         if self.is_for(&claims, topic) { Ok(Some(claims)) } else { Err(CloseReason::InvalidToken.into()) }
     }
 
-    pub(super) fn is_subscribed_or_about_to(&self, context: &Context<'_>, topic: &str) -> bool {
+    pub(super) fn is_subscribed_or_about_to(&self, context: &Context<'_>, topic: &TopicName) -> bool {
         self.subscription(context, topic).is_some() || self.subscribing(topic).is_some()
     }
 
@@ -187,17 +187,21 @@ impl Session {
     }
 
     /// Returns true if a subscription token is for this topic and this client.
-    pub(super) fn is_for(&self, claims: &SubscriptionClaims, topic: &str) -> bool {
-        *claims.topic == *topic
+    pub(super) fn is_for(&self, claims: &SubscriptionClaims, topic: &TopicName) -> bool {
+        *claims.topic == *topic.as_str()
             && *claims.user == *self.user()
             && (claims.client.is_empty() || *claims.client == *self.client.to_string())
     }
 
     /// Asks the topic's owner for the subscription.
-    pub(super) fn request_subscription(&mut self, context: &mut Context<'_>, topic: TopicName, plan: Plan) {
+    pub(super) fn request_subscription(
+        &mut self,
+        context: &mut Context<'_>,
+        topic: TopicName,
+        namespace: &Namespace,
+        plan: Plan,
+    ) {
         let Plan { initiator, options, wishes, ttl, known, or_refuse } = plan;
-        // Every plan was made for a topic that has a namespace.
-        let Ok(namespace) = context.namespace(topic.as_str()) else { return };
         let Some(client_info) = self.info.clone() else { return };
         let traits = traits(context, namespace, &options, &wishes, &initiator, &client_info.user);
         let wanted = wanted(namespace, traits, known, or_refuse);
@@ -232,7 +236,7 @@ impl Session {
         membership: Membership,
         result: Result<SubscriptionStart, RequestError>,
     ) {
-        let Some(place) = self.subscribing(topic.as_str()) else {
+        let Some(place) = self.subscribing(&topic) else {
             // Connect failed meanwhile, and nobody waits for this subscription any more.
             if result.is_ok() {
                 context.effects.push(Effect::unsubscribe(topic, membership));
@@ -263,7 +267,7 @@ impl Session {
             }
         }
         if let Some(reason) = end_with {
-            self.unsubscribe_topic(context, topic.as_str(), reason);
+            self.unsubscribe_topic(context, &topic, reason);
         }
         for request in waiting {
             if self.phase == Phase::Open {

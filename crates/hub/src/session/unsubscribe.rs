@@ -4,18 +4,18 @@ use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::{CloseReason, Unsubscribed};
 use fanwire_protocol::reply::{Outcome, Push};
 
-use super::refusal::no_topic;
 use super::subscription::Subscription;
-use super::{Context, Session};
+use super::{Context, Session, named};
 use crate::effect::{Effect, Membership};
 use crate::registry::TopicSlot;
 
 impl Session {
     pub(super) fn unsubscribe(&mut self, context: &mut Context<'_>, id: u32, topic: &str) {
-        if topic.is_empty() {
-            return self.close(context, no_topic());
-        }
-        if let Some(slot) = context.registry.find(topic) {
+        let topic = match named(topic) {
+            Ok(topic) => topic,
+            Err(why) => return self.close(context, why),
+        };
+        if let Some(slot) = context.registry.find(&topic) {
             self.remove_subscription(context, slot);
         }
         // Not being subscribed is what the client wanted.
@@ -23,13 +23,16 @@ impl Session {
     }
 
     /// Ends a subscription for the server and tells the client, which is told even if it was not subscribed.
-    pub(super) fn unsubscribe_topic(&mut self, context: &mut Context<'_>, topic: &str, reason: Unsubscribed) {
+    pub(super) fn unsubscribe_topic(
+        &mut self,
+        context: &mut Context<'_>,
+        topic: &TopicName,
+        reason: Unsubscribed,
+    ) {
         if let Some(slot) = context.registry.find(topic) {
             self.remove_subscription(context, slot);
         }
-        if let Some(topic) = TopicName::new(topic) {
-            context.push(Push::Unsubscribed { topic, reason });
-        }
+        context.push(Push::Unsubscribed { topic: topic.clone(), reason });
     }
 
     pub(super) fn unsubscribe_by_server(

@@ -74,6 +74,7 @@ fn fields_that_end_the_connection_are_named() {
 fn a_token_s_topic_that_cannot_be_is_told_why() {
     let mut shard = TestShard::new(open(), []);
     shard.tokens.add_connection("topic", ConnectionClaims { topics: vec![grant("!a")], ..user("42") });
+    shard.tokens.add_connection("no name", ConnectionClaims { topics: vec![grant("")], ..user("42") });
     shard.tokens.add_connection("user", user("ü"));
     shard.settings.personal_topic = Some(PersonalTopic::default());
     for (token, why) in [
@@ -81,6 +82,7 @@ fn a_token_s_topic_that_cannot_be_is_told_why() {
             "topic",
             "channels or subs of the token: names that begin with ! are the cluster's own; use another",
         ),
+        ("no name", "channels or subs of the token: the topic's name is empty"),
         (
             "user",
             "sub of the token, for its own topic: the topic's name does not match its namespace's topic_regex, or is not ASCII; use another",

@@ -7,7 +7,7 @@ use fanwire_hub::{
 };
 
 use super::harness::tokens::to;
-use super::harness::{TestShard, at};
+use super::harness::{TestShard, at, topic};
 
 fn history() -> Option<HistoryBounds> {
     let ttl = std::time::Duration::from_secs(60);
@@ -41,7 +41,7 @@ fn check(
     shard.check(client, &command, &[&format!("news: subscribe 42{asked}")]);
     let lines = shard.started(client, "news", at(7));
     assert_eq!(lines, [format!(r#"{{"id":2,"subscribe":{{{result}}}}}"#)]);
-    let topic = shard.registry.topic(shard.registry.find("news").expect("the topic is there"));
+    let topic = shard.registry.topic(shard.registry.find(&topic("news")).expect("the topic is there"));
     let [Subscriber { kind, positioned, .. }] = topic.subscribers[..] else { panic!("{topic:?}") };
     let SubscriberKind { joins, .. } = shard.registry.kinds()[usize::from(kind)];
     assert_eq!((joins, positioned), fanout);
@@ -194,7 +194,7 @@ fn slow_policy(namespace: Namespace, overrides: Overrides, wishes: &str) -> Slow
     let client = shard.connect("42");
     shard.say(client, &format!(r#"{{"id":2,"subscribe":{{"channel":"news","token":"token"{wishes}}}}}"#));
     shard.started(client, "news", at(7));
-    let topic = shard.registry.topic(shard.registry.find("news").expect("the topic is there"));
+    let topic = shard.registry.topic(shard.registry.find(&topic("news")).expect("the topic is there"));
     let [Subscriber { kind, .. }] = topic.subscribers[..] else { panic!("{topic:?}") };
     let SubscriberKind { slow, .. } = shard.registry.kinds()[usize::from(kind)];
     slow

@@ -212,7 +212,7 @@ fn places_that_move_are_followed() {
     // Each leaves in turn, and each time those that are left are exactly the others.
     for (left, order) in [0, 4, 1, 3, 2].into_iter().enumerate() {
         shard.end(clients[order]);
-        let news = shard.registry.find("news");
+        let news = shard.registry.find(&topic("news"));
         let there = news.map_or(Vec::new(), |news| {
             shard.registry.topic(news).subscribers.iter().map(|s| s.connection).collect()
         });

@@ -4,7 +4,7 @@ use fanwire_hub::effect::SubscriptionStart;
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
 use fanwire_protocol::reason::RequestError;
 
-use super::harness::{TestShard, at, recovered};
+use super::harness::{TestShard, at, recovered, topic};
 
 fn recoverable(mode: RecoveryMode) -> Namespace {
     let ttl = std::time::Duration::from_secs(60);
@@ -210,7 +210,7 @@ fn a_lost_position_ends_the_subscription() {
         &["news: subscribe 42, wants the position"],
     );
     assert_eq!(shard.started(client, "news", at(3)).len(), 1);
-    let news = shard.registry.find("news").expect("somebody is subscribed");
+    let news = shard.registry.find(&topic("news")).expect("somebody is subscribed");
     assert_eq!(
         shard.with(client, |session, context| session.lose_position(context, news)),
         [

@@ -292,7 +292,7 @@ fn a_lost_position_of_the_server_s_ends_the_connection() {
     let mut shard = TestShard::new(recoverable(), []);
     let (client, _) = connect(&mut shard, r#""token":"42","subs":{"a":{}}"#);
     assert_eq!(shard.started(client, "a", at(1)).len(), 1);
-    let a = shard.registry.find("a").expect("somebody is subscribed");
+    let a = shard.registry.find(&topic("a")).expect("somebody is subscribed");
     assert_eq!(
         shard.with(client, |session, context| session.lose_position(context, a)),
         ["a: unsubscribe 42", "unregister 42", "close 3010 insufficient state"]

@@ -153,7 +153,7 @@ impl CommandFollower {
         let is_ours = call.from == self.peers.id();
         if call.method == SINGLE {
             match serde_json::from_str::<Single>(call.parameters.get()) {
-                Ok(single) => self.node.owner_of(&single.user).send(single.heard(is_ours)),
+                Ok(single) => self.node.owner_of_user(&single.user).send(single.heard(is_ours)),
                 Err(error) => tracing::warn!(%error, "a call of another node cannot be decoded"),
             }
             return;
@@ -186,7 +186,7 @@ impl CommandFollower {
 /// Answers another node: the number of the user's connections that were admitted here.
 async fn held_here(node: &Node, parameters: &str) -> CallResult {
     let HeldQuestion { user } = serde_json::from_str(parameters).map_err(|_| RequestError::BadRequest)?;
-    let owner = node.owner_of(user);
+    let owner = node.owner_of_user(user);
     // The barrier waits for connections that were admitted before the question.
     let (reached, barrier) = oneshot::channel();
     owner.send(ShardMessage::Call(user_topic(user), TopicCall::Barrier(reached)));

@@ -69,7 +69,7 @@ fn bytes(event: &Event) -> usize {
 }
 
 fn to_owner(inboxes: &Inboxes, event: Event) {
-    let inbox = inboxes.of(event.topic().as_str());
+    let inbox = inboxes.of_topic(event.topic());
     if !inbox.is_fanout_full() || matches!(event, Event::Gap { .. }) {
         return inbox.send(ShardMessage::Event(event));
     }

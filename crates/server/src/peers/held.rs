@@ -46,7 +46,7 @@ impl Peers {
             let asked = peers.gather(CallType::Question, HELD, &parameters, PATIENCE, count);
             // Without an answer nothing is confirmed.
             let _ = timeout(PATIENCE, asked).await;
-            let owner = peers.0.inboxes.of(&user);
+            let owner = peers.0.inboxes.of_user(&user);
             owner.send(ShardMessage::User(UserMessage::Confirmed { user, elsewhere }));
         });
     }

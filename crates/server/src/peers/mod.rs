@@ -320,7 +320,7 @@ impl Peers {
                     error = codes::error(error).text,
                     "a user's connections on other nodes could not be closed"
                 );
-                peers.0.inboxes.of(&single.user).send(single.unsent());
+                peers.0.inboxes.of_user(&single.user).send(single.unsent());
             }
         });
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fanwire_broker::Event;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
+use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::CloseReason;
 
 use super::Shard;
@@ -25,7 +26,7 @@ impl Shard {
         }
         match message {
             ShardMessage::Deliver(_) | ShardMessage::Event(_) => {}
-            ShardMessage::Unrecoverable(topic) => self.lose_positions(topic.as_str()),
+            ShardMessage::Unrecoverable(topic) => self.lose_positions(&topic),
             ShardMessage::Answer(key, answer) => self.take_answer(key, answer),
             ShardMessage::ReadAnswer(key, answer, allowance) => {
                 self.take_read_answer(key, answer, &allowance)
@@ -92,7 +93,7 @@ impl Shard {
         }
     }
 
-    fn lose_positions(&mut self, topic: &str) {
+    fn lose_positions(&mut self, topic: &TopicName) {
         let Some(topic) = self.registry.find(topic) else { return };
         let subscribers = &self.registry.topic(topic).subscribers;
         let positioned: Vec<u32> =

@@ -46,11 +46,11 @@ impl Shard {
                 Effect::Register { user, single } => {
                     let message =
                         UserMessage::Register { user: user.clone(), from: self.address(key), single };
-                    self.node.owner_of(&user).send(ShardMessage::User(message));
+                    self.node.owner_of_user(&user).send(ShardMessage::User(message));
                 }
                 Effect::Unregister { user } => {
                     let message = UserMessage::Unregister { user: user.clone(), from: self.address(key) };
-                    self.node.owner_of(&user).send(ShardMessage::User(message));
+                    self.node.owner_of_user(&user).send(ShardMessage::User(message));
                 }
                 Effect::Topic(_, TopicRequest::Publish { id, .. }) if self.node.inboxes.is_fanout_full() => {
                     let answer = Answer::Published { id, result: Err(RequestError::TooManyRequests) };
@@ -69,7 +69,7 @@ impl Shard {
             self.answer_room.enter(key, self.user(key), Question::new(topic, request), self.now.millis);
             self.ask_in_turn();
         } else {
-            let owner = self.node.owner_of(topic.as_str());
+            let owner = self.node.owner_of(&topic);
             owner.send(ShardMessage::Topic(topic, self.address(key), request));
         }
     }

@@ -101,7 +101,7 @@ impl Shard {
         for deliveries in self.groups.take() {
             let Some(topic) = deliveries.first().and_then(|first| first.push.topic()) else { continue };
             // Nothing is kept for a topic whose last subscriber here has left.
-            if let Some(topic) = self.registry.find(topic.as_str()) {
+            if let Some(topic) = self.registry.find(topic) {
                 self.link_group(topic, &deliveries, &mut closed);
             }
         }

@@ -62,7 +62,7 @@ impl Shard {
             answer_room.next(budget, now.millis)
         {
             let from = Address { shard: *index, connection: key };
-            let owner = node.owner_of(topic.as_str());
+            let owner = node.owner_of(&topic);
             owner.send(match allowance {
                 Some(allowance) => ShardMessage::Read(topic, from, request, allowance),
                 None => ShardMessage::Topic(topic, from, request),
@@ -73,7 +73,7 @@ impl Shard {
     /// Forgets what a connection that goes would have read, and does what else it asked.
     pub(super) fn forget_reads(&mut self, key: ConnectionKey) {
         for Question { topic, request, .. } in self.answer_room.forget(key) {
-            let owner = self.node.owner_of(topic.as_str());
+            let owner = self.node.owner_of(&topic);
             owner.send(ShardMessage::Topic(topic, self.address(key), request));
         }
     }
@@ -155,7 +155,7 @@ impl Shard {
                     self.take_answer(key, Answer::Presence { id, result: Err(error) });
                 }
                 request => {
-                    let owner = self.node.owner_of(topic.as_str());
+                    let owner = self.node.owner_of(&topic);
                     let from = self.address(key);
                     owner.send(match request.is_read() {
                         // Without room for it, what was missed is not recovered, unless it is nothing.

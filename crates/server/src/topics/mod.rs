@@ -437,7 +437,7 @@ impl Topics {
     }
 
     fn namespace(&self, name: &TopicName) -> Result<&Namespace, RequestError> {
-        self.settings.namespaces.of(name.as_str()).map_err(|_| RequestError::UnknownTopic)
+        self.settings.namespaces.of(name).map_err(|_| RequestError::UnknownTopic)
     }
 
     fn history_of(&self, name: &TopicName) -> Result<Option<HistoryOptions>, RequestError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use fanwire_hub::{NameRules, Namespaces, PersonalTopic};
+use fanwire_protocol::TopicName;
 use fanwire_server::Settings;
 use serde_json::{Value, json};
 
@@ -253,8 +254,9 @@ async fn who_wants_to_be_the_only_one_is_not_refused_for_those_whom_it_replaces(
 #[tokio::test]
 async fn a_subscribe_that_is_refused_is_no_leave() {
     let nodes = cluster(|settings| {
-        let mut both = settings.namespaces.of("room:1").unwrap().clone();
-        both.history = settings.namespaces.of("history:1").unwrap().history;
+        let topic = |name| TopicName::new(name).unwrap();
+        let mut both = settings.namespaces.of(&topic("room:1")).unwrap().clone();
+        both.history = settings.namespaces.of(&topic("history:1")).unwrap().history;
         both.force_recovery = true;
         both.name = "both".into();
         settings.namespaces =

@@ -226,8 +226,8 @@ impl World {
         }
     }
 
-    fn lose(&mut self, topic: &str) {
-        let Some(slot) = self.shard.registry.find(topic) else { return };
+    fn lose(&mut self, name: &str) {
+        let Some(slot) = self.shard.registry.find(&topic(name)) else { return };
         let subscribers = &self.shard.registry.topic(slot).subscribers;
         let all: Vec<u32> = subscribers.iter().map(|subscriber| subscriber.connection).collect();
         for client in all {
