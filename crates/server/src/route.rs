@@ -7,7 +7,7 @@ use hyper::{Request, StatusCode};
 use crate::accept::cross_site;
 use crate::response::{is_below, text};
 use crate::settings::Settings;
-use crate::transport::{Gate, Routed, sse, websocket};
+use crate::transport::{Gate, Routed, subscribe, websocket};
 use crate::{api, dev};
 
 pub(crate) async fn route(gate: &Gate, request: Request<Incoming>) -> Routed {
@@ -62,7 +62,7 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
     match endpoint(settings, &request) {
         Some(Endpoint::WebSocket) => return websocket::open(gate, request, false).into(),
         Some(Endpoint::Echo) => return websocket::open(gate, request, true).into(),
-        Some(Endpoint::Sse) => return sse::open(gate, &request).into(),
+        Some(Endpoint::Sse) => return subscribe::open(gate, &request).into(),
         None => {}
     }
     if is_api_call(gate, &request) {

@@ -1,7 +1,7 @@
 //! A file for each transport: it checks the request that opens a connection and says how the shard is to speak on it.
 
 pub(crate) mod websocket;
-pub(crate) mod sse;
+pub(crate) mod subscribe;
 
 use std::collections::VecDeque;
 use std::net::TcpStream;

@@ -1,0 +1,135 @@
+//! The query of a request, and the requests that a client of another wire would send for the same.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::request::{self, Ask, Connect, Subscribe};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::header::AUTHORIZATION;
+
+use super::FIRST_SUBSCRIBE;
+use super::refusal::StreamRefusal;
+use crate::auth::topic_of;
+
+/// The content of a query. Its lists hold at most one entry more than the limit, which is enough to refuse it.
+#[derive(Debug, Default)]
+pub(super) struct Query<'q> {
+    /// Each once, in the order of the query.
+    pub(super) topics: Vec<Cow<'q, str>>,
+    token: Cow<'q, str>,
+    subscription_tokens: Vec<Cow<'q, str>>,
+}
+
+/// Reads the query in one pass. A token in the header comes before one in the query.
+pub(super) fn read(request: &Request<Incoming>, subscriptions_max: usize) -> Query<'_> {
+    let mut query = parse(request.uri().query().unwrap_or(""), subscriptions_max);
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if let Some((scheme, token)) = header.and_then(|value| value.split_once(' '))
+        && scheme.eq_ignore_ascii_case("bearer")
+    {
+        query.token = token.trim().into();
+    }
+    query
+}
+
+fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {
+    let mut query = Query::default();
+    let mut known = HashSet::new();
+    for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+        match &*name {
+            "topic" if query.topics.len() <= subscriptions_max && known.insert(value.clone()) => {
+                query.topics.push(value);
+            }
+            "subscription_token" if query.subscription_tokens.len() <= subscriptions_max => {
+                query.subscription_tokens.push(value);
+            }
+            "token" => query.token = value,
+            _ => {}
+        }
+    }
+    query
+}
+
+impl Query<'_> {
+    /// Checks what no session has to be asked for.
+    pub(super) fn check(&self, subscriptions_max: usize) -> Result<(), StreamRefusal> {
+        if self.topics.iter().all(|topic| topic.is_empty()) {
+            let message = "name at least one topic: ?topic=news&topic=weather";
+            return Err(StreamRefusal::new(RequestError::BadRequest, message));
+        }
+        if self.topics.iter().any(|topic| topic.is_empty()) {
+            return Err(StreamRefusal::new(RequestError::BadRequest, "a topic is empty; leave it out"));
+        }
+        let counts = [(self.topics.len(), "topics"), (self.subscription_tokens.len(), "subscription tokens")];
+        match counts.into_iter().find(|(count, _)| *count > subscriptions_max) {
+            None => Ok(()),
+            Some((_, what)) => {
+                let message = format!("more {what} than client.subscriptions_max = {subscriptions_max}");
+                Err(StreamRefusal::new(RequestError::LimitExceeded, message))
+            }
+        }
+    }
+
+    /// Returns the requests that a client of another wire would send for the same. A subscription token goes with the
+    /// topic that it names; the session verifies it.
+    pub(super) fn into_requests(self) -> VecDeque<request::Request> {
+        let mut tokens = HashMap::new();
+        for token in self.subscription_tokens {
+            if let Some(topic) = topic_of(&token) {
+                tokens.entry(topic).or_insert(token);
+            }
+        }
+        let connect = Connect { token: self.token.into_owned(), topics: Vec::new() };
+        let connect = request::Request { id: FIRST_SUBSCRIBE - 1, ask: Ask::Connect(connect) };
+        let subscribes = self.topics.into_iter().zip(FIRST_SUBSCRIBE..).map(|(topic, id)| {
+            let token = tokens.remove(&*topic).unwrap_or_default().into_owned();
+            let subscribe = Subscribe { topic: topic.into_owned(), token, ..Subscribe::default() };
+            request::Request { id, ask: Ask::Subscribe(subscribe) }
+        });
+        std::iter::once(connect).chain(subscribes).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    #[test]
+    fn topics_are_read_once_each_and_no_more_than_it_takes_to_refuse_them() {
+        let query = parse("topic=a&topic=b&token=t&topic=a&subscription_token=s", 2);
+        assert_eq!(query.topics, ["a", "b"]);
+        assert_eq!((&*query.token, &*query.subscription_tokens), ("t", &["s".into()][..]));
+
+        let many: Vec<String> = (0..1000).map(|n| format!("topic={n}&subscription_token={n}")).collect();
+        let many = many.join("&");
+        let query = parse(&many, 2);
+        assert_eq!(query.topics, ["0", "1", "2"]);
+        assert_eq!(query.subscription_tokens, ["0", "1", "2"]);
+    }
+
+    fn requests(text: &str) -> Vec<(u32, String, String)> {
+        let read = |request: request::Request| match request.ask {
+            Ask::Connect(connect) => (request.id, String::new(), connect.token),
+            Ask::Subscribe(subscribe) => (request.id, subscribe.topic, subscribe.token),
+            other => panic!("{other:?}"),
+        };
+        parse(text, 10).into_requests().into_iter().map(read).collect()
+    }
+
+    #[test]
+    fn a_subscription_token_goes_with_the_topic_that_it_names() {
+        let token = |claims: &str| format!("e30.{}.c2lnbmF0dXJl", URL_SAFE_NO_PAD.encode(claims));
+        let (for_b, again) = (token(r#"{"channel":"b"}"#), token(r#"{"channel":"b","sub":"1"}"#));
+        let others = [token("{}"), token(r#"{"channel":"z"}"#), "no.token".into()];
+        let text = format!("topic=a&topic=b&token=t&subscription_token={for_b}&subscription_token={again}");
+        let text = others.iter().fold(text, |text, other| format!("{text}&subscription_token={other}"));
+        let expected = [(1, "", "t"), (2, "a", ""), (3, "b", &*for_b)];
+        let expected = expected.map(|(id, topic, token)| (id, topic.to_owned(), token.to_owned()));
+        assert_eq!(requests(&text), expected);
+    }
+}

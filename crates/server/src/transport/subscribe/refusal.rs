@@ -1,0 +1,184 @@
+//! Refusals: the status and the JSON error of a stream that does not begin.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use fanwire_hub::{NameError, TokenError};
+use fanwire_protocol::centrifuge::codes;
+use fanwire_protocol::reason::{Close, CloseReason, Detail, Mistake, Refused, RequestError};
+use hyper::StatusCode;
+use serde_json::json;
+
+use super::FIRST_SUBSCRIBE;
+use crate::transport::{Decided, OpeningRefusal};
+
+/// A refusal before the stream begins.
+#[derive(Debug)]
+pub(super) struct StreamRefusal {
+    error: RequestError,
+    message: String,
+}
+
+impl StreamRefusal {
+    pub(super) fn new(error: RequestError, message: impl Into<String>) -> Self {
+        Self { error, message: message.into() }
+    }
+
+    fn of_reply(refused: &Refused) -> Self {
+        let message = match (refused.error, refused.mistake.as_deref()) {
+            (_, Some(mistake)) => sentence(mistake),
+            (RequestError::UnknownTopic, None) => NameError::UnknownNamespace.to_string().into(),
+            (RequestError::TokenExpired, None) => TokenError::Expired.to_string().into(),
+            (RequestError::Expired, None) => "what the token grants has expired".into(),
+            (RequestError::LimitExceeded, None) => "more topics than client.subscriptions_max".into(),
+            (error, None) => codes::error(error).text.into(),
+        };
+        Self::new(refused.error, message)
+    }
+
+    fn of_close(close: &Close) -> Self {
+        let mistake = match close.detail.as_deref() {
+            Some(Detail::Mistake(mistake)) => Some(mistake),
+            Some(Detail::Words(_)) | None => None,
+        };
+        match (close.reason, mistake) {
+            (CloseReason::BadRequest, Some(mistake @ Mistake::NoToken)) => {
+                let message = sentence(mistake);
+                let message = format!("{message}: send ?token=JWT or 'Authorization: Bearer JWT'");
+                Self::new(RequestError::Unauthorized, message)
+            }
+            (CloseReason::BadRequest, Some(mistake)) => {
+                Self::new(RequestError::BadRequest, sentence(mistake))
+            }
+            (CloseReason::TopicLimit, _) => {
+                Self::new(RequestError::LimitExceeded, "more topics than client.subscriptions_max")
+            }
+            (CloseReason::ConnectionLimit, _) => {
+                let message = "more connections of the user than client.user_connections_max or \
+                    client.personal_topic.single_connection allows";
+                Self::new(RequestError::LimitExceeded, message)
+            }
+            (CloseReason::PermissionDenied, _) => {
+                let message = "client.disallow_anonymous_connection_tokens is on and the token names no user";
+                Self::new(RequestError::PermissionDenied, message)
+            }
+            (CloseReason::InvalidToken, _) => Self::new(RequestError::Unauthorized, codes::close(close).1),
+            // The API sent the client away.
+            _ => Self::new(RequestError::PermissionDenied, codes::close(close).1),
+        }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        match self.error {
+            RequestError::Unauthorized | RequestError::TokenExpired | RequestError::Expired => {
+                StatusCode::UNAUTHORIZED
+            }
+            RequestError::PermissionDenied => StatusCode::FORBIDDEN,
+            RequestError::UnknownTopic => StatusCode::NOT_FOUND,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    pub(super) fn body(&self) -> String {
+        let code = codes::error(self.error).number;
+        json!({"error": {"code": code, "message": self.message}}).to_string()
+    }
+}
+
+/// Returns the sentence for a mistake, which may have stood in the query.
+fn sentence(mistake: &Mistake) -> Cow<'_, str> {
+    match mistake {
+        Mistake::TopicName(why) => (&**why).into(),
+        mistake => codes::mistake(mistake),
+    }
+}
+
+/// Returns the response to a request whose stream does not begin. Its sentence ends with the topic, if it is about one.
+pub(super) fn refused(decided: &Decided, refusal: &OpeningRefusal<'_>) -> Bytes {
+    let (id, mut refusal) = match *refusal {
+        OpeningRefusal::Reply(id, refused) => (id, StreamRefusal::of_reply(refused)),
+        OpeningRefusal::Close(id, close) => {
+            let is_of_request = matches!(close.reason, CloseReason::InvalidToken | CloseReason::BadRequest);
+            (if is_of_request { id } else { 0 }, StreamRefusal::of_close(close))
+        }
+    };
+    let place = id.checked_sub(FIRST_SUBSCRIBE);
+    if let Some(topic) = place.and_then(|place| decided.topics.get(place as usize)) {
+        refusal.message = format!("{}: {topic}", refusal.message);
+    }
+    let (status, body) = (refusal.status(), refusal.body());
+    let mut response = format!(
+        "HTTP/1.1 {status}\r\n\
+         content-type: application/json\r\n\
+         content-length: {}\r\n\
+         connection: close\r\n",
+        body.len()
+    )
+    .into_bytes();
+    response.extend_from_slice(&decided.headers);
+    response.extend_from_slice(b"\r\n");
+    response.extend_from_slice(body.as_bytes());
+    response.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided() -> Decided {
+        let headers = Bytes::from_static(b"vary: Origin\r\n");
+        Decided { accepted: Bytes::new(), refused, headers, topics: vec!["a".into(), "b".into()] }
+    }
+
+    /// The status, the code and the sentence.
+    fn read(response: &[u8]) -> (u16, u64, String) {
+        let response = str::from_utf8(response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{head}");
+        assert!(head.contains("\r\nconnection: close\r\n") && head.ends_with("\r\nvary: Origin"), "{head}");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let error = &body["error"];
+        (status, error["code"].as_u64().unwrap(), error["message"].as_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn the_status_follows_from_the_reason() {
+        let token = || Mistake::Token("info is not JSON".into());
+        let replies: [(Refused, _); 9] = [
+            (RequestError::Unauthorized.into(), (401, 101, "unauthorized: b")),
+            (RequestError::TokenExpired.into(), (401, 109, "the token has expired or is not valid yet: b")),
+            (RequestError::Expired.into(), (401, 110, "what the token grants has expired: b")),
+            (RequestError::PermissionDenied.into(), (403, 103, "permission denied: b")),
+            (RequestError::UnknownTopic.into(), (404, 102, "no namespace of this name is configured: b")),
+            (RequestError::LimitExceeded.into(), (400, 106, "more topics than client.subscriptions_max: b")),
+            (RequestError::NotAvailable.into(), (400, 108, "not available: b")),
+            (Mistake::TopicName("too long".into()).into(), (400, 107, "too long: b")),
+            (token().into(), (400, 107, "info is not JSON: b")),
+        ];
+        for (reason, (status, code, message)) in replies {
+            let response = refused(&decided(), &OpeningRefusal::Reply(3, &reason));
+            assert_eq!(read(&response), (status, code, message.to_owned()), "{reason:?}");
+        }
+        let no_token = "no token, and client.allow_anonymous_connect_without_token is off: \
+            send ?token=JWT or 'Authorization: Bearer JWT'";
+        let too_many = "more connections of the user than client.user_connections_max or \
+            client.personal_topic.single_connection allows";
+        let no_user = "client.disallow_anonymous_connection_tokens is on and the token names no user";
+        let by_application = Close::by_application(4500, "not today".to_owned());
+        let closes: [(u32, Close, _); 8] = [
+            (1, Close::mistake(Mistake::NoToken), (401, 101, no_token)),
+            (1, CloseReason::InvalidToken.into(), (401, 101, "invalid token")),
+            (2, CloseReason::InvalidToken.into(), (401, 101, "invalid token: a")),
+            (1, Close::unfit_token("info is not JSON"), (401, 101, "invalid token: info is not JSON")),
+            (1, CloseReason::PermissionDenied.into(), (403, 103, no_user)),
+            (1, CloseReason::ConnectionLimit.into(), (400, 106, too_many)),
+            (1, CloseReason::TopicLimit.into(), (400, 106, "more topics than client.subscriptions_max")),
+            (2, by_application, (403, 103, "not today")),
+        ];
+        for (id, reason, (status, code, message)) in closes {
+            let response = refused(&decided(), &OpeningRefusal::Close(id, &reason));
+            assert_eq!(read(&response), (status, code, message.to_owned()), "{reason:?}");
+        }
+    }
+}
