@@ -15,6 +15,7 @@ pub mod effect;
 pub mod registry;
 pub mod delivery;
 pub mod outbox;
+pub mod fanout;
 pub mod queue;
 pub mod wheel;
 

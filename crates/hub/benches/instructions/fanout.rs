@@ -7,17 +7,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanwire_hub::SlowPolicy;
 use fanwire_hub::delivery::Delivery;
-use fanwire_hub::outbox::{Chain, Outbox, Segment};
+use fanwire_hub::fanout::{Destination, Fanout, Group};
+use fanwire_hub::outbox::{Chain, Outbox};
 use fanwire_hub::queue::Queue;
-use fanwire_hub::registry::{Registry, SubscriberKind, TopicSlot};
+use fanwire_hub::registry::{Registry, SubscriberKind};
 use fanwire_hub::wheel::Wheel;
 use fanwire_protocol::reply::Push;
+use fanwire_protocol::websocket::Deflate;
 use fanwire_protocol::wire::Wire;
 use fanwire_protocol::{Publication, TopicName};
+use slab::Slab;
 
 use crate::harness::{Case, repeat};
 
-pub(crate) const CASES: [Case; 10] = [
+pub(crate) const CASES: [Case; 12] = [
     Case {
         name: "delivery: encoded as JSON frame",
         rounds: 5_000,
@@ -30,24 +33,36 @@ pub(crate) const CASES: [Case; 10] = [
     },
     Case { name: "delivery: encoded as event", rounds: 5_000, run: |rounds| encode(rounds, Wire::Sse) },
     Case {
-        name: "fan-out: one segment to 1,000 subscribers, each",
-        rounds: 100,
-        run: |rounds| fan_out(rounds, 1_000, 1, &[Wire::CentrifugeJson]),
+        name: "fan-out: a publication to one subscriber",
+        rounds: 10_000,
+        run: |rounds| fan_out(rounds, 1, 1, &[Wire::CentrifugeJson], None),
     },
     Case {
-        name: "fan-out: one segment to 10,000 subscribers, each",
+        name: "fan-out: a publication to 1,000 subscribers, each",
+        rounds: 100,
+        run: |rounds| fan_out(rounds, 1_000, 1, &[Wire::CentrifugeJson], None),
+    },
+    Case {
+        name: "fan-out: a publication to 10,000 subscribers, each",
         rounds: 10,
-        run: |rounds| fan_out(rounds, 10_000, 1, &[Wire::CentrifugeJson]),
+        run: |rounds| fan_out(rounds, 10_000, 1, &[Wire::CentrifugeJson], None),
     },
     Case {
-        name: "fan-out: three wires, 1,000 subscribers, each",
+        name: "fan-out: a publication on three wires, 1,000 subscribers, each",
         rounds: 100,
-        run: |rounds| fan_out(rounds, 1_000, 1, &[Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Sse]),
+        run: |rounds| {
+            fan_out(rounds, 1_000, 1, &[Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Sse], None)
+        },
     },
     Case {
-        name: "fan-out: four segments to 1,000 subscribers, each",
+        name: "fan-out: four publications to 1,000 subscribers, each",
         rounds: 50,
-        run: |rounds| fan_out(rounds, 1_000, 4, &[Wire::CentrifugeJson]),
+        run: |rounds| fan_out(rounds, 1_000, 4, &[Wire::CentrifugeJson], None),
+    },
+    Case {
+        name: "fan-out: a compressed publication to 1,000 subscribers, each",
+        rounds: 100,
+        run: |rounds| fan_out(rounds, 1_000, 1, &[Wire::CentrifugeJson], deflate()),
     },
     Case { name: "queue: a message in and out", rounds: 200, run: queue },
     Case { name: "queue: a publication in place of the oldest", rounds: 20_000, run: drop_oldest },
@@ -66,39 +81,74 @@ fn encode(rounds: u64, wire: Wire) -> u64 {
     })
 }
 
-/// Links so many segments to each subscriber and takes the chains.
-fn fan_out(rounds: u64, subscribers: usize, segments: usize, wires: &[Wire]) -> u64 {
+/// Links so many publications to each subscriber and takes the chains.
+fn fan_out(
+    rounds: u64,
+    subscribers: usize,
+    publications: usize,
+    wires: &[Wire],
+    deflate: Option<Deflate>,
+) -> u64 {
     let mut registry = Registry::default();
-    let mut slot = None;
-    for (connection, wire) in (0..subscribers as u32).zip(wires.iter().cycle()) {
-        slot = Some(registry.add(&topic(), connection, kind(*wire), false).0);
+    let mut connections = Slab::new();
+    for wire in wires.iter().cycle().take(subscribers) {
+        let connection = connections.insert(Connection::new(deflate));
+        registry.add(&topic(), connection as u32, kind(*wire), false);
     }
-    let slot = slot.expect("there are subscribers");
-    let mut chains = vec![Chain::default(); subscribers];
+    let publication = Arc::new(Publication { data: payload(), info: None, tags: None, offset: 7 });
+    let delivery = Delivery::new(Push::Publication { topic: topic(), publication, epoch: None });
+    let bytes: usize = wires.iter().cycle().take(subscribers).map(|wire| delivery.bytes(*wire).len()).sum();
+    let topic = registry.find(&topic()).expect("there are subscribers");
+    let group = Group { topic, deliveries: &[Arc::new(delivery)] };
+    let mut fanout = Fanout::default();
     let mut outbox = Outbox::default();
-    let bytes = payload();
-    repeat(rounds, subscribers * segments, || {
-        for _ in 0..segments {
-            link(&registry, slot, &mut outbox, &mut chains, &bytes);
+    let mut delivered = 0;
+    repeat(rounds, subscribers * publications, || {
+        for _ in 0..publications {
+            let held = |_, _: &mut _, _: &_| unreachable!("every connection was answered");
+            fanout.link(group, &registry, &mut connections, &mut outbox, |_| None, held);
+            delivered += fanout.delivered(&registry).map(|(_, messages)| messages).sum::<u64>();
         }
         let mut taken = 0;
         while let Some(connection) = outbox.next_connection() {
-            for parcel in outbox.take(&mut chains[connection as usize]) {
+            for parcel in outbox.take(&mut connections[connection as usize].chain) {
                 taken += black_box(parcel).bytes().len();
             }
         }
-        assert_eq!(taken, subscribers * segments * bytes.len());
+        assert_eq!(taken, publications * bytes);
         outbox.reset();
-    })
+    });
+    assert_eq!(delivered, rounds * (subscribers * publications) as u64);
+    delivered
 }
 
-/// One segment for each wire, made when the first subscriber needs it.
-fn link(registry: &Registry, slot: TopicSlot, outbox: &mut Outbox, chains: &mut [Chain], bytes: &Bytes) {
-    let mut shares: [Option<Segment>; Registry::KINDS_MAX] = [None; Registry::KINDS_MAX];
-    for subscriber in &registry.topic(slot).subscribers {
-        let share = &mut shares[usize::from(subscriber.kind)];
-        let segment = *share.get_or_insert_with(|| outbox.segment(bytes.clone()));
-        outbox.link(subscriber.connection, &mut chains[subscriber.connection as usize], segment);
+/// Stands in for a shard's connection: as large, with what fan-out reads of it.
+#[repr(C)]
+struct Connection {
+    socket: [u64; 2],
+    chain: Chain,
+    other: [u64; 8],
+    is_live: bool,
+    deflate: Option<Deflate>,
+    session: [u64; 10],
+}
+
+const _: () = assert!(size_of::<Connection>() == 176);
+
+impl Connection {
+    fn new(deflate: Option<Deflate>) -> Self {
+        let chain = Chain::default();
+        Self { socket: [0; 2], chain, other: [0; 8], is_live: true, deflate, session: [0; 10] }
+    }
+}
+
+impl Destination for Connection {
+    fn takes_compressed(&self, longest: impl FnOnce() -> usize) -> bool {
+        self.deflate.is_some_and(|deflate| deflate.takes(longest()))
+    }
+
+    fn chain(&mut self) -> Option<&mut Chain> {
+        self.is_live.then_some(&mut self.chain)
     }
 }
 
@@ -156,6 +206,10 @@ fn wheel(rounds: u64) -> u64 {
         due.len()
     };
     repeat(rounds, IN_A_TICK as usize, || assert_eq!(tick(), IN_A_TICK as usize))
+}
+
+fn deflate() -> Option<Deflate> {
+    Deflate::negotiate(["permessage-deflate; client_no_context_takeover"]).map(|agreement| agreement.deflate)
 }
 
 fn kind(wire: Wire) -> SubscriberKind {

@@ -1,19 +1,17 @@
-//! Fan-out: what waited together for one topic becomes one segment, linked to each of its subscribers.
+//! Groups: what waits together for one topic is linked to its subscribers at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_hub::SlowPolicy;
 use fanwire_hub::delivery::Delivery;
-use fanwire_hub::outbox::{Messages, Outbox, Parcel, Segment};
-use fanwire_hub::registry::{Registry, SubscriberKind, TopicSlot};
+use fanwire_hub::fanout::{Destination, Group};
+use fanwire_hub::outbox::Chain;
 use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::CloseReason;
-use fanwire_protocol::websocket::Deflater;
-use fanwire_protocol::wire::Wire;
 
 use super::Shard;
+use super::connection::Connection;
 use super::gathered::Gathered;
 
 /// Deliveries that were taken from the inbox and not linked yet, by topic.
@@ -69,124 +67,41 @@ impl Groups {
     }
 }
 
-/// The part of a group that one kind of subscriber gets.
-#[derive(Clone, Copy, Debug)]
-enum Share {
-    /// Only joins and leaves, which it is not told of.
-    Nothing,
-    Messages {
-        segment: Segment,
-        count: u64,
-    },
-}
-
-/// The bytes of a group for one kind of subscriber, made when the first of them needs them.
-#[derive(Clone, Copy, Default)]
-pub(super) struct KindShare {
-    /// The longest message, before it is compressed.
-    longest: Option<usize>,
-    /// For those whose messages are compressed in the second place.
-    shares: [Option<Share>; 2],
-    delivered: u64,
-}
-
-/// A place for every kind; those of kinds that the shard has met are used.
-pub(super) type KindShares = Box<[KindShare; Registry::KINDS_MAX]>;
-
 impl Shard {
-    /// Links every group to its topic's subscribers. This is the per-delivery path: a link in the arena, no
-    /// copy, no allocation, no encoding.
+    /// Links every group to its topic's subscribers.
     pub(super) fn link_groups(&mut self) {
+        let Self { registry, connections, outbox, fanout, deflater, counters, node, .. } = self;
+        let queue_bytes_max = node.settings.client.queue_bytes_max;
         let mut closed = Vec::new();
         for deliveries in self.groups.take() {
             let Some(topic) = deliveries.first().and_then(|first| first.push.topic()) else { continue };
             // Nothing is kept for a topic whose last subscriber here has left.
-            if let Some(topic) = self.registry.find(topic) {
-                self.link_group(topic, &deliveries, &mut closed);
+            let Some(topic) = registry.find(topic) else { continue };
+            let group = Group { topic, deliveries: &deliveries };
+            let compress = |plain: &Bytes| deflater.as_mut()?.frame(plain);
+            // A server-side subscription brings something before the connect reply could be sent.
+            let hold = |slot, connection: &mut Connection, bytes: &Bytes| {
+                if connection.hold(bytes.clone(), queue_bytes_max).is_err() {
+                    closed.push(slot);
+                }
+            };
+            fanout.link(group, registry, connections, outbox, compress, hold);
+            for (wire, messages) in fanout.delivered(registry) {
+                counters.deliveries[wire as usize].add(messages);
             }
         }
         for slot in closed {
             self.close(slot, CloseReason::Slow);
         }
     }
-
-    fn link_group(&mut self, topic: TopicSlot, deliveries: &[Arc<Delivery>], closed: &mut Vec<u32>) {
-        let Self { registry, connections, outbox, counters, node, deflater, kind_shares, .. } = self;
-        kind_shares[..registry.kinds().len()].fill(KindShare::default());
-        for subscriber in &registry.topic(topic).subscribers {
-            let KindShare { longest, shares, delivered } = &mut kind_shares[usize::from(subscriber.kind)];
-            let connection = &mut connections[subscriber.connection as usize];
-            let kind = || registry.kinds()[usize::from(subscriber.kind)];
-            let deflates = connection.deflate.is_some_and(|deflate| {
-                deflate.takes(*longest.get_or_insert_with(|| self::longest(deliveries, kind().wire)))
-            });
-            let share = shares[usize::from(deflates)].get_or_insert_with(|| {
-                let deflater = deflater.as_mut().filter(|_| deflates);
-                self::share(outbox, topic, deliveries, kind(), deflater)
-            });
-            let (segment, count) = match *share {
-                Share::Messages { segment, count } => (segment, count),
-                Share::Nothing => continue,
-            };
-            *delivered += count;
-            if connection.is_live {
-                outbox.link(subscriber.connection, &mut connection.chain, segment);
-            } else {
-                // A server-side subscription brings something before the connect reply could be sent.
-                let queue_bytes_max = node.settings.client.queue_bytes_max;
-                if connection.hold(outbox.bytes(segment).clone(), queue_bytes_max).is_err() {
-                    closed.push(subscriber.connection);
-                }
-            }
-        }
-        for (kind, share) in registry.kinds().iter().zip(&kind_shares[..]) {
-            counters.deliveries[kind.wire as usize].add(share.delivered);
-        }
-    }
 }
 
-/// The longest message of a group, before it is compressed.
-fn longest(deliveries: &[Arc<Delivery>], wire: Wire) -> usize {
-    deliveries.iter().map(|delivery| delivery.bytes(wire).len()).max().unwrap_or(0)
-}
-
-/// The messages of a group for one kind of subscriber, concatenated: all of them share the bytes. With a deflater,
-/// those that get shorter by it are compressed.
-fn share(
-    outbox: &mut Outbox,
-    topic: TopicSlot,
-    deliveries: &[Arc<Delivery>],
-    kind: SubscriberKind,
-    mut deflater: Option<&mut Deflater>,
-) -> Share {
-    let wanted = deliveries.iter().filter(|delivery| kind.joins || !delivery.push.is_join_or_leave());
-    let mut all = Vec::with_capacity(deliveries.len());
-    for delivery in wanted {
-        let encoded = match &mut deflater {
-            Some(deflater) => delivery.compressed(kind.wire, |plain| deflater.frame(plain)),
-            None => delivery.bytes(kind.wire),
-        };
-        if !encoded.is_empty() {
-            all.push((encoded, !delivery.push.is_join_or_leave()));
-        }
+impl Destination for Connection {
+    fn takes_compressed(&self, longest: impl FnOnce() -> usize) -> bool {
+        self.deflate.is_some_and(|deflate| deflate.takes(longest()))
     }
-    let bytes = match all[..] {
-        [] => return Share::Nothing,
-        [(one, _)] => one.clone(),
-        _ => {
-            let mut joined = Vec::with_capacity(all.iter().map(|(bytes, _)| bytes.len()).sum());
-            all.iter().for_each(|(bytes, _)| joined.extend_from_slice(bytes));
-            Bytes::from(joined)
-        }
-    };
-    let count = all.len() as u64;
-    let parcel = match kind.slow {
-        SlowPolicy::Close => Parcel::from(bytes),
-        policy => {
-            let all =
-                all.into_iter().map(|(bytes, is_publication)| (bytes.clone(), is_publication)).collect();
-            Parcel::new(bytes, Messages { topic, policy, all })
-        }
-    };
-    Share::Messages { segment: outbox.segment(parcel), count }
+
+    fn chain(&mut self) -> Option<&mut Chain> {
+        self.is_live.then_some(&mut self.chain)
+    }
 }

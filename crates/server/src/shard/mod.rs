@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use fanwire_hub::effect::{ConnectionKey, Effect};
+use fanwire_hub::fanout::Fanout;
 use fanwire_hub::outbox::Outbox;
 use fanwire_hub::registry::Registry;
 use fanwire_hub::session::{Context, Now, Session, UserRates, Verify};
@@ -54,7 +55,7 @@ use answer_room::AnswerRoom;
 use connection::{Connection, Role};
 use drain_schedule::DrainSchedule;
 use gathered::Gathered;
-use groups::{Groups, KindShare, KindShares};
+use groups::Groups;
 use questions::WatchedClients;
 use readiness::Readiness;
 use to_read::ToRead;
@@ -106,8 +107,7 @@ pub(crate) struct Shard {
     users: Users,
     outbox: Outbox,
     groups: Groups,
-    /// For the group that is being linked, in the order of the registry's kinds.
-    kind_shares: KindShares,
+    fanout: Fanout,
     /// Taken from the inbox while a batch was being written.
     gathered: Gathered,
     effects: Vec<Effect>,
@@ -156,7 +156,7 @@ impl Shard {
             topics,
             outbox: Outbox::default(),
             groups: Groups::new(node.settings.websocket.deflate.is_some()),
-            kind_shares: Box::new([KindShare::default(); Registry::KINDS_MAX]),
+            fanout: Fanout::default(),
             gathered: Gathered::default(),
             effects: Vec::new(),
             wheel: Wheel::new(),

@@ -1,0 +1,312 @@
+//! Fan-out: what waited together for one topic becomes one segment for each kind of subscriber, linked to all of them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanwire_protocol::wire::Wire;
+use slab::Slab;
+
+use crate::delivery::Delivery;
+use crate::namespace::SlowPolicy;
+use crate::outbox::{Chain, Messages, Outbox, Parcel, Segment};
+use crate::registry::{Registry, SubscriberKind, TopicSlot};
+
+/// A connection, as fan-out sees it.
+pub trait Destination {
+    /// Returns true if it gets the compressed form of messages of which the longest has so many bytes uncompressed.
+    fn takes_compressed(&self, longest: impl FnOnce() -> usize) -> bool;
+
+    /// Returns its chain, or `None` before its connect was answered.
+    fn chain(&mut self) -> Option<&mut Chain>;
+}
+
+/// Messages of one topic.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<'g> {
+    pub topic: TopicSlot,
+    pub deliveries: &'g [Arc<Delivery>],
+}
+
+/// Links groups, one after the other.
+#[derive(Debug)]
+pub struct Fanout {
+    kinds: Box<Kinds>,
+}
+
+/// A place for every kind of subscriber; those of kinds that the shard has met are used.
+#[derive(Debug)]
+struct Kinds {
+    /// Plain and compressed, each made when the first subscriber needs it.
+    shares: [[Share; 2]; Registry::KINDS_MAX],
+    /// The longest message, uncompressed.
+    longest: [Option<usize>; Registry::KINDS_MAX],
+}
+
+/// The bytes of a group for subscribers that get the same.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    state: ShareState,
+    /// The messages that the bytes are.
+    messages: u32,
+    /// Those that got them.
+    subscribers: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum ShareState {
+    #[default]
+    NotMade,
+    /// Only joins and leaves, which these subscribers are not told of.
+    Nothing,
+    Segment(Segment),
+}
+
+impl Share {
+    fn delivered(&self) -> u64 {
+        u64::from(self.messages) * u64::from(self.subscribers)
+    }
+}
+
+impl Default for Fanout {
+    fn default() -> Self {
+        let shares = [[Share::default(); 2]; Registry::KINDS_MAX];
+        Self { kinds: Box::new(Kinds { shares, longest: [None; Registry::KINDS_MAX] }) }
+    }
+}
+
+impl Fanout {
+    /// Links a group to its topic's subscribers. This is the per-delivery path: a link in the arena, no copy, no
+    /// allocation, no encoding. `compress` returns nothing for bytes that would not get shorter. `hold` gets what
+    /// reaches a connection before its connect was answered.
+    ///
+    /// Not inlined, nor is what it does once a group, so that the loop has the registers for itself.
+    #[inline(never)]
+    pub fn link<D: Destination>(
+        &mut self,
+        group: Group<'_>,
+        registry: &Registry,
+        destinations: &mut Slab<D>,
+        outbox: &mut Outbox,
+        mut compress: impl FnMut(&Bytes) -> Option<Bytes>,
+        mut hold: impl FnMut(u32, &mut D, &Bytes),
+    ) {
+        let Kinds { shares, longest } = &mut *self.kinds;
+        shares[..registry.kinds().len()].fill(Default::default());
+        longest[..registry.kinds().len()].fill(None);
+        for subscriber in &registry.topic(group.topic).subscribers {
+            let place = usize::from(subscriber.kind);
+            let destination = &mut destinations[subscriber.connection as usize];
+            let is_compressed = destination.takes_compressed(|| match longest[place] {
+                Some(longest) => longest,
+                None => *longest[place].insert(group.longest(registry.kinds()[place].wire)),
+            });
+            let [plain, compressed] = &mut shares[place];
+            let share = if is_compressed { compressed } else { plain };
+            if let ShareState::NotMade = share.state {
+                *share = group.share(registry.kinds()[place], is_compressed, outbox, &mut compress);
+            }
+            let ShareState::Segment(segment) = share.state else { continue };
+            share.subscribers += 1;
+            match destination.chain() {
+                Some(chain) => outbox.link(subscriber.connection, chain, segment),
+                None => hold(subscriber.connection, destination, outbox.bytes(segment)),
+            }
+        }
+    }
+
+    /// Returns the messages that the last group brought to subscribers, for each kind.
+    pub fn delivered(&self, registry: &Registry) -> impl Iterator<Item = (Wire, u64)> {
+        registry
+            .kinds()
+            .iter()
+            .zip(&self.kinds.shares)
+            .map(|(kind, shares)| (kind.wire, shares.iter().map(Share::delivered).sum()))
+    }
+}
+
+impl Group<'_> {
+    #[inline(never)]
+    fn longest(&self, wire: Wire) -> usize {
+        self.deliveries.iter().map(|delivery| delivery.bytes(wire).len()).max().unwrap_or(0)
+    }
+
+    /// Makes a segment of the messages, concatenated: all subscribers of the kind share the bytes.
+    #[inline(never)]
+    fn share(
+        &self,
+        kind: SubscriberKind,
+        is_compressed: bool,
+        outbox: &mut Outbox,
+        mut compress: impl FnMut(&Bytes) -> Option<Bytes>,
+    ) -> Share {
+        let mut wanted = self.deliveries.iter().filter_map(|delivery| {
+            let is_publication = !delivery.push.is_join_or_leave();
+            if !is_publication && !kind.joins {
+                return None;
+            }
+            let bytes = if is_compressed {
+                delivery.compressed(kind.wire, &mut compress)
+            } else {
+                delivery.bytes(kind.wire)
+            };
+            (!bytes.is_empty()).then_some((bytes, is_publication))
+        });
+        let Some(first) = wanted.next() else {
+            return Share { state: ShareState::Nothing, ..Share::default() };
+        };
+        let (parcel, messages) = match (wanted.next(), kind.slow) {
+            // The usual case, which needs no list.
+            (None, SlowPolicy::Close) => (Parcel::from(first.0.clone()), 1),
+            (second, policy) => {
+                let all: Vec<_> = [first].into_iter().chain(second).chain(wanted).collect();
+                (parcel(self.topic, policy, &all), all.len() as u32)
+            }
+        };
+        Share { state: ShareState::Segment(outbox.segment(parcel)), messages, subscribers: 0 }
+    }
+}
+
+/// Concatenates messages, each with whether it is a publication.
+fn parcel(topic: TopicSlot, policy: SlowPolicy, all: &[(&Bytes, bool)]) -> Parcel {
+    let bytes = match all {
+        [(one, _)] => (*one).clone(),
+        all => {
+            let mut joined = Vec::with_capacity(all.iter().map(|(bytes, _)| bytes.len()).sum());
+            all.iter().for_each(|(bytes, _)| joined.extend_from_slice(bytes));
+            Bytes::from(joined)
+        }
+    };
+    match policy {
+        SlowPolicy::Close => Parcel::from(bytes),
+        policy => {
+            let all = all.iter().map(|(bytes, is_publication)| ((*bytes).clone(), *is_publication)).collect();
+            Parcel::new(bytes, Messages { topic, policy, all })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanwire_protocol::reply::Push;
+    use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Connection {
+        /// Its connect was not answered.
+        is_early: bool,
+        /// The longest message that it takes compressed.
+        compressed_max: Option<usize>,
+        chain: Chain,
+    }
+
+    impl Destination for Connection {
+        fn takes_compressed(&self, longest: impl FnOnce() -> usize) -> bool {
+            self.compressed_max.is_some_and(|max| longest() <= max)
+        }
+
+        fn chain(&mut self) -> Option<&mut Chain> {
+            (!self.is_early).then_some(&mut self.chain)
+        }
+    }
+
+    const KIND: SubscriberKind =
+        SubscriberKind { wire: Wire::CentrifugeJson, joins: false, slow: SlowPolicy::Close };
+    const COMPRESSED: &[u8] = b"compressed";
+
+    fn topic() -> TopicName {
+        TopicName::new("news").unwrap()
+    }
+
+    fn publication() -> Arc<Delivery> {
+        let publication = Publication { data: Bytes::from_static(b"1"), info: None, tags: None, offset: 2 };
+        Arc::new(Delivery::new(Push::Publication {
+            topic: topic(),
+            publication: Arc::new(publication),
+            epoch: None,
+        }))
+    }
+
+    fn join() -> Arc<Delivery> {
+        let client = ClientId::parse("00000000-0000-4000-8000-000000000001").unwrap();
+        let (connection, subscription) = (Bytes::new(), Bytes::new());
+        let info = Arc::new(ClientInfo { user: "42".into(), client, connection, subscription });
+        Arc::new(Delivery::new(Push::Join { topic: topic(), info }))
+    }
+
+    /// The messages delivered to each kind, then each connection's bytes; those held back come with `true`.
+    type Linked = (Vec<u64>, Vec<(bool, Vec<u8>)>);
+
+    fn link<const N: usize>(
+        fanout: &mut Fanout,
+        deliveries: &[Arc<Delivery>],
+        subscribers: [(SubscriberKind, Connection); N],
+    ) -> Linked {
+        let mut registry = Registry::default();
+        let mut connections = Slab::new();
+        for (kind, connection) in subscribers {
+            registry.add(&topic(), connections.insert(connection) as u32, kind, false);
+        }
+        let topic = registry.find(&topic()).unwrap();
+        let mut outbox = Outbox::default();
+        let mut received = vec![(false, Vec::new()); N];
+        let hold = |slot, _: &mut Connection, bytes: &Bytes| received[slot as usize] = (true, bytes.to_vec());
+        let compress = |_: &Bytes| Some(Bytes::from_static(COMPRESSED));
+        let group = Group { topic, deliveries };
+        fanout.link(group, &registry, &mut connections, &mut outbox, compress, hold);
+        while let Some(slot) = outbox.next_connection() {
+            let parcels = outbox.take(&mut connections[slot as usize].chain);
+            received[slot as usize].1.extend(parcels.flat_map(|parcel| parcel.bytes().to_vec()));
+        }
+        (fanout.delivered(&registry).map(|(_, messages)| messages).collect(), received)
+    }
+
+    #[test]
+    fn each_kind_gets_its_own_form_and_only_those_who_asked_are_told_of_joins() {
+        let deliveries = [join(), publication()];
+        let joins = SubscriberKind { joins: true, ..KIND };
+        let event = SubscriberKind { wire: Wire::Sse, ..KIND };
+        let subscribers = [KIND, joins, event, KIND].map(|kind| (kind, Connection::default()));
+        let (delivered, received) = link(&mut Fanout::default(), &deliveries, subscribers);
+        let [join, publication] =
+            deliveries.map(|delivery| Wire::ALL.map(|wire| delivery.bytes(wire).clone()));
+        let json = Wire::CentrifugeJson as usize;
+        assert_eq!(delivered, [2, 2, 1]);
+        let publication_alone = (false, publication[json].to_vec());
+        assert_eq!(received[0], publication_alone);
+        assert_eq!(received[1], (false, [&join[json][..], &publication[json]].concat()));
+        assert_eq!(received[2], (false, publication[Wire::Sse as usize].to_vec()));
+        assert_eq!(received[3], publication_alone);
+    }
+
+    #[test]
+    fn nobody_gets_what_another_group_brought() {
+        let mut fanout = Fanout::default();
+        let subscribers = || [(KIND, Connection::default())];
+        assert_eq!(link(&mut fanout, &[publication()], subscribers()).0, [1]);
+        assert_eq!(link(&mut fanout, &[join()], subscribers()), (vec![0], vec![(false, Vec::new())]));
+    }
+
+    #[test]
+    fn only_a_window_that_reaches_back_far_enough_gets_the_compressed_form() {
+        let delivery = publication();
+        let plain = delivery.bytes(KIND.wire).to_vec();
+        let takes = |compressed_max| (KIND, Connection { compressed_max, ..Connection::default() });
+        let subscribers = [takes(None), takes(Some(plain.len())), takes(Some(plain.len() - 1))];
+        let (delivered, received) = link(&mut Fanout::default(), &[delivery], subscribers);
+        assert_eq!(delivered, [3]);
+        assert_eq!(received, [(false, plain.clone()), (false, COMPRESSED.to_vec()), (false, plain)]);
+    }
+
+    #[test]
+    fn it_is_held_back_before_connect_is_answered() {
+        let delivery = publication();
+        let bytes = delivery.bytes(KIND.wire).to_vec();
+        let early = Connection { is_early: true, ..Connection::default() };
+        let subscribers = [(KIND, early), (KIND, Connection::default())];
+        let (delivered, received) = link(&mut Fanout::default(), &[delivery], subscribers);
+        assert_eq!(delivered, [2]);
+        assert_eq!(received, [(true, bytes.clone()), (false, bytes)]);
+    }
+}
