@@ -19,6 +19,18 @@ use crate::effect::Effect;
 use crate::permission::may_subscribe;
 use crate::{ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TopicGrant};
 
+/// A connection that passed every check.
+#[derive(Debug)]
+struct ConnectionPlan {
+    user: Box<str>,
+    info: Bytes,
+    /// The fingerprint of what the token grants.
+    grants: u64,
+    /// Seconds until the credentials end.
+    ttl: Option<u32>,
+    topics: Vec<(TopicName, Plan)>,
+}
+
 /// A connect request whose answer is being put together.
 #[derive(Debug)]
 pub(super) struct Connecting {
@@ -33,16 +45,9 @@ pub(super) struct Connecting {
 
 impl Session {
     pub(super) fn connect(&mut self, context: &mut Context<'_>, id: u32, request: Connect) {
-        match self.plan_connection(context, id, request) {
-            Ok(connecting) => {
-                self.phase = Phase::Connecting;
-                self.work().connecting = Some(connecting);
-                let single = context.settings.personal_topic.as_ref().is_some_and(|p| p.single_connection);
-                match self.user() {
-                    "" => self.registered(context, Ok(())),
-                    user => context.effects.push(Effect::Register { user: user.into(), single }),
-                }
-            }
+        let claims = claims(context, &request.token);
+        match claims.and_then(|claims| plan_connection(context, claims, request.topics)) {
+            Ok(plan) => self.admit(context, id, plan),
             Err(Refusal::Unfit(unfit)) => self.close(context, Close::unfit_token(unfit)),
             Err(Refusal::Close(why)) => self.close(context, why),
             Err(refusal) => {
@@ -52,24 +57,12 @@ impl Session {
         }
     }
 
-    fn plan_connection(
-        &mut self,
-        context: &Context<'_>,
-        id: u32,
-        request: Connect,
-    ) -> Result<Connecting, Refusal> {
-        let claims = claims(context, &request.token)?;
-        let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| RequestError::Expired)?;
-        self.grants = fingerprint(&claims.topics);
-        let plans = plan_topics(context, &claims, request.topics)?;
-        claims.check(context.settings.info_format, context.namespaces)?;
+    /// Makes the client who its plan says it is, and has it counted as one of its user's.
+    fn admit(&mut self, context: &mut Context<'_>, id: u32, plan: ConnectionPlan) {
+        let ConnectionPlan { user, info, grants, ttl, topics } = plan;
         let client = self.client;
-        self.info = Some(Arc::new(ClientInfo {
-            user: claims.user,
-            client,
-            connection: claims.info,
-            subscription: Bytes::new(),
-        }));
+        self.grants = grants;
+        self.info = Some(Arc::new(ClientInfo { user, client, connection: info, subscription: Bytes::new() }));
         let settings = context.settings;
         let pinged = settings.ping_interval.filter(|_| self.mode.pings == Pings::Messages);
         let result = Box::new(Connected {
@@ -81,7 +74,13 @@ impl Session {
             time_millis: settings.include_server_time.then_some(context.now.unix_millis),
             topics: Vec::new(),
         });
-        Ok(Connecting { id, result, plans, outstanding: 0, error: None })
+        self.phase = Phase::Connecting;
+        self.work().connecting = Some(Connecting { id, result, plans: topics, outstanding: 0, error: None });
+        let single = settings.personal_topic.as_ref().is_some_and(|p| p.single_connection);
+        match self.user() {
+            "" => self.registered(context, Ok(())),
+            user => context.effects.push(Effect::Register { user: user.into(), single }),
+        }
     }
 
     /// The user's connections were counted: make the server-side subscriptions, or give up.
@@ -169,6 +168,19 @@ fn claims(context: &Context<'_>, token: &str) -> Result<ConnectionClaims, Refusa
         return Err(CloseReason::PermissionDenied.into());
     }
     Ok(claims)
+}
+
+/// Checks what a client would be by these claims, with the topics that it asks for.
+fn plan_connection(
+    context: &Context<'_>,
+    claims: ConnectionClaims,
+    asked: Vec<(String, Option<StreamPosition>)>,
+) -> Result<ConnectionPlan, Refusal> {
+    let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| RequestError::Expired)?;
+    let topics = plan_topics(context, &claims, asked)?;
+    claims.check(context.settings.info_format, context.namespaces)?;
+    let grants = fingerprint(&claims.topics);
+    Ok(ConnectionPlan { user: claims.user, info: claims.info, grants, ttl, topics })
 }
 
 /// The server-side subscriptions: what the token grants, the user's own topic, and what the client asks for and

@@ -99,19 +99,22 @@ impl Subscribing {
 
 impl Session {
     pub(super) fn subscribe(&mut self, context: &mut Context<'_>, id: u32, request: Subscribe) {
-        match self.plan_subscription(context, id, request) {
+        let checked = self.check_subscribe(context, &request).and_then(|(topic, namespace, claims)| {
+            Ok((topic, namespace, plan_subscription(context, namespace, id, request, claims)?))
+        });
+        match checked {
             Ok((topic, namespace, plan)) => self.request_subscription(context, topic, namespace, plan),
             Err(refusal) => self.refuse(context, id, refusal),
         }
     }
 
-    /// The protocol's checks, in its order.
-    fn plan_subscription<'a>(
+    /// The protocol's checks, in its order. Returns the claims of the token that opens the topic; none where the namespace
+    /// opens it without one.
+    fn check_subscribe<'a>(
         &self,
         context: &Context<'a>,
-        id: u32,
-        request: Subscribe,
-    ) -> Result<(TopicName, &'a Namespace, Plan), Refusal> {
+        request: &Subscribe,
+    ) -> Result<(TopicName, &'a Namespace, Option<SubscriptionClaims>), Refusal> {
         let topic = named(&request.topic)?;
         if request.unserved == Some(Unserved::Delta) {
             return Err(Close::mistake(Mistake::Unserved(Unserved::Delta)).into());
@@ -133,30 +136,9 @@ impl Session {
         if let Some(unserved) = request.unserved {
             return Err(Mistake::Unserved(unserved).into());
         }
-        let (options, ttl) = match claims {
-            None => (GrantOptions::default(), None),
-            Some(claims) => {
-                let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| RequestError::Expired)?;
-                claims.check(namespace)?;
-                (claims.options, ttl)
-            }
-        };
-        let plan = Plan {
-            initiator: Initiator::Request(id),
-            options,
-            wishes: Wishes {
-                positioned: request.positioned,
-                recoverable: request.recoverable,
-                join_leave: request.join_leave,
-            },
-            ttl,
-            known: request.since,
-            or_refuse: request.or_refuse,
-        };
-        Ok((topic, namespace, plan))
+        Ok((topic, namespace, claims))
     }
 
-    /// Returns the claims of the token that opens the topic; none where the namespace opens it without one.
     fn subscription_claims(
         &self,
         context: &Context<'_>,
@@ -318,6 +300,31 @@ impl Session {
         }
         info
     }
+}
+
+/// Checks what the subscription would be by these claims.
+fn plan_subscription(
+    context: &Context<'_>,
+    namespace: &Namespace,
+    id: u32,
+    request: Subscribe,
+    claims: Option<SubscriptionClaims>,
+) -> Result<Plan, Refusal> {
+    let (options, ttl) = match claims {
+        None => (GrantOptions::default(), None),
+        Some(claims) => {
+            let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| RequestError::Expired)?;
+            claims.check(namespace)?;
+            (claims.options, ttl)
+        }
+    };
+    let wishes = Wishes {
+        positioned: request.positioned,
+        recoverable: request.recoverable,
+        join_leave: request.join_leave,
+    };
+    let (known, or_refuse) = (request.since, request.or_refuse);
+    Ok(Plan { initiator: Initiator::Request(id), options, wishes, ttl, known, or_refuse })
 }
 
 /// Returns the traits of a subscription: the namespace's options, the token's overrides on top, then the wishes
