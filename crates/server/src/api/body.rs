@@ -7,8 +7,6 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use tokio::time::timeout;
 
-use super::refusal::HttpRefusal;
-
 /// From the head of a request to the end of its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -17,28 +15,39 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 const DISCARD_BYTES_MAX: usize = 64 << 20;
 
-/// Never holds more than `bytes_max` and what the connection had read at once.
-pub(super) async fn read<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, HttpRefusal>
+/// The reasons for which a body is not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyError {
+    /// It is longer than this many bytes.
+    TooLong(usize),
+    /// It took longer than this.
+    TooSlow(Duration),
+    /// The connection ended before it, or it cannot be told where it ends.
+    Broken,
+}
+
+/// Reads a body. Never holds more than `bytes_max` and what the connection had read at once.
+pub(super) async fn read<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    timeout(BODY_TIMEOUT, read_all(body, bytes_max)).await.unwrap_or(Err(HttpRefusal::TooSlow(BODY_TIMEOUT)))
+    timeout(BODY_TIMEOUT, read_all(body, bytes_max)).await.unwrap_or(Err(BodyError::TooSlow(BODY_TIMEOUT)))
 }
 
-async fn read_all<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, HttpRefusal>
+async fn read_all<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     if body.size_hint().lower() > bytes_max as u64 {
-        return Err(HttpRefusal::TooLong(bytes_max));
+        return Err(BodyError::TooLong(bytes_max));
     }
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| HttpRefusal::Malformed("the body ended too early".into()))?;
+        let frame = frame.map_err(|_| BodyError::Broken)?;
         // Trailers say nothing to us.
         let Ok(data) = frame.into_data() else { continue };
         if data.len() > bytes_max - bytes.len() {
-            return Err(HttpRefusal::TooLong(bytes_max));
+            return Err(BodyError::TooLong(bytes_max));
         }
         bytes.extend_from_slice(&data);
     }
@@ -102,18 +111,18 @@ mod tests {
     #[tokio::test]
     async fn bodies_are_read_up_to_the_limit() {
         assert_eq!(read(&mut Full::new(Bytes::from("12345")), 5).await, Ok("12345".into()));
-        assert_eq!(read(&mut Full::new(Bytes::from("123456")), 5).await, Err(HttpRefusal::TooLong(5)));
+        assert_eq!(read(&mut Full::new(Bytes::from("123456")), 5).await, Err(BodyError::TooLong(5)));
         assert_eq!(read(&mut pieces(&["123", "", "45"]), 5).await, Ok("12345".into()));
         assert_eq!(read(&mut pieces(&[]), 5).await, Ok(Bytes::new()));
         let mut long = pieces(&["123", "456", "789"]);
-        assert_eq!(read(&mut long, 5).await, Err(HttpRefusal::TooLong(5)));
+        assert_eq!(read(&mut long, 5).await, Err(BodyError::TooLong(5)));
         assert_eq!(long.pieces.len(), 1, "nothing is read beyond the limit");
     }
 
     #[tokio::test]
     async fn a_length_above_the_limit_is_refused_unread() {
         let mut announced = Pieces { announced: Some(6), ..pieces(&["123456"]) };
-        assert_eq!(read(&mut announced, 5).await, Err(HttpRefusal::TooLong(5)));
+        assert_eq!(read(&mut announced, 5).await, Err(BodyError::TooLong(5)));
         assert_eq!(announced.pieces.len(), 1);
     }
 
@@ -121,6 +130,6 @@ mod tests {
     async fn a_body_that_breaks_off_is_refused() {
         let mut broken = pieces(&["1"]);
         broken.pieces.push_back(Err("reset"));
-        assert!(matches!(read(&mut broken, 5).await, Err(HttpRefusal::Malformed(_))));
+        assert!(matches!(read(&mut broken, 5).await, Err(BodyError::Broken)));
     }
 }

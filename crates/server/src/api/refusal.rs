@@ -7,6 +7,7 @@ use fanwire_protocol::json::fields::FieldError;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 
+use super::body::BodyError;
 use crate::accept::cross_site::CrossSite;
 use crate::response::{HttpResponse, text};
 
@@ -78,6 +79,16 @@ impl HttpRefusal {
             answer.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         answer
+    }
+}
+
+impl From<BodyError> for HttpRefusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLong(bytes_max) => Self::TooLong(bytes_max),
+            BodyError::TooSlow(timeout) => Self::TooSlow(timeout),
+            BodyError::Broken => Self::Malformed("the body ended too early".into()),
+        }
     }
 }
 
