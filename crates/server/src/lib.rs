@@ -11,6 +11,7 @@ mod drain;
 mod accept;
 mod route;
 mod response;
+mod body;
 mod transport;
 mod dev;
 

@@ -4,7 +4,6 @@
 //! status with a sentence; a command that fails has an error in its reply. The "channel" of this API is a topic.
 
 mod auth;
-mod body;
 mod error;
 mod refusal;
 mod reply;
@@ -33,6 +32,7 @@ use hyper::http::request::Parts;
 use hyper::{Method as HttpMethod, Request, StatusCode};
 
 use crate::accept::cross_site::{self, Hosts};
+use crate::body;
 use crate::node::Node;
 use crate::response::{HttpResponse, respond};
 use answer_budget::AnswerBudget;

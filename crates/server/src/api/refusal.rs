@@ -7,8 +7,8 @@ use fanwire_protocol::json::fields::FieldError;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 
-use super::body::BodyError;
 use crate::accept::cross_site::CrossSite;
+use crate::body::BodyError;
 use crate::response::{HttpResponse, text};
 
 /// The text is the body of the response. It repeats nothing of the request.

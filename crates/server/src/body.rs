@@ -17,7 +17,7 @@ const DISCARD_BYTES_MAX: usize = 64 << 20;
 
 /// The reasons for which a body is not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BodyError {
+pub(crate) enum BodyError {
     /// It is longer than this many bytes.
     TooLong(usize),
     /// It took longer than this.
@@ -27,7 +27,7 @@ pub(super) enum BodyError {
 }
 
 /// Reads a body. Never holds more than `bytes_max` and what the connection had read at once.
-pub(super) async fn read<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, BodyError>
+pub(crate) async fn read<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -55,7 +55,7 @@ where
 }
 
 /// Reads on and forgets, beside the answer. Ends by itself, at the latest after its time.
-pub(super) fn discard<B>(mut body: B)
+pub(crate) fn discard<B>(mut body: B)
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
