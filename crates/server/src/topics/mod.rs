@@ -30,10 +30,11 @@ use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::reply::Push;
 use fanwire_protocol::{ClientId, Position, Publication, TopicName};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::allowance::ReadAllowance;
+use crate::condition::Condition;
 use crate::counters::Counters;
 use crate::inbox::Inboxes;
 use crate::message::{Address, PublishCaller, ShardMessage, TopicCall, UserAdmission};
@@ -73,8 +74,8 @@ pub(crate) struct Topics {
     fresh: RefCell<VecDeque<(Instant, TopicName)>>,
     /// Idle topics with something to publish. They start once all messages in the inbox are taken.
     begun: RefCell<Vec<TopicName>>,
-    /// Notified when a stream was followed: the position up to which it was delivered may have changed.
-    positions: watch::Sender<()>,
+    /// Topics with a subscription that waits until their stream was delivered further. Notified when it was followed.
+    advances: RefCell<HashMap<TopicName, Rc<Condition>>>,
     /// Publications that wait for the engine.
     waiting_bytes: Cell<usize>,
     inboxes: Inboxes,
@@ -125,7 +126,7 @@ impl Topics {
             parts: Semaphore::new(repair::PARTS_MAX),
             fresh: RefCell::default(),
             begun: RefCell::default(),
-            positions: watch::Sender::new(()),
+            advances: RefCell::default(),
             waiting_bytes: Cell::new(0),
             inboxes,
             settings,
@@ -422,8 +423,8 @@ impl Topics {
         let mut topics = self.topics.borrow_mut();
         let topic = topics.get_mut(name).filter(|topic| topic.keeps)?;
         let result = act(&mut topic.follow);
-        if self.positions.receiver_count() > 0 {
-            self.positions.send_replace(());
+        if let Some(advance) = self.advances.borrow().get(name) {
+            advance.notify();
         }
         Some(result)
     }

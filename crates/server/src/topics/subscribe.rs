@@ -14,12 +14,13 @@ use std::time::Duration;
 use fanwire_broker::{HistoryQuery, Member, ReadLimit, Recovery, Since};
 use fanwire_hub::effect::{Answer, Membership, RecoveryRequest, SubscriptionStart, TopicRequest};
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
+use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::{Position, Publication, TopicName};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 use super::Topics;
 use super::follow::Follow;
@@ -296,10 +297,19 @@ impl Topics {
     /// Waits a moment for events that are on their way.
     pub(super) async fn wait_while(&self, name: &TopicName, is_so: impl Fn(Position) -> bool) {
         const PATIENCE: Duration = Duration::from_millis(100);
-        let mut positions = self.positions.subscribe();
-        let is_over = positions.wait_for(|()| !self.position(name).is_some_and(&is_so));
+        let is_over = || !self.position(name).is_some_and(&is_so);
+        if is_over() {
+            return;
+        }
+        let advance = self.advances.borrow_mut().entry(name.clone()).or_default().clone();
         // Without them the caller asks the stream again.
-        let _ = timeout(PATIENCE, is_over).await;
+        advance.wait_until(Instant::now() + PATIENCE, is_over).await;
+        let is_last = Rc::strong_count(&advance) == 2;
+        if is_last {
+            let mut advances = self.advances.borrow_mut();
+            advances.remove(name);
+            advances.give_back();
+        }
     }
 
     fn newest_of(&self, name: &TopicName) -> Option<Arc<Publication>> {

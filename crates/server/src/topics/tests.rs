@@ -78,16 +78,27 @@ fn publication(topic: &TopicName, epoch: Epoch, offset: u64) -> Event {
     Event::Publication { topic: topic.clone(), publication: publication.into(), epoch: Some(epoch) }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_subscription_goes_on_at_the_instant_of_the_event_that_it_waits_for() {
-    let test = async {
-        let (inboxes, _receivers) = Inboxes::new(1);
-        let topics = Topics::new(0, Arc::new(settings()), None, inboxes, Arc::default());
-        let (name, epoch) = (TopicName::new("a").unwrap(), Epoch::parse(b"epoch000").unwrap());
+/// An owner of topics whose streams were delivered up to offset 1.
+fn topics<const N: usize>(epoch: Epoch, names: [&str; N]) -> (Rc<Topics>, [TopicName; N]) {
+    let (inboxes, _receivers) = Inboxes::new(1);
+    let topics = Topics::new(0, Arc::new(settings()), None, inboxes, Arc::default());
+    let names = names.map(|name| TopicName::new(name).unwrap());
+    for name in &names {
         let mut topic = Topic { keeps: true, ..Topic::default() };
         topic.follow.begin(Position { epoch, offset: 1 });
         topics.topics.borrow_mut().insert(name.clone(), topic);
+    }
+    (topics, names)
+}
 
+fn epoch() -> Epoch {
+    Epoch::parse(b"epoch000").unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_goes_on_at_the_instant_of_the_event_that_it_waits_for() {
+    let test = async {
+        let (topics, [name]) = topics(epoch(), ["a"]);
         let began = Instant::now();
         let (waits, waits_for) = (topics.clone(), name.clone());
         let waiting =
@@ -95,10 +106,35 @@ async fn a_subscription_goes_on_at_the_instant_of_the_event_that_it_waits_for() 
         for offset in 2..=3 {
             yield_now().await;
             assert!(!waiting.is_finished());
-            topics.event(publication(&name, epoch, offset));
+            topics.event(publication(&name, epoch(), offset));
         }
         waiting.await.unwrap();
         assert_eq!(began.elapsed(), Duration::ZERO);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_waits_is_not_woken_by_other_topics() {
+    let test = async {
+        let (topics, [name, other]) = topics(epoch(), ["a", "b"]);
+        let looks = Rc::<Cell<usize>>::default();
+        let (waits, waits_for, counts) = (topics.clone(), name.clone(), looks.clone());
+        let is_behind = move |position: Position| {
+            counts.set(counts.get() + 1);
+            position.offset < 2
+        };
+        let waiting = spawn_local(async move { waits.wait_while(&waits_for, is_behind).await });
+        yield_now().await;
+        let before = looks.get();
+        for offset in 2..=100 {
+            topics.event(publication(&other, epoch(), offset));
+            yield_now().await;
+        }
+        assert_eq!(looks.get(), before);
+        topics.event(publication(&name, epoch(), 2));
+        waiting.await.unwrap();
+        assert!(topics.advances.borrow().is_empty(), "nobody waits any longer");
     };
     LocalSet::new().run_until(test).await;
 }
