@@ -10,6 +10,8 @@ mod drain;
 
 mod accept;
 mod route;
+mod endpoints;
+mod cors;
 mod response;
 mod body;
 mod transport;
@@ -36,6 +38,7 @@ mod metrics;
 mod counters;
 
 pub use accept::tls;
+pub use endpoints::{Endpoint, ServedEndpoint};
 pub use metrics::count_dropped_log_line;
 pub use peers::JoinError;
 pub use run::{Failed, Running, StartError, start};

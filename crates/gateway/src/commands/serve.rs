@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 
-use fanwire_server::Settings;
 use fanwire_server::settings::ShutdownSettings;
+use fanwire_server::{ServedEndpoint, Settings};
 use figment::value::Value;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -163,8 +163,8 @@ fn raise_file_limit(settings: &mut Settings) -> Result<(), Failure> {
 /// Everything that `--dev` opens, as the final settings have it.
 struct Opened {
     open: Vec<&'static str>,
-    websocket_path: String,
-    sse_path: String,
+    /// Title, scheme, and path with query of each endpoint to try.
+    endpoints: Vec<(&'static str, &'static str, String)>,
     api_path: String,
     api_on_client_port: bool,
     api_needs_key: bool,
@@ -183,8 +183,7 @@ impl Opened {
         ];
         Self {
             open: open.into_iter().filter_map(|(is_open, text)| is_open.then_some(text)).collect(),
-            websocket_path: settings.websocket.path.clone(),
-            sse_path: settings.sse.path.clone(),
+            endpoints: settings.endpoints().filter_map(example).collect(),
             api_path: settings.api.path.clone(),
             api_on_client_port: settings.api.on_client_port,
             api_needs_key: !settings.api.insecure,
@@ -193,28 +192,37 @@ impl Opened {
     }
 
     fn banner(&self, clients: SocketAddr, internal: SocketAddr) -> String {
-        let Self { websocket_path, sse_path, api_path, .. } = self;
         let api = if self.api_on_client_port { clients } else { internal };
         let key = if self.api_needs_key { " -H 'X-API-Key: YOUR_KEY'" } else { "" };
         let s = if self.is_encrypted { "s" } else { "" };
         let api_s = if self.api_on_client_port { s } else { "" };
+        let endpoints: String = self
+            .endpoints
+            .iter()
+            .map(|(title, scheme, target)| format!("    {title:<11}  {scheme}{s}://{clients}{target}\n"))
+            .collect();
         let open: String = self.open.iter().map(|text| format!("    · {text}\n")).collect();
         format!(
             "
   Fanwire {version}, for development
 
     Page         http{s}://{clients}/
-    WebSocket    ws{s}://{clients}{websocket_path}
-    EventSource  http{s}://{clients}{sse_path}?topic=chat:lobby
-    Metrics      http://{internal}/metrics
+{endpoints}    Metrics      http://{internal}/metrics
 
   Open to this machine only:
 {open}
   Publish to the lobby:
 
-    curl http{api_s}://{api}{api_path}/publish{key} -d '{{\"channel\":\"chat:lobby\",\"data\":{{\"text\":\"Hello from curl\"}}}}'
+    curl http{api_s}://{api}{path}/publish{key} -d '{{\"channel\":\"chat:lobby\",\"data\":{{\"text\":\"Hello from curl\"}}}}'
 ",
             version = env!("CARGO_PKG_VERSION"),
+            path = self.api_path,
         )
     }
+}
+
+/// Returns title, scheme, and path with query of an endpoint that a developer can try.
+fn example(served: ServedEndpoint<'_>) -> Option<(&'static str, &'static str, String)> {
+    let (title, scheme, query) = served.endpoint.example()?;
+    Some((title, scheme, format!("{}{query}", served.path)))
 }

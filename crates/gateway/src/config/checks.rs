@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fanwire_server::{ServedEndpoint, Settings};
+
 use super::values::Period;
 
 /// The source of a value.
@@ -107,6 +109,20 @@ impl Checks {
             self.error(key, "must be a path such as \"/realtime\": a slash first, none last, no query");
         }
         path.to_owned()
+    }
+
+    /// Checks that no two endpoints of the client port share a path, and that none lies inside the API's.
+    pub(crate) fn endpoints(&mut self, settings: &Settings) {
+        let mut taken = vec![("api.path", &*settings.api.path)];
+        for ServedEndpoint { setting, path, .. } in settings.endpoints() {
+            let is_inside = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
+            for (other, other_path) in &taken {
+                if path == *other_path || *other == "api.path" && is_inside(other_path) {
+                    self.error(setting, format!("\"{path}\" is taken by {other}"));
+                }
+            }
+            taken.push((setting, path));
+        }
     }
 
     pub(crate) fn regex(&mut self, key: &str, pattern: &str) -> Option<regex::Regex> {

@@ -120,23 +120,8 @@ impl Config {
             shutdown: self.shutdown.settings(checks),
             dev: None,
         };
-        self.check_paths(checks);
+        checks.endpoints(&settings);
         settings
-    }
-
-    /// Checks that no two routes of the client port share a path, and that none lies inside the API's.
-    fn check_paths(&self, checks: &mut Checks) {
-        let mut routes = vec![("api.path", &self.api.path), ("websocket.path", &self.websocket.path)];
-        routes.extend(self.websocket.echo_path.as_ref().map(|path| ("websocket.echo_path", path)));
-        routes.push(("sse.path", &self.sse.path));
-        for (index, (key, path)) in routes.iter().enumerate() {
-            for (other, taken) in &routes[..index] {
-                let inside = *other == "api.path" && path.starts_with(&format!("{taken}/"));
-                if path == taken || inside {
-                    checks.error(*key, format!("\"{path}\" is taken by {other}"));
-                }
-            }
-        }
     }
 }
 

@@ -279,11 +279,7 @@ impl Acceptor {
                 };
                 let admitted = requests::admit(watch, &request, group, turn).await;
                 let is_last = is_last(&request) || gate.node.is_draining();
-                let routed = match admitted {
-                    Ok(()) => route(&gate, request).await,
-                    Err(refusal) => Routed::Response(refusal),
-                };
-                match routed {
+                match route(&gate, request, admitted).await {
                     Routed::Response(mut response) => {
                         watch.answered(&mut response, is_last);
                         Ok::<Response<Full<Bytes>>, Infallible>(response)

@@ -16,8 +16,7 @@ use hyper::header::{
 use hyper::{Request, StatusCode, Version};
 
 use super::{Gate, Head, Opening, write_header};
-use crate::accept::origin::Origin;
-use crate::response::{HttpResponse, only_get, refused_origin, text};
+use crate::response::{HttpResponse, only_get, text};
 
 /// The reasons for which a request cannot be upgraded to a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,9 +82,6 @@ pub(crate) fn open(
         }
         Box::new(response)
     })?;
-    if gate.origins.judge(request.headers()) == Origin::Refused {
-        return Err(Box::new(refused_origin()));
-    }
     let permit = gate.admit()?;
     let deflate = agreed.map(|agreement| agreement.deflate);
     Ok(Opening { mode, first: VecDeque::new(), head: Head::Now(head), deflate, permit })

@@ -18,6 +18,7 @@ mod storm;
 
 mod frames;
 mod compression;
+mod cors;
 mod http;
 mod validity;
 mod sse;
