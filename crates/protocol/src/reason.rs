@@ -149,6 +149,33 @@ impl CloseReason {
     pub fn discards_queue(self) -> bool {
         self == Self::Slow
     }
+
+    /// Returns true if the client may come back by itself. An application says it by its number: client libraries give up
+    /// on two ranges.
+    pub fn reconnects(self) -> bool {
+        match self {
+            Self::InvalidToken
+            | Self::BadRequest
+            | Self::Stale
+            | Self::ForceDisconnect
+            | Self::ConnectionLimit
+            | Self::TopicLimit
+            | Self::PermissionDenied
+            | Self::NotAvailable => false,
+            Self::ByApplication(number) => !matches!(number, 3500..=3999 | 4500..=4999),
+            Self::Shutdown
+            | Self::ServerError
+            | Self::Expired
+            | Self::SubscriptionExpired
+            | Self::Slow
+            | Self::InsufficientState
+            | Self::ForceReconnect
+            | Self::NoPong
+            | Self::TooManyRequests
+            | Self::ConnectionLimitUnconfirmed
+            | Self::Framing(_) => true,
+        }
+    }
 }
 
 /// The end of a connection.

@@ -192,9 +192,8 @@ impl Wire {
                 websocket::close_frame(number, &text)
             }
             Self::Sse => {
-                let (number, text) = codes::close(close);
                 let mut event = Vec::new();
-                sse::disconnect(number, &text, &mut event);
+                sse::disconnect(close, &mut event);
                 event.into()
             }
         }

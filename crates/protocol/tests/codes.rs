@@ -52,7 +52,7 @@ fn closes() {
     ];
     for (reason, number, text) in expected {
         assert_eq!(codes::close(&reason.into()), (number, text.into()));
-        assert_eq!(codes::reconnects(number), number < 3500, "{number}");
+        assert_eq!(reason.reconnects(), number < 3500, "{number}");
         assert!(codes::CLOSE_NUMBERS.contains(&number), "{number} is counted");
     }
     let used: BTreeSet<u16> = expected.iter().map(|(_, number, _)| *number).collect();
@@ -78,10 +78,10 @@ fn closes_with_more_to_say() {
 #[test]
 fn a_client_stays_away_only_for_these() {
     for number in [1000, 1009, 2999, 3000, 3499, 4000, 4499, 5000, u16::MAX] {
-        assert!(codes::reconnects(number), "{number}");
+        assert!(CloseReason::ByApplication(number).reconnects(), "{number}");
     }
     for number in [3500, 3999, 4500, 4999] {
-        assert!(!codes::reconnects(number), "{number}");
+        assert!(!CloseReason::ByApplication(number).reconnects(), "{number}");
     }
 }
 

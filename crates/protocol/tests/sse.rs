@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_protocol::plain::sse;
+use fanwire_protocol::reason::{Close, CloseReason};
 use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
 
 fn news() -> TopicName {
@@ -66,11 +67,11 @@ fn what_is_not_json_is_written_in_base64() {
 #[test]
 fn disconnects() {
     check(
-        |to| sse::disconnect(3001, "shutdown", to),
+        |to| sse::disconnect(&CloseReason::Shutdown.into(), to),
         "event: disconnect\ndata: {\"code\":3001,\"reason\":\"shutdown\",\"reconnect\":true}\n\n",
     );
     check(
-        |to| sse::disconnect(4500, "a\nb", to),
+        |to| sse::disconnect(&Close::by_application(4500, "a\nb".to_owned()), to),
         "event: disconnect\ndata: {\"code\":4500,\"reason\":\"a\\nb\",\"reconnect\":false}\n\n",
     );
 }

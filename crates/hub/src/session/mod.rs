@@ -171,8 +171,12 @@ impl Session {
         self.subscriptions.len()
     }
 
-    /// As many requests as may be are with topics' owners: further ones had better wait, so that a client has no
-    /// more than a few answers made for it before it has read any.
+    pub fn is_subscribed(&self, registry: &Registry, topic: &TopicName) -> bool {
+        registry.find(topic).is_some_and(|topic| self.subscriptions.find(topic).is_some())
+    }
+
+    /// The limit of requests in flight at topic owners is reached: further ones wait, so that no more than a few answers
+    /// are made for a client before it has read any.
     pub fn is_busy(&self) -> bool {
         self.asked >= Self::ASKED_MAX || self.waiting_bytes() >= Self::WAITING_BYTES_MAX
     }

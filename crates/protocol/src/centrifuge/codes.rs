@@ -96,11 +96,6 @@ pub const fn unsubscribed(reason: Unsubscribed) -> (u32, &'static str) {
     }
 }
 
-/// Returns true if client libraries come back after a close with this number. They give up only on two ranges.
-pub const fn reconnects(number: u16) -> bool {
-    !matches!(number, 3500..=3999 | 4500..=4999)
-}
-
 /// Returns the sentence for a mistake: the field and the remedy. In a close frame there is room for 110 bytes.
 pub fn mistake(mistake: &Mistake) -> Cow<'_, str> {
     match mistake {

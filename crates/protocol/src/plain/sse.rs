@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::centrifuge::codes;
 use crate::centrifuge::reply::ClientInfoMessage;
 use crate::json::{self, is_default};
+use crate::reason::Close;
 use crate::{Publication, Tags, TopicName};
 
 /// A comment, which `EventSource` ignores: keeps the connection from looking idle to whatever is between.
@@ -60,7 +61,8 @@ pub fn publication(topic: &TopicName, publication: &Publication, to: &mut Vec<u8
 ///
 /// `EventSource` connects anew by itself after any end of the stream, so a page has to close it where `reconnect` is
 /// false.
-pub fn disconnect(number: u16, text: &str, to: &mut Vec<u8>) {
+pub fn disconnect(close: &Close, to: &mut Vec<u8>) {
+    let (code, reason) = codes::close(close);
     #[derive(Serialize)]
     struct Event<'a> {
         code: u16,
@@ -68,7 +70,7 @@ pub fn disconnect(number: u16, text: &str, to: &mut Vec<u8>) {
         reconnect: bool,
     }
 
-    let event = Event { code: number, reason: text, reconnect: codes::reconnects(number) };
+    let event = Event { code, reason: &reason, reconnect: close.reason.reconnects() };
     write(Some("disconnect"), &event, to);
 }
 

@@ -9,6 +9,7 @@ use socket2::SockRef;
 use uuid::Uuid;
 
 use super::connection::{Connection, Role};
+use super::opening::Undecided;
 use super::{READ_TIME_PER_CONNECTION, Shard, socket};
 use crate::transport::{Adopted, Head, Opening};
 
@@ -47,7 +48,11 @@ impl Shard {
         let head = match head {
             Head::Now(head) => Some(head),
             Head::Decided(decided) => {
-                connection.decide_by(decided, first.len());
+                debug_assert!(!first.is_empty(), "the answers to the first requests decide");
+                // As long as any other client has to connect. A response that comes later, from a proxy say, would keep the
+                // client away for good.
+                let patience = self.node.settings.client.stale_close_delay.as_millis() as u64;
+                connection.open_by(Undecided::new(decided, first.len(), self.now.millis + patience));
                 None
             }
         };

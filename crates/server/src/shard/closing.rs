@@ -31,19 +31,21 @@ impl Shard {
             }
             self.queued_bytes += connection.queued_bytes();
         }
-        let goodbye = match connection.take_opening() {
-            Some(opening) => opening.closed(wire, &close),
-            None => wire.goodbye(&close),
+        let (goodbye, progress) = match connection.take_opening() {
+            Some(opening) => (opening.closed(wire, &close), connection.response_progress()),
+            None => (wire.goodbye(&close), CloseProgress::MayFollow),
         };
         self.send(slot, goodbye);
-        self.start_closing(slot, CloseProgress::MayFollow, Some(close.reason));
+        self.start_closing(slot, progress, Some(close.reason));
     }
 
     /// Ends the session, and the connection with the response that refuses it.
     pub(super) fn refuse(&mut self, slot: u32, response: Bytes) {
         self.end(slot);
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        let progress = connection.response_progress();
         self.send(slot, response);
-        self.start_closing(slot, CloseProgress::MayFollow, None);
+        self.start_closing(slot, progress, None);
     }
 
     /// Takes nothing more from the connection. `reason` is the server's, if it was the server who closed.

@@ -19,7 +19,6 @@ use super::pending::Pending;
 use super::socket::Socket;
 use super::socket_io::WriteProgress;
 use super::to_read::ToRead;
-use crate::transport::Decided;
 
 /// The fields lie in memory in this order. A delivery looks at those before the role: the fewer cache lines
 /// these take the better, since the kernel displaces most of the cache between two deliveries.
@@ -32,7 +31,7 @@ pub(super) struct Connection {
     /// The bytes that the socket did not take.
     pub(super) queue: Option<Box<Queue>>,
     /// What has to wait: few connections have anything, and none for long.
-    pending: Option<Box<Pending>>,
+    pub(super) pending: Option<Box<Pending>>,
     pub(super) reader: Reader,
     pub(super) generation: u32,
     /// Bytes of replies that the socket has not taken; of a client that is being connected, with what is recovered.
@@ -163,18 +162,37 @@ impl Connection {
         self.pending.get_or_insert_default().first = first;
     }
 
-    /// Lets the answers to the first requests, so many, decide on the response to the request that opened the connection.
-    pub(super) fn decide_by(&mut self, decided: Box<Decided>, requests: usize) {
-        self.pending.get_or_insert_default().opening = Some(Undecided::new(decided, requests));
-    }
-
-    /// Returns the response that is not decided yet.
-    pub(super) fn opening(&mut self) -> Option<&mut Undecided> {
-        self.pending.as_mut()?.opening.as_mut()
+    /// Lets the answers to the first requests decide on the response to the request that opened the connection.
+    pub(super) fn open_by(&mut self, undecided: Undecided) {
+        self.pending.get_or_insert_default().opening = Some(undecided);
     }
 
     pub(super) fn is_undecided(&self) -> bool {
-        self.pending.as_ref().is_some_and(|pending| pending.opening.is_some())
+        self.undecided().is_some()
+    }
+
+    fn undecided(&self) -> Option<&Undecided> {
+        self.pending.as_ref()?.opening.as_ref()
+    }
+
+    /// Returns the next time at which something is due, or `u64::MAX`.
+    pub(super) fn deadline(&self) -> u64 {
+        match &self.role {
+            Role::Client(session) => {
+                self.undecided().map_or(u64::MAX, Undecided::deadline).min(session.deadline())
+            }
+            Role::Closing { until_millis, .. } => *until_millis,
+        }
+    }
+
+    /// Returns the progress of a close that begins with the response to the request which opened the connection.
+    pub(super) fn response_progress(&self) -> CloseProgress {
+        if self.read_closed { CloseProgress::IsDone } else { CloseProgress::MayFollow }
+    }
+
+    /// The response to the request that opened the connection was not decided in time.
+    pub(super) fn is_undecided_too_long(&self, now_millis: u64) -> bool {
+        self.undecided().is_some_and(|opening| opening.deadline() <= now_millis)
     }
 
     /// Takes the response, which is decided now.
@@ -383,6 +401,7 @@ mod tests {
     use fanwire_hub::outbox::Parcel;
 
     use super::*;
+    use crate::transport::Decided;
 
     fn connected() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -413,7 +432,7 @@ mod tests {
             headers: Bytes::new(),
             topics: Vec::new(),
         };
-        connection.decide_by(Box::new(decided), 1);
+        connection.open_by(Undecided::new(Box::new(decided), 1, u64::MAX));
         connection.defer_unread(BytesMut::from("unread"));
         assert!(connection.hold(Bytes::from_static(b"held"), usize::MAX).is_ok());
         assert!(connection.is_held_back() && connection.take_unread().is_some());

@@ -1,6 +1,7 @@
 //! The effects of sessions, carried out.
 
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
+use fanwire_protocol::TopicName;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{CloseReason, RequestError};
 use fanwire_protocol::reply::{Push, Reply};
@@ -97,13 +98,22 @@ impl Shard {
     fn decide(&mut self, slot: u32, reply: &Reply) {
         self.forget_replied(slot);
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        let Some(opening) = connection.opening() else { return };
-        match opening.answered(reply) {
+        let Connection { role: Role::Client(session), pending: Some(pending), .. } = connection else {
+            return;
+        };
+        let Some(opening) = &mut pending.opening else { return };
+        match opening.answered(reply, |topic| {
+            TopicName::new(topic).is_some_and(|topic| session.is_subscribed(&self.registry, &topic))
+        }) {
             Decision::Open => {}
             Decision::Accepted => {
+                let has_ended = connection.read_closed;
                 if let Some(opening) = connection.take_opening() {
                     self.send(slot, opening.accepted());
                     self.go_live(slot);
+                }
+                if has_ended {
+                    self.leave(slot);
                 }
             }
             Decision::Refused(response) => self.refuse(slot, response),

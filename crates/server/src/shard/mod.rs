@@ -37,6 +37,7 @@ use fanwire_hub::session::{Context, Now, Session, UserRates, Verify};
 use fanwire_hub::wheel::Wheel;
 use fanwire_hub::{ConnectionClaims, SubscriptionClaims, TokenError};
 use fanwire_protocol::ClientId;
+use fanwire_protocol::reason::CloseReason;
 use fanwire_protocol::websocket::{Deflater, Inflater};
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -313,10 +314,7 @@ impl Shard {
     /// Makes sure the connection is looked at when it is due.
     fn schedule(&mut self, slot: u32) {
         let Some(connection) = self.connections.get(slot as usize) else { return };
-        let deadline = match &connection.role {
-            Role::Client(session) => session.deadline(),
-            Role::Closing { until_millis, .. } => *until_millis,
-        };
+        let deadline = connection.deadline();
         if deadline != u64::MAX {
             self.wheel.enter(slot, deadline);
         }
@@ -328,6 +326,9 @@ impl Shard {
                 let Some(connection) = self.connections.get(slot as usize) else { continue };
                 let is_unheard = self.is_unheard(slot, connection);
                 match connection.role {
+                    Role::Client(_) if connection.is_undecided_too_long(self.now.millis) => {
+                        self.close(slot, CloseReason::ServerError);
+                    }
                     Role::Client(_) => self.with_session(slot, |session, context| {
                         if is_unheard {
                             session.extend_pong(context);

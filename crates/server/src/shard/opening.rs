@@ -2,7 +2,6 @@
 //! requests, and everything else waits for the response.
 
 use bytes::Bytes;
-use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{Close, CloseReason, RequestError};
 use fanwire_protocol::reply::Reply;
 use fanwire_protocol::wire::Wire;
@@ -17,6 +16,8 @@ pub(super) struct Undecided {
     unanswered: usize,
     /// The id of the one that the session was given last.
     asked: u32,
+    /// The time at which the client has waited for long enough.
+    until_millis: u64,
 }
 
 /// The consequence of an answer.
@@ -32,8 +33,13 @@ pub(super) enum Decision {
 }
 
 impl Undecided {
-    pub(super) fn new(decided: Box<Decided>, requests: usize) -> Self {
-        Self { decided, unanswered: requests, asked: 0 }
+    pub(super) fn new(decided: Box<Decided>, requests: usize, until_millis: u64) -> Self {
+        Self { decided, unanswered: requests, asked: 0, until_millis }
+    }
+
+    /// Returns the time at which the connection closes if nothing is decided before.
+    pub(super) fn deadline(&self) -> u64 {
+        self.until_millis
     }
 
     /// Notes that the session is given the first request of this id.
@@ -41,22 +47,29 @@ impl Undecided {
         self.asked = id;
     }
 
-    /// Takes the reply to a first request.
-    pub(super) fn answered(&mut self, reply: &Reply) -> Decision {
+    /// Takes the reply to a first request. A topic that is subscribed already, by the connection token say, is granted;
+    /// `is_subscribed` tells for sure, since the subscription of somebody else that is on its way may fail.
+    pub(super) fn answered(&mut self, reply: &Reply, is_subscribed: impl FnOnce(&str) -> bool) -> Decision {
         match &reply.result {
             Err(refused) if refused.error.is_temporary() => Decision::Closed(match refused.error {
                 RequestError::TooManyRequests => CloseReason::TooManyRequests,
                 _ => CloseReason::ServerError,
             }),
-            // The connection token subscribes to the topic already.
-            Err(refused) if refused.error != RequestError::AlreadySubscribed => {
-                Decision::Refused(self.refused(&OpeningRefusal::Reply(reply.id, refused)))
+            Err(refused) if refused.error == RequestError::AlreadySubscribed => {
+                match self.decided.topic(reply.id).is_some_and(is_subscribed) {
+                    true => self.granted(),
+                    false => Decision::Closed(CloseReason::ServerError),
+                }
             }
-            Ok(_) | Err(_) => {
-                self.unanswered -= 1;
-                if self.unanswered == 0 { Decision::Accepted } else { Decision::Open }
-            }
+            Err(refused) => Decision::Refused(self.refused(&OpeningRefusal::Reply(reply.id, refused))),
+            Ok(_) => self.granted(),
         }
+    }
+
+    fn granted(&mut self) -> Decision {
+        debug_assert!(self.unanswered > 0, "each first request has one reply");
+        self.unanswered = self.unanswered.saturating_sub(1);
+        if self.unanswered == 0 { Decision::Accepted } else { Decision::Open }
     }
 
     /// Returns the response that begins what the client asked for.
@@ -66,10 +79,7 @@ impl Undecided {
 
     /// Returns the last bytes of a connection that closes before it is decided.
     pub(super) fn closed(self, wire: Wire, close: &Close) -> Bytes {
-        let too_late = Close::from(CloseReason::ServerError);
-        // The client did nothing wrong: it waited for the node.
-        let close = if close.reason == CloseReason::Stale { &too_late } else { close };
-        if codes::reconnects(codes::close_number(close.reason)) {
+        if close.reason.reconnects() {
             // A client that gets a status does not come back. One whose stream ends does.
             return [&*self.decided.accepted, &*wire.goodbye(close)].concat().into();
         }
@@ -96,13 +106,14 @@ mod tests {
             }
         }
         let accepted = Bytes::from_static(b"accepted ");
-        let decided = Decided { accepted, refused, headers: Bytes::new(), topics: Vec::new() };
-        Undecided::new(Box::new(decided), requests)
+        let topics = vec!["a".into(), "b".into()];
+        let decided = Decided { accepted, refused, headers: Bytes::new(), topics };
+        Undecided::new(Box::new(decided), requests, u64::MAX)
     }
 
     fn answer(undecided: &mut Undecided, id: u32, result: Result<(), Refused>) -> Decision {
         let result = result.map(|()| Outcome::Subscribed(Subscribed::default()));
-        undecided.answered(&Reply { id, result })
+        undecided.answered(&Reply { id, result }, |topic| topic == "a")
     }
 
     #[test]
@@ -113,6 +124,16 @@ mod tests {
         let granted_by_token = Err(RequestError::AlreadySubscribed.into());
         assert_eq!(answer(&mut undecided, 2, granted_by_token), Decision::Accepted);
         assert_eq!(undecided.accepted(), "accepted ");
+    }
+
+    #[test]
+    fn a_subscription_of_somebody_else_on_its_way_grants_nothing() {
+        let mut undecided = undecided(3);
+        let somebody_else_asked = Err(RequestError::AlreadySubscribed.into());
+        assert_eq!(
+            answer(&mut undecided, 3, somebody_else_asked),
+            Decision::Closed(CloseReason::ServerError)
+        );
     }
 
     #[test]
@@ -136,7 +157,7 @@ mod tests {
         for lasting in [CloseReason::InvalidToken, CloseReason::ByApplication(4500)] {
             assert_eq!(close(lasting), "refused by a close at 2");
         }
-        for passing in [CloseReason::Shutdown, CloseReason::ConnectionLimitUnconfirmed, CloseReason::Stale] {
+        for passing in [CloseReason::Shutdown, CloseReason::ConnectionLimitUnconfirmed] {
             let last = close(passing);
             assert!(last.starts_with(b"accepted event: disconnect\n"), "{last:?}");
             assert!(last.ends_with(b"\"reconnect\":true}\n\n"), "{last:?}");

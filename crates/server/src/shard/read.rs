@@ -82,6 +82,8 @@ impl Shard {
         let mut buffer = std::mem::take(&mut self.buffer);
         match connection.socket.read(&mut buffer) {
             Ok(Input::All(0)) if !connection.read_closed => {}
+            // A client that has ended its side still reads the response to its request.
+            Ok(Input::All(0) | Input::End) if connection.is_undecided() => connection.read_closed = true,
             Ok(Input::All(0) | Input::End) | Err(_) => self.leave(key.slot),
             Ok(input @ (Input::Some(count) | Input::All(count))) => {
                 // After the peer's last byte no further event would come.

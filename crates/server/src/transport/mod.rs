@@ -91,6 +91,16 @@ pub(crate) struct Decided {
     pub topics: Vec<String>,
 }
 
+/// The id of the first request that subscribes; the one before it connects.
+pub(crate) const FIRST_SUBSCRIBE: u32 = 2;
+
+impl Decided {
+    /// Returns the topic that the request of this id is about.
+    pub(crate) fn topic(&self, id: u32) -> Option<&str> {
+        Some(self.topics.get(id.checked_sub(FIRST_SUBSCRIBE)? as usize)?)
+    }
+}
+
 /// The reason for which a connection does not open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum OpeningRefusal<'a> {

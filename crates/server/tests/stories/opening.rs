@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fanwire_server::settings::EngineSettings;
+use fanwire_server::settings::{EngineSettings, Settings};
 use serde_json::json;
 
 use crate::common::{OwnRedis, RawSocket, TestGateway, settings};
@@ -14,8 +14,13 @@ const PAUSE: Duration = Duration::from_secs(2);
 const LISTEN: &str = "GET /subscribe?topic=room:a&topic=room:b HTTP/1.1\r\nHost: test\r\n\r\n";
 
 async fn gateway() -> (OwnRedis, TestGateway) {
+    gateway_with(|_| ()).await
+}
+
+async fn gateway_with(change: impl FnOnce(&mut Settings)) -> (OwnRedis, TestGateway) {
     let redis = OwnRedis::start();
     let mut settings = settings(1);
+    change(&mut settings);
     settings.engine = EngineSettings::Redis(redis.settings.clone());
     (redis, TestGateway::start(settings).await)
 }
@@ -57,6 +62,38 @@ async fn a_client_may_leave_before_the_response() {
     waiting(&mut redis, &gateway).await.vanish();
     gateway.deserted().await;
     assert!(paused.elapsed() < PAUSE);
+}
+
+#[tokio::test]
+async fn a_client_that_has_ended_its_side_reads_the_response() {
+    let (mut redis, gateway) = gateway().await;
+    let mut accepted = waiting(&mut redis, &gateway).await;
+    accepted.finish().await;
+    begin(&mut accepted).await;
+    accepted.ended().await;
+
+    redis.pause(PAUSE);
+    let mut refused = RawSocket::open(gateway.address).await;
+    refused.send(&LISTEN.replace("room:b", "nowhere:b")).await;
+    refused.finish().await;
+    let head = refused.head().await;
+    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    gateway.deserted().await;
+}
+
+#[tokio::test]
+async fn a_response_that_is_not_decided_in_time_sends_the_client_elsewhere() {
+    let patience = PAUSE / 4;
+    let (mut redis, gateway) = gateway_with(|settings| settings.client.stale_close_delay = patience).await;
+    redis.pause(PAUSE);
+    let asked = Instant::now();
+    let mut socket = RawSocket::open(gateway.address).await;
+    socket.send(LISTEN).await;
+    begin(&mut socket).await;
+    let (name, data) = event(&mut socket).await;
+    assert_eq!(name, "disconnect");
+    assert_eq!(data, json!({"code": 3004, "reason": "internal server error", "reconnect": true}));
+    assert!(asked.elapsed() >= patience && asked.elapsed() < PAUSE, "{:?}", asked.elapsed());
 }
 
 #[tokio::test]

@@ -18,9 +18,6 @@ use super::{Decided, Gate, Head, Opening};
 use crate::cors;
 use crate::response::{HttpResponse, only_get, respond};
 
-/// The id of the first subscribe; connect has 1.
-const FIRST_SUBSCRIBE: u32 = 2;
-
 /// Answers the request to open a stream.
 pub(crate) fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
     only_get(request)?;

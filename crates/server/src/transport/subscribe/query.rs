@@ -9,9 +9,9 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::AUTHORIZATION;
 
-use super::FIRST_SUBSCRIBE;
 use super::refusal::StreamRefusal;
 use crate::auth::topic_of;
+use crate::transport::FIRST_SUBSCRIBE;
 
 /// The content of a query. Its lists hold at most one entry more than the limit, which is enough to refuse it.
 #[derive(Debug, Default)]

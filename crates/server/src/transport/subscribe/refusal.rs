@@ -9,7 +9,6 @@ use fanwire_protocol::reason::{Close, CloseReason, Detail, Mistake, Refused, Req
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::FIRST_SUBSCRIBE;
 use crate::transport::{Decided, OpeningRefusal};
 
 /// A refusal before the stream begins.
@@ -102,8 +101,7 @@ pub(super) fn refused(decided: &Decided, refusal: &OpeningRefusal<'_>) -> Bytes 
             (if is_of_request { id } else { 0 }, StreamRefusal::of_close(close))
         }
     };
-    let place = id.checked_sub(FIRST_SUBSCRIBE);
-    if let Some(topic) = place.and_then(|place| decided.topics.get(place as usize)) {
+    if let Some(topic) = decided.topic(id) {
         refusal.message = format!("{}: {topic}", refusal.message);
     }
     let (status, body) = (refusal.status(), refusal.body());
