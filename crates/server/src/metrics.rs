@@ -96,7 +96,7 @@ impl Metrics {
         families.extend(self.api_requests.collect());
         families.extend(self.api_seconds.collect());
         let draining = sample(MetricType::GAUGE, &[], f64::from(u8::from(snapshot.is_draining)));
-        let help = "1 while the node is going down and sends its clients away.";
+        let help = "1 while the node shuts down and sends its clients away.";
         families.push(family("fanwire_draining", help, MetricType::GAUGE, vec![draining]));
         let in_base64 = sample(MetricType::COUNTER, &[], json::payload::written_in_base64() as f64);
         let help = "Payloads that are not JSON, sent to JSON clients in Base64. Counted once for each encoded message.";

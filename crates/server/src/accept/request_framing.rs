@@ -16,7 +16,7 @@ pub(crate) struct RequestFraming {
     length: Option<u64>,
     is_chunked: bool,
     heads: u64,
-    doubtful: Option<u64>,
+    ambiguous: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,8 +34,8 @@ enum FramingState {
 
 impl RequestFraming {
     /// Returns the number of the first request that has both headers, counted from 1.
-    pub(crate) fn doubtful(&self) -> Option<u64> {
-        self.doubtful
+    pub(crate) fn ambiguous(&self) -> Option<u64> {
+        self.ambiguous
     }
 
     /// Reads the next bytes of the connection.
@@ -131,7 +131,7 @@ impl RequestFraming {
     fn after_head(&mut self) -> FramingState {
         self.heads += 1;
         if self.is_chunked && self.length.is_some() {
-            self.doubtful.get_or_insert(self.heads);
+            self.ambiguous.get_or_insert(self.heads);
         }
         match self.length {
             _ if self.is_chunked => FramingState::ChunkSize,
@@ -156,10 +156,10 @@ mod tests {
 
     use super::*;
 
-    fn doubtful(requests: &[&str]) -> Option<u64> {
+    fn ambiguous(requests: &[&str]) -> Option<u64> {
         let mut framing = RequestFraming::default();
         framing.read(requests.concat().as_bytes());
-        framing.doubtful()
+        framing.ambiguous()
     }
 
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -172,17 +172,17 @@ mod tests {
 
     #[test]
     fn requests_with_both_are_found_by_their_number() {
-        assert_eq!(doubtful(&[GET, POST, CHUNKED, GET]), None);
-        assert_eq!(doubtful(&[BOTH]), Some(1));
-        assert_eq!(doubtful(&[BOTH_TURNED, BOTH]), Some(1));
-        assert_eq!(doubtful(&["\r\n\r\n", POST, CHUNKED, POST, BOTH]), Some(4));
+        assert_eq!(ambiguous(&[GET, POST, CHUNKED, GET]), None);
+        assert_eq!(ambiguous(&[BOTH]), Some(1));
+        assert_eq!(ambiguous(&[BOTH_TURNED, BOTH]), Some(1));
+        assert_eq!(ambiguous(&["\r\n\r\n", POST, CHUNKED, POST, BOTH]), Some(4));
         let padded = BOTH_TURNED.replace("  5", &format!("{}5", " ".repeat(100)));
-        assert_eq!(doubtful(&[GET, &padded]), Some(2));
+        assert_eq!(ambiguous(&[GET, &padded]), Some(2));
         // Blanks and zeros in a length before it hide nothing.
         for filler in [" ".repeat(100), "0".repeat(100)] {
             let long = POST.replace(" 58", &format!(" {filler}58"));
             let chunked = CHUNKED.replace("19;", &format!("{}19;", "0".repeat(100)));
-            assert_eq!(doubtful(&[&long, &chunked, BOTH]), Some(3));
+            assert_eq!(ambiguous(&[&long, &chunked, BOTH]), Some(3));
         }
     }
 
@@ -205,7 +205,7 @@ mod tests {
             }
             let heads = requests.iter().filter(|request| **request != "\r\n");
             let expected = heads.clone().position(|request| [BOTH, BOTH_TURNED].contains(request));
-            prop_assert_eq!(framing.doubtful(), expected.map(|index| index as u64 + 1));
+            prop_assert_eq!(framing.ambiguous(), expected.map(|index| index as u64 + 1));
             prop_assert_eq!(framing.heads, heads.count() as u64);
             prop_assert_eq!(framing.state, FramingState::RequestLine);
         }

@@ -1,4 +1,4 @@
-//! Calls to the other nodes: orders to clients and questions about them reach every node.
+//! Calls to the other nodes: commands for clients and questions about them reach every node.
 //!
 //! Nodes talk through two topics of the cluster's own. `!control` carries orders and questions. Orders are kept, so a
 //! node that was cut off carries them out when it is back; questions are not. `!node:ID` carries the answers to one node.

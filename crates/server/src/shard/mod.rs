@@ -134,7 +134,7 @@ pub(crate) struct Shard {
     /// Bytes of replies that were made in this turn.
     reply_bytes: usize,
     next_sweep_millis: u64,
-    /// Set when the node goes down.
+    /// Set when the node shuts down.
     drain_schedule: Option<DrainSchedule>,
 }
 

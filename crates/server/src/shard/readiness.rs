@@ -51,7 +51,7 @@ impl Readiness {
     /// Waits until some socket is ready; safe to cancel.
     pub(super) async fn wait(&self) {
         if let Err(error) = self.set.readable().await {
-            // The runtime is going down, and the shard with it.
+            // The runtime shuts down, and the shard with it.
             tracing::debug!(%error, "the readiness set is no longer watched");
             std::future::pending::<()>().await;
         }

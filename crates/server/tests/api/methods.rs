@@ -1,4 +1,4 @@
-//! The effects of methods: publications, presence and orders to clients.
+//! The effects of methods: publications, presence and commands for clients.
 
 use serde_json::{Value, json};
 

@@ -108,7 +108,7 @@ impl Watch {
     pub(crate) fn begun(&self) -> bool {
         let mut state = self.state();
         state.requests += 1;
-        state.framing.doubtful() != Some(state.requests)
+        state.framing.ambiguous() != Some(state.requests)
     }
 
     /// Notes the client of a request; see [`HttpConnection::asks_for`].
