@@ -1,10 +1,11 @@
-//! Something that goes to every subscriber of a topic, encoded at most once for each wire, and compressed at most once.
+//! Something that goes to every subscriber of a topic, encoded at most once for each body that its wires have, and
+//! compressed at most once for each wire.
 
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use fanwire_protocol::reply::Push;
-use fanwire_protocol::wire::{Form, Wire};
+use fanwire_protocol::wire::{Encoded, Wire};
 
 /// A publication, a join or a leave on its way to the subscribers of one topic.
 ///
@@ -20,7 +21,7 @@ pub struct Delivery {
 #[derive(Debug)]
 struct EncodedForm {
     wire: Wire,
-    plain: Bytes,
+    encoded: Encoded,
     /// `None` where it would not be shorter.
     compressed: OnceLock<Option<Bytes>>,
     /// Another wire in use.
@@ -28,12 +29,9 @@ struct EncodedForm {
 }
 
 impl EncodedForm {
-    fn new(wire: Wire, push: &Push) -> Self {
-        let plain = match wire.push(push) {
-            Form::Bytes(bytes) => bytes,
-            Form::Nothing | Form::Close(_) => Bytes::new(),
-        };
-        Self { wire, plain, compressed: OnceLock::new(), next: OnceLock::new() }
+    fn new(wire: Wire, push: &Push, kin: Option<&Self>) -> Self {
+        let encoded = wire.encode(push, kin.map(|kin| (kin.wire, &kin.encoded)));
+        Self { wire, encoded, compressed: OnceLock::new(), next: OnceLock::new() }
     }
 }
 
@@ -52,22 +50,27 @@ impl Delivery {
 
     /// Returns the bytes for a wire; empty where it has no form for them. The first shard that asks encodes, all share.
     pub fn bytes(&self, wire: Wire) -> &Bytes {
-        &self.form(wire).plain
+        &self.form(wire).encoded.bytes
     }
 
     /// The same for connections that are compressed. `compress` returns nothing for bytes that would not get shorter.
     pub fn compressed(&self, wire: Wire, compress: impl FnOnce(&Bytes) -> Option<Bytes>) -> &Bytes {
-        let EncodedForm { plain, compressed, .. } = self.form(wire);
+        let EncodedForm { encoded: Encoded { bytes: plain, .. }, compressed, .. } = self.form(wire);
         let compressed =
             compressed.get_or_init(|| if wire.is_compressible() { compress(plain) } else { None });
         compressed.as_ref().unwrap_or(plain)
     }
 
-    /// Finds the form for a wire, or makes it. Who loses a race for a place goes on to the next.
+    /// Finds the form for a wire, or makes it, of a kindred wire's if there is one. Who loses a race for a place goes on to
+    /// the next.
     fn form(&self, wire: Wire) -> &EncodedForm {
-        let mut form = self.first.get_or_init(|| EncodedForm::new(wire, &self.push));
+        let mut form = self.first.get_or_init(|| EncodedForm::new(wire, &self.push, None));
+        let mut kin = None;
         while form.wire != wire {
-            form = form.next.get_or_init(|| Box::new(EncodedForm::new(wire, &self.push)));
+            if wire.is_kin(form.wire) {
+                kin = kin.or(Some(form));
+            }
+            form = form.next.get_or_init(|| Box::new(EncodedForm::new(wire, &self.push, kin)));
         }
         form
     }
@@ -139,7 +142,7 @@ mod tests {
             let json = format!(r#"{{"push":{{"channel":"news","{is}":{{"info":{client}}}}}}}"#);
             assert_eq!(delivery.bytes(Wire::CentrifugeJson), &json_frame(&json));
             assert!(!delivery.bytes(Wire::CentrifugeProtobuf).is_empty());
-            assert_eq!(delivery.bytes(Wire::Sse), &Bytes::new());
+            assert_eq!(delivery.bytes(Wire::Events), &Bytes::new());
         }
     }
 
@@ -155,7 +158,7 @@ mod tests {
             assert_eq!(compressed.as_ptr(), delivery.compressed(wire, |plain| other.frame(plain)).as_ptr());
         }
         assert_eq!(other.bytes(), (0, 0));
-        assert_eq!(delivery.compressed(Wire::Sse, |plain| one.frame(plain)), delivery.bytes(Wire::Sse));
+        assert_eq!(delivery.compressed(Wire::Events, |plain| one.frame(plain)), delivery.bytes(Wire::Events));
 
         let short = Delivery::new(publication(b"1", 2));
         let mut picky = Deflater::new(1, 1000);
@@ -169,7 +172,7 @@ mod tests {
         let json = r#"{"push":{"channel":"news","pub":{"data":null,"b64data":"/w==","offset":7}}}"#;
         assert_eq!(delivery.bytes(Wire::CentrifugeJson), &json_frame(json));
         let event = "data: {\"topic\":\"news\",\"data\":null,\"b64data\":\"/w==\",\"offset\":7}\n\n";
-        assert_eq!(delivery.bytes(Wire::Sse), event);
+        assert_eq!(delivery.bytes(Wire::Events), event);
         assert!(delivery.bytes(Wire::CentrifugeProtobuf).contains(&0xFF));
     }
 

@@ -266,7 +266,7 @@ mod tests {
     fn each_kind_gets_its_own_form_and_only_those_who_asked_are_told_of_joins() {
         let deliveries = [join(), publication()];
         let joins = SubscriberKind { joins: true, ..KIND };
-        let event = SubscriberKind { wire: Wire::Sse, ..KIND };
+        let event = SubscriberKind { wire: Wire::Events, ..KIND };
         let subscribers = [KIND, joins, event, KIND].map(|kind| (kind, Connection::default()));
         let (delivered, received) = link(&mut Fanout::default(), &deliveries, subscribers);
         let [join, publication] =
@@ -276,7 +276,7 @@ mod tests {
         let publication_alone = (false, publication[json].to_vec());
         assert_eq!(received[0], publication_alone);
         assert_eq!(received[1], (false, [&join[json][..], &publication[json]].concat()));
-        assert_eq!(received[2], (false, publication[Wire::Sse as usize].to_vec()));
+        assert_eq!(received[2], (false, publication[Wire::Events as usize].to_vec()));
         assert_eq!(received[3], publication_alone);
     }
 

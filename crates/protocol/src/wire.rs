@@ -1,13 +1,24 @@
 //! Wires: the ways in which clients are spoken to. Everything in which they differ is here.
+//!
+//! A wire is a body, which is what is encoded, and an envelope around it. Wires that have the body in common share its
+//! encoding.
+
+mod body;
+mod encoded;
+mod envelope;
 
 use bytes::Bytes;
 
-use crate::centrifuge::{self, Commands, Encoding, ReplyMessage, codes};
-use crate::plain::sse;
-use crate::reason::{Close, CloseReason};
-use crate::reply::{Push, Reply};
-use crate::request::{Malformed, Request};
+use crate::centrifuge::{self, Commands, Encoding, codes};
+use crate::plain::event;
+use crate::reason::{Close, CloseReason, RequestError};
+use crate::reply::{Outcome, Push, Reply};
+use crate::request::{Ask, Malformed, Request};
 use crate::websocket::{self, Opcode};
+use body::{Body, REPLY_BYTES_EXPECTED};
+use envelope::Envelope;
+
+pub use encoded::Encoded;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -16,8 +27,20 @@ pub enum Wire {
     CentrifugeJson,
     /// Centrifuge Protobuf in WebSocket binary frames.
     CentrifugeProtobuf,
-    /// Server-Sent Events.
-    Sse,
+    /// Centrifuge JSON in lines; requests come by other HTTP requests.
+    CentrifugeLines,
+    /// Centrifuge Protobuf messages one after the other; requests come by other HTTP requests.
+    CentrifugeStream,
+    /// Centrifuge JSON in Server-Sent Events; requests come by other HTTP requests.
+    CentrifugeEvents,
+    /// Centrifuge pushes in WebSocket text frames, for clients that only listen.
+    UniWebSocket,
+    /// The same in lines.
+    UniLines,
+    /// The same in Server-Sent Events.
+    UniEvents,
+    /// Publications in Server-Sent Events.
+    Events,
     /// WebSocket messages that come back as they were sent, for protocol test suites.
     Echo,
 }
@@ -53,6 +76,8 @@ impl<'a> ClientMessage<'a> {
 pub enum Pings {
     /// By the wire's own messages, which the client answers.
     Messages,
+    /// By the same messages, which the client does not answer, as it has no way to.
+    Unanswered,
     /// By WebSocket ping frames, which every WebSocket client answers by itself.
     Frames,
     /// The client cannot answer: something is sent, so that a dead connection shows.
@@ -76,13 +101,30 @@ pub enum Form {
     Close(CloseReason),
 }
 
-/// Pings: an empty JSON object, an empty Protobuf message after its length, each framed, and a ping frame.
+/// Pings: an empty JSON object, an empty Protobuf message after its length, each in its envelope, and a ping frame.
 const PING_JSON: Bytes = Bytes::from_static(b"\x81\x02{}");
 const PING_PROTOBUF: Bytes = Bytes::from_static(b"\x82\x01\x00");
+const PING_LINE: Bytes = Bytes::from_static(b"{}\n");
+const PING_EVENT: Bytes = Bytes::from_static(b"data: {}\n\n");
+const PING_BYTES: Bytes = Bytes::from_static(b"\x00");
 const PING_FRAME: Bytes = Bytes::from_static(b"\x89\x00");
 
+/// The number of an end that needs no telling.
+const NORMAL: u16 = 3000;
+
 impl Wire {
-    pub const ALL: [Self; 4] = [Self::CentrifugeJson, Self::CentrifugeProtobuf, Self::Sse, Self::Echo];
+    pub const ALL: [Self; 10] = [
+        Self::CentrifugeJson,
+        Self::CentrifugeProtobuf,
+        Self::CentrifugeLines,
+        Self::CentrifugeStream,
+        Self::CentrifugeEvents,
+        Self::UniWebSocket,
+        Self::UniLines,
+        Self::UniEvents,
+        Self::Events,
+        Self::Echo,
+    ];
     pub const COUNT: usize = Self::ALL.len();
 
     /// Returns the names of the transport and of the encoding, for metrics.
@@ -90,16 +132,47 @@ impl Wire {
         match self {
             Self::CentrifugeJson => ("websocket", "json"),
             Self::CentrifugeProtobuf => ("websocket", "protobuf"),
-            Self::Sse => ("sse", "json"),
+            Self::CentrifugeLines => ("http_stream", "json"),
+            Self::CentrifugeStream => ("http_stream", "protobuf"),
+            Self::CentrifugeEvents => ("sse", "json"),
+            Self::UniWebSocket => ("uni_websocket", "json"),
+            Self::UniLines => ("uni_http_stream", "json"),
+            Self::UniEvents => ("uni_sse", "json"),
+            Self::Events => ("subscribe", "sse"),
             Self::Echo => ("websocket", "echo"),
         }
     }
 
+    const fn parts(self) -> (Body, Envelope) {
+        match self {
+            Self::CentrifugeJson => (Body::Json, Envelope::Frame),
+            Self::CentrifugeProtobuf => (Body::Protobuf, Envelope::Frame),
+            Self::CentrifugeLines => (Body::Json, Envelope::Line),
+            Self::CentrifugeStream => (Body::Protobuf, Envelope::Bytes),
+            Self::CentrifugeEvents => (Body::Json, Envelope::Event),
+            Self::UniWebSocket => (Body::Push, Envelope::Frame),
+            Self::UniLines => (Body::Push, Envelope::Line),
+            Self::UniEvents => (Body::Push, Envelope::Event),
+            Self::Events => (Body::Event, Envelope::Event),
+            Self::Echo => (Body::Nothing, Envelope::Frame),
+        }
+    }
+
+    /// Returns true if requests come by other HTTP requests, while the connection itself is not read.
+    pub fn is_emulated(self) -> bool {
+        matches!(self, Self::CentrifugeLines | Self::CentrifugeStream | Self::CentrifugeEvents)
+    }
+
+    /// Returns true if the client connects, and from then on only listens.
+    pub fn is_one_way(self) -> bool {
+        matches!(self, Self::UniWebSocket | Self::UniLines | Self::UniEvents)
+    }
+
     /// Returns the framing of what the client sends once the connection is open.
     pub fn framing(self) -> Framing {
-        match self {
-            Self::CentrifugeJson | Self::CentrifugeProtobuf | Self::Echo => Framing::WebSocket,
-            Self::Sse => Framing::Ignored,
+        match self.parts().1 {
+            Envelope::Frame => Framing::WebSocket,
+            Envelope::Line | Envelope::Event | Envelope::Bytes => Framing::Ignored,
         }
     }
 
@@ -110,10 +183,7 @@ impl Wire {
 
     /// Returns true if the client has to connect, and is then told of topics.
     pub fn connects(self) -> bool {
-        match self {
-            Self::CentrifugeJson | Self::CentrifugeProtobuf | Self::Sse => true,
-            Self::Echo => false,
-        }
+        self != Self::Echo
     }
 
     /// Returns true if its messages may be compressed as WebSocket messages are.
@@ -123,10 +193,10 @@ impl Wire {
 
     /// Returns the answer to a message that is not for a session.
     pub fn answer(self, message: ClientMessage<'_>) -> Option<Bytes> {
-        let opcode = match (self, message) {
-            (Self::CentrifugeJson | Self::CentrifugeProtobuf | Self::Sse, _) => return None,
-            (Self::Echo, ClientMessage::Text(_)) => Opcode::Text,
-            (Self::Echo, ClientMessage::Binary(_)) => Opcode::Binary,
+        let opcode = match message {
+            _ if self != Self::Echo => return None,
+            ClientMessage::Text(_) => Opcode::Text,
+            ClientMessage::Binary(_) => Opcode::Binary,
         };
         Some(websocket::framed(opcode, |to| to.extend_from_slice(message.bytes())))
     }
@@ -136,66 +206,100 @@ impl Wire {
     /// request.
     pub fn requests(self, message: ClientMessage<'_>, taken: usize) -> Requests<'_> {
         let commands = |encoding| centrifuge::commands_from(encoding, message.bytes(), taken);
-        match self {
-            Self::CentrifugeJson => Requests::Centrifuge(commands(Encoding::Json)),
-            Self::CentrifugeProtobuf => Requests::Centrifuge(commands(Encoding::Protobuf)),
-            Self::Sse | Self::Echo => Requests::Nothing,
+        match self.parts().0 {
+            Body::Json => Requests::Centrifuge(commands(Encoding::Json)),
+            Body::Protobuf => Requests::Centrifuge(commands(Encoding::Protobuf)),
+            Body::Push => Requests::Connect { message: message.bytes(), is_taken: taken > 0 },
+            Body::Event | Body::Nothing => Requests::Nothing,
         }
     }
 
     pub fn reply(self, reply: &Reply) -> Form {
-        match self {
-            Self::CentrifugeJson => Form::Bytes(framed(Encoding::Json, &reply.into())),
-            Self::CentrifugeProtobuf => Form::Bytes(framed(Encoding::Protobuf, &reply.into())),
-            Self::Sse if reply.result.is_err() => Form::Close(CloseReason::ServerError),
-            Self::Sse | Self::Echo => Form::Nothing,
+        let (body, envelope) = self.parts();
+        let write = |fill: &dyn Fn(&mut Vec<u8>)| {
+            Form::Bytes(envelope.write(body.opcode(), REPLY_BYTES_EXPECTED, fill).bytes)
+        };
+        match (body, &reply.result) {
+            (Body::Json | Body::Protobuf, _) => write(&|to| body.reply(reply, to)),
+            (Body::Push, Ok(Outcome::Connected(connected))) => {
+                write(&|to| Body::connected((&**connected).into(), to))
+            }
+            (Body::Push, Err(refused)) => Form::Close(match refused.error {
+                RequestError::TokenExpired | RequestError::Expired => CloseReason::Expired,
+                RequestError::TooManyRequests => CloseReason::TooManyRequests,
+                RequestError::PermissionDenied => CloseReason::PermissionDenied,
+                _ => CloseReason::ServerError,
+            }),
+            (Body::Event, Err(_)) => Form::Close(CloseReason::ServerError),
+            (Body::Push | Body::Event, Ok(_)) | (Body::Nothing, _) => Form::Nothing,
         }
     }
 
     pub fn push(self, push: &Push) -> Form {
-        match self {
-            Self::CentrifugeJson => Form::Bytes(framed(Encoding::Json, &push.into())),
-            Self::CentrifugeProtobuf => Form::Bytes(framed(Encoding::Protobuf, &push.into())),
-            Self::Sse => match push {
-                Push::Publication { topic, publication, .. } => {
-                    let mut event = Vec::with_capacity(publication.data.len() + 64);
-                    sse::publication(topic, publication, &mut event);
-                    Form::Bytes(event.into())
-                }
-                // Such a client cannot subscribe by itself: it comes back as a whole, or is told to stay away.
-                Push::Unsubscribed { reason, .. } => Form::Close(match reason.resubscribes() {
-                    true => CloseReason::ForceReconnect,
-                    false => CloseReason::ForceDisconnect,
-                }),
-                Push::Join { .. } | Push::Leave { .. } | Push::Subscribed { .. } | Push::Refreshed { .. } => {
-                    Form::Nothing
-                }
-            },
-            Self::Echo => Form::Nothing,
+        match (self.parts().0, push) {
+            // Such a client cannot subscribe by itself: it comes back as a whole, or is told to stay away.
+            (Body::Event, Push::Unsubscribed { reason, .. }) => Form::Close(match reason.resubscribes() {
+                true => CloseReason::ForceReconnect,
+                false => CloseReason::ForceDisconnect,
+            }),
+            (body, push) if body.has(push) => Form::Bytes(self.encode(push, None).bytes),
+            _ => Form::Nothing,
+        }
+    }
+
+    /// Returns true if a push needs no encoding for this wire where it has been encoded for the other.
+    pub fn is_kin(self, other: Self) -> bool {
+        self.parts().0.is_kin(other.parts().0)
+    }
+
+    /// Returns a push that goes to many. `kin` is what it is on a kindred wire: its body is used then.
+    pub fn encode(self, push: &Push, kin: Option<(Self, &Encoded)>) -> Encoded {
+        let (body, envelope) = self.parts();
+        if !body.has(push) {
+            return Encoded::default();
+        }
+        match kin {
+            Some((kin, encoded)) if self.is_kin(kin) => {
+                envelope.wrap(body.opcode(), body.of_kin(kin.parts().0, encoded.body()))
+            }
+            _ => envelope.write(body.opcode(), Body::bytes_expected(push), |to| body.push(push, to)),
         }
     }
 
     pub fn ping(self, pings: Pings) -> Bytes {
-        match (pings, self) {
-            (Pings::Messages, Self::CentrifugeJson) => PING_JSON,
-            (Pings::Messages, Self::CentrifugeProtobuf) => PING_PROTOBUF,
-            (Pings::Frames, _) | (Pings::Messages, Self::Echo) => PING_FRAME,
-            (Pings::Keepalive, _) | (_, Self::Sse) => Bytes::from_static(sse::KEEPALIVE),
+        match (pings, self.parts()) {
+            (Pings::Frames, _) | (_, (Body::Nothing, _)) => PING_FRAME,
+            (Pings::Keepalive, _) | (_, (Body::Event, _)) => Bytes::from_static(event::KEEPALIVE),
+            (Pings::Messages | Pings::Unanswered, (Body::Protobuf, Envelope::Frame)) => PING_PROTOBUF,
+            (Pings::Messages | Pings::Unanswered, (_, envelope)) => match envelope {
+                Envelope::Frame => PING_JSON,
+                Envelope::Line => PING_LINE,
+                Envelope::Event => PING_EVENT,
+                Envelope::Bytes => PING_BYTES,
+            },
         }
     }
 
     /// Returns the last bytes of a connection that the server ends.
     pub fn goodbye(self, close: &Close) -> Bytes {
-        match self {
-            Self::CentrifugeJson | Self::CentrifugeProtobuf | Self::Echo => {
-                let (number, text) = codes::close(close);
-                websocket::close_frame(number, &text)
+        let (number, text) = codes::close(close);
+        let (body, envelope) = self.parts();
+        let disconnect = || {
+            let fill = |to: &mut Vec<u8>| body.disconnect(number, &text, to);
+            envelope.write(body.opcode(), REPLY_BYTES_EXPECTED, fill).bytes
+        };
+        match (body, envelope) {
+            (Body::Push, Envelope::Frame) => {
+                [disconnect(), websocket::close_frame(number, &text)].concat().into()
             }
-            Self::Sse => {
+            (_, Envelope::Frame) => websocket::close_frame(number, &text),
+            (Body::Event, _) => {
                 let mut event = Vec::new();
-                sse::disconnect(close, &mut event);
+                event::disconnect(close, &mut event);
                 event.into()
             }
+            (Body::Json | Body::Protobuf, _) if number == NORMAL => Bytes::new(),
+            _ => disconnect(),
         }
     }
 }
@@ -204,6 +308,11 @@ impl Wire {
 #[derive(Debug)]
 pub enum Requests<'a> {
     Centrifuge(Commands<'a>),
+    /// The whole message is a connect request.
+    Connect {
+        message: &'a [u8],
+        is_taken: bool,
+    },
     /// The wire has no requests.
     Nothing,
 }
@@ -214,7 +323,8 @@ impl Requests<'_> {
     pub fn taken(&self) -> usize {
         match self {
             Self::Centrifuge(commands) => commands.taken(),
-            Self::Nothing => 0,
+            Self::Connect { message, is_taken: true } => message.len(),
+            Self::Connect { .. } | Self::Nothing => 0,
         }
     }
 }
@@ -225,11 +335,14 @@ impl Iterator for Requests<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         match self {
             Self::Centrifuge(commands) => Some(commands.next()?.map(Request::from)),
+            Self::Connect { message, is_taken } => {
+                if std::mem::replace(is_taken, true) {
+                    return None;
+                }
+                let connect = centrifuge::connect_request(message);
+                Some(connect.map(|connect| Request { id: 1, ask: Ask::Connect(connect.into()) }))
+            }
             Self::Nothing => None,
         }
     }
-}
-
-fn framed(encoding: Encoding, message: &ReplyMessage) -> Bytes {
-    websocket::framed(encoding.opcode(), |to| centrifuge::encode(encoding, message, to))
 }

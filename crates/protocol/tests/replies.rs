@@ -40,19 +40,19 @@ fn refused(id: u32, error: RequestError) -> ReplyMessage {
 
 fn push_publication(topic: &TopicName, publication: &Publication, epoch: Option<Epoch>) -> ReplyMessage {
     let publication = Arc::new(publication.clone());
-    (&Push::Publication { topic: topic.clone(), publication, epoch }).into()
+    PushMessage::from(&Push::Publication { topic: topic.clone(), publication, epoch }).into()
 }
 
 fn push_join(topic: &TopicName, info: &ClientInfo) -> ReplyMessage {
-    (&Push::Join { topic: topic.clone(), info: Arc::new(info.clone()) }).into()
+    PushMessage::from(&Push::Join { topic: topic.clone(), info: Arc::new(info.clone()) }).into()
 }
 
 fn push_leave(topic: &TopicName, info: &ClientInfo) -> ReplyMessage {
-    (&Push::Leave { topic: topic.clone(), info: Arc::new(info.clone()) }).into()
+    PushMessage::from(&Push::Leave { topic: topic.clone(), info: Arc::new(info.clone()) }).into()
 }
 
 fn push_unsubscribe(topic: &TopicName, reason: Unsubscribed) -> ReplyMessage {
-    (&Push::Unsubscribed { topic: topic.clone(), reason }).into()
+    PushMessage::from(&Push::Unsubscribed { topic: topic.clone(), reason }).into()
 }
 
 fn push_subscribe(topic: &TopicName, subscribe: SubscribePush) -> ReplyMessage {
@@ -62,7 +62,7 @@ fn push_subscribe(topic: &TopicName, subscribe: SubscribePush) -> ReplyMessage {
 }
 
 fn push_refresh(expires: bool, ttl: u32) -> ReplyMessage {
-    (&Push::Refreshed { ttl: expires.then_some(ttl) }).into()
+    PushMessage::from(&Push::Refreshed { ttl: expires.then_some(ttl) }).into()
 }
 
 fn news() -> TopicName {

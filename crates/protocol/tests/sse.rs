@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_protocol::plain::sse;
+use fanwire_protocol::plain::event;
 use fanwire_protocol::reason::{Close, CloseReason};
+use fanwire_protocol::reply::Push;
+use fanwire_protocol::wire::{Form, Wire};
 use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
 
 fn news() -> TopicName {
@@ -22,7 +24,9 @@ fn check(write: impl FnOnce(&mut Vec<u8>), expected: &str) {
 
 #[track_caller]
 fn check_publication(publication: &Publication, expected: &str) {
-    check(|to| sse::publication(&news(), publication, to), expected);
+    let push = Push::Publication { topic: news(), publication: Arc::new(publication.clone()), epoch: None };
+    let Form::Bytes(event) = Wire::Events.push(&push) else { panic!("a publication has a form") };
+    assert_eq!(String::from_utf8_lossy(&event), expected);
 }
 
 #[test]
@@ -67,16 +71,16 @@ fn what_is_not_json_is_written_in_base64() {
 #[test]
 fn disconnects() {
     check(
-        |to| sse::disconnect(&CloseReason::Shutdown.into(), to),
+        |to| event::disconnect(&CloseReason::Shutdown.into(), to),
         "event: disconnect\ndata: {\"code\":3001,\"reason\":\"shutdown\",\"reconnect\":true}\n\n",
     );
     check(
-        |to| sse::disconnect(&Close::by_application(4500, "a\nb".to_owned()), to),
+        |to| event::disconnect(&Close::by_application(4500, "a\nb".to_owned()), to),
         "event: disconnect\ndata: {\"code\":4500,\"reason\":\"a\\nb\",\"reconnect\":false}\n\n",
     );
 }
 
 #[test]
 fn retry() {
-    check(|to| sse::retry(Duration::from_millis(1500), to), "retry: 1500\n\n");
+    check(|to| event::retry(Duration::from_millis(1500), to), "retry: 1500\n\n");
 }

@@ -307,8 +307,8 @@ fn server_sent_events_have_a_form_for_publications_alone() {
         Form::Close(CloseReason::ForceDisconnect),
         Form::Nothing,
     ];
-    assert_eq!(pushes().map(|(push, _)| Wire::Sse.push(&push)), expected);
-    let reply = |result| Wire::Sse.reply(&Reply { id: 2, result });
+    assert_eq!(pushes().map(|(push, _)| Wire::Events.push(&push)), expected);
+    let reply = |result| Wire::Events.reply(&Reply { id: 2, result });
     assert_eq!(reply(Ok(Outcome::Subscribed(Subscribed::default()))), Form::Nothing);
     assert_eq!(reply(Err(RequestError::PermissionDenied.into())), Form::Close(CloseReason::ServerError));
 }
@@ -320,7 +320,7 @@ fn pings_and_goodbyes() {
         (Wire::CentrifugeProtobuf, Pings::Messages, b"\x82\x01\x00"),
         (Wire::CentrifugeJson, Pings::Frames, b"\x89\x00"),
         (Wire::CentrifugeProtobuf, Pings::Frames, b"\x89\x00"),
-        (Wire::Sse, Pings::Keepalive, b":\n\n"),
+        (Wire::Events, Pings::Keepalive, b":\n\n"),
     ] {
         assert_eq!(wire.ping(pings), expected);
     }
@@ -329,19 +329,28 @@ fn pings_and_goodbyes() {
         assert_eq!(wire.goodbye(&close), &b"\x88\x0a\x0b\xb9shutdown"[..]);
     }
     let event = "event: disconnect\ndata: {\"code\":3001,\"reason\":\"shutdown\",\"reconnect\":true}\n\n";
-    assert_eq!(Wire::Sse.goodbye(&close), event);
+    assert_eq!(Wire::Events.goodbye(&close), event);
 }
 
 #[test]
 fn every_wire_says_what_it_reads() {
-    for (wire, framing, connects) in [
-        (Wire::CentrifugeJson, Framing::WebSocket, true),
-        (Wire::CentrifugeProtobuf, Framing::WebSocket, true),
-        (Wire::Sse, Framing::Ignored, true),
-        (Wire::Echo, Framing::WebSocket, false),
+    let (emulated, one_way) = ((true, false), (false, true));
+    for (wire, framing, connects, (is_emulated, is_one_way)) in [
+        (Wire::CentrifugeJson, Framing::WebSocket, true, (false, false)),
+        (Wire::CentrifugeProtobuf, Framing::WebSocket, true, (false, false)),
+        (Wire::CentrifugeLines, Framing::Ignored, true, emulated),
+        (Wire::CentrifugeStream, Framing::Ignored, true, emulated),
+        (Wire::CentrifugeEvents, Framing::Ignored, true, emulated),
+        (Wire::UniWebSocket, Framing::WebSocket, true, one_way),
+        (Wire::UniLines, Framing::Ignored, true, one_way),
+        (Wire::UniEvents, Framing::Ignored, true, one_way),
+        (Wire::Events, Framing::Ignored, true, (false, false)),
+        (Wire::Echo, Framing::WebSocket, false, (false, false)),
     ] {
         assert_eq!((wire.framing(), wire.connects()), (framing, connects), "{wire:?}");
-        assert_eq!((wire.reads(), wire.is_compressible()), (wire != Wire::Sse, wire != Wire::Sse));
+        assert_eq!((wire.is_emulated(), wire.is_one_way()), (is_emulated, is_one_way), "{wire:?}");
+        let is_websocket = framing == Framing::WebSocket;
+        assert_eq!((wire.reads(), wire.is_compressible()), (is_websocket, is_websocket), "{wire:?}");
     }
 }
 
@@ -351,10 +360,10 @@ fn text_and_binary_reach_the_wire_as_they_are() {
     for message in [text, binary] {
         let requests: Vec<_> = Wire::CentrifugeJson.requests(message, 0).collect();
         assert_eq!(requests, [Ok(Request { id: 0, ask: Ask::Pong })], "{message:?}");
-        for wire in [Wire::Sse, Wire::Echo] {
+        for wire in [Wire::Events, Wire::Echo] {
             assert_eq!(wire.requests(message, 0).next(), None);
         }
-        for wire in [Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Sse] {
+        for wire in [Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Events] {
             assert_eq!(wire.answer(message), None);
         }
     }

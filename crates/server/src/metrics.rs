@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use fanwire_broker::RedisStats;
 use fanwire_protocol::json;
+use fanwire_protocol::wire::Wire;
 use prometheus::core::Collector;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
@@ -36,6 +37,8 @@ const API_SECONDS: [f64; 13] =
 
 pub(crate) struct Metrics {
     shards: Vec<Arc<Counters>>,
+    /// Those that a route serves.
+    wires: Vec<Wire>,
     api_requests: IntCounterVec,
     api_seconds: HistogramVec,
 }
@@ -57,8 +60,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Metrics {
-    /// `api_methods` are the labels of the methods of the API.
-    pub(crate) fn new(shards: Vec<Arc<Counters>>, api_methods: &[&str]) -> Self {
+    /// `wires` are those that a route serves, `api_methods` the labels of the methods of the API.
+    pub(crate) fn new(shards: Vec<Arc<Counters>>, wires: Vec<Wire>, api_methods: &[&str]) -> Self {
         const VALID: &str = "names and labels are constants, and a test makes them all";
         let api_requests = Opts::new(
             "fanwire_api_requests_total",
@@ -71,6 +74,7 @@ impl Metrics {
         );
         let metrics = Self {
             shards,
+            wires,
             api_requests: IntCounterVec::new(api_requests, &["method", "result"]).expect(VALID),
             api_seconds: HistogramVec::new(api_seconds.buckets(API_SECONDS.into()), &["method"])
                 .expect(VALID),
@@ -92,7 +96,7 @@ impl Metrics {
 
     /// All of it in Prometheus' text format.
     pub(crate) fn encode(&self, snapshot: &Snapshot) -> String {
-        let mut families = shards::collect(&self.shards);
+        let mut families = shards::collect(&self.shards, &self.wires);
         families.extend(self.api_requests.collect());
         families.extend(self.api_seconds.collect());
         let draining = sample(MetricType::GAUGE, &[], f64::from(u8::from(snapshot.is_draining)));
@@ -158,8 +162,6 @@ mod tests {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
 
-    use fanwire_protocol::wire::Wire;
-
     use super::*;
     use crate::accept::tls::TlsHandshake;
     use crate::api::METHOD_LABELS;
@@ -178,6 +180,11 @@ mod tests {
         shards
     }
 
+    fn metrics() -> Metrics {
+        let wires = vec![Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Events];
+        Metrics::new(shards(), wires, &METHOD_LABELS)
+    }
+
     fn snapshot() -> Snapshot {
         Snapshot {
             is_draining: false,
@@ -191,7 +198,7 @@ mod tests {
 
     #[test]
     fn shards_are_summed() {
-        let metrics = Metrics::new(shards(), &METHOD_LABELS);
+        let metrics = metrics();
         metrics.api_request("publish", None, Duration::from_millis(2));
         metrics.api_request("publish", Some(102), Duration::from_millis(2));
         metrics.api_request("other", Some(404), Duration::ZERO);
@@ -199,7 +206,7 @@ mod tests {
         for sample in [
             r#"fanwire_build_info{version="0.1.0"} 1"#,
             r#"fanwire_connections{transport="websocket",protocol="protobuf"} 4"#,
-            r#"fanwire_connections{transport="sse",protocol="json"} 0"#,
+            r#"fanwire_connections{transport="subscribe",protocol="sse"} 0"#,
             r#"fanwire_connections_closed_total{code="3008"} 2"#,
             r#"fanwire_connections_closed_total{code="1000"} 0"#,
             r#"fanwire_connections_closed_total{code="other"} 2"#,
@@ -237,7 +244,7 @@ mod tests {
 
     #[test]
     fn every_name_is_ours_and_there_once() {
-        let text = Metrics::new(shards(), &METHOD_LABELS).encode(&snapshot());
+        let text = metrics().encode(&snapshot());
         let mut names = HashSet::new();
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let (name, kind) = line.split_once(' ').unwrap();
@@ -259,7 +266,7 @@ mod tests {
             .stderr(Stdio::piped())
             .spawn();
         let Ok(mut promtool) = promtool else { return };
-        let text = Metrics::new(shards(), &METHOD_LABELS).encode(&snapshot());
+        let text = metrics().encode(&snapshot());
         promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         let checked = promtool.wait_with_output().unwrap();
         let said = [checked.stdout, checked.stderr].concat();

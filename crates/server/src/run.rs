@@ -107,7 +107,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     };
     let (peers, arrivals) = joined.unzip();
     let counters: Vec<Arc<Counters>> = inboxes.all.iter().map(|_| Arc::default()).collect();
-    let metrics = Metrics::new(counters.clone(), &METHOD_LABELS);
+    let metrics = Metrics::new(counters.clone(), settings.wires(), &METHOD_LABELS);
     let node = Node::new(settings.clone(), tokens, tls.clone(), inboxes, peers.clone(), counters, metrics);
     let membership = peers
         .zip(arrivals)

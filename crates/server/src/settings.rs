@@ -6,6 +6,7 @@ use std::time::Duration;
 
 pub use fanwire_broker::RedisSettings;
 use fanwire_hub::{ClientSettings, Namespaces};
+use fanwire_protocol::wire::Wire;
 pub use ipnet::IpNet;
 use secrecy::SecretString;
 
@@ -53,6 +54,11 @@ impl Settings {
             requests: GroupLimit { max: http_connections_max, patience: in_request },
             api: GroupLimit { max: self.api.connections_max, patience: Duration::ZERO },
         }
+    }
+
+    /// Returns the wires that routes serve, without the echo of test suites.
+    pub(crate) fn wires(&self) -> Vec<Wire> {
+        vec![Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Events]
     }
 
     /// Returns the shares of the limit on open files, where there is one.

@@ -20,7 +20,7 @@ use slab::Slab;
 
 use crate::harness::{Case, repeat};
 
-pub(crate) const CASES: [Case; 12] = [
+pub(crate) const CASES: [Case; 13] = [
     Case {
         name: "delivery: encoded as JSON frame",
         rounds: 5_000,
@@ -31,7 +31,7 @@ pub(crate) const CASES: [Case; 12] = [
         rounds: 5_000,
         run: |rounds| encode(rounds, Wire::CentrifugeProtobuf),
     },
-    Case { name: "delivery: encoded as event", rounds: 5_000, run: |rounds| encode(rounds, Wire::Sse) },
+    Case { name: "delivery: encoded as event", rounds: 5_000, run: |rounds| encode(rounds, Wire::Events) },
     Case {
         name: "fan-out: a publication to one subscriber",
         rounds: 10_000,
@@ -51,8 +51,13 @@ pub(crate) const CASES: [Case; 12] = [
         name: "fan-out: a publication on three wires, 1,000 subscribers, each",
         rounds: 100,
         run: |rounds| {
-            fan_out(rounds, 1_000, 1, &[Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Sse], None)
+            fan_out(rounds, 1_000, 1, &[Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Events], None)
         },
+    },
+    Case {
+        name: "fan-out: a publication on six wires, 1,000 subscribers, each",
+        rounds: 100,
+        run: |rounds| fan_out(rounds, 1_000, 1, &SIX_WIRES, None),
     },
     Case {
         name: "fan-out: four publications to 1,000 subscribers, each",
@@ -70,6 +75,15 @@ pub(crate) const CASES: [Case; 12] = [
 ];
 
 const PAYLOAD_BYTES: usize = 128;
+
+const SIX_WIRES: [Wire; 6] = [
+    Wire::CentrifugeJson,
+    Wire::CentrifugeProtobuf,
+    Wire::CentrifugeLines,
+    Wire::CentrifugeStream,
+    Wire::UniEvents,
+    Wire::Events,
+];
 
 fn encode(rounds: u64, wire: Wire) -> u64 {
     let topic = topic();

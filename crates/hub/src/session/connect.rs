@@ -64,13 +64,14 @@ impl Session {
         self.grants = grants;
         self.info = Some(Arc::new(ClientInfo { user, client, connection: info, subscription: Bytes::new() }));
         let settings = context.settings;
-        let pinged = settings.ping_interval.filter(|_| self.mode.pings == Pings::Messages);
+        let is_told = matches!(self.mode.pings, Pings::Messages | Pings::Unanswered);
+        let pinged = settings.ping_interval.filter(|_| is_told);
         let result = Box::new(Connected {
             client,
             version: context.version,
             ttl,
             ping_interval: pinged,
-            pong: pinged.is_some() && settings.pong_timeout.is_some(),
+            pong: pinged.is_some() && self.mode.pings == Pings::Messages && settings.pong_timeout.is_some(),
             time_millis: settings.include_server_time.then_some(context.now.unix_millis),
             topics: Vec::new(),
         });

@@ -104,7 +104,8 @@ impl Session {
 
     fn ping(&mut self, context: &mut Context<'_>) {
         self.timing.is_pinged = true;
-        if let Some(timeout) = context.settings.pong_timeout.filter(|_| self.mode.pings != Pings::Keepalive) {
+        let is_answered = matches!(self.mode.pings, Pings::Messages | Pings::Frames);
+        if let Some(timeout) = context.settings.pong_timeout.filter(|_| is_answered) {
             self.timing.pong_by = context.now.millis + timeout.as_millis() as u64;
         }
         context.effects.push(Effect::Ping);

@@ -112,13 +112,15 @@ fn the_reply_says_what_the_client_has_to_know() {
     };
     let messages = TransportMode { wire: Wire::CentrifugeProtobuf, pings: Pings::Messages };
     let frames = TransportMode { wire: Wire::CentrifugeJson, pings: Pings::Frames };
-    let keepalive = TransportMode { wire: Wire::Sse, pings: Pings::Keepalive };
+    let keepalive = TransportMode { wire: Wire::Events, pings: Pings::Keepalive };
+    let unanswered = TransportMode { wire: Wire::UniLines, pings: Pings::Unanswered };
 
     assert_eq!(reply(messages, "42", |_| {}), r#","ping":25,"pong":true"#);
     assert_eq!(reply(messages, "42", |shard| shard.settings.pong_timeout = None), r#","ping":25"#);
     assert_eq!(reply(messages, "42", |shard| shard.settings.ping_interval = None), "");
     let short = |shard: &mut TestShard| shard.settings.ping_interval = Some(Duration::from_millis(300));
     assert_eq!(reply(messages, "42", short), r#","ping":1,"pong":true"#);
+    assert_eq!(reply(unanswered, "42", |_| {}), r#","ping":25"#);
     // Whoever is pinged by other means is not told of pings.
     assert_eq!(reply(frames, "42", |_| {}), "");
     assert_eq!(reply(keepalive, "42", |_| {}), "");

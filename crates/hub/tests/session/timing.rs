@@ -157,12 +157,14 @@ fn frames_are_answered_by_the_transport() {
 
 #[test]
 fn a_transport_that_cannot_answer_is_not_waited_for() {
-    let mut shard = TestShard::default();
-    let client = shard.open_as(TransportMode { wire: Wire::Sse, pings: Pings::Keepalive });
-    shard.check(client, r#"{"id":1,"connect":{"token":"42"}}"#, &["register 42"]);
-    assert_eq!(shard.registered(client, Ok(())).len(), 1);
-    for _ in 0..3 {
-        assert_eq!(shard.next(client), ["ping"]);
+    for (wire, pings) in [(Wire::Events, Pings::Keepalive), (Wire::UniLines, Pings::Unanswered)] {
+        let mut shard = TestShard::default();
+        let client = shard.open_as(TransportMode { wire, pings });
+        shard.check(client, r#"{"id":1,"connect":{"token":"42"}}"#, &["register 42"]);
+        assert_eq!(shard.registered(client, Ok(())).len(), 1);
+        for _ in 0..3 {
+            assert_eq!(shard.next(client), ["ping"]);
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::{
-    Command, ConnectRequest, Encoding, PublishRequest, ReplyMessage, SubscribeRequest, SubscribeResult,
-    encode,
+    Command, ConnectRequest, Encoding, PublishRequest, PushMessage, ReplyMessage, SubscribeRequest,
+    SubscribeResult, encode,
 };
-use fanwire_protocol::plain::sse;
+use fanwire_protocol::plain::event;
 use fanwire_protocol::reply::{Outcome, Push, Reply, Subscribed};
 use fanwire_protocol::websocket::framed;
 use fanwire_protocol::wire::{ClientMessage, Wire};
@@ -17,7 +17,7 @@ use prost::Message;
 
 use crate::harness::{Case, repeat};
 
-pub(crate) const CASES: [Case; 16] = [
+pub(crate) const CASES: [Case; 17] = [
     Case {
         name: "encode: publication, JSON frame",
         rounds: 5_000,
@@ -29,6 +29,7 @@ pub(crate) const CASES: [Case; 16] = [
         run: |rounds| encode_frames(rounds, Encoding::Protobuf, &publication_reply(&plain())),
     },
     Case { name: "encode: publication, event", rounds: 5_000, run: |rounds| encode_events(rounds, &plain()) },
+    Case { name: "encode: publication, line from frame", rounds: 20_000, run: lines_from_frames },
     Case {
         name: "encode: publication with info and tags, JSON frame",
         rounds: 3_000,
@@ -144,11 +145,21 @@ fn write_replies(rounds: u64, wire: Wire) -> u64 {
     })
 }
 
+/// The form of one wire, made of that of another.
+fn lines_from_frames(rounds: u64) -> u64 {
+    let push = Push::Publication { topic: topic(), publication: Arc::new(plain()), epoch: None };
+    let frame = Wire::CentrifugeJson.encode(&push, None);
+    repeat(rounds, 1, || {
+        let kin = Some((Wire::CentrifugeJson, black_box(&frame)));
+        black_box(Wire::CentrifugeLines.encode(&push, kin));
+    })
+}
+
 fn encode_events(rounds: u64, publication: &Publication) -> u64 {
     let topic = topic();
     repeat(rounds, 1, || {
         let mut text = Vec::with_capacity(publication.data.len() + 64);
-        sse::publication(&topic, black_box(publication), &mut text);
+        event::publication(&topic, black_box(publication), &mut text);
         black_box(text);
     })
 }
@@ -166,7 +177,7 @@ fn decode(rounds: u64, wire: Wire, frame: &[u8]) -> u64 {
 
 fn publication_reply(publication: &Publication) -> ReplyMessage {
     let publication = Arc::new(publication.clone());
-    (&Push::Publication { topic: topic(), publication, epoch: None }).into()
+    PushMessage::from(&Push::Publication { topic: topic(), publication, epoch: None }).into()
 }
 
 fn subscribed() -> ReplyMessage {

@@ -122,6 +122,19 @@ fn next_protobuf(rest: &mut &[u8]) -> Result<Command, Malformed> {
     Command::decode(message).map_err(|error| Malformed::because(error.to_string()))
 }
 
+/// Reads a connect request that stands alone, as clients that only listen send it. No bytes are a request without fields.
+pub fn connect_request(message: &[u8]) -> Result<ConnectRequest, Malformed> {
+    if json::is_too_deep(message) {
+        return Err(Malformed::because("JSON nested too deep"));
+    }
+    match message.trim_ascii_start().first() {
+        // The derived code would take an array as the fields in order.
+        Some(b'{') => serde_json::from_slice(message).map_err(|error| not_json(b"", &error)),
+        Some(_) => Err(Malformed::because("not a JSON object")),
+        None => Ok(ConnectRequest::default()),
+    }
+}
+
 /// The error counts from the end of `before`, and clients count from the begin of their frame.
 fn not_json(before: &[u8], error: &serde_json::Error) -> Malformed {
     let what = if error.is_data() { "field of a wrong type" } else { "not JSON" };

@@ -12,7 +12,7 @@ pub mod requests;
 pub mod replies;
 pub mod codes;
 
-pub use decode::{Commands, commands, commands_from};
+pub use decode::{Commands, commands, commands_from, connect_request};
 pub use encode::encode;
 pub use encoding::Encoding;
 pub use reply::*;

@@ -53,7 +53,7 @@ impl From<&Reply> for ReplyMessage {
     }
 }
 
-impl From<&Push> for ReplyMessage {
+impl From<&Push> for PushMessage {
     fn from(push: &Push) -> Self {
         match push {
             Push::Publication { topic, publication, epoch } => {
@@ -61,25 +61,21 @@ impl From<&Push> for ReplyMessage {
                 if let Some(epoch) = epoch {
                     epoch.as_str().clone_into(&mut publication.epoch);
                 }
-                PushMessage { publication: Some(publication), ..PushMessage::to(topic) }.into()
+                Self { publication: Some(publication), ..Self::to(topic) }
             }
-            Push::Join { topic, info } => {
-                PushMessage { join: Some(info.into()), ..PushMessage::to(topic) }.into()
-            }
-            Push::Leave { topic, info } => {
-                PushMessage { leave: Some(info.into()), ..PushMessage::to(topic) }.into()
-            }
+            Push::Join { topic, info } => Self { join: Some(info.into()), ..Self::to(topic) },
+            Push::Leave { topic, info } => Self { leave: Some(info.into()), ..Self::to(topic) },
             Push::Subscribed { topic, subscription } => {
-                PushMessage { subscribe: Some(subscription.into()), ..PushMessage::to(topic) }.into()
+                Self { subscribe: Some(subscription.into()), ..Self::to(topic) }
             }
             Push::Unsubscribed { topic, reason } => {
                 let (code, reason) = codes::unsubscribed(*reason);
                 let unsubscribe = Unsubscribe { code, reason: reason.to_owned() };
-                PushMessage { unsubscribe: Some(unsubscribe), ..PushMessage::to(topic) }.into()
+                Self { unsubscribe: Some(unsubscribe), ..Self::to(topic) }
             }
             Push::Refreshed { ttl } => {
                 let refresh = Refresh { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };
-                PushMessage { refresh: Some(refresh), ..PushMessage::default() }.into()
+                Self { refresh: Some(refresh), ..Self::default() }
             }
         }
     }

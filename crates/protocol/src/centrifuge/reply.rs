@@ -91,6 +91,10 @@ pub struct PushMessage {
     #[prost(message, optional, tag = "9")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscribe: Option<SubscribePush>,
+    /// On wires without close frames.
+    #[prost(message, optional, tag = "11")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disconnect: Option<Disconnect>,
     #[prost(message, optional, tag = "12")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refresh: Option<Refresh>,
@@ -165,6 +169,15 @@ pub struct SubscribePush {
     #[prost(bytes = "bytes", tag = "7")]
     #[serde(flatten, serialize_with = "json::payload::data")]
     pub data: Bytes,
+}
+
+/// The end of the connection.
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub struct Disconnect {
+    #[prost(uint32, tag = "1")]
+    pub code: u32,
+    #[prost(string, tag = "2")]
+    pub reason: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message, Serialize)]

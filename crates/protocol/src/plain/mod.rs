@@ -1,3 +1,3 @@
 //! Data as it is, for clients without a library: publications and nothing of a protocol around them.
 
-pub mod sse;
+pub mod event;

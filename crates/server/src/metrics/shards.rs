@@ -8,8 +8,8 @@ use prometheus::proto::{self, MetricFamily, MetricType};
 use super::{family, sample};
 use crate::counters::{ByCode, Counter, Counters};
 
-pub(super) fn collect(shards: &[Arc<Counters>]) -> Vec<MetricFamily> {
-    FAMILIES.iter().map(|family| family.collect(shards)).collect()
+pub(super) fn collect(shards: &[Arc<Counters>], wires: &[Wire]) -> Vec<MetricFamily> {
+    FAMILIES.iter().map(|family| family.collect(shards, wires)).collect()
 }
 
 /// A number that is summed over the shards.
@@ -233,19 +233,18 @@ pub(super) const FAMILIES: [Family; 31] = [
 ];
 
 impl Family {
-    fn collect(&self, shards: &[Arc<Counters>]) -> MetricFamily {
-        family(self.name, self.help, self.kind, self.samples(shards))
+    fn collect(&self, shards: &[Arc<Counters>], wires: &[Wire]) -> MetricFamily {
+        family(self.name, self.help, self.kind, self.samples(shards, wires))
     }
 
-    fn samples(&self, shards: &[Arc<Counters>]) -> Vec<proto::Metric> {
+    fn samples(&self, shards: &[Arc<Counters>], wires: &[Wire]) -> Vec<proto::Metric> {
         let sample = |labels: &[(&str, &str)], value: u64| sample(self.kind, labels, value as f64);
         let sum = |value: &dyn Fn(&Counters) -> u64| shards.iter().map(|shard| value(shard)).sum::<u64>();
         match self.value {
             Value::One(counter) => vec![sample(&[], sum(&|shard| counter(shard).value()))],
-            Value::ByWire(counters) => Wire::ALL
-                .into_iter()
-                .filter(|wire| wire.connects())
-                .map(|wire| {
+            Value::ByWire(counters) => wires
+                .iter()
+                .map(|&wire| {
                     let (transport, protocol) = wire.labels();
                     let labels = [("transport", transport), ("protocol", protocol)];
                     sample(&labels, sum(&|shard| counters(shard)[wire as usize].value()))

@@ -152,7 +152,7 @@ mod tests {
         let close = |reason: CloseReason| {
             let mut undecided = undecided(2);
             undecided.asks(2);
-            undecided.closed(Wire::Sse, &reason.into())
+            undecided.closed(Wire::Events, &reason.into())
         };
         for lasting in [CloseReason::InvalidToken, CloseReason::ByApplication(4500)] {
             assert_eq!(close(lasting), "refused by a close at 2");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_protocol::plain::sse;
+use fanwire_protocol::plain::event;
 use rand::Rng;
 
 /// The head of the stream. It ends with the connection, so it needs neither length nor chunks, and proxies are
@@ -20,6 +20,6 @@ const RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1000..=5000;
 /// Returns the head, with these lines in it, and the time after which a client is to come back.
 pub(super) fn accepted(headers: &[u8]) -> Bytes {
     let mut accepted = [HEAD, headers, &b"\r\n"[..]].concat();
-    sse::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut accepted);
+    event::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut accepted);
     accepted.into()
 }

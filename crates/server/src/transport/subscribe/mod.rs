@@ -31,7 +31,7 @@ pub(crate) fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Opening, 
     let headers = cors::lines(&gate.origins.judge(request.headers()));
     let decided = Decided { accepted: events::accepted(&headers), refused, headers: headers.into(), topics };
     Ok(Opening {
-        mode: TransportMode { wire: Wire::Sse, pings: Pings::Keepalive },
+        mode: TransportMode { wire: Wire::Events, pings: Pings::Keepalive },
         first: query.into_requests(),
         head: Head::Decided(Box::new(decided)),
         deflate: None,

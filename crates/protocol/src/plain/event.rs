@@ -16,11 +16,11 @@ use crate::{Publication, Tags, TopicName};
 /// A comment, which `EventSource` ignores: keeps the connection from looking idle to whatever is between.
 pub const KEEPALIVE: &[u8] = b":\n\n";
 
-/// Appends a publication, an event without a name, so that it arrives as `message`:
+/// Appends the data of a publication's event, which has no name, so that it arrives as `message`:
 ///
 /// ```text
-/// data: {"topic":"news","data":{"a":1},"offset":7,"tags":{"k":"v"},
-///        "info":{"user":"42","client":"<uuid>","conn_info":{},"chan_info":{}}}
+/// {"topic":"news","data":{"a":1},"offset":7,"tags":{"k":"v"},
+///  "info":{"user":"42","client":"<uuid>","conn_info":{},"chan_info":{}}}
 /// ```
 ///
 /// on one line. `offset`, `tags`, `info` and the two payloads in it are left out when there is none. A payload that is not
@@ -39,8 +39,7 @@ pub fn publication(topic: &TopicName, publication: &Publication, to: &mut Vec<u8
         info: Option<ClientInfoMessage>,
     }
 
-    write(
-        None,
+    json::write(
         &Event {
             topic: topic.as_str(),
             data: publication.data.clone(),
@@ -70,20 +69,12 @@ pub fn disconnect(close: &Close, to: &mut Vec<u8>) {
         reconnect: bool,
     }
 
-    let event = Event { code, reason: &reason, reconnect: close.reason.reconnects() };
-    write(Some("disconnect"), &event, to);
+    to.extend_from_slice(b"event: disconnect\ndata: ");
+    json::write(&Event { code, reason: &reason, reconnect: close.reason.reconnects() }, to);
+    to.extend_from_slice(b"\n\n");
 }
 
 /// Appends how long `EventSource` is to wait before it connects anew, in whole milliseconds.
 pub fn retry(wait: Duration, to: &mut Vec<u8>) {
     to.extend_from_slice(format!("retry: {}\n\n", wait.as_millis()).as_bytes());
-}
-
-fn write(name: Option<&str>, data: &impl Serialize, to: &mut Vec<u8>) {
-    if let Some(name) = name {
-        to.extend_from_slice(format!("event: {name}\n").as_bytes());
-    }
-    to.extend_from_slice(b"data: ");
-    json::write(data, to);
-    to.extend_from_slice(b"\n\n");
 }
