@@ -10,6 +10,7 @@ pub enum Endpoint {
     /// The echo of protocol test suites.
     Echo,
     Subscribe,
+    Probe,
 }
 
 /// An endpoint that is served.
@@ -27,7 +28,8 @@ impl Settings {
         let rows = [
             (Endpoint::WebSocket, "websocket.path", Some(&self.websocket.path)),
             (Endpoint::Echo, "websocket.echo_path", self.websocket.echo_path.as_ref()),
-            (Endpoint::Subscribe, "sse.path", Some(&self.sse.path)),
+            (Endpoint::Subscribe, "subscribe.path", self.subscribe.path.as_ref()),
+            (Endpoint::Probe, "probe.path", self.probe.path.as_ref()),
         ];
         rows.into_iter().filter_map(|(endpoint, setting, path)| {
             let path = path?;
@@ -42,7 +44,7 @@ impl Endpoint {
         match self {
             Self::WebSocket => Some(("WebSocket", "ws", "")),
             Self::Subscribe => Some(("EventSource", "http", "?topic=chat:lobby")),
-            Self::Echo => None,
+            Self::Echo | Self::Probe => None,
         }
     }
 }

@@ -34,7 +34,8 @@ pub struct Settings {
     pub subscription_tokens: Option<TokenSettings>,
     pub admission: AdmissionSettings,
     pub websocket: WebSocketSettings,
-    pub sse: SseSettings,
+    pub subscribe: SubscribeSettings,
+    pub probe: ProbeSettings,
     pub api: ApiSettings,
     pub engine: EngineSettings,
     pub shutdown: ShutdownSettings,
@@ -160,9 +161,18 @@ pub struct DeflateSettings {
     pub payload_bytes_min: usize,
 }
 
+/// `GET /subscribe`, for clients without a library.
 #[derive(Clone, Debug)]
-pub struct SseSettings {
-    pub path: String,
+pub struct SubscribeSettings {
+    /// `None` serves none.
+    pub path: Option<String>,
+}
+
+/// The address by which pages and balancers learn that the node serves clients.
+#[derive(Clone, Debug)]
+pub struct ProbeSettings {
+    /// `None` serves none.
+    pub path: Option<String>,
 }
 
 #[derive(Clone, Debug)]

@@ -74,9 +74,13 @@ annotations:
 
 {{/* The paths on which clients connect, as JSON: nothing else is routed from outside. */}}
 {{- define "fanwire.clientPaths" -}}
-{{- $websocket := dig "websocket" "path" "/connection/websocket" .Values.config }}
-{{- $sse := dig "sse" "path" "/subscribe" .Values.config }}
-{{- list $websocket $sse | toJson }}
+{{- $paths := list (dig "websocket" "path" "/connection/websocket" .Values.config) }}
+{{- range list (list "subscribe" "/subscribe") (list "probe" "/probe") }}
+{{- if dig (first .) "enabled" true $.Values.config }}
+{{- $paths = append $paths (dig (first .) "path" (last .) $.Values.config) }}
+{{- end }}
+{{- end }}
+{{- $paths | toJson }}
 {{- end }}
 
 {{/* Most pods there can be, but for those that a rollout adds. */}}

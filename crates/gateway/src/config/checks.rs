@@ -111,6 +111,12 @@ impl Checks {
         path.to_owned()
     }
 
+    /// Checks the path of an endpoint, and returns it if the endpoint is served.
+    pub(crate) fn endpoint(&mut self, key: &str, enabled: bool, path: &str) -> Option<String> {
+        let path = self.path(key, path);
+        enabled.then_some(path)
+    }
+
     /// Checks that no two endpoints of the client port share a path, and that none lies inside the API's.
     pub(crate) fn endpoints(&mut self, settings: &Settings) {
         let mut taken = vec![("api.path", &*settings.api.path)];

@@ -92,7 +92,8 @@ pub(crate) const MESSAGE_BYTES_MAX: Size = Size(64 * KIB);
 pub(crate) const DEFLATE_LEVEL: u8 = 1;
 /// Below it compression saves less than the headers of a packet.
 pub(crate) const DEFLATE_MIN_BYTES: Size = Size(256);
-pub(crate) const SSE_PATH: &str = "/subscribe";
+pub(crate) const SUBSCRIBE_PATH: &str = "/subscribe";
+pub(crate) const PROBE_PATH: &str = "/probe";
 
 pub(crate) const API_PATH: &str = "/api";
 pub(crate) const API_CONNECTIONS_MAX: usize = 512;

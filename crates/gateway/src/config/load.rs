@@ -251,7 +251,7 @@ mod tests {
              [client.token]\nhmac_secret = ''\nrsa_public_key = 'x'\naudience = 'a'\naudience_regex = 'b'\n\
              [client.personal_topic]\nenabled = true\nnamespace = 'none'\n\
              [shutdown]\npropagation = '25h'\nwindow = '2d'\ntimeout = '30d'\n\
-             [sse]\npath = '/api/subscribe'\n[log]\nlevel = 'loud'\n[api]\npath = 'api/'\nkeys = ['']\n\
+             [subscribe]\npath = '/api/subscribe'\n[probe]\npath = '/connection/websocket'\n[log]\nlevel = 'loud'\n[api]\npath = 'api/'\nkeys = ['']\n\
              [topics]\nuser_boundary = ':'\nhistory_meta_ttl = '1m'\n\
              [topics.default]\nhistory_size = 3\nauto_cache_recover = true\n\
              [[topics.namespaces]]\nname = 'x'\ntopic_regex = '('\n\
@@ -278,6 +278,7 @@ mod tests {
             "shutdown.timeout: must be 0s to 24h",
             "log.level: must be one of",
             "api.path: must be a path",
+            "probe.path: \"/connection/websocket\" is taken by websocket.path",
             "api.keys: has an empty key",
             "topics.user_boundary: is the same as topics.namespace_boundary",
             "topics.default.history_size: needs history_ttl as well",

@@ -37,7 +37,7 @@ use engine::{Engine, Shutdown};
 use section::{Item, Section, section};
 use server::{Internal, Server};
 use topics::Topics;
-use transports::{Sse, WebSocket};
+use transports::{Probe, Subscribe, WebSocket};
 
 pub(crate) use load::{Flag, Loaded, Sources, judge, load, read_file};
 pub(crate) use log::{Log, LogFormat};
@@ -63,8 +63,11 @@ section! {
             client: Client,
             /// The WebSocket transport: JSON, or Protobuf when a client asks for it.
             websocket: WebSocket,
-            /// Server-sent events, for a browser's own EventSource: `/subscribe?topic=news`.
-            sse: Sse,
+            /// Topics for clients without a library, such as a browser's own EventSource: `/subscribe?topic=news`.
+            subscribe: Subscribe,
+            /// An address that answers 200 while the node takes clients: for pages that watch their network, and for
+            /// balancers that see the port for clients alone.
+            probe: Probe,
             /// The HTTP API for backends: publish, broadcast, presence, history and the rest.
             api: Api,
             /// Names of topics, and defaults for all of them.
@@ -114,7 +117,8 @@ impl Config {
             subscription_tokens,
             admission: self.server.admission(&self.internal, checks),
             websocket: self.websocket.settings(checks),
-            sse: self.sse.settings(checks),
+            subscribe: self.subscribe.settings(checks),
+            probe: self.probe.settings(checks),
             api: self.api.settings(checks),
             engine: self.engine.settings(checks),
             shutdown: self.shutdown.settings(checks),

@@ -1,6 +1,6 @@
-//! `[websocket]` and `[sse]`: the transports of clients.
+//! The transports of clients, a section for each.
 
-use fanwire_server::settings::{DeflateSettings, SseSettings, WebSocketSettings};
+use fanwire_server::settings::{DeflateSettings, ProbeSettings, SubscribeSettings, WebSocketSettings};
 
 use super::checks::Checks;
 use super::defaults;
@@ -41,10 +41,23 @@ section! {
 }
 
 section! {
-    /// Server-sent events, for a browser's own EventSource: `/subscribe?topic=news`.
-    Sse {
+    /// Topics for clients without a library, such as a browser's own EventSource: `/subscribe?topic=news`.
+    Subscribe {
+        /// Serve it.
+        enabled: bool = true,
         /// The path that serves it.
-        path: String = defaults::SSE_PATH.into(),
+        path: String = defaults::SUBSCRIBE_PATH.into(),
+    }
+}
+
+section! {
+    /// An address that answers 200 while the node takes clients: for pages that watch their network, and for balancers
+    /// that see the port for clients alone.
+    Probe {
+        /// Serve it.
+        enabled: bool = true,
+        /// The path that serves it.
+        path: String = defaults::PROBE_PATH.into(),
     }
 }
 
@@ -70,8 +83,14 @@ impl Deflate {
     }
 }
 
-impl Sse {
-    pub(super) fn settings(&self, checks: &mut Checks) -> SseSettings {
-        SseSettings { path: checks.path("sse.path", &self.path) }
+impl Subscribe {
+    pub(super) fn settings(&self, checks: &mut Checks) -> SubscribeSettings {
+        SubscribeSettings { path: checks.endpoint("subscribe.path", self.enabled, &self.path) }
+    }
+}
+
+impl Probe {
+    pub(super) fn settings(&self, checks: &mut Checks) -> ProbeSettings {
+        ProbeSettings { path: checks.endpoint("probe.path", self.enabled, &self.path) }
     }
 }

@@ -127,6 +127,8 @@ pub(super) const RULES: &[Rule] = &[
     rule("websocket.compression", "websocket.deflate.enabled", Flag),
     rule("websocket.compression_level", "websocket.deflate.level", Number),
     rule("websocket.compression_min_size", "websocket.deflate.min_bytes", Bytes),
+    rule("init.enabled", "probe.enabled", Flag),
+    rule("init.handler_prefix", "probe.path", Text),
     rule("http_api.handler_prefix", "api.path", Text),
     rule("http_api.key", "api.keys", OneOf),
     rule("http_api.insecure", "api.insecure", Flag),
@@ -195,7 +197,7 @@ const DELTAS: &str = "publications are always sent whole";
 const TLS: &str = "TLS is for the client port, with files: server.tls; put a proxy in front for more";
 const HTTP: &str = "put a proxy in front for HTTP/2 and HTTP/3";
 const CLIENT_CERTIFICATES: &str = "clients authenticate with tokens only";
-const TRANSPORTS: &str = "clients connect by WebSocket or by EventSource on sse.path so far";
+const TRANSPORTS: &str = "clients connect by WebSocket or by EventSource on subscribe.path so far";
 const BY_ITSELF: &str = "the server arranges this by itself";
 
 /// Keys and whole sections without a counterpart.
@@ -248,7 +250,6 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("uni_sse", TRANSPORTS),
     ("uni_http_stream", TRANSPORTS),
     ("uni_grpc", TRANSPORTS),
-    ("init", TRANSPORTS),
     ("client.connect_code_to_unidirectional_disconnect", TRANSPORTS),
     ("websocket.disabled", "WebSocket is always on"),
     (

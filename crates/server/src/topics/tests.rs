@@ -9,8 +9,8 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use super::*;
 use crate::settings::{
-    AdmissionSettings, ApiSettings, MemoryEngineSettings, Origins, ShutdownSettings, SseSettings,
-    TokenSettings, WebSocketSettings,
+    AdmissionSettings, ApiSettings, MemoryEngineSettings, Origins, ProbeSettings, ShutdownSettings,
+    SubscribeSettings, TokenSettings, WebSocketSettings,
 };
 
 const TIME: Duration = Duration::from_secs(60);
@@ -49,7 +49,8 @@ fn settings() -> Settings {
             echo_path: None,
             deflate: None,
         },
-        sse: SseSettings { path: "/sse".into() },
+        subscribe: SubscribeSettings { path: Some("/sse".into()) },
+        probe: ProbeSettings { path: Some("/probe".into()) },
         api: ApiSettings {
             path: "/api".into(),
             on_client_port: false,

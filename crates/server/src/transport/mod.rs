@@ -2,6 +2,7 @@
 
 pub(crate) mod websocket;
 pub(crate) mod subscribe;
+pub(crate) mod probe;
 
 use std::collections::VecDeque;
 use std::net::TcpStream;

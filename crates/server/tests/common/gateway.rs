@@ -8,8 +8,8 @@ use fanwire_hub::{
     ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces, RecoveryMode, SlowPolicy,
 };
 use fanwire_server::settings::{
-    AdmissionSettings, ApiSettings, EngineSettings, MemoryEngineSettings, Origins, ShutdownSettings,
-    SseSettings, TokenSettings, WebSocketSettings,
+    AdmissionSettings, ApiSettings, EngineSettings, MemoryEngineSettings, Origins, ProbeSettings,
+    ShutdownSettings, SubscribeSettings, TokenSettings, WebSocketSettings,
 };
 use fanwire_server::{Running, Settings, start};
 use jsonwebtoken::{EncodingKey, Header};
@@ -117,7 +117,8 @@ pub(crate) fn settings(shards: usize) -> Settings {
             echo_path: Some("/echo".into()),
             deflate: None,
         },
-        sse: SseSettings { path: "/subscribe".into() },
+        subscribe: SubscribeSettings { path: Some("/subscribe".into()) },
+        probe: ProbeSettings { path: Some("/probe".into()) },
         api: ApiSettings {
             path: "/api".into(),
             on_client_port: true,

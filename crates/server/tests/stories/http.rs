@@ -57,6 +57,48 @@ async fn requests_that_lead_nowhere_are_told_why() {
 }
 
 #[tokio::test]
+async fn the_probe_answers_while_the_node_takes_clients() {
+    let mut settings = settings(1);
+    settings.origins.allowed = vec!["https://a.example".into()];
+    settings.admission.connections_max = 1;
+    settings.shutdown.propagation = Duration::from_secs(1);
+    let gateway = TestGateway::start(settings).await;
+    let address = gateway.address;
+    // It is no client: it is answered where there is no room for one.
+    let _only = gateway.client().await;
+    let page = with_origin(&get("/probe?at=1"), "https://a.example");
+    let response = RawSocket::ask(address, &page).await;
+    assert_eq!((response.status, &*response.body), (200, "{}"));
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    assert_eq!(response.header("access-control-allow-origin"), Some("https://a.example"));
+    let mut head = RawSocket::open(address).await;
+    head.send(get("/probe").replace("GET", "HEAD").replacen("\r\n", "\r\nConnection: close\r\n", 1)).await;
+    assert!(head.head().await.starts_with("HTTP/1.1 200 "));
+    head.ended().await;
+    let post = RawSocket::ask(address, &get("/probe").replace("GET", "POST")).await;
+    assert_eq!((post.status, post.header("allow")), (405, Some("GET, HEAD")));
+    let leaves = eventually("the probe says that the node leaves", async || {
+        let response = RawSocket::ask(address, &page).await;
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        response.status == 503 && response.header("retry-after") == Some("1")
+    });
+    tokio::join!(gateway.shutdown(), leaves);
+}
+
+#[tokio::test]
+async fn what_is_turned_off_is_not_found_and_not_named() {
+    let mut settings = settings(1);
+    settings.probe.path = None;
+    settings.subscribe.path = None;
+    let gateway = TestGateway::start(settings).await;
+    for path in ["/probe", "/subscribe?topic=a"] {
+        let response = RawSocket::ask(gateway.address, &get(path)).await;
+        assert_eq!(response.status, 404, "{response:?}");
+        assert!(response.body.contains("/connection/websocket, /api."), "{response:?}");
+    }
+}
+
+#[tokio::test]
 async fn only_pages_of_allowed_origins_connect() {
     let mut settings = settings(1);
     settings.origins.allowed = vec!["https://*.example.com".into()];
