@@ -1,5 +1,6 @@
 """The parts of the cluster that compose.yaml starts fit together, and the gateway takes their configuration."""
 
+import ipaddress
 import os
 import pathlib
 import re
@@ -46,6 +47,15 @@ def test_there_are_three_nodes_which_nginx_knows():
     ]
     for name, node in nodes().items():
         assert node["hostname"] == name
+
+
+def test_nodes_trust_nginx_to_name_clients():
+    address = COMPOSE["services"]["nginx"]["networks"]["clients"]["ipv4_address"]
+    assert SETTINGS["server"]["trusted_proxies"] == [address]
+    (network,) = COMPOSE["networks"]["clients"]["ipam"]["config"]
+    assert ipaddress.ip_address(address) in ipaddress.ip_network(network["subnet"])
+    # Nodes are given addresses before nginx starts.
+    assert ipaddress.ip_address(address) not in ipaddress.ip_network(network["ip_range"])
 
 
 def test_nodes_have_the_time_to_send_their_clients_away():

@@ -1,4 +1,4 @@
-//! `cargo xtask chart`: checks the chart and the files of `deploy/` against Kubernetes, compose, nginx and the gateway,
+//! `cargo xtask chart`: checks the chart and the files of `deploy/` against Kubernetes, compose, proxies and the gateway,
 //! without a cluster.
 
 use std::fs;

@@ -11,9 +11,11 @@ use std::time::Duration;
 use crate::process::{self, Outcome, cargo, command, root};
 
 /// Programs that tests start, and the Debian package each comes from.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("chromium", "chromium"),
     ("nginx", "nginx"),
+    ("haproxy", "haproxy"),
+    ("apache2", "apache2-bin"),
     ("redis-server", "redis-server"),
     ("promtool", "prometheus"),
     ("curl", "curl"),

@@ -3,7 +3,7 @@
 import contextlib
 
 from harness import Server, merge
-from nginx import Nginx
+from front import Nginx
 from redis_server import RedisServer
 
 # The shortest lease there is keeps the deaths that suites wait for short; an answer may take half of it.
@@ -48,9 +48,9 @@ class Cluster:
         name = {"name": f"node-{len(self.nodes)}"}
         return merge({"engine": engine, "shutdown": SHUTDOWN, "server": name}, self.settings)
 
-    def nginx(self, patience=None):
-        """A new nginx in front of the nodes of this moment; to be used by `with`."""
-        return Nginx([node.port for node in self.nodes], patience)
+    def front(self, proxy=Nginx, **more):
+        """A new proxy in front of the nodes of this moment; to be used by `with`."""
+        return proxy(self.nodes, **more)
 
     def stop(self):
         self.started.close()

@@ -26,7 +26,7 @@ def cluster(request):
 @pytest.fixture(scope="module")
 def front(cluster):
     """nginx in front of the cluster."""
-    with cluster.nginx() as front:
+    with cluster.front() as front:
         yield front
 
 
