@@ -14,10 +14,10 @@ use fanwire_protocol::websocket::{Deflate, Reader};
 use fanwire_protocol::wire::{ClientMessage, Framing};
 use smallvec::SmallVec;
 
+use super::io_result::WriteProgress;
 use super::opening::Undecided;
 use super::pending::Pending;
 use super::socket::Socket;
-use super::socket_io::WriteProgress;
 use super::to_read::ToRead;
 
 /// The fields lie in memory in this order. A delivery looks at those before the role: the fewer cache lines

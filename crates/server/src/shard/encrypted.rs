@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use mio::net::TcpStream;
 use rustls::ServerConnection;
 
-use super::socket_io::{Input, WriteProgress};
+use super::io_result::{Input, WriteProgress};
 
 /// Encrypted bytes that the kernel did not take yet; what goes beyond waits in the connection's queue, where it
 /// counts.

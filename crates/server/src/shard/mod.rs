@@ -17,7 +17,7 @@ mod groups;
 mod opening;
 mod pending;
 mod questions;
-mod socket_io;
+mod io_result;
 mod read;
 mod readiness;
 mod socket;

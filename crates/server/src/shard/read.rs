@@ -11,7 +11,7 @@ use fanwire_protocol::websocket::{CONTROL_BYTES_MAX, Limits, Message, Opcode, St
 use fanwire_protocol::wire::{ClientMessage, Framing};
 
 use super::connection::{Bounds, CloseProgress, Connection, Role};
-use super::socket_io::Input;
+use super::io_result::Input;
 use super::{
     READ_BYTES, READ_BYTES_PER_TURN, READ_TIME_PER_CONNECTION, READ_TIME_PER_TURN, READS_PER_TURN, Shard,
 };

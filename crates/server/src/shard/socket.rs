@@ -8,7 +8,7 @@ use rustix::net::SendFlags;
 use rustls::ServerConnection;
 
 use super::encrypted::Encrypted;
-use super::socket_io::{Input, WriteProgress};
+use super::io_result::{Input, WriteProgress};
 
 #[derive(Debug)]
 pub(super) enum Socket {
