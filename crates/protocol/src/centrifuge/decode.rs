@@ -9,8 +9,8 @@ use prost::Message as _;
 use serde_json::StreamDeserializer;
 use serde_json::de::SliceRead;
 
+use super::command::*;
 use super::encoding::Encoding;
-use super::request::*;
 use crate::json;
 use crate::request::Malformed;
 

@@ -3,7 +3,7 @@
 use prost::Message as _;
 
 use super::encoding::Encoding;
-use super::reply::ReplyMessage;
+use super::reply_message::ReplyMessage;
 use crate::json;
 
 /// Appends a reply: in JSON the object alone, so that whoever joins several puts a line break between them; in

@@ -1,6 +1,6 @@
 //! From commands to requests.
 
-use super::request::*;
+use super::command::*;
 use crate::reason::{Mistake, Unserved};
 use crate::request::{Ask, Connect, History, Publish, Request, StreamPosition, SubRefresh, Subscribe};
 

@@ -4,16 +4,16 @@
 //! Its "channel" is our topic. The server's API, which follows the same protocol, and claims of tokens have the word too.
 
 pub mod encoding;
-pub mod request;
-pub mod reply;
+pub mod command;
+pub mod reply_message;
 pub mod decode;
 pub mod encode;
-pub mod requests;
-pub mod replies;
+pub mod from_command;
+pub mod to_reply_message;
 pub mod codes;
 
+pub use command::*;
 pub use decode::{Commands, commands, commands_from, connect_request};
 pub use encode::encode;
 pub use encoding::Encoding;
-pub use reply::*;
-pub use request::*;
+pub use reply_message::*;

@@ -1,4 +1,4 @@
-//! The messages of the server, one struct for both encodings, as those of clients in [`super::request`].
+//! The messages of the server, one struct for both encodings, as those of clients in [`super::command`].
 //!
 //! Zero values are left out of JSON but for the few fields that clients require.
 
@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::request::Empty;
+use super::command::Empty;
 use crate::json::{self, is_default};
 
 /// A message of the server: the answer to the command with the same id, or a push. Empty, it is a ping.

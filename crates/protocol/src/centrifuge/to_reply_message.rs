@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::codes::{self, Code};
-use super::reply::*;
-use super::request::Empty;
+use super::command::Empty;
+use super::reply_message::*;
 use crate::reason::Refused;
 use crate::reply::{Connected, Outcome, Push, Reply, Subscribed};
 use crate::{ClientInfo, Publication, TopicName};

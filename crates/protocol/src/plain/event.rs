@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::centrifuge::codes;
-use crate::centrifuge::reply::ClientInfoMessage;
+use crate::centrifuge::reply_message::ClientInfoMessage;
 use crate::json::{self, is_default};
 use crate::reason::Close;
 use crate::{Publication, Tags, TopicName};
