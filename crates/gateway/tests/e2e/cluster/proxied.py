@@ -149,6 +149,11 @@ def test_only_the_paths_of_clients_are_public(cluster, front, path):
     assert "This port serves" not in answer.text
 
 
+def test_the_probe_is_passed_on(front):
+    answer = get(f"{front.http}/probe")
+    assert (answer.status, answer.json()) == (200, {})
+
+
 def test_connections_that_this_version_does_not_know_are_passed_on(front):
     answer = request("POST", f"{front.http}/connection/of_tomorrow", b"{}", {})
     assert answer.status == 404 and "This port serves" in answer.text
