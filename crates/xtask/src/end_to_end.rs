@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 35] = [
+const SUITES: [&str; 36] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -25,6 +25,7 @@ const SUITES: [&str; 35] = [
     "chat/chat.mjs",
     "chat/protocol.mjs",
     "readme.mjs",
+    "transports.mjs",
     "operations.py",
     "conformance.py",
     "cluster/views.py",

@@ -1,0 +1,129 @@
+// Every example of docs/transports.md works as it stands, but for the port.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import fs from 'node:fs';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { launch, packageFolder, servePages } from './chromium.mjs';
+import { Server, told, until } from './harness.mjs';
+
+const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../../..');
+const PAGE = fs.readFileSync(path.join(ROOT, 'docs/transports.md'), 'utf8');
+const PYTHON = path.join(ROOT, '.tools/venv/bin/python');
+const COMMANDS = { sh: ['sh', '-c'], python: [PYTHON, '-u', '-c'] };
+
+/** The text that the example before all sections publishes. */
+const HELLO = 'Hello';
+
+/** The blocks of code below each heading. */
+const sections = PAGE.split(/^## /m).map((section) => ({
+  title: section.split('\n', 1)[0],
+  blocks: [...section.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([, language, text]) => ({ language, text })),
+}));
+const [publish] = sections[0].blocks;
+
+describe('docs/transports.md', () => {
+  let server;
+  let pages;
+  let browser;
+  before(async () => {
+    server = await Server.startDev();
+    const importMap = JSON.stringify({ imports: { centrifuge: '/centrifuge/index.mjs' } });
+    const build = path.join(packageFolder('centrifuge'), 'build/index.mjs');
+    pages = await servePages({
+      '/': ['text/html', `<!doctype html><title>Page</title><script type="importmap">${importMap}</script>`],
+      '/centrifuge/index.mjs': ['text/javascript', fs.readFileSync(build, 'utf8')],
+    });
+    browser = await launch();
+  });
+  after(async () => {
+    await browser.close();
+    pages.stop();
+    await server.stop();
+  });
+
+  const here = (text) => text.replaceAll('127.0.0.1:8000', `127.0.0.1:${server.port}`);
+
+  /** Runs a program, and gives what it has printed so far, and the way to end it. */
+  const run = ({ language, text }) => {
+    // The program leads a group of processes, which are ended together.
+    const [program, ...options] = COMMANDS[language];
+    const child = spawn(program, [...options, here(text)], {
+      detached: true,
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: { ...process.env, NO_PROXY: '*' },
+    });
+    const running = { printed: '', ended: once(child, 'exit') };
+    child.stdout.on('data', (chunk) => (running.printed += chunk));
+    running.stop = async () => {
+      if (child.exitCode === null && child.signalCode === null) process.kill(-child.pid, 'SIGKILL');
+      await running.ended;
+    };
+    return running;
+  };
+
+  /** The same for a module in a page of another origin. */
+  const show = async ({ text }) => {
+    const page = await browser.newPage();
+    const running = { printed: '', stop: () => page.close() };
+    page.on('console', (message) => (running.printed += `${message.text()}\n`));
+    page.on('pageerror', (error) => (running.printed += `${error}\n`));
+    await page.goto(pages.origin);
+    await page.addScriptTag({ type: 'module', content: here(text) });
+    return running;
+  };
+
+  const greet = async () => {
+    const greeting = run(publish);
+    const [code] = await greeting.ended;
+    assert.equal(code, 0);
+    assert.ok('result' in JSON.parse(greeting.printed), greeting.printed);
+  };
+
+  test('each transport has its examples', () => {
+    const transports = sections.slice(1).filter(({ blocks }) => blocks.length > 0);
+    assert.ok(transports.length >= 3);
+    for (const { title, blocks } of transports) {
+      const languages = blocks.map(({ language }) => language);
+      assert.ok(languages.includes('js') && languages.includes('python'), title);
+    }
+  });
+
+  for (const { title, blocks } of sections.slice(1)) {
+    for (const block of blocks) {
+      test(
+        `${title}: ${block.language}`,
+        told(() => server, async () => {
+          const running = block.language === 'js' ? await show(block) : run(block);
+          try {
+            if (block.text.includes('chat:lobby')) {
+              // Nothing tells from outside when the example listens.
+              const heard = async () => {
+                await greet();
+                return running.printed.includes(HELLO);
+              };
+              await until(heard, `the example prints the message:\n${block.text}`);
+            } else {
+              await until(() => running.printed.trim(), `the example prints something:\n${block.text}`);
+              assert.match(running.printed, /^(\{\}|200)\s*$/);
+            }
+          } finally {
+            await running.stop();
+          }
+        }),
+      );
+    }
+  }
+
+  test('every file and section that it links to exists', () => {
+    const anchor = (title) => title.toLowerCase().replace(/[^\w\- ]/g, '').replaceAll(' ', '-');
+    for (const [, file, section] of PAGE.matchAll(/\]\((?!http)([^)#]*)(?:#([^)]+))?\)/g)) {
+      const text = file ? fs.readFileSync(path.join(ROOT, 'docs', file), 'utf8') : PAGE;
+      const anchors = [...text.matchAll(/^#+ (.*)$/gm)].map(([, title]) => anchor(title));
+      assert.ok(!section || anchors.includes(section), `${file}#${section}`);
+    }
+  });
+});
