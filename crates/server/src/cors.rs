@@ -17,6 +17,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
 /// The headers that a page reads, beside those that every page may read.
 const EXPOSED: HeaderValue = HeaderValue::from_static("ETag, Retry-After");
 const ON_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
+const ON_SITE: HeaderValue = HeaderValue::from_static("Sec-Fetch-Site");
 const ON_REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("Access-Control-Request-Headers");
 /// The time for which a browser keeps the answer, in seconds.
 const KEPT: HeaderValue = HeaderValue::from_static("300");
@@ -43,8 +44,12 @@ pub(crate) fn preflight(request: &Request<Incoming>, origin: &Origin<'_>) -> Htt
     response
 }
 
-/// Returns the headers that let the page that asked read the answer, and that keep caches from giving it to another.
-pub(crate) fn headers(origin: &Origin<'_>) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+/// Returns the headers that let the page that asked read the answer, and that keep caches from giving it to another. Under
+/// `--dev` the answer also depends on where the page is.
+pub(crate) fn headers(
+    origin: &Origin<'_>,
+    is_dev: bool,
+) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
     let of_page = match origin {
         Origin::Allowed(origin) => Some([
             (ACCESS_CONTROL_ALLOW_ORIGIN, (*origin).clone()),
@@ -53,7 +58,7 @@ pub(crate) fn headers(origin: &Origin<'_>) -> impl Iterator<Item = (HeaderName, 
         ]),
         Origin::None | Origin::Refused => None,
     };
-    of_page.into_iter().flatten().chain([(VARY, ON_ORIGIN)])
+    of_page.into_iter().flatten().chain([(VARY, ON_ORIGIN)]).chain(is_dev.then_some((VARY, ON_SITE)))
 }
 
 /// Adds the headers to a response.
@@ -64,9 +69,9 @@ pub(crate) fn share(response: &mut HttpResponse, headers: impl Iterator<Item = (
 }
 
 /// Returns the headers as lines, for the head of a connection that opens.
-pub(crate) fn lines(origin: &Origin<'_>) -> Vec<u8> {
+pub(crate) fn lines(origin: &Origin<'_>, is_dev: bool) -> Vec<u8> {
     let mut lines = Vec::new();
-    for (name, value) in headers(origin) {
+    for (name, value) in headers(origin, is_dev) {
         write_header(&mut lines, &name, value);
     }
     lines
@@ -83,9 +88,10 @@ mod tests {
             access-control-allow-credentials: true\r\n\
             access-control-expose-headers: ETag, Retry-After\r\n\
             vary: Origin\r\n";
-        assert_eq!(String::from_utf8(lines(&Origin::Allowed(&page))).unwrap(), expected);
+        assert_eq!(String::from_utf8(lines(&Origin::Allowed(&page), false)).unwrap(), expected);
         for origin in [Origin::None, Origin::Refused] {
-            assert_eq!(lines(&origin), b"vary: Origin\r\n");
+            assert_eq!(lines(&origin, false), b"vary: Origin\r\n");
+            assert_eq!(lines(&origin, true), b"vary: Origin\r\nvary: Sec-Fetch-Site\r\n");
         }
     }
 }

@@ -36,6 +36,9 @@ pub(crate) struct ByCode {
 }
 
 impl ByCode {
+    /// No code at all.
+    pub(crate) const OTHER: u32 = u32::MAX;
+
     fn new(codes: impl Iterator<Item = u32>) -> Self {
         let codes: Vec<u32> = codes.collect();
         let counts = (0..=codes.len()).map(|_| Counter::default()).collect();
@@ -62,8 +65,8 @@ pub(crate) struct Counters {
     /// Open connections by wire.
     pub connections: [Counter; Wire::COUNT],
     pub connections_opened: [Counter; Wire::COUNT],
-    /// By the code with which the server closed, 1000 to 1015 for WebSocket's own; "other" when the client left, or
-    /// got a status instead of a stream.
+    /// By the code that the client was told: 1000 to 1015 for WebSocket's own, a status for a stream that was refused;
+    /// "other" when it left by itself.
     pub connections_closed: ByCode,
     pub connections_rejected: Counter,
     /// Open connections of clients whose messages are compressed.
@@ -117,7 +120,8 @@ pub(crate) struct Counters {
 impl Default for Counters {
     fn default() -> Self {
         let websocket = [1000u32, 1001, 1002, 1003, 1007, 1009, 1011];
-        let closes = websocket.into_iter().chain(codes::CLOSE_NUMBERS.map(u32::from));
+        let statuses = [400u32, 401, 403, 404];
+        let closes = statuses.into_iter().chain(websocket).chain(codes::CLOSE_NUMBERS.map(u32::from));
         Self {
             sockets: Counter::default(),
             connections: Default::default(),

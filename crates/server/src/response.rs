@@ -1,7 +1,10 @@
 //! Whole HTTP responses, and the parts of a request that they depend on.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use http_body_util::Full;
+use httpdate::HttpDate;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -32,6 +35,11 @@ pub(crate) fn respond(status: StatusCode, content_type: &'static str, body: Byte
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// Returns the header line that tells the time, for a response that hyper does not send.
+pub(crate) fn date_line() -> String {
+    format!("date: {}\r\n", HttpDate::from(SystemTime::now()))
 }
 
 /// Returns true if the client wants the connection closed after this request.

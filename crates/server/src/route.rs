@@ -3,7 +3,6 @@
 //! Pages of allowed origins can read every answer but the API's, also a refusal and a 404.
 
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, VARY};
 use hyper::{Request, StatusCode};
 
 use crate::accept::origin::Origin;
@@ -31,16 +30,13 @@ pub(crate) async fn route(
         });
     }
     let origin = if cross_site.is_some() { Origin::Refused } else { gate.origins.judge(request.headers()) };
-    let shared = cors::headers(&origin);
+    let shared = cors::headers(&origin, dev.is_some());
     let mut routed = match admitted {
         Ok(()) => lead(gate, request).await,
         Err(refusal) => Routed::Response(refusal),
     };
     if let Routed::Response(response) = &mut routed {
         cors::share(response, shared);
-        if dev.is_some() {
-            response.headers_mut().append(VARY, HeaderValue::from_static("Sec-Fetch-Site"));
-        }
     }
     routed
 }

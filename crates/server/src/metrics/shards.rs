@@ -48,13 +48,14 @@ pub(super) const FAMILIES: [Family; 31] = [
     },
     Family {
         name: "fanwire_connections_opened_total",
-        help: "Client connections that were accepted.",
+        help: "Client connections that a shard has taken, also to refuse their token or topics.",
         kind: MetricType::COUNTER,
         value: Value::ByWire(|shard| &shard.connections_opened),
     },
     Family {
         name: "fanwire_connections_closed_total",
-        help: "Client connections that ended, by the code the server closed them with; other: the client left, or got a status.",
+        help: "Client connections that ended, by what the client was told: a code, or an HTTP status if its stream was \
+               refused; other: it left by itself.",
         kind: MetricType::COUNTER,
         value: Value::ByCode(|shard| &shard.connections_closed),
     },

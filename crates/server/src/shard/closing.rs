@@ -1,11 +1,48 @@
 //! The ends of connections: closed by the server, by their peers, or gone.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{Close, CloseReason};
+use hyper::StatusCode;
 
 use super::connection::{CloseProgress, Role};
 use super::{CLOSE_PATIENCE, Shard};
+use crate::counters::ByCode;
+use crate::transport::RefusalResponse;
+
+/// The time that a peer may take to go after a response that refuses it. It is short: such a peer has shown no token, and
+/// counts against the limit of connections.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The last words to a peer.
+#[derive(Clone, Copy, Debug)]
+enum LastWords {
+    /// It left by itself.
+    Nothing,
+    Close(CloseReason),
+    /// A response with this status.
+    Refusal(StatusCode),
+}
+
+impl LastWords {
+    /// Returns the code under which the end of the connection is counted.
+    fn code(self) -> u32 {
+        match self {
+            Self::Nothing => ByCode::OTHER,
+            Self::Close(reason) => codes::close_number(reason).into(),
+            Self::Refusal(status) => status.as_u16().into(),
+        }
+    }
+
+    fn patience(self) -> Duration {
+        match self {
+            Self::Nothing | Self::Close(_) => CLOSE_PATIENCE,
+            Self::Refusal(_) => REFUSAL_PATIENCE,
+        }
+    }
+}
 
 impl Shard {
     /// Gives back what a connection's session holds, without a word to the client.
@@ -18,10 +55,16 @@ impl Shard {
         let close = close.into();
         self.end(slot);
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let opening = connection.take_opening();
         let Some(session) = connection.session() else { return };
+        let wire = session.wire();
+        let last = match opening.map(|opening| opening.closed(wire, &close)) {
+            Some(Err(refusal)) => return self.refuse(slot, refusal),
+            Some(Ok(last)) => Some(last),
+            None => None,
+        };
         let (code, reason) = codes::close(&close);
         tracing::debug!(client = %session.client(), user = session.user(), code, %reason, "closing");
-        let wire = session.wire();
         // Nothing that waited is worth sending to a client that was closed for being slow.
         if close.reason.discards_queue() {
             connection.chain = Default::default();
@@ -31,28 +74,31 @@ impl Shard {
             }
             self.queued_bytes += connection.queued_bytes();
         }
-        let (goodbye, progress) = match connection.take_opening() {
-            Some(opening) => (opening.closed(wire, &close), connection.response_progress()),
+        let (last, progress) = match last {
+            Some(last) => (last, connection.response_progress()),
             None => (wire.goodbye(&close), CloseProgress::MayFollow),
         };
-        self.send(slot, goodbye);
-        self.start_closing(slot, progress, Some(close.reason));
+        self.send(slot, last);
+        self.start_closing(slot, progress, LastWords::Close(close.reason));
     }
 
     /// Ends the session, and the connection with the response that refuses it.
-    pub(super) fn refuse(&mut self, slot: u32, response: Bytes) {
+    pub(super) fn refuse(&mut self, slot: u32, refusal: RefusalResponse) {
         self.end(slot);
         let Some(connection) = self.connections.get(slot as usize) else { return };
+        let Some(session) = connection.session() else { return };
+        let RefusalResponse { bytes, status, code, reason } = refusal;
+        let (client, user) = (session.client(), session.user());
+        tracing::debug!(%client, user, status = status.as_u16(), code, reason, "refusing");
         let progress = connection.response_progress();
-        self.send(slot, response);
-        self.start_closing(slot, progress, None);
+        self.send(slot, bytes);
+        self.start_closing(slot, progress, LastWords::Refusal(status));
     }
 
-    /// Takes nothing more from the connection. `reason` is the server's, if it was the server who closed.
-    pub(super) fn start_closing(&mut self, slot: u32, peer: CloseProgress, reason: Option<CloseReason>) {
+    /// Takes nothing more from the connection.
+    fn start_closing(&mut self, slot: u32, peer: CloseProgress, last: LastWords) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        let code = reason.map_or(u32::MAX, |reason| codes::close_number(reason).into());
-        self.counters.connections_closed.count(code);
+        self.counters.connections_closed.count(last.code());
         if let Role::Client(session) = &connection.role {
             self.clients.remove(&session.client());
             let connections = &self.counters.connections[session.wire() as usize];
@@ -67,7 +113,7 @@ impl Shard {
         connection.take_opening();
         connection.forget_requests();
         let key = connection.key(slot);
-        let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
+        let until_millis = self.now.millis + last.patience().as_millis() as u64;
         connection.role = Role::Closing { until_millis, framing: connection.framing(), peer };
         self.forget_reads(key);
         self.schedule(slot);
@@ -91,7 +137,7 @@ impl Shard {
 
     pub(super) fn remove(&mut self, slot: u32) {
         if self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. })) {
-            self.start_closing(slot, CloseProgress::IsDone, None);
+            self.start_closing(slot, CloseProgress::IsDone, LastWords::Nothing);
         }
         let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
         self.queued_bytes -= connection.queued_bytes();
@@ -115,7 +161,7 @@ impl Shard {
         let is_open =
             self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. }));
         if is_open {
-            self.start_closing(slot, CloseProgress::IsDone, Some(CloseReason::Slow));
+            self.start_closing(slot, CloseProgress::IsDone, LastWords::Close(CloseReason::Slow));
         }
         self.remove(slot);
     }
@@ -124,7 +170,7 @@ impl Shard {
     pub(super) fn follow_close(&mut self, slot: u32, answer: Bytes) {
         self.end(slot);
         self.send(slot, answer);
-        self.start_closing(slot, CloseProgress::IsDone, None);
+        self.start_closing(slot, CloseProgress::IsDone, LastWords::Nothing);
     }
 
     /// The peer has gone without a word, or has said all it had to say: it may still read what it asked for.

@@ -428,7 +428,7 @@ mod tests {
         let (mut connection, _peer) = connected();
         let decided = Decided {
             accepted: Bytes::new(),
-            refused: |_, _| Bytes::new(),
+            refused: |_, _| unreachable!("nothing is refused here"),
             headers: Bytes::new(),
             topics: Vec::new(),
         };

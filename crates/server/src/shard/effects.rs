@@ -116,7 +116,7 @@ impl Shard {
                     self.leave(slot);
                 }
             }
-            Decision::Refused(response) => self.refuse(slot, response),
+            Decision::Refused(refusal) => self.refuse(slot, refusal),
             Decision::Closed(reason) => self.close(slot, reason),
         }
     }

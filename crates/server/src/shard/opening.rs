@@ -6,7 +6,7 @@ use fanwire_protocol::reason::{Close, CloseReason, RequestError};
 use fanwire_protocol::reply::Reply;
 use fanwire_protocol::wire::Wire;
 
-use crate::transport::{Decided, OpeningRefusal};
+use crate::transport::{Decided, OpeningRefusal, RefusalResponse};
 
 /// A response that is not decided yet.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) enum Decision {
     Open,
     Accepted,
     /// The connection ends with this response.
-    Refused(Bytes),
+    Refused(RefusalResponse),
     /// The client may come back: the connection ends as others do.
     Closed(CloseReason),
 }
@@ -77,16 +77,16 @@ impl Undecided {
         self.decided.accepted
     }
 
-    /// Returns the last bytes of a connection that closes before it is decided.
-    pub(super) fn closed(self, wire: Wire, close: &Close) -> Bytes {
+    /// Returns the last bytes of a connection that closes before it is decided, or the response that refuses it.
+    pub(super) fn closed(self, wire: Wire, close: &Close) -> Result<Bytes, RefusalResponse> {
         if close.reason.reconnects() {
             // A client that gets a status does not come back. One whose stream ends does.
-            return [&*self.decided.accepted, &*wire.goodbye(close)].concat().into();
+            return Ok([&*self.decided.accepted, &*wire.goodbye(close)].concat().into());
         }
-        self.refused(&OpeningRefusal::Close(self.asked, close))
+        Err(self.refused(&OpeningRefusal::Close(self.asked, close)))
     }
 
-    fn refused(&self, refusal: &OpeningRefusal<'_>) -> Bytes {
+    fn refused(&self, refusal: &OpeningRefusal<'_>) -> RefusalResponse {
         (self.decided.refused)(&self.decided, refusal)
     }
 }
@@ -95,14 +95,20 @@ impl Undecided {
 mod tests {
     use fanwire_protocol::reason::{Mistake, Refused};
     use fanwire_protocol::reply::{Outcome, Subscribed};
+    use hyper::StatusCode;
 
     use super::*;
 
+    fn response(text: &str) -> RefusalResponse {
+        let bytes = text.to_owned().into();
+        RefusalResponse { bytes, status: StatusCode::FORBIDDEN, code: 103, reason: String::new() }
+    }
+
     fn undecided(requests: usize) -> Undecided {
-        fn refused(_: &Decided, refusal: &OpeningRefusal<'_>) -> Bytes {
+        fn refused(_: &Decided, refusal: &OpeningRefusal<'_>) -> RefusalResponse {
             match refusal {
-                OpeningRefusal::Reply(id, _) => format!("refused by the reply to {id}").into(),
-                OpeningRefusal::Close(id, _) => format!("refused by a close at {id}").into(),
+                OpeningRefusal::Reply(id, _) => response(&format!("refused by the reply to {id}")),
+                OpeningRefusal::Close(id, _) => response(&format!("refused by a close at {id}")),
             }
         }
         let accepted = Bytes::from_static(b"accepted ");
@@ -140,7 +146,7 @@ mod tests {
     fn what_lasts_is_refused_and_what_passes_ends_a_stream_that_began() {
         let reply = |refused| answer(&mut undecided(2), 2, Err(refused));
         for lasting in [RequestError::PermissionDenied.into(), Refused::from(Mistake::NoTopic)] {
-            assert_eq!(reply(lasting), Decision::Refused("refused by the reply to 2".into()));
+            assert_eq!(reply(lasting), Decision::Refused(response("refused by the reply to 2")));
         }
         for (passing, reason) in [
             (RequestError::Internal, CloseReason::ServerError),
@@ -155,10 +161,10 @@ mod tests {
             undecided.closed(Wire::Events, &reason.into())
         };
         for lasting in [CloseReason::InvalidToken, CloseReason::ByApplication(4500)] {
-            assert_eq!(close(lasting), "refused by a close at 2");
+            assert_eq!(close(lasting), Err(response("refused by a close at 2")));
         }
         for passing in [CloseReason::Shutdown, CloseReason::ConnectionLimitUnconfirmed] {
-            let last = close(passing);
+            let last = close(passing).unwrap();
             assert!(last.starts_with(b"accepted event: disconnect\n"), "{last:?}");
             assert!(last.ends_with(b"\"reconnect\":true}\n\n"), "{last:?}");
         }

@@ -85,11 +85,20 @@ pub(crate) enum Head {
 pub(crate) struct Decided {
     pub accepted: Bytes,
     /// Makes the other, which ends the connection.
-    pub refused: fn(&Self, &OpeningRefusal<'_>) -> Bytes,
+    pub refused: fn(&Self, &OpeningRefusal<'_>) -> RefusalResponse,
     /// Lines for its head.
     pub headers: Bytes,
     /// The topics of the first requests, that of id 2 first.
     pub topics: Vec<String>,
+}
+
+/// The response that ends a connection instead of opening it, and what it says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RefusalResponse {
+    pub bytes: Bytes,
+    pub status: StatusCode,
+    pub code: u32,
+    pub reason: String,
 }
 
 /// The id of the first request that subscribes; the one before it connects.

@@ -1,7 +1,7 @@
 //! `GET /subscribe`: topics as Server-Sent Events.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -101,6 +101,7 @@ async fn what_is_refused_is_refused_before_the_stream_begins() {
         let request = format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n");
         let response = RawSocket::ask(gateway.address, &request).await;
         assert_eq!(response.status, status, "{query}");
+        assert!(response.header("date").is_some_and(|date| date.ends_with(" GMT")), "{response:?}");
         let body: Value = serde_json::from_str(&response.body).unwrap();
         assert_eq!(body["error"]["code"], code, "{query} {body}");
         assert!(body["error"]["message"].as_str().unwrap().contains(message), "{query} {body}");
@@ -151,6 +152,7 @@ async fn a_refusal_ends_the_connection_and_pages_may_read_it() {
     let origin = "Origin: https://a.example\r\n";
     socket.send(format!("GET /subscribe?topic=room:a&topic=$b HTTP/1.1\r\nHost: test\r\n{origin}\r\n")).await;
     let response = socket.response().await;
+    let refused = Instant::now();
     assert_eq!((response.status, response.header("connection")), (403, Some("close")), "{response:?}");
     assert_eq!(response.header("content-type"), Some("application/json"));
     assert_eq!(response.header("access-control-allow-origin"), Some("https://a.example"));
@@ -158,8 +160,11 @@ async fn a_refusal_ends_the_connection_and_pages_may_read_it() {
     socket.ended().await;
     // The topic that was granted is left again.
     has_listeners(&gateway, "room:a", 0).await;
-    drop(socket);
+    // It was told a status, and does not keep its place for as long as a client that was.
     gateway.deserted().await;
+    assert!(refused.elapsed() < Duration::from_secs(3), "{:?}", refused.elapsed());
+    assert_eq!(gateway.metric_of("fanwire_connections_closed_total", r#"code="403""#).await, 1.0);
+    drop(socket);
 }
 
 #[tokio::test]

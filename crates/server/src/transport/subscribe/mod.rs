@@ -28,7 +28,8 @@ pub(crate) fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Opening, 
         .map_err(|refusal| Box::new(respond(refusal.status(), "application/json", refusal.body().into())))?;
     let permit = gate.admit()?;
     let topics: Vec<String> = query.topics.iter().map(|topic| topic.to_string()).collect();
-    let headers = cors::lines(&gate.origins.judge(request.headers()));
+    let is_dev = gate.node.settings.dev.is_some();
+    let headers = cors::lines(&gate.origins.judge(request.headers()), is_dev);
     let decided = Decided { accepted: events::accepted(&headers), refused, headers: headers.into(), topics };
     Ok(Opening {
         mode: TransportMode { wire: Wire::Events, pings: Pings::Keepalive },

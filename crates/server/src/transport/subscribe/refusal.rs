@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use fanwire_hub::{NameError, TokenError};
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{Close, CloseReason, Detail, Mistake, Refused, RequestError};
 use hyper::StatusCode;
 use serde_json::json;
 
-use crate::transport::{Decided, OpeningRefusal};
+use crate::response::date_line;
+use crate::transport::{Decided, OpeningRefusal, RefusalResponse};
 
 /// A refusal before the stream begins.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ fn sentence(mistake: &Mistake) -> Cow<'_, str> {
 }
 
 /// Returns the response to a request whose stream does not begin. Its sentence ends with the topic, if it is about one.
-pub(super) fn refused(decided: &Decided, refusal: &OpeningRefusal<'_>) -> Bytes {
+pub(super) fn refused(decided: &Decided, refusal: &OpeningRefusal<'_>) -> RefusalResponse {
     let (id, mut refusal) = match *refusal {
         OpeningRefusal::Reply(id, refused) => (id, StreamRefusal::of_reply(refused)),
         OpeningRefusal::Close(id, close) => {
@@ -109,18 +109,23 @@ pub(super) fn refused(decided: &Decided, refusal: &OpeningRefusal<'_>) -> Bytes 
         "HTTP/1.1 {status}\r\n\
          content-type: application/json\r\n\
          content-length: {}\r\n\
-         connection: close\r\n",
-        body.len()
+         connection: close\r\n\
+         {}",
+        body.len(),
+        date_line(),
     )
     .into_bytes();
     response.extend_from_slice(&decided.headers);
     response.extend_from_slice(b"\r\n");
     response.extend_from_slice(body.as_bytes());
-    response.into()
+    let code = codes::error(refusal.error).number;
+    RefusalResponse { bytes: response.into(), status, code, reason: refusal.message }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn decided() -> Decided {
@@ -156,7 +161,11 @@ mod tests {
         ];
         for (reason, (status, code, message)) in replies {
             let response = refused(&decided(), &OpeningRefusal::Reply(3, &reason));
-            assert_eq!(read(&response), (status, code, message.to_owned()), "{reason:?}");
+            assert_eq!(
+                (response.status.as_u16(), response.code, &*response.reason),
+                (status, code as u32, message)
+            );
+            assert_eq!(read(&response.bytes), (status, code, message.to_owned()), "{reason:?}");
         }
         let no_token = "no token, and client.allow_anonymous_connect_without_token is off: \
             send ?token=JWT or 'Authorization: Bearer JWT'";
@@ -176,7 +185,11 @@ mod tests {
         ];
         for (id, reason, (status, code, message)) in closes {
             let response = refused(&decided(), &OpeningRefusal::Close(id, &reason));
-            assert_eq!(read(&response), (status, code, message.to_owned()), "{reason:?}");
+            assert_eq!(
+                (response.status.as_u16(), response.code, &*response.reason),
+                (status, code as u32, message)
+            );
+            assert_eq!(read(&response.bytes), (status, code, message.to_owned()), "{reason:?}");
         }
     }
 }
