@@ -4,7 +4,7 @@ import ipaddress
 
 from rendering import configuration, container, example, of_kind, only, pod, render
 
-ROUTED = {"/connection/websocket", "/subscribe", "/probe"}
+ROUTED = {"/connection/websocket", "/subscribe", "/publish", "/probe"}
 
 
 def selects(selector, labels):
@@ -119,7 +119,7 @@ def test_only_the_paths_of_clients_are_routed():
 def test_routes_follow_the_configuration_and_lead_to_the_service_of_clients():
     objects = example("full")
     settings = configuration(objects)
-    paths = {settings["websocket"]["path"], settings["subscribe"]["path"]}
+    paths = {settings["websocket"]["path"], settings["subscribe"]["path"], "/publish"}
     client = next(one for one in of_kind(objects, "Service") if one["metadata"]["name"] == "gateway")
     (port,) = client["spec"]["ports"]
     for rule in only(objects, "Ingress")["spec"]["rules"]:

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fanwire_protocol::reason::{Close, CloseReason, RequestError};
 use fanwire_protocol::reply::{Push, Reply};
 use fanwire_protocol::request::StreamPosition;
-use fanwire_protocol::{ClientInfo, Position, Publication, TopicName};
+use fanwire_protocol::{ClientInfo, Position, Publication, Tags, TopicName};
 
 use crate::registry::Moved;
 
@@ -108,6 +108,7 @@ pub enum TopicRequest {
     Publish {
         id: u32,
         data: Bytes,
+        tags: Option<Arc<Tags>>,
         info: Arc<ClientInfo>,
     },
     Presence {

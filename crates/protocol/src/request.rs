@@ -1,9 +1,11 @@
 //! Requests: the things a client asks of the server, in the words of no wire.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::Tags;
 use crate::reason::{Mistake, Unserved};
 
 /// One request of a client.
@@ -75,6 +77,8 @@ pub struct Subscribe {
 pub struct Publish {
     pub topic: String,
     pub data: Bytes,
+    /// `None` without tags.
+    pub tags: Option<Arc<Tags>>,
     /// The topic is meant to be another kind than a stream.
     pub is_unserved: bool,
 }

@@ -112,7 +112,7 @@ fn publishes_and_refreshes() {
         check(
             &format!(r#"{{"id":3,"publish":{{"channel":"a","data":{{"x": 1}},"type":{kind}}}}}"#),
             3,
-            Ask::Publish(Publish { topic: "a".into(), data: r#"{"x": 1}"#.into(), is_unserved }),
+            Ask::Publish(Publish { topic: "a".into(), data: r#"{"x": 1}"#.into(), tags: None, is_unserved }),
         );
         check(
             &format!(r#"{{"id":3,"sub_refresh":{{"channel":"a","token":"t","type":{kind}}}}}"#),
@@ -374,8 +374,12 @@ fn text_and_binary_reach_the_wire_as_they_are() {
 #[test]
 fn requests_know_their_topic_and_their_size() {
     let request = |ask| Request { id: 1, ask };
-    let publish =
-        request(Ask::Publish(Publish { topic: "abc".into(), data: "12".into(), is_unserved: false }));
+    let publish = request(Ask::Publish(Publish {
+        topic: "abc".into(),
+        data: "12".into(),
+        tags: None,
+        is_unserved: false,
+    }));
     assert_eq!((publish.topic(), publish.bytes()), (Some("abc"), 5));
     let history = request(Ask::History(History {
         topic: "abc".into(),

@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fanwire_hub::session::Verify;
 use fanwire_hub::{ConnectionClaims, SubscriptionClaims, TokenError};
 use fanwire_protocol::json::Object;
 use jsonwebtoken::Algorithm;
@@ -85,6 +86,22 @@ impl Tokens {
             options: claims.options()?,
         })
     }
+}
+
+/// As sessions verify tokens.
+impl Verify for Tokens {
+    fn connection(&self, token: &str, unix: i64) -> Result<ConnectionClaims, TokenError> {
+        self.verify_connection(token, unix).inspect_err(refused)
+    }
+
+    fn subscription(&self, token: &str, unix: i64) -> Result<SubscriptionClaims, TokenError> {
+        self.verify_subscription(token, unix).inspect_err(refused)
+    }
+}
+
+/// Says why a token was refused, which its owner is not told.
+fn refused(error: &TokenError) {
+    tracing::debug!(%error, "token refused");
 }
 
 /// Returns the topic that a subscription token names. Nothing is verified: it says only for which topic the token is to be

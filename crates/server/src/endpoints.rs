@@ -10,6 +10,7 @@ pub enum Endpoint {
     /// The echo of protocol test suites.
     Echo,
     Subscribe,
+    Publish,
     Probe,
 }
 
@@ -29,6 +30,7 @@ impl Settings {
             (Endpoint::WebSocket, "websocket.path", Some(&self.websocket.path)),
             (Endpoint::Echo, "websocket.echo_path", self.websocket.echo_path.as_ref()),
             (Endpoint::Subscribe, "subscribe.path", self.subscribe.path.as_ref()),
+            (Endpoint::Publish, "publish.path", self.publish.path.as_ref()),
             (Endpoint::Probe, "probe.path", self.probe.path.as_ref()),
         ];
         rows.into_iter().filter_map(|(endpoint, setting, path)| {
@@ -44,7 +46,7 @@ impl Endpoint {
         match self {
             Self::WebSocket => Some(("WebSocket", "ws", "")),
             Self::Subscribe => Some(("EventSource", "http", "?topic=chat:lobby")),
-            Self::Echo | Self::Probe => None,
+            Self::Echo | Self::Publish | Self::Probe => None,
         }
     }
 }

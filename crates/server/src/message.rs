@@ -52,6 +52,8 @@ pub(crate) enum ShardMessage {
     /// For the user's owner.
     User(UserMessage),
     Survey(Survey),
+    /// Counts a request of a user without a session. True if there may be one more.
+    Count(Box<str>, oneshot::Sender<bool>),
     /// Dropped when everything before it is done.
     Barrier(oneshot::Sender<()>),
     /// Closes every client with this reason.
@@ -74,6 +76,7 @@ impl ShardMessage {
                 | Self::ReadAnswer(..)
                 | Self::Larger(..)
                 | Self::User(_)
+                | Self::Count(..)
         )
     }
 
@@ -96,7 +99,8 @@ impl ShardMessage {
             | Self::Event(_)
             | Self::GapsNoted
             | Self::User(_)
-            | Self::Survey(_) => false,
+            | Self::Survey(_)
+            | Self::Count(..) => false,
         }
     }
 

@@ -244,6 +244,18 @@ impl Node {
         result
     }
 
+    /// Counts a request of a user without a session, on the shard that it came to. Returns false if the user has made too
+    /// many.
+    pub(crate) async fn may_request(&self, shard: usize, user: &str) -> bool {
+        if self.settings.client.user_commands_per_second_max == 0 || user.is_empty() {
+            return true;
+        }
+        let (reply, answer) = oneshot::channel();
+        self.inboxes.all[shard].send(ShardMessage::Count(user.into(), reply));
+        // Only a node that shuts down drops a call without an answer.
+        answer.await.unwrap_or(false)
+    }
+
     /// The topics with subscribers on this node, and the number of subscribers.
     pub(crate) async fn topics(&self) -> FxHashMap<TopicName, usize> {
         let (reply, mut answers) = mpsc::unbounded_channel();

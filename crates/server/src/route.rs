@@ -8,7 +8,7 @@ use hyper::{Request, StatusCode};
 use crate::accept::origin::Origin;
 use crate::endpoints::Endpoint;
 use crate::response::{HttpResponse, is_below, refused_origin, text};
-use crate::transport::{Gate, Routed, probe, subscribe, websocket};
+use crate::transport::{Gate, Routed, probe, publish, subscribe, websocket};
 use crate::{api, cors, dev};
 
 /// Answers a request or opens its connection. `admitted` may hold the refusal of an earlier check.
@@ -56,6 +56,7 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
             Endpoint::WebSocket => websocket::open(gate, request, false).into(),
             Endpoint::Echo => websocket::open(gate, request, true).into(),
             Endpoint::Subscribe => subscribe::open(gate, &request).into(),
+            Endpoint::Publish => Routed::Response(publish::publish(gate, request).await),
             Endpoint::Probe => Routed::Response(probe::answer(&gate.node, &request)),
         };
     }

@@ -35,6 +35,7 @@ pub struct Settings {
     pub admission: AdmissionSettings,
     pub websocket: WebSocketSettings,
     pub subscribe: SubscribeSettings,
+    pub publish: PublishSettings,
     pub probe: ProbeSettings,
     pub api: ApiSettings,
     pub engine: EngineSettings,
@@ -166,6 +167,17 @@ pub struct DeflateSettings {
 pub struct SubscribeSettings {
     /// `None` serves none.
     pub path: Option<String>,
+    /// A cookie that may hold the connection token, also of a request to publish.
+    pub token_cookie: Option<String>,
+}
+
+/// `POST /publish`, for clients without a connection that stays.
+#[derive(Clone, Debug)]
+pub struct PublishSettings {
+    /// `None` serves none.
+    pub path: Option<String>,
+    /// A request's body; a larger one is answered 413.
+    pub body_bytes_max: usize,
 }
 
 /// The address by which pages and balancers learn that the node serves clients.

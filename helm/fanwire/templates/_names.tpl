@@ -75,7 +75,7 @@ annotations:
 {{/* The paths on which clients connect, as JSON: nothing else is routed from outside. */}}
 {{- define "fanwire.clientPaths" -}}
 {{- $paths := list (dig "websocket" "path" "/connection/websocket" .Values.config) }}
-{{- range list (list "subscribe" "/subscribe") (list "probe" "/probe") }}
+{{- range list (list "subscribe" "/subscribe") (list "publish" "/publish") (list "probe" "/probe") }}
 {{- if dig (first .) "enabled" true $.Values.config }}
 {{- $paths = append $paths (dig (first .) "path" (last .) $.Values.config) }}
 {{- end }}

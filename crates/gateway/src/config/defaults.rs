@@ -93,6 +93,9 @@ pub(crate) const DEFLATE_LEVEL: u8 = 1;
 /// Below it compression saves less than the headers of a packet.
 pub(crate) const DEFLATE_MIN_BYTES: Size = Size(256);
 pub(crate) const SUBSCRIBE_PATH: &str = "/subscribe";
+/// As long as a message of a WebSocket.
+pub(crate) const CLIENT_BODY_BYTES_MAX: Size = MESSAGE_BYTES_MAX;
+pub(crate) const PUBLISH_PATH: &str = "/publish";
 pub(crate) const PROBE_PATH: &str = "/probe";
 
 pub(crate) const API_PATH: &str = "/api";

@@ -37,7 +37,7 @@ use engine::{Engine, Shutdown};
 use section::{Item, Section, section};
 use server::{Internal, Server};
 use topics::Topics;
-use transports::{Probe, Subscribe, WebSocket};
+use transports::{Probe, Publish, Subscribe, WebSocket};
 
 pub(crate) use load::{Flag, Loaded, Sources, judge, load, read_file};
 pub(crate) use log::{Log, LogFormat};
@@ -65,6 +65,8 @@ section! {
             websocket: WebSocket,
             /// Topics for clients without a library, such as a browser's own EventSource: `/subscribe?topic=news`.
             subscribe: Subscribe,
+            /// Publishing by clients without a connection that stays: `POST /publish?topic=news`.
+            publish: Publish,
             /// An address that answers 200 while the node takes clients: for pages that watch their network, and for
             /// balancers that see the port for clients alone.
             probe: Probe,
@@ -118,6 +120,7 @@ impl Config {
             admission: self.server.admission(&self.internal, checks),
             websocket: self.websocket.settings(checks),
             subscribe: self.subscribe.settings(checks),
+            publish: self.publish.settings(checks),
             probe: self.probe.settings(checks),
             api: self.api.settings(checks),
             engine: self.engine.settings(checks),

@@ -42,6 +42,14 @@ fn warn_of_open_doors(settings: &Settings, checks: &mut Checks) {
             "is on: every client may do everything, without a token. For development only",
         );
     }
+    if settings.subscribe.token_cookie.is_some()
+        && settings.origins.allowed.iter().any(|origin| origin == "*")
+    {
+        checks.warn(
+            "subscribe.token_cookie",
+            "is set, and client.allowed_origins has \"*\": every page may act for the users who visit it. Name the pages",
+        );
+    }
     let api = &settings.api;
     let ports = [
         (api.on_client_port, "server.address", settings.client_address.ip()),
@@ -251,6 +259,12 @@ mod tests {
         assert_eq!(warnings(&internal), [""; 0]);
         let open = [internal[0], internal[1], ("FANWIRE_INTERNAL__ADDRESS", "::")];
         assert!(warnings(&open)[0].contains("internal.address is ::"));
+        let cookie = ("FANWIRE_SUBSCRIBE__TOKEN_COOKIE", "fanwire_token");
+        assert_eq!(warnings(&[cookie, ("FANWIRE_CLIENT__ALLOWED_ORIGINS", "https://a.example")]), [""; 0]);
+        let any_page = [cookie, ("FANWIRE_CLIENT__ALLOWED_ORIGINS", "*")];
+        assert!(
+            warnings(&any_page)[0].contains("(subscribe.token_cookie): is set, and client.allowed_origins")
+        );
     }
 
     #[test]

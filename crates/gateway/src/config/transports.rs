@@ -1,6 +1,8 @@
 //! The transports of clients, a section for each.
 
-use fanwire_server::settings::{DeflateSettings, ProbeSettings, SubscribeSettings, WebSocketSettings};
+use fanwire_server::settings::{
+    DeflateSettings, ProbeSettings, PublishSettings, SubscribeSettings, WebSocketSettings,
+};
 
 use super::checks::Checks;
 use super::defaults;
@@ -47,6 +49,21 @@ section! {
         enabled: bool = true,
         /// The path that serves it.
         path: String = defaults::SUBSCRIBE_PATH.into(),
+        /// The name of a cookie that may hold the connection token, here and in requests to `[publish]`. It counts only
+        /// for pages of client.allowed_origins and of the server's own origin. Empty: none.
+        token_cookie: String = String::new(),
+    }
+}
+
+section! {
+    /// Publishing by clients without a connection that stays: `POST /publish?topic=news`.
+    Publish {
+        /// Serve it.
+        enabled: bool = true,
+        /// The path that serves it.
+        path: String = defaults::PUBLISH_PATH.into(),
+        /// Maximum size of a request's body; a larger one is answered 413.
+        body_bytes_max: Size = defaults::CLIENT_BODY_BYTES_MAX,
     }
 }
 
@@ -85,7 +102,23 @@ impl Deflate {
 
 impl Subscribe {
     pub(super) fn settings(&self, checks: &mut Checks) -> SubscribeSettings {
-        SubscribeSettings { path: checks.endpoint("subscribe.path", self.enabled, &self.path) }
+        let is_cookie_name = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if !self.token_cookie.bytes().all(is_cookie_name) {
+            checks.error("subscribe.token_cookie", "must be a cookie's name, such as \"fanwire_token\"");
+        }
+        SubscribeSettings {
+            path: checks.endpoint("subscribe.path", self.enabled, &self.path),
+            token_cookie: Some(self.token_cookie.clone()).filter(|name| !name.is_empty()),
+        }
+    }
+}
+
+impl Publish {
+    pub(super) fn settings(&self, checks: &mut Checks) -> PublishSettings {
+        PublishSettings {
+            path: checks.endpoint("publish.path", self.enabled, &self.path),
+            body_bytes_max: checks.at_least_one("publish.body_bytes_max", self.body_bytes_max.0),
+        }
     }
 }
 

@@ -14,10 +14,10 @@ use rustc_hash::FxHasher;
 
 use super::subscribe::{Initiator, Plan};
 use super::timing::{AlreadyOver, token_ttl};
-use super::{Context, Phase, Refusal, Session};
+use super::{Context, Now, Phase, Refusal, Session, Verify};
 use crate::effect::Effect;
 use crate::permission::may_subscribe;
-use crate::{ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TopicGrant};
+use crate::{ClientSettings, ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TopicGrant};
 
 /// A connection that passed every check.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(super) struct Connecting {
 
 impl Session {
     pub(super) fn connect(&mut self, context: &mut Context<'_>, id: u32, request: Connect) {
-        let claims = claims(context, &request.token);
+        let claims = claims(context.settings, context.tokens, context.now, &request.token);
         match claims.and_then(|claims| plan_connection(context, claims, request.topics)) {
             Ok(plan) => self.admit(context, id, plan),
             Err(Refusal::Unfit(unfit)) => self.close(context, Close::unfit_token(unfit)),
@@ -147,8 +147,12 @@ impl Session {
 }
 
 /// Returns the claims of a token, or those that hold without one.
-fn claims(context: &Context<'_>, token: &str) -> Result<ConnectionClaims, Refusal> {
-    let settings = context.settings;
+pub(super) fn claims(
+    settings: &ClientSettings,
+    tokens: &dyn Verify,
+    now: Now,
+    token: &str,
+) -> Result<ConnectionClaims, Refusal> {
     if token.is_empty() {
         if !settings.insecure && !settings.allow_anonymous_connect_without_token {
             return Err(Close::mistake(Mistake::NoToken).into());
@@ -160,7 +164,7 @@ fn claims(context: &Context<'_>, token: &str) -> Result<ConnectionClaims, Refusa
             topics: Vec::new(),
         });
     }
-    let claims = context.tokens.connection(token, context.now.unix()).map_err(|error| match error {
+    let claims = tokens.connection(token, now.unix()).map_err(|error| match error {
         TokenError::Expired => Refusal::Error(RequestError::TokenExpired),
         TokenError::Invalid(_) => Refusal::Close(CloseReason::InvalidToken.into()),
         TokenError::Unavailable => Refusal::Error(RequestError::Internal),
@@ -177,7 +181,8 @@ fn plan_connection(
     claims: ConnectionClaims,
     asked: Vec<(String, Option<StreamPosition>)>,
 ) -> Result<ConnectionPlan, Refusal> {
-    let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| RequestError::Expired)?;
+    let ttl = token_ttl(claims.expiry, context.settings, context.now)
+        .map_err(|AlreadyOver| RequestError::Expired)?;
     let topics = plan_topics(context, &claims, asked)?;
     claims.check(context.settings.info_format, context.namespaces)?;
     let grants = fingerprint(&claims.topics);

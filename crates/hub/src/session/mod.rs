@@ -8,6 +8,7 @@ mod control;
 mod history;
 mod presence;
 mod publish;
+mod publisher;
 mod rate;
 mod refresh;
 mod refusal;
@@ -38,6 +39,7 @@ use timing::Timing;
 use work::Work;
 
 pub use control::{Control, ServerSubscribe};
+pub use publisher::{Denial, Publisher};
 pub use rate::UserRates;
 
 /// Proves tokens.

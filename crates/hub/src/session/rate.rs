@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use fanwire_protocol::capacity::GiveBack;
 
 use super::{Context, Now, Session};
+use crate::ClientSettings;
 
 /// Requests between two pings for which no bucket is kept.
 const UNCOUNTED_MAX: u64 = 64;
@@ -53,6 +54,16 @@ impl Bucket {
 }
 
 impl UserRates {
+    /// Takes a token for one request of a user. `false`: there is none left, and the request is to be refused.
+    pub fn may_request(&mut self, user: &str, settings: &ClientSettings, now: Now) -> bool {
+        let limit = RateLimit {
+            per_second: settings.user_commands_per_second_max.into(),
+            burst: settings.commands_burst_max.into(),
+        };
+        // Anonymous clients are nobody's.
+        limit.per_second == 0 || user.is_empty() || self.take(user, now, limit)
+    }
+
     fn take(&mut self, user: &str, now: Now, limit: RateLimit) -> bool {
         let now = nanos(now);
         if let Some(bucket) = self.0.get_mut(user) {
@@ -72,7 +83,7 @@ impl UserRates {
 impl Session {
     /// Takes a token for one request. `false`: there is none left, and the request is to be refused.
     pub(super) fn may_request(&mut self, context: &mut Context<'_>) -> bool {
-        self.has_token(context) && self.user_has_token(context)
+        self.has_token(context) && context.user_rates.may_request(self.user(), context.settings, context.now)
     }
 
     fn has_token(&mut self, context: &Context<'_>) -> bool {
@@ -91,16 +102,6 @@ impl Session {
         let now = nanos(context.now);
         let charged = Bucket { full_at_nanos: now + uncounted_max * limit.token_nanos() };
         self.work().bucket.get_or_insert(charged).take(now, limit)
-    }
-
-    fn user_has_token(&self, context: &mut Context<'_>) -> bool {
-        let limit = RateLimit {
-            per_second: context.settings.user_commands_per_second_max.into(),
-            burst: context.settings.commands_burst_max.into(),
-        };
-        // Anonymous clients are nobody's.
-        let user = self.user();
-        limit.per_second == 0 || user.is_empty() || context.user_rates.take(user, context.now, limit)
     }
 
     /// Frees the bucket of a client that has not made many requests lately.

@@ -26,7 +26,7 @@ impl Session {
         if let Err(unfit) = context.settings.info_format.check_info(&claims.info) {
             return self.close(context, Close::unfit_token(unfit.of("info")));
         }
-        let ttl = match token_ttl(claims.expiry, context) {
+        let ttl = match token_ttl(claims.expiry, context.settings, context.now) {
             Ok(ttl) => ttl,
             Err(AlreadyOver) => return context.refuse(id, RequestError::Expired),
         };
@@ -65,7 +65,7 @@ impl Session {
         if !self.is_for(&claims, &topic) {
             return self.close(context, CloseReason::InvalidToken);
         }
-        let ttl = match token_ttl(claims.expiry, context) {
+        let ttl = match token_ttl(claims.expiry, context.settings, context.now) {
             Ok(ttl) => ttl,
             Err(AlreadyOver) => return context.refuse(id, RequestError::Expired),
         };

@@ -313,7 +313,8 @@ fn plan_subscription(
     let (options, ttl) = match claims {
         None => (GrantOptions::default(), None),
         Some(claims) => {
-            let ttl = token_ttl(claims.expiry, context).map_err(|AlreadyOver| RequestError::Expired)?;
+            let ttl = token_ttl(claims.expiry, context.settings, context.now)
+                .map_err(|AlreadyOver| RequestError::Expired)?;
             claims.check(namespace)?;
             (claims.options, ttl)
         }

@@ -52,8 +52,12 @@ pub(super) fn ttl(expiry: Expiry, now: Now) -> Result<Option<u32>, AlreadyOver> 
 }
 
 /// The same for what a token says: nothing expires where everything is allowed.
-pub(super) fn token_ttl(expiry: Expiry, context: &Context<'_>) -> Result<Option<u32>, AlreadyOver> {
-    if context.settings.insecure { Ok(None) } else { ttl(expiry, context.now) }
+pub(super) fn token_ttl(
+    expiry: Expiry,
+    settings: &ClientSettings,
+    now: Now,
+) -> Result<Option<u32>, AlreadyOver> {
+    if settings.insecure { Ok(None) } else { ttl(expiry, now) }
 }
 
 pub(super) struct AlreadyOver;

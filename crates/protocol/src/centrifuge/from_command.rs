@@ -18,7 +18,7 @@ impl From<Command> for Request {
         } else if let Some(UnsubscribeRequest { channel }) = command.unsubscribe {
             Ask::Unsubscribe { topic: channel }
         } else if let Some(PublishRequest { channel, data, kind }) = command.publish {
-            Ask::Publish(Publish { topic: channel, data, is_unserved: kind != 0 })
+            Ask::Publish(Publish { topic: channel, data, tags: None, is_unserved: kind != 0 })
         } else if let Some(PresenceRequest { channel }) = command.presence {
             Ask::Presence { topic: channel }
         } else if let Some(PresenceStatsRequest { channel }) = command.presence_stats {

@@ -51,6 +51,11 @@ impl Shard {
                 // Whoever asked may have given up.
                 let _ = reply.send(topics);
             }
+            ShardMessage::Count(user, reply) => {
+                let may = self.user_rates.may_request(&user, &self.node.settings.client, self.now);
+                // Whoever asked may have left.
+                let _ = reply.send(may);
+            }
             ShardMessage::GapsNoted => {
                 for topic in self.node.inboxes.all[usize::from(self.index)].take_missed() {
                     self.topics.event(Event::Gap { topic });

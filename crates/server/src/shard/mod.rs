@@ -33,9 +33,8 @@ use fanwire_hub::effect::{ConnectionKey, Effect};
 use fanwire_hub::fanout::Fanout;
 use fanwire_hub::outbox::Outbox;
 use fanwire_hub::registry::Registry;
-use fanwire_hub::session::{Context, Now, Session, UserRates, Verify};
+use fanwire_hub::session::{Context, Now, Session, UserRates};
 use fanwire_hub::wheel::Wheel;
-use fanwire_hub::{ConnectionClaims, SubscriptionClaims, TokenError};
 use fanwire_protocol::ClientId;
 use fanwire_protocol::reason::CloseReason;
 use fanwire_protocol::websocket::{Deflater, Inflater};
@@ -289,7 +288,7 @@ impl Shard {
             let mut context = Context {
                 settings: &self.node.settings.client,
                 namespaces: &self.node.settings.namespaces,
-                tokens: &Proof(&self.node),
+                tokens: &self.node.tokens,
                 version: VERSION,
                 registry: &mut self.registry,
                 user_rates: &mut self.user_rates,
@@ -380,22 +379,4 @@ impl Shard {
             self.counters.bytes_compressed.set(after);
         }
     }
-}
-
-/// The node's keys as sessions see them.
-struct Proof<'a>(&'a Node);
-
-impl Verify for Proof<'_> {
-    fn connection(&self, token: &str, unix: i64) -> Result<ConnectionClaims, TokenError> {
-        self.0.tokens.verify_connection(token, unix).inspect_err(refused)
-    }
-
-    fn subscription(&self, token: &str, unix: i64) -> Result<SubscriptionClaims, TokenError> {
-        self.0.tokens.verify_subscription(token, unix).inspect_err(refused)
-    }
-}
-
-/// Says why a token was refused, which its owner is not told.
-fn refused(error: &TokenError) {
-    tracing::debug!(%error, "token refused");
 }

@@ -155,12 +155,17 @@ impl Topics {
         allowance: Option<ReadAllowance>,
     ) {
         let job = match request {
-            TopicRequest::Publish { id, data, info } => {
+            TopicRequest::Publish { id, data, tags, info } => {
                 let publisher = PublishCaller::Client(from, id);
                 return match self.history_of(&topic) {
                     Ok(history) => {
-                        let publish =
-                            NewPublication { data, info: Some(info), history, ..NewPublication::default() };
+                        let publish = NewPublication {
+                            data,
+                            tags,
+                            info: Some(info),
+                            history,
+                            ..NewPublication::default()
+                        };
                         self.publish(topic, publish, publisher);
                     }
                     Err(error) => self.tell(publisher, Err(error)),

@@ -9,8 +9,8 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use super::*;
 use crate::settings::{
-    AdmissionSettings, ApiSettings, MemoryEngineSettings, Origins, ProbeSettings, ShutdownSettings,
-    SubscribeSettings, TokenSettings, WebSocketSettings,
+    AdmissionSettings, ApiSettings, MemoryEngineSettings, Origins, ProbeSettings, PublishSettings,
+    ShutdownSettings, SubscribeSettings, TokenSettings, WebSocketSettings,
 };
 
 const TIME: Duration = Duration::from_secs(60);
@@ -49,7 +49,8 @@ fn settings() -> Settings {
             echo_path: None,
             deflate: None,
         },
-        subscribe: SubscribeSettings { path: Some("/sse".into()) },
+        subscribe: SubscribeSettings { path: Some("/sse".into()), token_cookie: None },
+        publish: PublishSettings { path: None, body_bytes_max: 1 },
         probe: ProbeSettings { path: Some("/probe".into()) },
         api: ApiSettings {
             path: "/api".into(),

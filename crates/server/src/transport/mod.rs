@@ -2,7 +2,9 @@
 
 pub(crate) mod websocket;
 pub(crate) mod subscribe;
+pub(crate) mod publish;
 pub(crate) mod probe;
+mod token;
 
 use std::collections::VecDeque;
 use std::net::TcpStream;

@@ -9,7 +9,7 @@ use fanwire_hub::{
 };
 use fanwire_server::settings::{
     AdmissionSettings, ApiSettings, EngineSettings, MemoryEngineSettings, Origins, ProbeSettings,
-    ShutdownSettings, SubscribeSettings, TokenSettings, WebSocketSettings,
+    PublishSettings, ShutdownSettings, SubscribeSettings, TokenSettings, WebSocketSettings,
 };
 use fanwire_server::{Running, Settings, start};
 use jsonwebtoken::{EncodingKey, Header};
@@ -117,7 +117,8 @@ pub(crate) fn settings(shards: usize) -> Settings {
             echo_path: Some("/echo".into()),
             deflate: None,
         },
-        subscribe: SubscribeSettings { path: Some("/subscribe".into()) },
+        subscribe: SubscribeSettings { path: Some("/subscribe".into()), token_cookie: None },
+        publish: PublishSettings { path: Some("/publish".into()), body_bytes_max: 64 * 1024 },
         probe: ProbeSettings { path: Some("/probe".into()) },
         api: ApiSettings {
             path: "/api".into(),

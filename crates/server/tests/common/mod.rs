@@ -17,6 +17,6 @@ pub(crate) use forgery::forge;
 pub(crate) use frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, fragment, frame};
 pub(crate) use gateway::{TestGateway, open, settings, token};
 pub(crate) use redis::{OwnRedis, redis_settings};
-pub(crate) use socket::{RawSocket, WEBSOCKET_HANDSHAKE};
+pub(crate) use socket::{RawSocket, Response, WEBSOCKET_HANDSHAKE};
 pub(crate) use trust::{Authority, CertificateFiles, Trust};
 pub(crate) use wait::{eventually, within};

@@ -90,8 +90,9 @@ async fn what_is_turned_off_is_not_found_and_not_named() {
     let mut settings = settings(1);
     settings.probe.path = None;
     settings.subscribe.path = None;
+    settings.publish.path = None;
     let gateway = TestGateway::start(settings).await;
-    for path in ["/probe", "/subscribe?topic=a"] {
+    for path in ["/probe", "/subscribe?topic=a", "/publish?topic=a"] {
         let response = RawSocket::ask(gateway.address, &get(path)).await;
         assert_eq!(response.status, 404, "{response:?}");
         assert!(response.body.contains("/connection/websocket, /api."), "{response:?}");

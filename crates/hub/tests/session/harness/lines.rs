@@ -101,7 +101,7 @@ fn request_line(request: &TopicRequest) -> String {
         }
         TopicRequest::Unsubscribe { membership } => format!("unsubscribe{}", member(membership)),
         TopicRequest::UpdatePresence { info, .. } => format!("update_presence of {}", who(info)),
-        TopicRequest::Publish { id, data, info } => {
+        TopicRequest::Publish { id, data, tags: _, info } => {
             format!("publish #{id} {} by {}", text(data), who(info))
         }
         TopicRequest::Presence { id } => format!("presence #{id}"),

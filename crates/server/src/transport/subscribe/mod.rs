@@ -7,7 +7,7 @@
 
 mod events;
 mod query;
-mod refusal;
+pub(super) mod refusal;
 
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use hyper::Request;
@@ -21,15 +21,16 @@ use crate::response::{HttpResponse, only_get, respond};
 /// Answers the request to open a stream.
 pub(crate) fn open(gate: &Gate, request: &Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
     only_get(request)?;
-    let subscriptions_max = gate.node.settings.client.subscriptions_max;
-    let query = query::read(request, subscriptions_max);
+    let settings = &gate.node.settings;
+    let subscriptions_max = settings.client.subscriptions_max;
+    let origin = gate.origins.judge(request.headers());
+    let query = query::read(request, &origin, settings.subscribe.token_cookie.as_deref(), subscriptions_max);
     query
         .check(subscriptions_max)
         .map_err(|refusal| Box::new(respond(refusal.status(), "application/json", refusal.body().into())))?;
     let permit = gate.admit()?;
     let topics: Vec<String> = query.topics.iter().map(|topic| topic.to_string()).collect();
-    let is_dev = gate.node.settings.dev.is_some();
-    let headers = cors::lines(&gate.origins.judge(request.headers()), is_dev);
+    let headers = cors::lines(&origin, settings.dev.is_some());
     let decided = Decided { accepted: events::accepted(&headers), refused, headers: headers.into(), topics };
     Ok(Opening {
         mode: TransportMode { wire: Wire::Events, pings: Pings::Keepalive },

@@ -7,11 +7,12 @@ use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::request::{self, Ask, Connect, Subscribe};
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::AUTHORIZATION;
 
 use super::refusal::StreamRefusal;
+use crate::accept::origin::Origin;
 use crate::auth::topic_of;
 use crate::transport::FIRST_SUBSCRIBE;
+use crate::transport::token::token;
 
 /// The content of a query. Its lists hold at most one entry more than the limit, which is enough to refuse it.
 #[derive(Debug, Default)]
@@ -22,16 +23,15 @@ pub(super) struct Query<'q> {
     subscription_tokens: Vec<Cow<'q, str>>,
 }
 
-/// Reads the query in one pass. A token in the header comes before one in the query.
-pub(super) fn read(request: &Request<Incoming>, subscriptions_max: usize) -> Query<'_> {
-    let mut query = parse(request.uri().query().unwrap_or(""), subscriptions_max);
-    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if let Some((scheme, token)) = header.and_then(|value| value.split_once(' '))
-        && scheme.eq_ignore_ascii_case("bearer")
-    {
-        query.token = token.trim().into();
-    }
-    query
+/// Reads the query in one pass, and the token from wherever it is.
+pub(super) fn read<'r>(
+    request: &'r Request<Incoming>,
+    origin: &Origin<'_>,
+    token_cookie: Option<&str>,
+    subscriptions_max: usize,
+) -> Query<'r> {
+    let query = parse(request.uri().query().unwrap_or(""), subscriptions_max);
+    Query { token: token(request.headers(), query.token, origin, token_cookie), ..query }
 }
 
 fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {

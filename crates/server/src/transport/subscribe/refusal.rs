@@ -11,19 +11,19 @@ use serde_json::json;
 use crate::response::date_line;
 use crate::transport::{Decided, OpeningRefusal, RefusalResponse};
 
-/// A refusal before the stream begins.
+/// A refusal before the stream begins, or of a request that begins none.
 #[derive(Debug)]
-pub(super) struct StreamRefusal {
+pub(in crate::transport) struct StreamRefusal {
     error: RequestError,
     message: String,
 }
 
 impl StreamRefusal {
-    pub(super) fn new(error: RequestError, message: impl Into<String>) -> Self {
+    pub(in crate::transport) fn new(error: RequestError, message: impl Into<String>) -> Self {
         Self { error, message: message.into() }
     }
 
-    fn of_reply(refused: &Refused) -> Self {
+    pub(in crate::transport) fn of_reply(refused: &Refused) -> Self {
         let message = match (refused.error, refused.mistake.as_deref()) {
             (_, Some(mistake)) => sentence(mistake),
             (RequestError::UnknownTopic, None) => NameError::UnknownNamespace.to_string().into(),
@@ -35,7 +35,7 @@ impl StreamRefusal {
         Self::new(refused.error, message)
     }
 
-    fn of_close(close: &Close) -> Self {
+    pub(in crate::transport) fn of_close(close: &Close) -> Self {
         let mistake = match close.detail.as_deref() {
             Some(Detail::Mistake(mistake)) => Some(mistake),
             Some(Detail::Words(_)) | None => None,
@@ -67,20 +67,25 @@ impl StreamRefusal {
         }
     }
 
-    pub(super) fn status(&self) -> StatusCode {
+    pub(in crate::transport) fn status(&self) -> StatusCode {
         match self.error {
             RequestError::Unauthorized | RequestError::TokenExpired | RequestError::Expired => {
                 StatusCode::UNAUTHORIZED
             }
             RequestError::PermissionDenied => StatusCode::FORBIDDEN,
             RequestError::UnknownTopic => StatusCode::NOT_FOUND,
+            error if error.is_temporary() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }
 
-    pub(super) fn body(&self) -> String {
-        let code = codes::error(self.error).number;
-        json!({"error": {"code": code, "message": self.message}}).to_string()
+    /// Returns the number of the error.
+    pub(in crate::transport) fn number(&self) -> u32 {
+        codes::error(self.error).number
+    }
+
+    pub(in crate::transport) fn body(&self) -> String {
+        json!({"error": {"code": self.number(), "message": self.message}}).to_string()
     }
 }
 

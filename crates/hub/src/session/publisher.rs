@@ -1,0 +1,74 @@
+//! A client that publishes without a session: a token says who it is, and the rules are those of sessions.
+
+use bytes::Bytes;
+use fanwire_protocol::reason::{Close, Refused, RequestError};
+use fanwire_protocol::request::Publish;
+use fanwire_protocol::{ClientId, ClientInfo, TopicName};
+
+use super::connect::claims;
+use super::publish::check_publish;
+use super::timing::{AlreadyOver, token_ttl};
+use super::{Now, Refusal, Verify};
+use crate::{ClientSettings, ConnectionClaims, Namespaces};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publisher {
+    user: Box<str>,
+    info: Bytes,
+}
+
+/// The refusal of a client without a session, as a session would have said it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    Reply(Refused),
+    Close(Close),
+}
+
+impl From<Refusal> for Denial {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Error(error) => Self::Reply(error.into()),
+            Refusal::Mistake(mistake) => Self::Reply(mistake.into()),
+            Refusal::Unfit(unfit) => Self::Close(Close::unfit_token(unfit)),
+            Refusal::Close(close) => Self::Close(close),
+        }
+    }
+}
+
+impl Publisher {
+    /// Returns the client that a connection token names; an empty token is none.
+    pub fn new(
+        settings: &ClientSettings,
+        namespaces: &Namespaces,
+        tokens: &dyn Verify,
+        now: Now,
+        token: &str,
+    ) -> Result<Self, Denial> {
+        let claims = claims(settings, tokens, now, token)?;
+        let over = |AlreadyOver| Refusal::from(RequestError::Expired);
+        token_ttl(claims.expiry, settings, now).map_err(over)?;
+        claims.check(settings.info_format, namespaces).map_err(Refusal::from)?;
+        let ConnectionClaims { user, info, .. } = claims;
+        Ok(Self { user, info })
+    }
+
+    /// Empty: anonymous.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Checks a publication. The client is subscribed to nothing.
+    pub fn check(
+        &self,
+        settings: &ClientSettings,
+        namespaces: &Namespaces,
+        request: &Publish,
+    ) -> Result<TopicName, Denial> {
+        Ok(check_publish(settings, namespaces, &self.user, request, |_| false)?)
+    }
+
+    /// Returns the client as others see it.
+    pub fn into_info(self, client: ClientId) -> ClientInfo {
+        ClientInfo { user: self.user, client, connection: self.info, subscription: Bytes::new() }
+    }
+}
