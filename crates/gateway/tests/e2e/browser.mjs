@@ -148,6 +148,33 @@ for (const build of ['centrifuge.js', 'centrifuge.protobuf.js']) {
       await page.close();
     });
 
+    check('a page reads why it is refused, and that there is nothing at an address', async () => {
+      const page = await browser.newPage();
+      await page.goto(pages.origin);
+      const ask = (path, options = {}) =>
+        page.evaluate(
+          ([url, options]) => fetch(url, options).then(async (answer) => [answer.status, await answer.text()], String),
+          [`${server.http}${path}`, options],
+        );
+      // Both headers make the browser ask before.
+      const headers = { authorization: `Bearer ${server.token('alice')}`, 'content-type': 'application/json' };
+      for (const options of [{}, { headers }, { method: 'POST', headers, body: '{}' }]) {
+        const [status, text] = await ask('/connection/none', options);
+        assert.equal(status, 404);
+        assert.match(text, /There is nothing here/);
+      }
+      assert.deepEqual(await ask('/probe'), [200, '{}']);
+      const [status, text] = await ask(`/subscribe?topic=${fresh('token')}`, { headers });
+      assert.equal(status, 403);
+      assert.equal(JSON.parse(text).error.code, 103);
+      assert.equal((await ask('/subscribe', { method: 'POST', headers, body: '{}' }))[0], 405);
+      // The API is for backends.
+      assert.match(await ask('/api/info', { method: 'POST', headers, body: '{}' }), /Failed to fetch/);
+      await page.goto(strangers.origin);
+      assert.match(await ask('/connection/none'), /Failed to fetch/);
+      await page.close();
+    });
+
     check("the browser's own EventSource receives in order", async () => {
       const topic = fresh('open');
       const page = await browser.newPage();
