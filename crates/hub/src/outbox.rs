@@ -5,6 +5,7 @@
 //! in order. The arena starts over whenever everything was written.
 
 use bytes::Bytes;
+use fanwire_protocol::capacity::shrunk;
 
 use crate::namespace::SlowPolicy;
 use crate::queue::{Full, Queue};
@@ -134,9 +135,9 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Capacity that is always kept when the arena starts over, in links. More is kept for as long as it is used: a
-    /// rare burst does not hold memory for ever.
-    const LINKS_KEPT: usize = 1 << 12;
+    /// The links that any batch may need. Memory for more is kept for as long as it is used: a rare burst does not hold it
+    /// for ever.
+    const LINKS_USUAL_MIN: usize = 1 << 12;
 
     pub fn segment(&mut self, parcel: impl Into<Parcel>) -> Segment {
         self.segments.push(parcel.into());
@@ -186,21 +187,21 @@ impl Outbox {
     pub fn reset(&mut self) {
         debug_assert!(self.is_empty());
         self.links_usual = self.links.len().max(self.links_usual - self.links_usual / 64);
-        let kept = Self::LINKS_KEPT.max(self.links_usual);
+        let usual = Self::LINKS_USUAL_MIN.max(self.links_usual);
         self.segments.clear();
         self.links.clear();
         self.waiting.clear();
         self.written = 0;
-        shrink(&mut self.segments, kept);
-        shrink(&mut self.links, kept);
-        shrink(&mut self.waiting, kept);
+        give_back(&mut self.segments, usual);
+        give_back(&mut self.links, usual);
+        give_back(&mut self.waiting, usual);
     }
 }
 
-/// Gives capacity back that has not been used for long.
-fn shrink<T>(empty: &mut Vec<T>, kept: usize) {
-    if empty.capacity() / 4 > kept {
-        empty.shrink_to(kept);
+/// Gives back the memory of an empty list that usually is much shorter than it was.
+fn give_back<T>(empty: &mut Vec<T>, usual: usize) {
+    if let Some(capacity) = shrunk(usual, empty.capacity()) {
+        empty.shrink_to(capacity);
     }
 }
 

@@ -116,21 +116,13 @@ impl Registry {
         if topic.subscribers.is_empty() {
             let topic = self.topics.remove(slot.0 as usize);
             self.slots.remove(&topic.name);
-            self.give_back();
+            self.slots.give_back();
+            self.topics.give_back();
             return None;
         }
         topic.subscribers.give_back();
         let moved = topic.subscribers.get(place as usize)?;
         Some(Moved { connection: moved.connection, topic: slot, place })
-    }
-
-    /// Gives memory back after many topics ended. The list of topics can only be cut behind its last one.
-    fn give_back(&mut self) {
-        let before = self.slots.capacity();
-        self.slots.give_back();
-        if self.slots.capacity() < before {
-            self.topics.shrink_to_fit();
-        }
     }
 
     /// Topics that have a subscriber here.

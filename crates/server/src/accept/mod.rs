@@ -22,6 +22,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections for as long as it is polled, as far as there is room for them. `other_files` are open sockets
 /// of the port that are no HTTP connections. Cancel-safe.
+///
+/// A node that shuts down has a loop of its own for the kernel's queue (`serve`): that one ends with the queue, and the
+/// runtime does not tell an empty queue from one that it has not looked at yet.
 pub(crate) async fn accept_all(
     listener: &TcpListener,
     connections: &HttpConnections,

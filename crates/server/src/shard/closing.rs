@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{Close, CloseReason};
 use hyper::StatusCode;
@@ -144,15 +145,8 @@ impl Shard {
         self.answer_room.replied -= connection.replied_bytes as usize;
         connection.socket.part();
         self.readiness.remove(connection.socket.source());
-        self.shrink_if_sparse();
-    }
-
-    /// Gives memory back after many connections left together.
-    fn shrink_if_sparse(&mut self) {
-        if self.connections.is_empty() {
-            self.connections.shrink_to_fit();
-            self.clients.shrink_to_fit();
-        }
+        self.connections.give_back();
+        self.clients.give_back();
     }
 
     /// Ends a connection that takes too little, and frees what waits for it at once: it would not read a goodbye.

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use fanwire_protocol::capacity::shrunk;
+
 use crate::message::ShardMessage;
 
 #[derive(Debug, Default)]
@@ -16,6 +18,7 @@ pub(super) struct Gathered {
 impl Gathered {
     pub(super) const MESSAGES_MAX: usize = 4096;
     pub(super) const BYTES_MAX: usize = 4 << 20;
+    const MESSAGES_USUAL: usize = 256;
 
     pub(super) fn push(&mut self, message: ShardMessage) {
         self.bytes += message.bytes().unwrap_or(0);
@@ -25,8 +28,10 @@ impl Gathered {
     pub(super) fn pop(&mut self) -> Option<ShardMessage> {
         let message = self.messages.pop_front()?;
         self.bytes -= message.bytes().unwrap_or(0);
-        if self.messages.is_empty() {
-            self.messages.shrink_to(Self::MESSAGES_MAX / 16);
+        if self.messages.is_empty()
+            && let Some(capacity) = shrunk(Self::MESSAGES_USUAL, self.messages.capacity())
+        {
+            self.messages.shrink_to(capacity);
         }
         Some(message)
     }

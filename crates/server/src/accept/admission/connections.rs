@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use fanwire_protocol::capacity::GiveBack;
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -422,9 +423,7 @@ impl Drop for HttpConnection {
             state.pools[entry.group as usize].count -= 1;
         }
         self.connections.tell_of_room(&state, entry.group);
-        if state.entries.is_empty() {
-            state.entries.shrink_to_fit();
-        }
+        state.entries.give_back();
     }
 }
 

@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use fanwire_protocol::capacity::GiveBack;
+
 use super::ClientNetwork;
 
 #[derive(Debug)]
@@ -60,9 +62,7 @@ impl<T> EvictionOrder<T> {
         }
         if after.is_none() {
             self.by_network.remove(&network);
-            if self.by_network.is_empty() {
-                self.by_network.shrink_to_fit();
-            }
+            self.by_network.give_back();
         }
         result
     }
