@@ -76,6 +76,17 @@ describe('docs/transports.md', () => {
     return running;
   };
 
+  /** Listens to the topic of the examples. */
+  const listen = async () => {
+    const end = new AbortController();
+    const answer = await fetch(`${server.http}/subscribe?topic=chat:lobby`, { signal: end.signal });
+    const listener = { heard: '', stop: () => end.abort() };
+    (async () => {
+      for await (const text of answer.body.pipeThrough(new TextDecoderStream())) listener.heard += text;
+    })().catch(() => {});
+    return listener;
+  };
+
   const greet = async () => {
     const greeting = run(publish);
     const [code] = await greeting.ended;
@@ -97,9 +108,13 @@ describe('docs/transports.md', () => {
       test(
         `${title}: ${block.language}`,
         told(() => server, async () => {
+          const isPublisher = block.text.includes('/publish?');
+          const listener = isPublisher ? await listen() : undefined;
           const running = block.language === 'js' ? await show(block) : run(block);
           try {
-            if (block.text.includes('chat:lobby')) {
+            if (isPublisher) {
+              await until(() => listener.heard.includes(HELLO), `the example publishes the message:\n${block.text}`);
+            } else if (block.text.includes('chat:lobby')) {
               // Nothing tells from outside when the example listens.
               const heard = async () => {
                 await greet();
@@ -111,6 +126,7 @@ describe('docs/transports.md', () => {
               assert.match(running.printed, /^(\{\}|200)\s*$/);
             }
           } finally {
+            listener?.stop();
             await running.stop();
           }
         }),
