@@ -12,7 +12,7 @@ use fanwire_protocol::wire::Pings;
 use fanwire_protocol::{ClientInfo, TopicName};
 use rustc_hash::FxHasher;
 
-use super::subscribe::{Initiator, Plan};
+use super::subscribe::{Initiator, Plan, PlannedSubscribe};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Now, Phase, Refusal, Session, Verify};
 use crate::effect::Effect;
@@ -21,14 +21,15 @@ use crate::{ClientSettings, ConnectionClaims, Expiry, GrantOptions, NameError, T
 
 /// A connection that passed every check.
 #[derive(Debug)]
-struct ConnectionPlan {
-    user: Box<str>,
+pub(super) struct ConnectionPlan {
+    pub(super) user: Box<str>,
     info: Bytes,
     /// The fingerprint of what the token grants.
     grants: u64,
     /// Seconds until the credentials end.
     ttl: Option<u32>,
-    topics: Vec<(TopicName, Plan)>,
+    /// The server-side subscriptions.
+    pub(super) topics: Vec<(TopicName, Plan)>,
 }
 
 /// A connect request whose answer is being put together.
@@ -40,25 +41,35 @@ pub(super) struct Connecting {
     plans: Vec<(TopicName, Plan)>,
     /// Subscriptions on their way.
     outstanding: usize,
+    /// Subscribes of the client that were prepared with it.
+    subscribes: Vec<PlannedSubscribe>,
     error: Option<RequestError>,
 }
 
 impl Session {
     pub(super) fn connect(&mut self, context: &mut Context<'_>, id: u32, request: Connect) {
-        let claims = claims(context.settings, context.tokens, context.now, &request.token);
-        match claims.and_then(|claims| plan_connection(context, claims, request.topics)) {
-            Ok(plan) => self.admit(context, id, plan),
-            Err(Refusal::Unfit(unfit)) => self.close(context, Close::unfit_token(unfit)),
-            Err(Refusal::Close(why)) => self.close(context, why),
-            Err(refusal) => {
-                self.refuse(context, id, refusal);
-                self.refuse_connection(context);
-            }
+        match plan_connect(context, request) {
+            Ok(plan) => self.admit(context, id, plan, Vec::new()),
+            Err(refusal) => self.refuse_to_connect(context, id, refusal),
+        }
+    }
+
+    /// Refuses a request without which the client is not to be connected.
+    pub(super) fn refuse_to_connect(&mut self, context: &mut Context<'_>, id: u32, refusal: Refusal) {
+        self.refuse(context, id, refusal);
+        if self.phase != Phase::Closed {
+            self.refuse_connection(context);
         }
     }
 
     /// Makes the client who its plan says it is, and has it counted as one of its user's.
-    fn admit(&mut self, context: &mut Context<'_>, id: u32, plan: ConnectionPlan) {
+    pub(super) fn admit(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        plan: ConnectionPlan,
+        subscribes: Vec<PlannedSubscribe>,
+    ) {
         let ConnectionPlan { user, info, grants, ttl, topics } = plan;
         let client = self.client;
         self.grants = grants;
@@ -76,7 +87,8 @@ impl Session {
             topics: Vec::new(),
         });
         self.phase = Phase::Connecting;
-        self.work().connecting = Some(Connecting { id, result, plans: topics, outstanding: 0, error: None });
+        self.work().connecting =
+            Some(Connecting { id, result, plans: topics, outstanding: 0, subscribes, error: None });
         let single = settings.personal_topic.as_ref().is_some_and(|p| p.single_connection);
         match self.user() {
             "" => self.registered(context, Ok(())),
@@ -137,6 +149,7 @@ impl Session {
         self.expire_after(context, connecting.result.ttl);
         let result = Ok(Outcome::Connected(connecting.result));
         context.effects.push(Effect::Open(Reply { id: connecting.id, result }));
+        self.request_prepared(context, connecting.subscribes);
         for request in queued {
             if self.phase == Phase::Open {
                 self.serve(context, request);
@@ -144,6 +157,17 @@ impl Session {
         }
         self.rest();
     }
+}
+
+/// Checks what a client would be by this request.
+pub(super) fn plan_connect(context: &Context<'_>, request: Connect) -> Result<ConnectionPlan, Refusal> {
+    let claims = claims(context.settings, context.tokens, context.now, &request.token);
+    claims.and_then(|claims| plan_connection(context, claims, request.topics)).map_err(
+        |refusal| match refusal {
+            Refusal::Unfit(unfit) => Close::unfit_token(unfit).into(),
+            refusal => refusal,
+        },
+    )
 }
 
 /// Returns the claims of a token, or those that hold without one.

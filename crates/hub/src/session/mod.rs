@@ -6,6 +6,7 @@
 mod connect;
 mod control;
 mod history;
+mod prepare;
 mod presence;
 mod publish;
 mod publisher;
@@ -201,9 +202,11 @@ impl Session {
             (Phase::Refused, _) => self.close(context, Close::mistake(Mistake::AfterRefusal)),
             (_, Ask::Pong) => self.pong(context),
             (_, Ask::Wrong(mistake)) => self.close(context, Close::mistake(mistake)),
-            (Phase::Fresh, Ask::Connect(connect)) => self.connect(context, id, connect),
-            (Phase::Fresh, _) => self.close(context, Close::mistake(Mistake::NoConnect)),
+            (Phase::Fresh, Ask::Connect(connect)) if self.prepared().is_none() => {
+                self.connect(context, id, connect);
+            }
             (_, Ask::Connect(_)) => self.close(context, Close::mistake(Mistake::SecondConnect)),
+            (Phase::Fresh, _) => self.close(context, Close::mistake(Mistake::NoConnect)),
             (Phase::Connecting, ask) => {
                 if self.has_room(context) {
                     let request = Request { id, ask };

@@ -83,7 +83,8 @@ impl UserRates {
 impl Session {
     /// Takes a token for one request. `false`: there is none left, and the request is to be refused.
     pub(super) fn may_request(&mut self, context: &mut Context<'_>) -> bool {
-        self.has_token(context) && context.user_rates.may_request(self.user(), context.settings, context.now)
+        self.has_token(context)
+            && context.user_rates.may_request(self.asking_user(), context.settings, context.now)
     }
 
     fn has_token(&mut self, context: &Context<'_>) -> bool {

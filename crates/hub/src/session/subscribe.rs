@@ -55,6 +55,14 @@ impl Plan {
     }
 }
 
+/// A subscribe of the client, checked before it is carried out.
+#[derive(Debug)]
+pub(super) struct PlannedSubscribe {
+    pub(super) id: u32,
+    /// Nothing if there is a plan for the topic already.
+    pub(super) plan: Option<(TopicName, Plan)>,
+}
+
 /// The options that a client asks for, and gets where its namespace allows them.
 #[derive(Debug, Default)]
 struct Wishes {
@@ -110,7 +118,7 @@ impl Session {
 
     /// The protocol's checks, in its order. Returns the claims of the token that opens the topic; none where the namespace
     /// opens it without one.
-    fn check_subscribe<'a>(
+    pub(super) fn check_subscribe<'a>(
         &self,
         context: &Context<'a>,
         request: &Subscribe,
@@ -147,7 +155,8 @@ impl Session {
         token: &str,
     ) -> Result<Option<SubscriptionClaims>, Refusal> {
         if token.is_empty() {
-            let may = may_subscribe(context.settings, context.namespaces, namespace, topic, self.user());
+            let may =
+                may_subscribe(context.settings, context.namespaces, namespace, topic, self.asking_user());
             return if may { Ok(None) } else { Err(RequestError::PermissionDenied.into()) };
         }
         let claims = context.tokens.subscription(token, context.now.unix()).map_err(|error| match error {
@@ -159,19 +168,22 @@ impl Session {
     }
 
     pub(super) fn is_subscribed_or_about_to(&self, context: &Context<'_>, topic: &TopicName) -> bool {
-        self.subscription(context, topic).is_some() || self.subscribing(topic).is_some()
+        self.subscription(context, topic).is_some()
+            || self.subscribing(topic).is_some()
+            || self.prepared().is_some_and(|prepared| prepared.has(topic))
     }
 
-    /// Returns true if the session has all the subscriptions it may have, those on their way included.
+    /// Returns true if the session has all the subscriptions it may have, those on their way and those prepared included.
     pub(super) fn is_at_limit(&self, context: &Context<'_>) -> bool {
         let on_their_way = self.work.as_ref().map_or(0, |work| work.subscribing.len());
-        self.subscriptions.len() + on_their_way >= context.settings.subscriptions_max
+        let prepared = self.prepared().map_or(0, |prepared| prepared.subscriptions_count());
+        self.subscriptions.len() + on_their_way + prepared >= context.settings.subscriptions_max
     }
 
     /// Returns true if a subscription token is for this topic and this client.
     pub(super) fn is_for(&self, claims: &SubscriptionClaims, topic: &TopicName) -> bool {
         *claims.topic == *topic.as_str()
-            && *claims.user == *self.user()
+            && *claims.user == *self.asking_user()
             && (claims.client.is_empty() || *claims.client == *self.client.to_string())
     }
 
@@ -303,7 +315,7 @@ impl Session {
 }
 
 /// Checks what the subscription would be by these claims.
-fn plan_subscription(
+pub(super) fn plan_subscription(
     context: &Context<'_>,
     namespace: &Namespace,
     id: u32,

@@ -5,12 +5,15 @@ use std::collections::VecDeque;
 use fanwire_protocol::request::Request;
 
 use super::connect::Connecting;
+use super::prepare::Prepared;
 use super::rate::Bucket;
 use super::subscribe::Subscribing;
 
 /// The state that only a busy session has; an idle one keeps nothing of it.
 #[derive(Debug, Default)]
 pub(super) struct Work {
+    /// The beginning of the connection, while it is being checked.
+    pub(super) prepared: Option<Box<Prepared>>,
     pub(super) connecting: Option<Connecting>,
     /// Requests that came before the connect reply.
     pub(super) queued: VecDeque<Request>,
@@ -33,7 +36,8 @@ impl Work {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.connecting.is_none()
+        self.prepared.is_none()
+            && self.connecting.is_none()
             && self.queued.is_empty()
             && self.subscribing.is_empty()
             && self.bucket.is_none()

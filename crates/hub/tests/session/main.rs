@@ -5,6 +5,7 @@ mod harness;
 mod commands;
 mod bad_requests;
 mod connect;
+mod prepare;
 mod timing;
 mod refresh;
 mod subscribe;

@@ -252,10 +252,7 @@ impl Connection {
     pub(super) fn has_enough(&self, bounds: Bounds) -> bool {
         let is_busy = match &self.role {
             Role::Client(session) => {
-                session.is_busy()
-                    || bounds.waiting_is_full && session.lets_requests_wait()
-                    // Its first requests are told apart, and those behind connect are not to count as pending.
-                    || session.is_connecting() && self.is_undecided()
+                session.is_busy() || bounds.waiting_is_full && session.lets_requests_wait()
             }
             // What it still sends is dropped, to see its end.
             Role::Closing { .. } => return false,

@@ -128,6 +128,7 @@ impl Shard {
                 return;
             }
             match connection.next_deferred_request() {
+                Some(Ok(request)) if connection.is_undecided() => self.prepare(key.slot, request),
                 Some(request) => self.take_request(key.slot, request),
                 None => {
                     connection.forget_requests();
@@ -307,6 +308,19 @@ impl Shard {
             let Some(request) = requests.next() else { return };
             self.take_request(slot, request);
         }
+    }
+
+    /// Has the session check a request that the connection is opened with, and begin after the last. So a response that
+    /// refuses the connection has nothing to undo.
+    fn prepare(&mut self, slot: u32, request: Request) {
+        self.counters.requests_received.add(1);
+        let is_last = self.connections.get(slot as usize).is_none_or(|c| !c.has_deferred_requests());
+        self.with_session(slot, |session, context| {
+            session.prepare(context, request);
+            if is_last {
+                session.begin(context);
+            }
+        });
     }
 
     fn take_request(&mut self, slot: u32, request: Result<Request, Malformed>) {

@@ -13,7 +13,7 @@ mod wait;
 
 pub(crate) use api::Backend;
 pub(crate) use client::{Client, identity};
-pub(crate) use forgery::forge;
+pub(crate) use forgery::{forge, signing_key};
 pub(crate) use frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, fragment, frame};
 pub(crate) use gateway::{TestGateway, open, settings, token};
 pub(crate) use redis::{OwnRedis, redis_settings};

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use fanwire_hub::PersonalTopic;
+use jsonwebtoken::{Algorithm, Header};
 use serde_json::{Value, json};
 
-use crate::common::{RawSocket, TestGateway, eventually, settings, token};
+use crate::common::{PING, PONG, RawSocket, TestGateway, eventually, frame, settings, signing_key, token};
 use crate::strange::{ROOM, any};
 
 /// A stream that was granted, read up to its first event.
@@ -158,13 +160,76 @@ async fn a_refusal_ends_the_connection_and_pages_may_read_it() {
     assert_eq!(response.header("access-control-allow-origin"), Some("https://a.example"));
     assert_eq!(response.header("vary"), Some("Origin"));
     socket.ended().await;
-    // The topic that was granted is left again.
-    has_listeners(&gateway, "room:a", 0).await;
     // It was told a status, and does not keep its place for as long as a client that was.
     gateway.deserted().await;
     assert!(refused.elapsed() < Duration::from_secs(3), "{:?}", refused.elapsed());
     assert_eq!(gateway.metric_of("fanwire_connections_closed_total", r#"code="403""#).await, 1.0);
     drop(socket);
+}
+
+/// A page of a stranger may send such a request, with what its visitors have, any number of times.
+#[tokio::test]
+async fn nothing_follows_from_a_request_that_is_refused() {
+    for shards in [1, 3] {
+        let mut settings = settings(shards);
+        settings.client.personal_topic =
+            Some(PersonalTopic { single_connection: true, ..PersonalTopic::default() });
+        let gateway = TestGateway::start(settings).await;
+        let ann = json!({"sub": "ann"});
+        let mut current = gateway.client_with(&ann).await;
+        let mut watcher = gateway.client().await;
+        watcher.subscribe("room:a").await;
+        watcher.push().await;
+        for (topic, status) in [("nowhere:b", 404), ("$b", 403)] {
+            let query = format!("topic=room:a&topic={topic}&token={}", token(&ann));
+            let request = format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n");
+            let response = RawSocket::ask(gateway.address, &request).await;
+            assert_eq!(response.status, status, "{response:?}");
+            // A join, and the leave that follows it, would come first.
+            watcher.publish("room:a", json!(status)).await;
+            assert_eq!(watcher.publication().await.1["data"], status);
+            assert_eq!(watcher.present("room:a").await, 1);
+        }
+        current.subscribe("room:a").await;
+        watcher.publish("room:a", json!("still there")).await;
+        while current.push().await.get("pub").is_none() {}
+        current.nothing_more().await;
+    }
+}
+
+#[tokio::test]
+async fn the_tokens_of_a_request_are_verified_a_few_at_a_time() {
+    let mut settings = settings(1);
+    let topics = settings.client.subscriptions_max;
+    let key = signing_key(&mut settings);
+    let gateway = TestGateway::start(settings).await;
+    let mut other = gateway.client().await;
+    let token = |topic| {
+        let claims = json!({"sub": "", "channel": topic});
+        jsonwebtoken::encode(&Header::new(Algorithm::ES384), &claims, &key).unwrap()
+    };
+    let query: Vec<String> = (0..topics)
+        .map(|number| format!("topic=${number}&subscription_token={}", token(format!("${number}"))))
+        .collect();
+    let received = async || gateway.metric("fanwire_commands_received_total").await as usize;
+    let before = received().await;
+    let mut listener = RawSocket::open(gateway.address).await;
+    listener.send(format!("GET /subscribe?{} HTTP/1.1\r\nHost: test\r\n\r\n", query.join("&"))).await;
+    let mut answered_meanwhile = 0;
+    loop {
+        other.socket.send(frame(PING, "heard?")).await;
+        assert_eq!(other.socket.frame().await.unwrap().opcode, PONG);
+        // Connect, and a subscribe for each topic.
+        match received().await - before {
+            0 => {}
+            verified if verified > topics => break,
+            _ => answered_meanwhile += 1,
+        }
+    }
+    // Without turns between, one would be answered before all of them, and the next behind.
+    assert!(answered_meanwhile > 2, "{answered_meanwhile}");
+    let head = listener.head().await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
 }
 
 #[tokio::test]

@@ -118,6 +118,23 @@ impl TestShard {
         lines
     }
 
+    /// Prepares the commands of a frame, as those that a connection begins with, until the session is over.
+    pub(crate) fn prepare(&mut self, client: u32, frame: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        for request in Wire::CentrifugeJson.requests(ClientMessage::Text(frame), 0) {
+            let request = request.expect("the frame is well formed");
+            lines.extend(self.with(client, |session, context| session.prepare(context, request)));
+            if self.session(client).is_over() {
+                break;
+            }
+        }
+        lines
+    }
+
+    pub(crate) fn begin(&mut self, client: u32) -> Vec<String> {
+        self.with(client, |session, context| session.begin(context))
+    }
+
     /// Says a frame and checks all that follows.
     #[track_caller]
     pub(crate) fn check(&mut self, client: u32, frame: &str, expected: &[&str]) {

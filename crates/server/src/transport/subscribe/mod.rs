@@ -1,9 +1,9 @@
 //! `GET /subscribe?topic=a&topic=b`: topics as Server-Sent Events, for a browser's own `EventSource`.
 //!
 //! The request becomes the requests that a client of another wire would send: connect with `token` (or `Authorization:
-//! Bearer`), and a subscribe for each topic, with the `subscription_token` that names it. The session answers them, and the
-//! answers decide on the response: a stream, or a status and a JSON error, since `EventSource` comes back after every end
-//! of a stream. The stream has the publications from then on; there is no cursor yet.
+//! Bearer`), and a subscribe for each topic, with the `subscription_token` that names it. The session checks all
+//! of them before anything follows, then answers each. The answers decide on the response: a stream, or a status and a JSON
+//! error, since `EventSource` comes back after every end of a stream. The stream has the publications from then on; there is no cursor yet.
 
 mod events;
 mod query;

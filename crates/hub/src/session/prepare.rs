@@ -1,0 +1,121 @@
+//! The requests that a connection begins with, where all of them are to be granted or none: each is checked when it is
+//! given, and nothing follows from any before the last was.
+
+use fanwire_protocol::TopicName;
+use fanwire_protocol::reason::{Close, Mistake, RequestError};
+use fanwire_protocol::request::{Ask, Connect, Request, Subscribe};
+
+use super::connect::{ConnectionPlan, plan_connect};
+use super::subscribe::{Plan, PlannedSubscribe, plan_subscription};
+use super::{Context, Phase, Refusal, Session};
+
+/// The beginning of a connection, as far as it passed every check.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The id of the connect request.
+    id: u32,
+    connection: ConnectionPlan,
+    subscribes: Vec<PlannedSubscribe>,
+}
+
+impl Prepared {
+    pub(super) fn has(&self, topic: &TopicName) -> bool {
+        let by_server = self.connection.topics.iter().map(|(planned, _)| planned);
+        let mut planned = by_server.chain(self.planned().map(|(planned, _)| planned));
+        planned.any(|planned| planned == topic)
+    }
+
+    pub(super) fn subscriptions_count(&self) -> usize {
+        self.connection.topics.len() + self.planned().count()
+    }
+
+    fn planned(&self) -> impl Iterator<Item = &(TopicName, Plan)> {
+        self.subscribes.iter().filter_map(|subscribe| subscribe.plan.as_ref())
+    }
+}
+
+impl Session {
+    /// Checks a request that the connection begins with: connect, then any subscribes. A refusal of one refuses the
+    /// connection. Nothing else follows before [`Session::begin`], and requests that are not to be prepared come behind it.
+    pub fn prepare(&mut self, context: &mut Context<'_>, request: Request) {
+        if self.phase != Phase::Fresh {
+            return;
+        }
+        let Request { id, ask } = request;
+        let checked = match ask {
+            Ask::Connect(connect) if self.prepared().is_none() => self.prepare_connect(context, id, connect),
+            Ask::Connect(_) => Err(Close::mistake(Mistake::SecondConnect).into()),
+            Ask::Subscribe(subscribe) if self.prepared().is_some() => {
+                self.prepare_subscribe(context, id, subscribe)
+            }
+            _ => Err(Close::mistake(Mistake::NoConnect).into()),
+        };
+        if let Err(refusal) = checked {
+            self.refuse_to_connect(context, id, refusal);
+        }
+    }
+
+    /// Begins with what was prepared: connects, and asks for the subscriptions once that is answered. Each request gets its
+    /// reply. After a refusal there is nothing to begin with.
+    pub fn begin(&mut self, context: &mut Context<'_>) {
+        if let Some(prepared) = self.work.as_mut().and_then(|work| work.prepared.take()) {
+            let Prepared { id, connection, subscribes } = *prepared;
+            self.admit(context, id, connection, subscribes);
+        }
+    }
+
+    fn prepare_connect(&mut self, context: &Context<'_>, id: u32, connect: Connect) -> Result<(), Refusal> {
+        let connection = plan_connect(context, connect)?;
+        self.work().prepared = Some(Box::new(Prepared { id, connection, subscribes: Vec::new() }));
+        Ok(())
+    }
+
+    fn prepare_subscribe(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        subscribe: Subscribe,
+    ) -> Result<(), Refusal> {
+        let subscribes = self.prepared().map_or(0, |prepared| prepared.subscribes.len());
+        if subscribes >= context.settings.subscriptions_max {
+            return Err(RequestError::LimitExceeded.into());
+        }
+        if !self.may_request(context) {
+            return Err(RequestError::TooManyRequests.into());
+        }
+        let plan = match self.check_subscribe(context, &subscribe) {
+            Ok((topic, namespace, claims)) => {
+                Some((topic, plan_subscription(context, namespace, id, subscribe, claims)?))
+            }
+            // The client gets what it wants, by the connection token say.
+            Err(Refusal::Error(RequestError::AlreadySubscribed)) => None,
+            Err(refusal) => return Err(refusal),
+        };
+        if let Some(prepared) = &mut self.work().prepared {
+            prepared.subscribes.push(PlannedSubscribe { id, plan });
+        }
+        Ok(())
+    }
+
+    pub(super) fn prepared(&self) -> Option<&Prepared> {
+        self.work.as_ref()?.prepared.as_deref()
+    }
+
+    /// Returns the user who asks: before the connection has begun, the one that it is to belong to.
+    pub(super) fn asking_user(&self) -> &str {
+        self.prepared().map_or(self.user(), |prepared| &prepared.connection.user)
+    }
+
+    /// Asks for the subscriptions that were prepared.
+    pub(super) fn request_prepared(&mut self, context: &mut Context<'_>, subscribes: Vec<PlannedSubscribe>) {
+        for PlannedSubscribe { id, plan } in subscribes {
+            let Some((topic, plan)) = plan else {
+                context.refuse(id, RequestError::AlreadySubscribed);
+                continue;
+            };
+            // Every plan was made for a topic that has a namespace.
+            let Ok(namespace) = context.namespace(&topic) else { continue };
+            self.request_subscription(context, topic, namespace, plan);
+        }
+    }
+}
