@@ -230,8 +230,8 @@ impl Wire {
                 RequestError::PermissionDenied => CloseReason::PermissionDenied,
                 _ => CloseReason::ServerError,
             }),
-            (Body::Event, Err(_)) => Form::Close(CloseReason::ServerError),
-            (Body::Push | Body::Event, Ok(_)) | (Body::Nothing, _) => Form::Nothing,
+            // The replies to its first requests decide on the response instead, and then it sends none.
+            (Body::Event | Body::Nothing, _) | (Body::Push, Ok(_)) => Form::Nothing,
         }
     }
 

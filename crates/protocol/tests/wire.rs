@@ -310,7 +310,7 @@ fn server_sent_events_have_a_form_for_publications_alone() {
     assert_eq!(pushes().map(|(push, _)| Wire::Events.push(&push)), expected);
     let reply = |result| Wire::Events.reply(&Reply { id: 2, result });
     assert_eq!(reply(Ok(Outcome::Subscribed(Subscribed::default()))), Form::Nothing);
-    assert_eq!(reply(Err(RequestError::PermissionDenied.into())), Form::Close(CloseReason::ServerError));
+    assert_eq!(reply(Err(RequestError::PermissionDenied.into())), Form::Nothing);
 }
 
 #[test]

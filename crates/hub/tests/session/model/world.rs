@@ -181,7 +181,7 @@ impl World {
             self.leave(client);
         }
         self.settle();
-        assert_eq!(self.shard.registry.topics_count(), 0);
+        assert_eq!(self.shard.registry.topics().count(), 0);
         assert!(self.registered.is_empty());
     }
 
