@@ -12,6 +12,9 @@ pub enum Endpoint {
     Subscribe,
     Publish,
     Probe,
+    UniWebSocket,
+    UniHttpStream,
+    UniSse,
 }
 
 /// An endpoint that is served.
@@ -32,6 +35,9 @@ impl Settings {
             (Endpoint::Subscribe, "subscribe.path", self.subscribe.path.as_ref()),
             (Endpoint::Publish, "publish.path", self.publish.path.as_ref()),
             (Endpoint::Probe, "probe.path", self.probe.path.as_ref()),
+            (Endpoint::UniWebSocket, "uni_websocket.path", self.uni_websocket.path.as_ref()),
+            (Endpoint::UniHttpStream, "uni_http_stream.path", self.uni_http_stream.path.as_ref()),
+            (Endpoint::UniSse, "uni_sse.path", self.uni_sse.path.as_ref()),
         ];
         rows.into_iter().filter_map(|(endpoint, setting, path)| {
             let path = path?;
@@ -46,7 +52,12 @@ impl Endpoint {
         match self {
             Self::WebSocket => Some(("WebSocket", "ws", "")),
             Self::Subscribe => Some(("EventSource", "http", "?topic=chat:lobby")),
-            Self::Echo | Self::Publish | Self::Probe => None,
+            Self::Echo
+            | Self::Probe
+            | Self::Publish
+            | Self::UniHttpStream
+            | Self::UniSse
+            | Self::UniWebSocket => None,
         }
     }
 }

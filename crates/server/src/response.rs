@@ -7,16 +7,22 @@ use http_body_util::Full;
 use httpdate::HttpDate;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Request, Response, StatusCode, Version};
 
 pub(crate) type HttpResponse = Response<Full<Bytes>>;
 
 pub(crate) fn only_get(request: &Request<Incoming>) -> Result<(), Box<HttpResponse>> {
-    if request.method() == Method::GET {
+    only(request, "GET")
+}
+
+/// Refuses methods that are not in a list such as `GET, POST`.
+pub(crate) fn only(request: &Request<Incoming>, methods: &'static str) -> Result<(), Box<HttpResponse>> {
+    if methods.split(", ").any(|method| method == request.method()) {
         return Ok(());
     }
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "This takes GET requests only.");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    let sentence = format!("This takes {} requests only.", methods.replace(", ", " and "));
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, sentence);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     Err(Box::new(response))
 }
 

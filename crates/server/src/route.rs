@@ -8,7 +8,7 @@ use hyper::{Request, StatusCode};
 use crate::accept::origin::Origin;
 use crate::endpoints::Endpoint;
 use crate::response::{HttpResponse, is_below, refused_origin, text};
-use crate::transport::{Gate, Routed, probe, publish, subscribe, websocket};
+use crate::transport::{Gate, Routed, probe, publish, subscribe, uni, websocket};
 use crate::{api, cors, dev};
 
 /// Answers a request or opens its connection. `admitted` may hold the refusal of an earlier check.
@@ -58,6 +58,9 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
             Endpoint::Subscribe => subscribe::open(gate, &request).into(),
             Endpoint::Publish => Routed::Response(publish::publish(gate, request).await),
             Endpoint::Probe => Routed::Response(probe::answer(&gate.node, &request)),
+            Endpoint::UniWebSocket => uni::websocket(gate, request).into(),
+            Endpoint::UniHttpStream => uni::http_stream(gate, request).await.into(),
+            Endpoint::UniSse => uni::sse(gate, request).await.into(),
         };
     }
     if let Some(dev) = &settings.dev

@@ -37,6 +37,9 @@ pub struct Settings {
     pub subscribe: SubscribeSettings,
     pub publish: PublishSettings,
     pub probe: ProbeSettings,
+    pub uni_websocket: UniWebSocketSettings,
+    pub uni_http_stream: StreamSettings,
+    pub uni_sse: StreamSettings,
     pub api: ApiSettings,
     pub engine: EngineSettings,
     pub shutdown: ShutdownSettings,
@@ -60,7 +63,14 @@ impl Settings {
 
     /// Returns the wires that routes serve, without the echo of test suites.
     pub(crate) fn wires(&self) -> Vec<Wire> {
-        vec![Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Events]
+        let always = [Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Events];
+        let if_served = [
+            (Wire::UniWebSocket, self.uni_websocket.path.is_some()),
+            (Wire::UniLines, self.uni_http_stream.path.is_some()),
+            (Wire::UniEvents, self.uni_sse.path.is_some()),
+        ];
+        let served = if_served.into_iter().filter_map(|(wire, is_served)| is_served.then_some(wire));
+        always.into_iter().chain(served).collect()
     }
 
     /// Returns the shares of the limit on open files, where there is one.
@@ -185,6 +195,21 @@ pub struct PublishSettings {
 pub struct ProbeSettings {
     /// `None` serves none.
     pub path: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct UniWebSocketSettings {
+    /// `None` serves none.
+    pub path: Option<String>,
+}
+
+/// A transport whose connections are responses that stay open.
+#[derive(Clone, Debug, Default)]
+pub struct StreamSettings {
+    /// `None` serves none.
+    pub path: Option<String>,
+    /// The body of a request that opens one.
+    pub body_bytes_max: usize,
 }
 
 #[derive(Clone, Debug)]

@@ -97,6 +97,11 @@ pub(crate) const SUBSCRIBE_PATH: &str = "/subscribe";
 pub(crate) const CLIENT_BODY_BYTES_MAX: Size = MESSAGE_BYTES_MAX;
 pub(crate) const PUBLISH_PATH: &str = "/publish";
 pub(crate) const PROBE_PATH: &str = "/probe";
+pub(crate) const UNI_WEBSOCKET_PATH: &str = "/connection/uni_websocket";
+pub(crate) const UNI_HTTP_STREAM_PATH: &str = "/connection/uni_http_stream";
+pub(crate) const UNI_SSE_PATH: &str = "/connection/uni_sse";
+/// The body of a request that opens a stream.
+pub(crate) const STREAM_BODY_BYTES_MAX: Size = Size(64 * KIB);
 
 pub(crate) const API_PATH: &str = "/api";
 pub(crate) const API_CONNECTIONS_MAX: usize = 512;

@@ -37,7 +37,7 @@ use engine::{Engine, Shutdown};
 use section::{Item, Section, section};
 use server::{Internal, Server};
 use topics::Topics;
-use transports::{Probe, Publish, Subscribe, WebSocket};
+use transports::{Probe, Publish, Subscribe, UniHttpStream, UniSse, UniWebSocket, WebSocket};
 
 pub(crate) use load::{Flag, Loaded, Sources, judge, load, read_file};
 pub(crate) use log::{Log, LogFormat};
@@ -70,6 +70,12 @@ section! {
             /// An address that answers 200 while the node takes clients: for pages that watch their network, and for
             /// balancers that see the port for clients alone.
             probe: Probe,
+            /// One-way WebSockets: clients that connect, and from then on only listen. Limits are those of [websocket].
+            uni_websocket: UniWebSocket,
+            /// One-way HTTP streams: one JSON message a line.
+            uni_http_stream: UniHttpStream,
+            /// One-way server-sent events, for a browser's own EventSource and the Centrifuge protocol's connect request.
+            uni_sse: UniSse,
             /// The HTTP API for backends: publish, broadcast, presence, history and the rest.
             api: Api,
             /// Names of topics, and defaults for all of them.
@@ -122,6 +128,9 @@ impl Config {
             subscribe: self.subscribe.settings(checks),
             publish: self.publish.settings(checks),
             probe: self.probe.settings(checks),
+            uni_websocket: self.uni_websocket.settings(checks),
+            uni_http_stream: self.uni_http_stream.settings(checks),
+            uni_sse: self.uni_sse.settings(checks),
             api: self.api.settings(checks),
             engine: self.engine.settings(checks),
             shutdown: self.shutdown.settings(checks),

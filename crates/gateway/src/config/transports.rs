@@ -1,7 +1,8 @@
 //! The transports of clients, a section for each.
 
 use fanwire_server::settings::{
-    DeflateSettings, ProbeSettings, PublishSettings, SubscribeSettings, WebSocketSettings,
+    DeflateSettings, ProbeSettings, PublishSettings, StreamSettings, SubscribeSettings, UniWebSocketSettings,
+    WebSocketSettings,
 };
 
 use super::checks::Checks;
@@ -78,6 +79,40 @@ section! {
     }
 }
 
+section! {
+    /// One-way WebSockets: clients that connect, and from then on only listen. Limits are those of [websocket].
+    UniWebSocket {
+        /// Serves it.
+        enabled: bool = true,
+        /// The path that serves it.
+        path: String = defaults::UNI_WEBSOCKET_PATH.into(),
+    }
+}
+
+section! {
+    /// One-way HTTP streams: one JSON message a line.
+    UniHttpStream {
+        /// Serves it.
+        enabled: bool = true,
+        /// The path that serves it.
+        path: String = defaults::UNI_HTTP_STREAM_PATH.into(),
+        /// Maximum size of the body of a request, which is a connect request; a larger one is answered 413.
+        body_bytes_max: Size = defaults::STREAM_BODY_BYTES_MAX,
+    }
+}
+
+section! {
+    /// One-way server-sent events, for a browser's own EventSource and the Centrifuge protocol's connect request.
+    UniSse {
+        /// Serves it.
+        enabled: bool = true,
+        /// The path that serves it.
+        path: String = defaults::UNI_SSE_PATH.into(),
+        /// Maximum size of the body of a request, which is a connect request; a larger one is answered 413.
+        body_bytes_max: Size = defaults::STREAM_BODY_BYTES_MAX,
+    }
+}
+
 impl WebSocket {
     pub(super) fn settings(&self, checks: &mut Checks) -> WebSocketSettings {
         WebSocketSettings {
@@ -126,4 +161,34 @@ impl Probe {
     pub(super) fn settings(&self, checks: &mut Checks) -> ProbeSettings {
         ProbeSettings { path: checks.endpoint("probe.path", self.enabled, &self.path) }
     }
+}
+
+impl UniWebSocket {
+    pub(super) fn settings(&self, checks: &mut Checks) -> UniWebSocketSettings {
+        UniWebSocketSettings { path: checks.endpoint("uni_websocket.path", self.enabled, &self.path) }
+    }
+}
+
+impl UniHttpStream {
+    pub(super) fn settings(&self, checks: &mut Checks) -> StreamSettings {
+        stream("uni_http_stream", self.enabled, &self.path, self.body_bytes_max, checks)
+    }
+}
+
+impl UniSse {
+    pub(super) fn settings(&self, checks: &mut Checks) -> StreamSettings {
+        stream("uni_sse", self.enabled, &self.path, self.body_bytes_max, checks)
+    }
+}
+
+fn stream(
+    section: &str,
+    enabled: bool,
+    path: &str,
+    body_bytes_max: Size,
+    checks: &mut Checks,
+) -> StreamSettings {
+    let path = checks.endpoint(&format!("{section}.path"), enabled, path);
+    let body_bytes_max = checks.at_least_one(&format!("{section}.body_bytes_max"), body_bytes_max.0);
+    StreamSettings { path, body_bytes_max }
 }

@@ -127,6 +127,14 @@ pub(super) const RULES: &[Rule] = &[
     rule("websocket.compression", "websocket.deflate.enabled", Flag),
     rule("websocket.compression_level", "websocket.deflate.level", Number),
     rule("websocket.compression_min_size", "websocket.deflate.min_bytes", Bytes),
+    rule("uni_websocket.enabled", "uni_websocket.enabled", Flag),
+    rule("uni_websocket.handler_prefix", "uni_websocket.path", Text),
+    rule("uni_http_stream.enabled", "uni_http_stream.enabled", Flag),
+    rule("uni_http_stream.handler_prefix", "uni_http_stream.path", Text),
+    rule("uni_http_stream.max_request_body_size", "uni_http_stream.body_bytes_max", Bytes),
+    rule("uni_sse.enabled", "uni_sse.enabled", Flag),
+    rule("uni_sse.handler_prefix", "uni_sse.path", Text),
+    rule("uni_sse.max_request_body_size", "uni_sse.body_bytes_max", Bytes),
     rule("init.enabled", "probe.enabled", Flag),
     rule("init.handler_prefix", "probe.path", Text),
     rule("http_api.handler_prefix", "api.path", Text),
@@ -197,7 +205,8 @@ const DELTAS: &str = "publications are always sent whole";
 const TLS: &str = "TLS is for the client port, with files: server.tls; put a proxy in front for more";
 const HTTP: &str = "put a proxy in front for HTTP/2 and HTTP/3";
 const CLIENT_CERTIFICATES: &str = "clients authenticate with tokens only";
-const TRANSPORTS: &str = "clients connect by WebSocket or by EventSource on subscribe.path so far";
+const TRANSPORTS: &str = "HTTP streams and their emulation endpoint are not there yet";
+const REFUSED_IN_THE_STREAM: &str = "a refused connect is told in the stream";
 const BY_ITSELF: &str = "the server arranges this by itself";
 
 /// Keys and whole sections without a counterpart.
@@ -246,11 +255,17 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("http_stream", TRANSPORTS),
     ("emulation", TRANSPORTS),
     ("webtransport", TRANSPORTS),
-    ("uni_websocket", TRANSPORTS),
-    ("uni_sse", TRANSPORTS),
-    ("uni_http_stream", TRANSPORTS),
-    ("uni_grpc", TRANSPORTS),
-    ("client.connect_code_to_unidirectional_disconnect", TRANSPORTS),
+    (
+        "uni_websocket",
+        "limits and compression are those of [websocket], and the last push names the reason of the end",
+    ),
+    ("uni_grpc", "one-way clients connect by HTTP: [uni_http_stream], [uni_sse], [uni_websocket]"),
+    ("uni_sse.connect_code_to_http_response", REFUSED_IN_THE_STREAM),
+    ("uni_http_stream.connect_code_to_http_response", REFUSED_IN_THE_STREAM),
+    (
+        "client.connect_code_to_unidirectional_disconnect",
+        "a refused connect ends the stream with a code of its own",
+    ),
     ("websocket.disabled", "WebSocket is always on"),
     (
         "websocket.decompressed_message_size_limit",

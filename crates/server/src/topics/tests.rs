@@ -10,7 +10,8 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use super::*;
 use crate::settings::{
     AdmissionSettings, ApiSettings, MemoryEngineSettings, Origins, ProbeSettings, PublishSettings,
-    ShutdownSettings, SubscribeSettings, TokenSettings, WebSocketSettings,
+    ShutdownSettings, StreamSettings, SubscribeSettings, TokenSettings, UniWebSocketSettings,
+    WebSocketSettings,
 };
 
 const TIME: Duration = Duration::from_secs(60);
@@ -52,6 +53,9 @@ fn settings() -> Settings {
         subscribe: SubscribeSettings { path: Some("/sse".into()), token_cookie: None },
         publish: PublishSettings { path: None, body_bytes_max: 1 },
         probe: ProbeSettings { path: Some("/probe".into()) },
+        uni_websocket: UniWebSocketSettings::default(),
+        uni_http_stream: StreamSettings::default(),
+        uni_sse: StreamSettings::default(),
         api: ApiSettings {
             path: "/api".into(),
             on_client_port: false,

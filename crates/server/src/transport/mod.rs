@@ -5,6 +5,10 @@ pub(crate) mod subscribe;
 pub(crate) mod publish;
 pub(crate) mod probe;
 mod token;
+pub(crate) mod uni;
+
+mod limited_body;
+mod stream_head;
 
 use std::collections::VecDeque;
 use std::net::TcpStream;

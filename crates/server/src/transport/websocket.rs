@@ -66,14 +66,24 @@ const JSON: &str = "centrifuge-json";
 /// Answers the request to open a WebSocket.
 pub(crate) fn open(
     gate: &Gate,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     echo: bool,
 ) -> Result<Opening, Box<HttpResponse>> {
-    only_get(&request)?;
     let (mut mode, subprotocol) = mode(&request);
     if echo {
         mode = TransportMode { wire: Wire::Echo, pings: Pings::Frames };
     }
+    upgrade(gate, request, mode, subprotocol)
+}
+
+/// Checks the request and agrees on compression.
+pub(super) fn upgrade(
+    gate: &Gate,
+    mut request: Request<Incoming>,
+    mode: TransportMode,
+    subprotocol: Option<&'static str>,
+) -> Result<Opening, Box<HttpResponse>> {
+    only_get(&request)?;
     let agreed = gate.node.settings.websocket.deflate.and_then(|_| compression(&request));
     let head = accept(&mut request, subprotocol, agreed.as_ref()).map_err(|error| {
         let mut response = text(error.status(), error.to_string());

@@ -9,7 +9,8 @@ use fanwire_hub::{
 };
 use fanwire_server::settings::{
     AdmissionSettings, ApiSettings, EngineSettings, MemoryEngineSettings, Origins, ProbeSettings,
-    PublishSettings, ShutdownSettings, SubscribeSettings, TokenSettings, WebSocketSettings,
+    PublishSettings, ShutdownSettings, StreamSettings, SubscribeSettings, TokenSettings,
+    UniWebSocketSettings, WebSocketSettings,
 };
 use fanwire_server::{Running, Settings, start};
 use jsonwebtoken::{EncodingKey, Header};
@@ -120,6 +121,9 @@ pub(crate) fn settings(shards: usize) -> Settings {
         subscribe: SubscribeSettings { path: Some("/subscribe".into()), token_cookie: None },
         publish: PublishSettings { path: Some("/publish".into()), body_bytes_max: 64 * 1024 },
         probe: ProbeSettings { path: Some("/probe".into()) },
+        uni_websocket: UniWebSocketSettings { path: Some("/connection/uni_websocket".into()) },
+        uni_http_stream: stream_at("/connection/uni_http_stream"),
+        uni_sse: stream_at("/connection/uni_sse"),
         api: ApiSettings {
             path: "/api".into(),
             on_client_port: true,
@@ -149,6 +153,10 @@ pub(crate) fn settings(shards: usize) -> Settings {
         },
         dev: None,
     }
+}
+
+fn stream_at(path: &str) -> StreamSettings {
+    StreamSettings { path: Some(path.to_owned()), body_bytes_max: 64 * 1024 }
 }
 
 /// A token with these claims, signed with the node's secret.

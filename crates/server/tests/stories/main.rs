@@ -23,6 +23,7 @@ mod http;
 mod validity;
 mod sse;
 mod publish;
+mod uni;
 mod users;
 
 mod crowd;

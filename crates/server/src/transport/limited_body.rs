@@ -1,0 +1,38 @@
+//! The body of a request to an endpoint: read within the endpoint's limit, or refused with the setting to change.
+
+use bytes::Bytes;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Request, StatusCode};
+
+use crate::body::{self, BodyError};
+use crate::response::{HttpResponse, text};
+
+/// Reads the body of a request, of at most as many bytes as the setting says.
+pub(super) async fn read(
+    mut request: Request<Incoming>,
+    setting: &str,
+    bytes_max: usize,
+) -> Result<Bytes, Box<HttpResponse>> {
+    let error = match body::read(request.body_mut(), bytes_max).await {
+        Ok(body) => return Ok(body),
+        Err(error) => error,
+    };
+    let mut response = match error {
+        BodyError::TooLong(bytes_max) => text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("The body is longer than {bytes_max} bytes, the limit that {setting} sets."),
+        ),
+        BodyError::TooSlow(timeout) => text(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("The body did not arrive within {} seconds.", timeout.as_secs()),
+        ),
+        BodyError::Broken => text(StatusCode::BAD_REQUEST, "Bad Request: the body ended too early."),
+    };
+    if !request.body().is_end_stream() {
+        // A client that still sends has to be able to read the refusal.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        body::discard(request.into_body());
+    }
+    Err(Box::new(response))
+}

@@ -1,0 +1,70 @@
+//! `/connection/uni_sse`, `/connection/uni_http_stream` and `/connection/uni_websocket`: clients that connect, and from then
+//! on only listen.
+//!
+//! The request holds a connect request without a command around it, or none, which is one without fields. Its topics and
+//! those of its token are what the client gets, as pushes without a reply around them.
+
+use std::collections::VecDeque;
+
+use fanwire_protocol::request;
+use fanwire_protocol::wire::{ClientMessage, Pings, TransportMode, Wire};
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+
+use super::stream_head::{EVENTS, LINES, cf_connect, head};
+use super::{Gate, Head, Opening, limited_body, websocket};
+use crate::response::{HttpResponse, only, text};
+
+/// Opens a stream of Server-Sent Events, for a browser's own `EventSource`.
+pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
+    only(&request, "GET, POST")?;
+    let head = head(gate, &request, EVENTS);
+    let first = if request.method() == Method::GET {
+        connect(Wire::UniEvents, cf_connect(&request).unwrap_or_default().as_bytes())?
+    } else {
+        let bytes_max = gate.node.settings.uni_sse.body_bytes_max;
+        let body = limited_body::read(request, "uni_sse.body_bytes_max", bytes_max).await?;
+        connect(Wire::UniEvents, &body)?
+    };
+    open(gate, Wire::UniEvents, first, head)
+}
+
+/// Opens a stream of lines.
+pub(crate) async fn http_stream(
+    gate: &Gate,
+    request: Request<Incoming>,
+) -> Result<Opening, Box<HttpResponse>> {
+    only(&request, "POST")?;
+    let head = head(gate, &request, LINES);
+    let bytes_max = gate.node.settings.uni_http_stream.body_bytes_max;
+    let body = limited_body::read(request, "uni_http_stream.body_bytes_max", bytes_max).await?;
+    open(gate, Wire::UniLines, connect(Wire::UniLines, &body)?, head)
+}
+
+/// Opens a WebSocket. Without a connect request in the query, the first message is one.
+pub(crate) fn websocket(gate: &Gate, request: Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
+    let first = match cf_connect(&request) {
+        Some(message) => connect(Wire::UniWebSocket, message.as_bytes())?,
+        None => VecDeque::new(),
+    };
+    let mode = TransportMode { wire: Wire::UniWebSocket, pings: Pings::Frames };
+    let opening = websocket::upgrade(gate, request, mode, None)?;
+    Ok(Opening { first, ..opening })
+}
+
+fn open(
+    gate: &Gate,
+    wire: Wire,
+    first: VecDeque<request::Request>,
+    head: Vec<u8>,
+) -> Result<Opening, Box<HttpResponse>> {
+    let permit = gate.admit()?;
+    let mode = TransportMode { wire, pings: Pings::Unanswered };
+    Ok(Opening { mode, first, head: Head::Now(head.into()), deflate: None, permit })
+}
+
+fn connect(wire: Wire, message: &[u8]) -> Result<VecDeque<request::Request>, Box<HttpResponse>> {
+    wire.requests(ClientMessage::Binary(message), 0).collect::<Result<_, _>>().map_err(|malformed| {
+        Box::new(text(StatusCode::BAD_REQUEST, format!("Bad Request: {}.", malformed.reason())))
+    })
+}
