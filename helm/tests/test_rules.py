@@ -1,10 +1,14 @@
 """What no schema of Kubernetes knows: how the objects of one release fit together."""
 
 import ipaddress
+import re
 
-from rendering import configuration, container, example, of_kind, only, pod, render
+from rendering import CHART, configuration, container, example, of_kind, only, pod, render
 
-ROUTED = {"/connection/websocket", "/subscribe", "/publish", "/probe"}
+DEFAULTS = (CHART.parent.parent / "docs/configuration.md").read_text()
+# Sections with a path, each with its default.
+PATHS = dict(re.findall(r'^\[(\w+)\]\n(?:(?!\[).*\n)*?#path = "(.+)"', DEFAULTS, re.MULTILINE))
+del PATHS["api"]
 
 
 def selects(selector, labels):
@@ -108,10 +112,10 @@ def test_only_the_paths_of_clients_are_routed():
         "--set=ingress.enabled=true", "--set=httpRoute.enabled=true", "--set=httpRoute.parentRefs[0].name=public"
     )
     (rule,) = only(routed, "Ingress")["spec"]["rules"]
-    assert {path["path"] for path in rule["http"]["paths"]} == ROUTED
+    assert {path["path"] for path in rule["http"]["paths"]} == set(PATHS.values())
     assert {path["pathType"] for path in rule["http"]["paths"]} == {"Exact"}
     (rule,) = only(routed, "HTTPRoute")["spec"]["rules"]
-    assert {match["path"]["value"] for match in rule["matches"]} == ROUTED
+    assert {match["path"]["value"] for match in rule["matches"]} == set(PATHS.values())
     assert {match["path"]["type"] for match in rule["matches"]} == {"Exact"}
     assert rule["timeouts"] == {"request": "0s"}
 
@@ -119,7 +123,8 @@ def test_only_the_paths_of_clients_are_routed():
 def test_routes_follow_the_configuration_and_lead_to_the_service_of_clients():
     objects = example("full")
     settings = configuration(objects)
-    paths = {settings["websocket"]["path"], settings["subscribe"]["path"], "/publish"}
+    paths = {settings.get(section, {}).get("path", path) for section, path in PATHS.items()} - {"/probe"}
+    assert paths >= {"/ws", "/events"} and settings["probe"] == {"enabled": False}
     client = next(one for one in of_kind(objects, "Service") if one["metadata"]["name"] == "gateway")
     (port,) = client["spec"]["ports"]
     for rule in only(objects, "Ingress")["spec"]["rules"]:

@@ -75,9 +75,15 @@ annotations:
 {{/* The paths on which clients connect, as JSON: nothing else is routed from outside. */}}
 {{- define "fanwire.clientPaths" -}}
 {{- $paths := list (dig "websocket" "path" "/connection/websocket" .Values.config) }}
-{{- range list (list "subscribe" "/subscribe") (list "publish" "/publish") (list "probe" "/probe") }}
-{{- if dig (first .) "enabled" true $.Values.config }}
-{{- $paths = append $paths (dig (first .) "path" (last .) $.Values.config) }}
+{{- range $section, $path := dict
+  "subscribe" "/subscribe"
+  "publish" "/publish"
+  "probe" "/probe"
+  "uni_websocket" "/connection/uni_websocket"
+  "uni_http_stream" "/connection/uni_http_stream"
+  "uni_sse" "/connection/uni_sse" }}
+{{- if dig $section "enabled" true $.Values.config }}
+{{- $paths = append $paths (dig $section "path" $path $.Values.config) }}
 {{- end }}
 {{- end }}
 {{- $paths | toJson }}

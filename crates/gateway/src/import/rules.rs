@@ -207,6 +207,9 @@ const HTTP: &str = "put a proxy in front for HTTP/2 and HTTP/3";
 const CLIENT_CERTIFICATES: &str = "clients authenticate with tokens only";
 const TRANSPORTS: &str = "HTTP streams and their emulation endpoint are not there yet";
 const REFUSED_IN_THE_STREAM: &str = "a refused connect is told in the stream";
+const AS_WEBSOCKET: &str = "limits and compression are those of [websocket]";
+const SLOW_CLIENTS: &str = "client.queue_bytes_max and pings find slow clients";
+const GOODBYE: &str = "clients are always told why they are closed";
 const BY_ITSELF: &str = "the server arranges this by itself";
 
 /// Keys and whole sections without a counterpart.
@@ -255,10 +258,17 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("http_stream", TRANSPORTS),
     ("emulation", TRANSPORTS),
     ("webtransport", TRANSPORTS),
-    (
-        "uni_websocket",
-        "limits and compression are those of [websocket], and the last push names the reason of the end",
-    ),
+    ("uni_websocket.compression", AS_WEBSOCKET),
+    ("uni_websocket.compression_min_size", AS_WEBSOCKET),
+    ("uni_websocket.compression_level", AS_WEBSOCKET),
+    ("uni_websocket.message_size_limit", AS_WEBSOCKET),
+    ("uni_websocket.read_buffer_size", BY_ITSELF),
+    ("uni_websocket.write_buffer_size", BY_ITSELF),
+    ("uni_websocket.use_write_buffer_pool", BY_ITSELF),
+    ("uni_websocket.write_timeout", SLOW_CLIENTS),
+    ("uni_websocket.join_push_messages", "each push is a message of its own"),
+    ("uni_websocket.disable_disconnect_push", GOODBYE),
+    ("uni_websocket.disable_closing_handshake", GOODBYE),
     ("uni_grpc", "one-way clients connect by HTTP: [uni_http_stream], [uni_sse], [uni_websocket]"),
     ("uni_sse.connect_code_to_http_response", REFUSED_IN_THE_STREAM),
     ("uni_http_stream.connect_code_to_http_response", REFUSED_IN_THE_STREAM),
@@ -274,7 +284,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("websocket.read_buffer_size", BY_ITSELF),
     ("websocket.write_buffer_size", BY_ITSELF),
     ("websocket.use_write_buffer_pool", BY_ITSELF),
-    ("websocket.write_timeout", "client.queue_bytes_max and pings find slow clients"),
+    ("websocket.write_timeout", SLOW_CLIENTS),
     ("client.presence_update_interval", BY_ITSELF),
     ("client.channel_position_check_delay", BY_ITSELF),
     ("client.channel_position_max_time_lag", BY_ITSELF),

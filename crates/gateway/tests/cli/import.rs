@@ -56,6 +56,8 @@ fn a_configuration_of_centrifugo_is_translated_from_all_three_formats() {
             "prometheus",
             "proxies",
             "sse",
+            "uni_websocket.disable_closing_handshake",
+            "uni_websocket.message_size_limit",
             "websocket.decompressed_message_size_limit",
         ];
         assert_eq!(left, expected_left);
