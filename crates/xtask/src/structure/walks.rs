@@ -1,4 +1,6 @@
-//! The map of the code, `docs/architecture.md`: its paths exist, and no walk passes more files than one can follow.
+//! The map of the code, `docs/architecture.md`: its paths exist, no walk passes more files than one can follow, and the legs
+//! that a walk names are explained. That each file leads to the next is not checked: most calls go through methods, which names
+//! alone do not tell apart.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,14 +40,22 @@ fn mistakes(page: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     if rows.is_empty() {
         mistakes.push(format!("{PAGE}: there is no table of walks below \"{HEADING}\""));
     }
-    for row in rows {
-        let count = paths(row).len();
+    let cells: Vec<_> = rows.iter().filter_map(|row| row.trim_start_matches('|').split_once('|')).collect();
+    let legs: BTreeSet<&str> = cells.iter().flat_map(|(leg, _)| in_italics(leg)).collect();
+    for (verb, files) in cells {
+        let (verb, count) = (verb.trim(), paths(files).len());
         if count > FILES_MAX {
-            let verb = row.split('|').nth(1).unwrap_or_default().trim();
             mistakes.push(format!("{PAGE}: the walk {verb:?} passes {count} files, more than {FILES_MAX}"));
         }
+        let unknown = in_italics(files).filter(|leg| !legs.contains(leg));
+        mistakes
+            .extend(unknown.map(|leg| format!("{PAGE}: the walk {verb:?} passes {leg:?}, which is no leg")));
     }
     mistakes
+}
+
+fn in_italics(text: &str) -> impl Iterator<Item = &str> {
+    text.split('*').skip(1).step_by(2)
 }
 
 /// The paths of files and folders between backticks.
@@ -83,6 +93,15 @@ mod tests {
         assert_eq!(mistakes(&page(13), |_| true), [expected]);
         let expected = "docs/architecture.md: there is no table of walks below \"## Walks\"";
         assert_eq!(mistakes(WALK, |_| true), [expected]);
+    }
+
+    #[test]
+    fn a_leg_that_no_row_explains_is_a_mistake() {
+        let page = format!(
+            "{WALK}| *in*, to the session | `server/a.rs` |\n| publish | *in*, `server/b.rs`, *out* |\n"
+        );
+        let expected = "docs/architecture.md: the walk \"publish\" passes \"out\", which is no leg";
+        assert_eq!(mistakes(&page, |_| true), [expected]);
     }
 
     #[test]
