@@ -74,6 +74,8 @@ impl From<Mistake> for Refused {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mistake {
     NoTopic,
+    /// A message to publish, and no topic for it.
+    NoPublishTopic,
     /// The topic of a request cannot be.
     TopicName(Cow<'static, str>),
     /// A topic that the connection token grants cannot be.

@@ -21,8 +21,10 @@ pub enum Ask {
     /// The answer to a ping of the server.
     Pong,
     Ping,
-    /// A request that is understood, and cannot be.
+    /// A request that is understood, and cannot be. It ends the connection.
     Wrong(Mistake),
+    /// The same where an answer is enough.
+    Refused(Mistake),
     Connect(Connect),
     Subscribe(Subscribe),
     Unsubscribe {
@@ -135,7 +137,7 @@ impl Request {
     pub fn bytes(&self) -> usize {
         let since = |since: &Option<StreamPosition>| since.as_ref().map_or(0, |since| since.epoch.len());
         match &self.ask {
-            Ask::Pong | Ask::Ping | Ask::Wrong(_) => 0,
+            Ask::Pong | Ask::Ping | Ask::Wrong(_) | Ask::Refused(_) => 0,
             Ask::Connect(connect) => {
                 let topics = connect.topics.iter().map(|(topic, position)| topic.len() + since(position));
                 connect.token.len() + topics.sum::<usize>()
@@ -168,6 +170,7 @@ impl Request {
             Ask::Pong
             | Ask::Ping
             | Ask::Wrong(_)
+            | Ask::Refused(_)
             | Ask::Connect(_)
             | Ask::Call { .. }
             | Ask::Send { .. }

@@ -9,11 +9,13 @@ mod envelope;
 
 use bytes::Bytes;
 
+use crate::TopicName;
 use crate::centrifuge::{self, Commands, Encoding, codes};
+use crate::plain::bare::{self, Heartbeat};
 use crate::plain::event;
-use crate::reason::{Close, CloseReason, RequestError};
+use crate::reason::{Close, CloseReason, Mistake, RequestError};
 use crate::reply::{Outcome, Push, Reply};
-use crate::request::{Ask, Malformed, Request};
+use crate::request::{Ask, Malformed, Publish, Request};
 use crate::websocket::{self, Opcode};
 use body::{Body, REPLY_BYTES_EXPECTED};
 use envelope::Envelope;
@@ -41,6 +43,8 @@ pub enum Wire {
     UniEvents,
     /// Publications in Server-Sent Events.
     Events,
+    /// The data of publications in WebSocket frames.
+    Bare,
     /// WebSocket messages that come back as they were sent, for protocol test suites.
     Echo,
 }
@@ -113,7 +117,7 @@ const PING_FRAME: Bytes = Bytes::from_static(b"\x89\x00");
 const NORMAL: u16 = 3000;
 
 impl Wire {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::CentrifugeJson,
         Self::CentrifugeProtobuf,
         Self::CentrifugeLines,
@@ -123,6 +127,7 @@ impl Wire {
         Self::UniLines,
         Self::UniEvents,
         Self::Events,
+        Self::Bare,
         Self::Echo,
     ];
     pub const COUNT: usize = Self::ALL.len();
@@ -139,6 +144,7 @@ impl Wire {
             Self::UniLines => ("uni_http_stream", "json"),
             Self::UniEvents => ("uni_sse", "json"),
             Self::Events => ("subscribe", "sse"),
+            Self::Bare => ("subscribe", "websocket"),
             Self::Echo => ("websocket", "echo"),
         }
     }
@@ -154,6 +160,7 @@ impl Wire {
             Self::UniLines => (Body::Push, Envelope::Line),
             Self::UniEvents => (Body::Push, Envelope::Event),
             Self::Events => (Body::Event, Envelope::Event),
+            Self::Bare => (Body::Data, Envelope::Frame),
             Self::Echo => (Body::Nothing, Envelope::Frame),
         }
     }
@@ -192,11 +199,12 @@ impl Wire {
     }
 
     /// Returns the answer to a message that is not for a session.
-    pub fn answer(self, message: ClientMessage<'_>) -> Option<Bytes> {
-        let opcode = match message {
-            _ if self != Self::Echo => return None,
-            ClientMessage::Text(_) => Opcode::Text,
-            ClientMessage::Binary(_) => Opcode::Binary,
+    pub fn answer(self, message: ClientMessage<'_>, heartbeats: &[Heartbeat]) -> Option<Bytes> {
+        let opcode = match (self, message) {
+            (Self::Bare, ClientMessage::Text(text)) => return bare::answer(text, heartbeats),
+            (Self::Echo, ClientMessage::Text(_)) => Opcode::Text,
+            (Self::Echo, ClientMessage::Binary(_)) => Opcode::Binary,
+            _ => return None,
         };
         Some(websocket::framed(opcode, |to| to.extend_from_slice(message.bytes())))
     }
@@ -210,6 +218,7 @@ impl Wire {
             Body::Json => Requests::Centrifuge(commands(Encoding::Json)),
             Body::Protobuf => Requests::Centrifuge(commands(Encoding::Protobuf)),
             Body::Push => Requests::Connect { message: message.bytes(), is_taken: taken > 0 },
+            Body::Data => Requests::Publish { message, topic: None, is_taken: taken > 0 },
             Body::Event | Body::Nothing => Requests::Nothing,
         }
     }
@@ -230,18 +239,21 @@ impl Wire {
                 RequestError::PermissionDenied => CloseReason::PermissionDenied,
                 _ => CloseReason::ServerError,
             }),
+            (Body::Data, Err(refused)) => Form::Bytes(bare::refusal(refused)),
             // The replies to its first requests decide on the response instead, and then it sends none.
-            (Body::Event | Body::Nothing, _) | (Body::Push, Ok(_)) => Form::Nothing,
+            (Body::Event | Body::Nothing, _) | (Body::Push | Body::Data, Ok(_)) => Form::Nothing,
         }
     }
 
     pub fn push(self, push: &Push) -> Form {
         match (self.parts().0, push) {
             // Such a client cannot subscribe by itself: it comes back as a whole, or is told to stay away.
-            (Body::Event, Push::Unsubscribed { reason, .. }) => Form::Close(match reason.resubscribes() {
-                true => CloseReason::ForceReconnect,
-                false => CloseReason::ForceDisconnect,
-            }),
+            (Body::Event | Body::Data, Push::Unsubscribed { reason, .. }) => {
+                Form::Close(match reason.resubscribes() {
+                    true => CloseReason::ForceReconnect,
+                    false => CloseReason::ForceDisconnect,
+                })
+            }
             (body, push) if body.has(push) => Form::Bytes(self.encode(push, None).bytes),
             _ => Form::Nothing,
         }
@@ -257,6 +269,10 @@ impl Wire {
         let (body, envelope) = self.parts();
         if !body.has(push) {
             return Encoded::default();
+        }
+        if let (Body::Data, Push::Publication { publication, .. }) = (body, push) {
+            let (opcode, payload) = bare::message(publication);
+            return envelope.write(opcode, payload.len(), |to| to.extend_from_slice(&payload));
         }
         match kin {
             Some((kin, encoded)) if self.is_kin(kin) => {
@@ -313,18 +329,33 @@ pub enum Requests<'a> {
         message: &'a [u8],
         is_taken: bool,
     },
+    /// The whole message is to be published into the topic.
+    Publish {
+        message: ClientMessage<'a>,
+        topic: Option<TopicName>,
+        is_taken: bool,
+    },
     /// The wire has no requests.
     Nothing,
 }
 
 impl Requests<'_> {
+    /// Has messages that are to be published go to this topic.
+    pub fn publishing_to(self, topic: Option<TopicName>) -> Self {
+        match self {
+            Self::Publish { message, is_taken, .. } => Self::Publish { message, topic, is_taken },
+            other => other,
+        }
+    }
+
     /// Returns how many bytes of the message the requests so far took, with what separates them from the next: none
     /// before the first, all when no other follows.
     pub fn taken(&self) -> usize {
         match self {
             Self::Centrifuge(commands) => commands.taken(),
             Self::Connect { message, is_taken: true } => message.len(),
-            Self::Connect { .. } | Self::Nothing => 0,
+            Self::Publish { message, is_taken: true, .. } => message.bytes().len(),
+            Self::Connect { .. } | Self::Publish { .. } | Self::Nothing => 0,
         }
     }
 }
@@ -342,7 +373,21 @@ impl Iterator for Requests<'_> {
                 let connect = centrifuge::connect_request(message);
                 Some(connect.map(|connect| Request { id: 1, ask: Ask::Connect(connect.into()) }))
             }
+            Self::Publish { message, topic, is_taken } => {
+                let is_next = !std::mem::replace(is_taken, true);
+                is_next.then(|| Ok(Request { id: 1, ask: publish(*message, topic.as_ref()) }))
+            }
             Self::Nothing => None,
         }
     }
+}
+
+/// Has a message published as it is. Without a topic it is refused.
+fn publish(message: ClientMessage<'_>, topic: Option<&TopicName>) -> Ask {
+    let Some(topic) = topic else { return Ask::Refused(Mistake::NoPublishTopic) };
+    let (data, tags) = match message {
+        ClientMessage::Text(text) => bare::data(text),
+        ClientMessage::Binary(bytes) => (Bytes::copy_from_slice(bytes), None),
+    };
+    Ask::Publish(Publish { topic: topic.as_str().to_owned(), data, tags, is_unserved: false })
 }

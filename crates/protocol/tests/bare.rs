@@ -1,15 +1,37 @@
-//! Texts that clients publish without a protocol around them.
+//! Bare WebSocket messages: texts and data, both ways.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::Tags;
 use fanwire_protocol::json;
-use fanwire_protocol::plain::bare::data;
+use fanwire_protocol::plain::bare::{Heartbeat, data, message, refusal};
+use fanwire_protocol::reason::{Mistake, Refused, RequestError};
+use fanwire_protocol::request::{Ask, Publish, Request};
+use fanwire_protocol::websocket::Opcode;
+use fanwire_protocol::wire::{ClientMessage, Wire};
+use fanwire_protocol::{Publication, Tags, TopicName};
 use proptest::prelude::*;
+
+fn news() -> TopicName {
+    TopicName::new("news").expect("a name")
+}
+
+fn publication(data: impl Into<Bytes>, tags: Option<Arc<Tags>>) -> Publication {
+    Publication { data: data.into(), info: None, tags, offset: 0 }
+}
 
 fn tagged(name: &str) -> Option<Arc<Tags>> {
     Some(Arc::new(Tags::from([(name.to_owned(), "true".to_owned())])))
+}
+
+/// The text that bare clients receive when another published this one.
+fn back(text: &str) -> String {
+    let (data, tags) = data(text);
+    assert_eq!(json::check(&data), Ok(()), "{data:?}");
+    let publication = publication(data, tags);
+    let (opcode, payload) = message(&publication);
+    assert_eq!(opcode, Opcode::Text);
+    String::from_utf8(payload.into_owned()).expect("a text is UTF-8")
 }
 
 #[test]
@@ -31,9 +53,117 @@ fn json_is_published_as_it_is_and_any_other_text_as_a_string() {
     }
 }
 
-proptest! {
-    #[test]
-    fn any_text_becomes_json(text in ".*") {
-        prop_assert_eq!(json::check(&data(&text).0), Ok(()));
+#[test]
+fn data_is_text_if_it_is_json_and_else_binary() {
+    type Case = (&'static [u8], Option<Arc<Tags>>, Opcode, &'static [u8]);
+    let cases: [Case; 7] = [
+        (br#"{"a":1}"#, None, Opcode::Text, br#"{"a":1}"#),
+        (br#""hello""#, None, Opcode::Text, br#""hello""#),
+        (br#""hello""#, tagged("text"), Opcode::Text, b"hello"),
+        (br#""hello""#, tagged("other"), Opcode::Text, br#""hello""#),
+        // A tag that does not fit changes nothing.
+        (br#"{"a":1}"#, tagged("text"), Opcode::Text, br#"{"a":1}"#),
+        (b"\xFF\x00", None, Opcode::Binary, b"\xFF\x00"),
+        (b"\xFF\x00", tagged("text"), Opcode::Binary, b"\xFF\x00"),
+    ];
+    for (data, tags, opcode, payload) in cases {
+        let publication = publication(data, tags);
+        let (is, bytes) = message(&publication);
+        assert_eq!((is, &*bytes), (opcode, payload), "{publication:?}");
     }
 }
+
+#[test]
+fn a_message_is_published_into_the_topic() {
+    let publish = |data: &'static [u8], tags| {
+        let data = Bytes::from_static(data);
+        Ask::Publish(Publish { topic: "news".into(), data, tags, is_unserved: false })
+    };
+    let no_topic = || Ask::Refused(Mistake::NoPublishTopic);
+    for (message, topic, ask) in [
+        (ClientMessage::Text("1"), Some(news()), publish(b"1", None)),
+        (ClientMessage::Text("hi"), Some(news()), publish(br#""hi""#, tagged("text"))),
+        (ClientMessage::Text(""), Some(news()), publish(br#""""#, tagged("text"))),
+        (ClientMessage::Binary(b"hi"), Some(news()), publish(b"hi", None)),
+        (ClientMessage::Text("hi"), None, no_topic()),
+    ] {
+        let requests = || Wire::Bare.requests(message, 0).publishing_to(topic.clone());
+        let all: Vec<_> = requests().collect();
+        assert_eq!(all, [Ok(Request { id: 1, ask })], "{message:?}");
+        let mut requests = requests();
+        assert_eq!(requests.taken(), 0);
+        requests.next();
+        assert_eq!(requests.taken(), message.bytes().len());
+    }
+}
+
+#[test]
+fn heartbeats_are_texts_that_are_answered() {
+    let heartbeats = [("ping", "pong"), (r#"{"type":"ping"}"#, "")]
+        .map(|(word, answer)| Heartbeat { word: word.into(), answer: answer.into() });
+    for (message, answer) in [
+        (ClientMessage::Text("ping"), Some(&b"\x81\x04pong"[..])),
+        (ClientMessage::Text(r#"{"type":"ping"}"#), Some(b"\x81\x00")),
+        (ClientMessage::Text("Ping"), None),
+        (ClientMessage::Text("ping "), None),
+        (ClientMessage::Text(""), None),
+        (ClientMessage::Binary(b"ping"), None),
+    ] {
+        assert_eq!(Wire::Bare.answer(message, &heartbeats).as_deref(), answer, "{message:?}");
+        assert_eq!(Wire::CentrifugeJson.answer(message, &heartbeats), None);
+    }
+}
+
+#[test]
+fn a_refusal_is_a_text_with_code_and_sentence() {
+    let cases: [(Refused, _); 4] = [
+        (
+            RequestError::PermissionDenied.into(),
+            r#"{"error":{"code":103,"message":"this client may not publish to the topic: see allow_publish_for_client, allow_publish_for_subscriber and allow_publish_for_anonymous of its namespace"}}"#,
+        ),
+        (
+            Mistake::NoPublishTopic.into(),
+            r#"{"error":{"code":107,"message":"name the topic to publish to: ?publish=TOPIC"}}"#,
+        ),
+        (
+            Mistake::TopicName("it is too long".into()).into(),
+            r#"{"error":{"code":107,"message":"it is too long"}}"#,
+        ),
+        (RequestError::TooManyRequests.into(), r#"{"error":{"code":111,"message":"too many requests"}}"#),
+    ];
+    for (refused, text) in cases {
+        let frame = refusal(&refused);
+        assert_eq!(frame[0], 0x81, "a text");
+        assert!(frame.ends_with(text.as_bytes()), "{frame:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_comes_back_as_it_was(text in ".*") {
+        prop_assert_eq!(back(&text), text);
+    }
+
+    #[test]
+    fn any_text_of_json_comes_back_as_it_was(words in prop::collection::vec(prop::sample::select(WORDS), 0..30)) {
+        let text = words.concat();
+        prop_assert_eq!(back(&text), text);
+    }
+
+    /// Whatever was published, and whatever its tags say.
+    #[test]
+    fn any_data_becomes_a_message(data: Vec<u8>, is_tagged: bool) {
+        let publication = publication(data.clone(), is_tagged.then(|| tagged("text")).flatten());
+        let (opcode, payload) = message(&publication);
+        if opcode == Opcode::Text {
+            prop_assert!(std::str::from_utf8(&payload).is_ok());
+        } else {
+            prop_assert_eq!(&*payload, &*data);
+        }
+    }
+}
+
+const WORDS: &[&str] = &[
+    "{", "}", "[", "]", ":", ",", " ", "\n", "null", "1", "\"", "\\", "\\u0000", "\\ud800", "\"a\"", "\0",
+    "ä",
+];

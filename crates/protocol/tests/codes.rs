@@ -102,6 +102,7 @@ fn ends_of_a_subscription() {
 fn mistakes_fit_into_a_close_frame() {
     let fixed = [
         Mistake::NoTopic,
+        Mistake::NoPublishTopic,
         Mistake::UnknownNamespace,
         Mistake::NoToken,
         Mistake::EmptyConnectionToken,

@@ -345,6 +345,7 @@ fn every_wire_says_what_it_reads() {
         (Wire::UniLines, Framing::Ignored, true, one_way),
         (Wire::UniEvents, Framing::Ignored, true, one_way),
         (Wire::Events, Framing::Ignored, true, (false, false)),
+        (Wire::Bare, Framing::WebSocket, true, (false, false)),
         (Wire::Echo, Framing::WebSocket, false, (false, false)),
     ] {
         assert_eq!((wire.framing(), wire.connects()), (framing, connects), "{wire:?}");
@@ -364,11 +365,11 @@ fn text_and_binary_reach_the_wire_as_they_are() {
             assert_eq!(wire.requests(message, 0).next(), None);
         }
         for wire in [Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Events] {
-            assert_eq!(wire.answer(message), None);
+            assert_eq!(wire.answer(message, &[]), None);
         }
     }
-    assert_eq!(Wire::Echo.answer(text).as_deref(), Some(&b"\x81\x02{}"[..]));
-    assert_eq!(Wire::Echo.answer(binary).as_deref(), Some(&b"\x82\x02{}"[..]));
+    assert_eq!(Wire::Echo.answer(text, &[]).as_deref(), Some(&b"\x81\x02{}"[..]));
+    assert_eq!(Wire::Echo.answer(binary, &[]).as_deref(), Some(&b"\x82\x02{}"[..]));
 }
 
 #[test]

@@ -55,7 +55,7 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
         return match served.endpoint {
             Endpoint::WebSocket => websocket::open(gate, request, false).into(),
             Endpoint::Echo => websocket::open(gate, request, true).into(),
-            Endpoint::Subscribe => subscribe::open(gate, &request).into(),
+            Endpoint::Subscribe => subscribe::open(gate, request).into(),
             Endpoint::Publish => Routed::Response(publish::publish(gate, request).await),
             Endpoint::Probe => Routed::Response(probe::answer(&gate.node, &request)),
             Endpoint::UniWebSocket => uni::websocket(gate, request).into(),

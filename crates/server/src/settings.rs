@@ -6,6 +6,7 @@ use std::time::Duration;
 
 pub use fanwire_broker::RedisSettings;
 use fanwire_hub::{ClientSettings, Namespaces};
+pub use fanwire_protocol::plain::bare::Heartbeat;
 use fanwire_protocol::wire::Wire;
 pub use ipnet::IpNet;
 use secrecy::SecretString;
@@ -63,7 +64,7 @@ impl Settings {
 
     /// Returns the wires that routes serve, without the echo of test suites.
     pub(crate) fn wires(&self) -> Vec<Wire> {
-        let always = [Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Events];
+        let always = [Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Events, Wire::Bare];
         let if_served = [
             (Wire::UniWebSocket, self.uni_websocket.path.is_some()),
             (Wire::UniLines, self.uni_http_stream.path.is_some()),
@@ -179,6 +180,26 @@ pub struct SubscribeSettings {
     pub path: Option<String>,
     /// A cookie that may hold the connection token, also of a request to publish.
     pub token_cookie: Option<String>,
+    /// Those that bare WebSockets may have.
+    pub subprotocols: Subprotocols,
+    /// Texts of bare WebSockets that are answered by the node.
+    pub heartbeats: Vec<Heartbeat>,
+}
+
+/// Sub-protocols that are confirmed to clients that offer them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subprotocols {
+    All,
+    These(Vec<String>),
+}
+
+impl Subprotocols {
+    pub(crate) fn takes(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(names) => names.iter().any(|taken| taken == name),
+        }
+    }
 }
 
 /// `POST /publish`, for clients without a connection that stays.

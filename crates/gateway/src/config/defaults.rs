@@ -96,6 +96,8 @@ pub(crate) const SUBSCRIBE_PATH: &str = "/subscribe";
 /// As long as a message of a WebSocket.
 pub(crate) const CLIENT_BODY_BYTES_MAX: Size = MESSAGE_BYTES_MAX;
 pub(crate) const PUBLISH_PATH: &str = "/publish";
+/// The words of most tutorials and libraries.
+pub(crate) const HEARTBEAT: &str = "ping=pong";
 pub(crate) const PROBE_PATH: &str = "/probe";
 pub(crate) const UNI_WEBSOCKET_PATH: &str = "/connection/uni_websocket";
 pub(crate) const UNI_HTTP_STREAM_PATH: &str = "/connection/uni_http_stream";

@@ -251,7 +251,8 @@ mod tests {
              [client.token]\nhmac_secret = ''\nrsa_public_key = 'x'\naudience = 'a'\naudience_regex = 'b'\n\
              [client.personal_topic]\nenabled = true\nnamespace = 'none'\n\
              [shutdown]\npropagation = '25h'\nwindow = '2d'\ntimeout = '30d'\n\
-             [subscribe]\npath = '/api/subscribe'\ntoken_cookie = 'a b'\n[publish]\nbody_bytes_max = 0\n[probe]\npath = '/connection/websocket'\n[log]\nlevel = 'loud'\n[api]\npath = 'api/'\nkeys = ['']\n\
+             [subscribe]\npath = '/api/subscribe'\ntoken_cookie = 'a b'\nsubprotocols = ['a b', 'centrifuge-json']\n\
+             heartbeats = ['ping', '=x', 'a=b', 'a=c']\n[publish]\nbody_bytes_max = 0\n[probe]\npath = '/connection/websocket'\n[log]\nlevel = 'loud'\n[api]\npath = 'api/'\nkeys = ['']\n\
              [topics]\nuser_boundary = ':'\nhistory_meta_ttl = '1m'\n\
              [topics.default]\nhistory_size = 3\nauto_cache_recover = true\n\
              [[topics.namespaces]]\nname = 'x'\ntopic_regex = '('\n\
@@ -277,6 +278,11 @@ mod tests {
             "shutdown.window: must be 0s to 24h",
             "shutdown.timeout: must be 0s to 24h",
             "subscribe.token_cookie: must be a cookie's name",
+            "subscribe.subprotocols: \"a b\" cannot be a sub-protocol",
+            "subscribe.subprotocols: \"centrifuge-json\" is the Centrifuge protocol, which websocket.path speaks",
+            "subscribe.heartbeats: \"ping\" must be a text and its answer",
+            "subscribe.heartbeats: \"=x\" must be a text and its answer",
+            "subscribe.heartbeats: \"a\" is there twice",
             "publish.body_bytes_max: must be at least 1",
             "log.level: must be one of",
             "api.path: must be a path",

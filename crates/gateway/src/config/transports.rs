@@ -1,8 +1,8 @@
 //! The transports of clients, a section for each.
 
 use fanwire_server::settings::{
-    DeflateSettings, ProbeSettings, PublishSettings, StreamSettings, SubscribeSettings, UniWebSocketSettings,
-    WebSocketSettings,
+    DeflateSettings, Heartbeat, ProbeSettings, PublishSettings, StreamSettings, Subprotocols,
+    SubscribeSettings, UniWebSocketSettings, WebSocketSettings,
 };
 
 use super::checks::Checks;
@@ -53,6 +53,11 @@ section! {
         /// The name of a cookie that may hold the connection token, here and in requests to `[publish]`. It counts only
         /// for pages of client.allowed_origins and of the server's own origin. Empty: none.
         token_cookie: String = String::new(),
+        /// Sub-protocols that bare WebSockets may have: the first that a client offers is confirmed. `"*"` takes any but
+        /// those of the Centrifuge protocol. Not listed: the connection has none, and browsers end one that asked.
+        subprotocols: Vec<String> = Vec::new(),
+        /// Texts of bare WebSockets that are answered at once and published nowhere, each with its answer.
+        heartbeats: Vec<String> = vec![defaults::HEARTBEAT.into()],
     }
 }
 
@@ -135,16 +140,76 @@ impl Deflate {
     }
 }
 
+/// Takes every sub-protocol.
+const ANY_SUBPROTOCOL: &str = "*";
+
+/// Returns true for bytes of a token (RFC 9110 section 5.6.2), which names of cookies and sub-protocols are.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 impl Subscribe {
     pub(super) fn settings(&self, checks: &mut Checks) -> SubscribeSettings {
-        let is_cookie_name = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if !self.token_cookie.bytes().all(is_cookie_name) {
+        if !self.token_cookie.bytes().all(is_token_byte) {
             checks.error("subscribe.token_cookie", "must be a cookie's name, such as \"fanwire_token\"");
         }
         SubscribeSettings {
             path: checks.endpoint("subscribe.path", self.enabled, &self.path),
+            subprotocols: self.checked_subprotocols(checks),
+            heartbeats: self.checked_heartbeats(checks),
             token_cookie: Some(self.token_cookie.clone()).filter(|name| !name.is_empty()),
         }
+    }
+}
+
+/// Words of a list, and bytes of a word: enough for every library there is.
+const WORDS_MAX: usize = 16;
+const WORD_BYTES_MAX: usize = 64;
+
+impl Subscribe {
+    fn checked_subprotocols(&self, checks: &mut Checks) -> Subprotocols {
+        const KEY: &str = "subscribe.subprotocols";
+        if self.subprotocols.len() > WORDS_MAX {
+            checks.error(KEY, format!("has more than {WORDS_MAX}"));
+        }
+        for name in self.subprotocols.iter().filter(|name| *name != ANY_SUBPROTOCOL) {
+            if name.is_empty() || name.len() > WORD_BYTES_MAX || !name.bytes().all(is_token_byte) {
+                checks.error(KEY, format!("\"{name}\" cannot be a sub-protocol: 1 to {WORD_BYTES_MAX} letters, digits or one of .-_"));
+            }
+            if name.starts_with("centrifuge-") {
+                checks.error(
+                    KEY,
+                    format!("\"{name}\" is the Centrifuge protocol, which websocket.path speaks"),
+                );
+            }
+        }
+        match self.subprotocols.iter().any(|name| name == ANY_SUBPROTOCOL) {
+            true => Subprotocols::All,
+            false => Subprotocols::These(self.subprotocols.clone()),
+        }
+    }
+
+    fn checked_heartbeats(&self, checks: &mut Checks) -> Vec<Heartbeat> {
+        const KEY: &str = "subscribe.heartbeats";
+        if self.heartbeats.len() > WORDS_MAX {
+            checks.error(KEY, format!("has more than {WORDS_MAX}"));
+        }
+        let mut heartbeats: Vec<Heartbeat> = Vec::new();
+        for text in &self.heartbeats {
+            match text.split_once('=') {
+                Some((word, answer)) if !word.is_empty() && word.len().max(answer.len()) <= WORD_BYTES_MAX => {
+                    if heartbeats.iter().any(|heartbeat| heartbeat.word == word) {
+                        checks.error(KEY, format!("\"{word}\" is there twice"));
+                    }
+                    heartbeats.push(Heartbeat { word: word.to_owned(), answer: answer.to_owned() });
+                }
+                _ => checks.error(
+                    KEY,
+                    format!("\"{text}\" must be a text and its answer, such as \"ping=pong\", each at most {WORD_BYTES_MAX} bytes"),
+                ),
+            }
+        }
+        heartbeats
     }
 }
 

@@ -248,6 +248,7 @@ impl Session {
             Ask::Subscribe(subscribe) => self.subscribe(context, id, subscribe),
             Ask::Unsubscribe { topic } => self.unsubscribe(context, id, &topic),
             Ask::Publish(publish) => self.publish(context, id, publish),
+            Ask::Refused(mistake) => context.refuse(id, mistake),
             Ask::Presence { topic } => self.presence(context, id, &topic),
             Ask::PresenceStats { topic } => self.presence_stats(context, id, &topic),
             Ask::History(history) => self.history(context, id, history),

@@ -100,6 +100,7 @@ pub const fn unsubscribed(reason: Unsubscribed) -> (u32, &'static str) {
 pub fn mistake(mistake: &Mistake) -> Cow<'_, str> {
     match mistake {
         Mistake::NoTopic => "channel is empty; send the name of a topic".into(),
+        Mistake::NoPublishTopic => "name the topic to publish to: ?publish=TOPIC".into(),
         Mistake::TopicName(why) => format!("channel: {why}").into(),
         Mistake::TokenTopicName(why) => format!("channels or subs of the token: {why}").into(),
         Mistake::TokenUserName(why) => format!("sub of the token, for its own topic: {why}").into(),

@@ -19,6 +19,8 @@ pub(super) enum Body {
     Protobuf,
     /// A publication without a protocol around it, in JSON.
     Event,
+    /// The data of a publication.
+    Data,
     /// There are none.
     Nothing,
 }
@@ -34,7 +36,7 @@ impl Body {
     pub(super) fn opcode(self) -> Opcode {
         match self {
             Self::Protobuf => Encoding::Protobuf.opcode(),
-            Self::Json | Self::Push | Self::Event | Self::Nothing => Encoding::Json.opcode(),
+            Self::Json | Self::Push | Self::Event | Self::Data | Self::Nothing => Encoding::Json.opcode(),
         }
     }
 
@@ -42,7 +44,7 @@ impl Body {
     pub(super) fn has(self, push: &Push) -> bool {
         match self {
             Self::Json | Self::Push | Self::Protobuf => true,
-            Self::Event => matches!(push, Push::Publication { .. }),
+            Self::Event | Self::Data => matches!(push, Push::Publication { .. }),
             Self::Nothing => false,
         }
     }
@@ -62,7 +64,7 @@ impl Body {
                 event::publication(topic, publication, to);
             }
             (Self::Json | Self::Push | Self::Protobuf, _) => self.message(push.into(), to),
-            (Self::Event | Self::Nothing, _) => {}
+            (Self::Event | Self::Data | Self::Nothing, _) => {}
         }
     }
 
@@ -71,7 +73,7 @@ impl Body {
         match self {
             Self::Json => centrifuge::encode(Encoding::Json, &reply.into(), to),
             Self::Protobuf => centrifuge::encode(Encoding::Protobuf, &reply.into(), to),
-            Self::Push | Self::Event | Self::Nothing => {}
+            Self::Push | Self::Event | Self::Data | Self::Nothing => {}
         }
     }
 
@@ -100,7 +102,7 @@ impl Body {
             }
             Self::Push => json::write(&push, to),
             Self::Protobuf => centrifuge::encode(Encoding::Protobuf, &push.into(), to),
-            Self::Event | Self::Nothing => {}
+            Self::Event | Self::Data | Self::Nothing => {}
         }
     }
 

@@ -17,7 +17,7 @@ impl Shard {
     /// Takes a socket for its life.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
         let Adopted { socket, tls, early, opening } = adopted;
-        let Opening { head, mode, first, deflate, permit } = opening;
+        let Opening { head, mode, first, state, deflate, permit } = opening;
         let wire = mode.wire;
         if !wire.reads()
             && let Err(error) =
@@ -34,6 +34,7 @@ impl Shard {
         let slot = entry.key() as u32;
         let connection = entry.insert(Connection::new(socket, self.generation, Role::Client(session)));
         connection.deflate = deflate;
+        connection.wire_state = state.map(Box::new);
         if let Err(error) = self.readiness.add(connection.socket.source(), slot) {
             tracing::warn!(%error, "a socket could not be watched");
             self.connections.remove(slot as usize);

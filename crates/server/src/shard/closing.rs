@@ -113,6 +113,7 @@ impl Shard {
         connection.take_held();
         connection.take_opening();
         connection.forget_requests();
+        connection.wire_state = None;
         let key = connection.key(slot);
         let until_millis = self.now.millis + last.patience().as_millis() as u64;
         connection.role = Role::Closing { until_millis, framing: connection.framing(), peer };

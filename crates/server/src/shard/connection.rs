@@ -9,6 +9,7 @@ use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::outbox::{Chain, Outbox};
 use fanwire_hub::queue::{Full, Queue};
 use fanwire_hub::session::Session;
+use fanwire_protocol::TopicName;
 use fanwire_protocol::request::{Malformed, Request};
 use fanwire_protocol::websocket::{Deflate, Reader};
 use fanwire_protocol::wire::{ClientMessage, Framing};
@@ -19,6 +20,7 @@ use super::opening::Undecided;
 use super::pending::Pending;
 use super::socket::Socket;
 use super::to_read::ToRead;
+use crate::transport::WireState;
 
 /// The fields lie in memory in this order. A delivery looks at those before the role: the fewer cache lines
 /// these take the better, since the kernel displaces most of the cache between two deliveries.
@@ -49,10 +51,12 @@ pub(super) struct Connection {
     /// Its messages may be compressed, both ways.
     pub(super) deflate: Option<Deflate>,
     pub(super) role: Role,
+    /// Few wires have any.
+    pub(super) wire_state: Option<Box<WireState>>,
 }
 
-// Every idle connection costs as much, 176 bytes at most: eight are left for a wire that keeps state.
-const _: () = assert!(size_of::<Connection>() == 168);
+// Every idle connection costs as much.
+const _: () = assert!(size_of::<Connection>() <= 176);
 
 #[derive(Debug)]
 pub(super) enum Role {
@@ -115,6 +119,7 @@ impl Connection {
             is_live: false,
             deflate: None,
             role,
+            wire_state: None,
         }
     }
 
@@ -217,7 +222,8 @@ impl Connection {
     /// Takes the first request that waits.
     pub(super) fn next_deferred_request(&mut self) -> Option<Result<Request, Malformed>> {
         let (wire, is_over) = self.session().map(|session| (session.wire(), session.is_over()))?;
-        self.pending.as_mut()?.next_request(wire, is_over)
+        let publish = self.publish_topic();
+        self.pending.as_mut()?.next_request(wire, publish, is_over)
     }
 
     /// Does nothing more of what the client asked. What was not looked at stays: its answer to a close may be in it.
@@ -231,6 +237,13 @@ impl Connection {
     /// Gives back the memory of what waited, once nothing does.
     fn free_pending(&mut self) {
         self.pending.take_if(|pending| pending.is_empty());
+    }
+
+    /// Returns the topic that messages of the client are published to.
+    pub(super) fn publish_topic(&self) -> Option<TopicName> {
+        match self.wire_state.as_deref()? {
+            WireState::Bare { publish } => publish.clone(),
+        }
     }
 
     pub(super) fn session(&self) -> Option<&Session> {
@@ -252,7 +265,10 @@ impl Connection {
     pub(super) fn has_enough(&self, bounds: Bounds) -> bool {
         let is_busy = match &self.role {
             Role::Client(session) => {
-                session.is_busy() || bounds.waiting_is_full && session.lets_requests_wait()
+                session.is_busy()
+                    || bounds.waiting_is_full && session.lets_requests_wait()
+                    // The answers to messages are not for the opening.
+                    || self.is_undecided() && self.framing() != Framing::Ignored && !self.has_deferred_requests()
             }
             // What it still sends is dropped, to see its end.
             Role::Closing { .. } => return false,

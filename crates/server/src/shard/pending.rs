@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 use fanwire_hub::queue::Queue;
+use fanwire_protocol::TopicName;
 use fanwire_protocol::request::{Malformed, Request};
 use fanwire_protocol::wire::{ClientMessage, Wire};
 
@@ -43,7 +44,12 @@ impl Pending {
 
     /// Takes the first request that waits. What stands behind a refused connect, or a mistake, is not for a session that
     /// is over.
-    pub(super) fn next_request(&mut self, wire: Wire, is_over: bool) -> Option<Result<Request, Malformed>> {
+    pub(super) fn next_request(
+        &mut self,
+        wire: Wire,
+        publish: Option<TopicName>,
+        is_over: bool,
+    ) -> Option<Result<Request, Malformed>> {
         if !self.first.is_empty() {
             let request = if is_over { None } else { self.first.pop_front() };
             if let (Some(opening), Some(request)) = (&mut self.opening, &request) {
@@ -55,7 +61,7 @@ impl Pending {
         if self.taken > 0 && is_over {
             return None;
         }
-        let mut requests = wire.requests(message, self.taken);
+        let mut requests = wire.requests(message, self.taken).publishing_to(publish);
         let request = requests.next();
         self.taken = requests.taken();
         if self.taken == message.bytes().len() {

@@ -202,6 +202,10 @@ impl Shard {
     fn take_messages_of(&mut self, key: ConnectionKey, bytes: &mut [u8]) -> Taken {
         let Some(connection) = self.connections.get(key.slot as usize) else { return Taken::default() };
         match connection.framing() {
+            // They are for a session whose opening is decided.
+            Framing::WebSocket if connection.is_undecided() => {
+                Taken { unread: bytes.len(), ..Taken::default() }
+            }
             Framing::WebSocket => self.take_frames(key, bytes),
             Framing::Ignored => Taken::default(),
         }
@@ -283,14 +287,17 @@ impl Shard {
 
     /// Takes the requests in a message, until the client has enough to be answered or has had its time.
     fn take_message(&mut self, slot: u32, message: ClientMessage<'_>) {
-        let Some(session) = self.connections.get(slot as usize).and_then(|c| c.session()) else { return };
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let publish = connection.publish_topic();
+        let Role::Client(session) = &mut connection.role else { return };
         let wire = session.wire();
-        if let Some(answer) = wire.answer(message) {
+        if let Some(answer) = wire.answer(message, &self.node.settings.subscribe.heartbeats) {
+            session.transport_pong();
             let answer = self.deflated(slot, answer);
             return self.send(slot, answer);
         }
         let bytes = message.bytes().len();
-        let mut requests = wire.requests(message, 0);
+        let mut requests = wire.requests(message, 0).publishing_to(publish);
         loop {
             let taken = requests.taken();
             let has_enough = self.has_enough(slot);

@@ -10,7 +10,7 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use super::*;
 use crate::settings::{
     AdmissionSettings, ApiSettings, MemoryEngineSettings, Origins, ProbeSettings, PublishSettings,
-    ShutdownSettings, StreamSettings, SubscribeSettings, TokenSettings, UniWebSocketSettings,
+    ShutdownSettings, StreamSettings, Subprotocols, SubscribeSettings, TokenSettings, UniWebSocketSettings,
     WebSocketSettings,
 };
 
@@ -50,7 +50,12 @@ fn settings() -> Settings {
             echo_path: None,
             deflate: None,
         },
-        subscribe: SubscribeSettings { path: Some("/sse".into()), token_cookie: None },
+        subscribe: SubscribeSettings {
+            path: Some("/sse".into()),
+            token_cookie: None,
+            subprotocols: Subprotocols::All,
+            heartbeats: Vec::new(),
+        },
         publish: PublishSettings { path: None, body_bytes_max: 1 },
         probe: ProbeSettings { path: Some("/probe".into()) },
         uni_websocket: UniWebSocketSettings::default(),

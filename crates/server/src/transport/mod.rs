@@ -15,6 +15,7 @@ use std::net::TcpStream;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::{Close, Refused};
 use fanwire_protocol::request::Request;
 use fanwire_protocol::websocket::Deflate;
@@ -73,9 +74,18 @@ pub(crate) struct Opening {
     /// The requests that the HTTP request comes to, as a client of another wire would send them. Their ids count from 1.
     pub first: VecDeque<Request>,
     pub head: Head,
+    /// For a wire that needs one.
+    pub state: Option<WireState>,
     /// The agreement on compression.
     pub deflate: Option<Deflate>,
     pub permit: AdmissionPermit,
+}
+
+/// The state that a connection keeps for its wire.
+#[derive(Debug)]
+pub(crate) enum WireState {
+    /// Messages of the client are published to this topic, if there is one.
+    Bare { publish: Option<TopicName> },
 }
 
 /// The response to the request that opens a connection. The shard sends it.

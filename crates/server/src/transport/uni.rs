@@ -60,7 +60,7 @@ fn open(
 ) -> Result<Opening, Box<HttpResponse>> {
     let permit = gate.admit()?;
     let mode = TransportMode { wire, pings: Pings::Unanswered };
-    Ok(Opening { mode, first, head: Head::Now(head.into()), deflate: None, permit })
+    Ok(Opening { mode, first, head: Head::Now(head.into()), state: None, deflate: None, permit })
 }
 
 fn connect(wire: Wire, message: &[u8]) -> Result<VecDeque<request::Request>, Box<HttpResponse>> {

@@ -76,31 +76,49 @@ pub(crate) fn open(
     upgrade(gate, request, mode, subprotocol)
 }
 
-/// Checks the request and agrees on compression.
+/// Opens a WebSocket on which the client speaks first.
 pub(super) fn upgrade(
     gate: &Gate,
     mut request: Request<Incoming>,
     mode: TransportMode,
-    subprotocol: Option<&'static str>,
+    subprotocol: Option<&str>,
 ) -> Result<Opening, Box<HttpResponse>> {
     only_get(&request)?;
-    let agreed = gate.node.settings.websocket.deflate.and_then(|_| compression(&request));
-    let head = accept(&mut request, subprotocol, agreed.as_ref()).map_err(|error| {
+    let Handshake { head, deflate } = handshake(gate, &mut request, subprotocol)?;
+    let permit = gate.admit()?;
+    Ok(Opening { mode, first: VecDeque::new(), head: Head::Now(head), state: None, deflate, permit })
+}
+
+/// A handshake that is good.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    /// The head of the response that completes it.
+    pub(super) head: Bytes,
+    /// The agreement on compression.
+    pub(super) deflate: Option<Deflate>,
+}
+
+/// Checks a handshake, and agrees on compression. `subprotocol` is confirmed.
+pub(super) fn handshake(
+    gate: &Gate,
+    request: &mut Request<Incoming>,
+    subprotocol: Option<&str>,
+) -> Result<Handshake, Box<HttpResponse>> {
+    let agreed = gate.node.settings.websocket.deflate.and_then(|_| compression(request));
+    let head = accept(request, subprotocol, agreed.as_ref()).map_err(|error| {
         let mut response = text(error.status(), error.to_string());
         for (name, value) in error.headers() {
             response.headers_mut().insert(name, value);
         }
         Box::new(response)
     })?;
-    let permit = gate.admit()?;
-    let deflate = agreed.map(|agreement| agreement.deflate);
-    Ok(Opening { mode, first: VecDeque::new(), head: Head::Now(head), deflate, permit })
+    Ok(Handshake { head, deflate: agreed.map(|agreement| agreement.deflate) })
 }
 
 /// Checks a handshake and makes the head of its response, which repeats what was agreed on.
 fn accept<B>(
     request: &mut Request<B>,
-    subprotocol: Option<&'static str>,
+    subprotocol: Option<&str>,
     compression: Option<&Agreement>,
 ) -> Result<Bytes, UpgradeError> {
     check(request)?;
@@ -173,9 +191,17 @@ fn mode<B>(request: &Request<B>) -> (TransportMode, Option<&'static str>) {
 }
 
 /// Returns true if a comma-separated header holds a word, in any case.
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(token))
+pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    words(headers, name).any(|word| word.eq_ignore_ascii_case(token))
+}
+
+/// Returns the words of a comma-separated header.
+pub(super) fn words<'r>(
+    headers: &'r HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'r str> + use<'r> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
 #[cfg(test)]

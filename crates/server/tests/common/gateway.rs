@@ -8,8 +8,8 @@ use fanwire_hub::{
     ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces, RecoveryMode, SlowPolicy,
 };
 use fanwire_server::settings::{
-    AdmissionSettings, ApiSettings, EngineSettings, MemoryEngineSettings, Origins, ProbeSettings,
-    PublishSettings, ShutdownSettings, StreamSettings, SubscribeSettings, TokenSettings,
+    AdmissionSettings, ApiSettings, EngineSettings, Heartbeat, MemoryEngineSettings, Origins, ProbeSettings,
+    PublishSettings, ShutdownSettings, StreamSettings, Subprotocols, SubscribeSettings, TokenSettings,
     UniWebSocketSettings, WebSocketSettings,
 };
 use fanwire_server::{Running, Settings, start};
@@ -118,7 +118,12 @@ pub(crate) fn settings(shards: usize) -> Settings {
             echo_path: Some("/echo".into()),
             deflate: None,
         },
-        subscribe: SubscribeSettings { path: Some("/subscribe".into()), token_cookie: None },
+        subscribe: SubscribeSettings {
+            path: Some("/subscribe".into()),
+            token_cookie: None,
+            subprotocols: Subprotocols::These(vec!["chat".into()]),
+            heartbeats: vec![Heartbeat { word: "ping".into(), answer: "pong".into() }],
+        },
         publish: PublishSettings { path: Some("/publish".into()), body_bytes_max: 64 * 1024 },
         probe: ProbeSettings { path: Some("/probe".into()) },
         uni_websocket: UniWebSocketSettings { path: Some("/connection/uni_websocket".into()) },

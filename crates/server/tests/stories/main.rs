@@ -22,6 +22,7 @@ mod cors;
 mod http;
 mod validity;
 mod sse;
+mod bare;
 mod publish;
 mod uni;
 mod users;

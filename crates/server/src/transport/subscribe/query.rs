@@ -21,6 +21,8 @@ pub(super) struct Query<'q> {
     pub(super) topics: Vec<Cow<'q, str>>,
     token: Cow<'q, str>,
     subscription_tokens: Vec<Cow<'q, str>>,
+    /// The topic that messages of the client are published to.
+    pub(super) publish: Option<Cow<'q, str>>,
 }
 
 /// Reads the query in one pass, and the token from wherever it is.
@@ -39,13 +41,14 @@ fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {
     let mut known = HashSet::new();
     for (name, value) in form_urlencoded::parse(text.as_bytes()) {
         match &*name {
-            "topic" if query.topics.len() <= subscriptions_max && known.insert(value.clone()) => {
+            "topic" | "channel" if query.topics.len() <= subscriptions_max && known.insert(value.clone()) => {
                 query.topics.push(value);
             }
             "subscription_token" if query.subscription_tokens.len() <= subscriptions_max => {
                 query.subscription_tokens.push(value);
             }
             "token" => query.token = value,
+            "publish" => query.publish = Some(value),
             _ => {}
         }
     }
