@@ -18,7 +18,7 @@ pub(super) async fn read(
         Ok(body) => return Ok(body),
         Err(error) => error,
     };
-    let mut response = match error {
+    let response = match error {
         BodyError::TooLong(bytes_max) => text(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("The body is longer than {bytes_max} bytes, the limit that {setting} sets."),
@@ -29,10 +29,15 @@ pub(super) async fn read(
         ),
         BodyError::Broken => text(StatusCode::BAD_REQUEST, "Bad Request: the body ended too early."),
     };
+    Err(Box::new(refused(request, response)))
+}
+
+/// Refuses a request whose body was not read to its end.
+pub(super) fn refused(request: Request<Incoming>, mut response: HttpResponse) -> HttpResponse {
     if !request.body().is_end_stream() {
         // A client that still sends has to be able to read the refusal.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         body::discard(request.into_body());
     }
-    Err(Box::new(response))
+    response
 }

@@ -12,60 +12,73 @@ use fanwire_protocol::plain::bare;
 use fanwire_protocol::reason::{Mistake, Refused, RequestError};
 use fanwire_protocol::request;
 use fanwire_protocol::{ClientId, Tags, json};
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use hyper::http::request::Parts;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use uuid::Uuid;
 
-use super::Gate;
 use super::subscribe::refusal::StreamRefusal;
 use super::token::token;
-use crate::body::{self, BodyError};
+use super::{Gate, limited_body};
 use crate::node::Node;
 use crate::response::{HttpResponse, respond, text};
 
 /// Publishes the body of a request.
 pub(crate) async fn publish(gate: &Gate, request: Request<Incoming>) -> HttpResponse {
-    let (head, mut body) = request.into_parts();
     let counters = &gate.node.counters[gate.shard];
     counters.requests_received.add(1);
-    match answer(gate, &head, &mut body).await {
-        Ok(()) => respond(StatusCode::OK, "application/json", Bytes::from_static(b"{}")),
-        Err(refusal) => {
-            if let PublishRefusal::Client(refusal) = &refusal {
-                counters.errors.count(refusal.number());
-            }
-            let mut response = refusal.into_response();
-            if !body.is_end_stream() {
-                // A client that still sends has to be able to read the refusal.
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                body::discard(body);
-            }
-            response
+    let refuse = |refusal: PublishRefusal| {
+        if let PublishRefusal::Client(_, refusal) = &refusal {
+            counters.errors.count(refusal.number());
         }
+        refusal.into_response()
+    };
+    let (topic, publisher) = match check(gate, &request).await {
+        Ok(checked) => checked,
+        Err(refusal) => return limited_body::refused(request, refuse(refusal)),
+    };
+    let format = BodyFormat::of(request.headers());
+    let bytes_max = gate.node.settings.publish.body_bytes_max;
+    let body = match limited_body::read(request, "publish.body_bytes_max", bytes_max).await {
+        Ok(body) => body,
+        Err(response) => return *response,
+    };
+    match publish_body(&gate.node, topic, publisher, format, body).await {
+        Ok(()) => respond(StatusCode::OK, "application/json", Bytes::from_static(b"{}")),
+        Err(refusal) => refuse(refusal),
     }
 }
 
-async fn answer(gate: &Gate, head: &Parts, body: &mut Incoming) -> Result<(), PublishRefusal> {
+/// Checks everything but the body. Returns the topic's name and the client.
+async fn check(gate: &Gate, request: &Request<Incoming>) -> Result<(String, Publisher), PublishRefusal> {
     let node = &gate.node;
     let settings = &node.settings;
-    if head.method != Method::POST {
+    if request.method() != Method::POST {
         return Err(PublishRefusal::OnlyPost);
     }
-    let query = Query::parse(head.uri.query().unwrap_or(""));
+    let query = Query::parse(request.uri().query().unwrap_or(""));
     let topic = query.topic()?.to_owned();
-    let origin = gate.origins.judge(&head.headers);
-    let token = token(&head.headers, query.token, &origin, settings.subscribe.token_cookie.as_deref());
-    let (client, namespaces) = (&settings.client, &settings.namespaces);
-    let publisher = Publisher::new(client, namespaces, &node.tokens, node.now(), &token)?;
-    if !node.may_request(gate.shard, publisher.user()).await {
-        return Err(PublishRefusal::TooMany);
+    let origin = gate.origins.judge(request.headers());
+    let token_cookie = settings.subscribe.token_cookie.as_deref();
+    let token = token(request.headers(), query.token, &origin, token_cookie);
+    let publisher = Publisher::new(&settings.client, &settings.namespaces, &node.tokens, node.now(), &token)?;
+    match node.may_request(gate.shard, publisher.user()).await {
+        true => Ok((topic, publisher)),
+        false => Err(PublishRefusal::too_many()),
     }
-    let body = body::read(body, settings.publish.body_bytes_max).await?;
-    let (data, tags) = data(&head.headers, body)?;
+}
+
+async fn publish_body(
+    node: &Node,
+    topic: String,
+    publisher: Publisher,
+    format: BodyFormat,
+    body: Bytes,
+) -> Result<(), PublishRefusal> {
+    let namespaces = &node.settings.namespaces;
+    let (data, tags) = format.data(body)?;
     let request = request::Publish { topic, data, tags, is_unserved: false };
-    let topic = publisher.check(client, namespaces, &request)?;
+    let topic = publisher.check(&node.settings.client, namespaces, &request)?;
     let history = namespaces.of(&topic).ok().and_then(Node::history_options);
     let info = publisher.into_info(ClientId(Uuid::new_v4()));
     let request::Publish { data, tags, .. } = request;
@@ -75,26 +88,44 @@ async fn answer(gate: &Gate, head: &Parts, body: &mut Incoming) -> Result<(), Pu
     published.await.map(drop).map_err(|error| PublishRefusal::of(&error.into()))
 }
 
-/// Returns the data that a body is published as. JSON and bytes are named by their types; any other body is a text, as a
-/// bare WebSocket sends it.
-fn data(headers: &HeaderMap, body: Bytes) -> Result<(Bytes, Option<Arc<Tags>>), PublishRefusal> {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let (media_type, _) = content_type.split_once(';').unwrap_or((content_type, ""));
-    match media_type.trim().to_ascii_lowercase().as_str() {
-        "application/octet-stream" => Ok((body, None)),
-        "application/json" => match json::check(&body) {
-            Ok(()) => Ok((body, None)),
-            Err(error) => {
-                Err(PublishRefusal::mistake(Mistake::Malformed(format!("the body is {error}").into())))
-            }
-        },
-        _ => match std::str::from_utf8(&body) {
-            Ok(text) => Ok(bare::data(text)),
-            Err(_) => {
-                let why = "the body is no text in UTF-8; send it as application/octet-stream";
-                Err(PublishRefusal::mistake(Mistake::Malformed(why.into())))
-            }
-        },
+/// The meaning of a body, by its content type.
+#[derive(Clone, Copy, Debug)]
+enum BodyFormat {
+    Json,
+    Bytes,
+    /// As a bare WebSocket sends it.
+    Text,
+}
+
+impl BodyFormat {
+    fn of(headers: &HeaderMap) -> Self {
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let media_type = content_type.split(';').next().unwrap_or("").trim();
+        if media_type.eq_ignore_ascii_case("application/json") {
+            Self::Json
+        } else if media_type.eq_ignore_ascii_case("application/octet-stream") {
+            Self::Bytes
+        } else {
+            Self::Text
+        }
+    }
+
+    /// Returns the data that a body is published as, with its tags.
+    fn data(self, body: Bytes) -> Result<(Bytes, Option<Arc<Tags>>), PublishRefusal> {
+        let malformed = |why: Cow<'static, str>| PublishRefusal::mistake(Mistake::Malformed(why));
+        match self {
+            Self::Bytes => Ok((body, None)),
+            Self::Json => match json::check(&body) {
+                Ok(()) => Ok((body, None)),
+                Err(error) => Err(malformed(format!("the body is {error}").into())),
+            },
+            Self::Text => match std::str::from_utf8(&body) {
+                Ok(text) => Ok(bare::data(text)),
+                Err(_) => {
+                    Err(malformed("the body is no text in UTF-8; send it as application/octet-stream".into()))
+                }
+            },
+        }
     }
 }
 
@@ -134,19 +165,27 @@ impl<'q> Query<'q> {
 #[derive(Debug)]
 enum PublishRefusal {
     OnlyPost,
-    Body(BodyError),
-    /// Of one user, for the time being.
-    TooMany,
-    Client(StreamRefusal),
+    Client(StatusCode, StreamRefusal),
 }
 
 impl PublishRefusal {
+    fn new(refusal: StreamRefusal) -> Self {
+        Self::Client(refusal.status(), refusal)
+    }
+
     fn of(refused: &Refused) -> Self {
-        Self::Client(StreamRefusal::new(refused.error, bare::sentence(refused)))
+        Self::new(StreamRefusal::new(refused.error, bare::sentence(refused)))
     }
 
     fn mistake(mistake: Mistake) -> Self {
         Self::of(&mistake.into())
+    }
+
+    /// The user has made too many requests for the time being.
+    fn too_many() -> Self {
+        let why = "too many requests of the user: client.user_commands_per_second_max";
+        let refusal = StreamRefusal::new(RequestError::TooManyRequests, why);
+        Self::Client(StatusCode::TOO_MANY_REQUESTS, refusal)
     }
 
     fn into_response(self) -> HttpResponse {
@@ -156,40 +195,14 @@ impl PublishRefusal {
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
                 response
             }
-            Self::Body(BodyError::TooLong(bytes_max)) => text(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!(
-                    "The body is longer than {bytes_max} bytes, the limit that publish.body_bytes_max sets."
-                ),
-            ),
-            Self::Body(BodyError::TooSlow(timeout)) => text(
-                StatusCode::REQUEST_TIMEOUT,
-                format!("The body did not arrive within {} seconds.", timeout.as_secs()),
-            ),
-            Self::Body(BodyError::Broken) => text(StatusCode::BAD_REQUEST, "The body ended too early."),
-            Self::TooMany => {
-                let why = "too many requests of the user: client.user_commands_per_second_max";
-                let refusal = StreamRefusal::new(RequestError::TooManyRequests, why);
-                later(StatusCode::TOO_MANY_REQUESTS, &refusal)
+            Self::Client(status, refusal) => {
+                let mut response = respond(status, "application/json", refusal.body().into());
+                if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+                    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                }
+                response
             }
-            Self::Client(refusal) => match refusal.status() {
-                status @ StatusCode::SERVICE_UNAVAILABLE => later(status, &refusal),
-                status => respond(status, "application/json", refusal.body().into()),
-            },
         }
-    }
-}
-
-/// Tells the client when to come again.
-fn later(status: StatusCode, refusal: &StreamRefusal) -> HttpResponse {
-    let mut response = respond(status, "application/json", refusal.body().into());
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    response
-}
-
-impl From<BodyError> for PublishRefusal {
-    fn from(error: BodyError) -> Self {
-        Self::Body(error)
     }
 }
 
@@ -198,11 +211,11 @@ impl From<Denial> for PublishRefusal {
         match denial {
             Denial::Reply(refused) => match refused.error {
                 RequestError::TokenExpired | RequestError::Expired => {
-                    Self::Client(StreamRefusal::of_reply(&refused))
+                    Self::new(StreamRefusal::of_reply(&refused))
                 }
                 _ => Self::of(&refused),
             },
-            Denial::Close(close) => Self::Client(StreamRefusal::of_close(&close)),
+            Denial::Close(close) => Self::new(StreamRefusal::of_close(&close)),
         }
     }
 }
