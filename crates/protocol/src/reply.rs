@@ -58,6 +58,17 @@ pub struct Connected {
     pub time_millis: Option<i64>,
     /// Subscriptions that the server made.
     pub topics: Vec<(TopicName, Subscribed)>,
+    /// On wires whose clients need it.
+    pub session: Option<Box<SessionNames>>,
+}
+
+/// The names by which other requests mean this connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionNames {
+    /// A secret of the client.
+    pub session: String,
+    /// The node that has the session, where the client sends its commands by other requests.
+    pub node: Option<String>,
 }
 
 /// A subscription as its client is told of it.

@@ -146,6 +146,7 @@ fn the_answer_to_connect_is_the_only_one_that_a_listening_client_gets() {
         pong: false,
         time_millis: None,
         topics: Vec::new(),
+        session: None,
     };
     let reply = |wire: Wire, result| wire.reply(&Reply { id: 1, result });
     let connected = || Ok(Outcome::Connected(Box::new(connected.clone())));

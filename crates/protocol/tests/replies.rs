@@ -175,6 +175,8 @@ fn connect_result() {
         subs,
         ping: 25,
         pong: true,
+        session: String::new(),
+        node: String::new(),
         time: 1,
     };
     check(
@@ -193,6 +195,13 @@ fn connect_result() {
         &ReplyMessage { id: 1, connect: Some(ConnectResult::default()), ..ReplyMessage::default() },
         r#"{"id":1,"connect":{"client":"","version":""}}"#,
         b"\x08\x01\x2a\x00",
+    );
+    let emulated =
+        ConnectResult { session: "s".to_owned(), node: "n".to_owned(), ..ConnectResult::default() };
+    check(
+        &ReplyMessage { id: 1, connect: Some(emulated), ..ReplyMessage::default() },
+        r#"{"id":1,"connect":{"client":"","version":"","session":"s","node":"n"}}"#,
+        b"\x08\x01\x2a\x06\x4a\x01s\x52\x01n",
     );
 }
 

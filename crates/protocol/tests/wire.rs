@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_protocol::reason::{Close, CloseReason, Mistake, RequestError, Unserved, Unsubscribed};
-use fanwire_protocol::reply::{Connected, Outcome, Push, Reply, Subscribed};
+use fanwire_protocol::reply::{Connected, Outcome, Push, Reply, SessionNames, Subscribed};
 use fanwire_protocol::request::{
     Ask, Connect, History, Publish, Request, StreamPosition, SubRefresh, Subscribe,
 };
@@ -195,6 +195,7 @@ fn connect_results() {
         pong: false,
         time_millis: None,
         topics: Vec::new(),
+        session: None,
     };
     let json = |connected| json(Outcome::Connected(Box::new(connected)));
     let start = r#"{"id":2,"connect":{"client":"00000000-0000-0000-0000-000000000007","version":"1.0""#;
@@ -214,6 +215,17 @@ fn connect_results() {
         format!(
             r#"{start},"expires":true,"ttl":60,"subs":{{"news":{{"epoch":"abcdefgh","offset":7,"positioned":true}}}},"time":5}}}}"#
         )
+    );
+    let names = |node: Option<&str>| {
+        Some(Box::new(SessionNames { session: "s".to_owned(), node: node.map(str::to_owned) }))
+    };
+    assert_eq!(
+        json(Connected { session: names(Some("n")), time_millis: Some(5), ..connected() }),
+        format!(r#"{start},"session":"s","node":"n","time":5}}}}"#)
+    );
+    assert_eq!(
+        json(Connected { session: names(None), ..connected() }),
+        format!(r#"{start},"session":"s"}}}}"#)
     );
 }
 

@@ -85,6 +85,7 @@ impl Session {
             pong: pinged.is_some() && self.mode.pings == Pings::Messages && settings.pong_timeout.is_some(),
             time_millis: settings.include_server_time.then_some(context.now.unix_millis),
             topics: Vec::new(),
+            session: None,
         });
         self.phase = Phase::Connecting;
         self.work().connecting =

@@ -7,6 +7,7 @@ pub mod encoding;
 pub mod command;
 pub mod reply_message;
 pub mod decode;
+pub mod emulation;
 pub mod encode;
 pub mod from_command;
 pub mod to_reply_message;
@@ -14,6 +15,7 @@ pub mod codes;
 
 pub use command::*;
 pub use decode::{Commands, commands, commands_from, connect_request};
+pub use emulation::EmulationRequest;
 pub use encode::encode;
 pub use encoding::Encoding;
 pub use reply_message::*;

@@ -217,6 +217,13 @@ pub struct ConnectResult {
     #[prost(bool, tag = "8")]
     #[serde(skip_serializing_if = "is_default")]
     pub pong: bool,
+    /// Names the connection in other requests; a secret.
+    #[prost(string, tag = "9")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub session: String,
+    #[prost(string, tag = "10")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub node: String,
     /// The server's clock, in milliseconds since 1970.
     #[prost(int64, tag = "11")]
     #[serde(skip_serializing_if = "is_default")]

@@ -111,6 +111,8 @@ impl From<&Connected> for ConnectResult {
             // 0 would say that there are none.
             ping: connected.ping_interval.map_or(0, |interval| interval.as_secs().max(1) as u32),
             pong: connected.pong,
+            session: connected.session.as_ref().map(|names| names.session.clone()).unwrap_or_default(),
+            node: connected.session.as_ref().and_then(|names| names.node.clone()).unwrap_or_default(),
             time: connected.time_millis.unwrap_or(0),
         }
     }
