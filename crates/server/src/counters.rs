@@ -8,6 +8,7 @@ use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::wire::Wire;
 
 use crate::accept::tls::TlsHandshake;
+use crate::message::{AnswerTo, SessionAnswer};
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -57,6 +58,37 @@ impl ByCode {
     }
 }
 
+/// Session calls by the way they came and by their result.
+#[derive(Debug, Default)]
+pub(crate) struct SessionCalls {
+    /// Of requests to this node.
+    pub from_shards: ByAnswer,
+    /// Of requests to other nodes.
+    pub from_nodes: ByAnswer,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ByAnswer {
+    pub taken: Counter,
+    pub gone: Counter,
+    pub full: Counter,
+}
+
+impl SessionCalls {
+    pub(crate) fn count(&self, to: &AnswerTo, answer: SessionAnswer) {
+        let from = match to {
+            AnswerTo::Task(_) => &self.from_shards,
+            AnswerTo::Node(..) => &self.from_nodes,
+        };
+        let counter = match answer {
+            SessionAnswer::Taken => &from.taken,
+            SessionAnswer::Gone => &from.gone,
+            SessionAnswer::Full => &from.full,
+        };
+        counter.add(1);
+    }
+}
+
 /// Everything one shard counts.
 #[derive(Debug)]
 pub(crate) struct Counters {
@@ -82,6 +114,8 @@ pub(crate) struct Counters {
     pub users: Counter,
     pub requests_received: Counter,
     pub bytes_received: Counter,
+    /// Calls to sessions by other ways than their own connections.
+    pub session_calls: SessionCalls,
     /// Publications taken in by this shard as the topics' owner.
     pub publications: Counter,
     /// Messages written to clients or queued for them, by wire: fan-out.
@@ -136,6 +170,7 @@ impl Default for Counters {
             users: Counter::default(),
             requests_received: Counter::default(),
             bytes_received: Counter::default(),
+            session_calls: SessionCalls::default(),
             publications: Counter::default(),
             deliveries: Default::default(),
             dropped: Counter::default(),

@@ -11,6 +11,9 @@ pub enum Endpoint {
     Echo,
     Subscribe,
     Publish,
+    HttpStream,
+    Sse,
+    Emulation,
     Probe,
     UniWebSocket,
     UniHttpStream,
@@ -34,6 +37,9 @@ impl Settings {
             (Endpoint::Echo, "websocket.echo_path", self.websocket.echo_path.as_ref()),
             (Endpoint::Subscribe, "subscribe.path", self.subscribe.path.as_ref()),
             (Endpoint::Publish, "publish.path", self.publish.path.as_ref()),
+            (Endpoint::HttpStream, "http_stream.path", self.http_stream.path.as_ref()),
+            (Endpoint::Sse, "sse.path", self.sse.path.as_ref()),
+            (Endpoint::Emulation, "emulation.path", self.emulation.path.as_ref()),
             (Endpoint::Probe, "probe.path", self.probe.path.as_ref()),
             (Endpoint::UniWebSocket, "uni_websocket.path", self.uni_websocket.path.as_ref()),
             (Endpoint::UniHttpStream, "uni_http_stream.path", self.uni_http_stream.path.as_ref()),
@@ -53,6 +59,9 @@ impl Endpoint {
             Self::WebSocket => Some(("WebSocket", "ws", "")),
             Self::Subscribe => Some(("EventSource", "http", "?topic=chat:lobby")),
             Self::Echo
+            | Self::HttpStream
+            | Self::Sse
+            | Self::Emulation
             | Self::Probe
             | Self::Publish
             | Self::UniHttpStream

@@ -20,6 +20,7 @@ mod dev;
 mod request_budget;
 mod shard;
 mod condition;
+mod session_key;
 mod message;
 mod inbox;
 mod allowance;

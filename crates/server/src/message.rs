@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fanwire_broker::{EngineError, Event, HistoryPage, NewPublication, PresenceStats, Published, ReadLimit};
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
@@ -12,8 +13,10 @@ use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use crate::allowance::ReadAllowance;
+use crate::session_key::SessionKey;
 
 /// The bytes that a waiting delivery counts for beside its data.
 const DELIVERY_BYTES: usize = 256;
@@ -38,6 +41,8 @@ pub(crate) enum ShardMessage {
     /// The answer would exceed its allowance; the session's shard may ask again.
     Larger(ConnectionKey, TopicName, TopicRequest, ReadAllowance),
     Control(SessionOrder),
+    /// For one session, from its client: input, as what a socket brings.
+    Session(Box<SessionCall>),
     /// For the topic's owner, from a session.
     Topic(TopicName, Address, TopicRequest),
     /// The same, where the answer is read from the topic.
@@ -75,6 +80,7 @@ impl ShardMessage {
                 | Self::Answer(..)
                 | Self::ReadAnswer(..)
                 | Self::Larger(..)
+                | Self::Session(_)
                 | Self::User(_)
                 | Self::Count(..)
         )
@@ -92,7 +98,8 @@ impl ShardMessage {
             | Self::Barrier(_)
             | Self::Close(_)
             | Self::Drain(_) => true,
-            Self::Topic(..)
+            Self::Session(_)
+            | Self::Topic(..)
             | Self::Read(..)
             | Self::Call(..)
             | Self::Publish(..)
@@ -130,6 +137,16 @@ pub(crate) enum Recipients {
     Connection(ConnectionKey, Arc<Filter>),
     /// The session of this client, if it is on the shard.
     Client(ClientId),
+    Session(Arc<KeyedSession>),
+}
+
+/// The session of a key, if it is the user's and the filter takes its client.
+#[derive(Debug)]
+pub(crate) struct KeyedSession {
+    pub key: SessionKey,
+    /// `None` for any user.
+    pub user: Option<Box<str>>,
+    pub filter: Filter,
 }
 
 /// The sessions of a user that an order is for.
@@ -143,6 +160,49 @@ impl Filter {
     pub(crate) fn takes(&self, client: ClientId) -> bool {
         self.only.is_none_or(|only| only == client) && !self.except.contains(&client)
     }
+}
+
+/// A call of a client to its session, by another way than the session's own connection.
+#[derive(Debug)]
+pub(crate) struct SessionCall {
+    pub key: SessionKey,
+    pub ask: SessionAsk,
+    pub answer: AnswerTo,
+}
+
+#[derive(Debug)]
+pub(crate) enum SessionAsk {
+    /// Commands, as a message of the session's wire.
+    Commands(Bytes),
+}
+
+/// The place that the answer to a session call is sent to.
+#[derive(Debug)]
+pub(crate) enum AnswerTo {
+    /// The caller may have given up.
+    Task(oneshot::Sender<SessionAnswer>),
+    /// The node that forwarded the call, and its number for it.
+    Node(Uuid, u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionAnswer {
+    /// The session has it; replies go out by its own connection.
+    Taken,
+    /// There is no session of this key.
+    Gone,
+    /// More waits than may; the session has ended for that.
+    Full,
+}
+
+/// The reasons for which a session call has no answer. It may have reached its session all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreachable {
+    /// The session's node is not alive, so the session is not either.
+    NoNode,
+    Late,
+    /// Redis, over which nodes talk, does not answer.
+    Redis,
 }
 
 /// A question to every shard.

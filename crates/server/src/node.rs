@@ -12,6 +12,7 @@ use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::accept::admission::{HttpConnections, OpenFiles, Port};
@@ -20,12 +21,13 @@ use crate::auth::Tokens;
 use crate::counters::Counters;
 use crate::inbox::{Inbox, Inboxes};
 use crate::message::{
-    Filter, HistoryCall, PublishCaller, Recipients, SessionOrder, ShardMessage, Survey, TopicCall,
-    UserMessage,
+    AnswerTo, Filter, HistoryCall, KeyedSession, PublishCaller, Recipients, SessionAnswer, SessionAsk,
+    SessionCall, SessionOrder, ShardMessage, Survey, TopicCall, Unreachable, UserMessage,
 };
 use crate::metrics::Metrics;
-use crate::peers::Peers;
+use crate::peers::{PATIENCE, Peers};
 use crate::permit::Permits;
+use crate::session_key::{SessionKey, SessionSigner};
 use crate::settings::Settings;
 use crate::tasks::Tasks;
 use crate::topics::history_options;
@@ -43,6 +45,8 @@ pub(crate) struct NodeShared {
     pub id: Uuid,
     pub settings: Arc<Settings>,
     pub tokens: Tokens,
+    /// Makes the keys of sessions.
+    pub sessions: SessionSigner,
     /// TLS on the client port, if it is encrypted.
     pub tls: Option<Tls>,
     pub inboxes: Inboxes,
@@ -71,11 +75,12 @@ impl std::ops::Deref for Node {
     }
 }
 
-/// The clients that an order of the API is for. User, client or both are named.
+/// The clients that an order of the API is for. At least one of user, client and session is named.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Audience {
     pub user: Option<Box<str>>,
     pub client: Option<ClientId>,
+    pub session: Option<SessionKey>,
     /// Clients of the user that are exempt.
     pub except: Vec<ClientId>,
 }
@@ -104,6 +109,7 @@ impl Node {
             id: peers.as_ref().map_or_else(Uuid::new_v4, Peers::id),
             settings,
             tokens,
+            sessions: SessionSigner::new(),
             tls,
             inboxes,
             peers,
@@ -221,13 +227,24 @@ impl Node {
             // The receiver lives until every copy of the completion is dropped.
             let _ = failed.send(error);
         }));
-        match (audience.user, audience.client) {
-            (Some(user), only) => {
-                let filter = Arc::new(Filter { only, except: audience.except.into_iter().collect() });
+        let Audience { user, client, session, except } = audience;
+        match (user, client, session) {
+            (user, only, Some(key)) => {
+                let filter = Filter { only, except: except.into_iter().collect() };
+                let to = Recipients::Session(Arc::new(KeyedSession { key, user, filter }));
+                match self.inbox_of(&key) {
+                    Some(inbox) => {
+                        inbox.send(ShardMessage::Control(SessionOrder { to, control, completion }));
+                    }
+                    None => drop(completion),
+                }
+            }
+            (Some(user), only, None) => {
+                let filter = Arc::new(Filter { only, except: except.into_iter().collect() });
                 let inbox = self.owner_of_user(&user);
                 inbox.send(ShardMessage::User(UserMessage::Control { user, filter, control, completion }));
             }
-            (None, Some(client)) => {
+            (None, Some(client), None) => {
                 for inbox in self.inboxes.all.iter() {
                     let to = Recipients::Client(client);
                     let (control, completion) = (control.clone(), completion.clone());
@@ -235,7 +252,7 @@ impl Node {
                 }
                 drop(completion);
             }
-            (None, None) => return Err(RequestError::BadRequest),
+            (None, None, None) => return Err(RequestError::BadRequest),
         }
         let mut result = Ok(());
         while let Some(error) = failures.recv().await {
@@ -254,6 +271,34 @@ impl Node {
         self.inboxes.all[shard].send(ShardMessage::Count(user.into(), reply));
         // Only a node that shuts down drops a call without an answer.
         answer.await.unwrap_or(false)
+    }
+
+    /// Hands a client's call to its session, on whichever node that is.
+    pub(crate) async fn ask_session(
+        &self,
+        key: SessionKey,
+        ask: SessionAsk,
+    ) -> Result<SessionAnswer, Unreachable> {
+        if key.node != self.id {
+            return match &self.peers {
+                Some(peers) => peers.ask_session(key, ask).await,
+                None => Err(Unreachable::NoNode),
+            };
+        }
+        let Some(inbox) = self.inbox_of(&key) else { return Ok(SessionAnswer::Gone) };
+        let (reply, answer) = oneshot::channel();
+        let answer_to = AnswerTo::Task(reply);
+        inbox.send(ShardMessage::Session(Box::new(SessionCall { key, ask, answer: answer_to })));
+        match timeout(PATIENCE, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            // Only a node that shuts down drops a call without an answer.
+            Ok(Err(_)) | Err(_) => Err(Unreachable::Late),
+        }
+    }
+
+    /// The inbox of the shard that a key names, if it names one of this node.
+    pub(crate) fn inbox_of(&self, key: &SessionKey) -> Option<&Inbox> {
+        self.inboxes.all.get(usize::from(key.shard)).filter(|_| key.node == self.id)
     }
 
     /// The topics with subscribers on this node, and the number of subscribers.

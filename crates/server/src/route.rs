@@ -8,7 +8,7 @@ use hyper::{Request, StatusCode};
 use crate::accept::origin::Origin;
 use crate::endpoints::Endpoint;
 use crate::response::{HttpResponse, is_below, refused_origin, text};
-use crate::transport::{Gate, Routed, probe, publish, subscribe, uni, websocket};
+use crate::transport::{Gate, Routed, emulation, probe, publish, stream, subscribe, uni, websocket};
 use crate::{api, cors, dev};
 
 /// Answers a request or opens its connection. `admitted` may hold the refusal of an earlier check.
@@ -57,6 +57,9 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
             Endpoint::Echo => websocket::open(gate, request, true).into(),
             Endpoint::Subscribe => subscribe::open(gate, request).into(),
             Endpoint::Publish => Routed::Response(publish::publish(gate, request).await),
+            Endpoint::HttpStream => stream::http_stream(gate, request).await.into(),
+            Endpoint::Sse => stream::sse(gate, request).await.into(),
+            Endpoint::Emulation => Routed::Response(emulation::serve(gate, request).await),
             Endpoint::Probe => Routed::Response(probe::answer(&gate.node, &request)),
             Endpoint::UniWebSocket => uni::websocket(gate, request).into(),
             Endpoint::UniHttpStream => uni::http_stream(gate, request).await.into(),

@@ -37,6 +37,10 @@ pub struct Settings {
     pub websocket: WebSocketSettings,
     pub subscribe: SubscribeSettings,
     pub publish: PublishSettings,
+    pub http_stream: StreamSettings,
+    pub sse: StreamSettings,
+    /// Requests with the commands of clients of those two.
+    pub emulation: StreamSettings,
     pub probe: ProbeSettings,
     pub uni_websocket: UniWebSocketSettings,
     pub uni_http_stream: StreamSettings,
@@ -66,6 +70,9 @@ impl Settings {
     pub(crate) fn wires(&self) -> Vec<Wire> {
         let always = [Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Events, Wire::Bare];
         let if_served = [
+            (Wire::CentrifugeLines, self.http_stream.path.is_some()),
+            (Wire::CentrifugeStream, self.http_stream.path.is_some()),
+            (Wire::CentrifugeEvents, self.sse.path.is_some()),
             (Wire::UniWebSocket, self.uni_websocket.path.is_some()),
             (Wire::UniLines, self.uni_http_stream.path.is_some()),
             (Wire::UniEvents, self.uni_sse.path.is_some()),
@@ -224,12 +231,12 @@ pub struct UniWebSocketSettings {
     pub path: Option<String>,
 }
 
-/// A transport whose connections are responses that stay open.
+/// A transport whose connections are responses that stay open, or the address for the commands of its clients.
 #[derive(Clone, Debug, Default)]
 pub struct StreamSettings {
     /// `None` serves none.
     pub path: Option<String>,
-    /// The body of a request that opens one.
+    /// The body of a request; a longer one is answered 413.
     pub body_bytes_max: usize,
 }
 

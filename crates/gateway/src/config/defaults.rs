@@ -99,10 +99,13 @@ pub(crate) const PUBLISH_PATH: &str = "/publish";
 /// The words of most tutorials and libraries.
 pub(crate) const HEARTBEAT: &str = "ping=pong";
 pub(crate) const PROBE_PATH: &str = "/probe";
+pub(crate) const HTTP_STREAM_PATH: &str = "/connection/http_stream";
+pub(crate) const SSE_PATH: &str = "/connection/sse";
+pub(crate) const EMULATION_PATH: &str = "/emulation";
 pub(crate) const UNI_WEBSOCKET_PATH: &str = "/connection/uni_websocket";
 pub(crate) const UNI_HTTP_STREAM_PATH: &str = "/connection/uni_http_stream";
 pub(crate) const UNI_SSE_PATH: &str = "/connection/uni_sse";
-/// The body of a request that opens a stream.
+/// The body of a request that opens a stream, or brings commands for one.
 pub(crate) const STREAM_BODY_BYTES_MAX: Size = Size(64 * KIB);
 
 pub(crate) const API_PATH: &str = "/api";

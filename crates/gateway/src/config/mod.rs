@@ -37,7 +37,9 @@ use engine::{Engine, Shutdown};
 use section::{Item, Section, section};
 use server::{Internal, Server};
 use topics::Topics;
-use transports::{Probe, Publish, Subscribe, UniHttpStream, UniSse, UniWebSocket, WebSocket};
+use transports::{
+    Emulation, HttpStream, Probe, Publish, Sse, Subscribe, UniHttpStream, UniSse, UniWebSocket, WebSocket,
+};
 
 pub(crate) use load::{Flag, Loaded, Sources, judge, load, read_file};
 pub(crate) use log::{Log, LogFormat};
@@ -70,6 +72,14 @@ section! {
             /// An address that answers 200 while the node takes clients: for pages that watch their network, and for
             /// balancers that see the port for clients alone.
             probe: Probe,
+            /// HTTP streams, for libraries of the Centrifuge protocol where WebSockets do not get through: replies and
+            /// publications come by one response, and commands go to `[emulation]`.
+            http_stream: HttpStream,
+            /// The same as server-sent events, for libraries that use a browser's EventSource. A browser's own EventSource,
+            /// without a library, is for `[subscribe]`.
+            sse: Sse,
+            /// Requests with the commands of clients of `[http_stream]` and `[sse]`. Served while one of these is.
+            emulation: Emulation,
             /// One-way WebSockets: clients that connect, and from then on only listen. Limits are those of [websocket].
             uni_websocket: UniWebSocket,
             /// One-way HTTP streams: one JSON message a line.
@@ -128,6 +138,9 @@ impl Config {
             subscribe: self.subscribe.settings(checks),
             publish: self.publish.settings(checks),
             probe: self.probe.settings(checks),
+            http_stream: self.http_stream.settings(checks),
+            sse: self.sse.settings(checks),
+            emulation: self.emulation.settings(self.http_stream.enabled || self.sse.enabled, checks),
             uni_websocket: self.uni_websocket.settings(checks),
             uni_http_stream: self.uni_http_stream.settings(checks),
             uni_sse: self.uni_sse.settings(checks),

@@ -85,6 +85,44 @@ section! {
 }
 
 section! {
+    /// HTTP streams, for libraries of the Centrifuge protocol where WebSockets do not get through: replies and publications
+    /// come by one response, and commands go to `[emulation]`.
+    HttpStream {
+        /// Serves it.
+        enabled: bool = true,
+        /// The path that serves it.
+        path: String = defaults::HTTP_STREAM_PATH.into(),
+        /// Maximum size of the body of a request, which is a connect command and others behind it; a larger one is answered
+        /// 413.
+        body_bytes_max: Size = defaults::STREAM_BODY_BYTES_MAX,
+    }
+}
+
+section! {
+    /// The same as server-sent events, for libraries that use a browser's EventSource. A browser's own EventSource, without
+    /// a library, is for `[subscribe]`.
+    Sse {
+        /// Serves it.
+        enabled: bool = true,
+        /// The path that serves it.
+        path: String = defaults::SSE_PATH.into(),
+        /// Maximum size of the body of a request, which is a connect command and others behind it; a larger one is answered
+        /// 413.
+        body_bytes_max: Size = defaults::STREAM_BODY_BYTES_MAX,
+    }
+}
+
+section! {
+    /// Requests with the commands of clients of `[http_stream]` and `[sse]`. Served while one of these is.
+    Emulation {
+        /// The path that serves it.
+        path: String = defaults::EMULATION_PATH.into(),
+        /// Maximum size of the body of a request; a larger one is answered 413.
+        body_bytes_max: Size = defaults::STREAM_BODY_BYTES_MAX,
+    }
+}
+
+section! {
     /// One-way WebSockets: clients that connect, and from then on only listen. Limits are those of [websocket].
     UniWebSocket {
         /// Serves it.
@@ -225,6 +263,24 @@ impl Publish {
 impl Probe {
     pub(super) fn settings(&self, checks: &mut Checks) -> ProbeSettings {
         ProbeSettings { path: checks.endpoint("probe.path", self.enabled, &self.path) }
+    }
+}
+
+impl HttpStream {
+    pub(super) fn settings(&self, checks: &mut Checks) -> StreamSettings {
+        stream("http_stream", self.enabled, &self.path, self.body_bytes_max, checks)
+    }
+}
+
+impl Sse {
+    pub(super) fn settings(&self, checks: &mut Checks) -> StreamSettings {
+        stream("sse", self.enabled, &self.path, self.body_bytes_max, checks)
+    }
+}
+
+impl Emulation {
+    pub(super) fn settings(&self, is_needed: bool, checks: &mut Checks) -> StreamSettings {
+        stream("emulation", is_needed, &self.path, self.body_bytes_max, checks)
     }
 }
 

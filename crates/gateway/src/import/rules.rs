@@ -127,6 +127,14 @@ pub(super) const RULES: &[Rule] = &[
     rule("websocket.compression", "websocket.deflate.enabled", Flag),
     rule("websocket.compression_level", "websocket.deflate.level", Number),
     rule("websocket.compression_min_size", "websocket.deflate.min_bytes", Bytes),
+    rule("http_stream.enabled", "http_stream.enabled", Flag),
+    rule("http_stream.handler_prefix", "http_stream.path", Text),
+    rule("http_stream.max_request_body_size", "http_stream.body_bytes_max", Bytes),
+    rule("sse.enabled", "sse.enabled", Flag),
+    rule("sse.handler_prefix", "sse.path", Text),
+    rule("sse.max_request_body_size", "sse.body_bytes_max", Bytes),
+    rule("emulation.handler_prefix", "emulation.path", Text),
+    rule("emulation.max_request_body_size", "emulation.body_bytes_max", Bytes),
     rule("uni_websocket.enabled", "uni_websocket.enabled", Flag),
     rule("uni_websocket.handler_prefix", "uni_websocket.path", Text),
     rule("uni_http_stream.enabled", "uni_http_stream.enabled", Flag),
@@ -205,7 +213,7 @@ const DELTAS: &str = "publications are always sent whole";
 const TLS: &str = "TLS is for the client port, with files: server.tls; put a proxy in front for more";
 const HTTP: &str = "put a proxy in front for HTTP/2 and HTTP/3";
 const CLIENT_CERTIFICATES: &str = "clients authenticate with tokens only";
-const TRANSPORTS: &str = "HTTP streams and their emulation endpoint are not there yet";
+const TRANSPORTS: &str = "clients connect by WebSocket, [http_stream] or [sse]";
 const REFUSED_IN_THE_STREAM: &str = "a refused connect is told in the stream";
 const AS_WEBSOCKET: &str = "limits and compression are those of [websocket]";
 const SLOW_CLIENTS: &str = "client.queue_bytes_max and pings find slow clients";
@@ -254,9 +262,6 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("http_server.http3", HTTP),
     ("http_server.h2c_external", HTTP),
     ("http_server.external_http2_extended_connect", HTTP),
-    ("sse", TRANSPORTS),
-    ("http_stream", TRANSPORTS),
-    ("emulation", TRANSPORTS),
     ("webtransport", TRANSPORTS),
     ("uni_websocket.compression", AS_WEBSOCKET),
     ("uni_websocket.compression_min_size", AS_WEBSOCKET),

@@ -55,7 +55,6 @@ fn a_configuration_of_centrifugo_is_translated_from_all_three_formats() {
             "log.file",
             "prometheus",
             "proxies",
-            "sse",
             "uni_websocket.disable_closing_handshake",
             "uni_websocket.message_size_limit",
             "websocket.decompressed_message_size_limit",

@@ -20,6 +20,7 @@ use super::error::ApiError;
 use super::history::ApiPosition;
 use crate::node::{Audience, Node};
 use crate::overrides::OverrideOptions;
+use crate::session_key::SessionKey;
 
 /// Codes that an API call may close a connection with.
 const DISCONNECT_CODES: std::ops::RangeInclusive<u16> = 3000..=4999;
@@ -150,17 +151,17 @@ async fn order(node: &Node, whom: Whom, except: Vec<ClientId>, control: Control)
 }
 
 impl Whom {
-    /// Returns `None` if no client can be meant: sessions belong to transports that are not served, so no client has one.
+    /// Returns `None` if no client can be meant: a text is no client's id, or no session's key.
     fn audience(self, except: Vec<ClientId>) -> Result<Option<Audience>, ApiError> {
         let Self { user, client, session } = self;
         if user.is_empty() && client.is_empty() && session.is_empty() {
             return Err(ApiError::bad_request("user, client and session are empty; send one of them"));
         }
-        let id = ClientId::parse(&client);
-        if !session.is_empty() || (id.is_none() && !client.is_empty()) {
+        let (id, key) = (ClientId::parse(&client), SessionKey::parse(&session));
+        if (id.is_none() && !client.is_empty()) || (key.is_none() && !session.is_empty()) {
             return Ok(None);
         }
-        Ok(Some(Audience { user: (!user.is_empty()).then_some(user), client: id, except }))
+        Ok(Some(Audience { user: (!user.is_empty()).then_some(user), client: id, session: key, except }))
     }
 }
 
@@ -208,6 +209,10 @@ mod tests {
         assert_eq!(audience("42", "no id", ""), Ok(None));
         assert_eq!(audience("", "", "s"), Ok(None));
         assert_eq!(audience("42", ID, "s"), Ok(None));
+        let session = "A".repeat(56);
+        assert_eq!(audience("", "", &session), Ok(Some((None, None))));
+        assert_eq!(audience("42", ID, &session), Ok(Some((Some("42".into()), id))));
+        assert_eq!(audience("42", "no id", &session), Ok(None));
     }
 
     #[test]

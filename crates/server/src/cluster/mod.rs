@@ -1,6 +1,7 @@
-//! This node's part in its cluster: it carries out the calls of other nodes and takes their answers.
+//! This node's part in its cluster: it carries out the calls of other nodes, and takes their answers and letters.
 
 mod commands;
+mod letters;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +20,11 @@ const WEDGED_AFTER: Duration = Duration::from_secs(5);
 
 /// Carries out calls and takes answers for as long as it is polled.
 pub(crate) async fn run(node: Node, peers: Peers, arrivals: Arrivals) {
-    let Arrivals { calls, missed, answers } = arrivals;
+    let Arrivals { calls, missed, answers, letters } = arrivals;
     tokio::join!(
         commands::follow(node.clone(), peers.clone(), calls, missed),
         take_answers(&peers, answers),
+        letters::take(&node, &peers, letters),
         reconnect_after_fencing(&node, &peers),
         watch_links(&peers)
     );

@@ -29,11 +29,13 @@ enum Value {
     ByCode(Find<ByCode>),
     /// Two numbers told apart by the label `result`.
     Results(&'static [(&'static str, Find<Counter>)]),
+    /// Numbers told apart by the labels `from` and `result`.
+    ResultsFrom(&'static [(&'static str, &'static str, Find<Counter>)]),
     /// 1, and a label that says everything.
     Info(&'static str, &'static str),
 }
 
-pub(super) const FAMILIES: [Family; 31] = [
+pub(super) const FAMILIES: [Family; 32] = [
     Family {
         name: "fanwire_build_info",
         help: "Always 1; the label names the version that runs.",
@@ -100,6 +102,19 @@ pub(super) const FAMILIES: [Family; 31] = [
         help: "Commands from clients.",
         kind: MetricType::COUNTER,
         value: Value::One(|shard| &shard.requests_received),
+    },
+    Family {
+        name: "fanwire_session_calls_total",
+        help: "Requests with commands for a session, by the session's answer; from: a shard of this node took the request, or another node.",
+        kind: MetricType::COUNTER,
+        value: Value::ResultsFrom(&[
+            ("shard", "taken", |shard| &shard.session_calls.from_shards.taken),
+            ("shard", "gone", |shard| &shard.session_calls.from_shards.gone),
+            ("shard", "full", |shard| &shard.session_calls.from_shards.full),
+            ("node", "taken", |shard| &shard.session_calls.from_nodes.taken),
+            ("node", "gone", |shard| &shard.session_calls.from_nodes.gone),
+            ("node", "full", |shard| &shard.session_calls.from_nodes.full),
+        ]),
     },
     Family {
         name: "fanwire_publications_total",
@@ -267,6 +282,13 @@ impl Family {
             Value::Results(results) => results
                 .iter()
                 .map(|(result, counter)| sample(&[("result", result)], sum(&|shard| counter(shard).value())))
+                .collect(),
+            Value::ResultsFrom(results) => results
+                .iter()
+                .map(|(from, result, counter)| {
+                    let labels = [("from", *from), ("result", *result)];
+                    sample(&labels, sum(&|shard| counter(shard).value()))
+                })
                 .collect(),
             Value::Info(label, value) => vec![sample(&[(label, value)], 1)],
         }

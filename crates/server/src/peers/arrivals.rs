@@ -9,6 +9,7 @@ use fanwire_broker::{Deliver, Event};
 use fanwire_protocol::Publication;
 use tokio::sync::Notify;
 
+use super::letter;
 use super::names::{ANSWERS, CONTROL};
 use super::queue::{Receiver, queue};
 use crate::inbox::Inboxes;
@@ -22,6 +23,7 @@ pub(crate) struct Arrivals {
     /// Notified when some of them did not fit.
     pub missed: Arc<Notify>,
     pub answers: Receiver<Arc<Publication>>,
+    pub letters: Receiver<Arc<Publication>>,
 }
 
 /// The bound on waiting calls of other nodes, in bytes. Beyond it orders are read from their stream, and questions are
@@ -31,6 +33,9 @@ const CALLS_BYTES_MAX: usize = 16 << 20;
 /// The bound on waiting answers of other nodes, in bytes. Further answers are dropped.
 const ANSWERS_BYTES_MAX: usize = 32 << 20;
 
+/// The bound on waiting letters of other nodes, in bytes. Further ones are dropped: whoever sent them asks in vain.
+const LETTERS_BYTES_MAX: usize = 32 << 20;
+
 /// The bytes that an event counts for beside its content.
 const EVENT_BYTES: usize = 256;
 
@@ -38,8 +43,9 @@ const EVENT_BYTES: usize = 256;
 pub(super) fn deliver(inboxes: Inboxes) -> (Deliver, Arrivals) {
     let (call, calls) = queue(CALLS_BYTES_MAX);
     let (answer, answers) = queue(ANSWERS_BYTES_MAX);
+    let (letter, letters) = queue(LETTERS_BYTES_MAX);
     let missed = Arc::new(Notify::new());
-    let arrivals = Arrivals { calls, missed: missed.clone(), answers };
+    let arrivals = Arrivals { calls, missed: missed.clone(), answers, letters };
     let deliver = move |event: Event| {
         let topic = event.topic().as_str();
         if topic == CONTROL {
@@ -50,7 +56,9 @@ pub(super) fn deliver(inboxes: Inboxes) -> (Deliver, Arrivals) {
         } else if topic.starts_with(ANSWERS) {
             let bytes = bytes(&event);
             if let Event::Publication { publication, .. } = event {
-                let _ = answer.try_send(publication, bytes);
+                let is_letter = publication.data.first() == Some(&letter::MARK);
+                let queue = if is_letter { &letter } else { &answer };
+                let _ = queue.try_send(publication, bytes);
             }
         } else {
             to_owner(&inboxes, event);
@@ -124,9 +132,15 @@ mod tests {
         let (deliver, mut arrivals) = deliver(inboxes);
         deliver(publication("!control", 1, 1));
         deliver(publication("!node:1", 0, 1));
+        let letter = Publication { data: vec![letter::MARK, 2].into(), info: None, tags: None, offset: 0 };
+        let topic = TopicName::new("!node:1").unwrap();
+        deliver(Event::Publication { topic, publication: letter.into(), epoch: None });
+        drop(deliver);
         assert!(receivers[0].try_receive().is_none());
         assert!(arrivals.calls.receive().await.is_some());
         assert!(arrivals.answers.receive().await.is_some());
+        assert!(arrivals.answers.receive().await.is_none());
+        assert!(arrivals.letters.receive().await.is_some());
     }
 
     #[tokio::test]
@@ -135,7 +149,7 @@ mod tests {
         const ANSWER_BYTES: usize = 4 << 20;
         let (inboxes, _receivers) = Inboxes::new(1);
         let (deliver, arrivals) = deliver(inboxes);
-        let Arrivals { mut calls, missed, mut answers } = arrivals;
+        let Arrivals { mut calls, missed, mut answers, letters: _ } = arrivals;
         for offset in 1..=1000 {
             deliver(publication("!control", offset, CALL_BYTES));
         }

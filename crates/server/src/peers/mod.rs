@@ -1,13 +1,17 @@
 //! Calls to the other nodes: commands for clients and questions about them reach every node.
 //!
 //! Nodes talk through two topics of the cluster's own. `!control` carries orders and questions. Orders are kept, so a
-//! node that was cut off carries them out when it is back; questions are not. `!node:ID` carries the answers to one node.
+//! node that was cut off carries them out when it is back; questions are not. `!node:ID` carries the answers to one node,
+//! and letters: calls of clients to sessions of that node.
 
 mod names;
 mod call;
 mod queue;
 mod arrivals;
 mod held;
+mod letter;
+mod live_nodes;
+mod session_calls;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -29,11 +33,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use crate::inbox::Inboxes;
+use crate::message::SessionAnswer;
+use live_nodes::LiveNodes;
 use names::{CONTROL, answers_topic};
 
 pub(crate) use arrivals::Arrivals;
 pub(crate) use call::{Call, CallAnswer, CallResult, SINGLE, Single};
 pub(crate) use held::{HELD, Held, HeldQuestion};
+pub(crate) use letter::Letter;
 pub(crate) use names::{ORDER_BYTES_MAX, ORDERS_KEPT, PATIENCE, user_topic};
 pub(crate) use queue::Receiver;
 
@@ -55,6 +62,9 @@ struct PeersShared {
     thread: Thread,
     /// Calls that wait for answers, by number.
     waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<CallAnswer>>>,
+    /// Letters that wait for answers, by number.
+    waiting_letters: Mutex<HashMap<u64, oneshot::Sender<SessionAnswer>>>,
+    live_nodes: LiveNodes,
     next_call: AtomicU64,
     /// Orders of other nodes arrive.
     is_listening: AtomicBool,
@@ -146,6 +156,8 @@ impl Peers {
             inboxes,
             thread,
             waiting: Mutex::default(),
+            waiting_letters: Mutex::default(),
+            live_nodes: LiveNodes::default(),
             next_call: AtomicU64::new(0),
             is_listening: AtomicBool::new(false),
             wedged: AtomicBool::new(false),

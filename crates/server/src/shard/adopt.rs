@@ -35,6 +35,11 @@ impl Shard {
         let connection = entry.insert(Connection::new(socket, self.generation, Role::Client(session)));
         connection.deflate = deflate;
         connection.wire_state = state.map(Box::new);
+        if let Some(reorder) = connection.reorder() {
+            // The first commands came with the request.
+            self.waiting_bytes += reorder.bytes();
+            connection.read_later(slot, &mut self.to_read);
+        }
         if let Err(error) = self.readiness.add(connection.socket.source(), slot) {
             tracing::warn!(%error, "a socket could not be watched");
             self.connections.remove(slot as usize);

@@ -113,6 +113,7 @@ impl Shard {
         connection.take_held();
         connection.take_opening();
         connection.forget_requests();
+        self.waiting_bytes -= connection.reorder().map_or(0, |reorder| reorder.bytes());
         connection.wire_state = None;
         let key = connection.key(slot);
         let until_millis = self.now.millis + last.patience().as_millis() as u64;

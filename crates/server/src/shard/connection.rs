@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::outbox::{Chain, Outbox};
 use fanwire_hub::queue::{Full, Queue};
+use fanwire_hub::reorder::Reorder;
 use fanwire_hub::session::Session;
 use fanwire_protocol::TopicName;
 use fanwire_protocol::request::{Malformed, Request};
@@ -184,7 +185,8 @@ impl Connection {
     pub(super) fn deadline(&self) -> u64 {
         match &self.role {
             Role::Client(session) => {
-                self.undecided().map_or(u64::MAX, Undecided::deadline).min(session.deadline())
+                let undecided = self.undecided().map_or(u64::MAX, Undecided::deadline);
+                undecided.min(self.wire_deadline()).min(session.deadline())
             }
             Role::Closing { until_millis, .. } => *until_millis,
         }
@@ -243,6 +245,23 @@ impl Connection {
     pub(super) fn publish_topic(&self) -> Option<TopicName> {
         match self.wire_state.as_deref()? {
             WireState::Bare { publish } => publish.clone(),
+            WireState::Emulated(_) => None,
+        }
+    }
+
+    /// The order of its messages, if they come by other requests.
+    pub(super) fn reorder(&mut self) -> Option<&mut Reorder> {
+        match self.wire_state.as_deref_mut()? {
+            WireState::Emulated(reorder) => Some(reorder),
+            WireState::Bare { .. } => None,
+        }
+    }
+
+    /// Returns the time at which its wire has something to do; `u64::MAX` for never.
+    pub(super) fn wire_deadline(&self) -> u64 {
+        match self.wire_state.as_deref() {
+            Some(WireState::Emulated(reorder)) => reorder.deadline(),
+            Some(WireState::Bare { .. }) | None => u64::MAX,
         }
     }
 

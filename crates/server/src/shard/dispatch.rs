@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fanwire_broker::Event;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
+use fanwire_hub::session::Session;
 use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::CloseReason;
 
@@ -35,6 +36,7 @@ impl Shard {
                 self.ask_again(key, topic, request, &allowance);
             }
             ShardMessage::Control(order) => self.order(order),
+            ShardMessage::Session(call) => self.take_session_call(*call),
             ShardMessage::Topic(topic, from, request) => {
                 self.topics.handle_request(topic, from, request, None)
             }
@@ -87,6 +89,14 @@ impl Shard {
                 session.filter(|session| filter.takes(session.client())).map(|_| key.slot)
             }
             Recipients::Client(client) => self.clients.get(client).copied(),
+            Recipients::Session(one) => {
+                let session = self.session_of(&one.key);
+                let is_meant = |session: &&Session| {
+                    one.filter.takes(session.client())
+                        && one.user.as_ref().is_none_or(|user| **user == *session.user())
+                };
+                session.filter(is_meant).map(|_| one.key.connection.slot)
+            }
         };
         if let Some(slot) = slot {
             // Kept until what follows from the order is on its way to the topics' owners: whoever gave the order

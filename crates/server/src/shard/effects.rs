@@ -4,7 +4,7 @@ use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use fanwire_protocol::TopicName;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{CloseReason, RequestError};
-use fanwire_protocol::reply::{Push, Reply};
+use fanwire_protocol::reply::{Outcome, Push, Reply};
 use fanwire_protocol::wire::{Form, Wire};
 
 use super::Shard;
@@ -40,7 +40,7 @@ impl Shard {
                 }
                 Effect::Reply(reply) => self.reply(slot, wire, &reply),
                 Effect::Push(push) => self.push(slot, wire, &push),
-                Effect::Open(reply) => self.open(slot, wire, &reply),
+                Effect::Open(reply) => self.open(slot, wire, reply),
                 Effect::Ping if self.is_undecided(slot) => {}
                 Effect::Ping => self.send(slot, wire.ping(pings)),
                 Effect::Close(close) => self.close(slot, close),
@@ -141,8 +141,11 @@ impl Shard {
     }
 
     /// The reply to connect goes before what the connection's subscriptions have brought already.
-    fn open(&mut self, slot: u32, wire: Wire, reply: &Reply) {
-        self.reply(slot, wire, reply);
+    fn open(&mut self, slot: u32, wire: Wire, mut reply: Reply) {
+        if let Ok(Outcome::Connected(connected)) = &mut reply.result {
+            connected.session = self.session_names(slot, connected.client);
+        }
+        self.reply(slot, wire, &reply);
         self.go_live(slot);
     }
 

@@ -10,6 +10,7 @@ mod closing;
 mod dispatch;
 mod drain_schedule;
 mod effects;
+mod emulated;
 mod encrypted;
 mod fair_queue;
 mod gathered;
@@ -117,6 +118,8 @@ pub(crate) struct Shard {
     to_read: ToRead,
     /// The end of the time of the connection that is being read.
     read_until: Clock,
+    /// The end of the time for session calls in this turn, once there was one.
+    calls_until: Option<Clock>,
     buffer: Vec<u8>,
     /// For all connections, where compression is on.
     deflater: Option<Deflater>,
@@ -163,6 +166,7 @@ impl Shard {
             readiness: Readiness::new()?,
             to_read: ToRead::default(),
             read_until: Clock::now(),
+            calls_until: None,
             buffer: vec![0; READ_BYTES],
             deflater: deflate.map(|deflate| Deflater::new(deflate.level, deflate.payload_bytes_min)),
             inflater: deflate.map(|_| Inflater::default()),
@@ -218,6 +222,7 @@ impl Shard {
             self.now = self.node.now();
             self.budget.begin();
             self.reply_bytes = 0;
+            self.calls_until = None;
             self.take_messages(first, &mut inbox);
             while let Some(adopted) = socket.take().or_else(|| adopted.try_recv().ok()) {
                 self.adopt(adopted);
@@ -322,6 +327,10 @@ impl Shard {
     fn take_timers(&mut self) {
         while let Some(slots) = self.wheel.advance(self.now.millis) {
             for slot in slots {
+                let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
+                if connection.wire_deadline() <= self.now.millis {
+                    connection.read_later(slot, &mut self.to_read);
+                }
                 let Some(connection) = self.connections.get(slot as usize) else { continue };
                 let is_unheard = self.is_unheard(slot, connection);
                 match connection.role {

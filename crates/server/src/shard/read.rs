@@ -59,7 +59,7 @@ impl Shard {
 
     /// Reads once from a socket, or takes up again what was read before, and says how much it was.
     pub(super) fn read(&mut self, key: ConnectionKey) -> usize {
-        let has_enough = self.has_enough(key.slot);
+        let (has_enough, now) = (self.has_enough(key.slot), self.now.millis);
         let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else {
             return 0;
         };
@@ -71,6 +71,11 @@ impl Shard {
         self.read_until = Instant::now() + READ_TIME_PER_CONNECTION;
         if connection.has_deferred_requests() {
             self.take_deferred_requests(key);
+            return 0;
+        }
+        if connection.reorder().is_some_and(|reorder| reorder.is_ready(now)) {
+            connection.read_on(key.slot, &mut self.to_read);
+            self.take_in_order(key);
             return 0;
         }
         if let Some(unread) = connection.take_unread() {
@@ -112,7 +117,7 @@ impl Shard {
     }
 
     /// The connection that is being read has had its time.
-    fn is_time_up(&self) -> bool {
+    pub(super) fn is_time_up(&self) -> bool {
         Instant::now() >= self.read_until
     }
 
@@ -139,6 +144,7 @@ impl Shard {
                 break;
             }
         }
+        self.take_in_order(key);
         // Behind it, the socket may have more.
         if let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) {
             connection.read_on(key.slot, &mut self.to_read);
@@ -286,7 +292,7 @@ impl Shard {
     }
 
     /// Takes the requests in a message, until the client has enough to be answered or has had its time.
-    fn take_message(&mut self, slot: u32, message: ClientMessage<'_>) {
+    pub(super) fn take_message(&mut self, slot: u32, message: ClientMessage<'_>) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let publish = connection.publish_topic();
         let Role::Client(session) = &mut connection.role else { return };
@@ -333,7 +339,13 @@ impl Shard {
     fn take_request(&mut self, slot: u32, request: Result<Request, Malformed>) {
         self.counters.requests_received.add(1);
         match request {
-            Ok(request) => self.with_session(slot, |session, context| session.request(context, request)),
+            Ok(request) => {
+                let connection = self.connections.get_mut(slot as usize);
+                if let Some(reorder) = connection.and_then(|connection| connection.reorder()) {
+                    reorder.pass(request.id);
+                }
+                self.with_session(slot, |session, context| session.request(context, request));
+            }
             Err(malformed) => {
                 let close = Close::mistake(Mistake::from(malformed));
                 self.with_session(slot, |session, context| session.close(context, close));

@@ -1,6 +1,8 @@
 //! A file for each transport: it checks the request that opens a connection and says how the shard is to speak on it.
 
 pub(crate) mod websocket;
+pub(crate) mod emulation;
+pub(crate) mod stream;
 pub(crate) mod subscribe;
 pub(crate) mod publish;
 pub(crate) mod probe;
@@ -15,6 +17,7 @@ use std::net::TcpStream;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use fanwire_hub::reorder::Reorder;
 use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::{Close, Refused};
 use fanwire_protocol::request::Request;
@@ -84,6 +87,8 @@ pub(crate) struct Opening {
 /// The state that a connection keeps for its wire.
 #[derive(Debug)]
 pub(crate) enum WireState {
+    /// The client's commands come by other requests, see [`emulation`].
+    Emulated(Reorder),
     /// Messages of the client are published to this topic, if there is one.
     Bare { publish: Option<TopicName> },
 }

@@ -3,6 +3,7 @@
 
 mod api;
 mod client;
+mod emulated;
 mod forgery;
 mod frames;
 mod gateway;
@@ -13,6 +14,7 @@ mod wait;
 
 pub(crate) use api::Backend;
 pub(crate) use client::{Client, identity};
+pub(crate) use emulated::{Emulated, emulate, post};
 pub(crate) use forgery::{forge, signing_key};
 pub(crate) use frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, fragment, frame};
 pub(crate) use gateway::{TestGateway, open, settings, token};

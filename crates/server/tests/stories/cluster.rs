@@ -13,7 +13,7 @@ use crate::users::try_connect;
 const NODES: usize = 3;
 
 /// Nodes of one cluster, all ready.
-async fn cluster(change: impl Fn(&mut Settings)) -> Vec<TestGateway> {
+pub(crate) async fn cluster(change: impl Fn(&mut Settings)) -> Vec<TestGateway> {
     let shared = settings(2);
     let mut nodes = Vec::new();
     for number in 0..NODES {

@@ -25,6 +25,8 @@ mod sse;
 mod bare;
 mod publish;
 mod uni;
+mod emulation;
+mod streams;
 mod users;
 
 mod crowd;

@@ -17,6 +17,7 @@ mod server_side;
 mod storm;
 
 mod sse;
+mod emulation;
 mod users;
 
 mod slow;
@@ -27,3 +28,4 @@ mod closing;
 mod cluster;
 mod repair;
 mod opening;
+mod elsewhere;

@@ -1,0 +1,28 @@
+//! Letters of other nodes: calls to sessions of this node, and answers to this node's own calls.
+
+use std::sync::Arc;
+
+use fanwire_protocol::Publication;
+
+use crate::message::{AnswerTo, SessionAnswer, SessionCall, ShardMessage};
+use crate::node::Node;
+use crate::peers::{Letter, Peers, Receiver};
+
+/// Takes letters for as long as it is polled.
+pub(super) async fn take(node: &Node, peers: &Peers, mut letters: Receiver<Arc<Publication>>) {
+    while let Some(publication) = letters.receive().await {
+        match Letter::decode(&publication.data) {
+            Ok(Letter::Answer { number, answer }) => peers.take_letter_answer(number, answer),
+            Ok(Letter::Call { from, number, key, ask }) => match node.inbox_of(&key) {
+                None => peers.answer_letter(from, number, SessionAnswer::Gone),
+                // The shard is too far behind to answer in time.
+                Some(inbox) if inbox.are_requests_full() => {}
+                Some(inbox) => {
+                    let answer = AnswerTo::Node(from, number);
+                    inbox.send(ShardMessage::Session(Box::new(SessionCall { key, ask, answer })));
+                }
+            },
+            Err(illegible) => tracing::warn!("{illegible}"),
+        }
+    }
+}

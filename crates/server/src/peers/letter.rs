@@ -1,0 +1,156 @@
+//! Letters: what nodes tell each other of clients' calls to sessions of another node, in Protobuf behind a byte that no
+//! answer in JSON begins with.
+
+use bytes::Bytes;
+use prost::{Message as _, Oneof};
+use uuid::Uuid;
+
+use crate::message::{SessionAnswer, SessionAsk};
+use crate::session_key::SessionKey;
+
+/// The first byte of a letter.
+pub(super) const MARK: u8 = 1;
+
+/// A letter to one node.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    Call {
+        /// The node that asks, and its number for the call.
+        from: Uuid,
+        number: u64,
+        key: SessionKey,
+        ask: SessionAsk,
+    },
+    Answer {
+        /// The asking node's number.
+        number: u64,
+        answer: SessionAnswer,
+    },
+}
+
+/// A letter of a version that this node does not know, or none at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a letter of another node cannot be decoded")]
+pub(crate) struct Illegible;
+
+/// A letter as it is written. Numbers of fields are never used again for something else.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Written {
+    #[prost(bytes = "bytes", tag = "1")]
+    from: Bytes,
+    #[prost(uint64, tag = "2")]
+    number: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    session: Bytes,
+    #[prost(oneof = "Content", tags = "4, 5")]
+    content: Option<Content>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum Content {
+    #[prost(bytes = "bytes", tag = "4")]
+    Commands(Bytes),
+    #[prost(uint32, tag = "5")]
+    Answer(u32),
+}
+
+/// The answers by their numbers.
+const ANSWERS: [SessionAnswer; 3] = [SessionAnswer::Taken, SessionAnswer::Gone, SessionAnswer::Full];
+
+impl Letter {
+    pub(super) fn encode(self) -> Bytes {
+        let written = match self {
+            Self::Call { from, number, key, ask: SessionAsk::Commands(data) } => Written {
+                from: Bytes::copy_from_slice(from.as_bytes()),
+                number,
+                session: Bytes::copy_from_slice(&key.to_bytes()),
+                content: Some(Content::Commands(data)),
+            },
+            Self::Answer { number, answer } => Written {
+                number,
+                content: ANSWERS
+                    .iter()
+                    .position(|known| *known == answer)
+                    .map(|place| Content::Answer(place as u32)),
+                ..Written::default()
+            },
+        };
+        let mut bytes = Vec::with_capacity(1 + written.encoded_len());
+        bytes.push(MARK);
+        written.encode_raw(&mut bytes);
+        bytes.into()
+    }
+
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Self, Illegible> {
+        if bytes.first() != Some(&MARK) {
+            return Err(Illegible);
+        }
+        let Written { from, number, session, content } =
+            Written::decode(bytes.slice(1..)).map_err(|_| Illegible)?;
+        match content {
+            Some(Content::Commands(data)) => Ok(Self::Call {
+                from: Uuid::from_slice(&from).map_err(|_| Illegible)?,
+                number,
+                key: SessionKey::from_bytes(&session).ok_or(Illegible)?,
+                ask: SessionAsk::Commands(data),
+            }),
+            Some(Content::Answer(answer)) => {
+                let answer = usize::try_from(answer).ok().and_then(|place| ANSWERS.get(place));
+                Ok(Self::Answer { number, answer: *answer.ok_or(Illegible)? })
+            }
+            None => Err(Illegible),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanwire_hub::effect::ConnectionKey;
+    use fanwire_protocol::ClientId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::session_key::SessionSigner;
+
+    #[test]
+    fn letters_are_read_as_they_were_written() {
+        let (node, client) = (Uuid::from_u128(1), ClientId(Uuid::from_u128(2)));
+        let connection = ConnectionKey { slot: 3, generation: 4 };
+        let sent = SessionSigner::new().sign(node, 5, connection, client);
+        let call = Letter::Call {
+            from: Uuid::from_u128(6),
+            number: 7,
+            key: sent,
+            ask: SessionAsk::Commands(Bytes::from_static(b"{}")),
+        };
+        match Letter::decode(&call.encode()).unwrap() {
+            Letter::Call { from, number, key, ask: SessionAsk::Commands(data) } => {
+                assert_eq!((from, number, key), (Uuid::from_u128(6), 7, sent));
+                assert_eq!(data, "{}");
+            }
+            other => panic!("{other:?}"),
+        }
+        for sent in [SessionAnswer::Taken, SessionAnswer::Gone, SessionAnswer::Full] {
+            let letter = Letter::Answer { number: u64::MAX, answer: sent };
+            match Letter::decode(&letter.encode()).unwrap() {
+                Letter::Answer { number, answer } => assert_eq!((number, answer), (u64::MAX, sent)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_letter_is_none() {
+        for bytes in [&b""[..], b"{}", b"\x01", b"\x02\x28\x00", b"\x01\x28\x03", b"\x01\x22\x01x"] {
+            assert_eq!(Letter::decode(&Bytes::from_static(bytes)).unwrap_err(), Illegible, "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let marked = [&[MARK][..], &bytes].concat();
+            let _ = Letter::decode(&marked.into());
+        }
+    }
+}

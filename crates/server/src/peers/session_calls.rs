@@ -1,0 +1,84 @@
+//! Calls of clients to sessions of another node. Letters carry them and their answers.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use fanwire_broker::NewPublication;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::Peers;
+use super::letter::Letter;
+use super::names::{PATIENCE, answers_topic};
+use crate::message::{SessionAnswer, SessionAsk, Unreachable};
+use crate::session_key::SessionKey;
+
+impl Peers {
+    /// Sends a call to the node of its session, and returns the answer.
+    pub(crate) async fn ask_session(
+        &self,
+        key: SessionKey,
+        ask: SessionAsk,
+    ) -> Result<SessionAnswer, Unreachable> {
+        timeout(PATIENCE, self.ask_node(key, ask)).await.unwrap_or(Err(Unreachable::Late))
+    }
+
+    async fn ask_node(&self, key: SessionKey, ask: SessionAsk) -> Result<SessionAnswer, Unreachable> {
+        if !self.0.live_nodes.has(&self.0.redis, key.node).await.map_err(|_| Unreachable::Redis)? {
+            return Err(Unreachable::NoNode);
+        }
+        let number = self.0.next_call.fetch_add(1, Relaxed);
+        let (answer, answered) = oneshot::channel();
+        let _waiting = WaitingLetter::new(self, number, answer);
+        let letter = Letter::Call { from: self.0.id, number, key, ask };
+        let sent = self.0.redis.publish(&answers_topic(key.node), publication(letter.encode())).await;
+        sent.map_err(|_| Unreachable::Redis)?;
+        // The sender waits with the number, so it is there.
+        answered.await.map_err(|_| Unreachable::Late)
+    }
+
+    /// Answers a call that another node forwarded, beside the caller.
+    pub(crate) fn answer_letter(&self, to: Uuid, number: u64, answer: SessionAnswer) {
+        let peers = self.clone();
+        self.0.thread.runtime.spawn(async move {
+            let letter = Letter::Answer { number, answer }.encode();
+            if let Err(error) = peers.0.redis.publish(&answers_topic(to), publication(letter)).await {
+                tracing::debug!(%error, "another node's call could not be answered");
+            }
+        });
+    }
+
+    /// Hands the answer to the call that waits for it.
+    pub(crate) fn take_letter_answer(&self, number: u64, answer: SessionAnswer) {
+        let waiting = self.0.waiting_letters.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        if let Some(asker) = waiting {
+            // A call that was given up needs no answer.
+            let _ = asker.send(answer);
+        }
+    }
+}
+
+fn publication(data: Bytes) -> NewPublication {
+    NewPublication { data, ..NewPublication::default() }
+}
+
+/// Takes the answer to a letter while it waits for it.
+struct WaitingLetter<'a> {
+    peers: &'a Peers,
+    number: u64,
+}
+
+impl<'a> WaitingLetter<'a> {
+    fn new(peers: &'a Peers, number: u64, answer: oneshot::Sender<SessionAnswer>) -> Self {
+        peers.0.waiting_letters.lock().unwrap_or_else(PoisonError::into_inner).insert(number, answer);
+        Self { peers, number }
+    }
+}
+
+impl Drop for WaitingLetter<'_> {
+    fn drop(&mut self) {
+        self.peers.0.waiting_letters.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}

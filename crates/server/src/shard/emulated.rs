@@ -1,0 +1,124 @@
+//! The calls of clients whose requests come over other connections than the one that their replies go by.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use fanwire_hub::effect::ConnectionKey;
+use fanwire_hub::reorder::Turn;
+use fanwire_hub::session::Session;
+use fanwire_protocol::ClientId;
+use fanwire_protocol::reason::CloseReason;
+use fanwire_protocol::reply::SessionNames;
+use fanwire_protocol::wire::{ClientMessage, Wire};
+
+use super::read::WAITING_BYTES_MAX;
+use super::{READ_TIME_PER_CONNECTION, READ_TIME_PER_TURN, Shard};
+use crate::message::{AnswerTo, SessionAnswer, SessionAsk, SessionCall};
+use crate::session_key::SessionKey;
+
+impl Shard {
+    /// Returns the names that lead to the connection's session from elsewhere, if its client needs them: to send commands,
+    /// or to tell its backend whom it means.
+    pub(super) fn session_names(&self, slot: u32, client: ClientId) -> Option<Box<SessionNames>> {
+        let connection = self.connections.get(slot as usize)?;
+        let wire = connection.session()?.wire();
+        if !wire.is_emulated() && !wire.is_one_way() {
+            return None;
+        }
+        let (node, key) = (self.node.id, connection.key(slot));
+        let session = self.node.sessions.sign(node, self.index, key, client).to_string();
+        Some(Box::new(SessionNames { session, node: wire.is_emulated().then(|| node.to_string()) }))
+    }
+
+    /// Returns the session of a key, if the key is good.
+    pub(super) fn session_of(&self, key: &SessionKey) -> Option<&Session> {
+        let connection = self.connections.get(key.connection.slot as usize)?;
+        let session = connection.session().filter(|_| connection.is(key.connection))?;
+        self.node.sessions.verifies(key, session.client()).then_some(session)
+    }
+
+    pub(super) fn take_session_call(&mut self, call: SessionCall) {
+        let SessionCall { key, ask, answer: to } = call;
+        let answer = match ask {
+            SessionAsk::Commands(data) => self.take_commands(&key, &data),
+        };
+        self.counters.session_calls.count(&to, answer);
+        match to {
+            // The caller may have given up.
+            AnswerTo::Task(caller) => drop(caller.send(answer)),
+            AnswerTo::Node(node, number) => {
+                if let Some(peers) = &self.node.peers {
+                    peers.answer_letter(node, number, answer);
+                }
+            }
+        }
+    }
+
+    /// Takes a message of commands, now or when it is its turn.
+    fn take_commands(&mut self, key: &SessionKey, data: &Bytes) -> SessionAnswer {
+        let Some(wire) = self.session_of(key).map(Session::wire) else { return SessionAnswer::Gone };
+        let key = key.connection;
+        let slot = key.slot;
+        let (is_time_up, now) = (self.is_call_time_up(), self.now.millis);
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return SessionAnswer::Gone };
+        let is_held_up = is_time_up || connection.has_deferred_requests();
+        let Some(reorder) = connection.reorder() else { return SessionAnswer::Gone };
+        self.counters.bytes_received.add(data.len() as u64);
+        let mut has_room = true;
+        match reorder.take(first_id(wire, data), data, is_held_up, now) {
+            Turn::Now => {
+                self.read_until = Instant::now() + READ_TIME_PER_CONNECTION;
+                self.take_message(slot, ClientMessage::Binary(data));
+                self.take_in_order(key);
+            }
+            Turn::Later => {
+                if reorder.is_ready(now) {
+                    connection.read_later(slot, &mut self.to_read);
+                }
+                self.waiting_bytes += data.len();
+                has_room = self.waiting_bytes <= WAITING_BYTES_MAX;
+                self.schedule(slot);
+            }
+            Turn::Full => has_room = false,
+        }
+        if has_room {
+            return SessionAnswer::Taken;
+        }
+        // To the client, a command that is lost looks like a slow node.
+        self.close(slot, CloseReason::TooManyRequests);
+        SessionAnswer::Full
+    }
+
+    /// Calls have had their time in this turn: what else they bring is read in turn with sockets.
+    fn is_call_time_up(&mut self) -> bool {
+        let now = Instant::now();
+        now >= *self.calls_until.get_or_insert(now + READ_TIME_PER_TURN)
+    }
+
+    /// Takes the messages whose turn it is, until the client has enough to be answered or has had its time.
+    pub(super) fn take_in_order(&mut self, key: ConnectionKey) {
+        let now = self.now.millis;
+        loop {
+            let is_time_up = self.is_time_up();
+            let Some(connection) = self.connections.get_mut(key.slot as usize).filter(|c| c.is(key)) else {
+                return;
+            };
+            if connection.has_deferred_requests() {
+                return;
+            }
+            if is_time_up && connection.reorder().is_some_and(|reorder| reorder.is_ready(now)) {
+                return connection.read_on(key.slot, &mut self.to_read);
+            }
+            let Some(data) = connection.reorder().and_then(|reorder| reorder.ready(now)) else { return };
+            self.waiting_bytes -= data.len();
+            self.take_message(key.slot, ClientMessage::Binary(&data));
+        }
+    }
+}
+
+/// Returns the first id in a message. It stands at the begin, behind a few pongs at most.
+fn first_id(wire: Wire, data: &[u8]) -> Option<u32> {
+    const LOOKED_AT_MAX: usize = 8;
+    let requests = wire.requests(ClientMessage::Binary(data), 0).take(LOOKED_AT_MAX);
+    requests.map_while(Result::ok).map(|request| request.id).find(|id| *id != 0)
+}

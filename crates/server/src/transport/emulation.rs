@@ -1,0 +1,79 @@
+//! `POST /emulation`: the commands of a client whose replies come by a stream that another request opened.
+//!
+//! Any node takes them: the session's key leads to the shard and the node that hold the session. Replies go out by the
+//! stream; the response says that the session has the commands, or why not.
+
+use std::str::FromStr as _;
+
+use bytes::Bytes;
+use fanwire_protocol::centrifuge::{EmulationRequest, Encoding};
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, RETRY_AFTER};
+use hyper::{Request, StatusCode};
+use uuid::Uuid;
+
+use super::stream::is_binary;
+use super::{Gate, limited_body};
+use crate::message::{SessionAnswer, SessionAsk, Unreachable};
+use crate::response::{HttpResponse, only, text};
+use crate::session_key::SessionKey;
+
+/// One answer for whatever is no session, so that nobody learns what a guess has hit.
+const GONE: &str = "No such session: it has ended, or its node has. Connect again.";
+
+/// Answers a request with commands for a session.
+pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpResponse {
+    if let Err(response) = only(&request, "POST") {
+        return *response;
+    }
+    let encoding = if is_binary(&request) { Encoding::Protobuf } else { Encoding::Json };
+    let bytes_max = gate.node.settings.emulation.body_bytes_max;
+    let body = match limited_body::read(request, "emulation.body_bytes_max", bytes_max).await {
+        Ok(body) => body,
+        Err(response) => return *response,
+    };
+    let (key, data) = match read(encoding, &body) {
+        Ok(call) => call,
+        Err(response) => return *response,
+    };
+    // Nothing is read from sockets either.
+    if gate.node.inboxes.are_requests_full() {
+        return later("The node has too many requests before it.");
+    }
+    match gate.node.ask_session(key, SessionAsk::Commands(data)).await {
+        Ok(SessionAnswer::Taken) => {
+            let mut response = HttpResponse::default();
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+        Ok(SessionAnswer::Gone) | Err(Unreachable::NoNode) => text(StatusCode::NOT_FOUND, GONE),
+        Ok(SessionAnswer::Full) => text(
+            StatusCode::TOO_MANY_REQUESTS,
+            "Too many commands wait for earlier ones of this session, so it has ended. Connect again.",
+        ),
+        Err(Unreachable::Late) => later("The session's node does not answer."),
+        Err(Unreachable::Redis) => later("Redis does not answer, over which the session's node is asked."),
+    }
+}
+
+/// Reads the body of a request: the session and its commands.
+fn read(encoding: Encoding, body: &Bytes) -> Result<(SessionKey, Bytes), Box<HttpResponse>> {
+    let refused = |why: &str| Box::new(text(StatusCode::BAD_REQUEST, format!("Bad Request: {why}.")));
+    let request =
+        EmulationRequest::decode_body(encoding, body).map_err(|mistake| refused(mistake.reason()))?;
+    let Some(key) = SessionKey::parse(&request.session) else {
+        return Err(Box::new(text(StatusCode::NOT_FOUND, GONE)));
+    };
+    if Uuid::from_str(&request.node) != Ok(key.node) {
+        return Err(refused(
+            "\"node\" is not the node of \"session\"; send both as the reply to connect has them",
+        ));
+    }
+    Ok((key, request.data))
+}
+
+fn later(why: &str) -> HttpResponse {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, why);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}

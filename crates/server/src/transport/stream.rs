@@ -1,0 +1,73 @@
+//! `/connection/http_stream` and `/connection/sse`: clients of the Centrifuge protocol without WebSocket. Replies and pushes
+//! come by the response, which stays open; commands go by [`super::emulation`].
+//!
+//! The request holds the first commands, as a frame does. Connect is the first of them. What the session says to them is in
+//! the stream, a refusal too.
+
+use bytes::Bytes;
+use fanwire_hub::reorder::Reorder;
+use fanwire_protocol::centrifuge::codes;
+use fanwire_protocol::reason::Mistake;
+use fanwire_protocol::request::{self, Ask};
+use fanwire_protocol::wire::{ClientMessage, Pings, TransportMode, Wire};
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request, StatusCode};
+
+use super::stream_head::{EVENTS, LINES, cf_connect, head};
+use super::{Gate, Head, Opening, WireState, limited_body};
+use crate::response::{HttpResponse, only, text};
+
+/// The type of bodies in Protobuf, and of streams.
+const BINARY: &str = "application/octet-stream";
+
+/// Opens a stream of lines, or of messages in Protobuf.
+pub(crate) async fn http_stream(
+    gate: &Gate,
+    request: Request<Incoming>,
+) -> Result<Opening, Box<HttpResponse>> {
+    only(&request, "POST")?;
+    let (wire, content_type) = match is_binary(&request) {
+        true => (Wire::CentrifugeStream, BINARY),
+        false => (Wire::CentrifugeLines, LINES),
+    };
+    let head = head(gate, &request, content_type);
+    let bytes_max = gate.node.settings.http_stream.body_bytes_max;
+    let body = limited_body::read(request, "http_stream.body_bytes_max", bytes_max).await?;
+    open(gate, wire, body, head)
+}
+
+/// Opens a stream of Server-Sent Events, for a library that uses the browser's `EventSource`.
+pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
+    only(&request, "GET, POST")?;
+    let head = head(gate, &request, EVENTS);
+    let body = if request.method() == Method::GET {
+        cf_connect(&request).unwrap_or_default().into_owned().into()
+    } else {
+        let bytes_max = gate.node.settings.sse.body_bytes_max;
+        limited_body::read(request, "sse.body_bytes_max", bytes_max).await?
+    };
+    open(gate, Wire::CentrifugeEvents, body, head)
+}
+
+/// Returns true if the body of a request is in Protobuf.
+pub(super) fn is_binary(request: &Request<Incoming>) -> bool {
+    request.headers().get(CONTENT_TYPE).is_some_and(|content_type| content_type == BINARY)
+}
+
+fn open(gate: &Gate, wire: Wire, body: Bytes, head: Vec<u8>) -> Result<Opening, Box<HttpResponse>> {
+    let refused = |why: &str| Box::new(text(StatusCode::BAD_REQUEST, format!("Bad Request: {why}.")));
+    match wire.requests(ClientMessage::Binary(&body), 0).next() {
+        Some(Ok(request::Request { ask: Ask::Connect(_), .. })) => {}
+        Some(Err(malformed)) => return Err(refused(malformed.reason())),
+        Some(Ok(_)) | None => return Err(refused(&codes::mistake(&Mistake::NoConnect))),
+    }
+    Ok(Opening {
+        mode: TransportMode { wire, pings: Pings::Messages },
+        first: Default::default(),
+        head: Head::Now(head.into()),
+        state: Some(WireState::Emulated(Reorder::starting_with(body))),
+        deflate: None,
+        permit: gate.admit()?,
+    })
+}
