@@ -78,6 +78,8 @@ annotations:
 {{- range $section, $path := dict
   "subscribe" "/subscribe"
   "publish" "/publish"
+  "http_stream" "/connection/http_stream"
+  "sse" "/connection/sse"
   "probe" "/probe"
   "uni_websocket" "/connection/uni_websocket"
   "uni_http_stream" "/connection/uni_http_stream"
@@ -85,6 +87,9 @@ annotations:
 {{- if dig $section "enabled" true $.Values.config }}
 {{- $paths = append $paths (dig $section "path" $path $.Values.config) }}
 {{- end }}
+{{- end }}
+{{- if or (dig "http_stream" "enabled" true .Values.config) (dig "sse" "enabled" true .Values.config) }}
+{{- $paths = append $paths (dig "emulation" "path" "/emulation" .Values.config) }}
 {{- end }}
 {{- $paths | toJson }}
 {{- end }}
