@@ -9,13 +9,15 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 36] = [
+const SUITES: [&str; 38] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
     "server_api.py",
     "tokens.mjs",
     "events.mjs",
+    "bare.mjs",
+    "bare.py",
     "encrypted.mjs",
     "js_client.mjs",
     "js_recovery.mjs",

@@ -45,14 +45,14 @@ describe('README.md', () => {
   });
 
   check('what is published by the commands reaches the snippets in a browser', async () => {
-    const [events, centrifuge] = blocks('js');
+    const [events, socket, centrifuge] = blocks('js');
     const importMap = JSON.stringify({ imports: { centrifuge: '/centrifuge/index.mjs' } });
     const build = path.join(packageFolder('centrifuge'), 'build/index.mjs');
     const pages = await servePages({
       '/': [
         'text/html; charset=utf-8',
         `<!doctype html><title>README</title><script type="importmap">${importMap}</script>
-         <script>${here(events)}</script><script type="module">${here(centrifuge)}
+         <script>${here(events)}</script><script>${here(socket)}</script><script type="module">${here(centrifuge)}
          window.room = room;</script>`,
       ],
       '/centrifuge/index.mjs': ['text/javascript', fs.readFileSync(build, 'utf8')],
@@ -67,8 +67,14 @@ describe('README.md', () => {
       });
       await page.goto(pages.origin);
       await until(
-        () => page.evaluate(() => window.room?.state === 'subscribed' && events.readyState === EventSource.OPEN),
-        'both snippets listen',
+        () =>
+          page.evaluate(
+            () =>
+              window.room?.state === 'subscribed' &&
+              events.readyState === EventSource.OPEN &&
+              socket.readyState === WebSocket.OPEN,
+          ),
+        'all snippets listen',
       );
       for (const command of others) {
         const printed = execFileSync('sh', ['-c', here(command)], {
@@ -77,11 +83,15 @@ describe('README.md', () => {
         });
         assert.ok(JSON.parse(printed).result, printed);
       }
-      const of = (wanted) => heard.find(([from]) => from === wanted)?.[1];
-      await until(() => of('EventSource') && of('centrifuge-js'), 'both snippets print the message');
-      assert.equal(of('EventSource').topic, 'chat:lobby');
-      assert.deepEqual(of('EventSource').data, { text: 'Hello from a backend' });
-      assert.deepEqual(of('centrifuge-js'), { text: 'Hello from a backend' });
+      const of = (wanted, words) =>
+        heard.find(([from, value]) => from === wanted && JSON.stringify(value).includes(words))?.[1];
+      const all = ['EventSource', 'WebSocket', 'centrifuge-js'];
+      await until(() => all.every((from) => of(from, 'backend')), 'all snippets print the message');
+      assert.equal(of('EventSource', 'backend').topic, 'chat:lobby');
+      assert.deepEqual(of('EventSource', 'backend').data, { text: 'Hello from a backend' });
+      assert.equal(of('WebSocket', 'backend'), '{"text":"Hello from a backend"}');
+      assert.deepEqual(of('centrifuge-js', 'backend'), { text: 'Hello from a backend' });
+      await until(() => of('WebSocket', 'from a page'), "the page's own message comes back");
     } finally {
       await browser.close();
       pages.stop();
