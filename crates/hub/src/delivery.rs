@@ -61,11 +61,16 @@ impl Delivery {
         compressed.as_ref().unwrap_or(plain)
     }
 
-    /// Finds the form for a wire, or makes it, of a kindred wire's if there is one. Who loses a race for a place goes on to
-    /// the next.
+    /// Finds the form for a wire, or makes it.
     fn form(&self, wire: Wire) -> &EncodedForm {
-        let mut form = self.first.get_or_init(|| EncodedForm::new(wire, &self.push, None));
-        let mut kin = None;
+        let first = self.first.get_or_init(|| EncodedForm::new(wire, &self.push, None));
+        if first.wire == wire { first } else { self.form_behind(first, wire) }
+    }
+
+    /// Makes it of a kindred wire's form, if there is one. Who loses a race for a place goes on to the next.
+    #[inline(never)]
+    fn form_behind<'d>(&'d self, first: &'d EncodedForm, wire: Wire) -> &'d EncodedForm {
+        let (mut form, mut kin) = (first, None);
         while form.wire != wire {
             if wire.is_kin(form.wire) {
                 kin = kin.or(Some(form));

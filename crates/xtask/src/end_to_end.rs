@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 38] = [
+const SUITES: [&str; 39] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -18,6 +18,7 @@ const SUITES: [&str; 38] = [
     "events.mjs",
     "bare.mjs",
     "bare.py",
+    "uni.mjs",
     "encrypted.mjs",
     "js_client.mjs",
     "js_recovery.mjs",

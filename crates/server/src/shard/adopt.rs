@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::session::Session;
 use fanwire_protocol::ClientId;
+use fanwire_protocol::wire::Framing;
 use socket2::SockRef;
 use uuid::Uuid;
 
@@ -35,15 +37,15 @@ impl Shard {
         let connection = entry.insert(Connection::new(socket, self.generation, Role::Client(session)));
         connection.deflate = deflate;
         connection.wire_state = state.map(Box::new);
-        if let Some(reorder) = connection.reorder() {
-            // The first commands came with the request.
-            self.waiting_bytes += reorder.bytes();
-            connection.read_later(slot, &mut self.to_read);
-        }
         if let Err(error) = self.readiness.add(connection.socket.source(), slot) {
             tracing::warn!(%error, "a socket could not be watched");
             self.connections.remove(slot as usize);
             return;
+        }
+        if let Some(reorder) = connection.reorder() {
+            // The first commands came with the request.
+            self.waiting_bytes += reorder.bytes();
+            connection.read_later(slot, &mut self.to_read);
         }
         self.counters.sockets.add(1);
         self.clients.insert(client, slot);
@@ -70,11 +72,7 @@ impl Shard {
             self.send(slot, head);
         }
         self.schedule(slot);
-        if !early.is_empty() {
-            let mut early = Vec::from(early);
-            self.read_until = Instant::now() + READ_TIME_PER_CONNECTION;
-            self.take_bytes(slot, &mut early);
-        }
+        self.take_early(slot, early);
         if let Some(connection) = self.connections.get_mut(slot as usize)
             && connection.socket.has_silent_input()
         {
@@ -84,5 +82,18 @@ impl Shard {
         if let Some(schedule) = &mut self.drain_schedule {
             schedule.add(ConnectionKey { slot, generation: self.generation });
         }
+    }
+
+    /// Takes the bytes that came behind the request, after the requests that the request itself comes to.
+    fn take_early(&mut self, slot: u32, early: Bytes) {
+        let Some(connection) = self.connections.get_mut(slot as usize).filter(|_| !early.is_empty()) else {
+            return;
+        };
+        if connection.has_deferred_requests() && connection.framing() != Framing::Ignored {
+            self.counters.bytes_received.add(early.len() as u64);
+            return connection.defer_unread(early.into());
+        }
+        self.read_until = Instant::now() + READ_TIME_PER_CONNECTION;
+        self.take_bytes(slot, &mut Vec::from(early));
     }
 }

@@ -26,6 +26,7 @@ mod bare;
 mod publish;
 mod uni;
 mod emulation;
+mod stream_kinds;
 mod streams;
 mod users;
 

@@ -54,7 +54,7 @@ impl Listener {
         Self::over(RawSocket::open(gateway.address).await, kind, &kind.request(&connect.to_string())).await
     }
 
-    async fn over(mut socket: RawSocket, kind: Kind, request: &str) -> Self {
+    async fn over(mut socket: RawSocket, kind: Kind, request: impl AsRef<[u8]>) -> Self {
         socket.send(request).await;
         let head = socket.head().await;
         let expected = match kind {
@@ -271,6 +271,14 @@ async fn a_websocket_may_send_its_connect_request_and_nothing_more() {
     let (code, reason) = listener.closed().await;
     assert_eq!(code, 3501);
     assert!(reason.contains("connect was sent before"), "{reason}");
+
+    // Also when it is there before the first answer.
+    let socket = RawSocket::open(gateway.address).await;
+    let mut request = Kind::WebSocket.request(&connect).into_bytes();
+    request.extend(frame(TEXT, &connect));
+    let mut eager = Listener::over(socket, Kind::WebSocket, request).await;
+    assert!(eager.next().await["connect"].is_object());
+    assert_eq!(eager.closed().await.0, 3501);
 
     for (message, said) in [("ping", "not a JSON object"), (r#"{"token":7}"#, "field of a wrong type")] {
         let mut socket = open().await;
