@@ -91,11 +91,14 @@ async fn what_is_turned_off_is_not_found_and_not_named() {
     settings.probe.path = None;
     settings.subscribe.path = None;
     settings.publish.path = None;
+    settings.http_stream.path = None;
+    settings.sse.path = None;
+    settings.emulation.path = None;
     settings.uni_websocket.path = None;
     settings.uni_http_stream.path = None;
     settings.uni_sse.path = None;
     let gateway = TestGateway::start(settings).await;
-    for path in ["/probe", "/subscribe?topic=a", "/publish?topic=a", "/connection/uni_sse"] {
+    for path in ["/probe", "/subscribe?topic=a", "/publish?topic=a", "/connection/uni_sse", "/emulation"] {
         let response = RawSocket::ask(gateway.address, &get(path)).await;
         assert_eq!(response.status, 404, "{response:?}");
         assert!(response.body.contains("/connection/websocket, /api."), "{response:?}");
