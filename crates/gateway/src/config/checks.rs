@@ -124,7 +124,12 @@ impl Checks {
             let is_inside = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
             for (other, other_path) in &taken {
                 if path == *other_path || *other == "api.path" && is_inside(other_path) {
-                    self.error(setting, format!("\"{path}\" is taken by {other}"));
+                    let hint = if (setting, *other) == ("sse.path", "subscribe.path") {
+                        "; [subscribe] is what [sse] was, and [sse] is a transport of the Centrifuge protocol"
+                    } else {
+                        ""
+                    };
+                    self.error(setting, format!("\"{path}\" is taken by {other}{hint}"));
                 }
             }
             taken.push((setting, path));

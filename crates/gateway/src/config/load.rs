@@ -252,7 +252,7 @@ mod tests {
              [client.personal_topic]\nenabled = true\nnamespace = 'none'\n\
              [shutdown]\npropagation = '25h'\nwindow = '2d'\ntimeout = '30d'\n\
              [subscribe]\npath = '/api/subscribe'\ntoken_cookie = 'a b'\nsubprotocols = ['a b', 'centrifuge-json']\n\
-             heartbeats = ['ping', '=x', 'a=b', 'a=c']\n[publish]\nbody_bytes_max = 0\n[probe]\npath = '/connection/websocket'\n[log]\nlevel = 'loud'\n[api]\npath = 'api/'\nkeys = ['']\n\
+             heartbeats = ['ping', '=x', 'a=b', 'a=c']\n[publish]\nbody_bytes_max = 0\n[probe]\npath = '/connection/websocket'\n[sse]\npath = '/api/subscribe'\n[log]\nlevel = 'loud'\n[api]\npath = 'api/'\nkeys = ['']\n\
              [topics]\nuser_boundary = ':'\nhistory_meta_ttl = '1m'\n\
              [topics.default]\nhistory_size = 3\nauto_cache_recover = true\n\
              [[topics.namespaces]]\nname = 'x'\ntopic_regex = '('\n\
@@ -287,6 +287,7 @@ mod tests {
             "log.level: must be one of",
             "api.path: must be a path",
             "probe.path: \"/connection/websocket\" is taken by websocket.path",
+            "sse.path: \"/api/subscribe\" is taken by subscribe.path; [subscribe] is what [sse] was",
             "api.keys: has an empty key",
             "topics.user_boundary: is the same as topics.namespace_boundary",
             "topics.default.history_size: needs history_ttl as well",
