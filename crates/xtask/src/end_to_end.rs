@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 39] = [
+const SUITES: [&str; 40] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -22,6 +22,7 @@ const SUITES: [&str; 39] = [
     "encrypted.mjs",
     "js_client.mjs",
     "js_recovery.mjs",
+    "fallbacks.mjs",
     "compression.mjs",
     "python_client.py",
     "browser.mjs",

@@ -40,20 +40,27 @@ for (const build of ['centrifuge.js', 'centrifuge.protobuf.js']) {
     const check = (name, body) => test(name, told(() => server, body));
 
     /** A page with a connected client that keeps what it receives in `window.seen`. */
-    const open = async (user, channel, origin = pages.origin) => {
+    const open = async (user, channel, { origin = pages.origin, without = [] } = {}) => {
       const page = await browser.newPage();
+      await page.addInitScript((names) => names.forEach((name) => delete window[name]), without);
       await page.goto(origin);
       await page.evaluate(
         ({ port, token, channel, protobuf }) => {
           window.pack = (value) => (protobuf ? new TextEncoder().encode(JSON.stringify(value)) : value);
           window.unpack = (data) => (protobuf ? JSON.parse(new TextDecoder().decode(data)) : data);
           window.seen = { data: [], states: [], subscribed: [] };
-          window.client = new Centrifuge(`ws://127.0.0.1:${port}/connection/websocket`, {
+          const at = (transport, scheme = 'http') => ({
+            transport,
+            endpoint: `${scheme}://127.0.0.1:${port}/connection/${transport}`,
+          });
+          window.client = new Centrifuge([at('websocket', 'ws'), at('http_stream'), at('sse')], {
+            emulationEndpoint: `http://127.0.0.1:${port}/emulation`,
             token,
             minReconnectDelay: 20,
             maxReconnectDelay: 200,
           });
           client.on('state', ({ newState }) => seen.states.push(newState));
+          client.on('connected', ({ transport }) => (seen.transport = transport));
           client.on('error', () => {});
           window.room = client.newSubscription(channel);
           room.on('publication', ({ data }) => seen.data.push(unpack(data)));
@@ -127,8 +134,32 @@ for (const build of ['centrifuge.js', 'centrifuge.protobuf.js']) {
       await page.close();
     });
 
+    // The package speaks no Protobuf over SSE.
+    const poorer = build.includes('protobuf') ? ['http_stream'] : ['http_stream', 'sse'];
+    for (const transport of poorer) {
+      check(`a page that has no WebSocket uses ${transport} and misses nothing`, async () => {
+        const channel = fresh('open');
+        const without = transport === 'sse' ? ['WebSocket', 'ReadableStream'] : ['WebSocket'];
+        const page = await open('alice', channel, { without });
+        await subscribed(page, 1);
+        assert.equal((await seen(page)).transport, transport);
+        await page.evaluate(() => room.publish(pack('mine')));
+        await publishNumbers(server, channel, 1, 99);
+        await received(page, 100);
+        proxy.cut();
+        await publishNumbers(server, channel, 100, 199);
+        proxy.mend();
+        await subscribed(page, 2);
+        await received(page, 200);
+        assert.deepEqual((await seen(page)).data, ['mine', ...numbers(1, 199)]);
+        assert.equal((await seen(page)).subscribed[1].recovered, true);
+        assert.equal(await page.evaluate(async () => (await room.presenceStats()).numClients), 1);
+        await page.close();
+      });
+    }
+
     check('a page of a strange origin gets nothing', async () => {
-      const page = await open('alice', fresh('open'), strangers.origin);
+      const page = await open('alice', fresh('open'), { origin: strangers.origin });
       const refused = await page.evaluate(
         (port) =>
           new Promise((resolve) => {

@@ -1,8 +1,9 @@
-// Clients of the npm package `centrifuge` in both encodings, so that a test is written once for both.
+// Clients of the npm package `centrifuge` on its transports and in both encodings, so that a test is written once for all.
 
 import { randomUUID } from 'node:crypto';
 import { Centrifuge as JsonClient } from 'centrifuge';
 import { Centrifuge as ProtobufClient } from 'centrifuge/build/protobuf';
+import { EventSource } from 'eventsource';
 import WebSocket from 'ws';
 import { next, until } from './harness.mjs';
 
@@ -16,19 +17,40 @@ export const encodings = {
   },
 };
 
-/** One encoding's clients of one server. */
+/** The transports of the package, each with the encodings that it speaks there. */
+export const variants = [
+  ['websocket', 'json'],
+  ['websocket', 'protobuf'],
+  ['http_stream', 'json'],
+  ['http_stream', 'protobuf'],
+  ['sse', 'json'],
+];
+
+/** What the package calls a transport and its address. */
+const endpoint = (transport, port) => ({
+  transport,
+  endpoint: `${transport === 'websocket' ? 'ws' : 'http'}://127.0.0.1:${port}/connection/${transport}`,
+});
+
+/** Clients of one server, in one encoding, on one transport or on the first of a list that opens. */
 export class Clients {
-  constructor(encoding, server) {
+  constructor(encoding, server, transports = 'websocket') {
     Object.assign(this, encodings[encoding]);
     this.server = server;
+    this.transports = transports;
     this.open = new Set();
   }
 
   /** A client that is not connected yet. */
   make(user, options = {}) {
     const { port = this.server.port, claims = {}, ...others } = options;
-    const client = new this.Client(`ws://127.0.0.1:${port}/connection/websocket`, {
+    const endpoints = [this.transports].flat().map((transport) => endpoint(transport, port));
+    // An application that wants nothing but WebSocket gives its address.
+    const where = this.transports === 'websocket' ? endpoints[0].endpoint : endpoints;
+    const client = new this.Client(where, {
       websocket: WebSocket,
+      eventsource: EventSource,
+      emulationEndpoint: `http://127.0.0.1:${port}/emulation`,
       token: user === null ? '' : this.server.token(user, claims),
       minReconnectDelay: 20,
       maxReconnectDelay: 200,

@@ -1,19 +1,19 @@
-// npm `centrifuge`, JSON and Protobuf, when connections are lost: cut by the network, gone silent, closed by a
+// npm `centrifuge` on each of its transports, when connections are lost: cut by the network, gone silent, closed by a
 // server that restarts. What was missed arrives in order and once, or the client is told that it cannot.
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { Clients, encodings, fresh, numbers, publishNumbers, receivedCount } from './centrifuge.mjs';
+import { Clients, fresh, numbers, publishNumbers, receivedCount, variants } from './centrifuge.mjs';
 import { Proxy, Server, next, told, until } from './harness.mjs';
 
-for (const encoding of Object.keys(encodings)) {
-  describe(`centrifuge-js loses its connection, ${encoding}`, () => {
+for (const [transport, encoding] of variants) {
+  describe(`centrifuge-js loses its connection, ${transport}, ${encoding}`, () => {
     let server;
     let proxy;
     let clients;
     before(async () => {
       server = await Server.start();
-      clients = new Clients(encoding, server);
+      clients = new Clients(encoding, server, transport);
       proxy = await Proxy.start(server.port);
     });
     afterEach(() => {
@@ -188,9 +188,9 @@ for (const encoding of Object.keys(encodings)) {
     });
   });
 
-  test(`a connection gone silent is noticed on both sides, ${encoding}`, async (t) => {
+  test(`a connection gone silent is noticed on both sides, ${transport}, ${encoding}`, async (t) => {
     const server = await Server.start({ client: { ping_interval: '1s', pong_timeout: '500ms' } });
-    const clients = new Clients(encoding, server);
+    const clients = new Clients(encoding, server, transport);
     const proxy = await Proxy.start(server.port);
     try {
       await told(() => server, async () => {

@@ -10,7 +10,20 @@ import pytest
 
 from harness import until
 
-KINDS = ["page-json", "page-protobuf", "json", "protobuf", "python-json", "python-protobuf", "eventsource"]
+KINDS = [
+    "page-json",
+    "page-protobuf",
+    "page-stream",
+    "page-sse",
+    "json",
+    "protobuf",
+    "stream-json",
+    "stream-protobuf",
+    "sse-json",
+    "python-json",
+    "python-protobuf",
+    "eventsource",
+]
 SETTINGS = {"client": {"allowed_origins": ["http://127.0.0.1:*"]}}
 
 

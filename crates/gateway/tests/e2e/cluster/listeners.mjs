@@ -17,9 +17,9 @@ const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 /** One client of the npm package that subscribes to topics and tells of everything. Pages get it as text, so it uses
     nothing but its arguments. */
-function listen(Client, { websocket, unpack }, { address, token, topics }, tell) {
+function listen(Client, { unpack, ...options }, { address, token, topics }, tell) {
   const pauses = { minReconnectDelay: 20, maxReconnectDelay: 200 };
-  const client = new Client(address, { token, timeout: 10_000, ...pauses, ...(websocket && { websocket }) });
+  const client = new Client(address, { token, timeout: 10_000, ...pauses, ...options });
   client.on('connecting', ({ code }) => tell({ event: 'connecting', code }));
   client.on('connected', ({ client }) => tell({ event: 'connected', client }));
   client.on('disconnected', ({ code }) => tell({ event: 'disconnected', code }));
@@ -39,9 +39,14 @@ function listen(Client, { websocket, unpack }, { address, token, topics }, tell)
   return client;
 }
 
-const inNode = (encoding) => (place, tell) => {
+/** The address by which the package connects: a WebSocket's, or a list of one other transport. */
+const addressOf = ({ address, http }, transport) =>
+  transport ? [{ transport, endpoint: `${http}/connection/${transport}` }] : address;
+
+const inNode = (encoding, transport) => (place, tell) => {
   const { Client, unpack } = encodings[encoding];
-  const client = listen(Client, { websocket: WebSocket, unpack }, place, tell);
+  const options = { websocket: WebSocket, eventsource: EventSource, emulationEndpoint: `${place.http}/emulation` };
+  const client = listen(Client, { unpack, ...options }, { ...place, address: addressOf(place, transport) }, tell);
   return () => client.disconnect();
 };
 
@@ -72,7 +77,7 @@ async function startChromium() {
   return { pages, browser: await launch() };
 }
 
-const inPage = (encoding) => async (place, tell) => {
+const inPage = (encoding, transport) => async (place, tell) => {
   chromium ??= startChromium();
   const { pages, browser } = await chromium;
   const page = await browser.newPage();
@@ -81,9 +86,10 @@ const inPage = (encoding) => async (place, tell) => {
   await page.evaluate(
     ({ listen, encoding, place }) => {
       const text = (data) => (encoding === 'protobuf' ? JSON.parse(new TextDecoder().decode(data)) : data);
-      window.client = new Function(`return ${listen}`)()(Centrifuge, { unpack: text }, place, tell);
+      const options = { unpack: text, emulationEndpoint: `${place.http}/emulation` };
+      window.client = new Function(`return ${listen}`)()(Centrifuge, options, place, tell);
     },
-    { listen: `${listen}`, encoding, place },
+    { listen: `${listen}`, encoding, place: { ...place, address: addressOf(place, transport) } },
   );
   return () => page.close();
 };
@@ -91,9 +97,14 @@ const inPage = (encoding) => async (place, tell) => {
 const kinds = {
   json: inNode('json'),
   protobuf: inNode('protobuf'),
+  'stream-json': inNode('json', 'http_stream'),
+  'stream-protobuf': inNode('protobuf', 'http_stream'),
+  'sse-json': inNode('json', 'sse'),
   eventsource: inEventSource,
   'page-json': inPage('json'),
   'page-protobuf': inPage('protobuf'),
+  'page-stream': inPage('json', 'http_stream'),
+  'page-sse': inPage('json', 'sse'),
 };
 
 /** How to close each open listener, by its name. */

@@ -93,6 +93,7 @@ class NodeProcess:
             name=listener.name,
             kind=listener.kind,
             address=place.websocket,
+            http=place.http,
             source=f"{place.http}/subscribe?{urllib.parse.urlencode(query)}",
             token=token,
             topics=listener.topics,

@@ -22,8 +22,8 @@ from traffic import Traffic
 
 PROXIES = [Nginx, Haproxy, Apache]
 SETTINGS = {"client": {"ping_interval": "1s", "pong_timeout": "500ms"}}
-# One after the other, so that three of each kind are on three nodes.
-KINDS = ["json", "protobuf", "eventsource"]
+# One after the other, so that three of each kind are on several nodes.
+KINDS = ["json", "protobuf", "stream-json", "stream-protobuf", "sse-json", "eventsource"]
 SHUTDOWN = 3001
 
 
@@ -119,7 +119,7 @@ def test_connections_on_which_nothing_happens_live_on(cluster, listeners, fresh)
     patience, silence = 2, 6
     topic = fresh("open")
     token = cluster.node(0).token
-    kinds = ["json", "protobuf", "python-json", "python-protobuf", "eventsource"]
+    kinds = [*KINDS, "python-json", "python-protobuf"]
     with contextlib.ExitStack() as started:
         fronts = [started.enter_context(cluster.front(proxy, patience=patience)) for proxy in PROXIES]
         counting = started.enter_context(Client(fronts[0], token("by hand")))

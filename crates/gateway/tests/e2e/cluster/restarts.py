@@ -6,7 +6,7 @@ import pytest
 from harness import until
 from traffic import Traffic
 
-KINDS = ["page-json", "json", "protobuf", "python-json", "python-protobuf", "eventsource"]
+KINDS = ["page-json", "json", "protobuf", "stream-json", "sse-json", "python-json", "python-protobuf", "eventsource"]
 SETTINGS = {"client": {"allowed_origins": ["http://127.0.0.1:*"]}}
 SHUTDOWN = 3001
 
