@@ -9,6 +9,7 @@ pub mod capacity;
 pub mod reason;
 pub mod request;
 pub mod reply;
+pub mod cursor;
 pub mod wire;
 
 pub mod centrifuge;
@@ -17,6 +18,7 @@ pub mod plain;
 pub mod proxy;
 pub mod websocket;
 
+pub use cursor::Cursor;
 pub use position::{Epoch, Position};
 pub use publication::{ANSWER_OVERHEAD_BYTES, ClientId, ClientInfo, Publication, Tags};
 pub use topic::TopicName;

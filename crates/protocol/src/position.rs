@@ -9,6 +9,7 @@ pub struct Epoch([u8; 8]);
 
 impl Epoch {
     pub const LENGTH: usize = 8;
+    const NUMBERS: u64 = 62_u64.pow(Self::LENGTH as u32);
     const ALPHABET: &'static [u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
     /// Turns random bits into an epoch.
@@ -19,6 +20,21 @@ impl Epoch {
             bits /= 62;
         }
         Self(letters)
+    }
+
+    /// Returns the number of the epoch, which takes six bytes.
+    pub fn number(&self) -> u64 {
+        let digit = |letter: u8| match letter {
+            b'0'..=b'9' => letter - b'0',
+            b'A'..=b'Z' => letter - b'A' + 10,
+            _ => letter.wrapping_sub(b'a') + 36,
+        };
+        self.0.iter().rev().fold(0, |number, letter| number * 62 + u64::from(digit(*letter)))
+    }
+
+    /// Returns the epoch of a number; `None` if there is none.
+    pub fn from_number(number: u64) -> Option<Self> {
+        (number < Self::NUMBERS).then(|| Self::from_random(number))
     }
 
     /// Reads one back from storage; `None` unless it is eight letters and digits.
