@@ -33,6 +33,10 @@ enum Content {
     Reply,
     /// Messages of which some may give way.
     Messages(Box<Messages>),
+    /// The beginning of a message for one client, of which so many bytes follow.
+    Beginning { following: usize },
+    /// The rest of that message.
+    Continuation,
 }
 
 /// The messages of one topic.
@@ -55,6 +59,15 @@ impl Parcel {
         Self { bytes, content: Content::Reply }
     }
 
+    /// Returns the pieces of one message, which have to be linked one after the other.
+    pub fn pieces([first, second]: [Bytes; 2]) -> [Self; 2] {
+        let following = second.len();
+        [
+            Self { bytes: first, content: Content::Beginning { following } },
+            Self { bytes: second, content: Content::Continuation },
+        ]
+    }
+
     /// `bytes` are those of the messages, one after the other.
     pub fn new(bytes: Bytes, messages: Messages) -> Self {
         debug_assert_eq!(bytes.len(), messages.all.iter().map(|(message, _)| message.len()).sum::<usize>());
@@ -70,7 +83,9 @@ impl Parcel {
     pub fn queue(&self, mut taken: usize, queue: &mut Queue, bytes_max: usize) -> Result<usize, Full> {
         let whole = [(self.bytes.clone(), false)];
         let all = match &self.content {
-            Content::Shared | Content::Reply => &whole[..],
+            Content::Shared | Content::Reply | Content::Beginning { .. } | Content::Continuation => {
+                &whole[..]
+            }
             Content::Messages(messages) => &messages.all,
         };
         let is_reply = matches!(self.content, Content::Reply);
@@ -90,6 +105,11 @@ impl Parcel {
                     queue.push_publication(messages.topic, messages.policy, rest, bytes_max)?
                 }
                 Content::Reply => queue.push_reply(rest, bytes_max)?,
+                Content::Beginning { following } => queue.push_beginning(rest, *following, bytes_max)?,
+                Content::Continuation => {
+                    queue.push_continuation(rest);
+                    0
+                }
                 Content::Shared | Content::Messages(_) => queue.push(rest, bytes_max)?,
             };
             taken = 0;

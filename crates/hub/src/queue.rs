@@ -35,6 +35,14 @@ enum ChunkKind {
     Droppable,
     /// In `latest`.
     Latest(TopicSlot),
+    /// Kept: the rest of the message that begins in the chunk before.
+    Continuation,
+}
+
+impl ChunkKind {
+    fn is_continuation(self) -> bool {
+        matches!(self, Self::Continuation)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -70,12 +78,27 @@ impl Queue {
     /// Adds to the end, and says how many publications gave way. One message always fits an empty queue, however
     /// long it is.
     pub fn push(&mut self, bytes: Bytes, bytes_max: usize) -> Result<usize, Full> {
-        self.push_as(ChunkKind::Kept, bytes, bytes_max)
+        self.push_as(ChunkKind::Kept, bytes, 0, bytes_max)
+    }
+
+    /// Adds the beginning of a message. So many bytes of it follow, by [`Queue::push_continuation`].
+    pub fn push_beginning(
+        &mut self,
+        bytes: Bytes,
+        following: usize,
+        bytes_max: usize,
+    ) -> Result<usize, Full> {
+        self.push_as(ChunkKind::Kept, bytes, following, bytes_max)
+    }
+
+    /// Adds the rest of a message whose beginning was added just before, or written. It fits, as the beginning did.
+    pub fn push_continuation(&mut self, bytes: Bytes) {
+        self.append(ChunkKind::Continuation, bytes);
     }
 
     /// Adds a reply to the client itself.
     pub fn push_reply(&mut self, bytes: Bytes, bytes_max: usize) -> Result<usize, Full> {
-        self.push_as(ChunkKind::Reply, bytes, bytes_max)
+        self.push_as(ChunkKind::Reply, bytes, 0, bytes_max)
     }
 
     /// Adds a publication of a topic with a policy, and says how many gave way.
@@ -98,7 +121,7 @@ impl Queue {
         if let Some(replaced) = replaced {
             self.drop_chunk(replaced);
         }
-        let dropped = self.push_as(kind, bytes, bytes_max)?;
+        let dropped = self.push_as(kind, bytes, 0, bytes_max)?;
         Ok(dropped + usize::from(replaced.is_some()))
     }
 
@@ -111,7 +134,11 @@ impl Queue {
 
     /// Forgets all that waits but the rest of what was begun.
     pub fn keep_begun(&mut self) {
-        self.chunks.truncate(usize::from(self.begun));
+        let continuations =
+            |from| self.chunks.iter().skip(from).take_while(|chunk| chunk.kind.is_continuation()).count();
+        // A continuation in front is the rest of what was begun, too.
+        let kept = if self.begun { 1 + continuations(1) } else { continuations(0) };
+        self.chunks.truncate(kept);
         self.bytes = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
         self.messages = self.chunks.len();
         let is_reply = self.chunks.front().is_some_and(|first| matches!(first.kind, ChunkKind::Reply));
@@ -179,11 +206,17 @@ impl Queue {
         self.written
     }
 
-    fn push_as(&mut self, kind: ChunkKind, bytes: Bytes, bytes_max: usize) -> Result<usize, Full> {
+    /// Adds to the end if there is room for it, and for the bytes that follow it.
+    fn push_as(
+        &mut self,
+        kind: ChunkKind,
+        bytes: Bytes,
+        following: usize,
+        bytes_max: usize,
+    ) -> Result<usize, Full> {
+        let added = bytes.len() + following;
         let mut dropped = 0;
-        while self.bytes > 0
-            && self.bytes + bytes.len() + (self.messages + 1) * Self::MESSAGE_BYTES > bytes_max
-        {
+        while self.bytes > 0 && self.bytes + added + (self.messages + 1) * Self::MESSAGE_BYTES > bytes_max {
             let oldest = self.droppable.pop_front().ok_or(Full)?;
             self.drop_chunk(oldest);
             dropped += 1;
@@ -195,7 +228,7 @@ impl Queue {
     fn append(&mut self, kind: ChunkKind, bytes: Bytes) {
         let number = self.first + self.chunks.len() as u64;
         match kind {
-            ChunkKind::Kept => {}
+            ChunkKind::Kept | ChunkKind::Continuation => {}
             ChunkKind::Reply => self.reply_bytes += bytes.len(),
             ChunkKind::Droppable => self.droppable.push_back(number),
             ChunkKind::Latest(topic) => drop(self.latest.insert(topic, number)),
@@ -224,7 +257,7 @@ impl Queue {
         self.latest.clear();
         for (number, chunk) in self.chunks.iter().enumerate() {
             match chunk.kind {
-                ChunkKind::Kept | ChunkKind::Reply => {}
+                ChunkKind::Kept | ChunkKind::Reply | ChunkKind::Continuation => {}
                 ChunkKind::Droppable => self.droppable.push_back(number as u64),
                 ChunkKind::Latest(topic) => drop(self.latest.insert(topic, number as u64)),
             }
@@ -235,7 +268,7 @@ impl Queue {
     fn settle_first(&mut self) {
         let Some(chunk) = self.chunks.front_mut() else { return };
         match chunk.kind {
-            ChunkKind::Kept | ChunkKind::Reply => return,
+            ChunkKind::Kept | ChunkKind::Reply | ChunkKind::Continuation => return,
             ChunkKind::Droppable => drop(self.droppable.pop_front()),
             ChunkKind::Latest(topic) => drop(self.latest.remove(&topic)),
         }
@@ -334,8 +367,12 @@ mod tests {
         Push(Vec<u8>),
         Reply(Vec<u8>),
         Publication(usize, SlowPolicy, Vec<u8>),
+        /// A message in two pieces, of which the second is never kept without the first.
+        Pieces(Vec<u8>, Vec<u8>),
         /// The rest of something that was written in part, where nothing waits.
         Rest(Vec<u8>, bool),
+        /// The second piece of a message whose first was written, where nothing waits.
+        SecondPiece(Vec<u8>),
         /// This many of the bytes that one write would be given, in percent.
         Written(usize),
         Keep,
@@ -349,6 +386,8 @@ mod tests {
             2 => message().prop_map(Step::Push),
             2 => message().prop_map(Step::Reply),
             6 => (0..3_usize, policy, message()).prop_map(|(topic, policy, message)| Step::Publication(topic, policy, message)),
+            2 => (message(), message()).prop_map(|(first, second)| Step::Pieces(first, second)),
+            1 => message().prop_map(Step::SecondPiece),
             1 => (message(), any::<bool>()).prop_map(|(message, is_reply)| Step::Rest(message, is_reply)),
             2 => (0..=100_usize).prop_map(Step::Written),
             1 => Just(Step::Keep),
@@ -357,6 +396,7 @@ mod tests {
 
     /// In place of a topic.
     const REPLY: usize = 99;
+    const SECOND_PIECE: usize = 98;
 
     /// The queue as a plain list.
     #[derive(Default)]
@@ -372,6 +412,7 @@ mod tests {
             message: Vec<u8>,
             policy: SlowPolicy,
             topic: usize,
+            following: usize,
             bytes_max: usize,
         ) -> Result<usize, Full> {
             let from = usize::from(self.begun);
@@ -388,7 +429,7 @@ mod tests {
             loop {
                 let bytes: usize = self.messages.iter().map(|(bytes, ..)| bytes.len()).sum();
                 let kept = (self.messages.len() + 1) * Queue::MESSAGE_BYTES;
-                if bytes == 0 || bytes + message.len() + kept <= bytes_max {
+                if bytes == 0 || bytes + message.len() + following + kept <= bytes_max {
                     break;
                 }
                 let mut waiting = self.messages.iter().enumerate().skip(from);
@@ -399,6 +440,11 @@ mod tests {
             }
             self.messages.push((message, policy, topic));
             Ok(dropped)
+        }
+
+        /// The first message is the rest of one.
+        fn begins_with_second_piece(&self) -> bool {
+            self.messages.first().is_some_and(|(_, _, of)| *of == SECOND_PIECE)
         }
     }
 
@@ -414,16 +460,32 @@ mod tests {
                 match step {
                     Step::Push(message) => {
                         let pushed = queue.push(message.clone().into(), BYTES_MAX);
-                        prop_assert_eq!(pushed, model.push(message, SlowPolicy::Close, 0, BYTES_MAX));
+                        prop_assert_eq!(pushed, model.push(message, SlowPolicy::Close, 0, 0, BYTES_MAX));
                     }
                     Step::Reply(message) => {
                         let pushed = queue.push_reply(message.clone().into(), BYTES_MAX);
-                        prop_assert_eq!(pushed, model.push(message, SlowPolicy::Close, REPLY, BYTES_MAX));
+                        prop_assert_eq!(pushed, model.push(message, SlowPolicy::Close, REPLY, 0, BYTES_MAX));
                     }
                     Step::Publication(topic, policy, message) => {
                         let pushed =
                             queue.push_publication(topics[topic], policy, message.clone().into(), BYTES_MAX);
-                        prop_assert_eq!(pushed, model.push(message, policy, topic, BYTES_MAX));
+                        prop_assert_eq!(pushed, model.push(message, policy, topic, 0, BYTES_MAX));
+                    }
+                    Step::Pieces(first, second) => {
+                        let pushed = queue.push_beginning(first.clone().into(), second.len(), BYTES_MAX);
+                        let expected = model.push(first, SlowPolicy::Close, 0, second.len(), BYTES_MAX);
+                        prop_assert_eq!(pushed, expected);
+                        if pushed.is_ok() {
+                            queue.push_continuation(second.clone().into());
+                            model.messages.push((second, SlowPolicy::Close, SECOND_PIECE));
+                        }
+                    }
+                    Step::SecondPiece(message) => {
+                        if model.messages.is_empty() {
+                            queue.push_continuation(message.clone().into());
+                            model.messages.push((message, SlowPolicy::Close, SECOND_PIECE));
+                            model.begun = true;
+                        }
                     }
                     Step::Rest(message, is_reply) => {
                         if model.messages.is_empty() {
@@ -446,12 +508,17 @@ mod tests {
                             model.begun = !first.is_empty();
                             if !model.begun {
                                 model.messages.remove(0);
+                                model.begun = model.begins_with_second_piece();
                             }
                         }
                     }
                     Step::Keep => {
                         queue.keep_begun();
-                        model.messages.truncate(usize::from(model.begun));
+                        let mut index = 0;
+                        model.messages.retain(|(_, _, of)| {
+                            index += 1;
+                            model.begun && (index == 1 || index == 2 && *of == SECOND_PIECE)
+                        });
                     }
                 }
                 let all: Vec<Vec<u8>> = model.messages.iter().map(|(bytes, ..)| bytes.clone()).collect();
