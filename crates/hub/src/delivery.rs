@@ -53,7 +53,12 @@ impl Delivery {
         &self.form(wire).encoded.bytes
     }
 
-    /// The same for connections that are compressed. `compress` returns nothing for bytes that would not get shorter.
+    /// The same with the place of what other connections of the wire share.
+    pub fn encoded(&self, wire: Wire) -> &Encoded {
+        &self.form(wire).encoded
+    }
+
+    /// The bytes for connections that are compressed. `compress` returns nothing for bytes that would not get shorter.
     pub fn compressed(&self, wire: Wire, compress: impl FnOnce(&Bytes) -> Option<Bytes>) -> &Bytes {
         let EncodedForm { encoded: Encoded { bytes: plain, .. }, compressed, .. } = self.form(wire);
         let compressed =

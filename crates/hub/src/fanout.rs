@@ -16,7 +16,8 @@ pub trait Destination {
     /// Returns true if it gets the compressed form of messages of which the longest has so many bytes uncompressed.
     fn takes_compressed(&self, longest: impl FnOnce() -> usize) -> bool;
 
-    /// Returns its chain, or `None` before its connect was answered.
+    /// Returns its chain, or `None` if it does not get the bytes that others get: before its connect was answered, or
+    /// where they bring its own cursor.
     fn chain(&mut self) -> Option<&mut Chain>;
 }
 
@@ -76,8 +77,8 @@ impl Default for Fanout {
 
 impl Fanout {
     /// Links a group to its topic's subscribers. This is the per-delivery path: a link in the arena, no copy, no
-    /// allocation, no encoding. `compress` returns nothing for bytes that would not get shorter. `hold` gets what
-    /// reaches a connection before its connect was answered.
+    /// allocation, no encoding. `compress` returns nothing for bytes that would not get shorter. `alone` gets
+    /// what reaches a connection that has no chain for the bytes of others.
     ///
     /// Not inlined, nor is what it does once a group, so that the loop has the registers for itself.
     #[inline(never)]
@@ -88,7 +89,7 @@ impl Fanout {
         destinations: &mut Slab<D>,
         outbox: &mut Outbox,
         mut compress: impl FnMut(&Bytes) -> Option<Bytes>,
-        mut hold: impl FnMut(u32, &mut D, &Bytes),
+        mut alone: impl FnMut(u32, &mut D, &mut Outbox, Segment),
     ) {
         let Kinds { shares, longest } = &mut *self.kinds;
         shares[..registry.kinds().len()].fill(Default::default());
@@ -109,7 +110,7 @@ impl Fanout {
             share.subscribers += 1;
             match destination.chain() {
                 Some(chain) => outbox.link(subscriber.connection, chain, segment),
-                None => hold(subscriber.connection, destination, outbox.bytes(segment)),
+                None => alone(subscriber.connection, destination, outbox, segment),
             }
         }
     }
@@ -251,7 +252,9 @@ mod tests {
         let topic = registry.find(&topic()).unwrap();
         let mut outbox = Outbox::default();
         let mut received = vec![(false, Vec::new()); N];
-        let hold = |slot, _: &mut Connection, bytes: &Bytes| received[slot as usize] = (true, bytes.to_vec());
+        let hold = |slot, _: &mut Connection, outbox: &mut Outbox, segment| {
+            received[slot as usize] = (true, outbox.bytes(segment).to_vec());
+        };
         let compress = |_: &Bytes| Some(Bytes::from_static(COMPRESSED));
         let group = Group { topic, deliveries };
         fanout.link(group, &registry, &mut connections, &mut outbox, compress, hold);

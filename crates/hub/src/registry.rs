@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 
-use fanwire_protocol::TopicName;
 use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::wire::Wire;
+use fanwire_protocol::{Position, TopicName};
 use slab::Slab;
 
 use crate::namespace::SlowPolicy;
@@ -44,6 +44,9 @@ const _: () = assert!(Wire::COUNT * 2 * SlowPolicy::COUNT <= Registry::KINDS_MAX
 pub struct LocalTopic {
     pub name: TopicName,
     pub subscribers: Vec<Subscriber>,
+    /// The place in the topic's stream up to which its subscribers were sent everything. All stand there alike, so none has
+    /// to keep its own. `None` until one of them has a position, or something comes that is kept.
+    pub position: Option<Position>,
 }
 
 /// Says that a subscriber's place changed because another left: its subscription has to be told.
@@ -76,6 +79,11 @@ impl Registry {
         &self.topics[slot.0 as usize]
     }
 
+    /// Notes the place up to which a topic's subscribers were sent everything.
+    pub fn set_position(&mut self, slot: TopicSlot, position: Position) {
+        self.topics[slot.0 as usize].position = Some(position);
+    }
+
     /// Adds a subscriber and returns its place.
     pub fn add(
         &mut self,
@@ -86,8 +94,8 @@ impl Registry {
     ) -> (TopicSlot, u32) {
         let subscriber = Subscriber { connection, kind: self.place_of(kind), positioned };
         let slot = *self.slots.entry(topic.clone()).or_insert_with(|| {
-            let key = self.topics.insert(LocalTopic { name: topic.clone(), subscribers: Vec::new() });
-            TopicSlot(key as u32)
+            let new = LocalTopic { name: topic.clone(), subscribers: Vec::new(), position: None };
+            TopicSlot(self.topics.insert(new) as u32)
         });
         let subscribers = &mut self.topics[slot.0 as usize].subscribers;
         subscribers.push(subscriber);

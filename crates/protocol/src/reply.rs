@@ -90,7 +90,7 @@ pub struct Subscribed {
 /// Something that a client is told without having asked for it just now.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Push {
-    /// `epoch` goes along with the first publication of a stream.
+    /// `epoch` names the stream that it is kept in.
     Publication {
         topic: TopicName,
         publication: Arc<Publication>,
@@ -129,6 +129,16 @@ impl Push {
             | Self::Subscribed { topic, .. }
             | Self::Unsubscribed { topic, .. } => Some(topic),
             Self::Refreshed { .. } => None,
+        }
+    }
+
+    /// Returns the place in its topic's stream at which it leaves those who get it.
+    pub fn position(&self) -> Option<Position> {
+        match self {
+            Self::Publication { publication, epoch, .. } => {
+                epoch.map(|epoch| Position { epoch, offset: publication.offset })
+            }
+            _ => None,
         }
     }
 

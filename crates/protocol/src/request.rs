@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::Tags;
+use crate::{Position, Tags};
+use crate::cursor::Cursor;
 use crate::reason::{Mistake, Unserved};
 
 /// One request of a client.
@@ -57,6 +58,9 @@ pub struct Connect {
     pub token: String,
     /// Topics to be subscribed to before the reply, each once, with the positions to recover from.
     pub topics: Vec<(String, Option<StreamPosition>)>,
+    /// The client keeps its places in a cursor, which is this one; empty at first. It goes on from there in topics that the
+    /// server subscribes it to.
+    pub cursor: Option<Box<Cursor>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -130,6 +134,12 @@ impl From<Malformed> for Mistake {
 pub struct StreamPosition {
     pub offset: u64,
     pub epoch: String,
+}
+
+impl From<Position> for StreamPosition {
+    fn from(Position { epoch, offset }: Position) -> Self {
+        Self { offset, epoch: epoch.to_string() }
+    }
 }
 
 impl Request {

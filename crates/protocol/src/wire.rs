@@ -4,6 +4,7 @@
 //! encoding.
 
 mod body;
+mod cursor;
 mod encoded;
 mod envelope;
 
@@ -273,6 +274,10 @@ impl Wire {
         if let (Body::Data, Push::Publication { publication, .. }) = (body, push) {
             let (opcode, payload) = bare::message(publication);
             return envelope.write(opcode, payload.len(), |to| to.extend_from_slice(&payload));
+        }
+        if self.has_cursor() {
+            let kin = kin.filter(|(kin, _)| self.is_kin(*kin)).map(|(_, encoded)| encoded);
+            return self.encode_with_cursor(push, kin);
         }
         match kin {
             Some((kin, encoded)) if self.is_kin(kin) => {

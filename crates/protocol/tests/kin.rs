@@ -223,7 +223,7 @@ fn a_listening_client_sends_a_connect_request_alone() {
     let since = Some(StreamPosition { offset: 5, epoch: "e".into() });
     assert_eq!(
         requests(r#"{"token":"t","subs":{"a":{"recover":true,"offset":5,"epoch":"e"}}}"#),
-        connect(Connect { token: "t".into(), topics: vec![("a".into(), since)] })
+        connect(Connect { token: "t".into(), topics: vec![("a".into(), since)], ..Connect::default() })
     );
     for (wrong, why) in [
         ("[]", "not a JSON object"),

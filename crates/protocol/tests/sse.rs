@@ -9,7 +9,7 @@ use fanwire_protocol::plain::event;
 use fanwire_protocol::reason::{Close, CloseReason};
 use fanwire_protocol::reply::Push;
 use fanwire_protocol::wire::{Form, Wire};
-use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
+use fanwire_protocol::{ClientId, ClientInfo, Cursor, Epoch, Position, Publication, TopicName};
 
 fn news() -> TopicName {
     TopicName::new("news").expect("the name is not empty")
@@ -57,6 +57,53 @@ fn publications() {
 
     let empty = Publication { data: Bytes::new(), tags: Some(Arc::default()), ..bare };
     check_publication(&empty, "data: {\"topic\":\"news\"}\n\n");
+}
+
+/// The cursor of one topic is part of what all share; another takes its place without a copy of the rest.
+#[test]
+fn a_publication_that_is_kept_has_a_cursor() {
+    let publication = Publication { data: Bytes::from_static(b"1"), info: None, tags: None, offset: 7 };
+    let at = Position { epoch: Epoch::parse(b"abcdefgh").expect("eight letters"), offset: 7 };
+    let (topic, publication, epoch) = (news(), Arc::new(publication), Some(at.epoch));
+    let shared = Wire::Events.encode(&Push::Publication { topic, publication, epoch }, None);
+    let mut cursor = Cursor::default();
+    cursor.set("news", at);
+    let event = |cursor: &Cursor| {
+        format!("id: {}\ndata: {{\"topic\":\"news\",\"data\":1,\"offset\":7}}\n\n", cursor.text())
+    };
+    assert_eq!(shared.bytes, event(&cursor));
+
+    cursor.set("weather", Position { offset: 300, ..at });
+    let pieces = Wire::Events.with_cursor(&shared, &cursor);
+    assert_eq!(pieces.concat(), event(&cursor).as_bytes());
+    let bytes = shared.bytes.as_ptr_range();
+    assert!(bytes.contains(&pieces[1].as_ptr()) && pieces[1].as_ptr_range().end == bytes.end);
+}
+
+#[test]
+fn a_stream_begins_with_its_topics() {
+    let (news, weather) = (news(), TopicName::new("weather").expect("the name is not empty"));
+    let cursor = Cursor::default();
+    let begin = |topics: &[(&TopicName, Option<bool>)], to: &mut Vec<u8>| {
+        Wire::Events.begin(topics.iter().copied(), &cursor, to);
+    };
+    check(
+        |to| begin(&[(&news, Some(true)), (&weather, Some(false))], to),
+        concat!(
+            "event: subscribed\nid: Ad5bO5M\n",
+            r#"data: {"subscribed":[{"topic":"news","recovered":true},{"topic":"weather","recovered":false}],"#,
+            r#""cursor":"Ad5bO5M"}"#,
+            "\n\n"
+        ),
+    );
+    check(
+        |to| begin(&[(&news, None)], to),
+        concat!(
+            "event: subscribed\nid: Ad5bO5M\n",
+            r#"data: {"subscribed":[{"topic":"news"}],"cursor":"Ad5bO5M"}"#,
+            "\n\n"
+        ),
+    );
 }
 
 #[test]

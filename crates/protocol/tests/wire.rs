@@ -73,7 +73,7 @@ fn connects() {
     let topic = |name: &str, since| (name.to_owned(), since);
     let since = Some(StreamPosition { offset: 5, epoch: "e".into() });
     let subs = r#"{"a":{"recover":true,"offset":5,"epoch":"e"}}"#;
-    let expected = Connect { token: "t".into(), topics: vec![topic("a", since)] };
+    let expected = Connect { token: "t".into(), topics: vec![topic("a", since)], ..Connect::default() };
     check(&format!(r#"{{"id":1,"connect":{{"token":"t","subs":{subs}}}}}"#), 1, Ask::Connect(expected));
     let expected = Connect { topics: vec![topic("a", None)], ..Connect::default() };
     check(r#"{"id":1,"connect":{"subs":{"a":{"offset":5}}}}"#, 1, Ask::Connect(expected));
@@ -309,7 +309,7 @@ fn pushes_have_a_form_on_both_encodings() {
 
 #[test]
 fn server_sent_events_have_a_form_for_publications_alone() {
-    let event = "data: {\"topic\":\"news\",\"data\":1,\"offset\":1}\n\n";
+    let event = "id: Ad5bO5MmZTqgultJ5drtU73tiwE\ndata: {\"topic\":\"news\",\"data\":1,\"offset\":1}\n\n";
     let expected = [
         Form::Bytes(event.into()),
         Form::Nothing,

@@ -166,6 +166,47 @@ describe('EventSource', () => {
     assert.deepEqual([code, reason, reconnect], [3503, 'force disconnect', false]);
   });
 
+  check('EventSource goes on where it left off, in every topic', async () => {
+    const topics = [fresh('open'), fresh('wish'), fresh('open')];
+    const seen = await opened(topics, { token: server.token('sse-returner') });
+    const resumed = [];
+    seen.source.addEventListener('subscribed', ({ data }) => resumed.push(JSON.parse(data)));
+    for (let round = 0; round < 3; round++) {
+      for (const topic of topics) await publishNumbers(server, topic, 20 * round + 1, 20 * round + 10);
+      await count(seen, 3 * (20 * round + 10));
+      // The stream ends with a code after which clients come back. Meanwhile others publish.
+      const away = next(emitterOf(seen.source), 'error');
+      await server.api('disconnect', { user: 'sse-returner', disconnect: { code: 4001, reason: 'move' } });
+      await away;
+      for (const topic of topics) await publishNumbers(server, topic, 20 * round + 11, 20 * round + 20);
+      await count(seen, 3 * (20 * round + 20));
+    }
+    for (const topic of topics) {
+      const data = seen.messages.filter((message) => message.topic === topic).map(({ data }) => data);
+      assert.deepEqual(data, numbers(1, 60));
+    }
+    assert.ok(resumed.length >= 3);
+    for (const { subscribed } of resumed) assert.ok(subscribed.every(({ recovered }) => recovered === true));
+  });
+
+  check('EventSource is told when it has missed something', async () => {
+    const topics = [fresh('short'), fresh('plain')];
+    const seen = await opened(topics, { token: server.token('sse-loser') });
+    await server.publish(topics[0], 1);
+    await count(seen, 1);
+    const subscribed = next(emitterOf(seen.source), 'subscribed');
+    const away = next(emitterOf(seen.source), 'error');
+    await server.api('disconnect', { user: 'sse-loser', disconnect: { code: 4001, reason: 'move' } });
+    await away;
+    // The topic keeps three.
+    await publishNumbers(server, topics[0], 2, 9);
+    const { subscribed: told } = JSON.parse((await subscribed).data);
+    assert.deepEqual(Object.fromEntries(told.map(({ topic, recovered }) => [topic, recovered])), {
+      [topics[0]]: false,
+      [topics[1]]: false,
+    });
+  });
+
   check('EventSource comes back by itself after a restart of the server', async () => {
     const topic = fresh('open');
     const seen = await opened([topic], { token: server.token('alice') });

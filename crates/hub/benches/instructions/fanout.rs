@@ -119,8 +119,8 @@ fn fan_out(
     let mut delivered = 0;
     repeat(rounds, subscribers * publications, || {
         for _ in 0..publications {
-            let held = |_, _: &mut _, _: &_| unreachable!("every connection was answered");
-            fanout.link(group, &registry, &mut connections, &mut outbox, |_| None, held);
+            let alone = |_, _: &mut _, _: &mut _, _| unreachable!("every connection was answered");
+            fanout.link(group, &registry, &mut connections, &mut outbox, |_| None, alone);
             delivered += fanout.delivered(&registry).map(|(_, messages)| messages).sum::<u64>();
         }
         let mut taken = 0;

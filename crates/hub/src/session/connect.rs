@@ -163,12 +163,10 @@ impl Session {
 /// Checks what a client would be by this request.
 pub(super) fn plan_connect(context: &Context<'_>, request: Connect) -> Result<ConnectionPlan, Refusal> {
     let claims = claims(context.settings, context.tokens, context.now, &request.token);
-    claims.and_then(|claims| plan_connection(context, claims, request.topics)).map_err(
-        |refusal| match refusal {
-            Refusal::Unfit(unfit) => Close::unfit_token(unfit).into(),
-            refusal => refusal,
-        },
-    )
+    claims.and_then(|claims| plan_connection(context, claims, request)).map_err(|refusal| match refusal {
+        Refusal::Unfit(unfit) => Close::unfit_token(unfit).into(),
+        refusal => refusal,
+    })
 }
 
 /// Returns the claims of a token, or those that hold without one.
@@ -204,11 +202,11 @@ pub(super) fn claims(
 fn plan_connection(
     context: &Context<'_>,
     claims: ConnectionClaims,
-    asked: Vec<(String, Option<StreamPosition>)>,
+    request: Connect,
 ) -> Result<ConnectionPlan, Refusal> {
     let ttl = token_ttl(claims.expiry, context.settings, context.now)
         .map_err(|AlreadyOver| RequestError::Expired)?;
-    let topics = plan_topics(context, &claims, asked)?;
+    let topics = plan_topics(context, &claims, request)?;
     claims.check(context.settings.info_format, context.namespaces)?;
     let grants = fingerprint(&claims.topics);
     Ok(ConnectionPlan { user: claims.user, info: claims.info, grants, ttl, topics })
@@ -219,9 +217,10 @@ fn plan_connection(
 fn plan_topics(
     context: &Context<'_>,
     claims: &ConnectionClaims,
-    asked: Vec<(String, Option<StreamPosition>)>,
+    request: Connect,
 ) -> Result<Vec<(TopicName, Plan)>, Refusal> {
     let subscriptions_max = context.settings.subscriptions_max;
+    let Connect { topics: asked, cursor, .. } = request;
     let mut asked: HashMap<String, Option<StreamPosition>> = asked.into_iter().collect();
     let mut plans: Vec<(TopicName, Plan)> = Vec::new();
     let mut planned = HashSet::new();
@@ -233,7 +232,14 @@ fn plan_topics(
         if plans.len() == subscriptions_max {
             return Err(CloseReason::TopicLimit);
         }
-        plans.push((topic, Plan::by_server(Initiator::Connect, options, since)));
+        let plan = match &cursor {
+            None => Plan::by_server(Initiator::Connect, options, since),
+            Some(cursor) => {
+                let since = since.or_else(|| cursor.position(topic.as_str()).map(StreamPosition::from));
+                Plan::by_server(Initiator::Connect, options, since).with_position()
+            }
+        };
+        plans.push((topic, plan));
         Ok(())
     };
     for TopicGrant { topic, options } in &claims.topics {

@@ -5,6 +5,7 @@
 
 mod connect;
 mod control;
+mod cursor;
 mod history;
 mod prepare;
 mod presence;

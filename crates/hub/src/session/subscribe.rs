@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fanwire_protocol::reason::{Close, CloseReason, Mistake, RequestError, Unserved, Unsubscribed};
 use fanwire_protocol::reply::{Outcome, Push, Subscribed};
 use fanwire_protocol::request::{Request, StreamPosition, Subscribe};
-use fanwire_protocol::{ClientInfo, TopicName};
+use fanwire_protocol::{ClientInfo, Position, TopicName};
 
 use super::subscription::{Subscription, Traits};
 use super::timing::{AlreadyOver, token_ttl};
@@ -52,6 +52,11 @@ impl Plan {
 
     pub(super) fn living(self, ttl: Option<u32>) -> Self {
         Self { ttl, ..self }
+    }
+
+    /// For a client that keeps its places.
+    pub(super) fn with_position(self) -> Self {
+        Self { wishes: Wishes { positioned: true, recoverable: true, join_leave: false }, ..self }
     }
 }
 
@@ -251,7 +256,7 @@ impl Session {
                 Initiator::Api(completion) => (completion.0)(error),
             },
             Ok(start) => {
-                self.add_subscription(context, &topic, &subscribing, membership);
+                self.add_subscription(context, &topic, &subscribing, membership, start.position);
                 let (initiator, subscribed) = subscribing.into_subscribed(start);
                 match initiator {
                     Initiator::Request(id) => context.reply(id, Outcome::Subscribed(subscribed)),
@@ -277,10 +282,14 @@ impl Session {
         topic: &TopicName,
         subscribing: &Subscribing,
         membership: Membership,
+        position: Option<Position>,
     ) {
         let traits = subscribing.traits;
         let kind = SubscriberKind { wire: self.mode.wire, joins: traits.joins, slow: traits.slow };
         let (slot, place) = context.registry.add(topic, context.connection.slot, kind, traits.positioned);
+        if let Some(position) = position {
+            context.registry.set_position(slot, position);
+        }
         let info = self.info_now(context, topic, traits, membership.info);
         self.subscriptions.add(Subscription {
             topic: slot,
@@ -400,8 +409,9 @@ fn wanted(
 /// Tells the client of a subscription that it did not ask for, and then of what it missed.
 fn push_subscribed(context: &mut Context<'_>, topic: &TopicName, subscription: Subscribed) {
     let recovered = subscription.recovered.clone();
+    let epoch = subscription.top.map(|top| top.epoch);
     context.push(Push::Subscribed { topic: topic.clone(), subscription });
     for publication in recovered.into_iter().flatten() {
-        context.push(Push::Publication { topic: topic.clone(), publication, epoch: None });
+        context.push(Push::Publication { topic: topic.clone(), publication, epoch });
     }
 }

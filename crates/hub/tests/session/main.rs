@@ -11,6 +11,7 @@ mod refresh;
 mod subscribe;
 mod options;
 mod recovery;
+mod cursor;
 mod permissions;
 mod names;
 mod operations;

@@ -47,7 +47,8 @@ impl From<Command> for Request {
 impl From<ConnectRequest> for Connect {
     fn from(ConnectRequest { token, subs, .. }: ConnectRequest) -> Self {
         let position = |request: SubscribeRequest| since(request.recover, request.offset, request.epoch);
-        Self { token, topics: subs.into_iter().map(|(topic, request)| (topic, position(request))).collect() }
+        let topics = subs.into_iter().map(|(topic, request)| (topic, position(request))).collect();
+        Self { token, topics, cursor: None }
     }
 }
 

@@ -57,11 +57,14 @@ impl From<&Push> for PushMessage {
     fn from(push: &Push) -> Self {
         match push {
             Push::Publication { topic, publication, epoch } => {
-                let mut publication = PublicationMessage::from(&**publication);
-                if let Some(epoch) = epoch {
-                    epoch.as_str().clone_into(&mut publication.epoch);
+                let mut message = PublicationMessage::from(&**publication);
+                // Clients learn of the stream when they subscribe; of one that began later, by its first publication.
+                if let Some(epoch) = epoch
+                    && publication.offset == 1
+                {
+                    epoch.as_str().clone_into(&mut message.epoch);
                 }
-                Self { publication: Some(publication), ..Self::to(topic) }
+                Self { publication: Some(message), ..Self::to(topic) }
             }
             Push::Join { topic, info } => Self { join: Some(info.into()), ..Self::to(topic) },
             Push::Leave { topic, info } => Self { leave: Some(info.into()), ..Self::to(topic) },

@@ -51,6 +51,39 @@ pub fn publication(topic: &TopicName, publication: &Publication, to: &mut Vec<u8
     );
 }
 
+/// Appends the first event of a stream:
+///
+/// ```text
+/// event: subscribed
+/// id: CURSOR
+/// data: {"subscribed":[{"topic":"news","recovered":true}],"cursor":"CURSOR"}
+/// ```
+///
+/// An event with a name does not arrive as `message`; its `id` counts all the same. `recovered` is left out for a client that
+/// does not come from anywhere.
+pub fn subscribed<'a>(
+    topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>,
+    cursor: &str,
+    to: &mut Vec<u8>,
+) {
+    #[derive(Serialize)]
+    struct Topic<'a> {
+        topic: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recovered: Option<bool>,
+    }
+    #[derive(Serialize)]
+    struct Beginning<'a> {
+        subscribed: Vec<Topic<'a>>,
+        cursor: &'a str,
+    }
+
+    let topics = topics.map(|(topic, recovered)| Topic { topic: topic.as_str(), recovered });
+    to.extend_from_slice(format!("event: subscribed\nid: {cursor}\ndata: ").as_bytes());
+    json::write(&Beginning { subscribed: topics.collect(), cursor }, to);
+    to.extend_from_slice(b"\n\n");
+}
+
 /// Appends the last event of a stream that the server ends:
 ///
 /// ```text

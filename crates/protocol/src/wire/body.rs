@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use crate::centrifuge::{self, ConnectResult, Disconnect, Encoding, PushMessage, ReplyMessage};
 use crate::json;
-use crate::plain::event;
 use crate::reply::{Push, Reply};
 use crate::websocket::Opcode;
 
@@ -17,7 +16,7 @@ pub(super) enum Body {
     Push,
     /// A reply of the Centrifuge protocol in Protobuf, after its length.
     Protobuf,
-    /// A publication without a protocol around it, in JSON.
+    /// A publication without a protocol around it, in JSON, after its cursor.
     Event,
     /// The data of a publication.
     Data,
@@ -59,12 +58,10 @@ impl Body {
 
     /// Appends a push, if it has a form.
     pub(super) fn push(self, push: &Push, to: &mut Vec<u8>) {
-        match (self, push) {
-            (Self::Event, Push::Publication { topic, publication, .. }) => {
-                event::publication(topic, publication, to);
-            }
-            (Self::Json | Self::Push | Self::Protobuf, _) => self.message(push.into(), to),
-            (Self::Event | Self::Data | Self::Nothing, _) => {}
+        match self {
+            Self::Json | Self::Push | Self::Protobuf => self.message(push.into(), to),
+            // A publication that has a form there has a cursor before it, or is a message of its own kind.
+            Self::Event | Self::Data | Self::Nothing => {}
         }
     }
 

@@ -5,9 +5,6 @@ use bytes::Bytes;
 use super::Encoded;
 use crate::websocket::{self, Opcode};
 
-/// The unused room that may stay behind a message.
-const ROOM_BYTES_MAX: usize = 64;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Envelope {
     /// A WebSocket frame.
@@ -23,22 +20,31 @@ pub(super) enum Envelope {
 impl Envelope {
     /// Puts the body that `fill` appends into an envelope. `expected` is about the length of the body.
     pub(super) fn write(self, opcode: Opcode, expected: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Encoded {
-        let (before, after): (&[u8], &[u8]) = match self {
-            Self::Frame => return framed(opcode, fill),
-            Self::Line => (b"", b"\n"),
-            Self::Event => (b"data: ", b"\n\n"),
-            Self::Bytes => (b"", b""),
-        };
+        if self == Self::Frame {
+            return framed(opcode, fill);
+        }
+        let (before, after) = (self.before(), self.after());
         let mut bytes = Vec::with_capacity(before.len() + expected + after.len());
         bytes.extend_from_slice(before);
         fill(&mut bytes);
-        let body = before.len()..bytes.len();
-        bytes.extend_from_slice(after);
-        // Queues count the bytes they hold, so there must be little unused room behind them.
-        if bytes.capacity() - bytes.len() > ROOM_BYTES_MAX {
-            bytes.shrink_to_fit();
+        Encoded::end(bytes, before.len(), after)
+    }
+
+    /// Returns what stands before a body. A frame's depends on its length.
+    pub(super) fn before(self) -> &'static [u8] {
+        match self {
+            Self::Event => b"data: ",
+            Self::Frame | Self::Line | Self::Bytes => b"",
         }
-        Encoded::new(bytes.into(), body)
+    }
+
+    /// Returns what stands behind a body.
+    pub(super) fn after(self) -> &'static [u8] {
+        match self {
+            Self::Event => b"\n\n",
+            Self::Line => b"\n",
+            Self::Frame | Self::Bytes => b"",
+        }
     }
 
     /// Puts a body that is at hand into an envelope.

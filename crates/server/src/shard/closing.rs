@@ -8,7 +8,7 @@ use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{Close, CloseReason};
 use hyper::StatusCode;
 
-use super::connection::{CloseProgress, Role};
+use super::connection::{CloseProgress, Feed, Role};
 use super::{CLOSE_PATIENCE, Shard};
 use crate::counters::ByCode;
 use crate::transport::RefusalResponse;
@@ -107,7 +107,7 @@ impl Shard {
             let compressed = &self.counters.connections_compressed;
             compressed.set(compressed.value() - u64::from(connection.deflate.is_some()));
         }
-        if std::mem::take(&mut connection.is_live) {
+        if std::mem::replace(&mut connection.feed, Feed::Held) != Feed::Held {
             self.counters.clients.set(self.counters.clients.value() - 1);
         }
         connection.take_held();

@@ -47,8 +47,8 @@ pub(super) struct Connection {
     pub(super) read_closed: bool,
     /// The socket took less than it was given, and has not told since that it takes more.
     pub(super) is_blocked: bool,
-    /// Its connect was answered, and its opening decided: it is counted as a client, and gets what its topics bring.
-    pub(super) is_live: bool,
+    /// The way in which it gets what its topics bring.
+    pub(super) feed: Feed,
     /// Its messages may be compressed, both ways.
     pub(super) deflate: Option<Deflate>,
     pub(super) role: Role,
@@ -66,6 +66,24 @@ pub(super) enum Role {
     /// Everything was said; what is left to be written is written, and the peer is given time to go. What it sends is
     /// read to see its end, unless it broke the framing.
     Closing { until_millis: u64, framing: Framing, peer: CloseProgress },
+}
+
+/// The way in which a connection gets what its topics bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Feed {
+    /// Not yet: its connect is not answered, or its opening not decided. From then on it is counted as a client.
+    Held,
+    /// As others do, in the same bytes.
+    Shared,
+    /// With its own cursor.
+    Own,
+}
+
+impl Feed {
+    /// Returns the feed of an open session.
+    pub(super) fn of(session: &Session) -> Self {
+        if session.has_own_cursor() { Self::Own } else { Self::Shared }
+    }
 }
 
 /// The bounds of what one client may have before it.
@@ -117,7 +135,7 @@ impl Connection {
             is_paused: false,
             read_closed: false,
             is_blocked: false,
-            is_live: false,
+            feed: Feed::Held,
             deflate: None,
             role,
             wire_state: None,
@@ -173,8 +191,18 @@ impl Connection {
         self.pending.get_or_insert_default().opening = Some(undecided);
     }
 
+    /// Its connect is being answered, or its opening decided: what is recovered meanwhile waits for that.
+    pub(super) fn gathers_recovered(&self) -> bool {
+        self.session().is_some_and(Session::is_connecting) || self.is_undecided()
+    }
+
     pub(super) fn is_undecided(&self) -> bool {
         self.undecided().is_some()
+    }
+
+    /// Returns the opening, while its response is not decided.
+    pub(super) fn opening(&mut self) -> Option<&mut Undecided> {
+        self.pending.as_mut()?.opening.as_mut()
     }
 
     fn undecided(&self) -> Option<&Undecided> {
@@ -328,8 +356,8 @@ impl Connection {
 
     /// Forgets replies that the socket has taken, after `written` more bytes; returns their bytes.
     fn settle(&mut self, written: u64) -> usize {
-        // What was recovered for a connect waits elsewhere.
-        if self.session().is_some_and(Session::is_connecting) {
+        // What was recovered waits elsewhere.
+        if self.gathers_recovered() {
             return 0;
         }
         let replied = self.replied_bytes as usize;
@@ -463,6 +491,7 @@ mod tests {
             refused: |_, _| unreachable!("nothing is refused here"),
             headers: Bytes::new(),
             topics: Vec::new(),
+            resume: None,
         };
         connection.open_by(Undecided::new(Box::new(decided), 1, u64::MAX));
         connection.defer_unread(BytesMut::from("unread"));

@@ -9,7 +9,7 @@ use fanwire_protocol::wire::{Form, Wire};
 
 use super::Shard;
 use super::answer_room::Question;
-use super::connection::{Connection, Role};
+use super::connection::{Connection, Feed, Role};
 use super::opening::Decision;
 use crate::message::{ShardMessage, UserMessage};
 
@@ -81,7 +81,7 @@ impl Shard {
             self.counters.errors.count(codes::error(refused.error).number);
         }
         if self.is_undecided(slot) {
-            return self.decide(slot, reply);
+            return self.decide(slot, wire, reply);
         }
         self.tell(slot, wire.reply(reply));
     }
@@ -91,25 +91,32 @@ impl Shard {
         if let Push::Unsubscribed { reason, .. } = push {
             self.counters.unsubscribes.count(codes::unsubscribed(*reason).0);
         }
-        self.tell(slot, wire.push(push));
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let is_kept = connection.opening().is_some_and(|opening| opening.keep_push(push));
+        if !is_kept {
+            let form = connection.with_cursor(push, &self.registry).unwrap_or_else(|| wire.push(push));
+            self.tell(slot, form);
+        }
     }
 
     /// Takes the reply to a first request of a connection whose opening is not decided. The reply itself is not sent.
-    fn decide(&mut self, slot: u32, reply: &Reply) {
-        self.forget_replied(slot);
+    fn decide(&mut self, slot: u32, wire: Wire, reply: &Reply) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let Connection { role: Role::Client(session), pending: Some(pending), .. } = connection else {
             return;
         };
         let Some(opening) = &mut pending.opening else { return };
-        match opening.answered(reply, |topic| {
+        match opening.answered(wire, reply, |topic| {
             TopicName::new(topic).is_some_and(|topic| session.is_subscribed(&self.registry, &topic))
         }) {
             Decision::Open => {}
             Decision::Accepted => {
                 let has_ended = connection.read_closed;
+                let has_own_cursor = session.has_own_cursor();
                 if let Some(opening) = connection.take_opening() {
-                    self.send(slot, opening.accepted());
+                    // It was counted as what is recovered, and is counted again as it is sent.
+                    self.forget_replied(slot);
+                    self.send(slot, opening.accepted(wire, has_own_cursor));
                     self.go_live(slot);
                 }
                 if has_ended {
@@ -154,10 +161,11 @@ impl Shard {
     fn go_live(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         // A reply that has no form on the wire closes the connection.
-        if connection.is_live || connection.session().is_none() || connection.is_undecided() {
+        let Some(session) = connection.session() else { return };
+        if connection.feed != Feed::Held || connection.is_undecided() {
             return;
         }
-        connection.is_live = true;
+        connection.feed = Feed::of(session);
         self.counters.clients.add(1);
         let held = connection.take_held();
         for bytes in held.into_iter().flat_map(|held| held.into_chunks()) {

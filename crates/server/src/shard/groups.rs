@@ -6,12 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::fanout::{Destination, Group};
-use fanwire_hub::outbox::Chain;
+use fanwire_hub::outbox::{Chain, Outbox, Parcel};
+use fanwire_hub::registry::Registry;
 use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::CloseReason;
+use fanwire_protocol::reply::Push;
+use fanwire_protocol::wire::Form;
 
 use super::Shard;
-use super::connection::Connection;
+use super::connection::{Connection, Feed, Role};
 use super::gathered::Gathered;
 
 /// Deliveries that were taken from the inbox and not linked yet, by topic.
@@ -78,21 +81,74 @@ impl Shard {
             // Nothing is kept for a topic whose last subscriber here has left.
             let Some(topic) = registry.find(topic) else { continue };
             let group = Group { topic, deliveries: &deliveries };
+            let position = deliveries.iter().rev().find_map(|delivery| delivery.push.position());
             let compress = |plain: &Bytes| deflater.as_mut()?.frame(plain);
-            // A server-side subscription brings something before the connect reply could be sent.
-            let hold = |slot, connection: &mut Connection, bytes: &Bytes| {
-                if connection.hold(bytes.clone(), queue_bytes_max).is_err() {
+            let alone = |slot, connection: &mut Connection, outbox: &mut Outbox, segment| {
+                let kept = match connection.feed {
+                    Feed::Own if position.is_some() => {
+                        connection.link_with_cursor(slot, group, registry, outbox);
+                        Ok(())
+                    }
+                    Feed::Own | Feed::Shared => {
+                        outbox.link(slot, &mut connection.chain, segment);
+                        Ok(())
+                    }
+                    // A server-side subscription brings something before the connect reply could be sent.
+                    Feed::Held => match connection.opening() {
+                        Some(opening) => opening.keep(&deliveries, queue_bytes_max),
+                        None => connection.hold(outbox.bytes(segment).clone(), queue_bytes_max),
+                    },
+                };
+                if kept.is_err() {
                     closed.push(slot);
                 }
             };
-            fanout.link(group, registry, connections, outbox, compress, hold);
+            fanout.link(group, registry, connections, outbox, compress, alone);
             for (wire, messages) in fanout.delivered(registry) {
                 counters.deliveries[wire as usize].add(messages);
+            }
+            if let Some(position) = position {
+                registry.set_position(topic, position);
             }
         }
         for slot in closed {
             self.close(slot, CloseReason::Slow);
         }
+    }
+}
+
+impl Connection {
+    /// Links messages of a topic, each with the cursor that it leaves the session at. The bytes that others get are
+    /// linked but for their cursor, not copied.
+    fn link_with_cursor(&mut self, slot: u32, group: Group<'_>, registry: &Registry, outbox: &mut Outbox) {
+        let Role::Client(session) = &self.role else { return };
+        let wire = session.wire();
+        for delivery in group.deliveries {
+            let encoded = delivery.encoded(wire);
+            match delivery.push.position() {
+                _ if encoded.bytes.is_empty() => {}
+                Some(at) => {
+                    let cursor = session.cursor_at(registry, group.topic, at);
+                    for piece in Parcel::pieces(wire.with_cursor(encoded, &cursor)) {
+                        let segment = outbox.segment(piece);
+                        outbox.link(slot, &mut self.chain, segment);
+                    }
+                }
+                None => {
+                    let segment = outbox.segment(encoded.bytes.clone());
+                    outbox.link(slot, &mut self.chain, segment);
+                }
+            }
+        }
+    }
+
+    /// Returns a publication with the cursor that it leaves the session at; `None` where it needs none of its own.
+    pub(super) fn with_cursor(&self, push: &Push, registry: &Registry) -> Option<Form> {
+        let (Feed::Own, Role::Client(session)) = (self.feed, &self.role) else { return None };
+        let (at, topic) = (push.position()?, registry.find(push.topic()?)?);
+        let wire = session.wire();
+        let cursor = session.cursor_at(registry, topic, at);
+        Some(Form::Bytes(wire.with_cursor(&wire.encode(push, None), &cursor).concat().into()))
     }
 }
 
@@ -102,6 +158,6 @@ impl Destination for Connection {
     }
 
     fn chain(&mut self) -> Option<&mut Chain> {
-        self.is_live.then_some(&mut self.chain)
+        (self.feed == Feed::Shared).then_some(&mut self.chain)
     }
 }

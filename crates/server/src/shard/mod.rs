@@ -4,6 +4,7 @@
 //! has no task, no timer and no buffer.
 
 mod adopt;
+mod beginning;
 mod answer_room;
 mod connection;
 mod closing;
@@ -53,7 +54,7 @@ use crate::topics::Topics;
 use crate::transport::Adopted;
 use crate::users::Users;
 use answer_room::AnswerRoom;
-use connection::{Connection, Role};
+use connection::{Connection, Feed, Role};
 use drain_schedule::DrainSchedule;
 use gathered::Gathered;
 use groups::Groups;
@@ -303,6 +304,9 @@ impl Shard {
             };
             let before = session.waiting_bytes();
             act(session, &mut context);
+            if connection.feed != Feed::Held {
+                connection.feed = Feed::of(session);
+            }
             self.waiting_bytes = self.waiting_bytes + session.waiting_bytes() - before;
             self.waiting_was_full |= self.waiting_bytes > read::WAITING_BYTES_MAX;
             self.apply(slot, &mut effects);

@@ -1,11 +1,17 @@
 //! The opening of a connection that its session decides: the response to the HTTP request waits for the answers to the first
 //! requests, and everything else waits for the response.
 
-use bytes::Bytes;
-use fanwire_protocol::reason::{Close, CloseReason, RequestError};
-use fanwire_protocol::reply::Reply;
-use fanwire_protocol::wire::Wire;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use fanwire_hub::delivery::Delivery;
+use fanwire_hub::queue::Full;
+use fanwire_protocol::reason::{Close, CloseReason, RequestError};
+use fanwire_protocol::reply::{Outcome, Push, Reply};
+use fanwire_protocol::wire::Wire;
+use fanwire_protocol::{Cursor, TopicName};
+
+use super::beginning::Beginning;
 use crate::transport::{Decided, OpeningRefusal, RefusalResponse};
 
 /// A response that is not decided yet.
@@ -18,6 +24,7 @@ pub(super) struct Undecided {
     asked: u32,
     /// The time at which the client has waited for long enough.
     until_millis: u64,
+    beginning: Beginning,
 }
 
 /// The consequence of an answer.
@@ -34,7 +41,7 @@ pub(super) enum Decision {
 
 impl Undecided {
     pub(super) fn new(decided: Box<Decided>, requests: usize, until_millis: u64) -> Self {
-        Self { decided, unanswered: requests, asked: 0, until_millis }
+        Self { decided, unanswered: requests, asked: 0, until_millis, beginning: Beginning::default() }
     }
 
     /// Returns the time at which the connection closes if nothing is decided before.
@@ -49,7 +56,12 @@ impl Undecided {
 
     /// Takes the reply to a first request. A topic that is subscribed already, by the connection token say, is granted;
     /// `is_subscribed` tells for sure, since the subscription of somebody else that is on its way may fail.
-    pub(super) fn answered(&mut self, reply: &Reply, is_subscribed: impl FnOnce(&str) -> bool) -> Decision {
+    pub(super) fn answered(
+        &mut self,
+        wire: Wire,
+        reply: &Reply,
+        is_subscribed: impl FnOnce(&str) -> bool,
+    ) -> Decision {
         match &reply.result {
             Err(refused) if refused.error.is_temporary() => Decision::Closed(match refused.error {
                 RequestError::TooManyRequests => CloseReason::TooManyRequests,
@@ -57,24 +69,68 @@ impl Undecided {
             }),
             Err(refused) if refused.error == RequestError::AlreadySubscribed => {
                 match self.decided.topic(reply.id).is_some_and(is_subscribed) {
-                    true => self.granted(),
+                    true => self.granted(wire),
                     false => Decision::Closed(CloseReason::ServerError),
                 }
             }
             Err(refused) => Decision::Refused(self.refused(&OpeningRefusal::Reply(reply.id, refused))),
-            Ok(_) => self.granted(),
+            Ok(outcome) => {
+                let resume = self.decided.resume.as_ref();
+                match outcome {
+                    Outcome::Connected(connected) => {
+                        for (topic, subscribed) in &connected.topics {
+                            self.beginning.grant(topic, subscribed, resume);
+                        }
+                    }
+                    Outcome::Subscribed(subscribed) => {
+                        if let Some(topic) = self.decided.topic(reply.id).and_then(TopicName::new) {
+                            self.beginning.grant(&topic, subscribed, resume);
+                        }
+                    }
+                    _ => {}
+                }
+                self.granted(wire)
+            }
         }
     }
 
-    fn granted(&mut self) -> Decision {
+    fn granted(&mut self, wire: Wire) -> Decision {
         debug_assert!(self.unanswered > 0, "each first request has one reply");
         self.unanswered = self.unanswered.saturating_sub(1);
-        if self.unanswered == 0 { Decision::Accepted } else { Decision::Open }
+        if self.unanswered > 0 {
+            Decision::Open
+        } else if !self.beginning.has_topics() {
+            Decision::Refused(self.refused(&OpeningRefusal::NoTopic))
+        } else if wire.has_cursor() && self.beginning.positions() > Cursor::TOPICS_MAX {
+            Decision::Refused(self.refused(&OpeningRefusal::TooManyPositions))
+        } else {
+            Decision::Accepted
+        }
     }
 
-    /// Returns the response that begins what the client asked for.
-    pub(super) fn accepted(self) -> Bytes {
-        self.decided.accepted
+    /// Keeps what a topic brings before the response.
+    pub(super) fn keep(&mut self, deliveries: &[Arc<Delivery>], bytes_max: usize) -> Result<(), Full> {
+        self.beginning.keep(deliveries, bytes_max)
+    }
+
+    /// Keeps a push that is about the beginning. Returns false for one that is not.
+    pub(super) fn keep_push(&mut self, push: &Push) -> bool {
+        match push {
+            Push::Subscribed { topic, subscription } => {
+                self.beginning.grant(topic, subscription, self.decided.resume.as_ref());
+                true
+            }
+            // The subscription told of it already.
+            Push::Publication { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Returns the response that begins what the client asked for, with all that its topics brought before.
+    pub(super) fn accepted(self, wire: Wire, has_own_cursor: bool) -> Bytes {
+        let mut bytes = Vec::from(self.decided.accepted);
+        self.beginning.write(wire, has_own_cursor, &mut bytes);
+        bytes.into()
     }
 
     /// Returns the last bytes of a connection that closes before it is decided, or the response that refuses it.
@@ -94,7 +150,8 @@ impl Undecided {
 #[cfg(test)]
 mod tests {
     use fanwire_protocol::reason::{Mistake, Refused};
-    use fanwire_protocol::reply::{Outcome, Subscribed};
+    use fanwire_protocol::reply::{Connected, Subscribed};
+    use fanwire_protocol::{ClientId, Epoch, Position};
     use hyper::StatusCode;
 
     use super::*;
@@ -109,17 +166,19 @@ mod tests {
             match refusal {
                 OpeningRefusal::Reply(id, _) => response(&format!("refused by the reply to {id}")),
                 OpeningRefusal::Close(id, _) => response(&format!("refused by a close at {id}")),
+                OpeningRefusal::NoTopic => response("refused: no topic"),
+                OpeningRefusal::TooManyPositions => response("refused: too many positions"),
             }
         }
         let accepted = Bytes::from_static(b"accepted ");
         let topics = vec!["a".into(), "b".into()];
-        let decided = Decided { accepted, refused, headers: Bytes::new(), topics };
+        let decided = Decided { accepted, refused, headers: Bytes::new(), topics, resume: None };
         Undecided::new(Box::new(decided), requests, u64::MAX)
     }
 
     fn answer(undecided: &mut Undecided, id: u32, result: Result<(), Refused>) -> Decision {
         let result = result.map(|()| Outcome::Subscribed(Subscribed::default()));
-        undecided.answered(&Reply { id, result }, |topic| topic == "a")
+        undecided.answered(Wire::Events, &Reply { id, result }, |topic| topic == "a")
     }
 
     #[test]
@@ -129,7 +188,34 @@ mod tests {
         assert_eq!(answer(&mut undecided, 3, Ok(())), Decision::Open);
         let granted_by_token = Err(RequestError::AlreadySubscribed.into());
         assert_eq!(answer(&mut undecided, 2, granted_by_token), Decision::Accepted);
-        assert_eq!(undecided.accepted(), "accepted ");
+        let begins = |bytes: &Bytes| bytes.starts_with(b"accepted event: subscribed\n");
+        assert!(begins(&undecided.accepted(Wire::Events, false)));
+    }
+
+    fn connected(topics: usize) -> Decision {
+        let position = Position { epoch: Epoch::from_random(1), offset: 1 };
+        let subscribed = Subscribed { positioned: true, top: Some(position), ..Subscribed::default() };
+        let topic = |number| TopicName::new(&format!("topic {number}")).unwrap();
+        let connected = Connected {
+            client: ClientId::parse("00000000-0000-4000-8000-000000000001").unwrap(),
+            version: "",
+            ttl: None,
+            ping_interval: None,
+            pong: false,
+            time_millis: None,
+            session: None,
+            topics: (0..topics).map(|number| (topic(number), subscribed.clone())).collect(),
+        };
+        let result = Ok(Outcome::Connected(Box::new(connected)));
+        undecided(1).answered(Wire::Events, &Reply { id: 1, result }, |_| false)
+    }
+
+    #[test]
+    fn a_stream_has_topics_and_no_more_than_a_cursor_holds() {
+        assert_eq!(connected(0), Decision::Refused(response("refused: no topic")));
+        assert_eq!(connected(1), Decision::Accepted);
+        assert_eq!(connected(16), Decision::Accepted);
+        assert_eq!(connected(17), Decision::Refused(response("refused: too many positions")));
     }
 
     #[test]

@@ -107,11 +107,11 @@ impl Shard {
         }
     }
 
-    /// Counts what is recovered for a connect, which waits until all of it is there. All together is
+    /// Counts what is recovered for a connect, or an opening, which waits until all of it is there. All together is
     /// bounded like one recovery.
     fn count_recovered(&mut self, key: ConnectionKey, start: &mut SubscriptionStart) {
         let Some(connection) = self.connections.get(key.slot as usize).filter(|c| c.is(key)) else { return };
-        if !connection.session().is_some_and(|session| session.is_connecting()) {
+        if !connection.gathers_recovered() {
             return;
         }
         let bytes = start.recovered.iter().flatten().map(|publication| publication.answer_bytes()).sum();
@@ -178,8 +178,7 @@ impl Shard {
         let is_pressing = self.answer_room.is_pressing(self.now.millis);
         let mut stalled = Vec::new();
         for (slot, connection) in &self.connections {
-            let is_connecting = connection.session().is_some_and(Session::is_connecting);
-            if connection.replied_bytes < HELD_BYTES_MIN || is_connecting {
+            if connection.replied_bytes < HELD_BYTES_MIN || connection.gathers_recovered() {
                 continue;
             }
             let key = connection.key(slot as u32);
@@ -202,9 +201,9 @@ impl Shard {
 
 /// Returns what counts of a connection when it asks; `None` if it is no client any more.
 fn read_budget(connection: &Connection, unread_max: usize) -> Option<ReadBudget> {
-    let session = connection.session()?;
+    connection.session()?;
     let replied = connection.replied_bytes as usize;
-    Some(if session.is_connecting() {
+    Some(if connection.gathers_recovered() {
         ReadBudget { unread: 0, unread_max, recovered: replied }
     } else {
         ReadBudget { unread: replied, unread_max, recovered: 0 }

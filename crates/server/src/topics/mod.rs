@@ -402,8 +402,7 @@ impl Topics {
         {
             topic.newest = Some(publication.clone());
         }
-        let epoch = (publication.offset == 1).then_some(epoch);
-        self.send(Push::Publication { topic, publication, epoch });
+        self.send(Push::Publication { topic, publication, epoch: Some(epoch) });
     }
 
     /// Sends one message to every shard with subscribers.

@@ -19,6 +19,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use fanwire_hub::reorder::Reorder;
 use fanwire_protocol::TopicName;
+use fanwire_protocol::cursor::Parsed;
 use fanwire_protocol::reason::{Close, Refused};
 use fanwire_protocol::request::Request;
 use fanwire_protocol::websocket::Deflate;
@@ -111,6 +112,8 @@ pub(crate) struct Decided {
     pub headers: Bytes,
     /// The topics of the first requests, that of id 2 first.
     pub topics: Vec<String>,
+    /// The cursor from which the client goes on.
+    pub resume: Option<Parsed>,
 }
 
 /// The response that ends a connection instead of opening it, and what it says.
@@ -139,6 +142,10 @@ pub(crate) enum OpeningRefusal<'a> {
     Reply(u32, &'a Refused),
     /// The session closed; the id is that of the first request which it was given last, or 0.
     Close(u32, &'a Close),
+    /// No topic was asked for, and the token brings none.
+    NoTopic,
+    /// The client would have a position in more topics than a cursor holds.
+    TooManyPositions,
 }
 
 impl From<Result<Opening, Box<HttpResponse>>> for Routed {

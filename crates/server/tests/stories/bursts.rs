@@ -88,6 +88,7 @@ async fn read_frames(mut socket: RawSocket, number: fn(&[u8]) -> u32) -> u64 {
 }
 
 async fn read_events(mut socket: RawSocket) -> u64 {
+    assert!(socket.until("\n\n").await.starts_with("event: subscribed\n"));
     let mut hasher = DefaultHasher::new();
     for expected in 0..PUBLICATIONS {
         let event = socket.until("\n\n").await;

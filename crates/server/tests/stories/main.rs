@@ -22,6 +22,7 @@ mod cors;
 mod http;
 mod validity;
 mod sse;
+mod resume;
 mod bare;
 mod publish;
 mod uni;

@@ -17,6 +17,7 @@ mod server_side;
 mod storm;
 
 mod sse;
+mod resume;
 mod emulation;
 mod users;
 

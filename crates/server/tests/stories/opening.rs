@@ -70,6 +70,7 @@ async fn a_client_that_has_ended_its_side_reads_the_response() {
     let mut accepted = waiting(&mut redis, &gateway).await;
     accepted.finish().await;
     begin(&mut accepted).await;
+    assert!(accepted.until("\n\n").await.starts_with("event: subscribed\n"));
     accepted.ended().await;
 
     redis.pause(PAUSE);

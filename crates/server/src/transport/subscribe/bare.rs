@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use fanwire_protocol::TopicName;
+use fanwire_protocol::cursor::Parsed;
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
@@ -76,16 +77,18 @@ pub(super) fn publish_topic(gate: &Gate, query: &Query<'_>) -> Result<Option<Top
 pub(super) fn opening(
     handshake: Handshake,
     query: Query<'_>,
+    resume: Option<Parsed>,
     publish: Option<TopicName>,
     headers: Bytes,
     permit: AdmissionPermit,
 ) -> Opening {
     let Handshake { head, deflate } = handshake;
     let topics = query.topics.iter().map(|topic| topic.to_string()).collect();
-    let decided = Decided { accepted: head, refused, headers, topics };
+    let first = query.into_requests(resume.as_ref());
+    let decided = Decided { accepted: head, refused, headers, topics, resume };
     Opening {
         mode: TransportMode { wire: Wire::Bare, pings: Pings::Frames },
-        first: query.into_requests(),
+        first,
         head: Head::Decided(Box::new(decided)),
         state: Some(WireState::Bare { publish }),
         deflate,

@@ -4,7 +4,8 @@
 //! The request becomes the requests that a client of another wire would send: connect with `token` (or `Authorization:
 //! Bearer`), and a subscribe for each topic, with the `subscription_token` that names it. The session checks all
 //! of them before anything follows, then answers each. The answers decide on the response: a stream, or a status and a JSON
-//! error, since `EventSource` comes back after every end of a stream. The stream has the publications from then on; there is no cursor yet.
+//! error, since `EventSource` comes back after every end of a stream. A client that comes back with a cursor, as
+//! `EventSource` does, goes on from there.
 
 mod bare;
 mod events;
@@ -34,7 +35,7 @@ pub(crate) fn open(gate: &Gate, mut request: Request<Incoming>) -> Result<Openin
     let refuse = |refusal: StreamRefusal| {
         Box::new(respond(refusal.status(), "application/json", refusal.body().into()))
     };
-    query.check(subscriptions_max).map_err(refuse)?;
+    let resume = query.check(subscriptions_max).and_then(|()| query.resume()).map_err(refuse)?;
     let publish = match websocket {
         Some(_) => bare::publish_topic(gate, &query).map_err(refuse)?,
         None => None,
@@ -42,13 +43,15 @@ pub(crate) fn open(gate: &Gate, mut request: Request<Incoming>) -> Result<Openin
     let permit = gate.admit()?;
     let headers = cors::lines(&origin, settings.dev.is_some());
     if let Some(handshake) = websocket {
-        return Ok(bare::opening(handshake, query, publish, headers.into(), permit));
+        return Ok(bare::opening(handshake, query, resume, publish, headers.into(), permit));
     }
     let topics: Vec<String> = query.topics.iter().map(|topic| topic.to_string()).collect();
-    let decided = Decided { accepted: events::accepted(&headers), refused, headers: headers.into(), topics };
+    let first = query.into_requests(resume.as_ref());
+    let accepted = events::accepted(&headers);
+    let decided = Decided { accepted, refused, headers: headers.into(), topics, resume };
     Ok(Opening {
         mode: TransportMode { wire: Wire::Events, pings: Pings::Keepalive },
-        first: query.into_requests(),
+        first,
         head: Head::Decided(Box::new(decided)),
         state: None,
         deflate: None,

@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use fanwire_protocol::Cursor;
+use fanwire_protocol::cursor::Parsed;
 use fanwire_protocol::reason::RequestError;
-use fanwire_protocol::request::{self, Ask, Connect, Subscribe};
+use fanwire_protocol::request::{self, Ask, Connect, StreamPosition, Subscribe};
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::HeaderName;
 
 use super::refusal::StreamRefusal;
 use crate::accept::origin::Origin;
@@ -23,17 +26,26 @@ pub(super) struct Query<'q> {
     subscription_tokens: Vec<Cow<'q, str>>,
     /// The topic that messages of the client are published to.
     pub(super) publish: Option<Cow<'q, str>>,
+    /// Empty: none.
+    cursor: Cow<'q, str>,
 }
 
-/// Reads the query in one pass, and the token from wherever it is.
+/// An `EventSource` that comes back sends the last `id` that it received.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Reads the query in one pass, and the token from wherever it is. What a header says comes before the same in the query.
 pub(super) fn read<'r>(
     request: &'r Request<Incoming>,
     origin: &Origin<'_>,
     token_cookie: Option<&str>,
     subscriptions_max: usize,
 ) -> Query<'r> {
-    let query = parse(request.uri().query().unwrap_or(""), subscriptions_max);
-    Query { token: token(request.headers(), query.token, origin, token_cookie), ..query }
+    let mut query = parse(request.uri().query().unwrap_or(""), subscriptions_max);
+    query.token = token(request.headers(), query.token, origin, token_cookie);
+    if let Some(id) = request.headers().get(LAST_EVENT_ID) {
+        query.cursor = String::from_utf8_lossy(id.as_bytes());
+    }
+    query
 }
 
 fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {
@@ -49,6 +61,7 @@ fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {
             }
             "token" => query.token = value,
             "publish" => query.publish = Some(value),
+            "cursor" => query.cursor = value,
             _ => {}
         }
     }
@@ -58,10 +71,6 @@ fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {
 impl Query<'_> {
     /// Checks what no session has to be asked for.
     pub(super) fn check(&self, subscriptions_max: usize) -> Result<(), StreamRefusal> {
-        if self.topics.iter().all(|topic| topic.is_empty()) {
-            let message = "name at least one topic: ?topic=news&topic=weather";
-            return Err(StreamRefusal::new(RequestError::BadRequest, message));
-        }
         if self.topics.iter().any(|topic| topic.is_empty()) {
             return Err(StreamRefusal::new(RequestError::BadRequest, "a topic is empty; leave it out"));
         }
@@ -75,22 +84,44 @@ impl Query<'_> {
         }
     }
 
-    /// Returns the requests that a client of another wire would send for the same. A subscription token goes with the
-    /// topic that it names; the session verifies it.
-    pub(super) fn into_requests(self) -> VecDeque<request::Request> {
+    /// Returns the cursor from which the client goes on.
+    pub(super) fn resume(&self) -> Result<Option<Parsed>, StreamRefusal> {
+        if self.cursor.is_empty() {
+            return Ok(None);
+        }
+        let parsed = Cursor::parse(&self.cursor);
+        parsed.map(Some).map_err(|error| StreamRefusal::new(RequestError::BadRequest, error.to_string()))
+    }
+
+    /// Returns the requests that a client of another wire would send for the same, which goes on where `resume`
+    /// says. A subscription token goes with the topic that it names; the session verifies it.
+    pub(super) fn into_requests(self, resume: Option<&Parsed>) -> VecDeque<request::Request> {
+        let cursor = match resume {
+            Some(Parsed::Cursor(cursor)) => cursor.clone(),
+            Some(Parsed::OtherVersion) | None => Cursor::default(),
+        };
         let mut tokens = HashMap::new();
         for token in self.subscription_tokens {
             if let Some(topic) = topic_of(&token) {
                 tokens.entry(topic).or_insert(token);
             }
         }
-        let connect = Connect { token: self.token.into_owned(), topics: Vec::new() };
-        let connect = request::Request { id: FIRST_SUBSCRIBE - 1, ask: Ask::Connect(connect) };
         let subscribes = self.topics.into_iter().zip(FIRST_SUBSCRIBE..).map(|(topic, id)| {
             let token = tokens.remove(&*topic).unwrap_or_default().into_owned();
-            let subscribe = Subscribe { topic: topic.into_owned(), token, ..Subscribe::default() };
+            let subscribe = Subscribe {
+                since: cursor.position(&topic).map(StreamPosition::from),
+                topic: topic.into_owned(),
+                token,
+                positioned: true,
+                recoverable: true,
+                ..Subscribe::default()
+            };
             request::Request { id, ask: Ask::Subscribe(subscribe) }
         });
+        let subscribes: Vec<_> = subscribes.collect();
+        let token = self.token.into_owned();
+        let connect = Connect { token, topics: Vec::new(), cursor: Some(Box::new(cursor)) };
+        let connect = request::Request { id: FIRST_SUBSCRIBE - 1, ask: Ask::Connect(connect) };
         std::iter::once(connect).chain(subscribes).collect()
     }
 }
@@ -104,7 +135,7 @@ mod tests {
 
     #[test]
     fn topics_are_read_once_each_and_no_more_than_it_takes_to_refuse_them() {
-        let query = parse("topic=a&topic=b&token=t&topic=a&subscription_token=s", 2);
+        let query = parse("topic=a&channel=b&token=t&topic=a&subscription_token=s", 2);
         assert_eq!(query.topics, ["a", "b"]);
         assert_eq!((&*query.token, &*query.subscription_tokens), ("t", &["s".into()][..]));
 
@@ -121,7 +152,7 @@ mod tests {
             Ask::Subscribe(subscribe) => (request.id, subscribe.topic, subscribe.token),
             other => panic!("{other:?}"),
         };
-        parse(text, 10).into_requests().into_iter().map(read).collect()
+        parse(text, 10).into_requests(None).into_iter().map(read).collect()
     }
 
     #[test]

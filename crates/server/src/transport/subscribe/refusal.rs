@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use fanwire_hub::{NameError, TokenError};
+use fanwire_protocol::Cursor;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{Close, CloseReason, Detail, Mistake, Refused, RequestError};
 use hyper::StatusCode;
@@ -105,6 +106,15 @@ pub(super) fn refused(decided: &Decided, refusal: &OpeningRefusal<'_>) -> Refusa
             let is_of_request = matches!(close.reason, CloseReason::InvalidToken | CloseReason::BadRequest);
             (if is_of_request { id } else { 0 }, StreamRefusal::of_close(close))
         }
+        OpeningRefusal::NoTopic => {
+            let message =
+                "name at least one topic, as in ?topic=news&topic=weather, or send a token that brings one";
+            (0, StreamRefusal::new(RequestError::BadRequest, message))
+        }
+        OpeningRefusal::TooManyPositions => {
+            let message = format!("at most {} topics with history in one stream", Cursor::TOPICS_MAX);
+            (0, StreamRefusal::new(RequestError::LimitExceeded, message))
+        }
     };
     if let Some(topic) = decided.topic(id) {
         refusal.message = format!("{}: {topic}", refusal.message);
@@ -135,7 +145,13 @@ mod tests {
 
     fn decided() -> Decided {
         let headers = Bytes::from_static(b"vary: Origin\r\n");
-        Decided { accepted: Bytes::new(), refused, headers, topics: vec!["a".into(), "b".into()] }
+        Decided {
+            accepted: Bytes::new(),
+            refused,
+            headers,
+            topics: vec!["a".into(), "b".into()],
+            resume: None,
+        }
     }
 
     /// The status, the code and the sentence.

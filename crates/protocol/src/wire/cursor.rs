@@ -1,0 +1,74 @@
+//! Publications with the cursor at which they leave a client. It stands in front, so what follows is the same for everybody.
+
+use bytes::Bytes;
+
+use super::body::Body;
+use super::{Encoded, Wire};
+use crate::TopicName;
+use crate::cursor::Cursor;
+use crate::plain::event;
+use crate::reply::Push;
+
+impl Wire {
+    /// Returns true if its messages bring cursors, by which clients go on where they left off.
+    pub fn has_cursor(self) -> bool {
+        self.parts().0 == Body::Event
+    }
+
+    /// Appends the first message to a client that keeps a cursor: its topics, each with whether it goes on where the client
+    /// left off, and the cursor of the beginning.
+    pub fn begin<'a>(
+        self,
+        topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>,
+        cursor: &Cursor,
+        to: &mut Vec<u8>,
+    ) {
+        if self.has_cursor() {
+            event::subscribed(topics, &cursor.text(), to);
+        }
+    }
+
+    /// Encodes a publication with the cursor of its topic alone. `kin` is what it is on another such wire.
+    pub(super) fn encode_with_cursor(self, push: &Push, kin: Option<&Encoded>) -> Encoded {
+        let Push::Publication { topic, publication, .. } = push else { return Encoded::default() };
+        let mut bytes = Vec::with_capacity(Cursor::ONE_BYTES_MAX + Body::bytes_expected(push));
+        let brace = match push.position() {
+            Some(at) => self.open(&mut bytes, |to| Cursor::write_one(topic.as_str(), at, to)),
+            None => self.open_without_cursor(&mut bytes),
+        };
+        let begin = bytes.len();
+        match kin {
+            Some(kin) => {
+                bytes.push(brace);
+                bytes.extend_from_slice(&kin.body());
+            }
+            None => {
+                event::publication(topic, publication, &mut bytes);
+                bytes[begin] = brace;
+            }
+        }
+        Encoded::end(bytes, begin + 1, self.parts().1.after())
+    }
+
+    /// Returns a publication with another cursor than that of its topic alone, in two pieces. The second is shared.
+    pub fn with_cursor(self, shared: &Encoded, cursor: &Cursor) -> [Bytes; 2] {
+        let mut before = Vec::new();
+        let brace = self.open(&mut before, |to| cursor.write(to));
+        before.push(brace);
+        [before.into(), shared.body_and_after()]
+    }
+
+    /// Appends what stands before the fields of a publication, with the cursor that `write` appends. Returns what stands in
+    /// place of their opening brace.
+    fn open(self, to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> u8 {
+        to.extend_from_slice(b"id: ");
+        write(to);
+        to.push(b'\n');
+        self.open_without_cursor(to)
+    }
+
+    fn open_without_cursor(self, to: &mut Vec<u8>) -> u8 {
+        to.extend_from_slice(self.parts().1.before());
+        b'{'
+    }
+}

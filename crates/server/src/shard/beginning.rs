@@ -1,0 +1,235 @@
+//! The beginning of a stream: the topics that it has, and what these brought before its response was decided.
+//!
+//! It is kept as publications, not as bytes: the cursor of each needs the places in all topics, and those are known only once
+//! all topics are subscribed.
+
+use std::sync::Arc;
+
+use fanwire_hub::delivery::Delivery;
+use fanwire_hub::queue::{Full, Queue};
+use fanwire_protocol::cursor::Parsed;
+use fanwire_protocol::reply::{Push, Subscribed};
+use fanwire_protocol::wire::{Encoded, Wire};
+use fanwire_protocol::{Cursor, Position, TopicName};
+
+/// The beginning of a stream, as far as it is known.
+#[derive(Debug, Default)]
+pub(super) struct Beginning {
+    topics: Vec<Granted>,
+    /// The publications that the client missed. They come before `live`, which their topics brought later.
+    recovered: Vec<Push>,
+    live: Vec<Arc<Delivery>>,
+    live_bytes: usize,
+}
+
+/// A topic of the stream.
+#[derive(Debug)]
+struct Granted {
+    topic: TopicName,
+    /// The place where the stream begins, before what is recovered. `None` if the client has no position in the topic.
+    start: Option<Position>,
+    /// The client goes on where it left off. `None` if it does not come from anywhere.
+    recovered: Option<bool>,
+}
+
+impl Beginning {
+    /// Adds a topic, and what the client missed there. `resume` is the cursor that the client came with.
+    pub(super) fn grant(&mut self, topic: &TopicName, subscribed: &Subscribed, resume: Option<&Parsed>) {
+        let is_new = match resume {
+            None => true,
+            Some(Parsed::OtherVersion) => false,
+            // A topic without a place in any cursor may always miss something.
+            Some(Parsed::Cursor(cursor)) => {
+                subscribed.positioned && cursor.position(topic.as_str()).is_none()
+            }
+        };
+        let missed = subscribed.recovered.as_deref();
+        let start = subscribed.top.map(|top| match missed.unwrap_or_default() {
+            [] => top,
+            [first, ..] => Position { offset: first.offset.saturating_sub(1), ..top },
+        });
+        let recovered = (!is_new).then_some(subscribed.was_recovering && missed.is_some());
+        self.topics.push(Granted { topic: topic.clone(), start, recovered });
+        let epoch = subscribed.top.map(|top| top.epoch);
+        self.recovered.extend(missed.into_iter().flatten().map(|publication| Push::Publication {
+            topic: topic.clone(),
+            publication: publication.clone(),
+            epoch,
+        }));
+    }
+
+    /// Keeps what a topic brings.
+    pub(super) fn keep(&mut self, deliveries: &[Arc<Delivery>], bytes_max: usize) -> Result<(), Full> {
+        let bytes = deliveries.iter().map(|delivery| delivery.data_bytes() + Queue::MESSAGE_BYTES);
+        self.live_bytes += bytes.sum::<usize>();
+        // As in a queue, the first always fits.
+        if self.live_bytes > bytes_max && !self.live.is_empty() {
+            return Err(Full);
+        }
+        self.live.extend(deliveries.iter().cloned());
+        Ok(())
+    }
+
+    pub(super) fn has_topics(&self) -> bool {
+        !self.topics.is_empty()
+    }
+
+    /// The topics in which the client has a position.
+    pub(super) fn positions(&self) -> usize {
+        self.topics.iter().filter(|granted| granted.start.is_some()).count()
+    }
+
+    /// Appends the topics, and all that they brought.
+    pub(super) fn write(self, wire: Wire, has_own_cursor: bool, to: &mut Vec<u8>) {
+        let mut cursor = Cursor::default();
+        for Granted { topic, start, .. } in &self.topics {
+            if let Some(start) = start {
+                cursor.set(topic.as_str(), *start);
+            }
+        }
+        let topics = self.topics.iter().map(|granted| (&granted.topic, granted.recovered));
+        wire.begin(topics, &cursor, to);
+        let mut write = |push: &Push, encoded: &Encoded| match push.topic().zip(push.position()) {
+            Some((topic, at)) if has_own_cursor => {
+                cursor.advance(topic.as_str(), at);
+                wire.with_cursor(encoded, &cursor).iter().for_each(|piece| to.extend_from_slice(piece));
+            }
+            _ => to.extend_from_slice(&encoded.bytes),
+        };
+        self.recovered.iter().for_each(|push| write(push, &wire.encode(push, None)));
+        self.live.iter().for_each(|delivery| write(&delivery.push, delivery.encoded(wire)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use fanwire_protocol::{Epoch, Publication};
+
+    use super::*;
+
+    const BYTES_MAX: usize = 1000;
+
+    fn topic(name: &str) -> TopicName {
+        TopicName::new(name).unwrap()
+    }
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: Epoch::from_random(7), offset }
+    }
+
+    fn publication(offset: u64) -> Arc<Publication> {
+        Arc::new(Publication { data: Bytes::from_static(b"1"), info: None, tags: None, offset })
+    }
+
+    fn delivery(name: &str, offset: u64) -> Arc<Delivery> {
+        let (publication, epoch) = (publication(offset), (offset > 0).then_some(at(0).epoch));
+        Arc::new(Delivery::new(Push::Publication { topic: topic(name), publication, epoch }))
+    }
+
+    /// A topic with history, up to `top`, of which these were missed.
+    fn subscribed(top: u64, recovered: Option<&[u64]>) -> Subscribed {
+        let recovered = recovered.map(|offsets| offsets.iter().map(|offset| publication(*offset)).collect());
+        Subscribed {
+            positioned: true,
+            recoverable: true,
+            was_recovering: recovered.is_some(),
+            top: Some(at(top)),
+            recovered,
+            ..Subscribed::default()
+        }
+    }
+
+    fn cursor(places: &[(&str, u64)]) -> Cursor {
+        let mut cursor = Cursor::default();
+        places.iter().for_each(|(topic, offset)| cursor.set(topic, at(*offset)));
+        cursor
+    }
+
+    fn written(beginning: Beginning, has_own_cursor: bool) -> Vec<String> {
+        let mut bytes = Vec::new();
+        beginning.write(Wire::Events, has_own_cursor, &mut bytes);
+        let text = String::from_utf8(bytes).unwrap();
+        text.split_terminator("\n\n").map(str::to_owned).collect()
+    }
+
+    fn begins(cursor: &Cursor, topics: &str) -> String {
+        let cursor = cursor.text();
+        format!(
+            "event: subscribed\nid: {cursor}\ndata: {{\"subscribed\":[{topics}],\"cursor\":\"{cursor}\"}}"
+        )
+    }
+
+    fn event(cursor: &Cursor, topic: &str, offset: u64) -> String {
+        let cursor = cursor.text();
+        format!("id: {cursor}\ndata: {{\"topic\":\"{topic}\",\"data\":1,\"offset\":{offset}}}")
+    }
+
+    #[test]
+    fn the_first_cursor_is_where_the_stream_starts_and_each_publication_moves_on() {
+        let mut beginning = Beginning::default();
+        let resume = Parsed::Cursor(cursor(&[("a", 3), ("b", 5)]));
+        beginning.grant(&topic("a"), &subscribed(5, Some(&[4, 5])), Some(&resume));
+        beginning.keep(&[delivery("a", 6)], BYTES_MAX).unwrap();
+        beginning.grant(&topic("b"), &subscribed(6, Some(&[6])), Some(&resume));
+        beginning.keep(&[delivery("b", 7)], BYTES_MAX).unwrap();
+        let expected = [
+            begins(
+                &cursor(&[("a", 3), ("b", 5)]),
+                r#"{"topic":"a","recovered":true},{"topic":"b","recovered":true}"#,
+            ),
+            event(&cursor(&[("a", 4), ("b", 5)]), "a", 4),
+            event(&cursor(&[("a", 5), ("b", 5)]), "a", 5),
+            event(&cursor(&[("a", 5), ("b", 6)]), "b", 6),
+            event(&cursor(&[("a", 6), ("b", 6)]), "a", 6),
+            event(&cursor(&[("a", 6), ("b", 7)]), "b", 7),
+        ];
+        assert_eq!(written(beginning, true), expected);
+    }
+
+    #[test]
+    fn a_topic_alone_has_the_cursor_that_all_share() {
+        let mut beginning = Beginning::default();
+        beginning.grant(&topic("a"), &subscribed(5, None), None);
+        beginning.keep(&[delivery("a", 6)], BYTES_MAX).unwrap();
+        let expected =
+            [begins(&cursor(&[("a", 5)]), r#"{"topic":"a"}"#), event(&cursor(&[("a", 6)]), "a", 6)];
+        assert_eq!(written(beginning, false), expected);
+    }
+
+    #[test]
+    fn a_topic_without_position_is_in_no_cursor_and_never_recovered() {
+        let resume = Parsed::Cursor(cursor(&[("a", 5)]));
+        let mut beginning = Beginning::default();
+        beginning.grant(&topic("a"), &subscribed(5, Some(&[])), Some(&resume));
+        beginning.grant(&topic("plain"), &Subscribed::default(), Some(&resume));
+        beginning.grant(&topic("new"), &subscribed(9, None), Some(&resume));
+        beginning.keep(&[delivery("plain", 0), delivery("plain", 3)], BYTES_MAX).unwrap();
+        let cursor = cursor(&[("a", 5), ("new", 9)]);
+        let topics = r#"{"topic":"a","recovered":true},{"topic":"plain","recovered":false},{"topic":"new"}"#;
+        let expected = [
+            begins(&cursor, topics),
+            "data: {\"topic\":\"plain\",\"data\":1}".to_owned(),
+            event(&cursor, "plain", 3),
+        ];
+        assert_eq!(written(beginning, true), expected);
+    }
+
+    #[test]
+    fn a_resume_that_is_not_complete_says_so() {
+        let (mut lost, mut foreign) = (Beginning::default(), Beginning::default());
+        let resume = Parsed::Cursor(cursor(&[("a", 3)]));
+        lost.grant(&topic("a"), &Subscribed { was_recovering: true, ..subscribed(5, None) }, Some(&resume));
+        foreign.grant(&topic("a"), &subscribed(5, None), Some(&Parsed::OtherVersion));
+        let expected = begins(&cursor(&[("a", 5)]), r#"{"topic":"a","recovered":false}"#);
+        assert_eq!(written(lost, false), [&*expected]);
+        assert_eq!(written(foreign, false), [expected]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_like_a_queue() {
+        let mut beginning = Beginning::default();
+        assert_eq!(beginning.keep(&[delivery("a", 1)], 10), Ok(()), "one always fits");
+        assert_eq!(beginning.keep(&[delivery("a", 2)], 10), Err(Full));
+    }
+}
