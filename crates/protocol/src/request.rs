@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Position, Tags};
 use crate::cursor::Cursor;
 use crate::reason::{Mistake, Unserved};
+use crate::{Position, Tags};
 
 /// One request of a client.
 #[derive(Clone, Debug, PartialEq)]

@@ -44,6 +44,8 @@ pub enum Wire {
     UniEvents,
     /// Publications in Server-Sent Events.
     Events,
+    /// The same in lines of JSON (NDJSON).
+    Lines,
     /// The data of publications in WebSocket frames.
     Bare,
     /// WebSocket messages that come back as they were sent, for protocol test suites.
@@ -112,13 +114,15 @@ const PING_PROTOBUF: Bytes = Bytes::from_static(b"\x82\x01\x00");
 const PING_LINE: Bytes = Bytes::from_static(b"{}\n");
 const PING_EVENT: Bytes = Bytes::from_static(b"data: {}\n\n");
 const PING_BYTES: Bytes = Bytes::from_static(b"\x00");
+/// An empty line, which readers of lines of JSON pass over.
+const KEEPALIVE_LINE: Bytes = Bytes::from_static(b"\n");
 const PING_FRAME: Bytes = Bytes::from_static(b"\x89\x00");
 
 /// The number of an end that needs no telling.
 const NORMAL: u16 = 3000;
 
 impl Wire {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::CentrifugeJson,
         Self::CentrifugeProtobuf,
         Self::CentrifugeLines,
@@ -128,6 +132,7 @@ impl Wire {
         Self::UniLines,
         Self::UniEvents,
         Self::Events,
+        Self::Lines,
         Self::Bare,
         Self::Echo,
     ];
@@ -145,6 +150,7 @@ impl Wire {
             Self::UniLines => ("uni_http_stream", "json"),
             Self::UniEvents => ("uni_sse", "json"),
             Self::Events => ("subscribe", "sse"),
+            Self::Lines => ("subscribe", "ndjson"),
             Self::Bare => ("subscribe", "websocket"),
             Self::Echo => ("websocket", "echo"),
         }
@@ -161,6 +167,7 @@ impl Wire {
             Self::UniLines => (Body::Push, Envelope::Line),
             Self::UniEvents => (Body::Push, Envelope::Event),
             Self::Events => (Body::Event, Envelope::Event),
+            Self::Lines => (Body::Event, Envelope::Line),
             Self::Bare => (Body::Data, Envelope::Frame),
             Self::Echo => (Body::Nothing, Envelope::Frame),
         }
@@ -290,6 +297,7 @@ impl Wire {
     pub fn ping(self, pings: Pings) -> Bytes {
         match (pings, self.parts()) {
             (Pings::Frames, _) | (_, (Body::Nothing, _)) => PING_FRAME,
+            (_, (Body::Event, Envelope::Line)) => KEEPALIVE_LINE,
             (Pings::Keepalive, _) | (_, (Body::Event, _)) => Bytes::from_static(event::KEEPALIVE),
             (Pings::Messages | Pings::Unanswered, (Body::Protobuf, Envelope::Frame)) => PING_PROTOBUF,
             (Pings::Messages | Pings::Unanswered, (_, envelope)) => match envelope {
@@ -315,9 +323,12 @@ impl Wire {
             }
             (_, Envelope::Frame) => websocket::close_frame(number, &text),
             (Body::Event, _) => {
-                let mut event = Vec::new();
-                event::disconnect(close, &mut event);
-                event.into()
+                let mut last = Vec::new();
+                match envelope {
+                    Envelope::Line => event::disconnect_line(close, &mut last),
+                    _ => event::disconnect(close, &mut last),
+                }
+                last.into()
             }
             (Body::Json | Body::Protobuf, _) if number == NORMAL => Bytes::new(),
             _ => disconnect(),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fanwire_protocol::plain::event;
 use fanwire_protocol::reason::{Close, CloseReason};
 use fanwire_protocol::reply::Push;
-use fanwire_protocol::wire::{Form, Wire};
+use fanwire_protocol::wire::{Form, Pings, Wire};
 use fanwire_protocol::{ClientId, ClientInfo, Cursor, Epoch, Position, Publication, TopicName};
 
 fn news() -> TopicName {
@@ -65,19 +65,37 @@ fn a_publication_that_is_kept_has_a_cursor() {
     let publication = Publication { data: Bytes::from_static(b"1"), info: None, tags: None, offset: 7 };
     let at = Position { epoch: Epoch::parse(b"abcdefgh").expect("eight letters"), offset: 7 };
     let (topic, publication, epoch) = (news(), Arc::new(publication), Some(at.epoch));
-    let shared = Wire::Events.encode(&Push::Publication { topic, publication, epoch }, None);
+    let push = Push::Publication { topic, publication, epoch };
+    let shared = Wire::Events.encode(&push, None);
     let mut cursor = Cursor::default();
     cursor.set("news", at);
     let event = |cursor: &Cursor| {
         format!("id: {}\ndata: {{\"topic\":\"news\",\"data\":1,\"offset\":7}}\n\n", cursor.text())
     };
     assert_eq!(shared.bytes, event(&cursor));
+    check_line(&push, &cursor, &cursor);
 
+    let one = cursor.clone();
     cursor.set("weather", Position { offset: 300, ..at });
     let pieces = Wire::Events.with_cursor(&shared, &cursor);
     assert_eq!(pieces.concat(), event(&cursor).as_bytes());
     let bytes = shared.bytes.as_ptr_range();
     assert!(bytes.contains(&pieces[1].as_ptr()) && pieces[1].as_ptr_range().end == bytes.end);
+    check_line(&push, &one, &cursor);
+}
+
+/// As a line, with the cursor of its topic alone and with another; made by itself and of the event.
+#[track_caller]
+fn check_line(push: &Push, one: &Cursor, other: &Cursor) {
+    let line = |cursor: &Cursor| {
+        format!("{{\"cursor\":\"{}\",\"topic\":\"news\",\"data\":1,\"offset\":7}}\n", cursor.text())
+    };
+    let shared = Wire::Lines.encode(push, None);
+    assert_eq!(shared.bytes, line(one));
+    let event = Wire::Events.encode(push, None);
+    assert_eq!(Wire::Lines.encode(push, Some((Wire::Events, &event))), shared);
+    assert_eq!(Wire::Events.encode(push, Some((Wire::Lines, &shared))), event);
+    assert_eq!(Wire::Lines.with_cursor(&shared, other).concat(), line(other).as_bytes());
 }
 
 #[test]
@@ -124,6 +142,23 @@ fn disconnects() {
     check(
         |to| event::disconnect(&Close::by_application(4500, "a\nb".to_owned()), to),
         "event: disconnect\ndata: {\"code\":4500,\"reason\":\"a\\nb\",\"reconnect\":false}\n\n",
+    );
+    check(
+        |to| to.extend_from_slice(&Wire::Lines.goodbye(&CloseReason::Shutdown.into())),
+        "{\"disconnect\":{\"code\":3001,\"reason\":\"shutdown\",\"reconnect\":true}}\n",
+    );
+}
+
+#[test]
+fn lines() {
+    let publication = Publication { data: Bytes::from_static(b"1"), info: None, tags: None, offset: 0 };
+    let push = Push::Publication { topic: news(), publication: Arc::new(publication), epoch: None };
+    assert_eq!(Wire::Lines.encode(&push, None).bytes, "{\"topic\":\"news\",\"data\":1}\n");
+    assert_eq!(Wire::Lines.ping(Pings::Keepalive), "\n");
+    let (topic, cursor) = (news(), Cursor::default());
+    check(
+        |to| Wire::Lines.begin([(&topic, Some(false))].into_iter(), &cursor, to),
+        "{\"subscribed\":[{\"topic\":\"news\",\"recovered\":false}],\"cursor\":\"Ad5bO5M\"}\n",
     );
 }
 

@@ -66,6 +66,26 @@ pub fn subscribed<'a>(
     cursor: &str,
     to: &mut Vec<u8>,
 ) {
+    to.extend_from_slice(format!("event: subscribed\nid: {cursor}\ndata: ").as_bytes());
+    beginning(topics, cursor, to);
+    to.extend_from_slice(b"\n\n");
+}
+
+/// Appends the same as a line.
+pub fn subscribed_line<'a>(
+    topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>,
+    cursor: &str,
+    to: &mut Vec<u8>,
+) {
+    beginning(topics, cursor, to);
+    to.push(b'\n');
+}
+
+fn beginning<'a>(
+    topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>,
+    cursor: &str,
+    to: &mut Vec<u8>,
+) {
     #[derive(Serialize)]
     struct Topic<'a> {
         topic: &'a str,
@@ -79,9 +99,7 @@ pub fn subscribed<'a>(
     }
 
     let topics = topics.map(|(topic, recovered)| Topic { topic: topic.as_str(), recovered });
-    to.extend_from_slice(format!("event: subscribed\nid: {cursor}\ndata: ").as_bytes());
     json::write(&Beginning { subscribed: topics.collect(), cursor }, to);
-    to.extend_from_slice(b"\n\n");
 }
 
 /// Appends the last event of a stream that the server ends:
@@ -94,17 +112,28 @@ pub fn subscribed<'a>(
 /// `EventSource` connects anew by itself after any end of the stream, so a page has to close it where `reconnect` is
 /// false.
 pub fn disconnect(close: &Close, to: &mut Vec<u8>) {
-    let (code, reason) = codes::close(close);
+    to.extend_from_slice(b"event: disconnect\ndata: ");
+    end(close, to);
+    to.extend_from_slice(b"\n\n");
+}
+
+/// Appends the last line: `{"disconnect":{"code":3001,"reason":"shutdown","reconnect":true}}`.
+pub fn disconnect_line(close: &Close, to: &mut Vec<u8>) {
+    to.extend_from_slice(br#"{"disconnect":"#);
+    end(close, to);
+    to.extend_from_slice(b"}\n");
+}
+
+fn end(close: &Close, to: &mut Vec<u8>) {
     #[derive(Serialize)]
-    struct Event<'a> {
+    struct End<'a> {
         code: u16,
         reason: &'a str,
         reconnect: bool,
     }
 
-    to.extend_from_slice(b"event: disconnect\ndata: ");
-    json::write(&Event { code, reason: &reason, reconnect: close.reason.reconnects() }, to);
-    to.extend_from_slice(b"\n\n");
+    let (code, reason) = codes::close(close);
+    json::write(&End { code, reason: &reason, reconnect: close.reason.reconnects() }, to);
 }
 
 /// Appends how long `EventSource` is to wait before it connects anew, in whole milliseconds.

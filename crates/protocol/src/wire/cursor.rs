@@ -1,8 +1,16 @@
-//! Publications with the cursor at which they leave a client. It stands in front, so what follows is the same for everybody.
+//! Publications with the cursor at which they leave a client. It stands in front, so what follows is the same for everybody:
+//!
+//! ```text
+//! id: CURSOR                                     an event
+//! data: {"topic":"news","data":1,"offset":7}
+//!
+//! {"cursor":"CURSOR","topic":"news","data":1,"offset":7}         a line
+//! ```
 
 use bytes::Bytes;
 
 use super::body::Body;
+use super::envelope::Envelope;
 use super::{Encoded, Wire};
 use crate::TopicName;
 use crate::cursor::Cursor;
@@ -23,8 +31,10 @@ impl Wire {
         cursor: &Cursor,
         to: &mut Vec<u8>,
     ) {
-        if self.has_cursor() {
-            event::subscribed(topics, &cursor.text(), to);
+        match self {
+            Self::Events => event::subscribed(topics, &cursor.text(), to),
+            Self::Lines => event::subscribed_line(topics, &cursor.text(), to),
+            _ => {}
         }
     }
 
@@ -61,6 +71,12 @@ impl Wire {
     /// Appends what stands before the fields of a publication, with the cursor that `write` appends. Returns what stands in
     /// place of their opening brace.
     fn open(self, to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> u8 {
+        if self.parts().1 == Envelope::Line {
+            to.extend_from_slice(br#"{"cursor":""#);
+            write(to);
+            to.push(b'"');
+            return b',';
+        }
         to.extend_from_slice(b"id: ");
         write(to);
         to.push(b'\n');

@@ -4,9 +4,10 @@ use fanwire_protocol::{Cursor, Epoch, Position};
 use fanwire_server::Settings;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::ON_REDIS;
-use crate::common::{RawSocket, TestGateway, settings, token};
+use crate::common::{RawSocket, TestGateway, eventually, settings, token};
 
 /// An event as a page receives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +38,36 @@ fn events(stream: &str) -> Vec<Event> {
     events
 }
 
+/// Reads the lines of a stream that are complete, as a reader of NDJSON does. They say the same in another form.
+fn lines(stream: &str) -> Vec<Event> {
+    let complete = stream.rfind('\n').map_or("", |end| &stream[..end]);
+    let event = |line: &str| {
+        let mut data: Value = serde_json::from_str(line).unwrap();
+        let id = data["cursor"].as_str().map(str::to_owned);
+        if let Some(data) = data.get_mut("disconnect") {
+            return Event { name: "disconnect".into(), id, data: data.take() };
+        }
+        let is_first = data.get("subscribed").is_some();
+        Event { name: if is_first { "subscribed".into() } else { String::new() }, id, data }
+    };
+    complete.split('\n').filter(|line| !line.is_empty()).map(event).collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Events,
+    Lines,
+}
+
+impl Format {
+    fn read(self, stream: &str) -> Vec<Event> {
+        match self {
+            Self::Events => events(stream),
+            Self::Lines => lines(stream),
+        }
+    }
+}
+
 /// Offsets of the publications of each topic, in the order in which they came.
 type Received = BTreeMap<String, Vec<u64>>;
 
@@ -59,17 +90,29 @@ fn add(received: &mut Received, more: Received) {
 /// A stream that was granted.
 struct Stream {
     socket: RawSocket,
+    format: Format,
     /// All that came of it.
     text: String,
 }
 
 impl Stream {
     async fn open(gateway: &TestGateway, query: &str, header: &str) -> Self {
+        Self::open_as(Format::Events, gateway, query, header).await
+    }
+
+    async fn open_as(format: Format, gateway: &TestGateway, query: &str, header: &str) -> Self {
+        let accept = match format {
+            Format::Events => "text/event-stream",
+            Format::Lines => "application/x-ndjson",
+        };
         let mut socket = RawSocket::open(gateway.address).await;
-        socket.send(format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n{header}\r\n")).await;
+        let request =
+            format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\nAccept: {accept}\r\n{header}\r\n");
+        socket.send(request).await;
         let head = socket.head().await;
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{query} {head}");
-        Self { socket, text: String::new() }
+        assert!(head.contains(&format!("\r\ncontent-type: {accept}")), "{head}");
+        Self { socket, format, text: String::new() }
     }
 
     /// Opens it as a client that comes back does.
@@ -77,11 +120,16 @@ impl Stream {
         Self::open(gateway, query, &format!("Last-Event-ID: {cursor}\r\n")).await
     }
 
+    fn all(&self) -> Vec<Event> {
+        self.format.read(&self.text)
+    }
+
     async fn next(&mut self) -> Event {
         loop {
-            let text = self.socket.until("\n\n").await;
+            let end = if self.format == Format::Lines { "\n" } else { "\n\n" };
+            let text = self.socket.until(end).await;
             self.text += &text;
-            if let Some(event) = events(&text).pop() {
+            if let Some(event) = self.format.read(&text).pop() {
                 return event;
             }
         }
@@ -103,7 +151,7 @@ impl Stream {
     /// Reads until each topic has brought its publication of this offset.
     async fn read_to(&mut self, ends: &BTreeMap<&str, u64>) {
         loop {
-            let (received, _) = received(&events(&self.text));
+            let (received, _) = received(&self.all());
             let is_there =
                 |(topic, end): (&&str, &u64)| received.get(*topic).and_then(|r| r.last()) == Some(end);
             if ends.iter().all(is_there) {
@@ -130,9 +178,9 @@ fn granted(topics: &[(&str, Option<bool>)]) -> Vec<(String, Option<bool>)> {
     topics.iter().map(|(topic, recovered)| ((*topic).to_owned(), *recovered)).collect()
 }
 
-/// Records a stream of these topics, cuts it behind each byte, comes back with what a client has by then, and checks that
-/// both together are all that was published.
-async fn cut_anywhere(topics: &[&str]) {
+/// Records a stream of these topics, cuts it behind each byte, comes back with what a client has by then, in this format or
+/// the other, and checks that both together are all that was published.
+async fn cut_anywhere(format: Format, topics: &[&str]) {
     const EACH: u64 = 12;
     let nodes = nodes(|_| ()).await;
     let query: Vec<String> = topics.iter().map(|topic| format!("topic={topic}")).collect();
@@ -141,7 +189,7 @@ async fn cut_anywhere(topics: &[&str]) {
     for topic in topics {
         backend.publish_all(topic, 1..4).await;
     }
-    let mut stream = Stream::open(&nodes[0], &query, "").await;
+    let mut stream = Stream::open_as(format, &nodes[0], &query, "").await;
     assert!(stream.begin().await.iter().all(|(_, recovered)| recovered.is_none()));
     for number in 4..=EACH as u32 {
         for topic in topics {
@@ -153,13 +201,14 @@ async fn cut_anywhere(topics: &[&str]) {
     let text = stream.text;
     let mut tried = BTreeMap::new();
     for length in 0..=text.len() {
-        let (before, cursor) = received(&events(&text[..length]));
+        let (before, cursor) = received(&format.read(&text[..length]));
         let Some(cursor) = cursor else { continue };
         if tried.insert(cursor.clone(), ()).is_some() {
             continue;
         }
         let node = &nodes[tried.len() % nodes.len()];
-        let mut resumed = Stream::resume(node, &query, &cursor).await;
+        let other = [Format::Events, Format::Lines][tried.len() % 2];
+        let mut resumed = Stream::open_as(other, node, &format!("{query}&cursor={cursor}"), "").await;
         assert!(
             resumed.begin().await.iter().all(|(_, recovered)| *recovered == Some(true)),
             "{}",
@@ -170,7 +219,7 @@ async fn cut_anywhere(topics: &[&str]) {
         let left = left.map(|(topic, end)| (*topic, *end)).collect();
         resumed.read_to(&left).await;
         let mut all = before;
-        add(&mut all, received(&events(&resumed.text)).0);
+        add(&mut all, received(&resumed.all()).0);
         for topic in topics {
             assert_eq!(all[*topic], (4..=EACH).collect::<Vec<_>>(), "cut behind {length} of {text}");
         }
@@ -180,12 +229,14 @@ async fn cut_anywhere(topics: &[&str]) {
 
 #[tokio::test]
 async fn a_stream_of_one_topic_is_complete_wherever_it_breaks() {
-    cut_anywhere(&["history:one"]).await;
+    cut_anywhere(Format::Events, &["history:one"]).await;
+    cut_anywhere(Format::Lines, &["history:lines"]).await;
 }
 
 #[tokio::test]
 async fn a_stream_of_several_topics_is_complete_wherever_it_breaks() {
-    cut_anywhere(&["history:one", "history:two", "stream:three"]).await;
+    cut_anywhere(Format::Events, &["history:one", "history:two", "stream:three"]).await;
+    cut_anywhere(Format::Lines, &["history:four", "history:five", "stream:six"]).await;
 }
 
 /// A client that comes back again and again, to another node, while others publish as fast as they can.
@@ -370,7 +421,7 @@ async fn sixteen_topics_with_history_fit_into_one_stream() {
 /// gets when it comes back.
 #[tokio::test]
 async fn a_slow_listener_of_several_topics_is_sent_away_behind_a_whole_event() {
-    const EACH: u64 = 300;
+    const EACH: u64 = 60;
     let mut settings = settings(2);
     settings.client.queue_bytes_max = 64 << 10;
     let gateway = TestGateway::start(settings).await;
@@ -380,18 +431,27 @@ async fn a_slow_listener_of_several_topics_is_sent_away_behind_a_whole_event() {
     assert!(socket.head().await.starts_with("HTTP/1.1 200 "));
     let mut text = socket.until("\n\n").await + &socket.until("\n\n").await;
     let mut backend = gateway.backend().await;
-    let data = "x".repeat(8000);
-    for _ in 0..EACH {
-        for topic in ["history:a", "history:b"] {
-            backend.call("publish", json!({"channel": topic, "data": data})).await;
-        }
-    }
-    let disconnect = loop {
-        text += &socket.until("\n\n").await;
-        if let Some(last) = events(&text).pop().filter(|last| last.name == "disconnect") {
-            break last;
+    let publish = async {
+        let data = "x".repeat(60_000);
+        for _ in 0..EACH {
+            for topic in ["history:a", "history:b"] {
+                backend.call("publish", json!({"channel": topic, "data": data})).await;
+            }
         }
     };
+    let read = async {
+        eventually("it is sent away", async || {
+            gateway.metric_of("fanwire_connections_closed_total", "code=\"3008\"").await > 0.0
+        })
+        .await;
+        loop {
+            text += &socket.until("\n\n").await;
+            if let Some(last) = events(&text).pop().filter(|last| last.name == "disconnect") {
+                return last;
+            }
+        }
+    };
+    let ((), disconnect) = tokio::join!(publish, read);
     assert_eq!((&disconnect.data["code"], &disconnect.data["reconnect"]), (&json!(3008), &json!(true)));
     socket.ended().await;
     let (mut all, cursor) = received(&events(&text));
@@ -428,4 +488,42 @@ async fn an_api_subscribe_keeps_the_places_of_the_other_topics() {
         assert_eq!(resumed.begin().await, granted(&[("history:a", Some(true))]));
         assert_eq!(resumed.next().await.data["offset"], 2);
     }
+}
+
+#[tokio::test]
+async fn lines_say_what_events_say() {
+    let mut settings = settings(2);
+    settings.client.ping_interval = Some(Duration::from_millis(200));
+    settings.client.pong_timeout = Some(Duration::from_millis(100));
+    let gateway = TestGateway::start(settings).await;
+    let mut stream = Stream::open_as(Format::Lines, &gateway, "topic=room:a", "").await;
+    assert_eq!(stream.begin().await, granted(&[("room:a", None)]));
+    for _ in 0..2 {
+        assert_eq!(stream.socket.until("\n").await, "\n");
+    }
+    gateway.client().await.publish("room:a", json!({"text": "line\nbreak"})).await;
+    let event = stream.next().await;
+    assert_eq!(
+        (&event.data["topic"], &event.data["data"]),
+        (&json!("room:a"), &json!({"text": "line\nbreak"}))
+    );
+    assert_eq!(event.id, None);
+    // A refusal is the same in any format, and the address decides before the header.
+    let request = "GET /subscribe?topic=room:a&as=rss HTTP/1.1\r\nHost: test\r\n\r\n";
+    let response = RawSocket::ask(gateway.address, request).await;
+    assert_eq!(response.status, 400);
+    assert!(response.body.contains("as: say sse or ndjson"), "{}", response.body);
+    let mut named = RawSocket::open(gateway.address).await;
+    let request =
+        "GET /subscribe?topic=room:a&as=ndjson HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n\r\n";
+    named.send(request).await;
+    assert!(named.head().await.contains("content-type: application/x-ndjson\r\n"));
+    assert!(named.until("\n").await.starts_with("{\"subscribed\":"));
+    let ends = async {
+        let event = stream.next().await;
+        assert_eq!(event.name, "disconnect");
+        assert_eq!(event.data, json!({"code": 3001, "reason": "shutdown", "reconnect": true}));
+        stream.socket.ended().await;
+    };
+    tokio::join!(gateway.shutdown(), ends);
 }

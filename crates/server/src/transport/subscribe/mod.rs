@@ -1,5 +1,5 @@
-//! `GET /subscribe?topic=a&topic=b`: topics as Server-Sent Events, for a browser's own `EventSource`, or as the messages of a
-//! bare WebSocket, for a browser's own `WebSocket`.
+//! `GET /subscribe?topic=a&topic=b`: topics as Server-Sent Events, for a browser's own `EventSource`, as lines of JSON, or as
+//! the messages of a bare WebSocket, for a browser's own `WebSocket`.
 //!
 //! The request becomes the requests that a client of another wire would send: connect with `token` (or `Authorization:
 //! Bearer`), and a subscribe for each topic, with the `subscription_token` that names it. The session checks all
@@ -8,14 +8,15 @@
 //! `EventSource` does, goes on from there.
 
 mod bare;
-mod events;
+mod format;
 mod query;
 pub(super) mod refusal;
 
-use fanwire_protocol::wire::{Pings, TransportMode, Wire};
+use fanwire_protocol::wire::{Pings, TransportMode};
 use hyper::Request;
 use hyper::body::Incoming;
 
+use self::format::Format;
 use self::refusal::{StreamRefusal, refused};
 use super::{Decided, Gate, Head, Opening};
 use crate::cors;
@@ -36,6 +37,7 @@ pub(crate) fn open(gate: &Gate, mut request: Request<Incoming>) -> Result<Openin
         Box::new(respond(refusal.status(), "application/json", refusal.body().into()))
     };
     let resume = query.check(subscriptions_max).and_then(|()| query.resume()).map_err(refuse)?;
+    let format = Format::of(query.format.as_deref(), request.headers()).map_err(refuse)?;
     let publish = match websocket {
         Some(_) => bare::publish_topic(gate, &query).map_err(refuse)?,
         None => None,
@@ -47,10 +49,10 @@ pub(crate) fn open(gate: &Gate, mut request: Request<Incoming>) -> Result<Openin
     }
     let topics: Vec<String> = query.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref());
-    let accepted = events::accepted(&headers);
+    let accepted = format.accepted(&headers);
     let decided = Decided { accepted, refused, headers: headers.into(), topics, resume };
     Ok(Opening {
-        mode: TransportMode { wire: Wire::Events, pings: Pings::Keepalive },
+        mode: TransportMode { wire: format.wire(), pings: Pings::Keepalive },
         first,
         head: Head::Decided(Box::new(decided)),
         state: None,

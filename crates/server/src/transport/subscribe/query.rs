@@ -28,6 +28,8 @@ pub(super) struct Query<'q> {
     pub(super) publish: Option<Cow<'q, str>>,
     /// Empty: none.
     cursor: Cow<'q, str>,
+    /// The format of the stream.
+    pub(super) format: Option<Cow<'q, str>>,
 }
 
 /// An `EventSource` that comes back sends the last `id` that it received.
@@ -62,6 +64,7 @@ fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {
             "token" => query.token = value,
             "publish" => query.publish = Some(value),
             "cursor" => query.cursor = value,
+            "as" => query.format = Some(value),
             _ => {}
         }
     }

@@ -1,0 +1,101 @@
+//! The formats of a stream, and the response that begins it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanwire_protocol::plain::event;
+use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::wire::Wire;
+use hyper::header::{ACCEPT, HeaderMap};
+use rand::Rng;
+
+use super::refusal::StreamRefusal;
+
+/// Between these a client waits before it comes back, so that many do not come back together.
+const RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1000..=5000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Server-Sent Events.
+    Events,
+    /// Lines of JSON.
+    Lines,
+}
+
+impl Format {
+    /// Returns the format that a request asks for by `?as=`, or else by its headers.
+    pub(super) fn of(wanted: Option<&str>, headers: &HeaderMap) -> Result<Self, StreamRefusal> {
+        match wanted {
+            Some("sse") => Ok(Self::Events),
+            Some("ndjson") => Ok(Self::Lines),
+            Some(_) => Err(StreamRefusal::new(RequestError::BadRequest, "as: say sse or ndjson")),
+            None if accepts(headers, "text/event-stream") => Ok(Self::Events),
+            None if accepts(headers, "application/x-ndjson") => Ok(Self::Lines),
+            None => Ok(Self::Events),
+        }
+    }
+
+    pub(super) fn wire(self) -> Wire {
+        match self {
+            Self::Events => Wire::Events,
+            Self::Lines => Wire::Lines,
+        }
+    }
+
+    /// Returns the head, with these lines in it, and for an `EventSource` the time after which it is to come back. The stream
+    /// ends with the connection, so it needs neither length nor chunks, and proxies are asked not to buffer it.
+    pub(super) fn accepted(self, headers: &[u8]) -> Bytes {
+        let content_type = match self {
+            Self::Events => "text/event-stream; charset=utf-8",
+            Self::Lines => "application/x-ndjson",
+        };
+        let mut accepted = format!(
+            "HTTP/1.1 200 OK\r\n\
+             content-type: {content_type}\r\n\
+             cache-control: private, no-cache, no-store, must-revalidate, max-age=0\r\n\
+             x-accel-buffering: no\r\n\
+             connection: close\r\n"
+        )
+        .into_bytes();
+        accepted.extend_from_slice(headers);
+        accepted.extend_from_slice(b"\r\n");
+        if self == Self::Events {
+            event::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut accepted);
+        }
+        accepted.into()
+    }
+}
+
+/// Returns true if the headers name a media type as one that the client takes.
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let values = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    let ranges = values.flat_map(|value| value.split(','));
+    let named = ranges.map(|range| range.split(';').next().unwrap_or_default().trim());
+    named.into_iter().any(|named| named.eq_ignore_ascii_case(media_type))
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_address_decides_then_the_header() {
+        let of = |wanted, accept: &'static str| {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+            Format::of(wanted, &headers).map_err(|refusal| refusal.body())
+        };
+        assert_eq!(of(None, "*/*"), Ok(Format::Events));
+        assert_eq!(of(None, "text/event-stream"), Ok(Format::Events));
+        assert_eq!(of(None, "application/x-ndjson"), Ok(Format::Lines));
+        assert_eq!(of(None, "text/html, Application/X-NDJSON;q=0.9"), Ok(Format::Lines));
+        assert_eq!(of(None, "application/x-ndjson, text/event-stream"), Ok(Format::Events));
+        assert_eq!(of(Some("ndjson"), "text/event-stream"), Ok(Format::Lines));
+        assert_eq!(of(Some("sse"), "application/x-ndjson"), Ok(Format::Events));
+        let refused = r#"{"error":{"code":107,"message":"as: say sse or ndjson"}}"#;
+        for wanted in ["", "SSE", "poll"] {
+            assert_eq!(of(Some(wanted), "text/event-stream"), Err(refused.to_owned()));
+        }
+    }
+}
