@@ -162,6 +162,20 @@ fn lines() {
     );
 }
 
+/// Messages of a bare WebSocket are data. Only where something may be missing the first is another.
+#[test]
+fn bare_sockets_are_told_of_what_may_be_missing() {
+    let (topic, cursor) = (news(), Cursor::default());
+    let begin = |recovered| {
+        let mut to = Vec::new();
+        Wire::Bare.begin([(&topic, recovered)].into_iter(), &cursor, &mut to);
+        to
+    };
+    assert!(begin(None).is_empty() && begin(Some(true)).is_empty());
+    let text = br#"{"subscribed":[{"topic":"news","recovered":false}]}"#;
+    assert_eq!(begin(Some(false)), [&[0x81, text.len() as u8][..], text].concat());
+}
+
 #[test]
 fn retry() {
     check(|to| event::retry(Duration::from_millis(1500), to), "retry: 1500\n\n");

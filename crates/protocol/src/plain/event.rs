@@ -67,7 +67,7 @@ pub fn subscribed<'a>(
     to: &mut Vec<u8>,
 ) {
     to.extend_from_slice(format!("event: subscribed\nid: {cursor}\ndata: ").as_bytes());
-    beginning(topics, cursor, to);
+    beginning(topics, Some(cursor), to);
     to.extend_from_slice(b"\n\n");
 }
 
@@ -77,13 +77,14 @@ pub fn subscribed_line<'a>(
     cursor: &str,
     to: &mut Vec<u8>,
 ) {
-    beginning(topics, cursor, to);
+    beginning(topics, Some(cursor), to);
     to.push(b'\n');
 }
 
-fn beginning<'a>(
+/// Appends the data of it, with the cursor if there is one.
+pub fn beginning<'a>(
     topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>,
-    cursor: &str,
+    cursor: Option<&str>,
     to: &mut Vec<u8>,
 ) {
     #[derive(Serialize)]
@@ -95,7 +96,8 @@ fn beginning<'a>(
     #[derive(Serialize)]
     struct Beginning<'a> {
         subscribed: Vec<Topic<'a>>,
-        cursor: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cursor: Option<&'a str>,
     }
 
     let topics = topics.map(|(topic, recovered)| Topic { topic: topic.as_str(), recovered });

@@ -16,6 +16,7 @@ use crate::TopicName;
 use crate::cursor::Cursor;
 use crate::plain::event;
 use crate::reply::Push;
+use crate::websocket::{self, Opcode};
 
 impl Wire {
     /// Returns true if its messages bring cursors, by which clients go on where they left off.
@@ -24,16 +25,22 @@ impl Wire {
     }
 
     /// Appends the first message to a client that keeps a cursor: its topics, each with whether it goes on where the client
-    /// left off, and the cursor of the beginning.
+    /// left off, and the cursor of the beginning. Clients that get nothing but data are told only where something may be
+    /// missing.
     pub fn begin<'a>(
         self,
-        topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>,
+        topics: impl Iterator<Item = (&'a TopicName, Option<bool>)> + Clone,
         cursor: &Cursor,
         to: &mut Vec<u8>,
     ) {
         match self {
             Self::Events => event::subscribed(topics, &cursor.text(), to),
             Self::Lines => event::subscribed_line(topics, &cursor.text(), to),
+            Self::Bare if topics.clone().any(|(_, recovered)| recovered == Some(false)) => {
+                to.extend_from_slice(&websocket::framed(Opcode::Text, |to| {
+                    event::beginning(topics, None, to)
+                }));
+            }
             _ => {}
         }
     }

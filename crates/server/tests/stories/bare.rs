@@ -48,6 +48,35 @@ async fn error(socket: &mut RawSocket) -> (u64, String) {
     (error["code"].as_u64().unwrap(), error["message"].as_str().unwrap().to_owned())
 }
 
+/// Messages bring no cursor, but one of a stream is as good here.
+#[tokio::test]
+async fn a_cursor_of_another_format_goes_on_here() {
+    let gateway = TestGateway::start(settings(2)).await;
+    let mut stream = RawSocket::open(gateway.address).await;
+    stream.send("GET /subscribe?topic=history:a&as=ndjson HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    stream.head().await;
+    let first: Value = serde_json::from_str(&stream.until("\n").await).unwrap();
+    let cursor = first["cursor"].as_str().unwrap();
+    gateway.backend().await.publish_all("history:a", 1..4).await;
+    let mut bare = connect(&gateway, &format!("topic=history:a&cursor={cursor}")).await;
+    for number in 1..4 {
+        assert_eq!(text(&mut bare).await, number.to_string());
+    }
+    nothing_more(&mut bare).await;
+    // Where something may be missing, it is said first.
+    let mut bare = connect(&gateway, &format!("topic=history:a&topic=room:b&cursor={cursor}")).await;
+    let told: Value = serde_json::from_str(&text(&mut bare).await).unwrap();
+    let recovered = |name: &str| {
+        let topics = told["subscribed"].as_array().unwrap().iter();
+        topics
+            .filter(|topic| topic["topic"] == name)
+            .map(|topic| topic["recovered"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((recovered("history:a"), recovered("room:b")), (vec![json!(true)], vec![json!(false)]));
+    assert_eq!(text(&mut bare).await, "1");
+}
+
 #[tokio::test]
 async fn data_of_publications_are_messages() {
     for shards in [1, 3] {
