@@ -1,84 +1,11 @@
 // What the chat page does with each thing a gateway may say: the page comes from `fanwire serve --dev`, but its
-// WebSocket ends in a script of this file, so that even rare answers can be given.
+// WebSocket ends in a script, so that even rare answers can be given.
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { Server, told, until } from '../harness.mjs';
+import { LOBBY, Script } from './script.mjs';
 import { ChatWindow, startBrowser } from './window.mjs';
-
-const LOBBY = 'chat:lobby';
-
-/** A gateway reduced to what a test wants to hear: answers every command well unless `answers` names another answer. */
-class Script {
-  connections = [];
-  commands = [];
-  answers = {};
-  stream = { epoch: 'first', offset: 0 };
-
-  accept(socket) {
-    this.connections.push(socket);
-    socket.onMessage((frame) => {
-      for (const line of frame.split('\n')) this.hear(socket, JSON.parse(line));
-    });
-  }
-
-  get socket() {
-    return this.connections.at(-1);
-  }
-
-  hear(socket, command) {
-    this.commands.push(command);
-    const { id, ...rest } = command;
-    const [method] = Object.keys(rest);
-    if (!method) return;
-    const answer = this.answers[method]?.(command[method]) ?? {
-      [method]: this.usual(method, command[method]),
-    };
-    if (answer.silent) return;
-    if (answer.close) socket.close({ code: answer.close, reason: 'as scripted' });
-    else this.say({ id, ...answer }, socket);
-  }
-
-  usual(method, { channel, recover, offset, epoch }) {
-    if (method === 'connect')
-      return { client: `client-${this.connections.length}`, version: 'script', ping: 25, pong: true };
-    if (method === 'presence') return { presence: {} };
-    if (method === 'history') return { publications: [], ...this.top(channel) };
-    if (method !== 'subscribe') return {};
-    const top = this.top(channel);
-    const recovered = recover === true && epoch === top.epoch && offset === top.offset;
-    return {
-      recoverable: true,
-      positioned: true,
-      ...top,
-      ...(recover && { was_recovering: true }),
-      ...(recovered && { recovered }),
-    };
-  }
-
-  top(channel) {
-    return channel === LOBBY ? this.stream : { epoch: 'quiet', offset: 0 };
-  }
-
-  say(reply, socket = this.socket) {
-    socket.send(JSON.stringify(reply));
-  }
-
-  push(push) {
-    this.say({ push: { channel: LOBBY, ...push } });
-  }
-
-  publish(text) {
-    this.stream.offset += 1;
-    this.push({ pub: { data: { text }, offset: this.stream.offset } });
-  }
-
-  heard(method, channel) {
-    return this.commands.filter(
-      (command) => command[method] && (!channel || command[method].channel === channel),
-    );
-  }
-}
 
 describe('chat page and the protocol', () => {
   let server;
