@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 40] = [
+const SUITES: [&str; 41] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -28,6 +28,7 @@ const SUITES: [&str; 40] = [
     "browser.mjs",
     "chat/chat.mjs",
     "chat/protocol.mjs",
+    "chat/fallback.mjs",
     "readme.mjs",
     "transports.mjs",
     "operations.py",

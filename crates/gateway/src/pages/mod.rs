@@ -14,7 +14,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-static FILES: [StaticFile; 9] = [
+static FILES: [StaticFile; 12] = [
     StaticFile { path: "/", content_type: HTML, body: include_str!("chat/index.html") },
     StaticFile { path: "/chat.css", content_type: CSS, body: include_str!("chat/chat.css") },
     StaticFile { path: "/favicon.svg", content_type: SVG, body: include_str!("chat/favicon.svg") },
@@ -22,6 +22,9 @@ static FILES: [StaticFile; 9] = [
     StaticFile { path: "/app.js", content_type: SCRIPT, body: include_str!("chat/app.js") },
     StaticFile { path: "/room.js", content_type: SCRIPT, body: include_str!("chat/room.js") },
     StaticFile { path: "/connection.js", content_type: SCRIPT, body: include_str!("chat/connection.js") },
+    StaticFile { path: "/fallback.js", content_type: SCRIPT, body: include_str!("chat/fallback.js") },
+    StaticFile { path: "/transport.js", content_type: SCRIPT, body: include_str!("chat/transport.js") },
+    StaticFile { path: "/http.js", content_type: SCRIPT, body: include_str!("chat/http.js") },
     StaticFile { path: "/view.js", content_type: SCRIPT, body: include_str!("chat/view.js") },
     StaticFile { path: "/elements.js", content_type: SCRIPT, body: include_str!("chat/elements.js") },
 ];

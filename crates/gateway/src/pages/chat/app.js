@@ -2,6 +2,8 @@
 // one observer of changes. It touches no element of the page.
 
 import { Connection } from './connection.js';
+import { Transports } from './fallback.js';
+import { request } from './http.js';
 import { randomId, Room } from './room.js';
 
 export const DEFAULT_ROOMS = ['lobby', 'random', 'help'];
@@ -24,7 +26,7 @@ export const rooms = new Map();
 export let currentRoom;
 
 export const connection = new Connection({
-  endpoint: `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/connection/websocket`,
+  transports: new Transports(new URLSearchParams(location.search).get('transport')),
   fetchToken,
   onState(state) {
     if (state.name === 'connected') {
@@ -223,14 +225,9 @@ async function deliver(room, item) {
 
 async function fetchToken() {
   const query = new URLSearchParams({ name: me.name, user: me.user });
-  const response = await fetch(`/dev/token?${query}`, {
-    signal: AbortSignal.timeout(TOKEN_TIMEOUT_MS),
-    cache: 'no-store',
-  }).catch(() => {
-    throw new Error('the server does not answer');
-  });
-  if (!response.ok) throw new Error(`the server gave no token (status ${response.status})`);
-  return (await response.json()).token;
+  const { status, text } = await request('GET', `/dev/token?${query}`, { timeout: TOKEN_TIMEOUT_MS });
+  if (status !== 200) throw new Error(`the server gave no token (status ${status})`);
+  return JSON.parse(text).token;
 }
 
 function recall(storage, key) {

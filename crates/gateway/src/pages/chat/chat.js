@@ -1,6 +1,6 @@
 // The chat room page, started by index.html: input by keyboard, mouse and touch. The other parts are app.js (the
-// state), room.js (one room), connection.js (the protocol), view.js (the drawing) and elements.js (elements of the
-// page).
+// state), room.js (one room), connection.js (the protocol), transport.js, fallback.js and http.js (its way to the
+// server), view.js (the drawing) and elements.js (elements of the page).
 
 import {
   connection,

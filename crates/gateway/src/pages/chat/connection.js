@@ -1,5 +1,7 @@
-// The client protocol of the gateway over one WebSocket at a time, in JSON. It knows nothing of chat. Invariant: a
+// The client protocol of the gateway in JSON, over one transport at a time. It knows nothing of chat. Invariant: a
 // subscription is kept, with its position, until the page unsubscribes or the server ends it for good.
+
+import { CLOSE_MESSAGE_TOO_BIG } from './transport.js';
 
 const BACKOFF_MIN_MS = 500;
 const BACKOFF_MAX_MS = 20_000;
@@ -15,7 +17,8 @@ const REFRESH_AFTER_MAX_MS = 20 * 24 * 3600 * 1000;
 
 const ERROR_ALREADY_SUBSCRIBED = 105;
 const ERROR_TOKEN_EXPIRED = 109;
-export const CLOSE_MESSAGE_TOO_BIG = 1009;
+/** Close codes from this one on are the server's own words. */
+const CLOSE_BY_SERVER_MIN = 3000;
 const CLOSE_STATE_INVALIDATED = 3014;
 const CLOSE_INVALID_TOKEN = 3500;
 const UNSUBSCRIBE_RESUBSCRIBE_MIN = 2500;
@@ -33,14 +36,14 @@ export class CommandError extends Error {
 }
 
 /** One client of the gateway: it connects and reconnects by itself, and keeps its subscriptions, with their
- *  positions, over any number of sockets. States: connecting, connected, waiting (for the next attempt), stopped
+ *  positions, over any number of transports. States: connecting, connected, waiting (for the next attempt), stopped
  *  (until `reconnect`). */
 export class Connection {
-  #endpoint;
+  #transports;
   #fetchToken;
   #onState;
   #state = { name: 'stopped' };
-  #socket = null;
+  #transport = null;
   #turn = 0;
   #attempt = 0;
   #tokenRefused = false;
@@ -54,8 +57,8 @@ export class Connection {
   #stableTimer;
   #refreshTimer;
 
-  constructor({ endpoint, fetchToken, onState }) {
-    this.#endpoint = endpoint;
+  constructor({ transports, fetchToken, onState }) {
+    this.#transports = transports;
     this.#fetchToken = fetchToken;
     this.#onState = onState;
   }
@@ -76,9 +79,9 @@ export class Connection {
     if (this.#state.name === 'waiting') this.#open();
   }
 
-  /** Closes the socket without waiting until it notices that the network is down. */
+  /** Closes the transport without waiting until it notices that the network is down. */
   networkLost() {
-    if (this.#socket) this.#closed(0, 'the network is down');
+    if (this.#transport) this.#closed(0, 'the network is down');
   }
 
   /** Keeps a subscription until `unsubscribe`. Calls `subscribed`, `published`, `joined`, `left`, `removed` (by the
@@ -127,18 +130,21 @@ export class Connection {
     this.#silenceMax = CONNECT_TIMEOUT_MS;
     this.#answersPings = false;
     this.#watch();
-    const socket = new WebSocket(this.#endpoint);
-    this.#socket = socket;
-    socket.onopen = () => {
-      this.#send(
-        'connect',
-        { token, name: 'chat' },
-        (result) => this.#connected(result),
-        (error) => this.#refused(error),
-      );
-    };
-    socket.onmessage = (event) => this.#received(event.data);
-    socket.onclose = (event) => this.#closed(event.code, event.reason);
+    this.#transport = this.#transports.make();
+    this.#transport.open(
+      (messages) => {
+        if (turn === this.#turn) this.#received(messages);
+      },
+      (code, reason) => {
+        if (turn === this.#turn) this.#transportClosed(code, reason);
+      },
+    );
+    this.#send(
+      'connect',
+      { token, name: 'chat' },
+      (result) => this.#connected(result),
+      (error) => this.#refused(error),
+    );
   }
 
   #connected(result) {
@@ -150,7 +156,7 @@ export class Connection {
       this.#attempt = 0;
     }, STABLE_AFTER_MS);
     this.#refreshLater(result);
-    this.#setState({ name: 'connected', client: result.client });
+    this.#setState({ name: 'connected', client: result.client, transport: this.#transports.current });
     for (const subscription of this.#subscriptions.values()) this.#subscribe(subscription);
   }
 
@@ -182,6 +188,13 @@ export class Connection {
     else this.#stop(error.code, error.message);
   }
 
+  /** Tries the next transport if nothing has come through this one. */
+  #transportClosed(code, reason) {
+    if (code >= CLOSE_BY_SERVER_MIN) this.#transports.worked();
+    if (this.#transports.failed()) this.#open();
+    else this.#closed(code, reason);
+  }
+
   /** Reconnects or stops, by the close code: codes 3500-3999 and 4500-4999 are final, all others are not. */
   #closed(code, reason) {
     if (code === CLOSE_STATE_INVALIDATED) {
@@ -208,18 +221,15 @@ export class Connection {
     this.#setState({ name: 'stopped', code, reason });
   }
 
-  /** Drops the socket and everything that depends on it; later events of it are ignored. */
+  /** Drops the transport and everything that depends on it; later events of it are ignored. */
   #detach() {
     this.#turn += 1;
     clearTimeout(this.#watchdog);
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#stableTimer);
     clearTimeout(this.#refreshTimer);
-    if (this.#socket) {
-      this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
-      this.#socket.close();
-      this.#socket = null;
-    }
+    this.#transport?.close();
+    this.#transport = null;
     const unanswered = [...this.#commands.values()];
     this.#commands.clear();
     for (const subscription of this.#subscriptions.values()) {
@@ -247,7 +257,7 @@ export class Connection {
       (error) => {
         if (error.lost || !current()) return;
         if (error.code === 0) {
-          // Without an answer the two sides may disagree about the subscription; a new socket resolves that.
+          // Without an answer the two sides may disagree about the subscription; a new connection resolves that.
           this.#closed(0, error.message);
         } else if (error.code === ERROR_ALREADY_SUBSCRIBED) {
           this.#send(
@@ -282,8 +292,12 @@ export class Connection {
     subscription.listener.subscribed({ position, publications, recovered: result.recovered === true });
   }
 
-  #pushed({ channel, pub: publication, join, leave, unsubscribe, refresh }) {
+  #pushed({ channel, pub: publication, join, leave, unsubscribe, refresh, disconnect }) {
     if (refresh) this.#refreshLater(refresh);
+    if (disconnect) {
+      this.#closed(disconnect.code, disconnect.reason);
+      return;
+    }
     const subscription = this.#subscriptions.get(channel);
     if (!subscription) return;
     if (publication) {
@@ -303,8 +317,8 @@ export class Connection {
     }
   }
 
-  /** Sends a command. Takes callbacks, not promises: an answer must take effect before later pushes in the same
-   *  frame. */
+  /** Sends a command. Takes callbacks, not promises: an answer must take effect before later pushes that arrive with
+   *  it. */
   #send(method, body, done, fail) {
     this.#lastCommandId += 1;
     const id = this.#lastCommandId;
@@ -313,13 +327,14 @@ export class Connection {
       fail(new CommandError({ code: 0, message: 'the server did not answer' }));
     }, COMMAND_TIMEOUT_MS);
     this.#commands.set(id, { method, done, fail, timer });
-    this.#socket.send(JSON.stringify({ id, [method]: body }));
+    this.#transport.send(JSON.stringify({ id, [method]: body }));
   }
 
-  #received(frame) {
+  #received(messages) {
+    this.#transports.worked();
     this.#watch();
     const turn = this.#turn;
-    for (const line of frame.split('\n')) {
+    for (const line of messages.split('\n')) {
       if (!line) continue;
       let reply;
       try {
@@ -344,15 +359,15 @@ export class Connection {
     } else if (reply.push) {
       this.#pushed(reply.push);
     } else if (this.#answersPings) {
-      this.#socket.send('{}');
+      this.#transport.send('{}');
     }
   }
 
-  /** Restarts the timer that closes the socket if no frame arrives: an open socket may be dead. */
+  /** Restarts the timer that closes the transport if no message arrives: what looks open may be dead. */
   #watch() {
     clearTimeout(this.#watchdog);
     if (this.#silenceMax === Infinity) return;
-    this.#watchdog = setTimeout(() => this.#closed(0, 'the server stopped sending'), this.#silenceMax);
+    this.#watchdog = setTimeout(() => this.#transportClosed(0, 'the server stopped sending'), this.#silenceMax);
   }
 
   #setState(state) {

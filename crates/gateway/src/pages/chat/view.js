@@ -11,7 +11,6 @@ import {
   rooms,
   sendAgain,
 } from './app.js';
-import { CLOSE_MESSAGE_TOO_BIG } from './connection.js';
 import {
   crossIcon,
   element,
@@ -24,6 +23,7 @@ import {
   withLinks,
 } from './elements.js';
 import { personKey } from './room.js';
+import { CLOSE_MESSAGE_TOO_BIG } from './transport.js';
 
 const DRAW_INTERVAL_MS = 16;
 const COUNTDOWN_INTERVAL_MS = 500;
@@ -31,6 +31,12 @@ const GROUP_MS = 5 * 60_000;
 const AT_BOTTOM_PX = 48;
 const PEOPLE_SHOWN_MAX = 200;
 const NAMES_PER_NOTICE_MAX = 6;
+
+const TRANSPORT_WORDS = {
+  websocket: 'over WebSocket',
+  http_stream: 'over an HTTP stream',
+  sse: 'over server-sent events',
+};
 
 const STOP_REASONS = {
   [CLOSE_MESSAGE_TOO_BIG]: 'The last message was too large for the server.',
@@ -86,6 +92,7 @@ function drawConnection() {
   find('status').dataset.state = state.name;
   find('status').title = state.client ? `Client ${state.client}` : '';
   setText(find('status-text'), short);
+  setText(find('status-transport'), TRANSPORT_WORDS[state.transport] ?? '');
   const removed = state.name === 'connected' && currentRoom.state === 'removed';
   find('banner').hidden = long === '' && !removed;
   setText(find('banner-text'), removed ? `You are not in this room: ${currentRoom.trouble}.` : long);

@@ -1,10 +1,11 @@
-// The chat page in real browser windows against `fanwire serve --dev`. Run from the folder above:
+// The chat page in real browser windows against `fanwire serve --dev`, over each transport. Run from the folder above:
 // `GATEWAY_BIN=... SCREENSHOTS=/tmp/chat node --test chat/chat.mjs`.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { Proxy, Server, told, until } from '../harness.mjs';
+import { TRANSPORTS } from './transports.mjs';
 import { ChatWindow, startBrowser } from './window.mjs';
 
 const PHONES = { 'Grace Hopper': { width: 360, height: 740 }, Charles: { width: 390, height: 844 } };
@@ -12,7 +13,8 @@ const UNSETTLED = ['waiting', 'sending', 'failed']
   .map((state) => `.message[data-delivery="${state}"]`)
   .join();
 
-describe('chat page', () => {
+const suite = (transport) => () => {
+  const { query, words } = TRANSPORTS[transport];
   let server;
   let proxy;
   let browser;
@@ -53,7 +55,7 @@ describe('chat page', () => {
             await body();
           } catch (error) {
             for (const [index, window] of windows.entries())
-              await window.photograph(`failed-${room}-${index}`).catch(() => {});
+              await window.photograph(`${transport}-failed-${room}-${index}`).catch(() => {});
             throw error;
           }
         },
@@ -62,9 +64,11 @@ describe('chat page', () => {
 
   /** Someone new comes into this test's room. */
   const come = async (name, { port = server.port, ...options } = {}) => {
-    const window = await ChatWindow.enter(browser, `http://127.0.0.1:${port}/#room-${room}`, name, options);
+    const url = `http://127.0.0.1:${port}/${query}#room-${room}`;
+    const window = await ChatWindow.enter(browser, url, name, options);
     windows.push(window);
     await window.connected();
+    assert.equal(await window.page.textContent('#status-transport'), words);
     return window;
   };
   const publish = (data) => server.publish(`chat:room-${room}`, data);
@@ -189,7 +193,7 @@ describe('chat page', () => {
     await ada.say('while you were reading');
     await bob.shows('#new-messages', '1 new message');
     assert.equal(await position(), 100);
-    await bob.photograph('reading-further-up');
+    await bob.photograph(`${transport}-reading-further-up`);
     await bob.page.click('#new-messages');
     await until(async () => (await position()) > 100, 'the end is shown');
     await bob.page.locator('#new-messages').waitFor({ state: 'hidden' });
@@ -206,7 +210,7 @@ describe('chat page', () => {
     await ada.say('written while the server was away');
     await ada.shows('.message[data-delivery="waiting"]', 'Will be sent when connected');
     await ada.page.locator('#banner').waitFor();
-    await ada.photograph('server-away');
+    await ada.photograph(`${transport}-server-away`);
     await server.launch();
     await Promise.all([ada.connected(), bob.connected()]);
     await Promise.all([ada.showsOnline(2), bob.showsOnline(2)]);
@@ -220,7 +224,7 @@ describe('chat page', () => {
     await bob.showsTexts(said);
     // The memory engine forgot the stream, so nobody knows what else was said: the page must not hide it.
     assert.equal(await bob.count('.divider.gap'), 1);
-    await bob.photograph('after-restart');
+    await bob.photograph(`${transport}-after-restart`);
   });
 
   check('a cut socket loses nothing and repeats nothing', async () => {
@@ -291,7 +295,7 @@ describe('chat page', () => {
     check(`it looks right, wide and on a phone, ${colorScheme}`, async () => {
       const ada = await come('Ada Lovelace', { colorScheme });
       await ada.shows('#empty', 'It is quiet');
-      await ada.photograph(`wide-${colorScheme}-empty`);
+      await ada.photograph(`${transport}-wide-${colorScheme}-empty`);
       const phones = [];
       for (const [name, viewport] of Object.entries(PHONES)) {
         phones.push(await come(name, { colorScheme, viewport, isMobile: true, hasTouch: true }));
@@ -314,14 +318,14 @@ describe('chat page', () => {
         await until(async () => (await window.texts()).length === 7, 'all is shown');
       await ada.showsOnline(3);
       await ada.fitsItsWidth();
-      await ada.photograph(`wide-${colorScheme}`);
+      await ada.photograph(`${transport}-wide-${colorScheme}`);
       await ada.page.setViewportSize({ width: 900, height: 700 });
       await ada.fitsItsWidth();
-      await ada.photograph(`tablet-${colorScheme}`);
+      await ada.photograph(`${transport}-tablet-${colorScheme}`);
       for (const phone of phones) {
         const { width, height } = phone.page.viewportSize();
         await phone.fitsItsWidth();
-        await phone.photograph(`phone-${width}-${colorScheme}`);
+        await phone.photograph(`${transport}-phone-${width}-${colorScheme}`);
         const composer = await phone.page.locator('#composer').boundingBox();
         assert.ok(composer.y + composer.height <= height, 'the composer is on the screen');
         for (const drawer of ['rooms', 'people']) {
@@ -329,11 +333,13 @@ describe('chat page', () => {
           // A click waits until what it clicks stands still, so that the drawer has come to rest when this has passed.
           await phone.page.locator(`#${drawer}-panel .drawer-close`).click({ trial: true });
           await phone.fitsItsWidth();
-          await phone.photograph(`phone-${width}-${colorScheme}-${drawer}`);
+          await phone.photograph(`${transport}-phone-${width}-${colorScheme}-${drawer}`);
           await phone.page.keyboard.press('Escape');
           await phone.page.locator(`#${drawer}-panel.open`).waitFor({ state: 'detached' });
         }
       }
     });
   }
-});
+};
+
+for (const transport of Object.keys(TRANSPORTS)) describe(`chat page over ${transport}`, suite(transport));

@@ -1,14 +1,17 @@
-// What the chat page does with each thing a gateway may say: the page comes from `fanwire serve --dev`, but its
-// WebSocket ends in a script, so that even rare answers can be given.
+// What the chat page does with each thing a gateway may say, over each transport: the page comes from `fanwire serve
+// --dev`, but its connection ends in a script, so that even rare answers can be given.
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { Server, told, until } from '../harness.mjs';
-import { LOBBY, Script } from './script.mjs';
+import { Front } from './front.mjs';
+import { answersOf, LOBBY, Script } from './script.mjs';
+import { TRANSPORTS } from './transports.mjs';
 import { ChatWindow, startBrowser } from './window.mjs';
 
-describe('chat page and the protocol', () => {
+const suite = (transport) => () => {
   let server;
+  let front;
   let browser;
   let script;
   let window;
@@ -16,6 +19,7 @@ describe('chat page and the protocol', () => {
 
   before(async () => {
     server = await Server.startDev();
+    front = await Front.start(server.port, answersOf(() => script));
     browser = await startBrowser();
   });
   beforeEach(() => {
@@ -28,6 +32,7 @@ describe('chat page and the protocol', () => {
   });
   after(async () => {
     await browser?.close();
+    front?.stop();
     await server?.stop();
   });
   const check = (name, body) =>
@@ -43,7 +48,8 @@ describe('chat page and the protocol', () => {
       page.on('request', (request) => (tokens += request.url().includes('/dev/token') ? 1 : 0));
       await page.routeWebSocket(/connection\/websocket/, (socket) => script.accept(socket));
     };
-    window = await ChatWindow.enter(browser, `${server.http}/#lobby`, 'Ada', { prepare });
+    const url = `http://127.0.0.1:${front.port}/${TRANSPORTS[transport].query}#lobby`;
+    window = await ChatWindow.enter(browser, url, 'Ada', { prepare });
   };
   const comeAndSettle = async () => {
     await come();
@@ -264,4 +270,8 @@ describe('chat page and the protocol', () => {
     assert.equal(lost.id, repeated.id);
     await window.showsTexts(['first', 'second']);
   });
-});
+};
+
+for (const transport of Object.keys(TRANSPORTS)) {
+  describe(`chat page and the protocol over ${transport}`, suite(transport));
+}

@@ -1,8 +1,11 @@
-// A gateway of the chat page reduced to what a test wants to hear, over a WebSocket that the browser hands over.
+// A gateway reduced to what a test wants to hear, over WebSockets that the browser hands over and over the HTTP
+// transports, so that even rare answers can be given.
+
+import { text } from 'node:stream/consumers';
 
 export const LOBBY = 'chat:lobby';
 
-/** A gateway reduced to what a test wants to hear: answers every command well unless `answers` names another answer. */
+/** Answers every command well unless `answers` names another answer. */
 export class Script {
   connections = [];
   commands = [];
@@ -35,7 +38,13 @@ export class Script {
 
   usual(method, { channel, recover, offset, epoch }) {
     if (method === 'connect')
-      return { client: `client-${this.connections.length}`, version: 'script', ping: 25, pong: true };
+      return {
+        client: `client-${this.connections.length}`,
+        version: 'script',
+        ping: 25,
+        pong: true,
+        ...this.socket.names,
+      };
     if (method === 'presence') return { presence: {} };
     if (method === 'history') return { publications: [], ...this.top(channel) };
     if (method !== 'subscribe') return {};
@@ -71,5 +80,54 @@ export class Script {
     return this.commands.filter(
       (command) => command[method] && (!channel || command[method].channel === channel),
     );
+  }
+}
+
+/** Makes answers of a Front by which a window reaches the script without WebSocket. */
+export function answersOf(script) {
+  const sockets = new Map();
+  const open = (response, type, frame, connect) => {
+    response.writeHead(200, { 'content-type': type });
+    const socket = new EmulatedSocket(response, frame, `session-${sockets.size + 1}`);
+    sockets.set(socket.names.session, socket);
+    script().accept(socket);
+    socket.hear(connect);
+  };
+  return {
+    '/connection/http_stream': async (request, response) =>
+      open(response, 'application/json', (line) => `${line}\n`, await text(request)),
+    '/connection/sse': (request, response) => {
+      const connect = new URL(request.url, 'http://script').searchParams.get('cf_connect');
+      open(response, 'text/event-stream', (line) => `data: ${line}\n\n`, connect);
+    },
+    '/emulation': async (request, response) => {
+      const { session, node, data } = JSON.parse(await text(request));
+      const socket = node === 'script' && sockets.get(session);
+      response.writeHead(socket ? 204 : 404).end();
+      if (socket) socket.hear(data);
+    },
+  };
+}
+
+/** A connection whose messages go out by a response, and come in by other requests. */
+class EmulatedSocket {
+  constructor(response, frame, session) {
+    this.response = response;
+    this.frame = frame;
+    this.names = { session, node: 'script' };
+  }
+
+  onMessage(hear) {
+    this.hear = hear;
+  }
+
+  send(line) {
+    this.response.write(this.frame(line));
+  }
+
+  /** A code below 3001 belongs to no goodbye: the response just ends. */
+  close({ code, reason }) {
+    if (code > 3000) this.send(JSON.stringify({ push: { disconnect: { code, reason } } }));
+    this.response.end();
   }
 }

@@ -1,0 +1,214 @@
+// The chat page where something stands in the way of its transports: in the browser, or between it and the gateway.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { Proxy, Server, told, until } from '../harness.mjs';
+import { Front } from './front.mjs';
+import { TRANSPORTS } from './transports.mjs';
+import { ChatWindow, startBrowser } from './window.mjs';
+
+const refuse = (request, response) => response.writeHead(403).end();
+
+/** Makes a window's browser one that lacks some of what a page may use. */
+const without = (...names) => ({
+  prepare: (page) =>
+    page.addInitScript((lacking) => {
+      for (const name of lacking) delete window[name];
+    }, names),
+});
+
+describe('chat page with obstacles', () => {
+  let server;
+  let proxy;
+  let front;
+  let browser;
+  let windows;
+  let room = 0;
+
+  before(async () => {
+    server = await Server.startDev();
+    proxy = await Proxy.start(server.port);
+    browser = await startBrowser();
+  });
+  beforeEach(async () => {
+    room += 1;
+    windows = [];
+    front = await Front.start(proxy.port);
+  });
+  afterEach(async () => {
+    proxy.mend();
+    for (const window of windows) await window.page.context().close();
+    front.stop();
+    assert.deepEqual(
+      windows.flatMap((window) => window.complaints),
+      [],
+    );
+  });
+  after(async () => {
+    await browser?.close();
+    proxy?.stop();
+    await server?.stop();
+  });
+  const check = (name, body) =>
+    test(
+      name,
+      told(() => server, body),
+    );
+
+  const come = async (name, { port = server.port, query = '', ...options } = {}) => {
+    const url = `http://127.0.0.1:${port}/${query}#obstacle-${room}`;
+    const window = await ChatWindow.enter(browser, url, name, options);
+    windows.push(window);
+    return window;
+  };
+  const isOver = async (window, transport) => {
+    await window.connected();
+    assert.equal(await window.page.textContent('#status-transport'), TRANSPORTS[transport].words);
+  };
+
+  /** Bob, who comes by a way of his own, and Ada, who has all she needs, do what one does in a chat. */
+  const chat = async (transport, options) => {
+    const ada = await come('Ada');
+    const bob = await come('Bob', { port: proxy.port, ...options });
+    await isOver(ada, 'websocket');
+    await isOver(bob, transport);
+    const said = [];
+    const says = async (speaker, text) => {
+      said.push(text);
+      await speaker.say(text);
+      await ada.showsTexts(said);
+      await bob.showsTexts(said);
+    };
+
+    await Promise.all([ada.showsOnline(2), bob.showsOnline(2)]);
+    await ada.shows('.notice', 'Bob joined');
+    assert.deepEqual(await bob.people(), ['Bob you', 'Ada']);
+    await says(bob, 'Hello Ada, 你好 👋 “quoted” \\ back');
+    await says(ada, 'Hello Bob, 你好 👋 “quoted” \\ back');
+    said.push(...Array.from({ length: 10 }, (_, count) => `burst ${count}`));
+    for (const text of said.slice(-10)) await bob.say(text);
+    await ada.showsTexts(said);
+    await bob.photograph(`${transport}-${room}`);
+
+    await bob.openRoom(`garden-${room}`);
+    await server.publish(`chat:obstacle-${room}`, { text: 'while you were out' });
+    said.push('while you were out');
+    await bob.shows(`.room[data-key="obstacle-${room}"] .badge`, '1');
+    await bob.openRoom(`obstacle-${room}`);
+    await bob.showsTexts(said);
+
+    proxy.cut();
+    await bob.disconnected();
+    await ada.say('you cannot hear this yet');
+    said.push('you cannot hear this yet');
+    await ada.showsTexts(said);
+    await bob.say('nor you this');
+    proxy.mend();
+    said.push('nor you this');
+    await isOver(bob, transport);
+    await Promise.all([ada.showsTexts(said), bob.showsTexts(said)]);
+    assert.equal(await bob.count('.divider.gap'), 0);
+    await Promise.all([ada.showsOnline(2), bob.showsOnline(2)]);
+
+    await bob.page.click('#rename');
+    await bob.page.fill('#name-input', 'Robert');
+    await bob.page.click('#name-submit');
+    await ada.showsPeople(['Ada you', 'Robert']);
+    await bob.page.reload();
+    await isOver(bob, transport);
+    await bob.showsTexts(said);
+    await bob.page.context().close();
+    await ada.showsPeople(['Ada you']);
+  };
+
+  check('without WebSocket it chats over an HTTP stream', () => chat('http_stream', without('WebSocket')));
+
+  check('without WebSocket, EventSource and fetch it chats over an HTTP stream', () =>
+    chat('http_stream', without('WebSocket', 'EventSource', 'fetch')));
+
+  check('where upgrades are refused it chats over an HTTP stream, and tries WebSocket once', async () => {
+    await chat('http_stream', { port: front.port });
+    // Once for each time that the page was loaded, however often it connected.
+    assert.equal(front.upgrades, 2);
+  });
+
+  check('where upgrades and streams are refused it chats over server-sent events', async () => {
+    front.answers = { '/connection/http_stream': refuse };
+    await chat('sse', { port: front.port });
+    const opened = (name) => front.paths.filter((path) => path === `/connection/${name}`).length;
+    assert.equal(front.upgrades, 2);
+    assert.equal(opened('http_stream'), 2);
+    assert.ok(opened('sse') >= 4, `${front.paths}`);
+  });
+
+  check('where an upgrade is never answered it goes on to the next after a while', async () => {
+    front.server.removeAllListeners('upgrade').on('upgrade', () => (front.upgrades += 1));
+    const bob = await come('Bob', { port: front.port, prepare: (page) => page.clock.install() });
+    await until(() => front.upgrades === 1, 'WebSocket is tried');
+    await bob.page.clock.runFor(10_500);
+    await isOver(bob, 'http_stream');
+  });
+
+  check('where nothing works it says so, tries all again, and takes what works then', async () => {
+    front.answers = { '/connection/http_stream': refuse, '/connection/sse': refuse };
+    const bob = await come('Bob', { port: front.port });
+    await bob.shows('#banner', 'Next try in');
+    await until(() => front.upgrades === 2, 'WebSocket is tried again');
+    front.answers = {};
+    await isOver(bob, 'http_stream');
+  });
+
+  check('a transport that the address asks for is the only one that is tried', async () => {
+    const bob = await come('Bob', { query: '?transport=sse', ...without('EventSource') });
+    await bob.shows('#banner', 'this browser has no EventSource');
+    const eve = await come('Eve', { port: front.port, query: '?transport=websocket' });
+    await eve.shows('#banner', 'Next try in');
+    await until(() => front.upgrades === 3, 'WebSocket is tried thrice');
+    assert.deepEqual(
+      front.paths.filter((path) => path.startsWith('/connection/')),
+      [],
+    );
+    const mallory = await come('Mallory', { query: '?transport=constructor' });
+    await isOver(mallory, 'websocket');
+  });
+
+  for (const transport of ['http_stream', 'sse']) {
+    check(`over ${transport} a message whose request fails is sent again, once`, async () => {
+      const ada = await come('Ada');
+      const { query } = TRANSPORTS[transport];
+      const bob = await come('Bob', { port: front.port, query });
+      await isOver(bob, transport);
+      await bob.showsOnline(2);
+      const said = [];
+      for (const status of [404, 500, 503, 'cut']) {
+        front.answers['/emulation'] = (request, response) => {
+          front.answers = {};
+          if (status === 'cut') response.destroy();
+          else response.writeHead(status).end();
+        };
+        said.push(`through ${status}`);
+        await bob.say(said.at(-1));
+        await ada.showsTexts(said);
+        await isOver(bob, transport);
+      }
+      await bob.showsTexts(said);
+      assert.equal(await bob.count('.message.own'), 4);
+    });
+
+    check(`over ${transport} much that waits is sent in order, in requests that the server takes`, async () => {
+      const { query } = TRANSPORTS[transport];
+      const bob = await come('Bob', { port: front.port, query });
+      await isOver(bob, transport);
+      proxy.cut();
+      front.server.closeAllConnections();
+      await bob.disconnected();
+      const texts = Array.from({ length: 40 }, (_, count) => `${count} ${'你"'.repeat(900)}`);
+      for (const text of texts) await bob.say(text);
+      proxy.mend();
+      await isOver(bob, transport);
+      const ada = await come('Ada');
+      await until(async () => (await ada.texts()).length === texts.length, 'all messages arrive');
+      assert.ok((await ada.texts()).join() === texts.join(), 'they are whole and in order');
+    });
+  }
+});
