@@ -54,7 +54,8 @@ def read_events(client, server, topics, cursor, count):
     received, recovered = [], None
     params = query(server, topics)
     with connect_sse(client, "GET", f"{server.http}/subscribe", params=params, headers=headers) as source:
-        for event in source.iter_sse():
+        # A block that says only when to come back has no data.
+        for event in filter(lambda event: event.data, source.iter_sse()):
             message = json.loads(event.data)
             cursor = event.id
             if event.event == "subscribed":
