@@ -2,7 +2,7 @@
 //! what it takes as JSON, the rest in Base64.
 #![no_main]
 
-use fanwire_protocol::centrifuge::{Encoding, encode};
+use fanwire_protocol::centrifuge::{Encoding, PushMessage, encode};
 use fanwire_protocol::json::{self, NotJson};
 use fanwire_protocol::reply::Push;
 use fanwire_protocol::{Publication, TopicName};
@@ -33,7 +33,7 @@ fuzz_target!(|payload: &[u8]| {
     let publication = Publication { data: payload.to_owned().into(), info: None, tags: None, offset: 0 };
     let push = Push::Publication { topic, publication: publication.into(), epoch: None };
     let mut to = Vec::new();
-    encode(Encoding::Json, &(&push).into(), &mut to);
+    encode(Encoding::Json, &PushMessage::from(&push).into(), &mut to);
     assert!(!to.iter().any(|byte| matches!(byte, b'\n' | b'\r')));
     // The payload is three levels down in its reply, which is the receiver's matter.
     assert!(matches!(json::check(&to), Ok(()) | Err(NotJson::TooDeep)));
