@@ -51,7 +51,8 @@ section! {
         /// The path that serves it.
         path: String = defaults::SUBSCRIBE_PATH.into(),
         /// The name of a cookie that may hold the connection token, here and in requests to `[publish]`. It counts only
-        /// for pages of client.allowed_origins and of the server's own origin. Empty: none.
+        /// for pages of client.allowed_origins: list the server's own origin too, whose pages send it with a WebSocket and a
+        /// POST. Empty: none.
         token_cookie: String = String::new(),
         /// Sub-protocols that bare WebSockets may have: the first that a client offers is confirmed. `"*"` takes any but
         /// those of the Centrifuge protocol. Not listed: the connection has none, and browsers end one that asked.
