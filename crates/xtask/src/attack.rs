@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools;
 
 /// Planted faults run first: if they are not found, the other cases prove nothing.
-const SUITES: [&str; 12] = [
+pub(crate) const SUITES: [&str; 12] = [
     "attack/planted.py",
     "attack/floods.py",
     "attack/amplification.py",

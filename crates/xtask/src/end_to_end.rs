@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-const SUITES: [&str; 41] = [
+pub(crate) const SUITES: [&str; 42] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -18,6 +18,7 @@ const SUITES: [&str; 41] = [
     "events.mjs",
     "bare.mjs",
     "bare.py",
+    "plain_http.py",
     "uni.mjs",
     "encrypted.mjs",
     "js_client.mjs",
@@ -99,4 +100,46 @@ fn in_its_place(mut runner: Command) -> Command {
         .env("NO_PROXY", "127.0.0.1,localhost")
         .env("no_proxy", "127.0.0.1,localhost");
     runner
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+    use crate::attack;
+
+    /// Returns the files below a folder that define tests, by their paths from it.
+    fn suites_below(folder: &Path) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(next) = folders.pop() {
+            for entry in fs::read_dir(next).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_dir() {
+                    if entry.file_name().is_none_or(|name| name != "node_modules") {
+                        folders.push(entry);
+                    }
+                    continue;
+                }
+                let is_test = |line: &str| match entry.extension().and_then(|extension| extension.to_str()) {
+                    // A method of a fixture may be named so.
+                    Some("py") => line.starts_with("def test_") || line.starts_with("async def test_"),
+                    Some("mjs") => ["check(", "test("].iter().any(|call| line.trim_start().starts_with(call)),
+                    _ => false,
+                };
+                if fs::read_to_string(&entry).unwrap().lines().any(is_test) {
+                    found.insert(entry.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_file_with_tests_is_run() {
+        let listed: BTreeSet<String> =
+            SUITES.iter().chain(&attack::SUITES).map(|suite| (*suite).to_owned()).collect();
+        assert_eq!(suites_below(&end_to_end_folder()), listed);
+    }
 }
