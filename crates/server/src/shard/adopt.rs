@@ -55,12 +55,12 @@ impl Shard {
         drop(permit);
         let head = match head {
             Head::Now(head) => Some(head),
-            Head::Decided(decided) => {
+            Head::ByAnswers(responses) => {
                 debug_assert!(!first.is_empty(), "the answers to the first requests decide");
                 // As long as any other client has to connect. A response that comes later, from a proxy say, would keep the
                 // client away for good.
                 let patience = self.node.settings.client.stale_close_delay.as_millis() as u64;
-                connection.open_by(Undecided::new(decided, first.len(), self.now.millis + patience));
+                connection.open_by(Undecided::new(responses, first.len(), self.now.millis + patience));
                 None
             }
         };

@@ -461,7 +461,7 @@ mod tests {
     use fanwire_hub::outbox::Parcel;
 
     use super::*;
-    use crate::transport::Decided;
+    use crate::transport::Responses;
 
     fn connected() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -486,14 +486,14 @@ mod tests {
     #[test]
     fn what_waited_is_freed_once_nothing_waits() {
         let (mut connection, _peer) = connected();
-        let decided = Decided {
+        let responses = Responses {
             accepted: Bytes::new(),
             refused: |_, _| unreachable!("nothing is refused here"),
             headers: Bytes::new(),
             topics: Vec::new(),
             resume: None,
         };
-        connection.open_by(Undecided::new(Box::new(decided), 1, u64::MAX));
+        connection.open_by(Undecided::new(Box::new(responses), 1, u64::MAX));
         connection.defer_unread(BytesMut::from("unread"));
         assert!(connection.hold(Bytes::from_static(b"held"), usize::MAX).is_ok());
         assert!(connection.is_held_back() && connection.take_unread().is_some());

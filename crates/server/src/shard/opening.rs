@@ -12,12 +12,12 @@ use fanwire_protocol::wire::Wire;
 use fanwire_protocol::{Cursor, TopicName};
 
 use super::beginning::Beginning;
-use crate::transport::{Decided, OpeningRefusal, RefusalResponse};
+use crate::transport::{OpeningRefusal, RefusalResponse, Responses};
 
 /// A response that is not decided yet.
 #[derive(Debug)]
 pub(super) struct Undecided {
-    decided: Box<Decided>,
+    responses: Box<Responses>,
     /// First requests without an answer.
     unanswered: usize,
     /// The id of the one that the session was given last.
@@ -40,8 +40,8 @@ pub(super) enum Decision {
 }
 
 impl Undecided {
-    pub(super) fn new(decided: Box<Decided>, requests: usize, until_millis: u64) -> Self {
-        Self { decided, unanswered: requests, asked: 0, until_millis, beginning: Beginning::default() }
+    pub(super) fn new(responses: Box<Responses>, requests: usize, until_millis: u64) -> Self {
+        Self { responses, unanswered: requests, asked: 0, until_millis, beginning: Beginning::default() }
     }
 
     /// Returns the time at which the connection closes if nothing is decided before.
@@ -68,14 +68,14 @@ impl Undecided {
                 _ => CloseReason::ServerError,
             }),
             Err(refused) if refused.error == RequestError::AlreadySubscribed => {
-                match self.decided.topic(reply.id).is_some_and(is_subscribed) {
+                match self.responses.topic(reply.id).is_some_and(is_subscribed) {
                     true => self.granted(wire),
                     false => Decision::Closed(CloseReason::ServerError),
                 }
             }
             Err(refused) => Decision::Refused(self.refused(&OpeningRefusal::Reply(reply.id, refused))),
             Ok(outcome) => {
-                let resume = self.decided.resume.as_ref();
+                let resume = self.responses.resume.as_ref();
                 match outcome {
                     Outcome::Connected(connected) => {
                         for (topic, subscribed) in &connected.topics {
@@ -83,7 +83,7 @@ impl Undecided {
                         }
                     }
                     Outcome::Subscribed(subscribed) => {
-                        if let Some(topic) = self.decided.topic(reply.id).and_then(TopicName::new) {
+                        if let Some(topic) = self.responses.topic(reply.id).and_then(TopicName::new) {
                             self.beginning.grant(&topic, subscribed, resume);
                         }
                     }
@@ -117,7 +117,7 @@ impl Undecided {
     pub(super) fn keep_push(&mut self, push: &Push) -> bool {
         match push {
             Push::Subscribed { topic, subscription } => {
-                self.beginning.grant(topic, subscription, self.decided.resume.as_ref());
+                self.beginning.grant(topic, subscription, self.responses.resume.as_ref());
                 true
             }
             // The subscription told of it already.
@@ -128,7 +128,7 @@ impl Undecided {
 
     /// Returns the response that begins what the client asked for, with all that its topics brought before.
     pub(super) fn accepted(self, wire: Wire, has_own_cursor: bool) -> Bytes {
-        let mut bytes = Vec::from(self.decided.accepted);
+        let mut bytes = Vec::from(self.responses.accepted);
         self.beginning.write(wire, has_own_cursor, &mut bytes);
         bytes.into()
     }
@@ -137,13 +137,13 @@ impl Undecided {
     pub(super) fn closed(self, wire: Wire, close: &Close) -> Result<Bytes, RefusalResponse> {
         if close.reason.reconnects() {
             // A client that gets a status does not come back. One whose stream ends does.
-            return Ok([&*self.decided.accepted, &*wire.goodbye(close)].concat().into());
+            return Ok([&*self.responses.accepted, &*wire.goodbye(close)].concat().into());
         }
         Err(self.refused(&OpeningRefusal::Close(self.asked, close)))
     }
 
     fn refused(&self, refusal: &OpeningRefusal<'_>) -> RefusalResponse {
-        (self.decided.refused)(&self.decided, refusal)
+        (self.responses.refused)(&self.responses, refusal)
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn undecided(requests: usize) -> Undecided {
-        fn refused(_: &Decided, refusal: &OpeningRefusal<'_>) -> RefusalResponse {
+        fn refused(_: &Responses, refusal: &OpeningRefusal<'_>) -> RefusalResponse {
             match refusal {
                 OpeningRefusal::Reply(id, _) => response(&format!("refused by the reply to {id}")),
                 OpeningRefusal::Close(id, _) => response(&format!("refused by a close at {id}")),
@@ -172,8 +172,8 @@ mod tests {
         }
         let accepted = Bytes::from_static(b"accepted ");
         let topics = vec!["a".into(), "b".into()];
-        let decided = Decided { accepted, refused, headers: Bytes::new(), topics, resume: None };
-        Undecided::new(Box::new(decided), requests, u64::MAX)
+        let responses = Responses { accepted, refused, headers: Bytes::new(), topics, resume: None };
+        Undecided::new(Box::new(responses), requests, u64::MAX)
     }
 
     fn answer(undecided: &mut Undecided, id: u32, result: Result<(), Refused>) -> Decision {

@@ -99,12 +99,12 @@ pub(crate) enum WireState {
 pub(crate) enum Head {
     Now(Bytes),
     /// Once all first requests are answered.
-    Decided(Box<Decided>),
+    ByAnswers(Box<Responses>),
 }
 
 /// The two responses between which the answers to the first requests decide.
 #[derive(Debug)]
-pub(crate) struct Decided {
+pub(crate) struct Responses {
     pub accepted: Bytes,
     /// Makes the other, which ends the connection.
     pub refused: fn(&Self, &OpeningRefusal<'_>) -> RefusalResponse,
@@ -128,7 +128,7 @@ pub(crate) struct RefusalResponse {
 /// The id of the first request that subscribes; the one before it connects.
 pub(crate) const FIRST_SUBSCRIBE: u32 = 2;
 
-impl Decided {
+impl Responses {
     /// Returns the topic that the request of this id is about.
     pub(crate) fn topic(&self, id: u32) -> Option<&str> {
         Some(self.topics.get(id.checked_sub(FIRST_SUBSCRIBE)? as usize)?)

@@ -14,7 +14,7 @@ use crate::permit::AdmissionPermit;
 use crate::response::{HttpResponse, text};
 use crate::settings::Subprotocols;
 use crate::transport::websocket::{self, Handshake, has_token, words};
-use crate::transport::{Decided, Gate, Head, Opening, WireState};
+use crate::transport::{Gate, Head, Opening, Responses, WireState};
 
 /// Sub-protocols that begin so are the Centrifuge protocol, which has an address of its own.
 const CENTRIFUGE: &str = "centrifuge-";
@@ -85,11 +85,11 @@ pub(super) fn opening(
     let Handshake { head, deflate } = handshake;
     let topics = query.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref());
-    let decided = Decided { accepted: head, refused, headers, topics, resume };
+    let responses = Responses { accepted: head, refused, headers, topics, resume };
     Opening {
         mode: TransportMode { wire: Wire::Bare, pings: Pings::Frames },
         first,
-        head: Head::Decided(Box::new(decided)),
+        head: Head::ByAnswers(Box::new(responses)),
         state: Some(WireState::Bare { publish }),
         deflate,
         permit,

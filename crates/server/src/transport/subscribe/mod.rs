@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 
 use self::format::Format;
 use self::refusal::{StreamRefusal, refused};
-use super::{Decided, Gate, Head, Opening};
+use super::{Gate, Head, Opening, Responses};
 use crate::cors;
 use crate::response::{HttpResponse, only_get, respond};
 
@@ -50,11 +50,11 @@ pub(crate) fn open(gate: &Gate, mut request: Request<Incoming>) -> Result<Openin
     let topics: Vec<String> = query.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref());
     let accepted = format.accepted(&headers);
-    let decided = Decided { accepted, refused, headers: headers.into(), topics, resume };
+    let responses = Responses { accepted, refused, headers: headers.into(), topics, resume };
     Ok(Opening {
         mode: TransportMode { wire: format.wire(), pings: Pings::Keepalive },
         first,
-        head: Head::Decided(Box::new(decided)),
+        head: Head::ByAnswers(Box::new(responses)),
         state: None,
         deflate: None,
         permit,

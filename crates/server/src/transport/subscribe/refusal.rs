@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use serde_json::json;
 
 use crate::response::date_line;
-use crate::transport::{Decided, OpeningRefusal, RefusalResponse};
+use crate::transport::{OpeningRefusal, RefusalResponse, Responses};
 
 /// A refusal before the stream begins, or of a request that begins none.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ fn sentence(mistake: &Mistake) -> Cow<'_, str> {
 }
 
 /// Returns the response to a request whose stream does not begin. Its sentence ends with the topic, if it is about one.
-pub(super) fn refused(decided: &Decided, refusal: &OpeningRefusal<'_>) -> RefusalResponse {
+pub(super) fn refused(responses: &Responses, refusal: &OpeningRefusal<'_>) -> RefusalResponse {
     let (id, mut refusal) = match *refusal {
         OpeningRefusal::Reply(id, refused) => (id, StreamRefusal::of_reply(refused)),
         OpeningRefusal::Close(id, close) => {
@@ -116,7 +116,7 @@ pub(super) fn refused(decided: &Decided, refusal: &OpeningRefusal<'_>) -> Refusa
             (0, StreamRefusal::new(RequestError::LimitExceeded, message))
         }
     };
-    if let Some(topic) = decided.topic(id) {
+    if let Some(topic) = responses.topic(id) {
         refusal.message = format!("{}: {topic}", refusal.message);
     }
     let (status, body) = (refusal.status(), refusal.body());
@@ -130,7 +130,7 @@ pub(super) fn refused(decided: &Decided, refusal: &OpeningRefusal<'_>) -> Refusa
         date_line(),
     )
     .into_bytes();
-    response.extend_from_slice(&decided.headers);
+    response.extend_from_slice(&responses.headers);
     response.extend_from_slice(b"\r\n");
     response.extend_from_slice(body.as_bytes());
     let code = codes::error(refusal.error).number;
@@ -143,9 +143,9 @@ mod tests {
 
     use super::*;
 
-    fn decided() -> Decided {
+    fn responses() -> Responses {
         let headers = Bytes::from_static(b"vary: Origin\r\n");
-        Decided {
+        Responses {
             accepted: Bytes::new(),
             refused,
             headers,
@@ -181,7 +181,7 @@ mod tests {
             (token().into(), (400, 107, "info is not JSON: b")),
         ];
         for (reason, (status, code, message)) in replies {
-            let response = refused(&decided(), &OpeningRefusal::Reply(3, &reason));
+            let response = refused(&responses(), &OpeningRefusal::Reply(3, &reason));
             assert_eq!(
                 (response.status.as_u16(), response.code, &*response.reason),
                 (status, code as u32, message)
@@ -205,7 +205,7 @@ mod tests {
             (2, by_application, (403, 103, "not today")),
         ];
         for (id, reason, (status, code, message)) in closes {
-            let response = refused(&decided(), &OpeningRefusal::Close(id, &reason));
+            let response = refused(&responses(), &OpeningRefusal::Close(id, &reason));
             assert_eq!(
                 (response.status.as_u16(), response.code, &*response.reason),
                 (status, code as u32, message)
