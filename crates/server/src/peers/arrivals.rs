@@ -33,7 +33,7 @@ const CALLS_BYTES_MAX: usize = 16 << 20;
 /// The bound on waiting answers of other nodes, in bytes. Further answers are dropped.
 const ANSWERS_BYTES_MAX: usize = 32 << 20;
 
-/// The bound on waiting letters of other nodes, in bytes. Further ones are dropped: whoever sent them asks in vain.
+/// The bound on waiting letters of other nodes, in bytes. Further ones are dropped: their senders get no answer.
 const LETTERS_BYTES_MAX: usize = 32 << 20;
 
 /// The bytes that an event counts for beside its content.

@@ -2,7 +2,7 @@
 //!
 //! Offsets are delivered one after the other. A publication that comes too early waits while the stream is asked for
 //! those before it. A gap that cannot be filled is reported, never skipped. The stream's answer also tells which
-//! publications are not its own: those are dropped. A stream that was asked in vain is asked again only after a pause,
+//! publications are not its own: those are dropped. A stream that was asked without result is asked again only after a pause,
 //! so that no sender can make a node ask without end.
 
 mod pace;

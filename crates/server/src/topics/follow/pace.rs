@@ -9,19 +9,19 @@ use super::DirtyReason;
 
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// The time at which the stream was last asked in vain.
+    /// The time at which the stream was last asked without result.
     asked: Option<Instant>,
     pause: Duration,
 }
 
 impl Pace {
-    /// The pause after the second question in vain; doubles with each further one.
+    /// The pause after the second question without result; doubles with each further one.
     const PAUSE_MIN: Duration = Duration::from_millis(50);
     /// The longest pause.
     pub(super) const PAUSE_MAX: Duration = Duration::from_secs(8);
     /// The longest pause where the stream may have what is missing.
     pub(super) const MISSED_PAUSE_MAX: Duration = Duration::from_secs(1);
-    /// Questions in vain that are further apart do not count.
+    /// Questions without result that are further apart do not count.
     const QUIET: Duration = Duration::from_secs(1);
 
     /// The time at which to ask for that reason. A time in the past is now.
@@ -33,7 +33,7 @@ impl Pace {
         self.asked.map_or_else(Instant::now, |asked| asked + pause)
     }
 
-    /// Questions are being asked in vain.
+    /// Questions are being asked without result.
     pub(super) fn is_slow(&self) -> bool {
         !self.pause.is_zero()
     }
