@@ -12,12 +12,12 @@ pub struct Reorder {
     /// The highest id of the requests that were taken.
     passed: u32,
     /// By `first`; of equal ones the older first.
-    waiting: Vec<Waiting>,
+    waiting: Vec<WaitingMessage>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingMessage {
     /// 0 for a message that waits for no other.
     first: u32,
     data: Bytes,
@@ -48,7 +48,7 @@ impl Reorder {
     /// Starts with a message whose turn it is.
     pub fn starting_with(data: Bytes) -> Self {
         let bytes = data.len();
-        Self { passed: 0, waiting: vec![Waiting { first: 0, data, due_millis: NEVER }], bytes }
+        Self { passed: 0, waiting: vec![WaitingMessage { first: 0, data, due_millis: NEVER }], bytes }
     }
 
     /// Takes a message. `first` is the id of its first request that has one. While the client `is_held_up`, or others are
@@ -65,7 +65,7 @@ impl Reorder {
         let first = first.unwrap_or(0);
         let due_millis = if is_ahead { now + Self::WAIT_MILLIS } else { NEVER };
         let place = self.waiting.partition_point(|waiting| waiting.first <= first);
-        self.waiting.insert(place, Waiting { first, data: data.clone(), due_millis });
+        self.waiting.insert(place, WaitingMessage { first, data: data.clone(), due_millis });
         self.bytes += data.len();
         Turn::Later
     }
@@ -81,7 +81,7 @@ impl Reorder {
         if !self.is_ready(now) {
             return None;
         }
-        let Waiting { data, .. } = self.waiting.remove(0);
+        let WaitingMessage { data, .. } = self.waiting.remove(0);
         self.bytes -= data.len();
         if self.waiting.is_empty() {
             self.waiting = Vec::new();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::TopicName;
 use crate::centrifuge::{self, Commands, Encoding, codes};
-use crate::plain::bare::{self, Heartbeat};
+use crate::plain::bare::{self, HeartbeatWord};
 use crate::plain::event;
 use crate::reason::{Close, CloseReason, Mistake, RequestError};
 use crate::reply::{Outcome, Push, Reply};
@@ -207,7 +207,7 @@ impl Wire {
     }
 
     /// Returns the answer to a message that is not for a session.
-    pub fn answer(self, message: ClientMessage<'_>, heartbeats: &[Heartbeat]) -> Option<Bytes> {
+    pub fn answer(self, message: ClientMessage<'_>, heartbeats: &[HeartbeatWord]) -> Option<Bytes> {
         let opcode = match (self, message) {
             (Self::Bare, ClientMessage::Text(text)) => return bare::answer(text, heartbeats),
             (Self::Echo, ClientMessage::Text(_)) => Opcode::Text,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_protocol::json;
-use fanwire_protocol::plain::bare::{Heartbeat, data, message, refusal};
+use fanwire_protocol::plain::bare::{HeartbeatWord, data, message, refusal};
 use fanwire_protocol::reason::{Mistake, Refused, RequestError};
 use fanwire_protocol::request::{Ask, Publish, Request};
 use fanwire_protocol::websocket::Opcode;
@@ -100,7 +100,7 @@ fn a_message_is_published_into_the_topic() {
 #[test]
 fn heartbeats_are_texts_that_are_answered() {
     let heartbeats = [("ping", "pong"), (r#"{"type":"ping"}"#, "")]
-        .map(|(word, answer)| Heartbeat { word: word.into(), answer: answer.into() });
+        .map(|(word, answer)| HeartbeatWord { word: word.into(), answer: answer.into() });
     for (message, answer) in [
         (ClientMessage::Text("ping"), Some(&b"\x81\x04pong"[..])),
         (ClientMessage::Text(r#"{"type":"ping"}"#), Some(b"\x81\x00")),

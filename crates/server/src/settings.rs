@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub use fanwire_broker::RedisSettings;
 use fanwire_hub::{ClientSettings, Namespaces};
-pub use fanwire_protocol::plain::bare::Heartbeat;
+pub use fanwire_protocol::plain::bare::HeartbeatWord;
 use fanwire_protocol::wire::Wire;
 pub use ipnet::IpNet;
 use secrecy::SecretString;
@@ -190,7 +190,7 @@ pub struct SubscribeSettings {
     /// Those that bare WebSockets may have.
     pub subprotocols: Subprotocols,
     /// Texts of bare WebSockets that are answered by the node.
-    pub heartbeats: Vec<Heartbeat>,
+    pub heartbeats: Vec<HeartbeatWord>,
 }
 
 /// Sub-protocols that are confirmed to clients that offer them.

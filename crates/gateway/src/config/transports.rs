@@ -1,7 +1,7 @@
 //! The transports of clients, a section for each.
 
 use fanwire_server::settings::{
-    DeflateSettings, Heartbeat, ProbeSettings, PublishSettings, StreamSettings, Subprotocols,
+    DeflateSettings, HeartbeatWord, ProbeSettings, PublishSettings, StreamSettings, Subprotocols,
     SubscribeSettings, UniWebSocketSettings, WebSocketSettings,
 };
 
@@ -228,19 +228,19 @@ impl Subscribe {
         }
     }
 
-    fn checked_heartbeats(&self, checks: &mut Checks) -> Vec<Heartbeat> {
+    fn checked_heartbeats(&self, checks: &mut Checks) -> Vec<HeartbeatWord> {
         const KEY: &str = "subscribe.heartbeats";
         if self.heartbeats.len() > WORDS_MAX {
             checks.error(KEY, format!("has more than {WORDS_MAX}"));
         }
-        let mut heartbeats: Vec<Heartbeat> = Vec::new();
+        let mut heartbeats: Vec<HeartbeatWord> = Vec::new();
         for text in &self.heartbeats {
             match text.split_once('=') {
                 Some((word, answer)) if !word.is_empty() && word.len().max(answer.len()) <= WORD_BYTES_MAX => {
                     if heartbeats.iter().any(|heartbeat| heartbeat.word == word) {
                         checks.error(KEY, format!("\"{word}\" is there twice"));
                     }
-                    heartbeats.push(Heartbeat { word: word.to_owned(), answer: answer.to_owned() });
+                    heartbeats.push(HeartbeatWord { word: word.to_owned(), answer: answer.to_owned() });
                 }
                 _ => checks.error(
                     KEY,

@@ -41,7 +41,7 @@ use timing::Timing;
 use work::Work;
 
 pub use control::{Control, ServerSubscribe};
-pub use publisher::{Denial, Publisher};
+pub use publisher::{Denial, RequestPublisher};
 pub use rate::UserRates;
 
 /// Proves tokens.

@@ -12,7 +12,7 @@ use super::{Now, Refusal, Verify};
 use crate::{ClientSettings, ConnectionClaims, Namespaces};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Publisher {
+pub struct RequestPublisher {
     user: Box<str>,
     info: Bytes,
 }
@@ -35,7 +35,7 @@ impl From<Refusal> for Denial {
     }
 }
 
-impl Publisher {
+impl RequestPublisher {
     /// Returns the client that a connection token names; an empty token is none.
     pub fn new(
         settings: &ClientSettings,

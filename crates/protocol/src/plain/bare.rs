@@ -44,13 +44,13 @@ pub fn message(publication: &Publication) -> (Opcode, Cow<'_, [u8]>) {
 
 /// A text by which a client asks for a sign of life, and the text that answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heartbeat {
+pub struct HeartbeatWord {
     pub word: String,
     pub answer: String,
 }
 
 /// Returns the frame that answers a text, if it is a heartbeat.
-pub fn answer(text: &str, heartbeats: &[Heartbeat]) -> Option<Bytes> {
+pub fn answer(text: &str, heartbeats: &[HeartbeatWord]) -> Option<Bytes> {
     let heartbeat = heartbeats.iter().find(|heartbeat| heartbeat.word == text)?;
     Some(websocket::framed(Opcode::Text, |to| to.extend_from_slice(heartbeat.answer.as_bytes())))
 }

@@ -13,7 +13,7 @@ use super::command::{self, ApiCommand};
 use super::error::ApiError;
 use super::method::Method;
 use super::refusal::HttpRefusal;
-use super::reply::{ApiReply, Envelope};
+use super::reply::{ApiEnvelope, ApiReply};
 use crate::node::Node;
 
 /// A command that was understood, or the error that it is answered with.
@@ -96,7 +96,7 @@ fn write(id: u32, reply: &ApiReply, lines: &mut Vec<u8>) {
     if !lines.is_empty() {
         lines.push(b'\n');
     }
-    let envelope = Envelope { id, ..Envelope::from(reply) };
+    let envelope = ApiEnvelope { id, ..ApiEnvelope::from(reply) };
     serde_json::to_writer(lines, &envelope)
         .expect("results are JSON already, and errors are text and numbers");
 }

@@ -39,7 +39,7 @@ use answer_budget::AnswerBudget;
 use command::ApiCommand;
 use method::Method;
 use refusal::HttpRefusal;
-use reply::Envelope;
+use reply::ApiEnvelope;
 
 pub(crate) use cluster_command::run_here;
 pub(crate) use error::ApiError;
@@ -126,13 +126,13 @@ async fn answer(
             let command = ApiCommand::decode(*method, text).map_err(HttpRefusal::malformed)?;
             Ok(match command.run(node, &budget).await {
                 Err(error) if statuses => json(error.status(), &error),
-                reply => json(StatusCode::OK, &Envelope::from(&reply)),
+                reply => json(StatusCode::OK, &ApiEnvelope::from(&reply)),
             })
         }
         ApiRoute::Batch => Ok(match batch::run(node, &budget, text).await? {
             Ok(replies) => json(StatusCode::OK, &replies),
             Err(error) if statuses => json(error.status(), &error),
-            reply => json(StatusCode::OK, &Envelope::from(&reply)),
+            reply => json(StatusCode::OK, &ApiEnvelope::from(&reply)),
         }),
         ApiRoute::Pipeline => Ok(json_bytes(StatusCode::OK, legacy::run(node, &budget, text).await?.into())),
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::decode::payload;
 use super::error::ApiError;
 use super::parallel::side_by_side;
-use super::reply::{ApiReply, Envelope, result};
+use super::reply::{ApiEnvelope, ApiReply, result};
 use crate::node::Node;
 
 /// Topics of one broadcast that are published into at the same time.
@@ -64,7 +64,7 @@ pub(super) async fn publish(node: &Node, request: ApiPublish) -> Result<PendingP
 pub(super) async fn broadcast(node: &Node, request: ApiPublish) -> ApiReply {
     #[derive(Serialize)]
     struct BroadcastResult<'a> {
-        responses: Vec<Envelope<'a, PublishResult>>,
+        responses: Vec<ApiEnvelope<'a, PublishResult>>,
     }
 
     let topics_max = node.settings.api.commands_max;
@@ -82,7 +82,7 @@ pub(super) async fn broadcast(node: &Node, request: ApiPublish) -> ApiReply {
         async move { publish_into(&node, &topic, field, publish, keep).await?.await }
     });
     let replies = side_by_side(BROADCAST_WIDTH, publications).await;
-    result(&BroadcastResult { responses: replies.iter().map(Envelope::from).collect() })
+    result(&BroadcastResult { responses: replies.iter().map(ApiEnvelope::from).collect() })
 }
 
 /// Longest `idempotency_key` and `version_epoch`: the engine keeps them for minutes and for a topic's life.

@@ -12,7 +12,7 @@ pub(super) type ApiReply = Result<Box<RawValue>, ApiError>;
 
 /// A reply on the wire: exactly one of result and error.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Envelope<'a, T> {
+pub(super) struct ApiEnvelope<'a, T> {
     #[serde(skip_serializing_if = "is_default")]
     pub(super) id: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,7 +21,7 @@ pub(super) struct Envelope<'a, T> {
     pub(super) error: Option<&'a ApiError>,
 }
 
-impl<'a, T> From<&'a Result<T, ApiError>> for Envelope<'a, T> {
+impl<'a, T> From<&'a Result<T, ApiError>> for ApiEnvelope<'a, T> {
     fn from(reply: &'a Result<T, ApiError>) -> Self {
         Self { id: 0, result: reply.as_ref().ok(), error: reply.as_ref().err() }
     }
@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn envelopes_hold_exactly_one() {
         let text = |reply: ApiReply, id| {
-            let envelope = Envelope { id, ..Envelope::from(&reply) };
+            let envelope = ApiEnvelope { id, ..ApiEnvelope::from(&reply) };
             serde_json::to_string(&envelope).unwrap()
         };
         let empty = || result(&serde_json::json!({}));

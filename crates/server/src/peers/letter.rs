@@ -35,19 +35,19 @@ pub(crate) struct Illegible;
 
 /// A letter as it is written. Numbers of fields are never used again for something else.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Written {
+struct LetterMessage {
     #[prost(bytes = "bytes", tag = "1")]
     from: Bytes,
     #[prost(uint64, tag = "2")]
     number: u64,
     #[prost(bytes = "bytes", tag = "3")]
     session: Bytes,
-    #[prost(oneof = "Content", tags = "4, 5")]
-    content: Option<Content>,
+    #[prost(oneof = "LetterContent", tags = "4, 5")]
+    content: Option<LetterContent>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
-enum Content {
+enum LetterContent {
     #[prost(bytes = "bytes", tag = "4")]
     Commands(Bytes),
     #[prost(uint32, tag = "5")]
@@ -60,19 +60,19 @@ const ANSWERS: [SessionAnswer; 3] = [SessionAnswer::Taken, SessionAnswer::Gone, 
 impl Letter {
     pub(super) fn encode(self) -> Bytes {
         let written = match self {
-            Self::Call { from, number, key, ask: SessionAsk::Commands(data) } => Written {
+            Self::Call { from, number, key, ask: SessionAsk::Commands(data) } => LetterMessage {
                 from: Bytes::copy_from_slice(from.as_bytes()),
                 number,
                 session: Bytes::copy_from_slice(&key.to_bytes()),
-                content: Some(Content::Commands(data)),
+                content: Some(LetterContent::Commands(data)),
             },
-            Self::Answer { number, answer } => Written {
+            Self::Answer { number, answer } => LetterMessage {
                 number,
                 content: ANSWERS
                     .iter()
                     .position(|known| *known == answer)
-                    .map(|place| Content::Answer(place as u32)),
-                ..Written::default()
+                    .map(|place| LetterContent::Answer(place as u32)),
+                ..LetterMessage::default()
             },
         };
         let mut bytes = Vec::with_capacity(1 + written.encoded_len());
@@ -85,16 +85,16 @@ impl Letter {
         if bytes.first() != Some(&MARK) {
             return Err(Illegible);
         }
-        let Written { from, number, session, content } =
-            Written::decode(bytes.slice(1..)).map_err(|_| Illegible)?;
+        let LetterMessage { from, number, session, content } =
+            LetterMessage::decode(bytes.slice(1..)).map_err(|_| Illegible)?;
         match content {
-            Some(Content::Commands(data)) => Ok(Self::Call {
+            Some(LetterContent::Commands(data)) => Ok(Self::Call {
                 from: Uuid::from_slice(&from).map_err(|_| Illegible)?,
                 number,
                 key: SessionKey::from_bytes(&session).ok_or(Illegible)?,
                 ask: SessionAsk::Commands(data),
             }),
-            Some(Content::Answer(answer)) => {
+            Some(LetterContent::Answer(answer)) => {
                 let answer = usize::try_from(answer).ok().and_then(|place| ANSWERS.get(place));
                 Ok(Self::Answer { number, answer: *answer.ok_or(Illegible)? })
             }

@@ -14,7 +14,7 @@ const FRESH: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
-pub(super) struct LiveNodes {
+pub(super) struct LiveNodeList {
     /// The last list that was read.
     list: Mutex<Option<List>>,
     /// Held by the one that reads it.
@@ -28,7 +28,7 @@ struct List {
     ids: Vec<Uuid>,
 }
 
-impl LiveNodes {
+impl LiveNodeList {
     /// Returns true if the node is alive. A node that is not in the list may have just joined, so the list is read again.
     pub(super) async fn has(&self, redis: &Redis, id: Uuid) -> Result<bool, EngineError> {
         self.has_by(id, || async { Ok(redis.peers().await?.into_iter().map(|peer| peer.id).collect()) }).await
@@ -74,7 +74,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn invented_ids_cause_few_reads_and_do_not_hold_up_known_ones() {
-        let (nodes, reads) = (Arc::new(LiveNodes::default()), Arc::new(AtomicUsize::new(0)));
+        let (nodes, reads) = (Arc::new(LiveNodeList::default()), Arc::new(AtomicUsize::new(0)));
         let ask = |id| {
             let (nodes, reads) = (nodes.clone(), reads.clone());
             async move {
@@ -102,7 +102,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_an_answer_the_next_one_asks_again() {
-        let nodes = LiveNodes::default();
+        let nodes = LiveNodeList::default();
         assert_eq!(nodes.has_by(KNOWN, || async { Err("down") }).await, Err("down"));
         assert_eq!(nodes.has_by(KNOWN, || async { Ok::<_, ()>(vec![KNOWN]) }).await, Ok(true));
     }

@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use crate::inbox::Inboxes;
 use crate::message::SessionAnswer;
-use live_nodes::LiveNodes;
+use live_nodes::LiveNodeList;
 use names::{CONTROL, answers_topic};
 
 pub(crate) use arrivals::Arrivals;
@@ -64,7 +64,7 @@ struct PeersShared {
     waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<CallAnswer>>>,
     /// Letters that wait for answers, by number.
     waiting_letters: Mutex<HashMap<u64, oneshot::Sender<SessionAnswer>>>,
-    live_nodes: LiveNodes,
+    live_nodes: LiveNodeList,
     next_call: AtomicU64,
     /// Orders of other nodes arrive.
     is_listening: AtomicBool,
@@ -157,7 +157,7 @@ impl Peers {
             thread,
             waiting: Mutex::default(),
             waiting_letters: Mutex::default(),
-            live_nodes: LiveNodes::default(),
+            live_nodes: LiveNodeList::default(),
             next_call: AtomicU64::new(0),
             is_listening: AtomicBool::new(false),
             wedged: AtomicBool::new(false),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_broker::NewPublication;
-use fanwire_hub::session::{Denial, Publisher};
+use fanwire_hub::session::{Denial, RequestPublisher};
 use fanwire_protocol::plain::bare;
 use fanwire_protocol::reason::{Mistake, Refused, RequestError};
 use fanwire_protocol::request;
@@ -50,18 +50,22 @@ pub(crate) async fn publish(gate: &Gate, request: Request<Incoming>) -> HttpResp
 }
 
 /// Checks everything but the body. Returns the topic's name and the client.
-async fn check(gate: &Gate, request: &Request<Incoming>) -> Result<(String, Publisher), PublishRefusal> {
+async fn check(
+    gate: &Gate,
+    request: &Request<Incoming>,
+) -> Result<(String, RequestPublisher), PublishRefusal> {
     let node = &gate.node;
     let settings = &node.settings;
     if request.method() != Method::POST {
         return Err(PublishRefusal::OnlyPost);
     }
-    let query = Query::parse(request.uri().query().unwrap_or(""));
+    let query = PublishQuery::parse(request.uri().query().unwrap_or(""));
     let topic = query.topic()?.to_owned();
     let origin = gate.origins.judge(request.headers());
     let token_cookie = settings.subscribe.token_cookie.as_deref();
     let token = token(request.headers(), query.token, &origin, token_cookie);
-    let publisher = Publisher::new(&settings.client, &settings.namespaces, &node.tokens, node.now(), &token)?;
+    let publisher =
+        RequestPublisher::new(&settings.client, &settings.namespaces, &node.tokens, node.now(), &token)?;
     match node.may_request(gate.shard, publisher.user()).await {
         true => Ok((topic, publisher)),
         false => Err(PublishRefusal::too_many()),
@@ -71,7 +75,7 @@ async fn check(gate: &Gate, request: &Request<Incoming>) -> Result<(String, Publ
 async fn publish_body(
     node: &Node,
     topic: String,
-    publisher: Publisher,
+    publisher: RequestPublisher,
     format: BodyFormat,
     body: Bytes,
 ) -> Result<(), PublishRefusal> {
@@ -130,13 +134,13 @@ impl BodyFormat {
 }
 
 #[derive(Debug, Default)]
-struct Query<'q> {
+struct PublishQuery<'q> {
     topic: Option<Cow<'q, str>>,
     has_other_topic: bool,
     token: Cow<'q, str>,
 }
 
-impl<'q> Query<'q> {
+impl<'q> PublishQuery<'q> {
     fn parse(text: &'q str) -> Self {
         let mut query = Self::default();
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {

@@ -8,9 +8,9 @@ use fanwire_hub::{
     ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces, RecoveryMode, SlowPolicy,
 };
 use fanwire_server::settings::{
-    AdmissionSettings, ApiSettings, EngineSettings, Heartbeat, MemoryEngineSettings, Origins, ProbeSettings,
-    PublishSettings, ShutdownSettings, StreamSettings, Subprotocols, SubscribeSettings, TokenSettings,
-    UniWebSocketSettings, WebSocketSettings,
+    AdmissionSettings, ApiSettings, EngineSettings, HeartbeatWord, MemoryEngineSettings, Origins,
+    ProbeSettings, PublishSettings, ShutdownSettings, StreamSettings, Subprotocols, SubscribeSettings,
+    TokenSettings, UniWebSocketSettings, WebSocketSettings,
 };
 use fanwire_server::{Running, Settings, start};
 use jsonwebtoken::{EncodingKey, Header};
@@ -122,7 +122,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
             path: Some("/subscribe".into()),
             token_cookie: None,
             subprotocols: Subprotocols::These(vec!["chat".into()]),
-            heartbeats: vec![Heartbeat { word: "ping".into(), answer: "pong".into() }],
+            heartbeats: vec![HeartbeatWord { word: "ping".into(), answer: "pong".into() }],
         },
         publish: PublishSettings { path: Some("/publish".into()), body_bytes_max: 64 * 1024 },
         http_stream: stream_at("/connection/http_stream"),
