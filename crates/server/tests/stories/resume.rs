@@ -426,7 +426,8 @@ async fn a_slow_listener_of_several_topics_is_sent_away_behind_a_whole_event() {
     settings.client.queue_bytes_max = 64 << 10;
     let gateway = TestGateway::start(settings).await;
     let query = "topic=history:a&topic=history:b";
-    let mut socket = RawSocket::open_small(gateway.address, 4096).await;
+    // Small enough to be slow, and large enough to read what waits before the node gives up on a close.
+    let mut socket = RawSocket::open_small(gateway.address, 128 << 10).await;
     socket.send(format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
     assert!(socket.head().await.starts_with("HTTP/1.1 200 "));
     let mut text = socket.until("\n\n").await + &socket.until("\n\n").await;
