@@ -8,6 +8,7 @@ mod names;
 mod call;
 mod queue;
 mod arrivals;
+mod askers;
 mod held;
 mod letter;
 mod live_nodes;
@@ -15,8 +16,8 @@ mod session_calls;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fmt, io, thread};
 
@@ -34,6 +35,7 @@ use uuid::Uuid;
 
 use crate::inbox::Inboxes;
 use crate::message::SessionAnswer;
+use askers::Askers;
 use live_nodes::LiveNodeList;
 use names::{CONTROL, answers_topic};
 
@@ -61,9 +63,9 @@ struct PeersShared {
     inboxes: Inboxes,
     thread: Thread,
     /// Calls that wait for answers, by number.
-    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<CallAnswer>>>,
+    waiting: Askers<mpsc::UnboundedSender<CallAnswer>>,
     /// Letters that wait for answers, by number.
-    waiting_letters: Mutex<HashMap<u64, oneshot::Sender<SessionAnswer>>>,
+    waiting_letters: Askers<oneshot::Sender<SessionAnswer>>,
     live_nodes: LiveNodeList,
     next_call: AtomicU64,
     /// Orders of other nodes arrive.
@@ -155,8 +157,8 @@ impl Peers {
             answers: answers_topic(id),
             inboxes,
             thread,
-            waiting: Mutex::default(),
-            waiting_letters: Mutex::default(),
+            waiting: Askers::default(),
+            waiting_letters: Askers::default(),
             live_nodes: LiveNodeList::default(),
             next_call: AtomicU64::new(0),
             is_listening: AtomicBool::new(false),
@@ -283,7 +285,7 @@ impl Peers {
         }
         let number = self.0.next_call.fetch_add(1, Relaxed);
         let (answer, mut answers) = mpsc::unbounded_channel();
-        let _waiting = WaitingCall::new(self, number, answer);
+        let _waiting = self.0.waiting.enter(number, answer);
         let call = Call { from: self.0.id, sent: self.seconds(), number: Some(number), method, parameters };
         self.send(call_type, &call).await?;
 
@@ -302,11 +304,10 @@ impl Peers {
 
     /// Hands an answer to the call that waits for it.
     pub(crate) fn take_answer(&self, answer: CallAnswer) {
-        let waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(asker) = waiting.get(&answer.number) {
+        self.0.waiting.tell(answer.number, |asker| {
             // A call that was given up needs no answer.
             let _ = asker.send(answer);
-        }
+        });
     }
 
     /// Answers a call of another node.
@@ -353,25 +354,6 @@ impl Peers {
         let publish = NewPublication { data: data.into(), history, ..NewPublication::default() };
         self.0.redis.publish(&self.0.control, publish).await.map_err(|_| RequestError::Internal)?;
         Ok(())
-    }
-}
-
-/// Takes the answers to a call while it waits for them.
-struct WaitingCall<'a> {
-    peers: &'a Peers,
-    number: u64,
-}
-
-impl<'a> WaitingCall<'a> {
-    fn new(peers: &'a Peers, number: u64, answer: mpsc::UnboundedSender<CallAnswer>) -> Self {
-        peers.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, answer);
-        Self { peers, number }
-    }
-}
-
-impl Drop for WaitingCall<'_> {
-    fn drop(&mut self) {
-        self.peers.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
 }
 

@@ -1,6 +1,5 @@
 //! Calls of clients to sessions of another node. Letters carry them and their answers.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
@@ -31,7 +30,7 @@ impl Peers {
         }
         let number = self.0.next_call.fetch_add(1, Relaxed);
         let (answer, answered) = oneshot::channel();
-        let _waiting = WaitingLetter::new(self, number, answer);
+        let _waiting = self.0.waiting_letters.enter(number, answer);
         let letter = Letter::Call { from: self.0.id, number, key, ask };
         let sent = self.0.redis.publish(&answers_topic(key.node), publication(letter.encode())).await;
         sent.map_err(|_| Unreachable::Redis)?;
@@ -52,8 +51,7 @@ impl Peers {
 
     /// Hands the answer to the call that waits for it.
     pub(crate) fn take_letter_answer(&self, number: u64, answer: SessionAnswer) {
-        let waiting = self.0.waiting_letters.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
-        if let Some(asker) = waiting {
+        if let Some(asker) = self.0.waiting_letters.take(number) {
             // A call that was given up needs no answer.
             let _ = asker.send(answer);
         }
@@ -62,23 +60,4 @@ impl Peers {
 
 fn publication(data: Bytes) -> NewPublication {
     NewPublication { data, ..NewPublication::default() }
-}
-
-/// Takes the answer to a letter while it waits for it.
-struct WaitingLetter<'a> {
-    peers: &'a Peers,
-    number: u64,
-}
-
-impl<'a> WaitingLetter<'a> {
-    fn new(peers: &'a Peers, number: u64, answer: oneshot::Sender<SessionAnswer>) -> Self {
-        peers.0.waiting_letters.lock().unwrap_or_else(PoisonError::into_inner).insert(number, answer);
-        Self { peers, number }
-    }
-}
-
-impl Drop for WaitingLetter<'_> {
-    fn drop(&mut self) {
-        self.peers.0.waiting_letters.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
-    }
 }
