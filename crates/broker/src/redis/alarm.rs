@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::server::health::Health;
+use crate::planted;
+
 /// The name of the first task that ended. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct TaskAlarm(Arc<watch::Sender<Option<&'static str>>>);
@@ -13,8 +16,28 @@ impl TaskAlarm {
         Self(Arc::new(watch::Sender::new(None)))
     }
 
+    /// Returns a task that ends only when the node must not join the cluster. Any other end raises the alarm.
+    pub(super) fn keep(
+        &self,
+        name: &'static str,
+        health: &Arc<Health>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (health, armed) = (Arc::clone(health), self.arm(name));
+        async move {
+            tokio::select! {
+                () = planted::run(name, task) => {}
+                () = health.until_refused() => {}
+            }
+            // The task that is refused may end by itself, before the others see why.
+            if health.is_refused() {
+                armed.disarm();
+            }
+        }
+    }
+
     /// Returns a guard that the named task holds until it ends.
-    pub(super) fn arm(&self, name: &'static str) -> Armed {
+    fn arm(&self, name: &'static str) -> Armed {
         Armed { name: Some(name), alarm: self.clone() }
     }
 
@@ -31,14 +54,14 @@ impl TaskAlarm {
 
 /// Raises the alarm when it is dropped, also on panic.
 #[derive(Debug)]
-pub(super) struct Armed {
+struct Armed {
     name: Option<&'static str>,
     alarm: TaskAlarm,
 }
 
 impl Armed {
     /// Allows the task to end.
-    pub(super) fn disarm(mut self) {
+    fn disarm(mut self) {
         self.name = None;
     }
 }
@@ -56,6 +79,7 @@ impl Drop for Armed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redis::settings::Incompatible;
 
     #[tokio::test]
     async fn a_task_that_panics_raises_the_alarm_and_one_that_may_end_does_not() {
@@ -68,5 +92,25 @@ mod tests {
         });
         assert_eq!(alarm.raised().await, "other");
         assert!(task.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_as_the_node_is_refused_raises_none() {
+        let alarm = TaskAlarm::new();
+        let health = Arc::new(Health::new("redis:6379".to_owned(), 1));
+        let refusing = {
+            let health = Arc::clone(&health);
+            async move { health.refuse(Incompatible::Layout { ours: 1, theirs: 2 }) }
+        };
+        alarm.keep("one", &health, refusing).await;
+        assert_eq!(*alarm.0.borrow(), None);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_returns_raises_the_alarm() {
+        let alarm = TaskAlarm::new();
+        let health = Arc::new(Health::new("redis:6379".to_owned(), 1));
+        alarm.keep("one", &health, async {}).await;
+        assert_eq!(alarm.raised().await, "one");
     }
 }

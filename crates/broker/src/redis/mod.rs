@@ -33,7 +33,6 @@ use crate::contract::{
     EngineError, HistoryPage, HistoryQuery, Member, NewPublication, PresenceStats, Published, ReadLimit,
     Recovery, Since, UNPUBLISHED_META_TTL_MAX, Usage,
 };
-use crate::planted;
 use alarm::TaskAlarm;
 use arguments::{fresh_epoch, limit_argument, milliseconds, since_arguments};
 use clock::Clock;
@@ -145,25 +144,20 @@ impl Redis {
         let keepers = keepers.into_iter().chain(vital_keepers);
         let alarm = TaskAlarm::new();
         let mut tasks: Vec<_> =
-            keepers.map(|keeper| spawn_kept("link", &alarm, &health, keeper.run())).collect();
+            keepers.map(|keeper| tokio::spawn(alarm.keep("link", &health, keeper.run()))).collect();
         let subscriber = {
-            let (subscriptions, health) = (Arc::clone(&subscriptions), Arc::clone(&health));
-            let armed = alarm.arm("subscriptions");
+            let run = Arc::clone(&subscriptions).run(connector, Arc::clone(&health), subscriptions_index);
+            let kept = alarm.keep("subscriptions", &health, run);
+            let subscriptions = Arc::clone(&subscriptions);
             async move {
-                let run = Arc::clone(&subscriptions).run(connector, Arc::clone(&health), subscriptions_index);
-                tokio::select! {
-                    () = planted::run("subscriptions", run) => {}
-                    () = health.until_refused() => {
-                        subscriptions.detach();
-                        armed.disarm();
-                    }
-                }
+                kept.await;
+                subscriptions.detach();
             }
         };
         tasks.push(tokio::spawn(subscriber));
-        tasks.push(spawn_kept("presence", &alarm, &health, Arc::clone(&presence).run()));
-        tasks.push(spawn_kept("reaper", &alarm, &health, reaper.run(Arc::clone(&lease))));
-        tasks.push(spawn_kept("lease", &alarm, &health, lease.run()));
+        tasks.push(tokio::spawn(alarm.keep("presence", &health, Arc::clone(&presence).run())));
+        tasks.push(tokio::spawn(alarm.keep("reaper", &health, reaper.run(Arc::clone(&lease)))));
+        tasks.push(tokio::spawn(alarm.keep("lease", &health, lease.run())));
         Ok(Self(Arc::new(Inner {
             keys,
             scripts,
@@ -441,20 +435,4 @@ impl Drop for Inner {
             task.abort();
         }
     }
-}
-
-/// Spawns a task that ends only when the node must not join the cluster. Any other end raises the alarm.
-fn spawn_kept(
-    name: &'static str,
-    alarm: &TaskAlarm,
-    health: &Arc<Health>,
-    task: impl Future<Output = ()> + Send + 'static,
-) -> JoinHandle<()> {
-    let (health, armed) = (Arc::clone(health), alarm.arm(name));
-    tokio::spawn(async move {
-        tokio::select! {
-            () = planted::run(name, task) => {}
-            () = health.until_refused() => armed.disarm(),
-        }
-    })
 }

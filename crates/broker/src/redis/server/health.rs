@@ -125,7 +125,7 @@ impl Health {
         refused.await.expect("the sender is borrowed meanwhile");
     }
 
-    fn is_refused(&self) -> bool {
+    pub(in crate::redis) fn is_refused(&self) -> bool {
         matches!(*self.state.borrow(), LinkState::Refused(_))
     }
 
