@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { Proxy, Server, told, until } from '../harness.mjs';
-import { Front } from './front.mjs';
+import { Front, pass } from './front.mjs';
 import { TRANSPORTS } from './transports.mjs';
 import { ChatWindow, startBrowser } from './window.mjs';
 
@@ -150,12 +150,17 @@ describe('chat page with obstacles', () => {
   });
 
   check('where nothing works it says so, tries all again, and takes what works then', async () => {
-    front.answers = { '/connection/http_stream': refuse, '/connection/sse': refuse };
+    let hopeless = Infinity; // The number of the last try in which nothing works.
+    const refuseNow = (request, response) => {
+      if (front.upgrades <= hopeless) refuse(request, response);
+      else pass(proxy.port, request, response);
+    };
+    front.answers = { '/connection/http_stream': refuseNow, '/connection/sse': refuseNow };
     const bob = await come('Bob', { port: front.port });
     await bob.shows('#banner', 'Next try in');
-    await until(() => front.upgrades === 2, 'WebSocket is tried again');
-    front.answers = {};
+    hopeless = front.upgrades;
     await isOver(bob, 'http_stream');
+    assert.equal(front.upgrades, hopeless + 1, 'WebSocket is tried again, once');
   });
 
   check('a transport that the address asks for is the only one that is tried', async () => {

@@ -34,7 +34,8 @@ export class Front {
   }
 }
 
-function pass(port, request, response) {
+/** Passes a request on to a port, and its response back. */
+export function pass(port, request, response) {
   const { url: path, method, headers } = request;
   const onward = http.request({ host: '127.0.0.1', port, path, method, headers });
   onward.on('response', (answer) => {
