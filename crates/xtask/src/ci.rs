@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: every check that a change must pass, within half an hour on two cold cores.
+//! `cargo xtask ci`: every check that a change must pass, within 25 minutes on two cold cores.
 
 use std::time::Duration;
 

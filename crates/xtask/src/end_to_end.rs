@@ -58,12 +58,10 @@ const SUITE_DEADLINE: Duration = Duration::from_secs(900);
 
 /// Runs every suite whose name contains the filter, all of them whatever fails.
 pub(crate) fn run(report: &mut Report, filter: Option<&str>) -> Result<(), Stop> {
-    let mut result = Ok(());
-    for suite in SUITES.iter().filter(|suite| filter.is_none_or(|filter| suite.contains(filter))) {
-        let passed = report.step(suite, || process::run(runner(suite), SUITE_DEADLINE));
-        result = result.and(passed);
-    }
-    result
+    let is_wanted = |suite: &&str| filter.is_none_or(|filter| suite.contains(filter));
+    let suites: Vec<String> =
+        SUITES.iter().filter(|suite| is_wanted(suite)).map(ToString::to_string).collect();
+    report.steps_in_lanes(&suites, |suite| process::run_unshown(runner(suite), SUITE_DEADLINE))
 }
 
 /// The folder that cargo, which runs in the root, builds into.

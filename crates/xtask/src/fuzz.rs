@@ -1,14 +1,17 @@
 //! `cargo xtask fuzz`: runs the parsers' fuzz targets for a while each, on the stable compiler.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
-use crate::process::{self, Outcome, cargo, root};
+use crate::process::{self, cargo, root};
 use crate::report::{Report, Stop};
 use crate::tools;
 
 const FUZZ_FOLDER: &str = "crates/protocol/fuzz";
 const BUILD_DEADLINE: Duration = Duration::from_secs(1200);
+/// Until a target that is built runs: cargo looks at its sources first, one at a time.
+const START_DEADLINE: Duration = Duration::from_secs(300);
 
 pub(crate) fn run(report: &mut Report, target: Option<&str>, seconds: u32) -> Result<(), Stop> {
     report.prepare("cargo fuzz", tools::cargo_fuzz)?;
@@ -19,30 +22,22 @@ pub(crate) fn run(report: &mut Report, target: Option<&str>, seconds: u32) -> Re
     if targets.is_empty() {
         return report.step("fuzz targets", || Err(format!("none found in {FUZZ_FOLDER}/fuzz_targets")));
     }
-    let mut result = Ok(());
-    for target in targets {
-        result = result.and(report.step(&format!("fuzz {target}"), || fuzz(&target, seconds)));
-    }
-    result
+    report.prepare("build of fuzz targets", || process::run(cargo_fuzz(&["build"], &[]), BUILD_DEADLINE))?;
+    let limit = format!("-max_total_time={seconds}");
+    let deadline = START_DEADLINE + Duration::from_secs(seconds.into());
+    let names: Vec<String> = targets.iter().map(|target| format!("fuzz {target}")).collect();
+    report.steps_in_lanes(&names, |name| {
+        let words: Vec<&str> = ["run"].into_iter().chain(name.split_whitespace().skip(1)).collect();
+        process::run_unshown(cargo_fuzz(&words, &["--", &limit, "-timeout=10"]), deadline)
+    })
 }
 
-fn fuzz(target: &str, seconds: u32) -> Result<Outcome, String> {
-    let limit = format!("-max_total_time={seconds}");
-    // Sanitizers need the nightly compiler; without them the targets still catch panics, overflows and
-    // inputs that take too long.
-    let arguments = [
-        "fuzz",
-        "run",
-        "--sanitizer",
-        "none",
-        "--fuzz-dir",
-        FUZZ_FOLDER,
-        target,
-        "--",
-        &limit,
-        "-timeout=10",
-    ];
-    process::run(cargo(&arguments), BUILD_DEADLINE + Duration::from_secs(seconds.into()))
+/// A command of `cargo fuzz`. Sanitizers need the nightly compiler; without them the targets still catch panics, overflows
+/// and inputs that take too long.
+fn cargo_fuzz(words: &[&str], more: &[&str]) -> Command {
+    let (verb, rest) = words.split_first().expect("a command has a verb");
+    let options = ["--sanitizer", "none", "--fuzz-dir", FUZZ_FOLDER];
+    cargo(&[&["fuzz", verb][..], &options, rest, more].concat())
 }
 
 /// One target for each file in the folder of targets.

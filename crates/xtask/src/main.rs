@@ -14,6 +14,7 @@ mod end_to_end;
 mod fuzz;
 mod instructions;
 mod process;
+mod programs;
 mod report;
 mod structure;
 mod test;
@@ -79,7 +80,7 @@ enum Verb {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Run fuzz targets, one after the other.
+    /// Run fuzz targets, two at a time.
     Fuzz {
         /// Only this target; without it, all of them.
         target: Option<String>,

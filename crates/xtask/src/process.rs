@@ -22,11 +22,21 @@ pub(crate) struct Outcome {
     exited_well: bool,
     /// Of a program that failed, the lines that are likely to say why.
     said: Vec<String>,
+    /// What a program printed that was not shown.
+    unshown: Vec<String>,
+}
+
+/// What happens to the lines that a program prints.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Shown,
+    Kept,
 }
 
 impl Outcome {
     /// There was nothing to run.
-    pub(crate) const DONE: Self = Self { tests: None, exited_well: true, said: Vec::new() };
+    pub(crate) const DONE: Self =
+        Self { tests: None, exited_well: true, said: Vec::new(), unshown: Vec::new() };
 
     /// Returns passed and failed tests. A program that reports no tests counts as one; one that exits with an error has
     /// failed even if none of its tests did.
@@ -42,6 +52,11 @@ impl Outcome {
     /// Returns the lines to print again: why it failed, or nothing.
     pub(crate) fn said(self) -> Vec<String> {
         self.said
+    }
+
+    /// Returns what was printed and is not shown yet.
+    pub(crate) fn unshown(&self) -> &[String] {
+        &self.unshown
     }
 }
 
@@ -72,14 +87,19 @@ pub(crate) fn root() -> &'static Path {
 
 /// Runs to the end, or kills at the deadline.
 pub(crate) fn run(command: Command, deadline: Duration) -> Result<Outcome, String> {
-    run_until(command, deadline, |_| {})
+    run_until(command, deadline, Output::Shown, |_| {})
+}
+
+/// Like [`run`] for a program that runs beside others: its output is kept until it ends.
+pub(crate) fn run_unshown(command: Command, deadline: Duration) -> Result<Outcome, String> {
+    run_until(command, deadline, Output::Kept, |_| {})
 }
 
 /// Like `run` for a program that starts servers: at the deadline everything in its process group is killed. An interrupt
 /// from the keyboard does not reach that group; its program ends when its output is closed.
 pub(crate) fn run_group(mut command: Command, deadline: Duration) -> Result<Outcome, String> {
     command.process_group(0);
-    run_until(command, deadline, |leader| {
+    run_until(command, deadline, Output::Shown, |leader| {
         // The shell's own `kill` is on every system.
         let kill = format!("kill -KILL -{leader}");
         let _ = Command::new("sh").args(["-c", &kill]).status();
@@ -90,9 +110,13 @@ pub(crate) fn run_group(mut command: Command, deadline: Duration) -> Result<Outc
 fn run_until(
     mut command: Command,
     deadline: Duration,
+    output: Output,
     too_late: impl FnOnce(u32),
 ) -> Result<Outcome, String> {
-    println!("$ {}", shown(&command));
+    let line = format!("$ {}\n", shown(&command));
+    if output == Output::Shown {
+        print!("{line}");
+    }
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -100,14 +124,20 @@ fn run_until(
         .map_err(|error| format!("cannot start {}: {error}", command.get_program().display()))?;
 
     let (to_counter, lines) = mpsc::channel();
-    let output = child.stdout.take().expect("standard output is piped");
+    let printed = child.stdout.take().expect("standard output is piped");
     let errors = child.stderr.take().expect("standard error is piped");
     let readers = [
         thread::spawn({
             let to_counter = to_counter.clone();
-            move || forward(output, std::io::stdout(), &to_counter)
+            move || match output {
+                Output::Shown => forward(printed, std::io::stdout(), &to_counter),
+                Output::Kept => forward(printed, std::io::sink(), &to_counter),
+            }
         }),
-        thread::spawn(move || forward(errors, std::io::stderr(), &to_counter)),
+        thread::spawn(move || match output {
+            Output::Shown => forward(errors, std::io::stderr(), &to_counter),
+            Output::Kept => forward(errors, std::io::sink(), &to_counter),
+        }),
     ];
     let ended = wait(&mut child, deadline, too_late);
     // What the program started may hold the pipes open after a kill; then the rest of the output is not
@@ -120,7 +150,13 @@ fn run_until(
 
     let lines: Vec<String> = lines.try_iter().collect();
     match ended {
-        Ok(exited_well) => Ok(outcome(&lines, exited_well)),
+        Ok(exited_well) => {
+            let mut outcome = outcome(&lines, exited_well);
+            if output == Output::Kept {
+                outcome.unshown = [vec![line], lines].concat();
+            }
+            Ok(outcome)
+        }
         Err(why) => Err(format!("{why}; before that:\n{}", repeated(&lines).concat())),
     }
 }
@@ -130,7 +166,7 @@ fn outcome(lines: &[String], exited_well: bool) -> Outcome {
         .iter()
         .filter_map(|line| counted(line))
         .reduce(|(passed, failed), more| (passed + more.0, failed + more.1));
-    let mut outcome = Outcome { tests, exited_well, said: Vec::new() };
+    let mut outcome = Outcome { tests, exited_well, said: Vec::new(), unshown: Vec::new() };
     if outcome.counts().1 > 0 {
         outcome.said = repeated(lines);
     }

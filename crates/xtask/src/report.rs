@@ -1,6 +1,8 @@
 //! The steps of a run, their times and their tests. Every step is counted exactly once.
 
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::process::Outcome;
@@ -8,6 +10,9 @@ use crate::process::Outcome;
 /// The rest of a command makes no sense.
 #[derive(Debug)]
 pub(crate) struct Stop;
+
+/// Steps that run at the same time. Most suites of real clients wait more than they compute.
+const LANES: usize = 2;
 
 /// The steps of one run.
 pub(crate) struct Report {
@@ -50,6 +55,34 @@ impl Report {
         self.note(Step { passed: 0, ..step })
     }
 
+    /// Runs steps beside one another, begun in their order; each is shown when it ended. All run, whatever fails.
+    pub(crate) fn steps_in_lanes(
+        &mut self,
+        names: &[String],
+        run: impl Fn(&str) -> Result<Outcome, String> + Sync,
+    ) -> Result<(), Stop> {
+        let to_begin = Mutex::new(names.iter().enumerate());
+        let ended = Mutex::new(Vec::new());
+        let next = || to_begin.lock().expect("no lane panics with the lock").next();
+        thread::scope(|scope| {
+            for _ in 0..LANES.min(names.len()) {
+                scope.spawn(|| {
+                    while let Some((at, name)) = next() {
+                        let started = Instant::now();
+                        let result = run(name);
+                        let took = started.elapsed();
+                        let mut ended = ended.lock().expect("no lane panics with the lock");
+                        println!("\n=== {name} ===");
+                        ended.push((at, Step::new(name, took, result)));
+                    }
+                });
+            }
+        });
+        let mut ended = ended.into_inner().expect("no lane panics with the lock");
+        ended.sort_unstable_by_key(|(at, _)| *at);
+        ended.into_iter().map(|(_, step)| self.note(step)).fold(Ok(()), Result::and)
+    }
+
     /// Prints again what failed, then the time of each step and the closing line, so that the end of a long run says why
     /// it failed.
     pub(crate) fn finish(self) -> ExitCode {
@@ -85,15 +118,26 @@ impl Report {
     }
 }
 
+impl Step {
+    /// Counts what a step did, and shows what it has not shown yet.
+    fn new(name: &str, took: Duration, result: Result<Outcome, String>) -> Self {
+        let ((passed, failed), said) = match result {
+            Ok(outcome) => {
+                print!("{}", outcome.unshown().concat());
+                (outcome.counts(), outcome.said())
+            }
+            Err(why) => {
+                eprintln!("{name}: {why}");
+                ((0, 1), vec![why])
+            }
+        };
+        Self { name: name.to_owned(), took, passed, failed, said }
+    }
+}
+
 fn timed(name: &str, run: impl FnOnce() -> Result<Outcome, String>) -> Step {
     println!("\n=== {name} ===");
     let started = Instant::now();
-    let ((passed, failed), said) = match run() {
-        Ok(outcome) => (outcome.counts(), outcome.said()),
-        Err(why) => {
-            eprintln!("{name}: {why}");
-            ((0, 1), vec![why])
-        }
-    };
-    Step { name: name.to_owned(), took: started.elapsed(), passed, failed, said }
+    let result = run();
+    Step::new(name, started.elapsed(), result)
 }

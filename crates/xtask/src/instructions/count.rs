@@ -11,11 +11,9 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::end_to_end::target_folder;
-use crate::process::{self, cargo, command};
-use crate::tools;
+use crate::process::{self, command};
+use crate::{programs, tools};
 
 /// Instructions of one operation of each case.
 pub(super) type Counts = BTreeMap<String, f64>;
@@ -27,27 +25,14 @@ const CRATES: [&str; 2] = ["fanwire-protocol", "fanwire-hub"];
 /// each byte: large buffers would weigh far more than they cost.
 const NO_STRING_INSTRUCTIONS: &str = "glibc.cpu.hwcaps=-ERMS";
 
-const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
 const CASE_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Builds the programs and says where they are.
 pub(super) fn build() -> Result<Vec<PathBuf>, String> {
-    /// The part of cargo's messages that is read.
-    #[derive(Deserialize)]
-    struct Built {
-        executable: Option<PathBuf>,
-    }
-
-    let mut build =
-        cargo(&["bench", "--no-run", "--bench", "instructions", "--message-format=json-render-diagnostics"]);
-    for package in CRATES {
-        build.args(["--package", package]);
-    }
-    let messages = process::capture(build, BUILD_DEADLINE)?;
-    let programs: Vec<PathBuf> = messages
-        .lines()
-        .filter_map(|message| serde_json::from_str::<Built>(message).ok()?.executable)
-        .collect();
+    let packages = CRATES.iter().flat_map(|package| ["--package", package]);
+    let words: Vec<&str> = ["bench", "--bench", "instructions"].into_iter().chain(packages).collect();
+    let programs: Vec<PathBuf> =
+        programs::build(&words)?.into_iter().map(|program| program.executable).collect();
     if programs.len() == CRATES.len() {
         Ok(programs)
     } else {
