@@ -4,9 +4,13 @@
 //! links live in one arena that is reused. A connection that is in several topics of one batch gets one write,
 //! in order. The arena starts over whenever everything was written.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use fanwire_protocol::Position;
 use fanwire_protocol::capacity::shrunk;
 
+use crate::delivery::Delivery;
 use crate::namespace::SlowPolicy;
 use crate::queue::{Full, Queue};
 use crate::registry::TopicSlot;
@@ -33,10 +37,17 @@ enum Content {
     Reply,
     /// Messages of which some may give way.
     Messages(Box<Messages>),
-    /// The beginning of a message for one client, of which so many bytes follow.
-    Beginning { following: usize },
-    /// The rest of that message.
-    Continuation,
+    /// Deliveries of which each connection makes its own bytes.
+    Deliveries(Box<Deliveries>),
+}
+
+/// Deliveries of one topic that bring each connection a cursor of its own. It is made as they are written: what does not
+/// fit a connection is never made.
+#[derive(Clone, Debug)]
+pub struct Deliveries {
+    /// The place in the topic's stream before them.
+    pub before: Position,
+    pub all: Box<[Arc<Delivery>]>,
 }
 
 /// The messages of one topic.
@@ -54,18 +65,23 @@ impl From<Bytes> for Parcel {
     }
 }
 
+impl From<Deliveries> for Parcel {
+    fn from(deliveries: Deliveries) -> Self {
+        Self { bytes: Bytes::new(), content: Content::Deliveries(Box::new(deliveries)) }
+    }
+}
+
 impl Parcel {
     pub fn reply(bytes: Bytes) -> Self {
         Self { bytes, content: Content::Reply }
     }
 
-    /// Returns the pieces of one message, which have to be linked one after the other.
-    pub fn pieces([first, second]: [Bytes; 2]) -> [Self; 2] {
-        let following = second.len();
-        [
-            Self { bytes: first, content: Content::Beginning { following } },
-            Self { bytes: second, content: Content::Continuation },
-        ]
+    /// Returns the deliveries, where each connection makes its own bytes of them. Such a parcel has none.
+    pub fn deliveries(&self) -> Option<&Deliveries> {
+        match &self.content {
+            Content::Deliveries(deliveries) => Some(deliveries),
+            Content::Shared | Content::Reply | Content::Messages(_) => None,
+        }
     }
 
     /// `bytes` are those of the messages, one after the other.
@@ -83,9 +99,7 @@ impl Parcel {
     pub fn queue(&self, mut taken: usize, queue: &mut Queue, bytes_max: usize) -> Result<usize, Full> {
         let whole = [(self.bytes.clone(), false)];
         let all = match &self.content {
-            Content::Shared | Content::Reply | Content::Beginning { .. } | Content::Continuation => {
-                &whole[..]
-            }
+            Content::Shared | Content::Reply | Content::Deliveries(_) => &whole[..],
             Content::Messages(messages) => &messages.all,
         };
         let is_reply = matches!(self.content, Content::Reply);
@@ -105,12 +119,7 @@ impl Parcel {
                     queue.push_publication(messages.topic, messages.policy, rest, bytes_max)?
                 }
                 Content::Reply => queue.push_reply(rest, bytes_max)?,
-                Content::Beginning { following } => queue.push_beginning(rest, *following, bytes_max)?,
-                Content::Continuation => {
-                    queue.push_continuation(rest);
-                    0
-                }
-                Content::Shared | Content::Messages(_) => queue.push(rest, bytes_max)?,
+                Content::Shared | Content::Messages(_) | Content::Deliveries(_) => queue.push(rest, bytes_max)?,
             };
             taken = 0;
         }

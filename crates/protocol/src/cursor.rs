@@ -37,6 +37,10 @@ pub struct Cursor {
     places: Vec<(u64, Position)>,
 }
 
+/// The place of a topic in a cursor, of which no topic was added since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(usize);
+
 /// A text that is a cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
@@ -78,16 +82,33 @@ impl Cursor {
 
     /// Moves on in a topic's stream, if the cursor has a place there.
     pub fn advance(&mut self, topic: &str, at: Position) {
-        let hash = fnv_64(topic.as_bytes());
-        if let Some((_, place)) = self.places.iter_mut().find(|(known, _)| *known == hash) {
-            *place = at;
+        if let Some(place) = self.place(topic) {
+            self.advance_at(place, at);
         }
+    }
+
+    /// Returns the place of a topic, if the cursor has it: who moves on there often looks for it once.
+    pub fn place(&self, topic: &str) -> Option<Place> {
+        let hash = fnv_64(topic.as_bytes());
+        self.places.iter().position(|(known, _)| *known == hash).map(Place)
+    }
+
+    /// Moves on at a place of this cursor.
+    pub fn advance_at(&mut self, place: Place, at: Position) {
+        if let Some((_, known)) = self.places.get_mut(place.0) {
+            *known = at;
+        }
+    }
+
+    /// Returns true if it holds the place of one topic alone.
+    pub fn is_of_one(&self) -> bool {
+        self.places.len() == 1
     }
 
     /// Returns the place in a topic's stream, if the cursor has it.
     pub fn position(&self, topic: &str) -> Option<Position> {
-        let hash = fnv_64(topic.as_bytes());
-        self.places.iter().find(|(known, _)| *known == hash).map(|(_, place)| *place)
+        let Place(place) = self.place(topic)?;
+        self.places.get(place).map(|(_, position)| *position)
     }
 
     /// Appends the text of the cursor.

@@ -18,6 +18,9 @@ use crate::plain::event;
 use crate::reply::Push;
 use crate::websocket::{self, Opcode};
 
+/// About the bytes before a publication whose cursor holds a few topics.
+const BEFORE_BYTES_EXPECTED: usize = 128;
+
 impl Wire {
     /// Returns true if its messages bring cursors, by which clients go on where they left off.
     pub fn has_cursor(self) -> bool {
@@ -69,7 +72,7 @@ impl Wire {
 
     /// Returns a publication with another cursor than that of its topic alone, in two pieces. The second is shared.
     pub fn with_cursor(self, shared: &Encoded, cursor: &Cursor) -> [Bytes; 2] {
-        let mut before = Vec::new();
+        let mut before = Vec::with_capacity(BEFORE_BYTES_EXPECTED);
         let brace = self.open(&mut before, |to| cursor.write(to));
         before.push(brace);
         [before.into(), shared.body_and_after()]

@@ -107,7 +107,7 @@ impl Shard {
             let compressed = &self.counters.connections_compressed;
             compressed.set(compressed.value() - u64::from(connection.deflate.is_some()));
         }
-        if std::mem::replace(&mut connection.feed, Feed::Held) != Feed::Held {
+        if connection.set_feed(Feed::Held, &mut self.own_feeds) != Feed::Held {
             self.counters.clients.set(self.counters.clients.value() - 1);
         }
         connection.take_held();

@@ -355,7 +355,7 @@ impl Connection {
     }
 
     /// Forgets replies that the socket has taken, after `written` more bytes; returns their bytes.
-    fn settle(&mut self, written: u64) -> usize {
+    pub(super) fn settle(&mut self, written: u64) -> usize {
         // What was recovered waits elsewhere.
         if self.gathers_recovered() {
             return 0;
@@ -409,7 +409,7 @@ impl Connection {
 
     /// Writes what waits until the socket takes no more, and frees the queue when all is written. A socket that took
     /// no more is not asked again before it says so: a client that does not read costs no system call.
-    fn write_queue(&mut self, written: &mut Written) -> io::Result<()> {
+    pub(super) fn write_queue(&mut self, written: &mut Written) -> io::Result<()> {
         while !self.is_blocked
             && let Some(queue) = &mut self.queue
         {
@@ -444,6 +444,8 @@ pub(super) struct Written {
     pub(super) dropped: usize,
     /// Bytes of replies that went to the kernel, with this write or before it.
     pub(super) settled: usize,
+    /// Bytes that were made for this connection alone.
+    pub(super) made: usize,
 }
 
 impl Written {

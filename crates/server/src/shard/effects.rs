@@ -165,7 +165,8 @@ impl Shard {
         if connection.feed != Feed::Held || connection.is_undecided() {
             return;
         }
-        connection.feed = Feed::of(session);
+        let feed = Feed::of(session);
+        connection.set_feed(feed, &mut self.own_feeds);
         self.counters.clients.add(1);
         let held = connection.take_held();
         for bytes in held.into_iter().flat_map(|held| held.into_chunks()) {

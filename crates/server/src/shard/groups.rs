@@ -6,15 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::fanout::{Destination, Group};
-use fanwire_hub::outbox::{Chain, Outbox, Parcel};
-use fanwire_hub::registry::Registry;
-use fanwire_protocol::TopicName;
+use fanwire_hub::outbox::{Chain, Deliveries, Outbox};
 use fanwire_protocol::reason::CloseReason;
-use fanwire_protocol::reply::Push;
-use fanwire_protocol::wire::Form;
+use fanwire_protocol::{Position, TopicName};
 
 use super::Shard;
-use super::connection::{Connection, Feed, Role};
+use super::connection::{Connection, Feed};
 use super::gathered::Gathered;
 
 /// Deliveries that were taken from the inbox and not linked yet, by topic.
@@ -33,6 +30,10 @@ pub(super) struct Groups {
 /// milliseconds for each MiB.
 const DEFLATED_DELIVERIES_MAX: usize = 256;
 const DEFLATED_BYTES_MAX: usize = 256 << 10;
+
+/// Every listener to several topics gets a cursor with each: some hundred bytes, which have to fit its queue beside the
+/// messages themselves.
+const OWN_CURSORS_DELIVERIES_MAX: usize = 256;
 
 impl Groups {
     pub(super) fn new(may_deflate: bool) -> Self {
@@ -58,9 +59,10 @@ impl Groups {
         }
     }
 
-    /// Returns true if further deliveries belong to the next batch.
-    pub(super) fn is_full(&self) -> bool {
-        self.deliveries >= self.deliveries_max || self.bytes >= self.bytes_max
+    fn is_full(&self, has_own_cursors: bool) -> bool {
+        self.deliveries >= self.deliveries_max
+            || self.bytes >= self.bytes_max
+            || has_own_cursors && self.deliveries >= OWN_CURSORS_DELIVERIES_MAX
     }
 
     fn take(&mut self) -> Vec<Vec<Arc<Delivery>>> {
@@ -71,6 +73,11 @@ impl Groups {
 }
 
 impl Shard {
+    /// Returns true if further deliveries belong to the next batch.
+    pub(super) fn groups_are_full(&self) -> bool {
+        self.groups.is_full(self.own_feeds > 0)
+    }
+
     /// Links every group to its topic's subscribers.
     pub(super) fn link_groups(&mut self) {
         let Self { registry, connections, outbox, fanout, deflater, counters, node, .. } = self;
@@ -82,19 +89,27 @@ impl Shard {
             let Some(topic) = registry.find(topic) else { continue };
             let group = Group { topic, deliveries: &deliveries };
             let position = deliveries.iter().rev().find_map(|delivery| delivery.push.position());
+            let before = deliveries.iter().find_map(|delivery| delivery.push.position()).map(|first| {
+                let before_first = Position { offset: first.offset.saturating_sub(1), ..first };
+                registry.topic(topic).position.unwrap_or(before_first)
+            });
+            let mut with_cursors = None;
             let compress = |plain: &Bytes| deflater.as_mut()?.frame(plain);
             let alone = |slot, connection: &mut Connection, outbox: &mut Outbox, segment| {
-                let kept = match connection.feed {
-                    Feed::Own if position.is_some() => {
-                        connection.link_with_cursor(slot, group, registry, outbox);
+                let kept = match (connection.feed, before) {
+                    (Feed::Own, Some(before)) => {
+                        let segment = *with_cursors.get_or_insert_with(|| {
+                            outbox.segment(Deliveries { before, all: deliveries.as_slice().into() })
+                        });
+                        outbox.link(slot, &mut connection.chain, segment);
                         Ok(())
                     }
-                    Feed::Own | Feed::Shared => {
+                    (Feed::Own | Feed::Shared, _) => {
                         outbox.link(slot, &mut connection.chain, segment);
                         Ok(())
                     }
                     // A server-side subscription brings something before the connect reply could be sent.
-                    Feed::Held => match connection.opening() {
+                    (Feed::Held, _) => match connection.opening() {
                         Some(opening) => opening.keep(&deliveries, queue_bytes_max),
                         None => connection.hold(outbox.bytes(segment).clone(), queue_bytes_max),
                     },
@@ -114,41 +129,6 @@ impl Shard {
         for slot in closed {
             self.close(slot, CloseReason::Slow);
         }
-    }
-}
-
-impl Connection {
-    /// Links messages of a topic, each with the cursor that it leaves the session at. The bytes that others get are
-    /// linked but for their cursor, not copied.
-    fn link_with_cursor(&mut self, slot: u32, group: Group<'_>, registry: &Registry, outbox: &mut Outbox) {
-        let Role::Client(session) = &self.role else { return };
-        let wire = session.wire();
-        for delivery in group.deliveries {
-            let encoded = delivery.encoded(wire);
-            match delivery.push.position() {
-                _ if encoded.bytes.is_empty() => {}
-                Some(at) => {
-                    let cursor = session.cursor_at(registry, group.topic, at);
-                    for piece in Parcel::pieces(wire.with_cursor(encoded, &cursor)) {
-                        let segment = outbox.segment(piece);
-                        outbox.link(slot, &mut self.chain, segment);
-                    }
-                }
-                None => {
-                    let segment = outbox.segment(encoded.bytes.clone());
-                    outbox.link(slot, &mut self.chain, segment);
-                }
-            }
-        }
-    }
-
-    /// Returns a publication with the cursor that it leaves the session at; `None` where it needs none of its own.
-    pub(super) fn with_cursor(&self, push: &Push, registry: &Registry) -> Option<Form> {
-        let (Feed::Own, Role::Client(session)) = (self.feed, &self.role) else { return None };
-        let (at, topic) = (push.position()?, registry.find(push.topic()?)?);
-        let wire = session.wire();
-        let cursor = session.cursor_at(registry, topic, at);
-        Some(Form::Bytes(wire.with_cursor(&wire.encode(push, None), &cursor).concat().into()))
     }
 }
 

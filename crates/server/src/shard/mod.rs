@@ -17,6 +17,7 @@ mod fair_queue;
 mod gathered;
 mod groups;
 mod opening;
+mod own_cursors;
 mod pending;
 mod questions;
 mod io_result;
@@ -87,6 +88,9 @@ const READ_TIME_PER_CONNECTION: Duration = Duration::from_micros(250);
 /// a request, of which a connection can have only so many.
 const WRITES_PER_TURN: usize = 256;
 
+/// Bytes of cursors made in one turn for listeners of several topics, and those of one connection more: about a millisecond.
+const CURSOR_BYTES_PER_TURN: usize = 512 << 10;
+
 /// The time that a peer may take to follow a close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -136,6 +140,10 @@ pub(crate) struct Shard {
     waiting_was_full: bool,
     /// Bytes of replies that were made in this turn.
     reply_bytes: usize,
+    /// Bytes of cursors that were made in this turn.
+    cursor_bytes: usize,
+    /// Connections whose messages bring cursors of their own.
+    own_feeds: usize,
     next_sweep_millis: u64,
     /// Set when the node shuts down.
     drain_schedule: Option<DrainSchedule>,
@@ -179,6 +187,8 @@ impl Shard {
             waiting_bytes: 0,
             waiting_was_full: false,
             reply_bytes: 0,
+            cursor_bytes: 0,
+            own_feeds: 0,
             next_sweep_millis: 0,
             drain_schedule: None,
             node,
@@ -223,6 +233,7 @@ impl Shard {
             self.now = self.node.now();
             self.budget.begin();
             self.reply_bytes = 0;
+            self.cursor_bytes = 0;
             self.calls_until = None;
             self.take_messages(first, &mut inbox);
             while let Some(adopted) = socket.take().or_else(|| adopted.try_recv().ok()) {
@@ -250,7 +261,7 @@ impl Shard {
         // What is said in this turn is no batch that others would have to wait for.
         let is_writing = !self.outbox.is_empty();
         while !is_writing
-            && !self.groups.is_full()
+            && !self.groups_are_full()
             && self.reply_bytes < REPLY_BYTES_PER_TURN
             && let Some(message) = self.gathered.pop()
         {
@@ -258,7 +269,7 @@ impl Shard {
         }
         let mut next = first;
         for _ in 0..MESSAGES_PER_TURN {
-            let is_full = if is_writing { self.gathered.is_full() } else { self.groups.is_full() };
+            let is_full = if is_writing { self.gathered.is_full() } else { self.groups_are_full() };
             if is_full || self.reply_bytes >= REPLY_BYTES_PER_TURN {
                 break;
             }
@@ -287,6 +298,7 @@ impl Shard {
 
     /// Lets a session handle something and does what it wants done.
     fn with_session(&mut self, slot: u32, act: impl FnOnce(&mut Session, &mut Context<'_>)) {
+        self.write_own_cursors(slot);
         let mut effects = std::mem::take(&mut self.effects);
         if let Some(connection) = self.connections.get_mut(slot as usize)
             && let Role::Client(session) = &mut connection.role
@@ -304,10 +316,11 @@ impl Shard {
             };
             let before = session.waiting_bytes();
             act(session, &mut context);
-            if connection.feed != Feed::Held {
-                connection.feed = Feed::of(session);
-            }
             self.waiting_bytes = self.waiting_bytes + session.waiting_bytes() - before;
+            let feed = Feed::of(session);
+            if connection.feed != Feed::Held {
+                connection.set_feed(feed, &mut self.own_feeds);
+            }
             self.waiting_was_full |= self.waiting_bytes > read::WAITING_BYTES_MAX;
             self.apply(slot, &mut effects);
             self.schedule(slot);

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use fanwire_hub::outbox::Parcel;
 use fanwire_protocol::reason::CloseReason;
 
-use super::connection::{Role, WriteError};
-use super::{Shard, WRITES_PER_TURN};
+use super::connection::{Feed, Role, WriteError};
+use super::{CURSOR_BYTES_PER_TURN, Shard, WRITES_PER_TURN};
 
 /// The longest frame that is compressed for one connection alone: about 60 us at level 1, half a millisecond at level 6.
 /// A client may ask for many long replies, and all others of the shard wait meanwhile.
@@ -45,6 +45,9 @@ impl Shard {
     /// Writes to as many connections as a turn allows.
     pub(super) fn write_some(&mut self) {
         for count in 0..WRITES_PER_TURN {
+            if self.cursor_bytes >= CURSOR_BYTES_PER_TURN {
+                break;
+            }
             if count % FETCHED_AT_ONCE == 0 {
                 self.fetch_upcoming();
             }
@@ -77,13 +80,17 @@ impl Shard {
             Role::Closing { .. } => usize::MAX,
         };
         let (key, before) = (connection.key(slot), connection.queued_bytes());
-        let outcome = connection.write(&self.outbox, queue_bytes_max);
+        let outcome = match connection.feed {
+            Feed::Held | Feed::Shared => connection.write(&self.outbox, queue_bytes_max),
+            Feed::Own => connection.write_with_cursors(&self.outbox, &self.registry, queue_bytes_max),
+        };
         self.queued_bytes = self.queued_bytes + connection.queued_bytes() - before;
         match outcome {
             Ok(written) => {
                 self.counters.writes.add(written.calls);
                 self.counters.bytes_sent.add(written.bytes);
                 self.counters.dropped.add(written.dropped as u64);
+                self.cursor_bytes += written.made;
                 if written.settled > 0 {
                     self.answer_room.replied -= written.settled;
                     if connection.replied_bytes == 0 {

@@ -465,6 +465,49 @@ async fn a_slow_listener_of_several_topics_is_sent_away_behind_a_whole_event() {
     }
 }
 
+/// A cursor of 16 topics is longer than the message: a batch for such listeners is many times as long as for others, and those
+/// who read get it all the same, while others are served.
+#[tokio::test]
+async fn a_batch_for_listeners_of_many_topics_costs_no_healthy_reader() {
+    const LISTENERS: usize = 16;
+    const PUBLISHERS: u64 = 8;
+    const EACH: u64 = 1000;
+    let gateway = TestGateway::start(settings(1)).await;
+    let query: Vec<String> = (0..16).map(|number| format!("topic=history:{number}")).collect();
+    let query = query.join("&");
+    let mut streams = Vec::new();
+    for _ in 0..LISTENERS {
+        let mut stream = Stream::open(&gateway, &query, "").await;
+        assert_eq!(stream.begin().await.len(), 16);
+        streams.push(stream);
+    }
+    let reads = streams.into_iter().map(|mut stream| {
+        tokio::spawn(async move {
+            let mut seen = 0;
+            while seen < PUBLISHERS * EACH {
+                let event = stream.next().await;
+                stream.text.clear();
+                assert_eq!(event.name, "", "{event:?}");
+                seen += 1;
+                assert_eq!(event.data["offset"], seen);
+            }
+        })
+    });
+    let reads: Vec<_> = reads.collect();
+    let mut publishes = Vec::new();
+    for _ in 0..PUBLISHERS {
+        let mut backend = gateway.backend().await;
+        publishes.push(tokio::spawn(async move { backend.publish_all("history:0", 0..EACH as u32).await }));
+    }
+    for publish in publishes {
+        publish.await.unwrap();
+    }
+    for read in reads {
+        read.await.unwrap();
+    }
+    assert_eq!(gateway.metric_of("fanwire_connections_closed_total", r#"code="3008""#).await, 0.0);
+}
+
 /// From then on the cursor holds both topics.
 #[tokio::test]
 async fn an_api_subscribe_keeps_the_places_of_the_other_topics() {
