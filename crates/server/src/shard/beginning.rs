@@ -19,6 +19,7 @@ pub(super) struct Beginning {
     /// The publications that the client missed. They come before `live`, which their topics brought later.
     recovered: Vec<Push>,
     live: Vec<Arc<Delivery>>,
+    /// The bytes that they come to, with all that the wire puts around them.
     live_bytes: usize,
 }
 
@@ -59,14 +60,21 @@ impl Beginning {
     }
 
     /// Keeps what a topic brings.
-    pub(super) fn keep(&mut self, deliveries: &[Arc<Delivery>], bytes_max: usize) -> Result<(), Full> {
-        let bytes = deliveries.iter().map(|delivery| delivery.data_bytes() + Queue::MESSAGE_BYTES);
-        self.live_bytes += bytes.sum::<usize>();
-        // As in a queue, the first always fits.
-        if self.live_bytes > bytes_max && !self.live.is_empty() {
-            return Err(Full);
+    pub(super) fn keep(
+        &mut self,
+        deliveries: &[Arc<Delivery>],
+        wire: Wire,
+        bytes_max: usize,
+    ) -> Result<(), Full> {
+        for delivery in deliveries {
+            let Some(bytes) = kept_bytes(delivery, wire) else { continue };
+            // As in a queue, the first always fits.
+            if self.live_bytes + bytes > bytes_max && !self.live.is_empty() {
+                return Err(Full);
+            }
+            self.live_bytes += bytes;
+            self.live.push(delivery.clone());
         }
-        self.live.extend(deliveries.iter().cloned());
         Ok(())
     }
 
@@ -101,6 +109,15 @@ impl Beginning {
     }
 }
 
+/// Returns the bytes that a delivery counts for while it is kept; `None` where the wire has no form for it. The cursor that it
+/// brings is known later: it counts as the longest.
+fn kept_bytes(delivery: &Delivery, wire: Wire) -> Option<usize> {
+    let bytes = delivery.bytes(wire).len();
+    let has_cursor = wire.has_cursor() && delivery.push.position().is_some();
+    let cursor = if has_cursor { Cursor::TEXT_BYTES_MAX } else { 0 };
+    (bytes > 0).then_some(bytes + cursor + Queue::MESSAGE_BYTES)
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -108,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    const BYTES_MAX: usize = 1000;
+    const BYTES_MAX: usize = 10_000;
 
     fn topic(name: &str) -> TopicName {
         TopicName::new(name).unwrap()
@@ -170,9 +187,9 @@ mod tests {
         let mut beginning = Beginning::default();
         let resume = Parsed::Cursor(cursor(&[("a", 3), ("b", 5)]));
         beginning.grant(&topic("a"), &subscribed(5, Some(&[4, 5])), Some(&resume));
-        beginning.keep(&[delivery("a", 6)], BYTES_MAX).unwrap();
+        beginning.keep(&[delivery("a", 6)], Wire::Events, BYTES_MAX).unwrap();
         beginning.grant(&topic("b"), &subscribed(6, Some(&[6])), Some(&resume));
-        beginning.keep(&[delivery("b", 7)], BYTES_MAX).unwrap();
+        beginning.keep(&[delivery("b", 7)], Wire::Events, BYTES_MAX).unwrap();
         let expected = [
             begins(
                 &cursor(&[("a", 3), ("b", 5)]),
@@ -191,7 +208,7 @@ mod tests {
     fn a_topic_alone_has_the_cursor_that_all_share() {
         let mut beginning = Beginning::default();
         beginning.grant(&topic("a"), &subscribed(5, None), None);
-        beginning.keep(&[delivery("a", 6)], BYTES_MAX).unwrap();
+        beginning.keep(&[delivery("a", 6)], Wire::Events, BYTES_MAX).unwrap();
         let expected =
             [begins(&cursor(&[("a", 5)]), r#"{"topic":"a"}"#), event(&cursor(&[("a", 6)]), "a", 6)];
         assert_eq!(written(beginning, false), expected);
@@ -204,7 +221,7 @@ mod tests {
         beginning.grant(&topic("a"), &subscribed(5, Some(&[])), Some(&resume));
         beginning.grant(&topic("plain"), &Subscribed::default(), Some(&resume));
         beginning.grant(&topic("new"), &subscribed(9, None), Some(&resume));
-        beginning.keep(&[delivery("plain", 0), delivery("plain", 3)], BYTES_MAX).unwrap();
+        beginning.keep(&[delivery("plain", 0), delivery("plain", 3)], Wire::Events, BYTES_MAX).unwrap();
         let cursor = cursor(&[("a", 5), ("new", 9)]);
         let topics = r#"{"topic":"a","recovered":true},{"topic":"plain","recovered":false},{"topic":"new"}"#;
         let expected = [
@@ -229,7 +246,32 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_like_a_queue() {
         let mut beginning = Beginning::default();
-        assert_eq!(beginning.keep(&[delivery("a", 1)], 10), Ok(()), "one always fits");
-        assert_eq!(beginning.keep(&[delivery("a", 2)], 10), Err(Full));
+        assert_eq!(beginning.keep(&[delivery("a", 1)], Wire::Events, 10), Ok(()), "one always fits");
+        assert_eq!(beginning.keep(&[delivery("a", 2)], Wire::Events, 10), Err(Full));
+    }
+
+    /// A publication of one byte is written with its topic and the places in all topics.
+    #[test]
+    fn what_is_written_is_what_is_counted() {
+        const KEPT_BYTES_MAX: usize = 64 << 10;
+        let names: Vec<String> = (0..Cursor::TOPICS_MAX).map(|number| format!("{number:>0200}")).collect();
+        let mut beginning = Beginning::default();
+        for name in &names {
+            beginning.grant(&topic(name), &subscribed(u64::MAX >> 1, None), None);
+        }
+        let begins = {
+            let mut bytes = Vec::new();
+            let topics = names.iter().map(|name| topic(name)).collect::<Vec<_>>();
+            Wire::Events.begin(topics.iter().map(|topic| (topic, None)), &Cursor::default(), &mut bytes);
+            bytes.len() + 2 * Cursor::TEXT_BYTES_MAX
+        };
+        let mut kept = 0;
+        while beginning.keep(&[delivery(&names[0], (u64::MAX >> 1) + kept)], Wire::Events, KEPT_BYTES_MAX).is_ok() {
+            kept += 1;
+        }
+        assert!(kept > 50, "{kept}");
+        let mut bytes = Vec::new();
+        beginning.write(Wire::Events, true, &mut bytes);
+        assert!(bytes.len() <= begins + KEPT_BYTES_MAX, "{}", bytes.len());
     }
 }

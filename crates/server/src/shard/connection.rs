@@ -3,8 +3,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::outbox::{Chain, Outbox};
 use fanwire_hub::queue::{Full, Queue};
@@ -326,6 +328,20 @@ impl Connection {
 
     pub(super) fn queued_bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.bytes())
+    }
+
+    /// Keeps what a topic brings before the connection is answered. `bytes` are those of the deliveries.
+    pub(super) fn keep(
+        &mut self,
+        deliveries: &[Arc<Delivery>],
+        bytes: &Bytes,
+        queue_bytes_max: usize,
+    ) -> Result<(), Full> {
+        let wire = self.session().map(Session::wire);
+        match self.opening().zip(wire) {
+            Some((opening, wire)) => opening.keep(deliveries, wire, queue_bytes_max),
+            None => self.hold(bytes.clone(), queue_bytes_max),
+        }
     }
 
     /// Holds something back until the connection is answered.

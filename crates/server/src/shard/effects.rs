@@ -116,7 +116,9 @@ impl Shard {
                 if let Some(opening) = connection.take_opening() {
                     // It was counted as what is recovered, and is counted again as it is sent.
                     self.forget_replied(slot);
-                    self.send(slot, opening.accepted(wire, has_own_cursor));
+                    let beginning = opening.accepted(wire, has_own_cursor);
+                    self.reply_bytes += beginning.len();
+                    self.send(slot, beginning);
                     self.go_live(slot);
                 }
                 if has_ended {
@@ -170,6 +172,7 @@ impl Shard {
         self.counters.clients.add(1);
         let held = connection.take_held();
         for bytes in held.into_iter().flat_map(|held| held.into_chunks()) {
+            self.reply_bytes += bytes.len();
             self.send(slot, bytes);
         }
     }

@@ -109,10 +109,9 @@ impl Shard {
                         Ok(())
                     }
                     // A server-side subscription brings something before the connect reply could be sent.
-                    (Feed::Held, _) => match connection.opening() {
-                        Some(opening) => opening.keep(&deliveries, queue_bytes_max),
-                        None => connection.hold(outbox.bytes(segment).clone(), queue_bytes_max),
-                    },
+                    (Feed::Held, _) => {
+                        connection.keep(&deliveries, outbox.bytes(segment), queue_bytes_max)
+                    }
                 };
                 if kept.is_err() {
                     closed.push(slot);

@@ -109,8 +109,13 @@ impl Undecided {
     }
 
     /// Keeps what a topic brings before the response.
-    pub(super) fn keep(&mut self, deliveries: &[Arc<Delivery>], bytes_max: usize) -> Result<(), Full> {
-        self.beginning.keep(deliveries, bytes_max)
+    pub(super) fn keep(
+        &mut self,
+        deliveries: &[Arc<Delivery>],
+        wire: Wire,
+        bytes_max: usize,
+    ) -> Result<(), Full> {
+        self.beginning.keep(deliveries, wire, bytes_max)
     }
 
     /// Keeps a push that is about the beginning. Returns false for one that is not.
