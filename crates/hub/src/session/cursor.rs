@@ -4,6 +4,7 @@
 use fanwire_protocol::{Cursor, Position};
 
 use super::Session;
+use super::subscribe::Subscribing;
 use crate::registry::{Registry, TopicSlot};
 
 impl Session {
@@ -13,6 +14,14 @@ impl Session {
         self.mode.wire.has_cursor()
             && self.subscriptions.len() > 1
             && self.subscriptions.iter().any(|subscription| subscription.traits.positioned)
+    }
+
+    /// Returns true if it keeps a cursor that has no place for another topic, those on their way included.
+    pub(super) fn has_full_cursor(&self) -> bool {
+        let subscribing = self.work.iter().flat_map(|work| &work.subscribing);
+        let positioned = self.subscriptions.iter().map(|subscription| subscription.traits.positioned);
+        let positioned = positioned.chain(subscribing.map(Subscribing::is_positioned));
+        self.mode.wire.has_cursor() && positioned.filter(|positioned| *positioned).count() >= Cursor::TOPICS_MAX
     }
 
     /// Returns the places up to which everything was sent.

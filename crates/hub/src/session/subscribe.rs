@@ -94,6 +94,10 @@ pub(super) struct Subscribing {
 }
 
 impl Subscribing {
+    pub(super) fn is_positioned(&self) -> bool {
+        self.traits.positioned
+    }
+
     /// Returns the subscription as its client is told of it.
     fn into_subscribed(self, start: SubscriptionStart) -> (Initiator, Subscribed) {
         let Traits { positioned, recoverable, .. } = self.traits;
@@ -203,6 +207,13 @@ impl Session {
         let Plan { initiator, options, wishes, ttl, known, or_refuse } = plan;
         let Some(client_info) = self.info.clone() else { return };
         let traits = traits(context, namespace, &options, &wishes, &initiator, &client_info.user);
+        if let Initiator::Api(completion) = &initiator
+            && traits.positioned
+            && self.has_full_cursor()
+        {
+            // The client would go on without it, and not be told that something is missing.
+            return (completion.0)(RequestError::LimitExceeded);
+        }
         let wanted = wanted(namespace, traits, known, or_refuse);
         let has_own_info = !options.info.is_empty();
         let info = match has_own_info {

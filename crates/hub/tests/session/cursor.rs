@@ -1,7 +1,12 @@
 //! Sessions whose clients keep a cursor: the places from which they go on, and those up to which they were sent everything.
 
-use fanwire_hub::{ConnectionClaims, HistoryBounds, Namespace};
+use std::sync::{Arc, Mutex};
+
+use fanwire_hub::effect::Completion;
+use fanwire_hub::session::{Control, ServerSubscribe};
+use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, HistoryBounds, Namespace};
 use fanwire_protocol::Cursor;
+use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::request::{Ask, Connect, Request, Subscribe};
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 
@@ -21,7 +26,8 @@ fn shard() -> TestShard {
         ..Namespace::default()
     };
     let plain = Namespace { name: "plain".into(), history: None, ..stream.clone() };
-    let mut shard = TestShard::new(stream, [plain]);
+    let forced = Namespace { name: "forced".into(), force_positioning: true, ..stream.clone() };
+    let mut shard = TestShard::new(stream, [plain, forced]);
     shard.tokens.add_connection("token", ConnectionClaims { topics: vec![grant("mine")], ..user("42") });
     shard
 }
@@ -88,6 +94,41 @@ fn a_cursor_has_the_places_up_to_which_everything_was_sent() {
     let session = shard.session(client);
     assert_eq!(session.cursor(&shard.registry), cursor(&[("mine", 9), ("other", 5)]));
     assert_eq!(session.cursor_at(&shard.registry, plain, position(2)), cursor(&[("mine", 9), ("other", 5)]));
+}
+
+/// A topic that its cursor has no place for would be lost in silence when the client comes back.
+#[test]
+fn the_api_subscribes_to_no_more_topics_with_a_position_than_a_cursor_holds() {
+    let mut shard = shard();
+    let centrifuge = TransportMode { wire: Wire::CentrifugeJson, pings: Pings::Messages };
+    for (mode, known, is_bounded) in [(EVENTS, Some(Cursor::default()), true), (centrifuge, None, false)] {
+        let (client, _) = connect(&mut shard, mode, known);
+        shard.started(client, "mine", at(1));
+        let mut order = |topic: &str| {
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            let tell = heard.clone();
+            let completion = Completion(Arc::new(move |error: RequestError| tell.lock().unwrap().push(error)));
+            let subscribe = ServerSubscribe {
+                topic: self::topic(topic),
+                options: GrantOptions::default(),
+                expiry: Expiry::Never,
+                recover_since: None,
+            };
+            let control = Control::Subscribe(Arc::new(subscribe));
+            let asked = shard.control_with(client, &control, completion);
+            let heard = std::mem::take(&mut *heard.lock().unwrap());
+            (asked.len(), heard)
+        };
+        let places = Cursor::TOPICS_MAX - usize::from(is_bounded);
+        // Those on their way take their places, too.
+        for number in 0..places {
+            assert_eq!(order(&format!("forced:{number}")), (1, Vec::new()), "{number}");
+        }
+        let refused = (0, vec![RequestError::LimitExceeded]);
+        assert_eq!(order("forced:more"), if is_bounded { refused } else { (1, Vec::new()) });
+        // One without a position needs none.
+        assert_eq!(order("plain:a"), (1, Vec::new()));
+    }
 }
 
 #[test]
