@@ -94,6 +94,14 @@ impl Parcel {
         &self.bytes
     }
 
+    /// Returns the fate of its publications for a client that is too slow.
+    pub fn policy(&self) -> SlowPolicy {
+        match &self.content {
+            Content::Messages(messages) => messages.policy,
+            Content::Shared | Content::Reply | Content::Deliveries(_) => SlowPolicy::Close,
+        }
+    }
+
     /// Queues what the socket did not take of it: all but the first `taken` bytes. Says how many publications gave
     /// way.
     pub fn queue(&self, mut taken: usize, queue: &mut Queue, bytes_max: usize) -> Result<usize, Full> {
@@ -119,7 +127,9 @@ impl Parcel {
                     queue.push_publication(messages.topic, messages.policy, rest, bytes_max)?
                 }
                 Content::Reply => queue.push_reply(rest, bytes_max)?,
-                Content::Shared | Content::Messages(_) | Content::Deliveries(_) => queue.push(rest, bytes_max)?,
+                Content::Shared | Content::Messages(_) | Content::Deliveries(_) => {
+                    queue.push(rest, bytes_max)?
+                }
             };
             taken = 0;
         }
@@ -174,7 +184,11 @@ impl Outbox {
     }
 
     pub fn bytes(&self, segment: Segment) -> &Bytes {
-        &self.segments[segment.0 as usize].bytes
+        &self.parcel(segment).bytes
+    }
+
+    pub fn parcel(&self, segment: Segment) -> &Parcel {
+        &self.segments[segment.0 as usize]
     }
 
     /// Puts a segment at the end of a connection's chain.

@@ -21,7 +21,8 @@ impl Session {
         let subscribing = self.work.iter().flat_map(|work| &work.subscribing);
         let positioned = self.subscriptions.iter().map(|subscription| subscription.traits.positioned);
         let positioned = positioned.chain(subscribing.map(Subscribing::is_positioned));
-        self.mode.wire.has_cursor() && positioned.filter(|positioned| *positioned).count() >= Cursor::TOPICS_MAX
+        self.mode.wire.has_cursor()
+            && positioned.filter(|positioned| *positioned).count() >= Cursor::TOPICS_MAX
     }
 
     /// Returns the places up to which everything was sent.

@@ -107,7 +107,8 @@ fn the_api_subscribes_to_no_more_topics_with_a_position_than_a_cursor_holds() {
         let mut order = |topic: &str| {
             let heard = Arc::new(Mutex::new(Vec::new()));
             let tell = heard.clone();
-            let completion = Completion(Arc::new(move |error: RequestError| tell.lock().unwrap().push(error)));
+            let completion =
+                Completion(Arc::new(move |error: RequestError| tell.lock().unwrap().push(error)));
             let subscribe = ServerSubscribe {
                 topic: self::topic(topic),
                 options: GrantOptions::default(),

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use fanwire_hub::SlowPolicy;
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::queue::{Full, Queue};
 use fanwire_protocol::cursor::Parsed;
 use fanwire_protocol::reply::{Push, Subscribed};
 use fanwire_protocol::wire::{Encoded, Wire};
 use fanwire_protocol::{Cursor, Position, TopicName};
+use rustc_hash::FxHashSet;
 
 /// The beginning of a stream, as far as it is known.
 #[derive(Debug, Default)]
@@ -18,9 +20,17 @@ pub(super) struct Beginning {
     topics: Vec<Granted>,
     /// The publications that the client missed. They come before `live`, which their topics brought later.
     recovered: Vec<Push>,
-    live: Vec<Arc<Delivery>>,
+    live: Vec<Live>,
     /// The bytes that they come to, with all that the wire puts around them.
     live_bytes: usize,
+}
+
+/// A delivery that waits for the response.
+#[derive(Debug)]
+struct Live {
+    delivery: Arc<Delivery>,
+    policy: SlowPolicy,
+    bytes: usize,
 }
 
 /// A topic of the stream.
@@ -59,23 +69,52 @@ impl Beginning {
         }));
     }
 
-    /// Keeps what a topic brings.
+    /// Keeps what a topic brings. At the bound older publications give way where the policy allows it; says how many did.
     pub(super) fn keep(
         &mut self,
         deliveries: &[Arc<Delivery>],
         wire: Wire,
+        policy: SlowPolicy,
         bytes_max: usize,
-    ) -> Result<(), Full> {
+    ) -> Result<usize, Full> {
+        let before = self.live.len();
+        let mut kept = 0;
         for delivery in deliveries {
             let Some(bytes) = kept_bytes(delivery, wire) else { continue };
-            // As in a queue, the first always fits.
-            if self.live_bytes + bytes > bytes_max && !self.live.is_empty() {
+            // Joins and leaves never give way.
+            let policy = if delivery.push.is_join_or_leave() { SlowPolicy::Close } else { policy };
+            self.live_bytes += bytes;
+            self.live.push(Live { delivery: delivery.clone(), policy, bytes });
+            kept += 1;
+            if self.live_bytes > bytes_max {
+                self.give_way(bytes_max);
+            }
+            // As in a queue, one always fits.
+            if self.live_bytes > bytes_max && self.live.len() > 1 {
                 return Err(Full);
             }
-            self.live_bytes += bytes;
-            self.live.push(delivery.clone());
         }
-        Ok(())
+        Ok(before + kept - self.live.len())
+    }
+
+    /// Lets publications give way for which a newer one is kept: all but the newest of their topic, or the oldest. A quarter of
+    /// the bound gets free where it can, so that few deliveries have to look for room.
+    fn give_way(&mut self, bytes_max: usize) {
+        let room = bytes_max - bytes_max / 4;
+        let last = self.live.len().saturating_sub(1);
+        let mut newest = FxHashSet::default();
+        for live in self.live.iter_mut().rev().filter(|live| live.policy == SlowPolicy::KeepLatest) {
+            if live.delivery.push.topic().is_some_and(|topic| !newest.insert(topic.clone())) {
+                self.live_bytes -= std::mem::take(&mut live.bytes);
+            }
+        }
+        for live in self.live[..last].iter_mut().filter(|live| live.policy == SlowPolicy::DropOldest) {
+            if self.live_bytes <= room {
+                break;
+            }
+            self.live_bytes -= std::mem::take(&mut live.bytes);
+        }
+        self.live.retain(|live| live.bytes > 0);
     }
 
     pub(super) fn has_topics(&self) -> bool {
@@ -105,7 +144,7 @@ impl Beginning {
             _ => to.extend_from_slice(&encoded.bytes),
         };
         self.recovered.iter().for_each(|push| write(push, &wire.encode(push, None)));
-        self.live.iter().for_each(|delivery| write(&delivery.push, delivery.encoded(wire)));
+        self.live.iter().for_each(|live| write(&live.delivery.push, live.delivery.encoded(wire)));
     }
 }
 
@@ -187,9 +226,9 @@ mod tests {
         let mut beginning = Beginning::default();
         let resume = Parsed::Cursor(cursor(&[("a", 3), ("b", 5)]));
         beginning.grant(&topic("a"), &subscribed(5, Some(&[4, 5])), Some(&resume));
-        beginning.keep(&[delivery("a", 6)], Wire::Events, BYTES_MAX).unwrap();
+        beginning.keep(&[delivery("a", 6)], Wire::Events, SlowPolicy::Close, BYTES_MAX).unwrap();
         beginning.grant(&topic("b"), &subscribed(6, Some(&[6])), Some(&resume));
-        beginning.keep(&[delivery("b", 7)], Wire::Events, BYTES_MAX).unwrap();
+        beginning.keep(&[delivery("b", 7)], Wire::Events, SlowPolicy::Close, BYTES_MAX).unwrap();
         let expected = [
             begins(
                 &cursor(&[("a", 3), ("b", 5)]),
@@ -208,7 +247,7 @@ mod tests {
     fn a_topic_alone_has_the_cursor_that_all_share() {
         let mut beginning = Beginning::default();
         beginning.grant(&topic("a"), &subscribed(5, None), None);
-        beginning.keep(&[delivery("a", 6)], Wire::Events, BYTES_MAX).unwrap();
+        beginning.keep(&[delivery("a", 6)], Wire::Events, SlowPolicy::Close, BYTES_MAX).unwrap();
         let expected =
             [begins(&cursor(&[("a", 5)]), r#"{"topic":"a"}"#), event(&cursor(&[("a", 6)]), "a", 6)];
         assert_eq!(written(beginning, false), expected);
@@ -221,7 +260,9 @@ mod tests {
         beginning.grant(&topic("a"), &subscribed(5, Some(&[])), Some(&resume));
         beginning.grant(&topic("plain"), &Subscribed::default(), Some(&resume));
         beginning.grant(&topic("new"), &subscribed(9, None), Some(&resume));
-        beginning.keep(&[delivery("plain", 0), delivery("plain", 3)], Wire::Events, BYTES_MAX).unwrap();
+        beginning
+            .keep(&[delivery("plain", 0), delivery("plain", 3)], Wire::Events, SlowPolicy::Close, BYTES_MAX)
+            .unwrap();
         let cursor = cursor(&[("a", 5), ("new", 9)]);
         let topics = r#"{"topic":"a","recovered":true},{"topic":"plain","recovered":false},{"topic":"new"}"#;
         let expected = [
@@ -246,8 +287,48 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_like_a_queue() {
         let mut beginning = Beginning::default();
-        assert_eq!(beginning.keep(&[delivery("a", 1)], Wire::Events, 10), Ok(()), "one always fits");
-        assert_eq!(beginning.keep(&[delivery("a", 2)], Wire::Events, 10), Err(Full));
+        assert_eq!(
+            beginning.keep(&[delivery("a", 1)], Wire::Events, SlowPolicy::Close, 10),
+            Ok(0),
+            "one always fits"
+        );
+        assert_eq!(beginning.keep(&[delivery("a", 2)], Wire::Events, SlowPolicy::Close, 10), Err(Full));
+    }
+
+    #[test]
+    fn at_the_bound_publications_give_way_as_their_topics_allow() {
+        let keep_all = |policy, topics: &[&str]| {
+            let mut beginning = Beginning::default();
+            let mut dropped = 0;
+            for offset in 1..=100 {
+                for topic in topics {
+                    // Each takes about 650 bytes.
+                    let deliveries = [delivery(topic, offset)];
+                    dropped += beginning.keep(&deliveries, Wire::Events, policy, BYTES_MAX)?;
+                }
+            }
+            assert!(beginning.live_bytes <= BYTES_MAX);
+            let kept = beginning.live.iter().map(|live| live.delivery.push.position().unwrap().offset);
+            Ok((kept.collect::<Vec<_>>(), dropped))
+        };
+        assert_eq!(keep_all(SlowPolicy::Close, &["a"]), Err(Full));
+        let (oldest_gone, dropped) = keep_all(SlowPolicy::DropOldest, &["a"]).unwrap();
+        assert!(oldest_gone.len() > 5, "{oldest_gone:?}");
+        assert_eq!(oldest_gone, (101 - oldest_gone.len() as u64..=100).collect::<Vec<_>>());
+        assert_eq!(dropped, 100 - oldest_gone.len());
+        let (latest, dropped) = keep_all(SlowPolicy::KeepLatest, &["a", "b"]).unwrap();
+        assert_eq!((latest.last(), latest.len() + dropped), (Some(&100), 200));
+    }
+
+    /// Nothing gives way for a publication that could not be kept without it.
+    #[test]
+    fn what_may_not_give_way_closes() {
+        let mut beginning = Beginning::default();
+        let keep = |beginning: &mut Beginning, topic, offset, policy| {
+            beginning.keep(&[delivery(topic, offset)], Wire::Events, policy, 1000)
+        };
+        assert_eq!(keep(&mut beginning, "a", 1, SlowPolicy::Close), Ok(0));
+        assert_eq!(keep(&mut beginning, "b", 1, SlowPolicy::KeepLatest), Err(Full));
     }
 
     /// A publication of one byte is written with its topic and the places in all topics.
@@ -266,7 +347,15 @@ mod tests {
             bytes.len() + 2 * Cursor::TEXT_BYTES_MAX
         };
         let mut kept = 0;
-        while beginning.keep(&[delivery(&names[0], (u64::MAX >> 1) + kept)], Wire::Events, KEPT_BYTES_MAX).is_ok() {
+        while beginning
+            .keep(
+                &[delivery(&names[0], (u64::MAX >> 1) + kept)],
+                Wire::Events,
+                SlowPolicy::Close,
+                KEPT_BYTES_MAX,
+            )
+            .is_ok()
+        {
             kept += 1;
         }
         assert!(kept > 50, "{kept}");

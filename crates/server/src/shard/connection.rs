@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::ConnectionKey;
-use fanwire_hub::outbox::{Chain, Outbox};
+use fanwire_hub::outbox::{Chain, Outbox, Parcel};
 use fanwire_hub::queue::{Full, Queue};
 use fanwire_hub::reorder::Reorder;
 use fanwire_hub::session::Session;
@@ -330,24 +330,28 @@ impl Connection {
         self.queue.as_ref().map_or(0, |queue| queue.bytes())
     }
 
-    /// Keeps what a topic brings before the connection is answered. `bytes` are those of the deliveries.
+    /// Keeps what a topic brings before the connection is answered, within the bound of its queue and by the topic's policy.
+    /// `parcel` holds the deliveries as others get them. Says how many publications gave way.
     pub(super) fn keep(
         &mut self,
         deliveries: &[Arc<Delivery>],
-        bytes: &Bytes,
+        parcel: &Parcel,
         queue_bytes_max: usize,
-    ) -> Result<(), Full> {
+    ) -> Result<usize, Full> {
         let wire = self.session().map(Session::wire);
         match self.opening().zip(wire) {
-            Some((opening, wire)) => opening.keep(deliveries, wire, queue_bytes_max),
-            None => self.hold(bytes.clone(), queue_bytes_max),
+            Some((opening, wire)) => opening.keep(deliveries, wire, parcel.policy(), queue_bytes_max),
+            None => parcel.queue(0, self.held_pushes(), queue_bytes_max),
         }
+    }
+
+    fn held_pushes(&mut self) -> &mut Queue {
+        self.pending.get_or_insert_default().held_pushes.get_or_insert_default()
     }
 
     /// Holds something back until the connection is answered.
     pub(super) fn hold(&mut self, bytes: Bytes, queue_bytes_max: usize) -> Result<(), Full> {
-        let pending = self.pending.get_or_insert_default();
-        pending.held_pushes.get_or_insert_default().push(bytes, queue_bytes_max).map(drop)
+        self.held_pushes().push(bytes, queue_bytes_max).map(drop)
     }
 
     /// Takes what was held back.
@@ -475,8 +479,6 @@ impl Written {
 mod tests {
     use std::io::Read as _;
     use std::net::{TcpListener, TcpStream};
-
-    use fanwire_hub::outbox::Parcel;
 
     use super::*;
     use crate::transport::Responses;

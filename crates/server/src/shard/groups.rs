@@ -7,6 +7,7 @@ use bytes::Bytes;
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::fanout::{Destination, Group};
 use fanwire_hub::outbox::{Chain, Deliveries, Outbox};
+use fanwire_hub::queue::Full;
 use fanwire_protocol::reason::CloseReason;
 use fanwire_protocol::{Position, TopicName};
 
@@ -102,19 +103,18 @@ impl Shard {
                             outbox.segment(Deliveries { before, all: deliveries.as_slice().into() })
                         });
                         outbox.link(slot, &mut connection.chain, segment);
-                        Ok(())
+                        Ok(0)
                     }
                     (Feed::Own | Feed::Shared, _) => {
                         outbox.link(slot, &mut connection.chain, segment);
-                        Ok(())
+                        Ok(0)
                     }
                     // A server-side subscription brings something before the connect reply could be sent.
-                    (Feed::Held, _) => {
-                        connection.keep(&deliveries, outbox.bytes(segment), queue_bytes_max)
-                    }
+                    (Feed::Held, _) => connection.keep(&deliveries, outbox.parcel(segment), queue_bytes_max),
                 };
-                if kept.is_err() {
-                    closed.push(slot);
+                match kept {
+                    Ok(dropped) => counters.dropped.add(dropped as u64),
+                    Err(Full) => closed.push(slot),
                 }
             };
             fanout.link(group, registry, connections, outbox, compress, alone);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fanwire_hub::SlowPolicy;
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::queue::Full;
 use fanwire_protocol::reason::{Close, CloseReason, RequestError};
@@ -108,14 +109,15 @@ impl Undecided {
         }
     }
 
-    /// Keeps what a topic brings before the response.
+    /// Keeps what a topic brings before the response. Says how many publications gave way.
     pub(super) fn keep(
         &mut self,
         deliveries: &[Arc<Delivery>],
         wire: Wire,
+        policy: SlowPolicy,
         bytes_max: usize,
-    ) -> Result<(), Full> {
-        self.beginning.keep(deliveries, wire, bytes_max)
+    ) -> Result<usize, Full> {
+        self.beginning.keep(deliveries, wire, policy, bytes_max)
     }
 
     /// Keeps a push that is about the beginning. Returns false for one that is not.
