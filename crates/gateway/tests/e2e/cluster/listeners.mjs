@@ -55,6 +55,11 @@ function inEventSource({ source: address }, tell) {
   source.addEventListener('open', () => tell({ event: 'connected' }));
   source.addEventListener('error', () => tell({ event: 'connecting' }));
   source.addEventListener('disconnect', ({ data }) => tell({ event: 'goodbye', ...JSON.parse(data) }));
+  source.addEventListener('subscribed', ({ data }) => {
+    for (const { topic, recovered } of JSON.parse(data).subscribed) {
+      tell({ event: 'subscribed', topic, recovered, wasRecovering: recovered !== undefined });
+    }
+  });
   source.addEventListener('message', ({ data }) => {
     const { topic, data: payload, offset = 0 } = JSON.parse(data);
     tell({ event: 'publication', topic, data: payload, offset });

@@ -40,8 +40,6 @@ class Listener:
         return self.of("connected")[-1].get("client")
 
     def is_open(self):
-        if self.kind == "eventsource":
-            return bool(self.of("connected"))
         return {seen["topic"] for seen in self.of("subscribed")} == set(self.topics)
 
 
