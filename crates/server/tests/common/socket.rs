@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::BytesMut;
+use socket2::{SockFilter, SockRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
@@ -13,6 +14,9 @@ use super::{Trust, within};
 pub(crate) const WEBSOCKET_HANDSHAKE: &str = "GET /connection/websocket HTTP/1.1\r\nHost: test\r\n\
     Connection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// The instruction of a packet filter that returns a constant: the bytes of the packet to keep.
+const RETURN_CONSTANT: u16 = 0x06;
 
 pub(crate) struct RawSocket {
     stream: Stream,
@@ -120,6 +124,13 @@ impl RawSocket {
             Stream::Plain(stream) => stream.shutdown().await.unwrap(),
             Stream::Encrypted(stream) => stream.shutdown().await.unwrap(),
         }
+    }
+
+    /// Drops all that arrives from now on, as behind a cable that was pulled: the server hears nothing any more.
+    pub(crate) fn cut_off(&self) {
+        let Stream::Plain(stream) = &self.stream else { panic!("a plain socket can be cut off") };
+        let drop_all = [SockFilter::new(RETURN_CONSTANT, 0, 0, 0)];
+        SockRef::from(stream).attach_filter(&drop_all).unwrap();
     }
 
     /// Goes without a word: the server gets a reset instead of an end.

@@ -298,6 +298,23 @@ async fn a_quiet_stream_is_kept_alive_and_its_end_is_noticed() {
     gateway.deserted().await;
 }
 
+/// It has no pong to miss: the kernel tells that nothing arrives there.
+#[tokio::test]
+async fn a_listener_that_is_cut_off_is_noticed() {
+    let mut settings = settings(2);
+    settings.client.ping_interval = Some(Duration::from_millis(200));
+    settings.client.pong_timeout = Some(Duration::from_millis(100));
+    let gateway = TestGateway::start(settings).await;
+    for format in ["sse", "ndjson"] {
+        let mut socket = RawSocket::open(gateway.address).await;
+        socket.send(format!("GET /subscribe?topic=room:cut&as={format} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+        assert!(socket.head().await.starts_with("HTTP/1.1 200 OK\r\n"));
+        has_listeners(&gateway, "room:cut", 1).await;
+        socket.cut_off();
+        has_listeners(&gateway, "room:cut", 0).await;
+    }
+}
+
 #[tokio::test]
 async fn old_http_is_served_too() {
     let gateway = TestGateway::start(settings(1)).await;

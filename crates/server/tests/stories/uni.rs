@@ -318,6 +318,23 @@ async fn a_quiet_listener_is_pinged_and_its_end_is_noticed() {
     assert_eq!(listener.closed().await, (3012, "no pong".into()));
 }
 
+/// A stream is not read, so it has no pong to miss: the kernel tells that nothing arrives there.
+#[tokio::test]
+async fn a_listener_that_is_cut_off_is_noticed() {
+    let mut settings = settings(2);
+    settings.client.ping_interval = Some(Duration::from_millis(200));
+    settings.client.pong_timeout = Some(Duration::from_millis(100));
+    let gateway = TestGateway::start(settings).await;
+    let present = async || gateway.client().await.present("room:cut").await;
+    let connect = json!({"token": token(&json!({"sub": "ann", "channels": ["room:cut"]}))});
+    for kind in [Kind::HttpStream, Kind::Sse] {
+        let (listener, _) = Listener::connect(&gateway, kind, &connect).await;
+        eventually("it is there", async || present().await == 1).await;
+        listener.socket.cut_off();
+        eventually("it has left", async || present().await == 0).await;
+    }
+}
+
 /// What a slow listener costs is bounded, and the others get everything.
 #[tokio::test]
 async fn a_listener_that_reads_nothing_is_closed() {
