@@ -15,23 +15,33 @@ use fanwire_hub::wheel::Wheel;
 use fanwire_protocol::reply::Push;
 use fanwire_protocol::websocket::Deflate;
 use fanwire_protocol::wire::Wire;
-use fanwire_protocol::{Publication, TopicName};
+use fanwire_protocol::{Cursor, Epoch, Position, Publication, TopicName};
 use slab::Slab;
 
 use crate::harness::{Case, repeat};
 
-pub(crate) const CASES: [Case; 13] = [
+pub(crate) const CASES: [Case; 15] = [
     Case {
         name: "delivery: encoded as JSON frame",
         rounds: 5_000,
-        run: |rounds| encode(rounds, Wire::CentrifugeJson),
+        run: |rounds| encode(rounds, Wire::CentrifugeJson, None),
     },
     Case {
         name: "delivery: encoded as Protobuf frame",
         rounds: 5_000,
-        run: |rounds| encode(rounds, Wire::CentrifugeProtobuf),
+        run: |rounds| encode(rounds, Wire::CentrifugeProtobuf, None),
     },
-    Case { name: "delivery: encoded as event", rounds: 5_000, run: |rounds| encode(rounds, Wire::Events) },
+    Case {
+        name: "delivery: encoded as event",
+        rounds: 5_000,
+        run: |rounds| encode(rounds, Wire::Events, None),
+    },
+    Case {
+        name: "delivery: encoded as event with cursor",
+        rounds: 5_000,
+        run: |rounds| encode(rounds, Wire::Events, Some(epoch())),
+    },
+    Case { name: "delivery: an event with a cursor of its own, each", rounds: 5_000, run: own_cursor },
     Case {
         name: "fan-out: a publication to one subscriber",
         rounds: 10_000,
@@ -76,6 +86,10 @@ pub(crate) const CASES: [Case; 13] = [
 
 const PAYLOAD_BYTES: usize = 128;
 
+fn epoch() -> Epoch {
+    Epoch::from_random(7)
+}
+
 const SIX_WIRES: [Wire; 6] = [
     Wire::CentrifugeJson,
     Wire::CentrifugeProtobuf,
@@ -85,13 +99,33 @@ const SIX_WIRES: [Wire; 6] = [
     Wire::Events,
 ];
 
-fn encode(rounds: u64, wire: Wire) -> u64 {
+/// Encodes a publication, of a stream if there is an epoch.
+fn encode(rounds: u64, wire: Wire, epoch: Option<Epoch>) -> u64 {
     let topic = topic();
     let publication = Arc::new(Publication { data: payload(), info: None, tags: None, offset: 7 });
     repeat(rounds, 1, || {
         let publication = Arc::clone(&publication);
-        let delivery = Delivery::new(Push::Publication { topic: topic.clone(), publication, epoch: None });
+        let delivery = Delivery::new(Push::Publication { topic: topic.clone(), publication, epoch });
         black_box(delivery.bytes(wire));
+    })
+}
+
+/// Moves the cursor of a listener to 16 topics on, and puts it before the bytes that others get.
+fn own_cursor(rounds: u64) -> u64 {
+    let publication = Arc::new(Publication { data: payload(), info: None, tags: None, offset: 7 });
+    let delivery = Delivery::new(Push::Publication { topic: topic(), publication, epoch: Some(epoch()) });
+    let encoded = delivery.encoded(Wire::Events);
+    let mut cursor = Cursor::default();
+    cursor.set(topic().as_str(), Position { epoch: epoch(), offset: 0 });
+    for number in 1..Cursor::TOPICS_MAX {
+        cursor.set(&format!("chat:{number}"), Position { epoch: epoch(), offset: 1000 });
+    }
+    let place = cursor.place(topic().as_str()).expect("it was set");
+    let mut offset = 1000;
+    repeat(rounds, 1, || {
+        offset += 1;
+        cursor.advance_at(place, Position { epoch: epoch(), offset });
+        black_box(Wire::Events.with_cursor(encoded, &cursor));
     })
 }
 

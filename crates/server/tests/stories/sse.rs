@@ -307,7 +307,9 @@ async fn a_listener_that_is_cut_off_is_noticed() {
     let gateway = TestGateway::start(settings).await;
     for format in ["sse", "ndjson"] {
         let mut socket = RawSocket::open(gateway.address).await;
-        socket.send(format!("GET /subscribe?topic=room:cut&as={format} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+        socket
+            .send(format!("GET /subscribe?topic=room:cut&as={format} HTTP/1.1\r\nHost: test\r\n\r\n"))
+            .await;
         assert!(socket.head().await.starts_with("HTTP/1.1 200 OK\r\n"));
         has_listeners(&gateway, "room:cut", 1).await;
         socket.cut_off();
