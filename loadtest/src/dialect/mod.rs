@@ -13,17 +13,17 @@ use crate::client::Lost;
 mod centrifuge;
 pub(crate) mod nats;
 mod nchan;
+mod plain;
 mod raw;
 mod socketio;
-mod sse;
 mod ws;
 
 pub(crate) use centrifuge::{Centrifuge, Tokens};
 pub(crate) use nats::Nats;
 pub(crate) use nchan::Nchan;
+pub(crate) use plain::Events;
 pub(crate) use raw::Raw;
 pub(crate) use socketio::SocketIo;
-pub(crate) use sse::Events;
 pub(crate) use ws::Ws;
 
 /// The protocol of a client.
