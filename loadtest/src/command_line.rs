@@ -30,6 +30,7 @@ const AFTER_HELP: &str = "\
 Examples:
   fanwire-loadtest fanout --subscribers 5000 --rate 10 --html fanout.html
   fanwire-loadtest fanout --subjects raw,fanwire,fanwire+redis --burst 16 --rate 50 --json bursts.json
+  fanwire-loadtest fanout --subjects fanwire,fanwire+sse,fanwire+ndjson,fanwire+http_stream,fanwire+bare
   FANWIRE_LOADTEST_API_KEY=KEY FANWIRE_LOADTEST_TOKEN_SECRET=SECRET fanwire-loadtest fanout \\
       --subjects centrifuge,fanwire --api http://HOST:8000/api --centrifuge ws://HOST:8000/connection/websocket
   fanwire-loadtest page fanout.json bursts.json --html performance.html

@@ -38,10 +38,71 @@ pub(crate) enum Server {
 /// The wire of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SubjectWire {
+    /// The Centrifuge protocol over WebSocket.
     Json,
     Protobuf,
-    /// Server-Sent Events.
+    /// The Centrifuge protocol without WebSocket: lines of JSON, and messages in Protobuf.
+    StreamJson,
+    StreamProtobuf,
+    /// The pushes of the Centrifuge protocol, for clients that only listen.
+    UniEvents,
+    UniLines,
+    UniWebSocket,
+    /// Plain HTTP: Server-Sent Events, lines of JSON, and a WebSocket without a protocol on it.
     Events,
+    Lines,
+    Bare,
+}
+
+/// The options of each wire, in the order of a subject's name. The first is the wire without any.
+const WIRES: [(&[&str], SubjectWire); 10] = [
+    (&[], SubjectWire::Json),
+    (&["protobuf"], SubjectWire::Protobuf),
+    (&["http_stream"], SubjectWire::StreamJson),
+    (&["http_stream", "protobuf"], SubjectWire::StreamProtobuf),
+    (&["uni_sse"], SubjectWire::UniEvents),
+    (&["uni_http_stream"], SubjectWire::UniLines),
+    (&["uni_websocket"], SubjectWire::UniWebSocket),
+    (&["sse"], SubjectWire::Events),
+    (&["ndjson"], SubjectWire::Lines),
+    (&["bare"], SubjectWire::Bare),
+];
+
+impl SubjectWire {
+    fn options(self) -> &'static [&'static str] {
+        WIRES.iter().find(|(_, wire)| *wire == self).expect("every wire has its options").0
+    }
+
+    /// Returns the wire with one option more, in whatever order they come.
+    fn with(self, option: &str) -> Option<Self> {
+        let wanted: Vec<&str> = self.options().iter().copied().chain([option]).collect();
+        let is_wanted = |options: &[&str]| {
+            options.len() == wanted.len() && options.iter().all(|option| wanted.contains(option))
+        };
+        WIRES.iter().find(|(options, _)| is_wanted(options)).map(|(_, wire)| *wire)
+    }
+
+    fn is_option(name: &str) -> bool {
+        WIRES.iter().any(|(options, _)| options.contains(&name))
+    }
+
+    /// Returns true if the topics are in the query of `GET /subscribe`.
+    pub(crate) fn is_plain(self) -> bool {
+        matches!(self, Self::Events | Self::Lines | Self::Bare)
+    }
+
+    /// Returns true if replies come by a response, and commands go by other requests.
+    pub(crate) fn is_emulated(self) -> bool {
+        matches!(self, Self::StreamJson | Self::StreamProtobuf)
+    }
+
+    /// Returns the wire of the Centrifuge protocol over WebSocket that has the same encoding.
+    pub(crate) fn over_websocket(self) -> Self {
+        match self {
+            Self::Protobuf | Self::StreamProtobuf => Self::Protobuf,
+            _ => Self::Json,
+        }
+    }
 }
 
 const SERVERS: [(&str, Server); 7] = [
@@ -66,7 +127,7 @@ impl Subject {
 
     /// Returns true if a client can connect without a topic. It cannot if the request names the topics.
     pub(crate) fn connects_without_topics(&self) -> bool {
-        self.wire != SubjectWire::Events && !matches!(self.server, Server::Raw | Server::Nchan)
+        !self.wire.is_plain() && !matches!(self.server, Server::Raw | Server::Nchan)
     }
 
     /// Returns true if the subject uses all cores: one with a number of shards does.
@@ -85,21 +146,20 @@ impl Subject {
         let ours = self.server == Server::Fanwire;
         match name {
             "redis" if ours && value.is_none() => self.redis = true,
-            "sse" if ours && value.is_none() && self.wire == SubjectWire::Json => {
-                self.wire = SubjectWire::Events
-            }
             "shards" if ours || self.server == Server::Raw => self.shards = Some(number(SHARDS_MAX)?),
             "nodes" if ours => self.nodes = number(NODES_MAX)?,
             "protobuf" | "deflate" if !matches!(self.server, Server::Fanwire | Server::Centrifuge) => {
                 return Err(format!("+{name} is of servers that speak the Centrifuge protocol"));
             }
-            "protobuf" if value.is_none() && self.wire == SubjectWire::Json => {
-                self.wire = SubjectWire::Protobuf
-            }
             "deflate" if value.is_none() => self.deflate = true,
             "shards" => return Err("+shards is of fanwire and raw".to_owned()),
-            "redis" | "sse" | "nodes" if !ours => {
+            "redis" | "nodes" if !ours => return Err(format!("+{name} is of fanwire only")),
+            _ if SubjectWire::is_option(name) && name != "protobuf" && !ours => {
                 return Err(format!("+{name} is of fanwire only"));
+            }
+            _ if SubjectWire::is_option(name) && value.is_none() => {
+                let other = || format!("+{name} does not go with +{}", self.wire.options().join("+"));
+                self.wire = self.wire.with(name).ok_or_else(other)?;
             }
             _ => return Err(format!("+{feature} cannot be turned on here")),
         }
@@ -124,8 +184,9 @@ impl FromStr for Subject {
         if subject.nodes > 1 && !subject.redis {
             return Err("+nodes needs +redis: nodes meet in Redis".to_owned());
         }
-        if subject.wire == SubjectWire::Events && subject.deflate {
-            return Err("+deflate is of WebSocket, not of +sse".to_owned());
+        if subject.deflate && !matches!(subject.wire, SubjectWire::Json | SubjectWire::Protobuf) {
+            let options = subject.wire.options().join("+");
+            return Err(format!("+deflate is of the Centrifuge protocol over WebSocket, not of +{options}"));
         }
         Ok(subject)
     }
@@ -136,10 +197,8 @@ impl fmt::Display for Subject {
         let (name, _) =
             SERVERS.iter().find(|(_, server)| *server == self.server).expect("every server has a name");
         formatter.write_str(name)?;
-        match self.wire {
-            SubjectWire::Json => {}
-            SubjectWire::Protobuf => formatter.write_str("+protobuf")?,
-            SubjectWire::Events => formatter.write_str("+sse")?,
+        for option in self.wire.options() {
+            write!(formatter, "+{option}")?;
         }
         if self.deflate {
             formatter.write_str("+deflate")?;
@@ -169,13 +228,25 @@ mod tests {
             "fanwire",
             "fanwire+redis",
             "fanwire+sse+shards=2",
+            "fanwire+http_stream",
+            "fanwire+http_stream+protobuf+redis",
+            "fanwire+uni_sse",
+            "fanwire+uni_http_stream",
+            "fanwire+uni_websocket",
+            "fanwire+ndjson",
+            "fanwire+bare",
             "fanwire+protobuf+deflate+redis+nodes=3",
             "centrifuge+protobuf",
             "socketio",
         ] {
             assert_eq!(text.parse::<Subject>().unwrap().to_string(), text);
         }
-        assert_eq!("fanwire+redis+sse".parse::<Subject>().unwrap().to_string(), "fanwire+sse+redis");
+        for (text, name) in [
+            ("fanwire+redis+sse", "fanwire+sse+redis"),
+            ("fanwire+protobuf+http_stream", "fanwire+http_stream+protobuf"),
+        ] {
+            assert_eq!(text.parse::<Subject>().unwrap().to_string(), name);
+        }
     }
 
     #[test]
@@ -189,6 +260,12 @@ mod tests {
             "fanwire+nodes=2",
             "fanwire+sse+protobuf",
             "fanwire+sse+deflate",
+            "fanwire+sse+ndjson",
+            "fanwire+ndjson+protobuf",
+            "fanwire+bare+deflate",
+            "fanwire+http_stream+http_stream",
+            "fanwire+http_stream=1",
+            "centrifuge+http_stream",
             "fanwire+redis=1",
             "ws+deflate",
             "ws+shards=2",

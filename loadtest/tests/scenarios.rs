@@ -37,6 +37,56 @@ fn fanout_delivers_everything_in_every_dialect() {
 }
 
 #[test]
+fn every_transport_delivers_everything_and_is_compared_with_websocket() {
+    let subjects = [
+        "fanwire",
+        "fanwire+protobuf",
+        "fanwire+http_stream",
+        "fanwire+http_stream+protobuf",
+        "fanwire+uni_sse",
+        "fanwire+uni_http_stream",
+        "fanwire+uni_websocket",
+        "fanwire+sse",
+        "fanwire+ndjson",
+        "fanwire+bare",
+    ];
+    let list = format!("--subjects={}", subjects.join(","));
+    let report = scenario(&["fanout", "--subscribers=10", "--rate=50", "--burst=2", "--seconds=1", &list]);
+    for subject in subjects {
+        assert_eq!(figure(&report, subject, "deliveries"), 10.0 * 50.0 * 2.0, "{subject}");
+    }
+    let bounds = report["bounds"].as_array().unwrap();
+    for (name, at_most) in [
+        ("fanwire+sse / fanwire", 1.15),
+        ("fanwire+ndjson / fanwire", 1.2),
+        ("fanwire+bare / fanwire", 1.2),
+        ("fanwire+http_stream / fanwire", 1.2),
+        ("fanwire+http_stream+protobuf / fanwire+protobuf", 1.2),
+        ("fanwire+uni_sse / fanwire", 1.15),
+    ] {
+        let name = format!("{name}, server CPU per delivery");
+        let bound = bounds.iter().find(|bound| bound["name"] == *name).expect("each transport has its bound");
+        assert_eq!(bound["at_most"], at_most, "{name}");
+    }
+}
+
+#[test]
+fn clients_of_every_kind_of_transport_come_in_several_topics_stay_and_go() {
+    let subjects =
+        "--subjects=fanwire+http_stream,fanwire+uni_http_stream,fanwire+sse,fanwire+ndjson,fanwire+bare";
+    let rooms = ["rooms", "--rooms=10", "--members=4", "--rate=100", "--seconds=1", subjects];
+    let report = scenario(&rooms);
+    assert_eq!(figure(&report, "fanwire+ndjson", "deliveries"), 400.0);
+    let report = scenario(&["idle", "--connections=20", "--window=1", "--further=2", subjects]);
+    let bounds = report["bounds"].as_array().unwrap();
+    let memory =
+        bounds.iter().filter(|bound| bound["name"].as_str().unwrap().contains("memory per connection"));
+    let memory: Vec<_> = memory.map(|bound| (bound["name"].as_str().unwrap(), &bound["at_most"])).collect();
+    assert_eq!(memory, [("fanwire+sse, memory per connection", &serde_json::json!(1100.0))]);
+    scenario(&["churn", "--cycles=200", "--warm-up=50", "--topics=10", "--rest=8", subjects]);
+}
+
+#[test]
 fn compressed_messages_are_delivered_too() {
     let words = ["fanout", "--subscribers=5", "--rate=20", "--seconds=1", "--payload=512"];
     let report = scenario(&[&words[..], &["--subjects=fanwire+deflate,fanwire+protobuf+deflate"]].concat());

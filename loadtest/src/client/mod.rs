@@ -158,10 +158,10 @@ impl Client {
         self.stage = Stage::Live;
     }
 
-    /// Closes the connection by the protocol; the server then ends it. A stream of events has no close, so its client ends
-    /// the connection itself.
+    /// Closes the connection by the protocol; the server then ends it. A body has no close, so its client ends the connection
+    /// itself.
     pub(crate) fn leave(&mut self, shared: &mut Shared) -> Result<(), Lost> {
-        if shared.dialect.framing() == Framing::Events {
+        if let Framing::Body(_) = shared.dialect.framing() {
             self.mark_gone();
             return Ok(());
         }
@@ -257,12 +257,13 @@ impl Client {
         let now = measures_latency.then(monotonic_nanoseconds);
         match shared.dialect.framing() {
             Framing::WebSocket(units) => self.take_frames(bytes, at, units, now, shared),
-            Framing::Events => {
-                while let Some(length) = memmem::find(&bytes[at..], b"\n\n") {
-                    self.take_message(&bytes[at..at + length], now, shared)?;
-                    at += length + 2;
+            Framing::Body(units) => {
+                let mut rest = &bytes[at..];
+                while let Some((message, behind)) = units::of_body(units, rest) {
+                    self.take_message(message, now, shared)?;
+                    rest = behind;
                 }
-                Ok(at)
+                Ok(bytes.len() - rest.len())
             }
         }
     }
@@ -270,7 +271,7 @@ impl Client {
     fn take_head(&mut self, head: &[u8], shared: &mut Shared) -> Result<(), Lost> {
         let is_open = match shared.dialect.framing() {
             Framing::WebSocket(_) => head.starts_with(b"HTTP/1.1 101 "),
-            Framing::Events => head.starts_with(b"HTTP/1.1 200 "),
+            Framing::Body(_) => head.starts_with(b"HTTP/1.1 200 "),
         };
         if !is_open {
             return Err(Lost::refused(head));

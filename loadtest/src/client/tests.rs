@@ -6,7 +6,7 @@ use fanwire_protocol::centrifuge::Encoding;
 use fanwire_protocol::websocket;
 
 use super::*;
-use crate::dialect::{Audience, Centrifuge, Seats, Tokens};
+use crate::dialect::{Audience, Centrifuge, Dialect, Plain, PlainFormat, Seats, Tokens};
 use crate::measure::payload::{self, Numbers};
 
 struct Pair {
@@ -18,23 +18,26 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        near.set_nonblocking(true).unwrap();
-        let server = listener.accept().unwrap().0;
-        server.set_nodelay(true).unwrap();
-        let dialect = Centrifuge {
+        Self::of(Box::new(Centrifuge {
             host: "localhost".to_owned(),
             path: "/connection/websocket".to_owned(),
             tokens: Tokens::of_secret("secret"),
             audience: Audience::new("load:", Seats::All { topics: 1 }),
             encoding: Encoding::Json,
             deflate: false,
-        };
+        }))
+    }
+
+    fn of(dialect: Box<dyn Dialect>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        near.set_nonblocking(true).unwrap();
+        let server = listener.accept().unwrap().0;
+        server.set_nodelay(true).unwrap();
         let mut pair = Self {
             client: Client::new(TcpStream::from_std(near), 0, StreamChecks::new([0])),
             server,
-            shared: Shared::new(Box::new(dialect)),
+            shared: Shared::new(dialect),
             buffer: read_buffer(),
         };
         pair.client.writable(&mut pair.shared).unwrap();
@@ -131,6 +134,33 @@ fn messages_are_counted_however_they_are_framed_and_cut() {
     assert!(pair.client.checks.faults(&[4]).is_clean());
     assert_eq!(pair.client.checks.faults(&[5]).lost, 1);
     assert_eq!(pair.client.kept.capacity(), 0);
+}
+
+#[test]
+fn bodies_are_cut_into_messages_wherever_their_parts_end() {
+    for (format, begin, field, ping, end) in [
+        (PlainFormat::Events, "retry: 2500\n\n", "data: ", ":", "\n\n"),
+        (PlainFormat::Lines, "", "", "", "\n"),
+    ] {
+        let mut pair = Pair::of(Box::new(Plain {
+            host: "localhost".to_owned(),
+            path: "/subscribe".to_owned(),
+            tokens: Tokens::of_secret("secret"),
+            audience: Audience::new("load:", Seats::All { topics: 1 }),
+            format,
+        }));
+        pair.shared.published = vec![10];
+        pair.shared.payload_bytes = 100;
+        let (first, second) = (publication(0), publication(1));
+        let body = format!("{begin}{field}{first}{end}{ping}{end}{field}{second}{end}");
+        for part in format!("HTTP/1.1 200 OK\r\n\r\n{body}").as_bytes().chunks(7) {
+            pair.say(part).unwrap();
+        }
+        assert_eq!((pair.shared.received, pair.shared.pings, pair.shared.others), (2, 1, 0), "{format:?}");
+        assert_eq!((pair.shared.corrupted, pair.client.kept.capacity()), (0, 0), "{format:?}");
+        pair.client.leave(&mut pair.shared).unwrap();
+        assert!(pair.client.is_gone());
+    }
 }
 
 #[test]

@@ -1,6 +1,20 @@
-//! Splits frames into messages, for protocols in which a frame is not one message.
+//! Splits frames and bodies into messages, for protocols in which a frame is not one message.
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
+
+use crate::dialect::BodyUnits;
+
+/// Returns the next message of a body and the rest, or `None` if it is incomplete.
+pub(super) fn of_body(units: BodyUnits, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    match units {
+        BodyUnits::Events => {
+            let end = memchr_iter(b'\n', bytes).find(|end| bytes.get(end + 1) == Some(&b'\n'))?;
+            Some((&bytes[..end], &bytes[end + 2..]))
+        }
+        BodyUnits::Lines => memchr(b'\n', bytes).map(|end| (&bytes[..end], &bytes[end + 1..])),
+        BodyUnits::LengthPrefixed => length_prefixed(bytes),
+    }
+}
 
 /// Returns the message after its length, and the rest, or `None` if it is incomplete.
 pub(super) fn length_prefixed(payload: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -37,6 +51,21 @@ mod tests {
         assert_eq!(length_prefixed(b"\x00"), Some((&b""[..], &b""[..])));
         assert_eq!(length_prefixed(b"\x03ab"), None);
         assert_eq!(length_prefixed(b""), None);
+    }
+
+    #[test]
+    fn bodies_are_cut_where_messages_end() {
+        let cut = |units, bytes: &'static str| {
+            let (message, rest) = of_body(units, bytes.as_bytes())?;
+            Some((str::from_utf8(message).unwrap(), str::from_utf8(rest).unwrap()))
+        };
+        let events = "id: 1\ndata: a\n\ndata: b\n";
+        assert_eq!(cut(BodyUnits::Events, events), Some(("id: 1\ndata: a", "data: b\n")));
+        assert_eq!(cut(BodyUnits::Events, "data: b\n"), None);
+        assert_eq!(cut(BodyUnits::Lines, "{}\n\n"), Some(("{}", "\n")));
+        assert_eq!(cut(BodyUnits::Lines, "\n"), Some(("", "")));
+        assert_eq!(cut(BodyUnits::Lines, "{}"), None);
+        assert_eq!(cut(BodyUnits::LengthPrefixed, "\u{2}ab\u{0}"), Some(("ab", "\u{0}")));
     }
 
     #[test]

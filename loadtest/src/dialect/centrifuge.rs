@@ -4,12 +4,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use fanwire_protocol::centrifuge::{Command, ConnectRequest, Encoding, ReplyMessage, SubscribeRequest};
+use fanwire_protocol::centrifuge::Encoding;
 use jsonwebtoken::EncodingKey;
-use prost::Message as _;
 use serde::Serialize;
 
 use crate::client::Lost;
+use crate::dialect::commands::{self, Answer};
 use crate::dialect::{Audience, Dialect, Framing, Progress, Say, Units, websocket_request};
 
 /// Longer than any run, so that no client has to refresh its token.
@@ -18,8 +18,6 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// The offer of clients when compression is measured.
 const DEFLATE_OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n";
 const PROTOBUF_OFFER: &str = "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n";
-
-const CLIENT_NAME: &str = "loadtest";
 
 /// Makes the tokens of a run's users.
 pub(crate) struct Tokens {
@@ -56,9 +54,6 @@ pub(crate) struct Centrifuge {
     pub(crate) deflate: bool,
 }
 
-/// The first answer is to connect, every further one to a subscribe; the subscribes are sent together.
-const STEP_CONNECTING: u8 = 0;
-
 impl Dialect for Centrifuge {
     fn framing(&self) -> Framing {
         Framing::WebSocket(match self.encoding {
@@ -87,7 +82,7 @@ impl Dialect for Centrifuge {
         if self.encoding == Encoding::Protobuf && !head_text.contains("centrifuge-protobuf") {
             return Err(Lost::NotOffered("the subprotocol centrifuge-protobuf"));
         }
-        self.connect(client, say)?;
+        self.say(&commands::connect(self.encoding, self.tokens.connection(client)?), say);
         Ok(Progress::Waiting)
     }
 
@@ -99,114 +94,28 @@ impl Dialect for Centrifuge {
         say: &mut Say<'_>,
     ) -> Result<Progress, Lost> {
         let topics = self.audience.topics_of(client).count();
-        match self.read(message)? {
-            Answer::Ping => {
-                self.pong(say);
-                Ok(Progress::Ping)
-            }
-            Answer::Connected if *step == STEP_CONNECTING => {
-                *step += 1;
+        let answer = Answer::read(self.encoding, message)?;
+        let progress = answer.count(step, topics).ok_or_else(|| Lost::refused(message))?;
+        match answer {
+            // Both are empty messages.
+            Answer::Ping => self.say(if self.encoding == Encoding::Json { b"{}" } else { &[0] }, say),
+            Answer::Connected => {
                 for (place, topic) in self.audience.topic_names_of(client).enumerate() {
-                    self.subscribe(place as u32 + 2, &topic, say);
+                    self.say(&commands::subscribe(self.encoding, place, topic), say);
                 }
-                Ok(if topics == 0 { Progress::Live } else { Progress::Waiting })
             }
-            Answer::Subscribed if *step != STEP_CONNECTING && usize::from(*step) <= topics => {
-                *step += 1;
-                Ok(if usize::from(*step) > topics { Progress::Live } else { Progress::Waiting })
-            }
-            Answer::Other if usize::from(*step) > topics => Ok(Progress::Other),
-            // A join or a publication between two subscriptions.
-            Answer::Other if *step != STEP_CONNECTING => Ok(Progress::Waiting),
-            _ => Err(Lost::refused(message)),
+            Answer::Subscribed | Answer::Other => {}
         }
+        Ok(progress)
     }
-}
-
-/// The kinds of messages that are not measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Ping,
-    Connected,
-    Subscribed,
-    Other,
 }
 
 impl Centrifuge {
-    fn connect(&self, client: usize, say: &mut Say<'_>) -> Result<(), Lost> {
-        let token = self.tokens.connection(client)?;
+    fn say(&self, command: &[u8], say: &mut Say<'_>) {
         match self.encoding {
-            Encoding::Json => say.text(
-                format!(r#"{{"id":1,"connect":{{"token":"{token}","name":"{CLIENT_NAME}"}}}}"#).as_bytes(),
-            ),
-            Encoding::Protobuf => {
-                let request =
-                    ConnectRequest { token, name: CLIENT_NAME.to_owned(), ..ConnectRequest::default() };
-                let command = Command { id: 1, connect: Some(request), ..Command::default() };
-                say.binary(&command.encode_length_delimited_to_vec());
-            }
+            Encoding::Json => say.text(command),
+            Encoding::Protobuf => say.binary(command),
         }
-        Ok(())
-    }
-
-    fn subscribe(&self, id: u32, topic: &str, say: &mut Say<'_>) {
-        match self.encoding {
-            Encoding::Json => {
-                say.text(format!(r#"{{"id":{id},"subscribe":{{"channel":"{topic}"}}}}"#).as_bytes());
-            }
-            Encoding::Protobuf => {
-                let request = SubscribeRequest { channel: topic.to_owned(), ..SubscribeRequest::default() };
-                let command = Command { id, subscribe: Some(request), ..Command::default() };
-                say.binary(&command.encode_length_delimited_to_vec());
-            }
-        }
-    }
-
-    /// Answers a ping. Both are empty messages.
-    fn pong(&self, say: &mut Say<'_>) {
-        match self.encoding {
-            Encoding::Json => say.text(b"{}"),
-            Encoding::Protobuf => say.binary(&[0]),
-        }
-    }
-
-    fn read(&self, message: &[u8]) -> Result<Answer, Lost> {
-        match self.encoding {
-            Encoding::Json => read_json(message),
-            Encoding::Protobuf => read_protobuf(message),
-        }
-    }
-}
-
-/// Parses an answer in full, since answers are few.
-fn read_json(message: &[u8]) -> Result<Answer, Lost> {
-    if message == b"{}" {
-        return Ok(Answer::Ping);
-    }
-    let reply: serde_json::Value = serde_json::from_slice(message).map_err(|_| Lost::refused(message))?;
-    if reply["connect"].is_object() {
-        Ok(Answer::Connected)
-    } else if reply["subscribe"].is_object() {
-        Ok(Answer::Subscribed)
-    } else if reply.get("error").is_some() {
-        Err(Lost::refused(message))
-    } else {
-        Ok(Answer::Other)
-    }
-}
-
-fn read_protobuf(message: &[u8]) -> Result<Answer, Lost> {
-    let reply = ReplyMessage::decode(message).map_err(|_| Lost::refused(message))?;
-    if reply.connect.is_some() {
-        Ok(Answer::Connected)
-    } else if reply.subscribe.is_some() {
-        Ok(Answer::Subscribed)
-    } else if reply.error.is_some() {
-        Err(Lost::refused(message))
-    } else if reply == ReplyMessage::default() {
-        Ok(Answer::Ping)
-    } else {
-        Ok(Answer::Other)
     }
 }
 

@@ -11,19 +11,24 @@ use fanwire_protocol::websocket::client::write_masked;
 use crate::client::Lost;
 
 mod centrifuge;
+mod commands;
 pub(crate) mod nats;
 mod nchan;
 mod plain;
 mod raw;
 mod socketio;
+mod stream;
+mod uni;
 mod ws;
 
 pub(crate) use centrifuge::{Centrifuge, Tokens};
 pub(crate) use nats::Nats;
 pub(crate) use nchan::Nchan;
-pub(crate) use plain::Events;
+pub(crate) use plain::{Plain, PlainFormat};
 pub(crate) use raw::Raw;
 pub(crate) use socketio::SocketIo;
+pub(crate) use stream::Stream;
+pub(crate) use uni::Uni;
 pub(crate) use ws::Ws;
 
 /// The protocol of a client.
@@ -71,8 +76,19 @@ pub(crate) enum Progress {
 pub(crate) enum Framing {
     /// WebSocket frames, compressed or not.
     WebSocket(Units),
+    /// The body of a response, as long as the connection lasts.
+    Body(BodyUnits),
+}
+
+/// The division of a body into messages, which its parts cut anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyUnits {
     /// Server-Sent Events, each of which ends with an empty line.
     Events,
+    /// Messages that end with their line.
+    Lines,
+    /// Messages, each after its length as a varint.
+    LengthPrefixed,
 }
 
 /// The division of a frame into messages.
@@ -188,6 +204,22 @@ pub(crate) fn websocket_request(out: &mut Vec<u8>, host: &str, path: &str, clien
         )
         .as_bytes(),
     );
+}
+
+/// The type of a body of JSON.
+const JSON: &str = "application/json";
+
+/// Appends a request with a body.
+fn post_request(out: &mut Vec<u8>, host: &str, path: &str, content_type: &str, body: &[u8]) {
+    let length = body.len();
+    out.extend_from_slice(
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\n\
+             Content-Length: {length}\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    out.extend_from_slice(body);
 }
 
 #[cfg(test)]

@@ -1,37 +1,55 @@
-//! A client of Server-Sent Events: one request, after which the server sends events only.
+//! Clients of plain HTTP: `GET /subscribe?topic=...` names the topics, and publications come as Server-Sent Events, as lines
+//! of JSON, or as messages of a WebSocket without a protocol on it.
 
 use std::rc::Rc;
 
 use crate::client::Lost;
-use crate::dialect::Tokens;
-use crate::dialect::{Audience, Dialect, Framing, Progress, Say};
+use crate::dialect::{
+    Audience, BodyUnits, Dialect, Framing, Progress, Say, Tokens, Units, websocket_request,
+};
 
-/// Sends `GET /subscribe?topic=...` with the token in a header.
-pub(crate) struct Events {
+/// The dialect of all clients of a run.
+pub(crate) struct Plain {
     pub(crate) host: String,
     pub(crate) path: String,
     pub(crate) tokens: Tokens,
     pub(crate) audience: Rc<Audience>,
+    pub(crate) format: PlainFormat,
 }
 
-impl Dialect for Events {
+/// The form in which publications come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PlainFormat {
+    Events,
+    Lines,
+    WebSocket,
+}
+
+impl Dialect for Plain {
     fn framing(&self) -> Framing {
-        Framing::Events
+        match self.format {
+            PlainFormat::Events => Framing::Body(BodyUnits::Events),
+            PlainFormat::Lines => Framing::Body(BodyUnits::Lines),
+            PlainFormat::WebSocket => Framing::WebSocket(Units::Whole),
+        }
     }
 
     fn hello(&self, client: usize, out: &mut Vec<u8>) -> Result<Progress, Lost> {
         let topics: Vec<String> =
             self.audience.topic_names_of(client).map(|topic| format!("topic={topic}")).collect();
-        let Self { host, path, .. } = self;
-        let token = self.tokens.connection(client)?;
-        out.extend_from_slice(
-            format!(
-                "GET {path}?{} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\
-                 Authorization: Bearer {token}\r\n\r\n",
-                topics.join("&")
-            )
-            .as_bytes(),
-        );
+        let target = format!("{}?{}", self.path, topics.join("&"));
+        let token = format!("Authorization: Bearer {}\r\n", self.tokens.connection(client)?);
+        let accepted = match self.format {
+            PlainFormat::Events => "text/event-stream",
+            PlainFormat::Lines => "application/x-ndjson",
+            PlainFormat::WebSocket => {
+                websocket_request(out, &self.host, &target, client, &token);
+                return Ok(Progress::Waiting);
+            }
+        };
+        let host = &self.host;
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nAccept: {accepted}\r\n{token}\r\n");
+        out.extend_from_slice(request.as_bytes());
         Ok(Progress::Waiting)
     }
 
@@ -46,10 +64,83 @@ impl Dialect for Events {
         message: &[u8],
         _say: &mut Say<'_>,
     ) -> Result<Progress, Lost> {
+        let begins_with = |words: [&str; 2]| words.iter().any(|words| message.starts_with(words.as_bytes()));
+        let (ping, first, refusal) = match self.format {
+            PlainFormat::Events => (Some(":"), ["retry: ", "event: subscribed"], "event: disconnect"),
+            PlainFormat::Lines => (Some(""), [r#"{"subscribed":"#; 2], r#"{"disconnect":"#),
+            PlainFormat::WebSocket => (None, [r#"{"subscribed":"#; 2], r#"{"error":"#),
+        };
         match message {
-            b":" => Ok(Progress::Ping),
-            _ if message.starts_with(b"event: disconnect") => Err(Lost::refused(message)),
+            _ if ping.is_some_and(|ping| message == ping.as_bytes()) => Ok(Progress::Ping),
+            _ if message.starts_with(refusal.as_bytes()) => Err(Lost::refused(message)),
+            _ if begins_with(first) => Ok(Progress::Waiting),
             _ => Ok(Progress::Other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::Seats;
+
+    fn dialect(format: PlainFormat) -> Plain {
+        Plain {
+            host: "localhost".to_owned(),
+            path: "/subscribe".to_owned(),
+            tokens: Tokens::of_secret("secret"),
+            audience: Audience::new("load:", Seats::All { topics: 2 }),
+            format,
+        }
+    }
+
+    fn hello(format: PlainFormat) -> String {
+        let mut out = Vec::new();
+        dialect(format).hello(0, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn follow(format: PlainFormat, message: &str) -> Result<Progress, Lost> {
+        dialect(format).message(0, &mut 0, message.as_bytes(), &mut Say::new(&mut Vec::new()))
+    }
+
+    #[test]
+    fn the_query_names_every_topic_and_the_headers_the_format() {
+        for (format, header) in [
+            (PlainFormat::Events, "Accept: text/event-stream\r\n"),
+            (PlainFormat::Lines, "Accept: application/x-ndjson\r\n"),
+            (PlainFormat::WebSocket, "Upgrade: websocket\r\n"),
+        ] {
+            let request = hello(format);
+            let line = "GET /subscribe?topic=load:topic-0&topic=load:topic-1 HTTP/1.1\r\n";
+            assert!(request.starts_with(line) && request.ends_with("\r\n\r\n"), "{request}");
+            assert!(request.contains(header) && request.contains("Authorization: Bearer "), "{request}");
+        }
+    }
+
+    #[test]
+    fn messages_are_told_apart() {
+        use PlainFormat::{Events, Lines, WebSocket};
+        use Progress::{Other, Ping, Waiting};
+        for (format, message, progress) in [
+            (Events, ":", Ping),
+            (Events, "retry: 2500", Waiting),
+            (Events, "event: subscribed\nid: a\ndata: {}", Waiting),
+            (Events, "data: {}", Other),
+            (Lines, "", Ping),
+            (Lines, r#"{"subscribed":[]}"#, Waiting),
+            (Lines, r#"{"topic":"a","data":1}"#, Other),
+            (WebSocket, r#"{"subscribed":[]}"#, Waiting),
+            (WebSocket, "", Other),
+        ] {
+            assert_eq!(follow(format, message).unwrap(), progress, "{format:?} {message}");
+        }
+        for (format, message) in [
+            (Events, "event: disconnect\ndata: {\"code\":3001}"),
+            (Lines, r#"{"disconnect":{"code":3001}}"#),
+            (WebSocket, r#"{"error":{"code":103}}"#),
+        ] {
+            assert!(follow(format, message).is_err(), "{message}");
         }
     }
 }

@@ -8,14 +8,16 @@ use crate::report::{BoundRule, Report};
 use crate::scenario::flow::{FullCore, Route, send};
 use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
+use crate::subject::{Server, Subject, SubjectWire};
 
 /// Multiples of a bare send's CPU, one message at a time and in bursts.
 const CPU_OF_RAW_MAX: f64 = 1.2;
 const CPU_OF_RAW_IN_BURSTS_MAX: f64 = 1.3;
 /// Multiple of the peers' CPU.
 const CPU_OF_PEERS_MAX: [(&str, f64); 3] = [("nchan", 0.75), ("ws", 0.75), ("socketio", 0.55)];
-/// Multiple of plain WebSocket's CPU.
+/// Multiples of plain WebSocket's CPU.
 const CPU_OF_EVENTS_MAX: f64 = 1.15;
+const CPU_OF_OTHER_WIRES_MAX: f64 = 1.2;
 const CPU_OF_DEFLATE_MAX: f64 = 1.1;
 /// Multiple of a bare send's latency, one message at a time.
 const P50_OF_RAW_MAX: f64 = 1.2;
@@ -38,13 +40,12 @@ pub(crate) fn run(arguments: &FanoutArguments, bench: &mut Bench<'_>) -> Result<
     let mut described = described(&[("subscribers", subscribers.to_string())]);
     described.extend(load.described());
     let subjects = bench.subjects();
-    let names: Vec<&str> = subjects.iter().map(|(name, _)| name.as_str()).collect();
     let outline = Outline {
         scenario: "fanout",
         about: "one topic with many subscribers; what a delivery costs, and how long the last hop takes"
             .to_owned(),
         load: described,
-        bounds: bounds(load, &names),
+        bounds: bounds(load, &subjects),
     };
     let plan = Plan { load: Some(load), ..Plan::one_topic(*subscribers, Route::Shared.lanes(load)) };
     bench.run(outline, &subjects, |bench, subject| {
@@ -53,27 +54,52 @@ pub(crate) fn run(arguments: &FanoutArguments, bench: &mut Bench<'_>) -> Result<
     })
 }
 
-fn bounds(load: &Load, subjects: &[&str]) -> Vec<BoundRule> {
+fn bounds(load: &Load, subjects: &[(String, Subject)]) -> Vec<BoundRule> {
     const CPU: &str = "server CPU per delivery";
     let cpu_of_raw = if load.burst > 1 { CPU_OF_RAW_IN_BURSTS_MAX } else { CPU_OF_RAW_MAX };
     let mut rules = Vec::new();
-    for subject in subjects.iter().filter(|subject| subject.starts_with("fanwire")) {
-        let websocket = subject.replace("+sse", "");
-        let plain = subject.replace("+deflate", "");
+    for (name, subject) in subjects.iter().filter(|(_, subject)| subject.server == Server::Fanwire) {
+        let websocket = Subject { wire: subject.wire.over_websocket(), ..subject.clone() };
+        let plain = Subject { deflate: false, ..subject.clone() };
         if websocket != *subject {
-            rules.push(BoundRule::ratio(subject, &websocket, CPU, CPU_OF_EVENTS_MAX));
+            let at_most = match subject.wire {
+                SubjectWire::Events | SubjectWire::UniEvents => CPU_OF_EVENTS_MAX,
+                _ => CPU_OF_OTHER_WIRES_MAX,
+            };
+            rules.push(BoundRule::ratio(name, &websocket.to_string(), CPU, at_most));
         } else if plain != *subject {
-            rules.push(BoundRule::ratio(subject, &plain, CPU, CPU_OF_DEFLATE_MAX));
+            rules.push(BoundRule::ratio(name, &plain.to_string(), CPU, CPU_OF_DEFLATE_MAX));
         } else {
-            rules.push(BoundRule::ratio(subject, "raw", CPU, cpu_of_raw));
+            rules.push(BoundRule::ratio(name, "raw", CPU, cpu_of_raw));
             if load.burst == 1 {
-                rules.push(BoundRule::ratio(subject, "raw", "latency p50", P50_OF_RAW_MAX));
-                rules.push(BoundRule::ratio(subject, "raw", "latency p99", P99_OF_RAW_MAX));
+                rules.push(BoundRule::ratio(name, "raw", "latency p50", P50_OF_RAW_MAX));
+                rules.push(BoundRule::ratio(name, "raw", "latency p99", P99_OF_RAW_MAX));
             }
             for (peer, at_most) in CPU_OF_PEERS_MAX {
-                rules.push(BoundRule::ratio(subject, peer, CPU, at_most));
+                rules.push(BoundRule::ratio(name, peer, CPU, at_most));
             }
         }
     }
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wire_is_held_against_the_websocket_of_its_encoding() {
+        let subjects = ["fanwire+sse+redis", "fanwire+http_stream+protobuf", "fanwire+bare", "raw"]
+            .map(|text| (text.to_owned(), text.parse().unwrap()));
+        let load = Load { rate: 1.0, payload: 128, burst: 1, seconds: 1, publishers: 1 };
+        let expected = [
+            ("fanwire+sse+redis", "fanwire+redis", CPU_OF_EVENTS_MAX),
+            ("fanwire+http_stream+protobuf", "fanwire+protobuf", CPU_OF_OTHER_WIRES_MAX),
+            ("fanwire+bare", "fanwire", CPU_OF_OTHER_WIRES_MAX),
+        ];
+        let expected = expected.map(|(subject, websocket, at_most)| {
+            BoundRule::ratio(subject, websocket, "server CPU per delivery", at_most)
+        });
+        assert_eq!(bounds(&load, &subjects), expected);
+    }
 }

@@ -15,10 +15,12 @@ use crate::measure::process::Memory;
 use crate::report::{BoundRule, Report, Turn};
 use crate::scenario::{Bench, Outline, Plan, Stage};
 use crate::settings::Settings;
-use crate::subject::{Server, Subject};
+use crate::subject::{Server, Subject, SubjectWire};
 use crate::target::fanwire::NAMESPACE_WITHOUT_PRESENCE;
 
+/// Of the Centrifuge protocol over WebSocket, and of plain Server-Sent Events.
 const MEMORY_BYTES_MAX: f64 = 1024.0;
+const MEMORY_OF_EVENTS_BYTES_MAX: f64 = 1100.0;
 const FURTHER_BYTES_MAX: f64 = 100.0;
 const SET_UP_CPU_US_MAX: f64 = 120.0;
 const IDLE_CPU_US_PER_SECOND_MAX: f64 = 1.0;
@@ -50,19 +52,24 @@ pub(crate) struct IdleArguments {
 pub(crate) fn run(arguments: &IdleArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
     let IdleArguments { connections, window, further, .. } = arguments;
     let subjects = bench.subjects();
-    let bounds =
-        subjects.iter().filter(|(_, subject)| subject.server == Server::Fanwire).flat_map(|(name, _)| {
-            let further = "memory per further subscription";
-            let further =
-                (arguments.further > 0).then(|| BoundRule::absolute(name, further, FURTHER_BYTES_MAX));
-            [
-                BoundRule::absolute(name, "memory per connection", MEMORY_BYTES_MAX),
-                BoundRule::absolute(name, "idle CPU per connection and second", IDLE_CPU_US_PER_SECOND_MAX),
-                BoundRule::absolute(name, "server set-up CPU per connection", SET_UP_CPU_US_MAX),
-            ]
-            .into_iter()
-            .chain(further)
-        });
+    let bounds = subjects.iter().filter(|(_, subject)| subject.server == Server::Fanwire).flat_map(
+        |(name, subject)| {
+            let bound = |figure, at_most| BoundRule::absolute(name, figure, at_most);
+            let memory = match subject.wire {
+                SubjectWire::Json | SubjectWire::Protobuf => Some(MEMORY_BYTES_MAX),
+                SubjectWire::Events => Some(MEMORY_OF_EVENTS_BYTES_MAX),
+                _ => None,
+            };
+            let further = (arguments.further > 0).then_some(FURTHER_BYTES_MAX);
+            let bounds = [
+                bound("idle CPU per connection and second", IDLE_CPU_US_PER_SECOND_MAX),
+                bound("server set-up CPU per connection", SET_UP_CPU_US_MAX),
+            ];
+            let memory = memory.map(|at_most| bound("memory per connection", at_most));
+            let further = further.map(|at_most| bound("memory per further subscription", at_most));
+            memory.into_iter().chain(bounds).chain(further)
+        },
+    );
     let outline = Outline {
         scenario: "idle",
         about: "clients that are subscribed and only answer pings; memory is what the server grew by"
@@ -84,6 +91,9 @@ fn turn(arguments: &IdleArguments, bench: &mut Bench<'_>, subject: &Subject) -> 
     let each = clients as f64;
     let one = seats(1);
     let mut turn = Turn::default();
+    if subject.wire.is_emulated() {
+        turn.notes.push("pings are not answered, so the requests of pongs are not in its CPU".to_owned());
+    }
     let mut stage = Crowd::gather(bench, subject, clients, one, None, Some(&mut turn))?;
     turn.figure("memory per connection", "B", stage.resident_each);
     turn.figure("anonymous memory per connection", "B", stage.anonymous_each);

@@ -60,10 +60,8 @@ impl Target for External {
     }
 
     fn dialect(&self, audience: Rc<Audience>) -> Result<Box<dyn Dialect>, LoadError> {
-        let encoding = match self.subject.wire {
-            SubjectWire::Protobuf => Encoding::Protobuf,
-            SubjectWire::Json | SubjectWire::Events => Encoding::Json,
-        };
+        let is_binary = self.subject.wire == SubjectWire::Protobuf;
+        let encoding = if is_binary { Encoding::Protobuf } else { Encoding::Json };
         Ok(Box::new(Centrifuge {
             host: self.clients.host.clone(),
             path: self.clients.path.clone(),

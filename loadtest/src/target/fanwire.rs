@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use fanwire_protocol::centrifuge::Encoding;
 
-use crate::dialect::{Audience, Centrifuge, Dialect, Events, Tokens};
+use crate::dialect::{
+    Audience, BodyUnits, Centrifuge, Dialect, Framing, Plain, PlainFormat, Stream, Tokens, Uni, Units,
+};
 use crate::error::{Doing, LoadError};
 use crate::http::{call, write_post};
 use crate::measure::process::Placement;
@@ -32,11 +34,9 @@ pub(crate) const NAMESPACE_WITHOUT_PRESENCE: &str = "plain:";
 /// Maximum queue of one client: the server's default.
 pub(crate) const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
-const WEBSOCKET_PATH: &str = "/connection/websocket";
-const EVENTS_PATH: &str = "/subscribe";
 const API_PATH: &str = "/api";
 
-/// Time allowed for subscribing clients of events, which cannot see when they are subscribed.
+/// Time allowed for subscribing clients of plain HTTP, which cannot see when they are subscribed.
 const PRESENCE_DEADLINE: Duration = Duration::from_secs(10);
 const PRESENCE_RECHECK: Duration = Duration::from_millis(20);
 
@@ -127,24 +127,35 @@ impl Target for Fanwire {
     }
 
     fn dialect(&self, audience: Rc<Audience>) -> Result<Box<dyn Dialect>, LoadError> {
+        let wire = self.subject.wire;
         let host = self.first().address.to_string();
+        let path = endpoint(wire).path.to_owned();
         let tokens = Self::tokens();
-        let encoding = match self.subject.wire {
-            SubjectWire::Json => Encoding::Json,
-            SubjectWire::Protobuf => Encoding::Protobuf,
-            SubjectWire::Events => {
-                return Ok(Box::new(Events { host, path: EVENTS_PATH.to_owned(), tokens, audience }));
+        Ok(match wire {
+            SubjectWire::Json | SubjectWire::Protobuf => {
+                let (encoding, deflate) = (encoding(wire), self.subject.deflate);
+                Box::new(Centrifuge { host, path, tokens, audience, encoding, deflate })
             }
-        };
-        let deflate = self.subject.deflate;
-        Ok(Box::new(Centrifuge {
-            host,
-            path: WEBSOCKET_PATH.to_owned(),
-            tokens,
-            audience,
-            encoding,
-            deflate,
-        }))
+            SubjectWire::StreamJson | SubjectWire::StreamProtobuf => {
+                Box::new(Stream { host, path, tokens, audience, encoding: encoding(wire) })
+            }
+            SubjectWire::UniEvents | SubjectWire::UniLines | SubjectWire::UniWebSocket => {
+                let framing = match wire {
+                    SubjectWire::UniEvents => Framing::Body(BodyUnits::Events),
+                    SubjectWire::UniLines => Framing::Body(BodyUnits::Lines),
+                    _ => Framing::WebSocket(Units::Lines),
+                };
+                Box::new(Uni { host, path, tokens, audience, framing })
+            }
+            SubjectWire::Events | SubjectWire::Lines | SubjectWire::Bare => {
+                let format = match wire {
+                    SubjectWire::Events => PlainFormat::Events,
+                    SubjectWire::Lines => PlainFormat::Lines,
+                    _ => PlainFormat::WebSocket,
+                };
+                Box::new(Plain { host, path, tokens, audience, format })
+            }
+        })
     }
 
     fn publisher(&self, index: usize) -> Result<Option<Box<dyn Publisher>>, LoadError> {
@@ -154,9 +165,9 @@ impl Target for Fanwire {
         Ok(Some(Box::new(HttpPublisher::connect(address, api)?)))
     }
 
-    /// Waits until presence lists all clients of events, whose streams begin before they are subscribed.
+    /// Waits until presence lists all clients of plain HTTP, whose streams begin before they are subscribed.
     fn settle(&mut self, audience: &Audience, clients: usize) -> Result<(), LoadError> {
-        if self.subject.wire != SubjectWire::Events {
+        if !self.subject.wire.is_plain() {
             return Ok(());
         }
         let topics: std::collections::BTreeSet<usize> =
@@ -205,7 +216,33 @@ impl Target for Fanwire {
     }
 }
 
-/// Returns the number of shards: one by default, since the server has one core then.
+/// The address of a wire's clients.
+struct Endpoint {
+    /// The section of the configuration.
+    section: &'static str,
+    path: &'static str,
+}
+
+fn endpoint(wire: SubjectWire) -> Endpoint {
+    let (section, path) = match wire {
+        SubjectWire::Json | SubjectWire::Protobuf => ("websocket", "/connection/websocket"),
+        SubjectWire::StreamJson | SubjectWire::StreamProtobuf => ("http_stream", "/connection/http_stream"),
+        SubjectWire::UniEvents => ("uni_sse", "/connection/uni_sse"),
+        SubjectWire::UniLines => ("uni_http_stream", "/connection/uni_http_stream"),
+        SubjectWire::UniWebSocket => ("uni_websocket", "/connection/uni_websocket"),
+        SubjectWire::Events | SubjectWire::Lines | SubjectWire::Bare => ("subscribe", "/subscribe"),
+    };
+    Endpoint { section, path }
+}
+
+fn encoding(wire: SubjectWire) -> Encoding {
+    match wire {
+        SubjectWire::Protobuf | SubjectWire::StreamProtobuf => Encoding::Protobuf,
+        _ => Encoding::Json,
+    }
+}
+
+/// Returns the text of the configuration, with one shard by default, since the server has one core then.
 fn configuration(
     subject: &Subject,
     address: SocketAddrV4,
@@ -220,6 +257,9 @@ fn configuration(
         None => String::new(),
     };
     let deflate = if subject.deflate { "[websocket.deflate]\nenabled = true\n\n" } else { "" };
+    let Endpoint { section, path } = endpoint(subject.wire);
+    // Pongs would be requests of their own, which these clients do not make.
+    let pongs = if subject.wire.is_emulated() { "pong_timeout = \"0s\"\n" } else { "" };
     let namespace = |prefix: &str, presence: bool| {
         let name = prefix.trim_end_matches(':');
         format!(
@@ -239,12 +279,15 @@ port = {}
 [client]
 allowed_origins = []
 queue_bytes_max = {QUEUE_BYTES_MAX}
-
+{pongs}
 [client.token]
 hmac_secret = "{TOKEN_SECRET}"
 
 [api]
 keys = ["{API_KEY}"]
+
+[{section}]
+path = "{path}"
 
 {engine}{deflate}{}{}"#,
         address.ip(),
