@@ -36,7 +36,7 @@ Examples:
   fanwire-loadtest page fanout.json bursts.json --html performance.html
 
 Exit codes: 0 all well; 1 a turn failed: a message or a connection was lost, a message came doubled or out of order, a
-server ended; 2 the run could not be made.";
+server ended, or a required bound is not met, such as that of fanwire+sse beside fanwire; 2 the run could not be made.";
 
 /// The command to run.
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@
 //!     cargo build --profile dist -p fanwire -p fanwire-loadtest && target/dist/fanwire-loadtest fanout
 //!
 //! Exit codes: 0 success; 1 a turn failed, by a lost, duplicated, reordered or corrupted message, a lost connection or a
-//! server that ended; 2 the run was not possible; 130 interrupted.
+//! server that ended, or a required bound is not met; 2 the run was not possible; 130 interrupted.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns true if no turn failed.
+/// Returns true if no turn failed, and all required bounds are met.
 fn run(task: &Task) -> Result<bool, LoadError> {
     match task {
         Task::Fanout(arguments) => {

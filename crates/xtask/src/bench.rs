@@ -19,7 +19,7 @@ struct Run {
 }
 
 /// Every row of the table of goals, quick ones first. Each has five rounds, or nine where bounds are close, or says how many.
-const RUNS: [Run; 17] = [
+const RUNS: [Run; 19] = [
     Run {
         name: "fanout-1000",
         about: "CPU of a delivery to 1,000 subscribers, beside raw sends and peers",
@@ -53,6 +53,13 @@ const RUNS: [Run; 17] = [
         name: "deflate",
         about: "CPU of a delivery with permessage-deflate",
         arguments: "fanout --subscribers 1000 --rate 50 --payload 512 --rounds 9 --subjects fanwire,fanwire+deflate",
+    },
+    Run {
+        name: "transports",
+        about: "CPU of a delivery by each transport, beside WebSocket: more than is allowed fails the run",
+        arguments: "fanout --subscribers 1000 --rate 50 --payload 128 --rounds 9 \
+                    --subjects fanwire,fanwire+sse,fanwire+ndjson,fanwire+bare,fanwire+http_stream,fanwire+uni_sse,\
+                    fanwire+uni_http_stream,fanwire+uni_websocket,fanwire+protobuf,fanwire+http_stream+protobuf",
     },
     Run {
         name: "overload",
@@ -105,6 +112,12 @@ const RUNS: [Run; 17] = [
         name: "idle",
         about: "memory of an idle connection and its parts, of a further subscription; CPU of idling and of set-up",
         arguments: "idle --connections 15000 --window 25 --split --further 10 --rounds 5 --subjects fanwire,fanwire+redis",
+    },
+    Run {
+        name: "idle-transports",
+        about: "memory of an idle client of each transport; three rounds",
+        arguments: "idle --connections 5000 --window 25 --rounds 3 \
+                    --subjects fanwire,fanwire+sse,fanwire+ndjson,fanwire+bare,fanwire+http_stream,fanwire+uni_sse",
     },
     Run {
         name: "churn",

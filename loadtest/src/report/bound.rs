@@ -1,7 +1,8 @@
 //! Bounds on the figures of a run, such as `fanwire/raw:server CPU per delivery<=1.2`.
 //!
-//! The report says whether a bound is met. A bound never fails a run: only wrong deliveries do. A figure that was not
-//! measured, or was measured under another load than the stated one, never meets it.
+//! The report says whether a bound is met. Most bounds fail no run. One that is required does, once there are rounds enough to
+//! tell noise from cost. A figure that was not measured, or was measured under another load than the stated one, never meets
+//! its bound.
 
 use std::str::FromStr;
 
@@ -21,7 +22,13 @@ pub(crate) struct Bound {
     /// "met", "not met", "not measured" or "not judged", and the reason.
     #[serde(default)]
     pub(crate) verdict: String,
+    /// The bound is required, and not met.
+    #[serde(default)]
+    pub(crate) fails_the_run: bool,
 }
+
+/// A process is fast or slow by up to a tenth from its start, so fewer rounds fail nothing.
+const ROUNDS_TO_FAIL_MIN: u32 = 3;
 
 /// A figure of one subject, alone or compared with another's, and its maximum.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +37,7 @@ pub(crate) struct BoundRule {
     beside: Beside,
     figure: &'static str,
     at_most: f64,
+    is_required: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +51,7 @@ impl BoundRule {
     /// The median of the figure itself.
     pub(crate) fn absolute(subject: &str, figure: &str, at_most: f64) -> Self {
         let figure = names::figure(figure).expect("scenarios hold their own figures against bounds");
-        Self { subject: subject.to_owned(), beside: Beside::Nobody, figure, at_most }
+        Self { subject: subject.to_owned(), beside: Beside::Nobody, figure, at_most, is_required: false }
     }
 
     /// The ratio of two subjects' medians.
@@ -55,6 +63,11 @@ impl BoundRule {
     /// The difference of two subjects' medians.
     pub(crate) fn difference(subject: &str, minus: &str, figure: &str, at_most: f64) -> Self {
         Self { beside: Beside::Minus(minus.to_owned()), ..Self::absolute(subject, figure, at_most) }
+    }
+
+    /// Returns the rule as one that fails the run if it is not met.
+    pub(crate) fn required(self) -> Self {
+        Self { is_required: true, ..self }
     }
 
     /// Returns the subjects whose figures are needed.
@@ -93,7 +106,10 @@ impl BoundRule {
             }
         };
         let verdict = self.verdict(report, measured);
-        Bound { name, measured, at_most: *at_most, unit, met: verdict == MET, verdict }
+        let met = verdict == MET;
+        let rounds = report.turns.iter().map(|turn| turn.round).max().unwrap_or(0);
+        let fails_the_run = self.is_required && !met && rounds >= ROUNDS_TO_FAIL_MIN;
+        Bound { name, measured, at_most: *at_most, unit, met, verdict, fails_the_run }
     }
 
     fn verdict(&self, report: &Report, measured: Option<f64>) -> String {
@@ -133,7 +149,8 @@ impl FromStr for BoundRule {
             return Err(wrong());
         }
         let figure = names::figure(figure).ok_or_else(|| format!("no scenario has a figure {figure:?}"))?;
-        Ok(Self { subject, beside: divided_by.map_or(Beside::Nobody, Beside::DividedBy), figure, at_most })
+        let beside = divided_by.map_or(Beside::Nobody, Beside::DividedBy);
+        Ok(Self { subject, beside, figure, at_most, is_required: false })
     }
 }
 
@@ -183,6 +200,23 @@ mod tests {
         let bound = judged("fanwire/raw:server CPU per delivery<=9", &report);
         let told = "not judged: 1 of 4 turns were not at their pace";
         assert_eq!((bound.measured.is_some(), bound.met, &*bound.verdict), (true, false, told));
+    }
+
+    #[test]
+    fn a_required_bound_fails_a_run_of_rounds_enough() {
+        let figure = "server CPU per delivery";
+        let mut report = sample();
+        let judge = |report: &Report, at_most| {
+            BoundRule::ratio("fanwire", "raw", figure, at_most).required().judge(report).fails_the_run
+        };
+        assert!(!judge(&report, 1.0), "two rounds tell nothing");
+        for turn in &mut report.turns {
+            turn.round += 1;
+        }
+        assert!(judge(&report, 1.0) && !judge(&report, 1.2));
+        assert!(!BoundRule::ratio("fanwire", "raw", figure, 1.0).judge(&report).fails_the_run);
+        report.turns[0].not_at_pace = Some("1.0 s behind".to_owned());
+        assert!(judge(&report, 1.2), "what cannot be judged is not met");
     }
 
     #[test]

@@ -134,9 +134,10 @@ pub(crate) struct Spread {
 }
 
 impl Report {
-    /// Returns true if every message arrived once and in order, no connection was lost, and nothing else went wrong.
+    /// Returns true if every message arrived once and in order, no connection was lost, nothing else went wrong, and all
+    /// required bounds are met.
     pub(crate) fn is_clean(&self) -> bool {
-        self.turns.iter().all(Turn::is_clean)
+        self.turns.iter().all(Turn::is_clean) && !self.bounds.iter().any(|bound| bound.fails_the_run)
     }
 
     /// Returns the summaries of the subjects, in their order.
@@ -340,6 +341,11 @@ pub(crate) mod tests {
         assert!(!report.is_clean());
         report = sample();
         report.turns[3].faults.lost = 1;
+        assert!(!report.is_clean());
+        report = sample();
+        report.bounds.push(BoundRule::absolute("fanwire", "slowest", 1.0).judge(&report));
+        assert!(report.is_clean());
+        report.bounds[0].fails_the_run = true;
         assert!(!report.is_clean());
     }
 }

@@ -36,6 +36,9 @@ pub(crate) fn render(report: &Report) -> String {
     for turn in report.turns.iter().filter(|turn| !turn.is_clean()) {
         text += &format!("FAILED round {}, {}: {}\n", turn.round, turn.subject, failure(turn));
     }
+    for bound in report.bounds.iter().filter(|bound| bound.fails_the_run) {
+        text += &format!("FAILED {}: {}\n", bound.name, bound.verdict);
+    }
     text
 }
 
@@ -156,6 +159,7 @@ mod tests {
         let rule: BoundRule = "fanwire/raw:server CPU per delivery<=1.1".parse().unwrap();
         report.bounds.push(rule.judge(&report));
         report.bounds.push(BoundRule::absolute("fanwire", "slowest", 3.0).judge(&report));
+        report.bounds[1].fails_the_run = true;
         report.turns[0].notes.push("mind this".to_owned());
         report.turns[2].notes.push("mind this".to_owned());
         report.turns[3].not_at_pace = Some("0.50 s behind".to_owned());
@@ -170,6 +174,7 @@ mod tests {
             "not measured  fanwire, slowest                        -",
             "note: raw, rounds 1, 2: mind this\n",
             "note: fanwire, round 2: not at its pace: 0.50 s behind\n",
+            "FAILED fanwire, slowest: not measured\n",
             "FAILED round 1, fanwire: 3 LOST; 1 CONNECTIONS LOST; the server ended the connection",
         ] {
             assert!(text.contains(part), "{text}");

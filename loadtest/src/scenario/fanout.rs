@@ -66,7 +66,7 @@ fn bounds(load: &Load, subjects: &[(String, Subject)]) -> Vec<BoundRule> {
                 SubjectWire::Events | SubjectWire::UniEvents => CPU_OF_EVENTS_MAX,
                 _ => CPU_OF_OTHER_WIRES_MAX,
             };
-            rules.push(BoundRule::ratio(name, &websocket.to_string(), CPU, at_most));
+            rules.push(BoundRule::ratio(name, &websocket.to_string(), CPU, at_most).required());
         } else if plain != *subject {
             rules.push(BoundRule::ratio(name, &plain.to_string(), CPU, CPU_OF_DEFLATE_MAX));
         } else {
@@ -98,7 +98,7 @@ mod tests {
             ("fanwire+bare", "fanwire", CPU_OF_OTHER_WIRES_MAX),
         ];
         let expected = expected.map(|(subject, websocket, at_most)| {
-            BoundRule::ratio(subject, websocket, "server CPU per delivery", at_most)
+            BoundRule::ratio(subject, websocket, "server CPU per delivery", at_most).required()
         });
         assert_eq!(bounds(&load, &subjects), expected);
     }
