@@ -5,6 +5,7 @@
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 
+use crate::accept::admission::ConnectionGroup;
 use crate::accept::origin::Origin;
 use crate::endpoints::Endpoint;
 use crate::response::{HttpResponse, is_below, refused_origin, text};
@@ -78,7 +79,20 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
     Routed::Response(text(StatusCode::NOT_FOUND, body))
 }
 
-pub(crate) fn is_api_call(gate: &Gate, request: &Request<Incoming>) -> bool {
+/// Returns the group of connections that a request counts in.
+pub(crate) fn group_of(gate: &Gate, request: &Request<Incoming>) -> ConnectionGroup {
+    if is_api_call(gate, request) {
+        return ConnectionGroup::Api;
+    }
+    let path = request.uri().path();
+    let served = gate.node.settings.endpoints().find(|served| served.path == path);
+    match served.map(|served| served.endpoint) {
+        Some(Endpoint::Publish | Endpoint::Emulation) => ConnectionGroup::Post,
+        _ => ConnectionGroup::Request,
+    }
+}
+
+fn is_api_call(gate: &Gate, request: &Request<Incoming>) -> bool {
     let api = &gate.node.settings.api;
     api.on_client_port && is_below(request.uri().path(), &api.path)
 }

@@ -56,12 +56,14 @@ impl Settings {
     pub(crate) fn limits(&self) -> GroupLimits {
         /// Some round trips of a phone.
         const PATIENCE: Duration = Duration::from_secs(1);
-        let AdmissionSettings { silent_connections_max, http_connections_max, .. } = self.admission;
+        let AdmissionSettings { silent_connections_max, http_connections_max, post_connections_max, .. } =
+            self.admission;
         // A TLS handshake waits for its client in between; a request comes as a whole, or almost.
         let in_request = if self.tls.is_some() { PATIENCE } else { Duration::ZERO };
         GroupLimits {
             silent: GroupLimit { max: silent_connections_max, patience: PATIENCE },
             requests: GroupLimit { max: http_connections_max, patience: in_request },
+            posts: GroupLimit { max: post_connections_max, patience: Duration::ZERO },
             api: GroupLimit { max: self.api.connections_max, patience: Duration::ZERO },
         }
     }
@@ -146,9 +148,12 @@ pub struct AdmissionSettings {
     /// Accepted connections of one shard, or of the internal port, that have sent nothing. At the limit the oldest is
     /// dropped, from the address with the most of them first.
     pub silent_connections_max: usize,
-    /// Connections of one shard with a TLS handshake or a request that is no call of the API. At the limit one that the
+    /// Connections of one shard with a TLS handshake or a request that is in no other group. At the limit one that the
     /// node waits for is dropped, chosen in the same way. A WebSocket or stream that is open is none of them.
     pub http_connections_max: usize,
+    /// The same of those whose last request was a publication or the commands of a client. If the node works for all of
+    /// them, further ones are answered 503.
+    pub post_connections_max: usize,
     /// The same for the internal port.
     pub internal_connections_max: usize,
     /// From the first byte of a request to the end of its head; for the first request, from accept.

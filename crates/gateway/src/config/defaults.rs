@@ -20,6 +20,7 @@ pub(crate) const BACKLOG: u32 = 4096;
 /// About a kilobyte of memory each, and the kernel's part.
 pub(crate) const SILENT_CONNECTIONS_MAX: usize = 4096;
 pub(crate) const HTTP_CONNECTIONS_MAX: usize = 512;
+pub(crate) const POST_CONNECTIONS_MAX: usize = 512;
 pub(crate) const INTERNAL_CONNECTIONS_MAX: usize = 256;
 /// Long enough for two lost packets on a phone's link and their retransmissions.
 pub(crate) const REQUEST_HEADER_TIMEOUT: Period = Period::from_secs(10);

@@ -39,9 +39,15 @@ section! {
         silent_connections_max: usize = defaults::SILENT_CONNECTIONS_MAX,
         /// Maximum number of connections of one shard that are in a TLS handshake or a request, or kept open between
         /// requests. At the limit a connection that is waiting for its client is dropped, chosen as above. Open
-        /// WebSockets and streams do not count, and callers of the API have their own limit, api.connections_max. While
-        /// more than half are in use, responses carry "connection: close".
+        /// WebSockets and streams do not count, and clients that publish or send commands by requests and callers of the
+        /// API have limits of their own, post_connections_max and api.connections_max. While more than half are in use,
+        /// responses carry "connection: close".
         http_connections_max: usize = defaults::HTTP_CONNECTIONS_MAX,
+        /// Maximum number of connections of one shard whose last request went to publish.path or emulation.path. Such a
+        /// request may have to wait for the shard or the node that has the topic or the session, and holds a body of up to
+        /// body_bytes_max meanwhile. At the limit a connection that is waiting for its client is dropped, chosen as above;
+        /// if none is, the request is answered with 503.
+        post_connections_max: usize = defaults::POST_CONNECTIONS_MAX,
         /// Time allowed from the first byte of a request to the end of its head. For the first request it starts with
         /// the connection and includes the TLS handshake.
         request_header_timeout: Period = defaults::REQUEST_HEADER_TIMEOUT,
@@ -110,6 +116,7 @@ impl Server {
         for (key, number) in [
             ("server.silent_connections_max", self.silent_connections_max),
             ("server.http_connections_max", self.http_connections_max),
+            ("server.post_connections_max", self.post_connections_max),
             ("internal.connections_max", internal.connections_max),
         ] {
             checks.connections(key, number);
@@ -120,6 +127,7 @@ impl Server {
             trusted_proxies: trusted_proxies(&self.trusted_proxies, checks),
             silent_connections_max: self.silent_connections_max,
             http_connections_max: self.http_connections_max,
+            post_connections_max: self.post_connections_max,
             internal_connections_max: internal.connections_max,
             request_header_timeout: checks
                 .longer_than_zero("server.request_header_timeout", self.request_header_timeout),

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::accept::admission::{
-    ConnectionGroup, FirstByte, HttpConnection, HttpConnections, Proxies, Reason, Times, Watch, Watched,
+    FirstByte, HttpConnection, HttpConnections, Proxies, Reason, Times, Watch, Watched,
     first_byte,
 };
 use crate::accept::tls::{self, ServerStream, Tls, TlsHandshake};
@@ -32,7 +32,7 @@ use crate::accept::{accept_all, requests};
 use crate::drain::DrainPhase;
 use crate::request_budget::OnePerPoll;
 use crate::response::is_last;
-use crate::route::{is_api_call, route};
+use crate::route::{group_of, route};
 use crate::tasks::Task;
 use crate::transport::{Adopted, Gate, Routed};
 
@@ -268,11 +268,7 @@ impl Acceptor {
             answering.borrow_mut().get_or_insert_with(|| Answering::new(self));
             let (gate, opened, one_per_poll, watch) = (gate.clone(), opened.clone(), &one_per_poll, &watch);
             Box::pin(async move {
-                let group = if is_api_call(&gate, &request) {
-                    ConnectionGroup::Api
-                } else {
-                    ConnectionGroup::Request
-                };
+                let group = group_of(&gate, &request);
                 let turn = async {
                     one_per_poll.pass().await;
                     watch.asks_for(|from| proxies.client_of(from, request.headers()));

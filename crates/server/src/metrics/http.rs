@@ -38,14 +38,14 @@ pub(super) fn collect(http_connections: &[Arc<HttpConnections>]) -> Vec<MetricFa
     vec![
         family(
             "fanwire_http_connections",
-            "Open HTTP connections. Silent ones have sent nothing; api: the last request was a call of the API. An open \
-             WebSocket or stream is none of them.",
+            "Open HTTP connections. Silent ones have sent nothing; post: the last request was a publication or \
+             commands of a client; api: it was a call of the API. An open WebSocket or stream is none of them.",
             MetricType::GAUGE,
             open,
         ),
         family(
             "fanwire_http_connections_dropped_total",
-            "HTTP connections that the node dropped. silent, request, api: they gave way to others at a limit; \
+            "HTTP connections that the node dropped. silent, request, post, api: they gave way to others at a limit; \
              files: the same at the limit of open files; \
              head_timeout: no whole request came; write_timeout: the answer was not taken.",
             MetricType::COUNTER,
@@ -60,7 +60,7 @@ pub(super) fn example() -> Arc<HttpConnections> {
     use crate::accept::admission::{GroupLimit, GroupLimits, OpenFiles};
 
     let limit = GroupLimit { max: 1, patience: std::time::Duration::ZERO };
-    let limits = GroupLimits { silent: limit, requests: limit, api: limit };
+    let limits = GroupLimits { silent: limit, requests: limit, posts: limit, api: limit };
     let connections = HttpConnections::new(Port::Client, limits, Arc::new(OpenFiles::new(usize::MAX)));
     for _ in 0..2 {
         // It is never given up.

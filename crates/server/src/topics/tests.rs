@@ -38,6 +38,7 @@ fn settings() -> Settings {
             trusted_proxies: Vec::new(),
             silent_connections_max: 1,
             http_connections_max: 1,
+            post_connections_max: 1,
             internal_connections_max: 1,
             request_header_timeout: TIME,
             idle_timeout: TIME,

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_broker::NewPublication;
@@ -15,6 +16,7 @@ use fanwire_protocol::{ClientId, Tags, json};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::subscribe::refusal::StreamRefusal;
@@ -22,6 +24,9 @@ use super::token::token;
 use super::{Gate, limited_body};
 use crate::node::Node;
 use crate::response::{HttpResponse, respond, text};
+
+/// The time for which a publication may wait for the fan-out and the engine.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Publishes the body of a request.
 pub(crate) async fn publish(gate: &Gate, request: Request<Incoming>) -> HttpResponse {
@@ -89,7 +94,10 @@ async fn publish_body(
     let publication =
         NewPublication { data, tags, info: Some(Arc::new(info)), history, ..NewPublication::default() };
     let published = async { node.publish(topic, publication).await?.await };
-    published.await.map(drop).map_err(|error| PublishRefusal::of(&error.into()))
+    match timeout(PATIENCE, published).await {
+        Ok(published) => published.map(drop).map_err(|error| PublishRefusal::of(&error.into())),
+        Err(_) => Err(PublishRefusal::late()),
+    }
 }
 
 /// The meaning of a body, by its content type.
@@ -190,6 +198,15 @@ impl PublishRefusal {
         let why = "too many requests of the user: client.user_commands_per_second_max";
         let refusal = StreamRefusal::new(RequestError::TooManyRequests, why);
         Self::Client(StatusCode::TOO_MANY_REQUESTS, refusal)
+    }
+
+    /// The publication took too long.
+    fn late() -> Self {
+        let why = format!(
+            "no answer of the topic's owner within {} seconds; the body may have been published",
+            PATIENCE.as_secs()
+        );
+        Self::new(StreamRefusal::new(RequestError::Internal, why))
     }
 
     fn into_response(self) -> HttpResponse {

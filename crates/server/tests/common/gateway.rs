@@ -106,6 +106,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
             trusted_proxies: Vec::new(),
             silent_connections_max: 64,
             http_connections_max: 16,
+            post_connections_max: 16,
             internal_connections_max: 16,
             request_header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(10),

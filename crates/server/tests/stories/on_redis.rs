@@ -29,4 +29,5 @@ mod closing;
 mod cluster;
 mod repair;
 mod opening;
+mod waiting_posts;
 mod elsewhere;

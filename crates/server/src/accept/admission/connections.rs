@@ -1,5 +1,5 @@
-//! The HTTP connections of one listener, in three groups with a limit each: those that have sent nothing, those with a
-//! request, and callers of the API.
+//! The HTTP connections of one listener, in groups with a limit each: those that have sent nothing, those with a request,
+//! those whose request may have to wait for another part of the cluster, and callers of the API.
 //!
 //! A full group makes room for a new connection by ending one of which the node waits for the peer. A connection that
 //! the node works for is never ended, so an honest request is always answered. If the node works for all of them, new
@@ -26,6 +26,7 @@ use super::{ClientNetwork, Port, Reason};
 pub(crate) struct GroupLimits {
     pub silent: GroupLimit,
     pub requests: GroupLimit,
+    pub posts: GroupLimit,
     pub api: GroupLimit,
 }
 
@@ -50,17 +51,21 @@ pub(crate) enum ConnectionGroup {
     Silent,
     /// From the first byte on.
     Request,
+    /// The last request was a publication or the commands of a client: it may wait for a topic's or a session's owner, and
+    /// keeps nobody from connecting meanwhile.
+    Post,
     /// The last request was a call of the API.
     Api,
 }
 
 impl ConnectionGroup {
-    pub(crate) const ALL: [Self; 3] = [Self::Silent, Self::Request, Self::Api];
+    pub(crate) const ALL: [Self; 4] = [Self::Silent, Self::Request, Self::Post, Self::Api];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Silent => "silent",
             Self::Request => "request",
+            Self::Post => "post",
             Self::Api => "api",
         }
     }
@@ -69,6 +74,7 @@ impl ConnectionGroup {
         match self {
             Self::Silent => Reason::Silent,
             Self::Request => Reason::Request,
+            Self::Post => Reason::Post,
             Self::Api => Reason::Api,
         }
     }
@@ -133,7 +139,7 @@ impl HttpConnections {
     /// `files` are those of the port, which its listeners share.
     pub(crate) fn new(port: Port, limits: GroupLimits, files: Arc<OpenFiles>) -> Arc<Self> {
         let pool = |limit| Pool { limit, count: 0, evictable: EvictionOrder::default() };
-        let pools = [pool(limits.silent), pool(limits.requests), pool(limits.api)];
+        let pools = [pool(limits.silent), pool(limits.requests), pool(limits.posts), pool(limits.api)];
         let state = ConnectionsState { entries: Slab::new(), pools, next_age: 0, waiting: 0 };
         Arc::new(Self {
             port,
@@ -359,6 +365,11 @@ impl HttpConnection {
         let mut state = self.connections.state();
         let client = of(state.entries[self.key].from);
         state.set_network(self.key, client.into());
+    }
+
+    /// Returns the client that the connection counts for.
+    pub(crate) fn network(&self) -> ClientNetwork {
+        self.connections.state().entries[self.key].network
     }
 
     pub(crate) fn connections(&self) -> &Arc<HttpConnections> {

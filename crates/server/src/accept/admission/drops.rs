@@ -30,6 +30,8 @@ pub(crate) enum Reason {
     Silent,
     /// It had no whole request or did not take its answer, and made room for another.
     Request,
+    /// Like `Request`, and its last request was a publication or the commands of a client.
+    Post,
     /// Like `Request`, and its last request was a call of the API.
     Api,
     /// It made room for another when no files were left.
@@ -41,13 +43,14 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Silent, Self::Request, Self::Api, Self::Files, Self::HeadTimeout, Self::WriteTimeout];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Silent, Self::Request, Self::Post, Self::Api, Self::Files, Self::HeadTimeout, Self::WriteTimeout];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Silent => "silent",
             Self::Request => "request",
+            Self::Post => "post",
             Self::Api => "api",
             Self::Files => "files",
             Self::HeadTimeout => "head_timeout",
@@ -61,6 +64,7 @@ impl Reason {
             (Self::Silent, _) => "server.silent_connections_max",
             (Self::Request, Port::Client) => "server.http_connections_max",
             (Self::Request, Port::Internal) => "internal.connections_max",
+            (Self::Post, _) => "server.post_connections_max",
             (Self::Api, _) => "api.connections_max",
             (Self::Files, _) => "the limit of open files (ulimit -n)",
             (Self::HeadTimeout, _) => "server.request_header_timeout",

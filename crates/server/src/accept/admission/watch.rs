@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, timeout_at};
 
-use super::{ConnectionGroup, HttpConnection, Reason};
+use super::{ClientNetwork, ConnectionGroup, HttpConnection, Reason};
 use crate::accept::request_framing::RequestFraming;
 use crate::response::{HttpResponse, text};
 
@@ -114,6 +114,11 @@ impl Watch {
     /// Notes the client of a request; see [`HttpConnection::asks_for`].
     pub(crate) fn asks_for(&self, of: impl FnOnce(IpAddr) -> IpAddr) {
         self.state().connection.asks_for(of);
+    }
+
+    /// Returns the client that the connection counts for.
+    pub(crate) fn network(&self) -> ClientNetwork {
+        self.state().connection.network()
     }
 
     /// Notes that a whole request head is there. Returns false if its group has too many requests in progress.

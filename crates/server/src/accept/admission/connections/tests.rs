@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-const LIMITS: GroupLimits = GroupLimits { silent: limit(3), requests: limit(2), api: limit(1) };
+const LIMITS: GroupLimits = GroupLimits { silent: limit(3), requests: limit(2), posts: limit(1), api: limit(1) };
 
 const fn limit(max: usize) -> GroupLimit {
     GroupLimit { max, patience: Duration::ZERO }
@@ -48,7 +48,8 @@ fn soon() -> Instant {
 }
 
 fn counts(connections: &HttpConnections) -> [usize; 3] {
-    ConnectionGroup::ALL.map(|group| connections.count(group))
+    [ConnectionGroup::Silent, ConnectionGroup::Request, ConnectionGroup::Api]
+        .map(|group| connections.count(group))
 }
 
 #[tokio::test]
@@ -175,9 +176,24 @@ async fn callers_of_the_api_have_room_of_their_own() {
 }
 
 #[tokio::test]
+async fn requests_on_which_the_node_waits_keep_nobody_from_connecting() {
+    let connections = connections(LIMITS);
+    // As many as there may be handshakes, and no peer is waited for.
+    let first = Guest::begun(&connections, 1).await;
+    assert!(first.connection.work(ConnectionGroup::Post));
+    let second = Guest::begun(&connections, 1).await;
+    assert!(!second.connection.work(ConnectionGroup::Post), "the first is worked for");
+    assert_eq!((counts(&connections), connections.count(ConnectionGroup::Post)), ([0, 1, 0], 1));
+    let third = Guest::begun(&connections, 2).await;
+    assert_eq!(counts(&connections), [0, 2, 0]);
+    drop((second, third));
+    assert_eq!(connections.dropped(Reason::Post), 0);
+}
+
+#[tokio::test]
 async fn a_port_without_files_spares_some_for_newcomers() {
     const FILES: usize = 4;
-    let limits = GroupLimits { silent: limit(10), requests: limit(10), api: limit(10) };
+    let limits = GroupLimits { silent: limit(10), requests: limit(10), posts: limit(10), api: limit(10) };
     let connections = HttpConnections::new(Port::Client, limits, Arc::new(OpenFiles::new(FILES)));
     let mut worked = Guest::begun(&connections, 1).await;
     let mut waited = Guest::begun(&connections, 1).await;

@@ -1,0 +1,54 @@
+//! Publications by requests that wait for Redis.
+
+use std::time::{Duration, Instant};
+
+use fanwire_server::settings::{EngineSettings, RedisSettings};
+
+use crate::common::{OwnRedis, RawSocket, TestGateway, settings};
+
+const POST: &str = "POST /publish?topic=room:a HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\n1";
+
+#[tokio::test]
+async fn they_keep_nobody_from_connecting() {
+    const PAUSE: Duration = Duration::from_secs(2);
+    const POSTS: usize = 2;
+    let mut redis = OwnRedis::start();
+    let mut settings = settings(1);
+    (settings.admission.http_connections_max, settings.admission.post_connections_max) = (POSTS, POSTS);
+    settings.engine = EngineSettings::Redis(redis.settings.clone());
+    let gateway = TestGateway::start(settings).await;
+    redis.pause(PAUSE);
+    let paused = Instant::now();
+    let mut posts = Vec::new();
+    for _ in 0..POSTS {
+        let mut post = RawSocket::open(gateway.address).await;
+        post.send(POST).await;
+        let answer = tokio::time::timeout(PAUSE / 20, post.response()).await;
+        assert!(answer.is_err(), "{answer:?}");
+        posts.push(post);
+    }
+    let refused = RawSocket::ask(gateway.address, POST).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
+    assert!(refused.body.contains("server.post_connections_max"), "{refused:?}");
+    RawSocket::websocket(gateway.address).await;
+    assert!(paused.elapsed() < PAUSE, "{:?}", paused.elapsed());
+    for mut post in posts {
+        assert_eq!(post.response().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn they_are_answered_in_time() {
+    let pause = Duration::from_secs(8);
+    let mut redis = OwnRedis::start();
+    let mut settings = settings(1);
+    settings.engine =
+        EngineSettings::Redis(RedisSettings { answer_timeout: 2 * pause, ..redis.settings.clone() });
+    let gateway = TestGateway::start(settings).await;
+    redis.pause(pause);
+    let asked = Instant::now();
+    let answer = RawSocket::ask(gateway.address, POST).await;
+    assert!(asked.elapsed() < pause, "{:?}", asked.elapsed());
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
+    assert!(answer.body.contains("5 seconds"), "{answer:?}");
+}
