@@ -15,6 +15,7 @@ use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::accept::admission::ClientNetwork;
 use crate::allowance::ReadAllowance;
 use crate::session_key::SessionKey;
 
@@ -57,8 +58,8 @@ pub(crate) enum ShardMessage {
     /// For the user's owner.
     User(UserMessage),
     Survey(Survey),
-    /// Counts a request of a user without a session. True if there may be one more.
-    Count(Box<str>, oneshot::Sender<bool>),
+    /// Counts a request without a session, unless it is one too many.
+    Count(Requester, oneshot::Sender<Result<(), RateExceeded>>),
     /// Dropped when everything before it is done.
     Barrier(oneshot::Sender<()>),
     /// Closes every client with this reason.
@@ -303,4 +304,41 @@ pub(crate) enum UserMessage {
         control: Control,
         completion: Completion,
     },
+}
+
+/// The client of a request without a session.
+#[derive(Debug)]
+pub(crate) struct Requester {
+    /// Empty: anonymous.
+    pub user: Box<str>,
+    pub network: ClientNetwork,
+}
+
+impl Requester {
+    /// Returns the name by which its requests are counted: the user, else the address.
+    pub(crate) fn name(&self) -> String {
+        match &*self.user {
+            "" => format!("address {}", self.network),
+            user => format!("user {user}"),
+        }
+    }
+}
+
+/// The limits on the rate of requests without a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RateExceeded {
+    /// The user's, with what its sessions ask.
+    User,
+    /// That of such requests.
+    Alone,
+}
+
+impl RateExceeded {
+    /// Returns the setting with the limit.
+    pub(crate) fn setting(self) -> &'static str {
+        match self {
+            Self::User => "client.user_commands_per_second_max",
+            Self::Alone => "client.commands_per_second_max",
+        }
+    }
 }

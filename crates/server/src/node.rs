@@ -21,8 +21,9 @@ use crate::auth::Tokens;
 use crate::counters::Counters;
 use crate::inbox::{Inbox, Inboxes};
 use crate::message::{
-    AnswerTo, Filter, HistoryCall, KeyedSession, PublishCaller, Recipients, SessionAnswer, SessionAsk,
-    SessionCall, SessionOrder, ShardMessage, Survey, TopicCall, Unreachable, UserMessage,
+    AnswerTo, Filter, HistoryCall, KeyedSession, PublishCaller, RateExceeded, Recipients, Requester,
+    SessionAnswer, SessionAsk, SessionCall, SessionOrder, ShardMessage, Survey, TopicCall, Unreachable,
+    UserMessage,
 };
 use crate::metrics::Metrics;
 use crate::peers::{PATIENCE, Peers};
@@ -261,16 +262,12 @@ impl Node {
         result
     }
 
-    /// Counts a request of a user without a session, on the shard that it came to. Returns false if the user has made too
-    /// many.
-    pub(crate) async fn may_request(&self, shard: usize, user: &str) -> bool {
-        if self.settings.client.user_commands_per_second_max == 0 || user.is_empty() {
-            return true;
-        }
+    /// Counts a request without a session, on the shard that it came to. Returns the limit if it is one too many.
+    pub(crate) async fn count_request(&self, shard: usize, requester: Requester) -> Result<(), RateExceeded> {
         let (reply, answer) = oneshot::channel();
-        self.inboxes.all[shard].send(ShardMessage::Count(user.into(), reply));
+        self.inboxes.all[shard].send(ShardMessage::Count(requester, reply));
         // Only a node that shuts down drops a call without an answer.
-        answer.await.unwrap_or(false)
+        answer.await.unwrap_or(Err(RateExceeded::Alone))
     }
 
     /// Hands a client's call to its session, on whichever node that is.

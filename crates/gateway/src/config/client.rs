@@ -36,7 +36,9 @@ section! {
         /// Maximum number of commands of one client that wait for an earlier answer; beyond it the client is closed
         /// with code 3013.
         pending_commands_max: usize = defaults::PENDING_COMMANDS_MAX,
-        /// Commands allowed to one client per second, on average; further ones receive error 111. 0 sets no limit.
+        /// Commands allowed to one client per second, on average; further ones receive error 111. As many requests to
+        /// publish.path are allowed to a user, or to an address where there is no user, on one shard of a node; further
+        /// ones receive 429. 0 sets no limit.
         commands_per_second_max: u32 = defaults::COMMANDS_PER_SECOND_MAX,
         /// Commands allowed to one user per second, on average, over all of its clients on one shard of a node; further
         /// ones receive error 111. Anonymous clients have no such limit. 0 sets no limit.

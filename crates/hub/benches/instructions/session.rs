@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, SubscriptionStart, TopicRequest};
 use fanwire_hub::registry::{Registry, SubscriberKind};
-use fanwire_hub::session::{Context, Now, Session, UserRates, Verify};
+use fanwire_hub::session::{Context, Now, Rates, Session, Verify};
 use fanwire_hub::{
     ClientSettings, ConnectionClaims, Expiry, NameRules, Namespace, Namespaces, SlowPolicy,
     SubscriptionClaims, TokenError,
@@ -74,7 +74,7 @@ struct Shard {
     settings: ClientSettings,
     topics: Namespaces,
     registry: Registry,
-    user_rates: UserRates,
+    user_rates: Rates,
     effects: Vec<Effect>,
     now: Now,
 }
@@ -97,7 +97,7 @@ impl Shard {
             settings: ClientSettings::default(),
             topics: Namespaces::new(NameRules::default(), namespace, []),
             registry,
-            user_rates: UserRates::default(),
+            user_rates: Rates::default(),
             effects: Vec::new(),
             now: Now { millis: 5_000, unix_millis: 1_700_000_000_000 },
         }

@@ -42,7 +42,7 @@ use work::Work;
 
 pub use control::{Control, ServerSubscribe};
 pub use publisher::{Denial, RequestPublisher};
-pub use rate::UserRates;
+pub use rate::Rates;
 
 /// Proves tokens.
 pub trait Verify {
@@ -75,7 +75,7 @@ pub struct Context<'a> {
     /// The server's version and name, as the connect result gives them.
     pub version: &'static str,
     pub registry: &'a mut Registry,
-    pub user_rates: &'a mut UserRates,
+    pub user_rates: &'a mut Rates,
     pub effects: &'a mut Vec<Effect>,
     pub connection: ConnectionKey,
     pub now: Now,
@@ -433,7 +433,7 @@ mod tests {
         let namespaces = Namespaces::default();
         let now = Now { millis: 0, unix_millis: 0 };
         let mut registry = Registry::default();
-        let mut user_rates = UserRates::default();
+        let mut user_rates = Rates::default();
         let mut effects = Vec::new();
         let mut context = Context {
             settings: &settings,

@@ -10,7 +10,7 @@ use fanwire_protocol::{Tags, TopicName};
 use super::{Context, Refusal, Session, named};
 use crate::effect::TopicRequest;
 use crate::permission::{Asker, may_publish};
-use crate::{ClientSettings, Namespaces};
+use crate::{ClientSettings, Namespace, Namespaces};
 
 impl Session {
     pub(super) fn publish(&mut self, context: &mut Context<'_>, id: u32, request: Publish) {
@@ -50,11 +50,28 @@ pub(super) fn check_publish(
     if request.is_unserved {
         return Err(Mistake::Unserved(Unserved::Kind).into());
     }
-    let format = namespace.publication_format;
-    format.check(&request.data).map_err(|unfit| Mistake::Data(unfit.to_string().into()))?;
-    let asker = Asker::new(namespaces, namespace, &topic, user, is_subscribed(&topic));
-    if !may_publish(settings, namespace, asker) {
-        return Err(RequestError::PermissionDenied.into());
-    }
+    check_data(namespace, &request.data)?;
+    let is_subscribed = is_subscribed(&topic);
+    check_permission(settings, namespaces, namespace, user, &topic, is_subscribed)?;
     Ok(topic)
+}
+
+pub(super) fn check_data(namespace: &Namespace, data: &[u8]) -> Result<(), Refusal> {
+    let format = namespace.publication_format;
+    Ok(format.check(data).map_err(|unfit| Mistake::Data(unfit.to_string().into()))?)
+}
+
+pub(super) fn check_permission(
+    settings: &ClientSettings,
+    namespaces: &Namespaces,
+    namespace: &Namespace,
+    user: &str,
+    topic: &TopicName,
+    is_subscribed: bool,
+) -> Result<(), Refusal> {
+    let asker = Asker::new(namespaces, namespace, topic, user, is_subscribed);
+    match may_publish(settings, namespace, asker) {
+        true => Ok(()),
+        false => Err(RequestError::PermissionDenied.into()),
+    }
 }

@@ -2,13 +2,12 @@
 
 use bytes::Bytes;
 use fanwire_protocol::reason::{Close, Refused, RequestError};
-use fanwire_protocol::request::Publish;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
 use super::connect::claims;
-use super::publish::check_publish;
+use super::publish::{check_data, check_permission};
 use super::timing::{AlreadyOver, token_ttl};
-use super::{Now, Refusal, Verify};
+use super::{Now, Refusal, Verify, named};
 use crate::{ClientSettings, ConnectionClaims, Namespaces};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,14 +56,22 @@ impl RequestPublisher {
         &self.user
     }
 
-    /// Checks a publication. The client is subscribed to nothing.
+    /// Checks everything about a publication but its data, and returns its topic. The client is subscribed to nothing.
     pub fn check(
         &self,
         settings: &ClientSettings,
         namespaces: &Namespaces,
-        request: &Publish,
+        topic: &str,
     ) -> Result<TopicName, Denial> {
-        Ok(check_publish(settings, namespaces, &self.user, request, |_| false)?)
+        let topic = named(topic).map_err(Refusal::from)?;
+        let namespace = namespaces.of(&topic).map_err(Refusal::from)?;
+        check_permission(settings, namespaces, namespace, &self.user, &topic, false)?;
+        Ok(topic)
+    }
+
+    /// Checks the data of a publication in a topic that passed.
+    pub fn check_data(namespaces: &Namespaces, topic: &TopicName, data: &[u8]) -> Result<(), Denial> {
+        Ok(check_data(namespaces.of(topic).map_err(Refusal::from)?, data)?)
     }
 
     /// Returns the client as others see it.

@@ -27,11 +27,19 @@ struct RateLimit {
     burst: u64,
 }
 
-/// The buckets of a shard's users, where `user_commands_per_second_max` is set: of those who made requests lately.
+/// The buckets of those who made requests lately, by their names.
 #[derive(Debug, Default)]
-pub struct UserRates(HashMap<Box<str>, Bucket>);
+pub struct Rates(HashMap<Box<str>, Bucket>);
 
 impl RateLimit {
+    /// The limit of one client.
+    fn of_client(settings: &ClientSettings) -> Self {
+        Self {
+            per_second: settings.commands_per_second_max.into(),
+            burst: settings.commands_burst_max.into(),
+        }
+    }
+
     fn token_nanos(self) -> u64 {
         1_000_000_000 / self.per_second.min(1_000_000_000)
     }
@@ -53,8 +61,9 @@ impl Bucket {
     }
 }
 
-impl UserRates {
-    /// Takes a token for one request of a user. `false`: there is none left, and the request is to be refused.
+impl Rates {
+    /// Takes a token for one request of a user, where `user_commands_per_second_max` is set. `false`: there is none left,
+    /// and the request is to be refused.
     pub fn may_request(&mut self, user: &str, settings: &ClientSettings, now: Now) -> bool {
         let limit = RateLimit {
             per_second: settings.user_commands_per_second_max.into(),
@@ -64,15 +73,22 @@ impl UserRates {
         limit.per_second == 0 || user.is_empty() || self.take(user, now, limit)
     }
 
-    fn take(&mut self, user: &str, now: Now, limit: RateLimit) -> bool {
-        let now = nanos(now);
-        if let Some(bucket) = self.0.get_mut(user) {
-            return bucket.take(now, limit);
-        }
-        self.0.entry(user.into()).or_insert(Bucket::full(now)).take(now, limit)
+    /// Takes a token for one request without a session, at the rate of a session. `false`: there is none left, and the
+    /// request is to be refused.
+    pub fn may_request_alone(&mut self, name: &str, settings: &ClientSettings, now: Now) -> bool {
+        let limit = RateLimit::of_client(settings);
+        limit.per_second == 0 || self.take(name, now, limit)
     }
 
-    /// Forgets users who may give a whole burst again, and gives their memory back.
+    fn take(&mut self, name: &str, now: Now, limit: RateLimit) -> bool {
+        let now = nanos(now);
+        if let Some(bucket) = self.0.get_mut(name) {
+            return bucket.take(now, limit);
+        }
+        self.0.entry(name.into()).or_insert(Bucket::full(now)).take(now, limit)
+    }
+
+    /// Forgets those who may give a whole burst again, and gives their memory back.
     pub fn sweep(&mut self, now: Now) {
         let now = nanos(now);
         self.0.retain(|_, bucket| bucket.full_at_nanos > now);
@@ -88,10 +104,7 @@ impl Session {
     }
 
     fn has_token(&mut self, context: &Context<'_>) -> bool {
-        let limit = RateLimit {
-            per_second: context.settings.commands_per_second_max.into(),
-            burst: context.settings.commands_burst_max.into(),
-        };
+        let limit = RateLimit::of_client(context.settings);
         if limit.per_second == 0 {
             return true;
         }
@@ -127,10 +140,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn requests_without_a_session_have_the_rate_of_one() {
+        let mut settings = ClientSettings { commands_per_second_max: 10, ..ClientSettings::default() };
+        settings.commands_burst_max = 3;
+        let at = |millis| Now { millis, unix_millis: 0 };
+        let mut rates = Rates::default();
+        let mut may = |name: &str, millis| rates.may_request_alone(name, &settings, at(millis));
+        assert_eq!([0; 5].map(|millis| may("a", millis)), [true, true, true, false, false]);
+        assert!(may("b", 0), "each has a bucket");
+        assert_eq!([100; 2].map(|millis| may("a", millis)), [true, false]);
+        settings.commands_per_second_max = 0;
+        let mut rates = Rates::default();
+        assert!((0..1000).all(|_| rates.may_request_alone("a", &settings, at(0))));
+        assert_eq!(rates.0.len(), 0);
+    }
+
+    #[test]
     fn a_table_of_one_user_is_kept_as_it_is() {
         let limit = RateLimit { per_second: 1, burst: 10 };
         let now = Now { millis: 0, unix_millis: 0 };
-        let mut rates = UserRates::default();
+        let mut rates = Rates::default();
         rates.0.reserve(20);
         assert!(rates.take("42", now, limit));
         let capacity = rates.0.capacity();

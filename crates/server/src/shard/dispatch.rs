@@ -11,7 +11,7 @@ use fanwire_protocol::reason::CloseReason;
 use super::Shard;
 use super::connection::Connection;
 use super::drain_schedule::DrainSchedule;
-use crate::message::{Recipients, SessionOrder, ShardMessage, Survey};
+use crate::message::{RateExceeded, Recipients, Requester, SessionOrder, ShardMessage, Survey};
 
 impl Shard {
     pub(super) fn message(&mut self, message: ShardMessage) {
@@ -53,10 +53,9 @@ impl Shard {
                 // Whoever asked may have given up.
                 let _ = reply.send(topics);
             }
-            ShardMessage::Count(user, reply) => {
-                let may = self.user_rates.may_request(&user, &self.node.settings.client, self.now);
+            ShardMessage::Count(requester, reply) => {
                 // Whoever asked may have left.
-                let _ = reply.send(may);
+                let _ = reply.send(self.count_request(&requester));
             }
             ShardMessage::GapsNoted => {
                 for topic in self.node.inboxes.all[usize::from(self.index)].take_missed() {
@@ -66,6 +65,18 @@ impl Shard {
             ShardMessage::Barrier(reached) => drop(reached),
             ShardMessage::Close(reason) => self.close_all(reason),
             ShardMessage::Drain(window) => self.drain(window),
+        }
+    }
+
+    /// Counts a request without a session.
+    fn count_request(&mut self, requester: &Requester) -> Result<(), RateExceeded> {
+        let settings = &self.node.settings.client;
+        if !self.user_rates.may_request(&requester.user, settings, self.now) {
+            return Err(RateExceeded::User);
+        }
+        match self.request_rates.may_request_alone(&requester.name(), settings, self.now) {
+            true => Ok(()),
+            false => Err(RateExceeded::Alone),
         }
     }
 

@@ -36,7 +36,7 @@ use fanwire_hub::effect::{ConnectionKey, Effect};
 use fanwire_hub::fanout::Fanout;
 use fanwire_hub::outbox::Outbox;
 use fanwire_hub::registry::Registry;
-use fanwire_hub::session::{Context, Now, Session, UserRates};
+use fanwire_hub::session::{Context, Now, Rates, Session};
 use fanwire_hub::wheel::Wheel;
 use fanwire_protocol::ClientId;
 use fanwire_protocol::reason::CloseReason;
@@ -108,7 +108,9 @@ pub(crate) struct Shard {
     connections: Slab<Connection>,
     clients: FxHashMap<ClientId, u32>,
     registry: Registry,
-    user_rates: UserRates,
+    user_rates: Rates,
+    /// Of requests without a session, by user or address.
+    request_rates: Rates,
     topics: Rc<Topics>,
     users: Users,
     outbox: Outbox,
@@ -163,7 +165,8 @@ impl Shard {
             connections: Slab::new(),
             clients: FxHashMap::default(),
             registry: Registry::default(),
-            user_rates: UserRates::default(),
+            user_rates: Rates::default(),
+            request_rates: Rates::default(),
             users: Users::new(settings.client.user_connections_max, topics.clone(), node.clone()),
             topics,
             outbox: Outbox::default(),
@@ -373,6 +376,7 @@ impl Shard {
             self.keep_reads_going();
             self.resume_where_requests_may_wait();
             self.user_rates.sweep(self.now);
+            self.request_rates.sweep(self.now);
         }
     }
 

@@ -11,31 +11,33 @@ use fanwire_broker::NewPublication;
 use fanwire_hub::session::{Denial, RequestPublisher};
 use fanwire_protocol::plain::bare;
 use fanwire_protocol::reason::{Mistake, Refused, RequestError};
-use fanwire_protocol::request;
-use fanwire_protocol::{ClientId, Tags, json};
+use fanwire_protocol::{ClientId, Tags, TopicName, json};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use hyper::{Method, Request, StatusCode};
+use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::{Request, StatusCode};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::subscribe::refusal::StreamRefusal;
 use super::token::token;
-use super::{Gate, limited_body};
+use super::{Gate, content_type, limited_body};
+use crate::accept::admission::ClientNetwork;
+use crate::message::{RateExceeded, Requester};
 use crate::node::Node;
-use crate::response::{HttpResponse, respond, text};
+use crate::response::{HttpResponse, only, respond};
 
 /// The time for which a publication may wait for the fan-out and the engine.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Publishes the body of a request.
 pub(crate) async fn publish(gate: &Gate, request: Request<Incoming>) -> HttpResponse {
+    if let Err(response) = only(&request, "POST") {
+        return limited_body::refused(request, *response);
+    }
     let counters = &gate.node.counters[gate.shard];
     counters.requests_received.add(1);
     let refuse = |refusal: PublishRefusal| {
-        if let PublishRefusal::Client(_, refusal) = &refusal {
-            counters.errors.count(refusal.number());
-        }
+        counters.errors.count(refusal.1.number());
         refusal.into_response()
     };
     let (topic, publisher) = match check(gate, &request).await {
@@ -54,16 +56,13 @@ pub(crate) async fn publish(gate: &Gate, request: Request<Incoming>) -> HttpResp
     }
 }
 
-/// Checks everything but the body. Returns the topic's name and the client.
+/// Checks everything but the body. Returns the topic and the client.
 async fn check(
     gate: &Gate,
     request: &Request<Incoming>,
-) -> Result<(String, RequestPublisher), PublishRefusal> {
+) -> Result<(TopicName, RequestPublisher), PublishRefusal> {
     let node = &gate.node;
     let settings = &node.settings;
-    if request.method() != Method::POST {
-        return Err(PublishRefusal::OnlyPost);
-    }
     let query = PublishQuery::parse(request.uri().query().unwrap_or(""));
     let topic = query.topic()?.to_owned();
     let origin = gate.origins.judge(request.headers());
@@ -71,26 +70,26 @@ async fn check(
     let token = token(request.headers(), query.token, &origin, token_cookie);
     let publisher =
         RequestPublisher::new(&settings.client, &settings.namespaces, &node.tokens, node.now(), &token)?;
-    match node.may_request(gate.shard, publisher.user()).await {
-        true => Ok((topic, publisher)),
-        false => Err(PublishRefusal::too_many()),
+    let topic = publisher.check(&settings.client, &settings.namespaces, &topic)?;
+    if let Some(&network) = request.extensions().get::<ClientNetwork>() {
+        let requester = Requester { user: publisher.user().into(), network };
+        node.count_request(gate.shard, requester).await.map_err(PublishRefusal::too_many)?;
     }
+    Ok((topic, publisher))
 }
 
 async fn publish_body(
     node: &Node,
-    topic: String,
+    topic: TopicName,
     publisher: RequestPublisher,
     format: BodyFormat,
     body: Bytes,
 ) -> Result<(), PublishRefusal> {
     let namespaces = &node.settings.namespaces;
     let (data, tags) = format.data(body)?;
-    let request = request::Publish { topic, data, tags, is_unserved: false };
-    let topic = publisher.check(&node.settings.client, namespaces, &request)?;
+    RequestPublisher::check_data(namespaces, &topic, &data)?;
     let history = namespaces.of(&topic).ok().and_then(Node::history_options);
     let info = publisher.into_info(ClientId(Uuid::new_v4()));
-    let request::Publish { data, tags, .. } = request;
     let publication =
         NewPublication { data, tags, info: Some(Arc::new(info)), history, ..NewPublication::default() };
     let published = async { node.publish(topic, publication).await?.await };
@@ -111,11 +110,9 @@ enum BodyFormat {
 
 impl BodyFormat {
     fn of(headers: &HeaderMap) -> Self {
-        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-        let media_type = content_type.split(';').next().unwrap_or("").trim();
-        if media_type.eq_ignore_ascii_case("application/json") {
+        if content_type::is(headers, content_type::JSON) {
             Self::Json
-        } else if media_type.eq_ignore_ascii_case("application/octet-stream") {
+        } else if content_type::is(headers, content_type::BINARY) {
             Self::Bytes
         } else {
             Self::Text
@@ -175,14 +172,11 @@ impl<'q> PublishQuery<'q> {
 }
 
 #[derive(Debug)]
-enum PublishRefusal {
-    OnlyPost,
-    Client(StatusCode, StreamRefusal),
-}
+struct PublishRefusal(StatusCode, StreamRefusal);
 
 impl PublishRefusal {
     fn new(refusal: StreamRefusal) -> Self {
-        Self::Client(refusal.status(), refusal)
+        Self(refusal.status(), refusal)
     }
 
     fn of(refused: &Refused) -> Self {
@@ -193,11 +187,11 @@ impl PublishRefusal {
         Self::of(&mistake.into())
     }
 
-    /// The user has made too many requests for the time being.
-    fn too_many() -> Self {
-        let why = "too many requests of the user: client.user_commands_per_second_max";
+    /// The client has made too many requests for the time being.
+    fn too_many(exceeded: RateExceeded) -> Self {
+        let why = format!("too many requests of the user, or of this address: {}", exceeded.setting());
         let refusal = StreamRefusal::new(RequestError::TooManyRequests, why);
-        Self::Client(StatusCode::TOO_MANY_REQUESTS, refusal)
+        Self(StatusCode::TOO_MANY_REQUESTS, refusal)
     }
 
     /// The publication took too long.
@@ -210,20 +204,12 @@ impl PublishRefusal {
     }
 
     fn into_response(self) -> HttpResponse {
-        match self {
-            Self::OnlyPost => {
-                let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "This takes POST requests only.");
-                response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-                response
-            }
-            Self::Client(status, refusal) => {
-                let mut response = respond(status, "application/json", refusal.body().into());
-                if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-                    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-                }
-                response
-            }
+        let Self(status, refusal) = self;
+        let mut response = respond(status, "application/json", refusal.body().into());
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        response
     }
 }
 

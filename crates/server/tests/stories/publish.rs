@@ -216,6 +216,47 @@ async fn a_user_that_publishes_too_much_is_told_to_wait() {
     assert_eq!(anonymous.status, 200, "{anonymous:?}");
 }
 
+#[tokio::test]
+async fn a_client_that_publishes_too_much_is_told_to_wait_whoever_it_is() {
+    let mut settings = settings(1);
+    (settings.client.commands_per_second_max, settings.client.commands_burst_max) = (1, 3);
+    settings.admission.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let gateway = TestGateway::start(settings).await;
+    let ann = format!("&token={}", token(&json!({"sub": "ann"})));
+    let publish = async |token: &str, address: &str| {
+        let from = format!("X-Forwarded-For: {address}\r\n");
+        ask(&gateway, post(&format!("?topic=a{token}"), &from, "1")).await
+    };
+    for token in ["", &ann] {
+        let mut statuses = Vec::new();
+        for _ in 0..5 {
+            let response = publish(token, "192.0.2.1").await;
+            if response.status == 429 {
+                assert_eq!(response.header("retry-after"), Some("1"));
+                let (_, code, sentence) = refusal(&response);
+                assert_eq!(code, 111);
+                assert!(sentence.contains("client.commands_per_second_max"), "{sentence}");
+            }
+            statuses.push(response.status);
+        }
+        assert_eq!((statuses[0], statuses[4]), (200, 429), "{statuses:?}");
+    }
+    assert_eq!(publish("", "192.0.2.2").await.status, 200, "an address counts for itself");
+    assert_eq!(publish(&ann, "192.0.2.2").await.status, 429, "a user counts wherever it is");
+}
+
+/// A client that may not publish is told so before its body has come.
+#[tokio::test]
+async fn permission_comes_before_the_body() {
+    let gateway = TestGateway::start(guarded()).await;
+    for (topic, status) in [("closed:a", 403), ("nobody:a", 404), ("!node:a", 400)] {
+        let announced =
+            format!("POST /publish?topic={topic} HTTP/1.1\r\nHost: test\r\nContent-Length: 900\r\n\r\n");
+        let response = ask(&gateway, announced.into_bytes()).await;
+        assert_eq!((response.status, response.header("connection")), (status, Some("close")), "{response:?}");
+    }
+}
+
 /// Browsers send cookies whoever's page asks.
 #[tokio::test]
 async fn a_cookie_counts_only_for_pages_that_may_act_for_the_user() {

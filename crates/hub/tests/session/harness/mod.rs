@@ -12,7 +12,7 @@ use fanwire_hub::effect::{
     Answer, Completion, ConnectionKey, Effect, Membership, SubscriptionStart, TopicRequest,
 };
 use fanwire_hub::registry::Registry;
-use fanwire_hub::session::{Context, Control, Now, Session, UserRates};
+use fanwire_hub::session::{Context, Control, Now, Rates, Session};
 use fanwire_hub::{ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces};
 use fanwire_protocol::reason::{CloseReason, RequestError};
 use fanwire_protocol::wire::{ClientMessage, Pings, TransportMode, Wire};
@@ -46,7 +46,7 @@ pub(crate) struct TestShard {
     pub(crate) tokens: Tokens,
     pub(crate) now: Now,
     pub(crate) registry: Registry,
-    pub(crate) user_rates: UserRates,
+    pub(crate) user_rates: Rates,
     sessions: Vec<Session>,
     /// Subscribe requests that the topics' owners have not answered yet.
     asked: Vec<(u32, TopicName, Membership)>,
@@ -78,7 +78,7 @@ impl TestShard {
             tokens: Tokens::default(),
             now: Now { millis: 5_000, unix_millis: START * 1000 },
             registry: Registry::default(),
-            user_rates: UserRates::default(),
+            user_rates: Rates::default(),
             sessions: Vec::new(),
             asked: Vec::new(),
         }

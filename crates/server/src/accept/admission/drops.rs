@@ -43,8 +43,15 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Silent, Self::Request, Self::Post, Self::Api, Self::Files, Self::HeadTimeout, Self::WriteTimeout];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Silent,
+        Self::Request,
+        Self::Post,
+        Self::Api,
+        Self::Files,
+        Self::HeadTimeout,
+        Self::WriteTimeout,
+    ];
 
     pub(crate) fn label(self) -> &'static str {
         match self {

@@ -7,7 +7,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-const LIMITS: GroupLimits = GroupLimits { silent: limit(3), requests: limit(2), posts: limit(1), api: limit(1) };
+const LIMITS: GroupLimits =
+    GroupLimits { silent: limit(3), requests: limit(2), posts: limit(1), api: limit(1) };
 
 const fn limit(max: usize) -> GroupLimit {
     GroupLimit { max, patience: Duration::ZERO }
