@@ -31,6 +31,10 @@ impl StreamRefusal {
             (RequestError::TokenExpired, None) => TokenError::Expired.to_string().into(),
             (RequestError::Expired, None) => "what the token grants has expired".into(),
             (RequestError::LimitExceeded, None) => "more topics than client.subscriptions_max".into(),
+            (RequestError::PermissionDenied, None) => "this client may not subscribe to the topic: \
+                see allow_subscribe_for_client and allow_subscribe_for_anonymous of its namespace, or send a valid \
+                subscription token for it"
+                .into(),
             (error, None) => codes::error(error).text.into(),
         };
         Self::new(refused.error, message)
@@ -62,7 +66,11 @@ impl StreamRefusal {
                 let message = "client.disallow_anonymous_connection_tokens is on and the token names no user";
                 Self::new(RequestError::PermissionDenied, message)
             }
-            (CloseReason::InvalidToken, _) => Self::new(RequestError::Unauthorized, codes::close(close).1),
+            (CloseReason::InvalidToken, Some(_)) => Self::new(RequestError::Unauthorized, codes::close(close).1),
+            (CloseReason::InvalidToken, None) => {
+                let message = "invalid token: see client.token; 'fanwire token check' says what is wrong with it";
+                Self::new(RequestError::Unauthorized, message)
+            }
             // The API sent the client away.
             _ => Self::new(RequestError::PermissionDenied, codes::close(close).1),
         }
@@ -169,11 +177,16 @@ mod tests {
     #[test]
     fn the_status_follows_from_the_reason() {
         let token = || Mistake::Token("info is not JSON".into());
+        let may_not = "this client may not subscribe to the topic: \
+            see allow_subscribe_for_client and allow_subscribe_for_anonymous of its namespace, or send a valid \
+            subscription token for it: b";
+        let invalid = "invalid token: see client.token; 'fanwire token check' says what is wrong with it";
+        let invalid_for_a = format!("{invalid}: a");
         let replies: [(Refused, _); 9] = [
             (RequestError::Unauthorized.into(), (401, 101, "unauthorized: b")),
             (RequestError::TokenExpired.into(), (401, 109, "the token has expired or is not valid yet: b")),
             (RequestError::Expired.into(), (401, 110, "what the token grants has expired: b")),
-            (RequestError::PermissionDenied.into(), (403, 103, "permission denied: b")),
+            (RequestError::PermissionDenied.into(), (403, 103, may_not)),
             (RequestError::UnknownTopic.into(), (404, 102, "no namespace of this name is configured: b")),
             (RequestError::LimitExceeded.into(), (400, 106, "more topics than client.subscriptions_max: b")),
             (RequestError::NotAvailable.into(), (400, 108, "not available: b")),
@@ -196,8 +209,8 @@ mod tests {
         let by_application = Close::by_application(4500, "not today".to_owned());
         let closes: [(u32, Close, _); 8] = [
             (1, Close::mistake(Mistake::NoToken), (401, 101, no_token)),
-            (1, CloseReason::InvalidToken.into(), (401, 101, "invalid token")),
-            (2, CloseReason::InvalidToken.into(), (401, 101, "invalid token: a")),
+            (1, CloseReason::InvalidToken.into(), (401, 101, invalid)),
+            (2, CloseReason::InvalidToken.into(), (401, 101, &*invalid_for_a)),
             (1, Close::unfit_token("info is not JSON"), (401, 101, "invalid token: info is not JSON")),
             (1, CloseReason::PermissionDenied.into(), (403, 103, no_user)),
             (1, CloseReason::ConnectionLimit.into(), (400, 106, too_many)),
