@@ -31,11 +31,18 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
-/// Without an origin, only a browser that says so can be one whose page is the server's own.
+/// Without an origin, only a browser that says so can be one whose page is the server's own. The page's script has to ask:
+/// an image or a link in it may be another user's.
 fn may_use_cookie(headers: &HeaderMap, origin: &Origin<'_>) -> bool {
+    const OF_SCRIPTS: [&str; 3] = ["cors", "same-origin", "websocket"];
     match origin {
         Origin::Allowed(_) => true,
-        Origin::None => headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin"),
+        Origin::None => {
+            let is_own = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+            // Browsers send both or none.
+            let mode = headers.get("sec-fetch-mode");
+            is_own && mode.is_none_or(|mode| OF_SCRIPTS.iter().any(|of_script| mode == of_script))
+        }
         Origin::Refused => false,
     }
 }
@@ -81,6 +88,23 @@ mod tests {
         for (lines, query, expected) in cases {
             let headers = headers(lines);
             assert_eq!(token(&headers, query.into(), &origin, Some("token")), expected, "{lines:?} {query}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_counts_only_where_a_script_of_the_own_page_asks() {
+        for (mode, counts) in [
+            ("cors", true),
+            ("same-origin", true),
+            ("websocket", true),
+            ("no-cors", false),
+            ("navigate", false),
+            ("", false),
+        ] {
+            let own = ("sec-fetch-site", "same-origin");
+            let headers = headers(&[("cookie", "token=t"), own, ("sec-fetch-mode", mode)]);
+            let expected = if counts { "t" } else { "" };
+            assert_eq!(token(&headers, "".into(), &Origin::None, Some("token")), expected, "{mode}");
         }
     }
 
