@@ -45,7 +45,7 @@ pub struct Place(usize);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
     Cursor(Cursor),
-    /// One of another version of the server, whose places cannot be read.
+    /// One whose places cannot be read, such as one of another version of the server.
     OtherVersion,
 }
 

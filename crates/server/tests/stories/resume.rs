@@ -336,11 +336,22 @@ async fn what_is_no_cursor_is_refused() {
         assert_eq!((response.status, &body["error"]["code"]), (400, &json!(107)), "{cursor}");
         assert_eq!(body["error"]["message"], message, "{cursor}");
     }
+}
+
+/// A browser that is refused never comes back.
+#[tokio::test]
+async fn what_is_no_cursor_in_the_header_begins_without_what_was_missed() {
+    let gateway = TestGateway::start(settings(1)).await;
+    let good = Cursor::default().text();
     // What the browser kept is newer than the address.
-    let header = "Last-Event-ID: \u{e9}\r\n";
-    let cursor = Cursor::default().text();
-    let request = format!("GET /subscribe?topic=a&cursor={cursor} HTTP/1.1\r\nHost: test\r\n{header}\r\n");
-    assert_eq!(RawSocket::ask(gateway.address, &request).await.status, 400);
+    for id in ["\u{e9}", "42", &"A".repeat(600)] {
+        let query = format!("topic=history:a&cursor={good}");
+        let mut stream = Stream::open(&gateway, &query, &format!("Last-Event-ID: {id}\r\n")).await;
+        assert_eq!(stream.begin().await, granted(&[("history:a", Some(false))]), "{id}");
+    }
+    // Without an id it kept none.
+    let request = "GET /subscribe?topic=a&cursor=AQ HTTP/1.1\r\nHost: test\r\nLast-Event-ID:\r\n\r\n";
+    assert_eq!(RawSocket::ask(gateway.address, request).await.status, 400, "the address counts");
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ pub(super) struct Query<'q> {
     pub(super) publish: Option<Cow<'q, str>>,
     /// Empty: none.
     cursor: Cow<'q, str>,
+    /// A browser sends the cursor by itself, and did not choose it.
+    is_from_browser: bool,
     /// The format of the stream.
     pub(super) format: Option<Cow<'q, str>>,
 }
@@ -44,8 +46,9 @@ pub(super) fn read<'r>(
 ) -> Query<'r> {
     let mut query = parse(request.uri().query().unwrap_or(""), subscriptions_max);
     query.token = token(request.headers(), query.token, origin, token_cookie);
-    if let Some(id) = request.headers().get(LAST_EVENT_ID) {
+    if let Some(id) = request.headers().get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
         query.cursor = String::from_utf8_lossy(id.as_bytes());
+        query.is_from_browser = true;
     }
     query
 }
@@ -87,12 +90,16 @@ impl Query<'_> {
         }
     }
 
-    /// Returns the cursor from which the client goes on.
+    /// Returns the cursor from which the client goes on. An `EventSource` that is refused never comes back, so what is none in
+    /// its header is one whose places cannot be read: it is told that it has missed something.
     pub(super) fn resume(&self) -> Result<Option<Parsed>, StreamRefusal> {
         if self.cursor.is_empty() {
             return Ok(None);
         }
-        let parsed = Cursor::parse(&self.cursor);
+        let parsed = match Cursor::parse(&self.cursor) {
+            Err(_) if self.is_from_browser => Ok(Parsed::OtherVersion),
+            parsed => parsed,
+        };
         parsed.map(Some).map_err(|error| StreamRefusal::new(RequestError::BadRequest, error.to_string()))
     }
 
