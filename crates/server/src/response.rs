@@ -27,7 +27,10 @@ pub(crate) fn only(request: &Request<Incoming>, methods: &'static str) -> Result
 }
 
 pub(crate) fn refused_origin() -> HttpResponse {
-    text(StatusCode::FORBIDDEN, "Pages of this origin may not connect: it is not in client.allowed_origins. List the server's own origin too.")
+    text(
+        StatusCode::FORBIDDEN,
+        "Pages of this origin may not connect: it is not in client.allowed_origins. List the server's own origin too.",
+    )
 }
 
 pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> HttpResponse {

@@ -12,8 +12,7 @@ use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use uuid::Uuid;
 
-use super::stream::is_binary;
-use super::{Gate, limited_body};
+use super::{Gate, content_type, limited_body};
 use crate::message::{SessionAnswer, SessionAsk, Unreachable};
 use crate::response::{HttpResponse, only, text};
 use crate::session_key::SessionKey;
@@ -26,7 +25,8 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpRespon
     if let Err(response) = only(&request, "POST") {
         return *response;
     }
-    let encoding = if is_binary(&request) { Encoding::Protobuf } else { Encoding::Json };
+    let is_binary = content_type::is(request.headers(), content_type::BINARY);
+    let encoding = if is_binary { Encoding::Protobuf } else { Encoding::Json };
     let bytes_max = gate.node.settings.emulation.body_bytes_max;
     let body = match limited_body::read(request, "emulation.body_bytes_max", bytes_max).await {
         Ok(body) => body,

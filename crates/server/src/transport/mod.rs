@@ -9,6 +9,7 @@ pub(crate) mod probe;
 mod token;
 pub(crate) mod uni;
 
+mod content_type;
 mod limited_body;
 mod stream_head;
 

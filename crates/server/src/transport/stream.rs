@@ -11,15 +11,12 @@ use fanwire_protocol::reason::Mistake;
 use fanwire_protocol::request::{self, Ask};
 use fanwire_protocol::wire::{ClientMessage, Pings, TransportMode, Wire};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, StatusCode};
 
+use super::content_type::{self, BINARY};
 use super::stream_head::{EVENTS, LINES, cf_connect, head};
 use super::{Gate, Head, Opening, WireState, limited_body};
 use crate::response::{HttpResponse, only, text};
-
-/// The type of bodies in Protobuf, and of streams.
-const BINARY: &str = "application/octet-stream";
 
 /// Opens a stream of lines, or of messages in Protobuf.
 pub(crate) async fn http_stream(
@@ -27,7 +24,7 @@ pub(crate) async fn http_stream(
     request: Request<Incoming>,
 ) -> Result<Opening, Box<HttpResponse>> {
     only(&request, "POST")?;
-    let (wire, content_type) = match is_binary(&request) {
+    let (wire, content_type) = match content_type::is(request.headers(), BINARY) {
         true => (Wire::CentrifugeStream, BINARY),
         false => (Wire::CentrifugeLines, LINES),
     };
@@ -48,11 +45,6 @@ pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Openi
         limited_body::read(request, "sse.body_bytes_max", bytes_max).await?
     };
     open(gate, Wire::CentrifugeEvents, body, head)
-}
-
-/// Returns true if the body of a request is in Protobuf.
-pub(super) fn is_binary(request: &Request<Incoming>) -> bool {
-    request.headers().get(CONTENT_TYPE).is_some_and(|content_type| content_type == BINARY)
 }
 
 fn open(gate: &Gate, wire: Wire, body: Bytes, head: Vec<u8>) -> Result<Opening, Box<HttpResponse>> {

@@ -66,9 +66,12 @@ impl StreamRefusal {
                 let message = "client.disallow_anonymous_connection_tokens is on and the token names no user";
                 Self::new(RequestError::PermissionDenied, message)
             }
-            (CloseReason::InvalidToken, Some(_)) => Self::new(RequestError::Unauthorized, codes::close(close).1),
+            (CloseReason::InvalidToken, Some(_)) => {
+                Self::new(RequestError::Unauthorized, codes::close(close).1)
+            }
             (CloseReason::InvalidToken, None) => {
-                let message = "invalid token: see client.token; 'fanwire token check' says what is wrong with it";
+                let message =
+                    "invalid token: see client.token; 'fanwire token check' says what is wrong with it";
                 Self::new(RequestError::Unauthorized, message)
             }
             // The API sent the client away.
