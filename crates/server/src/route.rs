@@ -3,6 +3,7 @@
 //! Pages of allowed origins can read every answer but the API's, also a refusal and a 404.
 
 use hyper::body::Incoming;
+use hyper::header::{CACHE_CONTROL, HeaderValue};
 use hyper::{Request, StatusCode};
 
 use crate::accept::admission::ConnectionGroup;
@@ -38,6 +39,11 @@ pub(crate) async fn route(
     };
     if let Routed::Response(response) = &mut routed {
         cors::share(response, shared);
+        // It may depend on a token, a cookie, or what the node has to do just now.
+        let is_refusal = response.status().is_client_error() || response.status().is_server_error();
+        if is_refusal && !response.headers().contains_key(CACHE_CONTROL) {
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
     }
     routed
 }

@@ -135,6 +135,7 @@ pub(super) fn refused(responses: &Responses, refusal: &OpeningRefusal<'_>) -> Re
         "HTTP/1.1 {status}\r\n\
          content-type: application/json\r\n\
          content-length: {}\r\n\
+         cache-control: no-store\r\n\
          connection: close\r\n\
          {}",
         body.len(),
