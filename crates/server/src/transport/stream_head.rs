@@ -1,15 +1,22 @@
 //! The head of a response that stays open, and the query that may hold what the client asks for.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
+use fanwire_protocol::plain::event;
 use hyper::Request;
 use hyper::body::Incoming;
+use rand::Rng;
 
 use super::Gate;
 use crate::cors;
 
 pub(super) const EVENTS: &str = "text/event-stream; charset=utf-8";
 pub(super) const LINES: &str = "application/x-ndjson";
+
+/// Between these a browser's `EventSource` waits before it comes back, so that many do not come back together.
+const RETRY_MILLIS: RangeInclusive<u64> = 1000..=5000;
 
 /// Returns the head. The stream ends with the connection, so it needs neither length nor chunks, and proxies are asked not
 /// to buffer it.
@@ -34,6 +41,11 @@ pub(super) fn head(gate: &Gate, request: &Request<Incoming>, content_type: &str)
         head.extend_from_slice(b"\r\n");
     }
     head
+}
+
+/// Tells an `EventSource` the time after which it is to come back.
+pub(super) fn retry(to: &mut Vec<u8>) {
+    event::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), to);
 }
 
 /// Returns the parameter `cf_connect` of the query.

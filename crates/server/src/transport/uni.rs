@@ -11,14 +11,16 @@ use fanwire_protocol::wire::{ClientMessage, Pings, TransportMode, Wire};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 
-use super::stream_head::{EVENTS, LINES, cf_connect, head};
+use super::stream_head::{EVENTS, LINES, cf_connect, head, retry};
 use super::{Gate, Head, Opening, limited_body, websocket};
 use crate::response::{HttpResponse, only, text};
 
 /// Opens a stream of Server-Sent Events, for a browser's own `EventSource`.
 pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
     only(&request, "GET, POST")?;
-    let head = head(gate, &request, EVENTS);
+    let mut head = head(gate, &request, EVENTS);
+    // A browser comes back by itself, and all do when a node ends.
+    retry(&mut head);
     let first = if request.method() == Method::GET {
         connect(Wire::UniEvents, cf_connect(&request).unwrap_or_default().as_bytes())?
     } else {

@@ -70,6 +70,9 @@ impl Listener {
         }
         if kind == Kind::Sse {
             assert_eq!(socket.bytes(2).await, b"\r\n");
+            let retry = socket.until("\n\n").await;
+            let millis = retry.strip_prefix("retry: ").and_then(|millis| millis.trim_end().parse().ok());
+            assert!(millis.is_some_and(|millis: u32| (1000..=5000).contains(&millis)), "{retry}");
         }
         Self { kind, socket }
     }

@@ -1,18 +1,12 @@
 //! The formats of a stream, and the response that begins it.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use fanwire_protocol::plain::event;
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::wire::Wire;
 use hyper::header::{ACCEPT, HeaderMap};
-use rand::Rng;
 
 use super::refusal::StreamRefusal;
-
-/// Between these a client waits before it comes back, so that many do not come back together.
-const RETRY_MILLIS: std::ops::RangeInclusive<u64> = 1000..=5000;
+use crate::transport::stream_head::retry;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -60,7 +54,7 @@ impl Format {
         accepted.extend_from_slice(headers);
         accepted.extend_from_slice(b"\r\n");
         if self == Self::Events {
-            event::retry(Duration::from_millis(rand::rng().random_range(RETRY_MILLIS)), &mut accepted);
+            retry(&mut accepted);
         }
         accepted.into()
     }
