@@ -51,7 +51,8 @@ where
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(bytes.into())
+    // Nothing beyond its length is held where the body is kept.
+    Ok(bytes.into_boxed_slice().into())
 }
 
 /// Reads on and forgets, beside the answer. Ends by itself, at the latest after its time.
@@ -117,6 +118,12 @@ mod tests {
         let mut long = pieces(&["123", "456", "789"]);
         assert_eq!(read(&mut long, 5).await, Err(BodyError::TooLong(5)));
         assert_eq!(long.pieces.len(), 1, "nothing is read beyond the limit");
+    }
+
+    #[tokio::test]
+    async fn a_body_holds_no_more_than_its_length() {
+        let body = read(&mut pieces(&["1234567", "1", "2"]), 100).await.unwrap();
+        assert_eq!(Vec::from(body).capacity(), 9);
     }
 
     #[tokio::test]
