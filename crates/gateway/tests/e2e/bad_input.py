@@ -408,6 +408,131 @@ class TestApi:
                 assert not answer or answer.startswith(b"HTTP/1.1 4"), (head, answer)
 
 
+def posted(body, **headers):
+    return "POST", body, {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def asked(method="GET"):
+    return method, None, {}
+
+
+BINARY = {"Content_Type": "application/octet-stream"}
+JSON = {"Content_Type": "application/json"}
+GARBAGE = bytes(range(256))
+DEEP = b"[" * 60_000
+# One byte above what each address takes by default.
+LONG = b" " * (MESSAGE_BYTES_MAX + 1)
+TOPICS = "&".join(f"topic=plain:{number}" for number in range(129))
+FORGED = json.dumps({"session": "A" * 54, "node": str(uuid.uuid4()), "data": "{}"}).encode()
+
+# The address, the request, the status, and a word of the answer.
+REQUESTS = [
+    ("/connection/http_stream", posted(b""), 400, "Bad Request"),
+    ("/connection/http_stream", posted(b'{"id":1,"subscribe":{"channel":"plain:x"}}'), 400, "connect"),
+    ("/connection/http_stream", posted(b'{"id":1,"connect":{}'), 400, "JSON"),
+    ("/connection/http_stream", posted(DEEP), 400, "Bad Request"),
+    ("/connection/http_stream", posted(GARBAGE), 400, "Bad Request"),
+    ("/connection/http_stream", posted(GARBAGE, **BINARY), 400, "Bad Request"),
+    ("/connection/http_stream", posted(b"\xff" * 20, **BINARY), 400, "Bad Request"),
+    ("/connection/http_stream", posted(LONG), 413, "http_stream.body_bytes_max"),
+    ("/connection/http_stream", asked(), 405, "POST"),
+    ("/connection/sse", asked(), 400, "Bad Request"),
+    ("/connection/sse?cf_connect=%5B%5D", asked(), 400, "Bad Request"),
+    ("/connection/sse?cf_connect=%FF%00", asked(), 400, "Bad Request"),
+    ("/connection/sse", posted(DEEP), 400, "Bad Request"),
+    ("/connection/sse", posted(LONG), 413, "sse.body_bytes_max"),
+    ("/connection/sse", asked("DELETE"), 405, "GET"),
+    ("/connection/uni_sse?cf_connect=%5B%5D", asked(), 400, "JSON object"),
+    ("/connection/uni_sse?cf_connect=%7B%22token%22:1%7D", asked(), 400, "wrong type"),
+    ("/connection/uni_sse", posted(DEEP), 400, "Bad Request"),
+    ("/connection/uni_sse", posted(LONG), 413, "uni_sse.body_bytes_max"),
+    ("/connection/uni_http_stream", posted(GARBAGE), 400, "Bad Request"),
+    ("/connection/uni_http_stream", posted(LONG), 413, "uni_http_stream.body_bytes_max"),
+    ("/connection/uni_http_stream", asked(), 405, "POST"),
+    ("/connection/uni_websocket", asked(), 426, "WebSocket"),
+    ("/emulation", posted(b""), 400, "Bad Request"),
+    ("/emulation", posted(b"{}"), 400, "Bad Request"),
+    ("/emulation", posted(DEEP), 400, "Bad Request"),
+    ("/emulation", posted(GARBAGE, **BINARY), 400, "Bad Request"),
+    ("/emulation", posted(b'{"session":1,"node":"x","data":"{}"}'), 400, "Bad Request"),
+    ("/emulation", posted(b'{"session":"x","node":"x","data":"{}"}'), 404, "Connect again"),
+    ("/emulation", posted(FORGED), 404, "Connect again"),
+    ("/emulation", posted(LONG), 413, "emulation.body_bytes_max"),
+    ("/emulation", asked(), 405, "POST"),
+    ("/subscribe", asked(), 401, "no token"),
+    ("/subscribe?token=TOKEN", asked(), 400, "topic"),
+    ("/subscribe?topic=", asked(), 400, "topic"),
+    ("/subscribe?" + TOPICS, asked(), 400, "client.subscriptions_max"),
+    ("/subscribe?topic=plain:x&as=xml", asked(), 400, "as"),
+    ("/subscribe?topic=plain:x&cursor=AQ", asked(), 400, "cursor"),
+    ("/subscribe?topic=plain:x&cursor=" + "A" * 5000, asked(), 400, "cursor"),
+    ("/subscribe?topic=plain:x&token=" + "A" * 20_000, asked(), 401, "invalid token"),
+    ("/subscribe?topic=plain:x", asked("DELETE"), 405, "GET"),
+    ("/publish", posted(b"1"), 400, "?topic="),
+    ("/publish?topic=object:x&topic=object:y", posted(b"1"), 400, "one topic"),
+    ("/publish?topic=object:x&token=x.y.z", posted(b"1"), 401, "invalid token"),
+    ("/publish?topic=object:%FF&token=TOKEN", posted(DEEP, **JSON), 400, "topic_regex"),
+    ("/publish?topic=!node:x&token=TOKEN", posted(b"{}"), 400, "the cluster's own"),
+    ("/publish?topic=plain:x&token=TOKEN", posted(b"{}"), 403, "allow_publish_for_client"),
+    ("/publish?topic=object:x&token=TOKEN", posted(DEEP, **JSON), 400, "JSON"),
+    ("/publish?topic=object:x&token=TOKEN", posted(GARBAGE), 400, "UTF-8"),
+    ("/publish?topic=object:x&token=TOKEN", posted(GARBAGE, **BINARY), 400, "publication_format"),
+    ("/publish?topic=object:x&token=TOKEN", posted(LONG), 413, "publish.body_bytes_max"),
+    ("/publish?topic=object:x&token=TOKEN", asked(), 405, "POST"),
+    ("/probe", posted(b"{}"), 405, "GET"),
+]
+
+
+class TestHttpTransports:
+    @pytest.mark.parametrize("case", REQUESTS, ids=lambda case: f"{case[0][:40]} {case[3]}")
+    def test_bad_requests(self, server, case):
+        path, (method, body, headers), status, word = case
+        path = path.replace("TOKEN", server.token("rogue"))
+        answer = request(method, server.http + path, body, headers)
+        assert (answer.status, word in answer.text) == (status, True), answer.text
+
+    @pytest.mark.parametrize(
+        "path", ["/connection/http_stream", "/connection/uni_http_stream", "/emulation", "/publish?topic=object:x&token=TOKEN"]
+    )
+    def test_a_body_without_a_length_is_limited_too(self, server, path):
+        path = path.replace("TOKEN", server.token("rogue"))
+        with RawSocket(server, upgrade=False) as raw:
+            raw.send(b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % path.encode())
+            with contextlib.suppress(OSError):
+                for _ in range(2):
+                    raw.send(b"8001\r\n" + b" " * 0x8001 + b"\r\n")
+            assert raw.read_head().startswith("HTTP/1.1 413 ")
+
+    def test_a_session_ends_by_its_own_commands_alone(self, server):
+        connect = json.dumps({"id": 1, "connect": {"token": server.token("rogue")}}).encode()
+        with RawSocket(server, upgrade=False) as stream:
+            stream.send(
+                b"POST /connection/http_stream HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
+                % (len(connect), connect)
+            )
+            assert stream.read_head().startswith("HTTP/1.1 200 ")
+            while b"\n" not in stream.received:
+                assert stream.fill(len(stream.received) + 1)
+            line, _, stream.received = stream.received.partition(b"\n")
+            connected = json.loads(line)["connect"]
+
+            def send(session, data):
+                body = {"session": session, "node": connected["node"], "data": data}
+                return request("POST", server.http + "/emulation", json.dumps(body).encode(), {}).status
+
+            secret = connected["session"]
+            # Another's guess: one letter of the secret is another one.
+            guess = ("B" if secret[-9] == "A" else "A").join([secret[:-9], secret[-8:]])
+            assert send(guess, '{"id":2,"subscribe":{"channel":"plain:x"}}') == 404
+            assert send(secret, '{"id":2,"subscribe":{"channel":"plain:x"}}') == 204
+            while b"\n" not in stream.received:
+                assert stream.fill(len(stream.received) + 1)
+            assert json.loads(stream.received)["id"] == 2
+            assert send(secret, "hello") == 204
+            assert b'"code":3501' in stream.read_rest()
+            assert send(secret, "{}") == 404
+
+
 def test_a_very_long_presence_list_reaches_an_empty_queue():
     """One message always fits an empty queue, even when it is larger than the whole queue may be."""
     queue_bytes_max = 64 * 1024
