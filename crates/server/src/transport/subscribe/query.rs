@@ -141,7 +141,36 @@ mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// What a peer may send in place of a query, and in its header.
+        #[test]
+        fn any_query_is_refused_or_asks_for_what_it_names(
+            parts in prop::collection::vec(
+                ("topic|channel|token|subscription_token|publish|cursor|as|[a-z]{0,3}", "[=&+;]?", "(?s).{0,20}"),
+                0..20,
+            ),
+            is_from_browser in any::<bool>(),
+        ) {
+            let text: String = parts.iter().map(|(name, equals, value)| format!("{name}{equals}{value}&")).collect();
+            let mut query = parse(&text, 4);
+            query.is_from_browser = is_from_browser;
+            prop_assert!(query.topics.len() <= 5 && query.subscription_tokens.len() <= 5);
+            let Ok(()) = query.check(4) else { return Ok(()) };
+            let resume = query.resume();
+            prop_assert!(resume.is_ok() || !is_from_browser, "a browser that is refused never comes back");
+            let topics: Vec<String> = query.topics.iter().map(|topic| topic.to_string()).collect();
+            let requests = query.into_requests(resume.ok().flatten().as_ref());
+            prop_assert_eq!(requests.len(), 1 + topics.len());
+            for (request, topic) in requests.iter().skip(1).zip(&topics) {
+                let Ask::Subscribe(subscribe) = &request.ask else { panic!("{request:?}") };
+                prop_assert_eq!(&subscribe.topic, topic);
+            }
+        }
+    }
 
     #[test]
     fn topics_are_read_once_each_and_no_more_than_it_takes_to_refuse_them() {
