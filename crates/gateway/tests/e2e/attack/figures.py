@@ -1,7 +1,8 @@
 """The figures of an attack, the faults among them, and the table of all attacks.
 
 No bound depends on the speed of the machine: waits are compared with those of the same bystanders before the attack,
-and a usual wait below `WAIT_FLOOR` counts as `WAIT_FLOOR`.
+and a usual wait below `WAIT_FLOOR` counts as `WAIT_FLOOR`. Where bystanders have to be served promptly, a p99 above
+`PROMPT` is a fault, unless it was of that order before the attack.
 """
 
 import dataclasses
@@ -9,6 +10,9 @@ import dataclasses
 # Longest p99 of pings under attack, as a multiple of the median before it.
 RATIO_MAX = 100
 WAIT_FLOOR = 0.020
+# Longest p99 of pings where it has to be prompt, and its multiple before the attack on a machine that is slower.
+PROMPT = 0.050
+PROMPT_RATIO_MAX = 10
 # Bytes of memory that an attack may take while it lasts, and that may be left when it is over.
 GROWTH_MAX = 64 << 20
 LEFT_MAX = 32 << 20
@@ -25,6 +29,7 @@ class Row:
     attacked: dict
     memory_before: int
     memory_after: int = 0
+    prompt: bool = False
     notes: list = dataclasses.field(default_factory=list)
 
     @property
@@ -45,6 +50,9 @@ def faults(row):
     usual = max(row.calm["p50"], WAIT_FLOOR)
     if row.attacked["p99"] > RATIO_MAX * usual:
         found.append(f"waits: p99 of a ping is {row.attacked['p99']:.3f} s, more than {RATIO_MAX} times {usual:.3f} s")
+    promptly = max(PROMPT, PROMPT_RATIO_MAX * row.calm["p99"])
+    if row.prompt and row.attacked["p99"] > promptly:
+        found.append(f"waits: p99 of a ping is {row.attacked['p99']:.3f} s, more than {promptly:.3f} s")
     if not row.attacked["pings"]:
         found.append("waits: nobody could send a ping")
     grown = row.memory_peak - row.memory_before

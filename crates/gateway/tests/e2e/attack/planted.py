@@ -31,7 +31,8 @@ def kinds(found):
 def found(**changes):
     """Returns the kinds of faults of a calm row with these changes."""
     after = changes.pop("memory_after", 10 * MIB)
-    return kinds(faults(Row("planted", CALM, {**CALM, **changes}, 10 * MIB, after)))
+    prompt = changes.pop("prompt", False)
+    return kinds(faults(Row("planted", CALM, {**CALM, **changes}, 10 * MIB, after, prompt)))
 
 
 def test_a_calm_attack_has_no_fault():
@@ -47,6 +48,12 @@ def test_every_fault_is_found_in_figures():
     assert found(pings=0) == ["waits"]
     assert found(memory_peak=75 * MIB) == ["memory"]
     assert found(memory_after=43 * MIB) == ["memory"]
+
+
+def test_a_wait_is_a_fault_sooner_where_it_has_to_be_prompt():
+    assert found(prompt=True, p99=0.049) == []
+    assert found(prompt=False, p99=0.051) == []
+    assert found(prompt=True, p99=0.051) == ["waits"]
 
 
 class Proxy:

@@ -5,6 +5,18 @@ import contextlib
 from attackers import get
 
 
+def drip(attack, sockets):
+    """Sends a byte on each every 200 ms."""
+
+    def go_round():
+        for connection in sockets:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"x")
+        attack.over.wait(0.2)
+
+    attack.crowd(1, go_round)
+
+
 def test_silent_sockets(trial):
     trial.serve()
     with trial.attack("6,000 sockets that say nothing") as attack:
@@ -28,11 +40,4 @@ def test_heads_that_drip(trial):
         sockets = [attack.socket() for _ in range(1000)]
         for connection in sockets:
             connection.sendall(b"GET /connection/websocket HTTP/1.1\r\nHost: x\r\nX-Long: ")
-
-        def drip():
-            for connection in sockets:
-                with contextlib.suppress(OSError):
-                    connection.sendall(b"x")
-            attack.over.wait(0.2)
-
-        attack.crowd(1, drip)
+        drip(attack, sockets)
