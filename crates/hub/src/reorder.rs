@@ -46,14 +46,14 @@ impl Reorder {
     pub const BYTES_MAX: usize = 64 << 10;
 
     /// Starts with a message whose turn it is.
-    pub fn starting_with(data: Bytes) -> Self {
-        let bytes = data.len();
+    pub fn starting_with(data: &[u8]) -> Self {
+        let (data, bytes) = (Bytes::copy_from_slice(data), data.len());
         Self { passed: 0, waiting: vec![WaitingMessage { first: 0, data, due_millis: NEVER }], bytes }
     }
 
     /// Takes a message. `first` is the id of its first request that has one. While the client `is_held_up`, or others are
-    /// ready, it waits, whatever its ids are.
-    pub fn take(&mut self, first: Option<u32>, data: &Bytes, is_held_up: bool, now: u64) -> Turn {
+    /// ready, it waits, whatever its ids are. What waits is copied: a part of a longer buffer would keep all of it.
+    pub fn take(&mut self, first: Option<u32>, data: &[u8], is_held_up: bool, now: u64) -> Turn {
         let is_ahead = first.is_some_and(|first| self.is_ahead(first));
         if !is_ahead && !is_held_up && !self.is_ready(now) {
             return Turn::Now;
@@ -65,7 +65,7 @@ impl Reorder {
         let first = first.unwrap_or(0);
         let due_millis = if is_ahead { now + Self::WAIT_MILLIS } else { NEVER };
         let place = self.waiting.partition_point(|waiting| waiting.first <= first);
-        self.waiting.insert(place, WaitingMessage { first, data: data.clone(), due_millis });
+        self.waiting.insert(place, WaitingMessage { first, data: Bytes::copy_from_slice(data), due_millis });
         self.bytes += data.len();
         Turn::Later
     }
@@ -121,7 +121,7 @@ mod tests {
 
     /// One after connect, which had id 1.
     fn connected() -> Reorder {
-        let mut order = Reorder::starting_with(message("1"));
+        let mut order = Reorder::starting_with(&message("1"));
         assert_eq!(order.take(None, &message("pong"), false, 0), Turn::Later, "behind it");
         for expected in ["1", "pong"] {
             assert_eq!(order.ready(0), Some(message(expected)));
@@ -190,6 +190,17 @@ mod tests {
         assert_eq!(order.take(Some(400), &message(""), false, 200), Turn::Full);
         assert_eq!(order.take(None, &message(""), true, 200), Turn::Full);
         assert_eq!(order.take(None, &message(""), false, 200), Turn::Now);
+    }
+
+    #[test]
+    fn what_waits_keeps_no_more_than_is_counted() {
+        let body = Bytes::from(vec![0; Reorder::BYTES_MAX]);
+        let mut order = Reorder::starting_with(&body.slice(..10));
+        for id in 3..13 {
+            assert_eq!(order.take(Some(id), &body.slice(..10), false, 0), Turn::Later);
+        }
+        assert_eq!(order.bytes(), 110);
+        assert!(body.is_unique(), "the body is free");
     }
 
     /// Messages of so many requests each, and the order in which they come.

@@ -58,7 +58,7 @@ fn open(gate: &Gate, wire: Wire, body: Bytes, head: Vec<u8>) -> Result<Opening, 
         mode: TransportMode { wire, pings: Pings::Messages },
         first: Default::default(),
         head: Head::Now(head.into()),
-        state: Some(WireState::Emulated(Reorder::starting_with(body))),
+        state: Some(WireState::Emulated(Reorder::starting_with(&body))),
         deflate: None,
         permit: gate.admit()?,
     })
