@@ -287,9 +287,11 @@ impl Connection {
         }
     }
 
-    /// Returns the time at which its wire has something to do; `u64::MAX` for never.
+    /// Returns the time at which its wire has something to do; `u64::MAX` for never. While the client has enough
+    /// before it, what waits is looked at when it goes on, and not before.
     pub(super) fn wire_deadline(&self) -> u64 {
         match self.wire_state.as_deref() {
+            _ if self.is_paused => u64::MAX,
             Some(WireState::Emulated(reorder)) => reorder.deadline(),
             Some(WireState::Bare { .. }) | None => u64::MAX,
         }

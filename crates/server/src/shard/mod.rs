@@ -347,12 +347,13 @@ impl Shard {
     fn take_timers(&mut self) {
         while let Some(slots) = self.wheel.advance(self.now.millis) {
             for slot in slots {
+                let Some(connection) = self.connections.get(slot as usize) else { continue };
+                let is_unheard = self.is_unheard(slot, connection);
                 let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
+                // Asked for behind that: a message whose time has come is no sign of a client that is there.
                 if connection.wire_deadline() <= self.now.millis {
                     connection.read_later(slot, &mut self.to_read);
                 }
-                let Some(connection) = self.connections.get(slot as usize) else { continue };
-                let is_unheard = self.is_unheard(slot, connection);
                 match connection.role {
                     Role::Client(_) if connection.is_undecided_too_long(self.now.millis) => {
                         self.close(slot, CloseReason::ServerError);

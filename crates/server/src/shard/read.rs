@@ -160,6 +160,8 @@ impl Shard {
         {
             connection.is_paused = false;
             connection.read_on(slot, &mut self.to_read);
+            // Its wire has a deadline again.
+            self.schedule(slot);
         }
     }
 

@@ -175,6 +175,35 @@ async fn pongs_come_like_commands() {
 }
 
 #[tokio::test]
+async fn a_command_that_waits_is_no_pong() {
+    let mut settings = settings(1);
+    settings.client.ping_interval = Some(Duration::from_millis(500));
+    settings.client.pong_timeout = Some(Duration::from_secs(2));
+    settings.client.queue_bytes_max = 2 << 20;
+    let gateway = TestGateway::start(settings).await;
+    let mut publisher = gateway.client().await;
+    for _ in 0..20 {
+        publisher.publish("history:long", json!("x".repeat(30_000))).await;
+    }
+    // Or it would be closed for its own pong.
+    drop(publisher);
+    let stream = RawSocket::open_small(gateway.address, 64 * 1024).await;
+    let mut client = Emulated::connect_over(stream, json!({})).await;
+    // More than fits into its sockets, of which it reads nothing.
+    for _ in 0..40 {
+        let command = client.command("history", json!({"channel": "history:long", "limit": 1000})).1;
+        assert_eq!(client.send(gateway.address, &command).await, 204);
+    }
+    client.command("presence_stats", json!({"channel": "room:1"}));
+    let ahead = client.command("presence_stats", json!({"channel": "room:1"})).1;
+    assert_eq!(client.send(gateway.address, &ahead).await, 204);
+    eventually("it is closed", async || {
+        gateway.metric_of("fanwire_connections_closed_total", r#"code="3012""#).await == 1.0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_mistake_in_commands_is_told_in_the_stream() {
     let gateway = TestGateway::start(settings(1)).await;
     for data in
