@@ -2,9 +2,14 @@
 //! nodes of which any may be late.
 //!
 //! Clients number their requests one by one. A message that is ahead of its turn waits for the missing ones for a bounded
-//! time, in bounded memory.
+//! time, in bounded memory. One that comes again, since proxies and clients repeat requests that break off, is known by its
+//! mark.
+
+use std::collections::VecDeque;
+use std::hash::Hasher as _;
 
 use bytes::Bytes;
+use rustc_hash::FxHasher;
 
 /// The messages of one client that wait for their turn.
 #[derive(Debug)]
@@ -14,6 +19,8 @@ pub struct Reorder {
     /// By `first`; of equal ones the older first.
     waiting: Vec<WaitingMessage>,
     bytes: usize,
+    /// The marks of the last messages that came and have an id, the newest last.
+    marks: VecDeque<u64>,
 }
 
 #[derive(Debug)]
@@ -33,6 +40,8 @@ pub enum Turn {
     Now,
     /// It is kept; see [`Reorder::ready`].
     Later,
+    /// It came before: nothing is to be done.
+    Repeated,
     /// It is not kept: too much waits.
     Full,
 }
@@ -44,16 +53,38 @@ impl Reorder {
     pub const MESSAGES_MAX: usize = 64;
     /// Bytes of messages that wait. One message alone may have more.
     pub const BYTES_MAX: usize = 64 << 10;
+    /// The last messages of a client that are known when they come again.
+    pub const MARKS_MAX: usize = 64;
 
     /// Starts with a message whose turn it is.
     pub fn starting_with(data: &[u8]) -> Self {
         let (data, bytes) = (Bytes::copy_from_slice(data), data.len());
-        Self { passed: 0, waiting: vec![WaitingMessage { first: 0, data, due_millis: NEVER }], bytes }
+        Self {
+            passed: 0,
+            waiting: vec![WaitingMessage { first: 0, data, due_millis: NEVER }],
+            bytes,
+            marks: VecDeque::new(),
+        }
     }
 
     /// Takes a message. `first` is the id of its first request that has one. While the client `is_held_up`, or others are
     /// ready, it waits, whatever its ids are. What waits is copied: a part of a longer buffer would keep all of it.
     pub fn take(&mut self, first: Option<u32>, data: &[u8], is_held_up: bool, now: u64) -> Turn {
+        let mark = first.map(|first| mark(first, data));
+        if mark.is_some_and(|mark| self.marks.contains(&mark)) {
+            return Turn::Repeated;
+        }
+        let turn = self.turn(first, data, is_held_up, now);
+        if let Some(mark) = mark.filter(|_| turn != Turn::Full) {
+            if self.marks.len() == Self::MARKS_MAX {
+                self.marks.pop_front();
+            }
+            self.marks.push_back(mark);
+        }
+        turn
+    }
+
+    fn turn(&mut self, first: Option<u32>, data: &[u8], is_held_up: bool, now: u64) -> Turn {
         let is_ahead = first.is_some_and(|first| self.is_ahead(first));
         if !is_ahead && !is_held_up && !self.is_ready(now) {
             return Turn::Now;
@@ -107,6 +138,14 @@ impl Reorder {
     fn is_ahead(&self, first: u32) -> bool {
         first > self.passed.saturating_add(1)
     }
+}
+
+/// Tells messages of one client apart. A client that makes two alike harms itself alone.
+fn mark(first: u32, data: &[u8]) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write_u32(first);
+    hasher.write(data);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -171,8 +210,8 @@ mod tests {
     fn the_highest_id_is_the_end_of_counting() {
         let mut order = connected();
         order.pass(u32::MAX);
-        for id in [u32::MAX, 1, u32::MAX] {
-            assert_eq!(order.take(Some(id), &message("last"), false, 0), Turn::Now);
+        for (id, text) in [(u32::MAX, "last"), (1, "first"), (u32::MAX, "again")] {
+            assert_eq!(order.take(Some(id), &message(text), false, 0), Turn::Now);
             order.pass(id);
         }
     }
@@ -190,6 +229,35 @@ mod tests {
         assert_eq!(order.take(Some(400), &message(""), false, 200), Turn::Full);
         assert_eq!(order.take(None, &message(""), true, 200), Turn::Full);
         assert_eq!(order.take(None, &message(""), false, 200), Turn::Now);
+    }
+
+    #[test]
+    fn a_message_that_comes_again_is_known_among_the_last_ones() {
+        let mut order = connected();
+        assert_eq!(order.take(Some(3), &message("3"), false, 0), Turn::Later);
+        assert_eq!(order.take(Some(3), &message("3"), false, 0), Turn::Repeated, "while it waits");
+        for turn in [Turn::Now, Turn::Repeated] {
+            assert_eq!(order.take(Some(2), &message("2"), false, 0), turn);
+        }
+        order.pass(2);
+        assert_eq!(order.ready(0), Some(message("3")));
+        order.pass(3);
+        assert_eq!(order.take(Some(3), &message("other"), false, 0), Turn::Now, "of the same id");
+        for _ in 0..2 {
+            assert_eq!(order.take(None, &message("pong"), false, 0), Turn::Now, "without an id");
+        }
+        for id in 4..4 + Reorder::MARKS_MAX as u32 {
+            assert_eq!(order.take(Some(3), &message("other"), false, 0), Turn::Repeated, "before {id}");
+            assert_eq!(order.take(Some(id), &message("next"), false, 0), Turn::Now);
+            order.pass(id);
+        }
+        assert_eq!(order.take(Some(3), &message("other"), false, 0), Turn::Now, "long ago");
+        assert_eq!(order.marks.len(), Reorder::MARKS_MAX);
+        let full = message(&"x".repeat(Reorder::BYTES_MAX));
+        assert_eq!(order.take(Some(900), &message("waits"), false, 0), Turn::Later);
+        for _ in 0..2 {
+            assert_eq!(order.take(Some(901), &full, false, 0), Turn::Full, "was not taken");
+        }
     }
 
     #[test]
@@ -230,7 +298,7 @@ mod tests {
                 match reorder.take(Some(firsts[place]), &data, is_held_up, time as u64) {
                     Turn::Now => serve(&mut reorder, &mut served, &data),
                     Turn::Later => {}
-                    Turn::Full => prop_assert!(false, "so many fit"),
+                    Turn::Repeated | Turn::Full => prop_assert!(false, "so many fit, and no two are alike"),
                 }
                 while !is_held_up && let Some(data) = reorder.ready(time as u64) {
                     serve(&mut reorder, &mut served, &data);
@@ -265,6 +333,7 @@ mod tests {
                         served.push(data);
                     }
                     Turn::Later => {}
+                    Turn::Repeated => prop_assert!(false, "no two are alike"),
                     Turn::Full => refused += 1,
                 }
                 prop_assert!(reorder.waiting.len() <= 1 || reorder.bytes <= Reorder::BYTES_MAX);

@@ -79,6 +79,7 @@ impl Shard {
                 has_room = self.waiting_bytes <= WAITING_BYTES_MAX;
                 self.schedule(slot);
             }
+            Turn::Repeated => {}
             Turn::Full => has_room = false,
         }
         if has_room {

@@ -175,6 +175,23 @@ async fn pongs_come_like_commands() {
 }
 
 #[tokio::test]
+async fn a_request_that_comes_again_is_served_once() {
+    let gateway = TestGateway::start(settings(1)).await;
+    let mut subscriber = gateway.client().await;
+    subscriber.subscribe("a").await;
+    let mut client = Emulated::connect(gateway.address).await;
+    for number in 0..3 {
+        let (id, command) = client.command("publish", json!({"channel": "a", "data": number}));
+        for _ in 0..3 {
+            assert_eq!(client.send(gateway.address, &command).await, 204);
+        }
+        client.reply(id).await.unwrap();
+        assert_eq!(subscriber.publication().await.1["data"], number);
+    }
+    client.request(gateway.address, "presence_stats", json!({"channel": "room:1"})).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_command_that_waits_is_no_pong() {
     let mut settings = settings(1);
     settings.client.ping_interval = Some(Duration::from_millis(500));
