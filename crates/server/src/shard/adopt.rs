@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::connection::{Connection, Role};
 use super::opening::Undecided;
+use super::read::WAITING_BYTES_MAX;
 use super::{READ_TIME_PER_CONNECTION, Shard, socket};
 use crate::transport::{Adopted, Head, Opening};
 
@@ -45,6 +46,7 @@ impl Shard {
         if let Some(reorder) = connection.reorder() {
             // The first commands came with the request.
             self.waiting_bytes += reorder.bytes();
+            self.waiting_was_full |= self.waiting_bytes > WAITING_BYTES_MAX;
             connection.read_later(slot, &mut self.to_read);
         }
         self.counters.sockets.add(1);

@@ -16,6 +16,9 @@ use super::{READ_TIME_PER_CONNECTION, READ_TIME_PER_TURN, Shard};
 use crate::message::{AnswerTo, SessionAnswer, SessionAsk, SessionCall};
 use crate::session_key::SessionKey;
 
+/// Bytes of messages of one client that may wait whatever those of others take: what one client has wait closes no other.
+const OWN_WAITING_BYTES_MAX: usize = 4 << 10;
+
 impl Shard {
     /// Returns the names that lead to the connection's session from elsewhere, if its client needs them: to send commands,
     /// or to tell its backend whom it means.
@@ -72,11 +75,14 @@ impl Shard {
                 self.take_in_order(key);
             }
             Turn::Later => {
-                if reorder.is_ready(now) {
+                let (is_ready, own_bytes) = (reorder.is_ready(now), reorder.bytes());
+                if is_ready {
                     connection.read_later(slot, &mut self.to_read);
                 }
                 self.waiting_bytes += data.len();
-                has_room = self.waiting_bytes <= WAITING_BYTES_MAX;
+                let is_full = self.waiting_bytes > WAITING_BYTES_MAX;
+                self.waiting_was_full |= is_full;
+                has_room = own_bytes <= OWN_WAITING_BYTES_MAX || !is_full;
                 self.schedule(slot);
             }
             Turn::Repeated => {}

@@ -49,7 +49,8 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpRespon
         Ok(SessionAnswer::Gone) | Err(Unreachable::NoNode) => text(StatusCode::NOT_FOUND, GONE),
         Ok(SessionAnswer::Full) => text(
             StatusCode::TOO_MANY_REQUESTS,
-            "Too many commands wait for earlier ones of this session, so it has ended. Connect again.",
+            "Too many commands of this session wait for earlier ones, so it has ended. Connect again, and send commands \
+             in order.",
         ),
         Err(Unreachable::Late) => later("The session's node does not answer."),
         Err(Unreachable::Redis) => later("Redis does not answer, over which the session's node is asked."),

@@ -134,6 +134,31 @@ async fn too_much_that_waits_ends_the_session() {
 }
 
 #[tokio::test]
+async fn what_one_session_has_wait_closes_no_other() {
+    /// All that may wait on a shard, and a bit less.
+    const ALMOST_ALL: usize = (8 << 20) - 1024;
+    let mut settings = settings(1);
+    settings.emulation.body_bytes_max = 9 << 20;
+    let gateway = TestGateway::start(settings).await;
+    let mut client = Emulated::connect(gateway.address).await;
+    for _ in 0..3 {
+        let mut hoarder = Emulated::connect(gateway.address).await;
+        hoarder.command("presence_stats", json!({"channel": "room:1"}));
+        let mut hoarded = hoarder.command("presence_stats", json!({"channel": "room:1"})).1;
+        hoarded.push_str(&" ".repeat(ALMOST_ALL - hoarded.len()));
+        let (first, earlier) = client.command("publish", json!({"channel": "a", "data": 1}));
+        let (second, later) = client.command("publish", json!({"channel": "a", "data": "x".repeat(2048)}));
+        assert_eq!(hoarder.send(gateway.address, &hoarded).await, 204);
+        assert_eq!(client.send(gateway.address, &later).await, 204);
+        assert_eq!(client.send(gateway.address, &earlier).await, 204);
+        let mut replied = [client.next().await["id"].clone(), client.next().await["id"].clone()];
+        // The machine may be busy: then the second was not waited for.
+        replied.sort_by_key(Value::as_u64);
+        assert_eq!(replied, [json!(first), json!(second)]);
+    }
+}
+
+#[tokio::test]
 async fn what_a_session_cannot_take_yet_waits_for_it() {
     const REQUESTS: u32 = 40;
     let mut settings = settings(1);
