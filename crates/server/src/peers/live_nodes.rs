@@ -1,9 +1,11 @@
 //! The nodes that are alive, as Redis told lately: whoever asks for a session of another node asks for its node first.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_broker::{EngineError, Redis};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
@@ -13,60 +15,118 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Between two reads of the list, however many ids are asked for that are not in it: clients can invent them.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LiveNodeList(Arc<watch::Sender<Reads>>);
+
+/// The reads of the list. A task of its own makes them one after the other, so that nobody waits for one that asked
+/// earlier: its task may not be polled for a while.
 #[derive(Debug, Default)]
-pub(super) struct LiveNodeList {
-    /// The last list that was read.
-    list: Mutex<Option<List>>,
-    /// Held by the one that reads it.
-    reading: tokio::sync::Mutex<()>,
+struct Reads {
+    /// The reads that have begun, and the time of the last one.
+    begun: u64,
+    began: Option<Instant>,
+    /// Those of them that are done, and what the last one brought.
+    done: u64,
+    last: Option<List>,
+    /// A task is about to read, or does.
+    is_reading: bool,
 }
 
 #[derive(Debug)]
 struct List {
     /// The time at which the read began.
     began: Instant,
-    ids: Vec<Uuid>,
+    ids: Result<Vec<Uuid>, EngineError>,
 }
 
 impl LiveNodeList {
-    /// Returns true if the node is alive. A node that is not in the list may have just joined, so the list is read again.
-    pub(super) async fn has(&self, redis: &Redis, id: Uuid) -> Result<bool, EngineError> {
-        self.has_by(id, || async { Ok(redis.peers().await?.into_iter().map(|peer| peer.id).collect()) }).await
+    /// Returns true if the node is alive. A node that is not in the list may have just joined, so the list is read again,
+    /// on the runtime.
+    pub(super) async fn has(&self, redis: &Redis, runtime: &Handle, id: Uuid) -> Result<bool, EngineError> {
+        let redis = redis.clone();
+        let read = || async move { Ok(redis.peers().await?.into_iter().map(|peer| peer.id).collect()) };
+        self.has_by(runtime, id, read).await
     }
 
-    async fn has_by<R, E>(&self, id: Uuid, read: impl FnOnce() -> R) -> Result<bool, E>
+    async fn has_by<R>(
+        &self,
+        runtime: &Handle,
+        id: Uuid,
+        read: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<bool, EngineError>
     where
-        R: Future<Output = Result<Vec<Uuid>, E>>,
+        R: Future<Output = Result<Vec<Uuid>, EngineError>> + Send + 'static,
     {
-        let asked = Instant::now();
-        if self.look(|list| list.began + FRESH > asked && list.ids.contains(&id)) == Some(true) {
-            return Ok(true);
+        let mut reads = self.0.subscribe();
+        let wanted = {
+            let reads = reads.borrow();
+            if reads.last.as_ref().is_some_and(|list| list.is_fresh() && list.has(id) == Ok(true)) {
+                return Ok(true);
+            }
+            // One that is under way may have begun before the node joined.
+            reads.begun + 1
+        };
+        let mut read = Some(read);
+        loop {
+            let is_to_begin = {
+                let reads = reads.borrow_and_update();
+                match &reads.last {
+                    Some(list) if reads.done >= wanted => return list.has(id),
+                    _ => !reads.is_reading,
+                }
+            };
+            if is_to_begin && let Some(read) = read.take_if(|_| self.claim()) {
+                runtime.spawn(self.clone().read(read));
+            }
+            // The sender is this value.
+            let _ = reads.changed().await;
         }
-        let _reading = self.reading.lock().await;
-        // Another one has read it meanwhile.
-        if let Some(answer) = self.look(|list| (list.began > asked).then(|| list.ids.contains(&id))).flatten()
-        {
-            return Ok(answer);
-        }
-        if let Some(began) = self.look(|list| list.began) {
+    }
+
+    /// Returns true if the caller is the one to read.
+    fn claim(&self) -> bool {
+        self.0.send_if_modified(|reads| !std::mem::replace(&mut reads.is_reading, true))
+    }
+
+    async fn read<R>(self, read: impl FnOnce() -> R)
+    where
+        R: Future<Output = Result<Vec<Uuid>, EngineError>>,
+    {
+        let last = self.0.borrow().began;
+        if let Some(began) = last {
             sleep_until(began + PAUSE).await;
         }
         let began = Instant::now();
-        let ids = read().await?;
-        let is_there = ids.contains(&id);
-        *self.list.lock().unwrap_or_else(PoisonError::into_inner) = Some(List { began, ids });
-        Ok(is_there)
+        self.0.send_modify(|reads| {
+            reads.begun += 1;
+            reads.began = Some(began);
+        });
+        let ids = read().await;
+        self.0.send_modify(|reads| {
+            reads.done = reads.begun;
+            reads.last = Some(List { began, ids });
+            reads.is_reading = false;
+        });
+    }
+}
+
+impl List {
+    fn is_fresh(&self) -> bool {
+        self.began + FRESH > Instant::now()
     }
 
-    fn look<T>(&self, at: impl FnOnce(&List) -> T) -> Option<T> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(at)
+    fn has(&self, id: Uuid) -> Result<bool, EngineError> {
+        self.ids.as_ref().map(|ids| ids.contains(&id)).map_err(|error| *error)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::future::poll_fn;
+    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::Poll;
 
     use super::*;
 
@@ -74,15 +134,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn invented_ids_cause_few_reads_and_do_not_hold_up_known_ones() {
-        let (nodes, reads) = (Arc::new(LiveNodeList::default()), Arc::new(AtomicUsize::new(0)));
+        let (nodes, reads) = (LiveNodeList::default(), Arc::new(AtomicUsize::new(0)));
         let ask = |id| {
             let (nodes, reads) = (nodes.clone(), reads.clone());
             async move {
-                let read = || async {
+                let read = || async move {
                     reads.fetch_add(1, Relaxed);
-                    Ok::<_, ()>(vec![KNOWN])
+                    Ok(vec![KNOWN])
                 };
-                nodes.has_by(id, read).await.unwrap()
+                nodes.has_by(&Handle::current(), id, read).await.unwrap()
             }
         };
         assert!(ask(KNOWN).await);
@@ -101,9 +161,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_an_answer_the_next_one_asks_again() {
-        let nodes = LiveNodeList::default();
-        assert_eq!(nodes.has_by(KNOWN, || async { Err("down") }).await, Err("down"));
-        assert_eq!(nodes.has_by(KNOWN, || async { Ok::<_, ()>(vec![KNOWN]) }).await, Ok(true));
+    async fn after_a_failure_the_next_one_asks_again_behind_a_pause() {
+        let (nodes, runtime) = (LiveNodeList::default(), Handle::current());
+        let began = Instant::now();
+        let failed = || async { Err(EngineError::Unavailable) };
+        assert_eq!(nodes.has_by(&runtime, KNOWN, failed).await, Err(EngineError::Unavailable));
+        assert_eq!(nodes.has_by(&runtime, KNOWN, || async { Ok(vec![KNOWN]) }).await, Ok(true));
+        assert_eq!(began.elapsed(), PAUSE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_not_polled_holds_up_nobody() {
+        let (nodes, runtime) = (LiveNodeList::default(), Handle::current());
+        let read = || async { Ok(vec![KNOWN]) };
+        let mut stalled = pin!(nodes.has_by(&runtime, KNOWN, read));
+        // Polled once, and not again before the other has its answer.
+        let first = poll_fn(|context| Poll::Ready(stalled.as_mut().poll(context))).await;
+        assert!(first.is_pending());
+        tokio::select! {
+            other = nodes.has_by(&runtime, KNOWN, read) => assert_eq!(other, Ok(true)),
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("held up"),
+        }
+        assert_eq!(stalled.await, Ok(true));
     }
 }

@@ -25,7 +25,8 @@ impl Peers {
     }
 
     async fn ask_node(&self, key: SessionKey, ask: SessionAsk) -> Result<SessionAnswer, Unreachable> {
-        if !self.0.live_nodes.has(&self.0.redis, key.node).await.map_err(|_| Unreachable::Redis)? {
+        let is_alive = self.0.live_nodes.has(&self.0.redis, &self.0.thread.runtime, key.node).await;
+        if !is_alive.map_err(|_| Unreachable::Redis)? {
             return Err(Unreachable::NoNode);
         }
         let number = self.0.next_call.fetch_add(1, Relaxed);
