@@ -65,6 +65,14 @@ pub(crate) struct SessionCalls {
     pub from_shards: ByAnswer,
     /// Of requests to other nodes.
     pub from_nodes: ByAnswer,
+    /// Requests to this node that could not be read.
+    pub refused: Counter,
+    /// Requests to this node while it had too much before it.
+    pub busy: Counter,
+    /// Requests to this node whose session's node did not answer in time.
+    pub late: Counter,
+    /// Requests to this node for a session of another node while Redis did not answer.
+    pub unreachable: Counter,
 }
 
 #[derive(Debug, Default)]

@@ -196,11 +196,12 @@ pub(crate) enum SessionAnswer {
     Full,
 }
 
-/// The reasons for which a session call has no answer. It may have reached its session all the same.
+/// The reasons for which a session call has no answer. Unless there is none, it may have reached
+/// its session all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unreachable {
-    /// The session's node is not alive, so the session is not either.
-    NoNode,
+    /// There is none of this key: its node is not alive, or has no such shard.
+    NoSession,
     Late,
     /// Redis, over which nodes talk, does not answer.
     Redis,

@@ -279,10 +279,10 @@ impl Node {
         if key.node != self.id {
             return match &self.peers {
                 Some(peers) => peers.ask_session(key, ask).await,
-                None => Err(Unreachable::NoNode),
+                None => Err(Unreachable::NoSession),
             };
         }
-        let Some(inbox) = self.inbox_of(&key) else { return Ok(SessionAnswer::Gone) };
+        let Some(inbox) = self.inbox_of(&key) else { return Err(Unreachable::NoSession) };
         let (reply, answer) = oneshot::channel();
         let answer_to = AnswerTo::Task(reply);
         inbox.send(ShardMessage::Session(Box::new(SessionCall { key, ask, answer: answer_to })));

@@ -105,12 +105,17 @@ pub(super) const FAMILIES: [Family; 32] = [
     },
     Family {
         name: "fanwire_session_calls_total",
-        help: "Requests with commands for a session, by the session's answer; from: a shard of this node took the request, or another node.",
+        help: "Requests with commands for a session, by the session's answer, or why there was none; from: a shard of this \
+               node took the request, or another node.",
         kind: MetricType::COUNTER,
         value: Value::ResultsFrom(&[
             ("shard", "taken", |shard| &shard.session_calls.from_shards.taken),
             ("shard", "gone", |shard| &shard.session_calls.from_shards.gone),
             ("shard", "full", |shard| &shard.session_calls.from_shards.full),
+            ("shard", "refused", |shard| &shard.session_calls.refused),
+            ("shard", "busy", |shard| &shard.session_calls.busy),
+            ("shard", "late", |shard| &shard.session_calls.late),
+            ("shard", "unreachable", |shard| &shard.session_calls.unreachable),
             ("node", "taken", |shard| &shard.session_calls.from_nodes.taken),
             ("node", "gone", |shard| &shard.session_calls.from_nodes.gone),
             ("node", "full", |shard| &shard.session_calls.from_nodes.full),

@@ -27,7 +27,7 @@ impl Peers {
     async fn ask_node(&self, key: SessionKey, ask: SessionAsk) -> Result<SessionAnswer, Unreachable> {
         let is_alive = self.0.live_nodes.has(&self.0.redis, &self.0.thread.runtime, key.node).await;
         if !is_alive.map_err(|_| Unreachable::Redis)? {
-            return Err(Unreachable::NoNode);
+            return Err(Unreachable::NoSession);
         }
         let number = self.0.next_call.fetch_add(1, Relaxed);
         let (answer, answered) = oneshot::channel();

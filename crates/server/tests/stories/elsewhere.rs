@@ -93,6 +93,7 @@ async fn a_session_ends_with_its_node() {
     let body = client.body("{}");
     let answer = emulate(nodes[0].address, &body).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
+    assert_eq!(nodes[0].metric_of("fanwire_session_calls_total", "result=\"late\"").await, 1.0);
     eventually("the node is known to be dead", async || emulate(nodes[0].address, &body).await.status == 404)
         .await;
 

@@ -335,6 +335,7 @@ async fn a_request_that_cannot_be_read_is_told_why() {
     let get = "GET /emulation HTTP/1.1\r\nHost: test\r\n\r\n";
     let answer = RawSocket::ask(gateway.address, get).await;
     assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
+    assert_eq!(gateway.metric_of("fanwire_session_calls_total", "result=\"refused\"").await, 9.0);
 
     // Pages of allowed origins can read all of it.
     let from =
