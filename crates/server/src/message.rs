@@ -200,7 +200,7 @@ pub(crate) enum SessionAnswer {
 /// its session all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unreachable {
-    /// There is none of this key: its node is not alive, or has no such shard.
+    /// There is none of this key: its node is not alive, or has not made it.
     NoSession,
     Late,
     /// Redis, over which nodes talk, does not answer.

@@ -282,7 +282,8 @@ impl Node {
                 None => Err(Unreachable::NoSession),
             };
         }
-        let Some(inbox) = self.inbox_of(&key) else { return Err(Unreachable::NoSession) };
+        // A guess takes no room in the inbox.
+        let inbox = self.inbox_of(&key).filter(|_| self.sessions.made(&key)).ok_or(Unreachable::NoSession)?;
         let (reply, answer) = oneshot::channel();
         let answer_to = AnswerTo::Task(reply);
         inbox.send(ShardMessage::Session(Box::new(SessionCall { key, ask, answer: answer_to })));

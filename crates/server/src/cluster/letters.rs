@@ -6,13 +6,17 @@ use fanwire_protocol::Publication;
 
 use crate::message::{AnswerTo, SessionAnswer, SessionCall, ShardMessage};
 use crate::node::Node;
-use crate::peers::{Letter, Peers, Receiver};
+use crate::peers::{Letter, Peers, Receiver, Secret};
 
 /// Takes letters for as long as it is polled.
 pub(super) async fn take(node: &Node, peers: &Peers, mut letters: Receiver<Arc<Publication>>) {
     while let Some(publication) = letters.receive().await {
         match Letter::decode(&publication.data) {
             Ok(Letter::Answer { number, answer }) => peers.take_letter_answer(number, answer),
+            Ok(Letter::Secret { number, secret }) => peers.take_secret(number, secret),
+            Ok(Letter::AskSecret { from, number }) => {
+                peers.send_letter(from, Letter::Secret { number, secret: Secret(node.sessions.secret()) });
+            }
             Ok(Letter::Call { from, number, key, ask }) => match node.inbox_of(&key) {
                 None => peers.answer_letter(from, number, SessionAnswer::Gone),
                 // The shard is too far behind to answer in time.

@@ -1,12 +1,14 @@
 //! Letters: what nodes tell each other of clients' calls to sessions of another node, in Protobuf behind a byte that no
 //! answer in JSON begins with.
 
+use std::fmt;
+
 use bytes::Bytes;
 use prost::{Message as _, Oneof};
 use uuid::Uuid;
 
 use crate::message::{SessionAnswer, SessionAsk};
-use crate::session_key::SessionKey;
+use crate::session_key::{SECRET_BYTES, SessionKey};
 
 /// The first byte of a letter.
 pub(super) const MARK: u8 = 1;
@@ -26,6 +28,27 @@ pub(crate) enum Letter {
         number: u64,
         answer: SessionAnswer,
     },
+    /// Asks a node for the secret that it signs keys of sessions with.
+    AskSecret {
+        /// The node that asks, and its number for the question.
+        from: Uuid,
+        number: u64,
+    },
+    Secret {
+        /// The asking node's number.
+        number: u64,
+        secret: Secret,
+    },
+}
+
+/// A node's secret, which no log has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Secret(pub [u8; SECRET_BYTES]);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// A letter of a version that this node does not know, or none at all.
@@ -42,7 +65,7 @@ struct LetterMessage {
     number: u64,
     #[prost(bytes = "bytes", tag = "3")]
     session: Bytes,
-    #[prost(oneof = "LetterContent", tags = "4, 5")]
+    #[prost(oneof = "LetterContent", tags = "4, 5, 6, 7")]
     content: Option<LetterContent>,
 }
 
@@ -52,6 +75,10 @@ enum LetterContent {
     Commands(Bytes),
     #[prost(uint32, tag = "5")]
     Answer(u32),
+    #[prost(bool, tag = "6")]
+    AskSecret(bool),
+    #[prost(bytes = "bytes", tag = "7")]
+    Secret(Bytes),
 }
 
 /// The answers by their numbers.
@@ -72,6 +99,17 @@ impl Letter {
                     .iter()
                     .position(|known| *known == answer)
                     .map(|place| LetterContent::Answer(place as u32)),
+                ..LetterMessage::default()
+            },
+            Self::AskSecret { from, number } => LetterMessage {
+                from: Bytes::copy_from_slice(from.as_bytes()),
+                number,
+                content: Some(LetterContent::AskSecret(true)),
+                ..LetterMessage::default()
+            },
+            Self::Secret { number, secret: Secret(secret) } => LetterMessage {
+                number,
+                content: Some(LetterContent::Secret(Bytes::copy_from_slice(&secret))),
                 ..LetterMessage::default()
             },
         };
@@ -97,6 +135,13 @@ impl Letter {
             Some(LetterContent::Answer(answer)) => {
                 let answer = usize::try_from(answer).ok().and_then(|place| ANSWERS.get(place));
                 Ok(Self::Answer { number, answer: *answer.ok_or(Illegible)? })
+            }
+            Some(LetterContent::AskSecret(_)) => {
+                Ok(Self::AskSecret { from: Uuid::from_slice(&from).map_err(|_| Illegible)?, number })
+            }
+            Some(LetterContent::Secret(secret)) => {
+                let secret = <[u8; SECRET_BYTES]>::try_from(&secret[..]).map_err(|_| Illegible)?;
+                Ok(Self::Secret { number, secret: Secret(secret) })
             }
             None => Err(Illegible),
         }
@@ -137,11 +182,25 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+        let (from, sent) = (Uuid::from_u128(6), Secret([9; SECRET_BYTES]));
+        match Letter::decode(&Letter::AskSecret { from, number: 7 }.encode()).unwrap() {
+            Letter::AskSecret { from: read, number } => assert_eq!((read, number), (from, 7)),
+            other => panic!("{other:?}"),
+        }
+        match Letter::decode(&Letter::Secret { number: 8, secret: sent }.encode()).unwrap() {
+            Letter::Secret { number, secret } => {
+                assert_eq!((number, secret), (8, sent));
+                assert_eq!(format!("{secret:?}"), "Secret");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn what_is_no_letter_is_none() {
-        for bytes in [&b""[..], b"{}", b"\x01", b"\x02\x28\x00", b"\x01\x28\x03", b"\x01\x22\x01x"] {
+        for bytes in
+            [&b""[..], b"{}", b"\x01", b"\x02\x28\x00", b"\x01\x28\x03", b"\x01\x22\x01x", b"\x01\x3a\x01x"]
+        {
             assert_eq!(Letter::decode(&Bytes::from_static(bytes)).unwrap_err(), Illegible, "{bytes:?}");
         }
     }

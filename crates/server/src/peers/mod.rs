@@ -16,8 +16,8 @@ mod session_calls;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fmt, io, thread};
 
@@ -35,6 +35,7 @@ use uuid::Uuid;
 
 use crate::inbox::Inboxes;
 use crate::message::SessionAnswer;
+use crate::session_key::SessionSigner;
 use askers::Askers;
 use live_nodes::LiveNodeList;
 use names::{CONTROL, answers_topic};
@@ -42,7 +43,7 @@ use names::{CONTROL, answers_topic};
 pub(crate) use arrivals::Arrivals;
 pub(crate) use call::{Call, CallAnswer, CallResult, SINGLE, Single};
 pub(crate) use held::{HELD, Held, HeldQuestion};
-pub(crate) use letter::Letter;
+pub(crate) use letter::{Letter, Secret};
 pub(crate) use names::{ORDER_BYTES_MAX, ORDERS_KEPT, PATIENCE, user_topic};
 pub(crate) use queue::Receiver;
 
@@ -66,6 +67,10 @@ struct PeersShared {
     waiting: Askers<mpsc::UnboundedSender<CallAnswer>>,
     /// Letters that wait for answers, by number.
     waiting_letters: Askers<oneshot::Sender<SessionAnswer>>,
+    /// Questions for secrets that wait for answers, by number.
+    waiting_secrets: Askers<oneshot::Sender<Secret>>,
+    /// The signers of other nodes, to check keys of their sessions.
+    signers: Mutex<HashMap<Uuid, Arc<SessionSigner>>>,
     live_nodes: LiveNodeList,
     next_call: AtomicU64,
     /// Orders of other nodes arrive.
@@ -159,6 +164,8 @@ impl Peers {
             thread,
             waiting: Askers::default(),
             waiting_letters: Askers::default(),
+            waiting_secrets: Askers::default(),
+            signers: Mutex::default(),
             live_nodes: LiveNodeList::default(),
             next_call: AtomicU64::new(0),
             is_listening: AtomicBool::new(false),

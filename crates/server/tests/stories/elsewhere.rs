@@ -23,18 +23,22 @@ async fn commands_keep_their_order_over_all_nodes() {
 }
 
 #[tokio::test]
-async fn a_key_is_checked_where_its_session_is() {
+async fn a_key_is_checked_by_any_node() {
     let nodes = cluster(|_| ()).await;
     let mut client = Emulated::connect(nodes[0].address).await;
     let (session, node) = (client.session().to_owned(), client.node().to_owned());
     let body = |session: &str| json!({"session": session, "node": node, "data": "{}"}).to_string();
-    for byte in [16, 18, 22, 26, 41] {
+    for byte in [16, 18, 22, 26, 42, 59] {
         assert_eq!(
             emulate(nodes[1].address, &body(&flipped(&session, byte))).await.status,
             404,
             "byte {byte}"
         );
     }
+    // The node of the session has not heard of them.
+    assert_eq!(nodes[0].metric_of("fanwire_session_calls_total", "from=\"node\",result=\"gone\"").await, 0.0);
+    let refused = nodes[1].metric_of("fanwire_session_calls_total", "from=\"shard\",result=\"gone\"").await;
+    assert_eq!(refused, 6.0);
     // No node has this id, and no letter has to be waited for.
     let elsewhere = "00000000-0000-4000-8000-000000000000";
     let foreign = flipped(&session, 0);
@@ -74,7 +78,7 @@ async fn an_order_finds_a_session_of_another_node_by_its_key() {
     let nodes = cluster(|_| ()).await;
     let mut client = Emulated::connect(nodes[0].address).await;
     let mut backend = nodes[2].backend().await;
-    backend.call("disconnect", json!({"session": flipped(client.session(), 41)})).await;
+    backend.call("disconnect", json!({"session": flipped(client.session(), 59)})).await;
     backend.call("subscribe", json!({"session": client.session(), "channel": "a"})).await;
     assert_eq!(client.next().await["push"]["channel"], "a");
     backend.call("disconnect", json!({"session": client.session()})).await;

@@ -272,8 +272,8 @@ async fn whoever_has_no_key_of_a_session_has_no_session() {
         let (session, node) = (client.session().to_owned(), client.node().to_owned());
         assert_ne!(session, other.session());
         let body = |session: &str| json!({"session": session, "node": node, "data": "{}"}).to_string();
-        // Shard, slot, generation and signature; a key of another node is one of no node here.
-        for byte in 16..42 {
+        // Shard, slot, generation, client and signature; a key of another node is one of no node here.
+        for byte in 16..60 {
             let answer = emulate(gateway.address, &body(&flipped(&session, byte))).await;
             assert_eq!(answer.status, 404, "byte {byte}");
             assert!(answer.body.starts_with("No such session"), "{}", answer.body);
