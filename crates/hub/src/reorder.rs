@@ -49,7 +49,7 @@ pub enum Turn {
 impl Reorder {
     /// The time that a message waits for an earlier one.
     pub const WAIT_MILLIS: u64 = 100;
-    /// Messages that wait.
+    /// Messages that wait, of any number of requests each.
     pub const MESSAGES_MAX: usize = 64;
     /// Bytes of messages that wait. One message alone may have more.
     pub const BYTES_MAX: usize = 64 << 10;

@@ -46,7 +46,7 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpRespon
         Ok(SessionAnswer::Gone) => text(StatusCode::NOT_FOUND, GONE),
         Ok(SessionAnswer::Full) => text(
             StatusCode::TOO_MANY_REQUESTS,
-            "Too many commands of this session wait for earlier ones, so it has ended. Connect again, and send commands \
+            "Too many requests of this session wait for earlier commands, so it has ended. Connect again, and send commands \
              in order.",
         ),
         Err(Unreachable::NoSession) => {
