@@ -23,10 +23,11 @@ impl Shard {
         let Opening { head, mode, first, state, deflate, permit } = opening;
         let wire = mode.wire;
         if !wire.reads()
+            && !wire.is_emulated()
             && let Err(error) =
                 SockRef::from(&socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)
         {
-            // A client that is not read answers no ping: only the kernel can tell that it has vanished.
+            // The client can answer no ping: only the kernel can tell that it has vanished.
             tracing::debug!(%error, "a client that vanishes will be noticed late");
         }
         let socket = socket::Socket::new(socket, tls);
