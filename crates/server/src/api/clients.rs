@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(audience("42", "no id", ""), Ok(None));
         assert_eq!(audience("", "", "s"), Ok(None));
         assert_eq!(audience("42", ID, "s"), Ok(None));
-        let session = "A".repeat(56);
+        let session = "A".repeat(80);
         assert_eq!(audience("", "", &session), Ok(Some((None, None))));
         assert_eq!(audience("42", ID, &session), Ok(Some((Some("42".into()), id))));
         assert_eq!(audience("42", "no id", &session), Ok(None));
