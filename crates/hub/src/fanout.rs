@@ -31,35 +31,37 @@ pub struct Group<'g> {
 /// Links groups, one after the other.
 #[derive(Debug)]
 pub struct Fanout {
-    kinds: Box<Kinds>,
+    /// A place for every kind of subscriber; those of kinds that the shard has met are used.
+    kinds: Box<[Forms; Registry::KINDS_MAX]>,
 }
 
-/// A place for every kind of subscriber; those of kinds that the shard has met are used.
-#[derive(Debug)]
-struct Kinds {
+/// The forms of a group for one kind of subscriber.
+#[derive(Clone, Copy, Debug, Default)]
+struct Forms {
     /// Plain and compressed, each made when the first subscriber needs it.
-    shares: [[Share; 2]; Registry::KINDS_MAX],
+    shares: [Share; 2],
     /// The longest message, uncompressed.
-    longest: [Option<usize>; Registry::KINDS_MAX],
+    longest: Option<usize>,
+}
+
+impl Forms {
+    /// Forgets the group before. Stores what changes; a fill would copy a value from the stack.
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// The bytes of a group for subscribers that get the same.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
-    state: ShareState,
-    /// The messages that the bytes are.
+    /// The bytes, if there are any.
+    segment: Segment,
+    /// The messages that the bytes are. None before they are made, and for subscribers that are not told of joins and leaves
+    /// if the group holds nothing else.
     messages: u32,
     /// Those that got them.
     subscribers: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-enum ShareState {
-    #[default]
-    NotMade,
-    /// Only joins and leaves, which these subscribers are not told of.
-    Nothing,
-    Segment(Segment),
+    is_made: bool,
 }
 
 impl Share {
@@ -70,8 +72,7 @@ impl Share {
 
 impl Default for Fanout {
     fn default() -> Self {
-        let shares = [[Share::default(); 2]; Registry::KINDS_MAX];
-        Self { kinds: Box::new(Kinds { shares, longest: [None; Registry::KINDS_MAX] }) }
+        Self { kinds: Box::new([Forms::default(); Registry::KINDS_MAX]) }
     }
 }
 
@@ -91,26 +92,27 @@ impl Fanout {
         mut compress: impl FnMut(&Bytes) -> Option<Bytes>,
         mut alone: impl FnMut(u32, &mut D, &mut Outbox, Segment),
     ) {
-        let Kinds { shares, longest } = &mut *self.kinds;
-        shares[..registry.kinds().len()].fill(Default::default());
-        longest[..registry.kinds().len()].fill(None);
+        self.kinds[..registry.kinds().len()].iter_mut().for_each(Forms::reset);
         for subscriber in &registry.topic(group.topic).subscribers {
             let place = usize::from(subscriber.kind);
             let destination = &mut destinations[subscriber.connection as usize];
-            let is_compressed = destination.takes_compressed(|| match longest[place] {
-                Some(longest) => longest,
-                None => *longest[place].insert(group.longest(registry.kinds()[place].wire)),
+            let Forms { shares: [plain, compressed], longest } = &mut self.kinds[place];
+            let is_compressed = destination.takes_compressed(|| {
+                *longest.get_or_insert_with(|| group.longest(registry.kinds()[place].wire))
             });
-            let [plain, compressed] = &mut shares[place];
             let share = if is_compressed { compressed } else { plain };
-            if let ShareState::NotMade = share.state {
-                *share = group.share(registry.kinds()[place], is_compressed, outbox, &mut compress);
+            if share.messages == 0 {
+                if !share.is_made {
+                    *share = group.share(registry.kinds()[place], is_compressed, outbox, &mut compress);
+                }
+                if share.messages == 0 {
+                    continue;
+                }
             }
-            let ShareState::Segment(segment) = share.state else { continue };
             share.subscribers += 1;
             match destination.chain() {
-                Some(chain) => outbox.link(subscriber.connection, chain, segment),
-                None => alone(subscriber.connection, destination, outbox, segment),
+                Some(chain) => outbox.link(subscriber.connection, chain, share.segment),
+                None => alone(subscriber.connection, destination, outbox, share.segment),
             }
         }
     }
@@ -120,8 +122,8 @@ impl Fanout {
         registry
             .kinds()
             .iter()
-            .zip(&self.kinds.shares)
-            .map(|(kind, shares)| (kind.wire, shares.iter().map(Share::delivered).sum()))
+            .zip(&*self.kinds)
+            .map(|(kind, forms)| (kind.wire, forms.shares.iter().map(Share::delivered).sum()))
     }
 }
 
@@ -153,7 +155,7 @@ impl Group<'_> {
             (!bytes.is_empty()).then_some((bytes, is_publication))
         });
         let Some(first) = wanted.next() else {
-            return Share { state: ShareState::Nothing, ..Share::default() };
+            return Share { is_made: true, ..Share::default() };
         };
         let (parcel, messages) = match (wanted.next(), kind.slow) {
             // The usual case, which needs no list.
@@ -163,7 +165,7 @@ impl Group<'_> {
                 (parcel(self.topic, policy, &all), all.len() as u32)
             }
         };
-        Share { state: ShareState::Segment(outbox.segment(parcel)), messages, subscribers: 0 }
+        Share { segment: outbox.segment(parcel), is_made: true, messages, subscribers: 0 }
     }
 }
 

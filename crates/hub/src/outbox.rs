@@ -18,7 +18,7 @@ use crate::registry::TopicSlot;
 const NONE: u32 = u32::MAX;
 
 /// A segment in the arena.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment(u32);
 
 /// Bytes for one connection or many, which a socket takes as a whole or in part.
@@ -35,10 +35,16 @@ enum Content {
     Shared,
     /// A reply to one client.
     Reply,
+    /// Several messages that are looked at one by one. In one box, so that most parcels are dropped without a call.
+    Several(Box<Several>),
+}
+
+#[derive(Clone, Debug)]
+enum Several {
     /// Messages of which some may give way.
-    Messages(Box<Messages>),
+    Messages(Messages),
     /// Deliveries of which each connection makes its own bytes.
-    Deliveries(Box<Deliveries>),
+    Deliveries(Deliveries),
 }
 
 /// Deliveries of one topic that bring each connection a cursor of its own. It is made as they are written: what does not
@@ -67,7 +73,7 @@ impl From<Bytes> for Parcel {
 
 impl From<Deliveries> for Parcel {
     fn from(deliveries: Deliveries) -> Self {
-        Self { bytes: Bytes::new(), content: Content::Deliveries(Box::new(deliveries)) }
+        Self { bytes: Bytes::new(), content: Content::Several(Box::new(Several::Deliveries(deliveries))) }
     }
 }
 
@@ -79,15 +85,18 @@ impl Parcel {
     /// Returns the deliveries, where each connection makes its own bytes of them. Such a parcel has none.
     pub fn deliveries(&self) -> Option<&Deliveries> {
         match &self.content {
-            Content::Deliveries(deliveries) => Some(deliveries),
-            Content::Shared | Content::Reply | Content::Messages(_) => None,
+            Content::Several(several) => match &**several {
+                Several::Deliveries(deliveries) => Some(deliveries),
+                Several::Messages(_) => None,
+            },
+            Content::Shared | Content::Reply => None,
         }
     }
 
     /// `bytes` are those of the messages, one after the other.
     pub fn new(bytes: Bytes, messages: Messages) -> Self {
         debug_assert_eq!(bytes.len(), messages.all.iter().map(|(message, _)| message.len()).sum::<usize>());
-        Self { bytes, content: Content::Messages(Box::new(messages)) }
+        Self { bytes, content: Content::Several(Box::new(Several::Messages(messages))) }
     }
 
     pub fn bytes(&self) -> &Bytes {
@@ -96,9 +105,16 @@ impl Parcel {
 
     /// Returns the fate of its publications for a client that is too slow.
     pub fn policy(&self) -> SlowPolicy {
+        self.messages().map_or(SlowPolicy::Close, |messages| messages.policy)
+    }
+
+    fn messages(&self) -> Option<&Messages> {
         match &self.content {
-            Content::Messages(messages) => messages.policy,
-            Content::Shared | Content::Reply | Content::Deliveries(_) => SlowPolicy::Close,
+            Content::Several(several) => match &**several {
+                Several::Messages(messages) => Some(messages),
+                Several::Deliveries(_) => None,
+            },
+            Content::Shared | Content::Reply => None,
         }
     }
 
@@ -106,10 +122,8 @@ impl Parcel {
     /// way.
     pub fn queue(&self, mut taken: usize, queue: &mut Queue, bytes_max: usize) -> Result<usize, Full> {
         let whole = [(self.bytes.clone(), false)];
-        let all = match &self.content {
-            Content::Shared | Content::Reply | Content::Deliveries(_) => &whole[..],
-            Content::Messages(messages) => &messages.all,
-        };
+        let messages = self.messages();
+        let all = messages.map_or(&whole[..], |messages| &messages.all);
         let is_reply = matches!(self.content, Content::Reply);
         let mut dropped = 0;
         for (message, is_publication) in all {
@@ -118,18 +132,16 @@ impl Parcel {
                 continue;
             }
             let rest = message.slice(taken..);
-            dropped += match &self.content {
+            dropped += match messages {
                 _ if taken > 0 => {
                     queue.push_rest(rest, is_reply);
                     0
                 }
-                Content::Messages(messages) if *is_publication => {
+                Some(messages) if *is_publication => {
                     queue.push_publication(messages.topic, messages.policy, rest, bytes_max)?
                 }
-                Content::Reply => queue.push_reply(rest, bytes_max)?,
-                Content::Shared | Content::Messages(_) | Content::Deliveries(_) => {
-                    queue.push(rest, bytes_max)?
-                }
+                _ if is_reply => queue.push_reply(rest, bytes_max)?,
+                _ => queue.push(rest, bytes_max)?,
             };
             taken = 0;
         }
