@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import itertools
 import json
 import pathlib
@@ -12,17 +13,22 @@ import urllib.parse
 from centrifuge import Client, ClientEventHandler, SubscriptionEventHandler
 
 from harness import DEADLINE, STOP_DEADLINE, die_with_parent, until
+from readers import READERS
 
 # A browser takes its time to start.
 OPEN_DEADLINE = 60
-IN_PYTHON = ["python-json", "python-protobuf"]
+WITH_SDK = ["python-json", "python-protobuf"]
+# Bare WebSockets, on which nothing is said but the data.
+RAW = ["page-reconnecting-websocket", "page-reconnectingwebsocket"]
 
 
 class Listener:
-    """What one client saw: each event says in `event` what it is, and of which `topic`."""
+    """What one client saw: each event says in `event` what it is, and of which `topic`. It goes on where an `earlier`
+    one was, on whatever transport that was: by positions in the Centrifuge protocol, by a cursor elsewhere."""
 
-    def __init__(self, name, kind, topics):
+    def __init__(self, name, kind, topics, earlier=None):
         self.name, self.kind, self.topics, self.events = name, kind, topics, []
+        self.began_at, self.began_with = (earlier.positions, earlier.cursor) if earlier else ({}, None)
 
     def of(self, event, topic=None):
         # A copy, as the thread that hears adds to it.
@@ -39,7 +45,29 @@ class Listener:
         """The id of the newest connection; an EventSource is not told."""
         return self.of("connected")[-1].get("client")
 
+    @property
+    def positions(self):
+        """The position after everything received, by topic."""
+        positions = {topic: dict(position) for topic, position in self.began_at.items()}
+        for seen in list(self.events):
+            if seen["event"] == "subscribed" and seen.get("position") and not seen["recovered"]:
+                positions[seen["topic"]] = dict(seen["position"])
+            elif seen["event"] == "publication" and seen["topic"] in positions:
+                positions[seen["topic"]]["offset"] = seen["offset"]
+        return positions
+
+    @property
+    def cursor(self):
+        """The newest cursor."""
+        return next((seen["cursor"] for seen in reversed(list(self.events)) if "cursor" in seen), self.began_with)
+
+    @property
+    def is_raw(self):
+        return self.kind in RAW
+
     def is_open(self):
+        if self.is_raw:
+            return bool(self.of("connected"))
         return {seen["topic"] for seen in self.of("subscribed")} == set(self.topics)
 
 
@@ -63,18 +91,27 @@ class Listeners:
     def open_all(self, wanted, place, token_of, topics):
         """The same for several at once: pairs of a kind and a name, which is that of the user too."""
         opened = [Listener(name, kind, topics) for kind, name in wanted]
-        begun = [self.home(listener).open(listener, place, token_of(listener.name)) for listener in opened]
-        for opening in begun:
-            opening.result(OPEN_DEADLINE)
-        for listener in opened:
-            until(listener.is_open, f"{listener.name} is subscribed", OPEN_DEADLINE)
+        self.begin([(listener, place, token_of(listener.name)) for listener in opened])
         return opened
+
+    def begin(self, wanted):
+        """Opens each listener at a place with a token, all at once."""
+        for opening in [self.home(one).open(one, place, token) for one, place, token in wanted]:
+            opening.result(OPEN_DEADLINE)
+        for listener, _, _ in wanted:
+            until(listener.is_open, f"{listener.name} is subscribed", OPEN_DEADLINE)
 
     def close(self, listener):
         self.home(listener).close(listener).result(DEADLINE)
 
     def home(self, listener):
-        return self.in_python if listener.kind in IN_PYTHON else self.in_node
+        return self.in_python if listener.kind in [*WITH_SDK, *READERS] else self.in_node
+
+
+def subscribe_address(listener, place, token):
+    """The address by which a client without a library of the Centrifuge protocol listens."""
+    query = [("topic", topic) for topic in listener.topics] + [("token", token)]
+    return f"{place.http}/subscribe?{urllib.parse.urlencode(query)}"
 
 
 class NodeProcess:
@@ -82,19 +119,21 @@ class NodeProcess:
 
     def __init__(self):
         self.process, self.listeners, self.waiting, self.ids = None, {}, {}, itertools.count()
+        self.writing = threading.Lock()
 
     def open(self, listener, place, token):
         self.listeners[listener.name] = listener
-        query = [("topic", topic) for topic in listener.topics] + [("token", token)]
         return self.request(
             "open",
             name=listener.name,
             kind=listener.kind,
             address=place.websocket,
             http=place.http,
-            source=f"{place.http}/subscribe?{urllib.parse.urlencode(query)}",
+            source=subscribe_address(listener, place, token),
             token=token,
             topics=listener.topics,
+            since=listener.began_at,
+            cursor=listener.began_with,
         )
 
     def close(self, listener):
@@ -105,8 +144,9 @@ class NodeProcess:
             self.start()
         answer, id = concurrent.futures.Future(), next(self.ids)
         self.waiting[id] = answer
-        self.process.stdin.write(json.dumps({"id": id, "request": request, **parameters}) + "\n")
-        self.process.stdin.flush()
+        with self.writing:
+            self.process.stdin.write(json.dumps({"id": id, "request": request, **parameters}) + "\n")
+            self.process.stdin.flush()
         return answer
 
     def start(self):
@@ -143,10 +183,10 @@ class NodeProcess:
 
 
 class PythonThread:
-    """Clients of centrifuge-python, on an event loop in a thread of its own."""
+    """Clients of centrifuge-python, and readers, on an event loop in a thread of its own."""
 
     def __init__(self):
-        self.loop, self.clients = asyncio.new_event_loop(), {}
+        self.loop, self.clients, self.readers = asyncio.new_event_loop(), {}, {}
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
 
@@ -154,6 +194,11 @@ class PythonThread:
         return asyncio.run_coroutine_threadsafe(self.connect(listener, place, token), self.loop)
 
     async def connect(self, listener, place, token):
+        if listener.kind in READERS:
+            address = subscribe_address(listener, place, token)
+            reader = READERS[listener.kind](listener.events, address, listener.began_with)
+            self.readers[listener.name] = asyncio.create_task(reader.run())
+            return
         # An application's values are bytes of its own choice in Protobuf mode.
         is_protobuf = listener.kind == "python-protobuf"
         client = self.clients[listener.name] = Client(
@@ -173,11 +218,20 @@ class PythonThread:
         await client.connect()
 
     def close(self, listener):
-        return asyncio.run_coroutine_threadsafe(self.clients.pop(listener.name).disconnect(), self.loop)
+        return asyncio.run_coroutine_threadsafe(self.disconnect(listener.name), self.loop)
+
+    async def disconnect(self, name):
+        if name in self.clients:
+            await self.clients.pop(name).disconnect()
+        else:
+            reader = self.readers.pop(name)
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
 
     def stop(self):
         async def everything():
-            await asyncio.gather(*(client.disconnect() for client in self.clients.values()))
+            await asyncio.gather(*(self.disconnect(name) for name in [*self.clients, *self.readers]))
             # Connections end in tasks of their own.
             if others := asyncio.all_tasks() - {asyncio.current_task()}:
                 await asyncio.wait(others, timeout=DEADLINE)
