@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-pub(crate) const SUITES: [&str; 42] = [
+pub(crate) const SUITES: [&str; 43] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -42,6 +42,7 @@ pub(crate) const SUITES: [&str; 42] = [
     "cluster/delivery.py",
     "cluster/proxied.py",
     "cluster/restarts.py",
+    "cluster/everywhere.py",
     "outages/planted.py",
     "outages/nodes.py",
     "outages/redis_lost.py",

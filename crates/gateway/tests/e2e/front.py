@@ -121,6 +121,21 @@ class Nginx(Front):
         return [self.path, "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf", "-g", "daemon off;", *arguments]
 
 
+class WithoutWebSocket(Nginx):
+    """An nginx that refuses WebSockets, as some networks do."""
+
+    refused = "if ($http_upgrade) { return 403; }\n"
+
+    def listening(self, text, tls):
+        return super().listening(text, tls) + self.refused
+
+
+class WithoutStreams(WithoutWebSocket):
+    """One that refuses HTTP streams too, and so leaves Server-Sent Events."""
+
+    refused = WithoutWebSocket.refused + "location = /connection/http_stream { return 403; }\n"
+
+
 class Haproxy(Front):
     program, to_check = "haproxy", "-c"
     shipped, listen_file, nodes_file = "haproxy", "listen.cfg", "nodes.cfg"
