@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::Body;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use tokio::time::timeout;
+
+use crate::response::HttpResponse;
 
 /// From the head of a request to the end of its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,8 +58,18 @@ where
     Ok(bytes.into_boxed_slice().into())
 }
 
+/// Answers a request whose body was not read to its end, and closes its connection.
+pub(crate) fn unread(body: Incoming, mut response: HttpResponse) -> HttpResponse {
+    if !body.is_end_stream() {
+        // A client that still sends has to be able to read the response.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        discard(body);
+    }
+    response
+}
+
 /// Reads on and forgets, beside the answer. Ends by itself, at the latest after its time.
-pub(crate) fn discard<B>(mut body: B)
+fn discard<B>(mut body: B)
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {

@@ -11,7 +11,7 @@ use crate::accept::origin::Origin;
 use crate::endpoints::Endpoint;
 use crate::response::{HttpResponse, is_below, refused_origin, text};
 use crate::transport::{Gate, Routed, emulation, probe, publish, stream, subscribe, uni, websocket};
-use crate::{api, cors, dev};
+use crate::{api, body, cors, dev};
 
 /// Answers a request or opens its connection. `admitted` may hold the refusal of an earlier check.
 pub(crate) async fn route(
@@ -28,14 +28,14 @@ pub(crate) async fn route(
     if is_api_call(gate, &request) {
         return Routed::Response(match admitted {
             Ok(()) => api::serve(&gate.node, request).await,
-            Err(refusal) => refusal,
+            Err(refusal) => body::unread(request.into_body(), refusal),
         });
     }
     let origin = if cross_site.is_some() { Origin::Refused } else { gate.origins.judge(request.headers()) };
     let shared = cors::headers(&origin, dev.is_some());
     let mut routed = match admitted {
         Ok(()) => lead(gate, request).await,
-        Err(refusal) => Routed::Response(refusal),
+        Err(refusal) => Routed::Response(body::unread(request.into_body(), refusal)),
     };
     if let Routed::Response(response) = &mut routed {
         cors::share(response, shared);
@@ -57,7 +57,7 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
     let path = request.uri().path();
     if let Some(served) = settings.endpoints().find(|served| served.path == path) {
         if origin == Origin::Refused {
-            return Routed::Response(refused_origin());
+            return Routed::Response(body::unread(request.into_body(), refused_origin()));
         }
         return match served.endpoint {
             Endpoint::WebSocket => websocket::open(gate, request, false).into(),
@@ -81,8 +81,8 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
     let endpoints = settings.endpoints().filter(|served| served.endpoint != Endpoint::Echo);
     let api = settings.api.on_client_port.then_some(&*settings.api.path);
     let paths: Vec<&str> = endpoints.map(|served| served.path).chain(api).collect();
-    let body = format!("There is nothing here. This port serves {}.", paths.join(", "));
-    Routed::Response(text(StatusCode::NOT_FOUND, body))
+    let sentence = format!("There is nothing here. This port serves {}.", paths.join(", "));
+    Routed::Response(body::unread(request.into_body(), text(StatusCode::NOT_FOUND, sentence)))
 }
 
 /// Returns the group of connections that a request counts in.

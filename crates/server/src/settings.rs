@@ -152,7 +152,7 @@ pub struct AdmissionSettings {
     /// node waits for is dropped, chosen in the same way. A WebSocket or stream that is open is none of them.
     pub http_connections_max: usize,
     /// The same of those whose last request was a publication or the commands of a client. If the node works for all of
-    /// them, further ones are answered 503.
+    /// them, further ones are answered 503, as are those of a network that has as many as are left for others.
     pub post_connections_max: usize,
     /// The same for the internal port.
     pub internal_connections_max: usize,

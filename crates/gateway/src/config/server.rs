@@ -46,7 +46,8 @@ section! {
         /// Maximum number of connections of one shard whose last request went to publish.path or emulation.path. Such a
         /// request may have to wait for the shard or the node that has the topic or the session, and holds a body of up to
         /// body_bytes_max meanwhile. At the limit a connection that is waiting for its client is dropped, chosen as above;
-        /// if none is, the request is answered with 503.
+        /// if none is, the request is answered with 503. One address, or /64 network for IPv6, has no more of them than are
+        /// left for others, alone half: beyond that it gives way to itself.
         post_connections_max: usize = defaults::POST_CONNECTIONS_MAX,
         /// Time allowed from the first byte of a request to the end of its head. For the first request it starts with
         /// the connection and includes the TLS handshake.

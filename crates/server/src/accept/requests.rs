@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 
 use super::admission::{ConnectionGroup, Watch};
@@ -30,7 +30,7 @@ pub(crate) async fn admit(
     let validity = validity::check(request, watch.begun());
     watch.written().await;
     turn.await;
-    if !watch.asked(group) {
+    if !watch.asked(group, !request.body().is_end_stream()) {
         return Err(watch.refusal(group));
     }
     validity.map_err(Invalid::answer)

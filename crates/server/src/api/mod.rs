@@ -26,8 +26,8 @@ mod publish;
 use std::time::Instant;
 
 use bytes::Bytes;
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue, VARY};
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, VARY};
 use hyper::http::request::Parts;
 use hyper::{Method as HttpMethod, Request, StatusCode};
 
@@ -56,13 +56,7 @@ pub(crate) async fn serve(node: &Node, request: Request<Incoming>) -> HttpRespon
         Err(refusal) => {
             let label = route.map_or(method::OTHER, |route| route.label());
             node.metrics.api_request(label, Some(refusal.status().as_u16().into()), started.elapsed());
-            let mut answer = refusal.into_response();
-            if !body.is_end_stream() {
-                // A caller that still sends has to be able to read the refusal.
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                body::discard(body);
-            }
-            answer
+            body::unread(body, refusal.into_response())
         }
     };
     if node.settings.api.insecure {
@@ -156,6 +150,7 @@ fn json_bytes(status: StatusCode, body: Bytes) -> HttpResponse {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::HeaderValue;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::select;

@@ -1,8 +1,7 @@
 //! The body of a request to an endpoint: read within the endpoint's limit, or refused with the setting to change.
 
 use bytes::Bytes;
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 
 use crate::body::{self, BodyError};
@@ -29,15 +28,5 @@ pub(super) async fn read(
         ),
         BodyError::Broken => text(StatusCode::BAD_REQUEST, "Bad Request: the body ended too early."),
     };
-    Err(Box::new(refused(request, response)))
-}
-
-/// Refuses a request whose body was not read to its end.
-pub(super) fn refused(request: Request<Incoming>, mut response: HttpResponse) -> HttpResponse {
-    if !request.body().is_end_stream() {
-        // A client that still sends has to be able to read the refusal.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        body::discard(request.into_body());
-    }
-    response
+    Err(Box::new(body::unread(request.into_body(), response)))
 }

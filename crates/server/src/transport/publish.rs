@@ -22,6 +22,7 @@ use super::subscribe::refusal::StreamRefusal;
 use super::token::token;
 use super::{Gate, content_type, limited_body};
 use crate::accept::admission::ClientNetwork;
+use crate::body;
 use crate::message::{RateExceeded, Requester};
 use crate::node::Node;
 use crate::response::{HttpResponse, only, respond};
@@ -32,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Publishes the body of a request.
 pub(crate) async fn publish(gate: &Gate, request: Request<Incoming>) -> HttpResponse {
     if let Err(response) = only(&request, "POST") {
-        return limited_body::refused(request, *response);
+        return body::unread(request.into_body(), *response);
     }
     let counters = &gate.node.counters[gate.shard];
     counters.requests_received.add(1);
@@ -42,7 +43,7 @@ pub(crate) async fn publish(gate: &Gate, request: Request<Incoming>) -> HttpResp
     };
     let (topic, publisher) = match check(gate, &request).await {
         Ok(checked) => checked,
-        Err(refusal) => return limited_body::refused(request, refuse(refusal)),
+        Err(refusal) => return body::unread(request.into_body(), refuse(refusal)),
     };
     let format = BodyFormat::of(request.headers());
     let bytes_max = gate.node.settings.publish.body_bytes_max;

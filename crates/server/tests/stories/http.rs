@@ -194,6 +194,30 @@ async fn a_request_that_does_not_come_to_an_end_is_dropped() {
     gateway.deserted().await;
 }
 
+/// No byte of the body comes, or one and then no more.
+#[tokio::test]
+async fn bodies_that_do_not_come_keep_nobody_out() {
+    const CONNECTIONS_MAX: usize = 4;
+    let mut settings = settings(1);
+    settings.admission.http_connections_max = CONNECTIONS_MAX;
+    settings.admission.post_connections_max = CONNECTIONS_MAX;
+    let gateway = TestGateway::start(settings).await;
+    let paths = ["/connection/http_stream", "/connection/uni_sse", "/emulation", "/publish?topic=room:a"];
+    let mut slow = Vec::new();
+    for path in paths.into_iter().cycle().take(4 * paths.len() * CONNECTIONS_MAX) {
+        let mut socket = RawSocket::open(gateway.address).await;
+        socket.send(format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n")).await;
+        if slow.len() % 2 == 0 {
+            socket.send("x").await;
+        }
+        slow.push(socket);
+    }
+    RawSocket::websocket(gateway.address).await;
+    let publish = "POST /publish?topic=room:a HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\n1";
+    let published = RawSocket::ask(gateway.address, publish).await;
+    assert_eq!(published.status, 200, "{published:?}");
+}
+
 #[tokio::test]
 async fn backends_that_keep_their_connections_leave_room_for_clients() {
     const HTTP_CONNECTIONS_MAX: usize = 4;

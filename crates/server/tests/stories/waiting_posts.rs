@@ -37,6 +37,29 @@ async fn they_keep_nobody_from_connecting() {
     }
 }
 
+/// The client sends a long body at once and reads only then.
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_still_sends() {
+    let mut redis = OwnRedis::start();
+    let mut settings = settings(1);
+    settings.admission.post_connections_max = 1;
+    settings.engine = EngineSettings::Redis(redis.settings.clone());
+    settings.publish.body_bytes_max = 8 << 20;
+    let gateway = TestGateway::start(settings).await;
+    redis.pause(Duration::from_secs(2));
+    let mut waiting = RawSocket::open(gateway.address).await;
+    waiting.send(POST).await;
+    assert!(tokio::time::timeout(Duration::from_millis(100), waiting.response()).await.is_err());
+    let mut refused = RawSocket::open(gateway.address).await;
+    refused
+        .send("POST /publish?topic=room:a HTTP/1.1\r\nHost: test\r\nContent-Length: 8000000\r\n\r\n")
+        .await;
+    refused.send(vec![b'1'; 8_000_000]).await;
+    let refused = refused.response().await;
+    assert_eq!((refused.status, refused.header("connection")), (503, Some("close")), "{refused:?}");
+    assert_eq!(waiting.response().await.status, 200);
+}
+
 #[tokio::test]
 async fn they_are_answered_in_time() {
     let pause = Duration::from_secs(8);

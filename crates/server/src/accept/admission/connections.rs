@@ -17,8 +17,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::drops::Drops;
-use super::eviction::EvictionOrder;
 use super::files::OpenFiles;
+use super::pool::{GroupLimit, Pool};
 use super::{ClientNetwork, Port, Reason};
 
 /// The limits of one listener.
@@ -29,18 +29,6 @@ pub(crate) struct GroupLimits {
     pub posts: GroupLimit,
     pub api: GroupLimit,
 }
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct GroupLimit {
-    /// Connections at most.
-    pub max: usize,
-    /// The time that a connection has before it gives way to one of its own network. In a storm of honest clients the
-    /// node waits for many of them, and none would be served if each pushed out another.
-    pub patience: Duration,
-}
-
-/// A network gives way to another at once if it has more waiting connections by this part of the group.
-const FAIR_PART: usize = 4;
 
 /// The interval between two looks for connections whose time is over.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -102,15 +90,6 @@ struct ConnectionsState {
 }
 
 #[derive(Debug)]
-struct Pool {
-    limit: GroupLimit,
-    /// Connections in it, without those that were told to end.
-    count: usize,
-    /// Those of them that the node waits for, by their places among the entries.
-    evictable: EvictionOrder<usize>,
-}
-
-#[derive(Debug)]
 struct Entry {
     group: ConnectionGroup,
     /// The address that it comes from, as far as a trusted proxy's header tells.
@@ -138,8 +117,7 @@ pub(crate) struct HttpConnection {
 impl HttpConnections {
     /// `files` are those of the port, which its listeners share.
     pub(crate) fn new(port: Port, limits: GroupLimits, files: Arc<OpenFiles>) -> Arc<Self> {
-        let pool = |limit| Pool { limit, count: 0, evictable: EvictionOrder::default() };
-        let pools = [pool(limits.silent), pool(limits.requests), pool(limits.posts), pool(limits.api)];
+        let pools = [limits.silent, limits.requests, limits.posts, limits.api].map(Pool::new);
         let state = ConnectionsState { entries: Slab::new(), pools, next_age: 0, waiting: 0 };
         Arc::new(Self {
             port,
@@ -157,7 +135,7 @@ impl HttpConnections {
         loop {
             {
                 let mut state = self.state();
-                let is_over = state.is_over(ConnectionGroup::Silent)
+                let is_over = state.pool(ConnectionGroup::Silent).is_over()
                     && !self.make_room(&mut state, ConnectionGroup::Silent, None);
                 if state.waiting == 0 && !is_over {
                     return;
@@ -186,10 +164,10 @@ impl HttpConnections {
         };
         let key = state.entries.insert(entry);
         self.files.open();
-        state.pools[ConnectionGroup::Silent as usize].count += 1;
+        state.pools[ConnectionGroup::Silent as usize].enter(address.into());
         // It is among those to choose from: if all are its own network's, the oldest goes.
         state.set_evictable(key, true);
-        if state.is_over(ConnectionGroup::Silent) {
+        if state.pool(ConnectionGroup::Silent).is_over() {
             self.make_room(&mut state, ConnectionGroup::Silent, Some(address.into()));
         }
         HttpConnection { connections: self.clone(), key }
@@ -213,14 +191,14 @@ impl HttpConnections {
     fn evict_any(&self) -> bool {
         let mut state = self.state();
         // A single silent one has just come, most likely: if another shard has the others, it is the newcomer itself.
-        let is_crowded = state.pools[ConnectionGroup::Silent as usize].count > 1;
+        let is_crowded = state.pool(ConnectionGroup::Silent).count() > 1;
         let groups = &ConnectionGroup::ALL[usize::from(!is_crowded)..];
         groups.iter().any(|group| self.evict(&mut state, *group, Reason::Files))
     }
 
     /// Connections of a group.
     pub(crate) fn count(&self, group: ConnectionGroup) -> usize {
-        self.state().pools[group as usize].count
+        self.state().pool(group).count()
     }
 
     /// Connections dropped for a reason.
@@ -230,9 +208,7 @@ impl HttpConnections {
 
     /// More than half of a group's limit is in use.
     pub(crate) fn is_half_full(&self, group: ConnectionGroup) -> bool {
-        let state = self.state();
-        let pool = &state.pools[group as usize];
-        2 * pool.count > pool.limit.max
+        self.state().pool(group).is_half_full()
     }
 
     fn state(&self) -> MutexGuard<'_, ConnectionsState> {
@@ -246,10 +222,9 @@ impl HttpConnections {
         group: ConnectionGroup,
         newcomer: Option<ClientNetwork>,
     ) -> bool {
-        let pool = &state.pools[group as usize];
-        let Some((&key, count)) = pool.evictable.first() else { return false };
-        let is_unfair =
-            newcomer.is_some_and(|newcomer| count > pool.evictable.of(newcomer) + pool.limit.max / FAIR_PART);
+        let pool = state.pool(group);
+        let Some((&key, _)) = pool.evictable.first() else { return false };
+        let is_unfair = newcomer.is_some_and(|newcomer| pool.is_unfair_to(newcomer));
         if !is_unfair && state.entries[key].since.elapsed() < pool.limit.patience {
             return false;
         }
@@ -258,10 +233,16 @@ impl HttpConnections {
 
     /// Ends a connection of a group that the node waits for. Returns false if there is none.
     fn evict(&self, state: &mut ConnectionsState, group: ConnectionGroup, why: Reason) -> bool {
-        let Some(key) = state.pools[group as usize].evictable.pop() else { return false };
-        state.pools[group as usize].count -= 1;
+        let key = state.pools[group as usize].evictable.pop();
+        self.end(state, key, why)
+    }
+
+    /// Ends a connection that was taken out of those that may give way. Returns false without one.
+    fn end(&self, state: &mut ConnectionsState, key: Option<usize>, why: Reason) -> bool {
+        let Some(key) = key else { return false };
         let entry = &mut state.entries[key];
         (entry.is_evictable, entry.is_ending) = (false, true);
+        state.pools[entry.group as usize].leave(entry.network);
         if let Some(task) = &entry.task {
             task.abort();
         }
@@ -270,20 +251,20 @@ impl HttpConnections {
     }
 
     /// Moves a connection into a group, in which another may have to give way. Returns false if it is full of
-    /// connections that the node works for.
+    /// connections that the node works for, or has too many of the connection's network.
     fn admit(&self, key: usize, group: ConnectionGroup) -> bool {
         let mut state = self.state();
         if state.entries[key].group != group {
             let newcomer = state.entries[key].network;
-            if state.is_full(group) && !self.make_room(&mut state, group, Some(newcomer)) {
+            if !self.has_room(&mut state, group, newcomer) {
                 return false;
             }
             state.set_evictable(key, false);
             let is_ending = state.entries[key].is_ending;
             let left = std::mem::replace(&mut state.entries[key].group, group);
             if !is_ending {
-                state.pools[left as usize].count -= 1;
-                state.pools[group as usize].count += 1;
+                state.pools[left as usize].leave(newcomer);
+                state.pools[group as usize].enter(newcomer);
                 self.tell_of_room(&state, left);
             }
         }
@@ -291,9 +272,24 @@ impl HttpConnections {
         true
     }
 
+    /// Returns true if a group has room for a connection, where another may just have given way.
+    fn has_room(
+        &self,
+        state: &mut ConnectionsState,
+        group: ConnectionGroup,
+        newcomer: ClientNetwork,
+    ) -> bool {
+        // Requests that wait are refused rather than kept waiting for room, so one network must not have all of it.
+        if group == ConnectionGroup::Post && state.pool(group).has_share(newcomer) {
+            let oldest = state.pools[group as usize].evictable.pop_of(newcomer);
+            return self.end(state, oldest, group.reason());
+        }
+        !state.pool(group).is_full() || self.make_room(state, group, Some(newcomer))
+    }
+
     fn tell_of_room(&self, state: &ConnectionsState, group: ConnectionGroup) {
         match group {
-            ConnectionGroup::Silent if state.is_full(group) => self.calm.notify_one(),
+            ConnectionGroup::Silent if state.pool(group).is_full() => self.calm.notify_one(),
             ConnectionGroup::Request if state.waiting > 0 => self.room.notify_one(),
             _ => {}
         }
@@ -306,14 +302,8 @@ impl ConnectionsState {
         self.next_age
     }
 
-    fn is_full(&self, group: ConnectionGroup) -> bool {
-        let pool = &self.pools[group as usize];
-        pool.count >= pool.limit.max
-    }
-
-    fn is_over(&self, group: ConnectionGroup) -> bool {
-        let pool = &self.pools[group as usize];
-        pool.count > pool.limit.max
+    fn pool(&self, group: ConnectionGroup) -> &Pool {
+        &self.pools[group as usize]
     }
 
     /// Waits for a connection anew, as the youngest.
@@ -327,7 +317,13 @@ impl ConnectionsState {
     fn set_network(&mut self, key: usize, network: ClientNetwork) {
         let was_evictable = self.entries[key].is_evictable;
         self.set_evictable(key, false);
-        self.entries[key].network = network;
+        let entry = &mut self.entries[key];
+        if !entry.is_ending {
+            let pool = &mut self.pools[entry.group as usize];
+            pool.leave(entry.network);
+            pool.enter(network);
+        }
+        entry.network = network;
         self.set_evictable(key, was_evictable);
     }
 
@@ -431,7 +427,7 @@ impl Drop for HttpConnection {
         let entry = state.entries.remove(self.key);
         self.connections.files.close();
         if !entry.is_ending {
-            state.pools[entry.group as usize].count -= 1;
+            state.pools[entry.group as usize].leave(entry.network);
         }
         self.connections.tell_of_room(&state, entry.group);
         state.entries.give_back();

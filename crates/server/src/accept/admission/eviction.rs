@@ -13,11 +13,12 @@ pub(super) struct EvictionOrder<T> {
     by_network: HashMap<ClientNetwork, BTreeMap<u64, T>>,
     /// Every network with the number of its connections and the age of its oldest. The last gives way first.
     order: BTreeSet<(usize, Reverse<u64>, ClientNetwork)>,
+    len: usize,
 }
 
 impl<T> Default for EvictionOrder<T> {
     fn default() -> Self {
-        Self { by_network: HashMap::new(), order: BTreeSet::new() }
+        Self { by_network: HashMap::new(), order: BTreeSet::new(), len: 0 }
     }
 }
 
@@ -37,6 +38,10 @@ impl<T> EvictionOrder<T> {
         Some((value, count))
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     pub(super) fn of(&self, network: ClientNetwork) -> usize {
         self.by_network.get(&network).map_or(0, BTreeMap::len)
     }
@@ -47,14 +52,21 @@ impl<T> EvictionOrder<T> {
         self.change(network, |ages| ages.remove(&oldest))
     }
 
-    /// Keeps `order` in step with a change to one network.
+    /// Takes out the oldest connection of a network.
+    pub(super) fn pop_of(&mut self, network: ClientNetwork) -> Option<T> {
+        self.change(network, BTreeMap::pop_first).map(|(_, oldest)| oldest)
+    }
+
+    /// Keeps `order` and `len` in step with a change to one network.
     fn change<R>(&mut self, network: ClientNetwork, change: impl FnOnce(&mut BTreeMap<u64, T>) -> R) -> R {
         let rank = |ages: &BTreeMap<u64, T>| {
             ages.first_key_value().map(|(&oldest, _)| (ages.len(), Reverse(oldest), network))
         };
         let ages = self.by_network.entry(network).or_default();
         let before = rank(ages);
+        self.len -= ages.len();
         let result = change(ages);
+        self.len += ages.len();
         let after = rank(ages);
         if before != after {
             before.map(|rank| self.order.remove(&rank));
@@ -114,7 +126,7 @@ mod tests {
     proptest! {
         /// The choice agrees with a search through all connections.
         #[test]
-        fn the_choice_is_that_of_a_search(steps in prop::collection::vec((0u8..5, 0u8..3), 0..200)) {
+        fn the_choice_is_that_of_a_search(steps in prop::collection::vec((0u8..5, 0u8..6), 0..200)) {
             let mut evictable = EvictionOrder::default();
             let mut model: Vec<(ClientNetwork, u64)> = Vec::new();
             for (age, (from, step)) in steps.into_iter().enumerate() {
@@ -130,11 +142,17 @@ mod tests {
                         prop_assert_eq!(evictable.pop(), best.map(|(_, age)| age));
                         model.retain(|&connection| Some(connection) != best);
                     }
+                    2 => {
+                        let oldest = model.iter().position(|(of, _)| *of == network(from));
+                        let oldest = oldest.map(|place| model.remove(place).1);
+                        prop_assert_eq!(evictable.pop_of(network(from)), oldest);
+                    }
                     _ => {
                         evictable.insert(network(from), age, age);
                         model.push((network(from), age));
                     }
                 }
+                prop_assert_eq!(evictable.len(), model.len());
             }
         }
     }

@@ -9,11 +9,13 @@ mod files;
 mod proxies;
 mod network;
 mod eviction;
+mod pool;
 mod watch;
 
-pub(crate) use connections::{ConnectionGroup, GroupLimit, GroupLimits, HttpConnection, HttpConnections};
+pub(crate) use connections::{ConnectionGroup, GroupLimits, HttpConnection, HttpConnections};
 pub(crate) use drops::{Port, Reason};
 pub(crate) use files::{OpenFiles, Shares};
 pub(crate) use network::ClientNetwork;
+pub(crate) use pool::GroupLimit;
 pub(crate) use proxies::Proxies;
 pub(crate) use watch::{FirstByte, Times, Watch, Watched, first_byte};

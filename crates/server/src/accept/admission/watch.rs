@@ -72,6 +72,8 @@ struct WatchState {
     blocked_since: Option<Instant>,
     /// A request waits until the peer has taken the answers before it.
     is_held: bool,
+    /// The last read found nothing.
+    is_drained: bool,
     framing: RequestFraming,
     /// Requests that were begun.
     requests: u64,
@@ -98,6 +100,7 @@ impl Watch {
             group: ConnectionGroup::Request,
             blocked_since: None,
             is_held: false,
+            is_drained: false,
             framing: RequestFraming::default(),
             requests: 0,
         };
@@ -121,21 +124,30 @@ impl Watch {
         self.state().connection.network()
     }
 
-    /// Notes that a whole request head is there. Returns false if its group has too many requests in progress.
-    pub(crate) fn asked(&self, group: ConnectionGroup) -> bool {
+    /// Notes that a whole request head is there, and with `has_body` that a body follows. Returns false if its group has
+    /// too many requests in progress.
+    pub(crate) fn asked(&self, group: ConnectionGroup, has_body: bool) -> bool {
         let mut state = self.state();
         state.phase = HttpPhase::Work;
         if !state.connection.work(group) {
             return false;
         }
         state.group = group;
+        if has_body && state.is_drained {
+            // hyper has looked for the body before, and does not look again until something comes.
+            state.connection.waits_for_peer(true);
+        }
         true
     }
 
     /// The response to a request that was not admitted.
     pub(crate) fn refusal(&self, group: ConnectionGroup) -> HttpResponse {
         let setting = group.reason().setting(self.state().connection.connections().port);
-        let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, format!("{setting} is reached."));
+        let why = match group {
+            ConnectionGroup::Post => "is reached, or this address has as many as are left for others",
+            _ => "is reached",
+        };
+        let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, format!("{setting} {why}."));
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         answer
     }
@@ -193,6 +205,7 @@ impl Watch {
     /// Notes the result of a read: `None` if nothing was there.
     fn read(&self, bytes: Option<&[u8]>) {
         let mut state = self.state();
+        state.is_drained = bytes.is_none();
         match bytes {
             None => state.connection.waits_for_peer(true),
             Some(bytes) => {

@@ -191,6 +191,38 @@ async fn requests_on_which_the_node_waits_keep_nobody_from_connecting() {
     assert_eq!(connections.dropped(Reason::Post), 0);
 }
 
+async fn posting(connections: &Arc<HttpConnections>, from: u8) -> Option<Guest> {
+    let guest = Guest::begun(connections, from).await;
+    guest.connection.work(ConnectionGroup::Post).then_some(guest)
+}
+
+#[tokio::test]
+async fn a_network_has_no_more_posts_than_are_left_for_others() {
+    let connections = connections(GroupLimits { posts: limit(8), requests: limit(9), ..LIMITS });
+    let mut crowd = Vec::new();
+    while let Some(guest) = posting(&connections, 66).await {
+        crowd.push(guest);
+    }
+    assert_eq!(crowd.len(), 5);
+    let first = posting(&connections, 1).await.unwrap();
+    let second = posting(&connections, 1).await.unwrap();
+    assert!(posting(&connections, 1).await.is_none());
+    let third = posting(&connections, 2).await.unwrap();
+    assert!(posting(&connections, 3).await.is_none(), "the node works for all");
+    // What others leave open keeps nobody out: it gives way.
+    for guest in [&first, &second, &third] {
+        guest.connection.waits_for_peer(true);
+    }
+    assert!(posting(&connections, 3).await.is_some());
+    // The crowd's next one takes the place of one of its own.
+    crowd[0].connection.waits_for_peer(true);
+    crowd[1].connection.waits_for_peer(true);
+    assert!(posting(&connections, 66).await.is_some());
+    assert!(!crowd[0].is_there().await && crowd[1].is_there().await);
+    drop((crowd, first, second, third));
+    assert_eq!(connections.count(ConnectionGroup::Post), 0);
+}
+
 #[tokio::test]
 async fn a_port_without_files_spares_some_for_newcomers() {
     const FILES: usize = 4;
