@@ -51,11 +51,12 @@ impl Dialect for Uni {
         message: &[u8],
         _say: &mut Say<'_>,
     ) -> Result<Progress, Lost> {
-        // Before the first event is an empty line.
+        // Before the first event are an empty line and the time after which a client comes back.
         let message = message.trim_ascii_start();
         let push = message.strip_prefix(b"data: ").unwrap_or(message);
         match *step {
             _ if push == b"{}" => Ok(Progress::Ping),
+            STEP_CONNECTING if push.starts_with(b"retry: ") => Ok(Progress::Waiting),
             STEP_CONNECTING if push.starts_with(br#"{"connect":"#) => {
                 *step = STEP_LIVE;
                 Ok(Progress::Live)
@@ -116,7 +117,9 @@ mod tests {
 
     #[test]
     fn a_client_is_live_when_it_is_connected() {
-        use Progress::{Live, Other, Ping};
+        use Progress::{Live, Other, Ping, Waiting};
+        let first = ["\r\nretry: 2500", "data: {\"connect\":{}}"];
+        assert_eq!(follow(&first).unwrap(), [Waiting, Live]);
         let messages = ["\r\ndata: {\"connect\":{}}", "data: {}", "data: {\"channel\":\"a\"}", "{}"];
         assert_eq!(follow(&messages).unwrap(), [Live, Ping, Other, Ping]);
         assert!(follow(&[r#"{"disconnect":{"code":3500}}"#]).is_err());
