@@ -204,6 +204,7 @@ impl Client {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             };
+            shared.received_bytes += received as u64;
             self.received(&buffer[..kept + received], shared)?;
             if received < RECV_BYTES_MAX {
                 return Ok(());
@@ -225,6 +226,7 @@ impl Client {
         else {
             return Ok(None);
         };
+        shared.received_bytes += received as u64;
         self.received(&buffer[..kept + received], shared)?;
         Ok(stamp)
     }

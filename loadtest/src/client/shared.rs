@@ -11,6 +11,8 @@ pub(crate) struct Shared {
     /// Clients that were subscribed to all their topics at some time.
     pub(crate) live: usize,
     pub(crate) received: u64,
+    /// Bytes from the server, its responses' heads included.
+    pub(crate) received_bytes: u64,
     /// Received messages that were compressed.
     pub(crate) compressed: u64,
     /// Received messages whose bytes are not as written.
@@ -43,6 +45,7 @@ impl Shared {
             dialect,
             live: 0,
             received: 0,
+            received_bytes: 0,
             compressed: 0,
             corrupted: 0,
             pings: 0,

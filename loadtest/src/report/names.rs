@@ -1,7 +1,7 @@
 //! The names of all figures, so that a bound on an unknown one is refused before the run.
 
 /// Figures of the scenarios that send, then of those about connections.
-const FIGURES: [&str; 60] = [
+const FIGURES: [&str; 61] = [
     "server CPU per delivery",
     "client CPU per delivery",
     "redis CPU per delivery",
@@ -18,6 +18,7 @@ const FIGURES: [&str; 60] = [
     "latency from due time p99",
     "published late p50",
     "published late p99",
+    "bytes per delivery",
     "compressed share",
     "other messages",
     "deliveries",

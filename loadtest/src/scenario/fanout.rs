@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::dialect::Seats;
 use crate::error::LoadError;
 use crate::load::{Load, described};
 use crate::report::{BoundRule, Report};
@@ -29,28 +30,59 @@ pub(crate) struct FanoutArguments {
     /// Connections, all subscribed to one topic
     #[arg(long, default_value_t = 1000, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) subscribers: u32,
+    /// Topics, to all of which each is subscribed
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=128))]
+    pub(crate) topics: u32,
+    /// Let topics keep publications, so that each has its place in every message; only with fanwire
+    #[arg(long)]
+    pub(crate) history: bool,
     #[command(flatten)]
     pub(crate) load: Load,
     #[command(flatten)]
     pub(crate) settings: Settings,
 }
 
+impl FanoutArguments {
+    /// Returns the clients of each turn, and the topics that messages go to.
+    pub(crate) fn plan(&self, bench: &Bench<'_>) -> Result<(Plan<'_>, Route), LoadError> {
+        let topics = self.topics as usize;
+        let route = if topics == 1 { Route::Shared } else { Route::Spread { topics } };
+        let plan = Plan {
+            clients: self.subscribers as usize,
+            seats: Seats::All { topics },
+            topic_prefix: bench.prefix_with_history(self.history)?,
+            load: Some(&self.load),
+            lanes: route.lanes(&self.load),
+        };
+        Ok((plan, route))
+    }
+
+    pub(crate) fn described_audience(&self) -> Vec<(String, String)> {
+        described(&[
+            ("subscribers", self.subscribers.to_string()),
+            ("topics", self.topics.to_string()),
+            ("history", self.history.to_string()),
+        ])
+    }
+}
+
 pub(crate) fn run(arguments: &FanoutArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
-    let FanoutArguments { subscribers, load, .. } = arguments;
-    let mut described = described(&[("subscribers", subscribers.to_string())]);
+    let load = &arguments.load;
+    let (plan, route) = arguments.plan(bench)?;
+    let mut described = arguments.described_audience();
     described.extend(load.described());
     let subjects = bench.subjects();
     let outline = Outline {
         scenario: "fanout",
-        about: "one topic with many subscribers; what a delivery costs, and how long the last hop takes"
-            .to_owned(),
+        about:
+            "topics with the same many subscribers; what a delivery costs, and how long the last hop takes"
+                .to_owned(),
         load: described,
         bounds: bounds(load, &subjects),
     };
-    let plan = Plan { load: Some(load), ..Plan::one_topic(*subscribers, Route::Shared.lanes(load)) };
     bench.run(outline, &subjects, |bench, subject| {
         let mut stage = Stage::open(bench, subject, &plan)?;
-        send(bench, &mut stage, load, Route::Shared, FullCore::SpoilsTheTurn)
+        send(bench, &mut stage, load, route, FullCore::SpoilsTheTurn)
     })
 }
 

@@ -77,6 +77,7 @@ pub(crate) fn send(
         }
     }
     let parts = stage.target.parts();
+    let bytes_before = stage.clients.shared.received_bytes;
     let meter = Meter::start(&parts)?;
     let sent = deliver(bench, stage, load, route, &parts, &meter);
     let Delivered { used, expected, last_delivery, memory } =
@@ -87,6 +88,8 @@ pub(crate) fn send(
     let seconds = last_delivery.as_secs_f64();
     let deliveries = stage.clients.shared.received;
     turn.figure("deliveries", "count", deliveries as f64);
+    let bytes = stage.clients.shared.received_bytes - bytes_before;
+    turn.figure("bytes per delivery", "B", bytes as f64 / deliveries as f64);
     turn.figure("deliveries expected", "count", expected as f64);
     turn.figure("deliveries per second", "1/s", deliveries as f64 / seconds);
     // The time beyond the schedule.

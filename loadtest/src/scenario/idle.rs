@@ -42,22 +42,27 @@ pub(crate) struct IdleArguments {
     /// Additional subscriptions of each connection, to measure the cost of one; 0 skips that
     #[arg(long, default_value_t = 0, value_name = "TOPICS", value_parser = clap::value_parser!(u32).range(0..=127))]
     pub(crate) further: u32,
-    /// Measure session, subscription and presence, by a separate server for each
+    /// Let topics keep publications, so that clients have places in them; only with fanwire
     #[arg(long)]
+    pub(crate) history: bool,
+    /// Measure session, subscription and presence, by a separate server for each
+    #[arg(long, conflicts_with = "history")]
     pub(crate) split: bool,
     #[command(flatten)]
     pub(crate) settings: Settings,
 }
 
 pub(crate) fn run(arguments: &IdleArguments, bench: &mut Bench<'_>) -> Result<Report, LoadError> {
-    let IdleArguments { connections, window, further, .. } = arguments;
+    let IdleArguments { connections, window, further, history, .. } = arguments;
     let subjects = bench.subjects();
+    let prefix = bench.prefix_with_history(*history)?;
     let bounds = subjects.iter().filter(|(_, subject)| subject.server == Server::Fanwire).flat_map(
         |(name, subject)| {
             let bound = |figure, at_most| BoundRule::absolute(name, figure, at_most);
+            let memory = |at_most| bound("memory per connection", at_most);
             let memory = match subject.wire {
-                SubjectWire::Json | SubjectWire::Protobuf => Some(MEMORY_BYTES_MAX),
-                SubjectWire::Events => Some(MEMORY_OF_EVENTS_BYTES_MAX),
+                SubjectWire::Json | SubjectWire::Protobuf => Some(memory(MEMORY_BYTES_MAX)),
+                SubjectWire::Events => Some(memory(MEMORY_OF_EVENTS_BYTES_MAX).required()),
                 _ => None,
             };
             let further = (arguments.further > 0).then_some(FURTHER_BYTES_MAX);
@@ -65,7 +70,6 @@ pub(crate) fn run(arguments: &IdleArguments, bench: &mut Bench<'_>) -> Result<Re
                 bound("idle CPU per connection and second", IDLE_CPU_US_PER_SECOND_MAX),
                 bound("server set-up CPU per connection", SET_UP_CPU_US_MAX),
             ];
-            let memory = memory.map(|at_most| bound("memory per connection", at_most));
             let further = further.map(|at_most| bound("memory per further subscription", at_most));
             memory.into_iter().chain(bounds).chain(further)
         },
@@ -79,13 +83,19 @@ pub(crate) fn run(arguments: &IdleArguments, bench: &mut Bench<'_>) -> Result<Re
             ("window", format!("{window} s")),
             ("ping interval", format!("{PING_INTERVAL_S} s")),
             ("further subscriptions", further.to_string()),
+            ("history", history.to_string()),
         ]),
         bounds: bounds.collect(),
     };
-    bench.run(outline, &subjects, |bench, subject| turn(arguments, bench, subject))
+    bench.run(outline, &subjects, |bench, subject| turn(arguments, prefix, bench, subject))
 }
 
-fn turn(arguments: &IdleArguments, bench: &mut Bench<'_>, subject: &Subject) -> Result<Turn, LoadError> {
+fn turn(
+    arguments: &IdleArguments,
+    prefix: Option<&str>,
+    bench: &mut Bench<'_>,
+    subject: &Subject,
+) -> Result<Turn, LoadError> {
     let IdleArguments { connections, window, further, split, .. } = arguments;
     let clients = *connections as usize;
     let each = clients as f64;
@@ -94,7 +104,7 @@ fn turn(arguments: &IdleArguments, bench: &mut Bench<'_>, subject: &Subject) -> 
     if subject.wire.is_emulated() {
         turn.notes.push("pings are not answered, so the requests of pongs are not in its CPU".to_owned());
     }
-    let mut stage = Crowd::gather(bench, subject, clients, one, None, Some(&mut turn))?;
+    let mut stage = Crowd::gather(bench, subject, clients, one, prefix, Some(&mut turn))?;
     turn.figure("memory per connection", "B", stage.resident_each);
     turn.figure("anonymous memory per connection", "B", stage.anonymous_each);
 
@@ -125,7 +135,7 @@ fn turn(arguments: &IdleArguments, bench: &mut Bench<'_>, subject: &Subject) -> 
     drop(stage);
 
     if *further > 0 {
-        let more = Crowd::gather(bench, subject, clients, seats(1 + *further as usize), None, None)?;
+        let more = Crowd::gather(bench, subject, clients, seats(1 + *further as usize), prefix, None)?;
         let per_further = (more.resident_each - with_one) / f64::from(*further);
         turn.figure("memory per further subscription", "B", per_further);
     }

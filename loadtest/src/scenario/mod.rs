@@ -15,7 +15,8 @@ use crate::progress::Progress;
 use crate::report::command::presentable;
 use crate::report::{BoundRule, Machine, Report, ServerNote, Turn, json, text};
 use crate::settings::Settings;
-use crate::subject::Subject;
+use crate::subject::{Server, Subject};
+use crate::target::fanwire::NAMESPACE_WITH_HISTORY;
 use crate::target::{self, Setup, Target};
 
 pub(crate) mod churn;
@@ -57,6 +58,17 @@ impl<'a> Bench<'a> {
     /// Returns the subjects of the command line under their names.
     pub(crate) fn subjects(&self) -> Vec<(String, Subject)> {
         self.settings.subjects.iter().map(|subject| (subject.to_string(), subject.clone())).collect()
+    }
+
+    /// Returns the prefix of topics that keep publications, or `None` if they are not wanted.
+    pub(crate) fn prefix_with_history(&self, is_wanted: bool) -> Result<Option<&'static str>, LoadError> {
+        let others = self.settings.subjects.iter().find(|subject| subject.server != Server::Fanwire);
+        match others {
+            Some(other) if is_wanted => {
+                Err(LoadError::Unsupported(format!("--history is of fanwire only, and {other} takes part")))
+            }
+            _ => Ok(is_wanted.then_some(NAMESPACE_WITH_HISTORY)),
+        }
     }
 
     /// Runs the turns of all entries, round by round, so that drift of the machine affects all. The report is stored after

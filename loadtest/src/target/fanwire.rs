@@ -31,6 +31,9 @@ pub(crate) const NAMESPACE: &str = "load:";
 /// The same without presence, to measure the cost of presence.
 pub(crate) const NAMESPACE_WITHOUT_PRESENCE: &str = "plain:";
 
+/// With history and recovery: publications bring positions, and clients of plain HTTP get cursors.
+pub(crate) const NAMESPACE_WITH_HISTORY: &str = "kept:";
+
 /// Maximum queue of one client: the server's default.
 pub(crate) const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
@@ -260,12 +263,12 @@ fn configuration(
     let Endpoint { section, path } = endpoint(subject.wire);
     // Pongs would be requests of their own, which these clients do not make.
     let pongs = if subject.wire.is_emulated() { "pong_timeout = \"0s\"\n" } else { "" };
-    let namespace = |prefix: &str, presence: bool| {
+    let namespace = |prefix: &str, options: &str| {
         let name = prefix.trim_end_matches(':');
-        format!(
-            "[[topics.namespaces]]\nname = \"{name}\"\npresence = {presence}\nallow_subscribe_for_client = true\n\n"
-        )
+        format!("[[topics.namespaces]]\nname = \"{name}\"\nallow_subscribe_for_client = true\n{options}\n")
     };
+    // All clients have places in its topics, so that all wires do the same work.
+    let history = "presence = true\nhistory_size = 100\nhistory_ttl = \"10m\"\nforce_recovery = true\n";
     format!(
         r#"[server]
 shards = {shards}
@@ -289,12 +292,13 @@ keys = ["{API_KEY}"]
 [{section}]
 path = "{path}"
 
-{engine}{deflate}{}{}"#,
+{engine}{deflate}{}{}{}"#,
         address.ip(),
         address.port(),
         internal.ip(),
         internal.port(),
-        namespace(NAMESPACE, true),
-        namespace(NAMESPACE_WITHOUT_PRESENCE, false),
+        namespace(NAMESPACE, "presence = true\n"),
+        namespace(NAMESPACE_WITHOUT_PRESENCE, ""),
+        namespace(NAMESPACE_WITH_HISTORY, history),
     )
 }
