@@ -18,7 +18,8 @@ section! {
         /// allows pages without an origin: files and sandboxed frames. Programs that send no `Origin` header may always
         /// connect.
         allowed_origins: Vec<String> = Vec::new(),
-        /// Interval between pings from the server, in whole seconds. "0s" sends none.
+        /// Interval between pings from the server, in whole seconds. "0s" sends none: a client that vanishes is then
+        /// noticed late or never.
         ping_interval: Period = defaults::PING_INTERVAL,
         /// Time allowed for the answer to a ping; less than ping_interval. "0s" requires no answer.
         pong_timeout: Period = defaults::PONG_TIMEOUT,

@@ -46,7 +46,7 @@ section! {
 section! {
     /// Topics for clients without a library, such as a browser's own EventSource: `/subscribe?topic=news`.
     Subscribe {
-        /// Serve it.
+        /// Serves it.
         enabled: bool = true,
         /// The path that serves it.
         path: String = defaults::SUBSCRIBE_PATH.into(),
@@ -65,7 +65,7 @@ section! {
 section! {
     /// Publishing by clients without a connection that stays: `POST /publish?topic=news`.
     Publish {
-        /// Serve it.
+        /// Serves it.
         enabled: bool = true,
         /// The path that serves it.
         path: String = defaults::PUBLISH_PATH.into(),
@@ -78,7 +78,7 @@ section! {
     /// An address that answers 200 while the node takes clients: for pages that watch their network, and for balancers
     /// that see the port for clients alone.
     Probe {
-        /// Serve it.
+        /// Serves it.
         enabled: bool = true,
         /// The path that serves it.
         path: String = defaults::PROBE_PATH.into(),
