@@ -24,7 +24,7 @@ use crate::api;
 use crate::inbox::Inbox;
 use crate::metrics;
 use crate::node::Node;
-use crate::peers::RedisStatus;
+use crate::peers::{Peers, RedisStatus};
 use crate::response::{HttpResponse, is_below, is_last, respond, text};
 use crate::tasks::Task;
 
@@ -125,6 +125,7 @@ fn metrics_text(node: &Node) -> String {
         http_connections: node.http_connections.iter().chain([&node.internal_connections]).cloned().collect(),
         redis: node.peers.as_ref().map(|peers| peers.redis().stats()),
         tls: node.tls.as_ref().map(Tls::stats),
+        messages_dropped: node.peers.as_ref().map_or(0, Peers::dropped),
         overruns: node.inboxes.all.iter().map(Inbox::overruns).sum(),
     })
 }

@@ -57,6 +57,8 @@ pub(crate) struct Snapshot {
     pub tls: Option<TlsStats>,
     /// Events of Redis that were not sent to shards whose fan-out was full.
     pub overruns: u64,
+    /// Answers and letters of other nodes that did not fit among those that wait.
+    pub messages_dropped: u64,
 }
 
 impl Metrics {
@@ -111,7 +113,8 @@ impl Metrics {
         let help = "Long-lived tasks that panicked and were started again.";
         families.push(family("fanwire_task_restarts_total", help, MetricType::COUNTER, restarts.into()));
         families.extend(http::collect(&snapshot.http_connections));
-        families.extend(snapshot.redis.iter().flat_map(|stats| redis::collect(stats, snapshot.overruns)));
+        let (overruns, dropped) = (snapshot.overruns, snapshot.messages_dropped);
+        families.extend(snapshot.redis.iter().flat_map(|stats| redis::collect(stats, overruns, dropped)));
         families.extend(snapshot.tls.iter().flat_map(|stats| tls::collect(stats, &self.shards)));
         families.push(log::collect());
         families.extend(process::collect());
@@ -193,6 +196,7 @@ mod tests {
             redis: Some(redis::example()),
             tls: Some(tls::example()),
             overruns: 9,
+            messages_dropped: 8,
         }
     }
 
@@ -236,6 +240,7 @@ mod tests {
             r#"fanwire_redis_call_duration_seconds_count{kind="publish"} 3"#,
             r#"fanwire_redis_call_errors_total{kind="publish"} 1"#,
             r#"fanwire_redis_messages_overrun_total 9"#,
+            "fanwire_node_messages_dropped_total 8",
             r#"fanwire_redis_round_trip_seconds 0.002"#,
         ] {
             assert!(text.lines().any(|line| line == sample), "{sample} is not in\n{text}");

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use fanwire_protocol::Publication;
 
+use super::LogRateLimit;
 use crate::message::{AnswerTo, SessionAnswer, SessionCall, ShardMessage};
 use crate::node::Node;
 use crate::peers::{Letter, Peers, Receiver, Secret};
 
 /// Takes letters for as long as it is polled.
 pub(super) async fn take(node: &Node, peers: &Peers, mut letters: Receiver<Arc<Publication>>) {
+    let mut log_limit = LogRateLimit::default();
     while let Some(publication) = letters.receive().await {
         match Letter::decode(&publication.data) {
             Ok(Letter::Answer { number, answer }) => peers.take_letter_answer(number, answer),
@@ -26,7 +28,11 @@ pub(super) async fn take(node: &Node, peers: &Peers, mut letters: Receiver<Arc<P
                     inbox.send(ShardMessage::Session(Box::new(SessionCall { key, ask, answer })));
                 }
             },
-            Err(illegible) => tracing::warn!("{illegible}"),
+            Err(illegible) => {
+                if log_limit.is_due() {
+                    tracing::warn!("{illegible}");
+                }
+            }
         }
     }
 }

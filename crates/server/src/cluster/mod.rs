@@ -18,9 +18,27 @@ use crate::peers::{Arrivals, CallAnswer, Peers, Receiver};
 /// The time after which connections that are missing, while others are there, count as broken.
 const WEDGED_AFTER: Duration = Duration::from_secs(5);
 
+/// Allows a log line about what other nodes send once in [`LogRateLimit::PAUSE`]: in a rolling update each message may be of
+/// an unknown version.
+#[derive(Debug, Default)]
+struct LogRateLimit(Option<Instant>);
+
+impl LogRateLimit {
+    const PAUSE: Duration = Duration::from_secs(10);
+
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.0.is_none_or(|last| now - last >= Self::PAUSE);
+        if is_due {
+            self.0 = Some(now);
+        }
+        is_due
+    }
+}
+
 /// Carries out calls and takes answers for as long as it is polled.
 pub(crate) async fn run(node: Node, peers: Peers, arrivals: Arrivals) {
-    let Arrivals { calls, missed, answers, letters } = arrivals;
+    let Arrivals { calls, missed, answers, letters, dropped: _ } = arrivals;
     tokio::join!(
         commands::follow(node.clone(), peers.clone(), calls, missed),
         take_answers(&peers, answers),
@@ -66,10 +84,29 @@ async fn reconnect_after_fencing(node: &Node, peers: &Peers) {
 }
 
 async fn take_answers(peers: &Peers, mut answers: Receiver<Arc<Publication>>) {
+    let mut log_limit = LogRateLimit::default();
     while let Some(publication) = answers.receive().await {
         match serde_json::from_slice::<CallAnswer>(&publication.data) {
             Ok(answer) => peers.take_answer(answer),
-            Err(error) => tracing::warn!(%error, "an answer of another node cannot be decoded"),
+            Err(error) => {
+                if log_limit.is_due() {
+                    tracing::warn!(%error, "an answer of another node cannot be decoded");
+                }
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_version_that_is_unknown_is_logged_now_and_then() {
+        let mut limit = LogRateLimit::default();
+        let mut lines = || (0..100).filter(|_| limit.is_due()).count();
+        assert_eq!((lines(), lines()), (1, 0));
+        tokio::time::advance(LogRateLimit::PAUSE).await;
+        assert_eq!(lines(), 1);
     }
 }

@@ -7,8 +7,8 @@ use prometheus::proto::{self, Bucket, Histogram, Metric, MetricFamily, MetricTyp
 
 use super::{family, sample};
 
-/// `overruns` are events that were not sent to shards whose fan-out was full.
-pub(super) fn collect(stats: &RedisStats, overruns: u64) -> Vec<MetricFamily> {
+/// `overruns` are events that were not sent to shards whose fan-out was full, `dropped` answers and letters of other nodes.
+pub(super) fn collect(stats: &RedisStats, overruns: u64, dropped: u64) -> Vec<MetricFamily> {
     let counter = |name, help, value: u64| {
         family(name, help, MetricType::COUNTER, vec![sample(MetricType::COUNTER, &[], value as f64)])
     };
@@ -85,6 +85,11 @@ pub(super) fn collect(stats: &RedisStats, overruns: u64) -> Vec<MetricFamily> {
             "fanwire_redis_messages_overrun_total",
             "Those of the messages that came faster than this node could deliver. Recoverable topics are repaired.",
             overruns,
+        ),
+        counter(
+            "fanwire_node_messages_dropped_total",
+            "Answers of other nodes, and calls that they forwarded for clients, that did not fit among those that wait.",
+            dropped,
         ),
         counter(
             "fanwire_redis_probes_missed_total",

@@ -4,6 +4,7 @@
 //! gets no publication: one that is kept counts as missed, and its owner repairs that; any other is dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use fanwire_broker::{Deliver, Event};
 use fanwire_protocol::Publication;
@@ -24,6 +25,8 @@ pub(crate) struct Arrivals {
     pub missed: Arc<Notify>,
     pub answers: Receiver<Arc<Publication>>,
     pub letters: Receiver<Arc<Publication>>,
+    /// Counts the answers and letters that did not fit.
+    pub dropped: Arc<AtomicU64>,
 }
 
 /// The bound on waiting calls of other nodes, in bytes. Beyond it orders are read from their stream, and questions are
@@ -45,7 +48,8 @@ pub(super) fn deliver(inboxes: Inboxes) -> (Deliver, Arrivals) {
     let (answer, answers) = queue(ANSWERS_BYTES_MAX);
     let (letter, letters) = queue(LETTERS_BYTES_MAX);
     let missed = Arc::new(Notify::new());
-    let arrivals = Arrivals { calls, missed: missed.clone(), answers, letters };
+    let dropped = Arc::<AtomicU64>::default();
+    let arrivals = Arrivals { calls, missed: missed.clone(), answers, letters, dropped: dropped.clone() };
     let deliver = move |event: Event| {
         let topic = event.topic().as_str();
         if topic == CONTROL {
@@ -58,7 +62,9 @@ pub(super) fn deliver(inboxes: Inboxes) -> (Deliver, Arrivals) {
             if let Event::Publication { publication, .. } = event {
                 let is_letter = publication.data.first() == Some(&letter::MARK);
                 let queue = if is_letter { &letter } else { &answer };
-                let _ = queue.try_send(publication, bytes);
+                if !queue.try_send(publication, bytes) {
+                    dropped.fetch_add(1, Relaxed);
+                }
             }
         } else {
             to_owner(&inboxes, event);
@@ -149,7 +155,7 @@ mod tests {
         const ANSWER_BYTES: usize = 4 << 20;
         let (inboxes, _receivers) = Inboxes::new(1);
         let (deliver, arrivals) = deliver(inboxes);
-        let Arrivals { mut calls, missed, mut answers, letters: _ } = arrivals;
+        let Arrivals { mut calls, missed, mut answers, letters: _, dropped } = arrivals;
         for offset in 1..=1000 {
             deliver(publication("!control", offset, CALL_BYTES));
         }
@@ -169,5 +175,6 @@ mod tests {
         let each = |data: usize| data + EVENT_BYTES + ANSWER_OVERHEAD_BYTES;
         assert_eq!(calls_waited, CALLS_BYTES_MAX / each(CALL_BYTES));
         assert_eq!(answers_waited, ANSWERS_BYTES_MAX / each(ANSWER_BYTES));
+        assert_eq!(dropped.load(Relaxed), 50 - answers_waited as u64);
     }
 }

@@ -72,6 +72,8 @@ struct PeersShared {
     /// The signers of other nodes, to check keys of their sessions.
     signers: Mutex<HashMap<Uuid, Arc<SessionSigner>>>,
     live_nodes: LiveNodeList,
+    /// Answers and letters to this node that did not fit among those that wait.
+    dropped: Arc<AtomicU64>,
     next_call: AtomicU64,
     /// Orders of other nodes arrive.
     is_listening: AtomicBool,
@@ -167,6 +169,7 @@ impl Peers {
             waiting_secrets: Askers::default(),
             signers: Mutex::default(),
             live_nodes: LiveNodeList::default(),
+            dropped: arrivals.dropped.clone(),
             next_call: AtomicU64::new(0),
             is_listening: AtomicBool::new(false),
             wedged: AtomicBool::new(false),
@@ -191,6 +194,11 @@ impl Peers {
     /// The topic of answers to this node.
     pub(crate) fn answers_topic(&self) -> &TopicName {
         &self.0.answers
+    }
+
+    /// Answers and letters to this node that did not fit among those that wait.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.0.dropped.load(Relaxed)
     }
 
     /// Notes that orders of other nodes arrive.
