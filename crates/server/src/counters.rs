@@ -92,6 +92,8 @@ impl SessionCalls {
             SessionAnswer::Taken => &from.taken,
             SessionAnswer::Gone => &from.gone,
             SessionAnswer::Full => &from.full,
+            // Where it is answered, no shard was asked.
+            SessionAnswer::Busy => return,
         };
         counter.add(1);
     }

@@ -173,8 +173,17 @@ pub(crate) struct SessionCall {
 
 #[derive(Debug)]
 pub(crate) enum SessionAsk {
-    /// Commands, as a message of the session's wire.
-    Commands(Bytes),
+    /// Commands, as a message of the session's wire, and the first id in it.
+    Commands { first: Option<u32>, data: Bytes },
+}
+
+impl SessionAsk {
+    /// Returns the bytes of its content.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Commands { data, .. } => data.len(),
+        }
+    }
 }
 
 /// The place that the answer to a session call is sent to.
@@ -194,6 +203,8 @@ pub(crate) enum SessionAnswer {
     Gone,
     /// More waits than may; the session has ended for that.
     Full,
+    /// The session's shard has too much before it to answer in time. The session does not have it.
+    Busy,
 }
 
 /// The reasons for which a session call has no answer. Unless there is none, it may have reached
@@ -203,6 +214,8 @@ pub(crate) enum Unreachable {
     /// There is none of this key: its node is not alive, or has not made it.
     NoSession,
     Late,
+    /// The clients of its network have had too much forwarded. The session does not have it.
+    TooMuch,
     /// Redis, over which nodes talk, does not answer.
     Redis,
 }

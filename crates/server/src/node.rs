@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::accept::admission::{HttpConnections, OpenFiles, Port};
+use crate::accept::admission::{ClientNetwork, HttpConnections, OpenFiles, Port};
 use crate::accept::tls::Tls;
 use crate::auth::Tokens;
 use crate::counters::Counters;
@@ -273,17 +273,22 @@ impl Node {
     /// Hands a client's call to its session, on whichever node that is.
     pub(crate) async fn ask_session(
         &self,
+        from: Option<ClientNetwork>,
         key: SessionKey,
         ask: SessionAsk,
     ) -> Result<SessionAnswer, Unreachable> {
         if key.node != self.id {
             return match &self.peers {
-                Some(peers) => peers.ask_session(key, ask).await,
+                Some(peers) => peers.ask_session(from, key, ask).await,
                 None => Err(Unreachable::NoSession),
             };
         }
         // A guess takes no room in the inbox.
         let inbox = self.inbox_of(&key).filter(|_| self.sessions.made(&key)).ok_or(Unreachable::NoSession)?;
+        // Nothing is read from sockets either.
+        if self.inboxes.are_requests_full() {
+            return Ok(SessionAnswer::Busy);
+        }
         let (reply, answer) = oneshot::channel();
         let answer_to = AnswerTo::Task(reply);
         inbox.send(ShardMessage::Session(Box::new(SessionCall { key, ask, answer: answer_to })));

@@ -102,7 +102,9 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let joined = match &settings.engine {
         EngineSettings::Memory(_) => None,
         EngineSettings::Redis(redis) => {
-            Some(Peers::start(redis.clone(), Uuid::new_v4(), &settings.name, inboxes.clone())?)
+            let forwarded_max = settings.admission.forwarded_bytes_per_second_max;
+            let id = Uuid::new_v4();
+            Some(Peers::start(redis.clone(), id, &settings.name, inboxes.clone(), forwarded_max)?)
         }
     };
     let (peers, arrivals) = joined.unzip();

@@ -154,6 +154,8 @@ pub struct AdmissionSettings {
     /// The same of those whose last request was a publication or the commands of a client. If the node works for all of
     /// them, further ones are answered 503, as are those of a network that has as many as are left for others.
     pub post_connections_max: usize,
+    /// Bytes that the clients of one network may have forwarded to other nodes in a second; 0 for no limit.
+    pub forwarded_bytes_per_second_max: usize,
     /// The same for the internal port.
     pub internal_connections_max: usize,
     /// From the first byte of a request to the end of its head; for the first request, from accept.

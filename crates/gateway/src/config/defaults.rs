@@ -21,6 +21,8 @@ pub(crate) const BACKLOG: u32 = 4096;
 pub(crate) const SILENT_CONNECTIONS_MAX: usize = 4096;
 pub(crate) const HTTP_CONNECTIONS_MAX: usize = 512;
 pub(crate) const POST_CONNECTIONS_MAX: usize = 512;
+/// Some ten thousand commands of an office behind one address.
+pub(crate) const FORWARDED_BYTES_PER_SECOND_MAX: Size = Size(4 * MIB);
 pub(crate) const INTERNAL_CONNECTIONS_MAX: usize = 256;
 /// Long enough for two lost packets on a phone's link and their retransmissions.
 pub(crate) const REQUEST_HEADER_TIMEOUT: Period = Period::from_secs(10);

@@ -8,7 +8,7 @@ use super::checks::Checks;
 use super::defaults;
 use super::section::section;
 use super::tls::Tls;
-use super::values::{Period, Shards};
+use super::values::{Period, Shards, Size};
 
 section! {
     /// The port for clients, and the limits on its connections.
@@ -49,6 +49,10 @@ section! {
         /// if none is, the request is answered with 503. One address, or /64 network for IPv6, has no more of them than are
         /// left for others, alone half: beyond that it gives way to itself.
         post_connections_max: usize = defaults::POST_CONNECTIONS_MAX,
+        /// Maximum number of bytes that clients of one address (of one /64 for IPv6) may send to sessions of other nodes in a
+        /// second, by requests; 256 bytes are added for each. The bytes of two seconds may come at once. Above it requests are
+        /// answered with 503. 0 sets no limit. Behind a proxy that is not one of trusted_proxies all clients have its address.
+        forwarded_bytes_per_second_max: Size = defaults::FORWARDED_BYTES_PER_SECOND_MAX,
         /// Time allowed from the first byte of a request to the end of its head. For the first request it starts with
         /// the connection and includes the TLS handshake.
         request_header_timeout: Period = defaults::REQUEST_HEADER_TIMEOUT,
@@ -129,6 +133,7 @@ impl Server {
             silent_connections_max: self.silent_connections_max,
             http_connections_max: self.http_connections_max,
             post_connections_max: self.post_connections_max,
+            forwarded_bytes_per_second_max: self.forwarded_bytes_per_second_max.0,
             internal_connections_max: internal.connections_max,
             request_header_timeout: checks
                 .longer_than_zero("server.request_header_timeout", self.request_header_timeout),

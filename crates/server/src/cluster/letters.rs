@@ -21,8 +21,9 @@ pub(super) async fn take(node: &Node, peers: &Peers, mut letters: Receiver<Arc<P
             }
             Ok(Letter::Call { from, number, key, ask }) => match node.inbox_of(&key) {
                 None => peers.answer_letter(from, number, SessionAnswer::Gone),
-                // The shard is too far behind to answer in time.
-                Some(inbox) if inbox.are_requests_full() => {}
+                Some(_) if node.inboxes.are_requests_full() => {
+                    peers.answer_letter(from, number, SessionAnswer::Busy);
+                }
                 Some(inbox) => {
                     let answer = AnswerTo::Node(from, number);
                     inbox.send(ShardMessage::Session(Box::new(SessionCall { key, ask, answer })));

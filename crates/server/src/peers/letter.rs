@@ -65,6 +65,9 @@ struct LetterMessage {
     number: u64,
     #[prost(bytes = "bytes", tag = "3")]
     session: Bytes,
+    /// The first id in the commands; 0 for none.
+    #[prost(uint32, tag = "8")]
+    first: u32,
     #[prost(oneof = "LetterContent", tags = "4, 5, 6, 7")]
     content: Option<LetterContent>,
 }
@@ -82,15 +85,17 @@ enum LetterContent {
 }
 
 /// The answers by their numbers.
-const ANSWERS: [SessionAnswer; 3] = [SessionAnswer::Taken, SessionAnswer::Gone, SessionAnswer::Full];
+const ANSWERS: [SessionAnswer; 4] =
+    [SessionAnswer::Taken, SessionAnswer::Gone, SessionAnswer::Full, SessionAnswer::Busy];
 
 impl Letter {
     pub(super) fn encode(self) -> Bytes {
         let written = match self {
-            Self::Call { from, number, key, ask: SessionAsk::Commands(data) } => LetterMessage {
+            Self::Call { from, number, key, ask: SessionAsk::Commands { first, data } } => LetterMessage {
                 from: Bytes::copy_from_slice(from.as_bytes()),
                 number,
                 session: Bytes::copy_from_slice(&key.to_bytes()),
+                first: first.unwrap_or(0),
                 content: Some(LetterContent::Commands(data)),
             },
             Self::Answer { number, answer } => LetterMessage {
@@ -123,14 +128,14 @@ impl Letter {
         if bytes.first() != Some(&MARK) {
             return Err(Illegible);
         }
-        let LetterMessage { from, number, session, content } =
+        let LetterMessage { from, number, session, first, content } =
             LetterMessage::decode(bytes.slice(1..)).map_err(|_| Illegible)?;
         match content {
             Some(LetterContent::Commands(data)) => Ok(Self::Call {
                 from: Uuid::from_slice(&from).map_err(|_| Illegible)?,
                 number,
                 key: SessionKey::from_bytes(&session).ok_or(Illegible)?,
-                ask: SessionAsk::Commands(data),
+                ask: SessionAsk::Commands { first: (first > 0).then_some(first), data },
             }),
             Some(LetterContent::Answer(answer)) => {
                 let answer = usize::try_from(answer).ok().and_then(|place| ANSWERS.get(place));
@@ -162,20 +167,19 @@ mod tests {
         let (node, client) = (Uuid::from_u128(1), ClientId(Uuid::from_u128(2)));
         let connection = ConnectionKey { slot: 3, generation: 4 };
         let sent = SessionSigner::new().sign(node, 5, connection, client);
-        let call = Letter::Call {
-            from: Uuid::from_u128(6),
-            number: 7,
-            key: sent,
-            ask: SessionAsk::Commands(Bytes::from_static(b"{}")),
-        };
-        match Letter::decode(&call.encode()).unwrap() {
-            Letter::Call { from, number, key, ask: SessionAsk::Commands(data) } => {
-                assert_eq!((from, number, key), (Uuid::from_u128(6), 7, sent));
-                assert_eq!(data, "{}");
+        for first in [None, Some(9)] {
+            let data = Bytes::from_static(b"{}");
+            let ask = SessionAsk::Commands { first, data };
+            let call = Letter::Call { from: Uuid::from_u128(6), number: 7, key: sent, ask };
+            match Letter::decode(&call.encode()).unwrap() {
+                Letter::Call { from, number, key, ask: SessionAsk::Commands { first: read, data } } => {
+                    assert_eq!((from, number, key), (Uuid::from_u128(6), 7, sent));
+                    assert_eq!((read, &*data), (first, &b"{}"[..]));
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
-        for sent in [SessionAnswer::Taken, SessionAnswer::Gone, SessionAnswer::Full] {
+        for sent in ANSWERS {
             let letter = Letter::Answer { number: u64::MAX, answer: sent };
             match Letter::decode(&letter.encode()).unwrap() {
                 Letter::Answer { number, answer } => assert_eq!((number, answer), (u64::MAX, sent)),
@@ -199,7 +203,7 @@ mod tests {
     #[test]
     fn what_is_no_letter_is_none() {
         for bytes in
-            [&b""[..], b"{}", b"\x01", b"\x02\x28\x00", b"\x01\x28\x03", b"\x01\x22\x01x", b"\x01\x3a\x01x"]
+            [&b""[..], b"{}", b"\x01", b"\x02\x28\x00", b"\x01\x28\x04", b"\x01\x22\x01x", b"\x01\x3a\x01x"]
         {
             assert_eq!(Letter::decode(&Bytes::from_static(bytes)).unwrap_err(), Illegible, "{bytes:?}");
         }

@@ -9,6 +9,7 @@ mod call;
 mod queue;
 mod arrivals;
 mod askers;
+mod forwarding;
 mod held;
 mod letter;
 mod live_nodes;
@@ -35,10 +36,11 @@ use uuid::Uuid;
 
 use crate::inbox::Inboxes;
 use crate::message::SessionAnswer;
-use crate::session_key::SessionSigner;
 use askers::Askers;
+use forwarding::Forwarding;
 use live_nodes::LiveNodeList;
 use names::{CONTROL, answers_topic};
+use session_calls::Signers;
 
 pub(crate) use arrivals::Arrivals;
 pub(crate) use call::{Call, CallAnswer, CallResult, SINGLE, Single};
@@ -70,7 +72,9 @@ struct PeersShared {
     /// Questions for secrets that wait for answers, by number.
     waiting_secrets: Askers<oneshot::Sender<Secret>>,
     /// The signers of other nodes, to check keys of their sessions.
-    signers: Mutex<HashMap<Uuid, Arc<SessionSigner>>>,
+    signers: Mutex<Signers>,
+    /// The room of clients for calls to other nodes.
+    forwarding: Forwarding,
     live_nodes: LiveNodeList,
     /// Answers and letters to this node that did not fit among those that wait.
     dropped: Arc<AtomicU64>,
@@ -149,6 +153,7 @@ impl Peers {
         id: Uuid,
         name: &str,
         inboxes: Inboxes,
+        forwarded_bytes_per_second_max: usize,
     ) -> Result<(Self, Arrivals), JoinError> {
         let (deliver, arrivals) = arrivals::deliver(inboxes.clone());
         let thread = Thread::start()?;
@@ -168,6 +173,7 @@ impl Peers {
             waiting_letters: Askers::default(),
             waiting_secrets: Askers::default(),
             signers: Mutex::default(),
+            forwarding: Forwarding::new(forwarded_bytes_per_second_max),
             live_nodes: LiveNodeList::default(),
             dropped: arrivals.dropped.clone(),
             next_call: AtomicU64::new(0),

@@ -2,11 +2,12 @@
 //!
 //! The first call to a node asks for its secret. From then on a key that the node has not made goes no further.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use fanwire_broker::{EngineError, NewPublication};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -14,23 +15,34 @@ use super::Peers;
 use super::askers::Askers;
 use super::letter::{Letter, Secret};
 use super::names::{PATIENCE, answers_topic};
+use crate::accept::admission::ClientNetwork;
 use crate::message::{SessionAnswer, SessionAsk, Unreachable};
 use crate::session_key::{SessionKey, SessionSigner};
 
 /// Nodes whose secrets are kept. Each run of a node has its own; beyond this all are asked for again.
 const SIGNERS_MAX: usize = 1024;
 
+/// The signers of other nodes; `None` until the node has told its secret.
+pub(super) type Signers = HashMap<Uuid, watch::Receiver<Option<Signer>>>;
+type Signer = Result<Arc<SessionSigner>, Unreachable>;
+
 impl Peers {
-    /// Sends a call to the node of its session, and returns the answer.
+    /// Sends a call of a client to the node of its session, and returns the answer.
     pub(crate) async fn ask_session(
         &self,
+        from: Option<ClientNetwork>,
         key: SessionKey,
         ask: SessionAsk,
     ) -> Result<SessionAnswer, Unreachable> {
-        timeout(PATIENCE, self.ask_node(key, ask)).await.unwrap_or(Err(Unreachable::Late))
+        timeout(PATIENCE, self.ask_node(from, key, ask)).await.unwrap_or(Err(Unreachable::Late))
     }
 
-    async fn ask_node(&self, key: SessionKey, ask: SessionAsk) -> Result<SessionAnswer, Unreachable> {
+    async fn ask_node(
+        &self,
+        from: Option<ClientNetwork>,
+        key: SessionKey,
+        ask: SessionAsk,
+    ) -> Result<SessionAnswer, Unreachable> {
         let is_alive = self.0.live_nodes.has(&self.0.redis, &self.0.thread.runtime, key.node).await;
         if !is_alive.map_err(|_| Unreachable::Redis)? {
             return Err(Unreachable::NoSession);
@@ -38,25 +50,46 @@ impl Peers {
         if !self.signer(key.node).await?.made(&key) {
             return Err(Unreachable::NoSession);
         }
+        if from.is_some_and(|from| !self.0.forwarding.may_forward(from, ask.bytes())) {
+            return Err(Unreachable::TooMuch);
+        }
         let letter = |number| Letter::Call { from: self.0.id, number, key, ask };
         self.ask_by_letter(&self.0.waiting_letters, key.node, letter).await
     }
 
-    /// Returns the signer of another node, which is asked for its secret once.
+    /// Returns the signer of another node, which is asked for its secret once, however many calls wait for it.
     async fn signer(&self, node: Uuid) -> Result<Arc<SessionSigner>, Unreachable> {
-        let signers = || self.0.signers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(signer) = signers().get(&node) {
-            return Ok(signer.clone());
-        }
+        let mut asked = {
+            let mut signers = self.signers();
+            if signers.len() >= SIGNERS_MAX {
+                signers.clear();
+            }
+            let asked = signers.entry(node).or_insert_with(|| {
+                let (told, asked) = watch::channel(None);
+                // A caller may not be polled for a while, and others wait for the same answer.
+                self.0.thread.runtime.spawn(self.clone().ask_secret(node, told));
+                asked
+            });
+            asked.clone()
+        };
+        let told = asked.wait_for(Option::is_some).await.map_err(|_| Unreachable::Late)?;
+        told.clone().unwrap_or(Err(Unreachable::Late))
+    }
+
+    async fn ask_secret(self, node: Uuid, told: watch::Sender<Option<Signer>>) {
         let letter = |number| Letter::AskSecret { from: self.0.id, number };
-        let Secret(secret) = self.ask_by_letter(&self.0.waiting_secrets, node, letter).await?;
-        let signer = Arc::new(SessionSigner::of(secret));
-        let mut signers = signers();
-        if signers.len() >= SIGNERS_MAX {
-            signers.clear();
+        let secret = timeout(PATIENCE, self.ask_by_letter(&self.0.waiting_secrets, node, letter));
+        let secret = secret.await.unwrap_or(Err(Unreachable::Late));
+        if secret.is_err() {
+            // The next call asks again.
+            self.signers().remove(&node);
         }
-        signers.insert(node, signer.clone());
-        Ok(signer)
+        // The calls that waited may have been given up.
+        let _ = told.send(Some(secret.map(|Secret(secret)| Arc::new(SessionSigner::of(secret)))));
+    }
+
+    fn signers(&self) -> MutexGuard<'_, Signers> {
+        self.0.signers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a letter to a node, and returns the answer.

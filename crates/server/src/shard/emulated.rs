@@ -9,7 +9,7 @@ use fanwire_hub::session::Session;
 use fanwire_protocol::ClientId;
 use fanwire_protocol::reason::CloseReason;
 use fanwire_protocol::reply::SessionNames;
-use fanwire_protocol::wire::{ClientMessage, Wire};
+use fanwire_protocol::wire::ClientMessage;
 
 use super::read::WAITING_BYTES_MAX;
 use super::{READ_TIME_PER_CONNECTION, READ_TIME_PER_TURN, Shard};
@@ -43,7 +43,7 @@ impl Shard {
     pub(super) fn take_session_call(&mut self, call: SessionCall) {
         let SessionCall { key, ask, answer: to } = call;
         let answer = match ask {
-            SessionAsk::Commands(data) => self.take_commands(&key, &data),
+            SessionAsk::Commands { first, data } => self.take_commands(&key, first, &data),
         };
         self.counters.session_calls.count(&to, answer);
         match to {
@@ -58,8 +58,10 @@ impl Shard {
     }
 
     /// Takes a message of commands, now or when it is its turn.
-    fn take_commands(&mut self, key: &SessionKey, data: &Bytes) -> SessionAnswer {
-        let Some(wire) = self.session_of(key).map(Session::wire) else { return SessionAnswer::Gone };
+    fn take_commands(&mut self, key: &SessionKey, first: Option<u32>, data: &Bytes) -> SessionAnswer {
+        if self.session_of(key).is_none() {
+            return SessionAnswer::Gone;
+        }
         let key = key.connection;
         let slot = key.slot;
         let (is_time_up, now) = (self.is_call_time_up(), self.now.millis);
@@ -68,7 +70,7 @@ impl Shard {
         let Some(reorder) = connection.reorder() else { return SessionAnswer::Gone };
         self.counters.bytes_received.add(data.len() as u64);
         let mut has_room = true;
-        match reorder.take(first_id(wire, data), data, is_held_up, now) {
+        match reorder.take(first, data, is_held_up, now) {
             Turn::Now => {
                 self.read_until = Instant::now() + READ_TIME_PER_CONNECTION;
                 self.take_message(slot, ClientMessage::Binary(data));
@@ -121,11 +123,4 @@ impl Shard {
             self.take_message(key.slot, ClientMessage::Binary(&data));
         }
     }
-}
-
-/// Returns the first id in a message. It stands at the begin, behind a few pongs at most.
-fn first_id(wire: Wire, data: &[u8]) -> Option<u32> {
-    const LOOKED_AT_MAX: usize = 8;
-    let requests = wire.requests(ClientMessage::Binary(data), 0).take(LOOKED_AT_MAX);
-    requests.map_while(Result::ok).map(|request| request.id).find(|id| *id != 0)
 }

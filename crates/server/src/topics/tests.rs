@@ -39,6 +39,7 @@ fn settings() -> Settings {
             silent_connections_max: 1,
             http_connections_max: 1,
             post_connections_max: 1,
+            forwarded_bytes_per_second_max: 0,
             internal_connections_max: 1,
             request_header_timeout: TIME,
             idle_timeout: TIME,

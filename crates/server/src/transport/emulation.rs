@@ -7,12 +7,14 @@ use std::str::FromStr as _;
 
 use bytes::Bytes;
 use fanwire_protocol::centrifuge::{EmulationRequest, Encoding};
+use fanwire_protocol::wire::{ClientMessage, Wire};
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use uuid::Uuid;
 
 use super::{Gate, content_type, limited_body};
+use crate::accept::admission::ClientNetwork;
 use crate::message::{SessionAnswer, SessionAsk, Unreachable};
 use crate::response::{HttpResponse, only, text};
 use crate::session_key::SessionKey;
@@ -23,7 +25,8 @@ const GONE: &str = "No such session: it has ended, or its node has. Connect agai
 /// Answers a request with commands for a session. Calls that come to a session are counted there, all others here.
 pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpResponse {
     let calls = &gate.node.counters[gate.shard].session_calls;
-    let (key, data) = match read(gate, request).await {
+    let network = request.extensions().get::<ClientNetwork>().copied();
+    let (key, ask) = match read(gate, request).await {
         Ok(call) => call,
         Err(response) => {
             let is_gone = response.status() == StatusCode::NOT_FOUND;
@@ -32,12 +35,7 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpRespon
             return *response;
         }
     };
-    // Nothing is read from sockets either.
-    if gate.node.inboxes.are_requests_full() {
-        calls.busy.add(1);
-        return later("The node has too many requests before it.");
-    }
-    match gate.node.ask_session(key, SessionAsk::Commands(data)).await {
+    match gate.node.ask_session(network, key, ask).await {
         Ok(SessionAnswer::Taken) => {
             let mut response = HttpResponse::default();
             *response.status_mut() = StatusCode::NO_CONTENT;
@@ -49,6 +47,17 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpRespon
             "Too many requests of this session wait for earlier commands, so it has ended. Connect again, and send commands \
              in order.",
         ),
+        Ok(SessionAnswer::Busy) => {
+            calls.busy.add(1);
+            later("The session's node has too many requests before it.")
+        }
+        Err(Unreachable::TooMuch) => {
+            calls.busy.add(1);
+            later(
+                "Clients of this address have sent too much to sessions of other nodes: \
+                 server.forwarded_bytes_per_second_max.",
+            )
+        }
         Err(Unreachable::NoSession) => {
             calls.from_shards.gone.add(1);
             text(StatusCode::NOT_FOUND, GONE)
@@ -65,13 +74,17 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpRespon
 }
 
 /// Reads a request: the session and its commands.
-async fn read(gate: &Gate, request: Request<Incoming>) -> Result<(SessionKey, Bytes), Box<HttpResponse>> {
+async fn read(
+    gate: &Gate,
+    request: Request<Incoming>,
+) -> Result<(SessionKey, SessionAsk), Box<HttpResponse>> {
     only(&request, "POST")?;
     let is_binary = content_type::is(request.headers(), content_type::BINARY);
     let encoding = if is_binary { Encoding::Protobuf } else { Encoding::Json };
     let bytes_max = gate.node.settings.emulation.body_bytes_max;
     let body = limited_body::read(request, "emulation.body_bytes_max", bytes_max).await?;
-    read_body(encoding, &body)
+    let (key, data) = read_body(encoding, &body)?;
+    Ok((key, SessionAsk::Commands { first: first_id(encoding, &data), data }))
 }
 
 fn read_body(encoding: Encoding, body: &Bytes) -> Result<(SessionKey, Bytes), Box<HttpResponse>> {
@@ -87,6 +100,18 @@ fn read_body(encoding: Encoding, body: &Bytes) -> Result<(SessionKey, Bytes), Bo
         ));
     }
     Ok((key, request.data))
+}
+
+/// Returns the first id in commands. It stands at the begin, behind a few pongs at most. It is looked for here, in the time
+/// that requests have: the session's shard takes thousands of calls in a turn.
+fn first_id(encoding: Encoding, data: &[u8]) -> Option<u32> {
+    const LOOKED_AT_MAX: usize = 8;
+    let wire = match encoding {
+        Encoding::Json => Wire::CentrifugeLines,
+        Encoding::Protobuf => Wire::CentrifugeStream,
+    };
+    let requests = wire.requests(ClientMessage::Binary(data), 0).take(LOOKED_AT_MAX);
+    requests.map_while(Result::ok).map(|request| request.id).find(|id| *id != 0)
 }
 
 fn later(why: &str) -> HttpResponse {

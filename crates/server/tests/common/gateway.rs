@@ -107,6 +107,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
             silent_connections_max: 64,
             http_connections_max: 16,
             post_connections_max: 16,
+            forwarded_bytes_per_second_max: 0,
             internal_connections_max: 16,
             request_header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(10),

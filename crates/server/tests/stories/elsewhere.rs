@@ -7,7 +7,7 @@ use fanwire_server::settings::EngineSettings;
 use serde_json::json;
 
 use crate::cluster::cluster;
-use crate::common::{Emulated, OwnRedis, TestGateway, emulate, eventually, settings};
+use crate::common::{Emulated, OwnRedis, RawSocket, TestGateway, emulate, eventually, post, settings};
 use crate::emulation::{flipped, publish_in_disorder};
 
 #[tokio::test]
@@ -71,6 +71,62 @@ async fn a_key_is_checked_by_any_node() {
         // The time of the gap was over before the second came.
         assert_eq!(client.send(nodes[1].address, &far).await, 204);
     }
+}
+
+#[tokio::test]
+async fn an_address_has_only_so_much_forwarded() {
+    /// Of which each request counts 256 more than its content, and those of two seconds may come at once.
+    const BYTES_PER_SECOND: usize = 1024;
+    let nodes = cluster(|settings| {
+        settings.admission.forwarded_bytes_per_second_max = BYTES_PER_SECOND;
+    })
+    .await;
+    let mut client = Emulated::connect(nodes[0].address).await;
+    let mut body = || {
+        let command = client.command("presence_stats", json!({"channel": "room:1"})).1;
+        client.body(&command)
+    };
+    let mut refused = None;
+    for _ in 0..100 {
+        let answer = emulate(nodes[1].address, &body()).await;
+        if answer.status != 204 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("a hundred letters are more than that");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
+    assert!(refused.body.contains("server.forwarded_bytes_per_second_max"), "{refused:?}");
+    let busy = nodes[1].metric_of("fanwire_session_calls_total", "result=\"busy\"").await;
+    assert_eq!(busy, 1.0);
+    // Its own node takes what it can.
+    for _ in 0..20 {
+        assert_eq!(emulate(nodes[0].address, &body()).await.status, 204);
+    }
+    eventually("there is room again", async || emulate(nodes[1].address, &body()).await.status == 204).await;
+}
+
+#[tokio::test]
+async fn guesses_at_once_ask_for_the_secret_once() {
+    const GUESSES: usize = 8;
+    let nodes = cluster(|_| ()).await;
+    let client = Emulated::connect(nodes[0].address).await;
+    let forged =
+        json!({"session": flipped(client.session(), 59), "node": client.node(), "data": "{}"}).to_string();
+    let published =
+        async || nodes[1].metric_of("fanwire_redis_call_duration_seconds_count", "kind=\"publish\"").await;
+    let before = published().await;
+    let mut sockets = Vec::new();
+    for _ in 0..GUESSES {
+        sockets.push(RawSocket::open(nodes[1].address).await);
+    }
+    for socket in &mut sockets {
+        socket.send(post("/emulation", &forged)).await;
+    }
+    for socket in &mut sockets {
+        assert_eq!(socket.response().await.status, 404);
+    }
+    assert_eq!(published().await - before, 1.0);
 }
 
 #[tokio::test]
