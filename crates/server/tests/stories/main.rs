@@ -33,6 +33,7 @@ mod users;
 
 mod crowd;
 mod slow;
+mod every_transport;
 mod answers;
 mod flood;
 mod silent;
