@@ -48,6 +48,8 @@ pub enum Wire {
     Lines,
     /// The data of publications in WebSocket frames.
     Bare,
+    /// Publications as lines of JSON have them, in WebSocket text frames. The client sends what it sends on a bare one.
+    BareJson,
     /// WebSocket messages that come back as they were sent, for protocol test suites.
     Echo,
 }
@@ -122,7 +124,7 @@ const PING_FRAME: Bytes = Bytes::from_static(b"\x89\x00");
 const NORMAL: u16 = 3000;
 
 impl Wire {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CentrifugeJson,
         Self::CentrifugeProtobuf,
         Self::CentrifugeLines,
@@ -134,6 +136,7 @@ impl Wire {
         Self::Events,
         Self::Lines,
         Self::Bare,
+        Self::BareJson,
         Self::Echo,
     ];
     pub const COUNT: usize = Self::ALL.len();
@@ -152,6 +155,7 @@ impl Wire {
             Self::Events => ("subscribe", "sse"),
             Self::Lines => ("subscribe", "ndjson"),
             Self::Bare => ("subscribe", "websocket"),
+            Self::BareJson => ("subscribe", "websocket_json"),
             Self::Echo => ("websocket", "echo"),
         }
     }
@@ -169,6 +173,7 @@ impl Wire {
             Self::Events => (Body::Event, Envelope::Event),
             Self::Lines => (Body::Event, Envelope::Line),
             Self::Bare => (Body::Data, Envelope::Frame),
+            Self::BareJson => (Body::Event, Envelope::Frame),
             Self::Echo => (Body::Nothing, Envelope::Frame),
         }
     }
@@ -181,6 +186,11 @@ impl Wire {
     /// Returns true if the client connects, and from then on only listens.
     pub fn is_one_way(self) -> bool {
         matches!(self, Self::UniWebSocket | Self::UniLines | Self::UniEvents)
+    }
+
+    /// Returns true if each message of the client is data to be published.
+    fn is_bare(self) -> bool {
+        matches!(self, Self::Bare | Self::BareJson)
     }
 
     /// Returns the framing of what the client sends once the connection is open.
@@ -209,7 +219,9 @@ impl Wire {
     /// Returns the answer to a message that is not for a session.
     pub fn answer(self, message: ClientMessage<'_>, heartbeats: &[HeartbeatWord]) -> Option<Bytes> {
         let opcode = match (self, message) {
-            (Self::Bare, ClientMessage::Text(text)) => return bare::answer(text, heartbeats),
+            (Self::Bare | Self::BareJson, ClientMessage::Text(text)) => {
+                return bare::answer(text, heartbeats);
+            }
             (Self::Echo, ClientMessage::Text(_)) => Opcode::Text,
             (Self::Echo, ClientMessage::Binary(_)) => Opcode::Binary,
             _ => return None,
@@ -226,8 +238,8 @@ impl Wire {
             Body::Json => Requests::Centrifuge(commands(Encoding::Json)),
             Body::Protobuf => Requests::Centrifuge(commands(Encoding::Protobuf)),
             Body::Push => Requests::Connect { message: message.bytes(), is_taken: taken > 0 },
-            Body::Data => Requests::Publish { message, topic: None, is_taken: taken > 0 },
-            Body::Event | Body::Nothing => Requests::Nothing,
+            _ if self.is_bare() => Requests::Publish { message, topic: None, is_taken: taken > 0 },
+            Body::Event | Body::Data | Body::Nothing => Requests::Nothing,
         }
     }
 
@@ -247,9 +259,9 @@ impl Wire {
                 RequestError::PermissionDenied => CloseReason::PermissionDenied,
                 _ => CloseReason::ServerError,
             }),
-            (Body::Data, Err(refused)) => Form::Bytes(bare::refusal(refused)),
+            (_, Err(refused)) if self.is_bare() => Form::Bytes(bare::refusal(refused)),
             // The replies to its first requests decide on the response instead, and then it sends none.
-            (Body::Event | Body::Nothing, _) | (Body::Push | Body::Data, Ok(_)) => Form::Nothing,
+            (Body::Event | Body::Data | Body::Nothing, _) | (Body::Push, Ok(_)) => Form::Nothing,
         }
     }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanwire_protocol::json;
 use fanwire_protocol::plain::bare::{HeartbeatWord, data, message, refusal};
-use fanwire_protocol::reason::{Mistake, Refused, RequestError};
+use fanwire_protocol::reason::{CloseReason, Mistake, Refused, RequestError};
+use fanwire_protocol::reply::{Push, Reply};
 use fanwire_protocol::request::{Ask, Publish, Request};
-use fanwire_protocol::websocket::Opcode;
-use fanwire_protocol::wire::{ClientMessage, Wire};
-use fanwire_protocol::{Publication, Tags, TopicName};
+use fanwire_protocol::websocket::{Opcode, frame_header};
+use fanwire_protocol::wire::{ClientMessage, Form, Pings, Wire};
+use fanwire_protocol::{Cursor, Epoch, Position, Publication, Tags, TopicName};
 use proptest::prelude::*;
 
 fn news() -> TopicName {
@@ -87,13 +88,15 @@ fn a_message_is_published_into_the_topic() {
         (ClientMessage::Binary(b"hi"), Some(news()), publish(b"hi", None)),
         (ClientMessage::Text("hi"), None, no_topic()),
     ] {
-        let requests = || Wire::Bare.requests(message, 0).publishing_to(topic.clone());
-        let all: Vec<_> = requests().collect();
-        assert_eq!(all, [Ok(Request { id: 1, ask })], "{message:?}");
-        let mut requests = requests();
-        assert_eq!(requests.taken(), 0);
-        requests.next();
-        assert_eq!(requests.taken(), message.bytes().len());
+        for wire in [Wire::Bare, Wire::BareJson] {
+            let requests = || wire.requests(message, 0).publishing_to(topic.clone());
+            let all: Vec<_> = requests().collect();
+            assert_eq!(all, [Ok(Request { id: 1, ask: ask.clone() })], "{message:?}");
+            let mut requests = requests();
+            assert_eq!(requests.taken(), 0);
+            requests.next();
+            assert_eq!(requests.taken(), message.bytes().len());
+        }
     }
 }
 
@@ -110,6 +113,7 @@ fn heartbeats_are_texts_that_are_answered() {
         (ClientMessage::Binary(b"ping"), None),
     ] {
         assert_eq!(Wire::Bare.answer(message, &heartbeats).as_deref(), answer, "{message:?}");
+        assert_eq!(Wire::BareJson.answer(message, &heartbeats).as_deref(), answer, "{message:?}");
         assert_eq!(Wire::CentrifugeJson.answer(message, &heartbeats), None);
     }
 }
@@ -133,12 +137,88 @@ fn a_refusal_is_a_text_with_code_and_sentence() {
     ];
     for (refused, text) in cases {
         let frame = refusal(&refused);
+        let reply = Reply { id: 1, result: Err(refused) };
+        assert_eq!(Wire::BareJson.reply(&reply), Form::Bytes(frame.clone()));
         assert_eq!(frame[0], 0x81, "a text");
         assert!(frame.ends_with(text.as_bytes()), "{frame:?}");
     }
 }
 
+fn text_frame(payload: &str) -> Vec<u8> {
+    [frame_header(Opcode::Text, payload.len()).as_bytes(), payload.as_bytes()].concat()
+}
+
+/// A publication in an envelope, kept at this offset, or not at all.
+fn enveloped(data: &[u8], tags: Option<Arc<Tags>>, offset: u64) -> Push {
+    let publication = Publication { offset, ..publication(Bytes::copy_from_slice(data), tags) };
+    let epoch = (offset > 0).then(|| Epoch::from_random(7));
+    Push::Publication { topic: news(), publication: Arc::new(publication), epoch }
+}
+
+fn cursor(topics: usize, offset: u64) -> Cursor {
+    let mut cursor = Cursor::default();
+    let at = |offset| Position { epoch: Epoch::from_random(7), offset };
+    cursor.set("news", at(offset));
+    (1..topics).for_each(|number| cursor.set(&format!("topic {number}"), at(u64::MAX)));
+    cursor
+}
+
+#[test]
+fn an_envelope_holds_topic_data_and_cursor() {
+    let one = cursor(1, 7).text();
+    for (data, tags, offset, payload) in [
+        (&b"1"[..], None, 7, format!(r#"{{"cursor":"{one}","topic":"news","data":1,"offset":7}}"#)),
+        (b"1", None, 0, r#"{"topic":"news","data":1}"#.to_owned()),
+        (br#""hi""#, tagged("text"), 0, r#"{"topic":"news","data":"hi","tags":{"text":"true"}}"#.to_owned()),
+        (b"\xFF\x00", None, 0, r#"{"topic":"news","data":null,"b64data":"/wA="}"#.to_owned()),
+    ] {
+        let push = enveloped(data, tags, offset);
+        let shared = Wire::BareJson.encode(&push, None);
+        assert_eq!(shared.bytes, text_frame(&payload));
+        // Made of the same publication as another client gets it, or another of it.
+        for kin in [Wire::Lines, Wire::Events] {
+            let other = kin.encode(&push, None);
+            assert_eq!(Wire::BareJson.encode(&push, Some((kin, &other))), shared);
+            assert_eq!(kin.encode(&push, Some((Wire::BareJson, &shared))), other);
+        }
+    }
+}
+
+#[test]
+fn envelopes_begin_with_the_topics_and_a_cursor() {
+    let (topic, cursor) = (news(), Cursor::default());
+    for (recovered, told) in
+        [(None, ""), (Some(true), r#","recovered":true"#), (Some(false), r#","recovered":false"#)]
+    {
+        let mut to = Vec::new();
+        Wire::BareJson.begin([(&topic, recovered)].into_iter(), &cursor, &mut to);
+        assert_eq!(
+            to,
+            text_frame(&format!(r#"{{"subscribed":[{{"topic":"news"{told}}}],"cursor":"Ad5bO5M"}}"#))
+        );
+    }
+    assert_eq!(Wire::BareJson.ping(Pings::Frames), &b"\x89\x00"[..]);
+    assert_eq!(Wire::BareJson.goodbye(&CloseReason::Shutdown.into()), &b"\x88\x0a\x0b\xb9shutdown"[..]);
+}
+
 proptest! {
+    /// Also where it makes the header of the frame longer.
+    #[test]
+    fn another_cursor_takes_the_place_of_the_first(
+        length in prop_oneof![0..200_usize, 64_000..66_000_usize],
+        topics in 1..=Cursor::TOPICS_MAX,
+        offset in 1..u64::MAX,
+    ) {
+        let data = format!("\"{}\"", "x".repeat(length));
+        let shared = Wire::BareJson.encode(&enveloped(data.as_bytes(), None, offset), None);
+        let cursor = cursor(topics, offset);
+        let [before, rest] = Wire::BareJson.with_cursor(&shared, &cursor);
+        prop_assert_eq!(rest.as_ptr_range().end, shared.bytes.as_ptr_range().end, "it is not copied");
+        let payload =
+            format!(r#"{{"cursor":"{}","topic":"news","data":{data},"offset":{offset}}}"#, cursor.text());
+        prop_assert_eq!([before, rest].concat(), text_frame(&payload));
+    }
+
     #[test]
     fn any_text_comes_back_as_it_was(text in ".*") {
         prop_assert_eq!(back(&text), text);

@@ -70,7 +70,14 @@ impl Settings {
 
     /// Returns the wires that routes serve, without the echo of test suites.
     pub(crate) fn wires(&self) -> Vec<Wire> {
-        let always = [Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Events, Wire::Lines, Wire::Bare];
+        let always = [
+            Wire::CentrifugeJson,
+            Wire::CentrifugeProtobuf,
+            Wire::Events,
+            Wire::Lines,
+            Wire::Bare,
+            Wire::BareJson,
+        ];
         let if_served = [
             (Wire::CentrifugeLines, self.http_stream.path.is_some()),
             (Wire::CentrifugeStream, self.http_stream.path.is_some()),

@@ -224,6 +224,45 @@ describe('bare WebSockets', () => {
     assert.deepEqual(await ask(strangers.origin), { opens: false, status: 'unreadable', received: null });
   });
 
+  for (const name of Object.keys(libraries)) {
+    check(`${name} in a page goes on where it left off, by the cursor in each envelope`, async () => {
+      const topic = fresh('open');
+      const page = await browser.newPage();
+      await page.goto(`${pages.origin}/${name}`);
+      await page.evaluate(
+        ({ url, name }) => {
+          window.seen = { subscribed: [], data: [] };
+          let cursor = '';
+          const address = () => `${url}&cursor=${cursor}`;
+          const socket = new ReconnectingWebSocket(name === 'reconnecting-websocket' ? address : address());
+          socket.onmessage = ({ data }) => {
+            const message = JSON.parse(data);
+            cursor = message.cursor ?? cursor;
+            if (name === 'reconnectingwebsocket') socket.url = address();
+            if (message.topic) seen.data.push(message.data);
+            else seen.subscribed.push(message.subscribed[0].recovered ?? 'new');
+          };
+        },
+        { url: address(topic, { port: proxy.port, more: { envelope: 'json' } }), name },
+      );
+      const seen = () => page.evaluate(() => seen);
+      const hears = (count) => until(async () => (await seen()).data.length >= count, `${count} messages arrive`);
+      await until(async () => (await seen()).subscribed.length === 1, 'it opens');
+      for (const value of [1, 2]) await server.publish(topic, value);
+      await hears(2);
+      for (let turn = 1; turn <= 2; turn += 1) {
+        proxy.cut();
+        for (const value of [3, 4, 5]) await server.publish(topic, 3 * (turn - 1) + value);
+        proxy.mend();
+        await hears(2 + 3 * turn);
+      }
+      await server.publish(topic, 9);
+      await hears(9);
+      assert.deepEqual(await seen(), { subscribed: ['new', true, true], data: [1, 2, 3, 4, 5, 6, 7, 8, 9] });
+      await page.close();
+    });
+  }
+
   for (const [name, { reconnect }] of Object.entries(libraries)) {
     check(`${name} in a page keeps its connection by heartbeats, and comes back when it breaks`, async () => {
       const topic = fresh('open');

@@ -93,3 +93,20 @@ def test_it_comes_back_by_itself(server):
             await asyncio.gather(listening, return_exceptions=True)
 
     asyncio.run(story())
+
+
+def test_a_cursor_of_an_envelope_goes_on_where_it_was(server):
+    topic = "open:envelope"
+    url = address(server, topic, envelope="json")
+    with connect(url, additional_headers=bearer(server)) as socket:
+        assert json.loads(socket.recv(DEADLINE))["subscribed"] == [{"topic": topic}]
+        server.publish(topic, 1)
+        message = json.loads(socket.recv(DEADLINE))
+        assert (message["topic"], message["data"], message["offset"]) == (topic, 1, 1)
+    server.publish(topic, 2)
+    with connect(f"{url}&cursor={message['cursor']}", additional_headers=bearer(server)) as socket:
+        assert json.loads(socket.recv(DEADLINE))["subscribed"] == [{"topic": topic, "recovered": True}]
+        assert json.loads(socket.recv(DEADLINE))["data"] == 2
+        socket.send("not JSON")
+        message = json.loads(socket.recv(DEADLINE))
+        assert (message["data"], message["tags"], message["info"]["user"]) == ("not JSON", {"text": "true"}, "alice")

@@ -15,7 +15,7 @@ pub use deflate::{Deflater, InflateError, Inflater};
 pub use extension::{Agreement, Deflate};
 pub use mask::mask;
 pub use read::{Limits, Message, Reader, Stop, Violation};
-pub use write::{FrameHeader, close_frame, frame_header, framed, write_frame};
+pub use write::{FrameHeader, close_frame, frame_header, framed, framed_before, write_frame};
 
 /// The kinds of frames (RFC 6455 section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

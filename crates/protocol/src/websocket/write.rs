@@ -66,10 +66,15 @@ pub fn write_frame(opcode: Opcode, payload: &[u8], to: &mut Vec<u8>) {
 
 /// A frame whose payload `fill` appends to the vector it is given; the header is put before it without moving it.
 pub fn framed(opcode: Opcode, fill: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    framed_before(opcode, 0, fill)
+}
+
+/// The beginning of a frame: its payload is what `fill` appends, and so many bytes that follow.
+pub fn framed_before(opcode: Opcode, following: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let mut frame = Vec::with_capacity(HEADER_BYTES_MAX + PAYLOAD_BYTES_EXPECTED);
     frame.resize(HEADER_BYTES_MAX, 0);
     fill(&mut frame);
-    let header = frame_header(opcode, frame.len() - HEADER_BYTES_MAX);
+    let header = frame_header(opcode, frame.len() - HEADER_BYTES_MAX + following);
     frame[..HEADER_BYTES_MAX].copy_from_slice(&header.bytes);
     // Queues count the bytes they hold, so there must not be unused room behind them.
     frame.shrink_to_fit();

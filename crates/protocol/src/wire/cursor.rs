@@ -4,13 +4,13 @@
 //! id: CURSOR                                     an event
 //! data: {"topic":"news","data":1,"offset":7}
 //!
-//! {"cursor":"CURSOR","topic":"news","data":1,"offset":7}         a line
+//! {"cursor":"CURSOR","topic":"news","data":1,"offset":7}         a line, or the payload of a frame
 //! ```
 
 use bytes::Bytes;
 
 use super::body::Body;
-use super::envelope::Envelope;
+use super::envelope::{self, Envelope};
 use super::{Encoded, Wire};
 use crate::TopicName;
 use crate::cursor::Cursor;
@@ -39,6 +39,9 @@ impl Wire {
         match self {
             Self::Events => event::subscribed(topics, &cursor.text(), to),
             Self::Lines => event::subscribed_line(topics, &cursor.text(), to),
+            Self::BareJson => to.extend_from_slice(&websocket::framed(Opcode::Text, |to| {
+                event::beginning(topics, Some(&cursor.text()), to);
+            })),
             Self::Bare if topics.clone().any(|(_, recovered)| recovered == Some(false)) => {
                 to.extend_from_slice(&websocket::framed(Opcode::Text, |to| {
                     event::beginning(topics, None, to)
@@ -51,37 +54,58 @@ impl Wire {
     /// Encodes a publication with the cursor of its topic alone. `kin` is what it is on another such wire.
     pub(super) fn encode_with_cursor(self, push: &Push, kin: Option<&Encoded>) -> Encoded {
         let Push::Publication { topic, publication, .. } = push else { return Encoded::default() };
-        let mut bytes = Vec::with_capacity(Cursor::ONE_BYTES_MAX + Body::bytes_expected(push));
-        let brace = match push.position() {
-            Some(at) => self.open(&mut bytes, |to| Cursor::write_one(topic.as_str(), at, to)),
-            None => self.open_without_cursor(&mut bytes),
-        };
-        let begin = bytes.len();
-        match kin {
-            Some(kin) => {
-                bytes.push(brace);
-                bytes.extend_from_slice(&kin.body());
+        // The body begins behind the opening brace.
+        let fill = |to: &mut Vec<u8>| {
+            let start = to.len();
+            let brace = match push.position() {
+                Some(at) => self.open(to, |to| Cursor::write_one(topic.as_str(), at, to)),
+                None => self.open_without_cursor(to),
+            };
+            let begin = to.len();
+            match kin {
+                Some(kin) => {
+                    to.push(brace);
+                    to.extend_from_slice(&kin.body());
+                }
+                None => {
+                    event::publication(topic, publication, to);
+                    to[begin] = brace;
+                }
             }
-            None => {
-                event::publication(topic, publication, &mut bytes);
-                bytes[begin] = brace;
+            begin + 1 - start
+        };
+        match self.parts() {
+            (body, Envelope::Frame) => envelope::framed(body.opcode(), fill),
+            (_, envelope) => {
+                let mut bytes = Vec::with_capacity(Cursor::ONE_BYTES_MAX + Body::bytes_expected(push));
+                let begin = fill(&mut bytes);
+                Encoded::end(bytes, begin, envelope.after())
             }
         }
-        Encoded::end(bytes, begin + 1, self.parts().1.after())
     }
 
     /// Returns a publication with another cursor than that of its topic alone, in two pieces. The second is shared.
     pub fn with_cursor(self, shared: &Encoded, cursor: &Cursor) -> [Bytes; 2] {
-        let mut before = Vec::with_capacity(BEFORE_BYTES_EXPECTED);
-        let brace = self.open(&mut before, |to| cursor.write(to));
-        before.push(brace);
-        [before.into(), shared.body_and_after()]
+        let rest = shared.body_and_after();
+        let fill = |to: &mut Vec<u8>| {
+            let brace = self.open(to, |to| cursor.write(to));
+            to.push(brace);
+        };
+        let before = match self.parts() {
+            (body, Envelope::Frame) => websocket::framed_before(body.opcode(), rest.len(), fill),
+            _ => {
+                let mut before = Vec::with_capacity(BEFORE_BYTES_EXPECTED);
+                fill(&mut before);
+                before.into()
+            }
+        };
+        [before, rest]
     }
 
     /// Appends what stands before the fields of a publication, with the cursor that `write` appends. Returns what stands in
     /// place of their opening brace.
     fn open(self, to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> u8 {
-        if self.parts().1 == Envelope::Line {
+        if matches!(self.parts().1, Envelope::Line | Envelope::Frame) {
             to.extend_from_slice(br#"{"cursor":""#);
             write(to);
             to.push(b'"');

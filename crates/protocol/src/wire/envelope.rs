@@ -21,7 +21,10 @@ impl Envelope {
     /// Puts the body that `fill` appends into an envelope. `expected` is about the length of the body.
     pub(super) fn write(self, opcode: Opcode, expected: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Encoded {
         if self == Self::Frame {
-            return framed(opcode, fill);
+            return framed(opcode, |to| {
+                fill(to);
+                0
+            });
         }
         let (before, after) = (self.before(), self.after());
         let mut bytes = Vec::with_capacity(before.len() + expected + after.len());
@@ -61,12 +64,13 @@ impl Envelope {
     }
 }
 
-fn framed(opcode: Opcode, fill: impl FnOnce(&mut Vec<u8>)) -> Encoded {
+/// Makes a frame of what `fill` appends. It returns how many bytes stand before the body.
+pub(super) fn framed(opcode: Opcode, fill: impl FnOnce(&mut Vec<u8>) -> usize) -> Encoded {
     let mut body_bytes = 0;
     let bytes = websocket::framed(opcode, |to| {
         let begin = to.len();
-        fill(to);
-        body_bytes = to.len() - begin;
+        let before = fill(to);
+        body_bytes = to.len() - begin - before;
     });
     let body = bytes.len() - body_bytes..bytes.len();
     Encoded::new(bytes, body)

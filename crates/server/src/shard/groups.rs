@@ -133,7 +133,8 @@ impl Shard {
 
 impl Destination for Connection {
     fn takes_compressed(&self, longest: impl FnOnce() -> usize) -> bool {
-        self.deflate.is_some_and(|deflate| deflate.takes(longest()))
+        // Messages with cursors of its own are made as they are written.
+        self.deflate.is_some_and(|deflate| self.feed != Feed::Own && deflate.takes(longest()))
     }
 
     fn chain(&mut self) -> Option<&mut Chain> {

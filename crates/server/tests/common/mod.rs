@@ -19,6 +19,6 @@ pub(crate) use forgery::{forge, signing_key};
 pub(crate) use frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, fragment, frame};
 pub(crate) use gateway::{TestGateway, open, settings, token};
 pub(crate) use redis::{OwnRedis, redis_settings};
-pub(crate) use socket::{RawSocket, Response, WEBSOCKET_HANDSHAKE};
+pub(crate) use socket::{RawSocket, Response, WEBSOCKET_HANDSHAKE, upgrade};
 pub(crate) use trust::{Authority, CertificateFiles, Trust};
 pub(crate) use wait::{eventually, within};

@@ -15,6 +15,14 @@ pub(crate) const WEBSOCKET_HANDSHAKE: &str = "GET /connection/websocket HTTP/1.1
     Connection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+/// The request for a bare WebSocket; `headers` are whole lines.
+pub(crate) fn upgrade(query: &str, headers: &str) -> String {
+    format!(
+        "GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    )
+}
+
 /// The instruction of a packet filter that returns a constant: the bytes of the packet to keep.
 const RETURN_CONSTANT: u16 = 0x06;
 

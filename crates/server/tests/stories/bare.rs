@@ -8,17 +8,9 @@ use serde_json::{Value, json};
 
 use crate::common::{
     BINARY, Backend, CLOSE, PING, PONG, RawSocket, Response, TEXT, TestGateway, eventually, frame, open,
-    settings, token,
+    settings, token, upgrade,
 };
 use crate::strange::{ROOM, any};
-
-/// The request for a bare WebSocket; `headers` are whole lines.
-fn upgrade(query: &str, headers: &str) -> String {
-    format!(
-        "GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-    )
-}
 
 async fn connect(gateway: &TestGateway, query: &str) -> RawSocket {
     let mut socket = RawSocket::open(gateway.address).await;

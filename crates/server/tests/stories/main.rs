@@ -24,6 +24,7 @@ mod validity;
 mod sse;
 mod resume;
 mod bare;
+mod envelope;
 mod publish;
 mod uni;
 mod emulation;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::ON_REDIS;
-use crate::common::{RawSocket, TestGateway, eventually, settings, token};
+use crate::common::{RawSocket, TestGateway, eventually, settings, token, upgrade};
 
 /// An event as a page receives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,13 +57,15 @@ fn lines(stream: &str) -> Vec<Event> {
 enum Format {
     Events,
     Lines,
+    /// Messages of a WebSocket in envelopes, recorded as lines.
+    Messages,
 }
 
 impl Format {
     fn read(self, stream: &str) -> Vec<Event> {
         match self {
             Self::Events => events(stream),
-            Self::Lines => lines(stream),
+            Self::Lines | Self::Messages => lines(stream),
         }
     }
 }
@@ -104,6 +106,7 @@ impl Stream {
         let accept = match format {
             Format::Events => "text/event-stream",
             Format::Lines => "application/x-ndjson",
+            Format::Messages => return Self::upgrade(gateway, query).await,
         };
         let mut socket = RawSocket::open(gateway.address).await;
         let request =
@@ -113,6 +116,12 @@ impl Stream {
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{query} {head}");
         assert!(head.contains(&format!("\r\ncontent-type: {accept}")), "{head}");
         Self { socket, format, text: String::new() }
+    }
+
+    async fn upgrade(gateway: &TestGateway, query: &str) -> Self {
+        let mut socket = RawSocket::open(gateway.address).await;
+        socket.upgrade(&upgrade(&format!("{query}&envelope=json"), "")).await;
+        Self { socket, format: Format::Messages, text: String::new() }
     }
 
     /// Opens it as a client that comes back does.
@@ -126,8 +135,11 @@ impl Stream {
 
     async fn next(&mut self) -> Event {
         loop {
-            let end = if self.format == Format::Lines { "\n" } else { "\n\n" };
-            let text = self.socket.until(end).await;
+            let text = match self.format {
+                Format::Events => self.socket.until("\n\n").await,
+                Format::Lines => self.socket.until("\n").await,
+                Format::Messages => self.socket.frame().await.expect("a message").text().to_owned() + "\n",
+            };
             self.text += &text;
             if let Some(event) = self.format.read(&text).pop() {
                 return event;
@@ -179,7 +191,7 @@ fn granted(topics: &[(&str, Option<bool>)]) -> Vec<(String, Option<bool>)> {
 }
 
 /// Records a stream of these topics, cuts it behind each byte, comes back with what a client has by then, in this format or
-/// the other, and checks that both together are all that was published.
+/// another, and checks that both together are all that was published.
 async fn cut_anywhere(format: Format, topics: &[&str]) {
     const EACH: u64 = 12;
     let nodes = nodes(|_| ()).await;
@@ -207,7 +219,7 @@ async fn cut_anywhere(format: Format, topics: &[&str]) {
             continue;
         }
         let node = &nodes[tried.len() % nodes.len()];
-        let other = [Format::Events, Format::Lines][tried.len() % 2];
+        let other = [Format::Events, Format::Lines, Format::Messages][tried.len() % 3];
         let mut resumed = Stream::open_as(other, node, &format!("{query}&cursor={cursor}"), "").await;
         assert!(
             resumed.begin().await.iter().all(|(_, recovered)| *recovered == Some(true)),
@@ -231,12 +243,14 @@ async fn cut_anywhere(format: Format, topics: &[&str]) {
 async fn a_stream_of_one_topic_is_complete_wherever_it_breaks() {
     cut_anywhere(Format::Events, &["history:one"]).await;
     cut_anywhere(Format::Lines, &["history:lines"]).await;
+    cut_anywhere(Format::Messages, &["history:messages"]).await;
 }
 
 #[tokio::test]
 async fn a_stream_of_several_topics_is_complete_wherever_it_breaks() {
     cut_anywhere(Format::Events, &["history:one", "history:two", "stream:three"]).await;
     cut_anywhere(Format::Lines, &["history:four", "history:five", "stream:six"]).await;
+    cut_anywhere(Format::Messages, &["history:seven", "history:eight", "stream:nine"]).await;
 }
 
 /// A client that comes back again and again, to another node, while others publish as fast as they can.

@@ -1,8 +1,10 @@
-//! A bare WebSocket: each publication's data is a message, and each message of the client is published.
+//! A bare WebSocket: each publication's data is a message, and each message of the client is published. With an envelope a
+//! message is an object that holds the data and a cursor.
 
 use bytes::Bytes;
 use fanwire_protocol::TopicName;
 use fanwire_protocol::cursor::Parsed;
+use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
@@ -59,9 +61,32 @@ fn choose<'r>(
     Ok(chosen)
 }
 
+/// The messages of a connection.
+pub(super) struct Messages {
+    /// The form of those to the client.
+    wire: Wire,
+    /// The topic that those of the client are published to.
+    publish: Option<TopicName>,
+}
+
+pub(super) fn messages(gate: &Gate, query: &Query<'_>) -> Result<Messages, StreamRefusal> {
+    Ok(Messages { wire: wire(query.envelope.as_deref())?, publish: publish_topic(gate, query)? })
+}
+
+fn wire(envelope: Option<&str>) -> Result<Wire, StreamRefusal> {
+    match envelope {
+        None => Ok(Wire::Bare),
+        Some("json") => Ok(Wire::BareJson),
+        Some(_) => Err(StreamRefusal::new(
+            RequestError::BadRequest,
+            "envelope: say json, or leave it out for bare data",
+        )),
+    }
+}
+
 /// Returns the topic that messages of the client are published to: the one that it names, else the only one that it asks
 /// for.
-pub(super) fn publish_topic(gate: &Gate, query: &Query<'_>) -> Result<Option<TopicName>, StreamRefusal> {
+fn publish_topic(gate: &Gate, query: &Query<'_>) -> Result<Option<TopicName>, StreamRefusal> {
     match (&query.publish, &*query.topics) {
         (Some(name), _) => match gate.node.topic(name) {
             Ok((topic, _)) => Ok(Some(topic)),
@@ -76,18 +101,19 @@ pub(super) fn publish_topic(gate: &Gate, query: &Query<'_>) -> Result<Option<Top
 /// Opens the connection once the query is granted.
 pub(super) fn opening(
     handshake: Handshake,
+    messages: Messages,
     query: Query<'_>,
     resume: Option<Parsed>,
-    publish: Option<TopicName>,
     headers: Bytes,
     permit: AdmissionPermit,
 ) -> Opening {
     let Handshake { head, deflate } = handshake;
+    let Messages { wire, publish } = messages;
     let topics = query.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref());
     let responses = Responses { accepted: head, refused, headers, topics, resume };
     Opening {
-        mode: TransportMode { wire: Wire::Bare, pings: Pings::Frames },
+        mode: TransportMode { wire, pings: Pings::Frames },
         first,
         head: Head::ByAnswers(Box::new(responses)),
         state: Some(WireState::Bare { publish }),

@@ -38,14 +38,14 @@ pub(crate) fn open(gate: &Gate, mut request: Request<Incoming>) -> Result<Openin
     };
     let resume = query.check(subscriptions_max).and_then(|()| query.resume()).map_err(refuse)?;
     let format = Format::of(query.format.as_deref(), request.headers()).map_err(refuse)?;
-    let publish = match websocket {
-        Some(_) => bare::publish_topic(gate, &query).map_err(refuse)?,
+    let websocket = match websocket {
+        Some(handshake) => Some((handshake, bare::messages(gate, &query).map_err(refuse)?)),
         None => None,
     };
     let permit = gate.admit()?;
     let headers = cors::lines(&origin, settings.dev.is_some());
-    if let Some(handshake) = websocket {
-        return Ok(bare::opening(handshake, query, resume, publish, headers.into(), permit));
+    if let Some((handshake, messages)) = websocket {
+        return Ok(bare::opening(handshake, messages, query, resume, headers.into(), permit));
     }
     let topics: Vec<String> = query.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref());

@@ -32,6 +32,8 @@ pub(super) struct Query<'q> {
     is_from_browser: bool,
     /// The format of the stream.
     pub(super) format: Option<Cow<'q, str>>,
+    /// The envelope of the messages of a bare WebSocket.
+    pub(super) envelope: Option<Cow<'q, str>>,
 }
 
 /// An `EventSource` that comes back sends the last `id` that it received.
@@ -68,6 +70,7 @@ fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {
             "publish" => query.publish = Some(value),
             "cursor" => query.cursor = value,
             "as" => query.format = Some(value),
+            "envelope" => query.envelope = Some(value),
             _ => {}
         }
     }
@@ -150,7 +153,7 @@ mod tests {
         #[test]
         fn any_query_is_refused_or_asks_for_what_it_names(
             parts in prop::collection::vec(
-                ("topic|channel|token|subscription_token|publish|cursor|as|[a-z]{0,3}", "[=&+;]?", "(?s).{0,20}"),
+                ("topic|channel|token|subscription_token|publish|cursor|as|envelope|[a-z]{0,3}", "[=&+;]?", "(?s).{0,20}"),
                 0..20,
             ),
             is_from_browser in any::<bool>(),
