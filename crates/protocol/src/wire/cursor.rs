@@ -53,35 +53,35 @@ impl Wire {
 
     /// Encodes a publication with the cursor of its topic alone. `kin` is what it is on another such wire.
     pub(super) fn encode_with_cursor(self, push: &Push, kin: Option<&Encoded>) -> Encoded {
-        let Push::Publication { topic, publication, .. } = push else { return Encoded::default() };
-        // The body begins behind the opening brace.
-        let fill = |to: &mut Vec<u8>| {
-            let start = to.len();
-            let brace = match push.position() {
-                Some(at) => self.open(to, |to| Cursor::write_one(topic.as_str(), at, to)),
-                None => self.open_without_cursor(to),
-            };
-            let begin = to.len();
-            match kin {
-                Some(kin) => {
-                    to.push(brace);
-                    to.extend_from_slice(&kin.body());
-                }
-                None => {
-                    event::publication(topic, publication, to);
-                    to[begin] = brace;
-                }
-            }
-            begin + 1 - start
+        let (body, envelope) = self.parts();
+        if envelope == Envelope::Frame {
+            return envelope::framed(body.opcode(), |to| self.append_with_cursor(push, kin, to));
+        }
+        let mut bytes = Vec::with_capacity(Cursor::ONE_BYTES_MAX + Body::bytes_expected(push));
+        let begin = self.append_with_cursor(push, kin, &mut bytes);
+        Encoded::end(bytes, begin, envelope.after())
+    }
+
+    /// Appends a publication up to the end of its body. Returns the bytes before the body, which begins behind the opening brace.
+    fn append_with_cursor(self, push: &Push, kin: Option<&Encoded>, to: &mut Vec<u8>) -> usize {
+        let Push::Publication { topic, publication, .. } = push else { return 0 };
+        let start = to.len();
+        let brace = match push.position() {
+            Some(at) => self.open(to, |to| Cursor::write_one(topic.as_str(), at, to)),
+            None => self.open_without_cursor(to),
         };
-        match self.parts() {
-            (body, Envelope::Frame) => envelope::framed(body.opcode(), fill),
-            (_, envelope) => {
-                let mut bytes = Vec::with_capacity(Cursor::ONE_BYTES_MAX + Body::bytes_expected(push));
-                let begin = fill(&mut bytes);
-                Encoded::end(bytes, begin, envelope.after())
+        let begin = to.len();
+        match kin {
+            Some(kin) => {
+                to.push(brace);
+                to.extend_from_slice(&kin.body());
+            }
+            None => {
+                event::publication(topic, publication, to);
+                to[begin] = brace;
             }
         }
+        begin + 1 - start
     }
 
     /// Returns a publication with another cursor than that of its topic alone, in two pieces. The second is shared.
