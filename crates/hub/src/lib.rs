@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod permission;
 
 pub mod session;
+pub mod polls;
 pub mod reorder;
 pub mod effect;
 
