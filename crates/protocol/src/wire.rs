@@ -46,6 +46,8 @@ pub enum Wire {
     Events,
     /// The same in lines of JSON (NDJSON).
     Lines,
+    /// The same as items of a list in JSON, which answers to polls hold.
+    Poll,
     /// The data of publications in WebSocket frames.
     Bare,
     /// Publications as lines of JSON have them, in WebSocket text frames. The client sends what it sends on a bare one.
@@ -135,6 +137,7 @@ impl Wire {
         Self::UniEvents,
         Self::Events,
         Self::Lines,
+        Self::Poll,
         Self::Bare,
         Self::BareJson,
         Self::Echo,
@@ -154,6 +157,7 @@ impl Wire {
             Self::UniEvents => ("uni_sse", "json"),
             Self::Events => ("subscribe", "sse"),
             Self::Lines => ("subscribe", "ndjson"),
+            Self::Poll => ("subscribe", "poll"),
             Self::Bare => ("subscribe", "websocket"),
             Self::BareJson => ("subscribe", "websocket_json"),
             Self::Echo => ("websocket", "echo"),
@@ -172,6 +176,7 @@ impl Wire {
             Self::UniEvents => (Body::Push, Envelope::Event),
             Self::Events => (Body::Event, Envelope::Event),
             Self::Lines => (Body::Event, Envelope::Line),
+            Self::Poll => (Body::Event, Envelope::Item),
             Self::Bare => (Body::Data, Envelope::Frame),
             Self::BareJson => (Body::Event, Envelope::Frame),
             Self::Echo => (Body::Nothing, Envelope::Frame),
@@ -197,7 +202,7 @@ impl Wire {
     pub fn framing(self) -> Framing {
         match self.parts().1 {
             Envelope::Frame => Framing::WebSocket,
-            Envelope::Line | Envelope::Event | Envelope::Bytes => Framing::Ignored,
+            Envelope::Line | Envelope::Item | Envelope::Event | Envelope::Bytes => Framing::Ignored,
         }
     }
 
@@ -294,7 +299,7 @@ impl Wire {
             let (opcode, payload) = bare::message(publication);
             return envelope.write(opcode, payload.len(), |to| to.extend_from_slice(&payload));
         }
-        if self.has_cursor() {
+        if body == Body::Event {
             let kin = kin.filter(|(kin, _)| self.is_kin(*kin)).map(|(_, encoded)| encoded);
             return self.encode_with_cursor(push, kin);
         }
@@ -310,11 +315,14 @@ impl Wire {
         match (pings, self.parts()) {
             (Pings::Frames, _) | (_, (Body::Nothing, _)) => PING_FRAME,
             (_, (Body::Event, Envelope::Line)) => KEEPALIVE_LINE,
+            // The answers themselves are a sign of life.
+            (_, (Body::Event, Envelope::Item)) => Bytes::new(),
             (Pings::Keepalive, _) | (_, (Body::Event, _)) => Bytes::from_static(event::KEEPALIVE),
             (Pings::Messages | Pings::Unanswered, (Body::Protobuf, Envelope::Frame)) => PING_PROTOBUF,
             (Pings::Messages | Pings::Unanswered, (_, envelope)) => match envelope {
                 Envelope::Frame => PING_JSON,
                 Envelope::Line => PING_LINE,
+                Envelope::Item => Bytes::new(),
                 Envelope::Event => PING_EVENT,
                 Envelope::Bytes => PING_BYTES,
             },
@@ -338,6 +346,7 @@ impl Wire {
                 let mut last = Vec::new();
                 match envelope {
                     Envelope::Line => event::disconnect_line(close, &mut last),
+                    Envelope::Item => event::disconnect_answer(close, &mut last),
                     _ => event::disconnect(close, &mut last),
                 }
                 last.into()

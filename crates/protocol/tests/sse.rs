@@ -162,6 +162,47 @@ fn lines() {
     );
 }
 
+/// The answer to a poll is one object, whose cursor stands for all that is in it.
+#[test]
+fn answers_to_polls() {
+    let publication = Publication { data: Bytes::from_static(b"1"), info: None, tags: None, offset: 7 };
+    let epoch = Epoch::parse(b"abcdefgh");
+    let push = Push::Publication { topic: news(), publication: Arc::new(publication), epoch };
+    let item = Wire::Poll.encode(&push, None);
+    assert_eq!(item.bytes, r#"{"topic":"news","data":1,"offset":7},"#);
+    for other in [Wire::Events, Wire::Lines] {
+        let encoded = other.encode(&push, None);
+        assert_eq!(Wire::Poll.encode(&push, Some((other, &encoded))), item, "{other:?}");
+        assert_eq!(other.encode(&push, Some((Wire::Poll, &item))), encoded, "{other:?}");
+    }
+    assert!(Wire::Poll.ping(Pings::Keepalive).is_empty());
+    let topic = news();
+    check(
+        |to| {
+            Wire::Poll.begin([(&topic, Some(true))].into_iter(), &Cursor::default(), to);
+            to.extend_from_slice(&item.bytes);
+            to.extend_from_slice(&item.bytes);
+            event::answer_end("CURSOR", Some("KEY.1"), to);
+        },
+        concat!(
+            r#"{"subscribed":[{"topic":"news","recovered":true}],"#,
+            r#""messages":[{"topic":"news","data":1,"offset":7},{"topic":"news","data":1,"offset":7}],"#,
+            r#""cursor":"CURSOR","session":"KEY.1"}"#
+        ),
+    );
+    check(
+        |to| {
+            event::answer(to);
+            event::answer_end("CURSOR", None, to);
+        },
+        r#"{"messages":[],"cursor":"CURSOR"}"#,
+    );
+    check(
+        |to| to.extend_from_slice(&Wire::Poll.goodbye(&CloseReason::Shutdown.into())),
+        r#"{"messages":[],"disconnect":{"code":3001,"reason":"shutdown","reconnect":true}}"#,
+    );
+}
+
 /// Messages of a bare WebSocket are data. Only where something may be missing the first is another.
 #[test]
 fn bare_sockets_are_told_of_what_may_be_missing() {

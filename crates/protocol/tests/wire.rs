@@ -357,6 +357,7 @@ fn every_wire_says_what_it_reads() {
         (Wire::UniLines, Framing::Ignored, true, one_way),
         (Wire::UniEvents, Framing::Ignored, true, one_way),
         (Wire::Events, Framing::Ignored, true, (false, false)),
+        (Wire::Poll, Framing::Ignored, true, (false, false)),
         (Wire::Bare, Framing::WebSocket, true, (false, false)),
         (Wire::BareJson, Framing::WebSocket, true, (false, false)),
         (Wire::Echo, Framing::WebSocket, false, (false, false)),

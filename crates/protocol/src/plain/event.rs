@@ -81,6 +81,43 @@ pub fn subscribed_line<'a>(
     to.push(b'\n');
 }
 
+/// Appends the begin of the first answer to a poll, up to its messages: `{"subscribed":[{"topic":"news"}],"messages":[`.
+pub fn subscribed_answer<'a>(
+    topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>,
+    to: &mut Vec<u8>,
+) {
+    beginning(topics, None, to);
+    // The object goes on.
+    to.pop();
+    to.extend_from_slice(br#","messages":["#);
+}
+
+/// Appends the begin of any further answer.
+pub fn answer(to: &mut Vec<u8>) {
+    to.extend_from_slice(br#"{"messages":["#);
+}
+
+/// Appends the end of an answer, with what its client sends with its next poll. The last message may have a comma behind it.
+pub fn answer_end(cursor: &str, session: Option<&str>, to: &mut Vec<u8>) {
+    if to.last() == Some(&b',') {
+        to.pop();
+    }
+    // Neither is anything but letters, digits, dashes, underlines and dots.
+    to.extend_from_slice(format!(r#"],"cursor":"{cursor}""#).as_bytes());
+    if let Some(session) = session {
+        to.extend_from_slice(format!(r#","session":"{session}""#).as_bytes());
+    }
+    to.push(b'}');
+}
+
+/// Appends the last answer of a session that the server ends. It moves no cursor on:
+/// `{"messages":[],"disconnect":{"code":3001,"reason":"shutdown","reconnect":true}}`.
+pub fn disconnect_answer(close: &Close, to: &mut Vec<u8>) {
+    to.extend_from_slice(br#"{"messages":[],"disconnect":"#);
+    end(close, to);
+    to.push(b'}');
+}
+
 /// Appends the data of it, with the cursor if there is one.
 pub fn beginning<'a>(
     topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>,

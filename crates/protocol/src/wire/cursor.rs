@@ -6,6 +6,8 @@
 //!
 //! {"cursor":"CURSOR","topic":"news","data":1,"offset":7}         a line, or the payload of a frame
 //! ```
+//!
+//! The answer to a poll has one cursor for all that is in it.
 
 use bytes::Bytes;
 
@@ -22,8 +24,13 @@ use crate::websocket::{self, Opcode};
 const BEFORE_BYTES_EXPECTED: usize = 128;
 
 impl Wire {
-    /// Returns true if its messages bring cursors, by which clients go on where they left off.
+    /// Returns true if each of its messages brings a cursor, by which clients go on where they left off.
     pub fn has_cursor(self) -> bool {
+        self.parts().0 == Body::Event && self != Self::Poll
+    }
+
+    /// Returns true if its clients are told cursors, with each message or with each answer.
+    pub fn tells_cursors(self) -> bool {
         self.parts().0 == Body::Event
     }
 
@@ -42,6 +49,7 @@ impl Wire {
             Self::BareJson => to.extend_from_slice(&websocket::framed(Opcode::Text, |to| {
                 event::beginning(topics, Some(&cursor.text()), to);
             })),
+            Self::Poll => event::subscribed_answer(topics, to),
             Self::Bare if topics.clone().any(|(_, recovered)| recovered == Some(false)) => {
                 to.extend_from_slice(&websocket::framed(Opcode::Text, |to| {
                     event::beginning(topics, None, to)
@@ -105,15 +113,20 @@ impl Wire {
     /// Appends what stands before the fields of a publication, with the cursor that `write` appends. Returns what stands in
     /// place of their opening brace.
     fn open(self, to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> u8 {
-        if matches!(self.parts().1, Envelope::Line | Envelope::Frame) {
-            to.extend_from_slice(br#"{"cursor":""#);
-            write(to);
-            to.push(b'"');
-            return b',';
+        match self.parts().1 {
+            Envelope::Line | Envelope::Frame => {
+                to.extend_from_slice(br#"{"cursor":""#);
+                write(to);
+                to.push(b'"');
+                return b',';
+            }
+            Envelope::Item => {}
+            _ => {
+                to.extend_from_slice(b"id: ");
+                write(to);
+                to.push(b'\n');
+            }
         }
-        to.extend_from_slice(b"id: ");
-        write(to);
-        to.push(b'\n');
         self.open_without_cursor(to)
     }
 

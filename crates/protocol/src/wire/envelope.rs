@@ -11,6 +11,8 @@ pub(super) enum Envelope {
     Frame,
     /// A line of text.
     Line,
+    /// An item of a list in JSON, with the comma behind it.
+    Item,
     /// An event without a name (WHATWG HTML, section 9.2).
     Event,
     /// Nothing: the body says where it ends.
@@ -37,7 +39,7 @@ impl Envelope {
     pub(super) fn before(self) -> &'static [u8] {
         match self {
             Self::Event => b"data: ",
-            Self::Frame | Self::Line | Self::Bytes => b"",
+            Self::Frame | Self::Line | Self::Item | Self::Bytes => b"",
         }
     }
 
@@ -46,6 +48,7 @@ impl Envelope {
         match self {
             Self::Event => b"\n\n",
             Self::Line => b"\n",
+            Self::Item => b",",
             Self::Frame | Self::Bytes => b"",
         }
     }
@@ -57,7 +60,7 @@ impl Envelope {
                 let whole = 0..body.len();
                 Encoded::new(body, whole)
             }
-            Self::Frame | Self::Line | Self::Event => {
+            Self::Frame | Self::Line | Self::Item | Self::Event => {
                 self.write(opcode, body.len(), |to| to.extend_from_slice(&body))
             }
         }

@@ -102,7 +102,7 @@ impl Undecided {
             Decision::Open
         } else if !self.beginning.has_topics() {
             Decision::Refused(self.refused(&OpeningRefusal::NoTopic))
-        } else if wire.has_cursor() && self.beginning.positions() > Cursor::TOPICS_MAX {
+        } else if wire.tells_cursors() && self.beginning.positions() > Cursor::TOPICS_MAX {
             Decision::Refused(self.refused(&OpeningRefusal::TooManyPositions))
         } else {
             Decision::Accepted
