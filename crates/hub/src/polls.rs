@@ -13,13 +13,13 @@ pub struct Polls<W> {
     number: u32,
     /// That answer, until a poll says that it was received.
     kept: Option<Bytes>,
-    waiting: Option<Waiting<W>>,
+    waiting: Option<WaitingPoll<W>>,
     /// The end of the session if no poll comes before.
     ends_at: u64,
 }
 
 #[derive(Debug)]
-struct Waiting<W> {
+struct WaitingPoll<W> {
     place: W,
     /// The time at which it is answered in any case.
     until: u64,
@@ -72,7 +72,7 @@ impl<W: PartialEq> Polls<W> {
     /// Lets a poll wait for something, until this time at most. Returns the place of an older one, which is to be answered with
     /// nothing.
     pub fn wait(&mut self, place: W, until: u64) -> Option<W> {
-        self.waiting.replace(Waiting { place, until }).map(|older| older.place)
+        self.waiting.replace(WaitingPoll { place, until }).map(|older| older.place)
     }
 
     pub fn is_waiting(&self) -> bool {
@@ -194,7 +194,10 @@ mod tests {
         /// Something comes for the client.
         Publish,
         /// A poll of the client. It may be answered, and the answer may get lost.
-        Poll { is_lost: bool, waits: bool },
+        Poll {
+            is_lost: bool,
+            waits: bool,
+        },
         /// The poll before is repeated on its way.
         Repeat,
         /// The client that waits gives up.

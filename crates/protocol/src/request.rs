@@ -61,6 +61,8 @@ pub struct Connect {
     /// The client keeps its places in a cursor, which is this one; empty at first. It goes on from there in topics that the
     /// server subscribes it to.
     pub cursor: Option<Box<Cursor>>,
+    /// The client only looks what there is: others are not told of it in the topics that the server subscribes it to.
+    pub unseen: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,6 +77,8 @@ pub struct Subscribe {
     pub join_leave: bool,
     /// Without recovery, there is to be no subscription at all.
     pub or_refuse: bool,
+    /// The client only looks what there is: it is in no presence, and others are not told of it.
+    pub unseen: bool,
     /// The first that matters to the session.
     pub unserved: Option<Unserved>,
 }

@@ -126,7 +126,7 @@ const PING_FRAME: Bytes = Bytes::from_static(b"\x89\x00");
 const NORMAL: u16 = 3000;
 
 impl Wire {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::CentrifugeJson,
         Self::CentrifugeProtobuf,
         Self::CentrifugeLines,

@@ -10,12 +10,11 @@ use hyper::header::{
 use hyper::{Method, Request, StatusCode};
 
 use crate::accept::origin::Origin;
-use crate::response::{HttpResponse, refused_origin};
-use crate::transport::write_header;
+use crate::response::{HttpResponse, refused_origin, write_header};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
 /// The headers that a page reads, beside those that every page may read.
-const EXPOSED: HeaderValue = HeaderValue::from_static("ETag, Retry-After");
+const EXPOSED: HeaderValue = HeaderValue::from_static("ETag, Fanwire-Session, Retry-After");
 const ON_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 const ON_SITE: HeaderValue = HeaderValue::from_static("Sec-Fetch-Site");
 const ON_REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("Access-Control-Request-Headers");
@@ -86,7 +85,7 @@ mod tests {
         let page = HeaderValue::from_static("https://a.example");
         let expected = "access-control-allow-origin: https://a.example\r\n\
             access-control-allow-credentials: true\r\n\
-            access-control-expose-headers: ETag, Retry-After\r\n\
+            access-control-expose-headers: ETag, Fanwire-Session, Retry-After\r\n\
             vary: Origin\r\n";
         assert_eq!(String::from_utf8(lines(&Origin::Allowed(&page), false)).unwrap(), expected);
         for origin in [Origin::None, Origin::Refused] {

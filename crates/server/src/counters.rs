@@ -8,7 +8,7 @@ use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::wire::Wire;
 
 use crate::accept::tls::TlsHandshake;
-use crate::message::{AnswerTo, SessionAnswer};
+use crate::message::SessionAnswer;
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -80,20 +80,19 @@ pub(crate) struct ByAnswer {
     pub taken: Counter,
     pub gone: Counter,
     pub full: Counter,
+    pub polled: Counter,
 }
 
 impl SessionCalls {
-    pub(crate) fn count(&self, to: &AnswerTo, answer: SessionAnswer) {
-        let from = match to {
-            AnswerTo::Task(_) => &self.from_shards,
-            AnswerTo::Node(..) => &self.from_nodes,
-        };
+    pub(crate) fn count(&self, is_of_node: bool, answer: &SessionAnswer) {
+        let from = if is_of_node { &self.from_shards } else { &self.from_nodes };
         let counter = match answer {
             SessionAnswer::Taken => &from.taken,
-            SessionAnswer::Gone => &from.gone,
+            SessionAnswer::Gone | SessionAnswer::OtherTopics => &from.gone,
             SessionAnswer::Full => &from.full,
             // Where it is answered, no shard was asked.
             SessionAnswer::Busy => return,
+            SessionAnswer::Polled(_) => &from.polled,
         };
         counter.add(1);
     }

@@ -60,6 +60,8 @@ pub(crate) enum ShardMessage {
     Survey(Survey),
     /// Counts a request without a session, unless it is one too many.
     Count(Requester, oneshot::Sender<Result<(), RateExceeded>>),
+    /// The answer to a poll that waits on the shard.
+    Polled(ConnectionKey, Box<SessionAnswer>),
     /// Dropped when everything before it is done.
     Barrier(oneshot::Sender<()>),
     /// Closes every client with this reason.
@@ -108,6 +110,7 @@ impl ShardMessage {
             | Self::GapsNoted
             | Self::User(_)
             | Self::Survey(_)
+            | Self::Polled(..)
             | Self::Count(..) => false,
         }
     }
@@ -175,6 +178,10 @@ pub(crate) struct SessionCall {
 pub(crate) enum SessionAsk {
     /// Commands, as a message of the session's wire, and the first id in it.
     Commands { first: Option<u32>, data: Bytes },
+    /// What there is for the client.
+    Poll(PollAsk),
+    /// The client whose poll waits at the place that asks has gone.
+    Left,
 }
 
 impl SessionAsk {
@@ -182,8 +189,20 @@ impl SessionAsk {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Commands { data, .. } => data.len(),
+            Self::Poll(_) | Self::Left => 0,
         }
     }
+}
+
+/// A poll of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PollAsk {
+    /// The number of the last answer that the client has received.
+    pub number: u32,
+    /// The time to wait for something; 0 asks for an answer at once.
+    pub wait_millis: u32,
+    /// The fingerprint of the topics that the client asks for.
+    pub topics: u64,
 }
 
 /// The place that the answer to a session call is sent to.
@@ -193,11 +212,20 @@ pub(crate) enum AnswerTo {
     Task(oneshot::Sender<SessionAnswer>),
     /// The node that forwarded the call, and its number for it.
     Node(Uuid, u64),
+    /// A poll that waits for as long as it says.
+    Parked(ParkedAt),
 }
 
+/// The place of a poll that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ParkedAt {
+    pub node: Uuid,
+    pub address: Address,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SessionAnswer {
-    /// The session has it; replies go out by its own connection.
+    /// The session has it; replies go out by its own connection. To a poll: there is nothing yet, so it may wait.
     Taken,
     /// There is no session of this key.
     Gone,
@@ -205,6 +233,21 @@ pub(crate) enum SessionAnswer {
     Full,
     /// The session's shard has too much before it to answer in time. The session does not have it.
     Busy,
+    /// The client's topics are not those of the session.
+    OtherTopics,
+    Polled(PollAnswer),
+}
+
+/// The answer to a poll.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PollAnswer {
+    /// The number of the last answer that brought something; the client sends it with its next poll.
+    pub number: u32,
+    pub body: Bytes,
+    /// It brings messages, or says that some may be missing.
+    pub has_news: bool,
+    /// The cursor in it, where a cache may ask whether it is still the same.
+    pub cursor: Option<String>,
 }
 
 /// The reasons for which a session call has no answer. Unless there is none, it may have reached

@@ -21,12 +21,12 @@ use crate::auth::Tokens;
 use crate::counters::Counters;
 use crate::inbox::{Inbox, Inboxes};
 use crate::message::{
-    AnswerTo, Filter, HistoryCall, KeyedSession, PublishCaller, RateExceeded, Recipients, Requester,
-    SessionAnswer, SessionAsk, SessionCall, SessionOrder, ShardMessage, Survey, TopicCall, Unreachable,
-    UserMessage,
+    AnswerTo, Filter, HistoryCall, KeyedSession, ParkedAt, PublishCaller, RateExceeded, Recipients,
+    Requester, SessionAnswer, SessionAsk, SessionCall, SessionOrder, ShardMessage, Survey, TopicCall,
+    Unreachable, UserMessage,
 };
 use crate::metrics::Metrics;
-use crate::peers::{PATIENCE, Peers};
+use crate::peers::{Caller, PATIENCE, Peers, ReplyTo};
 use crate::permit::Permits;
 use crate::session_key::{SessionKey, SessionSigner};
 use crate::settings::Settings;
@@ -296,6 +296,30 @@ impl Node {
             Ok(Ok(answer)) => Ok(answer),
             // Only a node that shuts down drops a call without an answer.
             Ok(Err(_)) | Err(_) => Err(Unreachable::Late),
+        }
+    }
+
+    /// Hands what a poll that waits has to say to its session, on whichever node that is. The answer goes to the poll's shard.
+    pub(crate) fn poll_session(&self, key: SessionKey, ask: SessionAsk, at: ParkedAt) {
+        match (self.inbox_of(&key), &self.peers) {
+            (Some(inbox), _) => {
+                let answer = AnswerTo::Parked(at);
+                inbox.send(ShardMessage::Session(Box::new(SessionCall { key, ask, answer })));
+            }
+            (None, Some(peers)) if key.node != self.id => peers.poll_session(key, ask, at),
+            (None, _) => self.answer_poll(at, SessionAnswer::Gone),
+        }
+    }
+
+    /// Sends an answer to the shard where its poll waits, on whichever node that is.
+    pub(crate) fn answer_poll(&self, at: ParkedAt, answer: SessionAnswer) {
+        let ParkedAt { node, address } = at;
+        if node != self.id {
+            if let Some(peers) = &self.peers {
+                peers.answer_call(Caller { node, reply_to: ReplyTo::Poll(address) }, answer);
+            }
+        } else if let Some(inbox) = self.inboxes.all.get(usize::from(address.shard)) {
+            inbox.send(ShardMessage::Polled(address.connection, Box::new(answer)));
         }
     }
 

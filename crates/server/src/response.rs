@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use httpdate::HttpDate;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Version};
 
 pub(crate) type HttpResponse = Response<Full<Bytes>>;
@@ -63,4 +63,12 @@ pub(crate) fn is_last(request: &Request<Incoming>) -> bool {
 
 pub(crate) fn is_below(path: &str, root: &str) -> bool {
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Appends a line of a head.
+pub(crate) fn write_header(head: &mut Vec<u8>, name: &HeaderName, value: impl AsRef<[u8]>) {
+    head.extend_from_slice(name.as_str().as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value.as_ref());
+    head.extend_from_slice(b"\r\n");
 }

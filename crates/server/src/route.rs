@@ -10,7 +10,9 @@ use crate::accept::admission::ConnectionGroup;
 use crate::accept::origin::Origin;
 use crate::endpoints::Endpoint;
 use crate::response::{HttpResponse, is_below, refused_origin, text};
-use crate::transport::{Gate, Routed, emulation, probe, publish, stream, subscribe, uni, websocket};
+use crate::transport::{
+    Gate, Routed, emulation, poll, probe, publish, stream, stream_poll, subscribe, uni, websocket,
+};
 use crate::{api, body, cors, dev};
 
 /// Answers a request or opens its connection. `admitted` may hold the refusal of an earlier check.
@@ -62,8 +64,11 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
         return match served.endpoint {
             Endpoint::WebSocket => websocket::open(gate, request, false).into(),
             Endpoint::Echo => websocket::open(gate, request, true).into(),
-            Endpoint::Subscribe => subscribe::open(gate, request).into(),
+            Endpoint::Subscribe => subscribe::open(gate, request).await,
             Endpoint::Publish => Routed::Response(publish::publish(gate, request).await),
+            Endpoint::HttpStream if stream_poll::is_asked_for(&request) => {
+                stream_poll::serve(gate, request).await
+            }
             Endpoint::HttpStream => stream::http_stream(gate, request).await.into(),
             Endpoint::Sse => stream::sse(gate, request).await.into(),
             Endpoint::Emulation => Routed::Response(emulation::serve(gate, request).await),
@@ -94,6 +99,10 @@ pub(crate) fn group_of(gate: &Gate, request: &Request<Incoming>) -> ConnectionGr
     let served = gate.node.settings.endpoints().find(|served| served.path == path);
     match served.map(|served| served.endpoint) {
         Some(Endpoint::Publish | Endpoint::Emulation) => ConnectionGroup::Post,
+        // Its session may be on another node.
+        Some(Endpoint::Subscribe | Endpoint::HttpStream) if poll::names_session(request) => {
+            ConnectionGroup::Post
+        }
         _ => ConnectionGroup::Request,
     }
 }

@@ -75,6 +75,7 @@ impl Settings {
             Wire::CentrifugeProtobuf,
             Wire::Events,
             Wire::Lines,
+            Wire::Poll,
             Wire::Bare,
             Wire::BareJson,
         ];
@@ -205,6 +206,18 @@ pub struct SubscribeSettings {
     pub subprotocols: Subprotocols,
     /// Texts of bare WebSockets that are answered by the node.
     pub heartbeats: Vec<HeartbeatWord>,
+    pub polls: PollSettings,
+}
+
+/// Polls of clients, which have no connection that stays.
+#[derive(Clone, Copy, Debug)]
+pub struct PollSettings {
+    /// The longest time that a poll waits.
+    pub wait_max: Duration,
+    /// The time that a session lasts without a poll.
+    pub grace: Duration,
+    /// Answers as scripts are given to pages that ask for them.
+    pub jsonp: bool,
 }
 
 /// Sub-protocols that are confirmed to clients that offer them.

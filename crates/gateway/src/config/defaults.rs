@@ -95,6 +95,8 @@ pub(crate) const MESSAGE_BYTES_MAX: Size = Size(64 * KIB);
 pub(crate) const DEFLATE_LEVEL: u8 = 1;
 /// Below it compression saves less than the headers of a packet.
 pub(crate) const DEFLATE_MIN_BYTES: Size = Size(256);
+pub(crate) const POLL_WAIT_MAX: Period = Period::from_secs(60);
+pub(crate) const POLL_GRACE: Period = Period::from_secs(15);
 pub(crate) const SUBSCRIBE_PATH: &str = "/subscribe";
 /// As long as a message of a WebSocket.
 pub(crate) const CLIENT_BODY_BYTES_MAX: Size = MESSAGE_BYTES_MAX;

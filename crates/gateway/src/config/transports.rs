@@ -1,14 +1,14 @@
 //! The transports of clients, a section for each.
 
 use fanwire_server::settings::{
-    DeflateSettings, HeartbeatWord, ProbeSettings, PublishSettings, StreamSettings, Subprotocols,
-    SubscribeSettings, UniWebSocketSettings, WebSocketSettings,
+    DeflateSettings, HeartbeatWord, PollSettings, ProbeSettings, PublishSettings, StreamSettings,
+    Subprotocols, SubscribeSettings, UniWebSocketSettings, WebSocketSettings,
 };
 
 use super::checks::Checks;
 use super::defaults;
 use super::section::section;
-use super::values::Size;
+use super::values::{Period, Size};
 
 section! {
     /// The WebSocket transport: JSON, or Protobuf when a client asks for it.
@@ -59,6 +59,15 @@ section! {
         subprotocols: Vec<String> = Vec::new(),
         /// Texts of bare WebSockets that are answered at once and published nowhere, each with its answer.
         heartbeats: Vec<String> = vec![defaults::HEARTBEAT.into()],
+        /// The longest time that a poll may wait for something, whatever its address asks for. Proxies between have to
+        /// wait for longer.
+        poll_wait_max: Period = defaults::POLL_WAIT_MAX,
+        /// The time between two polls for which a client stays in its topics and their presence. What comes meanwhile
+        /// waits for it, within client.queue_bytes_max.
+        poll_grace: Period = defaults::POLL_GRACE,
+        /// Answers polls with `?callback=` by a script that calls it, for pages in browsers that can read answers of
+        /// other hosts in no other way. Every page can run such a script.
+        jsonp: bool = false,
     }
 }
 
@@ -196,6 +205,11 @@ impl Subscribe {
             path: checks.endpoint("subscribe.path", self.enabled, &self.path),
             subprotocols: self.checked_subprotocols(checks),
             heartbeats: self.checked_heartbeats(checks),
+            polls: PollSettings {
+                wait_max: checks.longer_than_zero("subscribe.poll_wait_max", self.poll_wait_max),
+                grace: checks.longer_than_zero("subscribe.poll_grace", self.poll_grace),
+                jsonp: self.jsonp,
+            },
             token_cookie: Some(self.token_cookie.clone()).filter(|name| !name.is_empty()),
         }
     }

@@ -220,7 +220,7 @@ fn plan_topics(
     request: Connect,
 ) -> Result<Vec<(TopicName, Plan)>, Refusal> {
     let subscriptions_max = context.settings.subscriptions_max;
-    let Connect { topics: asked, cursor, .. } = request;
+    let Connect { topics: asked, cursor, unseen, token: _ } = request;
     let mut asked: HashMap<String, Option<StreamPosition>> = asked.into_iter().collect();
     let mut plans: Vec<(TopicName, Plan)> = Vec::new();
     let mut planned = HashSet::new();
@@ -239,7 +239,7 @@ fn plan_topics(
                 Plan::by_server(Initiator::Connect, options, since).with_position()
             }
         };
-        plans.push((topic, plan));
+        plans.push((topic, plan.unseen(unseen)));
         Ok(())
     };
     for TopicGrant { topic, options } in &claims.topics {

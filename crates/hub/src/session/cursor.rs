@@ -21,7 +21,7 @@ impl Session {
         let subscribing = self.work.iter().flat_map(|work| &work.subscribing);
         let positioned = self.subscriptions.iter().map(|subscription| subscription.traits.positioned);
         let positioned = positioned.chain(subscribing.map(Subscribing::is_positioned));
-        self.mode.wire.has_cursor()
+        self.mode.wire.tells_cursors()
             && positioned.filter(|positioned| *positioned).count() >= Cursor::TOPICS_MAX
     }
 

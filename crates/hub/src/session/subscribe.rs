@@ -56,7 +56,12 @@ impl Plan {
 
     /// For a client that keeps its places.
     pub(super) fn with_position(self) -> Self {
-        Self { wishes: Wishes { positioned: true, recoverable: true, join_leave: false }, ..self }
+        Self { wishes: Wishes { positioned: true, recoverable: true, ..self.wishes }, ..self }
+    }
+
+    /// For a client that others are not to be told of, if it is `unseen`.
+    pub(super) fn unseen(self, unseen: bool) -> Self {
+        Self { wishes: Wishes { unseen, ..self.wishes }, ..self }
     }
 }
 
@@ -69,11 +74,12 @@ pub(super) struct PlannedSubscribe {
 }
 
 /// The options that a client asks for, and gets where its namespace allows them.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Wishes {
     positioned: bool,
     recoverable: bool,
     join_leave: bool,
+    unseen: bool,
 }
 
 /// A subscription on its way to the topic's owner.
@@ -355,6 +361,7 @@ pub(super) fn plan_subscription(
         positioned: request.positioned,
         recoverable: request.recoverable,
         join_leave: request.join_leave,
+        unseen: request.unseen,
     };
     let (known, or_refuse) = (request.since, request.or_refuse);
     Ok(Plan { initiator: Initiator::Request(id), options, wishes, ttl, known, or_refuse })
@@ -381,13 +388,13 @@ fn traits(
         || (has_history
             && (overrides.force_positioning.unwrap_or(namespace.force_positioning)
                 || (wishes.positioned && (namespace.allow_positioning || may_read_history))));
-    let join_leave = overrides.join_leave.unwrap_or(namespace.join_leave);
+    let join_leave = !wishes.unseen && overrides.join_leave.unwrap_or(namespace.join_leave);
     let force_joins = overrides.force_push_join_leave.unwrap_or(namespace.force_push_join_leave);
     // Whoever has a position in a stream would miss what is dropped: closed, it comes back and recovers.
     let is_gapless = positioned && namespace.recovery_mode == RecoveryMode::Stream;
     let wishes_joins = wishes.join_leave && may_read_presence(context.settings, namespace, asker);
     Traits {
-        presence: overrides.presence.unwrap_or(namespace.presence),
+        presence: !wishes.unseen && overrides.presence.unwrap_or(namespace.presence),
         join_leave,
         joins: join_leave && (force_joins || wishes_joins),
         positioned,

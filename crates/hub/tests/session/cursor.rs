@@ -41,7 +41,12 @@ fn cursor(places: &[(&str, u64)]) -> Cursor {
 /// A client that goes on from a cursor, with the topic of its token; the lines that ask for that.
 fn connect(shard: &mut TestShard, mode: TransportMode, cursor: Option<Cursor>) -> (u32, Vec<String>) {
     let client = shard.open_as(mode);
-    let connect = Connect { token: "token".into(), topics: Vec::new(), cursor: cursor.map(Box::new) };
+    let connect = Connect {
+        token: "token".into(),
+        topics: Vec::new(),
+        cursor: cursor.map(Box::new),
+        ..Connect::default()
+    };
     let request = Request { id: 1, ask: Ask::Connect(connect) };
     assert_eq!(shard.with(client, |session, context| session.request(context, request)), ["register 42"]);
     let lines = shard.registered(client, Ok(()));

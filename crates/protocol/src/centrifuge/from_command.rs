@@ -48,7 +48,7 @@ impl From<ConnectRequest> for Connect {
     fn from(ConnectRequest { token, subs, .. }: ConnectRequest) -> Self {
         let position = |request: SubscribeRequest| since(request.recover, request.offset, request.epoch);
         let topics = subs.into_iter().map(|(topic, request)| (topic, position(request))).collect();
-        Self { token, topics, cursor: None }
+        Self { token, topics, cursor: None, unseen: false }
     }
 }
 
@@ -70,6 +70,7 @@ impl From<SubscribeRequest> for Subscribe {
             join_leave: request.join_leave,
             or_refuse: request.flag & SubscribeRequest::FLAG_REJECT_UNRECOVERED != 0,
             unserved,
+            unseen: false,
         }
     }
 }

@@ -82,10 +82,7 @@ pub fn subscribed_line<'a>(
 }
 
 /// Appends the begin of the first answer to a poll, up to its messages: `{"subscribed":[{"topic":"news"}],"messages":[`.
-pub fn subscribed_answer<'a>(
-    topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>,
-    to: &mut Vec<u8>,
-) {
+pub fn subscribed_answer<'a>(topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>, to: &mut Vec<u8>) {
     beginning(topics, None, to);
     // The object goes on.
     to.pop();

@@ -284,8 +284,8 @@ impl Acceptor {
                         watch.answered(&mut response, is_last);
                         Ok::<Response<Full<Bytes>>, Infallible>(response)
                     }
-                    Routed::Opening(opening) => {
-                        *opened.borrow_mut() = Some(opening);
+                    Routed::Arrival(arrival) => {
+                        *opened.borrow_mut() = Some(arrival);
                         // hyper is to write nothing more.
                         std::future::pending().await
                     }
@@ -315,10 +315,10 @@ impl Acceptor {
         .await;
         let parts = connection.into_parts();
         let stream = parts.io.into_inner().into_inner().into_inner();
-        let Some(opening) = opened.take() else { return stream.end().await };
+        let Some(arrival) = opened.take() else { return stream.end().await };
         let (socket, tls) = stream.into_parts();
         match socket.into_std() {
-            Ok(socket) => gate.adopt(Adopted { socket, tls, early: parts.read_buf, opening }),
+            Ok(socket) => gate.adopt(Adopted { socket, tls, early: parts.read_buf, arrival }),
             Err(error) => tracing::debug!(%error, "a socket could not be taken back"),
         }
     }

@@ -5,27 +5,34 @@ use std::sync::Arc;
 use fanwire_protocol::Publication;
 
 use super::LogRateLimit;
-use crate::message::{AnswerTo, SessionAnswer, SessionCall, ShardMessage};
+use crate::message::{AnswerTo, ParkedAt, SessionAnswer, SessionCall, ShardMessage};
 use crate::node::Node;
-use crate::peers::{Letter, Peers, Receiver, Secret};
+use crate::peers::{Caller, Letter, Peers, Receiver, ReplyTo, Secret};
 
 /// Takes letters for as long as it is polled.
 pub(super) async fn take(node: &Node, peers: &Peers, mut letters: Receiver<Arc<Publication>>) {
     let mut log_limit = LogRateLimit::default();
     while let Some(publication) = letters.receive().await {
         match Letter::decode(&publication.data) {
-            Ok(Letter::Answer { number, answer }) => peers.take_letter_answer(number, answer),
             Ok(Letter::Secret { number, secret }) => peers.take_secret(number, secret),
             Ok(Letter::AskSecret { from, number }) => {
                 peers.send_letter(from, Letter::Secret { number, secret: Secret(node.sessions.secret()) });
             }
-            Ok(Letter::Call { from, number, key, ask }) => match node.inbox_of(&key) {
-                None => peers.answer_letter(from, number, SessionAnswer::Gone),
-                Some(_) if node.inboxes.are_requests_full() => {
-                    peers.answer_letter(from, number, SessionAnswer::Busy);
-                }
+            Ok(Letter::Answer { to: ReplyTo::Number(number), answer }) => {
+                peers.take_letter_answer(number, answer);
+            }
+            Ok(Letter::Answer { to: ReplyTo::Poll(address), answer }) => {
+                peers.take_poll_answer(address, answer);
+            }
+            Ok(Letter::Call { from, key, ask }) => match node.inbox_of(&key) {
+                None => peers.answer_call(from, SessionAnswer::Gone),
+                Some(_) if node.inboxes.are_requests_full() => peers.answer_call(from, SessionAnswer::Busy),
                 Some(inbox) => {
-                    let answer = AnswerTo::Node(from, number);
+                    let Caller { node, reply_to } = from;
+                    let answer = match reply_to {
+                        ReplyTo::Number(number) => AnswerTo::Node(node, number),
+                        ReplyTo::Poll(address) => AnswerTo::Parked(ParkedAt { node, address }),
+                    };
                     inbox.send(ShardMessage::Session(Box::new(SessionCall { key, ask, answer })));
                 }
             },

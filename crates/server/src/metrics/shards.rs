@@ -116,9 +116,11 @@ pub(super) const FAMILIES: [Family; 32] = [
             ("shard", "busy", |shard| &shard.session_calls.busy),
             ("shard", "late", |shard| &shard.session_calls.late),
             ("shard", "unreachable", |shard| &shard.session_calls.unreachable),
+            ("shard", "polled", |shard| &shard.session_calls.from_shards.polled),
             ("node", "taken", |shard| &shard.session_calls.from_nodes.taken),
             ("node", "gone", |shard| &shard.session_calls.from_nodes.gone),
             ("node", "full", |shard| &shard.session_calls.from_nodes.full),
+            ("node", "polled", |shard| &shard.session_calls.from_nodes.polled),
         ]),
     },
     Family {

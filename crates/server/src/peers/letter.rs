@@ -4,10 +4,11 @@
 use std::fmt;
 
 use bytes::Bytes;
+use fanwire_hub::effect::ConnectionKey;
 use prost::{Message as _, Oneof};
 use uuid::Uuid;
 
-use crate::message::{SessionAnswer, SessionAsk};
+use crate::message::{Address, PollAnswer, PollAsk, SessionAnswer, SessionAsk};
 use crate::session_key::{SECRET_BYTES, SessionKey};
 
 /// The first byte of a letter.
@@ -17,15 +18,12 @@ pub(super) const MARK: u8 = 1;
 #[derive(Debug)]
 pub(crate) enum Letter {
     Call {
-        /// The node that asks, and its number for the call.
-        from: Uuid,
-        number: u64,
+        from: Caller,
         key: SessionKey,
         ask: SessionAsk,
     },
     Answer {
-        /// The asking node's number.
-        number: u64,
+        to: ReplyTo,
         answer: SessionAnswer,
     },
     /// Asks a node for the secret that it signs keys of sessions with.
@@ -51,6 +49,22 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The node that asks, and the place there where the answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub node: Uuid,
+    pub reply_to: ReplyTo,
+}
+
+/// The place on a node where an answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReplyTo {
+    /// The node's number for the call.
+    Number(u64),
+    /// A poll that waits there.
+    Poll(Address),
+}
+
 /// A letter of a version that this node does not know, or none at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a letter of another node cannot be decoded")]
@@ -68,8 +82,11 @@ struct LetterMessage {
     /// The first id in the commands; 0 for none.
     #[prost(uint32, tag = "8")]
     first: u32,
-    #[prost(oneof = "LetterContent", tags = "4, 5, 6, 7")]
+    #[prost(oneof = "LetterContent", tags = "4, 5, 6, 7, 9, 10, 12")]
     content: Option<LetterContent>,
+    /// In place of a number.
+    #[prost(message, optional, tag = "11")]
+    poll: Option<WrittenAddress>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
@@ -82,41 +99,106 @@ enum LetterContent {
     AskSecret(bool),
     #[prost(bytes = "bytes", tag = "7")]
     Secret(Bytes),
+    #[prost(message, tag = "9")]
+    Poll(WrittenPoll),
+    #[prost(bool, tag = "10")]
+    Left(bool),
+    #[prost(message, tag = "12")]
+    Polled(WrittenAnswer),
 }
 
-/// The answers by their numbers.
-const ANSWERS: [SessionAnswer; 4] =
-    [SessionAnswer::Taken, SessionAnswer::Gone, SessionAnswer::Full, SessionAnswer::Busy];
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct WrittenAddress {
+    #[prost(uint32, tag = "1")]
+    shard: u32,
+    #[prost(uint32, tag = "2")]
+    slot: u32,
+    #[prost(uint32, tag = "3")]
+    generation: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct WrittenPoll {
+    #[prost(uint32, tag = "1")]
+    number: u32,
+    #[prost(uint32, tag = "2")]
+    wait_millis: u32,
+    #[prost(fixed64, tag = "3")]
+    topics: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WrittenAnswer {
+    #[prost(uint32, tag = "1")]
+    number: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    body: Bytes,
+    #[prost(bool, tag = "3")]
+    has_news: bool,
+}
+
+/// The answers without content by their numbers.
+static ANSWERS: [SessionAnswer; 5] = [
+    SessionAnswer::Taken,
+    SessionAnswer::Gone,
+    SessionAnswer::Full,
+    SessionAnswer::Busy,
+    SessionAnswer::OtherTopics,
+];
 
 impl Letter {
     pub(super) fn encode(self) -> Bytes {
-        let written = match self {
-            Self::Call { from, number, key, ask: SessionAsk::Commands { first, data } } => LetterMessage {
-                from: Bytes::copy_from_slice(from.as_bytes()),
-                number,
-                session: Bytes::copy_from_slice(&key.to_bytes()),
-                first: first.unwrap_or(0),
-                content: Some(LetterContent::Commands(data)),
-            },
-            Self::Answer { number, answer } => LetterMessage {
-                number,
-                content: ANSWERS
-                    .iter()
-                    .position(|known| *known == answer)
-                    .map(|place| LetterContent::Answer(place as u32)),
-                ..LetterMessage::default()
-            },
-            Self::AskSecret { from, number } => LetterMessage {
-                from: Bytes::copy_from_slice(from.as_bytes()),
-                number,
-                content: Some(LetterContent::AskSecret(true)),
-                ..LetterMessage::default()
-            },
-            Self::Secret { number, secret: Secret(secret) } => LetterMessage {
-                number,
-                content: Some(LetterContent::Secret(Bytes::copy_from_slice(&secret))),
-                ..LetterMessage::default()
-            },
+        let (reply_to, letter) = match self {
+            Self::Call { from: Caller { node, reply_to }, key, ask } => {
+                let mut first_id = None;
+                let content = match ask {
+                    SessionAsk::Commands { first, data } => {
+                        first_id = first;
+                        LetterContent::Commands(data)
+                    }
+                    SessionAsk::Poll(PollAsk { number, wait_millis, topics }) => {
+                        LetterContent::Poll(WrittenPoll { number, wait_millis, topics })
+                    }
+                    SessionAsk::Left => LetterContent::Left(true),
+                };
+                let written = LetterMessage {
+                    from: Bytes::copy_from_slice(node.as_bytes()),
+                    session: Bytes::copy_from_slice(&key.to_bytes()),
+                    first: first_id.unwrap_or(0),
+                    content: Some(content),
+                    ..LetterMessage::default()
+                };
+                (reply_to, written)
+            }
+            Self::Answer { to, answer } => {
+                let content = match answer {
+                    // The cursor is for polls that open a session, which is never on another node.
+                    SessionAnswer::Polled(PollAnswer { number, body, has_news, cursor: _ }) => {
+                        Some(LetterContent::Polled(WrittenAnswer { number, body, has_news }))
+                    }
+                    answer => {
+                        let place = ANSWERS.iter().position(|known| *known == answer);
+                        place.map(|place| LetterContent::Answer(place as u32))
+                    }
+                };
+                (to, LetterMessage { content, ..LetterMessage::default() })
+            }
+            Self::AskSecret { from, number } => {
+                let from = Bytes::copy_from_slice(from.as_bytes());
+                let content = Some(LetterContent::AskSecret(true));
+                (ReplyTo::Number(number), LetterMessage { from, content, ..LetterMessage::default() })
+            }
+            Self::Secret { number, secret: Secret(secret) } => {
+                let content = Some(LetterContent::Secret(Bytes::copy_from_slice(&secret)));
+                (ReplyTo::Number(number), LetterMessage { content, ..LetterMessage::default() })
+            }
+        };
+        let written = match reply_to {
+            ReplyTo::Number(number) => LetterMessage { number, ..letter },
+            ReplyTo::Poll(Address { shard, connection: ConnectionKey { slot, generation } }) => {
+                let poll = WrittenAddress { shard: shard.into(), slot, generation };
+                LetterMessage { poll: Some(poll), ..letter }
+            }
         };
         let mut bytes = Vec::with_capacity(1 + written.encoded_len());
         bytes.push(MARK);
@@ -128,61 +210,80 @@ impl Letter {
         if bytes.first() != Some(&MARK) {
             return Err(Illegible);
         }
-        let LetterMessage { from, number, session, first, content } =
+        let LetterMessage { from, number, session, first, content, poll } =
             LetterMessage::decode(bytes.slice(1..)).map_err(|_| Illegible)?;
-        match content {
-            Some(LetterContent::Commands(data)) => Ok(Self::Call {
-                from: Uuid::from_slice(&from).map_err(|_| Illegible)?,
-                number,
-                key: SessionKey::from_bytes(&session).ok_or(Illegible)?,
-                ask: SessionAsk::Commands { first: (first > 0).then_some(first), data },
+        let reply_to = match poll {
+            None => ReplyTo::Number(number),
+            Some(WrittenAddress { shard, slot, generation }) => ReplyTo::Poll(Address {
+                shard: u16::try_from(shard).map_err(|_| Illegible)?,
+                connection: ConnectionKey { slot, generation },
             }),
-            Some(LetterContent::Answer(answer)) => {
+        };
+        let ask = match content.ok_or(Illegible)? {
+            LetterContent::Commands(data) => {
+                SessionAsk::Commands { first: (first > 0).then_some(first), data }
+            }
+            LetterContent::Poll(WrittenPoll { number, wait_millis, topics }) => {
+                SessionAsk::Poll(PollAsk { number, wait_millis, topics })
+            }
+            LetterContent::Left(_) => SessionAsk::Left,
+            LetterContent::Answer(answer) => {
                 let answer = usize::try_from(answer).ok().and_then(|place| ANSWERS.get(place));
-                Ok(Self::Answer { number, answer: *answer.ok_or(Illegible)? })
+                return Ok(Self::Answer { to: reply_to, answer: answer.ok_or(Illegible)?.clone() });
             }
-            Some(LetterContent::AskSecret(_)) => {
-                Ok(Self::AskSecret { from: Uuid::from_slice(&from).map_err(|_| Illegible)?, number })
+            LetterContent::Polled(WrittenAnswer { number, body, has_news }) => {
+                let answer = SessionAnswer::Polled(PollAnswer { number, body, has_news, cursor: None });
+                return Ok(Self::Answer { to: reply_to, answer });
             }
-            Some(LetterContent::Secret(secret)) => {
+            LetterContent::AskSecret(_) => {
+                return Ok(Self::AskSecret { from: Uuid::from_slice(&from).map_err(|_| Illegible)?, number });
+            }
+            LetterContent::Secret(secret) => {
                 let secret = <[u8; SECRET_BYTES]>::try_from(&secret[..]).map_err(|_| Illegible)?;
-                Ok(Self::Secret { number, secret: Secret(secret) })
+                return Ok(Self::Secret { number, secret: Secret(secret) });
             }
-            None => Err(Illegible),
-        }
+        };
+        Ok(Self::Call {
+            from: Caller { node: Uuid::from_slice(&from).map_err(|_| Illegible)?, reply_to },
+            key: SessionKey::from_bytes(&session).ok_or(Illegible)?,
+            ask,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use fanwire_hub::effect::ConnectionKey;
     use fanwire_protocol::ClientId;
     use proptest::prelude::*;
 
     use super::*;
     use crate::session_key::SessionSigner;
 
+    fn poll() -> ReplyTo {
+        ReplyTo::Poll(Address { shard: 9, connection: ConnectionKey { slot: 10, generation: 11 } })
+    }
+
     #[test]
     fn letters_are_read_as_they_were_written() {
         let (node, client) = (Uuid::from_u128(1), ClientId(Uuid::from_u128(2)));
         let connection = ConnectionKey { slot: 3, generation: 4 };
         let sent = SessionSigner::new().sign(node, 5, connection, client);
-        for first in [None, Some(9)] {
-            let data = Bytes::from_static(b"{}");
-            let ask = SessionAsk::Commands { first, data };
-            let call = Letter::Call { from: Uuid::from_u128(6), number: 7, key: sent, ask };
-            match Letter::decode(&call.encode()).unwrap() {
-                Letter::Call { from, number, key, ask: SessionAsk::Commands { first: read, data } } => {
-                    assert_eq!((from, number, key), (Uuid::from_u128(6), 7, sent));
-                    assert_eq!((read, &*data), (first, &b"{}"[..]));
+        let ask = PollAsk { number: 3, wait_millis: 15_000, topics: u64::MAX };
+        let node = Uuid::from_u128(6);
+        for (reply_to, ask) in [
+            (ReplyTo::Number(7), SessionAsk::Commands { first: None, data: Bytes::from_static(b"{}") }),
+            (ReplyTo::Number(7), SessionAsk::Commands { first: Some(9), data: Bytes::from_static(b"{}") }),
+            (ReplyTo::Number(8), SessionAsk::Poll(ask)),
+            (poll(), SessionAsk::Poll(ask)),
+            (poll(), SessionAsk::Poll(PollAsk { number: 0, wait_millis: 0, topics: 0 })),
+            (poll(), SessionAsk::Left),
+        ] {
+            let expected = format!("{ask:?}");
+            match Letter::decode(&Letter::Call { from: Caller { node, reply_to }, key: sent, ask }.encode()) {
+                Ok(Letter::Call { from, key, ask }) => {
+                    assert_eq!((from, key), (Caller { node, reply_to }, sent));
+                    assert_eq!(format!("{ask:?}"), expected);
                 }
-                other => panic!("{other:?}"),
-            }
-        }
-        for sent in ANSWERS {
-            let letter = Letter::Answer { number: u64::MAX, answer: sent };
-            match Letter::decode(&letter.encode()).unwrap() {
-                Letter::Answer { number, answer } => assert_eq!((number, answer), (u64::MAX, sent)),
                 other => panic!("{other:?}"),
             }
         }
@@ -198,12 +299,22 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+        let body = Bytes::from_static(b"{}");
+        let answers = [PollAnswer::default(), PollAnswer { number: 7, body, has_news: true, cursor: None }];
+        for sent in ANSWERS.iter().cloned().chain(answers.map(SessionAnswer::Polled)) {
+            for reply_to in [ReplyTo::Number(u64::MAX), poll()] {
+                match Letter::decode(&Letter::Answer { to: reply_to, answer: sent.clone() }.encode()) {
+                    Ok(Letter::Answer { to, answer }) => assert_eq!((to, &answer), (reply_to, &sent)),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
     }
 
     #[test]
     fn what_is_no_letter_is_none() {
         for bytes in
-            [&b""[..], b"{}", b"\x01", b"\x02\x28\x00", b"\x01\x28\x04", b"\x01\x22\x01x", b"\x01\x3a\x01x"]
+            [&b""[..], b"{}", b"\x01", b"\x02\x28\x00", b"\x01\x28\x05", b"\x01\x22\x01x", b"\x01\x3a\x01x"]
         {
             assert_eq!(Letter::decode(&Bytes::from_static(bytes)).unwrap_err(), Illegible, "{bytes:?}");
         }

@@ -45,7 +45,7 @@ use session_calls::Signers;
 pub(crate) use arrivals::Arrivals;
 pub(crate) use call::{Call, CallAnswer, CallResult, SINGLE, Single};
 pub(crate) use held::{HELD, Held, HeldQuestion};
-pub(crate) use letter::{Letter, Secret};
+pub(crate) use letter::{Caller, Letter, ReplyTo, Secret};
 pub(crate) use names::{ORDER_BYTES_MAX, ORDERS_KEPT, PATIENCE, user_topic};
 pub(crate) use queue::Receiver;
 

@@ -13,10 +13,10 @@ use uuid::Uuid;
 
 use super::Peers;
 use super::askers::Askers;
-use super::letter::{Letter, Secret};
+use super::letter::{Caller, Letter, ReplyTo, Secret};
 use super::names::{PATIENCE, answers_topic};
 use crate::accept::admission::ClientNetwork;
-use crate::message::{SessionAnswer, SessionAsk, Unreachable};
+use crate::message::{Address, ParkedAt, SessionAnswer, SessionAsk, ShardMessage, Unreachable};
 use crate::session_key::{SessionKey, SessionSigner};
 
 /// Nodes whose secrets are kept. Each run of a node has its own; beyond this all are asked for again.
@@ -43,18 +43,44 @@ impl Peers {
         key: SessionKey,
         ask: SessionAsk,
     ) -> Result<SessionAnswer, Unreachable> {
+        self.check(&key).await?;
+        if from.is_some_and(|from| !self.0.forwarding.may_forward(from, ask.bytes())) {
+            return Err(Unreachable::TooMuch);
+        }
+        let letter = |number| self.call(ReplyTo::Number(number), key, ask);
+        self.ask_by_letter(&self.0.waiting_letters, key.node, letter).await
+    }
+
+    /// Sends what a poll that waits has to say to the node of its session, beside the caller. The answer goes to the poll's
+    /// shard.
+    pub(crate) fn poll_session(&self, key: SessionKey, ask: SessionAsk, at: ParkedAt) {
+        let peers = self.clone();
+        self.0.thread.runtime.spawn(async move {
+            let send = async {
+                peers.check(&key).await?;
+                let letter = peers.call(ReplyTo::Poll(at.address), key, ask);
+                peers.publish_letter(key.node, letter).await.map_err(|_| Unreachable::Redis)
+            };
+            if !matches!(timeout(PATIENCE, send).await, Ok(Ok(()))) {
+                peers.take_poll_answer(at.address, SessionAnswer::Gone);
+            }
+        });
+    }
+
+    fn call(&self, reply_to: ReplyTo, key: SessionKey, ask: SessionAsk) -> Letter {
+        Letter::Call { from: Caller { node: self.0.id, reply_to }, key, ask }
+    }
+
+    /// Checks that a key was made by its node, which is alive.
+    async fn check(&self, key: &SessionKey) -> Result<(), Unreachable> {
         let is_alive = self.0.live_nodes.has(&self.0.redis, &self.0.thread.runtime, key.node).await;
         if !is_alive.map_err(|_| Unreachable::Redis)? {
             return Err(Unreachable::NoSession);
         }
-        if !self.signer(key.node).await?.made(&key) {
+        if !self.signer(key.node).await?.made(key) {
             return Err(Unreachable::NoSession);
         }
-        if from.is_some_and(|from| !self.0.forwarding.may_forward(from, ask.bytes())) {
-            return Err(Unreachable::TooMuch);
-        }
-        let letter = |number| Letter::Call { from: self.0.id, number, key, ask };
-        self.ask_by_letter(&self.0.waiting_letters, key.node, letter).await
+        Ok(())
     }
 
     /// Returns the signer of another node, which is asked for its secret once, however many calls wait for it.
@@ -123,8 +149,15 @@ impl Peers {
     }
 
     /// Answers a call that another node forwarded, beside the caller.
-    pub(crate) fn answer_letter(&self, to: Uuid, number: u64, answer: SessionAnswer) {
-        self.send_letter(to, Letter::Answer { number, answer });
+    pub(crate) fn answer_call(&self, to: Caller, answer: SessionAnswer) {
+        self.send_letter(to.node, Letter::Answer { to: to.reply_to, answer });
+    }
+
+    /// Hands an answer to the shard where its poll waits.
+    pub(crate) fn take_poll_answer(&self, to: Address, answer: SessionAnswer) {
+        if let Some(inbox) = self.0.inboxes.all.get(usize::from(to.shard)) {
+            inbox.send(ShardMessage::Polled(to.connection, Box::new(answer)));
+        }
     }
 
     /// Hands the answer to the call that waits for it.

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::session::Session;
 use fanwire_protocol::ClientId;
 use fanwire_protocol::wire::Framing;
@@ -13,15 +12,19 @@ use uuid::Uuid;
 use super::connection::{Connection, Role};
 use super::opening::Undecided;
 use super::read::WAITING_BYTES_MAX;
-use super::{READ_TIME_PER_CONNECTION, Shard, socket};
-use crate::transport::{Adopted, Head, Opening};
+use super::socket::Socket;
+use super::{READ_TIME_PER_CONNECTION, Shard};
+use crate::transport::{Adopted, Arrival, Head, Opening};
 
 impl Shard {
     /// Takes a socket for its life.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, tls, early, opening } = adopted;
-        let Opening { head, mode, first, state, deflate, permit } = opening;
-        let wire = mode.wire;
+        let Adopted { socket, tls, early, arrival } = adopted;
+        let opening = match arrival {
+            Arrival::Opening(opening) => opening,
+            Arrival::Poll(poll) => return self.park(Socket::new(socket, tls), poll),
+        };
+        let wire = opening.mode.wire;
         if !wire.reads()
             && !wire.is_emulated()
             && let Err(error) =
@@ -30,19 +33,37 @@ impl Shard {
             // The client can answer no ping: only the kernel can tell that it has vanished.
             tracing::debug!(%error, "a client that vanishes will be noticed late");
         }
-        let socket = socket::Socket::new(socket, tls);
+        let Some(slot) = self.enter(Socket::new(socket, tls), opening) else { return };
+        self.take_early(slot, early);
+        if let Some(connection) = self.connections.get_mut(slot as usize)
+            && connection.socket.has_silent_input()
+        {
+            connection.read_later(slot, &mut self.to_read);
+        }
+    }
+
+    /// Enters a client with its session, and returns its slot.
+    pub(super) fn enter(&mut self, socket: Socket, opening: Opening) -> Option<u32> {
+        let Opening { head, mode, first, state, deflate, permit } = opening;
+        let wire = mode.wire;
         let session = Session::new(ClientId(Uuid::new_v4()), mode, &self.node.settings.client, self.now);
         let client = session.client();
         self.generation = self.generation.wrapping_add(1);
         let entry = self.connections.vacant_entry();
         let slot = entry.key() as u32;
         let connection = entry.insert(Connection::new(socket, self.generation, Role::Client(session)));
+        let key = connection.key(slot);
         connection.deflate = deflate;
         connection.wire_state = state.map(Box::new);
-        if let Err(error) = self.readiness.add(connection.socket.source(), slot) {
+        if let Some(polled) = connection.polled_mut() {
+            polled.client = client;
+        }
+        if let Some(source) = connection.socket.source()
+            && let Err(error) = self.readiness.add(source, slot)
+        {
             tracing::warn!(%error, "a socket could not be watched");
             self.connections.remove(slot as usize);
-            return;
+            return None;
         }
         if let Some(reorder) = connection.reorder() {
             // The first commands came with the request.
@@ -75,16 +96,11 @@ impl Shard {
             self.send(slot, head);
         }
         self.schedule(slot);
-        self.take_early(slot, early);
-        if let Some(connection) = self.connections.get_mut(slot as usize)
-            && connection.socket.has_silent_input()
-        {
-            connection.read_later(slot, &mut self.to_read);
-        }
         // It was on its way when the others were counted.
         if let Some(schedule) = &mut self.drain_schedule {
-            schedule.add(ConnectionKey { slot, generation: self.generation });
+            schedule.add(key);
         }
+        Some(slot)
     }
 
     /// Takes the bytes that came behind the request, after the requests that the request itself comes to.

@@ -121,6 +121,12 @@ impl Beginning {
         !self.topics.is_empty()
     }
 
+    /// Returns true if there are messages, or some may be missing.
+    pub(super) fn has_news(&self) -> bool {
+        let may_miss_some = self.topics.iter().any(|granted| granted.recovered == Some(false));
+        may_miss_some || !self.recovered.is_empty() || !self.live.is_empty()
+    }
+
     /// The topics in which the client has a position.
     pub(super) fn positions(&self) -> usize {
         self.topics.iter().filter(|granted| granted.start.is_some()).count()

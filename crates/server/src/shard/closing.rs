@@ -8,7 +8,7 @@ use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{Close, CloseReason};
 use hyper::StatusCode;
 
-use super::connection::{CloseProgress, Feed, Role};
+use super::connection::{CloseProgress, Connection, Feed, Role};
 use super::{CLOSE_PATIENCE, Shard};
 use crate::counters::ByCode;
 use crate::transport::RefusalResponse;
@@ -19,7 +19,7 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The last words to a peer.
 #[derive(Clone, Copy, Debug)]
-enum LastWords {
+pub(super) enum LastWords {
     /// It left by itself.
     Nothing,
     Close(CloseReason),
@@ -54,6 +54,11 @@ impl Shard {
     /// Ends the session, says why, and starts to close.
     pub(super) fn close(&mut self, slot: u32, close: impl Into<Close>) {
         let close = close.into();
+        match self.connections.get(slot as usize) {
+            Some(connection) if connection.socket.is_absent() => return self.close_polled(slot, &close),
+            Some(Connection { role: Role::Parked(_), .. }) => return self.send_poll_away(slot),
+            _ => {}
+        }
         self.end(slot);
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let opening = connection.take_opening();
@@ -85,6 +90,9 @@ impl Shard {
 
     /// Ends the session, and the connection with the response that refuses it.
     pub(super) fn refuse(&mut self, slot: u32, refusal: RefusalResponse) {
+        if self.connections.get(slot as usize).is_some_and(|connection| connection.socket.is_absent()) {
+            return self.refuse_poll(slot, refusal);
+        }
         self.end(slot);
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let Some(session) = connection.session() else { return };
@@ -97,7 +105,7 @@ impl Shard {
     }
 
     /// Takes nothing more from the connection.
-    fn start_closing(&mut self, slot: u32, peer: CloseProgress, last: LastWords) {
+    pub(super) fn start_closing(&mut self, slot: u32, peer: CloseProgress, last: LastWords) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         self.counters.connections_closed.count(last.code());
         if let Role::Client(session) = &connection.role {
@@ -139,14 +147,20 @@ impl Shard {
     }
 
     pub(super) fn remove(&mut self, slot: u32) {
-        if self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. })) {
-            self.start_closing(slot, CloseProgress::IsDone, LastWords::Nothing);
+        match self.connections.get(slot as usize).map(|connection| &connection.role) {
+            Some(Role::Client(_)) => {
+                self.start_closing(slot, CloseProgress::IsDone, LastWords::Nothing);
+            }
+            Some(Role::Parked(_)) => self.leave_poll(slot),
+            Some(Role::Closing { .. }) | None => {}
         }
         let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
         self.queued_bytes -= connection.queued_bytes();
         self.answer_room.replied -= connection.replied_bytes as usize;
         connection.socket.part();
-        self.readiness.remove(connection.socket.source());
+        if let Some(source) = connection.socket.source() {
+            self.readiness.remove(source);
+        }
         self.connections.give_back();
         self.clients.give_back();
     }

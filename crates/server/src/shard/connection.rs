@@ -24,6 +24,7 @@ use super::pending::Pending;
 use super::socket::Socket;
 use super::to_read::ToRead;
 use crate::transport::WireState;
+use crate::transport::poll::{Parked, Polled};
 
 /// The fields lie in memory in this order. A delivery looks at those before the role: the fewer cache lines
 /// these take the better, since the kernel displaces most of the cache between two deliveries.
@@ -65,6 +66,8 @@ const _: () = assert!(size_of::<Connection>() <= 176);
 pub(super) enum Role {
     /// A client, whose requests go to its session.
     Client(Session),
+    /// A poll that waits. What its client sends is read to see its end.
+    Parked(Box<Parked>),
     /// Everything was said; what is left to be written is written, and the peer is given time to go. What it sends is
     /// read to see its end, unless it broke the framing.
     Closing { until_millis: u64, framing: Framing, peer: CloseProgress },
@@ -218,6 +221,7 @@ impl Connection {
                 let undecided = self.undecided().map_or(u64::MAX, Undecided::deadline);
                 undecided.min(self.wire_deadline()).min(session.deadline())
             }
+            Role::Parked(parked) => parked.until_millis,
             Role::Closing { until_millis, .. } => *until_millis,
         }
     }
@@ -275,7 +279,7 @@ impl Connection {
     pub(super) fn publish_topic(&self) -> Option<TopicName> {
         match self.wire_state.as_deref()? {
             WireState::Bare { publish } => publish.clone(),
-            WireState::Emulated(_) => None,
+            WireState::Emulated(_) | WireState::Polled(_) => None,
         }
     }
 
@@ -283,7 +287,23 @@ impl Connection {
     pub(super) fn reorder(&mut self) -> Option<&mut Reorder> {
         match self.wire_state.as_deref_mut()? {
             WireState::Emulated(reorder) => Some(reorder),
+            WireState::Polled(polled) => polled.reorder.as_mut(),
             WireState::Bare { .. } => None,
+        }
+    }
+
+    /// Its polls, if its client has no connection that stays.
+    pub(super) fn polled(&self) -> Option<&Polled> {
+        match self.wire_state.as_deref()? {
+            WireState::Polled(polled) => Some(polled),
+            WireState::Emulated(_) | WireState::Bare { .. } => None,
+        }
+    }
+
+    pub(super) fn polled_mut(&mut self) -> Option<&mut Polled> {
+        match self.wire_state.as_deref_mut()? {
+            WireState::Polled(polled) => Some(polled),
+            WireState::Emulated(_) | WireState::Bare { .. } => None,
         }
     }
 
@@ -291,16 +311,23 @@ impl Connection {
     /// before it, what waits is looked at when it goes on, and not before.
     pub(super) fn wire_deadline(&self) -> u64 {
         match self.wire_state.as_deref() {
-            _ if self.is_paused => u64::MAX,
-            Some(WireState::Emulated(reorder)) => reorder.deadline(),
+            Some(WireState::Emulated(reorder)) => self.deadline_of(reorder),
+            Some(WireState::Polled(polled)) => {
+                let ordered = polled.reorder.as_ref().map_or(u64::MAX, |reorder| self.deadline_of(reorder));
+                ordered.min(polled.polls.deadline())
+            }
             Some(WireState::Bare { .. }) | None => u64::MAX,
         }
+    }
+
+    fn deadline_of(&self, reorder: &Reorder) -> u64 {
+        if self.is_paused { u64::MAX } else { reorder.deadline() }
     }
 
     pub(super) fn session(&self) -> Option<&Session> {
         match &self.role {
             Role::Client(session) => Some(session),
-            Role::Closing { .. } => None,
+            Role::Parked(_) | Role::Closing { .. } => None,
         }
     }
 
@@ -308,6 +335,7 @@ impl Connection {
     pub(super) fn framing(&self) -> Framing {
         match &self.role {
             Role::Client(session) => session.wire().framing(),
+            Role::Parked(_) => Framing::Ignored,
             Role::Closing { framing, .. } => *framing,
         }
     }
@@ -322,7 +350,7 @@ impl Connection {
                     || self.is_undecided() && self.framing() != Framing::Ignored && !self.has_deferred_requests()
             }
             // What it still sends is dropped, to see its end.
-            Role::Closing { .. } => return false,
+            Role::Parked(_) | Role::Closing { .. } => return false,
         };
         // What topics bring does not count: however much of it waits, a client's pong has to be heard.
         is_busy || self.replied_bytes as usize > bounds.replied_bytes_max

@@ -114,12 +114,26 @@ impl Shard {
                 let has_ended = connection.read_closed;
                 let has_own_cursor = session.has_own_cursor();
                 if let Some(opening) = connection.take_opening() {
+                    let has_news = opening.has_news();
+                    let beginning = opening.accepted(wire, has_own_cursor);
+                    let rest = match connection.polled_mut() {
+                        Some(polled) => {
+                            (polled.beginning, polled.has_news) = (beginning, has_news);
+                            None
+                        }
+                        None => Some(beginning),
+                    };
                     // It was counted as what is recovered, and is counted again as it is sent.
                     self.forget_replied(slot);
-                    let beginning = opening.accepted(wire, has_own_cursor);
-                    self.reply_bytes += beginning.len();
-                    self.send(slot, beginning);
+                    let is_polled = rest.is_none();
+                    if let Some(beginning) = rest {
+                        self.reply_bytes += beginning.len();
+                        self.send(slot, beginning);
+                    }
                     self.go_live(slot);
+                    if is_polled {
+                        self.answer_poll(slot);
+                    }
                 }
                 if has_ended {
                     self.leave(slot);

@@ -14,6 +14,7 @@ use fanwire_protocol::wire::ClientMessage;
 use super::read::WAITING_BYTES_MAX;
 use super::{READ_TIME_PER_CONNECTION, READ_TIME_PER_TURN, Shard};
 use crate::message::{AnswerTo, SessionAnswer, SessionAsk, SessionCall};
+use crate::peers::{Caller, ReplyTo};
 use crate::session_key::SessionKey;
 
 /// Bytes of messages of one client that may wait whatever those of others take: what one client has wait closes no other.
@@ -43,17 +44,30 @@ impl Shard {
     pub(super) fn take_session_call(&mut self, call: SessionCall) {
         let SessionCall { key, ask, answer: to } = call;
         let answer = match ask {
-            SessionAsk::Commands { first, data } => self.take_commands(&key, first, &data),
+            SessionAsk::Commands { first, data } => Some(self.take_commands(&key, first, &data)),
+            SessionAsk::Poll(ask) => self.take_poll(&key, ask, &to),
+            SessionAsk::Left => {
+                self.take_left(&key, &to);
+                None
+            }
         };
-        self.counters.session_calls.count(&to, answer);
+        // A poll may wait for its answer.
+        let Some(answer) = answer else { return };
+        let is_of_node = match &to {
+            AnswerTo::Task(_) => true,
+            AnswerTo::Node(..) => false,
+            AnswerTo::Parked(at) => at.node == self.node.id,
+        };
+        self.counters.session_calls.count(is_of_node, &answer);
         match to {
             // The caller may have given up.
             AnswerTo::Task(caller) => drop(caller.send(answer)),
             AnswerTo::Node(node, number) => {
                 if let Some(peers) = &self.node.peers {
-                    peers.answer_letter(node, number, answer);
+                    peers.answer_call(Caller { node, reply_to: ReplyTo::Number(number) }, answer);
                 }
             }
+            AnswerTo::Parked(at) => self.send_poll_answer(at, answer),
         }
     }
 

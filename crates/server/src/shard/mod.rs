@@ -18,7 +18,9 @@ mod gathered;
 mod groups;
 mod opening;
 mod own_cursors;
+mod parked;
 mod pending;
+mod polled;
 mod questions;
 mod io_result;
 mod read;
@@ -354,6 +356,11 @@ impl Shard {
                 if connection.wire_deadline() <= self.now.millis {
                     connection.read_later(slot, &mut self.to_read);
                 }
+                let Some(connection) = self.connections.get(slot as usize) else { continue };
+                if connection.polled().is_some_and(|polled| polled.polls.deadline() <= self.now.millis) {
+                    self.polls_are_due(slot);
+                    continue;
+                }
                 match connection.role {
                     Role::Client(_) if connection.is_undecided_too_long(self.now.millis) => {
                         self.close(slot, CloseReason::ServerError);
@@ -367,7 +374,8 @@ impl Shard {
                     Role::Closing { until_millis, .. } if until_millis <= self.now.millis => {
                         self.remove(slot)
                     }
-                    Role::Closing { .. } => self.schedule(slot),
+                    Role::Parked(_) if connection.deadline() <= self.now.millis => self.poll_is_late(slot),
+                    Role::Parked(_) | Role::Closing { .. } => self.schedule(slot),
                 }
             }
         }

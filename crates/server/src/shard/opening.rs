@@ -133,6 +133,11 @@ impl Undecided {
         }
     }
 
+    /// Returns true if the beginning has messages, or some may be missing.
+    pub(super) fn has_news(&self) -> bool {
+        self.beginning.has_news()
+    }
+
     /// Returns the response that begins what the client asked for, with all that its topics brought before.
     pub(super) fn accepted(self, wire: Wire, has_own_cursor: bool) -> Bytes {
         let mut bytes = Vec::from(self.responses.accepted);

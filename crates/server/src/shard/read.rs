@@ -268,7 +268,7 @@ impl Shard {
                 self.remove_if_done(slot);
                 return ControlFlow::Break(Stop::End);
             }
-            (Role::Closing { .. }, _) => {}
+            (Role::Parked(_) | Role::Closing { .. }, _) => {}
             (Role::Client(_), Message::Close(reason)) => {
                 // With the same code (RFC 6455 section 5.5.1).
                 let answer = match reason {

@@ -13,8 +13,9 @@ use super::io_result::{Input, WriteProgress};
 #[derive(Debug)]
 pub(super) enum Socket {
     Plain(TcpStream),
-    /// Apart, so that a plain connection does not grow by it.
-    Encrypted(Box<Encrypted>),
+    /// An encrypted one, apart, so that a plain connection does not grow by it. `None`: there is no socket, and what is written
+    /// waits for the client to ask for it.
+    Other(Option<Box<Encrypted>>),
 }
 
 impl Socket {
@@ -23,27 +24,38 @@ impl Socket {
         let socket = TcpStream::from_std(socket);
         match tls {
             None => Self::Plain(socket),
-            Some(tls) => Self::Encrypted(Box::new(Encrypted::new(socket, *tls))),
+            Some(tls) => Self::Other(Some(Box::new(Encrypted::new(socket, *tls)))),
         }
     }
 
+    /// Returns the place of a client that has no connection.
+    pub(super) fn absent() -> Self {
+        Self::Other(None)
+    }
+
     /// Returns the socket that the readiness set watches.
-    pub(super) fn source(&mut self) -> &mut TcpStream {
+    pub(super) fn source(&mut self) -> Option<&mut TcpStream> {
         match self {
-            Self::Plain(socket) => socket,
-            Self::Encrypted(encrypted) => &mut encrypted.socket,
+            Self::Plain(socket) => Some(socket),
+            Self::Other(Some(encrypted)) => Some(&mut encrypted.socket),
+            Self::Other(None) => None,
         }
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Other(None))
     }
 
     /// Returns true if it may have input that the readiness set will not tell of: what came with the handshake.
     pub(super) fn has_silent_input(&self) -> bool {
-        matches!(self, Self::Encrypted(_))
+        matches!(self, Self::Other(Some(_)))
     }
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Input> {
         let socket = match self {
             Self::Plain(socket) => socket,
-            Self::Encrypted(encrypted) => return encrypted.read(buffer),
+            Self::Other(Some(encrypted)) => return encrypted.read(buffer),
+            Self::Other(None) => return Ok(Input::All(0)),
         };
         loop {
             match socket.read(buffer) {
@@ -61,7 +73,8 @@ impl Socket {
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<WriteProgress> {
         let socket = match self {
             Self::Plain(socket) => socket,
-            Self::Encrypted(encrypted) => return encrypted.write(slices),
+            Self::Other(Some(encrypted)) => return encrypted.write(slices),
+            Self::Other(None) => return Ok(WriteProgress::Nothing),
         };
         loop {
             let result = match slices {
@@ -82,8 +95,8 @@ impl Socket {
     /// socket is told to be writable.
     pub(super) fn is_flushed(&self) -> bool {
         match self {
-            Self::Plain(_) => true,
-            Self::Encrypted(encrypted) => encrypted.is_flushed(),
+            Self::Plain(_) | Self::Other(None) => true,
+            Self::Other(Some(encrypted)) => encrypted.is_flushed(),
         }
     }
 
@@ -91,23 +104,23 @@ impl Socket {
     /// `given` and that were not sent before.
     pub(super) fn unsent_replies(&mut self, given: usize, written: u64) -> usize {
         match self {
-            Self::Plain(_) => 0,
-            Self::Encrypted(encrypted) => encrypted.unsent_replies(given, written),
+            Self::Plain(_) | Self::Other(None) => 0,
+            Self::Other(Some(encrypted)) => encrypted.unsent_replies(given, written),
         }
     }
 
     /// Bytes that the kernel has taken, where the socket counts them.
     pub(super) fn sent(&self) -> Option<u64> {
         match self {
-            Self::Plain(_) => None,
-            Self::Encrypted(encrypted) => Some(encrypted.sent()),
+            Self::Plain(_) | Self::Other(None) => None,
+            Self::Other(Some(encrypted)) => Some(encrypted.sent()),
         }
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Plain(_) => Ok(()),
-            Self::Encrypted(encrypted) => encrypted.flush().map(drop),
+            Self::Plain(_) | Self::Other(None) => Ok(()),
+            Self::Other(Some(encrypted)) => encrypted.flush().map(drop),
         }
     }
 
@@ -117,13 +130,14 @@ impl Socket {
         match self {
             // A peer that has gone needs no goodbye.
             Self::Plain(socket) => drop(socket.shutdown(Shutdown::Write)),
-            Self::Encrypted(encrypted) => encrypted.finish(),
+            Self::Other(Some(encrypted)) => encrypted.finish(),
+            Self::Other(None) => {}
         }
     }
 
     /// To be called before the socket is closed, which alone tells a plain peer that this is the end.
     pub(super) fn part(&mut self) {
-        if let Self::Encrypted(encrypted) = self {
+        if let Self::Other(Some(encrypted)) = self {
             // What the peer does not take at once, it does not get.
             encrypted.say_goodbye();
         }

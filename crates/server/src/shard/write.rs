@@ -77,8 +77,9 @@ impl Shard {
         let queue_bytes_max = match connection.role {
             Role::Client(_) => self.node.settings.client.queue_bytes_max,
             // The goodbye always fits, and nothing comes after it.
-            Role::Closing { .. } => usize::MAX,
+            Role::Parked(_) | Role::Closing { .. } => usize::MAX,
         };
+        let is_absent = connection.socket.is_absent();
         let (key, before) = (connection.key(slot), connection.queued_bytes());
         let outcome = match connection.feed {
             Feed::Held | Feed::Shared => connection.write(&self.outbox, queue_bytes_max),
@@ -103,6 +104,9 @@ impl Shard {
                 }
                 self.remove_if_done(slot);
                 self.resume(slot);
+                if is_absent {
+                    self.answer_poll(slot);
+                }
             }
             Err(WriteError::Slow) => self.close(slot, CloseReason::Slow),
             Err(WriteError::Gone) => {

@@ -9,9 +9,9 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use super::*;
 use crate::settings::{
-    AdmissionSettings, ApiSettings, MemoryEngineSettings, Origins, ProbeSettings, PublishSettings,
-    ShutdownSettings, StreamSettings, Subprotocols, SubscribeSettings, TokenSettings, UniWebSocketSettings,
-    WebSocketSettings,
+    AdmissionSettings, ApiSettings, MemoryEngineSettings, Origins, PollSettings, ProbeSettings,
+    PublishSettings, ShutdownSettings, StreamSettings, Subprotocols, SubscribeSettings, TokenSettings,
+    UniWebSocketSettings, WebSocketSettings,
 };
 
 const TIME: Duration = Duration::from_secs(60);
@@ -57,6 +57,7 @@ fn settings() -> Settings {
             token_cookie: None,
             subprotocols: Subprotocols::All,
             heartbeats: Vec::new(),
+            polls: PollSettings { wait_max: TIME, grace: TIME, jsonp: false },
         },
         publish: PublishSettings { path: None, body_bytes_max: 1 },
         http_stream: StreamSettings::default(),

@@ -20,7 +20,7 @@ use crate::response::{HttpResponse, only, text};
 use crate::session_key::SessionKey;
 
 /// One answer for whatever is no session, so that nobody learns what a guess has hit.
-const GONE: &str = "No such session: it has ended, or its node has. Connect again.";
+pub(super) const GONE: &str = "No such session: it has ended, or its node has. Connect again.";
 
 /// Answers a request with commands for a session. Calls that come to a session are counted there, all others here.
 pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpResponse {
@@ -41,32 +41,45 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpRespon
             *response.status_mut() = StatusCode::NO_CONTENT;
             response
         }
-        Ok(SessionAnswer::Gone) => text(StatusCode::NOT_FOUND, GONE),
+        Ok(SessionAnswer::Gone | SessionAnswer::OtherTopics | SessionAnswer::Polled(_)) => {
+            text(StatusCode::NOT_FOUND, GONE)
+        }
         Ok(SessionAnswer::Full) => text(
             StatusCode::TOO_MANY_REQUESTS,
             "Too many requests of this session wait for earlier commands, so it has ended. Connect again, and send commands \
              in order.",
         ),
-        Ok(SessionAnswer::Busy) => {
-            calls.busy.add(1);
-            later("The session's node has too many requests before it.")
-        }
-        Err(Unreachable::TooMuch) => {
+        Ok(SessionAnswer::Busy) => busy(gate),
+        Err(unreachable) => count_unreachable(gate, unreachable),
+    }
+}
+
+/// Counts a call that the session's node has no room for, and returns the response.
+pub(super) fn busy(gate: &Gate) -> HttpResponse {
+    gate.node.counters[gate.shard].session_calls.busy.add(1);
+    later("The session's node has too many requests before it.")
+}
+
+/// Counts a call that has no answer, and returns the response.
+pub(super) fn count_unreachable(gate: &Gate, unreachable: Unreachable) -> HttpResponse {
+    let calls = &gate.node.counters[gate.shard].session_calls;
+    match unreachable {
+        Unreachable::TooMuch => {
             calls.busy.add(1);
             later(
                 "Clients of this address have sent too much to sessions of other nodes: \
                  server.forwarded_bytes_per_second_max.",
             )
         }
-        Err(Unreachable::NoSession) => {
+        Unreachable::NoSession => {
             calls.from_shards.gone.add(1);
             text(StatusCode::NOT_FOUND, GONE)
         }
-        Err(Unreachable::Late) => {
+        Unreachable::Late => {
             calls.late.add(1);
             later("The session's node does not answer.")
         }
-        Err(Unreachable::Redis) => {
+        Unreachable::Redis => {
             calls.unreachable.add(1);
             later("Redis does not answer, over which the session's node is asked.")
         }
@@ -104,7 +117,7 @@ fn read_body(encoding: Encoding, body: &Bytes) -> Result<(SessionKey, Bytes), Bo
 
 /// Returns the first id in commands. It stands at the begin, behind a few pongs at most. It is looked for here, in the time
 /// that requests have: the session's shard takes thousands of calls in a turn.
-fn first_id(encoding: Encoding, data: &[u8]) -> Option<u32> {
+pub(super) fn first_id(encoding: Encoding, data: &[u8]) -> Option<u32> {
     const LOOKED_AT_MAX: usize = 8;
     let wire = match encoding {
         Encoding::Json => Wire::CentrifugeLines,
@@ -114,7 +127,7 @@ fn first_id(encoding: Encoding, data: &[u8]) -> Option<u32> {
     requests.map_while(Result::ok).map(|request| request.id).find(|id| *id != 0)
 }
 
-fn later(why: &str) -> HttpResponse {
+pub(super) fn later(why: &str) -> HttpResponse {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, why);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response

@@ -11,7 +11,9 @@ pub(crate) mod uni;
 
 mod content_type;
 mod limited_body;
+pub(crate) mod poll;
 mod stream_head;
+pub(crate) mod stream_poll;
 
 use std::collections::VecDeque;
 use std::net::TcpStream;
@@ -26,10 +28,11 @@ use fanwire_protocol::request::Request;
 use fanwire_protocol::websocket::Deflate;
 use fanwire_protocol::wire::TransportMode;
 use hyper::StatusCode;
-use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{HeaderValue, RETRY_AFTER};
 use rustls::ServerConnection;
 use tokio::sync::mpsc;
 
+use self::poll::{Poll, Polled};
 use crate::accept::origin::AllowedOrigins;
 use crate::node::Node;
 use crate::permit::AdmissionPermit;
@@ -69,7 +72,16 @@ impl Gate {
 /// A request that was routed: answered, or about to become a connection of the shard.
 pub(crate) enum Routed {
     Response(HttpResponse),
+    Arrival(Arrival),
+}
+
+/// The things that become of a socket on a shard.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// A connection that stays.
     Opening(Opening),
+    /// A poll that waits.
+    Poll(Poll),
 }
 
 /// A connection that a request opens.
@@ -93,6 +105,8 @@ pub(crate) enum WireState {
     Emulated(Reorder),
     /// Messages of the client are published to this topic, if there is one.
     Bare { publish: Option<TopicName> },
+    /// The client has no connection that stays, and polls.
+    Polled(Polled),
 }
 
 /// The response to the request that opens a connection. The shard sends it.
@@ -152,13 +166,13 @@ pub(crate) enum OpeningRefusal<'a> {
 impl From<Result<Opening, Box<HttpResponse>>> for Routed {
     fn from(result: Result<Opening, Box<HttpResponse>>) -> Self {
         match result {
-            Ok(opening) => Self::Opening(opening),
+            Ok(opening) => Self::Arrival(Arrival::Opening(opening)),
             Err(response) => Self::Response(*response),
         }
     }
 }
 
-/// A socket whose HTTP request opened a connection, handed to the shard.
+/// A socket whose HTTP request was its last as such, handed to the shard.
 #[derive(Debug)]
 pub(crate) struct Adopted {
     pub socket: TcpStream,
@@ -166,12 +180,5 @@ pub(crate) struct Adopted {
     pub tls: Option<Box<ServerConnection>>,
     /// The bytes that the peer sent after its request.
     pub early: Bytes,
-    pub opening: Opening,
-}
-
-pub(crate) fn write_header(head: &mut Vec<u8>, name: &HeaderName, value: impl AsRef<[u8]>) {
-    head.extend_from_slice(name.as_str().as_bytes());
-    head.extend_from_slice(b": ");
-    head.extend_from_slice(value.as_ref());
-    head.extend_from_slice(b"\r\n");
+    pub arrival: Arrival,
 }

@@ -47,13 +47,18 @@ pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Openi
     open(gate, Wire::CentrifugeEvents, body, head)
 }
 
-fn open(gate: &Gate, wire: Wire, body: Bytes, head: Vec<u8>) -> Result<Opening, Box<HttpResponse>> {
+/// Checks that the first command connects, since nothing else can follow from a first request.
+pub(super) fn check_connect(wire: Wire, body: &Bytes) -> Result<(), Box<HttpResponse>> {
     let refused = |why: &str| Box::new(text(StatusCode::BAD_REQUEST, format!("Bad Request: {why}.")));
-    match wire.requests(ClientMessage::Binary(&body), 0).next() {
-        Some(Ok(request::Request { ask: Ask::Connect(_), .. })) => {}
-        Some(Err(malformed)) => return Err(refused(malformed.reason())),
-        Some(Ok(_)) | None => return Err(refused(&codes::mistake(&Mistake::NoConnect))),
+    match wire.requests(ClientMessage::Binary(body), 0).next() {
+        Some(Ok(request::Request { ask: Ask::Connect(_), .. })) => Ok(()),
+        Some(Err(malformed)) => Err(refused(malformed.reason())),
+        Some(Ok(_)) | None => Err(refused(&codes::mistake(&Mistake::NoConnect))),
     }
+}
+
+fn open(gate: &Gate, wire: Wire, body: Bytes, head: Vec<u8>) -> Result<Opening, Box<HttpResponse>> {
+    check_connect(wire, &body)?;
     Ok(Opening {
         mode: TransportMode { wire, pings: Pings::Messages },
         first: Default::default(),

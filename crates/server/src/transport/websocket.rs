@@ -15,8 +15,8 @@ use hyper::header::{
 };
 use hyper::{Request, StatusCode, Version};
 
-use super::{Gate, Head, Opening, write_header};
-use crate::response::{HttpResponse, only_get, text};
+use super::{Gate, Head, Opening};
+use crate::response::{HttpResponse, only_get, text, write_header};
 
 /// The reasons for which a request cannot be upgraded to a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,8 +9,8 @@ use fanwire_hub::{
 };
 use fanwire_server::settings::{
     AdmissionSettings, ApiSettings, EngineSettings, HeartbeatWord, MemoryEngineSettings, Origins,
-    ProbeSettings, PublishSettings, ShutdownSettings, StreamSettings, Subprotocols, SubscribeSettings,
-    TokenSettings, UniWebSocketSettings, WebSocketSettings,
+    PollSettings, ProbeSettings, PublishSettings, ShutdownSettings, StreamSettings, Subprotocols,
+    SubscribeSettings, TokenSettings, UniWebSocketSettings, WebSocketSettings,
 };
 use fanwire_server::{Running, Settings, start};
 use jsonwebtoken::{EncodingKey, Header};
@@ -125,6 +125,11 @@ pub(crate) fn settings(shards: usize) -> Settings {
             token_cookie: None,
             subprotocols: Subprotocols::These(vec!["chat".into()]),
             heartbeats: vec![HeartbeatWord { word: "ping".into(), answer: "pong".into() }],
+            polls: PollSettings {
+                wait_max: Duration::from_secs(60),
+                grace: Duration::from_secs(15),
+                jsonp: false,
+            },
         },
         publish: PublishSettings { path: Some("/publish".into()), body_bytes_max: 64 * 1024 },
         http_stream: stream_at("/connection/http_stream"),

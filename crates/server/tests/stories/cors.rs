@@ -44,7 +44,7 @@ async fn a_page_of_an_allowed_origin_reads_every_answer() {
     let readable = [
         ("access-control-allow-origin", ORIGIN),
         ("access-control-allow-credentials", "true"),
-        ("access-control-expose-headers", "ETag, Retry-After"),
+        ("access-control-expose-headers", "ETag, Fanwire-Session, Retry-After"),
         ("vary", "Origin"),
     ];
     let check = async |request: &str, status: u16| {

@@ -110,7 +110,7 @@ pub(super) fn opening(
     let Handshake { head, deflate } = handshake;
     let Messages { wire, publish } = messages;
     let topics = query.topics.iter().map(|topic| topic.to_string()).collect();
-    let first = query.into_requests(resume.as_ref());
+    let first = query.into_requests(resume.as_ref(), false);
     let responses = Responses { accepted: head, refused, headers, topics, resume };
     Opening {
         mode: TransportMode { wire, pings: Pings::Frames },

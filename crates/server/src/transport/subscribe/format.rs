@@ -14,6 +14,8 @@ pub(super) enum Format {
     Events,
     /// Lines of JSON.
     Lines,
+    /// Answers to polls.
+    Poll,
 }
 
 impl Format {
@@ -22,7 +24,8 @@ impl Format {
         match wanted {
             Some("sse") => Ok(Self::Events),
             Some("ndjson") => Ok(Self::Lines),
-            Some(_) => Err(StreamRefusal::new(RequestError::BadRequest, "as: say sse or ndjson")),
+            Some("poll") => Ok(Self::Poll),
+            Some(_) => Err(StreamRefusal::new(RequestError::BadRequest, "as: say sse, ndjson or poll")),
             None if accepts(headers, "text/event-stream") => Ok(Self::Events),
             None if accepts(headers, "application/x-ndjson") => Ok(Self::Lines),
             None => Ok(Self::Events),
@@ -33,6 +36,7 @@ impl Format {
         match self {
             Self::Events => Wire::Events,
             Self::Lines => Wire::Lines,
+            Self::Poll => Wire::Poll,
         }
     }
 
@@ -42,6 +46,8 @@ impl Format {
         let content_type = match self {
             Self::Events => "text/event-stream; charset=utf-8",
             Self::Lines => "application/x-ndjson",
+            // Each answer has a head of its own.
+            Self::Poll => return Bytes::new(),
         };
         let mut accepted = format!(
             "HTTP/1.1 200 OK\r\n\
@@ -87,8 +93,9 @@ mod tests {
         assert_eq!(of(None, "application/x-ndjson, text/event-stream"), Ok(Format::Events));
         assert_eq!(of(Some("ndjson"), "text/event-stream"), Ok(Format::Lines));
         assert_eq!(of(Some("sse"), "application/x-ndjson"), Ok(Format::Events));
-        let refused = r#"{"error":{"code":107,"message":"as: say sse or ndjson"}}"#;
-        for wanted in ["", "SSE", "poll"] {
+        let refused = r#"{"error":{"code":107,"message":"as: say sse, ndjson or poll"}}"#;
+        assert_eq!(of(Some("poll"), "text/event-stream"), Ok(Format::Poll));
+        for wanted in ["", "SSE", "rss"] {
             assert_eq!(of(Some(wanted), "text/event-stream"), Err(refused.to_owned()));
         }
     }

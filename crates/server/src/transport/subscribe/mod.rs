@@ -1,5 +1,5 @@
-//! `GET /subscribe?topic=a&topic=b`: topics as Server-Sent Events, for a browser's own `EventSource`, as lines of JSON, or as
-//! the messages of a bare WebSocket, for a browser's own `WebSocket`.
+//! `GET /subscribe?topic=a&topic=b`: topics as Server-Sent Events, for a browser's own `EventSource`, as lines of JSON, as
+//! the messages of a bare WebSocket, for a browser's own `WebSocket`, or as answers to polls.
 //!
 //! The request becomes the requests that a client of another wire would send: connect with `token` (or `Authorization:
 //! Bearer`), and a subscribe for each topic, with the `subscription_token` that names it. The session checks all
@@ -9,6 +9,7 @@
 
 mod bare;
 mod format;
+mod poll;
 mod query;
 pub(super) mod refusal;
 
@@ -18,12 +19,17 @@ use hyper::body::Incoming;
 
 use self::format::Format;
 use self::refusal::{StreamRefusal, refused};
-use super::{Gate, Head, Opening, Responses};
+use super::{Arrival, Gate, Head, Opening, Responses, Routed};
+use crate::accept::admission::ClientNetwork;
 use crate::cors;
 use crate::response::{HttpResponse, only_get, respond};
 
-/// Answers the request to open a stream.
-pub(crate) fn open(gate: &Gate, mut request: Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
+/// Answers the request to open a stream, or a poll.
+pub(crate) async fn open(gate: &Gate, request: Request<Incoming>) -> Routed {
+    begin(gate, request).await.unwrap_or_else(|response| Routed::Response(*response))
+}
+
+async fn begin(gate: &Gate, mut request: Request<Incoming>) -> Result<Routed, Box<HttpResponse>> {
     only_get(&request)?;
     let websocket = match bare::is_asked_for(request.headers()) {
         true => Some(bare::handshake(gate, &mut request)?),
@@ -36,27 +42,33 @@ pub(crate) fn open(gate: &Gate, mut request: Request<Incoming>) -> Result<Openin
     let refuse = |refusal: StreamRefusal| {
         Box::new(respond(refusal.status(), "application/json", refusal.body().into()))
     };
-    let resume = query.check(subscriptions_max).and_then(|()| query.resume()).map_err(refuse)?;
+    query.check(subscriptions_max).map_err(refuse)?;
     let format = Format::of(query.format.as_deref(), request.headers()).map_err(refuse)?;
+    let headers = cors::lines(&origin, settings.dev.is_some());
+    if format == Format::Poll && websocket.is_none() {
+        let network = request.extensions().get::<ClientNetwork>().copied();
+        return poll::open(gate, network, request.headers(), query, headers).await;
+    }
+    let resume = query.resume().map_err(refuse)?;
     let websocket = match websocket {
         Some(handshake) => Some((handshake, bare::messages(gate, &query).map_err(refuse)?)),
         None => None,
     };
     let permit = gate.admit()?;
-    let headers = cors::lines(&origin, settings.dev.is_some());
     if let Some((handshake, messages)) = websocket {
-        return Ok(bare::opening(handshake, messages, query, resume, headers.into(), permit));
+        let opening = bare::opening(handshake, messages, query, resume, headers.into(), permit);
+        return Ok(Routed::Arrival(Arrival::Opening(opening)));
     }
     let topics: Vec<String> = query.topics.iter().map(|topic| topic.to_string()).collect();
-    let first = query.into_requests(resume.as_ref());
+    let first = query.into_requests(resume.as_ref(), false);
     let accepted = format.accepted(&headers);
     let responses = Responses { accepted, refused, headers: headers.into(), topics, resume };
-    Ok(Opening {
+    Ok(Routed::Arrival(Arrival::Opening(Opening {
         mode: TransportMode { wire: format.wire(), pings: Pings::Keepalive },
         first,
         head: Head::ByAnswers(Box::new(responses)),
         state: None,
         deflate: None,
         permit,
-    })
+    })))
 }

@@ -27,9 +27,15 @@ pub(super) struct Query<'q> {
     /// The topic that messages of the client are published to.
     pub(super) publish: Option<Cow<'q, str>>,
     /// Empty: none.
-    cursor: Cow<'q, str>,
+    pub(super) cursor: Cow<'q, str>,
     /// A browser sends the cursor by itself, and did not choose it.
     is_from_browser: bool,
+    /// The session of a poll, with the number of the last answer.
+    pub(super) session: Option<Cow<'q, str>>,
+    /// The time that a poll waits.
+    pub(super) wait: Option<Cow<'q, str>>,
+    /// The function that is called with the answer to a poll.
+    pub(super) callback: Option<Cow<'q, str>>,
     /// The format of the stream.
     pub(super) format: Option<Cow<'q, str>>,
     /// The envelope of the messages of a bare WebSocket.
@@ -47,6 +53,8 @@ pub(super) fn read<'r>(
     subscriptions_max: usize,
 ) -> Query<'r> {
     let mut query = parse(request.uri().query().unwrap_or(""), subscriptions_max);
+    // A script is read by any page.
+    let token_cookie = token_cookie.filter(|_| query.callback.is_none());
     query.token = token(request.headers(), query.token, origin, token_cookie);
     if let Some(id) = request.headers().get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
         query.cursor = String::from_utf8_lossy(id.as_bytes());
@@ -71,6 +79,9 @@ fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {
             "cursor" => query.cursor = value,
             "as" => query.format = Some(value),
             "envelope" => query.envelope = Some(value),
+            "session" => query.session = Some(value),
+            "wait" => query.wait = Some(value),
+            "callback" => query.callback = Some(value),
             _ => {}
         }
     }
@@ -107,8 +118,9 @@ impl Query<'_> {
     }
 
     /// Returns the requests that a client of another wire would send for the same, which goes on where `resume`
-    /// says. A subscription token goes with the topic that it names; the session verifies it.
-    pub(super) fn into_requests(self, resume: Option<&Parsed>) -> VecDeque<request::Request> {
+    /// says. A subscription token goes with the topic that it names; the session verifies it. A client that is `unseen` only
+    /// looks what there is.
+    pub(super) fn into_requests(self, resume: Option<&Parsed>, unseen: bool) -> VecDeque<request::Request> {
         let cursor = match resume {
             Some(Parsed::Cursor(cursor)) => cursor.clone(),
             Some(Parsed::OtherVersion) | None => Cursor::default(),
@@ -127,13 +139,14 @@ impl Query<'_> {
                 token,
                 positioned: true,
                 recoverable: true,
+                unseen,
                 ..Subscribe::default()
             };
             request::Request { id, ask: Ask::Subscribe(subscribe) }
         });
         let subscribes: Vec<_> = subscribes.collect();
         let token = self.token.into_owned();
-        let connect = Connect { token, topics: Vec::new(), cursor: Some(Box::new(cursor)) };
+        let connect = Connect { token, topics: Vec::new(), cursor: Some(Box::new(cursor)), unseen };
         let connect = request::Request { id: FIRST_SUBSCRIBE - 1, ask: Ask::Connect(connect) };
         std::iter::once(connect).chain(subscribes).collect()
     }
@@ -166,7 +179,7 @@ mod tests {
             let resume = query.resume();
             prop_assert!(resume.is_ok() || !is_from_browser, "a browser that is refused never comes back");
             let topics: Vec<String> = query.topics.iter().map(|topic| topic.to_string()).collect();
-            let requests = query.into_requests(resume.ok().flatten().as_ref());
+            let requests = query.into_requests(resume.ok().flatten().as_ref(), false);
             prop_assert_eq!(requests.len(), 1 + topics.len());
             for (request, topic) in requests.iter().skip(1).zip(&topics) {
                 let Ask::Subscribe(subscribe) = &request.ask else { panic!("{request:?}") };
@@ -194,7 +207,7 @@ mod tests {
             Ask::Subscribe(subscribe) => (request.id, subscribe.topic, subscribe.token),
             other => panic!("{other:?}"),
         };
-        parse(text, 10).into_requests(None).into_iter().map(read).collect()
+        parse(text, 10).into_requests(None, false).into_iter().map(read).collect()
     }
 
     #[test]

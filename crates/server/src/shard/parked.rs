@@ -1,0 +1,121 @@
+//! Polls that wait: sockets whose requests get their answers from a session, on this shard, another or another node.
+
+use bytes::Bytes;
+use fanwire_hub::effect::ConnectionKey;
+use fanwire_protocol::wire::Framing;
+use hyper::StatusCode;
+
+use super::connection::{Connection, Role};
+use super::socket::Socket;
+use super::{CLOSE_PATIENCE, Shard};
+use crate::message::{ParkedAt, SessionAnswer, SessionAsk};
+use crate::transport::poll::{Parked, Poll, PollOf};
+
+/// The time after which a poll is answered though its session has not said anything, beyond the time that it waits.
+const LATE_MILLIS: u64 = 10_000;
+
+impl Shard {
+    /// Lets a poll wait for its session.
+    pub(super) fn park(&mut self, socket: Socket, poll: Poll) {
+        let Poll { of, wait, form } = poll;
+        let answer_by = self.now.millis + wait.as_millis() as u64;
+        let parked = Box::new(Parked { until_millis: answer_by + LATE_MILLIS, session: None, form });
+        self.generation = self.generation.wrapping_add(1);
+        let entry = self.connections.vacant_entry();
+        let slot = entry.key() as u32;
+        let connection = entry.insert(Connection::new(socket, self.generation, Role::Parked(parked)));
+        if let Some(source) = connection.socket.source()
+            && let Err(error) = self.readiness.add(source, slot)
+        {
+            tracing::warn!(%error, "a socket could not be watched");
+            self.connections.remove(slot as usize);
+            return;
+        }
+        if connection.socket.has_silent_input() {
+            connection.read_later(slot, &mut self.to_read);
+        }
+        let key = connection.key(slot);
+        self.counters.sockets.add(1);
+        self.schedule(slot);
+        if let Some(schedule) = &mut self.drain_schedule {
+            schedule.add(key);
+        }
+        let at = self.parked_at(key);
+        let session = match of {
+            PollOf::Session(session, ask) => {
+                self.node.poll_session(session, SessionAsk::Poll(ask), at);
+                Some(session)
+            }
+            PollOf::Opening(opening) => {
+                let entered = self.enter(Socket::absent(), *opening);
+                entered.and_then(|slot| self.begin_polls(slot, at, answer_by))
+            }
+        };
+        if let Some(Connection { role: Role::Parked(parked), .. }) = self.connections.get_mut(slot as usize) {
+            parked.session = session;
+        }
+    }
+
+    fn parked_at(&self, key: ConnectionKey) -> ParkedAt {
+        ParkedAt { node: self.node.id, address: self.address(key) }
+    }
+
+    /// Takes the answer of the session. The poll may have gone meanwhile.
+    pub(super) fn take_poll_answer(&mut self, key: ConnectionKey, answer: SessionAnswer) {
+        let Some(connection) = self.connections.get(key.slot as usize).filter(|c| c.is(key)) else { return };
+        let Role::Parked(parked) = &connection.role else { return };
+        let response = match answer {
+            SessionAnswer::Taken => return,
+            SessionAnswer::Polled(answer) => parked.form.last_response(parked.session, answer),
+            SessionAnswer::Busy => parked.form.no_answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The session's node has too many requests before it. Poll again.",
+            ),
+            SessionAnswer::Gone | SessionAnswer::Full | SessionAnswer::OtherTopics => parked
+                .form
+                .no_answer(StatusCode::SERVICE_UNAVAILABLE, "The session has just ended. Poll again."),
+        };
+        self.finish_poll(key.slot, response);
+    }
+
+    /// The session's node has gone, or has too much to do.
+    pub(super) fn poll_is_late(&mut self, slot: u32) {
+        self.give_up_poll(
+            slot,
+            StatusCode::GATEWAY_TIMEOUT,
+            "The session's node does not answer. Poll again.",
+        );
+    }
+
+    /// The node shuts down. The session may be elsewhere, and lasts.
+    pub(super) fn send_poll_away(&mut self, slot: u32) {
+        self.give_up_poll(slot, StatusCode::SERVICE_UNAVAILABLE, "The node shuts down. Poll again.");
+    }
+
+    fn give_up_poll(&mut self, slot: u32, status: StatusCode, sentence: &str) {
+        self.leave_poll(slot);
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        let Role::Parked(parked) = &connection.role else { return };
+        let response = parked.form.no_answer(status, sentence);
+        self.finish_poll(slot, response);
+    }
+
+    /// Tells the session that the client which waited has gone.
+    pub(super) fn leave_poll(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get(slot as usize) else { return };
+        let Role::Parked(parked) = &connection.role else { return };
+        if let Some(session) = parked.session {
+            self.node.poll_session(session, SessionAsk::Left, self.parked_at(connection.key(slot)));
+        }
+    }
+
+    /// Sends the response, and closes behind it.
+    pub(super) fn finish_poll(&mut self, slot: u32, response: Bytes) {
+        self.send(slot, response);
+        let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let peer = connection.response_progress();
+        connection.role = Role::Closing { until_millis, framing: Framing::Ignored, peer };
+        self.schedule(slot);
+    }
+}

@@ -1,0 +1,293 @@
+//! Sessions whose clients poll: what comes for them waits in their queues, and each poll takes all of it.
+
+use bytes::Bytes;
+use fanwire_hub::polls::{Asked, Due};
+use fanwire_protocol::plain::event;
+use fanwire_protocol::reason::Close;
+use fanwire_protocol::wire::Wire;
+
+use super::Shard;
+use super::closing::LastWords;
+use super::connection::{CloseProgress, Role};
+use crate::message::{AnswerTo, ParkedAt, PollAnswer, PollAsk, SessionAnswer};
+use crate::session_key::SessionKey;
+use crate::transport::poll::session_name;
+use crate::transport::{RefusalResponse, WireState};
+
+/// The time for which the first poll waits on, where its session is not decided yet. That has its own bound.
+const UNDECIDED_MILLIS: u64 = 1000;
+
+impl Shard {
+    /// Begins with the poll that opened a session, and returns the key of the session.
+    pub(super) fn begin_polls(&mut self, slot: u32, at: ParkedAt, answer_by: u64) -> Option<SessionKey> {
+        let connection = self.connections.get_mut(slot as usize)?;
+        let key = connection.key(slot);
+        let polled = connection.polled_mut()?;
+        polled.polls.wait(at, answer_by);
+        let client = polled.client;
+        self.schedule(slot);
+        Some(self.node.sessions.sign(self.node.id, self.index, key, client))
+    }
+
+    /// Takes a poll. Returns `None` if it waits.
+    pub(super) fn take_poll(
+        &mut self,
+        key: &SessionKey,
+        ask: PollAsk,
+        to: &AnswerTo,
+    ) -> Option<SessionAnswer> {
+        let PollAsk { number, wait_millis, topics } = ask;
+        let Some(slot) = self.polled_slot(key) else { return Some(SessionAnswer::Gone) };
+        // What the outbox holds comes before the answer.
+        self.write(slot);
+        if self.polled_slot(key).is_none() {
+            return Some(SessionAnswer::Gone);
+        }
+        let ends_at = self.polls_end();
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return Some(SessionAnswer::Gone);
+        };
+        let (is_open, has_queue) = (connection.session().is_some(), connection.queue.is_some());
+        let Some(polled) = connection.polled_mut() else { return Some(SessionAnswer::Gone) };
+        if polled.topics != topics {
+            return Some(SessionAnswer::OtherTopics);
+        }
+        match polled.polls.ask(number, ends_at) {
+            Asked::Unknown => return Some(SessionAnswer::Gone),
+            Asked::Again(body) => {
+                let number = polled.polls.number();
+                self.schedule(slot);
+                return Some(SessionAnswer::Polled(PollAnswer {
+                    number,
+                    body,
+                    has_news: true,
+                    cursor: None,
+                }));
+            }
+            // The client knows that it has ended.
+            Asked::Next if !is_open => return Some(SessionAnswer::Gone),
+            Asked::Next => {}
+        }
+        let has_something = has_queue || polled.has_news || !polled.beginning.is_empty();
+        let older = match to {
+            AnswerTo::Parked(at) if !has_something && wait_millis > 0 => {
+                let older = polled.polls.wait(*at, self.now.millis + u64::from(wait_millis));
+                if let Some(older) = older.filter(|older| older != at) {
+                    self.answer_waiting(slot, older);
+                }
+                self.schedule(slot);
+                return None;
+            }
+            _ if !has_something && wait_millis > 0 => {
+                self.schedule(slot);
+                return Some(SessionAnswer::Taken);
+            }
+            _ => polled.polls.take_waiting(ends_at),
+        };
+        let answer = self.next_answer(slot);
+        if let Some(older) = older {
+            // It gets nothing: what there is goes to the newer.
+            self.answer_waiting(slot, older);
+        }
+        self.schedule(slot);
+        Some(SessionAnswer::Polled(answer))
+    }
+
+    /// The client of a poll that waited has gone.
+    pub(super) fn take_left(&mut self, key: &SessionKey, to: &AnswerTo) {
+        let ends_at = self.polls_end();
+        let (Some(slot), AnswerTo::Parked(at)) = (self.polled_slot(key), to) else { return };
+        if let Some(polled) = self.connections.get_mut(slot as usize).and_then(|c| c.polled_mut()) {
+            polled.polls.leave(at, ends_at);
+        }
+        self.schedule(slot);
+    }
+
+    /// Answers the poll that waits for a session, if there is something to answer it with.
+    pub(super) fn answer_poll(&mut self, slot: u32) {
+        let ends_at = self.polls_end();
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if connection.is_undecided() || connection.session().is_none() {
+            return;
+        }
+        let has_queue = connection.queue.is_some();
+        let Some(polled) = connection.polled_mut() else { return };
+        let lasts = polled.lasts;
+        if lasts && !has_queue && !polled.has_news {
+            return;
+        }
+        let Some(at) = polled.polls.take_waiting(ends_at) else { return };
+        self.answer_waiting(slot, at);
+        if !lasts {
+            self.end(slot);
+            self.remove(slot);
+        }
+    }
+
+    /// Does what is due: answers the poll that has waited long enough, or ends a session without polls.
+    pub(super) fn polls_are_due(&mut self, slot: u32) {
+        let (now, ends_at) = (self.now.millis, self.polls_end());
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let (is_undecided, is_open) = (connection.is_undecided(), connection.session().is_some());
+        let Some(polled) = connection.polled_mut() else { return };
+        match polled.polls.due(now, ends_at) {
+            Due::Nothing => {}
+            Due::Answer(at) if is_undecided => {
+                polled.polls.wait(at, now + UNDECIDED_MILLIS);
+            }
+            Due::Answer(at) => self.answer_waiting(slot, at),
+            Due::End => {
+                if is_open {
+                    self.end(slot);
+                }
+                return self.remove(slot);
+            }
+        }
+        self.schedule(slot);
+    }
+
+    /// Ends a session and tells its client with the poll that waits. A client that is not to come back is also told with its next
+    /// poll; any other learns there that the session is gone, and opens another.
+    pub(super) fn close_polled(&mut self, slot: u32, close: &Close) {
+        self.end(slot);
+        let ends_at = self.polls_end();
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let opening = connection.take_opening();
+        // One that is closed already only waits to tell why.
+        let Some(wire) = connection.session().map(|session| session.wire()) else { return self.remove(slot) };
+        let last = match opening.map(|opening| opening.closed(wire, close)) {
+            Some(Err(refusal)) => return self.refuse_poll(slot, refusal),
+            Some(Ok(last)) => last,
+            None => wire.goodbye(close),
+        };
+        let queue = connection.queue.take();
+        self.queued_bytes -= queue.as_ref().map_or(0, |queue| queue.bytes());
+        // An object has no place for the messages: without a cursor that comes after them, they would come again.
+        let chunks = queue.filter(|_| wire != Wire::Poll && !close.reason.discards_queue());
+        let mut body: Vec<u8> = chunks.into_iter().flat_map(|queue| queue.into_chunks()).flatten().collect();
+        body.extend_from_slice(&last);
+        let body = Bytes::from(body.into_boxed_slice());
+        let mut state = connection.wire_state.take();
+        let at = match state.as_deref_mut() {
+            Some(WireState::Polled(polled)) => {
+                polled.polls.answered(body.clone());
+                let number = polled.polls.number();
+                polled.polls.take_waiting(ends_at).map(|at| (at, number))
+            }
+            _ => None,
+        };
+        self.start_closing(slot, CloseProgress::MayFollow, LastWords::Close(close.reason));
+        if let Some((at, number)) = at {
+            let answer = PollAnswer { number, body, has_news: true, cursor: None };
+            self.send_poll_answer(at, SessionAnswer::Polled(answer));
+        }
+        if close.reason.reconnects() {
+            return self.remove(slot);
+        }
+        if let Some(connection) = self.connections.get_mut(slot as usize) {
+            connection.wire_state = state;
+            if let Role::Closing { until_millis, .. } = &mut connection.role {
+                *until_millis = ends_at;
+            }
+        }
+        self.schedule(slot);
+    }
+
+    /// Ends a session that does not begin with the response that says why.
+    pub(super) fn refuse_poll(&mut self, slot: u32, refusal: RefusalResponse) {
+        self.end(slot);
+        let RefusalResponse { bytes, status, code, reason } = refusal;
+        tracing::debug!(status = status.as_u16(), code, reason, "refusing a poll");
+        let ends_at = self.polls_end();
+        let connection = self.connections.get_mut(slot as usize);
+        let at =
+            connection.and_then(|c| c.polled_mut()).and_then(|polled| polled.polls.take_waiting(ends_at));
+        self.start_closing(slot, CloseProgress::IsDone, LastWords::Refusal(status));
+        self.remove(slot);
+        // The poll that opens a session waits on the same shard.
+        if let Some(ParkedAt { address, .. }) = at
+            && self
+                .connections
+                .get(address.connection.slot as usize)
+                .is_some_and(|c| c.is(address.connection))
+        {
+            self.finish_poll(address.connection.slot, bytes);
+        }
+    }
+
+    /// Sends an answer to the place where its poll waits.
+    pub(super) fn send_poll_answer(&mut self, at: ParkedAt, answer: SessionAnswer) {
+        if at.node == self.node.id && at.address.shard == self.index {
+            self.take_poll_answer(at.address.connection, answer);
+        } else {
+            self.node.answer_poll(at, answer);
+        }
+    }
+
+    fn answer_waiting(&mut self, slot: u32, at: ParkedAt) {
+        let answer = self.next_answer(slot);
+        self.schedule(slot);
+        self.send_poll_answer(at, SessionAnswer::Polled(answer));
+    }
+
+    /// Makes the next answer, of all that waits.
+    fn next_answer(&mut self, slot: u32) -> PollAnswer {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return PollAnswer::default() };
+        let key = connection.key(slot);
+        let queue = connection.queue.take();
+        self.queued_bytes -= queue.as_ref().map_or(0, |queue| queue.bytes());
+        let has_replies = connection.replied_bytes > 0;
+        let (Role::Client(session), Some(WireState::Polled(polled))) =
+            (&connection.role, connection.wire_state.as_deref_mut())
+        else {
+            return PollAnswer::default();
+        };
+        let beginning = std::mem::take(&mut polled.beginning);
+        let has_news = std::mem::take(&mut polled.has_news) || queue.is_some();
+        let brings_something = has_news || !beginning.is_empty();
+        let number = match brings_something {
+            true => polled.polls.next_number(),
+            false => polled.polls.number(),
+        };
+        let mut body = Vec::with_capacity(queue.as_ref().map_or(0, |queue| queue.bytes()) + beginning.len());
+        let mut cursor = None;
+        let chunks = queue.into_iter().flat_map(|queue| queue.into_chunks());
+        if session.wire() == Wire::Poll {
+            match beginning.is_empty() {
+                true => event::answer(&mut body),
+                false => body.extend_from_slice(&beginning),
+            }
+            chunks.for_each(|chunk| body.extend_from_slice(&chunk));
+            let text = session.cursor(&self.registry).text();
+            let name = polled.lasts.then(|| {
+                let key = self.node.sessions.sign(self.node.id, self.index, key, polled.client);
+                session_name(&key, number)
+            });
+            event::answer_end(&text, name.as_deref(), &mut body);
+            cursor = (!polled.lasts).then_some(text);
+        } else {
+            chunks.for_each(|chunk| body.extend_from_slice(&chunk));
+        }
+        let body = Bytes::from(body.into_boxed_slice());
+        if brings_something {
+            polled.polls.answered(body.clone());
+        }
+        if has_replies {
+            // They are taken, which is noted where bytes are written.
+            self.write(slot);
+        }
+        PollAnswer { number, body, has_news, cursor }
+    }
+
+    /// Returns the slot of a session that is polled, also once it has ended, if the key is good.
+    fn polled_slot(&self, key: &SessionKey) -> Option<u32> {
+        let connection = self.connections.get(key.connection.slot as usize)?;
+        let polled = connection.polled().filter(|_| connection.is(key.connection))?;
+        self.node.sessions.verifies(key, polled.client).then_some(key.connection.slot)
+    }
+
+    /// Returns the time at which a session ends that is not polled from now on.
+    fn polls_end(&self) -> u64 {
+        self.now.millis + self.node.settings.subscribe.polls.grace.as_millis() as u64
+    }
+}

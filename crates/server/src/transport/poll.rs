@@ -1,0 +1,347 @@
+//! Polls: requests that are answered with what there is for a client, or wait until there is something. Between them the session
+//! of the client stays where it is, without a connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanwire_hub::polls::Polls;
+use fanwire_hub::reorder::Reorder;
+use fanwire_protocol::ClientId;
+use hyper::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Request, StatusCode};
+
+use super::emulation::{busy, count_unreachable};
+use super::stream_head::LINES;
+use super::{Gate, Opening};
+use crate::accept::admission::ClientNetwork;
+use crate::message::{ParkedAt, PollAnswer, PollAsk, SessionAnswer, SessionAsk, Unreachable};
+use crate::response::{HttpResponse, date_line, respond, write_header};
+use crate::session_key::SessionKey;
+
+/// The name of the session and of its last answer, where the body has no place for them.
+const SESSION: HeaderName = HeaderName::from_static("fanwire-session");
+
+const JSON: &str = "application/json";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// A poll that is to wait.
+#[derive(Debug)]
+pub(crate) struct Poll {
+    pub of: PollOf,
+    pub wait: Duration,
+    pub form: AnswerForm,
+}
+
+/// The session that is polled.
+#[derive(Debug)]
+pub(crate) enum PollOf {
+    /// One that there is.
+    Session(SessionKey, PollAsk),
+    /// A new one.
+    Opening(Box<Opening>),
+}
+
+/// A poll that waits on a shard.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    /// The time at which it is answered though its session says nothing.
+    pub until_millis: u64,
+    /// The session that answers. It is told if the client goes.
+    pub session: Option<SessionKey>,
+    pub form: AnswerForm,
+}
+
+/// The state of a session that is polled.
+#[derive(Debug)]
+pub(crate) struct Polled {
+    pub polls: Polls<ParkedAt>,
+    /// Set once the session is there. Its key outlives the session, to tell the client why it ended.
+    pub client: ClientId,
+    /// The fingerprint of the client's topics.
+    pub topics: u64,
+    /// The begin of the first answer.
+    pub beginning: Bytes,
+    /// The first answer does not wait.
+    pub has_news: bool,
+    /// False for one poll alone.
+    pub lasts: bool,
+    /// The order of the client's commands, on wires that have any.
+    pub reorder: Option<Reorder>,
+}
+
+impl Polled {
+    /// `lasts` is false if the session ends with its first answer.
+    pub(crate) fn new(topics: u64, lasts: bool, reorder: Option<Reorder>) -> Self {
+        Self {
+            polls: Polls::new(u64::MAX),
+            client: ClientId(uuid::Uuid::nil()),
+            topics,
+            beginning: Bytes::new(),
+            has_news: false,
+            lasts,
+            reorder,
+        }
+    }
+}
+
+/// The form of an answer.
+#[derive(Debug)]
+pub(crate) struct AnswerForm {
+    /// Lines for its head.
+    pub headers: Bytes,
+    /// The function that a script calls with the answer.
+    pub callback: Option<Box<str>>,
+    /// The cursor that the client has, if it asks only for something newer.
+    pub known: Option<Box<str>>,
+    /// The answer is lines of a protocol, not an object.
+    pub is_lines: bool,
+}
+
+/// The result of a look at a session.
+pub(super) enum Look {
+    Answered(HttpResponse),
+    /// There is nothing yet: the poll is to wait.
+    Waits,
+    /// The client's topics are not those of the session.
+    OtherTopics,
+    Gone,
+}
+
+/// Returns true if a request names the session that it polls.
+pub(crate) fn names_session<B>(request: &Request<B>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "session")
+}
+
+/// Asks a session for what there is, before the poll is made to wait. So only a poll that waits takes its connection away from
+/// further requests.
+pub(super) async fn look(
+    gate: &Gate,
+    network: Option<ClientNetwork>,
+    key: SessionKey,
+    ask: PollAsk,
+    form: &AnswerForm,
+) -> Result<Look, Box<HttpResponse>> {
+    Ok(match gate.node.ask_session(network, key, SessionAsk::Poll(ask)).await {
+        Ok(SessionAnswer::Polled(answer)) => Look::Answered(form.response(Some(key), answer)),
+        Ok(SessionAnswer::Taken) => Look::Waits,
+        Ok(SessionAnswer::OtherTopics) => Look::OtherTopics,
+        Ok(SessionAnswer::Gone | SessionAnswer::Full) => Look::Gone,
+        Ok(SessionAnswer::Busy) => return Err(Box::new(busy(gate))),
+        Err(unreachable @ Unreachable::TooMuch) => {
+            return Err(Box::new(count_unreachable(gate, unreachable)));
+        }
+        Err(unreachable) => {
+            count_unreachable(gate, unreachable);
+            Look::Gone
+        }
+    })
+}
+
+/// Reads the time that a poll is to wait, in seconds.
+pub(super) fn wait(text: Option<&str>, wait_max: Duration) -> Result<Duration, &'static str> {
+    const USUAL: Duration = Duration::from_secs(15);
+    let wait = match text {
+        None => USUAL,
+        Some(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+        }
+        Some(_) => return Err("wait: say seconds, such as 15"),
+    };
+    Ok(wait.min(wait_max))
+}
+
+impl PollAsk {
+    pub(super) fn new(number: u32, wait: Duration, topics: u64) -> Self {
+        let wait_millis = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        Self { number, wait_millis, topics }
+    }
+}
+
+/// An answer to a poll in HTTP.
+struct Parts {
+    status: StatusCode,
+    content_type: &'static str,
+    body: Bytes,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl AnswerForm {
+    /// Returns the response, for a connection that stays.
+    pub(crate) fn response(&self, key: Option<SessionKey>, answer: PollAnswer) -> HttpResponse {
+        let Parts { status, content_type, body, headers } = self.parts(key, answer);
+        let mut response = respond(status, content_type, body);
+        response.headers_mut().extend(headers);
+        response
+    }
+
+    /// Returns the response as bytes, for a connection that ends with it.
+    pub(crate) fn last_response(&self, key: Option<SessionKey>, answer: PollAnswer) -> Bytes {
+        self.bytes(self.parts(key, answer))
+    }
+
+    /// Returns the response to a poll that gets no answer. Its client is to poll again.
+    pub(crate) fn no_answer(&self, status: StatusCode, sentence: &str) -> Bytes {
+        let body = Bytes::from(format!("{sentence}\n"));
+        let headers = vec![(RETRY_AFTER, HeaderValue::from_static("1"))];
+        self.bytes(Parts { status, content_type: "text/plain; charset=utf-8", body, headers })
+    }
+
+    fn bytes(&self, parts: Parts) -> Bytes {
+        let Parts { status, content_type, body, headers } = parts;
+        let mut response = format!("HTTP/1.1 {status}\r\n{}", date_line()).into_bytes();
+        for (name, value) in &headers {
+            write_header(&mut response, name, value);
+        }
+        if status != StatusCode::NOT_MODIFIED {
+            write_header(&mut response, &CONTENT_TYPE, content_type);
+            write_header(&mut response, &CONTENT_LENGTH, body.len().to_string());
+        }
+        write_header(&mut response, &CONNECTION, "close");
+        response.extend_from_slice(&self.headers);
+        response.extend_from_slice(b"\r\n");
+        response.extend_from_slice(&body);
+        response.into()
+    }
+
+    fn parts(&self, key: Option<SessionKey>, answer: PollAnswer) -> Parts {
+        let PollAnswer { number, body, has_news, cursor } = answer;
+        let tag = cursor.as_ref().and_then(|cursor| HeaderValue::try_from(format!("\"{cursor}\"")).ok());
+        let cache = if tag.is_some() { "private, no-cache" } else { "no-store" };
+        let mut headers = vec![(CACHE_CONTROL, HeaderValue::from_static(cache))];
+        headers.extend(tag.map(|tag| (ETAG, tag)));
+        let is_known = self.known.is_some() && cursor.as_deref() == self.known.as_deref();
+        if is_known && !has_news {
+            return Parts {
+                status: StatusCode::NOT_MODIFIED,
+                content_type: JSON,
+                body: Bytes::new(),
+                headers,
+            };
+        }
+        if self.is_lines {
+            let name = key.and_then(|key| HeaderValue::try_from(session_name(&key, number)).ok());
+            headers.extend(name.map(|name| (SESSION, name)));
+        }
+        let (content_type, body) = match &self.callback {
+            Some(callback) => {
+                headers.push((X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
+                (SCRIPT, script(callback, &body))
+            }
+            None => (if self.is_lines { LINES } else { JSON }, body),
+        };
+        Parts { status: StatusCode::OK, content_type, body, headers }
+    }
+}
+
+/// Returns the script that calls a function with an object. The comment in front keeps others from giving the first bytes of the
+/// answer a meaning of their own.
+fn script(callback: &str, object: &[u8]) -> Bytes {
+    let mut script = format!("/**/{callback}(").into_bytes();
+    script.extend_from_slice(object);
+    script.extend_from_slice(b");");
+    script.into()
+}
+
+/// Returns the name by which the client's next poll means the session, and the last answer of it that arrived.
+pub(crate) fn session_name(key: &SessionKey, number: u32) -> String {
+    format!("{key}.{number}")
+}
+
+/// Reads such a name.
+pub(super) fn read_session_name(name: &str) -> Option<(SessionKey, u32)> {
+    let (key, number) = name.split_once('.')?;
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some((SessionKey::parse(key)?, number.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form() -> AnswerForm {
+        AnswerForm {
+            headers: Bytes::from_static(b"vary: Origin\r\n"),
+            callback: None,
+            known: None,
+            is_lines: false,
+        }
+    }
+
+    fn answer(cursor: Option<&str>, has_news: bool) -> PollAnswer {
+        PollAnswer { number: 1, body: Bytes::from_static(b"{}"), has_news, cursor: cursor.map(str::to_owned) }
+    }
+
+    #[test]
+    fn an_answer_is_a_whole_response() {
+        let bytes = form().last_response(None, answer(None, true));
+        let text = str::from_utf8(&bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, "{}");
+        for line in [
+            "content-type: application/json",
+            "content-length: 2",
+            "cache-control: no-store",
+            "connection: close",
+            "vary: Origin",
+        ] {
+            assert!(head.contains(line), "{line}: {head}");
+        }
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\ndate: "), "{head}");
+    }
+
+    #[test]
+    fn what_the_client_knows_is_not_told_again() {
+        let known = || AnswerForm { known: Some("C".into()), ..form() };
+        for (cursor, has_news, status) in
+            [(Some("C"), false, 304), (Some("C"), true, 200), (Some("D"), false, 200), (None, false, 200)]
+        {
+            let response = known().response(None, answer(cursor, has_news));
+            assert_eq!(response.status().as_u16(), status, "{cursor:?} {has_news}");
+            let tag = response.headers().get(ETAG).map(|tag| tag.to_str().unwrap().to_owned());
+            assert_eq!(tag, cursor.map(|cursor| format!("\"{cursor}\"")));
+        }
+    }
+
+    #[test]
+    fn a_script_calls_the_function() {
+        let form = AnswerForm { callback: Some("a.b".into()), ..form() };
+        let bytes = form.last_response(None, answer(None, true));
+        let text = str::from_utf8(&bytes).unwrap();
+        assert!(text.ends_with("\r\n\r\n/**/a.b({});"), "{text}");
+        assert!(text.contains("x-content-type-options: nosniff\r\n"), "{text}");
+        assert!(text.contains("content-type: text/javascript; charset=utf-8\r\n"), "{text}");
+    }
+
+    #[test]
+    fn a_poll_waits_for_whole_seconds_within_the_limit() {
+        let max = Duration::from_secs(60);
+        for (text, expected) in
+            [(None, 15), (Some("0"), 0), (Some("20"), 20), (Some("999999999999999999999"), 60)]
+        {
+            assert_eq!(wait(text, max), Ok(Duration::from_secs(expected)), "{text:?}");
+        }
+        assert_eq!(wait(None, Duration::from_secs(1)), Ok(Duration::from_secs(1)));
+        for text in ["", "-1", "+1", "1.5", "15s"] {
+            assert_eq!(wait(Some(text), max), Err("wait: say seconds, such as 15"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_session_has_one_name() {
+        for name in ["", ".", ".1", "key.1", "1"] {
+            assert_eq!(read_session_name(name), None, "{name}");
+        }
+        let key = SessionKey::from_bytes(&[7; 60]).unwrap();
+        let name = session_name(&key, 3);
+        assert_eq!(read_session_name(&name), Some((key, 3)));
+        for number in ["", "-1", "+1", "4294967296", "1.2", "x"] {
+            assert_eq!(read_session_name(&format!("{key}.{number}")), None, "{number}");
+        }
+    }
+}
