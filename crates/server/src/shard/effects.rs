@@ -116,6 +116,7 @@ impl Shard {
                 if let Some(opening) = connection.take_opening() {
                     let has_news = opening.has_news();
                     let beginning = opening.accepted(wire, has_own_cursor);
+                    self.reply_bytes += beginning.len();
                     let rest = match connection.polled_mut() {
                         Some(polled) => {
                             (polled.beginning, polled.has_news) = (beginning, has_news);
@@ -127,7 +128,6 @@ impl Shard {
                     self.forget_replied(slot);
                     let is_polled = rest.is_none();
                     if let Some(beginning) = rest {
-                        self.reply_bytes += beginning.len();
                         self.send(slot, beginning);
                     }
                     self.go_live(slot);

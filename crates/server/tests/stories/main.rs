@@ -29,6 +29,7 @@ mod publish;
 mod uni;
 mod emulation;
 mod stream_kinds;
+mod poll;
 mod streams;
 mod users;
 

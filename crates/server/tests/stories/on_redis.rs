@@ -19,6 +19,7 @@ mod storm;
 mod sse;
 mod resume;
 mod emulation;
+mod poll;
 mod users;
 
 mod slow;
@@ -31,3 +32,4 @@ mod repair;
 mod opening;
 mod waiting_posts;
 mod elsewhere;
+mod polls_elsewhere;

@@ -581,7 +581,7 @@ async fn lines_say_what_events_say() {
     let request = "GET /subscribe?topic=room:a&as=rss HTTP/1.1\r\nHost: test\r\n\r\n";
     let response = RawSocket::ask(gateway.address, request).await;
     assert_eq!(response.status, 400);
-    assert!(response.body.contains("as: say sse or ndjson"), "{}", response.body);
+    assert!(response.body.contains("as: say sse, ndjson or poll"), "{}", response.body);
     let mut named = RawSocket::open(gateway.address).await;
     let request =
         "GET /subscribe?topic=room:a&as=ndjson HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n\r\n";
