@@ -123,8 +123,9 @@ fn development_signs_with_a_secret_of_its_own() {
         .unwrap();
     let mine = String::from_utf8(mine.stdout).unwrap();
     for token in [token, mine.trim()] {
-        let head =
-            format!("GET /subscribe?topic=chat:lobby&token={token} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let head = format!(
+            "GET /subscribe?topic=chat:lobby&as=sse&token={token} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        );
         assert_eq!(status(&node.first_line(&head)), "200", "{head}");
     }
 }

@@ -100,7 +100,7 @@ describe('over TLS', () => {
   check('curl calls the API and listens, in both versions of TLS', async () => {
     for (const version of [['--tlsv1.2', '--tls-max', '1.2'], ['--tlsv1.3']]) {
       const topic = fresh('open');
-      const url = `${https()}/subscribe?topic=${topic}&token=${server.token('alice')}`;
+      const url = `${https()}/subscribe?topic=${topic}&as=sse&token=${server.token('alice')}`;
       const listener = spawn('curl', ['-sSN', '--cacert', file('authority.crt'), ...version, url]);
       let heard = '';
       listener.stdout.on('data', (text) => (heard += text));

@@ -81,6 +81,7 @@ describe('EventSource', () => {
   check('the answer has the headers of an event stream that nobody may keep or buffer', async () => {
     const controller = new AbortController();
     const answer = await fetch(address([fresh('open')], { token: server.token('alice') }), {
+      headers: { accept: 'text/event-stream' },
       signal: controller.signal,
     });
     assert.equal(answer.status, 200);

@@ -79,7 +79,7 @@ describe('docs/transports.md', () => {
   /** Listens to the topic of the examples. */
   const listen = async () => {
     const end = new AbortController();
-    const answer = await fetch(`${server.http}/subscribe?topic=chat:lobby`, { signal: end.signal });
+    const answer = await fetch(`${server.http}/subscribe?topic=chat:lobby&as=sse`, { signal: end.signal });
     const listener = { heard: '', stop: () => end.abort() };
     (async () => {
       for await (const text of answer.body.pipeThrough(new TextDecoderStream())) listener.heard += text;

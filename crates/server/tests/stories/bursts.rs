@@ -142,7 +142,7 @@ async fn a_great_burst_reaches_everybody_byte_by_byte() {
         messages.push(tokio::spawn(read_frames(socket, protobuf_number)));
 
         let mut socket = small().await;
-        socket.send("GET /subscribe?topic=burst HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        socket.send("GET /subscribe?topic=burst&as=sse HTTP/1.1\r\nHost: test\r\n\r\n").await;
         socket.head().await;
         socket.until("\n\n").await;
         events.push(tokio::spawn(read_events(socket)));

@@ -63,7 +63,7 @@ async fn a_page_of_an_allowed_origin_reads_every_answer() {
     }
     gateway.deserted().await;
     let mut stream = RawSocket::open(gateway.address).await;
-    stream.send(from_page(&get("/subscribe?topic=a"), ORIGIN)).await;
+    stream.send(from_page(&get("/subscribe?topic=a&as=sse"), ORIGIN)).await;
     let head = stream.head().await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     for (name, value) in readable {

@@ -80,7 +80,7 @@ async fn clients_publish_and_receive() {
 async fn listeners_and_backends_are_served() {
     let node = Encrypted::start(settings(2)).await;
     let mut listener = node.socket().await;
-    listener.send("GET /subscribe?topic=room:a HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    listener.send("GET /subscribe?topic=room:a&as=sse HTTP/1.1\r\nHost: test\r\n\r\n").await;
     assert!(listener.head().await.starts_with("HTTP/1.1 200 OK\r\n"));
     let mut backend = Backend::over(node.socket().await);
     eventually("the listener is there", async || {
@@ -260,7 +260,7 @@ async fn everybody_is_told_when_the_node_goes_down() {
             clients.push(node.client().await);
         }
         let mut listener = node.socket().await;
-        listener.send("GET /subscribe?topic=a HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        listener.send("GET /subscribe?topic=a&as=sse HTTP/1.1\r\nHost: test\r\n\r\n").await;
         assert!(listener.head().await.starts_with("HTTP/1.1 200 OK\r\n"));
         let going = tokio::spawn(node.gateway.shutdown());
         for client in &mut clients {

@@ -159,7 +159,7 @@ async fn a_thousand_questions_at_once_are_all_answered_in_order() {
 async fn pipelined_requests_keep_nobody_waiting() {
     const REQUESTS: usize = 300;
     let topics: Vec<String> = (0..3240).map(|number| format!("topic={number:03x}")).collect();
-    let request = format!("GET /subscribe?{} HTTP/1.1\r\nHost: test\r\n\r\n", topics.join("&"));
+    let request = format!("GET /subscribe?{}&as=sse HTTP/1.1\r\nHost: test\r\n\r\n", topics.join("&"));
     let gateway = TestGateway::start(settings(1)).await;
     let mut other = gateway.client().await;
     let (mut read, mut write) = RawSocket::open(gateway.address).await.into_stream().into_split();

@@ -110,7 +110,7 @@ async fn only_pages_of_allowed_origins_connect() {
     let mut settings = settings(1);
     settings.origins.allowed = vec!["https://*.example.com".into()];
     let gateway = TestGateway::start(settings).await;
-    for path in [WEBSOCKET_HANDSHAKE, &get("/subscribe?topic=a")] {
+    for path in [WEBSOCKET_HANDSHAKE, &get("/subscribe?topic=a&as=sse")] {
         let refused = RawSocket::ask(gateway.address, &with_origin(path, "https://example.org")).await;
         assert_eq!(refused.status, 403);
         assert!(refused.body.contains("client.allowed_origins"), "{}", refused.body);

@@ -11,7 +11,7 @@ use crate::sse::event;
 /// The time for which Redis answers nothing.
 const PAUSE: Duration = Duration::from_secs(2);
 
-const LISTEN: &str = "GET /subscribe?topic=room:a&topic=room:b HTTP/1.1\r\nHost: test\r\n\r\n";
+const LISTEN: &str = "GET /subscribe?topic=room:a&topic=room:b&as=sse HTTP/1.1\r\nHost: test\r\n\r\n";
 
 async fn gateway() -> (OwnRedis, TestGateway) {
     gateway_with(|_| ()).await

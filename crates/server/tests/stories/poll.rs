@@ -22,7 +22,7 @@ impl Poller {
     }
 
     fn request(&self, wait: u32) -> String {
-        let mut query = format!("{}&as=poll&wait={wait}", self.query);
+        let mut query = format!("{}&wait={wait}", self.query);
         for (name, value) in [("cursor", &self.cursor), ("session", &self.session)] {
             if let Some(value) = value {
                 query = format!("{query}&{name}={value}");

@@ -282,7 +282,8 @@ async fn a_cookie_counts_only_for_pages_that_may_act_for_the_user() {
         assert_eq!(response.status, status, "{headers:?} {response:?}");
         // The same for a stream.
         let mut listener = RawSocket::open(gateway.address).await;
-        let stream = format!("GET /subscribe?topic=users:a HTTP/1.1\r\nHost: test\r\n{cookie}{headers}\r\n");
+        let stream =
+            format!("GET /subscribe?topic=users:a&as=sse HTTP/1.1\r\nHost: test\r\n{cookie}{headers}\r\n");
         listener.send(stream).await;
         let head = listener.head().await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{headers:?} {head}");

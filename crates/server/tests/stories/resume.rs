@@ -344,7 +344,7 @@ async fn what_is_no_cursor_is_refused() {
         (&*other, "cursor: of another application"),
     ];
     for (cursor, message) in cases {
-        let request = format!("GET /subscribe?topic=a&cursor={cursor} HTTP/1.1\r\nHost: test\r\n\r\n");
+        let request = format!("GET /subscribe?topic=a&cursor={cursor}&as=sse HTTP/1.1\r\nHost: test\r\n\r\n");
         let response = RawSocket::ask(gateway.address, &request).await;
         let body: Value = serde_json::from_str(&response.body).unwrap();
         assert_eq!((response.status, &body["error"]["code"]), (400, &json!(107)), "{cursor}");
@@ -364,7 +364,7 @@ async fn what_is_no_cursor_in_the_header_begins_without_what_was_missed() {
         assert_eq!(stream.begin().await, granted(&[("history:a", Some(false))]), "{id}");
     }
     // Without an id it kept none.
-    let request = "GET /subscribe?topic=a&cursor=AQ HTTP/1.1\r\nHost: test\r\nLast-Event-ID:\r\n\r\n";
+    let request = "GET /subscribe?topic=a&cursor=AQ&as=sse HTTP/1.1\r\nHost: test\r\nLast-Event-ID:\r\n\r\n";
     assert_eq!(RawSocket::ask(gateway.address, request).await.status, 400, "the address counts");
 }
 
@@ -435,7 +435,7 @@ async fn sixteen_topics_with_history_fit_into_one_stream() {
     assert_eq!(stream.begin().await.iter().filter(|(_, recovered)| *recovered == Some(true)).count(), 16);
     assert_eq!(stream.next().await.data["offset"], 2);
 
-    let request = format!("GET /subscribe?{} HTTP/1.1\r\nHost: test\r\n\r\n", query(17));
+    let request = format!("GET /subscribe?{}&as=sse HTTP/1.1\r\nHost: test\r\n\r\n", query(17));
     let response = RawSocket::ask(gateway.address, &request).await;
     let body: Value = serde_json::from_str(&response.body).unwrap();
     let expected = json!({"code": 106, "message": "at most 16 topics with history in one stream"});
@@ -453,7 +453,7 @@ async fn a_slow_listener_of_several_topics_is_sent_away_behind_a_whole_event() {
     let query = "topic=history:a&topic=history:b";
     // Small enough to be slow, and large enough to read what waits before the node gives up on a close.
     let mut socket = RawSocket::open_small(gateway.address, 128 << 10).await;
-    socket.send(format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+    socket.send(format!("GET /subscribe?{query}&as=sse HTTP/1.1\r\nHost: test\r\n\r\n")).await;
     assert!(socket.head().await.starts_with("HTTP/1.1 200 "));
     let mut text = socket.until("\n\n").await + &socket.until("\n\n").await;
     let mut backend = gateway.backend().await;

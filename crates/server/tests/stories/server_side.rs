@@ -76,7 +76,7 @@ async fn a_user_whose_name_would_make_a_topic_of_others_is_refused() {
     let (code, reason) = client.closed().await;
     assert_eq!(code, 3501);
     assert!(reason.contains("separator"), "{reason}");
-    let request = format!("GET /subscribe?topic=room:a&token={token} HTTP/1.1\r\nHost: test\r\n\r\n");
+    let request = format!("GET /subscribe?topic=room:a&token={token}&as=sse HTTP/1.1\r\nHost: test\r\n\r\n");
     let response = RawSocket::ask(gateway.address, &request).await;
     assert_eq!(response.status, 400);
     assert!(response.body.contains("separator"), "{}", response.body);

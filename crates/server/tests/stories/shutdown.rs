@@ -209,7 +209,7 @@ async fn listeners_are_told_in_the_window_too() {
     let mut listeners = Vec::new();
     for _ in 0..20 {
         let mut listener = RawSocket::open(gateway.address).await;
-        listener.send("GET /subscribe?topic=a HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        listener.send("GET /subscribe?topic=a&as=sse HTTP/1.1\r\nHost: test\r\n\r\n").await;
         assert!(listener.head().await.starts_with("HTTP/1.1 200 OK\r\n"));
         listeners.push(listener);
     }

@@ -13,7 +13,7 @@ use crate::strange::{ROOM, any};
 /// A stream that was granted, read up to its first event.
 async fn listen(gateway: &TestGateway, query: &str) -> RawSocket {
     let mut socket = RawSocket::open(gateway.address).await;
-    socket.send(format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+    socket.send(format!("GET /subscribe?{query}&as=sse HTTP/1.1\r\nHost: test\r\n\r\n")).await;
     let head = socket.head().await;
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert!(head.contains("content-type: text/event-stream"), "{head}");
@@ -102,7 +102,7 @@ async fn what_is_refused_is_refused_before_the_stream_begins() {
         (format!("token={ann}&topic=$secret&subscription_token={unfit}"), 400, 107, "info is not JSON"),
     ];
     for (query, status, code, message) in cases {
-        let request = format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n");
+        let request = format!("GET /subscribe?{query}&as=sse HTTP/1.1\r\nHost: test\r\n\r\n");
         let response = RawSocket::ask(gateway.address, &request).await;
         assert_eq!(response.status, status, "{query}");
         assert!(response.header("date").is_some_and(|date| date.ends_with(" GMT")), "{response:?}");
@@ -114,7 +114,9 @@ async fn what_is_refused_is_refused_before_the_stream_begins() {
     listen(&gateway, &format!("token={ann}&topic=$secret&subscription_token={for_ann}")).await;
     let mut bearer = RawSocket::open(gateway.address).await;
     bearer
-        .send(format!("GET /subscribe?topic=a HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {ann}\r\n\r\n"))
+        .send(format!(
+            "GET /subscribe?topic=a&as=sse HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {ann}\r\n\r\n"
+        ))
         .await;
     assert!(bearer.head().await.starts_with("HTTP/1.1 200 "));
 }
@@ -154,7 +156,9 @@ async fn a_refusal_ends_the_connection_and_pages_may_read_it() {
     let gateway = TestGateway::start(settings).await;
     let mut socket = RawSocket::open(gateway.address).await;
     let origin = "Origin: https://a.example\r\n";
-    socket.send(format!("GET /subscribe?topic=room:a&topic=$b HTTP/1.1\r\nHost: test\r\n{origin}\r\n")).await;
+    socket
+        .send(format!("GET /subscribe?topic=room:a&topic=$b&as=sse HTTP/1.1\r\nHost: test\r\n{origin}\r\n"))
+        .await;
     let response = socket.response().await;
     let refused = Instant::now();
     assert_eq!((response.status, response.header("connection")), (403, Some("close")), "{response:?}");
@@ -184,7 +188,7 @@ async fn nothing_follows_from_a_request_that_is_refused() {
         watcher.push().await;
         for (topic, status) in [("nowhere:b", 404), ("$b", 403)] {
             let query = format!("topic=room:a&topic={topic}&token={}", token(&ann));
-            let request = format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n");
+            let request = format!("GET /subscribe?{query}&as=sse HTTP/1.1\r\nHost: test\r\n\r\n");
             let response = RawSocket::ask(gateway.address, &request).await;
             assert_eq!(response.status, status, "{response:?}");
             // A join, and the leave that follows it, would come first.
@@ -216,7 +220,7 @@ async fn the_tokens_of_a_request_are_verified_a_few_at_a_time() {
     let received = async || gateway.metric("fanwire_commands_received_total").await as usize;
     let before = received().await;
     let mut listener = RawSocket::open(gateway.address).await;
-    listener.send(format!("GET /subscribe?{} HTTP/1.1\r\nHost: test\r\n\r\n", query.join("&"))).await;
+    listener.send(format!("GET /subscribe?{}&as=sse HTTP/1.1\r\nHost: test\r\n\r\n", query.join("&"))).await;
     let mut answered_meanwhile = 0;
     loop {
         other.socket.send(frame(PING, "heard?")).await;
@@ -254,7 +258,7 @@ async fn a_user_with_enough_connections_gets_a_status() {
     let gateway = TestGateway::start(settings).await;
     let query = format!("topic=room:a&token={}", token(&json!({"sub": "ann"})));
     let first = listen(&gateway, &query).await;
-    let request = format!("GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\n\r\n");
+    let request = format!("GET /subscribe?{query}&as=sse HTTP/1.1\r\nHost: test\r\n\r\n");
     let response = RawSocket::ask(gateway.address, &request).await;
     assert_eq!(response.status, 400, "{response:?}");
     assert!(response.body.contains("client.user_connections_max"), "{}", response.body);
@@ -321,7 +325,7 @@ async fn a_listener_that_is_cut_off_is_noticed() {
 async fn old_http_is_served_too() {
     let gateway = TestGateway::start(settings(1)).await;
     let mut socket = RawSocket::open(gateway.address).await;
-    socket.send("GET /subscribe?topic=room:old HTTP/1.0\r\n\r\n").await;
+    socket.send("GET /subscribe?topic=room:old&as=sse HTTP/1.0\r\n\r\n").await;
     let head = socket.head().await;
     // Neither chunks nor a kept connection, which HTTP/1.0 does not know.
     assert!(!head.contains("transfer-encoding") && head.contains("connection: close"), "{head}");

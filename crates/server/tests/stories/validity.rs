@@ -61,7 +61,7 @@ async fn a_request_names_one_host() {
     let (client, internal) = (gateway.address, gateway.internal_address);
     let post = "POST /api/info HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}";
     let live = "GET /livez HTTP/1.1\r\nHost: test\r\n\r\n";
-    let listen = "GET /subscribe?topic=a HTTP/1.1\r\nHost: test\r\n\r\n";
+    let listen = "GET /subscribe?topic=a&as=sse HTTP/1.1\r\nHost: test\r\n\r\n";
     for (address, request) in
         [(client, post), (client, WEBSOCKET_HANDSHAKE), (client, listen), (internal, post), (internal, live)]
     {
@@ -101,7 +101,7 @@ async fn answers_that_depend_on_the_origin_say_so() {
     settings.origins.allowed = vec!["https://a.example".into()];
     settings.admission.connections_max = 2;
     let gateway = TestGateway::start(settings).await;
-    let listen = "GET /subscribe?topic=a HTTP/1.1\r\nHost: test\r\n\r\n";
+    let listen = "GET /subscribe?topic=a&as=sse HTTP/1.1\r\nHost: test\r\n\r\n";
     let preflight = listen.replace("GET", "OPTIONS");
     let wrong = listen.replace("topic=a", "topic=");
     let post = "POST /api/info HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}";

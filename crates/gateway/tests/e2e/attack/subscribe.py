@@ -118,7 +118,7 @@ def test_cursors_with_a_letter_changed(trial):
 
     def visit(text):
         connection = attack.socket()
-        connection.sendall(get(f"{path}&cursor={text}"))
+        connection.sendall(get(f"{path}&as=sse&cursor={text}"))
         assert connection.recv(12)[9:] in (b"200", b"400")
         drop(connection)
 

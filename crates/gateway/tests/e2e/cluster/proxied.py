@@ -324,7 +324,9 @@ def test_with_tls_streams_and_sockets_are_passed_on(cluster, front, certificate,
     context = ssl.create_default_context(cafile=file)
     with cluster.front(type(front), tls=certificate) as encrypted:
         curl = ["curl", "-sSNi", "--http2", "--parallel", "--noproxy", "*", "--cacert", file]
-        addresses = [subscribe_address(encrypted, topic, token(f"curl {number}")) for number in range(streams)]
+        addresses = [
+            subscribe_address(encrypted, topic, token(f"curl {number}")) + "&as=sse" for number in range(streams)
+        ]
         with (
             subprocess.Popen([*curl, *addresses], stdout=subprocess.PIPE, text=True) as listening,
             websockets.sync.client.connect(encrypted.websocket, ssl=context, proxy=None) as opened,

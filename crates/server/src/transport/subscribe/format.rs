@@ -19,7 +19,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// Returns the format that a request asks for by `?as=`, or else by its headers.
+    /// Returns the format that a request asks for by `?as=`, or else by its headers; a poll is what every client can do.
     pub(super) fn of(wanted: Option<&str>, headers: &HeaderMap) -> Result<Self, StreamRefusal> {
         match wanted {
             Some("sse") => Ok(Self::Events),
@@ -28,7 +28,7 @@ impl Format {
             Some(_) => Err(StreamRefusal::new(RequestError::BadRequest, "as: say sse, ndjson or poll")),
             None if accepts(headers, "text/event-stream") => Ok(Self::Events),
             None if accepts(headers, "application/x-ndjson") => Ok(Self::Lines),
-            None => Ok(Self::Events),
+            None => Ok(Self::Poll),
         }
     }
 
@@ -86,15 +86,16 @@ mod tests {
             let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
             Format::of(wanted, &headers).map_err(|refusal| refusal.body())
         };
-        assert_eq!(of(None, "*/*"), Ok(Format::Events));
+        assert_eq!(of(None, "*/*"), Ok(Format::Poll));
+        assert_eq!(of(None, "application/json"), Ok(Format::Poll));
         assert_eq!(of(None, "text/event-stream"), Ok(Format::Events));
         assert_eq!(of(None, "application/x-ndjson"), Ok(Format::Lines));
         assert_eq!(of(None, "text/html, Application/X-NDJSON;q=0.9"), Ok(Format::Lines));
         assert_eq!(of(None, "application/x-ndjson, text/event-stream"), Ok(Format::Events));
         assert_eq!(of(Some("ndjson"), "text/event-stream"), Ok(Format::Lines));
         assert_eq!(of(Some("sse"), "application/x-ndjson"), Ok(Format::Events));
-        let refused = r#"{"error":{"code":107,"message":"as: say sse, ndjson or poll"}}"#;
         assert_eq!(of(Some("poll"), "text/event-stream"), Ok(Format::Poll));
+        let refused = r#"{"error":{"code":107,"message":"as: say sse, ndjson or poll"}}"#;
         for wanted in ["", "SSE", "rss"] {
             assert_eq!(of(Some(wanted), "text/event-stream"), Err(refused.to_owned()));
         }
