@@ -1,6 +1,6 @@
 //! Answers that pages of other origins can read, and those that they cannot.
 
-use crate::common::{RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, settings};
+use crate::common::{RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, post, settings};
 
 const ORIGIN: &str = "https://a.example";
 const STRANGER: &str = "https://b.example";
@@ -39,6 +39,17 @@ async fn a_page_of_an_allowed_origin_reads_every_answer() {
         (get("/subscribe").replace("GET", "OPTIONS"), 405),
         (get("/subscribe").replace("Host: test", "Host: test\r\nHost: other"), 400),
         (get("/connection/websocket"), 426),
+        (get("/connection/uni_websocket"), 426),
+        (get("/connection/http_stream"), 405),
+        (get("/connection/sse"), 400),
+        (get("/connection/uni_http_stream"), 405),
+        (get("/connection/uni_sse?cf_connect=no"), 400),
+        (get("/emulation"), 405),
+        (post("/emulation", "{}"), 400),
+        (get("/publish"), 405),
+        (post("/publish", "1"), 400),
+        (post("/publish?topic=nowhere:a", "1"), 404),
+        (post("/probe", ""), 405),
         (WEBSOCKET_HANDSHAKE.replace("Sec-WebSocket-Key", "X-Key"), 400),
     ];
     let readable = [

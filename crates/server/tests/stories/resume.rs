@@ -388,10 +388,25 @@ async fn a_token_that_brings_topics_needs_no_other_and_goes_on_there() {
     assert_eq!(stream.begin().await.len(), 2);
     assert_eq!(stream.next().await.data["offset"], 3);
 
+    let query = format!("token={}", token(&json!({"sub": "ann", "subs": {"stream:hers": {}}})));
+    assert_eq!(Stream::open(&gateway, &query, "").await.begin().await, granted(&[("stream:hers", None)]));
+
     let request = "GET /subscribe HTTP/1.1\r\nHost: test\r\n\r\n";
     let response = RawSocket::ask(gateway.address, request).await;
     assert_eq!(response.status, 400, "{response:?}");
     assert!(response.body.contains("name at least one topic"), "{response:?}");
+}
+
+#[tokio::test]
+async fn a_personal_topic_needs_no_other() {
+    let mut settings = settings(2);
+    settings.client.personal_topic = Some(fanwire_hub::PersonalTopic::default());
+    let gateway = TestGateway::start(settings).await;
+    let query = format!("token={}", token(&json!({"sub": "ann"})));
+    let mut stream = Stream::open(&gateway, &query, "").await;
+    assert_eq!(stream.begin().await, granted(&[("#ann", None)]));
+    gateway.backend().await.publish_all("#ann", 1..2).await;
+    assert_eq!(stream.next().await.data["data"], 1);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fanwire_server::settings::{EngineSettings, RedisSettings};
 
-use crate::common::{OwnRedis, RawSocket, TestGateway, settings};
+use crate::common::{OwnRedis, RawSocket, TestGateway, eventually, settings};
 
 const POST: &str = "POST /publish?topic=room:a HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\n1";
 
@@ -33,6 +33,39 @@ async fn they_keep_nobody_from_connecting() {
     RawSocket::websocket(gateway.address).await;
     assert!(paused.elapsed() < PAUSE, "{:?}", paused.elapsed());
     for mut post in posts {
+        assert_eq!(post.response().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_crowd_from_one_address_leaves_room_for_others() {
+    const POSTS: usize = 8;
+    let mut redis = OwnRedis::start();
+    let mut settings = settings(1);
+    settings.admission.post_connections_max = POSTS;
+    settings.admission.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    settings.engine = EngineSettings::Redis(redis.settings.clone());
+    let gateway = TestGateway::start(settings).await;
+    redis.pause(Duration::from_secs(3));
+    let post = async |client: &str| {
+        let mut post = RawSocket::open(gateway.address).await;
+        post.send(POST.replace("\r\n\r\n", &format!("\r\nX-Forwarded-For: {client}\r\n\r\n"))).await;
+        post
+    };
+    let mut waiting = Vec::new();
+    let crowd = ["192.0.2.66"; POSTS / 2 + 1];
+    for client in crowd.into_iter().chain(["192.0.2.1", "192.0.2.2"]) {
+        waiting.push(post(client).await);
+        eventually("it waits", async || {
+            gateway.metric_of("fanwire_http_connections", r#"state="post""#).await == waiting.len() as f64
+        })
+        .await;
+        if waiting.len() >= crowd.len() {
+            let refused = post(crowd[0]).await.response().await;
+            assert!(refused.status == 503 && refused.body.contains("this address"), "{refused:?}");
+        }
+    }
+    for mut post in waiting {
         assert_eq!(post.response().await.status, 200);
     }
 }
