@@ -43,9 +43,10 @@ export class Server {
     return server;
   }
 
-  /** Starts `fanwire serve --dev`: no configuration file, everything open on loopback. */
-  static async startDev() {
+  /** Starts `fanwire serve --dev`: no configuration file, everything open on loopback. `variables` are settings. */
+  static async startDev(variables = {}) {
     const server = new Server();
+    server.variables = variables;
     server.folder = fs.mkdtempSync(path.join(os.tmpdir(), 'fanwire-e2e-'));
     server.port = await freePort();
     server.internalPort = await freePort();
@@ -84,7 +85,7 @@ export class Server {
     // The kernel ends the server when this process dies in whatever way; setpriv becomes the server itself.
     this.process = spawn('setpriv', ['--pdeathsig', 'KILL', '--', binary, ...this.arguments], {
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: environment(),
+      env: { ...environment(), ...this.variables },
     });
     const keep = (chunk) => (this.log += chunk);
     this.process.stdout.on('data', keep);

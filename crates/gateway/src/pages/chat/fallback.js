@@ -1,11 +1,12 @@
 // The choice of a transport: the one that the page's address asks for, or else the first that works.
 
-import { HttpStreamTransport, SseTransport, WebSocketTransport } from './transport.js';
+import { HttpStreamTransport, LongPollTransport, SseTransport, WebSocketTransport } from './transport.js';
 
 const TRANSPORTS = new Map([
   ['websocket', WebSocketTransport],
   ['http_stream', HttpStreamTransport],
   ['sse', SseTransport],
+  ['long_poll', LongPollTransport],
 ]);
 
 export class Transports {

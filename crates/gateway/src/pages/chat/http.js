@@ -6,14 +6,18 @@ const KEPT_LENGTH_MAX = 4 * 2 ** 20;
 const NO_ANSWER = 'the server does not answer';
 const STREAM_ENDED = 'the stream ended';
 
-/** Sends a request, and returns the status and the text of its response. */
-export function request(method, url, { body, timeout }) {
+/** Sends a request, and returns the status, the text and the headers of its response. `signal` may end it before. */
+export function request(method, url, { body, timeout, signal }) {
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
     xhr.open(method, url);
     xhr.timeout = timeout;
-    xhr.onload = () => resolve({ status: xhr.status, text: xhr.responseText });
-    xhr.onerror = xhr.ontimeout = () => reject(new Error(NO_ANSWER));
+    xhr.onload = () => {
+      const header = (name) => xhr.getResponseHeader(name);
+      resolve({ status: xhr.status, text: xhr.responseText, header });
+    };
+    xhr.onerror = xhr.ontimeout = xhr.onabort = () => reject(new Error(NO_ANSWER));
+    signal?.addEventListener('abort', () => xhr.abort());
     xhr.send(body);
   });
 }

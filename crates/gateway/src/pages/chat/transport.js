@@ -15,6 +15,10 @@ const SEND_TIMEOUT_MS = 8_000;
 /** A character takes at most three bytes in a request, and the server accepts requests of 64 KiB. */
 const SEND_LENGTH_MAX = 20_000;
 const LAST_WORDS_MS = 1_000;
+/** A poll that brings nothing is answered after this time. */
+const POLL_WAIT_S = 15;
+const POLL_TIMEOUT_MS = (POLL_WAIT_S + 10) * 1000;
+const POLL_AGAIN_MS = 1_000;
 
 export class WebSocketTransport {
   #socket = null;
@@ -43,7 +47,7 @@ export class WebSocketTransport {
   }
 }
 
-/** Messages arrive in a response that does not end, and later commands are requests of their own. One request is
+/** Messages arrive in responses to the page's first request, and later commands are requests of their own. One request is
  *  sent at a time, so that commands keep their order and a window needs two connections at most. */
 class EmulatedTransport {
   #onMessage;
@@ -140,5 +144,37 @@ export class SseTransport extends EmulatedTransport {
       onEnd('the stream ended');
     };
     return () => source.close();
+  }
+}
+
+/** Each request is answered with all messages that there are, or waits for the first. */
+export class LongPollTransport extends EmulatedTransport {
+  openStream(connect, onMessage, onEnd) {
+    const end = new AbortController();
+    this.#poll(connect, onMessage, end.signal).then(onEnd);
+    return () => end.abort();
+  }
+
+  /** Polls until it is of no use any more, and returns why. A poll without an answer is sent once more: the server
+   *  gives an answer that was lost again. */
+  async #poll(connect, onMessage, signal) {
+    let session = '';
+    let isLast = false;
+    while (!signal.aborted) {
+      const query = new URLSearchParams({ wait: POLL_WAIT_S, ...(session && { session }) });
+      const options = { body: session ? '' : connect, timeout: POLL_TIMEOUT_MS, signal };
+      const response = await request('POST', `${HTTP_STREAM_URL}?${query}`, options).catch(() => null);
+      if (response?.status === 200) {
+        isLast = false;
+        session = response.header('Fanwire-Session');
+        if (response.text) onMessage(response.text);
+      } else if (isLast || !session || response?.status < 500) {
+        return response ? `the server refused a poll with status ${response.status}` : 'the server does not answer';
+      } else {
+        isLast = true;
+        await new Promise((resolve) => setTimeout(resolve, POLL_AGAIN_MS));
+      }
+    }
+    return 'the page has ended the polls';
   }
 }

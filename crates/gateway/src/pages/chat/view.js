@@ -36,6 +36,7 @@ const TRANSPORT_WORDS = {
   websocket: 'over WebSocket',
   http_stream: 'over an HTTP stream',
   sse: 'over server-sent events',
+  long_poll: 'over long polls',
 };
 
 const STOP_REASONS = {

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { Proxy, Server, told, until } from '../harness.mjs';
-import { TRANSPORTS } from './transports.mjs';
+import { SETTINGS, TRANSPORTS } from './transports.mjs';
 import { ChatWindow, startBrowser } from './window.mjs';
 
 const PHONES = { 'Grace Hopper': { width: 360, height: 740 }, Charles: { width: 390, height: 844 } };
@@ -22,7 +22,7 @@ const suite = (transport) => () => {
   let room = 0;
 
   before(async () => {
-    server = await Server.startDev();
+    server = await Server.startDev(SETTINGS);
     proxy = await Proxy.start(server.port);
     browser = await startBrowser();
   });

@@ -4,10 +4,14 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { Proxy, Server, told, until } from '../harness.mjs';
 import { Front, pass } from './front.mjs';
-import { TRANSPORTS } from './transports.mjs';
+import { SETTINGS, TRANSPORTS } from './transports.mjs';
 import { ChatWindow, startBrowser } from './window.mjs';
 
 const refuse = (request, response) => response.writeHead(403).end();
+
+/** The response is held until it has ended, as by a proxy that looks at whole responses. */
+const hold = () => {};
+const isPoll = (request) => request.url.includes('wait=');
 
 /** Makes a window's browser one that lacks some of what a page may use. */
 const without = (...names) => ({
@@ -26,7 +30,7 @@ describe('chat page with obstacles', () => {
   let room = 0;
 
   before(async () => {
-    server = await Server.startDev();
+    server = await Server.startDev(SETTINGS);
     proxy = await Proxy.start(server.port);
     browser = await startBrowser();
   });
@@ -141,6 +145,65 @@ describe('chat page with obstacles', () => {
     assert.ok(opened('sse') >= 4, `${front.paths}`);
   });
 
+  check('where only whole responses get through it chats over long polls', async () => {
+    front.answers = {
+      '/connection/http_stream': (request, response) =>
+        isPoll(request) ? pass(proxy.port, request, response) : refuse(request, response),
+      '/connection/sse': refuse,
+    };
+    await chat('long_poll', { port: front.port, ...without('WebSocket', 'EventSource', 'fetch') });
+  });
+
+  check('where responses are held until they end it comes to long polls after a while', async () => {
+    front.answers = {
+      '/connection/http_stream': (request, response) =>
+        isPoll(request) ? pass(proxy.port, request, response) : hold(),
+      '/connection/sse': hold,
+    };
+    const bob = await come('Bob', { port: front.port, prepare: (page) => page.clock.install() });
+    for (const path of ['/connection/http_stream', '/connection/sse']) {
+      await until(() => front.paths.includes(path), `${path} is tried`);
+      await bob.page.clock.runFor(10_500);
+    }
+    await isOver(bob, 'long_poll');
+    await bob.say('Hello');
+    await bob.showsTexts(['Hello']);
+  });
+
+  check('an answer to a long poll that is lost comes again, once, on the same connection', async () => {
+    const ada = await come('Ada');
+    const bob = await come('Bob', { port: front.port, query: TRANSPORTS.long_poll.query });
+    await isOver(bob, 'long_poll');
+    await bob.showsOnline(2);
+    const client = await bob.page.getAttribute('#status', 'title');
+    const said = [];
+    for (const loss of ['one', 'another']) {
+      let lost = 0;
+      front.answers['/connection/http_stream'] = (request, response) =>
+        pass(proxy.port, request, response, (answer) => {
+          // Until it has come whole, a poll is not answered.
+          answer.resume().on('end', () => {
+            lost += 1;
+            front.answers = {};
+            response.destroy();
+          });
+        });
+      // The poll that waits by now gets through, and the next is lost.
+      for (const text of [`${loss}, first`, `${loss}, second`]) {
+        said.push(text);
+        await ada.say(text);
+        await ada.showsTexts(said);
+      }
+      await bob.showsTexts(said);
+      await until(() => lost === 1, 'an answer is lost');
+    }
+    await bob.say('all here');
+    await ada.showsTexts([...said, 'all here']);
+    assert.equal(await bob.page.getAttribute('#status', 'title'), client, 'it is the same client');
+    assert.equal(await bob.count('.message'), said.length + 1);
+    await ada.showsOnline(2);
+  });
+
   check('where an upgrade is never answered it goes on to the next after a while', async () => {
     front.server.removeAllListeners('upgrade').on('upgrade', () => (front.upgrades += 1));
     const bob = await come('Bob', { port: front.port, prepare: (page) => page.clock.install() });
@@ -177,7 +240,7 @@ describe('chat page with obstacles', () => {
     await isOver(mallory, 'websocket');
   });
 
-  for (const transport of ['http_stream', 'sse']) {
+  for (const transport of ['http_stream', 'sse', 'long_poll']) {
     check(`over ${transport} a message whose request fails is sent again, once`, async () => {
       const ada = await come('Ada');
       const { query } = TRANSPORTS[transport];

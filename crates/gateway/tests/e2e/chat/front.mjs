@@ -34,11 +34,12 @@ export class Front {
   }
 }
 
-/** Passes a request on to a port, and its response back. */
-export function pass(port, request, response) {
+/** Passes a request on to a port, and its response back, unless a function takes it. */
+export function pass(port, request, response, take) {
   const { url: path, method, headers } = request;
   const onward = http.request({ host: '127.0.0.1', port, path, method, headers });
   onward.on('response', (answer) => {
+    if (take) return take(answer);
     response.writeHead(answer.statusCode, answer.headers);
     response.flushHeaders();
     answer.pipe(response);

@@ -94,8 +94,22 @@ export function answersOf(script) {
     socket.hear(connect);
   };
   return {
-    '/connection/http_stream': async (request, response) =>
-      open(response, 'application/json', (line) => `${line}\n`, await text(request)),
+    '/connection/http_stream': async (request, response) => {
+      const { searchParams } = new URL(request.url, 'http://script');
+      const commands = await text(request);
+      if (!searchParams.has('wait')) {
+        open(response, 'application/json', (line) => `${line}\n`, commands);
+      } else if (searchParams.has('session')) {
+        const socket = sockets.get(searchParams.get('session'));
+        if (socket) socket.poll(response);
+        else response.writeHead(404).end();
+      } else {
+        const socket = new PolledSocket(response, `session-${sockets.size + 1}`);
+        sockets.set(socket.names.session, socket);
+        script().accept(socket);
+        socket.hear(commands);
+      }
+    },
     '/connection/sse': (request, response) => {
       const connect = new URL(request.url, 'http://script').searchParams.get('cf_connect');
       open(response, 'text/event-stream', (line) => `data: ${line}\n\n`, connect);
@@ -129,5 +143,51 @@ class EmulatedSocket {
   close({ code, reason }) {
     if (code > 3000) this.send(JSON.stringify({ push: { disconnect: { code, reason } } }));
     this.response.end();
+  }
+}
+
+/** A connection whose messages go out by the answers to polls, and come in by other requests. */
+class PolledSocket {
+  #waiting;
+  #lines = [];
+  #isClosed = false;
+
+  constructor(response, session) {
+    this.names = { session, node: 'script' };
+    this.poll(response);
+  }
+
+  onMessage(hear) {
+    this.hear = hear;
+  }
+
+  send(line) {
+    this.#lines.push(line);
+    this.#answer();
+  }
+
+  /** A code below 3001 belongs to no goodbye: the next poll finds no session. */
+  close({ code, reason }) {
+    if (code > 3000) this.send(JSON.stringify({ push: { disconnect: { code, reason } } }));
+    this.#isClosed = true;
+    this.#answer();
+  }
+
+  poll(response) {
+    this.#waiting = response;
+    response.on('close', () => {
+      if (this.#waiting === response) this.#waiting = undefined;
+    });
+    this.#answer();
+  }
+
+  #answer() {
+    const response = this.#waiting;
+    if (!response || (this.#lines.length === 0 && !this.#isClosed)) return;
+    this.#waiting = undefined;
+    const lines = this.#lines.splice(0);
+    if (lines.length > 0) response.writeHead(200, { 'fanwire-session': this.names.session });
+    else response.writeHead(404);
+    response.end(lines.map((line) => `${line}\n`).join(''));
   }
 }
