@@ -20,6 +20,8 @@ pub(crate) struct Response<'a> {
     pub(crate) body: &'a [u8],
     /// Its length in the buffer.
     pub(crate) bytes: usize,
+    /// The server ends the connection with it.
+    pub(crate) is_last: bool,
 }
 
 /// Appends a request with a JSON body.
@@ -43,15 +45,19 @@ pub(crate) fn read_response(bytes: &[u8]) -> Result<Option<Response<'_>>, LoadEr
     let head = std::str::from_utf8(&bytes[..head_bytes]).map_err(|_| unreadable())?;
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok());
-    let body_bytes = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, length)| length.trim().parse::<usize>().ok())
+    let headers = lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name, value.trim()));
+    let header = |wanted: &str| {
+        let found = headers.clone().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.map(|(_, value)| value)
+    };
+    let body_bytes = header("content-length")
+        .and_then(|length| length.parse::<usize>().ok())
         .filter(|length| *length <= RESPONSE_BYTES_MAX);
+    let is_last = header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     let (Some(status), Some(body_bytes)) = (status, body_bytes) else { return Err(unreadable()) };
     let start = head_bytes + 4;
     let body = bytes.get(start..start + body_bytes);
-    Ok(body.map(|body| Response { status, body, bytes: start + body_bytes }))
+    Ok(body.map(|body| Response { status, body, bytes: start + body_bytes, is_last }))
 }
 
 /// Sends one request on a connection of its own; returns status and body.
@@ -80,11 +86,11 @@ mod tests {
 
     #[test]
     fn answers_are_taken_one_after_the_other() {
-        let bytes = b"HTTP/1.1 200 OK\r\ncontent-Length: 2\r\n\r\n{}HTTP/1.1 401 Unauthorized\r\nContent-Length:0\r\n\r\n";
+        let bytes = b"HTTP/1.1 200 OK\r\ncontent-Length: 2\r\n\r\n{}HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length:0\r\n\r\n";
         let first = read_response(bytes).unwrap().unwrap();
-        assert_eq!((first.status, first.body), (200, &b"{}"[..]));
+        assert_eq!((first.status, first.body, first.is_last), (200, &b"{}"[..], false));
         let second = read_response(&bytes[first.bytes..]).unwrap().unwrap();
-        assert_eq!((second.status, second.body), (401, &b""[..]));
+        assert_eq!((second.status, second.body, second.is_last), (401, &b""[..], true));
         assert_eq!(first.bytes + second.bytes, bytes.len());
         for cut in 0..first.bytes {
             assert_eq!(read_response(&bytes[..cut]).unwrap(), None);

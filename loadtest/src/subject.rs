@@ -48,14 +48,15 @@ pub(crate) enum SubjectWire {
     UniEvents,
     UniLines,
     UniWebSocket,
-    /// Plain HTTP: Server-Sent Events, lines of JSON, and a WebSocket without a protocol on it.
+    /// Plain HTTP: Server-Sent Events, lines of JSON, a WebSocket without a protocol on it, and long polls.
     Events,
     Lines,
     Bare,
+    Poll,
 }
 
 /// The options of each wire, in the order of a subject's name. The first is the wire without any.
-const WIRES: [(&[&str], SubjectWire); 10] = [
+const WIRES: [(&[&str], SubjectWire); 11] = [
     (&[], SubjectWire::Json),
     (&["protobuf"], SubjectWire::Protobuf),
     (&["http_stream"], SubjectWire::StreamJson),
@@ -66,6 +67,7 @@ const WIRES: [(&[&str], SubjectWire); 10] = [
     (&["sse"], SubjectWire::Events),
     (&["ndjson"], SubjectWire::Lines),
     (&["bare"], SubjectWire::Bare),
+    (&["poll"], SubjectWire::Poll),
 ];
 
 impl SubjectWire {
@@ -88,7 +90,7 @@ impl SubjectWire {
 
     /// Returns true if the topics are in the query of `GET /subscribe`.
     pub(crate) fn is_plain(self) -> bool {
-        matches!(self, Self::Events | Self::Lines | Self::Bare)
+        matches!(self, Self::Events | Self::Lines | Self::Bare | Self::Poll)
     }
 
     /// Returns true if replies come by a response, and commands go by other requests.
@@ -235,6 +237,7 @@ mod tests {
             "fanwire+uni_websocket",
             "fanwire+ndjson",
             "fanwire+bare",
+            "fanwire+poll+redis",
             "fanwire+protobuf+deflate+redis+nodes=3",
             "centrifuge+protobuf",
             "socketio",

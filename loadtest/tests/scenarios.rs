@@ -49,6 +49,7 @@ fn every_transport_delivers_everything_and_is_compared_with_websocket() {
         "fanwire+sse",
         "fanwire+ndjson",
         "fanwire+bare",
+        "fanwire+poll",
     ];
     let list = format!("--subjects={}", subjects.join(","));
     let words = ["fanout", "--history", "--subscribers=10", "--rate=50", "--burst=2", "--seconds=1", &list];
@@ -75,26 +76,31 @@ fn every_transport_delivers_everything_and_is_compared_with_websocket() {
 
 #[test]
 fn clients_of_every_kind_of_transport_come_in_several_topics_stay_and_go() {
-    let subjects =
-        "--subjects=fanwire+http_stream,fanwire+uni_http_stream,fanwire+sse,fanwire+ndjson,fanwire+bare";
+    let subjects = "--subjects=fanwire+http_stream,fanwire+uni_http_stream,fanwire+sse,fanwire+ndjson,fanwire+bare,\
+                    fanwire+poll";
     let bytes_of_events = |words: &[&str]| {
-        let report = scenario(&[&["fanout", "--subscribers=10", "--seconds=1", subjects], words].concat());
+        let report = scenario(&[&["fanout", "--subscribers=10", "--seconds=1"], words].concat());
         assert_eq!(figure(&report, "fanwire+sse", "deliveries"), 10.0 * 100.0);
         figure(&report, "fanwire+sse", "bytes per delivery")
     };
-    let with_history = bytes_of_events(&["--history"]);
-    assert!(with_history > bytes_of_events(&[]) + 25.0, "each event has a cursor");
-    let with_four = bytes_of_events(&["--history", "--topics=4"]);
+    let with_history = bytes_of_events(&["--history", "--subjects=fanwire+sse"]);
+    let without = bytes_of_events(&["--subjects=fanwire+sse"]);
+    assert!(with_history > without + 25.0, "each event has a cursor");
+    let with_four = bytes_of_events(&["--history", "--topics=4", subjects]);
     assert!(with_four > with_history + 3.0 * 16.0, "each event has the places of four topics");
     let rooms = ["rooms", "--rooms=10", "--members=4", "--rate=100", "--seconds=1", subjects];
     let report = scenario(&rooms);
     assert_eq!(figure(&report, "fanwire+ndjson", "deliveries"), 400.0);
-    let report = scenario(&["idle", "--history", "--connections=20", "--window=1", "--further=2", subjects]);
+    let some = "--subjects=fanwire+http_stream,fanwire+sse,fanwire+poll";
+    let report = scenario(&["idle", "--history", "--connections=20", "--window=1", "--further=2", some]);
     let bounds = report["bounds"].as_array().unwrap();
     let memory =
         bounds.iter().filter(|bound| bound["name"].as_str().unwrap().contains("memory per connection"));
     let memory: Vec<_> = memory.map(|bound| (bound["name"].as_str().unwrap(), &bound["at_most"])).collect();
-    assert_eq!(memory, [("fanwire+sse, memory per connection", &serde_json::json!(1100.0))]);
+    let (events, poll) = (serde_json::json!(1100.0), serde_json::json!(2048.0));
+    let expected =
+        [("fanwire+sse, memory per connection", &events), ("fanwire+poll, memory per connection", &poll)];
+    assert_eq!(memory, expected);
     let both = "--subjects=fanwire+sse,fanwire+bare";
     scenario(&["churn", "--cycles=200", "--warm-up=50", "--topics=10", "--rest=8", both]);
 }

@@ -19,7 +19,7 @@ struct Run {
 }
 
 /// Every row of the table of goals, quick ones first. Each has five rounds, or nine where bounds are close, or says how many.
-const RUNS: [Run; 20] = [
+const RUNS: [Run; 21] = [
     Run {
         name: "fanout-1000",
         about: "CPU of a delivery to 1,000 subscribers, beside raw sends and peers",
@@ -57,15 +57,20 @@ const RUNS: [Run; 20] = [
     Run {
         name: "transports",
         about: "CPU of a delivery by each transport, beside WebSocket: more than is allowed fails the run",
-        arguments: "fanout --subscribers 1000 --history --rate 50 --payload 128 --rounds 9 \
+        arguments: "fanout --subscribers 1000 --history --rate 50 --payload 128 --rounds 5 \
                     --subjects fanwire,fanwire+sse,fanwire+ndjson,fanwire+bare,fanwire+http_stream,fanwire+uni_sse,\
                     fanwire+uni_http_stream,fanwire+uni_websocket,fanwire+protobuf,fanwire+http_stream+protobuf",
     },
     Run {
         name: "transports-topics",
         about: "the same with four topics, so that each stream has cursors of its own",
-        arguments: "fanout --subscribers 1000 --topics 4 --history --rate 50 --payload 128 --rounds 9 \
+        arguments: "fanout --subscribers 1000 --topics 4 --history --rate 50 --payload 128 --rounds 5 \
                     --subjects fanwire,fanwire+sse,fanwire+ndjson,fanwire+bare,fanwire+http_stream",
+    },
+    Run {
+        name: "polls",
+        about: "CPU of a delivery by long polls, each of which is a request, beside WebSocket; five rounds",
+        arguments: "fanout --subscribers 1000 --history --rate 5 --payload 128 --rounds 5 --subjects fanwire,fanwire+poll",
     },
     Run {
         name: "overload",
@@ -123,7 +128,8 @@ const RUNS: [Run; 20] = [
         name: "idle-transports",
         about: "memory of an idle client of each transport; three rounds",
         arguments: "idle --connections 5000 --history --window 25 --rounds 3 \
-                    --subjects fanwire,fanwire+sse,fanwire+ndjson,fanwire+bare,fanwire+http_stream,fanwire+uni_sse",
+                    --subjects fanwire,fanwire+sse,fanwire+ndjson,fanwire+bare,fanwire+http_stream,fanwire+uni_sse,\
+                    fanwire+poll",
     },
     Run {
         name: "churn",

@@ -218,8 +218,20 @@ impl Clients {
             }
             let served = serve(client, event, &mut self.buffer, &mut self.shared);
             self.conclude(place, served);
+            self.return_if_needed(place)?;
         }
         self.events = events;
+        Ok(())
+    }
+
+    /// Connects a client again whose next poll needs another connection.
+    fn return_if_needed(&mut self, place: usize) -> Result<(), LoadError> {
+        let client = &mut self.clients[place];
+        if client.needs_socket() {
+            let number = client.number();
+            client.return_by(connect_to(&self.addresses, number, number / CONNECTIONS_PER_SOURCE)?);
+            register(&self.poll, client, place)?;
+        }
         Ok(())
     }
 
@@ -304,6 +316,7 @@ impl Clients {
                 read = client.readable(&mut self.buffer, &mut self.shared);
             }
             self.conclude(*place, read);
+            self.return_if_needed(*place)?;
         }
         let mut last_step = (0, Instant::now());
         while last_step.1.elapsed() < RESUMED_QUIET {
@@ -378,8 +391,7 @@ impl Clients {
 
     /// Starts a non-blocking connect in the epoll set.
     fn begin(&mut self, place: usize, source: usize, number: usize) -> Result<Client, LoadError> {
-        let server = self.addresses[node_of(number, self.addresses.len())];
-        let stream = begin_connect(server, source).doing(format!("connect to {server}"))?;
+        let stream = connect_to(&self.addresses, number, source)?;
         let checks = StreamChecks::new(self.streams.of_client(number));
         let mut client = Client::new(stream, number, checks);
         register(&self.poll, &mut client, place)?;
@@ -405,7 +417,17 @@ fn serve(client: &mut Client, event: &Event, buffer: &mut [u8], shared: &mut Sha
     if event.is_readable() {
         client.readable(buffer, shared)?;
     }
+    // The answer to a poll may be the last of its connection.
+    if client.needs_socket() {
+        return Ok(());
+    }
     if event.is_read_closed() || event.is_error() { Err(Lost::Ended) } else { Ok(()) }
+}
+
+/// Starts to connect a client to its node.
+fn connect_to(addresses: &[SocketAddrV4], number: usize, source: usize) -> Result<TcpStream, LoadError> {
+    let server = addresses[node_of(number, addresses.len())];
+    begin_connect(server, source).doing(format!("connect to {server}"))
 }
 
 /// Starts to connect. The kernel always chooses the port, and for the first source the address too.

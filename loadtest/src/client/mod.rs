@@ -17,7 +17,8 @@ use nix::sys::time::TimeSpec;
 use socket2::SockRef;
 
 use crate::dialect::{Framing, Progress, Say, Units, write_frame};
-use crate::measure::payload::Times;
+use crate::http::read_response;
+use crate::measure::payload::{Measured, Times};
 use crate::measure::process::monotonic_nanoseconds;
 use crate::measure::sequence::StreamChecks;
 
@@ -71,6 +72,8 @@ enum Stage {
     /// Waiting for answers.
     Greeting,
     Live,
+    /// Subscribed, and connecting again, as its last poll has taken its connection.
+    Returning,
     /// Not reading.
     Stalled,
     /// Closed by its protocol, and waiting for the server to end the connection.
@@ -118,7 +121,17 @@ impl Client {
     }
 
     pub(crate) fn is_live(&self) -> bool {
-        self.stage == Stage::Live
+        matches!(self.stage, Stage::Live | Stage::Returning)
+    }
+
+    /// Returns true if it needs another socket for its next poll.
+    pub(crate) fn needs_socket(&self) -> bool {
+        self.stage == Stage::Returning && self.stream.is_none()
+    }
+
+    /// Gives it one that is connecting.
+    pub(crate) fn return_by(&mut self, stream: TcpStream) {
+        self.stream = Some(stream);
     }
 
     pub(crate) fn is_stalled(&self) -> bool {
@@ -158,10 +171,10 @@ impl Client {
         self.stage = Stage::Live;
     }
 
-    /// Closes the connection by the protocol; the server then ends it. A body has no close, so its client ends the connection
-    /// itself.
+    /// Closes the connection by the protocol; the server then ends it. Responses have no close, so their client ends the
+    /// connection itself.
     pub(crate) fn leave(&mut self, shared: &mut Shared) -> Result<(), Lost> {
-        if let Framing::Body(_) = shared.dialect.framing() {
+        if let Framing::Body(_) | Framing::Answers = shared.dialect.framing() {
             self.mark_gone();
             return Ok(());
         }
@@ -179,14 +192,16 @@ impl Client {
 
     /// Handles a writable socket, which matters only once, when its connect is done.
     pub(crate) fn writable(&mut self, shared: &mut Shared) -> Result<(), Lost> {
-        if self.stage != Stage::Connecting {
-            return Ok(());
-        }
+        let next = match self.stage {
+            Stage::Connecting => Stage::Opening,
+            Stage::Returning => Stage::Live,
+            _ => return Ok(()),
+        };
         if let Some(error) = self.stream().take_error()? {
             return Err(error.into());
         }
         self.stream().set_nodelay(true)?;
-        self.stage = Stage::Opening;
+        self.stage = next;
         let progress = shared.dialect.hello(self.number, &mut shared.out)?;
         self.follow(progress, shared);
         self.send_all(&mut shared.out)
@@ -194,7 +209,7 @@ impl Client {
 
     /// Handles a readable socket: reads by one `recv`, or more if that fills the buffer.
     pub(crate) fn readable(&mut self, buffer: &mut [u8], shared: &mut Shared) -> Result<(), Lost> {
-        while self.stage != Stage::Stalled {
+        while self.stage != Stage::Stalled && self.stream.is_some() {
             let kept = self.kept.len();
             buffer[..kept].copy_from_slice(&self.kept);
             let received = match self.stream_mut().read(&mut buffer[kept..kept + RECV_BYTES_MAX]) {
@@ -233,7 +248,8 @@ impl Client {
 
     /// Returns true if a read would return data or the end.
     pub(crate) fn has_more(&self) -> bool {
-        !matches!(self.stream().peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let Some(stream) = &self.stream else { return false };
+        !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Handles kept and received bytes together.
@@ -250,14 +266,14 @@ impl Client {
     /// Returns how many bytes were consumed.
     fn take(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<usize, Lost> {
         let mut at = 0;
-        if self.stage == Stage::Opening {
+        let framing = shared.dialect.framing();
+        if self.stage == Stage::Opening && framing != Framing::Answers {
             let Some(end) = memmem::find(bytes, b"\r\n\r\n") else { return Ok(0) };
             at = end + 4;
             self.take_head(&bytes[..at], shared)?;
         }
-        let measures_latency = self.number.is_multiple_of(shared.latency_every);
-        let now = measures_latency.then(monotonic_nanoseconds);
-        match shared.dialect.framing() {
+        let now = self.measures_latency(shared).then(monotonic_nanoseconds);
+        match framing {
             Framing::WebSocket(units) => self.take_frames(bytes, at, units, now, shared),
             Framing::Body(units) => {
                 let mut rest = &bytes[at..];
@@ -267,13 +283,45 @@ impl Client {
                 }
                 Ok(bytes.len() - rest.len())
             }
+            Framing::Answers => self.take_answer(bytes, shared),
         }
+    }
+
+    /// Takes the answer to a poll, and polls again.
+    fn take_answer(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<usize, Lost> {
+        let response = read_response(bytes).map_err(|_| Lost::refused(bytes))?;
+        let Some(response) = response else { return Ok(0) };
+        if response.status != 200 {
+            return Err(Lost::refused(bytes));
+        }
+        let now = self.measures_latency(shared).then(monotonic_nanoseconds);
+        let mut rest = response.body;
+        while self.stage == Stage::Live
+            && let Some(measured) = shared.payload.read(rest)
+        {
+            rest = measured.behind();
+            self.take_measured(&measured, now, shared);
+        }
+        self.take_other(response.body, shared)?;
+        if response.is_last {
+            // The port is free at once, as many times as a client polls in a minute.
+            SockRef::from(self.stream()).set_linger(Some(Duration::ZERO))?;
+            self.stream = None;
+            self.stage = Stage::Returning;
+        } else {
+            shared.dialect.hello(self.number, &mut shared.out)?;
+        }
+        Ok(response.bytes)
+    }
+
+    fn measures_latency(&self, shared: &Shared) -> bool {
+        self.number.is_multiple_of(shared.latency_every)
     }
 
     fn take_head(&mut self, head: &[u8], shared: &mut Shared) -> Result<(), Lost> {
         let is_open = match shared.dialect.framing() {
             Framing::WebSocket(_) => head.starts_with(b"HTTP/1.1 101 "),
-            Framing::Body(_) => head.starts_with(b"HTTP/1.1 200 "),
+            Framing::Body(_) | Framing::Answers => head.starts_with(b"HTTP/1.1 200 "),
         };
         if !is_open {
             return Err(Lost::refused(head));
@@ -366,19 +414,27 @@ impl Client {
         if self.stage == Stage::Live
             && let Some(measured) = shared.payload.read(message)
         {
-            self.checks.accept(measured.stream, measured.sequence, &shared.published);
-            shared.received += 1;
-            if let Some(now) = now {
-                match measured.intact(shared.payload_bytes) {
-                    Some(Times { sent_at, due }) => {
-                        shared.latency.record(now.saturating_sub(sent_at));
-                        shared.latency_from_due.record(now.saturating_sub(due));
-                    }
-                    None => shared.corrupted += 1,
-                }
-            }
+            self.take_measured(&measured, now, shared);
             return Ok(());
         }
+        self.take_other(message, shared)
+    }
+
+    fn take_measured(&mut self, measured: &Measured<'_>, now: Option<u64>, shared: &mut Shared) {
+        self.checks.accept(measured.stream, measured.sequence, &shared.published);
+        shared.received += 1;
+        if let Some(now) = now {
+            match measured.intact(shared.payload_bytes) {
+                Some(Times { sent_at, due }) => {
+                    shared.latency.record(now.saturating_sub(sent_at));
+                    shared.latency_from_due.record(now.saturating_sub(due));
+                }
+                None => shared.corrupted += 1,
+            }
+        }
+    }
+
+    fn take_other(&mut self, message: &[u8], shared: &mut Shared) -> Result<(), Lost> {
         let mut say = Say::new(&mut shared.out);
         let progress = shared.dialect.message(self.number, &mut self.step, message, &mut say)?;
         self.follow(progress, shared);

@@ -6,7 +6,7 @@ use fanwire_protocol::centrifuge::Encoding;
 use fanwire_protocol::websocket;
 
 use super::*;
-use crate::dialect::{Audience, Centrifuge, Dialect, Plain, PlainFormat, Seats, Tokens};
+use crate::dialect::{Audience, Centrifuge, Dialect, Plain, PlainFormat, Polling, Seats, Tokens};
 use crate::measure::payload::{self, Numbers};
 
 struct Pair {
@@ -29,13 +29,9 @@ impl Pair {
     }
 
     fn of(dialect: Box<dyn Dialect>) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        near.set_nonblocking(true).unwrap();
-        let server = listener.accept().unwrap().0;
-        server.set_nodelay(true).unwrap();
+        let (near, server) = connected();
         let mut pair = Self {
-            client: Client::new(TcpStream::from_std(near), 0, StreamChecks::new([0])),
+            client: Client::new(near, 0, StreamChecks::new([0])),
             server,
             shared: Shared::new(dialect),
             buffer: read_buffer(),
@@ -68,6 +64,16 @@ impl Pair {
         heard.truncate(length);
         heard
     }
+}
+
+/// Returns both ends of a connection.
+fn connected() -> (TcpStream, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    near.set_nonblocking(true).unwrap();
+    let server = listener.accept().unwrap().0;
+    server.set_nodelay(true).unwrap();
+    (TcpStream::from_std(near), server)
 }
 
 fn text(message: &str) -> Vec<u8> {
@@ -161,6 +167,44 @@ fn bodies_are_cut_into_messages_wherever_their_parts_end() {
         pair.client.leave(&mut pair.shared).unwrap();
         assert!(pair.client.is_gone());
     }
+}
+
+#[test]
+fn each_answer_is_followed_by_a_poll_on_this_or_another_connection() {
+    let mut pair = Pair::of(Box::new(Polling::new(
+        "localhost".to_owned(),
+        "/subscribe".to_owned(),
+        Tokens::of_secret("secret"),
+        Audience::new("load:", Seats::All { topics: 1 }),
+    )));
+    pair.shared.published = vec![10];
+    pair.shared.payload_bytes = 100;
+    let answer = |begin: &str, messages: &[String], number: u32, connection: &str| {
+        let messages = messages.join(",");
+        let body = format!(r#"{{{begin}"messages":[{messages}],"cursor":"C","session":"S.{number}"}}"#);
+        let length = body.len();
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n{connection}\r\n{body}")
+    };
+    let says = |pair: &mut Pair, text: &str| text.as_bytes().chunks(7).try_for_each(|part| pair.say(part));
+    assert!(pair.heard().starts_with(b"GET /subscribe?as=poll&wait=1&"));
+    says(&mut pair, &answer(r#""subscribed":[{"topic":"a"}],"#, &[], 1, "")).unwrap();
+    assert_eq!(pair.shared.live, 1);
+    assert!(String::from_utf8(pair.heard()).unwrap().contains("&cursor=C&session=S.1 HTTP/1.1\r\n"));
+    says(&mut pair, &answer("", &[], 1, "")).unwrap();
+    assert_eq!((pair.shared.pings, pair.heard().is_empty()), (1, false));
+
+    says(&mut pair, &answer("", &[publication(0), publication(1)], 2, "connection: close\r\n")).unwrap();
+    assert_eq!((pair.shared.received, pair.shared.corrupted), (2, 0));
+    assert!(pair.client.needs_socket() && pair.client.is_live());
+    let (near, server) = connected();
+    pair.server = server;
+    pair.client.return_by(near);
+    pair.client.writable(&mut pair.shared).unwrap();
+    assert!(String::from_utf8(pair.heard()).unwrap().contains("&session=S.2 HTTP/1.1\r\n"));
+    says(&mut pair, &answer("", &[publication(2)], 3, "")).unwrap();
+    assert!(pair.client.checks.faults(&[3]).is_clean());
+    assert_eq!((pair.shared.live, pair.shared.others), (1, 0));
+    assert!(says(&mut pair, "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").is_err());
 }
 
 #[test]

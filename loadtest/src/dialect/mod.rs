@@ -15,6 +15,7 @@ mod commands;
 pub(crate) mod nats;
 mod nchan;
 mod plain;
+mod poll;
 mod raw;
 mod socketio;
 mod stream;
@@ -25,6 +26,7 @@ pub(crate) use centrifuge::{Centrifuge, Tokens};
 pub(crate) use nats::Nats;
 pub(crate) use nchan::Nchan;
 pub(crate) use plain::{Plain, PlainFormat};
+pub(crate) use poll::Polling;
 pub(crate) use raw::Raw;
 pub(crate) use socketio::SocketIo;
 pub(crate) use stream::Stream;
@@ -37,7 +39,7 @@ pub(crate) trait Dialect {
     fn framing(&self) -> Framing;
 
     /// Writes the first bytes of a connected client: usually a request, after which it is `Waiting` for the response's head.
-    /// Returns `Live` if it sends nothing and waits for nothing.
+    /// Returns `Live` if it sends nothing and waits for nothing. A client that polls also begins so after each answer.
     fn hello(&self, client: usize, out: &mut Vec<u8>) -> Result<Progress, Lost>;
 
     /// Handles the response's head, with status 101 or 200. Most servers speak first.
@@ -78,6 +80,8 @@ pub(crate) enum Framing {
     WebSocket(Units),
     /// The body of a response, as long as the connection lasts.
     Body(BodyUnits),
+    /// Responses, each the answer to a poll, whose body is one message with any number of measured ones in it.
+    Answers,
 }
 
 /// The division of a body into messages, which its parts cut anywhere.

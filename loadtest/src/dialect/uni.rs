@@ -29,7 +29,7 @@ impl Dialect for Uni {
     fn hello(&self, client: usize, out: &mut Vec<u8>) -> Result<Progress, Lost> {
         match self.framing {
             Framing::WebSocket(_) => websocket_request(out, &self.host, &self.path, client, ""),
-            Framing::Body(_) => {
+            Framing::Body(_) | Framing::Answers => {
                 let connect = self.connect(client)?;
                 post_request(out, &self.host, &self.path, JSON, connect.as_bytes());
             }

@@ -104,7 +104,12 @@ impl PayloadReader {
     }
 }
 
-impl Measured<'_> {
+impl<'a> Measured<'a> {
+    /// Returns what follows its numbers, in which other messages may be.
+    pub(crate) fn behind(&self) -> &'a [u8] {
+        self.behind
+    }
+
     /// Returns the times at which the message was sent and due, if all of its `bytes` are as written.
     pub(crate) fn intact(&self, bytes: usize) -> Option<Times> {
         let (sent_at, rest) = leading_number(self.behind.strip_prefix(TIME_FIELD)?)?;

@@ -93,7 +93,9 @@ fn bounds(load: &Load, subjects: &[(String, Subject)]) -> Vec<BoundRule> {
     for (name, subject) in subjects.iter().filter(|(_, subject)| subject.server == Server::Fanwire) {
         let websocket = Subject { wire: subject.wire.over_websocket(), ..subject.clone() };
         let plain = Subject { deflate: false, ..subject.clone() };
-        if websocket != *subject {
+        if subject.wire == SubjectWire::Poll {
+            // A delivery is a request, whose cost is no share of a publication's.
+        } else if websocket != *subject {
             let at_most = match subject.wire {
                 SubjectWire::Events | SubjectWire::UniEvents => CPU_OF_EVENTS_MAX,
                 _ => CPU_OF_OTHER_WIRES_MAX,

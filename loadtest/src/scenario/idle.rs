@@ -18,9 +18,10 @@ use crate::settings::Settings;
 use crate::subject::{Server, Subject, SubjectWire};
 use crate::target::fanwire::NAMESPACE_WITHOUT_PRESENCE;
 
-/// Of the Centrifuge protocol over WebSocket, and of plain Server-Sent Events.
+/// Of the Centrifuge protocol over WebSocket, of plain Server-Sent Events, and of a long poll that waits.
 const MEMORY_BYTES_MAX: f64 = 1024.0;
 const MEMORY_OF_EVENTS_BYTES_MAX: f64 = 1100.0;
+const MEMORY_OF_POLL_BYTES_MAX: f64 = 2048.0;
 const FURTHER_BYTES_MAX: f64 = 100.0;
 const SET_UP_CPU_US_MAX: f64 = 120.0;
 const IDLE_CPU_US_PER_SECOND_MAX: f64 = 1.0;
@@ -63,6 +64,7 @@ pub(crate) fn run(arguments: &IdleArguments, bench: &mut Bench<'_>) -> Result<Re
             let memory = match subject.wire {
                 SubjectWire::Json | SubjectWire::Protobuf => Some(memory(MEMORY_BYTES_MAX)),
                 SubjectWire::Events => Some(memory(MEMORY_OF_EVENTS_BYTES_MAX).required()),
+                SubjectWire::Poll => Some(memory(MEMORY_OF_POLL_BYTES_MAX).required()),
                 _ => None,
             };
             let further = (arguments.further > 0).then_some(FURTHER_BYTES_MAX);
@@ -103,6 +105,9 @@ fn turn(
     let mut turn = Turn::default();
     if subject.wire.is_emulated() {
         turn.notes.push("pings are not answered, so the requests of pongs are not in its CPU".to_owned());
+    }
+    if subject.wire == SubjectWire::Poll {
+        turn.notes.push("its set-up ends with the answer to the first poll, which waits for 1 s".to_owned());
     }
     let mut stage = Crowd::gather(bench, subject, clients, one, prefix, Some(&mut turn))?;
     turn.figure("memory per connection", "B", stage.resident_each);

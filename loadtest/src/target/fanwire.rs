@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use fanwire_protocol::centrifuge::Encoding;
 
 use crate::dialect::{
-    Audience, BodyUnits, Centrifuge, Dialect, Framing, Plain, PlainFormat, Stream, Tokens, Uni, Units,
+    Audience, BodyUnits, Centrifuge, Dialect, Framing, Plain, PlainFormat, Polling, Stream, Tokens, Uni,
+    Units,
 };
 use crate::error::{Doing, LoadError};
 use crate::http::{call, write_post};
@@ -158,6 +159,7 @@ impl Target for Fanwire {
                 };
                 Box::new(Plain { host, path, tokens, audience, format })
             }
+            SubjectWire::Poll => Box::new(Polling::new(host, path, tokens, audience)),
         })
     }
 
@@ -233,7 +235,9 @@ fn endpoint(wire: SubjectWire) -> Endpoint {
         SubjectWire::UniEvents => ("uni_sse", "/connection/uni_sse"),
         SubjectWire::UniLines => ("uni_http_stream", "/connection/uni_http_stream"),
         SubjectWire::UniWebSocket => ("uni_websocket", "/connection/uni_websocket"),
-        SubjectWire::Events | SubjectWire::Lines | SubjectWire::Bare => ("subscribe", "/subscribe"),
+        SubjectWire::Events | SubjectWire::Lines | SubjectWire::Bare | SubjectWire::Poll => {
+            ("subscribe", "/subscribe")
+        }
     };
     Endpoint { section, path }
 }
