@@ -59,11 +59,12 @@ export function follow(EventSource, { source: address, cursor }, tell) {
   };
 }
 
-/** A bare WebSocket with a text heartbeat, which a library opens again, each time at the same place in the topics. The
-    name of the topic is in the data, as messages have nothing else. */
-export function reconnecting(open, { source, cursor }, tell) {
-  const address = source.replace(/^http/, 'ws') + (cursor ? `&cursor=${cursor}` : '');
-  const { socket, again } = open(address);
+/** A bare WebSocket with a text heartbeat, which a library opens again and again. In an envelope each message brings a
+    cursor, from which the next connection goes on. Without one, the name of the topic is in the data, and each connection
+    begins where the first did. */
+export function reconnecting(open, isEnveloped, { source, cursor }, tell) {
+  const base = source.replace(/^http/, 'ws') + (isEnveloped ? '&envelope=json' : '');
+  const { socket, again } = open(() => (cursor ? `${base}&cursor=${cursor}` : base));
   const heartbeat = { every: 5000, within: 2000 };
   let late;
   socket.onopen = () => tell({ event: 'connected' });
@@ -77,10 +78,15 @@ export function reconnecting(open, { source, cursor }, tell) {
       return tell({ event: 'pong' });
     }
     const message = JSON.parse(text);
+    cursor = message.cursor ?? cursor;
+    const place = isEnveloped ? { cursor } : {};
     if (message.subscribed) {
-      for (const topic of message.subscribed) tell({ event: 'subscribed', wasRecovering: true, ...topic });
+      for (const { topic, recovered } of message.subscribed) {
+        tell({ event: 'subscribed', topic, recovered, wasRecovering: recovered !== undefined, ...place });
+      }
     } else {
-      tell({ event: 'publication', topic: message.topic, data: message });
+      const data = isEnveloped ? message.data : message;
+      tell({ event: 'publication', topic: message.topic, data, ...place });
     }
   };
   const beat = setInterval(() => {

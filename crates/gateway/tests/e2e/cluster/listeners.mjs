@@ -36,14 +36,17 @@ const kinds = {
   'stream-protobuf': inNode('protobuf', stream),
   'sse-json': inNode('json', sse),
   'any-json': inNode('json', any),
+  'any-protobuf': inNode('protobuf', any),
   eventsource: (place, tell) => follow(EventSource, place, tell),
   'page-json': centrifugeInPage('json', websocket),
   'page-protobuf': centrifugeInPage('protobuf', websocket),
   'page-stream': centrifugeInPage('json', stream),
   'page-sse': centrifugeInPage('json', sse),
   'page-eventsource': eventSourceInPage,
-  'page-reconnecting-websocket': bareInPage['reconnecting-websocket'],
-  'page-reconnectingwebsocket': bareInPage.reconnectingwebsocket,
+  'page-reconnecting-websocket': bareInPage('reconnecting-websocket', false),
+  'page-reconnectingwebsocket': bareInPage('reconnectingwebsocket', false),
+  'envelope-reconnecting-websocket': bareInPage('reconnecting-websocket', true),
+  'envelope-reconnectingwebsocket': bareInPage('reconnectingwebsocket', true),
 };
 
 /** The clients that are open, by their names. */

@@ -58,7 +58,7 @@ class Mover:
             self.node = node_of(self.cluster, self.topics[0], self.stages[-1].name)
             if self.node != before:
                 return
-        raise AssertionError(f"{self}: no other node than {before}")
+        raise AssertionError(f"{self}: no other node than {before}\n{self.ways[0].place.log[-4000:]}")
 
     def received(self):
         """The number of the last message of each topic. Before it came all others, in order and once."""

@@ -36,7 +36,7 @@ async function newPage(name) {
   const { pages, browser } = await chromium;
   const page = await browser.newPage();
   const opened = { page, tell: () => {} };
-  await page.exposeFunction('tell', (event) => opened.tell(event));
+  await page.exposeFunction('tell', (events) => events.forEach((event) => opened.tell(event)));
   await page.goto(`${pages.origin}/${name}`);
   return opened;
 }
@@ -48,18 +48,25 @@ const inPage = (name, client, setting) => async (place, tell) => {
   opened.tell = tell;
   await opened.page.evaluate(
     ({ client, setting, place }) => {
+      // A call out of the page costs much more than a message, so what waits for one goes together.
+      const waiting = [];
+      let told = Promise.resolve();
+      const tell = (event) => {
+        if (waiting.push(event) > 1) return;
+        told = told.then(() => window.tell(waiting.splice(0)));
+      };
       const function_ = (text) => new Function(`return ${text}`)();
-      window.client = function_(client)(...function_(setting)(place), place, (event) => window.tell(event));
+      const { close } = function_(client)(...function_(setting)(place), place, tell);
+      window.close = () => {
+        close();
+        return told;
+      };
     },
     { client: `${client}`, setting: `${setting}`, place },
   );
   return {
     close: async () => {
-      // What it told before arrives before this.
-      await opened.page.evaluate(() => {
-        window.client.close();
-        return window.tell({ event: 'closed' });
-      });
+      await opened.page.evaluate(() => window.close());
       free.get(name).push(opened);
     },
   };
@@ -75,21 +82,32 @@ export const centrifugeInPage = (encoding, address) => {
 
 export const eventSourceInPage = inPage('plain', follow, () => [EventSource]);
 
-export const bareInPage = {
-  'reconnecting-websocket': inPage('reconnecting-websocket', reconnecting, () => [
+/** The libraries that open a bare WebSocket again: one asks for the address each time, the other has it in a property. */
+const libraries = {
+  'reconnecting-websocket': ({ isEnveloped }) => [
     (address) => {
       const delays = { minReconnectionDelay: 20, maxReconnectionDelay: 200 };
       const socket = new ReconnectingWebSocket(address, [], delays);
       return { socket, again: () => socket.reconnect() };
     },
-  ]),
-  reconnectingwebsocket: inPage('reconnectingwebsocket', reconnecting, () => [
+    isEnveloped,
+  ],
+  reconnectingwebsocket: ({ isEnveloped }) => [
     (address) => {
       const delays = { reconnectInterval: 20, maxReconnectInterval: 200 };
-      const socket = new ReconnectingWebSocket(address, null, delays);
+      const socket = new ReconnectingWebSocket(address(), null, delays);
+      socket.onconnecting = () => {
+        socket.url = address();
+      };
       return { socket, again: () => socket.refresh() };
     },
-  ]),
+    isEnveloped,
+  ],
+};
+
+export const bareInPage = (library, isEnveloped) => {
+  const run = inPage(library, reconnecting, libraries[library]);
+  return (place, tell) => run({ ...place, isEnveloped }, tell);
 };
 
 export async function stop() {

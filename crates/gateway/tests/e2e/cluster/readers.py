@@ -4,15 +4,19 @@ stream ends, and goes on where it was."""
 import asyncio
 import contextlib
 import json
+import os
+import pathlib
 import random
+import signal
 
 import httpx
 from httpx_sse import aconnect_sse
 
-from harness import DEADLINE
+from harness import DEADLINE, die_with_parent
 
 # How long one waits before it comes back, in seconds.
 PAUSES = (0.02, 0.2)
+ANSWER_BYTES_MAX = 16 << 20
 
 
 class Reader:
@@ -85,4 +89,41 @@ class LineReader(Reader):
                     self.publication(message, message["cursor"])
 
 
-READERS = {"httpx-sse": EventReader, "httpx-ndjson": LineReader}
+class PollReader(Reader):
+    """A shell that polls by `curl`. A poll that opens a session counts as a connection."""
+
+    async def run(self):
+        # The first poll need not wait long: its answer says that the reader is subscribed.
+        script, address = pathlib.Path(__file__).with_name("poll.sh"), self.address.copy_merge_params({"as": "poll"})
+        first = "&wait=1" + (f"&cursor={self.cursor}" if self.cursor else "")
+        shell = await asyncio.create_subprocess_exec(
+            "bash",
+            script,
+            str(address),
+            first,
+            stdout=asyncio.subprocess.PIPE,
+            limit=ANSWER_BYTES_MAX,
+            process_group=0,
+            preexec_fn=die_with_parent,
+        )
+        try:
+            async for line in shell.stdout:
+                self.answer(json.loads(line))
+        finally:
+            os.killpg(shell.pid, signal.SIGKILL)
+            await shell.wait()
+
+    def answer(self, answer):
+        messages, cursor = answer["messages"], answer.get("cursor", self.cursor)
+        if "subscribed" in answer:
+            self.tell("connected")
+            for topic in answer["subscribed"]:
+                self.tell("subscribed", wasRecovering="recovered" in topic, **topic)
+        for message in messages:
+            self.tell("publication", topic=message["topic"], data=message["data"])
+        # The cursor is for all of them.
+        self.cursor = cursor
+        self.tell("answered", cursor=cursor)
+
+
+READERS = {"httpx-sse": EventReader, "httpx-ndjson": LineReader, "curl-poll": PollReader}

@@ -57,7 +57,7 @@ class StubbornTraffic(Traffic):
     """Publishes numbers to several topics, with the name of the topic, on all nodes, whichever of them die: what one does
     not confirm is published on the next, once."""
 
-    pause = 0.04
+    pause = 0.1
     internal_error = 100
 
     def __init__(self, cluster, topics):
