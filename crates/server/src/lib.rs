@@ -14,6 +14,7 @@ mod endpoints;
 mod cors;
 mod response;
 mod body;
+mod stream_pipe;
 mod transport;
 mod dev;
 

@@ -134,6 +134,8 @@ pub struct TlsSettings {
     pub key_file: PathBuf,
     /// The interval at which the files are looked at; `None` reloads on request alone.
     pub reload_interval: Option<Duration>,
+    /// Clients may speak HTTP/2.
+    pub http2: bool,
 }
 
 /// The web pages that may connect.

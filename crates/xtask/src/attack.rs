@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools;
 
 /// Planted faults run first: if they are not found, the other cases prove nothing.
-pub(crate) const SUITES: [&str; 15] = [
+pub(crate) const SUITES: [&str; 16] = [
     "attack/planted.py",
     "attack/floods.py",
     "attack/amplification.py",
@@ -19,6 +19,7 @@ pub(crate) const SUITES: [&str; 15] = [
     "attack/subscribe.py",
     "attack/unread.py",
     "attack/tls.py",
+    "attack/http2.py",
     "attack/names.py",
     "attack/content.py",
     "attack/logs.py",

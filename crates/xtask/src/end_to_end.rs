@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-pub(crate) const SUITES: [&str; 43] = [
+pub(crate) const SUITES: [&str; 44] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -21,6 +21,7 @@ pub(crate) const SUITES: [&str; 43] = [
     "plain_http.py",
     "uni.mjs",
     "encrypted.mjs",
+    "http2.mjs",
     "js_client.mjs",
     "js_recovery.mjs",
     "fallbacks.mjs",

@@ -1,8 +1,9 @@
-//! From a listening socket to a request that can be routed: listeners, admission, TLS, HTTP/1 and its limits.
+//! From a listening socket to a request that can be routed: listeners, admission, TLS, HTTP and its limits.
 
 pub(crate) mod bind;
 pub(crate) mod serve;
 pub(crate) mod requests;
+mod http2;
 pub(crate) mod admission;
 pub mod tls;
 pub(crate) mod unreadable;

@@ -26,6 +26,7 @@ use crate::accept::admission::{
     ConnectionGroup, FirstByte, HttpConnection, HttpConnections, Proxies, Reason, Times, Watch, Watched,
     first_byte,
 };
+use crate::accept::http2::{self, Http2Watch};
 use crate::accept::tls::{self, ServerStream, Tls, TlsHandshake};
 use crate::accept::unreadable::ErrorPages;
 use crate::accept::{accept_all, requests};
@@ -34,7 +35,7 @@ use crate::request_budget::OnePerPoll;
 use crate::response::is_last;
 use crate::route::{group_of, route};
 use crate::tasks::Task;
-use crate::transport::{Adopted, Gate, Routed};
+use crate::transport::{Adopted, Gate, Line, Routed};
 
 /// The time for which a node that shuts down still accepts connections from the kernel's queue.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
@@ -238,7 +239,11 @@ impl Acceptor {
             }
         };
         self.count_handshake(outcome);
-        if let Some(stream) = stream {
+        let Some(stream) = stream else { return };
+        if tls::has_agreed_on_http2(&stream) {
+            let watch = Http2Watch::new(connection, self.times, deadline);
+            Box::pin(http2::serve(&self.gate, watch, self.phase.clone(), stream)).await;
+        } else {
             self.serve_requests(stream, Watch::new(connection, self.times, deadline), Some(answering)).await;
         }
     }
@@ -318,7 +323,10 @@ impl Acceptor {
         let Some(arrival) = opened.take() else { return stream.end().await };
         let (socket, tls) = stream.into_parts();
         match socket.into_std() {
-            Ok(socket) => gate.adopt(Adopted { socket, tls, early: parts.read_buf, arrival }),
+            Ok(socket) => {
+                let line = Line::Socket(socket, tls);
+                gate.adopt(Adopted { line, early: parts.read_buf, arrival });
+            }
             Err(error) => tracing::debug!(%error, "a socket could not be taken back"),
         }
     }

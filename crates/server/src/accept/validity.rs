@@ -15,6 +15,10 @@ pub(crate) enum Invalid {
     NoHost,
     #[error("Bad Request: it has more than one Host header.")]
     ManyHosts,
+    #[error(
+        "Bad Request: CONNECT opens WebSockets here, with the :protocol websocket (RFC 8441), and nothing else."
+    )]
+    Connect,
 }
 
 /// Judges a request by its headers, of which `Content-Length` may be gone: `has_one_length` says so.

@@ -14,26 +14,28 @@ use super::opening::Undecided;
 use super::read::WAITING_BYTES_MAX;
 use super::socket::Socket;
 use super::{READ_TIME_PER_CONNECTION, Shard};
-use crate::transport::{Adopted, Arrival, Head, Opening};
+use crate::transport::{Adopted, Arrival, Head, Line, Opening};
 
 impl Shard {
     /// Takes a socket for its life.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, tls, early, arrival } = adopted;
+        let Adopted { line, early, arrival } = adopted;
         let opening = match arrival {
             Arrival::Opening(opening) => opening,
-            Arrival::Poll(poll) => return self.park(Socket::new(socket, tls), poll),
+            Arrival::Poll(poll) => return self.park(Socket::from(line), poll),
         };
         let wire = opening.mode.wire;
+        // The connection of a stream pings its peer.
         if !wire.reads()
             && !wire.is_emulated()
+            && let Line::Socket(socket, _) = &line
             && let Err(error) =
-                SockRef::from(&socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)
+                SockRef::from(socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)
         {
             // The client can answer no ping: only the kernel can tell that it has vanished.
             tracing::debug!(%error, "a client that vanishes will be noticed late");
         }
-        let Some(slot) = self.enter(Socket::new(socket, tls), opening) else { return };
+        let Some(slot) = self.enter(Socket::from(line), opening) else { return };
         self.take_early(slot, early);
         if let Some(connection) = self.connections.get_mut(slot as usize)
             && connection.socket.has_silent_input()
@@ -58,9 +60,7 @@ impl Shard {
         if let Some(polled) = connection.polled_mut() {
             polled.client = client;
         }
-        if let Some(source) = connection.socket.source()
-            && let Err(error) = self.readiness.add(source, slot)
-        {
+        if let Err(error) = self.readiness.add(&mut connection.socket, slot) {
             tracing::warn!(%error, "a socket could not be watched");
             self.connections.remove(slot as usize);
             return None;

@@ -158,9 +158,7 @@ impl Shard {
         self.queued_bytes -= connection.queued_bytes();
         self.answer_room.replied -= connection.replied_bytes as usize;
         connection.socket.part();
-        if let Some(source) = connection.socket.source() {
-            self.readiness.remove(source);
-        }
+        self.readiness.remove(&mut connection.socket);
         self.connections.give_back();
         self.clients.give_back();
     }

@@ -24,9 +24,7 @@ impl Shard {
         let entry = self.connections.vacant_entry();
         let slot = entry.key() as u32;
         let connection = entry.insert(Connection::new(socket, self.generation, Role::Parked(parked)));
-        if let Some(source) = connection.socket.source()
-            && let Err(error) = self.readiness.add(source, slot)
-        {
+        if let Err(error) = self.readiness.add(&mut connection.socket, slot) {
             tracing::warn!(%error, "a socket could not be watched");
             self.connections.remove(slot as usize);
             return;

@@ -1,16 +1,24 @@
-//! The shard's own readiness set: every socket is in it, and tokio watches the set as one descriptor.
+//! The shard's own readiness set: every socket is in it, and tokio watches the set as one descriptor. Streams of HTTP/2,
+//! which have none, are beside it.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll as Progress;
 use std::time::Duration;
 
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use tokio::io::Interest as TokioInterest;
 use tokio::io::unix::AsyncFd;
 
+use super::socket::{Socket, Source};
+use crate::stream_pipe::{PipeEvent, PipeEvents};
+
 pub(super) struct Readiness {
     set: AsyncFd<Poll>,
     events: Events,
+    streams: Rc<PipeEvents>,
 }
 
 /// The events of one socket.
@@ -34,23 +42,43 @@ impl Readiness {
         // it drops what it owns.
         #[expect(unsafe_code, reason = "the one argued block: see architecture.md, a shard's loop")]
         let set = unsafe { AsyncFd::register_with_interest(poll, TokioInterest::READABLE) }?;
-        Ok(Self { set, events: Events::with_capacity(EVENTS) })
+        Ok(Self { set, events: Events::with_capacity(EVENTS), streams: Rc::default() })
     }
 
     /// Watches a socket for input and, since the set reports only changes, for room to write without more cost.
-    pub(super) fn add(&mut self, socket: &mut TcpStream, slot: u32) -> io::Result<()> {
+    pub(super) fn add(&mut self, socket: &mut Socket, slot: u32) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.set.get_ref().registry().register(socket, Token(slot as usize), interest)
+        match socket.source() {
+            Some(Source::Socket(socket)) => {
+                self.set.get_ref().registry().register(socket, Token(slot as usize), interest)
+            }
+            Some(Source::Stream(stream)) => {
+                stream.watch(slot, self.streams.clone());
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
-    pub(super) fn remove(&mut self, socket: &mut TcpStream) {
-        // Closing the socket takes it out of the set in any case.
-        let _ = self.set.get_ref().registry().deregister(socket);
+    pub(super) fn remove(&mut self, socket: &mut Socket) {
+        match socket.source() {
+            // Closing the socket takes it out of the set in any case.
+            Some(Source::Socket(socket)) => drop(self.set.get_ref().registry().deregister(socket)),
+            Some(Source::Stream(stream)) => stream.unwatch(),
+            None => {}
+        }
     }
 
     /// Waits until some socket is ready; safe to cancel.
     pub(super) async fn wait(&self) {
-        if let Err(error) = self.set.readable().await {
+        let mut readable = pin!(self.set.readable());
+        let ready = poll_fn(|context| {
+            if self.streams.poll(context).is_ready() {
+                return Progress::Ready(Ok(()));
+            }
+            readable.as_mut().poll(context).map(|readable| readable.map(drop))
+        });
+        if let Err(error) = ready.await {
             // The runtime shuts down, and the shard with it.
             tracing::debug!(%error, "the readiness set is no longer watched");
             std::future::pending::<()>().await;
@@ -60,6 +88,7 @@ impl Readiness {
     /// Takes what happened, without waiting. The set is polled until it returns less than it could: only then
     /// is it certain that a further event will wake the shard again.
     pub(super) fn take(&mut self, ready: &mut Vec<Ready>) {
+        ready.extend(self.streams.take().into_iter().map(Ready::from));
         loop {
             let events = &mut self.events;
             let polled = self.set.try_io_mut(TokioInterest::READABLE, |poll| {
@@ -86,5 +115,12 @@ impl Readiness {
                 return;
             }
         }
+    }
+}
+
+impl From<PipeEvent> for Ready {
+    fn from(event: PipeEvent) -> Self {
+        let PipeEvent { slot, readable, writable, read_closed } = event;
+        Self { slot, readable, writable, read_closed }
     }
 }

@@ -1,9 +1,12 @@
 //! The body of a request to an endpoint: read within the endpoint's limit, or refused with the setting to change.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 
+use crate::accept::admission::HttpConnection;
 use crate::body::{self, BodyError};
 use crate::response::{HttpResponse, text};
 
@@ -13,7 +16,13 @@ pub(super) async fn read(
     setting: &str,
     bytes_max: usize,
 ) -> Result<Bytes, Box<HttpResponse>> {
-    let error = match body::read(request.body_mut(), bytes_max).await {
+    // A request of HTTP/2 has its own place among those that may have to give way.
+    let place = request.extensions().get::<Arc<HttpConnection>>().cloned();
+    let waits_for_peer = |waits| place.iter().for_each(|place| place.waits_for_peer(waits));
+    waits_for_peer(true);
+    let read = body::read(request.body_mut(), bytes_max).await;
+    waits_for_peer(false);
+    let error = match read {
         Ok(body) => return Ok(body),
         Err(error) => error,
     };

@@ -38,6 +38,7 @@ use crate::node::Node;
 use crate::permit::AdmissionPermit;
 use crate::request_budget::RequestBudget;
 use crate::response::{HttpResponse, text};
+use crate::stream_pipe::ShardEnd;
 
 /// The things that requests on a shard's listener need.
 #[derive(Debug)]
@@ -172,13 +173,20 @@ impl From<Result<Opening, Box<HttpResponse>>> for Routed {
     }
 }
 
-/// A socket whose HTTP request was its last as such, handed to the shard.
+/// A socket, or a stream of HTTP/2, whose HTTP request was its last as such, handed to the shard.
 #[derive(Debug)]
 pub(crate) struct Adopted {
-    pub socket: TcpStream,
-    /// The TLS session, if the socket is encrypted.
-    pub tls: Option<Box<ServerConnection>>,
+    pub line: Line,
     /// The bytes that the peer sent after its request.
     pub early: Bytes,
     pub arrival: Arrival,
+}
+
+/// The way in which the bytes of a connection come and go.
+#[derive(Debug)]
+pub(crate) enum Line {
+    /// With the TLS session, if the socket is encrypted.
+    Socket(TcpStream, Option<Box<ServerConnection>>),
+    /// One of many streams on a connection.
+    Stream(ShardEnd),
 }

@@ -85,6 +85,7 @@ impl CertificateFiles {
             certificate_file: self.0.join("certificate.pem"),
             key_file: self.0.join("key.pem"),
             reload_interval: Some(Duration::from_millis(50)),
+            http2: false,
         }
     }
 }

@@ -102,8 +102,10 @@ struct Entry {
     since: Instant,
     /// The node waits for the peer.
     is_evictable: bool,
-    /// It was told to end, and does not count any more.
+    /// It was told to end, or carries clients, and does not count.
     is_ending: bool,
+    /// It is a connection, and no request among others on one.
+    has_file: bool,
     task: Option<AbortHandle>,
 }
 
@@ -160,6 +162,7 @@ impl HttpConnections {
             since: Instant::now(),
             is_evictable: false,
             is_ending: false,
+            has_file: true,
             task: None,
         };
         let key = state.entries.insert(entry);
@@ -349,6 +352,53 @@ impl HttpConnection {
         self.connections.state().entries[self.key].task = Some(task);
     }
 
+    /// Enters a request of a connection that carries many at once, as if it had a connection of its own. `of` derives its
+    /// client from the address that the connection comes from. Returns `None` if its group is full.
+    pub(crate) fn request(
+        &self,
+        group: ConnectionGroup,
+        of: impl FnOnce(IpAddr) -> IpAddr,
+    ) -> Option<HttpConnection> {
+        let mut state = self.connections.state();
+        let from = state.entries[self.key].from;
+        let network = of(from).into();
+        if !self.connections.has_room(&mut state, group, network) {
+            return None;
+        }
+        let age = state.age();
+        let entry = Entry {
+            group,
+            from,
+            network,
+            age,
+            since: Instant::now(),
+            is_evictable: false,
+            is_ending: false,
+            has_file: false,
+            task: None,
+        };
+        state.pools[group as usize].enter(network);
+        Some(HttpConnection { connections: self.connections.clone(), key: state.entries.insert(entry) })
+    }
+
+    /// Notes that the connection carries clients, and counts in no group meanwhile, or no longer does.
+    pub(crate) fn carries_clients(&self, carries: bool) {
+        let mut state = self.connections.state();
+        state.set_evictable(self.key, false);
+        let entry = &mut state.entries[self.key];
+        if std::mem::replace(&mut entry.is_ending, carries) == carries {
+            return;
+        }
+        let (group, network) = (entry.group, entry.network);
+        if carries {
+            state.pools[group as usize].leave(network);
+            self.connections.tell_of_room(&state, group);
+        } else {
+            state.pools[group as usize].enter(network);
+            state.renew(self.key);
+        }
+    }
+
     /// Notes where the connection comes from if not from its peer.
     pub(crate) fn comes_from(&self, address: IpAddr) {
         let mut state = self.connections.state();
@@ -425,7 +475,9 @@ impl Drop for HttpConnection {
         let mut state = self.connections.state();
         state.set_evictable(self.key, false);
         let entry = state.entries.remove(self.key);
-        self.connections.files.close();
+        if entry.has_file {
+            self.connections.files.close();
+        }
         if !entry.is_ending {
             state.pools[entry.group as usize].leave(entry.network);
         }

@@ -18,4 +18,4 @@ pub(crate) use files::{OpenFiles, Shares};
 pub(crate) use network::ClientNetwork;
 pub(crate) use pool::GroupLimit;
 pub(crate) use proxies::Proxies;
-pub(crate) use watch::{FirstByte, Times, Watch, Watched, first_byte};
+pub(crate) use watch::{FirstByte, Times, Watch, Watched, first_byte, refusal};

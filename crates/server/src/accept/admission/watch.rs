@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, timeout_at};
 
-use super::{ClientNetwork, ConnectionGroup, HttpConnection, Reason};
+use super::{ClientNetwork, ConnectionGroup, HttpConnection, Port, Reason};
 use crate::accept::request_framing::RequestFraming;
 use crate::response::{HttpResponse, text};
 
@@ -56,6 +56,18 @@ pub(crate) async fn first_byte(
             FirstByte::TimedOut
         }
     }
+}
+
+/// The response to a request that was not admitted to its group.
+pub(crate) fn refusal(group: ConnectionGroup, port: Port) -> HttpResponse {
+    let setting = group.reason().setting(port);
+    let why = match group {
+        ConnectionGroup::Post => "is reached, or this address has as many as are left for others",
+        _ => "is reached",
+    };
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, format!("{setting} {why}."));
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
 }
 
 /// A handle on the watch over one connection. Cheap to clone.
@@ -142,14 +154,7 @@ impl Watch {
 
     /// The response to a request that was not admitted.
     pub(crate) fn refusal(&self, group: ConnectionGroup) -> HttpResponse {
-        let setting = group.reason().setting(self.state().connection.connections().port);
-        let why = match group {
-            ConnectionGroup::Post => "is reached, or this address has as many as are left for others",
-            _ => "is reached",
-        };
-        let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, format!("{setting} {why}."));
-        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        answer
+        refusal(group, self.state().connection.connections().port)
     }
 
     /// Notes that a request is answered, and tells the peer how long the connection is kept.

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::Tls;
+use super::{HTTP2, Tls};
 
 /// The time that a peer has to take the end of its connection.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
@@ -59,6 +59,11 @@ pub(crate) async fn shake_hands(
             (failure(&error), None)
         }
     }
+}
+
+/// Returns true if the client chose HTTP/2.
+pub(crate) fn has_agreed_on_http2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(HTTP2)
 }
 
 fn failure(error: &io::Error) -> TlsHandshake {

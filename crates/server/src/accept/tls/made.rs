@@ -32,6 +32,7 @@ impl Files {
             certificate_file: self.0.join("certificate.pem"),
             key_file: self.0.join("key.pem"),
             reload_interval: None,
+            http2: false,
         }
     }
 

@@ -19,7 +19,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use tokio::sync::Notify;
 
-pub(crate) use accept::{ServerStream, TlsHandshake, shake_hands};
+pub(crate) use accept::{ServerStream, TlsHandshake, has_agreed_on_http2, shake_hands};
 use certificate::PemFiles;
 pub use certificate::{Certificate, CertificateError, CertificateProblem};
 pub(crate) use reload::follow;
@@ -27,8 +27,8 @@ pub use validity::Validity;
 
 use crate::settings::TlsSettings;
 
-/// The one protocol that is spoken inside: WebSocket over HTTP/2 is not.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
 
 /// Sessions that are remembered for clients of TLS 1.2 that take no tickets, on the whole node. Tickets are kept by
 /// clients and cost the node nothing.
@@ -87,7 +87,8 @@ impl Tls {
         let files = PemFiles::read(settings)?;
         let current = Arc::new(Current(RwLock::new(Arc::new(files.certificate()?))));
         let mut config = versions().with_no_client_auth().with_cert_resolver(current.clone());
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+        let protocols: &[&[u8]] = if settings.http2 { &[HTTP2, HTTP1] } else { &[HTTP1] };
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
         config.send_tls13_tickets = TICKETS;
         match Ticketer::new() {

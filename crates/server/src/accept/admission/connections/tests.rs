@@ -242,3 +242,32 @@ async fn a_port_without_files_spares_some_for_newcomers() {
     drop((worked, silent));
     assert!(!connections.spare_files(FILES));
 }
+
+#[tokio::test]
+async fn requests_on_one_connection_count_as_connections_and_one_with_clients_does_not() {
+    let connections = connections(LIMITS);
+    let mut carrier = Guest::begun(&connections, 1).await;
+    let request = |group| carrier.connection.request(group, |from| from);
+    let first = request(ConnectionGroup::Request).unwrap();
+    assert_eq!((counts(&connections), request(ConnectionGroup::Request).is_none()), ([0, 2, 0], true));
+    assert!(request(ConnectionGroup::Api).is_some(), "the API has room of its own");
+    // One that waits for its peer gives way.
+    let task = tokio::spawn(std::future::pending::<()>());
+    first.is_served_by(task.abort_handle());
+    first.waits_for_peer(true);
+    let second = request(ConnectionGroup::Request).unwrap();
+    tokio::task::yield_now().await;
+    assert!(task.is_finished());
+    drop(first);
+
+    carrier.connection.carries_clients(true);
+    carrier.connection.carries_clients(true);
+    carrier.connection.waits_for_peer(true);
+    let newcomer = Guest::begun(&connections, 2).await;
+    assert_eq!(counts(&connections), [0, 2, 0]);
+    assert!(carrier.is_there().await);
+    carrier.connection.carries_clients(false);
+    assert_eq!(counts(&connections), [0, 3, 0]);
+    drop((carrier, second, newcomer));
+    assert_eq!(counts(&connections), [0; 3]);
+}
