@@ -11,15 +11,21 @@ use super::{CLOSE_PATIENCE, Shard};
 use crate::message::{ParkedAt, SessionAnswer, SessionAsk};
 use crate::transport::poll::{Parked, Poll, PollOf};
 
-/// The time after which a poll is answered though its session has not said anything, beyond the time that it waits.
-const LATE_MILLIS: u64 = 10_000;
+/// The time after which a poll is answered though its session has not said anything, beyond the time that it waits: a session
+/// that there is answers then, unless its node has died. A new one may have to be subscribed first.
+const LATE_MILLIS: u64 = 3_000;
+const OPENING_LATE_MILLIS: u64 = 10_000;
 
 impl Shard {
     /// Lets a poll wait for its session.
     pub(super) fn park(&mut self, socket: Socket, poll: Poll) {
         let Poll { of, wait, form } = poll;
         let answer_by = self.now.millis + wait.as_millis() as u64;
-        let parked = Box::new(Parked { until_millis: answer_by + LATE_MILLIS, session: None, form });
+        let late_millis = match of {
+            PollOf::Session(..) => LATE_MILLIS,
+            PollOf::Opening(_) => OPENING_LATE_MILLIS,
+        };
+        let parked = Box::new(Parked { until_millis: answer_by + late_millis, session: None, form });
         self.generation = self.generation.wrapping_add(1);
         let entry = self.connections.vacant_entry();
         let slot = entry.key() as u32;
