@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-pub(crate) const SUITES: [&str; 44] = [
+pub(crate) const SUITES: [&str; 45] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -42,6 +42,7 @@ pub(crate) const SUITES: [&str; 44] = [
     "cluster/membership.py",
     "cluster/delivery.py",
     "cluster/proxied.py",
+    "cluster/polls.py",
     "cluster/restarts.py",
     "cluster/everywhere.py",
     "outages/planted.py",

@@ -26,7 +26,7 @@ for (const build of ['centrifuge.js', 'centrifuge.protobuf.js']) {
       };
       pages = await servePages(content);
       strangers = await servePages(content);
-      server = await Server.start({ client: { allowed_origins: [pages.origin] } });
+      server = await Server.start({ client: { allowed_origins: [pages.origin] }, subscribe: { jsonp: true } });
       proxy = await Proxy.start(server.port);
       browser = await launch();
     });
@@ -176,6 +176,37 @@ for (const build of ['centrifuge.js', 'centrifuge.protobuf.js']) {
         `${server.http}/subscribe?topic=plain:x&token=${server.token('alice')}`,
       );
       assert.equal(fetched, 'refused');
+      await page.close();
+    });
+
+    check('a page polls by scripts, which need no origin that is allowed', async () => {
+      const topic = fresh('open');
+      const page = await browser.newPage();
+      await page.goto(strangers.origin);
+      await page.evaluate((url) => {
+        window.messages = [];
+        const place = { cursor: '', session: '' };
+        const next = () => {
+          const script = document.createElement('script');
+          script.src = `${url}&callback=polled.answer&cursor=${place.cursor}&session=${place.session}`;
+          script.onload = () => script.remove();
+          script.onerror = () => setTimeout(next, 100);
+          document.head.append(script);
+        };
+        window.polled = {
+          answer({ messages: more, cursor = place.cursor, session = '' }) {
+            messages.push(...more.map(({ data }) => data));
+            Object.assign(place, { cursor, session });
+            next();
+          },
+        };
+        next();
+      }, `${server.http}/subscribe?topic=${topic}&wait=2&token=${server.token('alice')}`);
+      const present = async () => Object.keys((await server.api('presence', { channel: topic })).presence).length;
+      await until(async () => (await present()) === 1, 'the page is present');
+      await publishNumbers(server, topic, 1, 300);
+      await until(async () => (await page.evaluate(() => messages.length)) >= 300, 'everything arrives');
+      assert.deepEqual(await page.evaluate(() => messages), numbers(1, 300));
       await page.close();
     });
 

@@ -145,7 +145,7 @@ describe('EventSource', () => {
     const ask = async (origin) => {
       const controller = new AbortController();
       const answer = await fetch(address([fresh('plain')], { token }), {
-        headers: { origin },
+        headers: { origin, accept: 'text/event-stream' },
         signal: controller.signal,
       });
       const given = [answer.status, answer.headers.get('access-control-allow-origin')];

@@ -262,7 +262,22 @@ pub(super) fn read_session_name(name: &str) -> Option<(SessionKey, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_wait_and_session_are_read_or_refused(text in "(?s).{0,20}|[0-9]{0,25}", name in "(?s).{0,90}") {
+            let max = Duration::from_secs(60);
+            let read = wait(Some(&text), max);
+            prop_assert_eq!(read.is_ok(), !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+            prop_assert!(read.is_err() || read.is_ok_and(|wait| wait <= max));
+            if let Some((key, number)) = read_session_name(&name) {
+                prop_assert_eq!(session_name(&key, number), name);
+            }
+        }
+    }
 
     fn form() -> AnswerForm {
         AnswerForm {

@@ -122,8 +122,24 @@ fn fingerprint(topics: &[Cow<'_, str>]) -> u64 {
 #[cfg(test)]
 mod tests {
     use hyper::header::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        /// What is no name may be code.
+        #[test]
+        fn any_callback_is_refused_or_can_be_called(name in "(?s).{0,70}|[a-zA-Z0-9_$.(;]{0,70}") {
+            match callback(Some(&name), true) {
+                Ok(taken) => {
+                    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_$.".contains(&byte);
+                    prop_assert!(!name.is_empty() && name.bytes().all(is_of_name), "{name}");
+                    prop_assert_eq!(taken.as_deref(), Some(&*name));
+                }
+                Err(refusal) => prop_assert!(refusal.body().contains("callback: ")),
+            }
+        }
+    }
 
     #[test]
     fn a_callback_is_a_name_and_nothing_else() {

@@ -166,7 +166,7 @@ mod tests {
         #[test]
         fn any_query_is_refused_or_asks_for_what_it_names(
             parts in prop::collection::vec(
-                ("topic|channel|token|subscription_token|publish|cursor|as|envelope|[a-z]{0,3}", "[=&+;]?", "(?s).{0,20}"),
+                ("topic|channel|token|subscription_token|publish|cursor|session|wait|callback|as|envelope|[a-z]{0,3}", "[=&+;]?", "(?s).{0,20}"),
                 0..20,
             ),
             is_from_browser in any::<bool>(),
