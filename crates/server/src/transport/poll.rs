@@ -238,9 +238,15 @@ impl AnswerForm {
 }
 
 /// Returns the script that calls a function with an object. The comment in front keeps others from giving the first bytes of the
-/// answer a meaning of their own.
+/// answer a meaning of their own. Two characters that texts in JSON may have end a line of a script: they are escaped.
 fn script(callback: &str, object: &[u8]) -> Bytes {
     let mut script = format!("/**/{callback}(").into_bytes();
+    let mut object = object;
+    while let Some(place) = object.windows(3).position(|bytes| matches!(bytes, [0xE2, 0x80, 0xA8 | 0xA9])) {
+        script.extend_from_slice(&object[..place]);
+        script.extend_from_slice(if object[place + 2] == 0xA8 { b"\\u2028" } else { b"\\u2029" });
+        object = &object[place + 3..];
+    }
     script.extend_from_slice(object);
     script.extend_from_slice(b");");
     script.into()
@@ -331,6 +337,13 @@ mod tests {
         assert!(text.ends_with("\r\n\r\n/**/a.b({});"), "{text}");
         assert!(text.contains("x-content-type-options: nosniff\r\n"), "{text}");
         assert!(text.contains("content-type: text/javascript; charset=utf-8\r\n"), "{text}");
+    }
+
+    #[test]
+    fn no_text_ends_a_line_of_a_script() {
+        let object = "{\"a\":\"\u{2028}b\u{2029}\u{2028}\u{2027}\u{202A}\"}";
+        let expected = "/**/f({\"a\":\"\\u2028b\\u2029\\u2028\u{2027}\u{202A}\"});";
+        assert_eq!(script("f", object.as_bytes()), expected);
     }
 
     #[test]
