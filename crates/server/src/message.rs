@@ -231,7 +231,8 @@ pub(crate) enum SessionAnswer {
     Gone,
     /// More waits than may; the session has ended for that.
     Full,
-    /// The session's shard has too much before it to answer in time. The session does not have it.
+    /// The session's shard has too much before it to answer in time, or its node has sent the asking one enough. Commands are
+    /// not taken, and what a poll would bring is kept for the next.
     Busy,
     /// The client's topics are not those of the session.
     OtherTopics,

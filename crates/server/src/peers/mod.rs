@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
+use crate::accept::admission::ClientNetwork;
 use crate::inbox::Inboxes;
 use crate::message::SessionAnswer;
 use askers::Askers;
@@ -73,8 +74,10 @@ struct PeersShared {
     waiting_secrets: Askers<oneshot::Sender<Secret>>,
     /// The signers of other nodes, to check keys of their sessions.
     signers: Mutex<Signers>,
-    /// The room of clients for calls to other nodes.
-    forwarding: Forwarding,
+    /// The room of clients for calls to other nodes, and for the answers.
+    forwarding: Forwarding<ClientNetwork>,
+    /// The room of other nodes for answers to polls: that of two networks.
+    answering: Forwarding<Uuid>,
     live_nodes: LiveNodeList,
     /// Answers and letters to this node that did not fit among those that wait.
     dropped: Arc<AtomicU64>,
@@ -174,6 +177,7 @@ impl Peers {
             waiting_secrets: Askers::default(),
             signers: Mutex::default(),
             forwarding: Forwarding::new(forwarded_bytes_per_second_max),
+            answering: Forwarding::new(2 * forwarded_bytes_per_second_max),
             live_nodes: LiveNodeList::default(),
             dropped: arrivals.dropped.clone(),
             next_call: AtomicU64::new(0),

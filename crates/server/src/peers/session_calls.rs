@@ -48,7 +48,16 @@ impl Peers {
             return Err(Unreachable::TooMuch);
         }
         let letter = |number| self.call(ReplyTo::Number(number), key, ask);
-        self.ask_by_letter(&self.0.waiting_letters, key.node, letter).await
+        let answer = self.ask_by_letter(&self.0.waiting_letters, key.node, letter).await?;
+        self.count_answer(from, &answer);
+        Ok(answer)
+    }
+
+    /// Counts an answer of another node to a client: what a poll brings is longer than the poll.
+    pub(crate) fn count_answer(&self, to: Option<ClientNetwork>, answer: &SessionAnswer) {
+        if let (Some(network), SessionAnswer::Polled(answer)) = (to, answer) {
+            self.0.forwarding.charge(network, answer.body.len());
+        }
     }
 
     /// Sends what a poll that waits has to say to the node of its session, beside the caller. The answer goes to the poll's
@@ -148,8 +157,15 @@ impl Peers {
         self.0.redis.publish(&answers_topic(to), publication).await.map(drop)
     }
 
-    /// Answers a call that another node forwarded, beside the caller.
+    /// Answers a call that another node forwarded, beside the caller. What a poll brings is kept until its client names it, so
+    /// it may be sent later.
     pub(crate) fn answer_call(&self, to: Caller, answer: SessionAnswer) {
+        let answer = match answer {
+            SessionAnswer::Polled(answer) if !self.0.answering.may_forward(to.node, answer.body.len()) => {
+                SessionAnswer::Busy
+            }
+            answer => answer,
+        };
         self.send_letter(to.node, Letter::Answer { to: to.reply_to, answer });
     }
 

@@ -21,11 +21,11 @@ impl Shard {
     pub(super) fn park(&mut self, socket: Socket, poll: Poll) {
         let Poll { of, wait, form } = poll;
         let answer_by = self.now.millis + wait.as_millis() as u64;
-        let late_millis = match of {
-            PollOf::Session(..) => LATE_MILLIS,
-            PollOf::Opening(_) => OPENING_LATE_MILLIS,
+        let (late_millis, network) = match &of {
+            PollOf::Session(_, _, network) => (LATE_MILLIS, *network),
+            PollOf::Opening(_) => (OPENING_LATE_MILLIS, None),
         };
-        let parked = Box::new(Parked { until_millis: answer_by + late_millis, session: None, form });
+        let parked = Box::new(Parked { until_millis: answer_by + late_millis, session: None, network, form });
         self.generation = self.generation.wrapping_add(1);
         let entry = self.connections.vacant_entry();
         let slot = entry.key() as u32;
@@ -46,7 +46,7 @@ impl Shard {
         }
         let at = self.parked_at(key);
         let session = match of {
-            PollOf::Session(session, ask) => {
+            PollOf::Session(session, ask, _) => {
                 self.node.poll_session(session, SessionAsk::Poll(ask), at);
                 Some(session)
             }
@@ -68,12 +68,17 @@ impl Shard {
     pub(super) fn take_poll_answer(&mut self, key: ConnectionKey, answer: SessionAnswer) {
         let Some(connection) = self.connections.get(key.slot as usize).filter(|c| c.is(key)) else { return };
         let Role::Parked(parked) = &connection.role else { return };
+        if let Some(peers) = &self.node.peers
+            && parked.session.is_some_and(|session| session.node != self.node.id)
+        {
+            peers.count_answer(parked.network, &answer);
+        }
         let response = match answer {
             SessionAnswer::Taken => return,
             SessionAnswer::Polled(answer) => parked.form.last_response(parked.session, answer),
             SessionAnswer::Busy => parked.form.no_answer(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "The session's node has too many requests before it. Poll again.",
+                "The session's node has too much before it. Poll again.",
             ),
             SessionAnswer::Gone | SessionAnswer::Full | SessionAnswer::OtherTopics => parked
                 .form

@@ -57,7 +57,7 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpRespon
 /// Counts a call that the session's node has no room for, and returns the response.
 pub(super) fn busy(gate: &Gate) -> HttpResponse {
     gate.node.counters[gate.shard].session_calls.busy.add(1);
-    later("The session's node has too many requests before it.")
+    later("The session's node has too much before it.")
 }
 
 /// Counts a call that has no answer, and returns the response.

@@ -38,8 +38,8 @@ pub(crate) struct Poll {
 /// The session that is polled.
 #[derive(Debug)]
 pub(crate) enum PollOf {
-    /// One that there is.
-    Session(SessionKey, PollAsk),
+    /// One that there is, for a client of this network.
+    Session(SessionKey, PollAsk, Option<ClientNetwork>),
     /// A new one.
     Opening(Box<Opening>),
 }
@@ -51,6 +51,8 @@ pub(crate) struct Parked {
     pub until_millis: u64,
     /// The session that answers. It is told if the client goes.
     pub session: Option<SessionKey>,
+    /// The network of the client, if the session was there before.
+    pub network: Option<ClientNetwork>,
     pub form: AnswerForm,
 }
 

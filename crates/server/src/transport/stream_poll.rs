@@ -90,7 +90,9 @@ async fn poll(gate: &Gate, request: Request<Incoming>) -> Result<Routed, Box<Htt
     let ask = PollAsk::new(number, wait, NO_TOPICS);
     match look(gate, network, key, ask, &form).await? {
         Look::Answered(response) => Ok(Routed::Response(response)),
-        Look::Waits => Ok(Routed::Arrival(Arrival::Poll(Poll { of: PollOf::Session(key, ask), wait, form }))),
+        Look::Waits => {
+            Ok(Routed::Arrival(Arrival::Poll(Poll { of: PollOf::Session(key, ask, network), wait, form })))
+        }
         Look::OtherTopics | Look::Gone => Err(gone()),
     }
 }

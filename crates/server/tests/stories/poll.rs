@@ -21,7 +21,7 @@ impl Poller {
         Self { query: query.to_owned(), cursor: None, session: None }
     }
 
-    fn request(&self, wait: u32) -> String {
+    pub(crate) fn request(&self, wait: u32) -> String {
         let mut query = format!("{}&wait={wait}", self.query);
         for (name, value) in [("cursor", &self.cursor), ("session", &self.session)] {
             if let Some(value) = value {

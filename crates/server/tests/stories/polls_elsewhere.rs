@@ -84,3 +84,67 @@ async fn the_cursor_leads_on_when_the_node_of_the_session_is_gone() {
     publisher.publish("history:a", json!(3)).await;
     assert_eq!(data(&poller.take(&mut waiting).await), [3]);
 }
+
+#[tokio::test]
+async fn what_polls_bring_counts_for_the_address_of_their_client() {
+    /// Those of two seconds may come at once: some polls, and one answer.
+    const BYTES_PER_SECOND: usize = 4096;
+    let nodes = cluster(|settings| {
+        settings.admission.forwarded_bytes_per_second_max = BYTES_PER_SECOND;
+    })
+    .await;
+    let mut publisher = nodes[0].client().await;
+    let mut poller = Poller::new("topic=history:a");
+    poller.poll(nodes[0].address, 1).await;
+    publisher.publish("history:a", json!("x".repeat(5 * BYTES_PER_SECOND))).await;
+    let answer = poller.poll(nodes[1].address, 20).await;
+    assert_eq!(data(&answer).len(), 1);
+    publisher.publish("history:a", json!(2)).await;
+    let refused = poller.send(nodes[1].address, 20).await.response().await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
+    assert!(refused.body.contains("server.forwarded_bytes_per_second_max"), "{refused:?}");
+    // At its own node, and once there is room again, it gets what it has not got.
+    assert_eq!(data(&poller.poll(nodes[0].address, 20).await), [2]);
+    publisher.publish("history:a", json!(3)).await;
+    let mut answer = None;
+    eventually("there is room", async || {
+        let response = poller.send(nodes[1].address, 20).await.response().await;
+        answer = (response.status == 200).then_some(response.body);
+        answer.is_some()
+    })
+    .await;
+    assert_eq!(data(&serde_json::from_str(&answer.unwrap()).unwrap()), [3]);
+}
+
+#[tokio::test]
+async fn a_node_sends_another_only_so_much_for_polls_and_keeps_the_rest() {
+    /// Of one address; a node sends another twice as much for polls, and that of two seconds at once.
+    const BYTES_PER_SECOND: usize = 8 << 10;
+    const MESSAGE: usize = 40_000;
+    let nodes = cluster(|settings| {
+        settings.admission.forwarded_bytes_per_second_max = BYTES_PER_SECOND;
+        settings.admission.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    })
+    .await;
+    let mut publisher = nodes[0].client().await;
+    let mut poller = Poller::new("topic=a");
+    poller.poll(nodes[0].address, 1).await;
+    publisher.publish("a", json!("x".repeat(MESSAGE))).await;
+    // The answer is the same for all: none says that it has come.
+    let poll = poller.request(20);
+    let mut refused = None;
+    for number in 0..100 {
+        let from = format!("\r\nX-Forwarded-For: 192.0.2.{number}\r\n");
+        let response = RawSocket::ask(nodes[1].address, &poll.replacen("\r\n", &from, 1)).await;
+        if response.status != 200 {
+            refused = Some(response);
+            break;
+        }
+        assert!(response.body.len() > MESSAGE, "{response:?}");
+    }
+    let refused = refused.expect("a hundred answers are more than that");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
+    assert!(refused.body.contains("The session's node has too"), "{refused:?}");
+    // Nothing is lost by that.
+    assert_eq!(data(&poller.poll(nodes[0].address, 20).await).len(), 1);
+}

@@ -37,7 +37,7 @@ pub(super) async fn open(
         match look(gate, network, key, ask, &form).await? {
             Look::Answered(response) => return Ok(Routed::Response(response)),
             Look::Waits => {
-                let of = PollOf::Session(key, ask);
+                let of = PollOf::Session(key, ask, network);
                 return Ok(Routed::Arrival(Arrival::Poll(Poll { of, wait, form })));
             }
             Look::OtherTopics => {
