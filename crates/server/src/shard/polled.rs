@@ -167,9 +167,11 @@ impl Shard {
         let mut body: Vec<u8> = chunks.into_iter().flat_map(|queue| queue.into_chunks()).flatten().collect();
         body.extend_from_slice(&last);
         let body = Bytes::from(body.into_boxed_slice());
+        // What is left of it says why the session ended, and takes no commands.
         let mut state = connection.wire_state.take();
         let at = match state.as_deref_mut() {
             Some(WireState::Polled(polled)) => {
+                self.waiting_bytes -= polled.reorder.take().map_or(0, |reorder| reorder.bytes());
                 polled.polls.answered(body.clone());
                 let number = polled.polls.number();
                 polled.polls.take_waiting(ends_at).map(|at| (at, number))

@@ -7,7 +7,7 @@ use fanwire_server::Settings;
 use serde_json::{Value, json};
 
 use crate::ON_REDIS;
-use crate::common::{RawSocket, Response, TestGateway, eventually, post, settings, token};
+use crate::common::{Emulated, RawSocket, Response, TestGateway, eventually, post, settings, token};
 
 /// A client that polls, as a loop of `curl` does.
 pub(crate) struct Poller {
@@ -416,4 +416,44 @@ async fn sessions_that_are_left_give_their_memory_back() {
     .await;
     drop(watcher);
     gateway.deserted().await;
+}
+
+#[tokio::test]
+async fn what_a_closed_poller_had_wait_is_given_back() {
+    /// Almost all that may wait on a shard.
+    const ALMOST_ALL: usize = (8 << 20) - 1024;
+    let mut settings = settings(1);
+    settings.http_stream.body_bytes_max = 9 << 20;
+    let gateway = TestGateway::start(settings).await;
+    let ask = async |parameters: &str, body: &str| {
+        RawSocket::ask(gateway.address, &post(&format!("/connection/http_stream?{parameters}"), body)).await
+    };
+    let command = |id: u32, bytes: usize| {
+        let mut command = json!({"id": id, "presence_stats": {"channel": "room:1"}}).to_string();
+        command.push_str(&" ".repeat(bytes));
+        command
+    };
+    let connected = ask("wait=1", "{\"id\":1,\"connect\":{}}").await;
+    let mut session = connected.header("fanwire-session").unwrap().to_owned();
+    let mut id = 1;
+    // The first may have been given up before the second came.
+    loop {
+        id += 2;
+        let ahead = ask(&format!("wait=0&session={session}"), &command(id, ALMOST_ALL)).await;
+        assert_eq!(ahead.status, 200, "{ahead:?}");
+        session = ahead.header("fanwire-session").unwrap().to_owned();
+        id += 2;
+        let second = ask(&format!("wait=0&session={session}"), &command(id, 70_000)).await;
+        if second.status == 404 {
+            break;
+        }
+        assert_eq!(second.status, 200, "{second:?}");
+        session = second.header("fanwire-session").unwrap().to_owned();
+    }
+    // Another has room for more than the little that is always there.
+    let mut client = Emulated::connect(gateway.address).await;
+    client.command("presence_stats", json!({"channel": "room:1"}));
+    let (id, ahead) = client.command("presence_stats", json!({"channel": "room:1"}));
+    assert_eq!(client.send(gateway.address, &(ahead + &" ".repeat(20_000))).await, 204);
+    client.reply(id).await.unwrap();
 }
