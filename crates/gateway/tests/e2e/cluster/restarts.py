@@ -7,7 +7,8 @@ from harness import until
 from traffic import Traffic
 
 KINDS = ["page-json", "json", "protobuf", "stream-json", "sse-json", "python-json", "python-protobuf", "eventsource"]
-SETTINGS = {"client": {"allowed_origins": ["http://127.0.0.1:*"]}}
+# An EventSource waits up to five seconds before it comes back.
+SETTINGS = {"client": {"allowed_origins": ["http://127.0.0.1:*"], "recovery_max": 5000}}
 SHUTDOWN = 3001
 
 
@@ -26,6 +27,11 @@ def told_to_come_back(listener):
 def with_id(everybody):
     """All but the EventSources, which are not told who they are."""
     return [listener for listener in everybody if listener.kind != "eventsource"]
+
+
+def ids(everybody):
+    """The ids of the newest connections; a client may hear its own a little after others see it present."""
+    return {listener.client for listener in with_id(everybody)}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +85,7 @@ def restart(cluster, index, everybody, topic):
         if one is not node:
             present = presence(one, topic)
             assert {info["user"] for info in present.values()} == {listener.name for listener in everybody}
-            assert {listener.client for listener in with_id(everybody)} < set(present)
+            until(lambda: ids(everybody) < set(present), "all who have an id are present by it")
     for stayed in [listener for listener in with_id(everybody) if listener not in moved()]:
         until(lambda: old_ids() <= {left["client"] for left in stayed.of("leave")}, f"{stayed.name} sees them leave")
     node.launch()
