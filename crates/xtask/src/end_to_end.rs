@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
 /// Quick ones first, so that a broken binary shows early.
-pub(crate) const SUITES: [&str; 45] = [
+pub(crate) const SUITES: [&str; 46] = [
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
@@ -31,6 +31,7 @@ pub(crate) const SUITES: [&str; 45] = [
     "chat/chat.mjs",
     "chat/protocol.mjs",
     "chat/fallback.mjs",
+    "old_browsers.mjs",
     "readme.mjs",
     "transports.mjs",
     "operations.py",
