@@ -8,7 +8,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { launch, packageFolder, servePages } from './chromium.mjs';
-import { Server, told, until } from './harness.mjs';
+import { Proxy, Server, told, until } from './harness.mjs';
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../../..');
 const PAGE = fs.readFileSync(path.join(ROOT, 'docs/transports.md'), 'utf8');
@@ -17,6 +17,10 @@ const COMMANDS = { sh: ['sh', '-c'], python: [PYTHON, '-u', '-c'] };
 
 /** The text that the example before all sections publishes. */
 const HELLO = 'Hello';
+const MISSED = 'Missed';
+
+/** Examples that come back by themselves and go on where they were. */
+const goesOn = (text) => /cursor=|"cursor"|centrifuge"|from centrifuge|EventSource\(.*\/subscribe/.test(text);
 
 /** The blocks of code below each heading. */
 const sections = PAGE.split(/^## /m).map((section) => ({
@@ -27,10 +31,12 @@ const [publish] = sections[0].blocks;
 
 describe('docs/transports.md', () => {
   let server;
+  let proxy;
   let pages;
   let browser;
   before(async () => {
     server = await Server.startDev();
+    proxy = await Proxy.start(server.port);
     const importMap = JSON.stringify({ imports: { centrifuge: '/centrifuge/index.mjs' } });
     const build = path.join(packageFolder('centrifuge'), 'build/index.mjs');
     pages = await servePages({
@@ -42,10 +48,11 @@ describe('docs/transports.md', () => {
   after(async () => {
     await browser.close();
     pages.stop();
+    proxy.stop();
     await server.stop();
   });
 
-  const here = (text) => text.replaceAll('127.0.0.1:8000', `127.0.0.1:${server.port}`);
+  const here = (text) => text.replaceAll('127.0.0.1:8000', `127.0.0.1:${proxy.port}`);
 
   /** Runs a program, and gives what it has printed so far, and the way to end it. */
   const run = ({ language, text }) => {
@@ -94,12 +101,24 @@ describe('docs/transports.md', () => {
     assert.ok('result' in JSON.parse(greeting.printed), greeting.printed);
   };
 
+  /** Publishes something while the example's connections are cut. */
+  const goOn = async (running, { text }) => {
+    proxy.cut();
+    await server.publish('chat:lobby', { text: MISSED });
+    proxy.mend();
+    await until(() => running.printed.includes(MISSED), `the example goes on where it was:\n${text}`);
+    await greet();
+    await until(() => running.printed.split(MISSED).at(-1).includes(HELLO), `the example listens on:\n${text}`);
+    assert.equal(running.printed.split(MISSED).length, 2, running.printed);
+  };
+
   test('each transport has its examples', () => {
     const transports = sections.slice(1).filter(({ blocks }) => blocks.length > 0);
     assert.ok(transports.length >= 3);
+    assert.ok(transports.flatMap(({ blocks }) => blocks).filter(({ text }) => goesOn(text)).length >= 11);
     for (const { title, blocks } of transports) {
       const languages = blocks.map(({ language }) => language);
-      assert.ok(languages.includes('js') && languages.includes('python'), title);
+      for (const language of ['sh', 'js', 'python']) assert.ok(languages.includes(language), `${title}: ${language}`);
     }
   });
 
@@ -121,6 +140,7 @@ describe('docs/transports.md', () => {
                 return running.printed.includes(HELLO);
               };
               await until(heard, `the example prints the message:\n${block.text}`);
+              if (goesOn(block.text)) await goOn(running, block);
             } else {
               await until(() => running.printed.trim(), `the example prints something:\n${block.text}`);
               assert.match(running.printed, /^(\{\}|200)\s*$/);
