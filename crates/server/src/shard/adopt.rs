@@ -1,12 +1,13 @@
 //! Sockets that become a shard's own: from the request that asked for a connection that stays to the first bytes read.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fanwire_hub::ClientSettings;
 use fanwire_hub::session::Session;
 use fanwire_protocol::ClientId;
 use fanwire_protocol::wire::Framing;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use uuid::Uuid;
 
 use super::connection::{Connection, Role};
@@ -22,18 +23,16 @@ impl Shard {
         let Adopted { line, early, arrival } = adopted;
         let opening = match arrival {
             Arrival::Opening(opening) => opening,
-            Arrival::Poll(poll) => return self.park(Socket::from(line), poll),
+            Arrival::Poll(poll) => {
+                if self.node.settings.client.ping_interval.is_some_and(|interval| poll.wait > interval) {
+                    self.watch_by_tcp(&line, true);
+                }
+                return self.park(Socket::from(line), poll);
+            }
         };
         let wire = opening.mode.wire;
-        // The connection of a stream pings its peer.
-        if !wire.reads()
-            && !wire.is_emulated()
-            && let Line::Socket(socket, _) = &line
-            && let Err(error) =
-                SockRef::from(socket).set_tcp_user_timeout(self.node.settings.client.pong_timeout)
-        {
-            // The client can answer no ping: only the kernel can tell that it has vanished.
-            tracing::debug!(%error, "a client that vanishes will be noticed late");
+        if !wire.reads() && !wire.is_emulated() {
+            self.watch_by_tcp(&line, false);
         }
         let Some(slot) = self.enter(Socket::from(line), opening) else { return };
         self.take_early(slot, early);
@@ -41,6 +40,25 @@ impl Shard {
             && connection.socket.has_silent_input()
         {
             connection.read_later(slot, &mut self.to_read);
+        }
+    }
+
+    /// Has TCP notice that a client has vanished which can answer no ping. Where the client gets no pings either, TCP probes
+    /// the connection by itself.
+    fn watch_by_tcp(&self, line: &Line, probes: bool) {
+        // The connection of a stream pings its peer.
+        let Line::Socket(socket, _) = line else { return };
+        let ClientSettings { ping_interval, pong_timeout, .. } = self.node.settings.client;
+        let socket = SockRef::from(socket);
+        let mut watched = socket.set_tcp_user_timeout(pong_timeout);
+        if let (true, Some(time), Some(interval)) = (probes, ping_interval, pong_timeout) {
+            // Whole seconds are the least that there is.
+            let interval = interval.max(Duration::from_secs(1));
+            let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval);
+            watched = watched.and_then(|()| socket.set_tcp_keepalive(&keepalive));
+        }
+        if let Err(error) = watched {
+            tracing::debug!(%error, "a client that vanishes will be noticed late");
         }
     }
 

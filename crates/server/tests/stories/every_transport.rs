@@ -23,11 +23,12 @@ enum Kind {
     SubscribeEvents,
     SubscribeLines,
     SubscribeWebSocket,
+    SubscribeEnvelopes,
 }
 
 use Kind::*;
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     WebSocket,
     ProtobufWebSocket,
     HttpStream,
@@ -39,15 +40,16 @@ const KINDS: [Kind; 11] = [
     SubscribeEvents,
     SubscribeLines,
     SubscribeWebSocket,
+    SubscribeEnvelopes,
 ];
 
 fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n").into()
 }
 
-fn upgrade(target: &str, headers: &str) -> Vec<u8> {
+fn upgrade(target: &str) -> Vec<u8> {
     format!(
-        "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{headers}\
+        "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     .into()
@@ -78,9 +80,9 @@ impl Kind {
     fn request(self, topic: &str) -> Vec<u8> {
         let connect = json!({"subs": {topic: {}}}).to_string();
         match self {
-            WebSocket => [upgrade("/connection/websocket", ""), frame(TEXT, commands(topic))].concat(),
+            WebSocket => [upgrade("/connection/websocket"), frame(TEXT, commands(topic))].concat(),
             ProtobufWebSocket => {
-                let head = upgrade("/connection/websocket?format=protobuf", "");
+                let head = upgrade("/connection/websocket?format=protobuf");
                 [head, frame(BINARY, protobuf_commands(topic))].concat()
             }
             HttpStream => post("/connection/http_stream", &commands(topic)).into(),
@@ -94,17 +96,18 @@ impl Kind {
                 [head.as_bytes(), &commands].concat()
             }
             Sse => get(&format!("/connection/sse?cf_connect={}", query(&commands(topic)))),
-            UniWebSocket => [upgrade("/connection/uni_websocket", ""), frame(TEXT, connect)].concat(),
+            UniWebSocket => [upgrade("/connection/uni_websocket"), frame(TEXT, connect)].concat(),
             UniHttpStream => post("/connection/uni_http_stream", &connect).into(),
             UniSse => get(&format!("/connection/uni_sse?cf_connect={}", query(&connect))),
             SubscribeEvents => get(&format!("/subscribe?topic={topic}&as=sse")),
             SubscribeLines => get(&format!("/subscribe?topic={topic}&as=ndjson")),
-            SubscribeWebSocket => upgrade(&format!("/subscribe?topic={topic}"), ""),
+            SubscribeWebSocket => upgrade(&format!("/subscribe?topic={topic}")),
+            SubscribeEnvelopes => upgrade(&format!("/subscribe?topic={topic}&envelope=json")),
         }
     }
 
     fn is_websocket(self) -> bool {
-        matches!(self, WebSocket | ProtobufWebSocket | UniWebSocket | SubscribeWebSocket)
+        matches!(self, WebSocket | ProtobufWebSocket | UniWebSocket | SubscribeWebSocket | SubscribeEnvelopes)
     }
 
     /// The client answers pings, by itself or by a library.
@@ -154,7 +157,7 @@ impl Client {
                 let length = prost::decode_length_delimiter(&*length).unwrap();
                 read_protobuf(ReplyMessage::decode(&*self.socket.bytes(length).await).unwrap())
             }
-            WebSocket | ProtobufWebSocket | UniWebSocket | SubscribeWebSocket => {
+            WebSocket | ProtobufWebSocket | UniWebSocket | SubscribeWebSocket | SubscribeEnvelopes => {
                 let frame = self.socket.frame().await.unwrap();
                 match frame.opcode {
                     PING => Said::Other,
@@ -293,4 +296,29 @@ async fn a_client_that_vanishes_without_a_word_is_noticed_and_its_presence_ends(
         "TCP tells of those that are only written to"
     );
     drop(cut);
+}
+
+/// It waits longer than there are pings elsewhere. Nothing is sent to it meanwhile, so TCP has to ask.
+#[tokio::test]
+async fn a_client_that_vanishes_while_its_poll_waits_is_noticed() {
+    let mut settings = settings(2);
+    settings.client.ping_interval = Some(Duration::from_secs(1));
+    settings.client.pong_timeout = Some(Duration::from_secs(1));
+    settings.subscribe.polls.grace = Duration::from_secs(1);
+    settings.subscribe.polls.wait_max = Duration::from_secs(3600);
+    let gateway = TestGateway::start(settings).await;
+    let present = async || gateway.client().await.present("room:a").await;
+    let poll = async || {
+        let mut socket = RawSocket::open(gateway.address).await;
+        socket.send(get("/subscribe?topic=room:a&as=poll&wait=3600")).await;
+        socket
+    };
+    let (there, vanished) = (poll().await, poll().await);
+    eventually("both are there", async || present().await == 2).await;
+    vanished.cut_off();
+    eventually("one has left", async || present().await == 1).await;
+    // The other answers what TCP asks.
+    eventually("one is still open", async || gateway.sockets() == 1).await;
+    drop(there);
+    eventually("both have left", async || present().await == 0).await;
 }
