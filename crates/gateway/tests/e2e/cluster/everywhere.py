@@ -11,7 +11,7 @@ import time
 import pytest
 
 from front import Haproxy, Nginx, WithoutStreams, WithoutWebSocket
-from harness import until
+from harness import Server, until
 from mover import Mover, Way
 from traffic import StubbornTraffic
 
@@ -78,8 +78,8 @@ def test_whatever_happens_each_client_gets_everything_once(cluster, families, li
                 until(lambda: mover.has(count), f"{count} messages reach {mover}")
             time.sleep(STAY)
 
-        for node in cluster.nodes:
-            move_all(node.kill)
+        for node, end in zip(cluster.nodes, [Server.kill, Server.stop, Server.kill]):
+            move_all(lambda: end(node))
             move_all(node.launch)
     assert traffic.failure is None, traffic.failure
     for one in movers + stayers:

@@ -1,12 +1,15 @@
 """Clients that go from one transport and node to another and keep their places in topics, and what each received."""
 
 import collections
+import itertools
+import time
 
 from harness import get, until
 from listeners import RAW, Listener
 
-# How often a client is given to the node that it had until something is wrong: other clients take turns of the proxy too.
-TRIES = 20
+# Seconds until a client has another node, and by which it waits longer before each try.
+MOVE_DEADLINE = 60
+PAUSE = 0.2
 
 Way = collections.namedtuple("Way", ["kind", "place"])
 
@@ -48,17 +51,21 @@ class Mover:
     def move(self):
         """Goes on by the next way, at another node than it has been on."""
         self.ways.rotate(-1)
-        before = self.node
-        for turn in range(TRIES):
+        before, turns = self.node, itertools.count()
+
+        def is_elsewhere():
+            turn = next(turns)
+            # Less and less often, as a proxy may leave the other nodes out for a while.
+            time.sleep(PAUSE * turn)
             self.close()
             if turn % 2:
                 # Takes a turn of the proxy, in case a client takes as many as there are nodes.
                 get(f"{self.ways[0].place.http}/probe")
             self.listeners.begin([self.next_stage()])
             self.node = node_of(self.cluster, self.topics[0], self.stages[-1].name)
-            if self.node != before:
-                return
-        raise AssertionError(f"{self}: no other node than {before}\n{self.ways[0].place.log[-4000:]}")
+            return self.node != before
+
+        until(is_elsewhere, f"{self} is given another node", MOVE_DEADLINE)
 
     def received(self):
         """The number of the last message of each topic. Before it came all others, in order and once."""
