@@ -126,6 +126,8 @@ impl Shard {
 
     /// Does what is due: answers the poll that has waited long enough, or ends a session without polls.
     pub(super) fn polls_are_due(&mut self, slot: u32) {
+        // The cursor of an answer is behind what the outbox holds, so that has to be in it.
+        self.write(slot);
         let (now, ends_at) = (self.now.millis, self.polls_end());
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let (is_undecided, is_open) = (connection.is_undecided(), connection.session().is_some());
