@@ -13,6 +13,8 @@ pub struct Polls<W> {
     number: u32,
     /// That answer, until a poll says that it was received.
     kept: Option<Bytes>,
+    /// It is not kept, though no poll has said so.
+    is_given_up: bool,
     waiting: Option<WaitingPoll<W>>,
     /// The end of the session if no poll comes before.
     ends_at: u64,
@@ -32,6 +34,8 @@ pub enum Asked {
     Next,
     /// The last answer has not arrived. This is it.
     Again(Bytes),
+    /// The last answer has not arrived, and was not kept.
+    Lost,
     /// The client speaks of an answer that it cannot have.
     Unknown,
 }
@@ -51,18 +55,21 @@ const NEVER: u64 = u64::MAX;
 impl<W: PartialEq> Polls<W> {
     /// `ends_at` is the end of the session if no poll comes before.
     pub fn new(ends_at: u64) -> Self {
-        Self { number: 0, kept: None, waiting: None, ends_at }
+        Self { number: 0, kept: None, is_given_up: false, waiting: None, ends_at }
     }
 
     /// Takes a poll whose client has received the answer of this number last.
     pub fn ask(&mut self, number: u32, ends_at: u64) -> Asked {
         let asked = if number == self.number {
             self.kept = None;
+            self.is_given_up = false;
             Asked::Next
         } else {
             match &self.kept {
-                Some(kept) if number.checked_add(1) == Some(self.number) => Asked::Again(kept.clone()),
-                _ => return Asked::Unknown,
+                _ if number.checked_add(1) != Some(self.number) => return Asked::Unknown,
+                Some(kept) => Asked::Again(kept.clone()),
+                None if self.is_given_up => return Asked::Lost,
+                None => return Asked::Unknown,
             }
         };
         self.ends_at = ends_at;
@@ -107,6 +114,18 @@ impl<W: PartialEq> Polls<W> {
     pub fn answered(&mut self, answer: Bytes) {
         self.number = self.next_number();
         self.kept = Some(answer);
+        self.is_given_up = false;
+    }
+
+    /// Returns the bytes of the answer that is kept.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Gives up the answer that is kept. If it did not arrive, the session cannot go on.
+    pub fn give_up(&mut self) {
+        self.kept = None;
+        self.is_given_up = true;
     }
 
     /// Returns the time at which something is due next; `u64::MAX` for never.
@@ -139,6 +158,20 @@ mod tests {
 
     fn answer(text: &str) -> Bytes {
         Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    #[test]
+    fn an_answer_that_is_given_up_is_lost_unless_it_arrived() {
+        let mut polls = Polls::<u8>::new(GRACE);
+        for arrived in [true, false] {
+            polls.answered(answer("long"));
+            assert_eq!(polls.kept_bytes(), 4);
+            polls.give_up();
+            assert_eq!(polls.kept_bytes(), 0);
+            assert_eq!(polls.ask(9, GRACE), Asked::Unknown);
+            let (number, asked) = if arrived { (1, Asked::Next) } else { (1, Asked::Lost) };
+            assert_eq!(polls.ask(number, GRACE), asked);
+        }
     }
 
     #[test]
@@ -251,7 +284,7 @@ mod tests {
                     self.polls.wait(is_lost, self.now + GRACE);
                 }
                 Asked::Next => self.answer(is_lost),
-                Asked::Unknown => panic!("the client speaks of what it has"),
+                other => panic!("the client speaks of what it has: {other:?}"),
             }
         }
     }

@@ -9,6 +9,7 @@ use fanwire_protocol::reason::{Close, CloseReason};
 use hyper::StatusCode;
 
 use super::connection::{CloseProgress, Connection, Feed, Role};
+use super::polled::kept_bytes;
 use super::{CLOSE_PATIENCE, Shard};
 use crate::counters::ByCode;
 use crate::transport::RefusalResponse;
@@ -122,7 +123,7 @@ impl Shard {
         connection.take_opening();
         connection.forget_requests();
         self.waiting_bytes -= connection.reorder().map_or(0, |reorder| reorder.bytes());
-        connection.wire_state = None;
+        self.kept_bytes -= kept_bytes(connection.wire_state.take().as_deref());
         let key = connection.key(slot);
         let until_millis = self.now.millis + last.patience().as_millis() as u64;
         connection.role = Role::Closing { until_millis, framing: connection.framing(), peer };
@@ -156,6 +157,7 @@ impl Shard {
         }
         let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
         self.queued_bytes -= connection.queued_bytes();
+        self.kept_bytes -= kept_bytes(connection.wire_state.as_deref());
         self.answer_room.replied -= connection.replied_bytes as usize;
         connection.socket.part();
         self.readiness.remove(&mut connection.socket);

@@ -136,6 +136,8 @@ pub(crate) struct Shard {
     now: Now,
     generation: u32,
     queued_bytes: usize,
+    /// Bytes of the answers to polls that are kept until they have arrived.
+    kept_bytes: usize,
     answer_room: AnswerRoom,
     watched: WatchedClients,
     /// Bytes of requests that wait for earlier ones of their clients.
@@ -187,6 +189,7 @@ impl Shard {
             now: node.now(),
             generation: 0,
             queued_bytes: 0,
+            kept_bytes: 0,
             answer_room: AnswerRoom::new(&settings.client),
             watched: WatchedClients::default(),
             waiting_bytes: 0,
@@ -405,7 +408,7 @@ impl Shard {
         self.counters.topics.set(self.topics.len() as u64);
         self.counters.subscriptions.set(self.registry.subscriptions_count() as u64);
         self.counters.users.set(self.users.len() as u64);
-        self.counters.queued_bytes.set(self.queued_bytes as u64);
+        self.counters.queued_bytes.set((self.queued_bytes + self.kept_bytes) as u64);
         let usage = self.topics.usage();
         self.counters.engine_streams.set(usage.streams as u64);
         self.counters.engine_publications.set(usage.publications as u64);

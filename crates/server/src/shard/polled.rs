@@ -14,6 +14,10 @@ use crate::session_key::SessionKey;
 use crate::transport::poll::session_name;
 use crate::transport::{RefusalResponse, WireState};
 
+/// Bytes of the answers that a shard keeps until they have arrived. Beyond it only short ones are kept.
+const KEPT_BYTES_MAX: usize = 32 << 20;
+const SHORT_BYTES_MAX: usize = 4 << 10;
+
 /// The time for which the first poll waits on, where its session is not decided yet. That has its own bound.
 const UNDECIDED_MILLIS: u64 = 1000;
 
@@ -52,8 +56,18 @@ impl Shard {
         if polled.topics != topics {
             return Some(SessionAnswer::OtherTopics);
         }
-        match polled.polls.ask(number, ends_at) {
+        let kept = polled.polls.kept_bytes();
+        let asked = polled.polls.ask(number, ends_at);
+        self.kept_bytes = self.kept_bytes + polled.polls.kept_bytes() - kept;
+        match asked {
             Asked::Unknown => return Some(SessionAnswer::Gone),
+            Asked::Lost => {
+                if is_open {
+                    self.end(slot);
+                }
+                self.remove(slot);
+                return Some(SessionAnswer::Gone);
+            }
             Asked::Again(body) => {
                 let number = polled.polls.number();
                 self.schedule(slot);
@@ -97,8 +111,14 @@ impl Shard {
     pub(super) fn take_left(&mut self, key: &SessionKey, to: &AnswerTo) {
         let ends_at = self.polls_end();
         let (Some(slot), AnswerTo::Parked(at)) = (self.polled_slot(key), to) else { return };
-        if let Some(polled) = self.connections.get_mut(slot as usize).and_then(|c| c.polled_mut()) {
-            polled.polls.leave(at, ends_at);
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let is_open = connection.session().is_some();
+        let Some(polled) = connection.polled_mut() else { return };
+        polled.polls.leave(at, ends_at);
+        if is_open && !polled.is_named && !polled.polls.is_waiting() {
+            // Nobody can poll it.
+            self.end(slot);
+            return self.remove(slot);
         }
         self.schedule(slot);
     }
@@ -171,6 +191,7 @@ impl Shard {
         let body = Bytes::from(body.into_boxed_slice());
         // What is left of it says why the session ended, and takes no commands.
         let mut state = connection.wire_state.take();
+        let kept_before = kept_bytes(state.as_deref());
         let at = match state.as_deref_mut() {
             Some(WireState::Polled(polled)) => {
                 self.waiting_bytes -= polled.reorder.take().map_or(0, |reorder| reorder.bytes());
@@ -180,6 +201,7 @@ impl Shard {
             }
             _ => None,
         };
+        self.kept_bytes -= kept_before;
         self.start_closing(slot, CloseProgress::MayFollow, LastWords::Close(close.reason));
         if let Some((at, number)) = at {
             let answer = PollAnswer { number, body, has_news: true, cursor: None };
@@ -189,6 +211,7 @@ impl Shard {
             return self.remove(slot);
         }
         if let Some(connection) = self.connections.get_mut(slot as usize) {
+            self.kept_bytes += kept_bytes(state.as_deref());
             connection.wire_state = state;
             if let Role::Closing { until_millis, .. } = &mut connection.role {
                 *until_millis = ends_at;
@@ -246,6 +269,7 @@ impl Shard {
         else {
             return PollAnswer::default();
         };
+        polled.is_named = true;
         let beginning = std::mem::take(&mut polled.beginning);
         let has_news = std::mem::take(&mut polled.has_news) || queue.is_some();
         let brings_something = has_news || !beginning.is_empty();
@@ -274,7 +298,12 @@ impl Shard {
         }
         let body = Bytes::from(body.into_boxed_slice());
         if brings_something {
+            let kept = polled.polls.kept_bytes();
             polled.polls.answered(body.clone());
+            if body.len() > SHORT_BYTES_MAX && self.kept_bytes - kept + body.len() > KEPT_BYTES_MAX {
+                polled.polls.give_up();
+            }
+            self.kept_bytes = self.kept_bytes + polled.polls.kept_bytes() - kept;
         }
         if has_replies {
             // They are taken, which is noted where bytes are written.
@@ -293,5 +322,13 @@ impl Shard {
     /// Returns the time at which a session ends that is not polled from now on.
     fn polls_end(&self) -> u64 {
         self.now.millis + self.node.settings.subscribe.polls.grace.as_millis() as u64
+    }
+}
+
+/// Returns the bytes of the answer that a session keeps.
+pub(super) fn kept_bytes(state: Option<&WireState>) -> usize {
+    match state {
+        Some(WireState::Polled(polled)) => polled.polls.kept_bytes(),
+        _ => 0,
     }
 }

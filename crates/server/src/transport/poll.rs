@@ -70,6 +70,8 @@ pub(crate) struct Polled {
     pub has_news: bool,
     /// False for one poll alone.
     pub lasts: bool,
+    /// The client has been told of the session, and can poll it.
+    pub is_named: bool,
     /// The order of the client's commands, on wires that have any.
     pub reorder: Option<Reorder>,
 }
@@ -84,6 +86,7 @@ impl Polled {
             beginning: Bytes::new(),
             has_news: false,
             lasts,
+            is_named: false,
             reorder,
         }
     }

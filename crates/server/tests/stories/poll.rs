@@ -234,6 +234,51 @@ async fn a_cache_asks_whether_there_is_something_new() {
     assert_eq!(ask(newer.header("etag").unwrap()).await.status, 304);
 }
 
+/// Nobody can poll a session that nobody was told of.
+#[tokio::test]
+async fn a_client_that_leaves_before_its_first_answer_leaves_no_session() {
+    let gateway = TestGateway::start(with_grace(2, Duration::from_secs(3600))).await;
+    let mut watcher = gateway.client().await;
+    let waiting = Poller::new("topic=room:a").send(gateway.address, 60).await;
+    eventually("it is a member", async || watcher.present("room:a").await == 1).await;
+    drop(waiting);
+    eventually("it is no member any more", async || watcher.present("room:a").await == 0).await;
+    assert_eq!(gateway.metric_of("fanwire_connections", "protocol=\"poll\"").await, 0.0);
+}
+
+/// All of a shard's answers that have not arrived take 32 MiB at most, and short ones more.
+#[tokio::test]
+async fn long_answers_that_do_not_arrive_are_given_up_and_come_from_the_cursor() {
+    const CLIENTS: usize = 100;
+    const MESSAGES: usize = 10;
+    let gateway = TestGateway::start(settings(1)).await;
+    let mut publisher = gateway.client().await;
+    let mut pollers = Vec::new();
+    for _ in 0..CLIENTS {
+        let poller = Poller::new("topic=history:a");
+        let first = poller.send(gateway.address, 1).await;
+        pollers.push((poller, first));
+    }
+    for (poller, first) in &mut pollers {
+        poller.take(first).await;
+    }
+    for _ in 0..MESSAGES {
+        publisher.publish("history:a", json!("x".repeat(50_000))).await;
+    }
+    for (poller, _) in &pollers {
+        let answer = answer(&poller.send(gateway.address, 5).await.response().await);
+        assert_eq!(data(&answer).len(), MESSAGES);
+    }
+    assert!(gateway.metric("fanwire_send_queue_bytes").await <= 34e6);
+    let mut recovered = 0;
+    for (poller, _) in &mut pollers {
+        let answer = poller.poll(gateway.address, 5).await;
+        assert_eq!(data(&answer).len(), MESSAGES);
+        recovered += usize::from(answer["subscribed"] == json!([{"topic": "history:a", "recovered": true}]));
+    }
+    assert!((30..CLIENTS).contains(&recovered), "{recovered}");
+}
+
 #[tokio::test]
 async fn a_session_that_has_ended_goes_on_from_the_cursor() {
     let gateway = TestGateway::start(with_grace(2, Duration::from_millis(100))).await;
