@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools;
 
 /// Planted faults run first: if they are not found, the other cases prove nothing.
-pub(crate) const SUITES: [&str; 16] = [
+pub(crate) const SUITES: [&str; 17] = [
     "attack/planted.py",
     "attack/floods.py",
     "attack/amplification.py",
@@ -17,6 +17,7 @@ pub(crate) const SUITES: [&str; 16] = [
     "attack/sockets.py",
     "attack/emulation.py",
     "attack/subscribe.py",
+    "attack/polls.py",
     "attack/unread.py",
     "attack/tls.py",
     "attack/http2.py",
