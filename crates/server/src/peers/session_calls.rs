@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fanwire_broker::{EngineError, NewPublication};
 use tokio::sync::{oneshot, watch};
@@ -22,6 +23,9 @@ use crate::session_key::{SessionKey, SessionSigner};
 /// Nodes whose secrets are kept. Each run of a node has its own; beyond this all are asked for again.
 const SIGNERS_MAX: usize = 1024;
 
+/// The time for another look at the list of nodes, once one of them is late.
+const LOOK_PATIENCE: Duration = Duration::from_millis(500);
+
 /// The signers of other nodes; `None` until the node has told its secret.
 pub(super) type Signers = HashMap<Uuid, watch::Receiver<Option<Signer>>>;
 type Signer = Result<Arc<SessionSigner>, Unreachable>;
@@ -34,7 +38,18 @@ impl Peers {
         key: SessionKey,
         ask: SessionAsk,
     ) -> Result<SessionAnswer, Unreachable> {
-        timeout(PATIENCE, self.ask_node(from, key, ask)).await.unwrap_or(Err(Unreachable::Late))
+        let answer = timeout(PATIENCE, self.ask_node(from, key, ask)).await.unwrap_or(Err(Unreachable::Late));
+        match answer {
+            // It may have left while it was waited for.
+            Err(Unreachable::Late) if self.has_left(key.node).await => Err(Unreachable::NoSession),
+            answer => answer,
+        }
+    }
+
+    /// Returns true if a node is known not to be alive any more.
+    async fn has_left(&self, node: Uuid) -> bool {
+        let is_alive = self.0.live_nodes.has(&self.0.redis, &self.0.thread.runtime, node);
+        matches!(timeout(LOOK_PATIENCE, is_alive).await, Ok(Ok(false)))
     }
 
     async fn ask_node(

@@ -136,11 +136,12 @@ pub(super) async fn look(
         Ok(SessionAnswer::OtherTopics) => Look::OtherTopics,
         Ok(SessionAnswer::Gone | SessionAnswer::Full) => Look::Gone,
         Ok(SessionAnswer::Busy) => return Err(Box::new(busy(gate))),
-        Err(unreachable @ Unreachable::TooMuch) => {
-            return Err(Box::new(count_unreachable(gate, unreachable)));
-        }
         Err(unreachable) => {
-            count_unreachable(gate, unreachable);
+            let response = count_unreachable(gate, unreachable);
+            if unreachable != Unreachable::NoSession {
+                // The session may live, with what waits in it.
+                return Err(Box::new(response));
+            }
             Look::Gone
         }
     })
@@ -215,8 +216,8 @@ impl AnswerForm {
     fn parts(&self, key: Option<SessionKey>, answer: PollAnswer) -> Parts {
         let PollAnswer { number, body, has_news, cursor } = answer;
         let tag = cursor.as_ref().and_then(|cursor| HeaderValue::try_from(format!("\"{cursor}\"")).ok());
-        let cache = if tag.is_some() { "private, no-cache" } else { "no-store" };
-        let mut headers = vec![(CACHE_CONTROL, HeaderValue::from_static(cache))];
+        // A browser that keeps an answer brings it again for every 304, and to other pages.
+        let mut headers = vec![(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
         headers.extend(tag.map(|tag| (ETAG, tag)));
         let is_known = self.known.is_some() && cursor.as_deref() == self.known.as_deref();
         if is_known && !has_news {
@@ -262,13 +263,11 @@ pub(crate) fn session_name(key: &SessionKey, number: u32) -> String {
     format!("{key}.{number}")
 }
 
-/// Reads such a name.
+/// Reads such a name. Each session and number has one.
 pub(super) fn read_session_name(name: &str) -> Option<(SessionKey, u32)> {
     let (key, number) = name.split_once('.')?;
-    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    Some((SessionKey::parse(key)?, number.parse().ok()?))
+    let (key, number) = (SessionKey::parse(key)?, number.parse().ok()?);
+    (session_name(&key, number) == name).then_some((key, number))
 }
 
 #[cfg(test)]
@@ -373,7 +372,7 @@ mod tests {
         let key = SessionKey::from_bytes(&[7; 60]).unwrap();
         let name = session_name(&key, 3);
         assert_eq!(read_session_name(&name), Some((key, 3)));
-        for number in ["", "-1", "+1", "4294967296", "1.2", "x"] {
+        for number in ["", "-1", "+1", "01", "00", "4294967296", "1.2", "x"] {
             assert_eq!(read_session_name(&format!("{key}.{number}")), None, "{number}");
         }
     }

@@ -225,7 +225,7 @@ async fn a_cache_asks_whether_there_is_something_new() {
     let first = ask("").await;
     let tag = first.header("etag").unwrap().to_owned();
     assert_eq!(tag, format!("\"{}\"", answer(&first)["cursor"].as_str().unwrap()));
-    assert_eq!(first.header("cache-control"), Some("private, no-cache"));
+    assert_eq!(first.header("cache-control"), Some("no-store"), "a browser is not to bring an answer again");
     let same = ask(&tag).await;
     assert_eq!((same.status, &*same.body, same.header("etag")), (304, "", Some(&*tag)));
     publisher.publish("history:a", json!(1)).await;
@@ -360,12 +360,21 @@ async fn refusals_name_what_is_to_be_changed() {
     let session = poller.session.unwrap();
     let (status, message) = ask(&format!("topic=b&session={session}")).await;
     assert_eq!((status, &*message), (400, "session: it has other topics; leave it out to open another"));
-    // A session that is not there, or was invented, opens another.
     let (key, _) = session.split_once('.').unwrap();
-    for session in ["", "x.1", &format!("{key}.7"), &format!("{}.0", "A".repeat(key.len()))] {
-        let mut other = Poller { session: Some(session.to_owned()), ..Poller::new("topic=a") };
+    for session in ["x.1", "undefined", key, &format!("{key}."), &format!("{key}.+1"), &format!("{key}.01")] {
+        let (status, message) = ask(&format!("topic=a&session={session}")).await;
+        assert_eq!(status, 400, "{session}");
+        assert!(message.starts_with("session: this is none; send that of the last answer"), "{message}");
+    }
+    // One that is not there, or was invented, opens another, which says that something may be missing.
+    for (session, granted) in [
+        (String::new(), json!([{"topic": "a"}])),
+        (format!("{key}.7"), json!([{"topic": "a", "recovered": false}])),
+        (format!("{}.0", "A".repeat(key.len())), json!([{"topic": "a", "recovered": false}])),
+    ] {
+        let mut other = Poller { session: Some(session.clone()), ..Poller::new("topic=a") };
         let answer = other.poll(gateway.address, 1).await;
-        assert_eq!(answer["subscribed"], json!([{"topic": "a"}]), "{session}");
+        assert_eq!(answer["subscribed"], granted, "{session}");
     }
 }
 

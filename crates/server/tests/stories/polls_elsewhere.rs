@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use fanwire_server::settings::EngineSettings;
 use serde_json::{Value, json};
 
 use crate::cluster::cluster;
-use crate::common::{RawSocket, eventually};
+use crate::common::{OwnRedis, RawSocket, TestGateway, eventually, settings};
 use crate::poll::{Poller, data};
 
 #[tokio::test]
@@ -83,6 +84,31 @@ async fn the_cursor_leads_on_when_the_node_of_the_session_is_gone() {
     let mut waiting: RawSocket = poller.send(nodes[1].address, 20).await;
     publisher.publish("history:a", json!(3)).await;
     assert_eq!(data(&poller.take(&mut waiting).await), [3]);
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_asked_for_a_while_goes_on() {
+    let mut redis = OwnRedis::start();
+    let mut settings = settings(2);
+    settings.engine = EngineSettings::Redis(redis.settings.clone());
+    let nodes = [TestGateway::start(settings.clone()).await, TestGateway::start(settings).await];
+    let mut publisher = nodes[0].client().await;
+    let mut poller = Poller::new("topic=plain");
+    poller.poll(nodes[0].address, 1).await;
+    publisher.publish("plain", json!(1)).await;
+    redis.pause(Duration::from_secs(5));
+    let refused = poller.send(nodes[1].address, 20).await.response().await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
+    assert!(refused.body.contains("does not answer"), "{refused:?}");
+    let mut answer = None;
+    eventually("redis is back", async || {
+        let response = poller.send(nodes[1].address, 20).await.response().await;
+        answer = (response.status == 200).then_some(response.body);
+        answer.is_some()
+    })
+    .await;
+    let answer: Value = serde_json::from_str(&answer.unwrap()).unwrap();
+    assert_eq!((data(&answer), &answer["subscribed"]), (vec![json!(1)], &Value::Null));
 }
 
 #[tokio::test]

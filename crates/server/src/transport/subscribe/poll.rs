@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use fanwire_protocol::Cursor;
+use fanwire_protocol::cursor::Parsed;
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use hyper::header::{HeaderMap, IF_NONE_MATCH};
@@ -13,6 +14,7 @@ use super::refusal::{StreamRefusal, refused};
 use crate::accept::admission::ClientNetwork;
 use crate::message::PollAsk;
 use crate::response::{HttpResponse, respond};
+use crate::session_key::SessionKey;
 use crate::transport::poll::{AnswerForm, Look, Poll, PollOf, Polled, look, read_session_name, wait};
 use crate::transport::{Arrival, Gate, Head, Opening, Responses, Routed, WireState};
 
@@ -32,7 +34,8 @@ pub(super) async fn open(
     let wait = wait(query.wait.as_deref(), settings.wait_max).map_err(|why| refuse(bad(why)))?;
     let topics = fingerprint(&query.topics);
     let mut form = AnswerForm { headers: cors.into(), callback, known: None, is_lines: false };
-    if let Some((key, number)) = query.session.as_deref().and_then(read_session_name) {
+    let named = named_session(query.session.as_deref()).map_err(refuse)?;
+    if let Some((key, number)) = named {
         let ask = PollAsk::new(number, wait, topics);
         match look(gate, network, key, ask, &form).await? {
             Look::Answered(response) => return Ok(Routed::Response(response)),
@@ -55,7 +58,11 @@ pub(super) async fn open(
             query.cursor = known.to_owned().into();
         }
     }
-    let resume = query.resume().map_err(refuse)?;
+    let resume = match query.resume().map_err(refuse)? {
+        // Without a cursor, what it missed since its session is not known.
+        None if named.is_some() => Some(Parsed::OtherVersion),
+        resume => resume,
+    };
     let permit = gate.admit()?;
     let names = query.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref(), !lasts);
@@ -79,6 +86,14 @@ fn bad(why: &str) -> StreamRefusal {
 
 fn refuse(refusal: StreamRefusal) -> Box<HttpResponse> {
     Box::new(respond(refusal.status(), "application/json", refusal.body().into()))
+}
+
+/// Returns the session that a poll names, and the number of its last answer. A shell sends an empty one with its first poll.
+fn named_session(name: Option<&str>) -> Result<Option<(SessionKey, u32)>, StreamRefusal> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    read_session_name(name)
+        .map(Some)
+        .ok_or_else(|| bad("session: this is none; send that of the last answer, or leave it out"))
 }
 
 /// Returns the function that a script is to call. Its name is part of the script, so it is nothing but a name.
