@@ -16,8 +16,8 @@ AT_ONCE = 200
 # Its id has passed, so it waits for no other.
 COMMAND = {"id": 1, "unsubscribe": {"channel": "wild:left"}}
 
-# The bytes of a session's key: node, shard, slot, generation, signature.
-NODE, SLOT, GENERATION, SIGNATURE = 16, slice(18, 22), slice(22, 26), slice(26, 42)
+# The bytes of a session's key: node, shard, slot, generation, client, signature.
+NODE, SLOT, GENERATION, SIGNATURE = 16, slice(18, 22), slice(22, 26), slice(42, 60)
 KEYS = 3000
 # Fewer than fit into the buffers of a connection with their answers.
 KEYS_AT_ONCE = 100
@@ -56,7 +56,7 @@ def forged(session):
     for number in range(KEYS):
         key = bytearray(real)
         if number % 3 == 0:
-            key[SIGNATURE.start + number % 16] ^= 1 << number % 8
+            key[SIGNATURE.start + number // 3 % 18] ^= 1 << number % 8
         elif number % 3 == 1:
             key[SLOT] = (number // 24).to_bytes(4)
             key[GENERATION] = (number // 3 % 8).to_bytes(4)
@@ -93,7 +93,7 @@ def test_forged_session_keys(trial):
 
 
 def test_forged_session_keys_of_another_node(trial):
-    """Each key of a node that exists becomes a letter to it, by Redis."""
+    """The node that gets them knows the secret of the other, so none goes on to it."""
     with RedisServer() as redis:
         other = trial.start(on(redis))
         trial.serve(on(redis))
@@ -104,6 +104,30 @@ def test_forged_session_keys_of_another_node(trial):
             attack.crowd(32, lambda: knock(attack, calls, seen))
         # 503: the other node was busy with so many.
         assert seen[404] and set(seen) <= {404, 503}, seen
+
+
+def test_commands_for_another_node(trial):
+    """Each goes through Redis, as far as those of one address may."""
+    with RedisServer() as redis:
+        other = trial.start(on(redis))
+        # So little that a slow machine reaches it.
+        trial.serve({"server": {"forwarded_bytes_per_second_max": "256KiB"}, **on(redis)})
+        seen = collections.Counter()
+
+        def pound():
+            connection = attack.socket()
+            answers = statuses(connection)
+            while not attack.over.is_set():
+                connection.sendall(call)
+                seen[next(answers, None)] += 1
+            drop(connection)
+
+        with trial.attack("60 KB of commands for a session of another node, 32 connections") as attack:
+            session = Session(attack, other)
+            call = session.call(lines(COMMAND) + b" " * 60_000)
+            attack.crowd(32, pound)
+        # 404: it answers no ping. None: the attack was over.
+        assert seen[204] and seen[503] and set(seen) <= {204, 404, 503, None}, seen
 
 
 def test_gaps_that_never_close(trial):
