@@ -9,10 +9,9 @@ use fanwire_protocol::reason::{Close, CloseReason};
 use hyper::StatusCode;
 
 use super::connection::{CloseProgress, Connection, Feed, Role};
-use super::polled::kept_bytes;
 use super::{CLOSE_PATIENCE, Shard};
 use crate::counters::ByCode;
-use crate::transport::RefusalResponse;
+use crate::transport::{RefusalResponse, WireState};
 
 /// The time that a peer may take to go after a response that refuses it. It is short: such a peer has shown no token, and
 /// counts against the limit of connections.
@@ -123,7 +122,7 @@ impl Shard {
         connection.take_opening();
         connection.forget_requests();
         self.waiting_bytes -= connection.reorder().map_or(0, |reorder| reorder.bytes());
-        self.kept_bytes -= kept_bytes(connection.wire_state.take().as_deref());
+        self.kept_bytes -= connection.wire_state.take().map_or(0, |state| state.kept_bytes());
         let key = connection.key(slot);
         let until_millis = self.now.millis + last.patience().as_millis() as u64;
         connection.role = Role::Closing { until_millis, framing: connection.framing(), peer };
@@ -157,7 +156,7 @@ impl Shard {
         }
         let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
         self.queued_bytes -= connection.queued_bytes();
-        self.kept_bytes -= kept_bytes(connection.wire_state.as_deref());
+        self.kept_bytes -= connection.wire_state.as_deref().map_or(0, WireState::kept_bytes);
         self.answer_room.replied -= connection.replied_bytes as usize;
         connection.socket.part();
         self.readiness.remove(&mut connection.socket);

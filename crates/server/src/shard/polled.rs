@@ -191,7 +191,7 @@ impl Shard {
         let body = Bytes::from(body.into_boxed_slice());
         // What is left of it says why the session ended, and takes no commands.
         let mut state = connection.wire_state.take();
-        let kept_before = kept_bytes(state.as_deref());
+        let kept_before = state.as_deref().map_or(0, WireState::kept_bytes);
         let at = match state.as_deref_mut() {
             Some(WireState::Polled(polled)) => {
                 self.waiting_bytes -= polled.reorder.take().map_or(0, |reorder| reorder.bytes());
@@ -211,7 +211,7 @@ impl Shard {
             return self.remove(slot);
         }
         if let Some(connection) = self.connections.get_mut(slot as usize) {
-            self.kept_bytes += kept_bytes(state.as_deref());
+            self.kept_bytes += state.as_deref().map_or(0, WireState::kept_bytes);
             connection.wire_state = state;
             if let Role::Closing { until_millis, .. } = &mut connection.role {
                 *until_millis = ends_at;
@@ -322,13 +322,5 @@ impl Shard {
     /// Returns the time at which a session ends that is not polled from now on.
     fn polls_end(&self) -> u64 {
         self.now.millis + self.node.settings.subscribe.polls.grace.as_millis() as u64
-    }
-}
-
-/// Returns the bytes of the answer that a session keeps.
-pub(super) fn kept_bytes(state: Option<&WireState>) -> usize {
-    match state {
-        Some(WireState::Polled(polled)) => polled.polls.kept_bytes(),
-        _ => 0,
     }
 }
