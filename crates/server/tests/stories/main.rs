@@ -30,6 +30,7 @@ mod uni;
 mod emulation;
 mod stream_kinds;
 mod poll;
+mod polls_left;
 mod streams;
 mod users;
 

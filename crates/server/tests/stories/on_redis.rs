@@ -20,6 +20,7 @@ mod sse;
 mod resume;
 mod emulation;
 mod poll;
+mod polls_left;
 mod users;
 
 mod slow;

@@ -1,0 +1,113 @@
+//! What clients that poll leave behind: sessions that nobody polls any more, and answers that did not arrive.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::ON_REDIS;
+use crate::common::{Emulated, RawSocket, TestGateway, eventually, post, settings};
+use crate::poll::{Poller, answer, data, with_grace};
+
+/// Nobody can poll a session that nobody was told of.
+#[tokio::test]
+async fn a_client_that_leaves_before_its_first_answer_leaves_no_session() {
+    let gateway = TestGateway::start(with_grace(2, Duration::from_secs(3600))).await;
+    let mut watcher = gateway.client().await;
+    let waiting = Poller::new("topic=room:a").send(gateway.address, 60).await;
+    eventually("it is a member", async || watcher.present("room:a").await == 1).await;
+    drop(waiting);
+    eventually("it is no member any more", async || watcher.present("room:a").await == 0).await;
+    assert_eq!(gateway.metric_of("fanwire_connections", "protocol=\"poll\"").await, 0.0);
+}
+
+/// All of a shard's answers that have not arrived take 32 MiB at most, and short ones more.
+#[tokio::test]
+async fn long_answers_that_do_not_arrive_are_given_up_and_come_from_the_cursor() {
+    const CLIENTS: usize = 100;
+    const MESSAGES: usize = 10;
+    let gateway = TestGateway::start(settings(1)).await;
+    let mut publisher = gateway.client().await;
+    let mut pollers = Vec::new();
+    for _ in 0..CLIENTS {
+        let poller = Poller::new("topic=history:a");
+        let first = poller.send(gateway.address, 1).await;
+        pollers.push((poller, first));
+    }
+    for (poller, first) in &mut pollers {
+        poller.take(first).await;
+    }
+    for _ in 0..MESSAGES {
+        publisher.publish("history:a", json!("x".repeat(50_000))).await;
+    }
+    for (poller, _) in &pollers {
+        let answer = answer(&poller.send(gateway.address, 5).await.response().await);
+        assert_eq!(data(&answer).len(), MESSAGES);
+    }
+    assert!(gateway.metric("fanwire_send_queue_bytes").await <= 34e6);
+    let mut recovered = 0;
+    for (poller, _) in &mut pollers {
+        let answer = poller.poll(gateway.address, 5).await;
+        assert_eq!(data(&answer).len(), MESSAGES);
+        recovered += usize::from(answer["subscribed"] == json!([{"topic": "history:a", "recovered": true}]));
+    }
+    assert!((30..CLIENTS).contains(&recovered), "{recovered}");
+}
+
+#[tokio::test]
+async fn sessions_that_are_left_give_their_memory_back() {
+    if ON_REDIS {
+        return;
+    }
+    let gateway = TestGateway::start(with_grace(2, Duration::from_millis(300))).await;
+    let mut watcher = gateway.client().await;
+    for _ in 0..100 {
+        drop(Poller::new("topic=room:crowd").send(gateway.address, 60).await);
+    }
+    eventually("no session is left", async || {
+        gateway.metric_of("fanwire_connections", "protocol=\"poll\"").await == 0.0
+            && watcher.present("room:crowd").await == 0
+    })
+    .await;
+    drop(watcher);
+    gateway.deserted().await;
+}
+
+#[tokio::test]
+async fn what_a_closed_poller_had_wait_is_given_back() {
+    /// Almost all that may wait on a shard.
+    const ALMOST_ALL: usize = (8 << 20) - 1024;
+    let mut settings = settings(1);
+    settings.http_stream.body_bytes_max = 9 << 20;
+    let gateway = TestGateway::start(settings).await;
+    let ask = async |parameters: &str, body: &str| {
+        RawSocket::ask(gateway.address, &post(&format!("/connection/http_stream?{parameters}"), body)).await
+    };
+    let command = |id: u32, bytes: usize| {
+        let mut command = json!({"id": id, "presence_stats": {"channel": "room:1"}}).to_string();
+        command.push_str(&" ".repeat(bytes));
+        command
+    };
+    let connected = ask("wait=1", "{\"id\":1,\"connect\":{}}").await;
+    let mut session = connected.header("fanwire-session").unwrap().to_owned();
+    let mut id = 1;
+    // The first may have been given up before the second came.
+    loop {
+        id += 2;
+        let ahead = ask(&format!("wait=0&session={session}"), &command(id, ALMOST_ALL)).await;
+        assert_eq!(ahead.status, 200, "{ahead:?}");
+        session = ahead.header("fanwire-session").unwrap().to_owned();
+        id += 2;
+        let second = ask(&format!("wait=0&session={session}"), &command(id, 70_000)).await;
+        if second.status == 404 {
+            break;
+        }
+        assert_eq!(second.status, 200, "{second:?}");
+        session = second.header("fanwire-session").unwrap().to_owned();
+    }
+    // Another has room for more than the little that is always there.
+    let mut client = Emulated::connect(gateway.address).await;
+    client.command("presence_stats", json!({"channel": "room:1"}));
+    let (id, ahead) = client.command("presence_stats", json!({"channel": "room:1"}));
+    assert_eq!(client.send(gateway.address, &(ahead + &" ".repeat(20_000))).await, 204);
+    client.reply(id).await.unwrap();
+}
