@@ -244,6 +244,9 @@ export async function freePort() {
   }
 }
 
+/** Node never exits once a socket was reset while it was being shut down. */
+const reset = (socket) => (socket.writableEnded ? socket.destroy() : socket.resetAndDestroy());
+
 /** Stands between client and server, to do to a connection what networks do. */
 export class Proxy {
   static async start(target) {
@@ -277,10 +280,7 @@ export class Proxy {
   /** Resets every connection on both sides, and lets none in until `mend`. */
   cut() {
     this.refusing = true;
-    for (const { near, far } of this.pairs) {
-      near.resetAndDestroy();
-      far.resetAndDestroy();
-    }
+    for (const { near, far } of this.pairs) for (const socket of [near, far]) reset(socket);
   }
 
   mend() {
