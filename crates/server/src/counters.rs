@@ -101,8 +101,12 @@ impl SessionCalls {
 /// Everything one shard counts.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    /// Sockets of any kind, those that are closing included.
+    /// Sockets of any kind, those that are closing included. Streams of HTTP/2 and clients that poll have none.
     pub sockets: Counter,
+    /// Sockets, streams, and clients between two polls.
+    pub lines: Counter,
+    /// The same without polls that wait: each belongs to a client that is counted.
+    pub client_lines: Counter,
     /// Open connections by wire.
     pub connections: [Counter; Wire::COUNT],
     pub connections_opened: [Counter; Wire::COUNT],
@@ -167,6 +171,8 @@ impl Default for Counters {
         let closes = statuses.into_iter().chain(websocket).chain(codes::CLOSE_NUMBERS.map(u32::from));
         Self {
             sockets: Counter::default(),
+            lines: Counter::default(),
+            client_lines: Counter::default(),
             connections: Default::default(),
             connections_opened: Default::default(),
             connections_closed: ByCode::new(closes),

@@ -1,5 +1,6 @@
 //! Permits for client connections: limits on their number and on new ones in a second.
 
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{AcqRel, Acquire},
@@ -7,7 +8,10 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::counters::Counters;
+use rustc_hash::FxHashMap;
+
+use crate::accept::admission::ClientNetwork;
+use crate::counters::{Counter, Counters};
 use crate::settings::AdmissionSettings;
 
 /// Gives out permits. Cheap to clone.
@@ -18,7 +22,10 @@ pub(crate) struct Permits(Arc<PermitsShared>);
 struct PermitsShared {
     /// One for each shard.
     counters: Vec<Arc<Counters>>,
+    /// On clients, with a socket or without.
     limit: Option<ConnectionLimit>,
+    /// On sockets.
+    open_files_max: Option<usize>,
     /// 0 for no limit.
     per_second_max: usize,
     started: Instant,
@@ -26,7 +33,14 @@ struct PermitsShared {
     arriving: AtomicU64,
     /// The second for which new connections are being counted, and their number so far.
     admitted: Mutex<(u64, usize)>,
+    /// The clients of each network that poll.
+    pollers: Mutex<FxHashMap<Option<ClientNetwork>, usize>>,
 }
+
+/// The part of all clients that those of one network may be which poll.
+const POLLERS_DIVISOR: usize = 4;
+
+const OPEN_FILES: &str = "The limit of open files is reached.";
 
 /// The limit on client connections, with the sentence for those that are refused.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +59,25 @@ impl Drop for AdmissionPermit {
     }
 }
 
+/// The place of a client that polls, which needs no socket between two polls. It is held until its session has gone.
+#[derive(Debug)]
+pub(crate) struct PollerPlace {
+    permits: Permits,
+    network: Option<ClientNetwork>,
+}
+
+impl Drop for PollerPlace {
+    fn drop(&mut self) {
+        let mut pollers = self.permits.0.pollers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = pollers.entry(self.network) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
 impl Permits {
     /// Without a limit in the settings, `open_files_max` connections are admitted.
     pub(crate) fn new(
@@ -53,17 +86,18 @@ impl Permits {
         counters: Vec<Arc<Counters>>,
     ) -> Self {
         let limit = match settings.connections_max {
-            0 => open_files_max
-                .map(|max| ConnectionLimit { max, refusal: "The limit of open files is reached." }),
+            0 => open_files_max.map(|max| ConnectionLimit { max, refusal: OPEN_FILES }),
             max => Some(ConnectionLimit { max, refusal: "server.connections_max is reached." }),
         };
         Self(Arc::new(PermitsShared {
             counters,
             limit,
+            open_files_max,
             per_second_max: settings.connections_per_second_max,
             started: Instant::now(),
             arriving: AtomicU64::new(0),
             admitted: Mutex::default(),
+            pollers: Mutex::default(),
         }))
     }
 
@@ -73,8 +107,11 @@ impl Permits {
         // A shard counts a connection before it drops the permit, so none is missed in between.
         let arriving = shared.arriving.fetch_add(1, AcqRel);
         let permit = AdmissionPermit(self.clone());
+        if shared.open_files_max.is_some_and(|max| self.sockets() + arriving >= max as u64) {
+            return Err(OPEN_FILES);
+        }
         if let Some(limit) = shared.limit
-            && self.sockets() + arriving >= limit.max as u64
+            && self.sum(|counters| &counters.client_lines) + arriving >= limit.max as u64
         {
             return Err(limit.refusal);
         }
@@ -92,15 +129,33 @@ impl Permits {
         Ok(permit)
     }
 
-    /// Sockets that shards own: client connections, those that are closing, and echo connections.
+    /// Returns the place of one more client that polls, or the sentence that names the limit.
+    pub(crate) fn admit_poller(&self, network: Option<ClientNetwork>) -> Result<PollerPlace, &'static str> {
+        let mut pollers = self.0.pollers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = pollers.entry(network).or_default();
+        if self.0.limit.is_some_and(|limit| *count >= (limit.max / POLLERS_DIVISOR).max(1)) {
+            return Err(
+                "Clients of this address that poll are a quarter of server.connections_max, or of what the limit of \
+                 open files allows.",
+            );
+        }
+        *count += 1;
+        Ok(PollerPlace { permits: self.clone(), network })
+    }
+
+    /// Sockets that shards own: client connections, those that are closing, and polls that wait.
     pub(crate) fn sockets(&self) -> u64 {
-        self.0.counters.iter().map(|counters| counters.sockets.value()).sum()
+        self.sum(|counters| &counters.sockets)
+    }
+
+    fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
+        self.0.counters.iter().map(|counters| counter(counters).value()).sum()
     }
 
     /// Returns true if there is no client and none is about to be there.
     pub(crate) fn is_deserted(&self) -> bool {
         // In this order: a shard counts a connection before it drops the permit.
         let arriving = self.0.arriving.load(Acquire);
-        arriving + self.sockets() == 0
+        arriving + self.sum(|counters| &counters.lines) == 0
     }
 }

@@ -89,12 +89,10 @@ impl Shard {
             self.waiting_was_full |= self.waiting_bytes > WAITING_BYTES_MAX;
             connection.read_later(slot, &mut self.to_read);
         }
-        self.counters.sockets.add(1);
         self.clients.insert(client, slot);
         self.counters.connections[wire as usize].add(1);
         self.counters.connections_opened[wire as usize].add(1);
         self.counters.connections_compressed.add(u64::from(deflate.is_some()));
-        drop(permit);
         let head = match head {
             Head::Now(head) => Some(head),
             Head::ByAnswers(responses) => {
@@ -118,6 +116,8 @@ impl Shard {
         if let Some(schedule) = &mut self.drain_schedule {
             schedule.add(key);
         }
+        self.count_lines();
+        drop(permit);
         Some(slot)
     }
 

@@ -108,6 +108,8 @@ pub(crate) struct Shard {
     /// The share of requests in the time between two turns of the loop.
     budget: Rc<RequestBudget>,
     connections: Slab<Connection>,
+    /// Each poll that waits holds a copy.
+    parked: Rc<()>,
     clients: FxHashMap<ClientId, u32>,
     registry: Registry,
     user_rates: Rates,
@@ -167,6 +169,7 @@ impl Shard {
             budget,
             counters,
             connections: Slab::new(),
+            parked: Rc::default(),
             clients: FxHashMap::default(),
             registry: Registry::default(),
             user_rates: Rates::default(),
@@ -403,8 +406,16 @@ impl Shard {
         connection.to_read || connection.is_held_back() && waits_for_answers()
     }
 
+    /// Counts what the limits of the node count. To be called before the permit of a new connection is dropped.
+    fn count_lines(&self) {
+        let lines = self.connections.len();
+        self.counters.sockets.set(self.readiness.sockets() as u64);
+        self.counters.lines.set(lines as u64);
+        self.counters.client_lines.set(lines.saturating_sub(Rc::strong_count(&self.parked) - 1) as u64);
+    }
+
     fn count(&self) {
-        self.counters.sockets.set(self.connections.len() as u64);
+        self.count_lines();
         self.counters.topics.set(self.topics.len() as u64);
         self.counters.subscriptions.set(self.registry.subscriptions_count() as u64);
         self.counters.users.set(self.users.len() as u64);

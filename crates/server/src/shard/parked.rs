@@ -25,7 +25,9 @@ impl Shard {
             PollOf::Session(_, _, network) => (LATE_MILLIS, *network),
             PollOf::Opening(_) => (OPENING_LATE_MILLIS, None),
         };
-        let parked = Box::new(Parked { until_millis: answer_by + late_millis, session: None, network, form });
+        let counted = self.parked.clone();
+        let parked =
+            Box::new(Parked { until_millis: answer_by + late_millis, session: None, network, form, counted });
         self.generation = self.generation.wrapping_add(1);
         let entry = self.connections.vacant_entry();
         let slot = entry.key() as u32;
@@ -39,7 +41,7 @@ impl Shard {
             connection.read_later(slot, &mut self.to_read);
         }
         let key = connection.key(slot);
-        self.counters.sockets.add(1);
+        self.count_lines();
         self.schedule(slot);
         if let Some(schedule) = &mut self.drain_schedule {
             schedule.add(key);

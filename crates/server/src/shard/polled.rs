@@ -132,7 +132,7 @@ impl Shard {
         }
         let has_queue = connection.queue.is_some();
         let Some(polled) = connection.polled_mut() else { return };
-        let lasts = polled.lasts;
+        let lasts = polled.lasts();
         if lasts && !has_queue && !polled.has_news {
             return;
         }
@@ -287,12 +287,12 @@ impl Shard {
             }
             chunks.for_each(|chunk| body.extend_from_slice(&chunk));
             let text = session.cursor(&self.registry).text();
-            let name = polled.lasts.then(|| {
+            let name = polled.lasts().then(|| {
                 let key = self.node.sessions.sign(self.node.id, self.index, key, polled.client);
                 session_name(&key, number)
             });
             event::answer_end(&text, name.as_deref(), &mut body);
-            cursor = (!polled.lasts).then_some(text);
+            cursor = (!polled.lasts()).then_some(text);
         } else {
             chunks.for_each(|chunk| body.extend_from_slice(&chunk));
         }

@@ -19,6 +19,7 @@ pub(super) struct Readiness {
     set: AsyncFd<Poll>,
     events: Events,
     streams: Rc<PipeEvents>,
+    sockets: usize,
 }
 
 /// The events of one socket.
@@ -42,7 +43,7 @@ impl Readiness {
         // it drops what it owns.
         #[expect(unsafe_code, reason = "the one argued block: see architecture.md, a shard's loop")]
         let set = unsafe { AsyncFd::register_with_interest(poll, TokioInterest::READABLE) }?;
-        Ok(Self { set, events: Events::with_capacity(EVENTS), streams: Rc::default() })
+        Ok(Self { set, events: Events::with_capacity(EVENTS), streams: Rc::default(), sockets: 0 })
     }
 
     /// Watches a socket for input and, since the set reports only changes, for room to write without more cost.
@@ -50,7 +51,9 @@ impl Readiness {
         let interest = Interest::READABLE | Interest::WRITABLE;
         match socket.source() {
             Some(Source::Socket(socket)) => {
-                self.set.get_ref().registry().register(socket, Token(slot as usize), interest)
+                self.set.get_ref().registry().register(socket, Token(slot as usize), interest)?;
+                self.sockets += 1;
+                Ok(())
             }
             Some(Source::Stream(stream)) => {
                 stream.watch(slot, self.streams.clone());
@@ -63,10 +66,18 @@ impl Readiness {
     pub(super) fn remove(&mut self, socket: &mut Socket) {
         match socket.source() {
             // Closing the socket takes it out of the set in any case.
-            Some(Source::Socket(socket)) => drop(self.set.get_ref().registry().deregister(socket)),
+            Some(Source::Socket(socket)) => {
+                drop(self.set.get_ref().registry().deregister(socket));
+                self.sockets -= 1;
+            }
             Some(Source::Stream(stream)) => stream.unwatch(),
             None => {}
         }
+    }
+
+    /// Returns the number of sockets that are watched, each of which is an open file.
+    pub(super) fn sockets(&self) -> usize {
+        self.sockets
     }
 
     /// Waits until some socket is ready; safe to cancel.

@@ -33,9 +33,10 @@ use rustls::ServerConnection;
 use tokio::sync::mpsc;
 
 use self::poll::{Poll, Polled};
+use crate::accept::admission::ClientNetwork;
 use crate::accept::origin::AllowedOrigins;
 use crate::node::Node;
-use crate::permit::AdmissionPermit;
+use crate::permit::{AdmissionPermit, PollerPlace};
 use crate::request_budget::RequestBudget;
 use crate::response::{HttpResponse, text};
 use crate::stream_pipe::ShardEnd;
@@ -61,12 +62,22 @@ impl Gate {
     /// Returns a permit for one more client, or the response that refuses it.
     pub(crate) fn admit(&self) -> Result<AdmissionPermit, Box<HttpResponse>> {
         // Also while the node shuts down: a refused EventSource does not come back by itself.
-        self.node.permits.admit().map_err(|limit| {
-            self.node.counters[self.shard].connections_rejected.add(1);
-            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, limit);
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            Box::new(response)
-        })
+        self.node.permits.admit().map_err(|limit| self.reject(limit))
+    }
+
+    /// Returns the place of one more client of this network that polls, or the response that refuses it.
+    pub(crate) fn admit_poller(
+        &self,
+        network: Option<ClientNetwork>,
+    ) -> Result<PollerPlace, Box<HttpResponse>> {
+        self.node.permits.admit_poller(network).map_err(|limit| self.reject(limit))
+    }
+
+    fn reject(&self, limit: &'static str) -> Box<HttpResponse> {
+        self.node.counters[self.shard].connections_rejected.add(1);
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, limit);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        Box::new(response)
     }
 }
 

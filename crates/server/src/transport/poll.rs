@@ -1,6 +1,7 @@
 //! Polls: requests that are answered with what there is for a client, or wait until there is something. Between them the session
 //! of the client stays where it is, without a connection.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use super::stream_head::LINES;
 use super::{Gate, Opening};
 use crate::accept::admission::ClientNetwork;
 use crate::message::{ParkedAt, PollAnswer, PollAsk, SessionAnswer, SessionAsk, Unreachable};
+use crate::permit::PollerPlace;
 use crate::response::{HttpResponse, date_line, respond, write_header};
 use crate::session_key::SessionKey;
 
@@ -54,6 +56,9 @@ pub(crate) struct Parked {
     /// The network of the client, if the session was there before.
     pub network: Option<ClientNetwork>,
     pub form: AnswerForm,
+    /// The copy by which the shard counts it.
+    #[expect(dead_code, reason = "it is held, not read")]
+    pub counted: Rc<()>,
 }
 
 /// The state of a session that is polled.
@@ -68,27 +73,32 @@ pub(crate) struct Polled {
     pub beginning: Bytes,
     /// The first answer does not wait.
     pub has_news: bool,
-    /// False for one poll alone.
-    pub lasts: bool,
     /// The client has been told of the session, and can poll it.
     pub is_named: bool,
+    /// The place of the client between its polls; `None` for one poll alone.
+    pub place: Option<PollerPlace>,
     /// The order of the client's commands, on wires that have any.
     pub reorder: Option<Reorder>,
 }
 
 impl Polled {
-    /// `lasts` is false if the session ends with its first answer.
-    pub(crate) fn new(topics: u64, lasts: bool, reorder: Option<Reorder>) -> Self {
+    /// Without a place the session ends with its first answer.
+    pub(crate) fn new(topics: u64, place: Option<PollerPlace>, reorder: Option<Reorder>) -> Self {
         Self {
             polls: Polls::new(u64::MAX),
             client: ClientId(uuid::Uuid::nil()),
             topics,
             beginning: Bytes::new(),
             has_news: false,
-            lasts,
             is_named: false,
+            place,
             reorder,
         }
+    }
+
+    /// Returns false for one poll alone.
+    pub(crate) fn lasts(&self) -> bool {
+        self.place.is_some()
     }
 }
 

@@ -73,11 +73,16 @@ async fn poll(gate: &Gate, request: Request<Incoming>) -> Result<Routed, Box<Htt
     let body = limited_body::read(request, "http_stream.body_bytes_max", bytes_max).await?;
     let Some(name) = query.session else {
         check_connect(Wire::CentrifugeLines, &body)?;
+        let place = Some(gate.admit_poller(network)?);
         let opening = Opening {
             mode: TransportMode { wire: Wire::CentrifugeLines, pings: Pings::Unanswered },
             first: Default::default(),
             head: Head::Now(Bytes::new()),
-            state: Some(WireState::Polled(Polled::new(NO_TOPICS, true, Some(Reorder::starting_with(&body))))),
+            state: Some(WireState::Polled(Polled::new(
+                NO_TOPICS,
+                place,
+                Some(Reorder::starting_with(&body)),
+            ))),
             deflate: None,
             permit: gate.admit()?,
         };

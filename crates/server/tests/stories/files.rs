@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::{Backend, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, settings};
+use crate::common::{Backend, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, post, settings};
 
 const LIVE: &str = "GET /livez HTTP/1.1\r\nHost: test\r\n\r\n";
 
@@ -35,6 +35,56 @@ async fn clients_beyond_the_limit_of_open_files_are_answered_503() {
     drop(clients);
     gateway.deserted().await;
     gateway.client().await.publish("a", json!(1)).await;
+}
+
+/// A client that polls is a client between two polls, and has no open file then.
+#[tokio::test]
+async fn clients_that_poll_leave_files_and_places_to_others() {
+    let settings = limited(1);
+    let possible = settings.clients_possible().unwrap();
+    let gateway = TestGateway::start(settings).await;
+    let poll = async || {
+        let connect = "{\"id\":1,\"connect\":{}}";
+        RawSocket::ask(gateway.address, &post("/connection/http_stream?wait=1", connect)).await
+    };
+    for _ in 0..possible / 4 {
+        let answer = poll().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let refused = poll().await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
+    assert!(refused.body.starts_with("Clients of this address that poll are a quarter"), "{refused:?}");
+    // None of them has an open file.
+    eventually("their sockets have gone", async || gateway.sockets() == 0).await;
+    let mut clients = Vec::new();
+    for _ in 0..possible - possible / 4 {
+        clients.push(RawSocket::websocket(gateway.address).await);
+    }
+    let refused = RawSocket::ask(gateway.address, WEBSOCKET_HANDSHAKE).await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    health_answers(&gateway).await;
+}
+
+/// A poll that waits is no second client.
+#[tokio::test]
+async fn polls_that_wait_count_as_their_clients() {
+    let mut settings = settings(1);
+    settings.admission.connections_max = 8;
+    let gateway = TestGateway::start(settings).await;
+    let mut polls = Vec::new();
+    for _ in 0..2 {
+        let mut poll = RawSocket::open(gateway.address).await;
+        poll.send("GET /subscribe?topic=room:a&wait=60&as=poll HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        polls.push(poll);
+    }
+    let mut watcher = gateway.client().await;
+    eventually("both are members", async || watcher.present("room:a").await == 2).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(RawSocket::websocket(gateway.address).await);
+    }
+    let refused = RawSocket::ask(gateway.address, WEBSOCKET_HANDSHAKE).await;
+    assert_eq!((refused.status, &*refused.body), (503, "server.connections_max is reached.\n"));
 }
 
 #[tokio::test]

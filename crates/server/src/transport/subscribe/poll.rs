@@ -63,6 +63,7 @@ pub(super) async fn open(
         None if named.is_some() => Some(Parsed::OtherVersion),
         resume => resume,
     };
+    let place = if lasts { Some(gate.admit_poller(network)?) } else { None };
     let permit = gate.admit()?;
     let names = query.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref(), !lasts);
@@ -72,7 +73,7 @@ pub(super) async fn open(
         mode: TransportMode { wire: Wire::Poll, pings: Pings::Keepalive },
         first,
         head: Head::ByAnswers(Box::new(responses)),
-        state: Some(WireState::Polled(Polled::new(topics, lasts, None))),
+        state: Some(WireState::Polled(Polled::new(topics, place, None))),
         deflate: None,
         permit,
     };
