@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// The longest request line and headers together, in bytes.
 pub(crate) const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Headers of one request: hyper's own limit, up to which it needs no memory of the heap.
-const REQUEST_HEADERS_MAX: usize = 100;
+pub(super) const REQUEST_HEADERS_MAX: usize = 100;
 
 /// A stream below hyper that puts sentences into hyper's own answers.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 use hyper::header::{CONNECTION, HOST, HeaderValue};
 use hyper::{Request, StatusCode, Version};
 
+use super::unreadable::REQUEST_HEADERS_MAX;
 use crate::response::{HttpResponse, text};
 
 /// The reasons for which a request is invalid.
@@ -19,6 +20,8 @@ pub(crate) enum Invalid {
         "Bad Request: CONNECT opens WebSockets here, with the :protocol websocket (RFC 8441), and nothing else."
     )]
     Connect,
+    #[error("There are more than {REQUEST_HEADERS_MAX} headers. Send fewer.")]
+    ManyHeaders,
 }
 
 /// Judges a request by its headers, of which `Content-Length` may be gone: `has_one_length` says so.
@@ -36,7 +39,11 @@ pub(crate) fn check<B>(request: &Request<B>, has_one_length: bool) -> Result<(),
 impl Invalid {
     /// The response, which ends the connection, since the bytes that follow may be part of the request.
     pub(crate) fn answer(self) -> HttpResponse {
-        let mut answer = text(StatusCode::BAD_REQUEST, self.to_string());
+        let status = match self {
+            Self::ManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        let mut answer = text(status, self.to_string());
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         answer
     }

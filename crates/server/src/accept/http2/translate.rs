@@ -9,6 +9,7 @@ use hyper::header::{
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
 
+use crate::accept::unreadable::REQUEST_HEADERS_MAX;
 use crate::accept::validity::Invalid;
 
 /// A key for handshakes, which have none here: the answer to it is dropped.
@@ -16,6 +17,7 @@ const NO_KEY: HeaderValue = HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA==")
 
 /// Makes a request what it would be in HTTP/1.1. Returns the stream that a request for a WebSocket is to become (RFC 8441).
 pub(super) fn as_http1(request: &mut Request<Incoming>) -> Result<Option<OnUpgrade>, Invalid> {
+    check_headers(request.headers())?;
     *request.version_mut() = Version::HTTP_11;
     name_host(request)?;
     join_cookies(request.headers_mut());
@@ -32,6 +34,15 @@ pub(super) fn as_http1(request: &mut Request<Incoming>) -> Result<Option<OnUpgra
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_KEY, NO_KEY);
     Ok(Some(upgrade))
+}
+
+/// Bounds the number of headers, as the parser of HTTP/1.1 does. A browser may send each cookie in one of its own.
+fn check_headers(headers: &HeaderMap) -> Result<(), Invalid> {
+    let cookies = headers.get_all(COOKIE).iter().count();
+    match headers.len() - cookies.saturating_sub(1) > REQUEST_HEADERS_MAX {
+        true => Err(Invalid::ManyHeaders),
+        false => Ok(()),
+    }
 }
 
 /// Has the host in `Host`, where HTTP/1.1 has it.
@@ -111,6 +122,21 @@ mod tests {
         {
             assert!(read(mistake).is_none(), "{mistake}");
         }
+    }
+
+    #[test]
+    fn more_than_100_headers_are_refused_and_cookies_are_one() {
+        let mut headers = HeaderMap::new();
+        for _ in 0..200 {
+            headers.append(COOKIE, HeaderValue::from_static("a=b"));
+        }
+        for _ in 0..99 {
+            headers.append("x", HeaderValue::from_static("y"));
+        }
+        assert_eq!(check_headers(&headers), Ok(()));
+        headers.append("x", HeaderValue::from_static("y"));
+        assert_eq!(check_headers(&headers), Err(Invalid::ManyHeaders));
+        assert_eq!(Invalid::ManyHeaders.answer().status(), 431);
     }
 
     #[test]
