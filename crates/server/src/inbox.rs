@@ -181,14 +181,28 @@ mod tests {
     use std::time::Duration;
 
     use fanwire_broker::Event;
+    use fanwire_hub::effect::ConnectionKey;
     use fanwire_protocol::Publication;
 
     use super::*;
+    use crate::message::SessionAnswer;
 
     fn publication(bytes: usize) -> ShardMessage {
         let publication = Publication { data: vec![0; bytes].into(), info: None, tags: None, offset: 0 };
         let topic = TopicName::new("a").unwrap();
         ShardMessage::Event(Event::Publication { topic, publication: publication.into(), epoch: None })
+    }
+
+    /// Answers to polls come from other nodes as fast as those make them.
+    #[test]
+    fn answers_to_polls_keep_further_requests_out() {
+        let (inboxes, mut receivers) = Inboxes::new(1);
+        let key = ConnectionKey { slot: 1, generation: 1 };
+        let answer = || ShardMessage::Polled(key, Box::new(SessionAnswer::Gone));
+        (0..=Inbox::WAITING_REQUESTS_MAX).for_each(|_| inboxes.all[0].send(answer()));
+        assert!(inboxes.are_requests_full());
+        while receivers[0].try_receive().is_some() {}
+        assert!(!inboxes.are_requests_full());
     }
 
     #[tokio::test(start_paused = true)]

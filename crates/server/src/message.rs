@@ -86,6 +86,7 @@ impl ShardMessage {
                 | Self::Session(_)
                 | Self::User(_)
                 | Self::Count(..)
+                | Self::Polled(..)
         )
     }
 

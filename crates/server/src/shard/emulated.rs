@@ -113,7 +113,7 @@ impl Shard {
     }
 
     /// Calls have had their time in this turn: what else they bring is read in turn with sockets.
-    fn is_call_time_up(&mut self) -> bool {
+    pub(super) fn is_call_time_up(&mut self) -> bool {
         let now = Instant::now();
         now >= *self.calls_until.get_or_insert(now + READ_TIME_PER_TURN)
     }

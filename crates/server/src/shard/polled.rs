@@ -6,9 +6,9 @@ use fanwire_protocol::plain::event;
 use fanwire_protocol::reason::Close;
 use fanwire_protocol::wire::Wire;
 
-use super::Shard;
 use super::closing::LastWords;
 use super::connection::{CloseProgress, Role};
+use super::{REPLY_BYTES_PER_TURN, Shard};
 use crate::message::{AnswerTo, ParkedAt, PollAnswer, PollAsk, SessionAnswer};
 use crate::session_key::SessionKey;
 use crate::transport::poll::session_name;
@@ -70,6 +70,7 @@ impl Shard {
             }
             Asked::Again(body) => {
                 let number = polled.polls.number();
+                self.count_answer(body.len());
                 self.schedule(slot);
                 return Some(SessionAnswer::Polled(PollAnswer {
                     number,
@@ -305,11 +306,21 @@ impl Shard {
             }
             self.kept_bytes = self.kept_bytes + polled.polls.kept_bytes() - kept;
         }
+        self.count_answer(body.len());
         if has_replies {
             // They are taken, which is noted where bytes are written.
             self.write(slot);
         }
         PollAnswer { number, body, has_news, cursor }
+    }
+
+    /// Counts an answer among the replies of this turn. Once calls have had their time, it takes all that is left of them:
+    /// what else waits in the inbox has its turn after clients and timers.
+    fn count_answer(&mut self, bytes: usize) {
+        self.reply_bytes += bytes;
+        if self.is_call_time_up() {
+            self.reply_bytes = self.reply_bytes.max(REPLY_BYTES_PER_TURN);
+        }
     }
 
     /// Returns the slot of a session that is polled, also once it has ended, if the key is good.
