@@ -125,7 +125,8 @@ impl Shard {
         self.kept_bytes -= connection.wire_state.take().map_or(0, |state| state.kept_bytes());
         let key = connection.key(slot);
         let until_millis = self.now.millis + last.patience().as_millis() as u64;
-        connection.role = Role::Closing { until_millis, framing: connection.framing(), peer };
+        let framing = connection.framing();
+        connection.role = Role::Closing { until_millis, last_millis: until_millis, framing, peer };
         self.forget_reads(key);
         self.schedule(slot);
         self.resume(slot);

@@ -70,7 +70,8 @@ pub(super) enum Role {
     Parked(Box<Parked>),
     /// Everything was said; what is left to be written is written, and the peer is given time to go. What it sends is
     /// read to see its end, unless it broke the framing.
-    Closing { until_millis: u64, framing: Framing, peer: CloseProgress },
+    /// It lasts longer while the peer takes what is left, but not beyond `last_millis`.
+    Closing { until_millis: u64, last_millis: u64, framing: Framing, peer: CloseProgress },
 }
 
 /// The way in which a connection gets what its topics bring.
@@ -480,6 +481,13 @@ impl Connection {
         Ok(())
     }
 
+    /// Notes that the peer has taken something: one that is closing has until then for the rest, as far as it may last.
+    pub(super) fn prolong_closing(&mut self, to_millis: u64) {
+        if let Role::Closing { until_millis, last_millis, .. } = &mut self.role {
+            *until_millis = to_millis.min(*last_millis).max(*until_millis);
+        }
+    }
+
     /// Returns true if everything that was to be written is with the kernel.
     pub(super) fn is_flushed(&self) -> bool {
         self.chain.is_empty() && self.queue.is_none() && self.socket.is_flushed()
@@ -520,6 +528,7 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         let role = Role::Closing {
             until_millis: u64::MAX,
+            last_millis: u64::MAX,
             framing: Framing::Ignored,
             peer: CloseProgress::MayFollow,
         };

@@ -16,6 +16,10 @@ use crate::transport::poll::{Parked, Poll, PollOf};
 const LATE_MILLIS: u64 = 3_000;
 const OPENING_LATE_MILLIS: u64 = 10_000;
 
+/// The time that a client may take for an answer while it takes some of it every few seconds: the first may bring all that
+/// was missed.
+const ANSWER_MILLIS_MAX: u64 = 60_000;
+
 impl Shard {
     /// Lets a poll wait for its session.
     pub(super) fn park(&mut self, socket: Socket, poll: Poll) {
@@ -126,7 +130,8 @@ impl Shard {
         let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let peer = connection.response_progress();
-        connection.role = Role::Closing { until_millis, framing: Framing::Ignored, peer };
+        let last_millis = self.now.millis + ANSWER_MILLIS_MAX;
+        connection.role = Role::Closing { until_millis, last_millis, framing: Framing::Ignored, peer };
         self.schedule(slot);
     }
 }

@@ -7,7 +7,7 @@ use fanwire_hub::outbox::Parcel;
 use fanwire_protocol::reason::CloseReason;
 
 use super::connection::{Feed, Role, WriteError};
-use super::{CURSOR_BYTES_PER_TURN, Shard, WRITES_PER_TURN};
+use super::{CLOSE_PATIENCE, CURSOR_BYTES_PER_TURN, Shard, WRITES_PER_TURN};
 
 /// The longest frame that is compressed for one connection alone: about 60 us at level 1, half a millisecond at level 6.
 /// A client may ask for many long replies, and all others of the shard wait meanwhile.
@@ -80,6 +80,7 @@ impl Shard {
             Role::Parked(_) | Role::Closing { .. } => usize::MAX,
         };
         let is_absent = connection.socket.is_absent();
+        let progress_before = connection.progress();
         let (key, before) = (connection.key(slot), connection.queued_bytes());
         let outcome = match connection.feed {
             Feed::Held | Feed::Shared => connection.write(&self.outbox, queue_bytes_max),
@@ -98,6 +99,11 @@ impl Shard {
                         self.watched.remove(&key);
                     }
                     self.answer_room.queue(key, self.now.millis);
+                }
+                if matches!(connection.role, Role::Closing { .. })
+                    && (written.bytes > 0 || connection.progress() != progress_before)
+                {
+                    connection.prolong_closing(self.now.millis + CLOSE_PATIENCE.as_millis() as u64);
                 }
                 if connection.is_held_back() && written.bytes > 0 {
                     self.with_session(slot, |session, context| session.extend_pong(context));

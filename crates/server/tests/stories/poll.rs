@@ -233,6 +233,32 @@ async fn a_cache_asks_whether_there_is_something_new() {
     assert_eq!(ask(newer.header("etag").unwrap()).await.status, 304);
 }
 
+/// A first answer brings all that was missed, to whatever client: it takes the time that the client needs.
+#[tokio::test]
+async fn a_slow_client_gets_a_long_first_answer() {
+    const PIECE: usize = 1 << 20;
+    let gateway = TestGateway::start(settings(1)).await;
+    let mut publisher = gateway.client().await;
+    let mut poller = Poller::new("topic=history:a");
+    poller.poll(gateway.address, 0).await;
+    for _ in 0..240 {
+        publisher.publish("history:a", json!("x".repeat(50_000))).await;
+    }
+    let mut socket = RawSocket::open_small(gateway.address, 64 << 10).await;
+    socket.send(poller.request(1)).await;
+    let head = socket.head().await;
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    let length: usize = length.parse().unwrap();
+    let began = Instant::now();
+    let mut body = Vec::new();
+    while body.len() < length {
+        body.extend(socket.bytes(PIECE.min(length - body.len())).await);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    assert!(began.elapsed() > Duration::from_secs(6));
+    assert_eq!(data(&serde_json::from_slice(&body).unwrap()).len(), 240);
+}
+
 #[tokio::test]
 async fn a_session_that_has_ended_goes_on_from_the_cursor() {
     let gateway = TestGateway::start(with_grace(2, Duration::from_millis(100))).await;
