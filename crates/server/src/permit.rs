@@ -107,9 +107,7 @@ impl Permits {
         // A shard counts a connection before it drops the permit, so none is missed in between.
         let arriving = shared.arriving.fetch_add(1, AcqRel);
         let permit = AdmissionPermit(self.clone());
-        if shared.open_files_max.is_some_and(|max| self.sockets() + arriving >= max as u64) {
-            return Err(OPEN_FILES);
-        }
+        self.has_file(arriving)?;
         if let Some(limit) = shared.limit
             && self.sum(|counters| &counters.client_lines) + arriving >= limit.max as u64
         {
@@ -127,6 +125,14 @@ impl Permits {
             admitted.1 += 1;
         }
         Ok(permit)
+    }
+
+    /// Returns the sentence that names the limit, if no file is left for a socket beside those that are arriving.
+    pub(crate) fn has_file(&self, arriving: u64) -> Result<(), &'static str> {
+        match self.0.open_files_max {
+            Some(max) if self.sockets() + arriving >= max as u64 => Err(OPEN_FILES),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the place of one more client that polls, or the sentence that names the limit.

@@ -73,6 +73,12 @@ impl Gate {
         self.node.permits.admit_poller(network).map_err(|limit| self.reject(limit))
     }
 
+    /// Returns the response that refuses a poll which is to wait, if there are no files left for that. Its session may be of
+    /// another node, where it counts as a client.
+    pub(crate) fn admit_waiting(&self) -> Result<(), Box<HttpResponse>> {
+        self.node.permits.has_file(0).map_err(|limit| self.reject(limit))
+    }
+
     fn reject(&self, limit: &'static str) -> Box<HttpResponse> {
         self.node.counters[self.shard].connections_rejected.add(1);
         let mut response = text(StatusCode::SERVICE_UNAVAILABLE, limit);

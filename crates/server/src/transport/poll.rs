@@ -142,7 +142,10 @@ pub(super) async fn look(
 ) -> Result<Look, Box<HttpResponse>> {
     Ok(match gate.node.ask_session(network, key, SessionAsk::Poll(ask)).await {
         Ok(SessionAnswer::Polled(answer)) => Look::Answered(form.response(Some(key), answer)),
-        Ok(SessionAnswer::Taken) => Look::Waits,
+        Ok(SessionAnswer::Taken) => {
+            gate.admit_waiting()?;
+            Look::Waits
+        }
         Ok(SessionAnswer::OtherTopics) => Look::OtherTopics,
         Ok(SessionAnswer::Gone | SessionAnswer::Full) => Look::Gone,
         Ok(SessionAnswer::Busy) => return Err(Box::new(busy(gate))),

@@ -6,7 +6,7 @@ use fanwire_server::settings::EngineSettings;
 use serde_json::{Value, json};
 
 use crate::cluster::cluster;
-use crate::common::{OwnRedis, RawSocket, TestGateway, eventually, settings};
+use crate::common::{OwnRedis, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, settings};
 use crate::poll::{Poller, data};
 
 #[tokio::test]
@@ -63,6 +63,32 @@ async fn a_client_that_waits_elsewhere_and_vanishes_is_noticed() {
     assert_eq!(watcher.present("room:a").await, 1);
     drop(waiting);
     eventually("it is no member any more", async || watcher.present("room:a").await == 0).await;
+}
+
+/// It is no client of the node, which spends a file on it all the same.
+#[tokio::test]
+async fn a_poll_that_comes_elsewhere_does_not_wait_where_files_are_out() {
+    let nodes = cluster(|settings| settings.files_max = Some(100)).await;
+    let mut poller = Poller::new("topic=room:a");
+    poller.poll(nodes[0].address, 1).await;
+    let full = nodes[1].address;
+    let mut clients = Vec::new();
+    loop {
+        let mut client = RawSocket::open(full).await;
+        client.send(WEBSOCKET_HANDSHAKE).await;
+        if client.head().await.starts_with("HTTP/1.1 503 ") {
+            break;
+        }
+        clients.push(client);
+    }
+    let refused = RawSocket::ask(full, &poller.request(60)).await;
+    assert_eq!((refused.status, &*refused.body), (503, "The limit of open files is reached.\n"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // What does not wait needs none.
+    poller.poll(full, 0).await;
+    drop(clients);
+    nodes[1].deserted().await;
+    poller.poll(full, 1).await;
 }
 
 #[tokio::test]
