@@ -78,6 +78,7 @@ pub(crate) struct SessionCalls {
 #[derive(Debug, Default)]
 pub(crate) struct ByAnswer {
     pub taken: Counter,
+    pub waits: Counter,
     pub gone: Counter,
     pub full: Counter,
     pub polled: Counter,
@@ -88,10 +89,11 @@ impl SessionCalls {
         let from = if is_of_node { &self.from_shards } else { &self.from_nodes };
         let counter = match answer {
             SessionAnswer::Taken => &from.taken,
+            SessionAnswer::Nothing => &from.waits,
             SessionAnswer::Gone | SessionAnswer::OtherTopics => &from.gone,
             SessionAnswer::Full => &from.full,
             // Where it is answered, no shard was asked.
-            SessionAnswer::Busy => return,
+            SessionAnswer::Busy | SessionAnswer::Overtaken | SessionAnswer::Unreachable => return,
             SessionAnswer::Polled(_) => &from.polled,
         };
         counter.add(1);

@@ -185,16 +185,6 @@ pub(crate) enum SessionAsk {
     Left,
 }
 
-impl SessionAsk {
-    /// Returns the bytes of its content.
-    pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Self::Commands { data, .. } => data.len(),
-            Self::Poll(_) | Self::Left => 0,
-        }
-    }
-}
-
 /// A poll of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PollAsk {
@@ -226,8 +216,10 @@ pub(crate) struct ParkedAt {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SessionAnswer {
-    /// The session has it; replies go out by its own connection. To a poll: there is nothing yet, so it may wait.
+    /// The session has the commands; replies go out by its own connection.
     Taken,
+    /// There is nothing for a poll yet: it may wait.
+    Nothing,
     /// There is no session of this key.
     Gone,
     /// More waits than may; the session has ended for that.
@@ -237,6 +229,10 @@ pub(crate) enum SessionAnswer {
     Busy,
     /// The client's topics are not those of the session.
     OtherTopics,
+    /// Another poll of the session has come after this one, which waited.
+    Overtaken,
+    /// Its node, or Redis, cannot be asked just now. No node says that of itself.
+    Unreachable,
     Polled(PollAnswer),
 }
 

@@ -110,6 +110,7 @@ pub(super) const FAMILIES: [Family; 32] = [
         kind: MetricType::COUNTER,
         value: Value::ResultsFrom(&[
             ("shard", "taken", |shard| &shard.session_calls.from_shards.taken),
+            ("shard", "waits", |shard| &shard.session_calls.from_shards.waits),
             ("shard", "gone", |shard| &shard.session_calls.from_shards.gone),
             ("shard", "full", |shard| &shard.session_calls.from_shards.full),
             ("shard", "refused", |shard| &shard.session_calls.refused),
@@ -118,6 +119,7 @@ pub(super) const FAMILIES: [Family; 32] = [
             ("shard", "unreachable", |shard| &shard.session_calls.unreachable),
             ("shard", "polled", |shard| &shard.session_calls.from_shards.polled),
             ("node", "taken", |shard| &shard.session_calls.from_nodes.taken),
+            ("node", "waits", |shard| &shard.session_calls.from_nodes.waits),
             ("node", "gone", |shard| &shard.session_calls.from_nodes.gone),
             ("node", "full", |shard| &shard.session_calls.from_nodes.full),
             ("node", "polled", |shard| &shard.session_calls.from_nodes.polled),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 const BURST: Duration = Duration::from_secs(2);
 
 /// The bytes that each letter counts for beside its content.
-const LETTER_BYTES: usize = 256;
+pub(super) const LETTER_BYTES: usize = 256;
 
 /// The interval at which those are forgotten that have all their room.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

@@ -138,12 +138,14 @@ struct WrittenAnswer {
 }
 
 /// The answers without content by their numbers.
-static ANSWERS: [SessionAnswer; 5] = [
+static ANSWERS: [SessionAnswer; 7] = [
     SessionAnswer::Taken,
     SessionAnswer::Gone,
     SessionAnswer::Full,
     SessionAnswer::Busy,
     SessionAnswer::OtherTopics,
+    SessionAnswer::Nothing,
+    SessionAnswer::Overtaken,
 ];
 
 impl Letter {

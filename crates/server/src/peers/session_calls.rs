@@ -14,10 +14,11 @@ use uuid::Uuid;
 
 use super::Peers;
 use super::askers::Askers;
+use super::forwarding::LETTER_BYTES;
 use super::letter::{Caller, Letter, ReplyTo, Secret};
 use super::names::{PATIENCE, answers_topic};
 use crate::accept::admission::ClientNetwork;
-use crate::message::{Address, ParkedAt, SessionAnswer, SessionAsk, ShardMessage, Unreachable};
+use crate::message::{Address, ParkedAt, PollAsk, SessionAnswer, SessionAsk, ShardMessage, Unreachable};
 use crate::session_key::{SessionKey, SessionSigner};
 
 /// Nodes whose secrets are kept. Each run of a node has its own; beyond this all are asked for again.
@@ -59,7 +60,7 @@ impl Peers {
         ask: SessionAsk,
     ) -> Result<SessionAnswer, Unreachable> {
         self.check(&key).await?;
-        if from.is_some_and(|from| !self.0.forwarding.may_forward(from, ask.bytes())) {
+        if from.is_some_and(|from| !self.0.forwarding.may_forward(from, content_bytes(&ask))) {
             return Err(Unreachable::TooMuch);
         }
         let letter = |number| self.call(ReplyTo::Number(number), key, ask);
@@ -85,8 +86,13 @@ impl Peers {
                 let letter = peers.call(ReplyTo::Poll(at.address), key, ask);
                 peers.publish_letter(key.node, letter).await.map_err(|_| Unreachable::Redis)
             };
-            if !matches!(timeout(PATIENCE, send).await, Ok(Ok(()))) {
-                peers.take_poll_answer(at.address, SessionAnswer::Gone);
+            let sent = timeout(PATIENCE, send).await.unwrap_or(Err(Unreachable::Late));
+            if let Err(why) = sent {
+                let answer = match why {
+                    Unreachable::NoSession => SessionAnswer::Gone,
+                    _ => SessionAnswer::Unreachable,
+                };
+                peers.take_poll_answer(at.address, answer);
             }
         });
     }
@@ -202,9 +208,35 @@ impl Peers {
     }
 }
 
+/// Returns the bytes that a call counts for beside its letter: those of its commands, or of the three letters by which a poll is
+/// told that there is nothing, waits, and ends.
+fn content_bytes(ask: &SessionAsk) -> usize {
+    match ask {
+        SessionAsk::Commands { data, .. } => data.len(),
+        SessionAsk::Poll(PollAsk { wait_millis: 1.., .. }) => 3 * LETTER_BYTES,
+        SessionAsk::Poll(_) | SessionAsk::Left => 0,
+    }
+}
+
 fn hand_over<T>(waiting: &Askers<oneshot::Sender<T>>, number: u64, answer: T) {
     if let Some(asker) = waiting.take(number) {
         // A call that was given up needs no answer.
         let _ = asker.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_poll_counts_for_all_its_letters() {
+        let poll = |wait_millis| SessionAsk::Poll(PollAsk { number: 0, wait_millis, topics: 0 });
+        assert_eq!(content_bytes(&poll(0)), 0);
+        assert_eq!(content_bytes(&poll(1)), 3 * LETTER_BYTES);
+        let data = Bytes::from_static(b"{}");
+        assert_eq!(content_bytes(&SessionAsk::Commands { first: None, data }), 2);
     }
 }

@@ -80,15 +80,27 @@ impl Shard {
             peers.count_answer(parked.network, &answer);
         }
         let response = match answer {
-            SessionAnswer::Taken => return,
             SessionAnswer::Polled(answer) => parked.form.last_response(parked.session, answer),
             SessionAnswer::Busy => parked.form.no_answer(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The session's node has too much before it. Poll again.",
             ),
-            SessionAnswer::Gone | SessionAnswer::Full | SessionAnswer::OtherTopics => parked
+            SessionAnswer::Unreachable => parked.form.no_answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The session's node, or Redis, does not answer. Poll again.",
+            ),
+            SessionAnswer::Gone => parked
                 .form
                 .no_answer(StatusCode::SERVICE_UNAVAILABLE, "The session has just ended. Poll again."),
+            SessionAnswer::Overtaken => parked.form.no_answer(
+                StatusCode::CONFLICT,
+                "Another poll of this session has come after this one. Leave the session out to open another.",
+            ),
+            // No answers to a poll that waits.
+            SessionAnswer::Taken
+            | SessionAnswer::Nothing
+            | SessionAnswer::Full
+            | SessionAnswer::OtherTopics => return,
         };
         self.finish_poll(key.slot, response);
     }

@@ -88,21 +88,20 @@ impl Shard {
             AnswerTo::Parked(at) if !has_something && wait_millis > 0 => {
                 let older = polled.polls.wait(*at, self.now.millis + u64::from(wait_millis));
                 if let Some(older) = older.filter(|older| older != at) {
-                    self.answer_waiting(slot, older);
+                    self.send_poll_answer(older, SessionAnswer::Overtaken);
                 }
                 self.schedule(slot);
                 return None;
             }
             _ if !has_something && wait_millis > 0 => {
                 self.schedule(slot);
-                return Some(SessionAnswer::Taken);
+                return Some(SessionAnswer::Nothing);
             }
             _ => polled.polls.take_waiting(ends_at),
         };
         let answer = self.next_answer(slot);
         if let Some(older) = older {
-            // It gets nothing: what there is goes to the newer.
-            self.answer_waiting(slot, older);
+            self.send_poll_answer(older, SessionAnswer::Overtaken);
         }
         self.schedule(slot);
         Some(SessionAnswer::Polled(answer))

@@ -41,15 +41,20 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpRespon
             *response.status_mut() = StatusCode::NO_CONTENT;
             response
         }
-        Ok(SessionAnswer::Gone | SessionAnswer::OtherTopics | SessionAnswer::Polled(_)) => {
-            text(StatusCode::NOT_FOUND, GONE)
-        }
+        answer => not_taken(gate, answer),
+    }
+}
+
+/// Returns the response to commands that their session has not taken.
+pub(super) fn not_taken(gate: &Gate, answer: Result<SessionAnswer, Unreachable>) -> HttpResponse {
+    match answer {
         Ok(SessionAnswer::Full) => text(
             StatusCode::TOO_MANY_REQUESTS,
             "Too many requests of this session wait for earlier commands, so it has ended. Connect again, and send commands \
              in order.",
         ),
         Ok(SessionAnswer::Busy) => busy(gate),
+        Ok(_) => text(StatusCode::NOT_FOUND, GONE),
         Err(unreachable) => count_unreachable(gate, unreachable),
     }
 }

@@ -142,13 +142,13 @@ pub(super) async fn look(
 ) -> Result<Look, Box<HttpResponse>> {
     Ok(match gate.node.ask_session(network, key, SessionAsk::Poll(ask)).await {
         Ok(SessionAnswer::Polled(answer)) => Look::Answered(form.response(Some(key), answer)),
-        Ok(SessionAnswer::Taken) => {
+        Ok(SessionAnswer::Nothing) => {
             gate.admit_waiting()?;
             Look::Waits
         }
         Ok(SessionAnswer::OtherTopics) => Look::OtherTopics,
-        Ok(SessionAnswer::Gone | SessionAnswer::Full) => Look::Gone,
         Ok(SessionAnswer::Busy) => return Err(Box::new(busy(gate))),
+        Ok(_) => Look::Gone,
         Err(unreachable) => {
             let response = count_unreachable(gate, unreachable);
             if unreachable != Unreachable::NoSession {
@@ -202,7 +202,7 @@ impl AnswerForm {
         self.bytes(self.parts(key, answer))
     }
 
-    /// Returns the response to a poll that gets no answer. Its client is to poll again.
+    /// Returns the response to a poll that gets no answer. Its client may poll again.
     pub(crate) fn no_answer(&self, status: StatusCode, sentence: &str) -> Bytes {
         let body = Bytes::from(format!("{sentence}\n"));
         let headers = vec![(RETRY_AFTER, HeaderValue::from_static("1"))];

@@ -9,7 +9,7 @@ use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 
-use super::emulation::{GONE, busy, count_unreachable, first_id};
+use super::emulation::{GONE, first_id, not_taken};
 use super::poll::{AnswerForm, Look, Poll, PollOf, Polled, look, read_session_name, wait};
 use super::stream::check_connect;
 use super::{Arrival, Gate, Head, Opening, Routed, WireState, content_type, limited_body};
@@ -113,11 +113,8 @@ async fn send_commands(
         return Ok(());
     }
     let ask = SessionAsk::Commands { first: first_id(Encoding::Json, &commands), data: commands };
-    Err(Box::new(match gate.node.ask_session(network, key, ask).await {
-        // Where the session ends for too many commands, the answer to the poll says so.
-        Ok(SessionAnswer::Taken | SessionAnswer::Full) => return Ok(()),
-        Ok(SessionAnswer::Busy) => busy(gate),
-        Ok(_) => text(StatusCode::NOT_FOUND, GONE),
-        Err(unreachable) => count_unreachable(gate, unreachable),
-    }))
+    match gate.node.ask_session(network, key, ask).await {
+        Ok(SessionAnswer::Taken) => Ok(()),
+        answer => Err(Box::new(not_taken(gate, answer))),
+    }
 }

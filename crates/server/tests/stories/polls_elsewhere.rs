@@ -115,6 +115,8 @@ async fn the_cursor_leads_on_when_the_node_of_the_session_is_gone() {
 #[tokio::test]
 async fn a_session_that_cannot_be_asked_for_a_while_goes_on() {
     let mut redis = OwnRedis::start();
+    // Its node counts as alive for longer than Redis is away.
+    redis.settings.lease = Duration::from_secs(30);
     let mut settings = settings(2);
     settings.engine = EngineSettings::Redis(redis.settings.clone());
     let nodes = [TestGateway::start(settings.clone()).await, TestGateway::start(settings).await];
