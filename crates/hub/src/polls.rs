@@ -13,6 +13,8 @@ pub struct Polls<W> {
     number: u32,
     /// That answer, until a poll says that it was received.
     kept: Option<Bytes>,
+    /// The last answer of the session, if it comes behind one that may not have arrived.
+    last: Option<Bytes>,
     /// It is not kept, though no poll has said so.
     is_given_up: bool,
     waiting: Option<WaitingPoll<W>>,
@@ -55,7 +57,7 @@ const NEVER: u64 = u64::MAX;
 impl<W: PartialEq> Polls<W> {
     /// `ends_at` is the end of the session if no poll comes before.
     pub fn new(ends_at: u64) -> Self {
-        Self { number: 0, kept: None, is_given_up: false, waiting: None, ends_at }
+        Self { number: 0, kept: None, last: None, is_given_up: false, waiting: None, ends_at }
     }
 
     /// Takes a poll whose client has received the answer of this number last.
@@ -63,7 +65,13 @@ impl<W: PartialEq> Polls<W> {
         let asked = if number == self.number {
             self.kept = None;
             self.is_given_up = false;
-            Asked::Next
+            match self.last.take() {
+                Some(last) => {
+                    self.answered(last.clone());
+                    Asked::Again(last)
+                }
+                None => Asked::Next,
+            }
         } else {
             match &self.kept {
                 _ if number.checked_add(1) != Some(self.number) => return Asked::Unknown,
@@ -117,9 +125,18 @@ impl<W: PartialEq> Polls<W> {
         self.is_given_up = false;
     }
 
-    /// Returns the bytes of the answer that is kept.
+    /// Notes the last answer of the session. It replaces none that may not have arrived.
+    pub fn ended(&mut self, answer: Bytes) {
+        if self.kept.is_some() || self.is_given_up {
+            self.last = Some(answer);
+        } else {
+            self.answered(answer);
+        }
+    }
+
+    /// Returns the bytes of the answers that are kept.
     pub fn kept_bytes(&self) -> usize {
-        self.kept.as_ref().map_or(0, Bytes::len)
+        self.kept.iter().chain(&self.last).map(Bytes::len).sum()
     }
 
     /// Gives up the answer that is kept. If it did not arrive, the session cannot go on.
@@ -172,6 +189,29 @@ mod tests {
             let (number, asked) = if arrived { (1, Asked::Next) } else { (1, Asked::Lost) };
             assert_eq!(polls.ask(number, GRACE), asked);
         }
+    }
+
+    #[test]
+    fn the_last_answer_comes_behind_one_that_may_not_have_arrived() {
+        let mut polls = Polls::<u8>::new(GRACE);
+        polls.answered(answer("one"));
+        polls.ended(answer("end"));
+        assert_eq!(polls.kept_bytes(), 6);
+        assert_eq!((polls.ask(0, GRACE), polls.number()), (Asked::Again(answer("one")), 1));
+        for _ in 0..2 {
+            assert_eq!((polls.ask(1, GRACE), polls.number()), (Asked::Again(answer("end")), 2));
+        }
+        assert_eq!(polls.ask(0, GRACE), Asked::Unknown);
+        assert_eq!(polls.ask(2, GRACE), Asked::Next);
+        let mut polls = Polls::<u8>::new(GRACE);
+        polls.ended(answer("end"));
+        assert_eq!((polls.ask(0, GRACE), polls.number()), (Asked::Again(answer("end")), 1));
+        let mut polls = Polls::<u8>::new(GRACE);
+        polls.answered(answer("long"));
+        polls.give_up();
+        polls.ended(answer("end"));
+        assert_eq!(polls.ask(0, GRACE), Asked::Lost);
+        assert_eq!(polls.ask(1, GRACE), Asked::Again(answer("end")));
     }
 
     #[test]

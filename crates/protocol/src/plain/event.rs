@@ -96,18 +96,30 @@ pub fn answer(to: &mut Vec<u8>) {
 
 /// Appends the end of an answer, with what its client sends with its next poll. The last message may have a comma behind it.
 pub fn answer_end(cursor: &str, session: Option<&str>, to: &mut Vec<u8>) {
-    if to.last() == Some(&b',') {
-        to.pop();
-    }
-    // Neither is anything but letters, digits, dashes, underlines and dots.
-    to.extend_from_slice(format!(r#"],"cursor":"{cursor}""#).as_bytes());
+    messages_end(cursor, to);
     if let Some(session) = session {
         to.extend_from_slice(format!(r#","session":"{session}""#).as_bytes());
     }
     to.push(b'}');
 }
 
-/// Appends the last answer of a session that the server ends. It moves no cursor on:
+/// Appends the end of the last answer of a session that the server ends.
+pub fn last_answer_end(cursor: &str, close: &Close, to: &mut Vec<u8>) {
+    messages_end(cursor, to);
+    to.extend_from_slice(br#","disconnect":"#);
+    end(close, to);
+    to.push(b'}');
+}
+
+fn messages_end(cursor: &str, to: &mut Vec<u8>) {
+    if to.last() == Some(&b',') {
+        to.pop();
+    }
+    // Names of sessions and cursors are nothing but letters, digits, dashes, underlines and dots.
+    to.extend_from_slice(format!(r#"],"cursor":"{cursor}""#).as_bytes());
+}
+
+/// Appends the last answer of a session that the server ends before it begins. It moves no cursor on:
 /// `{"messages":[],"disconnect":{"code":3001,"reason":"shutdown","reconnect":true}}`.
 pub fn disconnect_answer(close: &Close, to: &mut Vec<u8>) {
     to.extend_from_slice(br#"{"messages":[],"disconnect":"#);

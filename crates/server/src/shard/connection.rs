@@ -288,7 +288,7 @@ impl Connection {
     pub(super) fn reorder(&mut self) -> Option<&mut Reorder> {
         match self.wire_state.as_deref_mut()? {
             WireState::Emulated(reorder) => Some(reorder),
-            WireState::Polled(polled) => polled.reorder.as_mut(),
+            WireState::Polled(polled) => polled.reorder.as_deref_mut(),
             WireState::Bare { .. } => None,
         }
     }
@@ -314,7 +314,7 @@ impl Connection {
         match self.wire_state.as_deref() {
             Some(WireState::Emulated(reorder)) => self.deadline_of(reorder),
             Some(WireState::Polled(polled)) => {
-                let ordered = polled.reorder.as_ref().map_or(u64::MAX, |reorder| self.deadline_of(reorder));
+                let ordered = polled.reorder.as_deref().map_or(u64::MAX, |reorder| self.deadline_of(reorder));
                 ordered.min(polled.polls.deadline())
             }
             Some(WireState::Bare { .. }) | None => u64::MAX,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use fanwire_hub::polls::{Asked, Due};
+use fanwire_hub::queue::Queue;
 use fanwire_protocol::plain::event;
 use fanwire_protocol::reason::Close;
 use fanwire_protocol::wire::Wire;
@@ -171,6 +172,14 @@ impl Shard {
     /// Ends a session and tells its client with the poll that waits. A client that is not to come back is also told with its next
     /// poll; any other learns there that the session is gone, and opens another.
     pub(super) fn close_polled(&mut self, slot: u32, close: &Close) {
+        let takes_queue = !close.reason.discards_queue();
+        if takes_queue {
+            // What the outbox holds comes before the end.
+            self.write(slot);
+        }
+        let session = self.connections.get(slot as usize).and_then(|connection| connection.session());
+        let session = session.filter(|session| session.wire() == Wire::Poll);
+        let cursor = session.map(|session| session.cursor(&self.registry).text());
         self.end(slot);
         let ends_at = self.polls_end();
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
@@ -179,23 +188,30 @@ impl Shard {
         let Some(wire) = connection.session().map(|session| session.wire()) else { return self.remove(slot) };
         let last = match opening.map(|opening| opening.closed(wire, close)) {
             Some(Err(refusal)) => return self.refuse_poll(slot, refusal),
-            Some(Ok(last)) => last,
-            None => wire.goodbye(close),
+            Some(Ok(last)) => Some(last),
+            None => None,
         };
         let queue = connection.queue.take();
         self.queued_bytes -= queue.as_ref().map_or(0, |queue| queue.bytes());
-        // An object has no place for the messages: without a cursor that comes after them, they would come again.
-        let chunks = queue.filter(|_| wire != Wire::Poll && !close.reason.discards_queue());
-        let mut body: Vec<u8> = chunks.into_iter().flat_map(|queue| queue.into_chunks()).flatten().collect();
-        body.extend_from_slice(&last);
-        let body = Bytes::from(body.into_boxed_slice());
+        let queue = queue.filter(|_| takes_queue);
+        let beginning = connection.polled_mut().map(|polled| std::mem::take(&mut polled.beginning));
+        let beginning = beginning.unwrap_or_default();
+        let has_messages = queue.is_some() || !beginning.is_empty();
+        let body = last.unwrap_or_else(|| {
+            let mut body = if has_messages { begin_body(wire, &beginning, queue) } else { Vec::new() };
+            match cursor.filter(|_| has_messages) {
+                Some(cursor) => event::last_answer_end(&cursor, close, &mut body),
+                None => body.extend_from_slice(&wire.goodbye(close)),
+            }
+            body.into_boxed_slice().into()
+        });
         // What is left of it says why the session ended, and takes no commands.
         let mut state = connection.wire_state.take();
         let kept_before = state.as_deref().map_or(0, WireState::kept_bytes);
         let at = match state.as_deref_mut() {
             Some(WireState::Polled(polled)) => {
                 self.waiting_bytes -= polled.reorder.take().map_or(0, |reorder| reorder.bytes());
-                polled.polls.answered(body.clone());
+                polled.polls.ended(body.clone());
                 let number = polled.polls.number();
                 polled.polls.take_waiting(ends_at).map(|at| (at, number))
             }
@@ -277,15 +293,9 @@ impl Shard {
             true => polled.polls.next_number(),
             false => polled.polls.number(),
         };
-        let mut body = Vec::with_capacity(queue.as_ref().map_or(0, |queue| queue.bytes()) + beginning.len());
+        let mut body = begin_body(session.wire(), &beginning, queue);
         let mut cursor = None;
-        let chunks = queue.into_iter().flat_map(|queue| queue.into_chunks());
         if session.wire() == Wire::Poll {
-            match beginning.is_empty() {
-                true => event::answer(&mut body),
-                false => body.extend_from_slice(&beginning),
-            }
-            chunks.for_each(|chunk| body.extend_from_slice(&chunk));
             let text = session.cursor(&self.registry).text();
             let name = polled.lasts().then(|| {
                 let key = self.node.sessions.sign(self.node.id, self.index, key, polled.client);
@@ -293,8 +303,6 @@ impl Shard {
             });
             event::answer_end(&text, name.as_deref(), &mut body);
             cursor = (!polled.lasts()).then_some(text);
-        } else {
-            chunks.for_each(|chunk| body.extend_from_slice(&chunk));
         }
         let body = Bytes::from(body.into_boxed_slice());
         if brings_something {
@@ -333,4 +341,16 @@ impl Shard {
     fn polls_end(&self) -> u64 {
         self.now.millis + self.node.settings.subscribe.polls.grace.as_millis() as u64
     }
+}
+
+/// Begins the body of an answer, with what waited for the client.
+fn begin_body(wire: Wire, beginning: &[u8], queue: Option<Box<Queue>>) -> Vec<u8> {
+    let mut body = Vec::with_capacity(queue.as_ref().map_or(0, |queue| queue.bytes()) + beginning.len());
+    match beginning.is_empty() && wire == Wire::Poll {
+        true => event::answer(&mut body),
+        false => body.extend_from_slice(beginning),
+    }
+    let chunks = queue.into_iter().flat_map(|queue| queue.into_chunks());
+    chunks.for_each(|chunk| body.extend_from_slice(&chunk));
+    body
 }

@@ -78,7 +78,7 @@ pub(crate) struct Polled {
     /// The place of the client between its polls; `None` for one poll alone.
     pub place: Option<PollerPlace>,
     /// The order of the client's commands, on wires that have any.
-    pub reorder: Option<Reorder>,
+    pub reorder: Option<Box<Reorder>>,
 }
 
 impl Polled {
@@ -92,7 +92,7 @@ impl Polled {
             has_news: false,
             is_named: false,
             place,
-            reorder,
+            reorder: reorder.map(Box::new),
         }
     }
 

@@ -299,6 +299,25 @@ async fn a_client_that_is_sent_away_is_told() {
 }
 
 #[tokio::test]
+async fn the_end_comes_with_what_waits_and_behind_what_was_lost() {
+    let gateway = TestGateway::start(settings(2)).await;
+    let mut publisher = gateway.client().await;
+    let mut backend = gateway.backend().await;
+    let ann = token(&json!({"sub": "ann"}));
+    let mut poller = Poller::new(&format!("topic=plain&token={ann}"));
+    poller.poll(gateway.address, 1).await;
+    publisher.publish("plain", json!(1)).await;
+    let lost = answer(&poller.send(gateway.address, 5).await.response().await);
+    assert_eq!(data(&lost), [1]);
+    publisher.publish("plain", json!(2)).await;
+    backend.call("disconnect", json!({"user": "ann", "disconnect": {"code": 4500, "reason": "no"}})).await;
+    assert_eq!(poller.poll(gateway.address, 5).await, lost);
+    let end = poller.poll(gateway.address, 5).await;
+    assert_eq!((data(&end), &end["disconnect"]["code"]), (vec![json!(2)], &json!(4500)), "{end}");
+    assert_eq!((end["cursor"].is_string(), &poller.session), (true, &None), "{end}");
+}
+
+#[tokio::test]
 async fn a_client_that_takes_too_little_starts_anew_from_its_cursor() {
     let mut settings = settings(1);
     settings.client.queue_bytes_max = 10_000;
