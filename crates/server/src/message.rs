@@ -183,6 +183,8 @@ pub(crate) enum SessionAsk {
     Poll(PollAsk),
     /// The client whose poll waits at the place that asks has gone.
     Left,
+    /// The client is done with its session.
+    End,
 }
 
 /// A poll of a session.
@@ -216,7 +218,7 @@ pub(crate) struct ParkedAt {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SessionAnswer {
-    /// The session has the commands; replies go out by its own connection.
+    /// The session has the commands, whose replies go out by its own connection; or has ended as it was asked to.
     Taken,
     /// There is nothing for a poll yet: it may wait.
     Nothing,
@@ -229,7 +231,7 @@ pub(crate) enum SessionAnswer {
     Busy,
     /// The client's topics are not those of the session.
     OtherTopics,
-    /// Another poll of the session has come after this one, which waited.
+    /// Another poll of the session has come after this one, which waited; or its client has ended it.
     Overtaken,
     /// Its node, or Redis, cannot be asked just now. No node says that of itself.
     Unreachable,

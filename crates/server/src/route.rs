@@ -11,7 +11,7 @@ use crate::accept::origin::Origin;
 use crate::endpoints::Endpoint;
 use crate::response::{HttpResponse, is_below, refused_origin, text};
 use crate::transport::{
-    Gate, Routed, emulation, poll, probe, publish, stream, stream_poll, subscribe, uni, websocket,
+    Gate, Routed, emulation, poll, poll_end, probe, publish, stream, stream_poll, subscribe, uni, websocket,
 };
 use crate::{api, body, cors, dev};
 
@@ -64,6 +64,9 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
         return match served.endpoint {
             Endpoint::WebSocket => websocket::open(gate, request, false).into(),
             Endpoint::Echo => websocket::open(gate, request, true).into(),
+            Endpoint::Subscribe | Endpoint::HttpStream if poll_end::is_asked_for(&request) => {
+                Routed::Response(poll_end::serve(gate, request).await)
+            }
             Endpoint::Subscribe => subscribe::open(gate, request).await,
             Endpoint::Publish => Routed::Response(publish::publish(gate, request).await),
             Endpoint::HttpStream if stream_poll::is_asked_for(&request) => {

@@ -82,7 +82,7 @@ struct LetterMessage {
     /// The first id in the commands; 0 for none.
     #[prost(uint32, tag = "8")]
     first: u32,
-    #[prost(oneof = "LetterContent", tags = "4, 5, 6, 7, 9, 10, 12")]
+    #[prost(oneof = "LetterContent", tags = "4, 5, 6, 7, 9, 10, 12, 13")]
     content: Option<LetterContent>,
     /// In place of a number.
     #[prost(message, optional, tag = "11")]
@@ -103,6 +103,8 @@ enum LetterContent {
     Poll(WrittenPoll),
     #[prost(bool, tag = "10")]
     Left(bool),
+    #[prost(bool, tag = "13")]
+    End(bool),
     #[prost(message, tag = "12")]
     Polled(WrittenAnswer),
 }
@@ -162,6 +164,7 @@ impl Letter {
                         LetterContent::Poll(WrittenPoll { number, wait_millis, topics })
                     }
                     SessionAsk::Left => LetterContent::Left(true),
+                    SessionAsk::End => LetterContent::End(true),
                 };
                 let written = LetterMessage {
                     from: Bytes::copy_from_slice(node.as_bytes()),
@@ -229,6 +232,7 @@ impl Letter {
                 SessionAsk::Poll(PollAsk { number, wait_millis, topics })
             }
             LetterContent::Left(_) => SessionAsk::Left,
+            LetterContent::End(_) => SessionAsk::End,
             LetterContent::Answer(answer) => {
                 let answer = usize::try_from(answer).ok().and_then(|place| ANSWERS.get(place));
                 return Ok(Self::Answer { to: reply_to, answer: answer.ok_or(Illegible)?.clone() });
@@ -279,6 +283,7 @@ mod tests {
             (poll(), SessionAsk::Poll(ask)),
             (poll(), SessionAsk::Poll(PollAsk { number: 0, wait_millis: 0, topics: 0 })),
             (poll(), SessionAsk::Left),
+            (ReplyTo::Number(9), SessionAsk::End),
         ] {
             let expected = format!("{ask:?}");
             match Letter::decode(&Letter::Call { from: Caller { node, reply_to }, key: sent, ask }.encode()) {
@@ -316,7 +321,7 @@ mod tests {
     #[test]
     fn what_is_no_letter_is_none() {
         for bytes in
-            [&b""[..], b"{}", b"\x01", b"\x02\x28\x00", b"\x01\x28\x05", b"\x01\x22\x01x", b"\x01\x3a\x01x"]
+            [&b""[..], b"{}", b"\x01", b"\x02\x28\x00", b"\x01\x28\x07", b"\x01\x22\x01x", b"\x01\x3a\x01x"]
         {
             assert_eq!(Letter::decode(&Bytes::from_static(bytes)).unwrap_err(), Illegible, "{bytes:?}");
         }

@@ -214,7 +214,7 @@ fn content_bytes(ask: &SessionAsk) -> usize {
     match ask {
         SessionAsk::Commands { data, .. } => data.len(),
         SessionAsk::Poll(PollAsk { wait_millis: 1.., .. }) => 3 * LETTER_BYTES,
-        SessionAsk::Poll(_) | SessionAsk::Left => 0,
+        SessionAsk::Poll(_) | SessionAsk::Left | SessionAsk::End => 0,
     }
 }
 

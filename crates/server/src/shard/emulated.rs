@@ -46,6 +46,7 @@ impl Shard {
         let answer = match ask {
             SessionAsk::Commands { first, data } => Some(self.take_commands(&key, first, &data)),
             SessionAsk::Poll(ask) => self.take_poll(&key, ask, &to),
+            SessionAsk::End => Some(self.end_polled(&key)),
             SessionAsk::Left => {
                 self.take_left(&key, &to);
                 None

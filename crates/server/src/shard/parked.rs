@@ -94,7 +94,7 @@ impl Shard {
                 .no_answer(StatusCode::SERVICE_UNAVAILABLE, "The session has just ended. Poll again."),
             SessionAnswer::Overtaken => parked.form.no_answer(
                 StatusCode::CONFLICT,
-                "Another poll of this session has come after this one. Leave the session out to open another.",
+                "Another poll of this session has come, or its client has ended it. Leave the session out to open another.",
             ),
             // No answers to a poll that waits.
             SessionAnswer::Taken

@@ -124,6 +124,23 @@ impl Shard {
         self.schedule(slot);
     }
 
+    /// Ends a session whose client is done with it.
+    pub(super) fn end_polled(&mut self, key: &SessionKey) -> SessionAnswer {
+        let ends_at = self.polls_end();
+        let Some(slot) = self.polled_slot(key) else { return SessionAnswer::Gone };
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return SessionAnswer::Gone };
+        let is_open = connection.session().is_some();
+        let waiting = connection.polled_mut().and_then(|polled| polled.polls.take_waiting(ends_at));
+        if is_open {
+            self.end(slot);
+        }
+        self.remove(slot);
+        if let Some(at) = waiting {
+            self.send_poll_answer(at, SessionAnswer::Overtaken);
+        }
+        SessionAnswer::Taken
+    }
+
     /// Answers the poll that waits for a session, if there is something to answer it with.
     pub(super) fn answer_poll(&mut self, slot: u32) {
         let ends_at = self.polls_end();

@@ -12,6 +12,7 @@ pub(crate) mod uni;
 mod content_type;
 mod limited_body;
 pub(crate) mod poll;
+pub(crate) mod poll_end;
 mod stream_head;
 pub(crate) mod stream_poll;
 

@@ -149,6 +149,40 @@ async fn a_client_stays_a_member_between_polls_and_for_no_longer() {
 }
 
 #[tokio::test]
+async fn a_client_that_says_so_leaves_at_once() {
+    let gateway = TestGateway::start(with_grace(2, Duration::from_secs(60))).await;
+    let mut watcher = gateway.client().await;
+    let end = async |path: &str, session: &str| {
+        let request = post(&format!("{path}?end&session={session}"), "");
+        RawSocket::ask(gateway.address, &request).await.status
+    };
+    let mut poller = Poller::new("topic=room:a");
+    poller.poll(gateway.address, 1).await;
+    assert_eq!(watcher.present("room:a").await, 1);
+    let session = poller.session.clone().unwrap();
+    let mut waiting = poller.send(gateway.address, 60).await;
+    eventually("it waits", async || {
+        gateway.metric_of("fanwire_session_calls_total", "result=\"waits\"").await >= 1.0
+    })
+    .await;
+    assert_eq!(end("/subscribe", &session).await, 204);
+    assert_eq!(watcher.present("room:a").await, 0);
+    assert!(matches!(waiting.response().await.status, 409 | 503), "nothing is left to wait for");
+    for gone in [&*session, "x.1", ""] {
+        assert_eq!(end("/subscribe", gone).await, 404, "{gone}");
+    }
+    let get = format!("GET /subscribe?end&session={session} HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(RawSocket::ask(gateway.address, &get).await.status, 405, "an image or a script ends nothing");
+    let connect = post("/connection/http_stream?wait=10", r#"{"id":1,"connect":{}}"#);
+    let connected = RawSocket::ask(gateway.address, &connect).await;
+    assert_eq!(end("/connection/http_stream", connected.header("fanwire-session").unwrap()).await, 204);
+    eventually("no session is left", async || {
+        gateway.metric_of("fanwire_connections", "protocol=\"poll\"").await == 0.0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_that_vanishes_while_it_waits_is_noticed() {
     let gateway = TestGateway::start(with_grace(2, Duration::from_millis(200))).await;
     let mut watcher = gateway.client().await;

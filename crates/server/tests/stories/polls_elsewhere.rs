@@ -6,7 +6,7 @@ use fanwire_server::settings::EngineSettings;
 use serde_json::{Value, json};
 
 use crate::cluster::cluster;
-use crate::common::{OwnRedis, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, settings};
+use crate::common::{OwnRedis, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, post, settings};
 use crate::poll::{Poller, data};
 
 #[tokio::test]
@@ -47,6 +47,18 @@ async fn an_answer_that_was_lost_is_given_again_at_another_node() {
     publisher.publish("plain", json!(2)).await;
     assert_eq!(data(&poller.poll(nodes[2].address, 20).await), [1]);
     assert_eq!(data(&poller.poll(nodes[1].address, 20).await), [2]);
+}
+
+#[tokio::test]
+async fn a_client_leaves_by_any_node() {
+    let nodes = cluster(|settings| settings.subscribe.polls.grace = Duration::from_secs(60)).await;
+    let mut watcher = nodes[0].client().await;
+    let mut poller = Poller::new("topic=room:a");
+    poller.poll(nodes[0].address, 1).await;
+    assert_eq!(watcher.present("room:a").await, 1);
+    let end = post(&format!("/subscribe?end&session={}", poller.session.unwrap()), "");
+    assert_eq!(RawSocket::ask(nodes[1].address, &end).await.status, 204);
+    eventually("it is no member any more", async || watcher.present("room:a").await == 0).await;
 }
 
 #[tokio::test]

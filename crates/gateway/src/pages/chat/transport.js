@@ -149,26 +149,39 @@ export class SseTransport extends EmulatedTransport {
 
 /** Each request is answered with all messages that there are, or waits for the first. */
 export class LongPollTransport extends EmulatedTransport {
+  #polled = '';
+
   openStream(connect, onMessage, onEnd) {
     const end = new AbortController();
-    this.#poll(connect, onMessage, end.signal).then(onEnd);
-    return () => end.abort();
+    const leave = () => {
+      removeEventListener('pagehide', leave);
+      end.abort();
+      // Otherwise its member would stay for a while.
+      const query = new URLSearchParams({ end: '', session: this.#polled });
+      if (this.#polled) navigator.sendBeacon?.(`${HTTP_STREAM_URL}?${query}`);
+      this.#polled = '';
+    };
+    addEventListener('pagehide', leave);
+    this.#poll(connect, onMessage, end.signal).then((reason) => {
+      removeEventListener('pagehide', leave);
+      onEnd(reason);
+    });
+    return leave;
   }
 
   /** Polls until it is of no use any more, and returns why. A poll without an answer is sent once more: the server
    *  gives an answer that was lost again. */
   async #poll(connect, onMessage, signal) {
-    let session = '';
     let isLast = false;
     while (!signal.aborted) {
-      const query = new URLSearchParams({ wait: POLL_WAIT_S, ...(session && { session }) });
-      const options = { body: session ? '' : connect, timeout: POLL_TIMEOUT_MS, signal };
+      const query = new URLSearchParams({ wait: POLL_WAIT_S, ...(this.#polled && { session: this.#polled }) });
+      const options = { body: this.#polled ? '' : connect, timeout: POLL_TIMEOUT_MS, signal };
       const response = await request('POST', `${HTTP_STREAM_URL}?${query}`, options).catch(() => null);
       if (response?.status === 200) {
         isLast = false;
-        session = response.header('Fanwire-Session');
+        this.#polled = response.header('Fanwire-Session');
         if (response.text) onMessage(response.text);
-      } else if (isLast || !session || response?.status < 500) {
+      } else if (isLast || !this.#polled || response?.status < 500) {
         return response ? `the server refused a poll with status ${response.status}` : 'the server does not answer';
       } else {
         isLast = true;

@@ -1,0 +1,48 @@
+//! `POST /subscribe?end&session=...`: the end of a session that is polled, said by its client. A page that is left can still send it,
+//! by `navigator.sendBeacon`.
+
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+
+use super::Gate;
+use super::emulation::{GONE, not_taken};
+use super::poll::read_session_name;
+use crate::accept::admission::ClientNetwork;
+use crate::body;
+use crate::message::{SessionAnswer, SessionAsk};
+use crate::response::{HttpResponse, only, text};
+
+/// Returns true if the request is to end a session.
+pub(crate) fn is_asked_for<B>(request: &Request<B>) -> bool {
+    parameter(request, "end").is_some()
+}
+
+/// Ends the session that the request names.
+pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpResponse {
+    let response = match only(&request, "POST") {
+        Ok(()) => end(gate, &request).await,
+        Err(response) => *response,
+    };
+    body::unread(request.into_body(), response)
+}
+
+async fn end(gate: &Gate, request: &Request<Incoming>) -> HttpResponse {
+    let network = request.extensions().get::<ClientNetwork>().copied();
+    let Some((key, _)) = parameter(request, "session").as_deref().and_then(read_session_name) else {
+        return text(StatusCode::NOT_FOUND, GONE);
+    };
+    match gate.node.ask_session(network, key, SessionAsk::End).await {
+        Ok(SessionAnswer::Taken) => {
+            let mut response = HttpResponse::default();
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+        answer => not_taken(gate, answer),
+    }
+}
+
+fn parameter<B>(request: &Request<B>, wanted: &str) -> Option<String> {
+    let query = request.uri().query().unwrap_or_default();
+    let found = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == wanted);
+    found.map(|(_, value)| value.into_owned())
+}
