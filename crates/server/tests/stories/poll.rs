@@ -390,6 +390,12 @@ async fn refusals_name_what_is_to_be_changed() {
         assert_eq!(got, status, "{query}: {message}");
         assert!(message.starts_with(words), "{query}: {message}");
     }
+    for (query, name) in [("as=sse&wait=1", "wait"), ("as=ndjson&callback=f", "callback")] {
+        let request = format!("GET /subscribe?topic=a&{query} HTTP/1.1\r\nHost: test\r\n\r\n");
+        let refused = RawSocket::ask(gateway.address, &request).await;
+        assert_eq!(refused.status, 400, "{refused:?}");
+        assert!(refused.body.contains(&format!("{name}: it is for polls")), "{refused:?}");
+    }
     let mut poller = Poller::new("topic=a");
     poller.poll(gateway.address, 1).await;
     let session = poller.session.unwrap();

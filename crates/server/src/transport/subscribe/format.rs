@@ -70,8 +70,17 @@ impl Format {
 fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     let values = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
     let ranges = values.flat_map(|value| value.split(','));
-    let named = ranges.map(|range| range.split(';').next().unwrap_or_default().trim());
-    named.into_iter().any(|named| named.eq_ignore_ascii_case(media_type))
+    ranges.into_iter().any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_named = parts.next().is_some_and(|named| named.eq_ignore_ascii_case(media_type));
+        is_named && !parts.any(is_none)
+    })
+}
+
+/// Returns true if a parameter gives its media type no weight, which is to say that the client does not take it.
+fn is_none(parameter: &str) -> bool {
+    let weight = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
+    weight.and_then(|weight| weight.parse::<f32>().ok()) == Some(0.0)
 }
 
 #[cfg(test)]
@@ -92,6 +101,8 @@ mod tests {
         assert_eq!(of(None, "application/x-ndjson"), Ok(Format::Lines));
         assert_eq!(of(None, "text/html, Application/X-NDJSON;q=0.9"), Ok(Format::Lines));
         assert_eq!(of(None, "application/x-ndjson, text/event-stream"), Ok(Format::Events));
+        assert_eq!(of(None, "text/event-stream;q=0"), Ok(Format::Poll));
+        assert_eq!(of(None, "text/event-stream; q=0.0, application/x-ndjson;v=1;q=0.1"), Ok(Format::Lines));
         assert_eq!(of(Some("ndjson"), "text/event-stream"), Ok(Format::Lines));
         assert_eq!(of(Some("sse"), "application/x-ndjson"), Ok(Format::Events));
         assert_eq!(of(Some("poll"), "text/event-stream"), Ok(Format::Poll));

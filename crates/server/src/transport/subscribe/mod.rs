@@ -49,6 +49,7 @@ async fn begin(gate: &Gate, mut request: Request<Incoming>) -> Result<Routed, Bo
         let network = request.extensions().get::<ClientNetwork>().copied();
         return poll::open(gate, network, request.headers(), query, headers).await;
     }
+    query.check_stream().map_err(refuse)?;
     let resume = query.resume().map_err(refuse)?;
     let websocket = match websocket {
         Some(handshake) => Some((handshake, bare::messages(gate, &query).map_err(refuse)?)),

@@ -104,6 +104,18 @@ impl Query<'_> {
         }
     }
 
+    /// Checks that a stream is asked for nothing that only polls have.
+    pub(super) fn check_stream(&self) -> Result<(), StreamRefusal> {
+        let of_polls = [("wait", &self.wait), ("callback", &self.callback)];
+        match of_polls.into_iter().find(|(_, value)| value.is_some()) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let message = format!("{name}: it is for polls; leave it out, or say as=poll");
+                Err(StreamRefusal::new(RequestError::BadRequest, message))
+            }
+        }
+    }
+
     /// Returns the cursor from which the client goes on. An `EventSource` that is refused never comes back, so what is none in
     /// its header is one whose places cannot be read: it is told that it has missed something.
     pub(super) fn resume(&self) -> Result<Option<Parsed>, StreamRefusal> {
