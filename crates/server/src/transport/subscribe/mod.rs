@@ -18,11 +18,11 @@ use hyper::Request;
 use hyper::body::Incoming;
 
 use self::format::Format;
-use self::refusal::{StreamRefusal, refused};
+use self::refusal::{refuse, refused};
 use super::{Arrival, Gate, Head, Opening, Responses, Routed};
 use crate::accept::admission::ClientNetwork;
 use crate::cors;
-use crate::response::{HttpResponse, only_get, respond};
+use crate::response::{HttpResponse, only_get};
 
 /// Answers the request to open a stream, or a poll.
 pub(crate) async fn open(gate: &Gate, request: Request<Incoming>) -> Routed {
@@ -39,9 +39,6 @@ async fn begin(gate: &Gate, mut request: Request<Incoming>) -> Result<Routed, Bo
     let subscriptions_max = settings.client.subscriptions_max;
     let origin = gate.origins.judge(request.headers());
     let query = query::read(&request, &origin, settings.subscribe.token_cookie.as_deref(), subscriptions_max);
-    let refuse = |refusal: StreamRefusal| {
-        Box::new(respond(refusal.status(), "application/json", refusal.body().into()))
-    };
     query.check(subscriptions_max).map_err(refuse)?;
     let format = Format::of(query.format.as_deref(), request.headers()).map_err(refuse)?;
     let headers = cors::lines(&origin, settings.dev.is_some());

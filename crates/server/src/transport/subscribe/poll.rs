@@ -10,10 +10,10 @@ use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use hyper::header::{HeaderMap, IF_NONE_MATCH};
 
 use super::query::Query;
-use super::refusal::{StreamRefusal, refused};
+use super::refusal::{StreamRefusal, refuse, refused};
 use crate::accept::admission::ClientNetwork;
 use crate::message::PollAsk;
-use crate::response::{HttpResponse, respond};
+use crate::response::HttpResponse;
 use crate::session_key::SessionKey;
 use crate::transport::poll::{AnswerForm, Look, Poll, PollOf, Polled, look, read_session_name, wait};
 use crate::transport::{Arrival, Gate, Head, Opening, Responses, Routed, WireState};
@@ -83,10 +83,6 @@ pub(super) async fn open(
 
 fn bad(why: &str) -> StreamRefusal {
     StreamRefusal::new(RequestError::BadRequest, why)
-}
-
-fn refuse(refusal: StreamRefusal) -> Box<HttpResponse> {
-    Box::new(respond(refusal.status(), "application/json", refusal.body().into()))
 }
 
 /// Returns the session that a poll names, and the number of its last answer. A shell sends an empty one with its first poll.

@@ -9,7 +9,7 @@ use fanwire_protocol::reason::{Close, CloseReason, Detail, Mistake, Refused, Req
 use hyper::StatusCode;
 use serde_json::json;
 
-use crate::response::date_line;
+use crate::response::{HttpResponse, date_line, respond};
 use crate::transport::{OpeningRefusal, RefusalResponse, Responses};
 
 /// A refusal before the stream begins, or of a request that begins none.
@@ -99,6 +99,11 @@ impl StreamRefusal {
     pub(in crate::transport) fn body(&self) -> String {
         json!({"error": {"code": self.number(), "message": self.message}}).to_string()
     }
+}
+
+/// Returns the response to a request that is refused before any session is asked.
+pub(super) fn refuse(refusal: StreamRefusal) -> Box<HttpResponse> {
+    Box::new(respond(refusal.status(), "application/json", refusal.body().into()))
 }
 
 /// Returns the sentence for a mistake, which may have stood in the query.
