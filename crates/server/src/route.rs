@@ -102,8 +102,11 @@ pub(crate) fn group_of(gate: &Gate, request: &Request<Incoming>) -> ConnectionGr
     let served = gate.node.settings.endpoints().find(|served| served.path == path);
     match served.map(|served| served.endpoint) {
         Some(Endpoint::Publish | Endpoint::Emulation) => ConnectionGroup::Post,
-        // Its session may be on another node.
-        Some(Endpoint::Subscribe | Endpoint::HttpStream) if poll::names_session(request) => {
+        // It waits for another node. When a topic has thousands of pollers, all come back at once, so those whose session is
+        // here are answered like any request.
+        Some(Endpoint::Subscribe | Endpoint::HttpStream)
+            if poll::polled_session(request).is_some_and(|key| key.node != gate.node.id) =>
+        {
             ConnectionGroup::Post
         }
         _ => ConnectionGroup::Request,

@@ -125,10 +125,12 @@ pub(super) enum Look {
     Gone,
 }
 
-/// Returns true if a request names the session that it polls.
-pub(crate) fn names_session<B>(request: &Request<B>) -> bool {
+/// Returns the session that a request polls.
+pub(crate) fn polled_session<B>(request: &Request<B>) -> Option<SessionKey> {
     let query = request.uri().query().unwrap_or_default();
-    form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "session")
+    // The last counts, as it does for who reads the whole query.
+    let (_, name) = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "session").last()?;
+    read_session_name(&name).map(|(key, _)| key)
 }
 
 /// Asks a session for what there is, before the poll is made to wait. So only a poll that waits takes its connection away from
