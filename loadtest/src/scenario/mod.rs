@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::report::command::presentable;
 use crate::report::{BoundRule, Machine, Report, ServerNote, Turn, json, text};
 use crate::settings::Settings;
-use crate::subject::{Server, Subject};
+use crate::subject::{Server, Subject, SubjectWire};
 use crate::target::fanwire::NAMESPACE_WITH_HISTORY;
 use crate::target::{self, Setup, Target};
 
@@ -30,6 +30,10 @@ pub(crate) mod rooms;
 pub(crate) mod slow;
 pub(crate) mod storm;
 pub(crate) mod users;
+
+/// First polls under way at any one time. Each waits a second for its answer, so more would make a crowd of requests, whose
+/// memory would count as that of the polls that wait later.
+const FIRST_POLLS_MAX: usize = 128;
 
 /// The environment of a scenario.
 #[derive(Debug)]
@@ -216,8 +220,12 @@ impl Stage {
 
     /// Subscribes all clients, or returns an error.
     pub(crate) fn connect(&mut self, clients: usize) -> Result<(), LoadError> {
+        let in_flight = match self.subject.wire {
+            SubjectWire::Poll => FIRST_POLLS_MAX,
+            _ => HANDSHAKES_IN_FLIGHT_MAX,
+        };
         self.clients
-            .connect(clients, HANDSHAKES_IN_FLIGHT_MAX)
+            .connect(clients, in_flight)
             .and_then(|()| self.clients.require(clients))
             .map_err(|error| self.target.explain(error))?;
         self.target.settle(&self.streams.audience, clients)
