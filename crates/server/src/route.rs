@@ -105,7 +105,7 @@ pub(crate) fn group_of(gate: &Gate, request: &Request<Incoming>) -> ConnectionGr
         // It waits for another node. When a topic has thousands of pollers, all come back at once, so those whose session is
         // here are answered like any request.
         Some(Endpoint::Subscribe | Endpoint::HttpStream)
-            if poll::polled_session(request).is_some_and(|key| key.node != gate.node.id) =>
+            if poll::named_session(request).is_some_and(|key| key.node != gate.node.id) =>
         {
             ConnectionGroup::Post
         }

@@ -44,8 +44,8 @@ section! {
         /// responses carry "connection: close".
         http_connections_max: usize = defaults::HTTP_CONNECTIONS_MAX,
         /// Maximum number of connections of one shard whose last request went to publish.path or emulation.path, or
-        /// was a poll with a session. Such a request may have to wait for the shard or the node that has the topic or
-        /// the session, and holds a body of up to body_bytes_max meanwhile. At the limit a connection that is waiting
+        /// was a poll of another node's session. Such a request may have to wait for the shard or the node that has the topic
+        /// or the session, and holds a body of up to body_bytes_max meanwhile. At the limit a connection that is waiting
         /// for its client is dropped, chosen as above; if none is, the request is answered with 503. One address, or
         /// /64 network for IPv6, has no more of them than are left for others, alone half: beyond that it gives way to
         /// itself.

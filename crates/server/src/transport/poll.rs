@@ -125,12 +125,17 @@ pub(super) enum Look {
     Gone,
 }
 
-/// Returns the session that a request polls.
-pub(crate) fn polled_session<B>(request: &Request<B>) -> Option<SessionKey> {
+/// Returns the session that a request polls or ends.
+pub(crate) fn named_session<B>(request: &Request<B>) -> Option<SessionKey> {
+    read_session_name(&parameter(request, "session")?).map(|(key, _)| key)
+}
+
+/// Returns a parameter of the query. Of several of one name the last counts, everywhere: else a request would be judged by
+/// one, and served by another.
+pub(super) fn parameter<B>(request: &Request<B>, wanted: &str) -> Option<String> {
     let query = request.uri().query().unwrap_or_default();
-    // The last counts, as it does for who reads the whole query.
-    let (_, name) = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "session").last()?;
-    read_session_name(&name).map(|(key, _)| key)
+    let found = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == wanted).last();
+    found.map(|(_, value)| value.into_owned())
 }
 
 /// Asks a session for what there is, before the poll is made to wait. So only a poll that waits takes its connection away from
@@ -302,6 +307,13 @@ mod tests {
                 prop_assert_eq!(session_name(&key, number), name);
             }
         }
+    }
+
+    #[test]
+    fn of_several_parameters_of_one_name_the_last_counts() {
+        let request = Request::get("/subscribe?session=a&wait=1&session=b").body(()).unwrap();
+        assert_eq!(parameter(&request, "session").as_deref(), Some("b"));
+        assert_eq!(parameter(&request, "callback"), None);
     }
 
     fn form() -> AnswerForm {

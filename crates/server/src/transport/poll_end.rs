@@ -6,7 +6,7 @@ use hyper::{Request, StatusCode};
 
 use super::Gate;
 use super::emulation::{GONE, not_taken};
-use super::poll::read_session_name;
+use super::poll::{named_session, parameter};
 use crate::accept::admission::ClientNetwork;
 use crate::body;
 use crate::message::{SessionAnswer, SessionAsk};
@@ -28,7 +28,7 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpRespon
 
 async fn end(gate: &Gate, request: &Request<Incoming>) -> HttpResponse {
     let network = request.extensions().get::<ClientNetwork>().copied();
-    let Some((key, _)) = parameter(request, "session").as_deref().and_then(read_session_name) else {
+    let Some(key) = named_session(request) else {
         return text(StatusCode::NOT_FOUND, GONE);
     };
     match gate.node.ask_session(network, key, SessionAsk::End).await {
@@ -39,10 +39,4 @@ async fn end(gate: &Gate, request: &Request<Incoming>) -> HttpResponse {
         }
         answer => not_taken(gate, answer),
     }
-}
-
-fn parameter<B>(request: &Request<B>, wanted: &str) -> Option<String> {
-    let query = request.uri().query().unwrap_or_default();
-    let found = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == wanted);
-    found.map(|(_, value)| value.into_owned())
 }
