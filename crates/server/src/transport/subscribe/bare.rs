@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::{Request, StatusCode};
 
-use super::query::Query;
+use super::query::StreamQuery;
 use super::refusal::{StreamRefusal, refused};
 use crate::permit::AdmissionPermit;
 use crate::response::{HttpResponse, text};
@@ -69,8 +69,8 @@ pub(super) struct Messages {
     publish: Option<TopicName>,
 }
 
-pub(super) fn messages(gate: &Gate, query: &Query<'_>) -> Result<Messages, StreamRefusal> {
-    Ok(Messages { wire: wire(query.envelope.as_deref())?, publish: publish_topic(gate, query)? })
+pub(super) fn messages(gate: &Gate, query: &StreamQuery<'_>) -> Result<Messages, StreamRefusal> {
+    Ok(Messages { wire: wire(query.asked.envelope.as_deref())?, publish: publish_topic(gate, query)? })
 }
 
 fn wire(envelope: Option<&str>) -> Result<Wire, StreamRefusal> {
@@ -86,8 +86,8 @@ fn wire(envelope: Option<&str>) -> Result<Wire, StreamRefusal> {
 
 /// Returns the topic that messages of the client are published to: the one that it names, else the only one that it asks
 /// for.
-fn publish_topic(gate: &Gate, query: &Query<'_>) -> Result<Option<TopicName>, StreamRefusal> {
-    match (&query.publish, &*query.topics) {
+fn publish_topic(gate: &Gate, query: &StreamQuery<'_>) -> Result<Option<TopicName>, StreamRefusal> {
+    match (&query.asked.publish, &*query.asked.topics) {
         (Some(name), _) => match gate.node.topic(name) {
             Ok((topic, _)) => Ok(Some(topic)),
             Err(error) => Err(StreamRefusal::new(error.into(), format!("publish: {error}"))),
@@ -102,14 +102,14 @@ fn publish_topic(gate: &Gate, query: &Query<'_>) -> Result<Option<TopicName>, St
 pub(super) fn opening(
     handshake: Handshake,
     messages: Messages,
-    query: Query<'_>,
+    query: StreamQuery<'_>,
     resume: Option<Parsed>,
     headers: Bytes,
     permit: AdmissionPermit,
 ) -> Opening {
     let Handshake { head, deflate } = handshake;
     let Messages { wire, publish } = messages;
-    let topics = query.topics.iter().map(|topic| topic.to_string()).collect();
+    let topics = query.asked.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref(), false);
     let responses = Responses { accepted: head, refused, headers, topics, resume };
     Opening {

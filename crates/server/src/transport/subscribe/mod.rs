@@ -40,7 +40,7 @@ async fn begin(gate: &Gate, mut request: Request<Incoming>) -> Result<Routed, Bo
     let origin = gate.origins.judge(request.headers());
     let query = query::read(&request, &origin, settings.subscribe.token_cookie.as_deref(), subscriptions_max);
     query.check(subscriptions_max).map_err(refuse)?;
-    let format = Format::of(query.format.as_deref(), request.headers()).map_err(refuse)?;
+    let format = Format::of(query.asked.format.as_deref(), request.headers()).map_err(refuse)?;
     let headers = cors::lines(&origin, settings.dev.is_some());
     if format == Format::Poll && websocket.is_none() {
         let network = request.extensions().get::<ClientNetwork>().copied();
@@ -57,7 +57,7 @@ async fn begin(gate: &Gate, mut request: Request<Incoming>) -> Result<Routed, Bo
         let opening = bare::opening(handshake, messages, query, resume, headers.into(), permit);
         return Ok(Routed::Arrival(Arrival::Opening(opening)));
     }
-    let topics: Vec<String> = query.topics.iter().map(|topic| topic.to_string()).collect();
+    let topics: Vec<String> = query.asked.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref(), false);
     let accepted = format.accepted(&headers);
     let responses = Responses { accepted, refused, headers: headers.into(), topics, resume };

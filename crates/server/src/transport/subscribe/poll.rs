@@ -9,7 +9,7 @@ use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use hyper::header::{HeaderMap, IF_NONE_MATCH};
 
-use super::query::Query;
+use super::query::StreamQuery;
 use super::refusal::{StreamRefusal, refuse, refused};
 use crate::accept::admission::ClientNetwork;
 use crate::message::PollAsk;
@@ -26,15 +26,15 @@ pub(super) async fn open(
     gate: &Gate,
     network: Option<ClientNetwork>,
     headers: &HeaderMap,
-    mut query: Query<'_>,
+    mut query: StreamQuery<'_>,
     cors: Vec<u8>,
 ) -> Result<Routed, Box<HttpResponse>> {
     let settings = &gate.node.settings.subscribe.polls;
-    let callback = callback(query.callback.as_deref(), settings.jsonp).map_err(refuse)?;
-    let wait = wait(query.wait.as_deref(), settings.wait_max).map_err(|why| refuse(bad(why)))?;
-    let topics = fingerprint(&query.topics);
+    let callback = callback(query.asked.callback.as_deref(), settings.jsonp).map_err(refuse)?;
+    let wait = wait(query.asked.wait.as_deref(), settings.wait_max).map_err(|why| refuse(bad(why)))?;
+    let topics = fingerprint(&query.asked.topics);
     let mut form = AnswerForm { headers: cors.into(), callback, known: None, is_lines: false };
-    let named = named_session(query.session.as_deref()).map_err(refuse)?;
+    let named = named_session(query.asked.session.as_deref()).map_err(refuse)?;
     if let Some((key, number)) = named {
         let ask = PollAsk::new(number, wait, topics);
         match look(gate, network, key, ask, &form).await? {
@@ -54,8 +54,8 @@ pub(super) async fn open(
     let lasts = !wait.is_zero();
     if !lasts {
         form.known = known(headers);
-        if let Some(known) = form.known.as_deref().filter(|_| query.cursor.is_empty()) {
-            query.cursor = known.to_owned().into();
+        if let Some(known) = form.known.as_deref().filter(|_| query.asked.cursor.is_empty()) {
+            query.asked.cursor = known.to_owned().into();
         }
     }
     let resume = match query.resume().map_err(refuse)? {
@@ -65,7 +65,7 @@ pub(super) async fn open(
     };
     let place = if lasts { Some(gate.admit_poller(network)?) } else { None };
     let permit = gate.admit()?;
-    let names = query.topics.iter().map(|topic| topic.to_string()).collect();
+    let names = query.asked.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref(), !lasts);
     let headers = form.headers.clone();
     let responses = Responses { accepted: Bytes::new(), refused, headers, topics: names, resume };

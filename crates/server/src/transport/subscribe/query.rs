@@ -1,10 +1,10 @@
 //! The query of a request, and the requests that a client of another wire would send for the same.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use fanwire_protocol::Cursor;
 use fanwire_protocol::cursor::Parsed;
+use fanwire_protocol::plain::query::Query;
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::request::{self, Ask, Connect, StreamPosition, Subscribe};
 use hyper::Request;
@@ -17,29 +17,12 @@ use crate::auth::topic_of;
 use crate::transport::FIRST_SUBSCRIBE;
 use crate::transport::token::token;
 
-/// The content of a query. Its lists hold at most one entry more than the limit, which is enough to refuse it.
+/// A query, and the token and the cursor from wherever they are.
 #[derive(Debug, Default)]
-pub(super) struct Query<'q> {
-    /// Each once, in the order of the query.
-    pub(super) topics: Vec<Cow<'q, str>>,
-    token: Cow<'q, str>,
-    subscription_tokens: Vec<Cow<'q, str>>,
-    /// The topic that messages of the client are published to.
-    pub(super) publish: Option<Cow<'q, str>>,
-    /// Empty: none.
-    pub(super) cursor: Cow<'q, str>,
+pub(super) struct StreamQuery<'q> {
+    pub(super) asked: Query<'q>,
     /// A browser sends the cursor by itself, and did not choose it.
     is_from_browser: bool,
-    /// The session of a poll, with the number of the last answer.
-    pub(super) session: Option<Cow<'q, str>>,
-    /// The time that a poll waits.
-    pub(super) wait: Option<Cow<'q, str>>,
-    /// The function that is called with the answer to a poll.
-    pub(super) callback: Option<Cow<'q, str>>,
-    /// The format of the stream.
-    pub(super) format: Option<Cow<'q, str>>,
-    /// The envelope of the messages of a bare WebSocket.
-    pub(super) envelope: Option<Cow<'q, str>>,
 }
 
 /// An `EventSource` that comes back sends the last `id` that it received.
@@ -51,50 +34,28 @@ pub(super) fn read<'r>(
     origin: &Origin<'_>,
     token_cookie: Option<&str>,
     subscriptions_max: usize,
-) -> Query<'r> {
-    let mut query = parse(request.uri().query().unwrap_or(""), subscriptions_max);
+) -> StreamQuery<'r> {
+    let mut asked = Query::parse(request.uri().query().unwrap_or(""), subscriptions_max);
     // A script is read by any page.
-    let token_cookie = token_cookie.filter(|_| query.callback.is_none());
-    query.token = token(request.headers(), query.token, origin, token_cookie);
-    if let Some(id) = request.headers().get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
-        query.cursor = String::from_utf8_lossy(id.as_bytes());
-        query.is_from_browser = true;
+    let token_cookie = token_cookie.filter(|_| asked.callback.is_none());
+    asked.token = token(request.headers(), asked.token, origin, token_cookie);
+    let last_id = request.headers().get(LAST_EVENT_ID).filter(|id| !id.is_empty());
+    if let Some(id) = last_id {
+        asked.cursor = String::from_utf8_lossy(id.as_bytes());
     }
-    query
+    StreamQuery { asked, is_from_browser: last_id.is_some() }
 }
 
-fn parse(text: &str, subscriptions_max: usize) -> Query<'_> {
-    let mut query = Query::default();
-    let mut known = HashSet::new();
-    for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-        match &*name {
-            "topic" | "channel" if query.topics.len() <= subscriptions_max && known.insert(value.clone()) => {
-                query.topics.push(value);
-            }
-            "subscription_token" if query.subscription_tokens.len() <= subscriptions_max => {
-                query.subscription_tokens.push(value);
-            }
-            "token" => query.token = value,
-            "publish" => query.publish = Some(value),
-            "cursor" => query.cursor = value,
-            "as" => query.format = Some(value),
-            "envelope" => query.envelope = Some(value),
-            "session" => query.session = Some(value),
-            "wait" => query.wait = Some(value),
-            "callback" => query.callback = Some(value),
-            _ => {}
-        }
-    }
-    query
-}
-
-impl Query<'_> {
+impl StreamQuery<'_> {
     /// Checks what no session has to be asked for.
     pub(super) fn check(&self, subscriptions_max: usize) -> Result<(), StreamRefusal> {
-        if self.topics.iter().any(|topic| topic.is_empty()) {
+        if self.asked.topics.iter().any(|topic| topic.is_empty()) {
             return Err(StreamRefusal::new(RequestError::BadRequest, "a topic is empty; leave it out"));
         }
-        let counts = [(self.topics.len(), "topics"), (self.subscription_tokens.len(), "subscription tokens")];
+        let counts = [
+            (self.asked.topics.len(), "topics"),
+            (self.asked.subscription_tokens.len(), "subscription tokens"),
+        ];
         match counts.into_iter().find(|(count, _)| *count > subscriptions_max) {
             None => Ok(()),
             Some((_, what)) => {
@@ -106,7 +67,7 @@ impl Query<'_> {
 
     /// Checks that a stream is asked for nothing that only polls have.
     pub(super) fn check_stream(&self) -> Result<(), StreamRefusal> {
-        let of_polls = [("wait", &self.wait), ("callback", &self.callback)];
+        let of_polls = [("wait", &self.asked.wait), ("callback", &self.asked.callback)];
         match of_polls.into_iter().find(|(_, value)| value.is_some()) {
             None => Ok(()),
             Some((name, _)) => {
@@ -119,10 +80,10 @@ impl Query<'_> {
     /// Returns the cursor from which the client goes on. An `EventSource` that is refused never comes back, so what is none in
     /// its header is one whose places cannot be read: it is told that it has missed something.
     pub(super) fn resume(&self) -> Result<Option<Parsed>, StreamRefusal> {
-        if self.cursor.is_empty() {
+        if self.asked.cursor.is_empty() {
             return Ok(None);
         }
-        let parsed = match Cursor::parse(&self.cursor) {
+        let parsed = match Cursor::parse(&self.asked.cursor) {
             Err(_) if self.is_from_browser => Ok(Parsed::OtherVersion),
             parsed => parsed,
         };
@@ -138,12 +99,12 @@ impl Query<'_> {
             Some(Parsed::OtherVersion) | None => Cursor::default(),
         };
         let mut tokens = HashMap::new();
-        for token in self.subscription_tokens {
+        for token in self.asked.subscription_tokens {
             if let Some(topic) = topic_of(&token) {
                 tokens.entry(topic).or_insert(token);
             }
         }
-        let subscribes = self.topics.into_iter().zip(FIRST_SUBSCRIBE..).map(|(topic, id)| {
+        let subscribes = self.asked.topics.into_iter().zip(FIRST_SUBSCRIBE..).map(|(topic, id)| {
             let token = tokens.remove(&*topic).unwrap_or_default().into_owned();
             let subscribe = Subscribe {
                 since: cursor.position(&topic).map(StreamPosition::from),
@@ -157,7 +118,7 @@ impl Query<'_> {
             request::Request { id, ask: Ask::Subscribe(subscribe) }
         });
         let subscribes: Vec<_> = subscribes.collect();
-        let token = self.token.into_owned();
+        let token = self.asked.token.into_owned();
         let connect = Connect { token, topics: Vec::new(), cursor: Some(Box::new(cursor)), unseen };
         let connect = request::Request { id: FIRST_SUBSCRIBE - 1, ask: Ask::Connect(connect) };
         std::iter::once(connect).chain(subscribes).collect()
@@ -184,13 +145,12 @@ mod tests {
             is_from_browser in any::<bool>(),
         ) {
             let text: String = parts.iter().map(|(name, equals, value)| format!("{name}{equals}{value}&")).collect();
-            let mut query = parse(&text, 4);
-            query.is_from_browser = is_from_browser;
-            prop_assert!(query.topics.len() <= 5 && query.subscription_tokens.len() <= 5);
+            let query = StreamQuery { asked: Query::parse(&text, 4), is_from_browser };
+            prop_assert!(query.asked.topics.len() <= 5 && query.asked.subscription_tokens.len() <= 5);
             let Ok(()) = query.check(4) else { return Ok(()) };
             let resume = query.resume();
             prop_assert!(resume.is_ok() || !is_from_browser, "a browser that is refused never comes back");
-            let topics: Vec<String> = query.topics.iter().map(|topic| topic.to_string()).collect();
+            let topics: Vec<String> = query.asked.topics.iter().map(|topic| topic.to_string()).collect();
             let requests = query.into_requests(resume.ok().flatten().as_ref(), false);
             prop_assert_eq!(requests.len(), 1 + topics.len());
             for (request, topic) in requests.iter().skip(1).zip(&topics) {
@@ -200,26 +160,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn topics_are_read_once_each_and_no_more_than_it_takes_to_refuse_them() {
-        let query = parse("topic=a&channel=b&token=t&topic=a&subscription_token=s", 2);
-        assert_eq!(query.topics, ["a", "b"]);
-        assert_eq!((&*query.token, &*query.subscription_tokens), ("t", &["s".into()][..]));
-
-        let many: Vec<String> = (0..1000).map(|n| format!("topic={n}&subscription_token={n}")).collect();
-        let many = many.join("&");
-        let query = parse(&many, 2);
-        assert_eq!(query.topics, ["0", "1", "2"]);
-        assert_eq!(query.subscription_tokens, ["0", "1", "2"]);
-    }
-
     fn requests(text: &str) -> Vec<(u32, String, String)> {
         let read = |request: request::Request| match request.ask {
             Ask::Connect(connect) => (request.id, String::new(), connect.token),
             Ask::Subscribe(subscribe) => (request.id, subscribe.topic, subscribe.token),
             other => panic!("{other:?}"),
         };
-        parse(text, 10).into_requests(None, false).into_iter().map(read).collect()
+        StreamQuery { asked: Query::parse(text, 10), is_from_browser: false }
+            .into_requests(None, false)
+            .into_iter()
+            .map(read)
+            .collect()
     }
 
     #[test]
