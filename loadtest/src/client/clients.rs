@@ -26,8 +26,9 @@ use crate::target::node_of;
 /// Connections that are being set up at any one time, unless a scenario says otherwise.
 pub(crate) const HANDSHAKES_IN_FLIGHT_MAX: usize = 512;
 /// Connections from one loopback address. The kernel looks for a local port among half of its range first; beyond that
-/// half every connect searches long, and the search would count as the client's cost.
-const CONNECTIONS_PER_SOURCE: usize = 10_000;
+/// half every connect searches long, and the search would count as the client's cost. Servers may give an address a share of
+/// what they take, as Fanwire does to clients that poll.
+const CONNECTIONS_PER_SOURCE: usize = 4_000;
 /// Few, so that a publisher on the same thread is at most a third of a millisecond late.
 const EVENTS_PER_TURN: usize = 64;
 /// Set-up without progress for this long has failed.
