@@ -279,8 +279,8 @@ impl Acceptor {
                     watch.asks_for(|from| proxies.client_of(from, request.headers()));
                 };
                 let admitted = requests::admit(watch, &request, group, turn).await;
-                if group == ConnectionGroup::Post {
-                    // These are counted by client.
+                if group != ConnectionGroup::Api {
+                    // Publications, and calls and polls of sessions, are counted by client.
                     request.extensions_mut().insert(watch.network());
                 }
                 let is_last = is_last(&request) || gate.node.is_draining();

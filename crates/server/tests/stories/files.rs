@@ -65,6 +65,24 @@ async fn clients_that_poll_leave_files_and_places_to_others() {
     health_answers(&gateway).await;
 }
 
+#[tokio::test]
+async fn clients_that_poll_are_counted_by_address() {
+    let mut settings = limited(1);
+    settings.admission.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    let possible = settings.clients_possible().unwrap();
+    let gateway = TestGateway::start(settings).await;
+    let poll = async |client: u8| {
+        let from = format!("Host: test\r\nX-Forwarded-For: 192.0.2.{client}\r\n");
+        let connect = post("/connection/http_stream?wait=1", "{\"id\":1,\"connect\":{}}");
+        RawSocket::ask(gateway.address, &connect.replace("Host: test\r\n", &from)).await.status
+    };
+    for _ in 0..possible / 4 {
+        assert_eq!(poll(1).await, 200);
+    }
+    assert_eq!(poll(1).await, 503);
+    assert_eq!(poll(2).await, 200, "another address has its own");
+}
+
 /// A poll that waits is no second client.
 #[tokio::test]
 async fn polls_that_wait_count_as_their_clients() {

@@ -97,7 +97,10 @@ export function answersOf(script) {
     '/connection/http_stream': async (request, response) => {
       const { searchParams } = new URL(request.url, 'http://script');
       const commands = await text(request);
-      if (!searchParams.has('wait')) {
+      if (searchParams.has('end')) {
+        sockets.delete(searchParams.get('session'));
+        response.writeHead(204).end();
+      } else if (!searchParams.has('wait')) {
         open(response, 'application/json', (line) => `${line}\n`, commands);
       } else if (searchParams.has('session')) {
         const socket = sockets.get(searchParams.get('session'));
