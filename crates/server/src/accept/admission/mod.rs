@@ -11,6 +11,7 @@ mod network;
 mod eviction;
 mod pool;
 mod watch;
+mod watched;
 
 pub(crate) use connections::{ConnectionGroup, GroupLimits, HttpConnection, HttpConnections};
 pub(crate) use drops::{Port, Reason};
@@ -18,4 +19,5 @@ pub(crate) use files::{OpenFiles, Shares};
 pub(crate) use network::ClientNetwork;
 pub(crate) use pool::GroupLimit;
 pub(crate) use proxies::Proxies;
-pub(crate) use watch::{FirstByte, Times, Watch, Watched, first_byte, refusal};
+pub(crate) use watch::{FirstByte, Times, Watch, first_byte, refusal};
+pub(crate) use watched::{StreamWatch, Watched};

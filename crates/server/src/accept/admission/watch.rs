@@ -1,9 +1,8 @@
 //! The deadlines of one HTTP connection, and the side that each step waits for.
 //!
-//! All bytes pass through [`Watched`]. A read that finds nothing waits for the peer's request, and a write that the
+//! All bytes pass through a [`super::Watched`] stream. A read that finds nothing waits for the peer's request, and a write that the
 //! kernel does not take waits for the peer to read.
 
-use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,11 +11,10 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, timeout_at};
 
-use super::{ClientNetwork, ConnectionGroup, HttpConnection, Port, Reason};
+use super::{ClientNetwork, ConnectionGroup, HttpConnection, Port, Reason, StreamWatch};
 use crate::accept::request_framing::RequestFraming;
 use crate::response::{HttpResponse, text};
 
@@ -206,8 +204,16 @@ impl Watch {
     fn state(&self) -> MutexGuard<'_, WatchState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Notes the result of a read: `None` if nothing was there.
+impl StreamWatch for Watch {
+    fn may_read(&self, _context: &Context<'_>) -> bool {
+        // A request read behind an answer that the peer does not take would become another such answer.
+        let mut state = self.state();
+        state.is_held |= state.blocked_since.is_some();
+        state.blocked_since.is_none()
+    }
+
     fn read(&self, bytes: Option<&[u8]>) {
         let mut state = self.state();
         state.is_drained = bytes.is_none();
@@ -238,13 +244,6 @@ impl Watch {
             }
         }
     }
-
-    /// Returns true if reading has to wait until the peer takes what it was sent.
-    fn holds_reading(&self) -> bool {
-        let mut state = self.state();
-        state.is_held |= state.blocked_since.is_some();
-        state.blocked_since.is_some()
-    }
 }
 
 impl WatchState {
@@ -259,77 +258,5 @@ impl WatchState {
             HttpPhase::Work => None,
         };
         blocked.or(phase)
-    }
-}
-
-/// A stream that reports the result of every read and write to its watch.
-#[derive(Debug)]
-pub(crate) struct Watched<S> {
-    stream: S,
-    watch: Watch,
-}
-
-impl<S> Watched<S> {
-    pub(crate) fn new(stream: S, watch: Watch) -> Self {
-        Self { stream, watch }
-    }
-
-    pub(crate) fn into_inner(self) -> S {
-        self.stream
-    }
-
-    fn wrote<T>(&self, context: &Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.watch.wrote(context, result.is_ready());
-        result
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        // A request read behind an answer that the peer does not take would become another such answer.
-        if self.watch.holds_reading() {
-            return Poll::Pending;
-        }
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.watch.read(result.is_ready().then(|| &buffer.filled()[before..]));
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wrote(context, result)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.wrote(context, result)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.stream).poll_flush(context);
-        self.wrote(context, result)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -28,8 +28,9 @@ use tokio::time::{Instant, sleep_until};
 
 use self::exchange::Exchange;
 use self::stream::StreamTasks;
+use self::watch::Expiry;
 pub(super) use self::watch::Http2Watch;
-use self::watch::{Counted, Expiry};
+use super::admission::Watched;
 use super::unreadable::REQUEST_HEAD_BYTES_MAX;
 use crate::drain::DrainPhase;
 use crate::transport::Gate;
@@ -87,7 +88,7 @@ pub(super) async fn serve(
         .max_pending_accept_reset_streams(RESETS_MAX)
         .enable_connect_protocol();
     let mut connection =
-        pin!(builder.serve_connection(TokioIo::new(Counted::new(stream, watch.clone())), service));
+        pin!(builder.serve_connection(TokioIo::new(Watched::new(stream, watch.clone())), service));
     let mut time = pin!(sleep_until(Instant::now()));
     let mut leaving = pin!(phase.wait_for(|phase| *phase >= DrainPhase::Leaving));
     let mut is_leaving = false;

@@ -2,7 +2,6 @@
 //! request, for the next one while it has none, and to take what it was sent.
 
 use std::cell::Cell;
-use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,11 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::FAREWELL_TIME;
-use crate::accept::admission::{ConnectionGroup, HttpConnection, Reason, Times};
+use crate::accept::admission::{ConnectionGroup, HttpConnection, Reason, StreamWatch, Times};
 
 /// The interval between two looks at a connection without a deadline.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -155,71 +153,19 @@ impl Http2Watch {
     }
 }
 
-/// A stream that reports to its watch, and is read once in each poll of the connection.
-#[derive(Debug)]
-pub(super) struct Counted<S> {
-    stream: S,
-    watch: Rc<Http2Watch>,
-}
-
-impl<S> Counted<S> {
-    pub(super) fn new(stream: S, watch: Rc<Http2Watch>) -> Self {
-        Self { stream, watch }
-    }
-
-    fn wrote<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let blocked_since = &self.watch.blocked_since;
-        match result.is_ready() {
-            true => blocked_since.set(None),
-            false => blocked_since.set(blocked_since.get().or_else(|| Some(Instant::now()))),
-        }
-        result
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.watch.may_read.replace(false) {
+impl StreamWatch for Rc<Http2Watch> {
+    fn may_read(&self, context: &Context<'_>) -> bool {
+        let may_read = self.may_read.replace(false);
+        if !may_read {
             context.waker().wake_by_ref();
-            return Poll::Pending;
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wrote(result)
+        may_read
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.wrote(result)
-    }
+    fn read(&self, _bytes: Option<&[u8]>) {}
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.stream).poll_flush(context);
-        self.wrote(result)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn wrote(&self, _context: &Context<'_>, is_taken: bool) {
+        let since = self.blocked_since.get();
+        self.blocked_since.set(if is_taken { None } else { since.or_else(|| Some(Instant::now())) });
     }
 }
