@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use httpdate::HttpDate;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode, Version};
 
 pub(crate) type HttpResponse = Response<Full<Bytes>>;
@@ -31,6 +31,13 @@ pub(crate) fn refused_origin() -> HttpResponse {
         StatusCode::FORBIDDEN,
         "Pages of this origin may not connect: it is not in client.allowed_origins. List the server's own origin too.",
     )
+}
+
+/// Refuses a request that has better prospects in a second.
+pub(crate) fn later(why: impl Into<String>) -> HttpResponse {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, why);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> HttpResponse {

@@ -9,14 +9,13 @@ use bytes::Bytes;
 use fanwire_protocol::centrifuge::{EmulationRequest, Encoding};
 use fanwire_protocol::wire::{ClientMessage, Wire};
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use uuid::Uuid;
 
 use super::{Gate, content_type, limited_body};
 use crate::accept::admission::ClientNetwork;
 use crate::message::{SessionAnswer, SessionAsk, Unreachable};
-use crate::response::{HttpResponse, only, text};
+use crate::response::{HttpResponse, later, only, text};
 use crate::session_key::SessionKey;
 
 /// One answer for whatever is no session, so that nobody learns what a guess has hit.
@@ -130,10 +129,4 @@ pub(super) fn first_id(encoding: Encoding, data: &[u8]) -> Option<u32> {
     };
     let requests = wire.requests(ClientMessage::Binary(data), 0).take(LOOKED_AT_MAX);
     requests.map_while(Result::ok).map(|request| request.id).find(|id| *id != 0)
-}
-
-pub(super) fn later(why: &str) -> HttpResponse {
-    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, why);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    response
 }

@@ -29,7 +29,6 @@ use fanwire_protocol::request::Request;
 use fanwire_protocol::websocket::Deflate;
 use fanwire_protocol::wire::TransportMode;
 use hyper::StatusCode;
-use hyper::header::{HeaderValue, RETRY_AFTER};
 use rustls::ServerConnection;
 use tokio::sync::mpsc;
 
@@ -39,7 +38,7 @@ use crate::accept::origin::AllowedOrigins;
 use crate::node::Node;
 use crate::permit::{AdmissionPermit, PollerPlace};
 use crate::request_budget::RequestBudget;
-use crate::response::{HttpResponse, text};
+use crate::response::{HttpResponse, later};
 use crate::stream_pipe::ShardEnd;
 
 /// The things that requests on a shard's listener need.
@@ -82,9 +81,7 @@ impl Gate {
 
     fn reject(&self, limit: &'static str) -> Box<HttpResponse> {
         self.node.counters[self.shard].connections_rejected.add(1);
-        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, limit);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        Box::new(response)
+        Box::new(later(limit))
     }
 }
 

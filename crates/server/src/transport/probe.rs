@@ -2,22 +2,18 @@
 //! in front of the port for clients that a node leaves. It costs no permit, token or session.
 
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue, RETRY_AFTER};
-use hyper::{Method, Request, StatusCode};
+use hyper::header::{CACHE_CONTROL, HeaderValue};
+use hyper::{Request, StatusCode};
 
 use crate::node::Node;
-use crate::response::{HttpResponse, respond, text};
+use crate::response::{HttpResponse, later, only, respond};
 
 pub(crate) fn answer(node: &Node, request: &Request<Incoming>) -> HttpResponse {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "This takes GET and HEAD requests only.");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
+    if let Err(refusal) = only(request, "GET, HEAD") {
+        return *refusal;
     }
     let mut response = if node.is_draining() {
-        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "This node is shutting down.");
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        response
+        later("This node is shutting down.")
     } else {
         respond(StatusCode::OK, "application/json", "{}".into())
     };

@@ -9,14 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::StatusCode;
-use hyper::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, timeout_at};
 
 use super::{ClientNetwork, ConnectionGroup, HttpConnection, Port, Reason, StreamWatch};
 use crate::accept::request_framing::RequestFraming;
-use crate::response::{HttpResponse, text};
+use crate::response::{HttpResponse, later};
 
 /// The time that a peer has for each step.
 #[derive(Clone, Copy, Debug)]
@@ -63,9 +62,7 @@ pub(crate) fn refusal(group: ConnectionGroup, port: Port) -> HttpResponse {
         ConnectionGroup::Post => "is reached, or this address has as many as are left for others",
         _ => "is reached",
     };
-    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, format!("{setting} {why}."));
-    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    answer
+    later(format!("{setting} {why}."))
 }
 
 /// A handle on the watch over one connection. Cheap to clone.
