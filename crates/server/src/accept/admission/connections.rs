@@ -153,21 +153,8 @@ impl HttpConnections {
     /// Enters a connection that was just accepted.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> HttpConnection {
         let mut state = self.state();
-        let age = state.age();
-        let entry = Entry {
-            group: ConnectionGroup::Silent,
-            from: address,
-            network: address.into(),
-            age,
-            since: Instant::now(),
-            is_evictable: false,
-            is_ending: false,
-            has_file: true,
-            task: None,
-        };
-        let key = state.entries.insert(entry);
+        let key = state.enter(ConnectionGroup::Silent, address, address.into(), true);
         self.files.open();
-        state.pools[ConnectionGroup::Silent as usize].enter(address.into());
         // It is among those to choose from: if all are its own network's, the oldest goes.
         state.set_evictable(key, true);
         if state.pool(ConnectionGroup::Silent).is_over() {
@@ -309,6 +296,29 @@ impl ConnectionsState {
         &self.pools[group as usize]
     }
 
+    /// Enters a connection, or a request among others on one, that the node works for.
+    fn enter(
+        &mut self,
+        group: ConnectionGroup,
+        from: IpAddr,
+        network: ClientNetwork,
+        has_file: bool,
+    ) -> usize {
+        let entry = Entry {
+            group,
+            from,
+            network,
+            age: self.age(),
+            since: Instant::now(),
+            is_evictable: false,
+            is_ending: false,
+            has_file,
+            task: None,
+        };
+        self.pools[group as usize].enter(network);
+        self.entries.insert(entry)
+    }
+
     /// Waits for a connection anew, as the youngest.
     fn renew(&mut self, key: usize) {
         self.set_evictable(key, false);
@@ -365,20 +375,8 @@ impl HttpConnection {
         if !self.connections.has_room(&mut state, group, network) {
             return None;
         }
-        let age = state.age();
-        let entry = Entry {
-            group,
-            from,
-            network,
-            age,
-            since: Instant::now(),
-            is_evictable: false,
-            is_ending: false,
-            has_file: false,
-            task: None,
-        };
-        state.pools[group as usize].enter(network);
-        Some(HttpConnection { connections: self.connections.clone(), key: state.entries.insert(entry) })
+        let key = state.enter(group, from, network, false);
+        Some(HttpConnection { connections: self.connections.clone(), key })
     }
 
     /// Notes that the connection carries clients, and counts in no group meanwhile, or no longer does.
