@@ -1,16 +1,13 @@
 //! Permits for client connections: limits on their number and on new ones in a second.
 
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{AcqRel, Acquire},
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rustc_hash::FxHashMap;
-
-use crate::accept::admission::ClientNetwork;
+use crate::accept::admission::{ClientNetwork, Counts};
 use crate::counters::{Counter, Counters};
 use crate::settings::AdmissionSettings;
 
@@ -34,7 +31,7 @@ struct PermitsShared {
     /// The second for which new connections are being counted, and their number so far.
     admitted: Mutex<(u64, usize)>,
     /// The clients of each network that poll.
-    pollers: Mutex<FxHashMap<Option<ClientNetwork>, usize>>,
+    pollers: Mutex<Counts<Option<ClientNetwork>>>,
 }
 
 /// The part of all clients that those of one network may be which poll.
@@ -68,13 +65,7 @@ pub(crate) struct PollerPlace {
 
 impl Drop for PollerPlace {
     fn drop(&mut self) {
-        let mut pollers = self.permits.0.pollers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = pollers.entry(self.network) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
+        self.permits.pollers().remove(&self.network);
     }
 }
 
@@ -137,16 +128,20 @@ impl Permits {
 
     /// Returns the place of one more client that polls, or the sentence that names the limit.
     pub(crate) fn admit_poller(&self, network: Option<ClientNetwork>) -> Result<PollerPlace, &'static str> {
-        let mut pollers = self.0.pollers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = pollers.entry(network).or_default();
-        if self.0.limit.is_some_and(|limit| *count >= (limit.max / POLLERS_DIVISOR).max(1)) {
+        let mut pollers = self.pollers();
+        let count = pollers.of(&network);
+        if self.0.limit.is_some_and(|limit| count >= (limit.max / POLLERS_DIVISOR).max(1)) {
             return Err(
                 "Clients of this address that poll are a quarter of server.connections_max, or of what the limit of \
                  open files allows.",
             );
         }
-        *count += 1;
+        pollers.add(network);
         Ok(PollerPlace { permits: self.clone(), network })
+    }
+
+    fn pollers(&self) -> MutexGuard<'_, Counts<Option<ClientNetwork>>> {
+        self.0.pollers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sockets that shards own: client connections, those that are closing, and polls that wait.

@@ -16,7 +16,7 @@ mod watched;
 pub(crate) use connections::{ConnectionGroup, GroupLimits, HttpConnection, HttpConnections};
 pub(crate) use drops::{Port, Reason};
 pub(crate) use files::{OpenFiles, Shares};
-pub(crate) use network::ClientNetwork;
+pub(crate) use network::{ClientNetwork, Counts};
 pub(crate) use pool::GroupLimit;
 pub(crate) use proxies::Proxies;
 pub(crate) use watch::{FirstByte, Times, Watch, first_byte, refusal};

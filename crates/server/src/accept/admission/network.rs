@@ -1,7 +1,11 @@
 //! The network that a connection counts for.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
+
+use fanwire_protocol::capacity::GiveBack;
 
 /// An IPv4 address, or the /64 of an IPv6 address: one subscriber line usually has the whole of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +26,35 @@ impl From<IpAddr> for ClientNetwork {
 impl fmt::Display for ClientNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// The number of connections, or of clients, of each network.
+#[derive(Debug)]
+pub(crate) struct Counts<N>(HashMap<N, usize>);
+
+impl<N> Default for Counts<N> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<N: Eq + Hash> Counts<N> {
+    pub(crate) fn add(&mut self, network: N) {
+        *self.0.entry(network).or_default() += 1;
+    }
+
+    pub(crate) fn remove(&mut self, network: &N) {
+        let Some(count) = self.0.get_mut(network) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(network);
+            self.0.give_back();
+        }
+    }
+
+    pub(crate) fn of(&self, network: &N) -> usize {
+        self.0.get(network).copied().unwrap_or_default()
     }
 }
 

@@ -1,12 +1,9 @@
 //! The connections of one group: the limit, the number of them, and those that may give way.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use fanwire_protocol::capacity::GiveBack;
-
-use super::ClientNetwork;
 use super::eviction::EvictionOrder;
+use super::{ClientNetwork, Counts};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GroupLimit {
@@ -26,29 +23,24 @@ pub(super) struct Pool {
     /// Connections in it, without those that were told to end.
     count: usize,
     /// The same of each network.
-    networks: HashMap<ClientNetwork, usize>,
+    networks: Counts<ClientNetwork>,
     /// Those of them that the node waits for, by their places among all entries.
     pub evictable: EvictionOrder<usize>,
 }
 
 impl Pool {
     pub(super) fn new(limit: GroupLimit) -> Self {
-        Self { limit, count: 0, networks: HashMap::new(), evictable: EvictionOrder::default() }
+        Self { limit, count: 0, networks: Counts::default(), evictable: EvictionOrder::default() }
     }
 
     pub(super) fn enter(&mut self, network: ClientNetwork) {
         self.count += 1;
-        *self.networks.entry(network).or_default() += 1;
+        self.networks.add(network);
     }
 
     pub(super) fn leave(&mut self, network: ClientNetwork) {
         self.count -= 1;
-        let Some(count) = self.networks.get_mut(&network) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.networks.remove(&network);
-            self.networks.give_back();
-        }
+        self.networks.remove(&network);
     }
 
     pub(super) fn count(&self) -> usize {
@@ -70,7 +62,7 @@ impl Pool {
     /// Returns true if a network has as many as it may: no more than are left for others, which are those that are free
     /// and those of others that may give way. Alone it may have half of the group.
     pub(super) fn has_share(&self, network: ClientNetwork) -> bool {
-        let own = self.networks.get(&network).copied().unwrap_or_default();
+        let own = self.networks.of(&network);
         let others_evictable = self.evictable.len() - self.evictable.of(network);
         own > (self.limit.max + others_evictable).saturating_sub(self.count)
     }
