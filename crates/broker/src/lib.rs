@@ -20,5 +20,5 @@ pub use engine::Engine;
 pub use memory::{Memory, MemorySettings};
 pub use redis::{
     CallKind, CallStats, Deliver, Incompatible, LATENCY_BOUNDS, LinkError, LinkRole, LinkState, LinkStats,
-    Peer, Redis, RedisSettings, RedisStats,
+    LogRateLimit, Peer, Redis, RedisSettings, RedisStats,
 };

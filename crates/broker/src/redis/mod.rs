@@ -38,7 +38,6 @@ use arguments::{fresh_epoch, limit_argument, milliseconds, since_arguments};
 use clock::Clock;
 use keys::Keys;
 use lease::Lease;
-use log_limit::LogRateLimit;
 use nodes::NodeTable;
 use presence::PresenceStore;
 use publish::Publisher;
@@ -52,6 +51,7 @@ use server::probe::Probe;
 use server::subscriptions::ChannelSubscriptions;
 use stats::RedisCounters;
 
+pub use log_limit::LogRateLimit;
 pub use nodes::Peer;
 pub use server::connection::LinkError;
 pub use server::health::LinkState;
@@ -169,7 +169,7 @@ impl Redis {
             counters,
             clock,
             settings,
-            foreign: LogRateLimit::new(),
+            foreign: LogRateLimit::default(),
             tasks,
             alarm,
         })))

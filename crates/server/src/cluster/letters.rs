@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use fanwire_broker::LogRateLimit;
 use fanwire_protocol::Publication;
 
-use super::LogRateLimit;
 use crate::message::{AnswerTo, ParkedAt, SessionAnswer, SessionCall, ShardMessage};
 use crate::node::Node;
 use crate::peers::{Caller, Letter, Peers, Receiver, ReplyTo, Secret};
 
 /// Takes letters for as long as it is polled.
 pub(super) async fn take(node: &Node, peers: &Peers, mut letters: Receiver<Arc<Publication>>) {
-    let mut log_limit = LogRateLimit::default();
+    // In a rolling update each may be of an unknown version.
+    let log_limit = LogRateLimit::default();
     while let Some(publication) = letters.receive().await {
         match Letter::decode(&publication.data) {
             Ok(Letter::Secret { number, secret }) => peers.take_secret(number, secret),

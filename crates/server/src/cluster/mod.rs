@@ -6,7 +6,7 @@ mod letters;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_broker::LinkState;
+use fanwire_broker::{LinkState, LogRateLimit};
 use fanwire_protocol::Publication;
 use fanwire_protocol::reason::CloseReason;
 use tokio::time::{Instant, sleep_until};
@@ -17,24 +17,6 @@ use crate::peers::{Arrivals, CallAnswer, Peers, Receiver};
 
 /// The time after which connections that are missing, while others are there, count as broken.
 const WEDGED_AFTER: Duration = Duration::from_secs(5);
-
-/// Allows a log line about what other nodes send once in [`LogRateLimit::PAUSE`]: in a rolling update each message may be of
-/// an unknown version.
-#[derive(Debug, Default)]
-struct LogRateLimit(Option<Instant>);
-
-impl LogRateLimit {
-    const PAUSE: Duration = Duration::from_secs(10);
-
-    fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let is_due = self.0.is_none_or(|last| now - last >= Self::PAUSE);
-        if is_due {
-            self.0 = Some(now);
-        }
-        is_due
-    }
-}
 
 /// Carries out calls and takes answers for as long as it is polled.
 pub(crate) async fn run(node: Node, peers: Peers, arrivals: Arrivals) {
@@ -84,7 +66,8 @@ async fn reconnect_after_fencing(node: &Node, peers: &Peers) {
 }
 
 async fn take_answers(peers: &Peers, mut answers: Receiver<Arc<Publication>>) {
-    let mut log_limit = LogRateLimit::default();
+    // In a rolling update each may be of an unknown version.
+    let log_limit = LogRateLimit::default();
     while let Some(publication) = answers.receive().await {
         match serde_json::from_slice::<CallAnswer>(&publication.data) {
             Ok(answer) => peers.take_answer(answer),
@@ -94,19 +77,5 @@ async fn take_answers(peers: &Peers, mut answers: Receiver<Arc<Publication>>) {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_version_that_is_unknown_is_logged_now_and_then() {
-        let mut limit = LogRateLimit::default();
-        let mut lines = || (0..100).filter(|_| limit.is_due()).count();
-        assert_eq!((lines(), lines()), (1, 0));
-        tokio::time::advance(LogRateLimit::PAUSE).await;
-        assert_eq!(lines(), 1);
     }
 }

@@ -69,7 +69,7 @@ impl Links {
         settings: &Arc<RedisSettings>,
         counters: &Arc<RedisCounters>,
     ) -> (Self, Vec<Keeper>) {
-        let refusals = Arc::new(LogRateLimit::new());
+        let refusals = Arc::new(LogRateLimit::default());
         let (mut links, mut keepers) = (Vec::new(), Vec::new());
         for index in indexes {
             let (ready, link) = watch::channel(None);

@@ -59,7 +59,7 @@ impl ChannelSubscriptions {
             counters,
             interests,
             changed: Notify::new(),
-            malformed: LogRateLimit::new(),
+            malformed: LogRateLimit::default(),
         }
     }
 
