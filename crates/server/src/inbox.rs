@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::condition::Condition;
-use crate::message::ShardMessage;
+use crate::message::{Address, SessionAnswer, ShardMessage};
 
 /// The inboxes of all shards.
 #[derive(Clone, Debug)]
@@ -56,6 +56,13 @@ impl Inboxes {
     /// The inbox of the shard that owns the user.
     pub(crate) fn of_user(&self, user: &str) -> &Inbox {
         self.of(user)
+    }
+
+    /// Hands an answer to the shard where its poll waits. The address may be wrong: another node told it.
+    pub(crate) fn answer_poll(&self, to: Address, answer: SessionAnswer) {
+        if let Some(inbox) = self.all.get(usize::from(to.shard)) {
+            inbox.send(ShardMessage::Polled(to.connection, Box::new(answer)));
+        }
     }
 
     fn of(&self, name: impl Hash) -> &Inbox {
@@ -185,7 +192,6 @@ mod tests {
     use fanwire_protocol::Publication;
 
     use super::*;
-    use crate::message::SessionAnswer;
 
     fn publication(bytes: usize) -> ShardMessage {
         let publication = Publication { data: vec![0; bytes].into(), info: None, tags: None, offset: 0 };

@@ -314,12 +314,10 @@ impl Node {
     /// Sends an answer to the shard where its poll waits, on whichever node that is.
     pub(crate) fn answer_poll(&self, at: ParkedAt, answer: SessionAnswer) {
         let ParkedAt { node, address } = at;
-        if node != self.id {
-            if let Some(peers) = &self.peers {
-                peers.answer_call(Caller { node, reply_to: ReplyTo::Poll(address) }, answer);
-            }
-        } else if let Some(inbox) = self.inboxes.all.get(usize::from(address.shard)) {
-            inbox.send(ShardMessage::Polled(address.connection, Box::new(answer)));
+        if node == self.id {
+            self.inboxes.answer_poll(address, answer);
+        } else if let Some(peers) = &self.peers {
+            peers.answer_call(Caller { node, reply_to: ReplyTo::Poll(address) }, answer);
         }
     }
 

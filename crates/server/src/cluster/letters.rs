@@ -23,7 +23,7 @@ pub(super) async fn take(node: &Node, peers: &Peers, mut letters: Receiver<Arc<P
                 peers.take_letter_answer(number, answer);
             }
             Ok(Letter::Answer { to: ReplyTo::Poll(address), answer }) => {
-                peers.take_poll_answer(address, answer);
+                node.inboxes.answer_poll(address, answer);
             }
             Ok(Letter::Call { from, key, ask }) => match node.inbox_of(&key) {
                 None => peers.answer_call(from, SessionAnswer::Gone),

@@ -18,7 +18,7 @@ use super::forwarding::LETTER_BYTES;
 use super::letter::{Caller, Letter, ReplyTo, Secret};
 use super::names::{PATIENCE, answers_topic};
 use crate::accept::admission::ClientNetwork;
-use crate::message::{Address, ParkedAt, PollAsk, SessionAnswer, SessionAsk, ShardMessage, Unreachable};
+use crate::message::{ParkedAt, PollAsk, SessionAnswer, SessionAsk, Unreachable};
 use crate::session_key::{SessionKey, SessionSigner};
 
 /// Nodes whose secrets are kept. Each run of a node has its own; beyond this all are asked for again.
@@ -92,7 +92,7 @@ impl Peers {
                     Unreachable::NoSession => SessionAnswer::Gone,
                     _ => SessionAnswer::Unreachable,
                 };
-                peers.take_poll_answer(at.address, answer);
+                peers.0.inboxes.answer_poll(at.address, answer);
             }
         });
     }
@@ -188,13 +188,6 @@ impl Peers {
             answer => answer,
         };
         self.send_letter(to.node, Letter::Answer { to: to.reply_to, answer });
-    }
-
-    /// Hands an answer to the shard where its poll waits.
-    pub(crate) fn take_poll_answer(&self, to: Address, answer: SessionAnswer) {
-        if let Some(inbox) = self.0.inboxes.all.get(usize::from(to.shard)) {
-            inbox.send(ShardMessage::Polled(to.connection, Box::new(answer)));
-        }
     }
 
     /// Hands the answer to the call that waits for it.
