@@ -23,11 +23,9 @@ pub(super) struct LiveNodeList(Arc<watch::Sender<Reads>>);
 /// earlier: its task may not be polled for a while.
 #[derive(Debug, Default)]
 struct Reads {
-    /// The reads that have begun, and the time of the last one.
+    /// The number of those that have begun.
     begun: u64,
-    began: Option<Instant>,
-    /// Those of them that are done, and what the last one brought.
-    done: u64,
+    /// The result of the last one that is done.
     last: Option<List>,
     /// A task is about to read, or does.
     is_reading: bool,
@@ -35,7 +33,8 @@ struct Reads {
 
 #[derive(Debug)]
 struct List {
-    /// The time at which the read began.
+    /// The number of the read, and the time at which it began.
+    number: u64,
     began: Instant,
     ids: Result<Vec<Uuid>, EngineError>,
 }
@@ -72,7 +71,7 @@ impl LiveNodeList {
             let is_to_begin = {
                 let reads = reads.borrow_and_update();
                 match &reads.last {
-                    Some(list) if reads.done >= wanted => return list.has(id),
+                    Some(list) if list.number >= wanted => return list.has(id),
                     _ => !reads.is_reading,
                 }
             };
@@ -93,19 +92,15 @@ impl LiveNodeList {
     where
         R: Future<Output = Result<Vec<Uuid>, EngineError>>,
     {
-        let last = self.0.borrow().began;
+        let last = self.0.borrow().last.as_ref().map(|list| list.began);
         if let Some(began) = last {
             sleep_until(began + PAUSE).await;
         }
         let began = Instant::now();
-        self.0.send_modify(|reads| {
-            reads.begun += 1;
-            reads.began = Some(began);
-        });
+        self.0.send_modify(|reads| reads.begun += 1);
         let ids = read().await;
         self.0.send_modify(|reads| {
-            reads.done = reads.begun;
-            reads.last = Some(List { began, ids });
+            reads.last = Some(List { number: reads.begun, began, ids });
             reads.is_reading = false;
         });
     }
