@@ -10,7 +10,7 @@ use fanwire_protocol::wire::{Form, Wire};
 use super::Shard;
 use super::answer_room::Question;
 use super::connection::{Connection, Feed, Role};
-use super::opening::Decision;
+use super::opening::{Decision, Undecided};
 use crate::message::{ShardMessage, UserMessage};
 
 impl Shard {
@@ -114,26 +114,7 @@ impl Shard {
                 let has_ended = connection.read_closed;
                 let has_own_cursor = session.has_own_cursor();
                 if let Some(opening) = connection.take_opening() {
-                    let has_news = opening.has_news();
-                    let beginning = opening.accepted(wire, has_own_cursor);
-                    self.reply_bytes += beginning.len();
-                    let rest = match connection.polled_mut() {
-                        Some(polled) => {
-                            (polled.beginning, polled.has_news) = (beginning, has_news);
-                            None
-                        }
-                        None => Some(beginning),
-                    };
-                    // It was counted as what is recovered, and is counted again as it is sent.
-                    self.forget_replied(slot);
-                    let is_polled = rest.is_none();
-                    if let Some(beginning) = rest {
-                        self.send(slot, beginning);
-                    }
-                    self.go_live(slot);
-                    if is_polled {
-                        self.answer_poll(slot);
-                    }
+                    self.begin(slot, wire, opening, has_own_cursor);
                 }
                 if has_ended {
                     self.leave(slot);
@@ -141,6 +122,27 @@ impl Shard {
             }
             Decision::Refused(refusal) => self.refuse(slot, refusal),
             Decision::Closed(reason) => self.close(slot, reason),
+        }
+    }
+
+    /// Begins what the client asked for, with what its topics have brought already. A client that polls gets it with its
+    /// first answer.
+    fn begin(&mut self, slot: u32, wire: Wire, opening: Undecided, has_own_cursor: bool) {
+        let has_news = opening.has_news();
+        let beginning = opening.accepted(wire, has_own_cursor);
+        self.reply_bytes += beginning.len();
+        // It was counted as what is recovered, and is counted again as it is sent.
+        self.forget_replied(slot);
+        match self.connections.get_mut(slot as usize).and_then(Connection::polled_mut) {
+            Some(polled) => {
+                (polled.beginning, polled.has_news) = (beginning, has_news);
+                self.go_live(slot);
+                self.answer_poll(slot);
+            }
+            None => {
+                self.send(slot, beginning);
+                self.go_live(slot);
+            }
         }
     }
 
