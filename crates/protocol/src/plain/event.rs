@@ -71,7 +71,30 @@ pub fn subscribed<'a>(
     to.extend_from_slice(b"\n\n");
 }
 
-/// Appends the same as a line.
+/// Appends the data of such an event, with the cursor if there is one.
+pub fn beginning<'a>(
+    topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>,
+    cursor: Option<&str>,
+    to: &mut Vec<u8>,
+) {
+    #[derive(Serialize)]
+    struct Topic<'a> {
+        topic: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recovered: Option<bool>,
+    }
+    #[derive(Serialize)]
+    struct Beginning<'a> {
+        subscribed: Vec<Topic<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cursor: Option<&'a str>,
+    }
+
+    let topics = topics.map(|(topic, recovered)| Topic { topic: topic.as_str(), recovered });
+    json::write(&Beginning { subscribed: topics.collect(), cursor }, to);
+}
+
+/// Appends the first line of a stream, which is that data.
 pub fn subscribed_line<'a>(
     topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>,
     cursor: &str,
@@ -125,29 +148,6 @@ pub fn disconnect_answer(close: &Close, to: &mut Vec<u8>) {
     to.extend_from_slice(br#"{"messages":[],"disconnect":"#);
     end(close, to);
     to.push(b'}');
-}
-
-/// Appends the data of it, with the cursor if there is one.
-pub fn beginning<'a>(
-    topics: impl Iterator<Item = (&'a TopicName, Option<bool>)>,
-    cursor: Option<&str>,
-    to: &mut Vec<u8>,
-) {
-    #[derive(Serialize)]
-    struct Topic<'a> {
-        topic: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        recovered: Option<bool>,
-    }
-    #[derive(Serialize)]
-    struct Beginning<'a> {
-        subscribed: Vec<Topic<'a>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        cursor: Option<&'a str>,
-    }
-
-    let topics = topics.map(|(topic, recovered)| Topic { topic: topic.as_str(), recovered });
-    json::write(&Beginning { subscribed: topics.collect(), cursor }, to);
 }
 
 /// Appends the last event of a stream that the server ends:
