@@ -6,7 +6,7 @@ use fanwire_protocol::reason::{Close, Mistake, RequestError};
 use fanwire_protocol::request::{Ask, Connect, Request, Subscribe};
 
 use super::connect::{ConnectionPlan, plan_connect};
-use super::subscribe::{Plan, PlannedSubscribe, plan_subscription};
+use super::subscribe::{Plan, PlannedSubscribe};
 use super::{Context, Phase, Refusal, Session};
 
 /// The beginning of a connection, as far as it passed every check.
@@ -83,10 +83,8 @@ impl Session {
         if !self.may_request(context) {
             return Err(RequestError::TooManyRequests.into());
         }
-        let plan = match self.check_subscribe(context, &subscribe) {
-            Ok((topic, namespace, claims)) => {
-                Some((topic, plan_subscription(context, namespace, id, subscribe, claims)?))
-            }
+        let plan = match self.plan_subscribe(context, id, subscribe) {
+            Ok((topic, _, plan)) => Some((topic, plan)),
             // The client gets what it wants, by the connection token say.
             Err(Refusal::Error(RequestError::AlreadySubscribed)) => None,
             Err(refusal) => return Err(refusal),

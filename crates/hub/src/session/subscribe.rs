@@ -122,18 +122,27 @@ impl Subscribing {
 
 impl Session {
     pub(super) fn subscribe(&mut self, context: &mut Context<'_>, id: u32, request: Subscribe) {
-        let checked = self.check_subscribe(context, &request).and_then(|(topic, namespace, claims)| {
-            Ok((topic, namespace, plan_subscription(context, namespace, id, request, claims)?))
-        });
-        match checked {
+        match self.plan_subscribe(context, id, request) {
             Ok((topic, namespace, plan)) => self.request_subscription(context, topic, namespace, plan),
             Err(refusal) => self.refuse(context, id, refusal),
         }
     }
 
+    /// Checks what the subscription would be by this request.
+    pub(super) fn plan_subscribe<'a>(
+        &self,
+        context: &Context<'a>,
+        id: u32,
+        request: Subscribe,
+    ) -> Result<(TopicName, &'a Namespace, Plan), Refusal> {
+        let (topic, namespace, claims) = self.check_subscribe(context, &request)?;
+        let plan = plan_subscription(context, namespace, id, request, claims)?;
+        Ok((topic, namespace, plan))
+    }
+
     /// The protocol's checks, in its order. Returns the claims of the token that opens the topic; none where the namespace
     /// opens it without one.
-    pub(super) fn check_subscribe<'a>(
+    fn check_subscribe<'a>(
         &self,
         context: &Context<'a>,
         request: &Subscribe,
@@ -341,7 +350,7 @@ impl Session {
 }
 
 /// Checks what the subscription would be by these claims.
-pub(super) fn plan_subscription(
+fn plan_subscription(
     context: &Context<'_>,
     namespace: &Namespace,
     id: u32,
