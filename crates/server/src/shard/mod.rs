@@ -362,7 +362,6 @@ impl Shard {
                 if connection.wire_deadline() <= self.now.millis {
                     connection.read_later(slot, &mut self.to_read);
                 }
-                let Some(connection) = self.connections.get(slot as usize) else { continue };
                 if connection.polled().is_some_and(|polled| polled.polls.deadline() <= self.now.millis) {
                     self.polls_are_due(slot);
                     continue;
