@@ -7,10 +7,10 @@ use hyper::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderName, HeaderValue, VARY,
 };
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request};
 
 use crate::accept::origin::Origin;
-use crate::response::{HttpResponse, refused_origin, write_header};
+use crate::response::{HttpResponse, no_content, refused_origin, write_header};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
 /// The headers that a page reads, beside those that every page may read.
@@ -31,8 +31,7 @@ pub(crate) fn preflight(request: &Request<Incoming>, origin: &Origin<'_>) -> Htt
     if *origin == Origin::Refused {
         return refused_origin();
     }
-    let mut response = HttpResponse::default();
-    *response.status_mut() = StatusCode::NO_CONTENT;
+    let mut response = no_content();
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     headers.insert(ACCESS_CONTROL_MAX_AGE, KEPT);

@@ -46,6 +46,18 @@ pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> HttpResponse 
     respond(status, "text/plain; charset=utf-8", body.into())
 }
 
+/// Returns the response to a request that is not as it should be.
+pub(crate) fn bad_request(why: &str) -> Box<HttpResponse> {
+    Box::new(text(StatusCode::BAD_REQUEST, format!("Bad Request: {why}.")))
+}
+
+/// Returns the response that says no more than that the request was carried out.
+pub(crate) fn no_content() -> HttpResponse {
+    let mut response = HttpResponse::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 pub(crate) fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> HttpResponse {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;

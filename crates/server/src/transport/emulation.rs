@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{Gate, content_type, limited_body};
 use crate::accept::admission::ClientNetwork;
 use crate::message::{SessionAnswer, SessionAsk, Unreachable};
-use crate::response::{HttpResponse, later, only, text};
+use crate::response::{HttpResponse, bad_request, later, no_content, only, text};
 use crate::session_key::SessionKey;
 
 /// One answer for whatever is no session, so that nobody learns what a guess has hit.
@@ -34,19 +34,21 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpRespon
             return *response;
         }
     };
-    match gate.node.ask_session(network, key, ask).await {
-        Ok(SessionAnswer::Taken) => {
-            let mut response = HttpResponse::default();
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            response
-        }
-        answer => not_taken(gate, answer),
+    match hand_over(gate, network, key, ask).await {
+        Ok(()) => no_content(),
+        Err(response) => *response,
     }
 }
 
-/// Returns the response to commands that their session has not taken.
-pub(super) fn not_taken(gate: &Gate, answer: Result<SessionAnswer, Unreachable>) -> HttpResponse {
-    match answer {
+/// Hands a call to its session. Returns the response to one that the session has not taken.
+pub(super) async fn hand_over(
+    gate: &Gate,
+    network: Option<ClientNetwork>,
+    key: SessionKey,
+    ask: SessionAsk,
+) -> Result<(), Box<HttpResponse>> {
+    Err(Box::new(match gate.node.ask_session(network, key, ask).await {
+        Ok(SessionAnswer::Taken) => return Ok(()),
         Ok(SessionAnswer::Full) => text(
             StatusCode::TOO_MANY_REQUESTS,
             "Too many requests of this session wait for earlier commands, so it has ended. Connect again, and send commands \
@@ -55,7 +57,7 @@ pub(super) fn not_taken(gate: &Gate, answer: Result<SessionAnswer, Unreachable>)
         Ok(SessionAnswer::Busy) => busy(gate),
         Ok(_) => text(StatusCode::NOT_FOUND, GONE),
         Err(unreachable) => count_unreachable(gate, unreachable),
-    }
+    }))
 }
 
 /// Counts a call that the session's node has no room for, and returns the response.
@@ -105,14 +107,13 @@ async fn read(
 }
 
 fn read_body(encoding: Encoding, body: &Bytes) -> Result<(SessionKey, Bytes), Box<HttpResponse>> {
-    let refused = |why: &str| Box::new(text(StatusCode::BAD_REQUEST, format!("Bad Request: {why}.")));
     let request =
-        EmulationRequest::decode_body(encoding, body).map_err(|mistake| refused(mistake.reason()))?;
+        EmulationRequest::decode_body(encoding, body).map_err(|mistake| bad_request(mistake.reason()))?;
     let Some(key) = SessionKey::parse(&request.session) else {
         return Err(Box::new(text(StatusCode::NOT_FOUND, GONE)));
     };
     if Uuid::from_str(&request.node) != Ok(key.node) {
-        return Err(refused(
+        return Err(bad_request(
             "\"node\" is not the node of \"session\"; send both as the reply to connect has them",
         ));
     }

@@ -8,7 +8,7 @@ use hyper::{Request, StatusCode};
 
 use crate::accept::admission::HttpConnection;
 use crate::body::{self, BodyError};
-use crate::response::{HttpResponse, text};
+use crate::response::{HttpResponse, bad_request, text};
 
 /// Reads the body of a request, of at most as many bytes as the setting says.
 pub(super) async fn read(
@@ -35,7 +35,7 @@ pub(super) async fn read(
             StatusCode::REQUEST_TIMEOUT,
             format!("The body did not arrive within {} seconds.", timeout.as_secs()),
         ),
-        BodyError::Broken => text(StatusCode::BAD_REQUEST, "Bad Request: the body ended too early."),
+        BodyError::Broken => *bad_request("the body ended too early"),
     };
     Err(Box::new(body::unread(request.into_body(), response)))
 }

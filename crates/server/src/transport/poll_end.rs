@@ -5,12 +5,12 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 
 use super::Gate;
-use super::emulation::{GONE, not_taken};
+use super::emulation::{GONE, hand_over};
 use super::poll::{named_session, parameter};
 use crate::accept::admission::ClientNetwork;
 use crate::body;
-use crate::message::{SessionAnswer, SessionAsk};
-use crate::response::{HttpResponse, only, text};
+use crate::message::SessionAsk;
+use crate::response::{HttpResponse, no_content, only, text};
 
 /// Returns true if the request is to end a session.
 pub(crate) fn is_asked_for<B>(request: &Request<B>) -> bool {
@@ -31,12 +31,8 @@ async fn end(gate: &Gate, request: &Request<Incoming>) -> HttpResponse {
     let Some(key) = named_session(request) else {
         return text(StatusCode::NOT_FOUND, GONE);
     };
-    match gate.node.ask_session(network, key, SessionAsk::End).await {
-        Ok(SessionAnswer::Taken) => {
-            let mut response = HttpResponse::default();
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            response
-        }
-        answer => not_taken(gate, answer),
+    match hand_over(gate, network, key, SessionAsk::End).await {
+        Ok(()) => no_content(),
+        Err(response) => *response,
     }
 }

@@ -11,12 +11,12 @@ use fanwire_protocol::reason::Mistake;
 use fanwire_protocol::request::{self, Ask};
 use fanwire_protocol::wire::{ClientMessage, Pings, TransportMode, Wire};
 use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request};
 
 use super::content_type::{self, BINARY};
 use super::stream_head::{EVENTS, LINES, cf_connect, head};
 use super::{Gate, Head, Opening, WireState, limited_body};
-use crate::response::{HttpResponse, only, text};
+use crate::response::{HttpResponse, bad_request, only};
 
 /// Opens a stream of lines, or of messages in Protobuf.
 pub(crate) async fn http_stream(
@@ -49,11 +49,10 @@ pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Openi
 
 /// Checks that the first command connects, since nothing else can follow from a first request.
 pub(super) fn check_connect(wire: Wire, body: &Bytes) -> Result<(), Box<HttpResponse>> {
-    let refused = |why: &str| Box::new(text(StatusCode::BAD_REQUEST, format!("Bad Request: {why}.")));
     match wire.requests(ClientMessage::Binary(body), 0).next() {
         Some(Ok(request::Request { ask: Ask::Connect(_), .. })) => Ok(()),
-        Some(Err(malformed)) => Err(refused(malformed.reason())),
-        Some(Ok(_)) | None => Err(refused(&codes::mistake(&Mistake::NoConnect))),
+        Some(Err(malformed)) => Err(bad_request(malformed.reason())),
+        Some(Ok(_)) | None => Err(bad_request(&codes::mistake(&Mistake::NoConnect))),
     }
 }
 

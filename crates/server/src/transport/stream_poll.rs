@@ -9,13 +9,13 @@ use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 
-use super::emulation::{GONE, first_id, not_taken};
+use super::emulation::{GONE, first_id, hand_over};
 use super::poll::{AnswerForm, Look, Poll, PollOf, Polled, look, read_session_name, wait};
 use super::stream::check_connect;
 use super::{Arrival, Gate, Head, Opening, Routed, WireState, content_type, limited_body};
 use crate::accept::admission::ClientNetwork;
-use crate::message::{PollAsk, SessionAnswer, SessionAsk};
-use crate::response::{HttpResponse, only, text};
+use crate::message::{PollAsk, SessionAsk};
+use crate::response::{HttpResponse, bad_request, only, text};
 use crate::session_key::SessionKey;
 use crate::{body, cors};
 
@@ -55,15 +55,14 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> Routed {
 
 async fn poll(gate: &Gate, request: Request<Incoming>) -> Result<Routed, Box<HttpResponse>> {
     only(&request, "POST")?;
-    let refused = |why: &str| Box::new(text(StatusCode::BAD_REQUEST, format!("Bad Request: {why}.")));
     if content_type::is(request.headers(), content_type::BINARY) {
-        return Err(Box::new(body::unread(request.into_body(), *refused("polls are in JSON"))));
+        return Err(Box::new(body::unread(request.into_body(), *bad_request("polls are in JSON"))));
     }
     let settings = &gate.node.settings;
     let query = PollQuery::parse(request.uri().query().unwrap_or_default());
     let wait = match wait(query.wait.as_deref(), settings.subscribe.polls.wait_max) {
         Ok(wait) => wait,
-        Err(why) => return Err(Box::new(body::unread(request.into_body(), *refused(why)))),
+        Err(why) => return Err(Box::new(body::unread(request.into_body(), *bad_request(why)))),
     };
     let network = request.extensions().get::<ClientNetwork>().copied();
     let origin = gate.origins.judge(request.headers());
@@ -113,8 +112,5 @@ async fn send_commands(
         return Ok(());
     }
     let ask = SessionAsk::Commands { first: first_id(Encoding::Json, &commands), data: commands };
-    match gate.node.ask_session(network, key, ask).await {
-        Ok(SessionAnswer::Taken) => Ok(()),
-        answer => Err(Box::new(not_taken(gate, answer))),
-    }
+    hand_over(gate, network, key, ask).await
 }

@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 use fanwire_protocol::request;
 use fanwire_protocol::wire::{ClientMessage, Pings, TransportMode, Wire};
 use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request};
 
 use super::stream_head::{EVENTS, LINES, cf_connect, head, retry};
 use super::{Gate, Head, Opening, limited_body, websocket};
-use crate::response::{HttpResponse, only, text};
+use crate::response::{HttpResponse, bad_request, only};
 
 /// Opens a stream of Server-Sent Events, for a browser's own `EventSource`.
 pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
@@ -66,7 +66,6 @@ fn open(
 }
 
 fn connect(wire: Wire, message: &[u8]) -> Result<VecDeque<request::Request>, Box<HttpResponse>> {
-    wire.requests(ClientMessage::Binary(message), 0).collect::<Result<_, _>>().map_err(|malformed| {
-        Box::new(text(StatusCode::BAD_REQUEST, format!("Bad Request: {}.", malformed.reason())))
-    })
+    let requests = wire.requests(ClientMessage::Binary(message), 0).collect::<Result<_, _>>();
+    requests.map_err(|malformed| bad_request(malformed.reason()))
 }
