@@ -10,8 +10,9 @@ use crate::accept::admission::ConnectionGroup;
 use crate::accept::origin::Origin;
 use crate::endpoints::Endpoint;
 use crate::response::{HttpResponse, is_below, refused_origin, text};
+use crate::transport::poll::PollQuery;
 use crate::transport::{
-    Gate, Routed, emulation, poll, poll_end, probe, publish, stream, stream_poll, subscribe, uni, websocket,
+    Gate, Routed, emulation, poll_end, probe, publish, stream, stream_poll, subscribe, uni, websocket,
 };
 use crate::{api, body, cors, dev};
 
@@ -64,15 +65,19 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
         return match served.endpoint {
             Endpoint::WebSocket => websocket::open(gate, request, false).into(),
             Endpoint::Echo => websocket::open(gate, request, true).into(),
-            Endpoint::Subscribe | Endpoint::HttpStream if poll_end::is_asked_for(&request) => {
-                Routed::Response(poll_end::serve(gate, request).await)
+            Endpoint::Subscribe | Endpoint::HttpStream => {
+                let query = PollQuery::of(&request);
+                if query.is_end {
+                    Routed::Response(poll_end::serve(gate, request, query).await)
+                } else if served.endpoint == Endpoint::Subscribe {
+                    subscribe::open(gate, request).await
+                } else if stream_poll::is_asked_for(&query) {
+                    stream_poll::serve(gate, request, query).await
+                } else {
+                    stream::http_stream(gate, request).await.into()
+                }
             }
-            Endpoint::Subscribe => subscribe::open(gate, request).await,
             Endpoint::Publish => Routed::Response(publish::publish(gate, request).await),
-            Endpoint::HttpStream if stream_poll::is_asked_for(&request) => {
-                stream_poll::serve(gate, request).await
-            }
-            Endpoint::HttpStream => stream::http_stream(gate, request).await.into(),
             Endpoint::Sse => stream::sse(gate, request).await.into(),
             Endpoint::Emulation => Routed::Response(emulation::serve(gate, request).await),
             Endpoint::Probe => Routed::Response(probe::answer(&gate.node, &request)),
@@ -105,7 +110,7 @@ pub(crate) fn group_of(gate: &Gate, request: &Request<Incoming>) -> ConnectionGr
         // It waits for another node. When a topic has thousands of pollers, all come back at once, so those whose session is
         // here are answered like any request.
         Some(Endpoint::Subscribe | Endpoint::HttpStream)
-            if poll::named_session(request).is_some_and(|key| key.node != gate.node.id) =>
+            if PollQuery::of(request).key().is_some_and(|key| key.node != gate.node.id) =>
         {
             ConnectionGroup::Post
         }

@@ -125,17 +125,35 @@ pub(super) enum Look {
     Gone,
 }
 
-/// Returns the session that a request polls or ends.
-pub(crate) fn named_session<B>(request: &Request<B>) -> Option<SessionKey> {
-    read_session_name(&parameter(request, "session")?).map(|(key, _)| key)
+/// The parameters of a query by which a request polls a session, or ends it. Of several of one name the last counts,
+/// everywhere: else a request would be judged by one, and served by another.
+#[derive(Debug, Default)]
+pub(crate) struct PollQuery {
+    pub session: Option<String>,
+    pub wait: Option<String>,
+    /// The session is to end.
+    pub is_end: bool,
 }
 
-/// Returns a parameter of the query. Of several of one name the last counts, everywhere: else a request would be judged by
-/// one, and served by another.
-pub(super) fn parameter<B>(request: &Request<B>, wanted: &str) -> Option<String> {
-    let query = request.uri().query().unwrap_or_default();
-    let found = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == wanted).last();
-    found.map(|(_, value)| value.into_owned())
+impl PollQuery {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        let mut query = Self::default();
+        let text = request.uri().query().unwrap_or_default();
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            match &*name {
+                "session" => query.session = Some(value.into_owned()),
+                "wait" => query.wait = Some(value.into_owned()),
+                "end" => query.is_end = true,
+                _ => {}
+            }
+        }
+        query
+    }
+
+    /// Returns the session that is polled or ended.
+    pub(crate) fn key(&self) -> Option<SessionKey> {
+        read_session_name(self.session.as_deref()?).map(|(key, _)| key)
+    }
 }
 
 /// Asks a session for what there is, before the poll is made to wait. So only a poll that waits takes its connection away from
@@ -312,8 +330,9 @@ mod tests {
     #[test]
     fn of_several_parameters_of_one_name_the_last_counts() {
         let request = Request::get("/subscribe?session=a&wait=1&session=b").body(()).unwrap();
-        assert_eq!(parameter(&request, "session").as_deref(), Some("b"));
-        assert_eq!(parameter(&request, "callback"), None);
+        let PollQuery { session, wait, is_end } = PollQuery::of(&request);
+        assert_eq!((session.as_deref(), wait.as_deref()), (Some("b"), Some("1")));
+        assert!(!is_end);
     }
 
     fn form() -> AnswerForm {

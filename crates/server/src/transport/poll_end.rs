@@ -6,29 +6,24 @@ use hyper::{Request, StatusCode};
 
 use super::Gate;
 use super::emulation::{GONE, hand_over};
-use super::poll::{named_session, parameter};
+use super::poll::PollQuery;
 use crate::accept::admission::ClientNetwork;
 use crate::body;
 use crate::message::SessionAsk;
 use crate::response::{HttpResponse, no_content, only, text};
 
-/// Returns true if the request is to end a session.
-pub(crate) fn is_asked_for<B>(request: &Request<B>) -> bool {
-    parameter(request, "end").is_some()
-}
-
 /// Ends the session that the request names.
-pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpResponse {
+pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>, query: PollQuery) -> HttpResponse {
     let response = match only(&request, "POST") {
-        Ok(()) => end(gate, &request).await,
+        Ok(()) => end(gate, &request, &query).await,
         Err(response) => *response,
     };
     body::unread(request.into_body(), response)
 }
 
-async fn end(gate: &Gate, request: &Request<Incoming>) -> HttpResponse {
+async fn end(gate: &Gate, request: &Request<Incoming>, query: &PollQuery) -> HttpResponse {
     let network = request.extensions().get::<ClientNetwork>().copied();
-    let Some(key) = named_session(request) else {
+    let Some(key) = query.key() else {
         return text(StatusCode::NOT_FOUND, GONE);
     };
     match hand_over(gate, network, key, SessionAsk::End).await {

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 
 use super::emulation::{GONE, first_id, hand_over};
-use super::poll::{AnswerForm, Look, Poll, PollOf, Polled, look, read_session_name, wait};
+use super::poll::{AnswerForm, Look, Poll, PollOf, PollQuery, Polled, look, read_session_name, wait};
 use super::stream::check_connect;
 use super::{Arrival, Gate, Head, Opening, Routed, WireState, content_type, limited_body};
 use crate::accept::admission::ClientNetwork;
@@ -22,44 +22,26 @@ use crate::{body, cors};
 /// There are no topics in the address.
 const NO_TOPICS: u64 = 0;
 
-/// Returns true if the request is a poll.
-pub(crate) fn is_asked_for(request: &Request<Incoming>) -> bool {
-    let query = PollQuery::parse(request.uri().query().unwrap_or_default());
+/// Returns true if the request of this query is a poll.
+pub(crate) fn is_asked_for(query: &PollQuery) -> bool {
     query.wait.is_some() || query.session.is_some()
 }
 
-#[derive(Default)]
-struct PollQuery {
-    wait: Option<String>,
-    session: Option<String>,
-}
-
-impl PollQuery {
-    fn parse(text: &str) -> Self {
-        let mut query = Self::default();
-        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-            match &*name {
-                "wait" => query.wait = Some(value.into_owned()),
-                "session" => query.session = Some(value.into_owned()),
-                _ => {}
-            }
-        }
-        query
-    }
-}
-
 /// Answers a poll, or has it wait.
-pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> Routed {
-    poll(gate, request).await.unwrap_or_else(|response| Routed::Response(*response))
+pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>, query: PollQuery) -> Routed {
+    poll(gate, request, query).await.unwrap_or_else(|response| Routed::Response(*response))
 }
 
-async fn poll(gate: &Gate, request: Request<Incoming>) -> Result<Routed, Box<HttpResponse>> {
+async fn poll(
+    gate: &Gate,
+    request: Request<Incoming>,
+    query: PollQuery,
+) -> Result<Routed, Box<HttpResponse>> {
     only(&request, "POST")?;
     if content_type::is(request.headers(), content_type::BINARY) {
         return Err(Box::new(body::unread(request.into_body(), *bad_request("polls are in JSON"))));
     }
     let settings = &gate.node.settings;
-    let query = PollQuery::parse(request.uri().query().unwrap_or_default());
     let wait = match wait(query.wait.as_deref(), settings.subscribe.polls.wait_max) {
         Ok(wait) => wait,
         Err(why) => return Err(Box::new(body::unread(request.into_body(), *bad_request(why)))),
