@@ -94,7 +94,7 @@ impl SessionCalls {
             SessionAnswer::Full => &from.full,
             // Where it is answered, no shard was asked.
             SessionAnswer::Busy | SessionAnswer::Overtaken | SessionAnswer::Unreachable => return,
-            SessionAnswer::Polled(_) => &from.polled,
+            SessionAnswer::Poll(_) => &from.polled,
         };
         counter.add(1);
     }

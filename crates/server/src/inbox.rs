@@ -61,7 +61,7 @@ impl Inboxes {
     /// Hands an answer to the shard where its poll waits. The address may be wrong: another node told it.
     pub(crate) fn answer_poll(&self, to: Address, answer: SessionAnswer) {
         if let Some(inbox) = self.all.get(usize::from(to.shard)) {
-            inbox.send(ShardMessage::Polled(to.connection, Box::new(answer)));
+            inbox.send(ShardMessage::ParkedAnswer(to.connection, Box::new(answer)));
         }
     }
 
@@ -204,7 +204,7 @@ mod tests {
     fn answers_to_polls_keep_further_requests_out() {
         let (inboxes, mut receivers) = Inboxes::new(1);
         let key = ConnectionKey { slot: 1, generation: 1 };
-        let answer = || ShardMessage::Polled(key, Box::new(SessionAnswer::Gone));
+        let answer = || ShardMessage::ParkedAnswer(key, Box::new(SessionAnswer::Gone));
         (0..=Inbox::WAITING_REQUESTS_MAX).for_each(|_| inboxes.all[0].send(answer()));
         assert!(inboxes.are_requests_full());
         while receivers[0].try_receive().is_some() {}

@@ -61,7 +61,7 @@ pub(crate) enum ShardMessage {
     /// Counts a request without a session, unless it is one too many.
     Count(Requester, oneshot::Sender<Result<(), RateExceeded>>),
     /// The answer to a poll that waits on the shard.
-    Polled(ConnectionKey, Box<SessionAnswer>),
+    ParkedAnswer(ConnectionKey, Box<SessionAnswer>),
     /// Dropped when everything before it is done.
     Barrier(oneshot::Sender<()>),
     /// Closes every client with this reason.
@@ -86,7 +86,7 @@ impl ShardMessage {
                 | Self::Session(_)
                 | Self::User(_)
                 | Self::Count(..)
-                | Self::Polled(..)
+                | Self::ParkedAnswer(..)
         )
     }
 
@@ -111,7 +111,7 @@ impl ShardMessage {
             | Self::GapsNoted
             | Self::User(_)
             | Self::Survey(_)
-            | Self::Polled(..)
+            | Self::ParkedAnswer(..)
             | Self::Count(..) => false,
         }
     }
@@ -235,7 +235,7 @@ pub(crate) enum SessionAnswer {
     Overtaken,
     /// Its node, or Redis, cannot be asked just now. No node says that of itself.
     Unreachable,
-    Polled(PollAnswer),
+    Poll(PollAnswer),
 }
 
 /// The answer to a poll.

@@ -106,7 +106,7 @@ enum LetterContent {
     #[prost(bool, tag = "13")]
     End(bool),
     #[prost(message, tag = "12")]
-    Polled(WrittenAnswer),
+    PollAnswer(WrittenAnswer),
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -178,8 +178,8 @@ impl Letter {
             Self::Answer { to, answer } => {
                 let content = match answer {
                     // The cursor is for polls that open a session, which is never on another node.
-                    SessionAnswer::Polled(PollAnswer { number, body, has_news, cursor: _ }) => {
-                        Some(LetterContent::Polled(WrittenAnswer { number, body, has_news }))
+                    SessionAnswer::Poll(PollAnswer { number, body, has_news, cursor: _ }) => {
+                        Some(LetterContent::PollAnswer(WrittenAnswer { number, body, has_news }))
                     }
                     answer => {
                         let place = ANSWERS.iter().position(|known| *known == answer);
@@ -237,8 +237,8 @@ impl Letter {
                 let answer = usize::try_from(answer).ok().and_then(|place| ANSWERS.get(place));
                 return Ok(Self::Answer { to: reply_to, answer: answer.ok_or(Illegible)?.clone() });
             }
-            LetterContent::Polled(WrittenAnswer { number, body, has_news }) => {
-                let answer = SessionAnswer::Polled(PollAnswer { number, body, has_news, cursor: None });
+            LetterContent::PollAnswer(WrittenAnswer { number, body, has_news }) => {
+                let answer = SessionAnswer::Poll(PollAnswer { number, body, has_news, cursor: None });
                 return Ok(Self::Answer { to: reply_to, answer });
             }
             LetterContent::AskSecret(_) => {
@@ -308,7 +308,7 @@ mod tests {
         }
         let body = Bytes::from_static(b"{}");
         let answers = [PollAnswer::default(), PollAnswer { number: 7, body, has_news: true, cursor: None }];
-        for sent in ANSWERS.iter().cloned().chain(answers.map(SessionAnswer::Polled)) {
+        for sent in ANSWERS.iter().cloned().chain(answers.map(SessionAnswer::Poll)) {
             for reply_to in [ReplyTo::Number(u64::MAX), poll()] {
                 match Letter::decode(&Letter::Answer { to: reply_to, answer: sent.clone() }.encode()) {
                     Ok(Letter::Answer { to, answer }) => assert_eq!((to, &answer), (reply_to, &sent)),

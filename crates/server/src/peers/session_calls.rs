@@ -71,7 +71,7 @@ impl Peers {
 
     /// Counts an answer of another node to a client: what a poll brings is longer than the poll.
     pub(crate) fn count_answer(&self, to: Option<ClientNetwork>, answer: &SessionAnswer) {
-        if let (Some(network), SessionAnswer::Polled(answer)) = (to, answer) {
+        if let (Some(network), SessionAnswer::Poll(answer)) = (to, answer) {
             self.0.forwarding.charge(network, answer.body.len());
         }
     }
@@ -182,7 +182,7 @@ impl Peers {
     /// it may be sent later.
     pub(crate) fn answer_call(&self, to: Caller, answer: SessionAnswer) {
         let answer = match answer {
-            SessionAnswer::Polled(answer) if !self.0.answering.may_forward(to.node, answer.body.len()) => {
+            SessionAnswer::Poll(answer) if !self.0.answering.may_forward(to.node, answer.body.len()) => {
                 SessionAnswer::Busy
             }
             answer => answer,

@@ -37,7 +37,7 @@ impl Shard {
             }
             ShardMessage::Control(order) => self.order(order),
             ShardMessage::Session(call) => self.take_session_call(*call),
-            ShardMessage::Polled(key, answer) => self.take_poll_answer(key, *answer),
+            ShardMessage::ParkedAnswer(key, answer) => self.take_poll_answer(key, *answer),
             ShardMessage::Topic(topic, from, request) => {
                 self.topics.handle_request(topic, from, request, None)
             }

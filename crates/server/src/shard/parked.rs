@@ -80,7 +80,7 @@ impl Shard {
             peers.count_answer(parked.network, &answer);
         }
         let response = match answer {
-            SessionAnswer::Polled(answer) => parked.form.last_response(parked.session, answer),
+            SessionAnswer::Poll(answer) => parked.form.last_response(parked.session, answer),
             SessionAnswer::Busy => parked.form.no_answer(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The session's node has too much before it. Poll again.",

@@ -73,12 +73,7 @@ impl Shard {
                 let number = polled.polls.number();
                 self.count_answer(body.len());
                 self.schedule(slot);
-                return Some(SessionAnswer::Polled(PollAnswer {
-                    number,
-                    body,
-                    has_news: true,
-                    cursor: None,
-                }));
+                return Some(SessionAnswer::Poll(PollAnswer { number, body, has_news: true, cursor: None }));
             }
             // The client knows that it has ended.
             Asked::Next if !is_open => return Some(SessionAnswer::Gone),
@@ -105,7 +100,7 @@ impl Shard {
             self.send_poll_answer(older, SessionAnswer::Overtaken);
         }
         self.schedule(slot);
-        Some(SessionAnswer::Polled(answer))
+        Some(SessionAnswer::Poll(answer))
     }
 
     /// The client of a poll that waited has gone.
@@ -238,7 +233,7 @@ impl Shard {
         self.start_closing(slot, CloseProgress::MayFollow, LastWords::Close(close.reason));
         if let Some((at, number)) = at {
             let answer = PollAnswer { number, body, has_news: true, cursor: None };
-            self.send_poll_answer(at, SessionAnswer::Polled(answer));
+            self.send_poll_answer(at, SessionAnswer::Poll(answer));
         }
         if close.reason.reconnects() {
             return self.remove(slot);
@@ -287,7 +282,7 @@ impl Shard {
     fn answer_waiting(&mut self, slot: u32, at: ParkedAt) {
         let answer = self.next_answer(slot);
         self.schedule(slot);
-        self.send_poll_answer(at, SessionAnswer::Polled(answer));
+        self.send_poll_answer(at, SessionAnswer::Poll(answer));
     }
 
     /// Makes the next answer, of all that waits.

@@ -166,7 +166,7 @@ pub(super) async fn look(
     form: &AnswerForm,
 ) -> Result<Look, Box<HttpResponse>> {
     Ok(match gate.node.ask_session(network, key, SessionAsk::Poll(ask)).await {
-        Ok(SessionAnswer::Polled(answer)) => Look::Answered(form.response(Some(key), answer)),
+        Ok(SessionAnswer::Poll(answer)) => Look::Answered(form.response(Some(key), answer)),
         Ok(SessionAnswer::Nothing) => {
             gate.admit_waiting()?;
             Look::Waits
