@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanwire_hub::ClientSettings;
+use fanwire_hub::effect::ConnectionKey;
 use fanwire_hub::session::Session;
 use fanwire_protocol::ClientId;
 use fanwire_protocol::wire::Framing;
@@ -36,6 +37,31 @@ impl Shard {
         }
         let Some(slot) = self.enter(Socket::from(line), opening) else { return };
         self.take_early(slot, early);
+        self.read_silent_input(slot);
+    }
+
+    /// Gives a connection its slot, and has its socket watched.
+    pub(super) fn insert(&mut self, socket: Socket, role: Role) -> Option<ConnectionKey> {
+        self.generation = self.generation.wrapping_add(1);
+        let entry = self.connections.vacant_entry();
+        let slot = entry.key() as u32;
+        let connection = entry.insert(Connection::new(socket, self.generation, role));
+        if let Err(error) = self.readiness.add(&mut connection.socket, slot) {
+            tracing::warn!(%error, "a socket could not be watched");
+            self.connections.remove(slot as usize);
+            return None;
+        }
+        let key = connection.key(slot);
+        // It was on its way when the others were counted.
+        if let Some(schedule) = &mut self.drain_schedule {
+            schedule.add(key);
+        }
+        self.count_lines();
+        Some(key)
+    }
+
+    /// Has what came with the handshake read.
+    pub(super) fn read_silent_input(&mut self, slot: u32) {
         if let Some(connection) = self.connections.get_mut(slot as usize)
             && connection.socket.has_silent_input()
         {
@@ -68,20 +94,12 @@ impl Shard {
         let wire = mode.wire;
         let session = Session::new(ClientId(Uuid::new_v4()), mode, &self.node.settings.client, self.now);
         let client = session.client();
-        self.generation = self.generation.wrapping_add(1);
-        let entry = self.connections.vacant_entry();
-        let slot = entry.key() as u32;
-        let connection = entry.insert(Connection::new(socket, self.generation, Role::Client(session)));
-        let key = connection.key(slot);
+        let slot = self.insert(socket, Role::Client(session))?.slot;
+        let connection = self.connections.get_mut(slot as usize)?;
         connection.deflate = deflate;
         connection.wire_state = state.map(Box::new);
         if let Some(polled) = connection.polled_mut() {
             polled.client = client;
-        }
-        if let Err(error) = self.readiness.add(&mut connection.socket, slot) {
-            tracing::warn!(%error, "a socket could not be watched");
-            self.connections.remove(slot as usize);
-            return None;
         }
         if let Some(reorder) = connection.reorder() {
             // The first commands came with the request.
@@ -112,11 +130,7 @@ impl Shard {
             self.send(slot, head);
         }
         self.schedule(slot);
-        // It was on its way when the others were counted.
-        if let Some(schedule) = &mut self.drain_schedule {
-            schedule.add(key);
-        }
-        self.count_lines();
+        // The connection is counted instead.
         drop(permit);
         Some(slot)
     }

@@ -32,24 +32,10 @@ impl Shard {
         let counted = self.parked.clone();
         let parked =
             Box::new(Parked { until_millis: answer_by + late_millis, session: None, network, form, counted });
-        self.generation = self.generation.wrapping_add(1);
-        let entry = self.connections.vacant_entry();
-        let slot = entry.key() as u32;
-        let connection = entry.insert(Connection::new(socket, self.generation, Role::Parked(parked)));
-        if let Err(error) = self.readiness.add(&mut connection.socket, slot) {
-            tracing::warn!(%error, "a socket could not be watched");
-            self.connections.remove(slot as usize);
-            return;
-        }
-        if connection.socket.has_silent_input() {
-            connection.read_later(slot, &mut self.to_read);
-        }
-        let key = connection.key(slot);
-        self.count_lines();
+        let Some(key) = self.insert(socket, Role::Parked(parked)) else { return };
+        let slot = key.slot;
+        self.read_silent_input(slot);
         self.schedule(slot);
-        if let Some(schedule) = &mut self.drain_schedule {
-            schedule.add(key);
-        }
         let at = self.parked_at(key);
         let session = match of {
             PollOf::Session(session, ask, _) => {
