@@ -43,15 +43,11 @@ impl Shard {
     ) -> Option<SessionAnswer> {
         let PollAsk { number, wait_millis, topics } = ask;
         let Some(slot) = self.polled_slot(key) else { return Some(SessionAnswer::Gone) };
-        // What the outbox holds comes before the answer.
+        // What the outbox holds comes before the answer. Writing it may end the session.
         self.write(slot);
-        if self.polled_slot(key).is_none() {
-            return Some(SessionAnswer::Gone);
-        }
         let ends_at = self.polls_end();
-        let Some(connection) = self.connections.get_mut(slot as usize) else {
-            return Some(SessionAnswer::Gone);
-        };
+        let connection = self.connections.get_mut(slot as usize).filter(|c| c.is(key.connection));
+        let Some(connection) = connection else { return Some(SessionAnswer::Gone) };
         let (is_open, has_queue) = (connection.session().is_some(), connection.queue.is_some());
         let Some(polled) = connection.polled_mut() else { return Some(SessionAnswer::Gone) };
         if polled.topics != topics {
@@ -63,9 +59,7 @@ impl Shard {
         match asked {
             Asked::Unknown => return Some(SessionAnswer::Gone),
             Asked::Lost => {
-                if is_open {
-                    self.end(slot);
-                }
+                self.end(slot);
                 self.remove(slot);
                 return Some(SessionAnswer::Gone);
             }
@@ -80,21 +74,19 @@ impl Shard {
             Asked::Next => {}
         }
         let has_something = has_queue || polled.has_news || !polled.beginning.is_empty();
-        let older = match to {
-            AnswerTo::Parked(at) if !has_something && wait_millis > 0 => {
-                let older = polled.polls.wait(*at, self.now.millis + u64::from(wait_millis));
-                if let Some(older) = older.filter(|older| older != at) {
-                    self.send_poll_answer(older, SessionAnswer::Overtaken);
-                }
-                self.schedule(slot);
-                return None;
-            }
-            _ if !has_something && wait_millis > 0 => {
+        if !has_something && wait_millis > 0 {
+            let AnswerTo::Parked(at) = to else {
                 self.schedule(slot);
                 return Some(SessionAnswer::Nothing);
+            };
+            let older = polled.polls.wait(*at, self.now.millis + u64::from(wait_millis));
+            if let Some(older) = older.filter(|older| older != at) {
+                self.send_poll_answer(older, SessionAnswer::Overtaken);
             }
-            _ => polled.polls.take_waiting(ends_at),
-        };
+            self.schedule(slot);
+            return None;
+        }
+        let older = polled.polls.take_waiting(ends_at);
         let answer = self.next_answer(slot);
         if let Some(older) = older {
             self.send_poll_answer(older, SessionAnswer::Overtaken);
@@ -123,12 +115,10 @@ impl Shard {
     pub(super) fn end_polled(&mut self, key: &SessionKey) -> SessionAnswer {
         let ends_at = self.polls_end();
         let Some(slot) = self.polled_slot(key) else { return SessionAnswer::Gone };
-        let Some(connection) = self.connections.get_mut(slot as usize) else { return SessionAnswer::Gone };
-        let is_open = connection.session().is_some();
-        let waiting = connection.polled_mut().and_then(|polled| polled.polls.take_waiting(ends_at));
-        if is_open {
-            self.end(slot);
-        }
+        let connection = self.connections.get_mut(slot as usize);
+        let polled = connection.and_then(|connection| connection.polled_mut());
+        let waiting = polled.and_then(|polled| polled.polls.take_waiting(ends_at));
+        self.end(slot);
         self.remove(slot);
         if let Some(at) = waiting {
             self.send_poll_answer(at, SessionAnswer::Overtaken);
@@ -163,7 +153,7 @@ impl Shard {
         self.write(slot);
         let (now, ends_at) = (self.now.millis, self.polls_end());
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
-        let (is_undecided, is_open) = (connection.is_undecided(), connection.session().is_some());
+        let is_undecided = connection.is_undecided();
         let Some(polled) = connection.polled_mut() else { return };
         match polled.polls.due(now, ends_at) {
             Due::Nothing => {}
@@ -172,9 +162,7 @@ impl Shard {
             }
             Due::Answer(at) => self.answer_waiting(slot, at),
             Due::End => {
-                if is_open {
-                    self.end(slot);
-                }
+                self.end(slot);
                 return self.remove(slot);
             }
         }
@@ -203,9 +191,8 @@ impl Shard {
             Some(Ok(last)) => Some(last),
             None => None,
         };
-        let queue = connection.queue.take();
-        self.queued_bytes -= queue.as_ref().map_or(0, |queue| queue.bytes());
-        let queue = queue.filter(|_| takes_queue);
+        self.queued_bytes -= connection.queued_bytes();
+        let queue = connection.queue.take().filter(|_| takes_queue);
         let beginning = connection.polled_mut().map(|polled| std::mem::take(&mut polled.beginning));
         let beginning = beginning.unwrap_or_default();
         let has_messages = queue.is_some() || !beginning.is_empty();
@@ -289,8 +276,8 @@ impl Shard {
     fn next_answer(&mut self, slot: u32) -> PollAnswer {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return PollAnswer::default() };
         let key = connection.key(slot);
+        self.queued_bytes -= connection.queued_bytes();
         let queue = connection.queue.take();
-        self.queued_bytes -= queue.as_ref().map_or(0, |queue| queue.bytes());
         let has_replies = connection.replied_bytes > 0;
         let (Role::Client(session), Some(WireState::Polled(polled))) =
             (&connection.role, connection.wire_state.as_deref_mut())
