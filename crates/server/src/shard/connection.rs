@@ -371,7 +371,9 @@ impl Connection {
     ) -> Result<usize, Full> {
         let wire = self.session().map(Session::wire);
         match self.opening().zip(wire) {
-            Some((opening, wire)) => opening.keep(deliveries, wire, parcel.policy(), queue_bytes_max),
+            Some((opening, wire)) => {
+                opening.beginning.keep(deliveries, wire, parcel.policy(), queue_bytes_max)
+            }
             None => parcel.queue(0, self.held_pushes(), queue_bytes_max),
         }
     }

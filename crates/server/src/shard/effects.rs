@@ -128,7 +128,7 @@ impl Shard {
     /// Begins what the client asked for, with what its topics have brought already. A client that polls gets it with its
     /// first answer.
     fn begin(&mut self, slot: u32, wire: Wire, opening: Undecided, has_own_cursor: bool) {
-        let has_news = opening.has_news();
+        let has_news = opening.beginning.has_news();
         let beginning = opening.accepted(wire, has_own_cursor);
         self.reply_bytes += beginning.len();
         // It was counted as what is recovered, and is counted again as it is sent.

@@ -1,12 +1,7 @@
 //! The opening of a connection that its session decides: the response to the HTTP request waits for the answers to the first
 //! requests, and everything else waits for the response.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use fanwire_hub::SlowPolicy;
-use fanwire_hub::delivery::Delivery;
-use fanwire_hub::queue::Full;
 use fanwire_protocol::reason::{Close, CloseReason, RequestError};
 use fanwire_protocol::reply::{Outcome, Push, Reply};
 use fanwire_protocol::wire::Wire;
@@ -25,7 +20,7 @@ pub(super) struct Undecided {
     asked: u32,
     /// The time at which the client has waited for long enough.
     until_millis: u64,
-    beginning: Beginning,
+    pub(super) beginning: Beginning,
 }
 
 /// The consequence of an answer.
@@ -109,17 +104,6 @@ impl Undecided {
         }
     }
 
-    /// Keeps what a topic brings before the response. Says how many publications gave way.
-    pub(super) fn keep(
-        &mut self,
-        deliveries: &[Arc<Delivery>],
-        wire: Wire,
-        policy: SlowPolicy,
-        bytes_max: usize,
-    ) -> Result<usize, Full> {
-        self.beginning.keep(deliveries, wire, policy, bytes_max)
-    }
-
     /// Keeps a push that is about the beginning. Returns false for one that is not.
     pub(super) fn keep_push(&mut self, push: &Push) -> bool {
         match push {
@@ -131,11 +115,6 @@ impl Undecided {
             Push::Publication { .. } => true,
             _ => false,
         }
-    }
-
-    /// Returns true if the beginning has messages, or some may be missing.
-    pub(super) fn has_news(&self) -> bool {
-        self.beginning.has_news()
     }
 
     /// Returns the response that begins what the client asked for, with all that its topics brought before.
