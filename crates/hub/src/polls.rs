@@ -11,15 +11,23 @@ use bytes::Bytes;
 pub struct Polls<W> {
     /// The number of the last answer that brought something; 0 before the first.
     number: u32,
-    /// That answer, until a poll says that it was received.
-    kept: Option<Bytes>,
+    /// That answer.
+    kept: Kept,
     /// The last answer of the session, if it comes behind one that may not have arrived.
     last: Option<Bytes>,
-    /// It is not kept, though no poll has said so.
-    is_given_up: bool,
     waiting: Option<WaitingPoll<W>>,
     /// The end of the session if no poll comes before.
     ends_at: u64,
+}
+
+/// The last answer that brought something, as long as no poll has said that it was received.
+#[derive(Debug)]
+enum Kept {
+    /// There is none, or it was received.
+    Nothing,
+    Answer(Bytes),
+    /// It is not kept, though it may not have been received.
+    GivenUp,
 }
 
 #[derive(Debug)]
@@ -57,14 +65,13 @@ const NEVER: u64 = u64::MAX;
 impl<W: PartialEq> Polls<W> {
     /// `ends_at` is the end of the session if no poll comes before.
     pub fn new(ends_at: u64) -> Self {
-        Self { number: 0, kept: None, last: None, is_given_up: false, waiting: None, ends_at }
+        Self { number: 0, kept: Kept::Nothing, last: None, waiting: None, ends_at }
     }
 
     /// Takes a poll whose client has received the answer of this number last.
     pub fn ask(&mut self, number: u32, ends_at: u64) -> Asked {
         let asked = if number == self.number {
-            self.kept = None;
-            self.is_given_up = false;
+            self.kept = Kept::Nothing;
             match self.last.take() {
                 Some(last) => {
                     self.answered(last.clone());
@@ -72,13 +79,14 @@ impl<W: PartialEq> Polls<W> {
                 }
                 None => Asked::Next,
             }
-        } else {
+        } else if number.checked_add(1) == Some(self.number) {
             match &self.kept {
-                _ if number.checked_add(1) != Some(self.number) => return Asked::Unknown,
-                Some(kept) => Asked::Again(kept.clone()),
-                None if self.is_given_up => return Asked::Lost,
-                None => return Asked::Unknown,
+                Kept::Answer(kept) => Asked::Again(kept.clone()),
+                Kept::GivenUp => return Asked::Lost,
+                Kept::Nothing => return Asked::Unknown,
             }
+        } else {
+            return Asked::Unknown;
         };
         self.ends_at = ends_at;
         asked
@@ -121,28 +129,29 @@ impl<W: PartialEq> Polls<W> {
     /// Notes the next answer, which brings something.
     pub fn answered(&mut self, answer: Bytes) {
         self.number = self.next_number();
-        self.kept = Some(answer);
-        self.is_given_up = false;
+        self.kept = Kept::Answer(answer);
     }
 
     /// Notes the last answer of the session. It replaces none that may not have arrived.
     pub fn ended(&mut self, answer: Bytes) {
-        if self.kept.is_some() || self.is_given_up {
-            self.last = Some(answer);
-        } else {
-            self.answered(answer);
+        match self.kept {
+            Kept::Nothing => self.answered(answer),
+            Kept::Answer(_) | Kept::GivenUp => self.last = Some(answer),
         }
     }
 
     /// Returns the bytes of the answers that are kept.
     pub fn kept_bytes(&self) -> usize {
-        self.kept.iter().chain(&self.last).map(Bytes::len).sum()
+        let kept = match &self.kept {
+            Kept::Answer(kept) => kept.len(),
+            Kept::Nothing | Kept::GivenUp => 0,
+        };
+        kept + self.last.as_ref().map_or(0, Bytes::len)
     }
 
     /// Gives up the answer that is kept. If it did not arrive, the session cannot go on.
     pub fn give_up(&mut self) {
-        self.kept = None;
-        self.is_given_up = true;
+        self.kept = Kept::GivenUp;
     }
 
     /// Returns the time at which something is due next; `u64::MAX` for never.
