@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use httpdate::HttpDate;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode, Version};
 
 pub(crate) type HttpResponse = Response<Full<Bytes>>;
@@ -65,9 +65,29 @@ pub(crate) fn respond(status: StatusCode, content_type: &'static str, body: Byte
     response
 }
 
-/// Returns the header line that tells the time, for a response that hyper does not send.
-pub(crate) fn date_line() -> String {
-    format!("date: {}\r\n", HttpDate::from(SystemTime::now()))
+/// Returns a response as bytes, for a connection that ends with it and that hyper does not serve. `lines` are more lines of
+/// its head.
+pub(crate) fn last_response(
+    status: StatusCode,
+    content_type: &str,
+    headers: &[(HeaderName, HeaderValue)],
+    lines: &[u8],
+    body: &[u8],
+) -> Bytes {
+    let date = HttpDate::from(SystemTime::now());
+    let mut response = format!("HTTP/1.1 {status}\r\ndate: {date}\r\n").into_bytes();
+    for (name, value) in headers {
+        write_header(&mut response, name, value);
+    }
+    if status != StatusCode::NOT_MODIFIED {
+        write_header(&mut response, &CONTENT_TYPE, content_type);
+        write_header(&mut response, &CONTENT_LENGTH, body.len().to_string());
+    }
+    write_header(&mut response, &CONNECTION, "close");
+    response.extend_from_slice(lines);
+    response.extend_from_slice(b"\r\n");
+    response.extend_from_slice(body);
+    response.into()
 }
 
 /// Returns true if the client wants the connection closed after this request.

@@ -8,10 +8,7 @@ use bytes::Bytes;
 use fanwire_hub::polls::Polls;
 use fanwire_hub::reorder::Reorder;
 use fanwire_protocol::ClientId;
-use hyper::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{CACHE_CONTROL, ETAG, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Request, StatusCode};
 
 use super::emulation::{busy, count_unreachable};
@@ -20,7 +17,7 @@ use super::{Gate, Opening};
 use crate::accept::admission::ClientNetwork;
 use crate::message::{ParkedAt, PollAnswer, PollAsk, SessionAnswer, SessionAsk, Unreachable};
 use crate::permit::PollerPlace;
-use crate::response::{HttpResponse, date_line, respond, write_header};
+use crate::response::{HttpResponse, last_response, respond};
 use crate::session_key::SessionKey;
 
 /// The name of the session and of its last answer, where the body has no place for them.
@@ -236,19 +233,7 @@ impl AnswerForm {
 
     fn bytes(&self, parts: Parts) -> Bytes {
         let Parts { status, content_type, body, headers } = parts;
-        let mut response = format!("HTTP/1.1 {status}\r\n{}", date_line()).into_bytes();
-        for (name, value) in &headers {
-            write_header(&mut response, name, value);
-        }
-        if status != StatusCode::NOT_MODIFIED {
-            write_header(&mut response, &CONTENT_TYPE, content_type);
-            write_header(&mut response, &CONTENT_LENGTH, body.len().to_string());
-        }
-        write_header(&mut response, &CONNECTION, "close");
-        response.extend_from_slice(&self.headers);
-        response.extend_from_slice(b"\r\n");
-        response.extend_from_slice(&body);
-        response.into()
+        last_response(status, content_type, &headers, &self.headers, &body)
     }
 
     fn parts(&self, key: Option<SessionKey>, answer: PollAnswer) -> Parts {

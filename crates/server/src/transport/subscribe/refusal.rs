@@ -7,9 +7,10 @@ use fanwire_protocol::Cursor;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{Close, CloseReason, Detail, Mistake, Refused, RequestError};
 use hyper::StatusCode;
+use hyper::header::{CACHE_CONTROL, HeaderValue};
 use serde_json::json;
 
-use crate::response::{HttpResponse, date_line, respond};
+use crate::response::{HttpResponse, last_response, respond};
 use crate::transport::{OpeningRefusal, RefusalResponse, Responses};
 
 /// A refusal before the stream begins, or of a request that begins none.
@@ -136,22 +137,9 @@ pub(super) fn refused(responses: &Responses, refusal: &OpeningRefusal<'_>) -> Re
         refusal.message = format!("{}: {topic}", refusal.message);
     }
     let (status, body) = (refusal.status(), refusal.body());
-    let mut response = format!(
-        "HTTP/1.1 {status}\r\n\
-         content-type: application/json\r\n\
-         content-length: {}\r\n\
-         cache-control: no-store\r\n\
-         connection: close\r\n\
-         {}",
-        body.len(),
-        date_line(),
-    )
-    .into_bytes();
-    response.extend_from_slice(&responses.headers);
-    response.extend_from_slice(b"\r\n");
-    response.extend_from_slice(body.as_bytes());
-    let code = codes::error(refusal.error).number;
-    RefusalResponse { bytes: response.into(), status, code, reason: refusal.message }
+    let headers = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    let bytes = last_response(status, "application/json", &headers, &responses.headers, body.as_bytes());
+    RefusalResponse { bytes, status, code: refusal.number(), reason: refusal.message }
 }
 
 #[cfg(test)]
