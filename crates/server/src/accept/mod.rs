@@ -34,7 +34,11 @@ pub(crate) async fn accept_all(
 ) {
     loop {
         connections.can_enter().await;
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = connections.has_waiting() => continue,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 // Without it small messages wait for the acknowledgement of earlier ones.
                 if stream.set_nodelay(true).is_ok() {
@@ -51,3 +55,6 @@ pub(crate) async fn accept_all(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

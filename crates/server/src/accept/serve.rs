@@ -51,7 +51,10 @@ pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: wat
     if timeout(QUEUE_PATIENCE, acceptor.accept_waiting(listener)).await.is_err() {
         tracing::debug!("a listener was closed while connections waited for it");
     }
-    acceptor.all_answered().await;
+    tokio::select! {
+        () = acceptor.all_answered() => {}
+        () = acceptor.connections.keep_room() => {}
+    }
 }
 
 /// The state that the connections of one listener share.

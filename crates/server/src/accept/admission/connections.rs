@@ -78,6 +78,8 @@ pub(crate) struct HttpConnections {
     room: Notify,
     /// More may be accepted, most likely.
     calm: Notify,
+    /// A connection waits for room, most likely.
+    crowded: Notify,
 }
 
 #[derive(Debug)]
@@ -128,11 +130,12 @@ impl HttpConnections {
             state: Mutex::new(state),
             room: Notify::new(),
             calm: Notify::new(),
+            crowded: Notify::new(),
         })
     }
 
-    /// Waits until no connection waits for room, and the silent ones are within their limit. To be called before the
-    /// next one is accepted, by one task alone.
+    /// Waits until no connection waits for room, and the silent ones are within their limit. Meanwhile it looks for those
+    /// that have been waited for long enough to give way. To be called before the next one is accepted, by one task alone.
     pub(crate) async fn can_enter(&self) {
         loop {
             {
@@ -147,6 +150,19 @@ impl HttpConnections {
             if timeout(LOOK_INTERVAL, self.calm.notified()).await.is_err() {
                 self.room.notify_one();
             }
+        }
+    }
+
+    /// Waits until a connection waits for room, most likely: `can_enter` makes some. Safe to cancel.
+    pub(crate) async fn has_waiting(&self) {
+        self.crowded.notified().await;
+    }
+
+    /// Makes room for those that wait for it, for as long as it is polled. For when no more are accepted.
+    pub(crate) async fn keep_room(&self) {
+        loop {
+            self.has_waiting().await;
+            self.can_enter().await;
         }
     }
 
@@ -489,7 +505,11 @@ struct Waiting<'a>(&'a HttpConnections);
 
 impl<'a> Waiting<'a> {
     fn new(connections: &'a HttpConnections) -> Self {
-        connections.state().waiting += 1;
+        let mut state = connections.state();
+        state.waiting += 1;
+        if state.waiting == 1 {
+            connections.crowded.notify_one();
+        }
         Self(connections)
     }
 }
