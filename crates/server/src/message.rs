@@ -62,6 +62,8 @@ pub(crate) enum ShardMessage {
     Count(Requester, oneshot::Sender<Result<(), RateExceeded>>),
     /// The answer to a poll that waits on the shard.
     ParkedAnswer(ConnectionKey, Box<SessionAnswer>),
+    /// A node has died for whose sessions polls wait on the shard.
+    NodeGone(Uuid),
     /// Dropped when everything before it is done.
     Barrier(oneshot::Sender<()>),
     /// Closes every client with this reason.
@@ -112,6 +114,7 @@ impl ShardMessage {
             | Self::User(_)
             | Self::Survey(_)
             | Self::ParkedAnswer(..)
+            | Self::NodeGone(_)
             | Self::Count(..) => false,
         }
     }

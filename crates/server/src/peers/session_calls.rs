@@ -18,7 +18,7 @@ use super::forwarding::LETTER_BYTES;
 use super::letter::{Caller, Letter, ReplyTo, Secret};
 use super::names::{PATIENCE, answers_topic};
 use crate::accept::admission::ClientNetwork;
-use crate::message::{ParkedAt, PollAsk, SessionAnswer, SessionAsk, Unreachable};
+use crate::message::{ParkedAt, PollAsk, SessionAnswer, SessionAsk, ShardMessage, Unreachable};
 use crate::session_key::{SessionKey, SessionSigner};
 
 /// Nodes whose secrets are kept. Each run of a node has its own; beyond this all are asked for again.
@@ -51,6 +51,22 @@ impl Peers {
     async fn has_left(&self, node: Uuid) -> bool {
         let is_alive = self.0.live_nodes.has(&self.0.redis, &self.0.thread.runtime, node);
         matches!(timeout(LOOK_PATIENCE, is_alive).await, Ok(Ok(false)))
+    }
+
+    /// Looks whether nodes are alive, beside the caller. A shard is told of each that is not.
+    pub(crate) fn look_for(&self, nodes: Vec<Uuid>, shard: u16) {
+        let peers = self.clone();
+        self.0.thread.runtime.spawn(async move {
+            let look = async {
+                for node in nodes {
+                    if peers.has_left(node).await {
+                        peers.0.inboxes.all[usize::from(shard)].send(ShardMessage::NodeGone(node));
+                    }
+                }
+            };
+            // What is not done by then is for the next look.
+            let _ = timeout(LOOK_PATIENCE, look).await;
+        });
     }
 
     async fn ask_node(

@@ -38,6 +38,7 @@ impl Shard {
             ShardMessage::Control(order) => self.order(order),
             ShardMessage::Session(call) => self.take_session_call(*call),
             ShardMessage::ParkedAnswer(key, answer) => self.take_poll_answer(key, *answer),
+            ShardMessage::NodeGone(node) => self.node_has_gone(node),
             ShardMessage::Topic(topic, from, request) => {
                 self.topics.handle_request(topic, from, request, None)
             }

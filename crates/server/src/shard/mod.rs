@@ -61,6 +61,7 @@ use connection::{Connection, Feed, Role};
 use drain_schedule::DrainSchedule;
 use gathered::Gathered;
 use groups::Groups;
+use parked::PolledNodes;
 use questions::WatchedClients;
 use readiness::Readiness;
 use to_read::ToRead;
@@ -110,6 +111,7 @@ pub(crate) struct Shard {
     connections: Slab<Connection>,
     /// Each poll that waits holds a copy.
     parked: Rc<()>,
+    polled_nodes: PolledNodes,
     clients: FxHashMap<ClientId, u32>,
     registry: Registry,
     user_rates: Rates,
@@ -170,6 +172,7 @@ impl Shard {
             counters,
             connections: Slab::new(),
             parked: Rc::default(),
+            polled_nodes: PolledNodes::default(),
             clients: FxHashMap::default(),
             registry: Registry::default(),
             user_rates: Rates::default(),
@@ -389,6 +392,7 @@ impl Shard {
             self.topics.sweep();
             self.keep_reads_going();
             self.resume_where_requests_may_wait();
+            self.look_for_polled_nodes();
             self.user_rates.sweep(self.now);
             self.request_rates.sweep(self.now);
         }

@@ -1,9 +1,13 @@
 //! Polls that wait: sockets whose requests get their answers from a session, on this shard, another or another node.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use fanwire_hub::effect::ConnectionKey;
 use fanwire_protocol::wire::Framing;
 use hyper::StatusCode;
+use rustc_hash::FxHashMap;
+use uuid::Uuid;
 
 use super::connection::{Connection, Role};
 use super::socket::Socket;
@@ -12,7 +16,7 @@ use crate::message::{ParkedAt, SessionAnswer, SessionAsk};
 use crate::transport::poll::{Parked, Poll, PollOf};
 
 /// The time after which a poll is answered though its session has not said anything, beyond the time that it waits: a session
-/// that there is answers then, unless its node has died. A new one may have to be subscribed first.
+/// that there is answers then, unless its node has too much to do. A new one may have to be subscribed first.
 const LATE_MILLIS: u64 = 3_000;
 const OPENING_LATE_MILLIS: u64 = 10_000;
 
@@ -20,18 +24,43 @@ const OPENING_LATE_MILLIS: u64 = 10_000;
 /// was missed.
 const ANSWER_MILLIS_MAX: u64 = 60_000;
 
+/// The other nodes for whose sessions polls of a shard wait. Each of the polls holds a copy.
+#[derive(Debug, Default)]
+pub(super) struct PolledNodes(FxHashMap<Uuid, Rc<()>>);
+
+impl PolledNodes {
+    fn enter(&mut self, node: Uuid) -> Rc<()> {
+        self.0.entry(node).or_default().clone()
+    }
+
+    /// Returns the nodes for which a poll waits.
+    fn list(&mut self) -> Vec<Uuid> {
+        self.0.retain(|_, polls| Rc::strong_count(polls) > 1);
+        self.0.keys().copied().collect()
+    }
+}
+
 impl Shard {
     /// Lets a poll wait for its session.
     pub(super) fn park(&mut self, socket: Socket, poll: Poll) {
         let Poll { of, wait, form } = poll;
         let answer_by = self.now.millis + wait.as_millis() as u64;
-        let (late_millis, network) = match &of {
-            PollOf::Session(_, _, network) => (LATE_MILLIS, *network),
-            PollOf::Opening(_) => (OPENING_LATE_MILLIS, None),
+        let (late_millis, network, of_node) = match &of {
+            PollOf::Session(session, _, network) => {
+                let is_elsewhere = session.node != self.node.id;
+                (LATE_MILLIS, *network, is_elsewhere.then(|| self.polled_nodes.enter(session.node)))
+            }
+            PollOf::Opening(_) => (OPENING_LATE_MILLIS, None, None),
         };
         let counted = self.parked.clone();
-        let parked =
-            Box::new(Parked { until_millis: answer_by + late_millis, session: None, network, form, counted });
+        let parked = Box::new(Parked {
+            until_millis: answer_by + late_millis,
+            session: None,
+            network,
+            form,
+            counted,
+            of_node,
+        });
         let Some(key) = self.insert(socket, Role::Parked(parked)) else { return };
         let slot = key.slot;
         self.read_silent_input(slot);
@@ -91,7 +120,30 @@ impl Shard {
         self.finish_poll(key.slot, response);
     }
 
-    /// The session's node has gone, or has too much to do.
+    /// Has it looked whether the nodes are alive for whose sessions polls wait.
+    pub(super) fn look_for_polled_nodes(&mut self) {
+        if let Some(peers) = &self.node.peers {
+            let nodes = self.polled_nodes.list();
+            if !nodes.is_empty() {
+                peers.look_for(nodes, self.index);
+            }
+        }
+    }
+
+    /// Answers the polls that wait for sessions of a node that has died.
+    pub(super) fn node_has_gone(&mut self, node: Uuid) {
+        let is_of_node = |connection: &Connection| match &connection.role {
+            Role::Parked(parked) => parked.session.is_some_and(|session| session.node == node),
+            Role::Client(_) | Role::Closing { .. } => false,
+        };
+        let polls = self.connections.iter().filter(|(_, connection)| is_of_node(connection));
+        let polls: Vec<_> = polls.map(|(slot, connection)| connection.key(slot as u32)).collect();
+        for key in polls {
+            self.take_poll_answer(key, SessionAnswer::Gone);
+        }
+    }
+
+    /// The session's node has too much to do, or is not there for a moment.
     pub(super) fn poll_is_late(&mut self, slot: u32) {
         self.give_up_poll(
             slot,

@@ -56,6 +56,9 @@ pub(crate) struct Parked {
     /// The copy by which the shard counts it.
     #[expect(dead_code, reason = "it is held, not read")]
     pub counted: Rc<()>,
+    /// The copy by which the shard counts it among the polls of one node, if that is another.
+    #[expect(dead_code, reason = "it is held, not read")]
+    pub of_node: Option<Rc<()>>,
 }
 
 /// The state of a session that is polled.

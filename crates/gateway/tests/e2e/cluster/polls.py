@@ -4,11 +4,14 @@ node than the one before, and clients stay members of their topics in between.""
 import json
 import subprocess
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from client import Client
+from cluster import LEASE
 from front import Haproxy, Nginx
 from harness import DEADLINE, until
 
@@ -169,3 +172,37 @@ def test_the_cursor_leads_on_when_the_session_has_died_with_its_node(cluster, ne
     assert len(poller.sessions()) == 2
     assert poller.recovered() == [True, True]
     node.launch()
+
+
+def poll_topics(client, node, topic, session=""):
+    """A poll of `/subscribe`. Returns the answer, and the session for the next poll."""
+    query = {"topic": topic, "token": node.token("waiting"), "session": session, "wait": 60}
+    answer = client.get(f"{node.http}/subscribe", params=query)
+    return answer, answer.json().get("session")
+
+
+def poll_commands(client, node, topic, session=None):
+    """A poll of the Centrifuge protocol, whose first one connects."""
+    connect = json.dumps({"id": 1, "connect": {"token": node.token("waiting"), "subs": {topic: {}}}})
+    query = {"wait": 60, **({"session": session} if session else {})}
+    answer = client.post(f"{node.http}/connection/http_stream", params=query, content="" if session else connect)
+    return answer, answer.headers.get("fanwire-session")
+
+
+@pytest.mark.parametrize("poll", [poll_topics, poll_commands])
+def test_a_poll_that_waits_elsewhere_is_told_when_the_node_of_its_session_dies(cluster, fresh, poll):
+    (holder, other), topic = cluster.nodes[:2], fresh("plain")
+    with httpx.Client(timeout=2 * DEADLINE, trust_env=False) as client, ThreadPoolExecutor(1) as threads:
+        _, session = poll(client, holder, topic)
+        calls = lambda: holder.metric("fanwire_session_calls_total", **{"from": "node"})
+        before = calls()
+        waiting = threads.submit(poll, client, other, topic, session)
+        until(lambda: calls() > before, "its session has been asked")
+        holder.kill()
+        began = time.monotonic()
+        answer, _ = waiting.result()
+    # The lease of the node, and two seconds; the rest is what a busy machine takes.
+    assert time.monotonic() - began < LEASE + 2 + 3
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), answer.text
+    assert "has just ended" in answer.text
+    holder.launch()
