@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use fanwire_hub::effect::ConnectionKey;
+use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::wire::Framing;
 use hyper::StatusCode;
 use rustc_hash::FxHashMap;
@@ -13,6 +14,7 @@ use super::connection::{Connection, Role};
 use super::socket::Socket;
 use super::{CLOSE_PATIENCE, Shard};
 use crate::message::{ParkedAt, SessionAnswer, SessionAsk};
+use crate::transport::no_answer::NoAnswer;
 use crate::transport::poll::{Parked, Poll, PollOf};
 
 /// The time after which a poll is answered though its session has not said anything, beyond the time that it waits: a session
@@ -23,6 +25,21 @@ const OPENING_LATE_MILLIS: u64 = 10_000;
 /// The time that a client may take for an answer while it takes some of it every few seconds: the first may bring all that
 /// was missed.
 const ANSWER_MILLIS_MAX: u64 = 60_000;
+
+const BUSY: NoAnswer = NoAnswer::too_many("The session's node has too much before it. Poll again.");
+const UNREACHABLE: NoAnswer =
+    NoAnswer::unavailable("The session's node, or Redis, does not answer. Poll again.");
+const HAS_ENDED: NoAnswer = NoAnswer::unavailable("The session has just ended. Poll again.");
+const SHUTS_DOWN: NoAnswer = NoAnswer::unavailable("The node shuts down. Poll again.");
+const LATE: NoAnswer = NoAnswer {
+    status: StatusCode::GATEWAY_TIMEOUT,
+    ..NoAnswer::unavailable("The session's node does not answer. Poll again.")
+};
+const OVERTAKEN: NoAnswer = NoAnswer {
+    status: StatusCode::CONFLICT,
+    error: RequestError::BadRequest,
+    sentence: "Another poll of this session has come, or its client has ended it. Leave the session out to open another.",
+};
 
 /// The other nodes for whose sessions polls of a shard wait. Each of the polls holds a copy.
 #[derive(Debug, Default)]
@@ -96,21 +113,10 @@ impl Shard {
         }
         let response = match answer {
             SessionAnswer::Poll(answer) => parked.form.last_response(parked.session, answer),
-            SessionAnswer::Busy => parked.form.no_answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The session's node has too much before it. Poll again.",
-            ),
-            SessionAnswer::Unreachable => parked.form.no_answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The session's node, or Redis, does not answer. Poll again.",
-            ),
-            SessionAnswer::Gone => parked
-                .form
-                .no_answer(StatusCode::SERVICE_UNAVAILABLE, "The session has just ended. Poll again."),
-            SessionAnswer::Overtaken => parked.form.no_answer(
-                StatusCode::CONFLICT,
-                "Another poll of this session has come, or its client has ended it. Leave the session out to open another.",
-            ),
+            SessionAnswer::Busy => parked.form.last_refusal(&BUSY),
+            SessionAnswer::Unreachable => parked.form.last_refusal(&UNREACHABLE),
+            SessionAnswer::Gone => parked.form.last_refusal(&HAS_ENDED),
+            SessionAnswer::Overtaken => parked.form.last_refusal(&OVERTAKEN),
             // No answers to a poll that waits.
             SessionAnswer::Taken
             | SessionAnswer::Nothing
@@ -145,23 +151,19 @@ impl Shard {
 
     /// The session's node has too much to do, or is not there for a moment.
     pub(super) fn poll_is_late(&mut self, slot: u32) {
-        self.give_up_poll(
-            slot,
-            StatusCode::GATEWAY_TIMEOUT,
-            "The session's node does not answer. Poll again.",
-        );
+        self.give_up_poll(slot, &LATE);
     }
 
     /// The node shuts down. The session may be elsewhere, and lasts.
     pub(super) fn send_poll_away(&mut self, slot: u32) {
-        self.give_up_poll(slot, StatusCode::SERVICE_UNAVAILABLE, "The node shuts down. Poll again.");
+        self.give_up_poll(slot, &SHUTS_DOWN);
     }
 
-    fn give_up_poll(&mut self, slot: u32, status: StatusCode, sentence: &str) {
+    fn give_up_poll(&mut self, slot: u32, why: &NoAnswer) {
         self.leave_poll(slot);
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let Role::Parked(parked) = &connection.role else { return };
-        let response = parked.form.no_answer(status, sentence);
+        let response = parked.form.last_refusal(why);
         self.finish_poll(slot, response);
     }
 

@@ -12,9 +12,10 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use uuid::Uuid;
 
+use super::no_answer::NoAnswer;
 use super::{Gate, content_type, limited_body};
 use crate::accept::admission::ClientNetwork;
-use crate::message::{SessionAnswer, SessionAsk, Unreachable};
+use crate::message::{SessionAnswer, SessionAsk};
 use crate::response::{HttpResponse, bad_request, later, no_content, only, text};
 use crate::session_key::SessionKey;
 
@@ -54,42 +55,13 @@ pub(super) async fn hand_over(
             "Too many requests of this session wait for earlier commands, so it has ended. Connect again, and send commands \
              in order.",
         ),
-        Ok(SessionAnswer::Busy) => busy(gate),
+        Ok(SessionAnswer::Busy) => later(NoAnswer::busy(gate).sentence),
         Ok(_) => text(StatusCode::NOT_FOUND, GONE),
-        Err(unreachable) => count_unreachable(gate, unreachable),
+        Err(why) => match NoAnswer::unreachable(gate, why) {
+            Some(no_answer) => later(no_answer.sentence),
+            None => text(StatusCode::NOT_FOUND, GONE),
+        },
     }))
-}
-
-/// Counts a call that the session's node has no room for, and returns the response.
-pub(super) fn busy(gate: &Gate) -> HttpResponse {
-    gate.node.counters[gate.shard].session_calls.busy.add(1);
-    later("The session's node has too much before it.")
-}
-
-/// Counts a call that has no answer, and returns the response.
-pub(super) fn count_unreachable(gate: &Gate, unreachable: Unreachable) -> HttpResponse {
-    let calls = &gate.node.counters[gate.shard].session_calls;
-    match unreachable {
-        Unreachable::TooMuch => {
-            calls.busy.add(1);
-            later(
-                "Clients of this address have sent too much to sessions of other nodes: \
-                 server.forwarded_bytes_per_second_max.",
-            )
-        }
-        Unreachable::NoSession => {
-            calls.from_shards.gone.add(1);
-            text(StatusCode::NOT_FOUND, GONE)
-        }
-        Unreachable::Late => {
-            calls.late.add(1);
-            later("The session's node does not answer.")
-        }
-        Unreachable::Redis => {
-            calls.unreachable.add(1);
-            later("Redis does not answer, over which the session's node is asked.")
-        }
-    }
 }
 
 /// Reads a request: the session and its commands.

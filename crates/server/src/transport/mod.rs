@@ -11,6 +11,7 @@ pub(crate) mod uni;
 
 mod content_type;
 mod limited_body;
+pub(crate) mod no_answer;
 pub(crate) mod poll;
 pub(crate) mod poll_end;
 mod stream_head;

@@ -11,17 +11,20 @@ use fanwire_protocol::ClientId;
 use hyper::header::{CACHE_CONTROL, ETAG, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Request, StatusCode};
 
-use super::emulation::{busy, count_unreachable};
+use super::no_answer::NoAnswer;
 use super::stream_head::LINES;
+use super::subscribe::refusal::StreamRefusal;
 use super::{Gate, Opening};
 use crate::accept::admission::ClientNetwork;
-use crate::message::{ParkedAt, PollAnswer, PollAsk, SessionAnswer, SessionAsk, Unreachable};
+use crate::message::{ParkedAt, PollAnswer, PollAsk, SessionAnswer, SessionAsk};
 use crate::permit::PollerPlace;
 use crate::response::{HttpResponse, last_response, respond};
 use crate::session_key::SessionKey;
 
 /// The name of the session and of its last answer, where the body has no place for them.
 const SESSION: HeaderName = HeaderName::from_static("fanwire-session");
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 const JSON: &str = "application/json";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -172,16 +175,13 @@ pub(super) async fn look(
             Look::Waits
         }
         Ok(SessionAnswer::OtherTopics) => Look::OtherTopics,
-        Ok(SessionAnswer::Busy) => return Err(Box::new(busy(gate))),
+        Ok(SessionAnswer::Busy) => return Err(form.refusal(&NoAnswer::busy(gate))),
         Ok(_) => Look::Gone,
-        Err(unreachable) => {
-            let response = count_unreachable(gate, unreachable);
-            if unreachable != Unreachable::NoSession {
-                // The session may live, with what waits in it.
-                return Err(Box::new(response));
-            }
-            Look::Gone
-        }
+        Err(why) => match NoAnswer::unreachable(gate, why) {
+            // The session may live, with what waits in it.
+            Some(no_answer) => return Err(form.refusal(&no_answer)),
+            None => Look::Gone,
+        },
     })
 }
 
@@ -213,13 +213,24 @@ struct Parts {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl AnswerForm {
-    /// Returns the response, for a connection that stays.
-    pub(crate) fn response(&self, key: Option<SessionKey>, answer: PollAnswer) -> HttpResponse {
-        let Parts { status, content_type, body, headers } = self.parts(key, answer);
+impl Parts {
+    fn into_response(self) -> HttpResponse {
+        let Self { status, content_type, body, headers } = self;
         let mut response = respond(status, content_type, body);
         response.headers_mut().extend(headers);
         response
+    }
+}
+
+impl AnswerForm {
+    /// Returns the response, for a connection that stays.
+    pub(crate) fn response(&self, key: Option<SessionKey>, answer: PollAnswer) -> HttpResponse {
+        self.parts(key, answer).into_response()
+    }
+
+    /// Returns the response to a poll that gets no answer, for a connection that stays.
+    fn refusal(&self, why: &NoAnswer) -> Box<HttpResponse> {
+        Box::new(self.no_answer(why).into_response())
     }
 
     /// Returns the response as bytes, for a connection that ends with it.
@@ -227,11 +238,9 @@ impl AnswerForm {
         self.bytes(self.parts(key, answer))
     }
 
-    /// Returns the response to a poll that gets no answer. Its client may poll again.
-    pub(crate) fn no_answer(&self, status: StatusCode, sentence: &str) -> Bytes {
-        let body = Bytes::from(format!("{sentence}\n"));
-        let headers = vec![(RETRY_AFTER, HeaderValue::from_static("1"))];
-        self.bytes(Parts { status, content_type: "text/plain; charset=utf-8", body, headers })
+    /// Returns the response to a poll that gets no answer, as bytes, for a connection that ends with it.
+    pub(crate) fn last_refusal(&self, why: &NoAnswer) -> Bytes {
+        self.bytes(self.no_answer(why))
     }
 
     fn bytes(&self, parts: Parts) -> Bytes {
@@ -239,11 +248,21 @@ impl AnswerForm {
         last_response(status, content_type, &headers, &self.headers, &body)
     }
 
+    fn no_answer(&self, why: &NoAnswer) -> Parts {
+        let NoAnswer { status, error, sentence } = *why;
+        let (content_type, body) = match self.is_lines {
+            true => ("text/plain; charset=utf-8", format!("{sentence}\n")),
+            false => (JSON, StreamRefusal::new(error, sentence).body()),
+        };
+        let headers = vec![(CACHE_CONTROL, NO_STORE), (RETRY_AFTER, HeaderValue::from_static("1"))];
+        Parts { status, content_type, body: body.into(), headers }
+    }
+
     fn parts(&self, key: Option<SessionKey>, answer: PollAnswer) -> Parts {
         let PollAnswer { number, body, has_news, cursor } = answer;
         let tag = cursor.as_ref().and_then(|cursor| HeaderValue::try_from(format!("\"{cursor}\"")).ok());
         // A browser that keeps an answer brings it again for every 304, and to other pages.
-        let mut headers = vec![(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+        let mut headers = vec![(CACHE_CONTROL, NO_STORE)];
         headers.extend(tag.map(|tag| (ETAG, tag)));
         let is_known = self.known.is_some() && cursor.as_deref() == self.known.as_deref();
         if is_known && !has_news {
@@ -352,6 +371,29 @@ mod tests {
             assert!(head.contains(line), "{line}: {head}");
         }
         assert!(head.starts_with("HTTP/1.1 200 OK\r\ndate: "), "{head}");
+    }
+
+    #[test]
+    fn a_poll_without_an_answer_is_told_why_in_the_form_of_the_others() {
+        let why = NoAnswer::unavailable("Poll again.");
+        let lines = AnswerForm { is_lines: true, ..form() };
+        let json = r#"{"error":{"code":100,"message":"Poll again."}}"#;
+        let of_lines = ("text/plain; charset=utf-8", "Poll again.\n");
+        for (form, (content_type, body)) in [(form(), (JSON, json)), (lines, of_lines)] {
+            let bytes = form.last_refusal(&why);
+            let text = str::from_utf8(&bytes).unwrap();
+            let content_type = format!("content-type: {content_type}");
+            assert!(
+                text.starts_with("HTTP/1.1 503 ") && text.ends_with(&format!("\r\n\r\n{body}")),
+                "{text}"
+            );
+            for line in ["cache-control: no-store", "retry-after: 1", "vary: Origin", &content_type] {
+                assert!(text.contains(&format!("\r\n{line}\r\n")), "{line}: {text}");
+            }
+            let response = form.refusal(&why);
+            assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+            assert_eq!(response.headers()[RETRY_AFTER], "1");
+        }
     }
 
     #[test]

@@ -176,7 +176,7 @@ def test_the_cursor_leads_on_when_the_session_has_died_with_its_node(cluster, ne
 
 def poll_topics(client, node, topic, session=""):
     """A poll of `/subscribe`. Returns the answer, and the session for the next poll."""
-    query = {"topic": topic, "token": node.token("waiting"), "session": session, "wait": 60}
+    query = {"topic": topic, "token": node.token("waiting"), "session": session, "wait": 60 if session else 1}
     answer = client.get(f"{node.http}/subscribe", params=query)
     return answer, answer.json().get("session")
 
