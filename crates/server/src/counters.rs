@@ -107,7 +107,7 @@ pub(crate) struct Counters {
     pub sockets: Counter,
     /// Sockets, streams, and clients between two polls.
     pub lines: Counter,
-    /// The same without polls that wait: each belongs to a client that is counted.
+    /// The same without polls that wait or are being answered: each belongs to a client that is counted.
     pub client_lines: Counter,
     /// Open connections by wire.
     pub connections: [Counter; Wire::COUNT],

@@ -126,7 +126,8 @@ impl Shard {
         let key = connection.key(slot);
         let until_millis = self.now.millis + last.patience().as_millis() as u64;
         let framing = connection.framing();
-        connection.role = Role::Closing { until_millis, last_millis: until_millis, framing, peer };
+        connection.role =
+            Role::Closing { until_millis, last_millis: until_millis, framing, peer, counted: None };
         self.forget_reads(key);
         self.schedule(slot);
         self.resume(slot);

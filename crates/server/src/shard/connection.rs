@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -71,7 +72,15 @@ pub(super) enum Role {
     /// Everything was said; what is left to be written is written, and the peer is given time to go. What it sends is
     /// read to see its end, unless it broke the framing.
     /// It lasts longer while the peer takes what is left, but not beyond `last_millis`.
-    Closing { until_millis: u64, last_millis: u64, framing: Framing, peer: CloseProgress },
+    Closing {
+        until_millis: u64,
+        last_millis: u64,
+        framing: Framing,
+        peer: CloseProgress,
+        /// The copy by which the shard counts a poll.
+        #[expect(dead_code, reason = "it is held, not read")]
+        counted: Option<Rc<()>>,
+    },
 }
 
 /// The way in which a connection gets what its topics bring.
@@ -533,6 +542,7 @@ mod tests {
             last_millis: u64::MAX,
             framing: Framing::Ignored,
             peer: CloseProgress::MayFollow,
+            counted: None,
         };
         (Connection::new(Socket::new(socket, None), 1, role), peer)
     }

@@ -109,7 +109,7 @@ pub(crate) struct Shard {
     /// The share of requests in the time between two turns of the loop.
     budget: Rc<RequestBudget>,
     connections: Slab<Connection>,
-    /// Each poll that waits holds a copy.
+    /// Each poll that waits, or is being answered, holds a copy.
     parked: Rc<()>,
     polled_nodes: PolledNodes,
     clients: FxHashMap<ClientId, u32>,

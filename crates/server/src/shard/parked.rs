@@ -178,12 +178,15 @@ impl Shard {
 
     /// Sends the response, and closes behind it.
     pub(super) fn finish_poll(&mut self, slot: u32, response: Bytes) {
-        self.send(slot, response);
-        let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let Role::Parked(parked) = &connection.role else { return };
+        let counted = Some(parked.counted.clone());
         let peer = connection.response_progress();
+        let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
         let last_millis = self.now.millis + ANSWER_MILLIS_MAX;
-        connection.role = Role::Closing { until_millis, last_millis, framing: Framing::Ignored, peer };
+        let framing = Framing::Ignored;
+        connection.role = Role::Closing { until_millis, last_millis, framing, peer, counted };
+        self.send(slot, response);
         self.schedule(slot);
     }
 }

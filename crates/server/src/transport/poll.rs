@@ -56,8 +56,7 @@ pub(crate) struct Parked {
     /// The network of the client, if the session was there before.
     pub network: Option<ClientNetwork>,
     pub form: AnswerForm,
-    /// The copy by which the shard counts it.
-    #[expect(dead_code, reason = "it is held, not read")]
+    /// The copy by which the shard counts it, until its socket has gone.
     pub counted: Rc<()>,
     /// The copy by which the shard counts it among the polls of one node, if that is another.
     #[expect(dead_code, reason = "it is held, not read")]

@@ -105,6 +105,36 @@ async fn polls_that_wait_count_as_their_clients() {
     assert_eq!((refused.status, &*refused.body), (503, "server.connections_max is reached.\n"));
 }
 
+/// The sockets of polls that were just answered, and are not closed yet, take no places from other clients.
+#[tokio::test]
+async fn polls_that_are_answered_count_as_their_clients() {
+    let mut settings = settings(1);
+    settings.admission.connections_max = 8;
+    let gateway = TestGateway::start(settings).await;
+    let mut polls = Vec::new();
+    for _ in 0..2 {
+        let mut poll = RawSocket::open(gateway.address).await;
+        poll.send("GET /subscribe?topic=room:a&wait=60&as=poll HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        polls.push(poll);
+    }
+    let mut watcher = gateway.client().await;
+    eventually("both are members", async || watcher.present("room:a").await == 2).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(RawSocket::websocket(gateway.address).await);
+    }
+    watcher.publish("room:a", json!("to both")).await;
+    for poll in &mut polls {
+        let answer = poll.response().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.body.contains("to both"), "{answer:?}");
+    }
+    clients.push(RawSocket::websocket(gateway.address).await);
+    let refused = RawSocket::ask(gateway.address, WEBSOCKET_HANDSHAKE).await;
+    assert_eq!((refused.status, &*refused.body), (503, "server.connections_max is reached.\n"));
+    drop(polls);
+}
+
 #[tokio::test]
 async fn silent_connections_give_way_when_files_are_out() {
     let settings = limited(1);
