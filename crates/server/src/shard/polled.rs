@@ -195,7 +195,9 @@ impl Shard {
         let queue = connection.queue.take().filter(|_| takes_queue);
         let beginning = connection.polled_mut().map(|polled| std::mem::take(&mut polled.beginning));
         let beginning = beginning.unwrap_or_default();
-        let has_messages = queue.is_some() || !beginning.is_empty();
+        let waited_bytes = queue.as_ref().map_or(0, |queue| queue.bytes()) + beginning.len();
+        // The reason is told in any case. Without messages there is no cursor, and the client goes on from the one it has.
+        let has_messages = waited_bytes > 0 && may_keep(self.kept_bytes, waited_bytes);
         let body = last.unwrap_or_else(|| {
             let mut body = if has_messages { begin_body(wire, &beginning, queue) } else { Vec::new() };
             match cursor.filter(|_| has_messages) {
@@ -307,7 +309,7 @@ impl Shard {
         if brings_something {
             let kept = polled.polls.kept_bytes();
             polled.polls.answered(body.clone());
-            if body.len() > SHORT_BYTES_MAX && self.kept_bytes - kept + body.len() > KEPT_BYTES_MAX {
+            if !may_keep(self.kept_bytes - kept, body.len()) {
                 polled.polls.give_up();
             }
             self.kept_bytes = self.kept_bytes + polled.polls.kept_bytes() - kept;
@@ -340,6 +342,11 @@ impl Shard {
     fn polls_end(&self) -> u64 {
         self.now.millis + self.node.settings.subscribe.polls.grace.as_millis() as u64
     }
+}
+
+/// Returns true if an answer of so many bytes may be kept beside those that are.
+fn may_keep(kept_bytes: usize, bytes: usize) -> bool {
+    bytes <= SHORT_BYTES_MAX || kept_bytes + bytes <= KEPT_BYTES_MAX
 }
 
 /// Begins the body of an answer, with what waited for the client.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::ON_REDIS;
-use crate::common::{Emulated, RawSocket, TestGateway, eventually, post, settings};
+use crate::common::{Emulated, RawSocket, TestGateway, eventually, post, settings, token};
 use crate::poll::{Poller, answer, data, with_grace};
 
 /// Nobody can poll a session that nobody was told of.
@@ -51,6 +51,49 @@ async fn long_answers_that_do_not_arrive_are_given_up_and_come_from_the_cursor()
         recovered += usize::from(answer["subscribed"] == json!([{"topic": "history:a", "recovered": true}]));
     }
     assert!((30..CLIENTS).contains(&recovered), "{recovered}");
+}
+
+/// The ends of sessions count too: beyond the bound they come without what waited.
+#[tokio::test]
+async fn long_ends_of_sessions_come_without_what_waited() {
+    const CLIENTS: usize = 100;
+    const MESSAGES: usize = 10;
+    let gateway = TestGateway::start(settings(1)).await;
+    let mut publisher = gateway.client().await;
+    let mut backend = gateway.backend().await;
+    let ann = token(&json!({"sub": "ann"}));
+    let mut pollers = Vec::new();
+    for _ in 0..CLIENTS {
+        let poller = Poller::new(&format!("topic=history:a&token={ann}"));
+        let first = poller.send(gateway.address, 1).await;
+        pollers.push((poller, first));
+    }
+    for (poller, first) in &mut pollers {
+        poller.take(first).await;
+    }
+    for _ in 0..MESSAGES {
+        publisher.publish("history:a", json!("x".repeat(50_000))).await;
+    }
+    backend.call("disconnect", json!({"user": "ann", "disconnect": {"code": 4500, "reason": "no"}})).await;
+    eventually("all have ended", async || {
+        gateway.metric_of("fanwire_connections", "protocol=\"poll\"").await == 0.0
+    })
+    .await;
+    let kept = gateway.metric("fanwire_send_queue_bytes").await;
+    assert!(kept <= 34e6, "{kept}");
+    let mut whole = 0;
+    for (poller, _) in &mut pollers {
+        let cursor = poller.cursor.clone();
+        let end = poller.poll(gateway.address, 5).await;
+        assert_eq!(end["disconnect"]["code"], 4500, "{end}");
+        if data(&end).len() == MESSAGES {
+            whole += 1;
+        } else {
+            // Nothing is lost: its cursor is where it was.
+            assert_eq!((data(&end).len(), &poller.cursor), (0, &cursor), "{end}");
+        }
+    }
+    assert!((30..CLIENTS).contains(&whole), "{whole}");
 }
 
 #[tokio::test]
