@@ -173,15 +173,15 @@ fn checks(node: &Node) -> Vec<HealthCheck> {
     checks
 }
 
-/// Fails while a task that clients depend on has panicked lately, since it may do so again.
+/// Fails while a task that clients depend on has ended lately, since it may do so again.
 fn tasks_check(unsteady: Option<Task>) -> HealthCheck {
     let (passed, note) = match unsteady {
         None => (true, ""),
-        Some(Task::Accept) => (false, "accepting clients panicked"),
-        Some(Task::Internal) => (false, "the internal port panicked"),
+        Some(Task::Accept) => (false, "accepting clients ended"),
+        Some(Task::Internal) => (false, "the internal port ended"),
         // Clients do not depend on these.
-        Some(Task::Summary) => (true, "the summary panicked"),
-        Some(Task::Certificate) => (true, "reading the certificate panicked"),
+        Some(Task::Summary) => (true, "the summary ended"),
+        Some(Task::Certificate) => (true, "reading the certificate ended"),
     };
     HealthCheck { name: "tasks", passed, note: note.to_owned() }
 }
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_panicked_shows_in_readiness() {
+    async fn a_task_that_ended_shows_in_readiness() {
         async fn check(unsteady: Option<Task>, status: u16, body: &str) {
             let answer = readiness(&[tasks_check(unsteady)], true);
             assert_eq!(answer.status(), status);
@@ -268,8 +268,8 @@ mod tests {
         }
 
         check(None, 200, "[+] tasks ok\nok\n").await;
-        check(Some(Task::Accept), 503, "[-] tasks failed (accepting clients panicked)\nnot ready\n").await;
-        check(Some(Task::Summary), 200, "[+] tasks ok (the summary panicked)\nok\n").await;
+        check(Some(Task::Accept), 503, "[-] tasks failed (accepting clients ended)\nnot ready\n").await;
+        check(Some(Task::Summary), 200, "[+] tasks ok (the summary ended)\nok\n").await;
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Metrics {
         let restarts = snapshot
             .restarts
             .map(|(task, count)| sample(MetricType::COUNTER, &[("task", task.label())], count as f64));
-        let help = "Long-lived tasks that panicked and were started again.";
+        let help = "Long-lived tasks that ended and were started again.";
         families.push(family("fanwire_task_restarts_total", help, MetricType::COUNTER, restarts.into()));
         families.extend(http::collect(&snapshot.http_connections));
         let (overruns, dropped) = (snapshot.overruns, snapshot.messages_dropped);

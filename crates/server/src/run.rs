@@ -67,7 +67,7 @@ pub enum Failed {
     /// A defect: the shard's topics and clients are gone, and only a new process serves them again.
     #[error("shard {0} ended, so the node stops; the log has the reason")]
     Shard(usize),
-    /// A defect: the node no longer follows its cluster.
+    /// A defect: the node no longer follows its cluster, or not with all its parts.
     #[error("the node's part in its cluster ended, so the node stops; the log has the reason")]
     Membership,
     /// A defect: a task of the Redis engine ended.
@@ -219,15 +219,26 @@ fn run_shard(
         let gate = Rc::new(Gate { node, origins, shard: index, budget, adopted: adopt });
         let accept = serve::accept(TcpListener::from_std(listener)?, gate, phases.clone());
         let broken = shard.broken();
-        let accepting = tokio::task::spawn_local(async move {
-            accept.await;
+        let mut accepting = tokio::task::spawn_local(async move {
+            planted::run("listener", accept).await;
             drop(listens);
         });
+        let phase = phases.clone();
+        let accepts_nothing = async {
+            // It may also have panicked.
+            let _ = (&mut accepting).await;
+            if *phase.borrow() >= DrainPhase::Leaving {
+                // The shard goes on for those that it has.
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
-            () = planted::run("shard", shard.run(receiver, adopted)) => {}
-            () = broken => return Err(io::Error::other("a topic's task panicked")),
+            biased;
             // The node has drained its connections by then.
             _ = phases.wait_for(|phase| *phase == DrainPhase::Stopped) => {}
+            () = planted::run("shard", shard.run(receiver, adopted)) => {}
+            () = broken => return Err(io::Error::other("a topic's task panicked")),
+            () = accepts_nothing => return Err(io::Error::other("the task of its listener ended")),
         }
         accepting.abort();
         Ok(())
@@ -265,7 +276,6 @@ impl Running {
         };
         let left = async {
             match &mut self.membership {
-                // It ends by itself only if it panics.
                 Some(membership) => membership.ended().await,
                 None => std::future::pending().await,
             }

@@ -1,8 +1,9 @@
-//! Long-lived tasks without state: one that panics is started again, and readiness shows it.
+//! Long-lived tasks without state: one that ends is started again, and readiness shows it.
 //!
-//! Tasks whose state a panic may have broken (a shard, a topic, the node's part in its cluster, those of the Redis
+//! Tasks whose state may be broken then (a shard, a topic, the node's part in its cluster, those of the Redis
 //! engine) end the node instead: see [`crate::run::Failed`].
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -42,38 +43,39 @@ impl Task {
     }
 }
 
-/// The pause between a panic and the next start, so that a task that panics at once uses no core.
+/// The pause between an end and the next start, so that a task that ends at once uses no core.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The time that a task has to run without a panic before the node is ready again.
+/// The time that a task has to run before the node is ready again.
 const PROBATION: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     restarts: [AtomicU64; Task::ALL.len()],
-    /// The last panic of each task.
+    /// The last end of each task.
     last: Mutex<[Option<Instant>; Task::ALL.len()]>,
 }
 
 impl Tasks {
-    /// Runs a task until it returns. `start` makes it anew after a panic.
-    pub(crate) async fn keep<F: Future>(&self, task: Task, mut start: impl FnMut() -> F) -> F::Output {
+    /// Runs a task. `start` makes it anew whenever it ends, by a panic or by itself.
+    pub(crate) async fn keep<F>(&self, task: Task, mut start: impl FnMut() -> F) -> Infallible
+    where
+        F: Future<Output = ()>,
+    {
         loop {
-            {
+            let how = {
                 let mut running = pin!(planted::run(task.label(), start()));
                 let ended = poll_fn(|context| {
                     match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(context))) {
-                        Ok(poll) => poll.map(Some),
-                        Err(_) => Poll::Ready(None),
+                        Ok(poll) => poll.map(|()| "returned"),
+                        Err(_) => Poll::Ready("panicked"),
                     }
                 });
-                if let Some(output) = ended.await {
-                    return output;
-                }
-            }
+                ended.await
+            };
             self.restarts[task as usize].fetch_add(1, Relaxed);
             self.last.lock().unwrap_or_else(PoisonError::into_inner)[task as usize] = Some(Instant::now());
-            tracing::error!(task = task.label(), "a task panicked and is started again");
+            tracing::error!(task = task.label(), "a task {how} and is started again");
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -83,7 +85,7 @@ impl Tasks {
         Task::ALL.map(|task| (task, self.restarts[task as usize].load(Relaxed)))
     }
 
-    /// The first task that panicked within the probation.
+    /// The first task that ended within the probation.
     pub(crate) fn unsteady(&self) -> Option<Task> {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let is_unsteady = |task: &Task| last[*task as usize].is_some_and(|at| at.elapsed() < PROBATION);
@@ -128,36 +130,41 @@ impl Drop for PanicAlarm {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_task_that_panics_is_started_again_until_it_returns() {
-        let tasks = Tasks::default();
-        assert_eq!(tasks.unsteady(), None);
-        let mut starts = 0;
-        let result = tasks.keep(Task::Accept, || {
+    /// Keeps a task that panics, then returns, then goes on.
+    async fn end_twice(tasks: &Tasks, task: Task) {
+        let (mut starts, goes_on) = (0, Notify::new());
+        let kept = tasks.keep(task, || {
             starts += 1;
-            let start = starts;
+            let (start, goes_on) = (starts, &goes_on);
             async move {
                 tokio::task::yield_now().await;
-                assert!(start > 2, "planted");
-                start
+                assert!(start > 1, "planted");
+                if start > 2 {
+                    goes_on.notify_one();
+                    std::future::pending().await
+                }
             }
         });
-        assert_eq!(result.await, 3);
+        tokio::select! {
+            never = kept => match never {},
+            () = goes_on.notified() => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_or_returns_is_started_again() {
+        let tasks = Tasks::default();
+        assert_eq!(tasks.unsteady(), None);
+        end_twice(&tasks, Task::Accept).await;
         assert_eq!(tasks.restarts()[..2], [(Task::Accept, 2), (Task::Internal, 0)]);
         assert_eq!(tasks.unsteady(), Some(Task::Accept));
     }
 
-    #[tokio::test]
-    async fn a_panic_that_clients_notice_is_not_hidden_by_a_later_one() {
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_clients_notice_is_not_hidden_by_a_later_one() {
         let tasks = Tasks::default();
         for task in [Task::Accept, Task::Summary] {
-            let mut starts = 0;
-            let start = || {
-                starts += 1;
-                let start = starts;
-                async move { assert!(start > 1, "planted") }
-            };
-            tasks.keep(task, start).await;
+            end_twice(&tasks, task).await;
         }
         assert_eq!(tasks.unsteady(), Some(Task::Accept));
     }

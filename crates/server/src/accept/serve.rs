@@ -44,7 +44,7 @@ const QUEUE_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) async fn accept(listener: TcpListener, gate: Rc<Gate>, mut phase: watch::Receiver<DrainPhase>) {
     let acceptor = Rc::new(Acceptor::new(gate, phase.clone()));
     tokio::select! {
-        () = acceptor.gate.node.tasks.keep(Task::Accept, || acceptor.accept_all(&listener)) => {}
+        never = acceptor.gate.node.tasks.keep(Task::Accept, || acceptor.accept_all(&listener)) => match never {},
         // Without a sender the node ends at once.
         _ = phase.wait_for(|phase| *phase >= DrainPhase::Leaving) => {}
     }

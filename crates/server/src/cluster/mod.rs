@@ -6,7 +6,7 @@ mod letters;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_broker::{LinkState, LogRateLimit};
+use fanwire_broker::{LinkState, LogRateLimit, planted};
 use fanwire_protocol::Publication;
 use fanwire_protocol::reason::CloseReason;
 use tokio::time::{Instant, sleep_until};
@@ -18,16 +18,18 @@ use crate::peers::{Arrivals, CallAnswer, Peers, Receiver};
 /// The time after which connections that are missing, while others are there, count as broken.
 const WEDGED_AFTER: Duration = Duration::from_secs(5);
 
-/// Carries out calls and takes answers for as long as it is polled.
+/// Carries out calls and takes answers for as long as it is polled. No part of that ends by itself: if one does, the node's part
+/// in its cluster is not whole any more, and this returns.
 pub(crate) async fn run(node: Node, peers: Peers, arrivals: Arrivals) {
     let Arrivals { calls, missed, answers, letters, dropped: _ } = arrivals;
-    tokio::join!(
-        commands::follow(node.clone(), peers.clone(), calls, missed),
-        take_answers(&peers, answers),
-        letters::take(&node, &peers, letters),
-        reconnect_after_fencing(&node, &peers),
-        watch_links(&peers)
-    );
+    let ended = tokio::select! {
+        () = planted::run("orders", commands::follow(node.clone(), peers.clone(), calls, missed)) => "orders",
+        () = planted::run("answers", take_answers(&peers, answers)) => "answers",
+        () = planted::run("letters", letters::take(&node, &peers, letters)) => "letters",
+        () = planted::run("fencing", reconnect_after_fencing(&node, &peers)) => "fencing",
+        () = planted::run("links", watch_links(&peers)) => "links",
+    };
+    tracing::error!(part = ended, "a part of the node's work in its cluster returned");
 }
 
 /// Notes connections to Redis that stay away while others are there.

@@ -76,7 +76,7 @@ impl LiveNodeList {
                 }
             };
             if is_to_begin && let Some(read) = read.take_if(|_| self.claim()) {
-                runtime.spawn(self.clone().read(read));
+                runtime.spawn(self.reading().run(read));
             }
             // The sender is this value.
             let _ = reads.changed().await;
@@ -88,19 +88,39 @@ impl LiveNodeList {
         self.0.send_if_modified(|reads| !std::mem::replace(&mut reads.is_reading, true))
     }
 
-    async fn read<R>(self, read: impl FnOnce() -> R)
+    fn reading(&self) -> Reading {
+        Reading { nodes: self.clone(), began: Instant::now(), ids: Err(EngineError::Unavailable) }
+    }
+}
+
+/// A read that was claimed. Dropped, it is done: one that ends early, by a panic say, has failed.
+struct Reading {
+    nodes: LiveNodeList,
+    began: Instant,
+    ids: Result<Vec<Uuid>, EngineError>,
+}
+
+impl Reading {
+    async fn run<R>(mut self, read: impl FnOnce() -> R)
     where
         R: Future<Output = Result<Vec<Uuid>, EngineError>>,
     {
-        let last = self.0.borrow().last.as_ref().map(|list| list.began);
+        let reads = &self.nodes.0;
+        let last = reads.borrow().last.as_ref().map(|list| list.began);
         if let Some(began) = last {
             sleep_until(began + PAUSE).await;
         }
-        let began = Instant::now();
-        self.0.send_modify(|reads| reads.begun += 1);
-        let ids = read().await;
-        self.0.send_modify(|reads| {
-            reads.last = Some(List { number: reads.begun, began, ids });
+        self.began = Instant::now();
+        self.nodes.0.send_modify(|reads| reads.begun += 1);
+        self.ids = read().await;
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let ids = std::mem::replace(&mut self.ids, Err(EngineError::Unavailable));
+        self.nodes.0.send_modify(|reads| {
+            reads.last = Some(List { number: reads.begun, began: self.began, ids });
             reads.is_reading = false;
         });
     }
@@ -122,6 +142,8 @@ mod tests {
     use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::task::Poll;
+
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -163,6 +185,16 @@ mod tests {
         assert_eq!(nodes.has_by(&runtime, KNOWN, failed).await, Err(EngineError::Unavailable));
         assert_eq!(nodes.has_by(&runtime, KNOWN, || async { Ok(vec![KNOWN]) }).await, Ok(true));
         assert_eq!(began.elapsed(), PAUSE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_panics_has_failed_and_the_next_one_asks_again() {
+        let (nodes, runtime) = (LiveNodeList::default(), Handle::current());
+        let panics = || async { panic!("planted") };
+        let failed = timeout(PAUSE, nodes.has_by(&runtime, KNOWN, panics)).await;
+        assert_eq!(failed, Ok(Err(EngineError::Unavailable)));
+        let next = timeout(2 * PAUSE, nodes.has_by(&runtime, KNOWN, || async { Ok(vec![KNOWN]) })).await;
+        assert_eq!(next, Ok(Ok(true)));
     }
 
     #[tokio::test(start_paused = true)]

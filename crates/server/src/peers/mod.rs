@@ -14,11 +14,12 @@ mod held;
 mod letter;
 mod live_nodes;
 mod session_calls;
+mod signers;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fmt, io, thread};
 
@@ -41,7 +42,7 @@ use askers::Askers;
 use forwarding::Forwarding;
 use live_nodes::LiveNodeList;
 use names::{CONTROL, answers_topic};
-use session_calls::Signers;
+use signers::Signers;
 
 pub(crate) use arrivals::Arrivals;
 pub(crate) use call::{Call, CallAnswer, CallResult, SINGLE, Single};
@@ -73,7 +74,7 @@ struct PeersShared {
     /// Questions for secrets that wait for answers, by number.
     waiting_secrets: Askers<oneshot::Sender<Secret>>,
     /// The signers of other nodes, to check keys of their sessions.
-    signers: Mutex<Signers>,
+    signers: Signers,
     /// The room of clients for calls to other nodes, and for the answers.
     forwarding: Forwarding<ClientNetwork>,
     /// The room of other nodes for answers to polls: that of two networks.
@@ -111,8 +112,10 @@ impl Thread {
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         thread::Builder::new().name("redis".to_owned()).spawn(move || {
-            // An error is the end as well.
-            let _ = runtime.block_on(planted::run("redis", stopped));
+            runtime.block_on(planted::run("redis", async {
+                // An error is the end as well.
+                let _ = stopped.await;
+            }));
         })?;
         Ok(Self { runtime: handle, _stop: stop })
     }
@@ -175,7 +178,7 @@ impl Peers {
             waiting: Askers::default(),
             waiting_letters: Askers::default(),
             waiting_secrets: Askers::default(),
-            signers: Mutex::default(),
+            signers: Signers::default(),
             forwarding: Forwarding::new(forwarded_bytes_per_second_max),
             answering: Forwarding::new(2 * forwarded_bytes_per_second_max),
             live_nodes: LiveNodeList::default(),

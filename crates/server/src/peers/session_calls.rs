@@ -2,13 +2,12 @@
 //!
 //! The first call to a node asks for its secret. From then on a key that the node has not made goes no further.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fanwire_broker::{EngineError, NewPublication};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -21,15 +20,8 @@ use crate::accept::admission::ClientNetwork;
 use crate::message::{ParkedAt, PollAsk, SessionAnswer, SessionAsk, ShardMessage, Unreachable};
 use crate::session_key::{SessionKey, SessionSigner};
 
-/// Nodes whose secrets are kept. Each run of a node has its own; beyond this all are asked for again.
-const SIGNERS_MAX: usize = 1024;
-
 /// The time for another look at the list of nodes, once one of them is late.
 const LOOK_PATIENCE: Duration = Duration::from_millis(500);
-
-/// The signers of other nodes; `None` until the node has told its secret.
-pub(super) type Signers = HashMap<Uuid, watch::Receiver<Option<Signer>>>;
-type Signer = Result<Arc<SessionSigner>, Unreachable>;
 
 impl Peers {
     /// Sends a call of a client to the node of its session, and returns the answer.
@@ -129,39 +121,16 @@ impl Peers {
         Ok(())
     }
 
-    /// Returns the signer of another node, which is asked for its secret once, however many calls wait for it.
+    /// Returns the signer of another node.
     async fn signer(&self, node: Uuid) -> Result<Arc<SessionSigner>, Unreachable> {
-        let mut asked = {
-            let mut signers = self.signers();
-            if signers.len() >= SIGNERS_MAX {
-                signers.clear();
-            }
-            let asked = signers.entry(node).or_insert_with(|| {
-                let (told, asked) = watch::channel(None);
-                // A caller may not be polled for a while, and others wait for the same answer.
-                self.0.thread.runtime.spawn(self.clone().ask_secret(node, told));
-                asked
-            });
-            asked.clone()
-        };
-        let told = asked.wait_for(Option::is_some).await.map_err(|_| Unreachable::Late)?;
-        told.clone().unwrap_or(Err(Unreachable::Late))
+        let ask = || self.clone().ask_secret(node);
+        self.0.signers.of(&self.0.thread.runtime, node, ask).await
     }
 
-    async fn ask_secret(self, node: Uuid, told: watch::Sender<Option<Signer>>) {
+    async fn ask_secret(self, node: Uuid) -> Result<Secret, Unreachable> {
         let letter = |number| Letter::AskSecret { from: self.0.id, number };
         let secret = timeout(PATIENCE, self.ask_by_letter(&self.0.waiting_secrets, node, letter));
-        let secret = secret.await.unwrap_or(Err(Unreachable::Late));
-        if secret.is_err() {
-            // The next call asks again.
-            self.signers().remove(&node);
-        }
-        // The calls that waited may have been given up.
-        let _ = told.send(Some(secret.map(|Secret(secret)| Arc::new(SessionSigner::of(secret)))));
-    }
-
-    fn signers(&self) -> MutexGuard<'_, Signers> {
-        self.0.signers.lock().unwrap_or_else(PoisonError::into_inner)
+        secret.await.unwrap_or(Err(Unreachable::Late))
     }
 
     /// Sends a letter to a node, and returns the answer.

@@ -24,22 +24,27 @@ needs_planted = pytest.mark.skipif(
 )
 
 TOPIC = "watched:task"
-# A node whose task panicked is not called ready for 10 s.
+# A node whose task ended is not called ready for 10 s.
 READY_DEADLINE = 60
+# Behind the name of a task: it returns, and does not panic.
+RETURNS = ".returns"
 # Tasks that are started again, one after the other, and what /readyz says then. It tells of the task that clients
 # depend on most.
 STARTED_AGAIN = [
-    ("certificate", "[+] tasks ok (reading the certificate panicked)"),
-    ("summary", "[+] tasks ok (the summary panicked)"),
-    ("internal", "[-] tasks failed (the internal port panicked)"),
-    ("accept", "[-] tasks failed (accepting clients panicked)"),
-    ("summary", "[-] tasks failed (accepting clients panicked)"),
+    ("certificate", "[+] tasks ok (reading the certificate ended)"),
+    ("summary", "[+] tasks ok (the summary ended)"),
+    ("internal", "[-] tasks failed (the internal port ended)"),
+    ("accept", "[-] tasks failed (accepting clients ended)"),
+    ("summary", "[-] tasks failed (accepting clients ended)"),
 ]
+MEMBERSHIP = "the node's part in its cluster ended"
 # Tasks that end the node, with its last words.
 ENDING = {
     "shard": "shard 0 ended",
+    "listener": "the task of its listener ended",
     "topic": "a topic's task panicked",
-    "membership": "the node's part in its cluster ended",
+    "membership": MEMBERSHIP,
+    "orders": MEMBERSHIP,
     "redis": "of the Redis engine ended",
     "link": "the task link of the Redis engine ended",
     "subscriptions": "the task subscriptions of the Redis engine ended",
@@ -47,10 +52,18 @@ ENDING = {
     "reaper": "the task reaper of the Redis engine ended",
     "lease": "the task lease of the Redis engine ended",
 }
+# The same for tasks that return. Work on a topic may.
+RETURNING = {
+    "shard": "shard 0 ended",
+    "listener": "the task of its listener ended",
+    **dict.fromkeys(("membership", "orders", "answers", "letters", "fencing", "links"), MEMBERSHIP),
+    "redis": "of the Redis engine ended",
+    "lease": "the task lease of the Redis engine ended",
+}
 
 
 class PlantedServer(Server):
-    """A server whose tasks panic on demand."""
+    """A server whose tasks end on demand."""
 
     binary = PLANTED
 
@@ -72,12 +85,13 @@ def test_no_other_binary_has_planted_faults():
 
 
 @needs_planted
-def test_tasks_that_are_started_again(trial, tmp_path):
+@pytest.mark.parametrize(("how", "ends"), [("", "panic"), (RETURNS, "return")])
+def test_tasks_that_are_started_again(trial, tmp_path, how, ends):
     server = trial.serve(issue(tmp_path), PlantedServer, asking_health=False)
     names = [task for task, _ in STARTED_AGAIN]
-    with trial.attack(f"{', '.join(sorted(set(names)))}: tasks panic and are started again"):
+    with trial.attack(f"{', '.join(sorted(set(names)))}: tasks {ends} and are started again"):
         for at, (task, words) in enumerate(STARTED_AGAIN):
-            server.kill_task(task)
+            server.kill_task(task + how)
             restarts = names[: at + 1].count(task)
             until(lambda: knows(server, task, restarts, words), f"{task} is started again and /readyz says: {words}")
     until(lambda: get(f"{server.internal}/readyz").status == 200, "the node is ready again", READY_DEADLINE)
@@ -93,16 +107,19 @@ def knows(server, task, restarts, words):
 
 
 @needs_planted
-def test_tasks_that_end_their_node(trial):
+@pytest.mark.parametrize(
+    ("how", "ends", "ending"), [("", "panics", ENDING), (RETURNS, "returns", RETURNING)], ids=["panics", "returns"]
+)
+def test_tasks_that_end_their_node(trial, how, ends, ending):
     """What is told to a node that dies is told to another one. Clients of that one notice nothing."""
     with RedisServer() as redis:
         survivor = trial.serve(on(redis))
-        with trial.attack(f"{', '.join(ENDING)}: nodes whose task panics end"):
-            for task, words in ENDING.items():
+        with trial.attack(f"{', '.join(ending)}: nodes whose task {ends} end"):
+            for task, words in ending.items():
                 server = trial.start(on(redis), PlantedServer)
                 with RawSocket(server) as client:
                     client.connect(server)
-                    server.kill_task(task)
+                    server.kill_task(task + how)
                     if task == "topic":
                         # Work on a topic is a task of its own.
                         client.send_commands({"id": 2, "subscribe": {"channel": TOPIC}})
