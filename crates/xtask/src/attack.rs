@@ -9,7 +9,7 @@ use crate::report::{Report, Stop};
 use crate::tools;
 
 /// Planted faults run first: if they are not found, the other cases prove nothing.
-pub(crate) const SUITES: [&str; 17] = [
+pub(crate) const SUITES: &[&str] = &[
     "attack/planted.py",
     "attack/floods.py",
     "attack/amplification.py",
@@ -61,7 +61,7 @@ pub(crate) fn run_installed(report: &mut Report, arguments: &Arguments) -> Resul
         report.prepare("build", build)?;
     }
     report.step("attacks", || {
-        let mut attacks = pytest(&SUITES);
+        let mut attacks = pytest(SUITES);
         if let Some(filter) = &arguments.filter {
             attacks.args(["-k", filter]);
         }
