@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::process::{self, command, root};
+use crate::process::{command, root};
 use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
@@ -62,10 +62,9 @@ const SUITE_DEADLINE: Duration = Duration::from_secs(900);
 
 /// Runs every suite whose name contains the filter, all of them whatever fails.
 pub(crate) fn run(report: &mut Report, filter: Option<&str>) -> Result<(), Stop> {
-    let is_wanted = |suite: &&str| filter.is_none_or(|filter| suite.contains(filter));
-    let suites: Vec<String> =
-        SUITES.iter().filter(|suite| is_wanted(suite)).map(ToString::to_string).collect();
-    report.steps_in_lanes(&suites, |suite| process::run_unshown(runner(suite), SUITE_DEADLINE))
+    let wanted = SUITES.iter().filter(|suite| filter.is_none_or(|filter| suite.contains(filter)));
+    let runners = wanted.map(|suite| (suite.to_string(), runner(suite)));
+    report.steps_in_lanes(runners.collect(), SUITE_DEADLINE)
 }
 
 /// The folder that cargo, which runs in the root, builds into.

@@ -22,22 +22,20 @@ pub(crate) fn run(report: &mut Report, target: Option<&str>, seconds: u32) -> Re
     if targets.is_empty() {
         return report.step("fuzz targets", || Err(format!("none found in {FUZZ_FOLDER}/fuzz_targets")));
     }
-    report.prepare("build of fuzz targets", || process::run(cargo_fuzz(&["build"], &[]), BUILD_DEADLINE))?;
+    report.prepare("build of fuzz targets", || process::run(cargo_fuzz("build", &[]), BUILD_DEADLINE))?;
     let limit = format!("-max_total_time={seconds}");
     let deadline = START_DEADLINE + Duration::from_secs(seconds.into());
-    let names: Vec<String> = targets.iter().map(|target| format!("fuzz {target}")).collect();
-    report.steps_in_lanes(&names, |name| {
-        let words: Vec<&str> = ["run"].into_iter().chain(name.split_whitespace().skip(1)).collect();
-        process::run_unshown(cargo_fuzz(&words, &["--", &limit, "-timeout=10"]), deadline)
-    })
+    let runs = targets
+        .iter()
+        .map(|target| (format!("fuzz {target}"), cargo_fuzz("run", &[target, "--", &limit, "-timeout=10"])));
+    report.steps_in_lanes(runs.collect(), deadline)
 }
 
 /// A command of `cargo fuzz`. Sanitizers need the nightly compiler; without them the targets still catch panics, overflows
 /// and inputs that take too long.
-fn cargo_fuzz(words: &[&str], more: &[&str]) -> Command {
-    let (verb, rest) = words.split_first().expect("a command has a verb");
-    let options = ["--sanitizer", "none", "--fuzz-dir", FUZZ_FOLDER];
-    cargo(&[&["fuzz", verb][..], &options, rest, more].concat())
+fn cargo_fuzz(verb: &str, arguments: &[&str]) -> Command {
+    let begin = ["fuzz", verb, "--sanitizer", "none", "--fuzz-dir", FUZZ_FOLDER];
+    cargo(&[&begin[..], arguments].concat())
 }
 
 /// One target for each file in the folder of targets.

@@ -1,11 +1,11 @@
 //! The steps of a run, their times and their tests. Every step is counted exactly once.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::process::Outcome;
+use crate::process::{self, Outcome};
 
 /// The rest of a command makes no sense.
 #[derive(Debug)]
@@ -55,25 +55,27 @@ impl Report {
         self.note(Step { passed: 0, ..step })
     }
 
-    /// Runs steps beside one another, begun in their order; each is shown when it ended. All run, whatever fails.
+    /// Runs commands as steps of these names beside one another, begun in their order; each is shown when it ended. All
+    /// run, whatever fails.
     pub(crate) fn steps_in_lanes(
         &mut self,
-        names: &[String],
-        run: impl Fn(&str) -> Result<Outcome, String> + Sync,
+        commands: Vec<(String, Command)>,
+        deadline: Duration,
     ) -> Result<(), Stop> {
-        let to_begin = Mutex::new(names.iter().enumerate());
+        let lanes = LANES.min(commands.len());
+        let to_begin = Mutex::new(commands.into_iter().enumerate());
         let ended = Mutex::new(Vec::new());
         let next = || to_begin.lock().expect("no lane panics with the lock").next();
         thread::scope(|scope| {
-            for _ in 0..LANES.min(names.len()) {
+            for _ in 0..lanes {
                 scope.spawn(|| {
-                    while let Some((at, name)) = next() {
+                    while let Some((at, (name, command))) = next() {
                         let started = Instant::now();
-                        let result = run(name);
+                        let result = process::run_unshown(command, deadline);
                         let took = started.elapsed();
                         let mut ended = ended.lock().expect("no lane panics with the lock");
                         println!("\n=== {name} ===");
-                        ended.push((at, Step::new(name, took, result)));
+                        ended.push((at, Step::new(&name, took, result)));
                     }
                 });
             }

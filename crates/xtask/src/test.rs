@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::process::{self, Outcome, cargo};
-use crate::programs::{self, Program};
+use crate::programs;
 use crate::report::{Report, Stop};
 use crate::{end_to_end, tools};
 
@@ -24,12 +24,11 @@ pub(crate) fn run(report: &mut Report, filter: Option<&str>) -> Result<(), Stop>
         programs = programs::build(&["test", "--workspace"])?;
         Ok(Outcome::DONE)
     })?;
-    let names: Vec<String> = programs.iter().map(Program::name).collect();
-    let own = report.steps_in_lanes(&names, |name| {
-        let program = programs.iter().find(|program| program.name() == name).expect("it is one of the names");
+    let tests = programs.iter().map(|program| {
         let mut test = program.test();
         test.args(filter);
-        process::run_unshown(test, TEST_DEADLINE)
+        (program.name(), test)
     });
+    let own = report.steps_in_lanes(tests.collect(), TEST_DEADLINE);
     end_to_end::run(report, filter).and(own)
 }
