@@ -5,6 +5,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use fanwire_protocol::centrifuge::Encoding;
+
+use crate::dialect::PushFormat;
 use crate::measure::process::Placement;
 
 /// A server and its options.
@@ -39,34 +42,28 @@ pub(crate) enum Server {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SubjectWire {
     /// The Centrifuge protocol over WebSocket.
-    Json,
-    Protobuf,
+    Centrifuge(Encoding),
     /// The Centrifuge protocol without WebSocket: lines of JSON, and messages in Protobuf.
-    StreamJson,
-    StreamProtobuf,
+    Stream(Encoding),
     /// The pushes of the Centrifuge protocol, for clients that only listen.
-    UniEvents,
-    UniLines,
-    UniWebSocket,
-    /// Plain HTTP: Server-Sent Events, lines of JSON, a WebSocket without a protocol on it, and long polls.
-    Events,
-    Lines,
-    Bare,
+    Uni(PushFormat),
+    /// Plain HTTP: streams, a WebSocket without a protocol on it, and long polls.
+    Plain(PushFormat),
     Poll,
 }
 
 /// The options of each wire, in the order of a subject's name. The first is the wire without any.
-const WIRES: [(&[&str], SubjectWire); 11] = [
-    (&[], SubjectWire::Json),
-    (&["protobuf"], SubjectWire::Protobuf),
-    (&["http_stream"], SubjectWire::StreamJson),
-    (&["http_stream", "protobuf"], SubjectWire::StreamProtobuf),
-    (&["uni_sse"], SubjectWire::UniEvents),
-    (&["uni_http_stream"], SubjectWire::UniLines),
-    (&["uni_websocket"], SubjectWire::UniWebSocket),
-    (&["sse"], SubjectWire::Events),
-    (&["ndjson"], SubjectWire::Lines),
-    (&["bare"], SubjectWire::Bare),
+const WIRES: &[(&[&str], SubjectWire)] = &[
+    (&[], SubjectWire::Centrifuge(Encoding::Json)),
+    (&["protobuf"], SubjectWire::Centrifuge(Encoding::Protobuf)),
+    (&["http_stream"], SubjectWire::Stream(Encoding::Json)),
+    (&["http_stream", "protobuf"], SubjectWire::Stream(Encoding::Protobuf)),
+    (&["uni_sse"], SubjectWire::Uni(PushFormat::Events)),
+    (&["uni_http_stream"], SubjectWire::Uni(PushFormat::Lines)),
+    (&["uni_websocket"], SubjectWire::Uni(PushFormat::WebSocket)),
+    (&["sse"], SubjectWire::Plain(PushFormat::Events)),
+    (&["ndjson"], SubjectWire::Plain(PushFormat::Lines)),
+    (&["bare"], SubjectWire::Plain(PushFormat::WebSocket)),
     (&["poll"], SubjectWire::Poll),
 ];
 
@@ -90,20 +87,25 @@ impl SubjectWire {
 
     /// Returns true if the topics are in the query of `GET /subscribe`.
     pub(crate) fn is_plain(self) -> bool {
-        matches!(self, Self::Events | Self::Lines | Self::Bare | Self::Poll)
+        matches!(self, Self::Plain(_) | Self::Poll)
     }
 
     /// Returns true if replies come by a response, and commands go by other requests.
     pub(crate) fn is_emulated(self) -> bool {
-        matches!(self, Self::StreamJson | Self::StreamProtobuf)
+        matches!(self, Self::Stream(_))
+    }
+
+    /// Returns the encoding; all but the Centrifuge protocol in Protobuf is JSON.
+    pub(crate) fn encoding(self) -> Encoding {
+        match self {
+            Self::Centrifuge(encoding) | Self::Stream(encoding) => encoding,
+            Self::Uni(_) | Self::Plain(_) | Self::Poll => Encoding::Json,
+        }
     }
 
     /// Returns the wire of the Centrifuge protocol over WebSocket that has the same encoding.
     pub(crate) fn over_websocket(self) -> Self {
-        match self {
-            Self::Protobuf | Self::StreamProtobuf => Self::Protobuf,
-            _ => Self::Json,
-        }
+        Self::Centrifuge(self.encoding())
     }
 }
 
@@ -124,7 +126,8 @@ const NODES_MAX: usize = 16;
 impl Subject {
     /// Returns the server without options.
     pub(crate) fn plain(server: Server) -> Self {
-        Self { server, wire: SubjectWire::Json, deflate: false, redis: false, shards: None, nodes: 1 }
+        let wire = SubjectWire::Centrifuge(Encoding::Json);
+        Self { server, wire, deflate: false, redis: false, shards: None, nodes: 1 }
     }
 
     /// Returns true if a client can connect without a topic. It cannot if the request names the topics.
@@ -186,7 +189,7 @@ impl FromStr for Subject {
         if subject.nodes > 1 && !subject.redis {
             return Err("+nodes needs +redis: nodes meet in Redis".to_owned());
         }
-        if subject.deflate && !matches!(subject.wire, SubjectWire::Json | SubjectWire::Protobuf) {
+        if subject.deflate && !matches!(subject.wire, SubjectWire::Centrifuge(_)) {
             let options = subject.wire.options().join("+");
             return Err(format!("+deflate is of the Centrifuge protocol over WebSocket, not of +{options}"));
         }

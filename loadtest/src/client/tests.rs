@@ -6,7 +6,7 @@ use fanwire_protocol::centrifuge::Encoding;
 use fanwire_protocol::websocket;
 
 use super::*;
-use crate::dialect::{Audience, Centrifuge, Dialect, Plain, PlainFormat, Polling, Seats, Tokens};
+use crate::dialect::{Audience, Centrifuge, Dialect, Plain, Polling, PushFormat, Seats, Tokens};
 use crate::measure::payload::{self, Numbers};
 
 struct Pair {
@@ -145,8 +145,8 @@ fn messages_are_counted_however_they_are_framed_and_cut() {
 #[test]
 fn bodies_are_cut_into_messages_wherever_their_parts_end() {
     for (format, begin, field, ping, end) in [
-        (PlainFormat::Events, "retry: 2500\n\n", "data: ", ":", "\n\n"),
-        (PlainFormat::Lines, "", "", "", "\n"),
+        (PushFormat::Events, "retry: 2500\n\n", "data: ", ":", "\n\n"),
+        (PushFormat::Lines, "", "", "", "\n"),
     ] {
         let mut pair = Pair::of(Box::new(Plain {
             host: "localhost".to_owned(),

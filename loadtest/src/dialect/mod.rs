@@ -25,7 +25,7 @@ mod ws;
 pub(crate) use centrifuge::{Centrifuge, Tokens};
 pub(crate) use nats::Nats;
 pub(crate) use nchan::Nchan;
-pub(crate) use plain::{Plain, PlainFormat};
+pub(crate) use plain::Plain;
 pub(crate) use poll::Polling;
 pub(crate) use raw::Raw;
 pub(crate) use socketio::SocketIo;
@@ -93,6 +93,27 @@ pub(crate) enum BodyUnits {
     Lines,
     /// Messages, each after its length as a varint.
     LengthPrefixed,
+}
+
+/// The format in which messages come to clients that only listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PushFormat {
+    /// Server-Sent Events.
+    Events,
+    /// Lines of JSON.
+    Lines,
+    WebSocket,
+}
+
+impl PushFormat {
+    /// Returns the division into messages; of frames, if it has any, into these units.
+    fn framing(self, units: Units) -> Framing {
+        match self {
+            Self::Events => Framing::Body(BodyUnits::Events),
+            Self::Lines => Framing::Body(BodyUnits::Lines),
+            Self::WebSocket => Framing::WebSocket(units),
+        }
+    }
 }
 
 /// The division of a frame into messages.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::client::Lost;
 use crate::dialect::{
-    Audience, BodyUnits, Dialect, Framing, Progress, Say, Tokens, Units, websocket_request,
+    Audience, Dialect, Framing, Progress, PushFormat, Say, Tokens, Units, websocket_request,
 };
 
 /// The dialect of all clients of a run.
@@ -14,24 +14,12 @@ pub(crate) struct Plain {
     pub(crate) path: String,
     pub(crate) tokens: Tokens,
     pub(crate) audience: Rc<Audience>,
-    pub(crate) format: PlainFormat,
-}
-
-/// The form in which publications come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PlainFormat {
-    Events,
-    Lines,
-    WebSocket,
+    pub(crate) format: PushFormat,
 }
 
 impl Dialect for Plain {
     fn framing(&self) -> Framing {
-        match self.format {
-            PlainFormat::Events => Framing::Body(BodyUnits::Events),
-            PlainFormat::Lines => Framing::Body(BodyUnits::Lines),
-            PlainFormat::WebSocket => Framing::WebSocket(Units::Whole),
-        }
+        self.format.framing(Units::Whole)
     }
 
     fn hello(&self, client: usize, out: &mut Vec<u8>) -> Result<Progress, Lost> {
@@ -40,9 +28,9 @@ impl Dialect for Plain {
         let target = format!("{}?{}", self.path, topics.join("&"));
         let token = format!("Authorization: Bearer {}\r\n", self.tokens.connection(client)?);
         let accepted = match self.format {
-            PlainFormat::Events => "text/event-stream",
-            PlainFormat::Lines => "application/x-ndjson",
-            PlainFormat::WebSocket => {
+            PushFormat::Events => "text/event-stream",
+            PushFormat::Lines => "application/x-ndjson",
+            PushFormat::WebSocket => {
                 websocket_request(out, &self.host, &target, client, &token);
                 return Ok(Progress::Waiting);
             }
@@ -66,9 +54,9 @@ impl Dialect for Plain {
     ) -> Result<Progress, Lost> {
         let begins_with = |words: [&str; 2]| words.iter().any(|words| message.starts_with(words.as_bytes()));
         let (ping, first, refusal) = match self.format {
-            PlainFormat::Events => (Some(":"), ["retry: ", "event: subscribed"], "event: disconnect"),
-            PlainFormat::Lines => (Some(""), [r#"{"subscribed":"#; 2], r#"{"disconnect":"#),
-            PlainFormat::WebSocket => (None, [r#"{"subscribed":"#; 2], r#"{"error":"#),
+            PushFormat::Events => (Some(":"), ["retry: ", "event: subscribed"], "event: disconnect"),
+            PushFormat::Lines => (Some(""), [r#"{"subscribed":"#; 2], r#"{"disconnect":"#),
+            PushFormat::WebSocket => (None, [r#"{"subscribed":"#; 2], r#"{"error":"#),
         };
         match message {
             _ if ping.is_some_and(|ping| message == ping.as_bytes()) => Ok(Progress::Ping),
@@ -84,7 +72,7 @@ mod tests {
     use super::*;
     use crate::dialect::Seats;
 
-    fn dialect(format: PlainFormat) -> Plain {
+    fn dialect(format: PushFormat) -> Plain {
         Plain {
             host: "localhost".to_owned(),
             path: "/subscribe".to_owned(),
@@ -94,22 +82,22 @@ mod tests {
         }
     }
 
-    fn hello(format: PlainFormat) -> String {
+    fn hello(format: PushFormat) -> String {
         let mut out = Vec::new();
         dialect(format).hello(0, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
-    fn follow(format: PlainFormat, message: &str) -> Result<Progress, Lost> {
+    fn follow(format: PushFormat, message: &str) -> Result<Progress, Lost> {
         dialect(format).message(0, &mut 0, message.as_bytes(), &mut Say::new(&mut Vec::new()))
     }
 
     #[test]
     fn the_query_names_every_topic_and_the_headers_the_format() {
         for (format, header) in [
-            (PlainFormat::Events, "Accept: text/event-stream\r\n"),
-            (PlainFormat::Lines, "Accept: application/x-ndjson\r\n"),
-            (PlainFormat::WebSocket, "Upgrade: websocket\r\n"),
+            (PushFormat::Events, "Accept: text/event-stream\r\n"),
+            (PushFormat::Lines, "Accept: application/x-ndjson\r\n"),
+            (PushFormat::WebSocket, "Upgrade: websocket\r\n"),
         ] {
             let request = hello(format);
             let line = "GET /subscribe?topic=load:topic-0&topic=load:topic-1 HTTP/1.1\r\n";
@@ -120,8 +108,8 @@ mod tests {
 
     #[test]
     fn messages_are_told_apart() {
-        use PlainFormat::{Events, Lines, WebSocket};
         use Progress::{Other, Ping, Waiting};
+        use PushFormat::{Events, Lines, WebSocket};
         for (format, message, progress) in [
             (Events, ":", Ping),
             (Events, "retry: 2500", Waiting),

@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::client::Lost;
 use crate::dialect::{
-    Audience, Dialect, Framing, JSON, Progress, Say, Tokens, post_request, websocket_request,
+    Audience, Dialect, Framing, JSON, Progress, PushFormat, Say, Tokens, Units, post_request,
+    websocket_request,
 };
 
 /// The dialect of all clients of a run.
@@ -15,7 +16,7 @@ pub(crate) struct Uni {
     pub(crate) path: String,
     pub(crate) tokens: Tokens,
     pub(crate) audience: Rc<Audience>,
-    pub(crate) framing: Framing,
+    pub(crate) format: PushFormat,
 }
 
 const STEP_CONNECTING: u8 = 0;
@@ -23,13 +24,13 @@ const STEP_LIVE: u8 = 1;
 
 impl Dialect for Uni {
     fn framing(&self) -> Framing {
-        self.framing
+        self.format.framing(Units::Lines)
     }
 
     fn hello(&self, client: usize, out: &mut Vec<u8>) -> Result<Progress, Lost> {
-        match self.framing {
-            Framing::WebSocket(_) => websocket_request(out, &self.host, &self.path, client, ""),
-            Framing::Body(_) | Framing::Answers => {
+        match self.format {
+            PushFormat::WebSocket => websocket_request(out, &self.host, &self.path, client, ""),
+            PushFormat::Events | PushFormat::Lines => {
                 let connect = self.connect(client)?;
                 post_request(out, &self.host, &self.path, JSON, connect.as_bytes());
             }
@@ -38,7 +39,7 @@ impl Dialect for Uni {
     }
 
     fn opened(&self, client: usize, _head: &[u8], say: &mut Say<'_>) -> Result<Progress, Lost> {
-        if let Framing::WebSocket(_) = self.framing {
+        if self.format == PushFormat::WebSocket {
             say.text(self.connect(client)?.as_bytes());
         }
         Ok(Progress::Waiting)
@@ -78,20 +79,20 @@ impl Uni {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::{BodyUnits, Seats, Units};
+    use crate::dialect::Seats;
 
-    fn dialect(framing: Framing) -> Uni {
+    fn dialect(format: PushFormat) -> Uni {
         Uni {
             host: "localhost".to_owned(),
             path: "/connection/uni".to_owned(),
             tokens: Tokens::of_secret("secret"),
             audience: Audience::new("load:", Seats::All { topics: 2 }),
-            framing,
+            format,
         }
     }
 
     fn follow(messages: &[&str]) -> Result<Vec<Progress>, Lost> {
-        let dialect = dialect(Framing::Body(BodyUnits::Events));
+        let dialect = dialect(PushFormat::Events);
         let (mut step, mut out) = (0, Vec::new());
         messages
             .iter()
@@ -102,13 +103,13 @@ mod tests {
     #[test]
     fn the_request_is_the_body_or_the_first_message() {
         let mut out = Vec::new();
-        dialect(Framing::Body(BodyUnits::Lines)).hello(0, &mut out).unwrap();
+        dialect(PushFormat::Lines).hello(0, &mut out).unwrap();
         let request = String::from_utf8(out).unwrap();
         assert!(request.starts_with("POST /connection/uni HTTP/1.1\r\n"), "{request}");
         assert!(request.contains(r#""subs":{"load:topic-0":{},"load:topic-1":{}}"#), "{request}");
 
         let (mut request, mut message) = (Vec::new(), Vec::new());
-        let dialect = dialect(Framing::WebSocket(Units::Lines));
+        let dialect = dialect(PushFormat::WebSocket);
         dialect.hello(0, &mut request).unwrap();
         assert!(request.starts_with(b"GET /connection/uni HTTP/1.1\r\n"));
         assert_eq!(dialect.opened(0, b"", &mut Say::new(&mut message)).unwrap(), Progress::Waiting);

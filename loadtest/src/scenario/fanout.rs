@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::dialect::Seats;
+use crate::dialect::{PushFormat, Seats};
 use crate::error::LoadError;
 use crate::load::{Load, described};
 use crate::report::{BoundRule, Report};
@@ -97,7 +97,9 @@ fn bounds(load: &Load, subjects: &[(String, Subject)]) -> Vec<BoundRule> {
             // A delivery is a request, whose cost is no share of a publication's.
         } else if websocket != *subject {
             let at_most = match subject.wire {
-                SubjectWire::Events | SubjectWire::UniEvents => CPU_OF_EVENTS_MAX,
+                SubjectWire::Plain(PushFormat::Events) | SubjectWire::Uni(PushFormat::Events) => {
+                    CPU_OF_EVENTS_MAX
+                }
                 _ => CPU_OF_OTHER_WIRES_MAX,
             };
             rules.push(BoundRule::ratio(name, &websocket.to_string(), CPU, at_most).required());

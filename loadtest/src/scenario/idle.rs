@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::dialect::Seats;
+use crate::dialect::{PushFormat, Seats};
 use crate::error::LoadError;
 use crate::load::described;
 use crate::measure::meter::{Meter, server_memory};
@@ -62,8 +62,8 @@ pub(crate) fn run(arguments: &IdleArguments, bench: &mut Bench<'_>) -> Result<Re
             let bound = |figure, at_most| BoundRule::absolute(name, figure, at_most);
             let memory = |at_most| bound("memory per connection", at_most);
             let memory = match subject.wire {
-                SubjectWire::Json | SubjectWire::Protobuf => Some(memory(MEMORY_BYTES_MAX)),
-                SubjectWire::Events => Some(memory(MEMORY_OF_EVENTS_BYTES_MAX).required()),
+                SubjectWire::Centrifuge(_) => Some(memory(MEMORY_BYTES_MAX)),
+                SubjectWire::Plain(PushFormat::Events) => Some(memory(MEMORY_OF_EVENTS_BYTES_MAX).required()),
                 SubjectWire::Poll => Some(memory(MEMORY_OF_POLL_BYTES_MAX).required()),
                 _ => None,
             };

@@ -3,15 +3,13 @@
 use std::net::SocketAddrV4;
 use std::rc::Rc;
 
-use fanwire_protocol::centrifuge::Encoding;
-
 use crate::dialect::{Audience, Centrifuge, Dialect, Tokens};
 use crate::error::LoadError;
 use crate::measure::process::Placement;
 use crate::publish::Publisher;
 use crate::publish::http::{CentrifugeApi, HttpPublisher};
 use crate::settings::ExternalSettings;
-use crate::subject::{Subject, SubjectWire};
+use crate::subject::Subject;
 use crate::target::{Part, Setup, Target};
 use crate::url::Url;
 
@@ -60,14 +58,12 @@ impl Target for External {
     }
 
     fn dialect(&self, audience: Rc<Audience>) -> Result<Box<dyn Dialect>, LoadError> {
-        let is_binary = self.subject.wire == SubjectWire::Protobuf;
-        let encoding = if is_binary { Encoding::Protobuf } else { Encoding::Json };
         Ok(Box::new(Centrifuge {
             host: self.clients.host.clone(),
             path: self.clients.path.clone(),
             tokens: Tokens::of_secret(&self.settings.token_secret),
             audience,
-            encoding,
+            encoding: self.subject.wire.encoding(),
             deflate: self.subject.deflate,
         }))
     }

@@ -7,12 +7,7 @@ use std::net::SocketAddrV4;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use fanwire_protocol::centrifuge::Encoding;
-
-use crate::dialect::{
-    Audience, BodyUnits, Centrifuge, Dialect, Framing, Plain, PlainFormat, Polling, Stream, Tokens, Uni,
-    Units,
-};
+use crate::dialect::{Audience, Centrifuge, Dialect, Plain, Polling, PushFormat, Stream, Tokens, Uni};
 use crate::error::{Doing, LoadError};
 use crate::http::{call, write_post};
 use crate::measure::process::Placement;
@@ -136,29 +131,13 @@ impl Target for Fanwire {
         let path = endpoint(wire).path.to_owned();
         let tokens = Self::tokens();
         Ok(match wire {
-            SubjectWire::Json | SubjectWire::Protobuf => {
-                let (encoding, deflate) = (encoding(wire), self.subject.deflate);
+            SubjectWire::Centrifuge(encoding) => {
+                let deflate = self.subject.deflate;
                 Box::new(Centrifuge { host, path, tokens, audience, encoding, deflate })
             }
-            SubjectWire::StreamJson | SubjectWire::StreamProtobuf => {
-                Box::new(Stream { host, path, tokens, audience, encoding: encoding(wire) })
-            }
-            SubjectWire::UniEvents | SubjectWire::UniLines | SubjectWire::UniWebSocket => {
-                let framing = match wire {
-                    SubjectWire::UniEvents => Framing::Body(BodyUnits::Events),
-                    SubjectWire::UniLines => Framing::Body(BodyUnits::Lines),
-                    _ => Framing::WebSocket(Units::Lines),
-                };
-                Box::new(Uni { host, path, tokens, audience, framing })
-            }
-            SubjectWire::Events | SubjectWire::Lines | SubjectWire::Bare => {
-                let format = match wire {
-                    SubjectWire::Events => PlainFormat::Events,
-                    SubjectWire::Lines => PlainFormat::Lines,
-                    _ => PlainFormat::WebSocket,
-                };
-                Box::new(Plain { host, path, tokens, audience, format })
-            }
+            SubjectWire::Stream(encoding) => Box::new(Stream { host, path, tokens, audience, encoding }),
+            SubjectWire::Uni(format) => Box::new(Uni { host, path, tokens, audience, format }),
+            SubjectWire::Plain(format) => Box::new(Plain { host, path, tokens, audience, format }),
             SubjectWire::Poll => Box::new(Polling::new(host, path, tokens, audience)),
         })
     }
@@ -230,23 +209,14 @@ struct Endpoint {
 
 fn endpoint(wire: SubjectWire) -> Endpoint {
     let (section, path) = match wire {
-        SubjectWire::Json | SubjectWire::Protobuf => ("websocket", "/connection/websocket"),
-        SubjectWire::StreamJson | SubjectWire::StreamProtobuf => ("http_stream", "/connection/http_stream"),
-        SubjectWire::UniEvents => ("uni_sse", "/connection/uni_sse"),
-        SubjectWire::UniLines => ("uni_http_stream", "/connection/uni_http_stream"),
-        SubjectWire::UniWebSocket => ("uni_websocket", "/connection/uni_websocket"),
-        SubjectWire::Events | SubjectWire::Lines | SubjectWire::Bare | SubjectWire::Poll => {
-            ("subscribe", "/subscribe")
-        }
+        SubjectWire::Centrifuge(_) => ("websocket", "/connection/websocket"),
+        SubjectWire::Stream(_) => ("http_stream", "/connection/http_stream"),
+        SubjectWire::Uni(PushFormat::Events) => ("uni_sse", "/connection/uni_sse"),
+        SubjectWire::Uni(PushFormat::Lines) => ("uni_http_stream", "/connection/uni_http_stream"),
+        SubjectWire::Uni(PushFormat::WebSocket) => ("uni_websocket", "/connection/uni_websocket"),
+        SubjectWire::Plain(_) | SubjectWire::Poll => ("subscribe", "/subscribe"),
     };
     Endpoint { section, path }
-}
-
-fn encoding(wire: SubjectWire) -> Encoding {
-    match wire {
-        SubjectWire::Protobuf | SubjectWire::StreamProtobuf => Encoding::Protobuf,
-        _ => Encoding::Json,
-    }
 }
 
 /// Returns the text of the configuration, with one shard by default, since the server has one core then.
