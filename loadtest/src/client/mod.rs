@@ -272,7 +272,8 @@ impl Client {
             at = end + 4;
             self.take_head(&bytes[..at], shared)?;
         }
-        let now = self.measures_latency(shared).then(monotonic_nanoseconds);
+        let measures_latency = self.number.is_multiple_of(shared.latency_every);
+        let now = measures_latency.then(monotonic_nanoseconds);
         match framing {
             Framing::WebSocket(units) => self.take_frames(bytes, at, units, now, shared),
             Framing::Body(units) => {
@@ -283,18 +284,17 @@ impl Client {
                 }
                 Ok(bytes.len() - rest.len())
             }
-            Framing::Answers => self.take_answer(bytes, shared),
+            Framing::Answers => self.take_answer(bytes, now, shared),
         }
     }
 
     /// Takes the answer to a poll, and polls again.
-    fn take_answer(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<usize, Lost> {
+    fn take_answer(&mut self, bytes: &[u8], now: Option<u64>, shared: &mut Shared) -> Result<usize, Lost> {
         let response = read_response(bytes).map_err(|_| Lost::refused(bytes))?;
         let Some(response) = response else { return Ok(0) };
         if response.status != 200 {
             return Err(Lost::refused(bytes));
         }
-        let now = self.measures_latency(shared).then(monotonic_nanoseconds);
         let mut rest = response.body;
         while self.stage == Stage::Live
             && let Some(measured) = shared.payload.read(rest)
@@ -312,10 +312,6 @@ impl Client {
             shared.dialect.hello(self.number, &mut shared.out)?;
         }
         Ok(response.bytes)
-    }
-
-    fn measures_latency(&self, shared: &Shared) -> bool {
-        self.number.is_multiple_of(shared.latency_every)
     }
 
     fn take_head(&mut self, head: &[u8], shared: &mut Shared) -> Result<(), Lost> {
