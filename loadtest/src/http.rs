@@ -1,5 +1,6 @@
 //! The part of HTTP/1.1 that the tool needs to call a server: requests with a body, responses with a length.
 
+use std::fmt::Display;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpStream};
 use std::time::Duration;
@@ -13,6 +14,9 @@ const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// Time allowed for a single call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The header of a body of JSON.
+pub(crate) const JSON: &str = "Content-Type: application/json\r\n";
+
 /// A complete response at the start of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Response<'a> {
@@ -24,15 +28,16 @@ pub(crate) struct Response<'a> {
     pub(crate) is_last: bool,
 }
 
-/// Appends a request with a JSON body.
-pub(crate) fn write_post(out: &mut Vec<u8>, host: &str, path: &str, api_key: &str, body: &[u8]) {
-    write!(
-        out,
-        "POST {path} HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {api_key}\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
-    )
-    .expect("a vector takes all that is written");
+/// Appends a call of a server's API.
+pub(crate) fn write_api_call(out: &mut Vec<u8>, host: &str, path: &str, api_key: &str, body: &[u8]) {
+    write_post(out, host, path, format_args!("X-API-Key: {api_key}\r\n{JSON}"), body);
+}
+
+/// Appends a request with a body; `headers` are whole lines with their ends.
+pub(crate) fn write_post(out: &mut Vec<u8>, host: &str, path: &str, headers: impl Display, body: &[u8]) {
+    let length = body.len();
+    write!(out, "POST {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Length: {length}\r\n\r\n")
+        .expect("a vector takes all that is written");
     out.extend_from_slice(body);
 }
 

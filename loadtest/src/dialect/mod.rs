@@ -231,22 +231,6 @@ pub(crate) fn websocket_request(out: &mut Vec<u8>, host: &str, path: &str, clien
     );
 }
 
-/// The type of a body of JSON.
-const JSON: &str = "application/json";
-
-/// Appends a request with a body.
-fn post_request(out: &mut Vec<u8>, host: &str, path: &str, content_type: &str, body: &[u8]) {
-    let length = body.len();
-    out.extend_from_slice(
-        format!(
-            "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\n\
-             Content-Length: {length}\r\n\r\n"
-        )
-        .as_bytes(),
-    );
-    out.extend_from_slice(body);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

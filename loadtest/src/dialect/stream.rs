@@ -8,10 +8,11 @@ use fanwire_protocol::centrifuge::Encoding;
 
 use crate::client::Lost;
 use crate::dialect::commands::{self, Answer};
-use crate::dialect::{Audience, BodyUnits, Dialect, Framing, JSON, Progress, Say, Tokens, post_request};
+use crate::dialect::{Audience, BodyUnits, Dialect, Framing, Progress, Say, Tokens};
+use crate::http::{JSON, write_post};
 
-/// The type of commands in Protobuf.
-const BINARY: &str = "application/octet-stream";
+/// The header of commands in Protobuf.
+const BINARY: &str = "Content-Type: application/octet-stream\r\n";
 
 /// The dialect of all clients of a run.
 pub(crate) struct Stream {
@@ -40,7 +41,7 @@ impl Dialect for Stream {
             body.extend_from_slice(separator);
             body.extend_from_slice(&commands::subscribe(self.encoding, place, topic));
         }
-        post_request(out, &self.host, &self.path, content_type, &body);
+        write_post(out, &self.host, &self.path, content_type, &body);
         Ok(Progress::Waiting)
     }
 

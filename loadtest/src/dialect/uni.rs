@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::client::Lost;
 use crate::dialect::{
-    Audience, Dialect, Framing, JSON, Progress, PushFormat, Say, Tokens, Units, post_request,
-    websocket_request,
+    Audience, Dialect, Framing, Progress, PushFormat, Say, Tokens, Units, websocket_request,
 };
+use crate::http::{JSON, write_post};
 
 /// The dialect of all clients of a run.
 pub(crate) struct Uni {
@@ -32,7 +32,7 @@ impl Dialect for Uni {
             PushFormat::WebSocket => websocket_request(out, &self.host, &self.path, client, ""),
             PushFormat::Events | PushFormat::Lines => {
                 let connect = self.connect(client)?;
-                post_request(out, &self.host, &self.path, JSON, connect.as_bytes());
+                write_post(out, &self.host, &self.path, JSON, connect.as_bytes());
             }
         }
         Ok(Progress::Waiting)

@@ -8,7 +8,7 @@ use memchr::memmem;
 use mio::net::TcpStream;
 
 use crate::error::LoadError;
-use crate::http::{read_response, write_post};
+use crate::http::{read_response, write_api_call};
 use crate::publish::{Kept, Messages, Publisher};
 
 /// The requests and responses of a server's API.
@@ -96,7 +96,7 @@ impl Api for CentrifugeApi {
             body.extend_from_slice(b"]}");
             "batch"
         };
-        write_post(out, &self.host, &format!("{}/{command}", self.path), &self.key, &body);
+        write_api_call(out, &self.host, &format!("{}/{command}", self.path), &self.key, &body);
         1
     }
 

@@ -1,8 +1,7 @@
 //! Publishing by a bare POST: the path names the topic and the body is the message, as for Nchan and the small servers on
 //! Node.js.
 
-use std::io::Write as _;
-
+use crate::http::write_post;
 use crate::publish::Messages;
 use crate::publish::http::Api;
 
@@ -58,10 +57,7 @@ impl Api for PostApi {
 
 impl PostApi {
     fn write_post(&self, out: &mut Vec<u8>, topic: &str, body: &[u8]) {
-        let (host, length) = (&self.host, body.len());
-        write!(out, "POST {PATH}{topic} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n")
-            .expect("a vector takes all that is written");
-        out.extend_from_slice(body);
+        write_post(out, &self.host, &format!("{PATH}{topic}"), "", body);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::dialect::{Audience, Centrifuge, Dialect, Plain, Polling, PushFormat, Stream, Tokens, Uni};
 use crate::error::{Doing, LoadError};
-use crate::http::{call, write_post};
+use crate::http::{call, write_api_call};
 use crate::measure::process::Placement;
 use crate::publish::Publisher;
 use crate::publish::http::{CentrifugeApi, HttpPublisher};
@@ -179,7 +179,7 @@ impl Target for Fanwire {
         let mut request = Vec::new();
         let body = format!(r#"{{"channel":"{topic}"}}"#);
         let path = format!("{API_PATH}/presence_stats");
-        write_post(&mut request, &address.to_string(), &path, API_KEY, body.as_bytes());
+        write_api_call(&mut request, &address.to_string(), &path, API_KEY, body.as_bytes());
         let (status, body) = call(address, &request)?;
         let answer: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
         match answer.and_then(|answer| answer["result"]["num_clients"].as_u64()) {
