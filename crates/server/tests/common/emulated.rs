@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::RawSocket;
+use super::requests::post;
 use super::socket::Response;
 
 pub(crate) struct Emulated {
@@ -90,14 +91,6 @@ impl Emulated {
             }
         }
     }
-}
-
-/// A request with a body in JSON.
-pub(crate) fn post(path: &str, body: &str) -> String {
-    format!(
-        "POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
 }
 
 /// A request to the endpoint for commands.

@@ -9,19 +9,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
 use super::frames::{CLOSE, Frame, take_frame};
+use super::requests::WEBSOCKET_HANDSHAKE;
 use super::{Trust, within};
-
-pub(crate) const WEBSOCKET_HANDSHAKE: &str = "GET /connection/websocket HTTP/1.1\r\nHost: test\r\n\
-    Connection: Upgrade\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-/// The request for a bare WebSocket; `headers` are whole lines.
-pub(crate) fn upgrade(query: &str, headers: &str) -> String {
-    format!(
-        "GET /subscribe?{query} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-    )
-}
 
 /// The instruction of a packet filter that returns a constant: the bytes of the packet to keep.
 const RETURN_CONSTANT: u16 = 0x06;

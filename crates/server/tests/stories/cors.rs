@@ -1,6 +1,6 @@
 //! Answers that pages of other origins can read, and those that they cannot.
 
-use crate::common::{RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, post, settings};
+use crate::common::{RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, get, post, settings};
 
 const ORIGIN: &str = "https://a.example";
 const STRANGER: &str = "https://b.example";
@@ -21,10 +21,6 @@ fn preflight(path: &str) -> String {
         "OPTIONS {path} HTTP/1.1\r\nHost: test\r\n\
          Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization, x-own\r\n\r\n"
     )
-}
-
-fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")
 }
 
 #[tokio::test]

@@ -8,7 +8,10 @@ use fanwire_protocol::centrifuge::{
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::common::{BINARY, CLOSE, PING, RawSocket, TEXT, TestGateway, eventually, frame, post, settings};
+use crate::common::{
+    BINARY, CLOSE, PING, RawSocket, TEXT, TestGateway, eventually, frame, get, handshake, in_query, post,
+    post_of, settings,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -43,22 +46,6 @@ const KINDS: [Kind; 12] = [
     SubscribeEnvelopes,
 ];
 
-fn get(target: &str) -> Vec<u8> {
-    format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n").into()
-}
-
-fn upgrade(target: &str) -> Vec<u8> {
-    format!(
-        "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    .into()
-}
-
-fn query(text: &str) -> String {
-    form_urlencoded::byte_serialize(text.as_bytes()).collect()
-}
-
 /// Commands that connect and subscribe.
 fn commands(topic: &str) -> String {
     format!("{}\n{}", json!({"id": 1, "connect": {}}), json!({"id": 2, "subscribe": {"channel": topic}}))
@@ -79,6 +66,7 @@ impl Kind {
     /// All that a client of one topic sends.
     fn request(self, topic: &str) -> Vec<u8> {
         let connect = json!({"subs": {topic: {}}}).to_string();
+        let upgrade = |target: &str| handshake(target, "").into_bytes();
         match self {
             WebSocket => [upgrade("/connection/websocket"), frame(TEXT, commands(topic))].concat(),
             ProtobufWebSocket => {
@@ -87,20 +75,14 @@ impl Kind {
             }
             HttpStream => post("/connection/http_stream", &commands(topic)).into(),
             ProtobufHttpStream => {
-                let commands = protobuf_commands(topic);
-                let head = format!(
-                    "POST /connection/http_stream HTTP/1.1\r\nHost: test\r\n\
-                     Content-Type: application/octet-stream\r\nContent-Length: {}\r\n\r\n",
-                    commands.len()
-                );
-                [head.as_bytes(), &commands].concat()
+                post_of("application/octet-stream", "/connection/http_stream", &protobuf_commands(topic))
             }
-            Sse => get(&format!("/connection/sse?cf_connect={}", query(&commands(topic)))),
+            Sse => get(&format!("/connection/sse?cf_connect={}", in_query(&commands(topic)))).into(),
             UniWebSocket => [upgrade("/connection/uni_websocket"), frame(TEXT, connect)].concat(),
             UniHttpStream => post("/connection/uni_http_stream", &connect).into(),
-            UniSse => get(&format!("/connection/uni_sse?cf_connect={}", query(&connect))),
-            SubscribeEvents => get(&format!("/subscribe?topic={topic}&as=sse")),
-            SubscribeLines => get(&format!("/subscribe?topic={topic}&as=ndjson")),
+            UniSse => get(&format!("/connection/uni_sse?cf_connect={}", in_query(&connect))).into(),
+            SubscribeEvents => get(&format!("/subscribe?topic={topic}&as=sse")).into(),
+            SubscribeLines => get(&format!("/subscribe?topic={topic}&as=ndjson")).into(),
             SubscribeWebSocket => upgrade(&format!("/subscribe?topic={topic}")),
             SubscribeEnvelopes => upgrade(&format!("/subscribe?topic={topic}&envelope=json")),
         }

@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::common::{RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, settings};
-
-fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")
-}
+use crate::common::{RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, get, settings};
 
 fn with_origin(request: &str, origin: &str) -> String {
     request.replacen("\r\n", &format!("\r\nOrigin: {origin}\r\n"), 1)

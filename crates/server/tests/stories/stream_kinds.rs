@@ -8,7 +8,7 @@ use fanwire_protocol::centrifuge::{
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::common::{RawSocket, TestGateway, eventually, settings, token};
+use crate::common::{RawSocket, TestGateway, eventually, get, in_query, post, post_of, settings, token};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -45,9 +45,9 @@ impl Kind {
         };
         let commands = std::iter::once(connect).chain((2..).zip(topics).map(subscribe));
         match self {
-            Self::Protobuf => post(
-                self.path(),
+            Self::Protobuf => post_of(
                 self.content_type(),
+                self.path(),
                 &commands.flat_map(|c| c.encode_length_delimited_to_vec()).collect::<Vec<_>>(),
             ),
             Self::Lines | Self::Events => {
@@ -62,23 +62,10 @@ impl Kind {
 
     fn with_text(self, text: &str) -> Vec<u8> {
         if self == Self::Events {
-            let query: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
-            return get(&format!("{}?cf_connect={query}", self.path()));
+            return get(&format!("{}?cf_connect={}", self.path(), in_query(text))).into();
         }
-        post(self.path(), "application/json", text.as_bytes())
+        post(self.path(), text).into()
     }
-}
-
-fn get(target: &str) -> Vec<u8> {
-    format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n").into_bytes()
-}
-
-fn post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    [head.as_bytes(), body].concat()
 }
 
 struct Stream {
@@ -201,12 +188,12 @@ async fn pages_of_allowed_origins_may_read_streams_and_refusals() {
         (Kind::Lines.request("", &[]), 200),
         (Kind::Protobuf.request("", &[]), 200),
         (Kind::Events.request("", &[]), 200),
-        (get(Kind::Lines.path()), 405),
+        (get(Kind::Lines.path()).into(), 405),
         (Kind::Lines.with_text("nonsense"), 400),
-        (post(Kind::Lines.path(), "application/octet-stream", b"\xff"), 400),
+        (post_of("application/octet-stream", Kind::Lines.path(), b"\xff"), 400),
         (Kind::Events.with_text("nonsense"), 400),
-        (post(Kind::Lines.path(), "application/json", long.as_bytes()), 413),
-        (post(Kind::Events.path(), "application/json", long.as_bytes()), 413),
+        (post(Kind::Lines.path(), &long).into(), 413),
+        (post(Kind::Events.path(), &long).into(), 413),
     ] {
         for (page, expected) in [("https://a.example", status), ("https://b.example", 403)] {
             let at = request.windows(12).position(|window| window == b"Host: test\r\n").unwrap();

@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::{RawSocket, TestGateway, emulate, eventually, post, settings, token};
+use crate::common::{RawSocket, TestGateway, emulate, eventually, get, in_query, post, settings, token};
 
 const HTTP_STREAM: &str = "/connection/http_stream";
 const SSE: &str = "/connection/sse";
 
 /// A request for events, with the first commands in the query.
 fn events(commands: &str) -> String {
-    let query: String = form_urlencoded::byte_serialize(commands.as_bytes()).collect();
-    format!("GET {SSE}?cf_connect={query} HTTP/1.1\r\nHost: test\r\n\r\n")
+    get(&format!("{SSE}?cf_connect={}", in_query(commands)))
 }
 
 /// A stream whose response has begun.

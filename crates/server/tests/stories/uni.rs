@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::{CLOSE, PING, RawSocket, TEXT, TestGateway, eventually, frame, settings, token};
+use crate::common::{
+    CLOSE, PING, RawSocket, TEXT, TestGateway, eventually, frame, get, handshake, in_query, settings, token,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -26,19 +28,16 @@ impl Kind {
 
     /// A request to open a connection, with the connect request where the kind has it.
     fn request(self, connect: &str) -> String {
-        let query: String = form_urlencoded::byte_serialize(connect.as_bytes()).collect();
+        let target = format!("{}?cf_connect={}", self.path(), in_query(connect));
         match self {
-            Self::WebSocket => format!(
-                "GET {}?cf_connect={query} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                self.path()
-            ),
+            Self::WebSocket => handshake(&target, ""),
             Self::HttpStream => post(self.path(), connect),
-            Self::Sse => format!("GET {}?cf_connect={query} HTTP/1.1\r\nHost: test\r\n\r\n", self.path()),
+            Self::Sse => get(&target),
         }
     }
 }
 
+/// A request with a body whose type is not said.
 fn post(path: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
@@ -163,7 +162,7 @@ async fn a_listener_needs_to_ask_for_nothing() {
     let empty = |kind: Kind| match kind {
         Kind::WebSocket => Kind::WebSocket.request("{}"),
         Kind::HttpStream => post(kind.path(), ""),
-        Kind::Sse => format!("GET {} HTTP/1.1\r\nHost: test\r\n\r\n", kind.path()),
+        Kind::Sse => get(kind.path()),
     };
     for kind in KINDS {
         let socket = RawSocket::open(gateway.address).await;
@@ -224,7 +223,7 @@ async fn requests_that_open_nothing_have_a_status_and_a_sentence() {
     settings.uni_sse.body_bytes_max = 1000;
     let gateway = TestGateway::start(settings).await;
     let long = json!({"token": "x".repeat(1000)}).to_string();
-    let get = |kind: Kind| format!("GET {} HTTP/1.1\r\nHost: test\r\n\r\n", kind.path());
+    let get = |kind: Kind| get(kind.path());
     let with_origin = |request: String, origin: &str| {
         request.replacen("Host: test\r\n", &format!("Host: test\r\nOrigin: https://{origin}\r\n"), 1)
     };
