@@ -1,5 +1,6 @@
 """`GET /subscribe` by clients without a library of ours: PyPI `httpx-sse`, `httpx` and `curl -N`."""
 
+import contextlib
 import itertools
 import json
 import subprocess
@@ -48,59 +49,54 @@ def check_complete(received, topics):
         assert [data for of, data in received if of == topic] == list(range(1, EACH + 1)), topic
 
 
-def read_events(client, server, topics, cursor, count):
-    """Reads so many publications as Server-Sent Events, and leaves in the middle of the stream."""
+def events(client, server, topics, cursor):
+    """Yields the messages and their cursors as Server-Sent Events bring them."""
     headers = {"Last-Event-ID": cursor} if cursor else {}
-    received, recovered = [], None
     params = query(server, topics)
     with connect_sse(client, "GET", f"{server.http}/subscribe", params=params, headers=headers) as source:
         # A block that says only when to come back has no data.
         for event in filter(lambda event: event.data, source.iter_sse()):
             message = json.loads(event.data)
-            cursor = event.id
-            if event.event == "subscribed":
-                recovered = [topic.get("recovered") for topic in message["subscribed"]]
-                if count == 0:
-                    break
-                continue
-            received.append((message["topic"], message["data"]))
-            if len(received) == count:
-                break
-    return received, cursor, recovered
+            assert (event.event == "subscribed") == ("subscribed" in message)
+            yield message, event.id
 
 
-def read_lines(client, server, topics, cursor, count):
+def lines(client, server, topics, cursor):
     """The same as lines of JSON."""
-    received, recovered = [], None
     params = query(server, topics, **({"cursor": cursor} if cursor else {}))
     headers = {"Accept": "application/x-ndjson"}
     with client.stream("GET", f"{server.http}/subscribe", params=params, headers=headers) as stream:
         assert stream.status_code == 200
         for line in filter(None, stream.iter_lines()):
             message = json.loads(line)
-            cursor = message["cursor"]
+            yield message, message["cursor"]
+
+
+def read(messages, count):
+    """Reads so many publications, and leaves in the middle of the stream."""
+    received, recovered = [], None
+    with contextlib.closing(messages):
+        for message, cursor in messages:
             if "subscribed" in message:
                 recovered = [topic.get("recovered") for topic in message["subscribed"]]
-                if count == 0:
-                    break
-                continue
-            received.append((message["topic"], message["data"]))
+            else:
+                received.append((message["topic"], message["data"]))
             if len(received) == count:
                 break
     return received, cursor, recovered
 
 
-@pytest.mark.parametrize("readers", [[read_events], [read_lines], [read_events, read_lines]])
+@pytest.mark.parametrize("readers", [[events], [lines], [events, lines]])
 def test_a_reader_that_leaves_and_comes_back_gets_everything_once(server, client, topics, readers):
-    received, cursor, recovered = readers[0](client, server, topics, None, 0)
+    received, cursor, recovered = read(readers[0](client, server, topics, None), 0)
     assert (received, recovered) == ([], [None] * TOPICS)
     publish(server, topics, range(1, EACH + 1))
     for turn in itertools.count():
         left = TOPICS * EACH - len(received)
         if left == 0:
             break
-        read = readers[turn % len(readers)]
-        more, cursor, recovered = read(client, server, topics, cursor, min(left, 7 + turn))
+        messages = readers[turn % len(readers)](client, server, topics, cursor)
+        more, cursor, recovered = read(messages, min(left, 7 + turn))
         assert recovered == [True] * TOPICS
         received += more
     check_complete(received, topics)
