@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from attackers import JOIN_DEADLINE, drain, drop
+from attackers import drain
 from certificate import issue
 
 CLIENT = ssl._create_unverified_context()
@@ -93,9 +93,12 @@ class Connection:
         self.send(begin(window))
 
     def send(self, frames):
+        self.socket.sendall(self.encrypt(frames))
+
+    def encrypt(self, frames):
         if frames:
             self.tls.write(frames)
-        self.socket.sendall(self.encrypted.read())
+        return self.encrypted.read()
 
 
 class Http2:
@@ -112,16 +115,7 @@ class Http2:
     def flood(self, attack, all_frames):
         """Sends these one after the other while all answers are read and dropped."""
         connection = self.open(attack)
-        reader = threading.Thread(target=drain, args=(connection.socket,), daemon=True)
-        reader.start()
-        try:
-            for frames in all_frames:
-                if attack.over.is_set():
-                    break
-                connection.send(frames)
-        finally:
-            drop(connection.socket)
-            reader.join(JOIN_DEADLINE)
+        attack.send_and_drain(connection.socket, map(connection.encrypt, all_frames))
 
 
 @pytest.fixture
