@@ -3,10 +3,11 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { Proxy, Server, told, until } from '../harness.mjs';
-import { SETTINGS, TRANSPORTS } from './transports.mjs';
-import { ChatWindow, startBrowser } from './window.mjs';
+import { describe } from 'node:test';
+import { until } from '../harness.mjs';
+import { Stage } from './stage.mjs';
+import { TRANSPORTS } from './transports.mjs';
+import { ChatWindow } from './window.mjs';
 
 const PHONES = { 'Grace Hopper': { width: 360, height: 740 }, Charles: { width: 390, height: 844 } };
 const UNSETTLED = ['waiting', 'sending', 'failed']
@@ -15,63 +16,14 @@ const UNSETTLED = ['waiting', 'sending', 'failed']
 
 const suite = (transport) => () => {
   const { query, words } = TRANSPORTS[transport];
-  let server;
-  let proxy;
-  let browser;
-  let windows;
-  let room = 0;
-
-  before(async () => {
-    server = await Server.startDev(SETTINGS);
-    proxy = await Proxy.start(server.port);
-    browser = await startBrowser();
-  });
-  beforeEach(() => {
-    // A room of each test's own, so that tests do not see one another's messages.
-    room += 1;
-    windows = [];
-  });
-  afterEach(async () => {
-    proxy.mend();
-    for (const window of windows) await window.page.context().close();
-    assert.deepEqual(
-      windows.flatMap((window) => window.complaints),
-      [],
-    );
-  });
-  after(async () => {
-    await browser?.close();
-    proxy?.stop();
-    await server?.stop();
-  });
-
-  const check = (name, body) =>
-    test(
-      name,
-      told(
-        () => server,
-        async () => {
-          try {
-            await body();
-          } catch (error) {
-            for (const [index, window] of windows.entries())
-              await window.photograph(`${transport}-failed-${room}-${index}`).catch(() => {});
-            throw error;
-          }
-        },
-      ),
-    );
-
-  /** Someone new comes into this test's room. */
-  const come = async (name, { port = server.port, ...options } = {}) => {
-    const url = `http://127.0.0.1:${port}/${query}#room-${room}`;
-    const window = await ChatWindow.enter(browser, url, name, options);
-    windows.push(window);
+  const stage = new Stage(transport);
+  const check = (name, body) => stage.addTest(name, body);
+  const come = async (name, options) => {
+    const window = await stage.enter(name, { query, ...options });
     await window.connected();
     assert.equal(await window.page.textContent('#status-transport'), words);
     return window;
   };
-  const publish = (data) => server.publish(`chat:room-${room}`, data);
 
   check('two windows talk both ways, in one order', async () => {
     const ada = await come('Ada');
@@ -160,7 +112,7 @@ const suite = (transport) => () => {
       { text: 7 },
       { text: 'plain', extra: 1 },
     ];
-    for (const value of values) await publish(value);
+    for (const value of values) await stage.publish(value);
     await until(async () => (await ada.texts()).length === 8, 'everything arrives');
     const texts = await ada.texts();
     assert.deepEqual(texts.slice(1, 4), [hostile, '42', 'null']);
@@ -168,7 +120,7 @@ const suite = (transport) => () => {
     assert.equal(texts.at(-1), 'plain');
     assert.equal(await ada.count('.bubble img'), 0);
     assert.equal(await ada.page.getAttribute('.bubble a', 'href'), 'https://example.com/?a=1');
-    await publish({ text: 'long '.repeat(2_000) });
+    await stage.publish({ text: 'long '.repeat(2_000) });
     await until(async () => (await ada.texts()).length === 9, 'the long one arrives');
     await ada.fitsItsWidth();
   });
@@ -178,13 +130,13 @@ const suite = (transport) => () => {
     const bob = await come('Bob');
     await bob.openRoom('random');
     for (let count = 1; count <= 3; count += 1) await ada.say(`unread ${count}`);
-    const badge = `.room[data-key="room-${room}"] .badge`;
+    const badge = `.room[data-key="room-${stage.room}"] .badge`;
     await bob.shows(badge, '3');
-    await bob.openRoom(`room-${room}`);
+    await bob.openRoom(`room-${stage.room}`);
     await bob.showsTexts(['unread 1', 'unread 2', 'unread 3']);
     assert.equal(await bob.count('.divider.unread'), 1);
     assert.equal(await bob.count(badge), 0);
-    for (let line = 0; line < 40; line += 1) await publish({ text: `line ${line}` });
+    for (let line = 0; line < 40; line += 1) await stage.publish({ text: `line ${line}` });
     await until(async () => (await bob.texts()).length === 43, 'all lines arrive');
     const scroll = bob.page.locator('#timeline-scroll');
     const position = () => scroll.evaluate((area) => area.scrollTop);
@@ -205,13 +157,13 @@ const suite = (transport) => () => {
     const said = ['before'];
     await ada.say('before');
     await bob.showsTexts(said);
-    await server.stop();
+    await stage.server.stop();
     await Promise.all([ada.disconnected(), bob.disconnected()]);
     await ada.say('written while the server was away');
     await ada.shows('.message[data-delivery="waiting"]', 'Will be sent when connected');
     await ada.page.locator('#banner').waitFor();
     await ada.photograph(`${transport}-server-away`);
-    await server.launch();
+    await stage.server.launch();
     await Promise.all([ada.connected(), bob.connected()]);
     await Promise.all([ada.showsOnline(2), bob.showsOnline(2)]);
     said.push('written while the server was away');
@@ -229,12 +181,12 @@ const suite = (transport) => () => {
 
   check('a cut socket loses nothing and repeats nothing', async () => {
     const ada = await come('Ada');
-    const bob = await come('Bob', { port: proxy.port });
+    const bob = await come('Bob', { port: stage.proxy.port });
     const said = ['before the cut'];
     await ada.say('before the cut');
     await bob.showsTexts(said);
     for (let cut = 1; cut <= 3; cut += 1) {
-      proxy.cut();
+      stage.proxy.cut();
       await bob.disconnected();
       for (let count = 0; count < 5; count += 1) {
         said.push(`cut ${cut}, message ${count}`);
@@ -245,7 +197,7 @@ const suite = (transport) => () => {
         said.push('written in the dark');
         await bob.say(said.at(-1));
       }
-      proxy.mend();
+      stage.proxy.mend();
       await bob.connected();
       await bob.showsTexts(said);
     }
@@ -286,7 +238,7 @@ const suite = (transport) => () => {
     await ada.showsTexts(['anyone?']);
     assert.equal(await ada.count('.message.own'), 1);
     await ada.page.keyboard.press('Alt+ArrowUp');
-    await ada.showsTitle(`#room-${room}`);
+    await ada.showsTitle(`#room-${stage.room}`);
     await ada.page.click('[aria-label="Leave garden-party"]', { force: true });
     await ada.page.locator('.room[data-key="garden-party"]').waitFor({ state: 'detached' });
   });
@@ -312,9 +264,9 @@ const suite = (transport) => () => {
         await speaker.say(text);
         await ada.showsTexts(lines.slice(0, index + 1).map(([, said]) => said));
       }
-      await publish({ text: 'Deploy of api-7 finished in 42 s' });
-      await publish({ level: 'info', region: 'eu-west', ok: true });
-      for (const window of windows)
+      await stage.publish({ text: 'Deploy of api-7 finished in 42 s' });
+      await stage.publish({ level: 'info', region: 'eu-west', ok: true });
+      for (const window of stage.windows)
         await until(async () => (await window.texts()).length === 7, 'all is shown');
       await ada.showsOnline(3);
       await ada.fitsItsWidth();

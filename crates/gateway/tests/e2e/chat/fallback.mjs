@@ -1,11 +1,11 @@
 // The chat page where something stands in the way of its transports: in the browser, or between it and the gateway.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { Proxy, Server, told, until } from '../harness.mjs';
+import { afterEach, beforeEach, describe } from 'node:test';
+import { until } from '../harness.mjs';
 import { Front, pass } from './front.mjs';
-import { SETTINGS, TRANSPORTS } from './transports.mjs';
-import { ChatWindow, startBrowser } from './window.mjs';
+import { Stage } from './stage.mjs';
+import { TRANSPORTS } from './transports.mjs';
 
 const refuse = (request, response) => response.writeHead(403).end();
 
@@ -22,49 +22,15 @@ const without = (...names) => ({
 });
 
 describe('chat page with obstacles', () => {
-  let server;
-  let proxy;
   let front;
-  let browser;
-  let windows;
-  let room = 0;
-
-  before(async () => {
-    server = await Server.startDev(SETTINGS);
-    proxy = await Proxy.start(server.port);
-    browser = await startBrowser();
-  });
   beforeEach(async () => {
-    room += 1;
-    windows = [];
-    front = await Front.start(proxy.port);
+    front = await Front.start(stage.proxy.port);
   });
-  afterEach(async () => {
-    proxy.mend();
-    for (const window of windows) await window.page.context().close();
-    front.stop();
-    assert.deepEqual(
-      windows.flatMap((window) => window.complaints),
-      [],
-    );
-  });
-  after(async () => {
-    await browser?.close();
-    proxy?.stop();
-    await server?.stop();
-  });
-  const check = (name, body) =>
-    test(
-      name,
-      told(() => server, body),
-    );
-
-  const come = async (name, { port = server.port, query = '', ...options } = {}) => {
-    const url = `http://127.0.0.1:${port}/${query}#obstacle-${room}`;
-    const window = await ChatWindow.enter(browser, url, name, options);
-    windows.push(window);
-    return window;
-  };
+  // Ahead of the stage's: a complaint of a window keeps the hooks behind it from running.
+  afterEach(() => front.stop());
+  const stage = new Stage('obstacles');
+  const check = (name, body) => stage.addTest(name, body);
+  const come = (name, options) => stage.enter(name, options);
   const isOver = async (window, transport) => {
     await window.connected();
     assert.equal(await window.page.textContent('#status-transport'), TRANSPORTS[transport].words);
@@ -73,7 +39,7 @@ describe('chat page with obstacles', () => {
   /** Bob, who comes by a way of his own, and Ada, who has all she needs, do what one does in a chat. */
   const chat = async (transport, options) => {
     const ada = await come('Ada');
-    const bob = await come('Bob', { port: proxy.port, ...options });
+    const bob = await come('Bob', { port: stage.proxy.port, ...options });
     await isOver(ada, 'websocket');
     await isOver(bob, transport);
     const said = [];
@@ -92,22 +58,22 @@ describe('chat page with obstacles', () => {
     said.push(...Array.from({ length: 10 }, (_, count) => `burst ${count}`));
     for (const text of said.slice(-10)) await bob.say(text);
     await ada.showsTexts(said);
-    await bob.photograph(`${transport}-${room}`);
+    await bob.photograph(`${transport}-${stage.room}`);
 
-    await bob.openRoom(`garden-${room}`);
-    await server.publish(`chat:obstacle-${room}`, { text: 'while you were out' });
+    await bob.openRoom(`garden-${stage.room}`);
+    await stage.publish({ text: 'while you were out' });
     said.push('while you were out');
-    await bob.shows(`.room[data-key="obstacle-${room}"] .badge`, '1');
-    await bob.openRoom(`obstacle-${room}`);
+    await bob.shows(`.room[data-key="room-${stage.room}"] .badge`, '1');
+    await bob.openRoom(`room-${stage.room}`);
     await bob.showsTexts(said);
 
-    proxy.cut();
+    stage.proxy.cut();
     await bob.disconnected();
     await ada.say('you cannot hear this yet');
     said.push('you cannot hear this yet');
     await ada.showsTexts(said);
     await bob.say('nor you this');
-    proxy.mend();
+    stage.proxy.mend();
     said.push('nor you this');
     await isOver(bob, transport);
     await Promise.all([ada.showsTexts(said), bob.showsTexts(said)]);
@@ -148,7 +114,7 @@ describe('chat page with obstacles', () => {
   check('where only whole responses get through it chats over long polls', async () => {
     front.answers = {
       '/connection/http_stream': (request, response) =>
-        isPoll(request) ? pass(proxy.port, request, response) : refuse(request, response),
+        isPoll(request) ? pass(stage.proxy.port, request, response) : refuse(request, response),
       '/connection/sse': refuse,
     };
     await chat('long_poll', { port: front.port, ...without('WebSocket', 'EventSource', 'fetch') });
@@ -157,7 +123,7 @@ describe('chat page with obstacles', () => {
   check('where responses are held until they end it comes to long polls after a while', async () => {
     front.answers = {
       '/connection/http_stream': (request, response) =>
-        isPoll(request) ? pass(proxy.port, request, response) : hold(),
+        isPoll(request) ? pass(stage.proxy.port, request, response) : hold(),
       '/connection/sse': hold,
     };
     const bob = await come('Bob', { port: front.port, prepare: (page) => page.clock.install() });
@@ -180,7 +146,7 @@ describe('chat page with obstacles', () => {
     for (const loss of ['one', 'another']) {
       let lost = 0;
       front.answers['/connection/http_stream'] = (request, response) =>
-        pass(proxy.port, request, response, (answer) => {
+        pass(stage.proxy.port, request, response, (answer) => {
           // Until it has come whole, a poll is not answered.
           answer.resume().on('end', () => {
             lost += 1;
@@ -216,7 +182,7 @@ describe('chat page with obstacles', () => {
     let hopeless = Infinity; // The number of the last try in which nothing works.
     const refuseNow = (request, response) => {
       if (front.upgrades <= hopeless) refuse(request, response);
-      else pass(proxy.port, request, response);
+      else pass(stage.proxy.port, request, response);
     };
     front.answers = { '/connection/http_stream': refuseNow, '/connection/sse': refuseNow };
     const bob = await come('Bob', { port: front.port });
@@ -267,12 +233,12 @@ describe('chat page with obstacles', () => {
       const { query } = TRANSPORTS[transport];
       const bob = await come('Bob', { port: front.port, query });
       await isOver(bob, transport);
-      proxy.cut();
+      stage.proxy.cut();
       front.server.closeAllConnections();
       await bob.disconnected();
       const texts = Array.from({ length: 40 }, (_, count) => `${count} ${'你"'.repeat(900)}`);
       for (const text of texts) await bob.say(text);
-      proxy.mend();
+      stage.proxy.mend();
       await isOver(bob, transport);
       const ada = await come('Ada');
       await until(async () => (await ada.texts()).length === texts.length, 'all messages arrive');
