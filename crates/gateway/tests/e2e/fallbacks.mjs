@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { Clients, fresh, numbers, publishNumbers, receivedCount, variants } from './centrifuge.mjs';
-import { Server, next, now, told, until } from './harness.mjs';
-import { Relay } from './relay.mjs';
+import { Front, refuse } from './chat/front.mjs';
+import { Proxy, Server, next, now, told, until } from './harness.mjs';
 
 const SETTINGS = { client: { rpc_ping: { enabled: true, method: 'ping' } } };
 
@@ -156,20 +156,23 @@ const LIST = ['websocket', 'http_stream', 'sse'];
 for (const encoding of ['json', 'protobuf']) {
   describe(`the list of transports, ${encoding}`, () => {
     let server;
-    let relay;
+    let proxy;
+    let front;
     let clients;
     before(async () => {
       server = await Server.start(SETTINGS);
-      relay = await Relay.start(server.port);
+      proxy = await Proxy.start(server.port);
+      front = await Front.start(proxy.port);
       clients = new Clients(encoding, server, LIST);
     });
     afterEach(() => {
       clients.closeAll();
-      relay.blocked = [];
+      proxy.mend();
     });
     after(async () => {
-      relay.stop();
-      await server.stop();
+      front?.stop();
+      proxy?.stop();
+      await server?.stop();
     });
 
     // The package speaks no Protobuf over SSE, and does not get there in that encoding.
@@ -178,9 +181,10 @@ for (const encoding of ['json', 'protobuf']) {
       const blocked = LIST.slice(0, index);
       const name = blocked.length ? `${expected} opens without ${blocked.join(' and ')}` : `${expected} opens first`;
       test(name, told(() => server, async () => {
-        relay.blocked = blocked.map((transport) => `/connection/${transport}`);
+        front.answers = Object.fromEntries(blocked.map((transport) => [`/connection/${transport}`, refuse]));
         const channel = fresh('open');
-        const client = clients.make('alice', { port: relay.port });
+        // The front lets no WebSocket through.
+        const client = clients.make('alice', { port: blocked.length ? front.port : proxy.port });
         const connected = next(client, 'connected');
         client.connect();
         assert.equal((await connected).transport, expected);
@@ -192,8 +196,9 @@ for (const encoding of ['json', 'protobuf']) {
         assert.deepEqual(seen.data, numbers(1, 100));
         // It stays on this transport, and misses nothing.
         const connecting = next(client, 'connecting');
-        relay.cut();
+        proxy.cut();
         await connecting;
+        proxy.mend();
         await publishNumbers(server, channel, 101, 200);
         await receivedCount(seen, 200);
         assert.deepEqual(seen.data, numbers(1, 200));

@@ -3,11 +3,9 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe } from 'node:test';
 import { until } from '../harness.mjs';
-import { Front, pass } from './front.mjs';
+import { Front, pass, refuse } from './front.mjs';
 import { Stage } from './stage.mjs';
 import { TRANSPORTS } from './transports.mjs';
-
-const refuse = (request, response) => response.writeHead(403).end();
 
 /** The response is held until it has ended, as by a proxy that looks at whole responses. */
 const hold = () => {};

@@ -1,4 +1,4 @@
-// Stands between a window and the gateway as an HTTP proxy that knows no WebSocket: it refuses upgrades, and passes
+// Stands between clients and the gateway as an HTTP proxy that knows no WebSocket: it refuses upgrades, and passes
 // other requests on, but for the paths that a test answers itself.
 
 import { once } from 'node:events';
@@ -20,6 +20,7 @@ export class Front {
     });
     front.server.on('upgrade', (request, socket) => {
       front.upgrades += 1;
+      socket.on('error', () => {});
       socket.end('HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n');
     });
     front.server.listen(0, '127.0.0.1');
@@ -33,6 +34,9 @@ export class Front {
     this.server.close();
   }
 }
+
+/** Answers a request as one that is not allowed. */
+export const refuse = (request, response) => response.writeHead(403).end();
 
 /** Passes a request on to a port, and its response back, unless a function takes it. */
 export function pass(port, request, response, take) {
