@@ -18,9 +18,21 @@ const COMMANDS = { sh: ['sh', '-c'], python: [PYTHON, '-u', '-c'] };
 /** The text that the example before all sections publishes. */
 const HELLO = 'Hello';
 const MISSED = 'Missed';
+/** What a page prints whose loop has ended. */
+const OVER = 'Over';
+
+/** Codes of the API's for clients that are to come back, and for those that are not. */
+const RECONNECTS = 4000;
+const FINAL = 4500;
 
 /** Examples that come back by themselves and go on where they were. */
 const goesOn = (text) => /cursor=|"cursor"|centrifuge"|from centrifuge|EventSource\(.*\/subscribe/.test(text);
+
+/** Of those the ones that come back in a loop of their own. */
+const loops = (text) => goesOn(text) && /^ *while /m.test(text);
+
+/** The examples come back no earlier than this, in milliseconds, where the server ended them. */
+const PAUSE_MIN = 1000;
 
 /** The blocks of code below each heading. */
 const sections = PAGE.split(/^## /m).map((section) => ({
@@ -63,7 +75,7 @@ describe('docs/transports.md', () => {
       stdio: ['ignore', 'pipe', 'inherit'],
       env: { ...process.env, NO_PROXY: '*' },
     });
-    const running = { printed: '', ended: once(child, 'exit') };
+    const running = { printed: '', ended: once(child, 'exit'), isOver: () => child.exitCode !== null };
     child.stdout.on('data', (chunk) => (running.printed += chunk));
     running.stop = async () => {
       if (child.exitCode === null && child.signalCode === null) process.kill(-child.pid, 'SIGKILL');
@@ -112,6 +124,18 @@ describe('docs/transports.md', () => {
     assert.equal(running.printed.split(MISSED).length, 2, running.printed);
   };
 
+  /** The same for an example that does not go on where it was. */
+  const comeBack = async (running, { text }) => {
+    proxy.cut();
+    proxy.mend();
+    const before = running.printed.length;
+    const hears = async () => {
+      await greet();
+      return running.printed.length > before;
+    };
+    await until(hears, `the example comes back:\n${text}`);
+  };
+
   test('each transport has its examples', () => {
     const transports = sections.slice(1).filter(({ blocks }) => blocks.length > 0);
     assert.ok(transports.length >= 3);
@@ -141,6 +165,7 @@ describe('docs/transports.md', () => {
               };
               await until(heard, `the example prints the message:\n${block.text}`);
               if (goesOn(block.text)) await goOn(running, block);
+              else if (block.text.includes('async for socket in connect')) await comeBack(running, block);
             } else {
               await until(() => running.printed.trim(), `the example prints something:\n${block.text}`);
               assert.match(running.printed, /^(\{\}|200)\s*$/);
@@ -153,6 +178,45 @@ describe('docs/transports.md', () => {
       );
     }
   }
+
+  // They wait most of the time, so they run side by side.
+  describe('its loops', { concurrency: true }, () => {
+    for (const { title, blocks } of sections.slice(1)) {
+      for (const [index, { language, text }] of blocks.entries()) {
+        if (!loops(text)) continue;
+        test(
+          `${title}: ${language} comes back after a pause, or not at all`,
+          told(() => server, async () => {
+            const topic = `chat:${title.replaceAll(' ', '-')}-${index}`;
+            const told = text.replaceAll('chat:lobby', topic);
+            const running =
+              language === 'js' ? await show({ text: `${told}\nconsole.log("${OVER}");` }) : run({ language, text: told });
+            const clients = async () => Object.keys((await server.api('presence', { channel: topic })).presence);
+            const disconnect = async (code) => {
+              const [client] = await clients();
+              await server.api('disconnect', { client, disconnect: { code, reason: 'said so' } });
+            };
+            const hears = async (words) => {
+              await server.publish(topic, { text: words });
+              return running.printed.includes(words);
+            };
+            try {
+              // Nothing is published yet, so the poll that opened a session waits.
+              await until(async () => (await clients()).length > 0, `the example listens:\n${told}`);
+              const began = Date.now();
+              await disconnect(RECONNECTS);
+              await until(() => hears(HELLO), `the example comes back:\n${told}`);
+              assert.ok(Date.now() - began >= PAUSE_MIN, `after ${Date.now() - began} ms`);
+              await disconnect(FINAL);
+              await until(() => running.isOver?.() || running.printed.includes(OVER), `the example ends:\n${told}`);
+            } finally {
+              await running.stop();
+            }
+          }),
+        );
+      }
+    }
+  });
 
   test('every file and section that it links to exists', () => {
     const anchor = (title) => title.toLowerCase().replace(/[^\w\- ]/g, '').replaceAll(' ', '-');
