@@ -5,11 +5,12 @@ import contextlib
 import json
 import struct
 import threading
+import urllib.parse
 import uuid
 
 import pytest
 
-from harness import DEADLINE, RawSocket, Server, frame, request, until
+from harness import DEADLINE, RawSocket, Server, frame, handshake, request, until
 
 MESSAGE_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -129,6 +130,41 @@ def test_malformed_frames(raw, name):
     with contextlib.suppress(OSError):
         raw.send(data)
     assert raw.read_close()[0] == code
+
+
+@pytest.fixture
+def bare(server):
+    with RawSocket(server, f"/subscribe?topic=object:bare&token={server.token('rogue')}") as raw:
+        yield raw
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_malformed_frames_on_a_bare_websocket(bare, name):
+    data, code = FRAMES[name]
+    with contextlib.suppress(OSError):
+        bare.send(data)
+    assert bare.read_close()[0] == code
+
+
+@pytest.mark.parametrize(
+    ("sent", "word"),
+    [
+        (frame(0x2, bytes(range(256))), "publication_format"),
+        (frame(0x2, b""), "publication_format"),
+        (frame(0x1, b"[" * 60_000), ""),
+        (frame(0x1, b""), ""),
+    ],
+    ids=["bytes", "no bytes", "deep", "empty"],
+)
+def test_what_a_bare_websocket_may_not_publish(bare, sent, word):
+    """It is told why, and goes on."""
+    bare.send(sent)
+    if word:
+        (refusal,) = bare.read_replies()
+        assert word in refusal["error"]["message"]
+    bare.send_text("ping")
+    while bare.read_frame() != (0x1, b"pong"):
+        pass
 
 
 MESSAGES = {
@@ -423,6 +459,9 @@ DEEP = b"[" * 60_000
 # One byte above what each address takes by default.
 LONG = b" " * (MESSAGE_BYTES_MAX + 1)
 TOPICS = "&".join(f"topic=plain:{number}" for number in range(129))
+THOUSAND = "&".join(f"topic=plain:{number}" for number in range(1000))
+CONNECT = b'{"id":1,"connect":{"token":"TOKEN"}}'
+SUBS = json.dumps({"token": "TOKEN", "subs": {f"plain:{number}": {} for number in range(1000)}}).encode()
 FORGED = json.dumps({"session": "A" * 54, "node": str(uuid.uuid4()), "data": "{}"}).encode()
 
 # The address, the request, the status, and a word of the answer.
@@ -468,6 +507,35 @@ REQUESTS = [
     ("/subscribe?topic=plain:x&cursor=" + "A" * 5000, asked(), 400, "cursor"),
     ("/subscribe?topic=plain:x&token=" + "A" * 20_000, asked(), 401, "invalid token"),
     ("/subscribe?topic=plain:x", asked("DELETE"), 405, "GET"),
+    ("/subscribe?topic=plain:x&as=poll&wait=soon&token=TOKEN", asked(), 400, "wait: say seconds"),
+    ("/subscribe?topic=plain:x&as=poll&wait=-1&token=TOKEN", asked(), 400, "wait: say seconds"),
+    ("/subscribe?topic=plain:x&as=sse&wait=1&token=TOKEN", asked(), 400, "as=poll"),
+    ("/subscribe?topic=plain:x&as=ndjson&callback=f&token=TOKEN", asked(), 400, "as=poll"),
+    ("/subscribe?topic=plain:x&as=poll&wait=0&callback=f&token=TOKEN", asked(), 400, "subscribe.jsonp"),
+    ("/subscribe?topic=plain:x&as=poll&session=x.1&token=TOKEN", asked(), 400, "session: this is none"),
+    (f"/subscribe?topic=plain:x&as=poll&session={'A' * 5000}&token=TOKEN", asked(), 400, "session: this is none"),
+    ("/subscribe?topic=plain:x&as=poll&cursor=AQ&token=TOKEN", asked(), 400, "cursor"),
+    ("/subscribe?topic=$private&as=poll&token=TOKEN", asked(), 403, "allow_subscribe_for_client"),
+    ("/subscribe?topic=nowhere:x&as=poll&token=TOKEN", asked(), 404, "namespace"),
+    ("/subscribe?topic=plain:x&as=poll", asked(), 401, "no token"),
+    (f"/subscribe?{THOUSAND}&as=poll&token=TOKEN", asked(), 400, "client.subscriptions_max"),
+    ("/subscribe?end", posted(b""), 404, "No such session"),
+    ("/subscribe?end&session=x.1", posted(b""), 404, "No such session"),
+    (f"/subscribe?end&session={'A' * 5000}", posted(LONG), 404, "No such session"),
+    ("/subscribe?end&session=x.1", asked(), 405, "POST"),
+    ("/connection/http_stream?wait=soon", posted(CONNECT), 400, "wait: say seconds"),
+    ("/connection/http_stream?wait=1", posted(b""), 400, "no command"),
+    ("/connection/http_stream?wait=1", posted(DEEP), 400, "JSON"),
+    ("/connection/http_stream?wait=1", posted(GARBAGE), 400, "JSON"),
+    ("/connection/http_stream?wait=1", posted(GARBAGE, **BINARY), 400, "JSON"),
+    ("/connection/http_stream?wait=1", posted(LONG), 413, "http_stream.body_bytes_max"),
+    ("/connection/http_stream?wait=1&session=x.1", posted(CONNECT), 404, "Connect again"),
+    (f"/connection/http_stream?wait=1&session={'A' * 5000}", posted(b""), 404, "Connect again"),
+    ("/connection/http_stream?wait=1", asked(), 405, "POST"),
+    ("/connection/http_stream?end&session=x.1", posted(b""), 404, "No such session"),
+    # The stream begins, and says why it ends.
+    ("/connection/uni_sse", posted(SUBS), 200, "channel limit"),
+    ("/connection/uni_http_stream", posted(SUBS), 200, "channel limit"),
     ("/publish", posted(b"1"), 400, "?topic="),
     ("/publish?topic=object:x&topic=object:y", posted(b"1"), 400, "one topic"),
     ("/publish?topic=object:x&token=x.y.z", posted(b"1"), 401, "invalid token"),
@@ -487,9 +555,51 @@ class TestHttpTransports:
     @pytest.mark.parametrize("case", REQUESTS, ids=lambda case: f"{case[0][:40]} {case[3]}")
     def test_bad_requests(self, server, case):
         path, (method, body, headers), status, word = case
-        path = path.replace("TOKEN", server.token("rogue"))
+        token = server.token("rogue")
+        path, body = path.replace("TOKEN", token), body and body.replace(b"TOKEN", token.encode())
         answer = request(method, server.http + path, body, headers)
         assert (answer.status, word in answer.text) == (status, True), answer.text
+
+    @pytest.mark.parametrize("kind", ["uni_sse", "uni_http_stream"])
+    def test_a_thousand_topics_of_a_token(self, server, kind):
+        token = server.token("rogue", channels=[f"plain:{number}" for number in range(1000)])
+        answer = request("POST", f"{server.http}/connection/{kind}", json.dumps({"token": token}).encode(), {})
+        assert (answer.status, "channel limit" in answer.text) == (200, True), answer.text
+
+    def test_a_thousand_topics_of_a_one_way_websocket(self, server):
+        with RawSocket(server, "/connection/uni_websocket") as raw:
+            raw.send_text(SUBS.replace(b"TOKEN", server.token("rogue").encode()))
+            assert raw.read_close() == (3505, "channel limit")
+
+    @pytest.mark.parametrize(
+        ("query", "status", "headers"),
+        [
+            ("token=TOKEN", 400, {}),
+            (f"{TOPICS}&token=TOKEN", 400, {}),
+            ("topic=plain:x", 401, {}),
+            ("topic=nowhere:x&token=TOKEN", 404, {}),
+            ("topic=plain:x&envelope=xml&token=TOKEN", 400, {}),
+            ("topic=plain:x&cursor=AQ&token=TOKEN", 400, {}),
+            ("topic=plain:x&publish=plain:x&publish=plain:y&wait=1&token=TOKEN", 400, {}),
+            ("topic=plain:x&token=TOKEN", 400, {"Sec-WebSocket-Protocol": "centrifuge-protobuf"}),
+            ("topic=plain:x&token=TOKEN", 400, {"Sec-WebSocket-Key": "short"}),
+            ("topic=plain:x&token=TOKEN", 426, {"Sec-WebSocket-Version": "12"}),
+        ],
+    )
+    def test_bare_websockets_that_are_refused(self, server, query, status, headers):
+        path = "/subscribe?" + query.replace("TOKEN", server.token("rogue"))
+        with RawSocket(server, upgrade=False) as raw:
+            raw.send(handshake(path, headers))
+            assert raw.read_head().startswith(f"HTTP/1.1 {status} ")
+
+    def test_names_of_functions_that_are_code(self):
+        names = ["alert(1)//", "a;b", "<script>", "a b", "1a", ".a", "", "a" * 65, "a\u2028", "a-b", "[0]", "f%00"]
+        with Server({"subscribe": {"jsonp": True}}) as server:
+            base = f"{server.http}/subscribe?topic=plain:x&as=poll&wait=0&token={server.token('rogue')}&callback="
+            for name in names:
+                answer = request("GET", base + urllib.parse.quote(name), None, {})
+                assert (answer.status, "callback" in answer.text) == (400, True), (name, answer.text)
+            assert request("GET", base + "window.$f_1", None, {}).text.startswith("/**/window.$f_1({")
 
     @pytest.mark.parametrize(
         "path", ["/connection/http_stream", "/connection/uni_http_stream", "/emulation", "/publish?topic=object:x&token=TOKEN"]
