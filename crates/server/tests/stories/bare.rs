@@ -135,8 +135,9 @@ async fn texts_are_published_and_come_back_as_they_were() {
 #[tokio::test]
 async fn heartbeats_are_answered_and_published_nowhere() {
     let mut settings = settings(1);
-    settings.client.ping_interval = Some(Duration::from_millis(200));
-    settings.client.pong_timeout = Some(Duration::from_millis(150));
+    settings.client.ping_interval = Some(Duration::from_millis(500));
+    // Before the fourth ping, and long enough for a busy machine.
+    settings.client.pong_timeout = Some(Duration::from_millis(1200));
     let gateway = TestGateway::start(settings).await;
     let mut bare = connect(&gateway, "topic=room:a&topic=room:b").await;
     let mut backend = gateway.backend().await;

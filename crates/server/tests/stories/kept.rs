@@ -5,7 +5,9 @@ use std::time::Duration;
 use crate::common::{RawSocket, TestGateway, eventually, settings};
 
 /// Long enough for a busy machine to send what it owes.
-const SHORT: Duration = Duration::from_millis(500);
+const SHORT: Duration = Duration::from_secs(2);
+/// More than that.
+const LONGER: Duration = Duration::from_millis(2500);
 const NOWHERE: &str = "GET /nowhere HTTP/1.1\r\nHost: test\r\n\r\n";
 const LIVE: &str = "GET /livez HTTP/1.1\r\nHost: test\r\n\r\n";
 
@@ -14,15 +16,16 @@ async fn callers_of_the_api_keep_their_connections_beyond_the_time_for_a_head() 
     let mut settings = settings(1);
     (settings.admission.request_header_timeout, settings.admission.idle_timeout) = (SHORT, SHORT);
     let gateway = TestGateway::start(settings).await;
-    for address in [gateway.address, gateway.internal_address] {
+    let calls = async |address| {
         let mut socket = RawSocket::open(address).await;
         for _ in 0..3 {
             socket.send("POST /api/info HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}").await;
             let response = socket.response().await;
             assert_eq!((response.status, response.header("keep-alive")), (200, Some("timeout=75")));
-            tokio::time::sleep(2 * SHORT).await;
+            tokio::time::sleep(LONGER).await;
         }
-    }
+    };
+    tokio::join!(calls(gateway.address), calls(gateway.internal_address));
 }
 
 #[tokio::test]
@@ -44,14 +47,14 @@ async fn others_are_kept_for_less() {
     let gateway = TestGateway::start(settings).await;
     let mut socket = RawSocket::open(gateway.address).await;
     socket.send(NOWHERE).await;
-    assert_eq!(socket.response().await.header("keep-alive"), Some("timeout=0"));
+    assert_eq!(socket.response().await.header("keep-alive"), Some("timeout=2"));
     socket.ended().await;
     // Whoever reads health and metrics is kept as a caller is.
     let mut scraper = RawSocket::open(gateway.internal_address).await;
     for _ in 0..2 {
         scraper.send(LIVE).await;
         assert_eq!(scraper.response().await.header("keep-alive"), Some("timeout=75"));
-        tokio::time::sleep(2 * SHORT).await;
+        tokio::time::sleep(LONGER).await;
     }
 }
 
@@ -60,16 +63,17 @@ async fn the_time_for_a_later_head_counts_from_its_first_byte() {
     let mut settings = settings(1);
     settings.admission.request_header_timeout = SHORT;
     let gateway = TestGateway::start(settings).await;
-    for address in [gateway.address, gateway.internal_address] {
+    let asks = async |address| {
         let mut socket = RawSocket::open(address).await;
         socket.send(NOWHERE).await;
         assert_eq!(socket.response().await.status, 404);
-        tokio::time::sleep(2 * SHORT).await;
+        tokio::time::sleep(LONGER).await;
         socket.send(NOWHERE).await;
         assert_eq!(socket.response().await.status, 404);
         socket.send("GET /nowhere HTTP/1.1\r\n").await;
         socket.ended().await;
-    }
+    };
+    tokio::join!(asks(gateway.address), asks(gateway.internal_address));
     let name = "fanwire_http_connections_dropped_total";
     eventually("both are counted", async || gateway.metric_of(name, "reason=\"head_timeout\"").await == 2.0)
         .await;

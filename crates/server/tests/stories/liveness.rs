@@ -10,7 +10,8 @@ use crate::common::{
 };
 
 const PING_INTERVAL: Duration = Duration::from_millis(400);
-const PONG_TIMEOUT: Duration = Duration::from_millis(200);
+/// Less than two more pings take, and long enough for a busy machine to answer.
+const PONG_TIMEOUT: Duration = Duration::from_millis(1000);
 const ROOM: &str = "room:1";
 const STREAM: &str = "history:a";
 

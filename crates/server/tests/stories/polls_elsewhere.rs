@@ -63,7 +63,7 @@ async fn a_client_leaves_by_any_node() {
 
 #[tokio::test]
 async fn a_client_that_waits_elsewhere_and_vanishes_is_noticed() {
-    let nodes = cluster(|settings| settings.subscribe.polls.grace = Duration::from_millis(300)).await;
+    let nodes = cluster(|settings| settings.subscribe.polls.grace = Duration::from_secs(2)).await;
     let mut watcher = nodes[0].client().await;
     let mut poller = Poller::new("topic=room:a");
     poller.poll(nodes[0].address, 1).await;

@@ -25,7 +25,8 @@ async fn a_client_that_leaves_before_its_first_answer_leaves_no_session() {
 async fn long_answers_that_do_not_arrive_are_given_up_and_come_from_the_cursor() {
     const CLIENTS: usize = 100;
     const MESSAGES: usize = 10;
-    let gateway = TestGateway::start(settings(1)).await;
+    // No session ends however long the others take.
+    let gateway = TestGateway::start(with_grace(1, Duration::from_secs(3600))).await;
     let mut publisher = gateway.client().await;
     let mut pollers = Vec::new();
     for _ in 0..CLIENTS {

@@ -212,7 +212,7 @@ async fn pages_of_allowed_origins_may_read_streams_and_refusals() {
 async fn a_client_that_leaves_or_does_not_answer_is_gone() {
     let mut settings = settings(3);
     settings.client.ping_interval = Some(Duration::from_millis(300));
-    settings.client.pong_timeout = Some(Duration::from_millis(200));
+    settings.client.pong_timeout = Some(Duration::from_secs(1));
     let gateway = TestGateway::start(settings).await;
     let present = async || gateway.client().await.present("room:a").await;
     for kind in KINDS {

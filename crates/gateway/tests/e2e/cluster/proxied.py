@@ -76,7 +76,10 @@ def test_the_configuration_is_sound(cluster, front, certificate):
 
 
 def test_nodes_take_turns(cluster, front):
-    before = clients_of(cluster.node(0))
+    for node in cluster.nodes:
+        takes_part(front, node)
+    before = dict.fromkeys((node.name for node in cluster.nodes), 0)
+    until(lambda: clients_of(cluster.node(0)) == before, "the clients of before are gone")
     with contextlib.ExitStack() as opened:
         for number in range(6):
             opened.enter_context(Client(front, cluster.node(0).token(f"in turn {number}")))
@@ -177,13 +180,14 @@ def test_a_client_whose_node_is_full_is_given_another(cluster, front):
     with Server({"server": {"connections_max": 1}}) as full, Client(full, full.token("first")):
         other = cluster.node(1)
         with type(front)([full, other]) as before, contextlib.ExitStack() as opened:
-            refused = 0
+            began, refused = time.monotonic(), 0
             for number in range(6):
                 socket = opened.enter_context(RawSocket(before, upgrade=False))
                 socket.send(handshake("/connection/websocket"))
                 refused += not socket.read_head().startswith("HTTP/1.1 101 ")
-            # Apache passes the refusal on, and leaves the node out from then on.
-            assert refused == (1 if isinstance(front, Apache) else 0)
+            # Apache passes the refusal on, and leaves the node out for five seconds.
+            again = (time.monotonic() - began) // 5
+            assert 1 <= refused <= 1 + again if isinstance(front, Apache) else refused == 0
 
 
 def test_a_node_is_killed(cluster, front, listeners, fresh):
@@ -192,6 +196,7 @@ def test_a_node_is_killed(cluster, front, listeners, fresh):
     takes_part(front, victim)
     wanted = [(kind, f"{front.program} {kind} {number}") for kind in KINDS for number in range(3)]
     everybody = listeners.open_all(wanted, front, victim.token, [topic])
+    assert clients_of(victim)[victim.name] >= 1
     with Traffic(cluster, topic) as traffic:
         traffic.serving = [1, 2]
         traffic.goes_on()
