@@ -81,6 +81,7 @@ pub(crate) struct ByAnswer {
     pub waits: Counter,
     pub gone: Counter,
     pub full: Counter,
+    pub too_often: Counter,
     pub polled: Counter,
 }
 
@@ -92,6 +93,7 @@ impl SessionCalls {
             SessionAnswer::Nothing => &from.waits,
             SessionAnswer::Gone | SessionAnswer::OtherTopics => &from.gone,
             SessionAnswer::Full => &from.full,
+            SessionAnswer::TooOften => &from.too_often,
             // Where it is answered, no shard was asked.
             SessionAnswer::Busy | SessionAnswer::Overtaken | SessionAnswer::Unreachable => return,
             SessionAnswer::Poll(_) => &from.polled,

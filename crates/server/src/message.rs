@@ -232,6 +232,8 @@ pub(crate) enum SessionAnswer {
     /// The session's shard has too much before it to answer in time, or its node has sent the asking one enough. Commands are
     /// not taken, and what a poll would bring is kept for the next.
     Busy,
+    /// What comes again does so more often than a client may ask.
+    TooOften,
     /// The client's topics are not those of the session.
     OtherTopics,
     /// Another poll of the session has come after this one, which waited; or its client has ended it.

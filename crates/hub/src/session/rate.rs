@@ -98,7 +98,7 @@ impl Rates {
 
 impl Session {
     /// Takes a token for one request. `false`: there is none left, and the request is to be refused.
-    pub(super) fn may_request(&mut self, context: &mut Context<'_>) -> bool {
+    pub fn may_request(&mut self, context: &mut Context<'_>) -> bool {
         self.has_token(context)
             && context.user_rates.may_request(self.asking_user(), context.settings, context.now)
     }

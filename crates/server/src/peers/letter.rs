@@ -140,7 +140,7 @@ struct WrittenAnswer {
 }
 
 /// The answers without content by their numbers.
-static ANSWERS: [SessionAnswer; 7] = [
+static ANSWERS: [SessionAnswer; 8] = [
     SessionAnswer::Taken,
     SessionAnswer::Gone,
     SessionAnswer::Full,
@@ -148,6 +148,7 @@ static ANSWERS: [SessionAnswer; 7] = [
     SessionAnswer::OtherTopics,
     SessionAnswer::Nothing,
     SessionAnswer::Overtaken,
+    SessionAnswer::TooOften,
 ];
 
 impl Letter {

@@ -102,7 +102,11 @@ impl Shard {
                 has_room = own_bytes <= OWN_WAITING_BYTES_MAX || !is_full;
                 self.schedule(slot);
             }
-            Turn::Repeated => {}
+            Turn::Repeated => {
+                if !self.may_repeat(slot) {
+                    return SessionAnswer::TooOften;
+                }
+            }
             Turn::Full => has_room = false,
         }
         if has_room {
@@ -111,6 +115,13 @@ impl Shard {
         // To the client, a command that is lost looks like a slow node.
         self.close(slot, CloseReason::TooManyRequests);
         SessionAnswer::Full
+    }
+
+    /// Counts what comes again among the requests of its client. Returns false if it is one too many.
+    pub(super) fn may_repeat(&mut self, slot: u32) -> bool {
+        let mut may = true;
+        self.with_session(slot, |session, context| may = session.may_request(context));
+        may
     }
 
     /// Calls have had their time in this turn: what else they bring is read in turn with sockets.

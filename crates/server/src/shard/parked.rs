@@ -115,6 +115,7 @@ impl Shard {
             SessionAnswer::Poll(answer) => parked.form.last_response(parked.session, answer),
             SessionAnswer::Busy => parked.form.last_refusal(&BUSY),
             SessionAnswer::Unreachable => parked.form.last_refusal(&UNREACHABLE),
+            SessionAnswer::TooOften => parked.form.last_refusal(&NoAnswer::TOO_OFTEN),
             SessionAnswer::Gone => parked.form.last_refusal(&HAS_ENDED),
             SessionAnswer::Overtaken => parked.form.last_refusal(&OVERTAKEN),
             // No answers to a poll that waits.

@@ -65,6 +65,10 @@ impl Shard {
             }
             Asked::Again(body) => {
                 let number = polled.polls.number();
+                if !self.may_repeat(slot) {
+                    self.schedule(slot);
+                    return Some(SessionAnswer::TooOften);
+                }
                 self.count_answer(body.len());
                 self.schedule(slot);
                 return Some(SessionAnswer::Poll(PollAnswer { number, body, has_news: true, cursor: None }));

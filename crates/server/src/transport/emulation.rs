@@ -16,7 +16,7 @@ use super::no_answer::NoAnswer;
 use super::{Gate, content_type, limited_body};
 use crate::accept::admission::ClientNetwork;
 use crate::message::{SessionAnswer, SessionAsk};
-use crate::response::{HttpResponse, bad_request, later, no_content, only, text};
+use crate::response::{HttpResponse, bad_request, no_content, only, text};
 use crate::session_key::SessionKey;
 
 /// One answer for whatever is no session, so that nobody learns what a guess has hit.
@@ -55,10 +55,11 @@ pub(super) async fn hand_over(
             "Too many requests of this session wait for earlier commands, so it has ended. Connect again, and send commands \
              in order.",
         ),
-        Ok(SessionAnswer::Busy) => later(NoAnswer::busy(gate).sentence),
+        Ok(SessionAnswer::TooOften) => NoAnswer::TOO_OFTEN.in_words(),
+        Ok(SessionAnswer::Busy) => NoAnswer::busy(gate).in_words(),
         Ok(_) => text(StatusCode::NOT_FOUND, GONE),
         Err(why) => match NoAnswer::unreachable(gate, why) {
-            Some(no_answer) => later(no_answer.sentence),
+            Some(no_answer) => no_answer.in_words(),
             None => text(StatusCode::NOT_FOUND, GONE),
         },
     }))

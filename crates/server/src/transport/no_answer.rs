@@ -2,9 +2,11 @@
 
 use fanwire_protocol::reason::RequestError;
 use hyper::StatusCode;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 
 use super::Gate;
 use crate::message::Unreachable;
+use crate::response::{HttpResponse, text};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoAnswer {
@@ -22,6 +24,21 @@ impl NoAnswer {
     /// There are too many calls, of all clients or of this one.
     pub(crate) const fn too_many(sentence: &'static str) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, error: RequestError::TooManyRequests, sentence }
+    }
+
+    /// The client asks too often.
+    pub(crate) const TOO_OFTEN: Self = Self {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        error: RequestError::TooManyRequests,
+        sentence: "More requests than client.commands_per_second_max, or those of the user than \
+                   client.user_commands_per_second_max. Ask less often.",
+    };
+
+    /// Returns the response of an address whose refusals are plain text.
+    pub(super) fn in_words(&self) -> HttpResponse {
+        let mut response = text(self.status, self.sentence);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response
     }
 
     /// Counts a call that the session's node has no room for.

@@ -175,6 +175,7 @@ pub(super) async fn look(
         }
         Ok(SessionAnswer::OtherTopics) => Look::OtherTopics,
         Ok(SessionAnswer::Busy) => return Err(form.refusal(&NoAnswer::busy(gate))),
+        Ok(SessionAnswer::TooOften) => return Err(form.refusal(&NoAnswer::TOO_OFTEN)),
         Ok(_) => Look::Gone,
         Err(why) => match NoAnswer::unreachable(gate, why) {
             // The session may live, with what waits in it.
@@ -228,7 +229,7 @@ impl AnswerForm {
     }
 
     /// Returns the response to a poll that gets no answer, for a connection that stays.
-    fn refusal(&self, why: &NoAnswer) -> Box<HttpResponse> {
+    pub(super) fn refusal(&self, why: &NoAnswer) -> Box<HttpResponse> {
         Box::new(self.no_answer(why).into_response())
     }
 

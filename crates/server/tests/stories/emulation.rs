@@ -217,6 +217,26 @@ async fn a_request_that_comes_again_is_served_once() {
 }
 
 #[tokio::test]
+async fn a_request_that_comes_again_and_again_is_refused() {
+    let mut settings = settings(1);
+    (settings.client.commands_per_second_max, settings.client.commands_burst_max) = (1, 10);
+    let gateway = TestGateway::start(settings).await;
+    let mut client = Emulated::connect(gateway.address).await;
+    let (id, command) = client.command("presence_stats", json!({"channel": "room:1"}));
+    let mut statuses = Vec::new();
+    for _ in 0..20 {
+        statuses.push(client.send(gateway.address, &command).await);
+    }
+    assert_eq!((statuses[0], statuses[19]), (204, 429), "{statuses:?}");
+    client.reply(id).await.unwrap();
+    // The session goes on.
+    eventually("it may ask again", async || {
+        client.request(gateway.address, "presence_stats", json!({"channel": "room:1"})).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_command_that_waits_is_no_pong() {
     let mut settings = settings(1);
     settings.client.ping_interval = Some(Duration::from_millis(500));

@@ -210,6 +210,45 @@ async fn an_answer_that_was_lost_is_given_again() {
     assert_eq!(data(&poller.poll(gateway.address, 5).await), [2]);
 }
 
+/// What costs a client a line may cost the node a whole history.
+#[tokio::test]
+async fn whoever_asks_for_the_same_too_often_is_told_to_wait() {
+    let mut settings = settings(1);
+    (settings.client.commands_per_second_max, settings.client.commands_burst_max) = (1, 10);
+    let gateway = TestGateway::start(settings).await;
+    let mut publisher = gateway.client().await;
+    let mut poller = Poller::new("topic=history:a");
+    poller.poll(gateway.address, 1).await;
+    publisher.publish("history:a", json!(1)).await;
+    let look = Poller::new("topic=history:a");
+    for (poller, wait) in [(&poller, 5), (&look, 0)] {
+        let mut statuses = Vec::new();
+        for _ in 0..20 {
+            let response = poller.send(gateway.address, wait).await.response().await;
+            if response.status == 429 {
+                assert_eq!(response.header("retry-after"), Some("1"));
+                assert_eq!(response.header("cache-control"), Some("no-store"));
+                let body: Value = serde_json::from_str(&response.body).unwrap();
+                assert_eq!(body["error"]["code"], 111);
+                let sentence = body["error"]["message"].as_str().unwrap();
+                assert!(sentence.contains("client.commands_per_second_max"), "{sentence}");
+            }
+            statuses.push(response.status);
+        }
+        assert_eq!((statuses[0], statuses[19]), (200, 429), "{statuses:?}");
+    }
+    // The answer is kept for it, and the session goes on.
+    let mut answer = None;
+    eventually("it may ask again", async || {
+        let response = poller.send(gateway.address, 5).await.response().await;
+        answer = (response.status == 200).then_some(response.body);
+        answer.is_some()
+    })
+    .await;
+    let answer: Value = serde_json::from_str(&answer.unwrap()).unwrap();
+    assert_eq!(data(&answer), [1]);
+}
+
 #[tokio::test]
 async fn a_poll_that_waits_gives_way_to_a_newer_one() {
     let gateway = TestGateway::start(settings(2)).await;

@@ -12,9 +12,10 @@ use hyper::header::{HeaderMap, IF_NONE_MATCH};
 use super::query::StreamQuery;
 use super::refusal::{StreamRefusal, refuse, refused};
 use crate::accept::admission::ClientNetwork;
-use crate::message::PollAsk;
+use crate::message::{PollAsk, Requester};
 use crate::response::HttpResponse;
 use crate::session_key::SessionKey;
+use crate::transport::no_answer::NoAnswer;
 use crate::transport::poll::{AnswerForm, Look, Poll, PollOf, Polled, look, read_session_name, wait};
 use crate::transport::{Arrival, Gate, Head, Opening, Responses, Routed, WireState};
 
@@ -53,6 +54,11 @@ pub(super) async fn open(
     // One that does not wait only looks, and leaves nothing behind.
     let lasts = !wait.is_zero();
     if !lasts {
+        if let Some(network) = network {
+            let requester = Requester { user: "".into(), network };
+            let counted = gate.node.count_request(gate.shard, requester).await;
+            counted.map_err(|_| form.refusal(&NoAnswer::TOO_OFTEN))?;
+        }
         form.known = known(headers);
         if let Some(known) = form.known.as_deref().filter(|_| query.asked.cursor.is_empty()) {
             query.asked.cursor = known.to_owned().into();
