@@ -67,7 +67,7 @@ pub(crate) struct SessionCalls {
     pub from_nodes: ByAnswer,
     /// Requests to this node that could not be read.
     pub refused: Counter,
-    /// Requests to this node while it had too much before it.
+    /// Requests to this node while it had too much before it, and polls without room for their answers.
     pub busy: Counter,
     /// Requests to this node whose session's node did not answer in time.
     pub late: Counter,
@@ -157,6 +157,8 @@ pub(crate) struct Counters {
     /// Times that it had missed something.
     pub repairs: Counter,
     pub repairs_failed: Counter,
+    /// Bytes of answers that are in work, or that sockets have not taken.
+    pub answer_bytes: Counter,
     /// Bytes that wait for slow clients.
     pub queued_bytes: Counter,
     /// The content of the embedded engine: topics with a position, publications, and the bytes that all of it takes.
@@ -206,6 +208,7 @@ impl Default for Counters {
             position_checks: Counter::default(),
             repairs: Counter::default(),
             repairs_failed: Counter::default(),
+            answer_bytes: Counter::default(),
             queued_bytes: Counter::default(),
             engine_streams: Counter::default(),
             engine_publications: Counter::default(),

@@ -223,7 +223,7 @@ pub(crate) struct ParkedAt {
 pub(crate) enum SessionAnswer {
     /// The session has the commands, whose replies go out by its own connection; or has ended as it was asked to.
     Taken,
-    /// There is nothing for a poll yet: it may wait.
+    /// There is nothing for a poll yet, or so much that a shard has to send it: the poll is to wait.
     Nothing,
     /// There is no session of this key.
     Gone,

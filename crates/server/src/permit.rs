@@ -65,7 +65,7 @@ pub(crate) struct PollerPlace {
 
 impl Drop for PollerPlace {
     fn drop(&mut self) {
-        self.permits.pollers().remove(&self.network);
+        self.permits.pollers().remove(&self.network, 1);
     }
 }
 
@@ -136,7 +136,7 @@ impl Permits {
                  open files allows.",
             );
         }
-        pollers.add(network);
+        pollers.add(network, 1);
         Ok(PollerPlace { permits: self.clone(), network })
     }
 

@@ -35,7 +35,7 @@ enum Value {
     Info(&'static str, &'static str),
 }
 
-pub(super) const FAMILIES: [Family; 32] = [
+pub(super) const FAMILIES: [Family; 33] = [
     Family {
         name: "fanwire_build_info",
         help: "Always 1; the label names the version that runs.",
@@ -220,6 +220,12 @@ pub(super) const FAMILIES: [Family; 32] = [
         help: "Bytes read from clients' sockets.",
         kind: MetricType::COUNTER,
         value: Value::One(|shard| &shard.bytes_received),
+    },
+    Family {
+        name: "fanwire_answer_bytes",
+        help: "Bytes of answers that are in work, or that clients have not taken.",
+        kind: MetricType::GAUGE,
+        value: Value::One(|shard| &shard.answer_bytes),
     },
     Family {
         name: "fanwire_send_queue_bytes",

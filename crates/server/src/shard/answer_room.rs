@@ -15,6 +15,7 @@ use fanwire_protocol::TopicName;
 use rustc_hash::FxHashMap;
 
 use super::fair_queue::{FairQueue, User, Waiter};
+use crate::accept::admission::{ClientNetwork, Counts};
 use crate::allowance::ReadAllowance;
 
 /// The bytes of answers that one shard has in work. It is larger if the settings allow single answers of more than a
@@ -31,6 +32,9 @@ const PATIENCE_MILLIS: u64 = 5000;
 /// The time for which a question waits before the shard looks for clients that hold the room and take nothing.
 const PRESSURE_MILLIS: u64 = 1000;
 
+/// The time for which the shard looks for them once a poll found no room for its answer. The poll comes again in a second.
+const REFUSED_MILLIS: u64 = 3000;
+
 #[derive(Debug)]
 pub(super) struct AnswerRoom {
     bytes_max: usize,
@@ -46,6 +50,10 @@ pub(super) struct AnswerRoom {
     busy: FxHashMap<ConnectionKey, Busy>,
     /// Those that have something to ask: those whose next answer is short, and the others.
     queues: [FairQueue; 2],
+    /// Bytes of the answers to polls that are being sent, by the networks of their clients.
+    pub(super) polled: Counts<Option<ClientNetwork>>,
+    /// The end of the time for which polls press that found no room for their answers.
+    refused_until_millis: u64,
 }
 
 #[derive(Debug, Default)]
@@ -110,12 +118,26 @@ impl AnswerRoom {
             replied: 0,
             busy: FxHashMap::default(),
             queues: Default::default(),
+            polled: Counts::default(),
+            refused_until_millis: 0,
         }
     }
 
     /// More than half of the bound is used: whoever has something left to read is given no more.
     pub(super) fn is_scarce(&self) -> bool {
         self.used() > self.bytes_max / 2
+    }
+
+    /// Returns true if a shard which uses so much may send an answer to a poll of a network to which it sends `own` bytes. As long
+    /// as a quarter of the bound is not used all may, however long it is. A network has no more than a quarter beyond that.
+    pub(super) fn has_room_for_poll(&self, used: usize, own: usize, bytes: usize) -> bool {
+        let quarter = self.bytes_max / 4;
+        used <= quarter || (own + bytes <= quarter && used + bytes <= 3 * quarter)
+    }
+
+    /// A poll found no room for its answer, and comes again.
+    pub(super) fn refuse(&mut self, now_millis: u64) {
+        self.refused_until_millis = now_millis + REFUSED_MILLIS;
     }
 
     /// Lets a question of a connection wait for its turn.
@@ -225,10 +247,11 @@ impl AnswerRoom {
         ReadAllowance::new(0, false, &self.on_their_way)
     }
 
-    /// Questions have waited for room long enough to look for clients that hold it and take nothing.
+    /// Questions have waited for room long enough to look for clients that hold it and take nothing, or polls were refused.
     pub(super) fn is_pressing(&self, now_millis: u64) -> bool {
         let since = now_millis.checked_sub(PRESSURE_MILLIS);
-        since.is_some_and(|since| self.queues.iter().any(|queue| queue.has_waited_since(since)))
+        now_millis < self.refused_until_millis
+            || since.is_some_and(|since| self.queues.iter().any(|queue| queue.has_waited_since(since)))
     }
 
     /// An answer came, for which so much was allowed.
@@ -253,7 +276,8 @@ impl AnswerRoom {
         self.busy.get(&key).is_some_and(|busy| busy.reads_alone || !busy.waiting.is_empty())
     }
 
-    fn used(&self) -> usize {
+    /// Returns the bytes of the bound that are used.
+    pub(super) fn used(&self) -> usize {
         self.on_their_way.load(Relaxed) + self.replied
     }
 

@@ -8,7 +8,7 @@ use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{Close, CloseReason};
 use hyper::StatusCode;
 
-use super::connection::{CloseProgress, Connection, Feed, Role};
+use super::connection::{AnsweredPoll, CloseProgress, Connection, Feed, Role};
 use super::{CLOSE_PATIENCE, Shard};
 use crate::counters::ByCode;
 use crate::transport::{RefusalResponse, WireState};
@@ -127,7 +127,7 @@ impl Shard {
         let until_millis = self.now.millis + last.patience().as_millis() as u64;
         let framing = connection.framing();
         connection.role =
-            Role::Closing { until_millis, last_millis: until_millis, framing, peer, counted: None };
+            Role::Closing { until_millis, last_millis: until_millis, framing, peer, answered: None };
         self.forget_reads(key);
         self.schedule(slot);
         self.resume(slot);
@@ -160,6 +160,9 @@ impl Shard {
         self.queued_bytes -= connection.queued_bytes();
         self.kept_bytes -= connection.wire_state.as_deref().map_or(0, WireState::kept_bytes);
         self.answer_room.replied -= connection.replied_bytes as usize;
+        if let Role::Closing { answered: Some(AnsweredPoll { network, bytes, .. }), .. } = &connection.role {
+            self.answer_room.polled.remove(network, *bytes);
+        }
         connection.socket.part();
         self.readiness.remove(&mut connection.socket);
         self.connections.give_back();

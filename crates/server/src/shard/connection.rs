@@ -24,6 +24,7 @@ use super::opening::Undecided;
 use super::pending::Pending;
 use super::socket::Socket;
 use super::to_read::ToRead;
+use crate::accept::admission::ClientNetwork;
 use crate::transport::WireState;
 use crate::transport::poll::{Parked, Polled};
 
@@ -77,10 +78,20 @@ pub(super) enum Role {
         last_millis: u64,
         framing: Framing,
         peer: CloseProgress,
-        /// The copy by which the shard counts a poll.
-        #[expect(dead_code, reason = "it is held, not read")]
-        counted: Option<Rc<()>>,
+        /// The poll that was answered, if it was one.
+        answered: Option<AnsweredPoll>,
     },
+}
+
+/// A poll whose answer is being sent.
+#[derive(Debug)]
+pub(super) struct AnsweredPoll {
+    pub(super) network: Option<ClientNetwork>,
+    /// Bytes of the answer.
+    pub(super) bytes: usize,
+    /// The copy by which the shard counts the poll.
+    #[expect(dead_code, reason = "it is held, not read")]
+    pub(super) counted: Rc<()>,
 }
 
 /// The way in which a connection gets what its topics bring.
@@ -542,7 +553,7 @@ mod tests {
             last_millis: u64::MAX,
             framing: Framing::Ignored,
             peer: CloseProgress::MayFollow,
-            counted: None,
+            answered: None,
         };
         (Connection::new(Socket::new(socket, None), 1, role), peer)
     }

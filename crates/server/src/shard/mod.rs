@@ -422,6 +422,7 @@ impl Shard {
         self.counters.topics.set(self.topics.len() as u64);
         self.counters.subscriptions.set(self.registry.subscriptions_count() as u64);
         self.counters.users.set(self.users.len() as u64);
+        self.counters.answer_bytes.set(self.answer_room.used() as u64);
         self.counters.queued_bytes.set((self.queued_bytes + self.kept_bytes) as u64);
         let usage = self.topics.usage();
         self.counters.engine_streams.set(usage.streams as u64);

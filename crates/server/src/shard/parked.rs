@@ -10,7 +10,8 @@ use hyper::StatusCode;
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
-use super::connection::{Connection, Role};
+use super::connection::{AnsweredPoll, Connection, Role};
+use super::polled::SHORT_BYTES_MAX;
 use super::socket::Socket;
 use super::{CLOSE_PATIENCE, Shard};
 use crate::message::{ParkedAt, SessionAnswer, SessionAsk};
@@ -27,6 +28,9 @@ const OPENING_LATE_MILLIS: u64 = 10_000;
 const ANSWER_MILLIS_MAX: u64 = 60_000;
 
 const BUSY: NoAnswer = NoAnswer::too_many("The session's node has too much before it. Poll again.");
+const NO_ROOM: NoAnswer = NoAnswer::too_many(
+    "Clients have not taken other long answers, and there is no room for this one. Poll again.",
+);
 const UNREACHABLE: NoAnswer =
     NoAnswer::unavailable("The session's node, or Redis, does not answer. Poll again.");
 const HAS_ENDED: NoAnswer = NoAnswer::unavailable("The session has just ended. Poll again.");
@@ -60,14 +64,14 @@ impl PolledNodes {
 impl Shard {
     /// Lets a poll wait for its session.
     pub(super) fn park(&mut self, socket: Socket, poll: Poll) {
-        let Poll { of, wait, form } = poll;
+        let Poll { of, wait, form, network } = poll;
         let answer_by = self.now.millis + wait.as_millis() as u64;
-        let (late_millis, network, of_node) = match &of {
-            PollOf::Session(session, _, network) => {
+        let (late_millis, of_node) = match &of {
+            PollOf::Session(session, _) => {
                 let is_elsewhere = session.node != self.node.id;
-                (LATE_MILLIS, *network, is_elsewhere.then(|| self.polled_nodes.enter(session.node)))
+                (LATE_MILLIS, is_elsewhere.then(|| self.polled_nodes.enter(session.node)))
             }
-            PollOf::Opening(_) => (OPENING_LATE_MILLIS, None, None),
+            PollOf::Opening(_) => (OPENING_LATE_MILLIS, None),
         };
         let counted = self.parked.clone();
         let parked = Box::new(Parked {
@@ -84,7 +88,7 @@ impl Shard {
         self.schedule(slot);
         let at = self.parked_at(key);
         let session = match of {
-            PollOf::Session(session, ask, _) => {
+            PollOf::Session(session, ask) => {
                 self.node.poll_session(session, SessionAsk::Poll(ask), at);
                 Some(session)
             }
@@ -111,9 +115,24 @@ impl Shard {
         {
             peers.count_answer(parked.network, &answer);
         }
+        let bytes = match &answer {
+            SessionAnswer::Poll(answer) => answer.body.len(),
+            _ => 0,
+        };
         let response = match answer {
-            SessionAnswer::Poll(answer) => parked.form.last_response(parked.session, answer),
-            SessionAnswer::Busy => parked.form.last_refusal(&BUSY),
+            SessionAnswer::Poll(answer) if self.has_room(parked, bytes) => {
+                parked.form.last_response(parked.session, answer)
+            }
+            // The session has it for the next poll.
+            SessionAnswer::Poll(_) => {
+                self.counters.session_calls.busy.add(1);
+                self.answer_room.refuse(self.now.millis);
+                parked.form.last_refusal(&NO_ROOM)
+            }
+            SessionAnswer::Busy => {
+                self.answer_room.refuse(self.now.millis);
+                parked.form.last_refusal(&BUSY)
+            }
             SessionAnswer::Unreachable => parked.form.last_refusal(&UNREACHABLE),
             SessionAnswer::TooOften => parked.form.last_refusal(&NoAnswer::TOO_OFTEN),
             SessionAnswer::Gone => parked.form.last_refusal(&HAS_ENDED),
@@ -125,6 +144,32 @@ impl Shard {
             | SessionAnswer::OtherTopics => return,
         };
         self.finish_poll(key.slot, response);
+        if bytes > SHORT_BYTES_MAX {
+            // Only what the socket does not take uses room.
+            self.reply_bytes += bytes;
+            self.write(key.slot);
+        }
+    }
+
+    /// Returns true if the shard on which a poll waits has room to send it an answer of so many bytes. That of another node says
+    /// so by itself.
+    pub(super) fn has_room_at(&self, at: &ParkedAt, bytes: usize) -> bool {
+        if at.node != self.node.id || bytes <= SHORT_BYTES_MAX {
+            return true;
+        }
+        if at.address.shard != self.index {
+            let used = self.node.counters[usize::from(at.address.shard)].answer_bytes.value();
+            return self.answer_room.has_room_for_poll(used as usize, 0, bytes);
+        }
+        match self.connections.get(at.address.connection.slot as usize).map(|connection| &connection.role) {
+            Some(Role::Parked(parked)) => self.has_room(parked, bytes),
+            _ => true,
+        }
+    }
+
+    fn has_room(&self, poll: &Parked, bytes: usize) -> bool {
+        let (used, own) = (self.answer_room.used(), self.answer_room.polled.of(&poll.network));
+        bytes <= SHORT_BYTES_MAX || self.answer_room.has_room_for_poll(used, own, bytes)
     }
 
     /// Has it looked whether the nodes are alive for whose sessions polls wait.
@@ -181,12 +226,14 @@ impl Shard {
     pub(super) fn finish_poll(&mut self, slot: u32, response: Bytes) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let Role::Parked(parked) = &connection.role else { return };
-        let counted = Some(parked.counted.clone());
+        let bytes = response.len();
+        let answered = Some(AnsweredPoll { network: parked.network, bytes, counted: parked.counted.clone() });
+        self.answer_room.polled.add(parked.network, bytes);
         let peer = connection.response_progress();
         let until_millis = self.now.millis + CLOSE_PATIENCE.as_millis() as u64;
         let last_millis = self.now.millis + ANSWER_MILLIS_MAX;
         let framing = Framing::Ignored;
-        connection.role = Role::Closing { until_millis, last_millis, framing, peer, counted };
+        connection.role = Role::Closing { until_millis, last_millis, framing, peer, answered };
         self.send(slot, response);
         self.schedule(slot);
     }

@@ -8,7 +8,7 @@ use fanwire_protocol::reason::Close;
 use fanwire_protocol::wire::Wire;
 
 use super::closing::LastWords;
-use super::connection::{CloseProgress, Role};
+use super::connection::{CloseProgress, Connection, Role};
 use super::{REPLY_BYTES_PER_TURN, Shard};
 use crate::message::{AnswerTo, ParkedAt, PollAnswer, PollAsk, SessionAnswer};
 use crate::session_key::SessionKey;
@@ -17,7 +17,11 @@ use crate::transport::{RefusalResponse, WireState};
 
 /// Bytes of the answers that a shard keeps until they have arrived. Beyond it only short ones are kept.
 const KEPT_BYTES_MAX: usize = 32 << 20;
-const SHORT_BYTES_MAX: usize = 4 << 10;
+pub(super) const SHORT_BYTES_MAX: usize = 4 << 10;
+
+/// A longer answer is sent by the shard where a poll waits, which knows what it has room for and who takes too little. It is not
+/// handed to the task of a request.
+const LOOK_BYTES_MAX: usize = 64 << 10;
 
 /// The time for which the first poll waits on, where its session is not decided yet. That has its own bound.
 const UNDECIDED_MILLIS: u64 = 1000;
@@ -42,6 +46,7 @@ impl Shard {
         to: &AnswerTo,
     ) -> Option<SessionAnswer> {
         let PollAsk { number, wait_millis, topics } = ask;
+        let waits = matches!(to, AnswerTo::Parked(_));
         let Some(slot) = self.polled_slot(key) else { return Some(SessionAnswer::Gone) };
         // What the outbox holds comes before the answer. Writing it may end the session.
         self.write(slot);
@@ -49,6 +54,7 @@ impl Shard {
         let connection = self.connections.get_mut(slot as usize).filter(|c| c.is(key.connection));
         let Some(connection) = connection else { return Some(SessionAnswer::Gone) };
         let (is_open, has_queue) = (connection.session().is_some(), connection.queue.is_some());
+        let queued_bytes = connection.queued_bytes();
         let Some(polled) = connection.polled_mut() else { return Some(SessionAnswer::Gone) };
         if polled.topics != topics {
             return Some(SessionAnswer::OtherTopics);
@@ -62,6 +68,10 @@ impl Shard {
                 self.end(slot);
                 self.remove(slot);
                 return Some(SessionAnswer::Gone);
+            }
+            Asked::Again(body) if !waits && body.len() > LOOK_BYTES_MAX => {
+                self.schedule(slot);
+                return Some(SessionAnswer::Nothing);
             }
             Asked::Again(body) => {
                 let number = polled.polls.number();
@@ -78,6 +88,21 @@ impl Shard {
             Asked::Next => {}
         }
         let has_something = has_queue || polled.has_news || !polled.beginning.is_empty();
+        let bytes = queued_bytes + polled.beginning.len();
+        if let AnswerTo::Parked(at) = to
+            && !self.has_room_at(at, bytes)
+        {
+            self.schedule(slot);
+            return Some(SessionAnswer::Busy);
+        }
+        let connection = self.connections.get_mut(slot as usize);
+        let Some(polled) = connection.and_then(Connection::polled_mut) else {
+            return Some(SessionAnswer::Gone);
+        };
+        if !waits && bytes > LOOK_BYTES_MAX {
+            self.schedule(slot);
+            return Some(SessionAnswer::Nothing);
+        }
         if !has_something && wait_millis > 0 {
             let AnswerTo::Parked(at) = to else {
                 self.schedule(slot);
@@ -137,15 +162,25 @@ impl Shard {
         if connection.is_undecided() || connection.session().is_none() {
             return;
         }
-        let has_queue = connection.queue.is_some();
+        let (has_queue, queued_bytes) = (connection.queue.is_some(), connection.queued_bytes());
         let Some(polled) = connection.polled_mut() else { return };
         let lasts = polled.lasts();
         if lasts && !has_queue && !polled.has_news {
             return;
         }
+        let (is_named, bytes) = (polled.is_named, queued_bytes + polled.beginning.len());
         let Some(at) = polled.polls.take_waiting(ends_at) else { return };
-        self.answer_waiting(slot, at);
-        if !lasts {
+        let has_room = self.has_room_at(&at, bytes);
+        if has_room {
+            self.answer_waiting(slot, at);
+        } else {
+            // What waits is for the next poll.
+            self.counters.session_calls.busy.add(1);
+            self.schedule(slot);
+            self.send_poll_answer(at, SessionAnswer::Busy);
+        }
+        // Nobody can poll one that nobody was told of.
+        if !lasts || !has_room && !is_named {
             self.end(slot);
             self.remove(slot);
         }

@@ -35,13 +35,15 @@ pub(crate) struct Poll {
     pub of: PollOf,
     pub wait: Duration,
     pub form: AnswerForm,
+    /// The network of the client.
+    pub network: Option<ClientNetwork>,
 }
 
 /// The session that is polled.
 #[derive(Debug)]
 pub(crate) enum PollOf {
-    /// One that there is, for a client of this network.
-    Session(SessionKey, PollAsk, Option<ClientNetwork>),
+    /// One that there is.
+    Session(SessionKey, PollAsk),
     /// A new one.
     Opening(Box<Opening>),
 }
@@ -53,7 +55,7 @@ pub(crate) struct Parked {
     pub until_millis: u64,
     /// The session that answers. It is told if the client goes.
     pub session: Option<SessionKey>,
-    /// The network of the client, if the session was there before.
+    /// The network of the client.
     pub network: Option<ClientNetwork>,
     pub form: AnswerForm,
     /// The copy by which the shard counts it, until its socket has gone.
@@ -120,7 +122,7 @@ pub(crate) struct AnswerForm {
 /// The result of a look at a session.
 pub(super) enum Look {
     Answered(HttpResponse),
-    /// There is nothing yet: the poll is to wait.
+    /// There is nothing yet, or much: the poll is to wait.
     Waits,
     /// The client's topics are not those of the session.
     OtherTopics,
@@ -158,8 +160,8 @@ impl PollQuery {
     }
 }
 
-/// Asks a session for what there is, before the poll is made to wait. So only a poll that waits takes its connection away from
-/// further requests.
+/// Asks a session for what there is, before the poll is made to wait. So only a poll that waits, or whose answer is long, takes its
+/// connection away from further requests.
 pub(super) async fn look(
     gate: &Gate,
     network: Option<ClientNetwork>,

@@ -68,7 +68,7 @@ async fn poll(
             permit: gate.admit()?,
         };
         let of = PollOf::Opening(Box::new(opening));
-        return Ok(Routed::Arrival(Arrival::Poll(Poll { of, wait, form })));
+        return Ok(Routed::Arrival(Arrival::Poll(Poll { of, wait, form, network })));
     };
     let gone = || Box::new(text(StatusCode::NOT_FOUND, GONE));
     let (key, number) = read_session_name(&name).ok_or_else(gone)?;
@@ -77,7 +77,7 @@ async fn poll(
     match look(gate, network, key, ask, &form).await? {
         Look::Answered(response) => Ok(Routed::Response(response)),
         Look::Waits => {
-            Ok(Routed::Arrival(Arrival::Poll(Poll { of: PollOf::Session(key, ask, network), wait, form })))
+            Ok(Routed::Arrival(Arrival::Poll(Poll { of: PollOf::Session(key, ask), wait, form, network })))
         }
         Look::OtherTopics | Look::Gone => Err(gone()),
     }

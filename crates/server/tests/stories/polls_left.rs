@@ -54,6 +54,48 @@ async fn long_answers_that_do_not_arrive_are_given_up_and_come_from_the_cursor()
     assert!((30..CLIENTS).contains(&recovered), "{recovered}");
 }
 
+/// Clients of one address that take nothing of long answers hold a quarter of the room for answers, and one answer more. Nobody
+/// loses anything.
+#[tokio::test]
+async fn answers_that_are_not_taken_leave_room_for_others() {
+    const SLOW: usize = 12;
+    const BYTES: usize = 8_000_000;
+    let mut settings = settings(1);
+    settings.client.answer_bytes_max = 1 << 20;
+    settings.client.recovery_bytes_max = 4 << 20;
+    settings.api.body_bytes_max = BYTES + 1000;
+    settings.admission.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    let gateway = TestGateway::start(settings).await;
+    let mut slow = Vec::new();
+    for _ in 0..SLOW {
+        let poller = Poller::new("topic=plain");
+        let first = poller.send(gateway.address, 1).await;
+        slow.push((poller, first));
+    }
+    let mut honest = Poller::new("topic=other");
+    honest.poll(gateway.address, 1).await;
+    for (poller, socket) in &mut slow {
+        poller.take(socket).await;
+        *socket = RawSocket::open_small(gateway.address, 16 << 10).await;
+        let from = "Host: test\r\nX-Forwarded-For: 192.0.2.1\r\n";
+        socket.send(poller.request(60).replace("Host: test\r\n", from)).await;
+    }
+    let mut waiting = honest.send(gateway.address, 60).await;
+    eventually("all wait", async || gateway.sockets() == SLOW + 1).await;
+    let mut backend = gateway.backend().await;
+    backend.call("publish", json!({"channel": "plain", "data": "x".repeat(BYTES)})).await;
+    backend.call("publish", json!({"channel": "other", "data": "y".repeat(50_000)})).await;
+    assert_eq!(data(&honest.take(&mut waiting).await).len(), 1);
+    let held = gateway.metric("fanwire_answer_bytes").await;
+    assert!(held > 1e6 && held <= 6.3e6 + BYTES as f64, "{held}");
+    let (mut pollers, sockets): (Vec<_>, Vec<_>) = slow.into_iter().unzip();
+    drop(sockets);
+    eventually("they have gone", async || gateway.metric("fanwire_answer_bytes").await == 0.0).await;
+    for poller in &mut pollers {
+        assert_eq!(data(&poller.poll(gateway.address, 5).await).len(), 1);
+    }
+}
+
 /// The ends of sessions count too: beyond the bound they come without what waited.
 #[tokio::test]
 async fn long_ends_of_sessions_come_without_what_waited() {

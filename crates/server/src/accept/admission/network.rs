@@ -29,7 +29,7 @@ impl fmt::Display for ClientNetwork {
     }
 }
 
-/// The number of connections, or of clients, of each network.
+/// The number of connections, of clients or of their bytes, of each network.
 #[derive(Debug)]
 pub(crate) struct Counts<N>(HashMap<N, usize>);
 
@@ -40,13 +40,13 @@ impl<N> Default for Counts<N> {
 }
 
 impl<N: Eq + Hash> Counts<N> {
-    pub(crate) fn add(&mut self, network: N) {
-        *self.0.entry(network).or_default() += 1;
+    pub(crate) fn add(&mut self, network: N, number: usize) {
+        *self.0.entry(network).or_default() += number;
     }
 
-    pub(crate) fn remove(&mut self, network: &N) {
+    pub(crate) fn remove(&mut self, network: &N, number: usize) {
         let Some(count) = self.0.get_mut(network) else { return };
-        *count -= 1;
+        *count -= number;
         if *count == 0 {
             self.0.remove(network);
             self.0.give_back();

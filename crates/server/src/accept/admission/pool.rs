@@ -35,12 +35,12 @@ impl Pool {
 
     pub(super) fn enter(&mut self, network: ClientNetwork) {
         self.count += 1;
-        self.networks.add(network);
+        self.networks.add(network, 1);
     }
 
     pub(super) fn leave(&mut self, network: ClientNetwork) {
         self.count -= 1;
-        self.networks.remove(&network);
+        self.networks.remove(&network, 1);
     }
 
     pub(super) fn count(&self) -> usize {

@@ -41,8 +41,8 @@ pub(super) async fn open(
         match look(gate, network, key, ask, &form).await? {
             Look::Answered(response) => return Ok(Routed::Response(response)),
             Look::Waits => {
-                let of = PollOf::Session(key, ask, network);
-                return Ok(Routed::Arrival(Arrival::Poll(Poll { of, wait, form })));
+                let of = PollOf::Session(key, ask);
+                return Ok(Routed::Arrival(Arrival::Poll(Poll { of, wait, form, network })));
             }
             Look::OtherTopics => {
                 return Err(refuse(bad("session: it has other topics; leave it out to open another")));
@@ -84,7 +84,7 @@ pub(super) async fn open(
         permit,
     };
     let of = PollOf::Opening(Box::new(opening));
-    Ok(Routed::Arrival(Arrival::Poll(Poll { of, wait, form })))
+    Ok(Routed::Arrival(Arrival::Poll(Poll { of, wait, form, network })))
 }
 
 fn bad(why: &str) -> StreamRefusal {
