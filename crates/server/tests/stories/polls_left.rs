@@ -1,12 +1,12 @@
 //! What clients that poll leave behind: sessions that nobody polls any more, and answers that did not arrive.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::ON_REDIS;
 use crate::common::{Emulated, RawSocket, TestGateway, eventually, post, settings, token};
-use crate::poll::{Poller, answer, data, with_grace};
+use crate::poll::{Bystanders, Poller, answer, data, with_grace};
 
 /// Nobody can poll a session that nobody was told of.
 #[tokio::test]
@@ -137,6 +137,67 @@ async fn long_ends_of_sessions_come_without_what_waited() {
         }
     }
     assert!((30..CLIENTS).contains(&whole), "{whole}");
+}
+
+/// Each of the crowd has an answer that it does not read, and all of them an address with those who read theirs.
+#[tokio::test]
+async fn clients_that_do_not_read_their_answers_cost_only_themselves() {
+    const CROWD: usize = 20;
+    let gateway = TestGateway::start(with_grace(1, Duration::from_secs(5))).await;
+    let mut others = Bystanders::of(&gateway, "history:a").await;
+    let mut first = Vec::new();
+    for _ in 0..CROWD {
+        let poller = Poller::new("topic=history:a");
+        let opening = poller.send(gateway.address, 1).await;
+        first.push((poller, opening));
+    }
+    let mut crowd = Vec::new();
+    for (mut poller, mut opening) in first {
+        poller.take(&mut opening).await;
+        let mut socket = RawSocket::open_small(gateway.address, 2048).await;
+        socket.send(poller.request(60)).await;
+        crowd.push(socket);
+    }
+    eventually("all of them wait", async || {
+        gateway.metric_of("fanwire_session_calls_total", "result=\"waits\"").await >= CROWD as f64
+    })
+    .await;
+    for number in 0..20 {
+        others.get(&gateway, json!([number, "x".repeat(50_000)])).await;
+    }
+    // They are cut off, and nobody polls their sessions.
+    eventually("no session is left", async || {
+        gateway.metric_of("fanwire_connections", "protocol=\"poll\"").await == 0.0
+            && gateway.metric("fanwire_send_queue_bytes").await == 0.0
+    })
+    .await;
+    drop(crowd);
+}
+
+/// It polls by the Centrifuge protocol, and has no connection whose end would tell.
+#[tokio::test]
+async fn a_client_that_vanishes_between_two_polls_is_a_member_for_no_longer_than_its_grace() {
+    const GRACE: Duration = Duration::from_secs(2);
+    const COMMANDS: &str = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"room:a\"}}";
+    let gateway = TestGateway::start(with_grace(2, GRACE)).await;
+    let mut watcher = gateway.client().await;
+    watcher.subscribe("room:a").await;
+    assert!(watcher.push().await["join"].is_object());
+    let began = Instant::now();
+    let connect = post("/connection/http_stream?wait=10", COMMANDS);
+    let connected = RawSocket::ask(gateway.address, &connect).await;
+    assert_eq!(connected.status, 200, "{connected:?}");
+    assert!(watcher.push().await["join"].is_object());
+    assert!(watcher.push().await["leave"].is_object());
+    assert!(began.elapsed() >= GRACE, "{:?}", began.elapsed());
+    assert_eq!(watcher.present("room:a").await, 1);
+    let session = connected.header("fanwire-session").unwrap();
+    let late = post(&format!("/connection/http_stream?wait=1&session={session}"), "");
+    assert_eq!(RawSocket::ask(gateway.address, &late).await.status, 404);
+    eventually("no session is left", async || {
+        gateway.metric_of("fanwire_connections", "protocol=\"poll\"").await == 0.0
+    })
+    .await;
 }
 
 #[tokio::test]
