@@ -189,7 +189,7 @@ for (const [transport, encoding] of variants) {
   });
 
   test(`a connection gone silent is noticed on both sides, ${transport}, ${encoding}`, async (t) => {
-    const server = await Server.start({ client: { ping_interval: '1s', pong_timeout: '500ms' } });
+    const server = await Server.start({ client: { ping_interval: '1s', pong_timeout: '900ms' } });
     const clients = new Clients(encoding, server, transport);
     const proxy = await Proxy.start(server.port);
     try {

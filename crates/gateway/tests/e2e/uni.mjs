@@ -52,7 +52,7 @@ describe('one-way transports', () => {
   before(async () => {
     pages = await servePages({ '/': ['text/html', '<!doctype html><title>Page</title>'] });
     server = await Server.start({
-      client: { allowed_origins: [pages.origin], ping_interval: '1s', pong_timeout: '500ms' },
+      client: { allowed_origins: [pages.origin], ping_interval: '1s', pong_timeout: '900ms' },
     });
     browser = await launch();
   });
