@@ -28,6 +28,7 @@ pub(crate) const SUITES: &[&str] = &[
     "transports.mjs",
     "outages/nodes.py",
     "fallbacks.mjs",
+    "cluster/fallbacks.py",
     "outages/shared_redis.py",
     "outages/churn.py",
     "cluster/proxied.py",

@@ -56,6 +56,13 @@ export class Server {
     return server;
   }
 
+  /** Nodes that run already: clients reach them at `port`, which may be a proxy's, and the API of one at `apiPort`. */
+  static running({ port, apiPort }) {
+    const server = new Server();
+    Object.assign(server, { port, apiPort, config: sharedConfig(), log: '', stop: async () => {} });
+    return server;
+  }
+
   get http() {
     return `http://127.0.0.1:${this.port}`;
   }
@@ -119,7 +126,7 @@ export class Server {
   async api(method, params = {}) {
     const headers = { 'content-type': 'application/json' };
     if (this.apiKey) headers['x-api-key'] = this.apiKey;
-    const answer = await fetch(`${this.http}/api/${method}`, {
+    const answer = await fetch(`http://127.0.0.1:${this.apiPort ?? this.port}/api/${method}`, {
       method: 'POST',
       headers,
       body: JSON.stringify(params),
