@@ -26,7 +26,7 @@ use crate::message::{
     Unreachable, UserMessage,
 };
 use crate::metrics::Metrics;
-use crate::peers::{Caller, PATIENCE, Peers, ReplyTo};
+use crate::peers::{Caller, PATIENCE, Peers, ReplyTo, Sending};
 use crate::permit::Permits;
 use crate::session_key::{SessionKey, SessionSigner};
 use crate::settings::Settings;
@@ -299,16 +299,26 @@ impl Node {
         }
     }
 
-    /// Hands what a poll that waits has to say to its session, on whichever node that is. The answer goes to the poll's shard.
-    pub(crate) fn poll_session(&self, key: SessionKey, ask: SessionAsk, at: ParkedAt) {
+    /// Hands what a poll that waits has to say to its session, on whichever node that is, behind what it says `before`. The
+    /// answer goes to the poll's shard. Returns what is on its way to another node.
+    pub(crate) fn poll_session(
+        &self,
+        key: SessionKey,
+        ask: SessionAsk,
+        at: ParkedAt,
+        before: Option<Sending>,
+    ) -> Option<Sending> {
         match (self.inbox_of(&key), &self.peers) {
             (Some(inbox), _) => {
                 let answer = AnswerTo::Parked(at);
                 inbox.send(ShardMessage::Session(Box::new(SessionCall { key, ask, answer })));
             }
-            (None, Some(peers)) if key.node != self.id => peers.poll_session(key, ask, at),
+            (None, Some(peers)) if key.node != self.id => {
+                return Some(peers.poll_session(key, ask, at, before));
+            }
             (None, _) => self.answer_poll(at, SessionAnswer::Gone),
         }
+        None
     }
 
     /// Sends an answer to the shard where its poll waits, on whichever node that is.

@@ -50,6 +50,7 @@ pub(crate) use held::{HELD, Held, HeldQuestion};
 pub(crate) use letter::{Caller, Letter, ReplyTo, Secret};
 pub(crate) use names::{ORDER_BYTES_MAX, ORDERS_KEPT, PATIENCE, user_topic};
 pub(crate) use queue::Receiver;
+pub(crate) use session_calls::Sending;
 
 /// The time that a node which leaves has to tell the others.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(3);

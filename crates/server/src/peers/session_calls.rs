@@ -23,6 +23,10 @@ use crate::session_key::{SessionKey, SessionSigner};
 /// The time for another look at the list of nodes, once one of them is late.
 const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 
+/// A letter that is being sent: what is said behind it waits for its end.
+#[derive(Debug)]
+pub(crate) struct Sending(oneshot::Receiver<()>);
+
 impl Peers {
     /// Sends a call of a client to the node of its session, and returns the answer.
     pub(crate) async fn ask_session(
@@ -84,11 +88,23 @@ impl Peers {
         }
     }
 
-    /// Sends what a poll that waits has to say to the node of its session, beside the caller. The answer goes to the poll's
-    /// shard.
-    pub(crate) fn poll_session(&self, key: SessionKey, ask: SessionAsk, at: ParkedAt) {
+    /// Sends what a poll that waits has to say to the node of its session, beside the caller and behind what it says
+    /// `before`. The answer goes to the poll's shard.
+    pub(crate) fn poll_session(
+        &self,
+        key: SessionKey,
+        ask: SessionAsk,
+        at: ParkedAt,
+        before: Option<Sending>,
+    ) -> Sending {
         let peers = self.clone();
+        let (end, sending) = oneshot::channel();
         self.0.thread.runtime.spawn(async move {
+            let _end = end;
+            if let Some(Sending(before)) = before {
+                // An error is the end as well.
+                let _ = before.await;
+            }
             let send = async {
                 peers.check(&key).await?;
                 let letter = peers.call(ReplyTo::Poll(at.address), key, ask);
@@ -103,6 +119,7 @@ impl Peers {
                 peers.0.inboxes.answer_poll(at.address, answer);
             }
         });
+        Sending(sending)
     }
 
     fn call(&self, reply_to: ReplyTo, key: SessionKey, ask: SessionAsk) -> Letter {

@@ -77,6 +77,7 @@ impl Shard {
         let parked = Box::new(Parked {
             until_millis: answer_by + late_millis,
             session: None,
+            asking: None,
             network,
             form,
             counted,
@@ -87,18 +88,17 @@ impl Shard {
         self.read_silent_input(slot);
         self.schedule(slot);
         let at = self.parked_at(key);
-        let session = match of {
+        let (session, asking) = match of {
             PollOf::Session(session, ask) => {
-                self.node.poll_session(session, SessionAsk::Poll(ask), at);
-                Some(session)
+                (Some(session), self.node.poll_session(session, SessionAsk::Poll(ask), at, None))
             }
             PollOf::Opening(opening) => {
                 let entered = self.enter(Socket::absent(), *opening);
-                entered.and_then(|slot| self.begin_polls(slot, at, answer_by))
+                (entered.and_then(|slot| self.begin_polls(slot, at, answer_by)), None)
             }
         };
         if let Some(Connection { role: Role::Parked(parked), .. }) = self.connections.get_mut(slot as usize) {
-            parked.session = session;
+            (parked.session, parked.asking) = (session, asking);
         }
     }
 
@@ -215,11 +215,12 @@ impl Shard {
 
     /// Tells the session that the client which waited has gone.
     pub(super) fn leave_poll(&mut self, slot: u32) {
-        let Some(connection) = self.connections.get(slot as usize) else { return };
-        let Role::Parked(parked) = &connection.role else { return };
-        if let Some(session) = parked.session {
-            self.node.poll_session(session, SessionAsk::Left, self.parked_at(connection.key(slot)));
-        }
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let key = connection.key(slot);
+        let Role::Parked(parked) = &mut connection.role else { return };
+        let Some(session) = parked.session else { return };
+        let asking = parked.asking.take();
+        self.node.poll_session(session, SessionAsk::Left, self.parked_at(key), asking);
     }
 
     /// Sends the response, and closes behind it.

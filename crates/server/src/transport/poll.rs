@@ -17,6 +17,7 @@ use super::subscribe::refusal::StreamRefusal;
 use super::{Gate, Opening};
 use crate::accept::admission::ClientNetwork;
 use crate::message::{ParkedAt, PollAnswer, PollAsk, SessionAnswer, SessionAsk};
+use crate::peers::Sending;
 use crate::permit::PollerPlace;
 use crate::response::{HttpResponse, last_response, respond};
 use crate::session_key::SessionKey;
@@ -55,6 +56,8 @@ pub(crate) struct Parked {
     pub until_millis: u64,
     /// The session that answers. It is told if the client goes.
     pub session: Option<SessionKey>,
+    /// The question to the session, if that is on another node.
+    pub asking: Option<Sending>,
     /// The network of the client.
     pub network: Option<ClientNetwork>,
     pub form: AnswerForm,
