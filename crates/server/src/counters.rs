@@ -111,6 +111,8 @@ pub(crate) struct Counters {
     pub lines: Counter,
     /// The same without polls that wait or are being answered: each belongs to a client that is counted.
     pub client_lines: Counter,
+    /// Polls that wait for sessions of other nodes, where their clients are counted.
+    pub polls_elsewhere: Counter,
     /// Open connections by wire.
     pub connections: [Counter; Wire::COUNT],
     pub connections_opened: [Counter; Wire::COUNT],
@@ -179,6 +181,7 @@ impl Default for Counters {
             sockets: Counter::default(),
             lines: Counter::default(),
             client_lines: Counter::default(),
+            polls_elsewhere: Counter::default(),
             connections: Default::default(),
             connections_opened: Default::default(),
             connections_closed: ByCode::new(closes),

@@ -118,8 +118,23 @@ impl Permits {
         Ok(permit)
     }
 
+    /// Returns the sentence that names the limit, if there is no room for one more poll that waits. Where its session is
+    /// elsewhere, its client is counted there, and a stream of HTTP/2 is no file: as many of those wait as there may be
+    /// clients.
+    pub(crate) fn admit_waiting(&self, is_elsewhere: bool) -> Result<(), &'static str> {
+        self.has_file(0)?;
+        match self.0.limit {
+            Some(limit)
+                if is_elsewhere && self.sum(|counters| &counters.polls_elsewhere) >= limit.max as u64 =>
+            {
+                Err(limit.refusal)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns the sentence that names the limit, if no file is left for a socket beside those that are arriving.
-    pub(crate) fn has_file(&self, arriving: u64) -> Result<(), &'static str> {
+    fn has_file(&self, arriving: u64) -> Result<(), &'static str> {
         match self.0.open_files_max {
             Some(max) if self.sockets() + arriving >= max as u64 => Err(OPEN_FILES),
             _ => Ok(()),

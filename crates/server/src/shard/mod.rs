@@ -414,6 +414,7 @@ impl Shard {
         let lines = self.connections.len();
         self.counters.sockets.set(self.readiness.sockets() as u64);
         self.counters.lines.set(lines as u64);
+        self.counters.polls_elsewhere.set(self.polled_nodes.polls() as u64);
         self.counters.client_lines.set(lines.saturating_sub(Rc::strong_count(&self.parked) - 1) as u64);
     }
 

@@ -54,6 +54,11 @@ impl PolledNodes {
         self.0.entry(node).or_default().clone()
     }
 
+    /// Returns the number of those polls.
+    pub(super) fn polls(&self) -> usize {
+        self.0.values().map(|polls| Rc::strong_count(polls) - 1).sum()
+    }
+
     /// Returns the nodes for which a poll waits.
     fn list(&mut self) -> Vec<Uuid> {
         self.0.retain(|_, polls| Rc::strong_count(polls) > 1);

@@ -32,6 +32,7 @@ use fanwire_protocol::wire::TransportMode;
 use hyper::StatusCode;
 use rustls::ServerConnection;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use self::poll::{Poll, Polled};
 use crate::accept::admission::ClientNetwork;
@@ -74,10 +75,9 @@ impl Gate {
         self.node.permits.admit_poller(network).map_err(|limit| self.reject(limit))
     }
 
-    /// Returns the response that refuses a poll which is to wait, if there are no files left for that. Its session may be of
-    /// another node, where it counts as a client.
-    pub(crate) fn admit_waiting(&self) -> Result<(), Box<HttpResponse>> {
-        self.node.permits.has_file(0).map_err(|limit| self.reject(limit))
+    /// Returns the response that refuses a poll which is to wait for a session of this node, if there is no room for it.
+    pub(crate) fn admit_waiting(&self, node: Uuid) -> Result<(), Box<HttpResponse>> {
+        self.node.permits.admit_waiting(node != self.node.id).map_err(|limit| self.reject(limit))
     }
 
     fn reject(&self, limit: &'static str) -> Box<HttpResponse> {

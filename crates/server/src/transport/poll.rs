@@ -175,7 +175,7 @@ pub(super) async fn look(
     Ok(match gate.node.ask_session(network, key, SessionAsk::Poll(ask)).await {
         Ok(SessionAnswer::Poll(answer)) => Look::Answered(form.response(Some(key), answer)),
         Ok(SessionAnswer::Nothing) => {
-            gate.admit_waiting()?;
+            gate.admit_waiting(key.node)?;
             Look::Waits
         }
         Ok(SessionAnswer::OtherTopics) => Look::OtherTopics,
@@ -328,7 +328,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_wait_and_session_are_read_or_refused(text in "(?s).{0,20}|[0-9]{0,25}", name in "(?s).{0,90}") {
+        fn any_wait_and_session_are_read_or_refused(text in "(?s).{0,20}|[0-9]{0,25}", name in "(?s).{0,90}|[A-Za-z0-9_-]{80}\\.[0-9]{1,11}") {
             let max = Duration::from_secs(60);
             let read = wait(Some(&text), max);
             prop_assert_eq!(read.is_ok(), !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use fanwire_server::settings::EngineSettings;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::cluster::cluster;
 use crate::common::{OwnRedis, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, post, settings};
@@ -213,4 +214,44 @@ async fn a_node_sends_another_only_so_much_for_polls_and_keeps_the_rest() {
     assert!(refused.body.contains("The session's node has too"), "{refused:?}");
     // Nothing is lost by that.
     assert_eq!(data(&poller.poll(nodes[0].address, 20).await).len(), 1);
+}
+
+/// Their clients are counted by the node of their sessions, and over HTTP/2 they take no file.
+#[tokio::test]
+async fn no_more_polls_wait_for_other_nodes_than_there_may_be_clients() {
+    const CLIENTS_MAX: usize = 3;
+    let redis = OwnRedis::start();
+    let mut settings = settings(2);
+    settings.engine = EngineSettings::Redis(redis.settings.clone());
+    let holder = TestGateway::start(settings.clone()).await;
+    settings.admission.connections_max = CLIENTS_MAX;
+    let limited = TestGateway::start(settings).await;
+    let mut pollers: Vec<_> = (0..=CLIENTS_MAX).map(|_| Poller::new("topic=plain")).collect();
+    let mut first = Vec::new();
+    for poller in &pollers {
+        first.push(poller.send(holder.address, 1).await);
+    }
+    for (poller, first) in pollers.iter_mut().zip(&mut first) {
+        poller.take(first).await;
+    }
+    let mut waiting = Vec::new();
+    for poller in &pollers[..CLIENTS_MAX] {
+        waiting.push(poller.send(limited.address, 60).await);
+    }
+    // One that is let in before they wait gives its place back.
+    eventually("one more is refused", async || {
+        let mut more = pollers[CLIENTS_MAX].send(limited.address, 60).await;
+        let refused = timeout(Duration::from_millis(500), more.response()).await;
+        refused.is_ok_and(|refused| {
+            let limit = refused.body.starts_with("server.connections_max");
+            (refused.status, refused.header("retry-after"), limit) == (503, Some("1"), true)
+        })
+    })
+    .await;
+    // Clients of its own have their places.
+    let mut publisher = limited.client().await;
+    publisher.publish("plain", json!(1)).await;
+    for (poller, waiting) in pollers.iter_mut().zip(&mut waiting) {
+        assert_eq!(data(&poller.take(waiting).await), [1]);
+    }
 }
