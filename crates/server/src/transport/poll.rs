@@ -326,9 +326,12 @@ mod tests {
 
     use super::*;
 
+    /// Anything, or what looks like the name of a session.
+    const NAMES: &str = "(?s).{0,90}|[A-Za-z0-9_-]{80}\\.[0-9]{1,11}";
+
     proptest! {
         #[test]
-        fn any_wait_and_session_are_read_or_refused(text in "(?s).{0,20}|[0-9]{0,25}", name in "(?s).{0,90}|[A-Za-z0-9_-]{80}\\.[0-9]{1,11}") {
+        fn any_wait_and_session_are_read_or_refused(text in "(?s).{0,20}|[0-9]{0,25}", name in NAMES) {
             let max = Duration::from_secs(60);
             let read = wait(Some(&text), max);
             prop_assert_eq!(read.is_ok(), !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
