@@ -201,13 +201,21 @@ pub(crate) struct PollAsk {
     pub topics: u64,
 }
 
+/// The way of a call to its session: the node that its client's request came to, and the network of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Via {
+    pub node: Uuid,
+    /// Nodes of older versions do not tell it.
+    pub network: Option<ClientNetwork>,
+}
+
 /// The place that the answer to a session call is sent to.
 #[derive(Debug)]
 pub(crate) enum AnswerTo {
     /// The caller may have given up.
     Task(oneshot::Sender<SessionAnswer>),
-    /// The node that forwarded the call, and its number for it.
-    Node(Uuid, u64),
+    /// A node that forwarded the call, and its number for it.
+    Node(Via, u64),
     /// A poll that waits for as long as it says.
     Parked(ParkedAt),
 }
@@ -215,7 +223,7 @@ pub(crate) enum AnswerTo {
 /// The place of a poll that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ParkedAt {
-    pub node: Uuid,
+    pub via: Via,
     pub address: Address,
 }
 

@@ -23,7 +23,7 @@ use crate::inbox::{Inbox, Inboxes};
 use crate::message::{
     AnswerTo, Filter, HistoryCall, KeyedSession, ParkedAt, PublishCaller, RateExceeded, Recipients,
     Requester, SessionAnswer, SessionAsk, SessionCall, SessionOrder, ShardMessage, Survey, TopicCall,
-    Unreachable, UserMessage,
+    Unreachable, UserMessage, Via,
 };
 use crate::metrics::Metrics;
 use crate::peers::{Caller, PATIENCE, Peers, ReplyTo, Sending};
@@ -273,7 +273,7 @@ impl Node {
     /// Hands a client's call to its session, on whichever node that is.
     pub(crate) async fn ask_session(
         &self,
-        from: Option<ClientNetwork>,
+        from: ClientNetwork,
         key: SessionKey,
         ask: SessionAsk,
     ) -> Result<SessionAnswer, Unreachable> {
@@ -323,11 +323,24 @@ impl Node {
 
     /// Sends an answer to the shard where its poll waits, on whichever node that is.
     pub(crate) fn answer_poll(&self, at: ParkedAt, answer: SessionAnswer) {
-        let ParkedAt { node, address } = at;
-        if node == self.id {
+        let ParkedAt { via, address } = at;
+        if via.node == self.id {
             self.inboxes.answer_poll(address, answer);
         } else if let Some(peers) = &self.peers {
-            peers.answer_call(Caller { node, reply_to: ReplyTo::Poll(address) }, answer);
+            peers.answer_call(Caller { via, reply_to: ReplyTo::Poll(address) }, answer);
+        }
+    }
+
+    /// Takes room for an answer to a poll that came this way. Returns false if another node has forwarded it, and there is too
+    /// little.
+    pub(crate) fn may_answer(&self, via: Via, body_bytes: usize) -> bool {
+        via.node == self.id || self.peers.as_ref().is_none_or(|peers| peers.may_answer(via, body_bytes))
+    }
+
+    /// Takes room for the last answer of a session, which is sent however little is left.
+    pub(crate) fn charge_answer(&self, via: Via, body_bytes: usize) {
+        if let Some(peers) = self.peers.as_ref().filter(|_| via.node != self.id) {
+            peers.charge_answer(via, body_bytes);
         }
     }
 

@@ -31,7 +31,7 @@ struct PermitsShared {
     /// The second for which new connections are being counted, and their number so far.
     admitted: Mutex<(u64, usize)>,
     /// The clients of each network that poll.
-    pollers: Mutex<Counts<Option<ClientNetwork>>>,
+    pollers: Mutex<Counts<ClientNetwork>>,
 }
 
 /// The part of all clients that those of one network may be which poll.
@@ -60,7 +60,7 @@ impl Drop for AdmissionPermit {
 #[derive(Debug)]
 pub(crate) struct PollerPlace {
     permits: Permits,
-    network: Option<ClientNetwork>,
+    network: ClientNetwork,
 }
 
 impl Drop for PollerPlace {
@@ -142,20 +142,21 @@ impl Permits {
     }
 
     /// Returns the place of one more client that polls, or the sentence that names the limit.
-    pub(crate) fn admit_poller(&self, network: Option<ClientNetwork>) -> Result<PollerPlace, &'static str> {
+    pub(crate) fn admit_poller(&self, network: ClientNetwork) -> Result<PollerPlace, &'static str> {
         let mut pollers = self.pollers();
         let count = pollers.of(&network);
         if self.0.limit.is_some_and(|limit| count >= (limit.max / POLLERS_DIVISOR).max(1)) {
             return Err(
                 "Clients of this address that poll are a quarter of server.connections_max, or of what the limit of \
-                 open files allows.",
+                 open files allows. Clients behind a proxy have its address unless \
+                 server.trusted_proxies names it.",
             );
         }
         pollers.add(network, 1);
         Ok(PollerPlace { permits: self.clone(), network })
     }
 
-    fn pollers(&self) -> MutexGuard<'_, Counts<Option<ClientNetwork>>> {
+    fn pollers(&self) -> MutexGuard<'_, Counts<ClientNetwork>> {
         self.0.pollers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, HeaderValue};
 use hyper::{Request, StatusCode};
 
-use crate::accept::admission::ConnectionGroup;
+use crate::accept::admission::{ClientNetwork, ConnectionGroup};
 use crate::accept::origin::Origin;
 use crate::endpoints::Endpoint;
 use crate::response::{HttpResponse, is_below, refused_origin, text};
@@ -16,11 +16,12 @@ use crate::transport::{
 };
 use crate::{api, body, cors, dev};
 
-/// Answers a request or opens its connection. `admitted` may hold the refusal of an earlier check.
+/// Answers a request or opens its connection. `admitted` is the network of its client, which what it asks for is counted by,
+/// or the refusal of an earlier check.
 pub(crate) async fn route(
     gate: &Gate,
     request: Request<Incoming>,
-    admitted: Result<(), HttpResponse>,
+    admitted: Result<ClientNetwork, HttpResponse>,
 ) -> Routed {
     let dev = gate.node.settings.dev.as_ref();
     let cross_site = dev.and_then(|dev| dev::check(dev, &request).err());
@@ -30,14 +31,14 @@ pub(crate) async fn route(
     };
     if is_api_call(gate, &request) {
         return Routed::Response(match admitted {
-            Ok(()) => api::serve(&gate.node, request).await,
+            Ok(_) => api::serve(&gate.node, request).await,
             Err(refusal) => body::unread(request.into_body(), refusal),
         });
     }
     let origin = if cross_site.is_some() { Origin::Refused } else { gate.origins.judge(request.headers()) };
     let shared = cors::headers(&origin, dev.is_some());
     let mut routed = match admitted {
-        Ok(()) => lead(gate, request).await,
+        Ok(network) => lead(gate, network, request).await,
         Err(refusal) => Routed::Response(body::unread(request.into_body(), refusal)),
     };
     if let Routed::Response(response) = &mut routed {
@@ -51,7 +52,7 @@ pub(crate) async fn route(
     routed
 }
 
-async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
+async fn lead(gate: &Gate, network: ClientNetwork, request: Request<Incoming>) -> Routed {
     let settings = &gate.node.settings;
     let origin = gate.origins.judge(request.headers());
     if cors::is_preflight(&request) {
@@ -68,18 +69,18 @@ async fn lead(gate: &Gate, request: Request<Incoming>) -> Routed {
             Endpoint::Subscribe | Endpoint::HttpStream => {
                 let query = PollQuery::of(&request);
                 if query.is_end {
-                    Routed::Response(poll_end::serve(gate, request, query).await)
+                    Routed::Response(poll_end::serve(gate, network, request, query).await)
                 } else if served.endpoint == Endpoint::Subscribe {
-                    subscribe::open(gate, request).await
+                    subscribe::open(gate, network, request).await
                 } else if stream_poll::is_asked_for(&query) {
-                    stream_poll::serve(gate, request, query).await
+                    stream_poll::serve(gate, network, request, query).await
                 } else {
                     stream::http_stream(gate, request).await.into()
                 }
             }
-            Endpoint::Publish => Routed::Response(publish::publish(gate, request).await),
+            Endpoint::Publish => Routed::Response(publish::publish(gate, network, request).await),
             Endpoint::Sse => stream::sse(gate, request).await.into(),
-            Endpoint::Emulation => Routed::Response(emulation::serve(gate, request).await),
+            Endpoint::Emulation => Routed::Response(emulation::serve(gate, network, request).await),
             Endpoint::Probe => Routed::Response(probe::answer(&gate.node, &request)),
             Endpoint::UniWebSocket => uni::websocket(gate, request).into(),
             Endpoint::UniHttpStream => uni::http_stream(gate, request).await.into(),

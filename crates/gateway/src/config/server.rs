@@ -52,8 +52,8 @@ section! {
         post_connections_max: usize = defaults::POST_CONNECTIONS_MAX,
         /// Maximum number of bytes that clients of one address (of one /64 for IPv6) may send to sessions of other nodes in a
         /// second, by requests, and be sent by those for polls; 256 bytes are added for each. The bytes of two seconds may come
-        /// at once. Above it requests are answered with 503. A node sends another at most twice as much for polls. 0 sets no
-        /// limit. Behind a proxy that is not one of trusted_proxies all clients have its address.
+        /// at once. Above it requests are answered with 503. A node sends another at most twice as much for polls of one
+        /// address. 0 sets no limit. Behind a proxy that is not one of trusted_proxies all clients have its address.
         forwarded_bytes_per_second_max: Size = defaults::FORWARDED_BYTES_PER_SECOND_MAX,
         /// Time allowed from the first byte of a request to the end of its head. For the first request it starts with
         /// the connection and includes the TLS handshake.

@@ -23,8 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::accept::admission::{
-    ConnectionGroup, FirstByte, HttpConnection, HttpConnections, Proxies, Reason, Times, Watch, Watched,
-    first_byte,
+    FirstByte, HttpConnection, HttpConnections, Proxies, Reason, Times, Watch, Watched, first_byte,
 };
 use crate::accept::http2::{self, Http2Watch};
 use crate::accept::tls::{self, ServerStream, Tls, TlsHandshake};
@@ -271,7 +270,7 @@ impl Acceptor {
         let is_asked = Cell::new(false);
         let one_per_poll = OnePerPoll::default();
         let proxies = self.proxies();
-        let service = service_fn(|mut request: Request<Incoming>| {
+        let service = service_fn(|request: Request<Incoming>| {
             is_asked.set(true);
             answering.borrow_mut().get_or_insert_with(|| Answering::new(self));
             let (gate, opened, one_per_poll, watch) = (gate.clone(), opened.clone(), &one_per_poll, &watch);
@@ -282,12 +281,8 @@ impl Acceptor {
                     watch.asks_for(|from| proxies.client_of(from, request.headers()));
                 };
                 let admitted = requests::admit(watch, &request, group, turn).await;
-                if group != ConnectionGroup::Api {
-                    // Publications, and calls and polls of sessions, are counted by client.
-                    request.extensions_mut().insert(watch.network());
-                }
                 let is_last = is_last(&request) || gate.node.is_draining();
-                match route(&gate, request, admitted).await {
+                match route(&gate, request, admitted.map(|()| watch.network())).await {
                     Routed::Response(mut response) => {
                         watch.answered(&mut response, is_last);
                         Ok::<Response<Full<Bytes>>, Infallible>(response)

@@ -29,10 +29,10 @@ pub(super) async fn take(node: &Node, peers: &Peers, mut letters: Receiver<Arc<P
                 None => peers.answer_call(from, SessionAnswer::Gone),
                 Some(_) if node.inboxes.are_requests_full() => peers.answer_call(from, SessionAnswer::Busy),
                 Some(inbox) => {
-                    let Caller { node, reply_to } = from;
+                    let Caller { via, reply_to } = from;
                     let answer = match reply_to {
-                        ReplyTo::Number(number) => AnswerTo::Node(node, number),
-                        ReplyTo::Poll(address) => AnswerTo::Parked(ParkedAt { node, address }),
+                        ReplyTo::Number(number) => AnswerTo::Node(via, number),
+                        ReplyTo::Poll(address) => AnswerTo::Parked(ParkedAt { via, address }),
                     };
                     inbox.send(ShardMessage::Session(Box::new(SessionCall { key, ask, answer })));
                 }

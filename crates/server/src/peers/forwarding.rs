@@ -1,5 +1,5 @@
 //! The room for what goes through Redis between clients and sessions of other nodes, in bytes that come back with time: each
-//! client network has some for its calls and their answers, and each node some for the answers that it is sent.
+//! client network has some for its calls and their answers, and some for the answers that each node is sent for it.
 
 use std::collections::HashMap;
 use std::hash::Hash;

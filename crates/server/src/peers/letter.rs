@@ -8,7 +8,8 @@ use fanwire_hub::effect::ConnectionKey;
 use prost::{Message as _, Oneof};
 use uuid::Uuid;
 
-use crate::message::{Address, PollAnswer, PollAsk, SessionAnswer, SessionAsk};
+use crate::accept::admission::ClientNetwork;
+use crate::message::{Address, PollAnswer, PollAsk, SessionAnswer, SessionAsk, Via};
 use crate::session_key::{SECRET_BYTES, SessionKey};
 
 /// The first byte of a letter.
@@ -49,10 +50,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The node that asks, and the place there where the answer goes.
+/// The way of a call, and the place on the node that asks where the answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
-    pub node: Uuid,
+    pub via: Via,
     pub reply_to: ReplyTo,
 }
 
@@ -87,6 +88,9 @@ struct LetterMessage {
     /// In place of a number.
     #[prost(message, optional, tag = "11")]
     poll: Option<WrittenAddress>,
+    /// The address of the client's network.
+    #[prost(bytes = "bytes", tag = "14")]
+    network: Bytes,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
@@ -154,7 +158,7 @@ static ANSWERS: [SessionAnswer; 8] = [
 impl Letter {
     pub(super) fn encode(self) -> Bytes {
         let (reply_to, letter) = match self {
-            Self::Call { from: Caller { node, reply_to }, key, ask } => {
+            Self::Call { from: Caller { via: Via { node, network }, reply_to }, key, ask } => {
                 let mut first_id = None;
                 let content = match ask {
                     SessionAsk::Commands { first, data } => {
@@ -172,6 +176,7 @@ impl Letter {
                     session: Bytes::copy_from_slice(&key.to_bytes()),
                     first: first_id.unwrap_or(0),
                     content: Some(content),
+                    network: network.map(ClientNetwork::to_bytes).unwrap_or_default(),
                     ..LetterMessage::default()
                 };
                 (reply_to, written)
@@ -216,7 +221,7 @@ impl Letter {
         if bytes.first() != Some(&MARK) {
             return Err(Illegible);
         }
-        let LetterMessage { from, number, session, first, content, poll } =
+        let LetterMessage { from, number, session, first, content, poll, network } =
             LetterMessage::decode(bytes.slice(1..)).map_err(|_| Illegible)?;
         let reply_to = match poll {
             None => ReplyTo::Number(number),
@@ -250,8 +255,13 @@ impl Letter {
                 return Ok(Self::Secret { number, secret: Secret(secret) });
             }
         };
+        let node = Uuid::from_slice(&from).map_err(|_| Illegible)?;
+        let network = match network.is_empty() {
+            true => None,
+            false => Some(ClientNetwork::from_bytes(&network).ok_or(Illegible)?),
+        };
         Ok(Self::Call {
-            from: Caller { node: Uuid::from_slice(&from).map_err(|_| Illegible)?, reply_to },
+            from: Caller { via: Via { node, network }, reply_to },
             key: SessionKey::from_bytes(&session).ok_or(Illegible)?,
             ask,
         })
@@ -260,6 +270,8 @@ impl Letter {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use fanwire_protocol::ClientId;
     use proptest::prelude::*;
 
@@ -277,7 +289,9 @@ mod tests {
         let sent = SessionSigner::new().sign(node, 5, connection, client);
         let ask = PollAsk { number: 3, wait_millis: 15_000, topics: u64::MAX };
         let node = Uuid::from_u128(6);
-        for (reply_to, ask) in [
+        let network = |address: &str| Some(ClientNetwork::from(address.parse::<IpAddr>().unwrap()));
+        let networks = [None, network("192.0.2.1"), network("2001:db8::1")];
+        for ((reply_to, ask), network) in [
             (ReplyTo::Number(7), SessionAsk::Commands { first: None, data: Bytes::from_static(b"{}") }),
             (ReplyTo::Number(7), SessionAsk::Commands { first: Some(9), data: Bytes::from_static(b"{}") }),
             (ReplyTo::Number(8), SessionAsk::Poll(ask)),
@@ -285,11 +299,15 @@ mod tests {
             (poll(), SessionAsk::Poll(PollAsk { number: 0, wait_millis: 0, topics: 0 })),
             (poll(), SessionAsk::Left),
             (ReplyTo::Number(9), SessionAsk::End),
-        ] {
+        ]
+        .into_iter()
+        .zip(networks.into_iter().cycle())
+        {
             let expected = format!("{ask:?}");
-            match Letter::decode(&Letter::Call { from: Caller { node, reply_to }, key: sent, ask }.encode()) {
+            let caller = Caller { via: Via { node, network }, reply_to };
+            match Letter::decode(&Letter::Call { from: caller, key: sent, ask }.encode()) {
                 Ok(Letter::Call { from, key, ask }) => {
-                    assert_eq!((from, key), (Caller { node, reply_to }, sent));
+                    assert_eq!((from, key), (caller, sent));
                     assert_eq!(format!("{ask:?}"), expected);
                 }
                 other => panic!("{other:?}"),

@@ -37,7 +37,7 @@ use uuid::Uuid;
 
 use crate::accept::admission::ClientNetwork;
 use crate::inbox::Inboxes;
-use crate::message::SessionAnswer;
+use crate::message::{SessionAnswer, Via};
 use askers::Askers;
 use forwarding::Forwarding;
 use live_nodes::LiveNodeList;
@@ -78,8 +78,9 @@ struct PeersShared {
     signers: Signers,
     /// The room of clients for calls to other nodes, and for the answers.
     forwarding: Forwarding<ClientNetwork>,
-    /// The room of other nodes for answers to polls: that of two networks.
-    answering: Forwarding<Uuid>,
+    /// The room for answers to polls, for each network and node that they came by: twice that of the network there, which takes
+    /// room for an answer once it has come.
+    answering: Forwarding<Via>,
     live_nodes: LiveNodeList,
     /// Answers and letters to this node that did not fit among those that wait.
     dropped: Arc<AtomicU64>,

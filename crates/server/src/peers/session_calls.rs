@@ -17,7 +17,7 @@ use super::forwarding::LETTER_BYTES;
 use super::letter::{Caller, Letter, ReplyTo, Secret};
 use super::names::{PATIENCE, answers_topic};
 use crate::accept::admission::ClientNetwork;
-use crate::message::{ParkedAt, PollAsk, SessionAnswer, SessionAsk, ShardMessage, Unreachable};
+use crate::message::{ParkedAt, PollAsk, SessionAnswer, SessionAsk, ShardMessage, Unreachable, Via};
 use crate::session_key::{SessionKey, SessionSigner};
 
 /// The time for another look at the list of nodes, once one of them is late.
@@ -31,7 +31,7 @@ impl Peers {
     /// Sends a call of a client to the node of its session, and returns the answer.
     pub(crate) async fn ask_session(
         &self,
-        from: Option<ClientNetwork>,
+        from: ClientNetwork,
         key: SessionKey,
         ask: SessionAsk,
     ) -> Result<SessionAnswer, Unreachable> {
@@ -67,24 +67,26 @@ impl Peers {
 
     async fn ask_node(
         &self,
-        from: Option<ClientNetwork>,
+        from: ClientNetwork,
         key: SessionKey,
         ask: SessionAsk,
     ) -> Result<SessionAnswer, Unreachable> {
         self.check(&key).await?;
-        if from.is_some_and(|from| !self.0.forwarding.may_forward(from, content_bytes(&ask))) {
+        if !self.0.forwarding.may_forward(from, content_bytes(&ask)) {
             return Err(Unreachable::TooMuch);
         }
-        let letter = |number| self.call(ReplyTo::Number(number), key, ask);
+        let via = Via { node: self.0.id, network: Some(from) };
+        let letter =
+            |number| Letter::Call { from: Caller { via, reply_to: ReplyTo::Number(number) }, key, ask };
         let answer = self.ask_by_letter(&self.0.waiting_letters, key.node, letter).await?;
         self.count_answer(from, &answer);
         Ok(answer)
     }
 
     /// Counts an answer of another node to a client: what a poll brings is longer than the poll.
-    pub(crate) fn count_answer(&self, to: Option<ClientNetwork>, answer: &SessionAnswer) {
-        if let (Some(network), SessionAnswer::Poll(answer)) = (to, answer) {
-            self.0.forwarding.charge(network, answer.body.len());
+    pub(crate) fn count_answer(&self, to: ClientNetwork, answer: &SessionAnswer) {
+        if let SessionAnswer::Poll(answer) = answer {
+            self.0.forwarding.charge(to, answer.body.len());
         }
     }
 
@@ -107,7 +109,8 @@ impl Peers {
             }
             let send = async {
                 peers.check(&key).await?;
-                let letter = peers.call(ReplyTo::Poll(at.address), key, ask);
+                let from = Caller { via: at.via, reply_to: ReplyTo::Poll(at.address) };
+                let letter = Letter::Call { from, key, ask };
                 peers.publish_letter(key.node, letter).await.map_err(|_| Unreachable::Redis)
             };
             let sent = timeout(PATIENCE, send).await.unwrap_or(Err(Unreachable::Late));
@@ -120,10 +123,6 @@ impl Peers {
             }
         });
         Sending(sending)
-    }
-
-    fn call(&self, reply_to: ReplyTo, key: SessionKey, ask: SessionAsk) -> Letter {
-        Letter::Call { from: Caller { node: self.0.id, reply_to }, key, ask }
     }
 
     /// Checks that a key was made by its node, which is alive.
@@ -180,16 +179,19 @@ impl Peers {
         self.0.redis.publish(&answers_topic(to), publication).await.map(drop)
     }
 
-    /// Answers a call that another node forwarded, beside the caller. What a poll brings is kept until its client names it, so
-    /// it may be sent later.
+    /// Takes room for an answer to a poll that came this way. Returns false if there is too little.
+    pub(crate) fn may_answer(&self, via: Via, body_bytes: usize) -> bool {
+        self.0.answering.may_forward(via, body_bytes)
+    }
+
+    /// Takes room for the last answer of a session, however little is left.
+    pub(crate) fn charge_answer(&self, via: Via, body_bytes: usize) {
+        self.0.answering.charge(via, body_bytes);
+    }
+
+    /// Answers a call that another node forwarded, beside the caller.
     pub(crate) fn answer_call(&self, to: Caller, answer: SessionAnswer) {
-        let answer = match answer {
-            SessionAnswer::Poll(answer) if !self.0.answering.may_forward(to.node, answer.body.len()) => {
-                SessionAnswer::Busy
-            }
-            answer => answer,
-        };
-        self.send_letter(to.node, Letter::Answer { to: to.reply_to, answer });
+        self.send_letter(to.via.node, Letter::Answer { to: to.reply_to, answer });
     }
 
     /// Hands the answer to the call that waits for it.

@@ -51,7 +51,7 @@ pub(super) struct AnswerRoom {
     /// Those that have something to ask: those whose next answer is short, and the others.
     queues: [FairQueue; 2],
     /// Bytes of the answers to polls that are being sent, by the networks of their clients.
-    pub(super) polled: Counts<Option<ClientNetwork>>,
+    pub(super) polled: Counts<ClientNetwork>,
     /// The end of the time for which polls press that found no room for their answers.
     refused_until_millis: u64,
 }

@@ -86,7 +86,7 @@ pub(super) enum Role {
 /// A poll whose answer is being sent.
 #[derive(Debug)]
 pub(super) struct AnsweredPoll {
-    pub(super) network: Option<ClientNetwork>,
+    pub(super) network: ClientNetwork,
     /// Bytes of the answer.
     pub(super) bytes: usize,
     /// The copy by which the shard counts the poll.

@@ -57,15 +57,15 @@ impl Shard {
         let is_of_node = match &to {
             AnswerTo::Task(_) => true,
             AnswerTo::Node(..) => false,
-            AnswerTo::Parked(at) => at.node == self.node.id,
+            AnswerTo::Parked(at) => at.via.node == self.node.id,
         };
         self.counters.session_calls.count(is_of_node, &answer);
         match to {
             // The caller may have given up.
             AnswerTo::Task(caller) => drop(caller.send(answer)),
-            AnswerTo::Node(node, number) => {
+            AnswerTo::Node(via, number) => {
                 if let Some(peers) = &self.node.peers {
-                    peers.answer_call(Caller { node, reply_to: ReplyTo::Number(number) }, answer);
+                    peers.answer_call(Caller { via, reply_to: ReplyTo::Number(number) }, answer);
                 }
             }
             AnswerTo::Parked(at) => self.send_poll_answer(at, answer),

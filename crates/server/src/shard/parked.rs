@@ -14,7 +14,8 @@ use super::connection::{AnsweredPoll, Connection, Role};
 use super::polled::SHORT_BYTES_MAX;
 use super::socket::Socket;
 use super::{CLOSE_PATIENCE, Shard};
-use crate::message::{ParkedAt, SessionAnswer, SessionAsk};
+use crate::accept::admission::ClientNetwork;
+use crate::message::{ParkedAt, SessionAnswer, SessionAsk, Via};
 use crate::transport::no_answer::NoAnswer;
 use crate::transport::poll::{Parked, Poll, PollOf};
 
@@ -92,7 +93,7 @@ impl Shard {
         let slot = key.slot;
         self.read_silent_input(slot);
         self.schedule(slot);
-        let at = self.parked_at(key);
+        let at = self.parked_at(key, network);
         let (session, asking) = match of {
             PollOf::Session(session, ask) => {
                 (Some(session), self.node.poll_session(session, SessionAsk::Poll(ask), at, None))
@@ -107,8 +108,8 @@ impl Shard {
         }
     }
 
-    fn parked_at(&self, key: ConnectionKey) -> ParkedAt {
-        ParkedAt { node: self.node.id, address: self.address(key) }
+    fn parked_at(&self, key: ConnectionKey, network: ClientNetwork) -> ParkedAt {
+        ParkedAt { via: Via { node: self.node.id, network: Some(network) }, address: self.address(key) }
     }
 
     /// Takes the answer of the session. The poll may have gone meanwhile.
@@ -159,7 +160,7 @@ impl Shard {
     /// Returns true if the shard on which a poll waits has room to send it an answer of so many bytes. That of another node says
     /// so by itself.
     pub(super) fn has_room_at(&self, at: &ParkedAt, bytes: usize) -> bool {
-        if at.node != self.node.id || bytes <= SHORT_BYTES_MAX {
+        if at.via.node != self.node.id || bytes <= SHORT_BYTES_MAX {
             return true;
         }
         if at.address.shard != self.index {
@@ -224,8 +225,8 @@ impl Shard {
         let key = connection.key(slot);
         let Role::Parked(parked) = &mut connection.role else { return };
         let Some(session) = parked.session else { return };
-        let asking = parked.asking.take();
-        self.node.poll_session(session, SessionAsk::Left, self.parked_at(key), asking);
+        let (network, asking) = (parked.network, parked.asking.take());
+        self.node.poll_session(session, SessionAsk::Left, self.parked_at(key, network), asking);
     }
 
     /// Sends the response, and closes behind it.

@@ -79,6 +79,10 @@ impl Shard {
                     self.schedule(slot);
                     return Some(SessionAnswer::TooOften);
                 }
+                if !self.takes_room(to, body.len()) {
+                    self.schedule(slot);
+                    return Some(SessionAnswer::Busy);
+                }
                 self.count_answer(body.len());
                 self.schedule(slot);
                 return Some(SessionAnswer::Poll(PollAnswer { number, body, has_news: true, cursor: None }));
@@ -88,21 +92,6 @@ impl Shard {
             Asked::Next => {}
         }
         let has_something = has_queue || polled.has_news || !polled.beginning.is_empty();
-        let bytes = queued_bytes + polled.beginning.len();
-        if let AnswerTo::Parked(at) = to
-            && !self.has_room_at(at, bytes)
-        {
-            self.schedule(slot);
-            return Some(SessionAnswer::Busy);
-        }
-        let connection = self.connections.get_mut(slot as usize);
-        let Some(polled) = connection.and_then(Connection::polled_mut) else {
-            return Some(SessionAnswer::Gone);
-        };
-        if !waits && bytes > LOOK_BYTES_MAX {
-            self.schedule(slot);
-            return Some(SessionAnswer::Nothing);
-        }
         if !has_something && wait_millis > 0 {
             let AnswerTo::Parked(at) = to else {
                 self.schedule(slot);
@@ -115,7 +104,18 @@ impl Shard {
             self.schedule(slot);
             return None;
         }
-        let older = polled.polls.take_waiting(ends_at);
+        let bytes = queued_bytes + polled.beginning.len();
+        if !waits && bytes > LOOK_BYTES_MAX {
+            self.schedule(slot);
+            return Some(SessionAnswer::Nothing);
+        }
+        // One that is refused is not made: it would be kept as one that may have arrived.
+        if !self.takes_room(to, bytes) {
+            self.schedule(slot);
+            return Some(SessionAnswer::Busy);
+        }
+        let polled = self.connections.get_mut(slot as usize).and_then(Connection::polled_mut);
+        let older = polled.and_then(|polled| polled.polls.take_waiting(ends_at));
         let answer = self.next_answer(slot);
         if let Some(older) = older {
             self.send_poll_answer(older, SessionAnswer::Overtaken);
@@ -162,23 +162,15 @@ impl Shard {
         if connection.is_undecided() || connection.session().is_none() {
             return;
         }
-        let (has_queue, queued_bytes) = (connection.queue.is_some(), connection.queued_bytes());
+        let has_queue = connection.queue.is_some();
         let Some(polled) = connection.polled_mut() else { return };
         let lasts = polled.lasts();
         if lasts && !has_queue && !polled.has_news {
             return;
         }
-        let (is_named, bytes) = (polled.is_named, queued_bytes + polled.beginning.len());
+        let is_named = polled.is_named;
         let Some(at) = polled.polls.take_waiting(ends_at) else { return };
-        let has_room = self.has_room_at(&at, bytes);
-        if has_room {
-            self.answer_waiting(slot, at);
-        } else {
-            // What waits is for the next poll.
-            self.counters.session_calls.busy.add(1);
-            self.schedule(slot);
-            self.send_poll_answer(at, SessionAnswer::Busy);
-        }
+        let has_room = self.answer_waiting(slot, at);
         // Nobody can poll one that nobody was told of.
         if !lasts || !has_room && !is_named {
             self.end(slot);
@@ -199,7 +191,9 @@ impl Shard {
             Due::Answer(at) if is_undecided => {
                 polled.polls.wait(at, now + UNDECIDED_MILLIS);
             }
-            Due::Answer(at) => self.answer_waiting(slot, at),
+            Due::Answer(at) => {
+                self.answer_waiting(slot, at);
+            }
             Due::End => {
                 self.end(slot);
                 return self.remove(slot);
@@ -260,6 +254,7 @@ impl Shard {
         self.kept_bytes -= kept_before;
         self.start_closing(slot, CloseProgress::MayFollow, LastWords::Close(close.reason));
         if let Some((at, number)) = at {
+            self.node.charge_answer(at.via, body.len());
             let answer = PollAnswer { number, body, has_news: true, cursor: None };
             self.send_poll_answer(at, SessionAnswer::Poll(answer));
         }
@@ -300,17 +295,42 @@ impl Shard {
 
     /// Sends an answer to the place where its poll waits.
     pub(super) fn send_poll_answer(&mut self, at: ParkedAt, answer: SessionAnswer) {
-        if at.node == self.node.id && at.address.shard == self.index {
+        if at.via.node == self.node.id && at.address.shard == self.index {
             self.take_poll_answer(at.address.connection, answer);
         } else {
             self.node.answer_poll(at, answer);
         }
     }
 
-    fn answer_waiting(&mut self, slot: u32, at: ParkedAt) {
-        let answer = self.next_answer(slot);
+    /// Answers a poll that waits. Returns false if there is no room for that: what waits is for the next poll.
+    fn answer_waiting(&mut self, slot: u32, at: ParkedAt) -> bool {
+        let connection = self.connections.get(slot as usize);
+        let bytes = connection.map_or(0, |connection| {
+            connection.queued_bytes() + connection.polled().map_or(0, |polled| polled.beginning.len())
+        });
+        let has_room = self.takes_room_at(&at, bytes);
+        let answer = if has_room {
+            SessionAnswer::Poll(self.next_answer(slot))
+        } else {
+            self.counters.session_calls.busy.add(1);
+            SessionAnswer::Busy
+        };
         self.schedule(slot);
-        self.send_poll_answer(at, SessionAnswer::Poll(answer));
+        self.send_poll_answer(at, answer);
+        has_room
+    }
+
+    /// Takes room to send an answer, where that needs any. Returns false if there is too little.
+    fn takes_room(&self, to: &AnswerTo, bytes: usize) -> bool {
+        match to {
+            AnswerTo::Task(_) => true,
+            AnswerTo::Node(via, _) => self.node.may_answer(*via, bytes),
+            AnswerTo::Parked(at) => self.takes_room_at(at, bytes),
+        }
+    }
+
+    fn takes_room_at(&self, at: &ParkedAt, bytes: usize) -> bool {
+        self.has_room_at(at, bytes) && self.node.may_answer(at.via, bytes)
     }
 
     /// Makes the next answer, of all that waits.

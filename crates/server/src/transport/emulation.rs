@@ -23,9 +23,8 @@ use crate::session_key::SessionKey;
 pub(super) const GONE: &str = "No such session: it has ended, or its node has. Connect again.";
 
 /// Answers a request with commands for a session. Calls that come to a session are counted there, all others here.
-pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpResponse {
+pub(crate) async fn serve(gate: &Gate, network: ClientNetwork, request: Request<Incoming>) -> HttpResponse {
     let calls = &gate.node.counters[gate.shard].session_calls;
-    let network = request.extensions().get::<ClientNetwork>().copied();
     let (key, ask) = match read(gate, request).await {
         Ok(call) => call,
         Err(response) => {
@@ -44,7 +43,7 @@ pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>) -> HttpRespon
 /// Hands a call to its session. Returns the response to one that the session has not taken.
 pub(super) async fn hand_over(
     gate: &Gate,
-    network: Option<ClientNetwork>,
+    network: ClientNetwork,
     key: SessionKey,
     ask: SessionAsk,
 ) -> Result<(), Box<HttpResponse>> {

@@ -68,10 +68,7 @@ impl Gate {
     }
 
     /// Returns the place of one more client of this network that polls, or the response that refuses it.
-    pub(crate) fn admit_poller(
-        &self,
-        network: Option<ClientNetwork>,
-    ) -> Result<PollerPlace, Box<HttpResponse>> {
+    pub(crate) fn admit_poller(&self, network: ClientNetwork) -> Result<PollerPlace, Box<HttpResponse>> {
         self.node.permits.admit_poller(network).map_err(|limit| self.reject(limit))
     }
 

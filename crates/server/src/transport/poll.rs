@@ -37,7 +37,7 @@ pub(crate) struct Poll {
     pub wait: Duration,
     pub form: AnswerForm,
     /// The network of the client.
-    pub network: Option<ClientNetwork>,
+    pub network: ClientNetwork,
 }
 
 /// The session that is polled.
@@ -59,7 +59,7 @@ pub(crate) struct Parked {
     /// The question to the session, if that is on another node.
     pub asking: Option<Sending>,
     /// The network of the client.
-    pub network: Option<ClientNetwork>,
+    pub network: ClientNetwork,
     pub form: AnswerForm,
     /// The copy by which the shard counts it, until its socket has gone.
     pub counted: Rc<()>,
@@ -167,7 +167,7 @@ impl PollQuery {
 /// connection away from further requests.
 pub(super) async fn look(
     gate: &Gate,
-    network: Option<ClientNetwork>,
+    network: ClientNetwork,
     key: SessionKey,
     ask: PollAsk,
     form: &AnswerForm,

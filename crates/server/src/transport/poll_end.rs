@@ -13,16 +13,20 @@ use crate::message::SessionAsk;
 use crate::response::{HttpResponse, no_content, only, text};
 
 /// Ends the session that the request names.
-pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>, query: PollQuery) -> HttpResponse {
+pub(crate) async fn serve(
+    gate: &Gate,
+    network: ClientNetwork,
+    request: Request<Incoming>,
+    query: PollQuery,
+) -> HttpResponse {
     let response = match only(&request, "POST") {
-        Ok(()) => end(gate, &request, &query).await,
+        Ok(()) => end(gate, network, &query).await,
         Err(response) => *response,
     };
     body::unread(request.into_body(), response)
 }
 
-async fn end(gate: &Gate, request: &Request<Incoming>, query: &PollQuery) -> HttpResponse {
-    let network = request.extensions().get::<ClientNetwork>().copied();
+async fn end(gate: &Gate, network: ClientNetwork, query: &PollQuery) -> HttpResponse {
     let Some(key) = query.key() else {
         return text(StatusCode::NOT_FOUND, GONE);
     };

@@ -31,7 +31,7 @@ use crate::response::{HttpResponse, only, respond};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Publishes the body of a request.
-pub(crate) async fn publish(gate: &Gate, request: Request<Incoming>) -> HttpResponse {
+pub(crate) async fn publish(gate: &Gate, network: ClientNetwork, request: Request<Incoming>) -> HttpResponse {
     if let Err(response) = only(&request, "POST") {
         return body::unread(request.into_body(), *response);
     }
@@ -41,7 +41,7 @@ pub(crate) async fn publish(gate: &Gate, request: Request<Incoming>) -> HttpResp
         counters.errors.count(refusal.1.number());
         refusal.into_response()
     };
-    let (topic, publisher) = match check(gate, &request).await {
+    let (topic, publisher) = match check(gate, network, &request).await {
         Ok(checked) => checked,
         Err(refusal) => return body::unread(request.into_body(), refuse(refusal)),
     };
@@ -60,6 +60,7 @@ pub(crate) async fn publish(gate: &Gate, request: Request<Incoming>) -> HttpResp
 /// Checks everything but the body. Returns the topic and the client.
 async fn check(
     gate: &Gate,
+    network: ClientNetwork,
     request: &Request<Incoming>,
 ) -> Result<(TopicName, RequestPublisher), PublishRefusal> {
     let node = &gate.node;
@@ -72,10 +73,8 @@ async fn check(
     let publisher =
         RequestPublisher::new(&settings.client, &settings.namespaces, &node.tokens, node.now(), &token)?;
     let topic = publisher.check(&settings.client, &settings.namespaces, &topic)?;
-    if let Some(&network) = request.extensions().get::<ClientNetwork>() {
-        let requester = Requester { user: publisher.user().into(), network };
-        node.count_request(gate.shard, requester).await.map_err(PublishRefusal::too_many)?;
-    }
+    let requester = Requester { user: publisher.user().into(), network };
+    node.count_request(gate.shard, requester).await.map_err(PublishRefusal::too_many)?;
     Ok((topic, publisher))
 }
 

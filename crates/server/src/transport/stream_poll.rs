@@ -28,12 +28,18 @@ pub(crate) fn is_asked_for(query: &PollQuery) -> bool {
 }
 
 /// Answers a poll, or has it wait.
-pub(crate) async fn serve(gate: &Gate, request: Request<Incoming>, query: PollQuery) -> Routed {
-    poll(gate, request, query).await.unwrap_or_else(|response| Routed::Response(*response))
+pub(crate) async fn serve(
+    gate: &Gate,
+    network: ClientNetwork,
+    request: Request<Incoming>,
+    query: PollQuery,
+) -> Routed {
+    poll(gate, network, request, query).await.unwrap_or_else(|response| Routed::Response(*response))
 }
 
 async fn poll(
     gate: &Gate,
+    network: ClientNetwork,
     request: Request<Incoming>,
     query: PollQuery,
 ) -> Result<Routed, Box<HttpResponse>> {
@@ -46,7 +52,6 @@ async fn poll(
         Ok(wait) => wait,
         Err(why) => return Err(Box::new(body::unread(request.into_body(), *bad_request(why)))),
     };
-    let network = request.extensions().get::<ClientNetwork>().copied();
     let origin = gate.origins.judge(request.headers());
     let headers = cors::lines(&origin, settings.dev.is_some()).into();
     let form = AnswerForm { headers, callback: None, known: None, is_lines: true };
@@ -86,7 +91,7 @@ async fn poll(
 /// Hands the commands of a poll to its session.
 async fn send_commands(
     gate: &Gate,
-    network: Option<ClientNetwork>,
+    network: ClientNetwork,
     key: SessionKey,
     commands: Bytes,
 ) -> Result<(), Box<HttpResponse>> {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 
+use bytes::Bytes;
 use fanwire_protocol::capacity::GiveBack;
 
 /// An IPv4 address, or the /64 of an IPv6 address: one subscriber line usually has the whole of it.
@@ -20,6 +21,23 @@ impl From<IpAddr> for ClientNetwork {
                 Self(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
             }
         }
+    }
+}
+
+impl ClientNetwork {
+    pub(crate) fn to_bytes(self) -> Bytes {
+        match self.0 {
+            IpAddr::V4(address) => Bytes::copy_from_slice(&address.octets()),
+            IpAddr::V6(address) => Bytes::copy_from_slice(&address.octets()),
+        }
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let address: IpAddr = match bytes.len() {
+            4 => <[u8; 4]>::try_from(bytes).ok()?.into(),
+            _ => <[u8; 16]>::try_from(bytes).ok()?.into(),
+        };
+        Some(address.into())
     }
 }
 

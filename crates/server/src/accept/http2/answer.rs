@@ -39,7 +39,10 @@ pub(super) async fn answer(
         Ok(upgrade) => (upgrade, validity::check(&request, true)),
         Err(invalid) => (None, Err(invalid)),
     };
-    let admitted = admitted.and_then(|()| valid.map_err(|invalid| Box::new(invalid.answer())));
+    let admitted = admitted.and_then(|network| match valid {
+        Ok(()) => Ok(network),
+        Err(invalid) => Err(Box::new(invalid.answer())),
+    });
     match route(&gate, request, admitted.map_err(|refusal| *refusal)).await {
         // hyper would take it for an upgrade.
         Routed::Response(response) if upgrade.is_some() && response.status().is_success() => {

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::watch::Http2Watch;
-use crate::accept::admission::{HttpConnection, Proxies, Reason, refusal};
+use crate::accept::admission::{ClientNetwork, HttpConnection, Proxies, Reason, refusal};
 use crate::response::HttpResponse;
 use crate::route::group_of;
 use crate::stream_pipe::{CarrierEnd, ShardPresence, pipe};
@@ -51,12 +51,12 @@ impl Exchange {
         self.task.replace(Some(task));
     }
 
-    /// Takes its place among requests. Returns the response that refuses it if there is none.
+    /// Takes its place among requests. Returns the network of its client, or the response that refuses it.
     pub(super) fn enter(
         &self,
         gate: &Gate,
         request: &mut Request<Incoming>,
-    ) -> Result<(), Box<HttpResponse>> {
+    ) -> Result<ClientNetwork, Box<HttpResponse>> {
         let group = group_of(gate, request);
         let proxies = Proxies(&gate.node.settings.admission.trusted_proxies);
         let place = self.connection.admit(group, |from| proxies.client_of(from, request.headers()));
@@ -66,11 +66,10 @@ impl Exchange {
         if let Some(task) = self.task.take() {
             place.is_served_by(task);
         }
-        // These are counted by client.
-        request.extensions_mut().insert(place.network());
         request.extensions_mut().insert(place.clone());
+        let network = place.network();
         self.request.replace(Some(place));
-        Ok(())
+        Ok(network)
     }
 
     /// The peer has taken some of a whole response, or is to begin.

@@ -25,11 +25,15 @@ use crate::cors;
 use crate::response::{HttpResponse, only_get};
 
 /// Answers the request to open a stream, or a poll.
-pub(crate) async fn open(gate: &Gate, request: Request<Incoming>) -> Routed {
-    begin(gate, request).await.unwrap_or_else(|response| Routed::Response(*response))
+pub(crate) async fn open(gate: &Gate, network: ClientNetwork, request: Request<Incoming>) -> Routed {
+    begin(gate, network, request).await.unwrap_or_else(|response| Routed::Response(*response))
 }
 
-async fn begin(gate: &Gate, mut request: Request<Incoming>) -> Result<Routed, Box<HttpResponse>> {
+async fn begin(
+    gate: &Gate,
+    network: ClientNetwork,
+    mut request: Request<Incoming>,
+) -> Result<Routed, Box<HttpResponse>> {
     only_get(&request)?;
     let websocket = match bare::is_asked_for(request.headers()) {
         true => Some(bare::handshake(gate, &mut request)?),
@@ -43,7 +47,6 @@ async fn begin(gate: &Gate, mut request: Request<Incoming>) -> Result<Routed, Bo
     let format = Format::of(query.asked.format.as_deref(), request.headers()).map_err(refuse)?;
     let headers = cors::lines(&origin, settings.dev.is_some());
     if format == Format::Poll && websocket.is_none() {
-        let network = request.extensions().get::<ClientNetwork>().copied();
         return poll::open(gate, network, request.headers(), query, headers).await;
     }
     query.check_stream().map_err(refuse)?;

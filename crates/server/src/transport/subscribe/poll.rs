@@ -25,7 +25,7 @@ const CALLBACK_BYTES_MAX: usize = 64;
 /// Answers a poll, or has it wait. `cors` holds lines for the head of the answer.
 pub(super) async fn open(
     gate: &Gate,
-    network: Option<ClientNetwork>,
+    network: ClientNetwork,
     headers: &HeaderMap,
     mut query: StreamQuery<'_>,
     cors: Vec<u8>,
@@ -54,11 +54,9 @@ pub(super) async fn open(
     // One that does not wait only looks, and leaves nothing behind.
     let lasts = !wait.is_zero();
     if !lasts {
-        if let Some(network) = network {
-            let requester = Requester { user: "".into(), network };
-            let counted = gate.node.count_request(gate.shard, requester).await;
-            counted.map_err(|_| form.refusal(&NoAnswer::TOO_OFTEN))?;
-        }
+        let requester = Requester { user: "".into(), network };
+        let counted = gate.node.count_request(gate.shard, requester).await;
+        counted.map_err(|_| form.refusal(&NoAnswer::TOO_OFTEN))?;
         form.known = known(headers);
         if let Some(known) = form.known.as_deref().filter(|_| query.asked.cursor.is_empty()) {
             query.asked.cursor = known.to_owned().into();
