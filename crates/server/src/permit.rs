@@ -31,7 +31,7 @@ struct PermitsShared {
     /// The second for which new connections are being counted, and their number so far.
     admitted: Mutex<(u64, usize)>,
     /// The clients of each network that poll.
-    pollers: Mutex<Counts<ClientNetwork>>,
+    pollers: Mutex<Counts>,
 }
 
 /// The part of all clients that those of one network may be which poll.
@@ -156,7 +156,7 @@ impl Permits {
         Ok(PollerPlace { permits: self.clone(), network })
     }
 
-    fn pollers(&self) -> MutexGuard<'_, Counts<ClientNetwork>> {
+    fn pollers(&self) -> MutexGuard<'_, Counts> {
         self.0.pollers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -15,7 +15,7 @@ use fanwire_protocol::TopicName;
 use rustc_hash::FxHashMap;
 
 use super::fair_queue::{FairQueue, User, Waiter};
-use crate::accept::admission::{ClientNetwork, Counts};
+use crate::accept::admission::Counts;
 use crate::allowance::ReadAllowance;
 
 /// The bytes of answers that one shard has in work. It is larger if the settings allow single answers of more than a
@@ -51,7 +51,7 @@ pub(super) struct AnswerRoom {
     /// Those that have something to ask: those whose next answer is short, and the others.
     queues: [FairQueue; 2],
     /// Bytes of the answers to polls that are being sent, by the networks of their clients.
-    pub(super) polled: Counts<ClientNetwork>,
+    pub(super) polled: Counts,
     /// The end of the time for which polls press that found no room for their answers.
     refused_until_millis: u64,
 }

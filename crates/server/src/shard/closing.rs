@@ -11,7 +11,7 @@ use hyper::StatusCode;
 use super::connection::{AnsweredPoll, CloseProgress, Connection, Feed, Role};
 use super::{CLOSE_PATIENCE, Shard};
 use crate::counters::ByCode;
-use crate::transport::{RefusalResponse, WireState};
+use crate::transport::RefusalResponse;
 
 /// The time that a peer may take to go after a response that refuses it. It is short: such a peer has shown no token, and
 /// counts against the limit of connections.
@@ -122,7 +122,10 @@ impl Shard {
         connection.take_opening();
         connection.forget_requests();
         self.waiting_bytes -= connection.reorder().map_or(0, |reorder| reorder.bytes());
-        self.kept_bytes -= connection.wire_state.take().map_or(0, |state| state.kept_bytes());
+        if let Some(polled) = connection.polled() {
+            self.kept.remove(polled);
+        }
+        connection.wire_state = None;
         let key = connection.key(slot);
         let until_millis = self.now.millis + last.patience().as_millis() as u64;
         let framing = connection.framing();
@@ -158,7 +161,9 @@ impl Shard {
         }
         let Some(mut connection) = self.connections.try_remove(slot as usize) else { return };
         self.queued_bytes -= connection.queued_bytes();
-        self.kept_bytes -= connection.wire_state.as_deref().map_or(0, WireState::kept_bytes);
+        if let Some(polled) = connection.polled() {
+            self.kept.remove(polled);
+        }
         self.answer_room.replied -= connection.replied_bytes as usize;
         if let Role::Closing { answered: Some(AnsweredPoll { network, bytes, .. }), .. } = &connection.role {
             self.answer_room.polled.remove(network, *bytes);

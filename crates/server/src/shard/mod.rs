@@ -23,6 +23,7 @@ mod pending;
 mod polled;
 mod questions;
 mod io_result;
+mod kept_answers;
 mod read;
 mod readiness;
 mod socket;
@@ -61,6 +62,7 @@ use connection::{Connection, Feed, Role};
 use drain_schedule::DrainSchedule;
 use gathered::Gathered;
 use groups::Groups;
+use kept_answers::KeptAnswers;
 use parked::PolledNodes;
 use questions::WatchedClients;
 use readiness::Readiness;
@@ -141,7 +143,7 @@ pub(crate) struct Shard {
     generation: u32,
     queued_bytes: usize,
     /// Bytes of the answers to polls that are kept until they have arrived.
-    kept_bytes: usize,
+    kept: KeptAnswers,
     answer_room: AnswerRoom,
     watched: WatchedClients,
     /// Bytes of requests that wait for earlier ones of their clients.
@@ -195,7 +197,7 @@ impl Shard {
             now: node.now(),
             generation: 0,
             queued_bytes: 0,
-            kept_bytes: 0,
+            kept: KeptAnswers::default(),
             answer_room: AnswerRoom::new(&settings.client),
             watched: WatchedClients::default(),
             waiting_bytes: 0,
@@ -424,7 +426,7 @@ impl Shard {
         self.counters.subscriptions.set(self.registry.subscriptions_count() as u64);
         self.counters.users.set(self.users.len() as u64);
         self.counters.answer_bytes.set(self.answer_room.used() as u64);
-        self.counters.queued_bytes.set((self.queued_bytes + self.kept_bytes) as u64);
+        self.counters.queued_bytes.set((self.queued_bytes + self.kept.bytes()) as u64);
         let usage = self.topics.usage();
         self.counters.engine_streams.set(usage.streams as u64);
         self.counters.engine_publications.set(usage.publications as u64);

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use super::connection::{AnsweredPoll, Connection, Role};
-use super::polled::SHORT_BYTES_MAX;
+use super::kept_answers::SHORT_BYTES_MAX;
 use super::socket::Socket;
 use super::{CLOSE_PATIENCE, Shard};
 use crate::accept::admission::ClientNetwork;

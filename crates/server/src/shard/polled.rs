@@ -15,10 +15,6 @@ use crate::session_key::SessionKey;
 use crate::transport::poll::session_name;
 use crate::transport::{RefusalResponse, WireState};
 
-/// Bytes of the answers that a shard keeps until they have arrived. Beyond it only short ones are kept.
-const KEPT_BYTES_MAX: usize = 32 << 20;
-pub(super) const SHORT_BYTES_MAX: usize = 4 << 10;
-
 /// A longer answer is sent by the shard where a poll waits, which knows what it has room for and who takes too little. It is not
 /// handed to the task of a request.
 const LOOK_BYTES_MAX: usize = 64 << 10;
@@ -59,9 +55,9 @@ impl Shard {
         if polled.topics != topics {
             return Some(SessionAnswer::OtherTopics);
         }
-        let kept = polled.polls.kept_bytes();
+        self.kept.remove(polled);
         let asked = polled.polls.ask(number, ends_at);
-        self.kept_bytes = self.kept_bytes + polled.polls.kept_bytes() - kept;
+        self.kept.add(polled);
         match asked {
             Asked::Unknown => return Some(SessionAnswer::Gone),
             Asked::Lost => {
@@ -230,7 +226,9 @@ impl Shard {
         let beginning = beginning.unwrap_or_default();
         let waited_bytes = queue.as_ref().map_or(0, |queue| queue.bytes()) + beginning.len();
         // The reason is told in any case. Without messages there is no cursor, and the client goes on from the one it has.
-        let has_messages = waited_bytes > 0 && may_keep(self.kept_bytes, waited_bytes);
+        let network = connection.polled().map(|polled| polled.network);
+        let may_keep = network.is_some_and(|network| self.kept.may_keep(network, waited_bytes));
+        let has_messages = waited_bytes > 0 && may_keep;
         let body = last.unwrap_or_else(|| {
             let mut body = if has_messages { begin_body(wire, &beginning, queue) } else { Vec::new() };
             match cursor.filter(|_| has_messages) {
@@ -241,17 +239,16 @@ impl Shard {
         });
         // What is left of it says why the session ended, and takes no commands.
         let mut state = connection.wire_state.take();
-        let kept_before = state.as_deref().map_or(0, WireState::kept_bytes);
         let at = match state.as_deref_mut() {
             Some(WireState::Polled(polled)) => {
                 self.waiting_bytes -= polled.reorder.take().map_or(0, |reorder| reorder.bytes());
+                self.kept.remove(polled);
                 polled.polls.ended(body.clone());
                 let number = polled.polls.number();
                 polled.polls.take_waiting(ends_at).map(|at| (at, number))
             }
             _ => None,
         };
-        self.kept_bytes -= kept_before;
         self.start_closing(slot, CloseProgress::MayFollow, LastWords::Close(close.reason));
         if let Some((at, number)) = at {
             self.node.charge_answer(at.via, body.len());
@@ -262,8 +259,10 @@ impl Shard {
             return self.remove(slot);
         }
         if let Some(connection) = self.connections.get_mut(slot as usize) {
-            self.kept_bytes += state.as_deref().map_or(0, WireState::kept_bytes);
             connection.wire_state = state;
+            if let Some(polled) = connection.polled() {
+                self.kept.add(polled);
+            }
             if let Role::Closing { until_millis, .. } = &mut connection.role {
                 *until_millis = ends_at;
             }
@@ -366,12 +365,12 @@ impl Shard {
         }
         let body = Bytes::from(body.into_boxed_slice());
         if brings_something {
-            let kept = polled.polls.kept_bytes();
+            self.kept.remove(polled);
             polled.polls.answered(body.clone());
-            if !may_keep(self.kept_bytes - kept, body.len()) {
+            if !self.kept.may_keep(polled.network, body.len()) {
                 polled.polls.give_up();
             }
-            self.kept_bytes = self.kept_bytes + polled.polls.kept_bytes() - kept;
+            self.kept.add(polled);
         }
         self.count_answer(body.len());
         if has_replies {
@@ -401,11 +400,6 @@ impl Shard {
     fn polls_end(&self) -> u64 {
         self.now.millis + self.node.settings.subscribe.polls.grace.as_millis() as u64
     }
-}
-
-/// Returns true if an answer of so many bytes may be kept beside those that are.
-fn may_keep(kept_bytes: usize, bytes: usize) -> bool {
-    bytes <= SHORT_BYTES_MAX || kept_bytes + bytes <= KEPT_BYTES_MAX
 }
 
 /// Begins the body of an answer, with what waited for the client.

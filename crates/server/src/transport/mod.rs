@@ -123,16 +123,6 @@ pub(crate) enum WireState {
     Polled(Polled),
 }
 
-impl WireState {
-    /// Returns the bytes of the answer that is kept until it has arrived.
-    pub(crate) fn kept_bytes(&self) -> usize {
-        match self {
-            Self::Polled(polled) => polled.polls.kept_bytes(),
-            Self::Emulated(_) | Self::Bare { .. } => 0,
-        }
-    }
-}
-
 /// The response to the request that opens a connection. The shard sends it.
 #[derive(Debug)]
 pub(crate) enum Head {

@@ -76,6 +76,8 @@ pub(crate) struct Polled {
     pub client: ClientId,
     /// The fingerprint of the client's topics.
     pub topics: u64,
+    /// The network that the client came from.
+    pub network: ClientNetwork,
     /// The begin of the first answer.
     pub beginning: Bytes,
     /// The first answer does not wait.
@@ -90,11 +92,17 @@ pub(crate) struct Polled {
 
 impl Polled {
     /// Without a place the session ends with its first answer.
-    pub(crate) fn new(topics: u64, place: Option<PollerPlace>, reorder: Option<Reorder>) -> Self {
+    pub(crate) fn new(
+        topics: u64,
+        network: ClientNetwork,
+        place: Option<PollerPlace>,
+        reorder: Option<Reorder>,
+    ) -> Self {
         Self {
             polls: Polls::new(u64::MAX),
             client: ClientId(uuid::Uuid::nil()),
             topics,
+            network,
             beginning: Bytes::new(),
             has_news: false,
             is_named: false,

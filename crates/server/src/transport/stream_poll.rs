@@ -66,6 +66,7 @@ async fn poll(
             head: Head::Now(Bytes::new()),
             state: Some(WireState::Polled(Polled::new(
                 NO_TOPICS,
+                network,
                 place,
                 Some(Reorder::starting_with(&body)),
             ))),

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use crate::cluster::cluster;
 use crate::common::{OwnRedis, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, post, settings};
 use crate::poll::{Poller, data};
+use crate::polls_left::leave_long_answers;
 
 #[tokio::test]
 async fn a_client_polls_one_node_after_the_other_and_stays_a_member() {
@@ -189,7 +190,6 @@ async fn a_node_sends_another_only_so_much_for_the_polls_of_an_address_and_keeps
     /// Of one address; a node sends another twice as much for its polls.
     const BYTES_PER_SECOND: usize = 4 << 10;
     const LONG: usize = 60_000;
-    const CROWD: usize = 100;
     let nodes = cluster(|settings| {
         settings.shards = 1;
         settings.subscribe.polls.grace = Duration::from_secs(60);
@@ -198,23 +198,7 @@ async fn a_node_sends_another_only_so_much_for_the_polls_of_an_address_and_keeps
     })
     .await;
     let mut publisher = nodes[0].client().await;
-    let mut crowd = Vec::new();
-    for _ in 0..CROWD {
-        let poller = Poller::new("topic=crowd");
-        let first = poller.send(nodes[0].address, 1).await;
-        crowd.push((poller, first));
-    }
-    for (poller, first) in &mut crowd {
-        poller.take(first).await;
-    }
-    for _ in 0..10 {
-        publisher.publish("crowd", json!("x".repeat(50_000))).await;
-    }
-    // None says that its answer has come.
-    for (poller, _) in &crowd {
-        assert_eq!(poller.send(nodes[0].address, 5).await.response().await.status, 200);
-    }
-
+    leave_long_answers(&nodes[0]).await;
     let from = async |address: &str, topic: &str| {
         let mut poller = Poller::new(&format!("topic={topic}"));
         let header = format!("\r\nX-Forwarded-For: {address}\r\n");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::ON_REDIS;
 use crate::common::{Emulated, RawSocket, TestGateway, eventually, post, settings, token};
@@ -93,6 +93,46 @@ async fn answers_that_are_not_taken_leave_room_for_others() {
     eventually("they have gone", async || gateway.metric("fanwire_answer_bytes").await == 0.0).await;
     for poller in &mut pollers {
         assert_eq!(data(&poller.poll(gateway.address, 5).await).len(), 1);
+    }
+}
+
+/// Clients of one address get answers of 50 MB together, and none says that they have come.
+pub(crate) async fn leave_long_answers(gateway: &TestGateway) {
+    let mut publisher = gateway.client().await;
+    let mut pollers = Vec::new();
+    for _ in 0..100 {
+        let poller = Poller::new("topic=left");
+        let first = poller.send(gateway.address, 1).await;
+        pollers.push((poller, first));
+    }
+    for (poller, first) in &mut pollers {
+        poller.take(first).await;
+    }
+    for _ in 0..10 {
+        publisher.publish("left", json!("x".repeat(50_000))).await;
+    }
+    for (poller, _) in &pollers {
+        assert_eq!(poller.send(gateway.address, 5).await.response().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn long_answers_that_one_address_does_not_take_leave_room_for_those_of_others() {
+    let mut settings = with_grace(1, Duration::from_secs(60));
+    settings.admission.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    let gateway = TestGateway::start(settings).await;
+    let mut publisher = gateway.client().await;
+    let mut poller = Poller::new("topic=plain");
+    let opening = poller.request(1).replacen("\r\n", "\r\nX-Forwarded-For: 192.0.2.1\r\n", 1);
+    let mut opened = RawSocket::open(gateway.address).await;
+    opened.send(opening).await;
+    poller.take(&mut opened).await;
+    leave_long_answers(&gateway).await;
+    publisher.publish("plain", json!("x".repeat(50_000))).await;
+    for _ in 0..2 {
+        // It is the same again.
+        let answer = answer(&poller.send(gateway.address, 5).await.response().await);
+        assert_eq!((data(&answer).len(), &answer["subscribed"]), (1, &Value::Null), "{answer}");
     }
 }
 

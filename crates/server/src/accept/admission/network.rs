@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Bytes;
@@ -48,21 +47,15 @@ impl fmt::Display for ClientNetwork {
 }
 
 /// The number of connections, of clients or of their bytes, of each network.
-#[derive(Debug)]
-pub(crate) struct Counts<N>(HashMap<N, usize>);
+#[derive(Debug, Default)]
+pub(crate) struct Counts(HashMap<ClientNetwork, usize>);
 
-impl<N> Default for Counts<N> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<N: Eq + Hash> Counts<N> {
-    pub(crate) fn add(&mut self, network: N, number: usize) {
+impl Counts {
+    pub(crate) fn add(&mut self, network: ClientNetwork, number: usize) {
         *self.0.entry(network).or_default() += number;
     }
 
-    pub(crate) fn remove(&mut self, network: &N, number: usize) {
+    pub(crate) fn remove(&mut self, network: &ClientNetwork, number: usize) {
         let Some(count) = self.0.get_mut(network) else { return };
         *count -= number;
         if *count == 0 {
@@ -71,7 +64,7 @@ impl<N: Eq + Hash> Counts<N> {
         }
     }
 
-    pub(crate) fn of(&self, network: &N) -> usize {
+    pub(crate) fn of(&self, network: &ClientNetwork) -> usize {
         self.0.get(network).copied().unwrap_or_default()
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Pool {
     /// Connections in it, without those that were told to end.
     count: usize,
     /// The same of each network.
-    networks: Counts<ClientNetwork>,
+    networks: Counts,
     /// Those of them that the node waits for, by their places among all entries.
     pub evictable: EvictionOrder<usize>,
 }

@@ -77,7 +77,7 @@ pub(super) async fn open(
         mode: TransportMode { wire: Wire::Poll, pings: Pings::Keepalive },
         first,
         head: Head::ByAnswers(Box::new(responses)),
-        state: Some(WireState::Polled(Polled::new(topics, place, None))),
+        state: Some(WireState::Polled(Polled::new(topics, network, place, None))),
         deflate: None,
         permit,
     };
