@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn what_is_no_letter_is_none() {
         for bytes in
-            [&b""[..], b"{}", b"\x01", b"\x02\x28\x00", b"\x01\x28\x07", b"\x01\x22\x01x", b"\x01\x3a\x01x"]
+            [&b""[..], b"{}", b"\x01", b"\x02\x28\x00", b"\x01\x28\x08", b"\x01\x22\x01x", b"\x01\x3a\x01x"]
         {
             assert_eq!(Letter::decode(&Bytes::from_static(bytes)).unwrap_err(), Illegible, "{bytes:?}");
         }
