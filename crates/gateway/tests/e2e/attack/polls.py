@@ -1,10 +1,12 @@
 """Polls: sessions that are left behind, sessions that are nobody's, and many polls of one session."""
 
 import base64
+import contextlib
 import json
+import socket
 import uuid
 
-from attackers import drop, get
+from attackers import PATIENCE, drop, get
 from harness import until
 
 TOPIC = "wild:polled"
@@ -15,11 +17,15 @@ SETTINGS = {"subscribe": {"poll_grace": "2s"}}
 NODE, SLOT, SIGNATURE = 16, slice(18, 22), 42
 FORGED = 10_000
 AT_ONCE = 50
+# A topic without history, whose publications are kept for nobody but those who read slowly.
+FLOW = "flow"
+SLOW = 120
+ANSWERS = 5
 
 
-def poll(server, wait, session="", cursor=""):
+def poll(server, wait, session="", cursor="", topic=TOPIC):
     token = server.token("rogue")
-    return get(f"/subscribe?topic={TOPIC}&wait={wait}&token={token}&session={session}&cursor={cursor}")
+    return get(f"/subscribe?topic={topic}&wait={wait}&token={token}&session={session}&cursor={cursor}")
 
 
 def answer(connection):
@@ -31,10 +37,10 @@ def answer(connection):
     return json.loads(body) if head.startswith(b"HTTP/1.1 200 ") else None
 
 
-def opened(attack, server):
+def opened(attack, server, topic=TOPIC):
     """Returns the name of a new session that waits for its next poll."""
     connection = attack.socket()
-    connection.sendall(poll(server, 1))
+    connection.sendall(poll(server, 1, topic=topic))
     first = answer(connection)
     drop(connection)
     return first["session"]
@@ -126,3 +132,56 @@ def test_single_looks_at_much(trial):
         look = poll(server, 0)
         attack.crowd(20, lambda: attack.flood(look))
     no_session_is_left(server)
+
+
+def sip(attack, server, begun):
+    """Lets much come for a session, and takes a byte of the answer now and then. The kernel keeps little of it.
+    `begun` grows with each answer."""
+    name = opened(attack, server, FLOW)
+    attack.over.wait(2)
+    connection = socket.socket()
+    attack.sockets.append(connection)
+    connection.settimeout(PATIENCE)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 88)
+    connection.connect(("127.0.0.1", server.port))
+    connection.sendall(poll(server, 60, name, topic=FLOW))
+    begun.append(connection.recv(1))
+    while connection.recv(1) and not attack.over.wait(0.5):
+        pass
+    drop(connection)
+
+
+def honest_answers(server, count):
+    """Polls from another address, and returns the first answers. A refused poll has none."""
+    answers, session = [], ""
+    while len(answers) < count:
+        request = poll(server, 5, session, topic=FLOW).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        address = ("127.0.0.1", server.port)
+        with contextlib.closing(socket.create_connection(address, PATIENCE, ("127.0.0.2", 0))) as connection:
+            connection.sendall(request)
+            answers.append(answer(connection))
+        session = answers[-1]["session"] if answers[-1] else ""
+    return answers
+
+
+def test_answers_that_are_taken_slowly(trial):
+    """They take their part of the room for answers, and clients of other addresses are answered."""
+    server = trial.serve(
+        {
+            "client": {"queue_bytes_max": "8MiB"},
+            "subscribe": {"poll_grace": "5s"},
+            "topics": {"default": {"allow_subscribe_for_client": True}},
+        }
+    )
+
+    def publish():
+        server.publish(FLOW, LONG)
+        attack.over.wait(0.05)
+
+    with trial.attack(f"answers to polls that are taken slowly, {SLOW} clients") as attack:
+        attack.crowd(1, publish)
+        begun = []
+        attack.crowd(SLOW, lambda: sip(attack, server, begun))
+        until(lambda: len(begun) >= SLOW, "they are answered, or refused")
+        assert None not in honest_answers(server, ANSWERS), "an honest poll is refused"
