@@ -420,8 +420,18 @@ impl Shard {
         self.counters.client_lines.set(lines.saturating_sub(Rc::strong_count(&self.parked) - 1) as u64);
     }
 
+    /// Returns all that is counted for connections.
+    fn held(&self) -> [usize; 5] {
+        [self.waiting_bytes, self.kept.bytes(), self.queued_bytes, self.answer_room.replied, self.own_feeds]
+    }
+
     fn count(&self) {
         self.count_lines();
+        debug_assert!(
+            !self.connections.is_empty() || self.held() == [0; 5],
+            "nothing is held for nobody: {:?}",
+            self.held()
+        );
         self.counters.topics.set(self.topics.len() as u64);
         self.counters.subscriptions.set(self.registry.subscriptions_count() as u64);
         self.counters.users.set(self.users.len() as u64);
