@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use fanwire_protocol::capacity::GiveBack;
+
 #[derive(Debug)]
 pub(super) struct Askers<T>(Mutex<HashMap<u64, T>>);
 
@@ -21,7 +23,10 @@ impl<T> Askers<T> {
 
     /// Takes an asker out, whom nothing else is told.
     pub(super) fn take(&self, number: u64) -> Option<T> {
-        self.lock().remove(&number)
+        let mut askers = self.lock();
+        let asker = askers.remove(&number);
+        askers.give_back();
+        asker
     }
 
     /// Calls back with the asker, if it still waits.

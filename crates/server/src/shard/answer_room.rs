@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use fanwire_hub::ClientSettings;
 use fanwire_hub::effect::{ConnectionKey, TopicRequest};
 use fanwire_protocol::TopicName;
+use fanwire_protocol::capacity::GiveBack;
 use rustc_hash::FxHashMap;
 
 use super::fair_queue::{FairQueue, User, Waiter};
@@ -182,7 +183,7 @@ impl AnswerRoom {
         while let Some(Waiter { key, since_millis: since, .. }) = self.queues[queue].front() {
             let Some(budget) = budget(key) else {
                 self.queues[queue].pop_front();
-                self.busy.remove(&key);
+                self.take(key);
                 continue;
             };
             let bytes = self.bytes_for_first(key, budget);
@@ -266,8 +267,7 @@ impl AnswerRoom {
 
     /// Forgets a connection that goes. What it would not have read is still to be done.
     pub(super) fn forget(&mut self, key: ConnectionKey) -> impl Iterator<Item = Question> + use<> {
-        let busy = if self.busy.is_empty() { None } else { self.busy.remove(&key) };
-        let waiting = busy.map(|busy| busy.waiting).unwrap_or_default();
+        let waiting = self.take(key).map(|busy| busy.waiting).unwrap_or_default();
         waiting.into_iter().filter(|question| !question.request.is_read())
     }
 
@@ -310,8 +310,14 @@ impl AnswerRoom {
 
     fn forget_if_idle(&mut self, key: ConnectionKey) {
         if self.busy.get(&key).is_some_and(|busy| busy.asked == 0 && busy.waiting.is_empty()) {
-            self.busy.remove(&key);
+            self.take(key);
         }
+    }
+
+    fn take(&mut self, key: ConnectionKey) -> Option<Busy> {
+        let busy = if self.busy.is_empty() { None } else { self.busy.remove(&key) };
+        self.busy.give_back();
+        busy
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
 
 use fanwire_hub::effect::ConnectionKey;
+use fanwire_protocol::capacity::GiveBack;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 /// A user's name, or that of all anonymous clients, as a number. Names that make the same number share their turns.
@@ -52,6 +53,7 @@ impl FairQueue {
 
     pub(super) fn pop_front(&mut self) {
         let Some(waiter) = self.waiters.pop_front() else { return };
+        self.waiters.give_back();
         self.round = waiter.round;
         forget(&mut self.users, waiter.user);
     }
@@ -66,6 +68,7 @@ impl FairQueue {
             }
             is_kept
         });
+        self.waiters.give_back();
     }
 
     /// Some waiter is there since then, or longer.
@@ -79,6 +82,7 @@ fn forget(users: &mut FxHashMap<User, (usize, u64)>, user: User) {
         *count -= 1;
         if *count == 0 {
             users.remove(&user);
+            users.give_back();
         }
     }
 }
