@@ -219,7 +219,7 @@ async fn a_node_sends_another_only_so_much_for_the_polls_of_an_address_and_keeps
     .await;
     publisher.publish("first", json!("x".repeat(LONG))).await;
     assert_eq!(first.response().await.status, 200);
-    publisher.publish("second", json!("x".repeat(LONG / 10))).await;
+    publisher.publish("second", json!("x".repeat(LONG))).await;
     let refused = refused.response().await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
     assert!(refused.body.contains("The session's node has too"), "{refused:?}");

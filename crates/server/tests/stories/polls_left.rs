@@ -96,23 +96,27 @@ async fn answers_that_are_not_taken_leave_room_for_others() {
     }
 }
 
-/// Clients of one address get answers of 50 MB together, and none says that they have come.
+/// Clients of one address get answers of 50 MB together, then shorter ones that fill what is left, and none says that they have
+/// come.
 pub(crate) async fn leave_long_answers(gateway: &TestGateway) {
     let mut publisher = gateway.client().await;
-    let mut pollers = Vec::new();
-    for _ in 0..100 {
-        let poller = Poller::new("topic=left");
-        let first = poller.send(gateway.address, 1).await;
-        pollers.push((poller, first));
-    }
-    for (poller, first) in &mut pollers {
-        poller.take(first).await;
-    }
-    for _ in 0..10 {
-        publisher.publish("left", json!("x".repeat(50_000))).await;
-    }
-    for (poller, _) in &pollers {
-        assert_eq!(poller.send(gateway.address, 5).await.response().await.status, 200);
+    for (topic, clients, messages, bytes) in [("left", 100, 10, 50_000), ("rest", 40, 1, 20_000)] {
+        let mut pollers = Vec::new();
+        for _ in 0..clients {
+            let poller = Poller::new(&format!("topic={topic}"));
+            let first = poller.send(gateway.address, 1).await;
+            pollers.push((poller, first));
+        }
+        for (poller, first) in &mut pollers {
+            poller.take(first).await;
+        }
+        for _ in 0..messages {
+            publisher.publish(topic, json!("x".repeat(bytes))).await;
+        }
+        for (poller, _) in &pollers {
+            let answer = answer(&poller.send(gateway.address, 5).await.response().await);
+            assert_eq!(data(&answer).len(), messages);
+        }
     }
 }
 
