@@ -252,6 +252,12 @@ async fn no_more_polls_wait_for_other_nodes_than_there_may_be_clients() {
     for poller in &pollers[..CLIENTS_MAX] {
         waiting.push(poller.send(limited.address, 60).await);
     }
+    // Only then do they have the places, whichever shard is late.
+    eventually("there is nothing for them yet", async || {
+        holder.metric_of("fanwire_session_calls_total", r#"from="node",result="waits""#).await
+            >= CLIENTS_MAX as f64
+    })
+    .await;
     // One that is let in before they wait gives its place back.
     eventually("one more is refused", async || {
         let mut more = pollers[CLIENTS_MAX].send(limited.address, 60).await;
