@@ -233,7 +233,9 @@ def test_a_node_is_stopped(cluster, front, listeners, fresh):
     takes_part(front, victim)
     wanted = [("json", f"{front.program} sent away {number}") for number in range(6)]
     everybody = listeners.open_all(wanted, front, victim.token, [topic])
-    there = next(of["num_clients"] for of in victim.api("info")["nodes"] if of["name"] == victim.name)
+    # Those of before have left.
+    until(lambda: sum(clients_of(victim).values()) == len(everybody), "the nodes have these clients alone")
+    there = clients_of(victim)[victim.name]
     # Two in turn; Apache counts the requests of a moment by the process that takes them.
     assert 1 <= there <= 4
     victim.process.send_signal(signal.SIGTERM)
