@@ -412,6 +412,10 @@ async fn the_end_comes_with_what_waits_and_behind_what_was_lost() {
     let lost = answer(&poller.send(gateway.address, 5).await.response().await);
     assert_eq!(data(&lost), [1]);
     publisher.publish("plain", json!(2)).await;
+    eventually("both reached the session", async || {
+        gateway.metric_of("fanwire_messages_delivered_total", "protocol=\"poll\"").await >= 2.0
+    })
+    .await;
     backend.call("disconnect", json!({"user": "ann", "disconnect": {"code": 4500, "reason": "no"}})).await;
     assert_eq!(poller.poll(gateway.address, 5).await, lost);
     let end = poller.poll(gateway.address, 5).await;

@@ -164,6 +164,11 @@ async fn long_ends_of_sessions_come_without_what_waited() {
     for _ in 0..MESSAGES {
         publisher.publish("history:a", json!("x".repeat(50_000))).await;
     }
+    eventually("all reached the sessions", async || {
+        let delivered = gateway.metric_of("fanwire_messages_delivered_total", "protocol=\"poll\"").await;
+        delivered >= (CLIENTS * MESSAGES) as f64
+    })
+    .await;
     backend.call("disconnect", json!({"user": "ann", "disconnect": {"code": 4500, "reason": "no"}})).await;
     eventually("all have ended", async || {
         gateway.metric_of("fanwire_connections", "protocol=\"poll\"").await == 0.0
