@@ -1,12 +1,11 @@
 //! `cargo xtask attack`: attacks the built binary beside honest clients.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use crate::end_to_end::{pytest, target_folder};
-use crate::process::{self, Outcome, cargo, patient};
-use crate::report::{Beside, Report, Stop};
+use crate::process::{self, Outcome, cargo};
+use crate::report::{Report, Stop};
 use crate::tools;
 
 /// Planted faults run first: if they are not found, the other cases prove nothing.
@@ -59,7 +58,7 @@ pub(crate) fn run(report: &mut Report, arguments: &Arguments) -> Result<(), Stop
 /// Builds the servers and attacks them when everything is installed, as after the tests of `cargo xtask ci`.
 pub(crate) fn run_installed(report: &mut Report, arguments: &Arguments) -> Result<(), Stop> {
     if arguments.binary.is_none() {
-        report.prepare("build", || build(|command| process::run(command, BUILD_DEADLINE)))?;
+        report.prepare("build", build)?;
     }
     report.step("attacks", || {
         let mut attacks = pytest(SUITES);
@@ -84,24 +83,15 @@ fn planted_binary() -> PathBuf {
     target_folder().join("debug/fanwire-planted")
 }
 
-/// Builds the servers before they are needed, beside other steps. Meanwhile the binary in its usual place is another.
-pub(crate) fn build_beside() -> Beside {
-    Beside::preparation("build of attacked servers", || {
-        build(|command| process::run_unshown(patient(&command), BUILD_DEADLINE))
-    })
-}
-
 /// Builds the server with the feature `planted-faults`, copies it, and builds the usual one in its place. The two share
 /// what they depend on, which they would not with a profile or a target folder for each.
-fn build(run: impl Fn(Command) -> Result<Outcome, String>) -> Result<Outcome, String> {
+fn build() -> Result<Outcome, String> {
     let built = target_folder().join("debug/fanwire");
     let usual = ["build", "--package", "fanwire"];
-    let planted = run(cargo(&[&usual[..], &["--features", "planted-faults"]].concat()))?;
-    if planted.counts().1 > 0 {
-        return Ok(planted);
-    }
+    let planted = [&usual[..], &["--features", "planted-faults"]].concat();
+    process::run(cargo(&planted), BUILD_DEADLINE)?;
     let copied = std::fs::copy(&built, planted_binary());
-    let outcome = run(cargo(&usual));
+    let outcome = process::run(cargo(&usual), BUILD_DEADLINE);
     copied.map_err(|error| format!("{}: {error}", built.display()))?;
     outcome
 }

@@ -1,48 +1,18 @@
 //! Runs the suites of real clients, each against its own servers started from the built binary.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::process::{Outcome, command, root};
+use crate::process::{command, root};
 use crate::report::{Report, Stop};
 use crate::tools::{end_to_end_folder, python};
 
-/// Some quick ones first, so that a broken binary shows early; then the longest, so that no lane ends long before the other,
-/// with a browser mostly in one lane alone; then the rest.
+/// Quick ones first, so that a broken binary shows early.
 pub(crate) const SUITES: &[&str] = &[
     "metrics.py",
     "handshakes.py",
     "bad_input.py",
-    "outages/planted.py",
-    "chat/chat.mjs",
-    "js_client.mjs",
-    "cluster/polls.py",
-    "chat/protocol.mjs",
-    "conformance.py",
-    "cluster/everywhere.py",
-    "chat/fallback.mjs",
-    "outages/redis_wedged.py",
-    "outages/redis_lost.py",
-    "transports.mjs",
-    "outages/nodes.py",
-    "fallbacks.mjs",
-    "cluster/fallbacks.py",
-    "outages/shared_redis.py",
-    "outages/churn.py",
-    "cluster/proxied.py",
-    "outages/bad_redis.py",
-    "cluster/restarts.py",
-    "old_browsers.mjs",
-    "python_client.py",
-    "cluster/orders.py",
-    "js_recovery.mjs",
-    "cluster/membership.py",
-    "cluster/delivery.py",
-    "outages/many_topics.py",
-    "browser.mjs",
-    "http2.mjs",
     "server_api.py",
     "tokens.mjs",
     "events.mjs",
@@ -51,14 +21,42 @@ pub(crate) const SUITES: &[&str] = &[
     "plain_http.py",
     "uni.mjs",
     "encrypted.mjs",
+    "http2.mjs",
+    "js_client.mjs",
+    "js_recovery.mjs",
+    "fallbacks.mjs",
     "compression.mjs",
+    "python_client.py",
+    "browser.mjs",
+    "chat/chat.mjs",
+    "chat/protocol.mjs",
+    "chat/fallback.mjs",
+    "old_browsers.mjs",
     "readme.mjs",
+    "transports.mjs",
     "operations.py",
+    "conformance.py",
     "cluster/views.py",
+    "cluster/orders.py",
     "cluster/clocks.py",
     "cluster/recovery.py",
+    "cluster/membership.py",
+    "cluster/delivery.py",
+    "cluster/proxied.py",
+    "cluster/polls.py",
+    "cluster/fallbacks.py",
+    "cluster/restarts.py",
+    "cluster/everywhere.py",
+    "outages/planted.py",
+    "outages/nodes.py",
+    "outages/redis_lost.py",
+    "outages/redis_wedged.py",
+    "outages/bad_redis.py",
+    "outages/shared_redis.py",
     "outages/rights.py",
+    "outages/many_topics.py",
     "outages/interest.py",
+    "outages/churn.py",
 ];
 
 const SUITE_DEADLINE: Duration = Duration::from_secs(900);
@@ -66,25 +64,8 @@ const SUITE_DEADLINE: Duration = Duration::from_secs(900);
 /// Runs every suite whose name contains the filter, all of them whatever fails.
 pub(crate) fn run(report: &mut Report, filter: Option<&str>) -> Result<(), Stop> {
     let wanted = SUITES.iter().filter(|suite| filter.is_none_or(|filter| suite.contains(filter)));
-    let runners: Vec<_> = wanted.map(|suite| (suite.to_string(), runner(suite))).collect();
-    if runners.is_empty() {
-        return Ok(());
-    }
-    report.prepare("binary for the suites", copy)?;
-    report.steps_in_lanes(runners, SUITE_DEADLINE)
-}
-
-/// The binary that the suites start: a copy, so that others may be built meanwhile.
-fn tested_binary() -> PathBuf {
-    target_folder().join("debug/fanwire-tested")
-}
-
-fn copy() -> Result<Outcome, String> {
-    let (built, tested) = (target_folder().join("debug/fanwire"), tested_binary());
-    // One that still runs cannot be written to.
-    let _ = fs::remove_file(&tested);
-    fs::copy(&built, &tested).map_err(|error| format!("{}: {error}", built.display()))?;
-    Ok(Outcome::DONE)
+    let runners = wanted.map(|suite| (suite.to_string(), runner(suite)));
+    report.steps_in_lanes(runners.collect(), SUITE_DEADLINE)
 }
 
 /// The folder that cargo, which runs in the root, builds into.
@@ -112,7 +93,7 @@ pub(crate) fn pytest(suites: &[&str]) -> Command {
 fn in_its_place(mut runner: Command) -> Command {
     runner
         .current_dir(end_to_end_folder())
-        .env("GATEWAY_BIN", tested_binary())
+        .env("GATEWAY_BIN", target_folder().join("debug/fanwire"))
         .env("SCREENSHOTS", target_folder().join("screenshots"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         // So wide that pytest's last lines say why a test failed, and not only which.
@@ -126,6 +107,7 @@ fn in_its_place(mut runner: Command) -> Command {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::fs;
 
     use super::*;
     use crate::attack;

@@ -4,11 +4,10 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::process::{self, Outcome, cargo, patient, root};
-use crate::report::{Beside, Report, Stop};
+use crate::process::{self, cargo, root};
+use crate::report::{Report, Stop};
 use crate::tools;
 
-const BUILD: &str = "build of fuzz targets";
 const FUZZ_FOLDER: &str = "crates/protocol/fuzz";
 const BUILD_DEADLINE: Duration = Duration::from_secs(1200);
 /// Until a target that is built runs: cargo looks at its sources first, one at a time.
@@ -21,46 +20,15 @@ pub(crate) fn run(report: &mut Report, target: Option<&str>, seconds: u32) -> Re
         None => targets(),
     };
     if targets.is_empty() {
-        return report.step("fuzz targets", none_found);
+        return report.step("fuzz targets", || Err(format!("none found in {FUZZ_FOLDER}/fuzz_targets")));
     }
-    report.prepare(BUILD, || process::run(build(), BUILD_DEADLINE))?;
-    let runs = targets.iter().map(|target| (name(target), fuzz(target, seconds)));
-    report.steps_in_lanes(runs.collect(), deadline(seconds))
-}
-
-/// The same for all targets, one at a time, beside other steps. `cargo fuzz` has to be installed.
-pub(crate) fn beside(seconds: u32) -> Vec<Beside> {
-    let targets = targets();
-    if targets.is_empty() {
-        return vec![Beside::step("fuzz targets", none_found)];
-    }
-    let build = patient(&build());
-    let build = Beside::preparation(BUILD, move || process::run_unshown(build, BUILD_DEADLINE));
-    let runs = targets.into_iter().map(|target| {
-        let fuzz = patient(&fuzz(&target, seconds));
-        Beside::step(name(&target), move || process::run_unshown(fuzz, deadline(seconds)))
-    });
-    std::iter::once(build).chain(runs).collect()
-}
-
-fn none_found() -> Result<Outcome, String> {
-    Err(format!("none found in {FUZZ_FOLDER}/fuzz_targets"))
-}
-
-fn name(target: &str) -> String {
-    format!("fuzz {target}")
-}
-
-fn deadline(seconds: u32) -> Duration {
-    START_DEADLINE + Duration::from_secs(seconds.into())
-}
-
-fn build() -> Command {
-    cargo_fuzz("build", &[])
-}
-
-fn fuzz(target: &str, seconds: u32) -> Command {
-    cargo_fuzz("run", &[target, "--", &format!("-max_total_time={seconds}"), "-timeout=10"])
+    report.prepare("build of fuzz targets", || process::run(cargo_fuzz("build", &[]), BUILD_DEADLINE))?;
+    let limit = format!("-max_total_time={seconds}");
+    let deadline = START_DEADLINE + Duration::from_secs(seconds.into());
+    let runs = targets
+        .iter()
+        .map(|target| (format!("fuzz {target}"), cargo_fuzz("run", &[target, "--", &limit, "-timeout=10"])));
+    report.steps_in_lanes(runs.collect(), deadline)
 }
 
 /// A command of `cargo fuzz`. Sanitizers need the nightly compiler; without them the targets still catch panics, overflows

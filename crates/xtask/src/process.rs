@@ -173,16 +173,6 @@ fn outcome(lines: &[String], exited_well: bool) -> Outcome {
     outcome
 }
 
-/// The same command with what others leave of the processors.
-pub(crate) fn patient(command: &Command) -> Command {
-    let mut patient = Command::new("nice");
-    patient.args(["-n", "19"]).arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
-    if let Some(folder) = command.get_current_dir() {
-        patient.current_dir(folder);
-    }
-    patient
-}
-
 /// Returns the lines before each closing line that reports failed tests, and the last lines.
 fn repeated(lines: &[String]) -> Vec<String> {
     let has_failed = |line: &String| counted(line).is_some_and(|(_, failed)| failed > 0);

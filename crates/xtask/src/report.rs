@@ -29,31 +29,6 @@ struct Step {
     said: Vec<String>,
 }
 
-/// A step that runs beside others.
-pub(crate) struct Beside {
-    name: String,
-    is_check: bool,
-    run: Box<dyn FnOnce() -> Result<Outcome, String> + Send>,
-}
-
-impl Beside {
-    /// Counts as [`Report::step`] does.
-    pub(crate) fn step(
-        name: impl Into<String>,
-        run: impl FnOnce() -> Result<Outcome, String> + Send + 'static,
-    ) -> Self {
-        Self { name: name.into(), is_check: true, run: Box::new(run) }
-    }
-
-    /// Counts as [`Report::prepare`] does.
-    pub(crate) fn preparation(
-        name: impl Into<String>,
-        run: impl FnOnce() -> Result<Outcome, String> + Send + 'static,
-    ) -> Self {
-        Self { is_check: false, ..Self::step(name, run) }
-    }
-}
-
 impl Report {
     pub(crate) fn new() -> Self {
         Self { started: Instant::now(), steps: Vec::new() }
@@ -108,38 +83,6 @@ impl Report {
         let mut ended = ended.into_inner().expect("no lane panics with the lock");
         ended.sort_unstable_by_key(|(at, _)| *at);
         ended.into_iter().map(|(_, step)| self.note(step)).fold(Ok(()), Result::and)
-    }
-
-    /// Does this work, and beside it these steps one after the other; a preparation that fails ends them. They have to show
-    /// nothing while they run: each is shown when all is done.
-    pub(crate) fn beside(
-        &mut self,
-        steps: Vec<Beside>,
-        work: impl FnOnce(&mut Self) -> Result<(), Stop>,
-    ) -> Result<(), Stop> {
-        let run = || {
-            let mut ended = Vec::new();
-            for Beside { name, is_check, run } in steps {
-                let started = Instant::now();
-                let result = run();
-                let goes_on = is_check || result.as_ref().is_ok_and(|outcome| outcome.counts().1 == 0);
-                ended.push((name, is_check, started.elapsed(), result));
-                if !goes_on {
-                    break;
-                }
-            }
-            ended
-        };
-        let (worked, ended) = thread::scope(|scope| {
-            let lane = scope.spawn(run);
-            (work(self), lane.join().expect("no step panics"))
-        });
-        let noted = ended.into_iter().map(|(name, is_check, took, result)| {
-            println!("\n=== {name} ===");
-            let step = Step::new(&name, took, result);
-            self.note(Step { passed: if is_check { step.passed } else { 0 }, ..step })
-        });
-        noted.fold(worked, Result::and)
     }
 
     /// Prints again what failed, then the time of each step and the closing line, so that the end of a long run says why
@@ -199,49 +142,4 @@ fn timed(name: &str, run: impl FnOnce() -> Result<Outcome, String>) -> Step {
     let started = Instant::now();
     let result = run();
     Step::new(name, started.elapsed(), result)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counts(report: &Report) -> Vec<(&str, u64, u64)> {
-        report.steps.iter().map(|step| (&*step.name, step.passed, step.failed)).collect()
-    }
-
-    #[test]
-    fn steps_beside_others_are_counted_and_a_preparation_that_fails_ends_them() {
-        let fails = || Err("no".to_owned());
-        let mut report = Report::new();
-        let steps = vec![
-            Beside::preparation("build", || Ok(Outcome::DONE)),
-            Beside::step("check", fails),
-            Beside::step("another", || Ok(Outcome::DONE)),
-            Beside::preparation("broken build", fails),
-            Beside::step("what it builds", || Ok(Outcome::DONE)),
-        ];
-        let result = report.beside(steps, |report| report.step("work", || Ok(Outcome::DONE)));
-        assert!(result.is_err());
-        assert_eq!(
-            counts(&report),
-            [("work", 1, 0), ("build", 0, 0), ("check", 0, 1), ("another", 1, 0), ("broken build", 0, 1)]
-        );
-    }
-
-    #[test]
-    fn steps_and_what_runs_beside_them_run_at_the_same_time() {
-        let (to_lane, from_work) = std::sync::mpsc::channel();
-        let (to_work, from_lane) = std::sync::mpsc::channel();
-        let lane = Beside::step("lane", move || {
-            to_work.send(()).expect("the work waits for it");
-            from_work.recv().map(|()| Outcome::DONE).map_err(|_| "the work has ended".to_owned())
-        });
-        let result = Report::new().beside(vec![lane], |report| {
-            report.step("work", || {
-                to_lane.send(()).expect("the lane waits for it");
-                from_lane.recv().map(|()| Outcome::DONE).map_err(|_| "the lane has ended".to_owned())
-            })
-        });
-        assert!(result.is_ok());
-    }
 }

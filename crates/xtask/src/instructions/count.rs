@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::end_to_end::target_folder;
-use crate::process::{self, Outcome, cargo, command, patient};
+use crate::process::{self, command};
 use crate::{programs, tools};
 
 /// Instructions of one operation of each case.
@@ -25,28 +25,19 @@ const CRATES: [&str; 2] = ["fanwire-protocol", "fanwire-hub"];
 /// each byte: large buffers would weigh far more than they cost.
 const NO_STRING_INSTRUCTIONS: &str = "glibc.cpu.hwcaps=-ERMS";
 
-const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
 const CASE_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Builds the programs and says where they are.
 pub(super) fn build() -> Result<Vec<PathBuf>, String> {
+    let packages = CRATES.iter().flat_map(|package| ["--package", package]);
+    let words: Vec<&str> = ["bench", "--bench", "instructions"].into_iter().chain(packages).collect();
     let programs: Vec<PathBuf> =
-        programs::build(&words())?.into_iter().map(|program| program.executable).collect();
+        programs::build(&words)?.into_iter().map(|program| program.executable).collect();
     if programs.len() == CRATES.len() {
         Ok(programs)
     } else {
         Err(format!("{} programs were built, not {}", programs.len(), CRATES.len()))
     }
-}
-
-/// Builds the programs before they are needed, with what others leave of the processors.
-pub(super) fn build_patiently() -> Result<Outcome, String> {
-    process::run_unshown(patient(&cargo(&[&words()[..], &["--no-run"]].concat())), BUILD_DEADLINE)
-}
-
-fn words() -> Vec<&'static str> {
-    let packages = CRATES.into_iter().flat_map(|package| ["--package", package]);
-    ["bench", "--bench", "instructions"].into_iter().chain(packages).collect()
 }
 
 /// Counts every case whose name contains the filter, as many at a time as there are cores: what else runs changes

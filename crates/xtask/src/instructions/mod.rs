@@ -8,7 +8,7 @@ mod count;
 mod table;
 
 use crate::process::Outcome;
-use crate::report::{Beside, Report, Stop};
+use crate::report::{Report, Stop};
 use crate::tools;
 
 use baseline::{Baseline, Tools, Unlike};
@@ -19,11 +19,6 @@ use count::Counts;
 const TOLERANCE_PERCENT: f64 = 3.0;
 /// The same where the baseline was made with another compiler or C library, which change figures by themselves.
 const TOLERANCE_WITH_OTHER_TOOLS_PERCENT: f64 = 15.0;
-
-/// Builds what [`compare`] needs beside other steps.
-pub(crate) fn build_beside() -> Beside {
-    Beside::preparation("optimized build beside the suites", count::build_patiently)
-}
 
 /// Counts the cases whose name contains the filter, and fails if one of them is over its baseline.
 pub(crate) fn compare(report: &mut Report, filter: Option<&str>) -> Result<(), Stop> {
