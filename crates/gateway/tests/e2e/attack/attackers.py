@@ -20,14 +20,15 @@ class Attackers:
 
     def __init__(self, server):
         self.server = server
-        self.over = threading.Event()
+        self.over, self.ending = threading.Event(), threading.Lock()
         self.sockets, self.threads = [], []
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.over.set()
+        with self.ending:
+            self.over.set()
         while self.sockets:
             drop(self.sockets.pop())
         for thread in self.threads:
@@ -50,13 +51,21 @@ class Attackers:
         """Returns a connection that lasts as long as the attack, unless it is dropped before."""
         connection = socket.create_connection(("127.0.0.1", port or self.server.port), timeout=PATIENCE)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sockets.append(connection)
-        return connection
+        return self.hold(connection)
+
+    def hold(self, connection):
+        """Sees to it that a connection lasts no longer than the attack. Once that is over, it is dropped at once."""
+        with self.ending:
+            if not self.over.is_set():
+                self.sockets.append(connection)
+                return connection
+        drop(connection)
+        raise ConnectionAbortedError("the attack is over")
 
     def websocket(self, user="rogue", **claims):
         """Returns a connected client as a `RawSocket`."""
         raw = RawSocket(self.server)
-        self.sockets.append(raw.socket)
+        self.hold(raw.socket)
         raw.socket.settimeout(PATIENCE)
         connect = {"token": self.server.token(user, **claims)}
         raw.send_text(json.dumps({"id": 1, "connect": connect}))

@@ -34,7 +34,7 @@ def test_connect_with_7000_subs(trial):
 
     def connect_once():
         raw = RawSocket(server, upgrade=False)
-        attack.sockets.append(raw.socket)
+        attack.hold(raw.socket)
         raw.send(handshake("/connection/websocket") + connect)
         raw.read_head()
         raw.read_frame()

@@ -140,7 +140,7 @@ def sip(attack, server, begun):
     name = opened(attack, server, FLOW)
     attack.over.wait(2)
     connection = socket.socket()
-    attack.sockets.append(connection)
+    attack.hold(connection)
     connection.settimeout(PATIENCE)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 88)

@@ -46,7 +46,7 @@ def test_two_environments_in_one_redis(trial):
         with trial.attack("two environments that differ in database") as attack:
             for node in (server, other):
                 listener = Attackers(node).websocket("listener")
-                attack.sockets.append(listener.socket)
+                attack.hold(listener.socket)
                 listener.send(commands({"id": 2, "subscribe": {"channel": "wild:shared", "recoverable": True}}))
                 listener.read_reply(2)
             for node in (server, other):

@@ -69,7 +69,7 @@ def test_bodies_that_drip(trial):
             sockets.append(connection)
         for _ in range(DRIPPING_OF_EACH):
             raw = RawSocket(server, "/connection/uni_websocket")
-            attack.sockets.append(raw.socket)
+            attack.hold(raw.socket)
             # The begin of a text of 60,000 bytes.
             raw.send(b"\x81\xfe\xea\x60\0\0\0\0")
             sockets.append(raw.socket)

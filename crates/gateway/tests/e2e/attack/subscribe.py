@@ -144,7 +144,7 @@ def test_floods_of_bare_sockets(trial, kind):
 
     def flood():
         raw = RawSocket(server, path)
-        attack.sockets.append(raw.socket)
+        attack.hold(raw.socket)
         attack.send_and_drain(raw.socket, itertools.repeat(frames))
 
     with trial.attack(f"{kind}, 20 bare WebSockets", prompt=True) as attack:

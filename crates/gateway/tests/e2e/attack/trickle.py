@@ -22,7 +22,7 @@ class SlowSocket(RawSocket):
 
     def __init__(self, attack):
         self.socket, self.received = socket.socket(), b""
-        attack.sockets.append(self.socket)
+        attack.hold(self.socket)
         self.socket.settimeout(PATIENCE)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 88)
