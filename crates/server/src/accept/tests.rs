@@ -36,3 +36,20 @@ async fn who_waits_for_room_gets_it_though_nobody_comes_after() {
         begun = late.begin(Instant::now() + Duration::from_secs(10)) => assert!(begun),
     }
 }
+
+#[tokio::test]
+async fn who_waited_for_room_when_the_last_was_accepted_gets_it() {
+    let connections = connections();
+    let first = enter(&connections);
+    assert!(first.begin(Instant::now()).await);
+    first.waits_for_peer(true);
+    let late = enter(&connections);
+    let gives_up_then_keeps_room = async {
+        connections.has_waiting().await;
+        connections.keep_room().await;
+    };
+    tokio::select! {
+        () = gives_up_then_keeps_room => {}
+        begun = late.begin(Instant::now() + Duration::from_secs(10)) => assert!(begun),
+    }
+}

@@ -157,8 +157,9 @@ impl HttpConnections {
     /// Makes room for those that wait for it, for as long as it is polled. For when no more are accepted.
     pub(crate) async fn keep_room(&self) {
         loop {
-            self.has_waiting().await;
+            // Those that wait already may have been told of, which happens once.
             self.can_enter().await;
+            self.has_waiting().await;
         }
     }
 
