@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use fanwire_broker::LogRateLimit;
+
 /// The listener that a connection came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Port {
@@ -94,13 +96,13 @@ pub(super) struct Drops {
     counts: [AtomicU64; Reason::ALL.len()],
     /// The time of each reason's last log line, and its count then.
     logged: Mutex<[Option<(Instant, u64)>; Reason::ALL.len()]>,
-    /// The time of the last log line about a failure to accept.
-    failure_logged: Mutex<Option<Instant>>,
+    /// The limit on log lines about failures to accept.
+    failures: LogRateLimit,
 }
 
 impl Drops {
     pub(super) fn new(port: Port) -> Self {
-        Self { port, counts: Default::default(), logged: Mutex::default(), failure_logged: Mutex::default() }
+        Self { port, counts: Default::default(), logged: Mutex::default(), failures: LogRateLimit::default() }
     }
 
     pub(super) fn value(&self, why: Reason) -> u64 {
@@ -108,15 +110,9 @@ impl Drops {
     }
 
     pub(super) fn accept_failed(&self, error: &io::Error) {
-        let now = Instant::now();
-        {
-            let mut logged = self.failure_logged.lock().unwrap_or_else(PoisonError::into_inner);
-            if logged.is_some_and(|at| now < at + LOG_INTERVAL) {
-                return;
-            }
-            *logged = Some(now);
+        if self.failures.is_due() {
+            tracing::warn!(%error, port = self.port.label(), "a connection could not be accepted");
         }
-        tracing::warn!(%error, port = self.port.label(), "a connection could not be accepted");
     }
 
     pub(super) fn count(&self, why: Reason) {
