@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_broker::{Event, LinkState, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
+use fanwire_broker::{Event, LinkState, LogRateLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::{Epoch, Publication};
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -37,6 +37,7 @@ pub(super) async fn follow(node: Node, peers: Peers, mut calls: Receiver<Event>,
         node,
         calls: Arc::new(Semaphore::new(CALLS_MAX)),
         follow: Follow::default(),
+        log_limit: LogRateLimit::default(),
         peers,
     };
     follower.begin().await;
@@ -62,6 +63,8 @@ struct CommandFollower {
     /// The position up to which the orders were followed.
     follow: Follow,
     calls: Arc<Semaphore>,
+    /// In a rolling update each call may be of an unknown version.
+    log_limit: LogRateLimit,
 }
 
 impl CommandFollower {
@@ -148,13 +151,13 @@ impl CommandFollower {
     async fn call(&self, publication: &Publication) {
         let call: Call<'_> = match serde_json::from_slice(&publication.data) {
             Ok(call) => call,
-            Err(error) => return tracing::warn!(%error, "a call of another node cannot be decoded"),
+            Err(error) => return self.cannot_decode(&error),
         };
         let is_ours = call.from == self.peers.id();
         if call.method == SINGLE {
             match serde_json::from_str::<Single>(call.parameters.get()) {
                 Ok(single) => self.node.owner_of_user(&single.user).send(single.heard(is_ours)),
-                Err(error) => tracing::warn!(%error, "a call of another node cannot be decoded"),
+                Err(error) => self.cannot_decode(&error),
             }
             return;
         }
@@ -180,6 +183,12 @@ impl CommandFollower {
                 peers.answer(from, number, outcome).await;
             }
         });
+    }
+
+    fn cannot_decode(&self, error: &serde_json::Error) {
+        if self.log_limit.is_due() {
+            tracing::warn!(%error, "a call of another node cannot be decoded");
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 use std::{fmt, io, thread};
 
 use fanwire_broker::{
-    Incompatible, LinkError, LinkState, NewPublication, Peer, Redis, RedisSettings, planted,
+    Incompatible, LinkError, LinkState, LogRateLimit, NewPublication, Peer, Redis, RedisSettings, planted,
 };
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::RequestError;
@@ -84,6 +84,8 @@ struct PeersShared {
     live_nodes: LiveNodeList,
     /// Answers and letters to this node that did not fit among those that wait.
     dropped: Arc<AtomicU64>,
+    /// The limit on log lines about orders that could not be sent: without Redis each client may cause one.
+    unsent: LogRateLimit,
     next_call: AtomicU64,
     /// Orders of other nodes arrive.
     is_listening: AtomicBool,
@@ -185,6 +187,7 @@ impl Peers {
             answering: Forwarding::new(2 * forwarded_bytes_per_second_max),
             live_nodes: LiveNodeList::default(),
             dropped: arrivals.dropped.clone(),
+            unsent: LogRateLimit::default(),
             next_call: AtomicU64::new(0),
             is_listening: AtomicBool::new(false),
             wedged: AtomicBool::new(false),
@@ -359,10 +362,12 @@ impl Peers {
             let (from, sent) = (peers.0.id, peers.seconds());
             let call = Call { from, sent, number: None, method: SINGLE, parameters: &parameters };
             if let Err(error) = peers.send(CallType::Order, &call).await {
-                tracing::warn!(
-                    error = codes::error(error).text,
-                    "a user's connections on other nodes could not be closed"
-                );
+                if peers.0.unsent.is_due() {
+                    tracing::warn!(
+                        error = codes::error(error).text,
+                        "a user's connections on other nodes could not be closed"
+                    );
+                }
                 peers.0.inboxes.of_user(&single.user).send(single.unsent());
             }
         });
