@@ -35,7 +35,12 @@ pub(crate) fn refused_origin() -> HttpResponse {
 
 /// Refuses a request that has better prospects in a second.
 pub(crate) fn later(why: impl Into<String>) -> HttpResponse {
-    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, why);
+    later_with(StatusCode::SERVICE_UNAVAILABLE, why)
+}
+
+/// The same with another status.
+pub(crate) fn later_with(status: StatusCode, why: impl Into<String>) -> HttpResponse {
+    let mut response = text(status, why);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }

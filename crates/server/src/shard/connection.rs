@@ -381,6 +381,11 @@ impl Connection {
         self.queue.as_ref().map_or(0, |queue| queue.bytes())
     }
 
+    /// Returns the bytes that wait for the next poll of its client.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.queued_bytes() + self.polled().map_or(0, |polled| polled.beginning.len())
+    }
+
     /// Keeps what a topic brings before the connection is answered, within the bound of its queue and by the topic's policy.
     /// `parcel` holds the deliveries as others get them. Says how many publications gave way.
     pub(super) fn keep(

@@ -41,16 +41,24 @@ impl Shard {
         ask: PollAsk,
         to: &AnswerTo,
     ) -> Option<SessionAnswer> {
-        let PollAsk { number, wait_millis, topics } = ask;
-        let waits = matches!(to, AnswerTo::Parked(_));
         let Some(slot) = self.polled_slot(key) else { return Some(SessionAnswer::Gone) };
         // What the outbox holds comes before the answer. Writing it may end the session.
         self.write(slot);
+        let answer = self.answer_or_wait(key, ask, to);
+        self.schedule(slot);
+        answer
+    }
+
+    /// Answers a poll, or lets it wait.
+    fn answer_or_wait(&mut self, key: &SessionKey, ask: PollAsk, to: &AnswerTo) -> Option<SessionAnswer> {
+        let PollAsk { number, wait_millis, topics } = ask;
+        let slot = key.connection.slot;
+        let waits = matches!(to, AnswerTo::Parked(_));
         let ends_at = self.polls_end();
         let connection = self.connections.get_mut(slot as usize).filter(|c| c.is(key.connection));
         let Some(connection) = connection else { return Some(SessionAnswer::Gone) };
         let (is_open, has_queue) = (connection.session().is_some(), connection.queue.is_some());
-        let queued_bytes = connection.queued_bytes();
+        let bytes = connection.unsent_bytes();
         let Some(polled) = connection.polled_mut() else { return Some(SessionAnswer::Gone) };
         if polled.topics != topics {
             return Some(SessionAnswer::OtherTopics);
@@ -66,21 +74,17 @@ impl Shard {
                 return Some(SessionAnswer::Gone);
             }
             Asked::Again(body) if !waits && body.len() > LOOK_BYTES_MAX => {
-                self.schedule(slot);
                 return Some(SessionAnswer::Nothing);
             }
             Asked::Again(body) => {
                 let number = polled.polls.number();
                 if !self.may_repeat(slot) {
-                    self.schedule(slot);
                     return Some(SessionAnswer::TooOften);
                 }
                 if !self.takes_room(to, body.len()) {
-                    self.schedule(slot);
                     return Some(SessionAnswer::Busy);
                 }
                 self.count_answer(body.len());
-                self.schedule(slot);
                 return Some(SessionAnswer::Poll(PollAnswer { number, body, has_news: true, cursor: None }));
             }
             // The client knows that it has ended.
@@ -90,24 +94,19 @@ impl Shard {
         let has_something = has_queue || polled.has_news || !polled.beginning.is_empty();
         if !has_something && wait_millis > 0 {
             let AnswerTo::Parked(at) = to else {
-                self.schedule(slot);
                 return Some(SessionAnswer::Nothing);
             };
             let older = polled.polls.wait(*at, self.now.millis + u64::from(wait_millis));
             if let Some(older) = older.filter(|older| older != at) {
                 self.send_poll_answer(older, SessionAnswer::Overtaken);
             }
-            self.schedule(slot);
             return None;
         }
-        let bytes = queued_bytes + polled.beginning.len();
         if !waits && bytes > LOOK_BYTES_MAX {
-            self.schedule(slot);
             return Some(SessionAnswer::Nothing);
         }
         // One that is refused is not made: it would be kept as one that may have arrived.
         if !self.takes_room(to, bytes) {
-            self.schedule(slot);
             return Some(SessionAnswer::Busy);
         }
         let polled = self.connections.get_mut(slot as usize).and_then(Connection::polled_mut);
@@ -116,7 +115,6 @@ impl Shard {
         if let Some(older) = older {
             self.send_poll_answer(older, SessionAnswer::Overtaken);
         }
-        self.schedule(slot);
         Some(SessionAnswer::Poll(answer))
     }
 
@@ -303,10 +301,7 @@ impl Shard {
 
     /// Answers a poll that waits. Returns false if there is no room for that: what waits is for the next poll.
     fn answer_waiting(&mut self, slot: u32, at: ParkedAt) -> bool {
-        let connection = self.connections.get(slot as usize);
-        let bytes = connection.map_or(0, |connection| {
-            connection.queued_bytes() + connection.polled().map_or(0, |polled| polled.beginning.len())
-        });
+        let bytes = self.connections.get(slot as usize).map_or(0, Connection::unsent_bytes);
         let has_room = self.takes_room_at(&at, bytes);
         let answer = if has_room {
             SessionAnswer::Poll(self.next_answer(slot))

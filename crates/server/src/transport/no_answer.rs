@@ -2,11 +2,10 @@
 
 use fanwire_protocol::reason::RequestError;
 use hyper::StatusCode;
-use hyper::header::{HeaderValue, RETRY_AFTER};
 
 use super::Gate;
 use crate::message::Unreachable;
-use crate::response::{HttpResponse, text};
+use crate::response::{HttpResponse, later_with};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoAnswer {
@@ -36,9 +35,7 @@ impl NoAnswer {
 
     /// Returns the response of an address whose refusals are plain text.
     pub(super) fn in_words(&self) -> HttpResponse {
-        let mut response = text(self.status, self.sentence);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        response
+        later_with(self.status, self.sentence)
     }
 
     /// Counts a call that the session's node has no room for.
