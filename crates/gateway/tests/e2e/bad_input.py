@@ -124,12 +124,16 @@ FRAMES = {
 }
 
 
-@pytest.mark.parametrize("name", FRAMES)
-def test_malformed_frames(raw, name):
+def assert_closed_for(raw, name):
     data, code = FRAMES[name]
     with contextlib.suppress(OSError):
         raw.send(data)
     assert raw.read_close()[0] == code
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_malformed_frames(raw, name):
+    assert_closed_for(raw, name)
 
 
 @pytest.fixture
@@ -140,10 +144,7 @@ def bare(server):
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_malformed_frames_on_a_bare_websocket(bare, name):
-    data, code = FRAMES[name]
-    with contextlib.suppress(OSError):
-        bare.send(data)
-    assert bare.read_close()[0] == code
+    assert_closed_for(bare, name)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::common::{Backend, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, post, settings};
+use crate::common::{
+    Backend, Client, RawSocket, TestGateway, WEBSOCKET_HANDSHAKE, eventually, post, settings,
+};
 
 const LIVE: &str = "GET /livez HTTP/1.1\r\nHost: test\r\n\r\n";
 
@@ -83,9 +85,8 @@ async fn clients_that_poll_are_counted_by_address() {
     assert_eq!(poll(2).await, 200, "another address has its own");
 }
 
-/// A poll that waits is no second client.
-#[tokio::test]
-async fn polls_that_wait_count_as_their_clients() {
+/// A node that takes eight clients. Two of them poll and wait, and a third has seen both.
+async fn with_two_polls() -> (TestGateway, Vec<RawSocket>, Client) {
     let mut settings = settings(1);
     settings.admission.connections_max = 8;
     let gateway = TestGateway::start(settings).await;
@@ -97,6 +98,13 @@ async fn polls_that_wait_count_as_their_clients() {
     }
     let mut watcher = gateway.client().await;
     eventually("both are members", async || watcher.present("room:a").await == 2).await;
+    (gateway, polls, watcher)
+}
+
+/// A poll that waits is no second client.
+#[tokio::test]
+async fn polls_that_wait_count_as_their_clients() {
+    let (gateway, _polls, _watcher) = with_two_polls().await;
     let mut clients = Vec::new();
     for _ in 0..5 {
         clients.push(RawSocket::websocket(gateway.address).await);
@@ -108,17 +116,7 @@ async fn polls_that_wait_count_as_their_clients() {
 /// The sockets of polls that were just answered, and are not closed yet, take no places from other clients.
 #[tokio::test]
 async fn polls_that_are_answered_count_as_their_clients() {
-    let mut settings = settings(1);
-    settings.admission.connections_max = 8;
-    let gateway = TestGateway::start(settings).await;
-    let mut polls = Vec::new();
-    for _ in 0..2 {
-        let mut poll = RawSocket::open(gateway.address).await;
-        poll.send("GET /subscribe?topic=room:a&wait=60&as=poll HTTP/1.1\r\nHost: test\r\n\r\n").await;
-        polls.push(poll);
-    }
-    let mut watcher = gateway.client().await;
-    eventually("both are members", async || watcher.present("room:a").await == 2).await;
+    let (gateway, mut polls, mut watcher) = with_two_polls().await;
     let mut clients = Vec::new();
     for _ in 0..4 {
         clients.push(RawSocket::websocket(gateway.address).await);
