@@ -137,6 +137,10 @@ async fn a_client_that_the_api_closes_gets_what_waits_for_it_whatever_the_number
             backend.call("publish", json!({"channel": "news", "data": data})).await;
             published += 1;
         }
+        eventually("all reached the session", async || {
+            gateway.metric("fanwire_messages_delivered_total").await >= f64::from(published)
+        })
+        .await;
         let disconnect = json!({"code": code, "reason": "its own"});
         backend.call("disconnect", json!({"client": slow.id(), "disconnect": disconnect})).await;
         eventually("it is closed", async || gateway.metric("fanwire_clients").await == 0.0).await;

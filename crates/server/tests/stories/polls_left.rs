@@ -8,6 +8,39 @@ use crate::ON_REDIS;
 use crate::common::{Emulated, RawSocket, TestGateway, eventually, post, settings, token};
 use crate::poll::{Bystanders, Poller, answer, data, with_grace};
 
+/// Clients that poll a topic, with so many messages of so many bytes that wait for each; `more` goes on in their query.
+async fn pollers_behind(
+    gateway: &TestGateway,
+    topic: &str,
+    more: &str,
+    clients: usize,
+    messages: usize,
+    bytes: usize,
+) -> Vec<Poller> {
+    let mut opened = Vec::new();
+    for _ in 0..clients {
+        let poller = Poller::new(&format!("topic={topic}{more}"));
+        let first = poller.send(gateway.address, 1).await;
+        opened.push((poller, first));
+    }
+    let mut pollers = Vec::new();
+    for (mut poller, mut first) in opened {
+        poller.take(&mut first).await;
+        pollers.push(poller);
+    }
+    let delivered = async || gateway.metric_of("fanwire_messages_delivered_total", "protocol=\"poll\"").await;
+    let before = delivered().await;
+    let mut publisher = gateway.client().await;
+    for _ in 0..messages {
+        publisher.publish(topic, json!("x".repeat(bytes))).await;
+    }
+    eventually("all reached the sessions", async || {
+        delivered().await >= before + (clients * messages) as f64
+    })
+    .await;
+    pollers
+}
+
 /// Nobody can poll a session that nobody was told of.
 #[tokio::test]
 async fn a_client_that_leaves_before_its_first_answer_leaves_no_session() {
@@ -27,26 +60,14 @@ async fn long_answers_that_do_not_arrive_are_given_up_and_come_from_the_cursor()
     const MESSAGES: usize = 10;
     // No session ends however long the others take.
     let gateway = TestGateway::start(with_grace(1, Duration::from_secs(3600))).await;
-    let mut publisher = gateway.client().await;
-    let mut pollers = Vec::new();
-    for _ in 0..CLIENTS {
-        let poller = Poller::new("topic=history:a");
-        let first = poller.send(gateway.address, 1).await;
-        pollers.push((poller, first));
-    }
-    for (poller, first) in &mut pollers {
-        poller.take(first).await;
-    }
-    for _ in 0..MESSAGES {
-        publisher.publish("history:a", json!("x".repeat(50_000))).await;
-    }
-    for (poller, _) in &pollers {
+    let mut pollers = pollers_behind(&gateway, "history:a", "", CLIENTS, MESSAGES, 50_000).await;
+    for poller in &pollers {
         let answer = answer(&poller.send(gateway.address, 5).await.response().await);
         assert_eq!(data(&answer).len(), MESSAGES);
     }
     assert!(gateway.metric("fanwire_send_queue_bytes").await <= 34e6);
     let mut recovered = 0;
-    for (poller, _) in &mut pollers {
+    for poller in &mut pollers {
         let answer = poller.poll(gateway.address, 5).await;
         assert_eq!(data(&answer).len(), MESSAGES);
         recovered += usize::from(answer["subscribed"] == json!([{"topic": "history:a", "recovered": true}]));
@@ -102,21 +123,8 @@ async fn answers_that_are_not_taken_leave_room_for_others() {
 /// Clients of one address get answers of 50 MB together, then shorter ones that fill what is left, and none says that they have
 /// come.
 pub(crate) async fn leave_long_answers(gateway: &TestGateway) {
-    let mut publisher = gateway.client().await;
     for (topic, clients, messages, bytes) in [("left", 100, 10, 50_000), ("rest", 40, 1, 20_000)] {
-        let mut pollers = Vec::new();
-        for _ in 0..clients {
-            let poller = Poller::new(&format!("topic={topic}"));
-            let first = poller.send(gateway.address, 1).await;
-            pollers.push((poller, first));
-        }
-        for (poller, first) in &mut pollers {
-            poller.take(first).await;
-        }
-        for _ in 0..messages {
-            publisher.publish(topic, json!("x".repeat(bytes))).await;
-        }
-        for (poller, _) in &pollers {
+        for poller in pollers_behind(gateway, topic, "", clients, messages, bytes).await {
             let answer = answer(&poller.send(gateway.address, 5).await.response().await);
             assert_eq!(data(&answer).len(), messages);
         }
@@ -149,26 +157,9 @@ async fn long_ends_of_sessions_come_without_what_waited() {
     const CLIENTS: usize = 100;
     const MESSAGES: usize = 10;
     let gateway = TestGateway::start(settings(1)).await;
-    let mut publisher = gateway.client().await;
     let mut backend = gateway.backend().await;
-    let ann = token(&json!({"sub": "ann"}));
-    let mut pollers = Vec::new();
-    for _ in 0..CLIENTS {
-        let poller = Poller::new(&format!("topic=history:a&token={ann}"));
-        let first = poller.send(gateway.address, 1).await;
-        pollers.push((poller, first));
-    }
-    for (poller, first) in &mut pollers {
-        poller.take(first).await;
-    }
-    for _ in 0..MESSAGES {
-        publisher.publish("history:a", json!("x".repeat(50_000))).await;
-    }
-    eventually("all reached the sessions", async || {
-        let delivered = gateway.metric_of("fanwire_messages_delivered_total", "protocol=\"poll\"").await;
-        delivered >= (CLIENTS * MESSAGES) as f64
-    })
-    .await;
+    let ann = format!("&token={}", token(&json!({"sub": "ann"})));
+    let mut pollers = pollers_behind(&gateway, "history:a", &ann, CLIENTS, MESSAGES, 50_000).await;
     backend.call("disconnect", json!({"user": "ann", "disconnect": {"code": 4500, "reason": "no"}})).await;
     eventually("all have ended", async || {
         gateway.metric_of("fanwire_connections", "protocol=\"poll\"").await == 0.0
@@ -177,7 +168,7 @@ async fn long_ends_of_sessions_come_without_what_waited() {
     let kept = gateway.metric("fanwire_send_queue_bytes").await;
     assert!(kept <= 34e6, "{kept}");
     let mut whole = 0;
-    for (poller, _) in &mut pollers {
+    for poller in &mut pollers {
         let cursor = poller.cursor.clone();
         let end = poller.poll(gateway.address, 5).await;
         assert_eq!(end["disconnect"]["code"], 4500, "{end}");
