@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_protocol::{ClientInfo, Epoch, Position, Publication, Tags, TopicName};
+use fanwire_protocol::{ClientInfo, Epoch, EventMask, Position, Publication, Tags, TopicName};
 
 /// An error of an engine's call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -205,11 +205,24 @@ pub struct Member {
     /// Subscribers receive one leave when the client becomes absent, by
     /// [`Engine::remove_presence`](crate::Engine::remove_presence) or because its node died.
     pub announce_leave: bool,
+    /// The events that its coming and going writes to the outbox. Equal for all members of a topic on one node.
+    pub events: EventMask,
 }
 
 impl Member {
     pub fn new(info: Arc<ClientInfo>, announce_leave: bool) -> Self {
-        Self { info, announce_leave }
+        Self { info, announce_leave, events: EventMask::NONE }
+    }
+
+    pub fn with_events(self, events: EventMask) -> Self {
+        Self { events, ..self }
+    }
+}
+
+impl From<Arc<ClientInfo>> for Member {
+    /// A member whose leave is not announced.
+    fn from(info: Arc<ClientInfo>) -> Self {
+        Self::new(info, false)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanwire_protocol::reason::Left;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
 #[cfg(doc)]
@@ -183,23 +184,29 @@ impl Engine {
     pub async fn admit(
         &self,
         topic: &TopicName,
-        info: Arc<ClientInfo>,
+        member: impl Into<Member>,
         clients_max: usize,
     ) -> Result<bool, EngineError> {
+        let member = member.into();
         match self {
-            Self::Memory(memory) => Ok(memory.admit(topic, info, clients_max)),
-            Self::Redis(redis) => redis.admit(topic, info, clients_max).await,
+            Self::Memory(memory) => Ok(memory.admit(topic, member, clients_max)),
+            Self::Redis(redis) => redis.admit(topic, member, clients_max).await,
         }
     }
 
     /// Removes a client, and delivers its leave if that was requested. The client may be absent already.
-    pub async fn remove_presence(&self, topic: &TopicName, client: ClientId) -> Result<(), EngineError> {
+    pub async fn remove_presence(
+        &self,
+        topic: &TopicName,
+        client: ClientId,
+        left: &Left,
+    ) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => {
-                memory.remove_presence(topic, client);
+                memory.remove_presence(topic, client, left);
                 Ok(())
             }
-            Self::Redis(redis) => redis.remove_presence(topic, client).await,
+            Self::Redis(redis) => redis.remove_presence(topic, client, left).await,
         }
     }
 

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use fanwire_protocol::capacity::GiveBack;
-use fanwire_protocol::{ClientId, ClientInfo};
+use fanwire_protocol::{ClientId, ClientInfo, EventMask};
 use rustc_hash::FxBuildHasher;
 
 use crate::contract::{Member, PresenceStats};
@@ -20,6 +20,8 @@ pub(crate) struct Members {
     clients: HashSet<ByClient, FxBuildHasher>,
     /// Clients whose leave is announced.
     announced: HashSet<ByClient, FxBuildHasher>,
+    /// The events of all members.
+    events: EventMask,
     /// The info of one client of each user; that client may have left. User ids come from outside: no fast hash.
     users: HashSet<ByUser>,
     /// The number of clients beyond the first, of users with more than one.
@@ -42,9 +44,7 @@ impl Members {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Member> {
-        self.clients
-            .iter()
-            .map(|client| Member { info: client.0.clone(), announce_leave: self.announced.contains(client) })
+        self.clients.iter().map(|client| self.member(client.0.clone(), self.announced.contains(client)))
     }
 
     /// The number of members other than the client.
@@ -81,7 +81,8 @@ impl Members {
 
     /// Adds a client, or replaces its info.
     pub(crate) fn add(&mut self, member: Member) {
-        let Member { info, announce_leave } = member;
+        let Member { info, announce_leave, events } = member;
+        self.events = self.events | events;
         if let Some(ByClient(before)) = self.clients.replace(ByClient(info.clone())) {
             self.remove_user(&before.user);
             self.announced.remove(&before.client);
@@ -106,7 +107,11 @@ impl Members {
         self.announced.give_back();
         self.users.give_back();
         self.further.give_back();
-        Some(Member { info, announce_leave })
+        Some(self.member(info, announce_leave))
+    }
+
+    fn member(&self, info: Arc<ClientInfo>, announce_leave: bool) -> Member {
+        Member { info, announce_leave, events: self.events }
     }
 
     /// Removes one client of the user from the counts.
@@ -182,7 +187,7 @@ mod tests {
             connection: Bytes::new(),
             subscription: Bytes::new(),
         };
-        Member { info: Arc::new(info), announce_leave: false }
+        Member::new(Arc::new(info), false)
     }
 
     #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use fanwire_broker::{
     Engine, HistoryOptions, HistoryQuery, Member, MemorySettings, NewPublication, Published, Since,
     UNPUBLISHED_META_TTL_MAX, Usage,
 };
+use fanwire_protocol::reason::Left;
 use fanwire_protocol::{ClientId, ClientInfo, Position, TopicName};
 use uuid::Uuid;
 
@@ -81,7 +82,7 @@ async fn memory_returns_when_topics_end() {
             .publish_leave(&topic, engine.presence(&topic, usize::MAX).await.unwrap()[0].clone())
             .await
             .unwrap();
-        engine.remove_presence(&topic, client).await.unwrap();
+        engine.remove_presence(&topic, client, &Left::Gone).await.unwrap();
         engine.unsubscribe(&topic).await.unwrap();
     }
     let usage = engine.usage();
@@ -106,7 +107,7 @@ async fn topics_without_a_stream_end_at_once() {
     engine.remove_history(&topic).await.unwrap();
     engine.publish(&topic, NewPublication::default()).await.unwrap();
     engine.presence(&topic, usize::MAX).await.unwrap();
-    engine.remove_presence(&topic, ClientId(Uuid::nil())).await.unwrap();
+    engine.remove_presence(&topic, ClientId(Uuid::nil()), &Left::Gone).await.unwrap();
     assert_eq!(engine.usage().topics, 0);
 
     engine.subscribe(&topic).await.unwrap();

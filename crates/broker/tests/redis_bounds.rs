@@ -13,6 +13,7 @@ use bytes::Bytes;
 use fanwire_broker::{
     Engine, EngineError, HistoryOptions, Member, NewPublication, Peer, PresenceStats, ReadLimit, Redis, Since,
 };
+use fanwire_protocol::reason::Left;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use redis_server::{RedisServer, wait_until_up};
 use uuid::Uuid;
@@ -68,7 +69,7 @@ async fn all_that_stay_are_listed_once_while_others_come_and_go() {
     let change = async {
         b.add_presence(&topic, members(STAY..STAY + OTHERS)).await.unwrap();
         for number in STAY..STAY + OTHERS {
-            b.remove_presence(&topic, client(number)).await.unwrap();
+            b.remove_presence(&topic, client(number), &Left::Gone).await.unwrap();
         }
     };
     let mut change = std::pin::pin!(change);

@@ -12,6 +12,7 @@ use fanwire_broker::{
     Engine, EngineError, HistoryOptions, LinkError, LinkState, Member, NewPublication, Peer, Published,
     Redis, RedisSettings,
 };
+use fanwire_protocol::reason::Left;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -267,7 +268,7 @@ async fn what_ran_beside_a_forgotten_script_is_not_repeated() {
     let (connection, subscription) = Default::default();
     let info = ClientInfo { user: "u".into(), client, connection, subscription };
     engine.add_presence(&topic(), vec![Member::new(Arc::new(info), false)]).await.unwrap();
-    engine.remove_presence(&topic(), client).await.unwrap();
+    engine.remove_presence(&topic(), client, &Left::Gone).await.unwrap();
     assert_eq!(*seen.lock().unwrap(), ["removal", "SREM", "removal"]);
 }
 

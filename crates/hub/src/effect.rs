@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::reason::{Close, CloseReason, RequestError};
+use fanwire_protocol::reason::{Close, CloseReason, Left, RequestError};
 use fanwire_protocol::reply::{Push, Reply};
 use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::{ClientInfo, Position, Publication, Tags, TopicName};
@@ -37,6 +37,7 @@ pub enum Effect {
     },
     Unregister {
         user: Box<str>,
+        left: Left,
     },
     /// To whoever owns the topic.
     Topic(TopicName, TopicRequest),
@@ -50,8 +51,8 @@ const _: () = assert!(size_of::<Answer>() <= 88);
 
 impl Effect {
     /// Gives a subscription back to the topic's owner.
-    pub fn unsubscribe(topic: TopicName, membership: Membership) -> Self {
-        Self::Topic(topic, TopicRequest::Unsubscribe { membership })
+    pub fn unsubscribe(topic: TopicName, membership: Membership, left: Left) -> Self {
+        Self::Topic(topic, TopicRequest::Unsubscribe { membership, left })
     }
 }
 
@@ -99,6 +100,7 @@ pub enum TopicRequest {
     },
     Unsubscribe {
         membership: Membership,
+        left: Left,
     },
     /// The client is present already; others are to see this of it from now on.
     UpdatePresence {

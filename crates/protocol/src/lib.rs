@@ -6,6 +6,7 @@ pub mod position;
 pub mod publication;
 pub mod topic;
 pub mod capacity;
+pub mod event_mask;
 pub mod reason;
 pub mod request;
 pub mod reply;
@@ -19,6 +20,7 @@ pub mod proxy;
 pub mod websocket;
 
 pub use cursor::Cursor;
+pub use event_mask::EventMask;
 pub use position::{Epoch, Position};
 pub use publication::{ANSWER_OVERHEAD_BYTES, ClientId, ClientInfo, Publication, Tags};
 pub use topic::TopicName;

@@ -236,3 +236,22 @@ impl Unsubscribed {
         }
     }
 }
+
+/// The reason for which a client left a topic, or ended its connection. Events tell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The client unsubscribed.
+    Unsubscribed,
+    /// The server ended the subscription.
+    ByServer(Unsubscribed),
+    /// The client closed its connection, or was lost.
+    Gone,
+    /// The server closed the connection.
+    Closed(Close),
+    /// The request was refused after the client had become a member.
+    Refused,
+    /// Its node died, or was fenced.
+    NodeDied,
+    /// A repair found that it had left.
+    Unknown,
+}

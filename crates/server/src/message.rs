@@ -8,7 +8,7 @@ use fanwire_broker::{EngineError, Event, HistoryPage, NewPublication, PresenceSt
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
 use fanwire_hub::session::Control;
-use fanwire_protocol::reason::{CloseReason, RequestError};
+use fanwire_protocol::reason::{CloseReason, Left, RequestError};
 use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use rustc_hash::FxHashSet;
@@ -337,6 +337,7 @@ pub(crate) enum UserMessage {
     Unregister {
         user: Box<str>,
         from: Address,
+        left: Left,
     },
     /// The engine has counted the user's connections on all nodes. True if it has admitted this one.
     Counted {

@@ -14,7 +14,7 @@ use connections::ConnectionsByUser;
 use fanwire_broker::EngineError;
 use fanwire_hub::effect::{Answer, Completion};
 use fanwire_hub::session::Control;
-use fanwire_protocol::reason::CloseReason;
+use fanwire_protocol::reason::{CloseReason, Left};
 use fanwire_protocol::{ClientId, ClientInfo};
 use singles::Singles;
 use uuid::Uuid;
@@ -60,7 +60,7 @@ impl Users {
     pub(crate) fn handle(&mut self, message: UserMessage) {
         match message {
             UserMessage::Register { user, from, single } => self.register(user, from, single),
-            UserMessage::Unregister { user, from } => self.unregister(&user, from),
+            UserMessage::Unregister { user, from, left } => self.unregister(&user, from, left),
             UserMessage::Counted { user, from, result } => self.counted(user, from, result),
             UserMessage::Held { user, reply } => {
                 // An asker that has gone needs no answer.
@@ -165,7 +165,7 @@ impl Users {
 
     fn refuse(&self, user: &str, from: Address, reason: CloseReason) {
         // The engine may have admitted it without its answer having arrived.
-        self.topics.dismiss(peers::user_topic(user), client_of(from));
+        self.topics.dismiss(peers::user_topic(user), client_of(from), Left::Closed(reason.into()));
         self.send_answer(from, Err(reason));
     }
 
@@ -197,9 +197,9 @@ impl Users {
         }
     }
 
-    fn unregister(&mut self, user: &str, from: Address) {
+    fn unregister(&mut self, user: &str, from: Address, left: Left) {
         if self.are_counted() {
-            self.topics.dismiss(peers::user_topic(user), client_of(from));
+            self.topics.dismiss(peers::user_topic(user), client_of(from), left);
         }
         self.singles.remove(client_of(from));
         if !self.coming.remove(user, from) {

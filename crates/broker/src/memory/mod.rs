@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fanwire_protocol::reason::Left;
 use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
 use tokio::time::Instant;
 
@@ -159,19 +160,19 @@ impl Memory {
         }
     }
 
-    pub(crate) fn admit(&self, topic: &TopicName, info: Arc<ClientInfo>, clients_max: usize) -> bool {
+    pub(crate) fn admit(&self, topic: &TopicName, member: Member, clients_max: usize) -> bool {
         let mut topics = self.topics.borrow_mut();
-        let others = topics.members(topic).map_or(0, |members| members.others(info.client));
+        let others = topics.members(topic).map_or(0, |members| members.others(member.info.client));
         let is_admitted = others < clients_max;
         if is_admitted {
-            topics.add_member(topic, Member { info, announce_leave: false });
+            topics.add_member(topic, member);
         }
         is_admitted
     }
 
-    pub(crate) fn remove_presence(&self, topic: &TopicName, client: ClientId) {
+    pub(crate) fn remove_presence(&self, topic: &TopicName, client: ClientId, _left: &Left) {
         let removed = self.topics.borrow_mut().remove_member(topic, client);
-        if let Some(Member { info, announce_leave: true }) = removed {
+        if let Some(Member { info, announce_leave: true, .. }) = removed {
             self.publish_leave(topic, info);
         }
     }

@@ -93,6 +93,8 @@ mod field {
     pub(super) const SUBSCRIPTION: u8 = 4;
     /// A tag's name, prefixed by its length, and its value. Repeated.
     pub(super) const TAG: u8 = 5;
+    /// The events that a member's coming and going writes, one byte; see `fanwire_protocol::EventMask`.
+    pub(super) const EVENTS: u8 = 6;
 }
 
 /// The longest stamp: epoch, lineage and two offsets.
@@ -122,6 +124,12 @@ pub(super) fn member_body(member: &Member) -> Vec<u8> {
     let kind = if member.announce_leave { kind::ANNOUNCED_MEMBER } else { kind::MEMBER };
     let mut body = Vec::with_capacity(128);
     put_body(&mut body, kind, Some(&member.info), None, &[]);
+    if !member.events.is_empty() {
+        // Before the end of the fields.
+        body.pop();
+        put_field(&mut body, field::EVENTS, &[&[member.events.bits()]]);
+        body.push(field::END);
+    }
     body
 }
 
@@ -404,7 +412,7 @@ mod tests {
             prop_assert_eq!(parse(leave_frame(&info)), FrameContent::Leave(Arc::new(info.clone())));
             let info = Arc::new(info);
             for announce_leave in [false, true] {
-                let body = member_body(&Member { info: Arc::clone(&info), announce_leave });
+                let body = member_body(&Member::new(Arc::clone(&info), announce_leave));
                 let member = FrameContent::parse(body.clone().into(), 0).unwrap();
                 prop_assert_eq!(member, FrameContent::Member(Arc::clone(&info)));
                 // As scripts make a leave.

@@ -25,6 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanwire_protocol::reason::Left;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -363,18 +364,19 @@ impl Redis {
     pub(crate) async fn admit(
         &self,
         topic: &TopicName,
-        info: Arc<ClientInfo>,
+        member: Member,
         clients_max: usize,
     ) -> Result<bool, EngineError> {
-        self.0.presence.admit(topic, info, clients_max).await
+        self.0.presence.admit(topic, member, clients_max).await
     }
 
     pub(crate) async fn remove_presence(
         &self,
         topic: &TopicName,
         client: ClientId,
+        left: &Left,
     ) -> Result<(), EngineError> {
-        self.0.presence.remove(topic, client).await
+        self.0.presence.remove(topic, client, left).await
     }
 
     pub(crate) async fn presence(

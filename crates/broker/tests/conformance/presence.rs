@@ -2,13 +2,14 @@
 
 use fanwire_broker::{EngineError, Event, Member, PresenceStats};
 use fanwire_protocol::TopicName;
+use fanwire_protocol::reason::Left;
 
 use crate::fixture::{Fixture, META_TTL, announced, client, info, quiet, told};
 
 pub(crate) async fn nobody_is_present_at_first(fixture: Fixture) {
     let topic = fixture.topic("t");
     check(&fixture, &topic, &[], 0).await;
-    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(1), &Left::Gone).await.unwrap();
     check(&fixture, &topic, &[], 0).await;
 }
 
@@ -17,11 +18,11 @@ pub(crate) async fn clients_are_present_until_removed(fixture: Fixture) {
     fixture.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
     fixture.engine.add_presence(&topic, quiet("b", 2)).await.unwrap();
     check(&fixture, &topic, &[("a", 1), ("b", 2)], 2).await;
-    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(1), &Left::Gone).await.unwrap();
     check(&fixture, &topic, &[("b", 2)], 1).await;
-    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(1), &Left::Gone).await.unwrap();
     check(&fixture, &topic, &[("b", 2)], 1).await;
-    fixture.engine.remove_presence(&topic, client(2)).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(2), &Left::Gone).await.unwrap();
     check(&fixture, &topic, &[], 0).await;
 }
 
@@ -69,7 +70,7 @@ pub(crate) async fn a_client_that_changes_its_user_is_counted_right(fixture: Fix
     fixture.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
     fixture.engine.add_presence(&topic, quiet("b", 1)).await.unwrap();
     check(&fixture, &topic, &[("b", 1)], 1).await;
-    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(1), &Left::Gone).await.unwrap();
     check(&fixture, &topic, &[], 0).await;
 }
 
@@ -81,10 +82,10 @@ pub(crate) async fn users_are_counted_once(fixture: Fixture) {
     fixture.engine.add_presence(&topic, quiet("b", 4)).await.unwrap();
     check(&fixture, &topic, &[("a", 1), ("a", 2), ("a", 3), ("b", 4)], 2).await;
     for number in 1..=2 {
-        fixture.engine.remove_presence(&topic, client(number)).await.unwrap();
+        fixture.engine.remove_presence(&topic, client(number), &Left::Gone).await.unwrap();
     }
     check(&fixture, &topic, &[("a", 3), ("b", 4)], 2).await;
-    fixture.engine.remove_presence(&topic, client(3)).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(3), &Left::Gone).await.unwrap();
     check(&fixture, &topic, &[("b", 4)], 1).await;
 }
 
@@ -100,7 +101,7 @@ pub(crate) async fn topics_do_not_share_presence(fixture: Fixture) {
     let (a, b) = (fixture.topic("a"), fixture.topic("b"));
     fixture.engine.add_presence(&a, quiet("u", 1)).await.unwrap();
     fixture.engine.add_presence(&b, quiet("u", 2)).await.unwrap();
-    fixture.engine.remove_presence(&a, client(2)).await.unwrap();
+    fixture.engine.remove_presence(&a, client(2), &Left::Gone).await.unwrap();
     check(&fixture, &a, &[("u", 1)], 1).await;
     check(&fixture, &b, &[("u", 2)], 1).await;
 }
@@ -122,15 +123,15 @@ pub(crate) async fn an_announced_leave_is_told_once(fixture: Fixture) {
     fixture.engine.add_presence(&topic, announced("b", 2)).await.unwrap();
     assert_eq!(told(&fixture.events().await), [""; 0]);
     for _ in 0..2 {
-        fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+        fixture.engine.remove_presence(&topic, client(1), &Left::Gone).await.unwrap();
     }
-    fixture.engine.remove_presence(&topic, client(3)).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(3), &Left::Gone).await.unwrap();
     let events = fixture.events().await;
     assert_eq!(events, [Event::Leave { topic: topic.clone(), info: info("a", 1) }]);
     check(&fixture, &topic, &[("b", 2)], 1).await;
     // A client that returns can leave again.
     fixture.engine.add_presence(&topic, announced("a", 1)).await.unwrap();
-    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(1), &Left::Gone).await.unwrap();
     assert_eq!(told(&fixture.events().await), ["-a"]);
 }
 
@@ -138,7 +139,7 @@ pub(crate) async fn a_leave_that_is_not_announced_is_not_told(fixture: Fixture) 
     let topic = fixture.topic("t");
     fixture.engine.subscribe(&topic).await.unwrap();
     fixture.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
-    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(1), &Left::Gone).await.unwrap();
     assert_eq!(told(&fixture.events().await), [""; 0]);
     // The last value counts.
     fixture.engine.add_presence(&topic, quiet("a", 1)).await.unwrap();
@@ -146,7 +147,7 @@ pub(crate) async fn a_leave_that_is_not_announced_is_not_told(fixture: Fixture) 
     fixture.engine.add_presence(&topic, announced("b", 2)).await.unwrap();
     fixture.engine.add_presence(&topic, quiet("b", 2)).await.unwrap();
     for number in [1, 2] {
-        fixture.engine.remove_presence(&topic, client(number)).await.unwrap();
+        fixture.engine.remove_presence(&topic, client(number), &Left::Gone).await.unwrap();
     }
     assert_eq!(told(&fixture.events().await), ["-a"]);
 }
@@ -159,7 +160,7 @@ pub(crate) async fn joins_and_leaves_keep_their_order(fixture: Fixture) {
         let info = info(&number.to_string(), number);
         fixture.engine.add_presence(&topic, vec![Member::new(info.clone(), true)]).await.unwrap();
         fixture.engine.publish_join(&topic, info).await.unwrap();
-        fixture.engine.remove_presence(&topic, client(number)).await.unwrap();
+        fixture.engine.remove_presence(&topic, client(number), &Left::Gone).await.unwrap();
         expected.extend([format!("+{number}"), format!("-{number}")]);
     }
     assert_eq!(told(&fixture.events().await), expected);
@@ -174,7 +175,7 @@ pub(crate) async fn only_so_many_are_admitted(fixture: Fixture) {
     // A present client takes no further place.
     assert!(fixture.engine.admit(&topic, info("b", 2), 3).await.unwrap());
     check(&fixture, &topic, &[("a", 1), ("b", 2), ("a", 3)], 2).await;
-    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(1), &Left::Gone).await.unwrap();
     assert!(fixture.engine.admit(&topic, info("c", 4), 3).await.unwrap());
     assert!(!fixture.engine.admit(&topic, info("d", 5), 3).await.unwrap());
     check(&fixture, &topic, &[("b", 2), ("a", 3), ("c", 4)], 3).await;
@@ -188,7 +189,7 @@ pub(crate) async fn who_was_admitted_goes_without_a_word(fixture: Fixture) {
     let topic = fixture.topic("t");
     fixture.engine.subscribe(&topic).await.unwrap();
     assert!(fixture.engine.admit(&topic, info("a", 1), 1).await.unwrap());
-    fixture.engine.remove_presence(&topic, client(1)).await.unwrap();
+    fixture.engine.remove_presence(&topic, client(1), &Left::Gone).await.unwrap();
     assert_eq!(told(&fixture.events().await), [""; 0]);
     check(&fixture, &topic, &[], 0).await;
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fanwire_broker::{Engine, EngineError, LinkError, Published, RedisSettings, Since};
+use fanwire_protocol::reason::Left;
 
 use crate::node::{META_TTL, Node, client, connections, eventually, quiet, topic, wait_for_present};
 use crate::redis_server::{RedisServer, wait_until_up};
@@ -147,7 +148,10 @@ async fn presence_that_changed_during_a_loss_is_made_right() {
     node.engine.add_presence(&topic, quiet("b", 2)).await.unwrap();
     server.kill();
     node.wait_until_down().await;
-    assert_eq!(node.engine.remove_presence(&topic, client(1)).await, Err(EngineError::Unavailable));
+    assert_eq!(
+        node.engine.remove_presence(&topic, client(1), &Left::Gone).await,
+        Err(EngineError::Unavailable)
+    );
     server.resume();
     wait_until_up(&node.redis).await;
     wait_for_present(&node, &topic, 1).await;

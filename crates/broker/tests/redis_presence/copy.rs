@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fanwire_broker::{EngineError, LinkState, PresenceStats, RedisSettings};
+use fanwire_protocol::reason::Left;
 
 use crate::node::{
     LEASE, Node, REAPING, announced, client, commands, eventually, info, join_many, keys, settings, topic,
@@ -62,7 +63,7 @@ async fn members_whose_keys_were_deleted_expire_too() {
     check(2);
     delete();
     // One stays, so the counts are written.
-    node.engine.remove_presence(&topic, client("u")).await.unwrap();
+    node.engine.remove_presence(&topic, client("u"), &Left::Gone).await.unwrap();
     check(1);
 }
 
@@ -101,7 +102,7 @@ async fn a_leave_that_redis_did_not_hear_is_said_later() {
     )
     .await;
     for user in ["u", "v"] {
-        let removed = b.engine.remove_presence(&topic, client(user)).await;
+        let removed = b.engine.remove_presence(&topic, client(user), &Left::Gone).await;
         assert_eq!(removed, Err(EngineError::Unavailable));
     }
     // One of them returns: for others it was never absent.
@@ -113,7 +114,7 @@ async fn a_leave_that_redis_did_not_hear_is_said_later() {
     a.settle().await;
     // The leave may be published before the subscription is back; it is not published twice.
     assert!([vec![], vec!["u".to_owned()]].contains(&a.left()), "{:?}", a.left());
-    b.engine.remove_presence(&topic, client("w")).await.unwrap();
+    b.engine.remove_presence(&topic, client("w"), &Left::Gone).await.unwrap();
     a.settle().await;
     assert!(a.left().ends_with(&["w".to_owned()]), "{:?}", a.left());
 }
@@ -132,7 +133,7 @@ async fn a_full_redis_keeps_leases_and_lets_members_leave() {
     // This node decides by its own members.
     assert!(b.engine.admit(&self::topic("!user:u"), info("1"), 1).await.unwrap());
     assert!(!b.engine.admit(&self::topic("!user:u"), info("2"), 1).await.unwrap());
-    b.engine.remove_presence(&topic, client("u")).await.unwrap();
+    b.engine.remove_presence(&topic, client("u"), &Left::Gone).await.unwrap();
     a.wait_for_left(&["u"], Duration::from_secs(5)).await;
     let _: String = server.ask("CONFIG SET maxmemory 0");
     // Refused clients are present in the end.
@@ -168,9 +169,9 @@ async fn nothing_remains_but_what_expires() {
         assert!(ttl(&server, &key) > 0, "{key}");
     }
     for (number, user) in joined.iter().enumerate() {
-        a.engine.remove_presence(&topics[number / 4], client(user)).await.unwrap();
+        a.engine.remove_presence(&topics[number / 4], client(user), &Left::Gone).await.unwrap();
     }
-    a.engine.remove_presence(&topic("!user:u"), client("u")).await.unwrap();
+    a.engine.remove_presence(&topic("!user:u"), client("u"), &Left::Gone).await.unwrap();
     for node in [a, b] {
         node.redis.leave().await.unwrap();
     }

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fanwire_broker::{EngineError, Peer, PresenceStats, RedisSettings};
+use fanwire_protocol::reason::Left;
 
 use crate::node::{
     LEASE, Node, Pausable, REAPING, announced, client, eventually, join_many, keys, quiet, settings, topic,
@@ -181,7 +182,7 @@ async fn a_paused_node_finds_its_members_gone_and_goes_on_as_another() {
 
     // Its clients are closed then, and others connect.
     for user in ["u", "v", "late"] {
-        b.node.engine.remove_presence(&topic, client(user)).await.unwrap();
+        b.node.engine.remove_presence(&topic, client(user), &Left::Gone).await.unwrap();
     }
     b.node.join(&topic, &["w"]).await;
     assert_eq!(a.present(&topic).await, ["w"]);
@@ -212,7 +213,7 @@ async fn who_leaves_says_so_at_once() {
     a.engine.subscribe(&topic).await.unwrap();
     b.join(&topic, &["u", "v", "w"]).await;
     b.engine.add_presence(&topic, quiet("quiet")).await.unwrap();
-    b.engine.remove_presence(&topic, client("u")).await.unwrap();
+    b.engine.remove_presence(&topic, client("u"), &Left::Gone).await.unwrap();
     a.wait_for_left(&["u"], Duration::from_secs(5)).await;
 
     b.redis.leave().await.unwrap();
@@ -221,7 +222,7 @@ async fn who_leaves_says_so_at_once() {
     a.wait_for_left(&["u", "v", "w"], Duration::from_secs(5)).await;
     // Later calls have no effect.
     b.redis.leave().await.unwrap();
-    b.engine.remove_presence(&topic, client("v")).await.unwrap();
+    b.engine.remove_presence(&topic, client("v"), &Left::Gone).await.unwrap();
     assert_eq!(b.engine.add_presence(&topic, announced("x")).await, Err(EngineError::Unavailable));
     assert_eq!(b.redis.peers().await, Err(EngineError::Unavailable));
     a.settle().await;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fanwire_broker::{Engine, EngineError, LinkState, NewPublication, RedisSettings};
+use fanwire_protocol::reason::Left;
 use tokio::task::LocalSet;
 
 use crate::node::{LEASE, Node, REAPING, announced, client, eventually, info, keys, settings, topic};
@@ -106,7 +107,7 @@ async fn all_nodes_together_admit_no_more_than_allowed() {
     let (node, other) = if is_of_a { (a, b) } else { (b, a) };
     assert!(node.engine.admit(&topic, info(again), 10).await.unwrap());
     assert!(!node.engine.admit(&topic, info("new"), 10).await.unwrap());
-    node.engine.remove_presence(&topic, client(again)).await.unwrap();
+    node.engine.remove_presence(&topic, client(again), &Left::Gone).await.unwrap();
     // A node that has just joined is counted by nodes that do not know it yet.
     let c = Node::up("c", settings(&server)).await;
     assert!(c.engine.admit(&topic, info("new"), 10).await.unwrap());

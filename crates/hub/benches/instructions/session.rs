@@ -10,6 +10,7 @@ use fanwire_hub::{
     ClientSettings, ConnectionClaims, Expiry, NameRules, Namespace, Namespaces, SlowPolicy,
     SubscriptionClaims, TokenError,
 };
+use fanwire_protocol::reason::Left;
 use fanwire_protocol::request::{Ask, Connect, Publish, Request, Subscribe};
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use fanwire_protocol::{ClientId, TopicName};
@@ -29,7 +30,7 @@ fn connect(rounds: u64) -> u64 {
     let mut shard = Shard::new();
     repeat(rounds, 1, || {
         let mut session = shard.connected();
-        shard.with(&mut session, |session, context| session.end(context));
+        shard.with(&mut session, |session, context| session.end(context, Left::Gone));
     })
 }
 

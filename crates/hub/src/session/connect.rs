@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::reason::{Close, CloseReason, Mistake, RequestError};
+use fanwire_protocol::reason::{Close, CloseReason, Left, Mistake, RequestError};
 use fanwire_protocol::reply::{Connected, Outcome, Reply, Subscribed};
 use fanwire_protocol::request::{Connect, StreamPosition};
 use fanwire_protocol::wire::Pings;
@@ -138,7 +138,7 @@ impl Session {
         };
         if let Some(error) = connecting.error {
             context.refuse(connecting.id, error);
-            self.end(context);
+            self.end(context, Left::Refused);
             // Nothing is left to give back when the connection goes.
             self.info = None;
             return self.refuse_connection(context);

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use fanwire_protocol::reason::{Close, CloseReason, Mistake, RequestError};
+use fanwire_protocol::reason::{Close, CloseReason, Left, Mistake, RequestError};
 use fanwire_protocol::reply::Outcome;
 use fanwire_protocol::request::{Ask, Request};
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
@@ -277,7 +277,7 @@ impl Session {
     pub fn answer(&mut self, context: &mut Context<'_>, answer: Answer) {
         if self.phase == Phase::Closed {
             if let Answer::Subscribed { topic, membership, result: Ok(_) } = answer {
-                context.effects.push(Effect::unsubscribe(topic, membership));
+                context.effects.push(Effect::unsubscribe(topic, membership, Left::Gone));
             }
             return;
         }
@@ -312,25 +312,26 @@ impl Session {
     }
 
     /// Gives everything back and says nothing to the client: it has gone, or is told by its transport.
-    pub fn end(&mut self, context: &mut Context<'_>) {
+    pub fn end(&mut self, context: &mut Context<'_>, left: Left) {
         if self.phase == Phase::Closed {
             return;
         }
         self.phase = Phase::Closed;
         self.work = None;
         for subscription in std::mem::take(&mut self.subscriptions) {
-            self.leave(context, subscription);
+            self.leave(context, subscription, left.clone());
         }
         if let Some(info) = self.info.as_ref().filter(|info| !info.user.is_empty()) {
-            context.effects.push(Effect::Unregister { user: info.user.clone() });
+            context.effects.push(Effect::Unregister { user: info.user.clone(), left });
         }
     }
 
     /// Ends the session and closes the connection.
     pub fn close(&mut self, context: &mut Context<'_>, close: impl Into<Close>) {
         if self.phase != Phase::Closed {
-            self.end(context);
-            context.effects.push(Effect::Close(close.into()));
+            let close = close.into();
+            self.end(context, Left::Closed(close.clone()));
+            context.effects.push(Effect::Close(close));
         }
     }
 

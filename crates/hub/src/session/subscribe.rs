@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::reason::{Close, CloseReason, Mistake, RequestError, Unserved, Unsubscribed};
+use fanwire_protocol::reason::{Close, CloseReason, Left, Mistake, RequestError, Unserved, Unsubscribed};
 use fanwire_protocol::reply::{Outcome, Push, Subscribed};
 use fanwire_protocol::request::{Request, StreamPosition, Subscribe};
 use fanwire_protocol::{ClientInfo, Position, TopicName};
@@ -264,7 +264,7 @@ impl Session {
         let Some(place) = self.subscribing(&topic) else {
             // Connect failed meanwhile, and nobody waits for this subscription any more.
             if result.is_ok() {
-                context.effects.push(Effect::unsubscribe(topic, membership));
+                context.effects.push(Effect::unsubscribe(topic, membership, Left::Refused));
             }
             return;
         };

@@ -1,7 +1,7 @@
 //! Ending a subscription: by the client's request, by the server, or with the connection.
 
 use fanwire_protocol::TopicName;
-use fanwire_protocol::reason::{CloseReason, Unsubscribed};
+use fanwire_protocol::reason::{CloseReason, Left, Unsubscribed};
 use fanwire_protocol::reply::{Outcome, Push};
 
 use super::subscription::Subscription;
@@ -16,7 +16,7 @@ impl Session {
             Err(why) => return self.close(context, why),
         };
         if let Some(slot) = context.registry.find(&topic) {
-            self.remove_subscription(context, slot);
+            self.remove_subscription(context, slot, Left::Unsubscribed);
         }
         // Not being subscribed is what the client wanted.
         context.reply(id, Outcome::Unsubscribed);
@@ -30,7 +30,7 @@ impl Session {
         reason: Unsubscribed,
     ) {
         if let Some(slot) = context.registry.find(topic) {
-            self.remove_subscription(context, slot);
+            self.remove_subscription(context, slot, Left::ByServer(reason));
         }
         context.push(Push::Unsubscribed { topic: topic.clone(), reason });
     }
@@ -42,7 +42,7 @@ impl Session {
         reason: Unsubscribed,
     ) {
         let name = context.registry.topic(topic).name.clone();
-        self.remove_subscription(context, topic);
+        self.remove_subscription(context, topic, Left::ByServer(reason));
         context.push(Push::Unsubscribed { topic: name, reason });
     }
 
@@ -55,15 +55,15 @@ impl Session {
         self.unsubscribe_by_server(context, topic, Unsubscribed::InsufficientState);
     }
 
-    fn remove_subscription(&mut self, context: &mut Context<'_>, topic: TopicSlot) {
+    fn remove_subscription(&mut self, context: &mut Context<'_>, topic: TopicSlot, left: Left) {
         if let Some(subscription) = self.subscriptions.remove(topic) {
-            self.leave(context, subscription);
+            self.leave(context, subscription, left);
             self.note_subscription_end();
         }
     }
 
     /// Takes a subscription, which the session has let go of, out of its topic.
-    pub(super) fn leave(&mut self, context: &mut Context<'_>, subscription: Subscription) {
+    pub(super) fn leave(&mut self, context: &mut Context<'_>, subscription: Subscription, left: Left) {
         let name = context.registry.topic(subscription.topic).name.clone();
         if let Some(moved) = context.registry.remove(subscription.topic, subscription.place) {
             context.effects.push(Effect::Moved(moved));
@@ -71,6 +71,6 @@ impl Session {
         let Some(info) = subscription.info.or_else(|| self.info.clone()) else { return };
         let traits = subscription.traits;
         let membership = Membership { info, presence: traits.presence, join_leave: traits.join_leave };
-        context.effects.push(Effect::unsubscribe(name, membership));
+        context.effects.push(Effect::unsubscribe(name, membership, left));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::reason::{Close, CloseReason, Detail, Mistake, RequestError, Unserved, Unsubscribed};
+use crate::reason::{Close, CloseReason, Detail, Left, Mistake, RequestError, Unserved, Unsubscribed};
 
 /// An error as replies have it. Numbers up to 399 are the protocol's; applications use 400 to 1999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,24 @@ pub const fn unsubscribed(reason: Unsubscribed) -> (u32, &'static str) {
         Unsubscribed::InsufficientState => (2500, "insufficient state"),
         Unsubscribed::Expired => (2501, "subscription expired"),
     }
+}
+
+/// Returns the number and the text of the reason for which a client left. Numbers below 1000 are of events alone; the
+/// others are those that clients see, and 3000, which a client library gives its own close.
+pub fn left(left: &Left) -> (u32, Cow<'_, str>) {
+    let (number, text) = match left {
+        Left::Closed(why) => {
+            let (number, text) = close(why);
+            return (number.into(), text);
+        }
+        Left::ByServer(reason) => unsubscribed(*reason),
+        Left::Gone => (3000, "connection closed"),
+        Left::Unsubscribed => (0, "client unsubscribed"),
+        Left::NodeDied => (1, "node died"),
+        Left::Refused => (2, "request refused"),
+        Left::Unknown => (3, "not known"),
+    };
+    (number, text.into())
 }
 
 /// Returns the sentence for a mistake: the field and the remedy. In a close frame there is room for 110 bytes.

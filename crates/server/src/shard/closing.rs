@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::centrifuge::codes;
-use fanwire_protocol::reason::{Close, CloseReason};
+use fanwire_protocol::reason::{Close, CloseReason, Left};
 use hyper::StatusCode;
 
 use super::connection::{AnsweredPoll, CloseProgress, Connection, Feed, Role};
@@ -46,9 +46,14 @@ impl LastWords {
 }
 
 impl Shard {
-    /// Gives back what a connection's session holds, without a word to the client.
+    /// Gives back what the session of a client that has gone holds.
     pub(super) fn end(&mut self, slot: u32) {
-        self.with_session(slot, |session, context| session.end(context));
+        self.end_because(slot, Left::Gone);
+    }
+
+    /// Gives back what a connection's session holds, without a word to the client.
+    pub(super) fn end_because(&mut self, slot: u32, left: Left) {
+        self.with_session(slot, |session, context| session.end(context, left));
     }
 
     /// Ends the session, says why, and starts to close.
@@ -59,7 +64,7 @@ impl Shard {
             Some(Connection { role: Role::Parked(_), .. }) => return self.send_poll_away(slot),
             _ => {}
         }
-        self.end(slot);
+        self.end_because(slot, Left::Closed(close.clone()));
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let opening = connection.take_opening();
         let Some(session) = connection.session() else { return };
@@ -93,7 +98,7 @@ impl Shard {
         if self.connections.get(slot as usize).is_some_and(|connection| connection.socket.is_absent()) {
             return self.refuse_poll(slot, refusal);
         }
-        self.end(slot);
+        self.end_because(slot, Left::Refused);
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let Some(session) = connection.session() else { return };
         let RefusalResponse { bytes, status, code, reason } = refusal;
@@ -176,7 +181,7 @@ impl Shard {
 
     /// Ends a connection that takes too little, and frees what waits for it at once: it would not read a goodbye.
     pub(super) fn cut_off(&mut self, slot: u32) {
-        self.end(slot);
+        self.end_because(slot, Left::Closed(CloseReason::Slow.into()));
         let is_open =
             self.connections.get(slot as usize).is_some_and(|c| !matches!(c.role, Role::Closing { .. }));
         if is_open {

@@ -6,7 +6,7 @@ use fanwire_broker::Event;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
 use fanwire_hub::session::Session;
 use fanwire_protocol::TopicName;
-use fanwire_protocol::reason::CloseReason;
+use fanwire_protocol::reason::{CloseReason, Left};
 
 use super::Shard;
 use super::connection::Connection;
@@ -90,7 +90,7 @@ impl Shard {
             self.resume(key.slot);
         } else if let Answer::Subscribed { topic, membership, result: Ok(_) } = answer {
             // The client left while it was being subscribed.
-            self.ask_owner(key, Effect::unsubscribe(topic, membership));
+            self.ask_owner(key, Effect::unsubscribe(topic, membership, Left::Gone));
         }
     }
 

@@ -49,8 +49,9 @@ impl Shard {
                         UserMessage::Register { user: user.clone(), from: self.address(key), single };
                     self.node.owner_of_user(&user).send(ShardMessage::User(message));
                 }
-                Effect::Unregister { user } => {
-                    let message = UserMessage::Unregister { user: user.clone(), from: self.address(key) };
+                Effect::Unregister { user, left } => {
+                    let message =
+                        UserMessage::Unregister { user: user.clone(), from: self.address(key), left };
                     self.node.owner_of_user(&user).send(ShardMessage::User(message));
                 }
                 Effect::Topic(_, TopicRequest::Publish { id, .. }) if self.node.inboxes.is_fanout_full() => {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fanwire_hub::polls::{Asked, Due};
 use fanwire_hub::queue::Queue;
 use fanwire_protocol::plain::event;
-use fanwire_protocol::reason::Close;
+use fanwire_protocol::reason::{Close, Left};
 use fanwire_protocol::wire::Wire;
 
 use super::closing::LastWords;
@@ -207,7 +207,7 @@ impl Shard {
         let session = self.connections.get(slot as usize).and_then(|connection| connection.session());
         let session = session.filter(|session| session.wire() == Wire::Poll);
         let cursor = session.map(|session| session.cursor(&self.registry).text());
-        self.end(slot);
+        self.end_because(slot, Left::Closed(close.clone()));
         let ends_at = self.polls_end();
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let opening = connection.take_opening();
@@ -270,7 +270,7 @@ impl Shard {
 
     /// Ends a session that does not begin with the response that says why.
     pub(super) fn refuse_poll(&mut self, slot: u32, refusal: RefusalResponse) {
-        self.end(slot);
+        self.end_because(slot, Left::Refused);
         let RefusalResponse { bytes, status, code, reason } = refusal;
         tracing::debug!(status = status.as_u16(), code, reason, "refusing a poll");
         let ends_at = self.polls_end();

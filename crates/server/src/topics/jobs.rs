@@ -8,7 +8,7 @@ use fanwire_broker::{
 };
 use fanwire_hub::HistoryBounds;
 use fanwire_hub::effect::{Answer, Membership, RecoveryRequest, TopicRequest};
-use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::reason::{Left, RequestError};
 use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
@@ -22,7 +22,7 @@ use crate::message::{
 #[derive(Debug)]
 pub(super) enum Job {
     Subscribe(SubscribeJob),
-    Unsubscribe(Address, Membership),
+    Unsubscribe(Address, Membership, Left),
     UpdatePresence(Arc<ClientInfo>, bool),
     Publish(NewPublication, PublishCaller),
     Read(Address, ReadJob, Option<ReadAllowance>),
@@ -30,7 +30,7 @@ pub(super) enum Job {
     /// Asks the stream for publications that may be missing.
     Repair,
     Admit(UserAdmission),
-    Dismiss(ClientId),
+    Dismiss(ClientId, Left),
 }
 
 /// A subscription that a client wants.
@@ -81,7 +81,9 @@ impl Topics {
     pub(super) async fn do_job(self: &Rc<Self>, name: &TopicName, job: Job) {
         match job {
             Job::Subscribe(subscribe) => self.do_subscribes(name, subscribe).await,
-            Job::Unsubscribe(from, membership) => self.do_unsubscribes(name, from, membership).await,
+            Job::Unsubscribe(from, membership, left) => {
+                self.do_unsubscribes(name, (from, membership, left)).await;
+            }
             Job::UpdatePresence(info, join_leave) => {
                 self.ignore(self.engine.add_presence(name, vec![Member::new(info, join_leave)]).await);
             }
@@ -90,7 +92,9 @@ impl Topics {
             Job::Call(call) => self.do_call(name, call).await,
             Job::Repair => self.repair(name).await,
             Job::Admit(admission) => self.do_admit(name, admission).await,
-            Job::Dismiss(client) => self.ignore(self.engine.remove_presence(name, client).await),
+            Job::Dismiss(client, left) => {
+                self.ignore(self.engine.remove_presence(name, client, &left).await);
+            }
         }
     }
 

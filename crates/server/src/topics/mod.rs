@@ -27,7 +27,7 @@ use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, TopicRequest};
 use fanwire_hub::{HistoryBounds, Namespace};
 use fanwire_protocol::capacity::GiveBack;
-use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::reason::{Left, RequestError};
 use fanwire_protocol::reply::Push;
 use fanwire_protocol::{ClientId, Position, Publication, TopicName};
 use tokio::sync::{Notify, Semaphore};
@@ -174,7 +174,7 @@ impl Topics {
             TopicRequest::Subscribe { membership, wanted } => {
                 Job::Subscribe(SubscribeJob { from, membership, wanted, allowance })
             }
-            TopicRequest::Unsubscribe { membership } => Job::Unsubscribe(from, membership),
+            TopicRequest::Unsubscribe { membership, left } => Job::Unsubscribe(from, membership, left),
             TopicRequest::UpdatePresence { info, join_leave } => Job::UpdatePresence(info, join_leave),
             TopicRequest::Presence { id } => Job::Read(from, ReadJob::Presence { id }, allowance),
             TopicRequest::PresenceStats { id } => Job::Read(from, ReadJob::PresenceStats { id }, allowance),
@@ -222,8 +222,8 @@ impl Topics {
     }
 
     /// Removes an admitted connection from the count.
-    pub(crate) fn dismiss(self: &Rc<Self>, topic: TopicName, client: ClientId) {
-        self.enqueue(topic, Job::Dismiss(client));
+    pub(crate) fn dismiss(self: &Rc<Self>, topic: TopicName, client: ClientId, left: Left) {
+        self.enqueue(topic, Job::Dismiss(client, left));
     }
 
     /// Handles an event from the Redis engine.

@@ -15,7 +15,7 @@ use fanwire_broker::{HistoryQuery, Member, ReadLimit, Recovery, Since};
 use fanwire_hub::effect::{Answer, Membership, RecoveryRequest, SubscriptionStart, TopicRequest};
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
 use fanwire_protocol::capacity::GiveBack;
-use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::reason::{Left, RequestError};
 use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::{Position, Publication, TopicName};
 use tokio::sync::oneshot;
@@ -64,18 +64,17 @@ impl Topics {
     pub(super) async fn do_unsubscribes(
         self: &Rc<Self>,
         name: &TopicName,
-        from: Address,
-        membership: Membership,
+        first: (Address, Membership, Left),
     ) {
         let jobs = self.following_jobs(name, |job| matches!(job, Job::Unsubscribe(..)));
         let following = jobs.into_iter().filter_map(|job| match job {
-            Job::Unsubscribe(from, membership) => Some((from, membership)),
+            Job::Unsubscribe(from, membership, left) => Some((from, membership, left)),
             _ => None,
         });
-        let group = [(from, membership)].into_iter().chain(following).map(|(from, membership)| {
+        let group = [first].into_iter().chain(following).map(|(from, membership, left)| {
             self.uncount(name, from);
             let (topics, name) = (self.clone(), name.clone());
-            async move { topics.depart(&name, &membership).await }
+            async move { topics.depart(&name, &membership, &left).await }
         });
         side_by_side(group).await;
         self.leave_if_last(name).await;
@@ -321,13 +320,13 @@ impl Topics {
         if membership.presence {
             let info = &membership.info;
             self.ignore(self.engine.add_presence(name, vec![Member::new(info.clone(), false)]).await);
-            self.ignore(self.engine.remove_presence(name, info.client).await);
+            self.ignore(self.engine.remove_presence(name, info.client, &Left::Refused).await);
         }
     }
 
-    async fn depart(self: &Rc<Self>, name: &TopicName, membership: &Membership) {
+    async fn depart(self: &Rc<Self>, name: &TopicName, membership: &Membership, left: &Left) {
         if membership.presence {
-            self.ignore(self.engine.remove_presence(name, membership.info.client).await);
+            self.ignore(self.engine.remove_presence(name, membership.info.client, left).await);
             self.deliver_events();
         } else if membership.join_leave {
             self.ignore(self.engine.publish_leave(name, membership.info.clone()).await);

@@ -13,7 +13,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fanwire_protocol::{ClientId, ClientInfo, TopicName};
+use fanwire_protocol::reason::Left;
+use fanwire_protocol::{ClientId, TopicName};
 use redis::{Pipeline, Value};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::Instant;
@@ -129,10 +130,9 @@ impl PresenceStore {
     pub(super) async fn admit(
         &self,
         topic: &TopicName,
-        info: Arc<ClientInfo>,
+        member: Member,
         clients_max: usize,
     ) -> Result<bool, EngineError> {
-        let member = Member { info, announce_leave: false };
         match self.ask_to_admit(topic, &member, clients_max).await {
             Err(EngineError::Unavailable | EngineError::Full) if !self.lease.is_over() => {
                 let mut own = self.own();
@@ -147,7 +147,12 @@ impl PresenceStore {
         }
     }
 
-    pub(super) async fn remove(&self, topic: &TopicName, client: ClientId) -> Result<(), EngineError> {
+    pub(super) async fn remove(
+        &self,
+        topic: &TopicName,
+        client: ClientId,
+        _left: &Left,
+    ) -> Result<(), EngineError> {
         if !self.own().may_have(topic, client) {
             return Ok(());
         }

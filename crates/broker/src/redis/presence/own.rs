@@ -205,7 +205,7 @@ mod tests {
         let client = ClientId(Uuid::from_u128(number));
         let (connection, subscription) = (Bytes::new(), Bytes::new());
         let info = ClientInfo { user: "u".into(), client, connection, subscription };
-        Member { info: Arc::new(info), announce_leave: true }
+        Member::new(Arc::new(info), true)
     }
 
     /// Adds the member without success in Redis.

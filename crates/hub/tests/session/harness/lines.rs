@@ -41,7 +41,7 @@ pub(super) fn line(effect: &Effect) -> Option<String> {
         Effect::Register { user, single } => {
             format!("register {user}{}", if *single { " alone" } else { "" })
         }
-        Effect::Unregister { user } => format!("unregister {user}"),
+        Effect::Unregister { user, .. } => format!("unregister {user}"),
         Effect::Topic(topic, request) => format!("{topic}: {}", request_line(request)),
         Effect::Moved(_) => return None,
     })
@@ -99,7 +99,7 @@ fn request_line(request: &TopicRequest) -> String {
             };
             format!("subscribe{}{wanted}", member(membership))
         }
-        TopicRequest::Unsubscribe { membership } => format!("unsubscribe{}", member(membership)),
+        TopicRequest::Unsubscribe { membership, .. } => format!("unsubscribe{}", member(membership)),
         TopicRequest::UpdatePresence { info, .. } => format!("update_presence of {}", who(info)),
         TopicRequest::Publish { id, data, tags: _, info } => {
             format!("publish #{id} {} by {}", text(data), who(info))

@@ -14,7 +14,7 @@ use fanwire_hub::effect::{
 use fanwire_hub::registry::Registry;
 use fanwire_hub::session::{Context, Control, Now, Rates, Session};
 use fanwire_hub::{ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces};
-use fanwire_protocol::reason::{CloseReason, RequestError};
+use fanwire_protocol::reason::{CloseReason, Left, RequestError};
 use fanwire_protocol::wire::{ClientMessage, Pings, TransportMode, Wire};
 use fanwire_protocol::{ClientId, Epoch, Position, Publication, TopicName};
 
@@ -214,7 +214,7 @@ impl TestShard {
 
     /// The client has gone.
     pub(crate) fn end(&mut self, client: u32) -> Vec<String> {
-        self.with(client, |session, context| session.end(context))
+        self.with(client, |session, context| session.end(context, Left::Gone))
     }
 
     pub(crate) fn session(&self, client: u32) -> &Session {

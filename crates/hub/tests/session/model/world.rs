@@ -7,7 +7,7 @@ use fanwire_hub::effect::{Answer, Completion, Effect, TopicRequest};
 use fanwire_hub::session::{Context, Control, ServerSubscribe, Session};
 use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, HistoryBounds, Namespace};
 use fanwire_protocol::TopicName;
-use fanwire_protocol::reason::{CloseReason, RequestError, Unsubscribed};
+use fanwire_protocol::reason::{CloseReason, Left, RequestError, Unsubscribed};
 use fanwire_protocol::wire::{ClientMessage, Wire};
 
 use super::reference::{CONNECT, Reference, Standing};
@@ -216,7 +216,7 @@ impl World {
     fn leave(&mut self, client: u32) {
         // The transport tells: from here on nothing is said to the client.
         self.client_mut(client).standing = Standing::Gone;
-        self.act(client, |session, context| session.end(context));
+        self.act(client, |session, context| session.end(context, Left::Gone));
     }
 
     fn control(&mut self, client: usize, control: &Control) {
