@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_protocol::{ClientInfo, Epoch, EventMask, Position, Publication, Tags, TopicName};
+use fanwire_protocol::{ClientId, ClientInfo, Epoch, EventMask, Position, Publication, Tags, TopicName};
 
 /// An error of an engine's call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +88,8 @@ pub struct NewPublication {
     pub info: Option<Arc<ClientInfo>>,
     /// `None` if there are no tags.
     pub tags: Option<Arc<Tags>>,
+    /// The one client that does not get it.
+    pub exclude: Option<ClientId>,
     /// History options. `None` delivers the publication without storing it, with offset 0 and no position.
     pub history: Option<HistoryOptions>,
     /// A repeated key in the same topic publishes nothing and returns the first result.

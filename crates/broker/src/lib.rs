@@ -9,6 +9,7 @@ mod engine;
 mod members;
 mod memory;
 mod redis;
+mod wall_clock;
 
 pub mod planted;
 

@@ -100,7 +100,7 @@ mod tests {
     }
 
     fn publication(data: &'static [u8], offset: u64) -> Push {
-        let publication = Publication { data: Bytes::from_static(data), info: None, tags: None, offset };
+        let publication = Publication { data: Bytes::from_static(data), offset, ..Publication::default() };
         let epoch = (offset == 1).then(|| Epoch::parse(b"abcdefgh").unwrap());
         Push::Publication { topic: news(), publication: Arc::new(publication), epoch }
     }

@@ -223,7 +223,7 @@ mod tests {
     }
 
     fn publication() -> Arc<Delivery> {
-        let publication = Publication { data: Bytes::from_static(b"1"), info: None, tags: None, offset: 2 };
+        let publication = Publication { data: Bytes::from_static(b"1"), offset: 2, ..Publication::default() };
         Arc::new(Delivery::new(Push::Publication {
             topic: topic(),
             publication: Arc::new(publication),

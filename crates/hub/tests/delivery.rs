@@ -22,7 +22,7 @@ const IN_JSON: [Wire; 6] = [
 
 fn delivery() -> Delivery {
     let topic = TopicName::new("news").expect("the name is not empty");
-    let publication = Publication { data: Bytes::from_static(b"\xff"), info: None, tags: None, offset: 7 };
+    let publication = Publication { data: Bytes::from_static(b"\xff"), offset: 7, ..Publication::default() };
     Delivery::new(Push::Publication { topic, publication: Arc::new(publication), epoch: None })
 }
 

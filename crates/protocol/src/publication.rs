@@ -45,7 +45,7 @@ pub struct ClientInfo {
 pub type Tags = BTreeMap<String, String>;
 
 /// One message in a topic.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Publication {
     /// The payload as its publisher gave it: JSON text, or any bytes when published in binary.
     pub data: Bytes,
@@ -55,6 +55,10 @@ pub struct Publication {
     pub tags: Option<Arc<Tags>>,
     /// Its place in the topic's stream, from 1; 0 when it is not kept in history.
     pub offset: u64,
+    /// The time at which it was published, in milliseconds since 1970; 0 if it is unknown.
+    pub time: i64,
+    /// The one client that does not get it.
+    pub exclude: Option<ClientId>,
 }
 
 /// The bytes around a publication or a client in an answer, about.

@@ -18,7 +18,7 @@ fn news() -> TopicName {
 }
 
 fn publication(data: impl Into<Bytes>, tags: Option<Arc<Tags>>) -> Publication {
-    Publication { data: data.into(), info: None, tags, offset: 0 }
+    Publication { data: data.into(), tags, ..Publication::default() }
 }
 
 fn tagged(name: &str) -> Option<Arc<Tags>> {

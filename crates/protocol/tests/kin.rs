@@ -32,7 +32,7 @@ fn info(payload: &[u8]) -> Arc<ClientInfo> {
 
 fn publication(data: &[u8]) -> Push {
     let data = Bytes::copy_from_slice(data);
-    let publication = Arc::new(Publication { data, info: None, tags: None, offset: 1 });
+    let publication = Arc::new(Publication { data, offset: 1, ..Publication::default() });
     Push::Publication { topic: topic("news"), publication, epoch: Some(epoch()) }
 }
 
@@ -105,6 +105,7 @@ fn pushes() -> impl Strategy<Value = Push> {
                 data: data.into(),
                 tags: (!tags.is_empty()).then(|| Arc::new(tags)),
                 offset,
+                ..Publication::default()
             };
             let epoch = (offset % 2 == 0).then(epoch);
             Push::Publication { topic: topic(&name), publication: Arc::new(publication), epoch }

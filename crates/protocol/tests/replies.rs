@@ -87,7 +87,7 @@ fn epoch() -> Epoch {
 }
 
 fn publication(data: &'static [u8]) -> Publication {
-    Publication { data: Bytes::from_static(data), info: None, tags: None, offset: 0 }
+    Publication { data: Bytes::from_static(data), ..Publication::default() }
 }
 
 #[test]
@@ -299,6 +299,7 @@ fn publications() {
         info: Some(Arc::new(info())),
         tags: Some(Arc::new(tags)),
         offset: 300,
+        ..Publication::default()
     };
     check(
         &push_publication(&news(), &full, None),
@@ -432,7 +433,7 @@ proptest! {
     ) {
         let data = Bytes::from(serde_json::to_vec(&text).expect("text has a JSON form"));
         let info = Some(Arc::new(ClientInfo { user: user.clone().into(), ..info() }));
-        let publication = Publication { data: data.clone(), info, tags: Some(Arc::new(tags.clone())), offset };
+        let publication = Publication { data: data.clone(), info, tags: Some(Arc::new(tags.clone())), offset, ..Publication::default() };
         let topic = TopicName::new(&topic).expect("the name is not empty");
         let reply = push_publication(&topic, &publication, Some(epoch()));
 
@@ -468,7 +469,7 @@ proptest! {
         ],
     ) {
         let data = Bytes::from(data);
-        let publication = Publication { data: data.clone(), info: None, tags: None, offset: 1 };
+        let publication = Publication { data: data.clone(), offset: 1, ..Publication::default() };
         let line = encoded(Encoding::Json, &push_publication(&news(), &publication, None));
         prop_assert!(!line.iter().any(|byte| matches!(byte, b'\n' | b'\r')));
         // Raw, since a parser that builds values would stop at some depth.

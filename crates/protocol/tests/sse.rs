@@ -31,7 +31,7 @@ fn check_publication(publication: &Publication, expected: &str) {
 
 #[test]
 fn publications() {
-    let bare = Publication { data: Bytes::from_static(b"{\"a\":1}"), info: None, tags: None, offset: 0 };
+    let bare = Publication { data: Bytes::from_static(b"{\"a\":1}"), ..Publication::default() };
     check_publication(&bare, "data: {\"topic\":\"news\",\"data\":{\"a\":1}}\n\n");
 
     let info = ClientInfo {
@@ -45,6 +45,7 @@ fn publications() {
         info: Some(Arc::new(info)),
         tags: Some(Arc::new(BTreeMap::from([("k".to_owned(), "line\nline".to_owned())]))),
         offset: 7,
+        ..Publication::default()
     };
     check_publication(
         &full,
@@ -62,7 +63,7 @@ fn publications() {
 /// The cursor of one topic is part of what all share; another takes its place without a copy of the rest.
 #[test]
 fn a_publication_that_is_kept_has_a_cursor() {
-    let publication = Publication { data: Bytes::from_static(b"1"), info: None, tags: None, offset: 7 };
+    let publication = Publication { data: Bytes::from_static(b"1"), offset: 7, ..Publication::default() };
     let at = Position { epoch: Epoch::parse(b"abcdefgh").expect("eight letters"), offset: 7 };
     let (topic, publication, epoch) = (news(), Arc::new(publication), Some(at.epoch));
     let push = Push::Publication { topic, publication, epoch };
@@ -126,7 +127,7 @@ fn a_stream_begins_with_its_topics() {
 
 #[test]
 fn what_is_not_json_is_written_in_base64() {
-    let binary = Publication { data: Bytes::from_static(b"\xff"), info: None, tags: None, offset: 1 };
+    let binary = Publication { data: Bytes::from_static(b"\xff"), offset: 1, ..Publication::default() };
     check_publication(
         &binary,
         "data: {\"topic\":\"news\",\"data\":null,\"b64data\":\"/w==\",\"offset\":1}\n\n",
@@ -151,7 +152,7 @@ fn disconnects() {
 
 #[test]
 fn lines() {
-    let publication = Publication { data: Bytes::from_static(b"1"), info: None, tags: None, offset: 0 };
+    let publication = Publication { data: Bytes::from_static(b"1"), ..Publication::default() };
     let push = Push::Publication { topic: news(), publication: Arc::new(publication), epoch: None };
     assert_eq!(Wire::Lines.encode(&push, None).bytes, "{\"topic\":\"news\",\"data\":1}\n");
     assert_eq!(Wire::Lines.ping(Pings::Keepalive), "\n");
@@ -165,7 +166,7 @@ fn lines() {
 /// The answer to a poll is one object, whose cursor stands for all that is in it.
 #[test]
 fn answers_to_polls() {
-    let publication = Publication { data: Bytes::from_static(b"1"), info: None, tags: None, offset: 7 };
+    let publication = Publication { data: Bytes::from_static(b"1"), offset: 7, ..Publication::default() };
     let epoch = Epoch::parse(b"abcdefgh");
     let push = Push::Publication { topic: news(), publication: Arc::new(publication), epoch };
     let item = Wire::Poll.encode(&push, None);

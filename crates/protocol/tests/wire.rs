@@ -30,7 +30,7 @@ fn position(offset: u64) -> Position {
 }
 
 fn publication(offset: u64) -> Arc<Publication> {
-    Arc::new(Publication { data: Bytes::from_static(b"1"), info: None, tags: None, offset })
+    Arc::new(Publication { data: Bytes::from_static(b"1"), offset, ..Publication::default() })
 }
 
 /// The one request in a JSON message.

@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     fn publication(bytes: usize) -> ShardMessage {
-        let publication = Publication { data: vec![0; bytes].into(), info: None, tags: None, offset: 0 };
+        let publication = Publication { data: vec![0; bytes].into(), ..Publication::default() };
         let topic = TopicName::new("a").unwrap();
         ShardMessage::Event(Event::Publication { topic, publication: publication.into(), epoch: None })
     }

@@ -65,7 +65,7 @@ impl Life {
 /// The bytes of a stored publication. Info and tags are counted as if they were not shared.
 pub(super) fn publication_bytes(publication: &Publication) -> usize {
     /// The structs, their reference counts, and allocator overhead.
-    const OVERHEAD: usize = 160;
+    const OVERHEAD: usize = 192;
     const OVERHEAD_INFO: usize = 160;
     const OVERHEAD_TAG: usize = 96;
 

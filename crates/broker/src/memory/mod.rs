@@ -24,6 +24,7 @@ use crate::contract::{
     EngineError, Event, HistoryPage, HistoryQuery, Member, NewPublication, PresenceStats, Published,
     ReadLimit, Recovery, Since, Usage,
 };
+use crate::wall_clock;
 use idempotency::Idempotency;
 use topics::{Appended, TopicTable};
 
@@ -85,8 +86,14 @@ impl Memory {
             return Published { position, suppressed: true };
         }
 
-        let mut publication =
-            Publication { data: publish.data, info: publish.info, tags: publish.tags, offset: 0 };
+        let mut publication = Publication {
+            data: publish.data,
+            info: publish.info,
+            tags: publish.tags,
+            offset: 0,
+            time: wall_clock::millis(wall_clock::now()),
+            exclude: publish.exclude,
+        };
         let (publication, position) = match publish.history {
             None => (Arc::new(publication), None),
             Some(options) => {

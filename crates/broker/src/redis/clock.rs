@@ -2,7 +2,9 @@
 //! influence on what they decide together.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use crate::wall_clock;
 
 pub(super) struct Clock {
     /// The base of the monotonic clock.
@@ -39,14 +41,18 @@ impl Clock {
         Some(Duration::from_millis(now.try_into().unwrap_or_default()))
     }
 
+    /// Returns the milliseconds since 1970, by the node's own clock until Redis' is known.
+    pub(super) fn millis(&self) -> i64 {
+        wall_clock::millis(self.now().unwrap_or_else(wall_clock::now))
+    }
+
     fn elapsed(&self) -> i64 {
         self.started.elapsed().as_millis().try_into().unwrap_or(i64::MAX)
     }
 
     /// Logs once if the node's own clock is wrong.
     fn compare(&self, redis: Duration) {
-        let own = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let difference = own.abs_diff(redis);
+        let difference = wall_clock::now().abs_diff(redis);
         let is_wrong = difference > Self::DIFFERENCE_MAX;
         if is_wrong && !self.is_wrong.swap(is_wrong, Relaxed) {
             tracing::warn!(

@@ -20,7 +20,7 @@ use bytes::{Buf, Bytes};
 use fanwire_protocol::{ClientId, ClientInfo, Epoch, Publication, Tags};
 use uuid::Uuid;
 
-use crate::contract::Member;
+use crate::contract::{Member, NewPublication};
 
 /// The lineage of a primary: the first characters of its replication id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,10 @@ mod field {
     pub(super) const TAG: u8 = 5;
     /// The events that a member's coming and going writes, one byte; see `fanwire_protocol::EventMask`.
     pub(super) const EVENTS: u8 = 6;
+    /// The time of a publication in milliseconds since 1970: 6 bytes, the highest first.
+    pub(super) const TIME: u8 = 7;
+    /// The id of the client that does not get a publication: 16 bytes.
+    pub(super) const EXCLUDE: u8 = 8;
 }
 
 /// The longest stamp: epoch, lineage and two offsets.
@@ -112,10 +116,10 @@ impl Lineage {
     }
 }
 
-/// Encodes a publication's body, for a script to stamp.
-pub(super) fn publication_body(data: &[u8], info: Option<&ClientInfo>, tags: Option<&Tags>) -> Vec<u8> {
-    let mut body = Vec::with_capacity(data.len() + 128);
-    put_body(&mut body, kind::PUBLICATION, info, tags, data);
+/// Encodes a publication's body, for a script to stamp. `time` is in milliseconds since 1970; 0 if it is unknown.
+pub(super) fn publication_body(publish: &NewPublication, time: i64) -> Vec<u8> {
+    let mut body = Vec::with_capacity(publish.data.len() + 128);
+    put_publication(&mut body, publish, time);
     body
 }
 
@@ -123,33 +127,32 @@ pub(super) fn publication_body(data: &[u8], info: Option<&ClientInfo>, tags: Opt
 pub(super) fn member_body(member: &Member) -> Vec<u8> {
     let kind = if member.announce_leave { kind::ANNOUNCED_MEMBER } else { kind::MEMBER };
     let mut body = Vec::with_capacity(128);
-    put_body(&mut body, kind, Some(&member.info), None, &[]);
+    body.extend([VERSION, kind]);
+    put_info(&mut body, &member.info);
     if !member.events.is_empty() {
-        // Before the end of the fields.
-        body.pop();
         put_field(&mut body, field::EVENTS, &[&[member.events.bits()]]);
-        body.push(field::END);
     }
+    body.push(field::END);
     body
 }
 
 /// Encodes the frame of a publication that is not stored.
-pub(super) fn publication_frame(data: &[u8], info: Option<&ClientInfo>, tags: Option<&Tags>) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(data.len() + 128);
+pub(super) fn publication_frame(publish: &NewPublication, time: i64) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(publish.data.len() + 128);
     frame.extend([VERSION, b'\n']);
-    put_body(&mut frame, kind::PUBLICATION, info, tags, data);
+    put_publication(&mut frame, publish, time);
     frame
 }
 
 pub(super) fn join_frame(info: &ClientInfo) -> Vec<u8> {
     let mut frame = vec![VERSION, b'\n'];
-    put_body(&mut frame, kind::JOIN, Some(info), None, &[]);
+    put_client(&mut frame, kind::JOIN, info);
     frame
 }
 
 pub(super) fn leave_frame(info: &ClientInfo) -> Vec<u8> {
     let mut frame = vec![VERSION, b'\n'];
-    put_body(&mut frame, kind::LEAVE, Some(info), None, &[]);
+    put_client(&mut frame, kind::LEAVE, info);
     frame
 }
 
@@ -174,8 +177,9 @@ impl FrameContent {
         let fields = FrameFields::parse(&mut bytes)?;
         match kind {
             kind::PUBLICATION => {
-                let tags = (!fields.tags.is_empty()).then(|| Arc::new(fields.tags));
-                Ok(Self::Publication(Publication { data: bytes, info: fields.info, tags, offset }))
+                let FrameFields { info, tags, time, exclude } = fields;
+                let tags = (!tags.is_empty()).then(|| Arc::new(tags));
+                Ok(Self::Publication(Publication { data: bytes, info, tags, offset, time, exclude }))
             }
             kind::JOIN => fields.info.map(Self::Join).ok_or(EventFrameError::NoClient),
             kind::LEAVE => fields.info.map(Self::Leave).ok_or(EventFrameError::NoClient),
@@ -216,6 +220,8 @@ pub(super) fn parse_offset(digits: &[u8]) -> Option<u64> {
 struct FrameFields {
     info: Option<Arc<ClientInfo>>,
     tags: Tags,
+    time: i64,
+    exclude: Option<ClientId>,
 }
 
 impl FrameFields {
@@ -224,6 +230,7 @@ impl FrameFields {
         let mut user = None;
         let (mut connection, mut subscription) = (Bytes::new(), Bytes::new());
         let mut tags = Tags::new();
+        let (mut time, mut exclude) = (0, None);
         loop {
             let field = bytes.try_get_u8().map_err(|_| EventFrameError::CutShort)?;
             if field == field::END {
@@ -235,10 +242,7 @@ impl FrameFields {
             }
             let mut value = bytes.split_to(length);
             match field {
-                field::CLIENT => {
-                    let id = Uuid::from_slice(&value).map_err(|_| EventFrameError::MalformedField)?;
-                    client = Some(ClientId(id));
-                }
+                field::CLIENT => client = Some(take_client(&value)?),
                 field::USER => user = Some(Box::from(take_text(&value)?)),
                 field::CONNECTION => connection = value,
                 field::SUBSCRIPTION => subscription = value,
@@ -250,6 +254,8 @@ impl FrameFields {
                     let name = value.split_to(length);
                     tags.insert(take_text(&name)?.to_owned(), take_text(&value)?.to_owned());
                 }
+                field::TIME => time = take_time(&value)?,
+                field::EXCLUDE => exclude = Some(take_client(&value)?),
                 _ => {}
             }
         }
@@ -260,7 +266,7 @@ impl FrameFields {
             (None, Some(_)) => return Err(EventFrameError::NoClient),
             (_, None) => None,
         };
-        Ok(Self { info, tags })
+        Ok(Self { info, tags, time, exclude })
     }
 }
 
@@ -288,25 +294,51 @@ fn take_text(bytes: &[u8]) -> Result<&str, EventFrameError> {
     std::str::from_utf8(bytes).map_err(|_| EventFrameError::MalformedField)
 }
 
-fn put_body(into: &mut Vec<u8>, kind: u8, info: Option<&ClientInfo>, tags: Option<&Tags>, data: &[u8]) {
-    into.extend([VERSION, kind]);
-    if let Some(info) = info {
-        put_field(into, field::CLIENT, &[info.client.0.as_bytes()]);
-        put_field(into, field::USER, &[info.user.as_bytes()]);
-        if !info.connection.is_empty() {
-            put_field(into, field::CONNECTION, &[&info.connection]);
-        }
-        if !info.subscription.is_empty() {
-            put_field(into, field::SUBSCRIPTION, &[&info.subscription]);
-        }
+fn take_client(bytes: &[u8]) -> Result<ClientId, EventFrameError> {
+    Uuid::from_slice(bytes).map(ClientId).map_err(|_| EventFrameError::MalformedField)
+}
+
+fn take_time(bytes: &[u8]) -> Result<i64, EventFrameError> {
+    let &[a, b, c, d, e, f] = bytes else { return Err(EventFrameError::MalformedField) };
+    Ok(i64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+}
+
+fn put_publication(into: &mut Vec<u8>, publish: &NewPublication, time: i64) {
+    into.extend([VERSION, kind::PUBLICATION]);
+    if let Some(info) = &publish.info {
+        put_info(into, info);
     }
-    for (name, value) in tags.into_iter().flatten() {
+    for (name, value) in publish.tags.as_deref().into_iter().flatten() {
         let mut length = Vec::with_capacity(2);
         put_length(&mut length, name.len());
         put_field(into, field::TAG, &[&length, name.as_bytes(), value.as_bytes()]);
     }
+    if time > 0 {
+        let [_, _, time @ ..] = time.to_be_bytes();
+        put_field(into, field::TIME, &[&time]);
+    }
+    if let Some(client) = publish.exclude {
+        put_field(into, field::EXCLUDE, &[client.0.as_bytes()]);
+    }
     into.push(field::END);
-    into.extend_from_slice(data);
+    into.extend_from_slice(&publish.data);
+}
+
+fn put_client(into: &mut Vec<u8>, kind: u8, info: &ClientInfo) {
+    into.extend([VERSION, kind]);
+    put_info(into, info);
+    into.push(field::END);
+}
+
+fn put_info(into: &mut Vec<u8>, info: &ClientInfo) {
+    put_field(into, field::CLIENT, &[info.client.0.as_bytes()]);
+    put_field(into, field::USER, &[info.user.as_bytes()]);
+    if !info.connection.is_empty() {
+        put_field(into, field::CONNECTION, &[&info.connection]);
+    }
+    if !info.subscription.is_empty() {
+        put_field(into, field::SUBSCRIPTION, &[&info.subscription]);
+    }
 }
 
 fn put_field(into: &mut Vec<u8>, field: u8, parts: &[&[u8]]) {
@@ -352,13 +384,22 @@ mod tests {
             subscription: Bytes::from_static(b"{}"),
         };
         let tags = Tags::from([("a".to_owned(), "bc".to_owned())]);
-        let frame = publication_frame(b"data", Some(&info), Some(&tags));
+        let publish = NewPublication {
+            data: "data".into(),
+            info: Some(info.into()),
+            tags: Some(tags.into()),
+            exclude: Some(ClientId(Uuid::from_u128(0x0304))),
+            ..NewPublication::default()
+        };
+        let frame = publication_frame(&publish, 0x0506);
         let expected = [
             b"\x01\n\x01\x01".as_slice(),
             b"\x01\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x02",
             b"\x02\x01u",
             b"\x04\x02{}",
             b"\x05\x04\x01abc",
+            b"\x07\x06\0\0\0\0\x05\x06",
+            b"\x08\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x03\x04",
             b"\0data",
         ];
         assert_eq!(frame, expected.concat());
@@ -366,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_stamp_says_where_and_after_which_jump() {
-        let body = publication_body(b"d", None, None);
+        let body = publication_body(&NewPublication { data: "d".into(), ..NewPublication::default() }, 0);
         let frame = [b"\x01abcdefgh01234567".as_slice(), b"1048582 5\n", &body].concat();
         let stamp = EventFrame::parse(frame.into()).unwrap().stamp.unwrap();
         assert_eq!((stamp.epoch.as_str(), stamp.lineage), ("abcdefgh", Lineage(*b"01234567")));
@@ -387,8 +428,28 @@ mod tests {
         assert_eq!(parse(b"\x01\n\x01\x02\0"), Err(EventFrameError::NoClient));
         assert_eq!(parse(b"\x01\n\x01\x04\x01\xff\xff\xff\xff\x0f"), Err(EventFrameError::CutShort));
         assert_eq!(parse(b"\x01\n\x01\x04\x63\x03abc\0"), Err(EventFrameError::UnknownKind(4)));
-        let empty = Publication { data: Bytes::new(), info: None, tags: None, offset: 0 };
+        let empty = Publication { data: Bytes::new(), ..Publication::default() };
         assert_eq!(parse(b"\x01\n\x01\x01\x63\x03abc\0"), Ok(FrameContent::Publication(empty)));
+    }
+
+    #[test]
+    fn nodes_that_do_not_know_a_field_skip_it_and_their_bodies_lack_it() {
+        let exclude = Some(ClientId(Uuid::from_u128(1)));
+        let publish = NewPublication { data: "d".into(), exclude, ..NewPublication::default() };
+        let new = publication_body(&publish, 5);
+        let parse = |body: &[u8]| FrameContent::parse(Bytes::copy_from_slice(body), 3).unwrap();
+        let known = Publication { data: "d".into(), offset: 3, ..Publication::default() };
+        let all = Publication { time: 5, exclude, ..known.clone() };
+        assert_eq!(parse(&new), FrameContent::Publication(all));
+        // To a node from before these fields their numbers are unknown, as 0x67 and 0x68 are to this one.
+        let old: Vec<u8> =
+            new.iter().map(|byte| if matches!(byte, 7 | 8) { byte | 0x60 } else { *byte }).collect();
+        assert_eq!(parse(&old), FrameContent::Publication(known.clone()));
+        assert_eq!(parse(b"\x01\x01\0d"), FrameContent::Publication(known));
+        for malformed in [b"\x01\x01\x07\x05\0\0\0\0\x05\0".as_slice(), b"\x01\x01\x08\x01\0\0"] {
+            let parsed = FrameContent::parse(Bytes::from_static(malformed), 3);
+            assert_eq!(parsed, Err(EventFrameError::MalformedField));
+        }
     }
 
     proptest! {
@@ -397,11 +458,18 @@ mod tests {
             data: Vec<u8>,
             info in proptest::option::of(client_info()),
             tags in btree_map(".*", ".*", 0..4),
+            time in 0..1_i64 << 48,
+            exclude: Option<u128>,
         ) {
-            let frame = publication_frame(&data, info.as_ref(), Some(&tags));
-            let parsed = EventFrame::parse(frame.into()).unwrap();
+            let exclude = exclude.map(|id| ClientId(Uuid::from_u128(id)));
+            let (data, info) = (Bytes::from(data), info.map(Arc::new));
             let tags = (!tags.is_empty()).then(|| Arc::new(tags));
-            let expected = Publication { data: data.into(), info: info.map(Arc::new), tags, offset: 0 };
+            let (of_info, of_tags) = (info.clone(), tags.clone());
+            let publish =
+                NewPublication { data: data.clone(), info: of_info, tags: of_tags, exclude, ..NewPublication::default() };
+            let frame = publication_frame(&publish, time);
+            let parsed = EventFrame::parse(frame.into()).unwrap();
+            let expected = Publication { data, info, tags, time, exclude, offset: 0 };
             prop_assert_eq!(parsed, EventFrame { stamp: None, content: FrameContent::Publication(expected) });
         }
 
@@ -431,7 +499,8 @@ mod tests {
 
         #[test]
         fn a_cut_frame_is_an_error_or_loses_data_alone(info in client_info(), cut in 0..100_usize) {
-            let whole = publication_frame(b"", Some(&info), None);
+            let publish = NewPublication { info: Some(info.into()), ..NewPublication::default() };
+            let whole = publication_frame(&publish, 7);
             let cut = cut.min(whole.len() - 1);
             prop_assert!(EventFrame::parse(whole[..cut].to_vec().into()).is_err());
         }

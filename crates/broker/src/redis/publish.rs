@@ -32,6 +32,8 @@ pub(super) struct Publisher {
 struct PublishGroup<'a> {
     publisher: &'a Publisher,
     topic: &'a TopicName,
+    /// Now, in milliseconds since 1970.
+    time: i64,
     meta: String,
     stream: String,
     channel: String,
@@ -102,7 +104,8 @@ impl Publisher {
         publications: &[NewPublication],
     ) -> Vec<Result<Published, EngineError>> {
         let (meta, stream) = (self.keys.meta(topic), self.keys.stream(topic));
-        let group = PublishGroup { publisher: self, topic, meta, stream, channel: self.keys.channel(topic) };
+        let (channel, time) = (self.keys.channel(topic), self.clock.millis());
+        let group = PublishGroup { publisher: self, topic, time, meta, stream, channel };
         let mut results = Vec::with_capacity(publications.len());
         while let Some(rest) = publications.get(results.len()..)
             && !rest.is_empty()
@@ -170,7 +173,7 @@ impl PublishGroup<'_> {
         self.put_options(&mut command, link, options);
         let (mut publications, mut bytes) = (0, 0);
         for publish in rest.iter().take_while(is_alike).take(Publisher::RUN_MAX) {
-            let body = body(publish);
+            let body = frame::publication_body(publish, self.time);
             if publications > 0 && bytes + body.len() > Publisher::RUN_BYTES_MAX {
                 break;
             }
@@ -195,7 +198,7 @@ impl PublishGroup<'_> {
         let script = &scripts.publish_once;
         let mut command = script.call(&script_keys, &[]);
         self.put_options(&mut command, link, options);
-        let body = body(publish);
+        let body = frame::publication_body(publish, self.time);
         let bytes = body.len();
         let version = if publish.version == 0 { String::new() } else { publish.version.to_string() };
         command.arg(body).arg(version).arg(&*publish.version_epoch);
@@ -204,7 +207,7 @@ impl PublishGroup<'_> {
     }
 
     fn send(&self, publish: &NewPublication) -> PublishStep<'_> {
-        let frame = live_frame(publish);
+        let frame = frame::publication_frame(publish, self.time);
         let bytes = frame.len();
         let mut command = redis::cmd("PUBLISH");
         command.arg(&self.channel).arg(frame);
@@ -213,7 +216,7 @@ impl PublishGroup<'_> {
 
     fn send_once(&self, publish: &NewPublication, key: &str) -> PublishStep<'_> {
         let Publisher { keys, scripts, settings, .. } = self.publisher;
-        let frame = live_frame(publish);
+        let frame = frame::publication_frame(publish, self.time);
         let bytes = frame.len();
         let script = &scripts.publish_live_once;
         let mut command = script.call(&[keys.idempotency(self.topic, key)], &[]);
@@ -285,14 +288,6 @@ fn published(
     };
     let (suppressed, position) = published.ok_or_else(|| link.nonsense())?;
     Ok(Published { position, suppressed })
-}
-
-fn body(publish: &NewPublication) -> Vec<u8> {
-    frame::publication_body(&publish.data, publish.info.as_deref(), publish.tags.as_deref())
-}
-
-fn live_frame(publish: &NewPublication) -> Vec<u8> {
-    frame::publication_frame(&publish.data, publish.info.as_deref(), publish.tags.as_deref())
 }
 
 /// The number of times in a TTL that publishing sets a stream's expiry.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use fanwire_broker::{Event, NewPublication};
 use fanwire_protocol::Publication;
 
-use crate::fixture::{Fixture, info, kept, live, told};
+use crate::fixture::{Fixture, client, info, kept, live, told};
 
 pub(crate) async fn subscribed_topics_deliver_and_others_do_not(fixture: Fixture) {
     let (a, b) = (fixture.topic("a"), fixture.topic("b"));
@@ -72,26 +73,41 @@ pub(crate) async fn publications_arrive_whole(fixture: Fixture) {
     let whole = |publish: NewPublication| NewPublication {
         info: Some(info("u", 1)),
         tags: Some(Arc::clone(&tags)),
+        exclude: Some(client(2)),
         ..publish
     };
+    let begun = unix_millis();
     fixture.publish(&topic, whole(live("live"))).await;
     let position = fixture.publish(&topic, whole(kept("kept"))).await.position.unwrap();
+    let events = fixture.events().await;
+    // Redis' clock is that of this machine, in whole milliseconds.
+    let known = begun - 1000..=unix_millis() + 1000;
 
-    let expected = |data: &'static str, offset| Publication {
+    let time = |place: usize| match &events[place] {
+        Event::Publication { publication, .. } => publication.time,
+        other => panic!("{other:?}"),
+    };
+    assert!(known.contains(&time(0)) && known.contains(&time(1)), "{events:?} {known:?}");
+    let expected = |data: &'static str, offset, time| Publication {
         data: data.into(),
         info: Some(info("u", 1)),
         tags: Some(Arc::clone(&tags)),
         offset,
+        time,
+        exclude: Some(client(2)),
     };
     let event = |publication, epoch| Event::Publication {
         topic: topic.clone(),
         publication: Arc::new(publication),
         epoch,
     };
-    assert_eq!(
-        fixture.events().await,
-        [event(expected("live", 0), None), event(expected("kept", 1), Some(position.epoch))]
-    );
+    let kept = expected("kept", 1, time(1));
+    let live = event(expected("live", 0, time(0)), None);
+    assert_eq!(events, [live, event(kept.clone(), Some(position.epoch))]);
     let recovery = fixture.recover(&topic, 0, "").await;
-    assert_eq!(recovery.publications, [Arc::new(expected("kept", 1))]);
+    assert_eq!(recovery.publications, [Arc::new(kept)]);
+}
+
+fn unix_millis() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as i64
 }

@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::fixture::{Fixture, HISTORY, IDEMPOTENCY_TTL, info, kept, live, told};
+use crate::fixture::{Fixture, HISTORY, IDEMPOTENCY_TTL, client, info, kept, live, told};
 
 pub(crate) async fn offsets_count_from_one(fixture: Fixture) {
     let topic = fixture.topic("t");
@@ -237,13 +237,18 @@ fn any_publish(random: &mut SmallRng) -> NewPublication {
     if random.random_bool(0.1) {
         publish.info = Some(info("user", 1));
     }
+    if random.random_bool(0.1) {
+        publish.exclude = Some(client(1));
+    }
     publish
 }
 
-/// The publications of the topic, without the epoch.
-fn publications<'a>(events: &'a [Event], wanted: &TopicName) -> Vec<&'a Publication> {
-    let publication = |event: &'a Event| match event {
-        Event::Publication { topic, publication, .. } if topic == wanted => Some(&**publication),
+/// The publications of the topic, without the epoch and the time.
+fn publications(events: &[Event], wanted: &TopicName) -> Vec<Publication> {
+    let publication = |event: &Event| match event {
+        Event::Publication { topic, publication, .. } if topic == wanted => {
+            Some(Publication { time: 0, ..Publication::clone(publication) })
+        }
         _ => None,
     };
     events.iter().filter_map(publication).collect()

@@ -102,7 +102,7 @@ const SIX_WIRES: [Wire; 6] = [
 /// Encodes a publication, of a stream if there is an epoch.
 fn encode(rounds: u64, wire: Wire, epoch: Option<Epoch>) -> u64 {
     let topic = topic();
-    let publication = Arc::new(Publication { data: payload(), info: None, tags: None, offset: 7 });
+    let publication = Arc::new(Publication { data: payload(), offset: 7, ..Publication::default() });
     repeat(rounds, 1, || {
         let publication = Arc::clone(&publication);
         let delivery = Delivery::new(Push::Publication { topic: topic.clone(), publication, epoch });
@@ -112,7 +112,7 @@ fn encode(rounds: u64, wire: Wire, epoch: Option<Epoch>) -> u64 {
 
 /// Moves the cursor of a listener to 16 topics on, and puts it before the bytes that others get.
 fn own_cursor(rounds: u64) -> u64 {
-    let publication = Arc::new(Publication { data: payload(), info: None, tags: None, offset: 7 });
+    let publication = Arc::new(Publication { data: payload(), offset: 7, ..Publication::default() });
     let delivery = Delivery::new(Push::Publication { topic: topic(), publication, epoch: Some(epoch()) });
     let encoded = delivery.encoded(Wire::Events);
     let mut cursor = Cursor::default();
@@ -143,7 +143,7 @@ fn fan_out(
         let connection = connections.insert(Connection::new(deflate));
         registry.add(&topic(), connection as u32, kind(*wire), false);
     }
-    let publication = Arc::new(Publication { data: payload(), info: None, tags: None, offset: 7 });
+    let publication = Arc::new(Publication { data: payload(), offset: 7, ..Publication::default() });
     let delivery = Delivery::new(Push::Publication { topic: topic(), publication, epoch: None });
     let bytes: usize = wires.iter().cycle().take(subscribers).map(|wire| delivery.bytes(*wire).len()).sum();
     let topic = registry.find(&topic()).expect("there are subscribers");

@@ -231,6 +231,7 @@ fn history_is_answered() {
         info: Some(Arc::new(info("", "00000000-0000-4000-8000-000000000009"))),
         tags: Some(Arc::new([("k".to_owned(), "v".to_owned())].into())),
         offset: 4,
+        ..Publication::default()
     };
     assert_eq!(
         shard.answer(client, history(Ok((position(9), vec![Arc::new(publication)])))),

@@ -192,7 +192,7 @@ fn subscribed() -> ReplyMessage {
 }
 
 fn plain() -> Publication {
-    Publication { data: payload(), info: None, tags: None, offset: 7 }
+    Publication { data: payload(), offset: 7, ..Publication::default() }
 }
 
 fn labelled() -> Publication {

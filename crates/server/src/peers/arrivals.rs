@@ -103,7 +103,7 @@ mod tests {
     use crate::inbox::Inbox;
 
     fn publication(topic: &str, offset: u64, bytes: usize) -> Event {
-        let publication = Publication { data: Bytes::from(vec![0; bytes]), info: None, tags: None, offset };
+        let publication = Publication { data: Bytes::from(vec![0; bytes]), offset, ..Publication::default() };
         let epoch = (offset > 0).then(|| Epoch::parse(b"epoch000").unwrap());
         Event::Publication { topic: TopicName::new(topic).unwrap(), publication: publication.into(), epoch }
     }
@@ -138,7 +138,7 @@ mod tests {
         let (deliver, mut arrivals) = deliver(inboxes);
         deliver(publication("!control", 1, 1));
         deliver(publication("!node:1", 0, 1));
-        let letter = Publication { data: vec![letter::MARK, 2].into(), info: None, tags: None, offset: 0 };
+        let letter = Publication { data: vec![letter::MARK, 2].into(), ..Publication::default() };
         let topic = TopicName::new("!node:1").unwrap();
         deliver(Event::Publication { topic, publication: letter.into(), epoch: None });
         drop(deliver);

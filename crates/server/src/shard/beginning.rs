@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn publication(offset: u64) -> Arc<Publication> {
-        Arc::new(Publication { data: Bytes::from_static(b"1"), info: None, tags: None, offset })
+        Arc::new(Publication { data: Bytes::from_static(b"1"), offset, ..Publication::default() })
     }
 
     fn delivery(name: &str, offset: u64) -> Arc<Delivery> {

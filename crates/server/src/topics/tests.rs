@@ -91,7 +91,7 @@ fn settings() -> Settings {
 }
 
 fn publication(topic: &TopicName, epoch: Epoch, offset: u64) -> Event {
-    let publication = Publication { data: "{}".into(), info: None, tags: None, offset };
+    let publication = Publication { data: "{}".into(), offset, ..Publication::default() };
     Event::Publication { topic: topic.clone(), publication: publication.into(), epoch: Some(epoch) }
 }
 

@@ -283,7 +283,7 @@ pub(crate) fn at(offset: u64) -> SubscriptionStart {
 pub(crate) fn recovered(offset: u64, missed: &[u64]) -> SubscriptionStart {
     let publication = |&offset: &u64| {
         let data = format!("{offset}0").into();
-        std::sync::Arc::new(Publication { data, info: None, tags: None, offset })
+        std::sync::Arc::new(Publication { data, offset, ..Publication::default() })
     };
     SubscriptionStart { recovered: Some(missed.iter().map(publication).collect()), ..at(offset) }
 }

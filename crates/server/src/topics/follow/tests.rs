@@ -10,7 +10,7 @@ fn epoch(number: u64) -> Epoch {
 
 fn publication(offset: u64) -> Arc<Publication> {
     let data = bytes::Bytes::from_static(b"data");
-    Arc::new(Publication { data, info: None, tags: None, offset })
+    Arc::new(Publication { data, offset, ..Publication::default() })
 }
 
 fn at(number: u64, offset: u64) -> Position {
@@ -167,7 +167,7 @@ fn too_much_at_once_is_asked_for_again() {
     let mut follow = following(1, 0);
     let large = |offset| {
         let data = vec![0; Follow::WAITING_BYTES_MAX / 2 - Follow::WAITING_BYTES_EACH].into();
-        Arc::new(Publication { data, info: None, tags: None, offset })
+        Arc::new(Publication { data, offset, ..Publication::default() })
     };
     follow.take(epoch(1), &large(2));
     let asked = follow.ask().unwrap();
@@ -259,7 +259,8 @@ fn beginning_elsewhere_than_where_one_is_makes_it_dirty() {
 #[test]
 fn empty_publications_take_room_too() {
     let mut follow = following(1, 0);
-    let empty = |offset| Arc::new(Publication { data: bytes::Bytes::new(), info: None, tags: None, offset });
+    let empty =
+        |offset| Arc::new(Publication { data: bytes::Bytes::new(), offset, ..Publication::default() });
     for offset in 2..100_000 {
         follow.take(epoch(1), &empty(offset));
     }
