@@ -53,19 +53,26 @@ impl RequestError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub error: RequestError,
+    pub detail: Option<Box<RefusalDetail>>,
+}
+
+/// More about a refused request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefusalDetail {
     /// Goes with [`RequestError::BadRequest`].
-    pub mistake: Option<Box<Mistake>>,
+    Mistake(Mistake),
 }
 
 impl From<RequestError> for Refused {
     fn from(error: RequestError) -> Self {
-        Self { error, mistake: None }
+        Self { error, detail: None }
     }
 }
 
 impl From<Mistake> for Refused {
     fn from(mistake: Mistake) -> Self {
-        Self { error: RequestError::BadRequest, mistake: Some(mistake.into()) }
+        let detail = RefusalDetail::Mistake(mistake);
+        Self { error: RequestError::BadRequest, detail: Some(detail.into()) }
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::codes::{self, Code};
 use super::command::Empty;
 use super::reply_message::*;
-use crate::reason::Refused;
+use crate::reason::{RefusalDetail, Refused};
 use crate::reply::{Connected, Outcome, Push, Reply, Subscribed};
 use crate::{ClientInfo, Publication, TopicName};
 
@@ -93,9 +93,9 @@ impl From<PushMessage> for ReplyMessage {
 impl From<&Refused> for Error {
     fn from(refused: &Refused) -> Self {
         let Code { number, text, temporary } = codes::error(refused.error);
-        let message = match &refused.mistake {
+        let message = match refused.detail.as_deref() {
             None => text.to_owned(),
-            Some(mistake) => format!("{text}: {}", codes::mistake(mistake)),
+            Some(RefusalDetail::Mistake(mistake)) => format!("{text}: {}", codes::mistake(mistake)),
         };
         Self { code: number, message, temporary }
     }

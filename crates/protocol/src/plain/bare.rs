@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::centrifuge::codes;
-use crate::reason::{Mistake, Refused, RequestError};
+use crate::reason::{Mistake, RefusalDetail, Refused, RequestError};
 use crate::websocket::{self, Opcode};
 use crate::{Publication, Tags, json};
 
@@ -80,9 +80,9 @@ pub fn refusal(refused: &Refused) -> Bytes {
 
 /// Returns the sentence for a publish that is refused, with what to change.
 pub fn sentence(refused: &Refused) -> Cow<'_, str> {
-    match (refused.error, refused.mistake.as_deref()) {
-        (_, Some(Mistake::TopicName(why))) => (&**why).into(),
-        (_, Some(mistake)) => codes::mistake(mistake),
+    match (refused.error, refused.detail.as_deref()) {
+        (_, Some(RefusalDetail::Mistake(Mistake::TopicName(why)))) => (&**why).into(),
+        (_, Some(RefusalDetail::Mistake(mistake))) => codes::mistake(mistake),
         (RequestError::PermissionDenied, None) => "this client may not publish to the topic: \
             see allow_publish_for_client, allow_publish_for_subscriber and allow_publish_for_anonymous of its namespace"
             .into(),

@@ -25,7 +25,7 @@ pub(super) fn line(effect: &Effect) -> Option<String> {
         Effect::Reply(reply) => {
             if let Err(refused) = &reply.result {
                 let is_bad = refused.error == RequestError::BadRequest;
-                assert_eq!(is_bad, refused.mistake.is_some(), "a bad request is told why");
+                assert_eq!(is_bad, refused.detail.is_some(), "a bad request is told why");
             }
             json(Wire::CentrifugeJson.reply(reply))
         }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use fanwire_hub::{NameError, TokenError};
 use fanwire_protocol::Cursor;
 use fanwire_protocol::centrifuge::codes;
-use fanwire_protocol::reason::{Close, CloseReason, Detail, Mistake, Refused, RequestError};
+use fanwire_protocol::reason::{Close, CloseReason, Detail, Mistake, RefusalDetail, Refused, RequestError};
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderValue};
 use serde_json::json;
@@ -26,8 +26,8 @@ impl StreamRefusal {
     }
 
     pub(in crate::transport) fn of_reply(refused: &Refused) -> Self {
-        let message = match (refused.error, refused.mistake.as_deref()) {
-            (_, Some(mistake)) => sentence(mistake),
+        let message = match (refused.error, refused.detail.as_deref()) {
+            (_, Some(RefusalDetail::Mistake(mistake))) => sentence(mistake),
             (RequestError::UnknownTopic, None) => NameError::UnknownNamespace.to_string().into(),
             (RequestError::TokenExpired, None) => TokenError::Expired.to_string().into(),
             (RequestError::Expired, None) => "what the token grants has expired".into(),
