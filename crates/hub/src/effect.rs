@@ -9,6 +9,8 @@ use fanwire_protocol::reply::{Push, Reply};
 use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::{ClientInfo, Position, Publication, Tags, TopicName};
 
+use crate::hook::{HookAnswer, HookQuestion, PublishOptions};
+use crate::hook_settings::HookSlot;
 use crate::registry::Moved;
 
 /// Names a connection on a shard. The generation keeps an answer from reaching a later connection that was
@@ -43,6 +45,10 @@ pub enum Effect {
     Topic(TopicName, TopicRequest),
     /// Another subscription has a new place in its topic.
     Moved(Moved),
+    /// To a hook; answered by [`Answer::Hooked`].
+    Hook(Box<HookQuestion>),
+    /// The answer of a hook cannot be used: the words say why, for the operator's log.
+    UnfitAnswer(HookSlot, Box<str>),
 }
 
 // Effects and answers are moved by value, a few times each.
@@ -112,6 +118,8 @@ pub enum TopicRequest {
         data: Bytes,
         tags: Option<Arc<Tags>>,
         info: Arc<ClientInfo>,
+        /// `None`: as its namespace has it.
+        options: Option<Box<PublishOptions>>,
     },
     Presence {
         id: u32,
@@ -167,12 +175,13 @@ pub enum Answer {
         id: u32,
         result: Result<(Position, Vec<Arc<Publication>>), RequestError>,
     },
+    Hooked(Box<HookAnswer>),
 }
 
 impl Answer {
     /// It is what a publish, presence or history request waits for.
     pub fn is_to_request(&self) -> bool {
-        !matches!(self, Self::Registered(_) | Self::Subscribed { .. })
+        !matches!(self, Self::Registered(_) | Self::Subscribed { .. } | Self::Hooked(_))
     }
 }
 

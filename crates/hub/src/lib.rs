@@ -7,7 +7,10 @@ pub mod settings;
 pub mod namespace;
 pub mod format;
 pub mod credentials;
+pub mod kept;
+pub mod hook_settings;
 pub mod permission;
+pub mod hook;
 
 pub mod session;
 pub mod polls;

@@ -10,6 +10,7 @@ use regex::Regex;
 use rustc_hash::FxHashMap;
 
 use crate::format::PublicationFormat;
+use crate::hook_settings::NamespaceHooks;
 
 /// The options of a namespace: what its topics allow and keep. Everything is off by default.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,7 @@ pub struct Namespace {
     pub publication_format: PublicationFormat,
     /// For subscribers without a position in the stream: those are closed always.
     pub slow_policy: SlowPolicy,
+    pub hooks: NamespaceHooks,
 }
 
 /// The treatment of a topic's publications that wait for a client too slow to take them.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::PublicationFormat;
+use crate::hook_settings::ClientHooks;
 
 /// Checked settings of the configuration's `client` section, where each is described with its default.
 #[derive(Clone, Debug)]
@@ -53,6 +54,7 @@ pub struct ClientSettings {
     pub info_format: PublicationFormat,
     /// Answers the RPC method of this name with an empty result.
     pub rpc_ping_method: Option<String>,
+    pub hooks: ClientHooks,
 }
 
 /// Subscribes every user to a topic of its own.
@@ -90,6 +92,7 @@ impl Default for ClientSettings {
             personal_topic: None,
             info_format: PublicationFormat::default(),
             rpc_ping_method: None,
+            hooks: ClientHooks::default(),
         }
     }
 }

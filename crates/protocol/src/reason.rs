@@ -24,9 +24,12 @@ pub enum RequestError {
     Expired,
     TooManyRequests,
     UnrecoverablePosition,
+    /// The application's backend gave this number; the words are its own.
+    ByApplication(u32),
 }
 
 impl RequestError {
+    /// Those of the protocol itself.
     pub const ALL: [Self; 13] = [
         Self::Internal,
         Self::Unauthorized,
@@ -61,6 +64,24 @@ pub struct Refused {
 pub enum RefusalDetail {
     /// Goes with [`RequestError::BadRequest`].
     Mistake(Mistake),
+    /// The application's own words, and its word on whether the same request may succeed later.
+    Words { text: String, is_temporary: bool },
+}
+
+impl Refused {
+    /// A refusal that the application wants, by a number and words of its own.
+    pub fn by_application(number: u32, text: String, is_temporary: bool) -> Self {
+        let detail = RefusalDetail::Words { text, is_temporary };
+        Self { error: RequestError::ByApplication(number), detail: Some(detail.into()) }
+    }
+
+    /// Returns true if the same request may succeed later without any change.
+    pub fn is_temporary(&self) -> bool {
+        match self.detail.as_deref() {
+            Some(RefusalDetail::Words { is_temporary, .. }) => *is_temporary,
+            Some(RefusalDetail::Mistake(_)) | None => self.error.is_temporary(),
+        }
+    }
 }
 
 impl From<RequestError> for Refused {

@@ -54,6 +54,8 @@ pub struct Connected {
     pub ping_interval: Option<Duration>,
     /// The client has to answer pings.
     pub pong: bool,
+    /// From its credentials; empty: none.
+    pub data: Bytes,
     /// The server's clock, in milliseconds since 1970.
     pub time_millis: Option<i64>,
     /// Subscriptions that the server made.

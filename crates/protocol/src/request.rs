@@ -43,7 +43,9 @@ pub enum Ask {
         method: String,
         data: Bytes,
     },
+    /// A message for the application, which is not answered.
     Send {
+        method: Option<String>,
         data: Bytes,
     },
     Refresh {
@@ -63,6 +65,13 @@ pub struct Connect {
     pub cursor: Option<Box<Cursor>>,
     /// The client only looks what there is: others are not told of it in the topics that the server subscribes it to.
     pub unseen: bool,
+    /// For the application; empty: none.
+    pub data: Bytes,
+    /// The client's name and version, by its own word; empty: not told.
+    pub name: String,
+    pub version: String,
+    /// Headers for the application, by the client's own word: for clients that cannot send any with an HTTP request.
+    pub headers: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,6 +88,8 @@ pub struct Subscribe {
     pub or_refuse: bool,
     /// The client only looks what there is: it is in no presence, and others are not told of it.
     pub unseen: bool,
+    /// For the application; empty: none.
+    pub data: Bytes,
     /// The first that matters to the session.
     pub unserved: Option<Unserved>,
 }
@@ -154,10 +165,12 @@ impl Request {
             Ask::Pong | Ask::Ping | Ask::Wrong(_) | Ask::Refused(_) => 0,
             Ask::Connect(connect) => {
                 let topics = connect.topics.iter().map(|(topic, position)| topic.len() + since(position));
-                connect.token.len() + topics.sum::<usize>()
+                let headers = connect.headers.iter().map(|(name, value)| name.len() + value.len());
+                let about = connect.data.len() + connect.name.len() + connect.version.len();
+                connect.token.len() + topics.sum::<usize>() + headers.sum::<usize>() + about
             }
             Ask::Subscribe(subscribe) => {
-                subscribe.topic.len() + subscribe.token.len() + since(&subscribe.since)
+                subscribe.topic.len() + subscribe.token.len() + subscribe.data.len() + since(&subscribe.since)
             }
             Ask::Unsubscribe { topic } | Ask::Presence { topic } | Ask::PresenceStats { topic } => {
                 topic.len()
@@ -165,7 +178,7 @@ impl Request {
             Ask::Publish(publish) => publish.topic.len() + publish.data.len(),
             Ask::History(history) => history.topic.len() + since(&history.since),
             Ask::Call { method, data } => method.len() + data.len(),
-            Ask::Send { data } => data.len(),
+            Ask::Send { method, data } => method.as_ref().map_or(0, String::len) + data.len(),
             Ask::Refresh { token } => token.len(),
             Ask::SubRefresh(refresh) => refresh.topic.len() + refresh.token.len(),
         }

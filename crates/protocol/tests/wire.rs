@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_protocol::reason::{Close, CloseReason, Mistake, RequestError, Unserved, Unsubscribed};
+use fanwire_protocol::reason::{Close, CloseReason, Mistake, Refused, RequestError, Unserved, Unsubscribed};
 use fanwire_protocol::reply::{Connected, Outcome, Push, Reply, SessionNames, Subscribed};
 use fanwire_protocol::request::{
     Ask, Connect, History, Publish, Request, StreamPosition, SubRefresh, Subscribe,
@@ -56,7 +56,11 @@ fn commands_are_requests() {
         Ask::Call { method: "m".into(), data: "[]".into() },
     );
     for id in [0, 1] {
-        check(&format!(r#"{{"id":{id},"send":{{"data":1}}}}"#), id, Ask::Send { data: "1".into() });
+        check(
+            &format!(r#"{{"id":{id},"send":{{"data":1}}}}"#),
+            id,
+            Ask::Send { method: None, data: "1".into() },
+        );
     }
 }
 
@@ -77,6 +81,15 @@ fn connects() {
     check(&format!(r#"{{"id":1,"connect":{{"token":"t","subs":{subs}}}}}"#), 1, Ask::Connect(expected));
     let expected = Connect { topics: vec![topic("a", None)], ..Connect::default() };
     check(r#"{"id":1,"connect":{"subs":{"a":{"offset":5}}}}"#, 1, Ask::Connect(expected));
+    let expected = Connect {
+        data: r#"{"a": 1}"#.into(),
+        name: "js".into(),
+        version: "v".into(),
+        headers: vec![("h".into(), "x".into())],
+        ..Connect::default()
+    };
+    let about = r#""data":{"a": 1},"name":"js","version":"v","headers":{"h":"x"}"#;
+    check(&format!(r#"{{"id":1,"connect":{{{about}}}}}"#), 1, Ask::Connect(expected));
 }
 
 #[test]
@@ -88,6 +101,7 @@ fn subscribes() {
     };
     check("", plain());
     check(r#","token":"t","delta":"fossil""#, Subscribe { token: "t".into(), ..plain() });
+    check(r#","data":[1]"#, Subscribe { data: "[1]".into(), ..plain() });
     check(
         r#","positioned":true,"recoverable":true,"join_leave":true,"flag":3"#,
         Subscribe { positioned: true, recoverable: true, join_leave: true, or_refuse: true, ..plain() },
@@ -176,6 +190,14 @@ fn replies() {
 fn refusals() {
     let json = |refused| text(Wire::CentrifugeJson.reply(&Reply { id: 2, result: Err(refused) }));
     assert_eq!(
+        json(Refused::by_application(1000, "the room is full".into(), false)),
+        r#"{"id":2,"error":{"code":1000,"message":"the room is full"}}"#
+    );
+    assert_eq!(
+        json(Refused::by_application(1001, String::new(), true)),
+        r#"{"id":2,"error":{"code":1001,"message":"","temporary":true}}"#
+    );
+    assert_eq!(
         json(RequestError::Internal.into()),
         r#"{"id":2,"error":{"code":100,"message":"internal server error","temporary":true}}"#
     );
@@ -191,6 +213,7 @@ fn connect_results() {
         client: client(),
         version: "1.0",
         ttl: None,
+        data: Bytes::new(),
         ping_interval: None,
         pong: false,
         time_millis: None,
@@ -222,6 +245,10 @@ fn connect_results() {
     assert_eq!(
         json(Connected { session: names(Some("n")), time_millis: Some(5), ..connected() }),
         format!(r#"{start},"session":"s","node":"n","time":5}}}}"#)
+    );
+    assert_eq!(
+        json(Connected { data: r#"{"a":1}"#.into(), ..connected() }),
+        format!(r#"{start},"data":{{"a":1}}}}}}"#)
     );
     assert_eq!(
         json(Connected { session: names(None), ..connected() }),
@@ -402,7 +429,18 @@ fn requests_know_their_topic_and_their_size() {
         ..History::default()
     }));
     assert_eq!((history.topic(), history.bytes()), (Some("abc"), 8));
-    let send = request(Ask::Send { data: "1234".into() });
+    let send = request(Ask::Send { method: None, data: "1234".into() });
     assert_eq!((send.topic(), send.bytes()), (None, 4));
+    let connect = Connect {
+        token: "1".into(),
+        data: "12".into(),
+        name: "123".into(),
+        version: "1234".into(),
+        headers: vec![("12345".into(), "123456".into())],
+        ..Connect::default()
+    };
+    assert_eq!(request(Ask::Connect(connect)).bytes(), 21);
+    let subscribe = Subscribe { topic: "1".into(), data: "12".into(), ..Subscribe::default() };
+    assert_eq!(request(Ask::Subscribe(subscribe)).bytes(), 3);
     assert_eq!(request(Ask::Pong).bytes(), 0);
 }

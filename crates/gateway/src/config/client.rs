@@ -1,5 +1,6 @@
 //! `[client]`: access of clients, and the limits of each one.
 
+use fanwire_hub::hook_settings::ClientHooks;
 use fanwire_hub::{ClientSettings, PersonalTopic, PublicationFormat};
 use fanwire_server::settings::Origins;
 
@@ -150,6 +151,7 @@ impl Client {
             );
         }
         ClientSettings {
+            hooks: ClientHooks::default(),
             ping_interval: self.ping_interval.unless_off(),
             pong_timeout: self.pong_timeout.unless_off().filter(|_| pings),
             stale_close_delay: checks.longer_than_zero("client.stale_close_delay", self.stale_close_delay),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use fanwire_hub::hook_settings::NamespaceHooks;
 use fanwire_hub::{self as hub, HistoryBounds, NameRules, Namespaces};
 
 use super::checks::Checks;
@@ -226,6 +227,7 @@ impl Topics {
             );
         }
         hub::Namespace {
+            hooks: NamespaceHooks::default(),
             name: config.name.clone(),
             presence: config.presence,
             join_leave: config.join_leave,

@@ -30,6 +30,8 @@ pub(super) struct ConnectionPlan {
     ttl: Option<u32>,
     /// The server-side subscriptions.
     pub(super) topics: Vec<(TopicName, Plan)>,
+    /// Handed to the client; empty: nothing.
+    data: Bytes,
 }
 
 /// A connect request whose answer is being put together.
@@ -70,7 +72,7 @@ impl Session {
         plan: ConnectionPlan,
         subscribes: Vec<PlannedSubscribe>,
     ) {
-        let ConnectionPlan { user, info, grants, ttl, topics } = plan;
+        let ConnectionPlan { user, info, grants, ttl, topics, data } = plan;
         let client = self.client;
         self.grants = grants;
         self.info = Some(Arc::new(ClientInfo { user, client, connection: info, subscription: Bytes::new() }));
@@ -81,6 +83,7 @@ impl Session {
             client,
             version: context.version,
             ttl,
+            data,
             ping_interval: pinged,
             pong: pinged.is_some() && self.mode.pings == Pings::Messages && settings.pong_timeout.is_some(),
             time_millis: settings.include_server_time.then_some(context.now.unix_millis),
@@ -209,7 +212,7 @@ fn plan_connection(
     let topics = plan_topics(context, &claims, request)?;
     claims.check(context.settings.info_format, context.namespaces)?;
     let grants = fingerprint(&claims.topics);
-    Ok(ConnectionPlan { user: claims.user, info: claims.info, grants, ttl, topics })
+    Ok(ConnectionPlan { user: claims.user, info: claims.info, grants, ttl, topics, data: Bytes::new() })
 }
 
 /// The server-side subscriptions: what the token grants, the user's own topic, and what the client asks for and
@@ -220,7 +223,7 @@ fn plan_topics(
     request: Connect,
 ) -> Result<Vec<(TopicName, Plan)>, Refusal> {
     let subscriptions_max = context.settings.subscriptions_max;
-    let Connect { topics: asked, cursor, unseen, token: _ } = request;
+    let Connect { topics: asked, cursor, unseen, .. } = request;
     let mut asked: HashMap<String, Option<StreamPosition>> = asked.into_iter().collect();
     let mut plans: Vec<(TopicName, Plan)> = Vec::new();
     let mut planned = HashSet::new();

@@ -303,6 +303,8 @@ impl Session {
                 let history = |(top, publications)| Outcome::History { top, publications };
                 context.reply_with(id, result.map(history));
             }
+            // It has asked no hook.
+            Answer::Hooked(_) => {}
         }
     }
 

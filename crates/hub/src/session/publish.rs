@@ -33,7 +33,7 @@ impl Session {
         let Some(info) = self.info_in(context, &topic) else {
             return self.close(context, CloseReason::BadRequest);
         };
-        self.ask(context, topic, TopicRequest::Publish { id, data, tags, info });
+        self.ask(context, topic, TopicRequest::Publish { id, data, tags, info, options: None });
     }
 }
 

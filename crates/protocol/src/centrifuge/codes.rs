@@ -41,6 +41,7 @@ pub const fn error(error: RequestError) -> Code {
         RequestError::Expired => (110, "expired"),
         RequestError::TooManyRequests => (111, "too many requests"),
         RequestError::UnrecoverablePosition => (112, "unrecoverable position"),
+        RequestError::ByApplication(number) => (number, ""),
     };
     Code { number, text, temporary: error.is_temporary() }
 }

@@ -30,7 +30,7 @@ impl From<Command> for Request {
         } else if let Some(RpcRequest { data, method }) = command.rpc {
             Ask::Call { method, data }
         } else if let Some(SendRequest { data }) = command.send {
-            return Self { id, ask: Ask::Send { data } };
+            return Self { id, ask: Ask::Send { method: None, data } };
         } else if let Some(RefreshRequest { token }) = command.refresh {
             Ask::Refresh { token }
         } else if let Some(SubRefreshRequest { channel, token, kind }) = command.sub_refresh {
@@ -45,10 +45,12 @@ impl From<Command> for Request {
 }
 
 impl From<ConnectRequest> for Connect {
-    fn from(ConnectRequest { token, subs, .. }: ConnectRequest) -> Self {
+    fn from(request: ConnectRequest) -> Self {
+        let ConnectRequest { token, data, subs, name, version, headers } = request;
         let position = |request: SubscribeRequest| since(request.recover, request.offset, request.epoch);
         let topics = subs.into_iter().map(|(topic, request)| (topic, position(request))).collect();
-        Self { token, topics, cursor: None, unseen: false }
+        let headers = headers.into_iter().collect();
+        Self { token, topics, cursor: None, unseen: false, data, name, version, headers }
     }
 }
 
@@ -68,6 +70,7 @@ impl From<SubscribeRequest> for Subscribe {
             positioned: request.positioned,
             recoverable: request.recoverable,
             join_leave: request.join_leave,
+            data: request.data,
             or_refuse: request.flag & SubscribeRequest::FLAG_REJECT_UNRECOVERED != 0,
             unserved,
             unseen: false,

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::codes::{self, Code};
 use super::command::Empty;
 use super::reply_message::*;
@@ -92,12 +90,13 @@ impl From<PushMessage> for ReplyMessage {
 
 impl From<&Refused> for Error {
     fn from(refused: &Refused) -> Self {
-        let Code { number, text, temporary } = codes::error(refused.error);
+        let Code { number, text, .. } = codes::error(refused.error);
         let message = match refused.detail.as_deref() {
             None => text.to_owned(),
             Some(RefusalDetail::Mistake(mistake)) => format!("{text}: {}", codes::mistake(mistake)),
+            Some(RefusalDetail::Words { text, .. }) => text.clone(),
         };
-        Self { code: number, message, temporary }
+        Self { code: number, message, temporary: refused.is_temporary() }
     }
 }
 
@@ -109,7 +108,7 @@ impl From<&Connected> for ConnectResult {
             version: connected.version.to_owned(),
             expires: connected.ttl.is_some(),
             ttl: connected.ttl.unwrap_or(0),
-            data: Bytes::new(),
+            data: connected.data.clone(),
             subs: subs.map(|(topic, subscribed)| (topic.as_str().to_owned(), subscribed.into())).collect(),
             // 0 would say that there are none.
             ping: connected.ping_interval.map_or(0, |interval| interval.as_secs().max(1) as u32),

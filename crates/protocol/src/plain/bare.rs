@@ -82,6 +82,7 @@ pub fn refusal(refused: &Refused) -> Bytes {
 pub fn sentence(refused: &Refused) -> Cow<'_, str> {
     match (refused.error, refused.detail.as_deref()) {
         (_, Some(RefusalDetail::Mistake(Mistake::TopicName(why)))) => (&**why).into(),
+        (_, Some(RefusalDetail::Words { text, .. })) => text.into(),
         (_, Some(RefusalDetail::Mistake(mistake))) => codes::mistake(mistake),
         (RequestError::PermissionDenied, None) => "this client may not publish to the topic: \
             see allow_publish_for_client, allow_publish_for_subscriber and allow_publish_for_anonymous of its namespace"

@@ -78,7 +78,8 @@ impl ApiError {
             RequestError::Internal
             | RequestError::Unauthorized
             | RequestError::AlreadySubscribed
-            | RequestError::TokenExpired => StatusCode::INTERNAL_SERVER_ERROR,
+            | RequestError::TokenExpired
+            | RequestError::ByApplication(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -460,7 +460,13 @@ mod tests {
                 connection: Bytes::new(),
                 subscription: Bytes::new(),
             };
-            let request = TopicRequest::Publish { id: 2, data: data.into(), tags: None, info: info.into() };
+            let request = TopicRequest::Publish {
+                id: 2,
+                data: data.into(),
+                tags: None,
+                info: info.into(),
+                options: None,
+            };
             Question::new(TopicName::new("a").unwrap(), request)
         };
         reads.enter(key(1), nobody(), publish("1"), 0);

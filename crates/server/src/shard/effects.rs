@@ -1,6 +1,7 @@
 //! The effects of sessions, carried out.
 
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
+use fanwire_hub::hook::{HookAnswer, HookDenial};
 use fanwire_protocol::TopicName;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{CloseReason, RequestError};
@@ -57,6 +58,15 @@ impl Shard {
                 Effect::Topic(_, TopicRequest::Publish { id, .. }) if self.node.inboxes.is_fanout_full() => {
                     let answer = Answer::Published { id, result: Err(RequestError::TooManyRequests) };
                     self.with_session(slot, |session, context| session.answer(context, answer));
+                }
+                Effect::Hook(question) => {
+                    let answer = HookAnswer { number: question.number, outcome: Err(HookDenial::Failed) };
+                    self.take_answer(key, Answer::Hooked(answer.into()));
+                }
+                Effect::UnfitAnswer(slot, why) => {
+                    if self.unfit_answers.is_due() {
+                        tracing::warn!(hook = slot.place(), %why, "the answer of a hook cannot be used");
+                    }
                 }
                 effect @ Effect::Topic(..) => self.ask_owner(key, effect),
             }

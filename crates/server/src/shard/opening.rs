@@ -59,7 +59,7 @@ impl Undecided {
         is_subscribed: impl FnOnce(&str) -> bool,
     ) -> Decision {
         match &reply.result {
-            Err(refused) if refused.error.is_temporary() => Decision::Closed(match refused.error {
+            Err(refused) if refused.is_temporary() => Decision::Closed(match refused.error {
                 RequestError::TooManyRequests => CloseReason::TooManyRequests,
                 _ => CloseReason::ServerError,
             }),
@@ -191,6 +191,7 @@ mod tests {
             client: ClientId::parse("00000000-0000-4000-8000-000000000001").unwrap(),
             version: "",
             ttl: None,
+            data: Bytes::new(),
             ping_interval: None,
             pong: false,
             time_millis: None,
@@ -222,7 +223,11 @@ mod tests {
     #[test]
     fn what_lasts_is_refused_and_what_passes_ends_a_stream_that_began() {
         let reply = |refused| answer(&mut undecided(2), 2, Err(refused));
-        for lasting in [RequestError::PermissionDenied.into(), Refused::from(Mistake::NoTopic)] {
+        let by_application = |is_temporary| Refused::by_application(1000, String::new(), is_temporary);
+        assert_eq!(reply(by_application(true)), Decision::Closed(CloseReason::ServerError));
+        for lasting in
+            [RequestError::PermissionDenied.into(), Refused::from(Mistake::NoTopic), by_application(false)]
+        {
             assert_eq!(reply(lasting), Decision::Refused(response("refused by the reply to 2")));
         }
         for (passing, reason) in [

@@ -25,6 +25,7 @@ use fanwire_broker::{
 };
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, TopicRequest};
+use fanwire_hub::hook::PublishOptions;
 use fanwire_hub::{HistoryBounds, Namespace};
 use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::reason::{Left, RequestError};
@@ -155,16 +156,21 @@ impl Topics {
         allowance: Option<ReadAllowance>,
     ) {
         let job = match request {
-            TopicRequest::Publish { id, data, tags, info } => {
+            TopicRequest::Publish { id, data, tags, info, options } => {
                 let publisher = PublishCaller::Client(from, id);
                 return match self.history_of(&topic) {
                     Ok(history) => {
+                        let PublishOptions { skip_history, idempotency_key, version, version_epoch } =
+                            options.map(|options| *options).unwrap_or_default();
                         let publish = NewPublication {
                             data,
                             tags,
                             info: Some(info),
-                            history,
-                            ..NewPublication::default()
+                            exclude: None,
+                            history: history.filter(|_| !skip_history),
+                            idempotency_key,
+                            version,
+                            version_epoch,
                         };
                         self.publish(topic, publish, publisher);
                     }

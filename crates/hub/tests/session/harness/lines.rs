@@ -43,6 +43,8 @@ pub(super) fn line(effect: &Effect) -> Option<String> {
         }
         Effect::Unregister { user, .. } => format!("unregister {user}"),
         Effect::Topic(topic, request) => format!("{topic}: {}", request_line(request)),
+        Effect::Hook(question) => format!("hook {}", question.event.name()),
+        Effect::UnfitAnswer(_, why) => format!("unfit {why}"),
         Effect::Moved(_) => return None,
     })
 }
@@ -101,7 +103,7 @@ fn request_line(request: &TopicRequest) -> String {
         }
         TopicRequest::Unsubscribe { membership, .. } => format!("unsubscribe{}", member(membership)),
         TopicRequest::UpdatePresence { info, .. } => format!("update_presence of {}", who(info)),
-        TopicRequest::Publish { id, data, tags: _, info } => {
+        TopicRequest::Publish { id, data, tags: _, info, options: _ } => {
             format!("publish #{id} {} by {}", text(data), who(info))
         }
         TopicRequest::Presence { id } => format!("presence #{id}"),

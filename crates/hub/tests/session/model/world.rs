@@ -305,6 +305,7 @@ impl World {
                 | Effect::Close(_)
                 | Effect::Ping
                 | Effect::Moved(_) => {}
+                Effect::Hook(_) | Effect::UnfitAnswer(..) => unreachable!("there are no hooks"),
             }
         }
     }

@@ -119,7 +119,7 @@ impl StreamQuery<'_> {
         });
         let subscribes: Vec<_> = subscribes.collect();
         let token = self.asked.token.into_owned();
-        let connect = Connect { token, topics: Vec::new(), cursor: Some(Box::new(cursor)), unseen };
+        let connect = Connect { token, cursor: Some(Box::new(cursor)), unseen, ..Connect::default() };
         let connect = request::Request { id: FIRST_SUBSCRIBE - 1, ask: Ask::Connect(connect) };
         std::iter::once(connect).chain(subscribes).collect()
     }

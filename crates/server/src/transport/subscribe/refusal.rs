@@ -27,6 +27,7 @@ impl StreamRefusal {
 
     pub(in crate::transport) fn of_reply(refused: &Refused) -> Self {
         let message = match (refused.error, refused.detail.as_deref()) {
+            (_, Some(RefusalDetail::Words { text, .. })) => text.into(),
             (_, Some(RefusalDetail::Mistake(mistake))) => sentence(mistake),
             (RequestError::UnknownTopic, None) => NameError::UnknownNamespace.to_string().into(),
             (RequestError::TokenExpired, None) => TokenError::Expired.to_string().into(),
@@ -85,7 +86,7 @@ impl StreamRefusal {
             RequestError::Unauthorized | RequestError::TokenExpired | RequestError::Expired => {
                 StatusCode::UNAUTHORIZED
             }
-            RequestError::PermissionDenied => StatusCode::FORBIDDEN,
+            RequestError::PermissionDenied | RequestError::ByApplication(_) => StatusCode::FORBIDDEN,
             RequestError::UnknownTopic => StatusCode::NOT_FOUND,
             error if error.is_temporary() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
@@ -179,7 +180,9 @@ mod tests {
             subscription token for it: b";
         let invalid = "invalid token: see client.token; 'fanwire token check' says what is wrong with it";
         let invalid_for_a = format!("{invalid}: a");
-        let replies: [(Refused, _); 9] = [
+        let by_application = Refused::by_application(1000, "the room is full".to_owned(), false);
+        let replies: [(Refused, _); 10] = [
+            (by_application, (403, 1000, "the room is full: b")),
             (RequestError::Unauthorized.into(), (401, 101, "unauthorized: b")),
             (RequestError::TokenExpired.into(), (401, 109, "the token has expired or is not valid yet: b")),
             (RequestError::Expired.into(), (401, 110, "what the token grants has expired: b")),
