@@ -102,7 +102,7 @@ mod tests {
     fn publication(data: &'static [u8], offset: u64) -> Push {
         let publication = Publication { data: Bytes::from_static(data), offset, ..Publication::default() };
         let epoch = (offset == 1).then(|| Epoch::parse(b"abcdefgh").unwrap());
-        Push::Publication { topic: news(), publication: Arc::new(publication), epoch }
+        Push::Publication { topic: news(), publication: Arc::new(publication), epoch, shows_time: false }
     }
 
     fn info() -> Arc<ClientInfo> {

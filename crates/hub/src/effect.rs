@@ -174,6 +174,8 @@ pub enum Answer {
     History {
         id: u32,
         result: Result<(Position, Vec<Arc<Publication>>), RequestError>,
+        /// The client is told the time of each.
+        shows_time: bool,
     },
     Hooked(Box<HookAnswer>),
 }

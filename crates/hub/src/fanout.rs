@@ -228,6 +228,7 @@ mod tests {
             topic: topic(),
             publication: Arc::new(publication),
             epoch: None,
+            shows_time: false,
         }))
     }
 

@@ -51,6 +51,8 @@ pub struct Namespace {
     /// For subscribers without a position in the stream: those are closed always.
     pub slow_policy: SlowPolicy,
     pub hooks: NamespaceHooks,
+    /// Tell clients the time of each publication.
+    pub show_time: bool,
 }
 
 /// The treatment of a topic's publications that wait for a client too slow to take them.

@@ -23,7 +23,12 @@ const IN_JSON: [Wire; 6] = [
 fn delivery() -> Delivery {
     let topic = TopicName::new("news").expect("the name is not empty");
     let publication = Publication { data: Bytes::from_static(b"\xff"), offset: 7, ..Publication::default() };
-    Delivery::new(Push::Publication { topic, publication: Arc::new(publication), epoch: None })
+    Delivery::new(Push::Publication {
+        topic,
+        publication: Arc::new(publication),
+        epoch: None,
+        shows_time: false,
+    })
 }
 
 fn encodings(of: impl FnOnce()) -> u64 {

@@ -30,6 +30,8 @@ pub enum Outcome {
     History {
         top: Position,
         publications: Vec<Arc<Publication>>,
+        /// The client is told the time of each.
+        shows_time: bool,
     },
     /// The result of a method; empty: none.
     Called(Bytes),
@@ -85,6 +87,8 @@ pub struct Subscribed {
     pub top: Option<Position>,
     /// The publications since the client's position; `None`: it is not recovered.
     pub recovered: Option<Vec<Arc<Publication>>>,
+    /// The client is told the time of each publication.
+    pub shows_time: bool,
     /// From its credentials; empty: none.
     pub data: Bytes,
 }
@@ -97,6 +101,8 @@ pub enum Push {
         topic: TopicName,
         publication: Arc<Publication>,
         epoch: Option<Epoch>,
+        /// The client is told its time.
+        shows_time: bool,
     },
     Join {
         topic: TopicName,

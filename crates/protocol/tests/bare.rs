@@ -152,7 +152,7 @@ fn text_frame(payload: &str) -> Vec<u8> {
 fn enveloped(data: &[u8], tags: Option<Arc<Tags>>, offset: u64) -> Push {
     let publication = Publication { offset, ..publication(Bytes::copy_from_slice(data), tags) };
     let epoch = (offset > 0).then(|| Epoch::from_random(7));
-    Push::Publication { topic: news(), publication: Arc::new(publication), epoch }
+    Push::Publication { topic: news(), publication: Arc::new(publication), epoch, shows_time: false }
 }
 
 fn cursor(topics: usize, offset: u64) -> Cursor {

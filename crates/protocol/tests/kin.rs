@@ -33,7 +33,7 @@ fn info(payload: &[u8]) -> Arc<ClientInfo> {
 fn publication(data: &[u8]) -> Push {
     let data = Bytes::copy_from_slice(data);
     let publication = Arc::new(Publication { data, offset: 1, ..Publication::default() });
-    Push::Publication { topic: topic("news"), publication, epoch: Some(epoch()) }
+    Push::Publication { topic: topic("news"), publication, epoch: Some(epoch()), shows_time: false }
 }
 
 fn push_on(wire: Wire, push: &Push) -> String {
@@ -96,19 +96,20 @@ fn pushes() -> impl Strategy<Value = Push> {
         1 => (0_usize..70_000).prop_map(|length| vec![b'1'; length]),
     ];
     let tags = btree_map("\\PC{0,8}", "\\PC{0,8}", 0..3);
-    let publication = (data, tags, any::<bool>(), any::<u64>(), "[a-z:\"\\\\é]{1,20}");
+    let publication = (data, tags, any::<bool>(), any::<bool>(), any::<u64>(), "[a-z:\"\\\\é]{1,20}");
     prop_oneof![
-        8 => publication.prop_map(|(data, tags, has_info, offset, name)| {
+        8 => publication.prop_map(|(data, tags, has_info, shows_time, offset, name)| {
             let tags: BTreeMap<String, String> = tags;
             let publication = Publication {
                 info: has_info.then(|| info(&data)),
                 data: data.into(),
                 tags: (!tags.is_empty()).then(|| Arc::new(tags)),
                 offset,
-                ..Publication::default()
+                time: 1_764_457_200_000,
+                exclude: None,
             };
             let epoch = (offset % 2 == 0).then(epoch);
-            Push::Publication { topic: topic(&name), publication: Arc::new(publication), epoch }
+            Push::Publication { topic: topic(&name), publication: Arc::new(publication), epoch, shows_time }
         }),
         1 => vec(any::<u8>(), 0..50).prop_map(|data| Push::Join { topic: topic("a"), info: info(&data) }),
         1 => Just(Push::Refreshed { ttl: None }),

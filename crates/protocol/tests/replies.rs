@@ -11,8 +11,8 @@ use fanwire_protocol::centrifuge::{
     PushMessage, ReplyMessage, RpcResult, SubRefreshResult, SubscribePush, SubscribeResult, encode,
 };
 use fanwire_protocol::reason::{RequestError, Unsubscribed};
-use fanwire_protocol::reply::{Push, Reply};
-use fanwire_protocol::{ClientId, ClientInfo, Epoch, Publication, TopicName, centrifuge, json};
+use fanwire_protocol::reply::{Outcome, Push, Reply, Subscribed};
+use fanwire_protocol::{ClientId, ClientInfo, Epoch, Position, Publication, TopicName, centrifuge, json};
 use proptest::prelude::*;
 use prost::Message;
 use serde_json::value::RawValue;
@@ -39,8 +39,17 @@ fn refused(id: u32, error: RequestError) -> ReplyMessage {
 }
 
 fn push_publication(topic: &TopicName, publication: &Publication, epoch: Option<Epoch>) -> ReplyMessage {
+    push_with_time(topic, publication, epoch, false)
+}
+
+fn push_with_time(
+    topic: &TopicName,
+    publication: &Publication,
+    epoch: Option<Epoch>,
+    shows_time: bool,
+) -> ReplyMessage {
     let publication = Arc::new(publication.clone());
-    PushMessage::from(&Push::Publication { topic: topic.clone(), publication, epoch }).into()
+    PushMessage::from(&Push::Publication { topic: topic.clone(), publication, epoch, shows_time }).into()
 }
 
 fn push_join(topic: &TopicName, info: &ClientInfo) -> ReplyMessage {
@@ -212,10 +221,10 @@ fn subscribe_result() {
         ttl: 5,
         recoverable: true,
         epoch: "e".to_owned(),
-        publications: vec![centrifuge::PublicationMessage::from(&Publication {
-            offset: 2,
-            ..publication(b"1")
-        })],
+        publications: vec![centrifuge::PublicationMessage::new(
+            &Publication { offset: 2, ..publication(b"1") },
+            false,
+        )],
         recovered: true,
         offset: 1,
         positioned: true,
@@ -255,7 +264,7 @@ fn other_results() {
         b"\x08\x04\x52\x04\x08\x03\x10\x02",
     );
     let publications =
-        vec![centrifuge::PublicationMessage::from(&Publication { offset: 1, ..publication(b"{}") })];
+        vec![centrifuge::PublicationMessage::new(&Publication { offset: 1, ..publication(b"{}") }, false)];
     check(
         &ReplyMessage {
             history: Some(HistoryResult { publications, epoch: "e".to_owned(), offset: 9 }),
@@ -323,6 +332,42 @@ fn publications() {
         r#"{"push":{"channel":"news","pub":{}}}"#,
         b"\x22\x08\x12\x04news\x22\x00",
     );
+}
+
+#[test]
+fn the_time_of_a_publication_is_told_where_it_is_shown() {
+    let timed = Publication { offset: 2, time: 1_764_457_200_000, ..publication(b"1") };
+    check(
+        &push_with_time(&news(), &timed, None, true),
+        r#"{"push":{"channel":"news","pub":{"data":1,"offset":2,"time":1764457200000}}}"#,
+        b"\x22\x14\x12\x04news\x22\x0c\x22\x011\x30\x02\x48\x80\xf3\xe0\x8e\xad\x33",
+    );
+    check(
+        &push_with_time(&news(), &timed, None, false),
+        r#"{"push":{"channel":"news","pub":{"data":1,"offset":2}}}"#,
+        b"\x22\x0d\x12\x04news\x22\x05\x22\x011\x30\x02",
+    );
+    let unknown = Publication { time: 0, ..timed.clone() };
+    let untold = r#"{"push":{"channel":"news","pub":{"data":1,"offset":2}}}"#;
+    check(
+        &push_with_time(&news(), &unknown, None, true),
+        untold,
+        b"\x22\x0d\x12\x04news\x22\x05\x22\x011\x30\x02",
+    );
+
+    let told = |outcome| {
+        let reply = ReplyMessage::from(&Reply { id: 1, result: Ok(outcome) });
+        String::from_utf8(encoded(Encoding::Json, &reply))
+            .expect("JSON is text")
+            .contains(r#""time":1764457200000"#)
+    };
+    for shows_time in [true, false] {
+        let (top, publications) = (Position { epoch: epoch(), offset: 2 }, vec![Arc::new(timed.clone())]);
+        let recovered = Some(publications.clone());
+        let subscribed = Subscribed { recovered, shows_time, ..Subscribed::default() };
+        assert_eq!(told(Outcome::Subscribed(subscribed)), shows_time);
+        assert_eq!(told(Outcome::History { top, publications, shows_time }), shows_time);
+    }
 }
 
 #[test]
@@ -403,7 +448,7 @@ fn what_is_not_json_is_written_in_base64() {
         format!(r#"{{"id":2,"presence":{{"presence":{{"a":{info}}}}}}}"#)
     );
     let publications =
-        || vec![centrifuge::PublicationMessage::from(&Publication { offset: 7, ..binary.clone() })];
+        || vec![centrifuge::PublicationMessage::new(&Publication { offset: 7, ..binary.clone() }, false)];
     let history = HistoryResult { publications: publications(), epoch: "e".into(), offset: 7 };
     assert_eq!(
         json(&ReplyMessage { id: 2, history: Some(history), ..ReplyMessage::default() }),

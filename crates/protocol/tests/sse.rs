@@ -24,7 +24,13 @@ fn check(write: impl FnOnce(&mut Vec<u8>), expected: &str) {
 
 #[track_caller]
 fn check_publication(publication: &Publication, expected: &str) {
-    let push = Push::Publication { topic: news(), publication: Arc::new(publication.clone()), epoch: None };
+    check_with_time(publication, false, expected);
+}
+
+#[track_caller]
+fn check_with_time(publication: &Publication, shows_time: bool, expected: &str) {
+    let publication = Arc::new(publication.clone());
+    let push = Push::Publication { topic: news(), publication, epoch: None, shows_time };
     let Form::Bytes(event) = Wire::Events.push(&push) else { panic!("a publication has a form") };
     assert_eq!(String::from_utf8_lossy(&event), expected);
 }
@@ -56,6 +62,11 @@ fn publications() {
         ),
     );
 
+    let timed = Publication { time: 1_764_457_200_000, ..bare.clone() };
+    check_publication(&timed, "data: {\"topic\":\"news\",\"data\":{\"a\":1}}\n\n");
+    let told = "data: {\"topic\":\"news\",\"data\":{\"a\":1},\"time\":1764457200000}\n\n";
+    check_with_time(&timed, true, told);
+
     let empty = Publication { data: Bytes::new(), tags: Some(Arc::default()), ..bare };
     check_publication(&empty, "data: {\"topic\":\"news\"}\n\n");
 }
@@ -66,7 +77,7 @@ fn a_publication_that_is_kept_has_a_cursor() {
     let publication = Publication { data: Bytes::from_static(b"1"), offset: 7, ..Publication::default() };
     let at = Position { epoch: Epoch::parse(b"abcdefgh").expect("eight letters"), offset: 7 };
     let (topic, publication, epoch) = (news(), Arc::new(publication), Some(at.epoch));
-    let push = Push::Publication { topic, publication, epoch };
+    let push = Push::Publication { topic, publication, epoch, shows_time: false };
     let shared = Wire::Events.encode(&push, None);
     let mut cursor = Cursor::default();
     cursor.set("news", at);
@@ -153,7 +164,12 @@ fn disconnects() {
 #[test]
 fn lines() {
     let publication = Publication { data: Bytes::from_static(b"1"), ..Publication::default() };
-    let push = Push::Publication { topic: news(), publication: Arc::new(publication), epoch: None };
+    let push = Push::Publication {
+        topic: news(),
+        publication: Arc::new(publication),
+        epoch: None,
+        shows_time: false,
+    };
     assert_eq!(Wire::Lines.encode(&push, None).bytes, "{\"topic\":\"news\",\"data\":1}\n");
     assert_eq!(Wire::Lines.ping(Pings::Keepalive), "\n");
     let (topic, cursor) = (news(), Cursor::default());
@@ -168,7 +184,8 @@ fn lines() {
 fn answers_to_polls() {
     let publication = Publication { data: Bytes::from_static(b"1"), offset: 7, ..Publication::default() };
     let epoch = Epoch::parse(b"abcdefgh");
-    let push = Push::Publication { topic: news(), publication: Arc::new(publication), epoch };
+    let push =
+        Push::Publication { topic: news(), publication: Arc::new(publication), epoch, shows_time: false };
     let item = Wire::Poll.encode(&push, None);
     assert_eq!(item.bytes, r#"{"topic":"news","data":1,"offset":7},"#);
     for other in [Wire::Events, Wire::Lines] {

@@ -178,7 +178,7 @@ fn replies() {
             r#"{"id":2,"presence":{"presence":{"00000000-0000-0000-0000-000000000007":{"user":"42","client":"00000000-0000-0000-0000-000000000007"}}}}"#,
         ),
         (
-            Outcome::History { top: position(9), publications: vec![publication(9)] },
+            Outcome::History { top: position(9), publications: vec![publication(9)], shows_time: false },
             r#"{"id":2,"history":{"publications":[{"data":1,"offset":9}],"epoch":"abcdefgh","offset":9}}"#,
         ),
     ] {
@@ -285,6 +285,7 @@ fn pushes() -> [(Push, &'static str); 7] {
                 topic: topic.clone(),
                 publication: publication(1),
                 epoch: Some(position(1).epoch),
+                shows_time: false,
             },
             r#"{"push":{"channel":"news","pub":{"data":1,"offset":1,"epoch":"abcdefgh"}}}"#,
         ),

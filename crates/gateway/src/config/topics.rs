@@ -101,6 +101,8 @@ section! {
         /// newest of each topic. A subscription with a position in the stream never has a gap: its client is closed,
         /// and recovers.
         slow_policy: SlowPolicy = SlowPolicy::Close,
+        /// Tells clients the time of each publication, as `time` in milliseconds since 1970.
+        show_time: bool = false,
     }
 }
 
@@ -264,6 +266,7 @@ impl Topics {
                 SlowPolicy::DropOldest => hub::SlowPolicy::DropOldest,
                 SlowPolicy::KeepLatest => hub::SlowPolicy::KeepLatest,
             },
+            show_time: config.show_time,
         }
     }
 

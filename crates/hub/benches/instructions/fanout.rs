@@ -105,7 +105,8 @@ fn encode(rounds: u64, wire: Wire, epoch: Option<Epoch>) -> u64 {
     let publication = Arc::new(Publication { data: payload(), offset: 7, ..Publication::default() });
     repeat(rounds, 1, || {
         let publication = Arc::clone(&publication);
-        let delivery = Delivery::new(Push::Publication { topic: topic.clone(), publication, epoch });
+        let delivery =
+            Delivery::new(Push::Publication { topic: topic.clone(), publication, epoch, shows_time: false });
         black_box(delivery.bytes(wire));
     })
 }
@@ -113,7 +114,12 @@ fn encode(rounds: u64, wire: Wire, epoch: Option<Epoch>) -> u64 {
 /// Moves the cursor of a listener to 16 topics on, and puts it before the bytes that others get.
 fn own_cursor(rounds: u64) -> u64 {
     let publication = Arc::new(Publication { data: payload(), offset: 7, ..Publication::default() });
-    let delivery = Delivery::new(Push::Publication { topic: topic(), publication, epoch: Some(epoch()) });
+    let delivery = Delivery::new(Push::Publication {
+        topic: topic(),
+        publication,
+        epoch: Some(epoch()),
+        shows_time: false,
+    });
     let encoded = delivery.encoded(Wire::Events);
     let mut cursor = Cursor::default();
     cursor.set(topic().as_str(), Position { epoch: epoch(), offset: 0 });
@@ -144,7 +150,8 @@ fn fan_out(
         registry.add(&topic(), connection as u32, kind(*wire), false);
     }
     let publication = Arc::new(Publication { data: payload(), offset: 7, ..Publication::default() });
-    let delivery = Delivery::new(Push::Publication { topic: topic(), publication, epoch: None });
+    let delivery =
+        Delivery::new(Push::Publication { topic: topic(), publication, epoch: None, shows_time: false });
     let bytes: usize = wires.iter().cycle().take(subscribers).map(|wire| delivery.bytes(*wire).len()).sum();
     let topic = registry.find(&topic()).expect("there are subscribers");
     let group = Group { topic, deliveries: &[Arc::new(delivery)] };

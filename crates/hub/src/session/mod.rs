@@ -299,8 +299,8 @@ impl Session {
                 let stats = |(clients, users)| Outcome::PresenceStats { clients, users };
                 context.reply_with(id, result.map(stats));
             }
-            Answer::History { id, result } => {
-                let history = |(top, publications)| Outcome::History { top, publications };
+            Answer::History { id, result, shows_time } => {
+                let history = |(top, publications)| Outcome::History { top, publications, shows_time };
                 context.reply_with(id, result.map(history));
             }
             // It has asked no hook.

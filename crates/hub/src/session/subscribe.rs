@@ -90,6 +90,7 @@ pub(super) struct Subscribing {
     traits: Traits,
     ttl: Option<u32>,
     data: Bytes,
+    shows_time: bool,
     has_own_info: bool,
     /// It asks for what it missed.
     was_recovering: bool,
@@ -114,6 +115,7 @@ impl Subscribing {
             was_recovering: self.was_recovering,
             top: start.position.filter(|_| positioned),
             recovered: start.recovered,
+            shows_time: self.shows_time,
             data: self.data,
         };
         (self.initiator, subscribed)
@@ -244,6 +246,7 @@ impl Session {
             traits,
             ttl,
             data: options.data,
+            shows_time: namespace.show_time,
             has_own_info,
             was_recovering: wanted.known().is_some(),
             waiting: VecDeque::new(),
@@ -435,10 +438,10 @@ fn wanted(
 
 /// Tells the client of a subscription that it did not ask for, and then of what it missed.
 fn push_subscribed(context: &mut Context<'_>, topic: &TopicName, subscription: Subscribed) {
-    let recovered = subscription.recovered.clone();
+    let (recovered, shows_time) = (subscription.recovered.clone(), subscription.shows_time);
     let epoch = subscription.top.map(|top| top.epoch);
     context.push(Push::Subscribed { topic: topic.clone(), subscription });
     for publication in recovered.into_iter().flatten() {
-        context.push(Push::Publication { topic: topic.clone(), publication, epoch });
+        context.push(Push::Publication { topic: topic.clone(), publication, epoch, shows_time });
     }
 }

@@ -225,7 +225,7 @@ fn nothing_comes_before_the_beginning() {
 fn history_is_answered() {
     let (mut shard, client) = connected(open());
     shard.check(client, r#"{"id":2,"history":{"channel":"news","limit":1}}"#, &["news: history #2 limit 1"]);
-    let history = |result| Answer::History { id: 2, result };
+    let history = |result| Answer::History { id: 2, result, shows_time: false };
     let publication = Publication {
         data: r#"{"a": 1}"#.into(),
         info: Some(Arc::new(info("", "00000000-0000-4000-8000-000000000009"))),

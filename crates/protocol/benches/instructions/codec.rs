@@ -147,7 +147,8 @@ fn write_replies(rounds: u64, wire: Wire) -> u64 {
 
 /// The form of one wire, made of that of another.
 fn lines_from_frames(rounds: u64) -> u64 {
-    let push = Push::Publication { topic: topic(), publication: Arc::new(plain()), epoch: None };
+    let push =
+        Push::Publication { topic: topic(), publication: Arc::new(plain()), epoch: None, shows_time: false };
     let frame = Wire::CentrifugeJson.encode(&push, None);
     repeat(rounds, 1, || {
         let kin = Some((Wire::CentrifugeJson, black_box(&frame)));
@@ -159,7 +160,7 @@ fn encode_events(rounds: u64, publication: &Publication) -> u64 {
     let topic = topic();
     repeat(rounds, 1, || {
         let mut text = Vec::with_capacity(publication.data.len() + 64);
-        event::publication(&topic, black_box(publication), &mut text);
+        event::publication(&topic, black_box(publication), false, &mut text);
         black_box(text);
     })
 }
@@ -177,7 +178,8 @@ fn decode(rounds: u64, wire: Wire, frame: &[u8]) -> u64 {
 
 fn publication_reply(publication: &Publication) -> ReplyMessage {
     let publication = Arc::new(publication.clone());
-    PushMessage::from(&Push::Publication { topic: topic(), publication, epoch: None }).into()
+    PushMessage::from(&Push::Publication { topic: topic(), publication, epoch: None, shows_time: false })
+        .into()
 }
 
 fn subscribed() -> ReplyMessage {

@@ -31,7 +31,7 @@ fuzz_target!(|payload: &[u8]| {
 
     let topic = TopicName::new("t").expect("the name is not empty");
     let publication = Publication { data: payload.to_owned().into(), ..Publication::default() };
-    let push = Push::Publication { topic, publication: publication.into(), epoch: None };
+    let push = Push::Publication { topic, publication: publication.into(), epoch: None, shows_time: false };
     let mut to = Vec::new();
     encode(Encoding::Json, &PushMessage::from(&push).into(), &mut to);
     assert!(!to.iter().any(|byte| matches!(byte, b'\n' | b'\r')));

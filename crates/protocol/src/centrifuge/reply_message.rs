@@ -129,6 +129,10 @@ pub struct PublicationMessage {
     #[prost(btree_map = "string, string", tag = "7")]
     #[serde(skip_serializing_if = "is_default")]
     pub tags: crate::Tags,
+    /// In milliseconds since 1970.
+    #[prost(int64, tag = "9")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub time: i64,
     /// Only on the first publication of a stream (offset 1).
     #[prost(string, tag = "14")]
     #[serde(skip_serializing_if = "is_default")]

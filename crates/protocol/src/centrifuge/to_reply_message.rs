@@ -30,9 +30,9 @@ impl From<&Reply> for ReplyMessage {
                 let stats = PresenceStatsResult { num_clients: *clients as u32, num_users: *users as u32 };
                 Self { presence_stats: Some(stats), ..message }
             }
-            Outcome::History { top, publications } => {
+            Outcome::History { top, publications, shows_time } => {
                 let history = HistoryResult {
-                    publications: messages(publications),
+                    publications: messages(publications, *shows_time),
                     epoch: top.epoch.to_string(),
                     offset: top.offset,
                 };
@@ -54,8 +54,8 @@ impl From<&Reply> for ReplyMessage {
 impl From<&Push> for PushMessage {
     fn from(push: &Push) -> Self {
         match push {
-            Push::Publication { topic, publication, epoch } => {
-                let mut message = PublicationMessage::from(&**publication);
+            Push::Publication { topic, publication, epoch, shows_time } => {
+                let mut message = PublicationMessage::new(publication, *shows_time);
                 // Clients learn of the stream when they subscribe; of one that began later, by its first publication.
                 if let Some(epoch) = epoch
                     && publication.offset == 1
@@ -127,7 +127,10 @@ impl From<&Subscribed> for SubscribeResult {
             ttl: subscribed.ttl.unwrap_or(0),
             recoverable: subscribed.recoverable,
             epoch: epoch(subscribed),
-            publications: subscribed.recovered.as_deref().map(messages).unwrap_or_default(),
+            publications: messages(
+                subscribed.recovered.as_deref().unwrap_or_default(),
+                subscribed.shows_time,
+            ),
             recovered: subscribed.recovered.is_some(),
             offset: offset(subscribed),
             positioned: subscribed.positioned,
@@ -163,8 +166,8 @@ fn offset(subscribed: &Subscribed) -> u64 {
     }
 }
 
-fn messages(publications: &[Arc<Publication>]) -> Vec<PublicationMessage> {
-    publications.iter().map(|publication| (&**publication).into()).collect()
+fn messages(publications: &[Arc<Publication>], shows_time: bool) -> Vec<PublicationMessage> {
+    publications.iter().map(|publication| PublicationMessage::new(publication, shows_time)).collect()
 }
 
 impl From<&Arc<ClientInfo>> for JoinLeaveMessage {
@@ -190,13 +193,14 @@ impl From<&ClientInfo> for ClientInfoMessage {
     }
 }
 
-impl From<&Publication> for PublicationMessage {
-    fn from(publication: &Publication) -> Self {
+impl PublicationMessage {
+    pub fn new(publication: &Publication, shows_time: bool) -> Self {
         Self {
             data: publication.data.clone(),
             info: publication.info.as_deref().map(ClientInfoMessage::from),
             offset: publication.offset,
             tags: publication.tags.as_deref().cloned().unwrap_or_default(),
+            time: if shows_time { publication.time } else { 0 },
             epoch: String::new(),
         }
     }

@@ -19,13 +19,14 @@ pub const KEEPALIVE: &[u8] = b":\n\n";
 /// Appends the data of a publication's event, which has no name, so that it arrives as `message`:
 ///
 /// ```text
-/// {"topic":"news","data":{"a":1},"offset":7,"tags":{"k":"v"},
+/// {"topic":"news","data":{"a":1},"offset":7,"time":1764457200000,"tags":{"k":"v"},
 ///  "info":{"user":"42","client":"<uuid>","conn_info":{},"chan_info":{}}}
 /// ```
 ///
-/// on one line. `offset`, `tags`, `info` and the two payloads in it are left out when there is none. A payload that is not
-/// JSON is `null`, with its bytes in Base64 beside it, as in `"data":null,"b64data":"/wA="`.
-pub fn publication(topic: &TopicName, publication: &Publication, to: &mut Vec<u8>) {
+/// on one line. `offset`, `tags`, `info` and the two payloads in it are left out when there is none, and `time` unless
+/// the client is told the time. A payload that is not JSON is `null`, with its bytes in Base64 beside it, as in
+/// `"data":null,"b64data":"/wA="`.
+pub fn publication(topic: &TopicName, publication: &Publication, shows_time: bool, to: &mut Vec<u8>) {
     #[derive(Serialize)]
     struct Event<'a> {
         topic: &'a str,
@@ -33,6 +34,8 @@ pub fn publication(topic: &TopicName, publication: &Publication, to: &mut Vec<u8
         data: Bytes,
         #[serde(skip_serializing_if = "is_default")]
         offset: u64,
+        #[serde(skip_serializing_if = "is_default")]
+        time: i64,
         #[serde(skip_serializing_if = "Option::is_none")]
         tags: Option<&'a Tags>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,6 +47,7 @@ pub fn publication(topic: &TopicName, publication: &Publication, to: &mut Vec<u8
             topic: topic.as_str(),
             data: publication.data.clone(),
             offset: publication.offset,
+            time: if shows_time { publication.time } else { 0 },
             tags: publication.tags.as_deref().filter(|tags| !tags.is_empty()),
             info: publication.info.as_deref().map(ClientInfoMessage::from),
         },

@@ -72,7 +72,7 @@ impl Wire {
 
     /// Appends a publication up to the end of its body. Returns the bytes before the body, which begins behind the opening brace.
     fn append_with_cursor(self, push: &Push, kin: Option<&Encoded>, to: &mut Vec<u8>) -> usize {
-        let Push::Publication { topic, publication, .. } = push else { return 0 };
+        let Push::Publication { topic, publication, shows_time, .. } = push else { return 0 };
         let start = to.len();
         let brace = match push.position() {
             Some(at) => self.open(to, |to| Cursor::write_one(topic.as_str(), at, to)),
@@ -85,7 +85,7 @@ impl Wire {
                 to.extend_from_slice(&kin.body());
             }
             None => {
-                event::publication(topic, publication, to);
+                event::publication(topic, publication, *shows_time, to);
                 to[begin] = brace;
             }
         }

@@ -1,7 +1,7 @@
 //! `history` and `history_remove`: the publications that a topic keeps.
 
 use fanwire_broker::{HistoryPage, ReadLimit};
-use fanwire_protocol::centrifuge::{Empty, HistoryResult};
+use fanwire_protocol::centrifuge::{Empty, HistoryResult, PublicationMessage};
 use fanwire_protocol::json::fields::nested;
 use fanwire_protocol::json::null_is_default;
 use fanwire_protocol::reason::RequestError;
@@ -58,7 +58,10 @@ pub(super) async fn history(node: &Node, budget: &AnswerBudget, request: ApiHist
         return Err(budget.too_long(INSTEAD));
     }
     result(&HistoryResult {
-        publications: publications.iter().map(|publication| (&**publication).into()).collect(),
+        publications: publications
+            .iter()
+            .map(|publication| PublicationMessage::new(publication, namespace.show_time))
+            .collect(),
         epoch: top.epoch.to_string(),
         offset: top.offset,
     })

@@ -62,10 +62,12 @@ impl Beginning {
         let recovered = (!is_new).then_some(subscribed.was_recovering && missed.is_some());
         self.topics.push(Granted { topic: topic.clone(), start, recovered });
         let epoch = subscribed.top.map(|top| top.epoch);
+        let shows_time = subscribed.shows_time;
         self.recovered.extend(missed.into_iter().flatten().map(|publication| Push::Publication {
             topic: topic.clone(),
             publication: publication.clone(),
             epoch,
+            shows_time,
         }));
     }
 
@@ -186,7 +188,12 @@ mod tests {
 
     fn delivery(name: &str, offset: u64) -> Arc<Delivery> {
         let (publication, epoch) = (publication(offset), (offset > 0).then_some(at(0).epoch));
-        Arc::new(Delivery::new(Push::Publication { topic: topic(name), publication, epoch }))
+        Arc::new(Delivery::new(Push::Publication {
+            topic: topic(name),
+            publication,
+            epoch,
+            shows_time: false,
+        }))
     }
 
     /// A topic with history, up to `top`, of which these were missed.

@@ -149,7 +149,7 @@ impl Shard {
             let error = RequestError::TooManyRequests;
             match request {
                 TopicRequest::History { id, .. } => {
-                    self.take_answer(key, Answer::History { id, result: Err(error) });
+                    self.take_answer(key, Answer::History { id, result: Err(error), shows_time: false });
                 }
                 TopicRequest::Presence { id } => {
                     self.take_answer(key, Answer::Presence { id, result: Err(error) });

@@ -176,7 +176,8 @@ impl Topics {
                 let result = self.history(name, query).await;
                 let is_cut = result.as_ref().is_ok_and(|page| page.is_cut || page_bytes(page) > bytes_max);
                 let result = result.map(|HistoryPage { top, publications, .. }| (top, publications));
-                (Answer::History { id: *id, result }, is_cut)
+                let shows_time = self.namespace(name).is_ok_and(|namespace| namespace.show_time);
+                (Answer::History { id: *id, result, shows_time }, is_cut)
             }
         };
         match allowance {

@@ -30,7 +30,7 @@ use fanwire_hub::{HistoryBounds, Namespace};
 use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::reason::{Left, RequestError};
 use fanwire_protocol::reply::Push;
-use fanwire_protocol::{ClientId, Position, Publication, TopicName};
+use fanwire_protocol::{ClientId, Epoch, Position, Publication, TopicName};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
@@ -96,6 +96,8 @@ struct Topic {
     keeps: bool,
     /// New subscribers get the newest publication.
     keeps_newest: bool,
+    /// Clients are told the time of each publication.
+    shows_time: bool,
     /// The position up to which the stream was delivered, in a topic with history.
     follow: Follow,
     /// The publication that was delivered last, if new subscribers get it.
@@ -381,7 +383,7 @@ impl Topics {
     fn deliver(self: &Rc<Self>, event: Event) {
         match event {
             Event::Publication { topic, publication, epoch: None } => {
-                self.send(Push::Publication { topic, publication, epoch: None });
+                self.send_publication(topic, publication, None);
             }
             Event::Publication { topic, publication, epoch: Some(epoch) } => {
                 let step = self.following(&topic, |follow| follow.take(epoch, &publication));
@@ -390,7 +392,7 @@ impl Topics {
                     Some(NextStep::Early) => self.enqueue_repair(&topic),
                     Some(NextStep::Repeated) => {}
                     // A node without history in its settings still gets publications that other nodes keep.
-                    None => self.send(Push::Publication { topic, publication, epoch: None }),
+                    None => self.send_publication(topic, publication, None),
                 }
             }
             Event::Join { topic, info } => self.send(Push::Join { topic, info }),
@@ -408,7 +410,12 @@ impl Topics {
         {
             topic.newest = Some(publication.clone());
         }
-        self.send(Push::Publication { topic, publication, epoch: Some(epoch) });
+        self.send_publication(topic, publication, Some(epoch));
+    }
+
+    fn send_publication(&self, topic: TopicName, publication: Arc<Publication>, epoch: Option<Epoch>) {
+        let shows_time = self.topics.borrow().get(&topic).is_some_and(|topic| topic.shows_time);
+        self.send(Push::Publication { topic, publication, epoch, shows_time });
     }
 
     /// Sends one message to every shard with subscribers.

@@ -95,10 +95,11 @@ impl Topics {
 
     /// Makes sure that the topic's events arrive and that the position of its stream is known.
     async fn prepare(&self, name: &TopicName) -> Result<Option<HistoryBounds>, RequestError> {
-        let &Namespace { history, recovery_mode, .. } = self.namespace(name)?;
+        let &Namespace { history, recovery_mode, show_time, .. } = self.namespace(name)?;
         if let Some(topic) = self.topics.borrow_mut().get_mut(name) {
             topic.keeps = history.is_some();
             topic.keeps_newest = recovery_mode == RecoveryMode::Cache;
+            topic.shows_time = show_time;
         }
         if self.members(name) == 0 {
             self.engine.subscribe(name).await.map_err(error)?;

@@ -11,6 +11,7 @@ const ON_REDIS: bool = false;
 mod order;
 mod bursts;
 mod recovery;
+mod times;
 mod presence;
 mod strange;
 mod server_side;
