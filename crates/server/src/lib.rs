@@ -25,6 +25,7 @@ mod session_key;
 mod message;
 mod inbox;
 mod allowance;
+mod fair_queue;
 mod topics;
 mod users;
 mod peers;

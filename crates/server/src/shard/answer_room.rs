@@ -15,9 +15,9 @@ use fanwire_protocol::TopicName;
 use fanwire_protocol::capacity::GiveBack;
 use rustc_hash::FxHashMap;
 
-use super::fair_queue::{FairQueue, User, Waiter};
 use crate::accept::admission::Counts;
 use crate::allowance::ReadAllowance;
+use crate::fair_queue::{FairQueue, User, Waiter};
 
 /// The bytes of answers that one shard has in work. It is larger if the settings allow single answers of more than a
 /// quarter of it.

@@ -13,7 +13,6 @@ mod drain_schedule;
 mod effects;
 mod emulated;
 mod encrypted;
-mod fair_queue;
 mod gathered;
 mod groups;
 mod opening;

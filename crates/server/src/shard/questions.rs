@@ -10,8 +10,8 @@ use rustc_hash::FxHashMap;
 use super::Shard;
 use super::answer_room::{Question, ReadBudget};
 use super::connection::Connection;
-use super::fair_queue::User;
 use crate::allowance::ReadAllowance;
+use crate::fair_queue::User;
 use crate::message::{Address, ShardMessage};
 
 /// Clients that hold less are never closed to make room for answers.

@@ -9,26 +9,26 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 
 /// A user's name, or that of all anonymous clients, as a number. Names that make the same number share their turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct User(u64);
+pub(crate) struct User(u64);
 
 impl User {
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self(FxBuildHasher.hash_one(name))
     }
 }
 
 /// A connection that waits.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Waiter {
-    pub(super) key: ConnectionKey,
-    pub(super) since_millis: u64,
+pub(crate) struct Waiter {
+    pub(crate) key: ConnectionKey,
+    pub(crate) since_millis: u64,
     user: User,
     /// A user has one turn in each.
     round: u64,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct FairQueue {
+pub(crate) struct FairQueue {
     /// In the order of their rounds, and in a round in that of their arrival.
     waiters: VecDeque<Waiter>,
     /// Of each user that waits, the number of its waiters and the round of the last.
@@ -38,7 +38,7 @@ pub(super) struct FairQueue {
 }
 
 impl FairQueue {
-    pub(super) fn push(&mut self, key: ConnectionKey, user: User, since_millis: u64) {
+    pub(crate) fn push(&mut self, key: ConnectionKey, user: User, since_millis: u64) {
         let (count, last) = self.users.entry(user).or_insert((0, self.round));
         *count += 1;
         *last = (*last).max(self.round) + 1;
@@ -47,11 +47,11 @@ impl FairQueue {
         self.waiters.insert(place, Waiter { key, since_millis, user, round });
     }
 
-    pub(super) fn front(&self) -> Option<Waiter> {
+    pub(crate) fn front(&self) -> Option<Waiter> {
         self.waiters.front().copied()
     }
 
-    pub(super) fn pop_front(&mut self) {
+    pub(crate) fn pop_front(&mut self) {
         let Some(waiter) = self.waiters.pop_front() else { return };
         self.waiters.give_back();
         self.round = waiter.round;
@@ -59,7 +59,7 @@ impl FairQueue {
     }
 
     /// Removes those that are not to be kept.
-    pub(super) fn retain(&mut self, mut is_kept: impl FnMut(Waiter) -> bool) {
+    pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(Waiter) -> bool) {
         let users = &mut self.users;
         self.waiters.retain(|waiter| {
             let is_kept = is_kept(*waiter);
@@ -72,7 +72,7 @@ impl FairQueue {
     }
 
     /// Some waiter is there since then, or longer.
-    pub(super) fn has_waited_since(&self, millis: u64) -> bool {
+    pub(crate) fn has_waited_since(&self, millis: u64) -> bool {
         self.waiters.iter().any(|waiter| waiter.since_millis <= millis)
     }
 }
