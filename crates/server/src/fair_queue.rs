@@ -1,9 +1,8 @@
-//! A queue in which users take turns, however many connections each of them has in it.
+//! A queue in which users take turns, however many entries each of them has in it.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
 
-use fanwire_hub::effect::ConnectionKey;
 use fanwire_protocol::capacity::GiveBack;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
@@ -17,58 +16,68 @@ impl User {
     }
 }
 
-/// A connection that waits.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiter {
-    pub(crate) key: ConnectionKey,
+/// Something of a user that waits.
+#[derive(Debug)]
+pub(crate) struct Waiter<T> {
+    pub(crate) item: T,
     pub(crate) since_millis: u64,
     user: User,
     /// A user has one turn in each.
     round: u64,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct FairQueue {
+#[derive(Debug)]
+pub(crate) struct FairQueue<T> {
     /// In the order of their rounds, and in a round in that of their arrival.
-    waiters: VecDeque<Waiter>,
+    waiters: VecDeque<Waiter<T>>,
     /// Of each user that waits, the number of its waiters and the round of the last.
     users: FxHashMap<User, (usize, u64)>,
     /// The round of the last turn.
     round: u64,
 }
 
-impl FairQueue {
-    pub(crate) fn push(&mut self, key: ConnectionKey, user: User, since_millis: u64) {
+impl<T> Default for FairQueue<T> {
+    fn default() -> Self {
+        Self { waiters: VecDeque::new(), users: FxHashMap::default(), round: 0 }
+    }
+}
+
+impl<T> FairQueue<T> {
+    pub(crate) fn push(&mut self, item: T, user: User, since_millis: u64) {
         let (count, last) = self.users.entry(user).or_insert((0, self.round));
         *count += 1;
         *last = (*last).max(self.round) + 1;
         let round = *last;
         let place = self.waiters.partition_point(|waiter| waiter.round <= round);
-        self.waiters.insert(place, Waiter { key, since_millis, user, round });
+        self.waiters.insert(place, Waiter { item, since_millis, user, round });
     }
 
-    pub(crate) fn front(&self) -> Option<Waiter> {
-        self.waiters.front().copied()
+    pub(crate) fn front(&self) -> Option<&Waiter<T>> {
+        self.waiters.front()
     }
 
-    pub(crate) fn pop_front(&mut self) {
-        let Some(waiter) = self.waiters.pop_front() else { return };
+    pub(crate) fn pop_front(&mut self) -> Option<Waiter<T>> {
+        let waiter = self.waiters.pop_front()?;
         self.waiters.give_back();
         self.round = waiter.round;
         forget(&mut self.users, waiter.user);
+        Some(waiter)
     }
 
-    /// Removes those that are not to be kept.
-    pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(Waiter) -> bool) {
-        let users = &mut self.users;
-        self.waiters.retain(|waiter| {
-            let is_kept = is_kept(*waiter);
-            if !is_kept {
-                forget(users, waiter.user);
+    /// Removes those that are not to be kept, and returns them.
+    pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&Waiter<T>) -> bool) -> Vec<Waiter<T>> {
+        let mut removed = Vec::new();
+        for _ in 0..self.waiters.len() {
+            let Some(waiter) = self.waiters.pop_front() else { break };
+            if is_kept(&waiter) {
+                self.waiters.push_back(waiter);
+            } else {
+                forget(&mut self.users, waiter.user);
+                removed.push(waiter);
             }
-            is_kept
-        });
+        }
         self.waiters.give_back();
+        removed
     }
 
     /// Some waiter is there since then, or longer.
@@ -91,19 +100,14 @@ fn forget(users: &mut FxHashMap<User, (usize, u64)>, user: User) {
 mod tests {
     use super::*;
 
-    fn push(queue: &mut FairQueue, user: &str, slots: impl IntoIterator<Item = u32>) {
-        for slot in slots {
-            queue.push(ConnectionKey { slot, generation: 1 }, User::new(user), u64::from(slot));
+    fn push(queue: &mut FairQueue<u32>, user: &str, items: impl IntoIterator<Item = u32>) {
+        for item in items {
+            queue.push(item, User::new(user), u64::from(item));
         }
     }
 
-    fn pop(queue: &mut FairQueue, count: usize) -> Vec<u32> {
-        let slot = |_| {
-            let waiter = queue.front();
-            queue.pop_front();
-            waiter.map(|waiter| waiter.key.slot)
-        };
-        (0..count).map_while(slot).collect()
+    fn pop(queue: &mut FairQueue<u32>, count: usize) -> Vec<u32> {
+        (0..count).map_while(|_| queue.pop_front().map(|waiter| waiter.item)).collect()
     }
 
     #[test]
@@ -129,7 +133,8 @@ mod tests {
         push(&mut queue, "one", 0..4);
         push(&mut queue, "two", 4..6);
         assert!(queue.has_waited_since(0));
-        queue.retain(|waiter| waiter.since_millis > 1 && waiter.user == User::new("one"));
+        let removed = queue.retain(|waiter| waiter.since_millis > 1 && waiter.user == User::new("one"));
+        assert_eq!(removed.iter().map(|waiter| waiter.item).collect::<Vec<_>>(), [0, 4, 1, 5]);
         assert!(queue.has_waited_since(2) && !queue.has_waited_since(1));
         assert_eq!(queue.users.len(), 1);
         assert_eq!(pop(&mut queue, 9), [2, 3]);

@@ -50,7 +50,7 @@ pub(super) struct AnswerRoom {
     /// Connections that wait for an answer that is read.
     busy: FxHashMap<ConnectionKey, Busy>,
     /// Those that have something to ask: those whose next answer is short, and the others.
-    queues: [FairQueue; 2],
+    queues: [FairQueue<ConnectionKey>; 2],
     /// Bytes of the answers to polls that are being sent, by the networks of their clients.
     pub(super) polled: Counts,
     /// The end of the time for which polls press that found no room for their answers.
@@ -180,7 +180,7 @@ impl AnswerRoom {
         now_millis: u64,
     ) -> Option<(ConnectionKey, Question, Option<ReadAllowance>)> {
         let queue = usize::from(is_long);
-        while let Some(Waiter { key, since_millis: since, .. }) = self.queues[queue].front() {
+        while let Some(&Waiter { item: key, since_millis: since, .. }) = self.queues[queue].front() {
             let Some(budget) = budget(key) else {
                 self.queues[queue].pop_front();
                 self.take(key);
@@ -225,7 +225,7 @@ impl AnswerRoom {
         let mut overdue = Vec::new();
         let Self { queues, busy, .. } = self;
         for queue in queues {
-            queue.retain(|Waiter { key, since_millis: since, .. }| {
+            queue.retain(|&Waiter { item: key, since_millis: since, .. }| {
                 let Some(busy) = busy.get_mut(&key) else { return false };
                 if since + PATIENCE_MILLIS > now_millis {
                     return true;
@@ -438,7 +438,7 @@ mod tests {
         // Those that wait give up together, whoever has gone meanwhile and stands before them.
         let mut gone = Vec::new();
         reads.queues[1].retain(|waiter| {
-            gone.push(waiter.key);
+            gone.push(waiter.item);
             true
         });
         gone.into_iter().take(10).for_each(|key| assert_eq!(reads.forget(key).count(), 0));
