@@ -34,10 +34,11 @@ pub(crate) async fn read<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, Bod
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    timeout(BODY_TIMEOUT, read_all(body, bytes_max)).await.unwrap_or(Err(BodyError::TooSlow(BODY_TIMEOUT)))
+    timeout(BODY_TIMEOUT, read_whole(body, bytes_max)).await.unwrap_or(Err(BodyError::TooSlow(BODY_TIMEOUT)))
 }
 
-async fn read_all<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, BodyError>
+/// The same for as long as it takes.
+pub(crate) async fn read_whole<B>(body: &mut B, bytes_max: usize) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {

@@ -26,6 +26,7 @@ mod message;
 mod inbox;
 mod allowance;
 mod fair_queue;
+mod hooks;
 mod topics;
 mod users;
 mod peers;
@@ -42,6 +43,7 @@ mod counters;
 
 pub use accept::tls;
 pub use endpoints::{Endpoint, ServedEndpoint};
+pub use hooks::{BackendTls, BackendTlsError};
 pub use metrics::count_dropped_log_line;
 pub use peers::JoinError;
 pub use run::{Failed, Running, StartError, start};

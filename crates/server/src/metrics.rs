@@ -3,6 +3,7 @@
 //! The counters of shards are summed when a scrape asks, so counting is cheap for them. Labels come from closed sets:
 //! never a topic, a user, a client or an address.
 
+mod hooks;
 mod http;
 mod log;
 mod process;
@@ -26,6 +27,7 @@ use crate::accept::tls::TlsStats;
 use crate::counters::Counters;
 use crate::tasks::Task;
 
+pub(crate) use hooks::{HookMetrics, HookOutcome};
 pub use log::count_dropped_log_line;
 
 /// The scrape's content type, which names the version of its format.
@@ -41,6 +43,7 @@ pub(crate) struct Metrics {
     wires: Vec<Wire>,
     api_requests: IntCounterVec,
     api_seconds: HistogramVec,
+    pub(crate) hooks: HookMetrics,
 }
 
 /// The figures that are counted elsewhere.
@@ -80,6 +83,7 @@ impl Metrics {
             api_requests: IntCounterVec::new(api_requests, &["method", "result"]).expect(VALID),
             api_seconds: HistogramVec::new(api_seconds.buckets(API_SECONDS.into()), &["method"])
                 .expect(VALID),
+            hooks: HookMetrics::default(),
         };
         // A rate needs the zero before the first.
         for method in api_methods {
@@ -101,6 +105,7 @@ impl Metrics {
         let mut families = shards::collect(&self.shards, &self.wires);
         families.extend(self.api_requests.collect());
         families.extend(self.api_seconds.collect());
+        families.extend(self.hooks.collect());
         let draining = sample(MetricType::GAUGE, &[], f64::from(u8::from(snapshot.is_draining)));
         let help = "1 while the node shuts down and sends its clients away.";
         families.push(family("fanwire_draining", help, MetricType::GAUGE, vec![draining]));

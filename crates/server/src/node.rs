@@ -19,6 +19,7 @@ use crate::accept::admission::{ClientNetwork, HttpConnections, OpenFiles, Port};
 use crate::accept::tls::Tls;
 use crate::auth::Tokens;
 use crate::counters::Counters;
+use crate::hooks::Hooks;
 use crate::inbox::{Inbox, Inboxes};
 use crate::message::{
     AnswerTo, Filter, HistoryCall, KeyedSession, ParkedAt, PublishCaller, RateExceeded, Recipients,
@@ -53,6 +54,8 @@ pub(crate) struct NodeShared {
     pub inboxes: Inboxes,
     /// The shared engine and the other nodes, with the Redis engine.
     pub peers: Option<Peers>,
+    /// The application's backends.
+    pub hooks: Hooks,
     /// One for each shard.
     pub counters: Vec<Arc<Counters>>,
     /// The HTTP connections of each shard's listener.
@@ -76,6 +79,13 @@ impl std::ops::Deref for Node {
     }
 }
 
+/// What a node talks to beside its clients.
+#[derive(Debug)]
+pub(crate) struct Links {
+    pub peers: Option<Peers>,
+    pub hooks: Hooks,
+}
+
 /// The clients that an order of the API is for. At least one of user, client and session is named.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Audience {
@@ -92,7 +102,7 @@ impl Node {
         tokens: Tokens,
         tls: Option<Tls>,
         inboxes: Inboxes,
-        peers: Option<Peers>,
+        Links { peers, hooks }: Links,
         counters: Vec<Arc<Counters>>,
         metrics: Metrics,
     ) -> Self {
@@ -114,6 +124,7 @@ impl Node {
             tls,
             inboxes,
             peers,
+            hooks,
             counters,
             http_connections,
             internal_connections,

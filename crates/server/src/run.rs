@@ -20,9 +20,10 @@ use crate::api::METHOD_LABELS;
 use crate::auth::{KeyError, Tokens};
 use crate::counters::{Counter, Counters};
 use crate::drain::{DrainPhase, drain};
+use crate::hooks::{BackendThread, HookError, Hooks};
 use crate::inbox::{InboxReceiver, Inboxes};
 use crate::metrics::Metrics;
-use crate::node::Node;
+use crate::node::{Links, Node};
 use crate::peers::{JoinError, Peers};
 use crate::request_budget::RequestBudget;
 use crate::settings::{EngineSettings, Settings};
@@ -41,6 +42,10 @@ pub enum StartError {
     Listen { address: SocketAddr, setting: &'static str, error: io::Error },
     #[error(transparent)]
     Cluster(#[from] JoinError),
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    #[error("the thread that calls backends could not be started: {0}")]
+    BackendThread(io::Error),
     #[error("a shard could not be started: {0}")]
     Shard(io::Error),
 }
@@ -59,6 +64,7 @@ pub struct Running {
     summary: OwnedTask,
     certificate: Option<OwnedTask>,
     membership: Option<OwnedTask>,
+    backends: Option<BackendThread>,
 }
 
 /// The failures after which a node cannot go on.
@@ -70,6 +76,9 @@ pub enum Failed {
     /// A defect: the node no longer follows its cluster, or not with all its parts.
     #[error("the node's part in its cluster ended, so the node stops; the log has the reason")]
     Membership,
+    /// A defect: sessions wait for answers that nobody brings.
+    #[error("the thread that calls backends ended, so the node stops; the log has the reason")]
+    Backends,
     /// A defect: a task of the Redis engine ended.
     #[error("the task {0} of the Redis engine ended, so the node stops; the log has the reason")]
     Redis(&'static str),
@@ -110,7 +119,11 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let (peers, arrivals) = joined.unzip();
     let counters: Vec<Arc<Counters>> = inboxes.all.iter().map(|_| Arc::default()).collect();
     let metrics = Metrics::new(counters.clone(), settings.wires(), &METHOD_LABELS);
-    let node = Node::new(settings.clone(), tokens, tls.clone(), inboxes, peers.clone(), counters, metrics);
+    let has_backends = !settings.hooks.is_empty();
+    let backends = has_backends.then(BackendThread::start).transpose().map_err(StartError::BackendThread)?;
+    let hooks = Hooks::start(&settings, inboxes.clone(), &metrics.hooks, backends.as_ref())?;
+    let links = Links { peers: peers.clone(), hooks };
+    let node = Node::new(settings.clone(), tokens, tls.clone(), inboxes, links, counters, metrics);
     let membership = peers
         .zip(arrivals)
         .map(|(peers, arrivals)| planted::run("membership", cluster::run(node.clone(), peers, arrivals)))
@@ -159,6 +172,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         summary,
         certificate,
         membership,
+        backends,
     })
 }
 
@@ -274,6 +288,12 @@ impl Running {
                 None => std::future::pending().await,
             }
         };
+        let hookless = async {
+            match &mut self.backends {
+                Some(backends) => backends.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         let left = async {
             match &mut self.membership {
                 Some(membership) => membership.ended().await,
@@ -285,6 +305,7 @@ impl Running {
             why = refused => Failed::Refused(why),
             task = broken => Failed::Redis(task),
             () = left => Failed::Membership,
+            () = hookless => Failed::Backends,
         }
     }
 
@@ -307,7 +328,9 @@ impl Running {
     /// Lets load balancers learn that the node leaves, closes its clients over `shutdown.window` so that they reconnect
     /// elsewhere, waits for them up to `shutdown.timeout`, and stops.
     pub async fn shutdown(self) {
-        let Self { node, phase, listening, shards, internal, summary, certificate, membership, .. } = self;
+        let Self {
+            node, phase, listening, shards, internal, summary, certificate, membership, backends, ..
+        } = self;
         drop(summary);
         drain(&node, &phase, listening).await;
         // Clients and their subscriptions are gone, and shards still serve requests.
@@ -317,8 +340,10 @@ impl Running {
         }
         let _ = phase.send(DrainPhase::Stopped);
         drop((internal, certificate));
-        let joined =
-            tokio::task::spawn_blocking(move || shards.into_iter().for_each(|shard| drop(shard.join())));
+        let joined = tokio::task::spawn_blocking(move || {
+            shards.into_iter().for_each(|shard| drop(shard.join()));
+            backends.into_iter().for_each(BackendThread::stop);
+        });
         if let Err(error) = joined.await {
             tracing::error!(%error, "the shards could not be awaited");
         }

@@ -7,11 +7,14 @@ use std::time::Duration;
 pub use fanwire_broker::RedisSettings;
 use fanwire_hub::{ClientSettings, Namespaces};
 pub use fanwire_protocol::plain::bare::HeartbeatWord;
+use fanwire_protocol::reason::{Close, Refused};
 use fanwire_protocol::wire::Wire;
+use hyper::header::{HeaderName, HeaderValue};
 pub use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::accept::admission::{GroupLimit, GroupLimits, Shares, Times};
+pub use crate::hooks::{BackendUrl, UrlError};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -28,6 +31,8 @@ pub struct Settings {
     /// Threads that own connections, at least 1.
     pub shards: usize,
     pub client: ClientSettings,
+    /// The application's backends. Slots of the hub's settings are places in this list.
+    pub hooks: Vec<HookSettings>,
     pub namespaces: Namespaces,
     pub origins: Origins,
     pub connection_tokens: TokenSettings,
@@ -294,6 +299,69 @@ pub struct ApiSettings {
     pub answer_bytes_max: usize,
     /// Errors as HTTP statuses instead of bodies with status 200.
     pub transport_errors: bool,
+}
+
+/// A backend that decides on what clients do.
+#[derive(Clone, Debug)]
+pub struct HookSettings {
+    /// In logs and metrics.
+    pub name: String,
+    pub url: BackendUrl,
+    pub tls: BackendTlsSettings,
+    /// From the connection to the last byte of the answer.
+    pub timeout: Duration,
+    /// Requests under way at a time.
+    pub requests_max: usize,
+    /// Calls that wait for one of those; more fail at once.
+    pub waiting_max: usize,
+    /// The time for which a call waits; then it fails.
+    pub wait_max: Duration,
+    /// The time that a connection is kept between two requests.
+    pub idle_timeout: Duration,
+    /// The body of an answer; a longer one is not read.
+    pub answer_bytes_max: usize,
+    /// Headers of the request that opened the client's connection.
+    pub http_headers: Vec<HeaderName>,
+    /// Headers by the client's own word.
+    pub emulated_headers: Vec<HeaderName>,
+    /// Names of the cookies that are sent where `http_headers` does not have `Cookie`.
+    pub cookies: Vec<String>,
+    /// Headers that are always sent.
+    pub static_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Data is sent in Base64.
+    pub binary_encoding: bool,
+    pub include_connection_meta: bool,
+    /// Sign each call; none: calls are not signed.
+    pub signature_secrets: Vec<SecretString>,
+    /// The backend is not called for a while when it fails too often.
+    pub breaker: bool,
+    /// Statuses other than 200 that say something.
+    pub status_meanings: Vec<(u16, StatusMeaning)>,
+}
+
+/// The meaning of a status for the client.
+#[derive(Clone, Debug)]
+pub enum StatusMeaning {
+    Error(Refused),
+    Close(Close),
+}
+
+/// TLS to a backend.
+#[derive(Clone, Debug, Default)]
+pub struct BackendTlsSettings {
+    /// PEM: the authorities that are trusted; `None` trusts those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The node's own certificate, for backends that ask for one.
+    pub identity: Option<IdentityFiles>,
+    /// The name in the backend's certificate, where it is not that of the URL.
+    pub server_name: Option<String>,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Clone, Debug)]
+pub struct IdentityFiles {
+    pub certificate_file: PathBuf,
+    pub key_file: PathBuf,
 }
 
 /// The engine, which keeps the topics.

@@ -129,6 +129,7 @@ impl Config {
             internal_address: self.internal.checked_socket(&self.server, checks),
             shards: self.server.checked_shards(checks),
             client: self.client.settings(self.topics.publication_format.into(), checks),
+            hooks: Vec::new(),
             namespaces: self.topics.settings(checks),
             origins: self.client.origins(checks),
             connection_tokens,

@@ -126,6 +126,7 @@ impl Shard {
         connection.take_held();
         connection.take_opening();
         connection.forget_requests();
+        connection.forget_questions();
         self.waiting_bytes -= connection.reorder().map_or(0, |reorder| reorder.bytes());
         if let Some(polled) = connection.polled() {
             self.kept.remove(polled);

@@ -25,6 +25,7 @@ use super::pending::Pending;
 use super::socket::Socket;
 use super::to_read::ToRead;
 use crate::accept::admission::ClientNetwork;
+use crate::hooks::HookTicket;
 use crate::transport::WireState;
 use crate::transport::poll::{Parked, Polled};
 
@@ -281,6 +282,27 @@ impl Connection {
         let (wire, is_over) = self.session().map(|session| (session.wire(), session.is_over()))?;
         let publish = self.publish_topic();
         self.pending.as_mut()?.next_request(wire, publish, is_over)
+    }
+
+    /// A hook is asked for the session.
+    pub(super) fn wait_for_hook(&mut self, number: u32, ticket: HookTicket) {
+        self.pending.get_or_insert_default().tickets.push((number, ticket));
+    }
+
+    /// The hook has answered.
+    pub(super) fn has_hook_answer(&mut self, number: u32) {
+        if let Some(pending) = &mut self.pending {
+            pending.tickets.retain(|(waiting, _)| *waiting != number);
+        }
+        self.free_pending();
+    }
+
+    /// Has no use for the answers of hooks any more.
+    pub(super) fn forget_questions(&mut self) {
+        if let Some(pending) = &mut self.pending {
+            pending.tickets.clear();
+        }
+        self.free_pending();
     }
 
     /// Does nothing more of what the client asked. What was not looked at stays: its answer to a close may be in it.

@@ -86,6 +86,9 @@ impl Shard {
         let is_there =
             self.connections.get(key.slot as usize).is_some_and(|c| c.is(key) && c.session().is_some());
         if is_there {
+            if let Answer::Hooked(answer) = &answer {
+                self.connections[key.slot as usize].has_hook_answer(answer.number);
+            }
             self.with_session(key.slot, |session, context| session.answer(context, answer));
             self.resume(key.slot);
         } else if let Answer::Subscribed { topic, membership, result: Ok(_) } = answer {

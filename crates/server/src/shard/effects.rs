@@ -1,7 +1,7 @@
 //! The effects of sessions, carried out.
 
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
-use fanwire_hub::hook::{HookAnswer, HookDenial};
+use fanwire_hub::hook::HookQuestion;
 use fanwire_protocol::TopicName;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{CloseReason, RequestError};
@@ -59,15 +59,8 @@ impl Shard {
                     let answer = Answer::Published { id, result: Err(RequestError::TooManyRequests) };
                     self.with_session(slot, |session, context| session.answer(context, answer));
                 }
-                Effect::Hook(question) => {
-                    let answer = HookAnswer { number: question.number, outcome: Err(HookDenial::Failed) };
-                    self.take_answer(key, Answer::Hooked(answer.into()));
-                }
-                Effect::UnfitAnswer(slot, why) => {
-                    if self.unfit_answers.is_due() {
-                        tracing::warn!(hook = slot.place(), %why, "the answer of a hook cannot be used");
-                    }
-                }
+                Effect::Hook(question) => self.ask_hook(key, question),
+                Effect::UnfitAnswer(slot, why) => self.node.hooks.unfit(slot, &why),
                 effect @ Effect::Topic(..) => self.ask_owner(key, effect),
             }
         }
@@ -83,6 +76,16 @@ impl Shard {
         } else {
             let owner = self.node.owner_of(&topic);
             owner.send(ShardMessage::Topic(topic, self.address(key), request));
+        }
+    }
+
+    /// Asks a hook for a session. The connection has the ticket for as long as it waits for the answer.
+    fn ask_hook(&mut self, key: ConnectionKey, question: Box<HookQuestion>) {
+        let number = question.number;
+        let ticket = self.node.hooks.send(self.address(key), question);
+        let connection = self.connections.get_mut(key.slot as usize);
+        if let Some(connection) = connection.filter(|connection| connection.session().is_some()) {
+            connection.wait_for_hook(number, ticket);
         }
     }
 

@@ -34,7 +34,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
-use fanwire_broker::LogRateLimit;
 use fanwire_hub::effect::{ConnectionKey, Effect};
 use fanwire_hub::fanout::Fanout;
 use fanwire_hub::outbox::Outbox;
@@ -157,7 +156,6 @@ pub(crate) struct Shard {
     /// Connections whose messages bring cursors of their own.
     own_feeds: usize,
     next_sweep_millis: u64,
-    unfit_answers: LogRateLimit,
     /// Set when the node shuts down.
     drain_schedule: Option<DrainSchedule>,
 }
@@ -207,7 +205,6 @@ impl Shard {
             cursor_bytes: 0,
             own_feeds: 0,
             next_sweep_millis: 0,
-            unfit_answers: LogRateLimit::default(),
             drain_schedule: None,
             node,
         })

@@ -9,6 +9,7 @@ use fanwire_protocol::request::{Malformed, Request};
 use fanwire_protocol::wire::{ClientMessage, Wire};
 
 use super::opening::Undecided;
+use crate::hooks::HookTicket;
 
 /// Input of a client that was not handled yet, and output that may not be sent yet. What was read is kept as bytes: as
 /// requests it would take many times the memory.
@@ -27,6 +28,8 @@ pub(super) struct Pending {
     pub(super) opening: Option<Undecided>,
     /// Pushes that came before the reply to connect, or before that response.
     pub(super) held_pushes: Option<Box<Queue>>,
+    /// The questions to hooks that are not answered, by the session's numbers for them.
+    pub(super) tickets: Vec<(u32, HookTicket)>,
 }
 
 impl Pending {
@@ -39,7 +42,7 @@ impl Pending {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        !self.has_input() && self.opening.is_none() && self.held_pushes.is_none()
+        !self.has_input() && self.opening.is_none() && self.held_pushes.is_none() && self.tickets.is_empty()
     }
 
     /// Takes the first request that waits. What stands behind a refused connect, or a mistake, is not for a session that

@@ -28,6 +28,7 @@ fn settings() -> Settings {
         internal_address: address,
         shards: 1,
         client: ClientSettings::default(),
+        hooks: Vec::new(),
         namespaces: Namespaces::new(NameRules::default(), namespace, []),
         origins: Origins::default(),
         connection_tokens: TokenSettings::default(),

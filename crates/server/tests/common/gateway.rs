@@ -89,6 +89,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
             commands_per_second_max: 0,
             ..ClientSettings::default()
         },
+        hooks: Vec::new(),
         namespaces: Namespaces::new(
             NameRules::default(),
             open,
