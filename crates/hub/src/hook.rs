@@ -167,6 +167,9 @@ pub struct PublishChange {
     pub options: PublishOptions,
 }
 
+/// Bytes of an idempotency key, and of a version epoch.
+pub const KEY_BYTES_MAX: usize = 256;
+
 /// Options of one publication.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublishOptions {
@@ -177,4 +180,11 @@ pub struct PublishOptions {
     /// A version above 0 is published only if it is above the last one of the same `version_epoch`.
     pub version: u64,
     pub version_epoch: Box<str>,
+}
+
+impl PublishOptions {
+    pub fn has_long_key(&self) -> bool {
+        let key = self.idempotency_key.as_deref().unwrap_or_default();
+        key.len() > KEY_BYTES_MAX || self.version_epoch.len() > KEY_BYTES_MAX
+    }
 }

@@ -2,6 +2,7 @@
 
 use fanwire_protocol::TopicName;
 
+use crate::hook_settings::HookSlot;
 use crate::{ClientSettings, Namespace, Namespaces};
 
 /// A client that asks for something in a topic.
@@ -49,7 +50,14 @@ fn lists(namespaces: &Namespaces, namespace: &Namespace, topic: &TopicName, user
     Some(namespace.allow_user_limited_topics && !user.is_empty() && users.any(|u| u == user))
 }
 
-/// Returns whether a client may subscribe without a subscription token.
+/// Returns the hook that decides who may subscribe to the topic without a token. It decides on no private topic, and on none
+/// whose name lists its users.
+pub fn subscribe_hook(namespaces: &Namespaces, namespace: &Namespace, topic: &TopicName) -> Option<HookSlot> {
+    let decides = || !namespaces.is_private(topic) && namespaces.users_of(topic).is_none();
+    namespace.hooks.subscribe.filter(|_| decides())
+}
+
+/// Returns whether a client may subscribe without a subscription token, and without a hook.
 pub fn may_subscribe(
     settings: &ClientSettings,
     namespaces: &Namespaces,
@@ -57,7 +65,7 @@ pub fn may_subscribe(
     topic: &TopicName,
     user: &str,
 ) -> bool {
-    if namespaces.is_private(topic) {
+    if namespaces.is_private(topic) || subscribe_hook(namespaces, namespace, topic).is_some() {
         return false;
     }
     // A name that lists users is never open to everybody, whatever else the namespace allows.

@@ -115,7 +115,11 @@ pub enum Mistake {
     /// Connect asks for a topic whose namespace is not configured.
     UnknownNamespace,
     NoToken,
+    /// The headers that come with connect are too long.
+    TooManyHeaders,
     EmptyConnectionToken,
+    /// The server prolongs connections by itself.
+    RefreshByServer,
     EmptySubscriptionToken,
     /// The data of a publication does not fit.
     Data(Cow<'static, str>),

@@ -12,10 +12,13 @@ use fanwire_protocol::wire::Pings;
 use fanwire_protocol::{ClientInfo, TopicName};
 use rustc_hash::FxHasher;
 
+use super::asking::Step;
 use super::subscribe::{Initiator, Plan, PlannedSubscribe};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Now, Phase, Refusal, Session, Verify};
 use crate::effect::Effect;
+use crate::hook::HookEvent;
+use crate::kept::{Kept, TooLong};
 use crate::permission::may_subscribe;
 use crate::{ClientSettings, ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TopicGrant};
 
@@ -34,11 +37,20 @@ pub(super) struct ConnectionPlan {
     data: Bytes,
 }
 
+impl ConnectionPlan {
+    /// With data for the client.
+    pub(super) fn with_data(self, data: Bytes) -> Self {
+        Self { data, ..self }
+    }
+}
+
 /// A connect request whose answer is being put together.
 #[derive(Debug)]
 pub(super) struct Connecting {
     id: u32,
     result: Box<Connected>,
+    /// Seconds until the credentials end, though the client may not be told.
+    ttl: Option<u32>,
     /// Subscriptions to make once the user is registered.
     plans: Vec<(TopicName, Plan)>,
     /// Subscriptions on their way.
@@ -50,10 +62,54 @@ pub(super) struct Connecting {
 
 impl Session {
     pub(super) fn connect(&mut self, context: &mut Context<'_>, id: u32, request: Connect) {
-        match plan_connect(context, request) {
-            Ok(plan) => self.admit(context, id, plan, Vec::new()),
+        match self.plan_connect(context, id, request) {
+            Ok(Some(plan)) => self.admit(context, id, plan, Vec::new()),
+            // A hook is asked.
+            Ok(None) => self.phase = Phase::Connecting,
             Err(refusal) => self.refuse_to_connect(context, id, refusal),
         }
+    }
+
+    /// Checks what the client would be by this request. Where a hook knows clients without a token, it is asked, and
+    /// nothing returned.
+    pub(super) fn plan_connect(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        mut request: Connect,
+    ) -> Result<Option<ConnectionPlan>, Refusal> {
+        self.keep_headers(context, std::mem::take(&mut request.headers))?;
+        let hook = context.settings.hooks.connect.filter(|_| request.token.is_empty());
+        let plan = match hook {
+            None => Some(plan_connect(context, request)?),
+            Some(slot) => {
+                let event = HookEvent::Connect {
+                    data: std::mem::take(&mut request.data),
+                    name: std::mem::take(&mut request.name).into(),
+                    version: std::mem::take(&mut request.version).into(),
+                    topics: request.topics.iter().map(|(topic, _)| (&**topic).into()).collect(),
+                };
+                self.question(context, slot, event, Step::Connect { id, request: request.into() });
+                self.close_later(context);
+                None
+            }
+        };
+        if !context.settings.hooks.kept.outlasts_connect {
+            self.keep(Kept::default());
+        }
+        Ok(plan)
+    }
+
+    /// Keeps headers of the client's own word, as far as hooks are sent them, beside those of its request.
+    fn keep_headers(&mut self, context: &Context<'_>, headers: Vec<(String, String)>) -> Result<(), Refusal> {
+        let rules = &context.settings.hooks.kept;
+        if rules.emulated.is_empty() || headers.is_empty() {
+            return Ok(());
+        }
+        let kept = self.work.as_ref().and_then(|work| work.kept.as_deref().cloned());
+        let kept = kept.unwrap_or_default().with_emulated(rules, headers);
+        self.keep(kept.map_err(|TooLong| Close::mistake(Mistake::TooManyHeaders))?);
+        Ok(())
     }
 
     /// Refuses a request without which the client is not to be connected.
@@ -82,7 +138,7 @@ impl Session {
         let result = Box::new(Connected {
             client,
             version: context.version,
-            ttl,
+            ttl: ttl.filter(|_| settings.hooks.refresh.is_none()),
             data,
             ping_interval: pinged,
             pong: pinged.is_some() && self.mode.pings == Pings::Messages && settings.pong_timeout.is_some(),
@@ -91,8 +147,9 @@ impl Session {
             session: None,
         });
         self.phase = Phase::Connecting;
-        self.work().connecting =
-            Some(Connecting { id, result, plans: topics, outstanding: 0, subscribes, error: None });
+        self.work().connecting = Some(
+            Connecting { id, result, ttl, plans: topics, outstanding: 0, subscribes, error: None }.into(),
+        );
         let single = settings.personal_topic.as_ref().is_some_and(|p| p.single_connection);
         match self.user() {
             "" => self.registered(context, Ok(())),
@@ -150,7 +207,7 @@ impl Session {
         work.release(&queued);
         self.phase = Phase::Open;
         self.begin_pings(context);
-        self.expire_after(context, connecting.result.ttl);
+        self.expire_after(context, connecting.ttl);
         let result = Ok(Outcome::Connected(connecting.result));
         context.effects.push(Effect::Open(Reply { id: connecting.id, result }));
         self.request_prepared(context, connecting.subscribes);
@@ -163,13 +220,21 @@ impl Session {
     }
 }
 
-/// Checks what a client would be by this request.
-pub(super) fn plan_connect(context: &Context<'_>, request: Connect) -> Result<ConnectionPlan, Refusal> {
+/// Checks what a client would be by the token of this request.
+fn plan_connect(context: &Context<'_>, request: Connect) -> Result<ConnectionPlan, Refusal> {
     let claims = claims(context.settings, context.tokens, context.now, &request.token);
     claims.and_then(|claims| plan_connection(context, claims, request)).map_err(|refusal| match refusal {
         Refusal::Unfit(unfit) => Close::unfit_token(unfit).into(),
         refusal => refusal,
     })
+}
+
+/// Returns the claims that hold without a token.
+pub(super) fn anonymous(settings: &ClientSettings) -> Result<ConnectionClaims, Refusal> {
+    if !settings.insecure && !settings.allow_anonymous_connect_without_token {
+        return Err(Close::mistake(Mistake::NoToken).into());
+    }
+    Ok(ConnectionClaims { user: "".into(), expiry: Expiry::Never, info: Bytes::new(), topics: Vec::new() })
 }
 
 /// Returns the claims of a token, or those that hold without one.
@@ -180,15 +245,7 @@ pub(super) fn claims(
     token: &str,
 ) -> Result<ConnectionClaims, Refusal> {
     if token.is_empty() {
-        if !settings.insecure && !settings.allow_anonymous_connect_without_token {
-            return Err(Close::mistake(Mistake::NoToken).into());
-        }
-        return Ok(ConnectionClaims {
-            user: "".into(),
-            expiry: Expiry::Never,
-            info: Bytes::new(),
-            topics: Vec::new(),
-        });
+        return anonymous(settings);
     }
     let claims = tokens.connection(token, now.unix()).map_err(|error| match error {
         TokenError::Expired => Refusal::Error(RequestError::TokenExpired),
@@ -202,7 +259,7 @@ pub(super) fn claims(
 }
 
 /// Checks what a client would be by these claims, with the topics that it asks for.
-fn plan_connection(
+pub(super) fn plan_connection(
     context: &Context<'_>,
     claims: ConnectionClaims,
     request: Connect,

@@ -51,6 +51,7 @@ impl Session {
             }
             (Phase::Open, Control::Unsubscribe { topic, reason }) => match self.subscribing(topic) {
                 Some(place) => self.work().subscribing[place].end_with = Some(*reason),
+                None if self.end_asked_with(topic, *reason) => {}
                 None => self.unsubscribe_topic(context, topic, *reason),
             },
             (Phase::Open, Control::Refresh { expiry, info }) => {
@@ -62,6 +63,8 @@ impl Session {
                     self.set_connection_info(context, info.clone());
                 }
                 self.expire_after(context, ttl);
+                // The client would fetch a new token for it.
+                let ttl = ttl.filter(|_| context.settings.hooks.refresh.is_none());
                 context.push(Push::Refreshed { ttl });
             }
         }

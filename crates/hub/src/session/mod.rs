@@ -3,10 +3,13 @@
 //! Pure rules: requests, answers and the time come in, effects go out. Replies of one topic keep their order:
 //! while a subscribe is on its way to the topic's owner, later requests for that topic wait behind it.
 
+mod asking;
+mod call;
 mod connect;
 mod control;
 mod cursor;
 mod history;
+mod hooked;
 mod prepare;
 mod presence;
 mod publish;
@@ -192,7 +195,9 @@ impl Session {
 
     /// There is an answer that further requests may have to wait for.
     pub fn lets_requests_wait(&self) -> bool {
-        self.work.as_ref().is_some_and(|work| work.connecting.is_some() || !work.subscribing.is_empty())
+        self.work.as_ref().is_some_and(|work| {
+            work.connecting.is_some() || !work.subscribing.is_empty() || !work.asking.is_empty()
+        })
     }
 
     /// Handles one request of the client.
@@ -222,19 +227,15 @@ impl Session {
 
     /// Serves a request of an open session, or lets it wait for an earlier one of its topic.
     fn serve(&mut self, context: &mut Context<'_>, request: Request) {
-        if let Some(place) = self.awaited_by(&request) {
+        if let Some(place) = self.awaited_by(context, &request) {
             match request {
                 // Nothing between would end the first subscription, so the second is refused at once.
-                Request { id, ask: Ask::Subscribe(subscribe) }
-                    if self.work().subscribing[place].waiting.is_empty() =>
-                {
+                Request { id, ask: Ask::Subscribe(subscribe) } if self.is_first_subscribe(place) => {
                     self.subscribe(context, id, subscribe);
                 }
                 request => {
                     if self.has_room(context) {
-                        let work = self.work();
-                        work.waiting_bytes += request.bytes();
-                        work.subscribing[place].waiting.push_back(request);
+                        self.work().wait(place, [request]);
                     }
                 }
             }
@@ -253,17 +254,8 @@ impl Session {
             Ask::Presence { topic } => self.presence(context, id, &topic),
             Ask::PresenceStats { topic } => self.presence_stats(context, id, &topic),
             Ask::History(history) => self.history(context, id, history),
-            Ask::Call { method, .. } => {
-                // Only the built-in method exists; with none configured there is nothing to call at all.
-                match &context.settings.rpc_ping_method {
-                    Some(built_in) if *built_in == method => {
-                        context.reply(id, Outcome::Called(Bytes::new()));
-                    }
-                    Some(_) => context.refuse(id, RequestError::MethodNotFound),
-                    None => context.refuse(id, RequestError::NotAvailable),
-                }
-            }
-            Ask::Send { .. } => self.close(context, CloseReason::NotAvailable),
+            Ask::Call { method, data } => self.call(context, id, method, data),
+            Ask::Send { method, data } => self.send(context, method, data),
             Ask::Refresh { token } => self.refresh(context, id, &token),
             Ask::SubRefresh(refresh) => self.sub_refresh(context, id, &refresh),
             // The others were handled before.
@@ -303,8 +295,7 @@ impl Session {
                 let history = |(top, publications)| Outcome::History { top, publications, shows_time };
                 context.reply_with(id, result.map(history));
             }
-            // It has asked no hook.
-            Answer::Hooked(_) => {}
+            Answer::Hooked(answer) => self.hooked(context, *answer),
         }
     }
 
@@ -362,14 +353,6 @@ impl Session {
             self.close(context, CloseReason::TooManyRequests);
         }
         has_room
-    }
-
-    /// Returns the place of the subscription on its way that a request has to wait for.
-    fn awaited_by(&self, request: &Request) -> Option<usize> {
-        let subscribing = &self.work.as_ref()?.subscribing;
-        // The request's own handling makes the name again, but few requests come while a subscription is on its way.
-        let topic = request.topic().filter(|_| !subscribing.is_empty())?;
-        self.subscribing(&named(topic).ok()?)
     }
 
     fn subscribing(&self, topic: &TopicName) -> Option<usize> {

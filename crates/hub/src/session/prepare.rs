@@ -5,7 +5,7 @@ use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::{Close, Mistake, RequestError};
 use fanwire_protocol::request::{Ask, Connect, Request, Subscribe};
 
-use super::connect::{ConnectionPlan, plan_connect};
+use super::connect::ConnectionPlan;
 use super::subscribe::{Plan, PlannedSubscribe};
 use super::{Context, Phase, Refusal, Session};
 
@@ -55,19 +55,40 @@ impl Session {
         }
     }
 
-    /// Begins with what was prepared: connects, and asks for the subscriptions once that is answered. Each request gets its
+    /// Begins with what was prepared, unless a hook is yet to decide on part of it: connects, and asks for the subscriptions once that is answered. Each request gets its
     /// reply. After a refusal there is nothing to begin with.
     pub fn begin(&mut self, context: &mut Context<'_>) {
+        if self.is_preparing() {
+            return;
+        }
         if let Some(prepared) = self.work.as_mut().and_then(|work| work.prepared.take()) {
             let Prepared { id, connection, subscribes } = *prepared;
             self.admit(context, id, connection, subscribes);
         }
     }
 
-    fn prepare_connect(&mut self, context: &Context<'_>, id: u32, connect: Connect) -> Result<(), Refusal> {
-        let connection = plan_connect(context, connect)?;
-        self.work().prepared = Some(Box::new(Prepared { id, connection, subscribes: Vec::new() }));
+    fn prepare_connect(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        connect: Connect,
+    ) -> Result<(), Refusal> {
+        if let Some(connection) = self.plan_connect(context, id, connect)? {
+            self.prepare_connection(id, connection);
+        }
         Ok(())
+    }
+
+    /// The connect request passed its checks.
+    pub(super) fn prepare_connection(&mut self, id: u32, connection: ConnectionPlan) {
+        self.work().prepared = Some(Box::new(Prepared { id, connection, subscribes: Vec::new() }));
+    }
+
+    /// A subscribe passed its checks.
+    pub(super) fn prepare_subscription(&mut self, id: u32, plan: Option<(TopicName, Plan)>) {
+        if let Some(prepared) = &mut self.work().prepared {
+            prepared.subscribes.push(PlannedSubscribe { id, plan });
+        }
     }
 
     fn prepare_subscribe(
@@ -84,14 +105,13 @@ impl Session {
             return Err(RequestError::TooManyRequests.into());
         }
         let plan = match self.plan_subscribe(context, id, subscribe) {
-            Ok((topic, _, plan)) => Some((topic, plan)),
+            Ok(Some((topic, _, plan))) => Some((topic, plan)),
+            Ok(None) => return Ok(()),
             // The client gets what it wants, by the connection token say.
             Err(Refusal::Error(RequestError::AlreadySubscribed)) => None,
             Err(refusal) => return Err(refusal),
         };
-        if let Some(prepared) = &mut self.work().prepared {
-            prepared.subscribes.push(PlannedSubscribe { id, plan });
-        }
+        self.prepare_subscription(id, plan);
         Ok(())
     }
 

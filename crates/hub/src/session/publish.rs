@@ -7,8 +7,11 @@ use fanwire_protocol::reason::{CloseReason, Mistake, RequestError, Unserved};
 use fanwire_protocol::request::Publish;
 use fanwire_protocol::{Tags, TopicName};
 
+use super::asking::Step;
 use super::{Context, Refusal, Session, named};
 use crate::effect::TopicRequest;
+use crate::hook::{HookEvent, PublishOptions};
+use crate::hook_settings::HookSlot;
 use crate::permission::{Asker, may_publish};
 use crate::{ClientSettings, Namespace, Namespaces};
 
@@ -16,44 +19,57 @@ impl Session {
     pub(super) fn publish(&mut self, context: &mut Context<'_>, id: u32, request: Publish) {
         let is_subscribed = |topic: &TopicName| self.subscription(context, topic).is_some();
         match check_publish(context.settings, context.namespaces, self.user(), &request, is_subscribed) {
-            Ok(topic) => self.send_publication(context, topic, id, request.data, request.tags),
+            Ok((topic, None)) => {
+                self.send_publication(context, topic, id, request.data, request.tags, None);
+            }
+            Ok((topic, Some(slot))) => {
+                let Publish { data, tags, .. } = request;
+                let event =
+                    HookEvent::Publish { topic: topic.clone(), data: data.clone(), tags: tags.clone() };
+                self.question(context, slot, event, Step::Publish { id, topic, data, tags });
+            }
             Err(refusal) => self.refuse(context, id, refusal),
         }
     }
 
     /// Sends a publication that passed the checks to the topic's owner.
-    fn send_publication(
+    pub(super) fn send_publication(
         &mut self,
         context: &mut Context<'_>,
         topic: TopicName,
         id: u32,
         data: Bytes,
         tags: Option<Arc<Tags>>,
+        options: Option<PublishOptions>,
     ) {
         let Some(info) = self.info_in(context, &topic) else {
             return self.close(context, CloseReason::BadRequest);
         };
-        self.ask(context, topic, TopicRequest::Publish { id, data, tags, info, options: None });
+        let options = options.filter(|options| *options != PublishOptions::default()).map(Box::new);
+        self.ask(context, topic, TopicRequest::Publish { id, data, tags, info, options });
     }
 }
 
-/// Checks a publication of a client, and returns its topic.
+/// Checks a publication of a client, and returns its topic, with the hook that is to decide on it: it does so in place of the
+/// namespace's permissions.
 pub(super) fn check_publish(
     settings: &ClientSettings,
     namespaces: &Namespaces,
     user: &str,
     request: &Publish,
     is_subscribed: impl FnOnce(&TopicName) -> bool,
-) -> Result<TopicName, Refusal> {
+) -> Result<(TopicName, Option<HookSlot>), Refusal> {
     let topic = named(&request.topic)?;
     let namespace = namespaces.of(&topic)?;
     if request.is_unserved {
         return Err(Mistake::Unserved(Unserved::Kind).into());
     }
     check_data(namespace, &request.data)?;
-    let is_subscribed = is_subscribed(&topic);
-    check_permission(settings, namespaces, namespace, user, &topic, is_subscribed)?;
-    Ok(topic)
+    if namespace.hooks.publish.is_none() {
+        let is_subscribed = is_subscribed(&topic);
+        check_permission(settings, namespaces, namespace, user, &topic, is_subscribed)?;
+    }
+    Ok((topic, namespace.hooks.publish))
 }
 
 pub(super) fn check_data(namespace: &Namespace, data: &[u8]) -> Result<(), Refusal> {

@@ -28,6 +28,8 @@ impl From<Refusal> for Denial {
         match refusal {
             Refusal::Error(error) => Self::Reply(error.into()),
             Refusal::Mistake(mistake) => Self::Reply(mistake.into()),
+            Refusal::Refused(refused) => Self::Reply(refused),
+            Refusal::UnfitAnswer(_) => Self::Reply(RequestError::Internal.into()),
             Refusal::Unfit(unfit) => Self::Close(Close::unfit_token(unfit)),
             Refusal::Close(close) => Self::Close(close),
         }
@@ -65,6 +67,9 @@ impl RequestPublisher {
     ) -> Result<TopicName, Denial> {
         let topic = named(topic).map_err(Refusal::from)?;
         let namespace = namespaces.of(&topic).map_err(Refusal::from)?;
+        if namespace.hooks.publish.is_some() {
+            return Err(Refusal::from(RequestError::NotAvailable).into());
+        }
         check_permission(settings, namespaces, namespace, &self.user, &topic, false)?;
         Ok(topic)
     }

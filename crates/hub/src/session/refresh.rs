@@ -14,6 +14,9 @@ impl Session {
         if token.is_empty() {
             return self.close(context, Close::mistake(Mistake::EmptyConnectionToken));
         }
+        if context.settings.hooks.refresh.is_some() {
+            return self.close(context, Close::mistake(Mistake::RefreshByServer));
+        }
         let claims = match context.tokens.connection(token, context.now.unix()) {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return self.close(context, CloseReason::Expired),
@@ -50,6 +53,9 @@ impl Session {
         let Some(slot) = self.subscription(context, &topic).map(|subscription| subscription.topic) else {
             return context.refuse(id, RequestError::PermissionDenied);
         };
+        if context.namespace(&topic).is_ok_and(|namespace| namespace.hooks.sub_refresh.is_some()) {
+            return context.refuse(id, RequestError::NotAvailable);
+        }
         if request.token.is_empty() {
             return context.refuse(id, Mistake::EmptySubscriptionToken);
         }
@@ -69,7 +75,7 @@ impl Session {
             Ok(ttl) => ttl,
             Err(AlreadyOver) => return context.refuse(id, RequestError::Expired),
         };
-        let close_at = Self::subscription_close_at(context, ttl);
+        let close_at = Self::subscription_close_at(context, ttl, false);
         if let Some(subscription) = self.subscriptions.find_mut(slot) {
             subscription.close_at = close_at;
         }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use fanwire_protocol::TopicName;
-use fanwire_protocol::reason::{Close, CloseReason, Mistake, Refused, RequestError};
+use fanwire_protocol::reason::{Close, CloseReason, Detail, Mistake, Refused, RequestError};
 use fanwire_protocol::reply::{Outcome, Push, Reply};
 
 use super::{Context, Session};
@@ -15,8 +15,12 @@ use crate::{NameError, UnfitField};
 pub(super) enum Refusal {
     Error(RequestError),
     Mistake(Mistake),
+    /// The application's own.
+    Refused(Refused),
     /// Something in a token cannot be shown to clients.
     Unfit(UnfitField),
+    /// The answer of a hook cannot be used. The words are for the operator.
+    UnfitAnswer(Cow<'static, str>),
     Close(Close),
 }
 
@@ -26,6 +30,21 @@ impl Refusal {
         match RequestError::from(error) {
             RequestError::BadRequest => Self::Mistake(place(error.to_string().into())),
             other => Self::Error(other),
+        }
+    }
+
+    /// Returns what is wrong with the answer of a hook that leads to this refusal, by its own names; else the refusal.
+    pub(super) fn fault_of_hook(self) -> Result<String, Self> {
+        match self {
+            Self::UnfitAnswer(why) => Ok(why.into()),
+            Self::Unfit(unfit) => Ok(unfit.to_string()),
+            Self::Mistake(Mistake::TokenTopicName(why)) => Ok(format!("channels or subs: {why}")),
+            Self::Mistake(Mistake::TokenUserName(why)) => Ok(format!("user: {why}")),
+            Self::Close(close) => match close.detail.as_deref() {
+                Some(Detail::Mistake(Mistake::NoPersonalTopic(why))) => Ok(format!("user: {why}")),
+                _ => Err(Self::Close(close)),
+            },
+            refusal => Err(refusal),
         }
     }
 }
@@ -71,6 +90,8 @@ impl Session {
         match refusal {
             Refusal::Error(error) => context.refuse(id, error),
             Refusal::Mistake(mistake) => context.refuse(id, mistake),
+            Refusal::Refused(refused) => context.refuse(id, refused),
+            Refusal::UnfitAnswer(_) => context.refuse(id, RequestError::Internal),
             Refusal::Unfit(unfit) => context.refuse(id, Mistake::Token(unfit.to_string().into())),
             Refusal::Close(close) => self.close(context, close),
         }

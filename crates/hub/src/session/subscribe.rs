@@ -9,12 +9,15 @@ use fanwire_protocol::reply::{Outcome, Push, Subscribed};
 use fanwire_protocol::request::{Request, StreamPosition, Subscribe};
 use fanwire_protocol::{ClientInfo, Position, TopicName};
 
+use super::asking::Step;
 use super::subscription::{Subscription, Traits};
 use super::timing::{AlreadyOver, token_ttl};
-use super::{Context, Phase, Refusal, Session, named};
+use super::{Context, Refusal, Session, named};
 use crate::effect::{Completion, Effect, Membership, RecoveryRequest, SubscriptionStart, TopicRequest};
+use crate::hook::{HookEvent, SubscribeGrant};
+use crate::hook_settings::HookSlot;
 use crate::namespace::SlowPolicy;
-use crate::permission::{Asker, may_read_history, may_read_presence, may_subscribe};
+use crate::permission::{Asker, may_read_history, may_read_presence, may_subscribe, subscribe_hook};
 use crate::registry::SubscriberKind;
 use crate::{GrantOptions, NameError, Namespace, RecoveryMode, SubscriptionClaims, TokenError};
 
@@ -27,6 +30,15 @@ pub(super) enum Initiator {
     Connect,
     /// The server, asked by its API.
     Api(Completion),
+}
+
+/// The party that opens a topic to a client.
+#[derive(Debug)]
+enum Warrant {
+    Namespace,
+    Token(SubscriptionClaims),
+    /// It is yet to be asked.
+    Hook(HookSlot),
 }
 
 /// A subscription that passed every check.
@@ -89,6 +101,8 @@ pub(super) struct Subscribing {
     initiator: Initiator,
     traits: Traits,
     ttl: Option<u32>,
+    /// Its hook prolongs it, so its client is not told of the end.
+    is_renewed_by_hook: bool,
     data: Bytes,
     shows_time: bool,
     has_own_info: bool,
@@ -109,7 +123,7 @@ impl Subscribing {
     fn into_subscribed(self, start: SubscriptionStart) -> (Initiator, Subscribed) {
         let Traits { positioned, recoverable, .. } = self.traits;
         let subscribed = Subscribed {
-            ttl: self.ttl,
+            ttl: self.ttl.filter(|_| !self.is_renewed_by_hook),
             positioned,
             recoverable,
             was_recovering: self.was_recovering,
@@ -125,30 +139,42 @@ impl Subscribing {
 impl Session {
     pub(super) fn subscribe(&mut self, context: &mut Context<'_>, id: u32, request: Subscribe) {
         match self.plan_subscribe(context, id, request) {
-            Ok((topic, namespace, plan)) => self.request_subscription(context, topic, namespace, plan),
+            Ok(Some((topic, namespace, plan))) => self.request_subscription(context, topic, namespace, plan),
+            // A hook is asked.
+            Ok(None) => {}
             Err(refusal) => self.refuse(context, id, refusal),
         }
     }
 
-    /// Checks what the subscription would be by this request.
+    /// Checks what the subscription would be by this request. Where a hook decides on it, the hook is asked, and nothing
+    /// returned.
     pub(super) fn plan_subscribe<'a>(
-        &self,
-        context: &Context<'a>,
+        &mut self,
+        context: &mut Context<'a>,
         id: u32,
-        request: Subscribe,
-    ) -> Result<(TopicName, &'a Namespace, Plan), Refusal> {
-        let (topic, namespace, claims) = self.check_subscribe(context, &request)?;
-        let plan = plan_subscription(context, namespace, id, request, claims)?;
-        Ok((topic, namespace, plan))
+        mut request: Subscribe,
+    ) -> Result<Option<(TopicName, &'a Namespace, Plan)>, Refusal> {
+        let (topic, namespace, warrant) = self.check_subscribe(context, &request)?;
+        let plan = match warrant {
+            Warrant::Namespace => plan_subscription(context, namespace, id, request, None)?,
+            Warrant::Token(claims) => plan_subscription(context, namespace, id, request, Some(claims))?,
+            Warrant::Hook(slot) => {
+                let data = std::mem::take(&mut request.data);
+                let event = HookEvent::Subscribe { topic: topic.clone(), data };
+                let step = Step::Subscribe { id, topic, request: request.into(), end_with: None };
+                self.question(context, slot, event, step);
+                return Ok(None);
+            }
+        };
+        Ok(Some((topic, namespace, plan)))
     }
 
-    /// The protocol's checks, in its order. Returns the claims of the token that opens the topic; none where the namespace
-    /// opens it without one.
+    /// The protocol's checks, in its order. Returns what opens the topic to the client.
     fn check_subscribe<'a>(
         &self,
         context: &Context<'a>,
         request: &Subscribe,
-    ) -> Result<(TopicName, &'a Namespace, Option<SubscriptionClaims>), Refusal> {
+    ) -> Result<(TopicName, &'a Namespace, Warrant), Refusal> {
         let topic = named(&request.topic)?;
         if request.unserved == Some(Unserved::Delta) {
             return Err(Close::mistake(Mistake::Unserved(Unserved::Delta)).into());
@@ -166,44 +192,53 @@ impl Session {
         if request.unserved == Some(Unserved::Kind) {
             return Err(RequestError::PermissionDenied.into());
         }
-        let claims = self.subscription_claims(context, namespace, &topic, &request.token)?;
+        let warrant = self.warrant(context, namespace, &topic, &request.token)?;
         if let Some(unserved) = request.unserved {
             return Err(Mistake::Unserved(unserved).into());
         }
-        Ok((topic, namespace, claims))
+        Ok((topic, namespace, warrant))
     }
 
-    fn subscription_claims(
+    fn warrant(
         &self,
         context: &Context<'_>,
         namespace: &Namespace,
         topic: &TopicName,
         token: &str,
-    ) -> Result<Option<SubscriptionClaims>, Refusal> {
+    ) -> Result<Warrant, Refusal> {
         if token.is_empty() {
+            if let Some(slot) = subscribe_hook(context.namespaces, namespace, topic) {
+                return Ok(Warrant::Hook(slot));
+            }
             let may =
                 may_subscribe(context.settings, context.namespaces, namespace, topic, self.asking_user());
-            return if may { Ok(None) } else { Err(RequestError::PermissionDenied.into()) };
+            return if may { Ok(Warrant::Namespace) } else { Err(RequestError::PermissionDenied.into()) };
         }
         let claims = context.tokens.subscription(token, context.now.unix()).map_err(|error| match error {
             TokenError::Expired => RequestError::TokenExpired,
             TokenError::Invalid(_) => RequestError::PermissionDenied,
             TokenError::Unavailable => RequestError::Internal,
         })?;
-        if self.is_for(&claims, topic) { Ok(Some(claims)) } else { Err(CloseReason::InvalidToken.into()) }
+        match self.is_for(&claims, topic) {
+            true => Ok(Warrant::Token(claims)),
+            false => Err(CloseReason::InvalidToken.into()),
+        }
     }
 
     pub(super) fn is_subscribed_or_about_to(&self, context: &Context<'_>, topic: &TopicName) -> bool {
         self.subscription(context, topic).is_some()
             || self.subscribing(topic).is_some()
+            || self.asks_to_subscribe(topic)
             || self.prepared().is_some_and(|prepared| prepared.has(topic))
     }
 
-    /// Returns true if the session has all the subscriptions it may have, those on their way and those prepared included.
+    /// Returns true if the session has all the subscriptions it may have, those on their way, asked about and prepared
+    /// included.
     pub(super) fn is_at_limit(&self, context: &Context<'_>) -> bool {
         let on_their_way = self.work.as_ref().map_or(0, |work| work.subscribing.len());
         let prepared = self.prepared().map_or(0, |prepared| prepared.subscriptions_count());
-        self.subscriptions.len() + on_their_way + prepared >= context.settings.subscriptions_max
+        let wanted = on_their_way + prepared + self.asked_subscriptions();
+        self.subscriptions.len() + wanted >= context.settings.subscriptions_max
     }
 
     /// Returns true if a subscription token is for this topic and this client.
@@ -245,6 +280,7 @@ impl Session {
             initiator,
             traits,
             ttl,
+            is_renewed_by_hook: namespace.hooks.sub_refresh.is_some(),
             data: options.data,
             shows_time: namespace.show_time,
             has_own_info,
@@ -297,11 +333,7 @@ impl Session {
         if let Some(reason) = end_with {
             self.unsubscribe_topic(context, &topic, reason);
         }
-        for request in waiting {
-            if self.phase == Phase::Open {
-                self.serve(context, request);
-            }
-        }
+        self.serve_waiting(context, waiting);
         self.rest();
     }
 
@@ -323,7 +355,7 @@ impl Session {
         self.subscriptions.add(Subscription {
             topic: slot,
             place,
-            close_at: Self::subscription_close_at(context, subscribing.ttl),
+            close_at: Self::subscription_close_at(context, subscribing.ttl, subscribing.is_renewed_by_hook),
             traits,
             info: subscribing.has_own_info.then_some(info),
         });
@@ -375,6 +407,23 @@ fn plan_subscription(
         join_leave: request.join_leave,
         unseen: request.unseen,
     };
+    let (known, or_refuse) = (request.since, request.or_refuse);
+    Ok(Plan { initiator: Initiator::Request(id), options, wishes, ttl, known, or_refuse })
+}
+
+/// Checks what the subscription would be as a hook grants it. The client's wishes count for nothing.
+pub(super) fn plan_hooked_subscription(
+    context: &Context<'_>,
+    namespace: &Namespace,
+    id: u32,
+    request: Subscribe,
+    grant: SubscribeGrant,
+) -> Result<Plan, Refusal> {
+    let SubscribeGrant { options, expiry } = grant;
+    let ttl =
+        token_ttl(expiry, context.settings, context.now).map_err(|AlreadyOver| RequestError::Expired)?;
+    options.check(namespace.publication_format, ["info", "data"])?;
+    let wishes = Wishes { unseen: request.unseen, ..Wishes::default() };
     let (known, or_refuse) = (request.since, request.or_refuse);
     Ok(Plan { initiator: Initiator::Request(id), options, wishes, ttl, known, or_refuse })
 }

@@ -1,11 +1,17 @@
 //! The times at which a session is due for something: a ping, a missing pong, the end of its credentials.
 
-use fanwire_protocol::ClientId;
+use std::time::Duration;
+
 use fanwire_protocol::reason::{Close, CloseReason, Mistake, Unsubscribed};
 use fanwire_protocol::wire::{Pings, Wire};
+use fanwire_protocol::{ClientId, TopicName};
 
+use super::asking::Step;
+use super::subscription::Subscription;
 use super::{Context, Now, Phase, Session};
 use crate::effect::Effect;
+use crate::hook::HookEvent;
+use crate::hook_settings::HookSlot;
 use crate::{ClientSettings, Expiry};
 
 /// Milliseconds since the node started; `NEVER` for what will not come.
@@ -85,7 +91,10 @@ impl Session {
                 Phase::Fresh | Phase::Connecting | Phase::Refused => CloseReason::Stale,
                 Phase::Open | Phase::Closed => CloseReason::Expired,
             };
-            return self.close(context, why);
+            match context.settings.hooks.refresh.filter(|_| self.may_be_prolonged()) {
+                Some(slot) => self.ask_to_refresh(context, slot),
+                None => return self.close(context, why),
+            }
         }
         if self.timing.pong_by <= now {
             return self.close(context, CloseReason::NoPong);
@@ -149,15 +158,36 @@ impl Session {
         }
     }
 
-    /// Ends the connection some time after its credentials do, or never.
+    /// Ends the connection some time after its credentials do, or never. Where a hook prolongs them, it is asked as soon as
+    /// they end.
     pub(super) fn expire_after(&mut self, context: &Context<'_>, ttl: Option<u32>) {
+        let settings = context.settings;
         self.timing.close_at = match ttl {
             None => NEVER,
             Some(ttl) => {
-                let delay = context.settings.expired_close_delay.as_millis() as u64;
-                context.now.millis + u64::from(ttl) * 1000 + delay
+                let delay = settings.hooks.refresh.map_or(settings.expired_close_delay, |_| Duration::ZERO);
+                context.now.millis + u64::from(ttl) * 1000 + delay.as_millis() as u64
             }
         };
+    }
+
+    /// The credentials may have ended, and no hook is asked about them yet.
+    fn may_be_prolonged(&self) -> bool {
+        self.phase == Phase::Open && !self.steps().any(|step| matches!(step, Step::Refresh))
+    }
+
+    /// Asks whether the credentials that have ended still hold. Without an answer, the connection ends.
+    fn ask_to_refresh(&mut self, context: &mut Context<'_>, slot: HookSlot) {
+        let patience = context.settings.hooks.patience + context.settings.expired_close_delay;
+        self.timing.close_at = context.now.millis + patience.as_millis() as u64;
+        self.question(context, slot, HookEvent::Refresh, Step::Refresh);
+    }
+
+    /// Allows a connect the time that its hook may take.
+    pub(super) fn close_later(&mut self, context: &Context<'_>) {
+        let patience = context.settings.hooks.patience + context.settings.stale_close_delay;
+        let close_at = context.now.millis + patience.as_millis() as u64;
+        self.timing.close_at = self.timing.close_at.max(close_at);
     }
 
     /// A refused client has this long to go by itself.
@@ -168,9 +198,16 @@ impl Session {
         self.timing.close_at = context.now.millis + GRACE_MILLIS;
     }
 
-    /// At which second a subscription that lives for `ttl` is ended.
-    pub(super) fn subscription_close_at(context: &Context<'_>, ttl: Option<u32>) -> u32 {
-        let delay = context.settings.expired_subscription_close_delay.as_millis() as u64;
+    /// Returns the second at which a subscription that lives for `ttl` is ended, or its hook is asked about it.
+    pub(super) fn subscription_close_at(
+        context: &Context<'_>,
+        ttl: Option<u32>,
+        is_renewed_by_hook: bool,
+    ) -> u32 {
+        let delay = match is_renewed_by_hook {
+            true => 0,
+            false => context.settings.expired_subscription_close_delay.as_millis() as u64,
+        };
         ttl.map_or(0, |ttl| {
             let millis = context.now.millis + delay;
             u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX).saturating_add(ttl).max(1)
@@ -188,12 +225,74 @@ impl Session {
         let is_over = |close_at: u32| close_at != 0 && u64::from(close_at) * 1000 <= now;
         let over: Vec<_> = self.subscriptions.iter().filter(|s| is_over(s.close_at)).cloned().collect();
         for subscription in over {
+            if self.ask_to_sub_refresh(context, &subscription) {
+                continue;
+            }
             if subscription.traits.server_side {
                 return self.close(context, CloseReason::SubscriptionExpired);
             }
             self.unsubscribe_by_server(context, subscription.topic, Unsubscribed::Expired);
         }
         self.note_subscription_end();
+    }
+
+    /// Asks the hook whether a subscription that has ended still holds. Returns false if there is none, or it was asked and
+    /// does not answer.
+    fn ask_to_sub_refresh(&mut self, context: &mut Context<'_>, subscription: &Subscription) -> bool {
+        let topic = context.registry.topic(subscription.topic).name.clone();
+        let hook = context.namespace(&topic).ok().and_then(|namespace| namespace.hooks.sub_refresh);
+        let Some(slot) = hook else { return false };
+        let asked = || {
+            self.steps().filter_map(|step| match step {
+                Step::SubRefresh { topic, .. } => Some(topic),
+                _ => None,
+            })
+        };
+        if asked().any(|asked| *asked == topic) {
+            return false;
+        }
+        let is_asked = asked().count() < usize::from(Self::ASKED_MAX);
+        let settings = context.settings;
+        // Others are asked about first.
+        let patience = match is_asked {
+            true => settings.hooks.patience + settings.expired_subscription_close_delay,
+            false => Duration::from_secs(1),
+        };
+        let seconds = u32::try_from(patience.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        let close_at = Self::subscription_close_at(context, Some(seconds), true);
+        if let Some(subscription) = self.subscriptions.find_mut(subscription.topic) {
+            subscription.close_at = close_at;
+        }
+        if is_asked {
+            let event = HookEvent::SubRefresh { topic: topic.clone() };
+            self.question(context, slot, event, Step::SubRefresh { topic, close_at });
+        }
+        true
+    }
+
+    /// A subscription whose hook was asked lives on, for good without `ttl`.
+    pub(super) fn prolong_subscription(
+        &mut self,
+        context: &Context<'_>,
+        topic: &TopicName,
+        ttl: Option<u32>,
+    ) {
+        let close_at = Self::subscription_close_at(context, ttl, true);
+        let slot = context.registry.find(topic);
+        if let Some(subscription) = slot.and_then(|slot| self.subscriptions.find_mut(slot)) {
+            subscription.close_at = close_at;
+        }
+        self.note_subscription_end();
+    }
+
+    /// A subscription does not live on.
+    pub(super) fn expire_subscription(&mut self, context: &mut Context<'_>, topic: &TopicName) {
+        let Some(subscription) = self.subscription(context, topic) else { return };
+        if subscription.traits.server_side {
+            return self.close(context, CloseReason::SubscriptionExpired);
+        }
+        let slot = subscription.topic;
+        self.unsubscribe_by_server(context, slot, Unsubscribed::Expired);
     }
 }
 

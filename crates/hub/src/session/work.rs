@@ -1,30 +1,53 @@
 //! The work of a session: what waits for an answer, and the requests behind it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use fanwire_protocol::request::Request;
 
+use super::asking::{Asking, Place};
 use super::connect::Connecting;
 use super::prepare::Prepared;
 use super::rate::Bucket;
 use super::subscribe::Subscribing;
+use crate::kept::Kept;
 
 /// The state that only a busy session has; an idle one keeps nothing of it.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     /// The beginning of the connection, while it is being checked.
     pub(super) prepared: Option<Box<Prepared>>,
-    pub(super) connecting: Option<Connecting>,
+    pub(super) connecting: Option<Box<Connecting>>,
     /// Requests that came before the connect reply.
     pub(super) queued: VecDeque<Request>,
     pub(super) subscribing: Vec<Subscribing>,
+    pub(super) asking: Vec<Asking>,
+    /// Questions that hooks were asked: the number of the last.
+    pub(super) questions: u32,
+    /// What hooks are sent of the client beside its requests. A session that has any is never without work.
+    pub(super) kept: Option<Arc<Kept>>,
     /// Bytes of the requests that wait here.
     pub(super) waiting_bytes: usize,
     /// Set while the client has made many requests lately.
     pub(super) bucket: Option<Bucket>,
 }
 
+// Every idle connection of which something is kept has it.
+const _: () = assert!(size_of::<Work>() <= 136);
+
 impl Work {
+    /// Lets requests wait for what is at the place.
+    pub(super) fn wait(&mut self, place: Place, requests: impl IntoIterator<Item = Request>) {
+        let waiting = match place {
+            Place::Subscribing(place) => &mut self.subscribing[place].waiting,
+            Place::Asking(place) => &mut self.asking[place].waiting,
+        };
+        for request in requests {
+            self.waiting_bytes += request.bytes();
+            waiting.push_back(request);
+        }
+    }
+
     /// Takes requests out of those that wait.
     pub(super) fn release(&mut self, waiting: &VecDeque<Request>) {
         let bytes: usize = waiting.iter().map(Request::bytes).sum();
@@ -32,7 +55,10 @@ impl Work {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.queued.len() + self.subscribing.iter().map(|s| s.waiting.len()).sum::<usize>()
+        let asking = self.asking.iter().map(|asking| asking.waiting.len());
+        self.queued.len()
+            + self.subscribing.iter().map(|s| s.waiting.len()).sum::<usize>()
+            + asking.sum::<usize>()
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -40,6 +66,8 @@ impl Work {
             && self.connecting.is_none()
             && self.queued.is_empty()
             && self.subscribing.is_empty()
+            && self.asking.is_empty()
+            && self.kept.is_none()
             && self.bucket.is_none()
     }
 }

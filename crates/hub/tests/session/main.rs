@@ -17,5 +17,6 @@ mod names;
 mod operations;
 mod ordering;
 mod rate;
+mod hooks;
 mod server_side;
 mod model;

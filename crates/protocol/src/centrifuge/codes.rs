@@ -128,6 +128,8 @@ pub fn mistake(mistake: &Mistake) -> Cow<'_, str> {
             "subs has a topic whose namespace is not configured; leave it out".into()
         }
         Mistake::NoToken => "no token, and client.allow_anonymous_connect_without_token is off".into(),
+        Mistake::TooManyHeaders => "headers are longer than client.hooks.kept_bytes_max; send fewer".into(),
+        Mistake::RefreshByServer => "the server prolongs connections by itself; send no refresh".into(),
         Mistake::EmptyConnectionToken => "token is empty; send a new connection token".into(),
         Mistake::EmptySubscriptionToken => "token is empty; send a new subscription token".into(),
         Mistake::Data(why) => format!("data {why}").into(),

@@ -86,7 +86,7 @@ pub(super) async fn broadcast(node: &Node, request: ApiPublish) -> ApiReply {
 }
 
 /// Longest `idempotency_key` and `version_epoch`: the engine keeps them for minutes and for a topic's life.
-const KEY_BYTES_MAX: usize = 256;
+use fanwire_hub::hook::KEY_BYTES_MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keep {

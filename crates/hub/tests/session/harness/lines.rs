@@ -4,9 +4,10 @@
 //! topic's name. Moved places have no line: they are the shard's own business.
 
 use fanwire_hub::effect::{Effect, Membership, RecoveryRequest, TopicRequest};
+use fanwire_hub::hook::{HookEvent, HookQuestion};
 use fanwire_protocol::ClientInfo;
 use fanwire_protocol::centrifuge::codes;
-use fanwire_protocol::reason::{CloseReason, RequestError};
+use fanwire_protocol::reason::{CloseReason, RefusalDetail, RequestError};
 use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::websocket::REASON_BYTES_MAX;
 use fanwire_protocol::wire::{Form, Wire};
@@ -25,7 +26,8 @@ pub(super) fn line(effect: &Effect) -> Option<String> {
         Effect::Reply(reply) => {
             if let Err(refused) = &reply.result {
                 let is_bad = refused.error == RequestError::BadRequest;
-                assert_eq!(is_bad, refused.detail.is_some(), "a bad request is told why");
+                let is_told = matches!(refused.detail.as_deref(), Some(RefusalDetail::Mistake(_)));
+                assert_eq!(is_bad, is_told, "a bad request is told why");
             }
             json(Wire::CentrifugeJson.reply(reply))
         }
@@ -43,7 +45,7 @@ pub(super) fn line(effect: &Effect) -> Option<String> {
         }
         Effect::Unregister { user, .. } => format!("unregister {user}"),
         Effect::Topic(topic, request) => format!("{topic}: {}", request_line(request)),
-        Effect::Hook(question) => format!("hook {}", question.event.name()),
+        Effect::Hook(question) => format!("hook {}: {}", question.number, question_line(question)),
         Effect::UnfitAnswer(_, why) => format!("unfit {why}"),
         Effect::Moved(_) => return None,
     })
@@ -85,6 +87,28 @@ fn json(form: Form) -> String {
     named
 }
 
+fn question_line(question: &HookQuestion) -> String {
+    let words = match &question.event {
+        HookEvent::Connect { data, name, version, topics } => {
+            vec![text(data), name.to_string(), version.to_string(), topics.join(",")]
+        }
+        HookEvent::Refresh => Vec::new(),
+        HookEvent::Subscribe { topic, data } => vec![topic.to_string(), text(data)],
+        HookEvent::SubRefresh { topic } => vec![topic.to_string()],
+        HookEvent::Publish { topic, data, tags } => {
+            let tags = tags.iter().flat_map(|tags| &**tags).map(|(name, value)| format!("{name}={value}"));
+            [topic.to_string(), text(data)].into_iter().chain(tags).collect()
+        }
+        HookEvent::Call { method, data } => vec![method.to_string(), text(data)],
+        HookEvent::Send { method, data } => {
+            vec![method.as_deref().unwrap_or_default().to_owned(), text(data)]
+        }
+    };
+    let user = if question.user.is_empty() { "nobody" } else { &question.user };
+    let words = words.into_iter().filter(|word| !word.is_empty()).map(|word| format!(" {word}"));
+    format!("{}{} by {user}", question.event.name(), words.collect::<String>())
+}
+
 fn request_line(request: &TopicRequest) -> String {
     match request {
         TopicRequest::Subscribe { membership, wanted } => {
@@ -103,8 +127,9 @@ fn request_line(request: &TopicRequest) -> String {
         }
         TopicRequest::Unsubscribe { membership, .. } => format!("unsubscribe{}", member(membership)),
         TopicRequest::UpdatePresence { info, .. } => format!("update_presence of {}", who(info)),
-        TopicRequest::Publish { id, data, tags: _, info, options: _ } => {
-            format!("publish #{id} {} by {}", text(data), who(info))
+        TopicRequest::Publish { id, data, tags: _, info, options } => {
+            let options = options.as_ref().map(|options| format!(" {options:?}")).unwrap_or_default();
+            format!("publish #{id} {} by {}{options}", text(data), who(info))
         }
         TopicRequest::Presence { id } => format!("presence #{id}"),
         TopicRequest::PresenceStats { id } => format!("presence_stats #{id}"),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use fanwire_hub::effect::{
     Answer, Completion, ConnectionKey, Effect, Membership, SubscriptionStart, TopicRequest,
 };
+use fanwire_hub::hook::{HookAnswer, HookDenial, HookResult};
 use fanwire_hub::registry::Registry;
 use fanwire_hub::session::{Context, Control, Now, Rates, Session};
 use fanwire_hub::{ClientSettings, HistoryBounds, NameRules, Namespace, Namespaces};
@@ -149,6 +150,16 @@ impl TestShard {
 
     pub(crate) fn answer(&mut self, client: u32, answer: Answer) -> Vec<String> {
         self.with(client, |session, context| session.answer(context, answer))
+    }
+
+    /// A hook answers the question of this number.
+    pub(crate) fn hooked(
+        &mut self,
+        client: u32,
+        number: u32,
+        outcome: Result<HookResult, HookDenial>,
+    ) -> Vec<String> {
+        self.answer(client, Answer::Hooked(Box::new(HookAnswer { number, outcome })))
     }
 
     pub(crate) fn registered(&mut self, client: u32, result: Result<(), CloseReason>) -> Vec<String> {
