@@ -26,6 +26,7 @@ mod message;
 mod inbox;
 mod allowance;
 mod fair_queue;
+mod backend;
 mod hooks;
 mod topics;
 mod users;
@@ -42,8 +43,8 @@ mod metrics;
 mod counters;
 
 pub use accept::tls;
+pub use backend::{BackendTls, BackendTlsError};
 pub use endpoints::{Endpoint, ServedEndpoint};
-pub use hooks::{BackendTls, BackendTlsError};
 pub use metrics::count_dropped_log_line;
 pub use peers::JoinError;
 pub use run::{Failed, Running, StartError, start};

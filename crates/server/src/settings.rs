@@ -14,7 +14,7 @@ pub use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::accept::admission::{GroupLimit, GroupLimits, Shares, Times};
-pub use crate::hooks::{BackendUrl, UrlError};
+pub use crate::backend::{BackendUrl, UrlError};
 
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -5,8 +5,8 @@ use std::time::{Instant, SystemTime};
 use fanwire_hub::hook::{HookDenial, HookQuestion, HookResult};
 use tokio::time::timeout;
 
-use super::client::{self, ClientError};
 use super::{Hook, answer, request};
+use crate::backend::{self, ClientError};
 use crate::metrics::HookOutcome;
 use crate::settings::StatusMeaning;
 
@@ -17,7 +17,7 @@ pub(super) struct CallEnd {
     pub(super) outcome: Result<HookResult, HookDenial>,
     /// The backend is up, whatever it says.
     pub(super) is_success: bool,
-    pub(super) answer: Option<client::Answer>,
+    pub(super) answer: Option<backend::Answer>,
 }
 
 /// Calls the backend, counts the result, and logs why there is none.
@@ -52,7 +52,7 @@ pub(super) async fn call(hook: &Hook, question: &HookQuestion) -> CallEnd {
 fn judge(
     hook: &Hook,
     question: &HookQuestion,
-    answer: &client::Answer,
+    answer: &backend::Answer,
 ) -> (Result<Result<HookResult, HookDenial>, String>, bool) {
     if answer.status == OK {
         return (answer::read(&question.event, &answer.body).map_err(|error| error.to_string()), true);

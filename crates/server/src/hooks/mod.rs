@@ -8,14 +8,11 @@
 mod answer;
 mod breaker;
 mod call;
-mod client;
 mod dispatch;
 mod queue;
 mod request;
 mod signature;
 mod thread;
-mod tls;
-mod url;
 
 #[cfg(test)]
 mod tests;
@@ -31,18 +28,16 @@ use fanwire_hub::kept::KeptRules;
 use hyper::Uri;
 use tokio::sync::mpsc;
 
+use crate::backend::{BackendTls, BackendTlsError, Client};
 use crate::inbox::Inboxes;
 use crate::message::{Address, ShardMessage};
 use crate::metrics::{HookMetrics, HookOutcome};
 use crate::settings::{HookSettings, Settings};
-use client::Client;
 use queue::Interest;
 use signature::Signer;
 
 pub(crate) use queue::HookTicket;
 pub(crate) use thread::BackendThread;
-pub use tls::{BackendTls, BackendTlsError};
-pub use url::{BackendUrl, UrlError};
 
 /// Bytes of the questions that wait for one hook.
 const WAITING_BYTES_MAX: usize = 32 << 20;

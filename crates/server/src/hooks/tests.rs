@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
 use super::*;
+use crate::backend::BackendUrl;
 use crate::inbox::InboxReceiver;
 use crate::settings::{BackendTlsSettings, IdentityFiles};
 

@@ -1,0 +1,9 @@
+//! Calls of the application's backends and of identity providers, over HTTP.
+
+mod client;
+mod tls;
+mod url;
+
+pub(crate) use client::{Answer, Client, ClientError};
+pub use tls::{BackendTls, BackendTlsError};
+pub use url::{BackendUrl, UrlError};
