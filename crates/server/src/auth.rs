@@ -1,16 +1,20 @@
 //! Verifies connection and subscription tokens (JWT) and reads what they grant.
 //!
 //! No claim is used before the signature is verified, with a key that was configured for the family of algorithms which
-//! the token's header names. Time comes in as an argument, and there is no leeway: a token is
+//! the token's header names. Where an identity provider has the keys, issuer and audience are compared first, as they say
+//! whose keys these are. Time comes in as an argument, and there is no leeway: a token is
 //! good from `nbf` on and until, but not at, `exp`.
 
 mod claims;
+mod jwks;
 mod keys;
+mod problem;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,14 +22,18 @@ use fanwire_hub::session::Verify;
 use fanwire_hub::{ConnectionClaims, SubscriptionClaims, TokenError};
 use fanwire_protocol::json::Object;
 use jsonwebtoken::Algorithm;
+use regex::Regex;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use crate::settings::{Expected, TokenSettings};
 use claims::Claims;
+use jwks::Groups;
 use keys::VerifyingKeys;
 
-pub use keys::{KeyError, KeyProblem};
+pub(crate) use jwks::{KeySetStats, KeySets, follow as fetch_keys};
+pub use problem::{KeyError, KeyProblem};
 
 /// A longer token is invalid. It bounds the work and the memory that one token costs before anything is proved.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -46,6 +54,25 @@ impl Tokens {
             subscription: subscription
                 .map(|settings| Verifier::new(settings, "client.subscription_token"))
                 .transpose()?,
+        })
+    }
+
+    /// Returns the key sets of identity providers, for which [`fetch_keys`] is to be run.
+    pub(crate) fn key_sets(&self) -> impl Iterator<Item = &Arc<KeySets>> {
+        [Some(&self.connection), self.subscription.as_ref()].into_iter().flatten().filter_map(|verifier| {
+            match &verifier.keys {
+                Keys::Configured(_) => None,
+                Keys::Published(sets) => Some(sets),
+            }
+        })
+    }
+
+    /// Returns the figures of all sections with keys of an identity provider, if there is one.
+    pub(crate) fn key_stats(&self) -> Option<KeySetStats> {
+        self.key_sets().fold(None, |stats, sets| {
+            let mut stats = stats.unwrap_or_default();
+            sets.count(&mut stats);
+            Some(stats)
         })
     }
 
@@ -114,10 +141,17 @@ pub(crate) fn topic_of(token: &str) -> Option<Box<str>> {
     Some(topic).filter(|topic| !topic.is_empty())
 }
 
+#[derive(Debug)]
+enum Keys {
+    Configured(Box<VerifyingKeys>),
+    /// Of an identity provider.
+    Published(Arc<KeySets>),
+}
+
 /// The rules for one kind of tokens.
 #[derive(Debug)]
 struct Verifier {
-    keys: VerifyingKeys,
+    keys: Keys,
     audience: Option<Expected>,
     issuer: Option<Expected>,
     user_claim: Option<String>,
@@ -126,8 +160,19 @@ struct Verifier {
 
 impl Verifier {
     fn new(settings: &TokenSettings, section: &'static str) -> Result<Self, KeyError> {
+        let keys = match &settings.jwks {
+            None => Keys::Configured(Box::new(VerifyingKeys::new(settings, section)?)),
+            Some(jwks) => {
+                let patterns = [&settings.issuer, &settings.audience];
+                let patterns =
+                    patterns.into_iter().flatten().filter_map(Expected::pattern).collect::<Vec<_>>();
+                let sets = KeySets::new(jwks, &patterns);
+                let sets = sets.map_err(|(setting, problem)| KeyError { section, setting, problem })?;
+                Keys::Published(Arc::new(sets))
+            }
+        };
         Ok(Self {
-            keys: VerifyingKeys::new(settings, section)?,
+            keys,
             audience: settings.audience.clone(),
             issuer: settings.issuer.clone(),
             user_claim: settings.user_claim.clone(),
@@ -135,7 +180,7 @@ impl Verifier {
         })
     }
 
-    /// The claims' JSON, once the signature over it is verified.
+    /// Returns the claims' JSON, once the signature over it is verified.
     fn payload(&self, token: &str, now: i64) -> Result<String, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Invalid("it is longer than 16 KiB"));
@@ -161,10 +206,33 @@ impl Verifier {
             let algorithm = Algorithm::from_str(&header.alg)
                 .map_err(|_| TokenError::Invalid("its algorithm is not supported"))?;
             let signature = decode(signature, "its signature is not base64url")?;
-            self.keys.verify(algorithm, message.as_bytes(), &signature, now)?;
+            match &self.keys {
+                Keys::Configured(keys) => keys.verify(algorithm, message.as_bytes(), &signature, now)?,
+                Keys::Published(sets) => {
+                    let payload = text(payload)?;
+                    let kid = header.kid.and_then(|kid| serde_json::from_str::<Cow<'_, str>>(kid.get()).ok());
+                    let key = sets.find(&self.groups(&payload)?, kid.as_deref())?;
+                    key.verify(algorithm, message.as_bytes(), &signature)?;
+                    return Ok(payload);
+                }
+            }
         }
-        String::from_utf8(decode(payload, "its claims are not base64url")?)
-            .map_err(|_| TokenError::Invalid("its claims are not UTF-8"))
+        text(payload)
+    }
+
+    /// Returns what the groups of the patterns matched in the issuer and the audience, once these are the expected ones.
+    /// The signature is not verified yet.
+    fn groups(&self, payload: &str) -> Result<Groups, TokenError> {
+        let claims = Claims::parse(payload)?;
+        self.check_parties(&claims)?;
+        let mut groups = Groups::default();
+        if let Some(pattern) = self.issuer.as_ref().and_then(Expected::pattern) {
+            groups.add(pattern, claims.issuer()?.as_slice());
+        }
+        if let Some(pattern) = self.audience.as_ref().and_then(Expected::pattern) {
+            groups.add(pattern, &claims.audience()?);
+        }
+        Ok(groups)
     }
 
     /// Fails unless issuer and audience are the expected ones.
@@ -190,11 +258,13 @@ impl Verifier {
     }
 }
 
-/// The fields that the check of the signature needs. `kid` and `typ` are ignored.
+/// The fields that the check of the signature needs. `typ` is ignored, and `kid` where the keys are configured.
 #[derive(Deserialize)]
 struct JwtHeader<'a> {
     #[serde(borrow)]
     alg: Cow<'a, str>,
+    #[serde(borrow)]
+    kid: Option<&'a RawValue>,
     crit: Option<IgnoredAny>,
 }
 
@@ -205,6 +275,19 @@ impl Expected {
             Self::Matching(expected) => expected.is_match(text),
         }
     }
+
+    fn pattern(&self) -> Option<&Regex> {
+        match self {
+            Self::Exactly(_) => None,
+            Self::Matching(pattern) => Some(pattern),
+        }
+    }
+}
+
+/// Returns the claims' JSON.
+fn text(payload: &str) -> Result<String, TokenError> {
+    String::from_utf8(decode(payload, "its claims are not base64url")?)
+        .map_err(|_| TokenError::Invalid("its claims are not UTF-8"))
 }
 
 fn decode(part: &str, otherwise: &'static str) -> Result<Vec<u8>, TokenError> {

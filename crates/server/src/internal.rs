@@ -125,6 +125,7 @@ fn metrics_text(node: &Node) -> String {
         http_connections: node.http_connections.iter().chain([&node.internal_connections]).cloned().collect(),
         redis: node.peers.as_ref().map(|peers| peers.redis().stats()),
         tls: node.tls.as_ref().map(Tls::stats),
+        keys: node.tokens.key_stats(),
         messages_dropped: node.peers.as_ref().map_or(0, Peers::dropped),
         overruns: node.inboxes.all.iter().map(Inbox::overruns).sum(),
     })
@@ -182,6 +183,7 @@ fn tasks_check(unsteady: Option<Task>) -> HealthCheck {
         // Clients do not depend on these.
         Some(Task::Summary) => (true, "the summary ended"),
         Some(Task::Certificate) => (true, "reading the certificate ended"),
+        Some(Task::Keys) => (true, "fetching the keys of an identity provider ended"),
     };
     HealthCheck { name: "tasks", passed, note: note.to_owned() }
 }

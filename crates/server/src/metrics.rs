@@ -5,6 +5,7 @@
 
 mod hooks;
 mod http;
+mod jwks;
 mod log;
 mod process;
 mod redis;
@@ -24,6 +25,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, TextEncoder};
 
 use crate::accept::admission::HttpConnections;
 use crate::accept::tls::TlsStats;
+use crate::auth::KeySetStats;
 use crate::counters::Counters;
 use crate::tasks::Task;
 
@@ -58,6 +60,8 @@ pub(crate) struct Snapshot {
     pub redis: Option<RedisStats>,
     /// With TLS on the client port.
     pub tls: Option<TlsStats>,
+    /// With keys of an identity provider.
+    pub keys: Option<KeySetStats>,
     /// Events of Redis that were not sent to shards whose fan-out was full.
     pub overruns: u64,
     /// Answers and letters of other nodes that did not fit among those that wait.
@@ -121,6 +125,7 @@ impl Metrics {
         let (overruns, dropped) = (snapshot.overruns, snapshot.messages_dropped);
         families.extend(snapshot.redis.iter().flat_map(|stats| redis::collect(stats, overruns, dropped)));
         families.extend(snapshot.tls.iter().flat_map(|stats| tls::collect(stats, &self.shards)));
+        families.extend(snapshot.keys.iter().flat_map(jwks::collect));
         families.push(log::collect());
         families.extend(process::collect());
         let encoded = TextEncoder::new().encode_to_string(&families);
@@ -200,6 +205,7 @@ mod tests {
             http_connections: vec![http::example(), http::example()],
             redis: Some(redis::example()),
             tls: Some(tls::example()),
+            keys: Some(jwks::example()),
             overruns: 9,
             messages_dropped: 8,
         }

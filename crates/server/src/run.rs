@@ -17,7 +17,7 @@ use crate::accept::origin::AllowedOrigins;
 use crate::accept::tls::{self, CertificateError, Tls};
 use crate::accept::{bind, serve};
 use crate::api::METHOD_LABELS;
-use crate::auth::{KeyError, Tokens};
+use crate::auth::{KeyError, Tokens, fetch_keys};
 use crate::counters::{Counter, Counters};
 use crate::drain::{DrainPhase, drain};
 use crate::hooks::{BackendThread, HookError, Hooks};
@@ -63,6 +63,7 @@ pub struct Running {
     internal: OwnedTask,
     summary: OwnedTask,
     certificate: Option<OwnedTask>,
+    keys: Vec<OwnedTask>,
     membership: Option<OwnedTask>,
     backends: Option<BackendThread>,
 }
@@ -160,6 +161,13 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
             kept.tasks.keep(Task::Certificate, || tls::follow(tls.clone(), settings.clone())).await;
         })
     });
+    let keys = node.tokens.key_sets().map(|sets| {
+        let (kept, sets) = (node.clone(), sets.clone());
+        OwnedTask::spawn(async move {
+            kept.tasks.keep(Task::Keys, || fetch_keys(sets.clone())).await;
+        })
+    });
+    let keys = keys.collect();
     Ok(Running {
         node,
         client_address,
@@ -171,6 +179,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         internal,
         summary,
         certificate,
+        keys,
         membership,
         backends,
     })
@@ -329,7 +338,17 @@ impl Running {
     /// elsewhere, waits for them up to `shutdown.timeout`, and stops.
     pub async fn shutdown(self) {
         let Self {
-            node, phase, listening, shards, internal, summary, certificate, membership, backends, ..
+            node,
+            phase,
+            listening,
+            shards,
+            internal,
+            summary,
+            certificate,
+            keys,
+            membership,
+            backends,
+            ..
         } = self;
         drop(summary);
         drain(&node, &phase, listening).await;
@@ -339,7 +358,7 @@ impl Running {
             peers.leave().await;
         }
         let _ = phase.send(DrainPhase::Stopped);
-        drop((internal, certificate));
+        drop((internal, certificate, keys));
         let joined = tokio::task::spawn_blocking(move || {
             shards.into_iter().for_each(|shard| drop(shard.join()));
             backends.into_iter().for_each(BackendThread::stop);

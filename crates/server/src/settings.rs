@@ -442,12 +442,28 @@ pub struct TokenSettings {
     pub ecdsa_public_key: Option<String>,
     /// EdDSA with Ed25519; PEM.
     pub ed25519_public_key: Option<String>,
+    /// Replaces all keys above.
+    pub jwks: Option<KeySetSettings>,
     pub audience: Option<Expected>,
     pub issuer: Option<Expected>,
     /// The claim that holds the user, when it is not `sub`.
     pub user_claim: Option<String>,
     /// Takes any signature. For development.
     pub insecure_skip_signature: bool,
+}
+
+/// The keys that an identity provider publishes.
+#[derive(Clone, Debug)]
+pub struct KeySetSettings {
+    /// With `{{name}}` for a group of the issuer's or the audience's pattern.
+    pub url: String,
+    pub ttl: Duration,
+    /// The time between two fetches.
+    pub refresh_min: Duration,
+    /// The time for which keys are used while newer ones cannot be fetched.
+    pub stale_max: Duration,
+    pub timeout: Duration,
+    pub tls: BackendTlsSettings,
 }
 
 /// The value that a claim has to have.

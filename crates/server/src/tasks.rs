@@ -28,10 +28,13 @@ pub(crate) enum Task {
     Summary,
     /// Looks for a new certificate.
     Certificate,
+    /// Fetches the keys of identity providers.
+    Keys,
 }
 
 impl Task {
-    pub(crate) const ALL: [Self; 4] = [Self::Accept, Self::Internal, Self::Summary, Self::Certificate];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Accept, Self::Internal, Self::Summary, Self::Certificate, Self::Keys];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -39,6 +42,7 @@ impl Task {
             Self::Internal => "internal",
             Self::Summary => "summary",
             Self::Certificate => "certificate",
+            Self::Keys => "keys",
         }
     }
 }

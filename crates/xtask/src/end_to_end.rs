@@ -15,6 +15,7 @@ pub(crate) const SUITES: &[&str] = &[
     "bad_input.py",
     "server_api.py",
     "tokens.mjs",
+    "providers.mjs",
     "events.mjs",
     "bare.mjs",
     "bare.py",

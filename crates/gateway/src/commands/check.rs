@@ -66,9 +66,10 @@ fn summary(loaded: &Loaded, warnings: usize) -> String {
         1 => "The configuration can be used. There is 1 warning.".to_owned(),
         count => format!("The configuration can be used. There are {count} warnings."),
     };
-    let algorithms = match tokens.insecure_skip_signature {
-        true => vec!["any signature: clients may be any user"],
-        false => algorithms,
+    let algorithms = match &tokens.jwks {
+        _ if tokens.insecure_skip_signature => vec!["any signature: clients may be any user"],
+        Some(jwks) => vec!["by the keys at", &*jwks.url],
+        None => algorithms,
     };
     let no_tokens = match &settings.client {
         client if client.insecure => "not needed",

@@ -34,6 +34,12 @@ pub(crate) const WRITE_TIMEOUT: Period = Period::from_secs(30);
 /// Certificates are renewed days before they end.
 pub(crate) const TLS_RELOAD_INTERVAL: Period = Period::from_secs(60);
 
+pub(crate) const JWKS_TTL: Period = Period::from_secs(60 * 60);
+/// A provider publishes a key before it signs with it.
+pub(crate) const JWKS_REFRESH_MIN: Period = Period::from_secs(5);
+pub(crate) const JWKS_STALE_MAX: Period = Period::from_secs(24 * 60 * 60);
+pub(crate) const JWKS_TIMEOUT: Period = Period::from_secs(1);
+
 /// Some 5,000 lines: enough for a burst.
 pub(crate) const LOG_QUEUE_BYTES_MAX: Size = Size(MIB);
 

@@ -1,12 +1,14 @@
 //! `[client.token]` and `[client.subscription_token]`: the keys and expectations that tokens are verified with.
 
-use fanwire_server::auth::Tokens;
-use fanwire_server::settings::{Expected, TokenSettings};
+use std::path::PathBuf;
 
-use super::Client;
+use fanwire_server::auth::Tokens;
+use fanwire_server::settings::{BackendTlsSettings, Expected, KeySetSettings, TokenSettings};
+
 use super::checks::Checks;
 use super::section::section;
-use super::values::Secret;
+use super::values::{Period, Secret};
+use super::{Client, defaults};
 
 section! {
     /// Verification of tokens.
@@ -25,6 +27,19 @@ section! {
         ecdsa_public_key: Option<String> = None,
         /// The public key for EdDSA, in PEM.
         ed25519_public_key: Option<String> = None,
+        /// The address of the keys of an identity provider (JWKS). It replaces all keys above; tokens name theirs by `kid`.
+        /// In its path, {{name}} stands for that group of issuer_regex or audience_regex.
+        jwks_url: Option<String> = None,
+        /// Time after which the keys are fetched anew. Some come earlier: when three quarters of it are over.
+        jwks_ttl: Period = defaults::JWKS_TTL,
+        /// Time between two fetches. Sooner, a key of an unknown name is not looked for.
+        jwks_refresh_min: Period = defaults::JWKS_REFRESH_MIN,
+        /// Time for which keys are used while newer ones cannot be fetched.
+        jwks_stale_max: Period = defaults::JWKS_STALE_MAX,
+        /// Time that a fetch may take. It is tried twice.
+        jwks_timeout: Period = defaults::JWKS_TIMEOUT,
+        /// The certificates that the provider's own may be signed by, in PEM. Not set: those of the system.
+        jwks_ca_file: Option<PathBuf> = None,
         /// The value that the claim `aud` must have or contain.
         audience: Option<String> = None,
         /// The same as a regular expression.
@@ -66,6 +81,28 @@ impl Token {
             || self.ed25519_public_key.is_some()
     }
 
+    fn jwks(&self, section: &str, checks: &mut Checks) -> Option<KeySetSettings> {
+        let url = self.jwks_url.clone()?;
+        if self.has_key() {
+            checks.warn(
+                format!("{section}.jwks_url"),
+                "is set, so the other keys of this section are not used",
+            );
+        }
+        if self.jwks_stale_max < self.jwks_ttl {
+            checks.error(format!("{section}.jwks_stale_max"), "must be at least jwks_ttl");
+        }
+        let mut period = |name, period| checks.longer_than_zero(&format!("{section}.{name}"), period);
+        Some(KeySetSettings {
+            url,
+            ttl: period("jwks_ttl", self.jwks_ttl),
+            refresh_min: period("jwks_refresh_min", self.jwks_refresh_min),
+            stale_max: period("jwks_stale_max", self.jwks_stale_max),
+            timeout: period("jwks_timeout", self.jwks_timeout),
+            tls: BackendTlsSettings { ca_file: self.jwks_ca_file.clone(), ..BackendTlsSettings::default() },
+        })
+    }
+
     fn settings(&self, section: &str, checks: &mut Checks) -> TokenSettings {
         let audience = expected(&self.audience, &self.audience_regex, section, "audience", checks);
         let issuer = expected(&self.issuer, &self.issuer_regex, section, "issuer", checks);
@@ -86,6 +123,7 @@ impl Token {
             rsa_public_key: self.rsa_public_key.clone(),
             ecdsa_public_key: self.ecdsa_public_key.clone(),
             ed25519_public_key: self.ed25519_public_key.clone(),
+            jwks: self.jwks(section, checks),
             audience,
             issuer,
             user_claim: self.user_claim.clone(),
@@ -106,6 +144,7 @@ fn report_unusable_keys(mut settings: TokenSettings, section: &str, checks: &mut
             "rsa_public_key" => settings.rsa_public_key = None,
             "ecdsa_public_key" => settings.ecdsa_public_key = None,
             "ed25519_public_key" => settings.ed25519_public_key = None,
+            "jwks_url" | "jwks_ca_file" => settings.jwks = None,
             _ => break,
         }
     }

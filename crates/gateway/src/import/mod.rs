@@ -352,7 +352,7 @@ mod tests {
         check(
             "engine: {redis: {tls: {enabled: true}, sentinel_address: ['a:1'], presence_ttl: 30s}}\n\
              broker: {enabled: true, type: nats}\n\
-             client: {token: {jwks_public_endpoint: x}, proxy: {connect: {enabled: true, endpoint: x}}}\n\
+             client: {token: {insecure_skip_jwks_endpoint_safety_check: true}, proxy: {connect: {enabled: true, endpoint: x}}}\n\
              token_hmac_secret_key: x\n\
              channel: {without_namespace: {allowed_delta_types: [fossil], subscription_type: stream, map: },\n\
              max_lenght: 1, namespaces: [chat]}\n",
@@ -363,7 +363,7 @@ mod tests {
                 "channel.namespaces.0: is not a section",
                 "channel.without_namespace.allowed_delta_types: publications are always sent whole",
                 "client.proxy: events are not sent",
-                "client.token.jwks_public_endpoint: keys are not fetched",
+                "client.token.insecure_skip_jwks_endpoint_safety_check: jwks_url takes no groups",
                 "engine.redis.presence_ttl: presence lasts as long",
                 "engine.redis.sentinel_address: Redis is one server",
                 "engine.redis.tls: connections to Redis",

@@ -9,62 +9,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use fanwire_hub::TokenError;
 
+use super::problem::{KeyError, KeyProblem};
 use crate::settings::TokenSettings;
 
 /// The sizes that the provider accepts; it refuses all tokens of a smaller or larger key.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
-
-/// A key that cannot be used. Its text holds no part of the key.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{section}.{setting}: {problem}")]
-pub struct KeyError {
-    pub section: &'static str,
-    pub setting: &'static str,
-    pub problem: KeyProblem,
-}
-
-/// The mistakes in keys, each with its remedy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyProblem {
-    #[error("the secret is empty; make one with `openssl rand -hex 32`, or remove the setting")]
-    EmptySecret,
-    #[error(
-        "this is a PEM key, not a secret; put a public key into rsa_public_key, ecdsa_public_key or \
-         ed25519_public_key"
-    )]
-    PemAsSecret,
-    #[error(
-        "this is not PEM; it begins with `-----BEGIN PUBLIC KEY-----`, and its line breaks are real ones, not \
-         `\\n`"
-    )]
-    NotPem,
-    #[error(
-        "this is a private key, which only the signer may have; extract the public one with `openssl pkey -in \
-         private.pem -pubout`"
-    )]
-    PrivateKey,
-    #[error(
-        "this is a certificate; extract its public key with `openssl x509 -in certificate.pem -pubkey -noout`"
-    )]
-    Certificate,
-    #[error(
-        "this is not an RSA public key, or it is damaged; `openssl pkey -pubin -text -noout` shows what it is"
-    )]
-    NotRsa,
-    #[error("an RSA key must have 2048 to 8192 bits, this one has {bits}; make a new pair")]
-    RsaSize { bits: usize },
-    #[error(
-        "this is not an ECDSA public key on P-256 or P-384 with its curve named and its point uncompressed, or it \
-         is damaged; `openssl pkey -pubin -text -noout` shows what it is"
-    )]
-    NotEcdsa,
-    #[error("this key is on the curve P-521, and ES512 is not supported; use P-256 (ES256) or P-384 (ES384)")]
-    Es512,
-    #[error(
-        "this is not an Ed25519 public key, or it is damaged; `openssl pkey -pubin -text -noout` shows what it is"
-    )]
-    NotEd25519,
-}
+pub(super) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// One place per family. The keys' `Debug` is redacted by their crate.
 #[derive(Debug)]
@@ -153,7 +102,12 @@ impl PreviousKey {
 }
 
 /// The provider is named, not looked up: the crate's own choice panics when a build enables two of them.
-fn signed_by(key: &DecodingKey, algorithm: Algorithm, message: &[u8], signature: &Vec<u8>) -> bool {
+pub(super) fn signed_by(
+    key: &DecodingKey,
+    algorithm: Algorithm,
+    message: &[u8],
+    signature: &Vec<u8>,
+) -> bool {
     (DEFAULT_PROVIDER.verifier_factory)(&algorithm, key)
         .is_ok_and(|verifier| verifier.verify(message, signature).is_ok())
 }
@@ -175,14 +129,19 @@ fn rsa(pem: &str) -> Result<DecodingKey, KeyProblem> {
     let der = key.try_get_as_bytes().map_err(|_| KeyProblem::NotRsa)?;
     let (modulus, _) = (DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(der)
         .map_err(|_| KeyProblem::NotRsa)?;
-    let bits = match modulus.iter().position(|byte| *byte != 0) {
-        Some(first) => (modulus.len() - first) * 8 - modulus[first].leading_zeros() as usize,
-        None => 0,
-    };
+    let bits = bits(&modulus);
     if !RSA_BITS.contains(&bits) {
         return Err(KeyProblem::RsaSize { bits });
     }
     Ok(key)
+}
+
+/// Returns the number of bits of a number, the highest byte first.
+pub(super) fn bits(number: &[u8]) -> usize {
+    match number.iter().position(|byte| *byte != 0) {
+        Some(first) => (number.len() - first) * 8 - number[first].leading_zeros() as usize,
+        None => 0,
+    }
 }
 
 fn ecdsa(pem: &str) -> Result<EcdsaKey, KeyProblem> {

@@ -11,7 +11,7 @@ import pathlib
 import pytest
 
 from certificate import issue
-from harness import BINARY, DEADLINE, RawSocket, Server, get, until
+from harness import BINARY, DEADLINE, RawSocket, Server, get, merge, until
 from redis_server import RedisServer
 from shared_redis import on
 
@@ -31,6 +31,7 @@ RETURNS = ".returns"
 # Tasks that are started again, one after the other, and what /readyz says then. It tells of the task that clients
 # depend on most.
 STARTED_AGAIN = [
+    ("keys", "[+] tasks ok (fetching the keys of an identity provider ended)"),
     ("certificate", "[+] tasks ok (reading the certificate ended)"),
     ("summary", "[+] tasks ok (the summary ended)"),
     ("internal", "[-] tasks failed (the internal port ended)"),
@@ -87,7 +88,9 @@ def test_no_other_binary_has_planted_faults():
 @needs_planted
 @pytest.mark.parametrize(("how", "ends"), [("", "panic"), (RETURNS, "return")])
 def test_tasks_that_are_started_again(trial, tmp_path, how, ends):
-    server = trial.serve(issue(tmp_path), PlantedServer, asking_health=False)
+    # Nothing listens at port 9.
+    keys = {"client": {"subscription_token": {"enabled": True, "jwks_url": "http://127.0.0.1:9/keys"}}}
+    server = trial.serve(merge(issue(tmp_path), keys), PlantedServer, asking_health=False)
     names = [task for task, _ in STARTED_AGAIN]
     with trial.attack(f"{', '.join(sorted(set(names)))}: tasks {ends} and are started again"):
         for at, (task, words) in enumerate(STARTED_AGAIN):

@@ -58,8 +58,8 @@ fn wrong_keys_stop_the_start_with_a_remedy() {
     ];
     for (settings, setting, problem) in table {
         let error = Tokens::new(&settings, None).unwrap_err();
-        assert_eq!((error.section, error.setting, error.problem), ("client.token", setting, problem));
         assert_eq!(error.to_string(), format!("client.token.{setting}: {problem}"));
+        assert_eq!((error.section, error.setting, error.problem), ("client.token", setting, problem));
         let error = Tokens::new(&with_hmac(), Some(&settings)).unwrap_err();
         assert_eq!((error.section, error.setting), ("client.subscription_token", setting));
     }
