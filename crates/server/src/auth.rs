@@ -9,6 +9,7 @@ mod claims;
 mod jwks;
 mod keys;
 mod problem;
+mod revoked;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ use keys::VerifyingKeys;
 
 pub(crate) use jwks::{KeySetStats, KeySets, follow as fetch_keys};
 pub use problem::{KeyError, KeyProblem};
+pub(crate) use revoked::{REVOKED_BYTES_MAX, Revocations, Revoked};
 
 /// A longer token is invalid. It bounds the work and the memory that one token costs before anything is proved.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -44,6 +46,7 @@ pub struct Tokens {
     connection: Verifier,
     /// `None` verifies subscription tokens as connection tokens are.
     subscription: Option<Verifier>,
+    revocations: Revocations,
 }
 
 impl Tokens {
@@ -54,7 +57,21 @@ impl Tokens {
             subscription: subscription
                 .map(|settings| Verifier::new(settings, "client.subscription_token"))
                 .transpose()?,
+            revocations: Revocations::default(),
         })
+    }
+
+    /// Returns the blocked users and revoked tokens of this node.
+    pub(crate) fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    fn check_revoked(&self, claims: &Claims<'_>, now: i64) -> Result<(), TokenError> {
+        let id = claims.id();
+        if !id.is_empty() && self.revocations.has(Revoked::Token(&id), now) {
+            return Err(TokenError::Invalid("it is revoked (`revoke_token`)"));
+        }
+        Ok(())
     }
 
     /// Returns the key sets of identity providers, for which [`fetch_keys`] is to be run.
@@ -86,6 +103,7 @@ impl Tokens {
             return Err(TokenError::Invalid("it has the claim `channel`, so it is a subscription token"));
         }
         claims.check_window(now)?;
+        self.check_revoked(&claims, now)?;
         Ok(ConnectionClaims {
             user: verifier.user(&payload, &claims)?,
             expiry: claims.expiry()?,
@@ -105,6 +123,7 @@ impl Tokens {
             return Err(TokenError::Invalid("it lacks the claim `channel`, so it is no subscription token"));
         }
         claims.check_window(now)?;
+        self.check_revoked(&claims, now)?;
         Ok(SubscriptionClaims {
             user: verifier.user(&payload, &claims)?,
             topic,
@@ -123,6 +142,10 @@ impl Verify for Tokens {
 
     fn subscription(&self, token: &str, unix: i64) -> Result<SubscriptionClaims, TokenError> {
         self.verify_subscription(token, unix).inspect_err(refused)
+    }
+
+    fn is_blocked(&self, user: &str, unix: i64) -> bool {
+        self.revocations.has(Revoked::User(user), unix)
     }
 }
 

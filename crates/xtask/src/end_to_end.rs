@@ -39,6 +39,7 @@ pub(crate) const SUITES: &[&str] = &[
     "conformance.py",
     "cluster/views.py",
     "cluster/orders.py",
+    "cluster/blocks.py",
     "cluster/clocks.py",
     "cluster/recovery.py",
     "cluster/membership.py",

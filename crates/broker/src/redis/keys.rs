@@ -121,6 +121,11 @@ impl Keys {
         format!("{}cs:{{!}}", self.prefix)
     }
 
+    /// Hash: blocked users and revoked tokens of the application, to the time until which they are.
+    pub(super) fn revocations(&self) -> String {
+        format!("{}rv:{{!}}", self.base)
+    }
+
     /// Returns the topic's name if the channel belongs to this prefix, application and database.
     pub(super) fn topic_of<'a>(&self, channel: &'a [u8]) -> Option<Cow<'a, str>> {
         let name = channel.strip_prefix(self.channel.as_bytes())?.strip_suffix(b"}")?;

@@ -16,6 +16,7 @@ mod presence;
 mod publish;
 mod reaper;
 mod reply;
+mod revocations;
 mod scripts;
 mod server;
 mod settings;
@@ -44,6 +45,7 @@ use presence::PresenceStore;
 use publish::Publisher;
 use reaper::Reaper;
 use reply::Completeness;
+use revocations::RevocationTable;
 use scripts::{Script, Scripts};
 use server::connection::Connector;
 use server::health::Health;
@@ -72,6 +74,7 @@ struct Inner {
     publisher: Publisher,
     subscriptions: Arc<ChannelSubscriptions>,
     presence: Arc<PresenceStore>,
+    revocations: RevocationTable,
     health: Arc<Health>,
     counters: Arc<RedisCounters>,
     clock: Arc<Clock>,
@@ -159,6 +162,7 @@ impl Redis {
         tasks.push(tokio::spawn(alarm.keep("presence", &health, Arc::clone(&presence).run())));
         tasks.push(tokio::spawn(alarm.keep("reaper", &health, reaper.run(Arc::clone(&lease)))));
         tasks.push(tokio::spawn(alarm.keep("lease", &health, lease.run())));
+        let revocations = RevocationTable::new(Arc::clone(&keys), links.of_kind(CallKind::Presence));
         Ok(Self(Arc::new(Inner {
             keys,
             scripts,
@@ -166,6 +170,7 @@ impl Redis {
             publisher,
             subscriptions,
             presence,
+            revocations,
             health,
             counters,
             clock,
@@ -226,6 +231,20 @@ impl Redis {
     /// Returns the live nodes, this one included: those whose lease has not ended.
     pub async fn peers(&self) -> Result<Vec<Peer>, EngineError> {
         self.0.presence.peers().await
+    }
+
+    /// Keeps a name that is no longer trusted until a time, in seconds since 1970, or for ever (0).
+    pub async fn put_revocation(&self, name: &str, until: i64) -> Result<(), EngineError> {
+        self.0.revocations.put(name, until).await
+    }
+
+    pub async fn remove_revocations(&self, names: &[Box<str>]) -> Result<(), EngineError> {
+        self.0.revocations.remove(names).await
+    }
+
+    /// Returns all names that are no longer trusted, also those whose time is over.
+    pub async fn revocations(&self) -> Result<Vec<(Box<str>, i64)>, EngineError> {
+        self.0.revocations.all().await
     }
 
     /// Returns how many times other nodes fenced this one, because it was paused or disconnected for longer than its

@@ -361,6 +361,19 @@ class TestPipeline:
         assert request("POST", f"{server.http}/api", b'{"method":"info","params":{}}', {}).status == 401
 
 
+def test_on_one_node_a_blocked_user_is_closed_and_kept_out(server):
+    with RawSocket(server) as client:
+        client.connect(server, "blocked")
+        server.api("block_user", {"user": "blocked"})
+        assert client.read_close()[0] == 3507
+    with RawSocket(server) as client:
+        client.send_commands({"id": 1, "connect": {"token": server.token("blocked")}})
+        assert client.read_close()[0] == 3507
+    server.api("unblock_user", {"user": "blocked"})
+    with RawSocket(server) as client:
+        client.connect(server, "blocked")
+
+
 def test_the_api_can_be_kept_to_the_internal_port():
     with Server({"api": {"on": "internal"}}) as server:
         headers, body = {"X-API-Key": server.api_key}, b'{"channel":"plain:x","data":1}'

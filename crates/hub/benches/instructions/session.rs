@@ -174,4 +174,8 @@ impl Verify for OneToken {
     fn subscription(&self, _: &str, _: i64) -> Result<SubscriptionClaims, TokenError> {
         Err(TokenError::Unavailable)
     }
+
+    fn is_blocked(&self, _: &str, _: i64) -> bool {
+        false
+    }
 }

@@ -164,6 +164,10 @@ impl Session {
             self.info = None;
             return self.close(context, reason);
         }
+        // The user is known to those who block one by now, so none slips through.
+        if context.tokens.is_blocked(self.user(), context.now.unix()) {
+            return self.close(context, CloseReason::PermissionDenied);
+        }
         let Some(connecting) = self.work().connecting.as_mut() else { return };
         let plans = std::mem::take(&mut connecting.plans);
         connecting.outstanding = plans.len();

@@ -51,6 +51,8 @@ pub use rate::Rates;
 pub trait Verify {
     fn connection(&self, token: &str, unix: i64) -> Result<ConnectionClaims, TokenError>;
     fn subscription(&self, token: &str, unix: i64) -> Result<SubscriptionClaims, TokenError>;
+    /// Returns true while the user may not connect, whatever it proves.
+    fn is_blocked(&self, user: &str, unix: i64) -> bool;
 }
 
 /// The moment at which something happens.
@@ -410,6 +412,10 @@ mod tests {
 
         fn subscription(&self, _: &str, _: i64) -> Result<SubscriptionClaims, TokenError> {
             Err(TokenError::Unavailable)
+        }
+
+        fn is_blocked(&self, _: &str, _: i64) -> bool {
+            false
         }
     }
 

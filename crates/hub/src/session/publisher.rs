@@ -1,7 +1,7 @@
 //! A client that publishes without a session: a token says who it is, and the rules are those of sessions.
 
 use bytes::Bytes;
-use fanwire_protocol::reason::{Close, Refused, RequestError};
+use fanwire_protocol::reason::{Close, CloseReason, Refused, RequestError};
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
 use super::connect::claims;
@@ -46,6 +46,9 @@ impl RequestPublisher {
         token: &str,
     ) -> Result<Self, Denial> {
         let claims = claims(settings, tokens, now, token)?;
+        if tokens.is_blocked(&claims.user, now.unix()) {
+            return Err(Refusal::from(CloseReason::PermissionDenied).into());
+        }
         let over = |AlreadyOver| Refusal::from(RequestError::Expired);
         token_ttl(claims.expiry, settings, now).map_err(over)?;
         claims.check(settings.info_format, namespaces).map_err(Refusal::from)?;

@@ -9,6 +9,7 @@ use super::error::ApiError;
 use super::method::Method;
 use super::overview::{self, ApiChannels, ChannelsResult, InfoResult};
 use super::reply::{ApiReply, result};
+use super::revocation::{ApiBlockUser, ApiRevokeToken, ApiUnblockUser};
 use crate::node::Node;
 use crate::peers::{Answers, CallResult, CallType, ORDER_BYTES_MAX, PATIENCE};
 
@@ -21,6 +22,9 @@ pub(super) enum ClusterCommand {
     Refresh(Whom, ApiRefresh),
     Channels(ApiChannels),
     Info,
+    BlockUser(ApiBlockUser),
+    UnblockUser(ApiUnblockUser),
+    RevokeToken(ApiRevokeToken),
 }
 
 /// Carries out a command on all nodes, and returns when that is done. An order that a node did not carry out in time
@@ -35,6 +39,7 @@ pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawVa
         )));
     }
     let (method, call_type) = (request.method(), request.call_type());
+    request.keep(node).await?;
     let here = request.run_here(node).await;
     let Some(peers) = &node.peers else { return here };
     match &here {
@@ -71,6 +76,9 @@ impl ClusterCommand {
                 object::<serde::de::IgnoredAny>(parameters)?;
                 Self::Info
             }
+            Method::BlockUser => Self::BlockUser(object(parameters)?),
+            Method::UnblockUser => Self::UnblockUser(object(parameters)?),
+            Method::RevokeToken => Self::RevokeToken(object(parameters)?),
             _ => return Ok(None),
         }))
     }
@@ -83,6 +91,9 @@ impl ClusterCommand {
             Self::Refresh(..) => Method::Refresh,
             Self::Channels(_) => Method::Channels,
             Self::Info => Method::Info,
+            Self::BlockUser(_) => Method::BlockUser,
+            Self::UnblockUser(_) => Method::UnblockUser,
+            Self::RevokeToken(_) => Method::RevokeToken,
         }
     }
 
@@ -93,6 +104,17 @@ impl ClusterCommand {
         }
     }
 
+    /// Writes what a node that comes later has to know to the engine.
+    async fn keep(&self, node: &Node) -> Result<(), ApiError> {
+        let kept = match self {
+            Self::BlockUser(request) => request.kept(node)?,
+            Self::UnblockUser(request) => request.kept()?,
+            Self::RevokeToken(request) => request.kept(node)?,
+            _ => return Ok(()),
+        };
+        kept.write(node).await
+    }
+
     async fn run_here(self, node: &Node) -> ApiReply {
         match self {
             Self::Subscribe(whom, request) => result(&request.run(node, whom).await?),
@@ -101,6 +123,9 @@ impl ClusterCommand {
             Self::Refresh(whom, request) => result(&request.run(node, whom).await?),
             Self::Channels(request) => result(&overview::channels(node, &request.pattern).await?),
             Self::Info => result(&overview::info(node)),
+            Self::BlockUser(request) => result(&request.run(node).await?),
+            Self::UnblockUser(request) => result(&request.run(node)?),
+            Self::RevokeToken(request) => result(&request.run(node)?),
         }
     }
 }

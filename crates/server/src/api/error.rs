@@ -36,7 +36,7 @@ impl ApiError {
     }
 
     /// The standard text, and a sentence behind it.
-    fn because(error: RequestError, why: impl Display) -> Self {
+    pub(super) fn because(error: RequestError, why: impl Display) -> Self {
         Self::with_sentence(error, format!("{}: {why}", codes::error(error).text))
     }
 

@@ -7,6 +7,7 @@ mod auth;
 mod error;
 mod refusal;
 mod reply;
+mod revocation;
 mod method;
 mod decode;
 

@@ -33,6 +33,8 @@ pub(super) struct Claims<'a> {
     #[serde(borrow)]
     nbf: Option<&'a RawValue>,
     #[serde(borrow)]
+    jti: Option<&'a RawValue>,
+    #[serde(borrow)]
     expire_at: Option<&'a RawValue>,
     #[serde(borrow)]
     channels: Option<&'a RawValue>,
@@ -64,6 +66,11 @@ impl<'a> Claims<'a> {
     /// Empty when there is none.
     pub(super) fn subject(&self) -> Result<Box<str>, TokenError> {
         Ok(read(self.sub, "its claim `sub` is not a string")?.unwrap_or_default())
+    }
+
+    /// The name of the token; empty when it has none. What is no string names none.
+    pub(super) fn id(&self) -> Box<str> {
+        read(self.jti, "").ok().flatten().unwrap_or_default()
     }
 
     pub(super) fn issuer(&self) -> Result<Option<String>, TokenError> {

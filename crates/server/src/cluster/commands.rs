@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_broker::{Event, LinkState, LogRateLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX};
+use fanwire_broker::{
+    EngineError, Event, LinkState, LogRateLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX,
+};
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::{Epoch, Publication};
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -81,6 +83,7 @@ impl CommandFollower {
                 redis.peers().await?;
                 redis.subscribe(self.peers.answers_topic()).await?;
                 redis.subscribe(control).await?;
+                self.read_revocations().await?;
                 redis.recover(control, None, 0, ORDERS_KEPT.meta_ttl).await
             };
             match top.await {
@@ -92,6 +95,13 @@ impl CommandFollower {
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
+    }
+
+    /// Learns what the cluster does not trust. What changes from now on is an order.
+    async fn read_revocations(&self) -> Result<(), EngineError> {
+        let (redis, now) = (self.peers.redis(), self.node.now().unix());
+        let past = self.node.tokens.revocations().replace(redis.revocations().await?, now);
+        redis.remove_revocations(&past).await
     }
 
     async fn take(&mut self, event: Event) {
@@ -135,6 +145,9 @@ impl CommandFollower {
                 }
                 if repaired.lost {
                     tracing::warn!("orders of other nodes to clients of this node may be lost");
+                    if self.read_revocations().await.is_err() {
+                        self.follow.mark_dirty();
+                    }
                 }
                 for stamped in repaired.deliver {
                     self.call(&stamped.publication).await;

@@ -94,4 +94,8 @@ impl Verify for Tokens {
     fn subscription(&self, token: &str, _unix: i64) -> Result<SubscriptionClaims, TokenError> {
         self.subscription.get(token).cloned().unwrap_or(Err(TokenError::Invalid("not in the table")))
     }
+
+    fn is_blocked(&self, _: &str, _: i64) -> bool {
+        false
+    }
 }
