@@ -9,7 +9,7 @@ use fanwire_hub::{ClientSettings, Namespaces};
 pub use fanwire_protocol::plain::bare::HeartbeatWord;
 use fanwire_protocol::reason::{Close, Refused};
 use fanwire_protocol::wire::Wire;
-use hyper::header::{HeaderName, HeaderValue};
+pub use hyper::header::{HeaderName, HeaderValue};
 pub use ipnet::IpNet;
 use secrecy::SecretString;
 
@@ -344,6 +344,18 @@ pub struct HookSettings {
 pub enum StatusMeaning {
     Error(Refused),
     Close(Close),
+}
+
+impl StatusMeaning {
+    /// An error by its number, with words for the client; `is_temporary`: the same request may succeed later.
+    pub fn error(number: u32, words: String, is_temporary: bool) -> Self {
+        Self::Error(Refused::by_application(number, words, is_temporary))
+    }
+
+    /// The end of the connection.
+    pub fn close(number: u16, words: String) -> Self {
+        Self::Close(Close::by_application(number, words))
+    }
 }
 
 /// TLS to a backend.

@@ -1,11 +1,12 @@
 //! `[client]`: access of clients, and the limits of each one.
 
-use fanwire_hub::hook_settings::ClientHooks;
+use fanwire_hub::hook_settings::{ClientHooks, RpcHooks};
 use fanwire_hub::{ClientSettings, PersonalTopic, PublicationFormat};
 use fanwire_server::settings::Origins;
 
 use super::checks::Checks;
 use super::defaults;
+use super::hooks::{HookNames, HookUse};
 use super::origins::{self, Judged};
 use super::section::section;
 use super::token::Token;
@@ -79,6 +80,8 @@ section! {
             personal_topic: PersonalTopicConfig,
             /// Answers one RPC method with an empty result, for clients that measure the round trip to the server.
             rpc_ping: RpcPing,
+            /// Backends that are asked about clients; each key names one of [[hooks]].
+            hooks: ClientHooksConfig,
         }
     }
 }
@@ -92,6 +95,20 @@ section! {
         namespace: String = String::new(),
         /// A user's newer connection closes its older ones.
         single_connection: bool = false,
+    }
+}
+
+section! {
+    /// Backends that are asked about clients.
+    ClientHooksConfig {
+        /// Says who a client without a token is, and which topics it is subscribed to. A token wins.
+        connect: String = String::new(),
+        /// Prolongs connections that expire, in place of their clients.
+        refresh: String = String::new(),
+        /// Gets the messages that clients send without a topic. They are not answered.
+        send: String = String::new(),
+        /// Maximum bytes of the headers and metadata that are kept of one client for later hooks.
+        kept_bytes_max: Size = defaults::KEPT_BYTES_MAX,
     }
 }
 
@@ -123,7 +140,12 @@ impl Client {
         Origins { allowed }
     }
 
-    pub(super) fn settings(&self, info_format: PublicationFormat, checks: &mut Checks) -> ClientSettings {
+    pub(super) fn settings(
+        &self,
+        info_format: PublicationFormat,
+        hooks: ClientHooks,
+        checks: &mut Checks,
+    ) -> ClientSettings {
         if !self.ping_interval.is_whole_seconds() {
             checks.error("client.ping_interval", "must be whole seconds, as clients receive it in seconds");
         }
@@ -151,7 +173,6 @@ impl Client {
             );
         }
         ClientSettings {
-            hooks: ClientHooks::default(),
             ping_interval: self.ping_interval.unless_off(),
             pong_timeout: self.pong_timeout.unless_off().filter(|_| pings),
             stale_close_delay: checks.longer_than_zero("client.stale_close_delay", self.stale_close_delay),
@@ -179,6 +200,29 @@ impl Client {
             }),
             info_format,
             rpc_ping_method: self.rpc_ping.enabled.then(|| self.rpc_ping.method.clone()),
+            hooks,
         }
+    }
+}
+
+impl ClientHooksConfig {
+    /// Returns the hooks of clients. All other sections have named theirs.
+    pub(super) fn settings(
+        &self,
+        rpc: RpcHooks,
+        hooks: &mut HookNames<'_>,
+        checks: &mut Checks,
+    ) -> ClientHooks {
+        let mut find = |name: &str, hook: &str, used_by| {
+            hooks.find(&format!("client.hooks.{name}"), hook, used_by, checks)
+        };
+        let connect = find("connect", &self.connect, HookUse::Connect);
+        let refresh = find("refresh", &self.refresh, HookUse::Other);
+        let send = find("send", &self.send, HookUse::Other);
+        if hooks.is_empty() {
+            return ClientHooks::default();
+        }
+        let kept = hooks.kept(self.kept_bytes_max.0, checks);
+        ClientHooks { connect, refresh, send, rpc, patience: hooks.patience(), kept }
     }
 }

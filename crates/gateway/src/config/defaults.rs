@@ -95,6 +95,20 @@ pub(crate) const RECOVERY_MAX: usize = 300;
 pub(crate) const RECOVERY_BYTES_MAX: Size = Size(4 * MIB);
 pub(crate) const RPC_PING_METHOD: &str = "ping";
 
+/// As Centrifugo's.
+pub(crate) const HOOK_TIMEOUT: Period = Period::from_secs(1);
+/// Some backends have a process for each request.
+pub(crate) const HOOK_REQUESTS_MAX: usize = 128;
+/// All clients of a node come back at once.
+pub(crate) const HOOK_WAITING_MAX: usize = 20_000;
+/// Less than the 10 s after which a client that has not connected is closed.
+pub(crate) const HOOK_WAIT_MAX: Period = Period::from_secs(5);
+/// Less than the 5 s of Node's servers: the gateway closes first, and no request is lost.
+pub(crate) const HOOK_IDLE_TIMEOUT: Period = Period::from_secs(4);
+pub(crate) const HOOK_ANSWER_BYTES_MAX: Size = Size(256 * KIB);
+/// A few cookies and a token.
+pub(crate) const KEPT_BYTES_MAX: Size = Size(4 * KIB);
+
 pub(crate) const WEBSOCKET_PATH: &str = "/connection/websocket";
 pub(crate) const MESSAGE_BYTES_MAX: Size = Size(64 * KIB);
 /// Most of the possible gain, for a third of the time.

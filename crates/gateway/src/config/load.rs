@@ -12,7 +12,7 @@ use super::checks::{Checks, ConfigSource, Problem};
 use super::environment::Environment;
 use super::layer::{Layer, shown};
 use super::section::Item;
-use super::{Config, dev, outline, risks, tls};
+use super::{Config, dev, hooks, outline, risks, tls};
 
 /// The sources of values, the weakest first.
 #[derive(Debug, Default)]
@@ -131,6 +131,9 @@ fn build(
     settings.dev = dev;
     if let Some(settings) = settings.tls.as_ref().filter(|_| files == ConfigFiles::Read) {
         tls::check_files(settings, &mut checks);
+    }
+    if files == ConfigFiles::Read {
+        hooks::check_files(&settings.hooks, &mut checks);
     }
     risks::warn(&settings, settings.dev.is_some(), &mut checks);
     warn_of_unused_engine(&config, &layers, &mut checks);

@@ -8,6 +8,7 @@ mod section;
 mod api;
 mod client;
 mod engine;
+mod hooks;
 mod log;
 mod origins;
 mod redis;
@@ -34,6 +35,7 @@ use api::Api;
 use checks::Checks;
 use client::Client;
 use engine::{Engine, Shutdown};
+use hooks::{Hook, HookNames, Rpc};
 use section::{Item, Section, section};
 use server::{Internal, Server};
 use topics::Topics;
@@ -86,6 +88,11 @@ section! {
             uni_http_stream: UniHttpStream,
             /// One-way server-sent events, for a browser's own EventSource and the Centrifuge protocol's connect request.
             uni_sse: UniSse,
+            /// A backend that is asked about what clients do, by HTTP POST with JSON, as Centrifugo's proxy does. Repeat for
+            /// each backend. [client.hooks], [rpc] and namespaces name the one that is asked.
+            hooks: Vec<Hook>,
+            /// Methods that clients call (RPC), for a backend. Off unless a hook is named.
+            rpc: Rpc,
             /// The HTTP API for backends: publish, broadcast, presence, history and the rest.
             api: Api,
             /// Names of topics, and defaults for all of them.
@@ -120,6 +127,10 @@ impl Config {
                 format!("\"{}\" is not the name of a namespace in [[topics.namespaces]]", personal.namespace),
             );
         }
+        let mut hooks = HookNames::new(&self.hooks);
+        let namespaces = self.topics.settings(&mut hooks, checks);
+        let rpc = self.rpc.settings(&mut hooks, checks);
+        let client_hooks = self.client.hooks.settings(rpc, &mut hooks, checks);
         let settings = Settings {
             // Known when the node starts.
             files_max: None,
@@ -128,9 +139,9 @@ impl Config {
             tls: self.server.tls.settings(checks),
             internal_address: self.internal.checked_socket(&self.server, checks),
             shards: self.server.checked_shards(checks),
-            client: self.client.settings(self.topics.publication_format.into(), checks),
-            hooks: Vec::new(),
-            namespaces: self.topics.settings(checks),
+            client: self.client.settings(self.topics.publication_format.into(), client_hooks, checks),
+            hooks: hooks.settings(checks),
+            namespaces,
             origins: self.client.origins(checks),
             connection_tokens,
             subscription_tokens,

@@ -102,6 +102,7 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect();
         let named = uncommented.replace("name = \"\"", "name = \"chat\"");
+        let named = named.replace("url = \"\"", "url = \"http://backend\"");
         let values = toml::from_str(&named).unwrap();
         assert_eq!(judge(values, "reference.toml".into()).0, []);
     }

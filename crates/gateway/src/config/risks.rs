@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use fanwire_server::Settings;
-use fanwire_server::settings::{EngineSettings, TokenSettings};
+use fanwire_server::settings::{EngineSettings, HeaderName, HookSettings, TokenSettings};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::checks::Checks;
@@ -26,6 +26,9 @@ pub(super) fn warn(settings: &Settings, is_dev: bool, checks: &mut Checks) {
     }
     for key in &settings.api.keys {
         weigh(key, "api.keys", API_KEY_BYTES_MIN, checks);
+    }
+    for (index, hook) in settings.hooks.iter().enumerate() {
+        warn_of_hook(hook, &format!("hooks.{index}"), checks);
     }
     if let EngineSettings::Redis(redis) = &settings.engine
         && let Some(password) = &redis.password
@@ -68,6 +71,30 @@ fn warn_of_open_doors(settings: &Settings, checks: &mut Checks) {
                  Set api.keys, or keep the API to this machine with api.on = \"internal\" and internal.address = \
                  \"127.0.0.1\""
             ),
+        );
+    }
+}
+
+/// Warns of secrets of clients, and of the hook, that anybody on the way could read.
+fn warn_of_hook(hook: &HookSettings, section: &str, checks: &mut Checks) {
+    for (name, secret) in
+        ["signature_secret", "signature_previous_secret"].into_iter().zip(&hook.signature_secrets)
+    {
+        weigh(secret, &format!("{section}.{name}"), TOKEN_SECRET_BYTES_MIN, checks);
+    }
+    if hook.url.is_https() || hook.url.is_local() {
+        return;
+    }
+    let is_secret = |name: &HeaderName| ["cookie", "authorization"].contains(&name.as_str());
+    let secrets = [
+        ("http_headers", hook.http_headers.iter().any(is_secret)),
+        ("cookies", !hook.cookies.is_empty()),
+        ("static_headers", !hook.static_headers.is_empty()),
+    ];
+    if let Some((name, _)) = secrets.into_iter().find(|(_, is_sent)| *is_sent) {
+        checks.warn(
+            format!("{section}.url"),
+            format!("is http, and what {name} sends can be read on the way; use https"),
         );
     }
 }

@@ -7,6 +7,7 @@ use fanwire_hub::{self as hub, HistoryBounds, NameRules, Namespaces};
 
 use super::checks::Checks;
 use super::defaults;
+use super::hooks::{HookNames, HookUse};
 use super::section::{choice, section};
 use super::values::Period;
 
@@ -103,6 +104,14 @@ section! {
         slow_policy: SlowPolicy = SlowPolicy::Close,
         /// Tells clients the time of each publication, as `time` in milliseconds since 1970.
         show_time: bool = false,
+        /// The hook in [[hooks]] that decides who subscribes, in place of allow_subscribe_for_client. A subscription token,
+        /// and a name that lists its users, win.
+        subscribe_hook: String = String::new(),
+        /// The hook that decides on each publication of a client, and may change it, in place of the options
+        /// allow_publish_for_*.
+        publish_hook: String = String::new(),
+        /// The hook that prolongs subscriptions that expire, in place of their clients.
+        sub_refresh_hook: String = String::new(),
     }
 }
 
@@ -145,9 +154,9 @@ impl From<PublicationFormat> for hub::PublicationFormat {
 }
 
 impl Topics {
-    pub(super) fn settings(&self, checks: &mut Checks) -> Namespaces {
+    pub(super) fn settings(&self, hooks: &mut HookNames<'_>, checks: &mut Checks) -> Namespaces {
         let rules = self.name_rules(checks);
-        let default = self.namespace(&self.default, "topics.default", checks);
+        let default = self.namespace(&self.default, "topics.default", hooks, checks);
         let mut names = HashSet::new();
         let mut named = Vec::new();
         for (index, namespace) in self.namespaces.iter().enumerate() {
@@ -163,7 +172,7 @@ impl Topics {
                     format!("\"{}\" is the name of two namespaces", namespace.name),
                 );
             }
-            named.push(self.namespace(namespace, &key, checks));
+            named.push(self.namespace(namespace, &key, hooks, checks));
         }
         Namespaces::new(rules, default, named)
     }
@@ -197,7 +206,13 @@ impl Topics {
         }
     }
 
-    fn namespace(&self, config: &Namespace, key: &str, checks: &mut Checks) -> hub::Namespace {
+    fn namespace(
+        &self,
+        config: &Namespace,
+        key: &str,
+        hooks: &mut HookNames<'_>,
+        checks: &mut Checks,
+    ) -> hub::Namespace {
         let at = |name: &str| format!("{key}.{name}");
         let history = self.history(config, key, checks);
         if history.is_none() && config.history_size == 0 && config.history_ttl == Period::OFF {
@@ -229,7 +244,7 @@ impl Topics {
             );
         }
         hub::Namespace {
-            hooks: NamespaceHooks::default(),
+            hooks: config.hooks(key, hooks, checks),
             name: config.name.clone(),
             presence: config.presence,
             join_leave: config.join_leave,
@@ -297,6 +312,41 @@ impl Topics {
                 }
                 Some(HistoryBounds { size, ttl: ttl.0, meta_ttl: meta_ttl.0 })
             }
+        }
+    }
+}
+
+impl Namespace {
+    fn hooks(&self, key: &str, hooks: &mut HookNames<'_>, checks: &mut Checks) -> NamespaceHooks {
+        let at = |name: &str| format!("{key}.{name}");
+        for (hook, decides, permissions) in [
+            (
+                &self.subscribe_hook,
+                "subscribe_hook decides who subscribes",
+                &[
+                    ("allow_subscribe_for_client", self.allow_subscribe_for_client),
+                    ("allow_subscribe_for_anonymous", self.allow_subscribe_for_anonymous),
+                ][..],
+            ),
+            (
+                &self.publish_hook,
+                "publish_hook decides what is published",
+                &[
+                    ("allow_publish_for_client", self.allow_publish_for_client),
+                    ("allow_publish_for_subscriber", self.allow_publish_for_subscriber),
+                    ("allow_publish_for_anonymous", self.allow_publish_for_anonymous),
+                ][..],
+            ),
+        ] {
+            for (name, _) in permissions.iter().filter(|(_, is_on)| *is_on && !hook.is_empty()) {
+                checks.warn(at(name), format!("has no effect: {decides}"));
+            }
+        }
+        let mut find = |name: &str, hook| hooks.find(&at(name), hook, HookUse::Other, checks);
+        NamespaceHooks {
+            subscribe: find("subscribe_hook", &self.subscribe_hook),
+            publish: find("publish_hook", &self.publish_hook),
+            sub_refresh: find("sub_refresh_hook", &self.sub_refresh_hook),
         }
     }
 }
