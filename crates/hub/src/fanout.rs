@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fanwire_protocol::filter::Filter;
+use fanwire_protocol::reply::Push;
 use fanwire_protocol::wire::Wire;
 use slab::Slab;
 
 use crate::delivery::Delivery;
 use crate::namespace::SlowPolicy;
 use crate::outbox::{Chain, Messages, Outbox, Parcel, Segment};
-use crate::registry::{Registry, SubscriberKind, TopicSlot};
+use crate::registry::{Registry, Subscriber, SubscriberKind, TopicSlot};
 
 /// A connection, as fan-out sees it.
 pub trait Destination {
@@ -33,6 +35,15 @@ pub struct Group<'g> {
 pub struct Fanout {
     /// A place for every kind of subscriber; those of kinds that the shard has met are used.
     kinds: Box<[Forms; Registry::KINDS_MAX]>,
+    /// The forms for each filter of the topic, by its place; none for a topic without filters.
+    filtered: Vec<FilteredForms>,
+}
+
+/// The forms of a group for subscribers of one kind with one filter.
+#[derive(Clone, Copy, Debug)]
+struct FilteredForms {
+    wire: Wire,
+    shares: [Share; 2],
 }
 
 /// The forms of a group for one kind of subscriber.
@@ -72,7 +83,7 @@ impl Share {
 
 impl Default for Fanout {
     fn default() -> Self {
-        Self { kinds: Box::new([Forms::default(); Registry::KINDS_MAX]) }
+        Self { kinds: Box::new([Forms::default(); Registry::KINDS_MAX]), filtered: Vec::new() }
     }
 }
 
@@ -93,6 +104,7 @@ impl Fanout {
         mut alone: impl FnMut(u32, &mut D, &mut Outbox, Segment),
     ) {
         self.kinds[..registry.kinds().len()].iter_mut().for_each(Forms::reset);
+        self.filtered.clear();
         for subscriber in &registry.topic(group.topic).subscribers {
             let place = usize::from(subscriber.kind);
             let destination = &mut destinations[subscriber.connection as usize];
@@ -103,9 +115,21 @@ impl Fanout {
             let share = if is_compressed { compressed } else { plain };
             if share.messages == 0 {
                 if !share.is_made {
-                    *share = group.share(registry.kinds()[place], is_compressed, outbox, &mut compress);
+                    *share = group.share(registry.kinds()[place], None, is_compressed, outbox, &mut compress);
                 }
                 if share.messages == 0 {
+                    if subscriber.filter != 0 {
+                        self.link_filtered(
+                            group,
+                            registry,
+                            subscriber,
+                            destination,
+                            is_compressed,
+                            outbox,
+                            &mut compress,
+                            &mut alone,
+                        );
+                    }
                     continue;
                 }
             }
@@ -117,13 +141,48 @@ impl Fanout {
         }
     }
 
-    /// Returns the messages that the last group brought to subscribers, for each kind.
+    /// Links what a subscriber's filter takes. All with the same filter share the bytes.
+    #[expect(clippy::too_many_arguments, reason = "those of `link`, and the subscriber that it has come to")]
+    #[cold]
+    #[inline(never)]
+    fn link_filtered<D: Destination>(
+        &mut self,
+        group: Group<'_>,
+        registry: &Registry,
+        subscriber: &Subscriber,
+        destination: &mut D,
+        is_compressed: bool,
+        outbox: &mut Outbox,
+        mut compress: impl FnMut(&Bytes) -> Option<Bytes>,
+        mut alone: impl FnMut(u32, &mut D, &mut Outbox, Segment),
+    ) {
+        let Some(filter) = registry.topic(group.topic).filter(subscriber) else { return };
+        let kind = registry.kinds()[usize::from(subscriber.kind)];
+        let place = usize::from(subscriber.filter);
+        if self.filtered.len() <= place {
+            self.filtered.resize(place + 1, FilteredForms { wire: kind.wire, shares: Default::default() });
+        }
+        let forms = &mut self.filtered[place];
+        forms.wire = kind.wire;
+        let share = &mut forms.shares[usize::from(is_compressed)];
+        if !share.is_made {
+            *share = group.share(kind, Some(filter), is_compressed, outbox, &mut compress);
+        }
+        if share.messages == 0 {
+            return;
+        }
+        share.subscribers += 1;
+        match destination.chain() {
+            Some(chain) => outbox.link(subscriber.connection, chain, share.segment),
+            None => alone(subscriber.connection, destination, outbox, share.segment),
+        }
+    }
+
+    /// Returns the messages that the last group brought to subscribers, for each kind and each filter.
     pub fn delivered(&self, registry: &Registry) -> impl Iterator<Item = (Wire, u64)> {
-        registry
-            .kinds()
-            .iter()
-            .zip(&*self.kinds)
-            .map(|(kind, forms)| (kind.wire, forms.shares.iter().map(Share::delivered).sum()))
+        let kinds = registry.kinds().iter().zip(&*self.kinds).map(|(kind, forms)| (kind.wire, &forms.shares));
+        let filtered = self.filtered.iter().map(|forms| (forms.wire, &forms.shares));
+        kinds.chain(filtered).map(|(wire, shares)| (wire, shares.iter().map(Share::delivered).sum()))
     }
 }
 
@@ -133,18 +192,28 @@ impl Group<'_> {
         self.deliveries.iter().map(|delivery| delivery.bytes(wire).len()).max().unwrap_or(0)
     }
 
-    /// Makes a segment of the messages, concatenated: all subscribers of the kind share the bytes.
+    /// Makes a segment of the messages, concatenated: all subscribers of the kind with the filter share the bytes. A kind
+    /// with filters has none without one.
     #[inline(never)]
     fn share(
         &self,
         kind: SubscriberKind,
+        filter: Option<&Filter>,
         is_compressed: bool,
         outbox: &mut Outbox,
         mut compress: impl FnMut(&Bytes) -> Option<Bytes>,
     ) -> Share {
+        if kind.is_filtered && filter.is_none() {
+            return Share { is_made: true, ..Share::default() };
+        }
         let mut wanted = self.deliveries.iter().filter_map(|delivery| {
             let is_publication = !delivery.push.is_join_or_leave();
             if !is_publication && !kind.joins {
+                return None;
+            }
+            if let (Push::Publication { publication, .. }, Some(filter)) = (&delivery.push, filter)
+                && !filter.takes(publication.tags.as_deref())
+            {
                 return None;
             }
             let bytes = if is_compressed {
@@ -190,7 +259,7 @@ fn parcel(topic: TopicSlot, policy: SlowPolicy, all: &[(&Bytes, bool)]) -> Parce
 
 #[cfg(test)]
 mod tests {
-    use fanwire_protocol::reply::Push;
+    use fanwire_protocol::centrifuge::FilterNode;
     use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
 
     use super::*;
@@ -214,8 +283,12 @@ mod tests {
         }
     }
 
-    const KIND: SubscriberKind =
-        SubscriberKind { wire: Wire::CentrifugeJson, joins: false, slow: SlowPolicy::Close };
+    const KIND: SubscriberKind = SubscriberKind {
+        wire: Wire::CentrifugeJson,
+        joins: false,
+        slow: SlowPolicy::Close,
+        is_filtered: false,
+    };
     const COMPRESSED: &[u8] = b"compressed";
 
     fn topic() -> TopicName {
@@ -303,6 +376,70 @@ mod tests {
         let (delivered, received) = link(&mut Fanout::default(), &[delivery], subscribers);
         assert_eq!(delivered, [3]);
         assert_eq!(received, [(false, plain.clone()), (false, COMPRESSED.to_vec()), (false, plain)]);
+    }
+
+    fn tagged(value: &str) -> Arc<Delivery> {
+        let tags = Arc::new([("k".to_owned(), value.to_owned())].into());
+        let publication =
+            Publication { data: Bytes::from_static(b"1"), tags: Some(tags), ..Publication::default() };
+        Arc::new(Delivery::new(Push::Publication {
+            topic: topic(),
+            publication: Arc::new(publication),
+            epoch: None,
+            shows_time: false,
+        }))
+    }
+
+    fn filter(value: &str) -> Arc<Filter> {
+        let node =
+            FilterNode { key: "k".into(), cmp: "eq".into(), val: value.into(), ..FilterNode::default() };
+        Arc::new(Filter::try_from(&node).unwrap())
+    }
+
+    #[test]
+    fn each_filter_brings_what_it_takes_and_equal_ones_share_it() {
+        let joins = SubscriberKind { joins: true, ..KIND };
+        let protobuf = SubscriberKind { wire: Wire::CentrifugeProtobuf, ..KIND };
+        let subscribers = [
+            (KIND, None),
+            (KIND, Some(filter("a"))),
+            (joins, Some(filter("a"))),
+            (KIND, Some(filter("b"))),
+            (protobuf, Some(filter("a"))),
+            (KIND, Some(filter("none"))),
+            (KIND, Some(filter("a"))),
+        ];
+        let mut registry = Registry::default();
+        let mut connections = Slab::new();
+        for (kind, filter) in &subscribers {
+            let slot = connections.insert(Connection::default()) as u32;
+            registry.add_filtered(&topic(), slot, *kind, false, filter.clone());
+        }
+        let deliveries = [tagged("a"), join(), tagged("b"), tagged("a")];
+        let slot = registry.find(&topic()).unwrap();
+        let (mut fanout, mut outbox) = (Fanout::default(), Outbox::default());
+        let group = Group { topic: slot, deliveries: &deliveries };
+        fanout.link(group, &registry, &mut connections, &mut outbox, |_| None, |_, _, _, _| unreachable!());
+        let mut received = vec![Vec::new(); subscribers.len()];
+        while let Some(slot) = outbox.next_connection() {
+            let parcels = outbox.take(&mut connections[slot as usize].chain);
+            received[slot as usize].extend(parcels.flat_map(|parcel| parcel.bytes().to_vec()));
+        }
+        let expected = |wire, places: &[usize]| {
+            places.iter().flat_map(|place| deliveries[*place].bytes(wire).to_vec()).collect::<Vec<u8>>()
+        };
+        let json = |places| expected(Wire::CentrifugeJson, places);
+        assert_eq!(received[0], json(&[0, 2, 3]));
+        assert_eq!(received[1], json(&[0, 3]));
+        assert_eq!(received[2], json(&[0, 1, 3]));
+        assert_eq!(received[3], json(&[2]));
+        assert_eq!(received[4], expected(Wire::CentrifugeProtobuf, &[0, 3]));
+        assert_eq!(received[5], json(&[]));
+        assert_eq!(received[6], received[1]);
+        let total =
+            |wire| fanout.delivered(&registry).filter(|(of, _)| *of == wire).map(|(_, count)| count).sum();
+        let counted: [u64; 2] = [total(Wire::CentrifugeJson), total(Wire::CentrifugeProtobuf)];
+        assert_eq!(counted, [3 + 2 + 3 + 1 + 2, 2]);
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Namespace {
     pub hooks: NamespaceHooks,
     /// Tell clients the time of each publication.
     pub show_time: bool,
+    /// Clients may ask for the publications with certain tags alone.
+    pub allow_tags_filter: bool,
 }
 
 /// The treatment of a topic's publications that wait for a client too slow to take them.

@@ -7,6 +7,7 @@ pub mod publication;
 pub mod topic;
 pub mod capacity;
 pub mod event_mask;
+pub mod filter;
 pub mod reason;
 pub mod request;
 pub mod reply;

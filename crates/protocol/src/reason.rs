@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 
+use crate::filter::FilterError;
 use crate::websocket::Violation;
 
 /// The reason for which a request is refused.
@@ -126,6 +127,8 @@ pub enum Mistake {
     /// Something in a token does not fit, by the token's own names.
     Token(Cow<'static, str>),
     Unserved(Unserved),
+    /// A filter that cannot be.
+    Filter(FilterError),
     /// History in reverse from the position before the first publication.
     ReverseFromStart,
     /// The first request is not connect.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::cursor::Cursor;
+use crate::filter::{Filter, FilterError};
 use crate::reason::{Mistake, Unserved};
 use crate::{Position, Tags};
 
@@ -92,6 +93,8 @@ pub struct Subscribe {
     pub data: Bytes,
     /// The first that matters to the session.
     pub unserved: Option<Unserved>,
+    /// The publications that it wants; all without one.
+    pub filter: Option<Result<Arc<Filter>, FilterError>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -170,7 +173,9 @@ impl Request {
                 connect.token.len() + topics.sum::<usize>() + headers.sum::<usize>() + about
             }
             Ask::Subscribe(subscribe) => {
-                subscribe.topic.len() + subscribe.token.len() + subscribe.data.len() + since(&subscribe.since)
+                let filter = subscribe.filter.iter().flatten().map(|filter| filter.bytes()).sum::<usize>();
+                let texts = subscribe.topic.len() + subscribe.token.len() + subscribe.data.len();
+                texts + since(&subscribe.since) + filter
             }
             Ask::Unsubscribe { topic } | Ask::Presence { topic } | Ask::PresenceStats { topic } => {
                 topic.len()

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use fanwire_protocol::centrifuge::codes;
+use fanwire_protocol::filter::FilterError;
 use fanwire_protocol::reason::{Close, CloseReason, Mistake, RequestError, Unserved, Unsubscribed};
 use fanwire_protocol::websocket::{REASON_BYTES_MAX, Violation};
 
@@ -118,6 +119,8 @@ fn mistakes_fit_into_a_close_frame() {
         Mistake::PingUnserved,
         Mistake::NoRequest,
         Mistake::NoId,
+        Mistake::Filter(FilterError::Operator),
+        Mistake::Filter(FilterError::Comparison),
     ];
     for mistake in fixed {
         let close = Close::mistake(mistake);

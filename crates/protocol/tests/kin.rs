@@ -220,9 +220,10 @@ fn a_listening_client_sends_a_connect_request_alone() {
         request.clone().map_err(|malformed| malformed.reason().to_owned())
     };
     let connect = |connect| Ok(Request { id: 1, ask: Ask::Connect(connect) });
-    for empty in ["", " ", "{}", " {\"name\":\"js\"}\n"] {
+    for empty in ["", " ", "{}", " {\"unknown\":1}\n"] {
         assert_eq!(requests(empty), connect(Connect::default()), "{empty:?}");
     }
+    assert_eq!(requests(r#"{"name":"js"}"#), connect(Connect { name: "js".into(), ..Connect::default() }));
     let since = Some(StreamPosition { offset: 5, epoch: "e".into() });
     assert_eq!(
         requests(r#"{"token":"t","subs":{"a":{"recover":true,"offset":5,"epoch":"e"}}}"#),

@@ -159,7 +159,7 @@ fn subscribe() {
             recoverable: true,
             join_leave: true,
             delta: "fossil".to_owned(),
-            tf: Some(Box::new(FilterNode { op: "and".to_owned() })),
+            tf: Some(Box::new(FilterNode { op: "and".to_owned(), ..FilterNode::default() })),
             flag: 3,
             kind: 1,
         })),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fanwire_protocol::filter::FilterError;
 use fanwire_protocol::reason::{Close, CloseReason, Mistake, Refused, RequestError, Unserved, Unsubscribed};
 use fanwire_protocol::reply::{Connected, Outcome, Push, Reply, SessionNames, Subscribed};
 use fanwire_protocol::request::{
@@ -111,13 +112,13 @@ fn subscribes() {
         Subscribe { since: Some(StreamPosition { offset: 5, epoch: "e".into() }), ..plain() },
     );
     // The first in the order of the protocol's checks.
-    for (fields, unserved) in [
-        (r#","delta":"other","type":1,"tf":{}"#, Unserved::Delta),
-        (r#","type":1,"tf":{}"#, Unserved::Kind),
-        (r#","tf":{}"#, Unserved::TagFilter),
-    ] {
-        check(fields, Subscribe { unserved: Some(unserved), ..plain() });
+    for (fields, unserved) in
+        [(r#","delta":"other","type":1,"tf":{}"#, Unserved::Delta), (r#","type":1,"tf":{}"#, Unserved::Kind)]
+    {
+        let filter = fields.contains("tf").then_some(Err(FilterError::Comparison));
+        check(fields, Subscribe { unserved: Some(unserved), filter, ..plain() });
     }
+    check(r#","tf":{}"#, Subscribe { filter: Some(Err(FilterError::Comparison)), ..plain() });
 }
 
 #[test]

@@ -112,6 +112,8 @@ section! {
         publish_hook: String = String::new(),
         /// The hook that prolongs subscriptions that expire, in place of their clients.
         sub_refresh_hook: String = String::new(),
+        /// Clients may ask for the publications with certain tags alone (`tf`).
+        allow_tags_filter: bool = false,
     }
 }
 
@@ -282,6 +284,7 @@ impl Topics {
                 SlowPolicy::KeepLatest => hub::SlowPolicy::KeepLatest,
             },
             show_time: config.show_time,
+            allow_tags_filter: config.allow_tags_filter,
         }
     }
 

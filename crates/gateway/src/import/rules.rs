@@ -176,6 +176,7 @@ pub(super) const TOKEN_RULES: &[Rule] = &[
 /// Inside `channel.without_namespace` and each of `channel.namespaces`.
 pub(super) const NAMESPACE_RULES: &[Rule] = &[
     rule("name", "name", Text),
+    rule("allow_tags_filter", "allow_tags_filter", Flag),
     rule("presence", "presence", Flag),
     rule("join_leave", "join_leave", Flag),
     rule("force_push_join_leave", "force_push_join_leave", Flag),
@@ -318,7 +319,6 @@ const LEFT_OUT: &[(&str, &str)] = &[
 pub(super) const NAMESPACE_LEFT_OUT: &[(&str, &str)] = &[
     ("allowed_delta_types", DELTAS),
     ("delta_publish", DELTAS),
-    ("allow_tags_filter", "subscriptions cannot be filtered yet"),
     ("subscribe_proxy_enabled", HOOKS),
     ("subscribe_proxy_name", HOOKS),
     ("publish_proxy_enabled", HOOKS),

@@ -91,6 +91,55 @@ for (const [transport, encoding] of variants) {
       assert.deepEqual(seen.offsets, [1, 2]);
     });
 
+    check('a filter brings the publications with its tags, also those that were missed', async () => {
+      const channel = fresh('tagged');
+      const publish = (data, tags) => server.publish(channel, data, { tags });
+      const client = await clients.connected('alice');
+      const tagsFilter = {
+        op: 'or',
+        nodes: [
+          { key: 'kind', cmp: 'in', vals: ['goal', 'card'] },
+          { op: 'not', nodes: [{ key: 'minute', cmp: 'lt', val: '90' }] },
+        ],
+      };
+      const everything = await clients.subscribed(client, channel);
+      const other = await clients.connected('bob');
+      const seen = await clients.subscribed(other, channel, { tagsFilter });
+      const twin = await clients.subscribed(await clients.connected('carol'), channel, { tagsFilter });
+      await publish(1, { kind: 'goal', minute: '5' });
+      await publish(2, { kind: 'pass', minute: '6' });
+      await publish(3, { kind: 'pass', minute: '90.5' });
+      await publish(4, { kind: 'card', minute: '7' });
+      await receivedCount(seen, 3);
+      await receivedCount(everything, 4);
+      other.disconnect();
+      await publish(5, { kind: 'pass', minute: '8' });
+      await publish(6, { kind: 'goal', minute: '9' });
+      await publish(7, { kind: 'pass', minute: '10' });
+      const again = next(seen.subscription, 'subscribed');
+      other.connect();
+      assert.equal((await again).recovered, true);
+      await publish(8, { kind: 'pass', minute: '11' });
+      await publish(9, { kind: 'goal', minute: '12' });
+      await receivedCount(seen, 5);
+      await receivedCount(twin, 5);
+      assert.deepEqual(seen.data, [1, 3, 4, 6, 9]);
+      assert.deepEqual(twin.data, [1, 3, 4, 6, 9]);
+      assert.deepEqual(seen.offsets, [1, 3, 4, 6, 9]);
+    });
+
+    check('a filter that cannot be, or where they are off, is refused', async () => {
+      const client = await clients.connected('alice');
+      for (const [channel, tagsFilter, reason] of [
+        [fresh('tagged'), { key: 'kind', cmp: 'like', val: 'x' }, /tf: cmp is unknown/],
+        [fresh('open'), { key: 'kind', cmp: 'eq', val: 'x' }, /allow_tags_filter/],
+      ]) {
+        const refused = await clients.refusedSubscription(client, channel, { tagsFilter });
+        assert.equal(refused.code, 107);
+        assert.match(refused.reason, reason);
+      }
+    });
+
     check('topics without history deliver without offsets', async () => {
       const channel = fresh('plain');
       const client = await clients.connected('alice');

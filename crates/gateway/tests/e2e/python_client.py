@@ -9,6 +9,7 @@ import pytest
 from centrifuge import (
     Client,
     ClientEventHandler,
+    Filter,
     ReplyError,
     StreamPosition,
     SubscriptionEventHandler,
@@ -220,6 +221,20 @@ def test_a_thousand_publications_arrive_in_order(clients, server):
             await until(lambda: len(seen.data) >= 1000, "a thousand publications arrive")
             assert seen.data == numbers(1, 1000)
             assert seen.offsets == numbers(1, 1000)
+
+    run(scenario())
+
+
+def test_a_filter_brings_the_publications_with_its_tags(clients, server):
+    async def scenario():
+        channel = fresh("tagged")
+        wanted = Filter.any(Filter.eq("kind", "goal"), Filter.gte("minute", "90"))
+        async with clients.connected("alice") as alice:
+            seen = await clients.subscribed(alice, channel, tags_filter=wanted)
+            for number in range(1, 11):
+                server.publish(channel, number, tags={"kind": "goal" if number % 2 else "pass"})
+            await until(lambda: len(seen.data) >= 5, "five publications arrive")
+            assert seen.data == [1, 3, 5, 7, 9]
 
     run(scenario())
 

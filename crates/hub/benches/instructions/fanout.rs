@@ -268,7 +268,7 @@ fn deflate() -> Option<Deflate> {
 }
 
 fn kind(wire: Wire) -> SubscriberKind {
-    SubscriberKind { wire, joins: false, slow: SlowPolicy::Close }
+    SubscriberKind { wire, joins: false, slow: SlowPolicy::Close, is_filtered: false }
 }
 
 fn payload() -> Bytes {

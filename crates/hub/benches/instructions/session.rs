@@ -92,7 +92,12 @@ impl Shard {
         };
         let mut registry = Registry::default();
         let topic = TopicName::new(TOPIC).expect("the name is not empty");
-        let kind = SubscriberKind { wire: Wire::CentrifugeJson, joins: false, slow: SlowPolicy::Close };
+        let kind = SubscriberKind {
+            wire: Wire::CentrifugeJson,
+            joins: false,
+            slow: SlowPolicy::Close,
+            is_filtered: false,
+        };
         registry.add(&topic, 1, kind, false);
         Self {
             settings: ClientSettings::default(),

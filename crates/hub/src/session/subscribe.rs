@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fanwire_protocol::filter::{Filter, FilterError};
 use fanwire_protocol::reason::{Close, CloseReason, Left, Mistake, RequestError, Unserved, Unsubscribed};
 use fanwire_protocol::reply::{Outcome, Push, Subscribed};
 use fanwire_protocol::request::{Request, StreamPosition, Subscribe};
@@ -51,6 +52,7 @@ pub(super) struct Plan {
     ttl: Option<u32>,
     known: Option<StreamPosition>,
     or_refuse: bool,
+    filter: Option<Arc<Filter>>,
 }
 
 impl Plan {
@@ -59,7 +61,15 @@ impl Plan {
         options: GrantOptions,
         known: Option<StreamPosition>,
     ) -> Self {
-        Self { initiator, options, wishes: Wishes::default(), ttl: None, known, or_refuse: false }
+        Self {
+            initiator,
+            options,
+            wishes: Wishes::default(),
+            ttl: None,
+            known,
+            or_refuse: false,
+            filter: None,
+        }
     }
 
     pub(super) fn living(self, ttl: Option<u32>) -> Self {
@@ -108,6 +118,7 @@ pub(super) struct Subscribing {
     has_own_info: bool,
     /// It asks for what it missed.
     was_recovering: bool,
+    filter: Option<Arc<Filter>>,
     /// Later requests for the topic.
     pub(super) waiting: VecDeque<Request>,
     /// The server wants the subscription ended as soon as it is made.
@@ -120,7 +131,10 @@ impl Subscribing {
     }
 
     /// Returns the subscription as its client is told of it.
-    fn into_subscribed(self, start: SubscriptionStart) -> (Initiator, Subscribed) {
+    fn into_subscribed(self, mut start: SubscriptionStart) -> (Initiator, Subscribed) {
+        if let Some((filter, recovered)) = self.filter.as_ref().zip(start.recovered.as_mut()) {
+            recovered.retain(|publication| filter.takes(publication.tags.as_deref()));
+        }
         let Traits { positioned, recoverable, .. } = self.traits;
         let subscribed = Subscribed {
             ttl: self.ttl.filter(|_| !self.is_renewed_by_hook),
@@ -196,6 +210,7 @@ impl Session {
         if let Some(unserved) = request.unserved {
             return Err(Mistake::Unserved(unserved).into());
         }
+        check_filter(context, namespace, &topic, request)?;
         Ok((topic, namespace, warrant))
     }
 
@@ -256,7 +271,7 @@ impl Session {
         namespace: &Namespace,
         plan: Plan,
     ) {
-        let Plan { initiator, options, wishes, ttl, known, or_refuse } = plan;
+        let Plan { initiator, options, wishes, ttl, known, or_refuse, filter } = plan;
         let Some(client_info) = self.info.clone() else { return };
         let traits = traits(context, namespace, &options, &wishes, &initiator, &client_info.user);
         if let Initiator::Api(completion) = &initiator
@@ -285,6 +300,7 @@ impl Session {
             shows_time: namespace.show_time,
             has_own_info,
             was_recovering: wanted.known().is_some(),
+            filter,
             waiting: VecDeque::new(),
             end_with: None,
         });
@@ -346,8 +362,15 @@ impl Session {
         position: Option<Position>,
     ) {
         let traits = subscribing.traits;
-        let kind = SubscriberKind { wire: self.mode.wire, joins: traits.joins, slow: traits.slow };
-        let (slot, place) = context.registry.add(topic, context.connection.slot, kind, traits.positioned);
+        let wire = self.mode.wire;
+        let kind = SubscriberKind { wire, joins: traits.joins, slow: traits.slow, is_filtered: false };
+        let (slot, place) = context.registry.add_filtered(
+            topic,
+            context.connection.slot,
+            kind,
+            traits.positioned,
+            subscribing.filter.clone(),
+        );
         if let Some(position) = position {
             context.registry.set_position(slot, position);
         }
@@ -384,6 +407,29 @@ impl Session {
     }
 }
 
+/// Checks the filter that the client asks for.
+fn check_filter(
+    context: &Context<'_>,
+    namespace: &Namespace,
+    topic: &TopicName,
+    request: &Subscribe,
+) -> Result<(), Refusal> {
+    let Some(filter) = &request.filter else { return Ok(()) };
+    if !namespace.allow_tags_filter {
+        return Err(Mistake::Unserved(Unserved::TagFilter).into());
+    }
+    match filter {
+        Err(error) => Err(Mistake::Filter(*error).into()),
+        Ok(filter) if context.registry.has_room_for(topic, filter) => Ok(()),
+        Ok(_) => Err(RequestError::LimitExceeded.into()),
+    }
+}
+
+/// Returns a filter that was checked.
+fn wanted_filter(filter: Option<Result<Arc<Filter>, FilterError>>) -> Option<Arc<Filter>> {
+    filter.and_then(Result::ok)
+}
+
 /// Checks what the subscription would be by these claims.
 fn plan_subscription(
     context: &Context<'_>,
@@ -407,8 +453,8 @@ fn plan_subscription(
         join_leave: request.join_leave,
         unseen: request.unseen,
     };
-    let (known, or_refuse) = (request.since, request.or_refuse);
-    Ok(Plan { initiator: Initiator::Request(id), options, wishes, ttl, known, or_refuse })
+    let (known, or_refuse, filter) = (request.since, request.or_refuse, wanted_filter(request.filter));
+    Ok(Plan { initiator: Initiator::Request(id), options, wishes, ttl, known, or_refuse, filter })
 }
 
 /// Checks what the subscription would be as a hook grants it. The client's wishes count for nothing.
@@ -424,8 +470,8 @@ pub(super) fn plan_hooked_subscription(
         token_ttl(expiry, context.settings, context.now).map_err(|AlreadyOver| RequestError::Expired)?;
     options.check(namespace.publication_format, ["info", "data"])?;
     let wishes = Wishes { unseen: request.unseen, ..Wishes::default() };
-    let (known, or_refuse) = (request.since, request.or_refuse);
-    Ok(Plan { initiator: Initiator::Request(id), options, wishes, ttl, known, or_refuse })
+    let (known, or_refuse, filter) = (request.since, request.or_refuse, wanted_filter(request.filter));
+    Ok(Plan { initiator: Initiator::Request(id), options, wishes, ttl, known, or_refuse, filter })
 }
 
 /// Returns the traits of a subscription: the namespace's options, the token's overrides on top, then the wishes

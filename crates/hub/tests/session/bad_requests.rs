@@ -33,7 +33,10 @@ fn a_name_that_cannot_be_is_told_why_by_every_command() {
 #[test]
 fn fields_that_cannot_be_are_named() {
     for (command, why) in [
-        (r#""subscribe":{"channel":"news","tf":{}}"#, "tf is not served; leave it out"),
+        (
+            r#""subscribe":{"channel":"news","tf":{}}"#,
+            "tf is off in this namespace (allow_tags_filter); leave it out",
+        ),
         (r#""publish":{"channel":"news","data":1,"type":1}"#, "type is not 0; leave it out"),
         (
             r#""history":{"channel":"news","reverse":true,"since":{}}"#,

@@ -18,7 +18,8 @@ fn shard() -> TestShard {
         topic_regex: Some(Regex::new("^[a-zä]+$").expect("the expression is well formed")),
         ..open.clone()
     };
-    TestShard::new(open, [closed, lower])
+    let tagged = Namespace { name: "tagged".into(), allow_tags_filter: true, ..open.clone() };
+    TestShard::new(open, [closed, lower, tagged])
 }
 
 /// Checks a subscribe command of user 42, who is subscribed to `there` and on the way to `soon`.
@@ -80,9 +81,11 @@ fn each_check_refuses() {
     check(r#""channel":"closed:x","token":"closed:x""#, Asks);
     // 17: nothing allows it.
     check(r#""channel":"closed:x""#, Error(103));
-    // 18: filters are not served.
-    check(r#""channel":"news","tf":{"key":"k","cmp":"eq","val":"v"}"#, Error(107));
-    check(r#""channel":"news","tf":{}"#, Error(107));
+    // 18: filters, where they are off and where they are on.
+    let good = r#""tf":{"key":"k","cmp":"eq","val":"v"}"#;
+    check(&format!(r#""channel":"news",{good}"#), Error(107));
+    check(&format!(r#""channel":"tagged:news",{good}"#), Asks);
+    check(r#""channel":"tagged:news","tf":{}"#, Error(107));
     // 19: what was granted is over.
     check(r#""channel":"news","token":"news is over""#, Error(110));
     // None of them.

@@ -135,7 +135,10 @@ pub fn mistake(mistake: &Mistake) -> Cow<'_, str> {
         Mistake::Data(why) => format!("data {why}").into(),
         Mistake::Unserved(Unserved::Delta) => r#"delta is unknown; send "fossil" or leave it out"#.into(),
         Mistake::Unserved(Unserved::Kind) => "type is not 0; leave it out".into(),
-        Mistake::Unserved(Unserved::TagFilter) => "tf is not served; leave it out".into(),
+        Mistake::Unserved(Unserved::TagFilter) => {
+            "tf is off in this namespace (allow_tags_filter); leave it out".into()
+        }
+        Mistake::Filter(error) => format!("tf: {error}").into(),
         Mistake::ReverseFromStart => {
             "since.offset is 0, and nothing comes before it; leave out reverse".into()
         }

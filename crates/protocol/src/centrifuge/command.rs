@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::filter::FilterNode;
 use crate::json;
 
 /// A message of a client: an id of its own choice and one request. Without either it is a pong.
@@ -131,15 +132,6 @@ pub struct SubscribeRequest {
 impl SubscribeRequest {
     /// `flag` bit: answer error 112 when the position cannot be recovered.
     pub const FLAG_REJECT_UNRECOVERED: i64 = 2;
-}
-
-/// A tags filter. Only its presence matters: filters are refused with error 107 for now.
-#[derive(Clone, PartialEq, prost::Message, Deserialize)]
-#[serde(default)]
-pub struct FilterNode {
-    #[prost(string, tag = "1")]
-    #[serde(deserialize_with = "json::null_is_default")]
-    pub op: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message, Deserialize)]

@@ -1,6 +1,9 @@
 //! From commands to requests.
 
+use std::sync::Arc;
+
 use super::command::*;
+use crate::filter::Filter;
 use crate::reason::{Mistake, Unserved};
 use crate::request::{Ask, Connect, History, Publish, Request, StreamPosition, SubRefresh, Subscribe};
 
@@ -58,11 +61,10 @@ impl From<SubscribeRequest> for Subscribe {
     fn from(request: SubscribeRequest) -> Self {
         let unserved = if !matches!(&*request.delta, "" | "fossil") {
             Some(Unserved::Delta)
-        } else if request.kind != 0 {
-            Some(Unserved::Kind)
         } else {
-            request.tf.is_some().then_some(Unserved::TagFilter)
+            (request.kind != 0).then_some(Unserved::Kind)
         };
+        let filter = request.tf.map(|tree| Filter::try_from(&*tree).map(Arc::new));
         Self {
             topic: request.channel,
             token: request.token,
@@ -73,6 +75,7 @@ impl From<SubscribeRequest> for Subscribe {
             data: request.data,
             or_refuse: request.flag & SubscribeRequest::FLAG_REJECT_UNRECOVERED != 0,
             unserved,
+            filter,
             unseen: false,
         }
     }

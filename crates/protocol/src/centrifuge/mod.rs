@@ -4,6 +4,7 @@
 //! Its "channel" is our topic. The server's API, which follows the same protocol, and claims of tokens have the word too.
 
 pub mod encoding;
+pub mod filter;
 pub mod command;
 pub mod reply_message;
 pub mod decode;
@@ -18,4 +19,5 @@ pub use decode::{Commands, commands, commands_from, connect_request};
 pub use emulation::EmulationRequest;
 pub use encode::encode;
 pub use encoding::Encoding;
+pub use filter::FilterNode;
 pub use reply_message::*;
