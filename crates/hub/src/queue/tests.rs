@@ -77,7 +77,12 @@ fn a_stuck_queue_does_not_grow() {
 /// Three topics, whose slots only a registry makes.
 fn topics() -> Vec<TopicSlot> {
     let mut registry = Registry::default();
-    let kind = SubscriberKind { wire: Wire::CentrifugeJson, joins: false, slow: SlowPolicy::Close, is_filtered: false };
+    let kind = SubscriberKind {
+        wire: Wire::CentrifugeJson,
+        joins: false,
+        slow: SlowPolicy::Close,
+        is_filtered: false,
+    };
     let names = ["a", "b", "c"].map(|name| TopicName::new(name).unwrap());
     names.iter().map(|name| registry.add(name, 0, kind, false).0).collect()
 }

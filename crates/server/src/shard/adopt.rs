@@ -90,9 +90,12 @@ impl Shard {
 
     /// Enters a client with its session, and returns its slot.
     pub(super) fn enter(&mut self, socket: Socket, opening: Opening) -> Option<u32> {
-        let Opening { head, mode, first, state, deflate, permit } = opening;
+        let Opening { head, mode, first, state, deflate, permit, kept } = opening;
         let wire = mode.wire;
-        let session = Session::new(ClientId(Uuid::new_v4()), mode, &self.node.settings.client, self.now);
+        let mut session = Session::new(ClientId(Uuid::new_v4()), mode, &self.node.settings.client, self.now);
+        if let Some(kept) = kept {
+            session.keep(*kept);
+        }
         let client = session.client();
         let slot = self.insert(socket, Role::Client(session))?.slot;
         let connection = self.connections.get_mut(slot as usize)?;
@@ -117,7 +120,8 @@ impl Shard {
                 debug_assert!(!first.is_empty(), "the answers to the first requests decide");
                 // As long as any other client has to connect. A response that comes later, from a proxy say, would keep the
                 // client away for good.
-                let patience = self.node.settings.client.stale_close_delay.as_millis() as u64;
+                let settings = &self.node.settings.client;
+                let patience = (settings.stale_close_delay + settings.hooks.patience).as_millis() as u64;
                 connection.open_by(Undecided::new(responses, first.len(), self.now.millis + patience));
                 None
             }

@@ -227,6 +227,11 @@ impl Connection {
         self.undecided().is_some()
     }
 
+    /// Its session was given all the requests that it begins with.
+    pub(super) fn is_prepared(&self) -> bool {
+        self.is_undecided() && !self.has_deferred_requests()
+    }
+
     /// Returns the opening, while its response is not decided.
     pub(super) fn opening(&mut self) -> Option<&mut Undecided> {
         self.pending.as_mut()?.opening.as_mut()
@@ -388,6 +393,8 @@ impl Connection {
         let is_busy = match &self.role {
             Role::Client(session) => {
                 session.is_busy()
+                    // The next of its first requests is checked against what this one grants.
+                    || session.is_preparing() && self.has_deferred_requests()
                     || bounds.waiting_is_full && session.lets_requests_wait()
                     // The answers to messages are not for the opening.
                     || self.is_undecided() && self.framing() != Framing::Ignored && !self.has_deferred_requests()

@@ -89,7 +89,14 @@ impl Shard {
             if let Answer::Hooked(answer) = &answer {
                 self.connections[key.slot as usize].has_hook_answer(answer.number);
             }
-            self.with_session(key.slot, |session, context| session.answer(context, answer));
+            // A hook may have had the last word on what the connection begins with.
+            let begins = self.connections.get(key.slot as usize).is_some_and(Connection::is_prepared);
+            self.with_session(key.slot, |session, context| {
+                session.answer(context, answer);
+                if begins {
+                    session.begin(context);
+                }
+            });
             self.resume(key.slot);
         } else if let Answer::Subscribed { topic, membership, result: Ok(_) } = answer {
             // The client left while it was being subscribed.

@@ -1,7 +1,7 @@
 //! The effects of sessions, carried out.
 
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
-use fanwire_hub::hook::HookQuestion;
+use fanwire_hub::hook::{HookAnswer, HookDenial, HookEvent, HookQuestion};
 use fanwire_protocol::TopicName;
 use fanwire_protocol::centrifuge::codes;
 use fanwire_protocol::reason::{CloseReason, RequestError};
@@ -58,6 +58,15 @@ impl Shard {
                 Effect::Topic(_, TopicRequest::Publish { id, .. }) if self.node.inboxes.is_fanout_full() => {
                     let answer = Answer::Published { id, result: Err(RequestError::TooManyRequests) };
                     self.with_session(slot, |session, context| session.answer(context, answer));
+                }
+                // The backend is not to hear of what would not be published.
+                Effect::Hook(question)
+                    if matches!(question.event, HookEvent::Publish { .. })
+                        && self.node.inboxes.is_fanout_full() =>
+                {
+                    let denial = HookDenial::Error(RequestError::TooManyRequests.into());
+                    let answer = HookAnswer { number: question.number, outcome: Err(denial) };
+                    self.take_answer(key, Answer::Hooked(answer.into()));
                 }
                 Effect::Hook(question) => self.ask_hook(key, question),
                 Effect::UnfitAnswer(slot, why) => self.node.hooks.unfit(slot, &why),

@@ -329,7 +329,7 @@ impl Shard {
     /// refuses the connection has nothing to undo.
     fn prepare(&mut self, slot: u32, request: Request) {
         self.counters.requests_received.add(1);
-        let is_last = self.connections.get(slot as usize).is_none_or(|c| !c.has_deferred_requests());
+        let is_last = self.connections.get(slot as usize).is_none_or(Connection::is_prepared);
         self.with_session(slot, |session, context| {
             session.prepare(context, request);
             if is_last {

@@ -22,14 +22,17 @@ use std::net::TcpStream;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use fanwire_hub::kept::{Kept, TooLong};
 use fanwire_hub::reorder::Reorder;
 use fanwire_protocol::TopicName;
 use fanwire_protocol::cursor::Parsed;
 use fanwire_protocol::reason::{Close, Refused};
-use fanwire_protocol::request::Request;
+use fanwire_protocol::request;
 use fanwire_protocol::websocket::Deflate;
 use fanwire_protocol::wire::TransportMode;
-use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper::header::{COOKIE, HeaderMap};
+use hyper::{Request, StatusCode};
 use rustls::ServerConnection;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -37,10 +40,11 @@ use uuid::Uuid;
 use self::poll::{Poll, Polled};
 use crate::accept::admission::ClientNetwork;
 use crate::accept::origin::AllowedOrigins;
+use crate::body;
 use crate::node::Node;
 use crate::permit::{AdmissionPermit, PollerPlace};
 use crate::request_budget::RequestBudget;
-use crate::response::{HttpResponse, later};
+use crate::response::{HttpResponse, later, text};
 use crate::stream_pipe::ShardEnd;
 
 /// The things that requests on a shard's listener need.
@@ -77,11 +81,40 @@ impl Gate {
         self.node.permits.admit_waiting(node != self.node.id).map_err(|limit| self.reject(limit))
     }
 
+    /// Returns the headers of a request that hooks are sent, or the response that refuses too many of them.
+    pub(crate) fn kept_headers(&self, headers: &HeaderMap) -> Result<KeptHeaders, Box<HttpResponse>> {
+        let value = |name: &str| {
+            let separator = if name == COOKIE.as_str() { "; " } else { ", " };
+            let values =
+                headers.get_all(name).iter().filter_map(|value| str::from_utf8(value.as_bytes()).ok());
+            values.map(str::to_owned).reduce(|all, value| all + separator + &value)
+        };
+        let kept = Kept::new(&self.node.settings.client.hooks.kept, value).map_err(|TooLong| {
+            let why = "The headers that hooks are sent are longer than client.hooks.kept_bytes_max. Send fewer cookies.";
+            Box::new(text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why))
+        })?;
+        Ok((!kept.is_empty()).then(|| Box::new(kept)))
+    }
+
+    /// The same of a request whose body is yet to be read.
+    pub(crate) fn kept_before_body(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<(KeptHeaders, Request<Incoming>), Box<HttpResponse>> {
+        match self.kept_headers(request.headers()) {
+            Ok(kept) => Ok((kept, request)),
+            Err(refusal) => Err(Box::new(body::unread(request.into_body(), *refusal))),
+        }
+    }
+
     fn reject(&self, limit: &'static str) -> Box<HttpResponse> {
         self.node.counters[self.shard].connections_rejected.add(1);
         Box::new(later(limit))
     }
 }
+
+/// The headers of a request that hooks are sent, if it has any.
+pub(crate) type KeptHeaders = Option<Box<Kept>>;
 
 /// A request that was routed: answered, or about to become a connection of the shard.
 pub(crate) enum Routed {
@@ -103,13 +136,15 @@ pub(crate) enum Arrival {
 pub(crate) struct Opening {
     pub mode: TransportMode,
     /// The requests that the HTTP request comes to, as a client of another wire would send them. Their ids count from 1.
-    pub first: VecDeque<Request>,
+    pub first: VecDeque<request::Request>,
     pub head: Head,
     /// For a wire that needs one.
     pub state: Option<WireState>,
     /// The agreement on compression.
     pub deflate: Option<Deflate>,
     pub permit: AdmissionPermit,
+    /// The headers of the request that hooks are sent.
+    pub kept: KeptHeaders,
 }
 
 /// The state that a connection keeps for its wire.

@@ -15,7 +15,7 @@ use hyper::{Method, Request};
 
 use super::content_type::{self, BINARY};
 use super::stream_head::{EVENTS, LINES, cf_connect, head};
-use super::{Gate, Head, Opening, WireState, limited_body};
+use super::{Gate, Head, KeptHeaders, Opening, WireState, limited_body};
 use crate::response::{HttpResponse, bad_request, only};
 
 /// Opens a stream of lines, or of messages in Protobuf.
@@ -29,22 +29,24 @@ pub(crate) async fn http_stream(
         false => (Wire::CentrifugeLines, LINES),
     };
     let head = head(gate, &request, content_type);
+    let (kept, request) = gate.kept_before_body(request)?;
     let bytes_max = gate.node.settings.http_stream.body_bytes_max;
     let body = limited_body::read(request, "http_stream.body_bytes_max", bytes_max).await?;
-    open(gate, wire, body, head)
+    open(gate, wire, body, head, kept)
 }
 
 /// Opens a stream of Server-Sent Events, for a library that uses the browser's `EventSource`.
 pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
     only(&request, "GET, POST")?;
     let head = head(gate, &request, EVENTS);
+    let (kept, request) = gate.kept_before_body(request)?;
     let body = if request.method() == Method::GET {
         cf_connect(&request).unwrap_or_default().into_owned().into()
     } else {
         let bytes_max = gate.node.settings.sse.body_bytes_max;
         limited_body::read(request, "sse.body_bytes_max", bytes_max).await?
     };
-    open(gate, Wire::CentrifugeEvents, body, head)
+    open(gate, Wire::CentrifugeEvents, body, head, kept)
 }
 
 /// Checks that the first command connects, since nothing else can follow from a first request.
@@ -56,7 +58,13 @@ pub(super) fn check_connect(wire: Wire, body: &Bytes) -> Result<(), Box<HttpResp
     }
 }
 
-fn open(gate: &Gate, wire: Wire, body: Bytes, head: Vec<u8>) -> Result<Opening, Box<HttpResponse>> {
+fn open(
+    gate: &Gate,
+    wire: Wire,
+    body: Bytes,
+    head: Vec<u8>,
+    kept: KeptHeaders,
+) -> Result<Opening, Box<HttpResponse>> {
     check_connect(wire, &body)?;
     Ok(Opening {
         mode: TransportMode { wire, pings: Pings::Messages },
@@ -65,5 +73,6 @@ fn open(gate: &Gate, wire: Wire, body: Bytes, head: Vec<u8>) -> Result<Opening, 
         state: Some(WireState::Emulated(Reorder::starting_with(&body))),
         deflate: None,
         permit: gate.admit()?,
+        kept,
     })
 }

@@ -52,6 +52,7 @@ async fn poll(
         Ok(wait) => wait,
         Err(why) => return Err(Box::new(body::unread(request.into_body(), *bad_request(why)))),
     };
+    let (kept, request) = gate.kept_before_body(request)?;
     let origin = gate.origins.judge(request.headers());
     let headers = cors::lines(&origin, settings.dev.is_some()).into();
     let form = AnswerForm { headers, callback: None, known: None, is_lines: true };
@@ -72,6 +73,7 @@ async fn poll(
             ))),
             deflate: None,
             permit: gate.admit()?,
+            kept,
         };
         let of = PollOf::Opening(Box::new(opening));
         return Ok(Routed::Arrival(Arrival::Poll(Poll { of, wait, form, network })));

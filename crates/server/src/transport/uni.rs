@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request};
 
 use super::stream_head::{EVENTS, LINES, cf_connect, head, retry};
-use super::{Gate, Head, Opening, limited_body, websocket};
+use super::{Gate, Head, KeptHeaders, Opening, limited_body, websocket};
 use crate::response::{HttpResponse, bad_request, only};
 
 /// Opens a stream of Server-Sent Events, for a browser's own `EventSource`.
@@ -21,6 +21,7 @@ pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Openi
     let mut head = head(gate, &request, EVENTS);
     // A browser comes back by itself, and all do when a node ends.
     retry(&mut head);
+    let (kept, request) = gate.kept_before_body(request)?;
     let first = if request.method() == Method::GET {
         connect(Wire::UniEvents, cf_connect(&request).unwrap_or_default().as_bytes())?
     } else {
@@ -28,7 +29,7 @@ pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Openi
         let body = limited_body::read(request, "uni_sse.body_bytes_max", bytes_max).await?;
         connect(Wire::UniEvents, &body)?
     };
-    open(gate, Wire::UniEvents, first, head)
+    open(gate, Wire::UniEvents, first, head, kept)
 }
 
 /// Opens a stream of lines.
@@ -38,9 +39,10 @@ pub(crate) async fn http_stream(
 ) -> Result<Opening, Box<HttpResponse>> {
     only(&request, "POST")?;
     let head = head(gate, &request, LINES);
+    let (kept, request) = gate.kept_before_body(request)?;
     let bytes_max = gate.node.settings.uni_http_stream.body_bytes_max;
     let body = limited_body::read(request, "uni_http_stream.body_bytes_max", bytes_max).await?;
-    open(gate, Wire::UniLines, connect(Wire::UniLines, &body)?, head)
+    open(gate, Wire::UniLines, connect(Wire::UniLines, &body)?, head, kept)
 }
 
 /// Opens a WebSocket. Without a connect request in the query, the first message is one.
@@ -59,10 +61,11 @@ fn open(
     wire: Wire,
     first: VecDeque<request::Request>,
     head: Vec<u8>,
+    kept: KeptHeaders,
 ) -> Result<Opening, Box<HttpResponse>> {
     let permit = gate.admit()?;
     let mode = TransportMode { wire, pings: Pings::Unanswered };
-    Ok(Opening { mode, first, head: Head::Now(head.into()), state: None, deflate: None, permit })
+    Ok(Opening { mode, first, head: Head::Now(head.into()), state: None, deflate: None, permit, kept })
 }
 
 fn connect(wire: Wire, message: &[u8]) -> Result<VecDeque<request::Request>, Box<HttpResponse>> {

@@ -85,8 +85,9 @@ pub(super) fn upgrade(
 ) -> Result<Opening, Box<HttpResponse>> {
     only_get(&request)?;
     let Handshake { head, deflate } = handshake(gate, &mut request, subprotocol)?;
+    let kept = gate.kept_headers(request.headers())?;
     let permit = gate.admit()?;
-    Ok(Opening { mode, first: VecDeque::new(), head: Head::Now(head), state: None, deflate, permit })
+    Ok(Opening { mode, first: VecDeque::new(), head: Head::Now(head), state: None, deflate, permit, kept })
 }
 
 /// A handshake that is good.

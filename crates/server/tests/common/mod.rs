@@ -2,6 +2,7 @@
 //! everything that no proper client would do. Every wait has a deadline.
 
 mod api;
+mod application;
 mod client;
 mod emulated;
 mod forgery;
@@ -14,6 +15,7 @@ mod trust;
 mod wait;
 
 pub(crate) use api::Backend;
+pub(crate) use application::{Answer, Application, Call};
 pub(crate) use client::{Client, identity};
 pub(crate) use emulated::{Emulated, emulate};
 pub(crate) use forgery::{forge, signing_key};

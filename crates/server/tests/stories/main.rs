@@ -34,6 +34,7 @@ mod poll;
 mod polls_left;
 mod streams;
 mod users;
+mod hooked;
 
 mod crowd;
 mod slow;

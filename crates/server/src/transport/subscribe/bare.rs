@@ -119,5 +119,6 @@ pub(super) fn opening(
         state: Some(WireState::Bare { publish }),
         deflate,
         permit,
+        kept: None,
     }
 }

@@ -55,9 +55,11 @@ async fn begin(
         Some(handshake) => Some((handshake, bare::messages(gate, &query).map_err(refuse)?)),
         None => None,
     };
+    let kept = gate.kept_headers(request.headers())?;
     let permit = gate.admit()?;
     if let Some((handshake, messages)) = websocket {
-        let opening = bare::opening(handshake, messages, query, resume, headers.into(), permit);
+        let opening =
+            Opening { kept, ..bare::opening(handshake, messages, query, resume, headers.into(), permit) };
         return Ok(Routed::Arrival(Arrival::Opening(opening)));
     }
     let topics: Vec<String> = query.asked.topics.iter().map(|topic| topic.to_string()).collect();
@@ -71,5 +73,6 @@ async fn begin(
         state: None,
         deflate: None,
         permit,
+        kept,
     })))
 }

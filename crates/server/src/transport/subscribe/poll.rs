@@ -68,6 +68,7 @@ pub(super) async fn open(
         resume => resume,
     };
     let place = if lasts { Some(gate.admit_poller(network)?) } else { None };
+    let kept = gate.kept_headers(headers)?;
     let permit = gate.admit()?;
     let names = query.asked.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref(), !lasts);
@@ -80,6 +81,7 @@ pub(super) async fn open(
         state: Some(WireState::Polled(Polled::new(topics, network, place, None))),
         deflate: None,
         permit,
+        kept,
     };
     let of = PollOf::Opening(Box::new(opening));
     Ok(Routed::Arrival(Arrival::Poll(Poll { of, wait, form, network })))
