@@ -17,6 +17,8 @@ pub(crate) struct Subject {
     pub(crate) wire: SubjectWire,
     /// permessage-deflate, offered by every client.
     pub(crate) deflate: bool,
+    /// Every client has a filter, which takes every other publication.
+    pub(crate) filter: bool,
     /// The Redis engine, with a Redis of its own.
     pub(crate) redis: bool,
     /// `None`: one, or the scenario's number.
@@ -127,7 +129,7 @@ impl Subject {
     /// Returns the server without options.
     pub(crate) fn plain(server: Server) -> Self {
         let wire = SubjectWire::Centrifuge(Encoding::Json);
-        Self { server, wire, deflate: false, redis: false, shards: None, nodes: 1 }
+        Self { server, wire, deflate: false, filter: false, redis: false, shards: None, nodes: 1 }
     }
 
     /// Returns true if a client can connect without a topic. It cannot if the request names the topics.
@@ -151,6 +153,7 @@ impl Subject {
         let ours = self.server == Server::Fanwire;
         match name {
             "redis" if ours && value.is_none() => self.redis = true,
+            "filter" if ours && value.is_none() => self.filter = true,
             "shards" if ours || self.server == Server::Raw => self.shards = Some(number(SHARDS_MAX)?),
             "nodes" if ours => self.nodes = number(NODES_MAX)?,
             "protobuf" | "deflate" if !matches!(self.server, Server::Fanwire | Server::Centrifuge) => {
@@ -158,7 +161,7 @@ impl Subject {
             }
             "deflate" if value.is_none() => self.deflate = true,
             "shards" => return Err("+shards is of fanwire and raw".to_owned()),
-            "redis" | "nodes" if !ours => return Err(format!("+{name} is of fanwire only")),
+            "redis" | "nodes" | "filter" if !ours => return Err(format!("+{name} is of fanwire only")),
             _ if SubjectWire::is_option(name) && name != "protobuf" && !ours => {
                 return Err(format!("+{name} is of fanwire only"));
             }
@@ -189,9 +192,10 @@ impl FromStr for Subject {
         if subject.nodes > 1 && !subject.redis {
             return Err("+nodes needs +redis: nodes meet in Redis".to_owned());
         }
-        if subject.deflate && !matches!(subject.wire, SubjectWire::Centrifuge(_)) {
+        let option = if subject.deflate { "deflate" } else { "filter" };
+        if (subject.deflate || subject.filter) && !matches!(subject.wire, SubjectWire::Centrifuge(_)) {
             let options = subject.wire.options().join("+");
-            return Err(format!("+deflate is of the Centrifuge protocol over WebSocket, not of +{options}"));
+            return Err(format!("+{option} is of the Centrifuge protocol over WebSocket, not of +{options}"));
         }
         Ok(subject)
     }
@@ -207,6 +211,9 @@ impl fmt::Display for Subject {
         }
         if self.deflate {
             formatter.write_str("+deflate")?;
+        }
+        if self.filter {
+            formatter.write_str("+filter")?;
         }
         if self.redis {
             formatter.write_str("+redis")?;
@@ -242,6 +249,8 @@ mod tests {
             "fanwire+bare",
             "fanwire+poll+redis",
             "fanwire+protobuf+deflate+redis+nodes=3",
+            "fanwire+filter",
+            "fanwire+protobuf+filter+redis",
             "centrifuge+protobuf",
             "socketio",
         ] {
@@ -266,6 +275,8 @@ mod tests {
             "fanwire+nodes=2",
             "fanwire+sse+protobuf",
             "fanwire+sse+deflate",
+            "fanwire+sse+filter",
+            "centrifuge+filter",
             "fanwire+sse+ndjson",
             "fanwire+ndjson+protobuf",
             "fanwire+bare+deflate",

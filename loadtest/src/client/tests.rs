@@ -25,6 +25,7 @@ impl Pair {
             audience: Audience::new("load:", Seats::All { topics: 1 }),
             encoding: Encoding::Json,
             deflate: false,
+            filter: false,
         }))
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Centrifuge {
     pub(crate) audience: Rc<Audience>,
     pub(crate) encoding: Encoding,
     pub(crate) deflate: bool,
+    /// Subscriptions have a filter.
+    pub(crate) filter: bool,
 }
 
 impl Dialect for Centrifuge {
@@ -101,7 +103,7 @@ impl Dialect for Centrifuge {
             Answer::Ping => self.say(if self.encoding == Encoding::Json { b"{}" } else { &[0] }, say),
             Answer::Connected => {
                 for (place, topic) in self.audience.topic_names_of(client).enumerate() {
-                    self.say(&commands::subscribe(self.encoding, place, topic), say);
+                    self.say(&commands::subscribe(self.encoding, place, topic, self.filter), say);
                 }
             }
             Answer::Subscribed | Answer::Other => {}
@@ -132,6 +134,7 @@ mod tests {
             audience: Audience::new("load:", Seats::All { topics }),
             encoding,
             deflate: false,
+            filter: false,
         }
     }
 

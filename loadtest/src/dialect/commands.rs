@@ -1,10 +1,13 @@
 //! The commands of the Centrifuge protocol and the replies to them, in JSON and in Protobuf.
 
-use fanwire_protocol::centrifuge::{Command, ConnectRequest, Encoding, ReplyMessage, SubscribeRequest};
+use fanwire_protocol::centrifuge::{
+    Command, ConnectRequest, Encoding, FilterNode, ReplyMessage, SubscribeRequest,
+};
 use prost::Message as _;
 
 use crate::client::Lost;
 use crate::dialect::Progress;
+use crate::publish::http::WANTED;
 
 const CLIENT_NAME: &str = "loadtest";
 const CONNECT: u32 = 1;
@@ -24,13 +27,23 @@ pub(super) fn connect(encoding: Encoding, token: String) -> Vec<u8> {
     }
 }
 
-/// Returns the command for the topic in this place, counted from 0.
-pub(super) fn subscribe(encoding: Encoding, place: usize, topic: String) -> Vec<u8> {
+/// Returns the command for the topic in this place, counted from 0. A filter takes publications with the tag
+/// [`WANTED`] alone.
+pub(super) fn subscribe(encoding: Encoding, place: usize, topic: String, has_filter: bool) -> Vec<u8> {
     let id = CONNECT + 1 + place as u32;
+    let (key, value) = WANTED;
     match encoding {
-        Encoding::Json => format!(r#"{{"id":{id},"subscribe":{{"channel":"{topic}"}}}}"#).into_bytes(),
+        Encoding::Json => {
+            let filter = match has_filter {
+                true => format!(r#","tf":{{"key":"{key}","cmp":"eq","val":"{value}"}}"#),
+                false => String::new(),
+            };
+            format!(r#"{{"id":{id},"subscribe":{{"channel":"{topic}"{filter}}}}}"#).into_bytes()
+        }
         Encoding::Protobuf => {
-            let request = SubscribeRequest { channel: topic, ..SubscribeRequest::default() };
+            let (key, cmp, val) = (key.to_owned(), "eq".to_owned(), value.to_owned());
+            let filter = has_filter.then(|| FilterNode { key, cmp, val, ..FilterNode::default() }.into());
+            let request = SubscribeRequest { channel: topic, tf: filter, ..SubscribeRequest::default() };
             let command = Command { id, subscribe: Some(request), ..Command::default() };
             command.encode_length_delimited_to_vec()
         }

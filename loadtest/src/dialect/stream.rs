@@ -39,7 +39,7 @@ impl Dialect for Stream {
         let mut body = commands::connect(self.encoding, self.tokens.connection(client)?);
         for (place, topic) in self.audience.topic_names_of(client).enumerate() {
             body.extend_from_slice(separator);
-            body.extend_from_slice(&commands::subscribe(self.encoding, place, topic));
+            body.extend_from_slice(&commands::subscribe(self.encoding, place, topic, false));
         }
         write_post(out, &self.host, &self.path, content_type, &body);
         Ok(Progress::Waiting)

@@ -78,20 +78,30 @@ pub(crate) struct CentrifugeApi {
     /// The path before `/publish`.
     pub(crate) path: String,
     pub(crate) key: String,
+    /// Each message has the tag [`WANTED`], and beside it goes one that filters refuse.
+    pub(crate) filter: bool,
 }
+
+/// The tag of messages that filters take.
+pub(crate) const WANTED: (&str, &str) = ("half", "one");
+const UNWANTED: (&str, &str) = ("half", "other");
 
 impl Api for CentrifugeApi {
     fn write(&self, out: &mut Vec<u8>, topic: &str, messages: &Messages) -> usize {
         let mut body = Vec::new();
-        let command = if messages.count == 1 {
-            write_publish(&mut body, topic, messages, 0);
+        let tags: &[_] = if self.filter { &[Some(UNWANTED), Some(WANTED)] } else { &[None] };
+        let command = if messages.count == 1 && !self.filter {
+            write_publish(&mut body, topic, messages, 0, None);
             "publish"
         } else {
             body.extend_from_slice(br#"{"parallel":false,"commands":["#);
             for place in 0..messages.count {
-                body.extend_from_slice(if place == 0 { br#"{"publish":"# } else { br#",{"publish":"# });
-                write_publish(&mut body, topic, messages, place);
-                body.push(b'}');
+                for (turn, tag) in tags.iter().enumerate() {
+                    let is_first = place == 0 && turn == 0;
+                    body.extend_from_slice(if is_first { br#"{"publish":"# } else { br#",{"publish":"# });
+                    write_publish(&mut body, topic, messages, place, *tag);
+                    body.push(b'}');
+                }
             }
             body.extend_from_slice(b"]}");
             "batch"
@@ -105,11 +115,14 @@ impl Api for CentrifugeApi {
     }
 }
 
-fn write_publish(out: &mut Vec<u8>, topic: &str, messages: &Messages, place: u32) {
+fn write_publish(out: &mut Vec<u8>, topic: &str, messages: &Messages, place: u32, tag: Option<(&str, &str)>) {
     out.extend_from_slice(br#"{"channel":""#);
     out.extend_from_slice(topic.as_bytes());
     out.extend_from_slice(br#"","data":"#);
     messages.write(place, out);
+    if let Some((key, value)) = tag {
+        out.extend_from_slice(format!(r#","tags":{{"{key}":"{value}"}}"#).as_bytes());
+    }
     out.push(b'}');
 }
 
@@ -119,7 +132,12 @@ mod tests {
 
     #[test]
     fn one_message_is_published_and_several_are_a_batch() {
-        let api = CentrifugeApi { host: "h".to_owned(), path: "/api".to_owned(), key: "k".to_owned() };
+        let api = CentrifugeApi {
+            host: "h".to_owned(),
+            path: "/api".to_owned(),
+            key: "k".to_owned(),
+            filter: false,
+        };
         for (count, path) in [(1, "POST /api/publish "), (3, "POST /api/batch ")] {
             let mut out = Vec::new();
             let messages = Messages { stream: 2, first: 7, count, payload_bytes: 100, due: 1 };

@@ -20,6 +20,7 @@ const CPU_OF_PEERS_MAX: [(&str, f64); 3] = [("nchan", 0.75), ("ws", 0.75), ("soc
 const CPU_OF_EVENTS_MAX: f64 = 1.15;
 const CPU_OF_OTHER_WIRES_MAX: f64 = 1.2;
 const CPU_OF_DEFLATE_MAX: f64 = 1.1;
+const CPU_OF_FILTER_MAX: f64 = 1.1;
 /// Multiple of a bare send's latency, one message at a time.
 const P50_OF_RAW_MAX: f64 = 1.2;
 const P99_OF_RAW_MAX: f64 = 2.0;
@@ -93,6 +94,7 @@ fn bounds(load: &Load, subjects: &[(String, Subject)]) -> Vec<BoundRule> {
     for (name, subject) in subjects.iter().filter(|(_, subject)| subject.server == Server::Fanwire) {
         let websocket = Subject { wire: subject.wire.over_websocket(), ..subject.clone() };
         let plain = Subject { deflate: false, ..subject.clone() };
+        let unfiltered = Subject { filter: false, ..subject.clone() };
         if subject.wire == SubjectWire::Poll {
             // A delivery is a request, whose cost is no share of a publication's.
         } else if websocket != *subject {
@@ -103,6 +105,8 @@ fn bounds(load: &Load, subjects: &[(String, Subject)]) -> Vec<BoundRule> {
                 _ => CPU_OF_OTHER_WIRES_MAX,
             };
             rules.push(BoundRule::ratio(name, &websocket.to_string(), CPU, at_most).required());
+        } else if unfiltered != *subject {
+            rules.push(BoundRule::ratio(name, &unfiltered.to_string(), CPU, CPU_OF_FILTER_MAX).required());
         } else if plain != *subject {
             rules.push(BoundRule::ratio(name, &plain.to_string(), CPU, CPU_OF_DEFLATE_MAX));
         } else {

@@ -65,6 +65,7 @@ impl Target for External {
             audience,
             encoding: self.subject.wire.encoding(),
             deflate: self.subject.deflate,
+            filter: false,
         }))
     }
 
@@ -73,6 +74,7 @@ impl Target for External {
             host: self.api.host.clone(),
             path: self.api.path.clone(),
             key: self.settings.api_key.clone(),
+            filter: false,
         };
         Ok(Some(Box::new(HttpPublisher::connect(self.api.address()?, api)?)))
     }

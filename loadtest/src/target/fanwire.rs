@@ -132,8 +132,8 @@ impl Target for Fanwire {
         let tokens = Self::tokens();
         Ok(match wire {
             SubjectWire::Centrifuge(encoding) => {
-                let deflate = self.subject.deflate;
-                Box::new(Centrifuge { host, path, tokens, audience, encoding, deflate })
+                let Subject { deflate, filter, .. } = self.subject;
+                Box::new(Centrifuge { host, path, tokens, audience, encoding, deflate, filter })
             }
             SubjectWire::Stream(encoding) => Box::new(Stream { host, path, tokens, audience, encoding }),
             SubjectWire::Uni(format) => Box::new(Uni { host, path, tokens, audience, format }),
@@ -144,8 +144,12 @@ impl Target for Fanwire {
 
     fn publisher(&self, index: usize) -> Result<Option<Box<dyn Publisher>>, LoadError> {
         let address = self.nodes[node_of(index, self.nodes.len())].address;
-        let api =
-            CentrifugeApi { host: address.to_string(), path: API_PATH.to_owned(), key: API_KEY.to_owned() };
+        let api = CentrifugeApi {
+            host: address.to_string(),
+            path: API_PATH.to_owned(),
+            key: API_KEY.to_owned(),
+            filter: self.subject.filter,
+        };
         Ok(Some(Box::new(HttpPublisher::connect(address, api)?)))
     }
 
@@ -239,7 +243,10 @@ fn configuration(
     let pongs = if subject.wire.is_emulated() { "pong_timeout = \"0s\"\n" } else { "" };
     let namespace = |prefix: &str, options: &str| {
         let name = prefix.trim_end_matches(':');
-        format!("[[topics.namespaces]]\nname = \"{name}\"\nallow_subscribe_for_client = true\n{options}\n")
+        let filter = if subject.filter { "allow_tags_filter = true\n" } else { "" };
+        format!(
+            "[[topics.namespaces]]\nname = \"{name}\"\nallow_subscribe_for_client = true\n{filter}{options}\n"
+        )
     };
     // All clients have places in its topics, so that all wires do the same work.
     let history = "presence = true\nhistory_size = 100\nhistory_ttl = \"10m\"\nforce_recovery = true\n";
