@@ -23,7 +23,7 @@ impl Shard {
     pub(super) fn adopt(&mut self, adopted: Adopted) {
         let Adopted { line, early, arrival } = adopted;
         let opening = match arrival {
-            Arrival::Opening(opening) => opening,
+            Arrival::Opening(opening) => *opening,
             Arrival::Poll(poll) => {
                 if self.node.settings.client.ping_interval.is_some_and(|interval| poll.wait > interval) {
                     self.watch_by_tcp(&line, true);

@@ -126,7 +126,7 @@ pub(crate) enum Routed {
 #[derive(Debug)]
 pub(crate) enum Arrival {
     /// A connection that stays.
-    Opening(Opening),
+    Opening(Box<Opening>),
     /// A poll that waits.
     Poll(Poll),
 }
@@ -215,7 +215,7 @@ pub(crate) enum OpeningRefusal<'a> {
 impl From<Result<Opening, Box<HttpResponse>>> for Routed {
     fn from(result: Result<Opening, Box<HttpResponse>>) -> Self {
         match result {
-            Ok(opening) => Self::Arrival(Arrival::Opening(opening)),
+            Ok(opening) => Self::Arrival(Arrival::Opening(Box::new(opening))),
             Err(response) => Self::Response(*response),
         }
     }

@@ -60,13 +60,13 @@ async fn begin(
     if let Some((handshake, messages)) = websocket {
         let opening =
             Opening { kept, ..bare::opening(handshake, messages, query, resume, headers.into(), permit) };
-        return Ok(Routed::Arrival(Arrival::Opening(opening)));
+        return Ok(Routed::Arrival(Arrival::Opening(Box::new(opening))));
     }
     let topics: Vec<String> = query.asked.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref(), false);
     let accepted = format.accepted(&headers);
     let responses = Responses { accepted, refused, headers: headers.into(), topics, resume };
-    Ok(Routed::Arrival(Arrival::Opening(Opening {
+    Ok(Routed::Arrival(Arrival::Opening(Box::new(Opening {
         mode: TransportMode { wire: format.wire(), pings: Pings::Keepalive },
         first,
         head: Head::ByAnswers(Box::new(responses)),
@@ -74,5 +74,5 @@ async fn begin(
         deflate: None,
         permit,
         kept,
-    })))
+    }))))
 }
