@@ -178,6 +178,17 @@ impl Fanout {
         }
     }
 
+    /// Takes a subscriber that was excluded from the last group out of the count.
+    pub fn leave_out(&mut self, subscriber: &Subscriber) {
+        let shares = match subscriber.filter {
+            0 => Some(&mut self.kinds[usize::from(subscriber.kind)].shares),
+            filter => self.filtered.get_mut(usize::from(filter)).map(|forms| &mut forms.shares),
+        };
+        if let Some([plain, _]) = shares {
+            plain.subscribers = plain.subscribers.saturating_sub(1);
+        }
+    }
+
     /// Returns the messages that the last group brought to subscribers, for each kind and each filter.
     pub fn delivered(&self, registry: &Registry) -> impl Iterator<Item = (Wire, u64)> {
         let kinds = registry.kinds().iter().zip(&*self.kinds).map(|(kind, forms)| (kind.wire, &forms.shares));
@@ -187,8 +198,24 @@ impl Fanout {
 }
 
 impl Group<'_> {
+    /// Makes a segment of the messages, in the form that one destination takes; `None` if there are none for the subscriber.
+    pub fn segment(
+        &self,
+        registry: &Registry,
+        subscriber: &Subscriber,
+        is_compressed: bool,
+        outbox: &mut Outbox,
+        compress: impl FnMut(&Bytes) -> Option<Bytes>,
+    ) -> Option<Segment> {
+        let kind = registry.kinds()[usize::from(subscriber.kind)];
+        let filter = registry.topic(self.topic).filter(subscriber);
+        let share = self.share(kind, filter, is_compressed, outbox, compress);
+        (share.messages > 0).then_some(share.segment)
+    }
+
+    /// Returns the bytes of the longest message, uncompressed.
     #[inline(never)]
-    fn longest(&self, wire: Wire) -> usize {
+    pub fn longest(&self, wire: Wire) -> usize {
         self.deliveries.iter().map(|delivery| delivery.bytes(wire).len()).max().unwrap_or(0)
     }
 
@@ -440,6 +467,21 @@ mod tests {
             |wire| fanout.delivered(&registry).filter(|(of, _)| *of == wire).map(|(_, count)| count).sum();
         let counted: [u64; 2] = [total(Wire::CentrifugeJson), total(Wire::CentrifugeProtobuf)];
         assert_eq!(counted, [3 + 2 + 3 + 1 + 2, 2]);
+    }
+
+    #[test]
+    fn one_that_is_left_out_is_not_counted() {
+        let mut fanout = Fanout::default();
+        let aside = Connection { is_early: true, ..Connection::default() };
+        let subscribers = [(KIND, aside), (KIND, Connection::default())];
+        link(&mut fanout, &[publication(), publication()], subscribers);
+        let mut registry = Registry::default();
+        registry.add(&topic(), 0, KIND, false);
+        let delivered =
+            |fanout: &Fanout| fanout.delivered(&registry).map(|(_, messages)| messages).sum::<u64>();
+        assert_eq!(delivered(&fanout), 4);
+        fanout.leave_out(&registry.topic(registry.find(&topic()).unwrap()).subscribers[0]);
+        assert_eq!(delivered(&fanout), 2);
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub struct Namespace {
     pub show_time: bool,
     /// Clients may ask for the publications with certain tags alone.
     pub allow_tags_filter: bool,
+    /// Leave clients out of what they publish themselves.
+    pub no_echo: bool,
 }
 
 /// The treatment of a topic's publications that wait for a client too slow to take them.

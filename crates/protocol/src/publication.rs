@@ -72,6 +72,11 @@ impl ClientInfo {
 }
 
 impl Publication {
+    /// Returns true if the client does not get it.
+    pub fn excludes(&self, client: ClientId) -> bool {
+        self.exclude == Some(client)
+    }
+
     /// Returns the bytes that a publication counts for in an answer, which is bounded.
     pub fn answer_bytes(&self) -> usize {
         let info = self.info.as_ref().map_or(0, |info| info.answer_bytes());

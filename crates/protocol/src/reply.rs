@@ -150,6 +150,14 @@ impl Push {
         }
     }
 
+    /// Returns the client that does not get it, though it is a subscriber.
+    pub fn exclude(&self) -> Option<ClientId> {
+        match self {
+            Self::Publication { publication, .. } => publication.exclude,
+            _ => None,
+        }
+    }
+
     /// Returns true if it goes only to subscribers that are told of joins and leaves.
     pub fn is_join_or_leave(&self) -> bool {
         matches!(self, Self::Join { .. } | Self::Leave { .. })

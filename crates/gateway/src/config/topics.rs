@@ -102,6 +102,9 @@ section! {
         /// newest of each topic. A subscription with a position in the stream never has a gap: its client is closed,
         /// and recovers.
         slow_policy: SlowPolicy = SlowPolicy::Close,
+        /// Sends clients what they publish themselves, as all other subscribers get it. Without it only the publishing
+        /// connection is left out: another of its user, or a later one of the same client, gets it.
+        echo: bool = true,
         /// Tells clients the time of each publication, as `time` in milliseconds since 1970.
         show_time: bool = false,
         /// The hook in [[hooks]] that decides who subscribes, in place of allow_subscribe_for_client. A subscription token,
@@ -285,6 +288,7 @@ impl Topics {
             },
             show_time: config.show_time,
             allow_tags_filter: config.allow_tags_filter,
+            no_echo: !config.echo,
         }
     }
 

@@ -34,7 +34,7 @@ use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
 use crate::effect::{Answer, ConnectionKey, Effect, TopicRequest};
-use crate::registry::{Moved, Registry};
+use crate::registry::{Moved, Registry, TopicSlot};
 use crate::{
     ClientSettings, ConnectionClaims, NameError, Namespace, Namespaces, SubscriptionClaims, TokenError,
 };
@@ -182,6 +182,11 @@ impl Session {
 
     pub fn is_subscribed(&self, registry: &Registry, topic: &TopicName) -> bool {
         registry.find(topic).is_some_and(|topic| self.subscriptions.find(topic).is_some())
+    }
+
+    /// Returns the place of its subscription in the topic's list of subscribers.
+    pub fn place_in(&self, topic: TopicSlot) -> Option<u32> {
+        self.subscriptions.find(topic).map(|subscription| subscription.place)
     }
 
     /// The limit of requests in flight at topic owners is reached: further ones wait, so that no more than a few answers

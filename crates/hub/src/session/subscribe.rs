@@ -336,7 +336,10 @@ impl Session {
                 Initiator::Connect => self.connect_subscribed(context, &topic, Err(error)),
                 Initiator::Api(completion) => (completion.0)(error),
             },
-            Ok(start) => {
+            Ok(mut start) => {
+                if let Some(recovered) = &mut start.recovered {
+                    recovered.retain(|publication| !publication.excludes(self.client));
+                }
                 self.add_subscription(context, &topic, &subscribing, membership, start.position);
                 let (initiator, subscribed) = subscribing.into_subscribed(start);
                 match initiator {

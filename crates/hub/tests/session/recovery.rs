@@ -3,6 +3,7 @@
 use fanwire_hub::effect::SubscriptionStart;
 use fanwire_hub::{HistoryBounds, Namespace, RecoveryMode};
 use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::{ClientId, Publication};
 
 use super::harness::{TestShard, at, recovered, topic};
 
@@ -223,5 +224,27 @@ fn a_lost_position_ends_the_subscription() {
         client,
         r#"{"id":3,"subscribe":{"channel":"news","recover":true,"offset":3,"epoch":"abcdefgh"}}"#,
         &["news: subscribe 42, wants what came after 3@abcdefgh"],
+    );
+}
+
+#[test]
+fn what_excludes_the_client_is_not_among_it() {
+    let stream = recoverable(RecoveryMode::Stream);
+    let mut shard = TestShard::new(stream, []);
+    let client = shard.connect("42");
+    shard.say(client, &format!(r#"{{"id":2,"subscribe":{{"channel":"news"{RECOVER_FROM_5}}}}}"#));
+    let mut start = recovered(8, &[6, 7, 8]);
+    let exclude =
+        [Some(shard.session(client).client()), ClientId::parse("00000000-0000-4000-8000-000000000099"), None];
+    for (publication, exclude) in start.recovered.iter_mut().flatten().zip(exclude) {
+        *publication = Publication { exclude, ..Publication::clone(publication) }.into();
+    }
+    assert_eq!(
+        shard.started(client, "news", start),
+        [concat!(
+            r#"{"id":2,"subscribe":{"recoverable":true,"epoch":"abcdefgh","#,
+            r#""publications":[{"data":70,"offset":7},{"data":80,"offset":8}],"#,
+            r#""recovered":true,"offset":6,"positioned":true,"was_recovering":true}}"#
+        )]
     );
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_broker::{NewPublication, Published};
-use fanwire_protocol::Tags;
 use fanwire_protocol::json::{self, is_default, null_is_default};
+use fanwire_protocol::{ClientId, Tags};
 use serde::{Deserialize, Serialize};
 
 use super::decode::payload;
@@ -41,6 +41,9 @@ pub(super) struct ApiPublish {
     version: u64,
     #[serde(deserialize_with = "null_is_default")]
     version_epoch: Box<str>,
+    /// The one client that does not get it.
+    #[serde(deserialize_with = "null_is_default")]
+    exclude: String,
 }
 
 /// The position of the publication in its topic's stream; empty if it was not kept.
@@ -114,9 +117,18 @@ impl ApiPublish {
             idempotency_key: (!self.idempotency_key.is_empty()).then(|| self.idempotency_key.clone()),
             version: self.version,
             version_epoch: self.version_epoch.clone(),
+            exclude: self.excluded()?,
             ..NewPublication::default()
         };
         Ok((publish, if self.skip_history { Keep::No } else { Keep::AsTheNamespaceSays }))
+    }
+
+    fn excluded(&self) -> Result<Option<ClientId>, ApiError> {
+        if self.exclude.is_empty() {
+            return Ok(None);
+        }
+        let why = "exclude is no client's id; it is the `client` of the answer to connect";
+        ClientId::parse(&self.exclude).map(Some).ok_or_else(|| ApiError::bad_request(why))
     }
 }
 
@@ -166,13 +178,17 @@ mod tests {
 
         let (full, keep) = content(
             r#"{"data":1,"b64data":"/wA=","skip_history":true,"tags":{"k":"v"},"idempotency_key":"i",
-                "delta":true,"version":7,"version_epoch":"e"}"#,
+                "delta":true,"version":7,"version_epoch":"e",
+                "exclude":"00000000-0000-4000-8000-000000000001"}"#,
         )
         .unwrap();
         assert_eq!((&*full.data, keep), (&[255, 0][..], Keep::No));
         assert_eq!(full.tags.unwrap()["k"], "v");
         assert_eq!(full.idempotency_key.as_deref(), Some("i"));
         assert_eq!((full.version, &*full.version_epoch), (7, "e"));
+        assert_eq!(full.exclude, ClientId::parse("00000000-0000-4000-8000-000000000001"));
+        assert_eq!(content(r#"{"exclude":""}"#).unwrap().0.exclude, None);
+        assert_eq!(content(r#"{"exclude":"somebody"}"#).unwrap_err().code(), 107);
 
         assert_eq!(content(r#"{"data":null}"#).unwrap().0.data, "null");
         assert_eq!(content("{}").unwrap().0.data, "");

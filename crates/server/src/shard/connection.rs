@@ -104,6 +104,8 @@ pub(super) enum Feed {
     Shared,
     /// With its own cursor.
     Own,
+    /// By itself, while a group is linked of which it does not get everything.
+    Excluded,
 }
 
 impl Feed {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::fanout::{Destination, Group};
-use fanwire_hub::outbox::{Chain, Deliveries, Outbox};
+use fanwire_hub::outbox::{Chain, Deliveries, Outbox, Segment};
 use fanwire_hub::queue::Full;
 use fanwire_protocol::reason::CloseReason;
 use fanwire_protocol::{Position, TopicName};
 
 use super::Shard;
 use super::connection::{Connection, Feed};
+use super::excluded::{ExcludedClients, Single};
 use super::gathered::Gathered;
 
 /// Deliveries that were taken from the inbox and not linked yet, by topic.
@@ -81,7 +82,7 @@ impl Shard {
 
     /// Links every group to its topic's subscribers.
     pub(super) fn link_groups(&mut self) {
-        let Self { registry, connections, outbox, fanout, deflater, counters, node, .. } = self;
+        let Self { registry, connections, clients, outbox, fanout, deflater, counters, node, .. } = self;
         let queue_bytes_max = node.settings.client.queue_bytes_max;
         let mut closed = Vec::new();
         for deliveries in self.groups.take() {
@@ -94,31 +95,29 @@ impl Shard {
                 let before_first = Position { offset: first.offset.saturating_sub(1), ..first };
                 registry.topic(topic).position.unwrap_or(before_first)
             });
-            let mut with_cursors = None;
-            let compress = |plain: &Bytes| deflater.as_mut()?.frame(plain);
-            let alone = |slot, connection: &mut Connection, outbox: &mut Outbox, segment| {
-                let kept = match (connection.feed, before) {
-                    (Feed::Own, Some(before)) => {
-                        let segment = *with_cursors.get_or_insert_with(|| {
-                            outbox.segment(Deliveries { before, all: deliveries.as_slice().into() })
-                        });
-                        outbox.link(slot, &mut connection.chain, segment);
-                        Ok(0)
-                    }
-                    (Feed::Own | Feed::Shared, _) => {
-                        outbox.link(slot, &mut connection.chain, segment);
-                        Ok(0)
-                    }
-                    // A server-side subscription brings something before the connect reply could be sent.
-                    (Feed::Held, _) => connection.keep(&deliveries, outbox.parcel(segment), queue_bytes_max),
-                };
+            let mut compress = |plain: &Bytes| deflater.as_mut()?.frame(plain);
+            let mut give = |slot, connection: &mut Connection, outbox: &mut Outbox, alone: Alone<'_>| {
+                let kept = alone.link(slot, connection, outbox, queue_bytes_max);
                 match kept {
                     Ok(dropped) => counters.dropped.add(dropped as u64),
                     Err(Full) => closed.push(slot),
                 }
             };
-            fanout.link(group, registry, connections, outbox, compress, alone);
-            for (wire, messages) in fanout.delivered(registry) {
+            let mut with_cursors = None;
+            let all = |slot, connection: &mut Connection, outbox: &mut Outbox, segment| {
+                let with_cursors = &mut with_cursors;
+                let alone = Alone { deliveries: &deliveries, segment, before, with_cursors };
+                give(slot, connection, outbox, alone);
+            };
+            let excluded = ExcludedClients::set_aside(group, registry, clients, connections);
+            fanout.link(group, registry, connections, outbox, &mut compress, all);
+            let one = |slot, connection: &mut Connection, outbox: &mut Outbox, single: Single<'_>| {
+                let Single { deliveries, segment } = single;
+                let alone = Alone { deliveries, segment, before, with_cursors: &mut None };
+                give(slot, connection, outbox, alone);
+            };
+            let rest = excluded.link_rest(fanout, registry, connections, outbox, &mut compress, one);
+            for (wire, messages) in fanout.delivered(registry).chain(rest) {
                 counters.deliveries[wire as usize].add(messages);
             }
             if let Some(position) = position {
@@ -131,10 +130,46 @@ impl Shard {
     }
 }
 
+/// What one connection gets of a group by itself.
+struct Alone<'g> {
+    deliveries: &'g [Arc<Delivery>],
+    /// The deliveries, as others get them.
+    segment: Segment,
+    /// The place in the topic's stream before the group.
+    before: Option<Position>,
+    /// The deliveries for those that get cursors of their own, made when the first needs them.
+    with_cursors: &'g mut Option<Segment>,
+}
+
+impl Alone<'_> {
+    /// Links it or keeps it. Says how many publications gave way.
+    fn link(
+        self,
+        slot: u32,
+        connection: &mut Connection,
+        outbox: &mut Outbox,
+        queue_bytes_max: usize,
+    ) -> Result<usize, Full> {
+        let Self { deliveries, segment, before, with_cursors } = self;
+        let segment = match (connection.feed, before) {
+            // It gets what is left later.
+            (Feed::Excluded, _) => return Ok(0),
+            // A server-side subscription brings something before the connect reply could be sent.
+            (Feed::Held, _) => return connection.keep(deliveries, outbox.parcel(segment), queue_bytes_max),
+            (Feed::Own, Some(before)) => *with_cursors
+                .get_or_insert_with(|| outbox.segment(Deliveries { before, all: deliveries.into() })),
+            (Feed::Own | Feed::Shared, _) => segment,
+        };
+        outbox.link(slot, &mut connection.chain, segment);
+        Ok(0)
+    }
+}
+
 impl Destination for Connection {
     fn takes_compressed(&self, longest: impl FnOnce() -> usize) -> bool {
         // Messages with cursors of its own are made as they are written.
-        self.deflate.is_some_and(|deflate| self.feed != Feed::Own && deflate.takes(longest()))
+        let is_alike = matches!(self.feed, Feed::Held | Feed::Shared);
+        self.deflate.is_some_and(|deflate| is_alike && deflate.takes(longest()))
     }
 
     fn chain(&mut self) -> Option<&mut Chain> {

@@ -13,6 +13,7 @@ mod drain_schedule;
 mod effects;
 mod emulated;
 mod encrypted;
+mod excluded;
 mod gathered;
 mod groups;
 mod opening;

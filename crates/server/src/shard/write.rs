@@ -83,7 +83,7 @@ impl Shard {
         let progress_before = connection.progress();
         let (key, before) = (connection.key(slot), connection.queued_bytes());
         let outcome = match connection.feed {
-            Feed::Held | Feed::Shared => connection.write(&self.outbox, queue_bytes_max),
+            Feed::Held | Feed::Shared | Feed::Excluded => connection.write(&self.outbox, queue_bytes_max),
             Feed::Own => connection.write_with_cursors(&self.outbox, &self.registry, queue_bytes_max),
         };
         self.queued_bytes = self.queued_bytes + connection.queued_bytes() - before;

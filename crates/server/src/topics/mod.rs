@@ -160,16 +160,16 @@ impl Topics {
         let job = match request {
             TopicRequest::Publish { id, data, tags, info, options } => {
                 let publisher = PublishCaller::Client(from, id);
-                return match self.history_of(&topic) {
-                    Ok(history) => {
+                return match self.namespace(&topic) {
+                    Ok(&Namespace { history, no_echo, .. }) => {
                         let PublishOptions { skip_history, idempotency_key, version, version_epoch } =
                             options.map(|options| *options).unwrap_or_default();
                         let publish = NewPublication {
                             data,
                             tags,
+                            exclude: no_echo.then_some(info.client),
                             info: Some(info),
-                            exclude: None,
-                            history: history.filter(|_| !skip_history),
+                            history: history.filter(|_| !skip_history).map(history_options),
                             idempotency_key,
                             version,
                             version_epoch,
@@ -456,10 +456,6 @@ impl Topics {
 
     fn namespace(&self, name: &TopicName) -> Result<&Namespace, RequestError> {
         self.settings.namespaces.of(name).map_err(|_| RequestError::UnknownTopic)
-    }
-
-    fn history_of(&self, name: &TopicName) -> Result<Option<HistoryOptions>, RequestError> {
-        Ok(self.namespace(name)?.history.map(history_options))
     }
 
     fn send_answer(&self, to: Address, answer: Answer, allowance: Option<ReadAllowance>) {

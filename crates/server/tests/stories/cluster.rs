@@ -86,6 +86,37 @@ async fn what_any_node_publishes_all_clients_see_once_and_in_one_order() {
 }
 
 #[tokio::test]
+async fn without_echo_the_publisher_s_tabs_on_all_nodes_get_it_and_its_own_socket_does_not() {
+    let nodes = cluster(crate::echo::without_echo).await;
+    let mut tabs = same_user(&nodes, "ann").await;
+    tabs.extend(same_user(&nodes, "ann").await);
+    for tab in &mut tabs {
+        tab.subscribe("quiet:a").await;
+    }
+    for publisher in 0..tabs.len() {
+        tabs[publisher].publish("quiet:a", json!(publisher)).await;
+        for (number, tab) in tabs.iter_mut().enumerate().filter(|(number, _)| *number != publisher) {
+            let publication = tab.publication().await.1;
+            assert_eq!(
+                (&publication["data"], &publication["info"]["user"]),
+                (&json!(publisher), &json!("ann")),
+                "{number}"
+            );
+        }
+    }
+    // An id of any node is excluded on any node.
+    let excluded = tabs[2].id().to_owned();
+    let mut backend = nodes[0].backend().await;
+    backend.call("publish", json!({"channel": "quiet:a", "data": "rest", "exclude": excluded})).await;
+    for (number, tab) in tabs.iter_mut().enumerate() {
+        if number != 2 {
+            assert_eq!(tab.publication().await.1["data"], "rest");
+        }
+        tab.nothing_more().await;
+    }
+}
+
+#[tokio::test]
 async fn presence_is_one_and_true_at_every_reply() {
     let nodes = cluster(|_| ()).await;
     let mut backends = backends(&nodes).await;

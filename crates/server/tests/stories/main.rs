@@ -12,6 +12,7 @@ mod order;
 mod bursts;
 mod recovery;
 mod times;
+mod echo;
 mod presence;
 mod strange;
 mod server_side;
