@@ -281,6 +281,12 @@ pub(crate) enum Unreachable {
 pub(crate) enum Survey {
     /// Topics with subscribers on the shard, and how many.
     Topics(mpsc::UnboundedSender<Vec<(TopicName, usize)>>),
+    /// The number of subscribers of each topic on the shard, but for the excluded client.
+    Subscribers {
+        topics: Arc<[TopicName]>,
+        exclude: Option<ClientId>,
+        reply: mpsc::UnboundedSender<Vec<usize>>,
+    },
 }
 
 /// A call of the API to a topic's owner. The caller may have left when the answer comes.

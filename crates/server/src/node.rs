@@ -360,6 +360,25 @@ impl Node {
         self.inboxes.all.get(usize::from(key.shard)).filter(|_| key.node == self.id)
     }
 
+    /// The number of subscribers of each topic on this node, but for the excluded client.
+    pub(crate) async fn subscribers(
+        &self,
+        topics: Arc<[TopicName]>,
+        exclude: Option<ClientId>,
+    ) -> Vec<usize> {
+        let (reply, mut answers) = mpsc::unbounded_channel();
+        for inbox in self.inboxes.all.iter() {
+            let (topics, reply) = (topics.clone(), reply.clone());
+            inbox.send(ShardMessage::Survey(Survey::Subscribers { topics, exclude, reply }));
+        }
+        drop(reply);
+        let mut all = vec![0; topics.len()];
+        while let Some(counts) = answers.recv().await {
+            all.iter_mut().zip(counts).for_each(|(all, count)| *all += count);
+        }
+        all
+    }
+
     /// The topics with subscribers on this node, and the number of subscribers.
     pub(crate) async fn topics(&self) -> FxHashMap<TopicName, usize> {
         let (reply, mut answers) = mpsc::unbounded_channel();

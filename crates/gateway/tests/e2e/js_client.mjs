@@ -58,6 +58,33 @@ for (const [transport, encoding] of variants) {
       }
     });
 
+    check('without echo the other tab gets what one publishes, and it itself only in another life', async () => {
+      const channel = fresh('unechoed');
+      const [here, there] = [await clients.connected('alice'), await clients.connected('alice')];
+      const [mine, other] = [await clients.subscribed(here, channel), await clients.subscribed(there, channel)];
+      await mine.subscription.publish(clients.pack('mine'));
+      await other.subscription.publish(clients.pack('yours'));
+      await server.api('publish', { channel, data: 'to one', exclude: there.id });
+      await receivedCount(mine, 2);
+      await receivedCount(other, 1);
+      // What is published last comes last, if anything else came at all.
+      await server.api('publish', { channel, data: 'to all' });
+      await receivedCount(mine, 3);
+      await receivedCount(other, 2);
+      assert.deepEqual(mine.data, ['yours', 'to one', 'to all']);
+      assert.deepEqual(other.data, ['mine', 'to all']);
+      assert.equal(other.publications[0].info.client, here.id);
+
+      await mine.subscription.publish(clients.pack('mine again'));
+      await receivedCount(other, 3);
+      const disconnected = next(here, 'disconnected');
+      here.disconnect();
+      await disconnected;
+      here.connect();
+      await receivedCount(mine, 4);
+      assert.deepEqual(mine.data.slice(3), ['mine again']);
+    });
+
     check('values of every shape arrive as they were published', async () => {
       const channel = fresh('open');
       const client = await clients.connected('alice');

@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn every_method_takes_an_empty_object_and_nulls() {
         let nulls = r#"{"channel":null,"channels":null,"data":null,"b64data":null,"tags":null,"skip_history":null,
-            "idempotency_key":null,"delta":null,"exclude":null,"version":null,"version_epoch":null,"user":null,"client":null,
+            "idempotency_key":null,"delta":null,"exclude":null,"subscribers":null,"version":null,"version_epoch":null,"user":null,"client":null,
             "session":null,"expire_at":null,"expired":null,"info":null,"b64info":null,"recover_since":null,
             "override":null,"whitelist":null,"disconnect":null,"limit":null,"since":null,"reverse":null,
             "pattern":null,"method":null,"params":null,"label_filter":{"a":[1]},"all_users":true}"#;
@@ -213,6 +213,7 @@ mod tests {
             (Method::Publish, r#"{"b64data":1}"#),
             (Method::Publish, r#"{"skip_history":"yes"}"#),
             (Method::Publish, r#"{"exclude":1}"#),
+            (Method::Publish, r#"{"subscribers":"yes"}"#),
             (Method::Publish, r#"{"data":nul}"#),
             (Method::Broadcast, r#"{"channels":"a"}"#),
             (Method::Broadcast, r#"{"channels":[1]}"#),

@@ -5,6 +5,7 @@
 
 mod auth;
 mod error;
+mod reach;
 mod refusal;
 mod reply;
 mod revocation;

@@ -1,17 +1,19 @@
 //! Publishing into one topic, or the same into several.
 
 use std::pin::Pin;
+use std::slice;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fanwire_broker::{NewPublication, Published};
 use fanwire_protocol::json::{self, is_default, null_is_default};
-use fanwire_protocol::{ClientId, Tags};
+use fanwire_protocol::{ClientId, Tags, TopicName};
 use serde::{Deserialize, Serialize};
 
 use super::decode::payload;
 use super::error::ApiError;
 use super::parallel::side_by_side;
+use super::reach::{Reach, reach};
 use super::reply::{ApiEnvelope, ApiReply, result};
 use crate::node::Node;
 
@@ -44,6 +46,9 @@ pub(super) struct ApiPublish {
     /// The one client that does not get it.
     #[serde(deserialize_with = "null_is_default")]
     exclude: String,
+    /// The result tells how many subscribers it reaches.
+    #[serde(deserialize_with = "null_is_default")]
+    subscribers: bool,
 }
 
 /// The position of the publication in its topic's stream; empty if it was not kept.
@@ -53,6 +58,10 @@ pub(super) struct PublishResult {
     offset: u64,
     #[serde(skip_serializing_if = "is_default")]
     epoch: String,
+    #[serde(flatten)]
+    reach: Reach,
+    #[serde(skip)]
+    is_suppressed: bool,
 }
 
 /// A publication on its way.
@@ -61,7 +70,17 @@ pub(super) type PendingPublish = Pin<Box<dyn Future<Output = Result<PublishResul
 /// Begins to publish. What is begun for one topic is published in that order.
 pub(super) async fn publish(node: &Node, request: ApiPublish) -> Result<PendingPublish, ApiError> {
     let (publish, keep) = request.content()?;
-    publish_into(node, &request.channel, request.data_field(), publish, keep).await
+    let exclude = publish.exclude;
+    let publishing = publish_into(node, &request.channel, request.data_field(), publish, keep).await?;
+    if !request.subscribers {
+        return Ok(publishing);
+    }
+    let node = node.clone();
+    Ok(Box::pin(async move {
+        let mut result = publishing.await;
+        add_reach(&node, slice::from_ref(&request.channel), exclude, slice::from_mut(&mut result)).await;
+        result
+    }))
 }
 
 pub(super) async fn broadcast(node: &Node, request: ApiPublish) -> ApiReply {
@@ -79,12 +98,15 @@ pub(super) async fn broadcast(node: &Node, request: ApiPublish) -> ApiReply {
         return Err(ApiError::bad_request(message));
     }
     let (publish, keep) = request.content()?;
-    let field = request.data_field();
-    let publications = request.channels.into_iter().map(|topic| {
+    let (exclude, field) = (publish.exclude, request.data_field());
+    let publications = request.channels.iter().cloned().map(|topic| {
         let (node, publish) = (node.clone(), publish.clone());
         async move { publish_into(&node, &topic, field, publish, keep).await?.await }
     });
-    let replies = side_by_side(BROADCAST_WIDTH, publications).await;
+    let mut replies = side_by_side(BROADCAST_WIDTH, publications).await;
+    if request.subscribers {
+        add_reach(node, &request.channels, exclude, &mut replies).await;
+    }
     result(&BroadcastResult { responses: replies.iter().map(ApiEnvelope::from).collect() })
 }
 
@@ -151,12 +173,36 @@ async fn publish_into(
     Ok(Box::pin(async move { Ok(published.await?.into()) }))
 }
 
+/// Adds to each result how many subscribers the publication reaches.
+async fn add_reach(
+    node: &Node,
+    channels: &[String],
+    exclude: Option<ClientId>,
+    results: &mut [Result<PublishResult, ApiError>],
+) {
+    let (mut topics, mut reaching) = (Vec::new(), Vec::new());
+    for (channel, result) in channels.iter().zip(results) {
+        let (Some(topic), Ok(result)) = (TopicName::new(channel), result) else { continue };
+        if result.is_suppressed {
+            result.reach.subscribers = Some(0);
+        } else {
+            topics.push(topic);
+            reaching.push(result);
+        }
+    }
+    for (result, reach) in reaching.into_iter().zip(reach(node, topics, exclude).await) {
+        result.reach = reach;
+    }
+}
+
 impl From<Published> for PublishResult {
-    fn from(published: Published) -> Self {
-        published.position.map_or_else(Self::default, |position| Self {
+    fn from(Published { position, suppressed }: Published) -> Self {
+        let position = position.map_or_else(Self::default, |position| Self {
             offset: position.offset,
             epoch: position.epoch.to_string(),
-        })
+            ..Self::default()
+        });
+        Self { is_suppressed: suppressed, ..position }
     }
 }
 
@@ -210,5 +256,11 @@ mod tests {
         assert_eq!(text(None), "{}");
         let epoch = Epoch::parse(b"abcdefgh").unwrap();
         assert_eq!(text(Some(Position { epoch, offset: 3 })), r#"{"offset":3,"epoch":"abcdefgh"}"#);
+
+        let text =
+            |reach| serde_json::to_string(&PublishResult { reach, ..PublishResult::default() }).unwrap();
+        assert_eq!(text(Reach { subscribers: Some(0), missing: vec![] }), r#"{"subscribers":0}"#);
+        let missing = vec!["b".into(), "c".into()];
+        assert_eq!(text(Reach { subscribers: Some(7), missing }), r#"{"subscribers":7,"missing":["b","c"]}"#);
     }
 }

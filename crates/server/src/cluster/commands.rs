@@ -7,7 +7,7 @@ use fanwire_broker::{
     EngineError, Event, LinkState, LogRateLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX,
 };
 use fanwire_protocol::reason::RequestError;
-use fanwire_protocol::{Epoch, Publication};
+use fanwire_protocol::{ClientId, Epoch, Publication, TopicName};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
@@ -15,7 +15,8 @@ use crate::api;
 use crate::message::{ShardMessage, TopicCall, UserMessage};
 use crate::node::Node;
 use crate::peers::{
-    Call, CallResult, HELD, Held, HeldQuestion, ORDERS_KEPT, Peers, Receiver, SINGLE, Single, user_topic,
+    Call, CallResult, HELD, Held, HeldQuestion, ORDERS_KEPT, Peers, Receiver, SINGLE, SUBSCRIBERS, Single,
+    SubscribersAnswer, SubscribersQuestion, user_topic,
 };
 use crate::topics::follow::{Follow, NextStep};
 use crate::topics::repair::PART;
@@ -188,6 +189,7 @@ impl CommandFollower {
             let outcome = async {
                 match &*method {
                     HELD => held_here(&node, parameters.get()).await,
+                    SUBSCRIBERS => subscribers_here(&node, parameters.get()).await,
                     method => api::run_here(&node, method, parameters.get()).await,
                 }
             };
@@ -217,4 +219,14 @@ async fn held_here(node: &Node, parameters: &str) -> CallResult {
     owner.send(ShardMessage::User(UserMessage::Held { user: user.into(), reply }));
     let connections = held.await.map_err(|_| RequestError::Internal)?;
     serde_json::value::to_raw_value(&Held { connections }).map_err(|_| RequestError::Internal.into())
+}
+
+/// Answers another node: the number of subscribers of topics here.
+async fn subscribers_here(node: &Node, parameters: &str) -> CallResult {
+    let SubscribersQuestion { topics, exclude } =
+        serde_json::from_str(parameters).map_err(|_| RequestError::BadRequest)?;
+    let topics: Option<Vec<TopicName>> = topics.iter().map(|topic| TopicName::new(topic)).collect();
+    let topics = topics.ok_or(RequestError::BadRequest)?;
+    let counts = node.subscribers(topics.into(), exclude.map(ClientId)).await;
+    serde_json::value::to_raw_value(&SubscribersAnswer { counts }).map_err(|_| RequestError::Internal.into())
 }

@@ -7,6 +7,7 @@
 mod names;
 mod call;
 mod queue;
+mod reach;
 mod arrivals;
 mod askers;
 mod forwarding;
@@ -50,6 +51,7 @@ pub(crate) use held::{HELD, Held, HeldQuestion};
 pub(crate) use letter::{Caller, Letter, ReplyTo, Secret};
 pub(crate) use names::{ORDER_BYTES_MAX, ORDERS_KEPT, PATIENCE, user_topic};
 pub(crate) use queue::Receiver;
+pub(crate) use reach::{SUBSCRIBERS, SubscribersAnswer, SubscribersQuestion};
 pub(crate) use session_calls::Sending;
 
 /// The time that a node which leaves has to tell the others.

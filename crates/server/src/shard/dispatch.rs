@@ -5,8 +5,8 @@ use std::time::Duration;
 use fanwire_broker::Event;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
 use fanwire_hub::session::Session;
-use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::{CloseReason, Left};
+use fanwire_protocol::{ClientId, TopicName};
 
 use super::Shard;
 use super::connection::Connection;
@@ -55,6 +55,11 @@ impl Shard {
                 // Whoever asked may have given up.
                 let _ = reply.send(topics);
             }
+            ShardMessage::Survey(Survey::Subscribers { topics, exclude, reply }) => {
+                let counts = topics.iter().map(|topic| self.subscribers_of(topic, exclude)).collect();
+                // Whoever asked may have given up.
+                let _ = reply.send(counts);
+            }
             ShardMessage::Count(requester, reply) => {
                 // Whoever asked may have left.
                 let _ = reply.send(self.count_request(&requester));
@@ -68,6 +73,14 @@ impl Shard {
             ShardMessage::Close(reason) => self.close_all(reason),
             ShardMessage::Drain(window) => self.drain(window),
         }
+    }
+
+    fn subscribers_of(&self, topic: &TopicName, exclude: Option<ClientId>) -> usize {
+        let Some(topic) = self.registry.find(topic) else { return 0 };
+        let slot = exclude.and_then(|client| self.clients.get(&client));
+        let session = slot.and_then(|slot| self.connections[*slot as usize].session());
+        let is_excluded = session.is_some_and(|session| session.place_in(topic).is_some());
+        self.registry.topic(topic).subscribers.len() - usize::from(is_excluded)
     }
 
     /// Counts a request without a session.

@@ -117,6 +117,45 @@ async fn without_echo_the_publisher_s_tabs_on_all_nodes_get_it_and_its_own_socke
 }
 
 #[tokio::test]
+async fn a_publisher_may_ask_how_many_subscribers_it_reaches_on_all_nodes() {
+    let mut nodes = cluster(|settings| settings.shards = 3).await;
+    let mut clients = clients(&nodes).await;
+    clients.extend(self::clients(&nodes).await);
+    let mut backend = nodes[1].backend().await;
+    let publish = |topic: &str| json!({"channel": topic, "data": 1, "subscribers": true});
+    assert_eq!(backend.call("publish", publish("plain")).await, json!({"subscribers": 0}));
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.subscribe("plain").await;
+        let reached = backend.call("publish", publish("plain")).await;
+        assert_eq!(reached, json!({"subscribers": number + 1}));
+        // Others have no answer with more in it than they asked for.
+        assert_eq!(backend.call("publish", json!({"channel": "plain", "data": 1})).await, json!({}));
+    }
+    clients[0].subscribe("history:a").await;
+    let excluded = clients[0].id();
+    let to_others = |topic| json!({"channel": topic, "data": 1, "subscribers": true, "exclude": excluded});
+    assert_eq!(backend.call("publish", to_others("plain")).await, json!({"subscribers": 5}));
+    let kept = backend.call("publish", to_others("history:a")).await;
+    assert_eq!((&kept["offset"], &kept["subscribers"]), (&json!(1), &json!(0)));
+
+    let channels = ["plain", "nowhere:x", "history:a", "none"];
+    let request = json!({"channels": channels, "data": 1, "subscribers": true, "idempotency_key": "once"});
+    let reached = async |backend: &mut Backend| {
+        let responses = backend.call("broadcast", request.clone()).await["responses"].take();
+        let reached = |response: &Value| response["result"]["subscribers"].clone();
+        responses.as_array().unwrap().iter().map(reached).collect::<Vec<_>>()
+    };
+    assert_eq!(reached(&mut backend).await, [json!(6), Value::Null, json!(1), json!(0)]);
+    // What was published already reaches nobody.
+    assert_eq!(reached(&mut backend).await, [json!(0), Value::Null, json!(0), json!(0)]);
+
+    // A node that has died is named for as long as it counts as alive, and its clients are not guessed.
+    drop(nodes.pop());
+    let reached = backend.call("publish", publish("plain")).await;
+    assert_eq!(reached, json!({"subscribers": 4, "missing": ["node-2"]}));
+}
+
+#[tokio::test]
 async fn presence_is_one_and_true_at_every_reply() {
     let nodes = cluster(|_| ()).await;
     let mut backends = backends(&nodes).await;
