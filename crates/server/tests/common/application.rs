@@ -31,6 +31,15 @@ impl Call {
 /// The time that an answer takes, its status, and its body.
 pub(crate) type Answer = (Duration, u16, Value);
 
+/// The ways of a backend that is not well.
+#[derive(Clone, Debug)]
+pub(crate) enum Misconduct {
+    /// It sends these bytes and closes.
+    Sends(Vec<u8>),
+    /// It says nothing.
+    Hangs,
+}
+
 type Rule = Box<dyn Fn(&Call) -> Answer + Send + Sync>;
 
 pub(crate) struct Application {
@@ -43,6 +52,8 @@ struct Seen {
     calls: Vec<Call>,
     under_way: usize,
     under_way_max: usize,
+    /// Instead of what the rule says.
+    misconduct: Option<Misconduct>,
 }
 
 impl Application {
@@ -61,6 +72,11 @@ impl Application {
             }
         });
         Self { port, seen }
+    }
+
+    /// From now on it is not well; `None`: it is well again.
+    pub(crate) fn misbehave(&self, misconduct: Option<Misconduct>) {
+        self.seen.lock().unwrap().misconduct = misconduct;
     }
 
     /// The calls so far, in the order in which they came.
@@ -121,14 +137,28 @@ async fn serve(mut stream: TcpStream, seen: &Mutex<Seen>, rule: &Rule) -> std::i
             }
         };
         let (delay, status, body) = rule(&call);
-        {
+        let misconduct = {
             let mut seen = seen.lock().unwrap();
             seen.calls.push(call);
             seen.under_way += 1;
             seen.under_way_max = seen.under_way_max.max(seen.under_way);
+            seen.misconduct.clone()
+        };
+        match &misconduct {
+            None => tokio::time::sleep(delay).await,
+            Some(Misconduct::Sends(_)) => {}
+            // Until the node gives up.
+            Some(Misconduct::Hangs) => drop(stream.read_buf(&mut read).await),
         }
-        tokio::time::sleep(delay).await;
         seen.lock().unwrap().under_way -= 1;
+        match misconduct {
+            None => {}
+            Some(Misconduct::Sends(bytes)) => {
+                stream.write_all(&bytes).await?;
+                return stream.shutdown().await;
+            }
+            Some(Misconduct::Hangs) => return Ok(()),
+        }
         let body = body.to_string();
         let response = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         stream.write_all(response.as_bytes()).await?;

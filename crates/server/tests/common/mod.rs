@@ -15,7 +15,7 @@ mod trust;
 mod wait;
 
 pub(crate) use api::Backend;
-pub(crate) use application::{Answer, Application, Call};
+pub(crate) use application::{Answer, Application, Call, Misconduct};
 pub(crate) use client::{Client, identity};
 pub(crate) use emulated::{Emulated, emulate};
 pub(crate) use forgery::{forge, signing_key};

@@ -36,6 +36,7 @@ mod polls_left;
 mod streams;
 mod users;
 mod hooked;
+mod bad_backends;
 
 mod crowd;
 mod slow;
