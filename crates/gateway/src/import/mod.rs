@@ -2,15 +2,18 @@
 //!
 //! Every key of the original is either in the translation or in the list of omitted keys, with the reason.
 
+mod hooks;
 mod redis;
 mod rules;
 mod value;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use figment::value::{Dict, Value};
 
 use crate::config::{judge, write_file};
+use hooks::NAMESPACE_HOOKS;
 use rules::{NAMESPACE_LEFT_OUT, NAMESPACE_RULES, Rule, reason_of, rule_of};
 use value::convert;
 
@@ -47,8 +50,10 @@ const UNKNOWN_AT_TOP: &str =
 
 /// Translates a configuration. Relative paths of key files begin at `folder`.
 pub(crate) fn translate(values: &Dict, folder: &Path) -> Translation {
-    let mut translator = Translator { folder, ours: toml::Table::new(), left_out: Vec::new() };
+    let proxies = hooks::named_proxies(values);
+    let mut translator = Translator { folder, proxies, ours: toml::Table::new(), left_out: Vec::new() };
     translator.children("", values);
+    translator.hooks(values);
     translator.redis_address(values);
     translator.internal_port(values);
     translator.encryption(values);
@@ -60,6 +65,8 @@ pub(crate) fn translate(values: &Dict, folder: &Path) -> Translation {
 
 struct Translator<'a> {
     folder: &'a Path,
+    /// The names of proxies that the original lists.
+    proxies: BTreeSet<String>,
     ours: toml::Table,
     left_out: Vec<LeftOut>,
 }
@@ -82,6 +89,8 @@ impl Translator<'_> {
         match (key, value) {
             // Translated later, or with their section.
             ("http_api.external" | REDIS_ADDRESS | TLS_SWITCH, _) | (_, Value::Empty(..)) => {}
+            ("proxies" | "client.proxy" | "channel.proxy", _) => {}
+            ("rpc.proxy" | "rpc.namespaces" | "rpc.without_namespace", _) => {}
             // The default of every text setting.
             (_, Value::String(_, text)) if text.is_empty() => {}
             (TLS, Value::Dict(_, keys)) if !is_on(keys) => self.leave_out(key, "is turned off there"),
@@ -121,6 +130,8 @@ impl Translator<'_> {
                 }
             } else if matches!(value, Value::Empty(..)) || value.as_str() == Some("") {
                 // The default, as in `visit`.
+            } else if is_hook_option(&name) {
+                // Translated below, together.
             } else if name == "subscription_type" && value.as_str() == Some("stream") {
                 // The only kind that Fanwire has.
             } else {
@@ -128,6 +139,7 @@ impl Translator<'_> {
                 self.leave_out(&key, reason.map_or(UNKNOWN, |(_, reason)| reason));
             }
         }
+        self.namespace_hooks(options, &mut namespace);
         namespace
     }
 
@@ -223,6 +235,13 @@ impl Translator<'_> {
     }
 }
 
+fn is_hook_option(name: &str) -> bool {
+    let events = NAMESPACE_HOOKS.iter().map(|(_, event)| event);
+    events
+        .flat_map(|event| ["_proxy_enabled", "_proxy_name"].map(|end| (event, end)))
+        .any(|(event, end)| name.strip_prefix(event).is_some_and(|rest| rest == end))
+}
+
 /// Returns true if a section is enabled.
 fn is_on(section: &Dict) -> bool {
     section.get("enabled").and_then(Value::to_bool_lossy) == Some(true)
@@ -285,6 +304,7 @@ fn remove(table: &mut toml::Table, path: &str) -> bool {
 mod tests {
     use figment::providers::{Format, Yaml};
 
+    use super::hooks::HOOK_RULES;
     use super::rules::{RULES, TOKEN_RULES};
     use super::*;
 
@@ -352,7 +372,7 @@ mod tests {
         check(
             "engine: {redis: {tls: {enabled: true}, sentinel_address: ['a:1'], presence_ttl: 30s}}\n\
              broker: {enabled: true, type: nats}\n\
-             client: {token: {insecure_skip_jwks_endpoint_safety_check: true}, proxy: {connect: {enabled: true, endpoint: x}}}\n\
+             client: {token: {insecure_skip_jwks_endpoint_safety_check: true}, proxy: {connect: {enabled: true, endpoint: 'grpc://x'}}}\n\
              token_hmac_secret_key: x\n\
              channel: {without_namespace: {allowed_delta_types: [fossil], subscription_type: stream, map: },\n\
              max_lenght: 1, namespaces: [chat]}\n",
@@ -362,12 +382,50 @@ mod tests {
                 "channel.max_lenght: not a setting",
                 "channel.namespaces.0: is not a section",
                 "channel.without_namespace.allowed_delta_types: publications are always sent whole",
-                "client.proxy: events are not sent",
                 "client.token.insecure_skip_jwks_endpoint_safety_check: jwks_url takes no groups",
                 "engine.redis.presence_ttl: presence lasts as long",
                 "engine.redis.sentinel_address: Redis is one server",
                 "engine.redis.tls: connections to Redis",
                 "token_hmac_secret_key: not a setting of Centrifugo v6; files of older versions",
+                "client.proxy.connect: gRPC hooks come later",
+            ],
+        );
+    }
+
+    #[test]
+    fn proxies_become_hooks() {
+        check(
+            "client: {proxy: {connect: {enabled: true, endpoint: 'http://b/connect', timeout: 2s, http_headers: [Cookie, Origin],\n\
+               http: {static_headers: {X-Key: 7}, status_to_code_transforms: [{status_code: 404, to_error: {code: 404, message: gone, temporary: true}},\n\
+               {status_code: 403, to_error: {code: 0}, to_disconnect: {code: 4403, reason: no}}]}},\n\
+               refresh: {enabled: false, endpoint: 'http://b/refresh'}}}\n\
+             channel: {proxy: {subscribe: {endpoint: 'https://b/subscribe', binary_encoding: true, include_connection_meta: true,\n\
+               http: {tls: {enabled: true, server_ca_pem_file: /ca.pem, cert_pem: /a.pem, key_pem_file: /b.pem, server_name: b, insecure_skip_verify: true}}},\n\
+               publish: {endpoint: 'http://b/publish'}, sub_refresh: {endpoint: ''}},\n\
+               without_namespace: {publish_proxy_enabled: true, publish_proxy_name: other},\n\
+               namespaces: [{name: chat, subscribe_proxy_enabled: true, subscribe_proxy_name: default, publish_proxy_enabled: false, sub_refresh_proxy_enabled: true}]}\n\
+             rpc: {proxy: {endpoint: 'http://b/rpc', emulated_headers: Authorization}, without_namespace: {proxy_enabled: true}, namespace_boundary: '/',\n\
+               namespaces: [{name: users, proxy_enabled: true, proxy_name: other}, {name: off}]}\n\
+             proxies: [{name: other, endpoint: 'http://b/other', grpc_metadata: [a]}, {name: late, endpoint: 'b:50051'}]\n",
+            "[client.hooks]\nconnect = \"connect\"\n\n\
+             [[hooks]]\nname = \"other\"\nurl = \"http://b/other\"\n\n\
+             [[hooks]]\nname = \"connect\"\nurl = \"http://b/connect\"\ntimeout = \"2s\"\nhttp_headers = [\"Cookie\", \"Origin\"]\nstatic_headers = { X-Key = \"7\" }\n\
+             status_transforms = [{ error = { code = 404, message = \"gone\", temporary = true }, status = 404 }, { disconnect = { code = 4403, reason = \"no\" }, status = 403 }]\n\n\
+             [[hooks]]\nname = \"rpc\"\nurl = \"http://b/rpc\"\nemulated_headers = [\"Authorization\"]\n\n\
+             [[hooks]]\nname = \"subscribe\"\nurl = \"https://b/subscribe\"\nbinary_encoding = true\ninclude_connection_meta = true\nca_file = \"/ca.pem\"\n\
+             certificate_file = \"/a.pem\"\nkey_file = \"/b.pem\"\nserver_name = \"b\"\n\n\
+             [rpc]\nhook = \"rpc\"\nnamespace_boundary = \"/\"\n\n\
+             [[rpc.namespaces]]\nname = \"users\"\nhook = \"other\"\n\n[[rpc.namespaces]]\nname = \"off\"\n\n\
+             [topics.default]\npublish_hook = \"other\"\n\n\
+             [[topics.namespaces]]\nname = \"chat\"\nsubscribe_hook = \"subscribe\"",
+            &[
+                "proxies.other.grpc_metadata: gRPC hooks come later",
+                "proxies.late: gRPC hooks come later",
+                "client.proxy.refresh: is turned off there",
+                "channel.proxy.subscribe.http.tls.insecure_skip_verify: certificates are always verified",
+                "channel.proxy.publish: no namespace there uses it",
+                "channel.proxy.sub_refresh: has no endpoint",
+                "topics.namespaces[0].sub_refresh_hook: refused here: \"sub_refresh\" is not the name of a hook",
             ],
         );
     }
@@ -453,7 +511,9 @@ mod tests {
         let targets = RULES.iter().map(|rule| rule.ours.to_owned());
         let tokens = TOKEN_RULES.iter().map(|rule| format!("client.subscription_token.{}", rule.ours));
         let namespaces = NAMESPACE_RULES.iter().map(|rule| format!("topics.namespaces.{}", rule.ours));
-        for key in targets.chain(tokens).chain(namespaces) {
+        let hooks = HOOK_RULES.iter().map(|rule| format!("hooks.{}", rule.ours));
+        let hook_options = NAMESPACE_HOOKS.iter().map(|(key, _)| format!("topics.namespaces.{key}"));
+        for key in targets.chain(tokens).chain(namespaces).chain(hooks).chain(hook_options) {
             assert!(keys.contains(&key), "{key}");
         }
     }

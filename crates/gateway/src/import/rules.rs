@@ -64,7 +64,7 @@ pub(super) fn reason_of(theirs: &str) -> Option<&'static str> {
     LEFT_OUT.iter().find(|(left, _)| *left == key).map(|(_, reason)| *reason)
 }
 
-const fn rule(theirs: &'static str, ours: &'static str, how: How) -> Rule {
+pub(super) const fn rule(theirs: &'static str, ours: &'static str, how: How) -> Rule {
     Rule { theirs, ours, how }
 }
 
@@ -122,6 +122,7 @@ pub(super) const RULES: &[Rule] = &[
     ),
     rule("rpc.ping.enabled", "client.rpc_ping.enabled", Flag),
     rule("rpc.ping.method", "client.rpc_ping.method", Text),
+    rule("rpc.namespace_boundary", "rpc.namespace_boundary", Text),
     rule("websocket.handler_prefix", "websocket.path", Text),
     rule("websocket.message_size_limit", "websocket.message_bytes_max", Bytes),
     rule("websocket.compression", "websocket.deflate.enabled", Flag),
@@ -209,7 +210,7 @@ const ENGINES: &str = "one engine does everything: set engine.type";
 const ONE_SERVER: &str = "Redis is one server; Sentinel and Cluster are not supported yet";
 const REDIS_TLS: &str = "connections to Redis are not encrypted yet";
 const LEASE: &str = "presence lasts as long as the node's lease: engine.redis.lease";
-const HOOKS: &str = "events are not sent to a backend yet";
+const STREAMS: &str = "subscriptions are not streams of a backend";
 const KINDS: &str = "map and shared-poll topics are not there yet";
 const DELTAS: &str = "publications are always sent whole";
 const TLS: &str = "TLS is for the client port, with files: server.tls; put a proxy in front for more";
@@ -244,13 +245,6 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("presence_manager", ENGINES),
     ("map_broker", ENGINES),
     ("controller", ENGINES),
-    ("proxies", HOOKS),
-    ("client.proxy", HOOKS),
-    ("channel.proxy", HOOKS),
-    ("rpc.proxy", HOOKS),
-    ("rpc.namespaces", HOOKS),
-    ("rpc.without_namespace", HOOKS),
-    ("rpc.namespace_boundary", HOOKS),
     ("shared_poll", KINDS),
     ("http_server.tls.client_ca_pem", CLIENT_CERTIFICATES),
     ("http_server.tls.client_ca_pem_file", CLIENT_CERTIFICATES),
@@ -319,15 +313,9 @@ const LEFT_OUT: &[(&str, &str)] = &[
 pub(super) const NAMESPACE_LEFT_OUT: &[(&str, &str)] = &[
     ("allowed_delta_types", DELTAS),
     ("delta_publish", DELTAS),
-    ("subscribe_proxy_enabled", HOOKS),
-    ("subscribe_proxy_name", HOOKS),
-    ("publish_proxy_enabled", HOOKS),
-    ("publish_proxy_name", HOOKS),
-    ("sub_refresh_proxy_enabled", HOOKS),
-    ("sub_refresh_proxy_name", HOOKS),
-    ("subscribe_stream_proxy_enabled", HOOKS),
-    ("subscribe_stream_proxy_name", HOOKS),
-    ("subscribe_stream_proxy_bidirectional", HOOKS),
+    ("subscribe_stream_proxy_enabled", STREAMS),
+    ("subscribe_stream_proxy_name", STREAMS),
+    ("subscribe_stream_proxy_bidirectional", STREAMS),
     ("subscription_type", KINDS),
     ("map", KINDS),
     ("map_clients_presence_channel_prefix", KINDS),

@@ -64,7 +64,7 @@ fn integer(number: Num) -> Option<i128> {
 }
 
 /// Reads a text. YAML reads some texts as numbers, and Centrifugo turns these back into texts.
-fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     match value {
         Value::Bool(_, value) => Some(value.to_string()),
         Value::Num(_, number) => {

@@ -39,22 +39,20 @@ fn a_configuration_of_centrifugo_is_translated_from_all_three_formats() {
         let run = fanwire(&["config", "import", "centrifugo", &file]).exits(0);
         assert_eq!(run.out, expected.replace("centrifugo.yaml", name));
         let (warnings, left): (Vec<_>, Vec<_>) = run.err.lines().partition(|line| line.contains("warning: "));
-        assert_eq!(warnings.len(), 6);
+        assert_eq!(warnings.len(), 7);
         let mut left: Vec<&str> = left.into_iter().filter_map(|line| line.split(": ").next()).collect();
         left.sort_unstable();
         let expected_left = [
             "channel.namespaces.chat.allowed_delta_types",
             "channel.namespaces.chat.delta_publish",
-            "channel.namespaces.chat.subscribe_proxy_enabled",
             "client.concurrency",
             "client.presence_update_interval",
-            "client.proxy",
             "client.user_id_http_header",
             "engine.redis.io_timeout",
             "engine.redis.presence_ttl",
             "log.file",
             "prometheus",
-            "proxies",
+            "topics.namespaces[0].subscribe_hook",
             "uni_websocket.disable_closing_handshake",
             "uni_websocket.message_size_limit",
             "websocket.decompressed_message_size_limit",
