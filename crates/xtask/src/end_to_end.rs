@@ -26,6 +26,7 @@ pub(crate) const SUITES: &[&str] = &[
     "js_client.mjs",
     "js_recovery.mjs",
     "fallbacks.mjs",
+    "hooks.mjs",
     "compression.mjs",
     "python_client.py",
     "browser.mjs",
