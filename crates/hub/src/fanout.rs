@@ -35,7 +35,7 @@ pub struct Group<'g> {
 pub struct Fanout {
     /// A place for every kind of subscriber; those of kinds that the shard has met are used.
     kinds: Box<[Forms; Registry::KINDS_MAX]>,
-    /// The forms for each filter of the topic, by its place; none for a topic without filters.
+    /// The forms of the last group for each filter of its topic, by its place.
     filtered: Vec<FilteredForms>,
 }
 
@@ -43,7 +43,7 @@ pub struct Fanout {
 #[derive(Clone, Copy, Debug)]
 struct FilteredForms {
     wire: Wire,
-    shares: [Share; 2],
+    forms: Forms,
 }
 
 /// The forms of a group for one kind of subscriber.
@@ -104,8 +104,11 @@ impl Fanout {
         mut alone: impl FnMut(u32, &mut D, &mut Outbox, Segment),
     ) {
         self.kinds[..registry.kinds().len()].iter_mut().for_each(Forms::reset);
-        self.filtered.clear();
-        for subscriber in &registry.topic(group.topic).subscribers {
+        let topic = registry.topic(group.topic);
+        if topic.has_filters() {
+            self.link_filtered(group, registry, destinations, outbox, &mut compress, &mut alone);
+        }
+        for subscriber in &topic.subscribers {
             let place = usize::from(subscriber.kind);
             let destination = &mut destinations[subscriber.connection as usize];
             let Forms { shares: [plain, compressed], longest } = &mut self.kinds[place];
@@ -115,21 +118,9 @@ impl Fanout {
             let share = if is_compressed { compressed } else { plain };
             if share.messages == 0 {
                 if !share.is_made {
-                    *share = group.share(registry.kinds()[place], None, is_compressed, outbox, &mut compress);
+                    *share = group.share(registry.kinds()[place], is_compressed, outbox, &mut compress);
                 }
                 if share.messages == 0 {
-                    if subscriber.filter != 0 {
-                        self.link_filtered(
-                            group,
-                            registry,
-                            subscriber,
-                            destination,
-                            is_compressed,
-                            outbox,
-                            &mut compress,
-                            &mut alone,
-                        );
-                    }
                     continue;
                 }
             }
@@ -141,40 +132,44 @@ impl Fanout {
         }
     }
 
-    /// Links what a subscriber's filter takes. All with the same filter share the bytes.
-    #[expect(clippy::too_many_arguments, reason = "those of `link`, and the subscriber that it has come to")]
+    /// Links what filters take to the subscribers that have one. All with the same filter share the bytes.
     #[cold]
     #[inline(never)]
     fn link_filtered<D: Destination>(
         &mut self,
         group: Group<'_>,
         registry: &Registry,
-        subscriber: &Subscriber,
-        destination: &mut D,
-        is_compressed: bool,
+        destinations: &mut Slab<D>,
         outbox: &mut Outbox,
         mut compress: impl FnMut(&Bytes) -> Option<Bytes>,
         mut alone: impl FnMut(u32, &mut D, &mut Outbox, Segment),
     ) {
-        let Some(filter) = registry.topic(group.topic).filter(subscriber) else { return };
-        let kind = registry.kinds()[usize::from(subscriber.kind)];
-        let place = usize::from(subscriber.filter);
-        if self.filtered.len() <= place {
-            self.filtered.resize(place + 1, FilteredForms { wire: kind.wire, shares: Default::default() });
-        }
-        let forms = &mut self.filtered[place];
-        forms.wire = kind.wire;
-        let share = &mut forms.shares[usize::from(is_compressed)];
-        if !share.is_made {
-            *share = group.share(kind, Some(filter), is_compressed, outbox, &mut compress);
-        }
-        if share.messages == 0 {
-            return;
-        }
-        share.subscribers += 1;
-        match destination.chain() {
-            Some(chain) => outbox.link(subscriber.connection, chain, share.segment),
-            None => alone(subscriber.connection, destination, outbox, share.segment),
+        let topic = registry.topic(group.topic);
+        for subscriber in &topic.subscribers {
+            let Some(filter) = topic.filter(subscriber) else { continue };
+            let kind = registry.kinds()[usize::from(subscriber.kind)];
+            let place = usize::from(subscriber.filter);
+            if self.filtered.len() <= place {
+                let fresh = FilteredForms { wire: kind.wire, forms: Forms::default() };
+                self.filtered.resize(place + 1, fresh);
+            }
+            let FilteredForms { wire, forms: Forms { shares, longest } } = &mut self.filtered[place];
+            *wire = kind.wire;
+            let destination = &mut destinations[subscriber.connection as usize];
+            let is_compressed =
+                destination.takes_compressed(|| *longest.get_or_insert_with(|| group.longest(kind.wire)));
+            let share = &mut shares[usize::from(is_compressed)];
+            if !share.is_made {
+                *share = group.filtered_share(kind, filter, is_compressed, outbox, &mut compress);
+            }
+            if share.messages == 0 {
+                continue;
+            }
+            share.subscribers += 1;
+            match destination.chain() {
+                Some(chain) => outbox.link(subscriber.connection, chain, share.segment),
+                None => alone(subscriber.connection, destination, outbox, share.segment),
+            }
         }
     }
 
@@ -182,18 +177,27 @@ impl Fanout {
     pub fn leave_out(&mut self, subscriber: &Subscriber) {
         let shares = match subscriber.filter {
             0 => Some(&mut self.kinds[usize::from(subscriber.kind)].shares),
-            filter => self.filtered.get_mut(usize::from(filter)).map(|forms| &mut forms.shares),
+            filter => self.filtered.get_mut(usize::from(filter)).map(|of| &mut of.forms.shares),
         };
         if let Some([plain, _]) = shares {
             plain.subscribers = plain.subscribers.saturating_sub(1);
         }
     }
 
-    /// Returns the messages that the last group brought to subscribers, for each kind and each filter.
+    /// Returns the messages that the last group brought to subscribers without a filter, for each kind.
     pub fn delivered(&self, registry: &Registry) -> impl Iterator<Item = (Wire, u64)> {
-        let kinds = registry.kinds().iter().zip(&*self.kinds).map(|(kind, forms)| (kind.wire, &forms.shares));
-        let filtered = self.filtered.iter().map(|forms| (forms.wire, &forms.shares));
-        kinds.chain(filtered).map(|(wire, shares)| (wire, shares.iter().map(Share::delivered).sum()))
+        registry
+            .kinds()
+            .iter()
+            .zip(&*self.kinds)
+            .map(|(kind, forms)| (kind.wire, forms.shares.iter().map(Share::delivered).sum()))
+    }
+
+    /// Returns those that it brought to subscribers with a filter, for each kind and filter, and forgets them. To be called
+    /// after each group.
+    pub fn take_delivered_by_filters(&mut self) -> impl Iterator<Item = (Wire, u64)> {
+        let messages = |forms: &Forms| forms.shares.iter().map(Share::delivered).sum();
+        self.filtered.drain(..).map(move |of| (of.wire, messages(&of.forms)))
     }
 }
 
@@ -209,7 +213,10 @@ impl Group<'_> {
     ) -> Option<Segment> {
         let kind = registry.kinds()[usize::from(subscriber.kind)];
         let filter = registry.topic(self.topic).filter(subscriber);
-        let share = self.share(kind, filter, is_compressed, outbox, compress);
+        let share = match filter {
+            Some(filter) => self.filtered_share(kind, filter, is_compressed, outbox, compress),
+            None => self.share(kind, is_compressed, outbox, compress),
+        };
         (share.messages > 0).then_some(share.segment)
     }
 
@@ -219,28 +226,40 @@ impl Group<'_> {
         self.deliveries.iter().map(|delivery| delivery.bytes(wire).len()).max().unwrap_or(0)
     }
 
-    /// Makes a segment of the messages, concatenated: all subscribers of the kind with the filter share the bytes. A kind
-    /// with filters has none without one.
+    /// Makes a segment of the messages that a filter takes, for subscribers of the kind that have it.
+    fn filtered_share(
+        &self,
+        kind: SubscriberKind,
+        filter: &Filter,
+        is_compressed: bool,
+        outbox: &mut Outbox,
+        compress: impl FnMut(&Bytes) -> Option<Bytes>,
+    ) -> Share {
+        let takes = |delivery: &&Arc<Delivery>| match &delivery.push {
+            Push::Publication { publication, .. } => filter.takes(publication.tags.as_deref()),
+            _ => true,
+        };
+        let deliveries: Vec<_> = self.deliveries.iter().filter(takes).cloned().collect();
+        let taken = Group { deliveries: &deliveries, ..*self };
+        taken.share(SubscriberKind { is_filtered: false, ..kind }, is_compressed, outbox, compress)
+    }
+
+    /// Makes a segment of the messages, concatenated: all subscribers of the kind share the bytes. A kind with filters has
+    /// none.
     #[inline(never)]
     fn share(
         &self,
         kind: SubscriberKind,
-        filter: Option<&Filter>,
         is_compressed: bool,
         outbox: &mut Outbox,
         mut compress: impl FnMut(&Bytes) -> Option<Bytes>,
     ) -> Share {
-        if kind.is_filtered && filter.is_none() {
+        if kind.is_filtered {
             return Share { is_made: true, ..Share::default() };
         }
         let mut wanted = self.deliveries.iter().filter_map(|delivery| {
             let is_publication = !delivery.push.is_join_or_leave();
             if !is_publication && !kind.joins {
-                return None;
-            }
-            if let (Push::Publication { publication, .. }, Some(filter)) = (&delivery.push, filter)
-                && !filter.takes(publication.tags.as_deref())
-            {
                 return None;
             }
             let bytes = if is_compressed {
@@ -463,8 +482,9 @@ mod tests {
         assert_eq!(received[4], expected(Wire::CentrifugeProtobuf, &[0, 3]));
         assert_eq!(received[5], json(&[]));
         assert_eq!(received[6], received[1]);
-        let total =
-            |wire| fanout.delivered(&registry).filter(|(of, _)| *of == wire).map(|(_, count)| count).sum();
+        let mut all: Vec<_> = fanout.delivered(&registry).collect();
+        all.extend(fanout.take_delivered_by_filters());
+        let total = |wire| all.iter().filter(|(of, _)| *of == wire).map(|(_, count)| count).sum();
         let counted: [u64; 2] = [total(Wire::CentrifugeJson), total(Wire::CentrifugeProtobuf)];
         assert_eq!(counted, [3 + 2 + 3 + 1 + 2, 2]);
     }

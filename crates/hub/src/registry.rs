@@ -74,6 +74,10 @@ struct FilterUse {
 }
 
 impl LocalTopic {
+    pub fn has_filters(&self) -> bool {
+        self.filters.is_some()
+    }
+
     /// Returns the filter of a subscriber.
     pub fn filter(&self, subscriber: &Subscriber) -> Option<&Filter> {
         let place = usize::from(subscriber.filter.checked_sub(1)?);

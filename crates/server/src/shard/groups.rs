@@ -117,9 +117,9 @@ impl Shard {
                 give(slot, connection, outbox, alone);
             };
             let rest = excluded.link_rest(fanout, registry, connections, outbox, &mut compress, one);
-            for (wire, messages) in fanout.delivered(registry).chain(rest) {
-                counters.deliveries[wire as usize].add(messages);
-            }
+            let mut count = |(wire, messages)| counters.deliveries[wire as usize].add(messages);
+            fanout.delivered(registry).chain(rest).for_each(&mut count);
+            fanout.take_delivered_by_filters().for_each(&mut count);
             if let Some(position) = position {
                 registry.set_position(topic, position);
             }
