@@ -16,6 +16,7 @@ pub(crate) const SUITES: &[&str] = &[
     "server_api.py",
     "tokens.mjs",
     "providers.mjs",
+    "hook_examples.mjs",
     "events.mjs",
     "bare.mjs",
     "bare.py",

@@ -56,6 +56,20 @@ export class Server {
     return server;
   }
 
+  /** Starts with the text of a TOML file as it is, but for the ports. `config` is what `api` and `token` need of it. */
+  static async startToml(text, config = {}) {
+    const server = new Server();
+    server.folder = fs.mkdtempSync(path.join(os.tmpdir(), 'fanwire-e2e-'));
+    server.port = await freePort();
+    server.internalPort = await freePort();
+    server.variables = { FANWIRE_SERVER__PORT: `${server.port}`, FANWIRE_INTERNAL__PORT: `${server.internalPort}` };
+    server.config = config;
+    server.arguments = ['serve', '--config', path.join(server.folder, 'fanwire.toml')];
+    fs.writeFileSync(server.arguments[2], text);
+    await server.launch();
+    return server;
+  }
+
   /** Nodes that run already: clients reach them at `port`, which may be a proxy's, and the API of one at `apiPort`. */
   static running({ port, apiPort }) {
     const server = new Server();
