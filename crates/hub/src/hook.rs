@@ -22,7 +22,8 @@ pub struct HookQuestion {
     pub client: ClientId,
     /// Empty: anonymous, or not known yet.
     pub user: Box<str>,
-    pub wire: Wire,
+    /// `None`: a request without a session.
+    pub wire: Option<Wire>,
     pub event: HookEvent,
     pub kept: Option<Arc<Kept>>,
 }

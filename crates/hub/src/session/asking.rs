@@ -46,14 +46,28 @@ pub(super) enum Step {
     },
     Publish {
         id: u32,
-        topic: TopicName,
-        data: Bytes,
-        tags: Option<Arc<Tags>>,
+        draft: Draft,
     },
     Call {
         id: u32,
     },
     Send,
+}
+
+/// A publication of a client that passed the checks.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub topic: TopicName,
+    pub data: Bytes,
+    pub tags: Option<Arc<Tags>>,
+}
+
+impl Draft {
+    /// Returns the event that a hook is asked about.
+    pub(super) fn event(&self) -> HookEvent {
+        let Self { topic, data, tags } = self.clone();
+        HookEvent::Publish { topic, data, tags }
+    }
 }
 
 impl Step {
@@ -65,7 +79,7 @@ impl Step {
     /// Returns the topic whose later requests wait.
     fn topic(&self) -> Option<&TopicName> {
         match self {
-            Self::Subscribe { topic, .. } | Self::Publish { topic, .. } => Some(topic),
+            Self::Subscribe { topic, .. } | Self::Publish { draft: Draft { topic, .. }, .. } => Some(topic),
             Self::Connect { .. }
             | Self::Refresh
             | Self::SubRefresh { .. }
@@ -95,7 +109,8 @@ impl Session {
         event: HookEvent,
         step: Step,
     ) {
-        let (client, user, wire) = (self.client, self.asking_user().into(), self.mode.wire);
+        let (client, user) = (self.client, self.asking_user().into());
+        let wire = Some(self.mode.wire);
         self.asked = self.asked.saturating_add(u16::from(step.is_of_request()));
         let work = self.work();
         work.questions = work.questions.wrapping_add(1);

@@ -6,15 +6,16 @@ use bytes::Bytes;
 use fanwire_protocol::reason::{CloseReason, RequestError, Unsubscribed};
 use fanwire_protocol::reply::Outcome;
 use fanwire_protocol::request::{Connect, Subscribe};
-use fanwire_protocol::{ClientInfo, Tags, TopicName};
+use fanwire_protocol::{ClientInfo, TopicName};
 
-use super::asking::{Asking, Step};
+use super::asking::{Asking, Draft, Step};
 use super::connect::{ConnectionPlan, anonymous, plan_connection};
 use super::subscribe::{Plan, plan_hooked_subscription};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Phase, Refusal, Session};
+use crate::Namespaces;
 use crate::effect::{Effect, TopicRequest};
-use crate::hook::{HookAnswer, HookClaims, HookDenial, HookResult, PublishChange, Renewal};
+use crate::hook::{HookAnswer, HookClaims, HookDenial, HookResult, PublishChange, PublishOptions, Renewal};
 use crate::hook_settings::HookSlot;
 use crate::kept::{Kept, TooLong};
 
@@ -22,7 +23,7 @@ use crate::kept::{Kept, TooLong};
 const PROLONGED_SECONDS: u32 = 60;
 
 /// The outcome of a question.
-type Hooked = Result<HookResult, HookDenial>;
+pub(super) type Hooked = Result<HookResult, HookDenial>;
 
 impl From<HookDenial> for Refusal {
     fn from(denial: HookDenial) -> Self {
@@ -51,9 +52,7 @@ impl Session {
             Step::SubRefresh { topic, close_at } => {
                 self.sub_refresh_hooked(context, slot, &topic, close_at, outcome);
             }
-            Step::Publish { id, topic, data, tags } => {
-                self.publish_hooked(context, slot, id, topic, data, tags, outcome);
-            }
+            Step::Publish { id, draft } => self.publish_hooked(context, slot, id, draft, outcome),
             Step::Call { id } => match outcome {
                 Ok(HookResult::Called(data)) => context.reply(id, Outcome::Called(data)),
                 outcome => self.refuse_hooked(context, id, outcome),
@@ -162,28 +161,21 @@ impl Session {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the request, as it waited, and the answer")]
     fn publish_hooked(
         &mut self,
         context: &mut Context<'_>,
         slot: HookSlot,
         id: u32,
-        topic: TopicName,
-        data: Bytes,
-        tags: Option<Arc<Tags>>,
+        draft: Draft,
         outcome: Hooked,
     ) {
-        let change = match outcome {
-            Ok(HookResult::Publish(change)) => *change,
-            outcome => return self.refuse_hooked(context, id, outcome),
-        };
-        if let Err(refusal) = check_change(context, &topic, &change) {
-            let refusal = context.blame(slot, refusal);
-            return self.refuse(context, id, refusal);
+        match hooked_publication(context.namespaces, draft, outcome) {
+            Ok((draft, options)) => self.send_publication(context, id, draft, Some(options)),
+            Err(refusal) => {
+                let refusal = context.blame(slot, refusal);
+                self.refuse(context, id, refusal);
+            }
         }
-        let PublishChange { data: changed, tags: new_tags, options } = change;
-        let (data, tags) = (changed.unwrap_or(data), new_tags.or(tags));
-        self.send_publication(context, topic, id, data, tags, Some(options));
     }
 
     fn refresh_hooked(&mut self, context: &mut Context<'_>, slot: HookSlot, outcome: Hooked) {
@@ -280,17 +272,26 @@ fn refusal(outcome: Hooked) -> Refusal {
     outcome.map_or_else(Refusal::from, |_| RequestError::Internal.into())
 }
 
-/// Checks what a hook makes of a publication.
-fn check_change(context: &Context<'_>, topic: &TopicName, change: &PublishChange) -> Result<(), Refusal> {
-    let PublishChange { data, options, .. } = change;
-    if let Some(data) = data {
-        let format = context.namespace(topic)?.publication_format;
+/// Returns a publication as its hook wants it. A refusal that is the answer's own fault can be told by
+/// [`Refusal::fault_of_hook`].
+pub(super) fn hooked_publication(
+    namespaces: &Namespaces,
+    draft: Draft,
+    outcome: Hooked,
+) -> Result<(Draft, PublishOptions), Refusal> {
+    let PublishChange { data, tags, options } = match outcome {
+        Ok(HookResult::Publish(change)) => *change,
+        outcome => return Err(refusal(outcome)),
+    };
+    if let Some(data) = &data {
+        let format = namespaces.of(&draft.topic)?.publication_format;
         format.check(data).map_err(|unfit| unfit.of("data"))?;
     }
-    match options.has_long_key() {
-        true => Err(Refusal::UnfitAnswer("idempotency_key or version_epoch is longer than 256 bytes".into())),
-        false => Ok(()),
+    if options.has_long_key() {
+        return Err(Refusal::UnfitAnswer("idempotency_key or version_epoch is longer than 256 bytes".into()));
     }
+    let Draft { topic, data: own_data, tags: own_tags } = draft;
+    Ok((Draft { topic, data: data.unwrap_or(own_data), tags: tags.or(own_tags) }, options))
 }
 
 fn meta_too_long(TooLong: TooLong) -> Refusal {

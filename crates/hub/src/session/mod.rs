@@ -43,6 +43,7 @@ use subscription::{Subscription, Subscriptions};
 use timing::Timing;
 use work::Work;
 
+pub use asking::Draft;
 pub use control::{Control, ServerSubscribe};
 pub use publisher::{Denial, RequestPublisher};
 pub use rate::Rates;

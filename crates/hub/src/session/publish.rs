@@ -1,16 +1,13 @@
 //! Publishing by a client.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
+use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::{CloseReason, Mistake, RequestError, Unserved};
 use fanwire_protocol::request::Publish;
-use fanwire_protocol::{Tags, TopicName};
 
-use super::asking::Step;
+use super::asking::{Draft, Step};
 use super::{Context, Refusal, Session, named};
 use crate::effect::TopicRequest;
-use crate::hook::{HookEvent, PublishOptions};
+use crate::hook::PublishOptions;
 use crate::hook_settings::HookSlot;
 use crate::permission::{Asker, may_publish};
 use crate::{ClientSettings, Namespace, Namespaces};
@@ -19,14 +16,12 @@ impl Session {
     pub(super) fn publish(&mut self, context: &mut Context<'_>, id: u32, request: Publish) {
         let is_subscribed = |topic: &TopicName| self.subscription(context, topic).is_some();
         match check_publish(context.settings, context.namespaces, self.user(), &request, is_subscribed) {
-            Ok((topic, None)) => {
-                self.send_publication(context, topic, id, request.data, request.tags, None);
-            }
-            Ok((topic, Some(slot))) => {
-                let Publish { data, tags, .. } = request;
-                let event =
-                    HookEvent::Publish { topic: topic.clone(), data: data.clone(), tags: tags.clone() };
-                self.question(context, slot, event, Step::Publish { id, topic, data, tags });
+            Ok((topic, hook)) => {
+                let draft = Draft { topic, data: request.data, tags: request.tags };
+                match hook {
+                    None => self.send_publication(context, id, draft, None),
+                    Some(slot) => self.question(context, slot, draft.event(), Step::Publish { id, draft }),
+                }
             }
             Err(refusal) => self.refuse(context, id, refusal),
         }
@@ -36,12 +31,11 @@ impl Session {
     pub(super) fn send_publication(
         &mut self,
         context: &mut Context<'_>,
-        topic: TopicName,
         id: u32,
-        data: Bytes,
-        tags: Option<Arc<Tags>>,
+        draft: Draft,
         options: Option<PublishOptions>,
     ) {
+        let Draft { topic, data, tags } = draft;
         let Some(info) = self.info_in(context, &topic) else {
             return self.close(context, CloseReason::BadRequest);
         };

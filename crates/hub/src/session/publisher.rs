@@ -1,13 +1,20 @@
 //! A client that publishes without a session: a token says who it is, and the rules are those of sessions.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use fanwire_protocol::reason::{Close, CloseReason, Refused, RequestError};
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
+use super::asking::Draft;
 use super::connect::claims;
+use super::hooked::hooked_publication;
 use super::publish::{check_data, check_permission};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Now, Refusal, Verify, named};
+use crate::hook::{HookDenial, HookQuestion, HookResult, PublishOptions};
+use crate::hook_settings::HookSlot;
+use crate::kept::Kept;
 use crate::{ClientSettings, ConnectionClaims, Namespaces};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +28,8 @@ pub struct RequestPublisher {
 pub enum Denial {
     Reply(Refused),
     Close(Close),
+    /// The answer of a hook cannot be used. The words are for the operator, and the client may try again.
+    UnfitAnswer(String),
 }
 
 impl From<Refusal> for Denial {
@@ -29,7 +38,7 @@ impl From<Refusal> for Denial {
             Refusal::Error(error) => Self::Reply(error.into()),
             Refusal::Mistake(mistake) => Self::Reply(mistake.into()),
             Refusal::Refused(refused) => Self::Reply(refused),
-            Refusal::UnfitAnswer(_) => Self::Reply(RequestError::Internal.into()),
+            Refusal::UnfitAnswer(why) => Self::UnfitAnswer(why.into()),
             Refusal::Unfit(unfit) => Self::Close(Close::unfit_token(unfit)),
             Refusal::Close(close) => Self::Close(close),
         }
@@ -61,25 +70,49 @@ impl RequestPublisher {
         &self.user
     }
 
-    /// Checks everything about a publication but its data, and returns its topic. The client is subscribed to nothing.
+    /// Checks everything about a publication but its data, and returns its topic, with the hook that is to decide on it in
+    /// place of permissions. The client is subscribed to nothing.
     pub fn check(
         &self,
         settings: &ClientSettings,
         namespaces: &Namespaces,
         topic: &str,
-    ) -> Result<TopicName, Denial> {
+    ) -> Result<(TopicName, Option<HookSlot>), Denial> {
         let topic = named(topic).map_err(Refusal::from)?;
         let namespace = namespaces.of(&topic).map_err(Refusal::from)?;
-        if namespace.hooks.publish.is_some() {
-            return Err(Refusal::from(RequestError::NotAvailable).into());
+        if namespace.hooks.publish.is_none() {
+            check_permission(settings, namespaces, namespace, &self.user, &topic, false)?;
         }
-        check_permission(settings, namespaces, namespace, &self.user, &topic, false)?;
-        Ok(topic)
+        Ok((topic, namespace.hooks.publish))
     }
 
     /// Checks the data of a publication in a topic that passed.
     pub fn check_data(namespaces: &Namespaces, topic: &TopicName, data: &[u8]) -> Result<(), Denial> {
         Ok(check_data(namespaces.of(topic).map_err(Refusal::from)?, data)?)
+    }
+
+    /// Returns the question to the hook of a publication.
+    pub fn question(
+        &self,
+        slot: HookSlot,
+        client: ClientId,
+        draft: &Draft,
+        kept: Option<Arc<Kept>>,
+    ) -> HookQuestion {
+        let user = self.user.clone();
+        HookQuestion { number: 0, slot, client, user, wire: None, event: draft.event(), kept }
+    }
+
+    /// Returns the publication as its hook wants it.
+    pub fn hooked(
+        namespaces: &Namespaces,
+        draft: Draft,
+        outcome: Result<HookResult, HookDenial>,
+    ) -> Result<(Draft, PublishOptions), Denial> {
+        hooked_publication(namespaces, draft, outcome).map_err(|refusal| match refusal.fault_of_hook() {
+            Ok(fault) => Denial::UnfitAnswer(fault),
+            Err(refusal) => refusal.into(),
+        })
     }
 
     /// Returns the client as others see it.

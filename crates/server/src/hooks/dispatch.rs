@@ -80,7 +80,7 @@ impl Dispatcher {
                     self.under_way.spawn(async move {
                         let Call { question, from, .. } = waited;
                         let CallEnd { outcome, is_success, answer } = call(&hook, &question).await;
-                        super::answer(&inboxes, from, question.number, outcome);
+                        from.answer(&inboxes, question.number, outcome);
                         if let Some(answer) = answer {
                             hook.client.keep(answer).await;
                         }
@@ -128,6 +128,6 @@ impl Dispatcher {
             }
             NoCall::Open => hook.metrics.count(&hook.settings.name, event, HookOutcome::Open),
         }
-        super::answer(&self.inboxes, call.from, call.question.number, Err(HookDenial::Failed));
+        call.from.answer(&self.inboxes, call.question.number, Err(HookDenial::Failed));
     }
 }

@@ -26,7 +26,7 @@ use fanwire_hub::hook::{HookAnswer, HookDenial, HookQuestion, HookResult};
 use fanwire_hub::hook_settings::HookSlot;
 use fanwire_hub::kept::KeptRules;
 use hyper::Uri;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{BackendTls, BackendTlsError, Client};
 use crate::inbox::Inboxes;
@@ -76,18 +76,28 @@ struct Hook {
     log_limit: LogRateLimit,
 }
 
-/// A question of a session, until it is answered.
+/// The party that gets an answer.
+#[derive(Debug)]
+enum Asker {
+    Session(Address),
+    /// A request without a session.
+    Request(oneshot::Sender<Outcome>),
+}
+
+type Outcome = Result<HookResult, HookDenial>;
+
+/// A question, until it is answered.
 #[derive(Debug)]
 struct Call {
     question: Box<HookQuestion>,
-    from: Address,
+    from: Asker,
     interest: Interest,
     bytes: usize,
 }
 
 /// More waits than may.
 #[derive(Debug)]
-struct Full;
+struct Full(Call);
 
 impl Hooks {
     /// Makes the hooks of the settings, and starts them on `thread`, which is there if there are any.
@@ -124,17 +134,28 @@ impl Hooks {
 
     /// Asks for a session, which gets the answer by its shard's inbox. Drop the ticket when it has no use for one.
     pub(crate) fn send(&self, from: Address, question: Box<HookQuestion>) -> HookTicket {
+        self.enter(Asker::Session(from), question)
+    }
+
+    /// Asks for a request without a session.
+    pub(crate) async fn ask(&self, question: Box<HookQuestion>) -> Outcome {
+        let (answer, answered) = oneshot::channel();
+        let _ticket = self.enter(Asker::Request(answer), question);
+        answered.await.unwrap_or(Err(HookDenial::Failed))
+    }
+
+    fn enter(&self, from: Asker, question: Box<HookQuestion>) -> HookTicket {
         let interest = Interest::default();
         let ticket = interest.ticket();
         let Some(hook) = self.hooks.get(question.slot.place()) else {
-            answer(&self.inboxes, from, question.number, Err(HookDenial::Failed));
+            from.answer(&self.inboxes, question.number, Err(HookDenial::Failed));
             return ticket;
         };
         let kept = question.kept.as_ref().map_or(0, |kept| kept.bytes());
         let bytes = QUESTION_BYTES + question.event.bytes() + question.user.len() + kept;
         let number = question.number;
-        if let Err(Full) = hook.enter(Call { question, from, interest, bytes }) {
-            answer(&self.inboxes, from, number, Err(HookDenial::Failed));
+        if let Err(Full(call)) = hook.enter(Call { question, from, interest, bytes }) {
+            call.from.answer(&self.inboxes, number, Err(HookDenial::Failed));
         }
         ticket
     }
@@ -182,10 +203,10 @@ impl Hook {
             let event = call.question.event.name();
             self.metrics.count(&self.settings.name, event, HookOutcome::Full);
             self.complain(event, "too many calls wait; see waiting_max");
-            return Err(Full);
+            return Err(Full(call));
         }
         // It is received for as long as the node runs.
-        self.calls.send(call).map_err(|_| Full)
+        self.calls.send(call).map_err(|mpsc::error::SendError(call)| Full(call))
     }
 
     /// A call waits no more.
@@ -201,10 +222,17 @@ impl Hook {
     }
 }
 
-/// Answers a session, which may have ended.
-fn answer(inboxes: &Inboxes, to: Address, number: u32, outcome: Result<HookResult, HookDenial>) {
-    let answer = Answer::Hooked(Box::new(HookAnswer { number, outcome }));
-    inboxes.all[usize::from(to.shard)].send(ShardMessage::Answer(to.connection, answer));
+impl Asker {
+    /// Answers, though nobody may wait for it any more.
+    fn answer(self, inboxes: &Inboxes, number: u32, outcome: Outcome) {
+        match self {
+            Self::Session(to) => {
+                let answer = Answer::Hooked(Box::new(HookAnswer { number, outcome }));
+                inboxes.all[usize::from(to.shard)].send(ShardMessage::Answer(to.connection, answer));
+            }
+            Self::Request(answer) => drop(answer.send(outcome)),
+        }
+    }
 }
 
 impl std::fmt::Debug for Hook {

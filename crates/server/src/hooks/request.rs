@@ -8,6 +8,7 @@ use bytes::Bytes;
 use fanwire_hub::hook::{HookEvent, HookQuestion};
 use fanwire_hub::kept::{KeptRules, cookies_of};
 use fanwire_protocol::json;
+use fanwire_protocol::wire::Wire;
 use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request};
@@ -96,7 +97,7 @@ fn headers(settings: &HookSettings, rules: &KeptRules, question: &HookQuestion) 
 
 fn body(question: &HookQuestion, is_binary: bool, has_meta: bool) -> Vec<u8> {
     let HookQuestion { client, user, wire, event, kept, .. } = question;
-    let (transport, protocol) = wire.labels();
+    let (transport, protocol) = wire.map_or(("publish", "json"), Wire::labels);
     let data: &[u8] = match event {
         HookEvent::Connect { data, .. }
         | HookEvent::Subscribe { data, .. }
@@ -153,7 +154,6 @@ mod tests {
 
     use fanwire_hub::kept::Kept;
     use fanwire_protocol::TopicName;
-    use fanwire_protocol::wire::Wire;
 
     use super::super::tests::{question, settings};
     use super::*;
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn an_anonymous_user_is_named_too() {
         let mut question = question(1, HookEvent::Refresh);
-        (question.user, question.wire) = ("".into(), Wire::CentrifugeStream);
+        (question.user, question.wire) = ("".into(), Some(Wire::CentrifugeStream));
         let expected = r#"{"client":"9336a229-2400-4ebc-8c50-0a643d22e8a0","transport":"http_stream","protocol":"protobuf","encoding":"json","user":""}"#;
         check(&question, false, false, expected);
     }

@@ -181,7 +181,7 @@ pub(super) fn question(number: u32, event: HookEvent) -> Box<HookQuestion> {
         slot: HookSlot::new(0),
         client: ClientId(Uuid::from_u128(0x9336_a229_2400_4ebc_8c50_0a64_3d22_e8a0)),
         user: "56".into(),
-        wire: Wire::CentrifugeJson,
+        wire: Some(Wire::CentrifugeJson),
         event,
         kept: None,
     })

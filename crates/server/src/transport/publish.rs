@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_broker::NewPublication;
-use fanwire_hub::session::{Denial, RequestPublisher};
+use fanwire_hub::hook::PublishOptions;
+use fanwire_hub::hook_settings::HookSlot;
+use fanwire_hub::session::{Denial, Draft, RequestPublisher};
 use fanwire_protocol::plain::bare;
 use fanwire_protocol::reason::{Mistake, Refused, RequestError};
 use fanwire_protocol::{ClientId, Tags, TopicName, json};
@@ -20,7 +22,7 @@ use uuid::Uuid;
 
 use super::subscribe::refusal::StreamRefusal;
 use super::token::token;
-use super::{Gate, content_type, limited_body};
+use super::{Gate, KeptHeaders, content_type, limited_body};
 use crate::accept::admission::ClientNetwork;
 use crate::body;
 use crate::message::{RateExceeded, Requester};
@@ -41,9 +43,14 @@ pub(crate) async fn publish(gate: &Gate, network: ClientNetwork, request: Reques
         counters.errors.count(refusal.1.number());
         refusal.into_response()
     };
-    let (topic, publisher) = match check(gate, network, &request).await {
+    let checked = match check(gate, network, &request).await {
         Ok(checked) => checked,
         Err(refusal) => return body::unread(request.into_body(), refuse(refusal)),
+    };
+    let (kept, request) = match checked.hook.map(|_| gate.kept_headers(request.headers())) {
+        None => (None, request),
+        Some(Ok(kept)) => (kept, request),
+        Some(Err(response)) => return body::unread(request.into_body(), *response),
     };
     let format = BodyFormat::of(request.headers());
     let bytes_max = gate.node.settings.publish.body_bytes_max;
@@ -51,18 +58,26 @@ pub(crate) async fn publish(gate: &Gate, network: ClientNetwork, request: Reques
         Ok(body) => body,
         Err(response) => return *response,
     };
-    match publish_body(&gate.node, topic, publisher, format, body).await {
+    match publish_body(&gate.node, checked, kept, format, body).await {
         Ok(()) => respond(StatusCode::OK, "application/json", Bytes::from_static(b"{}")),
         Err(refusal) => refuse(refusal),
     }
 }
 
-/// Checks everything but the body. Returns the topic and the client.
+/// A request of which all but the body passed the checks.
+struct Checked {
+    topic: TopicName,
+    publisher: RequestPublisher,
+    /// The hook that decides on the publication.
+    hook: Option<HookSlot>,
+}
+
+/// Checks everything but the body.
 async fn check(
     gate: &Gate,
     network: ClientNetwork,
     request: &Request<Incoming>,
-) -> Result<(TopicName, RequestPublisher), PublishRefusal> {
+) -> Result<Checked, PublishRefusal> {
     let node = &gate.node;
     let settings = &node.settings;
     let query = PublishQuery::parse(request.uri().query().unwrap_or(""));
@@ -72,26 +87,48 @@ async fn check(
     let token = token(request.headers(), query.token, &origin, token_cookie);
     let publisher =
         RequestPublisher::new(&settings.client, &settings.namespaces, &node.tokens, node.now(), &token)?;
-    let topic = publisher.check(&settings.client, &settings.namespaces, &topic)?;
+    let (topic, hook) = publisher.check(&settings.client, &settings.namespaces, &topic)?;
     let requester = Requester { user: publisher.user().into(), network };
     node.count_request(gate.shard, requester).await.map_err(PublishRefusal::too_many)?;
-    Ok((topic, publisher))
+    Ok(Checked { topic, publisher, hook })
 }
 
 async fn publish_body(
     node: &Node,
-    topic: TopicName,
-    publisher: RequestPublisher,
+    Checked { topic, publisher, hook }: Checked,
+    kept: KeptHeaders,
     format: BodyFormat,
     body: Bytes,
 ) -> Result<(), PublishRefusal> {
     let namespaces = &node.settings.namespaces;
     let (data, tags) = format.data(body)?;
     RequestPublisher::check_data(namespaces, &topic, &data)?;
-    let history = namespaces.of(&topic).ok().and_then(Node::history_options);
-    let info = publisher.into_info(ClientId(Uuid::new_v4()));
-    let publication =
-        NewPublication { data, tags, info: Some(Arc::new(info)), history, ..NewPublication::default() };
+    let (client, draft) = (ClientId(Uuid::new_v4()), Draft { topic, data, tags });
+    let (draft, options) = match hook {
+        None => (draft, PublishOptions::default()),
+        Some(slot) => {
+            let question = publisher.question(slot, client, &draft, kept.map(Arc::from));
+            let outcome = node.hooks.ask(question.into()).await;
+            RequestPublisher::hooked(namespaces, draft, outcome).inspect_err(|denial| {
+                if let Denial::UnfitAnswer(why) = denial {
+                    node.hooks.unfit(slot, why);
+                }
+            })?
+        }
+    };
+    let Draft { topic, data, tags } = draft;
+    let PublishOptions { skip_history, idempotency_key, version, version_epoch } = options;
+    let history = namespaces.of(&topic).ok().and_then(Node::history_options).filter(|_| !skip_history);
+    let publication = NewPublication {
+        data,
+        tags,
+        info: Some(Arc::new(publisher.into_info(client))),
+        history,
+        idempotency_key,
+        version,
+        version_epoch,
+        ..NewPublication::default()
+    };
     let published = async { node.publish(topic, publication).await?.await };
     match timeout(PATIENCE, published).await {
         Ok(published) => published.map(drop).map_err(|error| PublishRefusal::of(&error.into())),
@@ -180,7 +217,11 @@ impl PublishRefusal {
     }
 
     fn of(refused: &Refused) -> Self {
-        Self::new(StreamRefusal::new(refused.error, bare::sentence(refused)))
+        let refusal = StreamRefusal::new(refused.error, bare::sentence(refused));
+        match refused.is_temporary() {
+            true => Self(StatusCode::SERVICE_UNAVAILABLE, refusal),
+            false => Self::new(refusal),
+        }
     }
 
     fn mistake(mistake: Mistake) -> Self {
@@ -223,6 +264,7 @@ impl From<Denial> for PublishRefusal {
                 _ => Self::of(&refused),
             },
             Denial::Close(close) => Self::new(StreamRefusal::of_close(&close)),
+            Denial::UnfitAnswer(_) => Self::of(&RequestError::Internal.into()),
         }
     }
 }

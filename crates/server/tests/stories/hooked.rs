@@ -360,3 +360,54 @@ async fn credentials_that_end_are_prolonged_by_the_application() {
     assert_eq!(application.calls_of("sub_refresh").len(), 1);
     ann.nothing_more().await;
 }
+
+/// A client without a connection publishes by the application's word, too.
+#[tokio::test]
+async fn one_request_publishes_by_the_applications_word() {
+    let rule = |call: &Call| match call.body["data"].as_str() {
+        Some("full") => refused(),
+        Some("later") => (NOW, 200, json!({"error": {"code": 1001, "message": "later", "temporary": true}})),
+        Some("gone") => sent_away(),
+        Some("broken") => (NOW, 500, json!({})),
+        Some("unfit") => granted(json!({"b64data": "ew=="})),
+        _ => kind(call),
+    };
+    let (gateway, application) = hooked(1, |_| {}, rule).await;
+    let mut reader = gateway.client().await;
+    reader.subscribe("news").await;
+    let ann = token(&json!({"sub": "ann"}));
+    let post = async |data: &str| {
+        let mut socket = RawSocket::open(gateway.address).await;
+        let body = json!(data).to_string();
+        socket
+            .send(format!(
+                "POST /publish?topic=news&token={ann} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            ))
+            .await;
+        socket.response().await
+    };
+    for (data, status, code, words) in [
+        ("full", 403, 1000, "the room is full"),
+        ("later", 503, 1001, "later"),
+        ("gone", 403, 103, "go"),
+        ("broken", 503, 100, "internal server error"),
+        ("unfit", 503, 100, "internal server error"),
+    ] {
+        let response = post(data).await;
+        let body: Value = serde_json::from_str(&response.body).unwrap();
+        let expected = json!({"error": {"code": code, "message": words}});
+        assert_eq!((response.status, body), (status, expected), "{data}");
+    }
+    assert_eq!(post("hello").await.status, 200);
+    let (_, publication) = reader.publication().await;
+    assert_eq!(
+        (&publication["data"], &publication["info"]["user"]),
+        (&json!({"seen": "hello"}), &json!("ann"))
+    );
+    let calls = application.calls_of("publish");
+    let body = &calls[calls.len() - 1].body;
+    assert_eq!((&body["transport"], &body["channel"]), (&json!("publish"), &json!("news")));
+    assert_eq!((&body["user"], &body["data"]), (&json!("ann"), &json!("hello")));
+}

@@ -182,7 +182,7 @@ fn a_question_says_who_asks_and_how() {
         let [Effect::Hook(question)] = &effects[..] else { panic!("{effects:?}") };
         assert!(matches!(question.event, HookEvent::Connect { .. }));
         assert_eq!((question.slot, question.client), (HOOK, shard.session(client).client()));
-        assert_eq!(question.wire, Wire::CentrifugeProtobuf);
+        assert_eq!(question.wire, Some(Wire::CentrifugeProtobuf));
         let kept = question.kept.as_ref().expect("the hook is sent headers");
         assert_eq!(kept.headers(&rules).collect::<Vec<_>>(), [("cookie", "sid=1")]);
         assert_eq!(kept.emulated(&rules).collect::<Vec<_>>(), [("x-user", "42")]);
