@@ -38,9 +38,10 @@ class Backend {
 
 const settings = (port) => {
   const hook = (name) => ({ name, url: `http://127.0.0.1:${port}/${name}`, timeout: '2s' });
+  const connect = { ...hook('connect'), cookies: ['session'] };
   return {
     client: { hooks: { connect: 'connect', refresh: 'refresh' } },
-    hooks: ['connect', 'refresh', 'subscribe', 'publish', 'rpc'].map(hook),
+    hooks: [connect, ...['refresh', 'subscribe', 'publish', 'rpc'].map(hook)],
     rpc: { hook: 'rpc', namespaces: [{ name: 'off' }] },
     topics: {
       namespaces: [
@@ -89,7 +90,7 @@ describe('hooks', () => {
     const joined = new Promise((resolve) => ann.on('subscribed', resolve));
     ann.connect();
     const context = await next(ann, 'connected');
-    assert.deepEqual(context.data, { rooms: ['room:lobby', 'room:staff'] });
+    assert.deepEqual(context.data, { rooms: ['room:lobby', 'room:staff'], cookies: [] });
     assert.equal((await joined).channel, 'room:lobby');
     const { presence } = await server.api('presence', { channel: 'room:lobby' });
     const [info] = Object.values(presence);
@@ -102,6 +103,18 @@ describe('hooks', () => {
     nobody.connect();
     const { code, reason } = await next(nobody, 'disconnected');
     assert.deepEqual([code, reason], [4501, 'sign in first']);
+  });
+
+  check('the backend sees the cookie that the hook lists', async () => {
+    class WithCookies extends WebSocket {
+      constructor(url, protocols) {
+        super(url, protocols, { headers: { cookie: 'theme=dark; session=s-bob' } });
+      }
+    }
+    const bob = client(undefined, { websocket: WithCookies });
+    bob.connect();
+    assert.deepEqual((await next(bob, 'connected')).data, { rooms: ['room:lobby'], cookies: ['session'] });
+    bob.disconnect();
   });
 
   check('a token wins over the hook', async () => {

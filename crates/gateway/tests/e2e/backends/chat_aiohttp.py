@@ -34,9 +34,11 @@ async def connect(request):
     return result(
         user=user,
         info={"name": user.title()},
-        data={"rooms": sorted(room for room, members in ROOMS.items() if user in members)},
+        data={
+            "rooms": sorted(room for room, members in ROOMS.items() if user in members),
+            "cookies": sorted(request.cookies),
+        },
         channels=["room:lobby"],
-        meta={"seen": request.headers.get("X-Forwarded-For", "")},
         expire_at=int(time.time()) + 2 if user == "short" else 0,
     )
 
