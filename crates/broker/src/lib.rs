@@ -5,6 +5,7 @@
 
 mod contract;
 mod engine;
+mod outbox;
 
 mod members;
 mod memory;
@@ -17,9 +18,10 @@ pub use contract::{
     EngineError, Event, HistoryOptions, HistoryPage, HistoryQuery, Member, NewPublication, PresenceStats,
     Published, ReadLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX, Usage,
 };
-pub use engine::Engine;
+pub use engine::{Engine, Outbox};
 pub use memory::{Memory, MemorySettings};
+pub use outbox::{EventId, EventKind, OutboxOptions, StoredEvent};
 pub use redis::{
     CallKind, CallStats, Deliver, Incompatible, LATENCY_BOUNDS, LinkError, LinkRole, LinkState, LinkStats,
-    LogRateLimit, Peer, Redis, RedisSettings, RedisStats,
+    LogRateLimit, Peer, Redis, RedisOutbox, RedisSettings, RedisStats,
 };

@@ -110,6 +110,10 @@ impl Members {
         Some(self.member(info, announce_leave))
     }
 
+    pub(crate) fn events(&self) -> EventMask {
+        self.events
+    }
+
     fn member(&self, info: Arc<ClientInfo>, announce_leave: bool) -> Member {
         Member { info, announce_leave, events: self.events }
     }

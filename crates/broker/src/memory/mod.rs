@@ -6,6 +6,7 @@
 mod idempotency;
 mod life;
 mod order;
+mod outbox;
 mod retention;
 mod stream;
 mod topics;
@@ -25,7 +26,9 @@ use crate::contract::{
     ReadLimit, Recovery, Since, Usage,
 };
 use crate::wall_clock;
+use crate::outbox::{EventId, OutboxOptions, StoredEvent};
 use idempotency::Idempotency;
+use outbox::EventLog;
 use topics::{Appended, TopicTable};
 
 /// Bounds of one memory engine. A node with several shards has one engine on each.
@@ -38,6 +41,10 @@ pub struct MemorySettings {
     /// Memory for topics' streams: publications, names and positions. Above it streams are evicted in the order that
     /// the module `retention` describes; readers notice by position, as with expired history. Default: 1 GiB.
     pub history_bytes_max: usize,
+    /// The outbox of members' events; without, members have no events. Default: none.
+    pub outbox: Option<OutboxOptions>,
+    /// The outbox' number among those of the node. Default: 0.
+    pub outbox_slot: u16,
 }
 
 impl Default for MemorySettings {
@@ -46,6 +53,8 @@ impl Default for MemorySettings {
             idempotency_ttl: Duration::from_secs(5 * 60),
             idempotency_bytes_max: 64 << 20,
             history_bytes_max: 1 << 30,
+            outbox: None,
+            outbox_slot: 0,
         }
     }
 }
@@ -55,6 +64,7 @@ pub struct Memory {
     deliver: Box<dyn Fn(Event)>,
     topics: RefCell<TopicTable>,
     idempotency: RefCell<Idempotency>,
+    events: Option<RefCell<EventLog>>,
 }
 
 impl Memory {
@@ -66,6 +76,7 @@ impl Memory {
             deliver,
             topics: RefCell::new(TopicTable::new(&settings)),
             idempotency: RefCell::new(Idempotency::new(&settings)),
+            events: settings.outbox.map(|options| RefCell::new(EventLog::new(options, settings.outbox_slot))),
         }
     }
 
@@ -161,24 +172,29 @@ impl Memory {
     }
 
     pub(crate) fn add_presence(&self, topic: &TopicName, members: Vec<Member>) {
-        let mut topics = self.topics.borrow_mut();
         for member in members {
-            topics.add_member(topic, member);
+            self.add_member(topic, member);
         }
     }
 
     pub(crate) fn admit(&self, topic: &TopicName, member: Member, clients_max: usize) -> bool {
-        let mut topics = self.topics.borrow_mut();
-        let others = topics.members(topic).map_or(0, |members| members.others(member.info.client));
+        let client = member.info.client;
+        let others = self.topics.borrow().members(topic).map_or(0, |members| members.others(client));
         let is_admitted = others < clients_max;
         if is_admitted {
-            topics.add_member(topic, member);
+            self.add_member(topic, member);
         }
         is_admitted
     }
 
-    pub(crate) fn remove_presence(&self, topic: &TopicName, client: ClientId, _left: &Left) {
+    pub(crate) fn remove_presence(&self, topic: &TopicName, client: ClientId, left: &Left) {
         let removed = self.topics.borrow_mut().remove_member(topic, client);
+        if let Some(events) = &self.events
+            && let Some(member) = &removed
+        {
+            let others = self.presence_stats(topic).clients;
+            events.borrow_mut().left(topic, member, left, others);
+        }
         if let Some(Member { info, announce_leave: true, .. }) = removed {
             self.publish_leave(topic, info);
         }
@@ -203,10 +219,43 @@ impl Memory {
         let now = Instant::now();
         let released = self.topics.borrow_mut().sweep(now, Self::SWEEP_MAX);
         self.idempotency.borrow_mut().sweep(now, Self::SWEEP_MAX.saturating_sub(released));
+        if let Some(events) = &self.events {
+            events.borrow_mut().sweep(now);
+        }
+    }
+
+    pub(crate) fn has_outbox(&self) -> bool {
+        self.events.is_some()
+    }
+
+    pub(crate) fn outbox_slots(&self) -> Vec<u16> {
+        self.events.as_ref().map(|events| events.borrow().slots()).unwrap_or_default()
+    }
+
+    pub(crate) fn read_outbox(&self, slots: &[u16], events_max: usize) -> Vec<StoredEvent> {
+        self.events.as_ref().map(|events| events.borrow().read(slots, events_max)).unwrap_or_default()
+    }
+
+    pub(crate) fn remove_events(&self, last: EventId) {
+        if let Some(events) = &self.events {
+            events.borrow_mut().remove(last);
+        }
     }
 
     pub(crate) fn usage(&self) -> Usage {
         self.topics.borrow().usage()
+    }
+
+    fn add_member(&self, topic: &TopicName, member: Member) {
+        let client = member.info.client;
+        let mut topics = self.topics.borrow_mut();
+        let before = topics.members(topic).filter(|_| self.events.is_some());
+        let (is_new, others) =
+            before.map_or((true, 0), |members| (!members.contains(client), members.others(client)));
+        if let Some(events) = self.events.as_ref().filter(|_| is_new) {
+            events.borrow_mut().joined(topic, &member, others);
+        }
+        topics.add_member(topic, member);
     }
 
     fn deliver(&self, topic: &TopicName, event: impl FnOnce(TopicName) -> Event) {

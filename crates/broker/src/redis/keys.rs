@@ -10,6 +10,8 @@ use std::fmt;
 use fanwire_protocol::TopicName;
 use uuid::Uuid;
 
+use super::slots;
+
 /// The identity of a node in the cluster, to which members and leases belong. It ends when the node is fenced; the node
 /// then takes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +86,37 @@ impl Keys {
     /// Hash: the nodes with members in the topic, to their numbers of clients and users.
     pub(super) fn member_counts(&self, topic: &TopicName) -> String {
         self.of_topic("pn", topic)
+    }
+
+    /// String: when the topic is vacant unless a client joins before, and the events of its members; see
+    /// `scripts/event.lua`.
+    pub(super) fn pending_vacancy(&self, topic: &TopicName) -> String {
+        self.of_topic("pv", topic)
+    }
+
+    /// Stream: the events of the slot's topics.
+    pub(super) fn outbox(&self, slot: u16) -> String {
+        format!("{}ev:{{{}}}", self.base, slots::tag(slot))
+    }
+
+    /// Sorted set: the slots that may have events, by the time of the last announcement.
+    pub(super) fn outboxes(&self) -> String {
+        format!("{}evl:{{!}}", self.base)
+    }
+
+    /// Sorted set: the topics that may have a pending vacancy, by the time when it is due.
+    pub(super) fn due_vacancies(&self) -> String {
+        format!("{}evd:{{!}}", self.base)
+    }
+
+    /// String: the node that works on outboxes.
+    pub(super) fn outbox_worker(&self) -> String {
+        format!("{}evw:{{!}}", self.base)
+    }
+
+    /// The hash slot of the topic's keys.
+    pub(super) fn slot(topic: &TopicName) -> u16 {
+        slots::slot_of(&encode(topic.as_str()))
     }
 
     /// Set: the topics with members of the node.
@@ -189,6 +222,11 @@ mod tests {
         assert_eq!(other.of_application("a").channel(&topic), "fanwire:a:c15:{news:%7Ba%7D100%25}");
         assert_eq!(other.meta(&topic), keys.meta(&topic));
         assert_eq!(keys.idempotency(&topic, "k}"), "fanwire:default:i:{news:%7Ba%7D100%25}:k}");
+        assert_eq!(keys.pending_vacancy(&topic), "fanwire:default:pv:{news:%7Ba%7D100%25}");
+        let of_events = [keys.outboxes(), keys.due_vacancies(), keys.outbox_worker()];
+        assert_eq!(of_events, ["evl", "evd", "evw"].map(|kind| format!("fanwire:default:{kind}:{{!}}")));
+        assert_eq!(keys.outbox(12_182), format!("fanwire:default:ev:{{{}}}", slots::tag(12_182)));
+        assert_eq!(Keys::slot(&TopicName::new("foo").unwrap()), 12_182);
         let incarnation = Incarnation(Uuid::from_u128(7));
         let node = "00000000000000000000000000000007";
         assert_eq!(keys.member_topics(incarnation), format!("fanwire:default:px:{node}"));

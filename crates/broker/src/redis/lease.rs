@@ -50,6 +50,8 @@ struct Status {
     ends: Option<Instant>,
     /// The time since which the lease was held without a loss of the connection.
     held_since: Option<Instant>,
+    /// The end by Redis' clock. Scripts that carry it change nothing after it.
+    until: u64,
     /// The beginning of the last held lease by Redis' clock. `None` until the node has joined.
     began: Option<u64>,
     /// The node has left or must not join.
@@ -91,6 +93,11 @@ impl Lease {
         is_held.then_some(status.incarnation)
     }
 
+    /// Returns the end of the incarnation's lease by Redis' clock, if it certainly lasts.
+    pub(super) fn held_until(&self, incarnation: Incarnation) -> Option<u64> {
+        if self.held() == Some(incarnation) { Some(self.status().until) } else { None }
+    }
+
     /// Returns the incarnation to write under; renews the lease first if it may have ended. Does not wait for a
     /// connection.
     pub(super) async fn hold(&self) -> Result<Incarnation, EngineError> {
@@ -121,6 +128,11 @@ impl Lease {
     /// Returns how many times the node was fenced.
     pub(super) fn fenced(&self) -> watch::Receiver<u64> {
         self.fenced.subscribe()
+    }
+
+    /// Returns the time for which a heartbeat renews the lease.
+    pub(super) fn length(&self) -> Duration {
+        self.length
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -169,8 +181,8 @@ impl Lease {
         };
         let usual = started + self.length / 3;
         match self.nodes.heartbeat(incarnation, began.is_none()).await {
-            Ok(Heartbeat::Held { since, next_end, ended }) => {
-                let may_clean = self.held_from(started, since) + self.patience;
+            Ok(Heartbeat::Held { since, until, next_end, ended }) => {
+                let may_clean = self.held_from(started, since, until) + self.patience;
                 let mut next = usual;
                 if let Some(next_end) = next_end {
                     next = next.min(Instant::now() + next_end + Self::MARGIN);
@@ -213,12 +225,13 @@ impl Lease {
     }
 
     /// Notes that the lease that began at `began` is held from `started`; returns since when without a loss.
-    fn held_from(&self, started: Instant, began: u64) -> Instant {
+    fn held_from(&self, started: Instant, began: u64, until: u64) -> Instant {
         let mut status = self.status();
         let is_same = status.began.replace(began) == Some(began);
         let since = status.held_since.filter(|_| is_same).unwrap_or(started);
         status.held_since = Some(since);
         status.ends = Some(started + self.length);
+        status.until = until;
         since
     }
 
@@ -244,6 +257,13 @@ impl Lease {
 
 impl Status {
     fn new() -> Self {
-        Self { incarnation: Incarnation::random(), ends: None, held_since: None, began: None, is_over: false }
+        Self {
+            incarnation: Incarnation::random(),
+            ends: None,
+            until: 0,
+            held_since: None,
+            began: None,
+            is_over: false,
+        }
     }
 }

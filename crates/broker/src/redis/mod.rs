@@ -7,11 +7,13 @@
 mod alarm;
 mod arguments;
 mod clock;
+mod events;
 mod frame;
 mod keys;
 mod lease;
 mod log_limit;
 mod nodes;
+mod outbox;
 mod presence;
 mod publish;
 mod reaper;
@@ -20,6 +22,7 @@ mod revocations;
 mod scripts;
 mod server;
 mod settings;
+mod slots;
 mod stats;
 
 use std::fmt;
@@ -38,6 +41,7 @@ use crate::contract::{
 use alarm::TaskAlarm;
 use arguments::{fresh_epoch, limit_argument, milliseconds, since_arguments};
 use clock::Clock;
+use events::EventWriter;
 use keys::Keys;
 use lease::Lease;
 use nodes::NodeTable;
@@ -56,6 +60,7 @@ use stats::RedisCounters;
 
 pub use log_limit::LogRateLimit;
 pub use nodes::Peer;
+pub use outbox::RedisOutbox;
 pub use server::connection::LinkError;
 pub use server::health::LinkState;
 pub use server::subscriptions::Deliver;
@@ -75,6 +80,7 @@ struct Inner {
     subscriptions: Arc<ChannelSubscriptions>,
     presence: Arc<PresenceStore>,
     revocations: RevocationTable,
+    outbox: Option<RedisOutbox>,
     health: Arc<Health>,
     counters: Arc<RedisCounters>,
     clock: Arc<Clock>,
@@ -133,9 +139,25 @@ impl Redis {
         let nodes = Arc::new(nodes);
         let lease = Lease::new(Arc::clone(&nodes), vital_links, Arc::clone(&health), &settings);
         let lease = Arc::new(lease);
-        let reaper =
-            Reaper::new(Arc::clone(&nodes), Arc::clone(&keys), presence_links.clone(), Arc::clone(&scripts));
-        let reaper = Arc::new(reaper);
+        let events = Arc::new(EventWriter::new(settings.outbox.unwrap_or_default(), Arc::clone(&clock)));
+        let outbox = settings.outbox.map(|options| {
+            RedisOutbox::new(
+                Arc::clone(&keys),
+                presence_links.clone(),
+                Arc::clone(&scripts),
+                Arc::clone(&clock),
+                Arc::clone(&events),
+                options,
+                settings.lease,
+            )
+        });
+        let reaper = Arc::new(Reaper::new(
+            Arc::clone(&nodes),
+            Arc::clone(&keys),
+            presence_links.clone(),
+            Arc::clone(&scripts),
+            Arc::clone(&events),
+        ));
         let presence = Arc::new(PresenceStore::new(
             Arc::clone(&keys),
             presence_links,
@@ -143,6 +165,7 @@ impl Redis {
             nodes,
             Arc::clone(&lease),
             Arc::clone(&reaper),
+            settings.outbox.map(|_| events),
         ));
 
         let keepers = keepers.into_iter().chain(vital_keepers);
@@ -171,6 +194,7 @@ impl Redis {
             subscriptions,
             presence,
             revocations,
+            outbox,
             health,
             counters,
             clock,
@@ -408,6 +432,11 @@ impl Redis {
 
     pub(crate) async fn presence_stats(&self, topic: &TopicName) -> Result<PresenceStats, EngineError> {
         self.0.presence.stats(topic).await
+    }
+
+    /// Returns the outboxes of the cluster, if the settings ask for them.
+    pub fn outbox(&self) -> Option<&RedisOutbox> {
+        self.0.outbox.as_ref()
     }
 
     pub(crate) fn usage(&self) -> Usage {

@@ -31,6 +31,8 @@ pub(super) enum Heartbeat {
     Held {
         /// The beginning of the lease, in milliseconds of Redis' clock.
         since: u64,
+        /// Its end, by the same clock. Until then no other node fences this one.
+        until: u64,
         /// The time until the next lease of another node ends, unless it is renewed.
         next_end: Option<Duration>,
         /// Some of the nodes whose lease has ended.
@@ -47,6 +49,8 @@ pub(super) struct DeadNode {
     pub(super) name: Box<str>,
     /// The application in which it may have members.
     pub(super) application: Box<str>,
+    /// Its members may have events.
+    pub(super) has_events: bool,
 }
 
 /// The table of nodes, for one node.
@@ -66,6 +70,9 @@ pub(super) struct NodeTable {
 fn layout(database: i64) -> u32 {
     if database == 0 { 1 } else { 2 }
 }
+
+/// Ends the details of a node whose members may have events.
+const EVENTS: &str = "\0events";
 
 /// The TTL of data that outlives leases, for the case that no node is left to remove it.
 pub(super) const BACKSTOP: Duration = Duration::from_secs(24 * 60 * 60);
@@ -229,7 +236,9 @@ impl NodeTable {
                         Some((peer, application)) => (peer.name, application.into()),
                         None => (Box::default(), self.settings.application.clone()),
                     };
-                    Ok(Some((*others, DeadNode { name, application })))
+                    let has_events =
+                        text(details).is_some_and(|details| details.ends_with(EVENTS.as_bytes()));
+                    Ok(Some((*others, DeadNode { name, application, has_events })))
                 }
                 _ => Err(link.nonsense()),
             },
@@ -246,6 +255,7 @@ impl NodeTable {
                 self.clock.set(*now);
                 Some(Heartbeat::Held {
                     since: parse_offset(text(since)?)?,
+                    until: u64::try_from(*now).ok()?.saturating_add(milliseconds(self.settings.lease)),
                     next_end: u64::try_from(*next_end).ok().filter(|end| *end > 0).map(Duration::from_millis),
                     ended: ended.iter().filter_map(|ended| Incarnation::parse(text(ended)?)).collect(),
                 })
@@ -265,9 +275,11 @@ impl NodeTable {
         Some(Incompatible::Lease { ours: self.settings.lease, theirs })
     }
 
-    /// This node's details: id, name and application, separated by zeros.
+    /// This node's details: id, name and application, separated by zeros, and a mark if its members may have events.
     fn details(&self) -> String {
-        format!("{}\0{}\0{}", self.node.id.simple(), self.node.name, self.settings.application)
+        let RedisSettings { application, outbox, .. } = &*self.settings;
+        let events = if outbox.is_some() { EVENTS } else { "" };
+        format!("{}\0{}\0{application}{events}", self.node.id.simple(), self.node.name)
     }
 }
 

@@ -3,11 +3,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanwire_protocol::TopicName;
-use redis::Value;
+use fanwire_protocol::centrifuge::codes;
+use fanwire_protocol::reason::Left;
+use redis::{Cmd, Value};
 
 use super::arguments::milliseconds;
+use super::events::EventWriter;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
 use super::nodes::{NodeTable, REAPING_MAX};
@@ -20,6 +24,15 @@ pub(super) struct Reaper {
     keys: Arc<Keys>,
     links: Links,
     scripts: Arc<Scripts>,
+    events: Arc<EventWriter>,
+}
+
+/// A node whose members are removed.
+#[derive(Clone, Copy)]
+pub(super) struct Reaped {
+    pub(super) incarnation: Incarnation,
+    /// The delay of vacancies, if its members may have events.
+    pub(super) events: Option<Duration>,
 }
 
 impl Reaper {
@@ -28,8 +41,14 @@ impl Reaper {
     /// The most topics in one round trip.
     const TOPICS: usize = 128;
 
-    pub(super) fn new(nodes: Arc<NodeTable>, keys: Arc<Keys>, links: Links, scripts: Arc<Scripts>) -> Self {
-        Self { nodes, keys, links, scripts }
+    pub(super) fn new(
+        nodes: Arc<NodeTable>,
+        keys: Arc<Keys>,
+        links: Links,
+        scripts: Arc<Scripts>,
+        events: Arc<EventWriter>,
+    ) -> Self {
+        Self { nodes, keys, links, scripts, events }
     }
 
     /// Reaps nodes whose lease has ended, forever.
@@ -38,7 +57,7 @@ impl Reaper {
         while heartbeats.changed().await.is_ok() {
             let ended = heartbeats.borrow_and_update().ended.clone();
             for dead in ended {
-                if let Err(error) = self.claim_and_reap(dead, lease.incarnation()).await {
+                if let Err(error) = self.claim_and_reap(dead, &lease).await {
                     // The next heartbeat reports the node again.
                     tracing::debug!(%error, "some members of a dead node remain");
                 }
@@ -47,32 +66,41 @@ impl Reaper {
     }
 
     /// Removes all members of a node of this application, and the node from the table.
-    pub(super) async fn reap(&self, dead: Incarnation) -> Result<(), EngineError> {
+    pub(super) async fn reap(&self, dead: Reaped) -> Result<(), EngineError> {
         self.reap_application(&self.keys, dead).await?;
-        self.nodes.forget(dead).await
+        self.nodes.forget(dead.incarnation).await
     }
 
     /// Removes all members of a node from some topics of this application. Returns the finished topics. A topic that
     /// fails does not prevent the others.
     pub(super) async fn take_out(
         &self,
-        dead: Incarnation,
+        dead: Reaped,
         topics: Vec<TopicName>,
     ) -> Result<HashSet<TopicName>, EngineError> {
         self.take_out_of(&self.keys, dead, topics).await
     }
 
-    async fn claim_and_reap(&self, dead: Incarnation, reaper: Incarnation) -> Result<(), EngineError> {
-        let Some(node) = self.nodes.claim(dead, reaper).await? else { return Ok(()) };
+    async fn claim_and_reap(&self, incarnation: Incarnation, lease: &Lease) -> Result<(), EngineError> {
+        let Some(node) = self.nodes.claim(incarnation, lease.incarnation()).await? else { return Ok(()) };
         tracing::warn!(node = %node.name, "node is dead; removing its members from presence");
+        let events = node.has_events.then(|| self.delay_after(lease.length()));
+        let dead = Reaped { incarnation, events };
         self.reap_application(&self.keys.of_application(&node.application), dead).await?;
-        self.nodes.forget(dead).await
+        self.nodes.forget(incarnation).await
     }
 
-    async fn reap_application(&self, keys: &Keys, dead: Incarnation) -> Result<(), EngineError> {
+    /// The delay of a vacancy where the members of a node are removed after its lease: they have been gone for as long as
+    /// that.
+    pub(super) fn delay_after(&self, lease: Duration) -> Duration {
+        self.events.offline_delay().saturating_sub(lease)
+    }
+
+    async fn reap_application(&self, keys: &Keys, dead: Reaped) -> Result<(), EngineError> {
+        let listed = keys.member_topics(dead.incarnation);
         loop {
             let mut command = redis::cmd("SRANDMEMBER");
-            command.arg(keys.member_topics(dead)).arg(Self::TOPICS);
+            command.arg(&listed).arg(Self::TOPICS);
             let mut link = self.links.any()?;
             let answer = link.command(&command).await?;
             let Value::Array(names) = answer else { return Err(link.nonsense()) };
@@ -83,7 +111,7 @@ impl Reaper {
             let finished = self.take_out_of(keys, dead, topics).await?;
             let is_finished = |name: &&Value| read_topic(name).is_none_or(|topic| finished.contains(&topic));
             let mut command = redis::cmd("SREM");
-            command.arg(keys.member_topics(dead));
+            command.arg(&listed);
             let mut are_any_finished = false;
             // Unreadable names are removed too: otherwise they would come back each time.
             for name in names.iter().filter(is_finished) {
@@ -104,7 +132,7 @@ impl Reaper {
     async fn take_out_of(
         &self,
         keys: &Keys,
-        dead: Incarnation,
+        dead: Reaped,
         topics: Vec<TopicName>,
     ) -> Result<HashSet<TopicName>, EngineError> {
         let mut finished = HashSet::new();
@@ -123,25 +151,34 @@ impl Reaper {
     async fn take_some_out(
         &self,
         keys: &Keys,
-        dead: Incarnation,
+        dead: Reaped,
         link: usize,
         topics: Vec<TopicName>,
         finished: &mut HashSet<TopicName>,
     ) -> Result<Vec<TopicName>, EngineError> {
         let mut link = self.links.link(link)?;
-        let (incarnation, members_max) = (dead.to_string(), Self::MEMBERS.to_string());
         let mut commands = redis::pipe();
+        // What is announced is written after it.
+        if let Some(delay) = dead.events {
+            for topic in &topics {
+                self.events.announce_always(&mut commands, keys, topic);
+                self.events.announce_vacancy(&mut commands, keys, topic, delay);
+            }
+        }
+        let announcements = commands.len();
         for topic in &topics {
-            let script_keys = [keys.members(topic, dead), keys.member_counts(topic)];
-            let channel = keys.channel(topic);
-            let arguments = [channel.as_bytes(), incarnation.as_bytes(), members_max.as_bytes()];
-            commands.add_command(self.scripts.reap.call(&script_keys, &arguments));
+            commands.add_command(self.removal(keys, dead, topic));
         }
         // Other nodes wait while this continues.
-        commands.cmd("PEXPIRE").arg(keys.reaping(dead)).arg(milliseconds(REAPING_MAX));
-        let answers = link.run(&commands).await?;
+        commands.cmd("PEXPIRE").arg(keys.reaping(dead.incarnation)).arg(milliseconds(REAPING_MAX));
+        let mut answers = link.run(&commands).await?;
+        // Without them the topics are not finished, and are announced the next time.
+        for (answer, command) in answers.drain(..announcements).zip(commands.cmd_iter()) {
+            link.accept(answer, command)?;
+        }
         let mut left = Vec::new();
-        for ((topic, command), answer) in topics.into_iter().zip(commands.cmd_iter()).zip(answers) {
+        let removals = commands.cmd_iter().skip(announcements);
+        for ((topic, command), answer) in topics.into_iter().zip(removals).zip(answers) {
             match link.accept(answer, command) {
                 Ok(Value::Int(members)) if members > 0 => left.push(topic),
                 // Another program's value stays.
@@ -153,6 +190,20 @@ impl Reaper {
             }
         }
         Ok(left)
+    }
+
+    fn removal(&self, keys: &Keys, dead: Reaped, topic: &TopicName) -> Cmd {
+        let Reaped { incarnation, events } = dead;
+        let mut script_keys = vec![keys.members(topic, incarnation), keys.member_counts(topic)];
+        let mut arguments = vec![keys.channel(topic), incarnation.to_string(), Self::MEMBERS.to_string()];
+        if let Some(delay) = events {
+            script_keys.extend(EventWriter::keys(keys, topic));
+            arguments.extend(self.events.arguments(topic));
+            let (code, text) = codes::left(&Left::NodeDied);
+            arguments.extend([delay.as_millis().to_string(), code.to_string(), text.into_owned()]);
+        }
+        let arguments: Vec<_> = arguments.iter().map(String::as_bytes).collect();
+        self.scripts.reap.call(&script_keys, &arguments)
     }
 }
 

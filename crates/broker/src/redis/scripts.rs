@@ -20,6 +20,11 @@ pub(super) struct Scripts {
     pub(super) admit: Script,
     pub(super) members: Script,
     pub(super) remove: Script,
+    pub(super) join: Script,
+    pub(super) part: Script,
+    pub(super) vacate: Script,
+    pub(super) forget: Script,
+    pub(super) work: Script,
     pub(super) reap: Script,
     pub(super) prefixes: Script,
     pub(super) heartbeat: Script,
@@ -44,6 +49,7 @@ impl Scripts {
         const SCAN: &str = include_str!("scripts/scan.lua");
         const LEAVE: &str = include_str!("scripts/leave.lua");
         const CLOCK: &str = include_str!("scripts/clock.lua");
+        const EVENT: &str = include_str!("scripts/event.lua");
         let script = |parts: &[&str]| {
             let code = parts.concat();
             Script { hash: redis::Script::new(&code).get_hash().to_owned(), code }
@@ -54,10 +60,15 @@ impl Scripts {
             publish_live_once: script(&[include_str!("scripts/publish_live_once.lua")]),
             recover: script(&[TOPIC, TOUCH, SCAN, include_str!("scripts/recover.lua")]),
             history: script(&[TOPIC, TOUCH, SCAN, include_str!("scripts/history.lua")]),
-            admit: script(&[include_str!("scripts/admit.lua")]),
+            admit: script(&[CLOCK, EVENT, include_str!("scripts/admit.lua")]),
             members: script(&[include_str!("scripts/members.lua")]),
             remove: script(&[LEAVE, include_str!("scripts/remove.lua")]),
-            reap: script(&[LEAVE, include_str!("scripts/reap.lua")]),
+            join: script(&[CLOCK, EVENT, include_str!("scripts/join.lua")]),
+            part: script(&[CLOCK, EVENT, LEAVE, include_str!("scripts/part.lua")]),
+            vacate: script(&[CLOCK, EVENT, include_str!("scripts/vacate.lua")]),
+            forget: script(&[include_str!("scripts/forget.lua")]),
+            work: script(&[include_str!("scripts/work.lua")]),
+            reap: script(&[CLOCK, EVENT, LEAVE, include_str!("scripts/reap.lua")]),
             prefixes: script(&[CLOCK, include_str!("scripts/prefixes.lua")]),
             heartbeat: script(&[CLOCK, include_str!("scripts/heartbeat.lua")]),
             peers: script(&[CLOCK, include_str!("scripts/peers.lua")]),
@@ -65,7 +76,7 @@ impl Scripts {
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 13] {
+    pub(super) fn all(&self) -> [&Script; 18] {
         [
             &self.publish,
             &self.publish_once,
@@ -75,6 +86,11 @@ impl Scripts {
             &self.admit,
             &self.members,
             &self.remove,
+            &self.join,
+            &self.part,
+            &self.vacate,
+            &self.forget,
+            &self.work,
             &self.reap,
             &self.prefixes,
             &self.heartbeat,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::outbox::OutboxOptions;
+
 /// Settings of one Redis engine. A node has one engine for all of its shards.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
@@ -45,6 +47,8 @@ pub struct RedisSettings {
     /// The time that members of this node stay present after its last heartbeat. It sends three heartbeats in this
     /// time. Must be equal on all nodes. Default: 15 s.
     pub lease: Duration,
+    /// The outboxes of members' events; without, members have no events. Default: none.
+    pub outbox: Option<OutboxOptions>,
 }
 
 impl Default for RedisSettings {
@@ -67,6 +71,7 @@ impl Default for RedisSettings {
             leave_delay: Duration::from_secs(5),
             allow_other_prefixes: false,
             lease: Duration::from_secs(15),
+            outbox: None,
         }
     }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanwire_broker::{
-    Engine, Event, HistoryOptions, HistoryPage, HistoryQuery, Member, MemorySettings, NewPublication, Peer,
-    Published, Recovery, Redis, RedisSettings, Since,
+    Engine, Event, HistoryOptions, HistoryPage, HistoryQuery, Member, MemorySettings, NewPublication,
+    OutboxOptions, Peer, Published, Recovery, Redis, RedisSettings, Since, StoredEvent,
 };
 use fanwire_protocol::{ClientId, ClientInfo, Position, Publication, TopicName};
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use crate::redis_server::{RedisServer, wait_until_up};
 pub(crate) const HISTORY_TTL: Duration = Duration::from_secs(4);
 pub(crate) const META_TTL: Duration = Duration::from_secs(10);
 pub(crate) const IDEMPOTENCY_TTL: Duration = Duration::from_secs(3);
+pub(crate) const OFFLINE_DELAY: Duration = Duration::from_secs(2);
 
 pub(crate) const HISTORY: HistoryOptions = HistoryOptions { size: 5, ttl: HISTORY_TTL, meta_ttl: META_TTL };
 
@@ -29,9 +30,17 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn memory() -> Self {
+        Self::memory_with(outbox(Duration::ZERO))
+    }
+
+    fn memory_with(outbox: OutboxOptions) -> Self {
         let delivered = Arc::<Mutex<Vec<Event>>>::default();
         let sink = Arc::clone(&delivered);
-        let settings = MemorySettings { idempotency_ttl: IDEMPOTENCY_TTL, ..MemorySettings::default() };
+        let settings = MemorySettings {
+            idempotency_ttl: IDEMPOTENCY_TTL,
+            outbox: Some(outbox),
+            ..MemorySettings::default()
+        };
         let engine = Engine::memory(settings, Box::new(move |event| sink.lock().unwrap().push(event)));
         Self { engine, delivered, server: None }
     }
@@ -40,14 +49,40 @@ impl Fixture {
     pub(crate) async fn redis() -> Self {
         let server = RedisServer::start(&[]);
         allow_least(&server);
+        Self::redis_with(server, outbox(Duration::ZERO)).await
+    }
+
+    async fn redis_with(server: RedisServer, outbox: OutboxOptions) -> Self {
         let delivered = Arc::<Mutex<Vec<Event>>>::default();
         let sink = Arc::clone(&delivered);
-        let settings = RedisSettings { idempotency_ttl: IDEMPOTENCY_TTL, ..least_settings(&server) };
+        let settings = RedisSettings {
+            idempotency_ttl: IDEMPOTENCY_TTL,
+            outbox: Some(outbox),
+            ..least_settings(&server)
+        };
         let node = Peer { id: Uuid::new_v4(), name: "test".into() };
         let redis =
             Redis::start(settings, node, Arc::new(move |event| sink.lock().unwrap().push(event))).unwrap();
         wait_until_up(&redis).await;
         Self { engine: Engine::Redis(redis), delivered, server: Some(server) }
+    }
+
+    /// Returns a new engine that says vacancies with a delay.
+    pub(crate) async fn with_offline_delay(self) -> Self {
+        match self.server {
+            Some(server) => Self::redis_with(server, outbox(OFFLINE_DELAY)).await,
+            None => Self::memory_with(outbox(OFFLINE_DELAY)),
+        }
+    }
+
+    /// The events in all outboxes.
+    pub(crate) async fn stored(&self) -> Vec<StoredEvent> {
+        let outbox = self.engine.outbox().unwrap();
+        outbox.read(&outbox.slots().await.unwrap(), 10_000).await.unwrap()
+    }
+
+    pub(crate) async fn say_due(&self) {
+        self.engine.outbox().unwrap().say_due().await.unwrap();
     }
 
     /// A topic of this fixture alone.
@@ -125,6 +160,10 @@ impl Fixture {
                 .publications,
         )
     }
+}
+
+fn outbox(offline_delay: Duration) -> OutboxOptions {
+    OutboxOptions { offline_delay, ..OutboxOptions::default() }
 }
 
 /// A thousand bytes.

@@ -10,6 +10,7 @@ mod fixture;
 mod redis_server;
 
 mod delivery;
+mod events;
 mod expiry;
 mod history;
 mod presence;
@@ -117,4 +118,15 @@ conformance! {
         joins_and_leaves_keep_their_order,
         only_so_many_are_admitted,
         who_was_admitted_goes_without_a_word;
+    events:
+        the_first_occupies_and_the_last_vacates,
+        repeats_are_said_once,
+        events_of_users_have_their_own_names,
+        reasons_are_told,
+        only_what_is_wanted_is_written,
+        members_with_events_are_present_as_others,
+        many_join_together,
+        who_comes_back_soon_was_never_away,
+        what_was_read_is_removed,
+        a_topic_without_events_has_no_outbox;
 }

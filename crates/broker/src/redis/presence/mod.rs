@@ -5,6 +5,7 @@
 //! call without an answer or a loss of data in Redis, make the topic *dirty*, and it is rewritten ([`repair`]).
 //! Nothing is written unless the lease is held.
 
+mod events;
 mod own;
 mod read;
 mod repair;
@@ -19,15 +20,22 @@ use redis::{Pipeline, Value};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::time::Instant;
 
+use super::events::EventWriter;
 use super::frame::member_body;
 use super::keys::{Incarnation, Keys};
 use super::lease::Lease;
 use super::nodes::{BACKSTOP, NodeTable, Peer};
-use super::reaper::Reaper;
+use super::reaper::{Reaped, Reaper};
 use super::scripts::Scripts;
 use super::server::link::{CommandLink, Links};
 use crate::contract::{EngineError, Member, PresenceStats};
 use own::Own;
+
+/// The answer of a script that has not run since the lease it carries has ended.
+const LATE: i64 = -2;
+
+/// The times that a late script is sent again, if the lease has been renewed.
+const ATTEMPTS_MAX: usize = 2;
 
 /// The most members in one command, and the bytes at which it gets no more.
 const COMMAND_MEMBERS_MAX: usize = 500;
@@ -40,6 +48,8 @@ pub(super) struct PresenceStore {
     nodes: Arc<NodeTable>,
     lease: Arc<Lease>,
     reaper: Arc<Reaper>,
+    /// Writes the events of members, if there are outboxes.
+    events: Option<Arc<EventWriter>>,
     /// Not locked while the lease's status is locked.
     own: Mutex<Own>,
     /// Notified when topics are no longer being rewritten.
@@ -67,6 +77,7 @@ impl PresenceStore {
         nodes: Arc<NodeTable>,
         lease: Arc<Lease>,
         reaper: Arc<Reaper>,
+        events: Option<Arc<EventWriter>>,
     ) -> Self {
         let own = Mutex::new(Own::new(lease.incarnation()));
         Self {
@@ -76,6 +87,7 @@ impl PresenceStore {
             nodes,
             lease,
             reaper,
+            events,
             own,
             rewritten: Notify::new(),
             repairing: AsyncMutex::default(),
@@ -105,6 +117,9 @@ impl PresenceStore {
             members.iter().for_each(|member| own.add(topic, member.clone()));
         });
         write.until_possible().await?;
+        if let Some(events) = self.events_of(members) {
+            return self.join(write, members, events).await;
+        }
 
         let key = self.keys.members(topic, write.incarnation);
         let mut commands = redis::pipe();
@@ -151,11 +166,12 @@ impl PresenceStore {
         &self,
         topic: &TopicName,
         client: ClientId,
-        _left: &Left,
+        left: &Left,
     ) -> Result<(), EngineError> {
         if !self.own().may_have(topic, client) {
             return Ok(());
         }
+        let has_no_events = self.own().has_no_events(topic);
         let write = self.begin_write(topic, |own| own.remove(topic, client));
         let possible = write.until_possible().await;
         if write.is_void() {
@@ -163,6 +179,9 @@ impl PresenceStore {
             return Ok(());
         }
         possible?;
+        if let Some(events) = self.events.as_deref().filter(|_| !has_no_events) {
+            return self.part(write, client, left, events).await;
+        }
 
         let stats = {
             let mut own = self.own();
@@ -193,10 +212,11 @@ impl PresenceStore {
             *own = Own::new(incarnation);
             (dirty, leftovers)
         };
-        self.reaper.take_out(incarnation, dirty).await?;
-        self.reaper.reap(incarnation).await?;
+        let events = self.events.as_ref().map(|events| events.offline_delay());
+        self.reaper.take_out(Reaped { incarnation, events }, dirty).await?;
+        self.reaper.reap(Reaped { incarnation, events }).await?;
         for (before, topics) in leftovers {
-            self.reaper.take_out(before, topics).await?;
+            self.reaper.take_out(self.fenced_before(before), topics).await?;
         }
         Ok(())
     }
@@ -214,12 +234,18 @@ impl PresenceStore {
             let mut own = self.own();
             (own.others(topic, info.client), own.stats_with(topic, info), own.list(topic, true))
         };
-        let script_keys = [self.keys.members(topic, write.incarnation), self.keys.member_counts(topic)];
+        let mut script_keys =
+            vec![self.keys.members(topic, write.incarnation), self.keys.member_counts(topic)];
+        let events = self.events_of(std::slice::from_ref(member));
+        if events.is_some() {
+            script_keys.extend(EventWriter::keys(&self.keys, topic));
+        }
         let body = member_body(member);
         let incarnation = write.incarnation.to_string();
         let texts = [stats.users.to_string(), others.to_string(), clients_max.to_string(), backstop()];
         let mut link = write.link()?;
 
+        let mut attempts = 0;
         let mut nodes_age_max = Self::LIVE_NODES_AGE_MAX;
         let is_admitted = loop {
             let is_fresh = nodes_age_max.is_zero();
@@ -228,16 +254,24 @@ impl PresenceStore {
             let mut arguments = vec![info.client.0.as_bytes().as_slice(), &body, incarnation.as_bytes()];
             arguments.extend(texts.iter().map(String::as_bytes));
             arguments.push(if is_fresh { b"1" } else { b"0" });
+            let of_events = self.admission_arguments(&write, events)?;
+            arguments.extend(of_events.iter().map(String::as_bytes));
             arguments.extend(nodes.iter().map(String::as_bytes));
             let mut commands = redis::pipe();
             // A reaper has to know of the topic before it has a member.
             if !was_listed {
                 self.put_topic(&mut commands, topic, write.incarnation);
             }
+            if let Some(events) = events {
+                events.announce(&mut commands, &self.keys, topic);
+            }
             commands.add_command(self.scripts.admit.call(&script_keys, &arguments));
             match link.pipeline(&commands).await?.last() {
                 // An unlisted node: one that has joined since, or a dead one.
                 Some(Value::Int(-1)) if !is_fresh => nodes_age_max = Duration::ZERO,
+                // The lease may have been renewed meanwhile.
+                Some(Value::Int(LATE)) if attempts < ATTEMPTS_MAX => attempts += 1,
+                Some(Value::Int(LATE)) => return Err(EngineError::Unavailable),
                 Some(Value::Int(0)) => break false,
                 Some(Value::Int(1)) => break true,
                 _ => return Err(link.nonsense()),

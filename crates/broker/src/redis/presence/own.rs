@@ -87,6 +87,17 @@ impl Own {
         }
     }
 
+    /// Returns true if none of the topic's members has events. Of a topic without members here nothing is known.
+    pub(super) fn has_no_events(&self, topic: &TopicName) -> bool {
+        let members = self.topics.get(topic).map(|present| &present.members);
+        members.is_some_and(|members| !members.is_empty() && members.events().is_empty())
+    }
+
+    /// Returns true if a removed member was the last, and nothing else is being written.
+    pub(super) fn is_vacated(&self, topic: &TopicName) -> bool {
+        self.topics.get(topic).is_none_or(|present| present.members.is_empty() && present.writes <= 1)
+    }
+
     /// Returns true if Redis may have some data of the client.
     pub(super) fn may_have(&self, topic: &TopicName, client: ClientId) -> bool {
         self.dirty.contains(topic)

@@ -10,7 +10,7 @@ use redis::{Pipeline, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{COMMAND_MEMBERS_MAX, PresenceStore, Put, counts, expire, put_members};
+use super::{COMMAND_MEMBERS_MAX, LATE, PresenceStore, Put, counts, expire, put_members};
 use crate::contract::EngineError;
 use crate::redis::keys::Incarnation;
 use crate::redis::server::link::CommandLink;
@@ -49,7 +49,8 @@ impl PresenceStore {
             (own.take_leftovers(), own.dirty())
         };
         for (dead, topics) in leftovers {
-            let finished = self.reaper.take_out(dead, topics.clone()).await.unwrap_or_default();
+            let reaped = self.fenced_before(dead);
+            let finished = self.reaper.take_out(reaped, topics.clone()).await.unwrap_or_default();
             let mut own = self.own();
             for topic in topics.into_iter().filter(|topic| !finished.contains(topic)) {
                 own.leave_behind(dead, topic);
@@ -71,16 +72,16 @@ impl PresenceStore {
 }
 
 /// Topics that are being rewritten. Topics that are not done when this is dropped are dirty again.
-struct Rewrite<'a> {
-    presence: &'a PresenceStore,
-    incarnation: Incarnation,
-    topics: Vec<(TopicName, RewriteProgress)>,
+pub(super) struct Rewrite<'a> {
+    pub(super) presence: &'a PresenceStore,
+    pub(super) incarnation: Incarnation,
+    pub(super) topics: Vec<(TopicName, RewriteProgress)>,
     /// The commands to send next.
-    round: Round,
+    pub(super) round: Round,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RewriteProgress {
+pub(super) enum RewriteProgress {
     Open,
     /// Redis has refused a command.
     Refused,
@@ -88,14 +89,14 @@ enum RewriteProgress {
 }
 
 #[derive(Default)]
-struct Round {
-    commands: Pipeline,
+pub(super) struct Round {
+    pub(super) commands: Pipeline,
     /// The index of each command's topic.
     topics: Vec<usize>,
     /// The topics that end with this round.
     last_of: Vec<usize>,
-    members: usize,
-    bytes: usize,
+    pub(super) members: usize,
+    pub(super) bytes: usize,
 }
 
 impl<'a> Rewrite<'a> {
@@ -143,6 +144,10 @@ impl<'a> Rewrite<'a> {
         let known: HashSet<ClientId> = members.iter().map(|member| member.info.client).collect();
         let strangers: Vec<_> =
             there.iter().filter_map(client_bytes).filter(|client| !is_known(&known, client)).collect();
+        let has_no_events = presence.own().has_no_events(topic);
+        if let Some(events) = presence.events.as_deref().filter(|_| !has_no_events) {
+            return self.put_topic_with_events(link, index, (&strangers, &members), events).await;
+        }
         for strangers in strangers.chunks(COMMAND_MEMBERS_MAX) {
             presence.put_removal(&mut self.round.commands, topic, incarnation, stats, strangers);
             self.round.members += strangers.len();
@@ -173,7 +178,11 @@ impl<'a> Rewrite<'a> {
     }
 
     /// Assigns the new commands to the topic, and sends the round if it is full.
-    async fn send_if_full(&mut self, link: &mut CommandLink, index: usize) -> Result<(), EngineError> {
+    pub(super) async fn send_if_full(
+        &mut self,
+        link: &mut CommandLink,
+        index: usize,
+    ) -> Result<(), EngineError> {
         self.round.topics.resize(self.round.commands.len(), index);
         if self.round.members < MEMBERS_MAX && self.round.bytes < ROUND_BYTES_MAX {
             return Ok(());
@@ -191,7 +200,7 @@ impl<'a> Rewrite<'a> {
         }
         let answers = link.run(&commands).await?;
         for ((answer, command), index) in answers.into_iter().zip(commands.cmd_iter()).zip(topics) {
-            if link.accept(answer, command).is_err() {
+            if !matches!(link.accept(answer, command), Ok(answer) if answer != Value::Int(LATE)) {
                 self.topics[index].1 = RewriteProgress::Refused;
             }
         }
@@ -209,7 +218,7 @@ impl<'a> Rewrite<'a> {
 }
 
 impl Round {
-    fn end_topic(&mut self, index: usize) {
+    pub(super) fn end_topic(&mut self, index: usize) {
         self.topics.resize(self.commands.len(), index);
         self.last_of.push(index);
     }
