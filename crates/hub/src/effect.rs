@@ -33,6 +33,7 @@ pub enum Effect {
     Close(Close),
     /// Count the connection as one of its user's; answered by [`Answer::Registered`].
     Register {
+        /// Empty for an anonymous client, which only has events.
         user: Box<str>,
         /// Close the user's other connections.
         single: bool,
@@ -66,7 +67,7 @@ impl Effect {
 #[derive(Clone, Debug)]
 pub struct Membership {
     pub info: Arc<ClientInfo>,
-    /// It is listed in the topic's presence.
+    /// It is a member: listed in the topic's presence, or kept for its events.
     pub presence: bool,
     /// Its coming and going is told.
     pub join_leave: bool,

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use fanwire_protocol::TopicName;
 use fanwire_protocol::reason::RequestError;
+use fanwire_protocol::{EventMask, TopicName};
 use regex::Regex;
 use rustc_hash::FxHashMap;
 
@@ -19,6 +19,8 @@ pub struct Namespace {
     pub name: String,
     /// Keep who is subscribed.
     pub presence: bool,
+    /// The events of subscribers that the application wants. Membership is kept for them even where nobody may read it.
+    pub events: EventMask,
     /// Tell of clients that come and go.
     pub join_leave: bool,
     /// Send joins and leaves to every subscriber, not only to those that ask.
@@ -57,6 +59,13 @@ pub struct Namespace {
     pub allow_tags_filter: bool,
     /// Leave clients out of what they publish themselves.
     pub no_echo: bool,
+}
+
+impl Namespace {
+    /// Returns true if subscribers are members: listed in presence, or kept for their events.
+    pub fn keeps_members(&self) -> bool {
+        self.presence || !self.events.is_empty()
+    }
 }
 
 /// The treatment of a topic's publications that wait for a client too slow to take them.

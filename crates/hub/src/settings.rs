@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use fanwire_protocol::EventMask;
+
 use crate::PublicationFormat;
 use crate::hook_settings::ClientHooks;
 
@@ -41,6 +43,8 @@ pub struct ClientSettings {
     pub recovery_max: usize,
     /// Connections of one user on this node; 0 sets no limit.
     pub user_connections_max: usize,
+    /// The events of connections and users that the application wants.
+    pub events: EventMask,
     /// Tell the client the server's time when it connects.
     pub include_server_time: bool,
     /// Clients without a token connect as the anonymous user.
@@ -85,6 +89,7 @@ impl Default for ClientSettings {
             answer_bytes_max: 1 << 20,
             recovery_bytes_max: 4 << 20,
             user_connections_max: 0,
+            events: EventMask::NONE,
             include_server_time: false,
             allow_anonymous_connect_without_token: false,
             disallow_anonymous_connection_tokens: false,

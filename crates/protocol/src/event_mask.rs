@@ -1,6 +1,6 @@
 //! The events of a topic's members that the application wants.
 
-use std::ops::BitOr;
+use std::ops::{BitAnd, BitOr};
 
 /// Some of the events. A member's record holds them, so a node that removes it needs no settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,14 @@ impl EventMask {
     /// Returns true if all of the other's events are among them.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+}
+
+impl BitAnd for EventMask {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 }
 

@@ -184,6 +184,7 @@ fn tasks_check(unsteady: Option<Task>) -> HealthCheck {
         Some(Task::Summary) => (true, "the summary ended"),
         Some(Task::Certificate) => (true, "reading the certificate ended"),
         Some(Task::Keys) => (true, "fetching the keys of an identity provider ended"),
+        Some(Task::Events) => (true, "the work on outboxes ended"),
     };
     HealthCheck { name: "tasks", passed, note: note.to_owned() }
 }

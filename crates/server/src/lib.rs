@@ -7,6 +7,7 @@ pub mod settings;
 mod run;
 mod tasks;
 mod drain;
+mod events;
 
 mod accept;
 mod route;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire_broker::{EngineError, Event, HistoryPage, NewPublication, PresenceStats, Published, ReadLimit};
+use fanwire_broker::{
+    EngineError, Event, HistoryPage, Member, NewPublication, PresenceStats, Published, ReadLimit,
+};
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
 use fanwire_hub::session::Control;
@@ -328,7 +330,7 @@ pub(crate) enum PublishCaller {
 #[derive(Debug)]
 pub(crate) struct UserAdmission {
     pub from: Address,
-    pub info: Arc<ClientInfo>,
+    pub member: Member,
     pub connections_max: usize,
 }
 
@@ -336,18 +338,22 @@ pub(crate) struct UserAdmission {
 pub(crate) enum UserMessage {
     /// Admits a connection of the user; the connection gets the answer.
     Register {
+        /// Empty for an anonymous client: then the shard is the connection's own.
         user: Box<str>,
+        client: ClientId,
         from: Address,
         single: bool,
     },
     Unregister {
         user: Box<str>,
+        client: ClientId,
         from: Address,
         left: Left,
     },
     /// The engine has counted the user's connections on all nodes. True if it has admitted this one.
     Counted {
         user: Box<str>,
+        client: ClientId,
         from: Address,
         result: Result<bool, EngineError>,
     },

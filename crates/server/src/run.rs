@@ -30,7 +30,7 @@ use crate::settings::{EngineSettings, Settings};
 use crate::shard::Shard;
 use crate::tasks::{OwnedTask, Task};
 use crate::transport::Gate;
-use crate::{cluster, internal};
+use crate::{cluster, events, internal};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -64,6 +64,7 @@ pub struct Running {
     summary: OwnedTask,
     certificate: Option<OwnedTask>,
     keys: Vec<OwnedTask>,
+    events: Option<OwnedTask>,
     membership: Option<OwnedTask>,
     backends: Option<BackendThread>,
 }
@@ -168,6 +169,12 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         })
     });
     let keys = keys.collect();
+    let events = node.peers.as_ref().and_then(|peers| peers.redis().outbox().cloned()).map(|outbox| {
+        let kept = node.clone();
+        OwnedTask::spawn(async move {
+            kept.tasks.keep(Task::Events, || events::work(outbox.clone(), kept.id)).await;
+        })
+    });
     Ok(Running {
         node,
         client_address,
@@ -180,6 +187,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         summary,
         certificate,
         keys,
+        events,
         membership,
         backends,
     })
@@ -346,6 +354,7 @@ impl Running {
             summary,
             certificate,
             keys,
+            events,
             membership,
             backends,
             ..
@@ -353,8 +362,11 @@ impl Running {
         drop(summary);
         drain(&node, &phase, listening).await;
         // Clients and their subscriptions are gone, and shards still serve requests.
-        drop(membership);
+        drop((membership, events));
         if let Some(peers) = &node.peers {
+            if let Some(outbox) = peers.redis().outbox() {
+                events::stop(outbox, node.id).await;
+            }
             peers.leave().await;
         }
         let _ = phase.send(DrainPhase::Stopped);

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use fanwire_broker::RedisSettings;
+pub use fanwire_broker::{OutboxOptions, RedisSettings};
 use fanwire_hub::{ClientSettings, Namespaces};
+pub use fanwire_protocol::EventMask;
 pub use fanwire_protocol::plain::bare::HeartbeatWord;
 use fanwire_protocol::reason::{Close, Refused};
 use fanwire_protocol::wire::Wire;

@@ -30,11 +30,13 @@ pub(crate) enum Task {
     Certificate,
     /// Fetches the keys of identity providers.
     Keys,
+    /// Works on the outboxes of events.
+    Events,
 }
 
 impl Task {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Accept, Self::Internal, Self::Summary, Self::Certificate, Self::Keys];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Accept, Self::Internal, Self::Summary, Self::Certificate, Self::Keys, Self::Events];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -43,6 +45,7 @@ impl Task {
             Self::Summary => "summary",
             Self::Certificate => "certificate",
             Self::Keys => "keys",
+            Self::Events => "events",
         }
     }
 }

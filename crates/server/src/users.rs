@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use connections::ConnectionsByUser;
-use fanwire_broker::EngineError;
+use fanwire_broker::{EngineError, Member};
 use fanwire_hub::effect::{Answer, Completion};
 use fanwire_hub::session::Control;
 use fanwire_protocol::reason::{CloseReason, Left};
-use fanwire_protocol::{ClientId, ClientInfo};
+use fanwire_protocol::{ClientId, ClientInfo, EventMask, TopicName};
 use singles::Singles;
 use uuid::Uuid;
 
@@ -32,7 +32,7 @@ pub(crate) struct Users {
     /// Those that wait for the engine to count them.
     coming: ConnectionsByUser,
     /// Those that the engine did not admit, and that wait for other nodes to confirm what they hold.
-    refused: HashMap<Box<str>, Vec<Address>>,
+    refused: HashMap<Box<str>, Vec<(Address, ClientId)>>,
     connections_max: usize,
     singles: Singles,
     /// Counts the connections of limited users on all nodes.
@@ -59,9 +59,11 @@ impl Users {
 
     pub(crate) fn handle(&mut self, message: UserMessage) {
         match message {
-            UserMessage::Register { user, from, single } => self.register(user, from, single),
-            UserMessage::Unregister { user, from, left } => self.unregister(&user, from, left),
-            UserMessage::Counted { user, from, result } => self.counted(user, from, result),
+            UserMessage::Register { user, client, from, single } => self.register(user, client, from, single),
+            UserMessage::Unregister { user, client, from, left } => {
+                self.unregister(&user, client, from, left);
+            }
+            UserMessage::Counted { user, client, from, result } => self.counted(user, client, from, result),
             UserMessage::Held { user, reply } => {
                 // An asker that has gone needs no answer.
                 let _ = reply.send(self.admitted.count(&user));
@@ -93,33 +95,72 @@ impl Users {
         self.connections_max > 0 && self.admitted.count(user) >= self.connections_max
     }
 
-    fn register(&mut self, user: Box<str>, from: Address, single: bool) {
-        if single {
+    fn register(&mut self, user: Box<str>, client: ClientId, from: Address, single: bool) {
+        if user.is_empty() {
+            self.send_answer(from, Ok(()));
+            self.enter(&user, client, from);
+        } else if single {
             // A connection that is to be the only one replaces the others, so they do not count.
             self.admitted.add(&user, from);
             self.make_single(&user, from);
             self.send_answer(from, Ok(()));
+            self.enter(&user, client, from);
         } else if self.is_full(&user) {
             self.send_answer(from, Err(CloseReason::ConnectionLimit));
         } else if self.are_counted() {
             self.coming.add(&user, from);
-            self.have_counted(&user, from);
+            self.have_counted(&user, client, from);
         } else {
             self.admitted.add(&user, from);
             self.send_answer(from, Ok(()));
+            self.enter(&user, client, from);
         }
     }
 
-    /// Asks the engine to admit the connection; answered by [`UserMessage::Counted`].
-    fn have_counted(&self, user: &str, from: Address) {
-        let client = client_of(from);
+    /// Makes the connection a member of its user's topic, for its events. Nobody waits for that.
+    fn enter(&self, user: &str, client: ClientId, from: Address) {
+        if !self.events().is_empty() {
+            self.topics.enter(self.topic(user, from), self.member(user, client));
+        }
+    }
+
+    fn events(&self) -> EventMask {
+        self.node.settings.client.events
+    }
+
+    /// The topic that has the user's connections for members.
+    fn topic(&self, user: &str, from: Address) -> TopicName {
+        match user {
+            "" => peers::anonymous_topic(self.node.id, from.shard),
+            user => peers::user_topic(user),
+        }
+    }
+
+    fn member(&self, user: &str, client: ClientId) -> Member {
         let info =
             ClientInfo { user: user.into(), client, connection: Bytes::new(), subscription: Bytes::new() };
-        let admission = UserAdmission { from, info: Arc::new(info), connections_max: self.connections_max };
+        let events = match user {
+            // They are nobody's.
+            "" => self.events() & (EventMask::JOIN | EventMask::LEAVE),
+            _ => self.events(),
+        };
+        Member::from(Arc::new(info)).with_events(events)
+    }
+
+    /// Asks the engine to admit the connection; answered by [`UserMessage::Counted`].
+    fn have_counted(&self, user: &str, client: ClientId, from: Address) {
+        let member = self.member(user, client);
+        let admission = UserAdmission { from, member, connections_max: self.connections_max };
         self.topics.admit(peers::user_topic(user), admission);
     }
 
-    fn counted(&mut self, user: Box<str>, from: Address, result: Result<bool, EngineError>) {
+    fn counted(
+        &mut self,
+        user: Box<str>,
+        client: ClientId,
+        from: Address,
+        result: Result<bool, EngineError>,
+    ) {
         if !self.coming.remove(&user, from) {
             // It has gone meanwhile.
             return;
@@ -127,11 +168,14 @@ impl Users {
         match result {
             Ok(true) => {}
             // This node holds them itself.
-            _ if self.is_full(&user) => return self.refuse(&user, from, CloseReason::ConnectionLimit),
-            Ok(false) => return self.have_confirmed(user, from),
+            _ if self.is_full(&user) => {
+                return self.refuse(&user, client, from, CloseReason::ConnectionLimit);
+            }
+            Ok(false) => return self.have_confirmed(user, client, from),
             Err(error) => {
                 // A limit is no reason to turn everybody away.
                 tracing::debug!(%error, "a user's connections could not be counted on all nodes");
+                self.enter(&user, client, from);
             }
         }
         self.admitted.add(&user, from);
@@ -140,12 +184,12 @@ impl Users {
 
     /// Asks the other nodes for the connections they hold, as those of a dead one count for a while. One question at a
     /// time is on its way for each user, however many connections wait for the answer.
-    fn have_confirmed(&mut self, user: Box<str>, from: Address) {
+    fn have_confirmed(&mut self, user: Box<str>, client: ClientId, from: Address) {
         let Some(peers) = &self.node.peers else {
-            return self.refuse(&user, from, CloseReason::ConnectionLimit);
+            return self.refuse(&user, client, from, CloseReason::ConnectionLimit);
         };
         let waiting = self.refused.entry(user.clone()).or_default();
-        waiting.push(from);
+        waiting.push((from, client));
         if waiting.len() == 1 {
             peers.confirm_connections(user, self.connections_max);
         }
@@ -155,17 +199,17 @@ impl Users {
         let is_full = self.admitted.count(user) + elsewhere >= self.connections_max;
         let reason =
             if is_full { CloseReason::ConnectionLimit } else { CloseReason::ConnectionLimitUnconfirmed };
-        for from in self.refused.remove(user).unwrap_or_default() {
-            self.refuse(user, from, reason);
+        for (from, client) in self.refused.remove(user).unwrap_or_default() {
+            self.refuse(user, client, from, reason);
         }
         if self.refused.is_empty() {
             self.refused = HashMap::new();
         }
     }
 
-    fn refuse(&self, user: &str, from: Address, reason: CloseReason) {
+    fn refuse(&self, user: &str, client: ClientId, from: Address, reason: CloseReason) {
         // The engine may have admitted it without its answer having arrived.
-        self.topics.dismiss(peers::user_topic(user), client_of(from), Left::Closed(reason.into()));
+        self.topics.dismiss(peers::user_topic(user), client, Left::Closed(reason.into()));
         self.send_answer(from, Err(reason));
     }
 
@@ -197,9 +241,9 @@ impl Users {
         }
     }
 
-    fn unregister(&mut self, user: &str, from: Address, left: Left) {
-        if self.are_counted() {
-            self.topics.dismiss(peers::user_topic(user), client_of(from), left);
+    fn unregister(&mut self, user: &str, client: ClientId, from: Address, left: Left) {
+        if self.are_counted() || !self.events().is_empty() {
+            self.topics.dismiss(self.topic(user, from), client, left);
         }
         self.singles.remove(client_of(from));
         if !self.coming.remove(user, from) {

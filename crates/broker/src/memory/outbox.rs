@@ -88,7 +88,9 @@ impl EventLog {
 
     /// Says which vacancies are due, and drops events that are too old.
     pub(super) fn sweep(&mut self, now: Instant) {
-        while let Some((due, topic)) = self.due.pop_front_if(|(due, _)| *due <= now) {
+        while self.due.front().is_some_and(|(due, _)| *due <= now)
+            && let Some((due, topic)) = self.due.pop_front()
+        {
             // It may have been vacant, occupied and vacant again.
             if let Some((pending, events)) = self.pending.get(&topic).copied()
                 && pending == due

@@ -140,7 +140,8 @@ impl RedisOutbox {
         Ok(())
     }
 
-    pub(crate) async fn say_due(&self) -> Result<(), EngineError> {
+    /// Says which topics are vacant and which users offline, where that is due.
+    pub async fn say_due(&self) -> Result<(), EngineError> {
         let now = self.clock.now().ok_or(EngineError::Unavailable)?;
         loop {
             let mut link = self.links.any()?;

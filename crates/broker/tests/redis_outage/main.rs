@@ -6,6 +6,7 @@
 mod redis_server;
 
 mod half_open;
+#[allow(dead_code, reason = "other tests need the rest")]
 mod proxy;
 mod traffic;
 

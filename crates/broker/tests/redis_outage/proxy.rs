@@ -94,6 +94,11 @@ impl Link {
         self.stalled(direction).store(true, Ordering::Relaxed);
     }
 
+    /// Forwards again, what has waited first.
+    pub(crate) fn resume(&self, direction: Direction) {
+        self.stalled(direction).store(false, Ordering::Relaxed);
+    }
+
     fn works(&self) -> bool {
         [&self.is_closed, &self.is_stalled_up, &self.is_stalled_down]
             .iter()

@@ -5,9 +5,13 @@
 
 mod node;
 #[allow(dead_code, reason = "other tests need the rest")]
+#[path = "../redis_outage/proxy.rs"]
+mod proxy;
+#[allow(dead_code, reason = "other tests need the rest")]
 #[path = "../redis_server/mod.rs"]
 mod redis_server;
 
 mod copy;
 mod death;
+mod events;
 mod joining;

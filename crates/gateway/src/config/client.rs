@@ -7,6 +7,7 @@ use fanwire_server::settings::Origins;
 use super::checks::Checks;
 use super::defaults;
 use super::hooks::{HookNames, HookUse};
+use super::events::{self, ClientEvent};
 use super::origins::{self, Judged};
 use super::section::section;
 use super::token::Token;
@@ -62,6 +63,9 @@ section! {
         recovery_bytes_max: Size = defaults::RECOVERY_BYTES_MAX,
         /// Maximum number of connections of one user, on all nodes of a cluster together. 0 sets no limit.
         user_connections_max: usize = 0,
+        /// Events of connections and users for the application: "connected", "disconnected", "user_online",
+        /// "user_offline"; see [events].
+        events: Vec<ClientEvent> = Vec::new(),
         /// Sends the server's time to clients when they connect.
         include_server_time: bool = false,
         /// Lets clients without a token connect as the anonymous user.
@@ -190,6 +194,7 @@ impl Client {
             recovery_max: checks.at_least_one("client.recovery_max", self.recovery_max),
             recovery_bytes_max: checks.at_least_one("client.recovery_bytes_max", self.recovery_bytes_max.0),
             user_connections_max: self.user_connections_max,
+            events: events::mask(&self.events),
             include_server_time: self.include_server_time,
             allow_anonymous_connect_without_token: self.allow_anonymous_connect_without_token,
             disallow_anonymous_connection_tokens: self.disallow_anonymous_connection_tokens,

@@ -151,3 +151,9 @@ pub(crate) const USER_BOUNDARY: &str = "#";
 pub(crate) const USER_SEPARATOR: &str = ",";
 /// Thirty days: longer than any client sleeps between two visits that should still recover.
 pub(crate) const HISTORY_META_TTL: Period = Period::from_secs(30 * 24 * 3600);
+
+/// A page change, a drain, a tunnel.
+pub(crate) const OFFLINE_DELAY: Period = Period::from_secs(5);
+/// A night without the application.
+pub(crate) const EVENTS_RETENTION: Period = Period::from_secs(24 * 3600);
+pub(crate) const OUTBOX_LENGTH_MAX: usize = 10_000;

@@ -9,6 +9,7 @@ mod api;
 mod client;
 mod engine;
 mod hooks;
+mod events;
 mod log;
 mod origins;
 mod redis;
@@ -36,6 +37,7 @@ use checks::Checks;
 use client::Client;
 use engine::{Engine, Shutdown};
 use hooks::{Hook, HookNames, Rpc};
+use events::Events;
 use section::{Item, Section, section};
 use server::{Internal, Server};
 use topics::Topics;
@@ -97,6 +99,8 @@ section! {
             api: Api,
             /// Names of topics, and defaults for all of them.
             topics: Topics,
+            /// Events for the application, of those kinds that client.events and the namespaces' events name.
+            events: Events,
         }
     }
 }
@@ -131,7 +135,7 @@ impl Config {
         let namespaces = self.topics.settings(&mut hooks, checks);
         let rpc = self.rpc.settings(&mut hooks, checks);
         let client_hooks = self.client.hooks.settings(rpc, &mut hooks, checks);
-        let settings = Settings {
+        let mut settings = Settings {
             // Known when the node starts.
             files_max: None,
             name: self.server.checked_name(checks),
@@ -161,6 +165,10 @@ impl Config {
             shutdown: self.shutdown.settings(checks),
             dev: None,
         };
+        let namespaces = &settings.namespaces;
+        let wants_any = !settings.client.events.is_empty()
+            || namespaces.named().chain([&namespaces.default]).any(|namespace| !namespace.events.is_empty());
+        self.events.apply(wants_any, &mut settings.engine, checks);
         checks.endpoints(&settings);
         settings
     }

@@ -8,6 +8,7 @@ use fanwire_hub::{self as hub, HistoryBounds, NameRules, Namespaces};
 use super::checks::Checks;
 use super::defaults;
 use super::hooks::{HookNames, HookUse};
+use super::events::{self, TopicEvent};
 use super::section::{choice, section};
 use super::values::Period;
 
@@ -48,6 +49,9 @@ section! {
         presence: bool = false,
         /// Sends a join when a client subscribes, and a leave when it unsubscribes.
         join_leave: bool = false,
+        /// Events of subscribers for the application: "subscribed", "unsubscribed", "topic_occupied", "topic_vacated"; see
+        /// [events]. The list of subscribers is then kept for them alone, unless presence is on.
+        events: Vec<TopicEvent> = Vec::new(),
         /// Sends joins and leaves to every subscriber, not only to those that ask.
         force_push_join_leave: bool = false,
         /// Number of publications kept. 0 keeps none; needs history_ttl.
@@ -252,6 +256,7 @@ impl Topics {
             hooks: config.hooks(key, hooks, checks),
             name: config.name.clone(),
             presence: config.presence,
+            events: events::mask(&config.events),
             join_leave: config.join_leave,
             force_push_join_leave: config.force_push_join_leave,
             history,

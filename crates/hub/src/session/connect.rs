@@ -152,7 +152,8 @@ impl Session {
         );
         let single = settings.personal_topic.as_ref().is_some_and(|p| p.single_connection);
         match self.user() {
-            "" => self.registered(context, Ok(())),
+            "" if settings.events.is_empty() => self.registered(context, Ok(())),
+            "" => context.effects.push(Effect::Register { user: "".into(), single: false }),
             user => context.effects.push(Effect::Register { user: user.into(), single }),
         }
     }

@@ -322,7 +322,8 @@ impl Session {
         for subscription in std::mem::take(&mut self.subscriptions) {
             self.leave(context, subscription, left.clone());
         }
-        if let Some(info) = self.info.as_ref().filter(|info| !info.user.is_empty()) {
+        let is_registered = |user: &str| !user.is_empty() || !context.settings.events.is_empty();
+        if let Some(info) = self.info.as_ref().filter(|info| is_registered(&info.user)) {
             context.effects.push(Effect::Unregister { user: info.user.clone(), left });
         }
     }

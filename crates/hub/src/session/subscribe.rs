@@ -504,7 +504,7 @@ fn traits(
     let is_gapless = positioned && namespace.recovery_mode == RecoveryMode::Stream;
     let wishes_joins = wishes.join_leave && may_read_presence(context.settings, namespace, asker);
     Traits {
-        presence: !wishes.unseen && overrides.presence.unwrap_or(namespace.presence),
+        presence: !wishes.unseen && overrides.presence.unwrap_or(namespace.keeps_members()),
         join_leave,
         joins: join_leave && (force_joins || wishes_joins),
         positioned,

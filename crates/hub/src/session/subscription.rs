@@ -10,7 +10,7 @@ use crate::registry::TopicSlot;
 /// The properties of a subscription.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Traits {
-    /// Listed in the topic's presence.
+    /// A member of the topic: listed in its presence, or kept for its events.
     pub presence: bool,
     /// Its coming and going is told to others.
     pub join_leave: bool,

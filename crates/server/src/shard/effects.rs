@@ -12,6 +12,7 @@ use super::Shard;
 use super::answer_room::Question;
 use super::connection::{Connection, Feed, Role};
 use super::opening::{Decision, Undecided};
+use crate::inbox::Inbox;
 use crate::message::{ShardMessage, UserMessage};
 
 impl Shard {
@@ -25,7 +26,7 @@ impl Shard {
         let Some(connection) = self.connections.get(slot as usize) else { return };
         let key = ConnectionKey { slot, generation: connection.generation };
         let Some(session) = connection.session() else { return };
-        let (wire, pings) = (session.wire(), session.pings());
+        let (wire, pings, client) = (session.wire(), session.pings(), session.client());
         for effect in effects.drain(..) {
             let is_closing = self.connections.get(slot as usize).is_none_or(|c| c.session().is_none());
             match effect {
@@ -46,14 +47,14 @@ impl Shard {
                 Effect::Ping => self.send(slot, wire.ping(pings)),
                 Effect::Close(close) => self.close(slot, close),
                 Effect::Register { user, single } => {
-                    let message =
-                        UserMessage::Register { user: user.clone(), from: self.address(key), single };
-                    self.node.owner_of_user(&user).send(ShardMessage::User(message));
+                    let owner = self.owner_of_user(&user);
+                    let message = UserMessage::Register { user, client, from: self.address(key), single };
+                    owner.send(ShardMessage::User(message));
                 }
                 Effect::Unregister { user, left } => {
-                    let message =
-                        UserMessage::Unregister { user: user.clone(), from: self.address(key), left };
-                    self.node.owner_of_user(&user).send(ShardMessage::User(message));
+                    let owner = self.owner_of_user(&user);
+                    let message = UserMessage::Unregister { user, client, from: self.address(key), left };
+                    owner.send(ShardMessage::User(message));
                 }
                 Effect::Topic(_, TopicRequest::Publish { id, .. }) if self.node.inboxes.is_fanout_full() => {
                     let answer = Answer::Published { id, result: Err(RequestError::TooManyRequests) };
@@ -72,6 +73,14 @@ impl Shard {
                 Effect::UnfitAnswer(slot, why) => self.node.hooks.unfit(slot, &why),
                 effect @ Effect::Topic(..) => self.ask_owner(key, effect),
             }
+        }
+    }
+
+    /// The inbox of the user's owner. Anonymous clients are no user's, and stay with their shard.
+    fn owner_of_user(&self, user: &str) -> &Inbox {
+        match user {
+            "" => &self.node.inboxes.all[usize::from(self.index)],
+            user => self.node.owner_of_user(user),
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) enum Job {
     /// Asks the stream for publications that may be missing.
     Repair,
     Admit(UserAdmission),
+    /// Adds a member to a topic of the cluster's own.
+    Enter(Member),
     Dismiss(ClientId, Left),
 }
 
@@ -66,6 +68,12 @@ impl SubscribeJob {
         bytes_max(self.allowance.as_ref())
     }
 
+    /// Returns true if a recovery that does not succeed is asked for again, or refuses the subscription.
+    pub(super) fn may_fail(&self, is_too_long: bool) -> bool {
+        let or_refuse = matches!(self.wanted, RecoveryRequest::Since { or_refuse: true, .. });
+        or_refuse || (is_too_long && self.may_grow())
+    }
+
     /// Returns true if missed publications may be asked for again, with a larger allowance.
     pub(super) fn may_grow(&self) -> bool {
         self.allowance.as_ref().is_some_and(ReadAllowance::may_grow)
@@ -85,13 +93,15 @@ impl Topics {
                 self.do_unsubscribes(name, (from, membership, left)).await;
             }
             Job::UpdatePresence(info, join_leave) => {
-                self.ignore(self.engine.add_presence(name, vec![Member::new(info, join_leave)]).await);
+                let member = Member::new(info, join_leave).with_events(self.events_of(name));
+                self.ignore(self.engine.add_presence(name, vec![member]).await);
             }
             Job::Publish(publish, publisher) => self.do_publish(name, publish, publisher).await,
             Job::Read(from, read, allowance) => self.do_read(name, from, read, allowance).await,
             Job::Call(call) => self.do_call(name, call).await,
             Job::Repair => self.repair(name).await,
             Job::Admit(admission) => self.do_admit(name, admission).await,
+            Job::Enter(member) => self.ignore(self.engine.add_presence(name, vec![member]).await),
             Job::Dismiss(client, left) => {
                 self.ignore(self.engine.remove_presence(name, client, &left).await);
             }
@@ -208,11 +218,12 @@ impl Topics {
     }
 
     async fn do_admit(&self, name: &TopicName, admission: UserAdmission) {
-        let UserAdmission { from, info, connections_max } = admission;
-        let user = info.user.clone();
-        let result = self.engine.admit(name, info, connections_max).await;
+        let UserAdmission { from, member, connections_max } = admission;
+        let (user, client) = (member.info.user.clone(), member.info.client);
+        let result = self.engine.admit(name, member, connections_max).await;
         // This shard owns the user too.
-        self.inboxes.all[self.shard].send(ShardMessage::User(UserMessage::Counted { user, from, result }));
+        let counted = UserMessage::Counted { user, client, from, result };
+        self.inboxes.all[self.shard].send(ShardMessage::User(counted));
     }
 
     async fn presence(

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use fanwire_broker::{
-    Engine, Event, HistoryOptions, MemorySettings, NewPublication, Redis, UNPUBLISHED_META_TTL_MAX, Usage,
-    planted,
+    Engine, Event, HistoryOptions, Member, MemorySettings, NewPublication, Redis, UNPUBLISHED_META_TTL_MAX,
+    Usage, planted,
 };
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, TopicRequest};
@@ -30,7 +30,7 @@ use fanwire_hub::{HistoryBounds, Namespace};
 use fanwire_protocol::capacity::GiveBack;
 use fanwire_protocol::reason::{Left, RequestError};
 use fanwire_protocol::reply::Push;
-use fanwire_protocol::{ClientId, Epoch, Position, Publication, TopicName};
+use fanwire_protocol::{ClientId, Epoch, EventMask, Position, Publication, TopicName};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
@@ -229,7 +229,12 @@ impl Topics {
         self.enqueue(topic, Job::Admit(admission));
     }
 
-    /// Removes an admitted connection from the count.
+    /// Adds a connection to a topic of the cluster's own, whether or not the engine is reached now.
+    pub(crate) fn enter(self: &Rc<Self>, topic: TopicName, member: Member) {
+        self.enqueue(topic, Job::Enter(member));
+    }
+
+    /// Removes a connection from its user's.
     pub(crate) fn dismiss(self: &Rc<Self>, topic: TopicName, client: ClientId, left: Left) {
         self.enqueue(topic, Job::Dismiss(client, left));
     }
@@ -456,6 +461,11 @@ impl Topics {
 
     fn namespace(&self, name: &TopicName) -> Result<&Namespace, RequestError> {
         self.settings.namespaces.of(name).map_err(|_| RequestError::UnknownTopic)
+    }
+
+    /// The events of the topic's members. The cluster's own topics have those that their members bring.
+    fn events_of(&self, name: &TopicName) -> EventMask {
+        self.namespace(name).map(|namespace| namespace.events).unwrap_or_default()
     }
 
     fn send_answer(&self, to: Address, answer: Answer, allowance: Option<ReadAllowance>) {

@@ -41,6 +41,7 @@ impl Topics {
         let group: Vec<SubscribeJob> = [first].into_iter().chain(following).collect();
         match self.prepare(name).await {
             Ok(history) => {
+                let group = self.with_a_start(name, group, history).await;
                 let present = self.make_present(name, &group).await;
                 let each = |subscribe| {
                     let (topics, name) = (self.clone(), name.clone());
@@ -82,15 +83,68 @@ impl Topics {
 
     /// Enters members into presence, all in one call.
     async fn make_present(&self, name: &TopicName, group: &[SubscribeJob]) -> Result<(), RequestError> {
+        let events = self.events_of(name);
         let memberships = group.iter().map(|subscribe| &subscribe.membership);
         let members: Vec<Member> = memberships
             .filter(|membership| membership.presence)
-            .map(|membership| Member::new(membership.info.clone(), membership.join_leave))
+            .map(|membership| Member::new(membership.info.clone(), membership.join_leave).with_events(events))
             .collect();
         if members.is_empty() {
             return Ok(());
         }
         self.engine.add_presence(name, members).await.map_err(error)
+    }
+
+    /// Returns the subscriptions that can be made. Where members have events, those that are to recover are asked first
+    /// whether they can: one that is refused afterwards would be told of, and so would its end.
+    async fn with_a_start(
+        self: &Rc<Self>,
+        name: &TopicName,
+        group: Vec<SubscribeJob>,
+        history: Option<HistoryBounds>,
+    ) -> Vec<SubscribeJob> {
+        if self.events_of(name).is_empty() {
+            return group;
+        }
+        let mut startable = Vec::new();
+        for subscribe in group {
+            if !subscribe.membership.presence || subscribe.wanted.known().is_none() {
+                startable.push(subscribe);
+                continue;
+            }
+            match self.recover(name, &subscribe, history).await {
+                Ok(start) if start.recovered.is_some() || !subscribe.may_fail(start.is_too_long) => {
+                    startable.push(subscribe);
+                }
+                result => self.refuse_start(name, subscribe, result),
+            }
+        }
+        startable
+    }
+
+    fn refuse_start(
+        &self,
+        name: &TopicName,
+        subscribe: SubscribeJob,
+        result: Result<SubscriptionStart, RequestError>,
+    ) {
+        let is_too_long = result.as_ref().is_ok_and(|start| start.is_too_long);
+        let may_grow = subscribe.may_grow();
+        let SubscribeJob { from, membership, wanted, allowance } = subscribe;
+        match allowance {
+            Some(allowance) if is_too_long && may_grow => {
+                let request = TopicRequest::Subscribe { membership, wanted };
+                self.ask_for_more(from, name.clone(), request, allowance);
+            }
+            allowance => {
+                let result = self.judge(&wanted, result);
+                self.send_answer(
+                    from,
+                    Answer::Subscribed { topic: name.clone(), membership, result },
+                    allowance,
+                );
+            }
+        }
     }
 
     /// Makes sure that the topic's events arrive and that the position of its stream is known.
@@ -320,7 +374,8 @@ impl Topics {
     async fn undo_presence(&self, name: &TopicName, membership: &Membership) {
         if membership.presence {
             let info = &membership.info;
-            self.ignore(self.engine.add_presence(name, vec![Member::new(info.clone(), false)]).await);
+            let unannounced = Member::new(info.clone(), false).with_events(self.events_of(name));
+            self.ignore(self.engine.add_presence(name, vec![unannounced]).await);
             self.ignore(self.engine.remove_presence(name, info.client, &Left::Refused).await);
         }
     }

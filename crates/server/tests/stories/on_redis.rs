@@ -31,6 +31,7 @@ mod flood;
 mod closing;
 
 mod cluster;
+mod events;
 mod repair;
 mod opening;
 mod waiting_posts;

@@ -1,0 +1,361 @@
+//! The events of members of several nodes: those of nodes that die or are cut off, and what is lost on the way.
+
+use std::time::Duration;
+
+use fanwire_broker::{EngineError, Member, OutboxOptions, RedisSettings, StoredEvent};
+use fanwire_protocol::reason::Left;
+use fanwire_protocol::{EventMask, TopicName};
+
+use crate::node::{
+    LEASE, Node, REAPING, announced, client, eventually, info, join_many, keys, quiet, settings, topic, ttl,
+};
+use crate::proxy::{Direction, Proxy};
+use crate::redis_server::RedisServer;
+
+const ALL: EventMask = EventMask::from_bits(15);
+
+#[tokio::test]
+async fn the_members_of_a_dead_node_have_their_events_once() {
+    let server = RedisServer::start(&[]);
+    let (a, b) = (Node::up("a", with_events(&server)).await, Node::up("b", with_events(&server)).await);
+    let c = Node::up("c", with_events(&server)).await;
+    let (both, alone) = (topic("both"), topic("!user:u"));
+    join(&c, &both, "u").await;
+    join(&c, &both, "v").await;
+    join(&a, &both, "w").await;
+    join(&c, &alone, "u").await;
+    drop(c);
+    let offline = |event: &StoredEvent| event.kind.as_str() == "user_offline";
+    wait_for(&a, LEASE + REAPING, |events| events.iter().any(offline)).await;
+    wait_for(&a, REAPING, |events| events.len() == 10).await;
+    let events = stored(&a).await;
+    let of_user = told(&events, |event| event.topic.is_none());
+    assert_eq!(of_user, ["user_online u", "connected u", "disconnected u 1 node died", "user_offline u"]);
+    let mut of_topic = told(&events, |event| event.topic.is_some());
+    of_topic[4..].sort();
+    let expected = ["topic_occupied", "subscribed u", "subscribed v", "subscribed w"];
+    assert_eq!(of_topic[..4], expected);
+    assert_eq!(of_topic[4..], ["unsubscribed u 1 node died", "unsubscribed v 1 node died"]);
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(stored(&b).await, events);
+    for key in keys(&server) {
+        assert!(ttl(&server, &key) > 0, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_back_before_the_dead_node_is_reaped_was_never_away() {
+    let server = RedisServer::start(&[]);
+    let (a, b) = (Node::up("a", with_events(&server)).await, Node::up("b", with_events(&server)).await);
+    let user = topic("!user:u");
+    join(&b, &user, "u").await;
+    drop(b);
+    let again = Member::new(info("u2"), false).with_events(ALL);
+    a.engine.add_presence(&user, vec![again]).await.unwrap();
+    wait_for(&a, LEASE + REAPING, |events| events.len() == 4).await;
+    let expected = ["user_online u", "connected u", "connected u2", "disconnected u 1 node died"];
+    assert_eq!(told(&stored(&a).await, |_| true), expected);
+    a.engine.remove_presence(&user, client("u2"), &Left::Gone).await.unwrap();
+    let events = told(&stored(&a).await, |_| true);
+    assert_eq!(events[4..], ["disconnected u2 3000 connection closed", "user_offline u"]);
+}
+
+#[tokio::test]
+async fn a_user_on_two_nodes_is_online_once() {
+    let server = RedisServer::start(&[]);
+    let (a, b) = (Node::up("a", undisturbed(&server)).await, Node::up("b", undisturbed(&server)).await);
+    let user = topic("!user:u");
+    for round in 0..2 {
+        join(&a, &user, "1").await;
+        join(&b, &user, "2").await;
+        a.engine.remove_presence(&user, client("1"), &Left::Gone).await.unwrap();
+        assert_eq!(of_kind(&stored(&a).await, "user_offline"), round);
+        b.engine.remove_presence(&user, client("2"), &Left::Gone).await.unwrap();
+    }
+    let events = stored(&a).await;
+    assert_eq!((of_kind(&events, "user_online"), of_kind(&events, "user_offline")), (2, 2));
+    // A node that leaves takes its members with it.
+    join(&b, &user, "2").await;
+    b.redis.leave().await.unwrap();
+    let events = told(&stored(&a).await, |_| true);
+    assert_eq!(events[events.len() - 2..], ["disconnected 2 1 node died", "user_offline u"]);
+}
+
+#[tokio::test]
+async fn what_arrives_after_the_reaper_changes_nothing() {
+    let server = RedisServer::start(&[]);
+    let proxy = Proxy::start(server.port);
+    let b = Node::up("b", with_events(&server)).await;
+    let a = Node::up("a", RedisSettings { port: proxy.port, ..with_events(&server) }).await;
+    let (user, other) = (topic("!user:u"), topic("!user:v"));
+    join(&a, &user, "1").await;
+    let (links, _) = proxy.open_links();
+    links.iter().for_each(|link| link.stall(Direction::ToServer));
+    // Sent while the lease is held.
+    let member = |name| vec![Member::new(info(name), false).with_events(ALL)];
+    let late = async {
+        tokio::join!(
+            a.engine.add_presence(&user, member("2")),
+            a.engine.add_presence(&other, member("3")),
+            a.engine.remove_presence(&user, client("1"), &Left::Unsubscribed),
+        )
+    };
+    let reaped = async {
+        wait_for(&b, LEASE + REAPING, |events| of_kind(events, "user_offline") == 1).await;
+        links.iter().for_each(|link| link.resume(Direction::ToServer));
+    };
+    let (late, ()) = tokio::join!(late, reaped);
+    let unavailable = Err(EngineError::Unavailable);
+    assert_eq!((late.0, late.1), (unavailable, unavailable));
+    let expected = ["user_online u", "connected 1", "disconnected 1 1 node died", "user_offline u"];
+    assert_eq!(told(&stored(&b).await, |_| true), expected);
+    // As another incarnation it writes again.
+    let mut fenced = a.redis.fenced();
+    tokio::time::timeout(Duration::from_secs(10), fenced.wait_for(|times| *times == 1))
+        .await
+        .unwrap()
+        .unwrap();
+    join(&a, &user, "4").await;
+    let events = told(&stored(&b).await, |_| true);
+    assert_eq!(events[4..], ["user_online u", "connected 4"]);
+}
+
+#[tokio::test]
+async fn lost_answers_and_lost_requests_end_in_the_right_events() {
+    let server = RedisServer::start(&[]);
+    let proxy = Proxy::start(server.port);
+    let settings = RedisSettings {
+        port: proxy.port,
+        lease: Duration::from_secs(4),
+        answer_timeout: Duration::from_millis(500),
+        probe_interval: Duration::from_millis(200),
+        ..with_events(&server)
+    };
+    let a = Node::up("a", settings).await;
+    let b = Node::up("b", RedisSettings { lease: Duration::from_secs(4), ..with_events(&server) }).await;
+    for (direction, reason) in
+        [(Direction::ToClient, "3000 connection closed"), (Direction::ToServer, "3 not known")]
+    {
+        let name = format!("{direction:?}");
+        let topic = topic(&name);
+        join(&a, &topic, "1").await;
+        let break_links = || {
+            let (links, _) = proxy.open_links();
+            links.iter().for_each(|link| link.stall(direction));
+        };
+        break_links();
+        let member = Member::new(info("2"), false).with_events(ALL);
+        assert!(a.engine.add_presence(&topic, vec![member]).await.is_err());
+        let of_topic = |event: &StoredEvent| event.topic.as_ref() == Some(&topic);
+        let wait = async |expected: &[&str]| {
+            let complaint = || format!("{expected:?}");
+            let deadline = std::time::Instant::now() + Duration::from_secs(10);
+            while told(&stored(&b).await, of_topic) != expected {
+                assert!(std::time::Instant::now() < deadline, "{}", complaint());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        wait(&["topic_occupied", "subscribed 1", "subscribed 2"]).await;
+        let up = async || {
+            while a.engine.presence(&topic, usize::MAX).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        up().await;
+        break_links();
+        assert!(a.engine.remove_presence(&topic, client("1"), &Left::Gone).await.is_err());
+        let left = format!("unsubscribed 1 {reason}");
+        wait(&["topic_occupied", "subscribed 1", "subscribed 2", &left]).await;
+        up().await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        wait(&["topic_occupied", "subscribed 1", "subscribed 2", &left]).await;
+    }
+}
+
+#[tokio::test]
+async fn an_outage_repeats_no_event() {
+    let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let settings = RedisSettings { lease: Duration::from_secs(5), ..with_events(&server) };
+    let a = Node::up("a", settings).await;
+    let topic = topic("t");
+    for user in ["u", "v"] {
+        join(&a, &topic, user).await;
+    }
+    server.kill();
+    let lost = || !matches!(*a.redis.state().borrow(), fanwire_broker::LinkState::Up);
+    eventually(Duration::from_secs(5), lost, || "still up".to_owned()).await;
+    assert!(a.engine.remove_presence(&topic, client("u"), &Left::Gone).await.is_err());
+    assert!(a.engine.remove_presence(&topic, client("v"), &Left::Gone).await.is_err());
+    let member = Member::new(info("v"), false).with_events(ALL);
+    assert!(a.engine.add_presence(&topic, vec![member]).await.is_err());
+    server.resume();
+    crate::redis_server::wait_until_up(&a.redis).await;
+    wait_for(&a, Duration::from_secs(10), |events| events.len() == 4).await;
+    let expected = ["topic_occupied", "subscribed u", "subscribed v", "unsubscribed u 3 not known"];
+    assert_eq!(told(&stored(&a).await, |_| true), expected);
+}
+
+#[tokio::test]
+async fn outboxes_are_forgotten_only_when_they_have_been_empty_for_long() {
+    let server = RedisServer::start(&[]);
+    let a = Node::up("a", undisturbed(&server)).await;
+    let (t, u) = (topic("t"), topic("u"));
+    join(&a, &t, "1").await;
+    join(&a, &u, "1").await;
+    let outbox = a.redis.outbox().unwrap();
+    let engine_outbox = a.engine.outbox().unwrap();
+    let slots = engine_outbox.slots().await.unwrap();
+    assert_eq!(slots.len(), 2);
+    let announce =
+        |time: u64, slot: u16| server.ask::<i64>(&format!("ZADD fanwire:default:evl:{{!}} {time} {slot}"));
+    // One with events stays, however old.
+    announce(1, slots[0]);
+    outbox.tidy().await.unwrap();
+    assert_eq!(engine_outbox.slots().await.unwrap().len(), 2);
+    announce(9_999_999_999_999, slots[0]);
+    for event in stored(&a).await {
+        engine_outbox.remove(event.id).await.unwrap();
+    }
+    // An empty one stays while its announcement is young.
+    outbox.tidy().await.unwrap();
+    assert_eq!(engine_outbox.slots().await.unwrap().len(), 2);
+    announce(1, slots[0]);
+    outbox.tidy().await.unwrap();
+    assert_eq!(engine_outbox.slots().await.unwrap(), slots[1..]);
+}
+
+#[tokio::test]
+async fn one_node_works_on_outboxes_until_it_stops() {
+    let server = RedisServer::start(&[]);
+    let (a, b) = (Node::up("a", undisturbed(&server)).await, Node::up("b", undisturbed(&server)).await);
+    let (first, second) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+    let claim = async |node: &Node, worker| {
+        node.redis.outbox().unwrap().claim(worker, Duration::from_millis(500)).await.unwrap()
+    };
+    assert!(claim(&a, first).await);
+    assert!(!claim(&b, second).await);
+    assert!(claim(&a, first).await);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(claim(&b, second).await);
+    assert!(!claim(&a, first).await);
+}
+
+#[tokio::test]
+async fn vacancies_are_said_by_any_node_when_they_are_due() {
+    let server = RedisServer::start(&[]);
+    let outbox = OutboxOptions { offline_delay: LEASE * 3, ..OutboxOptions::default() };
+    let settings = RedisSettings { outbox: Some(outbox), ..settings(&server) };
+    let (a, b) = (Node::up("a", settings.clone()).await, Node::up("b", settings).await);
+    let (stays, leaves, dies) = (topic("!user:stays"), topic("!user:leaves"), topic("!user:dies"));
+    for user in [&stays, &leaves, &dies] {
+        join(&b, user, user.as_str().strip_prefix("!user:").unwrap()).await;
+    }
+    let left = std::time::Instant::now();
+    for user in ["stays", "leaves"] {
+        let topic = topic(&format!("!user:{user}"));
+        b.engine.remove_presence(&topic, client(user), &Left::Gone).await.unwrap();
+    }
+    drop(b);
+    join(&a, &stays, "stays").await;
+    let due: usize = server.ask("ZCARD fanwire:default:evd:{!}");
+    assert_eq!(due, 2);
+    loop {
+        a.engine.outbox().unwrap().say_due().await.unwrap();
+        let offline = of_kind(&stored(&a).await, "user_offline");
+        // The dead node's member has been gone since the beginning of its last lease.
+        if offline == 2 {
+            break;
+        }
+        assert!(left.elapsed() < LEASE * 4 + REAPING, "{offline} users are offline");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(left.elapsed() >= LEASE * 3, "{:?}", left.elapsed());
+    let events = stored(&a).await;
+    let mut offline = told(&events, |event| event.kind.as_str() == "user_offline");
+    offline.sort();
+    assert_eq!(offline, ["user_offline dies", "user_offline leaves"]);
+    let due: usize = server.ask("ZCARD fanwire:default:evd:{!}");
+    assert_eq!(due, 0);
+}
+
+#[tokio::test]
+async fn topics_without_events_run_the_same_commands() {
+    let mut counts = Vec::new();
+    for outbox in [None, Some(OutboxOptions::default())] {
+        let server = RedisServer::start(&[]);
+        let settings = RedisSettings { lease: Duration::from_secs(60), outbox, ..server.settings() };
+        let node = Node::up("a", settings).await;
+        let _: String = server.ask("CONFIG RESETSTAT");
+        let topics: Vec<_> = (0..10).map(|number| topic(&number.to_string())).collect();
+        let users = join_many(&node, &topics, 5).await;
+        node.engine.add_presence(&topics[0], announced("a")).await.unwrap();
+        node.engine.add_presence(&topics[0], quiet("b")).await.unwrap();
+        assert!(node.engine.admit(&topic("!user:u"), info("u"), 2).await.unwrap());
+        assert!(!node.engine.admit(&topic("!user:u"), info("v"), 1).await.unwrap());
+        for (number, user) in users.iter().enumerate() {
+            node.engine.remove_presence(&topics[number / 5], client(user), &Left::Gone).await.unwrap();
+        }
+        for user in ["a", "b"] {
+            node.engine.remove_presence(&topics[0], client(user), &Left::Gone).await.unwrap();
+        }
+        let stats: String = server.ask("INFO commandstats");
+        // Probes and heartbeats go by the clock.
+        let calls = stats.lines().filter(|line| {
+            ["ping", "publish", "info", "zcount", "zrangebyscore", "script", "subscribe", "config", "role"]
+                .iter()
+                .all(|kind| !line.starts_with(&format!("cmdstat_{kind}")))
+        });
+        let calls = calls.filter_map(|line| Some(line.split(',').next()?.to_owned()));
+        let calls: Vec<_> = calls.filter(|line| line.starts_with("cmdstat_")).collect();
+        assert!(calls.iter().any(|line| line.starts_with("cmdstat_hset")), "{stats}");
+        assert!(keys(&server).iter().all(|key| !key.contains(":ev")), "{:?}", keys(&server));
+        counts.push(calls);
+    }
+    counts.iter_mut().for_each(|calls| calls.sort());
+    assert_eq!(counts[0], counts[1]);
+}
+
+fn with_events(server: &RedisServer) -> RedisSettings {
+    let outbox = OutboxOptions { offline_delay: Duration::ZERO, ..OutboxOptions::default() };
+    RedisSettings { outbox: Some(outbox), ..settings(server) }
+}
+
+/// With a lease that a busy machine does not miss.
+fn undisturbed(server: &RedisServer) -> RedisSettings {
+    RedisSettings { lease: Duration::from_secs(20), ..with_events(server) }
+}
+
+async fn join(node: &Node, topic: &TopicName, user: &str) {
+    let member = Member::new(info(user), false).with_events(ALL);
+    node.engine.add_presence(topic, vec![member]).await.unwrap();
+}
+
+async fn stored(node: &Node) -> Vec<StoredEvent> {
+    let outbox = node.engine.outbox().unwrap();
+    outbox.read(&outbox.slots().await.unwrap(), 10_000).await.unwrap()
+}
+
+async fn wait_for(node: &Node, within: Duration, holds: impl Fn(&[StoredEvent]) -> bool) {
+    let deadline = std::time::Instant::now() + within;
+    loop {
+        let events = stored(node).await;
+        if holds(&events) {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{:?}", told(&events, |_| true));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn of_kind(events: &[StoredEvent], kind: &str) -> usize {
+    events.iter().filter(|event| event.kind.as_str() == kind).count()
+}
+
+fn told(events: &[StoredEvent], is_meant: impl Fn(&StoredEvent) -> bool) -> Vec<String> {
+    let tell = |event: &StoredEvent| {
+        let user = event.user.as_ref().map(|user| format!(" {user}")).unwrap_or_default();
+        let reason = event.reason.as_ref().map(|(code, text)| format!(" {code} {text}")).unwrap_or_default();
+        format!("{}{user}{reason}", event.kind.as_str())
+    };
+    events.iter().filter(|event| is_meant(event)).map(tell).collect()
+}
