@@ -39,6 +39,7 @@ pub(crate) const SUITES: &[&str] = &[
     "transports.mjs",
     "operations.py",
     "conformance.py",
+    "lifecycle.py",
     "cluster/views.py",
     "cluster/orders.py",
     "cluster/blocks.py",

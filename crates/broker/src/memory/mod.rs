@@ -25,8 +25,8 @@ use crate::contract::{
     EngineError, Event, HistoryPage, HistoryQuery, Member, NewPublication, PresenceStats, Published,
     ReadLimit, Recovery, Since, Usage,
 };
-use crate::wall_clock;
 use crate::outbox::{EventId, OutboxOptions, StoredEvent};
+use crate::wall_clock;
 use idempotency::Idempotency;
 use outbox::EventLog;
 use topics::{Appended, TopicTable};

@@ -13,6 +13,7 @@ use super::arguments::{limit_argument, milliseconds};
 use super::clock::Clock;
 use super::keys::Keys;
 use super::nodes::BACKSTOP;
+use super::slots;
 use crate::outbox::OutboxOptions;
 
 pub(super) struct EventWriter {
@@ -59,7 +60,7 @@ impl EventWriter {
     /// Announces the topic's outbox, which may be of another application.
     pub(super) fn announce_always(&self, commands: &mut Pipeline, keys: &Keys, topic: &TopicName) {
         let now = self.clock.now().unwrap_or_default();
-        commands.zadd(keys.outboxes(), Keys::slot(topic), milliseconds(now));
+        commands.zadd(keys.outboxes(), slots::tag(Keys::slot(topic)), milliseconds(now));
         expire(commands, &keys.outboxes(), self.options.retention);
     }
 

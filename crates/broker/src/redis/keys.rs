@@ -99,7 +99,7 @@ impl Keys {
         format!("{}ev:{{{}}}", self.base, slots::tag(slot))
     }
 
-    /// Sorted set: the slots that may have events, by the time of the last announcement.
+    /// Sorted set: the tags of outboxes that may have events, by the time of the last announcement.
     pub(super) fn outboxes(&self) -> String {
         format!("{}evl:{{!}}", self.base)
     }

@@ -14,6 +14,7 @@ use super::events::EventWriter;
 use super::keys::Keys;
 use super::scripts::Scripts;
 use super::server::link::{CommandLink, Links};
+use super::slots;
 use crate::contract::EngineError;
 use crate::outbox::{EventId, EventKind, OutboxOptions, StoredEvent};
 
@@ -71,7 +72,7 @@ impl RedisOutbox {
         let announced = link.command(announced).await?;
         let announced = scores(&announced).ok_or_else(|| link.nonsense())?;
         for some in announced.chunks(Self::ROUND_MAX) {
-            let slots = some.iter().filter_map(|(slot, score)| Some((parse::<u16>(slot)?, *score)));
+            let slots = some.iter().filter_map(|(slot, score)| Some((slots::named(slot)?, *score)));
             let slots: Vec<_> = slots.collect();
             let mut commands = redis::pipe();
             for (slot, _) in &slots {
@@ -86,7 +87,7 @@ impl RedisOutbox {
                 slots.iter().zip(lengths).filter(|(_, length)| **length == Value::Int(0))
             {
                 if *score < milliseconds(now.saturating_sub(empty_min)) {
-                    self.forget(&mut forget, &self.keys.outboxes(), slot.to_string().as_bytes(), *score);
+                    self.forget(&mut forget, &self.keys.outboxes(), slots::tag(*slot).as_bytes(), *score);
                 }
             }
             if !forget.is_empty() {
@@ -99,11 +100,10 @@ impl RedisOutbox {
     pub(crate) async fn slots(&self) -> Result<Vec<u16>, EngineError> {
         let mut link = self.links.any()?;
         let mut command = redis::cmd("ZRANGE");
-        let Value::Array(slots) = link.command(command.arg(self.keys.outboxes()).arg(0).arg(-1)).await?
-        else {
+        let Value::Array(tags) = link.command(command.arg(self.keys.outboxes()).arg(0).arg(-1)).await? else {
             return Err(link.nonsense());
         };
-        Ok(slots.iter().filter_map(|slot| parse(text(slot)?)).collect())
+        Ok(tags.iter().filter_map(|tag| slots::named(text(tag)?)).collect())
     }
 
     pub(crate) async fn read(
@@ -260,8 +260,4 @@ fn text(value: &Value) -> Option<&[u8]> {
         Value::BulkString(text) => Some(text),
         _ => None,
     }
-}
-
-fn parse<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
-    std::str::from_utf8(bytes).ok()?.parse().ok()
 }

@@ -14,6 +14,13 @@ pub(super) fn slot_of(tag: &str) -> u16 {
     crc16(tag.as_bytes()) % SLOTS as u16
 }
 
+/// Returns the slot that the text names.
+pub(super) fn named(text: &[u8]) -> Option<u16> {
+    let text = std::str::from_utf8(text).ok()?;
+    let slot = slot_of(text);
+    (tag(slot) == text).then_some(slot)
+}
+
 /// Returns the text that names the slot. The first call takes some milliseconds.
 pub(super) fn tag(slot: u16) -> String {
     format!("{:x}", TAGS[usize::from(slot) % SLOTS])
@@ -60,6 +67,11 @@ mod tests {
             let tag = tag(slot);
             assert_eq!(slot_of(&tag), slot);
             assert!(tag.len() <= 5, "{tag}");
+            assert_eq!(named(tag.as_bytes()), Some(slot));
+        }
+        // Not the lowest of its slot, and none.
+        for text in ["", "!", "123456789abcdef", "\u{fc}"] {
+            assert_eq!(named(text.as_bytes()), None, "{text}");
         }
     }
 }

@@ -6,8 +6,8 @@ use fanwire_server::settings::Origins;
 
 use super::checks::Checks;
 use super::defaults;
-use super::hooks::{HookNames, HookUse};
 use super::events::{self, ClientEvent};
+use super::hooks::{HookNames, HookUse};
 use super::origins::{self, Judged};
 use super::section::section;
 use super::token::Token;

@@ -7,8 +7,8 @@ use fanwire_hub::{self as hub, HistoryBounds, NameRules, Namespaces};
 
 use super::checks::Checks;
 use super::defaults;
-use super::hooks::{HookNames, HookUse};
 use super::events::{self, TopicEvent};
+use super::hooks::{HookNames, HookUse};
 use super::section::{choice, section};
 use super::values::Period;
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, Namespace, PublicationFormat, TopicGrant, Unfit};
+use fanwire_protocol::EventMask;
 use fanwire_protocol::reason::CloseReason;
 use fanwire_protocol::websocket::REASON_BYTES_MAX;
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
@@ -42,6 +43,18 @@ fn who_has_no_token_is_told_what_to_set() {
         ["close 3501 bad request: no token, and client.allow_anonymous_connect_without_token is off"]
     );
     assert!(lines[0].len() - "close 3501 ".len() <= REASON_BYTES_MAX);
+}
+
+#[test]
+fn anonymous_clients_are_registered_for_their_events_alone() {
+    let mut shard = TestShard::default();
+    shard.settings.allow_anonymous_connect_without_token = true;
+    shard.settings.events = EventMask::LEAVE;
+    let client = shard.open();
+    shard.check(client, r#"{"id":1,"connect":{}}"#, &["register "]);
+    let open = r#"open {"id":1,"connect":{"client":"client-1","version":"test","ping":25,"pong":true}}"#;
+    assert_eq!(shard.registered(client, Ok(())), [open]);
+    assert_eq!(shard.end(client), ["unregister "]);
 }
 
 #[test]

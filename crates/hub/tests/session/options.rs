@@ -5,6 +5,7 @@ use fanwire_hub::registry::{Subscriber, SubscriberKind};
 use fanwire_hub::{
     GrantOptions, HistoryBounds, Namespace, Overrides, RecoveryMode, SlowPolicy, SubscriptionClaims,
 };
+use fanwire_protocol::EventMask;
 
 use super::harness::tokens::to;
 use super::harness::{TestShard, at, topic};
@@ -62,6 +63,10 @@ fn the_namespace_decides() {
     check(Namespace { join_leave: true, ..open() }, no, "", " +join_leave", "", PLAIN);
     let pushed = Namespace { join_leave: true, force_push_join_leave: true, ..open() };
     check(pushed, no, "", " +join_leave", "", JOINS);
+    // Membership is kept for events too, though nobody may read it.
+    let with_events = || Namespace { events: EventMask::JOIN, ..open() };
+    check(with_events(), no, "", " +presence", "", PLAIN);
+    check(with_events(), Overrides { presence: Some(false), ..no }, "", "", "", PLAIN);
     // There is nothing to push where nothing is told.
     check(Namespace { force_push_join_leave: true, ..open() }, no, "", "", "", PLAIN);
     let positioned = Namespace { force_positioning: true, ..with_history() };
