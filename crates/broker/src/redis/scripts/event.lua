@@ -18,18 +18,17 @@ local USER_TOPIC = '!user:'
 -- The fields of a member's body that events need, see frame.rs.
 local CLIENT, USER, EVENTS = 1, 2, 6
 
+local UUID = '%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x'
+
 -- The time that a pending vacancy outlives its due time.
 local PENDING_KEPT = 3600000
 
 local function has(mask, event) return mask % (2 * event) >= event end
 
--- Returns the outbox. Fails before any write if one of the keys has another program's value.
+-- Returns the outbox. Fails before any write if its key has another program's value.
 local function open_outbox(key, pending, now, topic, length_max, retention)
   redis.call('XLEN', key)
-  redis.call('GET', pending)
-  return {
-    key = key, pending = pending, now = now, topic = topic, length_max = length_max, retention = tonumber(retention),
-  }
+  return { key = key, pending = pending, now = now, topic = topic, length_max = length_max, retention = retention }
 end
 
 -- Returns client, user and mask of a member.
@@ -48,11 +47,8 @@ local function read_member(body)
     fields[field] = string.sub(body, at + 1, at + length)
     at = at + length + 1
   end
-  local client = string.gsub(fields[CLIENT] or '', '.', function(byte)
-    return string.format('%02x', string.byte(byte))
-  end)
-  client = string.gsub(client, '^(%x%x%x%x%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x%x%x%x)', '%1-%2-%3-%4-')
-  return { client = client, user = fields[USER] or '', mask = string.byte(fields[EVENTS] or '\0') }
+  local client = fields[CLIENT] or ''
+  return { client = #client == 16 and string.format(UUID, string.byte(client, 1, 16)) or '', user = fields[USER] or '', mask = string.byte(fields[EVENTS] or '\0') }
 end
 
 local function write_event(outbox, event, mask, ...)
@@ -99,11 +95,9 @@ local function write_vacancy(outbox, mask, delay)
   redis.call('SET', outbox.pending, due .. ':' .. mask, 'PX', string.format('%.0f', delay + PENDING_KEPT))
 end
 
--- Drops what is older than the retention.
+-- Keeps the outbox for the retention. What is older in it is dropped by the node that works on outboxes.
 local function close_outbox(outbox)
-  if not outbox.is_written then return end
-  redis.call('PEXPIRE', outbox.key, outbox.retention)
-  redis.call('XTRIM', outbox.key, 'MINID', '~', string.format('%.0f', outbox.now - outbox.retention))
+  if outbox.is_written then redis.call('PEXPIRE', outbox.key, outbox.retention) end
 end
 
 -- Returns the numbers of a topic's members: on the node, and on all others, of which dead ones count until they are
