@@ -61,15 +61,22 @@ pub struct Connect {
     pub token: String,
     /// Topics to be subscribed to before the reply, each once, with the positions to recover from.
     pub topics: Vec<(String, Option<StreamPosition>)>,
+    /// The client only looks what there is: others are not told of it in the topics that the server subscribes it to.
+    pub unseen: bool,
+    /// The client's name, by its own word; empty: not told.
+    pub name: String,
+    pub extras: Option<Box<ConnectExtras>>,
+}
+
+/// What few clients say when they connect.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConnectExtras {
     /// The client keeps its places in a cursor, which is this one; empty at first. It goes on from there in topics that the
     /// server subscribes it to.
     pub cursor: Option<Box<Cursor>>,
-    /// The client only looks what there is: others are not told of it in the topics that the server subscribes it to.
-    pub unseen: bool,
     /// For the application; empty: none.
     pub data: Bytes,
-    /// The client's name and version, by its own word; empty: not told.
-    pub name: String,
+    /// The client's version, by its own word; empty: not told.
     pub version: String,
     /// Headers for the application, by the client's own word: for clients that cannot send any with an HTTP request.
     pub headers: Vec<(String, String)>,
@@ -80,8 +87,6 @@ pub struct Subscribe {
     pub topic: String,
     /// Empty: none.
     pub token: String,
-    /// The position to recover from.
-    pub since: Option<StreamPosition>,
     pub positioned: bool,
     pub recoverable: bool,
     pub join_leave: bool,
@@ -89,10 +94,18 @@ pub struct Subscribe {
     pub or_refuse: bool,
     /// The client only looks what there is: it is in no presence, and others are not told of it.
     pub unseen: bool,
-    /// For the application; empty: none.
-    pub data: Bytes,
     /// The first that matters to the session.
     pub unserved: Option<Unserved>,
+    pub extras: Option<Box<SubscribeExtras>>,
+}
+
+/// What few clients say when they subscribe.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SubscribeExtras {
+    /// The position to recover from.
+    pub since: Option<StreamPosition>,
+    /// For the application; empty: none.
+    pub data: Bytes,
     /// The publications that it wants; all without one.
     pub filter: Option<Result<Arc<Filter>, FilterError>>,
 }
@@ -160,28 +173,47 @@ impl From<Position> for StreamPosition {
     }
 }
 
+// Requests are moved by value, a few times each: what few clients send lies elsewhere.
+const _: () = assert!(size_of::<Request>() <= 96);
+
+impl ConnectExtras {
+    fn bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len());
+        self.data.len() + self.version.len() + headers.sum::<usize>()
+    }
+}
+
+impl SubscribeExtras {
+    fn bytes(&self) -> usize {
+        let filter = self.filter.iter().flatten().map(|filter| filter.bytes());
+        since_bytes(&self.since) + self.data.len() + filter.sum::<usize>()
+    }
+}
+
+fn since_bytes(since: &Option<StreamPosition>) -> usize {
+    since.as_ref().map_or(0, |since| since.epoch.len())
+}
+
 impl Request {
     /// Returns the memory that the texts and the data take.
     pub fn bytes(&self) -> usize {
-        let since = |since: &Option<StreamPosition>| since.as_ref().map_or(0, |since| since.epoch.len());
         match &self.ask {
             Ask::Pong | Ask::Ping | Ask::Wrong(_) | Ask::Refused(_) => 0,
             Ask::Connect(connect) => {
-                let topics = connect.topics.iter().map(|(topic, position)| topic.len() + since(position));
-                let headers = connect.headers.iter().map(|(name, value)| name.len() + value.len());
-                let about = connect.data.len() + connect.name.len() + connect.version.len();
-                connect.token.len() + topics.sum::<usize>() + headers.sum::<usize>() + about
+                let topics =
+                    connect.topics.iter().map(|(topic, position)| topic.len() + since_bytes(position));
+                let extras = connect.extras.as_ref().map_or(0, |extras| extras.bytes());
+                connect.token.len() + connect.name.len() + topics.sum::<usize>() + extras
             }
             Ask::Subscribe(subscribe) => {
-                let filter = subscribe.filter.iter().flatten().map(|filter| filter.bytes()).sum::<usize>();
-                let texts = subscribe.topic.len() + subscribe.token.len() + subscribe.data.len();
-                texts + since(&subscribe.since) + filter
+                let extras = subscribe.extras.as_ref().map_or(0, |extras| extras.bytes());
+                subscribe.topic.len() + subscribe.token.len() + extras
             }
             Ask::Unsubscribe { topic } | Ask::Presence { topic } | Ask::PresenceStats { topic } => {
                 topic.len()
             }
             Ask::Publish(publish) => publish.topic.len() + publish.data.len(),
-            Ask::History(history) => history.topic.len() + since(&history.since),
+            Ask::History(history) => history.topic.len() + since_bytes(&history.since),
             Ask::Call { method, data } => method.len() + data.len(),
             Ask::Send { method, data } => method.as_ref().map_or(0, String::len) + data.len(),
             Ask::Refresh { token } => token.len(),

@@ -8,7 +8,8 @@ use fanwire_protocol::filter::FilterError;
 use fanwire_protocol::reason::{Close, CloseReason, Mistake, Refused, RequestError, Unserved, Unsubscribed};
 use fanwire_protocol::reply::{Connected, Outcome, Push, Reply, SessionNames, Subscribed};
 use fanwire_protocol::request::{
-    Ask, Connect, History, Publish, Request, StreamPosition, SubRefresh, Subscribe,
+    Ask, Connect, ConnectExtras, History, Publish, Request, StreamPosition, SubRefresh, Subscribe,
+    SubscribeExtras,
 };
 use fanwire_protocol::wire::{ClientMessage, Form, Framing, Pings, Wire};
 use fanwire_protocol::{ClientId, ClientInfo, Epoch, Position, Publication, TopicName};
@@ -83,10 +84,13 @@ fn connects() {
     let expected = Connect { topics: vec![topic("a", None)], ..Connect::default() };
     check(r#"{"id":1,"connect":{"subs":{"a":{"offset":5}}}}"#, 1, Ask::Connect(expected));
     let expected = Connect {
-        data: r#"{"a": 1}"#.into(),
         name: "js".into(),
-        version: "v".into(),
-        headers: vec![("h".into(), "x".into())],
+        extras: Some(Box::new(ConnectExtras {
+            data: r#"{"a": 1}"#.into(),
+            version: "v".into(),
+            headers: vec![("h".into(), "x".into())],
+            ..ConnectExtras::default()
+        })),
         ..Connect::default()
     };
     let about = r#""data":{"a": 1},"name":"js","version":"v","headers":{"h":"x"}"#;
@@ -100,25 +104,29 @@ fn subscribes() {
         let json = format!(r#"{{"id":2,"subscribe":{{"channel":"a"{fields}}}}}"#);
         check(&json, 2, Ask::Subscribe(expected));
     };
+    let with = |extras| Subscribe { extras: Some(Box::new(extras)), ..plain() };
+    let no_filter = || SubscribeExtras { filter: Some(Err(FilterError::Comparison)), ..Default::default() };
     check("", plain());
     check(r#","token":"t","delta":"fossil""#, Subscribe { token: "t".into(), ..plain() });
-    check(r#","data":[1]"#, Subscribe { data: "[1]".into(), ..plain() });
+    check(r#","data":[1]"#, with(SubscribeExtras { data: "[1]".into(), ..Default::default() }));
     check(
         r#","positioned":true,"recoverable":true,"join_leave":true,"flag":3"#,
         Subscribe { positioned: true, recoverable: true, join_leave: true, or_refuse: true, ..plain() },
     );
     check(
         r#","recover":true,"epoch":"e","offset":5"#,
-        Subscribe { since: Some(StreamPosition { offset: 5, epoch: "e".into() }), ..plain() },
+        with(SubscribeExtras {
+            since: Some(StreamPosition { offset: 5, epoch: "e".into() }),
+            ..Default::default()
+        }),
     );
     // The first in the order of the protocol's checks.
     for (fields, unserved) in
         [(r#","delta":"other","type":1,"tf":{}"#, Unserved::Delta), (r#","type":1,"tf":{}"#, Unserved::Kind)]
     {
-        let filter = fields.contains("tf").then_some(Err(FilterError::Comparison));
-        check(fields, Subscribe { unserved: Some(unserved), filter, ..plain() });
+        check(fields, Subscribe { unserved: Some(unserved), ..with(no_filter()) });
     }
-    check(r#","tf":{}"#, Subscribe { filter: Some(Err(FilterError::Comparison)), ..plain() });
+    check(r#","tf":{}"#, with(no_filter()));
 }
 
 #[test]
@@ -435,14 +443,19 @@ fn requests_know_their_topic_and_their_size() {
     assert_eq!((send.topic(), send.bytes()), (None, 4));
     let connect = Connect {
         token: "1".into(),
-        data: "12".into(),
         name: "123".into(),
-        version: "1234".into(),
-        headers: vec![("12345".into(), "123456".into())],
+        extras: Some(Box::new(ConnectExtras {
+            data: "12".into(),
+            version: "1234".into(),
+            headers: vec![("12345".into(), "123456".into())],
+            ..ConnectExtras::default()
+        })),
         ..Connect::default()
     };
     assert_eq!(request(Ask::Connect(connect)).bytes(), 21);
-    let subscribe = Subscribe { topic: "1".into(), data: "12".into(), ..Subscribe::default() };
+    let extras = SubscribeExtras { data: "12".into(), ..Default::default() };
+    let extras = Some(Box::new(extras));
+    let subscribe = Subscribe { topic: "1".into(), extras, ..Subscribe::default() };
     assert_eq!(request(Ask::Subscribe(subscribe)).bytes(), 3);
     assert_eq!(request(Ask::Pong).bytes(), 0);
 }

@@ -18,6 +18,7 @@ use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Now, Phase, Refusal, Session, Verify};
 use crate::effect::Effect;
 use crate::hook::HookEvent;
+use crate::hook_settings::HookSlot;
 use crate::kept::{Kept, TooLong};
 use crate::permission::may_subscribe;
 use crate::{ClientSettings, ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TopicGrant};
@@ -78,26 +79,36 @@ impl Session {
         id: u32,
         mut request: Connect,
     ) -> Result<Option<ConnectionPlan>, Refusal> {
-        self.keep_headers(context, std::mem::take(&mut request.headers))?;
+        if let Some(extras) = &mut request.extras {
+            self.keep_headers(context, std::mem::take(&mut extras.headers))?;
+        }
         let hook = context.settings.hooks.connect.filter(|_| request.token.is_empty());
         let plan = match hook {
             None => Some(plan_connect(context, request)?),
             Some(slot) => {
-                let event = HookEvent::Connect {
-                    data: std::mem::take(&mut request.data),
-                    name: std::mem::take(&mut request.name).into(),
-                    version: std::mem::take(&mut request.version).into(),
-                    topics: request.topics.iter().map(|(topic, _)| (&**topic).into()).collect(),
-                };
-                self.question(context, slot, event, Step::Connect { id, request: request.into() });
-                self.close_later(context);
+                self.ask_to_connect(context, slot, id, request);
                 None
             }
         };
-        if !context.settings.hooks.kept.outlasts_connect {
+        if self.work.is_some() && !context.settings.hooks.kept.outlasts_connect {
             self.keep(Kept::default());
         }
         Ok(plan)
+    }
+
+    #[cold]
+    fn ask_to_connect(&mut self, context: &mut Context<'_>, slot: HookSlot, id: u32, mut request: Connect) {
+        let (data, version) = request.extras.as_mut().map_or_else(Default::default, |extras| {
+            (std::mem::take(&mut extras.data), std::mem::take(&mut extras.version))
+        });
+        let event = HookEvent::Connect {
+            data,
+            name: std::mem::take(&mut request.name).into(),
+            version: version.into(),
+            topics: request.topics.iter().map(|(topic, _)| (&**topic).into()).collect(),
+        };
+        self.question(context, slot, event, Step::Connect { id, request: request.into() });
+        self.close_later(context);
     }
 
     /// Keeps headers of the client's own word, as far as hooks are sent them, beside those of its request.
@@ -285,7 +296,8 @@ fn plan_topics(
     request: Connect,
 ) -> Result<Vec<(TopicName, Plan)>, Refusal> {
     let subscriptions_max = context.settings.subscriptions_max;
-    let Connect { topics: asked, cursor, unseen, .. } = request;
+    let Connect { topics: asked, unseen, extras, .. } = request;
+    let cursor = extras.and_then(|extras| extras.cursor);
     let mut asked: HashMap<String, Option<StreamPosition>> = asked.into_iter().collect();
     let mut plans: Vec<(TopicName, Plan)> = Vec::new();
     let mut planned = HashSet::new();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanwire_protocol::filter::{Filter, FilterError};
+use fanwire_protocol::filter::Filter;
 use fanwire_protocol::reason::{Close, CloseReason, Left, Mistake, RequestError, Unserved, Unsubscribed};
 use fanwire_protocol::reply::{Outcome, Push, Subscribed};
 use fanwire_protocol::request::{Request, StreamPosition, Subscribe};
@@ -37,7 +37,7 @@ pub(super) enum Initiator {
 #[derive(Debug)]
 enum Warrant {
     Namespace,
-    Token(SubscriptionClaims),
+    Token(Box<SubscriptionClaims>),
     /// It is yet to be asked.
     Hook(HookSlot),
 }
@@ -56,6 +56,16 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// For a request that was checked.
+    fn by_client(id: u32, options: GrantOptions, wishes: Wishes, request: Subscribe) -> Self {
+        let (known, filter) = match request.extras {
+            None => (None, None),
+            Some(extras) => (extras.since, extras.filter.and_then(Result::ok)),
+        };
+        let or_refuse = request.or_refuse;
+        Self { initiator: Initiator::Request(id), options, wishes, ttl: None, known, or_refuse, filter }
+    }
+
     pub(super) fn by_server(
         initiator: Initiator,
         options: GrantOptions,
@@ -166,21 +176,33 @@ impl Session {
         &mut self,
         context: &mut Context<'a>,
         id: u32,
-        mut request: Subscribe,
+        request: Subscribe,
     ) -> Result<Option<(TopicName, &'a Namespace, Plan)>, Refusal> {
         let (topic, namespace, warrant) = self.check_subscribe(context, &request)?;
         let plan = match warrant {
             Warrant::Namespace => plan_subscription(context, namespace, id, request, None)?,
-            Warrant::Token(claims) => plan_subscription(context, namespace, id, request, Some(claims))?,
+            Warrant::Token(claims) => plan_subscription(context, namespace, id, request, Some(*claims))?,
             Warrant::Hook(slot) => {
-                let data = std::mem::take(&mut request.data);
-                let event = HookEvent::Subscribe { topic: topic.clone(), data };
-                let step = Step::Subscribe { id, topic, request: request.into(), end_with: None };
-                self.question(context, slot, event, step);
+                self.ask_to_subscribe(context, slot, id, topic, request);
                 return Ok(None);
             }
         };
         Ok(Some((topic, namespace, plan)))
+    }
+
+    #[cold]
+    fn ask_to_subscribe(
+        &mut self,
+        context: &mut Context<'_>,
+        slot: HookSlot,
+        id: u32,
+        topic: TopicName,
+        mut request: Subscribe,
+    ) {
+        let data = request.extras.as_mut().map(|extras| std::mem::take(&mut extras.data));
+        let event = HookEvent::Subscribe { topic: topic.clone(), data: data.unwrap_or_default() };
+        let step = Step::Subscribe { id, topic, request: request.into(), end_with: None };
+        self.question(context, slot, event, step);
     }
 
     /// The protocol's checks, in its order. Returns what opens the topic to the client.
@@ -235,7 +257,7 @@ impl Session {
             TokenError::Unavailable => RequestError::Internal,
         })?;
         match self.is_for(&claims, topic) {
-            true => Ok(Warrant::Token(claims)),
+            true => Ok(Warrant::Token(claims.into())),
             false => Err(CloseReason::InvalidToken.into()),
         }
     }
@@ -417,7 +439,8 @@ fn check_filter(
     topic: &TopicName,
     request: &Subscribe,
 ) -> Result<(), Refusal> {
-    let Some(filter) = &request.filter else { return Ok(()) };
+    let filter = request.extras.as_ref().and_then(|extras| extras.filter.as_ref());
+    let Some(filter) = filter else { return Ok(()) };
     if !namespace.allow_tags_filter {
         return Err(Mistake::Unserved(Unserved::TagFilter).into());
     }
@@ -426,11 +449,6 @@ fn check_filter(
         Ok(filter) if context.registry.has_room_for(topic, filter) => Ok(()),
         Ok(_) => Err(RequestError::LimitExceeded.into()),
     }
-}
-
-/// Returns a filter that was checked.
-fn wanted_filter(filter: Option<Result<Arc<Filter>, FilterError>>) -> Option<Arc<Filter>> {
-    filter.and_then(Result::ok)
 }
 
 /// Checks what the subscription would be by these claims.
@@ -456,8 +474,7 @@ fn plan_subscription(
         join_leave: request.join_leave,
         unseen: request.unseen,
     };
-    let (known, or_refuse, filter) = (request.since, request.or_refuse, wanted_filter(request.filter));
-    Ok(Plan { initiator: Initiator::Request(id), options, wishes, ttl, known, or_refuse, filter })
+    Ok(Plan { ttl, ..Plan::by_client(id, options, wishes, request) })
 }
 
 /// Checks what the subscription would be as a hook grants it. The client's wishes count for nothing.
@@ -473,8 +490,7 @@ pub(super) fn plan_hooked_subscription(
         token_ttl(expiry, context.settings, context.now).map_err(|AlreadyOver| RequestError::Expired)?;
     options.check(namespace.publication_format, ["info", "data"])?;
     let wishes = Wishes { unseen: request.unseen, ..Wishes::default() };
-    let (known, or_refuse, filter) = (request.since, request.or_refuse, wanted_filter(request.filter));
-    Ok(Plan { initiator: Initiator::Request(id), options, wishes, ttl, known, or_refuse, filter })
+    Ok(Plan { ttl, ..Plan::by_client(id, options, wishes, request) })
 }
 
 /// Returns the traits of a subscription: the namespace's options, the token's overrides on top, then the wishes

@@ -7,7 +7,7 @@ use fanwire_hub::session::{Control, ServerSubscribe};
 use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, HistoryBounds, Namespace};
 use fanwire_protocol::Cursor;
 use fanwire_protocol::reason::RequestError;
-use fanwire_protocol::request::{Ask, Connect, Request, Subscribe};
+use fanwire_protocol::request::{Ask, Connect, ConnectExtras, Request, Subscribe};
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 
 use super::harness::tokens::{grant, user};
@@ -41,12 +41,8 @@ fn cursor(places: &[(&str, u64)]) -> Cursor {
 /// A client that goes on from a cursor, with the topic of its token; the lines that ask for that.
 fn connect(shard: &mut TestShard, mode: TransportMode, cursor: Option<Cursor>) -> (u32, Vec<String>) {
     let client = shard.open_as(mode);
-    let connect = Connect {
-        token: "token".into(),
-        topics: Vec::new(),
-        cursor: cursor.map(Box::new),
-        ..Connect::default()
-    };
+    let extras = ConnectExtras { cursor: cursor.map(Box::new), ..ConnectExtras::default() };
+    let connect = Connect { token: "token".into(), extras: Some(Box::new(extras)), ..Connect::default() };
     let request = Request { id: 1, ask: Ask::Connect(connect) };
     assert_eq!(shard.with(client, |session, context| session.request(context, request)), ["register 42"]);
     let lines = shard.registered(client, Ok(()));

@@ -1,11 +1,15 @@
 //! From commands to requests.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::command::*;
 use crate::filter::Filter;
 use crate::reason::{Mistake, Unserved};
-use crate::request::{Ask, Connect, History, Publish, Request, StreamPosition, SubRefresh, Subscribe};
+use crate::request::{
+    Ask, Connect, ConnectExtras, History, Publish, Request, StreamPosition, SubRefresh, Subscribe,
+    SubscribeExtras,
+};
 
 /// Of several requests in one command the first in this order counts. Without a request, id 0 makes it a pong and any
 /// other id a mistake; only `send` goes without an id.
@@ -50,10 +54,14 @@ impl From<Command> for Request {
 impl From<ConnectRequest> for Connect {
     fn from(request: ConnectRequest) -> Self {
         let ConnectRequest { token, data, subs, name, version, headers } = request;
-        let position = |request: SubscribeRequest| since(request.recover, request.offset, request.epoch);
-        let topics = subs.into_iter().map(|(topic, request)| (topic, position(request))).collect();
-        let headers = headers.into_iter().collect();
-        Self { token, topics, cursor: None, unseen: false, data, name, version, headers }
+        let topics = if subs.is_empty() { Vec::new() } else { topics(subs) };
+        let extras = if data.is_empty() && version.is_empty() && headers.is_empty() {
+            None
+        } else {
+            let headers = headers.into_iter().collect();
+            Some(ConnectExtras { cursor: None, data, version, headers }.into())
+        };
+        Self { token, topics, unseen: false, name, extras }
     }
 }
 
@@ -64,21 +72,29 @@ impl From<SubscribeRequest> for Subscribe {
         } else {
             (request.kind != 0).then_some(Unserved::Kind)
         };
-        let filter = request.tf.map(|tree| Filter::try_from(&*tree).map(Arc::new));
+        let has_extras = request.recover || !request.data.is_empty() || request.tf.is_some();
+        let extras = has_extras.then(|| {
+            let filter = request.tf.map(|tree| Filter::try_from(&*tree).map(Arc::new));
+            let since = since(request.recover, request.offset, request.epoch);
+            SubscribeExtras { since, data: request.data, filter }.into()
+        });
         Self {
             topic: request.channel,
             token: request.token,
-            since: since(request.recover, request.offset, request.epoch),
             positioned: request.positioned,
             recoverable: request.recoverable,
             join_leave: request.join_leave,
-            data: request.data,
             or_refuse: request.flag & SubscribeRequest::FLAG_REJECT_UNRECOVERED != 0,
             unserved,
-            filter,
+            extras,
             unseen: false,
         }
     }
+}
+
+fn topics(subs: HashMap<String, SubscribeRequest>) -> Vec<(String, Option<StreamPosition>)> {
+    let position = |request: SubscribeRequest| since(request.recover, request.offset, request.epoch);
+    subs.into_iter().map(|(topic, request)| (topic, position(request))).collect()
 }
 
 fn since(recover: bool, offset: u64, epoch: String) -> Option<StreamPosition> {

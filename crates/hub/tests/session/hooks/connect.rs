@@ -12,7 +12,7 @@ use super::super::harness::{MESSAGES, TestShard};
 use super::*;
 use fanwire_hub::effect::Effect;
 use fanwire_hub::hook::HookEvent;
-use fanwire_protocol::request::{Ask, Connect, Request};
+use fanwire_protocol::request::{Ask, Connect, ConnectExtras, Request};
 
 const CONNECT: &str = r#"{"id":1,"connect":{"data":{"a":1},"name":"js","version":"5","subs":{"news":{}}}}"#;
 
@@ -176,7 +176,8 @@ fn a_question_says_who_asks_and_how() {
         let effects = shard.effects(client, |session, context| {
             session.keep(kept);
             let headers = vec![("X-User".to_owned(), "42".to_owned()), ("other".to_owned(), "1".to_owned())];
-            let connect = Ask::Connect(Connect { headers, ..Connect::default() });
+            let extras = Some(Box::new(ConnectExtras { headers, ..ConnectExtras::default() }));
+            let connect = Ask::Connect(Connect { extras, ..Connect::default() });
             session.request(context, Request { id: 1, ask: connect });
         });
         let [Effect::Hook(question)] = &effects[..] else { panic!("{effects:?}") };

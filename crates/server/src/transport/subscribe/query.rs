@@ -6,7 +6,9 @@ use fanwire_protocol::Cursor;
 use fanwire_protocol::cursor::Parsed;
 use fanwire_protocol::plain::query::Query;
 use fanwire_protocol::reason::RequestError;
-use fanwire_protocol::request::{self, Ask, Connect, StreamPosition, Subscribe};
+use fanwire_protocol::request::{
+    self, Ask, Connect, ConnectExtras, StreamPosition, Subscribe, SubscribeExtras,
+};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::HeaderName;
@@ -106,20 +108,23 @@ impl StreamQuery<'_> {
         }
         let subscribes = self.asked.topics.into_iter().zip(FIRST_SUBSCRIBE..).map(|(topic, id)| {
             let token = tokens.remove(&*topic).unwrap_or_default().into_owned();
+            let since = cursor.position(&topic).map(StreamPosition::from);
+            let extras = since.map(|since| SubscribeExtras { since: Some(since), ..Default::default() });
             let subscribe = Subscribe {
-                since: cursor.position(&topic).map(StreamPosition::from),
                 topic: topic.into_owned(),
                 token,
                 positioned: true,
                 recoverable: true,
                 unseen,
+                extras: extras.map(Box::new),
                 ..Subscribe::default()
             };
             request::Request { id, ask: Ask::Subscribe(subscribe) }
         });
         let subscribes: Vec<_> = subscribes.collect();
         let token = self.asked.token.into_owned();
-        let connect = Connect { token, cursor: Some(Box::new(cursor)), unseen, ..Connect::default() };
+        let extras = ConnectExtras { cursor: Some(Box::new(cursor)), ..ConnectExtras::default() };
+        let connect = Connect { token, unseen, extras: Some(Box::new(extras)), ..Connect::default() };
         let connect = request::Request { id: FIRST_SUBSCRIBE - 1, ask: Ask::Connect(connect) };
         std::iter::once(connect).chain(subscribes).collect()
     }
