@@ -135,6 +135,12 @@ fn connect() {
 
 #[test]
 fn subscribe() {
+    let test = FilterNode {
+        key: "k".to_owned(),
+        cmp: "eq".to_owned(),
+        val: "v".to_owned(),
+        ..FilterNode::default()
+    };
     check(
         concat!(
             r#"{"id":2,"subscribe":{"channel":"news","token":"t","recover":true,"epoch":"e","offset":7,"data":[1],"#,
@@ -142,8 +148,8 @@ fn subscribe() {
             r#""tf":{"op":"and","nodes":[{"key":"k","cmp":"eq","val":"v"}]},"flag":3,"type":1,"phase":2,"cursor":"c"}}"#
         ),
         &[
-            b"\x08\x02\x2a\x3c\x0a\x04news\x12\x01t\x18\x01\x32\x01e\x38\x07\x42\x03[1]".as_slice(),
-            b"\x48\x01\x50\x01\x58\x01\x62\x06fossil\x6a\x10\x0a\x03and\x32\x09\x12\x01k\x1a\x02eq\x22\x00",
+            b"\x08\x02\x2a\x3d\x0a\x04news\x12\x01t\x18\x01\x32\x01e\x38\x07\x42\x03[1]".as_slice(),
+            b"\x48\x01\x50\x01\x58\x01\x62\x06fossil\x6a\x11\x0a\x03and\x32\x0a\x12\x01k\x1a\x02eq\x22\x01v",
             b"\x70\x03\x78\x01\x80\x01\x02",
         ]
         .concat(),
@@ -159,7 +165,11 @@ fn subscribe() {
             recoverable: true,
             join_leave: true,
             delta: "fossil".to_owned(),
-            tf: Some(Box::new(FilterNode { op: "and".to_owned(), ..FilterNode::default() })),
+            tf: Some(Box::new(FilterNode {
+                op: "and".to_owned(),
+                nodes: vec![test],
+                ..FilterNode::default()
+            })),
             flag: 3,
             kind: 1,
         })),
