@@ -79,6 +79,7 @@ pub enum TokenError {
 
 impl ConnectionClaims {
     /// Checks everything in the token that clients are sent. Topics without a namespace are passed over.
+    #[inline]
     pub fn check(&self, info_format: PublicationFormat, namespaces: &Namespaces) -> Result<(), UnfitField> {
         info_format.check_info(&self.info).map_err(|unfit| unfit.of("info"))?;
         for TopicGrant { topic, options } in &self.topics {

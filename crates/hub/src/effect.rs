@@ -46,8 +46,8 @@ pub enum Effect {
     Topic(TopicName, TopicRequest),
     /// Another subscription has a new place in its topic.
     Moved(Moved),
-    /// To a hook; answered by [`Answer::Hooked`].
-    Hook(Box<HookQuestion>),
+    /// To a hook; answered by [`Answer::Hooked`]. The drop of an `Arc` is out of line, so that of other effects is short.
+    Hook(Arc<HookQuestion>),
     /// The answer of a hook cannot be used: the words say why, for the operator's log.
     UnfitAnswer(HookSlot, Box<str>),
 }

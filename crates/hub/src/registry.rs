@@ -95,6 +95,7 @@ impl LocalTopic {
         place + 1
     }
 
+    #[cold]
     fn remove_filter(&mut self, place: u16) {
         let Some((filters, place)) = self.filters.as_mut().zip(place.checked_sub(1)) else { return };
         let used = &mut filters.uses[usize::from(place)];
@@ -207,7 +208,9 @@ impl Registry {
     pub fn remove(&mut self, slot: TopicSlot, place: u32) -> Option<Moved> {
         let topic = &mut self.topics[slot.0 as usize];
         let left = topic.subscribers.swap_remove(place as usize);
-        topic.remove_filter(left.filter);
+        if left.filter != 0 {
+            topic.remove_filter(left.filter);
+        }
         self.subscriptions -= 1;
         if topic.subscribers.is_empty() {
             let topic = self.topics.remove(slot.0 as usize);

@@ -57,7 +57,7 @@ pub struct Connected {
     /// The client has to answer pings.
     pub pong: bool,
     /// From its credentials; empty: none.
-    pub data: Bytes,
+    pub data: Box<[u8]>,
     /// The server's clock, in milliseconds since 1970.
     pub time_millis: Option<i64>,
     /// Subscriptions that the server made.

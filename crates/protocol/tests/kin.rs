@@ -144,7 +144,7 @@ fn the_answer_to_connect_is_the_only_one_that_a_listening_client_gets() {
         client: client(),
         version: "1.0",
         ttl: None,
-        data: Bytes::new(),
+        data: Box::default(),
         ping_interval: None,
         pong: false,
         time_millis: None,

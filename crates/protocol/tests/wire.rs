@@ -222,7 +222,7 @@ fn connect_results() {
         client: client(),
         version: "1.0",
         ttl: None,
-        data: Bytes::new(),
+        data: Box::default(),
         ping_interval: None,
         pong: false,
         time_millis: None,
@@ -256,7 +256,7 @@ fn connect_results() {
         format!(r#"{start},"session":"s","node":"n","time":5}}}}"#)
     );
     assert_eq!(
-        json(Connected { data: r#"{"a":1}"#.into(), ..connected() }),
+        json(Connected { data: (*br#"{"a":1}"#).into(), ..connected() }),
         format!(r#"{start},"data":{{"a":1}}}}}}"#)
     );
     assert_eq!(

@@ -24,6 +24,10 @@ pub(super) struct Asking {
     pub(super) waiting: VecDeque<Request>,
 }
 
+/// The questions that are on their way, at least one.
+#[derive(Debug, Default)]
+pub(super) struct Questions(pub(super) Vec<Asking>);
+
 /// The part of the session's work that goes on with the answer.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -115,16 +119,18 @@ impl Session {
         let work = self.work();
         work.questions = work.questions.wrapping_add(1);
         let (number, kept) = (work.questions, work.kept.clone());
-        work.asking.push(Asking { number, slot, step, waiting: VecDeque::new() });
+        work.asking.get_or_insert_default().0.push(Asking { number, slot, step, waiting: VecDeque::new() });
         let question = HookQuestion { number, slot, client, user, wire, event, kept };
-        context.effects.push(Effect::Hook(question.into()));
+        context.effects.push(Effect::Hook(Arc::new(question)));
     }
 
     /// Takes the question of this number, which is answered; `None` if nobody waits for the answer any more.
     pub(super) fn take_asking(&mut self, number: u32) -> Option<Asking> {
         let work = self.work.as_mut()?;
-        let place = work.asking.iter().position(|asking| asking.number == number)?;
-        let asking = work.asking.remove(place);
+        let questions = work.asking.as_mut()?;
+        let place = questions.0.iter().position(|asking| asking.number == number)?;
+        let asking = questions.0.remove(place);
+        work.asking.take_if(|questions| questions.0.is_empty());
         work.release(&asking.waiting);
         self.asked = self.asked.saturating_sub(u16::from(asking.step.is_of_request()));
         Some(asking)
@@ -132,7 +138,7 @@ impl Session {
 
     /// Returns the steps that wait for a hook.
     pub(super) fn steps(&self) -> impl Iterator<Item = &Step> {
-        self.work.iter().flat_map(|work| &work.asking).map(|asking| &asking.step)
+        self.work.iter().flat_map(|work| work.asking()).map(|asking| &asking.step)
     }
 
     /// Returns true if a hook is asked about a subscription to this topic.
@@ -142,7 +148,8 @@ impl Session {
 
     /// The subscription that a hook is asked about is to be ended as soon as it is made. Returns false if there is none.
     pub(super) fn end_asked_with(&mut self, topic: &TopicName, reason: Unsubscribed) -> bool {
-        let asking = self.work.iter_mut().flat_map(|work| &mut work.asking);
+        let questions = self.work.as_mut().and_then(|work| work.asking.as_mut());
+        let asking = questions.into_iter().flat_map(|questions| &mut questions.0);
         let mut ends = asking.filter(|asking| asking.step.subscribes_to(topic)).filter_map(|asking| {
             let Step::Subscribe { end_with, .. } = &mut asking.step else { return None };
             Some(end_with)
@@ -161,13 +168,20 @@ impl Session {
     }
 
     /// Returns the place of what a request has to wait for.
+    #[inline]
     pub(super) fn awaited_by(&self, context: &Context<'_>, request: &Request) -> Option<Place> {
         let work = self.work.as_ref()?;
-        if work.asking.is_empty() && work.subscribing.is_empty() {
+        if work.asking.is_none() && work.subscribing.is_empty() {
             return None;
         }
+        self.awaited_by_some(context, request)
+    }
+
+    #[inline(never)]
+    fn awaited_by_some(&self, context: &Context<'_>, request: &Request) -> Option<Place> {
+        let work = self.work.as_ref()?;
         let asking = |waits: &dyn Fn(&Step) -> bool| {
-            work.asking.iter().position(|asking| waits(&asking.step)).map(Place::Asking)
+            work.asking().iter().position(|asking| waits(&asking.step)).map(Place::Asking)
         };
         match &request.ask {
             // It answers for the server alone.
@@ -190,7 +204,7 @@ impl Session {
         self.work.as_ref().is_some_and(|work| match place {
             Place::Subscribing(place) => work.subscribing[place].waiting.is_empty(),
             Place::Asking(place) => {
-                let Asking { step, waiting, .. } = &work.asking[place];
+                let Asking { step, waiting, .. } = &work.asking()[place];
                 waiting.is_empty() && matches!(step, Step::Subscribe { .. })
             }
         })

@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fanwire_protocol::cursor::Cursor;
 use fanwire_protocol::reason::{Close, CloseReason, Left, Mistake, RequestError};
 use fanwire_protocol::reply::{Connected, Outcome, Reply, Subscribed};
 use fanwire_protocol::request::{Connect, StreamPosition};
@@ -32,16 +33,16 @@ pub(super) struct ConnectionPlan {
     grants: u64,
     /// Seconds until the credentials end.
     ttl: Option<u32>,
-    /// The server-side subscriptions.
-    pub(super) topics: Vec<(TopicName, Plan)>,
+    /// `None`: there are none.
+    pub(super) subscriptions: Option<Box<ConnectSubscriptions>>,
     /// Handed to the client; empty: nothing.
-    data: Bytes,
+    data: Box<[u8]>,
 }
 
 impl ConnectionPlan {
     /// With data for the client.
-    pub(super) fn with_data(self, data: Bytes) -> Self {
-        Self { data, ..self }
+    pub(super) fn with_data(self, data: &[u8]) -> Self {
+        Self { data: data.into(), ..self }
     }
 }
 
@@ -52,19 +53,25 @@ pub(super) struct Connecting {
     result: Box<Connected>,
     /// Seconds until the credentials end, though the client may not be told.
     ttl: Option<u32>,
-    /// Subscriptions to make once the user is registered.
-    plans: Vec<(TopicName, Plan)>,
     /// Subscriptions on their way.
-    outstanding: usize,
-    /// Subscribes of the client that were prepared with it.
-    subscribes: Vec<PlannedSubscribe>,
+    outstanding: u32,
+    subscriptions: Option<Box<ConnectSubscriptions>>,
     error: Option<RequestError>,
+}
+
+/// The subscriptions that a connection begins with. Most begin without any.
+#[derive(Debug, Default)]
+pub(super) struct ConnectSubscriptions {
+    /// Those that the server makes once the user is registered.
+    pub(super) by_server: Vec<(TopicName, Plan)>,
+    /// Subscribes of the client that were prepared with the connect request.
+    pub(super) subscribes: Vec<PlannedSubscribe>,
 }
 
 impl Session {
     pub(super) fn connect(&mut self, context: &mut Context<'_>, id: u32, request: Connect) {
         match self.plan_connect(context, id, request) {
-            Ok(Some(plan)) => self.admit(context, id, plan, Vec::new()),
+            Ok(Some(plan)) => self.admit(context, id, plan),
             // A hook is asked.
             Ok(None) => self.phase = Phase::Connecting,
             Err(refusal) => self.refuse_to_connect(context, id, refusal),
@@ -73,6 +80,7 @@ impl Session {
 
     /// Checks what the client would be by this request. Where a hook knows clients without a token, it is asked, and
     /// nothing returned.
+    #[inline(always)]
     pub(super) fn plan_connect(
         &mut self,
         context: &mut Context<'_>,
@@ -132,14 +140,9 @@ impl Session {
     }
 
     /// Makes the client who its plan says it is, and has it counted as one of its user's.
-    pub(super) fn admit(
-        &mut self,
-        context: &mut Context<'_>,
-        id: u32,
-        plan: ConnectionPlan,
-        subscribes: Vec<PlannedSubscribe>,
-    ) {
-        let ConnectionPlan { user, info, grants, ttl, topics, data } = plan;
+    #[inline(always)]
+    pub(super) fn admit(&mut self, context: &mut Context<'_>, id: u32, plan: ConnectionPlan) {
+        let ConnectionPlan { user, info, grants, ttl, subscriptions, data } = plan;
         let client = self.client;
         self.grants = grants;
         self.info = Some(Arc::new(ClientInfo { user, client, connection: info, subscription: Bytes::new() }));
@@ -158,9 +161,8 @@ impl Session {
             session: None,
         });
         self.phase = Phase::Connecting;
-        self.work().connecting = Some(
-            Connecting { id, result, ttl, plans: topics, outstanding: 0, subscribes, error: None }.into(),
-        );
+        self.work().connecting =
+            Some(Connecting { id, result, ttl, outstanding: 0, subscriptions, error: None });
         let single = settings.personal_topic.as_ref().is_some_and(|p| p.single_connection);
         match self.user() {
             "" if settings.events.is_empty() => self.registered(context, Ok(())),
@@ -181,12 +183,14 @@ impl Session {
             return self.close(context, CloseReason::PermissionDenied);
         }
         let Some(connecting) = self.work().connecting.as_mut() else { return };
-        let plans = std::mem::take(&mut connecting.plans);
-        connecting.outstanding = plans.len();
-        for (topic, plan) in plans {
-            // Every plan was made for a topic that has a namespace.
-            let Ok(namespace) = context.namespace(&topic) else { continue };
-            self.request_subscription(context, topic, namespace, plan);
+        if let Some(subscriptions) = connecting.subscriptions.as_mut() {
+            let plans = std::mem::take(&mut subscriptions.by_server);
+            connecting.outstanding = plans.len() as u32;
+            for (topic, plan) in plans {
+                // Every plan was made for a topic that has a namespace.
+                let Ok(namespace) = context.namespace(&topic) else { continue };
+                self.request_subscription(context, topic, namespace, plan);
+            }
         }
         self.finish_connect(context);
     }
@@ -219,15 +223,19 @@ impl Session {
             self.info = None;
             return self.refuse_connection(context);
         }
-        let queued = std::mem::take(&mut work.queued);
-        work.release(&queued);
+        let queued = (!work.queued.is_empty()).then(|| std::mem::take(&mut work.queued));
+        if let Some(queued) = &queued {
+            work.release(queued);
+        }
         self.phase = Phase::Open;
         self.begin_pings(context);
         self.expire_after(context, connecting.ttl);
         let result = Ok(Outcome::Connected(connecting.result));
         context.effects.push(Effect::Open(Reply { id: connecting.id, result }));
-        self.request_prepared(context, connecting.subscribes);
-        for request in queued {
+        if let Some(subscriptions) = connecting.subscriptions {
+            self.request_prepared(context, subscriptions.subscribes);
+        }
+        for request in queued.into_iter().flatten() {
             if self.phase == Phase::Open {
                 self.serve(context, request);
             }
@@ -275,6 +283,7 @@ pub(super) fn claims(
 }
 
 /// Checks what a client would be by these claims, with the topics that it asks for.
+#[inline(always)]
 pub(super) fn plan_connection(
     context: &Context<'_>,
     claims: ConnectionClaims,
@@ -282,10 +291,26 @@ pub(super) fn plan_connection(
 ) -> Result<ConnectionPlan, Refusal> {
     let ttl = token_ttl(claims.expiry, context.settings, context.now)
         .map_err(|AlreadyOver| RequestError::Expired)?;
-    let topics = plan_topics(context, &claims, request)?;
+    let Connect { topics: asked, unseen, extras, .. } = request;
+    let has_topics = !claims.topics.is_empty() || !asked.is_empty();
+    let subscriptions = match has_topics || context.settings.personal_topic.is_some() {
+        true => {
+            let cursor = extras.and_then(|extras| extras.cursor);
+            let by_server = plan_topics(context, &claims, asked, unseen, cursor)?;
+            Some(ConnectSubscriptions { by_server, subscribes: Vec::new() }.into())
+        }
+        false => None,
+    };
     claims.check(context.settings.info_format, context.namespaces)?;
     let grants = fingerprint(&claims.topics);
-    Ok(ConnectionPlan { user: claims.user, info: claims.info, grants, ttl, topics, data: Bytes::new() })
+    Ok(ConnectionPlan {
+        user: claims.user,
+        info: claims.info,
+        grants,
+        ttl,
+        subscriptions,
+        data: Box::default(),
+    })
 }
 
 /// The server-side subscriptions: what the token grants, the user's own topic, and what the client asks for and
@@ -293,11 +318,11 @@ pub(super) fn plan_connection(
 fn plan_topics(
     context: &Context<'_>,
     claims: &ConnectionClaims,
-    request: Connect,
+    asked: Vec<(String, Option<StreamPosition>)>,
+    unseen: bool,
+    cursor: Option<Box<Cursor>>,
 ) -> Result<Vec<(TopicName, Plan)>, Refusal> {
     let subscriptions_max = context.settings.subscriptions_max;
-    let Connect { topics: asked, unseen, extras, .. } = request;
-    let cursor = extras.and_then(|extras| extras.cursor);
     let mut asked: HashMap<String, Option<StreamPosition>> = asked.into_iter().collect();
     let mut plans: Vec<(TopicName, Plan)> = Vec::new();
     let mut planned = HashSet::new();

@@ -86,7 +86,7 @@ impl Session {
         }
         // The API orders no subscription to a topic without a namespace.
         let Ok(namespace) = context.namespace(topic) else { return };
-        let plan = Plan::by_server(Initiator::Api(completion), options.clone(), recover_since.clone());
+        let plan = Plan::by_server(Initiator::Api(completion.into()), options.clone(), recover_since.clone());
         self.request_subscription(context, topic.clone(), namespace, plan.living(ttl));
     }
 }

@@ -37,6 +37,8 @@ impl From<HookDenial> for Refusal {
 
 impl Session {
     /// Goes on with what waited for the answer, and then with the requests behind it.
+    #[cold]
+    #[inline(never)]
     pub(super) fn hooked(&mut self, context: &mut Context<'_>, answer: HookAnswer) {
         let HookAnswer { number, outcome } = answer;
         let Some(Asking { slot, step, waiting, .. }) = self.take_asking(number) else { return };
@@ -87,7 +89,7 @@ impl Session {
         };
         match planned {
             Ok(plan) if self.phase == Phase::Fresh => self.prepare_connection(id, plan),
-            Ok(plan) => self.admit(context, id, plan, Vec::new()),
+            Ok(plan) => self.admit(context, id, plan),
             Err(refusal) => self.refuse_to_connect(context, id, refusal),
         }
     }
@@ -102,7 +104,7 @@ impl Session {
         context.settings.info_format.check_info(&data).map_err(|unfit| unfit.of("data"))?;
         let plan = plan_connection(context, claims, request)?;
         self.keep_meta(context, meta).map_err(meta_too_long)?;
-        Ok(plan.with_data(data))
+        Ok(plan.with_data(&data))
     }
 
     /// Keeps metadata for later hooks.
@@ -170,7 +172,10 @@ impl Session {
         outcome: Hooked,
     ) {
         match hooked_publication(context.namespaces, draft, outcome) {
-            Ok((draft, options)) => self.send_publication(context, id, draft, Some(options)),
+            Ok((draft, options)) => {
+                let options = (options != PublishOptions::default()).then(|| options.into());
+                self.send_publication(context, id, draft, options);
+            }
             Err(refusal) => {
                 let refusal = context.blame(slot, refusal);
                 self.refuse(context, id, refusal);

@@ -204,7 +204,7 @@ impl Session {
     /// There is an answer that further requests may have to wait for.
     pub fn lets_requests_wait(&self) -> bool {
         self.work.as_ref().is_some_and(|work| {
-            work.connecting.is_some() || !work.subscribing.is_empty() || !work.asking.is_empty()
+            work.connecting.is_some() || !work.subscribing.is_empty() || work.asking.is_some()
         })
     }
 
@@ -369,6 +369,10 @@ impl Session {
     }
 
     fn subscription(&self, context: &Context<'_>, topic: &TopicName) -> Option<&Subscription> {
+        // Spares the search for the topic.
+        if self.subscriptions.len() == 0 {
+            return None;
+        }
         self.subscriptions.find(context.registry.find(topic)?)
     }
 
@@ -394,8 +398,10 @@ impl Session {
 
     /// Returns the client's info as a topic shows it.
     fn info_in(&self, context: &Context<'_>, topic: &TopicName) -> Option<Arc<ClientInfo>> {
-        let own = self.subscription(context, topic).and_then(|subscription| subscription.info.clone());
-        own.or_else(|| self.info.clone())
+        // Few subscriptions have one of their own.
+        let has_own = self.subscriptions.iter().any(|subscription| subscription.info.is_some());
+        let subscription = if has_own { self.subscription(context, topic) } else { None };
+        subscription.and_then(|subscription| subscription.info.clone()).or_else(|| self.info.clone())
     }
 }
 

@@ -20,13 +20,17 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn has(&self, topic: &TopicName) -> bool {
-        let by_server = self.connection.topics.iter().map(|(planned, _)| planned);
+        let by_server = self.by_server().map(|(planned, _)| planned);
         let mut planned = by_server.chain(self.planned().map(|(planned, _)| planned));
         planned.any(|planned| planned == topic)
     }
 
     pub(super) fn subscriptions_count(&self) -> usize {
-        self.connection.topics.len() + self.planned().count()
+        self.by_server().count() + self.planned().count()
+    }
+
+    fn by_server(&self) -> impl Iterator<Item = &(TopicName, Plan)> {
+        self.connection.subscriptions.iter().flat_map(|subscriptions| &subscriptions.by_server)
     }
 
     fn planned(&self) -> impl Iterator<Item = &(TopicName, Plan)> {
@@ -62,8 +66,11 @@ impl Session {
             return;
         }
         if let Some(prepared) = self.work.as_mut().and_then(|work| work.prepared.take()) {
-            let Prepared { id, connection, subscribes } = *prepared;
-            self.admit(context, id, connection, subscribes);
+            let Prepared { id, mut connection, subscribes } = *prepared;
+            if !subscribes.is_empty() {
+                connection.subscriptions.get_or_insert_default().subscribes = subscribes;
+            }
+            self.admit(context, id, connection);
         }
     }
 

@@ -28,18 +28,18 @@ impl Session {
     }
 
     /// Sends a publication that passed the checks to the topic's owner.
+    #[inline(always)]
     pub(super) fn send_publication(
         &mut self,
         context: &mut Context<'_>,
         id: u32,
         draft: Draft,
-        options: Option<PublishOptions>,
+        options: Option<Box<PublishOptions>>,
     ) {
         let Draft { topic, data, tags } = draft;
         let Some(info) = self.info_in(context, &topic) else {
             return self.close(context, CloseReason::BadRequest);
         };
-        let options = options.filter(|options| *options != PublishOptions::default()).map(Box::new);
         self.ask(context, topic, TopicRequest::Publish { id, data, tags, info, options });
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fanwire_protocol::filter::Filter;
 use fanwire_protocol::reason::{Close, CloseReason, Left, Mistake, RequestError, Unserved, Unsubscribed};
 use fanwire_protocol::reply::{Outcome, Push, Subscribed};
-use fanwire_protocol::request::{Request, StreamPosition, Subscribe};
+use fanwire_protocol::request::{Request, StreamPosition, Subscribe, SubscribeExtras};
 use fanwire_protocol::{ClientInfo, Position, TopicName};
 
 use super::asking::Step;
@@ -30,7 +30,7 @@ pub(super) enum Initiator {
     /// The server, as part of connect.
     Connect,
     /// The server, asked by its API.
-    Api(Completion),
+    Api(Box<Completion>),
 }
 
 /// The party that opens a topic to a client.
@@ -57,6 +57,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// For a request that was checked.
+    #[inline(always)]
     fn by_client(id: u32, options: GrantOptions, wishes: Wishes, request: Subscribe) -> Self {
         let (known, filter) = match request.extras {
             None => (None, None),
@@ -172,6 +173,7 @@ impl Session {
 
     /// Checks what the subscription would be by this request. Where a hook decides on it, the hook is asked, and nothing
     /// returned.
+    #[inline(always)]
     pub(super) fn plan_subscribe<'a>(
         &mut self,
         context: &mut Context<'a>,
@@ -179,14 +181,15 @@ impl Session {
         request: Subscribe,
     ) -> Result<Option<(TopicName, &'a Namespace, Plan)>, Refusal> {
         let (topic, namespace, warrant) = self.check_subscribe(context, &request)?;
-        let plan = match warrant {
-            Warrant::Namespace => plan_subscription(context, namespace, id, request, None)?,
-            Warrant::Token(claims) => plan_subscription(context, namespace, id, request, Some(*claims))?,
+        let claims = match warrant {
+            Warrant::Namespace => None,
+            Warrant::Token(claims) => Some(claims),
             Warrant::Hook(slot) => {
                 self.ask_to_subscribe(context, slot, id, topic, request);
                 return Ok(None);
             }
         };
+        let plan = plan_subscription(context, namespace, id, request, claims)?;
         Ok(Some((topic, namespace, plan)))
     }
 
@@ -232,7 +235,9 @@ impl Session {
         if let Some(unserved) = request.unserved {
             return Err(Mistake::Unserved(unserved).into());
         }
-        check_filter(context, namespace, &topic, request)?;
+        if let Some(extras) = &request.extras {
+            check_filter(context, namespace, &topic, extras)?;
+        }
         Ok((topic, namespace, warrant))
     }
 
@@ -374,7 +379,9 @@ impl Session {
         if let Some(reason) = end_with {
             self.unsubscribe_topic(context, &topic, reason);
         }
-        self.serve_waiting(context, waiting);
+        if !waiting.is_empty() {
+            self.serve_waiting(context, waiting);
+        }
         self.rest();
     }
 
@@ -437,10 +444,9 @@ fn check_filter(
     context: &Context<'_>,
     namespace: &Namespace,
     topic: &TopicName,
-    request: &Subscribe,
+    extras: &SubscribeExtras,
 ) -> Result<(), Refusal> {
-    let filter = request.extras.as_ref().and_then(|extras| extras.filter.as_ref());
-    let Some(filter) = filter else { return Ok(()) };
+    let Some(filter) = &extras.filter else { return Ok(()) };
     if !namespace.allow_tags_filter {
         return Err(Mistake::Unserved(Unserved::TagFilter).into());
     }
@@ -452,12 +458,13 @@ fn check_filter(
 }
 
 /// Checks what the subscription would be by these claims.
+#[inline(always)]
 fn plan_subscription(
     context: &Context<'_>,
     namespace: &Namespace,
     id: u32,
     request: Subscribe,
-    claims: Option<SubscriptionClaims>,
+    claims: Option<Box<SubscriptionClaims>>,
 ) -> Result<Plan, Refusal> {
     let (options, ttl) = match claims {
         None => (GrantOptions::default(), None),

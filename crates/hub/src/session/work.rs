@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fanwire_protocol::request::Request;
 
-use super::asking::{Asking, Place};
+use super::asking::{Asking, Place, Questions};
 use super::connect::Connecting;
 use super::prepare::Prepared;
 use super::rate::Bucket;
@@ -17,11 +17,11 @@ use crate::kept::Kept;
 pub(super) struct Work {
     /// The beginning of the connection, while it is being checked.
     pub(super) prepared: Option<Box<Prepared>>,
-    pub(super) connecting: Option<Box<Connecting>>,
+    pub(super) connecting: Option<Connecting>,
     /// Requests that came before the connect reply.
     pub(super) queued: VecDeque<Request>,
     pub(super) subscribing: Vec<Subscribing>,
-    pub(super) asking: Vec<Asking>,
+    pub(super) asking: Option<Box<Questions>>,
     /// Questions that hooks were asked: the number of the last.
     pub(super) questions: u32,
     /// What hooks are sent of the client beside its requests. A session that has any is never without work.
@@ -33,19 +33,24 @@ pub(super) struct Work {
 }
 
 // Every idle connection of which something is kept has it.
-const _: () = assert!(size_of::<Work>() <= 136);
+const _: () = assert!(size_of::<Work>() <= 152);
 
 impl Work {
     /// Lets requests wait for what is at the place.
     pub(super) fn wait(&mut self, place: Place, requests: impl IntoIterator<Item = Request>) {
         let waiting = match place {
-            Place::Subscribing(place) => &mut self.subscribing[place].waiting,
-            Place::Asking(place) => &mut self.asking[place].waiting,
+            Place::Subscribing(place) => Some(&mut self.subscribing[place].waiting),
+            Place::Asking(place) => self.asking.as_mut().map(|asking| &mut asking.0[place].waiting),
         };
+        let Some(waiting) = waiting else { return };
         for request in requests {
             self.waiting_bytes += request.bytes();
             waiting.push_back(request);
         }
+    }
+
+    pub(super) fn asking(&self) -> &[Asking] {
+        self.asking.as_ref().map_or(&[], |asking| &asking.0)
     }
 
     /// Takes requests out of those that wait.
@@ -55,7 +60,7 @@ impl Work {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        let asking = self.asking.iter().map(|asking| asking.waiting.len());
+        let asking = self.asking().iter().map(|asking| asking.waiting.len());
         self.queued.len()
             + self.subscribing.iter().map(|s| s.waiting.len()).sum::<usize>()
             + asking.sum::<usize>()
@@ -66,7 +71,7 @@ impl Work {
             && self.connecting.is_none()
             && self.queued.is_empty()
             && self.subscribing.is_empty()
-            && self.asking.is_empty()
+            && self.asking.is_none()
             && self.kept.is_none()
             && self.bucket.is_none()
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::codes::{self, Code};
 use super::command::Empty;
 use super::reply_message::*;
@@ -108,7 +110,7 @@ impl From<&Connected> for ConnectResult {
             version: connected.version.to_owned(),
             expires: connected.ttl.is_some(),
             ttl: connected.ttl.unwrap_or(0),
-            data: connected.data.clone(),
+            data: Bytes::copy_from_slice(&connected.data),
             subs: subs.map(|(topic, subscribed)| (topic.as_str().to_owned(), subscribed.into())).collect(),
             // 0 would say that there are none.
             ping: connected.ping_interval.map_or(0, |interval| interval.as_secs().max(1) as u32),

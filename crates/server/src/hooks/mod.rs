@@ -89,7 +89,7 @@ type Outcome = Result<HookResult, HookDenial>;
 /// A question, until it is answered.
 #[derive(Debug)]
 struct Call {
-    question: Box<HookQuestion>,
+    question: Arc<HookQuestion>,
     from: Asker,
     interest: Interest,
     bytes: usize,
@@ -133,18 +133,18 @@ impl Hooks {
     }
 
     /// Asks for a session, which gets the answer by its shard's inbox. Drop the ticket when it has no use for one.
-    pub(crate) fn send(&self, from: Address, question: Box<HookQuestion>) -> HookTicket {
+    pub(crate) fn send(&self, from: Address, question: Arc<HookQuestion>) -> HookTicket {
         self.enter(Asker::Session(from), question)
     }
 
     /// Asks for a request without a session.
-    pub(crate) async fn ask(&self, question: Box<HookQuestion>) -> Outcome {
+    pub(crate) async fn ask(&self, question: Arc<HookQuestion>) -> Outcome {
         let (answer, answered) = oneshot::channel();
         let _ticket = self.enter(Asker::Request(answer), question);
         answered.await.unwrap_or(Err(HookDenial::Failed))
     }
 
-    fn enter(&self, from: Asker, question: Box<HookQuestion>) -> HookTicket {
+    fn enter(&self, from: Asker, question: Arc<HookQuestion>) -> HookTicket {
         let interest = Interest::default();
         let ticket = interest.ticket();
         let Some(hook) = self.hooks.get(question.slot.place()) else {

@@ -175,8 +175,8 @@ pub(super) fn settings(url: &str) -> HookSettings {
     }
 }
 
-pub(super) fn question(number: u32, event: HookEvent) -> Box<HookQuestion> {
-    Box::new(HookQuestion {
+pub(super) fn question(number: u32, event: HookEvent) -> HookQuestion {
+    HookQuestion {
         number,
         slot: HookSlot::new(0),
         client: ClientId(Uuid::from_u128(0x9336_a229_2400_4ebc_8c50_0a64_3d22_e8a0)),
@@ -184,7 +184,7 @@ pub(super) fn question(number: u32, event: HookEvent) -> Box<HookQuestion> {
         wire: Some(Wire::CentrifugeJson),
         event,
         kept: None,
-    })
+    }
 }
 
 fn call() -> HookEvent {
@@ -210,7 +210,7 @@ impl World {
 
     fn ask(&mut self, number: u32) {
         let from = Address { shard: 0, connection: ConnectionKey { slot: 0, generation: 0 } };
-        self.tickets.push(self.hooks.send(from, question(number, call())));
+        self.tickets.push(self.hooks.send(from, question(number, call()).into()));
     }
 
     async fn answer(&mut self) -> HookAnswer {

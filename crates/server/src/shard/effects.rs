@@ -1,5 +1,7 @@
 //! The effects of sessions, carried out.
 
+use std::sync::Arc;
+
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use fanwire_hub::hook::{HookAnswer, HookDenial, HookEvent, HookQuestion};
 use fanwire_protocol::TopicName;
@@ -98,7 +100,7 @@ impl Shard {
     }
 
     /// Asks a hook for a session. The connection has the ticket for as long as it waits for the answer.
-    fn ask_hook(&mut self, key: ConnectionKey, question: Box<HookQuestion>) {
+    fn ask_hook(&mut self, key: ConnectionKey, question: Arc<HookQuestion>) {
         let number = question.number;
         let ticket = self.node.hooks.send(self.address(key), question);
         let connection = self.connections.get_mut(key.slot as usize);

@@ -191,7 +191,7 @@ mod tests {
             client: ClientId::parse("00000000-0000-4000-8000-000000000001").unwrap(),
             version: "",
             ttl: None,
-            data: Bytes::new(),
+            data: Box::default(),
             ping_interval: None,
             pong: false,
             time_millis: None,
