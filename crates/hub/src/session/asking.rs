@@ -106,6 +106,8 @@ pub(super) enum Place {
 
 impl Session {
     /// Asks a hook; `step` goes on with its answer.
+    #[cold]
+    #[inline(never)]
     pub(super) fn question(
         &mut self,
         context: &mut Context<'_>,

@@ -120,9 +120,8 @@ impl Session {
 
     /// Frees the bucket of a client that has not made many requests lately.
     pub(super) fn rest_bucket(&mut self, context: &Context<'_>) {
-        let now = nanos(context.now);
         if let Some(work) = &mut self.work {
-            work.bucket.take_if(|bucket| bucket.full_at_nanos <= now);
+            work.bucket.take_if(|bucket| bucket.full_at_nanos <= nanos(context.now));
         }
         if self.work.as_ref().is_none_or(|work| work.bucket.is_none()) {
             self.uncounted = 0;
