@@ -279,6 +279,58 @@ async fn vacancies_are_said_by_any_node_when_they_are_due() {
 }
 
 #[tokio::test]
+async fn who_left_a_live_node_after_the_death_of_another_is_offline_after_the_delay() {
+    let server = RedisServer::start(&[]);
+    let delay = LEASE * 2;
+    let outbox = OutboxOptions { offline_delay: delay, ..OutboxOptions::default() };
+    let settings = RedisSettings { outbox: Some(outbox), ..settings(&server) };
+    let (a, b) = (Node::up("a", settings.clone()).await, Node::up("b", settings).await);
+    let user = topic("!user:u");
+    join(&b, &user, "1").await;
+    join(&a, &user, "2").await;
+    drop(b);
+    // Whether or not the dead node is reaped by then.
+    tokio::time::sleep(LEASE / 2).await;
+    a.engine.remove_presence(&user, client("2"), &Left::Gone).await.unwrap();
+    let deadline = std::time::Instant::now() + LEASE + REAPING + delay;
+    while of_kind(&stored(&a).await, "user_offline") == 0 {
+        assert!(std::time::Instant::now() < deadline, "{:?}", told(&stored(&a).await, |_| true));
+        a.engine.outbox().unwrap().say_due().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let events = stored(&a).await;
+    assert_eq!(of_kind(&events, "disconnected"), 2);
+    let gone = |event: &&StoredEvent| event.reason.as_ref().is_some_and(|(code, _)| *code == 3000);
+    let left = events.iter().find(gone).unwrap().time;
+    let offline = events.last().unwrap();
+    assert_eq!(offline.kind.as_str(), "user_offline");
+    assert!(
+        offline.time >= left + delay.as_millis() as i64,
+        "{} ms after the last left",
+        offline.time - left
+    );
+}
+
+#[tokio::test]
+async fn a_vacancy_is_announced_although_a_join_has_failed() {
+    let server = RedisServer::start(&[]);
+    let outbox = OutboxOptions { offline_delay: LEASE, ..OutboxOptions::default() };
+    let lease = Duration::from_secs(20);
+    let a = Node::up("a", RedisSettings { outbox: Some(outbox), lease, ..settings(&server) }).await;
+    let user = topic("!user:u");
+    join(&a, &user, "1").await;
+    let _: String = server.ask("CONFIG SET maxmemory 1");
+    let member = Member::new(info("2"), false).with_events(ALL);
+    assert_eq!(a.engine.add_presence(&user, vec![member]).await, Err(EngineError::Full));
+    let _: String = server.ask("CONFIG SET maxmemory 0");
+    a.engine.remove_presence(&user, client("1"), &Left::Gone).await.unwrap();
+    // The node may die before it has another try.
+    let (due, pending): (usize, usize) =
+        (server.ask("ZCARD fanwire:default:evd:{!}"), server.ask("EXISTS fanwire:default:pv:{!user:u}"));
+    assert_eq!((due, pending), (1, 1));
+}
+
+#[tokio::test]
 async fn topics_without_events_run_the_same_commands() {
     let mut counts = Vec::new();
     for outbox in [None, Some(OutboxOptions::default())] {

@@ -77,12 +77,16 @@ impl PresenceStore {
         events: &EventWriter,
     ) -> Result<(), EngineError> {
         let (topic, incarnation) = (write.topic, write.incarnation);
-        let stats = self.own().stats(topic);
+        let (stats, is_dirty) = {
+            let own = self.own();
+            (own.stats(topic), own.is_dirty(topic))
+        };
         let delay = events.offline_delay();
         let result = write.run(|until| {
             let mut commands = redis::pipe();
             events.announce(&mut commands, &self.keys, topic);
-            if stats.clients == 0 {
+            // Redis may have no other member although this node has.
+            if stats.clients == 0 || is_dirty {
                 events.announce_vacancy(&mut commands, &self.keys, topic, delay);
             }
             let calls = EventCalls { presence: self, events, topic, incarnation, until, users: stats.users };
@@ -166,11 +170,12 @@ impl Rewrite<'_> {
         let calls = EventCalls { presence, events, topic, incarnation, until, users };
         let commands = &mut self.round.commands;
         events.announce_always(commands, &presence.keys, topic);
-        if members.is_empty() {
-            // The topic stays among those of the node, which costs little until the node ends.
-            events.announce_vacancy(commands, &presence.keys, topic, events.offline_delay());
-        } else {
+        if !members.is_empty() {
             presence.put_topic(commands, topic, incarnation);
+        }
+        // Without members the topic stays among those of the node, which costs little until the node ends.
+        if members.is_empty() || !strangers.is_empty() {
+            events.announce_vacancy(commands, &presence.keys, topic, events.offline_delay());
         }
         let mut strangers: Vec<_> = strangers.chunks(COMMAND_MEMBERS_MAX).collect();
         if strangers.is_empty() && members.is_empty() {

@@ -100,7 +100,7 @@ impl Own {
 
     /// Returns true if Redis may have some data of the client.
     pub(super) fn may_have(&self, topic: &TopicName, client: ClientId) -> bool {
-        self.dirty.contains(topic)
+        self.is_dirty(topic)
             || self
                 .topics
                 .get(topic)
@@ -132,6 +132,10 @@ impl Own {
 
     pub(super) fn mark_dirty(&mut self, topic: &TopicName) {
         self.dirty.insert(topic.clone());
+    }
+
+    pub(super) fn is_dirty(&self, topic: &TopicName) -> bool {
+        self.dirty.contains(topic)
     }
 
     pub(super) fn mark_all_dirty(&mut self) {

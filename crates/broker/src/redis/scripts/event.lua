@@ -87,12 +87,22 @@ local function write_leave(outbox, body, code, text)
   return member.mask
 end
 
--- The last member was removed. The topic is vacant after the delay, unless another joins before.
-local function write_vacancy(outbox, mask, delay)
+-- The last member of a node was removed; there are `others` on other nodes. The topic is vacant when that is due, unless
+-- it has members then. The others may be those of a dead node, who are removed later and went before.
+local function write_vacancy(outbox, mask, due, others)
   if not has(mask, OCCUPIED) and not has(mask, VACATED) then return end
-  if delay == 0 then return write_state(outbox, VACATED, mask) end
-  local due = string.format('%.0f', outbox.now + delay)
-  redis.call('SET', outbox.pending, due .. ':' .. mask, 'PX', string.format('%.0f', delay + PENDING_KEPT))
+  if due > outbox.now then
+    local kept = string.format('%.0f', due - outbox.now + PENDING_KEPT)
+    redis.call('SET', outbox.pending, string.format('%.0f:%d', due, mask), 'PX', kept)
+  elseif others == 0 then
+    redis.call('DEL', outbox.pending)
+    write_state(outbox, VACATED, mask)
+  end
+end
+
+-- Returns when a pending vacancy is due.
+local function pending_due(outbox)
+  return tonumber(string.match(redis.call('GET', outbox.pending) or '', '^%d+')) or 0
 end
 
 -- Keeps the outbox for the retention. What is older in it is dropped by the node that works on outboxes.

@@ -26,6 +26,6 @@ else
   redis.call('HSET', KEYS[2], ARGV[5], own .. ':' .. ARGV[6])
   redis.call('PEXPIRE', KEYS[2], ARGV[7])
 end
-if removed > 0 and own + others == 0 then write_vacancy(outbox, mask, tonumber(ARGV[9])) end
+if removed > 0 and own == 0 then write_vacancy(outbox, mask, now + ARGV[9], others) end
 close_outbox(outbox)
 return removed

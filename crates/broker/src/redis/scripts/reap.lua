@@ -20,7 +20,10 @@ end
 local left = redis.call('HLEN', KEYS[1])
 if left == 0 then redis.call('HDEL', KEYS[2], ARGV[2]) end
 if outbox then
-  if #members > 0 and left + others == 0 then write_vacancy(outbox, mask, tonumber(ARGV[7])) end
+  if #members > 0 and left == 0 then
+    -- A member of another node may have left after these.
+    write_vacancy(outbox, mask, math.max(outbox.now + ARGV[7], pending_due(outbox)), others)
+  end
   close_outbox(outbox)
 end
 return left
