@@ -13,17 +13,21 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::breaker::Pass;
 use super::call::{CallEnd, call};
 use super::queue::{NoCall, Queue, Turn};
-use super::{Call, Hook};
+use super::{Asker, Call, Hook, Outcome};
 use crate::inbox::Inboxes;
 use crate::metrics::HookOutcome;
 
 /// The interval at which calls that wait too long, or for nobody, and connections that are not used are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A call under way has ended.
+/// A call under way has ended. Its result is counted before it is told, so that nobody who was answered is let through
+/// by a breaker that has not heard of the answer.
 struct Ended {
     pass: Option<Pass>,
     is_success: bool,
+    from: Asker,
+    number: u32,
+    outcome: Outcome,
 }
 
 struct Dispatcher {
@@ -75,16 +79,15 @@ impl Dispatcher {
             match turn {
                 Turn::Answer(call, why_not) => self.refuse(call, why_not),
                 Turn::Call(waited, pass) => {
-                    let (hook, inboxes) = (self.hook.clone(), self.inboxes.clone());
+                    let hook = self.hook.clone();
                     hook.leave(&waited);
                     self.under_way.spawn(async move {
                         let Call { question, from, .. } = waited;
                         let CallEnd { outcome, is_success, answer } = call(&hook, &question).await;
-                        from.answer(&inboxes, question.number, outcome);
                         if let Some(answer) = answer {
                             hook.client.keep(answer).await;
                         }
-                        Ended { pass, is_success }
+                        Ended { pass, is_success, from, number: question.number, outcome }
                     });
                 }
             }
@@ -95,7 +98,7 @@ impl Dispatcher {
     }
 
     fn end(&mut self, ended: Result<Ended, JoinError>) {
-        let Ended { pass, is_success } = match ended {
+        let Ended { pass, is_success, from, number, outcome } = match ended {
             Ok(ended) => ended,
             // A defect: whoever asked would wait for ever.
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -108,6 +111,7 @@ impl Dispatcher {
                 false => tracing::info!(hook, "a hook answers again"),
             }
         }
+        from.answer(&self.inboxes, number, outcome);
     }
 
     fn sweep(&mut self) {
