@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use std::fmt::Display;
 
 use crate::filter::FilterError;
-use crate::websocket::Violation;
+use crate::websocket::{REASON_BYTES_MAX, Violation, beginning};
+
+/// The application's words about a refused request.
+const WORDS_BYTES_MAX: usize = 1024;
 
 /// The reason for which a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,8 +73,9 @@ pub enum RefusalDetail {
 }
 
 impl Refused {
-    /// A refusal that the application wants, by a number and words of its own.
-    pub fn by_application(number: u32, text: String, is_temporary: bool) -> Self {
+    /// A refusal that the application wants, by a number and words of its own, which end after 1,024 bytes.
+    pub fn by_application(number: u32, mut text: String, is_temporary: bool) -> Self {
+        text.truncate(beginning(&text, WORDS_BYTES_MAX).len());
         let detail = RefusalDetail::Words { text, is_temporary };
         Self { error: RequestError::ByApplication(number), detail: Some(detail.into()) }
     }
@@ -242,8 +246,10 @@ impl Close {
         Self { reason: CloseReason::InvalidToken, detail: Some(Detail::Mistake(mistake).into()) }
     }
 
-    /// An end that the application wants, by a number and words of its own.
-    pub fn by_application(number: u16, words: String) -> Self {
+    /// An end that the application wants, by a number and words of its own, which end where those of a close frame do:
+    /// all clients are told the same.
+    pub fn by_application(number: u16, mut words: String) -> Self {
+        words.truncate(beginning(&words, REASON_BYTES_MAX).len());
         Self { reason: CloseReason::ByApplication(number), detail: Some(Detail::Words(words).into()) }
     }
 }

@@ -72,6 +72,9 @@ fn closes_with_more_to_say() {
     assert_eq!(codes::close(&close), (3500, "invalid token: info is not JSON".into()));
     let close = Close::by_application(4001, "bye".to_owned());
     assert_eq!(codes::close(&close), (4001, "bye".into()));
+    // Cut where a close frame would cut it, between two characters: 61 of two bytes are 122.
+    let close = Close::by_application(4001, "ß".repeat(100));
+    assert_eq!(codes::close(&close), (4001, "ß".repeat(61).into()));
     let close = CloseReason::Framing(Violation::NotUtf8).into();
     assert_eq!(codes::close(&close), (1007, "text is not UTF-8".into()));
 }

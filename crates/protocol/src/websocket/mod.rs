@@ -49,3 +49,12 @@ pub const CONTROL_BYTES_MAX: usize = 125;
 
 /// The longest reason in a close frame, beside the code (RFC 6455 section 5.5).
 pub const REASON_BYTES_MAX: usize = CONTROL_BYTES_MAX - size_of::<u16>();
+
+/// Returns the beginning of a text, in whole characters of so many bytes.
+pub(crate) fn beginning(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::{CONTROL_BYTES_MAX, Opcode};
+use super::{CONTROL_BYTES_MAX, Opcode, REASON_BYTES_MAX, beginning};
 
 /// The longest header without a mask: two bytes and a 64-bit length.
 const HEADER_BYTES_MAX: usize = 10;
@@ -85,13 +85,9 @@ pub fn framed_before(opcode: Opcode, following: usize, fill: impl FnOnce(&mut Ve
 
 /// A close frame. A reason that is too long for it is cut between two characters.
 pub fn close_frame(code: u16, reason: &str) -> Bytes {
-    let mut end = reason.len().min(CONTROL_BYTES_MAX - size_of::<u16>());
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
     let mut payload = Vec::with_capacity(CONTROL_BYTES_MAX);
     payload.extend_from_slice(&code.to_be_bytes());
-    payload.extend_from_slice(&reason.as_bytes()[..end]);
+    payload.extend_from_slice(beginning(reason, REASON_BYTES_MAX).as_bytes());
     let mut frame = Vec::with_capacity(2 + payload.len());
     write_frame(Opcode::Close, &payload, &mut frame);
     Bytes::from(frame)

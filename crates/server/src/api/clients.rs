@@ -12,7 +12,6 @@ use fanwire_protocol::json::fields::nested;
 use fanwire_protocol::json::null_is_default;
 use fanwire_protocol::reason::{Close, CloseReason, RequestError, Unsubscribed};
 use fanwire_protocol::request::StreamPosition;
-use fanwire_protocol::websocket::REASON_BYTES_MAX;
 use serde::Deserialize;
 
 use super::decode::{self, payload};
@@ -172,17 +171,12 @@ fn expiry(expire_at: i64) -> Expiry {
 impl TryFrom<DisconnectWith> for Close {
     type Error = ApiError;
 
-    fn try_from(DisconnectWith { code, mut reason }: DisconnectWith) -> Result<Self, ApiError> {
+    fn try_from(DisconnectWith { code, reason }: DisconnectWith) -> Result<Self, ApiError> {
         let code = u16::try_from(code).ok().filter(|code| DISCONNECT_CODES.contains(code));
         let code = code.ok_or_else(|| {
             let (first, last) = (DISCONNECT_CODES.start(), DISCONNECT_CODES.end());
             ApiError::bad_request(format!("disconnect.code has to be {first} to {last}"))
         })?;
-        let mut length = reason.len().min(REASON_BYTES_MAX);
-        while !reason.is_char_boundary(length) {
-            length -= 1;
-        }
-        reason.truncate(length);
         Ok(Self::by_application(code, reason))
     }
 }

@@ -27,9 +27,6 @@ const CLOSE_CODES: std::ops::RangeInclusive<u32> = 3000..=4999;
 /// Codes of errors.
 const ERROR_CODES: std::ops::RangeInclusive<u32> = 1..=65535;
 
-/// The message of an error, as clients are sent it.
-const MESSAGE_BYTES_MAX: usize = 1024;
-
 /// An answer that cannot be used, for the log.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unusable {
@@ -200,15 +197,10 @@ pub(super) fn close(code: u32, reason: String) -> Result<Close, Unusable> {
 }
 
 /// Makes the error that an application answers.
-pub(super) fn refused(code: u32, mut text: String, is_temporary: bool) -> Result<Refused, Unusable> {
+pub(super) fn refused(code: u32, text: String, is_temporary: bool) -> Result<Refused, Unusable> {
     if !ERROR_CODES.contains(&code) {
         return Err(Unusable::ErrorCode(code));
     }
-    let mut length = text.len().min(MESSAGE_BYTES_MAX);
-    while !text.is_char_boundary(length) {
-        length -= 1;
-    }
-    text.truncate(length);
     Ok(Refused::by_application(code, text, is_temporary))
 }
 
@@ -355,7 +347,7 @@ impl<'de, T: Default + Deserialize<'de>> Deserialize<'de> for InOrder<T> {
 #[cfg(test)]
 mod tests {
     use fanwire_protocol::TopicName;
-    use fanwire_protocol::reason::{CloseReason, RequestError};
+    use fanwire_protocol::reason::CloseReason;
     use proptest::prelude::*;
 
     use super::*;
@@ -475,9 +467,13 @@ mod tests {
             panic!("no close")
         };
         assert_eq!(close.reason, CloseReason::ByApplication(4500));
-        let long = format!(r#"{{"error":{{"code":400,"message":"{}"}}}}"#, "ä".repeat(10_000));
-        let HookDenial::Error(refused) = denial(&long) else { panic!("no error") };
-        assert_eq!(refused.error, RequestError::ByApplication(400));
+        // Words end with a character: at 1,024 bytes, and at the 123 of a close frame.
+        let long = format!(r#"{{"error":{{"code":400,"message":"a{}"}}}}"#, "ä".repeat(10_000));
+        let error = Refused::by_application(400, format!("a{}", "ä".repeat(511)), false);
+        assert_eq!(denial(&long), HookDenial::Error(error));
+        let long = format!(r#"{{"disconnect":{{"code":4001,"reason":"{}"}}}}"#, "€".repeat(10_000));
+        let close = Close::by_application(4001, "€".repeat(41));
+        assert_eq!(denial(&long), HookDenial::Close(close));
     }
 
     #[test]
