@@ -9,6 +9,7 @@ use fanwire_server::settings::{BackendTlsSettings, BackendUrl, HookSettings};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
 
 /// A call of a hook.
 #[derive(Clone, Debug)]
@@ -35,7 +36,7 @@ pub(crate) type Answer = (Duration, u16, Value);
 #[derive(Clone, Debug)]
 pub(crate) enum Misconduct {
     /// It sends these bytes and closes.
-    Sends(Vec<u8>),
+    Sends(Arc<[u8]>),
     /// It says nothing.
     Hangs,
 }
@@ -45,6 +46,8 @@ type Rule = Box<dyn Fn(&Call) -> Answer + Send + Sync>;
 pub(crate) struct Application {
     port: u16,
     seen: Arc<Mutex<Seen>>,
+    rule: Arc<Rule>,
+    running: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -61,17 +64,21 @@ impl Application {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (seen, rule) = (Arc::<Mutex<Seen>>::default(), Arc::new(Box::new(rule) as Rule));
-        let noted = seen.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (noted, rule) = (noted.clone(), rule.clone());
-                tokio::spawn(async move {
-                    // The node may close first.
-                    let _ = serve(stream, &noted, &rule).await;
-                });
-            }
-        });
-        Self { port, seen }
+        let running = run(listener, seen.clone(), rule.clone());
+        Self { port, seen, rule, running }
+    }
+
+    /// Ends it with all its connections: nobody listens at its port.
+    pub(crate) async fn kill(&mut self) {
+        self.running.abort();
+        let _ = (&mut self.running).await;
+        self.seen.lock().unwrap().under_way = 0;
+    }
+
+    /// Starts it again after it was killed.
+    pub(crate) async fn revive(&mut self) {
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
+        self.running = run(listener, self.seen.clone(), self.rule.clone());
     }
 
     /// From now on it is not well; `None`: it is well again.
@@ -82,6 +89,11 @@ impl Application {
     /// The calls so far, in the order in which they came.
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.seen.lock().unwrap().calls.clone()
+    }
+
+    /// The calls under way now.
+    pub(crate) fn under_way(&self) -> usize {
+        self.seen.lock().unwrap().under_way
     }
 
     /// The most calls that were under way at the same time.
@@ -123,6 +135,20 @@ impl Application {
         settings.client.hooks.patience = timeout + wait_max;
         HookSlot::new(place)
     }
+}
+
+fn run(listener: TcpListener, seen: Arc<Mutex<Seen>>, rule: Arc<Rule>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let (seen, rule) = (seen.clone(), rule.clone());
+            connections.spawn(async move {
+                // The node may close first.
+                let _ = serve(stream, &seen, &rule).await;
+            });
+            while connections.try_join_next().is_some() {}
+        }
+    })
 }
 
 async fn serve(mut stream: TcpStream, seen: &Mutex<Seen>, rule: &Rule) -> std::io::Result<()> {

@@ -1,6 +1,8 @@
 //! Backends that are bad, slow or gone: their own calls fail, and nothing else does.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use fanwire_hub::{NameRules, Namespace, Namespaces};
 use serde_json::{Value, json};
@@ -45,23 +47,32 @@ fn temporary(error: &Value) -> u64 {
     error["code"].as_u64().unwrap()
 }
 
+fn misconducts() -> [(&'static str, Misconduct); 8] {
+    let sends =
+        |head: &str, body: &[u8]| Misconduct::Sends([head.as_bytes(), b"\r\n\r\n", body].concat().into());
+    [
+        ("status 500", sends("HTTP/1.1 500 Oops\r\nConnection: close\r\nContent-Length: 2", b"{}")),
+        ("nonsense", sends("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 8", b"nonsense")),
+        (
+            "a redirect",
+            sends("HTTP/1.1 302 Found\r\nConnection: close\r\nLocation: /rpc\r\nContent-Length: 0", b""),
+        ),
+        ("half a body", sends("HTTP/1.1 200 OK\r\nContent-Length: 99", b"{\"result\"")),
+        ("half a chunk", sends("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked", b"63\r\n{\"result\"")),
+        ("10 MB", sends("HTTP/1.1 200 OK", &vec![b' '; 10 << 20])),
+        ("a close", Misconduct::Sends(Arc::new([]))),
+        ("silence", Misconduct::Hangs),
+    ]
+}
+
 #[tokio::test]
 async fn a_bad_backend_fails_its_own_calls_and_is_used_again_once_it_is_well() {
-    let sends = |head: &str, body: &[u8]| Misconduct::Sends([head.as_bytes(), b"\r\n\r\n", body].concat());
     for shards in [1, 3] {
         let (gateway, backend) = hooked(shards, 16, after(Duration::ZERO)).await;
         let mut ann = gateway.client().await;
         let mut bystander = gateway.client().await;
         bystander.subscribe("free").await;
-        for (what, misconduct) in [
-            ("status 500", sends("HTTP/1.1 500 Oops\r\nContent-Length: 2", b"{}")),
-            ("nonsense", sends("HTTP/1.1 200 OK\r\nContent-Length: 8", b"nonsense")),
-            ("a redirect", sends("HTTP/1.1 302 Found\r\nLocation: /rpc\r\nContent-Length: 0", b"")),
-            ("half a body", sends("HTTP/1.1 200 OK\r\nContent-Length: 99", b"{\"result\"")),
-            ("10 MB", sends("HTTP/1.1 200 OK", &vec![b' '; 10 << 20])),
-            ("a close", Misconduct::Sends(Vec::new())),
-            ("silence", Misconduct::Hangs),
-        ] {
+        for (what, misconduct) in misconducts() {
             backend.misbehave(Some(misconduct));
             let calls = backend.calls().len();
             ann.command("subscribe", json!({"channel": "room:a"})).await;
@@ -124,5 +135,126 @@ async fn a_crowd_connects_within_the_bound_on_requests() {
     let crowd = crowd.join_all().await;
     assert_eq!((crowd.len(), backend.calls().len()), (CROWD, CROWD));
     assert_eq!(backend.under_way_max(), 16);
+    gateway.shutdown().await;
+}
+
+/// Clients that call without a pause between an answer and the next call.
+struct Callers {
+    tasks: JoinSet<()>,
+    are_done: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
+}
+
+impl Callers {
+    async fn start(gateway: &TestGateway, count: usize) -> Self {
+        let mut callers = Self {
+            tasks: JoinSet::new(),
+            are_done: Arc::default(),
+            answered: Arc::default(),
+            failed: Arc::default(),
+        };
+        for _ in 0..count {
+            let mut client = gateway.client().await;
+            let are_done = callers.are_done.clone();
+            let (answered, failed) = (callers.answered.clone(), callers.failed.clone());
+            callers.tasks.spawn(async move {
+                while !are_done.load(SeqCst) {
+                    match client.request("rpc", json!({"method": "m", "data": {}})).await {
+                        Ok(result) => {
+                            assert_eq!(result, json!({"data": 1}));
+                            answered.fetch_add(1, SeqCst);
+                        }
+                        Err(error) => {
+                            assert_eq!(temporary(&error), 100, "{error}");
+                            failed.fetch_add(1, SeqCst);
+                        }
+                    }
+                }
+            });
+        }
+        callers
+    }
+
+    /// Waits until so many more have been counted.
+    async fn more(&self, what: &str, counter: &AtomicUsize, more: usize) {
+        let before = counter.load(SeqCst);
+        eventually(what, async || counter.load(SeqCst) >= before + more).await;
+    }
+
+    async fn stop(mut self) {
+        self.are_done.store(true, SeqCst);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+    }
+}
+
+/// A client of the same shard that needs no backend: the times from its publications to their arrival.
+async fn paces(bystander: &mut Client) -> (Duration, Duration) {
+    const ROUNDS: usize = 200;
+    let mut times = Vec::with_capacity(ROUNDS);
+    for round in 0..ROUNDS {
+        let began = Instant::now();
+        bystander.publish("free", json!(round)).await;
+        assert_eq!(bystander.publication().await.1["data"], json!(round));
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    (times[ROUNDS / 2], times[ROUNDS * 99 / 100])
+}
+
+/// The figures are printed: `cargo test -p fanwire-server --test stories -- bystanders --nocapture`.
+#[tokio::test]
+async fn bystanders_go_on_beside_a_backend_that_is_bad_slow_or_gone() {
+    const CALLERS: usize = 32;
+    let is_slow = Arc::new(AtomicBool::new(false));
+    let delay = is_slow.clone();
+    let rule = move |_: &Call| {
+        let delay = Duration::from_millis(if delay.load(SeqCst) { 100 } else { 0 });
+        (delay, 200, json!({"result": {"user": "ann", "data": 1}}))
+    };
+    let (gateway, mut backend) = hooked(1, 16, rule).await;
+    let mut bystander = gateway.client().await;
+    bystander.subscribe("free").await;
+    let callers = Callers::start(&gateway, CALLERS).await;
+    let tell = |what: &str, (p50, p99): (Duration, Duration)| {
+        println!("{what:>12}: p50 {:.2} ms, p99 {:.2} ms", p50.as_secs_f64() * 1e3, p99.as_secs_f64() * 1e3);
+        // A shard that waited for a backend would wait for the timeout of a call.
+        assert!(p99 < Duration::from_secs(2), "{what}");
+    };
+    callers.more("calls are answered", &callers.answered, CALLERS).await;
+    tell("well", paces(&mut bystander).await);
+
+    for (what, misconduct) in misconducts() {
+        let hangs = matches!(misconduct, Misconduct::Hangs);
+        backend.misbehave(Some(misconduct));
+        if hangs {
+            eventually("as many calls hang as may", async || backend.under_way() == 16).await;
+        } else {
+            callers.more(what, &callers.failed, CALLERS).await;
+        }
+        tell(what, paces(&mut bystander).await);
+        if hangs {
+            callers.more(what, &callers.failed, CALLERS).await;
+        }
+        backend.misbehave(None);
+        callers.more("calls are answered again", &callers.answered, CALLERS).await;
+    }
+
+    is_slow.store(true, SeqCst);
+    eventually("as many calls are under way as may", async || backend.under_way() == 16).await;
+    tell("slow", paces(&mut bystander).await);
+    let failed = callers.failed.load(SeqCst);
+    callers.more("slow calls are answered", &callers.answered, CALLERS).await;
+    assert_eq!(callers.failed.load(SeqCst), failed);
+    is_slow.store(false, SeqCst);
+
+    backend.kill().await;
+    callers.more("nobody listens", &callers.failed, CALLERS).await;
+    tell("killed", paces(&mut bystander).await);
+    backend.revive().await;
+    callers.more("the backend is used again", &callers.answered, CALLERS).await;
+    callers.stop().await;
     gateway.shutdown().await;
 }
