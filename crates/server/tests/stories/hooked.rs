@@ -7,7 +7,7 @@ use fanwire_server::Settings;
 use serde_json::{Value, json};
 
 use crate::common::{
-    Answer, Application, Call, Client, RawSocket, TestGateway, eventually, settings, token, upgrade,
+    Answer, Application, Call, Client, RawSocket, TestGateway, eventually, post, settings, token, upgrade,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -248,6 +248,27 @@ async fn polls_and_listeners_wait_for_the_application_too() {
     let mut poll = get(&gateway, "topic=full&wait=1&as=poll", "").await;
     assert_eq!(poll.response().await.status, 403);
 
+    // Clients of the Centrifuge protocol that poll: the first answer has the application's word on the client.
+    let poll = async |query: &str, commands: &str| {
+        let request = post(&format!("/connection/http_stream?{query}"), commands);
+        let response = RawSocket::ask(gateway.address, &request).await;
+        let lines = response.body.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        (response.status, lines.collect::<Vec<_>>(), response.header("fanwire-session").map(str::to_owned))
+    };
+    let (status, lines, session) = poll("wait=10", r#"{"id":1,"connect":{"data":7}}"#).await;
+    assert_eq!((status, lines.len()), (200, 1), "{lines:?}");
+    assert!(lines[0]["connect"]["subs"]["history:lobby"].is_object(), "{lines:?}");
+    let more = [("news", json!({})), ("full", json!({"code": 1000, "message": "the room is full"}))];
+    let mut session = session.unwrap();
+    for (index, (topic, answer)) in more.into_iter().enumerate() {
+        let id = index + 2;
+        let subscribe = json!({"id": id, "subscribe": {"channel": topic}}).to_string();
+        let (status, lines, next) = poll(&format!("wait=10&session={session}"), &subscribe).await;
+        let part = if topic == "full" { "error" } else { "subscribe" };
+        assert_eq!((status, &lines[..]), (200, &[json!({"id": id, part: answer})][..]), "{topic}");
+        session = next.unwrap();
+    }
+
     let body = r#"{"data":1,"name":"listener"}"#;
     for path in ["uni_http_stream", "uni_sse"] {
         let mut socket = RawSocket::open(gateway.address).await;
@@ -284,7 +305,9 @@ async fn polls_and_listeners_wait_for_the_application_too() {
     }
     let transports: Vec<_> =
         application.calls_of("connect").iter().map(|call| call.body["transport"].clone()).collect();
-    assert_eq!(transports[2..], ["uni_http_stream", "uni_sse", "http_stream", "sse"]);
+    let expected =
+        ["subscribe", "subscribe", "http_stream", "uni_http_stream", "uni_sse", "http_stream", "sse"];
+    assert_eq!(transports, expected);
 }
 
 #[tokio::test]
