@@ -522,8 +522,9 @@ mod tests {
     fn doubtful_choices_are_told() {
         let (problems, warnings) = judged(
             "[[hooks]]\nname = 'chat'\nurl = 'http://backend/'\ncookies = ['sid']\nca_file = '/ca.pem'\nsignature_secret = 'short'\n\
-             [[hooks]]\nname = 'local'\nurl = 'http://127.0.0.1:3000/'\nhttp_headers = ['Cookie']\n\
-             [client.hooks]\nconnect = 'local'\n\
+             [[hooks]]\nname = 'local'\nurl = 'http://127.0.0.1:3000/'\nhttp_headers = ['Cookie']\nsignature_secret = '0123456789abcdef0123456789abcdef'\n\
+             [[hooks]]\nname = 'far'\nurl = 'http://10.0.0.1/'\nsignature_secret = '0123456789abcdef0123456789abcdef'\n\
+             [client.hooks]\nconnect = 'local'\nrefresh = 'far'\n\
              [topics.default]\nsubscribe_hook = 'chat'\npublish_hook = 'chat'\nallow_subscribe_for_client = true\nallow_publish_for_subscriber = true\n",
         );
         assert_eq!(problems, [""; 0]);
@@ -532,11 +533,31 @@ mod tests {
             &[
                 "a.toml: hooks[0].url: is http, and what cookies sends can be read on the way",
                 "a.toml: hooks[0].ca_file: has no effect: url begins with http://",
+                "a.toml: hooks[2].url: is http: calls are signed, but they can be read",
                 "a.toml: hooks[0].signature_secret: has 5 bytes and can be guessed; use 32",
                 "a.toml: topics.default.allow_subscribe_for_client: has no effect: subscribe_hook decides",
                 "a.toml: topics.default.allow_publish_for_subscriber: has no effect: publish_hook decides",
             ],
         );
+    }
+
+    #[test]
+    fn a_refresh_of_what_never_ends_is_told() {
+        let hook = "[[hooks]]\nname = 'a'\nurl = 'http://localhost/'\n";
+        let alone = format!("{hook}[[topics.namespaces]]\nname = 'room'\nsub_refresh_hook = 'a'\n");
+        let warning =
+            "a.toml: topics.namespaces[0].sub_refresh_hook: is asked only about subscriptions of the API's";
+        check(judged(&alone).1, &[warning]);
+        let default = format!("{hook}[topics.default]\nsub_refresh_hook = 'a'\n");
+        check(judged(&default).1, &["a.toml: topics.default.sub_refresh_hook: is asked only about"]);
+        for with in [
+            "subscribe_hook = 'a'\n",
+            "[client.token]\nhmac_secret = '0123456789abcdef0123456789abcdef'\n",
+            "[client.subscription_token]\nenabled = true\nhmac_secret = '0123456789abcdef0123456789abcdef'\n",
+            "[client.token]\njwks_url = 'https://id.example/keys'\n",
+        ] {
+            check(judged(&format!("{alone}{with}")).1, &[]);
+        }
     }
 
     #[test]

@@ -136,6 +136,9 @@ fn build(
         hooks::check_files(&settings.hooks, &mut checks);
     }
     risks::warn(&settings, settings.dev.is_some(), &mut checks);
+    if settings.dev.is_none() && !config.client.takes_tokens() {
+        config.topics.warn_of_refresh_without_end(&mut checks);
+    }
     warn_of_unused_engine(&config, &layers, &mut checks);
 
     let located = |(key, text): (String, String)| {

@@ -96,6 +96,11 @@ fn warn_of_hook(hook: &HookSettings, section: &str, checks: &mut Checks) {
             format!("{section}.url"),
             format!("is http, and what {name} sends can be read on the way; use https"),
         );
+    } else if !hook.signature_secrets.is_empty() {
+        checks.warn(
+            format!("{section}.url"),
+            "is http: calls are signed, but they can be read, and answers can be changed, on the way; use https",
+        );
     }
 }
 

@@ -71,6 +71,15 @@ impl Client {
         }
         (connection, subscription)
     }
+
+    /// Returns true if there are tokens that clients may subscribe with.
+    pub(super) fn takes_tokens(&self) -> bool {
+        let Token { jwks_url, insecure_skip_signature, .. } = &self.token;
+        self.token.has_key()
+            || jwks_url.is_some()
+            || *insecure_skip_signature
+            || self.subscription_token.enabled
+    }
 }
 
 impl Token {

@@ -186,6 +186,21 @@ impl Topics {
         Namespaces::new(rules, default, named)
     }
 
+    /// Warns of a `sub_refresh_hook` where nothing gives subscriptions an end, if clients have no tokens.
+    pub(super) fn warn_of_refresh_without_end(&self, checks: &mut Checks) {
+        let named = self.namespaces.iter().enumerate();
+        let named = named.map(|(index, namespace)| (format!("topics.namespaces.{index}"), namespace));
+        for (key, namespace) in named.chain([("topics.default".to_owned(), &self.default)]) {
+            if !namespace.sub_refresh_hook.is_empty() && namespace.subscribe_hook.is_empty() {
+                checks.warn(
+                    format!("{key}.sub_refresh_hook"),
+                    "is asked only about subscriptions of the API's subscribe that end: there is no subscribe_hook, and \
+                     there are no tokens, to give one an end",
+                );
+            }
+        }
+    }
+
     pub(super) fn has_namespace(&self, name: &str) -> bool {
         self.namespaces.iter().any(|namespace| namespace.name == name)
     }
