@@ -61,7 +61,8 @@ pub(crate) enum CliCommand {
 
 const CHECK_NOTES: &str = "\
 Reads what `serve` would read, in the same order, and starts nothing.
-Exits with 0 if the configuration is valid, and with 1 if it is not.";
+Exits with 0 if the configuration is valid, and with 1 if it is not, or if --connect
+does not reach a backend.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -110,6 +111,9 @@ pub(crate) struct CheckArguments {
     /// Check as for `serve --dev`.
     #[arg(long)]
     pub(crate) dev: bool,
+    /// Also connect to the backend of each hook: look up its name and, for https, check its certificate. Sends nothing.
+    #[arg(long)]
+    pub(crate) connect: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -44,7 +44,7 @@ mod metrics;
 mod counters;
 
 pub use accept::tls;
-pub use backend::{BackendTls, BackendTlsError};
+pub use backend::{BackendTls, BackendTlsError, ClientError as BackendError, reach as reach_backend};
 pub use endpoints::{Endpoint, ServedEndpoint};
 pub use metrics::count_dropped_log_line;
 pub use peers::JoinError;

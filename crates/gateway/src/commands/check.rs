@@ -1,8 +1,12 @@
 //! `fanwire check`: reports all mistakes of a configuration, or a summary of it.
 
-use fanwire_server::Settings;
-use fanwire_server::settings::EngineSettings;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use fanwire_server::settings::{EngineSettings, HookSettings};
 use fanwire_server::tls::Certificate;
+use fanwire_server::{BackendTls, Settings, reach_backend};
+use tokio::task::JoinSet;
 
 use crate::cli::CheckArguments;
 use crate::config::{Loaded, Sources, load};
@@ -20,22 +24,61 @@ pub(crate) fn run(arguments: CheckArguments) -> Result<(), Failure> {
     for warning in &warnings {
         complain(format!("warning: {warning}"));
     }
-    match result {
-        Ok(loaded) => say(summary(&loaded, warnings.len())),
-        Err(problems) => {
-            for problem in &problems {
-                complain(format!("error: {problem}"));
+    let loaded = match result {
+        Ok(loaded) => loaded,
+        Err(problems) => return reported(problems),
+    };
+    let mut lines = summary(&loaded, warnings.len());
+    let mut unreached = Vec::new();
+    if arguments.connect {
+        for (hook, result) in connect(&loaded.settings.hooks)? {
+            let HookSettings { name, url, .. } = &loaded.settings.hooks[hook];
+            match result {
+                Ok(()) => lines.push(format!("  hook        {name}: {url} can be reached")),
+                Err(why) => unreached.push(format!("hooks.{hook}.url: {url}: {why}")),
             }
-            complain(match problems.len() {
-                1 => "1 error".to_owned(),
-                count => format!("{count} errors"),
-            });
-            Err(Failure::Reported)
         }
     }
+    say(lines.join("\n"))?;
+    if unreached.is_empty() { Ok(()) } else { reported(unreached) }
 }
 
-fn summary(loaded: &Loaded, warnings: usize) -> String {
+fn reported(problems: Vec<impl Display>) -> Result<(), Failure> {
+    for problem in &problems {
+        complain(format!("error: {problem}"));
+    }
+    complain(match problems.len() {
+        1 => "1 error".to_owned(),
+        count => format!("{count} errors"),
+    });
+    Err(Failure::Reported)
+}
+
+/// Connects to the backends of all hooks, each for as long as a call of it may take.
+fn connect(hooks: &[HookSettings]) -> Result<BTreeMap<usize, Result<(), String>>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Run(format!("cannot connect: {error}")))?;
+    let results = runtime.block_on(async {
+        let mut under_way = JoinSet::new();
+        for (place, hook) in hooks.iter().cloned().enumerate() {
+            under_way.spawn(async move { (place, connect_to(hook).await) });
+        }
+        under_way.join_all().await
+    });
+    // A name may still be looked up.
+    runtime.shutdown_background();
+    Ok(results.into_iter().collect())
+}
+
+async fn connect_to(HookSettings { url, tls, timeout, .. }: HookSettings) -> Result<(), String> {
+    let tls = match url.is_https() {
+        true => Some(BackendTls::new(&tls, url.host()).map_err(|error| error.to_string())?),
+        false => None,
+    };
+    reach_backend(&url, tls.as_ref(), timeout).await.map_err(|error| error.to_string())
+}
+
+fn summary(loaded: &Loaded, warnings: usize) -> Vec<String> {
     let settings = &loaded.settings;
     let mut namespaces: Vec<&str> = settings.namespaces.named().map(|namespace| &*namespace.name).collect();
     namespaces.sort_unstable();
@@ -76,7 +119,7 @@ fn summary(loaded: &Loaded, warnings: usize) -> String {
         client if client.allow_anonymous_connect_without_token => "none: clients are anonymous",
         _ => "none: clients cannot connect without keys in [client.token]",
     };
-    [
+    vec![
         verdict,
         format!("  clients     {}, {}", settings.client_address, encryption(settings)),
         format!("  internal    {}", settings.internal_address),
@@ -87,7 +130,6 @@ fn summary(loaded: &Loaded, warnings: usize) -> String {
         format!("  api         {} on {api_ports}, {api_keys}", settings.api.path),
         format!("  namespaces  {}", joined(&namespaces, "none")),
     ]
-    .join("\n")
 }
 
 /// The certificate was read before, and its file may be gone since.

@@ -1,9 +1,10 @@
 //! `check`: valid configurations, and the report of each mistake.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 
-use crate::run::{Files, check, fanwire, fanwire_with};
+use crate::run::{Files, certificate, check, fanwire, fanwire_with};
 
 #[test]
 fn good_files_of_all_kinds_pass() {
@@ -51,6 +52,45 @@ fn redis_is_set_by_file_and_environment() {
             "engine.redis.adress: unknown key; did you mean `address`?",
         ],
     );
+}
+
+#[test]
+fn backends_are_reached_if_that_is_asked_for() {
+    let files = Files::new();
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = backend.local_addr().unwrap().port();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone_port = gone.local_addr().unwrap().port();
+    drop(gone);
+    let hook =
+        |name: &str, url: &str| format!("[[hooks]]\nname = '{name}'\nurl = '{url}'\ntimeout = '20s'\n");
+    let names = "[client.hooks]\nconnect = 'chat'\n";
+    let good = hook("chat", &format!("http://127.0.0.1:{port}/connect?key=secret"));
+    let config = files.write("good.toml", &format!("{good}{names}"));
+    let run = fanwire(&["check", "--connect", &config]).exits(0);
+    let run = run.says(&format!("hook        chat: http://127.0.0.1:{port}/connect can be reached"));
+    assert!(!run.out.contains("secret"), "{}", run.out);
+    // Each is connected to, and sent nothing.
+    let (mut stream, _) = backend.accept().unwrap();
+    assert_eq!(std::io::Read::read(&mut stream, &mut [0]).unwrap(), 0);
+
+    let [refused, unknown] =
+        [format!("http://127.0.0.1:{gone_port}/"), "https://backend.invalid/x".to_owned()];
+    let ca_file = files.write("ca.pem", &certificate().0);
+    let bad = [
+        hook("refused", &refused),
+        hook("unknown", &unknown) + &format!("ca_file = '{ca_file}'\n"),
+        hook("plain", &format!("https://localhost:{gone_port}/")) + &format!("ca_file = '{ca_file}'\n"),
+    ];
+    let config = files.write("bad.toml", &format!("{good}{}{names}", bad.concat()));
+    fanwire(&["check", &config]).exits(0);
+    fanwire(&["check", "--connect", &config])
+        .exits(1)
+        .says("hook        chat: http://")
+        .complains(&format!("error: hooks.1.url: {refused}: no connection: Connection refused"))
+        .complains(&format!("error: hooks.2.url: {unknown}: no connection: "))
+        .complains(&format!("error: hooks.3.url: https://localhost:{gone_port}/: no connection: "))
+        .complains("3 errors");
 }
 
 #[test]

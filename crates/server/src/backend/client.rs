@@ -3,6 +3,7 @@
 //! A request is sent once. Only one that was not written at all is sent again, on a new connection: a kept connection may
 //! have been closed by the backend meanwhile. Redirects are not followed, and proxies of the environment are not used.
 
+use std::error::Error;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,9 +13,11 @@ use http_body_util::Full;
 use hyper::Request;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::client::TlsStream;
 
 use super::tls::BackendTls;
 use super::url::BackendUrl;
@@ -26,14 +29,18 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// The time that a connection has to be ready for the next request once the response to the last was read.
 const READY_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// The time in which a backend that does not like the gateway's certificate says so. With TLS 1.3 it does after the
+/// handshake.
+const VERDICT_TIMEOUT: Duration = Duration::from_millis(300);
+
 /// The reason for which there is no response.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ClientError {
+pub enum ClientError {
     #[error("no connection: {0}")]
     Connect(io::Error),
     #[error("no TLS: {0}")]
     Tls(io::Error),
-    #[error("no response: {0}")]
+    #[error("no response: {}", with_causes(.0))]
     NoResponse(hyper::Error),
     #[error("the response breaks off")]
     Cut,
@@ -142,22 +149,58 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<Connection, ClientError> {
-        let address = (self.url.host(), self.url.port());
-        let stream = match TcpStream::connect(address).await {
-            // Behind one name there may be several backends, one of which has just gone.
-            Err(_) => TcpStream::connect(address).await,
-            connected => connected,
-        };
-        let stream = stream.map_err(ClientError::Connect)?;
-        stream.set_nodelay(true).map_err(ClientError::Connect)?;
+        let stream = dial(&self.url).await?;
         match &self.tls {
             None => drive(stream).await,
-            Some(tls) => {
-                let stream = tls.connector.connect(tls.name.clone(), stream).await;
-                drive(stream.map_err(ClientError::Tls)?).await
-            }
+            Some(tls) => drive(shake_hands(tls, stream).await?).await,
         }
     }
+}
+
+/// Connects to a backend as a call does, and sends it nothing: looks its name up and, for `https`, shakes hands.
+pub async fn reach(url: &BackendUrl, tls: Option<&BackendTls>, within: Duration) -> Result<(), ClientError> {
+    let reached = timeout(within, async {
+        let stream = dial(url).await?;
+        match tls {
+            None => Ok(None),
+            Some(tls) => shake_hands(tls, stream).await.map(Some),
+        }
+    });
+    let reached = reached.await.unwrap_or_else(|_| Err(ClientError::Connect(io::ErrorKind::TimedOut.into())));
+    if let Some(mut stream) = reached?
+        && let Ok(Err(error)) = timeout(VERDICT_TIMEOUT, stream.read_u8()).await
+        && error.kind() != io::ErrorKind::UnexpectedEof
+    {
+        return Err(ClientError::Tls(error));
+    }
+    Ok(())
+}
+
+async fn dial(url: &BackendUrl) -> Result<TcpStream, ClientError> {
+    let address = (url.host(), url.port());
+    let stream = match TcpStream::connect(address).await {
+        // Behind one name there may be several backends, one of which has just gone.
+        Err(_) => TcpStream::connect(address).await,
+        connected => connected,
+    };
+    let stream = stream.map_err(ClientError::Connect)?;
+    stream.set_nodelay(true).map_err(ClientError::Connect)?;
+    Ok(stream)
+}
+
+async fn shake_hands(tls: &BackendTls, stream: TcpStream) -> Result<TlsStream<TcpStream>, ClientError> {
+    tls.connector.connect(tls.name.clone(), stream).await.map_err(ClientError::Tls)
+}
+
+/// Returns an error and what caused it, in one line: the last cause says the most, such as the alert of TLS.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 async fn drive<S>(stream: S) -> Result<Connection, ClientError>

@@ -4,6 +4,7 @@ mod client;
 mod tls;
 mod url;
 
-pub(crate) use client::{Answer, Client, ClientError};
+pub(crate) use client::{Answer, Client};
+pub use client::{ClientError, reach};
 pub use tls::{BackendTls, BackendTlsError};
 pub use url::{BackendUrl, UrlError};
