@@ -6,6 +6,7 @@
 mod contract;
 mod engine;
 mod outbox;
+mod user_status;
 
 mod members;
 mod memory;
@@ -25,3 +26,4 @@ pub use redis::{
     CallKind, CallStats, Deliver, Incompatible, LATENCY_BOUNDS, LinkError, LinkRole, LinkState, LinkStats,
     LogRateLimit, Peer, Redis, RedisOutbox, RedisSettings, RedisStats,
 };
+pub use user_status::{StatusOptions, UserStatus, user_topic};

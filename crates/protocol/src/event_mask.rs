@@ -16,6 +16,8 @@ impl EventMask {
     pub const OCCUPIED: Self = Self(4);
     /// The last member left.
     pub const VACATED: Self = Self(8);
+    /// The status of the topic's user is told to those who watch it, and kept.
+    pub const STATUS: Self = Self(16);
 
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits)

@@ -15,9 +15,11 @@ use super::keys::Keys;
 use super::nodes::BACKSTOP;
 use super::slots;
 use crate::outbox::OutboxOptions;
+use crate::user_status::{StatusOptions, USER_TOPIC};
 
 pub(super) struct EventWriter {
     options: OutboxOptions,
+    status: Option<StatusOptions>,
     clock: Arc<Clock>,
     /// The outboxes that this node has announced lately, and when.
     announced: Mutex<HashMap<u16, Instant>>,
@@ -27,24 +29,31 @@ impl EventWriter {
     /// The time for which an announcement of this node holds.
     pub(super) const ANNOUNCED_FOR: Duration = Duration::from_secs(10);
 
-    pub(super) fn new(options: OutboxOptions, clock: Arc<Clock>) -> Self {
-        Self { options, clock, announced: Mutex::default() }
+    pub(super) fn new(options: OutboxOptions, status: Option<StatusOptions>, clock: Arc<Clock>) -> Self {
+        Self { options, status, clock, announced: Mutex::default() }
     }
 
     pub(super) fn offline_delay(&self) -> Duration {
         self.options.offline_delay
     }
 
-    /// The keys of outbox and pending vacancy.
-    pub(super) fn keys(keys: &Keys, topic: &TopicName) -> [String; 2] {
-        [keys.outbox(Keys::slot(topic)), keys.pending_vacancy(topic)]
+    /// The keys that scripts about events have in common.
+    pub(super) fn keys(&self, keys: &Keys, topic: &TopicName) -> Vec<String> {
+        let mut all = vec![keys.outbox(Keys::slot(topic)), keys.pending_vacancy(topic)];
+        if self.status.is_some() && topic.as_str().starts_with(USER_TOPIC) {
+            all.push(keys.last_seen(topic));
+        }
+        all
     }
 
-    /// The first arguments of scripts that write events.
-    pub(super) fn arguments(&self, topic: &TopicName) -> [String; 3] {
+    /// The arguments that scripts about events have in common.
+    pub(super) fn arguments(&self, keys: &Keys, topic: &TopicName) -> [String; 5] {
         let OutboxOptions { length_max, retention, .. } = self.options;
         let retention = milliseconds(retention).to_string();
-        [topic.as_str().to_owned(), limit_argument(length_max), retention]
+        let status = self.status.as_ref();
+        let seen_ttl =
+            status.map(|status| milliseconds(status.last_seen_ttl).to_string()).unwrap_or_default();
+        [topic.as_str().to_owned(), limit_argument(length_max), retention, keys.channel(topic), seen_ttl]
     }
 
     /// Announces the topic's outbox unless this node has done so lately.

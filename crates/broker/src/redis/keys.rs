@@ -11,6 +11,7 @@ use fanwire_protocol::TopicName;
 use uuid::Uuid;
 
 use super::slots;
+use crate::user_status::USER_TOPIC;
 
 /// The identity of a node in the cluster, to which members and leases belong. It ends when the node is fenced; the node
 /// then takes another.
@@ -42,6 +43,8 @@ pub(super) struct Keys {
     /// The beginning of every channel, up to the topic.
     channel: String,
     database: i64,
+    /// Begins the names of status topics, if there are any.
+    status: Option<Box<str>>,
 }
 
 impl Keys {
@@ -57,10 +60,19 @@ impl Keys {
         Self::under(self.prefix.clone(), application, self.database)
     }
 
+    /// Adds status topics, whose names begin like that.
+    pub(super) fn with_status(self, prefix: Option<Box<str>>) -> Self {
+        Self { status: prefix, ..self }
+    }
+
     /// The channel of the topic's events. Redis separates keys by database but not channels, so their names contain the
-    /// database.
+    /// database. A status topic has the channel of its user's topic, whose scripts publish in it.
     pub(super) fn channel(&self, topic: &TopicName) -> String {
-        format!("{}{}}}", self.channel, encode(topic.as_str()))
+        let topic = topic.as_str();
+        match self.status.as_deref().and_then(|prefix| topic.strip_prefix(prefix)) {
+            Some(user) => format!("{}{USER_TOPIC}{}}}", self.channel, encode(user)),
+            None => format!("{}{}}}", self.channel, encode(topic)),
+        }
     }
 
     /// String: epoch, lineage and top of the topic; see `scripts/topic.lua`.
@@ -92,6 +104,11 @@ impl Keys {
     /// `scripts/event.lua`.
     pub(super) fn pending_vacancy(&self, topic: &TopicName) -> String {
         self.of_topic("pv", topic)
+    }
+
+    /// String: when the user of the topic was last seen; see `scripts/seen.lua`.
+    pub(super) fn last_seen(&self, topic: &TopicName) -> String {
+        self.of_topic("ls", topic)
     }
 
     /// Stream: the events of the slot's topics.
@@ -162,14 +179,20 @@ impl Keys {
     /// Returns the topic's name if the channel belongs to this prefix, application and database.
     pub(super) fn topic_of<'a>(&self, channel: &'a [u8]) -> Option<Cow<'a, str>> {
         let name = channel.strip_prefix(self.channel.as_bytes())?.strip_suffix(b"}")?;
-        decode(std::str::from_utf8(name).ok()?)
+        let name = decode(std::str::from_utf8(name).ok()?)?;
+        if let Some(prefix) = &self.status
+            && let Some(user) = name.strip_prefix(USER_TOPIC)
+        {
+            return Some(format!("{prefix}{user}").into());
+        }
+        Some(name)
     }
 
     fn under(prefix: String, application: &str, database: i64) -> Self {
         let base = format!("{prefix}{}:", encode(application));
         let kind = if database == 0 { "c".to_owned() } else { format!("c{database}") };
         let channel = format!("{base}{kind}:{{");
-        Self { prefix, base, channel, database }
+        Self { prefix, base, channel, database, status: None }
     }
 
     fn of_topic(&self, kind: &str, topic: &TopicName) -> String {
@@ -223,6 +246,7 @@ mod tests {
         assert_eq!(other.meta(&topic), keys.meta(&topic));
         assert_eq!(keys.idempotency(&topic, "k}"), "fanwire:default:i:{news:%7Ba%7D100%25}:k}");
         assert_eq!(keys.pending_vacancy(&topic), "fanwire:default:pv:{news:%7Ba%7D100%25}");
+        assert_eq!(keys.last_seen(&topic), "fanwire:default:ls:{news:%7Ba%7D100%25}");
         let of_events = [keys.outboxes(), keys.due_vacancies(), keys.outbox_worker()];
         assert_eq!(of_events, ["evl", "evd", "evw"].map(|kind| format!("fanwire:default:{kind}:{{!}}")));
         assert_eq!(keys.outbox(12_182), format!("fanwire:default:ev:{{{}}}", slots::tag(12_182)));
@@ -238,6 +262,19 @@ mod tests {
         assert_eq!(of_all, ["fanwire:n:{!}", "fanwire:nd:{!}", "fanwire:cs:{!}"]);
         assert_eq!(Incarnation::parse(incarnation.to_string().as_bytes()), Some(incarnation));
         assert_eq!(Incarnation::parse(b"7"), None);
+    }
+
+    #[test]
+    fn a_status_topic_has_the_channel_of_its_user() {
+        let keys = Keys::new("fanwire", "default", 0).with_status(Some("status:".into()));
+        let [status, user] = ["status:{4}2", "!user:{4}2"].map(|name| TopicName::new(name).unwrap());
+        assert_eq!(keys.channel(&status), "fanwire:default:c:{!user:%7B4%7D2}");
+        assert_eq!(keys.channel(&user), keys.channel(&status));
+        assert_eq!(keys.topic_of(keys.channel(&user).as_bytes()).as_deref(), Some("status:{4}2"));
+        let other = TopicName::new("statuses").unwrap();
+        assert_eq!(keys.topic_of(keys.channel(&other).as_bytes()).as_deref(), Some("statuses"));
+        let without = Keys::new("fanwire", "default", 0);
+        assert_eq!(without.topic_of(keys.channel(&user).as_bytes()).as_deref(), Some("!user:{4}2"));
     }
 
     #[test]

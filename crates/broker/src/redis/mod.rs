@@ -24,13 +24,14 @@ mod server;
 mod settings;
 mod slots;
 mod stats;
+mod user_status;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_protocol::reason::Left;
-use fanwire_protocol::{ClientId, ClientInfo, TopicName};
+use fanwire_protocol::{ClientId, ClientInfo, EventMask, TopicName};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -38,6 +39,7 @@ use crate::contract::{
     EngineError, HistoryPage, HistoryQuery, Member, NewPublication, PresenceStats, Published, ReadLimit,
     Recovery, Since, UNPUBLISHED_META_TTL_MAX, Usage,
 };
+use crate::user_status::UserStatus;
 use alarm::TaskAlarm;
 use arguments::{fresh_epoch, limit_argument, milliseconds, since_arguments};
 use clock::Clock;
@@ -57,6 +59,7 @@ use server::link::Links;
 use server::probe::Probe;
 use server::subscriptions::ChannelSubscriptions;
 use stats::RedisCounters;
+use user_status::UserStatusTable;
 
 pub use log_limit::LogRateLimit;
 pub use nodes::Peer;
@@ -80,6 +83,7 @@ struct Inner {
     subscriptions: Arc<ChannelSubscriptions>,
     presence: Arc<PresenceStore>,
     revocations: RevocationTable,
+    users: UserStatusTable,
     outbox: Option<RedisOutbox>,
     health: Arc<Health>,
     counters: Arc<RedisCounters>,
@@ -99,7 +103,9 @@ impl Redis {
         let connector = Arc::new(Connector::new(&settings)?);
         let address = format!("{}:{}", settings.host, settings.port);
         let health = Arc::new(Health::new(address, subscriptions_index + 1));
-        let keys = Arc::new(Keys::new(&settings.prefix, &settings.application, settings.database));
+        let status_prefix = settings.status.as_ref().map(|status| status.prefix.clone());
+        let keys = Keys::new(&settings.prefix, &settings.application, settings.database);
+        let keys = Arc::new(keys.with_status(status_prefix));
         let settings = Arc::new(settings);
         let scripts = Arc::new(Scripts::new());
 
@@ -139,7 +145,14 @@ impl Redis {
         let nodes = Arc::new(nodes);
         let lease = Lease::new(Arc::clone(&nodes), vital_links, Arc::clone(&health), &settings);
         let lease = Arc::new(lease);
-        let events = Arc::new(EventWriter::new(settings.outbox.unwrap_or_default(), Arc::clone(&clock)));
+        let options = settings.outbox.unwrap_or_default();
+        let events = Arc::new(EventWriter::new(options, settings.status.clone(), Arc::clone(&clock)));
+        let users = UserStatusTable::new(
+            Arc::clone(&keys),
+            presence_links.clone(),
+            Arc::clone(&scripts),
+            Arc::clone(&events),
+        );
         let outbox = settings.outbox.map(|options| {
             RedisOutbox::new(
                 Arc::clone(&keys),
@@ -194,6 +207,7 @@ impl Redis {
             subscriptions,
             presence,
             revocations,
+            users,
             outbox,
             health,
             counters,
@@ -269,6 +283,19 @@ impl Redis {
     /// Returns all names that are no longer trusted, also those whose time is over.
     pub async fn revocations(&self) -> Result<Vec<(Box<str>, i64)>, EngineError> {
         self.0.revocations.all().await
+    }
+
+    /// Returns the status of each user.
+    pub async fn user_status(&self, users: &[Box<str>]) -> Result<Vec<UserStatus>, EngineError> {
+        self.0.users.of(users).await
+    }
+
+    /// Keeps a user online for a while who has no connection. `events` are those of its connections.
+    pub async fn heartbeat(&self, user: &str, events: EventMask) -> Result<(), EngineError> {
+        match &self.0.settings.status {
+            Some(options) => self.0.users.beat(user, events, options).await,
+            None => Ok(()),
+        }
     }
 
     /// Returns how many times other nodes fenced this one, because it was paused or disconnected for longer than its

@@ -176,9 +176,9 @@ impl RedisOutbox {
         }
         let announcements = commands.len();
         for (topic, _) in topics {
-            let [outbox, pending] = EventWriter::keys(&self.keys, topic);
-            let keys = [pending, self.keys.member_counts(topic), outbox];
-            let arguments = self.events.arguments(topic);
+            let mut keys = vec![self.keys.member_counts(topic)];
+            keys.extend(self.events.keys(&self.keys, topic));
+            let arguments = self.events.arguments(&self.keys, topic);
             let arguments: Vec<_> = arguments.iter().map(String::as_bytes).collect();
             commands.add_command(self.scripts.vacate.call(&keys, &arguments));
         }

@@ -31,8 +31,8 @@ pub(super) struct Reaper {
 #[derive(Clone, Copy)]
 pub(super) struct Reaped {
     pub(super) incarnation: Incarnation,
-    /// The delay of vacancies, if its members may have events.
-    pub(super) events: Option<Duration>,
+    /// The time for which its members have been gone, if they may have events.
+    pub(super) gone: Option<Duration>,
 }
 
 impl Reaper {
@@ -84,16 +84,14 @@ impl Reaper {
     async fn claim_and_reap(&self, incarnation: Incarnation, lease: &Lease) -> Result<(), EngineError> {
         let Some(node) = self.nodes.claim(incarnation, lease.incarnation()).await? else { return Ok(()) };
         tracing::warn!(node = %node.name, "node is dead; removing its members from presence");
-        let events = node.has_events.then(|| self.delay_after(lease.length()));
-        let dead = Reaped { incarnation, events };
+        let dead = Reaped { incarnation, gone: node.has_events.then(|| lease.length()) };
         self.reap_application(&self.keys.of_application(&node.application), dead).await?;
         self.nodes.forget(incarnation).await
     }
 
-    /// The delay of a vacancy where the members of a node are removed after its lease: they have been gone for as long as
-    /// that.
-    pub(super) fn delay_after(&self, lease: Duration) -> Duration {
-        self.events.offline_delay().saturating_sub(lease)
+    /// The rest of the delay of a vacancy whose last member has been gone for some time.
+    fn delay_after(&self, gone: Duration) -> Duration {
+        self.events.offline_delay().saturating_sub(gone)
     }
 
     async fn reap_application(&self, keys: &Keys, dead: Reaped) -> Result<(), EngineError> {
@@ -159,7 +157,7 @@ impl Reaper {
         let mut link = self.links.link(link)?;
         let mut commands = redis::pipe();
         // What is announced is written after it.
-        if let Some(delay) = dead.events {
+        if let Some(delay) = dead.gone.map(|gone| self.delay_after(gone)) {
             for topic in &topics {
                 self.events.announce_always(&mut commands, keys, topic);
                 self.events.announce_vacancy(&mut commands, keys, topic, delay);
@@ -193,14 +191,16 @@ impl Reaper {
     }
 
     fn removal(&self, keys: &Keys, dead: Reaped, topic: &TopicName) -> Cmd {
-        let Reaped { incarnation, events } = dead;
+        let Reaped { incarnation, gone } = dead;
         let mut script_keys = vec![keys.members(topic, incarnation), keys.member_counts(topic)];
         let mut arguments = vec![keys.channel(topic), incarnation.to_string(), Self::MEMBERS.to_string()];
-        if let Some(delay) = events {
-            script_keys.extend(EventWriter::keys(keys, topic));
-            arguments.extend(self.events.arguments(topic));
+        if let Some(gone) = gone {
+            script_keys.extend(self.events.keys(keys, topic));
+            arguments.extend(self.events.arguments(keys, topic));
+            let times = [self.delay_after(gone), gone];
+            arguments.extend(times.map(|time| time.as_millis().to_string()));
             let (code, text) = codes::left(&Left::NodeDied);
-            arguments.extend([delay.as_millis().to_string(), code.to_string(), text.into_owned()]);
+            arguments.extend([code.to_string(), text.into_owned()]);
         }
         let arguments: Vec<_> = arguments.iter().map(String::as_bytes).collect();
         self.scripts.reap.call(&script_keys, &arguments)

@@ -23,6 +23,8 @@ pub(super) struct Scripts {
     pub(super) join: Script,
     pub(super) part: Script,
     pub(super) vacate: Script,
+    pub(super) beat: Script,
+    pub(super) status: Script,
     pub(super) forget: Script,
     pub(super) work: Script,
     pub(super) reap: Script,
@@ -49,6 +51,7 @@ impl Scripts {
         const SCAN: &str = include_str!("scripts/scan.lua");
         const LEAVE: &str = include_str!("scripts/leave.lua");
         const CLOCK: &str = include_str!("scripts/clock.lua");
+        const SEEN: &str = include_str!("scripts/seen.lua");
         const EVENT: &str = include_str!("scripts/event.lua");
         let script = |parts: &[&str]| {
             let code = parts.concat();
@@ -60,15 +63,17 @@ impl Scripts {
             publish_live_once: script(&[include_str!("scripts/publish_live_once.lua")]),
             recover: script(&[TOPIC, TOUCH, SCAN, include_str!("scripts/recover.lua")]),
             history: script(&[TOPIC, TOUCH, SCAN, include_str!("scripts/history.lua")]),
-            admit: script(&[CLOCK, EVENT, include_str!("scripts/admit.lua")]),
+            admit: script(&[CLOCK, SEEN, EVENT, include_str!("scripts/admit.lua")]),
             members: script(&[include_str!("scripts/members.lua")]),
             remove: script(&[LEAVE, include_str!("scripts/remove.lua")]),
-            join: script(&[CLOCK, EVENT, include_str!("scripts/join.lua")]),
-            part: script(&[CLOCK, EVENT, LEAVE, include_str!("scripts/part.lua")]),
-            vacate: script(&[CLOCK, EVENT, include_str!("scripts/vacate.lua")]),
+            join: script(&[CLOCK, SEEN, EVENT, include_str!("scripts/join.lua")]),
+            part: script(&[CLOCK, SEEN, EVENT, LEAVE, include_str!("scripts/part.lua")]),
+            vacate: script(&[CLOCK, SEEN, EVENT, include_str!("scripts/vacate.lua")]),
+            beat: script(&[CLOCK, SEEN, EVENT, include_str!("scripts/beat.lua")]),
+            status: script(&[CLOCK, SEEN, include_str!("scripts/status.lua")]),
             forget: script(&[include_str!("scripts/forget.lua")]),
             work: script(&[include_str!("scripts/work.lua")]),
-            reap: script(&[CLOCK, EVENT, LEAVE, include_str!("scripts/reap.lua")]),
+            reap: script(&[CLOCK, SEEN, EVENT, LEAVE, include_str!("scripts/reap.lua")]),
             prefixes: script(&[CLOCK, include_str!("scripts/prefixes.lua")]),
             heartbeat: script(&[CLOCK, include_str!("scripts/heartbeat.lua")]),
             peers: script(&[CLOCK, include_str!("scripts/peers.lua")]),
@@ -76,7 +81,7 @@ impl Scripts {
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 18] {
+    pub(super) fn all(&self) -> [&Script; 20] {
         [
             &self.publish,
             &self.publish_once,
@@ -89,6 +94,8 @@ impl Scripts {
             &self.join,
             &self.part,
             &self.vacate,
+            &self.beat,
+            &self.status,
             &self.forget,
             &self.work,
             &self.reap,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::outbox::OutboxOptions;
+use crate::user_status::StatusOptions;
 
 /// Settings of one Redis engine. A node has one engine for all of its shards.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub struct RedisSettings {
     pub lease: Duration,
     /// The outboxes of members' events; without, members have no events. Default: none.
     pub outbox: Option<OutboxOptions>,
+    /// User status, which needs outboxes; without, nothing is kept of users. Default: none.
+    pub status: Option<StatusOptions>,
 }
 
 impl Default for RedisSettings {
@@ -72,6 +75,7 @@ impl Default for RedisSettings {
             allow_other_prefixes: false,
             lease: Duration::from_secs(15),
             outbox: None,
+            status: None,
         }
     }
 }

@@ -15,3 +15,4 @@ mod copy;
 mod death;
 mod events;
 mod joining;
+mod status;

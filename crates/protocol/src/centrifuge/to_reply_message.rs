@@ -133,7 +133,7 @@ impl From<&Subscribed> for SubscribeResult {
                 subscribed.recovered.as_deref().unwrap_or_default(),
                 subscribed.shows_time,
             ),
-            recovered: subscribed.recovered.is_some(),
+            recovered: subscribed.was_recovering && subscribed.recovered.is_some(),
             offset: offset(subscribed),
             positioned: subscribed.positioned,
             data: subscribed.data.clone(),

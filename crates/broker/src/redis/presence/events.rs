@@ -35,8 +35,7 @@ impl PresenceStore {
 
     /// An incarnation of this node, which was fenced after its lease.
     pub(super) fn fenced_before(&self, incarnation: Incarnation) -> Reaped {
-        let events = self.events.as_ref().map(|_| self.reaper.delay_after(self.lease.length()));
-        Reaped { incarnation, events }
+        Reaped { incarnation, gone: self.events.as_ref().map(|_| self.lease.length()) }
     }
 
     /// Adds members with events.
@@ -118,11 +117,11 @@ impl PresenceStore {
         &self,
         write: &Write<'_>,
         events: Option<&EventWriter>,
-    ) -> Result<[String; 4], EngineError> {
+    ) -> Result<[String; 6], EngineError> {
         let Some(events) = events else { return Ok(Default::default()) };
         let until = self.lease.held_until(write.incarnation).ok_or(EngineError::Unavailable)?;
-        let [topic, length_max, retention] = events.arguments(write.topic);
-        Ok([topic, length_max, retention, until.to_string()])
+        let [topic, length_max, retention, channel, seen_ttl] = events.arguments(&self.keys, write.topic);
+        Ok([topic, length_max, retention, channel, seen_ttl, until.to_string()])
     }
 
     fn settle_events(
@@ -223,11 +222,7 @@ impl EventCalls<'_> {
     fn part(&self, clients: &[impl AsRef<[u8]>], left: &Left) -> Cmd {
         let (code, text) = codes::left(left);
         let mut command = self.call(&self.presence.scripts.part);
-        command
-            .arg(self.presence.keys.channel(self.topic))
-            .arg(self.events.offline_delay().as_millis().to_string())
-            .arg(code)
-            .arg(&*text);
+        command.arg(self.events.offline_delay().as_millis().to_string()).arg(code).arg(&*text);
         for client in clients {
             command.arg(client.as_ref());
         }
@@ -236,11 +231,10 @@ impl EventCalls<'_> {
 
     fn call(&self, script: &crate::redis::scripts::Script) -> Cmd {
         let Self { presence, events, topic, incarnation, until, users } = self;
-        let [outbox, pending] = EventWriter::keys(&presence.keys, topic);
-        let keys =
-            [presence.keys.members(topic, *incarnation), presence.keys.member_counts(topic), outbox, pending];
+        let mut keys = vec![presence.keys.members(topic, *incarnation), presence.keys.member_counts(topic)];
+        keys.extend(events.keys(&presence.keys, topic));
         let mut command = script.call(&keys, &[]);
-        for argument in events.arguments(topic) {
+        for argument in events.arguments(&presence.keys, topic) {
             command.arg(argument);
         }
         command.arg(until.to_string()).arg(incarnation.to_string()).arg(users.to_string()).arg(backstop());

@@ -212,9 +212,9 @@ impl PresenceStore {
             *own = Own::new(incarnation);
             (dirty, leftovers)
         };
-        let events = self.events.as_ref().map(|events| events.offline_delay());
-        self.reaper.take_out(Reaped { incarnation, events }, dirty).await?;
-        self.reaper.reap(Reaped { incarnation, events }).await?;
+        let reaped = Reaped { incarnation, gone: self.events.as_ref().map(|_| Duration::ZERO) };
+        self.reaper.take_out(reaped, dirty).await?;
+        self.reaper.reap(reaped).await?;
         for (before, topics) in leftovers {
             self.reaper.take_out(self.fenced_before(before), topics).await?;
         }
@@ -237,8 +237,8 @@ impl PresenceStore {
         let mut script_keys =
             vec![self.keys.members(topic, write.incarnation), self.keys.member_counts(topic)];
         let events = self.events_of(std::slice::from_ref(member));
-        if events.is_some() {
-            script_keys.extend(EventWriter::keys(&self.keys, topic));
+        if let Some(events) = events {
+            script_keys.extend(events.keys(&self.keys, topic));
         }
         let body = member_body(member);
         let incarnation = write.incarnation.to_string();

@@ -1,20 +1,19 @@
--- Adds a client to presence unless too many others are present. Follows clock.lua and event.lua.
+-- Adds a client to presence unless too many others are present. Follows clock.lua, seen.lua and event.lua.
 --
--- KEYS: 1 the node's members, 2 counts; with events, 3 outbox, 4 pending vacancy.
+-- KEYS: 1 the node's members, 2 counts; with events, 3... those of open_outbox.
 -- ARGV: 1 client, 2 body, 3 incarnation, 4 the node's users with the client, 5 the number of other members that the
---       node knows, 6 the most other members, 7 TTL (ms), 8 '1' if unlisted nodes are dead; with events, 9 topic,
---       10 the outbox' length, 11 retention (ms), 12 the end of the node's lease (ms), and without, four empty; 13... the
---       other live nodes.
+--       node knows, 6 the most other members, 7 TTL (ms), 8 '1' if unlisted nodes are dead; with events, 9 to 13
+--       those of open_outbox, 14 the end of the node's lease (ms), and without, six empty; 15... the other live nodes.
 -- Returns 1 if the client was added, 0 if not, -1 if there is an unlisted node, -2 if the lease has ended.
 
 local outbox
 if KEYS[3] then
   local now = clock()
-  if now >= tonumber(ARGV[12]) then return -2 end
-  outbox = open_outbox(KEYS[3], KEYS[4], now, ARGV[9], ARGV[10], ARGV[11])
+  if now >= tonumber(ARGV[14]) then return -2 end
+  outbox = open_outbox(now, 3, 9)
 end
 local lives = {}
-for i = 13, #ARGV do lives[ARGV[i]] = true end
+for i = 15, #ARGV do lives[ARGV[i]] = true end
 
 -- After a loss of data in Redis the node may know more of its members.
 local own = redis.call('HLEN', KEYS[1]) - redis.call('HEXISTS', KEYS[1], ARGV[1])

@@ -1,11 +1,13 @@
--- Writes the events of a topic's members to the outbox of the topic's slot. Follows clock.lua in the scripts that change
+-- Writes the events of a topic's members to the outbox of the topic's slot. Follows clock.lua and seen.lua in the scripts that change
 -- members: a member changes and its event is written in one step, so each event is written once, in order.
 --
 -- An entry has the fields: e the event, m the time (ms), t the topic, u the user, c the client, r and x the number and
 -- the text of the reason. Events of a topic's first and last member have no user, those of users no topic.
+--
+-- The status of a user is published where its first and last member are told, and when it was last seen is kept.
 
 -- The bits of a mask, see event_mask.rs, and the events of a topic and of a user.
-local JOIN, LEAVE, OCCUPIED, VACATED = 1, 2, 4, 8
+local JOIN, LEAVE, OCCUPIED, VACATED, STATUS = 1, 2, 4, 8, 16
 local OF_TOPIC = {
   [JOIN] = 'subscribed', [LEAVE] = 'unsubscribed', [OCCUPIED] = 'topic_occupied', [VACATED] = 'topic_vacated',
 }
@@ -25,10 +27,38 @@ local PENDING_KEPT = 3600000
 
 local function has(mask, event) return mask % (2 * event) >= event end
 
--- Returns the outbox. Fails before any write if its key has another program's value.
-local function open_outbox(key, pending, now, topic, length_max, retention)
-  redis.call('XLEN', key)
-  return { key = key, pending = pending, now = now, topic = topic, length_max = length_max, retention = retention }
+-- Returns the outbox. From KEYS[key] on are its key, that of the pending vacancy, and that of when the user was last seen,
+-- if status is kept. From ARGV[argument] on are topic, length, retention (ms), the topic's channel, and the TTL of last seen
+-- (ms). Fails before any write if a key has another program's value.
+local function open_outbox(now, key, argument)
+  local outbox = {
+    now = now, key = KEYS[key], pending = KEYS[key + 1], seen_key = KEYS[key + 2], topic = ARGV[argument],
+    length_max = ARGV[argument + 1], retention = ARGV[argument + 2], channel = ARGV[argument + 3],
+    seen_ttl = ARGV[argument + 4],
+  }
+  redis.call('XLEN', outbox.key)
+  if outbox.seen_key then outbox.seen, outbox.beat = read_seen(outbox.seen_key) end
+  return outbox
+end
+
+-- Keeps when the user was last seen, and until when its heartbeat counts.
+local function keep_seen(outbox, seen, beat)
+  outbox.seen, outbox.beat = math.max(outbox.seen, seen), math.max(outbox.beat, beat)
+  local text = string.format('%.0f:%.0f', outbox.seen, outbox.beat)
+  redis.call('SET', outbox.seen_key, text, 'PX', outbox.seen_ttl)
+end
+
+-- Publishes the status of the topic's user, as an unstamped publication with its time; see frame.rs.
+local function publish_status(outbox, is_online)
+  local user = cjson.encode(string.sub(outbox.topic, #USER_TOPIC + 1))
+  local seen = is_online and outbox.now or outbox.seen
+  local data = string.format('{"user":%s,"online":%s,"last_seen":%.0f}', user, tostring(is_online), seen)
+  local time, left = {}, outbox.now
+  for i = 6, 1, -1 do
+    time[i] = string.char(left % 256)
+    left = math.floor(left / 256)
+  end
+  redis.call('PUBLISH', outbox.channel, '\1\n\1\1\7\6' .. table.concat(time) .. '\0' .. data)
 end
 
 -- Returns client, user and mask of a member.
@@ -67,6 +97,7 @@ end
 -- The event of the first or the last member.
 local function write_state(outbox, event, mask)
   if string.sub(outbox.topic, 1, #USER_TOPIC) == USER_TOPIC then
+    if outbox.seen_key and has(mask, STATUS) then publish_status(outbox, event == OCCUPIED) end
     write_event(outbox, event, mask, 'u', string.sub(outbox.topic, #USER_TOPIC + 1))
   else
     write_event(outbox, event, mask)
@@ -87,20 +118,30 @@ local function write_leave(outbox, body, code, text)
   return member.mask
 end
 
--- The last member of a node was removed; there are `others` on other nodes. The topic is vacant when that is due, unless
--- it has members then. The others may be those of a dead node, who are removed later and went before.
-local function write_vacancy(outbox, mask, due, others)
-  if not has(mask, OCCUPIED) and not has(mask, VACATED) then return end
+-- The topic is vacant when that is due, unless it has members then.
+local function pend_vacancy(outbox, mask, due)
+  local kept = string.format('%.0f', due - outbox.now + PENDING_KEPT)
+  redis.call('SET', outbox.pending, string.format('%.0f:%d', due, mask), 'PX', kept)
+end
+
+-- The last member of a node was removed, and has been `gone` for some time (ms); there are `others` on other nodes. The topic
+-- is vacant when that is due, and its user's heartbeat over. The others may be those of a dead node, who are removed later
+-- and went before.
+local function write_vacancy(outbox, mask, due, others, gone)
+  if not has(mask, OCCUPIED) and not has(mask, VACATED) and not has(mask, STATUS) then return end
+  if outbox.seen_key and has(mask, STATUS) then
+    keep_seen(outbox, outbox.now - gone, 0)
+    due = math.max(due, outbox.beat)
+  end
   if due > outbox.now then
-    local kept = string.format('%.0f', due - outbox.now + PENDING_KEPT)
-    redis.call('SET', outbox.pending, string.format('%.0f:%d', due, mask), 'PX', kept)
+    pend_vacancy(outbox, mask, due)
   elseif others == 0 then
     redis.call('DEL', outbox.pending)
     write_state(outbox, VACATED, mask)
   end
 end
 
--- Returns when a pending vacancy is due.
+-- Returns when a pending vacancy is due, or 0.
 local function pending_due(outbox)
   return tonumber(string.match(redis.call('GET', outbox.pending) or '', '^%d+')) or 0
 end
