@@ -59,6 +59,8 @@ pub struct Namespace {
     pub allow_tags_filter: bool,
     /// Leave clients out of what they publish themselves.
     pub no_echo: bool,
+    /// Each topic has the status of a user. Nobody publishes in it.
+    pub status: bool,
 }
 
 impl Namespace {

@@ -11,6 +11,7 @@ pub enum Endpoint {
     Echo,
     Subscribe,
     Publish,
+    Heartbeat,
     HttpStream,
     Sse,
     Emulation,
@@ -32,11 +33,13 @@ pub struct ServedEndpoint<'s> {
 impl Settings {
     /// The endpoints that are served.
     pub fn endpoints(&self) -> impl Iterator<Item = ServedEndpoint<'_>> {
+        let heartbeat_path = self.status.as_ref().and_then(|status| status.heartbeat_path.as_ref());
         let rows = [
             (Endpoint::WebSocket, "websocket.path", Some(&self.websocket.path)),
             (Endpoint::Echo, "websocket.echo_path", self.websocket.echo_path.as_ref()),
             (Endpoint::Subscribe, "subscribe.path", self.subscribe.path.as_ref()),
             (Endpoint::Publish, "publish.path", self.publish.path.as_ref()),
+            (Endpoint::Heartbeat, "status.heartbeat_path", heartbeat_path),
             (Endpoint::HttpStream, "http_stream.path", self.http_stream.path.as_ref()),
             (Endpoint::Sse, "sse.path", self.sse.path.as_ref()),
             (Endpoint::Emulation, "emulation.path", self.emulation.path.as_ref()),
@@ -64,6 +67,7 @@ impl Endpoint {
             | Self::Emulation
             | Self::Probe
             | Self::Publish
+            | Self::Heartbeat
             | Self::UniHttpStream
             | Self::UniSse
             | Self::UniWebSocket => None,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
-use fanwire_broker::{HistoryOptions, HistoryPage, NewPublication, PresenceStats, Published};
+use fanwire_broker::{
+    EngineError, HistoryOptions, HistoryPage, NewPublication, PresenceStats, Published, UserStatus,
+};
 use fanwire_hub::effect::Completion;
 use fanwire_hub::session::{Control, Now};
 use fanwire_hub::{NameError, Namespace};
@@ -219,6 +221,22 @@ impl Node {
 
     pub(crate) async fn remove_history(&self, topic: TopicName) -> Result<(), RequestError> {
         self.call(topic, |reply| TopicCall::RemoveHistory { reply }).await
+    }
+
+    /// The status of each user, on all nodes.
+    pub(crate) async fn user_status(&self, users: &[Box<str>]) -> Result<Vec<UserStatus>, EngineError> {
+        match &self.peers {
+            Some(peers) => peers.redis().user_status(users).await,
+            None => Err(EngineError::Unavailable),
+        }
+    }
+
+    /// Keeps a user online for a while who has no connection.
+    pub(crate) async fn heartbeat(&self, user: &str) -> Result<(), EngineError> {
+        match &self.peers {
+            Some(peers) => peers.redis().heartbeat(user, self.settings.user_events()).await,
+            None => Err(EngineError::Unavailable),
+        }
     }
 
     async fn call<T>(

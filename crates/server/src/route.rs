@@ -12,7 +12,8 @@ use crate::endpoints::Endpoint;
 use crate::response::{HttpResponse, is_below, refused_origin, text};
 use crate::transport::poll::PollQuery;
 use crate::transport::{
-    Gate, Routed, emulation, poll_end, probe, publish, stream, stream_poll, subscribe, uni, websocket,
+    Gate, Routed, emulation, heartbeat, poll_end, probe, publish, stream, stream_poll, subscribe, uni,
+    websocket,
 };
 use crate::{api, body, cors, dev};
 
@@ -79,6 +80,7 @@ async fn lead(gate: &Gate, network: ClientNetwork, request: Request<Incoming>) -
                 }
             }
             Endpoint::Publish => Routed::Response(publish::publish(gate, network, request).await),
+            Endpoint::Heartbeat => Routed::Response(heartbeat::beat(gate, network, request).await),
             Endpoint::Sse => stream::sse(gate, request).await.into(),
             Endpoint::Emulation => Routed::Response(emulation::serve(gate, network, request).await),
             Endpoint::Probe => Routed::Response(probe::answer(&gate.node, &request)),
@@ -107,7 +109,7 @@ pub(crate) fn group_of(gate: &Gate, request: &Request<Incoming>) -> ConnectionGr
     let path = request.uri().path();
     let served = gate.node.settings.endpoints().find(|served| served.path == path);
     match served.map(|served| served.endpoint) {
-        Some(Endpoint::Publish | Endpoint::Emulation) => ConnectionGroup::Post,
+        Some(Endpoint::Publish | Endpoint::Heartbeat | Endpoint::Emulation) => ConnectionGroup::Post,
         // It waits for another node. When a topic has thousands of pollers, all come back at once, so those whose session is
         // here are answered like any request.
         Some(Endpoint::Subscribe | Endpoint::HttpStream)

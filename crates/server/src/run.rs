@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::node::{Links, Node};
 use crate::peers::{JoinError, Peers};
 use crate::request_budget::RequestBudget;
-use crate::settings::{EngineSettings, Settings};
+use crate::settings::{EngineSettings, RedisSettings, Settings};
 use crate::shard::Shard;
 use crate::tasks::{OwnedTask, Task};
 use crate::transport::Gate;
@@ -115,7 +115,11 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         EngineSettings::Redis(redis) => {
             let forwarded_max = settings.admission.forwarded_bytes_per_second_max;
             let id = Uuid::new_v4();
-            Some(Peers::start(redis.clone(), id, &settings.name, inboxes.clone(), forwarded_max)?)
+            let redis = RedisSettings {
+                status: settings.status.as_ref().map(|status| status.options.clone()),
+                ..redis.clone()
+            };
+            Some(Peers::start(redis, id, &settings.name, inboxes.clone(), forwarded_max)?)
         }
     };
     let (peers, arrivals) = joined.unzip();

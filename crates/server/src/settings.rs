@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use fanwire_broker::{OutboxOptions, RedisSettings};
+pub use fanwire_broker::{OutboxOptions, RedisSettings, StatusOptions};
 use fanwire_hub::{ClientSettings, Namespaces};
 pub use fanwire_protocol::EventMask;
 pub use fanwire_protocol::plain::bare::HeartbeatWord;
@@ -53,6 +53,8 @@ pub struct Settings {
     pub uni_sse: StreamSettings,
     pub api: ApiSettings,
     pub engine: EngineSettings,
+    /// The status of users, if a namespace has it.
+    pub status: Option<StatusSettings>,
     pub shutdown: ShutdownSettings,
     /// Serves a page and its tokens. Set by `--dev` alone, which also holds the listeners to loopback.
     pub dev: Option<DevSettings>,
@@ -106,6 +108,12 @@ impl Settings {
             EngineSettings::Redis(redis) => redis.command_links + OTHER_LINKS,
         };
         self.files_max.map(|max| Shares::new(max, self.shards, links))
+    }
+
+    /// The events of a user's connections.
+    pub(crate) fn user_events(&self) -> EventMask {
+        let status = if self.status.is_some() { EventMask::STATUS } else { EventMask::NONE };
+        self.client.events | status
     }
 
     /// Returns the number of client connections that the limit on open files allows, where there is one.
@@ -390,6 +398,14 @@ pub struct MemoryEngineSettings {
     /// Names, positions and publications in the memory engine, all topics together.
     pub history_bytes_max: usize,
     pub idempotency_ttl: Duration,
+}
+
+/// The status of users.
+#[derive(Clone, Debug)]
+pub struct StatusSettings {
+    pub options: StatusOptions,
+    /// The path that takes heartbeats of users without a connection; `None`: there is none.
+    pub heartbeat_path: Option<String>,
 }
 
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use connections::ConnectionsByUser;
-use fanwire_broker::{EngineError, Member};
+use fanwire_broker::{EngineError, Member, user_topic};
 use fanwire_hub::effect::{Answer, Completion};
 use fanwire_hub::session::Control;
 use fanwire_protocol::reason::{CloseReason, Left};
@@ -117,41 +117,40 @@ impl Users {
         }
     }
 
-    /// Makes the connection a member of its user's topic, for its events. Nobody waits for that.
+    /// Makes the connection a member of its user's topic, for its events and the user's status. Nobody waits for that.
     fn enter(&self, user: &str, client: ClientId, from: Address) {
-        if !self.events().is_empty() {
+        if !self.events(user).is_empty() {
             self.topics.enter(self.topic(user, from), self.member(user, client));
         }
     }
 
-    fn events(&self) -> EventMask {
-        self.node.settings.client.events
+    fn events(&self, user: &str) -> EventMask {
+        match user {
+            // They are nobody's.
+            "" => self.node.settings.client.events & (EventMask::JOIN | EventMask::LEAVE),
+            _ => self.node.settings.user_events(),
+        }
     }
 
     /// The topic that has the user's connections for members.
     fn topic(&self, user: &str, from: Address) -> TopicName {
         match user {
             "" => peers::anonymous_topic(self.node.id, from.shard),
-            user => peers::user_topic(user),
+            user => user_topic(user),
         }
     }
 
     fn member(&self, user: &str, client: ClientId) -> Member {
         let info =
             ClientInfo { user: user.into(), client, connection: Bytes::new(), subscription: Bytes::new() };
-        let events = match user {
-            // They are nobody's.
-            "" => self.events() & (EventMask::JOIN | EventMask::LEAVE),
-            _ => self.events(),
-        };
-        Member::from(Arc::new(info)).with_events(events)
+        Member::from(Arc::new(info)).with_events(self.events(user))
     }
 
     /// Asks the engine to admit the connection; answered by [`UserMessage::Counted`].
     fn have_counted(&self, user: &str, client: ClientId, from: Address) {
         let member = self.member(user, client);
         let admission = UserAdmission { from, member, connections_max: self.connections_max };
-        self.topics.admit(peers::user_topic(user), admission);
+        self.topics.admit(user_topic(user), admission);
     }
 
     fn counted(
@@ -209,7 +208,7 @@ impl Users {
 
     fn refuse(&self, user: &str, client: ClientId, from: Address, reason: CloseReason) {
         // The engine may have admitted it without its answer having arrived.
-        self.topics.dismiss(peers::user_topic(user), client, Left::Closed(reason.into()));
+        self.topics.dismiss(user_topic(user), client, Left::Closed(reason.into()));
         self.send_answer(from, Err(reason));
     }
 
@@ -242,7 +241,7 @@ impl Users {
     }
 
     fn unregister(&mut self, user: &str, client: ClientId, from: Address, left: Left) {
-        if self.are_counted() || !self.events().is_empty() {
+        if self.are_counted() || !self.events(user).is_empty() {
             self.topics.dismiss(self.topic(user, from), client, left);
         }
         self.singles.remove(client_of(from));

@@ -42,6 +42,7 @@ pub(crate) const SUITES: &[&str] = &[
     "operations.py",
     "conformance.py",
     "lifecycle.py",
+    "status.mjs",
     "cluster/views.py",
     "cluster/orders.py",
     "cluster/blocks.py",

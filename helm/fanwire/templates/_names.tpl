@@ -91,6 +91,13 @@ annotations:
 {{- if or (dig "http_stream" "enabled" true .Values.config) (dig "sse" "enabled" true .Values.config) }}
 {{- $paths = append $paths (dig "emulation" "path" "/emulation" .Values.config) }}
 {{- end }}
+{{- range dig "topics" "namespaces" list .Values.config }}
+{{- if .status }}
+{{- with dig "status" "heartbeat_path" "/heartbeat" $.Values.config }}
+{{- $paths = append $paths . }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- $paths | toJson }}
 {{- end }}
 

@@ -157,3 +157,9 @@ pub(crate) const OFFLINE_DELAY: Period = Period::from_secs(5);
 /// A night without the application.
 pub(crate) const EVENTS_RETENTION: Period = Period::from_secs(24 * 3600);
 pub(crate) const OUTBOX_LENGTH_MAX: usize = 10_000;
+
+pub(crate) const HEARTBEAT_PATH: &str = "/heartbeat";
+/// Two heartbeats of an app that sends one in 25 s may be lost.
+pub(crate) const HEARTBEAT_TTL: Period = Period::from_secs(60);
+/// A holiday.
+pub(crate) const LAST_SEEN_TTL: Period = Period::from_secs(30 * 24 * 3600);

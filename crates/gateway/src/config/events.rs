@@ -13,7 +13,7 @@ section! {
         /// The way to the application. "stream": it reads them from Redis streams; needs the Redis engine.
         deliver: Deliver = Deliver::Stream,
         /// Time for which a user without connections is not yet said to be offline, nor a topic without subscribers to be
-        /// vacated. Nothing is said of who is back within it. "0s", or 1s or more.
+        /// vacated. Nothing is said of who is back within it, and it stays online in its user's status. "0s", or 1s or more.
         offline_delay: Period = defaults::OFFLINE_DELAY,
         /// Time for which events are kept that the application has not taken.
         retention: Period = defaults::EVENTS_RETENTION,

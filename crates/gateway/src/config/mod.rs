@@ -14,6 +14,7 @@ mod log;
 mod origins;
 mod redis;
 mod server;
+mod status;
 mod tls;
 mod token;
 mod topics;
@@ -40,6 +41,7 @@ use events::Events;
 use hooks::{Hook, HookNames, Rpc};
 use section::{Item, Section, section};
 use server::{Internal, Server};
+use status::Status;
 use topics::Topics;
 use transports::{
     Emulation, HttpStream, Probe, Publish, Sse, Subscribe, UniHttpStream, UniSse, UniWebSocket, WebSocket,
@@ -101,12 +103,14 @@ section! {
             topics: Topics,
             /// Events for the application, of those kinds that client.events and the namespaces' events name.
             events: Events,
+            /// User status: who is online, and when the others were last seen. On while a namespace has status = true.
+            status: Status,
         }
     }
 }
 
 /// Keys that belong to another section of the same type and have no meaning here.
-const WITHOUT_MEANING: [&str; 2] = ["topics.default.name", "client.token.enabled"];
+const WITHOUT_MEANING: [&str; 3] = ["topics.default.name", "topics.default.status", "client.token.enabled"];
 
 /// Returns every section and key in the order of the reference page.
 pub(crate) fn outline() -> Vec<Item> {
@@ -162,6 +166,7 @@ impl Config {
             uni_sse: self.uni_sse.settings(checks),
             api: self.api.settings(checks),
             engine: self.engine.settings(checks),
+            status: None,
             shutdown: self.shutdown.settings(checks),
             dev: None,
         };
@@ -169,6 +174,8 @@ impl Config {
         let wants_any = !settings.client.events.is_empty()
             || namespaces.named().chain([&namespaces.default]).any(|namespace| !namespace.events.is_empty());
         self.events.apply(wants_any, &mut settings.engine, checks);
+        settings.status =
+            self.status.settings(&settings.namespaces, &self.events, &mut settings.engine, checks);
         checks.endpoints(&settings);
         settings
     }

@@ -121,6 +121,9 @@ section! {
         sub_refresh_hook: String = String::new(),
         /// Clients may ask for the publications with certain tags alone (`tf`).
         allow_tags_filter: bool = false,
+        /// Each topic tells the status of a user: `online:42` whether user 42 is online, and when it was last seen. Who may
+        /// subscribe may know. One namespace may have it; nobody publishes there.
+        status: bool = false,
     }
 }
 
@@ -183,6 +186,7 @@ impl Topics {
             }
             named.push(self.namespace(namespace, &key, hooks, checks));
         }
+        self.check_status(checks);
         Namespaces::new(rules, default, named)
     }
 
@@ -197,6 +201,30 @@ impl Topics {
                     "is asked only about subscriptions of the API's subscribe that end: there is no subscribe_hook, and \
                      there are no tokens, to give one an end",
                 );
+            }
+        }
+    }
+
+    fn check_status(&self, checks: &mut Checks) {
+        if self.default.status {
+            checks
+                .error("topics.default.status", "needs a namespace: set it in one of [[topics.namespaces]]");
+        }
+        let with_status = self.namespaces.iter().enumerate().filter(|(_, namespace)| namespace.status);
+        let mut first: Option<&Namespace> = None;
+        for (index, namespace) in with_status {
+            let key = format!("topics.namespaces.{index}");
+            if namespace.history_size > 0 {
+                let why = "must be 0 with status: a new subscriber is told the present status";
+                checks.error(format!("{key}.history_size"), why);
+            }
+            match first {
+                None => first = Some(namespace),
+                Some(first) => {
+                    let why =
+                        format!("is on in \"{}\" already; one namespace has the status of users", first.name);
+                    checks.error(format!("{key}.status"), why);
+                }
             }
         }
     }
@@ -309,6 +337,7 @@ impl Topics {
             show_time: config.show_time,
             allow_tags_filter: config.allow_tags_filter,
             no_echo: !config.echo,
+            status: config.status,
         }
     }
 

@@ -55,6 +55,9 @@ pub(super) fn check_publish(
 ) -> Result<(TopicName, Option<HookSlot>), Refusal> {
     let topic = named(&request.topic)?;
     let namespace = namespaces.of(&topic)?;
+    if namespace.status {
+        return Err(RequestError::NotAvailable.into());
+    }
     if request.is_unserved {
         return Err(Mistake::Unserved(Unserved::Kind).into());
     }

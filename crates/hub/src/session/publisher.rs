@@ -80,6 +80,9 @@ impl RequestPublisher {
     ) -> Result<(TopicName, Option<HookSlot>), Denial> {
         let topic = named(topic).map_err(Refusal::from)?;
         let namespace = namespaces.of(&topic).map_err(Refusal::from)?;
+        if namespace.status {
+            return Err(Refusal::from(RequestError::NotAvailable).into());
+        }
         if namespace.hooks.publish.is_none() {
             check_permission(settings, namespaces, namespace, &self.user, &topic, false)?;
         }

@@ -126,6 +126,8 @@ pub(super) struct Subscribing {
     is_renewed_by_hook: bool,
     data: Bytes,
     shows_time: bool,
+    /// The topic has the status of a user, which is the data of the subscription too.
+    tells_status: bool,
     has_own_info: bool,
     /// It asks for what it missed.
     was_recovering: bool,
@@ -146,6 +148,8 @@ impl Subscribing {
         if let Some((filter, recovered)) = self.filter.as_ref().zip(start.recovered.as_mut()) {
             recovered.retain(|publication| filter.takes(publication.tags.as_deref()));
         }
+        let status = start.recovered.as_ref().filter(|_| self.tells_status).and_then(|told| told.first());
+        let data = status.map_or(self.data, |status| status.data.clone());
         let Traits { positioned, recoverable, .. } = self.traits;
         let subscribed = Subscribed {
             ttl: self.ttl.filter(|_| !self.is_renewed_by_hook),
@@ -155,7 +159,7 @@ impl Subscribing {
             top: start.position.filter(|_| positioned),
             recovered: start.recovered,
             shows_time: self.shows_time,
-            data: self.data,
+            data,
         };
         (self.initiator, subscribed)
     }
@@ -325,6 +329,7 @@ impl Session {
             is_renewed_by_hook: namespace.hooks.sub_refresh.is_some(),
             data: options.data,
             shows_time: namespace.show_time,
+            tells_status: namespace.status,
             has_own_info,
             was_recovering: wanted.known().is_some(),
             filter,

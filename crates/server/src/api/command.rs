@@ -16,6 +16,7 @@ use super::method::Method;
 use super::presence;
 use super::publish::{self, ApiPublish};
 use super::reply::{ApiReply, result};
+use super::user_status::{self, ApiUserStatus};
 use crate::node::Node;
 
 /// A command that was understood.
@@ -27,6 +28,7 @@ pub(super) enum ApiCommand {
     PresenceStats(ApiTopic),
     History(ApiHistory),
     HistoryRemove(ApiTopic),
+    UserStatus(ApiUserStatus),
     /// A command about clients of all nodes, with its parameters as they came.
     Cluster(ClusterCommand, Box<RawValue>),
     /// A method that is known and answered with error 104, calls of extensions among them.
@@ -54,6 +56,7 @@ impl ApiCommand {
             Method::PresenceStats => Self::PresenceStats(object(parameters)?),
             Method::History => Self::History(object(parameters)?),
             Method::HistoryRemove => Self::HistoryRemove(object(parameters)?),
+            Method::UserStatus => Self::UserStatus(object(parameters)?),
             _ => {
                 object::<serde::de::IgnoredAny>(parameters)?;
                 Self::NotServed(method)
@@ -69,6 +72,7 @@ impl ApiCommand {
             Self::PresenceStats(_) => Method::PresenceStats,
             Self::History(_) => Method::History,
             Self::HistoryRemove(_) => Method::HistoryRemove,
+            Self::UserStatus(_) => Method::UserStatus,
             Self::Cluster(request, _) => request.method(),
             Self::NotServed(method) => *method,
         }
@@ -95,6 +99,7 @@ impl ApiCommand {
             Self::PresenceStats(request) => result(&presence::stats(node, &request.channel).await?),
             Self::History(request) => history::history(node, budget, request).await,
             Self::HistoryRemove(request) => result(&history::remove(node, &request.channel).await?),
+            Self::UserStatus(request) => user_status::user_status(node, request).await,
             Self::Cluster(request, parameters) => cluster_command::run(node, request, &parameters).await,
             Self::NotServed(_) => Err(ApiError::NOT_FOUND),
         };
@@ -185,7 +190,7 @@ mod tests {
             "idempotency_key":null,"delta":null,"exclude":null,"subscribers":null,"version":null,"version_epoch":null,"user":null,"client":null,
             "session":null,"expire_at":null,"expired":null,"info":null,"b64info":null,"recover_since":null,
             "override":null,"whitelist":null,"disconnect":null,"limit":null,"since":null,"reverse":null,
-            "pattern":null,"method":null,"params":null,"label_filter":{"a":[1]},"all_users":true}"#;
+            "pattern":null,"users":null,"method":null,"params":null,"label_filter":{"a":[1]},"all_users":true}"#;
         for method in all_methods() {
             for parameters in ["{}", " { } ", nulls] {
                 let command = ApiCommand::decode(method, parameters);
@@ -231,6 +236,8 @@ mod tests {
             (Method::History, r#"{"since":{"offset":-1}}"#),
             (Method::History, r#"{"since":[1,"a"]}"#),
             (Method::Channels, r#"{"pattern":[]}"#),
+            (Method::UserStatus, r#"{"users":"42"}"#),
+            (Method::UserStatus, r#"{"users":[42]}"#),
         ];
         for (method, parameters) in wrong {
             assert!(ApiCommand::decode(method, parameters).is_err(), "{method:?} {parameters}");

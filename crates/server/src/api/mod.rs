@@ -24,6 +24,7 @@ mod history;
 mod overview;
 mod presence;
 mod publish;
+mod user_status;
 
 use std::time::Instant;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanwire_broker::{NewPublication, Published};
 use fanwire_protocol::json::{self, is_default, null_is_default};
+use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::{ClientId, Tags, TopicName};
 use serde::{Deserialize, Serialize};
 
@@ -163,6 +164,10 @@ async fn publish_into(
     keep: Keep,
 ) -> Result<PendingPublish, ApiError> {
     let (topic, namespace) = node.topic(topic)?;
+    if namespace.status {
+        let why = "its topics tell the status of users, and nobody publishes there";
+        return Err(ApiError::because(RequestError::NotAvailable, why));
+    }
     let checked = namespace.publication_format.check(&publish.data);
     checked.map_err(|unfit| unfit.of(field))?;
     let history = match keep {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_broker::{
-    EngineError, Event, LinkState, LogRateLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX,
+    EngineError, Event, LinkState, LogRateLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX, user_topic,
 };
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::{ClientId, Epoch, Publication, TopicName};
@@ -16,7 +16,7 @@ use crate::message::{ShardMessage, TopicCall, UserMessage};
 use crate::node::Node;
 use crate::peers::{
     Call, CallResult, HELD, Held, HeldQuestion, ORDERS_KEPT, Peers, Receiver, SINGLE, SUBSCRIBERS, Single,
-    SubscribersAnswer, SubscribersQuestion, user_topic,
+    SubscribersAnswer, SubscribersQuestion,
 };
 use crate::topics::follow::{Follow, NextStep};
 use crate::topics::repair::PART;

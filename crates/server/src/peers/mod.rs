@@ -49,7 +49,7 @@ pub(crate) use arrivals::Arrivals;
 pub(crate) use call::{Call, CallAnswer, CallResult, SINGLE, Single};
 pub(crate) use held::{HELD, Held, HeldQuestion};
 pub(crate) use letter::{Caller, Letter, ReplyTo, Secret};
-pub(crate) use names::{ORDER_BYTES_MAX, ORDERS_KEPT, PATIENCE, anonymous_topic, user_topic};
+pub(crate) use names::{ORDER_BYTES_MAX, ORDERS_KEPT, PATIENCE, anonymous_topic};
 pub(crate) use queue::Receiver;
 pub(crate) use reach::{SUBSCRIBERS, SubscribersAnswer, SubscribersQuestion};
 pub(crate) use session_calls::Sending;

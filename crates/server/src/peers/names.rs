@@ -10,15 +10,8 @@ use uuid::Uuid;
 pub(super) const CONTROL: &str = "!control";
 /// The prefix of topics with answers to one node.
 pub(super) const ANSWERS: &str = "!node:";
-/// The prefix of topics whose members are a user's connections.
-const USER: &str = "!user:";
 /// The prefix of topics whose members are anonymous connections.
 const ANONYMOUS: &str = "!anonymous:";
-
-/// The topic whose members are a user's connections on all nodes.
-pub(crate) fn user_topic(user: &str) -> TopicName {
-    TopicName::new(&format!("{USER}{user}")).expect("the name is not empty")
-}
 
 /// The topic whose members are the anonymous connections of a shard.
 pub(crate) fn anonymous_topic(node: Uuid, shard: u16) -> TopicName {

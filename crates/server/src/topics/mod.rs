@@ -7,6 +7,7 @@
 pub(crate) mod follow;
 mod jobs;
 pub(crate) mod repair;
+mod status;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -100,6 +101,10 @@ struct Topic {
     shows_time: bool,
     /// The position up to which the stream was delivered, in a topic with history.
     follow: Follow,
+    /// It has the status of a user.
+    tells_status: bool,
+    /// The status may have changed without a word, and has to be asked for.
+    is_stale: bool,
     /// The publication that was delivered last, if new subscribers get it.
     newest: Option<Arc<Publication>>,
     jobs: VecDeque<Job>,
@@ -301,7 +306,8 @@ impl Topics {
         let is_due = {
             let mut topics = self.topics.borrow_mut();
             let Some(topic) = topics.get_mut(name) else { return };
-            let Some(due) = topic.follow.due().filter(|_| topic.total > 0 && !topic.repairing) else {
+            let due = if topic.is_stale { Some(Instant::now()) } else { topic.follow.due() };
+            let Some(due) = due.filter(|_| topic.total > 0 && !topic.repairing) else {
                 return;
             };
             topic.repairing = true;
@@ -388,7 +394,11 @@ impl Topics {
     fn deliver(self: &Rc<Self>, event: Event) {
         match event {
             Event::Publication { topic, publication, epoch: None } => {
-                self.send_publication(topic, publication, None);
+                if self.tells_status(&topic) {
+                    self.take_status(&topic, publication);
+                } else {
+                    self.send_publication(topic, publication, None);
+                }
             }
             Event::Publication { topic, publication, epoch: Some(epoch) } => {
                 let step = self.following(&topic, |follow| follow.take(epoch, &publication));
@@ -403,6 +413,9 @@ impl Topics {
             Event::Join { topic, info } => self.send(Push::Join { topic, info }),
             Event::Leave { topic, info } => self.send(Push::Leave { topic, info }),
             Event::Gap { topic } => {
+                if self.tells_status(&topic) {
+                    self.mark_stale(&topic);
+                }
                 self.following(&topic, Follow::mark_dirty);
                 self.enqueue_repair(&topic);
             }
@@ -453,6 +466,11 @@ impl Topics {
 
     fn position(&self, name: &TopicName) -> Option<Position> {
         self.topics.borrow().get(name).and_then(|topic| topic.follow.position())
+    }
+
+    fn tells_status(&self, name: &TopicName) -> bool {
+        self.settings.status.is_some()
+            && self.topics.borrow().get(name).is_some_and(|topic| topic.tells_status)
     }
 
     fn members(&self, name: &TopicName) -> usize {

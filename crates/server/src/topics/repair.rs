@@ -25,8 +25,12 @@ impl Topics {
         let room = self.room_for_part().await;
         let is_wanted = self.topics.borrow_mut().get_mut(name).is_some_and(|topic| {
             topic.repairing = false;
-            topic.follow.is_dirty() && topic.total > 0
+            (topic.follow.is_dirty() || topic.is_stale) && topic.total > 0
         });
+        if is_wanted && self.tells_status(name) {
+            self.repair_status(name).await;
+            return self.enqueue_repair(name);
+        }
         let history = self.namespace(name).ok().and_then(|namespace| namespace.history);
         let (true, Some(history)) = (is_wanted, history) else { return };
         if let Err(error) = self.repair_part(name, history, room).await {

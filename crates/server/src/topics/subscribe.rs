@@ -148,16 +148,23 @@ impl Topics {
     }
 
     /// Makes sure that the topic's events arrive and that the position of its stream is known.
-    async fn prepare(&self, name: &TopicName) -> Result<Option<HistoryBounds>, RequestError> {
-        let &Namespace { history, recovery_mode, show_time, .. } = self.namespace(name)?;
+    async fn prepare(self: &Rc<Self>, name: &TopicName) -> Result<Option<HistoryBounds>, RequestError> {
+        let &Namespace { history, recovery_mode, show_time, status, .. } = self.namespace(name)?;
+        if status {
+            self.watched_user(name)?;
+        }
         if let Some(topic) = self.topics.borrow_mut().get_mut(name) {
             topic.keeps = history.is_some();
             topic.keeps_newest = recovery_mode == RecoveryMode::Cache;
             topic.shows_time = show_time;
+            topic.tells_status = status;
         }
         if self.members(name) == 0 {
             self.engine.subscribe(name).await.map_err(error)?;
             self.pass_old_events(name).await;
+        }
+        if status {
+            self.learn_status(name).await?;
         }
         if let Some(HistoryBounds { meta_ttl, .. }) = history
             && self.position(name).is_none()
@@ -177,6 +184,9 @@ impl Topics {
             // Dropped either way.
             let _ = reached.await;
             self.following(name, |follow| *follow = Follow::default());
+            if let Some(topic) = self.topics.borrow_mut().get_mut(name) {
+                topic.newest = None;
+            }
         }
     }
 
@@ -224,6 +234,9 @@ impl Topics {
         subscribe: &SubscribeJob,
         history: Option<HistoryBounds>,
     ) -> Result<SubscriptionStart, RequestError> {
+        if self.tells_status(name) {
+            return Ok(self.status_start(name));
+        }
         let Some(history) = history else { return Ok(SubscriptionStart::default()) };
         let bytes_max = subscribe.bytes_max();
         match &subscribe.wanted {
@@ -393,7 +406,7 @@ impl Topics {
     async fn leave_if_last(&self, name: &TopicName) {
         if self.members(name) == 0 {
             if let Some(topic) = self.topics.borrow_mut().get_mut(name) {
-                (topic.follow, topic.newest) = Default::default();
+                (topic.follow, topic.newest, topic.is_stale) = Default::default();
             }
             self.ignore(self.engine.unsubscribe(name).await);
         }

@@ -86,6 +86,7 @@ fn settings() -> Settings {
             history_bytes_max: 1024,
             idempotency_ttl: TIME,
         }),
+        status: None,
         shutdown: ShutdownSettings { propagation: TIME, window: TIME, timeout: TIME },
         dev: None,
     }

@@ -5,8 +5,10 @@ pub(crate) mod emulation;
 pub(crate) mod stream;
 pub(crate) mod subscribe;
 pub(crate) mod publish;
+pub(crate) mod heartbeat;
 pub(crate) mod probe;
 mod token;
+mod request_refusal;
 pub(crate) mod uni;
 
 mod content_type;

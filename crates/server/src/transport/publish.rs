@@ -12,20 +12,20 @@ use fanwire_hub::hook::PublishOptions;
 use fanwire_hub::hook_settings::HookSlot;
 use fanwire_hub::session::{Denial, Draft, RequestPublisher};
 use fanwire_protocol::plain::bare;
-use fanwire_protocol::reason::{Mistake, Refused, RequestError};
+use fanwire_protocol::reason::Mistake;
 use fanwire_protocol::{ClientId, Tags, TopicName, json};
 use hyper::body::Incoming;
-use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::HeaderMap;
 use hyper::{Request, StatusCode};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::subscribe::refusal::StreamRefusal;
+use super::request_refusal::RequestRefusal;
 use super::token::token;
 use super::{Gate, KeptHeaders, content_type, limited_body};
 use crate::accept::admission::ClientNetwork;
 use crate::body;
-use crate::message::{RateExceeded, Requester};
+use crate::message::Requester;
 use crate::node::Node;
 use crate::response::{HttpResponse, only, respond};
 
@@ -39,8 +39,8 @@ pub(crate) async fn publish(gate: &Gate, network: ClientNetwork, request: Reques
     }
     let counters = &gate.node.counters[gate.shard];
     counters.requests_received.add(1);
-    let refuse = |refusal: PublishRefusal| {
-        counters.errors.count(refusal.1.number());
+    let refuse = |refusal: RequestRefusal| {
+        counters.errors.count(refusal.number());
         refusal.into_response()
     };
     let checked = match check(gate, network, &request).await {
@@ -77,7 +77,7 @@ async fn check(
     gate: &Gate,
     network: ClientNetwork,
     request: &Request<Incoming>,
-) -> Result<Checked, PublishRefusal> {
+) -> Result<Checked, RequestRefusal> {
     let node = &gate.node;
     let settings = &node.settings;
     let query = PublishQuery::parse(request.uri().query().unwrap_or(""));
@@ -89,7 +89,7 @@ async fn check(
         RequestPublisher::new(&settings.client, &settings.namespaces, &node.tokens, node.now(), &token)?;
     let (topic, hook) = publisher.check(&settings.client, &settings.namespaces, &topic)?;
     let requester = Requester { user: publisher.user().into(), network };
-    node.count_request(gate.shard, requester).await.map_err(PublishRefusal::too_many)?;
+    node.count_request(gate.shard, requester).await.map_err(RequestRefusal::too_many)?;
     Ok(Checked { topic, publisher, hook })
 }
 
@@ -99,7 +99,7 @@ async fn publish_body(
     kept: KeptHeaders,
     format: BodyFormat,
     body: Bytes,
-) -> Result<(), PublishRefusal> {
+) -> Result<(), RequestRefusal> {
     let namespaces = &node.settings.namespaces;
     let (data, tags) = format.data(body)?;
     RequestPublisher::check_data(namespaces, &topic, &data)?;
@@ -131,8 +131,11 @@ async fn publish_body(
     };
     let published = async { node.publish(topic, publication).await?.await };
     match timeout(PATIENCE, published).await {
-        Ok(published) => published.map(drop).map_err(|error| PublishRefusal::of(&error.into())),
-        Err(_) => Err(PublishRefusal::late()),
+        Ok(published) => published.map(drop).map_err(|error| RequestRefusal::of(&error.into())),
+        Err(_) => Err(RequestRefusal::late(&format!(
+            "no answer of the topic's owner within {} seconds; the body may have been published",
+            PATIENCE.as_secs()
+        ))),
     }
 }
 
@@ -157,8 +160,8 @@ impl BodyFormat {
     }
 
     /// Returns the data that a body is published as, with its tags.
-    fn data(self, body: Bytes) -> Result<(Bytes, Option<Arc<Tags>>), PublishRefusal> {
-        let malformed = |why: Cow<'static, str>| PublishRefusal::mistake(Mistake::Malformed(why));
+    fn data(self, body: Bytes) -> Result<(Bytes, Option<Arc<Tags>>), RequestRefusal> {
+        let malformed = |why: Cow<'static, str>| RequestRefusal::mistake(Mistake::Malformed(why));
         match self {
             Self::Bytes => Ok((body, None)),
             Self::Json => match json::check(&body) {
@@ -198,73 +201,12 @@ impl<'q> PublishQuery<'q> {
         query
     }
 
-    fn topic(&self) -> Result<&str, PublishRefusal> {
+    fn topic(&self) -> Result<&str, RequestRefusal> {
         let why = match self.topic.as_deref() {
             None | Some("") => "name the topic to publish to: ?topic=news",
             Some(_) if self.has_other_topic => "name one topic; a request publishes to one",
             Some(topic) => return Ok(topic),
         };
-        Err(PublishRefusal::mistake(Mistake::Malformed(why.into())))
-    }
-}
-
-#[derive(Debug)]
-struct PublishRefusal(StatusCode, StreamRefusal);
-
-impl PublishRefusal {
-    fn new(refusal: StreamRefusal) -> Self {
-        Self(refusal.status(), refusal)
-    }
-
-    fn of(refused: &Refused) -> Self {
-        let refusal = StreamRefusal::new(refused.error, bare::sentence(refused));
-        match refused.is_temporary() {
-            true => Self(StatusCode::SERVICE_UNAVAILABLE, refusal),
-            false => Self::new(refusal),
-        }
-    }
-
-    fn mistake(mistake: Mistake) -> Self {
-        Self::of(&mistake.into())
-    }
-
-    /// The client has made too many requests for the time being.
-    fn too_many(exceeded: RateExceeded) -> Self {
-        let why = format!("too many requests of the user, or of this address: {}", exceeded.setting());
-        let refusal = StreamRefusal::new(RequestError::TooManyRequests, why);
-        Self(StatusCode::TOO_MANY_REQUESTS, refusal)
-    }
-
-    /// The publication took too long.
-    fn late() -> Self {
-        let why = format!(
-            "no answer of the topic's owner within {} seconds; the body may have been published",
-            PATIENCE.as_secs()
-        );
-        Self::new(StreamRefusal::new(RequestError::Internal, why))
-    }
-
-    fn into_response(self) -> HttpResponse {
-        let Self(status, refusal) = self;
-        let mut response = respond(status, "application/json", refusal.body().into());
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
-    }
-}
-
-impl From<Denial> for PublishRefusal {
-    fn from(denial: Denial) -> Self {
-        match denial {
-            Denial::Reply(refused) => match refused.error {
-                RequestError::TokenExpired | RequestError::Expired => {
-                    Self::new(StreamRefusal::of_reply(&refused))
-                }
-                _ => Self::of(&refused),
-            },
-            Denial::Close(close) => Self::new(StreamRefusal::of_close(&close)),
-            Denial::UnfitAnswer(_) => Self::of(&RequestError::Internal.into()),
-        }
+        Err(RequestRefusal::mistake(Mistake::Malformed(why.into())))
     }
 }

@@ -162,6 +162,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
                 idempotency_ttl: Duration::from_secs(60),
             })
         },
+        status: None,
         shutdown: ShutdownSettings {
             propagation: Duration::ZERO,
             window: Duration::ZERO,

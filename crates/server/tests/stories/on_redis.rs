@@ -32,6 +32,7 @@ mod closing;
 
 mod cluster;
 mod events;
+mod status;
 mod repair;
 mod opening;
 mod waiting_posts;
