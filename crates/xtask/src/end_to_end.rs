@@ -50,6 +50,7 @@ pub(crate) const SUITES: &[&str] = &[
     "cluster/recovery.py",
     "cluster/membership.py",
     "cluster/delivery.py",
+    "cluster/echo.py",
     "cluster/proxied.py",
     "cluster/polls.py",
     "cluster/fallbacks.py",

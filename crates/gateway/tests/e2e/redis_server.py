@@ -89,6 +89,22 @@ class RedisServer:
     def resume(self):
         self.process.send_signal(signal.SIGCONT)
 
+    @contextlib.contextmanager
+    def unheard(self):
+        """Nodes hear nothing of what is published meanwhile, and are answered as always."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as connection:
+            replies = connection.makefile("rb")
+
+            def run(*command):
+                connection.sendall(request(*command))
+                return reply(replies)
+
+            _, connections_max = run("CONFIG", "GET", "maxclients")
+            run("CONFIG", "SET", "maxclients", "1")
+            run("CLIENT", "KILL", "TYPE", "pubsub")
+            yield
+            run("CONFIG", "SET", "maxclients", connections_max)
+
     def restart(self, empty=False):
         """Ends it unless it has ended, and starts it again; without what it kept if `empty`."""
         if self.process.poll() is None:
