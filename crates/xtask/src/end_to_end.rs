@@ -33,6 +33,7 @@ pub(crate) const SUITES: &[&str] = &[
     "compression.mjs",
     "python_client.py",
     "browser.mjs",
+    "chat/room.mjs",
     "chat/chat.mjs",
     "chat/protocol.mjs",
     "chat/fallback.mjs",

@@ -57,7 +57,8 @@ mod tests {
         assert!(
             settings.client.insecure && settings.api.insecure && settings.client_address.ip().is_loopback()
         );
-        assert!(settings.namespaces.topic("chat:lobby").unwrap().1.force_recovery);
+        let (_, chat) = settings.namespaces.topic("chat:lobby").unwrap();
+        assert!(chat.force_recovery && chat.show_time && chat.no_echo);
         let page = settings.dev.unwrap().token_secret;
         let verified_with = settings.connection_tokens.dev_secret.unwrap();
         assert_eq!(page.expose_secret(), verified_with.expose_secret());

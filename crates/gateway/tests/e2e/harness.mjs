@@ -274,6 +274,7 @@ export class Proxy {
     const proxy = new Proxy();
     proxy.pairs = new Set();
     proxy.refusing = false;
+    proxy.isMute = false;
     proxy.accepted = 0;
     proxy.listener = net.createServer((near) => proxy.join(near, target));
     proxy.listener.listen(0, '127.0.0.1');
@@ -289,7 +290,8 @@ export class Proxy {
     const pair = { near, far };
     this.pairs.add(pair);
     near.pipe(far);
-    far.pipe(near);
+    if (this.isMute) far.resume();
+    else far.pipe(near);
     const end = () => {
       this.pairs.delete(pair);
       near.destroy();
@@ -305,7 +307,16 @@ export class Proxy {
   }
 
   mend() {
-    this.refusing = false;
+    this.refusing = this.isMute = false;
+  }
+
+  /** Forwards nothing to clients, and tells neither side, until `cut` and `mend`. */
+  mute() {
+    this.isMute = true;
+    for (const { near, far } of this.pairs) {
+      far.unpipe(near);
+      far.resume();
+    }
   }
 
   /** Forwards nothing any more and tells neither side. */

@@ -96,7 +96,7 @@ export function send(text) {
 }
 
 export function sendAgain(room, item) {
-  item.delivery = 'waiting';
+  room.wait(item);
   sendWaiting(room);
   observer.changed();
 }
@@ -118,7 +118,7 @@ export function isOwn(person) {
 function enterRoom(name) {
   const known = rooms.get(name);
   if (known && known.state !== 'removed') return known;
-  const room = known ?? new Room(name);
+  const room = known ?? new Room(name, () => connection.now);
   room.state = 'joining';
   rooms.set(name, room);
   connection.subscribe(room.topic, {
@@ -204,22 +204,16 @@ function sendWaiting(room) {
   for (const item of room.waiting()) deliver(room, item);
 }
 
-/** Sends a message. If its connection is lost, it is sent again after history is read, unless it had arrived; readers
- *  drop duplicates by its id. */
+/** Sends a message. If its connection is lost, it is sent again once it is known whether it had arrived. If it arrives
+ *  even after that, readers drop the second by its id. */
 async function deliver(room, item) {
-  item.delivery = 'sending';
-  let outcome = 'accepted';
+  room.sending(item);
   try {
-    await connection.request('publish', {
-      channel: room.topic,
-      data: { text: item.text, id: item.wireId, at: item.time },
-    });
+    await connection.publish(room.topic, { text: item.text, id: item.wireId });
+    room.accepted(item);
   } catch (error) {
-    outcome = error.lost ? 'waiting' : 'failed';
-    item.problem = error.message;
+    room.notAccepted(item, error);
   }
-  // The message itself may have arrived before the answer, and then needs nothing more.
-  if (item.delivery === 'sending') item.delivery = outcome;
   observer.changed();
 }
 

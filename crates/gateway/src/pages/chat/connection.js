@@ -56,6 +56,7 @@ export class Connection {
   #retryTimer;
   #stableTimer;
   #refreshTimer;
+  #clockAhead = 0;
 
   constructor({ transports, fetchToken, onState }) {
     this.#transports = transports;
@@ -65,6 +66,11 @@ export class Connection {
 
   get state() {
     return this.#state;
+  }
+
+  /** The time by the server's clock, in milliseconds: the clock of this machine may be wrong. */
+  get now() {
+    return Date.now() + this.#clockAhead;
   }
 
   /** Connects again in any state: at the start, under another name, or on demand. */
@@ -115,6 +121,24 @@ export class Connection {
     });
   }
 
+  /** Publishes to a topic of a subscription. Without an answer the data may have arrived or not: the connection ends, and
+   *  the next one recovers from the position at which it was sent, so that it is seen if it is there. */
+  async publish(topic, data) {
+    const subscription = this.#subscriptions.get(topic);
+    const sentAt = subscription?.position && { ...subscription.position };
+    try {
+      await this.request('publish', { channel: topic, data });
+    } catch (error) {
+      if (error.code !== 0) throw error;
+      const position = subscription?.position;
+      if (position && position.epoch === sentAt?.epoch) {
+        position.offset = Math.min(position.offset, sentAt.offset);
+      }
+      if (!error.lost) this.#closed(0, error.message);
+      throw new CommandError({ code: 0, message: error.message, lost: true });
+    }
+  }
+
   async #open() {
     this.#detach();
     const turn = this.#turn;
@@ -152,6 +176,7 @@ export class Connection {
     this.#silenceMax = result.ping ? result.ping * 1000 + PING_SLACK_MS : Infinity;
     this.#watch();
     this.#tokenRefused = false;
+    if (result.time) this.#clockAhead = result.time - Date.now();
     this.#stableTimer = setTimeout(() => {
       this.#attempt = 0;
     }, STABLE_AFTER_MS);

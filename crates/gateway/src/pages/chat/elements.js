@@ -27,11 +27,12 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Makes the children of `parent` match `rows`, and builds only those whose look changed. */
+/** Makes the children of `parent` match `rows`: builds only those whose look changed, and updates those that are new or
+ *  whose state changed. */
 export function replaceKeyed(parent, rows) {
   const existing = new Map([...parent.children].map((node) => [node.dataset.key, node]));
   let cursor = parent.firstChild;
-  for (const { key, look, build } of rows) {
+  for (const { key, look, build, state = null, update } of rows) {
     const wanted = JSON.stringify(look);
     let node = existing.get(key);
     existing.delete(key);
@@ -46,6 +47,11 @@ export function replaceKeyed(parent, rows) {
         if (focused) fresh.querySelector('button')?.focus();
       }
       node = fresh;
+    }
+    const current = JSON.stringify(state);
+    if (update && node.dataset.state !== current) {
+      update(node);
+      node.dataset.state = current;
     }
     if (node === cursor) cursor = cursor.nextSibling;
     else parent.insertBefore(node, cursor);

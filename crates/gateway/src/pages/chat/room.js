@@ -7,11 +7,9 @@ const PEOPLE_PER_NOTICE_MAX = 50;
 const NAME_SHOWN_MAX = 40;
 const TEXT_SHOWN_MAX = 4000;
 const MESSAGE_ID_LENGTH_MAX = 64;
-/** A sender's time is accepted unless it is ahead of this clock by more. */
-const CLOCK_AHEAD_MAX_MS = 60_000;
-
 /** Items are sorted by `order`: a message's era (the number of earlier epochs of the stream) and offset. An item
- *  without an offset follows the latest one with an offset by half a step. */
+ *  without an offset follows the latest one with an offset by half a step. An own message is not sent back to this page:
+ *  it `floats` at the end until offsets that are missing tell its place. */
 const ERA_SPAN = 2 ** 40;
 const UNPLACED_ORDER = Number.MAX_SAFE_INTEGER;
 /** A member before the connection was lost that returns within this time has not "joined". */
@@ -19,8 +17,10 @@ const FAMILIAR_MS = 60_000;
 const NOTICE_MERGE_MS = 120_000;
 
 export class Room {
-  constructor(name) {
+  /** `clock` returns the time by the server's clock. */
+  constructor(name, clock) {
     this.name = name;
+    this.#clock = clock;
     this.topic = TOPIC_PREFIX + name;
     this.state = 'joining';
     this.trouble = '';
@@ -32,6 +32,7 @@ export class Room {
     this.historyWanted = true;
   }
 
+  #clock;
   #epoch = null;
   #era = 0;
   #top = 0;
@@ -46,14 +47,18 @@ export class Room {
   /** Handles a subscription. Returns true if history must be read, because the server could not send all missed
    *  messages. */
   subscribed({ position, recovered }) {
-    const first = this.#epoch === null;
-    if (!recovered && this.holdsMessages()) this.#brokenAfter ??= { era: this.#era, offset: this.#top };
-    if (!recovered) this.historyWanted = true;
-    if (position.epoch !== this.#epoch) {
-      if (!first) this.#startEra();
-      this.#epoch = position.epoch;
+    if (!recovered) {
+      this.historyWanted = true;
+      if (this.holdsMessages()) this.#brokenAfter ??= { era: this.#era, offset: this.#top };
+      // What the server accepted before keeps its place, unless history tells it.
+      for (const item of this.items) if (item.delivery === 'accepted') item.floats = false;
+      if (this.#epoch !== null && position.epoch !== this.#epoch) {
+        this.#era += 1;
+        this.#top = 0;
+      }
+      this.#top = Math.max(this.#top, position.offset);
     }
-    if (!recovered) this.#top = Math.max(this.#top, position.offset);
+    this.#epoch = position.epoch;
     this.state = 'joined';
     this.trouble = '';
     return this.historyWanted;
@@ -73,24 +78,26 @@ export class Room {
     this.trouble = reason;
   }
 
-  /** Returns true if there are messages from the server, not only messages that this page is about to send. */
+  /** Returns true if there are messages that the server has, not only messages that this page is about to send. */
   holdsMessages() {
-    return this.items.some((item) => item.kind === 'message' && item.order !== UNPLACED_ORDER);
+    return this.items.some((item) => item.place || item.delivery === 'accepted');
   }
 
   /** Adds a publication. Returns its item if it is new, and null if it is known. */
   receive(publication, { live }) {
-    const message = readPublication(publication, { live });
+    const message = readPublication(publication);
     const offset = publication.offset ?? 0;
     const place = `${this.#era}/${offset}`;
     if (offset && this.#byOffset.has(place)) return null;
+    if (offset > this.#top) this.#placeOwnBefore(offset);
     const order = offset ? this.#order(offset) : this.#orderOfLatest();
     this.#top = Math.max(this.#top, offset);
     const known = message.id && this.#byId.get(message.id);
-    if (known && known.order !== UNPLACED_ORDER) return null;
+    if (known?.place) return null;
     const item = known || { kind: 'message', key: this.#nextKey() };
-    // An own message keeps the time at which it was written.
-    Object.assign(item, message, { order, place, delivery: '', time: item.time ?? message.time });
+    // Without the server's time a message has that at which it is written here or arrives.
+    const time = message.time ?? item.time ?? (live ? this.#clock() : null);
+    Object.assign(item, message, { order, place, floats: false, delivery: '', time });
     if (offset) this.#byOffset.set(place, item);
     if (message.id) this.#byId.set(message.id, item);
     if (!known) this.items.push(item);
@@ -137,13 +144,39 @@ export class Room {
       author,
       text,
       json: false,
-      time: Date.now(),
+      time: this.#clock(),
       delivery: 'waiting',
     };
     this.items.push(item);
     this.#byId.set(item.id, item);
     this.#settle();
     return item;
+  }
+
+  /** Makes a message that failed the last of those to be sent. */
+  wait(item) {
+    this.items = [...this.items.filter((other) => other !== item), item];
+    item.delivery = 'waiting';
+  }
+
+  sending(item) {
+    Object.assign(item, { delivery: 'sending', order: UNPLACED_ORDER, floats: true });
+    this.#settle();
+  }
+
+  /** Handles the answer that the server has a message, unless the message itself has come before. */
+  accepted(item) {
+    if (item.delivery !== 'sending') return;
+    item.delivery = 'accepted';
+    item.time = this.#clock();
+    if (item.floats) item.order = this.#orderOfLatest();
+    this.#settle();
+  }
+
+  notAccepted(item, { lost, message }) {
+    if (item.delivery !== 'sending') return;
+    item.delivery = lost ? 'waiting' : 'failed';
+    item.problem = message;
   }
 
   discard(item) {
@@ -215,13 +248,17 @@ export class Room {
     this.#settle();
   }
 
-  /** Handles a new stream: offsets start again, and accepted messages that did not arrive keep their place. */
-  #startEra() {
-    for (const item of this.items) {
-      if (item.delivery === 'accepted') Object.assign(item, { order: this.#orderOfLatest(), delivery: '' });
+  /** Places own messages before the next publication that comes. The server leaves out what this connection publishes,
+   *  so the offsets that are missing are those of own messages, in the order in which they were sent. */
+  #placeOwnBefore(offset) {
+    const missing = offset - this.#top - 1;
+    const sent = this.items.filter(
+      (item) => item.floats && (item.delivery === 'sending' || item.delivery === 'accepted'),
+    );
+    for (const [index, item] of sent.entries()) {
+      if (index < missing) Object.assign(item, { order: this.#orderOfLatest(), floats: false });
+      else if (item.order !== UNPLACED_ORDER) item.order = this.#order(offset) + 0.5;
     }
-    this.#era += 1;
-    this.#top = 0;
   }
 
   #addGap(order) {
@@ -253,8 +290,9 @@ export class Room {
   }
 }
 
-/** Reads a publication: `{"text": ...}` from a person or a backend, or any other JSON. */
-function readPublication({ data, info, time }, { live }) {
+/** Reads a publication: `{"text": ...}` from a person or a backend, or any other JSON. Its time is the server's, or null
+ *  where the server does not show it. */
+function readPublication({ data, info, time = null }) {
   const author = info ? readPerson(info) : null;
   const plain = typeof data === 'string' ? data : typeof data?.text === 'string' ? data.text : null;
   const text = shorten(plain ?? JSON.stringify(data, null, 2) ?? '', TEXT_SHOWN_MAX);
@@ -262,9 +300,7 @@ function readPublication({ data, info, time }, { live }) {
     author && typeof data?.id === 'string'
       ? `${author.user}/${data.id.slice(0, MESSAGE_ID_LENGTH_MAX)}`
       : null;
-  const claimed = time ?? (author ? data?.at : undefined);
-  const believable = Number.isFinite(claimed) && claimed > 0 && claimed < Date.now() + CLOCK_AHEAD_MAX_MS;
-  return { author, id, text, json: plain === null, time: believable ? claimed : live ? Date.now() : null };
+  return { author, id, text, json: plain === null, time };
 }
 
 function readPerson(info) {

@@ -321,22 +321,13 @@ function messageRow(item, previous, ambiguous) {
         ? 'your other window'
         : '';
   const tag = item.author && !own && ambiguous.has(name) ? tagOf(item.author) : '';
-  const delivery = deliveryText(item);
   return {
     key: item.key,
-    look: [own, continued, tag, remark, item.time, item.delivery, delivery],
+    look: [own, continued, tag, remark],
     build() {
-      const clock = item.time
-        ? element('time', {
-            text: clockFormat.format(item.time),
-            datetime: new Date(item.time).toISOString(),
-            title: fullFormat.format(item.time),
-          })
-        : null;
       const bubble = item.json
         ? element('pre', { class: 'bubble json', text: item.text })
         : element('div', { class: 'bubble', dir: 'auto' }, withLinks(item.text));
-      if (item.time) bubble.title = fullFormat.format(item.time);
       const row = element('li', { class: 'message' }, [
         !continued &&
           !own &&
@@ -355,36 +346,61 @@ function messageRow(item, previous, ambiguous) {
                 ),
                 tag && element('span', { class: 'tag', text: tag }),
                 remark && element('span', { class: 'aside', text: remark }),
-                clock,
+                element('time'),
               ]),
           bubble,
-          delivery && deliveryLine(item, delivery),
+          element('div', { class: 'delivery' }),
         ]),
       ]);
       row.classList.toggle('own', own);
       row.classList.toggle('continued', continued);
       row.classList.toggle('backend', item.author === null);
-      row.dataset.delivery = item.delivery;
       return row;
+    },
+    state: [item.time, item.delivery],
+    // A row that were built anew would be read aloud again.
+    update(row) {
+      row.dataset.delivery = item.delivery;
+      showTime(row, item.time);
+      row.querySelector('.delivery').replaceChildren(...deliveryParts(item));
     },
   };
 }
 
-function deliveryText(item) {
-  if (item.delivery === 'failed') return `Not sent: ${item.problem}.`;
-  return item.delivery === 'waiting' ? 'Will be sent when connected' : '';
+function showTime(row, time) {
+  const clock = row.querySelector('time');
+  if (time === null) {
+    clock?.remove();
+    return;
+  }
+  const full = fullFormat.format(time);
+  row.querySelector('.bubble').title = full;
+  if (!clock) return;
+  setText(clock, clockFormat.format(time));
+  clock.dateTime = new Date(time).toISOString();
+  clock.title = full;
 }
 
-function deliveryLine(item, text) {
-  const line = element('div', { class: 'delivery' }, [element('span', { text })]);
-  if (item.delivery !== 'failed') return line;
-  const retry = element('button', { class: 'link-button', type: 'button', text: 'Send again' });
+function deliveryParts(item) {
+  if (item.delivery === 'waiting') return [element('span', { text: 'Will be sent when connected' })];
+  // To the eye this is the look of its bubble.
+  if (item.delivery === 'sending') return [element('span', { class: 'visually-hidden', text: 'Sending…' })];
+  if (item.delivery !== 'failed') return [];
   const room = currentRoom;
-  retry.onclick = () => sendAgain(room, item);
-  const remove = element('button', { class: 'link-button', type: 'button', text: 'Delete' });
-  remove.onclick = () => discard(room, item);
-  line.append(retry, remove);
-  return line;
+  const button = (text, act) => {
+    const node = element('button', { class: 'link-button', type: 'button', text });
+    node.onclick = () => {
+      // The button goes, and the focus would go with it.
+      find('timeline-scroll').focus({ preventScroll: true });
+      act(room, item);
+    };
+    return node;
+  };
+  return [
+    element('span', { text: `Not sent: ${item.problem}.` }),
+    button('Try again', sendAgain),
+    button('Delete', discard),
+  ];
 }
 
 function noticeRow(notice, ambiguous) {
@@ -413,7 +429,7 @@ function dividerRow(key, kind, text) {
 }
 
 function dayText(time) {
-  const today = new Date();
+  const today = new Date(connection.now);
   const yesterday = new Date(today.getFullYear(), today.getMonth(), today.getDate() - 1);
   const wanted = new Date(time).toDateString();
   if (wanted === today.toDateString()) return 'Today';

@@ -207,6 +207,86 @@ const suite = (transport) => () => {
     await ada.showsTexts([...said, 'all here']);
   });
 
+  check('a message whose answer is lost is there once, for everybody', async () => {
+    const ada = await come('Ada');
+    const bob = await come('Bob', { port: stage.proxy.port });
+    // His other window does not come through the proxy, so it has to be told who he is.
+    const user = await bob.page.evaluate(() => localStorage.getItem('chat.user'));
+    const isBob = (page) =>
+      page.addInitScript((him) => {
+        localStorage.setItem('chat.user', him);
+        localStorage.setItem('chat.name', 'Bob');
+      }, user);
+    const second = await ChatWindow.open(bob.page.context(), ada.page.url(), isBob);
+    await second.connected();
+    await ada.showsOnline(3);
+    await bob.say('before');
+    const said = ['before'];
+    await ada.showsTexts(said);
+    await bob.page.locator(UNSETTLED).waitFor({ state: 'detached' });
+    stage.proxy.mute();
+    await bob.say('did it arrive?');
+    said.push('did it arrive?');
+    await ada.showsTexts(said);
+    await second.showsTexts(said);
+    await ada.say('it did');
+    said.push('it did');
+    assert.equal(await bob.count('.message[data-delivery="sending"]'), 1);
+    stage.proxy.cut();
+    await bob.disconnected();
+    await bob.say('then this is new');
+    said.push('then this is new');
+    stage.proxy.mend();
+    await bob.connected();
+    for (const window of [ada, bob, second]) await window.showsTexts(said);
+    await bob.page.locator(UNSETTLED).waitFor({ state: 'detached' });
+    const kept = await stage.server.api('history', { channel: `chat:room-${stage.room}`, limit: -1 });
+    assert.deepEqual(
+      kept.publications.map(({ data }) => data.text),
+      said,
+    );
+    assert.equal(await bob.count('.divider.gap'), 0);
+    assert.equal(await second.count('.message.own'), 3);
+  });
+
+  check('times are those of the server, where the own clock is wrong too', async () => {
+    const ada = await come('Ada');
+    await ada.say('kept');
+    await ada.page.locator(UNSETTLED).waitFor({ state: 'detached' });
+    const prepare = (page) => page.clock.install({ time: Date.now() - 5 * 3600 * 1000 });
+    const bob = await come('Bob', { port: stage.proxy.port, prepare });
+    await bob.showsTexts(['kept']);
+    await ada.say('live');
+    await bob.showsTexts(['kept', 'live']);
+    stage.proxy.cut();
+    await bob.disconnected();
+    await ada.say('recovered');
+    await ada.page.locator(UNSETTLED).waitFor({ state: 'detached' });
+    stage.proxy.mend();
+    await bob.connected();
+    await bob.showsTexts(['kept', 'live', 'recovered']);
+    await bob.say('own');
+    await ada.showsTexts(['kept', 'live', 'recovered', 'own']);
+    await bob.page.locator(UNSETTLED).waitFor({ state: 'detached' });
+
+    const kept = await stage.server.api('history', { channel: `chat:room-${stage.room}`, limit: -1 });
+    const times = kept.publications.map(({ time }) => time);
+    const shown = (window) =>
+      window.page.locator('.bubble').evaluateAll((all) => all.map((bubble) => bubble.title));
+    const words = (of) =>
+      bob.page.evaluate((all) => {
+        const format = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'medium' });
+        return all.map((time) => format.format(time));
+      }, of);
+    const [ownWords, ...others] = (await shown(bob)).reverse();
+    assert.deepEqual(others.reverse(), await words(times.slice(0, 3)));
+    assert.equal((await shown(ada)).at(-1), (await words(times)).at(-1));
+    // An answer to a publish has no time, so an own message has the page's idea of the server's clock.
+    const near = Array.from({ length: 11 }, (_, step) => times[3] + (step - 5) * 1000);
+    assert.ok((await words(near)).includes(ownWords), `${ownWords} is not near ${new Date(times[3])}`);
+    assert.deepEqual(await bob.page.locator('.divider').allTextContents(), ['Today']);
+  });
+
   check('going offline and online again catches up', async () => {
     const ada = await come('Ada');
     const bob = await come('Bob');

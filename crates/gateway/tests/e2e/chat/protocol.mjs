@@ -258,7 +258,7 @@ const suite = (transport) => () => {
     await window.shows('.message[data-delivery="failed"]', 'Not sent: too many requests.');
     await window.photograph('not-sent');
     delete script.answers.publish;
-    await window.page.click('text=Send again');
+    await window.page.click('text=Try again');
     await window.page.locator('.message[data-delivery="accepted"]').waitFor();
     const [refused, sent] = script.heard('publish').map(({ publish }) => publish.data);
     assert.equal(refused.id, sent.id);
@@ -276,6 +276,122 @@ const suite = (transport) => () => {
       .map(({ publish }) => publish.data);
     assert.equal(lost.id, repeated.id);
     await window.showsTexts(['first', 'second']);
+  });
+
+  check('own messages that are not sent back stand where offsets are missing', async () => {
+    await comeAndSettle();
+    const accepted = (count) =>
+      until(async () => (await window.count('[data-delivery="accepted"]')) === count, `${count} are accepted`);
+    await window.say('mine');
+    await accepted(1);
+    // The server took it first.
+    script.publish('another');
+    await window.showsTexts(['another', 'mine']);
+    await window.say('mine too');
+    await accepted(2);
+    script.stream.offset += 2;
+    script.publish('a third');
+    await window.showsTexts(['another', 'mine', 'mine too', 'a third']);
+    script.answers.publish = () => ({ silent: true });
+    await window.say('on its way');
+    await window.page.locator('[data-delivery="sending"]').waitFor();
+    script.publish('before it');
+    await window.showsTexts(['another', 'mine', 'mine too', 'a third', 'before it', 'on its way']);
+    script.stream.offset += 1;
+    script.publish('behind it');
+    await window.showsTexts(['another', 'mine', 'mine too', 'a third', 'before it', 'on its way', 'behind it']);
+    assert.equal(await window.count('.divider.gap'), 0);
+  });
+
+  check('a message whose answer is lost is looked for from where it was sent', async () => {
+    await comeAndSettle();
+    script.publish('one');
+    await window.showsTexts(['one']);
+    script.answers.publish = () => ({ silent: true });
+    await window.say('two');
+    await until(() => script.heard('publish').length === 1, 'it is sent');
+    script.stream.offset += 1;
+    script.publish('three');
+    await window.showsTexts(['one', 'two', 'three']);
+    const user = await window.page.evaluate(() => localStorage.getItem('chat.user'));
+    const { data } = script.heard('publish')[0].publish;
+    const time = 1_600_000_000_000;
+    const info = { client: 'client-1', user, conn_info: { name: 'Ada' } };
+    const publications = [
+      { data, info, time, offset: 2 },
+      { data: { text: 'three' }, offset: 3 },
+      { data: { text: 'four' }, offset: 4 },
+    ];
+    script.stream.offset = 4;
+    script.answers.subscribe = ({ channel, recover }) =>
+      channel === LOBBY && recover
+        ? { subscribe: { recoverable: true, recovered: true, publications, ...script.stream } }
+        : undefined;
+    script.socket.close({ code: 3001, reason: 'shutdown' });
+    await window.disconnected();
+    await window.shows('[data-delivery="waiting"]', 'Will be sent when connected');
+    await connectedAgain();
+    await window.showsTexts(['one', 'two', 'three', 'four']);
+    assert.equal(script.heard('subscribe', LOBBY)[1].subscribe.offset, 1);
+    const shown = window.page.locator('.message.own time');
+    assert.equal(await shown.getAttribute('datetime'), new Date(time).toISOString());
+    // What is said next is behind anything that is sent again.
+    delete script.answers.publish;
+    await window.say('five');
+    await window.page.locator('[data-delivery="accepted"]').waitFor();
+    assert.deepEqual(
+      script.heard('publish').map(({ publish }) => publish.data.text),
+      ['two', 'five'],
+    );
+    assert.equal(await window.count('.divider.gap'), 0);
+  });
+
+  check('a message without an answer for long ends the connection, and is sent again', async () => {
+    await comeAndSettle();
+    script.answers.publish = () => ({ silent: true });
+    await window.say('hello');
+    await until(() => script.heard('publish').length === 1, 'it is sent');
+    await window.page.clock.runFor(9_000);
+    assert.equal(await window.count('[data-delivery="sending"]'), 1);
+    delete script.answers.publish;
+    await window.page.clock.runFor(1_500);
+    await connectedAgain();
+    await window.page.locator('[data-delivery="accepted"]').waitFor();
+    assert.equal(script.heard('publish').length, 2);
+    await window.showsTexts(['hello']);
+  });
+
+  check('what becomes of a message is told to screen readers and keyboards, in its place', async () => {
+    await comeAndSettle();
+    const row = window.page.locator('.message');
+    const told = async (expected) => {
+      let snapshot;
+      await until(async () => {
+        snapshot = await row.ariaSnapshot();
+        return expected.every((words) => snapshot.includes(words));
+      }, `${expected} are told`).catch((error) => {
+        throw new Error(`${error.message}; told is ${snapshot}`);
+      });
+      return snapshot;
+    };
+    script.answers.publish = () => ({ silent: true });
+    await window.say('hello');
+    await told(['You', 'hello', 'Sending…']);
+    // The same element from now on: a new one would be read aloud as a new message.
+    await row.evaluate((node) => (node.isFirst = true));
+    const { id } = script.heard('publish')[0];
+    script.say({ id, error: { code: 111, message: 'too many requests', temporary: true } });
+    await told(['hello', 'Not sent: too many requests.', 'button "Try again"', 'button "Delete"']);
+    delete script.answers.publish;
+    await window.page.getByRole('button', { name: 'Try again' }).focus();
+    await window.page.keyboard.press('Enter');
+    await window.page.locator('[data-delivery="accepted"]').waitFor();
+    const snapshot = await told(['hello']);
+    assert.doesNotMatch(snapshot, /Sending|button/);
+    assert.equal(await row.evaluate((node) => node.isFirst), true);
+    assert.equal(await window.page.evaluate(() => document.activeElement.id), 'timeline-scroll');
+    await window.page.keyboard.press('Tab');
+    assert.equal(await window.page.evaluate(() => document.activeElement.id), 'composer-text');
   });
 };
 
