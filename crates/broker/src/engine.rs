@@ -180,6 +180,18 @@ impl Engine {
         }
     }
 
+    /// Replaces the info of a client that was added to the topic's presence. A client that has not been added since other
+    /// nodes fenced this one is not added.
+    pub async fn replace_presence(&self, topic: &TopicName, member: Member) -> Result<(), EngineError> {
+        match self {
+            Self::Memory(memory) => {
+                memory.add_presence(topic, vec![member]);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.replace_presence(topic, member).await,
+        }
+    }
+
     /// Adds a client unless `clients_max` others are present; returns whether it was added. While the engine is
     /// unavailable only clients of this process are counted.
     pub async fn admit(

@@ -431,6 +431,14 @@ impl Redis {
         self.0.presence.add(topic, members).await
     }
 
+    pub(crate) async fn replace_presence(
+        &self,
+        topic: &TopicName,
+        member: Member,
+    ) -> Result<(), EngineError> {
+        self.0.presence.replace(topic, member).await
+    }
+
     pub(crate) async fn admit(
         &self,
         topic: &TopicName,

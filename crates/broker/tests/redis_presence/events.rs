@@ -109,12 +109,16 @@ async fn what_arrives_after_the_reaper_changes_nothing() {
     assert_eq!((late.0, late.1), (unavailable, unavailable));
     let expected = ["user_online u", "connected 1", "disconnected 1 1 node died", "user_offline u"];
     assert_eq!(told(&stored(&b).await, |_| true), expected);
-    // As another incarnation it writes again.
     let mut fenced = a.redis.fenced();
     tokio::time::timeout(Duration::from_secs(10), fenced.wait_for(|times| *times == 1))
         .await
         .unwrap()
         .unwrap();
+    // What was refused is taken back, which must not add it.
+    let [taken_back] = <[Member; 1]>::try_from(member("2")).unwrap();
+    a.engine.replace_presence(&user, taken_back).await.unwrap();
+    a.engine.remove_presence(&user, client("2"), &Left::Refused).await.unwrap();
+    // As another incarnation it writes again.
     join(&a, &user, "4").await;
     let events = told(&stored(&b).await, |_| true);
     assert_eq!(events[4..], ["user_online u", "connected 4"]);

@@ -94,7 +94,7 @@ impl Topics {
             }
             Job::UpdatePresence(info, join_leave) => {
                 let member = Member::new(info, join_leave).with_events(self.events_of(name));
-                self.ignore(self.engine.add_presence(name, vec![member]).await);
+                self.ignore(self.engine.replace_presence(name, member).await);
             }
             Job::Publish(publish, publisher) => self.do_publish(name, publish, publisher).await,
             Job::Read(from, read, allowance) => self.do_read(name, from, read, allowance).await,

@@ -388,7 +388,7 @@ impl Topics {
         if membership.presence {
             let info = &membership.info;
             let unannounced = Member::new(info.clone(), false).with_events(self.events_of(name));
-            self.ignore(self.engine.add_presence(name, vec![unannounced]).await);
+            self.ignore(self.engine.replace_presence(name, unannounced).await);
             self.ignore(self.engine.remove_presence(name, info.client, &Left::Refused).await);
         }
     }

@@ -112,6 +112,14 @@ impl PresenceStore {
         Ok(())
     }
 
+    /// Replaces a member, unless the node was fenced since it was added: then others have removed it.
+    pub(super) async fn replace(&self, topic: &TopicName, member: Member) -> Result<(), EngineError> {
+        if !self.own().has(topic, member.info.client) {
+            return Ok(());
+        }
+        self.add_some(topic, &[member]).await
+    }
+
     async fn add_some(&self, topic: &TopicName, members: &[Member]) -> Result<(), EngineError> {
         let write = self.begin_write(topic, |own| {
             members.iter().for_each(|member| own.add(topic, member.clone()));

@@ -98,13 +98,15 @@ impl Own {
         self.topics.get(topic).is_none_or(|present| present.members.is_empty() && present.writes <= 1)
     }
 
+    pub(super) fn has(&self, topic: &TopicName, client: ClientId) -> bool {
+        self.topics.get(topic).is_some_and(|present| present.members.contains(client))
+    }
+
     /// Returns true if Redis may have some data of the client.
     pub(super) fn may_have(&self, topic: &TopicName, client: ClientId) -> bool {
         self.is_dirty(topic)
-            || self
-                .topics
-                .get(topic)
-                .is_some_and(|present| present.members.contains(client) || present.writes > 0)
+            || self.has(topic, client)
+            || self.topics.get(topic).is_some_and(|present| present.writes > 0)
     }
 
     pub(super) fn stats(&self, topic: &TopicName) -> PresenceStats {
