@@ -36,10 +36,13 @@ pub(super) struct Reaped {
 }
 
 impl Reaper {
-    /// The most members removed by one call of the script, which blocks Redis for about a millisecond.
+    /// The members removed in one round trip, without events and with them. Redis may do nothing else meanwhile, which takes
+    /// one or two milliseconds.
     const MEMBERS: usize = 500;
-    /// The most topics in one round trip.
-    const TOPICS: usize = 128;
+    const MEMBERS_WITH_EVENTS: usize = 128;
+    /// The most topics in one round trip, and of those that turn out to have many members.
+    const TOPICS: usize = 64;
+    const LARGE_TOPICS: usize = 8;
 
     pub(super) fn new(
         nodes: Arc<NodeTable>,
@@ -137,8 +140,11 @@ impl Reaper {
         for (index, topics) in self.links.by_link(topics) {
             for batch in topics.chunks(Self::TOPICS) {
                 let mut left = batch.to_vec();
+                let mut at_once = Self::TOPICS;
                 while !left.is_empty() {
-                    left = self.take_some_out(keys, dead, index, left, &mut finished).await?;
+                    let some = left.split_off(left.len().saturating_sub(at_once));
+                    left.extend(self.take_some_out(keys, dead, index, some, &mut finished).await?);
+                    at_once = Self::LARGE_TOPICS;
                 }
             }
         }
@@ -164,8 +170,11 @@ impl Reaper {
             }
         }
         let announcements = commands.len();
+        let members = if dead.gone.is_some() { Self::MEMBERS_WITH_EVENTS } else { Self::MEMBERS };
+        // A user with two devices is done in one call.
+        let members_each = (members / topics.len()).max(2);
         for topic in &topics {
-            commands.add_command(self.removal(keys, dead, topic));
+            commands.add_command(self.removal(keys, dead, topic, members_each));
         }
         // Other nodes wait while this continues.
         commands.cmd("PEXPIRE").arg(keys.reaping(dead.incarnation)).arg(milliseconds(REAPING_MAX));
@@ -190,10 +199,10 @@ impl Reaper {
         Ok(left)
     }
 
-    fn removal(&self, keys: &Keys, dead: Reaped, topic: &TopicName) -> Cmd {
+    fn removal(&self, keys: &Keys, dead: Reaped, topic: &TopicName, members: usize) -> Cmd {
         let Reaped { incarnation, gone } = dead;
         let mut script_keys = vec![keys.members(topic, incarnation), keys.member_counts(topic)];
-        let mut arguments = vec![keys.channel(topic), incarnation.to_string(), Self::MEMBERS.to_string()];
+        let mut arguments = vec![keys.channel(topic), incarnation.to_string(), members.to_string()];
         if let Some(gone) = gone {
             script_keys.extend(self.events.keys(keys, topic));
             arguments.extend(self.events.arguments(keys, topic));
