@@ -7,6 +7,7 @@ mod contract;
 mod engine;
 mod outbox;
 mod user_status;
+mod user_statuses;
 
 mod members;
 mod memory;
@@ -20,10 +21,11 @@ pub use contract::{
     Published, ReadLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX, Usage,
 };
 pub use engine::{Engine, Outbox};
-pub use memory::{Memory, MemorySettings};
+pub use memory::{Memory, MemorySettings, MemoryStatus, MemoryStatusBounds, TellStatus};
 pub use outbox::{EventId, EventKind, OutboxOptions, StoredEvent};
 pub use redis::{
     CallKind, CallStats, Deliver, Incompatible, LATENCY_BOUNDS, LinkError, LinkRole, LinkState, LinkStats,
     LogRateLimit, Peer, Redis, RedisOutbox, RedisSettings, RedisStats,
 };
 pub use user_status::{StatusOptions, UserStatus, user_topic};
+pub use user_statuses::UserStatuses;

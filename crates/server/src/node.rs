@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
-use fanwire_broker::{
-    EngineError, HistoryOptions, HistoryPage, NewPublication, PresenceStats, Published, UserStatus,
-};
+use fanwire_broker::{HistoryOptions, HistoryPage, NewPublication, PresenceStats, Published, UserStatuses};
 use fanwire_hub::effect::Completion;
 use fanwire_hub::session::{Control, Now};
 use fanwire_hub::{NameError, Namespace};
@@ -58,6 +56,8 @@ pub(crate) struct NodeShared {
     pub peers: Option<Peers>,
     /// The application's backends.
     pub hooks: Hooks,
+    /// The status of users, if a namespace has it.
+    pub statuses: Option<UserStatuses>,
     /// One for each shard.
     pub counters: Vec<Arc<Counters>>,
     /// The HTTP connections of each shard's listener.
@@ -86,6 +86,7 @@ impl std::ops::Deref for Node {
 pub(crate) struct Links {
     pub peers: Option<Peers>,
     pub hooks: Hooks,
+    pub statuses: Option<UserStatuses>,
 }
 
 /// The clients that an order of the API is for. At least one of user, client and session is named.
@@ -104,7 +105,7 @@ impl Node {
         tokens: Tokens,
         tls: Option<Tls>,
         inboxes: Inboxes,
-        Links { peers, hooks }: Links,
+        Links { peers, hooks, statuses }: Links,
         counters: Vec<Arc<Counters>>,
         metrics: Metrics,
     ) -> Self {
@@ -127,6 +128,7 @@ impl Node {
             inboxes,
             peers,
             hooks,
+            statuses,
             counters,
             http_connections,
             internal_connections,
@@ -221,22 +223,6 @@ impl Node {
 
     pub(crate) async fn remove_history(&self, topic: TopicName) -> Result<(), RequestError> {
         self.call(topic, |reply| TopicCall::RemoveHistory { reply }).await
-    }
-
-    /// The status of each user, on all nodes.
-    pub(crate) async fn user_status(&self, users: &[Box<str>]) -> Result<Vec<UserStatus>, EngineError> {
-        match &self.peers {
-            Some(peers) => peers.redis().user_status(users).await,
-            None => Err(EngineError::Unavailable),
-        }
-    }
-
-    /// Keeps a user online for a while who has no connection.
-    pub(crate) async fn heartbeat(&self, user: &str) -> Result<(), EngineError> {
-        match &self.peers {
-            Some(peers) => peers.redis().heartbeat(user, self.settings.user_events()).await,
-            None => Err(EngineError::Unavailable),
-        }
     }
 
     async fn call<T>(

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use fanwire_broker::{Incompatible, planted};
+use fanwire_broker::{Event, Incompatible, MemoryStatus, UserStatuses, planted};
+use fanwire_protocol::{Publication, TopicName};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -22,11 +23,12 @@ use crate::counters::{Counter, Counters};
 use crate::drain::{DrainPhase, drain};
 use crate::hooks::{BackendThread, HookError, Hooks};
 use crate::inbox::{InboxReceiver, Inboxes};
+use crate::message::ShardMessage;
 use crate::metrics::Metrics;
 use crate::node::{Links, Node};
 use crate::peers::{JoinError, Peers};
 use crate::request_budget::RequestBudget;
-use crate::settings::{EngineSettings, RedisSettings, Settings};
+use crate::settings::{EngineSettings, RedisSettings, Settings, StatusSettings};
 use crate::shard::Shard;
 use crate::tasks::{OwnedTask, Task};
 use crate::transport::Gate;
@@ -128,7 +130,8 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let has_backends = !settings.hooks.is_empty();
     let backends = has_backends.then(BackendThread::start).transpose().map_err(StartError::BackendThread)?;
     let hooks = Hooks::start(&settings, inboxes.clone(), &metrics.hooks, backends.as_ref())?;
-    let links = Links { peers: peers.clone(), hooks };
+    let statuses = statuses(&settings, peers.as_ref(), &inboxes);
+    let links = Links { peers: peers.clone(), hooks, statuses };
     let node = Node::new(settings.clone(), tokens, tls.clone(), inboxes, links, counters, metrics);
     let membership = peers
         .zip(arrivals)
@@ -195,6 +198,20 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         membership,
         backends,
     })
+}
+
+/// Returns the status of users, if a namespace has it.
+fn statuses(settings: &Settings, peers: Option<&Peers>, inboxes: &Inboxes) -> Option<UserStatuses> {
+    let StatusSettings { options, in_memory, .. } = settings.status.as_ref()?;
+    if let Some(peers) = peers {
+        return Some(UserStatuses::Redis(peers.redis().clone()));
+    }
+    let inboxes = inboxes.clone();
+    let tell = move |topic: TopicName, publication: Publication| {
+        let event = Event::Publication { topic, publication: publication.into(), epoch: None };
+        inboxes.of_topic(event.topic()).send(ShardMessage::Event(event));
+    };
+    Some(UserStatuses::Memory(MemoryStatus::new(options.clone(), *in_memory, Box::new(tell))))
 }
 
 /// Logs one line a minute, instead of one for every connection.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use fanwire_broker::{OutboxOptions, RedisSettings, StatusOptions};
+pub use fanwire_broker::{MemoryStatusBounds, OutboxOptions, RedisSettings, StatusOptions};
 use fanwire_hub::{ClientSettings, Namespaces};
 pub use fanwire_protocol::EventMask;
 pub use fanwire_protocol::plain::bare::HeartbeatWord;
@@ -406,6 +406,8 @@ pub struct StatusSettings {
     pub options: StatusOptions,
     /// The path that takes heartbeats of users without a connection; `None`: there is none.
     pub heartbeat_path: Option<String>,
+    /// For the memory engine.
+    pub in_memory: MemoryStatusBounds,
 }
 
 #[derive(Clone, Debug)]

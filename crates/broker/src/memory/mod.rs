@@ -10,6 +10,7 @@ mod outbox;
 mod retention;
 mod stream;
 mod topics;
+mod user_status;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanwire_protocol::reason::Left;
-use fanwire_protocol::{ClientId, ClientInfo, Publication, TopicName};
+use fanwire_protocol::{ClientId, ClientInfo, EventMask, Publication, TopicName};
 use tokio::time::Instant;
 
 use crate::contract::{
@@ -31,8 +32,10 @@ use idempotency::Idempotency;
 use outbox::EventLog;
 use topics::{Appended, TopicTable};
 
+pub use user_status::{MemoryStatus, MemoryStatusBounds, TellStatus};
+
 /// Bounds of one memory engine. A node with several shards has one engine on each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct MemorySettings {
     /// Lifetime of an idempotency key. Default: 5 minutes.
     pub idempotency_ttl: Duration,
@@ -45,6 +48,8 @@ pub struct MemorySettings {
     pub outbox: Option<OutboxOptions>,
     /// The outbox' number among those of the node. Default: 0.
     pub outbox_slot: u16,
+    /// That of the node's users; without, nothing is kept of users. Default: none.
+    pub status: Option<MemoryStatus>,
 }
 
 impl Default for MemorySettings {
@@ -55,6 +60,7 @@ impl Default for MemorySettings {
             history_bytes_max: 1 << 30,
             outbox: None,
             outbox_slot: 0,
+            status: None,
         }
     }
 }
@@ -65,6 +71,7 @@ pub struct Memory {
     topics: RefCell<TopicTable>,
     idempotency: RefCell<Idempotency>,
     events: Option<RefCell<EventLog>>,
+    status: Option<MemoryStatus>,
 }
 
 impl Memory {
@@ -77,6 +84,7 @@ impl Memory {
             topics: RefCell::new(TopicTable::new(&settings)),
             idempotency: RefCell::new(Idempotency::new(&settings)),
             events: settings.outbox.map(|options| RefCell::new(EventLog::new(options, settings.outbox_slot))),
+            status: settings.status,
         }
     }
 
@@ -195,6 +203,11 @@ impl Memory {
             let others = self.presence_stats(topic).clients;
             events.borrow_mut().left(topic, member, left, others);
         }
+        if let Some(member) = &removed
+            && let Some(status) = self.status_of(member)
+        {
+            status.left(topic);
+        }
         if let Some(Member { info, announce_leave: true, .. }) = removed {
             self.publish_leave(topic, info);
         }
@@ -221,6 +234,9 @@ impl Memory {
         self.idempotency.borrow_mut().sweep(now, Self::SWEEP_MAX.saturating_sub(released));
         if let Some(events) = &self.events {
             events.borrow_mut().sweep(now);
+        }
+        if let Some(status) = &self.status {
+            status.sweep();
         }
     }
 
@@ -249,6 +265,11 @@ impl Memory {
     fn add_member(&self, topic: &TopicName, member: Member) {
         let client = member.info.client;
         let mut topics = self.topics.borrow_mut();
+        if let Some(status) = self.status_of(&member)
+            && !topics.members(topic).is_some_and(|members| members.contains(client))
+        {
+            status.joined(topic);
+        }
         let before = topics.members(topic).filter(|_| self.events.is_some());
         let (is_new, others) =
             before.map_or((true, 0), |members| (!members.contains(client), members.others(client)));
@@ -256,6 +277,11 @@ impl Memory {
             events.borrow_mut().joined(topic, &member, others);
         }
         topics.add_member(topic, member);
+    }
+
+    /// The status that a member counts for.
+    fn status_of(&self, member: &Member) -> Option<&MemoryStatus> {
+        self.status.as_ref().filter(|_| member.events.contains(EventMask::STATUS))
     }
 
     fn deliver(&self, topic: &TopicName, event: impl FnOnce(TopicName) -> Event) {

@@ -161,5 +161,7 @@ pub(crate) const OUTBOX_LENGTH_MAX: usize = 10_000;
 pub(crate) const HEARTBEAT_PATH: &str = "/heartbeat";
 /// Two heartbeats of an app that sends one in 25 s may be lost.
 pub(crate) const HEARTBEAT_TTL: Period = Period::from_secs(60);
+/// About 300,000 users.
+pub(crate) const STATUS_BYTES_MAX: Size = Size(64 * MIB);
 /// A holiday.
 pub(crate) const LAST_SEEN_TTL: Period = Period::from_secs(30 * 24 * 3600);

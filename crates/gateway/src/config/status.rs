@@ -1,13 +1,15 @@
 //! `[status]`: who is online, and when the others were last seen.
 
 use fanwire_hub::Namespaces;
-use fanwire_server::settings::{EngineSettings, OutboxOptions, StatusOptions, StatusSettings};
+use fanwire_server::settings::{
+    EngineSettings, MemoryStatusBounds, OutboxOptions, StatusOptions, StatusSettings,
+};
 
 use super::checks::Checks;
 use super::defaults;
 use super::events::Events;
 use super::section::section;
-use super::values::Period;
+use super::values::{Period, Size};
 
 section! {
     /// User status: who is online, and when the others were last seen. On while a namespace has status = true.
@@ -19,6 +21,9 @@ section! {
         heartbeat_ttl: Period = defaults::HEARTBEAT_TTL,
         /// Time for which it is kept when a user was last seen.
         last_seen_ttl: Period = defaults::LAST_SEEN_TTL,
+        /// Maximum size of all that on the memory engine, where it is lost at a restart. Beyond it, those who have been
+        /// offline for longest are forgotten. On Redis it does not count.
+        memory_bytes_max: Size = defaults::STATUS_BYTES_MAX,
     }
 }
 
@@ -38,16 +43,11 @@ impl Status {
         checks.within("status.last_seen_ttl", self.last_seen_ttl, LAST_SEEN_MIN, LAST_SEEN_MAX);
         checks.within("status.heartbeat_ttl", self.heartbeat_ttl, HEARTBEAT_MIN, HEARTBEAT_MAX);
         let namespace = namespaces.named().find(|namespace| namespace.status)?;
-        match engine {
-            EngineSettings::Redis(redis) => {
-                redis.outbox.get_or_insert(OutboxOptions {
-                    offline_delay: events.offline_delay.0,
-                    ..OutboxOptions::default()
-                });
-            }
-            EngineSettings::Memory(_) => {
-                checks.error("engine.type", "user status needs \"redis\", which keeps it");
-            }
+        if let EngineSettings::Redis(redis) = engine {
+            redis.outbox.get_or_insert(OutboxOptions {
+                offline_delay: events.offline_delay.0,
+                ..OutboxOptions::default()
+            });
         }
         let options = StatusOptions {
             prefix: format!("{}{}", namespace.name, namespaces.rules.namespace_boundary).into(),
@@ -56,7 +56,9 @@ impl Status {
         };
         let path = Some(&self.heartbeat_path).filter(|path| !path.is_empty());
         let heartbeat_path = path.map(|path| checks.path("status.heartbeat_path", path));
-        Some(StatusSettings { options, heartbeat_path })
+        let in_memory =
+            MemoryStatusBounds { offline_delay: events.offline_delay.0, bytes_max: self.memory_bytes_max.0 };
+        Some(StatusSettings { options, heartbeat_path, in_memory })
     }
 }
 
@@ -88,8 +90,9 @@ mod tests {
         let text = text.replace(ONLINE, "") + ONLINE;
         let (settings, errors) = settings(&text);
         assert_eq!(errors, [""; 0]);
-        let StatusSettings { options: status, heartbeat_path } = settings.status.unwrap();
+        let StatusSettings { options: status, heartbeat_path, in_memory } = settings.status.unwrap();
         assert_eq!(heartbeat_path.as_deref(), Some("/heartbeat"));
+        assert_eq!((in_memory.offline_delay, in_memory.bytes_max), (Duration::from_secs(2), 64 << 20));
         assert_eq!((&*status.prefix, status.last_seen_ttl), ("online/", Duration::from_secs(3600)));
         let EngineSettings::Redis(redis) = settings.engine else { panic!("not Redis") };
         assert_eq!(redis.outbox.map(|outbox| outbox.offline_delay), Some(Duration::from_secs(2)));
@@ -114,7 +117,6 @@ mod tests {
                 "topics.namespaces.0.history_size: must be 0 with status",
             ),
             (format!("{REDIS}[topics.default]\nstatus = true\n"), "topics.default.status: needs a namespace"),
-            (ONLINE.to_owned(), "engine.type: user status needs \"redis\""),
             ("[status]\nlast_seen_ttl = '1s'\n".to_owned(), "status.last_seen_ttl: must be 1m to "),
         ] {
             let (_, errors) = settings(&text);

@@ -43,17 +43,17 @@ impl From<UserStatus> for ApiStatus {
 
 pub(super) async fn user_status(node: &Node, request: ApiUserStatus) -> ApiReply {
     let ApiUserStatus { users } = request;
-    if node.settings.status.is_none() {
+    let Some(statuses) = &node.statuses else {
         let why = "user status is off: set status = true in a namespace of [[topics.namespaces]]";
         return Err(ApiError::because(RequestError::NotAvailable, why));
-    }
+    };
     if users.is_empty() || users.iter().any(|user| user.is_empty()) {
         return Err(ApiError::bad_request("users is empty, or has an empty name in it; name at least one"));
     }
     if users.len() > USERS_MAX {
         return Err(ApiError::bad_request(format!("more than {USERS_MAX} users; ask in several requests")));
     }
-    let status = node.user_status(&users).await.map_err(|_| ApiError::from(RequestError::Internal))?;
+    let status = statuses.of(&users).await.map_err(|_| ApiError::from(RequestError::Internal))?;
     let users = users.into_iter().zip(status.into_iter().map(ApiStatus::from)).collect();
     result(&UserStatusResult { users })
 }

@@ -167,7 +167,9 @@ impl Shard {
         let settings = &node.settings;
         let deflate = settings.websocket.deflate;
         let redis = node.peers.as_ref().map(|peers| peers.redis().clone());
-        let topics = Topics::new(index, settings.clone(), redis, node.inboxes.clone(), counters.clone());
+        let statuses = node.statuses.clone();
+        let topics =
+            Topics::new(index, settings.clone(), redis, statuses, node.inboxes.clone(), counters.clone());
         Ok(Self {
             index: index as u16,
             budget,

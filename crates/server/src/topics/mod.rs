@@ -22,7 +22,7 @@ use std::task::{Context, Waker};
 
 use fanwire_broker::{
     Engine, Event, HistoryOptions, Member, MemorySettings, NewPublication, Redis, UNPUBLISHED_META_TTL_MAX,
-    Usage, planted,
+    Usage, UserStatuses, planted,
 };
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, TopicRequest};
@@ -65,6 +65,8 @@ const WAITING_BYTES_EACH: usize = 512;
 pub(crate) struct Topics {
     shard: usize,
     engine: Engine,
+    /// The status of users, if a namespace has it.
+    statuses: Option<UserStatuses>,
     /// The events that an engine in memory delivered during the current call.
     events: Rc<RefCell<VecDeque<Event>>>,
     topics: RefCell<HashMap<TopicName, Topic>>,
@@ -120,14 +122,17 @@ impl Topics {
         shard: usize,
         settings: Arc<Settings>,
         redis: Option<Redis>,
+        statuses: Option<UserStatuses>,
         inboxes: Inboxes,
         counters: Arc<Counters>,
     ) -> Rc<Self> {
         let events = Rc::<RefCell<VecDeque<Event>>>::default();
-        let engine = redis.map_or_else(|| memory_engine(&settings, events.clone()), Engine::Redis);
+        let engine =
+            redis.map_or_else(|| memory_engine(&settings, statuses.as_ref(), events.clone()), Engine::Redis);
         Rc::new(Self {
             shard,
             engine,
+            statuses,
             events,
             topics: RefCell::default(),
             unrepaired: RefCell::default(),
@@ -244,7 +249,7 @@ impl Topics {
         self.enqueue(topic, Job::Dismiss(client, left));
     }
 
-    /// Handles an event from the Redis engine.
+    /// Handles an event from the Redis engine, or of a user's status.
     pub(crate) fn event(self: &Rc<Self>, event: Event) {
         // Events may arrive after the last subscriber has left.
         if self.topics.borrow().contains_key(event.topic()) {
@@ -510,8 +515,15 @@ pub(crate) fn history_options(bounds: HistoryBounds) -> HistoryOptions {
     HistoryOptions { size: bounds.size, ttl: bounds.ttl, meta_ttl: bounds.meta_ttl }
 }
 
-fn memory_engine(settings: &Settings, events: Rc<RefCell<VecDeque<Event>>>) -> Engine {
+fn memory_engine(
+    settings: &Settings,
+    statuses: Option<&UserStatuses>,
+    events: Rc<RefCell<VecDeque<Event>>>,
+) -> Engine {
     let mut memory = MemorySettings::default();
+    if let Some(UserStatuses::Memory(status)) = statuses {
+        memory.status = Some(status.clone());
+    }
     if let EngineSettings::Memory(configured) = &settings.engine {
         memory.idempotency_ttl = configured.idempotency_ttl;
         memory.history_bytes_max = configured.history_bytes_max / settings.shards;

@@ -1,13 +1,13 @@
 //! The topics of the status namespace: each tells whether a user is online, and when it was last seen.
 //!
-//! The scripts that change a user's connections publish each change in the topic's channel. The first subscriber on the node
+//! What changes a user's connections publishes each change in the topic. The first subscriber on the node
 //! makes the owner ask for the present status; later ones get what was told last. After a gap it is asked again, and told
 //! only if it is another.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fanwire_broker::{Engine, EngineError, UserStatus};
+use fanwire_broker::{EngineError, UserStatus};
 use fanwire_hub::effect::SubscriptionStart;
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::{Publication, StatusMessage, TopicName};
@@ -66,9 +66,9 @@ impl Topics {
             topic.newest.clone()
         });
         let before = before.flatten();
-        let answer = match &self.engine {
-            Engine::Redis(redis) => redis.user_status(&[user.into()]).await,
-            Engine::Memory(_) => Err(EngineError::Unavailable),
+        let answer = match &self.statuses {
+            Some(statuses) => statuses.of(&[user.into()]).await,
+            None => return Ok(()),
         };
         let status = answer.inspect_err(|_| self.mark_stale(name))?.into_iter().next().unwrap_or_default();
         let newest = self.topics.borrow().get(name).and_then(|topic| topic.newest.clone());

@@ -100,7 +100,7 @@ fn publication(topic: &TopicName, epoch: Epoch, offset: u64) -> Event {
 /// An owner of topics whose streams were delivered up to offset 1.
 fn topics<const N: usize>(epoch: Epoch, names: [&str; N]) -> (Rc<Topics>, [TopicName; N]) {
     let (inboxes, _receivers) = Inboxes::new(1);
-    let topics = Topics::new(0, Arc::new(settings()), None, inboxes, Arc::default());
+    let topics = Topics::new(0, Arc::new(settings()), None, None, inboxes, Arc::default());
     let names = names.map(|name| TopicName::new(name).unwrap());
     for name in &names {
         let mut topic = Topic { keeps: true, ..Topic::default() };

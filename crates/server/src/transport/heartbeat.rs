@@ -56,7 +56,12 @@ async fn take(
     node.count_request(gate.shard, Requester { user: user.into(), network })
         .await
         .map_err(RequestRefusal::too_many)?;
-    match timeout(PATIENCE, node.heartbeat(user)).await {
+    let beaten = match &node.statuses {
+        Some(statuses) => timeout(PATIENCE, statuses.heartbeat(user, settings.user_events())).await,
+        // The path is served with status alone.
+        None => Ok(Ok(())),
+    };
+    match beaten {
         Ok(Ok(())) => Ok(no_content()),
         Ok(Err(_)) | Err(_) => Err(RequestRefusal::of(&RequestError::Internal.into())),
     }

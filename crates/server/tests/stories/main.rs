@@ -35,6 +35,7 @@ mod poll;
 mod polls_left;
 mod streams;
 mod users;
+mod status;
 mod hooked;
 mod bad_backends;
 

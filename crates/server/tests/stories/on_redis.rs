@@ -24,6 +24,7 @@ mod emulation;
 mod poll;
 mod polls_left;
 mod users;
+mod status;
 
 mod slow;
 mod answers;
@@ -32,7 +33,7 @@ mod closing;
 
 mod cluster;
 mod events;
-mod status;
+mod status_outage;
 mod repair;
 mod opening;
 mod waiting_posts;

@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use fanwire_hub::{Namespace, Namespaces};
 use fanwire_server::Settings;
-use fanwire_server::settings::{EngineSettings, OutboxOptions, RedisSettings, StatusOptions, StatusSettings};
+use fanwire_server::settings::{
+    EngineSettings, MemoryStatusBounds, OutboxOptions, StatusOptions, StatusSettings,
+};
 use serde_json::{Value, json};
 
-use crate::common::{Client, OwnRedis, RawSocket, TestGateway, eventually, open, settings, token};
+use crate::common::{Client, RawSocket, TestGateway, eventually, open, settings, token};
 
 const BEAT: Duration = Duration::from_secs(4);
 
 /// Settings with the status of users in the namespace `online`, which is told at once.
-fn with_status(shards: usize) -> Settings {
+pub(crate) fn with_status(shards: usize) -> Settings {
     let mut settings = settings(shards);
     let online = Namespace { name: "online".into(), status: true, ..open() };
     settings.namespaces = Namespaces::new(settings.namespaces.rules, open(), [online]);
@@ -23,6 +25,7 @@ fn with_status(shards: usize) -> Settings {
             last_seen_ttl: Duration::from_secs(3600),
         },
         heartbeat_path: Some("/heartbeat".into()),
+        in_memory: MemoryStatusBounds { offline_delay: Duration::ZERO, bytes_max: 1 << 20 },
     });
     if let EngineSettings::Redis(redis) = &mut settings.engine {
         redis.outbox = Some(OutboxOptions { offline_delay: Duration::ZERO, ..OutboxOptions::default() });
@@ -40,12 +43,12 @@ async fn nodes(count: usize) -> Vec<TestGateway> {
     nodes
 }
 
-async fn tab(node: &TestGateway, user: &str) -> Client {
+pub(crate) async fn tab(node: &TestGateway, user: &str) -> Client {
     node.client_with(&json!({"sub": user})).await
 }
 
 /// The status that a client is told next: of whom, and whether it is online.
-async fn told(watcher: &mut Client) -> (String, bool) {
+pub(crate) async fn told(watcher: &mut Client) -> (String, bool) {
     let (topic, publication) = watcher.publication().await;
     let data = &publication["data"];
     assert_eq!(topic, format!("online:{}", data["user"].as_str().unwrap()));
@@ -58,7 +61,7 @@ async fn status_of(node: &TestGateway, users: &[&str]) -> Value {
 }
 
 /// Waits until a user has so many connections.
-async fn has(node: &TestGateway, user: &str, connections: usize) {
+pub(crate) async fn has(node: &TestGateway, user: &str, connections: usize) {
     eventually(&format!("{user} has {connections}"), async || {
         status_of(node, &[user]).await[user]["connections"] == connections
     })
@@ -67,7 +70,8 @@ async fn has(node: &TestGateway, user: &str, connections: usize) {
 
 #[tokio::test]
 async fn a_friend_is_offline_once_its_last_tab_is_closed() {
-    for count in [1, 3] {
+    let counts: &[usize] = if crate::ON_REDIS { &[1, 3] } else { &[1] };
+    for &count in counts {
         let nodes = nodes(count).await;
         let mut bob = tab(&nodes[0], "bob").await;
         let subscribed = bob.subscribe("online:ann").await;
@@ -121,45 +125,15 @@ async fn nobody_publishes_a_status() {
     ann.nothing_more().await;
 }
 
-#[tokio::test]
-async fn what_changed_while_nothing_was_heard_is_told_afterwards() {
-    let mut redis = OwnRedis::start();
-    let mut settings = with_status(2);
-    let EngineSettings::Redis(engine) = &settings.engine else { panic!("not on Redis") };
-    settings.engine =
-        EngineSettings::Redis(RedisSettings { outbox: engine.outbox, ..redis.settings.clone() });
-    let node = TestGateway::start(settings).await;
-    let mut bob = tab(&node, "bob").await;
-    let ann = tab(&node, "ann").await;
-    let eve = tab(&node, "eve").await;
-    for user in ["ann", "eve", "dan"] {
-        has(&node, user, usize::from(user != "dan")).await;
-        bob.subscribe(&format!("online:{user}")).await;
-    }
-    redis.silence();
-    drop(ann);
-    let dan = tab(&node, "dan").await;
-    has(&node, "ann", 0).await;
-    has(&node, "dan", 1).await;
-    redis.speak();
-    let mut all = [told(&mut bob).await, told(&mut bob).await];
-    all.sort();
-    assert_eq!(all, [("ann".into(), false), ("dan".into(), true)]);
-    drop((dan, eve));
-    let mut all = [told(&mut bob).await, told(&mut bob).await];
-    all.sort();
-    assert_eq!(all, [("dan".into(), false), ("eve".into(), false)]);
-    bob.nothing_more().await;
-}
-
-fn heartbeat(method: &str, query: &str, headers: &str) -> String {
+pub(crate) fn heartbeat(method: &str, query: &str, headers: &str) -> String {
     format!("{method} /heartbeat{query} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")
 }
 
 #[tokio::test]
 async fn a_heartbeat_stands_for_a_connection() {
-    let nodes = nodes(2).await;
-    let mut bob = tab(&nodes[1], "bob").await;
+    let nodes = nodes(if crate::ON_REDIS { 2 } else { 1 }).await;
+    let other = &nodes[nodes.len() - 1];
+    let mut bob = tab(other, "bob").await;
     bob.subscribe("online:ann").await;
     let ann = token(&json!({"sub": "ann"}));
     let bearer = format!("Authorization: Bearer {ann}\r\n");
@@ -168,12 +142,12 @@ async fn a_heartbeat_stands_for_a_connection() {
         assert_eq!((response.status, &*response.body), (204, ""), "{response:?}");
     }
     assert_eq!(told(&mut bob).await, ("ann".into(), true));
-    let status = status_of(&nodes[1], &["ann"]).await;
+    let status = status_of(other, &["ann"]).await;
     assert_eq!((&status["ann"]["online"], &status["ann"]["connections"]), (&json!(true), &json!(0)));
     // A tab that is closed meanwhile does not end it.
     drop(tab(&nodes[0], "ann").await);
     has(&nodes[0], "ann", 0).await;
-    assert_eq!(status_of(&nodes[1], &["ann"]).await["ann"]["online"], true);
+    assert_eq!(status_of(other, &["ann"]).await["ann"]["online"], true);
     assert_eq!(told(&mut bob).await, ("ann".into(), false));
     bob.nothing_more().await;
 
@@ -189,35 +163,6 @@ async fn a_heartbeat_stands_for_a_connection() {
         let response = RawSocket::ask(nodes[0].address, &heartbeat(method, query, "")).await;
         assert_eq!(response.status, status, "{method} {query}: {response:?}");
     }
-}
-
-#[tokio::test]
-async fn heartbeats_are_limited_and_need_redis() {
-    let mut redis = OwnRedis::start();
-    let mut settings = with_status(1);
-    settings.client.commands_per_second_max = 1;
-    settings.client.commands_burst_max = 3;
-    let EngineSettings::Redis(engine) = &settings.engine else { panic!("not on Redis") };
-    let answer_timeout = Duration::from_millis(500);
-    settings.engine = EngineSettings::Redis(RedisSettings {
-        outbox: engine.outbox,
-        answer_timeout,
-        ..redis.settings.clone()
-    });
-    let node = TestGateway::start(settings).await;
-    let beat = async |user: &str| {
-        let query = format!("?token={}", token(&json!({"sub": user})));
-        RawSocket::ask(node.address, &heartbeat("POST", &query, "")).await
-    };
-    let mut statuses = Vec::new();
-    for _ in 0..5 {
-        statuses.push(beat("ann").await.status);
-    }
-    assert_eq!(statuses[..3], [204; 3]);
-    assert!(statuses.contains(&429), "{statuses:?}");
-    redis.pause(Duration::from_secs(2));
-    let response = beat("bob").await;
-    assert_eq!((response.status, response.header("retry-after")), (503, Some("1")), "{response:?}");
 }
 
 #[tokio::test]
