@@ -297,11 +297,11 @@ impl Outbox<'_> {
         }
     }
 
-    /// Removes the event and all earlier ones of its outbox.
-    pub async fn remove(&self, last: EventId) -> Result<(), EngineError> {
+    /// Removes, of the outbox of each of these events, the event and all before it.
+    pub async fn remove(&self, last: &[EventId]) -> Result<(), EngineError> {
         match self {
             Self::Memory(memory) => {
-                memory.remove_events(last);
+                last.iter().for_each(|last| memory.remove_events(*last));
                 Ok(())
             }
             Self::Redis(redis) => redis.remove(last).await,

@@ -22,7 +22,9 @@ pub use contract::{
 };
 pub use engine::{Engine, Outbox};
 pub use memory::{Memory, MemorySettings, MemoryStatus, MemoryStatusBounds, TellStatus};
-pub use outbox::{EventId, EventKind, OutboxOptions, StoredEvent};
+pub use outbox::{
+    Backlog, DeadLetter, EventId, EventKind, LetterId, Letters, OutboxOptions, Refusal, StoredEvent,
+};
 pub use redis::{
     CallKind, CallStats, Deliver, Incompatible, LATENCY_BOUNDS, LinkError, LinkRole, LinkState, LinkStats,
     LogRateLimit, Peer, Redis, RedisOutbox, RedisSettings, RedisStats,

@@ -17,6 +17,10 @@ pub struct OutboxOptions {
     pub length_max: usize,
     /// The most bytes of a memory engine's outbox; the oldest events are dropped.
     pub bytes_max: usize,
+    /// The most dead letters, about; the oldest are dropped.
+    pub dead_letters_max: usize,
+    /// The time for which dead letters are kept.
+    pub dead_letters_ttl: Duration,
 }
 
 impl Default for OutboxOptions {
@@ -26,6 +30,8 @@ impl Default for OutboxOptions {
             retention: Duration::from_secs(24 * 60 * 60),
             length_max: 10_000,
             bytes_max: 16 << 20,
+            dead_letters_max: 10_000,
+            dead_letters_ttl: Duration::from_secs(7 * 24 * 60 * 60),
         }
     }
 }
@@ -60,6 +66,65 @@ impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}-{}", self.slot, self.millis, self.sequence)
     }
+}
+
+/// An event that the application refused, kept aside so that it holds up no other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub id: LetterId,
+    pub event: StoredEvent,
+    pub refusal: Refusal,
+}
+
+/// The identity of a dead letter. It grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LetterId {
+    /// When the event was refused: milliseconds since 1970.
+    pub millis: u64,
+    pub sequence: u64,
+}
+
+impl LetterId {
+    /// Reads what [`Display`](fmt::Display) writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (millis, sequence) = text.split_once('-')?;
+        Some(Self { millis: millis.parse().ok()?, sequence: sequence.parse().ok()? })
+    }
+}
+
+impl fmt::Display for LetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.millis, self.sequence)
+    }
+}
+
+/// The application's last word on an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status of its answer; 0 for none.
+    pub status: u16,
+    /// The number of attempts in all.
+    pub attempts: u32,
+}
+
+/// Some of the dead letters, or all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Letters {
+    All,
+    These(Vec<LetterId>),
+}
+
+/// The contents of outboxes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    pub events: u64,
+    /// The number of events that were dropped since they were last counted: they were too old or too many.
+    pub dropped: u64,
+    /// The time of the oldest event: milliseconds since 1970.
+    pub oldest: Option<u64>,
+    pub dead_letters: u64,
+    /// When the oldest dead letter was refused: milliseconds since 1970.
+    pub oldest_dead_letter: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

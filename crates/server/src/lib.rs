@@ -46,6 +46,7 @@ mod counters;
 pub use accept::tls;
 pub use backend::{BackendTls, BackendTlsError, ClientError as BackendError, reach as reach_backend};
 pub use endpoints::{Endpoint, ServedEndpoint};
+pub use events::WebhookError;
 pub use metrics::count_dropped_log_line;
 pub use peers::JoinError;
 pub use run::{Failed, Running, StartError, start};

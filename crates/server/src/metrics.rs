@@ -3,6 +3,7 @@
 //! The counters of shards are summed when a scrape asks, so counting is cheap for them. Labels come from closed sets:
 //! never a topic, a user, a client or an address.
 
+mod events;
 mod hooks;
 mod http;
 mod jwks;
@@ -29,6 +30,7 @@ use crate::auth::KeySetStats;
 use crate::counters::Counters;
 use crate::tasks::Task;
 
+pub(crate) use events::{EventMetrics, PostResult};
 pub(crate) use hooks::{HookMetrics, HookOutcome};
 pub use log::count_dropped_log_line;
 
@@ -46,6 +48,7 @@ pub(crate) struct Metrics {
     api_requests: IntCounterVec,
     api_seconds: HistogramVec,
     pub(crate) hooks: HookMetrics,
+    pub(crate) events: EventMetrics,
 }
 
 /// The figures that are counted elsewhere.
@@ -88,6 +91,7 @@ impl Metrics {
             api_seconds: HistogramVec::new(api_seconds.buckets(API_SECONDS.into()), &["method"])
                 .expect(VALID),
             hooks: HookMetrics::default(),
+            events: EventMetrics::default(),
         };
         // A rate needs the zero before the first.
         for method in api_methods {
@@ -110,6 +114,7 @@ impl Metrics {
         families.extend(self.api_requests.collect());
         families.extend(self.api_seconds.collect());
         families.extend(self.hooks.collect());
+        families.extend(self.events.collect());
         let draining = sample(MetricType::GAUGE, &[], f64::from(u8::from(snapshot.is_draining)));
         let help = "1 while the node shuts down and sends its clients away.";
         families.push(family("fanwire_draining", help, MetricType::GAUGE, vec![draining]));
@@ -195,7 +200,9 @@ mod tests {
 
     fn metrics() -> Metrics {
         let wires = vec![Wire::CentrifugeJson, Wire::CentrifugeProtobuf, Wire::Events];
-        Metrics::new(shards(), wires, &METHOD_LABELS)
+        let metrics = Metrics::new(shards(), wires, &METHOD_LABELS);
+        metrics.events.serve();
+        metrics
     }
 
     fn snapshot() -> Snapshot {

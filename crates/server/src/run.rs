@@ -21,6 +21,7 @@ use crate::api::METHOD_LABELS;
 use crate::auth::{KeyError, Tokens, fetch_keys};
 use crate::counters::{Counter, Counters};
 use crate::drain::{DrainPhase, drain};
+use crate::events::{Events, WebhookError};
 use crate::hooks::{BackendThread, HookError, Hooks};
 use crate::inbox::{InboxReceiver, Inboxes};
 use crate::message::ShardMessage;
@@ -32,7 +33,7 @@ use crate::settings::{EngineSettings, RedisSettings, Settings, StatusSettings};
 use crate::shard::Shard;
 use crate::tasks::{OwnedTask, Task};
 use crate::transport::Gate;
-use crate::{cluster, events, internal};
+use crate::{cluster, internal};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -46,6 +47,8 @@ pub enum StartError {
     Cluster(#[from] JoinError),
     #[error(transparent)]
     Hook(#[from] HookError),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     #[error("the thread that calls backends could not be started: {0}")]
     BackendThread(io::Error),
     #[error("a shard could not be started: {0}")]
@@ -66,7 +69,7 @@ pub struct Running {
     summary: OwnedTask,
     certificate: Option<OwnedTask>,
     keys: Vec<OwnedTask>,
-    events: Option<OwnedTask>,
+    events: Option<Events>,
     membership: Option<OwnedTask>,
     backends: Option<BackendThread>,
 }
@@ -176,12 +179,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         })
     });
     let keys = keys.collect();
-    let events = node.peers.as_ref().and_then(|peers| peers.redis().outbox().cloned()).map(|outbox| {
-        let kept = node.clone();
-        OwnedTask::spawn(async move {
-            kept.tasks.keep(Task::Events, || events::work(outbox.clone(), kept.id)).await;
-        })
-    });
+    let events = Events::start(&node)?;
     Ok(Running {
         node,
         client_address,
@@ -383,11 +381,11 @@ impl Running {
         drop(summary);
         drain(&node, &phase, listening).await;
         // Clients and their subscriptions are gone, and shards still serve requests.
-        drop((membership, events));
+        drop(membership);
+        if let Some(events) = events {
+            events.stop().await;
+        }
         if let Some(peers) = &node.peers {
-            if let Some(outbox) = peers.redis().outbox() {
-                events::stop(outbox, node.id).await;
-            }
             peers.leave().await;
         }
         let _ = phase.send(DrainPhase::Stopped);

@@ -55,6 +55,8 @@ pub struct Settings {
     pub engine: EngineSettings,
     /// The status of users, if a namespace has it.
     pub status: Option<StatusSettings>,
+    /// The receiver of events; `None`: the application reads them from their streams.
+    pub webhook: Option<WebhookSettings>,
     pub shutdown: ShutdownSettings,
     /// Serves a page and its tokens. Set by `--dev` alone, which also holds the listeners to loopback.
     pub dev: Option<DevSettings>,
@@ -346,6 +348,25 @@ pub struct HookSettings {
     pub breaker: bool,
     /// Statuses other than 200 that say something.
     pub status_meanings: Vec<(u16, StatusMeaning)>,
+}
+
+/// A receiver of events.
+#[derive(Clone, Debug)]
+pub struct WebhookSettings {
+    pub url: BackendUrl,
+    pub tls: BackendTlsSettings,
+    /// From the connection to the last byte of the answer.
+    pub timeout: Duration,
+    /// Events in one request.
+    pub batch_events: usize,
+    /// The body of a request, but for a single event.
+    pub batch_bytes: usize,
+    /// Attempts after which an event that is refused is a dead letter.
+    pub attempts_max: u32,
+    /// Headers that are always sent.
+    pub static_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Sign each request; none: requests are not signed.
+    pub signature_secrets: Vec<SecretString>,
 }
 
 /// The meaning of a status for the client.

@@ -44,6 +44,7 @@ pub(crate) const SUITES: &[&str] = &[
     "conformance.py",
     "lifecycle.py",
     "status.mjs",
+    "events_webhook.py",
     "cluster/views.py",
     "cluster/orders.py",
     "cluster/blocks.py",

@@ -116,6 +116,11 @@ impl Keys {
         format!("{}ev:{{{}}}", self.base, slots::tag(slot))
     }
 
+    /// String: the number of events that the outbox dropped because they were too many; see `scripts/event.lua`.
+    pub(super) fn dropped_events(&self, slot: u16) -> String {
+        format!("{}evn:{{{}}}", self.base, slots::tag(slot))
+    }
+
     /// Sorted set: the tags of outboxes that may have events, by the time of the last announcement.
     pub(super) fn outboxes(&self) -> String {
         format!("{}evl:{{!}}", self.base)
@@ -129,6 +134,16 @@ impl Keys {
     /// String: the node that works on outboxes.
     pub(super) fn outbox_worker(&self) -> String {
         format!("{}evw:{{!}}", self.base)
+    }
+
+    /// Stream: events that the application refused.
+    pub(super) fn dead_letters(&self) -> String {
+        format!("{}evx:{{!}}", self.base)
+    }
+
+    /// Stream: dead letters that are to be posted again.
+    pub(super) fn retried_letters(&self) -> String {
+        format!("{}evr:{{!}}", self.base)
     }
 
     /// The hash slot of the topic's keys.
@@ -247,9 +262,19 @@ mod tests {
         assert_eq!(keys.idempotency(&topic, "k}"), "fanwire:default:i:{news:%7Ba%7D100%25}:k}");
         assert_eq!(keys.pending_vacancy(&topic), "fanwire:default:pv:{news:%7Ba%7D100%25}");
         assert_eq!(keys.last_seen(&topic), "fanwire:default:ls:{news:%7Ba%7D100%25}");
-        let of_events = [keys.outboxes(), keys.due_vacancies(), keys.outbox_worker()];
-        assert_eq!(of_events, ["evl", "evd", "evw"].map(|kind| format!("fanwire:default:{kind}:{{!}}")));
+        let of_events = [
+            keys.outboxes(),
+            keys.due_vacancies(),
+            keys.outbox_worker(),
+            keys.dead_letters(),
+            keys.retried_letters(),
+        ];
+        assert_eq!(
+            of_events,
+            ["evl", "evd", "evw", "evx", "evr"].map(|kind| format!("fanwire:default:{kind}:{{!}}"))
+        );
         assert_eq!(keys.outbox(12_182), format!("fanwire:default:ev:{{{}}}", slots::tag(12_182)));
+        assert_eq!(keys.dropped_events(12_182), keys.outbox(12_182).replace("ev:{", "evn:{"));
         assert_eq!(Keys::slot(&TopicName::new("foo").unwrap()), 12_182);
         let incarnation = Incarnation(Uuid::from_u128(7));
         let node = "00000000000000000000000000000007";

@@ -1,10 +1,13 @@
 //! The outboxes of the cluster, to read, and the work on them that one node at a time does.
 
+mod dead_letters;
+mod entry;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanwire_protocol::{ClientId, TopicName};
+use fanwire_protocol::TopicName;
 use redis::{Pipeline, Value};
 use uuid::Uuid;
 
@@ -16,7 +19,8 @@ use super::scripts::Scripts;
 use super::server::link::{CommandLink, Links};
 use super::slots;
 use crate::contract::EngineError;
-use crate::outbox::{EventId, EventKind, OutboxOptions, StoredEvent};
+use crate::outbox::{Backlog, EventId, OutboxOptions, StoredEvent};
+use entry::{read_entry, text, time_of};
 
 /// The outboxes in Redis. Cloning shares the connections.
 #[derive(Clone)]
@@ -59,8 +63,8 @@ impl RedisOutbox {
     }
 
     /// Forgets the outboxes that have been empty for so long that every node announces them again before it writes, and
-    /// drops events that are older than the retention.
-    pub async fn tidy(&self) -> Result<(), EngineError> {
+    /// drops what is older than it may be. Returns what is left.
+    pub async fn tidy(&self) -> Result<Backlog, EngineError> {
         const EMPTY_MIN: Duration = Duration::from_secs(60);
         // An announcement holds for a while, and what it announces is written before the lease ends.
         let empty_min = EMPTY_MIN.max(2 * self.lease + EventWriter::ANNOUNCED_FOR);
@@ -71,6 +75,7 @@ impl RedisOutbox {
         let announced = command.arg(self.keys.outboxes()).arg(0).arg(-1).arg("WITHSCORES");
         let announced = link.command(announced).await?;
         let announced = scores(&announced).ok_or_else(|| link.nonsense())?;
+        let mut backlog = self.tidy_letters(&mut link, now).await?;
         for some in announced.chunks(Self::ROUND_MAX) {
             let slots = some.iter().filter_map(|(slot, score)| Some((slots::named(slot)?, *score)));
             let slots: Vec<_> = slots.collect();
@@ -79,14 +84,19 @@ impl RedisOutbox {
                 let key = self.keys.outbox(*slot);
                 commands.cmd("XTRIM").arg(&key).arg("MINID").arg(oldest);
                 commands.cmd("XLEN").arg(&key);
+                commands.cmd("XRANGE").arg(&key).arg("-").arg("+").arg("COUNT").arg(1);
+                commands.cmd("GETDEL").arg(self.keys.dropped_events(*slot));
             }
-            let lengths = link.pipeline(&commands).await?;
+            let answers = link.pipeline(&commands).await?;
             let mut forget = redis::pipe();
-            let lengths = lengths.chunks_exact(2).map(|answers| &answers[1]);
-            for ((slot, score), _) in
-                slots.iter().zip(lengths).filter(|(_, length)| **length == Value::Int(0))
-            {
-                if *score < milliseconds(now.saturating_sub(empty_min)) {
+            for ((slot, score), answers) in slots.iter().zip(answers.chunks_exact(4)) {
+                let [Value::Int(dropped), Value::Int(length), first, too_many] = answers else {
+                    return Err(link.nonsense());
+                };
+                backlog.dropped += *dropped as u64 + number(too_many).unwrap_or_default();
+                backlog.events += *length as u64;
+                backlog.oldest = [backlog.oldest, time_of(first)].into_iter().flatten().min();
+                if *length == 0 && *score < milliseconds(now.saturating_sub(empty_min)) {
                     self.forget(&mut forget, &self.keys.outboxes(), slots::tag(*slot).as_bytes(), *score);
                 }
             }
@@ -94,10 +104,11 @@ impl RedisOutbox {
                 link.pipeline(&forget).await?;
             }
         }
-        Ok(())
+        Ok(backlog)
     }
 
-    pub(crate) async fn slots(&self) -> Result<Vec<u16>, EngineError> {
+    /// Returns the outboxes that may have events.
+    pub async fn slots(&self) -> Result<Vec<u16>, EngineError> {
         let mut link = self.links.any()?;
         let mut command = redis::cmd("ZRANGE");
         let Value::Array(tags) = link.command(command.arg(self.keys.outboxes()).arg(0).arg(-1)).await? else {
@@ -106,11 +117,8 @@ impl RedisOutbox {
         Ok(tags.iter().filter_map(|tag| slots::named(text(tag)?)).collect())
     }
 
-    pub(crate) async fn read(
-        &self,
-        slots: &[u16],
-        events_max: usize,
-    ) -> Result<Vec<StoredEvent>, EngineError> {
+    /// Returns the oldest events of each outbox, in order, at most `events_max` of each.
+    pub async fn read(&self, slots: &[u16], events_max: usize) -> Result<Vec<StoredEvent>, EngineError> {
         let mut link = self.links.any()?;
         let mut events = Vec::new();
         for some in slots.chunks(Self::ROUND_MAX) {
@@ -128,15 +136,19 @@ impl RedisOutbox {
         Ok(events)
     }
 
-    pub(crate) async fn remove(
-        &self,
-        EventId { slot, millis, sequence }: EventId,
-    ) -> Result<(), EngineError> {
-        // The stream stays, so that its ids grow even if Redis' clock is set back.
-        let next = format!("{millis}-{}", sequence.saturating_add(1));
-        let mut command = redis::cmd("XTRIM");
-        command.arg(self.keys.outbox(slot)).arg("MINID").arg(next);
-        self.links.any()?.command(&command).await?;
+    /// Removes, of the outbox of each of these events, the event and all before it. What was written since it was read
+    /// stays.
+    pub async fn remove(&self, last: &[EventId]) -> Result<(), EngineError> {
+        let mut link = self.links.any()?;
+        for some in last.chunks(Self::ROUND_MAX) {
+            let mut commands = redis::pipe();
+            for EventId { slot, millis, sequence } in some {
+                // The stream stays, so that its ids grow even if Redis' clock is set back.
+                let next = format!("{millis}-{}", sequence.saturating_add(1));
+                commands.cmd("XTRIM").arg(self.keys.outbox(*slot)).arg("MINID").arg(next);
+            }
+            link.pipeline(&commands).await?;
+        }
         Ok(())
     }
 
@@ -233,31 +245,6 @@ fn scores(answer: &Value) -> Option<Vec<(Vec<u8>, u64)>> {
     values.chunks_exact(2).map(|pair| Some((text(&pair[0])?.to_vec(), whole(&pair[1])?))).collect()
 }
 
-fn read_entry(slot: u16, entry: &Value) -> Option<StoredEvent> {
-    let Value::Array(entry) = entry else { return None };
-    let [id, Value::Array(fields)] = entry.as_slice() else { return None };
-    let (millis, sequence) = std::str::from_utf8(text(id)?).ok()?.split_once('-')?;
-    let id = EventId { slot, millis: millis.parse().ok()?, sequence: sequence.parse().ok()? };
-    let field = |name: &str| {
-        let mut pairs = fields.chunks_exact(2);
-        let pair = pairs.find(|pair| text(&pair[0]) == Some(name.as_bytes()))?;
-        std::str::from_utf8(text(&pair[1])?).ok()
-    };
-    let kind = field("e")?;
-    Some(StoredEvent {
-        id,
-        kind: EventKind::ALL.into_iter().find(|known| known.as_str() == kind)?,
-        time: field("m")?.parse().ok()?,
-        topic: field("t").and_then(TopicName::new),
-        user: field("u").map(Box::from),
-        client: field("c").and_then(ClientId::parse),
-        reason: field("r").and_then(|code| Some((code.parse().ok()?, field("x")?.into()))),
-    })
-}
-
-fn text(value: &Value) -> Option<&[u8]> {
-    match value {
-        Value::BulkString(text) => Some(text),
-        _ => None,
-    }
+fn number(value: &Value) -> Option<u64> {
+    std::str::from_utf8(text(value)?).ok()?.parse().ok()
 }

@@ -27,6 +27,7 @@ pub(super) struct Scripts {
     pub(super) status: Script,
     pub(super) forget: Script,
     pub(super) work: Script,
+    pub(super) letters: Script,
     pub(super) reap: Script,
     pub(super) prefixes: Script,
     pub(super) heartbeat: Script,
@@ -73,6 +74,7 @@ impl Scripts {
             status: script(&[CLOCK, SEEN, include_str!("scripts/status.lua")]),
             forget: script(&[include_str!("scripts/forget.lua")]),
             work: script(&[include_str!("scripts/work.lua")]),
+            letters: script(&[include_str!("scripts/letters.lua")]),
             reap: script(&[CLOCK, SEEN, EVENT, LEAVE, include_str!("scripts/reap.lua")]),
             prefixes: script(&[CLOCK, include_str!("scripts/prefixes.lua")]),
             heartbeat: script(&[CLOCK, include_str!("scripts/heartbeat.lua")]),
@@ -81,7 +83,7 @@ impl Scripts {
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 20] {
+    pub(super) fn all(&self) -> [&Script; 21] {
         [
             &self.publish,
             &self.publish_once,
@@ -98,6 +100,7 @@ impl Scripts {
             &self.status,
             &self.forget,
             &self.work,
+            &self.letters,
             &self.reap,
             &self.prefixes,
             &self.heartbeat,

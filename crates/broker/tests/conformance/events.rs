@@ -175,11 +175,11 @@ pub(crate) async fn what_was_read_is_removed(fixture: Fixture) {
     let first = outbox.read(&slots, 3).await.unwrap();
     assert_eq!(told_events(&first), ["t occupied", "t u +1", "t u +2"]);
     assert_eq!(outbox.read(&slots, 3).await.unwrap(), first);
-    outbox.remove(first[2].id).await.unwrap();
-    outbox.remove(first[0].id).await.unwrap();
+    outbox.remove(&[first[2].id]).await.unwrap();
+    outbox.remove(&[first[0].id]).await.unwrap();
     let rest = outbox.read(&slots, 100).await.unwrap();
     assert_eq!(told_events(&rest), ["t u +3", "t u +4", "t u +5"]);
-    outbox.remove(rest[2].id).await.unwrap();
+    outbox.remove(&[rest[2].id]).await.unwrap();
     assert_eq!(outbox.read(&slots, 100).await.unwrap(), []);
     // Ids grow all the same.
     leave(&fixture, &topic, 1).await;
@@ -208,7 +208,7 @@ async fn leave(fixture: &Fixture, topic: &TopicName, number: u128) {
 
 async fn take_all(fixture: &Fixture) {
     for event in fixture.stored().await {
-        fixture.engine.outbox().unwrap().remove(event.id).await.unwrap();
+        fixture.engine.outbox().unwrap().remove(&[event.id]).await.unwrap();
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fanwire_broker::{EngineError, Member, OutboxOptions, RedisSettings, StoredEvent};
+use fanwire_broker::{
+    EngineError, EventId, LetterId, Letters, Member, OutboxOptions, RedisSettings, Refusal, StoredEvent,
+};
 use fanwire_protocol::reason::Left;
 use fanwire_protocol::{EventMask, TopicName};
 
@@ -218,7 +220,7 @@ async fn outboxes_are_forgotten_only_when_they_have_been_empty_for_long() {
     assert_eq!(engine_outbox.slots().await.unwrap().len(), 2);
     announce(9_999_999_999_999);
     for event in stored(&a).await {
-        engine_outbox.remove(event.id).await.unwrap();
+        engine_outbox.remove(&[event.id]).await.unwrap();
     }
     // An empty one stays while its announcement is young.
     outbox.tidy().await.unwrap();
@@ -226,6 +228,154 @@ async fn outboxes_are_forgotten_only_when_they_have_been_empty_for_long() {
     announce(1);
     outbox.tidy().await.unwrap();
     assert!(tags().len() == 1 && !tags().contains(&first));
+}
+
+#[tokio::test]
+async fn what_is_written_between_a_read_and_the_removal_stays() {
+    const CLIENTS: usize = 400;
+    let server = RedisServer::start(&[]);
+    let (a, b) = (Node::up("a", undisturbed(&server)).await, Node::up("b", undisturbed(&server)).await);
+    let outbox = b.redis.outbox().unwrap();
+    let (one, other) = (topic("one"), topic("other"));
+    join(&a, &one, "first").await;
+    let read = outbox.read(&outbox.slots().await.unwrap(), 100).await.unwrap();
+    join(&a, &one, "second").await;
+    outbox.remove(&[read[1].id]).await.unwrap();
+    assert_eq!(told(&stored(&b).await, |_| true), ["subscribed second"]);
+
+    // The same as a race: two topics are written while their outboxes are emptied.
+    let written = async {
+        for number in 0..CLIENTS {
+            join(&a, if number % 2 == 0 { &one } else { &other }, &number.to_string()).await;
+        }
+    };
+    let taken = async {
+        let mut taken: Vec<StoredEvent> = Vec::new();
+        while taken.len() < CLIENTS + 2 {
+            let events = outbox.read(&outbox.slots().await.unwrap(), 3).await.unwrap();
+            let of_slots = events.chunk_by(|one, next| one.id.slot == next.id.slot);
+            let last: Vec<EventId> = of_slots.map(|events| events[events.len() - 1].id).collect();
+            outbox.remove(&last).await.unwrap();
+            taken.extend(events);
+        }
+        taken
+    };
+    let (taken, ()) = tokio::join!(taken, written);
+    assert_eq!(stored(&b).await, []);
+    for (topic, odd) in [(&one, 0), (&other, 1)] {
+        let of_topic: Vec<_> = taken.iter().filter(|event| event.topic.as_ref() == Some(topic)).collect();
+        assert!(of_topic.is_sorted_by_key(|event| event.id));
+        let numbers = of_topic.iter().filter_map(|event| event.user.as_ref()?.parse().ok());
+        let expected: Vec<usize> = (0..CLIENTS).filter(|number| number % 2 == odd).collect();
+        assert_eq!(numbers.collect::<Vec<usize>>(), expected);
+    }
+}
+
+#[tokio::test]
+async fn events_that_nobody_takes_are_dropped_and_counted() {
+    const LENGTH_MAX: usize = 150;
+    let server = RedisServer::start(&[]);
+    let options = OutboxOptions { length_max: LENGTH_MAX, ..OutboxOptions::default() };
+    let settings = RedisSettings { outbox: Some(options), ..undisturbed(&server) };
+    let a = Node::up("a", settings).await;
+    let topic = topic("t");
+    let outbox = a.redis.outbox().unwrap();
+    let began =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    for number in 0..500 {
+        join(&a, &topic, &number.to_string()).await;
+    }
+    let backlog = outbox.tidy().await.unwrap();
+    let left = stored(&a).await;
+    assert!((LENGTH_MAX..LENGTH_MAX + 101).contains(&left.len()), "{}", left.len());
+    assert_eq!((backlog.events as usize, backlog.dropped as usize), (left.len(), 501 - left.len()));
+    assert_eq!(backlog.oldest, Some(left[0].id.millis));
+    assert!(left[0].id.millis >= began - 1000);
+    assert_eq!(left.last().unwrap().user.as_deref(), Some("499"));
+    assert_eq!(outbox.tidy().await.unwrap().dropped, 0);
+    for key in keys(&server) {
+        assert!(ttl(&server, &key) > 0, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_are_kept_until_they_are_retried_or_removed() {
+    let server = RedisServer::start(&[]);
+    let (a, b) = (Node::up("a", undisturbed(&server)).await, Node::up("b", undisturbed(&server)).await);
+    let topic = topic("t");
+    for user in ["1", "2", "ü\"3"] {
+        join(&a, &topic, user).await;
+    }
+    a.engine.remove_presence(&topic, client("1"), &Left::Gone).await.unwrap();
+    let events = stored(&a).await;
+    let (outbox, other) = (a.redis.outbox().unwrap(), b.redis.outbox().unwrap());
+    let refusal = Refusal { status: 400, attempts: 3 };
+    for event in &events {
+        outbox.bury(event, refusal).await.unwrap();
+    }
+    let letters = other.dead_letters(100).await.unwrap();
+    let buried: Vec<_> = letters.iter().map(|letter| (letter.event.clone(), letter.refusal)).collect();
+    assert_eq!(buried, events.iter().map(|event| (event.clone(), refusal)).collect::<Vec<_>>());
+    assert!(letters.is_sorted_by_key(|letter| letter.id));
+    assert_eq!(other.dead_letters(2).await.unwrap(), letters[..2]);
+    let backlog = outbox.tidy().await.unwrap();
+    assert_eq!((backlog.dead_letters, backlog.oldest_dead_letter), (5, Some(letters[0].id.millis)));
+
+    // Unknown letters are nobody's.
+    let unknown = LetterId { millis: 1, sequence: 1 };
+    let these = |ids: &[LetterId]| Letters::These(ids.to_vec());
+    assert_eq!(other.retry(&these(&[letters[1].id, unknown])).await, Ok(1));
+    assert_eq!(other.retry(&these(&[letters[1].id])).await, Ok(0));
+    assert_eq!(other.remove_dead_letters(&these(&[letters[0].id, unknown])).await, Ok(1));
+    assert_eq!(outbox.dead_letters(100).await.unwrap(), letters[2..]);
+    let retried = outbox.retried(10).await.unwrap();
+    assert_eq!(retried.len(), 1);
+    assert_eq!((&retried[0].event, retried[0].refusal), (&letters[1].event, refusal));
+    // It is refused again, and then taken.
+    let again = Refusal { status: 500, attempts: 4 };
+    outbox.settle(retried[0].id, Some((&retried[0].event, again))).await.unwrap();
+    assert_eq!(outbox.retried(10).await, Ok(Vec::new()));
+    let last = outbox.dead_letters(100).await.unwrap().pop().unwrap();
+    assert_eq!((&last.event, last.refusal), (&letters[1].event, again));
+    assert_eq!(outbox.retry(&Letters::All).await, Ok(4));
+    assert_eq!(outbox.dead_letters(100).await, Ok(Vec::new()));
+    for letter in outbox.retried(100).await.unwrap() {
+        outbox.settle(letter.id, None).await.unwrap();
+    }
+    assert_eq!(outbox.retried(100).await, Ok(Vec::new()));
+    outbox.bury(&events[0], refusal).await.unwrap();
+    for key in keys(&server) {
+        assert!(ttl(&server, &key) > 0, "{key}");
+    }
+    assert_eq!(outbox.remove_dead_letters(&Letters::All).await, Ok(1));
+    assert_eq!(outbox.tidy().await.unwrap().dead_letters, 0);
+}
+
+#[tokio::test]
+async fn dead_letters_are_bounded_in_number_and_time() {
+    let server = RedisServer::start(&[]);
+    let options = OutboxOptions {
+        dead_letters_max: 100,
+        dead_letters_ttl: Duration::from_secs(60),
+        ..OutboxOptions::default()
+    };
+    let settings = RedisSettings { outbox: Some(options), ..undisturbed(&server) };
+    let a = Node::up("a", settings).await;
+    join(&a, &topic("t"), "1").await;
+    let event = stored(&a).await.remove(0);
+    let outbox = a.redis.outbox().unwrap();
+    for attempts in 1..=500 {
+        outbox.bury(&event, Refusal { status: 400, attempts }).await.unwrap();
+    }
+    let letters = outbox.dead_letters(1000).await.unwrap();
+    assert!((100..=200).contains(&letters.len()), "{}", letters.len());
+    assert_eq!(letters.last().unwrap().refusal.attempts, 500);
+    let _: i64 = server.ask("DEL fanwire:default:evx:{!}");
+    let _: String = server.ask("XADD fanwire:default:evx:{!} 1000-0 another program's");
+    let _: String = server.ask("XADD fanwire:default:evr:{!} 1000-0 another program's");
+    assert_eq!(outbox.dead_letters(1000).await, Ok(Vec::new()));
+    assert_eq!(outbox.tidy().await.unwrap().dead_letters, 0);
+    assert_eq!(server.ask::<i64>("XLEN fanwire:default:evr:{!}"), 0);
 }
 
 #[tokio::test]

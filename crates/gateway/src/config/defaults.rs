@@ -157,6 +157,16 @@ pub(crate) const OFFLINE_DELAY: Period = Period::from_secs(5);
 /// A night without the application.
 pub(crate) const EVENTS_RETENTION: Period = Period::from_secs(24 * 3600);
 pub(crate) const OUTBOX_LENGTH_MAX: usize = 10_000;
+pub(crate) const DEAD_LETTERS_MAX: usize = 10_000;
+/// Long enough to mend the receiver after a weekend.
+pub(crate) const DEAD_LETTERS_TTL: Period = Period::from_secs(7 * 24 * 3600);
+/// A receiver may write all events of a request to a database.
+pub(crate) const WEBHOOK_TIMEOUT: Period = Period::from_secs(5);
+pub(crate) const WEBHOOK_BATCH_EVENTS: usize = 100;
+/// Some hundred events with long names.
+pub(crate) const WEBHOOK_BATCH_BYTES: Size = Size(256 * KIB);
+/// Some seconds: events of the same outbox wait as long.
+pub(crate) const WEBHOOK_ATTEMPTS_MAX: u32 = 5;
 
 pub(crate) const HEARTBEAT_PATH: &str = "/heartbeat";
 /// Two heartbeats of an app that sends one in 25 s may be lost.

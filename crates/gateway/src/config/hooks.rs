@@ -7,12 +7,10 @@ use std::time::Duration;
 use fanwire_hub::hook_settings::{HookSlot, RpcHooks};
 use fanwire_hub::kept::KeptRules;
 use fanwire_server::BackendTls;
-use fanwire_server::settings::{
-    BackendTlsSettings, BackendUrl, HeaderName, HeaderValue, HookSettings, IdentityFiles, StatusMeaning,
-};
-use secrecy::{ExposeSecret, SecretString};
+use fanwire_server::settings::{HookSettings, StatusMeaning};
 use serde::{Deserialize, Serialize};
 
+use super::backend::{BackendKeys, header_name};
 use super::checks::Checks;
 use super::defaults;
 use super::section::section;
@@ -268,23 +266,24 @@ impl Hook {
         let at = |name: &str| format!("hooks.{index}.{name}");
         checks.within(&at("timeout"), self.timeout, Period::from_millis(1), Period::from_secs(60));
         checks.within(&at("wait_max"), self.wait_max, Period::OFF, Period::from_secs(60));
-        let tls = self.tls(index, checks);
+        let section = format!("hooks.{index}");
+        let backend = BackendKeys {
+            section: &section,
+            url: &self.url,
+            static_headers: &self.static_headers,
+            signature_secret: self.signature_secret.as_ref(),
+            signature_previous_secret: self.signature_previous_secret.as_ref(),
+            ca_file: self.ca_file.as_ref(),
+            certificate_file: self.certificate_file.as_ref(),
+            key_file: self.key_file.as_ref(),
+            server_name: self.server_name.as_ref(),
+        };
+        let tls = backend.tls(checks);
         let names = |name: &str, names: &[String], checks: &mut Checks| {
             let parsed = names.iter().filter_map(|header| header_name(&at(name), header, checks));
             parsed.collect::<Vec<_>>()
         };
-        let mut static_headers = Vec::new();
-        for (name, value) in &self.static_headers {
-            let key = at("static_headers");
-            let Some(header) = header_name(&key, name, checks) else { continue };
-            match HeaderValue::from_str(value.to_settings().expose_secret()) {
-                Ok(mut value) => {
-                    value.set_sensitive(true);
-                    static_headers.push((header, value));
-                }
-                Err(_) => checks.error(key, format!("the value of \"{name}\" cannot be in a header")),
-            }
-        }
+        let static_headers = backend.static_headers(checks);
         for cookie in &self.cookies {
             if cookie.is_empty()
                 || cookie.bytes().any(|byte| !byte.is_ascii_graphic() || b"=;,\"".contains(&byte))
@@ -292,7 +291,7 @@ impl Hook {
                 checks.error(at("cookies"), format!("\"{cookie}\" cannot be the name of a cookie"));
             }
         }
-        let url = BackendUrl::parse(&self.url).map_err(|error| checks.error(at("url"), error.to_string()));
+        let url = backend.url(checks);
         let mut status_meanings = Vec::new();
         for transform in &self.status_transforms {
             match transform.meaning() {
@@ -304,13 +303,13 @@ impl Hook {
         }
         let http_headers = names("http_headers", &self.http_headers, checks);
         let emulated_headers = names("emulated_headers", &self.emulated_headers, checks);
-        let signature_secrets = self.secrets(index, checks);
+        let signature_secrets = backend.signature_secrets(checks);
         let requests_max = checks.at_least_one(&at("requests_max"), self.requests_max);
         let waiting_max = checks.at_least_one(&at("waiting_max"), self.waiting_max);
         let answer_bytes_max = checks.at_least_one(&at("answer_bytes_max"), self.answer_bytes_max.0);
         Some(HookSettings {
             name: self.name.clone(),
-            url: url.ok()?,
+            url: url?,
             tls,
             timeout: self.timeout.0,
             requests_max,
@@ -328,56 +327,6 @@ impl Hook {
             breaker: self.breaker,
             status_meanings,
         })
-    }
-
-    fn tls(&self, index: usize, checks: &mut Checks) -> BackendTlsSettings {
-        let at = |name: &str| format!("hooks.{index}.{name}");
-        let files = [
-            ("ca_file", self.ca_file.is_some()),
-            ("certificate_file", self.certificate_file.is_some()),
-            ("key_file", self.key_file.is_some()),
-            ("server_name", self.server_name.is_some()),
-        ];
-        if self.url.starts_with("http://") {
-            for (name, _) in files.into_iter().filter(|(_, is_set)| *is_set) {
-                checks.warn(at(name), "has no effect: url begins with http://");
-            }
-        }
-        let identity = match (&self.certificate_file, &self.key_file) {
-            (Some(certificate_file), Some(key_file)) => {
-                Some(IdentityFiles { certificate_file: certificate_file.clone(), key_file: key_file.clone() })
-            }
-            (Some(_), None) => {
-                checks.error(at("certificate_file"), "needs key_file as well");
-                None
-            }
-            (None, Some(_)) => {
-                checks.error(at("key_file"), "needs certificate_file as well");
-                None
-            }
-            (None, None) => None,
-        };
-        BackendTlsSettings { ca_file: self.ca_file.clone(), identity, server_name: self.server_name.clone() }
-    }
-
-    fn secrets(&self, index: usize, checks: &mut Checks) -> Vec<SecretString> {
-        let at = |name: &str| format!("hooks.{index}.{name}");
-        if self.signature_previous_secret.is_some() && self.signature_secret.is_none() {
-            checks.error(at("signature_previous_secret"), "needs signature_secret as well");
-        }
-        let secrets = [
-            ("signature_secret", &self.signature_secret),
-            ("signature_previous_secret", &self.signature_previous_secret),
-        ];
-        let mut used = Vec::new();
-        for (name, secret) in secrets {
-            match secret {
-                Some(secret) if secret.is_empty() => checks.error(at(name), "the secret is empty"),
-                Some(secret) => used.push(secret.to_settings()),
-                None => {}
-            }
-        }
-        used
     }
 }
 
@@ -397,30 +346,6 @@ impl StatusTransform {
             (_, _, _) => Err("needs error or disconnect, and not both"),
         }
     }
-}
-
-/// Headers that belong to a connection, or to the body that is sent.
-const NOT_SENT_ALONG: [&str; 10] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "host",
-];
-
-fn header_name(key: &str, name: &str, checks: &mut Checks) -> Option<HeaderName> {
-    let lower = name.to_ascii_lowercase();
-    if NOT_SENT_ALONG.contains(&&*lower) || lower.starts_with("content-") || lower == "fanwire-signature" {
-        checks.error(key, format!("\"{name}\" is set by the gateway itself"));
-        return None;
-    }
-    let parsed = HeaderName::try_from(lower);
-    parsed.map_err(|_| checks.error(key, format!("\"{name}\" cannot be the name of a header"))).ok()
 }
 
 /// Reads the files of hooks to check that a node can start with them.

@@ -12,7 +12,7 @@ use super::checks::{Checks, ConfigSource, Problem};
 use super::environment::Environment;
 use super::layer::{Layer, shown};
 use super::section::Item;
-use super::{Config, dev, hooks, outline, risks, tls};
+use super::{Config, dev, events, hooks, outline, risks, tls};
 
 /// The sources of values, the weakest first.
 #[derive(Debug, Default)]
@@ -134,6 +134,7 @@ fn build(
     }
     if files == ConfigFiles::Read {
         hooks::check_files(&settings.hooks, &mut checks);
+        settings.webhook.iter().for_each(|webhook| events::check_files(webhook, &mut checks));
     }
     risks::warn(&settings, settings.dev.is_some(), &mut checks);
     if settings.dev.is_none() && !config.client.takes_tokens() {

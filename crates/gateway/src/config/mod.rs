@@ -6,6 +6,7 @@
 mod section;
 
 mod api;
+mod backend;
 mod client;
 mod engine;
 mod hooks;
@@ -167,13 +168,15 @@ impl Config {
             api: self.api.settings(checks),
             engine: self.engine.settings(checks),
             status: None,
+            // Known once it is known which events are wanted.
+            webhook: None,
             shutdown: self.shutdown.settings(checks),
             dev: None,
         };
         let namespaces = &settings.namespaces;
         let wants_any = !settings.client.events.is_empty()
             || namespaces.named().chain([&namespaces.default]).any(|namespace| !namespace.events.is_empty());
-        self.events.apply(wants_any, &mut settings.engine, checks);
+        settings.webhook = self.events.apply(wants_any, &mut settings.engine, checks);
         settings.status =
             self.status.settings(&settings.namespaces, &self.events, &mut settings.engine, checks);
         checks.endpoints(&settings);

@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 
 use fanwire_server::Settings;
-use fanwire_server::settings::{EngineSettings, HeaderName, HookSettings, TokenSettings};
+use fanwire_server::settings::{
+    BackendUrl, EngineSettings, HeaderName, HookSettings, TokenSettings, WebhookSettings,
+};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::checks::Checks;
@@ -29,6 +31,9 @@ pub(super) fn warn(settings: &Settings, is_dev: bool, checks: &mut Checks) {
     }
     for (index, hook) in settings.hooks.iter().enumerate() {
         warn_of_hook(hook, &format!("hooks.{index}"), checks);
+    }
+    if let Some(webhook) = &settings.webhook {
+        warn_of_webhook(webhook, checks);
     }
     if let EngineSettings::Redis(redis) = &settings.engine
         && let Some(password) = &redis.password
@@ -77,31 +82,49 @@ fn warn_of_open_doors(settings: &Settings, checks: &mut Checks) {
 
 /// Warns of secrets of clients, and of the hook, that anybody on the way could read.
 fn warn_of_hook(hook: &HookSettings, section: &str, checks: &mut Checks) {
-    for (name, secret) in
-        ["signature_secret", "signature_previous_secret"].into_iter().zip(&hook.signature_secrets)
-    {
-        weigh(secret, &format!("{section}.{name}"), TOKEN_SECRET_BYTES_MIN, checks);
-    }
-    if hook.url.is_https() || hook.url.is_local() {
-        return;
-    }
+    weigh_signatures(&hook.signature_secrets, section, checks);
     let is_secret = |name: &HeaderName| ["cookie", "authorization"].contains(&name.as_str());
     let secrets = [
         ("http_headers", hook.http_headers.iter().any(is_secret)),
         ("cookies", !hook.cookies.is_empty()),
         ("static_headers", !hook.static_headers.is_empty()),
     ];
-    if let Some((name, _)) = secrets.into_iter().find(|(_, is_sent)| *is_sent) {
-        checks.warn(
-            format!("{section}.url"),
-            format!("is http, and what {name} sends can be read on the way; use https"),
-        );
-    } else if !hook.signature_secrets.is_empty() {
+    let sent = secrets.into_iter().find(|(_, is_sent)| *is_sent);
+    warn_of_readers(&hook.url, sent.map(|(name, _)| name), section, checks);
+    if sent.is_none() && !hook.signature_secrets.is_empty() && may_be_read(&hook.url) {
         checks.warn(
             format!("{section}.url"),
             "is http: calls are signed, but they can be read, and answers can be changed, on the way; use https",
         );
     }
+}
+
+fn warn_of_webhook(webhook: &WebhookSettings, checks: &mut Checks) {
+    let section = "events.webhook";
+    weigh_signatures(&webhook.signature_secrets, section, checks);
+    let sent = (!webhook.static_headers.is_empty()).then_some("static_headers");
+    warn_of_readers(&webhook.url, sent, section, checks);
+}
+
+fn weigh_signatures(secrets: &[SecretString], section: &str, checks: &mut Checks) {
+    for (name, secret) in ["signature_secret", "signature_previous_secret"].into_iter().zip(secrets) {
+        weigh(secret, &format!("{section}.{name}"), TOKEN_SECRET_BYTES_MIN, checks);
+    }
+}
+
+/// `sent` names the setting of a secret that is sent to the address.
+fn warn_of_readers(url: &BackendUrl, sent: Option<&str>, section: &str, checks: &mut Checks) {
+    if let Some(name) = sent.filter(|_| may_be_read(url)) {
+        checks.warn(
+            format!("{section}.url"),
+            format!("is http, and what {name} sends can be read on the way; use https"),
+        );
+    }
+}
+
+/// Returns true if others on the way can read what is sent to the address.
+fn may_be_read(url: &BackendUrl) -> bool {
+    !url.is_https() && !url.is_local()
 }
 
 fn warn_of_tokens(tokens: &TokenSettings, section: &str, checks: &mut Checks) {

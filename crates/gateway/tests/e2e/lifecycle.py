@@ -17,7 +17,7 @@ from harness import FOLDER, Server, die_with_parent, until
 from redis_server import RedisServer
 
 LEASE = 3
-DELAY = 1
+DELAY = 3
 EVERY_CLIENT = ["connected", "disconnected", "user_online", "user_offline"]
 EVERY_TOPIC = ["subscribed", "unsubscribed", "topic_occupied", "topic_vacated"]
 

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::answer_budget::AnswerBudget;
 use super::cluster_command::{self, ClusterCommand};
+use super::dead_letters::{self, ApiDeadLetters, ApiLetters};
 use super::error::ApiError;
 use super::history::{self, ApiHistory};
 use super::method::Method;
@@ -29,6 +30,9 @@ pub(super) enum ApiCommand {
     History(ApiHistory),
     HistoryRemove(ApiTopic),
     UserStatus(ApiUserStatus),
+    DeadLetters(ApiDeadLetters),
+    DeadLettersRetry(ApiLetters),
+    DeadLettersRemove(ApiLetters),
     /// A command about clients of all nodes, with its parameters as they came.
     Cluster(ClusterCommand, Box<RawValue>),
     /// A method that is known and answered with error 104, calls of extensions among them.
@@ -57,6 +61,9 @@ impl ApiCommand {
             Method::History => Self::History(object(parameters)?),
             Method::HistoryRemove => Self::HistoryRemove(object(parameters)?),
             Method::UserStatus => Self::UserStatus(object(parameters)?),
+            Method::DeadLetters => Self::DeadLetters(object(parameters)?),
+            Method::DeadLettersRetry => Self::DeadLettersRetry(object(parameters)?),
+            Method::DeadLettersRemove => Self::DeadLettersRemove(object(parameters)?),
             _ => {
                 object::<serde::de::IgnoredAny>(parameters)?;
                 Self::NotServed(method)
@@ -73,6 +80,9 @@ impl ApiCommand {
             Self::History(_) => Method::History,
             Self::HistoryRemove(_) => Method::HistoryRemove,
             Self::UserStatus(_) => Method::UserStatus,
+            Self::DeadLetters(_) => Method::DeadLetters,
+            Self::DeadLettersRetry(_) => Method::DeadLettersRetry,
+            Self::DeadLettersRemove(_) => Method::DeadLettersRemove,
             Self::Cluster(request, _) => request.method(),
             Self::NotServed(method) => *method,
         }
@@ -100,6 +110,9 @@ impl ApiCommand {
             Self::History(request) => history::history(node, budget, request).await,
             Self::HistoryRemove(request) => result(&history::remove(node, &request.channel).await?),
             Self::UserStatus(request) => user_status::user_status(node, request).await,
+            Self::DeadLetters(request) => dead_letters::list(node, &request).await,
+            Self::DeadLettersRetry(request) => result(&dead_letters::retry(node, &request).await?),
+            Self::DeadLettersRemove(request) => result(&dead_letters::remove(node, &request).await?),
             Self::Cluster(request, parameters) => cluster_command::run(node, request, &parameters).await,
             Self::NotServed(_) => Err(ApiError::NOT_FOUND),
         };
@@ -115,6 +128,7 @@ impl ApiCommand {
         match self {
             Self::History(_) => Some(history::INSTEAD),
             Self::Presence(_) => Some(presence::INSTEAD),
+            Self::DeadLetters(_) => Some(dead_letters::INSTEAD),
             Self::Cluster(ClusterCommand::Channels(_), _) => Some("ask with a narrower pattern"),
             _ => None,
         }
@@ -190,7 +204,7 @@ mod tests {
             "idempotency_key":null,"delta":null,"exclude":null,"subscribers":null,"version":null,"version_epoch":null,"user":null,"client":null,
             "session":null,"expire_at":null,"expired":null,"info":null,"b64info":null,"recover_since":null,
             "override":null,"whitelist":null,"disconnect":null,"limit":null,"since":null,"reverse":null,
-            "pattern":null,"users":null,"method":null,"params":null,"label_filter":{"a":[1]},"all_users":true}"#;
+            "pattern":null,"users":null,"method":null,"params":null,"ids":null,"all":null,"label_filter":{"a":[1]},"all_users":true}"#;
         for method in all_methods() {
             for parameters in ["{}", " { } ", nulls] {
                 let command = ApiCommand::decode(method, parameters);
@@ -238,6 +252,9 @@ mod tests {
             (Method::Channels, r#"{"pattern":[]}"#),
             (Method::UserStatus, r#"{"users":"42"}"#),
             (Method::UserStatus, r#"{"users":[42]}"#),
+            (Method::DeadLetters, r#"{"limit":"1"}"#),
+            (Method::DeadLettersRetry, r#"{"ids":[1]}"#),
+            (Method::DeadLettersRemove, r#"{"all":"yes"}"#),
         ];
         for (method, parameters) in wrong {
             assert!(ApiCommand::decode(method, parameters).is_err(), "{method:?} {parameters}");

@@ -19,6 +19,9 @@ pub(super) enum Method {
     UnblockUser,
     RevokeToken,
     UserStatus,
+    DeadLetters,
+    DeadLettersRetry,
+    DeadLettersRemove,
     Rpc,
     /// A method of the protocol that is answered with error 104.
     NotServed,
@@ -43,7 +46,7 @@ pub(crate) const LABELS: [&str; SERVED.len() + 3] = {
 };
 
 /// With the number that the older endpoint knows, if it does. A command of a batch that names several is the first of them.
-const SERVED: [(Method, &str, Option<i64>); 17] = [
+const SERVED: [(Method, &str, Option<i64>); 20] = [
     (Method::Publish, "publish", Some(0)),
     (Method::Broadcast, "broadcast", Some(1)),
     (Method::Subscribe, "subscribe", Some(11)),
@@ -61,6 +64,9 @@ const SERVED: [(Method, &str, Option<i64>); 17] = [
     (Method::UnblockUser, "unblock_user", None),
     (Method::RevokeToken, "revoke_token", None),
     (Method::UserStatus, "user_status", None),
+    (Method::DeadLetters, "dead_letters", None),
+    (Method::DeadLettersRetry, "dead_letters_retry", None),
+    (Method::DeadLettersRemove, "dead_letters_remove", None),
 ];
 
 const NOT_SERVED: [&str; 7] = [
@@ -103,7 +109,7 @@ mod tests {
             assert!(number.is_none_or(|number| Method::numbered(number) == method));
             assert_eq!(method.name(), name);
         }
-        assert_eq!(Method::served().count(), 17);
+        assert_eq!(Method::served().count(), 20);
         assert_eq!(Method::named("shared_poll_publish"), Some(Method::NotServed));
         assert_eq!(Method::NotServed.name(), "other");
         for number in [-1, 13, 33, 39, i64::MAX] {

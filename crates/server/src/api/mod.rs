@@ -20,6 +20,7 @@ mod parallel;
 mod answer_budget;
 
 mod clients;
+mod dead_letters;
 mod history;
 mod overview;
 mod presence;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::header::HeaderMap;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -52,6 +53,7 @@ pub enum ClientError {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     connection: Connection,
 }
@@ -97,13 +99,14 @@ impl Client {
         loop {
             match connection.requests.try_send_request(request).await {
                 Ok(response) => {
-                    let status = response.status().as_u16();
-                    let body = body::read_whole(&mut response.into_body(), bytes_max).await;
+                    let (head, mut body) = response.into_parts();
+                    let body = body::read_whole(&mut body, bytes_max).await;
                     let body = body.map_err(|error| match error {
                         BodyError::TooLong(max) => ClientError::TooLarge(max),
                         BodyError::TooSlow(_) | BodyError::Broken => ClientError::Cut,
                     })?;
-                    return Ok(Answer { status, body, connection });
+                    let status = head.status.as_u16();
+                    return Ok(Answer { status, headers: head.headers, body, connection });
                 }
                 Err(mut failed) => match failed.take_message() {
                     Some(unwritten) if !is_new => request = unwritten,

@@ -11,7 +11,6 @@ mod call;
 mod dispatch;
 mod queue;
 mod request;
-mod signature;
 mod thread;
 
 #[cfg(test)]
@@ -25,16 +24,14 @@ use fanwire_hub::effect::Answer;
 use fanwire_hub::hook::{HookAnswer, HookDenial, HookQuestion, HookResult};
 use fanwire_hub::hook_settings::HookSlot;
 use fanwire_hub::kept::KeptRules;
-use hyper::Uri;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backend::{BackendTls, BackendTlsError, Client};
+use crate::backend::{BackendTls, BackendTlsError, Client, Signer};
 use crate::inbox::Inboxes;
 use crate::message::{Address, ShardMessage};
 use crate::metrics::{HookMetrics, HookOutcome};
 use crate::settings::{HookSettings, Settings};
 use queue::Interest;
-use signature::Signer;
 
 pub(crate) use queue::HookTicket;
 pub(crate) use thread::BackendThread;
@@ -63,8 +60,6 @@ pub(crate) struct Hooks {
 
 struct Hook {
     settings: HookSettings,
-    /// The path with the query.
-    path: Uri,
     signer: Option<Signer>,
     client: Client,
     rules: Arc<KeptRules>,
@@ -181,7 +176,6 @@ impl Hook {
             false => None,
         };
         Ok(Self {
-            path: url.path().clone(),
             signer: Signer::new(&settings.signature_secrets),
             client: Client::new(url.clone(), tls, settings.idle_timeout),
             settings,

@@ -10,16 +10,14 @@ use fanwire_hub::kept::{KeptRules, cookies_of};
 use fanwire_protocol::json;
 use fanwire_protocol::wire::Wire;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request};
+use hyper::Request;
+use hyper::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Hook;
-use super::signature;
+use crate::backend::post;
 use crate::settings::HookSettings;
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A question in the words of Centrifugo's proxy. What is not there is left out.
 #[derive(Serialize)]
@@ -53,21 +51,8 @@ struct Body<'a> {
 /// Makes the request for a question that is sent at this second since 1970.
 pub(super) fn make(hook: &Hook, question: &HookQuestion, unix: i64) -> Request<Full<Bytes>> {
     let body = body(question, hook.settings.binary_encoding, hook.settings.include_connection_meta);
-    let mut headers = headers(&hook.settings, &hook.rules, question);
-    headers.insert(CONTENT_TYPE, JSON);
-    if let Ok(host) = HeaderValue::from_str(hook.settings.url.authority()) {
-        headers.insert(HOST, host);
-    }
-    if let Some(signer) = &hook.signer
-        && let Ok(value) = HeaderValue::from_str(&signer.sign(unix, &body))
-    {
-        headers.insert(HeaderName::from_static(signature::HEADER), value);
-    }
-    let mut request = Request::new(Full::new(Bytes::from(body)));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = hook.path.clone();
-    *request.headers_mut() = headers;
-    request
+    let headers = headers(&hook.settings, &hook.rules, question);
+    post(&hook.settings.url, headers, hook.signer.as_ref(), body.into(), unix)
 }
 
 /// Returns the headers in the order in which later ones win: the hook's own, those of the client's word, those of the

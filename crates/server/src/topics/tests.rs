@@ -29,6 +29,7 @@ fn settings() -> Settings {
         shards: 1,
         client: ClientSettings::default(),
         hooks: Vec::new(),
+        webhook: None,
         namespaces: Namespaces::new(NameRules::default(), namespace, []),
         origins: Origins::default(),
         connection_tokens: TokenSettings::default(),

@@ -90,6 +90,7 @@ pub(crate) fn settings(shards: usize) -> Settings {
             ..ClientSettings::default()
         },
         hooks: Vec::new(),
+        webhook: None,
         namespaces: Namespaces::new(
             NameRules::default(),
             open,

@@ -33,10 +33,10 @@ local function has(mask, event) return mask % (2 * event) >= event end
 local function open_outbox(now, key, argument)
   local outbox = {
     now = now, key = KEYS[key], pending = KEYS[key + 1], seen_key = KEYS[key + 2], topic = ARGV[argument],
-    length_max = ARGV[argument + 1], retention = ARGV[argument + 2], channel = ARGV[argument + 3],
+    length_max = tonumber(ARGV[argument + 1]), retention = ARGV[argument + 2], channel = ARGV[argument + 3],
     seen_ttl = ARGV[argument + 4],
   }
-  redis.call('XLEN', outbox.key)
+  outbox.length = redis.call('XLEN', outbox.key)
   if outbox.seen_key then outbox.seen, outbox.beat = read_seen(outbox.seen_key) end
   return outbox
 end
@@ -90,7 +90,8 @@ local function write_event(outbox, event, mask, ...)
     fields[#fields + 1] = outbox.topic
   end
   for _, text in ipairs({ ... }) do fields[#fields + 1] = text end
-  redis.call('XADD', outbox.key, 'MAXLEN', '~', outbox.length_max, '*', unpack(fields))
+  redis.call('XADD', outbox.key, '*', unpack(fields))
+  outbox.length = outbox.length + 1
   outbox.is_written = true
 end
 
@@ -148,7 +149,16 @@ end
 
 -- Keeps the outbox for the retention. What is older in it is dropped by the node that works on outboxes.
 local function close_outbox(outbox)
-  if outbox.is_written then redis.call('PEXPIRE', outbox.key, outbox.retention) end
+  if not outbox.is_written then return end
+  redis.call('PEXPIRE', outbox.key, outbox.retention)
+  if outbox.length <= outbox.length_max then return end
+  local dropped = redis.call('XTRIM', outbox.key, 'MAXLEN', '~', string.format('%.0f', outbox.length_max))
+  if dropped > 0 then
+    -- Beside the outbox, for the node that works on outboxes to count.
+    local count = string.gsub(outbox.key, 'ev:{', 'evn:{')
+    redis.call('INCRBY', count, dropped)
+    redis.call('PEXPIRE', count, outbox.retention)
+  end
 end
 
 -- Returns the numbers of a topic's members: on the node, and on all others, of which dead ones count until they are

@@ -1,16 +1,16 @@
 //! The signature of a call, by which a backend knows that the call is the gateway's and not an old one.
 //!
-//! `Fanwire-Signature: t=1700000000,v1=HEX`, where HEX is the HMAC-SHA256 of `t`, a dot and the body with the hook's
-//! secret. While a secret is replaced there is a `v1` for each of the two.
+//! `Fanwire-Signature: t=1700000000,v1=HEX`, where HEX is the HMAC-SHA256 of `t`, a dot and the body with the secret of
+//! the hook or webhook. While a secret is replaced there is a `v1` for each of the two.
 
 use std::fmt::Write as _;
 
 use aws_lc_rs::hmac::{Context, HMAC_SHA256, Key};
 use secrecy::{ExposeSecret, SecretString};
 
-pub(crate) const HEADER: &str = "fanwire-signature";
+pub(super) const HEADER: &str = "fanwire-signature";
 
-/// The secrets of a hook: the one in use, and the one before it.
+/// The secrets of a hook or webhook: the one in use, and the one before it.
 #[derive(Debug)]
 pub(crate) struct Signer(Vec<Key>);
 
