@@ -45,6 +45,7 @@ pub(crate) const SUITES: &[&str] = &[
     "lifecycle.py",
     "status.mjs",
     "events_webhook.py",
+    "events/churn.py",
     "cluster/views.py",
     "cluster/orders.py",
     "cluster/blocks.py",
