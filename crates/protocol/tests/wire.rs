@@ -281,8 +281,13 @@ fn subscriptions() {
         r#"{"id":2,"subscribe":{"recoverable":true,"epoch":"abcdefgh","publications":[{"data":1,"offset":6},{"data":1,"offset":7}],"recovered":true,"offset":5,"positioned":true,"was_recovering":true}}"#
     );
     assert_eq!(
-        json(Subscribed { recovered: Some(Vec::new()), ..at(7) }),
-        r#"{"id":2,"subscribe":{"epoch":"abcdefgh","recovered":true,"offset":7,"positioned":true}}"#
+        json(Subscribed { recovered: Some(Vec::new()), was_recovering: true, ..at(7) }),
+        r#"{"id":2,"subscribe":{"epoch":"abcdefgh","recovered":true,"offset":7,"positioned":true,"was_recovering":true}}"#
+    );
+    // A client that recovers nothing gets the newest of some topics all the same.
+    assert_eq!(
+        json(Subscribed { recovered: Some(vec![publication(0)]), ..Subscribed::default() }),
+        r#"{"id":2,"subscribe":{"publications":[{"data":1}]}}"#
     );
 }
 
