@@ -31,6 +31,8 @@ pub enum Effect {
     Ping,
     /// Nothing follows. The session has given its subscriptions back already.
     Close(Close),
+    /// Count the connection as one of its address's, until the session is over; answered by [`Answer::AddressRegistered`].
+    RegisterAddress,
     /// Count the connection as one of its user's; answered by [`Answer::Registered`].
     Register {
         /// Empty for an anonymous client, which only has events.
@@ -153,6 +155,7 @@ impl TopicRequest {
 /// The answer to an effect that has one.
 #[derive(Debug)]
 pub enum Answer {
+    AddressRegistered(Result<(), CloseReason>),
     Registered(Result<(), CloseReason>),
     Subscribed {
         topic: TopicName,
@@ -184,7 +187,10 @@ pub enum Answer {
 impl Answer {
     /// It is what a publish, presence or history request waits for.
     pub fn is_to_request(&self) -> bool {
-        !matches!(self, Self::Registered(_) | Self::Subscribed { .. } | Self::Hooked(_))
+        !matches!(
+            self,
+            Self::AddressRegistered(_) | Self::Registered(_) | Self::Subscribed { .. } | Self::Hooked(_)
+        )
     }
 }
 

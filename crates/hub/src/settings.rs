@@ -45,6 +45,8 @@ pub struct ClientSettings {
     pub user_connections_max: usize,
     /// The events of connections and users that the application wants.
     pub events: EventMask,
+    /// Connections of clients of one address, with a user or without; 0 sets no limit.
+    pub address_connections_max: usize,
     /// Tell the client the server's time when it connects.
     pub include_server_time: bool,
     /// Clients without a token connect as the anonymous user.
@@ -90,6 +92,7 @@ impl Default for ClientSettings {
             recovery_bytes_max: 4 << 20,
             user_connections_max: 0,
             events: EventMask::NONE,
+            address_connections_max: 0,
             include_server_time: false,
             allow_anonymous_connect_without_token: false,
             disallow_anonymous_connection_tokens: false,

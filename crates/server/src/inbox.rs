@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::condition::Condition;
-use crate::message::{Address, SessionAnswer, ShardMessage};
+use crate::message::{Address, Holder, SessionAnswer, ShardMessage};
 
 /// The inboxes of all shards.
 #[derive(Clone, Debug)]
@@ -56,6 +56,14 @@ impl Inboxes {
     /// The inbox of the shard that owns the user.
     pub(crate) fn of_user(&self, user: &str) -> &Inbox {
         self.of(user)
+    }
+
+    /// The inbox of the shard that counts the holder's connections.
+    pub(crate) fn of_holder(&self, holder: &Holder) -> &Inbox {
+        match holder {
+            Holder::User(user) => self.of_user(user),
+            Holder::Network(network) => self.of(network),
+        }
     }
 
     /// Hands an answer to the shard where its poll waits. The address may be wrong: another node told it.

@@ -14,6 +14,7 @@ use fanwire_protocol::reason::{CloseReason, Left, RequestError};
 use fanwire_protocol::request::StreamPosition;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use rustc_hash::FxHashSet;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -326,9 +327,19 @@ pub(crate) enum PublishCaller {
     Backend(oneshot::Sender<Result<Published, RequestError>>),
 }
 
-/// A connection of a user whose connections are limited on all nodes together.
+/// One whose connections are counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Holder {
+    User(Box<str>),
+    /// As [`ClientNetwork`] is shown.
+    Network(Box<str>),
+}
+
+/// A connection of one whose connections are limited on all nodes together.
 #[derive(Debug)]
-pub(crate) struct UserAdmission {
+pub(crate) struct HolderAdmission {
+    pub holder: Holder,
     pub from: Address,
     pub member: Member,
     pub connections_max: usize,
@@ -336,35 +347,36 @@ pub(crate) struct UserAdmission {
 
 #[derive(Debug)]
 pub(crate) enum UserMessage {
-    /// Admits a connection of the user; the connection gets the answer.
+    /// Admits a connection of the holder; the connection gets the answer.
     Register {
-        /// Empty for an anonymous client: then the shard is the connection's own.
-        user: Box<str>,
+        /// A user without a name is an anonymous client: then the shard is the connection's own.
+        holder: Holder,
         client: ClientId,
         from: Address,
+        /// The user's other connections are to be closed.
         single: bool,
     },
     Unregister {
-        user: Box<str>,
+        holder: Holder,
         client: ClientId,
         from: Address,
         left: Left,
     },
-    /// The engine has counted the user's connections on all nodes. True if it has admitted this one.
+    /// The engine has counted the holder's connections on all nodes. True if it has admitted this one.
     Counted {
-        user: Box<str>,
+        holder: Holder,
         client: ClientId,
         from: Address,
         result: Result<bool, EngineError>,
     },
-    /// Asks for the number of the user's admitted connections on this node, for another node.
+    /// Asks for the number of the holder's admitted connections on this node, for another node.
     Held {
-        user: Box<str>,
+        holder: Holder,
         reply: oneshot::Sender<usize>,
     },
-    /// The number of the user's connections that other nodes have confirmed.
+    /// The number of the holder's connections that other nodes have confirmed.
     Confirmed {
-        user: Box<str>,
+        holder: Holder,
         elsewhere: usize,
     },
     /// Makes a connection the user's only one on all nodes. `here` names it if it is on this node. These arrive in the

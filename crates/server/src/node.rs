@@ -22,7 +22,7 @@ use crate::counters::Counters;
 use crate::hooks::Hooks;
 use crate::inbox::{Inbox, Inboxes};
 use crate::message::{
-    AnswerTo, Filter, HistoryCall, KeyedSession, ParkedAt, PublishCaller, RateExceeded, Recipients,
+    AnswerTo, Filter, HistoryCall, Holder, KeyedSession, ParkedAt, PublishCaller, RateExceeded, Recipients,
     Requester, SessionAnswer, SessionAsk, SessionCall, SessionOrder, ShardMessage, Survey, TopicCall,
     Unreachable, UserMessage, Via,
 };
@@ -180,6 +180,11 @@ impl Node {
     /// The inbox of the user's owner.
     pub(crate) fn owner_of_user(&self, user: &str) -> &Inbox {
         self.inboxes.of_user(user)
+    }
+
+    /// The inbox of the shard that counts the holder's connections.
+    pub(crate) fn owner_of_holder(&self, holder: &Holder) -> &Inbox {
+        self.inboxes.of_holder(holder)
     }
 
     /// Starts to publish. Waits while the node's fan-out is full, and gives up with error 111. Publications of one topic

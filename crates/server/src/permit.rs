@@ -48,11 +48,15 @@ struct ConnectionLimit {
 
 /// The permit of a connection, held until a shard counts the connection or it is given up.
 #[derive(Debug)]
-pub(crate) struct AdmissionPermit(Permits);
+pub(crate) struct AdmissionPermit {
+    permits: Permits,
+    /// The client's.
+    pub network: ClientNetwork,
+}
 
 impl Drop for AdmissionPermit {
     fn drop(&mut self) {
-        self.0.0.arriving.fetch_sub(1, AcqRel);
+        self.permits.0.arriving.fetch_sub(1, AcqRel);
     }
 }
 
@@ -92,12 +96,12 @@ impl Permits {
         }))
     }
 
-    /// Returns a permit for one more connection, or the sentence that names the limit.
-    pub(crate) fn admit(&self) -> Result<AdmissionPermit, &'static str> {
+    /// Returns a permit for one more connection of this network, or the sentence that names the limit.
+    pub(crate) fn admit(&self, network: ClientNetwork) -> Result<AdmissionPermit, &'static str> {
         let shared = &*self.0;
         // A shard counts a connection before it drops the permit, so none is missed in between.
         let arriving = shared.arriving.fetch_add(1, AcqRel);
-        let permit = AdmissionPermit(self.clone());
+        let permit = AdmissionPermit { permits: self.clone(), network };
         self.has_file(arriving)?;
         if let Some(limit) = shared.limit
             && self.sum(|counters| &counters.client_lines) + arriving >= limit.max as u64

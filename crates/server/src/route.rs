@@ -65,8 +65,8 @@ async fn lead(gate: &Gate, network: ClientNetwork, request: Request<Incoming>) -
             return Routed::Response(body::unread(request.into_body(), refused_origin()));
         }
         return match served.endpoint {
-            Endpoint::WebSocket => websocket::open(gate, request, false).into(),
-            Endpoint::Echo => websocket::open(gate, request, true).into(),
+            Endpoint::WebSocket => websocket::open(gate, network, request, false).into(),
+            Endpoint::Echo => websocket::open(gate, network, request, true).into(),
             Endpoint::Subscribe | Endpoint::HttpStream => {
                 let query = PollQuery::of(&request);
                 if query.is_end {
@@ -76,17 +76,17 @@ async fn lead(gate: &Gate, network: ClientNetwork, request: Request<Incoming>) -
                 } else if stream_poll::is_asked_for(&query) {
                     stream_poll::serve(gate, network, request, query).await
                 } else {
-                    stream::http_stream(gate, request).await.into()
+                    stream::http_stream(gate, network, request).await.into()
                 }
             }
             Endpoint::Publish => Routed::Response(publish::publish(gate, network, request).await),
             Endpoint::Heartbeat => Routed::Response(heartbeat::beat(gate, network, request).await),
-            Endpoint::Sse => stream::sse(gate, request).await.into(),
+            Endpoint::Sse => stream::sse(gate, network, request).await.into(),
             Endpoint::Emulation => Routed::Response(emulation::serve(gate, network, request).await),
             Endpoint::Probe => Routed::Response(probe::answer(&gate.node, &request)),
-            Endpoint::UniWebSocket => uni::websocket(gate, request).into(),
-            Endpoint::UniHttpStream => uni::http_stream(gate, request).await.into(),
-            Endpoint::UniSse => uni::sse(gate, request).await.into(),
+            Endpoint::UniWebSocket => uni::websocket(gate, network, request).into(),
+            Endpoint::UniHttpStream => uni::http_stream(gate, network, request).await.into(),
+            Endpoint::UniSse => uni::sse(gate, network, request).await.into(),
         };
     }
     if let Some(dev) = &settings.dev

@@ -1,219 +1,157 @@
-//! A shard's part of the node's users: which connections each has, wherever they are.
+//! A shard's part of the node's users: which connections each has, wherever they are. The same of addresses, where their
+//! connections are limited.
 //!
-//! A user's name picks the shard that owns it, so counting and limiting a user's connections needs no lock.
+//! The name of a user or an address picks the shard that owns it, so counting and limiting connections needs no lock.
 
 mod connections;
+mod limited;
 mod singles;
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use connections::ConnectionsByUser;
-use fanwire_broker::{EngineError, Member, user_topic};
+use fanwire_broker::Member;
 use fanwire_hub::effect::{Answer, Completion};
 use fanwire_hub::session::Control;
 use fanwire_protocol::reason::{CloseReason, Left};
 use fanwire_protocol::{ClientId, ClientInfo, EventMask, TopicName};
+use limited::LimitedConnections;
 use singles::Singles;
 use uuid::Uuid;
 
 use crate::inbox::Inbox;
-use crate::message::{Address, Filter, Recipients, SessionOrder, ShardMessage, UserAdmission, UserMessage};
+use crate::message::{Address, Filter, Holder, Recipients, SessionOrder, ShardMessage, UserMessage};
 use crate::node::Node;
 use crate::peers;
 use crate::topics::Topics;
 
 #[derive(Debug)]
 pub(crate) struct Users {
-    /// Those that count.
-    admitted: ConnectionsByUser,
-    /// Those that wait for the engine to count them.
-    coming: ConnectionsByUser,
-    /// Those that the engine did not admit, and that wait for other nodes to confirm what they hold.
-    refused: HashMap<Box<str>, Vec<(Address, ClientId)>>,
-    connections_max: usize,
+    users: LimitedConnections,
+    /// Only where their connections are limited.
+    networks: LimitedConnections,
     singles: Singles,
-    /// Counts the connections of limited users on all nodes.
     topics: Rc<Topics>,
     node: Node,
 }
 
 impl Users {
-    pub(crate) fn new(connections_max: usize, topics: Rc<Topics>, node: Node) -> Self {
-        Self {
-            admitted: ConnectionsByUser::default(),
-            coming: ConnectionsByUser::default(),
-            refused: HashMap::new(),
-            connections_max,
-            singles: Singles::default(),
-            topics,
-            node,
-        }
+    pub(crate) fn new(topics: Rc<Topics>, node: Node) -> Self {
+        let settings = &node.settings.client;
+        let limited = |max, events, holder, answer| {
+            LimitedConnections::new(max, events, holder, answer, topics.clone(), node.clone())
+        };
+        let users = limited(
+            settings.user_connections_max,
+            node.settings.user_events(),
+            Holder::User,
+            Answer::Registered,
+        );
+        let networks = limited(
+            settings.address_connections_max,
+            EventMask::NONE,
+            Holder::Network,
+            Answer::AddressRegistered,
+        );
+        Self { users, networks, singles: Singles::default(), topics, node }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.admitted.len()
+        self.users.len()
     }
 
     pub(crate) fn handle(&mut self, message: UserMessage) {
         match message {
-            UserMessage::Register { user, client, from, single } => self.register(user, client, from, single),
-            UserMessage::Unregister { user, client, from, left } => {
-                self.unregister(&user, client, from, left);
+            UserMessage::Register { holder, client, from, single } => {
+                self.register(holder, client, from, single);
             }
-            UserMessage::Counted { user, client, from, result } => self.counted(user, client, from, result),
-            UserMessage::Held { user, reply } => {
+            UserMessage::Unregister { holder, client, from, left } => {
+                self.unregister(holder, client, from, left);
+            }
+            UserMessage::Counted { holder, client, from, result } => {
+                let (limited, name) = self.limited(holder);
+                limited.counted(name, client, from, result);
+            }
+            UserMessage::Held { holder, reply } => {
+                let (limited, name) = self.limited(holder);
                 // An asker that has gone needs no answer.
-                let _ = reply.send(self.admitted.count(&user));
+                let _ = reply.send(limited.count(&name));
             }
-            UserMessage::Confirmed { user, elsewhere } => self.confirmed(&user, elsewhere),
+            UserMessage::Confirmed { holder, elsewhere } => {
+                let (limited, name) = self.limited(holder);
+                limited.confirmed(&name, elsewhere);
+            }
             UserMessage::Single { user, here } => {
-                let others = self.singles.heard(here, self.admitted.of(&user));
+                let others = self.singles.heard(here, self.users.admitted(&user));
                 self.replace(others);
             }
             UserMessage::Unsent { user, here } => {
-                let others = self.singles.unsent(here, self.admitted.of(&user));
+                let others = self.singles.unsent(here, self.users.admitted(&user));
                 self.replace(others);
             }
             UserMessage::AllHeard => self.singles.all_heard(),
             UserMessage::Control { user, filter, control, completion } => {
-                for address in self.admitted.of(&user).chain(self.coming.of(&user)) {
+                for address in self.users.admitted(&user).chain(self.users.coming(&user)) {
                     self.order(*address, filter.clone(), control.clone(), completion.clone());
                 }
             }
         }
     }
 
-    /// A user's connections on other nodes count too.
-    fn are_counted(&self) -> bool {
-        self.connections_max > 0 && self.topics.are_shared()
-    }
-
-    fn is_full(&self, user: &str) -> bool {
-        self.connections_max > 0 && self.admitted.count(user) >= self.connections_max
-    }
-
-    fn register(&mut self, user: Box<str>, client: ClientId, from: Address, single: bool) {
-        if user.is_empty() {
-            self.send_answer(from, Ok(()));
-            self.enter(&user, client, from);
-        } else if single {
-            // A connection that is to be the only one replaces the others, so they do not count.
-            self.admitted.add(&user, from);
-            self.make_single(&user, from);
-            self.send_answer(from, Ok(()));
-            self.enter(&user, client, from);
-        } else if self.is_full(&user) {
-            self.send_answer(from, Err(CloseReason::ConnectionLimit));
-        } else if self.are_counted() {
-            self.coming.add(&user, from);
-            self.have_counted(&user, client, from);
-        } else {
-            self.admitted.add(&user, from);
-            self.send_answer(from, Ok(()));
-            self.enter(&user, client, from);
+    /// Where connections of the holder's kind are counted, with the holder's name.
+    fn limited(&mut self, holder: Holder) -> (&mut LimitedConnections, Box<str>) {
+        match holder {
+            Holder::User(user) => (&mut self.users, user),
+            Holder::Network(network) => (&mut self.networks, network),
         }
     }
 
-    /// Makes the connection a member of its user's topic, for its events and the user's status. Nobody waits for that.
-    fn enter(&self, user: &str, client: ClientId, from: Address) {
-        if !self.events(user).is_empty() {
-            self.topics.enter(self.topic(user, from), self.member(user, client));
-        }
-    }
-
-    fn events(&self, user: &str) -> EventMask {
-        match user {
-            // They are nobody's.
-            "" => self.node.settings.client.events & (EventMask::JOIN | EventMask::LEAVE),
-            _ => self.node.settings.user_events(),
-        }
-    }
-
-    /// The topic that has the user's connections for members.
-    fn topic(&self, user: &str, from: Address) -> TopicName {
-        match user {
-            "" => peers::anonymous_topic(self.node.id, from.shard),
-            user => user_topic(user),
-        }
-    }
-
-    fn member(&self, user: &str, client: ClientId) -> Member {
-        let info =
-            ClientInfo { user: user.into(), client, connection: Bytes::new(), subscription: Bytes::new() };
-        Member::from(Arc::new(info)).with_events(self.events(user))
-    }
-
-    /// Asks the engine to admit the connection; answered by [`UserMessage::Counted`].
-    fn have_counted(&self, user: &str, client: ClientId, from: Address) {
-        let member = self.member(user, client);
-        let admission = UserAdmission { from, member, connections_max: self.connections_max };
-        self.topics.admit(user_topic(user), admission);
-    }
-
-    fn counted(
-        &mut self,
-        user: Box<str>,
-        client: ClientId,
-        from: Address,
-        result: Result<bool, EngineError>,
-    ) {
-        if !self.coming.remove(&user, from) {
-            // It has gone meanwhile.
-            return;
-        }
-        match result {
-            Ok(true) => {}
-            // This node holds them itself.
-            _ if self.is_full(&user) => {
-                return self.refuse(&user, client, from, CloseReason::ConnectionLimit);
+    fn register(&mut self, holder: Holder, client: ClientId, from: Address, single: bool) {
+        match holder {
+            Holder::User(user) if user.is_empty() => self.register_anonymous(client, from),
+            Holder::User(user) if single => {
+                // A connection that is to be the only one replaces the others, so they do not count.
+                self.make_single(&user, from);
+                self.users.admit(&user, client, from);
             }
-            Ok(false) => return self.have_confirmed(user, client, from),
-            Err(error) => {
-                // A limit is no reason to turn everybody away.
-                tracing::debug!(%error, "a user's connections could not be counted on all nodes");
-                self.enter(&user, client, from);
+            Holder::User(user) => self.users.register(&user, client, from),
+            Holder::Network(network) => self.networks.register(&network, client, from),
+        }
+    }
+
+    fn unregister(&mut self, holder: Holder, client: ClientId, from: Address, left: Left) {
+        match holder {
+            Holder::User(user) if user.is_empty() => {
+                if !self.anonymous_events().is_empty() {
+                    self.topics.dismiss(self.anonymous_topic(from), client, left);
+                }
             }
-        }
-        self.admitted.add(&user, from);
-        self.send_answer(from, Ok(()));
-    }
-
-    /// Asks the other nodes for the connections they hold, as those of a dead one count for a while. One question at a
-    /// time is on its way for each user, however many connections wait for the answer.
-    fn have_confirmed(&mut self, user: Box<str>, client: ClientId, from: Address) {
-        let Some(peers) = &self.node.peers else {
-            return self.refuse(&user, client, from, CloseReason::ConnectionLimit);
-        };
-        let waiting = self.refused.entry(user.clone()).or_default();
-        waiting.push((from, client));
-        if waiting.len() == 1 {
-            peers.confirm_connections(user, self.connections_max);
+            Holder::User(user) => {
+                self.singles.remove(client_of(from));
+                self.users.unregister(&user, client, from, left);
+            }
+            Holder::Network(network) => self.networks.unregister(&network, client, from, left),
         }
     }
 
-    fn confirmed(&mut self, user: &str, elsewhere: usize) {
-        let is_full = self.admitted.count(user) + elsewhere >= self.connections_max;
-        let reason =
-            if is_full { CloseReason::ConnectionLimit } else { CloseReason::ConnectionLimitUnconfirmed };
-        for (from, client) in self.refused.remove(user).unwrap_or_default() {
-            self.refuse(user, client, from, reason);
-        }
-        if self.refused.is_empty() {
-            self.refused = HashMap::new();
+    /// Anonymous clients have events alone.
+    fn register_anonymous(&self, client: ClientId, from: Address) {
+        let answer = ShardMessage::Answer(from.connection, Answer::Registered(Ok(())));
+        self.inbox(from).send(answer);
+        let events = self.anonymous_events();
+        if !events.is_empty() {
+            self.topics.enter(self.anonymous_topic(from), member("", client).with_events(events));
         }
     }
 
-    fn refuse(&self, user: &str, client: ClientId, from: Address, reason: CloseReason) {
-        // The engine may have admitted it without its answer having arrived.
-        self.topics.dismiss(user_topic(user), client, Left::Closed(reason.into()));
-        self.send_answer(from, Err(reason));
+    /// They are nobody's.
+    fn anonymous_events(&self) -> EventMask {
+        self.node.settings.client.events & (EventMask::JOIN | EventMask::LEAVE)
     }
 
-    fn send_answer(&self, to: Address, result: Result<(), CloseReason>) {
-        self.inbox(to).send(ShardMessage::Answer(to.connection, Answer::Registered(result)));
+    fn anonymous_topic(&self, from: Address) -> TopicName {
+        peers::anonymous_topic(self.node.id, from.shard)
     }
 
     /// Closes the user's other connections, on all nodes.
@@ -225,7 +163,7 @@ impl Users {
                 peers.make_single(user, client_of(from));
             }
             None => {
-                let others = self.singles.heard(Some(client_of(from)), self.admitted.of(user));
+                let others = self.singles.heard(Some(client_of(from)), self.users.admitted(user));
                 self.replace(others);
             }
         }
@@ -240,16 +178,6 @@ impl Users {
         }
     }
 
-    fn unregister(&mut self, user: &str, client: ClientId, from: Address, left: Left) {
-        if self.are_counted() || !self.events(user).is_empty() {
-            self.topics.dismiss(self.topic(user, from), client, left);
-        }
-        self.singles.remove(client_of(from));
-        if !self.coming.remove(user, from) {
-            self.admitted.remove(user, from);
-        }
-    }
-
     fn order(&self, address: Address, filter: Arc<Filter>, control: Control, completion: Completion) {
         let to = Recipients::Connection(address.connection, filter);
         self.inbox(address).send(ShardMessage::Control(SessionOrder { to, control, completion }));
@@ -258,6 +186,13 @@ impl Users {
     fn inbox(&self, address: Address) -> &Inbox {
         &self.node.inboxes.all[usize::from(address.shard)]
     }
+}
+
+/// The member that a connection is of the topic that counts it.
+fn member(holder: &str, client: ClientId) -> Member {
+    let info =
+        ClientInfo { user: holder.into(), client, connection: Bytes::new(), subscription: Bytes::new() };
+    Member::from(Arc::new(info))
 }
 
 /// A name for a connection that no other of this node has, while it lasts.

@@ -66,6 +66,9 @@ section! {
         /// Events of connections and users for the application: "connected", "disconnected", "user_online",
         /// "user_offline"; see [events].
         events: Vec<ClientEvent> = Vec::new(),
+        /// Maximum number of connections of clients of one address, or one /64 of IPv6, on all nodes of a cluster
+        /// together. Behind a proxy that is not in server.trusted_proxies all clients have its address. 0 sets no limit.
+        address_connections_max: usize = 0,
         /// Sends the server's time to clients when they connect.
         include_server_time: bool = false,
         /// Lets clients without a token connect as the anonymous user.
@@ -195,6 +198,7 @@ impl Client {
             recovery_bytes_max: checks.at_least_one("client.recovery_bytes_max", self.recovery_bytes_max.0),
             user_connections_max: self.user_connections_max,
             events: events::mask(&self.events),
+            address_connections_max: self.address_connections_max,
             include_server_time: self.include_server_time,
             allow_anonymous_connect_without_token: self.allow_anonymous_connect_without_token,
             disallow_anonymous_connection_tokens: self.disallow_anonymous_connection_tokens,

@@ -139,7 +139,7 @@ impl Session {
         }
     }
 
-    /// Makes the client who its plan says it is, and has it counted as one of its user's.
+    /// Makes the client who its plan says it is, and has it counted where connections are limited.
     #[inline(always)]
     pub(super) fn admit(&mut self, context: &mut Context<'_>, id: u32, plan: ConnectionPlan) {
         let ConnectionPlan { user, info, grants, ttl, subscriptions, data } = plan;
@@ -163,15 +163,24 @@ impl Session {
         self.phase = Phase::Connecting;
         self.work().connecting =
             Some(Connecting { id, result, ttl, outstanding: 0, subscriptions, error: None });
-        let single = settings.personal_topic.as_ref().is_some_and(|p| p.single_connection);
+        match settings.address_connections_max {
+            0 => self.address_registered(context, Ok(())),
+            _ => context.effects.push(Effect::RegisterAddress),
+        }
+    }
+
+    /// The address's connections were counted: have the user's counted, or give up.
+    pub(super) fn address_registered(&mut self, context: &mut Context<'_>, result: Result<(), CloseReason>) {
+        let single = context.settings.personal_topic.as_ref().is_some_and(|p| p.single_connection);
         match self.user() {
-            "" if settings.events.is_empty() => self.registered(context, Ok(())),
+            _ if result.is_err() => self.registered(context, result),
+            "" if context.settings.events.is_empty() => self.registered(context, result),
             "" => context.effects.push(Effect::Register { user: "".into(), single: false }),
             user => context.effects.push(Effect::Register { user: user.into(), single }),
         }
     }
 
-    /// The user's connections were counted: make the server-side subscriptions, or give up.
+    /// The connections of the address and the user were counted: make the server-side subscriptions, or give up.
     pub(super) fn registered(&mut self, context: &mut Context<'_>, result: Result<(), CloseReason>) {
         if let Err(reason) = result {
             // The user was not counted, so nothing is to be given back.

@@ -285,6 +285,7 @@ impl Session {
             self.asked = self.asked.saturating_sub(1);
         }
         match answer {
+            Answer::AddressRegistered(result) => self.address_registered(context, result),
             Answer::Registered(result) => self.registered(context, result),
             Answer::Subscribed { topic, membership, result } => {
                 self.subscribed(context, topic, membership, result);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use fanwire_hub::effect::Answer;
 use fanwire_hub::{ConnectionClaims, Expiry, GrantOptions, Namespace, PublicationFormat, TopicGrant, Unfit};
 use fanwire_protocol::EventMask;
 use fanwire_protocol::reason::CloseReason;
@@ -152,6 +153,23 @@ fn a_user_with_too_many_connections_is_closed() {
     // It was not counted, so there is nothing to give back.
     let lines = shard.registered(client, Err(CloseReason::ConnectionLimit));
     assert_eq!(lines, ["close 3504 connection limit"]);
+}
+
+#[test]
+fn connections_of_an_address_are_counted_first_and_without_a_user_too() {
+    let mut shard = TestShard::default();
+    shard.settings.address_connections_max = 1;
+    for (token, then) in [("42", "register 42"), ("nobody", r#"open {"id":1,"connect":{"client":"#)] {
+        let client = shard.open();
+        let connect = format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#);
+        shard.check(client, &connect, &["register address"]);
+        let lines = shard.answer(client, Answer::AddressRegistered(Ok(())));
+        assert!(lines.len() == 1 && lines[0].starts_with(then), "{lines:?}");
+        let client = shard.open();
+        shard.check(client, &connect, &["register address"]);
+        let lines = shard.answer(client, Answer::AddressRegistered(Err(CloseReason::ConnectionLimit)));
+        assert_eq!(lines, ["close 3504 connection limit"]);
+    }
 }
 
 #[test]

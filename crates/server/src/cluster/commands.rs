@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanwire_broker::{
-    EngineError, Event, LinkState, LogRateLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX, user_topic,
+    EngineError, Event, LinkState, LogRateLimit, Recovery, Since, UNPUBLISHED_META_TTL_MAX,
 };
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::{ClientId, Epoch, Publication, TopicName};
@@ -12,11 +12,11 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use crate::api;
-use crate::message::{ShardMessage, TopicCall, UserMessage};
+use crate::message::{Holder, ShardMessage, TopicCall, UserMessage};
 use crate::node::Node;
 use crate::peers::{
-    Call, CallResult, HELD, Held, HeldQuestion, ORDERS_KEPT, Peers, Receiver, SINGLE, SUBSCRIBERS, Single,
-    SubscribersAnswer, SubscribersQuestion,
+    Call, CallResult, HELD, Held, ORDERS_KEPT, Peers, Receiver, SINGLE, SUBSCRIBERS, Single,
+    SubscribersAnswer, SubscribersQuestion, holder_topic,
 };
 use crate::topics::follow::{Follow, NextStep};
 use crate::topics::repair::PART;
@@ -207,16 +207,16 @@ impl CommandFollower {
     }
 }
 
-/// Answers another node: the number of the user's connections that were admitted here.
+/// Answers another node: the number of the holder's connections that were admitted here.
 async fn held_here(node: &Node, parameters: &str) -> CallResult {
-    let HeldQuestion { user } = serde_json::from_str(parameters).map_err(|_| RequestError::BadRequest)?;
-    let owner = node.owner_of_user(user);
+    let holder: Holder = serde_json::from_str(parameters).map_err(|_| RequestError::BadRequest)?;
+    let owner = node.owner_of_holder(&holder);
     // The barrier waits for connections that were admitted before the question.
     let (reached, barrier) = oneshot::channel();
-    owner.send(ShardMessage::Call(user_topic(user), TopicCall::Barrier(reached)));
+    owner.send(ShardMessage::Call(holder_topic(&holder), TopicCall::Barrier(reached)));
     let _ = barrier.await;
     let (reply, held) = oneshot::channel();
-    owner.send(ShardMessage::User(UserMessage::Held { user: user.into(), reply }));
+    owner.send(ShardMessage::User(UserMessage::Held { holder, reply }));
     let connections = held.await.map_err(|_| RequestError::Internal)?;
     serde_json::value::to_raw_value(&Held { connections }).map_err(|_| RequestError::Internal.into())
 }

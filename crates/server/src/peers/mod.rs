@@ -47,9 +47,9 @@ use signers::Signers;
 
 pub(crate) use arrivals::Arrivals;
 pub(crate) use call::{Call, CallAnswer, CallResult, SINGLE, Single};
-pub(crate) use held::{HELD, Held, HeldQuestion};
+pub(crate) use held::{HELD, Held};
 pub(crate) use letter::{Caller, Letter, ReplyTo, Secret};
-pub(crate) use names::{ORDER_BYTES_MAX, ORDERS_KEPT, PATIENCE, anonymous_topic};
+pub(crate) use names::{ORDER_BYTES_MAX, ORDERS_KEPT, PATIENCE, anonymous_topic, holder_topic};
 pub(crate) use queue::Receiver;
 pub(crate) use reach::{SUBSCRIBERS, SubscribersAnswer, SubscribersQuestion};
 pub(crate) use session_calls::Sending;

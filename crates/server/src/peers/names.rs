@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use fanwire_broker::HistoryOptions;
+use fanwire_broker::{HistoryOptions, user_topic};
 use fanwire_protocol::TopicName;
 use uuid::Uuid;
+
+use crate::message::Holder;
 
 /// The topic of orders and questions.
 pub(super) const CONTROL: &str = "!control";
@@ -12,6 +14,18 @@ pub(super) const CONTROL: &str = "!control";
 pub(super) const ANSWERS: &str = "!node:";
 /// The prefix of topics whose members are anonymous connections.
 const ANONYMOUS: &str = "!anonymous:";
+/// The prefix of topics whose members are the connections of an address.
+const ADDRESS: &str = "!address:";
+
+/// The topic whose members are the holder's connections on all nodes.
+pub(crate) fn holder_topic(holder: &Holder) -> TopicName {
+    match holder {
+        Holder::User(user) => user_topic(user),
+        Holder::Network(network) => {
+            TopicName::new(&format!("{ADDRESS}{network}")).expect("the name is not empty")
+        }
+    }
+}
 
 /// The topic whose members are the anonymous connections of a shard.
 pub(crate) fn anonymous_topic(node: Uuid, shard: u16) -> TopicName {

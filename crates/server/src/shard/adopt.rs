@@ -15,7 +15,7 @@ use super::connection::{Connection, Role};
 use super::opening::Undecided;
 use super::read::WAITING_BYTES_MAX;
 use super::socket::Socket;
-use super::{READ_TIME_PER_CONNECTION, Shard};
+use super::{NetworkUse, READ_TIME_PER_CONNECTION, Shard};
 use crate::transport::{Adopted, Arrival, Head, Line, Opening};
 
 impl Shard {
@@ -111,6 +111,9 @@ impl Shard {
             connection.read_later(slot, &mut self.to_read);
         }
         self.clients.insert(client, slot);
+        if self.node.settings.client.address_connections_max > 0 {
+            self.networks.insert(slot, NetworkUse { network: permit.network, is_registered: false });
+        }
         self.counters.connections[wire as usize].add(1);
         self.counters.connections_opened[wire as usize].add(1);
         self.counters.connections_compressed.add(u64::from(deflate.is_some()));

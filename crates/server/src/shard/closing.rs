@@ -113,6 +113,7 @@ impl Shard {
     pub(super) fn start_closing(&mut self, slot: u32, peer: CloseProgress, last: LastWords) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         self.counters.connections_closed.count(last.code());
+        let client = connection.session().map(|session| session.client());
         if let Role::Client(session) = &connection.role {
             self.clients.remove(&session.client());
             let connections = &self.counters.connections[session.wire() as usize];
@@ -137,6 +138,9 @@ impl Shard {
         let framing = connection.framing();
         connection.role =
             Role::Closing { until_millis, last_millis: until_millis, framing, peer, answered: None };
+        if let Some(client) = client {
+            self.leave_network(key, client);
+        }
         self.forget_reads(key);
         self.schedule(slot);
         self.resume(slot);

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect, TopicRequest};
 use fanwire_hub::hook::{HookAnswer, HookDenial, HookEvent, HookQuestion};
-use fanwire_protocol::TopicName;
 use fanwire_protocol::centrifuge::codes;
-use fanwire_protocol::reason::{CloseReason, RequestError};
+use fanwire_protocol::reason::{CloseReason, Left, RequestError};
 use fanwire_protocol::reply::{Outcome, Push, Reply};
 use fanwire_protocol::wire::{Form, Wire};
+use fanwire_protocol::{ClientId, TopicName};
 
 use super::Shard;
 use super::answer_room::Question;
 use super::connection::{Connection, Feed, Role};
 use super::opening::{Decision, Undecided};
 use crate::inbox::Inbox;
-use crate::message::{ShardMessage, UserMessage};
+use crate::message::{Holder, ShardMessage, UserMessage};
 
 impl Shard {
     /// The connection's session still decides on its opening.
@@ -48,16 +48,9 @@ impl Shard {
                 Effect::Ping if self.is_undecided(slot) => {}
                 Effect::Ping => self.send(slot, wire.ping(pings)),
                 Effect::Close(close) => self.close(slot, close),
-                Effect::Register { user, single } => {
-                    let owner = self.owner_of_user(&user);
-                    let message = UserMessage::Register { user, client, from: self.address(key), single };
-                    owner.send(ShardMessage::User(message));
-                }
-                Effect::Unregister { user, left } => {
-                    let owner = self.owner_of_user(&user);
-                    let message = UserMessage::Unregister { user, client, from: self.address(key), left };
-                    owner.send(ShardMessage::User(message));
-                }
+                Effect::RegisterAddress => self.register_network(key, client),
+                Effect::Register { user, single } => self.register(key, client, Holder::User(user), single),
+                Effect::Unregister { user, left } => self.unregister(key, client, Holder::User(user), left),
                 Effect::Topic(_, TopicRequest::Publish { id, .. }) if self.node.inboxes.is_fanout_full() => {
                     let answer = Answer::Published { id, result: Err(RequestError::TooManyRequests) };
                     self.with_session(slot, |session, context| session.answer(context, answer));
@@ -78,11 +71,40 @@ impl Shard {
         }
     }
 
-    /// The inbox of the user's owner. Anonymous clients are no user's, and stay with their shard.
-    fn owner_of_user(&self, user: &str) -> &Inbox {
-        match user {
-            "" => &self.node.inboxes.all[usize::from(self.index)],
-            user => self.node.owner_of_user(user),
+    /// The inbox of the shard that counts the holder's connections. Anonymous clients are no user's, and stay with their
+    /// shard.
+    fn owner_of_holder(&self, holder: &Holder) -> &Inbox {
+        match holder {
+            Holder::User(user) if user.is_empty() => &self.node.inboxes.all[usize::from(self.index)],
+            holder => self.node.owner_of_holder(holder),
+        }
+    }
+
+    fn register(&self, key: ConnectionKey, client: ClientId, holder: Holder, single: bool) {
+        let owner = self.owner_of_holder(&holder);
+        let from = self.address(key);
+        owner.send(ShardMessage::User(UserMessage::Register { holder, client, from, single }));
+    }
+
+    fn unregister(&self, key: ConnectionKey, client: ClientId, holder: Holder, left: Left) {
+        let owner = self.owner_of_holder(&holder);
+        let from = self.address(key);
+        owner.send(ShardMessage::User(UserMessage::Unregister { holder, client, from, left }));
+    }
+
+    /// Has a connection counted for its network.
+    fn register_network(&mut self, key: ConnectionKey, client: ClientId) {
+        if let Some(of) = self.networks.get_mut(&key.slot) {
+            of.is_registered = true;
+            let holder = Holder::Network(of.network.to_string().into());
+            self.register(key, client, holder, false);
+        }
+    }
+
+    /// A connection no longer counts for its network.
+    pub(super) fn leave_network(&mut self, key: ConnectionKey, client: ClientId) {
+        if let Some(of) = self.networks.remove(&key.slot).filter(|of| of.is_registered) {
+            self.unregister(key, client, Holder::Network(of.network.to_string().into()), Left::Gone);
         }
     }
 

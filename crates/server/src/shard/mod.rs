@@ -49,6 +49,7 @@ use slab::Slab;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::accept::admission::ClientNetwork;
 use crate::counters::Counters;
 use crate::inbox::InboxReceiver;
 use crate::message::{Address, ShardMessage};
@@ -104,6 +105,13 @@ const SWEEP_INTERVAL_MILLIS: u64 = 1000;
 /// Bytes read from one socket at once, into a buffer that all connections of the shard share.
 const READ_BYTES: usize = 16 * 1024;
 
+/// The network of a client.
+struct NetworkUse {
+    network: ClientNetwork,
+    /// The client counts as one of its connections.
+    is_registered: bool,
+}
+
 pub(crate) struct Shard {
     index: u16,
     node: Node,
@@ -115,6 +123,8 @@ pub(crate) struct Shard {
     parked: Rc<()>,
     polled_nodes: PolledNodes,
     clients: FxHashMap<ClientId, u32>,
+    /// Where the connections of an address are limited: the network of each client, by its slot.
+    networks: FxHashMap<u32, NetworkUse>,
     registry: Registry,
     user_rates: Rates,
     /// Of requests without a session, by user or address.
@@ -178,10 +188,11 @@ impl Shard {
             parked: Rc::default(),
             polled_nodes: PolledNodes::default(),
             clients: FxHashMap::default(),
+            networks: FxHashMap::default(),
             registry: Registry::default(),
             user_rates: Rates::default(),
             request_rates: Rates::default(),
-            users: Users::new(settings.client.user_connections_max, topics.clone(), node.clone()),
+            users: Users::new(topics.clone(), node.clone()),
             topics,
             outbox: Outbox::default(),
             groups: Groups::new(node.settings.websocket.deflate.is_some()),

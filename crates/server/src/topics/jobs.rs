@@ -15,7 +15,7 @@ use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use super::{GROUP_MAX, Topics, waiting_bytes};
 use crate::allowance::ReadAllowance;
 use crate::message::{
-    Address, HistoryCall, PublishCaller, ShardMessage, TopicCall, UserAdmission, UserMessage,
+    Address, HistoryCall, HolderAdmission, PublishCaller, ShardMessage, TopicCall, UserMessage,
 };
 
 /// A job of a topic's owner.
@@ -29,7 +29,7 @@ pub(super) enum Job {
     Call(TopicCall),
     /// Asks the stream for publications that may be missing.
     Repair,
-    Admit(UserAdmission),
+    Admit(HolderAdmission),
     /// Adds a member to a topic of the cluster's own.
     Enter(Member),
     Dismiss(ClientId, Left),
@@ -217,12 +217,12 @@ impl Topics {
         }
     }
 
-    async fn do_admit(&self, name: &TopicName, admission: UserAdmission) {
-        let UserAdmission { from, member, connections_max } = admission;
-        let (user, client) = (member.info.user.clone(), member.info.client);
+    async fn do_admit(&self, name: &TopicName, admission: HolderAdmission) {
+        let HolderAdmission { holder, from, member, connections_max } = admission;
+        let client = member.info.client;
         let result = self.engine.admit(name, member, connections_max).await;
-        // This shard owns the user too.
-        let counted = UserMessage::Counted { user, client, from, result };
+        // This shard owns the holder too.
+        let counted = UserMessage::Counted { holder, client, from, result };
         self.inboxes.all[self.shard].send(ShardMessage::User(counted));
     }
 

@@ -39,7 +39,7 @@ use crate::allowance::ReadAllowance;
 use crate::condition::Condition;
 use crate::counters::Counters;
 use crate::inbox::Inboxes;
-use crate::message::{Address, PublishCaller, ShardMessage, TopicCall, UserAdmission};
+use crate::message::{Address, HolderAdmission, PublishCaller, ShardMessage, TopicCall};
 use crate::settings::{EngineSettings, Settings};
 use crate::tasks::PanicAlarm;
 use follow::{Follow, NextStep, Stamped};
@@ -233,9 +233,9 @@ impl Topics {
         some
     }
 
-    /// Admits a connection to the cluster's own `topic` that counts its user's connections. The user's owner gets the
+    /// Admits a connection to the cluster's own `topic` that counts its holder's connections. The holder's owner gets the
     /// answer.
-    pub(crate) fn admit(self: &Rc<Self>, topic: TopicName, admission: UserAdmission) {
+    pub(crate) fn admit(self: &Rc<Self>, topic: TopicName, admission: HolderAdmission) {
         self.enqueue(topic, Job::Admit(admission));
     }
 

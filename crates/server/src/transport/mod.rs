@@ -67,10 +67,10 @@ impl Gate {
         let _ = self.adopted.send(adopted);
     }
 
-    /// Returns a permit for one more client, or the response that refuses it.
-    pub(crate) fn admit(&self) -> Result<AdmissionPermit, Box<HttpResponse>> {
+    /// Returns a permit for one more client of this network, or the response that refuses it.
+    pub(crate) fn admit(&self, network: ClientNetwork) -> Result<AdmissionPermit, Box<HttpResponse>> {
         // Also while the node shuts down: a refused EventSource does not come back by itself.
-        self.node.permits.admit().map_err(|limit| self.reject(limit))
+        self.node.permits.admit(network).map_err(|limit| self.reject(limit))
     }
 
     /// Returns the place of one more client of this network that polls, or the response that refuses it.

@@ -16,11 +16,13 @@ use hyper::{Method, Request};
 use super::content_type::{self, BINARY};
 use super::stream_head::{EVENTS, LINES, cf_connect, head};
 use super::{Gate, Head, KeptHeaders, Opening, WireState, limited_body};
+use crate::accept::admission::ClientNetwork;
 use crate::response::{HttpResponse, bad_request, only};
 
 /// Opens a stream of lines, or of messages in Protobuf.
 pub(crate) async fn http_stream(
     gate: &Gate,
+    network: ClientNetwork,
     request: Request<Incoming>,
 ) -> Result<Opening, Box<HttpResponse>> {
     only(&request, "POST")?;
@@ -32,11 +34,15 @@ pub(crate) async fn http_stream(
     let (kept, request) = gate.kept_before_body(request)?;
     let bytes_max = gate.node.settings.http_stream.body_bytes_max;
     let body = limited_body::read(request, "http_stream.body_bytes_max", bytes_max).await?;
-    open(gate, wire, body, head, kept)
+    open(gate, network, wire, body, head, kept)
 }
 
 /// Opens a stream of Server-Sent Events, for a library that uses the browser's `EventSource`.
-pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
+pub(crate) async fn sse(
+    gate: &Gate,
+    network: ClientNetwork,
+    request: Request<Incoming>,
+) -> Result<Opening, Box<HttpResponse>> {
     only(&request, "GET, POST")?;
     let head = head(gate, &request, EVENTS);
     let (kept, request) = gate.kept_before_body(request)?;
@@ -46,7 +52,7 @@ pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Openi
         let bytes_max = gate.node.settings.sse.body_bytes_max;
         limited_body::read(request, "sse.body_bytes_max", bytes_max).await?
     };
-    open(gate, Wire::CentrifugeEvents, body, head, kept)
+    open(gate, network, Wire::CentrifugeEvents, body, head, kept)
 }
 
 /// Checks that the first command connects, since nothing else can follow from a first request.
@@ -60,6 +66,7 @@ pub(super) fn check_connect(wire: Wire, body: &Bytes) -> Result<(), Box<HttpResp
 
 fn open(
     gate: &Gate,
+    network: ClientNetwork,
     wire: Wire,
     body: Bytes,
     head: Vec<u8>,
@@ -72,7 +79,7 @@ fn open(
         head: Head::Now(head.into()),
         state: Some(WireState::Emulated(Reorder::starting_with(&body))),
         deflate: None,
-        permit: gate.admit()?,
+        permit: gate.admit(network)?,
         kept,
     })
 }

@@ -72,7 +72,7 @@ async fn poll(
                 Some(Reorder::starting_with(&body)),
             ))),
             deflate: None,
-            permit: gate.admit()?,
+            permit: gate.admit(network)?,
             kept,
         };
         let of = PollOf::Opening(Box::new(opening));

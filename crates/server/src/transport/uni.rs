@@ -13,10 +13,15 @@ use hyper::{Method, Request};
 
 use super::stream_head::{EVENTS, LINES, cf_connect, head, retry};
 use super::{Gate, Head, KeptHeaders, Opening, limited_body, websocket};
+use crate::accept::admission::ClientNetwork;
 use crate::response::{HttpResponse, bad_request, only};
 
 /// Opens a stream of Server-Sent Events, for a browser's own `EventSource`.
-pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
+pub(crate) async fn sse(
+    gate: &Gate,
+    network: ClientNetwork,
+    request: Request<Incoming>,
+) -> Result<Opening, Box<HttpResponse>> {
     only(&request, "GET, POST")?;
     let mut head = head(gate, &request, EVENTS);
     // A browser comes back by itself, and all do when a node ends.
@@ -29,12 +34,13 @@ pub(crate) async fn sse(gate: &Gate, request: Request<Incoming>) -> Result<Openi
         let body = limited_body::read(request, "uni_sse.body_bytes_max", bytes_max).await?;
         connect(Wire::UniEvents, &body)?
     };
-    open(gate, Wire::UniEvents, first, head, kept)
+    open(gate, network, Wire::UniEvents, first, head, kept)
 }
 
 /// Opens a stream of lines.
 pub(crate) async fn http_stream(
     gate: &Gate,
+    network: ClientNetwork,
     request: Request<Incoming>,
 ) -> Result<Opening, Box<HttpResponse>> {
     only(&request, "POST")?;
@@ -42,28 +48,33 @@ pub(crate) async fn http_stream(
     let (kept, request) = gate.kept_before_body(request)?;
     let bytes_max = gate.node.settings.uni_http_stream.body_bytes_max;
     let body = limited_body::read(request, "uni_http_stream.body_bytes_max", bytes_max).await?;
-    open(gate, Wire::UniLines, connect(Wire::UniLines, &body)?, head, kept)
+    open(gate, network, Wire::UniLines, connect(Wire::UniLines, &body)?, head, kept)
 }
 
 /// Opens a WebSocket. Without a connect request in the query, the first message is one.
-pub(crate) fn websocket(gate: &Gate, request: Request<Incoming>) -> Result<Opening, Box<HttpResponse>> {
+pub(crate) fn websocket(
+    gate: &Gate,
+    network: ClientNetwork,
+    request: Request<Incoming>,
+) -> Result<Opening, Box<HttpResponse>> {
     let first = match cf_connect(&request) {
         Some(message) => connect(Wire::UniWebSocket, message.as_bytes())?,
         None => VecDeque::new(),
     };
     let mode = TransportMode { wire: Wire::UniWebSocket, pings: Pings::Frames };
-    let opening = websocket::upgrade(gate, request, mode, None)?;
+    let opening = websocket::upgrade(gate, network, request, mode, None)?;
     Ok(Opening { first, ..opening })
 }
 
 fn open(
     gate: &Gate,
+    network: ClientNetwork,
     wire: Wire,
     first: VecDeque<request::Request>,
     head: Vec<u8>,
     kept: KeptHeaders,
 ) -> Result<Opening, Box<HttpResponse>> {
-    let permit = gate.admit()?;
+    let permit = gate.admit(network)?;
     let mode = TransportMode { wire, pings: Pings::Unanswered };
     Ok(Opening { mode, first, head: Head::Now(head.into()), state: None, deflate: None, permit, kept })
 }

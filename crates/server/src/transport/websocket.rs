@@ -16,6 +16,7 @@ use hyper::header::{
 use hyper::{Request, StatusCode, Version};
 
 use super::{Gate, Head, Opening};
+use crate::accept::admission::ClientNetwork;
 use crate::response::{HttpResponse, only_get, text, write_header};
 
 /// The reasons for which a request cannot be upgraded to a WebSocket.
@@ -66,6 +67,7 @@ const JSON: &str = "centrifuge-json";
 /// Answers the request to open a WebSocket.
 pub(crate) fn open(
     gate: &Gate,
+    network: ClientNetwork,
     request: Request<Incoming>,
     echo: bool,
 ) -> Result<Opening, Box<HttpResponse>> {
@@ -73,12 +75,13 @@ pub(crate) fn open(
     if echo {
         mode = TransportMode { wire: Wire::Echo, pings: Pings::Frames };
     }
-    upgrade(gate, request, mode, subprotocol)
+    upgrade(gate, network, request, mode, subprotocol)
 }
 
 /// Opens a WebSocket on which the client speaks first.
 pub(super) fn upgrade(
     gate: &Gate,
+    network: ClientNetwork,
     mut request: Request<Incoming>,
     mode: TransportMode,
     subprotocol: Option<&str>,
@@ -86,7 +89,7 @@ pub(super) fn upgrade(
     only_get(&request)?;
     let Handshake { head, deflate } = handshake(gate, &mut request, subprotocol)?;
     let kept = gate.kept_headers(request.headers())?;
-    let permit = gate.admit()?;
+    let permit = gate.admit(network)?;
     Ok(Opening { mode, first: VecDeque::new(), head: Head::Now(head), state: None, deflate, permit, kept })
 }
 

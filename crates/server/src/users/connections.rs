@@ -1,4 +1,4 @@
-//! Connections by user. Most users have one, and some programs connect many thousands of times as one user.
+//! Connections by user, or by address. Most have one, and some programs connect many thousands of times as one user.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet;
 use crate::message::Address;
 
 #[derive(Debug, Default)]
-pub(super) struct ConnectionsByUser(HashMap<Box<str>, Connections>);
+pub(super) struct ConnectionsByHolder(HashMap<Box<str>, Connections>);
 
 #[derive(Debug)]
 enum Connections {
@@ -17,31 +17,31 @@ enum Connections {
     Many(FxHashSet<Address>),
 }
 
-impl ConnectionsByUser {
-    /// The number of users.
+impl ConnectionsByHolder {
+    /// The number of holders.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The number of the user's connections.
-    pub(super) fn count(&self, user: &str) -> usize {
-        match self.0.get(user) {
+    /// The number of the holder's connections.
+    pub(super) fn count(&self, name: &str) -> usize {
+        match self.0.get(name) {
             None => 0,
             Some(Connections::One(_)) => 1,
             Some(Connections::Many(addresses)) => addresses.len(),
         }
     }
 
-    pub(super) fn of(&self, user: &str) -> Box<dyn Iterator<Item = &Address> + '_> {
-        match self.0.get(user) {
+    pub(super) fn of(&self, name: &str) -> Box<dyn Iterator<Item = &Address> + '_> {
+        match self.0.get(name) {
             None => Box::new(std::iter::empty()),
             Some(Connections::One(address)) => Box::new(std::iter::once(address)),
             Some(Connections::Many(addresses)) => Box::new(addresses.iter()),
         }
     }
 
-    pub(super) fn add(&mut self, user: &str, address: Address) {
-        match self.0.entry(user.into()) {
+    pub(super) fn add(&mut self, name: &str, address: Address) {
+        match self.0.entry(name.into()) {
             Entry::Vacant(entry) => {
                 entry.insert(Connections::One(address));
             }
@@ -50,11 +50,11 @@ impl ConnectionsByUser {
     }
 
     /// Returns true if it was there.
-    pub(super) fn remove(&mut self, user: &str, address: Address) -> bool {
-        let Some(connections) = self.0.get_mut(user) else { return false };
+    pub(super) fn remove(&mut self, name: &str, address: Address) -> bool {
+        let Some(connections) = self.0.get_mut(name) else { return false };
         let (was_there, is_empty) = connections.remove(address);
         if is_empty {
-            self.0.remove(user);
+            self.0.remove(name);
             self.0.give_back();
         }
         was_there

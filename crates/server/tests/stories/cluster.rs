@@ -8,7 +8,7 @@ use fanwire_server::Settings;
 use serde_json::{Value, json};
 
 use crate::common::{Backend, Client, TestGateway, eventually, identity, settings};
-use crate::users::try_connect;
+use crate::users::{try_connect, try_connect_from};
 
 const NODES: usize = 3;
 
@@ -286,6 +286,31 @@ async fn a_user_has_so_many_connections_on_all_nodes_together() {
     })
     .await;
     assert_eq!(try_connect(&nodes[0], "ann").await.err(), Some(3504));
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_on_all_nodes_together() {
+    let nodes = cluster(|settings| {
+        settings.admission.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        settings.client.address_connections_max = 2;
+    })
+    .await;
+    let first = try_connect_from(&nodes[0], "2001:db8:0:1::1", "ann").await.unwrap();
+    let _second = try_connect_from(&nodes[1], "2001:db8:0:1::2", "").await.unwrap();
+    for node in &nodes {
+        for user in ["", "bob"] {
+            assert_eq!(try_connect_from(node, "2001:db8:0:1::3", user).await.err(), Some(3504));
+        }
+    }
+    assert!(try_connect_from(&nodes[2], "2001:db8:0:2::1", "").await.is_ok());
+    drop(first);
+    let mut third = None;
+    eventually("its place is free again", async || {
+        third = try_connect_from(&nodes[2], "2001:db8:0:1::4", "").await.ok();
+        third.is_some()
+    })
+    .await;
+    assert_eq!(try_connect_from(&nodes[0], "2001:db8:0:1::5", "").await.err(), Some(3504));
 }
 
 #[tokio::test]

@@ -303,3 +303,41 @@ async fn a_client_that_vanishes_while_its_poll_waits_is_noticed() {
     drop(there);
     eventually("both have left", async || present().await == 0).await;
 }
+
+#[tokio::test]
+async fn every_client_counts_for_its_address() {
+    let mut settings = settings(2);
+    settings.client.address_connections_max = KINDS.len();
+    let gateway = TestGateway::start(settings).await;
+    let mut inside = Vec::new();
+    for kind in KINDS {
+        inside.push(Client::open(&gateway, kind, "a").await);
+    }
+    eventually("all are subscribed", async || {
+        let mut backend = gateway.backend().await;
+        let channels = backend.call("channels", json!({})).await;
+        channels["channels"]["a"]["num_clients"] == KINDS.len()
+    })
+    .await;
+    let refused = async |kind: Kind| {
+        let mut socket = RawSocket::open(gateway.address).await;
+        socket.send(kind.request("a")).await;
+        if socket.head().await.starts_with("HTTP/1.1 400 ") {
+            return true;
+        }
+        let mut client = Client { kind, socket };
+        loop {
+            match client.next().await {
+                Said::Goodbye(code) => return code == 3504,
+                Said::Publication(_) => return false,
+                Said::Other => {}
+            }
+        }
+    };
+    for kind in KINDS {
+        assert!(refused(kind).await, "{kind:?}");
+    }
+    drop(inside);
+    gateway.deserted().await;
+    Client::open(&gateway, SubscribeEvents, "a").await;
+}

@@ -7,7 +7,23 @@ use crate::common::{Client, RawSocket, TestGateway, eventually, settings, token}
 
 /// Connects and says whether that went well; if not, with which code.
 pub(crate) async fn try_connect(gateway: &TestGateway, user: &str) -> Result<Client, u16> {
-    let mut client = Client::over(RawSocket::open(gateway.address).await).await;
+    try_connect_over(RawSocket::open(gateway.address).await, user).await
+}
+
+/// The same for a client of this address, which a proxy tells.
+pub(crate) async fn try_connect_from(
+    gateway: &TestGateway,
+    address: &str,
+    user: &str,
+) -> Result<Client, u16> {
+    let version = if address.contains(':') { ("6", "2001:db8::") } else { ("4", "198.51.100.1") };
+    let mut socket = RawSocket::open(gateway.address).await;
+    socket.send(format!("PROXY TCP{} {address} {} 50000 443\r\n", version.0, version.1)).await;
+    try_connect_over(socket, user).await
+}
+
+async fn try_connect_over(socket: RawSocket, user: &str) -> Result<Client, u16> {
+    let mut client = Client::over(socket).await;
     client.command("connect", json!({"token": token(&json!({"sub": user}))})).await;
     let frame = client.socket.frame().await.unwrap();
     if frame.opcode == crate::common::CLOSE { Err(frame.close().0) } else { Ok(client) }
@@ -36,6 +52,44 @@ async fn a_user_has_so_many_connections_and_no_more() {
         assert!(try_connect(&gateway, "").await.is_ok());
         drop(inside.pop());
         eventually("her place is free again", async || try_connect(&gateway, "ann").await.is_ok()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_no_more() {
+    for shards in [1, 3] {
+        let mut settings = settings(shards);
+        settings.admission.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        settings.client.address_connections_max = 3;
+        settings.client.user_connections_max = 2;
+        let gateway = TestGateway::start(settings).await;
+        let mut inside = Vec::new();
+        let mut refused = 0;
+        for number in 0..10 {
+            // Named or not, all of one subscriber line.
+            let address = format!("2001:db8:0:1::{number}");
+            let user = ["", "ann", "bob"][number % 3];
+            match try_connect_from(&gateway, &address, user).await {
+                Ok(client) => inside.push(client),
+                Err(code) => {
+                    assert_eq!(code, 3504);
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!((inside.len(), refused), (3, 7));
+        assert!(try_connect_from(&gateway, "2001:db8:0:2::1", "").await.is_ok());
+        // Who is refused as a user gives the place of its address back.
+        let _anns = try_connect_from(&gateway, "192.0.2.1", "ann").await.unwrap();
+        for _ in 0..5 {
+            assert_eq!(try_connect_from(&gateway, "192.0.2.2", "ann").await.err(), Some(3504));
+        }
+        assert!(try_connect_from(&gateway, "192.0.2.2", "").await.is_ok());
+        drop(inside.pop());
+        eventually("a place is free again", async || {
+            try_connect_from(&gateway, "2001:db8:0:1::", "").await.is_ok()
+        })
+        .await;
     }
 }
 

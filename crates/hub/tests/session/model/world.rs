@@ -306,6 +306,7 @@ impl World {
                 | Effect::Ping
                 | Effect::Moved(_) => {}
                 Effect::Hook(_) | Effect::UnfitAnswer(..) => unreachable!("there are no hooks"),
+                Effect::RegisterAddress => unreachable!("there is no limit"),
             }
         }
     }

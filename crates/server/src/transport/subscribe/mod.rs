@@ -56,7 +56,7 @@ async fn begin(
         None => None,
     };
     let kept = gate.kept_headers(request.headers())?;
-    let permit = gate.admit()?;
+    let permit = gate.admit(network)?;
     if let Some((handshake, messages)) = websocket {
         let opening =
             Opening { kept, ..bare::opening(handshake, messages, query, resume, headers.into(), permit) };

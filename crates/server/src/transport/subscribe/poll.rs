@@ -69,7 +69,7 @@ pub(super) async fn open(
     };
     let place = if lasts { Some(gate.admit_poller(network)?) } else { None };
     let kept = gate.kept_headers(headers)?;
-    let permit = gate.admit()?;
+    let permit = gate.admit(network)?;
     let names = query.asked.topics.iter().map(|topic| topic.to_string()).collect();
     let first = query.into_requests(resume.as_ref(), !lasts);
     let headers = form.headers.clone();

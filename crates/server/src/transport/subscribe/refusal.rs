@@ -61,7 +61,8 @@ impl StreamRefusal {
             }
             (CloseReason::ConnectionLimit, _) => {
                 let message = "more connections of the user than client.user_connections_max or \
-                    client.personal_topic.single_connection allows";
+                    client.personal_topic.single_connection allows, or of the address than \
+                    client.address_connections_max";
                 Self::new(RequestError::LimitExceeded, message)
             }
             (CloseReason::PermissionDenied, _) => {
@@ -204,7 +205,8 @@ mod tests {
         let no_token = "no token, and client.allow_anonymous_connect_without_token is off: \
             send ?token=JWT or 'Authorization: Bearer JWT'";
         let too_many = "more connections of the user than client.user_connections_max or \
-            client.personal_topic.single_connection allows";
+            client.personal_topic.single_connection allows, or of the address than \
+            client.address_connections_max";
         let no_user = "client.disallow_anonymous_connection_tokens is on and the token names no user";
         let by_application = Close::by_application(4500, "not today".to_owned());
         let closes: [(u32, Close, _); 8] = [
