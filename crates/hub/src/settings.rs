@@ -31,6 +31,10 @@ pub struct ClientSettings {
     /// Requests of one user in a second, on average, by all of its clients on one shard; more are answered error 111. 0
     /// sets no limit.
     pub user_commands_per_second_max: u32,
+    /// New connections of one address in a second, on average, and as many at once; more are refused. 0 sets no limit.
+    pub address_connects_per_second_max: u32,
+    /// Nodes count the requests of a user and the new connections of an address together.
+    pub cluster_rates: bool,
     /// Requests that a client, or a user, may make at once after it was quiet. At least 1.
     pub commands_burst_max: u32,
     /// Publications in one history result.
@@ -85,6 +89,8 @@ impl Default for ClientSettings {
             pending_commands_max: 512,
             commands_per_second_max: 500,
             user_commands_per_second_max: 0,
+            address_connects_per_second_max: 0,
+            cluster_rates: false,
             commands_burst_max: 2000,
             history_page_max: 300,
             recovery_max: 300,

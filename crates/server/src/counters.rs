@@ -131,6 +131,8 @@ pub(crate) struct Counters {
     pub topics: Counter,
     /// Users that this shard keeps count of.
     pub users: Counter,
+    /// Users and addresses whose rates were not counted on all nodes, each time.
+    pub rates_uncounted: Counter,
     pub requests_received: Counter,
     pub bytes_received: Counter,
     /// Calls to sessions by other ways than their own connections.
@@ -192,6 +194,7 @@ impl Default for Counters {
             subscriptions: Counter::default(),
             topics: Counter::default(),
             users: Counter::default(),
+            rates_uncounted: Counter::default(),
             requests_received: Counter::default(),
             bytes_received: Counter::default(),
             session_calls: SessionCalls::default(),

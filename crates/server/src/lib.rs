@@ -23,6 +23,7 @@ mod request_budget;
 mod shard;
 mod condition;
 mod session_key;
+mod shared_rates;
 mod message;
 mod inbox;
 mod allowance;

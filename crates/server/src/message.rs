@@ -22,6 +22,9 @@ use crate::accept::admission::ClientNetwork;
 use crate::allowance::ReadAllowance;
 use crate::session_key::SessionKey;
 
+/// The time after which the bucket of each name is full, if nobody takes anything more.
+pub(crate) type Debts = Vec<(Box<str>, Duration)>;
+
 /// The bytes that a waiting delivery counts for beside its data.
 const DELIVERY_BYTES: usize = 256;
 
@@ -60,6 +63,8 @@ pub(crate) enum ShardMessage {
     GapsNoted,
     /// For the user's owner.
     User(UserMessage),
+    /// What users have used up of their rates on all nodes.
+    Debts(Debts),
     Survey(Survey),
     /// Counts a request without a session, unless it is one too many.
     Count(Requester, oneshot::Sender<Result<(), RateExceeded>>),
@@ -108,6 +113,7 @@ impl ShardMessage {
             | Self::Close(_)
             | Self::Drain(_) => true,
             Self::Session(_)
+            | Self::Debts(_)
             | Self::Topic(..)
             | Self::Read(..)
             | Self::Call(..)

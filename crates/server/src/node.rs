@@ -118,7 +118,7 @@ impl Node {
         let internal_connections =
             HttpConnections::new(Port::Internal, settings.internal_limits(), internal_files);
         let open_files_max = shares.map(|shares| shares.clients);
-        let permits = Permits::new(&settings.admission, open_files_max, counters.clone());
+        let permits = Permits::new(&settings, open_files_max, counters.clone());
         Self(Arc::new(NodeShared {
             id: peers.as_ref().map_or_else(Uuid::new_v4, Peers::id),
             settings,

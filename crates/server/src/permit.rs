@@ -7,9 +7,12 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use fanwire_hub::ClientSettings;
+use fanwire_hub::session::{Now, Rates};
+
 use crate::accept::admission::{ClientNetwork, Counts};
 use crate::counters::{Counter, Counters};
-use crate::settings::AdmissionSettings;
+use crate::settings::Settings;
 
 /// Gives out permits. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,6 +33,9 @@ struct PermitsShared {
     arriving: AtomicU64,
     /// The second for which new connections are being counted, and their number so far.
     admitted: Mutex<(u64, usize)>,
+    /// The rates at which addresses connect.
+    address_rates: Mutex<Rates>,
+    client: ClientSettings,
     /// The clients of each network that poll.
     pollers: Mutex<Counts>,
 }
@@ -76,11 +82,12 @@ impl Drop for PollerPlace {
 impl Permits {
     /// Without a limit in the settings, `open_files_max` connections are admitted.
     pub(crate) fn new(
-        settings: &AdmissionSettings,
+        settings: &Settings,
         open_files_max: Option<usize>,
         counters: Vec<Arc<Counters>>,
     ) -> Self {
-        let limit = match settings.connections_max {
+        let admission = &settings.admission;
+        let limit = match admission.connections_max {
             0 => open_files_max.map(|max| ConnectionLimit { max, refusal: OPEN_FILES }),
             max => Some(ConnectionLimit { max, refusal: "server.connections_max is reached." }),
         };
@@ -88,16 +95,18 @@ impl Permits {
             counters,
             limit,
             open_files_max,
-            per_second_max: settings.connections_per_second_max,
+            per_second_max: admission.connections_per_second_max,
             started: Instant::now(),
             arriving: AtomicU64::new(0),
             admitted: Mutex::default(),
+            address_rates: Mutex::default(),
+            client: settings.client.clone(),
             pollers: Mutex::default(),
         }))
     }
 
     /// Returns a permit for one more connection of this network, or the sentence that names the limit.
-    pub(crate) fn admit(&self, network: ClientNetwork) -> Result<AdmissionPermit, &'static str> {
+    pub(crate) fn admit(&self, network: ClientNetwork, now: Now) -> Result<AdmissionPermit, &'static str> {
         let shared = &*self.0;
         // A shard counts a connection before it drops the permit, so none is missed in between.
         let arriving = shared.arriving.fetch_add(1, AcqRel);
@@ -107,6 +116,11 @@ impl Permits {
             && self.sum(|counters| &counters.client_lines) + arriving >= limit.max as u64
         {
             return Err(limit.refusal);
+        }
+        if shared.client.address_connects_per_second_max > 0
+            && !self.address_rates().may_connect(&network.to_string(), &shared.client, now)
+        {
+            return Err("client.address_connects_per_second_max is reached by this address.");
         }
         if shared.per_second_max > 0 {
             let second = shared.started.elapsed().as_secs();
@@ -135,6 +149,11 @@ impl Permits {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The rates at which addresses connect, as [`ClientNetwork`] shows them.
+    pub(crate) fn address_rates(&self) -> MutexGuard<'_, Rates> {
+        self.0.address_rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the sentence that names the limit, if no file is left for a socket beside those that are arriving.

@@ -49,6 +49,7 @@ pub(crate) const SUITES: &[&str] = &[
     "cluster/views.py",
     "cluster/orders.py",
     "cluster/blocks.py",
+    "cluster/rates.py",
     "cluster/clocks.py",
     "cluster/recovery.py",
     "cluster/membership.py",

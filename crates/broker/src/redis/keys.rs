@@ -210,6 +210,11 @@ impl Keys {
         Self { prefix, base, channel, database, status: None }
     }
 
+    /// String: the bucket of one whose requests all nodes count together; see `scripts/charge.lua`.
+    pub(super) fn rate(&self, topic: &TopicName) -> String {
+        self.of_topic("rl", topic)
+    }
+
     fn of_topic(&self, kind: &str, topic: &TopicName) -> String {
         format!("{}{kind}:{{{}}}", self.base, encode(topic.as_str()))
     }

@@ -16,6 +16,7 @@ mod nodes;
 mod outbox;
 mod presence;
 mod publish;
+mod rates;
 mod reaper;
 mod reply;
 mod revocations;
@@ -49,6 +50,7 @@ use lease::Lease;
 use nodes::NodeTable;
 use presence::PresenceStore;
 use publish::Publisher;
+use rates::RateTable;
 use reaper::Reaper;
 use reply::Completeness;
 use revocations::RevocationTable;
@@ -85,6 +87,7 @@ struct Inner {
     revocations: RevocationTable,
     users: UserStatusTable,
     outbox: Option<RedisOutbox>,
+    rates: RateTable,
     health: Arc<Health>,
     counters: Arc<RedisCounters>,
     clock: Arc<Clock>,
@@ -198,6 +201,7 @@ impl Redis {
         tasks.push(tokio::spawn(alarm.keep("presence", &health, Arc::clone(&presence).run())));
         tasks.push(tokio::spawn(alarm.keep("reaper", &health, reaper.run(Arc::clone(&lease)))));
         tasks.push(tokio::spawn(alarm.keep("lease", &health, lease.run())));
+        let rates = RateTable::new(Arc::clone(&keys), Arc::clone(&scripts), links.of_kind(CallKind::Other));
         let revocations = RevocationTable::new(Arc::clone(&keys), links.of_kind(CallKind::Presence));
         Ok(Self(Arc::new(Inner {
             keys,
@@ -209,6 +213,7 @@ impl Redis {
             revocations,
             users,
             outbox,
+            rates,
             health,
             counters,
             clock,
@@ -296,6 +301,17 @@ impl Redis {
             Some(options) => self.0.users.beat(user, events, options).await,
             None => Ok(()),
         }
+    }
+
+    /// Takes tokens from buckets that all nodes share, each of which comes back after `token`, and returns the time until
+    /// each bucket is full: at most `debt_max`.
+    pub async fn charge(
+        &self,
+        tokens: &[(TopicName, u32)],
+        token: Duration,
+        debt_max: Duration,
+    ) -> Result<Vec<Duration>, EngineError> {
+        self.0.rates.charge(tokens, token, debt_max).await
     }
 
     /// Returns how many times other nodes fenced this one, because it was paused or disconnected for longer than its

@@ -33,6 +33,7 @@ pub(super) struct Scripts {
     pub(super) heartbeat: Script,
     pub(super) peers: Script,
     pub(super) claim: Script,
+    pub(super) charge: Script,
 }
 
 impl Script {
@@ -80,10 +81,11 @@ impl Scripts {
             heartbeat: script(&[CLOCK, include_str!("scripts/heartbeat.lua")]),
             peers: script(&[CLOCK, include_str!("scripts/peers.lua")]),
             claim: script(&[CLOCK, include_str!("scripts/claim.lua")]),
+            charge: script(&[include_str!("scripts/charge.lua")]),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 21] {
+    pub(super) fn all(&self) -> [&Script; 22] {
         [
             &self.publish,
             &self.publish_once,
@@ -106,6 +108,7 @@ impl Scripts {
             &self.heartbeat,
             &self.peers,
             &self.claim,
+            &self.charge,
         ]
     }
 }

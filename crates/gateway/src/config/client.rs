@@ -47,6 +47,13 @@ section! {
         /// Commands allowed to one user per second, on average, over all of its clients on one shard of a node; further
         /// ones receive error 111. Anonymous clients have no such limit. 0 sets no limit.
         user_commands_per_second_max: u32 = 0,
+        /// New connections of clients of one address, or one /64 of IPv6, per second on a node, on average, and as many
+        /// at once; further ones receive 503. Behind a proxy that is not in server.trusted_proxies all clients have its
+        /// address. 0 sets no limit.
+        address_connects_per_second_max: u32 = 0,
+        /// Counts user_commands_per_second_max and address_connects_per_second_max over all nodes of a cluster
+        /// together, with a delay of about 250 ms and without those who use less than an eighth of the limit.
+        cluster_rates: bool = false,
         /// Commands that a client, or a user, may send at once after a quiet time; at least subscriptions_max.
         commands_burst_max: u32 = defaults::COMMANDS_BURST_MAX,
         /// Maximum number of publications in one history result.
@@ -179,6 +186,14 @@ impl Client {
                 ),
             );
         }
+        let has_shared_rate =
+            self.user_commands_per_second_max > 0 || self.address_connects_per_second_max > 0;
+        if self.cluster_rates && !has_shared_rate {
+            checks.warn(
+                "client.cluster_rates",
+                "counts nothing: set client.user_commands_per_second_max or client.address_connects_per_second_max",
+            );
+        }
         ClientSettings {
             ping_interval: self.ping_interval.unless_off(),
             pong_timeout: self.pong_timeout.unless_off().filter(|_| pings),
@@ -191,6 +206,8 @@ impl Client {
                 .at_least_one("client.pending_commands_max", self.pending_commands_max),
             commands_per_second_max: self.commands_per_second_max,
             user_commands_per_second_max: self.user_commands_per_second_max,
+            address_connects_per_second_max: self.address_connects_per_second_max,
+            cluster_rates: self.cluster_rates,
             commands_burst_max: self.commands_burst_max,
             history_page_max: checks.at_least_one("client.history_page_max", self.history_page_max),
             answer_bytes_max: checks.at_least_one("client.answer_bytes_max", self.answer_bytes_max.0),

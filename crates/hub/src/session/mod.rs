@@ -46,7 +46,7 @@ use work::Work;
 pub use asking::Draft;
 pub use control::{Control, ServerSubscribe};
 pub use publisher::{Denial, RequestPublisher};
-pub use rate::Rates;
+pub use rate::{RateLimit, Rates};
 
 /// Proves tokens.
 pub trait Verify {

@@ -35,7 +35,7 @@ enum Value {
     Info(&'static str, &'static str),
 }
 
-pub(super) const FAMILIES: [Family; 33] = [
+pub(super) const FAMILIES: [Family; 34] = [
     Family {
         name: "fanwire_build_info",
         help: "Always 1; the label names the version that runs.",
@@ -84,6 +84,13 @@ pub(super) const FAMILIES: [Family; 33] = [
         help: "Different users among the clients.",
         kind: MetricType::GAUGE,
         value: Value::One(|shard| &shard.users),
+    },
+    Family {
+        name: "fanwire_rates_uncounted_total",
+        help: "Busy users and addresses that were not counted on all nodes with client.cluster_rates, each time that Redis \
+               did not answer; the node counted alone.",
+        kind: MetricType::COUNTER,
+        value: Value::One(|shard| &shard.rates_uncounted),
     },
     Family {
         name: "fanwire_subscriptions",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanwire_broker::Event;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
-use fanwire_hub::session::Session;
+use fanwire_hub::session::{RateLimit, Session};
 use fanwire_protocol::reason::{CloseReason, Left};
 use fanwire_protocol::{ClientId, TopicName};
 
@@ -50,6 +50,12 @@ impl Shard {
                 self.topics.publish(topic, *publish, publisher)
             }
             ShardMessage::User(message) => self.users.handle(message),
+            ShardMessage::Debts(debts) => {
+                let limit = RateLimit::of_user(&self.node.settings.client);
+                for (user, debt) in debts {
+                    self.user_rates.adopt(&user, debt, limit, self.now);
+                }
+            }
             ShardMessage::Survey(Survey::Topics(reply)) => {
                 let topics = self.registry.topics().map(|t| (t.name.clone(), t.subscribers.len())).collect();
                 // Whoever asked may have given up.

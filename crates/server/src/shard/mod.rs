@@ -26,6 +26,7 @@ mod io_result;
 mod kept_answers;
 mod read;
 mod readiness;
+mod sharing;
 mod socket;
 mod to_read;
 mod write;
@@ -167,6 +168,10 @@ pub(crate) struct Shard {
     /// Connections whose messages bring cursors of their own.
     own_feeds: usize,
     next_sweep_millis: u64,
+    /// When rates may be counted with other nodes again.
+    next_charge_millis: u64,
+    /// Held twice while Redis counts them.
+    charging: Rc<()>,
     /// Set when the node shuts down.
     drain_schedule: Option<DrainSchedule>,
 }
@@ -218,6 +223,8 @@ impl Shard {
             reply_bytes: 0,
             cursor_bytes: 0,
             own_feeds: 0,
+            next_charge_millis: 0,
+            charging: Rc::default(),
             next_sweep_millis: 0,
             drain_schedule: None,
             node,
@@ -410,6 +417,12 @@ impl Shard {
             self.look_for_polled_nodes();
             self.user_rates.sweep(self.now);
             self.request_rates.sweep(self.now);
+            if self.index == 0 {
+                self.node.permits.address_rates().sweep(self.now);
+            }
+        }
+        if self.node.settings.client.cluster_rates && self.now.millis >= self.next_charge_millis {
+            self.share_rates();
         }
     }
 

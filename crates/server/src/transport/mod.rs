@@ -70,7 +70,7 @@ impl Gate {
     /// Returns a permit for one more client of this network, or the response that refuses it.
     pub(crate) fn admit(&self, network: ClientNetwork) -> Result<AdmissionPermit, Box<HttpResponse>> {
         // Also while the node shuts down: a refused EventSource does not come back by itself.
-        self.node.permits.admit(network).map_err(|limit| self.reject(limit))
+        self.node.permits.admit(network, self.node.now()).map_err(|limit| self.reject(limit))
     }
 
     /// Returns the place of one more client of this network that polls, or the response that refuses it.

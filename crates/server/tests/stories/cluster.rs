@@ -314,6 +314,35 @@ async fn an_address_has_so_many_connections_on_all_nodes_together() {
 }
 
 #[tokio::test]
+async fn the_rate_of_a_user_is_one_on_all_nodes() {
+    const BURST: usize = 1000;
+    let nodes = cluster(|settings| {
+        (settings.client.user_commands_per_second_max, settings.client.commands_burst_max) =
+            (8, BURST as u32);
+        (settings.client.commands_per_second_max, settings.client.cluster_rates) = (0, true);
+    })
+    .await;
+    let mut ann = same_user(&nodes, "ann").await;
+    let mut elsewhere = ann.pop().unwrap();
+    let stats = || ("presence_stats", json!({"channel": "room:1"}));
+    // All that a user may at once, and a token or two that come back meanwhile.
+    let ids = ann[0].commands((0..BURST).map(|_| stats())).await;
+    for id in ids {
+        ann[0].reply(id).await.unwrap();
+    }
+    let mut served = 0;
+    eventually("the other node knows", async || {
+        let answer = elsewhere.request(stats().0, stats().1).await;
+        served += usize::from(answer.is_ok());
+        answer.is_err_and(|error| error["code"] == 111)
+    })
+    .await;
+    assert!(served < BURST / 2, "{served} were served there");
+    let mut bob = nodes[2].client_with(&json!({"sub": "bob"})).await;
+    bob.request(stats().0, stats().1).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_newer_connection_closes_older_ones_on_other_nodes() {
     let nodes = cluster(|settings| {
         settings.client.personal_topic =

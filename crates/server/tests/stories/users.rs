@@ -94,6 +94,32 @@ async fn an_address_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test]
+async fn an_address_connects_at_its_rate() {
+    let mut settings = settings(2);
+    settings.admission.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    settings.client.address_connects_per_second_max = 2;
+    let gateway = TestGateway::start(settings).await;
+    let open = async |address: &str| {
+        let mut socket = RawSocket::open(gateway.address).await;
+        socket.send(format!("PROXY TCP6 {address} 2001:db8:: 50000 443\r\n")).await;
+        socket.send(crate::common::WEBSOCKET_HANDSHAKE).await;
+        socket.response().await
+    };
+    let mut refused = None;
+    eventually("one is refused", async || {
+        let response = open("2001:db8:0:1::1").await;
+        refused = Some(response).filter(|response| response.status != 101);
+        refused.is_some()
+    })
+    .await;
+    let refused = refused.unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(refused.body.contains("client.address_connects_per_second_max"), "{refused:?}");
+    assert_eq!(open("2001:db8:0:2::1").await.status, 101);
+    eventually("it may come back", async || open("2001:db8:0:1::1").await.status == 101).await;
+}
+
+#[tokio::test]
 async fn a_newer_connection_closes_the_older_ones() {
     for shards in [1, 3] {
         let mut settings = settings(shards);
