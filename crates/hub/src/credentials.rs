@@ -24,6 +24,14 @@ pub struct ConnectionClaims {
     pub info: Bytes,
     /// Topics subscribed on the server's side, from the claims `channels` and `subs`, each once, in their order.
     pub topics: Vec<TopicGrant>,
+    pub extras: Option<Box<ClaimExtras>>,
+}
+
+/// The parts of a connection token that few have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClaimExtras {
+    /// Sent to hooks, and not to clients: a JSON object; empty when not given.
+    pub meta: Bytes,
 }
 
 /// One server-side subscription that a connection token grants.

@@ -109,6 +109,7 @@ impl Tokens {
             expiry: claims.expiry()?,
             info: claims.info()?,
             topics: claims.topics()?,
+            extras: claims.extras(),
         })
     }
 

@@ -46,7 +46,7 @@ section! {
         static_headers: BTreeMap<String, Secret> = BTreeMap::new(),
         /// Sends data in Base64, as "b64data".
         binary_encoding: bool = false,
-        /// Sends the metadata that the connect or the refresh hook gave the connection.
+        /// Sends the metadata that a token, or the connect or the refresh hook, gave the connection.
         include_connection_meta: bool = false,
         /// Signs each request: the header "Fanwire-Signature: t=SECONDS,v1=HEX" has the HMAC-SHA256 of the seconds, a dot and
         /// the body. Not set: requests are not signed. `openssl rand -hex 32` makes one.

@@ -173,6 +173,7 @@ impl Verify for OneToken {
             expiry: Expiry::Never,
             info: Bytes::new(),
             topics: Vec::new(),
+            extras: None,
         })
     }
 

@@ -14,6 +14,7 @@ use fanwire_protocol::{ClientInfo, TopicName};
 use rustc_hash::FxHasher;
 
 use super::asking::Step;
+use super::hooked::META_TOO_LONG;
 use super::subscribe::{Initiator, Plan, PlannedSubscribe};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Context, Now, Phase, Refusal, Session, Verify};
@@ -22,7 +23,7 @@ use crate::hook::HookEvent;
 use crate::hook_settings::HookSlot;
 use crate::kept::{Kept, TooLong};
 use crate::permission::may_subscribe;
-use crate::{ClientSettings, ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TopicGrant};
+use crate::{ClaimExtras, ClientSettings, ConnectionClaims, Expiry, GrantOptions, NameError, TokenError, TopicGrant};
 
 /// A connection that passed every check.
 #[derive(Debug)]
@@ -91,17 +92,39 @@ impl Session {
             self.keep_headers(context, std::mem::take(&mut extras.headers))?;
         }
         let hook = context.settings.hooks.connect.filter(|_| request.token.is_empty());
-        let plan = match hook {
-            None => Some(plan_connect(context, request)?),
+        let (plan, extras) = match hook {
+            None => {
+                let (plan, extras) = plan_connect(context, request)?;
+                (Some(plan), extras)
+            }
             Some(slot) => {
                 self.ask_to_connect(context, slot, id, request);
-                None
+                (None, None)
             }
         };
         if self.work.is_some() && !context.settings.hooks.kept.outlasts_connect {
             self.keep(Kept::default());
         }
+        if let Some(extras) = extras {
+            self.keep_extras(context, *extras)?;
+        }
         Ok(plan)
+    }
+
+    /// Keeps what few tokens have.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn keep_extras(
+        &mut self,
+        context: &mut Context<'_>,
+        extras: ClaimExtras,
+    ) -> Result<(), Close> {
+        let ClaimExtras { meta } = extras;
+        // A token that says nothing leaves what an earlier one said.
+        if !meta.is_empty() {
+            self.keep_meta(context, meta).map_err(|TooLong| Close::unfit_token(META_TOO_LONG))?;
+        }
+        Ok(())
     }
 
     #[cold]
@@ -254,12 +277,18 @@ impl Session {
 }
 
 /// Checks what a client would be by the token of this request.
-fn plan_connect(context: &Context<'_>, request: Connect) -> Result<ConnectionPlan, Refusal> {
-    let claims = claims(context.settings, context.tokens, context.now, &request.token);
-    claims.and_then(|claims| plan_connection(context, claims, request)).map_err(|refusal| match refusal {
-        Refusal::Unfit(unfit) => Close::unfit_token(unfit).into(),
-        refusal => refusal,
-    })
+#[inline(always)]
+fn plan_connect(
+    context: &Context<'_>,
+    request: Connect,
+) -> Result<(ConnectionPlan, Option<Box<ClaimExtras>>), Refusal> {
+    let mut claims = claims(context.settings, context.tokens, context.now, &request.token)?;
+    let extras = claims.extras.take();
+    match plan_connection(context, claims, request) {
+        Ok(plan) => Ok((plan, extras)),
+        Err(Refusal::Unfit(unfit)) => Err(Close::unfit_token(unfit).into()),
+        Err(refusal) => Err(refusal),
+    }
 }
 
 /// Returns the claims that hold without a token.
@@ -267,7 +296,7 @@ pub(super) fn anonymous(settings: &ClientSettings) -> Result<ConnectionClaims, R
     if !settings.insecure && !settings.allow_anonymous_connect_without_token {
         return Err(Close::mistake(Mistake::NoToken).into());
     }
-    Ok(ConnectionClaims { user: "".into(), expiry: Expiry::Never, info: Bytes::new(), topics: Vec::new() })
+    Ok(ConnectionClaims { user: "".into(), expiry: Expiry::Never, info: Bytes::new(), topics: Vec::new(), extras: None })
 }
 
 /// Returns the claims of a token, or those that hold without one.

@@ -22,6 +22,9 @@ use crate::kept::{Kept, TooLong};
 /// Seconds by which credentials are prolonged if their hook does not answer.
 const PROLONGED_SECONDS: u32 = 60;
 
+/// Says that there is no room for the metadata of a token or of an answer.
+pub(super) const META_TOO_LONG: &str = "meta is longer than client.hooks.kept_bytes_max leaves room for";
+
 /// The outcome of a question.
 pub(super) type Hooked = Result<HookResult, HookDenial>;
 
@@ -108,7 +111,7 @@ impl Session {
     }
 
     /// Keeps metadata for later hooks.
-    fn keep_meta(&mut self, context: &Context<'_>, meta: Bytes) -> Result<(), TooLong> {
+    pub(super) fn keep_meta(&mut self, context: &Context<'_>, meta: Bytes) -> Result<(), TooLong> {
         let rules = &context.settings.hooks.kept;
         if !rules.has_meta {
             return Ok(());
@@ -300,7 +303,7 @@ pub(super) fn hooked_publication(
 }
 
 fn meta_too_long(TooLong: TooLong) -> Refusal {
-    Refusal::UnfitAnswer("meta is longer than client.hooks.kept_bytes_max leaves room for".into())
+    Refusal::UnfitAnswer(META_TOO_LONG.into())
 }
 
 impl Context<'_> {

@@ -8,19 +8,21 @@ use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 
 use super::asking::Draft;
 use super::connect::claims;
-use super::hooked::hooked_publication;
+use super::hooked::{META_TOO_LONG, hooked_publication};
 use super::publish::{check_data, check_permission};
 use super::timing::{AlreadyOver, token_ttl};
 use super::{Now, Refusal, Verify, named};
 use crate::hook::{HookDenial, HookQuestion, HookResult, PublishOptions};
 use crate::hook_settings::HookSlot;
-use crate::kept::Kept;
+use crate::kept::{Kept, TooLong};
 use crate::{ClientSettings, ConnectionClaims, Namespaces};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestPublisher {
     user: Box<str>,
     info: Bytes,
+    /// Sent to hooks; empty: none.
+    meta: Bytes,
 }
 
 /// The refusal of a client without a session, as a session would have said it.
@@ -61,8 +63,8 @@ impl RequestPublisher {
         let over = |AlreadyOver| Refusal::from(RequestError::Expired);
         token_ttl(claims.expiry, settings, now).map_err(over)?;
         claims.check(settings.info_format, namespaces).map_err(Refusal::from)?;
-        let ConnectionClaims { user, info, .. } = claims;
-        Ok(Self { user, info })
+        let ConnectionClaims { user, info, extras, .. } = claims;
+        Ok(Self { user, info, meta: extras.unwrap_or_default().meta })
     }
 
     /// Empty: anonymous.
@@ -94,16 +96,20 @@ impl RequestPublisher {
         Ok(check_data(namespaces.of(topic).map_err(Refusal::from)?, data)?)
     }
 
-    /// Returns the question to the hook of a publication.
+    /// Returns the question to the hook of a publication, which is sent what was kept of the request and of the token.
     pub fn question(
         &self,
+        settings: &ClientSettings,
         slot: HookSlot,
         client: ClientId,
         draft: &Draft,
-        kept: Option<Arc<Kept>>,
-    ) -> HookQuestion {
+        kept: Kept,
+    ) -> Result<HookQuestion, Denial> {
+        let kept = kept.with_meta(&settings.hooks.kept, self.meta.clone());
+        let kept = kept.map_err(|TooLong| Denial::Close(Close::unfit_token(META_TOO_LONG)))?;
+        let kept = (!kept.is_empty()).then(|| Arc::new(kept));
         let user = self.user.clone();
-        HookQuestion { number: 0, slot, client, user, wire: None, event: draft.event(), kept }
+        Ok(HookQuestion { number: 0, slot, client, user, wire: None, event: draft.event(), kept })
     }
 
     /// Returns the publication as its hook wants it.

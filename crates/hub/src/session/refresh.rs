@@ -37,6 +37,11 @@ impl Session {
             // The client comes back and gets the new set of subscriptions.
             return self.close(context, CloseReason::InsufficientState);
         }
+        if let Some(extras) = claims.extras
+            && let Err(close) = self.keep_extras(context, *extras)
+        {
+            return self.close(context, close);
+        }
         // A token that says nothing of the client leaves what an earlier one said.
         if !claims.info.is_empty() {
             self.set_connection_info(context, claims.info);

@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 
 use bytes::Bytes;
-use fanwire_hub::{Expiry, GrantOptions, Overrides, TokenError, TopicGrant};
+use fanwire_hub::{ClaimExtras, Expiry, GrantOptions, Overrides, TokenError, TopicGrant};
 use fanwire_protocol::json::payload::from_base64;
 use fanwire_protocol::json::{Object, object};
 use serde::Deserialize;
@@ -52,6 +52,8 @@ pub(super) struct Claims<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     b64data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
     #[serde(borrow, rename = "override")]
     overrides: Option<&'a RawValue>,
 }
@@ -107,6 +109,12 @@ impl<'a> Claims<'a> {
 
     pub(super) fn info(&self) -> Result<Bytes, TokenError> {
         payload(self.info, self.b64info, "its claim `b64info` is not a base64 string")
+    }
+
+    /// The parts of a connection token that few have. Metadata that is no object is none.
+    pub(super) fn extras(&self) -> Option<Box<ClaimExtras>> {
+        let meta = self.meta?.get();
+        meta.starts_with('{').then(|| ClaimExtras { meta: Bytes::copy_from_slice(meta.as_bytes()) }.into())
     }
 
     /// The topic that a subscription token is for; empty when there is none.

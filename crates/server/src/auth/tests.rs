@@ -39,7 +39,7 @@ fn with_hmac() -> TokenSettings {
 }
 
 fn nobody() -> ConnectionClaims {
-    ConnectionClaims { user: "".into(), expiry: Expiry::Never, info: "".into(), topics: Vec::new() }
+    ConnectionClaims { user: "".into(), expiry: Expiry::Never, info: "".into(), topics: Vec::new(), extras: None }
 }
 
 fn check_connection(settings: &TokenSettings, token: &str, outcome: Result<ConnectionClaims, TokenError>) {

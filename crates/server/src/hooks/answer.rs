@@ -231,6 +231,7 @@ fn connect(result: &RawValue) -> Result<HookClaims, Unusable> {
             expiry: expiry(fields.expire_at),
             info: bytes(fields.info, &fields.b64info, "result.b64info")?,
             topics,
+            extras: None,
         },
         data: bytes(fields.data, &fields.b64data, "result.b64data")?,
         meta: json(fields.meta),

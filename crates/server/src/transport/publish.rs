@@ -107,7 +107,8 @@ async fn publish_body(
     let (draft, options) = match hook {
         None => (draft, PublishOptions::default()),
         Some(slot) => {
-            let question = publisher.question(slot, client, &draft, kept.map(Arc::from));
+            let kept = kept.map(|kept| *kept).unwrap_or_default();
+            let question = publisher.question(&node.settings.client, slot, client, &draft, kept)?;
             let outcome = node.hooks.ask(question.into()).await;
             RequestPublisher::hooked(namespaces, draft, outcome).inspect_err(|denial| {
                 if let Denial::UnfitAnswer(why) = denial {

@@ -395,10 +395,13 @@ async fn one_request_publishes_by_the_applications_word() {
         Some("unfit") => granted(json!({"b64data": "ew=="})),
         _ => kind(call),
     };
-    let (gateway, application) = hooked(1, |_| {}, rule).await;
+    let metadata = |settings: &mut Settings| {
+        (settings.client.hooks.kept.has_meta, settings.client.hooks.kept.bytes_max) = (true, 20);
+    };
+    let (gateway, application) = hooked(1, metadata, rule).await;
     let mut reader = gateway.client().await;
     reader.subscribe("news").await;
-    let ann = token(&json!({"sub": "ann"}));
+    let ann = token(&json!({"sub": "ann", "meta": {"plan": "free"}}));
     let post = async |data: &str| {
         let mut socket = RawSocket::open(gateway.address).await;
         let body = json!(data).to_string();
@@ -433,4 +436,5 @@ async fn one_request_publishes_by_the_applications_word() {
     let body = &calls[calls.len() - 1].body;
     assert_eq!((&body["transport"], &body["channel"]), (&json!("publish"), &json!("news")));
     assert_eq!((&body["user"], &body["data"]), (&json!("ann"), &json!("hello")));
+    assert_eq!(body["meta"], json!({"plan": "free"}));
 }

@@ -25,7 +25,7 @@ impl Tokens {
 
 /// The claims of a plain connection token of a user.
 pub(crate) fn user(user: &str) -> ConnectionClaims {
-    ConnectionClaims { user: user.into(), expiry: Expiry::Never, info: Bytes::new(), topics: Vec::new() }
+    ConnectionClaims { user: user.into(), expiry: Expiry::Never, info: Bytes::new(), topics: Vec::new(), extras: None }
 }
 
 /// A server-side subscription without options.

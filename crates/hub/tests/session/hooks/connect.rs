@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanwire_hub::hook::{HookClaims, HookResult};
 use fanwire_hub::kept::{Kept, KeptRules};
-use fanwire_hub::{ConnectionClaims, Namespace};
+use fanwire_hub::{ClaimExtras, ConnectionClaims, Namespace};
 use fanwire_protocol::wire::{Pings, TransportMode, Wire};
 
 use super::super::harness::tokens::{grant, user};
@@ -194,6 +194,55 @@ fn a_question_says_who_asks_and_how() {
         let effects = shard.effects(client, |session, context| session.request(context, send()));
         let [Effect::Hook(question)] = &effects[..] else { panic!("{effects:?}") };
         assert_eq!(question.kept.is_some(), outlasts_connect);
+    }
+}
+
+#[test]
+fn metadata_of_a_token_is_kept_for_later_hooks_within_the_bound() {
+    let mut shard = hooked();
+    for (outlasts_connect, has_meta) in [(true, true), (false, true), (true, false)] {
+        let headers = ["cookie".into()].into();
+        shard.settings.hooks.kept =
+            KeptRules { headers, outlasts_connect, has_meta, bytes_max: 20, ..KeptRules::default() };
+        let rules = shard.settings.hooks.kept.clone();
+        for (token, meta) in
+            [("short", r#"{"a":1}"#), ("other", r#"{"b":2}"#), ("long", r#"{"key":"12345678"}"#)]
+        {
+            let extras = Some(ClaimExtras { meta: meta.into() }.into());
+            shard.tokens.add_connection(token, ConnectionClaims { extras, ..user("42") });
+        }
+        let client = shard.open();
+        let kept = Kept::new(&rules, |_| Some("sid=1".to_owned())).expect("it is short");
+        let _ = shard.effects(client, |session, _| session.keep(kept));
+        shard.check(client, r#"{"id":1,"connect":{"token":"short"}}"#, &["register 42"]);
+        shard.registered(client, Ok(()));
+        let sent = |shard: &mut TestShard| {
+            let send = Request { id: 0, ask: Ask::Send { method: None, data: "1".into() } };
+            let effects = shard.effects(client, |session, context| session.request(context, send));
+            let [Effect::Hook(question)] = &effects[..] else { panic!("{effects:?}") };
+            let kept = question.kept.as_deref().cloned().unwrap_or_default();
+            let number = question.number;
+            shard.hooked(client, number, Ok(HookResult::Sent));
+            (kept.headers(&rules).count(), kept.meta().clone())
+        };
+        let headers = usize::from(outlasts_connect);
+        let meta = |text: &'static str| if has_meta { text } else { "" };
+        assert_eq!(sent(&mut shard), (headers, meta(r#"{"a":1}"#).into()));
+        // A token without metadata leaves what the one before had.
+        for (token, kept) in [("42", r#"{"a":1}"#), ("other", r#"{"b":2}"#)] {
+            let refresh = format!(r#"{{"id":2,"refresh":{{"token":"{token}"}}}}"#);
+            shard.check(client, &refresh, &[r#"{"id":2,"refresh":{}}"#]);
+            assert_eq!(sent(&mut shard), (headers, meta(kept).into()));
+        }
+        let why = "close 3500 invalid token: meta is longer than client.hooks.kept_bytes_max leaves room for";
+        let is_long = has_meta && outlasts_connect;
+        let lines = shard.say(client, r#"{"id":3,"refresh":{"token":"long"}}"#);
+        assert_eq!(lines.last().is_some_and(|line| line == why), is_long, "{lines:?}");
+        let client = shard.open();
+        let kept = Kept::new(&rules, |_| Some("sid=1".to_owned())).expect("it is short");
+        let _ = shard.effects(client, |session, _| session.keep(kept));
+        let lines = shard.say(client, r#"{"id":1,"connect":{"token":"long"}}"#);
+        assert_eq!(lines, [if is_long { why } else { "register 42" }]);
     }
 }
 

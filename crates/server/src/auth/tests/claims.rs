@@ -1,6 +1,6 @@
 //! The claims of tokens, good and bad.
 
-use fanwire_hub::{GrantOptions, Overrides, TopicGrant};
+use fanwire_hub::{ClaimExtras, GrantOptions, Overrides, TopicGrant};
 use regex::Regex;
 
 use super::*;
@@ -11,8 +11,12 @@ fn connection_claims() {
     let ann = || ConnectionClaims { user: "ann".into(), ..nobody() };
     let with_info = |info: &[u8]| ConnectionClaims { info: info.to_vec().into(), ..nobody() };
     let until = |expiry| ConnectionClaims { expiry, ..nobody() };
+    let with_meta = |meta: &'static str| ConnectionClaims {
+        extras: Some(ClaimExtras { meta: meta.into() }.into()),
+        ..nobody()
+    };
     let invalid = TokenError::Invalid;
-    let table: [(&str, Result<ConnectionClaims, TokenError>); 72] = [
+    let table: [(&str, Result<ConnectionClaims, TokenError>); 75] = [
         // sub
         ("{}", Ok(nobody())),
         (r#"{"sub":""}"#, Ok(nobody())),
@@ -73,6 +77,10 @@ fn connection_claims() {
         (r#"{"b64info":null,"info":{}}"#, Ok(with_info(b"{}"))),
         (r#"{"b64info":"!"}"#, Err(invalid("its claim `b64info` is not a base64 string"))),
         (r#"{"b64info":7}"#, Err(invalid("its claim `b64info` is not a base64 string"))),
+        // meta
+        (r#"{"meta":{"key" :  "value"}}"#, Ok(with_meta(r#"{"key" :  "value"}"#))),
+        (r#"{"meta":null}"#, Ok(nobody())),
+        (r#"{"meta":"text"}"#, Ok(nobody())),
         // channel
         (r#"{"channel":"a"}"#, Err(invalid("it has the claim `channel`, so it is a subscription token"))),
         (
