@@ -32,7 +32,13 @@ pub struct ConnectionClaims {
 pub struct ClaimExtras {
     /// Sent to hooks, and not to clients: a JSON object; empty when not given.
     pub meta: Bytes,
+    /// By which the client's connection is found when the token is revoked.
+    pub print: Option<TokenPrint>,
 }
+
+/// The fingerprint of a token's name on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenPrint(pub u64);
 
 /// One server-side subscription that a connection token grants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

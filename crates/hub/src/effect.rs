@@ -12,6 +12,7 @@ use fanwire_protocol::{ClientInfo, Position, Publication, Tags, TopicName};
 use crate::hook::{HookAnswer, HookQuestion, PublishOptions};
 use crate::hook_settings::HookSlot;
 use crate::registry::Moved;
+use crate::TokenPrint;
 
 /// Names a connection on a shard. The generation keeps an answer from reaching a later connection that was
 /// given the same slot.
@@ -31,6 +32,8 @@ pub enum Effect {
     Ping,
     /// Nothing follows. The session has given its subscriptions back already.
     Close(Close),
+    /// Close the connection when this token is revoked, instead of any before it.
+    Token(TokenPrint),
     /// Count the connection as one of its address's, until the session is over; answered by [`Answer::AddressRegistered`].
     RegisterAddress,
     /// Count the connection as one of its user's; answered by [`Answer::Registered`].

@@ -10,6 +10,7 @@ mod jwks;
 mod keys;
 mod problem;
 mod revoked;
+mod token_name;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fanwire_hub::session::Verify;
-use fanwire_hub::{ConnectionClaims, SubscriptionClaims, TokenError};
+use fanwire_hub::{ClaimExtras, ConnectionClaims, SubscriptionClaims, TokenError};
 use fanwire_protocol::json::Object;
 use jsonwebtoken::Algorithm;
 use regex::Regex;
@@ -36,6 +37,7 @@ use keys::VerifyingKeys;
 pub(crate) use jwks::{KeySetStats, KeySets, follow as fetch_keys};
 pub use problem::{KeyError, KeyProblem};
 pub(crate) use revoked::{REVOKED_BYTES_MAX, Revocations, Revoked};
+pub(crate) use token_name::TokenName;
 
 /// A longer token is invalid. It bounds the work and the memory that one token costs before anything is proved.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -66,12 +68,28 @@ impl Tokens {
         &self.revocations
     }
 
-    fn check_revoked(&self, claims: &Claims<'_>, now: i64) -> Result<(), TokenError> {
-        let id = claims.id();
-        if !id.is_empty() && self.revocations.has(Revoked::Token(&id), now) {
+    /// Returns true if connections of tokens that are revoked are closed.
+    pub(crate) fn closes_revoked(&self) -> bool {
+        self.connection.is_revocable
+    }
+
+    fn check_revoked(&self, token: &str, claims: &Claims<'_>, now: i64) -> Result<(), TokenError> {
+        if !self.revocations.is_empty()
+            && self.revocations.has(TokenName::new(token, claims).revoked(), now)
+        {
             return Err(TokenError::Invalid("it is revoked (`revoke_token`)"));
         }
         Ok(())
+    }
+
+    /// The parts of a connection token that few have.
+    fn extras(&self, token: &str, claims: &Claims<'_>) -> Option<Box<ClaimExtras>> {
+        let meta = claims.meta();
+        let print = self
+            .connection
+            .is_revocable
+            .then(|| self.revocations.print(TokenName::new(token, claims).revoked()));
+        (!meta.is_empty() || print.is_some()).then(|| ClaimExtras { meta, print }.into())
     }
 
     /// Returns the key sets of identity providers, for which [`fetch_keys`] is to be run.
@@ -103,13 +121,13 @@ impl Tokens {
             return Err(TokenError::Invalid("it has the claim `channel`, so it is a subscription token"));
         }
         claims.check_window(now)?;
-        self.check_revoked(&claims, now)?;
+        self.check_revoked(token, &claims, now)?;
         Ok(ConnectionClaims {
             user: verifier.user(&payload, &claims)?,
             expiry: claims.expiry()?,
             info: claims.info()?,
             topics: claims.topics()?,
-            extras: claims.extras(),
+            extras: self.extras(token, &claims),
         })
     }
 
@@ -124,7 +142,7 @@ impl Tokens {
             return Err(TokenError::Invalid("it lacks the claim `channel`, so it is no subscription token"));
         }
         claims.check_window(now)?;
-        self.check_revoked(&claims, now)?;
+        self.check_revoked(token, &claims, now)?;
         Ok(SubscriptionClaims {
             user: verifier.user(&payload, &claims)?,
             topic,
@@ -158,11 +176,16 @@ fn refused(error: &TokenError) {
 /// Returns the topic that a subscription token names. Nothing is verified: it says only for which topic the token is to be
 /// verified.
 pub(crate) fn topic_of(token: &str) -> Option<Box<str>> {
-    let (_, rest) = Some(token).filter(|token| token.len() <= TOKEN_BYTES_MAX)?.split_once('.')?;
-    let (payload, _) = rest.split_once('.')?;
-    let payload = String::from_utf8(decode(payload, "").ok()?).ok()?;
+    let payload = unverified_payload(token)?;
     let topic = Claims::parse(&payload).ok()?.topic().ok()?;
     Some(topic).filter(|topic| !topic.is_empty())
+}
+
+/// Returns the claims' JSON of what looks like a token.
+fn unverified_payload(token: &str) -> Option<String> {
+    let (_, rest) = Some(token).filter(|token| token.len() <= TOKEN_BYTES_MAX)?.split_once('.')?;
+    let (payload, _) = rest.split_once('.')?;
+    text(payload).ok()
 }
 
 #[derive(Debug)]
@@ -180,6 +203,7 @@ struct Verifier {
     issuer: Option<Expected>,
     user_claim: Option<String>,
     insecure_skip_signature: bool,
+    is_revocable: bool,
 }
 
 impl Verifier {
@@ -201,6 +225,7 @@ impl Verifier {
             issuer: settings.issuer.clone(),
             user_claim: settings.user_claim.clone(),
             insecure_skip_signature: settings.insecure_skip_signature,
+            is_revocable: settings.is_revocable,
         })
     }
 

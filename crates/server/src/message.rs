@@ -7,6 +7,7 @@ use bytes::Bytes;
 use fanwire_broker::{
     EngineError, Event, HistoryPage, Member, NewPublication, PresenceStats, Published, ReadLimit,
 };
+use fanwire_hub::TokenPrint;
 use fanwire_hub::delivery::Delivery;
 use fanwire_hub::effect::{Answer, Completion, ConnectionKey, TopicRequest};
 use fanwire_hub::session::Control;
@@ -66,6 +67,8 @@ pub(crate) enum ShardMessage {
     /// What users have used up of their rates on all nodes.
     Debts(Debts),
     Survey(Survey),
+    /// Closes the connections of a revoked token; the answer is their number.
+    Revoke(TokenPrint, mpsc::UnboundedSender<usize>),
     /// Counts a request without a session, unless it is one too many.
     Count(Requester, oneshot::Sender<Result<(), RateExceeded>>),
     /// The answer to a poll that waits on the shard.
@@ -109,6 +112,7 @@ impl ShardMessage {
             | Self::ReadAnswer(..)
             | Self::Larger(..)
             | Self::Control(_)
+            | Self::Revoke(..)
             | Self::Barrier(_)
             | Self::Close(_)
             | Self::Drain(_) => true,

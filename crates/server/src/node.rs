@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use fanwire_broker::{HistoryOptions, HistoryPage, NewPublication, PresenceStats, Published, UserStatuses};
 use fanwire_hub::effect::Completion;
 use fanwire_hub::session::{Control, Now};
-use fanwire_hub::{NameError, Namespace};
+use fanwire_hub::{NameError, Namespace, TokenPrint};
 use fanwire_protocol::reason::RequestError;
 use fanwire_protocol::{ClientId, ClientInfo, TopicName};
 use rustc_hash::FxHashMap;
@@ -386,6 +386,20 @@ impl Node {
             all.iter_mut().zip(counts).for_each(|(all, count)| *all += count);
         }
         all
+    }
+
+    /// Closes the connections of a token on this node, and returns how many there were.
+    pub(crate) async fn close_revoked(&self, token: TokenPrint) -> usize {
+        let (reply, mut answers) = mpsc::unbounded_channel();
+        for inbox in self.inboxes.all.iter() {
+            inbox.send(ShardMessage::Revoke(token, reply.clone()));
+        }
+        drop(reply);
+        let mut closed = 0;
+        while let Some(count) = answers.recv().await {
+            closed += count;
+        }
+        closed
     }
 
     /// The topics with subscribers on this node, and the number of subscribers.

@@ -502,6 +502,8 @@ pub struct TokenSettings {
     pub user_claim: Option<String>,
     /// Takes any signature. For development.
     pub insecure_skip_signature: bool,
+    /// Connections of tokens that are revoked are closed.
+    pub is_revocable: bool,
 }
 
 /// The keys that an identity provider publishes.

@@ -52,6 +52,9 @@ section! {
         user_claim: Option<String> = None,
         /// Accepts any signature. For development only: every client can then be any user.
         insecure_skip_signature: bool = false,
+        /// Closes the connections of a token that is revoked (`revoke_token` of the API), for which some bytes are kept of
+        /// each. Else they stay until they have to bring a new one.
+        revocable: bool = false,
     }
 }
 
@@ -63,6 +66,12 @@ impl Client {
             .subscription_token
             .enabled
             .then(|| self.subscription_token.settings("client.subscription_token", checks));
+        if self.subscription_token.revocable {
+            checks.warn(
+                "client.subscription_token.revocable",
+                "changes nothing: connections are closed for their connection tokens (client.token.revocable)",
+            );
+        }
         if subscription.is_none() && self.subscription_token.has_key() {
             checks.warn(
                 "client.subscription_token.enabled",
@@ -137,6 +146,7 @@ impl Token {
             issuer,
             user_claim: self.user_claim.clone(),
             insecure_skip_signature: self.insecure_skip_signature,
+            is_revocable: self.revocable,
         };
         report_unusable_keys(settings.clone(), section, checks);
         settings

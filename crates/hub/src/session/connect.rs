@@ -119,7 +119,9 @@ impl Session {
         context: &mut Context<'_>,
         extras: ClaimExtras,
     ) -> Result<(), Close> {
-        let ClaimExtras { meta } = extras;
+        let ClaimExtras { meta, print } = extras;
+        // In the turn in which the token was verified: a revocation comes before it or finds the connection.
+        context.effects.extend(print.map(Effect::Token));
         // A token that says nothing leaves what an earlier one said.
         if !meta.is_empty() {
             self.keep_meta(context, meta).map_err(|TooLong| Close::unfit_token(META_TOO_LONG))?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanwire_hub::effect::SubscriptionStart;
-use fanwire_hub::{ConnectionClaims, Expiry};
+use fanwire_hub::{ClaimExtras, ConnectionClaims, Expiry, TokenPrint};
 
 use super::harness::tokens::{grant, user};
 use super::harness::{Outcome, START, TestShard};
@@ -54,6 +54,22 @@ fn refresh_moves_the_end_of_the_connection() {
     let before = shard.now.millis;
     assert_eq!(shard.next(client), ["unregister 42", "close 3005 connection expired"]);
     assert_eq!(shard.now.millis - before, 85_000);
+}
+
+#[test]
+fn the_shard_knows_the_token_by_which_a_client_is_connected() {
+    let mut shard = TestShard::default();
+    for number in [1, 2] {
+        let extras = Some(ClaimExtras { print: Some(TokenPrint(number)), ..ClaimExtras::default() }.into());
+        shard.tokens.add_connection(&number.to_string(), ConnectionClaims { extras, ..user("42") });
+    }
+    let connect = r#"{"id":1,"connect":{"token":"1"}}"#;
+    let client = shard.open();
+    shard.check(client, connect, &["token 1", "register 42"]);
+    shard.registered(client, Ok(()));
+    shard.check(client, r#"{"id":2,"refresh":{"token":"2"}}"#, &["token 2", r#"{"id":2,"refresh":{}}"#]);
+    let client = shard.open();
+    assert_eq!(shard.prepare(client, connect), ["token 1"]);
 }
 
 #[test]

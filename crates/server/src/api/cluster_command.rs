@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::method::Method;
 use super::overview::{self, ApiChannels, ChannelsResult, InfoResult};
 use super::reply::{ApiReply, result};
-use super::revocation::{ApiBlockUser, ApiRevokeToken, ApiUnblockUser};
+use super::revocation::{ApiBlockUser, ApiRevokeToken, ApiUnblockUser, RevokeResult};
 use crate::node::Node;
 use crate::peers::{Answers, CallResult, CallType, ORDER_BYTES_MAX, PATIENCE};
 
@@ -49,7 +49,10 @@ pub(super) async fn run(node: &Node, request: ClusterCommand, parameters: &RawVa
     }
     let there = peers.ask(call_type, method.name(), parameters).await?;
     match call_type {
-        CallType::Order => done_by_all((&node.settings.name, here), there),
+        CallType::Order => {
+            let results = done_by_all((&node.settings.name, here), there)?;
+            summed(method, results)
+        }
         CallType::Question => {
             let there = there.outcomes.into_iter().map(|(_, outcome)| outcome);
             merged(method, [here].into_iter().chain(there), node.settings.api.topics_max)
@@ -125,18 +128,26 @@ impl ClusterCommand {
             Self::Info => result(&overview::info(node)),
             Self::BlockUser(request) => result(&request.run(node).await?),
             Self::UnblockUser(request) => result(&request.run(node)?),
-            Self::RevokeToken(request) => result(&request.run(node)?),
+            Self::RevokeToken(request) => result(&request.run(node).await?),
         }
     }
 }
 
-/// Returns an order's result, or the first error with the node that it comes from.
-fn done_by_all((name, here): (&str, CallResult), there: Answers) -> ApiReply {
-    let result = here.map_err(|error| error.on_node(name))?;
+/// Returns the results of an order, this node's first, or the first error with the node that it comes from.
+fn done_by_all((name, here): (&str, CallResult), there: Answers) -> Result<Vec<Box<RawValue>>, ApiError> {
+    let mut results = vec![here.map_err(|error| error.on_node(name))?];
     for (name, outcome) in there.outcomes {
-        outcome.map_err(|error| error.on_node(&name))?;
+        results.push(outcome.map_err(|error| error.on_node(&name))?);
     }
-    if there.missing.is_empty() { Ok(result) } else { Err(ApiError::not_done_by(&there.missing, PATIENCE)) }
+    if there.missing.is_empty() { Ok(results) } else { Err(ApiError::not_done_by(&there.missing, PATIENCE)) }
+}
+
+/// Returns the result of an order that every node has done. Most say nothing more than that.
+fn summed(method: Method, mut results: Vec<Box<RawValue>>) -> ApiReply {
+    match method {
+        Method::RevokeToken => result(&RevokeResult::merged(read(results.into_iter().map(Ok))?)),
+        _ => Ok(results.swap_remove(0)),
+    }
 }
 
 /// Merges the answers of all nodes into one.
@@ -168,6 +179,7 @@ mod tests {
             let outcomes = there.into_iter().map(|outcome| ("b".into(), outcome)).collect();
             let missing = missing.iter().map(|name| (*name).into()).collect();
             let reply = done_by_all(("a", here), Answers { outcomes, missing });
+            let reply = reply.and_then(|results| summed(Method::Disconnect, results));
             assert_eq!(serde_json::to_string(&reply).unwrap(), expected);
         };
         check(done(), vec![], &[], r#"{"Ok":{}}"#);
@@ -177,5 +189,19 @@ mod tests {
         check(done(), vec![failed()], &[], &error(r#", on node \"b\""#));
         let late = ": no answer from c, d within 2 s. A node that is back carries out the order then";
         check(done(), vec![done()], &["c", "d"], &error(late));
+    }
+
+    #[test]
+    fn closed_connections_are_summed_unless_a_node_closes_none() {
+        for (results, expected) in [
+            (&["{}"][..], "{}"),
+            (&[r#"{"connections_closed":0}"#], r#"{"connections_closed":0}"#),
+            (&[r#"{"connections_closed":2}"#, r#"{"connections_closed":1}"#], r#"{"connections_closed":3}"#),
+            (&[r#"{"connections_closed":2}"#, "{}"], "{}"),
+        ] {
+            let results = results.iter().map(|text| RawValue::from_string((*text).to_owned()).unwrap());
+            let reply = summed(Method::RevokeToken, results.collect()).unwrap();
+            assert_eq!(reply.get(), expected);
+        }
     }
 }

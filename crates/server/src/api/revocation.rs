@@ -5,10 +5,10 @@ use fanwire_hub::session::Control;
 use fanwire_protocol::centrifuge::Empty;
 use fanwire_protocol::json::null_is_default;
 use fanwire_protocol::reason::{CloseReason, RequestError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
-use crate::auth::{REVOKED_BYTES_MAX, Revoked};
+use crate::auth::{REVOKED_BYTES_MAX, Revoked, TokenName};
 use crate::node::{Audience, Node};
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -34,6 +34,9 @@ pub(super) struct ApiRevokeToken {
     /// The token's claim `jti`.
     #[serde(deserialize_with = "null_is_default")]
     jti: Box<str>,
+    /// The token itself, in place of that.
+    #[serde(deserialize_with = "null_is_default")]
+    token: Box<str>,
     /// Seconds since 1970; 0 is never.
     #[serde(deserialize_with = "null_is_default")]
     expire_at: i64,
@@ -86,16 +89,47 @@ impl ApiUnblockUser {
     }
 }
 
+/// The result of `revoke_token`.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct RevokeResult {
+    /// `None` if connections of the token stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections_closed: Option<u64>,
+}
+
+impl RevokeResult {
+    /// Merges the results of all nodes.
+    pub(super) fn merged(all: Vec<Self>) -> Self {
+        Self { connections_closed: all.into_iter().map(|one| one.connections_closed).sum() }
+    }
+}
+
 impl ApiRevokeToken {
-    pub(super) fn kept(&self, node: &Node) -> Result<Kept, ApiError> {
-        named("jti", &self.jti)?;
-        in_time(self.expire_at, node)?;
-        Ok(Kept { name: Revoked::Token(&self.jti).to_string(), until: Some(self.expire_at) })
+    fn name(&self) -> Result<TokenName, ApiError> {
+        match (&*self.jti, &*self.token) {
+            ("", "") => Err(ApiError::bad_request("jti is empty, and so is token; send one of them")),
+            (_, "") => Ok(TokenName::Id(self.jti.clone())),
+            ("", token) => TokenName::of(token)
+                .ok_or_else(|| ApiError::bad_request("token is no JSON Web Token of at most 16 KiB")),
+            _ => Err(ApiError::bad_request("jti and token are both given; send one of them")),
+        }
     }
 
-    pub(super) fn run(&self, node: &Node) -> Result<Empty, ApiError> {
-        put(node, Revoked::Token(&self.jti), self.expire_at)?;
-        Ok(Empty {})
+    pub(super) fn kept(&self, node: &Node) -> Result<Kept, ApiError> {
+        let name = self.name()?;
+        in_time(self.expire_at, node)?;
+        Ok(Kept { name: name.revoked().to_string(), until: Some(self.expire_at) })
+    }
+
+    pub(super) async fn run(self, node: &Node) -> Result<RevokeResult, ApiError> {
+        let name = self.name()?;
+        put(node, name.revoked(), self.expire_at)?;
+        if !node.tokens.closes_revoked() {
+            return Ok(RevokeResult::default());
+        }
+        let closed = node.close_revoked(node.tokens.revocations().print(name.revoked())).await;
+        Ok(RevokeResult { connections_closed: Some(closed as u64) })
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 
 use bytes::Bytes;
-use fanwire_hub::{ClaimExtras, Expiry, GrantOptions, Overrides, TokenError, TopicGrant};
+use fanwire_hub::{Expiry, GrantOptions, Overrides, TokenError, TopicGrant};
 use fanwire_protocol::json::payload::from_base64;
 use fanwire_protocol::json::{Object, object};
 use serde::Deserialize;
@@ -111,10 +111,10 @@ impl<'a> Claims<'a> {
         payload(self.info, self.b64info, "its claim `b64info` is not a base64 string")
     }
 
-    /// The parts of a connection token that few have. Metadata that is no object is none.
-    pub(super) fn extras(&self) -> Option<Box<ClaimExtras>> {
-        let meta = self.meta?.get();
-        meta.starts_with('{').then(|| ClaimExtras { meta: Bytes::copy_from_slice(meta.as_bytes()) }.into())
+    /// Empty when there is none. What is no object is none.
+    pub(super) fn meta(&self) -> Bytes {
+        let meta = self.meta.map(RawValue::get).filter(|meta| meta.starts_with('{'));
+        meta.map_or_else(Bytes::new, |meta| Bytes::copy_from_slice(meta.as_bytes()))
     }
 
     /// The topic that a subscription token is for; empty when there is none.

@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+
+use fanwire_hub::TokenPrint;
 
 /// Bytes of all names, with [`ENTRY_BYTES`] for each.
 pub(crate) const REVOKED_BYTES_MAX: usize = 16 << 20;
@@ -17,6 +20,8 @@ pub(crate) enum Revoked<'a> {
     User(&'a str),
     /// By its claim `jti`.
     Token(&'a str),
+    /// A token without that claim, by a hash of what is signed.
+    Signed(&'a str),
 }
 
 /// Its name in the engine.
@@ -25,6 +30,7 @@ impl fmt::Display for Revoked<'_> {
         match self {
             Self::User(user) => write!(f, "u:{user}"),
             Self::Token(id) => write!(f, "t:{id}"),
+            Self::Signed(hash) => write!(f, "s:{hash}"),
         }
     }
 }
@@ -39,11 +45,13 @@ pub(crate) struct Revocations {
     is_empty: AtomicBool,
     /// Locked to look an entry up, and to change one.
     entries: RwLock<Entries>,
+    /// Makes fingerprints, with a secret of this process.
+    prints: RandomState,
 }
 
 impl Default for Revocations {
     fn default() -> Self {
-        Self { is_empty: AtomicBool::new(true), entries: RwLock::default() }
+        Self { is_empty: AtomicBool::new(true), entries: RwLock::default(), prints: RandomState::new() }
     }
 }
 
@@ -114,8 +122,17 @@ impl Revocations {
         past
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_empty.load(Relaxed)
+    }
+
+    /// Returns the fingerprint of a name on this node.
+    pub(crate) fn print(&self, what: Revoked<'_>) -> TokenPrint {
+        TokenPrint(self.prints.hash_one(what.to_string()))
+    }
+
     pub(crate) fn has(&self, what: Revoked<'_>, now: i64) -> bool {
-        if self.is_empty.load(Relaxed) {
+        if self.is_empty() {
             return false;
         }
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);

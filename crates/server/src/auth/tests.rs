@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use super::{TOKEN_BYTES_MAX, Tokens, topic_of};
 use crate::settings::TokenSettings;
 
-const NOW: i64 = 1_700_000_000;
+pub(super) const NOW: i64 = 1_700_000_000;
 const SECRET: &str = "test-secret";
 
 const RSA: &str = include_str!("testdata/rsa_public.pem");
@@ -34,7 +34,7 @@ const CERTIFICATE: &str = include_str!("testdata/certificate.pem");
 /// One token of `{"sub":"ann"}` for each algorithm, with its name before it, none made by the crate under test.
 const SIGNED_BY_OPENSSL: &str = include_str!("testdata/signed_by_openssl.txt");
 
-fn with_hmac() -> TokenSettings {
+pub(super) fn with_hmac() -> TokenSettings {
     TokenSettings { hmac_secret: Some(SecretString::from(SECRET)), ..TokenSettings::default() }
 }
 
@@ -61,7 +61,7 @@ fn readable(token: &str) -> String {
     token.split('.').take(2).map(part).collect::<Vec<_>>().join(" ")
 }
 
-fn signed(claims: &str) -> String {
+pub(super) fn signed(claims: &str) -> String {
     signed_with(SECRET, claims)
 }
 

@@ -138,6 +138,7 @@ impl Shard {
         let framing = connection.framing();
         connection.role =
             Role::Closing { until_millis, last_millis: until_millis, framing, peer, answered: None };
+        self.tokens.remove(&slot);
         if let Some(client) = client {
             self.leave_network(key, client);
         }
@@ -182,6 +183,7 @@ impl Shard {
         self.readiness.remove(&mut connection.socket);
         self.connections.give_back();
         self.clients.give_back();
+        self.tokens.give_back();
     }
 
     /// Ends a connection that takes too little, and frees what waits for it at once: it would not read a goodbye.

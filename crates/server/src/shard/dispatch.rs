@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fanwire_broker::Event;
+use fanwire_hub::TokenPrint;
 use fanwire_hub::effect::{Answer, ConnectionKey, Effect};
 use fanwire_hub::session::{RateLimit, Session};
 use fanwire_protocol::reason::{CloseReason, Left};
@@ -36,6 +37,10 @@ impl Shard {
                 self.ask_again(key, topic, request, &allowance);
             }
             ShardMessage::Control(order) => self.order(order),
+            ShardMessage::Revoke(token, reply) => {
+                // Whoever asked may have given up.
+                let _ = reply.send(self.close_revoked(token));
+            }
             ShardMessage::Session(call) => self.take_session_call(*call),
             ShardMessage::ParkedAnswer(key, answer) => self.take_poll_answer(key, *answer),
             ShardMessage::NodeGone(node) => self.node_has_gone(node),
@@ -148,6 +153,16 @@ impl Shard {
                 session.control(context, &order.control, order.completion);
             });
         }
+    }
+
+    /// Closes the connections of a token, and returns how many there were.
+    fn close_revoked(&mut self, token: TokenPrint) -> usize {
+        let of_token = self.tokens.iter().filter(|(_, of)| **of == token);
+        let slots: Vec<u32> = of_token.map(|(slot, _)| *slot).collect();
+        for slot in &slots {
+            self.close(*slot, CloseReason::InvalidToken);
+        }
+        slots.len()
     }
 
     fn lose_positions(&mut self, topic: &TopicName) {

@@ -48,6 +48,9 @@ impl Shard {
                 Effect::Ping if self.is_undecided(slot) => {}
                 Effect::Ping => self.send(slot, wire.ping(pings)),
                 Effect::Close(close) => self.close(slot, close),
+                Effect::Token(token) => {
+                    self.tokens.insert(slot, token);
+                }
                 Effect::RegisterAddress => self.register_network(key, client),
                 Effect::Register { user, single } => self.register(key, client, Holder::User(user), single),
                 Effect::Unregister { user, left } => self.unregister(key, client, Holder::User(user), left),

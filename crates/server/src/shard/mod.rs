@@ -36,6 +36,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
+use fanwire_hub::TokenPrint;
 use fanwire_hub::effect::{ConnectionKey, Effect};
 use fanwire_hub::fanout::Fanout;
 use fanwire_hub::outbox::Outbox;
@@ -126,6 +127,8 @@ pub(crate) struct Shard {
     clients: FxHashMap<ClientId, u32>,
     /// Where the connections of an address are limited: the network of each client, by its slot.
     networks: FxHashMap<u32, NetworkUse>,
+    /// Where connections of revoked tokens are closed: the token of each client, by its slot.
+    tokens: FxHashMap<u32, TokenPrint>,
     registry: Registry,
     user_rates: Rates,
     /// Of requests without a session, by user or address.
@@ -194,6 +197,7 @@ impl Shard {
             polled_nodes: PolledNodes::default(),
             clients: FxHashMap::default(),
             networks: FxHashMap::default(),
+            tokens: FxHashMap::default(),
             registry: Registry::default(),
             user_rates: Rates::default(),
             request_rates: Rates::default(),

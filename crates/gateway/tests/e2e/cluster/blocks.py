@@ -6,7 +6,7 @@ import pytest
 
 from client import Client, Closed
 from cluster import Cluster
-from harness import ApiError, request, until
+from harness import ApiError, RawSocket, request, until
 
 
 def answer(node, token):
@@ -82,6 +82,41 @@ def test_nodes_that_come_later_or_come_back_know(fresh):
         assert answer(cluster.node(1), other) == 3500
 
 
+def test_connections_of_a_revoked_token_are_closed_where_that_is_wanted(fresh):
+    user = fresh("user")
+    with Cluster(settings={"client": {"token": {"revocable": True}}}) as cluster:
+        first, second, third = cluster.nodes
+        one, two = first.token(user, jti="one"), first.token(user, jti="two")
+        nameless, other = first.token(user), first.token(fresh("other"))
+        revoked = [Client(node, one) for node in cluster.nodes]
+        stream = RawSocket(second, upgrade=False)
+        stream.send(f"GET /subscribe?as=sse&topic=open:a&token={one} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert stream.read_head().startswith("HTTP/1.1 200 ")
+        refreshed, left = Client(third, one), Client(third, one)
+        left.socket.close()
+        refreshed.ask(refresh={"token": two})
+        unnamed, stays = [Client(node, nameless) for node in (first, second)], Client(first, other)
+        until(lambda: third.metric("fanwire_clients") == 2, "one has left")
+
+        assert third.api("revoke_token", {"jti": "one"}) == {"connections_closed": 4}
+        assert [client.closed() for client in revoked] == [3500] * 3
+        assert b"3500" in stream.read_rest()
+        assert answers(cluster, one) == {3500}
+        assert second.api("revoke_token", {"token": nameless}) == {"connections_closed": 2}
+        assert [client.closed() for client in unnamed] == [3500] * 2
+        assert answers(cluster, nameless) == {3500}
+        assert third.api("revoke_token", {"token": nameless}) == {"connections_closed": 0}
+
+        third.pause()
+        with pytest.raises(ApiError) as not_done:
+            first.api("revoke_token", {"token": two})
+        assert not_done.value.code == 100 and third.name in str(not_done.value)
+        third.resume()
+        assert refreshed.closed() == 3500
+        stays.subscribe("open:a")
+        stays.socket.close()
+
+
 def test_what_cannot_be_meant_is_refused_with_its_field(cluster):
     for method, parameters, field in (
         ("block_user", {}, "user is empty"),
@@ -89,6 +124,8 @@ def test_what_cannot_be_meant_is_refused_with_its_field(cluster):
         ("unblock_user", {"user": ""}, "user is empty"),
         ("revoke_token", {"expire_at": 0}, "jti is empty"),
         ("revoke_token", {"jti": "a", "expire_at": 1}, "expire_at is over"),
+        ("revoke_token", {"jti": "a", "token": "a.e30.a"}, "jti and token are both given"),
+        ("revoke_token", {"token": "a.b.c"}, "token is no JSON Web Token"),
     ):
         with pytest.raises(ApiError) as refused:
             cluster.node(0).api(method, parameters)

@@ -208,7 +208,7 @@ fn metadata_of_a_token_is_kept_for_later_hooks_within_the_bound() {
         for (token, meta) in
             [("short", r#"{"a":1}"#), ("other", r#"{"b":2}"#), ("long", r#"{"key":"12345678"}"#)]
         {
-            let extras = Some(ClaimExtras { meta: meta.into() }.into());
+            let extras = Some(ClaimExtras { meta: meta.into(), print: None }.into());
             shard.tokens.add_connection(token, ConnectionClaims { extras, ..user("42") });
         }
         let client = shard.open();

@@ -304,6 +304,7 @@ impl World {
                 | Effect::Open(_)
                 | Effect::Close(_)
                 | Effect::Ping
+                | Effect::Token(_)
                 | Effect::Moved(_) => {}
                 Effect::Hook(_) | Effect::UnfitAnswer(..) => unreachable!("there are no hooks"),
                 Effect::RegisterAddress => unreachable!("there is no limit"),

@@ -12,7 +12,7 @@ fn connection_claims() {
     let with_info = |info: &[u8]| ConnectionClaims { info: info.to_vec().into(), ..nobody() };
     let until = |expiry| ConnectionClaims { expiry, ..nobody() };
     let with_meta = |meta: &'static str| ConnectionClaims {
-        extras: Some(ClaimExtras { meta: meta.into() }.into()),
+        extras: Some(ClaimExtras { meta: meta.into(), print: None }.into()),
         ..nobody()
     };
     let invalid = TokenError::Invalid;
